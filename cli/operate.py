@@ -36,7 +36,7 @@ def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default
     """Make a key to sign with, in a new file.
 
     Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the
-    API is told, or for LOCKBOX_AUDIT_KEY_FILES, which only the core worker is.
+    API has, or for LOCKBOX_AUDIT_KEY_FILES, which only the core worker has.
     """
     try:
         signing_keys.make(file)

@@ -14,7 +14,7 @@ MARKS = re.compile(
 )
 SHOWN = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 """What a page shows as code, names of tests too."""
-MOST = {"docs": 50, "docstrings": 750, "test names": 830}
+MOST = {"docs": 5, "docstrings": 290, "test names": 0}
 """How many there may be: lower a number when there are fewer, and never raise one."""
 
 
@@ -41,7 +41,7 @@ KINDS = {"docs": _docs, "docstrings": _docstrings, "test names": _test_names}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_marks_of_the_dialect_only_become_fewer(kind: str) -> None:
+def test_dialect_marks_only_decrease(kind: str) -> None:
     number = sum(len(MARKS.findall(text)) for text in KINDS[kind]())
 
     assert number <= MOST[kind], "name the person or thing: the requester, no one, again, continues, is notified"

@@ -17,7 +17,7 @@ def _reached() -> Iterator[str]:
                 yield str(name.value)
 
 
-def test_each_failpoint_stands_once_in_the_code_and_is_listed() -> None:
+def test_each_failpoint_is_used_once_and_listed() -> None:
     found = Counter(_reached())
 
     assert set(found) == set(POINTS)

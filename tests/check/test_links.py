@@ -66,12 +66,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @each("page", PAGES)
-def test_every_file_that_is_named_is_there(page: Path) -> None:
+def test_every_named_file_exists(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         assert [name for name in MENTIONED.findall(page.read_text()) if not (HOME / name).exists()] == []
 
 
-def test_every_page_of_docs_can_be_reached_from_its_index() -> None:
+def test_every_docs_page_is_reachable_from_the_index() -> None:
     reached, ahead = {INDEX}, [INDEX]
     while ahead:
         for target, _ in links(ahead.pop()):
@@ -99,7 +99,7 @@ def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
 
 
 @each("page", PAGES)
-def test_no_command_names_a_day_that_passes(page: Path) -> None:
+def test_no_shown_command_contains_a_date(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         assert DATED.findall(page.read_text()) == []
 

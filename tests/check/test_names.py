@@ -69,7 +69,7 @@ def test_a_function_of_the_portal_takes_at_most_eight_parameters() -> None:
     assert longest <= {"request.py:act", "request.py:show_request", "request_form.py:request_form"}
 
 
-def test_the_files_of_tests_that_take_longest_are_called_so() -> None:
+def test_slow_test_files_are_marked_far() -> None:
     gone = [
         name for name in SECONDS if not (HOME / "tests" / name.replace("/", "/test_")).with_suffix(".py").exists()
     ]

@@ -23,7 +23,7 @@ def calls() -> Iterator[tuple[int, str]]:
                     yield statuses[0], codes[0]
 
 
-def test_each_code_that_is_written_is_listed() -> None:
+def test_each_problem_code_in_the_source_is_listed() -> None:
     written = set(calls())
 
     assert len(written) > 10

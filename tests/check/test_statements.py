@@ -193,12 +193,12 @@ def test_no_statement_names_all_columns() -> None:
 
 
 @pytest.mark.parametrize("planted", ["SELECT  * FROM x", "SELECT a, * FROM x", "SELECT r.* FROM x r", "TABLE x"])
-def test_all_columns_would_be_seen(planted: str) -> None:
+def test_a_statement_naming_all_columns_would_be_detected(planted: str) -> None:
     assert ALL_COLUMNS.search(planted)
     assert not ALL_COLUMNS.search("SELECT count(*), 2 * a FROM x")
 
 
-def test_each_class_of_a_table_is_used_by_the_product() -> None:
+def test_each_table_class_is_used_by_the_product() -> None:
     """What only functions of the schema write and read has no class."""
     every = (node for path in files(*PACKAGES) for node in tree(path).body if isinstance(node, ast.ClassDef))
     classes = {one.name for one in every if "table" in {keyword.arg for keyword in one.keywords}}
@@ -208,7 +208,7 @@ def test_each_class_of_a_table_is_used_by_the_product() -> None:
 
 
 # plpgsql reads the statements of a body when it comes to them: it comes to some without any row and argument.
-def test_functions_name_what_is_there(superuser: Engine) -> None:
+def test_functions_name_existing_tables_and_columns(superuser: Engine) -> None:
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         functions = connection.execute(FUNCTIONS).all()
         said = {}
@@ -224,7 +224,7 @@ def test_functions_name_what_is_there(superuser: Engine) -> None:
     assert len(functions) >= 10
 
 
-def test_no_statement_is_too_large_to_be_kept_as_it_is_read() -> None:
+def test_no_statement_is_too_large_to_be_prepared() -> None:
     """Others are read anew by psycopg, letter by letter, each time that they are sent."""
     compiled = {name: one.compile() for name, one in _statements().items()}
 
@@ -232,7 +232,7 @@ def test_no_statement_is_too_large_to_be_kept_as_it_is_read() -> None:
     assert [name for name, one in compiled.items() if len(str(one)) > MAX_CACHED_STATEMENT_LENGTH] == []
 
 
-def test_no_statement_reads_all_that_ever_was_asked_but_those_named_with_a_reason(superuser: Engine) -> None:
+def test_no_statement_reads_all_closed_requests_except_the_listed_ones(superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.exec_driver_sql("SET enable_seqscan = off")
         partial = set(connection.execute(PARTIAL).scalars())
@@ -296,5 +296,5 @@ def test_no_statement_is_refused_when_columns_are_added_after_it_was_prepared(su
         "SELECT gone(:x)",
     ],
 )
-def test_a_statement_that_does_not_fit_the_schema_would_be_seen(superuser: Engine, wrong: str) -> None:
+def test_a_statement_that_does_not_fit_the_schema_would_be_detected(superuser: Engine, wrong: str) -> None:
     assert len(_refused(superuser, {"wrong": text(wrong)})) == 1

@@ -63,11 +63,11 @@ FOUND = {file: list(texts(tree(file))) for file in FILES}
 
 
 @each("file", FILES)
-def test_what_people_read_is_not_worded_in_code(file: Path) -> None:
+def test_user_visible_text_is_not_in_code(file: Path) -> None:
     assert [text for text in FOUND[file] if text not in NO_WORDING] == []
 
 
-def test_each_exception_is_still_there() -> None:
+def test_each_exception_still_exists() -> None:
     assert NO_WORDING.keys() - {text for found in FOUND.values() for text in found} == set()
 
 
@@ -83,7 +83,7 @@ def test_each_exception_is_still_there() -> None:
         ('page(request, "own_requests", 200)', []),
     ],
 )
-def test_wording_is_told_from_code(code: str, found: list[str]) -> None:
+def test_text_is_distinguished_from_code(code: str, found: list[str]) -> None:
     assert list(texts(ast.parse(code))) == found
 
 
@@ -100,7 +100,7 @@ def used(name: str) -> Iterator[str]:
 
 
 @each("module", [phrases, mail_text, chat_text, request_wording])
-def test_each_phrase_is_said_somewhere(module: ModuleType) -> None:
+def test_each_phrase_is_used(module: ModuleType) -> None:
     constants = {one for one in vars(module) if one.isupper()}
 
     assert constants - set(used(module.__name__.rpartition(".")[2])) == set()

@@ -54,9 +54,7 @@ def _emails(world: World, template: str) -> list[str]:
     return [row.email for row in read(world.db, TOLD, template=template)]
 
 
-def test_an_address_is_mailed_a_code_and_nothing_else_before_that_has_come_back(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_an_unconfirmed_address_gets_only_its_code(world: World, worker: Database, post: Postbag) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     world.submit()
     (code,) = sent_about(worker, added.id)
@@ -68,7 +66,7 @@ def test_an_address_is_mailed_a_code_and_nothing_else_before_that_has_come_back(
     assert DESK not in {mail.to_address for mail in post.mail.sent}
 
 
-def test_a_confirmed_address_gets_prompts_and_outcomes_each_by_a_notification_of_its_own(
+def test_a_confirmed_address_gets_prompts_and_outcomes_as_notifications_of_its_own(
     world: World, worker: Database, post: Postbag
 ) -> None:
     _confirmed(world, worker, "ann")
@@ -83,7 +81,7 @@ def test_a_confirmed_address_gets_prompts_and_outcomes_each_by_a_notification_of
     assert {mail.to_address for mail in post.mail.sent if mail.to_name == "Ann"} == {DESK, anns}
 
 
-def test_a_receipt_goes_to_all_addresses_of_the_decider_and_of_the_admins_whatever_they_want(
+def test_receipts_go_to_all_addresses_of_decider_and_admins_despite_preferences(
     world: World, worker: Database
 ) -> None:
     _confirmed(world, worker, "ann", prompts=False)
@@ -105,7 +103,7 @@ def test_the_requester_and_the_managers_have_further_addresses_too(world: World,
     assert "erin@home.example" in _emails(world, "denied")
 
 
-def test_news_of_changes_at_the_tenant_goes_to_all_addresses(world: World, worker: Database) -> None:
+def test_tenant_changes_are_mailed_to_all_addresses(world: World, worker: Database) -> None:
     _confirmed(world, worker, "ann", prompts=False)
 
     does(world, "tara", tenancy.rename, "Contoso AG")
@@ -113,9 +111,7 @@ def test_news_of_changes_at_the_tenant_goes_to_all_addresses(world: World, worke
     assert DESK in _emails(world, "tenant_renamed")
 
 
-def test_what_waits_for_an_address_that_was_removed_is_not_sent(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_pending_mails_to_a_removed_address_are_not_sent(world: World, worker: Database, post: Postbag) -> None:
     desk = _confirmed(world, worker, "ann")
     world.submit()
     (waits,) = read(world.db, "SELECT id FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL")
@@ -126,9 +122,7 @@ def test_what_waits_for_an_address_that_was_removed_is_not_sent(
     assert (one.outcome, post.mail.sent) == (Outcome.MOOT, [])
 
 
-def test_who_takes_a_tenant_over_while_nothing_is_sent_keeps_the_news_from_nobody(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_taking_over_a_tenant_suppresses_no_notification(world: World, worker: Database, post: Postbag) -> None:
     desk = _confirmed(world, worker, "tara")
     world.add("nell", Role.TENANT_ADMIN, world.tenant.id)
 
@@ -141,7 +135,7 @@ def test_who_takes_a_tenant_over_while_nothing_is_sent_keeps_the_news_from_nobod
     assert told >= {DESK, address(world.db, world, "tara")}
 
 
-def test_adding_confirming_choosing_and_removing_are_told_to_the_addresses_that_were_there_before(
+def test_address_changes_are_notified_to_all_previous_addresses(
     world: World, worker: Database, post: Postbag
 ) -> None:
     desk = _confirmed(world, worker, "ann")
@@ -161,7 +155,7 @@ def test_adding_confirming_choosing_and_removing_are_told_to_the_addresses_that_
     assert all(DESK in mail.text for mail in gone)
 
 
-def test_each_change_is_an_event_that_holds_no_address_in_its_body(world: World, worker: Database) -> None:
+def test_address_events_contain_no_address_in_clear(world: World, worker: Database) -> None:
     desk = _confirmed(world, worker, "ann")
     _by(world, "ann", addresses.remove, desk.id)
 
@@ -179,7 +173,7 @@ def test_each_change_is_an_event_that_holds_no_address_in_its_body(world: World,
 
 
 @each("whose", ["amir", "max"])
-def test_an_address_with_which_somebody_else_signs_in_is_refused_without_saying_who(world: World, whose: str) -> None:
+def test_an_address_that_someone_else_signs_in_with_is_refused_without_naming_them(world: World, whose: str) -> None:
     theirs = address(world.db, world, whose)
 
     with pytest.raises(AddressTaken) as refused:
@@ -189,7 +183,7 @@ def test_an_address_with_which_somebody_else_signs_in_is_refused_without_saying_
     assert not read(world.db, "SELECT FROM addresses")
 
 
-def test_an_address_of_the_other_side_is_refused_and_a_shared_one_of_the_same_side_is_not(
+def test_an_address_of_the_other_side_is_refused_a_shared_one_on_the_same_side_is_not(
     world: World, worker: Database
 ) -> None:
     _confirmed(world, worker, "max", "team@vendor.example")
@@ -201,7 +195,7 @@ def test_an_address_of_the_other_side_is_refused_and_a_shared_one_of_the_same_si
     assert len(read(world.db, "SELECT FROM addresses WHERE confirmed_at IS NOT NULL")) == 2
 
 
-def test_who_comes_to_sign_in_by_an_address_takes_it_from_the_other_side(world: World, worker: Database) -> None:
+def test_signing_in_with_an_address_removes_it_from_the_other_side(world: World, worker: Database) -> None:
     _confirmed(world, worker, "ann")
 
     with setting(world.db).transaction() as session:
@@ -211,7 +205,7 @@ def test_who_comes_to_sign_in_by_an_address_takes_it_from_the_other_side(world: 
     assert DESK not in _emails(world, "pending")
 
 
-def test_an_address_that_was_taken_meanwhile_cannot_be_confirmed(world: World, worker: Database) -> None:
+def test_an_address_taken_in_the_meantime_cannot_be_confirmed(world: World, worker: Database) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
     with setting(world.db).transaction() as session:
@@ -221,9 +215,7 @@ def test_an_address_that_was_taken_meanwhile_cannot_be_confirmed(world: World, w
         _by(world, "ann", addresses.confirm, added.id, code)
 
 
-def test_only_the_code_of_the_newest_mail_confirms_and_only_in_time(
-    world: World, worker: Database, superuser: Engine
-) -> None:
+def test_only_the_newest_code_confirms_and_only_in_time(world: World, worker: Database, superuser: Engine) -> None:
     added, other = _by(world, "ann", addresses.add, DESK), _by(world, "ann", addresses.add, "b@contoso.example")
     code, others = code_of(worker, added.id), code_of(worker, other.id)
     late = "UPDATE addresses SET created_at = now() - interval '2 days', expires_at = now() WHERE id = :id"
@@ -239,7 +231,7 @@ def test_only_the_code_of_the_newest_mail_confirms_and_only_in_time(
     assert code not in str(read(world.db, "SELECT to_jsonb(a) AS a FROM addresses a"))
 
 
-def test_nobody_sees_changes_or_confirms_the_address_of_somebody_else(world: World, worker: Database) -> None:
+def test_addresses_of_others_cannot_be_read_changed_or_confirmed(world: World, worker: Database) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
 
@@ -271,7 +263,7 @@ def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: AuthMeth
 
 
 @pytest.mark.far
-def test_there_are_five_at_most_and_ten_new_ones_in_a_day(world: World) -> None:
+def test_a_person_has_at_most_five_addresses_and_ten_new_ones_a_day(world: World) -> None:
     for number in range(5):
         _by(world, "ann", addresses.add, f"{number}@contoso.example")
 
@@ -291,7 +283,9 @@ def _mine(world: World, who: str) -> list[UUID]:
         return [one.id for one in addresses.mine(session, world.people[who])]
 
 
-def test_one_bad_address_never_repeats_the_others(world: World, worker: Database, superuser: Engine) -> None:
+def test_a_failing_address_does_not_repeat_mails_to_the_others(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     _confirmed(world, worker, "ann")
     world.submit()
     post = Postbag()

@@ -16,7 +16,7 @@ plant = scene.plant
 
 
 @pytest.mark.far
-def test_after_the_command_all_of_the_older_state_is_over_and_the_audit_log_goes_on(
+def test_after_restore_ends_the_older_state_and_the_audit_log_continues(
     plant: RestorableWorld, post: Postbag
 ) -> None:
     revoked_since(plant)
@@ -47,7 +47,7 @@ def test_after_the_command_all_of_the_older_state_is_over_and_the_audit_log_goes
 
 
 @pytest.mark.far
-def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: RestorableWorld) -> None:
+def test_the_shipped_checkpoint_of_the_older_log_is_kept(plant: RestorableWorld) -> None:
     revoked_since(plant)
     before = shipped(plant)
 
@@ -58,7 +58,7 @@ def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: RestorableWor
 
 
 @pytest.mark.far
-def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: RestorableWorld) -> None:
+def test_a_second_restore_to_an_earlier_state_is_detected(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     restored.after_restore()
@@ -77,7 +77,7 @@ def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: Re
     assert (log.origin.endswith("/3"), log.generation) == (True, 3)
 
 
-def test_sessions_of_the_older_state_end(plant: RestorableWorld) -> None:
+def test_after_restore_ends_sessions(plant: RestorableWorld) -> None:
     write(
         unbound_of(plant.urls),
         """
@@ -93,7 +93,7 @@ def test_sessions_of_the_older_state_end(plant: RestorableWorld) -> None:
     assert row.revoked_at is not None
 
 
-def test_the_command_compares_with_nothing_only_when_it_is_told_to(
+def test_after_restore_runs_without_a_shipped_checkpoint_only_with_anyway(
     plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
@@ -109,7 +109,9 @@ def test_the_command_compares_with_nothing_only_when_it_is_told_to(
 
 
 @pytest.mark.far
-def test_the_command_asks_first_and_says_what_it_did(plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_restore_asks_for_confirmation_and_reports_what_it_did(
+    plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     revoked_since(plant)
     restored = plant.restore()
     monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", restored.urls.owner)

@@ -63,7 +63,7 @@ def reported(world: World, request_id: UUID | None = None) -> tuple[Report, str]
         return found, report.page(found, made_at=now(session))
 
 
-def test_where_nothing_was_changed_nothing_is_said_to_be(story: World) -> None:
+def test_an_unaltered_report_has_no_findings(story: World) -> None:
     found, page = reported(story)
 
     assert [event.altered for event in listed(story) if event.request_id] == [()] * 3
@@ -73,9 +73,7 @@ def test_where_nothing_was_changed_nothing_is_said_to_be(story: World) -> None:
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_a_column_that_was_changed_is_shown_as_it_was_sealed_and_named(
-    story: World, superuser: Engine, name: str
-) -> None:
+def test_an_altered_column_is_shown_as_sealed_and_named(story: World, superuser: Engine, name: str) -> None:
     before, rows = [event for event in listed(story) if event.request_id], table(story)
 
     freely(superuser, COLUMNS[name])
@@ -91,7 +89,7 @@ def test_a_column_that_was_changed_is_shown_as_it_was_sealed_and_named(
 
 
 @pytest.mark.far
-def test_a_value_to_which_the_event_does_not_commit_is_shown_nowhere(story: World, superuser: Engine) -> None:
+def test_a_value_that_does_not_match_its_commitment_is_not_shown(story: World, superuser: Engine) -> None:
     freely(superuser, NAME)
 
     assert [event.altered for event in listed(story) if event.request_id] == [(), ("name",), ()]
@@ -102,7 +100,7 @@ def test_a_value_to_which_the_event_does_not_commit_is_shown_nowhere(story: Worl
     assert "Do not rely on this report" in page
 
 
-def test_a_body_that_is_not_the_one_that_was_sealed_is_named(story: World, superuser: Engine) -> None:
+def test_a_body_that_differs_from_the_sealed_one_is_named(story: World, superuser: Engine) -> None:
     freely(superuser, BODY.format('"channel":"api"', '"channel":"ape"'))
 
     assert {event.altered for event in listed(story) if event.number is not None} == {("body",)}
@@ -113,9 +111,7 @@ def test_a_body_that_is_not_the_one_that_was_sealed_is_named(story: World, super
 @pytest.mark.far
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"\xff\xfe", b'{"service":7,"actions":"all","reason_code":[]}'])
 @pytest.mark.parametrize("seq", [1, 2])
-def test_whatever_stands_in_the_place_of_a_body_everybody_is_told_which_event_it_is(
-    story: World, superuser: Engine, seq: int, body: bytes
-) -> None:
+def test_a_malformed_body_still_identifies_its_event(story: World, superuser: Engine, seq: int, body: bytes) -> None:
     seen, before = note(story), [event for event in listed(story) if event.request_id]
     spoilt = before[seq - 1]
 
@@ -130,7 +126,7 @@ def test_whatever_stands_in_the_place_of_a_body_everybody_is_told_which_event_it
     assert [row["Altered"] for row in table(story)].count("") == len(before) - 1
 
 
-def test_what_a_table_says_that_was_asked_for_is_what_was_sealed(story: World, superuser: Engine) -> None:
+def test_requested_values_are_read_from_the_sealed_events(story: World, superuser: Engine) -> None:
     before = table(story)
 
     freely(superuser, "UPDATE requests SET service = 'azure-sql', resources = '{db:1}'")
@@ -139,9 +135,7 @@ def test_what_a_table_says_that_was_asked_for_is_what_was_sealed(story: World, s
     assert before[1]["Item"] == "exchange-online mailbox:anna@contoso.example"
 
 
-def test_a_request_whose_row_says_that_nobody_was_asked_is_in_the_customers_audit_log(
-    story: World, superuser: Engine
-) -> None:
+def test_a_request_marked_as_never_asked_is_still_in_the_customers_log(story: World, superuser: Engine) -> None:
     seen = note(story)
 
     freely(superuser, ASKED)
@@ -161,7 +155,7 @@ def test_a_request_whose_row_says_that_nobody_was_asked_is_in_the_customers_audi
     ],
     ids=["bodies", "columns", "moves"],
 )
-def test_what_the_owner_hides_is_missing_from_an_export(
+def test_an_event_hidden_by_the_owner_is_missing_from_an_export(
     api: Database, worker: Database, superuser: Engine, further: str
 ) -> None:
     world = World.make(api, Policy(vendor_review=True))
@@ -174,7 +168,7 @@ def test_what_the_owner_hides_is_missing_from_an_export(
     assert verified(exported(world)).exit_code != GOOD
 
 
-def test_a_report_on_what_retention_removed_says_so(
+def test_a_report_says_that_retention_removed_events(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request_id = denied(world, superuser)
@@ -190,7 +184,7 @@ def test_a_report_on_what_retention_removed_says_so(
 
 
 @pytest.mark.far
-def test_a_report_on_a_request_whose_first_moves_were_removed_says_which(
+def test_a_report_names_the_removed_first_moves(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     first = world.fresh()

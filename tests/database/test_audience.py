@@ -77,7 +77,7 @@ def _named(value: object) -> str | None:
 
 
 @pytest.mark.parametrize(("mode", "steps", "state", "expected"), CASES, ids=_named)
-def test_each_move_is_told_to_those_whom_it_concerns(
+def test_each_move_notifies_its_audience(
     api: Database, mode: Mode, steps: list[Step], state: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy(), mode)
@@ -98,7 +98,7 @@ def test_each_move_is_told_to_those_whom_it_concerns(
     ],
     ids=_named,
 )
-def test_what_the_clock_did_is_told_to_both_sides(
+def test_timer_moves_are_notified_to_both_sides(
     api: Database, worker: Database, superuser: Engine, *, steps: list[Step], state: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy())
@@ -112,7 +112,7 @@ def test_what_the_clock_did_is_told_to_both_sides(
     assert _told(world, api, state) == expected
 
 
-def test_a_vote_that_settles_nothing_has_its_receipts_and_is_told_to_machines_alone(api: Database) -> None:
+def test_a_vote_below_the_quorum_sends_receipts_and_webhooks_only(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     before = read(api, "SELECT count(*) AS n FROM notifications WHERE channel = 'mail'")[0].n
@@ -141,9 +141,7 @@ def test_a_vote_that_settles_nothing_has_its_receipts_and_is_told_to_machines_al
     ],
     ids=_named,
 )
-def test_whoever_decides_has_a_receipt_and_so_have_the_admins_of_what_was_decided_for_the_tenant(
-    api: Database, steps: list[Step], expected: set[str]
-) -> None:
+def test_deciders_and_tenant_admins_get_receipts(api: Database, steps: list[Step], expected: set[str]) -> None:
     world = _world(api, Policy())
     request = world.submit()
 
@@ -155,7 +153,7 @@ def test_whoever_decides_has_a_receipt_and_so_have_the_admins_of_what_was_decide
     assert {names[row.person_id] for row in rows} == expected
 
 
-def test_an_admin_who_approves_too_hears_once_of_a_decision_and_by_a_receipt(api: Database) -> None:
+def test_an_admin_who_approves_gets_one_mail_a_receipt(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False))
     with setting(api).transaction() as session:
         tenants.give_role(session, world.people["tara"].person_id, Role.APPROVER, world.tenant.id)
@@ -167,7 +165,7 @@ def test_an_admin_who_approves_too_hears_once_of_a_decision_and_by_a_receipt(api
     assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
 
 
-def test_a_receipt_is_sent_though_the_request_has_moved_on_and_says_where_it_was_done(
+def test_a_receipt_is_sent_after_later_moves_and_names_the_channel(
     world: World, worker: Database, post: Postbag
 ) -> None:
     request = world.submit()
@@ -183,7 +181,7 @@ def test_a_receipt_is_sent_though_the_request_has_moved_on_and_says_where_it_was
     assert not [mail for mail in others if HERE.address and HERE.address in mail.text]
 
 
-def test_each_move_leaves_its_notifications_due_at_once_and_prompts_matter_until_the_deadline(world: World) -> None:
+def test_each_move_schedules_its_notifications_at_once_and_prompts_expire_at_the_deadline(world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
 
@@ -211,7 +209,7 @@ WANT_OTHER_TYPES = "UPDATE endpoints SET event_types = '{request.active}'"
         (WANT_OTHER_TYPES, APPROVERS),
     ],
 )
-def test_nobody_who_is_disabled_or_did_not_ask_for_it_is_told(
+def test_disabled_people_and_people_who_opted_out_are_not_notified(
     api: Database, superuser: Engine, change: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy(vendor_review=False))
@@ -222,7 +220,7 @@ def test_nobody_who_is_disabled_or_did_not_ask_for_it_is_told(
     assert _told(world, api, "pending") == expected
 
 
-def test_even_where_the_database_let_an_engineer_approve_one_who_asks_is_not_asked_but_told_the_outcome(
+def test_a_requester_who_is_also_an_approver_is_not_prompted_but_learns_the_outcome(
     api: Database,
 ) -> None:
     world = _world(api, Policy(vendor_review=False))
@@ -248,7 +246,7 @@ QUIET = "UPDATE people SET wants_prompts = false WHERE name = ANY(:names)"
         (["Ann", "Amir", "Abe"], 1, APPROVERS),
     ],
 )
-def test_who_wants_no_prompts_gets_none_unless_the_others_are_too_few(
+def test_people_with_prompts_off_are_prompted_only_if_too_few_others_remain(
     api: Database, superuser: Engine, *, quiet: list[str], quorum: int, expected: set[str]
 ) -> None:
     world = _world(api, Policy(vendor_review=False, quorum=quorum))
@@ -259,7 +257,7 @@ def test_who_wants_no_prompts_gets_none_unless_the_others_are_too_few(
     assert _told(world, api, "pending") == expected | HOOKS
 
 
-def test_a_stage_whose_people_all_want_no_prompts_is_asked_nonetheless(api: Database, superuser: Engine) -> None:
+def test_a_stage_is_prompted_even_if_everyone_in_it_turned_prompts_off(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy(vendor_review=False))
     lay_down(world, groups={"legal": [str(world.people["abe"].person_id)]}, stages=[{"group": "legal"}])
     write(superuser, QUIET, names=["Abe"])
@@ -269,7 +267,7 @@ def test_a_stage_whose_people_all_want_no_prompts_is_asked_nonetheless(api: Data
     assert "abe" in _told(world, api, "pending")
 
 
-def test_who_was_not_asked_hears_of_no_outcome_but_gets_receipts(api: Database, superuser: Engine) -> None:
+def test_people_who_were_not_asked_get_receipts_but_no_outcome(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy(vendor_review=False))
     write(superuser, QUIET, names=["Ann", "Amir"])
     request = world.submit()
@@ -296,7 +294,7 @@ def _tiered(api: Database, quorum: int = 1) -> World:
         ("erin", Action.CANCEL, "cancelled", {"erin", "ann"}),
     ],
 )
-def test_only_whom_the_tiers_have_asked_hear_how_it_ended(
+def test_only_prompted_tiers_are_notified_of_the_outcome(
     api: Database, *, who: str, action: Action, state: str, expected: set[str]
 ) -> None:
     world = _tiered(api)
@@ -308,7 +306,7 @@ def test_only_whom_the_tiers_have_asked_hear_how_it_ended(
     assert _told(world, api, state) == expected | HOOKS
 
 
-def test_who_answered_unasked_hears_how_it_ended(api: Database) -> None:
+def test_an_unprompted_voter_is_notified_of_the_outcome(api: Database) -> None:
     world = _tiered(api, quorum=2)
     request = world.submit()
     world.act("abe", Action.APPROVE, request.id)
@@ -318,7 +316,7 @@ def test_who_answered_unasked_hears_how_it_ended(api: Database) -> None:
     assert _told(world, api, "active") == {"erin", "abe"} | HOOKS
 
 
-def test_who_was_asked_and_has_left_the_tenant_hears_nothing_of_its_end(api: Database, superuser: Engine) -> None:
+def test_a_prompted_person_who_left_the_tenant_is_not_notified_of_the_end(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy(vendor_review=False))
     request = world.submit()
     write(superuser, "DELETE FROM memberships WHERE person_id = :abe", abe=world.people["abe"].person_id)
@@ -328,7 +326,7 @@ def test_who_was_asked_and_has_left_the_tenant_hears_nothing_of_its_end(api: Dat
     assert _told(world, api, "denied") == {"erin", "amir"} | HOOKS
 
 
-def test_who_joins_after_the_window_opened_does_not_hear_that_it_closed(
+def test_a_person_who_joins_after_the_opening_is_not_notified_of_the_close(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
     world = _world(api, Policy(), OBSERVE)
@@ -345,7 +343,7 @@ def test_who_joins_after_the_window_opened_does_not_hear_that_it_closed(
     assert _told(world, api, "expired") == {"erin", "amir", "abe", "tara"} | HOOKS
 
 
-def test_managers_who_all_want_no_prompts_are_asked_nonetheless(api: Database, superuser: Engine) -> None:
+def test_managers_are_prompted_even_if_all_turned_prompts_off(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy())
     write(superuser, QUIET, names=["Max", "Mia"])
 

@@ -64,7 +64,7 @@ def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return careful
 
 
-def test_the_bytes_of_an_event_are_canonical_json_and_say_what_its_columns_say(told_all: World) -> None:
+def test_event_bytes_are_canonical_json_equal_to_the_columns(told_all: World) -> None:
     rows = read(told_all.db, EVENTS)
 
     assert len(rows) == 5
@@ -89,7 +89,7 @@ def test_the_bytes_of_an_event_are_canonical_json_and_say_what_its_columns_say(t
         assert body["format"] == 1
 
 
-def test_personal_values_stand_in_an_event_as_salted_commitments(told_all: World) -> None:
+def test_personal_values_are_salted_commitments_in_events(told_all: World) -> None:
     fields = []
 
     for row in read(told_all.db, EVENTS):
@@ -133,7 +133,7 @@ def test_each_event_says_on_which_side_and_by_which_policy_it_was_checked(
     assert json.loads(changed.body)["side"] == "customer"
 
 
-def test_no_personal_text_stands_in_the_bytes_of_an_event(told_all: World) -> None:
+def test_event_bytes_contain_no_personal_text(told_all: World) -> None:
     names = {caller.name for caller in told_all.people.values()}
     emails = {row.email for row in read(told_all.db, "SELECT email FROM people")}
 
@@ -146,16 +146,14 @@ def test_no_personal_text_stands_in_the_bytes_of_an_event(told_all: World) -> No
     assert [found for body in bodies for found in words.findall(body)] == []
 
 
-def test_the_same_words_twice_give_two_commitments_that_nobody_can_match(told_all: World) -> None:
+def test_equal_texts_have_unlinkable_commitments(told_all: World) -> None:
     rows = read(told_all.db, EVENTS)
     commitments = [json.loads(row.body)["personal"].get("comment") for row in rows]
 
     assert len({one for one in commitments if one}) == 3
 
 
-def test_the_clock_leaves_events_without_anything_personal(
-    careful: World, worker: Database, superuser: Engine
-) -> None:
+def test_timer_events_contain_nothing_personal(careful: World, worker: Database, superuser: Engine) -> None:
     request = careful.submit()
     set_back(superuser, [request.id], 1)
     timers.run(worker, [request.id])
@@ -167,7 +165,7 @@ def test_the_clock_leaves_events_without_anything_personal(
     assert not read(worker, DETAILS, id=last.id)
 
 
-def test_every_event_waits_to_be_sealed(told_all: World, superuser: Engine, worker: Database) -> None:
+def test_every_event_is_queued_for_sealing(told_all: World, superuser: Engine, worker: Database) -> None:
     request = told_all.submit()
     set_back(superuser, [request.id], 1)
     timers.run(worker, [request.id])
@@ -180,7 +178,7 @@ def test_every_event_waits_to_be_sealed(told_all: World, superuser: Engine, work
     assert read(superuser, "SELECT count(*) AS n FROM unsealed")[0].n == 8
 
 
-def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> None:
+def test_a_decision_row_records_person_action_and_origin(told_all: World) -> None:
     rows = read(told_all.db, "SELECT * FROM decisions ORDER BY decided_at")
 
     people = [told_all.people[name].person_id for name in ("max", "ann", "amir")]
@@ -195,7 +193,7 @@ def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> No
     assert [row.comment for row in rows] == [PERSONAL["comment"], PERSONAL["comment"], None]
 
 
-def test_the_first_event_says_what_the_policy_demanded(api: Database) -> None:
+def test_the_first_event_records_what_the_policy_required(api: Database) -> None:
     world = World.make(api, Policy(quorum=2, approval_window=1234), Mode.ENFORCE)
     world.submit(access_window=600, case_ref="CASE-7", actions=["read", "export"])
 
@@ -238,7 +236,7 @@ def test_no_login_moves_a_request_without_an_event(world: World, login: str, req
     ("login", "action", "role", "state"),
     [("api", "cancel", "engineer", "cancelled"), ("worker", "time_out", "clock", "timed_out")],
 )
-def test_no_login_tells_of_a_move_that_was_not_made(
+def test_no_login_inserts_an_event_without_its_move(
     world: World, request: pytest.FixtureRequest, *, login: str, action: str, role: str, state: str
 ) -> None:
     world.submit()
@@ -254,7 +252,7 @@ def test_no_login_tells_of_a_move_that_was_not_made(
     ("action", "role", "state"),
     [("revoke", "approver", "revoked"), ("approve", "approver", "active"), ("expire", "clock", "active")],
 )
-def test_a_worker_speaks_for_the_clock_alone(
+def test_a_worker_writes_events_of_the_clock_only(
     world: World, worker: Database, action: str, role: str, state: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
@@ -265,7 +263,7 @@ def test_a_worker_speaks_for_the_clock_alone(
     assert len(read(worker, "SELECT FROM events")) == 2
 
 
-def test_a_worker_cannot_send_a_notification_to_somebody_else(world: World, worker: Database) -> None:
+def test_a_worker_cannot_redirect_a_notification(world: World, worker: Database) -> None:
     world.submit()
 
     with pytest.raises(DBAPIError, match="permission denied"):
@@ -274,9 +272,7 @@ def test_a_worker_cannot_send_a_notification_to_somebody_else(world: World, work
     assert len(read(worker, "SELECT DISTINCT person_id FROM notifications")) == 3
 
 
-def test_an_approver_who_is_removed_while_waiting_for_the_lock_no_longer_approves(
-    world: World, superuser: Engine
-) -> None:
+def test_an_approver_removed_while_waiting_for_the_lock_cannot_approve(world: World, superuser: Engine) -> None:
     submitted = world.submit()
     with superuser.connect() as holder, ThreadPoolExecutor(1) as pool:
         holder.execute(text("BEGIN"))
@@ -345,7 +341,7 @@ def _refused(engine: Engine, statement: str, **parameters: object) -> str:
     return str(error.value.orig)
 
 
-def test_nobody_changes_removes_or_empties_the_audit_log_however_mighty(world: World, mighty: Engine) -> None:
+def test_not_even_a_superuser_changes_or_empties_the_audit_log(world: World, mighty: Engine) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     before = [read(mighty, EVERYTHING.format(table=table)) for table in TABLES]
@@ -359,9 +355,7 @@ def test_nobody_changes_removes_or_empties_the_audit_log_however_mighty(world: W
 
 
 @each("who", ["ann", "tara", "max", "olga"])
-def test_no_server_has_the_right_to_change_remove_or_empty_the_audit_log_whoever_calls(
-    world: World, server: Database, who: str
-) -> None:
+def test_no_server_login_may_change_or_empty_the_audit_log(world: World, server: Database, who: str) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     for change in _changes():
@@ -372,7 +366,7 @@ def test_no_server_has_the_right_to_change_remove_or_empty_the_audit_log_whoever
             connection.execute(text(change))
 
 
-def test_no_column_of_an_event_a_decision_or_a_policy_can_be_changed(world: World, mighty: Engine) -> None:
+def test_columns_of_events_decisions_and_policies_cannot_be_changed(world: World, mighty: Engine) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
     columns = read(
         mighty,
@@ -404,7 +398,7 @@ def test_a_closed_request_does_not_change_any_more(world: World, mighty: Engine)
     assert all("does not go from cancelled to" in line for line in said)
 
 
-def test_the_window_of_an_active_request_cannot_grow(world: World, mighty: Engine) -> None:
+def test_an_active_window_cannot_be_lengthened(world: World, mighty: Engine) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     said = _refused(
@@ -414,7 +408,7 @@ def test_the_window_of_an_active_request_cannot_grow(world: World, mighty: Engin
     assert "does not go from active to active" in said
 
 
-def test_a_request_never_goes_backwards(world: World, mighty: Engine) -> None:
+def test_a_request_never_returns_to_an_earlier_state(world: World, mighty: Engine) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     said = [
@@ -425,7 +419,7 @@ def test_a_request_never_goes_backwards(world: World, mighty: Engine) -> None:
     assert all("does not go from active to" in line for line in said)
 
 
-def test_a_window_never_opens_for_longer_than_was_asked(world: World, mighty: Engine) -> None:
+def test_a_window_never_opens_for_longer_than_requested(world: World, mighty: Engine) -> None:
     world.submit(access_window=600)
 
     said = _refused(
@@ -457,7 +451,7 @@ def test_two_events_of_one_request_never_have_the_same_number(world: World, migh
     assert "uq_events_request_id_seq" in said
 
 
-def test_nobody_gives_the_same_decision_twice(api: Database) -> None:
+def test_a_decision_cannot_be_recorded_twice(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     world.act("ann", Action.APPROVE, world.submit().id)
 

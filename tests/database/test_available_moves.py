@@ -112,7 +112,7 @@ def _of(refusal: LockboxError | None) -> tuple[Any, ...] | None:
 @pytest.mark.parametrize(
     "shape", [name if name == NEAR else pytest.param(name, marks=pytest.mark.far) for name in SHAPES]
 )
-def test_each_move_that_is_offered_can_be_made_and_each_other_is_refused_for_the_reason_told(
+def test_permitted_moves_succeed_and_others_are_refused_with_the_stated_reason(
     api: Database, later: ShiftedClock, shape: str
 ) -> None:
     api.clock = later

@@ -40,7 +40,7 @@ def stop(world: World, db: Database | None = None) -> None:
     does(world, "tara", emergency_stop.stop_all, "Something is wrong", db=db)
 
 
-def test_a_second_after_a_stop_nothing_opens_by_break_glass_until_an_admin_ends_it(world: World) -> None:
+def test_break_glass_is_barred_right_after_a_stop_until_an_admin_ends_it(world: World) -> None:
     first = opened(world)
     stop(world)
 
@@ -55,7 +55,7 @@ def test_a_second_after_a_stop_nothing_opens_by_break_glass_until_an_admin_ends_
     assert opened(world, resources=["mailbox:other@contoso.example"]).state is State.ACTIVE
 
 
-def test_a_second_stop_begins_no_second_bar_and_one_act_ends_it(world: World) -> None:
+def test_a_second_stop_adds_no_second_bar(world: World) -> None:
     stop(world)
     stop(world)
     does(world, "tara", emergency_stop.end_stop)
@@ -66,20 +66,20 @@ def test_a_second_stop_begins_no_second_bar_and_one_act_ends_it(world: World) ->
 
 
 @each("who", ["ann", "aude", "olga", "max"])
-def test_only_an_admin_ends_it(world: World, who: str) -> None:
+def test_only_an_admin_ends_a_stop(world: World, who: str) -> None:
     stop(world)
     with pytest.raises((NotYours, NotFound)):
         does(world, who, emergency_stop.end_stop)
 
 
-def test_an_admin_ends_it_with_the_sign_in_that_an_approval_needs(world: World) -> None:
+def test_ending_a_stop_needs_the_sign_in_of_an_approval(world: World) -> None:
     stop(world)
     world.people["tara"] = signed_in(world, "tara", AuthMethod.MAIL)
     with pytest.raises(SignInAgain):
         does(world, "tara", emergency_stop.end_stop)
 
 
-def test_members_are_shown_it_and_the_vendor_is_not(world: World) -> None:
+def test_members_see_the_stop_and_the_vendor_does_not(world: World) -> None:
     stop(world)
     with world.db.transaction() as session:
         own = tenants.show(session, world.people["ann"], world.tenant.slug)
@@ -90,7 +90,7 @@ def test_members_are_shown_it_and_the_vendor_is_not(world: World) -> None:
     assert theirs.stopped_since is None
 
 
-def test_the_database_bars_what_was_judged_before_the_stop(world: World, superuser: Engine) -> None:
+def test_the_database_refuses_break_glass_judged_before_a_stop(world: World, superuser: Engine) -> None:
     request = asked(world)
     said = DecisionInput(Action.BREAK_GLASS, WHY)
     stopped = "INSERT INTO emergency_stops (id, tenant_id, stopped_by, stopped_at) VALUES (uuidv7(), :t, :by, now())"
@@ -104,7 +104,7 @@ def test_the_database_bars_what_was_judged_before_the_stop(world: World, superus
         breaks_the_glass()
 
 
-def test_of_a_stop_and_break_glass_at_once_nothing_stays_open(world: World) -> None:
+def test_a_stop_and_break_glass_at_once_leave_nothing_open(world: World) -> None:
     with ThreadPoolExecutor(3) as pool:
         for number in range(4):
             request = asked(world, resources=[f"mailbox:box{number}@contoso.example"])
@@ -114,7 +114,7 @@ def test_of_a_stop_and_break_glass_at_once_nothing_stays_open(world: World) -> N
             does(world, "tara", emergency_stop.end_stop)
 
 
-def test_a_stop_waits_for_break_glass_that_is_written_and_revokes_it(world: World, pool: ThreadPoolExecutor) -> None:
+def test_a_stop_waits_for_uncommitted_break_glass_and_revokes_it(world: World, pool: ThreadPoolExecutor) -> None:
     request = asked(world)
     with world.db.transaction() as session:
         said = DecisionInput(Action.BREAK_GLASS, WHY)
@@ -127,7 +127,7 @@ def test_a_stop_waits_for_break_glass_that_is_written_and_revokes_it(world: Worl
     assert read(world.db, "SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == State.REVOKED
 
 
-def test_break_glass_waits_for_a_stop_that_is_written_and_is_barred(world: World, pool: ThreadPoolExecutor) -> None:
+def test_break_glass_waits_for_an_uncommitted_stop_and_is_barred(world: World, pool: ThreadPoolExecutor) -> None:
     before = asked(world)
     slug, tara = world.tenant.slug, world.people["tara"]
     with world.db.transaction() as session:
@@ -144,9 +144,7 @@ def test_break_glass_waits_for_a_stop_that_is_written_and_is_barred(world: World
     assert read(world.db, "SELECT FROM requests WHERE state = 'active'") == []
 
 
-def test_what_waits_for_its_turn_while_a_stop_ends_is_opened_after_its_end(
-    world: World, pool: ThreadPoolExecutor
-) -> None:
+def test_break_glass_waiting_while_a_stop_ends_opens_afterwards(world: World, pool: ThreadPoolExecutor) -> None:
     slug, tara = world.tenant.slug, world.people["tara"]
     with world.db.transaction() as session:
         emergency_stop.stop_all(session, tara, HERE, slug, "Something is wrong")
@@ -163,7 +161,7 @@ def test_what_waits_for_its_turn_while_a_stop_ends_is_opened_after_its_end(
     assert opened_at > stop_.ended_at
 
 
-def test_the_api_ends_no_stop_without_its_event(world: World) -> None:
+def test_the_api_login_ends_no_stop_without_its_event(world: World) -> None:
     stop(world)
     ends = """
     UPDATE emergency_stops SET ended_by = :by, ended_at = clock_timestamp(), ended_event = uuidv7()
@@ -174,7 +172,7 @@ def test_the_api_ends_no_stop_without_its_event(world: World) -> None:
         on_the_database(world, "tara", "DELETE FROM emergency_stops")
 
 
-def test_the_event_of_an_earlier_end_ends_no_later_stop(world: World) -> None:
+def test_an_earlier_end_event_does_not_end_a_later_stop(world: World) -> None:
     stop(world)
     does(world, "tara", emergency_stop.end_stop)
     stop(world)
@@ -188,7 +186,7 @@ def test_the_event_of_an_earlier_end_ends_no_later_stop(world: World) -> None:
 
 
 @pytest.mark.parametrize("term", OverdueFinding)
-def test_an_overdue_finding_bars_the_next_one_or_is_told_with_it(
+def test_an_overdue_finding_bars_break_glass_or_is_mentioned_in_it(
     api: Database, superuser: Engine, term: OverdueFinding
 ) -> None:
     world = World.make(api, ON.model_copy(update={"overdue_finding": term}))
@@ -219,7 +217,7 @@ def test_the_verifier_names_break_glass_during_a_stop(world: World, worker: Data
     assert "during an emergency stop" in str(result.findings)
 
 
-def test_the_verifier_finds_nothing_in_a_stop_that_was_ended(world: World, worker: Database) -> None:
+def test_the_verifier_accepts_a_stop_that_was_ended(world: World, worker: Database) -> None:
     stop(world)
     does(world, "tara", emergency_stop.end_stop)
     opened(world)

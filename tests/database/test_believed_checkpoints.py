@@ -68,7 +68,7 @@ def delivered(post: Postbag, sender: Database, query: str = TELLING) -> list[Out
 
 
 @pytest.mark.usefixtures("due")
-def test_the_key_that_a_digest_names_is_the_one_that_signed_whatever_the_database_lists(
+def test_a_digest_names_the_key_that_signed_not_the_one_the_database_lists(
     sender: Database, superuser: Engine, post: Postbag
 ) -> None:
     forged = public(OTHER_KEY)
@@ -82,7 +82,7 @@ def test_the_key_that_a_digest_names_is_the_one_that_signed_whatever_the_databas
 
 @pytest.mark.usefixtures("due")
 @pytest.mark.parametrize("forge", FORGERIES, ids=["unknown key", "another log", "changed", "empty"])
-def test_a_checkpoint_that_no_known_key_signed_for_this_log_is_sent_to_nobody_and_is_an_alarm(
+def test_a_checkpoint_signed_by_no_known_key_is_not_sent_and_raises_an_alarm(
     sender: Database, superuser: Engine, post: Postbag, forge: Callable[[Engine], None]
 ) -> None:
     forge(superuser)
@@ -100,7 +100,7 @@ def test_a_checkpoint_that_no_known_key_signed_for_this_log_is_sent_to_nobody_an
 
 
 @pytest.mark.usefixtures("due")
-def test_whoever_knows_no_key_tells_of_no_checkpoint(sender: Database, post: Postbag) -> None:
+def test_without_known_keys_no_checkpoint_is_sent(sender: Database, post: Postbag) -> None:
     post.audit_keys = {}
 
     delivered(post, sender)
@@ -109,7 +109,7 @@ def test_whoever_knows_no_key_tells_of_no_checkpoint(sender: Database, post: Pos
 
 
 @pytest.mark.usefixtures("due")
-def test_a_checkpoint_that_an_older_key_signed_is_told_with_that_key(sender: Database, post: Postbag) -> None:
+def test_a_checkpoint_signed_by_an_older_key_names_that_key(sender: Database, post: Postbag) -> None:
     newest = public(OTHER_KEY)
     post.audit_keys = {newest.id: newest, **KEYS}
 
@@ -119,9 +119,7 @@ def test_a_checkpoint_that_an_older_key_signed_is_told_with_that_key(sender: Dat
 
 
 @pytest.mark.usefixtures("due")
-def test_a_digest_says_what_the_signed_note_says_and_not_what_stands_beside_it(
-    sender: Database, superuser: Engine, post: Postbag
-) -> None:
+def test_a_digest_quotes_the_signed_note_not_the_row(sender: Database, superuser: Engine, post: Postbag) -> None:
     overwrite(superuser, "UPDATE checkpoints SET size = 4711, at = '2001-01-01'")
 
     delivered(post, sender)
@@ -132,7 +130,7 @@ def test_a_digest_says_what_the_signed_note_says_and_not_what_stands_beside_it(
 
 
 @pytest.mark.parametrize("keys", [[KEY], [OTHER_KEY, KEY], []])
-def test_the_fingerprint_of_the_newest_key_stands_in_the_first_admins_invitation(
+def test_the_first_admins_invitation_contains_the_newest_fingerprint(
     world: World, sender: Database, post: Postbag, keys: list[Ed25519PrivateKey]
 ) -> None:
     post.audit_keys = {public(key).id: public(key) for key in keys}

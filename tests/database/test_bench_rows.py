@@ -62,7 +62,7 @@ def test_one_statement_writes_all_rows_of_a_submit(world: World, root: Engine) -
 
 
 @pytest.mark.parametrize(("state", "moves"), [("active", 2), ("pending", 1)])
-def test_what_is_loaded_has_the_rows_of_a_real_request(world: World, root: Engine, state: str, moves: int) -> None:
+def test_loaded_rows_equal_those_of_a_real_request(world: World, root: Engine, state: str, moves: int) -> None:
     pattern = approved(world, root)
     due = clock(root) + timedelta(minutes=30)
 
@@ -75,7 +75,7 @@ def test_what_is_loaded_has_the_rows_of_a_real_request(world: World, root: Engin
 
 
 @pytest.mark.parametrize("state", ["active", "pending"])
-def test_no_invariant_is_broken_by_what_is_loaded(world: World, root: Engine, worker: Database, state: str) -> None:
+def test_loaded_rows_break_no_invariant(world: World, root: Engine, worker: Database, state: str) -> None:
     pattern = approved(world, root)
     loaded = load(root, None, pattern, state=state, count=3, due=clock(root) + timedelta(minutes=30))
 
@@ -85,7 +85,7 @@ def test_no_invariant_is_broken_by_what_is_loaded(world: World, root: Engine, wo
     assert [one for one in found if one.id in loaded.ids] == []
 
 
-def test_the_floor_ends_requests_by_the_rows_of_the_clock(world: World, root: Engine, worker: Database) -> None:
+def test_the_floor_ends_requests_with_the_rows_of_the_timer(world: World, root: Engine, worker: Database) -> None:
     pattern = approved(world, root)
     real, *others = load(root, None, pattern, state="active", count=3, due=clock(root)).ids
     before = footprint(root, real)
@@ -103,9 +103,7 @@ def test_the_floor_ends_requests_by_the_rows_of_the_clock(world: World, root: En
 
 
 @pytest.mark.parametrize("state", ["active", "pending"])
-def test_nothing_is_left_to_do_but_the_clock_where_requests_are_loaded(
-    world: World, root: Engine, worker: Database, state: str
-) -> None:
+def test_loaded_requests_need_only_the_timer(world: World, root: Engine, worker: Database, state: str) -> None:
     pattern = approved(world, root)
 
     load(root, None, pattern, state=state, count=3, due=clock(root) + timedelta(minutes=30))
@@ -113,7 +111,7 @@ def test_nothing_is_left_to_do_but_the_clock_where_requests_are_loaded(
     assert promised_notifications(worker) == {}
 
 
-def test_nothing_is_left_to_send_once_it_was_given_up(world: World, root: Engine, worker: Database) -> None:
+def test_abandoned_sends_leave_nothing_to_send(world: World, root: Engine, worker: Database) -> None:
     world.submit()
     fan_out_all(as_sender(world.db))
 

@@ -83,7 +83,7 @@ def overdue(superuser: Engine) -> None:
     )
 
 
-def test_a_second_person_of_the_vendor_opens_it_and_the_door_lets_in(world: World) -> None:
+def test_a_second_vendor_person_opens_break_glass_and_access_works(world: World) -> None:
     request = opened(world)
 
     assert (request.state, request.break_glass, request.mode) == (State.ACTIVE, True, "enforce")
@@ -98,7 +98,7 @@ def test_a_second_person_of_the_vendor_opens_it_and_the_door_lets_in(world: Worl
 
 
 @each("by", ["erin", "eve", "ann", "tara", "gate"])
-def test_nobody_else_opens_it(world: World, by: str) -> None:
+def test_break_glass_is_opened_by_a_manager_only(world: World, by: str) -> None:
     request = asked(world)
 
     with pytest.raises((OwnRequest, NotYours, NotFound)):
@@ -107,12 +107,12 @@ def test_nobody_else_opens_it(world: World, by: str) -> None:
     assert door(world, resource=request.resources[0]) is None
 
 
-def test_who_opens_it_says_why(world: World) -> None:
+def test_break_glass_needs_a_reason(world: World) -> None:
     with pytest.raises(CommentRequired):
         world.act("max", Action.BREAK_GLASS, asked(world).id, comment=" ")
 
 
-def test_an_api_token_is_told_that_it_cannot_submit_it(world: World) -> None:
+def test_an_api_token_cannot_submit_break_glass(world: World) -> None:
     world.people["erin"] = replace(world.people["erin"], means=AuthMethod.TOKEN)
     with pytest.raises(SignInAgain, match="An API token cannot submit it") as refused:
         asked(world)
@@ -120,7 +120,7 @@ def test_an_api_token_is_told_that_it_cannot_submit_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL, AuthMethod.PASSKEY])
-def test_both_have_signed_in_strongly_and_a_short_time_ago(world: World, means: AuthMethod) -> None:
+def test_break_glass_needs_two_recent_strong_sign_ins(world: World, means: AuthMethod) -> None:
     request = asked(world)
     with world.db.transaction() as session:
         long_ago = now(session) - timedelta(minutes=16)
@@ -142,7 +142,7 @@ def test_both_have_signed_in_strongly_and_a_short_time_ago(world: World, means: 
         ({"break_glass_people": ()}, PolicyNotMet),
     ],
 )
-def test_what_the_policy_does_not_allow_is_not_even_submitted(
+def test_break_glass_outside_the_policy_is_refused_at_submit(
     api: Database, terms: dict[str, Any], refusal: type[LockboxError]
 ) -> None:
     world = World.make(api, ON.model_copy(update=terms))
@@ -151,7 +151,7 @@ def test_what_the_policy_does_not_allow_is_not_even_submitted(
         asked(world)
 
 
-def test_what_was_denied_is_not_overruled(world: World) -> None:
+def test_break_glass_does_not_override_a_denial(world: World) -> None:
     denied = world.fresh()
     world.act("ann", Action.DENY, denied.id)
 
@@ -159,7 +159,7 @@ def test_what_was_denied_is_not_overruled(world: World) -> None:
         asked(world, resources=denied.resources)
 
 
-def test_what_is_denied_meanwhile_is_not_overruled_either(world: World) -> None:
+def test_break_glass_does_not_override_a_denial_made_meanwhile(world: World) -> None:
     request = asked(world)
     world.act("ann", Action.DENY, world.submit(resources=request.resources).id)
 
@@ -175,7 +175,7 @@ def test_a_token_gives_no_finding(world: World) -> None:
         find(world, "ann", request)
 
 
-def test_there_are_no_more_within_thirty_days_than_the_policy_says(world: World) -> None:
+def test_break_glass_is_limited_to_the_policys_number_in_thirty_days(world: World) -> None:
     third = asked(world)
     ended(world), ended(world, access_window=60)
 
@@ -186,7 +186,7 @@ def test_there_are_no_more_within_thirty_days_than_the_policy_says(world: World)
 
 
 @pytest.mark.far
-def test_of_two_at_once_for_the_last_of_thirty_days_one_wins(api: Database, superuser: Engine) -> None:
+def test_concurrent_break_glass_at_the_limit_opens_once(api: Database, superuser: Engine) -> None:
     world = World.make(api, ON.model_copy(update={"break_glass_monthly": 1}))
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):
@@ -219,7 +219,7 @@ PLANTED = (
 
 
 @pytest.mark.parametrize("statement", PLANTED)
-def test_a_window_that_was_planted_so_is_found_within_a_minute(
+def test_a_planted_break_glass_window_is_found_within_a_minute(
     world: World, worker: Database, superuser: Engine, statement: str
 ) -> None:
     opened(world)
@@ -231,7 +231,7 @@ def test_a_window_that_was_planted_so_is_found_within_a_minute(
     assert "I1" in {one.rule for one in alerts.find_violations(worker, ScanPosition())[0]}
 
 
-def test_there_is_none_while_a_finding_is_overdue(world: World, superuser: Engine) -> None:
+def test_an_overdue_finding_blocks_break_glass(world: World, superuser: Engine) -> None:
     first = ended(world)
     counted = [metrics.read(world.db).labelled(MetricName.FINDINGS)]
     overdue(superuser)
@@ -245,7 +245,7 @@ def test_there_is_none_while_a_finding_is_overdue(world: World, superuser: Engin
     assert asked(world).state is State.REVIEWING
 
 
-def test_an_endorsed_request_is_an_ordinary_one(world: World) -> None:
+def test_an_endorsed_break_glass_request_becomes_ordinary(world: World) -> None:
     request = world.act("max", Action.ENDORSE, asked(world).id)
 
     assert (request.state, request.break_glass) == (State.PENDING, False)
@@ -256,14 +256,14 @@ def test_an_endorsed_request_is_an_ordinary_one(world: World) -> None:
     assert read(world.db, "SELECT FROM after_reviews") == []
 
 
-def test_an_ordinary_request_is_not_opened_so(api: Database) -> None:
+def test_an_ordinary_request_cannot_be_opened_by_break_glass(api: Database) -> None:
     world = World.make(api, ON.model_copy(update={"vendor_review": True}))
 
     with pytest.raises(InvalidMove, match="not submitted for break-glass"):
         world.act("max", Action.BREAK_GLASS, world.submit().id, comment=WHY)
 
 
-def test_the_finding_is_the_customers_given_once_after_the_end_with_a_reason(world: World) -> None:
+def test_the_customer_gives_one_finding_after_the_end_with_a_reason(world: World) -> None:
     request = opened(world)
     with pytest.raises(InvalidMove, match="still open"):
         find(world, "ann", request)
@@ -285,7 +285,7 @@ def test_the_finding_is_the_customers_given_once_after_the_end_with_a_reason(wor
     assert_audit_logs_are_whole(world.db)
 
 
-def test_who_revokes_need_not_say_why_or_sign_in_again(api: Database) -> None:
+def test_revoking_break_glass_needs_no_reason_and_no_fresh_sign_in(api: Database) -> None:
     required = frozenset({ReasonedDecision.DENY, ReasonedDecision.REVOKE})
     world = World.make(api, ON.model_copy(update={"comment_required": required, "revoke_sign_in_age": 60}))
     request = opened(world)
@@ -308,7 +308,9 @@ CHANGES = (
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_login_makes_it_longer_or_forgets_it(world: World, worker: Database, change: str) -> None:
+def test_no_login_lengthens_a_break_glass_window_or_clears_its_flag(
+    world: World, worker: Database, change: str
+) -> None:
     ended(world)
     world.fresh()
     state = "SELECT r.break_glass, a.* FROM requests r LEFT JOIN after_reviews a ON a.request_id = r.id ORDER BY r.id"
@@ -340,7 +342,7 @@ PROPER = "opened_at, opened_at + interval '1 day', opened_at + interval '12 h', 
         ("ann", PROPER, False),
     ],
 )
-def test_the_login_of_the_api_asks_for_no_finding_without_reminders_or_of_another_time(
+def test_the_api_login_cannot_alter_a_finding_due(
     world: World, superuser: Engine, who: str, asked_for: str, *, is_taken: bool
 ) -> None:
     opened(world)
@@ -352,7 +354,7 @@ def test_the_login_of_the_api_asks_for_no_finding_without_reminders_or_of_anothe
     assert len(read(world.db, "SELECT FROM after_reviews")) == is_taken
 
 
-def test_no_finding_is_asked_for_about_what_nobody_has_opened(world: World) -> None:
+def test_no_finding_is_due_without_an_opened_window(world: World) -> None:
     asked(world)
 
     with (
@@ -362,7 +364,7 @@ def test_no_finding_is_asked_for_about_what_nobody_has_opened(world: World) -> N
         connection.execute(text(f"{INTO} {PROPER.replace('opened_at', 'created_at')}"))
 
 
-def test_the_clock_reminds_until_there_is_a_finding(world: World, worker: Database, superuser: Engine) -> None:
+def test_reminders_continue_until_a_finding_is_given(world: World, worker: Database, superuser: Engine) -> None:
     request = ended(world)
     assert list(after_reviews.remind(worker)) == []
     overdue(superuser)
@@ -380,7 +382,9 @@ def test_the_clock_reminds_until_there_is_a_finding(world: World, worker: Databa
     assert_audit_logs_are_whole(world.db)
 
 
-def test_it_is_told_to_everybody_at_the_customer_whoever_wants_no_prompts(world: World, superuser: Engine) -> None:
+def test_break_glass_is_notified_to_everyone_at_the_customer_despite_preferences(
+    world: World, superuser: Engine
+) -> None:
     write_unchecked(superuser, "UPDATE people SET wants_prompts = false")
     request = opened(world)
     fan_out_all(as_sender(world.db))
@@ -394,7 +398,7 @@ def test_it_is_told_to_everybody_at_the_customer_whoever_wants_no_prompts(world:
     assert {row.name for row in rows} == {"Ann", "Amir", "Abe", "Tara", "Erin"}
 
 
-def test_it_is_never_extended(world: World) -> None:
+def test_a_break_glass_window_is_never_extended(world: World) -> None:
     request = opened(world)
 
     erin, wanted, services = world.people["erin"], ExtensionInput(600), SETTINGS.catalogue.services

@@ -80,7 +80,7 @@ def numbers(heard: Sequence[Call]) -> list[int]:
 
 
 @pytest.mark.far
-def test_every_call_says_its_place_and_the_one_before_it_whatever_it_is_about(
+def test_every_call_names_its_sequence_and_predecessor(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = listen(world, post, receiver)
@@ -103,7 +103,7 @@ def test_every_call_says_its_place_and_the_one_before_it_whatever_it_is_about(
     assert other.calls[1].event["previous"] == other.calls[0].id
 
 
-def test_a_call_waits_for_the_one_before_it_which_then_frees_it_at_once(
+def test_a_call_is_sent_as_soon_as_its_predecessor_settles(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [FAILED, FAILED, TAKEN]
@@ -146,7 +146,7 @@ def test_a_client_error_settles_its_call_and_frees_the_next(
 @pytest.mark.parametrize(
     ("ends", "longest"), [(True, LONGEST_END_BLOCKED), (False, LONGEST_BLOCKED)], ids=["end", "other"]
 )
-def test_no_call_waits_longer_behind_another_than_it_may(
+def test_no_call_waits_longer_than_its_limit(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
     *, ends: bool, longest: timedelta,
 ) -> None:  # fmt: skip
@@ -172,7 +172,7 @@ def test_no_call_waits_longer_behind_another_than_it_may(
 
 
 @pytest.mark.far
-def test_an_endpoint_that_hangs_holds_up_its_own_calls_alone(
+def test_a_hanging_endpoint_delays_only_its_own_calls(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     with receiving() as hanging:
@@ -188,7 +188,7 @@ def test_an_endpoint_that_hangs_holds_up_its_own_calls_alone(
     assert {row.outcome for row in calls(worker) if row.endpoint_id != stuck} == {"sent"}
 
 
-def test_a_row_of_calls_ends_where_one_fails_and_the_rest_costs_no_try(
+def test_a_batch_stops_at_a_failed_call_without_costing_later_tries(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, TAKEN, FAILED]
@@ -204,7 +204,7 @@ def test_a_row_of_calls_ends_where_one_fails_and_the_rest_costs_no_try(
 
 
 @pytest.mark.far
-def test_many_workers_at_once_leave_no_gap_and_keep_the_order(
+def test_concurrent_workers_keep_the_order_without_gaps(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoints = [listen(world, post, receiver), post.endpoint(world, receiver.url, tenant_id=None)]
@@ -246,7 +246,7 @@ def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookRece
 
 
 @pytest.mark.far
-def test_a_claim_sees_what_is_settled_at_the_same_time(
+def test_a_claim_sees_calls_settled_concurrently(
     claimed: AttemptResult, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -262,7 +262,7 @@ def test_a_claim_sees_what_is_settled_at_the_same_time(
 
 
 @pytest.mark.far
-def test_what_is_settled_frees_what_began_to_wait_at_the_same_time(
+def test_settling_frees_calls_queued_concurrently(
     claimed: AttemptResult, sender: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     db = as_sender(sender)
@@ -285,7 +285,7 @@ def test_what_is_settled_frees_what_began_to_wait_at_the_same_time(
     assert_notifications_are_held(sender)
 
 
-def test_what_a_dead_process_had_claimed_comes_again_in_order_under_the_same_ids(
+def test_calls_claimed_by_a_dead_process_are_repeated_in_order_with_the_same_ids(
     world: World, sender: Database, post: Postbag, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = sender.clock
@@ -327,7 +327,7 @@ def abandoned(
 
 
 @pytest.mark.parametrize("order", [slice(None, None, -1), slice(1, None)], ids=["last_first", "first_last"])
-def test_nothing_overtakes_when_workers_were_away_for_over_a_minute(
+def test_calls_keep_their_order_after_workers_were_away_for_a_minute(
     abandoned: Sequence[Row[Any]], sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
     *, order: slice,
 ) -> None:  # fmt: skip
@@ -341,7 +341,7 @@ def test_nothing_overtakes_when_workers_were_away_for_over_a_minute(
     assert numbers(receiver.calls) == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_no_worker_has_tried_holds_the_others_up_for_a_quarter_of_an_hour(
+def test_an_untried_call_delays_others_for_fifteen_minutes_at_most(
     abandoned: Sequence[Row[Any]], sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     later.shift = LONGEST_BLOCKED + 5 * SECONDS
@@ -352,7 +352,7 @@ def test_what_no_worker_has_tried_holds_the_others_up_for_a_quarter_of_an_hour(
 
 
 @pytest.mark.usefixtures("abandoned")
-def test_the_minute_of_an_end_is_counted_from_the_first_failure_of_what_is_before_it(
+def test_an_ending_call_waits_sixty_seconds_from_its_predecessors_first_failure(
     sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [FAILED]
@@ -368,7 +368,7 @@ def test_the_minute_of_an_end_is_counted_from_the_first_failure_of_what_is_befor
     assert set(numbers(receiver.calls)) == {1, 4}
 
 
-def test_an_end_that_overtakes_takes_nothing_along_that_has_to_wait(
+def test_an_ending_call_that_overtakes_frees_no_other_call(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, FAILED, TAKEN]
@@ -393,7 +393,7 @@ def _die_after_claim(name: str) -> None:
         raise SystemExit(137)
 
 
-def test_calls_of_an_endpoint_that_was_removed_hold_nothing_up(
+def test_calls_of_a_removed_endpoint_block_nothing(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     gone = listen(world, post, receiver)

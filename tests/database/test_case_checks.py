@@ -63,9 +63,7 @@ def _run(world: World, number: UUID, adapter: CaseAdapterServer) -> str:
     return case_check.run(as_sender(world.db), number, adapters_of(adapter.url))
 
 
-def test_a_question_is_answered_once_however_often_its_message_comes(
-    world: World, adapter: CaseAdapterServer
-) -> None:
+def test_a_case_check_is_answered_once_despite_repeated_messages(world: World, adapter: CaseAdapterServer) -> None:
     number = _asked(world)
     assert _answer(world, number) is None
     assert world.db.schedule.members(NOTIFICATIONS).keys() == {f"case_check:{number}"}
@@ -78,9 +76,7 @@ def test_a_question_is_answered_once_however_often_its_message_comes(
     assert _run(world, new_id(), adapter) == "skipped"
 
 
-def test_a_question_that_no_adapter_is_asked_is_answered_at_once_and_leaves_nothing_behind(
-    world: World, adapter: CaseAdapterServer
-) -> None:
+def test_a_case_check_without_an_adapter_is_answered_at_once(world: World, adapter: CaseAdapterServer) -> None:
     number = _asked(world)
 
     with capture_logs() as lines:
@@ -93,7 +89,7 @@ def test_a_question_that_no_adapter_is_asked_is_answered_at_once_and_leaves_noth
     assert lines == [{"event": "case_check.failed", "log_level": "warning", "system": "helpdesk", "failure": "busy"}]
 
 
-def test_who_waits_no_longer_takes_the_question_out_of_the_schedule(world: World, adapter: CaseAdapterServer) -> None:
+def test_giving_up_on_a_case_check_removes_it_from_the_schedule(world: World, adapter: CaseAdapterServer) -> None:
     number = _asked(world)
     claimed = world.db.schedule.claim(NOTIFICATIONS, urgent=True)
     other = _asked(world)
@@ -109,7 +105,7 @@ def test_who_waits_no_longer_takes_the_question_out_of_the_schedule(world: World
         assert case_check.read_last(session, number, _question(world)) == CaseAnswer(is_open=True, is_assigned=True)
 
 
-def test_for_whom_nobody_waits_any_more_nobody_is_called(
+def test_an_abandoned_case_check_calls_no_adapter(
     world: World, adapter: CaseAdapterServer, superuser: Engine
 ) -> None:
     number = _asked(world)
@@ -122,7 +118,7 @@ def test_for_whom_nobody_waits_any_more_nobody_is_called(
     assert world.db.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_an_answer_confirms_one_request(world: World, adapter: CaseAdapterServer) -> None:
+def test_a_case_check_confirms_one_request_only(world: World, adapter: CaseAdapterServer) -> None:
     _run(world, _asked(world), adapter)
 
     request = world.fresh(**CONFIRMED)
@@ -149,7 +145,7 @@ def test_an_answer_confirms_one_request(world: World, adapter: CaseAdapterServer
         "answered_at = NULL, is_open = NULL, is_assigned = NULL",
     ],
 )
-def test_an_answer_to_another_question_an_old_one_and_a_no_confirm_nothing(
+def test_a_mismatched_old_or_negative_answer_confirms_nothing(
     world: World, adapter: CaseAdapterServer, superuser: Engine, changed: str
 ) -> None:
     World.make(world.db)
@@ -163,7 +159,7 @@ def test_an_answer_to_another_question_an_old_one_and_a_no_confirm_nothing(
     assert row.request_id is None
 
 
-def test_nobody_asks_in_anothers_name_and_only_who_has_asked_reads_it(world: World) -> None:
+def test_a_case_check_is_asked_and_read_by_its_asker_only(world: World) -> None:
     world.add("eve", Role.ENGINEER)
     number = _asked(world)
 
@@ -181,7 +177,7 @@ def test_nobody_asks_in_anothers_name_and_only_who_has_asked_reads_it(world: Wor
         assert [row.id for row in connection.exec_driver_sql("SELECT id FROM case_checks")] == [number]
 
 
-def test_what_was_answered_stays_as_it_is(world: World, adapter: CaseAdapterServer) -> None:
+def test_an_answer_is_never_changed(world: World, adapter: CaseAdapterServer) -> None:
     adapter.says = {"open": False, "assigned": True}
     _run(world, _asked(world), adapter)
 
@@ -189,7 +185,7 @@ def test_what_was_answered_stays_as_it_is(world: World, adapter: CaseAdapterServ
         write(as_sender(world.db).engine, "UPDATE case_checks SET is_open = true")
 
 
-def test_questions_are_forgotten_after_a_day_and_no_sooner(world: World, worker: Database, superuser: Engine) -> None:
+def test_case_checks_are_deleted_after_a_day(world: World, worker: Database, superuser: Engine) -> None:
     old, young = _asked(world), _asked(world)
     age = "UPDATE case_checks SET asked_at = asked_at - CAST(:age AS interval) WHERE id = :id"
     write_unchecked(superuser, age, age=timedelta(hours=25), id=old)
@@ -230,7 +226,7 @@ def _lives(world: World, worker: Database, still: StoppedClock) -> set[UUID]:
     return {one.id for one in (first, later, begins, denied, cancelled, revoked, emergency, silent)}
 
 
-def test_each_move_reaches_the_vendors_webhook_with_its_case(
+def test_each_move_calls_the_vendors_webhook_with_its_case(
     api: Database, worker: Database, still: StoppedClock
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))

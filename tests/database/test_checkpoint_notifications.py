@@ -55,7 +55,7 @@ def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database
 
 
 @pytest.mark.far
-def test_a_checkpoint_that_was_told_does_not_make_a_silent_log_grow(
+def test_sending_a_checkpoint_does_not_grow_a_silent_log(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
@@ -74,7 +74,7 @@ def test_a_checkpoint_that_was_told_does_not_make_a_silent_log_grow(
     assert len(set(sizes)) == 1
 
 
-def test_a_webhook_that_wants_other_things_hears_nothing(world: World, worker: Database) -> None:
+def test_a_webhook_without_the_subscription_gets_no_checkpoint(world: World, worker: Database) -> None:
     post = Postbag()
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
     write(unbound(worker), "UPDATE endpoints SET event_types = '{request.pending}'")
@@ -86,7 +86,7 @@ def test_a_webhook_that_wants_other_things_hears_nothing(world: World, worker: D
     assert not read(unbound(worker), OPEN)
 
 
-def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_from_the_mail(
+def test_admins_and_auditors_are_mailed_a_verifiable_checkpoint_daily(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.fresh()
@@ -109,7 +109,7 @@ def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_
 
 
 @pytest.mark.far
-def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approvals(
+def test_a_saved_digest_mail_suffices_to_verify_an_export_with_approvals(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, tmp_path: Path
 ) -> None:
     world.act("ann", Action.APPROVE, world.fresh().id)
@@ -145,7 +145,7 @@ def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approval
 
 
 @pytest.mark.parametrize("digest_every", [timedelta(0)])
-def test_where_no_digest_is_wanted_none_is_mailed(
+def test_no_digest_is_mailed_where_it_is_turned_off(
     world: World, sender: Database, later: ShiftedClock, digest_every: timedelta
 ) -> None:
     world.fresh()

@@ -96,7 +96,7 @@ def killed_at(
 
 
 @pytest.mark.far
-def test_a_session_whose_role_was_dropped_by_hand_is_still_open(
+def test_a_session_counts_as_open_though_its_role_was_dropped(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, password = window.credential()
@@ -115,7 +115,7 @@ def test_a_session_whose_role_was_dropped_by_hand_is_still_open(
 
 
 @pytest.mark.far
-def test_a_target_that_does_not_answer_is_told_of_once_and_tried_again(
+def test_an_unresponsive_target_is_reported_once_and_retried(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, password = window.credential()
@@ -133,7 +133,7 @@ def test_a_target_that_does_not_answer_is_told_of_once_and_tried_again(
     target.sign_in(found.id, password).close()
 
 
-def test_a_close_that_fails_is_told_of_and_goes_on_until_the_target_says_that_it_is_closed(
+def test_a_failing_close_is_reported_and_repeated_until_confirmed(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, password = window.credential()
@@ -169,7 +169,7 @@ def fail(driver: ConnectionDriver, superuser: Engine, one: UUID) -> None:
 
 
 @pytest.mark.far
-def test_an_engineer_who_asks_again_for_a_credential_has_nobody_told_again(
+def test_a_repeated_credential_request_sends_no_second_notification(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window, driver, target, _, superuser = plant
@@ -206,7 +206,7 @@ def test_an_engineer_who_asks_again_for_a_credential_has_nobody_told_again(
 
 
 @pytest.mark.far
-def test_closes_that_fail_together_are_told_of_once_and_settled_by_the_last(plant: Plant) -> None:
+def test_concurrent_close_failures_are_reported_once_and_settled_by_the_last(plant: Plant) -> None:
     window, driver, target, _, superuser = plant
     db = window.world.db
     first = window.credential()[0].id
@@ -229,7 +229,7 @@ def test_closes_that_fail_together_are_told_of_once_and_settled_by_the_last(plan
 
 @pytest.mark.far
 @each("point", OF_OPEN)
-def test_an_open_that_is_killed_is_done_once_and_ends_with_its_window(
+def test_a_killed_open_is_done_once_and_ends_with_its_window(
     point: str, urls: Urls, api: Database, plant: Plant
 ) -> None:
     _, _, target, connectors, superuser = plant
@@ -250,7 +250,7 @@ def test_an_open_that_is_killed_is_done_once_and_ends_with_its_window(
 
 @pytest.mark.far
 @each("point", OF_OPEN)
-def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
+def test_a_killed_open_of_an_ended_window_leaves_nothing_open(
     point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
 ) -> None:
     with killed_at(point, urls, api, connectors, target) as (window, driver, die):
@@ -266,13 +266,13 @@ def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
 
 
 @pytest.mark.far
-def test_a_close_that_is_killed_is_finished_and_recorded_once(urls: Urls, api: Database, plant: Plant) -> None:
+def test_a_killed_close_is_finished_and_recorded_once(urls: Urls, api: Database, plant: Plant) -> None:
     _close_killed(OF_CLOSE[-1], urls, api, plant)
 
 
 @pytest.mark.far
 @each("point", OF_CLOSE[:-1])
-def test_a_close_that_is_killed_earlier_is_finished_and_recorded_once(
+def test_a_close_killed_before_the_target_is_finished_and_recorded_once(
     point: str, urls: Urls, api: Database, plant: Plant
 ) -> None:
     _close_killed(point, urls, api, plant)
@@ -308,7 +308,7 @@ def hanging(target: PostgresTarget, folder: Path) -> Iterator[PostgresTarget]:
 
 
 @pytest.mark.far
-def test_a_target_that_hangs_delays_no_close_at_another(
+def test_a_hanging_target_delays_no_close_at_another(
     tmp_path: Path, world: World, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_roles, "CONNECT_SECONDS", HANGS_FOR)
@@ -335,7 +335,7 @@ def test_a_target_that_hangs_delays_no_close_at_another(
 
 
 @pytest.mark.far
-def test_a_server_that_stands_still_is_left(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_server_is_abandoned(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     window, driver, target, _, superuser = plant
     found, _ = window.credential()
     driver.run([found.id])

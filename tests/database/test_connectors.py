@@ -48,7 +48,7 @@ UPDATE requests SET deadline_at = now(), wake_at = now() WHERE id = :id
 
 
 @pytest.mark.far
-def test_an_engineer_signs_in_with_a_password_that_nobody_else_has_seen(
+def test_an_engineer_signs_in_with_a_password_that_never_left_the_terminal(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     found, password = window.credential()
@@ -70,7 +70,7 @@ def test_an_engineer_signs_in_with_a_password_that_nobody_else_has_seen(
 
 
 @pytest.mark.far
-def test_a_window_whose_approval_a_passkey_signed_is_opened(
+def test_a_window_with_a_passkey_signed_approval_is_opened(
     api: Database, connectors: Database, target: PostgresTarget
 ) -> None:
     world = World.make(api, DEMANDED)
@@ -86,9 +86,7 @@ def test_a_window_whose_approval_a_passkey_signed_is_opened(
         assert connection_steps.ended(session, most=10) == []
 
 
-def test_an_action_grants_its_roles_and_no_more(
-    driver: ConnectionDriver, world: World, target: PostgresTarget
-) -> None:
+def test_an_action_grants_exactly_its_roles(driver: ConnectionDriver, world: World, target: PostgresTarget) -> None:
     found, password = OrdersWindow.open(world, target, "change", "export").credential()
 
     driver.run([found.id])
@@ -141,7 +139,7 @@ WAYS: tuple[Callable[[OrdersWindow, Database, Engine], None], ...] = (
 
 @pytest.mark.far
 @pytest.mark.parametrize("end", WAYS)
-def test_whatever_ends_a_window_ends_the_sessions_and_the_role(
+def test_any_end_of_a_window_ends_sessions_and_role(
     end: Callable[[OrdersWindow, Database, Engine], None],
     plant: Plant,
     worker: Database,
@@ -165,7 +163,7 @@ def test_whatever_ends_a_window_ends_the_sessions_and_the_role(
     assert driver.run([found.id]) == {}, "what is closed is done"
 
 
-def test_nothing_is_opened_once_the_window_is_over(
+def test_no_role_is_created_after_the_window_ended(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     found, _ = window.credential()
@@ -179,7 +177,7 @@ def test_nothing_is_opened_once_the_window_is_over(
         window.credential()
 
 
-def test_a_window_that_ends_while_it_is_opened_leaves_no_role(
+def test_a_window_ending_during_the_open_leaves_no_role(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = window.credential()
@@ -196,7 +194,7 @@ def test_a_window_that_ends_while_it_is_opened_leaves_no_role(
     assert driver.run([found.id]) == {"closed": 1}
 
 
-def test_a_close_waits_for_an_open_that_has_looked_already(
+def test_a_close_waits_for_an_open_past_its_last_check(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, password = window.credential()
@@ -233,7 +231,7 @@ COMMITTED = "ALTER ROLE CURRENT_USER PASSWORD {password}"
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", LOCKS)
-def test_a_session_that_holds_what_a_close_waits_for_is_ended(locks: str, plant: Plant) -> None:
+def test_a_close_ends_the_session_that_holds_its_lock(locks: str, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, password = window.credential()
     driver.run([found.id])
@@ -250,7 +248,7 @@ def test_a_session_that_holds_what_a_close_waits_for_is_ended(locks: str, plant:
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", [*LOCKS, COMMITTED])
-def test_who_comes_back_and_locks_again_loses(locks: str, plant: Plant) -> None:
+def test_a_session_that_reconnects_and_locks_again_is_ended(locks: str, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, password = window.credential()
     driver.run([found.id])
@@ -282,9 +280,7 @@ def test_who_comes_back_and_locks_again_loses(locks: str, plant: Plant) -> None:
     assert target.roles() == []
 
 
-def test_whoever_holds_the_lock_by_another_login_keeps_no_access_open(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_held_by_another_login_keeps_no_access_open(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its engineer may have one, which no close can end."""
     bounds = postgres_roles.BOUNDS.replace("lock_timeout=3s", "lock_timeout=300ms")
     monkeypatch.setattr(postgres_roles, "BOUNDS", bounds)
@@ -309,7 +305,7 @@ def test_whoever_holds_the_lock_by_another_login_keeps_no_access_open(
 
 
 @pytest.mark.far
-def test_another_engineers_session_does_not_hold_a_close_up(world: World, plant: Plant) -> None:
+def test_another_engineers_session_does_not_delay_a_close(world: World, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, _ = window.credential()
     other, password = OrdersWindow.open(world, target, "change").credential()
@@ -343,7 +339,7 @@ def test_a_target_without_an_encoding_is_opened_and_closed(
         assert target.roles() == []
 
 
-def test_what_an_engineer_has_made_goes_with_the_role_and_runs_as_nobody_else(
+def test_objects_of_an_engineer_are_dropped_with_the_role(
     driver: ConnectionDriver, world: World, target: PostgresTarget
 ) -> None:
     window = OrdersWindow.open(world, target, "change")
@@ -360,7 +356,7 @@ def test_what_an_engineer_has_made_goes_with_the_role_and_runs_as_nobody_else(
 
 
 @pytest.mark.far
-def test_a_new_credential_closes_the_earlier_one(
+def test_a_new_credential_closes_the_previous_one(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     first, lost = window.credential()
@@ -376,7 +372,7 @@ def test_a_new_credential_closes_the_earlier_one(
 
 
 @pytest.mark.far
-def test_what_is_not_closed_is_listed_first_and_three_of_it_are_enough(
+def test_unclosed_connections_are_listed_first_and_limited_to_three(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     def listed() -> list[tuple[UUID, str]]:
@@ -398,7 +394,7 @@ def test_what_is_not_closed_is_listed_first_and_three_of_it_are_enough(
     assert listed() == [(fourth, "open"), (first, "closing"), (third, "closed"), (second, "closed")]
 
 
-def test_nobody_puts_a_close_off_by_the_login_of_the_api(window: OrdersWindow) -> None:
+def test_the_api_login_cannot_postpone_a_close(window: OrdersWindow) -> None:
     found, _ = window.credential()
     late = "UPDATE connections SET state = 'closing', run_at = now() + interval '1 day' WHERE id = :id"
 
@@ -409,7 +405,7 @@ def test_nobody_puts_a_close_off_by_the_login_of_the_api(window: OrdersWindow) -
         connection.execute(text(late), {"id": found.id})
 
 
-def test_a_verifier_that_was_written_into_the_database_opens_nothing(
+def test_a_verifier_written_into_the_database_opens_nothing(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, _ = window.credential()
@@ -421,7 +417,7 @@ def test_a_verifier_that_was_written_into_the_database_opens_nothing(
     assert read(window.world.db, "SELECT last_error FROM connections")[0].last_error == "nothing_to_open"
 
 
-def test_only_the_engineer_of_a_window_that_covers_the_database_gets_a_credential(
+def test_only_the_engineer_of_a_covering_window_gets_a_credential(
     world: World, target: PostgresTarget, window: OrdersWindow
 ) -> None:
     with pytest.raises(NotYours):
@@ -443,7 +439,7 @@ def test_only_the_engineer_of_a_window_that_covers_the_database_gets_a_credentia
         OrdersWindow.open(other, target).credential(tenant=world.tenant.slug)
 
 
-def test_a_file_that_others_can_read_is_refused(target: PostgresTarget) -> None:
+def test_a_target_file_readable_by_others_is_refused(target: PostgresTarget) -> None:
     folder = TargetFolder(target.folder)
     assert len(folder.lines("orders")) == 1
     (target.folder / "orders").chmod(0o604)

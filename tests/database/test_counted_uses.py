@@ -60,7 +60,7 @@ def last_uses(world: World, request_id: UUID) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in rows]
 
 
-def test_each_yes_is_one_use_and_the_last_is_an_event_in_the_customers_log(world: World) -> None:
+def test_each_yes_is_one_use_and_the_last_is_an_event(world: World) -> None:
     request_id = opened(world)
 
     assert [check(world) for _ in range(3)] == [2, 1, 0]
@@ -75,14 +75,14 @@ def test_each_yes_is_one_use_and_the_last_is_an_event_in_the_customers_log(world
     assert event["on_behalf_of"] == str(world.people["erin"].person_id)
 
 
-def test_a_window_for_any_number_of_uses_comes_first_and_counts_none(world: World) -> None:
+def test_a_window_without_a_limit_is_preferred_and_not_counted(world: World) -> None:
     counted, free = opened(world, 1), opened(world, None)
 
     assert [check(world) for _ in range(3)] == [None, None, None]
     assert (used(world, counted), used(world, free)) == (0, 0)
 
 
-def test_a_use_of_another_window_goes_on_where_one_is_used_up(world: World) -> None:
+def test_another_window_serves_once_one_is_used_up(world: World) -> None:
     first, second = opened(world, 1), opened(world, 1)
 
     assert [check(world), check(world)] == [0, 0]
@@ -91,7 +91,7 @@ def test_a_use_of_another_window_goes_on_where_one_is_used_up(world: World) -> N
         check(world)
 
 
-def test_sixty_four_checks_at_once_are_let_in_as_often_as_was_approved(world: World) -> None:
+def test_sixty_four_concurrent_checks_get_exactly_the_approved_uses(world: World) -> None:
     request_id = opened(world, 5)
     checked = Checked(world)
 
@@ -105,7 +105,7 @@ def test_sixty_four_checks_at_once_are_let_in_as_often_as_was_approved(world: Wo
     assert len(last_uses(world, request_id)) == 1
 
 
-def test_checks_of_api_and_gate_at_once_share_the_uses(world: World) -> None:
+def test_api_and_gate_share_the_uses(world: World) -> None:
     request_id = opened(world, 8)
 
     with ThreadPoolExecutor(16) as pool:
@@ -116,7 +116,7 @@ def test_checks_of_api_and_gate_at_once_share_the_uses(world: World) -> None:
     assert len(last_uses(world, request_id)) == 1
 
 
-def test_the_same_call_within_five_seconds_is_the_same_use(world: World, superuser: Engine) -> None:
+def test_a_repeated_call_within_five_seconds_is_one_use(world: World, superuser: Engine) -> None:
     request_id = opened(world, 2)
     world.add("other", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services={"exchange-online"})
 
@@ -137,14 +137,14 @@ def test_the_same_call_within_five_seconds_is_the_same_use(world: World, superus
     assert len(last_uses(world, request_id)) == 1
 
 
-def test_a_call_names_a_use_of_one_window_alone(world: World) -> None:
+def test_a_call_name_is_a_use_of_one_window_only(world: World) -> None:
     first, second = opened(world, 1), opened(world, 1, resources=[OTHER])
 
     assert [check(world, "a"), check(world, "a", resource=OTHER)] == [0, 0]
     assert (used(world, first), used(world, second)) == (1, 1)
 
 
-def test_the_same_call_at_once_is_one_use(world: World) -> None:
+def test_concurrent_repeats_of_a_call_are_one_use(world: World) -> None:
     request_id = opened(world, 3)
 
     with ThreadPoolExecutor(8) as pool:
@@ -154,7 +154,7 @@ def test_the_same_call_at_once_is_one_use(world: World) -> None:
     assert used(world, request_id) == 1
 
 
-def test_the_gate_says_used_up_and_yes_again_to_the_same_call(world: World) -> None:
+def test_the_gate_answers_used_up_and_yes_to_a_repeated_call(world: World) -> None:
     opened(world, 1)
     checked = Checked(world)
     caller = world.people["gate"].person_id
@@ -198,7 +198,7 @@ class UsedUp:
         return said, self.checked.calls.count - before
 
 
-def test_that_a_window_is_used_up_is_remembered(world: World) -> None:
+def test_a_used_up_window_is_remembered(world: World) -> None:
     gate = UsedUp(world)
     assert gate.asks("a", None, "b") == ([gate.request_id, GateReason.USED_UP, GateReason.USED_UP], 2)
 
@@ -209,7 +209,7 @@ def test_that_a_window_is_used_up_is_remembered(world: World) -> None:
     assert gate.asks(None, "b") == ([GateReason.USED_UP] * 2, 2)
 
 
-def test_it_is_asked_again_after_five_minutes(world: World) -> None:
+def test_a_used_up_window_is_checked_again_after_five_minutes(world: World) -> None:
     gate = UsedUp(world)
     gate.later(window_checks.USED_UP_SECONDS)
 
@@ -217,7 +217,7 @@ def test_it_is_asked_again_after_five_minutes(world: World) -> None:
 
 
 @pytest.mark.parametrize("max_uses", [1, None])
-def test_a_window_that_opens_later_lets_in(world: World, max_uses: int | None) -> None:
+def test_a_later_starting_window_grants_access(world: World, max_uses: int | None) -> None:
     gate = UsedUp(world)
     gate.later(window_checks.SAME_USE_SECONDS)
     assert gate.asks(None, "b") == ([GateReason.USED_UP] * 2, 0)
@@ -228,7 +228,7 @@ def test_a_window_that_opens_later_lets_in(world: World, max_uses: int | None) -
     assert gate.asks("b", "b")[0] == [second, second]
 
 
-def test_a_window_that_opened_later_still_lets_in_while_it_is_verified_again(world: World) -> None:
+def test_a_later_starting_window_still_grants_access_during_verification(world: World) -> None:
     gate = UsedUp(world)
     second = opened(world, None)
     gate.later(window_checks.REFUSED_SECONDS)
@@ -239,7 +239,7 @@ def test_a_window_that_opened_later_still_lets_in_while_it_is_verified_again(wor
     assert gate.asks(None) == ([second], 1)
 
 
-def test_a_suspended_tenant_is_told_so_and_not_that_a_window_is_used_up(world: World) -> None:
+def test_a_suspended_tenant_is_reported_before_used_up(world: World) -> None:
     gate = UsedUp(world)
     with world.db.transaction() as session:
         tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
@@ -249,7 +249,7 @@ def test_a_suspended_tenant_is_told_so_and_not_that_a_window_is_used_up(world: W
 
 
 @pytest.mark.far
-def test_a_window_that_ended_is_not_used_and_a_use_waits_for_the_move(world: World) -> None:
+def test_an_ended_window_is_not_used_and_a_use_waits_for_the_move(world: World) -> None:
     request_id = opened(world)
     erin = world.people["erin"]
 
@@ -267,7 +267,7 @@ def test_a_window_that_ended_is_not_used_and_a_use_waits_for_the_move(world: Wor
     assert erin.person_id
 
 
-def test_who_dies_before_the_commit_has_used_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_killed_before_the_commit_uses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     request_id = opened(world, 1)
 
     def die(name: str) -> None:
@@ -284,14 +284,14 @@ def test_who_dies_before_the_commit_has_used_nothing(world: World, monkeypatch: 
     assert check(world, "a") == 0
 
 
-def test_an_engineer_who_looks_at_their_own_access_uses_nothing(world: World) -> None:
+def test_an_engineer_who_queries_their_own_access_uses_nothing(world: World) -> None:
     request_id = opened(world)
 
     assert check(world, who="erin") == 3
     assert used(world, request_id) == 0
 
 
-def test_the_strictest_of_request_policy_and_todays_policy_counts(world: World, api: Database) -> None:
+def test_the_strictest_limit_of_request_policy_and_current_policy_counts(world: World, api: Database) -> None:
     strict = World.make(api, Policy(vendor_review=False, max_uses=5))
 
     assert [strict.submit(max_uses=one).max_uses for one in (None, 3, 5)] == [5, 3, 5]
@@ -307,7 +307,7 @@ def test_the_strictest_of_request_policy_and_todays_policy_counts(world: World, 
 
 
 @each("change", ["max_uses = NULL", "max_uses = 4", "max_uses = 2", "used = 0", "used = used - 1", "used = used + 1"])
-def test_no_login_makes_a_window_one_for_more_uses(world: World, change: str) -> None:
+def test_no_login_raises_the_number_of_uses(world: World, change: str) -> None:
     request_id = opened(world)
     check(world)
 
@@ -317,7 +317,7 @@ def test_no_login_makes_a_window_one_for_more_uses(world: World, change: str) ->
     assert used(world, request_id) == 1
 
 
-def test_the_signature_covers_how_often_a_window_may_be_used(world: World) -> None:
+def test_the_signature_covers_the_number_of_uses(world: World) -> None:
     request_id = opened(world)
 
     with unbound(world.db).begin() as connection:
@@ -328,7 +328,7 @@ def test_the_signature_covers_how_often_a_window_may_be_used(world: World) -> No
         check(world)
 
 
-def test_the_audit_log_is_found_good_by_both_verifiers(world: World, worker: Database) -> None:
+def test_both_verifiers_accept_the_audit_log_of_counted_uses(world: World, worker: Database) -> None:
     opened(world, 1)
     check(world)
     check_log_of_one_window(world, worker)

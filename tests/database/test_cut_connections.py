@@ -72,7 +72,7 @@ def cutting(db: Database) -> Iterator[list[int]]:
 
 
 @pytest.mark.usefixtures("alone")
-def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
+def test_cutting_all_connections_during_sending_repeats_no_mail(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     many(world, REQUESTS)
@@ -105,9 +105,7 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_once(
-    world: World, urls: Urls, worker: Database
-) -> None:
+def test_an_already_recorded_result_is_counted_and_logged_once(world: World, urls: Urls, worker: Database) -> None:
     world.submit()
     ids = open_notifications(worker)
     with (
@@ -150,9 +148,7 @@ def first_address(db: Database, notification_id: UUID) -> str:
 
 
 @pytest.mark.usefixtures("alone")
-def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
-    world: World, urls: Urls, worker: Database
-) -> None:
+def test_an_unrecordable_result_is_kept_until_its_lease_ends(world: World, urls: Urls, worker: Database) -> None:
     world.submit()
     kept, late, _ = open_notifications(worker)
     recorder, at = ResultRecorder(), datetime.now(UTC)

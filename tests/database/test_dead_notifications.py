@@ -107,7 +107,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_a_dead_mail_is_in_the_event_of_its_move_by_ids_alone_and_a_dead_call_in_none(
+def test_a_dead_mail_is_in_its_moves_event_by_id_and_a_dead_call_is_not(
     scene: DeadNotificationScene,
 ) -> None:
     scene.post.endpoint(scene.world, "https://hooks.contoso.example/1", tenant_id=scene.world.tenant.id)
@@ -125,7 +125,7 @@ def test_a_dead_mail_is_in_the_event_of_its_move_by_ids_alone_and_a_dead_call_in
     assert_audit_logs_are_whole(scene.db)
 
 
-def test_what_is_tried_again_leaves_no_event_for_a_minute(scene: DeadNotificationScene) -> None:
+def test_a_retried_notification_leaves_no_event_for_a_minute(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir", permanent=False)
 
@@ -134,9 +134,7 @@ def test_what_is_tried_again_leaves_no_event_for_a_minute(scene: DeadNotificatio
     assert scene.beside(request) == []
 
 
-def test_a_notification_that_stopped_mattering_is_dead_for_being_late(
-    scene: DeadNotificationScene, later: ShiftedClock
-) -> None:
+def test_an_expired_notification_is_dead_as_too_late(scene: DeadNotificationScene, later: ShiftedClock) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.DENY, request.id)
 
@@ -147,7 +145,7 @@ def test_a_notification_that_stopped_mattering_is_dead_for_being_late(
     assert sum(scene.dead(request)) == deliveries.number > 0
 
 
-def test_a_try_that_is_recorded_twice_leaves_one_event(scene: DeadNotificationScene) -> None:
+def test_a_twice_recorded_try_leaves_one_event(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
     tries = scene.post.deliver(scene.db, open_notifications(scene.db))
@@ -158,7 +156,7 @@ def test_a_try_that_is_recorded_twice_leaves_one_event(scene: DeadNotificationSc
     assert scene.dead(request) == [1]
 
 
-def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_none(
+def test_a_dead_account_mail_is_an_event_and_a_dead_sign_in_code_is_not(
     scene: DeadNotificationScene,
 ) -> None:
     ann = scene.world.people["ann"].person_id
@@ -196,9 +194,7 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
     assert json.loads(event.body)["template"] == "policy_changed"
 
 
-def test_who_may_see_the_request_on_that_side_sees_who_was_not_told_and_nobody_else(
-    scene: DeadNotificationScene, api: Database
-) -> None:
+def test_only_readers_on_the_same_side_see_who_was_not_notified(scene: DeadNotificationScene, api: Database) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
     scene.send()
@@ -226,7 +222,7 @@ def test_only_operators_list_dead_notifications(scene: DeadNotificationScene, ap
     assert {who: listed(who) for who in scene.world.people} == dict.fromkeys(scene.world.people, 0) | {"olga": 1}
 
 
-def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
+def test_the_next_tier_is_asked_at_once_if_the_first_is_unreachable(
     scene: DeadNotificationScene, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
@@ -253,7 +249,9 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
 
 
 @pytest.mark.far
-def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: DeadNotificationScene) -> None:
+def test_without_a_further_tier_everyone_else_is_asked_and_admins_are_notified_once(
+    scene: DeadNotificationScene,
+) -> None:
     with setting(scene.world.db).transaction() as session:
         session.execute(
             text("UPDATE people SET wants_prompts = false WHERE id = :id"),
@@ -279,7 +277,7 @@ def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(
     assert_audit_logs_are_whole(scene.db)
 
 
-def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: DeadNotificationScene) -> None:
+def test_without_tiers_admins_are_notified_and_prompts_are_not_repeated(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("abe", "ann", "amir")
 
@@ -291,7 +289,7 @@ def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: Dead
     assert scene.actions(request) == ["unreached"]
 
 
-def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(scene: DeadNotificationScene) -> None:
+def test_one_reached_or_pending_recipient_keeps_the_schedule(scene: DeadNotificationScene) -> None:
     told, tried = scene.world.submit(), scene.world.submit()
     scene.refuse("abe", "ann")
     scene.post.deliver(scene.db, notifications_of(scene, told))
@@ -303,7 +301,7 @@ def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(s
         assert scene.run(request) == 0
 
 
-def test_who_has_answered_was_reached_somehow(scene: DeadNotificationScene) -> None:
+def test_a_voter_counts_as_reached(scene: DeadNotificationScene) -> None:
     lay_down(scene.world, quorum=2)
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
@@ -314,7 +312,7 @@ def test_who_has_answered_was_reached_somehow(scene: DeadNotificationScene) -> N
     assert scene.row(request).wake_at == request.wake_at
 
 
-def test_a_person_with_several_notifications_is_one_person_and_reached_by_any(
+def test_a_person_counts_as_reached_by_any_of_their_notifications(
     scene: DeadNotificationScene, later: ShiftedClock
 ) -> None:
     request = scene.world.submit()
@@ -332,7 +330,7 @@ def test_a_person_with_several_notifications_is_one_person_and_reached_by_any(
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 
-def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNotificationScene) -> None:
+def test_a_prompt_to_someone_who_left_does_not_count_as_pending(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     with setting(scene.world.db).transaction() as session:
         session.execute(
@@ -345,7 +343,7 @@ def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNotifica
     assert scene.told(request) == ["Abe", "Ann"]
 
 
-def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears_nothing(
+def test_if_no_manager_is_reachable_operators_are_notified_and_the_customer_is_not(
     scene: DeadNotificationScene,
 ) -> None:
     lay_down(scene.world, vendor_review=True)
@@ -363,7 +361,7 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
     assert scene.told(request, "unreached") == []
 
 
-def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: DeadNotificationScene) -> None:
+def test_a_result_lost_before_the_record_is_left_to_the_next_process(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with WarnedSession(as_sender(scene.db).engine) as orm:
@@ -379,7 +377,7 @@ def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: Dead
     assert scene.dead(request) == [1]
 
 
-def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
+def test_a_process_killed_after_the_record_leaves_the_wake_up_in_the_row(
     scene: DeadNotificationScene, worker: Database, refused_url: str
 ) -> None:
     request = tiered(scene.world)
@@ -392,7 +390,7 @@ def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
     assert scene.told(request) == ["Abe", "Ann"]
 
 
-def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
+def test_reconciling_repairs_an_index_that_missed_the_wake_up(
     scene: DeadNotificationScene, worker: Database, refused_url: str, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
@@ -406,7 +404,7 @@ def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
 
 
 @pytest.mark.far
-def test_a_dead_notification_and_an_approval_at_once_end_in_one_truth(
+def test_a_dead_notification_and_a_concurrent_approval_agree(
     scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for number in range(8):
@@ -431,9 +429,7 @@ def test_a_dead_notification_and_an_approval_at_once_end_in_one_truth(
     assert_audit_logs_are_whole(worker)
 
 
-def test_an_approval_that_is_being_made_is_waited_for_and_holds(
-    scene: DeadNotificationScene, pool: ThreadPoolExecutor
-) -> None:
+def test_an_uncommitted_approval_is_waited_for(scene: DeadNotificationScene, pool: ThreadPoolExecutor) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with scene.world.db.transaction() as session:
@@ -449,7 +445,7 @@ def test_an_approval_that_is_being_made_is_waited_for_and_holds(
 
 
 @pytest.mark.far
-def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
+def test_the_last_two_prompts_dying_at_once_still_wake_the_clock(
     scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for _ in range(5):
@@ -471,7 +467,7 @@ def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
     "change",
     ["reminders = reminders + 1", "tiers_asked = tiers_asked + 1", "warned = true", "deadline_at = deadline_at"],
 )
-def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
+def test_a_worker_can_only_advance_a_clock(
     scene: DeadNotificationScene, worker: Database, api: Database, change: str
 ) -> None:
     request = scene.world.submit()
@@ -491,7 +487,7 @@ def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
     assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)
 
 
-def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNotificationScene, worker: Database) -> None:
+def test_no_login_advances_an_open_windows_clock(scene: DeadNotificationScene, worker: Database) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
 
@@ -514,7 +510,7 @@ def dead_tries(scene: DeadNotificationScene, request: AccessRequest) -> list[res
     ]
 
 
-def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: DeadNotificationScene) -> None:
+def test_a_reached_person_who_left_does_not_count(scene: DeadNotificationScene) -> None:
     groups = {"first": group(scene.world, "abe", "amir"), "second": group(scene.world, "ann")}
     lay_down(scene.world, tiers=[["first"], ["second"]], groups=groups)
     request = scene.world.submit()

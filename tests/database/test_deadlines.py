@@ -33,7 +33,7 @@ def _instant(db: Database) -> datetime:
         return now(session)
 
 
-def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
+def test_a_decision_waiting_for_the_lock_past_the_deadline_is_too_late(
     world: World, superuser: Engine, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     first, second, third = many(world, 3)
@@ -59,7 +59,7 @@ def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
     assert all(len(moves_of(world.db, one)) == 1 for one in (first, second, third))
 
 
-def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
+def test_a_decision_waiting_for_the_lock_within_the_deadline_counts(
     world: World, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     request = world.submit()
@@ -78,7 +78,7 @@ def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
     assert opened.opened_at >= released
 
 
-def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: World, superuser: Engine) -> None:
+def test_no_decision_on_an_expired_window_counts_without_a_worker(world: World, superuser: Engine) -> None:
     requests = many(world, 3)
     for one in requests:
         world.act("ann", Action.APPROVE, one)
@@ -93,7 +93,7 @@ def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: Worl
     assert not [entry for entry in _entries(world) if entry.open]
 
 
-def test_each_clock_starts_when_its_state_begins(api: Database) -> None:
+def test_each_clock_starts_with_its_state(api: Database) -> None:
     quiet = Policy(review_reminders=(), approval_reminders=())
     windows = {"review_window": 100, "approval_window": 200, "access_ceiling": 300}
     world = World.make(api, quiet.model_copy(update=windows))
@@ -112,7 +112,7 @@ def test_each_clock_starts_when_its_state_begins(api: Database) -> None:
     assert asked.wake_at == asked.deadline_at
 
 
-def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(
+def test_a_decision_counts_just_before_the_deadline_and_not_at_it(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -134,7 +134,7 @@ def _entries(world: World) -> list[RequestEntry]:
         return list(page.entries)
 
 
-def test_the_window_counts_from_the_approval_and_not_from_the_submit(world: World) -> None:
+def test_a_window_is_counted_from_the_approval(world: World) -> None:
     request = world.submit(access_window=600)
     time.sleep(0.2)
 
@@ -146,7 +146,7 @@ def test_the_window_counts_from_the_approval_and_not_from_the_submit(world: Worl
     assert opened.wake_at == opened.deadline_at
 
 
-def test_an_approver_shortens_the_window_and_never_lengthens_it(world: World) -> None:
+def test_an_approver_can_shorten_a_window_but_not_lengthen_it(world: World) -> None:
     first, second = many(world, 2, access_window=600)
 
     opened = world.act("ann", Action.APPROVE, first, access_window=60)
@@ -170,7 +170,7 @@ def test_the_shortest_granted_window_counts_from_the_approval_that_met_the_quoru
     assert opened.deadline_at == third.at + timedelta(seconds=60)
 
 
-def test_only_votes_of_those_who_may_still_approve_are_counted(api: Database, superuser: Engine) -> None:
+def test_only_votes_of_current_approvers_count(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id, access_window=1)
@@ -185,7 +185,7 @@ def test_only_votes_of_those_who_may_still_approve_are_counted(api: Database, su
     assert third.deadline_at == third.opened_at + timedelta(hours=1)
 
 
-def test_the_vote_of_a_disabled_person_is_not_counted(api: Database, superuser: Engine) -> None:
+def test_the_vote_of_a_disabled_person_does_not_count(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
@@ -194,7 +194,7 @@ def test_the_vote_of_a_disabled_person_is_not_counted(api: Database, superuser: 
     assert world.act("amir", Action.APPROVE, request.id).state is State.PENDING
 
 
-def test_windows_are_independent_and_one_that_ends_shuts_no_other(world: World) -> None:
+def test_the_end_of_one_window_does_not_end_others(world: World) -> None:
     first, second = many(world, 2)
     for one in (first, second):
         world.act("ann", Action.APPROVE, one)
@@ -216,9 +216,7 @@ def test_windows_are_independent_and_one_that_ends_shuts_no_other(world: World) 
         "DELETE FROM memberships WHERE person_id IN (SELECT requester_id FROM requests)",
     ],
 )
-def test_a_window_shuts_when_engineer_or_tenant_lose_their_good_standing(
-    world: World, superuser: Engine, change: str
-) -> None:
+def test_a_window_closes_when_engineer_or_tenant_is_disabled(world: World, superuser: Engine, change: str) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
     before = door(world)
 
@@ -228,7 +226,7 @@ def test_a_window_shuts_when_engineer_or_tenant_lose_their_good_standing(
     assert door(world) is None
 
 
-def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: World, superuser: Engine) -> None:
+def test_a_window_forged_without_decisions_does_not_open(world: World, superuser: Engine) -> None:
     request = world.submit()
     with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
@@ -258,7 +256,7 @@ def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: dat
         post.deliver(worker, waiting)
 
 
-def test_reminders_come_and_end_with_a_window_of_two_seconds(
+def test_reminders_and_end_work_for_a_two_second_window(
     still: StoppedClock, api: Database, worker: Database, post: Postbag
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=2))

@@ -75,9 +75,7 @@ def body(of: Catalogue) -> str:
     return GateDefinition.of(of, SERVICE).body
 
 
-def test_the_first_definition_is_a_baseline_in_every_log_that_nobody_is_mailed(
-    world: World, worker: Database
-) -> None:
+def test_the_first_definition_is_recorded_in_every_log_without_mails(world: World, worker: Database) -> None:
     starts(world.db, A)
     announced(worker)
 
@@ -102,7 +100,7 @@ def test_a_start_with_an_unchanged_catalogue_records_nothing(
     assert bodies(world) == [body(A)]
 
 
-def test_a_change_is_in_every_log_with_its_difference_and_is_told(world: World, worker: Database) -> None:
+def test_a_change_is_recorded_in_every_log_and_notified(world: World, worker: Database) -> None:
     another_tenant(world)
     starts(world.db, A)
     starts(world.db, B)
@@ -130,7 +128,7 @@ def test_a_change_is_in_every_log_with_its_difference_and_is_told(world: World, 
     assert hears == {frozenset(), frozenset({"Olga"}), frozenset({"Abe", "Amir", "Ann", "Tara"})}
 
 
-def test_a_rolling_start_with_both_catalogues_alternating_is_one_event(world: World, worker: Database) -> None:
+def test_a_rolling_start_with_two_catalogues_is_one_event(world: World, worker: Database) -> None:
     starts(world.db, A)
     for _ in range(5):
         starts(world.db, B)
@@ -141,7 +139,7 @@ def test_a_rolling_start_with_both_catalogues_alternating_is_one_event(world: Wo
     assert told(world).count((world.tenant.slug, "gate_redefined")) == 1
 
 
-def test_several_processes_that_start_at_once_record_one_change(world: World) -> None:
+def test_concurrent_starts_record_one_change(world: World) -> None:
     starts(world.db, A)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: starts(world.db, B), range(12)))
@@ -149,7 +147,7 @@ def test_several_processes_that_start_at_once_record_one_change(world: World) ->
     assert bodies(world) == [body(A), body(B)]
 
 
-def test_what_went_out_of_use_and_comes_back_is_told_each_time(world: World, superuser: Engine) -> None:
+def test_a_definition_that_returns_after_disuse_is_announced_again(world: World, superuser: Engine) -> None:
     starts(world.db, A)
     starts(world.db, B)
     pass_hours(superuser)
@@ -161,7 +159,7 @@ def test_what_went_out_of_use_and_comes_back_is_told_each_time(world: World, sup
     assert bodies(world) == [body(one) for one in (A, B, A, B)]
 
 
-def test_a_roll_back_is_told_once_the_newer_one_is_out_of_use(world: World, superuser: Engine) -> None:
+def test_a_roll_back_is_announced_once_the_newer_definition_is_out_of_use(world: World, superuser: Engine) -> None:
     starts(world.db, A)
     starts(world.db, B)
     starts(world.db, A)
@@ -172,7 +170,7 @@ def test_a_roll_back_is_told_once_the_newer_one_is_out_of_use(world: World, supe
     assert bodies(world) == [body(A), body(B), body(A)]
 
 
-def test_a_tenant_that_comes_later_has_the_newest_definition_in_its_log(world: World, worker: Database) -> None:
+def test_a_later_tenant_gets_the_newest_definition(world: World, worker: Database) -> None:
     starts(world.db, A)
     starts(world.db, B)
     announced(worker)
@@ -183,7 +181,7 @@ def test_a_tenant_that_comes_later_has_the_newest_definition_in_its_log(world: W
     assert read(world.db, EVENTS)[-1].said["sha256"] == GateDefinition.of(B, SERVICE).digest.hex()
 
 
-def test_a_gate_of_one_customer_is_told_to_that_one_alone_and_to_its_next(world: World, worker: Database) -> None:
+def test_a_single_customers_gate_is_announced_to_it_and_its_successor_only(world: World, worker: Database) -> None:
     ours = world.tenant.slug
     for slug in ("fabrikam", "woodgrove"):
         another_tenant(world, slug)
@@ -200,9 +198,7 @@ def test_a_gate_of_one_customer_is_told_to_that_one_alone_and_to_its_next(world:
     assert "before" not in last["fabrikam"]
 
 
-def test_an_announcement_that_broke_off_goes_on_where_it_was(
-    world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_announcement_resumes(world: World, worker: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_news, "AT_ONCE", 1)
     another_tenant(world)
     starts(world.db, A)
@@ -216,7 +212,7 @@ def test_an_announcement_that_broke_off_goes_on_where_it_was(
         assert [action for log, action in told(world) if log == slug] == ["gate_defined", "gate_redefined"]
 
 
-def test_no_call_is_judged_by_what_is_not_on_record(world: World, superuser: Engine) -> None:
+def test_no_call_is_judged_by_an_unrecorded_definition(world: World, superuser: Engine) -> None:
     """The reader records first: where it cannot, memory is not filled, and the gate says no."""
     later = BOOT_CLOCK()
     memory = WindowMemory(lambda: later)
@@ -259,7 +255,7 @@ FORGED = {
 
 
 @each("forgery", FORGED)
-def test_the_login_of_the_api_changes_nothing_on_record(world: World, forgery: str) -> None:
+def test_the_api_login_changes_no_recorded_definition(world: World, forgery: str) -> None:
     starts(world.db, A)
 
     with world.db.transaction() as session:
@@ -268,7 +264,7 @@ def test_the_login_of_the_api_changes_nothing_on_record(world: World, forgery: s
             session.execute(text(FORGED[forgery]))
 
 
-def test_nobody_but_the_gate_records_what_gates_mean(world: World) -> None:
+def test_only_the_gate_records_definitions(world: World) -> None:
     added = """
     INSERT INTO gate_definitions (id, service, revision, digest, body) VALUES (uuidv7(), 'x', 1, sha256('x'), 'x')
     """
@@ -277,7 +273,7 @@ def test_nobody_but_the_gate_records_what_gates_mean(world: World) -> None:
             on_the_database(world, who, added)
 
 
-def test_a_login_of_the_database_cannot_have_a_change_told_to_nobody(world: World, worker: Database) -> None:
+def test_no_database_login_suppresses_an_announcement(world: World, worker: Database) -> None:
     """Were its row the newest, a process that means the same would only say that it uses it."""
     starts(world.db, A)
     announced(worker)

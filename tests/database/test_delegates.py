@@ -45,7 +45,7 @@ def stands(world: World, db: Database | None = None, **shift: float) -> dict[str
     return {names[delegate]: {names[one] for one in principals} for delegate, principals in found.items()}
 
 
-def test_a_delegate_stands_in_from_start_to_end(world: World) -> None:
+def test_a_delegate_acts_from_start_to_end(world: World) -> None:
     start = datetime.now(UTC) + DAY
     entry = names_delegate(world, starts_at=start, ends_at=start + DAY)
 
@@ -59,7 +59,7 @@ def test_a_delegate_stands_in_from_start_to_end(world: World) -> None:
     ]
 
 
-def test_one_delegate_may_stand_in_for_two_and_has_one_vote(world: World) -> None:
+def test_one_delegate_of_two_approvers_has_one_vote(world: World) -> None:
     names_delegate(world, "ann")
     names_delegate(world, "amir")
 
@@ -67,9 +67,7 @@ def test_one_delegate_may_stand_in_for_two_and_has_one_vote(world: World) -> Non
 
 
 @pytest.mark.parametrize(("who", "role"), [("ann", "approver"), ("tara", "tenant_admin")])
-def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
-    world: World, who: str, role: str
-) -> None:
+def test_a_delegation_is_ended_by_its_principal_or_an_admin(world: World, who: str, role: str) -> None:
     entry = names_delegate(world)
     waiting = world.submit().id
 
@@ -85,7 +83,7 @@ def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
         world.act("aude", Action.APPROVE, waiting)
 
 
-def test_what_is_over_is_ended_once(world: World) -> None:
+def test_a_past_delegation_ends_once(world: World) -> None:
     entry = names_delegate(world)
     does(world, "ann", delegates.end, entry.delegation.id)
     before = len(recorded_changes(world.db))
@@ -95,7 +93,7 @@ def test_what_is_over_is_ended_once(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_another_approver_does_not_end_a_delegation(world: World) -> None:
+def test_another_approver_cannot_end_a_delegation(world: World) -> None:
     entry = names_delegate(world)
 
     with pytest.raises(NotYours):
@@ -104,7 +102,7 @@ def test_another_approver_does_not_end_a_delegation(world: World) -> None:
     assert stands(world) == {"aude": {"ann"}}
 
 
-def test_a_delegation_of_another_tenant_is_not_there(world: World, api: Database) -> None:
+def test_a_delegation_of_another_tenant_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     does(elsewhere, "tara", members.set_eligible, id_of(elsewhere, "aude"), eligible=True)
     theirs = names_delegate(elsewhere)
@@ -117,7 +115,7 @@ def test_a_delegation_of_another_tenant_is_not_there(world: World, api: Database
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: ShiftedClock, who: str) -> None:
+def test_members_see_current_and_planned_delegations(world: World, later: ShiftedClock, who: str) -> None:
     at = datetime.now(UTC)
     names_delegate(world, "ann")
     names_delegate(world, "amir", delegate="abe", starts_at=at + DAY, ends_at=at + 2 * DAY)
@@ -135,7 +133,7 @@ def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: S
 @pytest.mark.parametrize(
     "ending", ["disabled delegate", "disabled principal", "unmarked", "no member", "no approver"]
 )
-def test_only_who_is_in_good_standing_now_counts(world: World, superuser: Engine, ending: str) -> None:
+def test_only_people_in_good_standing_count(world: World, superuser: Engine, ending: str) -> None:
     names_delegate(world)
     before = stands(world)
     statement, name = {
@@ -154,7 +152,7 @@ def test_only_who_is_in_good_standing_now_counts(world: World, superuser: Engine
     assert not listed.counts
 
 
-def test_a_role_besides_does_not_make_a_delegate_count_twice(world: World) -> None:
+def test_a_delegate_with_a_role_counts_once(world: World) -> None:
     both = frozenset({Role.AUDITOR, Role.TENANT_ADMIN})
     does(world, "tara", members.set_roles, id_of(world, "aude"), roles=both)
     names_delegate(world)
@@ -162,7 +160,7 @@ def test_a_role_besides_does_not_make_a_delegate_count_twice(world: World) -> No
     assert stands(world) == {"aude": {"ann"}}
 
 
-def test_a_delegate_is_mailed_what_waits_when_the_time_begins(
+def test_a_delegate_is_mailed_pending_requests_when_the_period_begins(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     start = datetime.now(UTC) + timedelta(hours=2)
@@ -189,7 +187,7 @@ def test_a_delegate_is_mailed_what_waits_when_the_time_begins(
         assert str(denied.id) not in said
 
 
-def test_a_delegate_is_mailed_no_link_to_what_a_policy_wants_none_to(
+def test_a_delegates_mail_has_no_link_where_the_policy_omits_it(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"mail_link": False}}
@@ -207,7 +205,9 @@ def test_a_delegate_is_mailed_no_link_to_what_a_policy_wants_none_to(
         assert "By your policy" in " ".join(said.split())
 
 
-def test_a_delegate_is_told_where_nothing_waits(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_delegate_is_notified_though_nothing_is_pending(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     entry = names_delegate(world)
     later.shift = timedelta(seconds=1)
 
@@ -217,7 +217,7 @@ def test_a_delegate_is_told_where_nothing_waits(world: World, sender: Database, 
     assert "http" not in mail.text + mail.html
 
 
-def test_a_delegate_whose_time_was_ended_before_it_began_is_not_mailed(
+def test_a_delegation_ended_before_its_start_sends_no_mail(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     start = datetime.now(UTC) + timedelta(hours=2)
@@ -228,7 +228,7 @@ def test_a_delegate_whose_time_was_ended_before_it_began_is_not_mailed(
     assert sent_about(sender, entry.delegation.id) == []
 
 
-def test_naming_is_one_event_with_the_period_and_both_names(world: World) -> None:
+def test_naming_a_delegate_is_one_event_with_period_and_names(world: World) -> None:
     entry = names_delegate(world)
 
     told = last_change(world.db)
@@ -240,14 +240,14 @@ def test_naming_is_one_event_with_the_period_and_both_names(world: World) -> Non
     assert told.told == {"Tara", "Ann", "Amir", "Abe", "Aude"}
 
 
-def test_an_admin_names_a_delegate_for_somebody_who_is_absent(world: World) -> None:
+def test_an_admin_names_a_delegate_for_an_absent_approver(world: World) -> None:
     entry = names_delegate(world, "tara", principal="amir")
 
     assert (entry.principal, entry.delegate, entry.counts) == ("Amir", "Aude", True)
     assert (last_change(world.db).actor, last_change(world.db).role) == ("Tara", "tenant_admin")
 
 
-def test_an_approver_names_a_delegate_for_nobody_else(world: World) -> None:
+def test_an_approver_cannot_name_a_delegate_for_another(world: World) -> None:
     with pytest.raises(NotYours, match="your own delegate"):
         names_delegate(world, "ann", principal="amir")
 
@@ -261,14 +261,14 @@ def test_only_an_approver_has_a_delegate(world: World, principal: str) -> None:
 
 
 @each("delegate", ["amir", "erin", "olga"])
-def test_a_delegate_is_a_member_whom_an_admin_marked(world: World, delegate: str) -> None:
+def test_a_delegate_must_be_marked_eligible_by_an_admin(world: World, delegate: str) -> None:
     with pytest.raises(Invalid, match="marked as an eligible") as refused:
         names_delegate(world, delegate=delegate)
 
     assert refused.value.facts == {"field": "delegate"}
 
 
-def test_somebody_of_another_tenant_is_no_delegate_here(world: World, api: Database) -> None:
+def test_a_member_of_another_tenant_cannot_be_a_delegate(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     does(elsewhere, "tara", members.set_eligible, id_of(elsewhere, "aude"), eligible=True)
     world.people["theirs"] = elsewhere.people["aude"]
@@ -277,7 +277,7 @@ def test_somebody_of_another_tenant_is_no_delegate_here(world: World, api: Datab
         names_delegate(world, delegate="theirs")
 
 
-def test_nobody_stands_in_for_themselves(world: World) -> None:
+def test_an_approver_cannot_be_their_own_delegate(world: World) -> None:
     with pytest.raises(Invalid, match="You cannot be your own delegate"):
         names_delegate(world, "abe", delegate="abe")
 
@@ -292,9 +292,7 @@ def test_nobody_stands_in_for_themselves(world: World) -> None:
         (DAY, 92 * DAY, "at most 90 days"),
     ],
 )
-def test_a_period_that_is_none_is_refused_in_words(
-    world: World, start: timedelta | None, end: timedelta, said: str
-) -> None:
+def test_an_invalid_period_is_refused(world: World, start: timedelta | None, end: timedelta, said: str) -> None:
     at = datetime.now(UTC)
 
     with pytest.raises(Invalid, match=said) as refused:
@@ -303,7 +301,7 @@ def test_a_period_that_is_none_is_refused_in_words(
     assert refused.value.facts == {"field": "ends_at"}
 
 
-def test_ninety_days_are_not_too_long_and_a_start_in_the_past_is_now(world: World) -> None:
+def test_ninety_days_are_allowed_and_a_past_start_means_now(world: World) -> None:
     at = datetime.now(UTC)
 
     entry = names_delegate(world, starts_at=at - 30 * DAY, ends_at=at + 90 * DAY)
@@ -326,21 +324,21 @@ def test_an_approver_has_one_delegate_at_a_time(world: World) -> None:
     assert (before.delegate, after.delegate) == ("Abe", "Abe")
 
 
-def test_a_delegate_passes_nothing_on(world: World) -> None:
+def test_a_delegate_cannot_delegate_further(world: World) -> None:
     names_delegate(world, "ann", delegate="abe")
 
     with pytest.raises(DelegationClash, match="is a delegate in that period"):
         names_delegate(world, "abe", delegate="aude")
 
 
-def test_somebody_who_has_a_delegate_is_nobodys_delegate(world: World) -> None:
+def test_an_approver_with_a_delegate_cannot_be_a_delegate(world: World) -> None:
     names_delegate(world, "abe", delegate="aude")
 
     with pytest.raises(DelegationClash, match="delegate has a delegate in that period"):
         names_delegate(world, "ann", delegate="abe")
 
 
-def test_chains_in_periods_that_do_not_meet_are_none(world: World) -> None:
+def test_chains_in_disjoint_periods_are_allowed(world: World) -> None:
     at = datetime.now(UTC)
     names_delegate(world, "ann", delegate="abe", ends_at=at + DAY)
 
@@ -349,7 +347,7 @@ def test_chains_in_periods_that_do_not_meet_are_none(world: World) -> None:
     assert entry.principal == "Abe"
 
 
-def test_two_who_name_delegates_at_once_cannot_make_a_chain(world: World, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_namings_cannot_form_a_chain(world: World, pool: ThreadPoolExecutor) -> None:
     answers = at_once(
         pool,
         lambda: names_delegate(world, "abe", delegate="aude"),

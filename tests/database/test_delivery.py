@@ -43,7 +43,7 @@ from tests.database.scenes import moves_of, promised_notifications, read, state_
 from tests.policy_setup import lay_down
 
 
-def test_notifications_are_sent_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:
+def test_sent_notifications_are_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     request = world.submit()
     notifications = open_notifications(worker)
@@ -62,7 +62,7 @@ def test_notifications_are_sent_closed_and_leave_the_index(world: World, worker:
 
 
 @pytest.mark.parametrize("when", ["before", "since"])
-def test_a_mail_says_no_more_than_the_policy_that_matches_lets_it(
+def test_a_mail_says_only_what_the_matching_policy_allows(
     world: World, worker: Database, post: Postbag, when: str
 ) -> None:
     terse = {
@@ -86,7 +86,7 @@ def test_a_mail_says_no_more_than_the_policy_that_matches_lets_it(
             assert str(request.id) in body
 
 
-def test_a_message_that_comes_twice_sends_once(world: World, worker: Database, post: Postbag) -> None:
+def test_a_repeated_message_sends_once(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     notifications = open_notifications(worker)
 
@@ -109,7 +109,7 @@ def test_a_prompt_is_moot_once_the_request_is_settled(world: World, worker: Data
     assert not worker.schedule.members(NOTIFICATIONS).keys() & {f"notify:{one}" for one in prompts}
 
 
-def test_the_outcome_is_told_though_the_request_has_moved_on(world: World, worker: Database, post: Postbag) -> None:
+def test_the_outcome_is_sent_though_the_request_has_moved_on(world: World, worker: Database, post: Postbag) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
@@ -126,7 +126,7 @@ def test_the_outcome_is_told_though_the_request_has_moved_on(world: World, worke
     ["UPDATE people SET disabled_at = now() WHERE id = :id", "DELETE FROM memberships WHERE person_id = :id"],
     ids=["disabled", "left"],
 )
-def test_somebody_who_was_disabled_or_left_the_tenant_is_not_written_to(
+def test_disabled_people_and_former_members_get_no_mail(
     world: World, worker: Database, superuser: Engine, post: Postbag, gone: str
 ) -> None:
     world.submit()
@@ -137,7 +137,7 @@ def test_somebody_who_was_disabled_or_left_the_tenant_is_not_written_to(
     assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
 
 
-def test_nothing_is_locked_and_nobody_else_sends_while_one_sends(
+def test_sending_holds_no_lock_and_no_other_process_sends(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     slow, second = Postbag(mail=SlowMail()), Postbag()
@@ -158,9 +158,7 @@ def test_nothing_is_locked_and_nobody_else_sends_while_one_sends(
     assert f"notify:{notifications[0]}" not in worker.schedule.members(NOTIFICATIONS)
 
 
-def test_a_message_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_an_early_message_sends_nothing_and_loses_no_retry(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     post.mail.refused[address(worker, world, "ann")] = SendFailed("try later")
     post.deliver(worker, open_notifications(worker))
@@ -173,7 +171,7 @@ def test_a_message_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
     assert_notifications_are_held(worker)
 
 
-def test_ids_of_nobody_are_dropped_from_the_index(world: World, worker: Database, post: Postbag) -> None:
+def test_unknown_ids_are_dropped_from_the_notification_index(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     unknown = new_id()
     worker.schedule.arm(NOTIFICATIONS, [IndexEntry(str(unknown), "notify", timedelta(0))])
@@ -183,7 +181,7 @@ def test_ids_of_nobody_are_dropped_from_the_index(world: World, worker: Database
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_notification_that_somebody_holds_is_left_to_them_and_not_lost(
+def test_a_locked_notification_is_skipped_and_not_lost(
     world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     world.submit()
@@ -200,7 +198,7 @@ def test_a_notification_that_somebody_holds_is_left_to_them_and_not_lost(
     assert [one.outcome for one in post.deliver(worker, [held])] == [Outcome.SENT]
 
 
-def test_a_mail_tells_the_time_in_the_readers_own_zone_at_the_moment_it_is_sent(
+def test_a_mail_shows_the_time_in_the_readers_zone_when_sent(
     world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     world.submit()
@@ -214,7 +212,7 @@ def test_a_mail_tells_the_time_in_the_readers_own_zone_at_the_moment_it_is_sent(
         assert "ends in @vendor.example and its Message-ID in" in mail.text
 
 
-def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(world: World, worker: Database) -> None:
+def test_a_sign_in_code_is_sent_before_older_notifications(world: World, worker: Database) -> None:
     world.submit()
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
     with world.db.transaction() as session:
@@ -230,7 +228,7 @@ MOVES = "SELECT id, body FROM events WHERE action <> 'notified' ORDER BY id"
 PAST_THE_LEASE = LEASE + timedelta(seconds=1)
 
 
-def test_a_failing_address_fails_alone_and_for_good(world: World, worker: Database, post: Postbag) -> None:
+def test_a_failing_address_fails_alone_and_permanently(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True)
 
@@ -243,7 +241,7 @@ def test_a_failing_address_fails_alone_and_for_good(world: World, worker: Databa
 
 
 @pytest.mark.far
-def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
+def test_a_failure_is_retried_within_its_time_and_then_dead(
     api: Database, worker: Database, still: StoppedClock, post: Postbag
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
@@ -272,7 +270,7 @@ def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
     assert f"notify:{first}" not in worker.schedule.members(NOTIFICATIONS)
 
 
-def test_a_notification_whose_time_ran_out_keeps_why_its_last_try_failed(
+def test_an_expired_notification_keeps_its_last_error(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.submit()
@@ -288,7 +286,7 @@ def test_a_notification_whose_time_ran_out_keeps_why_its_last_try_failed(
     assert notification(sender, first) == ("dead", 2, error)
 
 
-def test_a_notification_that_nobody_sent_in_time_is_dead_and_not_sent(
+def test_a_notification_not_sent_in_time_is_dead(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.submit()
@@ -300,7 +298,7 @@ def test_a_notification_that_nobody_sent_in_time_is_dead_and_not_sent(
     assert post.mail.sent == []
 
 
-def test_a_sender_that_died_is_followed_by_another_after_its_lease_with_the_same_message_id(
+def test_a_dead_senders_mail_is_resent_after_its_lease_with_the_same_message_id(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     dying, next_one = Postbag(mail=DyingMail()), Postbag()
@@ -342,7 +340,7 @@ def test_failing_mails_and_webhooks_never_change_a_request(
     assert post.hooks.sent == []
 
 
-def test_an_endpoint_whose_secret_no_key_opens_fails_alone(world: World, worker: Database, post: Postbag) -> None:
+def test_an_endpoint_with_an_undecryptable_secret_fails_alone(world: World, worker: Database, post: Postbag) -> None:
     Postbag().endpoint(world, "https://old-key.example/", tenant_id=None)
     post.endpoint(world, "https://good.example/", tenant_id=None)
     world.submit()
@@ -386,7 +384,7 @@ def does(db: Database, statement: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("statement", FORGOTTEN.values())
-def test_the_login_of_the_api_forgets_no_attempt(world: World, statement: str) -> None:
+def test_the_api_login_cannot_delete_attempts(world: World, statement: str) -> None:
     waits = [tried(world.db) for _ in range(3)]
 
     with pytest.raises(DBAPIError):
@@ -398,7 +396,7 @@ def test_the_login_of_the_api_forgets_no_attempt(world: World, statement: str) -
 
 
 @pytest.mark.parametrize("change", ["tries = 0", "used_at = NULL", "used_at = now() + interval '1 second'"])
-def test_the_login_of_the_api_gives_no_further_tries_at_a_code(world: World, superuser: Engine, change: str) -> None:
+def test_the_api_login_cannot_grant_further_tries_at_a_code(world: World, superuser: Engine, change: str) -> None:
     write_unchecked(superuser, BEGUN)
     (row,) = read(superuser, "SELECT id FROM sign_ins")
 
@@ -408,7 +406,7 @@ def test_the_login_of_the_api_gives_no_further_tries_at_a_code(world: World, sup
             session.execute(text(f"UPDATE sign_ins SET {change}"))  # noqa: S608 - ours
 
 
-def test_after_ten_minutes_it_is_counted_from_anew_and_after_an_hour_forgotten(
+def test_attempt_counts_restart_after_ten_minutes_and_are_deleted_after_an_hour(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     for _ in range(3):
@@ -439,7 +437,7 @@ def api_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
         yield relay
 
 
-def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
+def test_a_timer_that_missed_its_own_commit_runs_again_harmlessly(
     world: World, worker_relay: CommitLosingProxy, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -462,9 +460,7 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
     assert world.db.schedule.members(CLOCK) == {}
 
 
-def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_open(
-    world: World, api_relay: CommitLosingProxy
-) -> None:
+def test_a_repeated_approval_after_a_lost_answer_says_it_is_open(world: World, api_relay: CommitLosingProxy) -> None:
     request = world.submit()
     db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
 
@@ -482,9 +478,7 @@ def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_
     assert read(world.db, "SELECT count(*) AS n FROM decisions")[0].n == 1
 
 
-def test_a_submit_whose_commit_was_not_acknowledged_stands_and_was_not_armed(
-    world: World, api_relay: CommitLosingProxy
-) -> None:
+def test_a_submit_with_an_unacknowledged_commit_stands_unarmed(world: World, api_relay: CommitLosingProxy) -> None:
     db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
 
     api_relay.losing = True

@@ -43,7 +43,7 @@ def hooks(db: Database) -> list[UUID]:
     return [row.id for row in read(db, HOOKS)]
 
 
-def test_each_try_is_a_row_with_what_was_answered(
+def test_each_try_is_a_row_with_the_answer(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -73,7 +73,7 @@ def test_each_try_is_a_row_with_what_was_answered(
     assert {call.headers["webhook-id"] for call in receiver.calls} == {str(notifications[0])}
 
 
-def test_a_mail_is_in_the_log_too(world: World, worker: Database, post: Postbag) -> None:
+def test_mails_are_in_the_delivery_log_too(world: World, worker: Database, post: Postbag) -> None:
     refused = SendFailed("no", permanent=True, kind="status", reply=Reply(550, "5.1.1 no such mailbox"))
     post.mail.refused[address(worker, world, "amir")] = refused
     world.submit()
@@ -84,7 +84,7 @@ def test_a_mail_is_in_the_log_too(world: World, worker: Database, post: Postbag)
     assert sorted(rows, key=str) == [(550, "5.1.1 no such mailbox", "status", None), *[(None, "", None, None)] * 2]
 
 
-def test_what_never_left_the_house_is_no_try(
+def test_an_unsent_notification_is_not_logged_as_a_try(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.submit()
@@ -103,11 +103,11 @@ def test_what_never_left_the_house_is_no_try(
         ("\x1b[31m\ud800", "\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}"),
     ],
 )
-def test_of_an_answer_a_kilobyte_is_kept_without_what_a_terminal_obeys(answer: str, kept: str) -> None:
+def test_one_kilobyte_of_an_answer_is_kept_without_control_characters(answer: str, kept: str) -> None:
     assert outcome_events.shown(answer) == kept
 
 
-def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(
+def test_an_endpoint_answering_gone_is_disabled_and_admins_are_notified(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -131,7 +131,7 @@ def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(
 
 
 @pytest.mark.parametrize("whose", ["tenant", "vendor"])
-def test_an_endpoint_that_fails_for_days_is_paused_and_who_keeps_it_is_told(
+def test_an_endpoint_failing_for_days_is_paused_and_its_owner_notified(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver, *, whose: str
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id if whose == "tenant" else None)
@@ -149,7 +149,7 @@ def test_an_endpoint_that_fails_for_days_is_paused_and_who_keeps_it_is_told(
     assert list(told(sender, "endpoint_disabled").values()) == [names]
 
 
-def test_one_success_ends_the_count_of_days(
+def test_one_success_resets_the_failure_days(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -169,7 +169,7 @@ def test_one_success_ends_the_count_of_days(
     ("asked", "least", "most"),
     [(300, 300, 301), (86_000, 86_000, 86_001), (1, 1.4, 3)],
 )
-def test_an_endpoint_that_asks_to_wait_is_left_alone_while_there_is_time(
+def test_retry_after_is_respected_while_time_remains(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, asked: int, least: float, most: float
 ) -> None:
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -183,7 +183,7 @@ def test_an_endpoint_that_asks_to_wait_is_left_alone_while_there_is_time(
     assert least <= wait <= most + 1
 
 
-def test_an_endpoint_is_called_again_though_the_approval_window_is_over_by_then(
+def test_an_endpoint_is_retried_after_the_approval_window(
     api: Database, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
@@ -201,7 +201,7 @@ def test_an_endpoint_is_called_again_though_the_approval_window_is_over_by_then(
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
 
 
-def test_while_secrets_overlap_both_sign_and_after_that_the_new_one_alone(
+def test_both_secrets_sign_during_the_overlap_and_then_the_new_one_only(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -219,7 +219,7 @@ def test_while_secrets_overlap_both_sign_and_after_that_the_new_one_alone(
     ]
 
 
-def test_an_endpoint_of_an_earlier_build_goes_on_with_its_one_secret(
+def test_an_endpoint_of_an_earlier_build_keeps_its_single_secret(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -236,7 +236,7 @@ def test_an_endpoint_of_an_earlier_build_goes_on_with_its_one_secret(
 
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("kind", ["json", "slack"])
-def test_a_justification_goes_out_only_where_that_is_asked_for(
+def test_a_webhook_gets_the_justification_only_where_it_asked(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, kind: str, wanted: bool
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -262,7 +262,7 @@ def test_a_justification_goes_out_only_where_that_is_asked_for(
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_webhook_of_the_vendor_is_not_told_why_whatever_its_row_says(
+def test_a_vendor_webhook_never_gets_the_justification(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=None)
@@ -277,7 +277,7 @@ def test_a_webhook_of_the_vendor_is_not_told_why_whatever_its_row_says(
     assert request.justification.encode() not in call.body
 
 
-def test_a_policy_that_keeps_the_justification_out_of_mails_keeps_it_in_house_too(
+def test_a_policy_that_omits_the_justification_from_mails_omits_it_from_calls(
     api: Database, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, mail_justification=False))
@@ -290,7 +290,7 @@ def test_a_policy_that_keeps_the_justification_out_of_mails_keeps_it_in_house_to
     assert request.justification.encode() not in receiver.calls[0].body
 
 
-def test_a_crash_between_the_call_and_its_record_calls_again_with_the_same_id(
+def test_a_crash_between_call_and_record_repeats_the_same_id(
     world: World,
     sender: Database,
     later: ShiftedClock,

@@ -73,7 +73,7 @@ def world(api: Database) -> World:
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(world: World, how: str) -> None:
+def test_a_disabled_engineers_requests_and_windows_end_at_once(world: World, how: str) -> None:
     in_review, waiting, window = three(world)
     elsewhere = World.make(world.db)
     elsewhere.people["erin"] = world.people["erin"]
@@ -96,7 +96,7 @@ def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(wo
 
 
 @pytest.mark.far
-def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Database, post: Postbag) -> None:
+def test_the_usual_audience_is_notified_of_these_ends(world: World, worker: Database, post: Postbag) -> None:
     in_review, waiting, window = three(world)
     post.deliver(worker, open_notifications(worker))
     post.mail.sent.clear()
@@ -121,7 +121,7 @@ def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Databa
 
 
 @pytest.mark.far
-def test_who_is_disabled_gets_no_mail_of_it(world: World, worker: Database, post: Postbag) -> None:
+def test_a_disabled_engineer_gets_no_mail_of_it(world: World, worker: Database, post: Postbag) -> None:
     three(world)
 
     manages(world, "olga", vendor_staff.disable, id_of(world, "erin"))
@@ -130,7 +130,7 @@ def test_who_is_disabled_gets_no_mail_of_it(world: World, worker: Database, post
     assert "Erin" not in {mail.to_name for mail in post.mail.sent}
 
 
-def test_roles_that_do_not_concern_an_engineer_end_nothing(world: World) -> None:
+def test_other_role_changes_end_nothing(world: World) -> None:
     requests = three(world)
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
@@ -139,7 +139,7 @@ def test_roles_that_do_not_concern_an_engineer_end_nothing(world: World) -> None
     assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
-def test_a_change_that_fails_half_way_leaves_everything_as_it_was(world: World) -> None:
+def test_a_failed_change_leaves_everything_as_it_was(world: World) -> None:
     requests = three(world)
 
     with pytest.raises(ZeroDivisionError):
@@ -159,7 +159,7 @@ def _resource(world: World, request_id: UUID) -> str:
     return str(row.resources[0])
 
 
-def test_what_is_over_by_its_own_time_is_left_to_the_clock(world: World, later: ShiftedClock) -> None:
+def test_an_expired_request_is_left_to_the_timer(world: World, later: ShiftedClock) -> None:
     in_review, *_ = three(world)
     later.shift = timedelta(days=2)
     late = Database(world.db.engine, world.db.schedule, later)
@@ -171,7 +171,7 @@ def test_what_is_over_by_its_own_time_is_left_to_the_clock(world: World, later: 
 
 
 @each("action", [Action.CANCEL, Action.REVOKE])
-def test_an_operator_ends_no_request_by_a_call_of_their_own(world: World, action: Action) -> None:
+def test_an_operator_cannot_end_a_request_directly(world: World, action: Action) -> None:
     requests = three(world)
     world.add("otto", Role.OPERATOR)
 
@@ -182,7 +182,7 @@ def test_an_operator_ends_no_request_by_a_call_of_their_own(world: World, action
     assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
-def test_an_operator_who_has_another_role_cancels_nothing_of_others_either(world: World) -> None:
+def test_an_operator_with_another_role_cancels_no_request_of_others(world: World) -> None:
     requests = three(world)
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.OPERATOR, Role.MANAGER}))
 
@@ -192,7 +192,7 @@ def test_an_operator_who_has_another_role_cancels_nothing_of_others_either(world
 
 
 @pytest.mark.parametrize("who", ["olga", "eve"])
-def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer(world: World, who: str) -> None:
+def test_the_database_protects_requests_of_a_current_engineer(world: World, who: str) -> None:
     requests = three(world)
     end = "UPDATE requests SET state = 'cancelled', version = version + 1 WHERE requester_id = :id"
 
@@ -208,7 +208,7 @@ def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer
 
 
 @each("state", ["denied", "timed_out", "active", "completed"])
-def test_the_database_lets_an_operator_only_cancel_and_revoke_what_is_left(world: World, state: str) -> None:
+def test_the_database_lets_an_operator_only_cancel_or_revoke(world: World, state: str) -> None:
     three(world)
 
     def forge(session: UnitOfWork, caller: Caller, _: Origin, person_id: UUID) -> None:
@@ -223,9 +223,7 @@ def test_the_database_lets_an_operator_only_cancel_and_revoke_what_is_left(world
         manages(world, "olga", forge, id_of(world, "erin"))
 
 
-def test_a_vote_that_is_about_to_open_a_window_is_waited_for_and_revoked(
-    api: Database, pool: ThreadPoolExecutor
-) -> None:
+def test_an_uncommitted_approval_is_waited_for_and_revoked(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api)
     request_id = world.submit().id
 
@@ -240,9 +238,7 @@ def test_a_vote_that_is_about_to_open_a_window_is_waited_for_and_revoked(
 
 @pytest.mark.far
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_leaving_beside_many_moves_at_once_ends_without_a_deadlock(
-    api: Database, pool: ThreadPoolExecutor, mode: Mode
-) -> None:
+def test_leaving_during_many_moves_does_not_deadlock(api: Database, pool: ThreadPoolExecutor, mode: Mode) -> None:
     world = World.make(api, Policy(), mode)
     requests = many(world, 7)
 

@@ -68,7 +68,7 @@ def bodies(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.far
-def test_all_of_a_tenant_goes_and_its_log_proves_it(
+def test_an_off_boarded_tenant_is_gone_and_its_log_proves_it(
     world: World, superuser: Engine, run: Run, tmp_path: Path
 ) -> None:
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
@@ -95,7 +95,7 @@ def test_all_of_a_tenant_goes_and_its_log_proves_it(
 
 
 @pytest.mark.far
-def test_without_an_admins_word_a_suspension_or_an_hour_nothing_is_closed(
+def test_off_boarding_needs_an_admins_request_a_suspension_and_an_hour(
     world: World, superuser: Engine, run: Run
 ) -> None:
     refused = [run().output]
@@ -121,7 +121,7 @@ def test_without_an_admins_word_a_suspension_or_an_hour_nothing_is_closed(
     assert read(world.db, "SELECT closed_at FROM offboardings WHERE closed_at IS NOT NULL") == []
 
 
-def test_by_a_row_without_a_valid_mark_nobody_is_off_boarded_unless_the_owner_says_so(
+def test_an_unmarked_row_off_boards_no_tenant_unless_the_owner_overrides(
     world: World, superuser: Engine, run: Run
 ) -> None:
     leaving(world, superuser)
@@ -139,7 +139,7 @@ def test_by_a_row_without_a_valid_mark_nobody_is_off_boarded_unless_the_owner_sa
 
 
 @pytest.mark.far
-def test_who_asked_to_leave_before_there_were_marks_leaves(world: World, superuser: Engine, run: Run) -> None:
+def test_a_request_to_leave_from_before_marks_is_honoured(world: World, superuser: Engine, run: Run) -> None:
     leaving(world, superuser)
     write_unchecked(superuser, "UPDATE offboardings SET mac = ''")
 
@@ -148,9 +148,7 @@ def test_who_asked_to_leave_before_there_were_marks_leaves(world: World, superus
 
 
 @pytest.mark.far
-def test_nothing_is_erased_that_the_folder_has_no_export_of(
-    world: World, superuser: Engine, run: Run, tmp_path: Path
-) -> None:
+def test_nothing_is_erased_without_its_export(world: World, superuser: Engine, run: Run, tmp_path: Path) -> None:
     leaving(world, superuser)
     early = run("--erase", "--yes")
     run()
@@ -164,7 +162,7 @@ def test_nothing_is_erased_that_the_folder_has_no_export_of(
 
 
 @pytest.mark.far
-def test_a_hold_that_is_set_meanwhile_stops_it_and_released_it_goes_on(
+def test_a_hold_stops_off_boarding_and_its_release_resumes_it(
     world: World, superuser: Engine, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving(world, superuser)
@@ -187,7 +185,7 @@ def test_a_hold_that_is_set_meanwhile_stops_it_and_released_it_goes_on(
 
 
 @pytest.mark.far
-def test_nothing_is_missed_by_what_it_is_called(world: World, superuser: Engine, run: Run) -> None:
+def test_off_boarding_finds_rows_whatever_their_names(world: World, superuser: Engine, run: Run) -> None:
     """A reason may be the word that stands for one that was erased, and the scope of a token names the tenant."""
     bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{world.tenant.slug}", f"{BOUND_TO}northwind"}
     world.add("desk", Role.SYSTEM, scopes=bounds)
@@ -206,7 +204,7 @@ def test_nothing_is_missed_by_what_it_is_called(world: World, superuser: Engine,
 
 
 @pytest.mark.far
-def test_another_folder_gets_all_of_it_too(world: World, superuser: Engine, run: Run, tmp_path: Path) -> None:
+def test_a_second_folder_gets_a_complete_export(world: World, superuser: Engine, run: Run, tmp_path: Path) -> None:
     leaving(world, superuser)
     run()
     first = json.loads((tmp_path / "tenant.json").read_text())
@@ -221,7 +219,7 @@ def test_another_folder_gets_all_of_it_too(world: World, superuser: Engine, run:
 
 
 @pytest.mark.far
-def test_nobody_is_reminded_of_a_finding_once_it_is_closed(
+def test_no_finding_reminders_follow_an_off_boarding(
     api: Database, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     made = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))
@@ -242,7 +240,7 @@ def test_nobody_is_reminded_of_a_finding_once_it_is_closed(
 
 @pytest.mark.far
 @pytest.mark.parametrize("at", ["_people", "_rows", "remove"])
-def test_interrupted_it_goes_on(
+def test_an_interrupted_off_boarding_resumes(
     world: World, superuser: Engine, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str
 ) -> None:
     leaving(world, superuser)
@@ -265,7 +263,7 @@ def test_interrupted_it_goes_on(
 
 
 @pytest.mark.far
-def test_others_keep_what_they_have(world: World, superuser: Engine, run: Run) -> None:
+def test_other_tenants_are_untouched(world: World, superuser: Engine, run: Run) -> None:
     """Somebody who is a member elsewhere too is not erased, and neither is the vendor's engineer."""
     other = World.make(world.db, Policy())
     other.fresh()

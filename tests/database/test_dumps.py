@@ -54,7 +54,7 @@ def _said(line: str) -> str:
 
 
 @pytest.mark.far
-def test_what_the_owner_dumps_holds_every_row_and_is_restored_whole(
+def test_the_owners_dump_is_complete_and_restorable(
     urls: Urls, api: Database, empty: URL, superuser: Engine, tmp_path: Path
 ) -> None:
     furnish(api)
@@ -74,9 +74,7 @@ def test_what_the_owner_dumps_holds_every_row_and_is_restored_whole(
 
 
 @pytest.mark.parametrize("login", ["api", "worker", "notifications"])
-def test_no_server_dumps_a_part_and_takes_it_for_the_whole(
-    urls: Urls, world: World, tmp_path: Path, login: str
-) -> None:
+def test_a_server_login_cannot_dump_a_part_as_the_whole(urls: Urls, world: World, tmp_path: Path, login: str) -> None:
     url = make_url(getattr(urls, login))
 
     dumped = _run("pg_dump", url, "--data-only", "--table=requests", f"--file={tmp_path / 'dump'}", str(url.database))

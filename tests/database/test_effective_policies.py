@@ -51,7 +51,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     return {names[row.person_id] for row in rows}
 
 
-def test_a_request_keeps_the_version_that_checked_it(world: World) -> None:
+def test_a_request_keeps_its_policy_version(world: World) -> None:
     first = world.submit()
 
     lay_down(world, quorum=2)
@@ -61,7 +61,7 @@ def test_a_request_keeps_the_version_that_checked_it(world: World) -> None:
     assert [(row.id, row.policy_version, row.quorum) for row in rows] == [(first.id, 1, 1), (second.id, 2, 2)]
 
 
-def test_a_pending_request_meets_a_quorum_that_was_raised_since(world: World) -> None:
+def test_a_raised_quorum_applies_to_pending_requests(world: World) -> None:
     request = world.submit()
     lay_down(world, quorum=2)
 
@@ -73,7 +73,7 @@ def test_a_pending_request_meets_a_quorum_that_was_raised_since(world: World) ->
     assert row.quorum == 2
 
 
-def test_a_pending_request_keeps_the_quorum_that_was_lowered_since(world: World) -> None:
+def test_a_lowered_quorum_does_not_apply_to_pending_requests(world: World) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
     lay_down(world, quorum=1)
@@ -81,7 +81,7 @@ def test_a_pending_request_keeps_the_quorum_that_was_lowered_since(world: World)
     assert world.act("ann", Action.APPROVE, request.id).state is State.PENDING
 
 
-def test_a_ceiling_that_was_lowered_since_shortens_the_window(world: World) -> None:
+def test_a_lowered_ceiling_shortens_the_window(world: World) -> None:
     request = world.submit(access_window=3600)
     lay_down(world, access_ceiling=600)
 
@@ -91,7 +91,7 @@ def test_a_ceiling_that_was_lowered_since_shortens_the_window(world: World) -> N
     assert opened.deadline_at - opened.opened_at == timedelta(seconds=600)
 
 
-def test_a_time_to_answer_that_was_shortened_since_is_over_earlier(world: World, later: ShiftedClock) -> None:
+def test_a_shortened_approval_window_refuses_late_approvals(world: World, later: ShiftedClock) -> None:
     request = world.submit()
     lay_down(world, approval_window=600)
     later.shift = timedelta(seconds=601)
@@ -100,7 +100,7 @@ def test_a_time_to_answer_that_was_shortened_since_is_over_earlier(world: World,
         world.act("ann", Action.APPROVE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
-def test_a_rule_is_stricter_only_for_what_it_matches(world: World) -> None:
+def test_a_rule_applies_only_to_what_it_matches(world: World) -> None:
     board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"quorum": 3}}
     lay_down(world, rules=[board])
 
@@ -110,7 +110,7 @@ def test_a_rule_is_stricter_only_for_what_it_matches(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_a_reason_that_is_no_longer_allowed_opens_nothing(api: Database, mode: Mode) -> None:
+def test_a_reason_no_longer_accepted_opens_nothing(api: Database, mode: Mode) -> None:
     world = World.make(api, Policy(vendor_review=True), mode=mode)
     request = world.submit(reason_code="legal_demand")
     who, action = "max", Action.ENDORSE
@@ -127,7 +127,7 @@ HERS, HIS = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
 
 
 @pytest.mark.parametrize("who", ["erin", "eve"])
-def test_what_the_customer_denied_is_asked_again_only_past_a_manager(world: World, who: str) -> None:
+def test_a_resource_denied_by_the_customer_needs_a_manager_next_time(world: World, who: str) -> None:
     lay_down(world)
     world.act("ann", Action.DENY, world.submit(resources=[HERS]).id)
 
@@ -138,7 +138,7 @@ def test_what_the_customer_denied_is_asked_again_only_past_a_manager(world: Worl
     assert (again.state, other.state, asked.state) == (State.REVIEWING, State.PENDING, State.PENDING)
 
 
-def test_a_yes_since_takes_the_denial_back_for_what_it_was_about(world: World) -> None:
+def test_a_later_approval_clears_the_denial(world: World) -> None:
     lay_down(world)
     world.act("ann", Action.DENY, world.submit(resources=[HERS, HIS]).id)
     again = world.submit(resources=[HERS])
@@ -150,7 +150,7 @@ def test_a_yes_since_takes_the_denial_back_for_what_it_was_about(world: World) -
     assert world.submit(resources=[HERS, HIS]).state is State.REVIEWING
 
 
-def test_what_the_vendor_itself_denied_is_no_word_of_the_customer(world: World) -> None:
+def test_a_vendors_denial_does_not_count_as_the_customers(world: World) -> None:
     lay_down(world, vendor_review=True)
     world.act("max", Action.DENY, world.submit(resources=[HERS]).id)
     lay_down(world)
@@ -158,7 +158,7 @@ def test_what_the_vendor_itself_denied_is_no_word_of_the_customer(world: World) 
     assert world.submit(resources=[HERS]).state is State.PENDING
 
 
-def test_a_stage_must_also_agree(world: World) -> None:
+def test_a_stage_must_also_approve(world: World) -> None:
     world.add("lena", Role.APPROVER, world.tenant.id)
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "lena")})
     request = world.submit()
@@ -169,7 +169,7 @@ def test_a_stage_must_also_agree(world: World) -> None:
     assert (after_ann, after_lena) == (State.PENDING, State.ACTIVE)
 
 
-def test_a_stage_that_was_taken_away_since_must_still_agree(world: World) -> None:
+def test_a_removed_stage_must_still_approve(world: World) -> None:
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
     request = world.submit()
     lay_down(world)
@@ -178,7 +178,7 @@ def test_a_stage_that_was_taken_away_since_must_still_agree(world: World) -> Non
     assert world.act("abe", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_somebody_added_later_may_decide_and_somebody_removed_no_longer(world: World) -> None:
+def test_added_approvers_may_decide_and_removed_ones_may_not(world: World) -> None:
     request = world.submit()
     write(
         setting(world.db).engine,
@@ -192,7 +192,7 @@ def test_somebody_added_later_may_decide_and_somebody_removed_no_longer(world: W
     assert world.act("nora", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_the_first_tier_is_prompted_and_the_others_may_decide_all_the_same(world: World) -> None:
+def test_the_first_tier_is_prompted_and_others_may_still_decide(world: World) -> None:
     lay_down(
         world, tiers=[["first"], ["second"]], groups={"first": group(world, "abe"), "second": group(world, "ann")}
     )
@@ -203,7 +203,7 @@ def test_the_first_tier_is_prompted_and_the_others_may_decide_all_the_same(world
     assert world.act("amir", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_a_tier_in_which_nobody_can_decide_is_passed_over(world: World) -> None:
+def test_a_tier_without_deciders_is_skipped(world: World) -> None:
     lay_down(
         world, tiers=[["gone"], ["second"]], groups={"gone": group(world, "aude"), "second": group(world, "ann")}
     )
@@ -211,7 +211,7 @@ def test_a_tier_in_which_nobody_can_decide_is_passed_over(world: World) -> None:
     assert prompted(world, world.submit().id) == {"ann"}
 
 
-def test_a_delegate_is_prompted_in_the_place_of_the_approver_and_decides_in_the_own_name(world: World) -> None:
+def test_a_delegate_is_prompted_instead_and_decides_in_their_own_name(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
     request = world.submit()
@@ -229,7 +229,7 @@ def test_a_delegate_is_prompted_in_the_place_of_the_approver_and_decides_in_the_
 
 
 @pytest.mark.parametrize(("starts", "ends"), [(-2, -1), (1, 2)])
-def test_a_delegate_decides_only_in_the_period(world: World, starts: float, ends: float) -> None:
+def test_a_delegate_decides_only_within_the_period(world: World, starts: float, ends: float) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann", starts=starts, ends=ends)
 
@@ -247,7 +247,7 @@ def test_a_delegate_decides_only_in_the_period(world: World, starts: float, ends
         "UPDATE delegations SET ended_at = now() WHERE delegate_id = :delegate",
     ],
 )
-def test_a_delegate_decides_only_while_both_are_what_they_were(world: World, lost: str) -> None:
+def test_a_delegate_decides_only_while_both_keep_their_roles(world: World, lost: str) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
     request = world.submit()
@@ -258,7 +258,7 @@ def test_a_delegate_decides_only_while_both_are_what_they_were(world: World, los
         world.act("dora", Action.APPROVE, request.id)
 
 
-def test_one_person_has_one_vote_for_however_many_they_stand_in(world: World) -> None:
+def test_a_delegate_of_several_has_one_vote(world: World) -> None:
     lay_down(world, quorum=2)
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
@@ -272,7 +272,7 @@ def test_one_person_has_one_vote_for_however_many_they_stand_in(world: World) ->
         world.act("dora", Action.APPROVE, request.id)
 
 
-def test_a_delegate_speaks_for_the_group_of_whom_they_stand_in_for(world: World) -> None:
+def test_a_delegate_votes_for_the_principals_group(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
     stand_in(world, "dora", "abe")
@@ -311,7 +311,7 @@ def test_opening_needs_a_fresh_and_strong_sign_in(
         (AuthMethod.PASSKEY, 100, {"sign_in_age": 7200}),
     ],
 )
-def test_a_sign_in_that_is_fresh_and_strong_opens_and_is_on_record(
+def test_a_fresh_strong_sign_in_opens_and_is_recorded(
     world: World, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     lay_down(world, **policy)
@@ -325,7 +325,7 @@ def test_a_sign_in_that_is_fresh_and_strong_opens_and_is_on_record(
 
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
-def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: AuthMethod) -> None:
+def test_a_token_and_a_mailed_code_can_deny_and_revoke(world: World, means: AuthMethod) -> None:
     caller = signed_in(world, "ann", means, minutes_ago=60)
     waiting, opened = world.submit(), world.submit()
     world.act("amir", Action.APPROVE, opened.id)
@@ -346,7 +346,7 @@ def test_endorsing_needs_a_fresh_sign_in_too(world: World) -> None:
         decide.act(session, caller, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
-def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
+def test_a_service_account_decides_nothing(world: World) -> None:
     lay_down(world, vendor_review=True)
     request = world.submit()
     world.put_on_both_sides("gate", Role.MANAGER)
@@ -357,7 +357,7 @@ def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
         decide.act(session, both, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
-def test_dated_consent_lets_the_vendor_open_until_its_end_and_no_longer(world: World, later: ShiftedClock) -> None:
+def test_dated_consent_lets_the_vendor_open_until_its_end(world: World, later: ShiftedClock) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
     shifted = Database(world.db.engine, world.db.schedule, later)
@@ -382,7 +382,7 @@ def test_consent_that_ended_during_the_review_opens_nothing(world: World, later:
         world.act("max", Action.ENDORSE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
-def test_consent_given_since_opens_what_was_submitted_before_no_longer_than_it_lasts(api: Database) -> None:
+def test_later_consent_opens_earlier_requests_until_its_end(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     request = world.submit(access_window=3600)
     does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
@@ -394,7 +394,7 @@ def test_consent_given_since_opens_what_was_submitted_before_no_longer_than_it_l
     assert (opened.state, opened.deadline_at, opened.consent_until) == (State.ACTIVE, until, until)
 
 
-def test_the_database_refuses_a_window_that_outlives_consent(world: World) -> None:
+def test_the_database_refuses_a_window_longer_than_consent(world: World) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
     request = world.submit()
@@ -418,7 +418,7 @@ def test_the_database_refuses_a_window_that_outlives_consent(world: World) -> No
         ({"reasons": ["vendor_alert"]}, {}, "reason_code"),
     ],
 )
-def test_a_submission_that_lacks_what_the_policy_asks_for_is_refused_by_field(
+def test_a_submission_lacking_what_the_policy_requires_is_refused_by_field(
     world: World, policy: dict[str, Any], changes: dict[str, Any], code: str
 ) -> None:
     lay_down(world, **policy)
@@ -439,21 +439,21 @@ def test_a_window_above_the_ceiling_of_a_rule_is_refused_with_its_limit(world: W
     assert refused.value.facts["limit_seconds"] == 600
 
 
-def test_what_nobody_could_approve_is_refused_with_the_reason(world: World) -> None:
+def test_a_request_that_no_one_could_approve_is_refused_with_the_reason(world: World) -> None:
     lay_down(world, quorum=4)
 
     with pytest.raises(NobodyCanApprove, match="requires 4 approvals, and the tenant has 3 people"):
         world.submit()
 
 
-def test_what_a_stage_could_not_agree_to_is_refused_with_its_group(world: World) -> None:
+def test_a_request_that_a_stage_could_not_approve_is_refused_with_its_group(world: World) -> None:
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "aude")})
 
     with pytest.raises(NobodyCanApprove, match="legal"):
         world.submit()
 
 
-def test_a_delegate_adds_no_seat_where_all_have_to_say_yes(world: World) -> None:
+def test_a_delegate_adds_no_seat_to_a_unanimous_quorum(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     lay_down(world, quorum=4)
     stand_in(world, "dora", "ann")
@@ -462,7 +462,7 @@ def test_a_delegate_adds_no_seat_where_all_have_to_say_yes(world: World) -> None
         world.submit()
 
 
-def test_an_approver_and_a_delegate_of_the_same_are_one_voice(world: World) -> None:
+def test_an_approver_and_their_delegate_have_one_seat(world: World) -> None:
     lay_down(world, quorum=2)
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
@@ -475,5 +475,5 @@ def test_an_approver_and_a_delegate_of_the_same_are_one_voice(world: World) -> N
     assert (after_both, after_another) == (State.PENDING, State.ACTIVE)
 
 
-def test_a_tenant_admin_denies_what_waits(world: World) -> None:
+def test_a_tenant_admin_denies_a_pending_request(world: World) -> None:
     assert world.act("tara", Action.DENY, world.submit().id).state is State.DENIED

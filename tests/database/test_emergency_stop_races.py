@@ -46,7 +46,7 @@ def beside(world: World, pool: ThreadPoolExecutor, call: Callable[[], T]) -> Fut
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_switch_to_enforce_closes_a_window_whose_endorsement_was_not_committed_yet(
+def test_a_switch_to_enforce_closes_a_window_with_an_uncommitted_endorsement(
     api: Database, pool: ThreadPoolExecutor, mode: Mode
 ) -> None:
     world = World.make(api, mode=mode)
@@ -62,7 +62,7 @@ def test_a_switch_to_enforce_closes_a_window_whose_endorsement_was_not_committed
     assert (state_of(api, request_id), door(world)) == ("revoked", None)
 
 
-def test_consent_that_is_taken_back_closes_a_window_whose_endorsement_was_not_committed_yet(
+def test_withdrawn_consent_closes_a_window_with_an_uncommitted_endorsement(
     api: Database, pool: ThreadPoolExecutor
 ) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
@@ -77,9 +77,7 @@ def test_consent_that_is_taken_back_closes_a_window_whose_endorsement_was_not_co
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_shutting_ends_what_a_manager_is_about_to_endorse(
-    api: Database, pool: ThreadPoolExecutor, mode: Mode
-) -> None:
+def test_a_stop_ends_a_request_being_endorsed(api: Database, pool: ThreadPoolExecutor, mode: Mode) -> None:
     world = World.make(api, Policy(), mode)
     request_id = world.submit().id
 
@@ -92,7 +90,7 @@ def test_shutting_ends_what_a_manager_is_about_to_endorse(
     assert (state_of(api, request_id), [r.id for r in done.revoked], [r.id for r in done.denied]) == ended[mode]
 
 
-def test_shutting_revokes_what_an_approver_is_about_to_open(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_a_stop_revokes_a_window_being_approved(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api)
     request_id = world.submit().id
 
@@ -123,7 +121,7 @@ def test_an_endorsement_after_the_switch_asks_the_customer(api: Database, mode: 
     assert door(world) is not None
 
 
-def test_an_endorsement_that_waits_for_the_switch_asks_the_customer(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_an_endorsement_waiting_for_the_switch_asks_the_customer(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     request_id = world.submit().id
 
@@ -135,7 +133,7 @@ def test_an_endorsement_that_waits_for_the_switch_asks_the_customer(api: Databas
     assert door(world) is None
 
 
-def test_a_mode_that_got_looser_since_changes_nothing_for_what_is_in_review(api: Database) -> None:
+def test_a_loosened_mode_does_not_apply_to_requests_in_review(api: Database) -> None:
     world = World.make(api, Policy())
     request_id = world.submit().id
     does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
@@ -145,7 +143,7 @@ def test_a_mode_that_got_looser_since_changes_nothing_for_what_is_in_review(api:
     assert (endorsed.state, endorsed.mode) == ("pending", Mode.ENFORCE)
 
 
-def test_a_switch_from_off_to_observe_tells_the_customer_of_what_was_in_review(api: Database) -> None:
+def test_a_switch_from_off_to_observe_notifies_the_customer_of_reviews(api: Database) -> None:
     world = World.make(api, mode=Mode.OFF)
     request_id = world.submit().id
     does(world, "tara", emergency_stop.switch_mode, Mode.OBSERVE, plans=PLANS)
@@ -161,7 +159,7 @@ def test_a_switch_from_off_to_observe_tells_the_customer_of_what_was_in_review(a
 
 
 @pytest.mark.far
-def test_switching_beside_many_moves_at_once_ends_without_a_deadlock(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_switching_during_many_moves_does_not_deadlock(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     requests = many(world, 6)
 

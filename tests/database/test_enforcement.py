@@ -86,7 +86,7 @@ def another_tenant(world: World, slug: str = "fabrikam") -> str:
         return all_tenants.add(session, slug, slug.title(), policy=Policy().model_dump(mode="json")).slug
 
 
-def test_a_gate_that_was_never_enforced_reports_for_everybody(world: World) -> None:
+def test_a_never_enforced_gate_reports_for_all_tenants(world: World) -> None:
     watched = WatchedModes(world.db)
 
     assert watched.reports(world.tenant.slug)
@@ -97,7 +97,7 @@ def test_a_gate_that_was_never_enforced_reports_for_everybody(world: World) -> N
     assert not gate_of(world).is_asked
 
 
-def test_from_report_to_enforce_counts_at_once_and_for_all(world: World) -> None:
+def test_a_switch_to_enforce_applies_at_once_to_all_tenants(world: World) -> None:
     watched = WatchedModes(world.db)
 
     says(world.db, ENFORCE)
@@ -108,7 +108,7 @@ def test_from_report_to_enforce_counts_at_once_and_for_all(world: World) -> None
     assert gate_of(world).is_enforced
 
 
-def test_back_to_report_only_for_a_tenant_whose_admin_has_said_yes(world: World) -> None:
+def test_a_switch_to_report_applies_only_to_consenting_tenants(world: World) -> None:
     revision = asked(world)
     watched = WatchedModes(world.db)
     assert not watched.modes.reports_anywhere(SERVICE)
@@ -127,7 +127,7 @@ def test_back_to_report_only_for_a_tenant_whose_admin_has_said_yes(world: World)
     assert gate_of(world).is_enforced
 
 
-def test_each_switch_back_needs_a_yes_of_its_own(world: World) -> None:
+def test_each_switch_to_report_needs_its_own_consent(world: World) -> None:
     revision = asked(world)
     allow(world, revision)
     says(world.db, ENFORCE)
@@ -146,7 +146,7 @@ def test_each_switch_back_needs_a_yes_of_its_own(world: World) -> None:
     assert watched.reports(world.tenant.slug)
 
 
-def test_a_yes_that_a_switch_overtakes_counts_for_nothing(world: World) -> None:
+def test_consent_overtaken_by_a_switch_is_void(world: World) -> None:
     """The admin's transaction read the revision; the switch is committed before it is."""
     revision = asked(world)
     with world.db.transaction() as session:
@@ -160,7 +160,7 @@ def test_a_yes_that_a_switch_overtakes_counts_for_nothing(world: World) -> None:
     assert gate_of(world).is_enforced
 
 
-def test_any_number_of_processes_record_a_switch_once(world: World) -> None:
+def test_concurrent_processes_record_a_switch_once(world: World) -> None:
     says(world.db, REPORT)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: says(world.db, ENFORCE), range(16)))
@@ -172,7 +172,7 @@ def test_any_number_of_processes_record_a_switch_once(world: World) -> None:
     assert rows == [(SERVICE, ENFORCE, 2, True), ("new", ENFORCE, 1, True)]
 
 
-def test_a_process_whose_catalogue_says_enforce_enforces_whatever_is_recorded(world: World) -> None:
+def test_a_process_enforces_if_its_own_catalogue_says_so(world: World) -> None:
     says(world.db, REPORT)
     watched = WatchedModes(world.db, ENFORCE)
     with world.db.transaction() as session:
@@ -184,7 +184,7 @@ def test_a_process_whose_catalogue_says_enforce_enforces_whatever_is_recorded(wo
     assert not watched.reports(world.tenant.slug)
 
 
-def test_what_was_read_a_second_ago_is_enforced(world: World) -> None:
+def test_a_state_read_over_a_second_ago_enforces(world: World) -> None:
     watched = WatchedModes(world.db)
     watched.later += FRESH_SECONDS - 0.1
     assert watched.reports(None)
@@ -195,7 +195,7 @@ def test_what_was_read_a_second_ago_is_enforced(world: World) -> None:
     assert not watched.modes.reports_anywhere(SERVICE)
 
 
-def test_news_of_a_switch_enforce_until_the_next_read_and_other_news_do_not(world: World) -> None:
+def test_news_of_a_switch_enforces_until_the_next_read(world: World) -> None:
     watched = WatchedModes(world.db)
     (row,) = read(world.db, "SELECT id FROM enforcements")
 
@@ -208,7 +208,7 @@ def test_news_of_a_switch_enforce_until_the_next_read_and_other_news_do_not(worl
     assert watched.reports(None)
 
 
-def test_what_is_being_read_while_news_come_is_not_believed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_read_while_news_arrive_is_discarded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     says(world.db, REPORT)
     watched = WatchedModes(world.db)
     (row,) = read(world.db, "SELECT id FROM enforcements")
@@ -229,7 +229,7 @@ def test_what_is_being_read_while_news_come_is_not_believed(world: World, monkey
     assert not watched.reports(None)
 
 
-def test_a_yes_needs_a_fresh_sign_in_and_taking_it_back_does_not(world: World) -> None:
+def test_consent_needs_a_fresh_sign_in_and_withdrawal_does_not(world: World) -> None:
     revision = asked(world)
     tara = world.people["tara"]
     old = replace(tara, means=AuthMethod.OIDC, signed_in_at=datetime.now(UTC) - timedelta(hours=1))
@@ -244,7 +244,7 @@ def test_a_yes_needs_a_fresh_sign_in_and_taking_it_back_does_not(world: World) -
     assert gate_of(world).is_enforced
 
 
-def test_nothing_is_allowed_that_is_not_asked(world: World) -> None:
+def test_consent_is_possible_only_where_it_is_requested(world: World) -> None:
     with pytest.raises(NotFound):
         allow(world, 1)
     says(world.db, REPORT)
@@ -255,7 +255,7 @@ def test_nothing_is_allowed_that_is_not_asked(world: World) -> None:
         allow(world, 2)
 
 
-def test_each_switch_ask_and_answer_is_in_every_log_that_it_concerns(world: World, worker: Database) -> None:
+def test_each_switch_request_and_consent_is_in_every_affected_log(world: World, worker: Database) -> None:
     says(world.db, REPORT)
     assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 1]
     assert list(enforcement.announce(worker, settled=timedelta(0))) == []
@@ -282,7 +282,7 @@ def test_each_switch_ask_and_answer_is_in_every_log_that_it_concerns(world: Worl
     assert told == sorted((name, who) for name in every for who in (["Abe", "Amir", "Ann", "Tara"], ["Olga"]))
 
 
-def test_a_switch_that_another_overtakes_is_in_every_log_too(world: World, worker: Database) -> None:
+def test_an_overtaken_switch_is_in_every_log_too(world: World, worker: Database) -> None:
     says(world.db, ENFORCE)
     another_tenant(world)
     says(world.db, REPORT)
@@ -303,7 +303,7 @@ def test_a_switch_that_another_overtakes_is_in_every_log_too(world: World, worke
     assert found == {None: every, world.tenant.slug: every, "fabrikam": every, slug: every[-1:]}
 
 
-def test_an_announcement_that_broke_off_goes_on_with_the_older_switch(
+def test_an_interrupted_announcement_continues_with_the_older_switch(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate_news, "AT_ONCE", 1)
@@ -322,9 +322,7 @@ def test_an_announcement_that_broke_off_goes_on_with_the_older_switch(
     assert all(actions == ["gate_report_began", "gate_enforced"] for actions in by_log.values())
 
 
-def test_a_new_tenant_is_told_of_a_gate_that_reports_and_not_of_one_that_enforces(
-    world: World, worker: Database
-) -> None:
+def test_a_new_tenant_is_notified_of_a_reporting_gate_only(world: World, worker: Database) -> None:
     says(world.db, ENFORCE, "enforced")
     says(world.db, REPORT, "switched")
     says(world.db, ENFORCE, "switched")
@@ -341,7 +339,7 @@ def test_a_new_tenant_is_told_of_a_gate_that_reports_and_not_of_one_that_enforce
     assert row.action == "gate_report_began"
 
 
-def test_one_gate_that_cannot_be_announced_does_not_stop_the_others(
+def test_one_unannounceable_gate_does_not_block_the_others(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     says(world.db, REPORT, "bad")
@@ -368,7 +366,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forgery", FORGED)
-def test_rows_that_the_api_did_not_write_open_nothing(world: World, superuser: Engine, forgery: str) -> None:
+def test_rows_not_written_by_the_api_have_no_effect(world: World, superuser: Engine, forgery: str) -> None:
     revision = asked(world)
     another_tenant(world)
     allow(world, revision)
@@ -393,7 +391,7 @@ def test_a_forged_gate_stays_enforced_through_each_switch(world: World, superuse
     assert gate_of(world).is_asked
 
 
-def test_a_consent_that_was_taken_back_is_not_put_back(world: World) -> None:
+def test_withdrawn_consent_cannot_be_restored(world: World) -> None:
     allow(world, asked(world))
     (row,) = read(world.db, "SELECT CAST(to_jsonb(c) AS text) AS row FROM report_consents c")
     does(world, "tara", enforcement.end_report, SERVICE)
@@ -410,7 +408,7 @@ def test_a_consent_that_was_taken_back_is_not_put_back(world: World) -> None:
         "UPDATE enforcements SET revision = revision - 1",
     ],
 )
-def test_no_login_forgets_that_a_gate_was_enforced(world: World, statement: str) -> None:
+def test_no_login_clears_that_a_gate_was_enforced(world: World, statement: str) -> None:
     asked(world)
     with world.db.transaction() as session:
         authentication.enter(session, GATE)
@@ -418,7 +416,7 @@ def test_no_login_forgets_that_a_gate_was_enforced(world: World, statement: str)
             session.execute(text(statement))
 
 
-def test_nobody_else_writes_a_consent_or_a_gate_on_the_database(world: World) -> None:
+def test_the_database_refuses_consents_and_gates_by_others(world: World) -> None:
     asked(world)
     consent = """
     INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)
@@ -435,7 +433,7 @@ def test_nobody_else_writes_a_consent_or_a_gate_on_the_database(world: World) ->
             on_the_database(world, who, gate)
 
 
-def test_operators_see_for_how_many_tenants_a_gate_reports(world: World) -> None:
+def test_operators_see_the_number_of_tenants_a_gate_reports_for(world: World) -> None:
     allow(world, asked(world))
     says(world.db, REPORT, "new")
     says(world.db, ENFORCE, "safe")

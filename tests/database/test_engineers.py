@@ -101,7 +101,7 @@ def gated(world: World, issuer: LocalIssuer) -> Iterator[GatedWorld]:
     found.resolver.close()
 
 
-def test_a_token_of_a_mapped_identity_is_its_engineers_call(gated: GatedWorld) -> None:
+def test_a_mapped_identitys_token_names_its_engineer(gated: GatedWorld) -> None:
     gated.map("anne")
     erin = id_of(gated.world, "erin")
 
@@ -111,7 +111,7 @@ def test_a_token_of_a_mapped_identity_is_its_engineers_call(gated: GatedWorld) -
 
 
 @pytest.mark.far
-def test_a_removed_identity_and_a_disabled_person_are_unknown_after_news(gated: GatedWorld) -> None:
+def test_removed_identities_and_disabled_people_are_unknown_after_news(gated: GatedWorld) -> None:
     gated.world.add("emil", Role.ENGINEER)
     anne, _ = gated.map("anne"), gated.map("bob", "emil")
     tokens = [gated.issuer.token(), gated.issuer.token(sub="bob")]
@@ -124,7 +124,7 @@ def test_a_removed_identity_and_a_disabled_person_are_unknown_after_news(gated: 
     assert [gated.failure("support", token=token) for token in tokens] == [GateReason.UNKNOWN_ENGINEER] * 2
 
 
-def test_a_mail_address_counts_where_its_issuer_vouches_for_it_and_nowhere_else(gated: GatedWorld) -> None:
+def test_a_mail_address_counts_only_where_its_issuer_vouches_for_it(gated: GatedWorld) -> None:
     address = read(gated.world.db, "SELECT email FROM people WHERE id = :id", id=id_of(gated.world, "erin"))[0].email
     token = gated.issuer.token(email=address, email_verified=True)
 
@@ -134,7 +134,7 @@ def test_a_mail_address_counts_where_its_issuer_vouches_for_it_and_nowhere_else(
     assert gated.failure("trusting", token=unverified) is GateReason.UNKNOWN_ENGINEER
 
 
-def test_who_is_not_meant_passes_with_a_verified_token_alone(gated: GatedWorld) -> None:
+def test_a_caller_who_is_not_gated_passes_only_with_a_verified_token(gated: GatedWorld) -> None:
     gated.map("anne")
     engineer = gated.issuer.token(groups=["sales", "support"])
 
@@ -152,11 +152,11 @@ def test_who_is_not_meant_passes_with_a_verified_token_alone(gated: GatedWorld) 
 
 
 @each("value", [b"", b"Bearer", b"Bearer ", b"Basic YTpi", b"token", b"Digest x"])
-def test_what_is_no_bearer_token_is_none(gated: GatedWorld, value: bytes) -> None:
+def test_a_malformed_bearer_token_is_refused(gated: GatedWorld, value: bytes) -> None:
     assert gated.failure("support", (b"authorization", value)) is GateReason.NO_TOKEN
 
 
-def test_the_scheme_is_read_in_any_case_and_the_token_to_the_letter(gated: GatedWorld) -> None:
+def test_the_scheme_ignores_case_and_the_token_does_not(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token().encode()
 
@@ -213,7 +213,7 @@ def test_a_header_that_is_empty_repeated_or_one_of_two_ways_is_refused(
     assert gated.failure("any", *headers) is GateReason.MALFORMED
 
 
-def test_a_header_of_which_the_service_says_nothing_says_nothing(gated: GatedWorld) -> None:
+def test_a_header_the_service_does_not_name_is_ignored(gated: GatedWorld) -> None:
     gated.map("anne")
 
     assert gated.failure("support", (ENGINEER, b"erin"), (SUBJECT, b"CN=erin")) is GateReason.NO_TOKEN
@@ -221,7 +221,7 @@ def test_a_header_of_which_the_service_says_nothing_says_nothing(gated: GatedWor
     assert gated.failure("named", (SUBJECT, b"CN=erin"), token=gated.issuer.token()) is GateReason.NO_TOKEN
 
 
-def test_an_issuer_that_is_away_is_busy_and_a_database_that_is_away_behind(gated: GatedWorld) -> None:
+def test_an_unreachable_issuer_answers_busy_and_database_behind(gated: GatedWorld) -> None:
     gated.issuer.troubles["/jwks"] = BROKEN
     assert gated.failure("support", token=gated.issuer.token()) is GateReason.BUSY
 
@@ -232,7 +232,7 @@ def test_an_issuer_that_is_away_is_busy_and_a_database_that_is_away_behind(gated
         lost.resolver.close()
 
 
-def test_signing_in_helps_only_where_the_answer_is_401() -> None:
+def test_a_sign_in_link_is_offered_only_with_401() -> None:
     expected = {
         GateReason.NO_TOKEN: 401,
         GateReason.BAD_TOKEN: 401,
@@ -244,7 +244,7 @@ def test_signing_in_helps_only_where_the_answer_is_401() -> None:
     assert {reason: Denial(reason).status for reason in expected} == expected
 
 
-def test_an_expired_token_is_refused_though_its_engineer_is_in_memory(gated: GatedWorld) -> None:
+def test_an_expired_token_is_refused_though_its_engineer_is_remembered(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token()
     assert isinstance(gated.ask("support", token=token), EngineerCall)

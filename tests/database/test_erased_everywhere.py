@@ -191,9 +191,7 @@ def _spoken_of(world: World) -> dict[str, set[str]]:
 
 @pytest.mark.far
 @pytest.mark.parametrize(("who", "name"), [("annabelquist", ANN), ("erasmusquist", ERIN)])
-def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
-    world: World, urls: Urls, who: str, name: str
-) -> None:
+def test_names_remain_only_in_free_text(world: World, urls: Urls, who: str, name: str) -> None:
     before = _spoken_of(world)
     person: UUID = id_of(world, who)
 
@@ -219,7 +217,7 @@ def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
 
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["annabelquist", "erasmusquist"])
-def test_where_they_were_stands_only_with_what_others_did(world: World, urls: Urls, who: str) -> None:
+def test_locations_remain_only_on_rows_of_others(world: World, urls: Urls, who: str) -> None:
     erase(urls, id_of(world, who))
     erase(urls, id_of(world, {"annabelquist": "erasmusquist", "erasmusquist": "annabelquist"}[who]))
 

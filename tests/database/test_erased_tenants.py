@@ -75,13 +75,15 @@ def test_no_operator_changes_a_tenant_that_was_erased(
     assert read(world.db, EVENTS, t=world.tenant.id) == before
 
 
-def test_nothing_is_submitted_to_it(world: World) -> None:
+def test_nothing_is_submitted_to_an_erased_tenant(world: World) -> None:
     with pytest.raises(TenantErased):
         world.fresh()
 
 
 @pytest.mark.parametrize("statement", PAST_THE_USE_CASES)
-def test_the_database_refuses_it_too(api: Database, world: World, superuser: Engine, statement: str) -> None:
+def test_the_database_refuses_changes_of_an_erased_tenant(
+    api: Database, world: World, superuser: Engine, statement: str
+) -> None:
     """By triggers that bind every login, the owner too: only what erases, or marks rows anew, passes."""
     other = World.make(api, Policy())
     statement = statement.replace(":t", f"'{world.tenant.id}'").replace(":p", f"'{id_of(other, 'ann')}'")
@@ -89,7 +91,7 @@ def test_the_database_refuses_it_too(api: Database, world: World, superuser: Eng
         connection.execute(text(statement))
 
 
-def test_a_read_of_its_log_is_on_record_and_no_other_event(world: World) -> None:
+def test_only_reads_of_an_erased_tenants_log_are_recorded(world: World) -> None:
     reader = partial(audit_access.audit_reader, caller=world.people["vera"], slug=world.tenant.slug)
     with world.db.transaction() as session:
         audit_access.record_read(session, reader(session), HERE, AUDIT_LOG_READ, asked={}, count=1)
@@ -102,7 +104,7 @@ def test_a_read_of_its_log_is_on_record_and_no_other_event(world: World) -> None
             permissions.record_change(session, actor, change)
 
 
-def test_the_owner_still_erases_and_marks_rows_anew(world: World, superuser: Engine, urls: Urls) -> None:
+def test_the_owner_still_erases_and_re_keys(world: World, superuser: Engine, urls: Urls) -> None:
     write_unchecked(
         superuser,
         """
@@ -121,7 +123,7 @@ def test_the_owner_still_erases_and_marks_rows_anew(world: World, superuser: Eng
     assert {row.name for row in read(world.db, "SELECT name FROM invitations")} == {"erased"}
 
 
-def test_no_list_offers_it(api: Database, world: World) -> None:
+def test_no_list_contains_an_erased_tenant(api: Database, world: World) -> None:
     other = World.make(api, Policy())
     with world.db.transaction() as session:
         listed = tenants.page(session, world.people["olga"], cursor=None, most=50)
@@ -131,7 +133,7 @@ def test_no_list_offers_it(api: Database, world: World) -> None:
     assert [one.slug for one in known.standings] == [other.tenant.slug]
 
 
-def test_its_log_is_not_told_of_what_concerns_all_tenants(api: Database, worker: Database, world: World) -> None:
+def test_an_erased_tenants_log_gets_no_announcements(api: Database, worker: Database, world: World) -> None:
     other = World.make(api, Policy())
     manages(world, "olga", exclusions.state, "Backups are not covered.")
     before = read(world.db, EVENTS, t=world.tenant.id)

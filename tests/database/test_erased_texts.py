@@ -104,7 +104,7 @@ def row(world: World, request_id: UUID) -> Any:
     return found
 
 
-def test_the_answer_that_an_idempotency_key_repeats_goes_too(world: World, urls: Urls, superuser: Engine) -> None:
+def test_idempotent_answers_are_erased_too(world: World, urls: Urls, superuser: Engine) -> None:
     request_id, other = used(world), asked(world)
     with world.db.transaction() as session:
         authentication.enter(session, world.people["erin"])
@@ -118,7 +118,7 @@ def test_the_answer_that_an_idempotency_key_repeats_goes_too(world: World, urls:
     assert [row.key for row in read(world.db, "SELECT key FROM idempotency_keys")] == ["second"]
 
 
-def test_nothing_names_it_any_more_and_both_logs_still_verify(
+def test_erased_texts_are_gone_and_both_logs_still_verify(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request_id = used(world)
@@ -141,7 +141,7 @@ def test_nothing_names_it_any_more_and_both_logs_still_verify(
     assert verified(vendors_log(world)).exit_code == GOOD
 
 
-def test_who_and_when_stay_and_a_second_time_changes_nothing(world: World, urls: Urls, superuser: Engine) -> None:
+def test_who_and_when_stay_and_erasing_twice_changes_nothing(world: World, urls: Urls, superuser: Engine) -> None:
     request_id = used(world)
     as_long_ago(superuser, *AN_HOUR_AGO)
     erase_texts(urls, request_id)
@@ -153,7 +153,7 @@ def test_who_and_when_stay_and_a_second_time_changes_nothing(world: World, urls:
     assert row(world, request_id) == before
 
 
-def test_what_is_open_or_has_just_ended_is_not_erased(world: World, urls: Urls) -> None:
+def test_an_open_or_recently_closed_request_is_not_erased(world: World, urls: Urls) -> None:
     for request_id in (world.submit().id, used(world)):
         with pytest.raises(Conflict):
             erase_texts(urls, request_id)
@@ -161,7 +161,7 @@ def test_what_is_open_or_has_just_ended_is_not_erased(world: World, urls: Urls) 
         erase_texts(urls, world.tenant.id)
 
 
-def test_what_was_erased_is_not_submitted_again(world: World, urls: Urls, superuser: Engine) -> None:
+def test_an_erased_request_cannot_be_resubmitted(world: World, urls: Urls, superuser: Engine) -> None:
     request_id = asked(world)
     as_long_ago(superuser, TIMED_OUT, id=request_id)
     erase_texts(urls, request_id)
@@ -171,7 +171,7 @@ def test_what_was_erased_is_not_submitted_again(world: World, urls: Urls, superu
 
 
 @pytest.mark.far
-def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_log(
+def test_retention_removes_texts_from_the_row_and_the_other_log(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request_id = used(world)
@@ -189,7 +189,7 @@ def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_lo
 
 @pytest.mark.far
 @pytest.mark.parametrize("texts", [False, True])
-def test_a_persons_address_goes_from_texts_and_with_texts_all_that_they_wrote(
+def test_erasing_a_person_removes_texts_with_their_address(
     world: World, urls: Urls, superuser: Engine, *, texts: bool
 ) -> None:
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
@@ -208,7 +208,7 @@ def test_a_persons_address_goes_from_texts_and_with_texts_all_that_they_wrote(
 
 
 @pytest.mark.far
-def test_with_texts_all_that_an_engineer_asked_for_is_erased(world: World, urls: Urls, superuser: Engine) -> None:
+def test_erasing_with_texts_removes_all_texts_of_an_engineer(world: World, urls: Urls, superuser: Engine) -> None:
     used(world)
     as_long_ago(superuser, *AN_HOUR_AGO)
 
@@ -230,7 +230,7 @@ THERE = DirectoryEntry(f"{MARK} GmbH", "DE", "PL")
 
 
 @pytest.mark.far
-def test_where_a_requester_worked_goes_with_the_texts(world: World, urls: Urls, superuser: Engine) -> None:
+def test_the_requesters_location_is_erased_with_the_texts(world: World, urls: Urls, superuser: Engine) -> None:
     says(world, THERE)
     request_id = used(world)
     as_long_ago(superuser, *AN_HOUR_AGO)
@@ -244,7 +244,7 @@ def test_where_a_requester_worked_goes_with_the_texts(world: World, urls: Urls, 
 
 
 @pytest.mark.far
-def test_where_they_worked_goes_with_them_for_ever(world: World, worker: Database, urls: Urls) -> None:
+def test_a_persons_own_location_is_erased_permanently(world: World, worker: Database, urls: Urls) -> None:
     says(world, THERE)
     request_id = world.act("ann", Action.DENY, asked(world)).id
     says(world, DirectoryEntry(f"{MARK} Inc", "US", "US"))
@@ -265,7 +265,7 @@ def test_where_they_worked_goes_with_them_for_ever(world: World, worker: Databas
         says(world, THERE)
 
 
-def test_where_others_worked_stays(world: World, urls: Urls) -> None:
+def test_locations_of_others_stay(world: World, urls: Urls) -> None:
     says(world, THERE)
     request_id = world.act("ann", Action.DENY, asked(world)).id
     before = len(read(world.db, SAID))
@@ -287,7 +287,7 @@ def test_where_others_worked_stays(world: World, urls: Urls) -> None:
         "UPDATE decisions SET signed_content = NULL",
     ],
 )
-def test_nobody_but_the_owner_erases_and_only_by_its_command(world: World, urls: Urls, statement: str) -> None:
+def test_only_the_owners_command_erases(world: World, urls: Urls, statement: str) -> None:
     used(world)
 
     with pytest.raises(DBAPIError):
@@ -296,7 +296,7 @@ def test_nobody_but_the_owner_erases_and_only_by_its_command(world: World, urls:
         by_hand(urls, statement)
 
 
-def test_not_even_the_owner_changes_what_is_open_or_was_decided(world: World, urls: Urls) -> None:
+def test_the_owner_cannot_change_open_requests_or_decisions(world: World, urls: Urls) -> None:
     world.act("ann", Action.APPROVE, asked(world))
 
     for statement in (
@@ -309,5 +309,5 @@ def test_not_even_the_owner_changes_what_is_open_or_was_decided(world: World, ur
             by_hand(urls, "SELECT set_config('lockbox.owner_command', 'erase', true)", statement)
 
 
-def test_the_hour_is_the_one_in_which_activity_may_be_reported() -> None:
+def test_erasing_waits_for_the_hour_of_activity_reports() -> None:
     assert timedelta(hours=1) == erased_texts.SETTLED

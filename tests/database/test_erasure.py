@@ -61,7 +61,7 @@ def erase(urls: Urls, person_id: UUID) -> ErasureResult:
 
 
 @pytest.mark.far
-def test_nothing_names_them_any_more_and_what_was_hashed_is_untouched(
+def test_an_erased_person_is_named_nowhere_and_hashes_are_unchanged(
     api: Database, urls: Urls, superuser: Engine
 ) -> None:
     world = furnish(api)
@@ -81,7 +81,7 @@ def test_nothing_names_them_any_more_and_what_was_hashed_is_untouched(
     assert root_of(map(leaf_hash, after[: len(before)])) == root_of(map(leaf_hash, before))
 
 
-def test_what_they_did_stays_under_a_name_that_says_nothing(world: World, urls: Urls) -> None:
+def test_an_erased_persons_acts_stay_under_a_pseudonym(world: World, urls: Urls) -> None:
     request = world.act("ann", Action.DENY, world.submit().id, comment="Not today")
     ann = world.people["ann"].person_id
 
@@ -116,7 +116,7 @@ def world_role(world: World) -> Any:
     return standing.role
 
 
-def test_whoever_is_named_by_a_delegate_is_named_no_longer(api: Database, urls: Urls) -> None:
+def test_a_delegates_event_no_longer_names_an_erased_principal(api: Database, urls: Urls) -> None:
     world = World.make(api, Policy(vendor_review=False))
     stand_in(world, "aude", "ann")
     stand_in(world, "aude", "amir")
@@ -129,7 +129,7 @@ def test_whoever_is_named_by_a_delegate_is_named_no_longer(api: Database, urls: 
 
 
 @pytest.mark.parametrize("who", ["ann", "aude"])
-def test_whoever_was_a_delegate_or_had_one_is_named_by_no_event(api: Database, urls: Urls, who: str) -> None:
+def test_no_event_names_an_erased_delegate_or_principal(api: Database, urls: Urls, who: str) -> None:
     world = with_delegates(api)
     names_delegate(world)
 
@@ -142,7 +142,7 @@ def test_whoever_was_a_delegate_or_had_one_is_named_by_no_event(api: Database, u
     }
 
 
-def test_whoever_did_something_to_them_stays_named(world: World, urls: Urls) -> None:
+def test_people_who_acted_on_an_erased_person_stay_named(world: World, urls: Urls) -> None:
     does(world, "tara", members.remove, id_of(world, "ann"))
 
     erase(urls, id_of(world, "ann"))
@@ -153,7 +153,7 @@ def test_whoever_did_something_to_them_stays_named(world: World, urls: Urls) -> 
 
 
 @pytest.mark.parametrize("address", ["lynn@contoso.example", "nn@contoso.example.org", "x.nn@contoso.example"])
-def test_whose_address_is_like_theirs_stays_named(world: World, urls: Urls, superuser: Engine, address: str) -> None:
+def test_people_with_a_similar_address_stay_named(world: World, urls: Urls, superuser: Engine, address: str) -> None:
     write(superuser, "UPDATE people SET email = 'nn@contoso.example' WHERE id = :id", id=id_of(world, "ann"))
     invites(world, name="Lynn", address=address)
     does(world, "tara", observers.add, ObserverInput("Lynn", address), services=SETTINGS.catalogue.services)
@@ -167,9 +167,7 @@ def test_whose_address_is_like_theirs_stays_named(world: World, urls: Urls, supe
     assert [row.name for row in names] == ["Lynn", "Lynn"]
 
 
-def test_whoever_is_looked_for_by_their_name_or_address_is_no_longer(
-    world: World, urls: Urls, superuser: Engine
-) -> None:
+def test_searching_an_erased_name_or_address_finds_nothing(world: World, urls: Urls, superuser: Engine) -> None:
     write(superuser, "UPDATE people SET name = 'Ann \"A.\" Ö' WHERE id = :id", id=id_of(world, "ann"))
     (person,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
     for word in ('Was it ANN "A." Ö?', f"({person.email.upper()}).", "Ann", 'ann "A." Öz'):
@@ -189,7 +187,7 @@ def _look_for(world: World, word: str) -> None:
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-def test_an_address_that_they_named_and_that_is_somebody_elses_stays_theirs(
+def test_an_address_of_someone_else_in_a_text_stays(
     world: World, urls: Urls, superuser: Engine, *, confirmed: bool
 ) -> None:
     invites(world, name="Lynn", address="lynn@contoso.example")
@@ -203,7 +201,7 @@ def test_an_address_that_they_named_and_that_is_somebody_elses_stays_theirs(
     assert emails.count("lynn@contoso.example") == (1 if confirmed else 0)
 
 
-def test_a_tenant_that_somebody_had_left_is_told_that_they_were_erased(world: World, urls: Urls) -> None:
+def test_a_former_tenant_is_notified_of_the_erasure(world: World, urls: Urls) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     does(world, "tara", members.remove, id_of(world, "ann"))
 
@@ -213,7 +211,7 @@ def test_a_tenant_that_somebody_had_left_is_told_that_they_were_erased(world: Wo
     assert [row.tenant_id for row in rows] == [world.tenant.id]
 
 
-def test_each_log_that_loses_a_name_says_so(world: World, urls: Urls) -> None:
+def test_each_log_that_loses_a_name_records_it(world: World, urls: Urls) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     erase(urls, id_of(world, "erin"))
@@ -223,7 +221,7 @@ def test_each_log_that_loses_a_name_says_so(world: World, urls: Urls) -> None:
 
 
 @pytest.mark.far
-def test_what_a_relay_answered_names_their_address_no_longer(
+def test_a_relays_answer_no_longer_contains_the_address(
     world: World, urls: Urls, worker: Database, post: Postbag
 ) -> None:
     emails = {who: read(world.db, EMAIL, id=id_of(world, who))[0].email for who in ("ann", "amir")}
@@ -241,7 +239,7 @@ def test_what_a_relay_answered_names_their_address_no_longer(
     assert mentions(world.db, emails["amir"]) == before
 
 
-def test_what_they_were_refused_is_still_counted(world: World, urls: Urls) -> None:
+def test_refusals_of_an_erased_person_are_still_counted(world: World, urls: Urls) -> None:
     ann = id_of(world, "ann")
     with world.db.transaction() as session:
         refusals_log.count(session, RefusalEntry(DECISION_REFUSED, {}, ann, personal={"name": "Ann"}))
@@ -252,7 +250,7 @@ def test_what_they_were_refused_is_still_counted(world: World, urls: Urls) -> No
     assert tuple(row) == (ann, {}, 1)
 
 
-def test_the_event_says_who_in_an_id_and_each_of_their_tenants_reads_it(world: World, urls: Urls) -> None:
+def test_the_event_names_the_erased_person_by_id_and_their_tenants_read_it(world: World, urls: Urls) -> None:
     ann = world.people["ann"].person_id
 
     erase(urls, ann)
@@ -263,7 +261,7 @@ def test_the_event_says_who_in_an_id_and_each_of_their_tenants_reads_it(world: W
     assert told.details == {}
 
 
-def test_whoever_still_waits_or_is_gone_or_was_never_there_is_not_erased(world: World, urls: Urls) -> None:
+def test_pending_missing_or_erased_people_are_not_erased(world: World, urls: Urls) -> None:
     world.submit()
     ann = world.people["ann"].person_id
     erase(urls, ann)
@@ -289,9 +287,7 @@ def test_whoever_still_waits_or_is_gone_or_was_never_there_is_not_erased(world: 
 )
 @pytest.mark.parametrize("errand", ["erase", "retain"])
 @pytest.mark.parametrize("login", ["api", "worker"])
-def test_no_server_erases_whatever_it_says_that_it_is_about(
-    world: World, urls: Urls, login: str, errand: str, statement: str
-) -> None:
+def test_no_server_login_erases(world: World, urls: Urls, login: str, errand: str, statement: str) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
@@ -305,7 +301,7 @@ def test_no_server_erases_whatever_it_says_that_it_is_about(
     "statement",
     ["UPDATE decisions SET decision = 'approve'", "UPDATE decisions SET comment = 'x'", "DELETE FROM decisions"],
 )
-def test_even_an_erasing_owner_changes_nothing_that_was_decided(world: World, urls: Urls, statement: str) -> None:
+def test_an_erasing_owner_changes_no_decision(world: World, urls: Urls, statement: str) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     engine = create_engine(urls.owner, poolclass=NullPool)
@@ -327,7 +323,7 @@ def test_even_an_erasing_owner_changes_nothing_that_was_decided(world: World, ur
         "TRUNCATE event_details",
     ],
 )
-def test_even_an_erasing_owner_only_removes_whole_fields(world: World, urls: Urls, statement: str) -> None:
+def test_an_erasing_owner_only_removes_whole_fields(world: World, urls: Urls, statement: str) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     engine = create_engine(urls.owner, poolclass=NullPool)
@@ -339,7 +335,7 @@ def test_even_an_erasing_owner_only_removes_whole_fields(world: World, urls: Url
 
 
 @each("statement", ["UPDATE event_details SET fields = fields - 'name'", "DELETE FROM event_details"])
-def test_an_owner_who_does_not_erase_removes_no_field(world: World, urls: Urls, statement: str) -> None:
+def test_an_owner_removes_no_field_without_erasing(world: World, urls: Urls, statement: str) -> None:
     world.submit()
 
     engine = create_engine(urls.owner, poolclass=NullPool)
@@ -348,9 +344,7 @@ def test_an_owner_who_does_not_erase_removes_no_field(world: World, urls: Urls, 
 
 
 @pytest.mark.far
-def test_an_engineers_name_goes_from_the_customers_log_and_from_the_vendors(
-    api: Database, worker: Database, urls: Urls
-) -> None:
+def test_an_engineers_name_is_erased_from_both_logs(api: Database, worker: Database, urls: Urls) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)

@@ -102,7 +102,7 @@ def described(action: str, *, is_first: bool) -> set[str]:
 
 
 @pytest.mark.far
-def test_each_member_of_an_event_is_in_the_format_where_it_is_about_that_event(
+def test_each_event_member_is_documented_in_the_format(
     world: World, superuser: Engine, worker: Database, still: StoppedClock
 ) -> None:
     for happens in (

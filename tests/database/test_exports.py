@@ -116,7 +116,7 @@ def write(world: World, count: int, body: str = BODY) -> None:
         connection.execute(text(EVENTS), {"tenant": str(world.tenant.id), "count": count, "body": body})
 
 
-def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: World) -> None:
+def test_a_whole_export_satisfies_both_verifiers(story: World) -> None:
     result = verified(exported(story), note(story))
 
     assert (result.exit_code, result.events) == (GOOD, 3), result.findings
@@ -125,7 +125,7 @@ def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: 
 
 @pytest.mark.far
 @pytest.mark.parametrize("count", [255, 256, 257, 3_000])
-def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Database, count: int) -> None:
+def test_long_logs_are_exported_whole(world: World, worker: Database, count: int) -> None:
     write(world, 100)
     sealed(worker)
     before = note(world)
@@ -140,7 +140,7 @@ def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Data
 
 
 @pytest.mark.far
-def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: Database) -> None:
+def test_events_sealed_during_an_export_are_not_in_it(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
     lines = export.lines(audit_access.pages(world.db, reads(world)), begun(world))
@@ -154,7 +154,7 @@ def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: 
 
 
 @pytest.mark.far
-def test_no_transaction_is_open_between_two_pages(world: World, worker: Database) -> None:
+def test_no_transaction_stays_open_between_pages(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
     lines = export.lines(audit_access.pages(world.db, reads(world)), begun(world))
@@ -166,9 +166,7 @@ def test_no_transaction_is_open_between_two_pages(world: World, worker: Database
         assert connection.execute(text(busy)).scalar() == 0
 
 
-def test_no_transaction_is_open_while_somebody_reads_a_line(
-    world: World, worker: Database, superuser: Engine
-) -> None:
+def test_no_transaction_stays_open_while_a_line_is_read(world: World, worker: Database, superuser: Engine) -> None:
     write(world, 700)
     sealed(worker)
     freely(superuser, DELETE.replace("END", "512"))
@@ -184,7 +182,7 @@ def test_no_transaction_is_open_while_somebody_reads_a_line(
 
 
 @pytest.mark.far
-def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Database) -> None:
+def test_a_reader_who_loses_the_right_gets_no_further_page(world: World, worker: Database) -> None:
     write(world, 3_000)
     sealed(worker)
     lines = export.lines(audit_access.pages(world.db, reads(world, "aude")), begun(world, "aude"))
@@ -201,7 +199,7 @@ def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Dat
 
 
 @pytest.mark.parametrize("who", READERS)
-def test_the_audit_log_is_for_admins_and_auditors_alone(story: World, who: str) -> None:
+def test_only_admins_and_auditors_read_the_audit_log(story: World, who: str) -> None:
     if READERS[who]:
         assert verified(exported(story, who)).exit_code == GOOD
     else:
@@ -215,7 +213,7 @@ def shown(found: bytes) -> dict[str, set[str]]:
     return {json.loads(row["body"])["action"]: set(row["personal"]) for row in rows if "body" in row}
 
 
-def test_each_side_reads_the_origins_of_its_own_and_only_the_parties_what_was_said(story: World) -> None:
+def test_each_side_reads_its_own_origins_and_only_parties_read_texts(story: World) -> None:
     customers, vendors = shown(exported(story, "aude")), shown(exported(story, "vera"))
 
     assert customers["submit"] == {"name", "justification", "case_ref", "resources"}
@@ -248,7 +246,7 @@ def test_a_customers_log_begins_where_the_customer_is_asked(api: Database, worke
     assert json.loads(said["resources"]["value"]) == first.resources
 
 
-def test_both_sides_can_compare_what_happened_before_the_customer_was_asked(api: Database, worker: Database) -> None:
+def test_both_sides_can_compare_events_from_before_the_customer_was_asked(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -273,7 +271,7 @@ def test_both_sides_can_compare_what_happened_before_the_customer_was_asked(api:
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_window_that_the_vendor_opened_alone_begins_the_customers_log(
+def test_a_window_opened_by_the_vendor_alone_begins_the_customers_log(
     api: Database, worker: Database, mode: Mode
 ) -> None:
     world = World.make(api, Policy(vendor_review=True), mode)
@@ -288,7 +286,7 @@ def test_a_window_that_the_vendor_opened_alone_begins_the_customers_log(
 
 
 @pytest.mark.parametrize("action", [Action.DENY, Action.CANCEL])
-def test_what_ends_before_the_customer_is_asked_is_in_the_vendors_log_alone(
+def test_a_request_that_ends_before_the_customer_is_asked_is_in_the_vendors_log_only(
     api: Database, worker: Database, action: Action
 ) -> None:
     world = World.make(api, Policy(vendor_review=True))
@@ -306,7 +304,7 @@ def test_what_ends_before_the_customer_is_asked_is_in_the_vendors_log_alone(
         exported(world, "tara")
 
 
-def test_the_vendors_auditors_read_no_justification_in_the_vendors_log(api: Database, worker: Database) -> None:
+def test_vendor_auditors_read_no_justification(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit(justification="The mailbox does not open")
     sealed(worker)
@@ -321,7 +319,7 @@ def test_the_vendors_auditors_read_no_justification_in_the_vendors_log(api: Data
     assert not found.events
 
 
-def test_events_of_another_tenant_are_in_no_export(story: World, api: Database, worker: Database) -> None:
+def test_no_export_contains_events_of_another_tenant(story: World, api: Database, worker: Database) -> None:
     other = World.make(api)
     other.submit()
     sealed(worker)
@@ -330,7 +328,7 @@ def test_events_of_another_tenant_are_in_no_export(story: World, api: Database, 
     assert verified(exported(other)).events == 1
 
 
-def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
+def test_erased_values_are_left_out_and_proofs_still_hold(story: World) -> None:
     with unbound(story.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("UPDATE event_details SET fields = fields - 'name'"))
@@ -359,7 +357,7 @@ def test_a_single_event_is_proven_by_a_few_tiles(
         assert checkpoint.read(log.note).root == log.root
 
 
-def test_a_table_has_the_columns_that_auditors_know_and_no_formula(story: World) -> None:
+def test_the_csv_has_the_documented_columns_and_no_formula(story: World) -> None:
     pages = audit_access.pages(story.db, reads(story))
 
     rows = list(csv.DictReader(io.StringIO(b"".join(tables.table(pages, begun(story))).decode())))
@@ -373,7 +371,7 @@ def test_a_table_has_the_columns_that_auditors_know_and_no_formula(story: World)
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_a_cell_that_would_be_a_formula_is_made_harmless(world: World, worker: Database, start: str) -> None:
+def test_a_formula_cell_is_neutralised(world: World, worker: Database, start: str) -> None:
     caller = world.add("mallory", Role.APPROVER, world.tenant.id)
     world.people["mallory"] = replace(caller, name=f"{start}1+1")
     request = world.submit()
@@ -405,7 +403,7 @@ SECOND = "(SELECT event_id FROM seals WHERE number = 1)"
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-def test_whatever_the_owner_of_the_database_does_is_named(story: World, superuser: Engine, name: str) -> None:
+def test_any_change_by_the_database_owner_is_named(story: World, superuser: Engine, name: str) -> None:
     statement, kind = TAMPERINGS[name]
     seen = note(story)
     assert verified(exported(story), seen).exit_code == GOOD
@@ -416,14 +414,14 @@ def test_whatever_the_owner_of_the_database_does_is_named(story: World, superuse
     assert result.findings.first[0].kind is kind, result.findings
 
 
-def test_events_that_change_places_are_named(story: World, superuser: Engine) -> None:
+def test_swapped_events_are_named(story: World, superuser: Engine) -> None:
     freely(superuser, "UPDATE seals SET number = number + 10 WHERE number > 0")
     freely(superuser, "UPDATE seals SET number = 13 - number WHERE number > 0")
 
     assert verified(exported(story)).findings.first[0].kind is FindingKind.REORDERED
 
 
-def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: World, worker: Database) -> None:
+def test_a_restored_database_is_older_than_what_was_shipped(story: World, worker: Database) -> None:
     dump = exported(story)
     story.submit()
     sealed(worker)
@@ -433,7 +431,7 @@ def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: W
 
 @pytest.mark.far
 @pytest.mark.parametrize("end", [20, 256, 300, 512, 700])
-def test_what_retention_removed_is_told_apart_from_what_is_missing(
+def test_removed_and_missing_events_are_distinguished(
     world: World, worker: Database, superuser: Engine, end: int
 ) -> None:
     write(world, 700)

@@ -46,7 +46,7 @@ def opened(world: World, **changes: Any) -> AccessRequest:
     return world.act("ann", Action.APPROVE, world.submit(**changes).id)
 
 
-def test_an_extension_goes_on_from_the_end_of_the_window_which_stays_as_it_is(
+def test_an_extension_begins_at_the_unchanged_windows_end(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     first = opened(world)
@@ -77,16 +77,16 @@ def test_an_extension_goes_on_from_the_end_of_the_window_which_stays_as_it_is(
     assert body["extends"] == str(first.id)
 
 
-def test_a_window_can_be_extended_though_the_clock_was_set_back_since_it_was_opened(
-    world: World, still: StoppedClock
-) -> None:
+def test_a_window_can_be_extended_after_the_clock_was_set_back(world: World, still: StoppedClock) -> None:
     first = opened(world)
     still.at -= MOMENT
 
     assert extended(world, first.id).state == State.PENDING
 
 
-def test_without_an_answer_before_the_end_it_times_out(world: World, worker: Database, still: StoppedClock) -> None:
+def test_an_unanswered_extension_times_out_at_the_windows_end(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
     first = opened(world)
     second = extended(world, first.id)
     still.at += HOUR
@@ -98,7 +98,7 @@ def test_without_an_answer_before_the_end_it_times_out(world: World, worker: Dat
         extended(world, first.id)
 
 
-def test_all_windows_together_last_no_longer_than_the_policy_says(world: World, still: StoppedClock) -> None:
+def test_consecutive_windows_are_limited_in_total(world: World, still: StoppedClock) -> None:
     lay_down(world, access_ceiling=7200, total_access_ceiling=4 * 3600)
     first = opened(world)
     second = world.act("ann", Action.APPROVE, extended(world, first.id).id)
@@ -113,7 +113,7 @@ def test_all_windows_together_last_no_longer_than_the_policy_says(world: World, 
     assert third.deadline_at == still.at + 3 * HOUR
 
 
-def test_a_policy_that_became_stricter_shortens_it_or_has_it_refused(world: World, still: StoppedClock) -> None:
+def test_a_stricter_policy_shortens_or_refuses_an_extension(world: World, still: StoppedClock) -> None:
     lay_down(world)
     first, other = opened(world), opened(world, case_ref="CASE-2")
     second, none = extended(world, first.id), extended(world, other.id)
@@ -132,7 +132,7 @@ def test_only_the_requester_extends(world: World, who: str, refusal: type[Lockbo
         extended(world, opened(world).id, who)
 
 
-def test_there_is_one_open_extension_at_a_time(world: World, pool: ThreadPoolExecutor) -> None:
+def test_only_one_extension_is_open_at_a_time(world: World, pool: ThreadPoolExecutor) -> None:
     first = opened(world)
 
     found = at_once(pool, *[lambda: extended(world, first.id)] * 3)
@@ -144,7 +144,7 @@ def test_there_is_one_open_extension_at_a_time(world: World, pool: ThreadPoolExe
     assert extended(world, first.id).state is State.REVIEWING
 
 
-def test_nobody_moves_its_start(world: World, still: StoppedClock) -> None:
+def test_an_extensions_start_cannot_be_moved(world: World, still: StoppedClock) -> None:
     second = extended(world, opened(world).id)
 
     with pytest.raises(Invalid, match="An extension begins"):
@@ -162,7 +162,7 @@ def test_nobody_moves_its_start(world: World, still: StoppedClock) -> None:
         ("ann", Action.REVOKE, False, "pending"),
     ],
 )
-def test_it_ends_with_the_window_that_somebody_ends(
+def test_an_extension_ends_with_its_revoked_window(
     world: World, still: StoppedClock, who: str, action: Action, *, approved: bool, becomes: str
 ) -> None:
     first = opened(world)
@@ -180,7 +180,7 @@ def test_it_ends_with_the_window_that_somebody_ends(
     assert door(world) is None
 
 
-def test_one_that_is_approved_at_this_moment_ends_with_the_window(world: World, pool: ThreadPoolExecutor) -> None:
+def test_an_extension_being_approved_ends_with_its_window(world: World, pool: ThreadPoolExecutor) -> None:
     first = opened(world)
     second = extended(world, first.id)
     with world.db.transaction() as session:
@@ -193,7 +193,7 @@ def test_one_that_is_approved_at_this_moment_ends_with_the_window(world: World, 
 
 
 @pytest.mark.parametrize("how", ["revoked", "completed"])
-def test_it_lets_nobody_in_where_older_code_has_ended_the_window_alone(
+def test_an_extension_grants_nothing_where_older_code_ended_the_window_only(
     world: World, still: StoppedClock, superuser: Engine, how: str
 ) -> None:
     first = opened(world)
@@ -208,7 +208,7 @@ def test_it_lets_nobody_in_where_older_code_has_ended_the_window_alone(
     assert shown.held_back is HeldBack.EXTENDED_WINDOW_ENDED
 
 
-def test_the_database_takes_no_extension_of_something_else(world: World, superuser: Engine) -> None:
+def test_the_database_refuses_a_mismatched_extension(world: World, superuser: Engine) -> None:
     first, second = opened(world), world.submit()
 
     with pytest.raises(DBAPIError, match="extends no window"):
@@ -224,7 +224,7 @@ def test_the_database_takes_no_extension_of_something_else(world: World, superus
         )
 
 
-def test_a_window_for_break_glass_is_not_extended(world: World) -> None:
+def test_a_break_glass_window_cannot_be_extended(world: World) -> None:
     lay_down(world, break_glass_services=["exchange-online"])
     asked = world.fresh(break_glass=True, access_window=900)
     first = world.act("max", Action.BREAK_GLASS, asked.id, comment="It is down")
@@ -233,7 +233,7 @@ def test_a_window_for_break_glass_is_not_extended(world: World) -> None:
         extended(world, first.id)
 
 
-def test_what_goes_on_from_a_window_that_the_vendor_opened_ends_as_the_customer_decides_again(
+def test_an_extension_of_a_window_opened_by_the_vendor_ends_with_the_switch_to_enforce(
     world: World, still: StoppedClock
 ) -> None:
     policy = lay_down(world, consent={"mode": "observe", "until": still.at + HOUR})
@@ -258,7 +258,7 @@ def test_it_is_as_severe_as_the_request_that_it_extends(world: World) -> None:
     assert (second.severity, second.quorum) == (Severity.S1, 2)
 
 
-def test_an_approval_in_time_counts_though_the_window_ends_before_it_is_written(
+def test_an_extension_approved_in_time_counts_though_written_after_the_windows_end(
     world: World, worker: Database, still: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened(world)
@@ -279,7 +279,7 @@ def test_an_approval_in_time_counts_though_the_window_ends_before_it_is_written(
     assert found.id == second.id
 
 
-def test_nobody_is_asked_about_more_time_for_a_window_that_was_revoked(
+def test_an_extension_of_a_revoked_window_is_not_prompted(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     first, other = opened(world), opened(world, case_ref="CASE-2")

@@ -44,16 +44,14 @@ def written(db: Database) -> Sequence[Row[Any]]:
     return read_as_is(db, ALL)
 
 
-def test_a_move_leaves_one_row_whoever_is_told(world: World) -> None:
+def test_a_move_writes_one_outbox_row(world: World) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     assert len(queued(world.db)) == 2
     assert written(world.db) == []
 
 
-def test_what_is_fanned_out_is_claimed_sent_and_gone_from_the_outbox(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_fanned_out_row_is_claimed_sent_and_deleted(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
 
     sent = post.deliver(worker, queued(world.db))
@@ -64,7 +62,7 @@ def test_what_is_fanned_out_is_claimed_sent_and_gone_from_the_outbox(
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_what_is_claimed_by_the_fan_out_stands_in_the_index_at_the_end_of_its_lease(
+def test_a_claimed_outbox_row_is_scheduled_at_its_lease_end(
     world: World, worker: Database, post: Postbag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()
@@ -84,7 +82,7 @@ def _die_after_claim(name: str) -> None:
         raise SystemExit(137)
 
 
-def test_whoever_is_told_again_after_a_crash_is_told_under_the_same_id(world: World) -> None:
+def test_a_repeated_fan_out_uses_the_same_ids(world: World) -> None:
     world.submit()
     sender = as_sender(world.db)
     ids, first = queued(world.db), set[UUID]()
@@ -104,7 +102,7 @@ def test_whoever_is_told_again_after_a_crash_is_told_under_the_same_id(world: Wo
     assert {row.id for row in written(world.db)} == first
 
 
-def test_the_id_of_a_notification_sorts_like_its_event_and_differs_by_recipient() -> None:
+def test_a_notification_id_sorts_like_its_event_and_differs_by_recipient() -> None:
     event_id, ann, amir = new_id(), new_id(), new_id()
 
     ids = [
@@ -124,7 +122,7 @@ def test_the_id_of_a_notification_sorts_like_its_event_and_differs_by_recipient(
     assert ids[0] == fan_out.notification_id(event_id, NotificationRecipient("pending", ann))
 
 
-def test_events_of_one_request_are_fanned_out_together_and_in_order(world: World, worker: Database) -> None:
+def test_events_of_one_request_are_fanned_out_in_order(world: World, worker: Database) -> None:
     request = world.submit()
     world.act("ann", Action.DENY, request.id)
     _, last = queued(world.db)
@@ -138,7 +136,7 @@ def test_events_of_one_request_are_fanned_out_together_and_in_order(world: World
     assert {("pending", amir), ("pending", abe), ("denied", amir), ("denied", abe)} <= told
 
 
-def test_the_customer_is_told_of_what_a_clock_that_was_set_back_dates_before_they_were_asked(
+def test_events_dated_before_the_asking_by_a_set_back_clock_are_notified(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = world.submit()
@@ -151,7 +149,7 @@ def test_the_customer_is_told_of_what_a_clock_that_was_set_back_dates_before_the
     assert {world.people[name].person_id for name in ("erin", "amir", "abe")} <= told
 
 
-def test_what_another_process_is_at_comes_again(world: World, worker: Database) -> None:
+def test_rows_locked_by_another_process_are_retried(world: World, worker: Database) -> None:
     first, second = world.submit(), world.submit()
     world.act("ann", Action.DENY, first.id)
     sender = as_sender(worker)
@@ -167,7 +165,7 @@ def test_what_another_process_is_at_comes_again(world: World, worker: Database) 
     assert second.id
 
 
-def test_many_who_fan_out_at_once_write_each_notification_once(
+def test_concurrent_fan_outs_write_each_notification_once(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     many(world, 20)
@@ -184,7 +182,7 @@ def test_many_who_fan_out_at_once_write_each_notification_once(
     assert queued(world.db) == []
 
 
-def test_one_bad_row_holds_no_other(world: World, worker: Database, post: Postbag, superuser: Engine) -> None:
+def test_one_bad_row_does_not_block_others(world: World, worker: Database, post: Postbag, superuser: Engine) -> None:
     many(world, 5)
     ids = queued(world.db)
     write(superuser, "UPDATE outbox SET mode = 'unheard-of' WHERE event_id = :id", id=ids[2])
@@ -196,7 +194,7 @@ def test_one_bad_row_holds_no_other(world: World, worker: Database, post: Postba
     assert queued(world.db) == [ids[2]]
 
 
-def test_a_time_out_whose_prompts_were_never_fanned_out_says_that_nobody_was_notified(
+def test_a_time_out_with_unsent_prompts_says_that_no_one_was_notified(
     world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     request = world.submit()
@@ -214,7 +212,7 @@ def test_a_time_out_whose_prompts_were_never_fanned_out_says_that_nobody_was_not
     assert told >= {"Erin", "Ann", "Amir", "Abe"}
 
 
-def test_who_becomes_an_admin_before_it_is_fanned_out_gets_the_receipt(world: World, worker: Database) -> None:
+def test_an_admin_added_before_the_fan_out_gets_the_receipt(world: World, worker: Database) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     admin = world.add("nell", Role.TENANT_ADMIN, world.tenant.id)
@@ -223,9 +221,7 @@ def test_who_becomes_an_admin_before_it_is_fanned_out_gets_the_receipt(world: Wo
     assert ("receipt", admin.person_id) in {(row.template, row.person_id) for row in written(world.db)}
 
 
-def test_nobody_waits_for_an_escalation_because_nothing_was_fanned_out(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_a_missing_fan_out_does_not_delay_escalation(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     later.shift = timedelta(hours=6)
 

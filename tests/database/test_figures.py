@@ -48,7 +48,7 @@ def shown(figures: MetricSnapshot) -> Samples:
     }
 
 
-def test_what_waits_and_what_is_open_is_counted_by_what_the_clock_is_to_do(world: World, api: Database) -> None:
+def test_pending_and_open_requests_are_counted_by_their_next_timer(world: World, api: Database) -> None:
     many(world, 3)
     world.act("ann", Action.APPROVE, world.fresh().id)
 
@@ -61,7 +61,7 @@ def test_what_waits_and_what_is_open_is_counted_by_what_the_clock_is_to_do(world
     assert (found["postgres_up", ()], found["redis_up", ()]) == (1, 1)
 
 
-def test_a_window_past_its_end_is_overdue_and_open_no_more(world: World, api: Database, superuser: Engine) -> None:
+def test_an_expired_window_counts_as_overdue_not_open(world: World, api: Database, superuser: Engine) -> None:
     request = world.fresh()
     world.act("ann", Action.APPROVE, request.id)
     set_back(superuser, [request.id], 5)
@@ -71,9 +71,7 @@ def test_a_window_past_its_end_is_overdue_and_open_no_more(world: World, api: Da
     assert (found["deadlines_overdue", ()], found["access_open", ()]) == (1, 0)
 
 
-def test_the_clock_counts_how_late_it_came_by_bucket(
-    world: World, api: Database, worker: Database, superuser: Engine
-) -> None:
+def test_deadline_lag_is_counted_by_bucket(world: World, api: Database, worker: Database, superuser: Engine) -> None:
     late, later = many(world, 2), many(world, 1)
     set_back(superuser, late, 3)
     set_back(superuser, later, 90)
@@ -89,7 +87,7 @@ def test_the_clock_counts_how_late_it_came_by_bucket(
 
 
 @pytest.mark.far
-def test_folding_keeps_every_sum(
+def test_folding_counters_keeps_every_sum(
     world: World, api: Database, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = many(world, 9)
@@ -110,7 +108,7 @@ def test_folding_keeps_every_sum(
         assert after[name, ()] == pytest.approx(before[name, ()])
 
 
-def test_tries_are_counted_by_channel_and_how_they_ended(
+def test_tries_are_counted_by_channel_and_outcome(
     world: World, api: Database, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://contoso.example/hook", tenant_id=world.tenant.id)
@@ -128,7 +126,7 @@ def test_tries_are_counted_by_channel_and_how_they_ended(
     assert found["oldest_unsent_notification_age_seconds", ("mail",)] == 0
 
 
-def test_what_is_not_sealed_is_counted_and_ages(world: World, api: Database, worker: Database) -> None:
+def test_unsealed_events_are_counted_with_their_age(world: World, api: Database, worker: Database) -> None:
     world.fresh()
     assert within(5, lambda: shown(read(api))["audit_seal_lag_seconds", ()] > 0)
     assert shown(read(api))["audit_unsealed", ()] >= 1
@@ -140,9 +138,7 @@ def test_what_is_not_sealed_is_counted_and_ages(world: World, api: Database, wor
     assert 0 <= found["audit_checkpoint_age_seconds", ()] < 60
 
 
-def test_a_whole_schedule_does_not_drift_and_a_broken_one_says_in_which_direction(
-    world: World, api: Database, redis: "Redis", superuser: Engine
-) -> None:
+def test_schedule_drift_is_zero_or_has_a_sign(world: World, api: Database, redis: "Redis", superuser: Engine) -> None:
     ids = many(world, 4)
     set_back(superuser, ids, -600)
     assert shown(read(api))["index_drift", ("missing", "clock")] == 4
@@ -160,7 +156,7 @@ def test_a_whole_schedule_does_not_drift_and_a_broken_one_says_in_which_directio
     assert (drift["extra", "clock"], drift["missing", "notifications"]) == (1, 1)
 
 
-def test_messages_that_nobody_acknowledged_are_counted_and_age(api: Database, redis: "Redis") -> None:
+def test_unacknowledged_messages_are_counted_with_their_age(api: Database, redis: "Redis") -> None:
     assert shown(read(api))["redis_oldest_unacked_age_seconds", ()] == 0
     seconds = int(redis.time()[0])
     redis.hset("unacked", mapping={"a": "x", "b": "y"})
@@ -172,7 +168,7 @@ def test_messages_that_nobody_acknowledged_are_counted_and_age(api: Database, re
     assert 49 <= found["redis_oldest_unacked_age_seconds", ()] < 60
 
 
-def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Database) -> None:
+def test_heartbeats_report_age_and_clock_offset(api: Database, worker: Database) -> None:
     HeartbeatSender("api@here").beat(api, ProcessPart.API)
     HeartbeatSender("core@here").beat(worker, ProcessPart.CORE)
     HeartbeatSender("core@there").beat(worker, ProcessPart.CORE)
@@ -188,7 +184,7 @@ def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Da
     assert 0 <= found["heartbeat_age_seconds", ("core",)] < 30
 
 
-def test_what_the_living_processes_may_open_is_added_up_beside_what_there_is(api: Database, worker: Database) -> None:
+def test_promised_connections_are_summed_beside_the_allowed(api: Database, worker: Database) -> None:
     for node in ("api@here", "api@there", "api@gone"):
         HeartbeatSender(node, connections=58).beat(api, ProcessPart.API)
     core = HeartbeatSender("core@here", connections=20)
@@ -204,7 +200,7 @@ def test_what_the_living_processes_may_open_is_added_up_beside_what_there_is(api
     assert found["connections_allowed", ()] > 20
 
 
-def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_forgotten(worker: Database) -> None:
+def test_a_process_reuses_its_heartbeat_row_and_old_rows_are_deleted(worker: Database) -> None:
     heart = HeartbeatSender("core@here")
     heart.beat(worker, ProcessPart.CORE)
     HeartbeatSender("notifications@gone").beat(worker, ProcessPart.NOTIFICATIONS)
@@ -220,7 +216,7 @@ def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_for
     assert [tuple(row) for row in rows] == [("core@here", True)]
 
 
-def test_no_login_says_that_another_kind_of_process_lives(api: Database, worker: Database) -> None:
+def test_a_login_reports_heartbeats_of_its_own_kind_only(api: Database, worker: Database) -> None:
     HeartbeatSender("x").beat(api, ProcessPart.INVARIANTS)
     HeartbeatSender("x").beat(worker, ProcessPart.API)
 
@@ -229,7 +225,7 @@ def test_no_login_says_that_another_kind_of_process_lives(api: Database, worker:
 
 
 @pytest.mark.far
-def test_without_redis_the_figures_of_postgres_remain(world: World, api: Database, away_url: str) -> None:
+def test_postgres_metrics_remain_without_redis(world: World, api: Database, away_url: str) -> None:
     many(world, 2)
     schedule = Schedule(away_url)
 
@@ -240,7 +236,7 @@ def test_without_redis_the_figures_of_postgres_remain(world: World, api: Databas
     assert not [name for name, _ in found if name.startswith(("redis_un", "redis_old", "index_drift"))]
 
 
-def test_without_postgres_the_figures_of_redis_remain(api: Database) -> None:
+def test_redis_metrics_remain_without_postgres(api: Database) -> None:
     away = make_engine("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", role="away")
 
     found = shown(read(Database(away, api.schedule)))
@@ -255,7 +251,7 @@ def test_without_postgres_the_figures_of_redis_remain(api: Database) -> None:
     assert (found["postgres_up", ()], found["redis_up", ()]) == (0, 1)
 
 
-def test_no_figure_names_anybody(world: World, api: Database, worker: Database, post: Postbag) -> None:
+def test_no_metric_names_a_person(world: World, api: Database, worker: Database, post: Postbag) -> None:
     many(world, 2)
     post.deliver(worker, open_notifications(worker))
     sealed(worker)
@@ -268,7 +264,7 @@ def test_no_figure_names_anybody(world: World, api: Database, worker: Database, 
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", said)
 
 
-def test_every_figure_is_worked_out_once_and_has_a_name(api: Database) -> None:
+def test_every_metric_is_computed_once_and_named(api: Database) -> None:
     with unbound(api).connect() as connection:
         (body,) = connection.exec_driver_sql(BODIES, (["operating_figures"],)).scalars()
 
@@ -285,7 +281,7 @@ def test_every_figure_is_worked_out_once_and_has_a_name(api: Database) -> None:
     assert Counter(worked_out) == {one: told_apart.get(one, 1) for one in set(MetricName) - counted - beside}
 
 
-def test_figures_are_read_by_indexes(api: Database) -> None:
+def test_metrics_are_read_by_indexes(api: Database) -> None:
     with unbound(api).connect() as connection:
         bodies = connection.exec_driver_sql(BODIES, (["operating_figures", "seal_lag"],)).scalars().all()
         connection.exec_driver_sql("SET enable_seqscan = off")

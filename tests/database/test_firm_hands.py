@@ -71,7 +71,7 @@ def world(api: Database) -> World:
 
 @each(("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
 @each("what", LOOSENING)
-def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
+def test_loosening_needs_a_fresh_strong_sign_in(
     world: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     with pytest.raises(SignInAgain):
@@ -83,7 +83,7 @@ def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
     ("terms", "means", "minutes_ago"),
     [({"mail_suffices": False}, AuthMethod.MAIL, 0), ({"sign_in_age": 60}, AuthMethod.PASSKEY, 2)],
 )
-def test_nothing_is_loosened_by_a_sign_in_that_is_too_weak_or_old_for_one_rule(
+def test_loosening_needs_the_sign_in_of_the_strictest_rule(
     world: World, what: str, terms: dict[str, Any], means: AuthMethod, minutes_ago: float
 ) -> None:
     rule = {"name": "strict", "match": {"services": ["payroll"]}, "terms": terms}
@@ -95,14 +95,14 @@ def test_nothing_is_loosened_by_a_sign_in_that_is_too_weak_or_old_for_one_rule(
 
 
 @pytest.mark.parametrize("what", LOOSENING)
-def test_mail_loosens_where_it_suffices_for_every_rule(world: World, what: str) -> None:
+def test_a_mailed_code_loosens_only_where_it_suffices_for_every_rule(world: World, what: str) -> None:
     lay_down(world, mail_suffices=True)
 
     assert LOOSENING[what](world, signed_in(world, "tara", AuthMethod.MAIL)) is not None
 
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
-def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, means: AuthMethod) -> None:
+def test_a_weak_sign_in_cannot_remove_the_last_approver(world: World, means: AuthMethod) -> None:
     weak = signed_in(world, "tara", means)
     for name in ("ann", "amir"):
         _as(world, weak, members.remove, id_of(world, name))
@@ -118,9 +118,7 @@ def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, mea
 @pytest.mark.far
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("switched", [True, False])
-def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(
-    world: World, means: AuthMethod, *, switched: bool
-) -> None:
+def test_any_sign_in_withdraws_consent(world: World, means: AuthMethod, *, switched: bool) -> None:
     lay_down(world, consent={"mode": "off", "until": (datetime.now(UTC) + DAY).isoformat()})
     weak = signed_in(world, "tara", means)
     opened = world.submit()
@@ -137,17 +135,17 @@ def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC])
 @pytest.mark.parametrize("what", LOOSENING)
-def test_a_fresh_and_strong_sign_in_may_loosen(world: World, what: str, means: AuthMethod) -> None:
+def test_a_fresh_strong_sign_in_may_loosen(world: World, what: str, means: AuthMethod) -> None:
     assert LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=1)) is not None
 
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("what", TIGHTENING)
-def test_what_only_tightens_is_done_by_any_sign_in(world: World, what: str, means: AuthMethod) -> None:
+def test_any_sign_in_may_tighten(world: World, what: str, means: AuthMethod) -> None:
     TIGHTENING[what](world, signed_in(world, "tara", means, minutes_ago=60))
 
 
-def test_who_sets_a_tenant_up_invites_its_first_approvers_as_they_came_in_and_gives_nothing_away(
+def test_a_first_admin_invites_approvers_with_the_invitations_sign_in(
     world: World,
 ) -> None:
     write(unbound(world.db), "DELETE FROM memberships WHERE role = 'approver'")
@@ -159,7 +157,7 @@ def test_who_sets_a_tenant_up_invites_its_first_approvers_as_they_came_in_and_gi
 
 
 @pytest.mark.parametrize("left", [None, timedelta(seconds=2)])
-def test_consent_that_was_taken_back_or_shortened_lets_nobody_in(
+def test_withdrawn_or_shortened_consent_opens_nothing(
     world: World, later: ShiftedClock, left: timedelta | None
 ) -> None:
     at = datetime.now(UTC)

@@ -166,7 +166,7 @@ def _stranger(world: World) -> Caller:
     return World.make(world.db).people["tara"]
 
 
-def test_nobody_but_its_approvers_writes_an_approval_for_a_tenant(world: World) -> None:
+def test_only_a_tenants_approvers_write_its_approvals(world: World) -> None:
     request_id = _request(world, "pending")
 
     for who in ("mia", "max", "vera", "ada", "tara", "erin", "olga"):
@@ -175,7 +175,7 @@ def test_nobody_but_its_approvers_writes_an_approval_for_a_tenant(world: World) 
     assert not read(world.db, APPROVALS, id=request_id)
 
 
-def test_a_manager_alone_opens_no_window_at_a_tenant_that_decides(world: World) -> None:
+def test_a_manager_alone_cannot_open_a_window_under_enforce(world: World) -> None:
     request_id = _request(world, "pending")
     _vain(world, "mia", DECIDE, request=request_id, decision="approve")
 
@@ -185,7 +185,7 @@ def test_a_manager_alone_opens_no_window_at_a_tenant_that_decides(world: World) 
     assert state_of(world.db, request_id) == "pending"
 
 
-def test_nobody_of_the_vendor_approves_as_the_delegate_of_an_approver(world: World) -> None:
+def test_a_vendor_person_cannot_approve_as_a_delegate(world: World) -> None:
     request_id, mia = _request(world, "pending"), world.people["mia"].person_id
     pair = {"tenant": world.tenant.id, "principal": world.people["ann"].person_id, "delegate": mia}
 
@@ -199,7 +199,7 @@ def test_nobody_of_the_vendor_approves_as_the_delegate_of_an_approver(world: Wor
 
 
 @pytest.mark.parametrize("who", ["erin", "mia"])
-def test_neither_who_asked_nor_a_manager_opens_what_its_approvers_have_not_opened(world: World, who: str) -> None:
+def test_neither_requester_nor_manager_opens_an_unapproved_window(world: World, who: str) -> None:
     legal = Policy(
         vendor_review=False,
         groups={"legal": (world.people["abe"].person_id,)},
@@ -215,7 +215,7 @@ def test_neither_who_asked_nor_a_manager_opens_what_its_approvers_have_not_opene
     assert state_of(world.db, request.id) == "pending"
 
 
-def test_nobody_who_does_not_manage_writes_an_endorsement(world: World) -> None:
+def test_only_managers_write_endorsements(world: World) -> None:
     request_id = _request(world, "reviewing")
 
     for who in ("vera", "ada", "ann", "tara", "erin", "olga"):
@@ -224,14 +224,14 @@ def test_nobody_who_does_not_manage_writes_an_endorsement(world: World) -> None:
     assert not read(world.db, "SELECT FROM decisions WHERE request_id = :id", id=request_id)
 
 
-def test_an_engineer_files_nothing_in_a_mode_that_the_tenant_has_not_chosen(world: World) -> None:
+def test_an_engineer_cannot_submit_in_a_mode_the_tenant_has_not_chosen(world: World) -> None:
     for mode in ("off", "observe"):
         _files_in_vain(world, world.people["erin"].person_id, mode)
 
     assert {row.mode for row in read(world.db, "SELECT mode FROM requests")} == {"enforce"}
 
 
-def test_nobody_files_on_the_count_of_another_or_of_nobody(world: World) -> None:
+def test_a_submission_counts_against_its_own_submitter(world: World) -> None:
     erin, eve = (world.people[name].person_id for name in ("erin", "eve"))
     submission = {"tenant": world.tenant.id, "request": new_id(), "mode": "enforce", "me": erin, "submitter": erin}
 
@@ -243,7 +243,7 @@ def test_nobody_files_on_the_count_of_another_or_of_nobody(world: World) -> None
     assert submitted == 1
 
 
-def test_nobody_hides_a_request_again_from_the_customer_who_was_asked(world: World) -> None:
+def test_a_request_cannot_be_hidden_from_an_asked_customer(world: World) -> None:
     request_id = _request(world, "pending")
 
     for who in ("erin", "max"):
@@ -253,7 +253,7 @@ def test_nobody_hides_a_request_again_from_the_customer_who_was_asked(world: Wor
     assert row.asked_at is not None
 
 
-def test_the_customer_sees_nothing_of_what_the_vendor_still_reviews_but_an_admin_who_counts_it(world: World) -> None:
+def test_the_customer_sees_only_a_count_of_requests_in_review(world: World) -> None:
     request_id = _request(world, "reviewing")
     queries = [query for query in SEES.values() if read(world.db, query, id=request_id)]
 
@@ -264,7 +264,7 @@ def test_the_customer_sees_nothing_of_what_the_vendor_still_reviews_but_an_admin
     assert len(queries) == len(SEES)
 
 
-def test_an_auditor_of_the_customer_moves_no_request(world: World) -> None:
+def test_a_customer_auditor_moves_no_request(world: World) -> None:
     request_id = _request(world, "pending")
 
     _vain(world, "ada", DENY, request=request_id, to="denied")
@@ -272,13 +272,13 @@ def test_an_auditor_of_the_customer_moves_no_request(world: World) -> None:
     assert state_of(world.db, request_id) == "pending"
 
 
-def test_an_operator_who_sees_no_request_changes_none_unseen_either(world: World) -> None:
+def test_an_operator_changes_no_request(world: World) -> None:
     said = _vain(world, "olga", "UPDATE requests SET asked_at = now()")
 
     assert said == NOTHING
 
 
-def test_an_event_names_the_tenant_of_its_request_and_somebody_of_that_tenant(world: World) -> None:
+def test_an_event_names_its_requests_tenant_and_a_person_of_it(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
     before = len(read(world.db, EVENTS, id=request_id))
 
@@ -289,7 +289,7 @@ def test_an_event_names_the_tenant_of_its_request_and_somebody_of_that_tenant(wo
     assert len(read(world.db, EVENTS, id=request_id)) == before
 
 
-def test_nobody_writes_an_event_in_the_name_of_another(world: World) -> None:
+def test_an_event_in_anothers_name_is_refused(world: World) -> None:
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
 
     for who, at in (("abe", None), ("erin", world.tenant.id), ("olga", world.tenant.id), ("eve", world.tenant.id)):
@@ -298,7 +298,7 @@ def test_nobody_writes_an_event_in_the_name_of_another(world: World) -> None:
     assert not read(world.db, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
 
 
-def test_without_a_context_nobody_writes_an_event_or_a_notification_about_a_request(world: World) -> None:
+def test_without_a_context_no_event_or_notification_is_written(world: World) -> None:
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
     told = {"tenant": None, "request": request_id, "actor": ann, "person": ann, "event": new_id()}
 
@@ -308,7 +308,7 @@ def test_without_a_context_nobody_writes_an_event_or_a_notification_about_a_requ
     assert not read(world.db, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
 
 
-def test_nothing_is_added_to_an_event_once_it_stands(world: World) -> None:
+def test_a_written_event_cannot_be_extended(world: World) -> None:
     event_id = _event(world, _request(world, "active"))
     stranger = _stranger(world)
 
@@ -318,7 +318,7 @@ def test_nothing_is_added_to_an_event_once_it_stands(world: World) -> None:
     assert not read(world.db, "SELECT FROM event_details WHERE fields ? 'remark'")
 
 
-def test_no_notification_tells_a_stranger_of_a_request(world: World) -> None:
+def test_no_request_notification_reaches_a_stranger(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
     values = {"request": request_id, "event": _event(world, request_id), "person": stranger.person_id}
 
@@ -328,7 +328,7 @@ def test_no_notification_tells_a_stranger_of_a_request(world: World) -> None:
     assert not read(world.db, "SELECT FROM notifications WHERE person_id = :id", id=stranger.person_id)
 
 
-def test_no_notification_stands_in_the_way_of_one_that_tells_of_a_request(world: World) -> None:
+def test_no_notification_blocks_a_requests_notification(world: World) -> None:
     """Whoever wrote the row of a notification first would have it taken for written, and with it for sent."""
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
     values = {"tenant": world.tenant.id, "request": None, "event": _event(world, request_id), "person": ann}
@@ -337,7 +337,7 @@ def test_no_notification_stands_in_the_way_of_one_that_tells_of_a_request(world:
         assert "tells of a request" in _vain(world, who, NOTIFY, at=at, **values)
 
 
-def test_no_notification_tells_a_stranger_of_what_was_done_at_a_tenant_or_calls_its_endpoint(world: World) -> None:
+def test_no_tenant_notification_reaches_a_stranger_or_foreign_endpoint(world: World) -> None:
     stranger = _stranger(world)
     here = {"tenant": next(iter(stranger.tenants())), "request": None}
     (told,) = read(world.db, "SELECT id FROM events WHERE request_id IS NULL AND tenant_id = :t", t=world.tenant.id)
@@ -347,27 +347,27 @@ def test_no_notification_tells_a_stranger_of_what_was_done_at_a_tenant_or_calls_
     _vain(world, stranger, CALL, endpoint=endpoint.id, **here)
 
 
-def test_an_operator_makes_no_tenant_that_the_lockbox_does_not_guard(world: World) -> None:
+def test_an_operator_adds_no_tenant_without_lockbox(world: World) -> None:
     for mode in ("off", "observe"):
         _vain(world, "olga", FOUND, tenant=new_id(), mode=mode, slug=f"born-{mode}")
 
 
 @pytest.mark.parametrize("table", ["tokens", "sessions"])
-def test_what_was_revoked_is_never_good_again(world: World, table: str) -> None:
+def test_a_revoked_credential_cannot_be_revived(world: World, table: str) -> None:
     write(unbound(world.db), REVOKE.format(table=table, at="now()"))
 
     for who in ("ann", "erin"):
         _vain(world, who, REVOKE.format(table=table, at="NULL"))
 
 
-def test_a_delegation_that_has_ended_is_not_begun_again(world: World) -> None:
+def test_an_ended_delegation_cannot_be_restarted(world: World) -> None:
     write(unbound(world.db), "UPDATE delegations SET ended_at = now()")
 
     for who in ("ann", "tara"):
         _vain(world, who, "UPDATE delegations SET ended_at = NULL")
 
 
-def test_an_operator_invites_no_admin_to_a_tenant_that_has_one_without_the_wait(world: World) -> None:
+def test_an_operator_cannot_skip_the_recovery_wait(world: World) -> None:
     for is_recovery in (False, True):
         _vain(world, "olga", INVITE, at=world.tenant.id, tenant=world.tenant.id, recovery=is_recovery)
 
@@ -375,7 +375,7 @@ def test_an_operator_invites_no_admin_to_a_tenant_that_has_one_without_the_wait(
 
 
 @pytest.mark.parametrize("end", ["withdrawn_at", "accepted_at", "expires_at"])
-def test_an_invitation_that_is_over_is_good_for_nothing(world: World, end: str) -> None:
+def test_an_ended_invitation_cannot_be_used(world: World, end: str) -> None:
     _past_triggers(world, END.format(end=end))
     values = {"new": new_id(), "email": "mallory@example.test", "side": "customer", "tenant": world.tenant.id}
     (before,) = read(world.db, "SELECT * FROM invitations")
@@ -390,7 +390,7 @@ def test_an_invitation_that_is_over_is_good_for_nothing(world: World, end: str) 
     assert not read(world.db, "SELECT FROM people WHERE name = 'Mallory'")
 
 
-def test_an_invitation_seats_only_whom_it_was_written_to_and_on_its_own_side(world: World) -> None:
+def test_an_invitation_is_for_its_addressee_on_its_side_only(world: World) -> None:
     (row,) = read(world.db, "SELECT email FROM invitations")
     stranger = _stranger(world).person_id
 
@@ -404,7 +404,7 @@ def test_an_invitation_seats_only_whom_it_was_written_to_and_on_its_own_side(wor
 
 
 @pytest.mark.far
-def test_nobody_at_the_tenant_accepts_an_invitation_for_its_guest_or_revives_it(world: World) -> None:
+def test_a_member_cannot_accept_or_revive_anothers_invitation(world: World) -> None:
     for who in ("aude", "ann", "tara"):
         _vain(world, who, "UPDATE invitations SET accepted_at = now(), accepted_by = :me")
     _past_triggers(world, "UPDATE invitations SET withdrawn_at = now(), withdrawn_by = invited_by")
@@ -413,20 +413,20 @@ def test_nobody_at_the_tenant_accepts_an_invitation_for_its_guest_or_revives_it(
         _vain(world, who, "UPDATE invitations SET withdrawn_at = NULL, withdrawn_by = NULL")
 
 
-def test_an_admin_makes_no_member_of_a_stranger_and_so_reads_their_address(world: World) -> None:
+def test_an_admin_cannot_add_a_stranger_to_read_their_address(world: World) -> None:
     stranger, ann = _stranger(world), world.people["ann"].person_id
 
     _vain(world, stranger, JOIN, new=ann, tenant=next(iter(stranger.tenants())))
     _vain(world, stranger, "SELECT email FROM people WHERE id = :ann", ann=ann)
 
 
-def test_the_last_admin_does_not_leave_the_tenant_by_being_disabled(world: World) -> None:
+def test_disabling_cannot_remove_the_last_admin(world: World) -> None:
     _vain(world, "tara", "UPDATE people SET disabled_at = now() WHERE id = :me")
 
     assert not read(world.db, "SELECT FROM people WHERE disabled_at IS NOT NULL")
 
 
-def test_who_was_disabled_does_not_enable_themselves(world: World) -> None:
+def test_a_disabled_person_cannot_re_enable_themselves(world: World) -> None:
     for who in ("eve", "abe"):
         disabled = world.people[who].person_id
         write(unbound(world.db), "UPDATE people SET disabled_at = now() WHERE id = :id", id=disabled)
@@ -440,19 +440,19 @@ def test_who_was_disabled_does_not_enable_themselves(world: World) -> None:
         "UPDATE people SET wants_prompts = false WHERE id = :other",
     ],
 )
-def test_nobody_chooses_what_mails_to_somebody_else_are_like(world: World, statement: str) -> None:
+def test_mail_preferences_of_others_cannot_be_changed(world: World, statement: str) -> None:
     for who, other in (("olga", "max"), ("olga", "ann"), ("tara", "ann"), ("max", "erin"), ("ann", "amir")):
         _vain(world, who, statement, at=world.tenant.id, other=world.people[other].person_id)
 
     assert not read(world.db, "SELECT FROM people WHERE time_zone <> 'UTC' OR NOT wants_prompts")
 
 
-def test_a_time_zone_is_a_name_and_no_path(world: World) -> None:
+def test_a_time_zone_must_be_a_name(world: World) -> None:
     for name in ("../../etc/passwd", "/etc/localtime", "", "a b", "Europe/Berlin\n"):
         _vain(world, "ann", "UPDATE people SET time_zone = :name WHERE id = :me", name=name)
 
 
-def test_of_two_admins_who_remove_one_another_in_older_snapshots_one_stays(world: World, urls: Urls) -> None:
+def test_admins_removing_each_other_in_old_snapshots_leave_one(world: World, urls: Urls) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     engine = create_engine(urls.api, poolclass=NullPool, isolation_level="REPEATABLE READ")
 
@@ -482,7 +482,7 @@ def _removed(engine: Engine, caller: Caller, other: UUID, meanwhile: Callable[[]
         return False
 
 
-def test_no_function_that_sees_everything_tells_a_stranger_of_a_request(world: World) -> None:
+def test_no_privileged_function_reveals_a_request_to_a_stranger(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
 
     with as_caller(world.db, stranger) as connection:
@@ -493,13 +493,13 @@ def test_no_function_that_sees_everything_tells_a_stranger_of_a_request(world: W
     assert told == (False, None)
 
 
-def test_a_customer_does_not_read_where_the_vendor_is_called(world: World) -> None:
+def test_a_customer_cannot_read_vendor_endpoints(world: World) -> None:
     for who in ("ann", "tara", "aude"):
         _vain(world, who, "SELECT url FROM endpoints WHERE tenant_id IS NULL")
         _vain(world, who, "SELECT secret FROM endpoints WHERE tenant_id IS NULL")
 
 
-def test_a_policy_names_its_author_and_a_delegation_whoever_made_it(world: World) -> None:
+def test_a_policy_names_its_author_and_a_delegation_its_maker(world: World) -> None:
     ann, abe = world.people["ann"].person_id, world.people["abe"].person_id
     delegation = {"tenant": world.tenant.id, "principal": ann, "delegate": world.people["aude"].person_id, "by": abe}
 
@@ -507,7 +507,7 @@ def test_a_policy_names_its_author_and_a_delegation_whoever_made_it(world: World
     _vain(world, "ann", DELEGATE, **delegation)
 
 
-def test_nobody_names_a_delegate_whom_no_admin_allows_or_speaks_for_whoever_does_not_approve(world: World) -> None:
+def test_only_eligible_delegates_of_approvers_can_be_named(world: World) -> None:
     ann, aude, tara = (world.people[name].person_id for name in ("ann", "aude", "tara"))
 
     _vain(world, "ann", DELEGATE, tenant=world.tenant.id, principal=ann, delegate=tara, by=ann)

@@ -29,9 +29,7 @@ def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
 
 @pytest.mark.parametrize(("means", "minutes_ago"), STALE)
 @pytest.mark.parametrize("who", ["ann", "tara", "max"])
-def test_where_the_policy_says_nothing_everybody_closes_a_window_as_easily_as_ever(
-    world: World, who: str, means: AuthMethod, minutes_ago: float
-) -> None:
+def test_by_default_any_sign_in_revokes(world: World, who: str, means: AuthMethod, minutes_ago: float) -> None:
     caller = signed_in(world, who, means, minutes_ago=minutes_ago)
 
     assert revoked(world, caller).state is State.REVOKED
@@ -40,7 +38,7 @@ def test_where_the_policy_says_nothing_everybody_closes_a_window_as_easily_as_ev
 @pytest.mark.far
 @each(("means", "minutes_ago"), STALE)
 @each("who", ["ann", "tara", "max"])
-def test_where_the_policy_asks_for_it_a_token_or_an_old_sign_in_closes_nothing(
+def test_a_policy_can_refuse_revoking_by_token_or_old_sign_in(
     world: World, who: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     caller = signed_in(world, who, means, minutes_ago=minutes_ago)
@@ -52,13 +50,13 @@ def test_where_the_policy_asks_for_it_a_token_or_an_old_sign_in_closes_nothing(
 
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.MAIL, AuthMethod.OIDC])
-def test_a_fresh_sign_in_closes_it(world: World, means: AuthMethod) -> None:
+def test_a_fresh_sign_in_revokes(world: World, means: AuthMethod) -> None:
     caller = signed_in(world, "ann", means, minutes_ago=4)
 
     assert revoked(world, caller, revoke_sign_in_age=300).state is State.REVOKED
 
 
-def test_it_is_todays_policy_or_that_of_then_whichever_is_stricter(world: World) -> None:
+def test_the_stricter_of_both_policy_versions_decides(world: World) -> None:
     lay_down(world, revoke_sign_in_age=300)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     lay_down(world)
@@ -70,7 +68,7 @@ def test_it_is_todays_policy_or_that_of_then_whichever_is_stricter(world: World)
     assert state_of(world.db, request.id) == "active"
 
 
-def test_giving_back_is_never_made_harder(world: World) -> None:
+def test_completing_access_never_needs_more(world: World) -> None:
     lay_down(world, revoke_sign_in_age=60)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     caller = signed_in(world, "erin", AuthMethod.TOKEN)

@@ -39,7 +39,7 @@ def scheduled(world: World, clock: StoppedClock, *, ahead: timedelta = 2 * HOUR,
     return world.act("ann", Action.APPROVE, request.id, **kept)
 
 
-def test_a_window_is_open_from_its_start_to_its_end(world: World, still: StoppedClock) -> None:
+def test_a_window_is_open_between_start_and_end(world: World, still: StoppedClock) -> None:
     request = scheduled(world, still)
 
     assert (request.state, request.opened_at, request.opens_at) == ("active", still.at, still.at + 2 * HOUR)
@@ -51,7 +51,7 @@ def test_a_window_is_open_from_its_start_to_its_end(world: World, still: Stopped
     assert let_in == [False, False, True, False]
 
 
-def test_the_answers_are_due_before_the_start(world: World, still: StoppedClock) -> None:
+def test_answers_are_due_before_the_start(world: World, still: StoppedClock) -> None:
     request = world.submit(not_before=still.at + HOUR)
 
     assert request.deadline_at == still.at + HOUR
@@ -60,7 +60,7 @@ def test_the_answers_are_due_before_the_start(world: World, still: StoppedClock)
         world.act("ann", Action.APPROVE, request.id)
 
 
-def test_the_clock_says_that_it_begins_and_makes_no_move(world: World, worker: Database, still: StoppedClock) -> None:
+def test_the_timer_announces_the_start_without_a_move(world: World, worker: Database, still: StoppedClock) -> None:
     request = scheduled(world, still)
     assert request.wake_at == request.opens_at
     still.at += 2 * HOUR
@@ -84,7 +84,7 @@ def told_by_the_clock(world: World) -> list[tuple[str, str | None]]:
     return [(row.action, json.loads(row.body).get("held_back")) for row in rows]
 
 
-def test_who_would_be_told_that_it_begins_is_told_why_it_is_held_back(
+def test_a_held_back_start_notifies_the_same_people_with_the_reason(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -112,7 +112,7 @@ def test_who_would_be_told_that_it_begins_is_told_why_it_is_held_back(
         ("DELETE FROM memberships WHERE role = 'engineer'", HeldBack.ENGINEER_INACTIVE),
     ],
 )
-def test_the_check_the_page_and_the_clock_agree_why_it_is_held_back(
+def test_check_page_and_timer_agree_why_access_is_held_back(
     world: World, worker: Database, superuser: Engine, still: StoppedClock, *, statement: str, why: HeldBack
 ) -> None:
     request = scheduled(world, still)
@@ -128,7 +128,7 @@ def test_the_check_the_page_and_the_clock_agree_why_it_is_held_back(
     assert held_back(world, request) is None
 
 
-def test_what_is_not_approved_any_more_is_held_back(world: World, superuser: Engine, still: StoppedClock) -> None:
+def test_a_window_no_longer_approved_is_held_back(world: World, superuser: Engine, still: StoppedClock) -> None:
     request = scheduled(world, still)
 
     write_unchecked(superuser, "DELETE FROM decisions")
@@ -136,9 +136,7 @@ def test_what_is_not_approved_any_more_is_held_back(world: World, superuser: Eng
     assert held_back(world, request) is HeldBack.APPROVAL_UNVERIFIED
 
 
-def test_a_policy_whose_mark_does_not_verify_is_not_called_a_stricter_one(
-    world: World, superuser: Engine, still: StoppedClock
-) -> None:
+def test_an_unverified_policy_is_not_called_stricter(world: World, superuser: Engine, still: StoppedClock) -> None:
     request = scheduled(world, still)
     lay_down(world, report_on_close=True)
     assert held_back(world, request) is None
@@ -148,7 +146,7 @@ def test_a_policy_whose_mark_does_not_verify_is_not_called_a_stricter_one(
     assert held_back(world, request) is HeldBack.POLICY_UNVERIFIED
 
 
-def test_what_was_changed_past_lockbox_holds_back_though_the_clock_says_that_it_is_open(
+def test_a_window_altered_in_the_database_is_held_back_though_the_timer_announces_it(
     world: World, worker: Database, superuser: Engine, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -169,7 +167,9 @@ def held_back(world: World, request: AccessRequest) -> HeldBack | None:
 
 
 @each("ahead", [-HOUR, timedelta(days=7, seconds=1)])
-def test_a_start_is_to_come_and_not_too_far_away(world: World, still: StoppedClock, ahead: timedelta) -> None:
+def test_a_start_must_be_in_the_future_and_within_the_limit(
+    world: World, still: StoppedClock, ahead: timedelta
+) -> None:
     with pytest.raises(PolicyNotMet) as refused:
         world.submit(not_before=still.at + ahead)
 
@@ -185,7 +185,7 @@ def test_a_policy_may_refuse_later_starts(world: World, still: StoppedClock) -> 
         world.act("ann", Action.APPROVE, world.submit().id, opens_at=still.at + HOUR)
 
 
-def test_an_approver_moves_the_start_later_and_never_earlier(world: World, still: StoppedClock) -> None:
+def test_an_approver_may_move_the_start_later_only(world: World, still: StoppedClock) -> None:
     request = world.submit(not_before=still.at + 2 * HOUR)
     with pytest.raises(Invalid, match="later, not earlier"):
         world.act("ann", Action.APPROVE, request.id, opens_at=still.at + HOUR)
@@ -197,9 +197,7 @@ def test_an_approver_moves_the_start_later_and_never_earlier(world: World, still
     assert body["opens_at"] == body["kept_opens_at"] == f"{opened.opens_at:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
-def test_a_start_that_has_passed_by_the_last_approval_is_at_once(
-    world: World, worker: Database, still: StoppedClock
-) -> None:
+def test_a_start_passed_by_the_last_approval_means_now(world: World, worker: Database, still: StoppedClock) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id, opens_at=still.at + MOMENT)
@@ -212,7 +210,7 @@ def test_a_start_that_has_passed_by_the_last_approval_is_at_once(
     check_log_of_one_window(world, worker)
 
 
-def test_what_was_approved_for_later_can_be_revoked_before(world: World, still: StoppedClock) -> None:
+def test_a_window_approved_for_later_can_be_revoked_before(world: World, still: StoppedClock) -> None:
     request = scheduled(world, still)
 
     world.act("ann", Action.REVOKE, request.id)
@@ -221,9 +219,7 @@ def test_what_was_approved_for_later_can_be_revoked_before(world: World, still: 
     assert door(world) is None
 
 
-def test_two_verifiers_find_the_log_of_a_later_start_good(
-    world: World, worker: Database, still: StoppedClock
-) -> None:
+def test_both_verifiers_accept_the_log_of_a_later_start(world: World, worker: Database, still: StoppedClock) -> None:
     request = scheduled(world, still)
     still.at += 2 * HOUR
     timers.run(worker, [request.id])
@@ -231,7 +227,7 @@ def test_two_verifiers_find_the_log_of_a_later_start_good(
     check_log_of_one_window(world, worker)
 
 
-def test_a_window_that_was_made_to_begin_earlier_lets_nobody_in(
+def test_a_window_altered_to_begin_earlier_grants_no_access(
     world: World, superuser: Engine, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -263,7 +259,7 @@ def test_a_window_that_was_made_to_begin_earlier_lets_nobody_in(
         ({"quorum": 2}, 2.5, True),
     ],
 )
-def test_a_policy_that_became_stricter_before_the_start_holds_it_back(
+def test_a_stricter_policy_before_the_start_holds_access_back(
     world: World, still: StoppedClock, stricter: dict[str, Any], hours: float, *, lets_in: bool
 ) -> None:
     scheduled(world, still)
@@ -277,7 +273,7 @@ def test_a_policy_that_became_stricter_before_the_start_holds_it_back(
 
 
 @pytest.mark.usefixtures("patient_gate")
-def test_the_gate_opens_by_itself_and_not_before(world: World, later: ShiftedClock) -> None:
+def test_the_gate_opens_at_the_start_by_itself(world: World, later: ShiftedClock) -> None:
     world.db.clock = later
     request = world.submit(not_before=datetime.now(UTC) + HOUR)
     request = world.act("ann", Action.APPROVE, request.id)
@@ -385,7 +381,7 @@ def test_no_login_opens_a_window_without_its_decisions(urls: Urls, api: Database
     assert state_of(api, request_id) == "pending"
 
 
-def test_the_database_lets_nobody_open_alone_what_the_customer_decides(urls: Urls, api: Database) -> None:
+def test_the_database_refuses_windows_opened_without_a_deciding_customer(urls: Urls, api: Database) -> None:
     world, request_id = _waiting(api, Mode.OBSERVE, quorum=1)
     write(unbound(api), "UPDATE tenants SET mode = 'enforce'")
 
@@ -424,7 +420,7 @@ ENOUGH: list[tuple[Mode, int, list[Decision]]] = [
 
 
 @pytest.mark.parametrize(("mode", "quorum", "decisions"), ENOUGH)
-def test_the_api_opens_a_window_with_its_decisions_each_given_by_whoever_may(
+def test_the_api_opens_a_window_with_one_decision_from_each_eligible_person(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
     world, request_id = _waiting(api, mode, quorum)
@@ -442,7 +438,7 @@ def test_the_api_opens_a_window_with_its_decisions_each_given_by_whoever_may(
 
 
 @pytest.mark.parametrize(("mode", "quorum", "decisions"), ENOUGH)
-def test_a_window_with_its_decisions_is_taken_in_whatever_order_they_are_written(
+def test_a_windows_decisions_may_be_written_in_any_order(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
     world, request_id = _waiting(api, mode, quorum)
@@ -463,7 +459,9 @@ def test_a_window_with_its_decisions_is_taken_in_whatever_order_they_are_written
         ("superuser", "active without the decisions for it"),
     ],
 )
-def test_a_request_cannot_be_born_active(urls: Urls, world: World, api: Database, login: str, refusal: str) -> None:
+def test_a_request_cannot_be_inserted_as_active(
+    urls: Urls, world: World, api: Database, login: str, refusal: str
+) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
     world.submit()
     born = text("""
@@ -485,7 +483,7 @@ def test_a_request_cannot_be_born_active(urls: Urls, world: World, api: Database
     assert [row.state for row in read(api, "SELECT state FROM requests")] == ["pending"]
 
 
-def test_a_worker_cannot_open_a_window_either(world: World, worker: Database) -> None:
+def test_a_worker_cannot_open_a_window(world: World, worker: Database) -> None:
     request = world.submit()
 
     with (
@@ -497,7 +495,7 @@ def test_a_worker_cannot_open_a_window_either(world: World, worker: Database) ->
     assert state_of(worker, request.id) == "pending"
 
 
-def test_a_denial_that_comes_after_the_approvals_outweighs_them(api: Database) -> None:
+def test_a_denial_after_the_approvals_prevails(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=3))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)

@@ -60,7 +60,7 @@ def mailing(relay: MailRelay, scheme: str = "smtp", seconds: float = QUICKLY) ->
     ],
     ids=["refuses", "4xx", "turns away", "greets slowly", "hangs", "drips", "drops", "no STARTTLS"],
 )
-def test_a_mail_that_a_bad_relay_did_not_take_is_in_the_log_and_sent_once_the_relay_is_well(
+def test_a_mail_rejected_by_a_broken_relay_is_logged_and_sent_after_recovery(
     world: World, sender: Database, later: ShiftedClock, serving: Callable[[], AbstractContextManager[MailRelay]],
     *, scheme: str, error: str, status: int | None, said: str,
 ) -> None:  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_mail_that_a_bad_relay_did_not_take_is_in_the_log_and_sent_once_the_re
 
 @pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
 @pytest.mark.parametrize("name", ["localhost", "other.example"])
-def test_a_relay_whose_certificate_is_no_good_gets_nothing_and_the_log_says_why(
+def test_a_relay_with_an_invalid_certificate_gets_nothing_and_the_log_says_why(
     world: World, worker: Database, tmp_path: Path, scheme: str, name: str
 ) -> None:
     world.submit()
@@ -103,7 +103,7 @@ def test_a_relay_whose_certificate_is_no_good_gets_nothing_and_the_log_says_why(
     assert len(open_notifications(worker)) == 3
 
 
-def test_one_recipient_is_refused_for_good_one_for_now_and_the_others_get_their_mail(
+def test_one_recipient_is_refused_permanently_one_temporarily_and_others_get_mail(
     world: World, worker: Database
 ) -> None:
     world.submit()
@@ -120,7 +120,7 @@ def test_one_recipient_is_refused_for_good_one_for_now_and_the_others_get_their_
     assert [one.recipient for one in relay.taken] == [address(worker, world, "abe")]
 
 
-def test_a_relay_that_hangs_up_after_it_said_yes_is_sent_nothing_twice(world: World, worker: Database) -> None:
+def test_a_relay_hanging_up_after_acceptance_causes_no_second_mail(world: World, worker: Database) -> None:
     world.submit()
     prompts = open_notifications(worker)
 
@@ -131,7 +131,7 @@ def test_a_relay_that_hangs_up_after_it_said_yes_is_sent_nothing_twice(world: Wo
     assert {row.error for row in read(worker, TRIES)} == {None}
 
 
-def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message_id(
+def test_a_crash_between_mail_and_record_repeats_the_message_id(
     world: World, sender: Database, later: ShiftedClock, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()
@@ -170,7 +170,7 @@ METADATA = ScriptedAnswer(status=302, headers={"Location": "http://169.254.169.2
     ],
     ids=["500", "302", "410", "429", "never", "drips", "drips headers", "gigabyte", "bomb"],
 )
-def test_whatever_an_endpoint_answers_is_in_the_log_and_nothing_is_lost(
+def test_every_endpoint_answer_is_logged_and_nothing_is_lost(
     world: World, sender: Database, later: ShiftedClock,
     answer: ScriptedAnswer, *, outcome: str | None, error: str | None, status: int | None,
 ) -> None:  # fmt: skip
@@ -200,7 +200,7 @@ def test_whatever_an_endpoint_answers_is_in_the_log_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("name", ["localhost", "other.example"])
-def test_an_endpoint_whose_certificate_is_no_good_is_called_in_vain(
+def test_an_endpoint_with_an_invalid_certificate_gets_nothing(
     world: World, worker: Database, tmp_path: Path, name: str
 ) -> None:
     serving, trusting = certified(tmp_path, name)
@@ -217,7 +217,7 @@ def test_an_endpoint_whose_certificate_is_no_good_is_called_in_vain(
     assert [one.outcome for one in tries].count(None) == 1
 
 
-def test_a_resolver_that_turns_to_an_inner_address_leads_nowhere_and_the_log_says_so(
+def test_a_resolver_switching_to_an_internal_address_is_refused_and_logged(
     world: World, sender: Database, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post = Postbag(calling=HttpWebhooks(allow_http=True))

@@ -92,7 +92,7 @@ def test_a_mapped_identity_names_its_engineer_and_is_on_record(world: World) -> 
     assert read(world.db, "SELECT FROM events WHERE seq IS NULL AND tenant_id IS NOT NULL") == []
 
 
-def test_operators_change_the_map_never_for_themselves(world: World) -> None:
+def test_operators_map_others_never_themselves(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
     world.put_on_both_sides("oscar", Role.ENGINEER)
 
@@ -101,7 +101,7 @@ def test_operators_change_the_map_never_for_themselves(world: World) -> None:
     assert add(world, "oscar", "o-1").person == "Oscar"
 
 
-def test_a_change_needs_a_fresh_sign_in(world: World) -> None:
+def test_changing_the_map_needs_a_fresh_sign_in(world: World) -> None:
     mapped = add(world)
     olga = world.people["olga"]
     old = datetime.now(UTC) - timedelta(hours=1)
@@ -117,7 +117,7 @@ def test_a_change_needs_a_fresh_sign_in(world: World) -> None:
             identity_map.remove(session, stale, HERE, mapped.row.id)
 
 
-def test_what_cannot_be_mapped_is_refused_with_what_to_do(world: World) -> None:
+def test_an_invalid_mapping_is_refused_with_advice(world: World) -> None:
     with pytest.raises(Invalid, match=f"{IDP}, mtls:exchange-online"):
         add(world, issuer="https://elsewhere.example")
     with pytest.raises(Invalid, match="service account"):
@@ -151,7 +151,7 @@ def test_certificates_and_headers_of_a_gateway_are_mapped_like_issuers(world: Wo
 
 
 @pytest.mark.far
-def test_a_person_has_so_many_identities_and_no_more(world: World) -> None:
+def test_a_person_has_a_limited_number_of_identities(world: World) -> None:
     for number in range(MOST_A_PERSON):
         add(world, subject=f"e-{number}")
 
@@ -171,7 +171,7 @@ def test_operators_and_auditors_read_the_map_by_pages(world: World) -> None:
         assert rest.next_cursor is None
 
 
-def test_an_identity_bound_to_sign_in_is_the_same_person_once_it_is_trusted(world: World, superuser: Engine) -> None:
+def test_a_trusted_sign_in_identity_names_the_same_person(world: World, superuser: Engine) -> None:
     bind(world, superuser, "erin", "trusted")
     bind(world, superuser, "erin", "fresh", trusted="1 hour")
     bind(world, superuser, "max", "manager")
@@ -181,7 +181,7 @@ def test_an_identity_bound_to_sign_in_is_the_same_person_once_it_is_trusted(worl
     assert [named(world.db, subject) for subject in ("fresh", "manager", "customer")] == [None] * 3
 
 
-def test_an_identity_that_two_rows_give_to_two_people_is_nobodys(world: World, superuser: Engine) -> None:
+def test_an_identity_mapped_to_two_people_names_no_one(world: World, superuser: Engine) -> None:
     world.add("emil", Role.ENGINEER)
     for subject in ("same", "two"):
         bind(world, superuser, "erin", subject)
@@ -192,7 +192,7 @@ def test_an_identity_that_two_rows_give_to_two_people_is_nobodys(world: World, s
     assert named(world.db, "two") is None
 
 
-def test_a_mail_address_names_an_engineer_only_where_no_identity_does(world: World, superuser: Engine) -> None:
+def test_a_mail_address_names_an_engineer_only_without_a_mapped_identity(world: World, superuser: Engine) -> None:
     address = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "erin"))[0].email
     customers = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))[0].email
     managers = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "max"))[0].email
@@ -208,13 +208,13 @@ def test_a_mail_address_names_an_engineer_only_where_no_identity_does(world: Wor
 
 
 @pytest.mark.parametrize("line", ["e-1\n", "e-1\nx", "x\ne-1"])
-def test_a_subject_of_several_lines_is_nobodys(world: World, line: str) -> None:
+def test_a_multi_line_subject_names_no_one(world: World, line: str) -> None:
     add(world)
 
     assert named(world.db, line) is None
 
 
-def test_a_mapped_identity_signs_nobody_in(world: World) -> None:
+def test_a_mapped_identity_does_not_sign_in(world: World) -> None:
     add(world)
     provider = IdentityProvider(issuer=IDP, audience="lockbox")
     proven = VerifiedIdentity(IDP, "e-1", datetime.now(UTC), None, None, ())
@@ -226,7 +226,7 @@ def test_a_mapped_identity_signs_nobody_in(world: World) -> None:
         assert not identities.is_bound(session, world.people["erin"], [provider])
 
 
-def test_who_is_disabled_or_no_engineer_any_more_is_nobody(world: World) -> None:
+def test_a_disabled_person_or_former_engineer_is_not_named(world: World) -> None:
     world.add("emil", Role.ENGINEER)
     add(world, "erin", "e-1")
     add(world, "emil", "e-2")
@@ -247,7 +247,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("how", FORGED)
-def test_a_row_that_the_api_did_not_mark_names_nobody(world: World, superuser: Engine, how: str) -> None:
+def test_an_unmarked_row_names_no_one(world: World, superuser: Engine, how: str) -> None:
     emil = world.add("emil", Role.ENGINEER).person_id
     add(world)
     write_unchecked(superuser, FORGED[how], **({"emil": emil} if ":emil" in FORGED[how] else {}))
@@ -261,7 +261,7 @@ def test_a_row_that_the_api_did_not_mark_names_nobody(world: World, superuser: E
     assert found == [None] * 4
 
 
-def test_a_removed_row_does_not_come_back(world: World, superuser: Engine) -> None:
+def test_a_removed_row_cannot_be_restored(world: World, superuser: Engine) -> None:
     row = add(world).row.model_dump()
     manages(world, "olga", identity_map.remove, row["id"])
 
@@ -269,7 +269,7 @@ def test_a_removed_row_does_not_come_back(world: World, superuser: Engine) -> No
         write(superuser, PUT_BACK, **row)
 
 
-def test_row_security_lets_operators_add_others_alone_and_nobody_change_a_row(world: World) -> None:
+def test_row_security_lets_operators_add_rows_for_others_only(world: World) -> None:
     add(world)
     world.put_on_both_sides("olga", Role.ENGINEER)
     erin, olga = id_of(world, "erin"), id_of(world, "olga")
@@ -300,14 +300,14 @@ def test_row_security_lets_operators_add_others_alone_and_nobody_change_a_row(wo
             assert connection.execute(text("DELETE FROM gate_identities")).rowcount == 0
 
 
-def test_nobody_without_context_sees_a_row(world: World) -> None:
+def test_no_row_is_visible_without_context(world: World) -> None:
     add(world)
 
     with world.db.engine.connect() as connection:
         assert connection.execute(text("SELECT FROM gate_identities")).all() == []
 
 
-def test_erasing_a_person_removes_their_identities_and_what_the_log_calls_them(world: World, urls: Urls) -> None:
+def test_erasing_a_person_removes_their_identities_from_map_and_log(world: World, urls: Urls) -> None:
     add(world)
     manages(world, "olga", vendor_staff.disable, id_of(world, "erin"))
 
@@ -372,7 +372,7 @@ def watched(world: World) -> Iterator[WatchedMap]:
     found.map.close()
 
 
-def test_what_the_map_says_is_kept_for_five_seconds_and_forgotten_at_news(world: World, watched: WatchedMap) -> None:
+def test_map_lookups_are_remembered_for_five_seconds_and_dropped_at_news(world: World, watched: WatchedMap) -> None:
     erin = id_of(world, "erin")
 
     async def asked() -> None:
@@ -405,7 +405,7 @@ def test_many_calls_of_one_caller_are_one_read_and_memory_is_bounded(world: Worl
     asyncio.run(asked())
 
 
-def test_what_is_read_while_news_comes_is_not_kept(world: World, watched: WatchedMap) -> None:
+def test_a_lookup_read_during_news_is_not_kept(world: World, watched: WatchedMap) -> None:
     add(world)
 
     async def asked() -> None:
@@ -419,7 +419,7 @@ def test_what_is_read_while_news_comes_is_not_kept(world: World, watched: Watche
     asyncio.run(asked())
 
 
-def test_who_is_known_is_looked_up_again_before_it_is_too_old(world: World, watched: WatchedMap) -> None:
+def test_a_known_caller_is_looked_up_again_before_expiry(world: World, watched: WatchedMap) -> None:
     erin = id_of(world, "erin")
     add(world)
 
@@ -437,7 +437,7 @@ def test_who_is_known_is_looked_up_again_before_it_is_too_old(world: World, watc
     asyncio.run(asked())
 
 
-def test_without_postgres_nothing_is_known_and_nothing_is_kept() -> None:
+def test_without_postgres_callers_are_unknown_and_nothing_is_kept() -> None:
     nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/x", connect_args={"connect_timeout": 1})
     lost = IdentityMap(Database(nowhere, None))  # type: ignore[arg-type]
 

@@ -121,14 +121,14 @@ def raised(db: Database) -> list[InvariantViolation]:
 
 
 @pytest.mark.usefixtures("lived")
-def test_in_a_healthy_world_there_is_nothing_to_find(worker: Database) -> None:
+def test_a_healthy_database_has_no_findings(worker: Database) -> None:
     assert looked(worker) == set()
     assert raised(worker) == []
     assert not read(worker, "SELECT FROM events WHERE action = 'invariant_broken'")
 
 
 @pytest.mark.parametrize("is_said", [True, False])
-def test_a_window_without_the_signature_that_a_rule_demands_is_one_without_approval(
+def test_a_window_lacking_a_required_signature_is_found(
     api: Database, worker: Database, superuser: Engine, *, is_said: bool
 ) -> None:
     world = World.make(api, BY_A_RULE)
@@ -149,7 +149,7 @@ def test_a_window_without_the_signature_that_a_rule_demands_is_one_without_appro
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_what_a_manager_opens_where_the_customer_is_not_asked_is_as_it_should_be(
+def test_a_manager_opening_in_observe_or_off_is_no_finding(
     api: Database, worker: Database, superuser: Engine, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -162,7 +162,7 @@ def test_what_a_manager_opens_where_the_customer_is_not_asked_is_as_it_should_be
     assert {one.rule for one in looked(worker)} == {"I1"}
 
 
-def test_a_clock_that_is_set_back_between_decisions_leaves_nothing_to_find(
+def test_a_clock_set_back_between_decisions_is_no_finding(
     api: Database, worker: Database, still: StoppedClock
 ) -> None:
     world = World.make(api, Policy(quorum=2))
@@ -175,7 +175,7 @@ def test_a_clock_that_is_set_back_between_decisions_leaves_nothing_to_find(
 
 
 @pytest.mark.far
-def test_every_ordinary_life_leaves_nothing_to_find(api: Database, worker: Database, superuser: Engine) -> None:
+def test_every_ordinary_life_leaves_no_finding(api: Database, worker: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(quorum=2))
     for ending in (Action.COMPLETE, Action.REVOKE, None):
         request = world.fresh()
@@ -193,7 +193,7 @@ def test_every_ordinary_life_leaves_nothing_to_find(api: Database, worker: Datab
     assert looked(worker) == set()
 
 
-def test_what_was_decided_after_signing_in_is_as_it_should_be(api: Database, worker: Database) -> None:
+def test_decisions_after_a_sign_in_are_no_finding(api: Database, worker: Database) -> None:
     world = World.make(api, Policy())
     request = world.fresh()
     for who, action in (("max", Action.ENDORSE), ("ann", Action.APPROVE)):
@@ -210,7 +210,7 @@ def test_what_was_decided_after_signing_in_is_as_it_should_be(api: Database, wor
 
 
 @pytest.mark.parametrize("statement", BREAKS)
-def test_what_is_broken_behind_the_triggers_back_is_found(
+def test_faults_written_past_the_triggers_are_found(
     lived: World, worker: Database, superuser: Engine, statement: str
 ) -> None:
     rule, what = BREAKS[statement]
@@ -221,7 +221,7 @@ def test_what_is_broken_behind_the_triggers_back_is_found(
     assert any(one.rule == rule and what in one.what for one in found), (found, lived.tenant.slug)
 
 
-def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_vendors_webhooks(
+def test_a_finding_is_an_event_a_mail_to_operators_and_a_webhook_call(
     lived: World, worker: Database, superuser: Engine, post: Postbag, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post.deliver(worker, open_notifications(worker))
@@ -254,7 +254,7 @@ def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_ven
     assert "invariant.broken" in capsys.readouterr().out
 
 
-def test_the_same_is_said_once_an_hour_and_what_is_new_at_once(
+def test_a_finding_is_repeated_hourly_and_new_ones_at_once(
     lived: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     freely(superuser, "DELETE FROM decisions WHERE decision = 'approve'")
@@ -272,7 +272,7 @@ def test_the_same_is_said_once_an_hour_and_what_is_new_at_once(
     assert lived.people
 
 
-def test_what_was_mended_before_the_second_look_is_no_alarm(
+def test_a_finding_fixed_before_the_second_check_raises_no_alarm(
     lived: World, worker: Database, superuser: Engine
 ) -> None:
     late = many(lived, 1)
@@ -290,7 +290,7 @@ def test_what_was_mended_before_the_second_look_is_no_alarm(
 @pytest.mark.parametrize(
     "broken", ["DELETE FROM unsettled", "UPDATE unsettled SET settle_by = now() - interval '16 minutes'"]
 )
-def test_mails_of_which_no_event_says_how_they_ended_are_found(
+def test_mails_without_a_notified_event_are_found(
     world: World, worker: Database, superuser: Engine, post: Postbag, broken: str
 ) -> None:
     told, forgotten = world.fresh(), world.fresh()
@@ -312,7 +312,7 @@ def test_mails_of_which_no_event_says_how_they_ended_are_found(
         ("UPDATE offboardings SET asked_at = now()", "that somebody asked to off-board the tenant"),
     ],
 )
-def test_what_becomes_of_a_tenants_data_without_an_event_is_found(
+def test_a_data_change_without_its_event_is_found(
     world: World, worker: Database, superuser: Engine, broken: str, what: str
 ) -> None:
     does(world, "tara", tenant_data.keep_for, 30, most=None)
@@ -325,7 +325,7 @@ def test_what_becomes_of_a_tenants_data_without_an_event_is_found(
     assert looked(worker) == {InvariantViolation("unsaid", world.tenant.id, world.tenant.id, f"no event says {what}")}
 
 
-def test_old_requests_are_looked_at_page_by_page(
+def test_old_requests_are_checked_page_by_page(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE", 2)
@@ -342,7 +342,7 @@ def test_old_requests_are_looked_at_page_by_page(
     assert rota.request == invariants.NOBODY
 
 
-def test_old_seals_are_looked_at_page_by_page(
+def test_old_seals_are_checked_page_by_page(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE_OF_SEALS", 3)
@@ -361,7 +361,7 @@ def test_old_seals_are_looked_at_page_by_page(
     assert found[0] == 0
 
 
-def test_people_are_looked_at_page_by_page(
+def test_people_are_checked_page_by_page_in_invariants(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE_OF_PEOPLE", 5)
@@ -378,9 +378,7 @@ def test_people_are_looked_at_page_by_page(
     assert found == [set(), set(), {last}, set()]
 
 
-def test_what_retention_removed_proves_nothing_against_anybody(
-    lived: World, worker: Database, superuser: Engine
-) -> None:
+def test_removed_events_incriminate_no_one(lived: World, worker: Database, superuser: Engine) -> None:
     freely(superuser, "UPDATE tokens SET is_sample = false")
     assert {one.rule for one in looked(worker)} == {"I12"}
 
@@ -390,7 +388,7 @@ def test_what_retention_removed_proves_nothing_against_anybody(
     assert lived.people
 
 
-def test_what_retention_removed_is_no_gap(lived: World, worker: Database, superuser: Engine) -> None:
+def test_events_removed_by_retention_are_no_gap(lived: World, worker: Database, superuser: Engine) -> None:
     write(superuser, "UPDATE logs SET kept_from = size")
     freely(superuser, "DELETE FROM events WHERE request_id IN (SELECT id FROM requests WHERE closed_at IS NOT NULL)")
 
@@ -398,7 +396,7 @@ def test_what_retention_removed_is_no_gap(lived: World, worker: Database, superu
     assert lived.people
 
 
-def test_each_minute_one_worker_looks(worker: Database) -> None:
+def test_one_worker_checks_each_minute(worker: Database) -> None:
     assert alerts.is_due(worker)
 
     write(worker.engine, "SELECT record_heartbeat('invariants', uuidv7(), 'core@here', 0)")
@@ -414,7 +412,7 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
         *("used-outside", "unsaid", "unstated"),
     ],
 )
-def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
+def test_no_invariant_query_scans_a_large_table(worker: Database, query: TextClause) -> None:
     values = ScanPosition().values | {"page": 10}
 
     with setting(worker).transaction() as session:
@@ -433,9 +431,7 @@ def _nodes(plan: dict[str, object]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("lived")
-def test_connectors_without_a_worker_are_an_alarm_until_one_lives(
-    api: Database, worker: Database, urls: Urls
-) -> None:
+def test_a_missing_connector_worker_raises_an_alarm(api: Database, worker: Database, urls: Urls) -> None:
     HeartbeatSender("api@here").beat(api, ProcessPart.API, needs_connectors=False)
     assert looked(worker) == set()
 

@@ -73,7 +73,7 @@ def marked(world: World, name: str) -> set[bytes]:
     return {bytes(row.token), bytes(row.secret), bytes(row.role)}
 
 
-def test_what_an_older_key_marked_is_good_and_marked_anew_when_it_is_used(old: World) -> None:
+def test_a_row_marked_by_an_older_key_is_valid_and_re_marked_when_used(old: World) -> None:
     both = at(old.db, NEW, OLD)
     before = marked(old, "ann")
 
@@ -88,12 +88,12 @@ def test_what_an_older_key_marked_is_good_and_marked_anew_when_it_is_used(old: W
     assert not before & after
 
 
-def test_without_the_key_nobody_is_anybody(old: World) -> None:
+def test_without_the_key_no_credential_is_valid(old: World) -> None:
     with pytest.raises(NotSignedIn):
         recognised(at(old.db, NEW), old, "ann")
 
 
-def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: Rekey) -> None:
+def test_all_roles_are_re_marked_before_an_older_key_is_removed(old: World, rekey: Rekey) -> None:
     done = rekey(NEW, OLD)
 
     assert (done.marked, done.unverified, done.ended) == (len(old.people) + LAID_DOWN, [], 0)
@@ -103,7 +103,7 @@ def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: R
     assert len(told) == 1
 
 
-def test_policies_and_delegates_are_marked_anew_before_an_older_key_goes(
+def test_policies_and_delegates_are_re_marked_before_an_older_key_is_removed(
     old: World, rekey: Rekey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lockbox.identity.keyring.development", lambda: Keyring([OLD]))
@@ -128,7 +128,7 @@ def held(db: Database, world: World) -> tuple[int | None, bool]:
     return policy.quorum if policy else None, world.people["aude"].person_id in known.delegates[tenant.id]
 
 
-def test_a_worker_without_keys_believes_what_it_reads_and_takes_nothing_as_proof(old: World) -> None:
+def test_a_worker_without_keys_verifies_no_mark(old: World) -> None:
     """It reminds by policies and delegates, and gives no power by either."""
     lay_down(old, quorum=2)
     stand_in(old, "aude", "ann")
@@ -141,7 +141,7 @@ def test_a_worker_without_keys_believes_what_it_reads_and_takes_nothing_as_proof
         recognised(worker, old, "ann")
 
 
-def test_a_row_that_no_key_vouches_for_is_named_and_left(old: World, rekey: Rekey, superuser: Engine) -> None:
+def test_a_row_no_key_verifies_is_named_and_left(old: World, rekey: Rekey, superuser: Engine) -> None:
     ann = old.people["ann"].person_id
     write(superuser, "UPDATE memberships SET mac = NULL WHERE person_id = :id", id=ann)
 
@@ -152,7 +152,7 @@ def test_a_row_that_no_key_vouches_for_is_named_and_left(old: World, rekey: Reke
     assert recognised(at(old.db, NEW, OLD), old, "amir") == {Role.APPROVER}
 
 
-def test_after_a_lost_key_roles_are_taken_as_they_are_and_every_sign_in_is_over(old: World, rekey: Rekey) -> None:
+def test_after_a_lost_key_roles_are_accepted_and_sign_ins_end(old: World, rekey: Rekey) -> None:
     done = rekey(NEW, key_is_lost=True)
 
     db = at(old.db, NEW)
@@ -167,7 +167,7 @@ def test_after_a_lost_key_roles_are_taken_as_they_are_and_every_sign_in_is_over(
     assert recognised(db, old, "ann") == {Role.APPROVER}
 
 
-def test_a_newer_mark_does_not_give_way_to_the_one_before(old: World, rekey: Rekey, superuser: Engine) -> None:
+def test_a_newer_mark_is_not_replaced_by_an_older_one(old: World, rekey: Rekey, superuser: Engine) -> None:
     ann = old.people["ann"].person_id
     (was,) = read(old.db, "SELECT mac FROM memberships WHERE person_id = :id", id=ann)
     rekey(NEW, OLD)

@@ -25,7 +25,7 @@ def _due(ids: list[str], kind: str = "expire") -> list[IndexEntry]:
     return [IndexEntry(one, kind, LONG_AGO) for one in ids]
 
 
-def test_settling_drops_the_lease_and_writes_what_is_true_now(schedule: Schedule, redis: "Redis") -> None:
+def test_settling_drops_the_lease_and_writes_the_current_state(schedule: Schedule, redis: "Redis") -> None:
     gone, again = _ids(2)
     schedule.arm(CLOCK, _due([gone, again]))
     schedule.claim(CLOCK)
@@ -37,7 +37,7 @@ def test_settling_drops_the_lease_and_writes_what_is_true_now(schedule: Schedule
 
 
 @pytest.mark.far
-def test_what_was_leased_for_too_long_is_offered_again_and_again(schedule: Schedule) -> None:
+def test_an_expired_lease_is_offered_again(schedule: Schedule) -> None:
     (one,) = _ids(1)
     schedule.arm(SHORT, _due([one]))
 
@@ -67,7 +67,7 @@ def test_a_backlog_beyond_the_budget_waits_in_the_index(schedule: Schedule) -> N
     assert len(schedule.members(SHORT)) == 12 - 7
 
 
-def test_a_lease_that_ran_out_counts_no_second_time_against_the_budget(schedule: Schedule) -> None:
+def test_an_expired_lease_does_not_count_against_the_budget_twice(schedule: Schedule) -> None:
     schedule.arm(SHORT, _due(_ids(12)))
     first = set(schedule.claim(SHORT).ids["expire"])
     time.sleep(0.25)
@@ -75,7 +75,7 @@ def test_a_lease_that_ran_out_counts_no_second_time_against_the_budget(schedule:
     assert set(schedule.claim(SHORT).ids["expire"]) == first
 
 
-def test_notifications_wait_while_a_storm_of_clocks_is_out(schedule: Schedule) -> None:
+def test_notifications_wait_while_a_deadline_storm_is_leased(schedule: Schedule) -> None:
     storm = _ids(501)
     schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
     schedule.arm(CLOCK, _due(storm))
@@ -91,7 +91,7 @@ def test_notifications_wait_while_a_storm_of_clocks_is_out(schedule: Schedule) -
     assert len(after.ids["notify"]) == 3
 
 
-def test_notifications_trickle_while_clocks_are_late(schedule: Schedule) -> None:
+def test_notifications_continue_slowly_while_deadlines_are_late(schedule: Schedule) -> None:
     schedule.arm(NOTIFICATIONS, _due(_ids(TRICKLE + 7), "notify"))
     schedule.arm(CLOCK, _due(_ids(1)))
 
@@ -104,7 +104,7 @@ def test_notifications_trickle_while_clocks_are_late(schedule: Schedule) -> None
     assert len(after.ids["notify"]) == 7
 
 
-def test_a_clock_that_is_just_due_holds_up_no_notification(schedule: Schedule) -> None:
+def test_a_deadline_just_due_delays_no_notification(schedule: Schedule) -> None:
     for _ in range(50):
         schedule.arm(NOTIFICATIONS, _due(_ids(TRICKLE + 7), "notify"))
         began = time.monotonic()
@@ -122,9 +122,7 @@ def test_a_clock_that_is_just_due_holds_up_no_notification(schedule: Schedule) -
 
 
 @pytest.mark.parametrize("until", ["+inf", 1e15, 0])
-def test_what_somebody_put_among_the_leases_of_clocks_holds_up_no_notification(
-    schedule: Schedule, redis: "Redis", until: str | float
-) -> None:
+def test_a_foreign_lease_entry_delays_no_notification(schedule: Schedule, redis: "Redis", until: str | float) -> None:
     schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
     redis.zadd(CLOCK.keys[1], {f"junk {number}": until for number in range(501)})
 
@@ -142,7 +140,7 @@ def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis:
 
 
 @pytest.mark.far
-def test_claims_by_many_at_once_are_disjoint(schedule: Schedule) -> None:
+def test_concurrent_claims_are_disjoint(schedule: Schedule) -> None:
     ids = _ids(2000)
     schedule.arm(CLOCK, _due(ids))
 
@@ -159,7 +157,7 @@ def test_claims_by_many_at_once_are_disjoint(schedule: Schedule) -> None:
     assert sorted(claimed) == sorted(ids)
 
 
-def test_arming_and_claiming_at_once_loses_and_doubles_nothing(schedule: Schedule) -> None:
+def test_concurrent_arming_and_claiming_loses_and_doubles_nothing(schedule: Schedule) -> None:
     ids = _ids(1000)
     claimed: list[str] = []
 

@@ -69,7 +69,7 @@ def _fail(db: Database) -> None:
         raise ZeroDivisionError
 
 
-def test_every_move_is_told_once_it_is_committed(ear: ChannelListener, world: World) -> None:
+def test_every_move_is_published_after_its_commit(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
@@ -79,13 +79,13 @@ def test_every_move_is_told_once_it_is_committed(ear: ChannelListener, world: Wo
 
 
 @pytest.mark.far
-def test_what_is_committed_together_is_told_in_one_message(ear: ChannelListener, world: World) -> None:
+def test_moves_of_one_commit_are_published_in_one_message(ear: ChannelListener, world: World) -> None:
     ids = many(world, 20)
 
     assert ear.heard() == [(ear.everyone, set(map(str, ids)))]
 
 
-def test_nothing_is_told_of_what_is_rolled_back(ear: ChannelListener, world: World) -> None:
+def test_a_rolled_back_move_is_not_published(ear: ChannelListener, world: World) -> None:
     with pytest.raises(ZeroDivisionError):
         _fail(world.db)
 
@@ -93,7 +93,7 @@ def test_nothing_is_told_of_what_is_rolled_back(ear: ChannelListener, world: Wor
 
 
 @pytest.mark.far
-def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -> None:
+def test_nothing_is_published_before_the_commit(ear: ChannelListener, world: World) -> None:
     one = new_id()
 
     with world.db.transaction() as session:
@@ -103,7 +103,7 @@ def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -
     assert (before, ear.heard()) == ([], [(ear.everyone, {str(one)})])
 
 
-def test_rebuilding_and_notifications_are_no_news(ear: ChannelListener, world: World) -> None:
+def test_rebuilding_and_notifications_are_not_published(ear: ChannelListener, world: World) -> None:
     schedule = world.db.schedule
 
     schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
@@ -114,7 +114,7 @@ def test_rebuilding_and_notifications_are_no_news(ear: ChannelListener, world: W
 
 @pytest.mark.far
 @pytest.mark.parametrize("outcome", [Outcome.MOOT, None])
-def test_a_notification_that_has_ended_is_news_to_operators_alone(
+def test_an_ended_notification_is_published_to_operators_only(
     ear: ChannelListener, world: World, worker: Database, outcome: Outcome | None
 ) -> None:
     (notification, *_) = read(
@@ -129,7 +129,7 @@ def test_a_notification_that_has_ended_is_news_to_operators_alone(
 
 
 @pytest.mark.far
-def test_a_listener_that_fails_at_what_it_hears_goes_on(urls: Urls) -> None:
+def test_a_failing_listener_continues(urls: Urls) -> None:
     schedule, heard, turns = Schedule(urls.redis), list[frozenset[str]](), list[bool]()
 
     def hear(ids: frozenset[str], _: str | None) -> None:
@@ -157,7 +157,7 @@ def _until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_what_concerns_one_side_is_told_on_its_channel(ear: ChannelListener, world: World) -> None:
+def test_one_sides_changes_are_published_on_its_channel(ear: ChannelListener, world: World) -> None:
     one, other = new_id(), new_id()
 
     with world.db.transaction() as session:
@@ -167,7 +167,7 @@ def test_what_concerns_one_side_is_told_on_its_channel(ear: ChannelListener, wor
 
 
 @pytest.mark.far
-def test_what_was_done_inside_a_window_is_news_for_pages_alone(ear: ChannelListener, world: World) -> None:
+def test_activity_inside_a_window_is_published_to_pages_only(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
     assert opened.opened_at
@@ -182,7 +182,7 @@ def test_what_was_done_inside_a_window_is_news_for_pages_alone(ear: ChannelListe
 
 
 @pytest.mark.far
-def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alone(
+def test_a_question_is_published_to_both_sides_and_in_review_to_the_vendor_only(
     ear: ChannelListener, world: World
 ) -> None:
     pending = world.submit()
@@ -197,7 +197,7 @@ def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alon
     assert ear.heard() == [(ear.everyone, {str(pending.id)}), (f"{ear.everyone}:vendor", {str(reviewed.id)})]
 
 
-def test_a_redis_that_is_away_costs_news_and_never_the_commit(world: World) -> None:
+def test_an_unavailable_redis_costs_publications_not_commits(world: World) -> None:
     db = Database(world.db.engine, Schedule("redis://127.0.0.1:1"))
     began = time.monotonic()
 
@@ -217,7 +217,7 @@ def _told(world: World, ids: object, *names: str, **others: LiveReader) -> set[s
 EVERYBODY = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude")
 
 
-def test_a_change_concerns_those_who_may_know_of_the_request_and_nobody_else(world: World) -> None:
+def test_a_change_reaches_only_people_who_may_see_the_request(world: World) -> None:
     other = World.make(world.db)
     world.people |= {"zoe": other.people["ann"], "zack": other.people["tara"]}
     request = world.submit()
@@ -227,7 +227,7 @@ def test_a_change_concerns_those_who_may_know_of_the_request_and_nobody_else(wor
     assert _told(world, [], *EVERYBODY, "zoe") == set()
 
 
-def test_a_change_concerns_no_customer_before_they_are_asked(api: Database) -> None:
+def test_a_change_reaches_no_customer_before_they_are_asked(api: Database) -> None:
     world = World.make(api, Policy())
     request = world.submit()
 
@@ -238,7 +238,7 @@ def test_a_change_concerns_no_customer_before_they_are_asked(api: Database) -> N
     assert _told(world, [request.id], *EVERYBODY) == {"erin", "max", "vera", "tara", "ann", "aude"}
 
 
-def test_a_change_concerns_nobody_at_a_tenant_where_what_they_have_shown_does_not_count(world: World) -> None:
+def test_a_change_reaches_no_one_at_a_tenant_their_sign_in_does_not_cover(world: World) -> None:
     other = World.make(world.db)
     ann = world.people["ann"].person_id
     request = world.submit()
@@ -255,7 +255,7 @@ def test_a_change_concerns_nobody_at_a_tenant_where_what_they_have_shown_does_no
         "UPDATE people SET disabled_at = now() WHERE id = :p",
     ],
 )
-def test_a_change_concerns_nobody_who_has_left(world: World, superuser: object, gone: str) -> None:
+def test_a_change_reaches_no_former_member(world: World, superuser: object, gone: str) -> None:
     request = world.submit()
 
     write(superuser, gone, p=world.people["ann"].person_id)  # type: ignore[arg-type]

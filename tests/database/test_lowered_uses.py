@@ -35,7 +35,7 @@ def bodies(world: World, request: AccessRequest) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("requested", "kept", "opens"), [(5, 2, 2), (5, 5, 5), (5, None, 5), (None, 2, 2), (None, None, None)]
 )
-def test_an_approver_lowers_how_often_a_window_can_be_used(
+def test_an_approver_lowers_the_number_of_uses(
     world: World, requested: int | None, kept: int | None, opens: int | None
 ) -> None:
     request = opened(world, requested, kept)
@@ -47,7 +47,7 @@ def test_an_approver_lowers_how_often_a_window_can_be_used(
     assert check(world) == (None if opens is None else opens - 1)
 
 
-def test_no_approver_raises_it(world: World) -> None:
+def test_an_approver_cannot_raise_the_number_of_uses(world: World) -> None:
     request = world.submit(max_uses=2)
 
     with pytest.raises(Invalid, match="2 uses were asked") as refused:
@@ -57,7 +57,7 @@ def test_no_approver_raises_it(world: World) -> None:
     assert world.act("ann", Action.APPROVE, request.id).max_uses == 2
 
 
-def test_the_fewest_of_those_whose_approval_counts_hold(api: Database) -> None:
+def test_the_lowest_number_among_counting_approvals_applies(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(max_uses=9)
 
@@ -66,7 +66,7 @@ def test_the_fewest_of_those_whose_approval_counts_hold(api: Database) -> None:
     assert world.act("amir", Action.APPROVE, request.id, max_uses=5).max_uses == 3
 
 
-def test_the_vote_of_somebody_who_may_no_longer_approve_lowers_nothing(api: Database, superuser: Engine) -> None:
+def test_a_former_approvers_vote_lowers_nothing(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(max_uses=9)
     world.act("ann", Action.APPROVE, request.id, max_uses=1)
@@ -79,7 +79,7 @@ def test_the_vote_of_somebody_who_may_no_longer_approve_lowers_nothing(api: Data
 
 
 @pytest.mark.parametrize("number", ["null", "9"])
-def test_the_database_counts_an_approval_for_no_more_uses(world: World, number: str) -> None:
+def test_the_database_counts_no_more_uses_than_approved(world: World, number: str) -> None:
     opened(world, 9, 2)
     more = f"SELECT is_decided(jsonb_populate_record(r, jsonb_build_object('max_uses', {number}))) AS decided"
     more = f"{more} FROM requests r"
@@ -88,7 +88,7 @@ def test_the_database_counts_an_approval_for_no_more_uses(world: World, number: 
     assert not read(world.db, more)[0].decided
 
 
-def test_only_an_approval_says_how_many_uses(world: World, superuser: Engine) -> None:
+def test_only_an_approval_sets_the_number_of_uses(world: World, superuser: Engine) -> None:
     world.act("ann", Action.DENY, world.submit(max_uses=9).id, comment="No")
 
     assert [row.max_uses for row in read(world.db, "SELECT max_uses FROM decisions")] == [None]
@@ -96,7 +96,7 @@ def test_only_an_approval_says_how_many_uses(world: World, superuser: Engine) ->
         write_unchecked(superuser, "UPDATE decisions SET max_uses = 1")
 
 
-def test_a_passkey_signs_how_many_uses_it_is_for(api: Database) -> None:
+def test_a_passkey_signs_the_number_of_uses(api: Database) -> None:
     world = World.make(api, DEMANDED)
     authenticator, request = enrol(world, "ann"), world.submit(max_uses=5)
     question = asked(world, "ann", request.id, max_uses=2)
@@ -112,7 +112,7 @@ def test_a_passkey_signs_how_many_uses_it_is_for(api: Database) -> None:
     assert check(world) == 1
 
 
-def test_what_was_signed_counts_where_the_policy_lowers_the_number_later(api: Database) -> None:
+def test_the_signed_number_stays_valid_when_the_policy_lowers_it(api: Database) -> None:
     world = World.make(api, DEMANDED.model_copy(update={"quorum": 2}))
     keys = {name: enrol(world, name) for name in ("ann", "amir")}
     request = world.submit(max_uses=5)
@@ -124,7 +124,7 @@ def test_what_was_signed_counts_where_the_policy_lowers_the_number_later(api: Da
     assert check(world) == 2
 
 
-def test_a_row_for_more_uses_than_were_signed_opens_nothing(api: Database, superuser: Engine) -> None:
+def test_a_row_with_more_uses_than_signed_opens_nothing(api: Database, superuser: Engine) -> None:
     world = World.make(api, DEMANDED)
     authenticator, request = enrol(world, "ann"), world.submit(max_uses=5)
     approve(world, "ann", request.id, authenticator, max_uses=2)
@@ -136,7 +136,7 @@ def test_a_row_for_more_uses_than_were_signed_opens_nothing(api: Database, super
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_the_audit_log_of_lowered_uses_is_found_good_by_both_verifiers(
+def test_both_verifiers_accept_the_audit_log_of_lowered_uses(
     api: Database,
     worker: Database,
     is_signed: bool,  # noqa: FBT001 - drawn by name

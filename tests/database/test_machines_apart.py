@@ -31,7 +31,7 @@ def roles_of(world: World, name: str) -> set[str]:
 
 
 @each("role", [Role.ENGINEER, Role.MANAGER, Role.OPERATOR, Role.VENDOR_AUDITOR])
-def test_a_system_gets_no_other_role_even_from_the_owner_of_the_database(world: World, role: Role) -> None:
+def test_the_database_refuses_another_role_for_a_service_account(world: World, role: Role) -> None:
     with pytest.raises(DBAPIError, match="a system and something else"):
         on_the_database(world, "olga", GIVE, p=id_of(world, "gate"), r=role.value)
     with pytest.raises(DBAPIError, match="a system and something else"):
@@ -41,7 +41,7 @@ def test_a_system_gets_no_other_role_even_from_the_owner_of_the_database(world: 
 
 
 @each("who", ["erin", "max", "vera"])
-def test_whoever_has_a_role_becomes_no_system(world: World, who: str) -> None:
+def test_a_person_with_a_role_cannot_become_a_service_account(world: World, who: str) -> None:
     before = roles_of(world, who)
 
     with pytest.raises(DBAPIError, match="a system and something else"):
@@ -56,7 +56,7 @@ def test_whoever_has_a_role_becomes_no_system(world: World, who: str) -> None:
     assert roles_of(world, who) == before
 
 
-def test_no_role_is_turned_into_system_beside_another(world: World) -> None:
+def test_a_role_cannot_be_changed_to_system(world: World) -> None:
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
 
     with pytest.raises(DBAPIError, match="a system and something else"):
@@ -68,7 +68,7 @@ def test_no_role_is_turned_into_system_beside_another(world: World) -> None:
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
-def test_of_two_who_give_both_roles_at_once_one_is_refused(world: World, urls: Urls, level: str) -> None:
+def test_of_concurrent_person_and_system_roles_one_is_refused(world: World, urls: Urls, level: str) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     engine = create_engine(urls.superuser, poolclass=NullPool, isolation_level=level)
 
@@ -96,7 +96,7 @@ def _given(engine: Engine, person_id: UUID, role: str, meanwhile: Callable[[], N
     return True
 
 
-def test_an_invitation_that_would_mix_them_is_refused_in_words(world: World, worker: Database) -> None:
+def test_an_invitation_mixing_both_is_refused(world: World, worker: Database) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     (eve,) = read(world.db, "SELECT email FROM people WHERE id = :p", p=id_of(world, "eve"))
     roles = frozenset({Role.ENGINEER})

@@ -63,7 +63,7 @@ def beat(worker: Database, job: MaintenanceJob) -> None:
 
 
 @pytest.mark.far
-def test_a_task_is_sent_once_it_is_due_and_the_work_done_here_once_nobody_has_done_it_for_two_intervals(
+def test_a_due_task_is_sent_and_done_locally_after_two_idle_intervals(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:
     beat(worker, SEAL)
@@ -78,9 +78,7 @@ def test_a_task_is_sent_once_it_is_due_and_the_work_done_here_once_nobody_has_do
 
 
 @pytest.mark.far
-def test_nothing_is_sent_while_nothing_waits_to_be_sealed(
-    worker: Database, broker: "Redis", looping: Looping
-) -> None:
+def test_no_seal_task_is_sent_without_unsealed_events(worker: Database, broker: "Redis", looping: Looping) -> None:
     beat(worker, SEAL)
     looping(SEAL)
 
@@ -89,7 +87,7 @@ def test_nothing_is_sent_while_nothing_waits_to_be_sealed(
     assert broker.llen(QUEUE) == 0
 
 
-def test_reconciling_is_done_here_where_the_last_run_is_too_long_ago(
+def test_reconciling_runs_locally_if_the_last_run_is_too_old(
     world: World, worker: Database, superuser: Engine, looping: Looping
 ) -> None:
     overdue = world.submit()
@@ -102,7 +100,7 @@ def test_reconciling_is_done_here_where_the_last_run_is_too_long_ago(
 
 
 @pytest.mark.far
-def test_a_job_that_ran_elsewhere_is_neither_sent_nor_done(
+def test_a_job_run_elsewhere_is_neither_sent_nor_done(
     world: World, worker: Database, superuser: Engine, broker: "Redis", looping: Looping
 ) -> None:
     overdue = world.submit()
@@ -117,7 +115,7 @@ def test_a_job_that_ran_elsewhere_is_neither_sent_nor_done(
 
 
 @pytest.mark.far
-def test_a_queue_that_nobody_empties_gets_no_more_than_a_few(
+def test_an_unserved_queue_gets_only_a_few_messages(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:
     beat(worker, SEAL)
@@ -131,7 +129,7 @@ def test_a_queue_that_nobody_empties_gets_no_more_than_a_few(
 
 
 @pytest.mark.far
-def test_with_redis_away_the_work_is_done_here_at_once(
+def test_without_redis_the_work_is_done_locally_at_once(
     world: World, worker: Database, away_url: str, looping: Looping
 ) -> None:
     beat(worker, SEAL)
@@ -143,7 +141,7 @@ def test_with_redis_away_the_work_is_done_here_at_once(
     assert within(10, lambda: not sealer.is_due(worker))
 
 
-def test_the_notifications_login_records_no_run_of_another_part(worker: Database, urls: Urls) -> None:
+def test_the_notifications_login_records_no_other_run(worker: Database, urls: Urls) -> None:
     theirs = Database(make_engine(urls.notifications, role="test-notifications"), worker.schedule)
 
     for part in ProcessPart:
@@ -153,7 +151,7 @@ def test_the_notifications_login_records_no_run_of_another_part(worker: Database
     assert [one for one in ProcessPart if heartbeats.age(worker, one) < math.inf] == [ProcessPart.NOTIFICATIONS]
 
 
-def test_a_run_recorded_before_the_clock_was_set_back_counts_as_none(worker: Database, superuser: Engine) -> None:
+def test_a_run_recorded_before_a_clock_set_back_is_ignored(worker: Database, superuser: Engine) -> None:
     beat(worker, SEAL)
     with superuser.begin() as connection:
         connection.execute(text("UPDATE heartbeats SET beat_at = beat_at + interval '1 hour'"))
@@ -161,9 +159,7 @@ def test_a_run_recorded_before_the_clock_was_set_back_counts_as_none(worker: Dat
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 
 
-def test_a_run_that_is_cut_short_after_it_found_held_logs_fails_and_is_not_recorded(
-    worker: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_cut_short_at_held_logs_fails_unrecorded(worker: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "WORK_SECONDS", 0.0)
 
     def steps(_: Runtime) -> Generator[Step, None, None]:
@@ -178,7 +174,7 @@ def test_a_run_that_is_cut_short_after_it_found_held_logs_fails_and_is_not_recor
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 
 
-def test_a_run_while_another_process_seals_is_skipped_and_not_recorded(world: World, worker: Database) -> None:
+def test_a_run_during_anothers_sealing_is_skipped_unrecorded(world: World, worker: Database) -> None:
     tools = Runtime(worker, None, timedelta(days=90), SealingSettings(SIGNER, None, timedelta(days=1)))
     world.fresh()
     assert sealed(worker)  # of which nobody was told yet
@@ -190,7 +186,7 @@ def test_a_run_while_another_process_seals_is_skipped_and_not_recorded(world: Wo
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 
 
-def test_of_many_held_logs_the_first_five_are_named_and_the_others_counted() -> None:
+def test_five_held_logs_are_named_and_the_others_counted() -> None:
     said = sealer.held_logs({UUID(int=number): "it is not what was signed" for number in range(5_000)})
 
     assert said.endswith("and 4995 more")

@@ -260,14 +260,14 @@ def _but_alembics(lines: list[str]) -> list[str]:
     return [line for line in lines if "alembic_version" not in line]
 
 
-def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner: Engine) -> None:
+def test_the_migrations_match_the_models(fresh: str, owner: Engine) -> None:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_SCHEMA
     assert len(SQLModel.metadata.tables) == 56
 
 
-def test_the_files_alone_make_what_the_migrations_make(fresh: str, owner: Engine, superuser: Engine) -> None:
+def test_the_schema_files_match_the_migrations(fresh: str, owner: Engine, superuser: Engine) -> None:
     _run_the_files(fresh)
 
     made = objects(owner)
@@ -279,7 +279,7 @@ def test_the_files_alone_make_what_the_migrations_make(fresh: str, owner: Engine
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_difference_between_two_databases_would_be_seen(superuser: Engine, change: str) -> None:
+def test_a_difference_between_two_databases_would_be_detected(superuser: Engine, change: str) -> None:
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         before = connection.exec_driver_sql(OBJECTS).all()
         connection.exec_driver_sql(change)
@@ -290,7 +290,7 @@ def test_a_difference_between_two_databases_would_be_seen(superuser: Engine, cha
 
 
 @pytest.mark.usefixtures("alone")
-def test_every_difference_from_the_models_would_be_seen(superuser: Engine) -> None:
+def test_a_difference_from_the_models_would_be_detected(superuser: Engine) -> None:
     write(superuser, "ALTER TABLE requests ALTER COLUMN service TYPE varchar(64)")
     write(superuser, "ALTER TABLE requests ALTER COLUMN case_ref SET NOT NULL")
     write(superuser, "ALTER TABLE requests ALTER COLUMN created_at TYPE timestamp")
@@ -318,7 +318,7 @@ def test_the_database_is_at_the_revision_of_this_code(fresh: str, owner: Engine)
         assert (at_first, migrations.current(connection)) == (None, migrations.head())
 
 
-def test_all_that_is_in_the_schema_belongs_to_the_owner(superuser: Engine) -> None:
+def test_everything_in_the_schema_belongs_to_the_owner(superuser: Engine) -> None:
     assert [row.name for row in read(superuser, OWNERS)] == ["lockbox_owner"]
 
 
@@ -329,14 +329,14 @@ def test_every_constraint_and_index_has_a_name_by_the_convention(superuser: Engi
     assert [name for name in ours if name.split("_")[0] not in {"pk", "fk", "uq", "ck", "ix"}] == []
 
 
-def test_nobody_may_call_a_function_who_is_not_named(superuser: Engine) -> None:
+def test_functions_are_executable_by_named_roles_only(superuser: Engine) -> None:
     callers = {line.split()[-1] for line in objects(superuser) if line.startswith("right EXECUTE ")}
 
     servers = {"lockbox_api", "lockbox_worker", "lockbox_notifications", "lockbox_connectors"}
     assert callers == {"lockbox_owner"} | servers
 
 
-def test_who_decides_is_one_rule_for_the_function_and_for_both_policies(superuser: Engine) -> None:
+def test_one_rule_says_who_decides_in_function_and_policies(superuser: Engine) -> None:
     (decides,) = read(superuser, "SELECT prosrc FROM pg_proc WHERE proname = 'at_decides'")
     condition = re.sub(r"\btenant\b", "requests.tenant_id", decides.prosrc.replace("SELECT", "", 1))
     condition = condition.replace("at_person()", "(SELECT at_person())")
@@ -370,7 +370,7 @@ def test_the_database_knows_the_same_moves_as_the_lifecycle(superuser: Engine, s
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_tables_that_hold_rows_are_measured_after_a_migration(urls: Urls, superuser: Engine) -> None:
+def test_filled_tables_are_analysed_after_a_migration(urls: Urls, superuser: Engine) -> None:
     write(superuser, SOMEBODY)
     before = {row.relname: row.reltuples for row in read(superuser, MEASURED)}
 
@@ -381,7 +381,7 @@ def test_the_tables_that_hold_rows_are_measured_after_a_migration(urls: Urls, su
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_tables_are_measured_after_the_first_load(urls: Urls, superuser: Engine) -> None:
+def test_tables_are_analysed_after_the_first_load(urls: Urls, superuser: Engine) -> None:
     owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
 
     loaded = CliRunner(env=owner).invoke(app, ["sample"])
@@ -393,7 +393,7 @@ def test_the_tables_are_measured_after_the_first_load(urls: Urls, superuser: Eng
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("other", ["0001", "0045", "0001_0123456789ab", "9999_later"])
-def test_a_database_of_another_version_is_named_and_left_as_it_is(urls: Urls, superuser: Engine, other: str) -> None:
+def test_a_database_of_another_version_is_named_and_untouched(urls: Urls, superuser: Engine, other: str) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = :other", other=other)
     write(superuser, ENDS_SERVICE)
     before = objects(superuser)
@@ -406,7 +406,7 @@ def test_a_database_of_another_version_is_named_and_left_as_it_is(urls: Urls, su
 
 
 @pytest.mark.usefixtures("alone")
-def test_nothing_is_migrated_beside_processes_of_0_2_0(
+def test_no_migration_runs_beside_processes_of_0_2_0(
     urls: Urls, superuser: Engine, api: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrations, "LEAVE_SECONDS", 0.0)
@@ -421,7 +421,7 @@ def test_nothing_is_migrated_beside_processes_of_0_2_0(
     assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == [first]
 
 
-def test_a_process_of_0_2_0_that_was_just_stopped_is_waited_for(urls: Urls, fresh: str, owner: Engine) -> None:
+def test_a_migration_waits_for_just_stopped_processes_of_0_2_0(urls: Urls, fresh: str, owner: Engine) -> None:
     with owner.begin() as connection:
         config = migrations._config()  # noqa: SLF001 - as `upgrade` runs it
         config.attributes["connection"] = connection
@@ -436,7 +436,7 @@ def test_a_process_of_0_2_0_that_was_just_stopped_is_waited_for(urls: Urls, fres
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_later_schema_that_still_serves_this_version_stays_as_it_is(urls: Urls, superuser: Engine) -> None:
+def test_a_later_compatible_schema_is_left_unchanged(urls: Urls, superuser: Engine) -> None:
     write(superuser, LATER)
     before = objects(superuser)
 
@@ -449,7 +449,7 @@ def test_a_later_schema_that_still_serves_this_version_stays_as_it_is(urls: Urls
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("came_by", ["", "0001_schema 0031", "{head} 0031 0032", "{head}"])
-def test_a_higher_number_that_nothing_led_to_is_refused(urls: Urls, superuser: Engine, came_by: str) -> None:
+def test_an_unreachable_revision_number_is_refused(urls: Urls, superuser: Engine, came_by: str) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = '0031'")
     write(superuser, f"COMMENT ON FUNCTION oldest_revision() IS '{came_by.format(head=migrations.head())}'")
 
@@ -459,7 +459,7 @@ def test_a_higher_number_that_nothing_led_to_is_refused(urls: Urls, superuser: E
     assert "at migration 0031, which this version of Lockbox does not know" in refused.stderr
 
 
-def test_a_migration_notes_by_which_revisions_the_schema_came_to_be(fresh: str, owner: Engine) -> None:
+def test_a_migration_records_the_revisions_applied(fresh: str, owner: Engine) -> None:
     migrations.upgrade(fresh)
 
     (note,) = read(owner, "SELECT obj_description('oldest_revision()'::regprocedure) AS history")
@@ -467,7 +467,7 @@ def test_a_migration_notes_by_which_revisions_the_schema_came_to_be(fresh: str, 
     assert migrations.history()[-1] == migrations.head()
 
 
-def test_what_was_set_before_there_were_marks_has_the_mark_of_before(fresh: str, owner: Engine) -> None:
+def test_rows_from_before_marks_get_the_mark_of_before(fresh: str, owner: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations.FOLDER))
     with owner.begin() as connection:
@@ -482,7 +482,7 @@ def test_what_was_set_before_there_were_marks_has_the_mark_of_before(fresh: str,
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_owners_command_takes_no_later_schema_than_it_was_built_for(urls: Urls, superuser: Engine) -> None:
+def test_an_owners_command_refuses_a_later_schema(urls: Urls, superuser: Engine) -> None:
     write(superuser, LATER)
 
     environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
@@ -493,7 +493,7 @@ def test_an_owners_command_takes_no_later_schema_than_it_was_built_for(urls: Url
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_command_says_in_one_line_that_another_version_made_the_database(urls: Urls, superuser: Engine) -> None:
+def test_a_newer_database_is_reported_in_one_line(urls: Urls, superuser: Engine) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = '0045'")
     write(superuser, "DROP FUNCTION oldest_revision")
 
@@ -508,7 +508,7 @@ def test_the_command_says_in_one_line_that_another_version_made_the_database(url
 @pytest.mark.parametrize(
     "command", [["migrate"], ["operate", "retain", "--older-than", "30d", "--yes"], ["operate", "re-key"], ["sample"]]
 )
-def test_another_login_than_the_owners_is_refused_in_one_line(urls: Urls, command: list[str]) -> None:
+def test_a_login_other_than_the_owners_is_refused_in_one_line(urls: Urls, command: list[str]) -> None:
     environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.api}
 
     refused = CliRunner(env=environment).invoke(app, command)
@@ -518,7 +518,7 @@ def test_another_login_than_the_owners_is_refused_in_one_line(urls: Urls, comman
     assert "the login lockbox_api does not own the tables: use lockbox_owner" in refused.stderr
 
 
-def test_an_owner_whom_row_security_binds_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_an_owner_bound_by_row_security_is_refused(urls: Urls, superuser: Engine) -> None:
     login, password = f"bound_{os.getpid()}", "a password of a test"
     write(superuser, f"CREATE ROLE {login} LOGIN PASSWORD '{password}' IN ROLE lockbox_owner")
     url = make_url(urls.owner).set(username=login, password=password).render_as_string(hide_password=False)

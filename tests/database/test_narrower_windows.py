@@ -49,7 +49,7 @@ def opened(world: World, **kept: Any) -> AccessRequest:
     return world.act("ann", Action.APPROVE, world.submit(**WIDE).id, **kept)
 
 
-def test_a_window_opens_for_what_the_approver_keeps_and_nothing_else(world: World) -> None:
+def test_a_window_opens_for_exactly_what_the_approver_keeps(world: World) -> None:
     request = opened(world, resources=[C, A], actions=["read"])
 
     assert request.state is State.ACTIVE
@@ -62,7 +62,7 @@ def test_a_window_opens_for_what_the_approver_keeps_and_nothing_else(world: Worl
     assert (decision.resources, decision.actions) == ([A, C], ["read"])
 
 
-def test_who_keeps_all_narrows_nothing(world: World) -> None:
+def test_keeping_everything_narrows_nothing(world: World) -> None:
     request = opened(world, resources=[C, B, A], actions=["export", "read"])
 
     (row,) = read(world.db, WINDOW, id=request.id)
@@ -71,7 +71,7 @@ def test_who_keeps_all_narrows_nothing(world: World) -> None:
     assert not {"kept_actions", "granted_actions"} & bodies(world.db, request.id)[1].keys()
 
 
-def test_two_approvers_open_what_both_keep(api: Database) -> None:
+def test_two_approvers_open_the_intersection(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
 
@@ -92,7 +92,7 @@ def test_two_approvers_open_what_both_keep(api: Database) -> None:
     assert B not in json.dumps([one, other])
 
 
-def test_the_approval_that_would_leave_nothing_is_refused_and_the_others_stand(api: Database) -> None:
+def test_an_approval_leaving_nothing_is_refused_and_others_stand(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A])
@@ -105,7 +105,7 @@ def test_the_approval_that_would_leave_nothing_is_refused_and_the_others_stand(a
     assert [let_in(world, one) for one in (A, B)] == [True, False]
 
 
-def test_an_approval_that_no_longer_counts_leaves_out_nothing(api: Database, superuser: Engine) -> None:
+def test_a_void_approval_narrows_nothing(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A])
@@ -121,7 +121,7 @@ def test_an_approval_that_no_longer_counts_leaves_out_nothing(api: Database, sup
     "kept",
     [{"resources": ["mailbox:boss@contoso.example"]}, {"actions": ["delete"]}, {"resources": []}, {"actions": []}],
 )
-def test_nothing_is_added_and_something_is_kept(world: World, kept: dict[str, Any]) -> None:
+def test_nothing_can_be_added_and_something_must_be_kept(world: World, kept: dict[str, Any]) -> None:
     request = world.submit(**WIDE)
 
     with pytest.raises(Invalid):
@@ -131,7 +131,7 @@ def test_nothing_is_added_and_something_is_kept(world: World, kept: dict[str, An
     assert not read(world.db, "SELECT FROM decisions")
 
 
-def test_a_row_that_was_widened_after_the_approval_opens_nothing(world: World, superuser: Engine) -> None:
+def test_a_row_widened_after_the_approval_opens_nothing(world: World, superuser: Engine) -> None:
     request = opened(world, resources=[A])
     before = let_in(world, A)
 
@@ -142,7 +142,7 @@ def test_a_row_that_was_widened_after_the_approval_opens_nothing(world: World, s
 
 
 @each("change", ["granted_resources = NULL", f"granted_resources = ARRAY['{A}', '{B}']", "granted_actions = NULL"])
-def test_the_database_lets_no_window_grow(world: World, superuser: Engine, change: str) -> None:
+def test_the_database_refuses_to_widen_a_window(world: World, superuser: Engine, change: str) -> None:
     request = opened(world, resources=[A], actions=["read"])
 
     with pytest.raises(DBAPIError, match="stays as it is"):
@@ -162,7 +162,7 @@ def test_the_database_lets_no_window_grow(world: World, superuser: Engine, chang
         ("granted_actions = ARRAY['delete']", "ck_requests_granted_actions"),
     ],
 )
-def test_the_database_takes_nothing_granted_that_was_not_asked(
+def test_the_database_refuses_to_grant_what_was_not_requested(
     world: World, superuser: Engine, change: str, constraint: str
 ) -> None:
     request = opened(world)
@@ -178,7 +178,7 @@ def test_nothing_is_granted_before_a_window_opens(world: World, superuser: Engin
         as_owner_of_all(superuser, "UPDATE requests SET granted_actions = actions WHERE id = :id", id=request.id)
 
 
-def test_the_database_counts_an_approval_for_no_more_than_it_keeps(world: World) -> None:
+def test_the_database_counts_no_more_than_an_approval_keeps(world: World) -> None:
     opened(world, resources=[A])
     wider = "SELECT is_decided(jsonb_populate_record(r, '{\"granted_resources\": null}')) AS decided FROM requests r"
 
@@ -186,7 +186,7 @@ def test_the_database_counts_an_approval_for_no_more_than_it_keeps(world: World)
     assert not read(world.db, wider)[0].decided
 
 
-def test_what_the_triggers_ask_is_what_readers_ask_and_what_the_policy_demands(superuser: Engine) -> None:
+def test_triggers_readers_and_policy_apply_the_same_rule(superuser: Engine) -> None:
     bodies = "SELECT proname, prosrc FROM pg_proc WHERE proname IN ('is_decided', 'is_founded')"
     asked = {row.proname: " ".join(row.prosrc.split()) for row in read(superuser, bodies)}
     demanded = re.compile(r" OR EXISTS \(SELECT FROM policies p .*? ->> 'approve_means' = 'passkey-signed'\)")
@@ -195,7 +195,7 @@ def test_what_the_triggers_ask_is_what_readers_ask_and_what_the_policy_demands(s
     assert demanded.sub("", asked["is_founded"]) == asked["is_decided"]
 
 
-def test_the_audit_log_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Database, worker: Database) -> None:
+def test_both_verifiers_accept_the_audit_log_of_a_narrowed_window(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A, B], actions=["read"])
@@ -204,7 +204,7 @@ def test_the_audit_log_of_a_narrowed_window_is_found_good_by_both_verifiers(api:
     check_log_of_one_window(world, worker)
 
 
-def test_mails_about_an_open_window_name_what_it_is_open_for(world: World, worker: Database) -> None:
+def test_mails_about_an_open_window_name_the_granted_part(world: World, worker: Database) -> None:
     request = opened(world, resources=[A])
     post = Postbag()
     ids = [
@@ -220,7 +220,7 @@ def test_mails_about_an_open_window_name_what_it_is_open_for(world: World, worke
         assert B not in mail.text
 
 
-def test_a_resource_that_was_left_out_counts_as_not_yet_allowed_again(world: World) -> None:
+def test_an_omitted_resource_counts_as_not_yet_allowed(world: World) -> None:
     world.act("ann", Action.DENY, world.submit(**WIDE).id)
     reviewed = world.submit(**WIDE)
     world.act("max", Action.ENDORSE, reviewed.id)
@@ -231,7 +231,7 @@ def test_a_resource_that_was_left_out_counts_as_not_yet_allowed_again(world: Wor
     assert (again.state, other.state) == (State.PENDING, State.REVIEWING)
 
 
-def test_only_who_decides_for_the_tenant_writes_what_is_granted(world: World) -> None:
+def test_only_the_tenants_deciders_write_what_is_granted(world: World) -> None:
     request = world.submit(**WIDE)
 
     for who in ("erin", "aude", "olga"):

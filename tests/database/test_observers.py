@@ -61,7 +61,7 @@ CASES: list[tuple[Mode, Sequence[tuple[str, Action]], list[str]]] = [
 
 
 @pytest.mark.parametrize(("mode", "steps", "expected"), CASES)
-def test_a_observer_is_copied_on_what_the_customer_is_asked_and_told_as_the_mode_says(
+def test_an_observer_is_copied_as_the_mode_says(
     api: Database, mode: Mode, steps: Sequence[tuple[str, Action]], expected: list[str]
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -74,9 +74,7 @@ def test_a_observer_is_copied_on_what_the_customer_is_asked_and_told_as_the_mode
     assert _copies(world) == expected
 
 
-def test_a_observer_hears_of_the_clocks_moves_and_never_of_reminders(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_an_observer_gets_timer_moves_and_no_reminders(world: World, sender: Database, later: ShiftedClock) -> None:
     _watched(world)
     request = world.submit()
     later.shift = timedelta(hours=6)
@@ -89,9 +87,7 @@ def test_a_observer_hears_of_the_clocks_moves_and_never_of_reminders(
     assert _copies(world) == ["copied", "timed_out"]
 
 
-def test_a_copy_says_so_goes_to_its_address_and_has_no_link_to_a_page_that_cannot_be_opened(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_copy_identifies_itself_and_has_no_link(world: World, worker: Database, post: Postbag) -> None:
     _watched(world)
     request = world.submit()
     post.deliver(worker, open_notifications(worker))
@@ -106,9 +102,7 @@ def test_a_copy_says_so_goes_to_its_address_and_has_no_link_to_a_page_that_canno
     assert {mail.to_name for mail in copies} == {"Service desk"}
 
 
-def test_a_copy_holds_no_justification_where_the_policy_keeps_it_in(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_copy_omits_the_justification_where_the_policy_does(world: World, worker: Database, post: Postbag) -> None:
     lay_down(world, mail_justification=False)
     _watched(world)
     request = world.submit()
@@ -120,7 +114,7 @@ def test_a_copy_holds_no_justification_where_the_policy_keeps_it_in(
 
 
 @pytest.mark.parametrize(("service", "copied"), [("sharepoint-online", False), ("exchange-online", True)])
-def test_who_watches_one_service_hears_of_no_other(world: World, service: str, *, copied: bool) -> None:
+def test_an_observer_of_one_service_gets_no_others(world: World, service: str, *, copied: bool) -> None:
     _watched(world, ObserverInput("Desk", "desk@contoso.example", service))
 
     world.submit()
@@ -128,9 +122,7 @@ def test_who_watches_one_service_hears_of_no_other(world: World, service: str, *
     assert bool(_copies(world)) is copied
 
 
-def test_a_copy_that_waits_is_not_sent_once_it_is_settled_or_nobody_watches_any_more(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_pending_copy_is_dropped_when_settled_or_unobserved(world: World, worker: Database, post: Postbag) -> None:
     desk = _watched(world)
     request = world.submit()
     (asks,) = read(world.db, "SELECT id FROM notifications WHERE template = 'copied'")
@@ -144,9 +136,7 @@ def test_a_copy_that_waits_is_not_sent_once_it_is_settled_or_nobody_watches_any_
     assert post.mail.sent == []
 
 
-def test_adding_and_removing_are_events_told_as_other_changes_are(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_adding_and_removing_observers_are_notified_events(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     desk = _watched(world, ObserverInput(DESK.name, DESK.address, "exchange-online"))
     does(world, "tara", observers.remove, desk.observer.id)
@@ -163,14 +153,14 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
     assert not [hook for hook in post.hooks.sent if b"desk@" in hook.body or b"Service desk" in hook.body]
 
 
-def test_what_leaves_the_house_by_a_copy_needs_a_fresh_and_strong_sign_in(world: World) -> None:
+def test_adding_an_observer_needs_a_fresh_strong_sign_in(world: World) -> None:
     world.people["tara"] = signed_in(world, "tara", AuthMethod.TOKEN, minutes_ago=0)
 
     with pytest.raises(SignInAgain):
         _watched(world)
 
 
-def test_nobody_of_the_vendor_is_copied_not_even_by_raw_sql(world: World, api: Database) -> None:
+def test_no_vendor_person_is_copied_even_by_raw_sql(world: World, api: Database) -> None:
     erins = address(world.db, world, "erin")
 
     with pytest.raises(AddressTaken):
@@ -184,7 +174,7 @@ def test_nobody_of_the_vendor_is_copied_not_even_by_raw_sql(world: World, api: D
         connection.execute(WATCH, values)
 
 
-def test_who_comes_to_sign_in_for_the_vendor_watches_no_more(world: World) -> None:
+def test_an_observer_who_signs_in_for_the_vendor_is_removed(world: World) -> None:
     _watched(world)
 
     with setting(world.db).transaction() as session:
@@ -195,7 +185,7 @@ def test_who_comes_to_sign_in_for_the_vendor_watches_no_more(world: World) -> No
 
 
 @pytest.mark.far
-def test_the_same_address_is_copied_once_on_the_same_and_there_are_fifty_at_most(world: World) -> None:
+def test_an_address_is_copied_once_and_fifty_observers_are_the_limit(world: World) -> None:
     _watched(world)
     with pytest.raises(AddressTaken, match="already"):
         _watched(world, ObserverInput("Again", DESK.address.upper()))
@@ -207,7 +197,7 @@ def test_the_same_address_is_copied_once_on_the_same_and_there_are_fifty_at_most
         _watched(world, ObserverInput("Desk", "more@contoso.example"))
 
 
-def test_only_services_that_there_are_can_be_watched_and_only_observers_that_there_are_removed(world: World) -> None:
+def test_unknown_services_and_observers_are_refused(world: World) -> None:
     desk = _watched(world)
     does(world, "tara", observers.remove, desk.observer.id)
 
@@ -217,7 +207,7 @@ def test_only_services_that_there_are_can_be_watched_and_only_observers_that_the
         does(world, "tara", observers.remove, desk.observer.id)
 
 
-def test_a_request_of_another_tenant_is_not_copied(world: World, api: Database) -> None:
+def test_requests_of_another_tenant_are_not_copied(world: World, api: Database) -> None:
     _watched(World.make(api))
 
     world.submit()

@@ -44,7 +44,7 @@ def _set_back_events(db: Database, request_id: UUID, by: str) -> None:
         connection.execute(SET_BACK, {"id": request_id, "by": by})
 
 
-def test_what_was_submitted_decided_and_left_unanswered_is_counted_once_each(
+def test_submitted_decided_and_unanswered_requests_are_counted_once(
     world: World, api: Database, superuser: Engine
 ) -> None:
     before = today(api)
@@ -59,7 +59,7 @@ def test_what_was_submitted_decided_and_left_unanswered_is_counted_once_each(
     assert [total(found, name) - total(before, name) for name in ("submitted", "decided", "timed_out")] == [4, 2, 1]
 
 
-def test_each_is_counted_in_its_hour_and_what_is_older_than_a_day_not_at_all(world: World, api: Database) -> None:
+def test_requests_are_counted_by_hour_for_one_day(world: World, api: Database) -> None:
     before = today(api).counts("submitted")
     for hours in (0, 3, 23, 24):
         request = world.submit()
@@ -71,7 +71,7 @@ def test_each_is_counted_in_its_hour_and_what_is_older_than_a_day_not_at_all(wor
     assert [place for place, number in enumerate(new) if number] == [0, 20, 23]
 
 
-def test_notifications_are_counted_by_how_they_ended(world: World, api: Database) -> None:
+def test_notifications_are_counted_by_outcome(world: World, api: Database) -> None:
     world.submit()
     waiting = open_notifications(api)
     write(
@@ -87,9 +87,7 @@ def test_notifications_are_counted_by_how_they_ended(world: World, api: Database
     assert found.counts("dead")[-1] == 1
 
 
-def test_a_sample_is_how_long_the_oldest_step_waits_or_how_late_they_came_if_that_is_more(
-    world: World, worker: Database, superuser: Engine
-) -> None:
+def test_a_sample_is_the_larger_of_overdue_age_and_lag(world: World, worker: Database, superuser: Engine) -> None:
     metrics.sample(worker)
     write(unbound(worker), LATE, count=4, total=8.0)
     metrics.sample(worker)
@@ -103,7 +101,7 @@ def test_a_sample_is_how_long_the_oldest_step_waits_or_how_late_they_came_if_tha
     assert waits == pytest.approx(90, abs=10)
 
 
-def test_a_sample_says_how_old_the_oldest_event_without_a_seal_is(world: World, worker: Database) -> None:
+def test_a_sample_has_the_age_of_the_oldest_unsealed_event(world: World, worker: Database) -> None:
     request = world.submit()
     _set_back_events(world.db, request.id, "5 minutes")
 
@@ -113,7 +111,7 @@ def test_a_sample_says_how_old_the_oldest_event_without_a_seal_is(world: World, 
     assert row.seal_lag == pytest.approx(300, abs=20)
 
 
-def test_samples_are_kept_for_a_day_and_shown_by_the_worst_of_each_hour(api: Database, worker: Database) -> None:
+def test_samples_are_kept_for_a_day_and_shown_by_hourly_maximum(api: Database, worker: Database) -> None:
     for minutes, lag in ((26 * 60, 70.0), (60, 3.0), (61, 9.0)):
         write(unbound(worker), AGO, ago=timedelta(minutes=minutes), lag=lag)
 
@@ -126,7 +124,7 @@ def test_samples_are_kept_for_a_day_and_shown_by_the_worst_of_each_hour(api: Dat
     assert found.schedule_lag == 0
 
 
-def test_operators_see_what_was_found_by_its_id_and_nobody_else_sees_anything(world: World, api: Database) -> None:
+def test_operators_see_findings_by_id_and_others_see_none(world: World, api: Database) -> None:
     one = new_id()
     write(unbound(api), "INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I2:{one}")
 
@@ -139,7 +137,7 @@ def test_operators_see_what_was_found_by_its_id_and_nobody_else_sees_anything(wo
             operations.read_operations(api, world.people[who])
 
 
-def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World) -> None:
+def test_without_postgres_nothing_is_known_or_raised(world: World) -> None:
     away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.db.schedule)
 
     found = operations.read_operations(away, world.people["olga"])
@@ -149,7 +147,7 @@ def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World
 
 
 @pytest.mark.far
-def test_open_requests_are_counted_up_to_a_thousand_and_closed_ones_are_not(world: World, superuser: Engine) -> None:
+def test_open_requests_are_counted_up_to_a_thousand(world: World, superuser: Engine) -> None:
     first = world.fresh()
     world.act("ann", Action.DENY, world.fresh().id)
     freely(superuser, COPIES.format(id=first.id, number=metrics.MOST_SHOWN))

@@ -25,7 +25,7 @@ def told(world: World, request_id: UUID, template: str) -> Counter[str]:
     return Counter(names[row.person_id] for row in read(world.db, TOLD, id=request_id, template=template))
 
 
-def test_who_was_asked_by_a_reminder_alone_hears_how_it_ended(
+def test_a_person_asked_only_by_a_reminder_is_notified_of_the_outcome(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -39,7 +39,7 @@ def test_who_was_asked_by_a_reminder_alone_hears_how_it_ended(
     assert told(world, request.id, "denied")["nora"] == 1
 
 
-def test_whose_time_as_a_delegate_began_while_it_waited_hears_how_it_ended(world: World) -> None:
+def test_a_delegate_whose_period_began_while_pending_is_notified_of_the_outcome(world: World) -> None:
     request = world.submit()
     stand_in(world, "aude", "ann")
 
@@ -48,7 +48,7 @@ def test_whose_time_as_a_delegate_began_while_it_waited_hears_how_it_ended(world
     assert told(world, request.id, "denied")["aude"] == 1
 
 
-def test_whose_time_as_a_delegate_began_after_the_end_hears_nothing_of_it(world: World) -> None:
+def test_a_delegate_whose_period_began_after_the_end_is_not_notified(world: World) -> None:
     request = world.submit()
     world.act("amir", Action.APPROVE, request.id)
     stand_in(world, "aude", "ann")
@@ -58,9 +58,7 @@ def test_whose_time_as_a_delegate_began_after_the_end_hears_nothing_of_it(world:
     assert told(world, request.id, "revoked")["aude"] == 0
 
 
-def test_the_delegate_of_somebody_who_has_answered_is_not_reminded(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_the_delegate_of_a_voter_is_not_reminded(world: World, sender: Database, later: ShiftedClock) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
@@ -73,9 +71,7 @@ def test_the_delegate_of_somebody_who_has_answered_is_not_reminded(
 
 
 @pytest.mark.parametrize("spelled", ["mailbox:ANNA@contoso.example", "mailbox:Anna@Contoso.Example"])
-def test_what_was_denied_is_asked_again_only_past_a_manager_in_whatever_case_it_is_written(
-    world: World, spelled: str
-) -> None:
+def test_a_denied_case_in_any_capitals_needs_a_manager(world: World, spelled: str) -> None:
     denied = world.submit(resources=["mailbox:anna@contoso.example"])
     world.act("ann", Action.DENY, denied.id)
 

@@ -68,7 +68,7 @@ def listed(world: World, who: str) -> list[DeclaredAccess]:
     return reads(world, who, outside_access.of_tenant)
 
 
-def test_who_when_where_and_why_stand_in_the_customers_log_and_all_are_told(world: World, post: Postbag) -> None:
+def test_declared_access_is_in_the_customers_log_and_everyone_is_notified(world: World, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     taken = an_hour(world, "erin", "eve")
 
@@ -86,7 +86,7 @@ def test_who_when_where_and_why_stand_in_the_customers_log_and_all_are_told(worl
     assert "anna" not in str(event.facts)
 
 
-def test_the_tenants_members_read_what_was_declared(world: World) -> None:
+def test_members_read_the_declarations(world: World) -> None:
     first = declared(world)
     second = declared(world, an_hour(world, "eve", ago=1.5))
 
@@ -98,7 +98,7 @@ def test_the_tenants_members_read_what_was_declared(world: World) -> None:
     assert shown.declared_by == "Olga"
 
 
-def test_somebody_of_another_tenant_does_not_learn_of_this_one(world: World) -> None:
+def test_a_declaration_is_hidden_from_other_tenants(world: World) -> None:
     with pytest.raises(NotFound):
         declared(world, slug="nowhere")
 
@@ -113,7 +113,7 @@ def test_somebody_of_another_tenant_does_not_learn_of_this_one(world: World) -> 
         ({"engineers": [UUID(int=7)]}, UnknownEngineer),
     ],
 )
-def test_what_is_not_over_or_names_nobody_is_refused(
+def test_unfinished_or_anonymous_access_is_refused(
     world: World, changes: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -123,12 +123,12 @@ def test_what_is_not_over_or_names_nobody_is_refused(
 
 
 @each("who", ["ann", "gate"])
-def test_customers_and_service_accounts_are_no_engineers(world: World, who: str) -> None:
+def test_customers_and_service_accounts_cannot_be_declared_as_engineers(world: World, who: str) -> None:
     with pytest.raises(UnknownEngineer):
         declared(world, an_hour(world, "erin", who))
 
 
-def test_whoever_has_left_since_is_named(world: World) -> None:
+def test_a_former_engineer_is_named(world: World) -> None:
     taken = an_hour(world, "eve")
     on_the_database(world, "olga", "UPDATE people SET disabled_at = now() WHERE id = :id", id=id_of(world, "eve"))
 
@@ -137,14 +137,14 @@ def test_whoever_has_left_since_is_named(world: World) -> None:
     assert listed(world, "ann")[0].engineers == ["Eve"]
 
 
-def test_an_engineer_who_is_named_twice_is_named_once(world: World) -> None:
+def test_an_engineer_named_twice_is_listed_once(world: World) -> None:
     declared(world, an_hour(world, "erin", "erin"))
 
     assert listed(world, "ann")[0].engineers == ["Erin"]
 
 
 @each("who", ["erin", "max", "vera", "gate", "tara", "ann"])
-def test_nobody_else_writes_such_an_event_on_the_database(world: World, who: str) -> None:
+def test_the_database_refuses_declarations_by_others(world: World, who: str) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         on_the_database(world, who, FORGED, tenant=world.tenant.id, person=id_of(world, who), role="operator")
 
@@ -160,9 +160,7 @@ def test_nobody_else_writes_such_an_event_on_the_database(world: World, who: str
         "SELECT count_outside_access()",
     ],
 )
-def test_no_login_changes_what_was_declared_or_its_count(
-    world: World, urls: Urls, login: str, statement: str
-) -> None:
+def test_no_login_changes_a_declaration_or_its_count(world: World, urls: Urls, login: str, statement: str) -> None:
     declared(world)
     engine = create_engine(getattr(urls, login))
     try:
@@ -172,7 +170,7 @@ def test_no_login_changes_what_was_declared_or_its_count(
         engine.dispose()
 
 
-def test_it_is_counted_for_ever_and_shown_for_thirty_days(world: World, api: Database) -> None:
+def test_declarations_are_counted_permanently_and_shown_for_thirty_days(world: World, api: Database) -> None:
     declared(world)
     declared(world)
 
@@ -184,7 +182,7 @@ def test_it_is_counted_for_ever_and_shown_for_thirty_days(world: World, api: Dat
     assert metrics.read(api).one(MetricName.OUTSIDE_ACCESS_LATELY) == 2
 
 
-def test_mails_say_who_when_where_and_why(world: World, worker: Database, post: Postbag) -> None:
+def test_mails_state_who_when_where_and_why(world: World, worker: Database, post: Postbag) -> None:
     taken = an_hour(world, "erin", "eve")
     declared(world, taken)
 
@@ -199,9 +197,7 @@ def test_mails_say_who_when_where_and_why(world: World, worker: Database, post: 
     assert labels == ["Engineer", "Service", "Resource", "From", "Until", "Why"]
 
 
-def test_a_policy_that_keeps_justifications_out_of_mails_keeps_the_reason_out(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_policy_that_omits_justifications_omits_the_reason(world: World, worker: Database, post: Postbag) -> None:
     version = reads(world, "tara", policies.read).edition.version
     does(world, "tara", policies.change, Policy(mail_justification=False), seen=version)
     declared(world)
@@ -252,7 +248,7 @@ def stated(world: World) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in read(world.db, EVENTS)]
 
 
-def test_the_log_says_in_numbers_and_services_what_can_open_and_what_was_opened(old: World, core: Database) -> None:
+def test_the_statement_has_numbers_and_services_of_unapproved_access(old: World, core: Database) -> None:
     lay_down(old, break_glass_services=("exchange-online",), break_glass_ceiling=900)
     stand_in(old, "aude", "ann")
     in_force(old)
@@ -272,7 +268,7 @@ def test_the_log_says_in_numbers_and_services_what_can_open_and_what_was_opened(
     assert (said["delegates"], said["opened"]["break_glass"], said["opened"]["pre_approval"]) == (1, 1, 0)
 
 
-def test_it_is_told_once_a_month_whoever_sees_to_it_and_how_often(
+def test_a_statement_is_written_once_a_month_by_concurrent_workers(
     old: World, core: Database, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     at_once(pool, *[lambda: list(unapproved_access.state(core))] * 4)
@@ -293,9 +289,7 @@ def test_both_verifiers_accept_a_log_that_states_it(old: World, core: Database, 
     assert verified(found).exit_code == GOOD
 
 
-def test_a_new_tenant_and_one_that_was_erased_are_told_nothing(
-    world: World, core: Database, superuser: Engine
-) -> None:
+def test_new_and_erased_tenants_get_no_statement(world: World, core: Database, superuser: Engine) -> None:
     world.submit()
     sealed(core)
     assert list(unapproved_access.state(core)) == []
@@ -310,7 +304,7 @@ def unstated(core: Database) -> list[object]:
     return [one.tenant_id for one in alerts.find_violations(core, ScanPosition())[0] if one.rule == "unstated"]
 
 
-def test_a_policy_that_nobody_can_read_stops_no_other_tenants_statement_and_is_an_alarm(
+def test_an_unreadable_policy_blocks_no_other_statement_and_raises_an_alarm(
     api: Database, old: World, core: Database, superuser: Engine
 ) -> None:
     other = World.make(api)
@@ -335,7 +329,7 @@ def test_a_policy_that_nobody_can_read_stops_no_other_tenants_statement_and_is_a
 
 
 @pytest.mark.usefixtures("old")
-def test_the_core_workers_login_says_of_no_log_that_it_was_told(core: Database) -> None:
+def test_the_core_workers_login_cannot_mark_a_log_as_stated(core: Database) -> None:
     with pytest.raises(DBAPIError, match="was not told so"), core.transaction() as session:
         session.execute(text("UPDATE logs SET stated_for = date_trunc('month', now())"))
 
@@ -355,7 +349,7 @@ def newest(world: World, who: str) -> list[ProbeResult]:
         return [one.result for one in gate_probes.newest(session, world.tenant.id)]
 
 
-def test_a_probe_is_an_event_of_the_customers_log_and_notifies_nobody(world: World) -> None:
+def test_a_probe_is_a_log_event_without_notification(world: World) -> None:
     recorded(world)
 
     told = last_change(world.db)
@@ -365,7 +359,7 @@ def test_a_probe_is_an_event_of_the_customers_log_and_notifies_nobody(world: Wor
     assert (told.facts["gateway"], told.facts["refused"], told.facts["let_through"]) == (ALL_REFUSED.gateway, 74, 0)
 
 
-def test_the_newest_of_each_service_is_shown_to_the_tenant_and_to_no_other(world: World) -> None:
+def test_the_newest_probe_of_each_service_is_shown_to_its_tenant_only(world: World) -> None:
     hole, drive = ProbeResult(MAIL, "https://a.example", 70, 4), ProbeResult(DRIVE, "https://b.example", 40, 0)
     recorded(world)
     recorded(world, drive)
@@ -376,6 +370,6 @@ def test_the_newest_of_each_service_is_shown_to_the_tenant_and_to_no_other(world
     assert newest(world, "eve") == []
 
 
-def test_a_service_that_the_catalogue_has_not_is_refused(world: World) -> None:
+def test_a_service_missing_from_the_catalogue_is_refused(world: World) -> None:
     with pytest.raises(Invalid):
         recorded(world, ProbeResult("teams", "https://a.example", 1, 1))

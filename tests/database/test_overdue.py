@@ -36,7 +36,7 @@ def redis(urls: Urls) -> Iterator["Redis"]:
         yield client
 
 
-def test_what_is_overdue_by_more_than_three_seconds_is_done_at_once(
+def test_deadlines_overdue_by_three_seconds_are_handled_at_once(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     waiting, opened, recent = many(world, 3)
@@ -51,7 +51,7 @@ def test_what_is_overdue_by_more_than_three_seconds_is_done_at_once(
 
 
 @pytest.mark.far
-def test_with_redis_away_what_is_overdue_is_done_all_the_same(
+def test_overdue_deadlines_are_handled_without_redis(
     world: World, worker: Database, superuser: Engine, away_url: str
 ) -> None:
     request = world.submit()
@@ -65,9 +65,7 @@ def test_with_redis_away_what_is_overdue_is_done_all_the_same(
     assert steps == [("overdue", 1), ("forgotten", 0)]
 
 
-def test_an_overdue_request_that_somebody_holds_waits_for_the_next_round(
-    world: World, worker: Database, superuser: Engine
-) -> None:
+def test_a_locked_overdue_request_waits_for_the_next_round(world: World, worker: Database, superuser: Engine) -> None:
     held, free = many(world, 2)
     set_back(superuser, [held, free], 4)
 
@@ -82,7 +80,7 @@ def test_an_overdue_request_that_somebody_holds_waits_for_the_next_round(
     assert state_of(worker, held) == "timed_out"
 
 
-def test_only_one_reconciles_at_a_time(world: World, worker: Database, superuser: Engine) -> None:
+def test_only_one_process_reconciles_at_a_time(world: World, worker: Database, superuser: Engine) -> None:
     request = world.submit()
     set_back(superuser, [request.id], 4)
 
@@ -94,9 +92,7 @@ def test_only_one_reconciles_at_a_time(world: World, worker: Database, superuser
     assert state_of(worker, request.id) == "timed_out"
 
 
-def test_a_round_that_is_left_half_way_lets_the_next_one_in(
-    world: World, worker: Database, superuser: Engine
-) -> None:
+def test_an_aborted_round_lets_the_next_one_run(world: World, worker: Database, superuser: Engine) -> None:
     set_back(superuser, [world.submit().id], 4)
     steps = reconcile(worker, None)
     assert isinstance(steps, Generator)
@@ -109,7 +105,7 @@ def test_a_round_that_is_left_half_way_lets_the_next_one_in(
 
 
 @pytest.mark.far
-def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Database, superuser: Engine) -> None:
+def test_concurrent_reconciling_handles_each_item_once(world: World, worker: Database, superuser: Engine) -> None:
     requests = many(world, 30)
     set_back(superuser, requests, 4)
 
@@ -120,7 +116,7 @@ def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Dat
     assert all(len(moves_of(worker, one)) == 2 for one in requests)
 
 
-def test_notifications_that_nobody_has_taken_are_handed_to_the_sender(
+def test_unclaimed_notifications_are_handed_to_the_sender(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     post = Postbag()
@@ -143,7 +139,7 @@ def test_notifications_that_nobody_has_taken_are_handed_to_the_sender(
     assert worker.schedule.members(NOTIFICATIONS).keys() == promised_notifications(worker).keys()
 
 
-def test_notifications_are_left_to_those_who_send(world: World, worker: Database, superuser: Engine) -> None:
+def test_reconciling_leaves_notifications_to_senders(world: World, worker: Database, superuser: Engine) -> None:
     world.submit()
     write(superuser, "UPDATE notifications SET run_at = run_at - interval '1 minute'")
 
@@ -153,7 +149,7 @@ def test_notifications_are_left_to_those_who_send(world: World, worker: Database
     assert len(open_notifications(worker)) == 3
 
 
-def test_idempotency_keys_are_forgotten_after_a_day(world: World, worker: Database, superuser: Engine) -> None:
+def test_idempotency_keys_are_deleted_after_a_day(world: World, worker: Database, superuser: Engine) -> None:
     for key, age in (("old", "24 hours 1 second"), ("young", "23 hours 59 minutes")):
         write(
             superuser,

@@ -61,12 +61,12 @@ def remove_all(world: World) -> None:
             passkeys.remove(session, ann, one.id, PLACE)
 
 
-def test_an_identity_provider_vouches_for_the_first_passkey_alone(world: World) -> None:
+def test_an_identity_provider_vouches_for_the_first_passkey_only(world: World) -> None:
     assert counts_from(world) < timedelta(minutes=1)
     assert counts_from(world) > timedelta(hours=71)
 
 
-def test_whoever_removes_the_older_passkeys_first_waits_all_the_same(world: World) -> None:
+def test_removing_older_passkeys_first_does_not_avoid_the_wait(world: World) -> None:
     counts_from(world)
     remove_all(world)
 
@@ -74,7 +74,7 @@ def test_whoever_removes_the_older_passkeys_first_waits_all_the_same(world: Worl
 
 
 @pytest.mark.parametrize("after", [[], [BOGUS]], ids=["", "and adds a row without a mark"])
-def test_so_does_a_login_of_the_database_that_deletes_them(world: World, after: list[str]) -> None:
+def test_deleting_older_passkeys_in_the_database_does_not_avoid_the_wait(world: World, after: list[str]) -> None:
     counts_from(world)
     for statement in ["DELETE FROM passkeys", *after]:
         on_the_database(world, "ann", statement)
@@ -97,7 +97,7 @@ def test_an_invitation_vouches_for_a_passkey_only_with_its_mark(
     assert (counts_from(world) < timedelta(minutes=1)) is marked
 
 
-def test_a_passkey_of_one_tenant_makes_one_of_all_a_further_one(world: World, superuser: Engine) -> None:
+def test_a_passkey_at_one_tenant_makes_a_global_one_a_further_passkey(world: World, superuser: Engine) -> None:
     counts_from(world)
     write_unchecked(superuser, BOUND, tenant=world.tenant.id)
     vouch(superuser)

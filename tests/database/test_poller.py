@@ -71,7 +71,7 @@ def _arm_one_by_one(worker: Database, index: ScheduleIndex, count: int) -> None:
 
 
 @pytest.mark.far
-def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
+def test_unclaimed_deadlines_gather_and_go_out_together(
     worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slowly they are armed here, none is claimed for having waited.
@@ -91,9 +91,7 @@ def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
 
 
 @pytest.mark.far
-def test_notifications_that_are_promised_one_after_the_other_go_out_together(
-    worker: Database, broker: "Redis", polling: Polling
-) -> None:
+def test_consecutive_notifications_go_out_together(worker: Database, broker: "Redis", polling: Polling) -> None:
     polling(NOTIFICATIONS)
 
     _arm_one_by_one(worker, NOTIFICATIONS, 60)
@@ -103,7 +101,7 @@ def test_notifications_that_are_promised_one_after_the_other_go_out_together(
 
 
 @pytest.mark.far
-def test_what_is_urgent_goes_out_first_also_where_messages_enough_wait(
+def test_urgent_notifications_go_out_first_despite_waiting_messages(
     worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller, "LONGEST_FULL", 600)
@@ -141,7 +139,7 @@ def refusing(
 
 @pytest.mark.far
 @pytest.mark.parametrize("waiting", [0, POLLED[CLOCK].most_waiting])
-def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_messages_wait(
+def test_a_read_only_redis_does_not_stop_the_poller(
     world: World, broker: "Redis", refusing: Callable[[Sequence[UUID]], None], polling: Polling, waiting: int
 ) -> None:
     db, request = world.db, world.submit()

@@ -57,13 +57,13 @@ def _check(url: str, server: ServerKind, direct: str | None = None) -> str:
     return ""
 
 
-def test_a_server_that_takes_no_lock_of_a_session_starts_behind_the_pooler(urls: Urls, between: Pooler) -> None:
+def test_a_server_without_session_locks_starts_behind_the_pooler(urls: Urls, between: Pooler) -> None:
     assert not _check(between.through(urls.api), ServerKind.API)
     assert not _check(between.through(urls.notifications), ServerKind.NOTIFICATIONS)
 
 
 @pytest.mark.far
-def test_the_core_worker_needs_a_direct_way_to_the_database_by_its_login(urls: Urls, between: Pooler) -> None:
+def test_the_core_worker_needs_a_direct_database_url(urls: Urls, between: Pooler) -> None:
     pooled = between.through(urls.worker)
 
     assert "set LOCKBOX_DATABASE_DIRECT_URL" in _check(pooled, ServerKind.WORKER, pooled)
@@ -72,7 +72,7 @@ def test_the_core_worker_needs_a_direct_way_to_the_database_by_its_login(urls: U
     assert not _check(urls.worker, ServerKind.WORKER, urls.worker)
 
 
-def test_a_direct_address_that_does_not_fit_is_named_with_and_without_a_pooler(urls: Urls, between: Pooler) -> None:
+def test_a_wrong_direct_address_is_reported_with_and_without_a_pooler(urls: Urls, between: Pooler) -> None:
     nowhere = make_url(urls.worker).set(port=1).render_as_string(hide_password=False)
 
     for usual in (urls.worker, between.through(urls.worker)):
@@ -84,7 +84,7 @@ def test_a_direct_address_that_does_not_fit_is_named_with_and_without_a_pooler(u
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["sample"], ["operate", "retain", "--older-than", "30d", "--yes"]])
-def test_what_the_owner_does_is_refused_through_a_pooler_in_one_line(urls: Urls, command: list[str]) -> None:
+def test_owner_commands_refuse_a_pooler_in_one_line(urls: Urls, command: list[str]) -> None:
     with pooler(urls.owner) as between:
         environment = {"LOCKBOX_OWNER_DATABASE_URL": between.through(urls.owner), "LOCKBOX_ENVIRONMENT": "test"}
         refused = CliRunner(env=environment).invoke(app, command)
@@ -94,7 +94,7 @@ def test_what_the_owner_does_is_refused_through_a_pooler_in_one_line(urls: Urls,
     assert "LOCKBOX_OWNER_DATABASE_URL leads through a pooler" in refused.stderr
 
 
-def test_a_pooler_that_keeps_no_track_of_prepared_statements_is_refused(urls: Urls) -> None:
+def test_a_pooler_without_prepared_statements_is_refused(urls: Urls) -> None:
     with pooler(urls.api, max_prepared_statements="0") as careless:
         said = _check(careless.through(urls.api), ServerKind.API)
 
@@ -102,7 +102,7 @@ def test_a_pooler_that_keeps_no_track_of_prepared_statements_is_refused(urls: Ur
     assert int(example_settings()["max_prepared_statements"]) == MOST_PREPARED
 
 
-def test_our_bounds_hold_through_the_pooler(urls: Urls, between: Pooler) -> None:
+def test_our_time_limits_apply_through_the_pooler(urls: Urls, between: Pooler) -> None:
     with _engine(between.through(urls.api)) as engine, engine.connect() as connection:
         found: dict[str, str] = dict(connection.execute(SETTINGS, {"names": list(BOUNDS)}).all())
 
@@ -124,7 +124,7 @@ def test_a_request_is_submitted_and_approved_through_the_pooler(urls: Urls, worl
     assert {(person or None, timeout) for person, timeout in left} == {(None, "2s")}, "a transaction left a setting"
 
 
-def test_who_comes_through_the_pooler_opens_no_connection_of_its_own(urls: Urls, between: Pooler) -> None:
+def test_a_pooled_client_opens_no_connection_of_its_own(urls: Urls, between: Pooler) -> None:
     schedule = Schedule(urls.redis)
     for url, most in ((urls.api, 58), (between.through(urls.api), 0)):
         with _engine(url) as engine:
@@ -136,7 +136,7 @@ def test_who_comes_through_the_pooler_opens_no_connection_of_its_own(urls: Urls,
     schedule.close()
 
 
-def test_a_lock_is_held_by_the_direct_connection(urls: Urls, between: Pooler) -> None:
+def test_a_session_lock_uses_the_direct_connection(urls: Urls, between: Pooler) -> None:
     with _engine(between.through(urls.worker)) as engine, _engine(urls.worker) as one, _engine(urls.worker) as two:
         schedule = Schedule(urls.redis)
         holder, other = (Database(engine, schedule, direct=direct) for direct in (one, two))
@@ -149,7 +149,7 @@ def test_a_lock_is_held_by_the_direct_connection(urls: Urls, between: Pooler) ->
 
 
 @pytest.mark.far
-def test_a_client_for_whom_no_connection_is_free_is_refused_soon(urls: Urls) -> None:
+def test_a_client_without_a_free_connection_is_refused_soon(urls: Urls) -> None:
     with pooler(urls.api, default_pool_size="1", query_wait_timeout="1") as narrow:
         url = narrow.through(urls.api)
         with _engine(url) as one, _engine(url) as other, one.connect() as holding:

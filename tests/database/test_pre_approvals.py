@@ -96,7 +96,7 @@ def events(world: World, action: str) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in rows]
 
 
-def test_a_request_that_is_covered_opens_at_once_and_says_by_whose_decision(world: World) -> None:
+def test_a_covered_request_opens_at_once_and_names_the_approvers(world: World) -> None:
     which = in_force(world)
 
     request = world.submit()
@@ -121,7 +121,7 @@ NOT_COVERED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", NOT_COVERED.values(), ids=NOT_COVERED)
-def test_what_is_not_covered_whole_goes_to_the_customer(world: World, changes: dict[str, Any]) -> None:
+def test_a_partly_covered_request_goes_to_the_customer(world: World, changes: dict[str, Any]) -> None:
     which = in_force(world)
 
     request = world.submit(**changes)
@@ -130,7 +130,7 @@ def test_what_is_not_covered_whole_goes_to_the_customer(world: World, changes: d
     assert read(world.db, "SELECT used FROM pre_approvals WHERE id = :id", id=which)[0].used == 0
 
 
-def test_what_the_vendor_has_to_review_opens_as_it_is_endorsed(world: World, worker: Database) -> None:
+def test_a_covered_request_opens_at_its_endorsement_where_the_vendor_reviews(world: World, worker: Database) -> None:
     lay_down(world, vendor_review=True)
     which = in_force(world)
 
@@ -144,7 +144,7 @@ def test_what_the_vendor_has_to_review_opens_as_it_is_endorsed(world: World, wor
     check_log_of_one_window(world, worker)
 
 
-def test_both_verifiers_and_the_monitor_find_nothing_wrong_with_it(world: World, worker: Database) -> None:
+def test_verifiers_and_monitor_accept_a_pre_approved_window(world: World, worker: Database) -> None:
     in_force(world)
     world.submit()
 
@@ -152,7 +152,7 @@ def test_both_verifiers_and_the_monitor_find_nothing_wrong_with_it(world: World,
     check_log_of_one_window(world, worker)
 
 
-def test_everybody_who_would_be_asked_is_told_at_once_and_so_are_admins(world: World) -> None:
+def test_everyone_who_would_be_asked_and_admins_are_notified_at_once(world: World) -> None:
     in_force(world)
 
     request = world.submit()
@@ -160,7 +160,7 @@ def test_everybody_who_would_be_asked_is_told_at_once_and_so_are_admins(world: W
     assert told(world, request.id, "active") == dict.fromkeys(("erin", "ann", "amir", "abe", "tara"), 1)
 
 
-def test_a_delegate_of_whoever_proposes_it_gives_them_no_voice(world: World, superuser: Engine) -> None:
+def test_no_delegate_votes_for_the_proposer(world: World, superuser: Engine) -> None:
     write(superuser, ALSO_APPROVER, p=world.people["tara"].person_id, t=world.tenant.id)
     stand_in(world, "aude", "tara")
     which = propose(world)
@@ -173,14 +173,14 @@ def test_a_delegate_of_whoever_proposes_it_gives_them_no_voice(world: World, sup
     assert "1 more approval of the group admins" in approve(world, which, "aude").lacks
 
 
-def test_a_token_proposes_none(world: World) -> None:
+def test_an_api_token_cannot_propose(world: World) -> None:
     world.people["tara"] = signed_in(world, "tara", AuthMethod.TOKEN)
 
     with pytest.raises(SignInAgain):
         propose(world)
 
 
-def test_what_was_to_go_on_from_its_window_ends_with_it(world: World) -> None:
+def test_an_extension_of_its_window_ends_with_it(world: World) -> None:
     which = in_force(world)
     window = world.submit()
     further = world.act("ann", Action.APPROVE, extended(world, window.id).id)
@@ -191,7 +191,7 @@ def test_what_was_to_go_on_from_its_window_ends_with_it(world: World) -> None:
     assert events(world, "pre_approval_revoked")[0]["closed"] == [str(window.id), str(further.id)]
 
 
-def test_what_goes_on_from_a_window_that_ran_to_its_end_stays_though_the_clock_is_late(
+def test_an_extension_of_a_window_that_ran_to_its_end_stays_despite_a_late_clock(
     world: World, later: ShiftedClock
 ) -> None:
     which = in_force(world)
@@ -206,7 +206,7 @@ def test_what_goes_on_from_a_window_that_ran_to_its_end_stays_though_the_clock_i
     assert events(world, "pre_approval_revoked")[0]["closed"] == []
 
 
-def test_a_window_that_the_vendor_opened_alone_takes_back_no_denial(world: World) -> None:
+def test_a_window_opened_by_the_vendor_alone_clears_no_denial(world: World) -> None:
     in_force(world)
     world.act("ann", Action.DENY, world.submit(access_window=2 * HOUR).id)
     switch = partial(does, world, "tara", emergency_stop.switch_mode, plans=SETTINGS.catalogue.plans)
@@ -218,7 +218,7 @@ def test_a_window_that_the_vendor_opened_alone_takes_back_no_denial(world: World
     assert world.submit().state is State.REVIEWING
 
 
-def test_of_two_submits_at_once_for_the_last_use_one_opens(world: World, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_submits_for_the_last_use_open_once(world: World, pool: ThreadPoolExecutor) -> None:
     which = in_force(world, max_uses=1)
 
     found = at_once(pool, *[world.submit] * 6)
@@ -229,7 +229,7 @@ def test_of_two_submits_at_once_for_the_last_use_one_opens(world: World, pool: T
     assert len(events(world, "pre_approval_used_up")) == 1
 
 
-def test_no_window_outlives_it(world: World) -> None:
+def test_no_window_outlives_its_pre_approval(world: World) -> None:
     in_force(world, ends_at=datetime.now(UTC) + timedelta(minutes=5))
 
     request = world.submit()
@@ -239,7 +239,7 @@ def test_no_window_outlives_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("who", ["amir", "tara"])
-def test_revoking_it_revokes_what_it_has_open_and_nothing_else(world: World, who: str) -> None:
+def test_revoking_a_pre_approval_revokes_only_its_windows(world: World, who: str) -> None:
     which = in_force(world)
     by_it, asked = world.submit(), world.submit(actions=["export"])
     other = world.act("ann", Action.APPROVE, asked.id)
@@ -255,7 +255,7 @@ def test_revoking_it_revokes_what_it_has_open_and_nothing_else(world: World, who
 RULES = [{"name": "the board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"quorum": 2}}]
 
 
-def test_it_takes_as_many_as_the_strictest_request_needs_that_it_covers(world: World) -> None:
+def test_it_needs_the_quorum_of_the_strictest_covered_request(world: World) -> None:
     lay_down(world, rules=RULES)
     which = propose(world)
 
@@ -271,7 +271,7 @@ def test_it_takes_as_many_as_the_strictest_request_needs_that_it_covers(world: W
     assert approve(world, elsewhere, "ann").status is PreApprovalStatus.IN_FORCE
 
 
-def test_a_policy_that_becomes_stricter_suspends_it_until_more_have_approved(world: World) -> None:
+def test_a_stricter_policy_suspends_it_until_more_have_approved(world: World) -> None:
     which = in_force(world)
     lay_down(world, quorum=2)
 
@@ -283,7 +283,7 @@ def test_a_policy_that_becomes_stricter_suspends_it_until_more_have_approved(wor
     assert (status(world, which), world.submit().state) == (PreApprovalStatus.PENDING, State.PENDING)
 
 
-def test_an_approval_counts_once_a_clock_that_was_set_back_has_come_to_it(world: World, still: StoppedClock) -> None:
+def test_an_approval_dated_in_the_future_counts_once_the_clock_reaches_it(world: World, still: StoppedClock) -> None:
     in_force(world)
     still.at -= timedelta(milliseconds=1)
 
@@ -293,7 +293,7 @@ def test_an_approval_counts_once_a_clock_that_was_set_back_has_come_to_it(world:
     assert (before.state, world.fresh().state) == (State.PENDING, State.ACTIVE)
 
 
-def test_it_is_revoked_after_the_windows_that_it_opened_though_the_clock_was_set_back(
+def test_it_is_revoked_after_its_windows_despite_a_set_back_clock(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     which = in_force(world)
@@ -305,9 +305,7 @@ def test_it_is_revoked_after_the_windows_that_it_opened_though_the_clock_was_set
     check_log_of_one_window(world, worker)
 
 
-def test_what_extends_a_window_ends_with_it_though_another_was_opened_before_the_clock_was_set_back(
-    world: World, still: StoppedClock
-) -> None:
+def test_extensions_end_with_it_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
     which = in_force(world)
     first = world.fresh()
     further = world.act("ann", Action.APPROVE, extended(world, first.id).id)
@@ -320,7 +318,7 @@ def test_what_extends_a_window_ends_with_it_though_another_was_opened_before_the
     assert {state_of(world.db, one.id) for one in (first, further, second)} == {"revoked"}
 
 
-def test_an_approver_who_leaves_counts_no_more(world: World, superuser: Engine) -> None:
+def test_a_former_approvers_approval_no_longer_counts(world: World, superuser: Engine) -> None:
     which = in_force(world)
     write_unchecked(
         superuser,
@@ -332,7 +330,7 @@ def test_an_approver_who_leaves_counts_no_more(world: World, superuser: Engine) 
     assert approve(world, which, "abe").status is PreApprovalStatus.IN_FORCE
 
 
-def test_a_delegate_approves_in_the_place_of_an_approver_while_that_lasts(world: World, superuser: Engine) -> None:
+def test_a_delegate_approves_for_an_approver_within_the_period(world: World, superuser: Engine) -> None:
     stand_in(world, "aude", "ann")
     which = propose(world)
 
@@ -343,9 +341,7 @@ def test_a_delegate_approves_in_the_place_of_an_approver_while_that_lasts(world:
     assert (opened.state, world.submit().state) == (State.ACTIVE, State.PENDING)
 
 
-def test_nobody_approves_their_own_and_none_is_proposed_that_nobody_could_approve(
-    world: World, superuser: Engine
-) -> None:
+def test_proposers_cannot_approve_and_unapprovable_proposals_are_refused(world: World, superuser: Engine) -> None:
     own = world.add("tim", Role.TENANT_ADMIN, world.tenant.id)
     write(superuser, ALSO_APPROVER, p=own.person_id, t=world.tenant.id)
     which = propose(world, "tim")
@@ -362,7 +358,7 @@ def test_nobody_approves_their_own_and_none_is_proposed_that_nobody_could_approv
         approve(world, which, "ann")
 
 
-def test_what_was_denied_goes_to_the_customer_by_way_of_a_manager(world: World) -> None:
+def test_a_denied_request_goes_to_the_customer_through_a_manager(world: World) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     in_force(world)
 
@@ -372,7 +368,7 @@ def test_what_was_denied_goes_to_the_customer_by_way_of_a_manager(world: World) 
     assert world.act("max", Action.ENDORSE, request.id).state is State.PENDING
 
 
-def test_an_emergency_stop_revokes_it_too(world: World) -> None:
+def test_an_emergency_stop_revokes_pre_approvals(world: World) -> None:
     which = in_force(world)
     request = world.submit()
     with world.db.transaction() as session:
@@ -383,7 +379,7 @@ def test_an_emergency_stop_revokes_it_too(world: World) -> None:
 
 
 @pytest.mark.far
-def test_of_a_suspension_and_submits_at_once_no_window_is_left(world: World, pool: ThreadPoolExecutor) -> None:
+def test_a_suspension_during_submits_leaves_no_window(world: World, pool: ThreadPoolExecutor) -> None:
     in_force(world, max_uses=100)
 
     def suspend() -> None:
@@ -395,7 +391,7 @@ def test_of_a_suspension_and_submits_at_once_no_window_is_left(world: World, poo
     assert not read(world.db, "SELECT FROM requests WHERE state = 'active'")
 
 
-def test_its_end_is_an_event_once(world: World, worker: Database, superuser: Engine) -> None:
+def test_its_end_is_one_event(world: World, worker: Database, superuser: Engine) -> None:
     which = in_force(world)
     over = in_force(world)
     revoke(world, over)
@@ -413,9 +409,7 @@ def test_its_end_is_an_event_once(world: World, worker: Database, superuser: Eng
 Call = Callable[[], object]
 
 
-def test_what_is_being_approved_to_go_on_from_its_window_is_waited_for_and_ends_with_it(
-    world: World, pool: ThreadPoolExecutor
-) -> None:
+def test_an_extension_being_approved_ends_with_the_pre_approval(world: World, pool: ThreadPoolExecutor) -> None:
     which = in_force(world)
     window = world.submit()
     further = extended(world, window.id)
@@ -437,7 +431,7 @@ def held_until_its_end(world: World, pool: ThreadPoolExecutor, later: ShiftedClo
     return running
 
 
-def test_an_approval_that_waits_for_its_row_until_it_has_ended_is_too_late(
+def test_an_approval_waiting_for_the_row_past_its_end_is_too_late(
     world: World, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     which = propose(world)
@@ -446,7 +440,7 @@ def test_an_approval_that_waits_for_its_row_until_it_has_ended_is_too_late(
         held_until_its_end(world, pool, later, partial(approve, world, which, "ann")).result(PATIENCE)
 
 
-def test_an_emergency_stop_that_waits_for_its_row_leaves_what_has_ended(
+def test_an_emergency_stop_waiting_for_the_row_leaves_an_ended_one(
     world: World, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     which = in_force(world)
@@ -502,7 +496,7 @@ TRIES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.far
 @pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
-def test_what_was_altered_past_lockbox_opens_nothing(world: World, superuser: Engine, change: str) -> None:
+def test_a_pre_approval_altered_in_the_database_opens_nothing(world: World, superuser: Engine, change: str) -> None:
     in_force(world)
 
     write_unchecked(superuser, change)
@@ -510,7 +504,7 @@ def test_what_was_altered_past_lockbox_opens_nothing(world: World, superuser: En
     assert world.submit().state is State.PENDING
 
 
-def test_what_was_revoked_is_not_revived(world: World, superuser: Engine) -> None:
+def test_a_revoked_pre_approval_cannot_be_revived(world: World, superuser: Engine) -> None:
     which = in_force(world)
     revoke(world, which)
 
@@ -519,7 +513,7 @@ def test_what_was_revoked_is_not_revived(world: World, superuser: Engine) -> Non
     assert world.submit().state is State.PENDING
 
 
-def test_a_window_of_one_that_was_revoked_past_lockbox_is_shut_and_an_alarm(
+def test_a_window_of_a_pre_approval_revoked_in_the_database_is_shut_and_alarms(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     in_force(world)
@@ -534,7 +528,7 @@ def test_a_window_of_one_that_was_revoked_past_lockbox_is_shut_and_an_alarm(
 
 @pytest.mark.far
 @pytest.mark.parametrize(("who", "statement"), TRIES.values(), ids=TRIES)
-def test_the_login_of_the_api_can_do_none_of_this(world: World, who: str, statement: str) -> None:
+def test_the_api_login_cannot_forge_pre_approvals(world: World, who: str, statement: str) -> None:
     in_force(world)
     world.submit()
 

@@ -86,7 +86,7 @@ def told(world: World, request_id: UUID) -> list[tuple[str, str]]:
     return [(row.template, row.name or row.url) for row in read(world.db, TOLD, id=request_id)]
 
 
-def test_a_question_and_its_answer_stand_beside_the_moves_and_change_none(world: World) -> None:
+def test_questions_and_answers_are_events_and_no_moves(world: World) -> None:
     request = world.submit()
     before = clock_of(world, request.id)
 
@@ -109,7 +109,7 @@ def test_a_question_and_its_answer_stand_beside_the_moves_and_change_none(world:
     assert_indexes_are_true(world.db)
 
 
-def test_the_words_stand_in_no_body_but_as_a_commitment(world: World) -> None:
+def test_question_texts_are_commitments_in_events(world: World) -> None:
     request = world.submit()
 
     ask(world, "ann", request.id, "What of <Anna>?")
@@ -125,9 +125,7 @@ def test_the_words_stand_in_no_body_but_as_a_commitment(world: World) -> None:
     ("who", "refusal"),
     [("max", NotYours), ("erin", OwnRequest), ("tara", NotYours), ("aude", NotYours), ("vera", NotYours)],
 )
-def test_only_an_approver_asks_about_what_waits_for_the_customer(
-    world: World, who: str, refusal: type[LockboxError]
-) -> None:
+def test_only_approvers_ask_about_a_pending_request(world: World, who: str, refusal: type[LockboxError]) -> None:
     request = world.submit()
 
     with pytest.raises(refusal):
@@ -137,14 +135,14 @@ def test_only_an_approver_asks_about_what_waits_for_the_customer(
 
 
 @each("who", ["eve", "olga", "gate"])
-def test_whoever_may_not_know_of_a_request_asks_nothing(world: World, who: str) -> None:
+def test_people_who_may_not_see_a_request_cannot_ask(world: World, who: str) -> None:
     request = world.submit()
 
     with pytest.raises(NotFound):
         ask(world, who, request.id)
 
 
-def test_a_delegate_asks_in_the_name_of_both(world: World) -> None:
+def test_a_delegate_asks_in_both_names(world: World) -> None:
     stand_in(world, "aude", "ann")
     request = world.submit()
 
@@ -157,7 +155,7 @@ def test_a_delegate_asks_in_the_name_of_both(world: World) -> None:
     assert body["on_behalf_of"] == str(world.people["ann"].person_id)
 
 
-def test_during_the_review_managers_ask_and_the_customer_never_knows(api: Database) -> None:
+def test_managers_ask_during_the_review_unseen_by_the_customer(api: Database) -> None:
     world = World.make(api, Policy(questions_stop_clock=True))
     request = world.submit()
     before = clock_of(world, request.id)
@@ -174,7 +172,7 @@ def test_during_the_review_managers_ask_and_the_customer_never_knows(api: Databa
         assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0
 
 
-def test_whoever_endorses_asks_the_customer_nothing_more_and_asks_while_it_is_open(api: Database) -> None:
+def test_an_endorser_asks_nothing_while_pending_and_again_once_open(api: Database) -> None:
     world = World.make(api, Policy())
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -188,7 +186,7 @@ def test_whoever_endorses_asks_the_customer_nothing_more_and_asks_while_it_is_op
 
 
 @pytest.mark.far
-def test_only_whoever_asked_for_the_access_answers_and_once(world: World) -> None:
+def test_only_the_requester_answers_once(world: World) -> None:
     request, other = world.submit(), world.submit("eve")
     asked = ask(world, "ann", request.id)
 
@@ -212,7 +210,7 @@ def test_an_answer_is_never_dated_before_its_question(world: World, still: Stopp
     assert answer(world, request.id, asked.id).answered_at == asked.asked_at
 
 
-def test_of_two_answers_at_once_one_counts(world: World, pool: ThreadPoolExecutor) -> None:
+def test_of_two_concurrent_answers_one_counts(world: World, pool: ThreadPoolExecutor) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
 
@@ -223,7 +221,7 @@ def test_of_two_answers_at_once_one_counts(world: World, pool: ThreadPoolExecuto
 
 
 @pytest.mark.parametrize("ending", [("erin", Action.CANCEL), ("ann", Action.DENY)])
-def test_what_is_over_is_asked_and_answered_no_more(world: World, ending: tuple[str, Action]) -> None:
+def test_a_closed_request_takes_no_questions_or_answers(world: World, ending: tuple[str, Action]) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
     world.act(*ending, request.id, comment="Enough")
@@ -234,7 +232,7 @@ def test_what_is_over_is_asked_and_answered_no_more(world: World, ending: tuple[
         answer(world, request.id, asked.id)
 
 
-def test_after_the_deadline_nothing_is_asked_though_the_clock_has_not_run(world: World, later: ShiftedClock) -> None:
+def test_no_question_after_the_deadline_despite_a_late_clock(world: World, later: ShiftedClock) -> None:
     request = world.submit()
     db = Database(world.db.engine, world.db.schedule, later)
     asked = ask(world, "ann", request.id)
@@ -247,7 +245,7 @@ def test_after_the_deadline_nothing_is_asked_though_the_clock_has_not_run(world:
 
 
 @pytest.mark.far
-def test_about_one_request_twenty_questions_are_asked(world: World) -> None:
+def test_a_request_has_at_most_twenty_questions(world: World) -> None:
     request = world.submit()
     for number in range(questions.MOST):
         ask(world, ("ann", "amir")[number % 2], request.id)
@@ -259,7 +257,7 @@ def test_about_one_request_twenty_questions_are_asked(world: World) -> None:
 
 
 @pytest.mark.far
-def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoints_of_both(
+def test_question_and_answer_notify_engineer_asker_and_endpoints(
     world: World, post: Postbag, worker: Database
 ) -> None:
     post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
@@ -294,7 +292,7 @@ def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoint
     ]
 
 
-def test_a_policy_that_lets_mails_say_nothing_keeps_the_words_out(
+def test_a_policy_that_keeps_texts_out_of_mails_keeps_questions_out(
     world: World, post: Postbag, worker: Database
 ) -> None:
     lay_down(world, mail_justification=False, mail_link=False)
@@ -309,7 +307,7 @@ def test_a_policy_that_lets_mails_say_nothing_keeps_the_words_out(
     assert "https://" not in mail.text
 
 
-def test_where_the_vendor_opens_alone_the_customers_endpoints_hear_of_it_too(api: Database, post: Postbag) -> None:
+def test_customer_endpoints_get_questions_where_the_vendor_decides(api: Database, post: Postbag) -> None:
     world = World.make(api, Policy(), Mode.OFF)
     post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
     request = world.submit()
@@ -323,7 +321,7 @@ def test_where_the_vendor_opens_alone_the_customers_endpoints_hear_of_it_too(api
 @pytest.mark.parametrize(
     ("who", "reads"), [("ann", True), ("aude", True), ("tara", True), ("max", True), ("vera", False)]
 )
-def test_the_words_are_read_by_whoever_reads_comments(world: World, who: str, reads: bool) -> None:  # noqa: FBT001
+def test_question_texts_are_read_by_readers_of_comments(world: World, who: str, reads: bool) -> None:  # noqa: FBT001
     request = world.submit()
     answer(world, request.id, ask(world, "ann", request.id).id)
 
@@ -334,7 +332,7 @@ def test_the_words_are_read_by_whoever_reads_comments(world: World, who: str, re
 
 
 @each("who", ["eve", "olga", "gate"])
-def test_whoever_may_not_know_of_the_request_reads_no_question(world: World, who: str) -> None:
+def test_questions_are_hidden_from_people_who_may_not_see_the_request(world: World, who: str) -> None:
     request = world.submit()
     ask(world, "ann", request.id)
 
@@ -345,7 +343,7 @@ def test_whoever_may_not_know_of_the_request_reads_no_question(world: World, who
 
 
 @pytest.mark.far
-def test_erasing_somebody_takes_their_words_and_leaves_those_of_others(world: World, urls: Urls) -> None:
+def test_erasing_a_person_removes_their_words_only(world: World, urls: Urls) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
     answer(world, request.id, asked.id)
@@ -370,7 +368,7 @@ def test_erasing_somebody_takes_their_words_and_leaves_those_of_others(world: Wo
         ("ann", "ann", "active"),
     ],
 )
-def test_the_database_lets_nobody_ask_as_another_or_out_of_turn(world: World, who: str, by: str, state: str) -> None:
+def test_the_database_refuses_questions_in_anothers_name(world: World, who: str, by: str, state: str) -> None:
     request = world.submit()
     values = {"id": request.id, "by": world.people[by].person_id, "state": state}
 
@@ -388,7 +386,7 @@ def test_the_database_lets_nobody_ask_as_another_or_out_of_turn(world: World, wh
         ("max", "answered_by = asked_by, answered_at = now(), answer_event = uuidv7()"),
     ],
 )
-def test_the_database_lets_nobody_answer_for_the_engineer(world: World, who: str, change: str) -> None:
+def test_the_database_refuses_answers_for_the_engineer(world: World, who: str, change: str) -> None:
     request = world.submit()
     ask(world, "ann", request.id)
 
@@ -398,7 +396,7 @@ def test_the_database_lets_nobody_answer_for_the_engineer(world: World, who: str
     assert changed == 0
 
 
-def test_the_database_keeps_an_answer_as_it_was(world: World) -> None:
+def test_the_database_keeps_answers_unchanged(world: World) -> None:
     request = world.submit()
     answer(world, request.id, ask(world, "ann", request.id).id)
 
@@ -415,7 +413,7 @@ def slow(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, questions_stop_clock=True, approval_window=HOUR))
 
 
-def test_without_a_word_of_the_policy_the_clock_runs_on(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_by_default_a_question_does_not_stop_the_clock(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
 
@@ -426,9 +424,7 @@ def test_without_a_word_of_the_policy_the_clock_runs_on(world: World, sender: Da
     assert state_of(sender, request.id) == "timed_out"
 
 
-def test_while_a_question_waits_the_clock_stands_and_goes_on_with_the_answer(
-    slow: World, later: ShiftedClock
-) -> None:
+def test_the_clock_pauses_for_a_question_and_continues_with_the_answer(slow: World, later: ShiftedClock) -> None:
     request = slow.submit()
     before = clock_of(slow, request.id)
 
@@ -451,7 +447,7 @@ def test_while_a_question_waits_the_clock_stands_and_goes_on_with_the_answer(
     assert (first.deadline_at, second.deadline_at) == (stands.deadline_at, goes_on.deadline_at)
 
 
-def test_it_is_approved_in_the_time_that_was_won_and_not_after_it(slow: World, later: ShiftedClock) -> None:
+def test_approval_counts_within_the_time_gained(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     in_time, late = slow.fresh(), slow.fresh()
     for request in (in_time, late):
@@ -470,7 +466,7 @@ def test_it_is_approved_in_the_time_that_was_won_and_not_after_it(slow: World, l
     assert clock_of(slow, in_time.id).stopped_at is None
 
 
-def test_an_approver_decides_while_the_clock_stands(slow: World, later: ShiftedClock) -> None:
+def test_an_approver_decides_while_the_clock_is_paused(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     ask(slow, "ann", request.id)
@@ -483,7 +479,7 @@ def test_an_approver_decides_while_the_clock_stands(slow: World, later: ShiftedC
     assert (approved.stopped_at, approved.stopped_deadline) == (None, None)
 
 
-def test_a_question_that_is_never_answered_holds_it_for_one_further_window(
+def test_an_unanswered_question_pauses_for_one_further_window(
     slow: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = slow.submit()
@@ -499,7 +495,7 @@ def test_a_question_that_is_never_answered_holds_it_for_one_further_window(
     assert_indexes_are_true(sender)
 
 
-def test_the_clock_stands_until_the_last_question_is_answered(slow: World, later: ShiftedClock) -> None:
+def test_the_clock_pauses_until_the_last_question_is_answered(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     before = clock_of(slow, request.id)
@@ -520,7 +516,7 @@ def test_the_clock_stands_until_the_last_question_is_answered(slow: World, later
     assert most.deadline_at == before.deadline_at + timedelta(seconds=HOUR)
 
 
-def test_a_policy_that_lets_no_clock_stand_any_more_is_met_at_once(slow: World, later: ShiftedClock) -> None:
+def test_a_policy_that_forbids_pausing_applies_at_once(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     ask(slow, "ann", request.id)
@@ -532,7 +528,7 @@ def test_a_policy_that_lets_no_clock_stand_any_more_is_met_at_once(slow: World, 
         slow.act("ann", Action.APPROVE, request.id, db)
 
 
-def test_reminders_come_by_the_clock_as_it_then_is(slow: World, sender: Database, later: ShiftedClock) -> None:
+def test_reminders_follow_the_paused_clock(slow: World, sender: Database, later: ShiftedClock) -> None:
     request = slow.submit()
     ask(slow, "ann", request.id)
 
@@ -554,7 +550,7 @@ def test_reminders_come_by_the_clock_as_it_then_is(slow: World, sender: Database
         ("erin", "stopped_for = 1, deadline_at = deadline_at + interval '1 second'"),
     ],
 )
-def test_the_database_lets_nobody_win_time_otherwise(slow: World, who: str, change: str) -> None:
+def test_the_database_refuses_other_extensions_of_time(slow: World, who: str, change: str) -> None:
     slow.submit()
 
     with (

@@ -106,7 +106,7 @@ def _race(world: World, worker: Database, pool: ThreadPoolExecutor, race: tuple[
 
 @pytest.mark.far
 @pytest.mark.parametrize("race", RACES_FOR_AN_ANSWER, ids=_named)
-def test_of_several_answers_at_once_exactly_one_wins(
+def test_exactly_one_of_concurrent_decisions_wins(
     world: World, hasty: Database, pool: ThreadPoolExecutor, race: tuple[Contender, ...]
 ) -> None:
     requests = many(world, ROUNDS)
@@ -120,7 +120,7 @@ def test_of_several_answers_at_once_exactly_one_wins(
 
 @pytest.mark.far
 @pytest.mark.parametrize("race", RACES_FOR_THE_END, ids=_named)
-def test_of_several_ends_of_a_window_exactly_one_wins(
+def test_exactly_one_of_concurrent_window_ends_wins(
     world: World, hasty: Database, later: ShiftedClock, pool: ThreadPoolExecutor, race: tuple[Contender, ...]
 ) -> None:
     requests = many(world, ROUNDS)
@@ -135,7 +135,7 @@ def test_of_several_ends_of_a_window_exactly_one_wins(
     assert_audit_logs_are_whole(world.db)
 
 
-def test_the_loser_of_a_race_tells_nobody(world: World, hasty: Database, pool: ThreadPoolExecutor) -> None:
+def test_the_losing_move_sends_no_notification(world: World, hasty: Database, pool: ThreadPoolExecutor) -> None:
     requests = many(world, ROUNDS)
 
     for one in requests:
@@ -150,7 +150,7 @@ def test_the_loser_of_a_race_tells_nobody(world: World, hasty: Database, pool: T
 
 
 @pytest.mark.far
-def test_two_votes_at_once_meet_a_quorum_of_two_once(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_two_concurrent_votes_meet_a_quorum_of_two_once(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     requests = many(world, ROUNDS)
 
@@ -165,7 +165,7 @@ def test_two_votes_at_once_meet_a_quorum_of_two_once(api: Database, pool: Thread
 
 
 @pytest.mark.far
-def test_endorsing_and_denying_at_once_ends_in_one_of_them(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_endorsement_and_denial_end_in_one(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, Policy(vendor_review=True))
     requests = many(world, ROUNDS)
 
@@ -180,7 +180,7 @@ def test_endorsing_and_denying_at_once_ends_in_one_of_them(api: Database, pool: 
 
 
 @pytest.mark.far
-def test_approvals_up_to_the_very_deadline_race_the_clock_and_each_request_ends_one_way(
+def test_approvals_at_the_deadline_race_the_timer_and_each_request_ends_once(
     api: Database, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=1))

@@ -17,7 +17,7 @@ from tests.policy_setup import lay_down
 
 @pytest.mark.parametrize("comment", [None, "", "  "])
 @pytest.mark.parametrize("who", ["ann", "tara"])
-def test_a_denial_needs_a_reason_where_nothing_else_is_laid_down(world: World, who: str, comment: str | None) -> None:
+def test_a_denial_needs_a_reason_by_default(world: World, who: str, comment: str | None) -> None:
     request = world.submit()
 
     with pytest.raises(CommentRequired, match="Say in a comment why you deny") as refused:
@@ -29,7 +29,7 @@ def test_a_denial_needs_a_reason_where_nothing_else_is_laid_down(world: World, w
     assert world.act(who, Action.DENY, request.id, comment="Not today").state == "denied"
 
 
-def test_approving_and_revoking_need_a_reason_where_the_policy_says_so(world: World) -> None:
+def test_a_policy_can_require_reasons_to_approve_and_revoke(world: World) -> None:
     lay_down(world, comment_required=["approve", "revoke"])
     request = world.submit()
 
@@ -44,7 +44,7 @@ def test_approving_and_revoking_need_a_reason_where_the_policy_says_so(world: Wo
     assert (opened.state, closed.state) == ("active", "revoked")
 
 
-def test_a_customer_who_asks_for_no_reason_gets_none_but_from_a_manager(api: Database) -> None:
+def test_a_policy_can_waive_the_customers_reasons_not_a_managers(api: Database) -> None:
     world = World.make(api, Policy(comment_required=frozenset()))
     reviewed, denied = world.submit(), world.submit()
     world.act("max", Action.ENDORSE, denied.id)
@@ -56,7 +56,7 @@ def test_a_customer_who_asks_for_no_reason_gets_none_but_from_a_manager(api: Dat
     assert [state_of(api, one.id) for one in (reviewed, denied)] == ["reviewing", "denied"]
 
 
-def test_a_rule_asks_for_a_reason_beside_what_the_tenant_asks_for(world: World) -> None:
+def test_a_rule_adds_to_the_required_reasons(world: World) -> None:
     rule = {"name": "mail", "match": {"services": ["exchange-online"]}, "terms": {"comment_required": ["approve"]}}
     lay_down(world, rules=[rule])
     request = world.submit()
@@ -68,7 +68,7 @@ def test_a_rule_asks_for_a_reason_beside_what_the_tenant_asks_for(world: World) 
     assert state_of(world.db, request.id) == "pending"
 
 
-def test_an_emergency_stop_and_shutting_somebody_out_never_fail_for_the_lack_of_a_reason(api: Database) -> None:
+def test_an_emergency_stop_and_disabling_never_need_a_reason(api: Database) -> None:
     everything = Policy.model_validate({"comment_required": ["approve", "deny", "revoke"], "vendor_review": False})
     world = World.make(api, everything)
     waiting, opened = world.submit(), world.submit()
@@ -82,7 +82,7 @@ def test_an_emergency_stop_and_shutting_somebody_out_never_fail_for_the_lack_of_
     assert [state_of(api, one.id) for one in (waiting, opened, theirs)] == ["denied", "revoked", "revoked"]
 
 
-def test_a_switch_to_enforce_never_fails_for_the_lack_of_a_reason(api: Database) -> None:
+def test_a_switch_to_enforce_never_needs_a_reason(api: Database) -> None:
     world = World.make(api, Policy.model_validate({"comment_required": ["revoke"]}), Mode.OBSERVE)
     opened = world.act("max", Action.ENDORSE, world.submit().id)
 

@@ -57,7 +57,7 @@ def _some_of_each(world: World) -> list[UUID]:
     return requests
 
 
-def test_a_schedule_that_nothing_happened_to_stays_as_it_is(soon: World, worker: Database) -> None:
+def test_reconciling_leaves_an_intact_schedule_unchanged(soon: World, worker: Database) -> None:
     _some_of_each(soon)
     list(reconcile(worker, None))
     before = worker.schedule.members(CLOCK), worker.schedule.members(NOTIFICATIONS)
@@ -68,7 +68,7 @@ def test_a_schedule_that_nothing_happened_to_stays_as_it_is(soon: World, worker:
     assert_indexes_are_true(worker)
 
 
-def test_after_a_flush_one_round_makes_both_indexes_true(world: World, worker: Database, redis: "Redis") -> None:
+def test_after_a_flush_one_round_restores_both_indexes(world: World, worker: Database, redis: "Redis") -> None:
     _some_of_each(world)
     redis.flushdb()
     whole_before = worker.schedule.claim(CLOCK).whole
@@ -84,7 +84,7 @@ def test_after_a_flush_one_round_makes_both_indexes_true(world: World, worker: D
 
 @pytest.mark.far
 @pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=lambda one: one.name)
-def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
+def test_losses_during_a_rebuild_are_restored_in_the_next_round(
     world: World, worker: Database, redis: "Redis", index: ScheduleIndex
 ) -> None:
     _some_of_each(world)
@@ -100,7 +100,7 @@ def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
     assert_indexes_are_true(worker)
 
 
-def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_when_overdue(
+def test_requests_with_lost_leases_are_handled_when_overdue(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     requests = many(world, 3)
@@ -118,7 +118,7 @@ def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_w
 
 
 @pytest.mark.far
-def test_what_is_out_on_lease_is_left_to_who_has_it(world: World, worker: Database) -> None:
+def test_leased_entries_are_left_alone(world: World, worker: Database) -> None:
     _some_of_each(world)
     list(reconcile(worker, None))
     worker.schedule.claim(NOTIFICATIONS)
@@ -128,7 +128,7 @@ def test_what_is_out_on_lease_is_left_to_who_has_it(world: World, worker: Databa
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
+def test_a_lost_entry_due_within_a_minute_is_armed_again(
     soon: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     waiting, *_ = many(soon, 3)
@@ -143,7 +143,7 @@ def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
     assert_indexes_are_true(worker)
 
 
-def test_a_single_lost_notification_that_is_overdue_is_handed_over(
+def test_a_lost_overdue_notification_is_handed_over(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     world.submit()
@@ -186,9 +186,7 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, super
 
 
 @pytest.mark.far
-def test_moves_that_go_on_during_a_rebuild_are_in_the_index_after_it(
-    world: World, worker: Database, redis: "Redis"
-) -> None:
+def test_moves_during_a_rebuild_are_in_the_index_afterwards(world: World, worker: Database, redis: "Redis") -> None:
     requests = many(world, 20)
     redis.flushdb()
     over = threading.Event()

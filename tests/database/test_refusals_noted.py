@@ -53,14 +53,14 @@ def _now(world: World) -> Any:
     return row.at
 
 
-def test_a_minute_that_is_not_over_is_left_to_be_counted(world: World, worker: Database) -> None:
+def test_an_unfinished_minute_is_not_reported_yet(world: World, worker: Database) -> None:
     count(world.db, 1)
 
     assert refusals_log.record_finished_minutes(worker) == 0
     assert len(read(worker, "SELECT FROM refused")) == 1
 
 
-def test_an_account_is_told_at_its_tenant_and_stands_in_no_body(
+def test_refusals_of_an_account_are_in_its_tenants_log_without_its_name_in_clear(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     (ann,) = read(worker, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
@@ -83,7 +83,7 @@ def test_an_account_is_told_at_its_tenant_and_stands_in_no_body(
     assert b"x@y.example" not in bodies
 
 
-def test_a_refused_decision_is_told_with_its_request(world: World, worker: Database, later: ShiftedClock) -> None:
+def test_a_refused_decision_is_recorded_with_its_request(world: World, worker: Database, later: ShiftedClock) -> None:
     request, erin = world.submit(), world.people["erin"].person_id
     facts = {"refused": "approve", "code": "own-request", "channel": "api"}
     count(world.db, 2, kind=DECISION_REFUSED, facts=facts, person_id=erin, request_id=request.id, of="")
@@ -96,7 +96,7 @@ def test_a_refused_decision_is_told_with_its_request(world: World, worker: Datab
     assert told.facts["count"] == 2
 
 
-def test_reconciling_makes_the_events(world: World, worker: Database, later: ShiftedClock) -> None:
+def test_reconciling_writes_the_refusal_events(world: World, worker: Database, later: ShiftedClock) -> None:
     count(world.db, 1)
     later.shift, worker.clock = timedelta(minutes=2, seconds=1), later
 
@@ -118,7 +118,7 @@ def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
     assert (told.facts["log"], told.facts["tenant_id"]) == (str(VENDORS_LOG), str(world.tenant.id))
 
 
-def test_whoever_reads_the_audit_log_is_in_it(world: World) -> None:
+def test_reading_the_audit_log_is_recorded_in_it(world: World) -> None:
     aude = world.people["aude"]
     with world.db.transaction() as session:
         authentication.enter(session, aude)

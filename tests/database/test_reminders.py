@@ -65,7 +65,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_it_reminds_those_who_were_asked_and_have_not_answered(
+def test_a_reminder_goes_to_asked_people_who_have_not_answered(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     lay_down(world, quorum=2)
@@ -84,9 +84,7 @@ def test_it_reminds_those_who_were_asked_and_have_not_answered(
     assert_audit_logs_are_whole(sender)
 
 
-def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_no_reminder_is_sent_once_everyone_has_answered(world: World, sender: Database, later: ShiftedClock) -> None:
     request = tiered(world, quorum=2, escalation=[60])
     world.act("abe", Action.APPROVE, request.id)
 
@@ -98,7 +96,7 @@ def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
     assert (row.reminders, row.wake_at) == (0, row.asked_at + 0.6 * timedelta(hours=12))
 
 
-def test_a_message_that_comes_twice_reminds_once(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_repeated_message_reminds_once(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     later.shift = timedelta(hours=6)
 
@@ -107,7 +105,7 @@ def test_a_message_that_comes_twice_reminds_once(world: World, sender: Database,
 
 
 @pytest.mark.parametrize("action", [Action.DENY, Action.CANCEL])
-def test_all_of_it_stops_the_moment_it_is_settled(
+def test_reminders_stop_once_the_request_is_settled(
     world: World, sender: Database, later: ShiftedClock, action: Action
 ) -> None:
     request = tiered(world)
@@ -120,7 +118,7 @@ def test_all_of_it_stops_the_moment_it_is_settled(
     assert_indexes_are_true(sender)
 
 
-def test_the_vendors_managers_are_reminded_of_a_review_and_the_customer_hears_nothing(
+def test_managers_are_reminded_of_a_review_and_the_customer_is_not(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     lay_down(world, vendor_review=True, review_reminders=[25])
@@ -139,7 +137,7 @@ def test_the_vendors_managers_are_reminded_of_a_review_and_the_customer_hears_no
     assert asked.wake_at == asked.asked_at + timedelta(hours=6)
 
 
-def test_the_next_tier_is_asked_and_the_first_reminded_when_half_of_the_time_is_over(
+def test_half_time_asks_the_next_tier_and_reminds_the_first(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world)
@@ -159,9 +157,7 @@ def test_the_next_tier_is_asked_and_the_first_reminded_when_half_of_the_time_is_
     assert told(world, request.id, "answer_reminder") == {"abe": 2, "ann": 1}
 
 
-def test_a_tier_that_adds_nobody_lets_the_next_one_in_at_once(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_a_tier_adding_no_one_is_skipped_at_once(world: World, sender: Database, later: ShiftedClock) -> None:
     request = tiered(world, tiers=[["first"], ["gone"], ["second"]])
 
     later.shift = timedelta(hours=6)
@@ -171,9 +167,7 @@ def test_a_tier_that_adds_nobody_lets_the_next_one_in_at_once(
     assert row_of(sender, request.id).tiers_asked == 3
 
 
-def test_who_has_answered_before_the_own_tier_came_in_is_not_asked_again(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_an_early_voter_is_not_asked_with_their_tier(world: World, sender: Database, later: ShiftedClock) -> None:
     request = tiered(world, quorum=2, tiers=[["first"], ["second"], ["gone"]])
     world.act("ann", Action.APPROVE, request.id)
 
@@ -185,7 +179,7 @@ def test_who_has_answered_before_the_own_tier_came_in_is_not_asked_again(
     assert row_of(sender, request.id).tiers_asked == 3
 
 
-def test_a_last_tier_that_adds_nobody_is_no_event(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_last_tier_adding_no_one_is_no_event(world: World, sender: Database, later: ShiftedClock) -> None:
     request = tiered(world, tiers=[["first"], ["gone"]], approval_reminders=[])
 
     later.shift = timedelta(hours=6)
@@ -195,7 +189,7 @@ def test_a_last_tier_that_adds_nobody_is_no_event(world: World, sender: Database
     assert row_of(sender, request.id).wake_at == request.deadline_at
 
 
-def test_who_wants_no_prompts_is_neither_reminded_nor_asked_with_the_own_tier(
+def test_people_with_prompts_off_are_neither_reminded_nor_escalated_to(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     people = {"first": group(world, "abe", "amir"), "second": group(world, "ann")}
@@ -213,7 +207,7 @@ def test_who_wants_no_prompts_is_neither_reminded_nor_asked_with_the_own_tier(
     assert told(world, needed.id, "answer_reminder") == {"abe": 1, "amir": 1}
 
 
-def test_a_delegate_is_asked_and_reminded_in_the_place_of_who_is_away(
+def test_a_delegate_is_asked_and_reminded_for_an_absent_approver(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world)
@@ -236,7 +230,7 @@ def test_a_delegate_is_asked_and_reminded_in_the_place_of_who_is_away(
         (Mode.OFF, {"tara", "erin"}),
     ],
 )
-def test_who_heard_that_a_window_opened_hears_that_it_is_about_to_close(
+def test_people_notified_of_an_opening_are_warned_of_the_close(
     api: Database, sender: Database, later: ShiftedClock, mode: Mode, hear: set[str]
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -258,7 +252,7 @@ def test_who_heard_that_a_window_opened_hears_that_it_is_about_to_close(
     assert_audit_logs_are_whole(sender)
 
 
-def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answered(
+def test_a_reminder_states_the_time_left_and_skips_voters(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, quorum=2)
@@ -282,7 +276,7 @@ def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answer
         assert "5 h left: Erin is still waiting for an answer" in mail.text
 
 
-def test_a_reminder_that_was_promised_before_it_was_settled_is_not_sent(
+def test_a_scheduled_reminder_of_a_settled_request_is_not_sent(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
@@ -295,7 +289,7 @@ def test_a_reminder_that_was_promised_before_it_was_settled_is_not_sent(
     assert {one.outcome for one in post.deliver(sender, waiting)} == {"moot"}
 
 
-def test_a_policy_that_changed_since_is_reckoned_with(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_changed_policy_is_taken_into_account(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     lay_down(world, approval_reminders=[50, 60])
 
@@ -307,7 +301,7 @@ def test_a_policy_that_changed_since_is_reckoned_with(world: World, sender: Data
 
 
 @pytest.mark.far
-def test_many_are_reminded_and_ended_together_with_as_few_statements_as_two(
+def test_many_reminders_and_ends_take_as_few_statements_as_two(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     lay_down(world, approval_window=600)
@@ -327,7 +321,7 @@ def test_many_are_reminded_and_ended_together_with_as_few_statements_as_two(
     assert_audit_logs_are_whole(sender)
 
 
-def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
+def test_an_unreadable_policy_costs_only_its_own_reminders(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     broken, good = World.make(world.db).submit(), world.submit()
@@ -364,9 +358,7 @@ def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
         "version = version + 1, warned = true",
     ],
 )
-def test_a_reminder_changes_the_clock_and_counts_upwards_and_nothing_else(
-    world: World, superuser: Engine, change: str
-) -> None:
+def test_a_reminder_only_changes_clock_and_counters(world: World, superuser: Engine, change: str) -> None:
     request = tiered(world)
 
     with pytest.raises(DBAPIError, match=r"one move at a time|only go up|reminds nobody"):
@@ -374,7 +366,7 @@ def test_a_reminder_changes_the_clock_and_counts_upwards_and_nothing_else(
     write(superuser, REMINDER.format(change=f"{LATER}, reminders = reminders + 1"), id=request.id)
 
 
-def test_only_the_clock_reminders(world: World, api: Database, worker: Database) -> None:
+def test_only_the_timer_reminds(world: World, api: Database, worker: Database) -> None:
     request = world.submit()
     change = REMINDER.format(change=f"{LATER}, reminders = reminders + 1")
 
@@ -387,7 +379,7 @@ def test_only_the_clock_reminders(world: World, api: Database, worker: Database)
     assert state_of(api, request.id) == State.PENDING
 
 
-def test_what_many_requests_meet_is_what_each_of_them_meets(world: World, worker: Database) -> None:
+def test_batch_reminders_equal_single_ones(world: World, worker: Database) -> None:
     first = world.submit()
     rule = {"name": "Bob", "match": {"resources": ["mailbox:bob*"]}, "terms": {"quorum": 3, "closing_warning": 900}}
     lay_down(world, quorum=2, rules=[rule], groups={"first": group(world, "abe")}, tiers=[["first"]])

@@ -79,7 +79,7 @@ def test_unmapped_paths_unknown_engineers_and_missing_windows_are_listed(world: 
     assert (unknown.identity, unknown.engineer) == ("https://sso.example erin@vendor", None)
 
 
-def test_there_is_something_to_do_about_each_reason(world: World, api: Database) -> None:
+def test_each_reason_has_advice(world: World, api: Database) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     for reason in REPORTABLE:
@@ -89,7 +89,7 @@ def test_there_is_something_to_do_about_each_reason(world: World, api: Database)
     assert {one.reason for one in report(world).reasons if one.remedy} == REPORTABLE
 
 
-def test_under_an_attack_the_rows_stay_few_and_those_that_come_often_stay(world: World, api: Database) -> None:
+def test_a_flood_leaves_few_rows_and_keeps_frequent_calls(world: World, api: Database) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     process.let_in("GET /real", times=3)
@@ -110,7 +110,7 @@ def test_under_an_attack_the_rows_stay_few_and_those_that_come_often_stay(world:
     assert found.kinds[-1].path is None
 
 
-def test_other_reasons_lose_nothing_by_it(api: Database) -> None:
+def test_a_flood_of_one_reason_costs_other_reasons_nothing(api: Database) -> None:
     process = Reporting(api)
     process.let_in(GET, GateReason.NO_WINDOW)
     process.write()
@@ -121,7 +121,7 @@ def test_other_reasons_lose_nothing_by_it(api: Database) -> None:
     assert read(api, "SELECT path FROM reported_calls WHERE reason = 'no_window' AND path <> ''")[0].path == GET
 
 
-def test_what_a_subject_says_is_kept_whatever_it_is(world: World, api: Database) -> None:
+def test_an_unmapped_subject_is_kept_as_sent(world: World, api: Database) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     process.let_in("GET /" + "x" * 195, GateReason.UNKNOWN_ENGINEER, caller="\U0001f600" * 300, tenant="t" * 63)
@@ -130,7 +130,7 @@ def test_what_a_subject_says_is_kept_whatever_it_is(world: World, api: Database)
     assert report(world).reasons[0].kinds[0].identity == "\U0001f600" * 300
 
 
-def test_a_batch_that_comes_twice_counts_once(api: Database) -> None:
+def test_a_repeated_batch_of_reported_calls_counts_once(api: Database) -> None:
     twice = """
     SELECT add_gate_counts('0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a', 1, '[]', '[]', '[]',
         '[{"service": "x", "reason": "unmapped", "path": "GET /a", "tenant": "", "caller": "", "count": 1}]', 0)
@@ -141,7 +141,7 @@ def test_a_batch_that_comes_twice_counts_once(api: Database) -> None:
     assert [(row.path, row.calls) for row in read(api, ROWS)] == [("GET /a", 1), ("", 0)]
 
 
-def test_what_has_not_come_for_long_is_left_out_and_then_forgotten(
+def test_calls_not_seen_for_long_are_hidden_and_then_deleted(
     world: World, api: Database, worker: Database, superuser: Engine
 ) -> None:
     says(world.db, REPORT)
@@ -164,7 +164,7 @@ def test_what_has_not_come_for_long_is_left_out_and_then_forgotten(
     assert {row.path for row in read(api, ROWS)} == {"", "GET /old", "GET /new"}
 
 
-def test_a_gate_that_is_enforced_has_a_report_and_a_service_without_one_has_none(world: World) -> None:
+def test_an_enforced_gate_has_a_report_and_a_service_without_one_has_none(world: World) -> None:
     with pytest.raises(NotFound):
         report(world)
     says(world.db, ENFORCE)
@@ -173,7 +173,7 @@ def test_a_gate_that_is_enforced_has_a_report_and_a_service_without_one_has_none
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "gate", "tara", "ann", "aude"])
-def test_only_operators_and_auditors_of_the_vendor_read_it(world: World, api: Database, who: str) -> None:
+def test_only_operators_and_vendor_auditors_read_the_gate_report(world: World, api: Database, who: str) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     process.let_in("GET /a")
@@ -186,7 +186,7 @@ def test_only_operators_and_auditors_of_the_vendor_read_it(world: World, api: Da
         assert connection.exec_driver_sql("SELECT count(*) FROM reported_calls").scalar_one() == 0
 
 
-def test_the_status_says_which_gates_only_report_and_for_how_many(world: World, api: Database) -> None:
+def test_the_status_names_reporting_gates_with_their_tenants(world: World, api: Database) -> None:
     says(world.db, REPORT)
     says(world.db, ENFORCE, "safe")
     says(world.db, ENFORCE, "asked-back")

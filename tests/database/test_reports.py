@@ -75,7 +75,7 @@ def reports(sender: Database, later: ShiftedClock, post: Postbag, *, after: int 
 
 
 @pytest.mark.parametrize(("who", "action"), [("erin", Action.COMPLETE), ("tara", Action.REVOKE)])
-def test_a_window_that_closes_is_reported_a_minute_later(
+def test_a_closed_window_is_reported_a_minute_later(
     world: World, sender: Database, later: ShiftedClock, who: str, action: Action
 ) -> None:
     request_id = opened(world)
@@ -90,7 +90,7 @@ def test_a_window_that_closes_is_reported_a_minute_later(
     assert_indexes_are_true(world.db)
 
 
-def test_windows_that_expire_at_once_are_each_reported_to_those_who_voted_on_them(
+def test_windows_expiring_together_are_each_reported_to_their_voters(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     windows = [opened(world, "ann"), opened(world, "amir"), opened(world, "abe")]
@@ -103,7 +103,7 @@ def test_windows_that_expire_at_once_are_each_reported_to_those_who_voted_on_the
     assert_indexes_are_true(sender)
 
 
-def test_what_never_was_open_has_no_report(
+def test_a_request_never_opened_has_no_report(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     denied, silent, withdrawn = (world.submit().id for _ in range(3))
@@ -118,7 +118,7 @@ def test_what_never_was_open_has_no_report(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_window_that_the_vendor_opened_alone_is_reported_to_the_customer_and_not_to_managers(
+def test_a_window_opened_by_the_vendor_alone_is_reported_to_the_customer_only(
     api: Database, sender: Database, later: ShiftedClock, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -130,7 +130,7 @@ def test_a_window_that_the_vendor_opened_alone_is_reported_to_the_customer_and_n
 
 
 @pytest.mark.parametrize("leaves", ["before", "since"])
-def test_a_delegate_who_voted_hears_and_who_left_does_not(
+def test_a_voting_delegate_gets_the_report_and_a_former_member_does_not(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine, leaves: str
 ) -> None:
     lay_down(world, quorum=3)
@@ -149,7 +149,7 @@ def test_a_delegate_who_voted_hears_and_who_left_does_not(
     assert promised(world, sender, later, request.id) == {"tara", "aude", "abe"}
 
 
-def test_a_stranger_among_what_is_due_comes_to_nothing(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_an_unknown_id_in_the_report_schedule_is_ignored(world: World, sender: Database, later: ShiftedClock) -> None:
     request_id = opened(world)
     world.act("erin", Action.COMPLETE, request_id)
     first = promised(world, sender, later, request_id)
@@ -165,7 +165,7 @@ def test_a_stranger_among_what_is_due_comes_to_nothing(world: World, sender: Dat
 
 
 @pytest.mark.parametrize("when", ["before", "since"])
-def test_who_wants_no_reports_gets_none(
+def test_a_policy_can_turn_reports_off(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, when: str
 ) -> None:
     if when == "before":
@@ -182,7 +182,7 @@ def test_who_wants_no_reports_gets_none(
     assert not read(world.db, WAITING)
 
 
-def test_a_rule_reports_what_it_is_about_and_nothing_else(
+def test_a_rule_reports_only_what_it_matches(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     anna = {"name": "Anna", "match": {"resources": ["mailbox:anna*"]}, "terms": {"report_on_close": True}}
@@ -199,7 +199,7 @@ def test_a_rule_reports_what_it_is_about_and_nothing_else(
 
 
 @pytest.mark.far
-def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_sent(
+def test_a_report_lists_decisions_and_activity_as_of_sending(
     world: World, sender: Database, worker: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
@@ -241,7 +241,7 @@ def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_se
         ({"count": "12"}, "no activity reported"),
     ],
 )
-def test_a_subject_says_how_often_the_gate_let_in_what_was_not_reported(let_in: dict[str, Any], said: str) -> None:
+def test_a_report_subject_counts_unreported_gate_calls(let_in: dict[str, Any], said: str) -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
 
     assert window_report.summary(ClosedWindow((), at, at, let_in=let_in)) == said
@@ -261,7 +261,7 @@ def test_a_report_says_that_a_window_was_not_used(
     assert "Some steps are not sealed in the audit log yet." in said["Aude"].text
 
 
-def test_a_report_is_bounded_and_shows_what_nobody_asked_for_first_of_all(
+def test_a_report_is_bounded_and_lists_unrequested_activity_first(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request_id = opened(world)
@@ -277,7 +277,7 @@ def test_a_report_is_bounded_and_shows_what_nobody_asked_for_first_of_all(
     assert "81 actions were reported while it was open; 1 of them" in text
 
 
-def test_a_report_says_no_more_than_the_policy_lets_mails_say(
+def test_a_report_omits_what_the_policy_keeps_out_of_mails(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, mail_link=False, mail_justification=False)
@@ -294,7 +294,7 @@ def test_a_report_says_no_more_than_the_policy_lets_mails_say(
             assert str(request.id) in body
 
 
-def test_what_systems_and_people_wrote_is_no_markup_and_turns_no_text_around(
+def test_texts_in_a_report_are_escaped_and_keep_their_direction(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
@@ -309,7 +309,7 @@ def test_what_systems_and_people_wrote_is_no_markup_and_turns_no_text_around(
     assert mail.html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
 
 
-def test_a_report_shows_each_moment_in_the_readers_zone_and_in_utc(
+def test_a_report_shows_times_in_the_readers_zone_and_utc(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, superuser: Engine
 ) -> None:
     write(superuser, "UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=world.people["aude"].person_id)
@@ -323,7 +323,7 @@ def test_a_report_shows_each_moment_in_the_readers_zone_and_in_utc(
 
 
 @pytest.mark.far
-def test_who_was_erased_before_it_was_sent_gets_none_and_is_not_named_in_it(
+def test_an_erased_person_gets_no_report_and_is_not_named(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, urls: Urls
 ) -> None:
     request_id = opened(world)
@@ -338,7 +338,7 @@ def test_who_was_erased_before_it_was_sent_gets_none_and_is_not_named_in_it(
     assert "Ann" not in said["Tara"].text
 
 
-def test_who_has_left_before_it_was_sent_gets_none(
+def test_a_former_member_gets_no_report(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, superuser: Engine
 ) -> None:
     request_id = opened(world)

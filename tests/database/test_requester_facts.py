@@ -56,7 +56,7 @@ def refused(world: World, **changes: Any) -> LockboxError:
     return error.value
 
 
-def test_a_request_keeps_where_its_requester_worked_and_how_they_had_signed_in(api: Database) -> None:
+def test_a_request_keeps_the_requesters_location_and_sign_in(api: Database) -> None:
     world = made(api)
     kept = says(world, ABROAD)
     signs_in(world, AuthMethod.PASSKEY, timedelta(minutes=5))
@@ -80,7 +80,7 @@ def test_a_request_keeps_where_its_requester_worked_and_how_they_had_signed_in(a
     assert "Inc" not in bytes(event.body).decode()
 
 
-def test_what_a_system_submits_says_that_the_sign_in_is_not_known(api: Database) -> None:
+def test_a_system_submission_has_an_unknown_sign_in(api: Database) -> None:
     world = made(api)
     says(world, GERMAN)
     world.add("desk", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
@@ -91,7 +91,7 @@ def test_what_a_system_submits_says_that_the_sign_in_is_not_known(api: Database)
     assert request.physical_country == "DE"
 
 
-def test_only_a_service_account_with_the_scope_writes_and_nobody_for_a_stranger(api: Database) -> None:
+def test_only_a_service_account_with_the_scope_writes_directory_records(api: Database) -> None:
     world = made(api)
 
     for who in ("erin", "olga", "gate", "tara"):
@@ -108,7 +108,7 @@ LEFT JOIN event_details d ON d.event_id = e.id WHERE e.action = 'directory_recor
 """
 
 
-def test_each_change_and_no_repetition_is_an_event_of_the_vendors_log(api: Database) -> None:
+def test_each_directory_change_is_one_vendor_event(api: Database) -> None:
     world = made(api)
 
     for entry in (ABROAD, ABROAD, DirectoryEntry()):
@@ -124,7 +124,7 @@ def test_each_change_and_no_repetition_is_an_event_of_the_vendors_log(api: Datab
 FORGED = "UPDATE directory_records SET physical_country = 'DE' WHERE person_id = :id"
 
 
-def test_a_record_that_a_login_has_changed_says_nothing(api: Database, superuser: Engine) -> None:
+def test_a_record_altered_by_a_login_is_ignored(api: Database, superuser: Engine) -> None:
     world = made(api, countries=["DE"])
     says(world, ABROAD)
     write(superuser, FORGED, id=world.people["erin"].person_id)
@@ -140,7 +140,7 @@ THEIRS = "UPDATE directory_records SET source = 'x' WHERE person_id = :id"
 MOVED = "UPDATE requests SET physical_country = 'DE' WHERE requester_id = :id"
 
 
-def test_a_login_puts_nothing_back_and_moves_nobody(api: Database) -> None:
+def test_no_login_restores_an_old_record_or_moves_a_request(api: Database) -> None:
     world = made(api)
     says(world, ABROAD)
     world.fresh()
@@ -160,7 +160,7 @@ def _changes(world: World, who: str, statement: str) -> str:
         return str(error)
 
 
-def test_countries_are_judged_at_submit_and_again_before_it_opens(api: Database) -> None:
+def test_countries_are_checked_at_submit_and_before_opening(api: Database) -> None:
     world = made(api, countries=["DE", "US"])
     says(world, ABROAD)
     request = world.fresh()
@@ -179,7 +179,9 @@ OUTSIDE = {"name": "Abroad", "match": {"outside_countries": ["DE"]}, "terms": {"
 
 @pytest.mark.far
 @each(("entry", "quorum"), [(GERMAN, 1), (ABROAD, 2), (None, 2)])
-def test_a_rule_asks_more_of_requesters_elsewhere(api: Database, entry: DirectoryEntry | None, quorum: int) -> None:
+def test_a_rule_can_require_more_of_requesters_elsewhere(
+    api: Database, entry: DirectoryEntry | None, quorum: int
+) -> None:
     world = made(api, rules=[OUTSIDE])
     if entry:
         says(world, entry)
@@ -207,7 +209,7 @@ SIGNED = [
 
 @pytest.mark.far
 @each(("match", "entry", "severity", "opens"), SIGNED)
-def test_the_database_takes_a_rule_for_what_it_is_about(
+def test_the_database_applies_location_rules(
     api: Database, match: dict[str, Any], entry: DirectoryEntry | None, severity: Severity | None, *, opens: bool
 ) -> None:
     rule = {"name": "Signed", "match": match, "terms": {"approve_means": "passkey-signed"}}
@@ -226,7 +228,7 @@ def test_the_database_takes_a_rule_for_what_it_is_about(
             world.act("ann", Action.APPROVE, request.id)
 
 
-def test_a_requester_whose_sign_in_is_too_old_signs_in_again(api: Database) -> None:
+def test_a_requester_with_an_old_sign_in_must_sign_in_again(api: Database) -> None:
     world = made(api, requester_means="strong", requester_sign_in_age=900)
     signs_in(world, AuthMethod.OIDC, timedelta(minutes=20), key_id=None)
 
@@ -238,7 +240,7 @@ def test_a_requester_whose_sign_in_is_too_old_signs_in_again(api: Database) -> N
     assert world.fresh().sign_in is SignInKind.PROVIDER_TOKEN
 
 
-def test_the_severity_reminds_earlier_and_moves_no_deadline(api: Database) -> None:
+def test_severity_speeds_reminders_and_moves_no_deadline(api: Database) -> None:
     world = made(api, approval_reminders=[40], approval_window=1000)
 
     plain, half, quarter = (world.fresh(severity=one) for one in (Severity.S3, Severity.S2, Severity.S1))

@@ -152,7 +152,7 @@ def revoked_since(plant: RestorableWorld) -> UUID:
     return request.id
 
 
-def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(plant: RestorableWorld) -> None:
+def test_a_window_revoked_since_the_back_up_stays_closed_after_a_restore(plant: RestorableWorld) -> None:
     request_id = revoked_since(plant)
 
     restored = plant.restore()
@@ -167,7 +167,7 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
 
 
 @pytest.mark.far
-def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_with_the_way_out(
+def test_a_log_behind_its_shipped_checkpoint_is_in_status_metrics_and_alarms(
     plant: RestorableWorld,
 ) -> None:
     revoked_since(plant)
@@ -189,7 +189,7 @@ def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_w
     assert "lockbox operate after-restore" in mail.text
 
 
-def test_a_folder_of_checkpoints_that_is_away_is_in_status(plant: RestorableWorld) -> None:
+def test_a_missing_checkpoint_folder_is_in_status(plant: RestorableWorld) -> None:
     plant.seal()
     plant.shipped.rename(plant.shipped.with_name("elsewhere"))
 
@@ -198,7 +198,7 @@ def test_a_folder_of_checkpoints_that_is_away_is_in_status(plant: RestorableWorl
     assert any("cannot be read" in trouble for trouble in status.read(plant.world.db, with_redis=True).troubles)
 
 
-def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: RestorableWorld) -> None:
+def test_an_intact_log_raises_nothing(plant: RestorableWorld) -> None:
     plant.seal()
 
     HeartbeatThread(plant.world.db).beat()
@@ -209,7 +209,7 @@ def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: RestorableWorld) -
     assert b'lockbox_audit_logs_rolled_back{role="api"} 0.0' in exposition(metrics.read(plant.world.db))
 
 
-def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: RestorableWorld) -> None:
+def test_a_back_up_of_an_earlier_generation_opens_nothing(plant: RestorableWorld) -> None:
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.back_up()
@@ -242,9 +242,7 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(p
         "UPDATE logs SET size = size + 1, root = sha256('x'), note = replace(note, E'\\n1\\n', E'\\n3\\n')",
     ],
 )
-def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_signed(
-    plant: RestorableWorld, claim: str
-) -> None:
+def test_no_claim_of_the_owner_makes_a_restored_log_open_or_signed(plant: RestorableWorld, claim: str) -> None:
     revoked_since(plant)
     note = shipped(plant)
     restored = plant.restore()
@@ -266,7 +264,7 @@ def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_sign
     assert shipped(plant) == note
 
 
-def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing(plant: RestorableWorld) -> None:
+def test_a_restored_log_with_the_shipped_checkpoint_opens_nothing(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     said, note = plant.folder.newest(plant.world.tenant.id), shipped(plant)
@@ -287,7 +285,7 @@ def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing
 
 
 @pytest.mark.far
-def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant: RestorableWorld) -> None:
+def test_a_rolled_back_log_is_not_signed_not_even_hourly(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     write(unbound_of(restored.urls), "UPDATE logs SET kept_at = '-infinity'")
@@ -302,7 +300,7 @@ def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant
 
 
 @pytest.mark.far
-def test_one_tenant_whose_log_was_rolled_back_keeps_no_other_from_being_sealed(plant: RestorableWorld) -> None:
+def test_one_rolled_back_log_does_not_stop_sealing_the_others(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     restored.world.fresh()
@@ -317,7 +315,7 @@ def test_one_tenant_whose_log_was_rolled_back_keeps_no_other_from_being_sealed(p
     assert len(plant.folder.logs()) > 1
 
 
-def test_a_mount_that_is_away_shuts_all_and_nothing_is_signed_meanwhile(plant: RestorableWorld) -> None:
+def test_a_missing_mount_closes_everything_and_nothing_is_signed(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     plant.shipped.rename(plant.shipped.with_name("unmounted"))
@@ -332,7 +330,7 @@ def test_a_mount_that_is_away_shuts_all_and_nothing_is_signed_meanwhile(plant: R
 
 
 @pytest.mark.far
-def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(plant: RestorableWorld) -> None:
+def test_a_log_grown_since_shipping_is_trusted_by_its_tiles_only(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     for _ in range(3):
@@ -349,7 +347,7 @@ def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(pla
     assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
 
-def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: RestorableWorld) -> None:
+def test_a_checkpoint_by_another_key_opens_nothing(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     before = asked(plant.world)
@@ -365,7 +363,7 @@ def plant_seals(plant: RestorableWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: RestorableWorld) -> None:
+def test_a_log_unknown_to_the_back_up_is_behind(plant: RestorableWorld) -> None:
     plant.back_up()
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
@@ -382,7 +380,7 @@ def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: Restorable
     assert log.origin.endswith(NEW)
 
 
-def test_the_vendors_own_log_shuts_every_tenants_windows(plant: RestorableWorld) -> None:
+def test_the_vendors_rolled_back_log_closes_every_tenants_windows(plant: RestorableWorld) -> None:
     opened = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     (plant.shipped / str(UUID(int=0))).mkdir()
@@ -393,7 +391,7 @@ def test_the_vendors_own_log_shuts_every_tenants_windows(plant: RestorableWorld)
 
 
 @pytest.mark.parametrize("how", ["nothing", "garbage", "a folder"])
-def test_a_folder_that_cannot_be_read_shuts_all(plant: RestorableWorld, how: str) -> None:
+def test_an_unreadable_folder_closes_everything(plant: RestorableWorld, how: str) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     before = asked(plant.world)
@@ -412,7 +410,7 @@ def test_a_folder_that_cannot_be_read_shuts_all(plant: RestorableWorld, how: str
 
 
 @pytest.mark.far
-def test_while_all_is_as_it_was_shipped_nothing_changes(plant: RestorableWorld) -> None:
+def test_an_unchanged_folder_changes_nothing(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
 
@@ -423,7 +421,7 @@ def test_while_all_is_as_it_was_shipped_nothing_changes(plant: RestorableWorld) 
     assert asked(plant.world) == "no-open-window"
 
 
-def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: RestorableWorld) -> None:
+def test_a_rollback_check_is_remembered_for_a_moment_only(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.world.db.keys = ProcessKeys(plant.believed(known_seconds=60))

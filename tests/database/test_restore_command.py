@@ -96,7 +96,7 @@ def programs() -> Path:
     return Path(folder) / "pginstall" / "bin"
 
 
-def test_it_restores_ends_what_was_open_and_keeps_what_was_there(live: LiveDatabase) -> None:
+def test_restore_ends_open_access_and_keeps_the_old_database(live: LiveDatabase) -> None:
     done = live.restore()
 
     assert done.exit_code == 0, done.output
@@ -109,7 +109,7 @@ def test_it_restores_ends_what_was_open_and_keeps_what_was_there(live: LiveDatab
     assert not live.plant.folder.shipped(live.plant.world.tenant.id), "its log is another generation"
 
 
-def test_it_refuses_while_anything_is_connected_and_says_what(live: LiveDatabase) -> None:
+def test_restore_refuses_while_clients_are_connected_and_names_them(live: LiveDatabase) -> None:
     with live.session():
         refused = live.restore()
 
@@ -119,7 +119,7 @@ def test_it_refuses_while_anything_is_connected_and_says_what(live: LiveDatabase
     assert live.is_as_it_was
 
 
-def test_what_connects_while_it_restores_leaves_the_database_as_it_was(
+def test_a_client_connecting_during_restore_leaves_the_database_unchanged(
     live: LiveDatabase,
 ) -> None:
     def connect() -> "psycopg.Connection[Any]":
@@ -136,7 +136,7 @@ def test_what_connects_while_it_restores_leaves_the_database_as_it_was(
         session.execute("SELECT 1")
 
 
-def test_it_ends_connections_that_come_back_where_it_is_told_to(live: LiveDatabase) -> None:
+def test_restore_ends_reconnecting_clients_when_told_to(live: LiveDatabase) -> None:
     stopped = threading.Event()
 
     def connect() -> None:
@@ -161,9 +161,7 @@ def test_it_ends_connections_that_come_back_where_it_is_told_to(live: LiveDataba
     assert live.asks("SELECT to_regclass('marked')::text", f"{live.name}_broken") == ["marked"]
 
 
-def test_a_dump_that_is_cut_short_or_none_of_ours_leaves_the_database_as_it_was(
-    live: LiveDatabase, tmp_path: Path
-) -> None:
+def test_a_damaged_or_foreign_dump_leaves_the_database_unchanged(live: LiveDatabase, tmp_path: Path) -> None:
     whole = live.plant.dump.read_bytes()
     short, other = tmp_path / "short", tmp_path / "other"
     short.write_bytes(whole[: len(whole) * 9 // 10])
@@ -184,7 +182,9 @@ def test_a_dump_that_is_cut_short_or_none_of_ours_leaves_the_database_as_it_was(
         ({"PGPASSWORD": "another"}, "Postgres' superuser cannot connect"),
     ],
 )
-def test_what_it_lacks_leaves_the_database_as_it_was(live: LiveDatabase, changes: dict[str, str], said: str) -> None:
+def test_a_missing_setting_leaves_the_database_unchanged(
+    live: LiveDatabase, changes: dict[str, str], said: str
+) -> None:
     refused = live.restore(changes=changes)
 
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -192,7 +192,7 @@ def test_what_it_lacks_leaves_the_database_as_it_was(live: LiveDatabase, changes
     assert live.is_as_it_was
 
 
-def test_a_checkpoint_that_cannot_be_set_aside_is_told_with_what_to_do(live: LiveDatabase) -> None:
+def test_a_checkpoint_that_cannot_be_set_aside_is_reported_with_advice(live: LiveDatabase) -> None:
     log_id = live.plant.world.tenant.id
     shipped = live.plant.folder.newest(log_id)
     assert shipped is not None

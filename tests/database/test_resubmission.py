@@ -55,7 +55,9 @@ def asks_again(
         return resubmission.resubmit(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
 
 
-def test_the_same_is_submitted_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:
+def test_resubmitting_submits_the_same_request_and_links_the_first(
+    world: World, superuser: Engine, worker: Database
+) -> None:
     first = timed_out(world, superuser, worker)
 
     submitted = asks_again(world, "erin", first.id)
@@ -70,7 +72,7 @@ def test_the_same_is_submitted_anew_and_follows_the_first(world: World, superuse
     assert_audit_logs_are_whole(worker)
 
 
-def test_it_is_checked_by_todays_policy(world: World, superuser: Engine, worker: Database) -> None:
+def test_a_resubmission_is_checked_by_the_current_policy(world: World, superuser: Engine, worker: Database) -> None:
     first = timed_out(world, superuser, worker)
     lay_down(world, vendor_review=True, quorum=2)
     second = asks_again(world, "erin", first.id).request
@@ -83,14 +85,16 @@ def test_it_is_checked_by_todays_policy(world: World, superuser: Engine, worker:
     assert (second.state, second.quorum) == ("reviewing", 2)
 
 
-def test_limits_on_submission_hold(world: World, superuser: Engine, worker: Database) -> None:
+def test_submission_limits_apply_to_resubmissions(world: World, superuser: Engine, worker: Database) -> None:
     first = timed_out(world, superuser, worker)
 
     with pytest.raises(TooMany):
         asks_again(world, "erin", first.id, SubmissionLimits(1, 1))
 
 
-def test_it_is_refused_where_nobody_could_approve_any_more(world: World, superuser: Engine, worker: Database) -> None:
+def test_resubmitting_is_refused_where_no_one_could_approve(
+    world: World, superuser: Engine, worker: Database
+) -> None:
     first = timed_out(world, superuser, worker)
     write(superuser, "UPDATE people SET disabled_at = now() WHERE name IN ('Abe', 'Ann', 'Amir')")
 
@@ -99,7 +103,7 @@ def test_it_is_refused_where_nobody_could_approve_any_more(world: World, superus
 
 
 @pytest.mark.parametrize("ending", [None, Action.DENY, Action.CANCEL, Action.APPROVE])
-def test_what_did_not_time_out_is_not_asked_again_so(world: World, ending: Action | None) -> None:
+def test_only_a_timed_out_request_can_be_resubmitted(world: World, ending: Action | None) -> None:
     request = world.submit()
     if ending:
         world.act("erin" if ending is Action.CANCEL else "ann", ending, request.id)
@@ -114,7 +118,7 @@ def test_what_did_not_time_out_is_not_asked_again_so(world: World, ending: Actio
     ("who", "refusal"),
     [("ann", NotYours), ("max", NotYours), ("tara", NotYours), ("eve", NotFound), ("gate", NotFound)],
 )
-def test_nobody_else_asks_again(
+def test_only_the_requester_resubmits(
     world: World, superuser: Engine, worker: Database, who: str, refusal: type[Exception]
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -123,7 +127,7 @@ def test_nobody_else_asks_again(
         asks_again(world, who, first.id)
 
 
-def test_the_database_shows_what_is_asked_again_to_who_asked_alone(
+def test_the_database_shows_a_resubmitted_request_to_its_requester_only(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -135,7 +139,7 @@ def test_the_database_shows_what_is_asked_again_to_who_asked_alone(
     assert {who: seen(who) for who in world.people} == dict.fromkeys(world.people, 0) | {"erin": 1}
 
 
-def test_while_the_second_is_open_a_third_is_refused_with_its_id_and_not_after(
+def test_a_third_submission_is_refused_while_the_second_is_open(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -151,9 +155,7 @@ def test_while_the_second_is_open_a_third_is_refused_with_its_id_and_not_after(
     assert third.follows == second.id
 
 
-def test_a_system_asks_again_for_what_it_has_submitted_itself_and_for_nothing_else(
-    world: World, superuser: Engine, worker: Database
-) -> None:
+def test_a_system_resubmits_only_its_own_submissions(world: World, superuser: Engine, worker: Database) -> None:
     submitters = [
         world.add(name, Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
         for name in ("filer", "other")
@@ -172,7 +174,7 @@ def test_a_system_asks_again_for_what_it_has_submitted_itself_and_for_nothing_el
     assert (second.requester_id, second.follows) == (erin, first.id)
 
 
-def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
+def test_customer_and_requester_see_the_follow_up_and_others_do_not(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     lay_down(world, vendor_review=True)
@@ -195,9 +197,7 @@ def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
     }
 
 
-def test_the_database_refuses_a_follower_of_what_is_not_over_or_not_the_own_and_a_second_open_one(
-    world: World, superuser: Engine, worker: Database
-) -> None:
+def test_the_database_refuses_invalid_follow_ups(world: World, superuser: Engine, worker: Database) -> None:
     first, waiting = timed_out(world, superuser, worker), world.submit()
     eve, erin = (world.people[name].person_id for name in ("eve", "erin"))
 
@@ -209,7 +209,7 @@ def test_the_database_refuses_a_follower_of_what_is_not_over_or_not_the_own_and_
         write(superuser, FORGED, who=erin, id=first.id)
 
 
-def test_a_request_follows_what_it_followed_for_good(world: World, superuser: Engine, worker: Database) -> None:
+def test_the_link_to_the_first_request_never_changes(world: World, superuser: Engine, worker: Database) -> None:
     first = timed_out(world, superuser, worker)
     second = asks_again(world, "erin", first.id).request
 
@@ -220,9 +220,7 @@ def test_a_request_follows_what_it_followed_for_good(world: World, superuser: En
     assert read(worker, "SELECT follows FROM requests WHERE id = :id", id=second.id)[0].follows == first.id
 
 
-def test_asking_again_after_the_time_of_the_first_starts_a_clock_of_its_own(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_a_resubmission_has_a_clock_of_its_own(world: World, sender: Database, later: ShiftedClock) -> None:
     first = world.submit()
     later.shift = timedelta(hours=12)
     timers.run(sender, [first.id])
@@ -263,9 +261,7 @@ def _mentions(text: str, request: AccessRequest) -> bool:
     [{}, {"case_ref": "CASE-9"}, {"resources": OTHER["resources"]}, {"resources": [MAILBOX, *OTHER["resources"]]}],
     ids=["both", "resource", "case", "one of the resources"],
 )
-def test_a_prompt_says_how_a_request_for_the_same_case_or_resource_ended(
-    world: World, worker: Database, same: dict[str, Any]
-) -> None:
+def test_a_prompt_mentions_how_similar_requests_ended(world: World, worker: Database, same: dict[str, Any]) -> None:
     before = world.submit(**same)
     world.act("ann", Action.DENY, before.id)
     request = world.submit()
@@ -280,16 +276,14 @@ def test_a_prompt_says_how_a_request_for_the_same_case_or_resource_ended(
         assert _mentions(said, before)
 
 
-def test_what_is_alike_in_nothing_or_in_another_service_alone_is_not_mentioned(
-    world: World, worker: Database
-) -> None:
+def test_unrelated_requests_are_not_mentioned(world: World, worker: Database) -> None:
     world.submit(**OTHER)
     request = world.submit()
 
     assert all("Earlier requests" not in text for text in _prompts(worker, request).values())
 
 
-def test_at_most_five_are_mentioned_and_the_newest_first(world: World, worker: Database) -> None:
+def test_at_most_five_requests_are_mentioned_newest_first(world: World, worker: Database) -> None:
     before = [world.submit() for _ in range(7)]
     request = world.submit()
 
@@ -300,9 +294,7 @@ def test_at_most_five_are_mentioned_and_the_newest_first(world: World, worker: D
     assert text.index(str(before[6].id)) < text.index(str(before[2].id))
 
 
-def test_the_customer_never_hears_of_what_ended_inside_the_vendors_review_and_managers_do(
-    reviewed: World, worker: Database
-) -> None:
+def test_requests_ended_in_review_are_mentioned_to_managers_only(reviewed: World, worker: Database) -> None:
     withheld = reviewed.submit()
     reviewed.act("max", Action.DENY, withheld.id)
     reviewing = reviewed.submit("eve")
@@ -320,7 +312,7 @@ def test_the_customer_never_hears_of_what_ended_inside_the_vendors_review_and_ma
 
 
 @pytest.mark.far
-def test_what_was_asked_after_the_event_is_not_part_of_a_prompt_about_it(reviewed: World, worker: Database) -> None:
+def test_requests_submitted_after_the_event_are_not_mentioned(reviewed: World, worker: Database) -> None:
     before, request = reviewed.submit(), reviewed.submit()
     reviewed.act("mia", Action.ENDORSE, request.id)
     reviewed.act("max", Action.ENDORSE, before.id)
@@ -331,7 +323,7 @@ def test_what_was_asked_after_the_event_is_not_part_of_a_prompt_about_it(reviewe
     assert not [text for name, text in prompts.items() if name in {"Ann", "Amir", "Abe"} and _mentions(text, before)]
 
 
-def test_what_became_of_it_is_told_as_of_the_event_not_of_the_sending(world: World, worker: Database) -> None:
+def test_outcomes_are_mentioned_as_of_the_event(world: World, worker: Database) -> None:
     before, request = world.submit(), world.submit()
     world.act("ann", Action.DENY, before.id)
 
@@ -341,7 +333,7 @@ def test_what_became_of_it_is_told_as_of_the_event_not_of_the_sending(world: Wor
     assert not [text for text in prompts.values() if "denied by" in text]
 
 
-def test_another_tenants_requests_are_nobodys_business(world: World, worker: Database) -> None:
+def test_requests_of_another_tenant_are_never_mentioned(world: World, worker: Database) -> None:
     elsewhere = World.make(world.db)
     foreign = elsewhere.submit()
     request = world.submit()
@@ -349,7 +341,7 @@ def test_another_tenants_requests_are_nobodys_business(world: World, worker: Dat
     assert not [text for text in _prompts(worker, request).values() if str(foreign.id) in text]
 
 
-def test_a_case_that_is_not_named_is_no_case_that_is_the_same(world: World, worker: Database) -> None:
+def test_requests_without_a_case_do_not_share_one(world: World, worker: Database) -> None:
     world.submit(case_ref=None, resources=[f"mailbox:{new_id()}"])
     request = world.submit(case_ref=None)
 

@@ -81,7 +81,7 @@ def left(world: World, request_id: UUID) -> int:
 
 
 @pytest.mark.far
-def test_what_is_old_goes_and_each_proof_of_what_remains_still_holds(
+def test_retention_removes_old_events_and_remaining_proofs_hold(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     old = [denied(world, superuser) for _ in range(3)]
@@ -111,7 +111,7 @@ def test_what_is_old_goes_and_each_proof_of_what_remains_still_holds(
 
 
 @pytest.mark.far
-def test_an_event_says_what_is_gone_and_what_the_root_over_it_was(
+def test_a_retention_event_states_the_removed_range_and_root(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     denied(world, superuser)
@@ -131,7 +131,7 @@ def test_an_event_says_what_is_gone_and_what_the_root_over_it_was(
 
 
 @pytest.mark.far
-def test_a_request_that_is_open_or_was_open_lately_ends_what_goes(
+def test_an_open_or_recent_request_stops_retention(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     gone = denied(world, superuser)
@@ -147,7 +147,7 @@ def test_a_request_that_is_open_or_was_open_lately_ends_what_goes(
 
 
 @pytest.mark.far
-def test_notifications_go_with_what_they_told_of_and_the_request_can_still_be_looked_at(
+def test_notifications_are_removed_with_their_event_and_the_request_stays_readable(
     world: World, worker: Database, urls: Urls, superuser: Engine, post: Postbag
 ) -> None:
     request_id = denied(world, superuser)
@@ -163,7 +163,7 @@ def test_notifications_go_with_what_they_told_of_and_the_request_can_still_be_lo
     assert entry.request.state == "denied"
 
 
-def test_what_is_not_sealed_or_not_old_stays(world: World, worker: Database, urls: Urls, superuser: Engine) -> None:
+def test_unsealed_and_recent_events_stay(world: World, worker: Database, urls: Urls, superuser: Engine) -> None:
     young = denied(world, superuser, long_ago=False)
     sealed(worker)
     unsealed = denied(world, superuser)
@@ -173,9 +173,7 @@ def test_what_is_not_sealed_or_not_old_stays(world: World, worker: Database, url
 
 
 @pytest.mark.usefixtures("world")
-def test_the_end_of_a_consent_that_was_told_and_removed_is_not_told_again(
-    worker: Database, urls: Urls, superuser: Engine
-) -> None:
+def test_a_removed_end_of_consent_is_not_announced_again(worker: Database, urls: Urls, superuser: Engine) -> None:
     as_long_ago(superuser, CONSENTED)
     told = list(vendor_consent.record_expired_consents(worker))
     as_long_ago(superuser, "UPDATE events SET at = at - interval '89 days'")
@@ -200,7 +198,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "ended_at", [one if one in NEAR else pytest.param(one, marks=pytest.mark.far) for one in range(1, 14)]
 )
-def test_what_was_interrupted_at_any_transaction_goes_on_and_is_recorded_before_it_goes(
+def test_interrupted_retention_resumes_and_records_before_removing(
     world: World, worker: Database, urls: Urls, superuser: Engine, ended_at: int
 ) -> None:
     old = [denied(world, superuser) for _ in range(3)]
@@ -232,7 +230,7 @@ def test_what_was_interrupted_at_any_transaction_goes_on_and_is_recorded_before_
 
 
 @pytest.mark.far
-def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
+def test_retention_waits_between_steps_while_deadlines_are_overdue(
     world: World, worker: Database, urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "A_STEP", 1)
@@ -250,7 +248,7 @@ def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
 
 
 @pytest.mark.far
-def test_a_request_whose_review_stays_in_the_vendors_log_is_no_gap(
+def test_a_review_left_in_the_vendors_log_is_no_gap(
     api: Database, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     world = World.make(api, Policy())

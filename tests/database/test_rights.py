@@ -331,7 +331,7 @@ def _forbidden(db: Database, world: World, who: str, statement: str) -> None:
 
 @each("login", ["api", "worker", "notifications"])
 @each("statement", NOBODYS)
-def test_no_server_writes_what_functions_alone_write(urls: Urls, login: str, statement: str) -> None:
+def test_no_server_writes_tables_reserved_to_functions(urls: Urls, login: str, statement: str) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as connection:
@@ -339,7 +339,7 @@ def test_no_server_writes_what_functions_alone_write(urls: Urls, login: str, sta
 
 
 @each("who", ["olga", "max"])
-def test_a_worker_may_not_decide_file_lengthen_or_read_what_people_show(
+def test_a_worker_may_not_decide_submit_lengthen_or_read_credentials(
     world: World, worker: Database, who: str
 ) -> None:
     world.submit()
@@ -349,7 +349,7 @@ def test_a_worker_may_not_decide_file_lengthen_or_read_what_people_show(
 
 
 @each("who", ["erin", "max", "olga", "vera", "ann", "tara"])
-def test_the_api_may_not_rewrite_what_stands_whoever_calls(world: World, api: Database, who: str) -> None:
+def test_the_api_login_may_not_rewrite_recorded_facts(world: World, api: Database, who: str) -> None:
     world.submit()
 
     for statement in NOT_THE_APIS:
@@ -357,9 +357,7 @@ def test_the_api_may_not_rewrite_what_stands_whoever_calls(world: World, api: Da
 
 
 @pytest.mark.parametrize("login", ["lockbox_api", "lockbox_connectors", "lockbox_notifications", "lockbox_worker"])
-def test_no_server_makes_temporary_objects_that_could_stand_before_the_real_ones(
-    superuser: Engine, login: str
-) -> None:
+def test_no_server_creates_temporary_objects(superuser: Engine, login: str) -> None:
     # A database that is cloned from a template does not have the template's own rights: ask about that one.
     (row,) = read(superuser, "SELECT has_database_privilege(:login, 'lockbox', 'TEMPORARY') AS may", login=login)
 
@@ -367,7 +365,7 @@ def test_no_server_makes_temporary_objects_that_could_stand_before_the_real_ones
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "ann"])
-def test_the_api_may_raise_the_quorum_of_a_request_and_never_lower_it(api: Database, who: str) -> None:
+def test_the_api_login_may_raise_a_quorum_only(api: Database, who: str) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     world.submit()
 
@@ -381,7 +379,7 @@ def test_the_api_may_raise_the_quorum_of_a_request_and_never_lower_it(api: Datab
 
 
 @each("login", ["superuser", "owner"])
-def test_not_even_the_mighty_put_a_person_on_both_sides(urls: Urls, world: World, login: str) -> None:
+def test_not_even_a_superuser_puts_a_person_on_both_sides(urls: Urls, world: World, login: str) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     for name, role, tenant_id in (("max", "approver", world.tenant.id), ("ann", "manager", None)):
@@ -393,7 +391,7 @@ def test_not_even_the_mighty_put_a_person_on_both_sides(urls: Urls, world: World
 
 
 @each(("by", "name", "role"), [("tara", "max", "approver"), ("olga", "ann", "manager")])
-def test_nobody_who_gives_roles_puts_a_person_on_both_sides(
+def test_no_role_grant_puts_a_person_on_both_sides(
     world: World, api: Database, *, by: str, name: str, role: str
 ) -> None:
     values = {
@@ -429,7 +427,7 @@ def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Url
     assert urls.api != urls.worker
 
 
-def test_the_tables_refuse_a_request_that_cannot_be(world: World, behind_triggers: Engine) -> None:
+def test_tables_refuse_an_impossible_request(world: World, behind_triggers: Engine) -> None:
     world.submit()
 
     said = {change: _refused(behind_triggers, CHANGE.format(change=change)) for change in BROKEN_REQUESTS}
@@ -437,7 +435,7 @@ def test_the_tables_refuse_a_request_that_cannot_be(world: World, behind_trigger
     assert {change: line for change, line in said.items() if BROKEN_REQUESTS[change] not in line} == {}
 
 
-def test_the_tables_refuse_what_else_cannot_be(world: World, superuser: Engine) -> None:
+def test_tables_refuse_other_impossible_rows(world: World, superuser: Engine) -> None:
     world.submit()
     fan_out_all(as_sender(world.db))
 

@@ -120,19 +120,17 @@ def test_every_table_is_bound_by_row_security_even_for_its_owner(api: Database) 
     assert [row.name for row in rows if not row.secured] == []
 
 
-def test_there_is_no_view_that_shows_what_a_table_hides(api: Database) -> None:
+def test_no_view_reveals_a_hidden_row(api: Database) -> None:
     kinds = read(api, "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace")
 
     assert [row.relname for row in kinds if row.relkind not in {"r", "i", "S"}] == []
 
 
-def test_every_right_of_a_server_is_bound_by_a_policy_of_the_same_command(api: Database) -> None:
+def test_every_right_of_a_server_has_a_policy_for_the_same_command(api: Database) -> None:
     assert read(api, UNBOUND_RIGHTS) == []
 
 
-def test_no_server_login_owns_anything_or_goes_past_row_security(
-    world: World, api: Database, worker: Database
-) -> None:
+def test_no_server_login_owns_tables_or_bypasses_row_security(world: World, api: Database, worker: Database) -> None:
     rows = read(api, LOGINS)
 
     logins = ("lockbox_api", "lockbox_connectors", "lockbox_notifications", "lockbox_worker")
@@ -143,7 +141,7 @@ def test_no_server_login_owns_anything_or_goes_past_row_security(
             _run(db, "SET LOCAL row_security = off", "SELECT id FROM requests")
 
 
-def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else(api: Database) -> None:
+def test_privileged_functions_are_restricted_and_have_a_fixed_search_path(api: Database) -> None:
     rows = read(api, WITH_THE_OWNERS_EYES)
 
     assert {row.name for row in rows if row.api} >= {"authenticate", "nth_submission", "webhook_receivers"}
@@ -175,7 +173,7 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
 @pytest.mark.parametrize(
     ("who", "seconds"), [("erin", 4 * 3600), ("max", None), ("olga", None), ("gate", None), ("tara", None)]
 )
-def test_of_a_policy_an_engineer_sees_the_longest_window_alone_and_nobody_else_does_by_that_way(
+def test_an_engineer_sees_only_the_longest_window_of_a_policy(
     world: World, api: Database, who: str, seconds: int | None
 ) -> None:
     with as_caller(api, world.people[who]) as connection:
@@ -187,7 +185,7 @@ def test_of_a_policy_an_engineer_sees_the_longest_window_alone_and_nobody_else_d
     assert (policies == 0) is (who != "tara")
 
 
-def test_no_worker_and_nobody_without_a_name_learns_the_longest_window(
+def test_workers_and_anonymous_callers_do_not_see_the_longest_window(
     world: World, api: Database, worker: Database
 ) -> None:
     with api.engine.begin() as connection:
@@ -197,9 +195,7 @@ def test_no_worker_and_nobody_without_a_name_learns_the_longest_window(
         _run(worker, "SELECT * FROM longest_windows('{}')")
 
 
-def test_no_server_enters_as_whomever_it_likes_and_a_worker_recognises_nobody(
-    api: Database, worker: Database
-) -> None:
+def test_no_server_sets_any_identity_and_a_worker_authenticates_no_one(api: Database, worker: Database) -> None:
     for db in (api, worker):
         with pytest.raises(DBAPIError, match="permission denied for function enter_as"):
             _run(db, "SELECT enter_as(uuidv7())")
@@ -207,11 +203,11 @@ def test_no_server_enters_as_whomever_it_likes_and_a_worker_recognises_nobody(
         _run(worker, "SELECT * FROM authenticate('passkey', '', '')")
 
 
-def test_the_scene_of_these_tests_has_a_row_in_every_table(world: World) -> None:
+def test_the_scene_has_a_row_in_every_table(world: World) -> None:
     assert {name for name, rows in private_rows(world.db).items() if not rows} == EVERYBODYS
 
 
-def test_a_worker_sees_the_rows_of_everybody_in_the_tables_it_may_read(world: World, worker: Database) -> None:
+def test_a_worker_sees_all_rows_of_its_tables(world: World, worker: Database) -> None:
     with worker.engine.begin() as connection:
         people = connection.execute(text("SELECT count(*) FROM people")).scalar_one()
         requests = _count(connection)
@@ -233,7 +229,7 @@ def test_without_a_context_no_table_shows_a_row(world: World, api: Database, sta
     assert world.people
 
 
-def test_without_a_context_no_row_of_anybody_can_be_written(world: World, api: Database) -> None:
+def test_without_a_context_no_row_can_be_inserted(world: World, api: Database) -> None:
     tried = insert_refused(api, None, private_rows(world.db))
 
     assert tried == {table.name for table in tables(api)} - FREE - EVERYBODYS
@@ -276,9 +272,7 @@ def test_a_context_is_gone_after_a_rollback_on_the_same_connection(world: World,
         assert _settings(connection) == NOBODYS
 
 
-def test_a_context_that_was_changed_in_a_savepoint_is_as_before_when_that_is_rolled_back(
-    world: World, api: Database
-) -> None:
+def test_a_savepoint_rollback_restores_the_context(world: World, api: Database) -> None:
     with as_caller(api, world.people["max"]) as connection:
         savepoint = connection.begin_nested()
         connection.execute(text("SELECT set_config('lockbox.roles', '{}', true)"))
@@ -289,7 +283,7 @@ def test_a_context_that_was_changed_in_a_savepoint_is_as_before_when_that_is_rol
     assert (inside, outside) == (0, 4)
 
 
-def test_of_two_transactions_at_once_each_has_its_own_context(world: World, api: Database) -> None:
+def test_concurrent_transactions_have_their_own_context(world: World, api: Database) -> None:
     elsewhere = World.make(api)
 
     with as_caller(api, world.people["max"]) as first, as_caller(api, elsewhere.people["ann"]) as second:
@@ -302,9 +296,7 @@ def test_of_two_transactions_at_once_each_has_its_own_context(world: World, api:
     ("name", "value"),
     [("person", "x"), ("tenants", "everything"), ("tenants", "{*}"), ("administers", "{%}"), ("at", "*")],
 )
-def test_a_context_that_makes_no_sense_is_an_error_and_no_answer(
-    world: World, api: Database, name: str, value: str
-) -> None:
+def test_an_invalid_context_is_an_error(world: World, api: Database, name: str, value: str) -> None:
     assert world.people
 
     with pytest.raises(DBAPIError, match=r"invalid input syntax for type uuid|malformed array literal"):
@@ -324,7 +316,7 @@ def test_a_context_that_makes_no_sense_is_an_error_and_no_answer(
         ("eve", False, False, "{}"),
     ],
 )
-def test_who_shows_what_is_theirs_is_recognised_and_the_transaction_is_theirs(
+def test_a_valid_credential_sets_the_transactions_identity(
     world: World, api: Database, *, kind: str, own: str, who: str, is_member: bool, is_admin: bool, roles: str
 ) -> None:
     person = world.people[who].person_id
@@ -348,7 +340,7 @@ def test_who_shows_what_is_theirs_is_recognised_and_the_transaction_is_theirs(
 
 
 @pytest.mark.parametrize("kind", ["token", "session", "passkey", "sign_in", "invitation", "identity"])
-def test_who_shows_anything_else_is_nobody(world: World, api: Database, kind: str) -> None:
+def test_an_invalid_credential_sets_no_identity(world: World, api: Database, kind: str) -> None:
     (ids,) = read(
         api,
         "SELECT (SELECT id::text FROM tokens WHERE person_id = :who) AS token, "
@@ -367,9 +359,7 @@ def test_who_shows_anything_else_is_nobody(world: World, api: Database, kind: st
     assert seen == {"sign_in_counts"}
 
 
-def test_a_begun_sign_in_is_its_browsers_alone_and_makes_nobody_somebody_until_it_is_proven(
-    world: World, api: Database
-) -> None:
+def test_a_pending_sign_in_belongs_to_its_browser_and_grants_nothing(world: World, api: Database) -> None:
     ann = world.people["ann"].person_id
     (key,) = read(api, OF_SIGN_IN, who=ann)
 
@@ -385,9 +375,7 @@ def test_a_begun_sign_in_is_its_browsers_alone_and_makes_nobody_somebody_until_i
     assert len(read(api, "SELECT FROM sign_ins WHERE proven_at IS NOT NULL")) == 1
 
 
-def test_who_was_invited_sees_the_invitation_and_nothing_of_the_tenant_before_they_accept(
-    world: World, api: Database
-) -> None:
+def test_an_invitee_sees_the_invitation_only(world: World, api: Database) -> None:
     (invitation,) = read(api, "SELECT id::text FROM invitations")
     code = b"test" + hashlib.sha256(b"code").digest()
 

@@ -47,7 +47,7 @@ def _milliseconds_now(redis: "Redis") -> float:
     return float(seconds) * 1000 + float(micros) / 1000
 
 
-def test_what_is_armed_is_held_with_its_due_time_in_milliseconds_rounded_up(schedule: Schedule) -> None:
+def test_due_times_are_stored_in_milliseconds_rounded_up(schedule: Schedule) -> None:
     (one,) = _ids(1)
 
     taken = schedule.arm(CLOCK, [IndexEntry(one, "expire", NOON + timedelta(microseconds=1))])
@@ -56,7 +56,7 @@ def test_what_is_armed_is_held_with_its_due_time_in_milliseconds_rounded_up(sche
     assert schedule.members(CLOCK) == {f"expire:{one}": NOON.timestamp() * 1000 + 1}
 
 
-def test_a_claim_brings_what_is_due_by_kind_and_nothing_that_is_not(schedule: Schedule) -> None:
+def test_a_claim_returns_due_entries_by_kind(schedule: Schedule) -> None:
     first, second, third, fourth = _ids(4)
     schedule.arm(CLOCK, [*_due([first, second]), *_due([third], "time_out"), IndexEntry(fourth, "expire", NOON)])
 
@@ -67,7 +67,7 @@ def test_a_claim_brings_what_is_due_by_kind_and_nothing_that_is_not(schedule: Sc
     assert schedule.claim(CLOCK).ids == {}
 
 
-def test_what_is_due_longest_is_claimed_first_and_a_call_brings_at_most_what_was_asked(schedule: Schedule) -> None:
+def test_the_longest_due_entries_are_claimed_first_up_to_the_limit(schedule: Schedule) -> None:
     ids = _ids(9)
     schedule.arm(CLOCK, [IndexEntry(one, "expire", LONG_AGO + timedelta(seconds=n)) for n, one in enumerate(ids)])
 
@@ -76,7 +76,7 @@ def test_what_is_due_longest_is_claimed_first_and_a_call_brings_at_most_what_was
     assert [set(claim.get("expire", [])) for claim in claims] == [set(ids[:4]), set(ids[4:8]), {ids[8]}, set()]
 
 
-def test_what_goes_before_all_others_waits_for_no_budget_and_is_claimed_alone(schedule: Schedule) -> None:
+def test_urgent_entries_ignore_the_budget_and_are_claimed_alone(schedule: Schedule) -> None:
     index = replace(NOTIFICATIONS, budget=2)
     late, urgent = _ids(6), _ids(2)
     schedule.arm(index, [IndexEntry(one, "notify", LONG_AGO) for one in late])
@@ -89,7 +89,7 @@ def test_what_goes_before_all_others_waits_for_no_budget_and_is_claimed_alone(sc
     assert [set(claim.get("notify", [])) for claim in claims] == [set(), set(urgent), set()]
 
 
-def test_an_id_has_one_member_whatever_it_is_due_for(schedule: Schedule) -> None:
+def test_an_id_has_one_entry_whatever_its_kind(schedule: Schedule) -> None:
     (one,) = _ids(1)
 
     schedule.arm(CLOCK, [IndexEntry(one, "time_out", NOON)])
@@ -101,7 +101,7 @@ def test_an_id_has_one_member_whatever_it_is_due_for(schedule: Schedule) -> None
     assert schedule.members(CLOCK) == {}
 
 
-def test_only_what_is_missing_is_armed_where_that_was_asked(schedule: Schedule) -> None:
+def test_arming_only_missing_entries_leaves_the_others(schedule: Schedule) -> None:
     held, leased, missing = _ids(3)
     schedule.arm(CLOCK, _due([leased], "time_out"))
     schedule.claim(CLOCK)
@@ -119,7 +119,7 @@ def test_only_what_is_missing_is_armed_where_that_was_asked(schedule: Schedule) 
     }
 
 
-def test_a_delay_counts_on_the_servers_own_clock(schedule: Schedule, redis: "Redis") -> None:
+def test_a_delay_uses_the_redis_servers_clock(schedule: Schedule, redis: "Redis") -> None:
     one, past = _ids(2)
     before = _milliseconds_now(redis)
 
@@ -139,7 +139,7 @@ def test_a_delay_counts_on_the_servers_own_clock(schedule: Schedule, redis: "Red
     assert within(2, lambda: schedule.claim(CLOCK).ids == {"expire": [one]})
 
 
-def test_a_claim_says_how_long_there_is_nothing_to_do(schedule: Schedule) -> None:
+def test_a_claim_returns_the_time_until_the_next_entry(schedule: Schedule) -> None:
     nothing = schedule.claim(CLOCK).idle
     schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(seconds=30)) for one in _ids(1)])
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
@@ -150,7 +150,7 @@ def test_a_claim_says_how_long_there_is_nothing_to_do(schedule: Schedule) -> Non
     assert 29 < something <= 30
 
 
-def test_an_index_is_whole_under_the_server_that_it_was_completed_on(schedule: Schedule, redis: "Redis") -> None:
+def test_an_index_is_complete_on_the_server_that_completed_it(schedule: Schedule, redis: "Redis") -> None:
     before = schedule.rebuild(CLOCK).is_whole(), schedule.claim(CLOCK).whole
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
@@ -163,7 +163,7 @@ def test_an_index_is_whole_under_the_server_that_it_was_completed_on(schedule: S
     assert schedule.members(CLOCK) == {}
 
 
-def test_an_index_that_was_completed_on_another_server_is_not_whole(schedule: Schedule, redis: "Redis") -> None:
+def test_an_index_completed_on_another_server_is_incomplete(schedule: Schedule, redis: "Redis") -> None:
     redis.zadd(CLOCK.keys[0], {f"{EPOCH}:0123456789abcdef": float("inf")})
     before = schedule.rebuild(CLOCK).is_whole()
 
@@ -174,7 +174,7 @@ def test_an_index_that_was_completed_on_another_server_is_not_whole(schedule: Sc
     assert redis.zcard(CLOCK.keys[0]) == 1
 
 
-def test_an_index_that_was_lost_in_the_midst_of_its_rebuild_is_not_whole(schedule: Schedule, redis: "Redis") -> None:
+def test_an_index_lost_during_its_rebuild_is_incomplete(schedule: Schedule, redis: "Redis") -> None:
     begun, after = schedule.rebuild(CLOCK).begin()
     redis.flushdb()
 
@@ -184,7 +184,7 @@ def test_an_index_that_was_lost_in_the_midst_of_its_rebuild_is_not_whole(schedul
     assert redis.zcard(CLOCK.keys[0]) == 0
 
 
-def test_a_rebuild_goes_on_where_the_last_one_has_stopped(schedule: Schedule) -> None:
+def test_a_rebuild_resumes_where_it_stopped(schedule: Schedule) -> None:
     begun, start = schedule.rebuild(CLOCK).begin()
     reached = new_id()
     mark = schedule.rebuild(CLOCK).move(begun, reached)
@@ -198,9 +198,7 @@ def test_a_rebuild_goes_on_where_the_last_one_has_stopped(schedule: Schedule) ->
 
 
 @pytest.mark.parametrize("mark", ["begun:another:{run}:{id}", "begun:x", "epoch:x", "anything"])
-def test_a_rebuild_begins_anew_where_its_mark_is_not_of_this_server(
-    schedule: Schedule, redis: "Redis", mark: str
-) -> None:
+def test_a_rebuild_restarts_with_a_foreign_mark(schedule: Schedule, redis: "Redis", mark: str) -> None:
     redis.zadd(CLOCK.keys[0], {mark.format(run="x", id=new_id()): float("inf")})
 
     begun, after = schedule.rebuild(CLOCK).begin()
@@ -221,7 +219,7 @@ def test_the_epoch_is_never_claimed_and_lost_only_with_the_index(schedule: Sched
     assert not schedule.claim(CLOCK).whole
 
 
-def test_the_two_indexes_know_nothing_of_each_other(schedule: Schedule) -> None:
+def test_the_two_indexes_are_independent(schedule: Schedule) -> None:
     (one,) = _ids(1)
     schedule.arm(CLOCK, _due([one]))
     schedule.arm(NOTIFICATIONS, _due([one], "notify"))
@@ -230,7 +228,7 @@ def test_the_two_indexes_know_nothing_of_each_other(schedule: Schedule) -> None:
     assert schedule.claim(NOTIFICATIONS).ids == {"notify": [one]}
 
 
-def test_more_than_one_call_can_hold_are_armed_in_parts(schedule: Schedule) -> None:
+def test_large_armings_are_split(schedule: Schedule) -> None:
     ids = _ids(1203)
 
     assert schedule.arm(CLOCK, _due(ids))
@@ -239,7 +237,7 @@ def test_more_than_one_call_can_hold_are_armed_in_parts(schedule: Schedule) -> N
     assert sorted(claimed) == sorted(ids)
 
 
-def test_of_several_promises_about_one_id_the_last_counts(schedule: Schedule) -> None:
+def test_the_last_of_several_armings_of_one_id_counts(schedule: Schedule) -> None:
     one, other = _ids(2)
 
     schedule.arm(
@@ -256,7 +254,7 @@ def test_of_several_promises_about_one_id_the_last_counts(schedule: Schedule) ->
 
 
 @pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=["clock", "notifications"])
-def test_nothing_to_arm_is_nothing_done(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
+def test_arming_nothing_does_nothing(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
     assert schedule.arm(index, [])
     assert redis.dbsize() == 0
 
@@ -281,7 +279,7 @@ def _followed(schedule: Schedule, *calls: Callable[[Schedule], None]) -> None:
     asyncio.run(run())
 
 
-def test_what_follows_on_the_loop_is_what_a_thread_arms(schedule: Schedule) -> None:
+def test_the_loop_arms_the_same_as_a_thread(schedule: Schedule) -> None:
     some = [_entry(), _entry("time_out"), IndexEntry(str(new_id()), "remind", timedelta(hours=1))]
     schedule.arm(CLOCK, some)
     armed = schedule.members(CLOCK)
@@ -295,7 +293,7 @@ def test_what_follows_on_the_loop_is_what_a_thread_arms(schedule: Schedule) -> N
 
 
 @pytest.mark.far
-def test_what_took_too_long_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_arming_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
     send, entry, tries = Schedule._send, _entry(), 0  # noqa: SLF001 - each is one write
 
     async def slow_at_first(at: Schedule, calls: Any) -> None:
@@ -314,7 +312,7 @@ def test_what_took_too_long_is_tried_once_more(schedule: Schedule, monkeypatch: 
     assert schedule.arm(CLOCK, [entry])
 
 
-def test_of_two_promises_about_one_the_later_counts(schedule: Schedule) -> None:
+def test_the_later_of_two_armings_counts(schedule: Schedule) -> None:
     one = str(new_id())
 
     _followed(
@@ -326,7 +324,7 @@ def test_of_two_promises_about_one_the_later_counts(schedule: Schedule) -> None:
     assert schedule.members(CLOCK).keys() == {f"expire:{one}"}
 
 
-def test_what_comes_in_one_turn_is_sent_together(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_armings_of_one_turn_are_sent_together(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule.arm(CLOCK, [_entry()])
     sent: list[list[Any]] = []
     send = Schedule._send  # noqa: SLF001 - each is one write
@@ -344,7 +342,7 @@ def test_what_comes_in_one_turn_is_sent_together(schedule: Schedule, monkeypatch
     assert (len(schedule.members(CLOCK)), len(schedule.members(NOTIFICATIONS))) == (6, 5)
 
 
-def test_news_without_a_promise_is_published_to_its_side(schedule: Schedule, redis: "Redis") -> None:
+def test_publications_without_arming_reach_their_side(schedule: Schedule, redis: "Redis") -> None:
     one, number = str(new_id()), database_number(redis)
     with closing(redis.pubsub(ignore_subscribe_messages=True)) as heard:  # type: ignore[no-untyped-call]
         heard.subscribe(channel_of(number, "vendor"))
@@ -358,7 +356,7 @@ def test_news_without_a_promise_is_published_to_its_side(schedule: Schedule, red
     assert message["data"] == one.encode()
 
 
-def test_a_redis_that_has_forgotten_the_script_is_given_it(schedule: Schedule, redis: "Redis") -> None:
+def test_a_script_forgotten_by_redis_is_loaded_again(schedule: Schedule, redis: "Redis") -> None:
     redis.script_flush()
 
     _followed(schedule, lambda at: at.follow({CLOCK: [_entry()]}, {}))
@@ -366,7 +364,7 @@ def test_a_redis_that_has_forgotten_the_script_is_given_it(schedule: Schedule, r
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_where_redis_is_away_nobody_waits_and_threads_skip_it_too(away_url: str) -> None:
+def test_without_redis_no_call_waits_and_threads_skip_it(away_url: str) -> None:
     with closing(Schedule(away_url)) as away:
         began = time.monotonic()
         _followed(away, lambda at: at.follow({CLOCK: [_entry()]}, {None: [str(new_id())]}))
@@ -381,7 +379,7 @@ def test_where_redis_is_away_nobody_waits_and_threads_skip_it_too(away_url: str)
 
 
 @pytest.mark.far
-def test_the_loop_goes_on_while_redis_does_not_answer(away_url: str) -> None:
+def test_the_loop_continues_while_redis_hangs(away_url: str) -> None:
     async def run(at: Schedule) -> float:
         at.follow({CLOCK: [_entry()]}, {})
         began = time.monotonic()
@@ -422,7 +420,7 @@ def _seconds_to_arm(schedule: Schedule, count: int = 1) -> float:
     return time.monotonic() - began
 
 
-def test_arming_says_no_within_a_moment_and_after_that_at_once(away: Schedule) -> None:
+def test_arming_fails_within_a_moment_and_then_at_once(away: Schedule) -> None:
     first = _seconds_to_arm(away, 2000)
     rest = [_seconds_to_arm(away) for _ in range(50)]
 
@@ -431,7 +429,7 @@ def test_arming_says_no_within_a_moment_and_after_that_at_once(away: Schedule) -
 
 
 @pytest.mark.far
-def test_claiming_and_asking_for_the_epoch_say_that_it_is_away(away: Schedule) -> None:
+def test_claiming_and_the_epoch_report_an_unavailable_redis(away: Schedule) -> None:
     began = time.monotonic()
 
     with pytest.raises(RedisUnavailable):
@@ -440,7 +438,7 @@ def test_claiming_and_asking_for_the_epoch_say_that_it_is_away(away: Schedule) -
     assert time.monotonic() - began < RETRIED
 
 
-def test_a_health_check_says_that_it_is_away_within_a_moment(away: Schedule) -> None:
+def test_a_health_check_reports_an_unavailable_redis_within_a_moment(away: Schedule) -> None:
     began = time.monotonic()
 
     with pytest.raises(RedisUnavailable):
@@ -449,13 +447,13 @@ def test_a_health_check_says_that_it_is_away_within_a_moment(away: Schedule) -> 
     assert time.monotonic() - began < POLL_TIMEOUT
 
 
-def test_listening_for_the_bell_says_that_it_is_away(refused_url: str) -> None:
+def test_listening_reports_an_unavailable_redis(refused_url: str) -> None:
     with closing(Schedule(refused_url)) as away, away.bell(CLOCK) as bell, pytest.raises(RedisUnavailable):
         bell.listen()
 
 
 @pytest.mark.far
-def test_once_the_breaker_closes_arming_works_again(schedule: Schedule, redis: "Redis", redis_url: str) -> None:
+def test_arming_works_again_once_the_breaker_closes(schedule: Schedule, redis: "Redis", redis_url: str) -> None:
     password = urlsplit(redis_url).password or ""
     redis.config_set("requirepass", "another")
     try:
@@ -472,7 +470,7 @@ def test_once_the_breaker_closes_arming_works_again(schedule: Schedule, redis: "
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_a_wrong_password_is_a_redis_that_is_away(redis_url: str) -> None:
+def test_a_wrong_password_counts_as_unavailable(redis_url: str) -> None:
     wrong = redis_url.replace(urlsplit(redis_url).password or "", "wrong")
 
     with closing(Schedule(wrong)) as locked_out:
@@ -483,7 +481,7 @@ def test_a_wrong_password_is_a_redis_that_is_away(redis_url: str) -> None:
             locked_out.ping()
 
 
-def test_a_full_redis_is_told_apart_by_the_answer_and_raises_nothing(schedule: Schedule, restored: "Redis") -> None:
+def test_a_full_redis_is_recognised_and_raises_nothing(schedule: Schedule, restored: "Redis") -> None:
     schedule.arm(CLOCK, _some())
     before = schedule.members(CLOCK)
     restored.config_set("maxmemory", 1)
@@ -496,7 +494,7 @@ def test_a_full_redis_is_told_apart_by_the_answer_and_raises_nothing(schedule: S
     assert before.keys() <= held.keys()
 
 
-def test_a_redis_that_is_read_only_is_away(schedule: Schedule, restored: "Redis") -> None:
+def test_a_read_only_redis_counts_as_unavailable(schedule: Schedule, restored: "Redis") -> None:
     schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(0))])
     restored.replicaof("127.0.0.1", "1")
 
@@ -509,7 +507,7 @@ def test_a_redis_that_is_read_only_is_away(schedule: Schedule, restored: "Redis"
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_a_redis_that_may_evict_is_not_fit(schedule: Schedule, restored: "Redis") -> None:
+def test_a_redis_that_may_evict_is_refused(schedule: Schedule, restored: "Redis") -> None:
     schedule.ping()
     restored.config_set("maxmemory-policy", "allkeys-lru")
 

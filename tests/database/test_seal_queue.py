@@ -55,9 +55,7 @@ def written_by_tara(world: World, columns: dict[str, Any], **changes: Any) -> UU
 
 
 @pytest.mark.parametrize("vendor_review", [True, False])
-def test_a_move_is_sealed_in_the_log_that_its_states_say(
-    api: Database, superuser: Engine, *, vendor_review: bool
-) -> None:
+def test_a_move_is_sealed_in_the_log_of_its_states(api: Database, superuser: Engine, *, vendor_review: bool) -> None:
     world = World.make(api, Policy(vendor_review=vendor_review))
     request = world.submit()
     (event,) = read(superuser, "SELECT internal, log_id FROM events WHERE request_id = :id", id=request.id)
@@ -67,7 +65,7 @@ def test_a_move_is_sealed_in_the_log_that_its_states_say(
         as_owner_of_all(superuser, "UPDATE events SET internal = NOT internal WHERE request_id = :id", id=request.id)
 
 
-def test_an_event_that_nobody_has_queued_is_sealed_all_the_same(world: World, worker: Database) -> None:
+def test_an_unqueued_event_is_sealed_too(world: World, worker: Database) -> None:
     event_id = written_by_tara(world, {})
 
     sealed(worker)
@@ -92,19 +90,19 @@ def test_an_event_that_nobody_has_queued_is_sealed_all_the_same(world: World, wo
         {"to_state": "active"},
     ],
 )
-def test_a_body_that_says_something_else_than_its_row_is_refused(world: World, changes: dict[str, Any]) -> None:
+def test_a_body_differing_from_its_row_is_refused(world: World, changes: dict[str, Any]) -> None:
     with pytest.raises(DBAPIError, match="says something else"):
         written_by_tara(world, {}, **changes)
 
     assert read(world.db, "SELECT FROM events") == []
 
 
-def test_the_api_says_of_nothing_that_retention_removed_it(world: World) -> None:
+def test_the_api_login_cannot_claim_removal_by_retention(world: World) -> None:
     with pytest.raises(DBAPIError, match="says something else"):
         written_by_tara(world, {"action": "audit_events_removed"}, removed_from=0, removed_to=1)
 
 
-def test_what_is_queued_though_it_is_sealed_stops_no_sealing(world: World, worker: Database) -> None:
+def test_a_queued_but_sealed_event_does_not_stop_sealing(world: World, worker: Database) -> None:
     world.fresh()
     sealed(worker)
     with unbound(world.db).begin() as connection:
@@ -117,7 +115,7 @@ def test_what_is_queued_though_it_is_sealed_stops_no_sealing(world: World, worke
     assert read(worker, "SELECT FROM unsealed") == []
 
 
-def test_no_fact_that_is_counted_says_who_did_what_else(world: World, worker: Database) -> None:
+def test_counted_facts_name_no_other_person(world: World, worker: Database) -> None:
     request = world.fresh()
     with world.db.transaction() as session:
         session.execute(

@@ -59,7 +59,7 @@ def kept_tiles(db: Database, log: UUID) -> dict[tuple[int, int], bytes]:
     return {(row.level, row.number): bytes(row.hashes) for row in rows}
 
 
-def test_each_event_has_its_place_and_the_signed_root_is_that_of_their_bytes(world: World, worker: Database) -> None:
+def test_each_event_is_sealed_and_the_signed_root_matches_the_bytes(world: World, worker: Database) -> None:
     request = world.fresh()
     world.act("ann", Action.APPROVE, request.id)
 
@@ -75,7 +75,7 @@ def test_each_event_has_its_place_and_the_signed_root_is_that_of_their_bytes(wor
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])
-def test_each_event_of_a_batch_is_sealed_in_the_order_of_its_time(world: World, worker: Database, count: int) -> None:
+def test_events_of_a_batch_are_sealed_in_time_order(world: World, worker: Database, count: int) -> None:
     sealed(worker)
     for _ in range(count):
         world.fresh()
@@ -88,7 +88,7 @@ def test_each_event_of_a_batch_is_sealed_in_the_order_of_its_time(world: World, 
     assert not read(unbound(world.db), LATE)
 
 
-def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World, worker: Database) -> None:
+def test_a_grown_log_extends_the_earlier_one_and_proves_each_event(world: World, worker: Database) -> None:
     sizes = []
     for _ in range(4):
         world.fresh()
@@ -107,7 +107,7 @@ def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World,
         check_consistency(old, size, root_of(hashes[:old]), root, consistency(subtree, old, size))
 
 
-def test_what_commits_late_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
+def test_a_late_commit_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
     with world.db.transaction() as slow:
         submit.submit(slow, world.people["erin"], HERE, world.submission(), SETTINGS.catalogue.services)
         quick = world.fresh("eve")
@@ -122,7 +122,7 @@ def test_what_commits_late_is_sealed_late_and_never_skipped(world: World, worker
 
 
 @pytest.mark.far
-def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, worker: Database) -> None:
+def test_concurrent_sealers_leave_no_gap_and_seal_nothing_twice(world: World, worker: Database) -> None:
     for _ in range(20):
         world.fresh()
     begun = threading.Barrier(4)
@@ -146,7 +146,7 @@ def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, w
     assert not read(unbound(world.db), LATE)
 
 
-def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
+def test_a_sealer_killed_before_its_commit_has_sealed_nothing(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.fresh()
@@ -165,7 +165,7 @@ def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
     assert all(row.count == row.next for row in read(unbound(world.db), NUMBERS))
 
 
-def test_an_hour_of_silence_is_signed_too(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_silent_log_is_signed_hourly(world: World, sender: Database, later: ShiftedClock) -> None:
     world.fresh()
     sealed(sender)
     later.shift = timedelta(minutes=61)
@@ -178,7 +178,7 @@ def test_an_hour_of_silence_is_signed_too(world: World, sender: Database, later:
     assert {checkpoint.verify(row.note, KEYS)[0].size for row in kept} == {len(leaves(world.db, world.tenant.id))}
 
 
-def test_a_tenant_without_events_has_no_log_and_costs_nothing(world: World, worker: Database) -> None:
+def test_a_tenant_without_events_has_no_log(world: World, worker: Database) -> None:
     sealed(worker)
 
     logs = {row.id for row in read(unbound(world.db), "SELECT id FROM logs")}
@@ -187,7 +187,7 @@ def test_a_tenant_without_events_has_no_log_and_costs_nothing(world: World, work
     assert logs <= {VENDORS_LOG}
 
 
-def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, worker: Database, tmp_path: Path) -> None:
+def test_a_rolled_back_database_is_not_sealed_further(world: World, worker: Database, tmp_path: Path) -> None:
     folder = WitnessFolder(tmp_path)
     world.fresh()
     sealed(worker, folder)
@@ -203,7 +203,7 @@ def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, work
     assert read(unbound(world.db), LATE)
 
 
-def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worker: Database, tmp_path: Path) -> None:
+def test_an_older_checkpoint_never_replaces_the_shipped_one(world: World, worker: Database, tmp_path: Path) -> None:
     folder = WitnessFolder(tmp_path)
     world.fresh()
     first = sealed(worker)
@@ -230,9 +230,7 @@ def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worke
         "DELETE FROM audit_keys",
     ],
 )
-def test_what_was_sealed_is_not_changed_by_anybody(
-    world: World, worker: Database, superuser: Engine, statement: str
-) -> None:
+def test_sealed_rows_cannot_be_changed(world: World, worker: Database, superuser: Engine, statement: str) -> None:
     world.fresh()
     sealed(worker)
 
@@ -240,7 +238,7 @@ def test_what_was_sealed_is_not_changed_by_anybody(
         write(superuser, statement)
 
 
-def test_a_key_that_signs_silence_first_is_listed(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_key_that_first_signs_a_silent_log_is_listed(world: World, sender: Database, later: ShiftedClock) -> None:
     world.fresh()
     sealed(sender)
     later.shift = timedelta(minutes=61)
@@ -252,9 +250,7 @@ def test_a_key_that_signs_silence_first_is_listed(world: World, sender: Database
     assert rotated.public.text in {row.key for row in read(unbound(sender), "SELECT key FROM audit_keys")}
 
 
-def test_a_log_goes_on_under_a_new_name_and_key_while_the_earlier_one_is_trusted(
-    world: World, worker: Database
-) -> None:
+def test_a_log_continues_under_a_new_name_and_key(world: World, worker: Database) -> None:
     world.fresh()
     sealed(worker)
     world.fresh()
@@ -278,7 +274,7 @@ def test_a_log_goes_on_under_a_new_name_and_key_while_the_earlier_one_is_trusted
         "DELETE FROM tiles",
     ],
 )
-def test_a_root_that_is_not_the_one_signed_before_is_not_signed(
+def test_a_root_differing_from_the_signed_one_is_not_signed(
     world: World,
     sender: Database,
     later: ShiftedClock,
@@ -304,7 +300,7 @@ def test_a_root_that_is_not_the_one_signed_before_is_not_signed(
     assert read(unbound(sender), "SELECT note, size FROM logs") == before
 
 
-def test_a_checkpoint_of_the_owners_own_making_is_not_shipped(
+def test_an_owner_made_checkpoint_is_not_shipped(
     world: World, worker: Database, superuser: Engine, tmp_path: Path
 ) -> None:
     folder = WitnessFolder(tmp_path)
@@ -321,7 +317,7 @@ def test_a_checkpoint_of_the_owners_own_making_is_not_shipped(
     assert folder.shipped(world.tenant.id) == before
 
 
-def test_what_a_sealer_signed_and_never_shipped_is_shipped_by_the_next_one(
+def test_a_signed_but_unshipped_checkpoint_is_shipped_by_the_next_sealer(
     world: World, worker: Database, tmp_path: Path
 ) -> None:
     other = WitnessFolder(tmp_path)
@@ -336,7 +332,7 @@ def test_what_a_sealer_signed_and_never_shipped_is_shipped_by_the_next_one(
     assert other.shipped(world.tenant.id) == signed.note
 
 
-def test_a_log_whose_folder_cannot_be_read_keeps_no_other_from_being_sealed(
+def test_one_unreadable_folder_does_not_stop_sealing_other_logs(
     world: World, worker: Database, tmp_path: Path
 ) -> None:
     folder = WitnessFolder(tmp_path)
@@ -355,7 +351,7 @@ def test_a_log_whose_folder_cannot_be_read_keeps_no_other_from_being_sealed(
     assert len(folder.logs()) > 1
 
 
-def test_an_empty_folder_is_taken_for_no_new_one_once_something_was_signed(
+def test_an_empty_folder_is_not_accepted_once_something_was_signed(
     world: World, worker: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "new").mkdir()

@@ -53,7 +53,9 @@ def write_down(ended: Sequence[ClaimResult]) -> None:
     assert recorder.finish(10)
 
 
-def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:
+def test_delivered_results_are_written_in_one_transaction_and_others_in_another(
+    world: World, worker: Database
+) -> None:
     many(world, 4)
     notifications = open_notifications(worker)
     ended = claim(worker, notifications)
@@ -67,9 +69,7 @@ def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(worl
     assert_notifications_are_held(worker)
 
 
-def test_what_arrived_while_postgres_was_away_is_written_once_it_is_back(
-    world: World, worker: Database, urls: Urls
-) -> None:
+def test_results_gathered_without_postgres_are_written_later(world: World, worker: Database, urls: Urls) -> None:
     world.submit()
     ended = claim(worker, open_notifications(worker))[:-1]
     recorder = ResultRecorder()
@@ -89,7 +89,7 @@ def test_what_arrived_while_postgres_was_away_is_written_once_it_is_back(
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: Database) -> None:
+def test_one_unwritable_result_does_not_block_others(world: World, worker: Database) -> None:
     many(world, 2)
     notifications = open_notifications(worker)
     ended = claim(worker, notifications)
@@ -104,9 +104,7 @@ def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: D
     assert [type(one.recorded.exception(0)) for one in ended].count(IntegrityError) == 1
 
 
-def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_a_claim_held_by_another_process_is_not_released(world: World, sender: Database, later: ShiftedClock) -> None:
     world.submit()
     notifications = open_notifications(sender)
     *_, back = claim(sender, notifications)
@@ -120,9 +118,7 @@ def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
     assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before
 
 
-def test_a_try_whose_lease_has_run_out_changes_nothing_of_the_next_claim_but_that_it_arrived(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_an_expired_try_only_records_its_delivery(world: World, sender: Database, later: ShiftedClock) -> None:
     world.submit()
     notifications = open_notifications(sender)
     arrived, refused, _ = (one.result for one in claim(sender, notifications))
@@ -142,7 +138,7 @@ def test_a_try_whose_lease_has_run_out_changes_nothing_of_the_next_claim_but_tha
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DEAD, Outcome.MOOT, None])
-def test_a_try_that_is_not_recorded_leaves_the_schedule_as_the_rows_say(
+def test_an_unrecorded_try_leaves_the_schedule_unchanged(
     world: World, worker: Database, outcome: Outcome | None
 ) -> None:
     world.submit()
@@ -158,9 +154,7 @@ def test_a_try_that_is_not_recorded_leaves_the_schedule_as_the_rows_say(
 
 
 @pytest.mark.far
-def test_results_are_written_25_at_a_time_after_half_a_second_or_as_the_last_of_a_batch(
-    world: World, worker: Database
-) -> None:
+def test_results_are_written_by_25_after_half_a_second_or_at_the_batchs_end(world: World, worker: Database) -> None:
     many(world, 9)
     ended = claim(worker, open_notifications(worker))
     recorder = ResultRecorder()

@@ -101,7 +101,7 @@ def shut(world: World, db: Database, post: Postbag, senders: Senders) -> UUID:
 
 
 @pytest.mark.far
-def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(world: World, worker: Database) -> None:
+def test_a_hanging_endpoint_and_mail_domain_delay_no_others(world: World, worker: Database) -> None:
     write(
         unbound(worker),
         "UPDATE people SET email = 'ann@hangs.example' WHERE id = :id",
@@ -126,7 +126,7 @@ def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(wor
 
 
 @pytest.mark.far
-def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
+def test_an_open_breaker_costs_no_try_no_log_line_and_no_notification(
     world: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
@@ -155,7 +155,9 @@ def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
 
 
 @pytest.mark.far
-def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: Database, clock: PoolClock) -> None:
+def test_an_admitted_and_returned_notification_keeps_its_attempt(
+    world: World, worker: Database, clock: PoolClock
+) -> None:
     post = sending(seconds=0.5, clock=clock)
     with black_hole() as hole:
         for _ in range(10):
@@ -178,7 +180,7 @@ def short(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, approval_window=60))
 
 
-def test_a_call_whose_breaker_is_shut_until_after_its_end_is_dead_and_says_so(
+def test_a_call_whose_breaker_stays_open_past_its_end_is_dead_and_says_so(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
@@ -200,7 +202,7 @@ def test_a_call_whose_breaker_is_shut_until_after_its_end_is_dead_and_says_so(
     assert f"notify:{row.id}" not in sender.schedule.members(NOTIFICATIONS)
 
 
-def test_a_prompt_in_a_shut_breaker_that_is_answered_meanwhile_is_moot_and_not_dead(
+def test_a_prompt_answered_behind_an_open_breaker_is_moot(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     sending_pool = SendingPool(clock=clock)
@@ -221,7 +223,7 @@ def test_a_prompt_in_a_shut_breaker_that_is_answered_meanwhile_is_moot_and_not_d
 
 
 @pytest.mark.far
-def test_two_workers_whose_breakers_know_nothing_of_each_other_send_each_notification_once(
+def test_two_workers_with_separate_breakers_send_each_notification_once(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     with receiving() as receiver, black_hole() as hole:
@@ -252,9 +254,7 @@ def _only_hole(db: Database) -> bool:
 
 
 @pytest.mark.far
-def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(
-    world: World, worker: Database
-) -> None:
+def test_a_stopping_worker_returns_its_queue_and_the_next_sends_it_at_once(world: World, worker: Database) -> None:
     slow, following = Postbag(mail=SlowMail(), sending_pool=SendingPool()), Postbag()
     assert isinstance(slow.mail, SlowMail)
     many(world, 3)
@@ -279,7 +279,7 @@ def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_a_claim_that_could_not_be_committed_leaves_no_place_taken(world: World, worker: Database) -> None:
+def test_an_uncommitted_claim_frees_its_slot(world: World, worker: Database) -> None:
     post = Postbag()
     senders = post.senders
     world.submit()

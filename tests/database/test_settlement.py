@@ -83,9 +83,7 @@ def sent(ids: list[UUID], world: World) -> list[AttemptResult]:
     ]
 
 
-def test_a_move_whose_mails_have_ended_is_one_event_and_leaves_nothing(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_moves_ended_mails_are_one_event(world: World, worker: Database, post: Postbag) -> None:
     request = world.submit()
     post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True, kind="status")
 
@@ -110,7 +108,7 @@ def test_a_move_whose_mails_have_ended_is_one_event_and_leaves_nothing(
     assert_audit_logs_are_whole(worker)
 
 
-def test_webhooks_add_nothing_to_the_log(world: World, worker: Database, post: Postbag) -> None:
+def test_webhooks_add_no_notified_event(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
     post.endpoint(world, "https://hooks.contoso.example/2", tenant_id=world.tenant.id)
     post.hooks.refused["https://hooks.contoso.example/2"] = SendFailed("no", permanent=True, kind="status")
@@ -126,9 +124,7 @@ def test_webhooks_add_nothing_to_the_log(world: World, worker: Database, post: P
     assert [row.outcome for row in outcomes] == ["dead", "sent"]
 
 
-def test_what_is_told_to_webhooks_alone_or_to_nobody_promises_nothing(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_move_without_mails_needs_no_notified_event(world: World, worker: Database, post: Postbag) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
@@ -141,7 +137,7 @@ def test_what_is_told_to_webhooks_alone_or_to_nobody_promises_nothing(
     assert {one["of_event"] for one in told(worker)} == {str(row.event_id) for row in mailed}
 
 
-def test_each_log_names_its_own_people_alone(api: Database, worker: Database, post: Postbag) -> None:
+def test_each_log_names_its_own_sides_people_only(api: Database, worker: Database, post: Postbag) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -159,7 +155,7 @@ def test_each_log_names_its_own_people_alone(api: Database, worker: Database, po
     )
 
 
-def test_nobody_of_one_side_sees_who_of_the_other_was_told(api: Database, worker: Database, post: Postbag) -> None:
+def test_neither_side_sees_who_was_notified_on_the_other(api: Database, worker: Database, post: Postbag) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -182,7 +178,7 @@ def test_nobody_of_one_side_sees_who_of_the_other_was_told(api: Database, worker
     }
 
 
-def test_what_is_open_after_a_minute_is_said_and_a_second_event_says_how_it_ended(
+def test_open_mails_are_stated_after_a_minute_and_their_end_in_a_second_event(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -218,7 +214,7 @@ def test_what_is_open_after_a_minute_is_said_and_a_second_event_says_how_it_ende
     assert_indexes_are_true(worker)
 
 
-def test_what_was_closed_behind_our_back_is_found_when_its_time_has_come(
+def test_a_mail_closed_by_other_means_is_found_when_due(
     world: World, worker: Database, post: Postbag, later: ShiftedClock, urls: Urls
 ) -> None:
     worker.clock = later
@@ -239,7 +235,7 @@ def test_what_was_closed_behind_our_back_is_found_when_its_time_has_come(
     assert unsettled(worker) == []
 
 
-def test_what_ends_long_after_its_time_is_said_though_another_mail_is_still_open(
+def test_a_late_end_is_stated_though_another_mail_is_open(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -261,7 +257,7 @@ def test_what_ends_long_after_its_time_is_said_though_another_mail_is_still_open
     assert unsettled(worker) == []
 
 
-def test_an_erased_person_is_gone_from_the_details_of_all_events_and_nobody_else_is(
+def test_an_erased_person_is_removed_from_the_details_of_all_events(
     world: World, worker: Database, post: Postbag, urls: Urls
 ) -> None:
     world.submit()
@@ -277,7 +273,7 @@ def test_an_erased_person_is_gone_from_the_details_of_all_events_and_nobody_else
     assert {**before, "to": {}} == {**after, "to": {}}
 
 
-def test_no_event_that_is_written_beside_an_erasure_keeps_the_name(
+def test_an_event_written_during_an_erasure_does_not_keep_the_name(
     world: World, worker: Database, post: Postbag, urls: Urls
 ) -> None:
     world.submit()
@@ -307,9 +303,7 @@ def test_no_event_that_is_written_beside_an_erasure_keeps_the_name(
 
 
 @pytest.mark.far
-def test_two_who_record_the_last_results_at_once_write_one_event(
-    world: World, worker: Database, pool: ThreadPoolExecutor
-) -> None:
+def test_concurrent_last_results_write_one_event(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
     sender = as_sender(worker)
 
     def recorded(one: UUID) -> Callable[[], object]:
@@ -330,9 +324,7 @@ def test_two_who_record_the_last_results_at_once_write_one_event(
         assert unsettled(worker) == []
 
 
-def test_who_waits_for_another_recorder_finds_what_that_one_has_written(
-    world: World, worker: Database, pool: ThreadPoolExecutor
-) -> None:
+def test_a_waiting_recorder_sees_the_others_results(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
     sender = as_sender(worker)
     world.submit()
     first, *rest = open_notifications(worker)
@@ -352,7 +344,7 @@ def test_who_waits_for_another_recorder_finds_what_that_one_has_written(
 
 
 @pytest.mark.far
-def test_a_timer_and_the_last_result_at_once_are_at_most_two_events_that_miss_nobody(
+def test_a_timer_and_the_last_result_write_at_most_two_complete_events(
     world: World, worker: Database, later: ShiftedClock, pool: ThreadPoolExecutor
 ) -> None:
     worker.clock = later
@@ -388,7 +380,7 @@ def test_a_timer_and_the_last_result_at_once_are_at_most_two_events_that_miss_no
         assert unsettled(worker) == []
 
 
-def test_a_process_that_dies_before_the_commit_loses_no_event_and_doubles_none(
+def test_a_process_killed_before_the_commit_neither_loses_nor_doubles_the_event(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()
@@ -415,7 +407,7 @@ def test_a_process_that_dies_before_the_commit_loses_no_event_and_doubles_none(
     assert unsettled(worker) == []
 
 
-def test_the_schema_takes_no_second_event_of_the_same_part(world: World, worker: Database, post: Postbag) -> None:
+def test_the_schema_refuses_a_second_event_of_the_same_part(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     post.deliver(worker, open_notifications(worker))
     again = """
@@ -433,9 +425,7 @@ def test_the_schema_takes_no_second_event_of_the_same_part(world: World, worker:
 
 
 @each("action", ["notifications_sent", "notification_dead", "endpoint_disabled", "submit", "read"])
-def test_the_login_that_sends_says_of_a_request_nothing_but_who_was_notified(
-    world: World, worker: Database, action: str
-) -> None:
+def test_the_sending_login_only_states_who_was_notified(world: World, worker: Database, action: str) -> None:
     request = world.submit()
     values = {"tenant": world.tenant.id, "request": request.id, "action": action}
 
@@ -450,7 +440,7 @@ def test_the_login_that_sends_says_of_a_request_nothing_but_who_was_notified(
 
 
 @each("login", ["worker", "api"])
-def test_no_other_login_says_who_was_notified(world: World, worker: Database, api: Database, login: str) -> None:
+def test_no_other_login_states_who_was_notified(world: World, worker: Database, api: Database, login: str) -> None:
     request = world.submit()
     erin = world.people["erin"].person_id
     values = {"tenant": world.tenant.id, "request": request.id, "erin": erin}
@@ -470,9 +460,7 @@ def test_no_other_login_says_who_was_notified(world: World, worker: Database, ap
             connection.execute(text(says.format(actor=":erin", role="engineer")), values)
 
 
-def test_what_is_about_no_request_is_an_event_for_each_thing_told_and_channel(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_account_notifications_are_one_event_each_and_channel(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
     sender = as_sender(worker)
     with sender.transaction() as session:
@@ -489,7 +477,7 @@ def test_what_is_about_no_request_is_an_event_for_each_thing_told_and_channel(
     assert (told(worker), unsettled(worker)) == ([], [])
 
 
-def test_reports_are_an_event_of_their_own(
+def test_reports_have_a_notified_event_of_their_own(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -513,7 +501,7 @@ def test_reports_are_an_event_of_their_own(
     assert unsettled(worker) == []
 
 
-def test_reconciling_arms_what_an_index_lacks(world: World, worker: Database) -> None:
+def test_reconciling_arms_missing_entries(world: World, worker: Database) -> None:
     world.submit()
     read(worker, "SELECT FROM notifications")
     held = worker.schedule.members(NOTIFICATIONS)
@@ -527,7 +515,7 @@ def test_reconciling_arms_what_an_index_lacks(world: World, worker: Database) ->
     assert f"notify:{unsettled(worker)[0].id}" in held
 
 
-def test_more_mails_than_an_event_lists_are_counted_and_those_that_failed_come_first(
+def test_mails_beyond_the_listed_ones_are_counted_failures_first(
     world: World, worker: Database, post: Postbag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settlement, "MOST_LISTED", 2)
@@ -542,7 +530,7 @@ def test_more_mails_than_an_event_lists_are_counted_and_those_that_failed_come_f
     assert said["mails"]["1"][0] == str(world.people["ann"].person_id)
 
 
-def test_the_clock_of_the_database_decides_when_the_minute_is_over(world: World, worker: Database) -> None:
+def test_the_databases_clock_decides_when_the_minute_is_over(world: World, worker: Database) -> None:
     world.submit()
     read(worker, "SELECT FROM notifications")
 

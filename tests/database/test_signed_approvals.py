@@ -83,7 +83,7 @@ def opened(world: World, **changes: Any) -> AccessRequest:
     return world.act("ann", Action.APPROVE, world.submit(**changes).id)
 
 
-def test_the_event_that_opens_a_window_carries_a_signature_that_a_stranger_can_check(api: Database) -> None:
+def test_an_opening_event_has_a_publicly_verifiable_signature(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     first = world.act("ann", Action.APPROVE, request.id)
@@ -110,7 +110,7 @@ def test_the_event_that_opens_a_window_carries_a_signature_that_a_stranger_can_c
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_the_managers_yes_is_signed_where_the_vendor_opens_alone(api: Database, mode: Mode) -> None:
+def test_an_endorsement_is_signed_where_the_vendor_decides(api: Database, mode: Mode) -> None:
     world = World.make(api, Policy(vendor_review=True), mode)
     request = world.submit()
 
@@ -133,9 +133,7 @@ def test_the_managers_yes_is_signed_where_the_vendor_opens_alone(api: Database, 
         "version = version + 1",
     ],
 )
-def test_a_row_that_was_changed_after_the_approval_opens_nothing(
-    world: World, superuser: Engine, change: str
-) -> None:
+def test_a_row_changed_after_the_approval_opens_nothing(world: World, superuser: Engine, change: str) -> None:
     request = opened(world)
     before = door(world)
 
@@ -146,9 +144,7 @@ def test_a_row_that_was_changed_after_the_approval_opens_nothing(
     assert door(world, "eve") is None
 
 
-def test_a_window_opens_nothing_whose_decisions_and_events_the_databases_owner_invented(
-    world: World, superuser: Engine
-) -> None:
+def test_decisions_and_events_invented_by_the_owner_open_nothing(world: World, superuser: Engine) -> None:
     request, by = world.submit(), world.people["ann"].person_id
     values = {"id": request.id, "by": by, "body": b'{"action":"approve"}'}
 
@@ -161,7 +157,7 @@ def test_a_window_opens_nothing_whose_decisions_and_events_the_databases_owner_i
     assert not entry.open
 
 
-def test_a_signature_by_a_key_that_the_databases_owner_lists_opens_nothing(world: World, superuser: Engine) -> None:
+def test_a_key_listed_by_the_owner_opens_nothing(world: World, superuser: Engine) -> None:
     request, by = world.submit(), world.people["ann"].person_id
     mine = ApprovalKeys([Ed25519PrivateKey.generate()])
     as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, id=request.id, by=by)
@@ -182,7 +178,7 @@ def test_a_signature_by_a_key_that_the_databases_owner_lists_opens_nothing(world
     assert door(world) is not None
 
 
-def test_the_signature_of_one_window_opens_no_other(world: World, superuser: Engine) -> None:
+def test_a_signature_fits_its_own_window_only(world: World, superuser: Engine) -> None:
     real, other = opened(world), world.submit(resources=[OTHER])
     by = world.people["ann"].person_id
     (row,) = read(superuser, "SELECT body FROM events WHERE request_id = :id AND seq = 2", id=real.id)
@@ -205,7 +201,7 @@ def test_the_signature_of_one_window_opens_no_other(world: World, superuser: Eng
         b'{"approved_by":[],"approval":{"key":"","signature":"\xff"}}',
     ],
 )
-def test_an_event_that_is_no_event_opens_nothing(world: World, superuser: Engine, body: bytes) -> None:
+def test_a_forged_event_opens_nothing(world: World, superuser: Engine, body: bytes) -> None:
     request = opened(world)
 
     as_owner_of_all(
@@ -215,7 +211,7 @@ def test_an_event_that_is_no_event_opens_nothing(world: World, superuser: Engine
     assert door(world) is None
 
 
-def test_a_window_that_was_revoked_stays_shut_when_its_state_is_set_back(world: World, superuser: Engine) -> None:
+def test_a_revoked_window_stays_closed_when_its_state_is_reset(world: World, superuser: Engine) -> None:
     request = opened(world)
     world.act("ann", Action.REVOKE, request.id)
 
@@ -228,7 +224,7 @@ def test_a_window_that_was_revoked_stays_shut_when_its_state_is_set_back(world: 
     assert door(world) is None
 
 
-def test_keys_are_rotated_and_the_older_one_is_believed_as_long_as_it_is_listed(world: World) -> None:
+def test_an_older_key_is_trusted_while_it_is_listed(world: World) -> None:
     old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     db = world.db
 
@@ -269,7 +265,7 @@ def _not_a_key(file: Path) -> None:
 
 
 @pytest.mark.parametrize("prepare", [_nothing, _not_a_key])
-def test_a_file_without_a_key_is_named(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+def test_a_file_without_a_key_is_reported(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
     file = tmp_path / "key.pem"
     prepare(file)
 
@@ -277,7 +273,7 @@ def test_a_file_without_a_key_is_named(tmp_path: Path, prepare: Callable[[Path],
         signing_keys.read([file])
 
 
-def test_a_key_is_made_for_its_owner_alone_and_never_over_another(tmp_path: Path) -> None:
+def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
 
     made = signing_keys.make(file)
@@ -307,14 +303,14 @@ def result_of(world: World, worker: Database, *given: ApproverKeys) -> Verificat
 
 
 @pytest.mark.parametrize("who", ["ann", "aude", "max", "olga", "erin"])
-def test_only_an_admin_of_the_tenant_exports_the_keys(api: Database, who: str) -> None:
+def test_only_a_tenants_admin_exports_the_keys(api: Database, who: str) -> None:
     world = World.make(api, DEMANDED)
 
     with pytest.raises(NotYours):
         keys_of(world, who)
 
 
-def test_the_keys_are_those_of_the_approvers_and_of_nobody_else(api: Database) -> None:
+def test_the_exported_keys_are_those_of_the_approvers(api: Database) -> None:
     world = World.make(api, DEMANDED)
     anns = enrol(world, "ann")
     enrol(world, "aude")
@@ -326,7 +322,7 @@ def test_the_keys_are_those_of_the_approvers_and_of_nobody_else(api: Database) -
     assert anns.credentials[-1].id.hex() not in json.dumps(files.document(given))
 
 
-def test_a_key_that_a_login_of_the_database_wrote_is_not_exported(api: Database, superuser: Engine) -> None:
+def test_a_key_written_by_a_login_is_not_exported(api: Database, superuser: Engine) -> None:
     world = World.make(api, DEMANDED)
     enrol(world, "ann")
     stranger = enrol(world, "amir")
@@ -340,9 +336,7 @@ def test_a_key_that_a_login_of_the_database_wrote_is_not_exported(api: Database,
 
 
 @pytest.mark.parametrize("row", ["memberships (id, person_id, tenant_id, role)", "eligible_delegates"])
-def test_nobody_is_among_the_approvers_by_a_row_that_a_login_of_the_database_wrote(
-    api: Database, superuser: Engine, row: str
-) -> None:
+def test_a_row_written_by_a_login_makes_no_approver(api: Database, superuser: Engine, row: str) -> None:
     world, other = World.make(api, DEMANDED), World.make(api, DEMANDED)
     enrol(world, "ann")
     enrol(other, "ann")
@@ -356,7 +350,7 @@ def test_nobody_is_among_the_approvers_by_a_row_that_a_login_of_the_database_wro
     assert [one.person_id for one in keys_of(world).keys] == [str(world.people["ann"].person_id)]
 
 
-def test_a_real_log_is_checked_by_the_customers_own_keys(api: Database, worker: Database) -> None:
+def test_a_real_log_is_verified_with_the_customers_keys(api: Database, worker: Database) -> None:
     world = World.make(api, DEMANDED)
     request = world.submit()
     approve(world, "ann", request.id, enrol(world, "ann"), comment="For the case")
@@ -367,7 +361,7 @@ def test_a_real_log_is_checked_by_the_customers_own_keys(api: Database, worker: 
     assert (result.signed_approvals, result.attested) == (1, {})
 
 
-def test_a_passkey_that_the_vendor_enrolled_for_an_approver_later_is_named(api: Database, worker: Database) -> None:
+def test_a_passkey_enrolled_by_the_vendor_later_is_named(api: Database, worker: Database) -> None:
     world = World.make(api, DEMANDED)
     enrol(world, "ann")
     before = keys_of(world)
@@ -380,7 +374,7 @@ def test_a_passkey_that_the_vendor_enrolled_for_an_approver_later_is_named(api: 
     assert FindingKind.PASSKEY in result.findings.kinds
 
 
-def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_customer_kept(
+def test_an_erased_persons_signature_is_verified_by_the_kept_file(
     api: Database, worker: Database, urls: Urls
 ) -> None:
     world = World.make(api, DEMANDED)
@@ -397,9 +391,7 @@ def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_custom
     assert not read(api, "SELECT FROM event_details WHERE fields ? 'credential'")
 
 
-def test_what_the_vendor_reviewed_first_is_checked_by_the_customers_log_alone(
-    api: Database, worker: Database
-) -> None:
+def test_a_vendor_reviewed_request_is_verified_by_the_customers_log_alone(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(approve_means=ApproveMeans.PASSKEY_SIGNED))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)

@@ -55,7 +55,7 @@ def past_all_triggers(superuser: Engine, statement: str, **values: object) -> No
         connection.execute(text(statement), values)
 
 
-def test_an_approval_signs_exactly_what_is_decided(demanding: World) -> None:
+def test_an_approval_signs_exactly_the_decision(demanding: World) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit(**TWO)
     kept = {"resources": [OTHER], "actions": ["read"], "access_window": 600, "comment": "Only the boss"}
 
@@ -88,7 +88,7 @@ def test_an_approval_signs_exactly_what_is_decided(demanding: World) -> None:
     assert door(demanding, resource=OTHER) is not None
 
 
-def test_an_approval_without_a_signature_is_refused_where_the_policy_demands_one(demanding: World) -> None:
+def test_an_unsigned_approval_is_refused_where_the_policy_requires_signing(demanding: World) -> None:
     request = demanding.submit()
 
     with pytest.raises(PasskeyMustSign, match="signed with a passkey"):
@@ -97,7 +97,7 @@ def test_an_approval_without_a_signature_is_refused_where_the_policy_demands_one
     assert not read(demanding.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
 
 
-def test_an_approval_that_the_servers_word_suffices_for_is_marked_as_attested(api: Database) -> None:
+def test_an_attested_approval_is_marked_so(api: Database) -> None:
     world = World.make(api, WITHOUT_REVIEW)
     request = world.submit()
 
@@ -107,7 +107,7 @@ def test_an_approval_that_the_servers_word_suffices_for_is_marked_as_attested(ap
     assert (said["proof"], said["approve_means"], "assertion" in said) == ("attested", "attested", False)
 
 
-def test_somebody_who_has_no_passkey_is_told_so_before_they_are_asked(demanding: World) -> None:
+def test_a_missing_passkey_is_reported_before_the_decision(demanding: World) -> None:
     request = demanding.submit()
     enrol(demanding, "amir")
 
@@ -115,7 +115,7 @@ def test_somebody_who_has_no_passkey_is_told_so_before_they_are_asked(demanding:
         asked(demanding, "ann", request.id)
 
 
-def test_a_passkey_that_is_not_trusted_yet_cannot_sign(demanding: World, superuser: Engine) -> None:
+def test_an_untrusted_passkey_cannot_sign(demanding: World, superuser: Engine) -> None:
     request = demanding.submit()
     enrol(demanding, "ann")
     past_all_triggers(superuser, "UPDATE passkeys SET trusted_at = '2999-01-01Z'")
@@ -152,9 +152,7 @@ def test_a_signature_over_another_request_or_an_older_version_is_refused(api: Da
             world.act("ann", Action.APPROVE, second.id, signed=said)
 
 
-def test_a_signature_that_was_asked_for_before_the_clock_was_set_back_is_refused(
-    demanding: World, still: StoppedClock
-) -> None:
+def test_a_signature_requested_before_a_clock_set_back_is_refused(demanding: World, still: StoppedClock) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit()
     still.at += timedelta(seconds=1)
     said = signed(asked(demanding, "ann", request.id), authenticator)
@@ -164,7 +162,7 @@ def test_a_signature_that_was_asked_for_before_the_clock_was_set_back_is_refused
         demanding.act("ann", Action.APPROVE, request.id, signed=said)
 
 
-def test_a_signature_from_before_the_policy_changed_is_refused(demanding: World) -> None:
+def test_a_signature_from_before_a_policy_change_is_refused(demanding: World) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit()
     said = signed(asked(demanding, "ann", request.id), authenticator)
     lay_down(demanding, approve_means="passkey-signed", sign_in_age=60)
@@ -224,7 +222,7 @@ def _no_statement(world: World, request: AccessRequest) -> SignedStatement:
         _no_statement,
     ],
 )
-def test_a_signature_that_is_not_the_approvers_own_is_refused(
+def test_a_signature_by_another_passkey_is_refused(
     demanding: World, forged: Callable[[World, AccessRequest], SignedStatement]
 ) -> None:
     request = demanding.submit()
@@ -236,7 +234,7 @@ def test_a_signature_that_is_not_the_approvers_own_is_refused(
     assert not read(demanding.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
 
 
-def test_a_count_that_does_not_grow_is_refused(demanding: World) -> None:
+def test_a_sign_count_that_does_not_grow_is_refused(demanding: World) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit()
     copy = authenticator.clone()
     approve(demanding, "ann", request.id, authenticator)
@@ -246,7 +244,7 @@ def test_a_count_that_does_not_grow_is_refused(demanding: World) -> None:
         approve(demanding, "ann", later.id, copy)
 
 
-def test_an_unsigned_vote_no_longer_counts_once_the_policy_demands_signatures(api: Database) -> None:
+def test_an_unsigned_vote_stops_counting_once_the_policy_requires_signing(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
@@ -263,7 +261,7 @@ def test_an_unsigned_vote_no_longer_counts_once_the_policy_demands_signatures(ap
     assert door(world) is not None
 
 
-def test_what_the_vendor_opens_alone_needs_no_passkey_of_the_customers(api: Database) -> None:
+def test_a_window_opened_by_the_vendor_needs_no_customer_passkey(api: Database) -> None:
     world = World.make(api, Policy(approve_means=ApproveMeans.PASSKEY_SIGNED), Mode.OBSERVE)
     request = world.submit()
 
@@ -287,7 +285,7 @@ def test_what_the_vendor_opens_alone_needs_no_passkey_of_the_customers(api: Data
         "DELETE FROM passkeys",
     ],
 )
-def test_a_window_opens_nothing_once_what_was_signed_is_not_what_the_rows_say(
+def test_a_window_whose_signature_differs_from_its_rows_opens_nothing(
     demanding: World, superuser: Engine, forged: str
 ) -> None:
     request = demanding.submit()
@@ -319,7 +317,7 @@ BY_A_RULE = Policy.model_validate(
 SAYS_NOTHING, SAYS_SO = "attested", "passkey-signed"
 
 
-def test_an_approval_is_signed_where_a_rule_demands_it_and_opens(api: Database) -> None:
+def test_a_rule_can_require_signing_and_the_window_opens(api: Database) -> None:
     world = World.make(api, BY_A_RULE)
     authenticator, request, other = enrol(world, "ann"), world.submit(), world.submit(resources=["disk:anna@x"])
 
@@ -344,7 +342,7 @@ def test_an_approval_is_signed_where_a_rule_demands_it_and_opens(api: Database) 
         (BY_A_RULE, WITHOUT_REVIEW, SAYS_NOTHING, "the policy demands signed approvals"),
     ],
 )
-def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(
+def test_the_trigger_refuses_windows_with_unsigned_votes(
     api: Database, *, policy: Policy, later: Policy | None, said: str, why: str
 ) -> None:
     demanding = World.make(api, policy)
@@ -375,7 +373,7 @@ def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(
         write()
 
 
-def test_whoever_approves_unsigned_while_the_policy_gets_stricter_is_told_to_try_again(
+def test_an_unsigned_approval_during_a_policy_change_is_retried(
     api: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World.make(api, WITHOUT_REVIEW)
@@ -398,7 +396,7 @@ def test_whoever_approves_unsigned_while_the_policy_gets_stricter_is_told_to_try
     st.text("ab*%_\\", min_size=1, max_size=8).map("m:{}".format), st.text("ab%_\\", max_size=6).map("m:{}".format)
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_database_reads_patterns_as_the_rules_do(api: Database, pattern: str, resource: str) -> None:
+def test_the_database_reads_patterns_like_the_rules(api: Database, pattern: str, resource: str) -> None:
     (row,) = read(api, "SELECT fits(:pattern, :resource) AS is_so", pattern=pattern, resource=resource)
 
     assert row.is_so is fits(pattern, resource)
@@ -437,7 +435,7 @@ LATER = {"levels", "context", "severities"}
         ({"services": ["exchange-online"], "reasons": ["support_case"], "resources": ["mailbox:anna@*"]}, True),
     ],
 )
-def test_the_database_matches_rules_as_the_house_does(api: Database, match: dict[str, Any], *, demands: bool) -> None:
+def test_the_database_matches_rules_like_the_code(api: Database, match: dict[str, Any], *, demands: bool) -> None:
     rule = {"name": "A", "match": match, "terms": {"approve_means": "passkey-signed"}}
     policy = Policy.model_validate({"rules": [rule]})
     ask = RequestFacts("exchange-online", ("read",), Reason.SUPPORT_CASE, ("disk:b", "mailbox:anna@contoso.example"))
@@ -454,7 +452,7 @@ def test_the_database_matches_rules_as_the_house_does(api: Database, match: dict
     assert (terms_for(policy, ask).approve_means is ApproveMeans.PASSKEY_SIGNED) is demands
 
 
-def test_a_vote_that_a_login_of_the_database_wrote_fills_no_seat(api: Database) -> None:
+def test_a_vote_written_by_a_login_fills_no_seat(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request, ann = world.submit(), world.people["ann"]
     vote = """
@@ -474,7 +472,7 @@ def test_a_vote_that_a_login_of_the_database_wrote_fills_no_seat(api: Database) 
     assert str(ann.person_id) not in event_of(world, request)["approved_by"]
 
 
-def test_the_demand_of_a_request_never_gets_weaker(demanding: World, superuser: Engine) -> None:
+def test_a_requests_signing_requirement_never_weakens(demanding: World, superuser: Engine) -> None:
     request = demanding.submit()
     approve(demanding, "ann", request.id, enrol(demanding, "ann"))
 

@@ -110,7 +110,7 @@ def empty(urls: Urls) -> Iterator[Urls]:
         yield found
 
 
-def test_each_server_is_fit_with_its_own_login(urls: Urls) -> None:
+def test_each_server_starts_with_its_own_login(urls: Urls) -> None:
     assert _is_fit(urls.api, ServerKind.API)
     assert _is_fit(urls.worker, ServerKind.WORKER)
 
@@ -135,7 +135,7 @@ def older(url: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_a_postgres_older_than_18_is_named_with_where_to_get_18(urls: Urls, server: ServerKind) -> None:
+def test_a_postgres_older_than_18_is_refused_with_its_source(urls: Urls, server: ServerKind) -> None:
     with older(_url(urls, server)) as url, _engine(url) as engine, pytest.raises(StartupCheckFailed) as refused:
         startup_checks.wait_until_fit(engine, server)
 
@@ -143,7 +143,7 @@ def test_a_postgres_older_than_18_is_named_with_where_to_get_18(urls: Urls, serv
     assert "postgresql-18" in refused.value.fix
 
 
-def test_the_migration_names_a_postgres_older_than_18_in_one_line(urls: Urls) -> None:
+def test_the_migration_refuses_a_postgres_older_than_18_in_one_line(urls: Urls) -> None:
     with older(urls.owner) as url:
         refused = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": url}).invoke(app, ["migrate"])
 
@@ -153,7 +153,7 @@ def test_the_migration_names_a_postgres_older_than_18_in_one_line(urls: Urls) ->
 
 
 @pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
-def test_a_pooler_in_statement_mode_is_named_at_once(urls: Urls) -> None:
+def test_a_pooler_in_statement_mode_is_reported_at_once(urls: Urls) -> None:
     with (
         pooler(urls.worker, pool_mode="statement") as pooled,
         _engine(pooled.through(urls.worker)) as engine,
@@ -162,7 +162,7 @@ def test_a_pooler_in_statement_mode_is_named_at_once(urls: Urls) -> None:
         startup_checks.wait_until_fit(engine, ServerKind.WORKER)
 
 
-def test_a_login_without_a_connection_left_is_not_told_to_start_postgres(
+def test_a_login_without_free_connections_is_not_told_to_start_postgres(
     another_worker: str, superuser: Engine
 ) -> None:
     with superuser.begin() as connection:
@@ -175,7 +175,7 @@ def test_a_login_without_a_connection_left_is_not_told_to_start_postgres(
     assert "raise max_connections" in said.fix
 
 
-def test_what_a_process_opens_at_most_is_what_its_pools_hold() -> None:
+def test_a_process_promises_the_sum_of_its_pools() -> None:
     workers = {
         ServerKind.WORKER: "core",
         ServerKind.NOTIFICATIONS: "notifications",
@@ -187,12 +187,12 @@ def test_what_a_process_opens_at_most_is_what_its_pools_hold() -> None:
     assert pools == {kind: rules.connections for kind, rules in startup_checks.RULES.items()}
 
 
-def test_a_postgres_that_takes_too_few_connections_is_refused(urls: Urls) -> None:
+def test_a_postgres_with_too_few_connections_is_refused(urls: Urls) -> None:
     with _engine(urls.worker) as engine, pytest.raises(StartupCheckFailed, match="raise max_connections"):
         startup_checks.check(engine, ServerKind.WORKER, connections=1_000_000)
 
 
-def test_a_login_that_gets_too_few_connections_is_refused(another_worker: str, superuser: Engine) -> None:
+def test_a_login_with_too_few_connections_is_refused(another_worker: str, superuser: Engine) -> None:
     write(superuser, f"ALTER ROLE {LOGIN} CONNECTION LIMIT 3")
 
     with _engine(another_worker) as engine:
@@ -201,7 +201,7 @@ def test_a_login_that_gets_too_few_connections_is_refused(another_worker: str, s
             startup_checks.check(engine, ServerKind.WORKER, connections=4)
 
 
-def test_where_all_processes_together_open_more_than_there_are_each_says_so(
+def test_processes_promising_too_many_connections_in_total_log_it(
     urls: Urls, api: Database, worker: Database
 ) -> None:
     here = socket.gethostname()
@@ -230,7 +230,7 @@ def test_a_second_worker_of_a_machine_counts_the_connections_of_the_first(urls: 
     assert [one["promised_to_others"] for one in logs] == [20]
 
 
-def test_a_postgres_that_does_not_come_is_named_with_the_reason(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_postgres_is_reported_with_the_reason(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup_checks, "WAIT_SECONDS", 0)
     nowhere = make_url(urls.worker).set(port=1)
 
@@ -273,7 +273,7 @@ def another_worker(urls: Urls, superuser: Engine) -> Iterator[str]:
     write(superuser, f"DROP ROLE {LOGIN}")
 
 
-def test_a_login_that_could_turn_into_another_counts_as_that_one(another_worker: str, superuser: Engine) -> None:
+def test_a_login_that_can_become_another_counts_as_that_one(another_worker: str, superuser: Engine) -> None:
     said = {}
     for change, (undo, _) in EXCESS_OF_ROLES.items():
         write(superuser, change)
@@ -285,7 +285,7 @@ def test_a_login_that_could_turn_into_another_counts_as_that_one(another_worker:
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_a_login_that_lacks_one_of_our_bounds_is_refused(another_worker: str, superuser: Engine, name: str) -> None:
+def test_a_login_without_our_time_limits_is_refused(another_worker: str, superuser: Engine, name: str) -> None:
     write(superuser, f"ALTER ROLE {LOGIN} SET {name} TO {OTHER[name]}")
 
     said = _complaint(another_worker, ServerKind.WORKER)
@@ -294,7 +294,7 @@ def test_a_login_that_lacks_one_of_our_bounds_is_refused(another_worker: str, su
     assert "run config/roles.sql again" in said
 
 
-def test_what_a_database_sets_past_our_bounds_is_found(urls: Urls, superuser: Engine) -> None:
+def test_a_database_setting_beyond_our_limits_is_found(urls: Urls, superuser: Engine) -> None:
     write(superuser, f"ALTER ROLE lockbox_api IN DATABASE {superuser.url.database} SET synchronous_commit = off")
 
     assert "synchronous_commit of this login is off and has to be on" in _complaint(urls.api, ServerKind.API)
@@ -312,9 +312,7 @@ def _url(urls: Urls, server: ServerKind) -> str:
 
 @pytest.mark.far
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
-    urls: Urls, superuser: Engine, server: ServerKind
-) -> None:
+def test_a_server_with_excess_rights_is_refused(urls: Urls, superuser: Engine, server: ServerKind) -> None:
     url = _url(urls, server)
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
@@ -326,17 +324,17 @@ def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
     assert _is_fit(url, server)
 
 
-def test_a_server_that_lacks_a_right_it_needs_is_refused_at_the_start(urls: Urls, superuser: Engine) -> None:
+def test_a_server_lacking_a_right_is_refused_at_the_start(urls: Urls, superuser: Engine) -> None:
     write(superuser, "REVOKE INSERT ON decisions FROM lockbox_api")
 
     assert "may not INSERT decisions" in _complaint(urls.api, ServerKind.API)
 
 
-def test_a_database_without_migrations_is_refused(empty: Urls) -> None:
+def test_a_process_refuses_a_database_without_migrations(empty: Urls) -> None:
     assert "has no migrations yet" in _complaint(empty.api, ServerKind.API)
 
 
-def test_a_later_schema_that_serves_this_version_no_longer_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_later_incompatible_schema_is_refused(urls: Urls, superuser: Engine) -> None:
     write(superuser, LATER)
     write(superuser, ENDS_SERVICE)
 
@@ -347,29 +345,27 @@ def test_a_later_schema_that_serves_this_version_no_longer_is_refused(urls: Urls
 
 
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_a_later_schema_that_still_serves_this_version_is_taken(
-    urls: Urls, superuser: Engine, server: ServerKind
-) -> None:
+def test_a_later_compatible_schema_is_accepted(urls: Urls, superuser: Engine, server: ServerKind) -> None:
     write(superuser, LATER)
 
     assert _is_fit(_url(urls, server), server)
 
 
 @pytest.mark.parametrize("other", ["0000", "0001", "0001_0123456789ab", "later", "99999999999"])
-def test_a_schema_whose_revision_is_not_a_later_one_is_refused(urls: Urls, superuser: Engine, other: str) -> None:
+def test_an_unknown_revision_is_refused(urls: Urls, superuser: Engine, other: str) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = :other", other=other)
 
     assert f"at migration {other}" in _complaint(urls.api, ServerKind.API)
 
 
-def test_a_later_schema_that_says_nothing_of_older_versions_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_later_schema_without_compatibility_is_refused(urls: Urls, superuser: Engine) -> None:
     write(superuser, LATER)
     write(superuser, "DROP FUNCTION oldest_revision")
 
     assert "at migration 9999_later" in _complaint(urls.api, ServerKind.API)
 
 
-def test_a_database_whose_migrations_left_no_mark_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_database_without_recorded_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
 

@@ -402,7 +402,7 @@ class Life(PlayedPlant):
 
 @pytest.mark.far
 @pytest.mark.hypothesis
-def test_whatever_happens_in_whatever_order_all_is_as_it_must_be(
+def test_any_order_of_actions_matches_the_reference(
     shared: SharedDatabase, api: Database, worker: Database, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     machine = type("Played", (Life,), {"plant": StatefulServers(shared, api, worker, superuser, pool)})

@@ -55,7 +55,7 @@ def lasting(world: World, root: Engine, answer: timedelta, length: timedelta, **
     return request_id
 
 
-def test_each_request_counts_by_what_became_of_it(world: World, superuser: Engine) -> None:
+def test_each_request_counts_by_its_outcome(world: World, superuser: Engine) -> None:
     opened(world)
     world.act("ann", Action.REVOKE, opened(world), comment="Enough")
     world.act("erin", Action.COMPLETE, opened(world))
@@ -74,7 +74,7 @@ def test_each_request_counts_by_what_became_of_it(world: World, superuser: Engin
     assert (found.tenant and found.tenant.id, found.counted_from) == (world.tenant.id, None)
 
 
-def test_the_median_is_of_answers_and_the_open_time_ends_with_the_window(world: World, superuser: Engine) -> None:
+def test_the_median_is_of_answers_and_open_time_ends_with_the_window(world: World, superuser: Engine) -> None:
     for minutes, hours in ((10, 1), (20, 2), (90, 3)):
         lasting(world, superuser, timedelta(minutes=minutes), timedelta(hours=hours))
     world.submit()  # nobody has answered: it has no part in the median
@@ -85,7 +85,7 @@ def test_the_median_is_of_answers_and_the_open_time_ends_with_the_window(world: 
     assert total.open_seconds == 6 * 3600
 
 
-def test_a_window_that_was_closed_late_was_open_until_its_deadline(world: World, superuser: Engine) -> None:
+def test_a_window_closed_late_counts_until_its_deadline(world: World, superuser: Engine) -> None:
     request_id = opened(world)
     world.act("erin", Action.COMPLETE, request_id)
     minute, hour = timedelta(minutes=1), timedelta(hours=1)
@@ -94,7 +94,7 @@ def test_a_window_that_was_closed_late_was_open_until_its_deadline(world: World,
     assert read(world).total.open_seconds == 60
 
 
-def test_a_request_counts_in_the_month_of_its_submission_and_for_a_year(world: World, superuser: Engine) -> None:
+def test_a_request_counts_in_its_month_for_a_year(world: World, superuser: Engine) -> None:
     this, last, old = (opened(world) for _ in range(3))
     begin = read(world).months[-1][0]
     with world.db.transaction() as session:
@@ -112,7 +112,7 @@ def test_a_request_counts_in_the_month_of_its_submission_and_for_a_year(world: W
     assert found.total.requests == 2
 
 
-def test_services_engineers_and_reasons_come_the_most_frequent_first(world: World) -> None:
+def test_services_engineers_and_reasons_are_sorted_by_frequency(world: World) -> None:
     for _ in range(2):
         opened(world, "eve", service="onedrive", reason_code="vendor_alert")
     opened(world)
@@ -125,7 +125,7 @@ def test_services_engineers_and_reasons_come_the_most_frequent_first(world: Worl
     assert [(one.name, one.figures.approved) for one in found.reasons] == [("vendor_alert", 2), ("support_case", 1)]
 
 
-def test_severities_and_levels_are_counted_in_their_order_and_what_names_none_last(world: World) -> None:
+def test_severities_and_levels_are_listed_in_order_and_none_last(world: World) -> None:
     for severity, action in ((None, "read"), (Severity.S3, "export"), (Severity.S1, "read"), (Severity.S3, "read")):
         opened(world, severity=severity, actions=[action])
 
@@ -135,7 +135,7 @@ def test_severities_and_levels_are_counted_in_their_order_and_what_names_none_la
     assert [(one.name, one.figures.approved) for one in found.levels] == [("read", 3), ("export", 1)]
 
 
-def test_what_opened_without_the_customers_answer_is_no_approval(api: Database) -> None:
+def test_a_window_opened_by_the_vendor_is_no_approval(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     world.act("max", Action.ENDORSE, world.submit().id)
 
@@ -145,7 +145,7 @@ def test_what_opened_without_the_customers_answer_is_no_approval(api: Database) 
     assert total.median_answer_seconds is None
 
 
-def test_what_a_pre_approval_opened_was_approved_and_answered_by_nobody(world: World, superuser: Engine) -> None:
+def test_a_pre_approved_request_counts_as_approved_without_an_answer(world: World, superuser: Engine) -> None:
     lasting(world, superuser, timedelta(minutes=10), timedelta(hours=1))
     in_force(world)
     for _ in range(2):
@@ -157,7 +157,7 @@ def test_what_a_pre_approval_opened_was_approved_and_answered_by_nobody(world: W
     assert total.pre_approved == 2
 
 
-def test_what_was_opened_by_break_glass_is_counted_by_itself(api: Database) -> None:
+def test_break_glass_windows_are_counted_separately(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))
     opened(world)
     asked = world.submit(break_glass=True, access_window=900)
@@ -171,7 +171,7 @@ def test_what_was_opened_by_break_glass_is_counted_by_itself(api: Database) -> N
     assert [one.figures.opened_by_break_glass for one in found.services] == [1]
 
 
-def test_what_the_customer_never_heard_of_is_in_nobodys_figures(api: Database) -> None:
+def test_requests_that_never_reached_the_customer_are_not_counted(api: Database) -> None:
     world = World.make(api, Policy())
     world.act("max", Action.DENY, world.submit().id)
     world.submit()
@@ -181,13 +181,13 @@ def test_what_the_customer_never_heard_of_is_in_nobodys_figures(api: Database) -
 
 
 @each("who", ["erin", "max", "olga", "gate", "ann"])
-def test_only_admins_and_auditors_read_them(world: World, who: str) -> None:
+def test_only_admins_and_auditors_read_statistics(world: World, who: str) -> None:
     for slug in (None, world.tenant.slug):
         with pytest.raises(NotYours):
             read(world, who, slug)
 
 
-def test_a_tenants_figures_are_its_own(world: World) -> None:
+def test_a_tenants_statistics_are_its_own(world: World) -> None:
     other = World.make(world.db)
     opened(world)
     opened(other)
@@ -201,7 +201,7 @@ def test_a_tenants_figures_are_its_own(world: World) -> None:
     assert read(world, "vera", other.tenant.slug).total.requests == 2
 
 
-def test_row_security_hides_what_another_tenant_was_asked(world: World) -> None:
+def test_row_security_hides_other_tenants_statistics(world: World) -> None:
     other = World.make(world.db)
     opened(other)
     at = datetime.now(UTC)
@@ -216,7 +216,7 @@ def test_row_security_hides_what_another_tenant_was_asked(world: World) -> None:
     assert counts == [0, 0, 1]
 
 
-def test_who_reads_for_several_tenants_says_for_which(world: World) -> None:
+def test_a_reader_of_several_tenants_chooses_one(world: World) -> None:
     other = World.make(world.db)
     aude = world.people["aude"]
     world.put_on_both_sides("aude", Role.AUDITOR, other.tenant.id)
@@ -228,7 +228,7 @@ def test_who_reads_for_several_tenants_says_for_which(world: World) -> None:
     assert read(world, "aude", other.tenant.slug).tenant
 
 
-def test_only_the_newest_are_counted_and_it_is_said(
+def test_only_the_newest_requests_are_counted_and_the_page_says_so(
     world: World, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oldest, *_ = (opened(world) for _ in range(4))
@@ -243,7 +243,7 @@ def test_only_the_newest_are_counted_and_it_is_said(
     assert [figures.requests for _, figures in found.months] == [3]
 
 
-def test_the_table_has_the_same_figures_and_no_formula(world: World, superuser: Engine) -> None:
+def test_the_csv_has_the_same_figures_and_no_formula(world: World, superuser: Engine) -> None:
     opened(world)
     write_unchecked(superuser, RENAMED, id=world.people["erin"].person_id, name="=HYPERLINK(1)")
 

@@ -93,7 +93,7 @@ def careful(api: Database) -> World:
 
 
 @pytest.mark.far
-def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_began(
+def test_every_move_leaves_one_event_with_actor_and_clock(
     careful: World, worker: Database, superuser: Engine
 ) -> None:
     told = _story(careful, worker, superuser)
@@ -102,7 +102,7 @@ def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_beg
     assert_audit_logs_are_whole(worker)
 
 
-def test_an_event_holds_the_deadline_that_its_move_set(api: Database) -> None:
+def test_an_event_has_the_deadline_of_its_move(api: Database) -> None:
     world = World.make(api, Policy(review_window=100, approval_window=200))
     submitted = world.submit(access_window=300)
     asked = world.act("max", Action.ENDORSE, submitted.id)
@@ -115,7 +115,7 @@ def test_an_event_holds_the_deadline_that_its_move_set(api: Database) -> None:
     assert [row.deadline_at - row.at for row in rows[:3]] == [timedelta(seconds=n) for n in (100, 200, 60)]
 
 
-def test_a_move_that_is_refused_leaves_no_event_and_no_decision(careful: World) -> None:
+def test_a_refused_move_leaves_no_event_and_no_decision(careful: World) -> None:
     request = careful.submit()
 
     for who, action in (("erin", Action.ENDORSE), ("ann", Action.APPROVE), ("max", Action.COMPLETE)):

@@ -11,7 +11,7 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 STRANGERS = [b"expire:not-an-id", b"reconcile:%b" % str(new_id()).encode(), b"nokind", b"\xff\xfe"]
 
 
-def test_strangers_in_an_index_are_dropped_and_the_others_handed_out(schedule: Schedule, redis: "Redis") -> None:
+def test_unknown_ids_in_an_index_are_dropped_and_others_claimed(schedule: Schedule, redis: "Redis") -> None:
     known = str(new_id())
     schedule.arm(CLOCK, [IndexEntry(known, "expire", LONG_AGO)])
     redis.zadd(CLOCK.keys[0], dict.fromkeys(STRANGERS, 1))
@@ -23,7 +23,7 @@ def test_strangers_in_an_index_are_dropped_and_the_others_handed_out(schedule: S
     assert schedule.members(CLOCK) == {}
 
 
-def test_notifications_are_not_claimed_while_a_storm_of_deadlines_is_out(schedule: Schedule) -> None:
+def test_notifications_are_not_claimed_during_a_deadline_storm(schedule: Schedule) -> None:
     storm = [IndexEntry(str(new_id()), "expire", LONG_AGO) for _ in range(600)]
     notification = IndexEntry(str(new_id()), "notify", LONG_AGO)
     schedule.arm(CLOCK, storm)

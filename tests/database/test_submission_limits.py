@@ -50,7 +50,7 @@ def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
     assert taken.request.state is State.PENDING
 
 
-def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
+def test_a_personal_limit_does_not_bind_others(world: World) -> None:
     for _ in range(3):
         world.submit("erin")
 
@@ -68,7 +68,7 @@ def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
 
 
 @pytest.mark.parametrize("means", AuthMethod)
-def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: AuthMethod) -> None:
+def test_a_personal_limit_applies_to_every_credential(world: World, means: AuthMethod) -> None:
     for _ in range(3):
         world.submit("erin")
     another = replace(world.people["erin"], means=means, key_id=new_id() if means is not AuthMethod.OIDC else None)
@@ -79,7 +79,7 @@ def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: Au
         )
 
 
-def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(world: World) -> None:
+def test_a_systems_submissions_count_as_its_own(world: World) -> None:
     bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
     for _ in range(3):
         world.submit("bot", engineer=world.people["erin"].person_id)
@@ -98,7 +98,7 @@ def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(
         submit.submit(session, bot, HERE, named, SETTINGS.catalogue.services, limits=SubmissionLimits(3, 1000))
 
 
-def test_submissions_are_counted_by_indexes_whoever_submitted_them(world: World) -> None:
+def test_submissions_are_counted_by_indexes(world: World) -> None:
     world.submit("erin")
 
     with unbound(world.db).begin() as connection:
@@ -120,7 +120,7 @@ def test_submissions_are_counted_by_indexes_whoever_submitted_them(world: World)
     assert plan.count("Sort Key") == 1
 
 
-def test_of_what_somebody_submitted_the_nth_newest_counts_and_nothing_that_others_submitted_for_them(
+def test_the_limit_counts_only_a_persons_own_submissions(
     world: World,
 ) -> None:
     bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))

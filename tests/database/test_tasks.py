@@ -79,7 +79,7 @@ def ids(*found: UUID) -> list[str]:
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_task_whose_connection_was_cut_is_done_all_the_same(
+def test_a_task_with_a_cut_connection_still_completes(
     world: World, worker: Database, superuser: Engine, run_as: RunAs
 ) -> None:
     run_as(worker, None)
@@ -97,9 +97,7 @@ def test_a_task_whose_connection_was_cut_is_done_all_the_same(
     assert state_of(worker, request.id) == "timed_out"
 
 
-def test_a_task_of_the_clock_counts_what_it_did_whatever_it_was_sent_for(
-    world: World, worker: Database, later: ShiftedClock, run_as: RunAs
-) -> None:
+def test_a_timer_task_counts_what_it_did(world: World, worker: Database, later: ShiftedClock, run_as: RunAs) -> None:
     waiting, opened = many(world, 2)
     world.act("ann", Action.APPROVE, opened)
     run_as(worker, None)
@@ -117,7 +115,7 @@ def test_a_task_of_the_clock_counts_what_it_did_whatever_it_was_sent_for(
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_task_of_the_clock_fails_where_a_request_cannot_be_written_and_ends_the_others(
+def test_a_timer_task_fails_for_an_unwritable_request_and_ends_the_others(
     world: World, worker: Database, superuser: Engine, run_as: RunAs
 ) -> None:
     bad, *others = many(world, 3)
@@ -132,7 +130,7 @@ def test_a_task_of_the_clock_fails_where_a_request_cannot_be_written_and_ends_th
     assert [state_of(worker, one) for one in (bad, *others)] == ["pending", "timed_out", "timed_out"]
 
 
-def test_notify_ends_when_all_is_recorded_and_counts_how_each_went(
+def test_notify_ends_once_everything_is_recorded_and_counts_outcomes(
     world: World, sender: Database, run_as: RunAs
 ) -> None:
     world.submit()
@@ -152,7 +150,7 @@ def test_notify_ends_when_all_is_recorded_and_counts_how_each_went(
 
 
 @pytest.mark.far
-def test_notify_puts_off_what_finds_no_room(world: World, sender: Database, run_as: RunAs) -> None:
+def test_notify_postpones_what_finds_no_slot(world: World, sender: Database, run_as: RunAs) -> None:
     several = many(world, FIRST_LOAD)
     Postbag().deliver(sender, open_notifications(sender))
     for one in several:
@@ -167,7 +165,7 @@ def test_notify_puts_off_what_finds_no_room(world: World, sender: Database, run_
     assert counts["sent"] + counts["deferred"] == len(news) > 2 * FIRST_LOAD
 
 
-def test_notify_gives_back_what_it_has_not_begun_and_leaves_what_is_being_sent_to_its_lease(
+def test_notify_returns_unstarted_sends_and_leaves_running_ones_leased(
     world: World, sender: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "SEND_SECONDS", 0.2)
@@ -199,7 +197,7 @@ def test_notify_fails_where_a_result_cannot_be_recorded(world: World, sender: Da
     assert read(sender, "SELECT run_at > now() AS later FROM notifications WHERE id = :id", id=first)[0].later
 
 
-def test_each_task_thread_of_notifications_finds_a_connection_while_four_others_hold_one(urls: Urls) -> None:
+def test_each_notification_thread_finds_a_connection(urls: Urls) -> None:
     chosen = Settings(environment="test", notifications_database_url=urls.notifications, redis_url=urls.redis)
     database = make(chosen).database
 
@@ -212,7 +210,7 @@ def test_each_task_thread_of_notifications_finds_a_connection_while_four_others_
 
 @each("name", ["time_out", "expire", "remind", "notify", "reconcile", "seal"])
 @pytest.mark.usefixtures("without_postgres")
-def test_a_task_without_postgres_fails_with_one_line_that_fits_into_any_pipe(name: str) -> None:
+def test_a_task_without_postgres_fails_with_one_short_line(name: str) -> None:
     arguments = [] if name in {"reconcile", "seal"} else [ids(new_id())]
 
     task = getattr(tasks, name)
@@ -227,7 +225,7 @@ def test_a_task_without_postgres_fails_with_one_line_that_fits_into_any_pipe(nam
     assert len(pickle.dumps(failed)) < MOST_PICKLED
 
 
-def test_a_fault_of_ours_is_sent_to_the_parent_as_one_line_too(
+def test_an_internal_error_reaches_the_parent_as_one_line(
     worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_as(worker, None)
@@ -239,7 +237,7 @@ def test_a_fault_of_ours_is_sent_to_the_parent_as_one_line_too(
     assert failed.value.__cause__ is failed.value.__context__ is None
 
 
-def test_reconcile_and_seal_count_what_they_did_and_record_that_they_ran(
+def test_reconcile_and_seal_count_and_record_their_runs(
     world: World, worker: Database, urls: Urls, superuser: Engine, run_as: RunAs
 ) -> None:
     overdue, _ = many(world, 2)
@@ -266,9 +264,7 @@ def test_reconcile_and_seal_count_what_they_did_and_record_that_they_ran(
 
 
 @pytest.mark.parametrize(("name", "turn"), [("reconcile", reconcile.TURN), ("seal", sealer.TURN)])
-def test_a_run_that_finds_another_one_at_work_is_skipped(
-    worker: Database, run_as: RunAs, name: str, turn: str
-) -> None:
+def test_a_run_beside_another_is_skipped(worker: Database, run_as: RunAs, name: str, turn: str) -> None:
     run_as(worker, None)
 
     with worker.turn(turn):
@@ -277,7 +273,7 @@ def test_a_run_that_finds_another_one_at_work_is_skipped(
     assert counts == {"skipped": 1}
 
 
-def test_seal_is_cut_short_after_its_time_and_the_next_run_goes_on(
+def test_a_seal_run_is_cut_short_and_the_next_one_continues(
     world: World, worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Passing:

@@ -49,7 +49,7 @@ def ends(world: World) -> list[LoggedChange]:
 
 
 @pytest.mark.parametrize("who", ["tara", "aude", "erin", "olga"])
-def test_a_tenant_is_said_to_be_in_the_mode_that_holds_and_until_when(
+def test_a_tenants_effective_mode_and_its_end_are_shown(
     world: World, until: datetime, later: ShiftedClock, who: str
 ) -> None:
     consents_to(world, until)
@@ -68,7 +68,7 @@ def test_a_tenant_is_said_to_be_in_the_mode_that_holds_and_until_when(
     assert (after.tenant.mode, after.effective_mode, after.consented) == (Mode.ENFORCE, Mode.ENFORCE, None)
 
 
-def test_consent_relaxes_no_mode_but_enforce(world: World, until: datetime) -> None:
+def test_consent_relaxes_enforce_only(world: World, until: datetime) -> None:
     consents_to(world, until)
     does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
 
@@ -77,7 +77,7 @@ def test_consent_relaxes_no_mode_but_enforce(world: World, until: datetime) -> N
     assert (shown.effective_mode, shown.consented) == (Mode.OFF, None)
 
 
-def test_nobody_reads_of_a_consent_elsewhere(world: World, api: Database, until: datetime) -> None:
+def test_consent_is_hidden_from_others(world: World, api: Database, until: datetime) -> None:
     elsewhere = World.make(api)
     consents_to(elsewhere, until)
 
@@ -88,7 +88,7 @@ def test_nobody_reads_of_a_consent_elsewhere(world: World, api: Database, until:
     assert found == {}
 
 
-def test_the_end_of_consent_is_one_event_that_admins_approvers_and_webhooks_hear_of(
+def test_the_end_of_consent_is_one_notified_event(
     world: World, late: Database, later: ShiftedClock, post: Postbag, until: datetime
 ) -> None:
     post.endpoint(world, HOOK, tenant_id=world.tenant.id)
@@ -113,7 +113,7 @@ def test_the_end_of_consent_is_one_event_that_admins_approvers_and_webhooks_hear
     assert "Lockbox (clock)" in post.mail.sent[0].text
 
 
-def test_of_workers_that_see_the_end_together_one_tells_of_it(
+def test_concurrent_workers_announce_an_end_of_consent_once(
     world: World, late: Database, later: ShiftedClock, until: datetime, pool: ThreadPoolExecutor
 ) -> None:
     consents_to(world, until)
@@ -126,7 +126,7 @@ def test_of_workers_that_see_the_end_together_one_tells_of_it(
 
 
 @pytest.mark.parametrize("afterwards", ["replaced", "taken away", "switched"])
-def test_an_end_that_nobody_was_there_to_see_is_told_though_the_policy_has_changed_since(
+def test_an_unattended_end_of_consent_is_announced_after_later_changes(
     world: World, late: Database, later: ShiftedClock, until: datetime, afterwards: str
 ) -> None:
     consents_to(world, until)
@@ -152,7 +152,7 @@ def test_an_end_that_nobody_was_there_to_see_is_told_though_the_policy_has_chang
 
 
 @pytest.mark.parametrize("instead", ["longer", "shorter", "none"])
-def test_consent_that_was_changed_before_its_end_ends_as_it_was_changed(
+def test_changed_consent_ends_as_changed(
     world: World, late: Database, later: ShiftedClock, until: datetime, instead: str
 ) -> None:
     consents_to(world, until)
@@ -165,7 +165,7 @@ def test_consent_that_was_changed_before_its_end_ends_as_it_was_changed(
     assert [told.facts["deadline_at"] for told in ends(world)] == ([instant(changed)] if changed else [])
 
 
-def test_consent_that_was_over_when_it_was_laid_down_has_no_end(
+def test_consent_saved_after_its_end_has_no_end_event(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until - 2 * HOUR)
@@ -175,7 +175,7 @@ def test_consent_that_was_over_when_it_was_laid_down_has_no_end(
     assert ends(world) == []
 
 
-def test_an_end_at_a_tenant_in_another_mode_is_told_as_what_it_is(
+def test_an_end_of_consent_in_another_mode_is_stated_as_such(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until)
@@ -190,7 +190,7 @@ def test_an_end_at_a_tenant_in_another_mode_is_told_as_what_it_is(
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_one_end_that_cannot_be_told_holds_no_other(
+def test_one_unannounceable_end_does_not_block_others(
     world: World, api: Database, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     elsewhere = World.make(api)
@@ -210,7 +210,7 @@ def test_one_end_that_cannot_be_told_holds_no_other(
     assert [row.tenant_id for row in rows] == [elsewhere.tenant.id]
 
 
-def test_what_may_have_ended_is_found_by_an_index(world: World, worker: Database, until: datetime) -> None:
+def test_candidate_ends_are_found_by_an_index(world: World, worker: Database, until: datetime) -> None:
     consents_to(world, until)
 
     with worker.engine.begin() as connection:
@@ -222,7 +222,7 @@ def test_what_may_have_ended_is_found_by_an_index(world: World, worker: Database
     assert "uq_events_consent_ended" in "".join(plan)
 
 
-def test_the_database_takes_one_end_of_a_consent(
+def test_the_database_accepts_one_end_of_a_consent(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until)

@@ -33,9 +33,7 @@ def switch(world: World, mode: Mode, who: str = "tara", db: Database | None = No
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_every_switch_is_an_event_that_all_admins_approvers_and_endpoints_hear_of(
-    world: World, post: Postbag, mode: Mode
-) -> None:
+def test_every_mode_switch_is_a_notified_event(world: World, post: Postbag, mode: Mode) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
 
     switch(world, mode)
@@ -46,7 +44,7 @@ def test_every_switch_is_an_event_that_all_admins_approvers_and_endpoints_hear_o
 
 
 @pytest.mark.parametrize("plan", ["basic", "gone"])
-def test_enforce_without_a_plan_that_includes_the_lockbox_is_refused(api: Database, plan: str) -> None:
+def test_enforce_without_an_entitled_plan_is_refused(api: Database, plan: str) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     does(world, "olga", tenants.set_plan, plan, plans={plan: Plan()})
 
@@ -57,7 +55,7 @@ def test_enforce_without_a_plan_that_includes_the_lockbox_is_refused(api: Databa
     assert mode_of(world) is Mode.OBSERVE
 
 
-def test_a_lapsed_plan_never_changes_a_mode_and_leaves_the_way_out(world: World) -> None:
+def test_a_lapsed_plan_changes_no_mode_and_allows_leaving_enforce(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
     kept = mode_of(world)
 
@@ -67,7 +65,7 @@ def test_a_lapsed_plan_never_changes_a_mode_and_leaves_the_way_out(world: World)
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_switching_to_enforce_closes_what_the_vendor_opened_alone_and_nothing_else(api: Database, mode: Mode) -> None:
+def test_switching_to_enforce_closes_only_what_the_vendor_opened(api: Database, mode: Mode) -> None:
     world, elsewhere = World.make(api), World.make(api, mode=mode)
     decided = world.act("ann", Action.APPROVE, world.submit(resources=["mailbox:b@contoso.example"]).id).id
     switch(world, mode)
@@ -87,7 +85,7 @@ def test_switching_to_enforce_closes_what_the_vendor_opened_alone_and_nothing_el
     assert event.actor_role == "tenant_admin"
 
 
-def test_a_switch_that_fails_half_way_leaves_everything_as_it_was(api: Database) -> None:
+def test_a_failed_switch_leaves_everything_as_it_was(api: Database) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     alone = world.act("max", Action.ENDORSE, world.submit().id).id
 
@@ -102,7 +100,7 @@ def _switch_and_stumble(session: UnitOfWork, caller: Caller, origin: Origin, slu
     raise ZeroDivisionError
 
 
-def test_a_window_whose_time_is_over_does_not_stop_the_switch(api: Database, later: ShiftedClock) -> None:
+def test_an_expired_window_does_not_block_the_switch(api: Database, later: ShiftedClock) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     alone = world.act("max", Action.ENDORSE, world.submit(access_window=60).id).id
     later.shift = timedelta(seconds=61)
@@ -114,7 +112,7 @@ def test_a_window_whose_time_is_over_does_not_stop_the_switch(api: Database, lat
 
 
 @pytest.mark.far
-def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api: Database) -> None:
+def test_a_stop_revokes_all_windows_and_denies_all_pending_requests(api: Database) -> None:
     world, elsewhere = World.make(api, Policy()), World.make(api)
     first, second, waiting, in_review = (world.submit().id for _ in range(4))
     for one in (first, second, waiting):
@@ -135,7 +133,7 @@ def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
+def test_an_emergency_stop_denies_requests_in_review(
     api: Database, worker: Database, post: Postbag, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -156,7 +154,7 @@ def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
         queries.find(session, world.people["tara"], in_review)
 
 
-def test_an_emergency_stop_is_an_event_that_says_how_many_requests_it_ended(api: Database) -> None:
+def test_a_stop_event_counts_the_requests_it_ended(api: Database) -> None:
     world = World.make(api, Policy())
     opened, waiting, _ = (world.submit().id for _ in range(3))
     for one in (opened, waiting):
@@ -172,7 +170,7 @@ def test_an_emergency_stop_is_an_event_that_says_how_many_requests_it_ended(api:
     assert len(told.changes) == 3
 
 
-def test_an_admin_denies_nothing_that_is_in_review_by_an_ordinary_call(api: Database) -> None:
+def test_an_admin_cannot_deny_a_request_in_review(api: Database) -> None:
     world = World.make(api, Policy())
     in_review = world.submit().id
 
@@ -182,13 +180,13 @@ def test_an_admin_denies_nothing_that_is_in_review_by_an_ordinary_call(api: Data
     assert state_of(api, in_review) == "reviewing"
 
 
-def test_shutting_with_nothing_open_ends_nothing(world: World) -> None:
+def test_a_stop_with_nothing_open_ends_nothing(world: World) -> None:
     done = does(world, "tara", emergency_stop.stop_all)
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 0)
 
 
-def test_an_admin_who_was_removed_a_moment_ago_may_nothing(world: World) -> None:
+def test_a_just_removed_admin_may_do_nothing(world: World) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     does(world, "tom", members.remove, id_of(world, "tara"))
 
@@ -200,7 +198,7 @@ def test_an_admin_who_was_removed_a_moment_ago_may_nothing(world: World) -> None
         does(world, "tara", emergency_stop.stop_all)
 
 
-def test_what_the_customer_let_go_on_from_a_window_that_ran_to_its_end_stays_though_the_clock_is_late(
+def test_an_approved_extension_of_a_completed_window_survives_a_late_clock(
     api: Database, later: ShiftedClock
 ) -> None:
     world = World.make(api, mode=Mode.OBSERVE)

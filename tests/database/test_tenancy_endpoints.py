@@ -66,7 +66,7 @@ def tries(world: World, who: str, endpoint: WebhookWithSecret) -> list[Any]:
         return list(log.deliveries)
 
 
-def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
+def test_an_added_webhook_is_called_and_its_secret_stored_encrypted(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.submitted",), description="Our channel")
@@ -82,7 +82,7 @@ def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
     assert shown.secret.encode() not in bytes(row.secret)
 
 
-def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_secret(
+def test_webhook_changes_are_notified_without_secrets(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     everybody = {"Tara", "Ann", "Amir", "Abe"}
@@ -111,9 +111,7 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
 
 
 @pytest.mark.parametrize("who", ["olga", "tara"])
-def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(
-    world: World, reach: WebhookUrlPolicy, who: str
-) -> None:
+def test_only_a_tenants_webhook_may_get_justifications(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     shown = added(world, reach, who)
     theirs = who == "olga"
 
@@ -126,7 +124,7 @@ def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(
     acts(world, who, webhooks.change, shown.endpoint.id, {"with_justification": False}, reach=reach)
 
 
-def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, reach: WebhookUrlPolicy) -> None:
+def test_the_database_refuses_justifications_for_vendor_webhooks(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach, "olga")
 
     with pytest.raises(DBAPIError, match="ck_endpoints_with_justification"):
@@ -137,7 +135,7 @@ def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, re
         )
 
 
-def test_an_equal_change_changes_nothing(world: World, reach: WebhookUrlPolicy) -> None:
+def test_an_equal_webhook_change_changes_nothing(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach)
     before = len(read(world.db, "SELECT FROM events"))
 
@@ -176,7 +174,7 @@ def _slug(world: World, caller: Caller) -> str | None:
 @each("who", ["tara", "olga"])
 @each(("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
 @each("what", WIDENING)
-def test_no_webhook_is_led_anywhere_by_a_weak_or_an_old_sign_in(
+def test_redirecting_a_webhook_needs_a_fresh_strong_sign_in(
     world: World, reach: WebhookUrlPolicy, *, what: str, means: AuthMethod, minutes_ago: float, who: str
 ) -> None:
     shown = added(world, reach, who)
@@ -187,7 +185,9 @@ def test_no_webhook_is_led_anywhere_by_a_weak_or_an_old_sign_in(
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("what", WIDENING)
-def test_a_fresh_and_strong_sign_in_may_lead_it(world: World, reach: WebhookUrlPolicy, what: str, who: str) -> None:
+def test_a_fresh_strong_sign_in_may_redirect_a_webhook(
+    world: World, reach: WebhookUrlPolicy, what: str, who: str
+) -> None:
     assert WIDENING[what](
         world, signed_in(world, who, AuthMethod.PASSKEY, minutes_ago=1), added(world, reach, who), reach
     )
@@ -195,13 +195,11 @@ def test_a_fresh_and_strong_sign_in_may_lead_it(world: World, reach: WebhookUrlP
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("what", CLOSING)
-def test_what_leads_no_more_outside_is_done_by_any_sign_in(
-    world: World, reach: WebhookUrlPolicy, what: str, who: str
-) -> None:
+def test_any_sign_in_may_restrict_a_webhook(world: World, reach: WebhookUrlPolicy, what: str, who: str) -> None:
     CLOSING[what](world, signed_in(world, who, AuthMethod.TOKEN, minutes_ago=60), added(world, reach, who), reach)
 
 
-def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: WebhookUrlPolicy) -> None:
+def test_enabling_a_webhook_needs_a_fresh_sign_in(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach)
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": False}, reach=reach)
 
@@ -214,7 +212,7 @@ def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: WebhookUrlPol
 
 
 @each("who", ["erin", "max", "vera", "gate", "olga", "zack"])
-def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: WebhookUrlPolicy, who: str) -> None:
+def test_webhooks_of_a_tenant_belong_to_it_alone(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     other = World.make(world.db)
     world.people["zack"] = other.people["tara"]
     shown = added(world, reach)
@@ -228,7 +226,7 @@ def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: WebhookUrlPoli
 
 
 @each("who", ["erin", "max", "vera", "gate"])
-def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: WebhookUrlPolicy, who: str) -> None:
+def test_only_operators_manage_vendor_webhooks(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     shown = added(world, reach, "olga")
 
     for call in (WIDENING | CLOSING).values():
@@ -237,7 +235,7 @@ def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: Webho
 
 
 @each("who", ["tara", "ann"])
-def test_a_customer_knows_of_no_webhook_of_the_vendor(world: World, reach: WebhookUrlPolicy, who: str) -> None:
+def test_a_customer_does_not_see_vendor_webhooks(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     shown = added(world, reach, "olga")
 
     for what in (*WIDENING, *CLOSING):
@@ -257,7 +255,7 @@ def test_a_customer_knows_of_no_webhook_of_the_vendor(world: World, reach: Webho
         "ftp://hooks.contoso.example/",
     ],
 )
-def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: WebhookUrlPolicy, url: str) -> None:
+def test_an_internal_address_is_refused_on_saving(world: World, reach: WebhookUrlPolicy, url: str) -> None:
     shown = added(world, reach)
 
     with pytest.raises(Invalid) as refused:
@@ -270,12 +268,12 @@ def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: Webh
 
 
 @each(("who", "event"), [("tara", "request.opened"), ("olga", "tenant.policy_changed")])
-def test_an_event_that_never_comes_is_refused(world: World, reach: WebhookUrlPolicy, who: str, event: str) -> None:
+def test_an_unknown_event_type_is_refused(world: World, reach: WebhookUrlPolicy, who: str, event: str) -> None:
     with pytest.raises(Invalid, match="There is no event"):
         added(world, reach, who, event_types=(event,))
 
 
-def test_there_is_an_end_to_how_many_there_may_be(
+def test_the_number_of_webhooks_is_limited(
     world: World, reach: WebhookUrlPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MOST_ENDPOINTS", 2)
@@ -288,7 +286,7 @@ def test_there_is_an_end_to_how_many_there_may_be(
     assert added(world, reach)
 
 
-def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
+def test_a_removed_webhook_is_neither_called_nor_readable(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
@@ -310,7 +308,7 @@ def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("kind", Format)
-def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
+def test_a_test_ignores_the_filter_and_is_logged(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy, *, who: str, kind: Format
 ) -> None:
     shown = added(world, reach, who, event_types=("request.denied",), format=kind)
@@ -327,7 +325,7 @@ def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
+def test_a_webhook_is_tested_at_most_ten_times_a_minute(
     world: World, later: ShiftedClock, reach: WebhookUrlPolicy, who: str
 ) -> None:
     shown, other = added(world, reach, who), added(world, reach, who)
@@ -352,7 +350,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
 
 
 @pytest.mark.far
-def test_calls_that_are_repeated_are_counted_with_the_tests(
+def test_repeated_calls_count_as_tests(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.approved",))
@@ -373,7 +371,7 @@ def test_calls_that_are_repeated_are_counted_with_the_tests(
     assert len(tries(world, "tara", shown)) == 10
 
 
-def test_tests_that_come_together_are_counted_one_after_the_other(
+def test_concurrent_tests_are_counted_one_by_one(
     world: World, pool: ThreadPoolExecutor, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
@@ -386,7 +384,7 @@ def test_tests_that_come_together_are_counted_one_after_the_other(
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
+def test_a_call_can_be_repeated_under_its_id(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy, who: str
 ) -> None:
     shown = added(world, reach, who, event_types=("request.approved",))
@@ -408,7 +406,7 @@ def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
     assert last_change(world.db).action == "delivery_repeated"
 
 
-def test_a_dead_notification_comes_back_to_life_with_time_enough(
+def test_a_dead_notification_can_be_revived_with_enough_time(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
@@ -434,7 +432,7 @@ def test_a_dead_notification_comes_back_to_life_with_time_enough(
 
 
 @pytest.mark.far
-def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
+def test_a_call_about_a_settled_request_can_be_repeated(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.submitted",))
@@ -451,7 +449,7 @@ def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
     assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notification_id)] * 3
 
 
-def test_the_database_lets_nobody_else_repeat_a_call(
+def test_the_database_refuses_repeats_by_others(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     added(world, reach, event_types=("request.submitted",))
@@ -473,7 +471,7 @@ def test_the_database_lets_nobody_else_repeat_a_call(
             assert bool(answers) is (who == ("olga" if row.is_vendors else "tara")), who
 
 
-def test_what_was_answered_is_read_on_the_side_that_was_called(
+def test_answers_are_readable_on_the_called_side_only(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     added(world, reach)

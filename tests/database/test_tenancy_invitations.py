@@ -28,9 +28,7 @@ from tests.mailbox import code_of, sent_about
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_open_invitations_are_listed_to_all_of_the_tenant(
-    world: World, worker: Database, api: Database, who: str
-) -> None:
+def test_open_invitations_are_listed_to_all_members(world: World, worker: Database, api: Database, who: str) -> None:
     invites(World.make(api), address="nora@fabrikam.example")
     joins(world, worker, "nina", Role.AUDITOR)
     gone = invites(world, address="gone@contoso.example")
@@ -43,7 +41,7 @@ def test_open_invitations_are_listed_to_all_of_the_tenant(
     assert all("secret_hash" not in vars(one) for one in listed)
 
 
-def test_the_api_cannot_read_a_hash_or_set_one_or_hurry_anything(world: World) -> None:
+def test_the_api_login_cannot_read_set_or_hasten_invitations(world: World) -> None:
     invites(world)
 
     for statement in (
@@ -58,7 +56,7 @@ def test_the_api_cannot_read_a_hash_or_set_one_or_hurry_anything(world: World) -
             on_the_database(world, "tara", statement)
 
 
-def test_withdrawing_is_told_and_the_mail_that_waits_is_never_sent(world: World, worker: Database) -> None:
+def test_a_withdrawal_is_notified_and_the_pending_mail_not_sent(world: World, worker: Database) -> None:
     invited = invites(world)
 
     does(world, "tara", invitations.withdraw, invited.id)
@@ -71,7 +69,7 @@ def test_withdrawing_is_told_and_the_mail_that_waits_is_never_sent(world: World,
     assert open_notifications(worker)
 
 
-def test_what_was_accepted_or_withdrawn_cannot_be_withdrawn(world: World, worker: Database) -> None:
+def test_an_accepted_or_withdrawn_invitation_cannot_be_withdrawn(world: World, worker: Database) -> None:
     accepted, withdrawn = invites(world), invites(world, address="gone@contoso.example")
     accepts(world, "nina", accepted.id, code_of(worker, accepted.id))
     does(world, "tara", invitations.withdraw, withdrawn.id)
@@ -81,7 +79,7 @@ def test_what_was_accepted_or_withdrawn_cannot_be_withdrawn(world: World, worker
             does(world, "tara", invitations.withdraw, one.id)
 
 
-def test_an_invitation_of_another_tenant_is_not_there(world: World, api: Database) -> None:
+def test_an_invitation_of_another_tenant_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     theirs = invites(elsewhere)
 
@@ -91,7 +89,7 @@ def test_an_invitation_of_another_tenant_is_not_there(world: World, api: Databas
         does(world, "tara", invitations.withdraw, theirs.id, slug=elsewhere.tenant.slug)
 
 
-def test_who_accepts_becomes_a_person_of_the_customer_with_the_roles_offered(world: World, worker: Database) -> None:
+def test_accepting_makes_a_person_with_the_offered_roles(world: World, worker: Database) -> None:
     nina = joins(world, worker, "nina", Role.APPROVER, Role.AUDITOR)
 
     assert (nina.name, nina.side, nina.means, nina.key_id) == ("Nina", Side.CUSTOMER, AuthMethod.MAIL, None)
@@ -102,7 +100,7 @@ def test_who_accepts_becomes_a_person_of_the_customer_with_the_roles_offered(wor
     assert tuple(row) == ("Nina", "nina@contoso.example", "customer")
 
 
-def test_accepting_is_one_event_in_the_own_name_from_where_it_was_done(world: World, worker: Database) -> None:
+def test_accepting_is_one_event_in_the_invitees_name(world: World, worker: Database) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
     with world.db.transaction() as session:
@@ -117,7 +115,7 @@ def test_accepting_is_one_event_in_the_own_name_from_where_it_was_done(world: Wo
     assert told.details["user_agent"] == "pytest"
 
 
-def test_the_transaction_is_that_of_who_accepted_with_the_new_roles(world: World, worker: Database) -> None:
+def test_the_transaction_continues_as_the_new_member(world: World, worker: Database) -> None:
     invited = invites(world, Role.TENANT_ADMIN)
     code = code_of(worker, invited.id)
 
@@ -131,7 +129,7 @@ def test_the_transaction_is_that_of_who_accepted_with_the_new_roles(world: World
     assert tuple(entered) == (nina.person_id, [world.tenant.id], [world.tenant.id])
 
 
-def test_a_member_who_accepts_keeps_what_they_have(world: World, worker: Database) -> None:
+def test_a_member_who_accepts_keeps_existing_roles(world: World, worker: Database) -> None:
     nina = joins(world, worker, "nina", Role.AUDITOR)
     with setting(world.db).transaction() as session:
         again = _offered(session, world, nina)
@@ -173,7 +171,7 @@ def _offered(session: UnitOfWork, world: World, whom: Caller) -> Invitation:
     return invitation
 
 
-def test_however_the_code_is_spaced_and_cased_it_is_the_code(world: World, worker: Database) -> None:
+def test_spaces_and_case_of_a_code_do_not_matter(world: World, worker: Database) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
 
@@ -182,7 +180,7 @@ def test_however_the_code_is_spaced_and_cased_it_is_the_code(world: World, worke
     assert nina.name == "Nina"
 
 
-def test_two_who_accept_at_once_are_one(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_acceptances_make_one_person(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
 
@@ -194,7 +192,7 @@ def test_two_who_accept_at_once_are_one(world: World, worker: Database, pool: Th
     assert [told.action for told in recorded_changes(world.db)].count("member_added") == 1
 
 
-def test_one_new_address_that_two_tenants_invite_becomes_one_person(
+def test_one_address_invited_by_two_tenants_becomes_one_person(
     world: World, worker: Database, api: Database, pool: ThreadPoolExecutor
 ) -> None:
     elsewhere = World.make(api)
@@ -211,7 +209,7 @@ def test_one_new_address_that_two_tenants_invite_becomes_one_person(
     assert world.people["nina"].person_id == elsewhere.people["nina"].person_id
 
 
-def test_who_accepts_gets_the_roles_offered_and_cannot_give_themselves_more(world: World, worker: Database) -> None:
+def test_an_invitee_gets_only_the_offered_roles(world: World, worker: Database) -> None:
     invited = invites(world, Role.AUDITOR)
     code = code_of(worker, invited.id)
     more = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'tenant_admin')"
@@ -224,7 +222,7 @@ def test_who_accepts_gets_the_roles_offered_and_cannot_give_themselves_more(worl
     assert {standing.role for standing in nina.standings} == {"auditor"}
 
 
-def test_whoever_was_added_may_decide_in_the_next_call(world: World, worker: Database) -> None:
+def test_a_new_member_may_decide_in_the_next_call(world: World, worker: Database) -> None:
     waiting = world.submit().id
 
     nina = joins(world, worker, "nina", Role.APPROVER)
@@ -254,9 +252,7 @@ def refused(world: World, invitation: Invitation, code: str, db: Database | None
 
 
 @pytest.mark.far
-def test_unknown_wrong_used_withdrawn_and_disabled_are_refused_in_the_same_words(
-    world: World, worker: Database, superuser: Engine
-) -> None:
+def test_all_invalid_codes_are_refused_in_the_same_words(world: World, worker: Database, superuser: Engine) -> None:
     used, withdrawn, good, disabled = (
         invites(world, name=name, address=f"{name}@contoso.example") for name in ("used", "gone", "good", "out")
     )
@@ -290,11 +286,11 @@ def replace_id(invitation: Invitation) -> Invitation:
     return Invitation(**(invitation.model_dump() | {"id": new_id()}))
 
 
-def test_an_invitation_without_a_code_yet_cannot_be_accepted(world: World) -> None:
+def test_an_invitation_without_a_code_cannot_be_accepted(world: World) -> None:
     assert type(refused(world, invites(world), WRONG)) is InvitationRefused
 
 
-def test_after_72_hours_the_right_code_is_told_to_be_over_and_a_wrong_one_nothing(
+def test_after_72_hours_only_the_right_code_is_reported_as_expired(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     invited = invites(world)
@@ -312,7 +308,7 @@ def test_after_72_hours_the_right_code_is_told_to_be_over_and_a_wrong_one_nothin
     assert nina.name == "Nina"
 
 
-def test_a_mail_that_is_sent_again_says_the_same_code(world: World, worker: Database, superuser: Engine) -> None:
+def test_a_resent_invitation_has_the_same_code(world: World, worker: Database, superuser: Engine) -> None:
     invited = invites(world)
     first = code_of(worker, invited.id)
     write(
@@ -325,7 +321,7 @@ def test_a_mail_that_is_sent_again_says_the_same_code(world: World, worker: Data
     assert accepts(world, "nina", invited.id, first).name == "Nina"
 
 
-def test_a_new_invitation_makes_the_code_of_the_older_one_worthless(world: World, worker: Database) -> None:
+def test_a_new_invitation_voids_the_older_code(world: World, worker: Database) -> None:
     older = invites(world)
     first = code_of(worker, older.id)
     does(world, "tara", invitations.withdraw, older.id)
@@ -339,7 +335,7 @@ def test_a_new_invitation_makes_the_code_of_the_older_one_worthless(world: World
     assert accepts(world, "nina", newer.id, second).name == "Nina"
 
 
-def test_somebody_of_the_vendor_never_accepts_a_customers_invitation(
+def test_a_vendor_person_cannot_accept_a_customers_invitation(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     invited = invites(world)
@@ -350,7 +346,7 @@ def test_somebody_of_the_vendor_never_accepts_a_customers_invitation(
     assert type(refused(world, invited, code)) is OtherSide
 
 
-def test_somebody_of_a_customer_never_accepts_the_vendors_invitation(world: World, worker: Database) -> None:
+def test_a_customer_cannot_accept_the_vendors_invitation(world: World, worker: Database) -> None:
     theirs = address(world.db, world, "ann")
     invited = manages(
         world, "olga", vendor_staff.invite, name="Ann", address=theirs, roles=frozenset({Role.ENGINEER})
@@ -359,7 +355,7 @@ def test_somebody_of_a_customer_never_accepts_the_vendors_invitation(world: Worl
     assert type(refused(world, invited, code_of(worker, invited.id))) is OtherSide
 
 
-def test_a_code_is_good_for_its_own_invitation_alone(world: World, worker: Database) -> None:
+def test_a_code_fits_its_own_invitation_only(world: World, worker: Database) -> None:
     mine, other = invites(world), invites(world, address="nora@contoso.example")
     codes = [code_of(worker, one.id) for one in (mine, other)]
 

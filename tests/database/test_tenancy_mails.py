@@ -39,7 +39,7 @@ def everything(world: World) -> None:
     does(world, "tara", recovery.object_to, proposed.id)
 
 
-def test_an_approver_is_mailed_every_change_with_who_what_and_from_what_to_what(
+def test_approvers_are_mailed_every_change_with_old_and_new_values(
     world: World, worker: Database, post: Postbag
 ) -> None:
     everything(world)
@@ -71,9 +71,7 @@ def test_an_approver_is_mailed_every_change_with_who_what_and_from_what_to_what(
         assert all(word in said[subject] for word in words), said[subject]
 
 
-def test_mails_of_what_changes_what_opens_lead_to_what_can_open_without_approval(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_mails_about_loosening_link_to_unapproved_access(world: World, worker: Database, post: Postbag) -> None:
     everything(world)
     approve(world, propose(world, ends_at=datetime.now(UTC) + timedelta(days=2)), "ann", "amir")
 
@@ -90,7 +88,7 @@ def test_mails_of_what_changes_what_opens_lead_to_what_can_open_without_approval
     assert all((place in mail.text) == (place in mail.html) for mail in mails)
 
 
-def test_no_name_and_no_address_goes_out_by_webhook(world: World, worker: Database, post: Postbag) -> None:
+def test_webhook_calls_contain_no_name_or_address(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     everything(world)
 

@@ -46,7 +46,7 @@ NEW: dict[str, Any] = {"name": "Nina", "address": "nina@contoso.example", "roles
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_members_are_listed_to_all_of_the_tenant_with_what_they_are(world: World, api: Database, who: str) -> None:
+def test_members_are_listed_with_roles_to_all_members(world: World, api: Database, who: str) -> None:
     World.make(api)
     does(world, "tara", members.set_roles, id_of(world, "abe"), roles=frozenset({Role.APPROVER, Role.AUDITOR}))
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
@@ -67,9 +67,7 @@ def test_members_are_listed_to_all_of_the_tenant_with_what_they_are(world: World
     )
 
 
-def test_somebody_invited_is_no_member_until_they_accept_and_may_decide_at_once_then(
-    world: World, worker: Database
-) -> None:
+def test_an_invitee_becomes_a_member_on_accepting_and_may_decide_at_once(world: World, worker: Database) -> None:
     invited = does(world, "tara", members.invite, **NEW)
     waiting = world.submit().id
     before = set(members_of(world))
@@ -83,7 +81,7 @@ def test_somebody_invited_is_no_member_until_they_accept_and_may_decide_at_once_
     assert decided.state is State.ACTIVE
 
 
-def test_inviting_is_one_event_and_the_address_is_erasable(world: World) -> None:
+def test_inviting_is_one_event_with_an_erasable_address(world: World) -> None:
     invited = does(world, "tara", members.invite, **NEW)
 
     told = last_change(world.db)
@@ -95,7 +93,7 @@ def test_inviting_is_one_event_and_the_address_is_erasable(world: World) -> None
     assert "nina" not in str(told.facts).lower()
 
 
-def test_somebody_known_at_another_tenant_is_invited_all_the_same_and_only_then_a_member(
+def test_a_person_of_another_tenant_is_invited_and_joins_on_accepting(
     world: World, worker: Database, api: Database
 ) -> None:
     elsewhere = World.make(api)
@@ -113,9 +111,7 @@ def test_somebody_known_at_another_tenant_is_invited_all_the_same_and_only_then_
 
 
 @pytest.mark.parametrize("name", ["erin", "olga"])
-def test_whether_an_address_is_the_vendors_is_found_out_by_nobody_who_invites(
-    world: World, worker: Database, name: str
-) -> None:
+def test_inviting_does_not_reveal_vendor_addresses(world: World, worker: Database, name: str) -> None:
     theirs = address(world.db, world, name).upper()
 
     invited = does(world, "tara", members.invite, **(NEW | {"address": theirs}))
@@ -125,7 +121,7 @@ def test_whether_an_address_is_the_vendors_is_found_out_by_nobody_who_invites(
     assert "Nina" not in members_of(world)
 
 
-def test_an_address_is_invited_once_at_a_time(world: World, worker: Database) -> None:
+def test_an_address_has_one_open_invitation(world: World, worker: Database) -> None:
     invited = does(world, "tara", members.invite, **NEW)
 
     with pytest.raises(AlreadyInvited) as refused:
@@ -137,7 +133,7 @@ def test_an_address_is_invited_once_at_a_time(world: World, worker: Database) ->
     assert (refused.value.code, known.value.code) == ("already-invited", "already-member")
 
 
-def test_two_admins_who_invite_one_address_at_once_invite_it_once(world: World, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_invitations_of_one_address_invite_once(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     answers = at_once(
@@ -148,7 +144,7 @@ def test_two_admins_who_invite_one_address_at_once_invite_it_once(world: World, 
     assert read(world.db, "SELECT count(*) AS number FROM invitations")[0].number == 1
 
 
-def test_an_invitation_that_is_over_may_be_written_again(world: World, worker: Database) -> None:
+def test_an_ended_invitation_may_be_repeated(world: World, worker: Database) -> None:
     invited = does(world, "tara", members.invite, **NEW)
     code_of(worker, invited.id)
     with setting(world.db).transaction() as session:
@@ -159,7 +155,7 @@ def test_an_invitation_that_is_over_may_be_written_again(world: World, worker: D
     assert again.id != invited.id
 
 
-def test_somebody_who_is_no_member_here_is_not_there(world: World, api: Database) -> None:
+def test_a_non_member_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
 
     for person_id in (new_id(), id_of(elsewhere, "ann"), id_of(world, "erin")):
@@ -172,12 +168,12 @@ def test_somebody_who_is_no_member_here_is_not_there(world: World, api: Database
 
 
 @each("who", ["ann", "aude", "olga"])
-def test_only_admins_mark_who_may_be_a_delegate(world: World, who: str) -> None:
+def test_only_admins_mark_eligible_delegates(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         does(world, who, members.set_eligible, id_of(world, "aude"), eligible=True)
 
 
-def test_roles_are_set_in_full_and_told_as_a_diff_to_the_member_too(world: World) -> None:
+def test_roles_are_replaced_as_a_whole_and_notified_as_a_diff(world: World) -> None:
     member = does(
         world, "tara", members.set_roles, id_of(world, "aude"), roles=frozenset({Role.APPROVER, Role.TENANT_ADMIN})
     )
@@ -189,7 +185,7 @@ def test_roles_are_set_in_full_and_told_as_a_diff_to_the_member_too(world: World
     assert (told.facts["person_id"], told.told) == (str(member.person_id), EVERYBODY | {"Aude"})
 
 
-def test_the_same_roles_again_are_no_change(world: World) -> None:
+def test_setting_equal_roles_changes_nothing(world: World) -> None:
     before = len(recorded_changes(world.db))
 
     does(world, "tara", members.set_roles, id_of(world, "ann"), roles=frozenset({Role.APPROVER}))
@@ -198,7 +194,7 @@ def test_the_same_roles_again_are_no_change(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_an_approver_who_is_one_no_longer_decides_no_longer(world: World) -> None:
+def test_a_former_approver_cannot_decide(world: World) -> None:
     waiting = world.submit().id
 
     does(world, "tara", members.set_roles, id_of(world, "ann"), roles=frozenset({Role.AUDITOR}))
@@ -207,7 +203,7 @@ def test_an_approver_who_is_one_no_longer_decides_no_longer(world: World) -> Non
         world.act("ann", Action.APPROVE, waiting)
 
 
-def test_somebody_removed_decides_no_longer_and_their_vote_counts_no_longer(api: Database) -> None:
+def test_a_removed_member_cannot_decide_and_their_vote_stops_counting(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     waiting = world.submit().id
     world.act("ann", Action.APPROVE, waiting)
@@ -220,7 +216,7 @@ def test_somebody_removed_decides_no_longer_and_their_vote_counts_no_longer(api:
     assert world.act("abe", Action.APPROVE, waiting).state is State.ACTIVE
 
 
-def test_removing_takes_every_role_and_mark_and_is_told_to_the_member_too(world: World) -> None:
+def test_removing_takes_all_roles_and_notifies_the_member(world: World) -> None:
     does(world, "tara", members.set_roles, id_of(world, "ann"), roles=frozenset({Role.APPROVER, Role.AUDITOR}))
     does(world, "tara", members.set_eligible, id_of(world, "ann"), eligible=True)
 
@@ -250,7 +246,7 @@ def test_a_disabled_admin_does_not_count_as_another_one(world: World, superuser:
         does(world, "tara", members.remove, id_of(world, "tara"))
 
 
-def test_two_admins_who_remove_each_other_at_once_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
+def test_admins_removing_each_other_concurrently_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     answers = at_once(
@@ -264,12 +260,12 @@ def test_two_admins_who_remove_each_other_at_once_leave_one(world: World, pool: 
     assert row.number == 1
 
 
-def test_the_database_itself_keeps_the_last_admin(world: World) -> None:
+def test_the_database_keeps_the_last_admin(world: World) -> None:
     with pytest.raises(DBAPIError, match="without an admin"):
         on_the_database(world, "tara", "DELETE FROM memberships WHERE role = 'tenant_admin'")
 
 
-def test_who_may_be_a_delegate_is_told_as_a_diff(world: World) -> None:
+def test_eligibility_changes_are_notified_as_a_diff(world: World) -> None:
     member = does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     told = last_change(world.db)
@@ -279,7 +275,7 @@ def test_who_may_be_a_delegate_is_told_as_a_diff(world: World) -> None:
 
 
 @pytest.mark.parametrize("ending", ["unmarked", "delegate removed", "principal removed", "principal no approver"])
-def test_what_somebody_stands_in_for_ends_with_what_it_rests_on(world: World, ending: str) -> None:
+def test_a_delegation_ends_with_the_role_it_rests_on(world: World, ending: str) -> None:
     aude, ann = id_of(world, "aude"), id_of(world, "ann")
     does(world, "tara", members.set_eligible, aude, eligible=True)
     ends_at = datetime.now(UTC) + timedelta(days=1)
@@ -314,7 +310,7 @@ def trapped(world: World, worker: Database) -> None:
 
 @pytest.mark.parametrize("who", ["aude", "amir"])
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
-def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str, means: AuthMethod) -> None:
+def test_a_member_leaves_with_any_sign_in_and_everyone_is_notified(world: World, who: str, means: AuthMethod) -> None:
     world.people[who] = signed_in(world, who, means)
 
     does(world, who, members.leave)
@@ -327,7 +323,7 @@ def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str,
         does(world, who, members.leave)
 
 
-def test_who_leaves_stands_in_for_nobody_any_more(world: World) -> None:
+def test_a_leaving_members_delegations_end(world: World) -> None:
     made = with_delegates(world.db)
     names_delegate(made)
 
@@ -337,14 +333,14 @@ def test_who_leaves_stands_in_for_nobody_any_more(world: World) -> None:
     assert "Aude" not in members_of(made)
 
 
-def test_the_last_admin_does_not_leave_others_behind(world: World) -> None:
+def test_the_last_admin_cannot_leave_others_behind(world: World) -> None:
     with pytest.raises(LastAdmin):
         does(world, "tara", members.leave)
 
     assert members_of(world)["Tara"].roles == {Role.TENANT_ADMIN}
 
 
-def test_an_admin_among_others_leaves_with_a_strong_sign_in(world: World) -> None:
+def test_an_admin_leaves_with_a_strong_sign_in(world: World) -> None:
     world.add("theo", Role.TENANT_ADMIN, world.tenant.id)
     weak = signed_in(world, "tara", AuthMethod.TOKEN)
 
@@ -355,9 +351,7 @@ def test_an_admin_among_others_leaves_with_a_strong_sign_in(world: World) -> Non
     assert "Tara" not in members_of(world, "theo")
 
 
-def test_who_was_taken_into_a_tenant_that_nobody_else_ever_joined_leaves_it_as_they_came_in(
-    world: World, worker: Database
-) -> None:
+def test_the_sole_person_ever_at_a_tenant_can_leave(world: World, worker: Database) -> None:
     trapped(world, worker)
 
     does(world, "fay", members.leave, slug="fabrikam")
@@ -367,7 +361,7 @@ def test_who_was_taken_into_a_tenant_that_nobody_else_ever_joined_leaves_it_as_t
     assert read(world.db, LEFT) == []
 
 
-def test_who_is_left_of_several_stays(world: World, worker: Database) -> None:
+def test_the_last_remaining_member_stays(world: World, worker: Database) -> None:
     trapped(world, worker)
     invited = does(world, "fay", members.invite, **NINA, slug="fabrikam")
     nina = accepts(world, "nina", invited.id, code_of(worker, invited.id))
@@ -377,7 +371,7 @@ def test_who_is_left_of_several_stays(world: World, worker: Database) -> None:
         does(world, "fay", members.leave, slug="fabrikam")
 
 
-def test_nobody_leaves_a_tenant_to_itself_in_which_the_vendor_decides_alone(world: World, worker: Database) -> None:
+def test_the_last_admin_cannot_leave_while_the_vendor_decides(world: World, worker: Database) -> None:
     trapped(world, worker)
     write(unbound(world.db), "UPDATE tenants SET mode = 'observe' WHERE slug = 'fabrikam'")
 

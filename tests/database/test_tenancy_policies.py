@@ -51,7 +51,7 @@ def of_groups(world: World, stage: ApprovalStage | None = None, **groups: Any) -
     return Policy(groups=members_, stages=(stage,) if stage else ())
 
 
-def test_a_change_is_a_new_version_that_holds_at_once_and_the_old_one_stays(world: World) -> None:
+def test_a_policy_change_is_a_new_version_and_the_old_one_stays(world: World) -> None:
     held = change(world, STRICT)
 
     assert (held.edition.version, held.edition.author, held.policy) == (2, "Tara", STRICT)
@@ -61,7 +61,7 @@ def test_a_change_is_a_new_version_that_holds_at_once_and_the_old_one_stays(worl
     assert world.submit().quorum == 2
 
 
-def test_a_change_is_one_event_with_a_diff_that_all_admins_and_approvers_hear_of(world: World) -> None:
+def test_a_policy_change_is_one_notified_event_with_a_diff(world: World) -> None:
     change(world, STRICT)
 
     told = last_change(world.db)
@@ -81,7 +81,7 @@ def test_an_equal_policy_is_no_new_version(world: World) -> None:
     assert read(world.db, "SELECT count(*) AS number FROM policies")[0].number == 1
 
 
-def test_of_two_who_replace_the_same_version_at_once_one_is_told(world: World, pool: ThreadPoolExecutor) -> None:
+def test_of_two_concurrent_replacements_one_is_refused(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     answers = at_once(
@@ -92,7 +92,7 @@ def test_of_two_who_replace_the_same_version_at_once_one_is_told(world: World, p
     assert [one.version for one in reads(world, "ann", policies.editions, before=None, most=9)] == [2, 1]
 
 
-def test_requests_are_submitted_while_a_policy_is_being_changed(world: World) -> None:
+def test_requests_are_submitted_during_a_policy_change(world: World) -> None:
     with world.db.transaction() as session:
         policies.change(session, world.people["tara"], HERE, world.tenant.slug, STRICT)
         submitted = world.submit()
@@ -100,7 +100,7 @@ def test_requests_are_submitted_while_a_policy_is_being_changed(world: World) ->
     assert (submitted.policy_version, submitted.quorum) == (1, 1)
 
 
-def test_the_policy_of_another_tenant_is_not_there(world: World, api: Database) -> None:
+def test_another_tenants_policy_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
 
     with pytest.raises(NotFound):
@@ -109,7 +109,7 @@ def test_the_policy_of_another_tenant_is_not_there(world: World, api: Database) 
         does(world, "tara", policies.change, STRICT, slug=elsewhere.tenant.slug)
 
 
-def test_an_author_who_has_left_is_not_named(world: World) -> None:
+def test_a_former_author_is_not_named(world: World) -> None:
     tom = world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     change(world, STRICT, "tom")
 
@@ -129,7 +129,7 @@ def test_more_approvals_than_there_are_approvers_are_refused_with_the_reason(wor
     assert reads(world, "tara", policies.read).edition.version == 1
 
 
-def test_a_rule_under_which_nobody_could_approve_is_refused_by_its_name(world: World) -> None:
+def test_a_rule_that_no_one_could_approve_is_refused_by_name(world: World) -> None:
     rules = (
         Rule(name="Exports", match=Match(actions=("export",)), terms=Overrides(quorum=3)),
         Rule(name="Mail", match=Match(services=("exchange-online",)), terms=Overrides(quorum=4)),
@@ -143,7 +143,7 @@ def test_a_rule_under_which_nobody_could_approve_is_refused_by_its_name(world: W
     ]
 
 
-def test_a_rule_is_checked_together_with_the_terms_that_hold_for_all(world: World) -> None:
+def test_a_rule_is_validated_with_the_default_terms(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
     groups = {"legal": (id_of(world, "aude"),), "board": (id_of(world, "ann"),)}
     rule = Rule(
@@ -158,7 +158,7 @@ def test_a_rule_is_checked_together_with_the_terms_that_hold_for_all(world: Worl
     ]
 
 
-def test_a_tenant_without_approvers_takes_no_policy(api: Database) -> None:
+def test_a_tenant_without_approvers_accepts_no_policy(api: Database) -> None:
     world = World.make(api)
     for name in ("ann", "amir", "abe"):
         does(world, "tara", members.remove, id_of(world, name))
@@ -175,7 +175,7 @@ def test_a_group_may_hold_approvers_and_eligible_delegates(world: World) -> None
     assert set(held.policy.groups["legal"]) == {id_of(world, "ann"), id_of(world, "aude")}
 
 
-def test_a_group_of_delegates_can_answer_while_one_stands_in(world: World) -> None:
+def test_a_group_of_delegates_can_answer_during_a_delegation(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
     policy = of_groups(world, ApprovalStage(group="legal"), legal=("aude",))
     with pytest.raises(NobodyCanApprove):
@@ -191,7 +191,7 @@ def test_a_group_of_delegates_can_answer_while_one_stands_in(world: World) -> No
     assert change(world, policy).edition.version == 2
 
 
-def test_strangers_in_a_group_are_named_whoever_they_are(world: World, api: Database) -> None:
+def test_unknown_people_in_a_group_are_named(world: World, api: Database) -> None:
     elsewhere, nobody = World.make(api), new_id()
     theirs, erin, aude = id_of(elsewhere, "ann"), id_of(world, "erin"), id_of(world, "aude")
     groups = {"legal": (id_of(world, "ann"), theirs, nobody), "board": (erin,), "ops": (aude,)}
@@ -206,7 +206,7 @@ def test_strangers_in_a_group_are_named_whoever_they_are(world: World, api: Data
         assert named == {str(person) for person in strangers}
 
 
-def test_dated_consent_is_a_part_of_the_policy_and_ends_by_itself(world: World) -> None:
+def test_dated_consent_is_part_of_the_policy_and_ends_by_itself(world: World) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
 
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
@@ -216,7 +216,7 @@ def test_dated_consent_is_a_part_of_the_policy_and_ends_by_itself(world: World) 
     assert (submitted.mode, submitted.state) == (Mode.OBSERVE, State.REVIEWING)
 
 
-def test_taking_consent_back_closes_what_the_vendor_opened_under_it(world: World) -> None:
+def test_withdrawing_consent_closes_what_the_vendor_opened_under_it(world: World) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
     opened = world.act("max", Action.ENDORSE, world.submit().id)
@@ -229,7 +229,7 @@ def test_taking_consent_back_closes_what_the_vendor_opened_under_it(world: World
     assert last_change(world.db).facts["closed"] == [str(opened.id)]
 
 
-def test_the_database_itself_lets_nobody_of_the_vendor_write_a_version(world: World) -> None:
+def test_the_database_refuses_policies_by_the_vendor(world: World) -> None:
     statement = "INSERT INTO policies (tenant_id, version, body, created_at) VALUES (:t, 2, '{}', now())"
 
     for who in VENDOR:
@@ -248,7 +248,7 @@ def reviewed(api: Database, mode: Mode = Mode.ENFORCE, **terms: Any) -> World:
     return World.make(api, Policy.model_validate(terms), mode)
 
 
-def test_a_vote_by_mail_counts_only_while_the_policy_lets_mail_suffice(world: World) -> None:
+def test_a_mailed_code_vote_counts_only_while_the_policy_accepts_it(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
@@ -260,7 +260,7 @@ def test_a_vote_by_mail_counts_only_while_the_policy_lets_mail_suffice(world: Wo
     assert (after_two, after_three) == (State.PENDING, State.ACTIVE)
 
 
-def test_a_vote_by_mail_still_counts_where_mail_still_suffices(world: World) -> None:
+def test_a_mailed_code_vote_still_counts_where_the_policy_accepts_it(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
@@ -268,7 +268,7 @@ def test_a_vote_by_mail_still_counts_where_mail_still_suffices(world: World) -> 
     assert acts(world, signed_in(world, "amir", AuthMethod.PASSKEY), Action.APPROVE, request) is State.ACTIVE
 
 
-def test_a_vote_by_mail_that_no_longer_counts_shortens_no_window(world: World) -> None:
+def test_a_void_mailed_code_vote_shortens_no_window(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit(access_window=3600)
     with world.db.transaction() as session:
@@ -283,7 +283,7 @@ def test_a_vote_by_mail_that_no_longer_counts_shortens_no_window(world: World) -
     assert opened.deadline_at - opened.opened_at == timedelta(seconds=3600)
 
 
-def test_whoever_voted_by_mail_in_vain_is_told_so(world: World) -> None:
+def test_a_void_mailed_code_vote_is_reported_to_its_voter(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
@@ -293,7 +293,7 @@ def test_whoever_voted_by_mail_in_vain_is_told_so(world: World) -> None:
         acts(world, signed_in(world, "ann", AuthMethod.PASSKEY), Action.APPROVE, request)
 
 
-def test_a_denial_by_mail_holds_whatever_the_policy_says(world: World) -> None:
+def test_a_mailed_code_denial_counts_under_every_policy(world: World) -> None:
     request = world.submit()
 
     assert acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.DENY, request) is State.DENIED
@@ -308,7 +308,7 @@ LACKING = [
 
 @pytest.mark.parametrize(("since", "field"), LACKING)
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_what_no_longer_meets_the_policy_is_not_endorsed(
+def test_a_request_no_longer_meeting_the_policy_cannot_be_endorsed(
     api: Database, mode: Mode, since: dict[str, Any], field: str
 ) -> None:
     world = reviewed(api, mode)
@@ -323,7 +323,9 @@ def test_what_no_longer_meets_the_policy_is_not_endorsed(
 
 
 @pytest.mark.parametrize(("since", "field"), LACKING)
-def test_what_no_longer_meets_the_policy_is_not_approved(world: World, since: dict[str, Any], field: str) -> None:
+def test_a_request_no_longer_meeting_the_policy_cannot_be_approved(
+    world: World, since: dict[str, Any], field: str
+) -> None:
     request = world.submit(case_ref=None)
     lay_down(world, **since)
 
@@ -334,7 +336,7 @@ def test_what_no_longer_meets_the_policy_is_not_approved(world: World, since: di
     assert world.act("ann", Action.DENY, request.id).state is State.DENIED
 
 
-def test_what_no_manager_has_seen_is_not_approved_once_the_policy_asks_for_one(world: World) -> None:
+def test_an_unreviewed_request_cannot_be_approved_once_review_is_required(world: World) -> None:
     request = world.submit()
     lay_down(world, vendor_review=True)
 
@@ -345,7 +347,7 @@ def test_what_no_manager_has_seen_is_not_approved_once_the_policy_asks_for_one(w
     assert world.submit().state is State.REVIEWING
 
 
-def test_what_a_manager_has_endorsed_is_approved_when_the_policy_asks_for_one_again(api: Database) -> None:
+def test_an_endorsed_request_can_be_approved_once_review_is_required(api: Database) -> None:
     world = reviewed(api)
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -356,9 +358,7 @@ def test_what_a_manager_has_endorsed_is_approved_when_the_policy_asks_for_one_ag
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_a_time_to_review_that_was_shortened_since_is_over_earlier(
-    api: Database, mode: Mode, later: ShiftedClock
-) -> None:
+def test_a_shortened_review_window_refuses_late_endorsements(api: Database, mode: Mode, later: ShiftedClock) -> None:
     world = reviewed(api, mode)
     request = world.submit()
     lay_down(world, vendor_review=True, review_window=600)
@@ -377,7 +377,7 @@ def test_a_time_to_review_that_was_shortened_since_is_over_earlier(
     ],
 )
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_no_policy_of_a_customer_weakens_what_a_manager_endorses_by(
+def test_no_customer_policy_weakens_the_sign_in_for_endorsing(
     api: Database, mode: Mode, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     world = reviewed(api, mode, **policy)
@@ -387,7 +387,7 @@ def test_no_policy_of_a_customer_weakens_what_a_manager_endorses_by(
         acts(world, signed_in(world, "max", means, minutes_ago=minutes_ago), Action.ENDORSE, request)
 
 
-def test_a_manager_endorses_by_a_fresh_and_strong_sign_in(api: Database) -> None:
+def test_a_manager_endorses_with_a_fresh_strong_sign_in(api: Database) -> None:
     world = reviewed(api, mail_suffices=True, sign_in_age=86400)
 
     assert acts(world, signed_in(world, "max", AuthMethod.PASSKEY), Action.ENDORSE, world.submit()) is State.PENDING

@@ -38,7 +38,7 @@ def propose(world: World, who: str = "olga", **changes: Any) -> Invitation:
     return does(world, who, recovery.propose, **(WHO | changes))
 
 
-def test_a_proposal_offers_the_role_of_an_admin_and_nothing_before_72_hours(world: World) -> None:
+def test_a_proposal_grants_nothing_before_72_hours(world: World) -> None:
     proposed = propose(world)
 
     assert (proposed.roles, proposed.is_recovery) == (["tenant_admin"], True)
@@ -47,7 +47,7 @@ def test_a_proposal_offers_the_role_of_an_admin_and_nothing_before_72_hours(worl
     assert notification.run_at == proposed.takes_effect_at
 
 
-def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
+def test_admins_approvers_and_endpoints_are_notified_of_a_proposal_at_once(
     world: World, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
@@ -66,9 +66,7 @@ def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
     assert len(post.hooks.sent) == 1
 
 
-def test_endpoints_that_want_to_hear_of_something_else_hear_of_a_recovery_all_the_same(
-    world: World, post: Postbag
-) -> None:
+def test_every_endpoint_is_called_for_a_recovery_despite_its_filter(world: World, post: Postbag) -> None:
     hook = "https://hooks.contoso.example/"
     post.endpoint(world, hook, tenant_id=world.tenant.id, event_types=["request.submitted"])
 
@@ -89,7 +87,7 @@ def test_endpoints_that_want_to_hear_of_something_else_hear_of_a_recovery_all_th
 
 
 @pytest.mark.parametrize("objects", [(), ("ann",)])
-def test_a_recovery_takes_effect_after_72_hours_unless_somebody_objects(
+def test_a_recovery_takes_effect_after_72_hours_without_objection(
     world: World, sender: Database, late: Database, later: ShiftedClock, objects: tuple[str, ...]
 ) -> None:
     proposed = propose(world)
@@ -111,7 +109,7 @@ def test_a_recovery_takes_effect_after_72_hours_unless_somebody_objects(
         assert last_change(world.db).told == {"Tara", "Ann", "Amir", "Abe", "Rita"}
 
 
-def test_the_promised_mail_is_held_by_the_schedule_for_its_time(world: World) -> None:
+def test_the_invitation_mail_is_scheduled_for_its_time(world: World) -> None:
     proposed = propose(world)
 
     (notification,) = read(world.db, "SELECT id FROM notifications WHERE about_id = :id", id=proposed.id)
@@ -120,7 +118,7 @@ def test_the_promised_mail_is_held_by_the_schedule_for_its_time(world: World) ->
     assert abs(held[f"notify:{notification.id}"] - milliseconds(proposed.takes_effect_at)) <= 1
 
 
-def test_a_code_that_was_somehow_made_before_its_time_is_not_taken(
+def test_a_code_made_too_early_is_refused(
     world: World, worker: Database, superuser: Engine, late: Database, later: ShiftedClock
 ) -> None:
     proposed = propose(world)
@@ -134,7 +132,7 @@ def test_a_code_that_was_somehow_made_before_its_time_is_not_taken(
         invitations.accept(session, proposed.id, code)
 
 
-def test_nobody_can_hurry_it_not_even_on_the_database(world: World) -> None:
+def test_a_recovery_cannot_be_hastened_even_in_the_database(world: World) -> None:
     propose(world)
 
     for statement in (
@@ -148,7 +146,7 @@ def test_nobody_can_hurry_it_not_even_on_the_database(world: World) -> None:
 
 
 @pytest.mark.parametrize(("who", "role"), [("tara", "tenant_admin"), ("ann", "approver")])
-def test_one_objection_stops_it_for_good_even_for_who_has_the_code(  # noqa: PLR0917 - fixtures
+def test_one_objection_stops_a_recovery_permanently(  # noqa: PLR0917 - fixtures
     world: World, sender: Database, late: Database, later: ShiftedClock, who: str, role: str
 ) -> None:
     proposed = propose(world)
@@ -164,7 +162,7 @@ def test_one_objection_stops_it_for_good_even_for_who_has_the_code(  # noqa: PLR
         invitations.accept(session, proposed.id, code)
 
 
-def test_an_admin_who_withdraws_it_like_any_invitation_has_objected(world: World) -> None:
+def test_withdrawing_a_proposal_as_an_admin_counts_as_an_objection(world: World) -> None:
     proposed = propose(world)
 
     does(world, "tara", invitations.withdraw, proposed.id)
@@ -172,7 +170,7 @@ def test_an_admin_who_withdraws_it_like_any_invitation_has_objected(world: World
     assert last_change(world.db).action == "recovery_objected"
 
 
-def test_what_was_objected_to_can_be_objected_to_no_more(world: World) -> None:
+def test_a_proposal_can_be_objected_to_once(world: World) -> None:
     proposed = propose(world)
     does(world, "ann", recovery.object_to, proposed.id)
 
@@ -180,7 +178,7 @@ def test_what_was_objected_to_can_be_objected_to_no_more(world: World) -> None:
         does(world, "tara", recovery.object_to, proposed.id)
 
 
-def test_a_proposal_for_another_tenant_is_not_there(world: World, api: Database) -> None:
+def test_another_tenants_proposal_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     theirs = propose(elsewhere)
     invited = does(world, "tara", members.invite, **WHO, roles=frozenset({Role.AUDITOR}))
@@ -193,7 +191,7 @@ def test_a_proposal_for_another_tenant_is_not_there(world: World, api: Database)
 
 
 @pytest.mark.parametrize("who", ["olga", "oscar"])
-def test_an_operator_takes_a_mistyped_proposal_back_and_all_who_heard_of_it_hear_of_that(  # noqa: PLR0917 - fixtures
+def test_an_operator_withdraws_a_mistyped_proposal_and_everyone_is_notified(  # noqa: PLR0917 - fixtures
     world: World, worker: Database, sender: Database, late: Database, later: ShiftedClock, post: Postbag, who: str
 ) -> None:
     world.add("oscar", Role.OPERATOR)
@@ -218,7 +216,7 @@ def test_an_operator_takes_a_mistyped_proposal_back_and_all_who_heard_of_it_hear
     assert propose(world).id != proposed.id
 
 
-def test_an_operator_takes_back_no_invitation_that_the_tenant_made_and_no_proposal_that_is_over(
+def test_an_operator_withdraws_no_tenant_invitation_and_no_ended_proposal(
     world: World,
 ) -> None:
     invited = does(world, "tara", members.invite, **WHO, roles=frozenset({Role.AUDITOR}))
@@ -233,7 +231,7 @@ def test_an_operator_takes_back_no_invitation_that_the_tenant_made_and_no_propos
     assert [one.id for one in reads(world, "tara", invitations.still_open)] == [invited.id]
 
 
-def test_a_second_proposal_waits_for_the_end_of_the_first(world: World, api: Database) -> None:
+def test_a_second_proposal_waits_for_the_first_to_end(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     proposed = propose(world)
 
@@ -247,7 +245,7 @@ def test_a_second_proposal_waits_for_the_end_of_the_first(world: World, api: Dat
     assert again.id != proposed.id
 
 
-def test_two_operators_who_propose_at_once_propose_one(world: World, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_proposals_propose_once(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("oscar", Role.OPERATOR)
 
     answers = at_once(pool, lambda: propose(world), lambda: propose(world, "oscar", address="o@contoso.example"))
@@ -255,12 +253,12 @@ def test_two_operators_who_propose_at_once_propose_one(world: World, pool: Threa
     assert sorted(type(answer).__name__ for answer in answers) == ["Invitation", "RecoveryOpen"]
 
 
-def test_nobody_of_the_vendor_is_proposed(world: World) -> None:
+def test_a_vendor_person_cannot_be_proposed_by_operators(world: World) -> None:
     with pytest.raises(OtherSide):
         propose(world, address=address(world.db, world, "max"))
 
 
-def test_a_tenant_without_anybody_left_to_object_waits_as_long(world: World, worker: Database) -> None:
+def test_a_tenant_without_objectors_waits_just_as_long(world: World, worker: Database) -> None:
     founding = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
     manages(world, "olga", tenants.add, founding, {"standard": Plan()})
 
@@ -270,7 +268,7 @@ def test_a_tenant_without_anybody_left_to_object_waits_as_long(world: World, wor
     assert sent_about(worker, proposed.id) == []
 
 
-def test_a_proposal_is_listed_to_those_who_may_stop_it(world: World) -> None:
+def test_a_proposal_is_listed_to_people_who_may_object(world: World) -> None:
     proposed = propose(world)
 
     for who in ("tara", "ann"):
@@ -279,7 +277,7 @@ def test_a_proposal_is_listed_to_those_who_may_stop_it(world: World) -> None:
 
 
 @each("role", ["tenant_admin", "approver", "auditor"])
-def test_an_operator_cannot_make_a_member_on_the_database_either(world: World, role: str) -> None:
+def test_the_database_refuses_members_added_by_operators(world: World, role: str) -> None:
     statement = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"
 
     with pytest.raises(DBAPIError, match="row-level security"):

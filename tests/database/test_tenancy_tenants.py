@@ -46,9 +46,7 @@ def page(world: World, who: str, cursor: str | None = None, most: int = 10) -> T
 
 
 @pytest.mark.parametrize(("who", "by_name_only"), [("erin", True), ("max", True), ("olga", False), ("vera", False)])
-def test_the_vendors_people_see_all_tenants_and_of_each_what_is_their_business(
-    world: World, who: str, *, by_name_only: bool
-) -> None:
+def test_vendor_roles_see_tenants_with_the_facts_of_their_role(world: World, who: str, *, by_name_only: bool) -> None:
     add(world)
 
     seen = page(world, who).overviews
@@ -60,7 +58,7 @@ def test_the_vendors_people_see_all_tenants_and_of_each_what_is_their_business(
     assert reads(world, who, tenants.show) in seen
 
 
-def test_a_machine_sees_no_tenant(world: World) -> None:
+def test_a_service_account_sees_no_tenant(world: World) -> None:
     seen = page(world, "gate")
 
     assert (seen.overviews, seen.next_cursor) == ([], None)
@@ -69,7 +67,7 @@ def test_a_machine_sees_no_tenant(world: World) -> None:
 
 
 @pytest.mark.parametrize(("who", "in_review"), [("tara", 2), ("ann", None), ("aude", None)])
-def test_members_see_their_own_tenant_with_counts_and_admins_what_is_still_in_review(
+def test_members_see_their_tenant_with_counts_and_admins_the_reviews(
     api: Database, who: str, in_review: int | None
 ) -> None:
     world, other = World.make(api, Policy()), World.make(api)
@@ -87,7 +85,7 @@ def test_members_see_their_own_tenant_with_counts_and_admins_what_is_still_in_re
     assert (own.members, own.open_windows, own.in_review) == (5, 1, in_review)
 
 
-def test_somebody_without_any_role_sees_no_tenant(world: World) -> None:
+def test_a_person_without_roles_sees_no_tenant(world: World) -> None:
     world.people["nobody"] = replace(world.people["erin"], standings=frozenset())
 
     seen = page(world, "nobody")
@@ -96,7 +94,7 @@ def test_somebody_without_any_role_sees_no_tenant(world: World) -> None:
 
 
 @each("who", ["tara", "ann", "aude"])
-def test_a_tenant_of_others_answers_as_one_that_does_not_exist(world: World, api: Database, who: str) -> None:
+def test_another_customers_tenant_looks_nonexistent(world: World, api: Database, who: str) -> None:
     elsewhere = World.make(api)
 
     with pytest.raises(NotFound) as theirs:
@@ -107,7 +105,7 @@ def test_a_tenant_of_others_answers_as_one_that_does_not_exist(world: World, api
     assert theirs.value.detail == nobodys.value.detail
 
 
-def test_suspending_ends_every_window_and_resuming_opens_none_again(world: World, post: Postbag) -> None:
+def test_suspending_ends_every_window_and_resuming_reopens_none(world: World, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     opened = world.act("ann", Action.APPROVE, world.submit().id)
     foreseen = reads(world, "olga", tenants.show).open_windows
@@ -134,7 +132,7 @@ def test_suspending_ends_every_window_and_resuming_opens_none_again(world: World
     assert suspended.told >= resumed.told >= EVERYBODY
 
 
-def test_what_waits_while_a_tenant_is_suspended_may_be_denied_and_is_opened_only_after_it(world: World) -> None:
+def test_requests_of_a_suspended_tenant_may_be_denied_but_not_opened(world: World) -> None:
     waiting, denied = world.submit(), world.submit()
     does(world, "olga", tenants.suspend)
 
@@ -147,7 +145,7 @@ def test_what_waits_while_a_tenant_is_suspended_may_be_denied_and_is_opened_only
     assert (no.state, yes.state) == ("denied", "active")
 
 
-def test_a_window_that_is_about_to_open_ends_with_the_suspension(world: World, pool: ThreadPoolExecutor) -> None:
+def test_a_window_about_to_open_ends_with_the_suspension(world: World, pool: ThreadPoolExecutor) -> None:
     request_id = world.submit().id
 
     with world.db.transaction() as session:
@@ -160,7 +158,7 @@ def test_a_window_that_is_about_to_open_ends_with_the_suspension(world: World, p
     assert (state_of(world.db, request_id), door(world)) == ("revoked", None)
 
 
-def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(world: World) -> None:
+def test_an_operator_closes_windows_only_by_suspension(world: World) -> None:
     opened = world.act("ann", Action.APPROVE, world.submit().id)
 
     with world.db.transaction() as session:
@@ -172,7 +170,7 @@ def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(wor
     assert state_of(world.db, opened.id) == "active"
 
 
-def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
+def test_a_change_without_effect_writes_no_event(world: World) -> None:
     before = len(recorded_changes(world.db))
 
     does(world, "olga", tenants.resume)
@@ -184,7 +182,7 @@ def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World) -> None:
+def test_setting_an_existing_plan_is_an_event(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
 
     told = last_change(world.db)
@@ -193,7 +191,7 @@ def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World)
         does(world, "olga", tenants.set_plan, "golden", plans=PLANS)
 
 
-def test_a_new_name_is_told_with_the_old_one(world: World) -> None:
+def test_a_rename_is_notified_with_the_old_name(world: World) -> None:
     does(world, "tara", tenants.rename, "Contoso AG")
 
     told = last_change(world.db)
@@ -201,7 +199,7 @@ def test_a_new_name_is_told_with_the_old_one(world: World) -> None:
     assert told.changes == {"name": "Contoso → Contoso AG"}
 
 
-def test_an_operator_who_was_removed_a_moment_ago_may_nothing(world: World) -> None:
+def test_a_just_removed_operator_may_do_nothing(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
     manages(world, "oscar", vendor_staff.remove, id_of(world, "olga"))
 
@@ -220,12 +218,12 @@ def test_an_operator_who_was_removed_a_moment_ago_may_nothing(world: World) -> N
         ("tara", "UPDATE tenants SET plan = 'golden' WHERE id = :id"),
     ],
 )
-def test_the_database_itself_knows_whose_business_is_whose(world: World, who: str, statement: str) -> None:
+def test_the_database_enforces_who_changes_which_tenant_field(world: World, who: str, statement: str) -> None:
     with pytest.raises(DBAPIError, match=r"only (the admins|operators)"):
         on_the_database(world, who, statement, id=world.tenant.id)
 
 
-def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_member(world: World) -> None:
+def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_members(world: World) -> None:
     added = add(world).tenant
 
     assert (added.slug, added.mode, added.policy_version) == ("fabrikam", Mode.ENFORCE, 1)
@@ -234,7 +232,7 @@ def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_member(world:
     assert read(world.db, "SELECT FROM memberships WHERE tenant_id = :id", id=added.id) == []
 
 
-def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
+def test_the_first_admin_is_invited_and_only_the_mail_has_the_code(
     world: World, worker: Database, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     added = add(world)
@@ -259,7 +257,7 @@ def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
     assert code.replace("-", "") not in everything
 
 
-def test_whoever_accepts_is_the_admin_and_the_tenant_is_its_own_from_then_on(world: World, worker: Database) -> None:
+def test_the_accepting_admin_controls_the_tenant_from_then_on(world: World, worker: Database) -> None:
     added = add(world)
     (row,) = read(world.db, "SELECT id FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
 
@@ -270,7 +268,7 @@ def test_whoever_accepts_is_the_admin_and_the_tenant_is_its_own_from_then_on(wor
     assert (renamed.tenant.name, renamed.members) == ("Fabrikam AG", 1)
 
 
-def test_adding_is_one_event_with_what_the_tenant_begins_with(world: World) -> None:
+def test_adding_a_tenant_is_one_event_with_its_initial_state(world: World) -> None:
     add(world)
 
     told = last_change(world.db)
@@ -281,14 +279,14 @@ def test_adding_is_one_event_with_what_the_tenant_begins_with(world: World) -> N
     assert "fay@" not in str(told.facts)
 
 
-def test_a_plan_without_the_lockbox_is_refused_for_a_tenant_that_would_begin_in_enforce(world: World) -> None:
+def test_a_plan_without_lockbox_is_refused_for_a_tenant_in_enforce(world: World) -> None:
     with pytest.raises(LicenceRequired, match="basic does not include"):
         add(world, founding=TenantInput("fabrikam", "Fabrikam", "basic", "Fay", "fay@fabrikam.example"))
 
     assert read(world.db, "SELECT FROM tenants WHERE slug = 'fabrikam'") == []
 
 
-def test_nobody_of_the_vendor_is_invited_as_the_first_admin(world: World) -> None:
+def test_a_vendor_person_cannot_be_the_first_admin(world: World) -> None:
     theirs = address(world.db, world, "erin").upper()
 
     with pytest.raises(OtherSide):

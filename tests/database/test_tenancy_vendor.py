@@ -38,7 +38,7 @@ NEW: dict[str, Any] = {
 OTHERS = ["erin", "max", "vera", "gate", "tara", "ann", "aude"]
 
 
-def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(world: World, worker: Database) -> None:
+def test_vendor_changes_are_in_the_vendors_log_and_notified_to_operators(world: World, worker: Database) -> None:
     world.add("oscar", Role.OPERATOR)
     invited = manages(world, "olga", vendor_staff.invite, **NEW)
     accepts(world, "nils", invited.id, code_of(worker, invited.id))
@@ -60,7 +60,7 @@ def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(worl
     assert [one.told for one in told] == [{"Olga", "Oscar"}] * 5
 
 
-def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_vendors_log(world: World) -> None:
+def test_setting_a_review_tier_is_in_the_vendors_log(world: World) -> None:
     mia, manager, both = id_of(world, "mia"), frozenset({Role.MANAGER}), frozenset({Role.MANAGER, Role.ENGINEER})
     before = len(recorded_changes(world.db))
 
@@ -81,7 +81,7 @@ def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_v
     ]
 
 
-def test_who_is_no_manager_is_in_no_tier_of_the_review(world: World) -> None:
+def test_only_managers_have_a_review_tier_in_the_database(world: World) -> None:
     with pytest.raises(Invalid, match="Only managers"):
         manages(
             world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER}), review_tier=2
@@ -90,7 +90,7 @@ def test_who_is_no_manager_is_in_no_tier_of_the_review(world: World) -> None:
     assert colleagues_of(world)["Erin"].review_tier is None
 
 
-def test_an_operator_changes_nothing_about_themselves(world: World) -> None:
+def test_an_operator_cannot_change_their_own_roles(world: World) -> None:
     olga = id_of(world, "olga")
 
     with pytest.raises(OwnRoles):
@@ -103,7 +103,7 @@ def test_an_operator_changes_nothing_about_themselves(world: World) -> None:
     assert colleagues_of(world)["Olga"].roles == {"operator"}
 
 
-def test_two_operators_who_remove_each_other_at_once_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
+def test_operators_removing_each_other_concurrently_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("oscar", Role.OPERATOR)
 
     answers = at_once(
@@ -115,7 +115,7 @@ def test_two_operators_who_remove_each_other_at_once_leave_one(world: World, poo
     assert sorted(type(answer).__name__ for answer in answers) == ["NoneType", "NotYours"]
 
 
-def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
+def test_granted_and_removed_roles_take_effect_at_once(world: World) -> None:
     window, other = (world.act("ann", Action.APPROVE, world.submit().id).id for _ in range(2))
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
@@ -128,7 +128,7 @@ def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
     assert (revoked.state, was_open and was_open.id, door(world)) == ("revoked", other, None)
 
 
-def test_somebody_without_roles_gets_them_back_without_an_invitation(world: World) -> None:
+def test_a_person_without_roles_regains_them_without_an_invitation(world: World) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
 
     member = manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
@@ -138,7 +138,7 @@ def test_somebody_without_roles_gets_them_back_without_an_invitation(world: Worl
 
 
 @each(("who", "roles"), [("gate", {Role.MANAGER}), ("eve", {Role.SYSTEM})])
-def test_a_person_becomes_no_system_nor_a_system_a_person(world: World, who: str, roles: set[Role]) -> None:
+def test_a_person_cannot_become_a_service_account_or_the_reverse(world: World, who: str, roles: set[Role]) -> None:
     before = len(recorded_changes(world.db))
 
     with pytest.raises(Invalid, match="cannot become a service account"):
@@ -147,7 +147,7 @@ def test_a_person_becomes_no_system_nor_a_system_a_person(world: World, who: str
     assert len(recorded_changes(world.db)) == before
 
 
-def test_the_same_again_is_no_change(world: World) -> None:
+def test_repeating_a_vendor_change_changes_nothing(world: World) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
     before = len(recorded_changes(world.db))
@@ -159,7 +159,7 @@ def test_the_same_again_is_no_change(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: World) -> None:
+def test_a_disabled_person_loses_tokens_and_windows_at_once(world: World) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
     was_open = door(world)
 
@@ -171,7 +171,7 @@ def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: Worl
         authentication.authenticate_token(session, world.tokens["erin"], environment="test")
 
 
-def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:
+def test_a_disabled_person_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     theirs = address(world.db, world, "eve")
     invited = manages(world, "olga", vendor_staff.invite, **(NEW | {"address": theirs}))
@@ -183,7 +183,7 @@ def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker:
         accepts(world, "eve", invited.id, code_of(worker, invited.id))
 
 
-def test_nobody_of_a_customer_is_there_for_an_operator(world: World) -> None:
+def test_customers_people_are_not_found_by_operators(world: World) -> None:
     for person_id in (id_of(world, "ann"), id_of(world, "tara"), new_id()):
         with pytest.raises(NotFound):
             manages(world, "olga", vendor_staff.set_roles, person_id, frozenset({Role.ENGINEER}))
@@ -193,7 +193,7 @@ def test_nobody_of_a_customer_is_there_for_an_operator(world: World) -> None:
             manages(world, "olga", vendor_staff.disable, person_id)
 
 
-def test_somebody_invited_to_the_vendor_accepts_and_may_ask(world: World, worker: Database) -> None:
+def test_an_invited_engineer_accepts_and_may_submit(world: World, worker: Database) -> None:
     invited = manages(world, "olga", vendor_staff.invite, **NEW)
     before = set(colleagues_of(world))
 
@@ -206,7 +206,7 @@ def test_somebody_invited_to_the_vendor_accepts_and_may_ask(world: World, worker
 
 
 @pytest.mark.parametrize("who", ["olga", "vera"])
-def test_operators_and_auditors_see_everybody_on_the_vendors_side_and_nobody_else(world: World, who: str) -> None:
+def test_operators_and_auditors_see_all_vendor_people_and_no_others(world: World, who: str) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
 
     seen = colleagues_of(world, who)
@@ -223,7 +223,7 @@ def test_operators_and_auditors_see_everybody_on_the_vendors_side_and_nobody_els
     assert seen["Eve"].since is None
 
 
-def test_the_vendors_people_are_listed_page_by_page(world: World) -> None:
+def test_vendor_people_are_listed_page_by_page(world: World) -> None:
     with world.db.transaction() as session:
         first = vendor_staff.page(session, world.people["olga"], cursor=None, most=4)
         rest = vendor_staff.page(session, world.people["olga"], cursor=first.next_cursor, most=4)
@@ -232,7 +232,7 @@ def test_the_vendors_people_are_listed_page_by_page(world: World) -> None:
     assert rest.next_cursor is None
 
 
-def test_an_address_is_invited_once_and_a_colleague_never(world: World) -> None:
+def test_an_address_is_invited_once_and_a_colleague_not_at_all(world: World) -> None:
     manages(world, "olga", vendor_staff.invite, **NEW)
 
     with pytest.raises(AlreadyInvited):
@@ -255,7 +255,7 @@ def test_invitations_to_the_vendor_are_listed_and_withdrawn(world: World, worker
         manages(world, "olga", vendor_staff.withdraw, invited.id)
 
 
-def test_an_operator_withdraws_no_invitation_of_a_customer(world: World) -> None:
+def test_an_operator_cannot_withdraw_a_customers_invitation(world: World) -> None:
     theirs = does(world, "tara", members.invite, **(NEW | {"roles": frozenset({Role.AUDITOR})}))
 
     with pytest.raises(NotFound):

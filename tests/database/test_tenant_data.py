@@ -46,7 +46,7 @@ def retained(urls: Urls, most: int | None = None) -> list[RemovedRange]:
     return list(retention.retain(partial(as_owner, urls.owner), timedelta(days=most) if most else None))
 
 
-def test_a_tenants_log_is_kept_for_as_long_as_its_admin_says(
+def test_a_tenants_log_is_kept_for_the_time_its_admin_set(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request = denied(world, superuser)
@@ -67,13 +67,13 @@ def test_a_tenants_log_is_kept_for_as_long_as_its_admin_says(
 
 
 @each(("days", "most"), [(29, None), (0, None), (36_501, None), (101, 100)])
-def test_a_time_out_of_bounds_is_refused(world: World, days: int, most: int | None) -> None:
+def test_a_retention_out_of_bounds_is_refused(world: World, days: int, most: int | None) -> None:
     with pytest.raises(Invalid):
         does(world, "tara", tenant_data.keep_for, days, most=most)
     assert kept(world).retention_days is None
 
 
-def test_only_an_admin_with_a_fresh_sign_in_sets_it(world: World) -> None:
+def test_only_an_admin_with_a_fresh_sign_in_sets_the_retention(world: World) -> None:
     with pytest.raises(DBAPIError):
         on_the_database(world, "olga", "INSERT INTO retentions (tenant_id, days) VALUES (at_tenant(), 30)")
     world.people["tara"] = signed_in(world, "tara", AuthMethod.MAIL)
@@ -82,7 +82,7 @@ def test_only_an_admin_with_a_fresh_sign_in_sets_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_hold_of_either_side_stops_retention_and_erasure_until_it_is_released(
+def test_a_hold_of_either_side_stops_retention_and_erasure_until_released(
     world: World, worker: Database, urls: Urls, superuser: Engine, who: str
 ) -> None:
     request = denied(world, superuser)
@@ -104,7 +104,7 @@ def test_a_hold_of_either_side_stops_retention_and_erasure_until_it_is_released(
     assert [one.log_id for one in retained(urls, most=30)] == [world.tenant.id]
 
 
-def test_a_hold_is_released_though_the_clock_was_set_back(world: World, still: StoppedClock) -> None:
+def test_a_hold_is_released_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
     does(world, "tara", legal_holds.hold, WHY)
     still.at -= timedelta(milliseconds=1)
 
@@ -114,7 +114,9 @@ def test_a_hold_is_released_though_the_clock_was_set_back(world: World, still: S
     assert held.released_at == held.set_at
 
 
-def test_a_hold_stops_what_was_begun(world: World, worker: Database, urls: Urls, superuser: Engine) -> None:
+def test_a_hold_stops_an_off_boarding_in_progress(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
     """The database itself refuses, whatever the command does."""
     request = denied(world, superuser)
     sealed(worker)
@@ -128,7 +130,7 @@ def test_a_hold_stops_what_was_begun(world: World, worker: Database, urls: Urls,
     assert left(world, request) > 0
 
 
-def test_the_reason_is_for_its_own_side(world: World) -> None:
+def test_a_holds_reason_is_for_its_own_side(world: World) -> None:
     does(world, "tara", legal_holds.hold, WHY)
     does(world, "olga", legal_holds.hold, "A demand by law")
 
@@ -144,7 +146,7 @@ def test_the_reason_is_for_its_own_side(world: World) -> None:
     assert by_log == {True: [WHY, None], False: [None, "A demand by law"]}
 
 
-def test_a_hold_counts_even_for_the_database(world: World) -> None:
+def test_a_hold_binds_the_database_owner(world: World) -> None:
     does(world, "tara", legal_holds.hold, WHY)
 
     for who in ("olga", "ann"):
@@ -172,12 +174,12 @@ STAY = "DELETE FROM offboardings"
 
 
 @each(("who", "side", "other"), [("tara", "customer", "Ann"), ("olga", "vendor", "Erin")])
-def test_nobody_holds_in_anothers_name(world: World, who: str, side: str, other: str) -> None:
+def test_a_hold_in_anothers_name_is_refused(world: World, who: str, side: str, other: str) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         on_the_database(world, who, HOLD.format(side=side, by=other))
 
 
-def test_the_event_of_one_sides_release_releases_no_hold_of_the_other(world: World) -> None:
+def test_one_sides_release_does_not_release_the_others_hold(world: World) -> None:
     for who in ("tara", "olga"):
         does(world, who, legal_holds.hold, WHY)
 
@@ -199,7 +201,7 @@ def test_the_event_of_one_sides_release_releases_no_hold_of_the_other(world: Wor
 @pytest.mark.parametrize(
     "statement", [HOLD.format(side="customer", by="Tara"), RELEASE, KEEP, KEEP_LESS, LEAVE, STAY]
 )
-def test_the_apis_login_changes_nothing_of_a_tenants_data_without_an_event(world: World, statement: str) -> None:
+def test_the_api_login_changes_no_tenant_data_without_an_event(world: World, statement: str) -> None:
     if statement == RELEASE:
         does(world, "tara", legal_holds.hold, WHY)
     if statement == KEEP_LESS:
@@ -214,7 +216,7 @@ def test_the_apis_login_changes_nothing_of_a_tenants_data_without_an_event(world
     assert kept(world) == before
 
 
-def test_who_asks_to_leave_may_stay_until_the_owner_begins(world: World, superuser: Engine) -> None:
+def test_an_off_boarding_can_be_withdrawn_until_the_owner_begins(world: World, superuser: Engine) -> None:
     with pytest.raises(NotYours):
         does(world, "ann", tenant_data.ask_to_leave)
     does(world, "tara", tenant_data.ask_to_leave)
@@ -237,7 +239,7 @@ def test_who_asks_to_leave_may_stay_until_the_owner_begins(world: World, superus
     ]
 
 
-def test_operators_see_how_many_are_held_and_how_many_leave(world: World) -> None:
+def test_operators_see_the_number_of_holds_and_off_boardings(world: World) -> None:
     does(world, "tara", tenant_data.ask_to_leave)
     does(world, "olga", legal_holds.hold, "A dispute")
     found = metrics.read(world.db)
@@ -248,7 +250,7 @@ def test_operators_see_how_many_are_held_and_how_many_leave(world: World) -> Non
 
 
 @pytest.mark.far
-def test_nobody_leaves_while_there_is_a_hold(world: World) -> None:
+def test_a_held_tenant_cannot_be_off_boarded(world: World) -> None:
     does(world, "olga", legal_holds.hold, WHY)
 
     with pytest.raises(Conflict):
@@ -256,9 +258,7 @@ def test_nobody_leaves_while_there_is_a_hold(world: World) -> None:
     assert mentions(world.db, "offboarding_asked") == set()
 
 
-def test_a_hold_keeps_what_the_vendors_log_says_of_a_request_that_the_customer_never_saw(
-    api: Database, urls: Urls
-) -> None:
+def test_a_hold_protects_vendor_log_events_of_requests_the_customer_never_saw(api: Database, urls: Urls) -> None:
     world = World.make(api, Policy())
     world.act("erin", Action.CANCEL, world.fresh().id)
     does(world, "tara", legal_holds.hold, WHY)
@@ -267,7 +267,7 @@ def test_a_hold_keeps_what_the_vendors_log_says_of_a_request_that_the_customer_n
         erase(urls, world.people["erin"].person_id)
 
 
-def test_a_hold_waits_for_what_is_being_erased(
+def test_a_hold_waits_for_a_running_erasure(
     world: World, urls: Urls, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     """Nothing is erased any more once whoever sets it has an answer."""

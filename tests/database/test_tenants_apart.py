@@ -148,7 +148,7 @@ def _changed(db: Database, caller: Caller, statement: str, **values: object) -> 
 
 
 @pytest.mark.parametrize("who", ELSEWHERE)
-def test_nobody_of_another_tenant_sees_a_row_of_this_one(world: World, who: str) -> None:
+def test_rows_of_a_tenant_are_invisible_to_other_tenants(world: World, who: str) -> None:
     private = private_keys(world.db)
     stranger = _newcomer(world, who)
 
@@ -162,7 +162,7 @@ def test_nobody_of_another_tenant_sees_a_row_of_this_one(world: World, who: str)
 
 
 @pytest.mark.parametrize("who", [*ELSEWHERE, "ned"])
-def test_nobody_else_writes_a_row_of_a_tenant(world: World, who: str) -> None:
+def test_rows_of_a_tenant_cannot_be_inserted_by_others(world: World, who: str) -> None:
     rows = private_rows(world.db)
     stranger = _newcomer(world, who)
 
@@ -172,7 +172,7 @@ def test_nobody_else_writes_a_row_of_a_tenant(world: World, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", [*ELSEWHERE, "ned", "gate", "vera"])
-def test_nobody_else_changes_or_removes_a_row_of_a_tenant(world: World, who: str) -> None:
+def test_rows_of_a_tenant_cannot_be_changed_or_deleted_by_others(world: World, who: str) -> None:
     rows, before = private_rows(world.db), versions(world.db)
     stranger = world.people.get(who) or _newcomer(world, who)
     own = {name: {one for one in held if str(stranger.person_id) in one} for name, held in before.items()}
@@ -184,7 +184,7 @@ def test_nobody_else_changes_or_removes_a_row_of_a_tenant(world: World, who: str
     assert {name: held for name, held in gone.items() if held} == {}
 
 
-def test_of_requests_and_all_that_belongs_to_them_each_sees_what_the_role_needs(world: World) -> None:
+def test_each_role_sees_the_request_rows_it_needs(world: World) -> None:
     for name in ELSEWHERE:
         world.people[name] = _newcomer(world, name)
 
@@ -208,7 +208,7 @@ def _is_to_see(world: World, who: str) -> dict[str, Keys]:
     }
 
 
-def test_events_of_no_request_are_for_their_tenant_their_actor_and_the_vendors_auditors(world: World) -> None:
+def test_non_request_events_are_for_tenant_actor_and_vendor_auditors(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
 
     seen = {who: _actions(world, who) for who in ("olga", "vera", "max", "erin", "gate", "tara", "aude", "zack")}
@@ -232,7 +232,7 @@ def _actions(world: World, who: str) -> set[str]:
         return set(connection.execute(text(ACTIONS)).scalars())
 
 
-def test_the_vendor_reads_of_a_customer_only_what_it_deals_with(world: World) -> None:
+def test_the_vendor_reads_only_the_customer_rows_it_needs(world: World) -> None:
     private = private_keys(world.db)
     elsewhere = World.make(world.db)
     customers = {(world.people[name].person_id,) for name in CUSTOMERS}
@@ -249,7 +249,7 @@ def test_the_vendor_reads_of_a_customer_only_what_it_deals_with(world: World) ->
         assert {(world.tenant.id,), (elsewhere.tenant.id,)} <= apart["tenants"]
 
 
-def test_an_invitation_is_read_by_its_tenants_people_and_a_recovery_by_operators_too(world: World) -> None:
+def test_invitations_are_read_by_members_and_recoveries_by_operators_too(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
 
     of_a_member = {who for who, caller in world.people.items() if _keys(world.db, caller)["invitations"]}
@@ -260,7 +260,7 @@ def test_an_invitation_is_read_by_its_tenants_people_and_a_recovery_by_operators
     assert of_a_recovery == CUSTOMERS | {"olga"}
 
 
-def test_where_somebody_is_called_is_read_on_their_own_side_alone(world: World) -> None:
+def test_endpoints_are_readable_on_their_own_side_only(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
     rows = read(world.db, "SELECT tenant_id IS NULL AS is_vendors, id FROM endpoints")
     ids = {row.is_vendors: (row.id,) for row in rows}
@@ -273,7 +273,7 @@ def test_where_somebody_is_called_is_read_on_their_own_side_alone(world: World) 
 
 @pytest.mark.far
 @pytest.mark.parametrize("table", ONE_MORE)
-def test_what_people_show_is_seen_and_made_by_themselves_alone(world: World, table: str) -> None:
+def test_credentials_are_read_and_created_by_their_owner_only(world: World, table: str) -> None:
     world.people["zack"] = _newcomer(world, "zack")
     said = set()
 
@@ -289,7 +289,7 @@ def test_what_people_show_is_seen_and_made_by_themselves_alone(world: World, tab
     assert f'new row violates row-level security policy for table "{table}"' in said.pop()
 
 
-def test_what_people_show_is_changed_and_removed_by_themselves_alone(world: World) -> None:
+def test_credentials_are_changed_and_removed_by_their_owner_only(world: World) -> None:
     rows = {name: held if name in ONE_MORE else [] for name, held in private_rows(world.db).items()}
     rest = {table.name for table in tables(world.db)} - ONE_MORE.keys()
     before = versions(world.db)
@@ -318,7 +318,7 @@ def _tenant(world: World) -> tuple[object, ...]:
         ("plan = 'golden'", "olga", "tara"),
     ],
 )
-def test_its_admins_alone_change_a_tenants_mode_and_policy_and_operators_alone_its_plan_and_suspension(
+def test_admins_change_mode_and_policy_and_operators_plan_and_suspension(
     world: World, change: str, by: str, vain: str
 ) -> None:
     write(unbound(world.db), "INSERT INTO policies SELECT tenant_id, 2, body, NULL, now() FROM policies")
@@ -344,7 +344,7 @@ def test_its_admins_alone_change_a_tenants_mode_and_policy_and_operators_alone_i
 
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["api", "owner", "superuser"])
-def test_no_login_takes_the_last_admin_from_a_tenant(world: World, urls: Urls, login: str) -> None:
+def test_no_login_removes_the_last_admin_of_a_tenant(world: World, urls: Urls, login: str) -> None:
     tara = world.people["tara"]
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
@@ -355,7 +355,7 @@ def test_no_login_takes_the_last_admin_from_a_tenant(world: World, urls: Urls, l
     assert len(read(world.db, ADMINS, id=world.tenant.id)) == 1
 
 
-def test_one_admin_of_two_may_go_and_not_the_other_nor_where_the_other_is_disabled(world: World) -> None:
+def test_one_of_two_admins_may_go_unless_the_other_is_disabled(world: World) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     write(unbound(world.db), "UPDATE people SET disabled_at = now() WHERE id = :tom", tom=tom.person_id)
@@ -366,7 +366,7 @@ def test_one_admin_of_two_may_go_and_not_the_other_nor_where_the_other_is_disabl
     assert "without an admin" in _refused(world.db, tom, REMOVE, who=tom.person_id)
 
 
-def test_of_two_admins_who_remove_one_another_at_once_one_stays(world: World, superuser: Engine) -> None:
+def test_concurrently_removed_admins_leave_one(world: World, superuser: Engine) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     with ThreadPoolExecutor(1) as pool:
@@ -381,7 +381,7 @@ def test_of_two_admins_who_remove_one_another_at_once_one_stays(world: World, su
     assert [row.person_id for row in read(world.db, ADMINS, id=world.tenant.id)] == [tara.person_id]
 
 
-def test_what_a_constraint_refuses_tells_nothing_of_the_row_that_it_hit_upon(world: World) -> None:
+def test_a_constraint_violation_reveals_nothing_of_the_hidden_row(world: World) -> None:
     ann, zack = world.people["ann"].person_id, _newcomer(world, "zack")
     (taken,) = read(world.db, "SELECT key FROM sign_in_counts")
     values = {"me": zack.person_id, "ann": ann, "key": taken.key}
@@ -405,7 +405,7 @@ def test_what_a_constraint_refuses_tells_nothing_of_the_row_that_it_hit_upon(wor
     assert [(value, line) for value in hidden for line in said.values() if value in line] == []
 
 
-def test_a_condition_that_fails_on_a_hidden_row_is_never_asked_of_it(world: World) -> None:
+def test_a_failing_condition_is_not_evaluated_on_hidden_rows(world: World) -> None:
     zack = _newcomer(world, "zack")
     probe = "SELECT count(*) FROM people WHERE 1 / (CASE WHEN id = :ann AND email LIKE 'ann%' THEN 0 ELSE 1 END) = 1"
 

@@ -59,7 +59,7 @@ def ids(db: Database, statement: str) -> list[UUID]:
     return [row.id for row in read(db, statement)]
 
 
-def test_the_outbox_and_each_notification_name_the_call_that_caused_them(
+def test_the_outbox_and_notifications_carry_the_causing_calls_ids(
     world: World, sender: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=500)]
@@ -79,7 +79,7 @@ def test_the_outbox_and_each_notification_name_the_call_that_caused_them(
     assert "traceparent" not in receiver.calls[0].headers
 
 
-def test_what_nobody_has_called_for_names_nothing(world: World, sender: Database, post: Postbag) -> None:
+def test_rows_without_a_call_carry_no_ids(world: World, sender: Database, post: Postbag) -> None:
     world.submit()
 
     with capture_logs(processors=[add_origin]) as lines:
@@ -89,7 +89,7 @@ def test_what_nobody_has_called_for_names_nothing(world: World, sender: Database
     assert not any({"http_request_id", "trace_id"} & line.keys() for line in lines)
 
 
-def test_outbox_notifications_and_webhook_calls_are_one_trace_and_tell_nothing(
+def test_outbox_notifications_and_webhook_calls_share_a_trace_without_personal_data(
     world: World, sender: Database, post: Postbag, receiver: WebhookReceiver, collector: Collector
 ) -> None:
     submitted(world)

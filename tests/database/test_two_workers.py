@@ -62,7 +62,7 @@ def notifications(urls: Urls) -> Iterator[Database]:
 
 
 @each("statement", NOT_THE_CORES)
-def test_the_core_workers_login_closes_no_notification_and_knows_no_code(
+def test_the_core_workers_login_closes_no_notification_and_reads_no_code(
     world: World, worker: Database, statement: str
 ) -> None:
     world.submit()
@@ -72,7 +72,7 @@ def test_the_core_workers_login_closes_no_notification_and_knows_no_code(
 
 
 @each("statement", NOT_THE_SENDERS)
-def test_the_notifications_workers_login_moves_nothing_and_seals_nothing(
+def test_the_notifications_workers_login_makes_no_move_and_no_seal(
     world: World, notifications: Database, statement: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
@@ -81,7 +81,7 @@ def test_the_notifications_workers_login_moves_nothing_and_seals_nothing(
         write(notifications.engine, statement)
 
 
-def test_nothing_is_sent_without_its_delivery(world: World, notifications: Database) -> None:
+def test_sent_requires_a_delivery_row(world: World, notifications: Database) -> None:
     world.submit()
     fan_out_all(notifications)
 
@@ -91,7 +91,7 @@ def test_nothing_is_sent_without_its_delivery(world: World, notifications: Datab
     assert open_notifications(world.db)
 
 
-def test_what_the_notifications_worker_sends_is_on_record(
+def test_deliveries_of_the_notifications_worker_are_recorded(
     world: World, notifications: Database, post: Postbag
 ) -> None:
     world.submit()
@@ -103,7 +103,7 @@ def test_what_the_notifications_worker_sends_is_on_record(
     assert len(read(world.db, "SELECT FROM deliveries")) == len(sent)
 
 
-def test_the_notifications_worker_speaks_of_no_move(world: World, notifications: Database) -> None:
+def test_the_notifications_worker_writes_no_move_events(world: World, notifications: Database) -> None:
     request = world.submit()
     told = """
         INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_role, from_state, to_state, body)
@@ -115,7 +115,7 @@ def test_the_notifications_worker_speaks_of_no_move(world: World, notifications:
 
 
 @each("action", ["remind", "question", "activity", "member_changed", "consent_ended"])
-def test_the_notifications_worker_speaks_of_nothing_but_what_it_sends(
+def test_the_notifications_worker_writes_events_of_its_sends_only(
     world: World, notifications: Database, action: str
 ) -> None:
     told = """
@@ -128,7 +128,7 @@ def test_the_notifications_worker_speaks_of_nothing_but_what_it_sends(
 
 
 @each("changes", [{"action": "revoke"}, {"actor_role": "approver"}, {"seq": 2}, {"action": "audit_events_removed"}])
-def test_no_body_by_the_notifications_worker_says_something_else_than_its_row(
+def test_a_notifications_workers_body_must_equal_its_row(
     world: World, notifications: Database, changes: dict[str, Value]
 ) -> None:
     request = world.submit()
@@ -177,9 +177,7 @@ LIES: dict[str, dict[str, Value]] = {
 
 
 @each("lie", LIES)
-def test_no_body_by_the_core_worker_says_something_else_than_its_row(
-    world: World, worker: Database, lie: str
-) -> None:
+def test_a_core_workers_body_must_equal_its_row(world: World, worker: Database, lie: str) -> None:
     columns, body = reminder(world)
 
     with pytest.raises(DBAPIError, match="says something else"):
@@ -200,9 +198,7 @@ def test_no_body_by_the_core_worker_says_something_else_than_its_row(
         lambda body: body.replace('"seq":null', '"seq":"null"'),
     ],
 )
-def test_no_body_says_what_two_readers_could_read_differently(
-    world: World, worker: Database, change: Callable[[str], str]
-) -> None:
+def test_ambiguous_bodies_are_refused(world: World, worker: Database, change: Callable[[str], str]) -> None:
     columns, facts = reminder(world)
     body = canonical(facts | {"seq": None}).decode()
 
@@ -216,7 +212,7 @@ def test_no_body_says_what_two_readers_could_read_differently(
 @each(
     "action", ["after_review", "gate_report_allowed", "mode_switched", "hold_released", "member_added", "signed_in"]
 )
-def test_the_core_worker_says_of_nobody_what_the_api_alone_does(world: World, worker: Database, action: str) -> None:
+def test_the_core_worker_writes_no_events_of_the_api(world: World, worker: Database, action: str) -> None:
     told = """
         INSERT INTO events (id, tenant_id, at, action, actor_role, body)
         VALUES (uuidv7(), :tenant, now(), :action, 'clock', '{}')
@@ -251,9 +247,7 @@ def _do(db: Database, *statements: TextClause) -> None:
 
 
 @pytest.mark.parametrize("first", [None, SEAL_BEYOND, SEAL_ELSEWHERE])
-def test_the_core_workers_login_hides_no_event_from_the_log(
-    world: World, worker: Database, first: str | None
-) -> None:
+def test_the_core_workers_login_cannot_hide_an_event(world: World, worker: Database, first: str | None) -> None:
     World.make(world.db).submit()
     world.submit()
     sealed(worker)
@@ -267,7 +261,7 @@ def test_the_core_workers_login_hides_no_event_from_the_log(
     assert [row.request_id for row in read(worker, WAITING)] == [hidden.id]
 
 
-def test_a_core_worker_that_deletes_before_it_seals_goes_on(world: World, worker: Database) -> None:
+def test_a_core_worker_that_deletes_before_sealing_continues(world: World, worker: Database) -> None:
     world.submit()
     sealed(worker)
     world.submit()
@@ -279,7 +273,7 @@ def test_a_core_worker_that_deletes_before_it_seals_goes_on(world: World, worker
     assert read(worker, WAITING) == []
 
 
-def test_a_log_that_the_core_workers_login_grows_falsely_is_sealed_no_further(world: World, worker: Database) -> None:
+def test_a_log_falsely_grown_by_the_core_workers_login_is_not_sealed_further(world: World, worker: Database) -> None:
     world.submit()
     sealed(worker)
     world.submit()
@@ -290,9 +284,7 @@ def test_a_log_that_the_core_workers_login_grows_falsely_is_sealed_no_further(wo
         sealed(worker)
 
 
-def test_no_other_login_holds_the_turn_of_whoever_seals(
-    world: World, worker: Database, notifications: Database
-) -> None:
+def test_no_other_login_can_take_the_sealers_lock(world: World, worker: Database, notifications: Database) -> None:
     world.submit()
     with world.db.transaction() as one, notifications.transaction() as other:
         one.execute(text("SELECT pg_advisory_xact_lock(281763489)"))
@@ -306,7 +298,7 @@ def test_no_other_login_holds_the_turn_of_whoever_seals(
         write(worker.engine, "UPDATE turns SET name = 'mine'")
 
 
-def test_the_notifications_worker_puts_no_deadline_off(world: World, notifications: Database) -> None:
+def test_the_notifications_worker_cannot_postpone_a_deadline(world: World, notifications: Database) -> None:
     request = world.submit()
 
     with pytest.raises(DBAPIError, match="request"):

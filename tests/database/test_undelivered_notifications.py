@@ -49,7 +49,7 @@ def refuse(post: Postbag, db: Database, world: World, *names: str) -> None:
 
 
 @pytest.mark.parametrize("refused", [(), ("abe",), ("abe", "ann")])
-def test_a_time_out_says_how_many_people_had_been_reached(
+def test_a_time_out_states_how_many_people_were_reached(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, refused: tuple[str, ...]
 ) -> None:
     request = world.submit()
@@ -65,7 +65,7 @@ def test_a_time_out_says_how_many_people_had_been_reached(
     assert mails_to(post, sender, world, "olga") == []
 
 
-def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could_be_told(
+def test_if_no_one_was_reached_event_mail_and_operators_say_so(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
@@ -90,7 +90,7 @@ def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could
     assert_audit_logs_are_whole(sender)
 
 
-def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
+def test_a_later_prompt_does_not_mention_silence(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     untold, told = world.submit(), world.submit()
@@ -108,9 +108,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
     assert prompt.text.index("Erin: timed out") < prompt.text.index("Erin: nobody could be notified")
 
 
-def test_a_mail_server_that_was_away_all_the_time_told_nobody(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_an_unavailable_mail_server_reached_no_one(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
 
     later.shift = timedelta(hours=12)
@@ -119,7 +117,7 @@ def test_a_mail_server_that_was_away_all_the_time_told_nobody(
     assert reached(sender, request.id) == (3, 0, True)
 
 
-def test_a_vote_without_a_mail_is_somebody_who_knew(
+def test_a_voter_without_a_mail_counts_as_reached(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, quorum=2)
@@ -134,7 +132,7 @@ def test_a_vote_without_a_mail_is_somebody_who_knew(
     assert reached(sender, request.id) == (3, 1, False)
 
 
-def test_a_review_that_timed_out_counts_managers_and_the_stage_after_it_approvers_alone(
+def test_a_review_time_out_counts_managers_and_the_next_stage_approvers(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, vendor_review=True)
@@ -149,7 +147,7 @@ def test_a_review_that_timed_out_counts_managers_and_the_stage_after_it_approver
     assert reached(sender, endorsed.id) == (3, 0, True)
 
 
-def test_an_expiry_says_nothing_of_it(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_an_expiry_does_not_mention_reach(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
@@ -162,7 +160,7 @@ def test_an_expiry_says_nothing_of_it(world: World, sender: Database, later: Shi
 
 
 @pytest.mark.far
-def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_operator(
+def test_many_time_outs_take_few_statements_and_one_mail_per_operator(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ids = many(world, 80)
@@ -189,7 +187,7 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
 
 
 @pytest.mark.far
-def test_a_mail_to_operators_names_fifty_requests_at_most_and_how_many_more(
+def test_a_mail_to_operators_names_at_most_fifty_requests(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ids = many(world, 53)

@@ -41,14 +41,14 @@ def _cut_off(db: Database, url: str) -> None:
     db.schedule = Schedule(url)
 
 
-def test_what_was_promised_is_in_the_indexes_once_the_commit_stands(world: World) -> None:
+def test_committed_armings_are_in_the_indexes(world: World) -> None:
     request = world.submit()
 
     assert world.db.schedule.members(CLOCK).keys() == {f"remind:{request.id}"}
     assert_indexes_are_true(world.db)
 
 
-def test_a_move_changes_the_one_member_of_its_request(world: World) -> None:
+def test_a_move_changes_its_requests_single_entry(world: World) -> None:
     request = world.submit()
 
     world.act("ann", Action.APPROVE, request.id)
@@ -59,7 +59,7 @@ def test_a_move_changes_the_one_member_of_its_request(world: World) -> None:
     assert world.db.schedule.members(CLOCK) == {}
 
 
-def test_the_connections_of_another_pool_have_the_keys_of_the_process(world: World) -> None:
+def test_connections_of_another_pool_have_the_processs_keys(world: World) -> None:
     """Access checks and closing moves go by them, and know nobody without the keys that the others have."""
     ring = Keyring([b"r" * 32])
     db = Database(world.db.engine, world.db.schedule, keys=ProcessKeys(ring))
@@ -79,7 +79,7 @@ def test_nothing_is_armed_before_the_commit(world: World) -> None:
     assert world.db.schedule.members(CLOCK).keys() == {f"expire:{one}"}
 
 
-def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world: World) -> None:
+def test_a_rolled_back_transaction_writes_and_arms_nothing(world: World) -> None:
     class ChangeOfMind(Exception):  # noqa: N818 - of mind
         """Something else went wrong."""
 
@@ -106,7 +106,7 @@ def test_a_refused_move_arms_nothing(world: World) -> None:
     assert world.db.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
+def test_a_commit_refused_by_the_database_arms_nothing(world: World) -> None:
     request = world.submit()
     before = world.db.schedule.members(CLOCK)
 
@@ -128,7 +128,7 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
     assert state_of(world.db, request.id) == "pending"
 
 
-def test_each_index_gets_its_own_promises(world: World) -> None:
+def test_each_index_gets_its_own_armings(world: World) -> None:
     one = str(new_id())
 
     with world.db.transaction() as session:
@@ -139,7 +139,7 @@ def test_each_index_gets_its_own_promises(world: World) -> None:
     assert world.db.schedule.members(NOTIFICATIONS).keys() == {f"notify:{one}"}
 
 
-def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: World, away_url: str) -> None:
+def test_without_redis_a_submit_is_answered_within_a_second(world: World, away_url: str) -> None:
     _cut_off(world.db, away_url)
 
     began = time.monotonic()
@@ -156,7 +156,7 @@ def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: Wo
     assert len(promised_notifications(world.db)) == 4
 
 
-def test_what_could_not_be_armed_is_healed_by_reconciling(
+def test_failed_armings_are_repaired_by_reconciling(
     world: World, worker: Database, superuser: Engine, refused_url: str
 ) -> None:
     list(reconcile(worker, None))
@@ -174,7 +174,7 @@ def test_what_could_not_be_armed_is_healed_by_reconciling(
     assert state_of(worker, request.id) == "pending"
 
 
-def test_the_death_of_the_api_between_commit_and_arming_loses_nothing(world: World, urls: Urls) -> None:
+def test_killing_the_api_between_commit_and_arming_loses_nothing(world: World, urls: Urls) -> None:
     class DyingSchedule(Schedule):
         def arm(self, *_: object, **__: object) -> bool:
             raise SystemExit(137)
@@ -193,7 +193,7 @@ def test_the_death_of_the_api_between_commit_and_arming_loses_nothing(world: Wor
     worker.dispose()
 
 
-def test_a_network_that_has_gone_silent_is_noticed_within_seconds(api: Database) -> None:
+def test_a_silent_network_is_noticed_within_seconds(api: Database) -> None:
     with api.engine.connect() as connection:
         handle = connection.connection.driver_connection.pgconn.socket  # type: ignore[union-attr]
         with socket.fromfd(handle, socket.AF_INET, socket.SOCK_STREAM) as line:
@@ -217,7 +217,7 @@ def test_a_network_that_has_gone_silent_is_noticed_within_seconds(api: Database)
         [bytes(range(256)), None, b"\\x00"],
     ],
 )
-def test_an_array_of_bytes_is_read_as_it_was_written(worker: Database, values: list[bytes | None]) -> None:
+def test_a_byte_array_is_read_back_unchanged(worker: Database, values: list[bytes | None]) -> None:
     with worker.transaction() as session:
         found = session.execute(text("SELECT unnest(CAST(:values AS bytea[]))"), {"values": array(values)}).scalars()
 
@@ -225,15 +225,13 @@ def test_an_array_of_bytes_is_read_as_it_was_written(worker: Database, values: l
 
 
 @each("value", ["O'Neil", 'a"b', "a,b", "{", "\\x00", "", "a b"])
-def test_text_goes_into_an_array_as_bytes_alone(value: str) -> None:
+def test_text_is_sent_to_arrays_as_bytes_only(value: str) -> None:
     with pytest.raises(ValueError, match="plain words"):
         array([value])
 
 
 @pytest.mark.parametrize(("statement", "times"), [("DELETE FROM decisions", 2), ("SELECT 1 / 0", 1)])
-def test_what_postgres_refuses_is_judged_once_more_and_what_fails_is_not(
-    api: Database, statement: str, times: int
-) -> None:
+def test_a_refusal_by_postgres_is_judged_again_and_an_error_is_not(api: Database, statement: str, times: int) -> None:
     judged = []
 
     def use_case(session: UnitOfWork) -> None:

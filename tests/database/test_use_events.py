@@ -72,7 +72,7 @@ def sender(worker: Database, later: ShiftedClock) -> Database:
     return worker
 
 
-def test_the_first_use_is_told_at_once_and_the_last_one_after_the_end(
+def test_the_first_use_is_announced_at_once_and_the_last_after_the_end(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request_id = opened(world)
@@ -112,9 +112,7 @@ def guarded(world: World) -> World:
     return world
 
 
-def test_what_a_guard_reports_is_a_first_and_a_last_use(
-    guarded: World, sender: Database, later: ShiftedClock
-) -> None:
+def test_guard_reports_count_as_first_and_last_use(guarded: World, sender: Database, later: ShiftedClock) -> None:
     request_id = opened(guarded)
     report(guarded, request_id)
     assert (recorded(sender), told(guarded, request_id)) == (1, ["first_used"])
@@ -132,9 +130,7 @@ def test_what_a_guard_reports_is_a_first_and_a_last_use(
     assert (last.said["gateway"], last.said["count"]) == (str(guard.person_id), 6)
 
 
-def test_reports_gates_and_workers_that_count_one_window_at_once_wait_for_nobody_in_a_circle(
-    guarded: World, sender: Database
-) -> None:
+def test_concurrent_counts_of_one_window_do_not_deadlock(guarded: World, sender: Database) -> None:
     request_id = opened(guarded)
     jobs = [
         *(lambda: report(guarded, request_id) for _ in range(8)),
@@ -151,7 +147,7 @@ def test_reports_gates_and_workers_that_count_one_window_at_once_wait_for_nobody
     assert told(guarded, request_id) == ["first_used"]
 
 
-def test_a_window_that_nobody_has_used_has_no_such_event(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_an_unused_window_has_no_use_events(world: World, sender: Database, later: ShiftedClock) -> None:
     request_id = opened(world)
     world.act("tara", Action.REVOKE, request_id)
     later.shift += USES_SETTLE * 2
@@ -159,7 +155,7 @@ def test_a_window_that_nobody_has_used_has_no_such_event(world: World, sender: D
     assert (recorded(sender), told(world, request_id)) == (0, [])
 
 
-def test_a_use_that_is_counted_after_the_end_is_told_too(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_use_counted_after_the_end_is_included(world: World, sender: Database, later: ShiftedClock) -> None:
     request_id = opened(world)
     world.act("tara", Action.REVOKE, request_id)
     fan_out_all(as_sender(sender))
@@ -170,7 +166,7 @@ def test_a_use_that_is_counted_after_the_end_is_told_too(world: World, sender: D
     assert (recorded(sender), told(world, request_id)) == (1, ["first_used", "last_used"])
 
 
-def test_without_a_word_of_its_end_the_last_use_is_told_after_the_deadline(
+def test_without_an_end_report_the_last_use_is_announced_after_the_deadline(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request_id = world.act("ann", Action.APPROVE, world.submit(access_window=60).id).id
@@ -184,7 +180,7 @@ def test_without_a_word_of_its_end_the_last_use_is_told_after_the_deadline(
 
 
 @pytest.mark.far
-def test_processes_that_write_them_at_once_write_each_once(
+def test_concurrent_processes_write_each_use_event_once(
     world: World, sender: Database, later: ShiftedClock, pool: ThreadPoolExecutor
 ) -> None:
     windows = [opened(world) for _ in range(8)]
@@ -199,7 +195,7 @@ def test_processes_that_write_them_at_once_write_each_once(
     assert all(told(world, one) == ["first_used", "last_used"] for one in windows)
 
 
-def test_the_database_has_no_second_one(world: World, sender: Database, superuser: Engine) -> None:
+def test_the_database_refuses_a_second_use_event(world: World, sender: Database, superuser: Engine) -> None:
     request_id = opened(world)
     used(world, request_id)
     assert recorded(sender) == 1
@@ -212,7 +208,7 @@ def test_the_database_has_no_second_one(world: World, sender: Database, superuse
         )
 
 
-def test_the_request_says_how_often_it_was_used_and_refused(world: World, api: Database) -> None:
+def test_the_request_states_how_often_it_was_used_and_refused(world: World, api: Database) -> None:
     request_id = opened(world)
     used(world, request_id, times=3, refused=2)
     used(world, request_id, times=0, refused=1)
@@ -232,9 +228,7 @@ def test_the_request_says_how_often_it_was_used_and_refused(world: World, api: D
     assert usage.first.at < usage.last.at
 
 
-def test_what_is_refused_counts_for_the_newest_window_that_was_open_within_an_hour(
-    world: World, api: Database
-) -> None:
+def test_refusals_count_for_the_newest_window_open_within_an_hour(world: World, api: Database) -> None:
     request_id = opened(world)
     world.act("tara", Action.REVOKE, request_id)
     used(world, request_id, times=0, refused=1)
@@ -247,9 +241,7 @@ def test_what_is_refused_counts_for_the_newest_window_that_was_open_within_an_ho
 
 
 @pytest.mark.far
-def test_what_is_refused_counts_for_an_open_window_however_many_requests_came_after_it(
-    world: World, api: Database
-) -> None:
+def test_refusals_count_for_an_open_window_despite_later_requests(world: World, api: Database) -> None:
     closed, window = opened(world), opened(world)
     world.act("tara", Action.REVOKE, closed)
     used(world, closed, times=0, refused=1)
@@ -265,7 +257,7 @@ def test_what_is_refused_counts_for_an_open_window_however_many_requests_came_af
 
 
 @pytest.mark.parametrize(("seconds", "rules"), [(9, ["used-outside"]), (1, []), (-1, [])])
-def test_a_window_that_was_used_after_its_end_raises_an_alarm(
+def test_a_window_used_after_its_end_raises_an_alarm(
     world: World, worker: Database, superuser: Engine, seconds: int, rules: list[str]
 ) -> None:
     request_id = opened(world)

@@ -43,7 +43,7 @@ def types(post: Postbag, url: str) -> Sequence[str]:
     return [body["type"].removeprefix("request.") for body in sorted(bodies, key=lambda body: str(body["timestamp"]))]
 
 
-def test_every_event_arrives_though_all_was_over_before_the_first_call(
+def test_every_event_arrives_though_the_request_ended_before_the_first_call(
     reviewed: World, worker: Database, post: Postbag
 ) -> None:
     request = reviewed.submit()
@@ -64,7 +64,7 @@ def test_every_event_arrives_though_all_was_over_before_the_first_call(
     ("who", "action", "type_"),
     [("max", Action.DENY, "review_denied"), ("erin", Action.CANCEL, "cancelled"), ("", None, "timed_out")],
 )
-def test_what_ends_in_the_vendors_review_is_called_at_the_vendor_alone(  # noqa: PLR0917 - a case has as many parts
+def test_a_request_that_ends_in_review_calls_vendor_webhooks_only(  # noqa: PLR0917 - a case has as many parts
     reviewed: World, sender: Database, later: ShiftedClock, post: Postbag, who: str, action: Action | None, type_: str
 ) -> None:
     request = reviewed.submit()
@@ -84,7 +84,7 @@ def test_what_ends_in_the_vendors_review_is_called_at_the_vendor_alone(  # noqa:
     assert types(post, CUSTOMERS) == []
 
 
-def test_reminders_and_escalations_are_called_on_both_sides(
+def test_reminders_and_escalations_call_webhooks_of_both_sides(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     both(world, post)
@@ -100,7 +100,7 @@ def test_reminders_and_escalations_are_called_on_both_sides(
     assert states == {"pending"}
 
 
-def test_an_endpoint_that_is_away_past_the_deadline_still_gets_what_was_asked(
+def test_an_endpoint_away_past_the_deadline_still_gets_the_prompt(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     both(world, post)
@@ -114,7 +114,7 @@ def test_an_endpoint_that_is_away_past_the_deadline_still_gets_what_was_asked(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_windows_without_the_customers_yes_are_called_in_every_mode(
+def test_windows_opened_by_the_vendor_call_webhooks_in_every_mode(
     api: Database, worker: Database, post: Postbag, mode: Mode
 ) -> None:
     world = World.make(api)
@@ -130,9 +130,7 @@ def test_windows_without_the_customers_yes_are_called_in_every_mode(
     assert types(post, VENDORS) == ["submitted", "endorsed", "completed"]
 
 
-def test_a_chat_is_told_who_approved_and_the_name_of_the_tenant(
-    world: World, worker: Database, post: Postbag
-) -> None:
+def test_a_chat_message_names_the_approver_and_the_tenant(world: World, worker: Database, post: Postbag) -> None:
     endpoint = post.endpoint(world, CUSTOMERS, tenant_id=world.tenant.id)
     write(unbound(worker), "UPDATE endpoints SET format = :format WHERE id = :id", format=Format.SLACK, id=endpoint)
     write(unbound(worker), "UPDATE tenants SET name = 'Contoso & Sons' WHERE id = :id", id=world.tenant.id)
@@ -147,7 +145,7 @@ def test_a_chat_is_told_who_approved_and_the_name_of_the_tenant(
     assert all("Contoso &amp; Sons" in words for words in said)
 
 
-def test_a_type_that_is_subscribed_to_is_all_that_is_called(world: World, worker: Database, post: Postbag) -> None:
+def test_only_subscribed_types_are_called(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, CUSTOMERS, tenant_id=world.tenant.id, event_types=["request.approved"])
     request: UUID = world.submit().id
     world.act("ann", Action.APPROVE, request)

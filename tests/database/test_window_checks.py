@@ -117,7 +117,7 @@ def granted(answer: GrantedAccess | GateReason) -> UUID:
     return answer.request_id
 
 
-def test_a_window_in_memory_needs_no_postgres(world: World) -> None:
+def test_a_remembered_window_is_answered_without_postgres(world: World) -> None:
     request_id = opened(world)
     checked = Checked(world)
 
@@ -125,7 +125,7 @@ def test_a_window_in_memory_needs_no_postgres(world: World) -> None:
     assert checked.calls.count == 0
 
 
-def test_a_window_that_memory_has_not_yet_is_asked_of_postgres(world: World) -> None:
+def test_an_unremembered_window_is_asked_of_postgres(world: World) -> None:
     checked = Checked(world)
     request_id = opened(world)
 
@@ -152,7 +152,7 @@ def test_a_no_is_asked_of_postgres_and_remembered_for_a_second(world: World) -> 
     assert isinstance(after, GrantedAccess)
 
 
-def test_the_same_question_at_once_is_asked_once(world: World) -> None:
+def test_identical_concurrent_questions_are_asked_once(world: World) -> None:
     checked = Checked(world)
 
     assert checked.at_once(*[MAILBOX] * 40, "site:HR") == [GateReason.NO_WINDOW] * 41
@@ -160,7 +160,7 @@ def test_the_same_question_at_once_is_asked_once(world: World) -> None:
     assert checked.calls.count == 2
 
 
-def test_why_there_is_none(world: World, superuser: Engine) -> None:
+def test_a_refusal_states_its_reason(world: World, superuser: Engine) -> None:
     request = world.submit(resources=[MAILBOX, "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
     checked = Checked(world)
@@ -172,7 +172,7 @@ def test_why_there_is_none(world: World, superuser: Engine) -> None:
     assert checked.ask("site:IT") == [GateReason.SUSPENDED]
 
 
-def test_once_memory_is_old_postgres_answers(world: World) -> None:
+def test_stale_memory_asks_postgres(world: World) -> None:
     request_id = opened(world)
     checked = Checked(world)
     checked.later += 1.0
@@ -190,7 +190,7 @@ def test_once_memory_is_old_postgres_answers(world: World) -> None:
     ],
     ids=["away", "bug", "busy"],
 )
-def test_without_postgres_memory_answers_for_a_second_and_then_nobody_gets_in(
+def test_without_postgres_memory_answers_for_a_second_and_then_refuses(
     world: World, error: Exception, reason: GateReason
 ) -> None:
     opened(world)
@@ -205,7 +205,7 @@ def test_without_postgres_memory_answers_for_a_second_and_then_nobody_gets_in(
     assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
 
 
-def test_a_standby_opens_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standby_grants_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(world)
     checked = Checked(world)
     checked.memory.clear()
@@ -214,7 +214,7 @@ def test_a_standby_opens_nothing(world: World, monkeypatch: pytest.MonkeyPatch) 
     assert checked.ask(MAILBOX) == [GateReason.BEHIND]
 
 
-def test_a_postgres_that_does_not_answer_in_time_is_a_no(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postgres_timeout_is_a_no(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(world)
     checked = Checked(world)
     checked.later += 1.0
@@ -224,7 +224,7 @@ def test_a_postgres_that_does_not_answer_in_time_is_a_no(world: World, monkeypat
     assert checked.ask(MAILBOX) == [GateReason.BEHIND]
 
 
-def test_more_questions_than_can_be_asked_are_refused_as_busy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_beyond_the_limit_are_refused_as_busy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_checks, "MOST_ASKED", 3)
 
     answers = Checked(world).at_once("site:1", "site:2", "site:3", "site:4", "site:3")
@@ -232,7 +232,7 @@ def test_more_questions_than_can_be_asked_are_refused_as_busy(world: World, monk
     assert answers == [*[GateReason.NO_WINDOW] * 3, GateReason.BUSY, GateReason.NO_WINDOW]
 
 
-def test_while_postgres_is_away_few_ask_and_nobody_gets_in(world: World) -> None:
+def test_without_postgres_few_questions_wait_and_all_are_refused(world: World) -> None:
     checked = Checked(world)
     checked.later += 4.0
     checked.calls.error = OSError()
@@ -243,7 +243,7 @@ def test_while_postgres_is_away_few_ask_and_nobody_gets_in(world: World) -> None
     assert checked.calls.count == window_checks.MOST_ASKED_AWAY
 
 
-def test_where_memory_differs_from_postgres_the_answer_is_no_and_an_alarm(world: World, superuser: Engine) -> None:
+def test_a_difference_from_postgres_is_a_no_and_an_alarm(world: World, superuser: Engine) -> None:
     opened(world)
     checked = Checked(world, compare_every=1)
     assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
@@ -256,7 +256,7 @@ def test_where_memory_differs_from_postgres_the_answer_is_no_and_an_alarm(world:
     assert len(checked.memory) == 0
 
 
-def test_what_cannot_be_compared_is_answered_from_memory(world: World) -> None:
+def test_an_uncomparable_answer_comes_from_memory(world: World) -> None:
     opened(world)
     checked = Checked(world, compare_every=1)
     checked.calls.error = OSError()
@@ -281,7 +281,7 @@ def test_a_pause_of_postgres_is_no_difference(world: World) -> None:
     assert len(checked.memory) == 1
 
 
-def test_a_no_that_was_asked_for_before_the_window_opened_is_no_difference(world: World) -> None:
+def test_a_no_asked_before_the_window_opened_is_no_difference(world: World) -> None:
     checked = Checked(world, compare_every=1)
 
     async def overtaken() -> list[GrantedAccess | GateReason]:
@@ -304,9 +304,7 @@ def test_a_no_that_was_asked_for_before_the_window_opened_is_no_difference(world
     assert len(checked.memory) == 1
 
 
-def test_the_thread_reads_by_itself_and_outlives_a_lost_connection(
-    world: World, urls: Urls, superuser: Engine
-) -> None:
+def test_the_reader_thread_survives_a_lost_connection(world: World, urls: Urls, superuser: Engine) -> None:
     engine = make_engine(urls.api, role="gate-reader", pool_size=1, overflow=0)
     memory = WindowMemory()
     reader = MemoryReader(world.db.beside(engine), memory, every=0.05)

@@ -81,7 +81,7 @@ def tell(superuser: Engine, action: str, tenant: UUID | None, body: str = "{}") 
     )
 
 
-def test_a_window_is_found_once_it_was_read_and_for_exactly_what_it_is(watched: Watched, world: World) -> None:
+def test_a_read_window_is_found_for_exactly_what_it_covers(watched: Watched, world: World) -> None:
     assert watched.find(world) is None
     request_id = opened(world, resources=[MAILBOX, "site:HR"], actions=["read", "export"])
     assert watched.find(world) is None
@@ -98,7 +98,7 @@ def test_a_window_is_found_once_it_was_read_and_for_exactly_what_it_is(watched: 
     assert watched.find(world, who="eve") is None
 
 
-def test_what_was_open_before_the_start_is_read_page_by_page(
+def test_windows_open_before_the_start_are_read_page_by_page(
     api: Database, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 4)
@@ -111,7 +111,7 @@ def test_what_was_open_before_the_start_is_read_page_by_page(
     assert sorted(watched.memory.requests()) == sorted(ids)
 
 
-def test_a_narrower_approval_is_all_that_is_open(watched: Watched, world: World) -> None:
+def test_a_narrowed_window_covers_only_the_granted_part(watched: Watched, world: World) -> None:
     request = world.submit(resources=[MAILBOX, "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
 
@@ -122,7 +122,7 @@ def test_a_narrower_approval_is_all_that_is_open(watched: Watched, world: World)
 
 
 @pytest.mark.parametrize("ending", [("erin", Action.COMPLETE), ("tara", Action.REVOKE), ("max", Action.REVOKE)])
-def test_a_window_that_was_ended_is_gone_with_the_next_read(
+def test_an_ended_window_is_dropped_with_the_next_read(
     watched: Watched, world: World, ending: tuple[str, Action]
 ) -> None:
     request_id = opened(world)
@@ -135,7 +135,7 @@ def test_a_window_that_was_ended_is_gone_with_the_next_read(
     assert watched.find(world) is None
 
 
-def test_of_several_windows_the_longest_answers_and_the_others_stay(watched: Watched, world: World) -> None:
+def test_the_longest_of_several_windows_answers(watched: Watched, world: World) -> None:
     short, long = opened(world, access_window=600), opened(world, access_window=1200)
     watched.settle()
     found = watched.find(world)
@@ -150,7 +150,7 @@ def test_of_several_windows_the_longest_answers_and_the_others_stay(watched: Wat
     assert found.request_id == short
 
 
-def test_memory_says_nothing_once_the_last_read_is_a_second_old(watched: Watched, world: World) -> None:
+def test_memory_over_a_second_old_answers_nothing(watched: Watched, world: World) -> None:
     opened(world)
     watched.settle()
 
@@ -163,7 +163,7 @@ def test_memory_says_nothing_once_the_last_read_is_a_second_old(watched: Watched
     assert watched.find(world) is not None
 
 
-def test_the_deadline_is_that_of_the_databases_clock(api: Database, world: World) -> None:
+def test_the_deadline_is_judged_by_the_databases_clock(api: Database, world: World) -> None:
     opened(world, access_window=600)
     api.clock = later = ShiftedClock()
     watched = Watched(api)
@@ -177,7 +177,7 @@ def test_the_deadline_is_that_of_the_databases_clock(api: Database, world: World
     assert watched.find(world) is None
 
 
-def test_a_window_past_its_end_is_over_before_a_worker_has_ended_it(watched: Watched, world: World) -> None:
+def test_a_window_past_its_end_is_closed_before_a_worker_ends_it(watched: Watched, world: World) -> None:
     opened(world)
     watched.settle()
     deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
@@ -189,7 +189,7 @@ def test_a_window_past_its_end_is_over_before_a_worker_has_ended_it(watched: Wat
     assert watched.find(world) is None
 
 
-def test_the_clock_of_the_end_is_taken_for_that_of_the_beginning_of_a_read(world: World, watched: Watched) -> None:
+def test_the_clock_is_dated_from_the_beginning_of_a_read(world: World, watched: Watched) -> None:
     opened(world, access_window=600)
     watched.settle()
     deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
@@ -202,9 +202,7 @@ def test_the_clock_of_the_end_is_taken_for_that_of_the_beginning_of_a_read(world
 
 
 @pytest.mark.parametrize("how", ["suspend", "disable", "role"])
-def test_a_suspended_tenant_and_an_engineer_who_is_none_any_more_have_no_window(
-    watched: Watched, world: World, how: str
-) -> None:
+def test_a_suspended_tenant_or_former_engineer_has_no_window(watched: Watched, world: World, how: str) -> None:
     opened(world)
     opened(world, "eve", resources=["site:HR"])
     watched.settle()
@@ -238,7 +236,7 @@ def test_a_suspended_tenant_and_an_engineer_who_is_none_any_more_have_no_window(
         "restored of nobody",
     ],
 )
-def test_what_may_end_a_window_beside_its_moves_has_it_verified_again(
+def test_changes_that_may_end_a_window_have_it_verified_again(
     watched: Watched, world: World, superuser: Engine, told: str
 ) -> None:
     action, _, about = told.partition(" of ")
@@ -258,9 +256,7 @@ def test_what_may_end_a_window_beside_its_moves_has_it_verified_again(
     assert watched.find(world, "eve", "site:HR") is not None
 
 
-def test_news_of_an_end_drop_a_window_at_once_and_it_comes_back_if_they_were_wrong(
-    watched: Watched, world: World
-) -> None:
+def test_news_of_an_end_drops_a_window_which_returns_if_still_open(watched: Watched, world: World) -> None:
     request_id = opened(world)
     watched.settle()
 
@@ -271,9 +267,7 @@ def test_news_of_an_end_drop_a_window_at_once_and_it_comes_back_if_they_were_wro
     assert watched.find(world) is not None
 
 
-def test_other_news_drop_nothing_and_have_the_window_verified_again(
-    watched: Watched, world: World, superuser: Engine
-) -> None:
+def test_other_news_has_the_window_verified_in_place(watched: Watched, world: World, superuser: Engine) -> None:
     request_id = opened(world)
     watched.settle()
     told: list[MemoryChange] = []
@@ -304,7 +298,7 @@ def idle(api: Database, world: World) -> Iterator[MemoryReader]:
     reader.stop()
 
 
-def test_news_of_a_window_in_memory_wake_the_reader(idle: MemoryReader, world: World, superuser: Engine) -> None:
+def test_news_of_a_remembered_window_wakes_the_reader(idle: MemoryReader, world: World, superuser: Engine) -> None:
     (request_id,) = idle._memory.requests()  # noqa: SLF001
     write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
 
@@ -324,7 +318,7 @@ def test_the_reader_wakes_when_a_window_begins(idle: MemoryReader, world: World)
     assert datetime.now(UTC) >= begins
 
 
-def test_news_bring_a_window_whose_change_was_not_read_yet(watched: Watched, world: World) -> None:
+def test_news_brings_a_window_not_read_yet(watched: Watched, world: World) -> None:
     request_id = opened(world)
 
     watched.reader.hear([str(request_id)])
@@ -334,7 +328,7 @@ def test_news_bring_a_window_whose_change_was_not_read_yet(watched: Watched, wor
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_window_that_was_read_before_news_of_it_comes_back_unless_it_has_ended(
+def test_a_window_read_before_its_news_returns_unless_it_ended(
     watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch, *, ended: bool
 ) -> None:
     request_id = opened(world)
@@ -358,7 +352,7 @@ def test_a_window_that_was_read_before_news_of_it_comes_back_unless_it_has_ended
 
 
 @pytest.mark.parametrize("told", ["tenant_resumed", "passkey_removed"])
-def test_what_may_have_ended_and_has_not_is_told_to_nobody(
+def test_a_verified_window_is_not_announced_as_closed(
     watched: Watched, world: World, superuser: Engine, told: str
 ) -> None:
     opened(world)
@@ -373,9 +367,7 @@ def test_what_may_have_ended_and_has_not_is_told_to_nobody(
     assert watched.find(world) is not None
 
 
-def test_a_change_that_commits_late_is_read_though_later_ones_were_read_before_it(
-    watched: Watched, world: World
-) -> None:
+def test_a_late_commit_is_read_after_newer_changes(watched: Watched, world: World) -> None:
     first, second = opened(world), opened(world, "eve", resources=["site:HR"])
     watched.settle()
 
@@ -396,7 +388,7 @@ def test_a_change_that_commits_late_is_read_though_later_ones_were_read_before_i
     assert watched.memory.requests() == [third]
 
 
-def test_while_a_transaction_stays_open_no_change_is_read_twice(
+def test_an_open_transaction_causes_no_repeated_reads(
     watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened(world)
@@ -414,7 +406,7 @@ def test_while_a_transaction_stays_open_no_change_is_read_twice(
 
 
 @pytest.mark.parametrize("changes", [{"server": "another"}, {"seen": "1:1:"}], ids=["server", "older"])
-def test_another_server_or_an_older_database_begins_anew(
+def test_another_server_or_an_older_database_empties_memory(
     watched: Watched, world: World, superuser: Engine, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     opened(world)
@@ -428,7 +420,7 @@ def test_another_server_or_an_older_database_begins_anew(
     assert len(watched.memory) == 0
 
 
-def test_a_passkey_that_is_removed_at_another_tenant_ends_what_it_signed(api: Database, superuser: Engine) -> None:
+def test_a_passkey_removed_at_another_tenant_ends_its_windows(api: Database, superuser: Engine) -> None:
     world = World.make(api, DEMANDED)
     approve(world, "ann", world.submit().id, enrol(world, "ann"))
     with setting(api).transaction() as session:
@@ -451,7 +443,7 @@ def test_a_passkey_that_is_removed_at_another_tenant_ends_what_it_signed(api: Da
     assert door(world) is None
 
 
-def test_a_standby_fills_no_memory(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standby_does_not_fill_memory(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(world)
     watched.settle()
     answered = window_verification.read_changes
@@ -464,7 +456,7 @@ def test_a_standby_fills_no_memory(watched: Watched, world: World, monkeypatch: 
     assert len(watched.memory) == 0
 
 
-def test_a_window_that_postgres_has_not_is_dropped_and_raises_an_alarm(
+def test_a_window_unknown_to_postgres_is_dropped_with_an_alarm(
     watched: Watched, world: World, superuser: Engine
 ) -> None:
     opened(world)
@@ -482,7 +474,7 @@ def test_a_window_that_postgres_has_not_is_dropped_and_raises_an_alarm(
     assert watched.find(world) is None
 
 
-def test_a_window_that_has_just_ended_raises_no_alarm(watched: Watched, world: World) -> None:
+def test_a_just_ended_window_raises_no_alarm(watched: Watched, world: World) -> None:
     request_id = opened(world)
     watched.settle()
     found = watched.find(world)
@@ -496,7 +488,7 @@ def test_a_window_that_has_just_ended_raises_no_alarm(watched: Watched, world: W
     assert watched.find(world) is None
 
 
-def test_nobody_but_a_system_reads_changes(api: Database, world: World) -> None:
+def test_only_a_system_reads_window_changes(api: Database, world: World) -> None:
     with api.transaction() as session:
         authentication.enter(session, GATE)
         earlier = window_verification.read_changes(session, None)
@@ -508,9 +500,7 @@ def test_nobody_but_a_system_reads_changes(api: Database, world: World) -> None:
         assert len(window_verification.read_changes(session, earlier).changes) == 1
 
 
-def test_the_clock_that_expires_a_window_is_a_change_like_others(
-    watched: Watched, world: World, worker: Database
-) -> None:
+def test_an_expiry_is_a_change_like_others(watched: Watched, world: World, worker: Database) -> None:
     request_id = opened(world, access_window=600)
     watched.settle()
     worker.clock = later = ShiftedClock()
@@ -522,7 +512,7 @@ def test_the_clock_that_expires_a_window_is_a_change_like_others(
     assert watched.memory.requests() == []
 
 
-def test_what_has_ended_is_not_judged_again(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ended_window_is_not_judged_again(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ended, goes_on = opened(world), opened(world, "eve", resources=["site:HR"])
     watched.settle()
     judged: list[UUID] = []
@@ -543,7 +533,7 @@ def test_what_has_ended_is_not_judged_again(watched: Watched, world: World, monk
     assert watched.memory.requests() == [goes_on]
 
 
-def test_a_change_of_who_is_who_is_told_by_the_next_read(watched: Watched, world: World) -> None:
+def test_identity_changes_are_announced_by_the_next_read(watched: Watched, world: World) -> None:
     told: list[MemoryChange] = []
     watched.memory.listen(told.extend)
     issuer = f"{HEADER}{world.people['gate'].person_id}"
@@ -561,7 +551,7 @@ def test_a_change_of_who_is_who_is_told_by_the_next_read(watched: Watched, world
     assert [one.number for one in told] == list(range(told[0].number, told[0].number + len(told)))
 
 
-def test_no_login_chooses_the_transaction_of_an_event(api: Database, worker: Database) -> None:
+def test_no_login_sets_an_events_transaction_id(api: Database, worker: Database) -> None:
     insert = "INSERT INTO events (id, at, action, actor_role, body, xid) VALUES (uuidv7(), now(), '', 'clock', '', 1)"
 
     for db in (api, worker):

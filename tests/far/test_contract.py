@@ -23,7 +23,7 @@ ROLES = {
 
 
 @pytest.mark.timeout(1800)
-def test_the_api_keeps_to_its_openapi_document(
+def test_the_api_matches_its_openapi_document(
     template: ServerAddresses, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     with stage_of(template, tmp_path, names=("api",)) as stage:

@@ -41,7 +41,7 @@ def readiness(plan: StackPlan) -> dict[str, str]:
     return found
 
 
-def test_writes_that_hang_on_a_dead_standby_are_told_by_readyz(api: StackPlan) -> None:
+def test_writes_hanging_on_a_dead_standby_are_reported_by_readyz(api: StackPlan) -> None:
     well = readiness(api)
     waits_for(api, "gone")
 

@@ -86,9 +86,7 @@ def opened(world: World) -> UUID:
     return request.id
 
 
-def test_every_revoke_that_was_acknowledged_is_there_after_a_failover(
-    primary: ServerAddresses, standby: Standby, db: Database
-) -> None:
+def test_acknowledged_revokes_survive_a_failover(primary: ServerAddresses, standby: Standby, db: Database) -> None:
     world = World.make(db)
     windows = [opened(world) for _ in range(WINDOWS)]
     synchronous(primary, standby)
@@ -113,7 +111,7 @@ def test_every_revoke_that_was_acknowledged_is_there_after_a_failover(
     assert {standby.state_of(window) for window in kept} == {"revoked"}
 
 
-def test_a_revoke_that_the_standby_has_not_confirmed_is_not_acknowledged(
+def test_a_revoke_is_not_acknowledged_before_the_standby_confirms(
     primary: ServerAddresses, standby: Standby, db: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(db)
@@ -128,7 +126,7 @@ def test_a_revoke_that_the_standby_has_not_confirmed_is_not_acknowledged(
     assert standby.state_of(window) == "revoked"
 
 
-def test_a_wait_for_the_standby_that_was_given_up_is_not_acknowledged_and_does_not_taint_what_follows(
+def test_a_cancelled_standby_wait_is_not_acknowledged_and_later_calls_work(
     primary: ServerAddresses, standby: Standby, db: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(db)
@@ -145,7 +143,7 @@ def test_a_wait_for_the_standby_that_was_given_up_is_not_acknowledged_and_does_n
     assert world.act("ann", Action.REVOKE, second).state == "revoked"
 
 
-def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
+def test_an_asynchronous_standby_is_reported_at_start_and_in_status(
     primary: ServerAddresses, standby: Standby, db: Database
 ) -> None:
     with capture_logs() as lines:
@@ -163,7 +161,7 @@ def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
     assert not any(NAMED in said for said in status.read(db, with_redis=True).troubles)
 
 
-def test_an_asynchronous_standby_can_lose_what_was_acknowledged(
+def test_an_asynchronous_standby_can_lose_acknowledged_writes(
     primary: ServerAddresses, standby: Standby, db: Database
 ) -> None:
     """What the warning is about: the other tests could not fail if a standby never lagged behind."""

@@ -102,7 +102,7 @@ def new_request(models: Any, world: World) -> Any:
     )
 
 
-def test_a_generated_client_plays_a_whole_life(
+def test_a_generated_client_runs_a_whole_request(
     package: str, world: World, client_of: Callable[[str], GeneratedClient]
 ) -> None:
     models = importlib.import_module(f"{package}.models")
@@ -154,7 +154,9 @@ def test_a_generated_client_plays_a_whole_life(
     assert submitted.id in [one.id for one in page.items]
 
 
-def test_a_generated_client_denies(package: str, world: World, client_of: Callable[[str], GeneratedClient]) -> None:
+def test_a_generated_client_denies_a_request(
+    package: str, world: World, client_of: Callable[[str], GeneratedClient]
+) -> None:
     models = importlib.import_module(f"{package}.models")
     erin, manager, ann = (client_of(name) for name in ("erin", "max", "ann"))
     submitted = erin.done("requests", "submit_request", body=new_request(models, world))
@@ -167,7 +169,7 @@ def test_a_generated_client_denies(package: str, world: World, client_of: Callab
     assert (late.status_code, type(late.parsed)) == (409, models.Problem)
 
 
-def test_a_generated_client_is_told_what_is_wrong(
+def test_a_generated_client_reports_problems(
     package: str, stage: RunningStack, world: World, client_of: Callable[[str], GeneratedClient]
 ) -> None:
     models = importlib.import_module(f"{package}.models")
@@ -181,7 +183,7 @@ def test_a_generated_client_is_told_what_is_wrong(
     assert {type(one.parsed) for one in (missing, foreign, unknown)} == {models.Problem}
 
 
-def test_what_the_page_about_clients_shows_runs(folder: Path, stage: RunningStack, world: World) -> None:
+def test_the_client_pages_example_runs(folder: Path, stage: RunningStack, world: World) -> None:
     (shown,) = SHOWN.findall(PAGE.read_text())
     variables = {
         "LOCKBOX_URL": stage.plan.public_url,

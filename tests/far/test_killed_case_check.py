@@ -78,7 +78,7 @@ def told_of_breakers(stage: RunningStack) -> list[str]:
     return [line["event"] for line in lines if line.get("channel") == CHANNEL]
 
 
-def test_an_engineer_who_waits_while_the_worker_is_killed_is_told_so_in_time_and_comes_again(
+def test_an_engineer_waiting_for_a_killed_worker_gets_an_answer_in_time(
     stage: RunningStack, adapter: CaseAdapterServer
 ) -> None:
     world = stage.world(unconfirmed_case="refuse", approval_window=600)
@@ -117,7 +117,7 @@ def test_an_engineer_who_waits_while_the_worker_is_killed_is_told_so_in_time_and
     assert len(stage.rows(CONFIRMED, tenant=str(world.tenant.id))) == 2
 
 
-def test_without_redis_it_is_down_and_comes_back_by_itself(stage: RunningStack, adapter: CaseAdapterServer) -> None:
+def test_without_redis_case_checks_fail_and_recover(stage: RunningStack, adapter: CaseAdapterServer) -> None:
     world = stage.world(unconfirmed_case="refuse", approval_window=600)
     asked = len(adapter.asked)
     with stage.redis() as redis:
@@ -131,7 +131,7 @@ def test_without_redis_it_is_down_and_comes_back_by_itself(stage: RunningStack, 
     assert within(60, lambda: submit(stage, world, "CASE-3")[0].status_code == 201)
 
 
-def test_an_adapter_that_stays_silent_costs_nobody_any_time_until_it_speaks_again(
+def test_a_silent_adapter_delays_no_one_until_it_answers_again(
     stage: RunningStack, adapter: CaseAdapterServer
 ) -> None:
     world = stage.world(unconfirmed_case="refuse", approval_window=600)

@@ -171,15 +171,13 @@ def _pattern(world: World, others: tuple[World, World]) -> HistoryPattern:
 
 @pytest.mark.parametrize("who", READERS)
 @pytest.mark.parametrize("query", [*FILTERS, *SINCE], ids=str)
-def test_a_list_of_the_api_reads_no_more_than_its_page(archive: Archive, who: str, query: dict[str, str]) -> None:
+def test_an_api_list_reads_only_its_page(archive: Archive, who: str, query: dict[str, str]) -> None:
     archive.check(who, "/v1/requests", query)
 
 
 @pytest.mark.parametrize("who", AUDITORS)
 @pytest.mark.parametrize("query", SEARCHES, ids=str)
-def test_a_search_of_the_audit_log_reads_no_more_than_its_page(
-    archive: Archive, who: str, query: dict[str, str]
-) -> None:
+def test_an_audit_log_search_reads_only_its_page(archive: Archive, who: str, query: dict[str, str]) -> None:
     archive.check(who, "/v1/audit", query)
 
 
@@ -203,7 +201,7 @@ def test_statistics_read_a_bounded_number_of_requests(archive: Archive, who: str
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_statistics_read_no_more_where_another_plan_would_seem_cheaper(archive: Archive, cost: str) -> None:
+def test_statistics_keep_their_bound_where_another_plan_seems_cheaper(archive: Archive, cost: str) -> None:
     db, tara = archive.portal.db, archive.portal.world.people["tara"]
     with db.transaction() as session, archive.log.kept() as plans:
         for setting_up in (f"SET LOCAL {cost}", "DISCARD PLANS"):
@@ -214,5 +212,5 @@ def test_statistics_read_no_more_where_another_plan_would_seem_cheaper(archive: 
     assert [fault for plan in plans for fault in plan.faults(archive.growing, bounded)] == []
 
 
-def test_the_operators_page_counts_what_is_open_and_scans_nothing(archive: Archive) -> None:
+def test_the_operations_page_scans_no_table(archive: Archive) -> None:
     archive.check("olga", "/operations", most_counted=MOST_COUNTED)

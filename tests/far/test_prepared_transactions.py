@@ -73,7 +73,7 @@ def opened(world: World, target: PostgresTarget, driver: ConnectionDriver) -> tu
 
 
 @each("statement", (ON_TABLE, ON_ROLE))
-def test_what_the_role_has_prepared_is_rolled_back_by_its_close(
+def test_a_close_rolls_back_the_roles_prepared_transactions(
     statement: str, world: World, target: PostgresTarget, driver: ConnectionDriver
 ) -> None:
     window, one, password = opened(world, target, driver)
@@ -89,7 +89,7 @@ def test_what_the_role_has_prepared_is_rolled_back_by_its_close(
         assert there.execute("SELECT count(*)::text FROM orders").fetchone() == ("2",)
 
 
-def test_what_others_have_prepared_fails_a_close_by_its_name_until_it_is_gone(
+def test_others_prepared_transactions_fail_a_close_by_name_until_gone(
     world: World, target: PostgresTarget, driver: ConnectionDriver, superuser: Engine
 ) -> None:
     window, one, password = opened(world, target, driver)

@@ -387,7 +387,7 @@ def start(stack: PlayedStack, *names: str) -> None:
     assert stack.processes.ended() == {}
 
 
-def test_the_files_that_run_are_those_of_the_release(released: VersionFolder) -> None:
+def test_the_tested_files_are_those_of_the_release(released: VersionFolder) -> None:
     script = "import api, lockbox, worker; print(api.__file__, lockbox.__file__, worker.__file__)"
 
     places = released.runs({}, "-c", script).split()
@@ -395,7 +395,7 @@ def test_the_files_that_run_are_those_of_the_release(released: VersionFolder) ->
     assert [Path(place).parents[1] for place in places] == [released.folder] * 3
 
 
-def test_processes_of_the_last_release_work_on_a_schema_that_is_to_come(
+def test_running_processes_of_the_last_release_work_on_a_later_schema(
     old: PlayedStack, new: PlayedStack, coming: VersionFolder, urls: Urls
 ) -> None:
     start(old, "api", "worker", "notifications")
@@ -428,7 +428,7 @@ def test_processes_of_the_last_release_work_on_a_schema_that_is_to_come(
     assert old.processes.ended() == new.processes.ended() == {}
 
 
-def test_processes_of_the_last_release_that_are_started_anew_work_on_the_schema_of_today(
+def test_restarted_processes_of_the_last_release_work_on_the_current_schema(
     old: PlayedStack, new: PlayedStack, urls: Urls
 ) -> None:
     start(old, "api", "worker", "notifications")
@@ -457,9 +457,7 @@ def test_processes_of_the_last_release_that_are_started_anew_work_on_the_schema_
     assert old.failures() == new.failures() == []
 
 
-def test_processes_of_today_go_on_while_a_schema_to_come_is_made(
-    new: PlayedStack, coming: VersionFolder, urls: Urls
-) -> None:
+def test_current_processes_continue_during_a_migration(new: PlayedStack, coming: VersionFolder, urls: Urls) -> None:
     migrations.upgrade(urls.owner)
     start(new, "api", "worker", "notifications")
     new.lives()
@@ -476,7 +474,7 @@ def test_processes_of_today_go_on_while_a_schema_to_come_is_made(
     assert new.failures() == []
 
 
-def test_a_migration_that_breaks_the_last_release_would_be_seen(
+def test_a_migration_that_breaks_the_last_release_would_be_detected(
     old: PlayedStack, coming: VersionFolder, urls: Urls
 ) -> None:
     coming.adds(*BREAKS)
@@ -487,7 +485,7 @@ def test_a_migration_that_breaks_the_last_release_would_be_seen(
         old.submits()
 
 
-def test_processes_that_the_schema_serves_no_longer_say_so_and_do_not_start(
+def test_processes_the_schema_no_longer_serves_refuse_to_start(
     old: PlayedStack, coming: VersionFolder, urls: Urls
 ) -> None:
     later = coming.adds(ENDS)
@@ -501,7 +499,7 @@ def test_processes_that_the_schema_serves_no_longer_say_so_and_do_not_start(
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, "HEAD~0"])
-def test_a_commit_that_is_not_in_the_history_is_named(commit: str) -> None:
+def test_a_commit_missing_from_the_history_is_reported(commit: str) -> None:
     found = lacking("0.2.0", said_by("rev-parse", commit))
 
     assert ("was it rewritten?" in found or "this clone is shallow" in found) is (commit == "0" * 40)

@@ -21,7 +21,7 @@ def opened(open_door: OpenDoor) -> Door:
     return door
 
 
-def test_an_open_window_is_answered_with_its_request_and_its_end(door: Door) -> None:
+def test_an_open_window_is_answered_with_its_request_and_end(door: Door) -> None:
     request_id = door.active(access_window=600, resources=["site:one"])
     opened_at = datetime.fromisoformat(door.get("erin", f"/v1/requests/{request_id}").json()["opened_at"])
 
@@ -43,12 +43,12 @@ def test_an_open_window_is_answered_with_its_request_and_its_end(door: Door) -> 
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_an_engineer_may_ask_about_the_own_windows(opened: Door) -> None:
+def test_an_engineer_may_ask_about_their_own_windows(opened: Door) -> None:
     assert opened.ask("erin").status_code == 200
     refused(opened, "eve", engineer="eve")
 
 
-def test_the_window_of_one_is_not_the_window_of_another(opened: Door) -> None:
+def test_one_engineers_window_does_not_cover_another(opened: Door) -> None:
     refused(opened, engineer="eve")
     refused(opened, engineer="max")
 
@@ -91,12 +91,12 @@ def test_there_are_no_wildcards(opened: Door, change: dict[str, str]) -> None:
     facts(opened.ask("gate", **change), 422, "invalid-request")
 
 
-def test_a_window_at_one_tenant_is_none_at_another(opened: Door, open_door: OpenDoor) -> None:
+def test_a_window_at_one_tenant_does_not_cover_another(opened: Door, open_door: OpenDoor) -> None:
     refused(opened, tenant=open_door().world.tenant.slug)
 
 
 @each("ending", [("erin", "complete"), ("ann", "revoke"), ("tara", "revoke"), ("max", "revoke")])
-def test_a_window_that_is_ended_is_refused_at_once(door: Door, ending: tuple[str, str]) -> None:
+def test_an_ended_window_is_refused_at_once(door: Door, ending: tuple[str, str]) -> None:
     request_id = door.active(resources=["site:ended"])
     assert door.ask("gate", resource="site:ended").status_code == 200
 
@@ -105,13 +105,13 @@ def test_a_window_that_is_ended_is_refused_at_once(door: Door, ending: tuple[str
     refused(door, resource="site:ended")
 
 
-def test_a_request_that_nobody_has_approved_opens_nothing(door: Door) -> None:
+def test_an_unapproved_request_opens_nothing(door: Door) -> None:
     door.pending(resources=["site:waiting"])
 
     refused(door, resource="site:waiting")
 
 
-def test_a_window_shuts_at_its_deadline_with_no_worker_running(door: Door) -> None:
+def test_a_window_closes_at_its_deadline_without_a_running_worker(door: Door) -> None:
     request_id = door.active(access_window=60, resources=["site:timed"])
 
     assert door.later(seconds=59).ask("gate", resource="site:timed").status_code == 200
@@ -120,7 +120,7 @@ def test_a_window_shuts_at_its_deadline_with_no_worker_running(door: Door) -> No
     assert (view["state"], view["open"]) == ("active", False)
 
 
-def test_the_deadline_itself_is_refused_and_a_microsecond_before_is_open(door: Door) -> None:
+def test_access_is_refused_at_the_deadline_and_open_a_microsecond_before(door: Door) -> None:
     door.active(access_window=60, resources=["site:edge"])
     due = datetime.fromisoformat(door.ask("gate", resource="site:edge").json()["deadline_at"])
 
@@ -128,7 +128,7 @@ def test_the_deadline_itself_is_refused_and_a_microsecond_before_is_open(door: D
     refused(door.at(due), resource="site:edge")
 
 
-def test_windows_do_not_add_up_resource_of_one_and_action_of_another(fresh_door: Door) -> None:
+def test_one_windows_resource_and_anothers_action_do_not_combine(fresh_door: Door) -> None:
     fresh_door.active(resources=["site:a"], actions=["read"])
     fresh_door.active(resources=["site:b"], actions=["export"])
 
@@ -137,7 +137,7 @@ def test_windows_do_not_add_up_resource_of_one_and_action_of_another(fresh_door:
 
 
 @each("missing", ["tenant", "service", "resource", "action", "engineer"])
-def test_every_part_of_the_question_is_needed(door: Door, missing: str) -> None:
+def test_every_parameter_of_an_access_check_is_required(door: Door, missing: str) -> None:
     question = {"tenant": "a", "service": "b", "resource": "site:c", "action": "read", "engineer": str(UUID(int=1))}
     del question[missing]
 
@@ -148,7 +148,7 @@ def test_every_part_of_the_question_is_needed(door: Door, missing: str) -> None:
 
 @each("part", ["tenant", "service", "resource", "action", "engineer"])
 @each("value", ["\x00", "a\x00b", "", "🔐", "a" * 300, "\udcff".encode("utf-8", "surrogatepass")])
-def test_a_question_that_makes_no_sense_is_refused_and_never_let_in(door: Door, part: str, value: str) -> None:
+def test_an_invalid_access_check_is_refused(door: Door, part: str, value: str) -> None:
     question = {"tenant": "a", "service": "b", "resource": "site:c", "action": "read", "engineer": str(UUID(int=1))}
 
     answer = door.get("gate", "/v1/access", **(question | {part: value}))

@@ -28,7 +28,7 @@ def lines_of(door: Door, method: str, path: str, **parts: Any) -> list[dict[str,
     return [dict(line) for line in lines]
 
 
-def test_a_call_leaves_one_line_with_route_status_and_time(door: Door) -> None:
+def test_a_call_writes_one_line_with_route_status_and_time(door: Door) -> None:
     structlog.get_logger("api").debug("warm")
     request_id = door.pending()
 
@@ -43,13 +43,13 @@ def test_a_call_leaves_one_line_with_route_status_and_time(door: Door) -> None:
 @pytest.mark.parametrize(
     ("path", "level"), [("/livez", "debug"), ("/readyz", "debug"), ("/metrics", "info"), ("/v1/me", "info")]
 )
-def test_probes_that_are_answered_leave_their_line_at_debug(door: Door, path: str, level: str) -> None:
+def test_successful_probes_are_logged_at_debug(door: Door, path: str, level: str) -> None:
     (line,) = lines_of(door, "GET", path)
 
     assert line["log_level"] == level
 
 
-def test_no_line_holds_a_path_a_query_a_body_or_a_token(door: Door) -> None:
+def test_no_log_line_contains_path_query_body_or_token(door: Door) -> None:
     secret = "s3cret"
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/{secret}", {}),
@@ -80,7 +80,7 @@ def line_of(door: Door, headers: dict[str, str]) -> tuple[dict[str, object], str
     return dict(line), answer.headers["x-request-id"]
 
 
-def test_each_call_has_an_id_of_its_own_in_the_log_and_the_answer(door: Door) -> None:
+def test_each_call_has_an_id_in_log_and_answer(door: Door) -> None:
     first, second = line_of(door, {}), line_of(door, {})
 
     assert (first[0]["http_request_id"], second[0]["http_request_id"]) == (first[1], second[1])
@@ -90,28 +90,28 @@ def test_each_call_has_an_id_of_its_own_in_the_log_and_the_answer(door: Door) ->
 
 
 @each("named", ["0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a", "a", "01J9.Z_x-7", "x" * 64])
-def test_an_id_of_the_callers_is_taken_over(door: Door, named: str) -> None:
+def test_a_callers_id_is_adopted(door: Door, named: str) -> None:
     line, shown = line_of(door, {"x-request-id": named})
 
     assert (line["http_request_id"], shown) == (named, named)
 
 
 @each("named", ["", "x" * 65, "-x", "a b", "a@b.example", "a/b", 'a"b', "a;b", "<a>"])
-def test_what_is_no_short_plain_id_is_replaced_and_not_logged(door: Door, named: str) -> None:
+def test_an_invalid_caller_id_is_replaced_and_not_logged(door: Door, named: str) -> None:
     line, shown = line_of(door, {"x-request-id": named})
 
     assert re.fullmatch("[0-9a-f]{16}", shown)
     assert line["http_request_id"] == shown
 
 
-def test_of_several_ids_none_is_taken(door: Door) -> None:
+def test_none_of_several_caller_ids_is_adopted(door: Door) -> None:
     named = [("x-request-id", "one"), ("x-request-id", "two")]
     answer = door.runner.run(door.client.get("/livez", headers=named))
 
     assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
 
 
-def test_a_refusal_before_the_app_has_an_id_too(door: Door) -> None:
+def test_a_refusal_before_the_app_has_an_id(door: Door) -> None:
     with capture_logs(processors=[add_origin]) as lines:
         answer = door.call("erin", "POST", "/v1/requests", content=b"x" * 70_000)
 
@@ -126,7 +126,7 @@ def test_a_refusal_before_the_app_has_an_id_too(door: Door) -> None:
         ((browser, "oauth_state"), "/sign-in/code", "text/html; charset=utf-8"),
     ],
 )
-def test_a_fault_of_ours_has_an_id_and_is_logged_with_it(
+def test_an_internal_error_has_an_id_and_is_logged_with_it(
     door: Door, monkeypatch: pytest.MonkeyPatch, place: tuple[ModuleType, str], path: str, kind: str
 ) -> None:
     def fails(*_: object) -> None:
@@ -141,7 +141,7 @@ def test_a_fault_of_ours_has_an_id_and_is_logged_with_it(
     assert {line["http_request_id"] for line in lines} == {answer.headers["x-request-id"]}
 
 
-def test_the_trace_of_the_caller_is_logged(door: Door) -> None:
+def test_the_callers_trace_is_logged(door: Door) -> None:
     line, _ = line_of(door, {"traceparent": PARENT})
 
     assert (line["trace_id"], line["span_id"]) == (TRACE, "00f067aa0ba902b7")
@@ -152,20 +152,20 @@ def test_the_trace_of_the_caller_is_logged(door: Door) -> None:
     [f"00-{'0' * 32}-00f067aa0ba902b7-01", f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-00f067aa0ba902b7-01",
      f"ff-{TRACE}-00f067aa0ba902b7-01", f"{PARENT}-x", "x" * 5000],
 )  # fmt: skip
-def test_what_is_no_trace_is_not_logged(door: Door, named: str) -> None:
+def test_an_invalid_trace_is_not_logged(door: Door, named: str) -> None:
     line, _ = line_of(door, {"traceparent": named})
 
     assert "trace_id" not in line
     assert named not in str(line)
 
 
-def test_nothing_is_kept_after_a_call(door: Door) -> None:
+def test_no_log_context_remains_after_a_call(door: Door) -> None:
     line_of(door, {"traceparent": PARENT})
 
     assert ORIGIN.get() == NOWHERE
 
 
-def test_a_move_hands_the_id_and_the_trace_to_its_notifications(door: Door) -> None:
+def test_a_move_passes_id_and_trace_to_its_notifications(door: Door) -> None:
     answer = door.call(
         "erin",
         "POST",
@@ -179,7 +179,7 @@ def test_a_move_hands_the_id_and_the_trace_to_its_notifications(door: Door) -> N
     assert rows == [("mine", PARENT)]
 
 
-def test_a_call_is_a_span_that_names_the_route_and_nothing_else(door: Door) -> None:
+def test_a_calls_span_has_the_route_only(door: Door) -> None:
     with collecting() as collector:
         traces.start(door.settings.model_copy(update={"otlp_endpoint": collector.url}), "lockbox-test")
         try:

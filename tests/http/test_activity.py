@@ -37,7 +37,7 @@ def listed(door: Door, request_id: str, who: str = "ann") -> list[dict[str, Any]
     return items
 
 
-def test_both_sides_read_what_was_done(gate: Door) -> None:
+def test_both_sides_read_the_activity(gate: Door) -> None:
     request_id = gate.active()
 
     taken = report(gate, request_id, done(), done(count=4), done(method="EXPORT", action="export", outcome="refused"))
@@ -50,7 +50,7 @@ def test_both_sides_read_what_was_done(gate: Door) -> None:
     assert (export["outcome"], export["as_asked"]) == ("refused", False)
 
 
-def test_the_resource_is_a_personal_detail_and_stands_in_no_body(gate: Door) -> None:
+def test_a_resource_is_a_personal_value_and_in_no_body(gate: Door) -> None:
     request_id = gate.active()
 
     report(gate, request_id, done())
@@ -61,7 +61,7 @@ def test_the_resource_is_a_personal_detail_and_stands_in_no_body(gate: Door) -> 
     assert b'"on_behalf_of":"' in bytes(body)
 
 
-def test_what_is_sent_twice_under_a_key_is_taken_once(gate: Door) -> None:
+def test_a_report_repeated_under_a_key_counts_once(gate: Door) -> None:
     request_id, entry = gate.active(), done()
 
     answers = [report(gate, request_id, entry, **{"idempotency-key": request_id}) for _ in range(2)]
@@ -85,11 +85,11 @@ def test_one_entry_outside_the_window_refuses_the_whole_report(gate: Door) -> No
     assert listed(gate, request_id) == []
 
 
-def test_a_request_that_was_never_open_has_nothing_inside(gate: Door) -> None:
+def test_a_never_opened_request_accepts_no_activity(gate: Door) -> None:
     facts(report(gate, gate.pending(), done()), 422, "outside-window")
 
 
-def test_what_was_done_before_the_end_is_taken_for_an_hour_after_it(gate: Door) -> None:
+def test_activity_is_accepted_for_an_hour_after_the_end(gate: Door) -> None:
     request_id = gate.active()
     entry = done()
     gate.world.act("ann", Action.REVOKE, UUID(request_id))
@@ -105,7 +105,7 @@ def test_what_was_done_before_the_end_is_taken_for_an_hour_after_it(gate: Door) 
     facts(late, 409, "too-late")
 
 
-def test_only_a_system_with_the_scope_and_the_service_reports(gate: Door) -> None:
+def test_only_a_service_account_with_the_scope_reports(gate: Door) -> None:
     request_id = gate.active()
 
     without_scope, of_another_service = (report(gate, request_id, done(), who=who) for who in ("gate", "other"))
@@ -129,7 +129,7 @@ def test_only_a_system_with_the_scope_and_the_service_reports(gate: Door) -> Non
         done(made_up=1),
     ],
 )
-def test_an_entry_that_is_not_understood_is_refused(gate: Door, entry: dict[str, Any]) -> None:
+def test_an_invalid_entry_is_refused(gate: Door, entry: dict[str, Any]) -> None:
     facts(report(gate, gate.active(), entry), 422, "invalid-request")
 
 
@@ -164,7 +164,7 @@ def counted(door: Door) -> dict[tuple[str, str, str], int]:
         return {tuple(row[:3]): row[3] for row in rows}
 
 
-def test_uses_that_a_guard_reports_count_once_however_often_they_are_sent(gate: Door) -> None:
+def test_repeated_guard_reports_count_once(gate: Door) -> None:
     request_id, before = gate.active(), counted(gate)
     first, last = (datetime.now(UTC) - timedelta(seconds=ago) for ago in (2, 1))
     uses = used(at=last.isoformat()), used(at=first.isoformat(), count=40)
@@ -194,9 +194,7 @@ def test_uses_that_a_guard_reports_count_once_however_often_they_are_sent(gate: 
         ({"minutes": 30}, "uses.1.at"),
     ],
 )
-def test_a_use_that_the_window_was_not_open_for_refuses_the_whole_report(
-    gate: Door, use: dict[str, Any], field: str
-) -> None:
+def test_a_use_outside_its_window_refuses_the_whole_report(gate: Door, use: dict[str, Any], field: str) -> None:
     request_id, before = gate.active(), counted(gate)
 
     answer = report_uses(gate, request_id, used(), used(**use), key=request_id, entries=[done()])
@@ -207,7 +205,7 @@ def test_a_use_that_the_window_was_not_open_for_refuses_the_whole_report(
     assert (listed(gate, request_id), counted(gate)) == ([], before)
 
 
-def test_no_use_is_reported_of_a_moment_after_the_end(gate: Door) -> None:
+def test_a_use_after_the_end_is_refused(gate: Door) -> None:
     request_id = gate.active()
     gate.world.act("ann", Action.REVOKE, UUID(request_id))
 
@@ -217,7 +215,7 @@ def test_no_use_is_reported_of_a_moment_after_the_end(gate: Door) -> None:
     assert report_uses(gate.later(minutes=1), request_id, used(), key=request_id).status_code == 201
 
 
-def test_uses_need_a_key_and_a_report_is_of_something(gate: Door) -> None:
+def test_reported_uses_need_a_key_and_a_report_some_content(gate: Door) -> None:
     request_id = gate.active()
 
     facts(report_uses(gate, request_id, used()), 422, "invalid-request")
@@ -226,7 +224,7 @@ def test_uses_need_a_key_and_a_report_is_of_something(gate: Door) -> None:
     assert gate.get("ann", f"/v1/requests/{request_id}").json()["usage"]["times"] == 0
 
 
-def test_no_use_is_reported_of_a_window_for_a_number_of_uses(gate: Door) -> None:
+def test_uses_of_a_window_with_a_limit_cannot_be_reported(gate: Door) -> None:
     request_id = gate.active(max_uses=2)
 
     answer = report_uses(gate, request_id, used(), key=request_id)

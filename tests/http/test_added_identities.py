@@ -21,7 +21,7 @@ def asked_to_add(scene: IssuerScene, browser: Browser) -> str:
 
 
 @pytest.mark.far
-def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: IssuerScene) -> None:
+def test_an_identity_is_added_in_the_session_that_began_it(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("ann")
     url = asked_to_add(scene, browser)
@@ -37,7 +37,7 @@ def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: IssuerScen
 
 
 @pytest.mark.far
-def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scene: IssuerScene) -> None:
+def test_an_identity_added_later_by_mailbox_opens_nothing_for_three_days(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     reader, browser = scene.portal.browser(), scene.portal.browser()
     reader.sign_in("ann")
@@ -66,7 +66,7 @@ def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scen
     assert "counts as a code from a mail" not in browser.get("/account").words
 
 
-def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_the_identity(
+def test_an_issuers_token_opens_nothing_while_only_a_mailbox_vouches(
     scene: IssuerScene,
 ) -> None:
     scene.was_invited("ann")
@@ -95,7 +95,7 @@ def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_th
 
 
 @pytest.mark.far
-def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_out(scene: IssuerScene) -> None:
+def test_an_identity_vouched_by_mailbox_does_not_disable_mailed_codes(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     thief, ann = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("ann")
@@ -109,7 +109,7 @@ def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_
     assert (later.status, "You sign in with your identity provider here" in later.words) == (401, True)
 
 
-def test_an_identity_that_a_strong_sign_in_adds_counts_at_once(scene: IssuerScene) -> None:
+def test_an_identity_added_with_a_strong_sign_in_counts_at_once(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -121,7 +121,7 @@ def test_an_identity_that_a_strong_sign_in_adds_counts_at_once(scene: IssuerScen
     assert "counts as a code from a mail" not in page.words
 
 
-def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: IssuerScene) -> None:
+def test_an_identity_is_not_added_to_another_signed_in_person(scene: IssuerScene) -> None:
     """An attacker's own round trip, slipped to a victim, would make the attacker the victim."""
     thief, victim = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("amir")
@@ -137,7 +137,7 @@ def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: Is
 
 
 @pytest.mark.far
-def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: IssuerScene) -> None:
+def test_a_sign_in_adds_no_identity_and_an_addition_does_not_sign_in(scene: IssuerScene) -> None:
     browser, stranger = scene.portal.browser(), scene.portal.browser()
     browser.sign_in("ann")
     url = scene.leave(browser)
@@ -156,7 +156,7 @@ def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: Iss
 
 
 @pytest.mark.far
-def test_an_identity_of_somebody_else_is_not_added(scene: IssuerScene) -> None:
+def test_another_persons_identity_cannot_be_added(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     browser.sign_in("amir")
@@ -169,7 +169,7 @@ def test_an_identity_of_somebody_else_is_not_added(scene: IssuerScene) -> None:
 
 
 @pytest.mark.far
-def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: IssuerScene) -> None:
+def test_an_issuer_is_offered_only_to_its_own_people(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("max")
     page = browser.get("/account")
@@ -185,7 +185,7 @@ def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: Issu
     assert scene.portal.sql("SELECT * FROM identities") == []
 
 
-def test_adding_an_identity_needs_a_fresh_and_strong_enough_sign_in(scene: IssuerScene) -> None:
+def test_adding_an_identity_needs_a_fresh_strong_sign_in(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -198,7 +198,7 @@ def test_adding_an_identity_needs_a_fresh_and_strong_enough_sign_in(scene: Issue
     assert (added.status, removed.status) == (403, 403)
 
 
-def test_an_identity_that_was_removed_signs_nobody_in(scene: IssuerScene) -> None:
+def test_a_removed_identity_does_not_sign_in(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")

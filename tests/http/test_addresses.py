@@ -44,7 +44,7 @@ def test_an_address_is_added_confirmed_listed_changed_and_removed(fresh_door: Do
     assert "code" not in str(added) + listed.text
 
 
-def test_a_wrong_code_is_refused_and_says_what_to_do(fresh_door: Door) -> None:
+def test_a_wrong_code_is_refused_with_advice(fresh_door: Door) -> None:
     added = add(fresh_door)
 
     answer = fresh_door.call("ann", "POST", f"{MINE}/{added['id']}/confirm", json={"code": "AAAA-BBBB"})
@@ -54,7 +54,7 @@ def test_a_wrong_code_is_refused_and_says_what_to_do(fresh_door: Door) -> None:
 
 
 @pytest.mark.parametrize("whose", ["max", "amir"])
-def test_the_refusal_of_a_taken_address_is_the_same_whoever_has_it(fresh_door: Door, whose: str) -> None:
+def test_a_taken_address_is_refused_in_the_same_words_for_all(fresh_door: Door, whose: str) -> None:
     theirs = address(fresh_door.db, fresh_door.world, whose)
 
     answer = fresh_door.call("ann", "POST", MINE, json={"email": theirs})
@@ -65,7 +65,7 @@ def test_the_refusal_of_a_taken_address_is_the_same_whoever_has_it(fresh_door: D
 
 
 @pytest.mark.far
-def test_nobody_learns_who_has_an_account_by_naming_one_address_after_the_other(fresh_door: Door) -> None:
+def test_addresses_of_accounts_cannot_be_enumerated(fresh_door: Door) -> None:
     taken = address(fresh_door.db, fresh_door.world, "erin")
 
     answers = [fresh_door.call("ann", "POST", MINE, json={"email": taken}) for _ in range(21)]
@@ -89,7 +89,7 @@ def test_nobody_learns_who_has_an_account_by_naming_one_address_after_the_other(
         {"email": DESK, "confirmed_at": "2026-01-01T00:00:00Z"},
     ],
 )
-def test_what_is_no_address_is_refused(door: Door, body: dict[str, Any]) -> None:
+def test_an_invalid_address_is_refused(door: Door, body: dict[str, Any]) -> None:
     before = door.rows()
 
     answer = door.call("ann", "POST", MINE, json=body)
@@ -98,9 +98,7 @@ def test_what_is_no_address_is_refused(door: Door, body: dict[str, Any]) -> None
     assert door.rows() == before
 
 
-def test_the_log_of_notifications_shows_each_address_to_the_own_side_alone(
-    fresh_door: Door, worker: Database
-) -> None:
+def test_the_delivery_log_shows_addresses_to_their_own_side_only(fresh_door: Door, worker: Database) -> None:
     added = add(fresh_door)
     fresh_door.call("ann", "POST", f"{MINE}/{added['id']}/confirm", json={"code": code_of(worker, UUID(added["id"]))})
     fresh_door.call(
@@ -141,7 +139,7 @@ def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Porta
     assert DESK not in removed.words
 
 
-def test_the_account_page_refuses_what_is_no_address_in_words(portal: Portal) -> None:
+def test_the_account_page_refuses_an_invalid_address_in_words(portal: Portal) -> None:
     browser = portal.by_mail("ann")
 
     page = browser.submit(browser.get("/account"), "/account/addresses", email="desk")

@@ -110,7 +110,7 @@ async def known(app: HttpGuard, slow: SlowApp) -> None:
 
 
 @pytest.mark.far
-def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, runner: LoopThread) -> None:
+def test_a_call_waiting_too_long_is_refused_and_others_are_not(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -127,7 +127,7 @@ def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, ru
     assert slow.most_inside == READS.most
 
 
-def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: LoopThread) -> None:
+def test_a_slot_is_free_once_the_answer_begins(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -144,7 +144,7 @@ def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: Loo
     assert slow.most_inside <= READS.most
 
 
-def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner: LoopThread) -> None:
+def test_livez_answers_however_busy_the_process_is(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -158,7 +158,7 @@ def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner:
     assert runner.run(told()) == [200] * (1 + STRANGERS.most)
 
 
-def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
+def test_wrong_credentials_take_two_slots_of_an_address_and_none_of_known_ones(
     slow: SlowApp, runner: LoopThread
 ) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
@@ -181,9 +181,7 @@ def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
 
 
-def test_whoever_is_found_valid_makes_room_for_other_strangers_of_their_address(
-    slow: SlowApp, runner: LoopThread
-) -> None:
+def test_a_valid_credential_frees_the_unknown_callers_slot(slow: SlowApp, runner: LoopThread) -> None:
     """As engineers behind one address do, right after a restart, while a slow ticket system is asked."""
     app = HttpGuard(slow, settings=SETTINGS)
     slow.vouches_first = True
@@ -200,7 +198,7 @@ def test_whoever_is_found_valid_makes_room_for_other_strangers_of_their_address(
     assert slow.most_inside == READS.most + PER_ADDRESS
 
 
-def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: LoopThread) -> None:
+def test_an_ipv6_network_counts_as_one_address(slow: SlowApp, runner: LoopThread) -> None:
     """Whoever has one has 2^64 addresses in it."""
     app = HttpGuard(slow, settings=SETTINGS)
 
@@ -216,7 +214,7 @@ def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: LoopThre
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == PER_ADDRESS
 
 
-def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: SlowApp, runner: LoopThread) -> None:
+def test_an_expired_credential_counts_as_unknown_again(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> int:
@@ -292,7 +290,7 @@ def test_each_request_has_the_budget_of_its_kind(method: str, path: str, budget:
     assert budget_of(method, path) is budget
 
 
-def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> None:
+def test_every_closing_route_has_the_closing_budget(door: Door) -> None:
     """A route that moves elsewhere would leave its budget without a word."""
     paths = {route.path for route in iter_route_contexts(make_app(SETTINGS, door.db).routes)}
 
@@ -301,7 +299,7 @@ def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> Non
 
 
 @pytest.mark.far
-def test_a_crowd_takes_no_thread_from_whoever_has_a_connection(door: Door) -> None:
+def test_a_crowd_takes_no_thread_from_calls_with_a_connection(door: Door) -> None:
     """Without a limit nobody gets on until connections are waited for in vain: that was answered `unavailable`."""
     asked = {
         "tenant": door.world.tenant.slug,
@@ -358,7 +356,7 @@ def _vital(door: Door) -> list[tuple[str, str, str, dict[str, Any]]]:
     ]
 
 
-def test_check_deny_revoke_and_stop_answer_while_all_common_places_wait_for_locks(narrow: Door) -> None:
+def test_check_deny_revoke_and_stop_answer_while_all_common_slots_wait_for_locks(narrow: Door) -> None:
     other, calls = World.make(narrow.db), _vital(narrow)
     elsewhere = str(other.fresh().id)
     token = {"authorization": f"Bearer {other.tokens['ann']}"}

@@ -55,9 +55,7 @@ def items_of(door: Door, who: str = "aude", **query: object) -> list[dict[str, A
     return [one for one in answer.json()["items"] if not one["action"].startswith("audit_log_")]
 
 
-def test_the_audit_log_shows_what_happened_the_newest_first_and_what_is_sealed(
-    fresh_door: Door, worker: Database
-) -> None:
+def test_the_audit_log_lists_events_newest_first_with_their_seals(fresh_door: Door, worker: Database) -> None:
     items = told(fresh_door, worker).get("aude", "/v1/audit").json()["items"]
 
     assert [(one["action"], one["actor"]["name"], one["sealed"], one["number"]) for one in items] == [
@@ -71,7 +69,7 @@ def test_the_audit_log_shows_what_happened_the_newest_first_and_what_is_sealed(
 
 
 @pytest.mark.far
-def test_it_is_searched_by_person_action_request_service_and_time(audit_log: Door) -> None:
+def test_the_audit_log_is_searched_by_person_action_request_service_and_time(audit_log: Door) -> None:
     items = items_of(audit_log)
     ann, denied, at = audit_log.world.people["ann"].person_id, items[1]["request_id"], items[2]["at"]
 
@@ -87,11 +85,11 @@ def test_it_is_searched_by_person_action_request_service_and_time(audit_log: Doo
 @pytest.mark.parametrize(
     ("text", "actions"), [("mailbox of", ["submit"]), ("quick_", ["approve"]), ("0% OF", ["submit"]), ("qu%", [])]
 )
-def test_text_is_found_in_any_case_and_taken_as_it_is(audit_log: Door, text: str, actions: list[str]) -> None:
+def test_text_search_ignores_case_and_wildcards(audit_log: Door, text: str, actions: list[str]) -> None:
     assert [action for action, _ in found(audit_log, text=text)] == actions
 
 
-def test_the_vendors_auditors_cannot_search_in_what_they_may_not_read(audit_log: Door) -> None:
+def test_vendor_auditors_cannot_search_texts_they_may_not_read(audit_log: Door) -> None:
     facts(
         audit_log.get("vera", "/v1/audit", tenant=audit_log.world.tenant.slug, text="quick"), 422, "invalid-request"
     )
@@ -102,7 +100,7 @@ def test_the_vendors_auditors_cannot_search_in_what_they_may_not_read(audit_log:
     )
 
 
-def test_pages_follow_one_another_without_a_gap(audit_log: Door) -> None:
+def test_audit_log_pages_follow_without_a_gap(audit_log: Door) -> None:
     ids: list[str] = []
     first: dict[str, Any] = {}
     cursor = None
@@ -120,7 +118,7 @@ def test_pages_follow_one_another_without_a_gap(audit_log: Door) -> None:
     facts(audit_log.get("tara", "/v1/audit", cursor="no"), 422, "invalid-request")
 
 
-def test_each_side_reads_the_origin_of_its_own_people_alone(audit_log: Door) -> None:
+def test_each_side_reads_the_origin_of_its_own_people_only(audit_log: Door) -> None:
     theirs = audit_log.get("vera", "/v1/audit", tenant=audit_log.world.tenant.slug).json()["items"]
     ours = audit_log.get("aude", "/v1/audit").json()["items"]
 
@@ -134,7 +132,7 @@ def test_each_side_reads_the_origin_of_its_own_people_alone(audit_log: Door) -> 
     assert by_action["submit"] >= {"justification"}
 
 
-def test_whom_a_tenant_has_dealings_with_is_nobodys_business_at_the_vendor(fresh_door: Door) -> None:
+def test_a_tenants_contacts_are_hidden_from_the_vendor(fresh_door: Door) -> None:
     new = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
     assert fresh_door.call("tara", "POST", f"/v1/tenants/{fresh_door.world.tenant.slug}/members", json=new).is_success
 
@@ -145,7 +143,7 @@ def test_whom_a_tenant_has_dealings_with_is_nobodys_business_at_the_vendor(fresh
     assert set(theirs["personal"]) == {"name"}
 
 
-def test_an_export_over_http_is_good_and_a_table_is_one(audit_log: Door) -> None:
+def test_a_downloaded_export_verifies_and_the_csv_matches(audit_log: Door) -> None:
     answer = audit_log.get("aude", "/v1/audit/export", since=[1, 3])
     table = audit_log.get("aude", "/v1/audit/export", format="csv", action="deny")
 
@@ -158,7 +156,7 @@ def test_an_export_over_http_is_good_and_a_table_is_one(audit_log: Door) -> None
     assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]
 
 
-def test_a_filtered_export_says_by_what_and_proves_each_line(audit_log: Door) -> None:
+def test_a_filtered_export_states_its_filter_and_proves_each_line(audit_log: Door) -> None:
     answer = audit_log.get("vera", "/v1/audit/export", tenant=audit_log.world.tenant.slug, action="deny")
 
     result = verify(answer.content.splitlines(keepends=True), [public()])
@@ -167,7 +165,7 @@ def test_a_filtered_export_says_by_what_and_proves_each_line(audit_log: Door) ->
     assert result.header.asked == {"action": "deny"}
 
 
-def test_a_checkpoint_is_signed_and_an_event_is_proven_to_be_in_it(audit_log: Door) -> None:
+def test_a_signed_checkpoint_proves_an_event(audit_log: Door) -> None:
     shown = audit_log.get("aude", "/v1/audit/checkpoint").json()
     event = audit_log.get("aude", "/v1/audit", action="approve").json()["items"][0]["id"]
     proven = audit_log.get("aude", "/v1/audit/proof/inclusion", event=event).json()
@@ -191,18 +189,16 @@ def test_a_log_is_proven_to_have_only_grown(audit_log: Door) -> None:
 
 
 @pytest.mark.parametrize("query", [{"from": 2, "to": 1}, {"from": 0, "to": 10**9}, {"from": -1}, {"from": "x"}, {}])
-def test_sizes_that_the_log_never_had_are_refused(audit_log: Door, query: dict[str, object]) -> None:
+def test_sizes_the_log_never_had_are_refused(audit_log: Door, query: dict[str, object]) -> None:
     facts(audit_log.get("aude", "/v1/audit/proof/consistency", **query), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("since", [[10**9], [-1], ["x"], [1, 1, 1, 1, 1]])
-def test_an_export_since_what_never_was_is_refused(audit_log: Door, since: list[object]) -> None:
+def test_an_export_since_an_unknown_size_is_refused(audit_log: Door, since: list[object]) -> None:
     facts(audit_log.get("aude", "/v1/audit/export", since=since), 422, "invalid-request")
 
 
-def test_events_of_another_tenant_or_that_nobody_sealed_are_unknown(
-    audit_log: Door, open_door: OpenDoor, worker: Database
-) -> None:
+def test_unsealed_and_foreign_events_are_not_found(audit_log: Door, open_door: OpenDoor, worker: Database) -> None:
     elsewhere = open_door()
     elsewhere.pending()
     sealed(worker)
@@ -217,7 +213,7 @@ def test_events_of_another_tenant_or_that_nobody_sealed_are_unknown(
 
 
 @pytest.mark.parametrize("path", ["", "/export", "/checkpoint", "/proof/consistency"])
-def test_another_tenants_log_is_as_unknown_as_none(audit_log: Door, open_door: OpenDoor, path: str) -> None:
+def test_another_tenants_log_is_not_found(audit_log: Door, open_door: OpenDoor, path: str) -> None:
     elsewhere = open_door()
     query = {"from": 0} if "proof" in path else {}
 
@@ -228,12 +224,12 @@ def test_another_tenants_log_is_as_unknown_as_none(audit_log: Door, open_door: O
     assert theirs.content == nobodys.content
 
 
-def test_a_log_of_which_nothing_is_sealed_has_no_checkpoint(fresh_door: Door) -> None:
+def test_an_unsealed_log_has_no_checkpoint(fresh_door: Door) -> None:
     for path in ("export", "checkpoint"):
         assert "sealed" in facts(fresh_door.get("aude", f"/v1/audit/{path}"), 404, "not-found")["detail"]
 
 
-def test_the_vendors_auditors_read_the_vendors_own_log(open_door: OpenDoor, worker: Database) -> None:
+def test_vendor_auditors_read_the_vendors_log(open_door: OpenDoor, worker: Database) -> None:
     door = open_door()
     new = {"name": "Nils", "address": f"nils@{door.world.tenant.slug}.example", "roles": ["engineer"]}
     assert door.call("olga", "POST", "/v1/vendor/members", json=new).is_success
@@ -247,7 +243,7 @@ def test_the_vendors_auditors_read_the_vendors_own_log(open_door: OpenDoor, work
     assert (result.exit_code, result.header.origin) == (GOOD, "lockbox.test/audit/vendor")
 
 
-def test_whoever_audits_two_tenants_says_which(fresh_door: Door, open_door: OpenDoor) -> None:
+def test_an_auditor_of_two_tenants_chooses_one(fresh_door: Door, open_door: OpenDoor) -> None:
     elsewhere = open_door().world.tenant
     also(fresh_door.world, "aude", Role.AUDITOR, elsewhere)
 
@@ -255,7 +251,7 @@ def test_whoever_audits_two_tenants_says_which(fresh_door: Door, open_door: Open
     assert fresh_door.get("aude", "/v1/audit", tenant=elsewhere.slug).status_code == 200
 
 
-def test_keys_are_for_everybody_and_only_the_public_halves(audit_log: Door) -> None:
+def test_public_keys_are_readable_by_everyone(audit_log: Door) -> None:
     answer = audit_log.get(None, "/.well-known/lockbox-audit-keys")
 
     approval, key = sorted(answer.json()["items"], key=lambda one: one["purpose"])
@@ -270,7 +266,7 @@ def test_keys_are_for_everybody_and_only_the_public_halves(audit_log: Door) -> N
         st.text(max_size=12),
     )
 )
-def test_any_query_is_answered_or_refused(audit_log: Door, query: dict[str, str]) -> None:
+def test_any_audit_query_is_answered_or_refused(audit_log: Door, query: dict[str, str]) -> None:
     sendable = {name: value.encode(errors="replace") for name, value in query.items()}
 
     for path in ("/v1/audit", "/v1/audit/export"):
@@ -293,9 +289,7 @@ def body_of(line: str) -> bytes:
 
 
 @pytest.mark.far
-def test_that_the_audit_log_was_read_or_exported_is_in_the_audit_log_that_was_read(
-    fresh_door: Door, worker: Database
-) -> None:
+def test_reads_and_exports_of_an_audit_log_are_recorded_in_it(fresh_door: Door, worker: Database) -> None:
     told(fresh_door, worker)
     theirs = {"tenant": fresh_door.world.tenant.slug}
     fresh_door.get("vera", "/v1/audit", **theirs, action="deny")

@@ -17,7 +17,7 @@ ALICE, READ = {"type": "user", "id": "alice"}, {"name": "read"}
     ("who", "action", "expected"),
     [("alice", "read", True), ("alice", "write", True), ("bob", "read", True), ("bob", "write", False)],
 )
-def test_the_decisions_of_the_fixture(point: AuthzenDoor, who: str, action: str, *, expected: bool) -> None:
+def test_the_fixture_gets_its_decisions(point: AuthzenDoor, who: str, action: str, *, expected: bool) -> None:
     for _ in range(4):
         assert point.decision(asked(who, action))["decision"] is expected
 
@@ -34,7 +34,7 @@ def test_the_decisions_of_the_fixture(point: AuthzenDoor, who: str, action: str,
         asked(foo="bar", futureField={"nested": True}),
     ],
 )
-def test_context_properties_and_unknown_members_are_taken(point: AuthzenDoor, body: dict[str, Any]) -> None:
+def test_context_properties_and_unknown_members_are_accepted(point: AuthzenDoor, body: dict[str, Any]) -> None:
     found = point.decision(body)
 
     assert found["decision"] is True
@@ -57,7 +57,7 @@ def test_context_properties_and_unknown_members_are_taken(point: AuthzenDoor, bo
     ],
 )
 @each("path", [EVALUATION, EVALUATIONS])
-def test_what_is_missing_or_of_another_type_is_a_bad_request(
+def test_a_missing_or_mistyped_member_is_a_bad_request(
     point: AuthzenDoor, path: str, changes: dict[str, Any]
 ) -> None:
     body = {name: value for name, value in (asked() | changes).items() if value is not None}
@@ -70,7 +70,7 @@ def test_what_is_missing_or_of_another_type_is_a_bad_request(
     ("kind", "content"),
     [("text/plain", '{"subject":'), ("application/json", '{"subject":'), ("application/json", "")],
 )
-def test_another_content_type_no_json_and_an_empty_body_are_bad_requests(
+def test_another_content_type_or_an_empty_body_is_a_bad_request(
     point: AuthzenDoor, path: str, kind: str, content: str
 ) -> None:
     assert point.send(path, content=content, headers={"content-type": kind}).status_code == 400
@@ -78,7 +78,7 @@ def test_another_content_type_no_json_and_an_empty_body_are_bad_requests(
 
 @pytest.mark.far
 @each("path", [EVALUATION, EVALUATIONS])
-def test_the_request_id_comes_back_with_a_decision_and_with_an_error(point: AuthzenDoor, path: str) -> None:
+def test_the_request_id_is_returned_with_decisions_and_errors(point: AuthzenDoor, path: str) -> None:
     for body, status in ((asked(), 200), ({}, 400)):
         answer = point.send(path, json=body, headers={"x-request-id": "bfe9eb29-ab87"})
         assert (answer.status_code, answer.headers["x-request-id"]) == (status, "bfe9eb29-ab87")
@@ -135,7 +135,7 @@ def test_batches_are_answered_in_their_order(
 
 
 @pytest.mark.parametrize("more", [{}, {"evaluations": []}])
-def test_without_evaluations_a_batch_is_one_evaluation(point: AuthzenDoor, more: dict[str, Any]) -> None:
+def test_a_batch_without_evaluations_is_one_evaluation(point: AuthzenDoor, more: dict[str, Any]) -> None:
     answer = point.send(EVALUATIONS, json=asked(**more))
 
     assert (answer.status_code, answer.json()["decision"]) == (200, True)
@@ -154,7 +154,7 @@ def test_the_metadata_names_the_endpoints(point: AuthzenDoor) -> None:
 
 
 @each("kind", ["application/json", "Application/JSON; charset=UTF-8"])
-def test_the_charset_may_be_said(point: AuthzenDoor, kind: str) -> None:
+def test_a_charset_is_accepted(point: AuthzenDoor, kind: str) -> None:
     answer = point.send(EVALUATION, content='{"a":1}', headers=JSON | {"content-type": kind})
 
     assert answer.status_code == 400

@@ -118,7 +118,7 @@ def test_a_bad_field_of_a_new_request_is_named_and_nothing_is_written(
 
 
 @each(("content", "status", "code"), BODIES)
-def test_a_body_that_is_no_request_is_refused_and_nothing_is_written(
+def test_an_invalid_request_body_is_refused_and_nothing_is_written(
     door: Door, content: bytes, status: int, code: str
 ) -> None:
     before = door.rows()
@@ -134,7 +134,7 @@ def test_a_body_that_is_no_request_is_refused_and_nothing_is_written(
     [r"\ud800", r"\udfff\ud800", r"a\udc00b", r"\u0000", r"\u001b[2J", r"\u0085", r"\u009b", r"\u202e", r"\u2028"],
 )
 @each("field", ["tenant", "justification", "case_ref", "resources", "reason_code", "made_up"])
-def test_escapes_that_are_no_text_are_refused_in_every_field(door: Door, field: str, text: str) -> None:
+def test_invalid_unicode_escapes_are_refused_in_every_field(door: Door, field: str, text: str) -> None:
     before = door.rows()
     value = [f"site:{text}"] if field == "resources" else text
     plain = json.dumps(door.world.body() | {field: "HERE"}).replace('"HERE"', json.dumps(value).replace("\\\\", "\\"))
@@ -145,7 +145,7 @@ def test_escapes_that_are_no_text_are_refused_in_every_field(door: Door, field: 
     assert door.rows() == before
 
 
-def test_a_name_of_a_field_that_is_no_text_is_refused(door: Door) -> None:
+def test_an_invalid_field_name_is_refused(door: Door) -> None:
     before = door.rows()
 
     answer = door.call(
@@ -161,7 +161,7 @@ def test_a_name_of_a_field_that_is_no_text_is_refused(door: Door) -> None:
     "kind",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", ""],
 )
-def test_a_body_of_another_kind_is_not_taken_for_json(door: Door, kind: str) -> None:
+def test_a_body_of_another_type_is_not_read_as_json(door: Door, kind: str) -> None:
     content = json.dumps(door.world.body())
     request_id = door.pending()
     before = door.rows()
@@ -196,7 +196,7 @@ def test_a_body_of_another_kind_is_not_taken_for_json(door: Door, kind: str) -> 
         ("deny", {"made_up": 1}),
     ],
 )
-def test_a_bad_decision_is_refused_and_nothing_is_decided(door: Door, action: str, body: dict[str, Any]) -> None:
+def test_a_bad_decision_is_refused_without_effect(door: Door, action: str, body: dict[str, Any]) -> None:
     request_id = door.pending()
     before = door.rows()
 
@@ -207,7 +207,7 @@ def test_a_bad_decision_is_refused_and_nothing_is_decided(door: Door, action: st
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"yes"', b"{", b"\xff", b"[" * 30_000])
-def test_a_decision_with_a_broken_body_is_not_taken_for_one_without(door: Door, body: bytes) -> None:
+def test_a_decision_with_a_broken_body_is_refused(door: Door, body: bytes) -> None:
     request_id = door.pending()
     before = door.rows()
 
@@ -222,14 +222,14 @@ def test_a_decision_with_a_broken_body_is_not_taken_for_one_without(door: Door, 
 
 @each("shown", ["1", "x", "erin", "%00", "0197f3a0-a0a0-7a0a-8a0a", "%F0%9F%94%90", "%ff", "0" * 5000, "'"])
 @each(("method", "tail"), [("GET", ""), ("GET", "/events"), ("POST", "/approve"), ("POST", "/deny")])
-def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
+def test_an_invalid_request_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
     answer = door.call("ann", method, f"/v1/requests/{shown}{tail}")
 
     assert answer.status_code in {404, 422}
     facts(answer, answer.status_code, {404: "not-found", 422: "invalid-request"}[answer.status_code])
 
 
-def test_the_same_field_twice_counts_as_the_last_and_is_checked(door: Door) -> None:
+def test_a_repeated_field_counts_as_the_last_and_is_validated(door: Door) -> None:
     plain = json.dumps(door.world.body())[:-1] + ', "access_window": 99999999}'
 
     answer = door.call("erin", "POST", "/v1/requests", content=plain, headers={"content-type": "application/json"})

@@ -53,7 +53,7 @@ def other(open_door: OpenDoor) -> World:
     return open_door().world
 
 
-def test_a_member_of_a_group_sets_every_session_variable_that_the_schema_reads() -> None:
+def test_a_group_member_sets_every_session_variable_of_the_schema() -> None:
     schema = "".join(one.read_text() for one in files("lockbox.schema").iterdir() if one.name.endswith(".sql"))
 
     assert set(SETTING.findall(schema)) == set(VARIABLES)
@@ -66,7 +66,7 @@ async def _begun(use_case: Callable[[UnitOfWork], str]) -> GroupMember[str]:
     return member
 
 
-def test_an_answer_is_the_own_though_a_fiber_of_another_call_dies_meanwhile() -> None:
+def test_an_answer_belongs_to_its_call_when_another_fiber_dies() -> None:
     """One whose last reference another thread drops dies in our thread, as soon as something there switches."""
 
     def rest() -> None:
@@ -91,7 +91,7 @@ def test_an_answer_is_the_own_though_a_fiber_of_another_call_dies_meanwhile() ->
     assert asyncio.run(play()) == "mine"
 
 
-def test_a_use_case_that_goes_no_further_ends_at_once_and_reads_nothing_more() -> None:
+def test_a_finished_use_case_reads_nothing_more() -> None:
     ended = []
 
     def use_case(session: UnitOfWork) -> str:
@@ -111,7 +111,7 @@ def test_a_use_case_that_goes_no_further_ends_at_once_and_reads_nothing_more() -
 
 
 @pytest.mark.far
-def test_neighbours_in_a_group_are_answered_as_if_each_came_alone(door: Door, other: World) -> None:
+def test_calls_of_a_group_are_answered_as_if_alone(door: Door, other: World) -> None:
     """In every order: one who may ask, one of another tenant, one who asks about somebody else, and a stranger."""
     door.active()
     world = door.world
@@ -136,7 +136,7 @@ def test_neighbours_in_a_group_are_answered_as_if_each_came_alone(door: Door, ot
 
 
 @pytest.mark.far
-def test_neighbours_of_two_tenants_submit_each_to_the_own(door: Door, other: World) -> None:
+def test_a_group_of_two_tenants_submits_for_each(door: Door, other: World) -> None:
     """In both orders, and beside those who are refused; what each may read is that of the own tenant."""
     theirs = replace(door, world=other)
     door.file()
@@ -158,7 +158,7 @@ def test_neighbours_of_two_tenants_submit_each_to_the_own(door: Door, other: Wor
                 assert (view["tenant"], view["requester"]["id"]) == (one.world.tenant.slug, erin)
 
 
-def test_twins_that_come_at_once_submit_once(door: Door) -> None:
+def test_concurrent_identical_submissions_submit_once(door: Door) -> None:
     before = door.rows()["requests"]
 
     answers = door.together(*(_file(door, "erin", key="twins") for _ in range(24)))
@@ -172,7 +172,7 @@ def test_twins_that_come_at_once_submit_once(door: Door) -> None:
 
 
 @pytest.mark.far
-def test_a_limit_is_met_exactly_by_those_who_come_at_once(door: Door, other: World) -> None:
+def test_a_limit_is_exact_for_concurrent_calls(door: Door, other: World) -> None:
     narrow = replace(door, world=other).with_settings(submissions_per_person=10)
 
     came, left = Counter[int](), 64
@@ -186,7 +186,7 @@ def test_a_limit_is_met_exactly_by_those_who_come_at_once(door: Door, other: Wor
 
 
 @pytest.mark.far
-def test_a_row_that_somebody_holds_delays_nobody_who_does_not_need_it(door: Door, other: World) -> None:
+def test_a_locked_row_delays_only_calls_that_need_it(door: Door, other: World) -> None:
     """Its tenant is locked as a change of its mode would: submissions to it wait, those to others do not."""
     theirs = replace(door, world=other)
     for one in (door, theirs):
@@ -204,7 +204,7 @@ def test_a_row_that_somebody_holds_delays_nobody_who_does_not_need_it(door: Door
 
 @pytest.mark.far
 @pytest.mark.parametrize("action", ["approve", "deny"])
-def test_a_request_that_somebody_holds_delays_no_other_decision(door: Door, action: str) -> None:
+def test_a_locked_request_delays_no_other_decision(door: Door, action: str) -> None:
     """More wait for it than run at once, on the event loop and in threads."""
     held, others = door.pending(), [door.pending() for _ in range(14)]
     usual = max(_decided(door, action, one) for one in others[:4])
@@ -228,7 +228,7 @@ def test_a_request_that_somebody_holds_delays_no_other_decision(door: Door, acti
     assert door.act("ann", action, held).status_code == 200
 
 
-def test_of_those_who_decide_at_once_one_wins(door: Door) -> None:
+def test_of_concurrent_decisions_one_wins(door: Door) -> None:
     request = door.pending()
     before = door.rows()["decisions"]
 
@@ -239,7 +239,7 @@ def test_of_those_who_decide_at_once_one_wins(door: Door) -> None:
 
 
 @pytest.mark.far
-def test_neighbours_of_two_tenants_decide_each_about_the_own(door: Door, other: World) -> None:
+def test_concurrent_decisions_of_two_tenants_stay_separate(door: Door, other: World) -> None:
     """In every order; of each other's requests they may not even know."""
     theirs = replace(door, world=other)
     kinds: list[tuple[Door, str, Door, tuple[int, str | None]]] = [
@@ -255,9 +255,7 @@ def test_neighbours_of_two_tenants_decide_each_about_the_own(door: Door, other: 
         assert codes(door.together(*calls)) == [expected for *_, expected in order]
 
 
-def test_a_refused_decision_has_written_nothing_and_commits(
-    fresh_door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_decision_writes_nothing(fresh_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ROLLBACK would have the driver forget what it has prepared."""
     request = fresh_door.pending()
     fresh_door.get("erin", "/v1/me")
@@ -309,7 +307,7 @@ async def _beside(held: Door, others: Door) -> tuple[list[Response], list[float]
 
 
 @pytest.mark.parametrize(("patterns", "is_alone"), [(40, False), (50, True)])
-def test_a_policy_that_takes_long_to_compare_holds_up_no_other(
+def test_a_slow_policy_comparison_delays_no_other_call(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, patterns: int, *, is_alone: bool
 ) -> None:
     match = Match(resources=[f"mailbox:*{number}@fabrikam.example" for number in range(patterns)])
@@ -332,7 +330,7 @@ def test_a_policy_that_takes_long_to_compare_holds_up_no_other(
     assert len(alone) == (2 if is_alone else 0)
 
 
-def test_nothing_of_a_commit_that_was_refused_stays_with_its_connection(door: Door) -> None:
+def test_a_refused_commit_leaves_nothing_on_its_connection(door: Door) -> None:
     def refused(session: UnitOfWork) -> None:
         session.execute(ONE)
         session.write(text("SELECT 1 / 0"), {})
@@ -347,7 +345,7 @@ def test_nothing_of_a_commit_that_was_refused_stays_with_its_connection(door: Do
     assert door.runner.run(run()) == (True, [])
 
 
-def test_of_several_hosts_the_loop_connects_to_the_one_that_writes(door: Door) -> None:
+def test_the_loop_connects_to_the_writable_host(door: Door) -> None:
     one = door.db.engine.url
     several = f"postgresql://{one.username}:{one.password}@{HOST}:{own_port()},{HOST}:{one.port}/{one.database}"
     engine = make_engine(postgres_url(several), role="test")
@@ -360,7 +358,7 @@ def test_of_several_hosts_the_loop_connects_to_the_one_that_writes(door: Door) -
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_whoever_comes_as_the_last_groups_end_is_answered_too(door: Door, turns: int) -> None:
+def test_a_call_arriving_as_the_last_group_ends_is_answered(door: Door, turns: int) -> None:
     groups = CallGroups(door.db, places_alone=1)
 
     async def late() -> str:
@@ -378,7 +376,7 @@ def test_whoever_comes_as_the_last_groups_end_is_answered_too(door: Door, turns:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_what_is_logged_in_a_group_names_the_call_that_it_belongs_to(door: Door, *, alone: bool) -> None:
+def test_log_lines_within_a_group_name_their_call(door: Door, *, alone: bool) -> None:
     groups = CallGroups(door.db, places_alone=1)
 
     def use_case(session: UnitOfWork) -> tuple[Any, Any]:
@@ -398,7 +396,7 @@ def test_what_is_logged_in_a_group_names_the_call_that_it_belongs_to(door: Door,
     assert door.runner.run(calls()) == [(name, name) for name in "abcdef"]
 
 
-def test_what_is_promised_by_a_call_that_writes_nothing_is_armed(door: Door) -> None:
+def test_armings_of_a_call_without_writes_are_done(door: Door) -> None:
     groups, schedule = CallGroups(door.db, places_alone=1), door.db.schedule
     promised = IndexEntry(str(new_id()), "notify", timedelta(hours=1))
 
@@ -415,7 +413,7 @@ def test_what_is_promised_by_a_call_that_writes_nothing_is_armed(door: Door) -> 
     door.runner.run(call())
 
 
-def test_who_hangs_up_takes_only_the_own_answer_away(door: Door) -> None:
+def test_a_client_that_hangs_up_loses_only_its_own_answer(door: Door) -> None:
     door.active()
 
     async def calls() -> list[Response]:

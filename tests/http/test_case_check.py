@@ -60,7 +60,7 @@ def demanding(open_door: OpenDoor, demand: str, url: str | None) -> Door:
     return door.with_settings(**settings_of(url))
 
 
-def test_a_case_that_is_open_and_assigned_is_confirmed(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+def test_an_open_assigned_case_is_confirmed(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "refuse", asked.url)
 
     view = door.file(case_ref="CASE-7", case_system="helpdesk").json()
@@ -77,9 +77,7 @@ def test_a_case_that_is_open_and_assigned_is_confirmed(open_door: OpenDoor, aske
 
 
 @pytest.mark.parametrize("demand", ["flag", "refuse"])
-def test_a_case_that_is_closed_or_somebody_elses_is_refused(
-    open_door: OpenDoor, asked: CaseAdapterServer, demand: str
-) -> None:
+def test_a_closed_or_foreign_case_is_refused(open_door: OpenDoor, asked: CaseAdapterServer, demand: str) -> None:
     door = demanding(open_door, demand, asked.url)
     before = door.rows()
 
@@ -90,9 +88,7 @@ def test_a_case_that_is_closed_or_somebody_elses_is_refused(
     assert door.rows() == before
 
 
-def test_what_is_no_signed_answer_to_this_question_confirms_nothing(
-    open_door: OpenDoor, asked: CaseAdapterServer
-) -> None:
+def test_an_unsigned_or_mismatched_answer_confirms_nothing(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "refuse", asked.url)
 
     asked.signs = new_secret()
@@ -102,9 +98,7 @@ def test_what_is_no_signed_answer_to_this_question_confirms_nothing(
 
 
 @pytest.mark.far
-def test_without_an_answer_a_flag_is_shown_to_the_approvers(
-    open_portal: OpenPortal, work: Callable[[str | None], None]
-) -> None:
+def test_without_an_answer_approvers_see_a_flag(open_portal: OpenPortal, work: Callable[[str | None], None]) -> None:
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "flag"})
     work(NOWHERE)
     portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(NOWHERE)))
@@ -117,7 +111,7 @@ def test_without_an_answer_a_flag_is_shown_to_the_approvers(
     assert "not confirmed: the ticket system could not be asked" in browser.get(page.path).words
 
 
-def test_a_request_that_was_not_confirmed_is_not_approved_once_the_policy_refuses_such(
+def test_an_unconfirmed_request_cannot_be_approved_once_the_policy_refuses_it(
     open_door: OpenDoor,
 ) -> None:
     door = demanding(open_door, "flag", None)
@@ -129,7 +123,7 @@ def test_a_request_that_was_not_confirmed_is_not_approved_once_the_policy_refuse
     facts(door.act("ann", "approve", view["id"]), 422, "policy-not-met")
 
 
-def test_where_the_policy_asks_for_nothing_nobody_is_asked(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+def test_no_adapter_is_asked_unless_the_policy_demands_it(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "accept", asked.url)
 
     assert door.file(case_system="helpdesk").json()["case_check"] is None
@@ -138,7 +132,7 @@ def test_where_the_policy_asks_for_nothing_nobody_is_asked(open_door: OpenDoor, 
 
 
 @pytest.mark.far
-def test_who_gets_no_answer_in_time_is_told_what_the_policy_says(
+def test_an_engineer_without_an_answer_in_time_gets_the_policys_result(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(case_check, "SECONDS", 0.2)
@@ -154,7 +148,7 @@ def test_who_gets_no_answer_in_time_is_told_what_the_policy_says(
     assert not [one for one in before.db.schedule.members(NOTIFICATIONS) if one.startswith("case_check:")]
 
 
-def test_forms_that_wait_for_an_adapter_take_no_place_of_others(
+def test_forms_waiting_for_an_adapter_take_no_slots_of_others(
     open_portal: OpenPortal, asked: CaseAdapterServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(case_check, "SECONDS", 60.0)
@@ -199,7 +193,7 @@ def test_a_form_is_submitted_once_its_case_is_confirmed(open_portal: OpenPortal,
     assert page.path.startswith("/requests/")
 
 
-def test_nobody_has_cases_checked_without_end(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+def test_case_checks_are_limited_by_person(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "refuse", asked.url).with_settings(submissions_per_person=3)
     asked.says = {"open": False, "assigned": True}
 

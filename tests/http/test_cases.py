@@ -42,7 +42,7 @@ def of_case(door: Door, case: str, **changes: Any) -> str:
     return str(answer.json()["id"])
 
 
-def test_a_case_is_named_with_its_system_and_its_page(desk: Door) -> None:
+def test_a_case_has_a_system_and_a_page(desk: Door) -> None:
     view = desk.file(case_ref="CASE-7", case_system="helpdesk", case_url=PAGE).json()
 
     assert (view["case_system"], view["case_url"]) == ("helpdesk", PAGE)
@@ -64,7 +64,7 @@ def test_a_case_is_named_with_its_system_and_its_page(desk: Door) -> None:
         ({"case_ref": None, "case_url": PAGE}, "case_ref"),
     ],
 )
-def test_a_page_or_system_that_is_not_the_vendors_is_refused(desk: Door, changes: dict[str, Any], field: str) -> None:
+def test_a_foreign_case_page_or_system_is_refused(desk: Door, changes: dict[str, Any], field: str) -> None:
     before = desk.rows()
 
     body = facts(desk.file(**({"case_system": "helpdesk"} | changes)), 422, "invalid-request")
@@ -74,7 +74,7 @@ def test_a_page_or_system_that_is_not_the_vendors_is_refused(desk: Door, changes
     assert desk.rows() == before
 
 
-def test_a_case_has_to_look_as_the_policy_says(open_door: OpenDoor) -> None:
+def test_a_case_number_must_fit_the_policys_format(open_door: OpenDoor) -> None:
     door = open_door(Policy(vendor_review=False, case_patterns=["INC*|CASE-*", "*7"]))
 
     body = facts(door.file(case_ref="CASE-8"), 422, "policy-not-met")
@@ -84,7 +84,7 @@ def test_a_case_has_to_look_as_the_policy_says(open_door: OpenDoor) -> None:
     assert door.file(case_ref=None).status_code == 201
 
 
-def test_a_duplicate_is_refused_with_the_id_of_the_open_one_unless_a_reason_is_given(desk: Door) -> None:
+def test_a_duplicate_is_refused_with_the_open_id_unless_a_reason_is_given(desk: Door) -> None:
     resource = f"mailbox:{new_id()}@contoso.example"
     first = of_case(desk, "CASE-20", resources=[resource])
     again: dict[str, Any] = {"case_ref": "CASE-20", "resources": [f"mailbox:{new_id()}@contoso.example", resource]}
@@ -101,7 +101,7 @@ def test_a_duplicate_is_refused_with_the_id_of_the_open_one_unless_a_reason_is_g
     assert f'"duplicate_of":"{first}"' in _bodies(desk, second["id"])[0]
 
 
-def test_what_differs_in_case_or_person_or_has_ended_is_no_duplicate(desk: Door) -> None:
+def test_another_case_person_or_an_ended_request_is_no_duplicate(desk: Door) -> None:
     resource = f"mailbox:{new_id()}@contoso.example"
     asked: dict[str, Any] = {"resources": [resource], "duplicate_reason": None}
     first = of_case(desk, "CASE-21", **asked)
@@ -113,7 +113,7 @@ def test_what_differs_in_case_or_person_or_has_ended_is_no_duplicate(desk: Door)
     assert desk.file(case_ref="CASE-21", **asked).status_code == 201
 
 
-def test_a_closed_case_cancels_what_waits_and_revokes_what_is_open(desk: Door) -> None:
+def test_a_closed_case_cancels_pending_and_revokes_open_requests(desk: Door) -> None:
     waiting, opened, other = (of_case(desk, case) for case in ("CASE-30", "CASE-30", "CASE-31"))
     desk.act("ann", "approve", opened)
 
@@ -138,7 +138,7 @@ def test_a_closed_case_cancels_what_waits_and_revokes_what_is_open(desk: Door) -
     assert closed(desk, "CASE-30").json()["ended"] == []
 
 
-def test_a_review_ends_with_its_case(desk: Door) -> None:
+def test_a_closed_case_ends_a_review(desk: Door) -> None:
     lay_down(desk.world, vendor_review=True)
     request_id = of_case(desk, "CASE-32")
     lay_down(desk.world)
@@ -147,7 +147,7 @@ def test_a_review_ends_with_its_case(desk: Door) -> None:
     assert desk.get("max", f"/v1/requests/{request_id}").json()["state"] == "cancelled"
 
 
-def test_a_system_reaches_its_tenants_and_its_cases_alone(desk: Door) -> None:
+def test_a_ticket_system_reaches_its_own_tenants_and_cases_only(desk: Door) -> None:
     request_id = of_case(desk, "CASE-33")
 
     assert closed(desk, "CASE-33", "foreign").json()["ended"] == []
@@ -163,7 +163,7 @@ def test_a_system_reaches_its_tenants_and_its_cases_alone(desk: Door) -> None:
 @each(
     "ref", ["CASE-3%25", "CASE-3*", "CASE-3_", "case-34", "CASE-34%CC%81", "%EF%BC%A3ASE-34", "CASE-3%27%20OR%20%271"]
 )
-def test_a_reference_is_compared_to_the_letter(desk: Door, ref: str) -> None:
+def test_a_case_reference_is_compared_exactly(desk: Door, ref: str) -> None:
     request_id = of_case(desk, "CASE-34")
 
     assert closed(desk, ref).json()["ended"] == []
@@ -171,12 +171,12 @@ def test_a_reference_is_compared_to_the_letter(desk: Door, ref: str) -> None:
 
 
 @each("ref", ["C" * 101, "CASE%00", "CASE%0A34", "CASE-%E2%80%AE43"])
-def test_what_is_no_reference_is_refused(desk: Door, ref: str) -> None:
+def test_an_invalid_reference_is_refused(desk: Door, ref: str) -> None:
     facts(closed(desk, ref), 422, "invalid-request")
 
 
 @pytest.mark.far
-def test_a_case_of_many_requests_is_closed_in_portions_though_the_clock_is_behind(desk: Door) -> None:
+def test_a_case_with_many_requests_is_closed_in_portions_despite_a_late_clock(desk: Door) -> None:
     ids = many(desk.world, 250, case_ref="CASE-35", case_system="helpdesk")
     set_back(desk.root, ids[:120], 60)
 
@@ -186,7 +186,7 @@ def test_a_case_of_many_requests_is_closed_in_portions_though_the_clock_is_behin
     assert sorted(one["request_id"] for answer in answers for one in answer["ended"]) == sorted(map(str, ids[120:]))
 
 
-def test_a_token_that_closes_cases_names_its_tenants(desk: Door) -> None:
+def test_a_case_closing_token_names_its_tenants(desk: Door) -> None:
     slug = desk.world.tenant.slug
     body = {"name": "desk", "scopes": ["case:close"]}
 
@@ -200,7 +200,7 @@ def test_a_token_that_closes_cases_names_its_tenants(desk: Door) -> None:
 
 
 @pytest.mark.far
-def test_the_portal_offers_system_page_and_override(open_portal: OpenPortal) -> None:
+def test_the_form_offers_system_page_and_duplicate_reason(open_portal: OpenPortal) -> None:
     portal = open_portal(WITHOUT_REVIEW)
     browser = portal.by_mail("erin")
     form = {
@@ -229,7 +229,7 @@ def test_the_portal_offers_system_page_and_override(open_portal: OpenPortal) -> 
     assert f'href="{first.path}"' in second.text
 
 
-def test_a_case_that_names_no_system_is_in_the_only_one(desk: Door) -> None:
+def test_a_case_without_a_system_is_in_the_only_one(desk: Door) -> None:
     systems = {name: CaseSystem(title=name, address=f"https://{name}.example/") for name in ("jira", "zendesk")}
     catalogue = desk.settings.catalogue.model_copy(update={"case_systems": systems})
     other = desk.with_settings(catalogue=catalogue)

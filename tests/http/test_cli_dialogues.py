@@ -402,7 +402,7 @@ def succeeds(ended: CommandResult) -> CommandResult:
     return ended
 
 
-def test_a_suspension_says_how_many_windows_it_ends_and_asks_first(terminal: Commands) -> None:
+def test_a_suspension_names_the_windows_it_ends_and_asks_for_confirmation(terminal: Commands) -> None:
     slug, world = terminal.world.tenant.slug, terminal.world
     world.act("ann", Action.APPROVE, world.submit().id)
 
@@ -428,7 +428,7 @@ def asking(terminal: Commands, *more: object) -> list[object]:
     return ["request", "submit", *asked, "--justification", "It does not open", "--window", "10m", *more]
 
 
-def test_parameters_are_given_checked_and_shown_with_the_level(open_terminal: OpenTerminal) -> None:
+def test_parameters_are_sent_validated_and_printed_with_the_level(open_terminal: OpenTerminal) -> None:
     terminal = open_terminal(catalogue=catalogue(SETTINGS.catalogue))
 
     refused = terminal.is_refused("erin", "invalid-context: ", *asking(terminal, "--context", "environment=prod"))
@@ -440,7 +440,7 @@ def test_parameters_are_given_checked_and_shown_with_the_level(open_terminal: Op
     assert re.search(r"^Parameters +environment: staging; rows: 7 *$", shown, re.MULTILINE)
 
 
-def test_a_tenant_that_was_erased_is_refused_with_why_and_listed_nowhere(
+def test_an_erased_tenant_is_refused_with_the_reason_and_not_listed(
     open_terminal: OpenTerminal, root: Engine
 ) -> None:
     terminal = open_terminal()

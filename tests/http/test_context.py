@@ -71,7 +71,7 @@ def submitted(answer: Response) -> dict[str, Any]:
         ({"environment": "staging", "colour": "red"}, "context.colour", "There is no parameter of that name;"),
     ],
 )
-def test_what_does_not_fit_is_refused_field_by_field(
+def test_an_invalid_context_is_refused_field_by_field(
     door: Door, context: dict[str, Any], field: str, said: str
 ) -> None:
     before = door.rows()
@@ -86,11 +86,11 @@ def test_what_does_not_fit_is_refused_field_by_field(
 @pytest.mark.parametrize(
     "context", [{"a b": 1}, {"a": 1.5}, {"a": [1]}, {"a": None}, {"a": "x\u200by"}, {"a": 2**53}]
 )
-def test_what_is_no_parameter_at_all_is_refused_at_the_door(door: Door, context: dict[str, Any]) -> None:
+def test_a_malformed_parameter_is_refused_before_validation(door: Door, context: dict[str, Any]) -> None:
     assert facts(door.file(context=context), 422, "invalid-request")["errors"][0]["field"].startswith("context")
 
 
-def test_it_is_shown_signed_and_in_the_log(door: Door) -> None:
+def test_context_is_shown_signed_and_logged(door: Door) -> None:
     view = submitted(door.file(context=CONTEXT, actions=["export", "read"]))
 
     opened = door.act("ann", "approve", view["id"]).json()
@@ -130,7 +130,7 @@ def test_rules_match_parameters_and_levels(door: Door) -> None:
     assert export["limit_seconds"] == 600
 
 
-def test_a_parameter_that_is_not_given_and_a_level_that_is_not_known_meet_every_rule() -> None:
+def test_missing_parameters_and_unknown_levels_match_every_rule() -> None:
     policy = Policy.model_validate({"rules": RULES})
 
     assert [rule.match.matches(_ask()) for rule in policy.rules] == [True, True]
@@ -143,7 +143,7 @@ def _ask(**more: Any) -> RequestFacts:
 
 
 @pytest.mark.parametrize("decision", ["approve", "endorse"])
-def test_code_that_knows_of_no_context_says_no_yes_to_one(door: Door, decision: str) -> None:
+def test_code_unaware_of_context_cannot_approve_it(door: Door, decision: str) -> None:
     view = submitted(door.file(context=CONTEXT))
     ann = door.world.people["ann"].person_id
 

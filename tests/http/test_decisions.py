@@ -21,7 +21,7 @@ def quick(open_door: OpenDoor) -> Door:
     return open_door(Policy(vendor_review=False, approval_window=600))
 
 
-def test_two_different_people_make_a_quorum_of_two(two: Door) -> None:
+def test_two_people_make_a_quorum_of_two(two: Door) -> None:
     request_id = two.pending()
     before = two.get("erin", f"/v1/requests/{request_id}").json()
 
@@ -44,7 +44,7 @@ def test_the_same_person_counts_once(two: Door) -> None:
     assert two.rows() == before
 
 
-def test_an_approval_may_be_turned_into_a_denial_until_it_is_settled(two: Door) -> None:
+def test_an_approval_may_become_a_denial_until_settled(two: Door) -> None:
     request_id = two.pending()
     two.act("ann", "approve", request_id)
 
@@ -54,7 +54,7 @@ def test_an_approval_may_be_turned_into_a_denial_until_it_is_settled(two: Door) 
     facts(two.act("amir", "approve", request_id), 409, "invalid-move")
 
 
-def test_nobody_decides_on_the_own_request_even_where_the_database_let_them_be_everything(fresh_door: Door) -> None:
+def test_a_requester_never_decides_even_if_the_database_gave_them_all_roles(fresh_door: Door) -> None:
     fresh_door.world.put_on_both_sides("erin", Role.APPROVER, fresh_door.world.tenant.id)
     fresh_door.run_sql(ALSO, p=fresh_door.world.people["erin"].person_id, t=None, r="manager")
     request_id = fresh_door.pending()
@@ -67,7 +67,7 @@ def test_nobody_decides_on_the_own_request_even_where_the_database_let_them_be_e
     assert fresh_door.act("ann", "approve", request_id).json()["state"] == "active"
 
 
-def test_an_engineer_who_also_manages_decides_on_the_requests_of_others(open_door: OpenDoor) -> None:
+def test_an_engineer_who_is_a_manager_decides_on_others_requests(open_door: OpenDoor) -> None:
     door = open_door(Policy(), Mode.ENFORCE)
     door.run_sql(ALSO, p=door.world.people["erin"].person_id, t=None, r="manager")
     own = door.pending("erin")
@@ -76,7 +76,7 @@ def test_an_engineer_who_also_manages_decides_on_the_requests_of_others(open_doo
     facts(door.act("erin", "endorse", own), 403, "own-request")
 
 
-def test_one_person_never_endorses_and_approves_even_where_the_database_let_them_be_on_both_sides(
+def test_a_person_never_endorses_and_approves_even_if_on_both_sides(
     open_door: OpenDoor,
 ) -> None:
     door = open_door(Policy(), Mode.ENFORCE)
@@ -93,9 +93,7 @@ def test_one_person_never_endorses_and_approves_even_where_the_database_let_them
 
 
 @pytest.mark.parametrize(("who", "action"), [("ann", "approve"), ("ann", "deny"), ("erin", "cancel")])
-def test_an_answer_at_or_after_the_deadline_is_too_late_even_before_the_clock_has_run(
-    quick: Door, who: str, action: str
-) -> None:
+def test_a_decision_at_the_deadline_is_too_late_even_before_the_timer(quick: Door, who: str, action: str) -> None:
     request_id = quick.pending()
     before = quick.rows()
 

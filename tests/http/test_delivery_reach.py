@@ -45,7 +45,7 @@ def run_out(worker: Database, request_id: str) -> None:
     timers.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
 
 
-def test_the_parties_see_how_many_could_not_be_reached(door: Door, worker: Database) -> None:
+def test_both_parties_see_how_many_could_not_be_reached(door: Door, worker: Database) -> None:
     request_id = door.pending()
     before = shown(door, "erin", request_id)
 
@@ -63,7 +63,7 @@ def test_the_parties_see_how_many_could_not_be_reached(door: Door, worker: Datab
     assert [shown(door, who, request_id) for who in ("erin", "max", "ann", "tara", "aude")] == [after] * 5
 
 
-def test_during_a_review_it_is_about_the_vendors_managers(open_door: OpenDoor, worker: Database) -> None:
+def test_during_a_review_reach_counts_the_managers(open_door: OpenDoor, worker: Database) -> None:
     door = open_door(Policy())
     request_id = door.pending()
 
@@ -74,7 +74,7 @@ def test_during_a_review_it_is_about_the_vendors_managers(open_door: OpenDoor, w
     assert re.fullmatch(r"One of \w+ managers could not be reached\.", found["sentence"])
 
 
-def test_what_went_wrong_inside_the_vendor_stays_there(open_door: OpenDoor, worker: Database) -> None:
+def test_the_vendors_delivery_failures_stay_with_the_vendor(open_door: OpenDoor, worker: Database) -> None:
     door = open_door(Policy())
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["max"])
@@ -92,7 +92,7 @@ def test_what_went_wrong_inside_the_vendor_stays_there(open_door: OpenDoor, work
     assert counted["dead"] == 0
 
 
-def test_once_it_is_answered_nothing_is_said_of_it_any_more(door: Door, worker: Database) -> None:
+def test_an_answered_request_no_longer_mentions_reach(door: Door, worker: Database) -> None:
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["abe"])
 
@@ -102,7 +102,7 @@ def test_once_it_is_answered_nothing_is_said_of_it_any_more(door: Door, worker: 
     assert (found["unreached"], found["sentence"]) == (1, "")
 
 
-def test_who_was_notified_is_in_the_timeline_by_name_for_the_own_side_alone(door: Door, worker: Database) -> None:
+def test_the_timeline_names_notified_people_to_their_own_side_only(door: Door, worker: Database) -> None:
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["abe"])
     path = f"/v1/requests/{request_id}/events"
@@ -129,7 +129,7 @@ def test_who_was_notified_is_in_the_timeline_by_name_for_the_own_side_alone(door
     assert "no such mailbox" not in theirs.text + ours.text
 
 
-def test_a_time_out_says_in_the_timeline_how_many_were_reached(door: Door, worker: Database) -> None:
+def test_a_time_out_states_how_many_were_reached_in_the_timeline(door: Door, worker: Database) -> None:
     some, nobody = door.pending(), door.pending()
     deliver(door, worker, some, refused=["abe"])
 
@@ -145,7 +145,7 @@ def test_a_time_out_says_in_the_timeline_how_many_were_reached(door: Door, worke
     assert door.get("erin", f"/v1/requests/{nobody}").json()["state"] == "timed_out"
 
 
-def test_operators_list_dead_notifications_without_a_word_of_what_they_said_or_to_whom(
+def test_operators_list_dead_notifications_without_content_or_recipients(
     open_door: OpenDoor, worker: Database
 ) -> None:
     door = open_door()
@@ -173,7 +173,7 @@ def test_operators_list_dead_notifications_without_a_word_of_what_they_said_or_t
     assert door.get("olga", f"/v1/requests/{request_id}").status_code == 404
 
 
-def test_the_list_goes_on_from_a_cursor(own_door: Door) -> None:
+def test_the_list_of_dead_notifications_continues_from_a_cursor(own_door: Door) -> None:
     door = own_door
     ids = [door.pending() for _ in range(3)]
     door.run_sql(
@@ -195,7 +195,7 @@ def test_the_list_goes_on_from_a_cursor(own_door: Door) -> None:
     assert {item["error"] for item in found["items"]} == {"too_late"}
 
 
-def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(own_door: Door) -> None:
+def test_a_dead_call_of_a_vendor_webhook_can_be_repeated_from_the_list(own_door: Door) -> None:
     door = own_door
     post = Postbag()
     with setting(door.db).transaction() as session:

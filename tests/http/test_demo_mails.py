@@ -34,7 +34,7 @@ def test_an_empty_inbox_says_what_to_do(playing: Portal) -> None:
     assert "There are no mails yet. Submit a request" in here(playing).get("/inbox").words
 
 
-def test_the_newest_is_the_first_with_its_recipient_and_time(playing: Portal, tmp_path: Path) -> None:
+def test_the_newest_mail_is_first_with_recipient_and_time(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, "9.old", to="max@vendor.example", subject="Review needed")
     put(tmp_path, "1.new", to="ann@contoso.example", subject="Approval needed")
 
@@ -44,7 +44,7 @@ def test_the_newest_is_the_first_with_its_recipient_and_time(playing: Portal, tm
     assert "Mar 2030" in words
 
 
-def test_mails_to_one_address_are_shown_alone(playing: Portal, tmp_path: Path) -> None:
+def test_mails_can_be_filtered_by_address(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, "1", to="max@vendor.example", subject="Review needed")
     put(tmp_path, "2", to="ann@contoso.example", subject="Approval needed")
 
@@ -57,7 +57,7 @@ def test_mails_to_one_address_are_shown_alone(playing: Portal, tmp_path: Path) -
     assert 'value="max@vendor.example"' in none.text
 
 
-def test_links_to_our_pages_can_be_followed_and_no_others(playing: Portal, tmp_path: Path) -> None:
+def test_only_links_to_our_pages_can_be_followed(playing: Portal, tmp_path: Path) -> None:
     put(
         tmp_path, text=f"See {HOME}/requests/1-2. Not {HOME}.evil.example/x nor https://evil.example/ or javascript:a"
     )
@@ -68,7 +68,7 @@ def test_links_to_our_pages_can_be_followed_and_no_others(playing: Portal, tmp_p
     assert "https://evil.example/" in page.words
 
 
-def test_whoever_was_written_to_can_be_played_from_the_mail(playing: Portal, tmp_path: Path) -> None:
+def test_a_mails_recipient_can_be_played(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, to=playing.address("ann"), text=f"Decide at {HOME}/requests/1-2")
     browser = here(playing)
 
@@ -115,7 +115,7 @@ def test_a_hostile_mail_scripts_nothing(playing: Portal, tmp_path: Path) -> None
     assert looks.answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_frame_is_sandboxed_and_only_its_page_may_hold_one(playing: Portal, tmp_path: Path) -> None:
+def test_the_mail_frame_is_sandboxed_for_its_page_only(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, html="<html><head></head><body>Hello</body></html>")
     browser = here(playing)
 
@@ -127,7 +127,7 @@ def test_the_frame_is_sandboxed_and_only_its_page_may_hold_one(playing: Portal, 
     assert '<head><base target="_top">' in browser.get(f"{page.path}/page").text
 
 
-def test_what_is_no_mail_is_passed_over(playing: Portal, tmp_path: Path) -> None:
+def test_files_that_are_no_mails_are_skipped(playing: Portal, tmp_path: Path) -> None:
     new = tmp_path / "mail" / "new"
     (tmp_path / "secret").write_text("X-RcptTo: a@b.example\nSubject: secret\n\nsecret")
     (new / "link").symlink_to(tmp_path / "secret")
@@ -156,7 +156,7 @@ def test_what_is_no_mail_is_passed_over(playing: Portal, tmp_path: Path) -> None
         b"Subject: x\nContent-Type: text/html\n\n<b>alone</b>",
     ],
 )
-def test_any_bytes_are_shown_as_far_as_they_can_be(playing: Portal, tmp_path: Path, content: bytes) -> None:
+def test_arbitrary_bytes_are_shown_as_far_as_possible(playing: Portal, tmp_path: Path, content: bytes) -> None:
     put_raw(tmp_path, "odd", content)
     browser = here(playing)
 
@@ -167,7 +167,7 @@ def test_any_bytes_are_shown_as_far_as_they_can_be(playing: Portal, tmp_path: Pa
 
 
 @pytest.mark.parametrize("key", ["0123456789abcdef", "..", "%2e%2e%2fsecret", "x" * 300, "%00"])
-def test_what_is_not_there_is_not_found(playing: Portal, key: str) -> None:
+def test_an_unknown_mail_is_not_found(playing: Portal, key: str) -> None:
     browser = here(playing)
 
     assert browser.get(f"/inbox/{key}").status in {404, 200 if key == ".." else 404}
@@ -180,7 +180,7 @@ def test_without_a_folder_the_inbox_is_empty(playing: Portal, tmp_path: Path) ->
     assert "There are no mails yet" in here(playing).get("/inbox").words
 
 
-def test_no_more_than_a_hundred_are_listed(playing: Portal, tmp_path: Path) -> None:
+def test_at_most_a_hundred_mails_are_listed(playing: Portal, tmp_path: Path) -> None:
     for number in range(103):
         put(tmp_path, f"{number}", subject=f"Mail-{number}-")
 
@@ -191,7 +191,7 @@ def test_no_more_than_a_hundred_are_listed(playing: Portal, tmp_path: Path) -> N
     assert "Mail-2-" not in words
 
 
-def test_the_list_opens_no_mail_and_reads_while_no_connection_waits(
+def test_listing_opens_no_mail_and_holds_no_connection(
     playing: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, "1", subject="Review needed")

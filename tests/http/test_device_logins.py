@@ -51,7 +51,7 @@ def allows(browser: Browser, terminal: AskingTerminal, said: str = "allow") -> P
     return browser.submit(types(browser, terminal.code), "/device/answer", said=said)
 
 
-def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_hour(portal: Portal) -> None:
+def test_a_terminal_acts_as_the_confirming_person_for_fifteen_minutes(portal: Portal) -> None:
     terminal, tara = AskingTerminal(portal), portal.by_passkey("tara")
     slug = portal.world.tenant.slug
     before = (terminal.state, terminal.call("GET", "/v1/me"))
@@ -77,7 +77,7 @@ def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_ho
 
 
 @pytest.mark.far
-def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(portal: Portal) -> None:
+def test_a_terminal_has_the_rights_and_age_of_the_confirming_sign_in(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     by_mail = AskingTerminal(portal)
     allows(portal.by_mail("tara"), by_mail)
@@ -96,7 +96,7 @@ def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(po
     facts(stale, 403, "fresh-sign-in-needed")
 
 
-def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: OpenPortal) -> None:
+def test_a_terminal_cannot_approve_but_may_close(open_portal: OpenPortal) -> None:
     portal = open_portal()
     manager, approver = AskingTerminal(portal), AskingTerminal(portal)
     allows(portal.by_passkey("max"), manager)
@@ -111,7 +111,7 @@ def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: Ope
     assert manager.call("GET", "/v1/me").json()["means"] == "passkey"
 
 
-def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
+def test_a_terminal_cannot_endorse(open_portal: OpenPortal) -> None:
     from_vendor = open_portal(policy=Policy())
     manager = AskingTerminal(from_vendor)
     allows(from_vendor.by_passkey("max"), manager)
@@ -122,7 +122,7 @@ def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
     assert "A device login cannot approve" in facts(answer, 403, "fresh-sign-in-needed")["detail"]
 
 
-def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> None:
+def test_a_terminals_token_creates_nothing_that_outlasts_it(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
     allows(ann, terminal)
     one = terminal.call("GET", "/v1/tokens").json()["items"][0]
@@ -135,7 +135,7 @@ def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> Non
     assert one["name"] == f"command line at {terminal.shell.address}"
 
 
-def test_a_terminals_token_is_among_its_persons_own_and_revoked_there(portal: Portal) -> None:
+def test_a_terminals_token_is_listed_and_revoked_on_the_account_page(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
     allows(ann, terminal)
     works = terminal.call("GET", "/v1/me").status_code
@@ -149,7 +149,7 @@ def test_a_terminals_token_is_among_its_persons_own_and_revoked_there(portal: Po
 
 
 @pytest.mark.parametrize("said", ["allow", "refuse"])
-def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
+def test_a_device_code_is_answered_once(portal: Portal, said: str) -> None:
     terminal, ann, amir = AskingTerminal(portal), portal.by_passkey("ann"), portal.by_passkey("amir")
     asks = types(amir, terminal.code)
 
@@ -164,7 +164,7 @@ def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
         assert terminal.call("GET", "/v1/me").json()["name"] == "Ann"
 
 
-def test_a_code_is_over_after_ten_minutes(portal: Portal) -> None:
+def test_a_device_code_expires_after_ten_minutes(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     portal.wait(minutes=10)
@@ -173,7 +173,7 @@ def test_a_code_is_over_after_ten_minutes(portal: Portal) -> None:
     assert (page.status, terminal.state) == (422, "over")
 
 
-def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
+def test_an_old_sign_in_confirms_no_terminal(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     portal.wait(minutes=15)
@@ -186,11 +186,11 @@ def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
     assert terminal.state == "over"
 
 
-def test_a_machine_signs_no_terminal_in(portal: Portal) -> None:
+def test_a_service_account_confirms_no_terminal(portal: Portal) -> None:
     assert types(portal.by_passkey("gate"), AskingTerminal(portal).code).status == 403
 
 
-def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal: Portal) -> None:
+def test_no_link_fills_in_a_device_code_and_no_other_site_posts_one(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     link = ann.get(f"/device?code={terminal.code}&user_code={terminal.code}")
@@ -203,7 +203,7 @@ def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal:
     assert (foreign.status_code, without.status, terminal.state) == (403, 403, "waiting")
 
 
-def test_codes_are_tried_so_often_and_no_more(open_portal: OpenPortal) -> None:
+def test_device_code_attempts_are_limited(open_portal: OpenPortal) -> None:
     few = SETTINGS.model_copy(update={"sign_ins_per_account": 3})
     portal = open_portal(settings=few)
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
@@ -214,7 +214,7 @@ def test_codes_are_tried_so_often_and_no_more(open_portal: OpenPortal) -> None:
     assert (tried, page.status) == ([422] * 3, 429)
 
 
-def test_codes_are_asked_for_so_often_and_no_more(open_portal: OpenPortal) -> None:
+def test_device_code_requests_are_limited(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_address": 3}))
     shell = portal.browser()
 
@@ -224,7 +224,7 @@ def test_codes_are_asked_for_so_often_and_no_more(open_portal: OpenPortal) -> No
     assert int(answers[3].headers["retry-after"]) <= timedelta(minutes=10).total_seconds()
 
 
-def test_neither_the_code_nor_the_token_is_kept_as_it_is(portal: Portal) -> None:
+def test_device_code_and_token_are_stored_hashed(portal: Portal) -> None:
     terminal = AskingTerminal(portal)
     allows(portal.by_passkey("ann"), terminal)
 
@@ -235,7 +235,7 @@ def test_neither_the_code_nor_the_token_is_kept_as_it_is(portal: Portal) -> None
 
 
 @pytest.mark.parametrize("change", [lambda t: t[:-1] + ("0" if t[-1] != "0" else "1"), lambda _: "x", lambda _: ""])
-def test_whoever_shows_no_token_of_a_terminal_is_told_nothing(portal: Portal, change: Callable[[str], str]) -> None:
+def test_a_caller_without_the_terminals_token_learns_nothing(portal: Portal, change: Callable[[str], str]) -> None:
     terminal = AskingTerminal(portal)
 
     answer = terminal.shell.call("POST", STATE, json={"token": change(terminal.told["token"])})
@@ -245,9 +245,7 @@ def test_whoever_shows_no_token_of_a_terminal_is_told_nothing(portal: Portal, ch
     facts(others, 401, "invalid-token")
 
 
-def test_a_sign_in_that_counts_at_one_tenant_signs_a_terminal_in_for_that_tenant_alone(
-    portal: Portal, open_portal: OpenPortal
-) -> None:
+def test_a_tenant_scoped_sign_in_confirms_a_terminal_for_that_tenant(portal: Portal, open_portal: OpenPortal) -> None:
     elsewhere = open_portal().world.tenant
     grant = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"
     ann = portal.world.people["ann"]

@@ -27,7 +27,7 @@ def add(door: Door, who: str = "tara", **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_secret_is_shown_when_it_is_made_and_never_again(fresh_door: Door, who: str) -> None:
+def test_a_webhook_secret_is_shown_once(fresh_door: Door, who: str) -> None:
     added = add(fresh_door, who, description="Ours", event_types=["request.submitted", "request.submitted"])
     rotated = fresh_door.call(who, "POST", f"/v1/endpoints/{added['id']}/rotate")
     place = f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints" if who == "tara" else "/v1/vendor/endpoints"
@@ -47,7 +47,7 @@ def test_a_secret_is_shown_when_it_is_made_and_never_again(fresh_door: Door, who
     assert "whsk_" not in listed.text + shown.text + rotated.text
 
 
-def test_a_rotation_without_overlap_ends_the_old_secret_now(fresh_door: Door) -> None:
+def test_a_rotation_without_overlap_ends_the_old_secret_at_once(fresh_door: Door) -> None:
     added = add(fresh_door)
 
     rotated = fresh_door.call("tara", "POST", f"/v1/endpoints/{added['id']}/rotate", json={"overlap_hours": 0})
@@ -82,7 +82,7 @@ def test_a_rotation_without_overlap_ends_the_old_secret_now(fresh_door: Door) ->
         {"secret": "whsec_mine"},
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_is_written(door: Door, change: dict[str, Any]) -> None:
+def test_an_invalid_webhook_is_refused_and_nothing_is_written(door: Door, change: dict[str, Any]) -> None:
     added = endpoint(door)
     before = door.rows()
 
@@ -96,13 +96,13 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(door: Door, change: di
 
 
 @pytest.mark.parametrize("body", [{}, {"url": None}, {"enabled": None}, {"event_types": None}, {"disabled_at": None}])
-def test_a_change_says_what_is_to_be_different(door: Door, body: dict[str, Any]) -> None:
+def test_a_change_needs_at_least_one_field(door: Door, body: dict[str, Any]) -> None:
     answer = door.call("tara", "PATCH", f"/v1/endpoints/{endpoint(door)}", json=body)
 
     facts(answer, 422, "invalid-request")
 
 
-def test_what_is_left_out_of_a_change_stays(fresh_door: Door) -> None:
+def test_omitted_fields_of_a_change_stay(fresh_door: Door) -> None:
     added = add(fresh_door, description="Ours", format="slack", event_types=["request.approved"])
     path = f"/v1/endpoints/{added['id']}"
 
@@ -113,7 +113,7 @@ def test_what_is_left_out_of_a_change_stays(fresh_door: Door) -> None:
     assert (changed["with_justification"], changed["description"], changed["why_disabled"]) == (True, "", "by_hand")
 
 
-def test_the_log_is_read_in_pages_the_newest_first(fresh_door: Door) -> None:
+def test_the_delivery_log_is_read_in_pages_newest_first(fresh_door: Door) -> None:
     tried = delivery(fresh_door)
     (row,) = fresh_door.get("tara", f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints").json()["items"]
     more = (
@@ -137,7 +137,7 @@ def test_the_log_is_read_in_pages_the_newest_first(fresh_door: Door) -> None:
     assert {one["error"] for one in seen} == {"status", None}
 
 
-def test_a_call_that_has_not_ended_is_not_repeated(fresh_door: Door) -> None:
+def test_an_unfinished_call_cannot_be_repeated(fresh_door: Door) -> None:
     tried = delivery(fresh_door)
     path = f"/v1/deliveries/{tried}/redeliver"
 
@@ -148,7 +148,7 @@ def test_a_call_that_has_not_ended_is_not_repeated(fresh_door: Door) -> None:
     facts(fresh_door.call("tara", "POST", f"/v1/deliveries/{new_id()}/redeliver"), 404, "not-found")
 
 
-def test_how_the_last_try_went_and_when_the_next_is_stands_beside_the_name(fresh_door: Door) -> None:
+def test_each_person_shows_the_last_and_next_try(fresh_door: Door) -> None:
     request = fresh_door.pending()
     tried = "INSERT INTO deliveries SELECT uuidv7(), n.id, NULL, 'request.denied', now(), 12, :s, 'full', 'status' "
     tried += "FROM notifications n JOIN people p ON p.id = n.person_id WHERE n.request_id = :r AND p.name = 'Amir'"

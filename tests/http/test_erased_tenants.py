@@ -31,7 +31,7 @@ def erased(open_door: OpenDoor, root: Engine) -> Door:
 
 
 @each(("method", "path", "body"), CHANGES)
-def test_every_call_that_changes_it_is_a_conflict(
+def test_every_change_of_an_erased_tenant_is_a_conflict(
     erased: Door, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     answer = erased.call("olga", method, f"/v1/tenants/{erased.world.tenant.slug}{path}", json=body)
@@ -40,14 +40,14 @@ def test_every_call_that_changes_it_is_a_conflict(
     assert "off-boarded and erased" in said["detail"]
 
 
-def test_so_is_access_taken_outside_and_what_engineers_submit(erased: Door) -> None:
+def test_outside_access_and_submissions_for_an_erased_tenant_are_conflicts(erased: Door) -> None:
     at = f"/v1/tenants/{erased.world.tenant.slug}/outside-access"
 
     facts(erased.call("olga", "POST", at, json=around(erased)), 409, "tenant-erased")
     facts(erased.file(), 409, "tenant-erased")
 
 
-def test_its_log_is_read_and_exported_as_before_and_no_list_offers_it(erased: Door) -> None:
+def test_an_erased_tenants_log_is_readable_and_no_list_contains_it(erased: Door) -> None:
     slug = erased.world.tenant.slug
     read = erased.get("vera", "/v1/audit", tenant=slug)
 
@@ -56,7 +56,7 @@ def test_its_log_is_read_and_exported_as_before_and_no_list_offers_it(erased: Do
     assert slug not in {one["slug"] for one in erased.get("olga", "/v1/tenants", limit=200).json()["items"]}
 
 
-def test_the_page_of_its_data_says_why_nothing_is_held(open_portal: OpenPortal, root: Engine) -> None:
+def test_the_data_page_says_why_nothing_is_held(open_portal: OpenPortal, root: Engine) -> None:
     portal = open_portal()
     is_erased_now(portal.world, root)
     browser = portal.by_passkey("olga")

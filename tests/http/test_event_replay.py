@@ -49,7 +49,7 @@ def door(fresh_door: Door, worker: Database) -> Door:
 
 
 @pytest.mark.far
-def test_a_replay_says_what_the_webhook_was_called_with(fresh_door: Door, worker: Database) -> None:
+def test_a_replay_equals_the_webhook_calls(fresh_door: Door, worker: Database) -> None:
     post = Postbag(public_url="http://127.0.0.1:8000")
     world = fresh_door.world
     post.endpoint(world, "https://customer.example/", tenant_id=world.tenant.id)
@@ -84,9 +84,7 @@ def test_a_replay_says_what_the_webhook_was_called_with(fresh_door: Door, worker
 
 
 @pytest.mark.parametrize("limit", [1, 3, 200])
-def test_pages_go_on_where_the_last_one_ended_and_never_end_for_good(
-    door: Door, worker: Database, limit: int
-) -> None:
+def test_replay_pages_continue_from_the_cursor_without_end(door: Door, worker: Database, limit: int) -> None:
     items, cursor = everything(door, limit)
     again, same = everything(door, limit, cursor)
     door.file(resources=["mailbox:carl@contoso.example"])
@@ -101,7 +99,7 @@ def test_pages_go_on_where_the_last_one_ended_and_never_end_for_good(
 
 
 @pytest.mark.far
-def test_a_transaction_that_commits_late_is_not_skipped(door: Door, worker: Database) -> None:
+def test_a_late_commit_is_not_skipped_by_a_replay(door: Door, worker: Database) -> None:
     _, cursor = everything(door, 200)
     world = door.world
     with world.db.transaction() as slow:
@@ -120,7 +118,7 @@ def test_a_transaction_that_commits_late_is_not_skipped(door: Door, worker: Data
 
 
 @pytest.mark.far
-def test_a_cursor_of_another_log_or_none_at_all_is_refused(door: Door, open_door: OpenDoor, worker: Database) -> None:
+def test_an_invalid_or_foreign_cursor_is_refused(door: Door, open_door: OpenDoor, worker: Database) -> None:
     cursor = replayed(door)["next_cursor"]
     other = open_door()
     other.file()
@@ -132,7 +130,7 @@ def test_a_cursor_of_another_log_or_none_at_all_is_refused(door: Door, open_door
 
 
 @pytest.mark.far
-def test_a_replay_begins_at_what_is_kept_and_says_that_a_cursor_is_older(door: Door) -> None:
+def test_a_replay_begins_at_the_oldest_kept_event_and_reports_an_older_cursor(door: Door) -> None:
     items, _ = everything(door, 200)
     old, kept = (replayed(door, limit=limit)["next_cursor"] for limit in (1, 2))
     door.run_sql("UPDATE logs SET kept_from = 2, cleared_to = 2 WHERE id = :id", id=door.world.tenant.id)
@@ -144,9 +142,7 @@ def test_a_replay_begins_at_what_is_kept_and_says_that_a_cursor_is_older(door: D
     facts(door.get("aude", PATH, tenant=door.world.tenant.slug, after=old), 422, "invalid-request")
 
 
-def test_what_the_vendors_auditors_replay_of_the_vendors_log_no_tenant_sees(
-    open_door: OpenDoor, worker: Database
-) -> None:
+def test_vendor_only_events_are_replayed_to_vendor_auditors_only(open_door: OpenDoor, worker: Database) -> None:
     reviewed = open_door(Policy())
     asked = reviewed.file().json()["id"]
     sealed(worker)

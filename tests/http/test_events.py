@@ -11,7 +11,7 @@ from tests.database.scenes import write_unchecked
 from tests.http.door import Door, OpenDoor
 
 
-def test_every_move_leaves_exactly_one_entry_that_names_the_human(open_door: OpenDoor) -> None:
+def test_every_move_leaves_one_entry_naming_the_person(open_door: OpenDoor) -> None:
     door = open_door(Policy(quorum=2))
     request_id = door.file().json()["id"]
     door.act("max", "endorse", request_id, comment="A real fault")
@@ -37,7 +37,7 @@ def test_every_move_leaves_exactly_one_entry_that_names_the_human(open_door: Ope
     assert items == sorted(items, key=lambda item: item["at"])
 
 
-def test_the_clocks_move_names_the_clock_and_nobody(door: Door, worker: Database) -> None:
+def test_timer_moves_name_the_clock(door: Door, worker: Database) -> None:
     request_id = door.active(access_window=60)
     late = ShiftedClock()
     late.shift = timedelta(seconds=61)
@@ -57,7 +57,7 @@ def test_a_refused_move_leaves_no_entry(door: Door) -> None:
     assert len(door.get("erin", f"/v1/requests/{request_id}/events").json()["items"]) == 1
 
 
-def test_a_name_that_was_erased_leaves_the_entry_standing(door: Door) -> None:
+def test_an_erased_name_leaves_its_entry(door: Door) -> None:
     request_id = door.active()
     write_unchecked(
         door.root,
@@ -70,7 +70,7 @@ def test_a_name_that_was_erased_leaves_the_entry_standing(door: Door) -> None:
     assert [item["actor"]["name"] for item in items] == ["erased", "erased"]
 
 
-def test_where_a_decision_came_from_is_on_record(door: Door) -> None:
+def test_a_decisions_origin_is_recorded(door: Door) -> None:
     request_id = door.pending()
 
     door.act("ann", "approve", request_id, headers={"user-agent": b"curl/8\xad " + b"x" * 500}, comment="Yes")

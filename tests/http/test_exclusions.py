@@ -20,13 +20,13 @@ def stated(door: Door) -> int:
 
 
 @pytest.mark.parametrize("text", ["", " \n", "x" * 20_001, "a\u202eb"])
-def test_a_text_that_nobody_could_read_is_refused(door: Door, text: str) -> None:
+def test_an_unreadable_text_is_refused(door: Door, text: str) -> None:
     answer = door.call("olga", "PUT", "/v1/exclusions", json={"text": text}, headers={"if-match": "*"})
 
     facts(answer, 422, "invalid-request")
 
 
-def test_the_pages_state_show_and_acknowledge_them(portal: Portal) -> None:
+def test_the_pages_publish_show_and_acknowledge_exclusions(portal: Portal) -> None:
     slug, admin, text = portal.world.tenant.slug, portal.by_passkey("tara"), f"{TEXT} {new_id()}"
     operator = portal.by_passkey("olga")
     operator.submit(operator.get("/exclusions"), "/exclusions", text=text)
@@ -44,7 +44,7 @@ def test_the_pages_state_show_and_acknowledge_them(portal: Portal) -> None:
     assert text in operator.get("/exclusions").words
 
 
-def test_a_form_that_was_overtaken_keeps_what_was_written(portal: Portal) -> None:
+def test_an_overtaken_form_keeps_its_text(portal: Portal) -> None:
     operator = portal.by_passkey("olga")
     form = operator.get("/exclusions")
     manages(portal.world, "olga", exclusions.state, "By a colleague")

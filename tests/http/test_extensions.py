@@ -47,11 +47,11 @@ def extend(door: Door, who: str, request_id: str, **body: Any) -> Response:
         ({"access_window": 8 * 3600}, 422, "window-too-long"),
     ],
 )
-def test_bad_input_to_an_extension_is_told_so(door: Door, body: dict[str, Any], status: int, code: str) -> None:
+def test_invalid_input_to_an_extension_is_reported(door: Door, body: dict[str, Any], status: int, code: str) -> None:
     facts(extend(door, "erin", door.active(case_ref=None), **body), status, code)
 
 
-def test_what_is_shortened_is_shown_by_what_it_was_opened_for(portal: Portal) -> None:
+def test_a_narrowed_window_shows_what_it_was_opened_for(portal: Portal) -> None:
     first, second, _ = extended(portal)
     portal.world.act("ann", Action.APPROVE, second, access_window=1800)
 
@@ -62,7 +62,7 @@ def test_what_is_shortened_is_shown_by_what_it_was_opened_for(portal: Portal) ->
     assert "More time was requested: +30 min until" in window.words
 
 
-def test_an_extension_of_a_revoked_window_is_nothing_to_decide_on_any_page(portal: Portal) -> None:
+def test_an_extension_of_a_revoked_window_is_not_offered_on_any_page(portal: Portal) -> None:
     first, second, erin = extended(portal)
     ann, before = portal.opened("ann", second)
     inbox_before = ann.get("/waiting")
@@ -85,7 +85,7 @@ def test_an_extension_of_a_revoked_window_is_nothing_to_decide_on_any_page(porta
     assert "Cancel the request" in own.words
 
 
-def test_lists_and_moves_say_that_more_time_for_a_revoked_window_is_nothing_to_decide(fresh_door: Door) -> None:
+def test_lists_and_moves_do_not_offer_an_extension_of_a_revoked_window(fresh_door: Door) -> None:
     first = fresh_door.active(case_ref=None)
     second = extend(fresh_door, "erin", first).json()["id"]
     before = fresh_door.get("ann", f"/v1/requests/{second}").json()
@@ -100,12 +100,12 @@ def test_lists_and_moves_say_that_more_time_for_a_revoked_window_is_nothing_to_d
     assert fresh_door.act("ann", "deny", second).json()["state"] == "denied"
 
 
-def test_what_is_not_open_is_not_extended(door: Door) -> None:
+def test_only_an_open_window_can_be_extended(door: Door) -> None:
     assert facts(extend(door, "erin", door.pending()), 409, "invalid-move")["current_state"] == "pending"
 
 
 @pytest.mark.parametrize("start", ["tomorrow", "2026-12-01T08:00:00", "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
-def test_a_start_is_a_moment_to_come(door: Door, start: str) -> None:
+def test_a_start_must_be_in_the_future(door: Door, start: str) -> None:
     answer = door.file(not_before=start)
 
     assert answer.status_code == 422
@@ -169,7 +169,7 @@ def test_the_api_says_why_access_is_held_back(fresh_door: Door) -> None:
 
 
 @pytest.mark.parametrize("more", ["", "soon", "-5"])
-def test_a_page_that_sends_no_duration_is_told_so(portal: Portal, more: str) -> None:
+def test_a_form_without_a_duration_is_refused(portal: Portal, more: str) -> None:
     first = portal.world.fresh()
     portal.world.act("ann", Action.APPROVE, first.id)
     browser, page = portal.opened("erin", first.id)
@@ -202,7 +202,7 @@ def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal)
     assert f"{request.opens_at:%Y-%m-%dT%H:%M}" == f"{day}T09:00"
 
 
-def test_what_is_no_day_and_time_is_shown_beside_the_field(portal: Portal) -> None:
+def test_an_invalid_date_is_reported_beside_its_field(portal: Portal) -> None:
     page = previewed(portal.by_mail("erin"), portal, not_before="2026-13-01T08:00")
 
     assert "Choose a day and a time, or neither." in page.words

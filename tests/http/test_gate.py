@@ -54,7 +54,7 @@ def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> UUID:
 
 
 @pytest.mark.parametrize("kind", dialect_scopes())
-def test_a_call_is_let_in_by_its_window_and_the_answer_says_what_for(gate: GateDoor, kind: str) -> None:
+def test_a_call_with_a_window_passes_and_the_answer_says_for_what(gate: GateDoor, kind: str) -> None:
     address = f"{kind}@contoso.example"
     assert gate.ask(kind, gate.path(address)).reason == "no_window"
     request_id = opened(gate, address, actions=["read", "change"])
@@ -76,7 +76,7 @@ def test_a_call_is_let_in_by_its_window_and_the_answer_says_what_for(gate: GateD
     assert answer.body == b""
 
 
-def test_a_resource_that_is_not_ascii_is_encoded_in_the_answer(gate: GateDoor) -> None:
+def test_a_non_ascii_resource_is_encoded_in_the_answer(gate: GateDoor) -> None:
     opened(gate, "\u00e4nna@contoso.example")
 
     answer = gate.until(200, path=gate.path("%C3%A4nna@contoso.example"))
@@ -85,7 +85,7 @@ def test_a_resource_that_is_not_ascii_is_encoded_in_the_answer(gate: GateDoor) -
 
 
 @pytest.mark.parametrize(("kind", "name", "value"), FORGED)
-def test_what_a_client_can_forge_is_refused_though_a_window_is_open(
+def test_forgeable_headers_are_refused_despite_an_open_window(
     gate: GateDoor, kind: str, name: str, value: str
 ) -> None:
     opened(gate)
@@ -97,7 +97,7 @@ def test_what_a_client_can_forge_is_refused_though_a_window_is_open(
 
 
 @pytest.mark.parametrize("kind", dialect_scopes())
-def test_a_call_of_grpc_is_refused_though_its_path_is_mapped_and_a_window_is_open(gate: GateDoor, kind: str) -> None:
+def test_a_grpc_call_is_refused_despite_a_mapped_path_and_an_open_window(gate: GateDoor, kind: str) -> None:
     opened(gate)
     assert gate.until(200, kind=kind).status == 200
     assert gate.ask(kind, None, ("Content-Type", "application/json")).status == 200
@@ -109,7 +109,7 @@ def test_a_call_of_grpc_is_refused_though_its_path_is_mapped_and_a_window_is_ope
 
 
 @pytest.mark.parametrize("kind", dialect_scopes())
-def test_a_call_with_two_headers_authorization_is_refused(gate: GateDoor, kind: str) -> None:
+def test_a_call_with_two_authorization_headers_is_refused(gate: GateDoor, kind: str) -> None:
     opened(gate)
     gate.until(200, kind=kind)
     shown = ("Authorization", "Bearer some-token")
@@ -121,7 +121,7 @@ def test_a_call_with_two_headers_authorization_is_refused(gate: GateDoor, kind: 
     assert b"Authorization" in answer.body
 
 
-def test_the_headers_that_say_what_is_asked_about_must_be_there(gate: GateDoor) -> None:
+def test_the_headers_naming_the_call_are_required(gate: GateDoor) -> None:
     for kind in dialect_scopes():
         if kind != "envoy":
             good = gate.question(kind, gate.path())
@@ -131,7 +131,7 @@ def test_the_headers_that_say_what_is_asked_about_must_be_there(gate: GateDoor) 
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-def test_no_method_of_the_question_itself_lets_in(gate: GateDoor, method: str) -> None:
+def test_no_method_of_the_question_passes_by_itself(gate: GateDoor, method: str) -> None:
     opened(gate)
     gate.until(200)
 
@@ -160,7 +160,7 @@ def test_no_method_of_the_question_itself_lets_in(gate: GateDoor, method: str) -
     ],
 )
 @pytest.mark.parametrize("kind", ["nginx", "caddy", "envoy"])
-def test_a_path_that_is_not_mapped_as_it_is_lets_nobody_in(gate: GateDoor, kind: str, path: str) -> None:
+def test_an_unmapped_spelling_of_a_path_is_refused(gate: GateDoor, kind: str, path: str) -> None:
     if kind == "envoy" and not path.startswith("/"):
         path = f"/{path}"
     opened(gate)
@@ -172,7 +172,7 @@ def test_a_path_that_is_not_mapped_as_it_is_lets_nobody_in(gate: GateDoor, kind:
     assert answer.reason in {"unmapped", "malformed"}
 
 
-def test_a_no_says_why_and_leads_to_the_form_which_is_filled_in(gate: GateDoor) -> None:
+def test_a_no_states_why_and_links_to_the_filled_in_form(gate: GateDoor) -> None:
     path = gate.path("bob@contoso.example")
     for_programs, for_people = gate.ask("caddy", path), gate.ask("caddy", path, ("Accept", "text/html,*/*"))
 
@@ -187,7 +187,7 @@ def test_a_no_says_why_and_leads_to_the_form_which_is_filled_in(gate: GateDoor) 
     assert b"No access" in for_people.body
 
 
-def test_what_was_not_granted_is_told_apart(gate: GateDoor) -> None:
+def test_a_narrowed_window_is_refused_as_narrowed(gate: GateDoor) -> None:
     world, address = gate.world, "narrow@contoso.example"
     request = world.submit(resources=[f"mailbox:{address}", "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
@@ -196,7 +196,7 @@ def test_what_was_not_granted_is_told_apart(gate: GateDoor) -> None:
 
 
 @pytest.mark.parametrize("shown", ["nothing", "nonsense", "an access check's", "a person's"])
-def test_a_gateway_without_a_token_of_a_gateway_is_told_nothing(gate: GateDoor, shown: str) -> None:
+def test_a_gateway_without_a_gateway_token_learns_nothing(gate: GateDoor, shown: str) -> None:
     tokens = {"nonsense": "lbx_test_evil", "an access check's": gate.world.tokens["gate"]}
     tokens["a person's"] = gate.world.tokens["erin"]
     headers = [one for one in gate.question("nginx", gate.path()) if one[0] != "Lockbox-Gateway"]
@@ -208,25 +208,25 @@ def test_a_gateway_without_a_token_of_a_gateway_is_told_nothing(gate: GateDoor, 
     assert (answer.status, answer.reason) == (401, "no_credential")
 
 
-def test_a_gateway_stands_before_its_own_services_alone(gate: GateDoor) -> None:
+def test_a_gateway_asks_for_its_own_services_only(gate: GateDoor) -> None:
     for service in ("onedrive", "no-such-service"):
         assert gate.ask(service=service).reason == "unmapped"
     assert gate.send(gate.question("nginx", gate.path()), "/gate/v1/").reason == "malformed"
 
 
-def test_who_is_not_known_or_not_named_is_refused(gate: GateDoor) -> None:
+def test_an_unknown_or_unnamed_caller_is_refused(gate: GateDoor) -> None:
     assert gate.ask(who="mallory").reason == "unknown_engineer"
     answer = gate.ask(who=None)
     assert (answer.status, answer.reason) == (401, "no_token")
 
 
-def test_everything_else_is_the_apis(gate: GateDoor) -> None:
+def test_other_paths_belong_to_the_api(gate: GateDoor) -> None:
     for path, status in (("/livez", 200), ("/gate/v2/x", 404), ("/%67ate/v1/exchange-online", 404)):
         assert httpx.get(f"http://127.0.0.1:{gate.port}{path}").status_code == status
 
 
 @pytest.mark.far
-def test_a_flood_of_tokens_that_are_none_keeps_no_gateway_waiting(gate: GateDoor) -> None:
+def test_a_flood_of_invalid_tokens_delays_no_gateway(gate: GateDoor) -> None:
     opened(gate)
     gate.until(200)
     headers = gate.question("nginx", gate.path())
@@ -245,7 +245,7 @@ def test_a_flood_of_tokens_that_are_none_keeps_no_gateway_waiting(gate: GateDoor
     assert set(answers) == {200}
 
 
-def test_the_gateways_own_id_of_a_call_makes_one_use_of_it(gate: GateDoor) -> None:
+def test_a_gateways_call_id_makes_one_use(gate: GateDoor) -> None:
     opened(gate, "counted@contoso.example", max_uses=2)
     path = gate.path("counted@contoso.example")
 

@@ -120,7 +120,7 @@ CALLS: dict[GateReason, Callable[[ReportingDoor, str], GateAnswer]] = {
 
 @pytest.mark.parametrize("service", MODES)
 @pytest.mark.parametrize("reason", CALLS)
-def test_what_is_let_in_by_mode_and_reason(gates: ReportingDoor, service: str, reason: GateReason) -> None:
+def test_reporting_lets_calls_pass_by_mode_and_reason(gates: ReportingDoor, service: str, reason: GateReason) -> None:
     if reason is GateReason.NARROWED:
         approved(gates.gate, service, ["box:7", "box:8"], ["box:8"])
 
@@ -132,7 +132,7 @@ def test_what_is_let_in_by_mode_and_reason(gates: ReportingDoor, service: str, r
 
 
 @pytest.mark.parametrize("service", MODES)
-def test_a_suspended_tenant_is_let_in_only_where_the_gate_reports(gates: ReportingDoor, service: str) -> None:
+def test_a_suspended_tenant_passes_only_where_the_gate_reports(gates: ReportingDoor, service: str) -> None:
     world = gates.gate.world
     with world.db.transaction() as session:
         tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
@@ -147,7 +147,7 @@ def test_a_suspended_tenant_is_let_in_only_where_the_gate_reports(gates: Reporti
 
 @pytest.mark.parametrize("reason", [GateReason.UNKNOWN_ENGINEER, GateReason.NO_TOKEN, GateReason.BAD_TOKEN])
 @pytest.mark.parametrize("path", ["/crates/1", "/boxes/../1", "//boxes/1"])
-def test_a_path_of_no_tenant_is_let_in_only_where_the_gate_was_never_enforced(
+def test_a_path_without_a_tenant_passes_only_where_the_gate_was_never_enforced(
     gates: ReportingDoor, reason: GateReason, path: str
 ) -> None:
     shown = {
@@ -160,12 +160,12 @@ def test_a_path_of_no_tenant_is_let_in_only_where_the_gate_was_never_enforced(
     assert gates.ask(ASKED, path, *shown[reason]).status in {401, 403}
 
 
-def test_a_tenant_that_nobody_knows_is_let_in_only_where_the_gate_reports_for_all(gates: ReportingDoor) -> None:
+def test_an_unknown_tenant_passes_only_where_the_gate_reports_for_all(gates: ReportingDoor) -> None:
     for service, is_let_in in {NEVER: True, ALLOWED: False, ASKED: False, ENFORCED: False}.items():
         check(gates.ask(service, "/boxes/1", ERIN, tenant="nobody"), GateReason.NO_WINDOW, is_let_in=is_let_in)
 
 
-def test_a_window_lets_in_as_ever_where_the_gate_reports(gates: ReportingDoor) -> None:
+def test_a_window_passes_as_usual_where_the_gate_reports(gates: ReportingDoor) -> None:
     approved(gates.gate, NEVER, ["box:in"], ["box:in"])
 
     answer = gates.ask(NEVER, "/boxes/in", ERIN)
@@ -184,13 +184,13 @@ def test_a_window_lets_in_as_ever_where_the_gate_reports(gates: ReportingDoor) -
         ([("Authorization", "Bearer a.b.c")], GateReason.MALFORMED),
     ],
 )
-def test_what_the_gateway_does_wrong_stays_a_no(
+def test_a_gateways_mistake_is_refused_though_the_gate_reports(
     gates: ReportingDoor, headers: list[tuple[str, str]], reason: GateReason
 ) -> None:
     check(gates.ask(NEVER, "/boxes/1", ERIN, *headers), reason, is_let_in=False)
 
 
-def test_a_gateway_without_a_token_for_the_service_gets_nothing_though_the_gate_reports(gates: ReportingDoor) -> None:
+def test_a_gateway_without_a_service_token_is_refused_though_the_gate_reports(gates: ReportingDoor) -> None:
     world = gates.gate.world
     path = f"/{world.tenant.slug}/boxes/1"
     asked = [("X-Original-Method", "GET"), ("X-Original-URI", path), ERIN]
@@ -205,9 +205,7 @@ def test_a_gateway_without_a_token_for_the_service_gets_nothing_though_the_gate_
 
 
 @pytest.mark.far
-def test_from_the_answer_of_a_switch_on_every_call_a_second_later_is_refused(
-    gates: ReportingDoor, door: Door
-) -> None:
+def test_every_call_is_refused_within_a_second_of_a_switch_to_enforce(gates: ReportingDoor, door: Door) -> None:
     """Many call while the gate is switched; what begins within the second may go either way."""
     assert gates.ask(FRESH, "/boxes/1", ERIN).status == 200
 
@@ -232,7 +230,7 @@ def test_from_the_answer_of_a_switch_on_every_call_a_second_later_is_refused(
 
 
 @pytest.mark.far
-def test_taking_the_yes_back_enforces_within_a_second(gates: ReportingDoor) -> None:
+def test_withdrawing_consent_enforces_within_a_second(gates: ReportingDoor) -> None:
     world = gates.gate.world
     assert gates.ask(TAKEN, "/boxes/1", ERIN).status == 200
 
@@ -254,7 +252,7 @@ def check(answer: GateAnswer, reason: GateReason, *, is_let_in: bool) -> None:
         assert (said["lockbox-decision"], said["lockbox-reason"]) == ("deny", reason.value)
 
 
-def test_a_customer_is_told_which_gates_do_not_enforce_for_them(gates: ReportingDoor) -> None:
+def test_a_customer_sees_which_gates_do_not_enforce_for_them(gates: ReportingDoor) -> None:
     world = gates.gate.world
     for service, is_said in {NEVER: True, ALLOWED: True, ASKED: False, ENFORCED: False}.items():
         with world.db.transaction() as session:
@@ -266,9 +264,7 @@ def test_a_customer_is_told_which_gates_do_not_enforce_for_them(gates: Reporting
         assert said is is_said, service
 
 
-def test_what_was_let_in_is_reported_by_path_and_caller_without_names_and_secrets(
-    gates: ReportingDoor, door: Door
-) -> None:
+def test_reported_calls_have_path_and_caller_without_names_and_secrets(gates: ReportingDoor, door: Door) -> None:
     gates.ask(NEVER, "/boxes/report-me?key=s3cret", ERIN)
     gates.ask(NEVER, "/crates/41/labels?key=s3cret", ERIN)
     gates.ask(NEVER, "/boxes/report-me?s3cret;draft", ERIN)

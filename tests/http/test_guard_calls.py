@@ -43,7 +43,7 @@ def about(gate: GateDoor, **changes: str) -> str:
     return urlencode({"tenant": gate.world.tenant.slug, "resource": MAILBOX, "action": "read"} | changes)
 
 
-def test_a_check_is_answered_as_at_the_gate(gate: GateDoor) -> None:
+def test_a_check_is_answered_like_at_the_gate(gate: GateDoor) -> None:
     answer = asked(gate, about(gate))
     same = gate.ask()
 
@@ -53,7 +53,7 @@ def test_a_check_is_answered_as_at_the_gate(gate: GateDoor) -> None:
     assert told == {name: value for name, value in same.headers.items() if name.startswith("lockbox-")}
 
 
-def test_a_yes_says_what_time_it_is_by_the_database_as_far_ahead_as_it_can_be(gate: GateDoor) -> None:
+def test_a_yes_gives_the_latest_possible_database_time(gate: GateDoor) -> None:
     before = datetime.now(UTC)
     answer = asked(gate, about(gate))
     latest = datetime.now(UTC) + timedelta(seconds=FRESH_SECONDS)
@@ -61,7 +61,7 @@ def test_a_yes_says_what_time_it_is_by_the_database_as_far_ahead_as_it_can_be(ga
     assert before <= datetime.fromisoformat(answer.headers["lockbox-at"]) < latest
 
 
-def test_a_yes_does_not_say_what_time_it_is_by_an_old_read(gate: GateDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_yes_gives_no_time_of_an_old_read(gate: GateDoor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WindowMemory, "age", FRESH_SECONDS)
     answer = asked(gate, about(gate))
 
@@ -69,7 +69,7 @@ def test_a_yes_does_not_say_what_time_it_is_by_an_old_read(gate: GateDoor, monke
     assert "lockbox-at" not in answer.headers
 
 
-def test_a_guard_may_name_the_engineer_whom_it_has_authenticated(gate: GateDoor) -> None:
+def test_a_guard_may_name_an_engineer_it_authenticated(gate: GateDoor) -> None:
     erin, eve = (str(gate.world.people[who].person_id) for who in ("erin", "eve"))
 
     answer = asked(gate, about(gate, engineer=erin), who=None)
@@ -81,7 +81,7 @@ def test_a_guard_may_name_the_engineer_whom_it_has_authenticated(gate: GateDoor)
     assert other.headers["lockbox-form"].startswith(f"{PUBLIC}/ask?tenant={gate.world.tenant.slug}")
 
 
-def test_a_guard_that_names_an_engineer_is_told_that_all_uses_are_used(gate: GateDoor) -> None:
+def test_a_guard_naming_an_engineer_gets_used_up(gate: GateDoor) -> None:
     resource = "mailbox:once@contoso.example"
     request = gate.world.submit(resources=[resource], max_uses=1)
     gate.world.act("ann", Action.APPROVE, request.id)
@@ -93,7 +93,7 @@ def test_a_guard_that_names_an_engineer_is_told_that_all_uses_are_used(gate: Gat
     assert answers[1].headers["lockbox-form"].startswith(PUBLIC)
 
 
-def test_who_calls_is_said_in_one_way_and_an_engineer_by_an_id(gate: GateDoor) -> None:
+def test_the_caller_is_named_in_one_way_and_an_engineer_by_id(gate: GateDoor) -> None:
     erin = str(gate.world.people["erin"].person_id)
 
     by_header = asked(gate, about(gate, engineer=erin))
@@ -105,7 +105,7 @@ def test_who_calls_is_said_in_one_way_and_an_engineer_by_an_id(gate: GateDoor) -
     assert (by_name.status, by_name.reason) == (403, "unknown_engineer")
 
 
-def test_a_no_says_why_and_where_to_request_access(gate: GateDoor) -> None:
+def test_a_no_states_why_and_where_to_request_access(gate: GateDoor) -> None:
     answer = asked(gate, about(gate, action="change"))
 
     assert (answer.status, answer.reason) == (403, "no_window")
@@ -132,11 +132,11 @@ def test_a_no_says_why_and_where_to_request_access(gate: GateDoor) -> None:
         ("tenant={t}&resource=mailbox:{a}&action=fly", "unmapped"),
     ],
 )
-def test_what_is_not_asked_exactly_once_is_refused(gate: GateDoor, query: str, reason: str) -> None:
+def test_each_parameter_must_be_given_exactly_once(gate: GateDoor, query: str, reason: str) -> None:
     assert asked(gate, query.format(t=gate.world.tenant.slug, a=ANNA)).reason == reason
 
 
-def test_whose_call_it_is_may_be_remembered_for_a_minute(gate: GateDoor) -> None:
+def test_a_caller_may_be_remembered_for_a_minute(gate: GateDoor) -> None:
     headers = {"lockbox-gateway": gate.world.tokens[GUARD], ENGINEER: "erin"}
 
     answer = httpx.get(f"http://127.0.0.1:{gate.port}/gate/v1/{SERVICE}/engineer", headers=headers)
@@ -151,40 +151,40 @@ def test_whose_call_it_is_may_be_remembered_for_a_minute(gate: GateDoor) -> None
     assert said == {}
 
 
-def test_who_is_unknown_is_refused_as_at_the_gate(gate: GateDoor) -> None:
+def test_an_unknown_caller_is_refused_like_at_the_gate(gate: GateDoor) -> None:
     assert asked(gate, path=f"{SERVICE}/engineer", who="mallory").reason == "unknown_engineer"
     assert asked(gate, path=f"{SERVICE}/engineer", who=None).status == 401
     assert asked(gate, "x=y", path=f"{SERVICE}/engineer").reason == "malformed"
 
 
 @pytest.mark.parametrize("path", [SERVICE, f"{SERVICE}/", f"{SERVICE}/x", "stream/", "", f"{SERVICE}/engineer/"])
-def test_a_guard_asks_at_its_own_addresses_alone(gate: GateDoor, path: str) -> None:
+def test_a_guards_token_works_at_its_own_addresses_only(gate: GateDoor, path: str) -> None:
     assert asked(gate, path=path).reason == "malformed"
 
 
 @pytest.mark.parametrize("service", ["onedrive", "no-such-service"])
-def test_a_guard_asks_about_its_own_services_alone(gate: GateDoor, service: str) -> None:
+def test_a_guard_asks_about_its_own_services_only(gate: GateDoor, service: str) -> None:
     assert asked(gate, about(gate), path=f"{service}/check").reason == "unmapped"
     assert asked(gate, path=f"{service}/engineer").reason == "unmapped"
 
 
 @pytest.mark.parametrize("kind", ["nginx", "caddy"])
 @pytest.mark.parametrize("path", ["stream", f"{SERVICE}/engineer", SERVICE])
-def test_a_gateway_that_asks_with_a_guards_token_lets_nobody_in(gate: GateDoor, kind: str, path: str) -> None:
+def test_a_gateway_with_a_guards_token_is_refused(gate: GateDoor, kind: str, path: str) -> None:
     good = [one for one in gate.question(kind, gate.path()) if one[0] not in {"Lockbox-Gateway", "Host", ENGINEER}]
 
     assert asked(gate, None, *good, path=path).reason == "malformed"
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_a_guard_asks_with_get_and_without_a_body(gate: GateDoor, method: str) -> None:
+def test_a_guard_asks_by_get_without_a_body(gate: GateDoor, method: str) -> None:
     assert asked(gate, about(gate), method=method).status == 403
     assert asked(gate, about(gate), ("Content-Length", "3")).reason == "malformed"
 
 
 @pytest.mark.parametrize("kind", ["nginx", "envoy"])
 @pytest.mark.parametrize("end", ["check", "engineer"])
-def test_a_gateways_token_asks_nothing_of_a_guard(gate: GateDoor, kind: str, end: str) -> None:
+def test_a_gateways_token_is_refused_at_guard_addresses(gate: GateDoor, kind: str, end: str) -> None:
     answer = gate.send(gate.question(kind, gate.path()), f"/gate/v1/{SERVICE}/{end}?{about(gate)}")
 
     assert answer.status == 403

@@ -66,7 +66,7 @@ def in_memory(gate: GateDoor, *requests: str) -> None:
     wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
 
 
-def test_a_guard_learns_what_is_open_and_then_what_opens_and_closes(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_gets_the_open_windows_and_then_changes(gate: GateDoor, reader: Opener) -> None:
     before = opened(gate, resources=[f"mailbox:{ANNA}", "site:HR"], actions=["read", "export"])
     in_memory(gate, before)
 
@@ -96,7 +96,7 @@ def test_a_guard_learns_what_is_open_and_then_what_opens_and_closes(gate: GateDo
 
 
 @pytest.mark.far
-def test_a_heartbeat_comes_each_half_second_while_postgres_is_read(gate: GateDoor, reader: Opener) -> None:
+def test_a_heartbeat_is_sent_each_half_second_while_postgres_is_read(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     beats = [stream.until("heartbeat") for _ in range(4)]
 
@@ -122,7 +122,7 @@ def _waiting(stream: GuardReader) -> list[ToldEvent]:
 
 
 @pytest.mark.far
-def test_a_guard_goes_on_where_it_was_and_without_old_heartbeats(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_resumes_without_old_heartbeats(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     seen = stream.until("heartbeat")
     stream.close()
@@ -139,7 +139,7 @@ def test_a_guard_goes_on_where_it_was_and_without_old_heartbeats(gate: GateDoor,
 
 @pytest.mark.far
 @pytest.mark.parametrize("last", ["of another process", "of part of a snapshot", "to come", "nonsense"])
-def test_a_guard_that_was_elsewhere_begins_with_all_that_is_open(gate: GateDoor, reader: Opener, last: str) -> None:
+def test_a_guard_of_another_process_starts_with_a_snapshot(gate: GateDoor, reader: Opener, last: str) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream = reader()
@@ -151,7 +151,7 @@ def test_a_guard_that_was_elsewhere_begins_with_all_that_is_open(gate: GateDoor,
 
 
 @pytest.mark.far
-def test_a_guard_gets_the_present_where_memory_began_anew_meanwhile(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_gets_a_snapshot_after_memory_restarted(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
     seen = reader().until("heartbeat")
@@ -165,7 +165,7 @@ def test_a_guard_gets_the_present_where_memory_began_anew_meanwhile(gate: GateDo
 
 
 @pytest.mark.far
-def test_a_guard_that_was_away_for_too_long_begins_anew(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_away_for_too_long_gets_a_snapshot(gate: GateDoor, reader: Opener) -> None:
     seen = reader().until("heartbeat")
     for _ in range(gate_stream.MOST_REPLAYED + 10):
         gate.gateway.memory.announce(ChangeKind.FORGET)
@@ -174,7 +174,7 @@ def test_a_guard_that_was_away_for_too_long_begins_anew(gate: GateDoor, reader: 
 
 
 @pytest.mark.far
-def test_a_snapshot_comes_in_parts_of_which_only_the_last_can_be_gone_on_from(
+def test_only_the_last_part_of_a_snapshot_can_be_resumed(
     gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate_stream, "SNAPSHOT_WINDOWS", 2)
@@ -190,7 +190,7 @@ def test_a_snapshot_comes_in_parts_of_which_only_the_last_can_be_gone_on_from(
 
 
 @pytest.mark.far
-def test_a_server_that_begins_anew_says_so_and_opens_again(gate: GateDoor, reader: Opener) -> None:
+def test_a_restarting_server_sends_a_new_snapshot(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream = reader()
@@ -204,7 +204,7 @@ def test_a_server_that_begins_anew_says_so_and_opens_again(gate: GateDoor, reade
 
 
 @pytest.mark.far
-def test_a_tenant_whose_log_is_doubted_is_closed_until_it_is_not(gate: GateDoor, reader: Opener) -> None:
+def test_a_tenant_with_a_doubtful_log_is_closed_until_cleared(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream, tenant = reader(), gate.world.tenant.id
@@ -219,7 +219,7 @@ def test_a_tenant_whose_log_is_doubted_is_closed_until_it_is_not(gate: GateDoor,
 
 
 @pytest.mark.far
-def test_a_suspended_tenants_windows_close_and_do_not_open_again(gate: GateDoor, reader: Opener) -> None:
+def test_a_suspended_tenants_windows_close_and_stay_closed(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream = reader()
@@ -232,7 +232,7 @@ def test_a_suspended_tenants_windows_close_and_do_not_open_again(gate: GateDoor,
 
 
 @pytest.mark.far
-def test_a_guard_learns_of_its_own_services_alone(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_sees_its_own_services_only(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={"onedrive"})
     window = opened(gate)
     in_memory(gate, window)
@@ -248,7 +248,7 @@ def test_a_guard_learns_of_its_own_services_alone(gate: GateDoor, reader: Opener
 
 
 @pytest.mark.far
-def test_a_change_of_who_is_who_makes_guards_forget(gate: GateDoor, reader: Opener) -> None:
+def test_an_identity_change_makes_guards_forget(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()
 
@@ -258,9 +258,7 @@ def test_a_change_of_who_is_who_makes_guards_forget(gate: GateDoor, reader: Open
 
 
 @pytest.mark.far
-def test_what_pages_show_and_figures_count_closes_no_window_and_makes_nobody_forget(
-    gate: GateDoor, reader: Opener
-) -> None:
+def test_page_news_and_counts_close_no_window_and_forget_nothing(gate: GateDoor, reader: Opener) -> None:
     request = opened(gate)
     in_memory(gate, request)
     stream, ids = reader(), [UUID(request)]
@@ -281,7 +279,7 @@ def test_what_pages_show_and_figures_count_closes_no_window_and_makes_nobody_for
 
 
 @pytest.mark.far
-def test_each_window_that_many_clients_open_at_once_is_told_and_in_memory(gate: GateDoor, reader: Opener) -> None:
+def test_concurrently_opened_windows_are_all_streamed_and_remembered(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()
 
@@ -316,7 +314,7 @@ def test_a_revoked_token_ends_its_streams(gate: GateDoor, reader: Opener) -> Non
 
 
 @pytest.mark.far
-def test_only_so_many_streams_are_open(gate: GateDoor, reader: Opener) -> None:
+def test_the_number_of_streams_is_limited(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
     streams = [reader() for _ in range(3)]
     assert [one.status for one in streams] == [200] * 3
@@ -330,7 +328,9 @@ def test_only_so_many_streams_are_open(gate: GateDoor, reader: Opener) -> None:
 
 
 @pytest.mark.far
-def test_a_guard_that_does_not_read_is_cut(gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guard_that_does_not_read_is_disconnected(
+    gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gate_stream, "MOST_UNSENT", 50)
     stream = reader(reads=False)
     assert stream.status == 200
@@ -351,7 +351,7 @@ def test_a_gateway_gets_no_stream(reader: Opener, kind: str) -> None:
 
 
 @pytest.mark.far
-def test_a_token_that_comes_back_as_fast_as_it_can_keeps_nobody_waiting(gate: GateDoor, reader: Opener) -> None:
+def test_a_rapidly_reconnecting_token_delays_no_other(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
     window, spare = opened(gate), opened(gate, "bob@contoso.example")
     in_memory(gate, window, spare)
@@ -403,7 +403,7 @@ def _timed(gate: GateDoor, address: str) -> tuple[int, float]:
 
 
 @pytest.mark.far
-def test_streams_end_when_the_server_does(gate: GateDoor, reader: Opener) -> None:
+def test_streams_end_at_shutdown(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()
 

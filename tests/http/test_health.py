@@ -17,13 +17,13 @@ def closed_port() -> Iterator[Schedule]:
     schedule.close()
 
 
-def test_a_process_lives_as_long_as_it_answers(door: Door) -> None:
+def test_livez_succeeds_while_the_process_answers(door: Door) -> None:
     answer = door.get(None, "/livez")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
 
 
-def test_with_both_servers_there_it_is_ready(door: Door) -> None:
+def test_readyz_succeeds_with_both_servers(door: Door) -> None:
     answer = door.get(None, "/readyz")
 
     assert (answer.status_code, answer.json()) == (
@@ -32,7 +32,7 @@ def test_with_both_servers_there_it_is_ready(door: Door) -> None:
     )
 
 
-def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Schedule) -> None:
+def test_readyz_is_degraded_without_redis(door: Door, closed_port: Schedule) -> None:
     db = Database(door.db.engine, closed_port)
 
     answer = Door(door.world, db, door.root, door.runner).get(None, "/readyz")
@@ -47,7 +47,7 @@ def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Sc
     }
 
 
-def test_with_postgres_away_it_is_down(door: Door) -> None:
+def test_readyz_fails_without_postgres(door: Door) -> None:
     db = Database(make_engine("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", role="away"), door.db.schedule)
 
     answer = Door(door.world, db, door.root, door.runner).get(None, "/readyz")
@@ -71,7 +71,7 @@ def test_with_postgres_away_it_is_down(door: Door) -> None:
         ("DROP TABLE alembic_version", "no migrations"),
     ],
 )
-def test_on_a_schema_that_it_was_not_built_for_it_is_down(own_door: Door, change: str, says: str) -> None:
+def test_readyz_fails_on_a_foreign_schema(own_door: Door, change: str, says: str) -> None:
     for statement in change.split("; "):
         own_door.run_sql(statement)
 
@@ -83,7 +83,7 @@ def test_on_a_schema_that_it_was_not_built_for_it_is_down(own_door: Door, change
     assert own_door.get(None, "/livez").status_code == 200
 
 
-def test_on_a_later_schema_that_still_serves_it_it_is_ready(own_door: Door) -> None:
+def test_readyz_succeeds_on_a_later_compatible_schema(own_door: Door) -> None:
     own_door.run_sql(LATER)
 
     assert own_door.get(None, "/readyz").json()["postgres"] == "ok"

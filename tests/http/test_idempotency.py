@@ -19,7 +19,7 @@ def submitted(door: Door) -> int:
     return door.rows()["requests"]
 
 
-def test_the_same_key_and_body_replay_the_first_answer_and_file_nothing(door: Door) -> None:
+def test_the_same_key_and_body_repeat_the_first_answer_and_submit_nothing(door: Door) -> None:
     header = key()
     first = door.file(headers=header, justification="Grüße 🔐")
     before = door.rows()
@@ -32,7 +32,7 @@ def test_the_same_key_and_body_replay_the_first_answer_and_file_nothing(door: Do
     assert door.rows() == before
 
 
-def test_a_replay_shows_the_first_answer_even_when_the_request_has_moved_on(door: Door) -> None:
+def test_a_replay_repeats_the_first_answer_after_later_moves(door: Door) -> None:
     header = key()
     first = door.file(headers=header)
     door.act("ann", "deny", first.json()["id"])
@@ -40,7 +40,7 @@ def test_a_replay_shows_the_first_answer_even_when_the_request_has_moved_on(door
     assert door.file(headers=header).content == first.content
 
 
-def test_the_same_body_written_otherwise_is_the_same_body(door: Door) -> None:
+def test_an_equivalent_body_counts_as_the_same(door: Door) -> None:
     header = key()
     body = door.world.body(actions=["read"])
     first = door.call("erin", "POST", "/v1/requests", json=body, headers=header)
@@ -62,7 +62,7 @@ def test_the_same_key_with_another_body_is_refused(door: Door, change: dict[str,
     assert door.rows() == before
 
 
-def test_a_twin_that_is_still_running_is_told_so(door: Door) -> None:
+def test_a_running_call_with_the_same_key_is_reported(door: Door) -> None:
     header = key()
     before = submitted(door)
     name = f"{door.world.people['erin'].person_id}:{header['idempotency-key']}"
@@ -76,7 +76,7 @@ def test_a_twin_that_is_still_running_is_told_so(door: Door) -> None:
     assert submitted(door) == before + 1
 
 
-def test_twins_sent_at_once_are_submitted_once(door: Door) -> None:
+def test_concurrent_calls_with_one_key_submit_once(door: Door) -> None:
     for _ in range(3):
         header, before = key(), submitted(door)
 
@@ -92,7 +92,7 @@ def test_twins_sent_at_once_are_submitted_once(door: Door) -> None:
         assert submitted(door) == before + 1
 
 
-def test_a_failure_is_not_kept(door: Door) -> None:
+def test_a_failure_is_not_remembered(door: Door) -> None:
     header = key()
 
     facts(door.file(headers=header, service="no-such-service"), 422, "unknown-service")
@@ -100,7 +100,7 @@ def test_a_failure_is_not_kept(door: Door) -> None:
     assert door.file(headers=header).status_code == 201
 
 
-def test_the_key_of_another_person_is_another_key(door: Door) -> None:
+def test_another_persons_key_is_independent(door: Door) -> None:
     header = key()
 
     first, second = door.file("erin", headers=header), door.file("eve", headers=header)
@@ -125,7 +125,7 @@ def test_a_key_is_forgotten_after_24_hours(door: Door) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "k" * 256, "two words", "tab\t", "ümlaut", "nul\x00", "line\x7f"])
-def test_a_key_that_is_none_is_refused(door: Door, value: str) -> None:
+def test_an_invalid_key_is_refused(door: Door, value: str) -> None:
     before = door.rows()
 
     answer = door.file(headers={"idempotency-key": value.encode()})

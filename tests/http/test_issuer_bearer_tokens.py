@@ -21,7 +21,7 @@ def bearer(scene: IssuerScene, issuer: LocalIssuer, subject: str, **claims: Any)
     return {"authorization": f"Bearer {issuer.token(**{'iat': scene.at, 'exp': scene.at + 300} | claims)}"}
 
 
-def test_a_bearer_token_of_an_issuer_is_its_person_on_the_api(scene: IssuerScene) -> None:
+def test_an_issuers_bearer_token_acts_as_its_person(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -36,7 +36,7 @@ def test_a_bearer_token_of_an_issuer_is_its_person_on_the_api(scene: IssuerScene
     assert decision.means == "oidc"
 
 
-def test_a_bearer_token_of_a_sign_in_that_is_long_ago_approves_nothing(scene: IssuerScene) -> None:
+def test_a_bearer_token_of_an_old_sign_in_approves_nothing(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     header = bearer(scene, scene.tenants, "ann", auth_time=scene.at - 3600)
@@ -46,7 +46,7 @@ def test_a_bearer_token_of_a_sign_in_that_is_long_ago_approves_nothing(scene: Is
     facts(answer, 403, "fresh-sign-in-needed")
 
 
-def test_a_bearer_token_is_bound_by_its_issuers_side_and_tenant(scene: IssuerScene, open_portal: OpenPortal) -> None:
+def test_a_bearer_token_is_bound_to_its_issuers_side_and_tenant(scene: IssuerScene, open_portal: OpenPortal) -> None:
     elsewhere = open_portal().world
     scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
     for name, issuer in (("max", scene.tenants), ("ann", scene.vendors), ("zoe", scene.tenants)):
@@ -65,7 +65,7 @@ def test_a_bearer_token_is_bound_by_its_issuers_side_and_tenant(scene: IssuerSce
 
 
 @pytest.mark.parametrize("lie", [{"aud": "other"}, {"exp": 1}, {"sub": None}, {"iss": "https://evil.test"}])
-def test_a_bearer_token_with_a_lie_in_it_is_refused(scene: IssuerScene, lie: dict[str, Any]) -> None:
+def test_a_bearer_token_with_a_false_claim_is_refused(scene: IssuerScene, lie: dict[str, Any]) -> None:
     scene.bind("ann")
 
     answer = scene.portal.browser().call("GET", "/v1/requests", headers=bearer(scene, scene.tenants, "ann", **lie))
@@ -74,7 +74,7 @@ def test_a_bearer_token_with_a_lie_in_it_is_refused(scene: IssuerScene, lie: dic
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_unsigned_tokens_and_those_of_a_disabled_person_are_refused(scene: IssuerScene) -> None:
+def test_unsigned_tokens_and_disabled_peoples_are_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     scene.tenants.subject = "ann"
     browser = scene.portal.browser()

@@ -50,7 +50,7 @@ def _needs_a_thread() -> None:
 
 
 @pytest.mark.parametrize("before", [(), (_needs_a_thread,)], ids=["in a group", "in a thread"])
-def test_break_glass_that_the_customer_has_just_switched_off_is_refused_in_its_own_words(
+def test_break_glass_just_switched_off_is_refused_in_its_own_words(
     open_door: OpenDoor, between: Between, *, before: tuple[Callable[[], object], ...]
 ) -> None:
     door = open_door(ON)
@@ -65,7 +65,7 @@ def test_break_glass_that_the_customer_has_just_switched_off_is_refused_in_its_o
     ]
 
 
-def test_the_page_says_so_too(open_portal: OpenPortal, between: Between) -> None:
+def test_the_page_says_that_break_glass_was_just_switched_off(open_portal: OpenPortal, between: Between) -> None:
     portal = open_portal(ON)
     request = portal.world.submit(**ASK)
     manager = portal.by_passkey("max")
@@ -77,9 +77,7 @@ def test_the_page_says_so_too(open_portal: OpenPortal, between: Between) -> None
     assert (refused.status, REFUSED in refused.words) == (422, True)
 
 
-def test_what_managers_endorse_goes_to_the_customer_who_has_just_taken_over(
-    open_door: OpenDoor, between: Between
-) -> None:
+def test_an_endorsement_after_a_switch_to_enforce_goes_to_the_customer(open_door: OpenDoor, between: Between) -> None:
     door = open_door(mode=Mode.OBSERVE)
     request = door.world.submit()
     between(lambda: set_mode(door.world, Mode.ENFORCE))
@@ -93,7 +91,7 @@ def test_what_managers_endorse_goes_to_the_customer_who_has_just_taken_over(
 @pytest.mark.parametrize(
     "is_form", [False, pytest.param(True, marks=pytest.mark.far)], ids=["by the API", "by a form"]
 )
-def test_more_time_is_asked_of_the_customer_who_has_just_taken_over(
+def test_an_extension_after_a_switch_to_enforce_goes_to_the_customer(
     open_portal: OpenPortal, between: Between, *, is_form: bool
 ) -> None:
     portal = open_portal()
@@ -121,7 +119,7 @@ ADMINISTERED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("action", ADMINISTERED)
-def test_what_an_admin_does_is_done_once_though_postgres_refused_it_first(
+def test_an_admins_change_is_made_once_after_a_database_refusal(
     open_door: OpenDoor, refuse_commit: Callable[..., None], action: str
 ) -> None:
     door = open_door()
@@ -136,7 +134,7 @@ def test_what_an_admin_does_is_done_once_though_postgres_refused_it_first(
 
 
 @pytest.mark.parametrize("is_form", [False, True], ids=["by the API", "by a form"])
-def test_a_finding_is_given_once_though_postgres_refused_it_first(
+def test_a_finding_is_given_once_after_a_database_refusal(
     open_portal: OpenPortal, refuse_commit: Callable[..., None], *, is_form: bool
 ) -> None:
     portal = open_portal(ON)
@@ -159,7 +157,7 @@ def test_a_finding_is_given_once_though_postgres_refused_it_first(
 
 
 @pytest.mark.parametrize(("after", "times"), [(0, 2), (1, 1)])
-def test_a_call_of_which_something_is_committed_is_not_repeated(
+def test_a_partly_committed_call_is_not_repeated(
     api: Database, runner: LoopThread, refuse_commit: Callable[..., None], after: int, times: int
 ) -> None:
     app, router, called = FastAPI(), CallRouter(), []

@@ -69,7 +69,7 @@ def _topic(request: object) -> str:
 
 
 @pytest.mark.far
-def test_a_page_is_told_that_its_request_changed_and_of_no_other(live: Live) -> None:
+def test_a_page_gets_news_of_its_own_request_only(live: Live) -> None:
     world = live.portal.world
     request, other = world.fresh(), world.fresh()
     stream = live.settled(live.secret("ann"), _topic(request))
@@ -82,7 +82,7 @@ def test_a_page_is_told_that_its_request_changed_and_of_no_other(live: Live) -> 
     assert stream.until("news").topics == {_topic(request)}
 
 
-def test_a_stream_says_what_it_is_and_is_kept_by_nobody(live: Live) -> None:
+def test_a_stream_has_its_type_and_is_not_cached(live: Live) -> None:
     stream = live.open(live.secret("ann"), "list")
 
     ready = stream.next()
@@ -96,7 +96,7 @@ def test_a_stream_says_what_it_is_and_is_kept_by_nobody(live: Live) -> None:
     assert 3000 <= stream.retry < 7000
 
 
-def test_a_page_of_more_time_is_told_that_the_window_was_ended_that_it_extends(live: Live) -> None:
+def test_an_extensions_page_hears_that_its_window_ended(live: Live) -> None:
     world = live.portal.world
     first = opened(world)
     second = extended(world, first.id)
@@ -112,7 +112,7 @@ def test_a_page_of_more_time_is_told_that_the_window_was_ended_that_it_extends(l
 
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["ann", "aude", "erin", "max", "vera"])
-def test_a_list_is_told_of_what_its_reader_may_see(live: Live, who: str) -> None:
+def test_a_list_gets_news_of_requests_its_reader_may_see(live: Live, who: str) -> None:
     stream = live.settled(live.secret(who), "list")
 
     live.portal.world.fresh("erin")
@@ -121,7 +121,9 @@ def test_a_list_is_told_of_what_its_reader_may_see(live: Live, who: str) -> None
 
 
 @pytest.mark.parametrize("who", ["eve", "olga", "zoe"])
-def test_a_list_is_never_told_of_what_its_reader_may_not_see(live: Live, open_portal: OpenPortal, who: str) -> None:
+def test_a_list_gets_no_news_of_requests_its_reader_may_not_see(
+    live: Live, open_portal: OpenPortal, who: str
+) -> None:
     world = live.portal.world
     if who == "zoe":
         world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
@@ -135,9 +137,7 @@ def test_a_list_is_never_told_of_what_its_reader_may_not_see(live: Live, open_po
 
 
 @pytest.mark.far
-def test_an_approver_is_told_of_the_own_tenant_in_the_midst_of_anothers_news(
-    live: Live, open_portal: OpenPortal
-) -> None:
+def test_an_approver_gets_their_tenants_news_among_others(live: Live, open_portal: OpenPortal) -> None:
     other = open_portal().world
     stream = live.settled(live.secret("ann"), "list")
 
@@ -151,7 +151,7 @@ def test_an_approver_is_told_of_the_own_tenant_in_the_midst_of_anothers_news(
 
 
 @pytest.mark.far
-def test_what_the_vendor_reviews_is_no_news_for_the_customer(open_portal: OpenPortal) -> None:
+def test_a_review_is_no_news_for_the_customer(open_portal: OpenPortal) -> None:
     with serving(open_portal(Policy(mail_suffices=True), settings=SETTINGS), own_port(), pause=0.2) as live:
         world = live.portal.world
         customer, vendor = (live.settled(live.secret(name), "list") for name in ("ann", "max"))
@@ -167,7 +167,7 @@ def test_what_the_vendor_reviews_is_no_news_for_the_customer(open_portal: OpenPo
 
 
 @pytest.mark.far
-def test_operators_are_told_that_something_happened_once_in_a_while(live: Live) -> None:
+def test_operators_get_news_at_intervals(live: Live) -> None:
     world = live.portal.world
     stream = live.settled(live.secret("olga"), "operations")
 
@@ -186,7 +186,7 @@ def test_operators_are_told_that_something_happened_once_in_a_while(live: Live) 
 
 
 @pytest.mark.far
-def test_operators_are_told_of_what_changes_figures_alone_and_nobody_else_is(live: Live) -> None:
+def test_only_operators_get_news_of_changed_figures(live: Live) -> None:
     schedule = live.portal.db.schedule
     operator, manager = live.settled(live.secret("olga"), "operations"), live.settled(live.secret("max"), "list")
 
@@ -197,12 +197,12 @@ def test_operators_are_told_of_what_changes_figures_alone_and_nobody_else_is(liv
 
 
 @pytest.mark.parametrize("who", ["max", "vera", "ann", "tara"])
-def test_nobody_but_operators_listens_to_operations(live: Live, who: str) -> None:
+def test_only_operators_listen_to_operations(live: Live, who: str) -> None:
     assert live.open(live.secret(who), "operations").status == 403
 
 
 @pytest.mark.far
-def test_a_look_is_told_to_the_own_side_alone(live: Live) -> None:
+def test_presence_is_sent_to_its_own_side_only(live: Live) -> None:
     world, db = live.portal.world, live.portal.db
     request = world.fresh()
     colleague, engineer = (live.settled(live.secret(name), _topic(request)) for name in ("amir", "erin"))
@@ -214,7 +214,7 @@ def test_a_look_is_told_to_the_own_side_alone(live: Live) -> None:
     assert engineer.quiet()
 
 
-def test_whose_request_it_is_not_finds_none(live: Live, open_portal: OpenPortal) -> None:
+def test_a_hidden_requests_topic_is_not_found(live: Live, open_portal: OpenPortal) -> None:
     request = live.portal.world.fresh()
     theirs = open_portal().world.fresh()
 
@@ -232,11 +232,11 @@ def test_whose_request_it_is_not_finds_none(live: Live, open_portal: OpenPortal)
     "topics",
     ["", "list list list list list list list list list", "request:", "request:x", "x", "request:list", "\x00"],
 )
-def test_topics_that_are_none_are_refused(live: Live, topics: str) -> None:
+def test_an_invalid_topic_is_refused(live: Live, topics: str) -> None:
     assert live.open(live.secret("ann"), topics).status == 422
 
 
-def test_nobody_listens_without_a_session_or_from_another_site(live: Live) -> None:
+def test_listening_needs_a_session_from_our_own_site(live: Live) -> None:
     secret = live.secret("ann")
     cookies = {SESSION: secret}
 
@@ -254,7 +254,7 @@ def test_nobody_listens_without_a_session_or_from_another_site(live: Live) -> No
 
 
 @pytest.mark.far
-def test_what_was_missed_is_told_from_the_last_event_on(live: Live) -> None:
+def test_missed_news_is_sent_from_the_last_event_on(live: Live) -> None:
     world, secret = live.portal.world, live.secret("ann")
     request, other = world.fresh(), world.fresh()
     first = live.settled(secret, _topic(request))
@@ -280,7 +280,7 @@ def test_what_was_missed_is_told_from_the_last_event_on(live: Live) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("last", ["0", "abc-1", "x" * 3000, "-", "0123456789ab-999999999999999999"])
-def test_from_an_event_that_nobody_knows_a_page_looks_again(live: Live, last: str) -> None:
+def test_an_unknown_last_event_makes_the_page_reload(live: Live, last: str) -> None:
     stays = live.settled(live.secret("amir"), "list")
 
     stream = live.open(live.secret("ann"), "list", last)
@@ -290,7 +290,7 @@ def test_from_an_event_that_nobody_knows_a_page_looks_again(live: Live, last: st
 
 
 @pytest.mark.far
-def test_a_page_that_was_just_made_is_not_told_to_look_again(live: Live) -> None:
+def test_a_fresh_page_is_not_told_to_reload(live: Live) -> None:
     stays = live.settled(live.secret("amir"), "list")
     secret = live.secret("ann")
     page = httpx.get(f"{live.url}/requests", cookies={SESSION: secret}).text
@@ -319,7 +319,7 @@ def _names(stream: LiveStream, seconds: float) -> list[str]:
 
 
 @pytest.mark.far
-def test_a_stream_beats_while_nothing_happens(live: Live) -> None:
+def test_a_silent_stream_sends_heartbeats(live: Live) -> None:
     stream = live.settled(live.secret("ann"), "list")
 
     time.sleep(1)
@@ -342,7 +342,7 @@ def test_a_stream_ends_with_its_session(live: Live) -> None:
 
 
 @pytest.mark.far
-def test_a_stream_ends_with_the_role_that_it_rests_on(live: Live) -> None:
+def test_a_stream_ends_with_its_role(live: Live) -> None:
     world = live.portal.world
     world.add("art", Role.APPROVER, world.tenant.id)
     request = world.fresh()
@@ -370,7 +370,7 @@ def test_an_open_page_does_not_keep_its_session_alive(live: Live) -> None:
     assert (by_itself, live.portal.sql(seen, p=ann)[0].long_ago) == (True, False)
 
 
-def test_a_session_listens_four_times_and_all_together_as_often_as_is_set(live: Live) -> None:
+def test_streams_are_limited_by_session_and_in_total(live: Live) -> None:
     first = live.secret("ann")
     four = [live.open(first, "list") for _ in range(4)]
     fifth = live.open(first, "list")
@@ -385,7 +385,7 @@ def test_a_session_listens_four_times_and_all_together_as_often_as_is_set(live: 
     assert live.open(first, "list").status == 200
 
 
-def test_more_sessions_let_nobody_take_the_seats_of_others(portal: Portal, runner: LoopThread) -> None:
+def test_more_sessions_take_no_streams_of_others(portal: Portal, runner: LoopThread) -> None:
     room = LiveUpdates(portal.db, portal.settings)
     ann, amir = portal.world.people["ann"], portal.world.people["amir"]
     hers = [Subscription(ann, f"secret {number % 3}", lists=True) for number in range(12)]
@@ -406,7 +406,7 @@ def test_more_sessions_let_nobody_take_the_seats_of_others(portal: Portal, runne
     room.stop()
 
 
-def test_streams_hold_no_connection_and_no_place(live: Live) -> None:
+def test_streams_hold_no_connection_and_no_slot(live: Live) -> None:
     streams = [live.open(live.secret(name), "list") for name in ("ann", "amir", "abe", "erin") for _ in range(3)]
     for stream in streams:
         stream.until("ready")
@@ -421,7 +421,7 @@ def test_streams_hold_no_connection_and_no_place(live: Live) -> None:
     assert answer.status_code == 200
 
 
-def test_who_takes_nothing_of_what_is_written_is_dropped(
+def test_a_reader_who_does_not_read_is_dropped(
     portal: Portal, runner: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "SLOW_SECONDS", 0.2)
@@ -443,7 +443,7 @@ def test_who_takes_nothing_of_what_is_written_is_dropped(
 
 
 @pytest.mark.far
-def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live, urls: Urls) -> None:
+def test_without_redis_pages_are_notified_and_reload_afterwards(live: Live, urls: Urls) -> None:
     stream = live.settled(live.secret("ann"), "list")
 
     hang_up_on_listeners(urls.redis)
@@ -455,7 +455,7 @@ def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live
 
 
 @pytest.mark.far
-def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
+def test_a_redis_missing_from_the_start_counts_as_away(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS)
     portal.db = Database(portal.db.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
     with serving(portal, own_port()) as live:
@@ -467,7 +467,7 @@ def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
 
 
 @pytest.mark.far
-def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
+def test_a_stopping_server_ends_its_streams_at_once(open_portal: OpenPortal) -> None:
     with serving(open_portal(settings=SETTINGS), own_port()) as live:
         streams = [live.open(live.secret(name), "list") for name in ("ann", "amir")]
         for stream in streams:
@@ -482,7 +482,7 @@ def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
 
 
 @pytest.mark.far
-def test_the_api_ends_within_seconds_of_its_signal_with_streams_open(open_portal: OpenPortal, urls: Urls) -> None:
+def test_the_api_stops_within_seconds_with_open_streams(open_portal: OpenPortal, urls: Urls) -> None:
     port = own_port()
     portal = open_portal()
     variables = {

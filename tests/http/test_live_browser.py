@@ -62,7 +62,9 @@ def _asked(world: World, name: str, request: AccessRequest, text: str) -> UUID:
         return questions.ask(session, world.people[name], HERE, request.id, text).id
 
 
-def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live: Live, desk: BrowserDesk) -> None:
+def test_a_request_decided_elsewhere_disables_its_buttons_and_names_the_decider(
+    live: Live, desk: BrowserDesk
+) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     comment, deny = page.locator("#comment"), page.get_by_role("button", name="Deny", exact=True)
@@ -79,7 +81,7 @@ def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live
     expect(comment).to_be_focused()
 
 
-def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Live, desk: BrowserDesk) -> None:
+def test_an_undecided_request_gets_its_new_version(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
@@ -92,7 +94,7 @@ def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Li
     expect(page.locator("main")).not_to_contain_text("Since you looked")
 
 
-def test_forms_that_nobody_has_filled_in_follow_the_request_by_themselves(live: Live, desk: BrowserDesk) -> None:
+def test_untouched_forms_follow_the_request(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     ann, erin = (_opened(live, desk, name, f"/requests/{request.id}") for name in ("ann", "erin"))
@@ -113,9 +115,7 @@ def test_forms_that_nobody_has_filled_in_follow_the_request_by_themselves(live: 
     expect(erin.locator("#answer button")).to_have_count(0)
 
 
-def test_more_time_for_a_window_that_was_revoked_meanwhile_can_no_longer_be_approved(
-    live: Live, desk: BrowserDesk
-) -> None:
+def test_an_extension_of_a_just_revoked_window_can_no_longer_be_approved(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     first = world.fresh()
     for name in ("amir", "abe"):
@@ -129,7 +129,7 @@ def test_more_time_for_a_window_that_was_revoked_meanwhile_can_no_longer_be_appr
     expect(page.get_by_role("button", name="Approve")).to_have_count(0)
 
 
-def test_for_a_second_nothing_can_be_pressed_where_other_buttons_came(live: Live, desk: BrowserDesk) -> None:
+def test_new_buttons_are_disabled_for_a_second(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     world.act("amir", Action.APPROVE, request.id)
@@ -148,7 +148,7 @@ def test_for_a_second_nothing_can_be_pressed_where_other_buttons_came(live: Live
     expect(page.locator("#done")).to_contain_text("You revoked the access.")
 
 
-def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: BrowserDesk) -> None:
+def test_timer_only_changes_are_no_news(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     until = page.locator("[data-now] time").first
@@ -160,7 +160,7 @@ def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: BrowserDesk) ->
     expect(page.locator("#announcement")).to_have_text("")
 
 
-def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: BrowserDesk) -> None:
+def test_anothers_presence_appears_and_disappears(live: Live, desk: BrowserDesk) -> None:
     request, db = live.portal.world.fresh(), live.portal.db
     amir = live.portal.world.people["amir"]
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
@@ -174,7 +174,7 @@ def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: BrowserDesk)
     expect(page.locator("#presence")).not_to_contain_text("Amir is reviewing this")
 
 
-def test_what_was_refused_stays_where_news_come(live: Live, desk: BrowserDesk) -> None:
+def test_an_error_message_survives_news(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     question = page.get_by_label("Your question to Erin")
@@ -190,7 +190,7 @@ def test_what_was_refused_stays_where_news_come(live: Live, desk: BrowserDesk) -
     expect(question).to_have_value("\u202eWhich folder?")
 
 
-def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, desk: BrowserDesk) -> None:
+def test_an_answer_appears_while_another_question_is_being_written(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     question = _asked(world, "ann", request, "Which folder?")
@@ -209,7 +209,7 @@ def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, 
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
 
 
-def test_a_question_comes_while_an_answer_to_another_is_being_written(live: Live, desk: BrowserDesk) -> None:
+def test_a_question_appears_while_an_answer_is_being_written(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     first = _asked(world, "ann", request, "Which folder?")
@@ -230,9 +230,7 @@ def test_a_question_comes_while_an_answer_to_another_is_being_written(live: Live
     expect(answer).to_be_focused()
 
 
-def test_a_question_that_is_being_written_cannot_be_sent_once_the_request_is_denied(
-    live: Live, desk: BrowserDesk
-) -> None:
+def test_a_question_cannot_be_sent_once_the_request_is_denied(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     question, ask = page.get_by_label("Your question to Erin"), page.get_by_role("button", name="Ask", exact=True)
@@ -247,7 +245,7 @@ def test_a_question_that_is_being_written_cannot_be_sent_once_the_request_is_den
     assert violations(page) == []
 
 
-def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Live, desk: BrowserDesk) -> None:
+def test_a_person_who_loses_their_role_keeps_only_their_text(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     world.add("art", Role.APPROVER, world.tenant.id)
     request = world.fresh()
@@ -270,7 +268,7 @@ def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Liv
     assert violations(page) == []
 
 
-def test_figures_of_operations_come_by_themselves(live: Live, desk: BrowserDesk) -> None:
+def test_operations_figures_update_by_themselves(live: Live, desk: BrowserDesk) -> None:
     page = _opened(live, desk, "olga", "/operations")
     waiting = page.locator("#by-state li", has_text="Waiting").locator("b")
     before = int(waiting.inner_text().replace(",", ""))
@@ -281,7 +279,7 @@ def test_figures_of_operations_come_by_themselves(live: Live, desk: BrowserDesk)
     expect(page.locator("#announcement")).to_have_text("")
 
 
-def test_a_page_whose_session_is_over_says_so(live: Live, desk: BrowserDesk) -> None:
+def test_a_page_with_an_ended_session_says_so(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "abe", f"/requests/{request.id}")
     expect(page.locator("#announcement")).to_have_text("")
@@ -296,7 +294,7 @@ def test_a_page_whose_session_is_over_says_so(live: Live, desk: BrowserDesk) -> 
     expect(page.locator("main")).not_to_contain_text("The mailbox does not open")
 
 
-def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: BrowserDesk, urls: Urls) -> None:
+def test_without_redis_a_page_recovers_by_itself(live: Live, desk: BrowserDesk, urls: Urls) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     hang_up_on_listeners(urls.redis)
@@ -308,7 +306,7 @@ def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Brows
 
 # The stream breaks off several times before the page looks, by the browser's own time.
 @pytest.mark.far
-def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, desk: BrowserDesk) -> None:
+def test_a_repeatedly_broken_stream_postpones_no_reload(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     page.route("**/live?*", lambda route: route.abort())
@@ -319,7 +317,7 @@ def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, d
     expect(page.locator("#announcement")).to_contain_text("Amir denied it", timeout=40_000)
 
 
-def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(
+def test_a_page_that_may_not_listen_reloads_every_fifteen_seconds(
     open_portal: OpenPortal, browser: BrowserDesk
 ) -> None:
     port = own_port()
@@ -339,9 +337,7 @@ def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(
         desk.leave()
 
 
-def test_the_form_to_ask_follows_the_chosen_customer_with_the_windows_that_it_offers(
-    live: Live, desk: BrowserDesk
-) -> None:
+def test_the_request_form_follows_the_chosen_customer(live: Live, desk: BrowserDesk) -> None:
     strict, generous = World.make(live.portal.db), live.portal.world
     lay_down(strict, access_ceiling=1200)
     page = _opened(live, desk, "erin", f"/ask?tenant={generous.tenant.slug}")

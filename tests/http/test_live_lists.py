@@ -77,7 +77,7 @@ def _order(page: Page) -> list[str | None]:
 
 
 @pytest.mark.far
-def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: LiveWorld) -> None:
+def test_a_newly_opened_window_appears_in_an_empty_list(place: LiveWorld) -> None:
     page = place.opened("ann", "/open")
     expect(page.locator("main")).to_contain_text("There are no open windows")
 
@@ -90,7 +90,7 @@ def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: 
 
 
 @pytest.mark.far
-def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(place: LiveWorld) -> None:
+def test_a_window_appears_in_place_beside_a_comment_being_written(place: LiveWorld) -> None:
     first, last = place.inside(access_window=600), place.inside(access_window=3600)
     page = place.opened("ann", "/open")
     comment = _row(page, last).get_by_label("Comment")
@@ -109,7 +109,7 @@ def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(plac
 
 
 @pytest.mark.far
-def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(place: LiveWorld) -> None:
+def test_a_window_closed_elsewhere_disappears_with_its_closer(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     expect(_row(page, request)).to_be_visible()
@@ -123,7 +123,7 @@ def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(pla
 
 
 @pytest.mark.far
-def test_of_many_that_are_closed_at_once_three_are_named(place: LiveWorld) -> None:
+def test_three_of_many_closed_windows_are_named(place: LiveWorld) -> None:
     opened = [place.inside() for _ in range(5)]
     page = place.opened("ann", "/open")
     # News are told together: the page looks at them once.
@@ -142,7 +142,7 @@ def test_of_many_that_are_closed_at_once_three_are_named(place: LiveWorld) -> No
 
 
 @pytest.mark.far
-def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_window(place: LiveWorld) -> None:
+def test_a_card_with_a_comment_stays_and_names_the_closer(place: LiveWorld) -> None:
     request, other = place.inside(), place.inside("eve")
     page = place.opened("ann", "/open")
     row = _row(page, request)
@@ -167,7 +167,7 @@ def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_win
 
 
 @pytest.mark.far
-def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: LiveWorld) -> None:
+def test_the_last_card_stays_beside_the_empty_message(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     _row(page, request).get_by_label("Comment").fill("Enough of")
@@ -180,7 +180,7 @@ def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: LiveWo
 
 
 @pytest.mark.far
-def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live: Live, place: LiveWorld) -> None:
+def test_an_expired_window_names_no_closer(live: Live, place: LiveWorld) -> None:
     request = place.inside(access_window=600)
     page = place.opened("ann", "/open")
     page.evaluate("() => { const now = Date.now; Date.now = () => now() + 15 * 60 * 1000; }")
@@ -195,7 +195,7 @@ def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live:
 
 
 @pytest.mark.far
-def test_a_request_that_is_submitted_meanwhile_comes_to_whoever_reviews(reviewed: LiveWorld) -> None:
+def test_a_new_request_appears_for_reviewers(reviewed: LiveWorld) -> None:
     first = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
     reason = _row(page, first).get_by_label("Reason (required)")
@@ -211,7 +211,7 @@ def test_a_request_that_is_submitted_meanwhile_comes_to_whoever_reviews(reviewed
 
 
 @pytest.mark.far
-def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: LiveWorld) -> None:
+def test_a_review_done_elsewhere_names_the_reviewer(reviewed: LiveWorld) -> None:
     written, other = reviewed.world.fresh(), reviewed.world.fresh("eve")
     page = reviewed.opened("max", "/review")
     reason = _row(page, written).get_by_label("Reason (required)")
@@ -232,7 +232,7 @@ def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: LiveWorld) ->
 
 
 @pytest.mark.far
-def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: LiveWorld) -> None:
+def test_an_error_stays_beside_its_form_while_others_appear(reviewed: LiveWorld) -> None:
     request = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
     reason = _row(page, request).get_by_label("Reason (required)")
@@ -250,7 +250,7 @@ def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: Live
 
 
 @pytest.mark.far
-def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(place: LiveWorld) -> None:
+def test_ones_own_request_made_elsewhere_appears_with_its_outcome(place: LiveWorld) -> None:
     page = place.opened("erin", "/mine")
     expect(page.locator("main")).to_contain_text("You have no requests yet")
 
@@ -272,7 +272,7 @@ def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(
 
 
 @pytest.mark.far
-def test_a_form_that_was_unfolded_stays_unfolded(place: LiveWorld) -> None:
+def test_an_unfolded_form_stays_unfolded(place: LiveWorld) -> None:
     first = place.world.fresh()
     page = place.opened("erin", "/mine")
     _row(page, first).locator("summary").click()
@@ -286,7 +286,7 @@ def test_a_form_that_was_unfolded_stays_unfolded(place: LiveWorld) -> None:
 
 
 @pytest.mark.far
-def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: LiveWorld) -> None:
+def test_a_request_moved_to_the_next_page_is_not_called_ended(place: LiveWorld) -> None:
     oldest = place.world.fresh()
     for _ in range(19):
         place.world.fresh()
@@ -302,7 +302,7 @@ def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: LiveWorld) ->
 
 
 @pytest.mark.far
-def test_a_page_that_cannot_add_around_a_form_says_that_there_is_more(place: LiveWorld) -> None:
+def test_a_page_that_cannot_insert_around_a_form_says_that_there_is_more(place: LiveWorld) -> None:
     first = place.inside()
     page = place.opened("ann", "/open")
     page.route("**/htmx*.js", lambda route: route.abort())

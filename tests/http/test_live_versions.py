@@ -12,9 +12,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal
 
 
-def test_a_page_tells_of_no_move_that_its_forms_do_not_know_of(
-    open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_announces_only_moves_its_forms_know(open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
     browser = portal.by_mail("ann")

@@ -16,7 +16,7 @@ from tests.http.tokens import by, made
 @pytest.mark.parametrize(
     ("who", "role"), [("erin", "engineer"), ("max", "manager"), ("olga", "operator"), ("gate", "system")]
 )
-def test_people_of_the_vendor_are_told_their_roles(door: Door, who: str, role: str) -> None:
+def test_vendor_people_see_their_roles(door: Door, who: str, role: str) -> None:
     answer = door.get(who, "/v1/me")
 
     me = answer.json()
@@ -34,7 +34,7 @@ def test_people_of_the_vendor_are_told_their_roles(door: Door, who: str, role: s
     }
 
 
-def test_people_of_customers_are_told_their_roles_by_tenant(open_door: OpenDoor) -> None:
+def test_customers_see_their_roles_by_tenant(open_door: OpenDoor) -> None:
     door, elsewhere = open_door(), open_door()
     zoe = door.world.add("zoe", Role.APPROVER, door.world.tenant.id)
     with setting(door.db).transaction() as session:
@@ -56,7 +56,7 @@ def test_an_api_token_is_no_sign_in(door: Door) -> None:
     assert (me["means"], me["signed_in_at"]) == ("token", None)
 
 
-def test_a_browser_is_told_when_and_how_its_person_signed_in(portal: Portal) -> None:
+def test_a_session_shows_when_and_how_its_person_signed_in(portal: Portal) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
 
@@ -66,7 +66,7 @@ def test_a_browser_is_told_when_and_how_its_person_signed_in(portal: Portal) -> 
     assert abs(datetime.fromisoformat(me["signed_in_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_roles_are_those_of_now(fresh_door: Door) -> None:
+def test_roles_are_current(fresh_door: Door) -> None:
     fresh_door.run_sql("DELETE FROM memberships WHERE person_id = :p", p=fresh_door.world.people["ann"].person_id)
 
     me = fresh_door.get("ann", "/v1/me").json()
@@ -74,11 +74,11 @@ def test_roles_are_those_of_now(fresh_door: Door) -> None:
     assert (me["roles"], me["tenants"]) == ([], {})
 
 
-def test_nobody_is_told_nothing(door: Door) -> None:
+def test_an_anonymous_caller_learns_nothing(door: Door) -> None:
     facts(door.get(None, "/v1/me"), 401, "invalid-token")
 
 
-def test_people_choose_their_time_zone_in_which_mails_tell_the_time(fresh_door: Door) -> None:
+def test_a_person_sets_the_time_zone_of_their_mails(fresh_door: Door) -> None:
     answer = fresh_door.call("ann", "PATCH", "/v1/me", json={"time_zone": "Europe/Berlin"})
 
     assert (answer.status_code, answer.json()["time_zone"]) == (200, "Europe/Berlin")
@@ -90,7 +90,7 @@ def test_people_choose_their_time_zone_in_which_mails_tell_the_time(fresh_door: 
 @pytest.mark.parametrize(
     "name", ["Nowhere/Land", "europe/berlin", "../UTC", "localtime", "CEST+99", "Europe/Berlin "]
 )
-def test_a_time_zone_that_is_none_is_refused(door: Door, name: str) -> None:
+def test_an_unknown_time_zone_is_refused(door: Door, name: str) -> None:
     answer = door.call("ann", "PATCH", "/v1/me", json={"time_zone": name})
 
     assert facts(answer, 422, "invalid-request")["field"] == "time_zone"
@@ -108,18 +108,18 @@ def test_a_time_zone_that_is_none_is_refused(door: Door, name: str) -> None:
         {"time_zone": "UTC", "name": "Mallory"},
     ],
 )
-def test_nothing_else_of_oneself_is_changed(door: Door, body: dict[str, object]) -> None:
+def test_no_other_field_of_oneself_can_be_changed(door: Door, body: dict[str, object]) -> None:
     facts(door.call("ann", "PATCH", "/v1/me", json=body), 422, "invalid-request")
 
 
-def test_an_api_token_changes_nothing_of_what_its_person_is_told(door: Door) -> None:
+def test_an_api_token_changes_no_notification_preference(door: Door) -> None:
     answer = by(made(door, "max"), door, "PATCH", "/v1/me", json={"time_zone": "Asia/Tokyo"})
 
     facts(answer, 403, "fresh-sign-in-needed")
     assert door.get("max", "/v1/me").json()["time_zone"] == "UTC"
 
 
-def test_the_time_zone_is_chosen_on_the_accounts_page_too(portal: Portal) -> None:
+def test_the_time_zone_can_be_set_on_the_account_page(portal: Portal) -> None:
     browser = portal.by_mail("abe")
 
     page = browser.submit(browser.get("/account"), "/account/preferences", time_zone=" Asia/Kathmandu ")
@@ -131,7 +131,7 @@ def test_the_time_zone_is_chosen_on_the_accounts_page_too(portal: Portal) -> Non
     assert "Your time zone is Asia/Kathmandu" in browser.get("/account").words
 
 
-def test_who_wants_no_prompts_says_so_and_it_is_on_record(fresh_door: Door) -> None:
+def test_turning_prompts_off_is_recorded(fresh_door: Door) -> None:
     ann = fresh_door.world.people["ann"].person_id
 
     for wanted in (False, False, True):
@@ -143,14 +143,14 @@ def test_who_wants_no_prompts_says_so_and_it_is_on_record(fresh_door: Door) -> N
     assert [row.action for row in events] == ["prompts_declined", "prompts_wanted"]
 
 
-def test_an_api_token_silences_no_prompts(door: Door) -> None:
+def test_an_api_token_cannot_turn_prompts_off(door: Door) -> None:
     answer = by(made(door, "max"), door, "PATCH", "/v1/me", json={"wants_prompts": False})
 
     facts(answer, 403, "fresh-sign-in-needed")
     assert door.get("max", "/v1/me").json()["wants_prompts"] is True
 
 
-def test_prompts_are_declined_and_wanted_again_on_the_accounts_page(portal: Portal) -> None:
+def test_prompts_are_turned_off_and_on_on_the_account_page(portal: Portal) -> None:
     browser = portal.by_mail("amir")
 
     declined = browser.submit(browser.get("/account"), "/account/preferences/prompts")

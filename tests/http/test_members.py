@@ -19,7 +19,7 @@ def listed(door: Door, who: str = "tara") -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in door.get(who, door.path("/members"), limit=200).json()["items"]}
 
 
-def test_somebody_is_invited_accepts_and_decides(fresh_door: Door, worker: Database) -> None:
+def test_an_invitee_accepts_and_decides(fresh_door: Door, worker: Database) -> None:
     body = somebody() | {"name": "Nina", "roles": ["approver"]}
     answer = fresh_door.call("tara", "POST", fresh_door.path("/members"), json=body)
     invitation = answer.json()
@@ -42,7 +42,7 @@ def test_somebody_is_invited_accepts_and_decides(fresh_door: Door, worker: Datab
     assert fresh_door.get("aude", fresh_door.path("/invitations")).json()["items"] == []
 
 
-def test_members_are_listed_with_address_roles_and_mark_page_by_page(fresh_door: Door) -> None:
+def test_members_are_listed_with_address_roles_and_eligibility(fresh_door: Door) -> None:
     first = fresh_door.get("aude", fresh_door.path("/members"), limit=2).json()
     rest = fresh_door.get("aude", fresh_door.path("/members"), cursor=first["next_cursor"]).json()
 
@@ -60,7 +60,7 @@ def test_members_are_listed_with_address_roles_and_mark_page_by_page(fresh_door:
     assert (seen[1]["address"].startswith("ann-"), rest["next_cursor"]) == (True, None)
 
 
-def test_roles_and_mark_are_set_in_one_call(fresh_door: Door) -> None:
+def test_roles_and_eligibility_are_set_in_one_call(fresh_door: Door) -> None:
     aude = f"/members/{id_of(fresh_door.world, 'aude')}"
 
     both = fresh_door.call(
@@ -78,7 +78,7 @@ def test_roles_and_mark_are_set_in_one_call(fresh_door: Door) -> None:
     assert row.actions == ["member_changed", "eligible_changed", "member_changed"]
 
 
-def test_roles_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: Door) -> None:
+def test_roles_are_replaced_only_by_a_caller_who_saw_them(fresh_door: Door) -> None:
     aude = fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}")
     before, shown = listed(fresh_door)["Aude"], fresh_door.get("ann", aude)
     seen, body = {"if-match": shown.headers["etag"]}, {"roles": ["approver"]}
@@ -99,7 +99,7 @@ def test_roles_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: D
     assert listed(fresh_door)["Aude"]["roles"] == ["approver"]
 
 
-def test_whoever_saw_another_mark_as_delegate_sets_no_roles(fresh_door: Door) -> None:
+def test_roles_are_not_set_after_an_unseen_eligibility_change(fresh_door: Door) -> None:
     aude = fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}")
     seen = {"if-match": fresh_door.get("tara", aude).headers["etag"]}
     body = {"roles": ["auditor"], "eligible": True}
@@ -163,7 +163,7 @@ def test_a_bad_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -
 
 @each("shown", ["1", "x", "%00", "0" * 5000])
 @each(("method", "tail"), [("PUT", "/members"), ("DELETE", "/members"), ("DELETE", "/invitations")])
-def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
+def test_an_invalid_member_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
     answer = door.call("tara", method, door.path(f"{tail}/{shown}"), json={"roles": ["approver"]}, headers=ANY)
 
     facts(answer, 422, "invalid-request")

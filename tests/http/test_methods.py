@@ -17,7 +17,7 @@ def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
 
 @each("path", ["/v1/requests", "/v1/access", "/livez", "/readyz", f"/v1/requests/{UUID(int=1)}"])
 @each("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "OPTIONS"])
-def test_a_method_that_a_path_does_not_know_is_not_allowed(door: Door, method: str, path: str) -> None:
+def test_an_unsupported_method_is_not_allowed(door: Door, method: str, path: str) -> None:
     before = door.rows()
 
     answer = door.call("max", method, path)
@@ -40,7 +40,7 @@ READ = ("/v1/requests", "/v1/me", "/livez", "/readyz", "/openapi.json", f"/v1/re
 
 
 @pytest.mark.parametrize("path", READ)
-def test_head_answers_as_get_would_without_a_body(door: Door, path: str) -> None:
+def test_head_answers_like_get_without_a_body(door: Door, path: str) -> None:
     got, headed = (door.call("max", method, path) for method in ("GET", "HEAD"))
 
     assert headed.status_code == got.status_code
@@ -53,7 +53,7 @@ def test_head_answers_as_get_would_without_a_body(door: Door, path: str) -> None
 @pytest.mark.parametrize(
     "path", ["/live", "/sign-in/oidc/callback", "/sign-in/oidc/0", f"/v1/requests/{UUID(int=1)}/approve"]
 )
-def test_head_does_nothing_where_get_does_more_than_read(door: Door, path: str) -> None:
+def test_head_is_refused_where_get_changes_something(door: Door, path: str) -> None:
     before = door.rows()
 
     answer = door.call("ann", "HEAD", path)
@@ -63,7 +63,7 @@ def test_head_does_nothing_where_get_does_more_than_read(door: Door, path: str) 
 
 
 @pytest.mark.parametrize(("who", "status"), [("ann", 200), (None, 303)])
-def test_head_of_a_page_is_the_page_without_its_body(portal: Portal, who: str | None, status: int) -> None:
+def test_head_of_a_page_has_no_body(portal: Portal, who: str | None, status: int) -> None:
     browser = portal.browser()
     if who:
         browser.enter(who)
@@ -75,7 +75,7 @@ def test_head_of_a_page_is_the_page_without_its_body(portal: Portal, who: str | 
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-def test_a_head_is_logged_as_what_it_is(door: Door) -> None:
+def test_a_head_call_is_logged_as_such(door: Door) -> None:
     with structlog.testing.capture_logs() as said:
         door.call("max", "HEAD", "/v1/requests")
 
@@ -96,7 +96,7 @@ def test_a_head_is_logged_as_what_it_is(door: Door) -> None:
         ("/livez", "GET, HEAD"),
     ],
 )
-def test_a_refused_method_is_told_all_that_the_address_takes(door: Door, path: str, methods: str) -> None:
+def test_a_refused_method_lists_the_supported_ones(door: Door, path: str, methods: str) -> None:
     answer = door.call("max", "OPTIONS", path)
 
     facts(answer, 405, "method-not-allowed")
@@ -106,5 +106,5 @@ def test_a_refused_method_is_told_all_that_the_address_takes(door: Door, path: s
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/v1/requests/preview"), ("POST", f"/v1/requests/{UUID(int=1)}/events")]
 )
-def test_an_address_of_its_own_is_not_read_as_an_id_or_action(door: Door, method: str, path: str) -> None:
+def test_a_fixed_path_is_not_read_as_an_id(door: Door, method: str, path: str) -> None:
     facts(door.call("max", method, path), 405, "method-not-allowed")

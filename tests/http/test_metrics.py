@@ -34,7 +34,7 @@ def ask(door: Door) -> Ask:
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "127.8.9.10", "::1"])
-def test_this_machine_reads_them(ask: Ask, client: str) -> None:
+def test_this_machine_reads_the_metrics(ask: Ask, client: str) -> None:
     answer = ask(client)
 
     assert answer.status_code == 200
@@ -45,12 +45,12 @@ def test_this_machine_reads_them(ask: Ask, client: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "[::1]:8000"])
-def test_this_machine_reads_them_by_its_other_names(ask: Ask, host: str) -> None:
+def test_this_machine_reads_the_metrics_by_its_other_names(ask: Ask, host: str) -> None:
     assert ask("127.0.0.1", host=host).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["lockbox.example", "127.0.0.1.evil.example", "lockbox.example:8000"])
-def test_under_the_name_of_the_pages_nobody_reads_them_without_the_token(ask: Ask, host: str) -> None:
+def test_under_the_public_name_metrics_need_the_token(ask: Ask, host: str) -> None:
     facts(ask("127.0.0.1", host=host), 403, "metrics-closed")
     assert ask("127.0.0.1", token=TOKEN, host=host, Authorization=f"Bearer {TOKEN}").status_code == 200
 
@@ -58,18 +58,18 @@ def test_under_the_name_of_the_pages_nobody_reads_them_without_the_token(ask: As
 @pytest.mark.parametrize(
     "header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Via"]
 )
-def test_what_a_proxy_on_this_machine_passes_on_is_not_from_here(ask: Ask, header: str) -> None:
+def test_a_call_through_a_local_proxy_is_not_local(ask: Ask, header: str) -> None:
     facts(ask("127.0.0.1", **{header: "127.0.0.1"}), 403, "metrics-closed")
 
 
 @pytest.mark.parametrize("client", ["203.0.113.7", "10.0.0.5", "::ffff:203.0.113.7", "2001:db8::1", "somewhere"])
-def test_nobody_else_reads_them_whatever_they_say_of_themselves(ask: Ask, client: str) -> None:
+def test_other_machines_cannot_read_the_metrics(ask: Ask, client: str) -> None:
     facts(ask(client), 403, "metrics-closed")
     said = facts(ask(client, X_Forwarded_For="127.0.0.1"), 403, "metrics-closed")
     assert "LOCKBOX_METRICS_TOKEN" in said["detail"]
 
 
-def test_whoever_has_the_token_reads_them_from_anywhere(ask: Ask) -> None:
+def test_the_metrics_token_works_from_anywhere(ask: Ask) -> None:
     for headers in ({}, {"X_Forwarded_For": "198.51.100.1"}):
         answer = ask("203.0.113.7", token=TOKEN, Authorization=f"Bearer {TOKEN}", **headers)
         assert answer.status_code == 200
@@ -79,16 +79,16 @@ def test_whoever_has_the_token_reads_them_from_anywhere(ask: Ask) -> None:
     "shown",
     ["Bearer wrong", "Bearer ", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"],
 )
-def test_a_wrong_token_opens_nothing(ask: Ask, shown: str) -> None:
+def test_a_wrong_metrics_token_is_refused(ask: Ask, shown: str) -> None:
     facts(ask("203.0.113.7", token=TOKEN, Authorization=shown), 403, "metrics-closed")
 
 
-def test_where_no_token_is_set_none_is_good(ask: Ask) -> None:
+def test_without_a_configured_token_none_is_accepted(ask: Ask) -> None:
     for shown in ("Bearer ", "Bearer None", "Bearer"):
         facts(ask("203.0.113.7", Authorization=shown), 403, "metrics-closed")
 
 
-def test_a_token_of_a_person_is_none_for_the_metrics(ask: Ask, door: Door) -> None:
+def test_a_persons_token_does_not_read_the_metrics(ask: Ask, door: Door) -> None:
     shown = f"Bearer {door.world.tokens['olga']}"
 
     facts(ask("203.0.113.7", token=TOKEN, Authorization=shown), 403, "metrics-closed")

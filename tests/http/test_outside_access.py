@@ -15,7 +15,7 @@ def declare(door: Door, body: dict[str, Any], key: str | None = None) -> Any:
     )
 
 
-def test_what_was_declared_is_read_by_an_approver_and_stands_in_the_audit_log(door: Door) -> None:
+def test_declared_access_is_read_by_an_approver_and_is_in_the_audit_log(door: Door) -> None:
     body = around(door)
 
     answer = declare(door, body)
@@ -31,7 +31,7 @@ def test_what_was_declared_is_read_by_an_approver_and_stands_in_the_audit_log(do
     assert body["reason"] in str(event)
 
 
-def test_a_call_that_is_repeated_with_its_key_declares_once(door: Door) -> None:
+def test_a_repeated_key_declares_once(door: Door) -> None:
     body = around(door)
 
     first, again = declare(door, body, "key-1"), declare(door, body, "key-1")
@@ -61,7 +61,7 @@ def test_a_call_that_is_repeated_with_its_key_declares_once(door: Door) -> None:
         ({"ended_at": "2026-01-01T00:00:00Z"}, 422),
     ],
 )
-def test_what_cannot_be_declared_is_refused_and_nothing_is_told(
+def test_an_invalid_declaration_is_refused_without_notification(
     door: Door, changes: dict[str, Any], status: int
 ) -> None:
     before = door.rows()
@@ -75,7 +75,7 @@ def test_what_cannot_be_declared_is_refused_and_nothing_is_told(
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_nothing_changes_what_was_declared(door: Door, method: str) -> None:
+def test_a_declaration_cannot_be_changed(door: Door, method: str) -> None:
     declare(door, around(door))
 
     assert door.call("olga", method, door.path("/outside-access"), json=around(door)).status_code == 405

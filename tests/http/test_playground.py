@@ -31,7 +31,7 @@ def be(browser: Browser, who: str, path: str = "") -> "str":
     return answer.headers["location"]
 
 
-def test_the_page_lets_nobody_miss_a_sample_person_and_says_what_to_do_first(playing: Portal) -> None:
+def test_the_page_shows_all_demo_users_and_what_to_do_first(playing: Portal) -> None:
     page = here(playing).get("/play")
 
     assert page.status == 200
@@ -48,7 +48,7 @@ def test_the_page_lets_nobody_miss_a_sample_person_and_says_what_to_do_first(pla
     assert "Nobody is signed in" in page.words
 
 
-def test_a_click_makes_a_session_that_every_page_names(playing: Portal) -> None:
+def test_a_click_starts_a_session_named_on_every_page(playing: Portal) -> None:
     browser = here(playing)
 
     assert be(browser, "olga", "/operations") == "/operations"
@@ -61,7 +61,7 @@ def test_a_click_makes_a_session_that_every_page_names(playing: Portal) -> None:
     assert (row.means, row.good) == ("sample", True)
 
 
-def test_the_next_click_ends_the_session_before(playing: Portal) -> None:
+def test_the_next_click_ends_the_previous_session(playing: Portal) -> None:
     browser = here(playing)
     people = [playing.world.people[name].person_id for name in ("amir", "aude")]
     be(browser, "amir")
@@ -77,7 +77,7 @@ def test_the_next_click_ends_the_session_before(playing: Portal) -> None:
     assert "You are playing Aude (auditor)" in browser.get("/account").words
 
 
-def test_a_played_approver_decides_as_freshly_as_by_a_sample_token(playing: Portal) -> None:
+def test_a_played_approver_decides_like_with_a_demo_token(playing: Portal) -> None:
     request = playing.world.submit()
     browser = here(playing)
     be(browser, "ann")
@@ -90,7 +90,7 @@ def test_a_played_approver_decides_as_freshly_as_by_a_sample_token(playing: Port
     assert playing.sql("SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == "active"
 
 
-def test_a_played_engineer_files_by_no_token(playing: Portal) -> None:
+def test_a_played_engineer_submits_without_a_token(playing: Portal) -> None:
     browser = here(playing)
     be(browser, "erin")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]
@@ -114,12 +114,12 @@ def test_a_played_engineer_files_by_no_token(playing: Portal) -> None:
 @pytest.mark.parametrize(
     "path", ["https://evil.example", "//evil.example", "/sign-in", "javascript:alert(1)", "/a b"]
 )
-def test_a_click_leads_to_pages_of_ours_alone(playing: Portal, path: str) -> None:
+def test_a_click_redirects_to_our_pages_only(playing: Portal, path: str) -> None:
     assert be(here(playing), "ann", path) == "/"
 
 
 @pytest.mark.parametrize("who", ["", "gate", "eve", "root", "\x00", "x" * 41])
-def test_nobody_else_can_be_played(playing: Portal, who: str) -> None:
+def test_only_demo_users_can_be_played(playing: Portal, who: str) -> None:
     browser = here(playing)
 
     answer = browser.send("/play", {"who": who})
@@ -139,7 +139,7 @@ def test_nobody_else_can_be_played(playing: Portal, who: str) -> None:
         {"origin": HOME, "sec-fetch-site": "same-site"},
     ],
 )
-def test_no_other_page_switches(playing: Portal, headers: dict[str, str]) -> None:
+def test_another_sites_page_cannot_switch_users(playing: Portal, headers: dict[str, str]) -> None:
     browser = here(playing)
 
     answer = browser.send("/play", {"who": "olga"}, headers)
@@ -150,12 +150,12 @@ def test_no_other_page_switches(playing: Portal, headers: dict[str, str]) -> Non
 
 @each("path", PLACES)
 @each("address", ["10.0.0.5", "203.0.113.7", "::ffff:203.0.113.7", "2001:db8::1", "somewhere"])
-def test_from_another_machine_nothing_is_there(playing: Portal, path: str, address: str) -> None:
+def test_from_another_machine_the_playground_is_not_found(playing: Portal, path: str, address: str) -> None:
     assert "You do not have access to this" in playing.browser(address=address).get(path).words
 
 
 @pytest.mark.parametrize("host", ["lockbox.example", "localhost.evil.example", "192.168.0.7:8000", "", "[", "evil@x"])
-def test_under_another_name_nothing_is_there_nor_is_anybody_switched(playing: Portal, host: str) -> None:
+def test_under_another_name_the_playground_is_not_found(playing: Portal, host: str) -> None:
     browser = here(playing)
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", "host": host}
 
@@ -164,19 +164,19 @@ def test_under_another_name_nothing_is_there_nor_is_anybody_switched(playing: Po
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
-def test_through_a_proxy_on_this_machine_nothing_is_there(playing: Portal, header: str) -> None:
+def test_through_a_local_proxy_the_playground_is_not_found(playing: Portal, header: str) -> None:
     browser = here(playing)
 
     assert [browser.call("GET", path, headers={header: HERE}).status_code for path in PLACES] == [403] * 4
 
 
-def test_under_the_number_of_this_machine_it_leads_to_its_name_where_forms_are_sent_from(playing: Portal) -> None:
+def test_by_ip_address_it_redirects_to_the_name_of_its_forms(playing: Portal) -> None:
     answer = here(playing).call("GET", "/play", headers={"host": "127.0.0.1:8000"})
 
     assert (answer.status_code, answer.headers["location"]) == (303, f"{HOME}/play")
 
 
-def test_once_the_tokens_have_run_out_it_says_to_start_anew(playing: Portal) -> None:
+def test_once_the_demo_tokens_expired_it_says_to_restart(playing: Portal) -> None:
     browser = here(playing)
     playing.wait(hours=2)
 
@@ -187,7 +187,7 @@ def test_once_the_tokens_have_run_out_it_says_to_start_anew(playing: Portal) -> 
     assert "start it again" in answer.text
 
 
-def test_unless_it_is_on_there_is_none_of_it(portal: Portal) -> None:
+def test_the_playground_is_off_by_default(portal: Portal) -> None:
     browser = portal.browser(address=HERE)
     browser.enter("ann")
 
@@ -196,7 +196,7 @@ def test_unless_it_is_on_there_is_none_of_it(portal: Portal) -> None:
     assert _paths(portal) == set()
 
 
-def test_in_production_there_is_none_of_it_even_past_the_settings(playing: Portal) -> None:
+def test_production_never_serves_the_playground(playing: Portal) -> None:
     settings = playing.settings.model_copy(update={"environment": "production"})
     production = replace(playing, settings=settings)
 
@@ -204,7 +204,7 @@ def test_in_production_there_is_none_of_it_even_past_the_settings(playing: Porta
     assert getattr(production.app.state, "playground", None) is None
 
 
-def test_in_production_no_session_of_a_sample_person_is_good(portal: Portal) -> None:
+def test_production_refuses_demo_sessions(portal: Portal) -> None:
     production = replace(portal, settings=SETTINGS.model_copy(update={"environment": "production"}))
     browsers = {means: production.browser() for means in (AuthMethod.SAMPLE, AuthMethod.PASSKEY)}
     for means, browser in browsers.items():
@@ -215,7 +215,7 @@ def test_in_production_no_session_of_a_sample_person_is_good(portal: Portal) -> 
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"people": []}', "\udcff"])
-def test_a_file_that_is_not_ours_is_refused_at_the_start(
+def test_a_foreign_playground_file_is_refused_at_the_start(
     playing: Portal, tmp_path: Path, content: str | None
 ) -> None:
     file = tmp_path / "playground.json"
@@ -227,7 +227,7 @@ def test_a_file_that_is_not_ours_is_refused_at_the_start(
         make_app(settings, playing.db)
 
 
-def test_no_token_shows_in_the_pages_nor_in_what_is_known_of_people(playing: Portal) -> None:
+def test_demo_tokens_appear_in_no_page(playing: Portal) -> None:
     browser = here(playing)
     pages = [browser.get("/play").text, browser.get("/inbox").text, repr(playing.app.state.playground)]
 

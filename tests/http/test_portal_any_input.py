@@ -193,7 +193,7 @@ def is_a_page(answer: Any) -> None:
 @pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(FORMS), FIELDS, st.sampled_from([None, "ann", "erin", "max"]))
-def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[str, str], who: str | None) -> None:
+def test_any_form_is_answered_with_a_page(shared: Portal, form: str, fields: dict[str, str], who: str | None) -> None:
     browser = Browser(shared)
     if who:
         browser.enter(who)
@@ -208,7 +208,7 @@ def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[
 @pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(PAGES), QUERIES, COOKIES, COOKIES)
-def test_any_cookie_and_query_is_answered_by_a_page(
+def test_any_cookie_and_query_is_answered_with_a_page(
     shared: Portal, path: str, query: dict[str, str], session: str, begun: str
 ) -> None:
     browser = Browser(shared)
@@ -228,7 +228,7 @@ def test_any_cookie_and_query_is_answered_by_a_page(
     st.dictionaries(st.sampled_from(LOOKED_FOR), TEXTS | st.just("2026-02-30T10:00"), max_size=4),
     st.sampled_from(["aude", "vera", "erin"]),
 )
-def test_whatever_is_looked_for_in_the_audit_log_is_answered_by_a_page(
+def test_any_audit_log_search_is_answered_with_a_page(
     shared: Portal, path: str, query: dict[str, str], who: str
 ) -> None:
     browser = Browser(shared)
@@ -243,7 +243,7 @@ def test_whatever_is_looked_for_in_the_audit_log_is_answered_by_a_page(
 
 @settings(max_examples=examples(30, near=10), deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["b", "multipart/form-data; boundary=b", "x/y"]))
-def test_any_bytes_for_a_file_to_verify_are_answered_by_a_page(shared: Portal, body: bytes, kind: str) -> None:
+def test_any_bytes_to_verify_are_answered_with_a_page(shared: Portal, body: bytes, kind: str) -> None:
     browser = Browser(shared)
     browser.enter("aude")
 
@@ -252,7 +252,7 @@ def test_any_bytes_for_a_file_to_verify_are_answered_by_a_page(shared: Portal, b
 
 @settings(max_examples=examples(30, near=10), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data", "x"]))
-def test_any_bytes_are_answered_by_a_page(shared: Portal, body: bytes, kind: str) -> None:
+def test_any_bytes_are_answered_with_a_page(shared: Portal, body: bytes, kind: str) -> None:
     browser = Browser(shared)
     headers = {"origin": HOME, "content-type": kind}
 
@@ -266,7 +266,7 @@ def test_any_bytes_are_answered_by_a_page(shared: Portal, body: bytes, kind: str
 )
 @each("kind", ["multipart/form-data; boundary=b", "application/x-www-form-urlencoded"])
 @each("path", ["/sign-in", "/sign-in/code", "/account/passkeys/new", "/requests/{id}/deny"])
-def test_a_form_in_strange_letters_is_refused_before_it_is_read(
+def test_a_form_in_another_charset_is_refused_before_it_is_read(
     shared: Portal, path: str, kind: str, charset: str
 ) -> None:
     browser, before = Browser(shared), shared.count()
@@ -283,7 +283,7 @@ def test_a_form_in_strange_letters_is_refused_before_it_is_read(
 
 
 @pytest.mark.parametrize("charset", ["", "; charset=utf-8", "; charset=UTF-8", '; charset="utf8"'])
-def test_a_form_in_our_letters_is_read(shared: Portal, charset: str) -> None:
+def test_a_form_in_utf_8_is_read(shared: Portal, charset: str) -> None:
     browser = Browser(shared)
     headers = {"origin": HOME, "content-type": f"application/x-www-form-urlencoded{charset}"}
 

@@ -52,7 +52,7 @@ def signed(open_portal: OpenPortal, worker: Database) -> SignedExport:
     return SignedExport(auditor, auditor.call("GET", "/audit-log/export").content, keys)
 
 
-def test_signatures_of_passkeys_are_checked_by_the_files_that_are_chosen(signed: SignedExport) -> None:
+def test_passkey_signatures_are_verified_with_the_chosen_files(signed: SignedExport) -> None:
     without, checked = signed.verify(), signed.verify(signed.keys)
 
     assert (without.status, INTACT in without.words, "not checked without" in without.words) == (200, True, True)
@@ -61,11 +61,11 @@ def test_signatures_of_passkeys_are_checked_by_the_files_that_are_chosen(signed:
     assert "not checked without" not in checked.words
 
 
-def test_a_field_that_was_left_empty_is_no_file(signed: SignedExport) -> None:
+def test_an_empty_file_field_is_ignored(signed: SignedExport) -> None:
     assert "not checked without" in signed.verify(b"").words
 
 
-def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_may_have_it(
+def test_a_signature_by_an_unknown_key_is_tampered_and_an_older_file_may_help(
     signed: SignedExport,
 ) -> None:
     none = json.dumps(json.loads(signed.keys) | {"keys": []}).encode()
@@ -87,7 +87,7 @@ def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_m
         ([b"{}"] * 6, "Choose at most 5 files of approvers' keys"),
     ],
 )
-def test_what_is_no_file_of_approvers_keys_is_refused(signed: SignedExport, files: list[bytes], says: str) -> None:
+def test_an_invalid_approver_key_file_is_refused(signed: SignedExport, files: list[bytes], says: str) -> None:
     page = signed.verify(*files)
 
     assert (page.status, says in html.unescape(page.words)) == (422, True), page.words

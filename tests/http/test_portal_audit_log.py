@@ -62,9 +62,7 @@ def looks(portal: Portal, who: str = "aude", **query: Any) -> PortalPage:
     return PortalPage(portal.by_mail(who).call("GET", "/audit-log", params=query))
 
 
-def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
-    open_portal: OpenPortal, worker: Database
-) -> None:
+def test_events_are_shown_in_words_with_time_number_and_request(open_portal: OpenPortal, worker: Database) -> None:
     portal = told(open_portal(), worker)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "aude"))
 
@@ -86,7 +84,7 @@ def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
     assert set(page.read.named) <= page.read.labels
 
 
-def test_it_is_searched_by_all_that_the_form_offers(audit_log: Portal) -> None:
+def test_every_search_field_of_the_form_works(audit_log: Portal) -> None:
     ann = str(id_of(audit_log.world, "ann"))
     (denied,) = audit_log.sql(
         "SELECT request_id, at FROM events WHERE tenant_id = :t AND action = 'deny'", t=audit_log.world.tenant.id
@@ -117,7 +115,7 @@ def test_it_is_searched_by_all_that_the_form_offers(audit_log: Portal) -> None:
         {"cursor": "x"},
     ],
 )
-def test_what_cannot_be_looked_for_is_said_and_still_there(audit_log: Portal, query: dict[str, str]) -> None:
+def test_an_invalid_search_is_reported_and_kept(audit_log: Portal, query: dict[str, str]) -> None:
     before = readings(audit_log)
 
     page = looks(audit_log, **{"text": "kept"} | query)
@@ -131,9 +129,7 @@ def test_what_cannot_be_looked_for_is_said_and_still_there(audit_log: Portal, qu
     ("zone", "query"),
     [("Asia/Tokyo", {"after": "0001-01-01T00:00"}), ("America/New_York", {"before": "9999-12-31T23:00"})],
 )
-def test_a_moment_that_no_calendar_holds_in_the_readers_zone_is_said(
-    open_portal: OpenPortal, zone: str, query: dict[str, str]
-) -> None:
+def test_an_impossible_local_time_is_reported(open_portal: OpenPortal, zone: str, query: dict[str, str]) -> None:
     portal = open_portal()
     portal.sql("UPDATE people SET time_zone = :zone WHERE id = :id", zone=zone, id=id_of(portal.world, "aude"))
 
@@ -144,7 +140,7 @@ def test_a_moment_that_no_calendar_holds_in_the_readers_zone_is_said(
 
 
 @pytest.mark.far
-def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None:
+def test_the_log_pages_follow_without_a_gap(open_portal: OpenPortal) -> None:
     portal = open_portal()
     for number in range(55):
         portal.world.submit(resources=[f"mailbox:{number}@contoso.example"])
@@ -159,7 +155,7 @@ def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None
     assert "action=submit" in older
 
 
-def test_the_log_begins_with_what_happened_to_requests_and_shows_everything_by_a_switch(audit_log: Portal) -> None:
+def test_the_log_first_shows_request_events_and_everything_on_demand(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     browser.get("/audit-log")
 
@@ -174,7 +170,7 @@ def test_the_log_begins_with_what_happened_to_requests_and_shows_everything_by_a
     assert '</b> <span class="quiet">(auditor)</span> read this audit log' in searched.text
 
 
-def test_the_vendors_own_log_shows_everything_at_once(audit_log: Portal) -> None:
+def test_the_vendors_log_shows_everything(audit_log: Portal) -> None:
     browser = audit_log.by_mail("vera")
     browser.get("/audit-log")
 
@@ -184,7 +180,7 @@ def test_the_vendors_own_log_shows_everything_at_once(audit_log: Portal) -> None
     assert "read this audit log" in "".join(deed for deed in re.findall("</span> ([^<]*)<br>", page.text))
 
 
-def test_that_somebody_looked_is_in_the_audit_log_with_what_they_looked_for(audit_log: Portal) -> None:
+def test_a_search_is_recorded_in_the_audit_log(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
 
     browser.get("/audit-log?action=deny")
@@ -196,7 +192,7 @@ def test_that_somebody_looked_is_in_the_audit_log_with_what_they_looked_for(audi
     assert "{&#34;action&#34;: &#34;deny&#34;}" in page.text
 
 
-def test_to_open_the_page_of_the_checkpoint_or_of_verifying_is_no_reading(audit_log: Portal) -> None:
+def test_opening_checkpoint_or_verify_pages_is_not_recorded(audit_log: Portal) -> None:
     browser, before = audit_log.by_mail("aude"), readings(audit_log)
 
     for path in ("/audit-log/checkpoint", "/audit-log/verify"):
@@ -206,9 +202,7 @@ def test_to_open_the_page_of_the_checkpoint_or_of_verifying_is_no_reading(audit_
 
 
 @pytest.mark.parametrize("path", ["/audit-log", "/audit-log/export", "/audit-log/checkpoint"])
-def test_another_tenants_audit_log_is_as_unknown_as_none(
-    audit_log: Portal, open_portal: OpenPortal, path: str
-) -> None:
+def test_another_tenants_log_page_is_not_found(audit_log: Portal, open_portal: OpenPortal, path: str) -> None:
     elsewhere, browser = open_portal(), audit_log.by_mail("aude")
 
     theirs = browser.get(f"{path}?tenant={elsewhere.world.tenant.slug}")
@@ -218,7 +212,7 @@ def test_another_tenants_audit_log_is_as_unknown_as_none(
     assert theirs.text == nobodys.text
 
 
-def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is_not_theirs(
+def test_vendor_auditors_read_both_logs_without_hidden_values(
     audit_log: Portal,
 ) -> None:
     own = looks(audit_log, "vera")
@@ -233,7 +227,7 @@ def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is
     assert (words.status, "Leave out `text`" in words.words) == (422, True)
 
 
-def test_who_reads_several_audit_logs_chooses_one(open_portal: OpenPortal) -> None:
+def test_a_reader_of_several_logs_chooses_one(open_portal: OpenPortal) -> None:
     first, second = open_portal(), open_portal()
     second.sql(
         "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :p, :t, 'auditor')",
@@ -251,7 +245,7 @@ def test_who_reads_several_audit_logs_chooses_one(open_portal: OpenPortal) -> No
     assert Role.AUDITOR in {one.role for one in first.world.people["aude"].standings}
 
 
-def test_an_export_is_good_and_a_table_is_one(audit_log: Portal) -> None:
+def test_an_export_from_the_page_verifies_and_the_csv_matches(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
 
     whole = browser.call("GET", "/audit-log/export", params={"since": "2"})
@@ -265,7 +259,7 @@ def test_an_export_is_good_and_a_table_is_one(audit_log: Portal) -> None:
 
 
 @pytest.mark.parametrize("query", [{"since": "x"}, {"since": "9" * 12}, {"since": "9" * 30}, {"person": "x"}])
-def test_an_export_that_cannot_be_is_said_and_not_recorded(audit_log: Portal, query: dict[str, str]) -> None:
+def test_an_impossible_export_is_reported_and_not_recorded(audit_log: Portal, query: dict[str, str]) -> None:
     before = readings(audit_log)
 
     page = PortalPage(audit_log.by_mail("aude").call("GET", "/audit-log/export", params=query))
@@ -285,7 +279,7 @@ def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(aud
     assert {form.action for form in page.read.forms} == {"/sign-out", "/account/preferences", "/audit-log/export"}
 
 
-def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:
+def test_an_unsealed_log_says_so_on_its_page(portal: Portal) -> None:
     browser = portal.by_mail("aude")
 
     shown, exported = browser.get("/audit-log/checkpoint"), browser.get("/audit-log/export")
@@ -294,7 +288,7 @@ def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:
     assert exported.status == 404
 
 
-def test_an_export_ends_where_its_reader_signs_out(audit_log: Portal) -> None:
+def test_an_export_ends_when_its_reader_signs_out(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     shown = Request({"type": "http", "headers": [(b"cookie", f"{SESSION}={browser.session}".encode())]})
     opened = while_signed_in(audit_log.db.transaction, shown, audit_log.settings)

@@ -30,7 +30,7 @@ def banner(page: PortalPage) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split())
 
 
-def test_an_approval_says_what_opened_and_can_be_revoked_there(portal: Portal) -> None:
+def test_an_approval_banner_says_what_opened_and_can_revoke_it(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
 
@@ -46,7 +46,7 @@ def test_an_approval_says_what_opened_and_can_be_revoked_there(portal: Portal) -
     assert 'id="revoke"' in after.text
 
 
-def test_an_approval_of_several_says_how_many_are_still_needed(open_portal: OpenPortal) -> None:
+def test_a_partial_approval_banner_says_how_many_are_needed(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
@@ -61,7 +61,7 @@ def test_an_approval_of_several_says_how_many_are_still_needed(open_portal: Open
     assert banner(later) == "You approved. Since then: Denied"
 
 
-def test_an_endorsement_says_who_is_asked_now_on_page_and_list(open_portal: OpenPortal) -> None:
+def test_an_endorsement_banner_says_who_is_asked_on_page_and_list(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True))
     first, second = portal.world.fresh(), portal.world.fresh()
     browser, page = opened(portal, "max", f"/requests/{first.id}")
@@ -80,7 +80,7 @@ def test_an_endorsement_says_who_is_asked_now_on_page_and_list(open_portal: Open
 
 
 @pytest.mark.parametrize("done", ["approve", "deny", "expire", "made-up", "", "x" * 20])
-def test_the_address_makes_nobody_say_what_they_have_not_done(portal: Portal, done: str) -> None:
+def test_a_forged_address_shows_no_banner(portal: Portal, done: str) -> None:
     request = portal.world.fresh()
     with portal.db.transaction() as session:
         questions.ask(session, portal.world.people["amir"], HERE, request.id, "Which folder?")
@@ -92,7 +92,7 @@ def test_the_address_makes_nobody_say_what_they_have_not_done(portal: Portal, do
     assert "autofocus" not in page.text
 
 
-def test_a_list_says_nothing_of_requests_of_others(portal: Portal, open_portal: OpenPortal) -> None:
+def test_a_list_shows_no_banner_of_others_requests(portal: Portal, open_portal: OpenPortal) -> None:
     other = open_portal()
     theirs = other.world.submit()
     other.world.act("erin", Action.CANCEL, theirs.id)

@@ -70,9 +70,7 @@ DECISIONS: Mapping[str, tuple[str, str, Policy | None, Callable[[Portal, AccessR
 
 
 @pytest.mark.parametrize("what", DECISIONS)
-def test_the_answer_to_a_decision_is_the_page_as_it_is_then(
-    portal: Portal, open_portal: OpenPortal, what: str
-) -> None:
+def test_the_answer_to_a_decision_is_the_resulting_page(portal: Portal, open_portal: OpenPortal, what: str) -> None:
     who, action, policy, before = DECISIONS[what]
     portal = portal if policy is None else open_portal(policy)
     portal.world.fresh()
@@ -90,7 +88,7 @@ def test_the_answer_to_a_decision_is_the_page_as_it_is_then(
 
 
 @pytest.mark.parametrize(("who", "action"), [("ann", "approve"), ("ann", "deny"), ("erin", "cancel")])
-def test_a_decision_that_is_sent_again_is_shown_and_not_made_again(portal: Portal, who: str, action: str) -> None:
+def test_a_resent_decision_is_shown_and_not_repeated(portal: Portal, who: str, action: str) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, who, f"/requests/{request.id}")
     first = browser.submit(page, f"/{action}", comment="As told")
@@ -102,7 +100,7 @@ def test_a_decision_that_is_sent_again_is_shown_and_not_made_again(portal: Porta
     assert portal.count() == written
 
 
-def test_what_another_has_decided_meanwhile_is_no_decision_of_the_senders(portal: Portal) -> None:
+def test_anothers_decision_in_the_meantime_is_not_shown_as_ones_own(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
     portal.world.act("amir", Action.DENY, request.id, comment="No")
@@ -113,7 +111,7 @@ def test_what_another_has_decided_meanwhile_is_no_decision_of_the_senders(portal
     assert banner(refused) == ""
 
 
-def test_another_act_at_the_same_version_is_refused_after_ones_own(portal: Portal) -> None:
+def test_another_action_at_the_same_version_is_refused_after_ones_own(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
     browser.submit(page, "/approve")

@@ -29,7 +29,7 @@ def send(browser: Browser, page: PortalPage, action: str, **changes: Any) -> Por
     return browser.post(form.action, fields)
 
 
-def test_everything_is_ticked_and_sending_it_so_narrows_nothing(portal: Portal) -> None:
+def test_everything_is_ticked_by_default_and_narrows_nothing(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -41,7 +41,7 @@ def test_everything_is_ticked_and_sending_it_so_narrows_nothing(portal: Portal) 
     assert (row.granted_resources, row.granted_actions) == (None, None)
 
 
-def test_what_is_left_ticked_is_what_opens_and_what_was_asked_stays_readable(portal: Portal) -> None:
+def test_ticked_parts_open_and_the_request_stays_readable(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -64,9 +64,7 @@ def test_what_is_left_ticked_is_what_opens_and_what_was_asked_stays_readable(por
         ({"resources": ["\x00<script>"]}, "was not requested"),
     ],
 )
-def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
-    portal: Portal, changes: dict[str, Any], sentence: str
-) -> None:
+def test_a_forged_or_empty_choice_is_refused_and_kept(portal: Portal, changes: dict[str, Any], sentence: str) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
     before = portal.count()
@@ -84,7 +82,7 @@ def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
 
 
 @pytest.mark.parametrize("comment", ["", "  \r\n "])
-def test_a_denial_without_a_reason_is_not_taken_and_says_so(portal: Portal, comment: str) -> None:
+def test_a_denial_without_a_reason_is_refused_and_says_so(portal: Portal, comment: str) -> None:
     request = portal.world.submit()
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -95,7 +93,7 @@ def test_a_denial_without_a_reason_is_not_taken_and_says_so(portal: Portal, comm
     assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
+def test_the_page_says_who_endorsed_which_policy_applies_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True))
     request = portal.world.submit()
     portal.world.act("max", Action.ENDORSE, request.id)
@@ -111,7 +109,7 @@ def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open
         assert words in page.words
 
 
-def test_what_changes_by_itself_is_marked_and_what_somebody_types_in_is_not(portal: Portal) -> None:
+def test_live_parts_are_marked_and_forms_are_not(portal: Portal) -> None:
     request = portal.world.submit()
 
     _, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
@@ -126,7 +124,7 @@ def test_what_changes_by_itself_is_marked_and_what_somebody_types_in_is_not(port
 
 
 @pytest.mark.far
-def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_the_comment(
+def test_closing_asks_for_a_new_sign_in_by_policy_and_keeps_the_comment(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -146,7 +144,7 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
     assert "Revoked" in after.words
 
 
-def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial(open_portal: OpenPortal) -> None:
+def test_a_weak_sign_in_is_announced_first_and_denying_stays_possible(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.fresh()
     browser, page = portal.opened("ann", request.id)
@@ -162,7 +160,7 @@ def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial
     assert offered(strong) == {"approve", "deny"}
 
 
-def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: OpenPortal) -> None:
+def test_a_managers_old_sign_in_is_reported_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True, sign_in_age=86_400))
     request = portal.world.fresh()
     browser, fresh = portal.opened("max", request.id, AuthMethod.PASSKEY)
@@ -178,7 +176,7 @@ def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: 
     assert offered(old) == {"deny"}
 
 
-def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal: OpenPortal) -> None:
+def test_text_written_before_a_new_sign_in_is_kept(open_portal: OpenPortal) -> None:
     portal = open_portal()
     browser, page = portal.opened("ann", portal.world.fresh().id, AuthMethod.PASSKEY)
     portal.wait(minutes=16)
@@ -189,7 +187,7 @@ def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal:
     assert refused.form("/approve").fields["comment"] == "Only the inbox"
 
 
-def test_where_a_mailed_code_is_enough_nothing_is_said_of_it(open_portal: OpenPortal) -> None:
+def test_nothing_is_said_where_a_mailed_code_suffices(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
 
     _, page = portal.opened("ann", portal.world.fresh().id)

@@ -89,7 +89,7 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
 
 
 @pytest.mark.far
-def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> None:
+def test_every_form_from_another_site_is_refused(lenient: Portal, ann: Browser) -> None:
     csrf = ann.get("/account").form("/sign-out").fields["csrf"]
     posts = [path for method, path in pages_of(lenient) if method == "POST"]
     before = lenient.count()
@@ -123,7 +123,7 @@ def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser)
     assert "Ann" in ann.get("/account").words
 
 
-def test_a_form_from_a_page_of_ours_without_fetch_metadata_is_taken(lenient: Portal, ann: Browser) -> None:
+def test_a_form_of_ours_without_fetch_metadata_is_accepted(lenient: Portal, ann: Browser) -> None:
     page = ann.get(f"/requests/{lenient.world.fresh().id}")
     form = page.form("/approve")
 
@@ -136,7 +136,7 @@ def test_a_form_from_a_page_of_ours_without_fetch_metadata_is_taken(lenient: Por
     assert (by_origin.status_code, by_site.status_code, without_referrer.status_code) == (200, 200, 200)
 
 
-def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
+def test_a_form_after_the_session_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
     request = lenient.world.fresh()
     page = ann.get(f"/requests/{request.id}")
     lenient.sql(
@@ -153,9 +153,7 @@ def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient:
 
 @pytest.mark.far
 @pytest.mark.parametrize("means", [pytest.param(AuthMethod.MAIL, marks=pytest.mark.far), AuthMethod.PASSKEY])
-def test_reading_never_changes_anything_whatever_is_followed_and_how_often(
-    lenient: Portal, means: AuthMethod
-) -> None:
+def test_following_links_never_changes_anything(lenient: Portal, means: AuthMethod) -> None:
     request = lenient.world.fresh()
     browser = lenient.entered("ann", means)
     links = [
@@ -202,7 +200,7 @@ def test_reading_never_changes_anything_whatever_is_followed_and_how_often(
         "/requests/../../x",
     ],
 )
-def test_a_sign_in_leads_to_paths_of_ours_alone(lenient: Portal, path: str) -> None:
+def test_a_sign_in_redirects_to_our_paths_only(lenient: Portal, path: str) -> None:
     browser = lenient.browser()
     shown = browser.get(f"/sign-in?next={quote(path, safe='')}")
     fields = shown.form("/sign-in").fields | {"address": lenient.address("ann"), "next": path}
@@ -229,7 +227,7 @@ def test_a_sign_in_leads_to_paths_of_ours_alone(lenient: Portal, path: str) -> N
         ("/requests?text=%2F%2Fevil.test", "/requests?text=%2F%2Fevil.test"),
     ],
 )
-def test_whoever_has_to_sign_in_comes_to_what_they_had_asked_for(lenient: Portal, path: str, to: str) -> None:
+def test_after_signing_in_a_person_reaches_the_requested_page(lenient: Portal, path: str, to: str) -> None:
     browser = lenient.browser()
     asked = browser.call("GET", path)
     shown = browser.get(asked.headers["location"])
@@ -240,7 +238,7 @@ def test_whoever_has_to_sign_in_comes_to_what_they_had_asked_for(lenient: Portal
     assert (answer.status_code, answer.headers["location"]) == (303, to)
 
 
-def test_a_changed_cookie_leads_nowhere_else_either(lenient: Portal) -> None:
+def test_a_changed_cookie_redirects_nowhere_else(lenient: Portal) -> None:
     browser = lenient.browser()
     browser.ask_for_code(lenient.address("ann"))
     code = browser.code()
@@ -252,7 +250,7 @@ def test_a_changed_cookie_leads_nowhere_else_either(lenient: Portal) -> None:
     assert answer.headers["location"] == "/"
 
 
-def test_pages_can_be_read_without_sight_and_without_script(lenient: Portal, ann: Browser) -> None:
+def test_pages_work_with_screen_readers_and_without_scripts(lenient: Portal, ann: Browser) -> None:
     request = lenient.world.fresh()
     stranger = lenient.browser()
 
@@ -275,7 +273,7 @@ def test_pages_can_be_read_without_sight_and_without_script(lenient: Portal, ann
         assert 'name="viewport"' in page.text
 
 
-def test_every_answer_of_a_page_has_the_headers(lenient: Portal, ann: Browser) -> None:
+def test_every_page_has_the_security_headers(lenient: Portal, ann: Browser) -> None:
     request = lenient.world.fresh()
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/requests/{request.id}", {}),
@@ -315,7 +313,7 @@ def test_every_answer_of_a_page_has_the_headers(lenient: Portal, ann: Browser) -
         assert "strict-transport-security" not in headers
 
 
-def test_script_comes_from_this_house_alone(ann: Browser) -> None:
+def test_scripts_come_from_our_origin_only(ann: Browser) -> None:
     page = ann.submit(ann.get("/sign-in"), "/sign-in/passkey")
 
     assert page.read.scripts == ["/static/htmx-4.0.1.min.js", "/static/portal.js", "/static/passkey.js"]
@@ -323,7 +321,7 @@ def test_script_comes_from_this_house_alone(ann: Browser) -> None:
     assert "noscript" in page.text
 
 
-def test_in_production_browsers_are_told_to_stay_with_tls(open_portal: OpenPortal) -> None:
+def test_production_sends_hsts(open_portal: OpenPortal) -> None:
     browser = open_portal(settings=SETTINGS.model_copy(update={"environment": "production"})).browser()
 
     answer = browser.get("/sign-in").answer
@@ -331,7 +329,7 @@ def test_in_production_browsers_are_told_to_stay_with_tls(open_portal: OpenPorta
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
-def test_a_fault_of_ours_is_a_page_too_and_tells_nothing(open_portal: OpenPortal) -> None:
+def test_an_internal_error_is_a_page_and_reveals_nothing(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS.model_copy())
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))

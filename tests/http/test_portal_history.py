@@ -51,7 +51,7 @@ def put_many(portal: Portal, request_id: object, count: int) -> None:
         connection.exec_driver_sql("ANALYZE requests")
 
 
-def test_each_filter_leaves_what_fits_it_alone(open_portal: OpenPortal) -> None:
+def test_each_filter_keeps_only_what_matches(open_portal: OpenPortal) -> None:
     portal = open_portal()
     world = portal.world
     denied = world.fresh(case_ref="CASE-7")
@@ -74,7 +74,7 @@ def test_each_filter_leaves_what_fits_it_alone(open_portal: OpenPortal) -> None:
     assert {str(denied.id), str(other.id)} <= set(listed(browser.get("/requests")))
 
 
-def test_days_are_those_of_the_readers_time_zone(open_portal: OpenPortal) -> None:
+def test_days_are_in_the_readers_time_zone(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     person = portal.world.people["ann"].person_id
@@ -111,9 +111,7 @@ def test_days_are_those_of_the_readers_time_zone(open_portal: OpenPortal) -> Non
         ("cursor=%21", "The cursor is invalid"),
     ],
 )
-def test_a_filter_that_is_none_is_said_on_the_page_and_what_was_written_is_kept(
-    portal: Portal, query: str, sentence: str
-) -> None:
+def test_an_invalid_filter_is_reported_and_kept(portal: Portal, query: str, sentence: str) -> None:
     portal.world.fresh()
     browser = portal.by_mail("ann")
 
@@ -126,7 +124,7 @@ def test_a_filter_that_is_none_is_said_on_the_page_and_what_was_written_is_kept(
     assert page.form("/requests").fields["service"] == ("exchange-online" if "exchange" in query else "")
 
 
-def test_wildcards_of_the_database_are_letters_like_others(portal: Portal) -> None:
+def test_wildcards_are_matched_literally(portal: Portal) -> None:
     odd = portal.world.fresh(justification="100% of _all_")
     portal.world.fresh(justification="100 of all")
     browser = portal.by_mail("ann")
@@ -136,7 +134,7 @@ def test_wildcards_of_the_database_are_letters_like_others(portal: Portal) -> No
 
 
 @pytest.mark.far
-def test_only_who_may_read_the_justification_finds_anything_by_it(portal: Portal) -> None:
+def test_only_readers_of_the_justification_find_anything_by_it(portal: Portal) -> None:
     secret = portal.world.fresh(justification="Numbat in the mailbox")
 
     found = {
@@ -150,7 +148,7 @@ def test_only_who_may_read_the_justification_finds_anything_by_it(portal: Portal
 
 
 @pytest.mark.far
-def test_older_ones_are_reached_by_a_link_that_keeps_the_filters(open_portal: OpenPortal) -> None:
+def test_older_requests_are_linked_with_the_filters(open_portal: OpenPortal) -> None:
     portal = open_portal()
     ids = [str(portal.world.fresh(case_ref="MANY").id) for _ in range(51)]
     portal.world.fresh(case_ref="OTHER")
@@ -166,7 +164,7 @@ def test_older_ones_are_reached_by_a_link_that_keeps_the_filters(open_portal: Op
     assert not [link for link in second.read.links if "cursor=" in link]
 
 
-def test_another_tenant_sees_nothing_of_it(portal: Portal, open_portal: OpenPortal) -> None:
+def test_another_tenants_history_is_empty(portal: Portal, open_portal: OpenPortal) -> None:
     elsewhere = open_portal()
     portal.world.add("zora", Role.APPROVER, elsewhere.world.tenant.id)
     request = portal.world.fresh()
@@ -177,7 +175,7 @@ def test_another_tenant_sees_nothing_of_it(portal: Portal, open_portal: OpenPort
     assert table(browser.get(f"/requests.csv?text={request.id}")) == []
 
 
-def test_the_same_selection_is_a_table_whose_cells_are_no_formulas(portal: Portal) -> None:
+def test_the_same_selection_is_a_csv_without_formulas(portal: Portal) -> None:
     formula = portal.world.fresh(justification="=HYPERLINK(1)", case_ref="@SUM(1)")
     other = portal.world.fresh("eve", justification='A "quoted", odd\nreason')
     browser = portal.by_mail("ann")
@@ -196,7 +194,7 @@ def test_the_same_selection_is_a_table_whose_cells_are_no_formulas(portal: Porta
     assert odd["Justification"] == 'A "quoted", odd\nreason'
 
 
-def test_a_table_goes_on_beyond_what_is_read_at_once(open_portal: OpenPortal) -> None:
+def test_a_csv_continues_beyond_one_read(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     put_many(portal, request.id, 450)
@@ -206,13 +204,13 @@ def test_a_table_goes_on_beyond_what_is_read_at_once(open_portal: OpenPortal) ->
     assert len({row["Request"] for row in rows}) == len(rows) == 451
 
 
-def test_a_table_is_refused_for_a_filter_that_is_none(portal: Portal) -> None:
+def test_a_csv_with_an_invalid_filter_is_refused(portal: Portal) -> None:
     page = portal.by_mail("ann").get("/requests.csv?state=open")
 
     assert (page.status, "There is no such state" in page.words) == (422, True)
 
 
-def test_what_was_looked_for_is_text_and_nothing_else(portal: Portal) -> None:
+def test_the_search_text_is_escaped(portal: Portal) -> None:
     browser = portal.by_mail("ann")
 
     for name in ("text", "engineer", "state", "service", "level", "from", "to"):
@@ -223,7 +221,7 @@ def test_what_was_looked_for_is_text_and_nothing_else(portal: Portal) -> None:
         assert page.read.forms
 
 
-def test_an_empty_history_says_what_will_be_here(open_portal: OpenPortal) -> None:
+def test_an_empty_history_says_what_will_appear(open_portal: OpenPortal) -> None:
     page = open_portal().by_mail("ann").get("/requests")
 
     assert "There are no requests yet" in page.words
@@ -238,7 +236,7 @@ def uncounted(portal: Portal) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("uncounted")
-def test_nobody_takes_more_than_sixty_tables_and_audit_logs_in_ten_minutes(portal: Portal) -> None:
+def test_downloads_are_limited_to_sixty_in_ten_minutes(portal: Portal) -> None:
     tara, ann = portal.by_mail("tara"), portal.by_mail("ann")
     token = {"authorization": f"Bearer {portal.world.tokens['tara']}"}
 

@@ -38,7 +38,7 @@ def pages(browser: Browser, path: str) -> list[PortalPage]:
     return found
 
 
-def test_what_waits_is_there_for_whoever_may_answer_with_the_soonest_deadline_first(open_portal: OpenPortal) -> None:
+def test_pending_requests_are_shown_to_their_deciders_by_deadline(open_portal: OpenPortal) -> None:
     portal = open_portal()
     stand_in(portal.world, "aude", "ann")
     portal.world.add("rob", Role.AUDITOR, portal.world.tenant.id)
@@ -53,7 +53,7 @@ def test_what_waits_is_there_for_whoever_may_answer_with_the_soonest_deadline_fi
     assert "Approvals There are no requests for you to decide." in portal.by_passkey("rob").get("/waiting").words
 
 
-def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
+def test_a_card_shows_who_what_why_deadline_and_default(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, quorum=2)
     request = portal.world.submit(
@@ -75,7 +75,7 @@ def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal:
     assert "data-live" in page.text
 
 
-def test_what_one_has_answered_or_what_is_over_waits_no_longer(open_portal: OpenPortal) -> None:
+def test_answered_or_ended_requests_leave_the_inbox(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, quorum=2)
     answered, denied, over = (portal.world.fresh() for _ in range(3))
@@ -91,7 +91,7 @@ def test_what_one_has_answered_or_what_is_over_waits_no_longer(open_portal: Open
     assert listed(portal.by_passkey("abe").get("/waiting")) == []
 
 
-def test_an_admin_is_told_that_approving_is_for_others(portal: Portal) -> None:
+def test_an_admins_inbox_says_that_others_approve(portal: Portal) -> None:
     portal.world.fresh()
 
     assert (
@@ -101,14 +101,14 @@ def test_an_admin_is_told_that_approving_is_for_others(portal: Portal) -> None:
     assert "As an admin" not in portal.by_passkey("ann").get("/waiting").words
 
 
-def test_where_nothing_waits_it_says_where_to_look(open_portal: OpenPortal) -> None:
+def test_an_empty_inbox_says_where_to_look(open_portal: OpenPortal) -> None:
     page = open_portal().by_passkey("ann").get("/waiting")
 
     assert "There are no requests for you to decide" in page.words
     assert {"/open", "/requests"} <= set(page.read.links)
 
 
-def test_who_is_inside_is_shown_with_the_first_to_close_first(open_portal: OpenPortal) -> None:
+def test_open_windows_are_listed_by_end(open_portal: OpenPortal) -> None:
     portal = open_portal()
     long, short = portal.world.fresh(access_window=3600), portal.world.fresh("eve", access_window=600)
     for request in (long, short):
@@ -127,7 +127,7 @@ def test_who_is_inside_is_shown_with_the_first_to_close_first(open_portal: OpenP
 
 
 @pytest.mark.parametrize("name", ["ann", "tara", "max"])
-def test_one_click_closes_a_window_and_leads_to_what_happened(portal: Portal, name: str) -> None:
+def test_one_click_closes_a_window_and_shows_the_timeline(portal: Portal, name: str) -> None:
     request = portal.world.fresh()
     portal.world.act("amir", Action.APPROVE, request.id)
     browser = portal.by_passkey(name)
@@ -142,7 +142,7 @@ def test_one_click_closes_a_window_and_leads_to_what_happened(portal: Portal, na
     assert not any(str(request.id) in page.text for page in pages(browser, "/open"))
 
 
-def test_an_open_window_is_shown_with_what_it_was_opened_for(open_portal: OpenPortal) -> None:
+def test_an_open_window_shows_what_it_was_opened_for(open_portal: OpenPortal) -> None:
     portal = open_portal()
     wide: dict[str, Any] = {
         "resources": ["mailbox:a@contoso.example", "mailbox:b@contoso.example"],
@@ -156,7 +156,7 @@ def test_an_open_window_is_shown_with_what_it_was_opened_for(open_portal: OpenPo
     )
 
 
-def test_a_window_that_something_else_has_shut_says_so(open_portal: OpenPortal) -> None:
+def test_a_window_closed_by_others_says_so(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     portal.world.act("ann", Action.APPROVE, request.id)
@@ -166,11 +166,11 @@ def test_a_window_that_something_else_has_shut_says_so(open_portal: OpenPortal) 
     assert why in portal.by_passkey("ann").get("/open").words
 
 
-def test_where_nobody_is_inside_it_says_so(open_portal: OpenPortal) -> None:
+def test_an_empty_list_of_open_windows_says_so(open_portal: OpenPortal) -> None:
     assert "There are no open windows" in open_portal().by_passkey("ann").get("/open").words
 
 
-def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal) -> None:
+def test_texts_in_the_inbox_are_escaped(open_portal: OpenPortal) -> None:
     portal = open_portal()
     portal.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=portal.world.people["eve"].person_id)
     asks = {"justification": HOSTILE, "case_ref": HOSTILE[:100], "resources": ['site:"><script>x</script>']}
@@ -189,7 +189,7 @@ def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal) -
 
 @pytest.mark.far
 @pytest.mark.parametrize(("path", "who"), [("/waiting", "ann"), ("/open", "ann"), ("/open", "max")])
-def test_what_does_not_fit_on_a_page_is_on_the_next(open_portal: OpenPortal, path: str, who: str) -> None:
+def test_a_full_inbox_continues_on_the_next_page(open_portal: OpenPortal, path: str, who: str) -> None:
     portal = open_portal()
     asked = many(portal.world, MOST + 2)
     if path == "/open":
@@ -209,14 +209,14 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(open_portal: OpenPortal, pat
 
 @each("path", ["/waiting", "/open"])
 @each("after", ["x", "1", "1-2", "-1-" + "f" * 32, "9" * 17 + "-" + "f" * 32])
-def test_a_page_that_is_none_is_refused(portal: Portal, path: str, after: str) -> None:
+def test_an_invalid_inbox_page_is_refused(portal: Portal, path: str, after: str) -> None:
     page = portal.by_passkey("ann").get(f"{path}?after={after}")
 
     assert page.status == 422
     assert "Start again with the first" in page.words
 
 
-def test_beyond_the_last_there_is_a_way_back(portal: Portal) -> None:
+def test_a_page_beyond_the_last_links_back(portal: Portal) -> None:
     browser = portal.by_passkey("ann")
 
     for path in ("/waiting", "/open"):

@@ -67,7 +67,7 @@ def nora(portal: Portal) -> Newcomer:
     return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example")
 
 
-def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Newcomer) -> None:
+def test_the_holder_of_the_code_accepts_and_is_signed_in(nora: Newcomer) -> None:
     browser = nora.portal.browser()
     request = nora.portal.world.submit()
 
@@ -79,7 +79,7 @@ def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Newcomer) -
 
 
 @pytest.mark.far
-def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> None:
+def test_a_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> None:
     browser, authenticator = nora.portal.browser(), Authenticator()
     request = nora.portal.world.submit()
 
@@ -97,7 +97,7 @@ def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> N
     assert "Nora (approver) approved" in page.words
 
 
-def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: Newcomer) -> None:
+def test_a_passkey_added_later_by_mailbox_opens_nothing_for_three_days(nora: Newcomer) -> None:
     nora.accept(nora.portal.browser())
     nora.portal.wait(minutes=1)
     reader, authenticator = nora.portal.browser(), Authenticator()
@@ -121,7 +121,7 @@ def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: 
     assert "Nora (approver) approved" in approve().words
 
 
-def test_the_link_alone_shows_a_form_and_names_nobody(nora: Newcomer) -> None:
+def test_the_link_alone_shows_a_form_and_names_no_one(nora: Newcomer) -> None:
     browser = nora.portal.browser()
 
     theirs, nobodys = browser.get(nora.path), browser.get(f"/invitations/{new_id()}")
@@ -133,7 +133,7 @@ def test_the_link_alone_shows_a_form_and_names_nobody(nora: Newcomer) -> None:
 
 
 @pytest.mark.parametrize("code", ["x", "AAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAA", "\x00", "\u00e9"])
-def test_a_wrong_code_and_an_unknown_invitation_answer_alike(nora: Newcomer, code: str) -> None:
+def test_a_wrong_code_and_an_unknown_invitation_get_the_same_answer(nora: Newcomer, code: str) -> None:
     browser = nora.portal.browser()
 
     wrong = nora.accept(browser, code)
@@ -144,7 +144,7 @@ def test_a_wrong_code_and_an_unknown_invitation_answer_alike(nora: Newcomer, cod
     assert browser.session is None
 
 
-def test_an_invitation_is_taken_once_and_within_three_days(nora: Newcomer) -> None:
+def test_an_invitation_is_accepted_once_within_three_days(nora: Newcomer) -> None:
     late = invite(nora.portal, f"late-{new_id().hex[-8:]}@contoso.example")
     nora.accept(nora.portal.browser())
     thief = nora.portal.browser()
@@ -159,7 +159,7 @@ def test_an_invitation_is_taken_once_and_within_three_days(nora: Newcomer) -> No
 
 
 @pytest.mark.far
-def test_the_session_that_the_browser_had_ends_and_is_not_taken_over(nora: Newcomer) -> None:
+def test_the_browsers_existing_session_ends_on_accepting(nora: Newcomer) -> None:
     browser = nora.portal.by_mail("amir")
     before = browser.session
 
@@ -174,7 +174,7 @@ def test_the_session_that_the_browser_had_ends_and_is_not_taken_over(nora: Newco
     assert all(row.revoked_at for row in rows)
 
 
-def test_a_new_invitation_of_the_only_tenant_helps_somebody_who_lost_their_passkey(portal: Portal) -> None:
+def test_a_new_invitation_by_the_only_tenant_helps_after_a_lost_passkey(portal: Portal) -> None:
     person = {"p": portal.world.people["ann"].person_id}
     portal.sql(LOST, key=some_key(), **person)
     portal.sql("DELETE FROM memberships WHERE person_id = :p", **person)
@@ -189,7 +189,7 @@ def test_a_new_invitation_of_the_only_tenant_helps_somebody_who_lost_their_passk
 
 
 @pytest.mark.far
-def test_an_invitation_of_another_tenant_does_not(portal: Portal, open_portal: OpenPortal) -> None:
+def test_a_new_invitation_by_another_tenant_does_not_help(portal: Portal, open_portal: OpenPortal) -> None:
     """Whoever reads a mailbox and has a tenant of their own must not become the person whose mailbox it is."""
     zoe = portal.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
     portal.sql(LOST, key=some_key(), p=zoe.person_id)
@@ -201,7 +201,7 @@ def test_an_invitation_of_another_tenant_does_not(portal: Portal, open_portal: O
     assert (asked.status, "A code from a mail is not enough" in asked.words) == (403, True)
 
 
-def test_the_mail_says_who_invites_to_what_as_what_and_its_code_reaches_no_log(portal: Portal) -> None:
+def test_the_mail_says_who_invites_to_what_and_the_code_is_in_no_log(portal: Portal) -> None:
     nora = invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", "approver", "auditor")
 
     mail = nora.mail
@@ -232,7 +232,7 @@ def test_the_mail_says_who_invites_to_what_as_what_and_its_code_reaches_no_log(p
         (["auditor", "approver"], ["You are an approver and an auditor at Contoso"], "/waiting"),
     ],
 )
-def test_whoever_comes_is_told_their_role_an_example_and_their_mails_and_led_to_their_work(
+def test_a_new_member_is_shown_role_example_mails_and_next_step(
     portal: Portal, roles: list[str], words: list[str], onward: str
 ) -> None:
     browser = portal.browser()
@@ -246,7 +246,7 @@ def test_whoever_comes_is_told_their_role_an_example_and_their_mails_and_led_to_
     assert browser.get("/").path == onward
 
 
-def test_the_form_of_a_passkey_leads_only_to_pages_of_ours(nora: Newcomer) -> None:
+def test_the_passkey_form_redirects_to_our_pages_only(nora: Newcomer) -> None:
     browser, authenticator = nora.portal.browser(), Authenticator()
     account = nora.accept(browser)
 

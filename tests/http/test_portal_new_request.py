@@ -40,7 +40,7 @@ def submitted(portal: Portal) -> list[Any]:
     return portal.sql(NEW, t=portal.world.tenant.id)
 
 
-def test_the_form_offers_what_there_is_and_labels_all_of_it(portal: Portal) -> None:
+def test_every_field_of_the_form_is_labelled(portal: Portal) -> None:
     page = portal.by_mail("erin").get("/ask")
 
     assert page.status == 200
@@ -50,7 +50,7 @@ def test_the_form_offers_what_there_is_and_labels_all_of_it(portal: Portal) -> N
     assert set(page.read.named) <= page.read.labels
 
 
-def test_the_form_offers_reading_and_nothing_more(portal: Portal) -> None:
+def test_the_form_offers_reading_by_default(portal: Portal) -> None:
     page = portal.by_mail("erin").get("/ask")
     named = portal.by_mail("erin").get("/ask?service=sharepoint-online")
 
@@ -58,13 +58,13 @@ def test_the_form_offers_reading_and_nothing_more(portal: Portal) -> None:
         assert one.form("/ask/preview").ticked["actions"] == ["read"]
 
 
-def test_as_it_stands_the_form_asks_for_no_longer_than_the_sample_customer_takes(portal: Portal) -> None:
+def test_the_forms_default_duration_suits_the_demo_customer(portal: Portal) -> None:
     page = portal.by_mail("erin").get("/ask")
 
     assert int(page.form("/ask/preview").fields["access_window"]) <= run.POLICY.access_ceiling
 
 
-def test_a_look_tells_whom_it_would_reach_by_when_and_files_nothing(open_portal: OpenPortal) -> None:
+def test_a_preview_says_who_is_asked_and_submits_nothing(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(require_case=True, quorum=2))
     browser, before = portal.by_mail("erin"), portal.count()
 
@@ -80,7 +80,7 @@ def test_a_look_tells_whom_it_would_reach_by_when_and_files_nothing(open_portal:
     assert portal.count() == before
 
 
-def test_what_is_sent_is_submitted_as_it_was_written_and_shown(portal: Portal) -> None:
+def test_a_submitted_form_is_stored_as_written_and_shown(portal: Portal) -> None:
     browser = portal.by_mail("erin")
 
     page = browser.submit(previewed(browser, portal), "/ask")
@@ -93,7 +93,7 @@ def test_what_is_sent_is_submitted_as_it_was_written_and_shown(portal: Portal) -
     assert (request.requester_id, request.state) == (portal.world.people["erin"].person_id, "pending")
 
 
-def test_several_actions_are_sent_as_they_were_chosen(portal: Portal) -> None:
+def test_several_actions_are_submitted_as_chosen(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
     chosen: dict[str, Any] = written(portal) | {"csrf": csrf, "actions": ["read", "export"], "key": "k" * 22}
@@ -104,7 +104,7 @@ def test_several_actions_are_sent_as_they_were_chosen(portal: Portal) -> None:
     assert submitted(portal)[0].actions == ["read", "export"]
 
 
-def test_the_same_form_sent_twice_is_submitted_once(portal: Portal) -> None:
+def test_a_form_sent_twice_submits_once(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
 
@@ -117,7 +117,7 @@ def test_the_same_form_sent_twice_is_submitted_once(portal: Portal) -> None:
     assert len(submitted(portal)) == 2
 
 
-def test_a_key_that_came_with_something_else_files_nothing_more(portal: Portal) -> None:
+def test_a_key_used_for_something_else_submits_nothing(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     browser.submit(page, "/ask")
@@ -130,7 +130,7 @@ def test_a_key_that_came_with_something_else_files_nothing_more(portal: Portal) 
 
 
 @pytest.mark.parametrize("where", ["/ask/preview", "/ask"])
-def test_what_is_not_understood_is_said_beside_it_and_nothing_is_lost(portal: Portal, where: str) -> None:
+def test_an_invalid_field_is_reported_beside_it_and_nothing_is_lost(portal: Portal, where: str) -> None:
     browser = portal.by_mail("erin")
     csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
     typed = written(portal, resources=f"{ANNA}\nmailbox:*", justification=" ", service="", access_window="soon")
@@ -149,7 +149,7 @@ def test_what_is_not_understood_is_said_beside_it_and_nothing_is_lost(portal: Po
     assert submitted(portal) == []
 
 
-def test_what_the_policy_lacks_is_said_beside_the_field_and_cannot_be_sent(open_portal: OpenPortal) -> None:
+def test_a_policy_requirement_is_reported_beside_its_field(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(require_case=True, justification_least=200, access_ceiling=600))
     browser = portal.by_mail("erin")
 
@@ -162,7 +162,7 @@ def test_what_the_policy_lacks_is_said_beside_the_field_and_cannot_be_sent(open_
     assert page.text.count("aria-invalid") == 3
 
 
-def test_what_became_stricter_meanwhile_is_refused_with_all_that_was_written(portal: Portal) -> None:
+def test_a_policy_tightened_meanwhile_refuses_and_keeps_the_text(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     lay_down(portal.world, access_ceiling=600, vendor_review=False)
@@ -175,7 +175,7 @@ def test_what_became_stricter_meanwhile_is_refused_with_all_that_was_written(por
     assert submitted(portal) == []
 
 
-def test_a_customer_that_decides_nothing_is_shown_as_such(portal: Portal) -> None:
+def test_a_customer_that_leaves_decisions_to_the_vendor_is_shown_as_such(portal: Portal) -> None:
     portal.sql("UPDATE tenants SET mode = :m WHERE id = :t", m=Mode.OBSERVE.value, t=portal.world.tenant.id)
 
     page = previewed(portal.by_mail("erin"), portal)
@@ -183,7 +183,7 @@ def test_a_customer_that_decides_nothing_is_shown_as_such(portal: Portal) -> Non
     assert "has left this decision to the vendor: a manager opens access" in page.words
 
 
-def test_asking_again_begins_with_what_was_asked_before(portal: Portal) -> None:
+def test_resubmitting_starts_with_the_earlier_values(portal: Portal) -> None:
     request = portal.world.submit(
         case_ref="CASE-9", access_window=5400, actions=["export"], justification="Old\nwords"
     )
@@ -199,7 +199,7 @@ def test_asking_again_begins_with_what_was_asked_before(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("who", ["eve", "erin"])
-def test_nobody_asks_again_for_what_is_not_theirs(portal: Portal, who: str) -> None:
+def test_only_the_requester_resubmits_on_the_form(portal: Portal, who: str) -> None:
     theirs = portal.world.submit("eve" if who == "erin" else "erin").id
 
     shown = portal.by_mail(who).get(f"/ask?from={theirs}")
@@ -209,7 +209,7 @@ def test_nobody_asks_again_for_what_is_not_theirs(portal: Portal, who: str) -> N
     assert "mailbox" not in shown.text
 
 
-def test_too_much_of_something_is_said_in_the_words_of_the_form(portal: Portal) -> None:
+def test_excess_input_is_reported_in_the_forms_words(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     many = "\n".join(f"mailbox:{number}@contoso.example" for number in range(60))
     typed = written(portal, resources=many, justification="x" * 4001, case_ref="y" * 101)
@@ -240,7 +240,7 @@ def offered(page: PortalPage) -> list[int]:
     return [int(one) for one in re.findall(r'<option value="(\d+)"', page.text)]
 
 
-def test_before_any_preview_the_form_offers_no_window_above_the_chosen_customers_ceiling(
+def test_before_a_preview_the_form_respects_the_chosen_customers_ceiling(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -260,7 +260,7 @@ def test_before_any_preview_the_form_offers_no_window_above_the_chosen_customers
     assert refused.form("/ask/preview").fields["access_window"] == "1200"
 
 
-def test_before_a_customer_is_chosen_the_form_offers_what_the_most_generous_allows(portal: Portal) -> None:
+def test_before_a_customer_is_chosen_the_form_offers_the_highest_ceiling(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3600)
     browser = portal.by_mail("erin")
 
@@ -271,7 +271,7 @@ def test_before_a_customer_is_chosen_the_form_offers_what_the_most_generous_allo
         assert max(offered(page)) == most
 
 
-def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal) -> None:
+def test_pages_show_the_tenants_current_name(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request, slug = portal.world.fresh(), portal.world.tenant.slug
     portal.world.act("ann", Action.APPROVE, request.id)
@@ -286,7 +286,7 @@ def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal)
     assert "Customer Renamed Corp" in " ".join(previewed(browser, portal).words.split())
 
 
-def test_the_gate_leads_to_a_form_that_names_what_was_refused(portal: Portal) -> None:
+def test_the_gates_link_fills_in_the_refused_call(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     page = portal.by_mail("erin").get(
         f"/ask?tenant={slug}&service=exchange-online&resource=site%3A%3Cb%3E&action=export"

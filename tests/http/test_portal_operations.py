@@ -60,7 +60,7 @@ def seen(portal: Portal, who: str = "olga") -> PortalPage:
     return browser.get("/operations")
 
 
-def test_it_shows_counts_ages_and_who_lives(portal: Portal) -> None:
+def test_the_page_shows_counts_ages_and_processes(portal: Portal) -> None:
     request = portal.world.submit(justification=JUSTIFICATION)
     portal.world.act("ann", Action.APPROVE, request.id)
 
@@ -80,7 +80,7 @@ def test_it_shows_counts_ages_and_who_lives(portal: Portal) -> None:
     assert "core: no heartbeat yet" in page.words
 
 
-def test_an_operator_reads_nothing_of_what_is_asked(portal: Portal) -> None:
+def test_an_operator_reads_nothing_of_requests(portal: Portal) -> None:
     request = portal.world.submit(justification=JUSTIFICATION, case_ref="CASE-SECRET")
 
     page = seen(portal)
@@ -89,7 +89,7 @@ def test_an_operator_reads_nothing_of_what_is_asked(portal: Portal) -> None:
         assert content not in page.text
 
 
-def test_each_plot_has_a_name_words_and_the_same_numbers_in_a_table(portal: Portal) -> None:
+def test_each_chart_has_a_name_words_and_a_table(portal: Portal) -> None:
     portal.world.submit()
 
     page = seen(portal)
@@ -103,7 +103,7 @@ def test_each_plot_has_a_name_words_and_the_same_numbers_in_a_table(portal: Port
     assert re.search(r"Submitted: at most [\d,]+, in the hour from \d\d:00 UTC", page.words)
 
 
-def test_with_redis_away_it_says_so_and_shows_the_rest(without_redis: Portal) -> None:
+def test_without_redis_the_page_says_so_and_shows_the_rest(without_redis: Portal) -> None:
     page = seen(without_redis)
 
     assert page.status == 200
@@ -113,7 +113,7 @@ def test_with_redis_away_it_says_so_and_shows_the_rest(without_redis: Portal) ->
     assert re.search(r"Overdue steps \d", page.words)
 
 
-def test_what_was_found_that_must_never_be_is_named_by_its_id(portal: Portal) -> None:
+def test_an_invariant_finding_is_shown_by_id(portal: Portal) -> None:
     before, one = seen(portal), new_id()
     portal.sql("INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I1:{one}")
 
@@ -125,18 +125,18 @@ def test_what_was_found_that_must_never_be_is_named_by_its_id(portal: Portal) ->
     assert str(one) in page.text
 
 
-def test_it_leads_to_flower_where_that_is_known(portal: Portal) -> None:
+def test_the_page_links_to_flower_where_configured(portal: Portal) -> None:
     known = replace(portal, settings=SETTINGS.model_copy(update={"flower_url": "https://flower.example"}))
 
     assert "https://flower.example" in seen(known).read.links
     assert "Flower" not in seen(portal).words
 
 
-def test_it_is_small_enough_for_a_slow_line(portal: Portal) -> None:
+def test_the_page_is_small_enough_for_a_slow_line(portal: Portal) -> None:
     assert len(seen(portal).text.encode()) < 45_000
 
 
-def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secret_and_raises_no_alarm(
+def test_a_dead_webhook_is_named_without_secrets_and_raises_no_alarm(
     portal: Portal,
 ) -> None:
     post, world = Postbag(), portal.world
@@ -163,7 +163,7 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
 
 
 @pytest.mark.far
-def test_failing_webhooks_have_pages_that_say_how_many_there_are(portal: Portal) -> None:
+def test_many_failing_webhooks_are_paged_and_counted(portal: Portal) -> None:
     post, world = Postbag(), portal.world
     calm_down(portal)
     ids = [post.endpoint(world, f"{URL}/{number}", tenant_id=world.tenant.id) for number in range(52)]
@@ -188,7 +188,7 @@ def test_failing_webhooks_have_pages_that_say_how_many_there_are(portal: Portal)
     assert browser.get("/operations?failing=0").status == 422
 
 
-def test_a_few_failing_webhooks_need_no_pages(portal: Portal) -> None:
+def test_a_few_failing_webhooks_need_no_paging(portal: Portal) -> None:
     calm_down(portal)
     endpoint = Postbag().endpoint(portal.world, URL, tenant_id=portal.world.tenant.id)
     write(unbound(portal.db), "UPDATE endpoints SET failing_since = now() WHERE id = :id", id=endpoint)
@@ -199,7 +199,7 @@ def test_a_few_failing_webhooks_need_no_pages(portal: Portal) -> None:
     assert "failing webhooks;" not in page.words
 
 
-def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
+def test_a_waiting_or_dead_mail_raises_the_alarm(portal: Portal) -> None:
     request = portal.world.submit()
     age(portal, request.id, "mail")
     write(unbound(portal.db), DIE)
@@ -210,7 +210,7 @@ def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
     assert [one for one in found.troubles if one.startswith("1 mails were not delivered within a day")]
 
 
-def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
+def test_only_operators_see_failing_webhooks(portal: Portal) -> None:
     post, world = Postbag(), portal.world
     post.endpoint(world, URL, tenant_id=world.tenant.id)
     write(unbound(portal.db), "UPDATE endpoints SET failing_since = now() WHERE removed_at IS NULL")
@@ -242,7 +242,7 @@ def unbound_db(portal: Portal) -> Database:
     return Database(unbound(portal.db), portal.db.schedule)
 
 
-def test_what_the_gate_has_answered_is_listed_by_gateway_service_and_reason(portal: Portal) -> None:
+def test_gate_answers_are_listed_by_gateway_service_and_reason(portal: Portal) -> None:
     assert "No gateway has asked yet." in seen(portal).words
     gateway = portal.world.people["gate"]
     for span, decision, reason, count in (
@@ -274,7 +274,7 @@ def records(portal: Portal, says: dict[str, str]) -> None:
         enforcement.record(session, says)
 
 
-def test_gates_that_only_report_are_named_and_lead_to_what_they_would_have_refused(portal: Portal) -> None:
+def test_reporting_gates_are_named_and_linked_to_their_reports(portal: Portal) -> None:
     records(portal, {"exchange-online": "report", "onedrive": "enforce"})
     for path, count in (("GET /mailboxes/{address}/rules", 1200), ("", 7)):
         portal.sql(

@@ -36,7 +36,7 @@ def way_on(page: PortalPage) -> str:
         ("erin", "/tenants/nope", 404),
     ],
 )
-def test_a_page_of_a_refusal_knows_who_is_signed_in(shared: Portal, who: str, path: str, status: int) -> None:
+def test_a_problem_page_knows_the_signed_in_person(shared: Portal, who: str, path: str, status: int) -> None:
     page = shared.by_mail(who).get(path)
 
     assert page.status == status
@@ -47,7 +47,7 @@ def test_a_page_of_a_refusal_knows_who_is_signed_in(shared: Portal, who: str, pa
     ("who", "path"),
     [("ann", "/waiting"), ("max", "/review"), ("erin", "/ask"), ("olga", "/operations"), ("vera", "/audit-log")],
 )
-def test_the_way_on_leads_to_the_first_page_of_ones_own_menu(shared: Portal, who: str, path: str) -> None:
+def test_the_link_leads_to_the_first_page_of_ones_menu(shared: Portal, who: str, path: str) -> None:
     browser = shared.by_mail(who)
 
     page = browser.get("/tenants/nope")
@@ -56,7 +56,7 @@ def test_the_way_on_leads_to_the_first_page_of_ones_own_menu(shared: Portal, who
     assert browser.get(path).status == 200
 
 
-def test_a_form_that_was_refused_leads_back_to_its_page(shared: Portal) -> None:
+def test_a_refused_form_links_back_to_its_page(shared: Portal) -> None:
     browser = shared.by_mail("ann")
 
     page = browser.post("/tenants/nope/policy/save", {"csrf": "", "text": "", "version": "1"})
@@ -65,7 +65,7 @@ def test_a_form_that_was_refused_leads_back_to_its_page(shared: Portal) -> None:
     assert names(page, "Ann")
 
 
-def test_a_stranger_is_told_of_nobody_and_led_to_the_first_page(shared: Portal) -> None:
+def test_an_anonymous_reader_is_sent_to_the_start_page(shared: Portal) -> None:
     browser = shared.browser()
 
     page = browser.get("/static/nope.css")
@@ -74,7 +74,7 @@ def test_a_stranger_is_told_of_nobody_and_led_to_the_first_page(shared: Portal) 
     assert browser.get("/").path == "/sign-in"
 
 
-def test_a_session_that_is_over_is_nobodys(shared: Portal) -> None:
+def test_an_ended_session_names_no_one(shared: Portal) -> None:
     browser = shared.by_mail("ann")
     session = browser.session or ""
     browser.submit(browser.get("/account"), "/sign-out")
@@ -85,7 +85,7 @@ def test_a_session_that_is_over_is_nobodys(shared: Portal) -> None:
     assert (page.status, "/sign-out" in page.text) == (404, False)
 
 
-def test_the_playground_says_whom_one_plays_where_there_is_nothing(
+def test_the_playground_names_the_played_user_on_missing_pages(
     open_portal: OpenPortal, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     playing = playground(open_portal(), tmp_path_factory.mktemp("playground"))
@@ -102,7 +102,7 @@ AS_BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,
 
 
 @each("path", ["/nope", "/tenants/contoso/nope", "/requests/", "/v2/requests", "/%00"])
-def test_an_unknown_address_is_a_page_to_whoever_asks_for_one(shared: Portal, path: str) -> None:
+def test_an_unknown_address_is_a_page_for_browsers(shared: Portal, path: str) -> None:
     browser = shared.by_mail("ann")
 
     page = browser.get(path, headers={"accept": AS_BROWSERS})
@@ -115,7 +115,7 @@ def test_an_unknown_address_is_a_page_to_whoever_asks_for_one(shared: Portal, pa
     assert way_on(page) == "/waiting"
 
 
-def test_a_stranger_at_an_unknown_address_reads_a_page_too(shared: Portal) -> None:
+def test_an_anonymous_browser_gets_a_page_for_an_unknown_address(shared: Portal) -> None:
     page = shared.browser().get("/nope", headers={"accept": AS_BROWSERS})
 
     assert (page.status, way_on(page)) == (404, "/")
@@ -137,7 +137,7 @@ def test_a_stranger_at_an_unknown_address_reads_a_page_too(shared: Portal) -> No
         ";;,,q=1",
     ],
 )
-def test_an_unknown_address_is_json_to_programs(shared: Portal, accept: str | None) -> None:
+def test_an_unknown_address_is_json_for_programs(shared: Portal, accept: str | None) -> None:
     answer = shared.by_mail("ann").call("GET", "/nope", headers={} if accept is None else {"accept": accept})
 
     assert answer.status_code == 404
@@ -145,7 +145,7 @@ def test_an_unknown_address_is_json_to_programs(shared: Portal, accept: str | No
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1", 404), ("/v1/nope", 404), ("/v1/requests/nope", 422)])
-def test_the_api_answers_in_json_whatever_is_asked_for(shared: Portal, path: str, status: int) -> None:
+def test_the_api_always_answers_in_json(shared: Portal, path: str, status: int) -> None:
     answer = shared.by_mail("ann").call("GET", path, headers={"accept": AS_BROWSERS})
 
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
@@ -158,7 +158,7 @@ def test_the_api_answers_in_json_whatever_is_asked_for(shared: Portal, path: str
         ("max", "/tenants/{slug}", "This is for admins, approvers or auditors of this tenant."),
     ],
 )
-def test_whom_something_is_for_is_said_in_plain_words(shared: Portal, who: str, path: str, says: str) -> None:
+def test_required_roles_are_named_in_plain_words(shared: Portal, who: str, path: str, says: str) -> None:
     page = shared.by_mail(who).get(path.format(slug=shared.world.tenant.slug))
 
     assert (page.status, says in page.words) == (403, True)
@@ -180,7 +180,7 @@ AS_A_BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "origin":
         ),
     ],
 )
-def test_what_is_refused_before_it_is_read_is_a_page_to_browsers_and_json_to_others(
+def test_an_early_refusal_is_a_page_for_browsers_and_json_for_others(
     shared: Portal, *, kind: str, size: int, status: int, title: str, said: str
 ) -> None:
     browser = shared.by_mail("ann")
@@ -201,7 +201,7 @@ def test_what_is_refused_before_it_is_read_is_a_page_to_browsers_and_json_to_oth
 
 
 @pytest.mark.far
-def test_a_browser_that_is_turned_away_for_a_crowd_gets_a_page_that_says_when_to_try_again(shared: Portal) -> None:
+def test_an_overloaded_server_tells_browsers_when_to_try_again(shared: Portal) -> None:
     async def never(_: Scope, __: Receive, ___: Send) -> None:
         holding.release()
         await asyncio.Event().wait()

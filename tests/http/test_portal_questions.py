@@ -5,7 +5,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal, Portal
 
 
-def test_a_manager_asks_during_the_review_and_the_customer_sees_none_of_it(open_portal: OpenPortal) -> None:
+def test_a_managers_question_during_the_review_is_hidden_from_the_customer(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     request = portal.world.submit()
     here, max_ = f"/requests/{request.id}", portal.by_mail("max")
@@ -18,7 +18,7 @@ def test_a_manager_asks_during_the_review_and_the_customer_sees_none_of_it(open_
     assert "Is it needed?" not in portal.by_mail("ann").get(f"{here}/questions").words
 
 
-def test_the_page_says_that_the_clock_stands(open_portal: OpenPortal) -> None:
+def test_the_page_says_that_the_clock_is_paused(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, questions_stop_clock=True))
     request = portal.world.submit()
     browser, here = portal.by_mail("ann"), f"/requests/{request.id}"

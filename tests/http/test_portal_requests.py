@@ -52,7 +52,7 @@ def offered(page: PortalPage) -> set[str]:
     return {found[1] for found in actions if found} - {"look", "questions"}
 
 
-def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
+def test_the_page_shows_who_what_why_and_both_clocks(easy: Portal) -> None:
     request = easy.world.fresh(access_window=5400, justification="It does not open.\nSince Monday.")
 
     _, page = easy.opened("ann", request.id)
@@ -76,7 +76,7 @@ def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
     assert offered(page) == {"approve", "deny"}
 
 
-def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal) -> None:
+def test_page_and_operators_see_what_a_target_did_not_close(easy: Portal) -> None:
     request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), STILL_OPEN, id=request.id)
@@ -99,7 +99,7 @@ def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal
     assert "orders: closed, and checked" in page.words
 
 
-def test_the_timeline_says_when_the_first_use_was_and_not_when_it_was_recorded(easy: Portal) -> None:
+def test_the_timeline_dates_the_first_use_by_the_use(easy: Portal) -> None:
     request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), USED, id=request.id, gateway=easy.world.people["gate"].person_id)
@@ -126,7 +126,7 @@ def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) ->
     assert (decision.means, decision.address, decision.user_agent) == ("mail", browser.address, browser.agent)
 
 
-def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> None:
+def test_a_forbidden_action_is_refused_in_a_sentence(easy: Portal) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("aude", request.id)
     fields = page.form("/sign-out").fields | {"version": "1"}
@@ -139,7 +139,7 @@ def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> Non
     assert easy.count() == before
 
 
-def test_a_vote_of_several_is_shown_and_the_own_one_is_not_asked_again(open_portal: OpenPortal) -> None:
+def test_a_partial_quorum_is_shown_and_voters_are_not_asked_again(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True, quorum=2))
     request = portal.world.submit()
     browser, page = portal.opened("ann", request.id)
@@ -153,7 +153,7 @@ def test_a_vote_of_several_is_shown_and_the_own_one_is_not_asked_again(open_port
     assert (again.status, "It counts once" in again.words) == (409, True)
 
 
-def test_a_delegate_is_offered_what_the_principal_would_be_and_decides_in_the_own_name(
+def test_a_delegate_is_offered_the_principals_actions_and_decides_in_their_own_name(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(BY_MAIL)
@@ -178,7 +178,7 @@ def test_a_delegate_is_offered_what_the_principal_would_be_and_decides_in_the_ow
     assert "Aude (approver, on behalf of Ann) approved" in after.words
 
 
-def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: OpenPortal) -> None:
+def test_a_decision_on_an_outdated_page_says_what_changed(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True, quorum=2))
     request = portal.world.submit()
     browser, page = portal.opened("ann", request.id)
@@ -194,7 +194,7 @@ def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: Open
     assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
+def test_a_late_decision_changes_nothing(easy: Portal) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("ann", request.id)
     easy.wait(hours=12)
@@ -215,9 +215,7 @@ def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
         *({"version": version} for version in ("", "0", "-1", "x", "9999999999")),
     ],
 )
-def test_a_time_that_was_not_offered_or_a_version_that_was_not_seen_opens_nothing(
-    easy: Portal, fields: dict[str, str]
-) -> None:
+def test_an_unoffered_duration_or_unseen_version_opens_nothing(easy: Portal, fields: dict[str, str]) -> None:
     request = easy.world.fresh(access_window=3600)
     browser, page = easy.opened("ann", request.id)
     before = easy.states()
@@ -229,7 +227,7 @@ def test_a_time_that_was_not_offered_or_a_version_that_was_not_seen_opens_nothin
 
 
 @each("comment", ["x" * 2001, "a\x00b", "a\u202eb"])
-def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Portal, comment: str) -> None:
+def test_a_too_long_or_forged_comment_is_refused_and_kept(easy: Portal, comment: str) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("ann", request.id)
 
@@ -241,9 +239,7 @@ def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Port
 
 
 @pytest.mark.parametrize("name", ["eve", "olga", "gate", "zoe"])
-def test_a_request_of_others_looks_as_one_that_does_not_exist(
-    easy: Portal, open_portal: OpenPortal, name: str
-) -> None:
+def test_others_requests_look_nonexistent(easy: Portal, open_portal: OpenPortal, name: str) -> None:
     if name == "zoe":
         easy.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
     request = easy.world.fresh()
@@ -262,7 +258,7 @@ def test_a_request_of_others_looks_as_one_that_does_not_exist(
     assert set(theirs.answer.headers) == set(nobodys.answer.headers)
 
 
-def test_somebody_who_is_nobody_learns_nothing_of_a_request(easy: Portal) -> None:
+def test_an_anonymous_reader_learns_nothing_of_a_request(easy: Portal) -> None:
     request = easy.world.fresh()
     browser = easy.browser()
 
@@ -284,7 +280,7 @@ UUID_LIKE = "01a20e89-0294-736c-b49a-5a0327678385"
         {"resources": ["mailbox:<b>anna</b>@contoso.example", 'site:"><script>x</script>']},
     ],
 )
-def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal, changes: dict[str, Any]) -> None:
+def test_texts_of_a_request_are_escaped(open_portal: OpenPortal, changes: dict[str, Any]) -> None:
     easy = open_portal(BY_MAIL)
     easy.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=easy.world.people["eve"].person_id)
     request = easy.world.fresh("eve", **changes)
@@ -302,7 +298,7 @@ def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal, c
     assert refused.form("/approve").fields["comment"] == HOSTILE
 
 
-def test_a_hostile_name_is_harmless_on_the_pages_of_its_own_account(open_portal: OpenPortal) -> None:
+def test_a_hostile_name_is_harmless_on_its_own_pages(open_portal: OpenPortal) -> None:
     easy = open_portal(BY_MAIL)
     easy.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=easy.world.people["ann"].person_id)
     browser = easy.browser(agent=HOSTILE)
@@ -320,7 +316,7 @@ def before(page: PortalPage) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split()) if found else ""
 
 
-def test_the_page_says_how_earlier_requests_for_the_same_case_or_resource_ended(open_portal: OpenPortal) -> None:
+def test_the_page_says_how_earlier_similar_requests_ended(open_portal: OpenPortal) -> None:
     portal = open_portal(BY_MAIL)
     denied = portal.world.submit(resources=["mailbox:other@contoso.example"])
     portal.world.act("ann", Action.DENY, denied.id)
@@ -339,7 +335,7 @@ def test_the_page_says_how_earlier_requests_for_the_same_case_or_resource_ended(
 
 
 @pytest.mark.far
-def test_the_page_names_no_earlier_request_that_its_reader_may_not_know_of(open_portal: OpenPortal) -> None:
+def test_the_page_names_no_earlier_request_hidden_from_its_reader(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(mail_suffices=True))
     withheld = portal.world.submit("eve")
     portal.world.act("max", Action.DENY, withheld.id)

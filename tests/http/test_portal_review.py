@@ -57,14 +57,14 @@ def forms(page: PortalPage, request_id: Any) -> set[str]:
     return {form.action.removeprefix(prefix) for form in page.read.forms if form.action.startswith(prefix)}
 
 
-def test_an_empty_queue_says_what_will_stand_there(template: ServerAddresses, runner: LoopThread) -> None:
+def test_an_empty_review_queue_says_what_will_appear(template: ServerAddresses, runner: LoopThread) -> None:
     with alone(template, runner) as opened:
         page = opened(Policy()).by_passkey("max").get("/review")
 
     assert "There are no requests to review." in page.words
 
 
-def test_what_waits_is_listed_with_who_what_and_why(reviewed: Portal) -> None:
+def test_requests_to_review_are_listed_with_who_what_and_why(reviewed: Portal) -> None:
     request = reviewed.world.fresh(justification="The <b>disk</b> is full", case_ref="CASE-5")
 
     page = reviewed.by_passkey("max").get("/review")
@@ -83,7 +83,7 @@ def test_what_waits_is_listed_with_who_what_and_why(reviewed: Portal) -> None:
     assert forms(page, request.id) == {"endorse", "deny"}
 
 
-def test_the_soonest_deadline_comes_first(open_alone: OpenPortal) -> None:
+def test_the_nearest_deadline_is_listed_first(open_alone: OpenPortal) -> None:
     slow, quick = open_alone(Policy()), open_alone(Policy(review_window=600))
     later, sooner = slow.world.fresh(), quick.world.fresh()
 
@@ -92,7 +92,7 @@ def test_the_soonest_deadline_comes_first(open_alone: OpenPortal) -> None:
     assert listed.index(str(sooner.id)) < listed.index(str(later.id))
 
 
-def test_what_was_asked_of_no_review_or_is_over_is_not_listed(reviewed: Portal) -> None:
+def test_unreviewed_or_ended_requests_are_not_listed(reviewed: Portal) -> None:
     pending, denied = reviewed.world.fresh(), reviewed.world.fresh()
     reviewed.world.act("max", Action.ENDORSE, pending.id)
     reviewed.world.act("max", Action.DENY, denied.id, comment="No")
@@ -112,7 +112,7 @@ def test_a_manager_endorses_in_place(reviewed: Portal) -> None:
     assert {one.id: one.state for one in reviewed.states()}[request.id] == "pending"
 
 
-def test_a_denial_needs_a_reason_and_loses_nothing(reviewed: Portal) -> None:
+def test_a_denial_needs_a_reason_and_keeps_the_text(reviewed: Portal) -> None:
     request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
     page = browser.get("/review")
 
@@ -125,7 +125,7 @@ def test_a_denial_needs_a_reason_and_loses_nothing(reviewed: Portal) -> None:
     assert {one.id: one.state for one in reviewed.states()}[request.id] == "denied"
 
 
-def test_own_requests_are_shown_as_such_and_have_no_forms(reviewed: Portal) -> None:
+def test_own_requests_are_marked_and_have_no_forms(reviewed: Portal) -> None:
     reviewed.sql(ROLE, p=reviewed.world.people["max"].person_id, r=Role.ENGINEER.value)
     browser = reviewed.by_passkey("max")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]
@@ -152,7 +152,7 @@ def test_own_requests_are_shown_as_such_and_have_no_forms(reviewed: Portal) -> N
     assert forms(reviewed.by_passkey("mia").get("/review"), own) == {"endorse", "deny"}
 
 
-def test_what_meets_the_policy_no_longer_can_only_be_denied(reviewed: Portal) -> None:
+def test_a_request_no_longer_meeting_the_policy_can_only_be_denied(reviewed: Portal) -> None:
     request = reviewed.world.fresh(case_ref=None)
     lay_down(reviewed.world, require_case=True)
 
@@ -162,7 +162,7 @@ def test_what_meets_the_policy_no_longer_can_only_be_denied(reviewed: Portal) ->
     assert forms(page, request.id) == {"deny"}
 
 
-def test_a_weak_sign_in_is_said_once_and_leaves_the_denial(reviewed: Portal) -> None:
+def test_a_weak_sign_in_is_mentioned_once_and_denying_stays_possible(reviewed: Portal) -> None:
     request = reviewed.world.fresh()
 
     page = reviewed.by_mail("max").get("/review")
@@ -172,7 +172,7 @@ def test_a_weak_sign_in_is_said_once_and_leaves_the_denial(reviewed: Portal) -> 
     assert forms(page, request.id) == {"deny"}
 
 
-def test_what_a_colleague_did_meanwhile_is_said(reviewed: Portal) -> None:
+def test_a_colleagues_action_in_the_meantime_is_shown(reviewed: Portal) -> None:
     request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
     page = browser.get("/review")
     reviewed.world.act("mia", Action.ENDORSE, request.id)
@@ -184,7 +184,7 @@ def test_what_a_colleague_did_meanwhile_is_said(reviewed: Portal) -> None:
     assert f"/requests/{request.id}" in refused.read.links
 
 
-def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, runner: LoopThread) -> None:
+def test_a_full_review_queue_continues_on_the_next_page(template: ServerAddresses, runner: LoopThread) -> None:
     with alone(template, runner) as opened:
         portal = opened(Policy())
         asked = [str(one) for one in many(portal.world, MOST + 3)]
@@ -200,7 +200,7 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, r
 
 
 @each("after", ["x", "1", "1-2", "-1-" + "f" * 32])
-def test_a_page_of_reviews_that_is_none_is_refused(reviewed: Portal, after: str) -> None:
+def test_an_invalid_review_page_is_refused(reviewed: Portal, after: str) -> None:
     page = reviewed.by_passkey("max").get(f"/review?after={after}")
 
     assert page.status == 422

@@ -229,7 +229,7 @@ def apart(open_portal: OpenPortal) -> Stage:
     return _stage(open_portal(Policy(), PATIENT), open_portal())
 
 
-def test_every_page_has_an_entry_and_is_no_part_of_the_api(everybody: Stage) -> None:
+def test_every_page_has_an_entry_and_is_not_in_the_api(everybody: Stage) -> None:
     app = everybody.portal.app
     pages = [
         f"{method} {route.path}"
@@ -269,7 +269,7 @@ def test_a_page_is_shown_to_each_role_as_the_matrix_says(
 
 @pytest.mark.far
 @pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("POST ")])
-def test_a_form_with_its_token_does_for_each_role_what_the_matrix_says(
+def test_a_form_does_for_each_role_what_the_matrix_says(
     everybody: Stage, apart: Stage, browsers: dict[str, Browser], route: str
 ) -> None:
     stage = apart if route.startswith(APART) else everybody
@@ -303,7 +303,7 @@ def test_a_form_with_its_token_does_for_each_role_what_the_matrix_says(
 
 @pytest.mark.far
 @pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("POST ")])
-def test_who_may_send_a_form_may_not_without_its_token(everybody: Stage, apart: Stage, route: str) -> None:
+def test_a_permitted_form_needs_its_token(everybody: Stage, apart: Stage, route: str) -> None:
     if route in WITHOUT_SESSION | NOWHERE:
         return
     stage = apart if route.startswith(APART) else everybody

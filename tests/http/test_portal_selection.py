@@ -36,7 +36,7 @@ def send(browser: Browser, path: str, *chosen: str, comment: str = "Not today") 
     return browser.post(path, {"csrf": fields["csrf"], "comment": comment, "chosen": list(chosen)})
 
 
-def test_an_approver_denies_several_and_each_is_a_move_of_its_own(portal: Portal) -> None:
+def test_an_approver_denies_several_requests_each_as_its_own_move(portal: Portal) -> None:
     ids = many(portal.world, 3)
     kept = portal.world.submit("eve").id
     browser = portal.by_passkey("ann")
@@ -50,7 +50,7 @@ def test_an_approver_denies_several_and_each_is_a_move_of_its_own(portal: Portal
     assert sorted(one.request_id for one in found) == sorted(ids)
 
 
-def test_what_has_changed_since_is_left_and_listed(portal: Portal) -> None:
+def test_requests_changed_meanwhile_are_left_and_listed(portal: Portal) -> None:
     world = portal.world
     gone, moved, fine = many(world, 3)
     world.act("erin", Action.CANCEL, gone)
@@ -65,7 +65,7 @@ def test_what_has_changed_since_is_left_and_listed(portal: Portal) -> None:
     assert states(portal, gone, moved, fine) == {"cancelled": 1, "pending": 1, "denied": 1}
 
 
-def test_where_all_are_refused_nothing_is_said_to_be_done(portal: Portal) -> None:
+def test_if_all_are_refused_nothing_is_reported_as_done(portal: Portal) -> None:
     (request,) = many(portal.world, 1)
 
     page = send(portal.by_passkey("ann"), "/waiting/deny", f"{request}.7")
@@ -76,7 +76,7 @@ def test_where_all_are_refused_nothing_is_said_to_be_done(portal: Portal) -> Non
     assert "You denied" not in page.words
 
 
-def test_requests_of_others_are_refused_as_if_there_were_none(portal: Portal, open_portal: OpenPortal) -> None:
+def test_others_requests_are_refused_like_unknown_ones(portal: Portal, open_portal: OpenPortal) -> None:
     theirs = open_portal().world.submit().id
     (ours,) = many(portal.world, 1)
 
@@ -97,7 +97,7 @@ def test_requests_of_others_are_refused_as_if_there_were_none(portal: Portal, op
         (["00000000-0000-7000-8000-000000000001.1"], "\x00", "Not accepted"),
     ],
 )
-def test_what_is_wrong_with_the_form_is_said_and_nothing_is_done(
+def test_an_invalid_selection_is_reported_without_effect(
     portal: Portal, chosen: list[str], comment: str, said: str
 ) -> None:
     (request,) = many(portal.world, 1)
@@ -114,7 +114,7 @@ def test_what_is_wrong_with_the_form_is_said_and_nothing_is_done(
 
 
 @pytest.mark.far
-def test_fifty_at_once_are_done(portal: Portal) -> None:
+def test_fifty_requests_at_once_are_decided(portal: Portal) -> None:
     ids = many(portal.world, MOST)
     browser = portal.by_passkey("ann")
 
@@ -126,7 +126,7 @@ def test_fifty_at_once_are_done(portal: Portal) -> None:
     assert states(portal, *ids) == {"denied": MOST}
 
 
-def test_a_day_with_many_requests_is_shown_by_engineer_and_case(portal: Portal) -> None:
+def test_a_busy_day_is_grouped_by_engineer_and_case(portal: Portal) -> None:
     many(portal.world, 3, "erin", case_ref="CASE-9")
     other = portal.world.submit("eve", case_ref=None)
     browser = portal.by_passkey("ann")
@@ -151,7 +151,7 @@ def test_a_quiet_day_has_no_groups(portal: Portal) -> None:
     assert "/waiting/deny" in page.read.links
 
 
-def test_twenty_are_shown_a_page(portal: Portal) -> None:
+def test_twenty_requests_are_shown_on_a_page(portal: Portal) -> None:
     many(portal.world, 21)
     browser = portal.by_passkey("ann")
 
@@ -161,7 +161,7 @@ def test_twenty_are_shown_a_page(portal: Portal) -> None:
     assert [text.count('class="card"') for text in (page.text, browser.get(following).text)] == [20, 1]
 
 
-def test_a_manager_denies_several_in_review(open_portal: OpenPortal) -> None:
+def test_a_manager_denies_several_requests_in_review(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     ids = many(portal.world, 2)
     browser = portal.by_passkey("max")
@@ -172,7 +172,7 @@ def test_a_manager_denies_several_in_review(open_portal: OpenPortal) -> None:
     assert states(portal, *ids) == {"denied": 2}
 
 
-def test_nobody_denies_their_own(open_portal: OpenPortal) -> None:
+def test_own_requests_cannot_be_denied(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     portal.sql(
         "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, NULL, :r)",
@@ -190,7 +190,7 @@ def test_nobody_denies_their_own(open_portal: OpenPortal) -> None:
     assert states(portal, own, others) == {"reviewing": 1, "denied": 1}
 
 
-def test_a_requester_cancels_several_and_needs_no_reason(portal: Portal) -> None:
+def test_a_requester_cancels_several_without_a_reason(portal: Portal) -> None:
     ids = many(portal.world, 3)
     opened = portal.world.submit().id
     portal.world.act("ann", Action.APPROVE, opened)
@@ -205,6 +205,6 @@ def test_a_requester_cancels_several_and_needs_no_reason(portal: Portal) -> None
     assert states(portal, opened, *ids) == {"active": 1, "cancelled": 3}
 
 
-def test_where_there_is_nothing_to_choose_it_is_said(portal: Portal) -> None:
+def test_an_empty_selection_page_says_so(portal: Portal) -> None:
     assert "There are no requests that you can deny." in portal.by_passkey("ann").get("/waiting/deny").words
     assert "There are no requests that you can cancel." in portal.by_passkey("erin").get("/mine/cancel").words

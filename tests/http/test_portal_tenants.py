@@ -46,7 +46,7 @@ def shown_to_change(portal: Portal, browser: Browser, text: str) -> PortalPage:
     return browser.submit(browser.get(portal.here("/policy")), "/policy", text=text)
 
 
-def test_who_is_at_one_tenant_is_led_to_its_page(portal: Portal) -> None:
+def test_a_member_of_one_tenant_is_sent_to_its_page(portal: Portal) -> None:
     page = portal.by_passkey("aude").get("/tenants")
 
     assert (page.status, page.path) == (200, portal.here())
@@ -56,7 +56,7 @@ def test_who_is_at_one_tenant_is_led_to_its_page(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("who", ["ann", "aude"])
-def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) -> None:
+def test_only_admins_see_forms_that_change_settings(portal: Portal, who: str) -> None:
     browser = portal.by_passkey(who)
 
     tails = ("", "/policy", "/mode", "/members", "/tiers", "/observers")
@@ -68,7 +68,7 @@ def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) ->
     assert [browser.get(portal.here(tail)).status for tail in ("/emergency-stop", "/endpoints")] == [403, 403]
 
 
-def test_an_admin_changes_roles_and_removes(portal: Portal) -> None:
+def test_an_admin_changes_roles_and_removes_members(portal: Portal) -> None:
     browser, abe = portal.by_passkey("tara"), str(id_of(portal.world, "abe"))
     fields = {"csrf": browser.get(portal.here("/members")).form("/sign-out").fields["csrf"], "id": abe}
 
@@ -82,7 +82,7 @@ def test_an_admin_changes_roles_and_removes(portal: Portal) -> None:
     assert "Abe" not in members_of(portal.world)
 
 
-def test_roles_that_somebody_else_has_changed_meanwhile_are_shown_before_they_are_replaced(portal: Portal) -> None:
+def test_roles_changed_meanwhile_are_shown_before_they_are_replaced(portal: Portal) -> None:
     browser, path = portal.by_passkey("tara"), portal.here("/members")
     page = browser.get(path)
     abe = str(id_of(portal.world, "abe"))
@@ -100,7 +100,7 @@ def test_roles_that_somebody_else_has_changed_meanwhile_are_shown_before_they_ar
 
 @pytest.mark.far
 @pytest.mark.parametrize(("means", "minutes"), WEAK)
-def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
+def test_a_weak_or_old_sign_in_changes_nothing_and_is_sent_to_a_better_one(
     portal: Portal, means: AuthMethod, minutes: int
 ) -> None:
     browser = portal.entered("tara", means)
@@ -135,7 +135,7 @@ def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
         ("[" * 20000, "not JSON"),
     ],
 )
-def test_what_is_no_policy_is_said_and_still_there(portal: Portal, text: str, says: str) -> None:
+def test_an_invalid_policy_is_reported_and_kept(portal: Portal, text: str, says: str) -> None:
     browser = portal.by_passkey("tara")
 
     page = shown_to_change(portal, browser, text)
@@ -145,7 +145,7 @@ def test_what_is_no_policy_is_said_and_still_there(portal: Portal, text: str, sa
 
 
 @pytest.mark.far
-def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(portal: Portal) -> None:
+def test_a_policy_changed_meanwhile_is_not_overwritten(portal: Portal) -> None:
     first, second = portal.by_passkey("tara"), portal.by_passkey("tara")
     asked = shown_to_change(portal, first, written(portal, quorum=2))
     browser_of_second = shown_to_change(portal, second, written(portal, quorum=3))
@@ -183,7 +183,7 @@ def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
         assert {script for script in page.read.scripts if not script.startswith("/static/")} == set()
 
 
-def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: Portal) -> None:
+def test_the_page_shows_the_last_probe_and_its_result(portal: Portal) -> None:
     result = ProbeResult("exchange-online", "https://support.mail.example", 73, 1)
     does(portal.world, "olga", gate_probes.record, result, services={"exchange-online"})
 
@@ -193,7 +193,7 @@ def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: P
     assert "1 of 74 calls were not refused" in page.text
 
 
-def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(portal: Portal) -> None:
+def test_the_gates_page_shows_what_each_does_and_its_last_probe(portal: Portal) -> None:
     with portal.world.db.transaction() as session:
         authentication.enter(session, GATE)
         enforcement.record(session, {"exchange-online": ENFORCE, "onedrive": REPORT})
@@ -215,7 +215,7 @@ def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(por
     assert "all 74 calls were refused" in after.text
 
 
-def test_the_page_of_gates_says_since_when_what_calls_use_was_changed(open_portal: OpenPortal) -> None:
+def test_the_gates_page_shows_since_when_a_mapping_changed(open_portal: OpenPortal) -> None:
     portal = open_portal()
 
     def starts(with_this: Catalogue) -> PortalPage:
@@ -237,7 +237,7 @@ def test_the_page_of_gates_says_since_when_what_calls_use_was_changed(open_porta
     assert "and has not been changed" not in changed.words
 
 
-def test_access_around_lockbox_stands_on_the_page_for_every_member(portal: Portal) -> None:
+def test_outside_access_is_shown_to_every_member(portal: Portal) -> None:
     world = portal.world
     began = datetime.now(UTC) - timedelta(hours=3)
     for number in range(6):
@@ -257,5 +257,5 @@ def test_access_around_lockbox_stands_on_the_page_for_every_member(portal: Porta
     assert "These are the newest 5." in page.words
 
 
-def test_without_such_access_the_page_says_nothing_of_it(portal: Portal) -> None:
+def test_without_outside_access_the_page_does_not_mention_it(portal: Portal) -> None:
     assert "around Lockbox" not in portal.by_passkey("ann").get(portal.here()).words

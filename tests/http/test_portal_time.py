@@ -22,7 +22,7 @@ def offers(browser: Browser, path: str) -> bool:
     return 'id="zone-offer"' in browser.get(path).text
 
 
-def test_a_page_tells_times_where_the_reader_is_names_the_zone_once_and_says_the_rest_at_each(
+def test_a_page_shows_local_times_and_names_the_zone_once(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -38,7 +38,7 @@ def test_a_page_tells_times_where_the_reader_is_names_the_zone_once_and_says_the
         assert f'title="{clock_time(request.deadline_at, "Asia/Tokyo")}"' in page.text
 
 
-def test_without_a_script_a_page_says_how_far_away_each_time_is_and_what_is_left(portal: Portal) -> None:
+def test_without_script_a_page_shows_relative_times(portal: Portal) -> None:
     request = portal.world.submit()
     browser = portal.by_passkey("ann")
 
@@ -50,7 +50,7 @@ def test_without_a_script_a_page_says_how_far_away_each_time_is_and_what_is_left
     assert 'data-away=""' not in page.text
 
 
-def test_the_first_sign_in_uses_the_zone_of_the_browser_at_once_and_in_mails(portal: Portal) -> None:
+def test_the_first_sign_in_adopts_the_browsers_zone_for_pages_and_mails(portal: Portal) -> None:
     address = f"nora-{new_id().hex[-8:]}@contoso.example"
     browser = portal.browser()
     browser.put(ZONE, BERLIN)
@@ -64,7 +64,7 @@ def test_the_first_sign_in_uses_the_zone_of_the_browser_at_once_and_in_mails(por
 
 @pytest.mark.far
 @pytest.mark.parametrize("name", ["", "Nowhere/Land", "../UTC", "CEST+99", "<b>"])
-def test_a_zone_that_there_is_none_of_changes_nothing(portal: Portal, name: str) -> None:
+def test_an_unknown_zone_changes_nothing(portal: Portal, name: str) -> None:
     address = f"nora-{new_id().hex[-8:]}@contoso.example"
     browser = portal.browser()
     browser.put(ZONE, name)
@@ -88,7 +88,7 @@ def test_a_later_sign_in_elsewhere_changes_no_zone(portal: Portal) -> None:
     assert zone_of(portal, address) == "UTC"
 
 
-def test_whoever_has_no_zone_is_offered_the_browsers_and_stays_on_the_page(open_portal: OpenPortal) -> None:
+def test_a_person_without_a_zone_is_offered_the_browsers(open_portal: OpenPortal) -> None:
     portal = open_portal()
     browser = portal.by_mail("ann")
     page = browser.get("/requests?state=denied")

@@ -38,7 +38,7 @@ def upload(browser: Browser, file: bytes | None, **fields: str) -> PortalPage:
     )
 
 
-def test_a_file_is_verified_and_the_page_says_whom_that_trusts(audit_log: Portal) -> None:
+def test_a_file_is_verified_and_the_page_names_the_trusted_signer(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     before = audit_log.count()
@@ -54,7 +54,7 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(audit_log: Portal
     assert audit_log.count() == before
 
 
-def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(audit_log: Portal) -> None:
+def test_ones_own_checkpoint_and_keys_decide(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     note = re.search(
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(audit_log
         (b"{}\n", {"keys": f"{public().text}\n" * 51}, "at most 50"),
     ],
 )
-def test_what_cannot_be_verified_is_said_and_what_was_written_is_still_there(
+def test_what_cannot_be_verified_is_reported_and_input_kept(
     audit_log: Portal, file: bytes | None, fields: dict[str, str], says: str
 ) -> None:
     page = upload(audit_log.by_mail("aude"), file, **{"note": "my checkpoint", "keys": public().text} | fields)
@@ -92,7 +92,7 @@ def test_what_cannot_be_verified_is_said_and_what_was_written_is_still_there(
     assert page.form("/audit-log/verify").fields["note"].strip() == "my checkpoint"
 
 
-def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(audit_log: Portal) -> None:
+def test_a_file_without_the_forms_token_is_not_verified(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     from_elsewhere = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
@@ -110,7 +110,7 @@ def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(audit_
     assert (nobody.status_code, nobody.headers["location"].partition("?")[0]) == (303, "/sign-in")
 
 
-def test_a_file_that_is_too_large_is_refused_before_it_is_read(audit_log: Portal) -> None:
+def test_a_too_large_file_is_refused_before_it_is_read(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     much = b"x" * (middleware.MOST_UPLOAD_BYTES + 1)
 
@@ -129,7 +129,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(audit_log: Portal
     assert (declared.status, counted.status_code) == (413, 413)
 
 
-def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_others(audit_log: Portal) -> None:
+def test_slow_uploads_hold_only_a_few_slots(audit_log: Portal) -> None:
     browsers = [audit_log.by_mail("aude"), audit_log.by_mail("aude"), audit_log.by_mail("vera")]
 
     async def sent() -> list[int]:
@@ -150,7 +150,7 @@ def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_other
     assert audit_log.runner.run(sent()) == [403, 503, 403, 403]
 
 
-def test_a_tenants_files_are_refused_for_its_own_alone(audit_log: Portal) -> None:
+def test_a_tenants_surplus_files_are_refused_to_it_alone(audit_log: Portal) -> None:
     audit_log.world.add("alma", Role.AUDITOR, audit_log.world.tenant.id)
     browsers = [audit_log.by_mail(who) for who in ("aude", "tara", "alma", "vera")]
 
@@ -175,7 +175,7 @@ def test_a_tenants_files_are_refused_for_its_own_alone(audit_log: Portal) -> Non
     assert audit_log.runner.run(sent()) == [503, 403, 403, 403]
 
 
-def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) -> None:
+def test_a_file_waits_for_those_of_others(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     aude = audit_log.world.people["aude"].person_id
@@ -199,7 +199,7 @@ def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) 
     assert (page.status, waited) == (200, [1])
 
 
-def test_verifying_stops_where_enough_is_wrong(audit_log: Portal) -> None:
+def test_verifying_stops_after_enough_errors(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     first, *_ = browser.call("GET", "/audit-log/export").content.splitlines(keepends=True)
     file = first + b"what\n" * 5000
@@ -213,7 +213,7 @@ def test_verifying_stops_where_enough_is_wrong(audit_log: Portal) -> None:
     assert all_of_it.stopped_at is None
 
 
-def test_what_only_cannot_be_shown_stops_nothing(audit_log: Portal) -> None:
+def test_values_not_shown_do_not_stop_verifying(audit_log: Portal) -> None:
     """What is unsure may be followed by what is forged, which must be found."""
     file = audit_log.by_mail("aude").call("GET", "/audit-log/export").content.replace(b"deny", b"nope")
 
@@ -232,7 +232,7 @@ def test_verifying_has_a_deadline(audit_log: Portal, monkeypatch: pytest.MonkeyP
     assert (page.status, "takes too long here" in page.words) == (422, True)
 
 
-def test_files_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_to_verify_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_export, "LIMITS", AttemptLimits(2, 2))
     for name in ("cora", "cleo"):
         audit_log.world.add(name, Role.AUDITOR, audit_log.world.tenant.id)
@@ -243,7 +243,7 @@ def test_files_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.Monk
     assert upload(other, file).status == 200
 
 
-def test_other_forms_take_no_more_than_they_did(audit_log: Portal) -> None:
+def test_other_forms_keep_their_size_limit(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     much = {"csrf": "x", "text": "x" * middleware.MOST_BODY_BYTES}
 

@@ -36,16 +36,14 @@ def post(door: Door, who: str, tail: str = "", body: dict[str, Any] | None = Non
 
 
 @pytest.mark.parametrize(("changes", "said"), BAD.values(), ids=BAD)
-def test_what_is_no_narrow_pre_approval_is_refused_with_what_to_do(
-    door: Door, changes: dict[str, Any], said: str
-) -> None:
+def test_a_too_wide_pre_approval_is_refused_with_advice(door: Door, changes: dict[str, Any], said: str) -> None:
     answer = post(door, "tara", "", pre_approval() | changes)
 
     assert answer.status_code in {400, 422}
     assert said in answer.text
 
 
-def test_nobody_approves_twice_or_without_a_good_sign_in(fresh_door: Door) -> None:
+def test_approving_twice_or_with_a_weak_sign_in_is_refused(fresh_door: Door) -> None:
     door = fresh_door
     one = post(door, "tara", "", pre_approval()).json()["id"]
 
@@ -57,7 +55,7 @@ def test_nobody_approves_twice_or_without_a_good_sign_in(fresh_door: Door) -> No
     assert gone.status_code == 404
 
 
-def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_there(portal: Portal) -> None:
+def test_an_admin_proposes_and_an_approver_approves_and_revokes_on_the_page(portal: Portal) -> None:
     here = portal.here("/pre-approvals")
     tara, ann = portal.by_passkey("tara"), portal.by_passkey("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
@@ -85,7 +83,7 @@ def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_ther
     assert portal.sql("SELECT state FROM requests WHERE id = :id", id=opened.id)[0].state == "revoked"
 
 
-def test_who_stands_in_for_an_approver_is_told_and_approves_and_revokes_on_the_page(open_portal: OpenPortal) -> None:
+def test_a_delegate_is_notified_and_approves_and_revokes_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal()
     stand_in(portal.world, "aude", "ann")
     here = portal.here("/pre-approvals")
@@ -114,7 +112,7 @@ def test_who_stands_in_for_an_approver_is_told_and_approves_and_revokes_on_the_p
     assert portal.sql("SELECT state FROM requests WHERE id = :id", id=opened.id)[0].state == "revoked"
 
 
-def test_who_cannot_approve_by_this_sign_in_or_their_own_is_told_so_on_the_page(open_portal: OpenPortal) -> None:
+def test_the_page_says_why_a_person_cannot_approve(open_portal: OpenPortal) -> None:
     portal = open_portal()
     here = portal.here("/pre-approvals")
     stand_in(portal.world, "tara", "amir")
@@ -130,7 +128,7 @@ def test_who_cannot_approve_by_this_sign_in_or_their_own_is_told_so_on_the_page(
     assert "1 pre-approval waits for your approval" in inbox.words
 
 
-def test_where_passkeys_must_sign_the_api_and_the_command_line_refuse_to_propose_and_to_approve(
+def test_where_passkeys_must_sign_api_and_cli_refuse_pre_approvals(
     fresh_door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door = fresh_door
@@ -151,7 +149,7 @@ def test_where_passkeys_must_sign_the_api_and_the_command_line_refuse_to_propose
     assert (shown.exit_code, MUST_SIGN in shown.stderr) == (1, True)
 
 
-def test_where_passkeys_must_sign_the_page_says_so_and_offers_no_approval(portal: Portal) -> None:
+def test_where_passkeys_must_sign_the_page_offers_no_pre_approval(portal: Portal) -> None:
     here = portal.here("/pre-approvals")
     tara, ann = portal.by_passkey("tara"), portal.by_passkey("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"

@@ -18,7 +18,7 @@ def preview(door: Door, who: str = "erin", **changes: Any) -> dict[str, Any]:
     return found
 
 
-def test_a_preview_names_the_policy_the_windows_and_the_people(fresh_door: Door) -> None:
+def test_a_preview_names_policy_windows_and_people(fresh_door: Door) -> None:
     world = fresh_door.world
     lay_down(
         world,
@@ -71,7 +71,7 @@ def test_a_preview_writes_nothing(fresh_door: Door) -> None:
     assert fresh_door.rows() == before
 
 
-def test_a_preview_says_what_the_submission_lacks_and_why_nobody_could_approve(fresh_door: Door) -> None:
+def test_a_preview_says_what_is_missing_and_why_no_one_could_approve(fresh_door: Door) -> None:
     lay_down(fresh_door.world, quorum=9, require_case=True)
     body = {name: value for name, value in fresh_door.world.body().items() if name != "case_ref"}
 
@@ -82,13 +82,13 @@ def test_a_preview_says_what_the_submission_lacks_and_why_nobody_could_approve(f
     assert "9 approvals" in found["obstacles"][0]
 
 
-def test_a_preview_counts_a_delegate_in_the_place_of_the_approver(fresh_door: Door) -> None:
+def test_a_preview_counts_a_delegate_for_the_approver(fresh_door: Door) -> None:
     stand_in(fresh_door.world, "aude", "ann")
 
     assert preview(fresh_door)["asked_first"] == ["Abe", "Amir", "Aude"]
 
 
-def test_where_the_customer_does_not_decide_nobody_of_it_is_named(fresh_door: Door) -> None:
+def test_where_the_vendor_decides_no_customer_person_is_named(fresh_door: Door) -> None:
     lay_down(fresh_door.world, consent={"mode": "observe", "until": "2999-01-01T00:00:00Z"})
 
     found = preview(fresh_door)
@@ -105,5 +105,7 @@ def test_where_the_customer_does_not_decide_nobody_of_it_is_named(fresh_door: Do
         ({"surprise": 1}, "invalid-request"),
     ],
 )
-def test_what_could_not_be_submitted_at_all_is_refused_alike(door: Door, changes: dict[str, Any], code: str) -> None:
+def test_an_impossible_submission_is_refused_alike_in_a_preview(
+    door: Door, changes: dict[str, Any], code: str
+) -> None:
     facts(door.call("erin", "POST", PREVIEW, json=door.world.body(**changes)), 422, code)

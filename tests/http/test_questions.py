@@ -27,7 +27,7 @@ def listed(door: Door, request_id: str, who: str = "ann") -> list[dict[str, Any]
     return items
 
 
-def test_both_stand_on_the_timeline_without_a_number(door: Door) -> None:
+def test_question_and_answer_are_on_the_timeline_without_a_number(door: Door) -> None:
     request_id = door.pending()
     answered(door, request_id, question(door, request_id))
 
@@ -42,7 +42,7 @@ def test_both_stand_on_the_timeline_without_a_number(door: Door) -> None:
     assert [one["comment"] for one in hidden] == [None, None, None]
 
 
-def test_what_a_manager_asks_during_the_review_is_on_no_customers_timeline(open_door: OpenDoor) -> None:
+def test_a_managers_question_in_review_is_on_no_customers_timeline(open_door: OpenDoor) -> None:
     door = open_door(Policy())
     request_id = door.pending()
     taken = asked(door, request_id, "max", "Is it needed?")
@@ -59,7 +59,7 @@ def test_what_a_manager_asks_during_the_review_is_on_no_customers_timeline(open_
     assert "Is it needed?" not in door.get("aude", "/v1/audit/report", request=request_id).text
 
 
-def test_what_was_asked_during_the_review_and_is_answered_after_it_stays_inside_the_vendor(
+def test_a_review_question_answered_later_stays_with_the_vendor(
     open_door: OpenDoor,
 ) -> None:
     door = open_door(Policy())
@@ -76,7 +76,7 @@ def test_what_was_asked_during_the_review_and_is_answered_after_it_stays_inside_
     assert "Between us" not in door.get("aude", "/v1/audit/report", request=request_id).text
 
 
-def test_the_report_of_a_request_holds_them(door: Door) -> None:
+def test_the_report_contains_questions_and_answers(door: Door) -> None:
     request_id = door.pending()
     taken = asked(door, request_id, words=EVIL)
     answered(door, request_id, taken.json()["id"])
@@ -90,7 +90,7 @@ def test_the_report_of_a_request_holds_them(door: Door) -> None:
     assert [one["comment"] for one in vendors["questions"]] == [None, None]
 
 
-def test_what_is_sent_twice_under_a_key_is_asked_once(door: Door) -> None:
+def test_a_question_repeated_under_a_key_is_asked_once(door: Door) -> None:
     request_id = door.pending()
 
     first, second = (asked(door, request_id, **{"idempotency-key": request_id}) for _ in range(2))
@@ -103,7 +103,7 @@ def test_what_is_sent_twice_under_a_key_is_asked_once(door: Door) -> None:
 
 
 @each("words", ["", "  \n", "x" * 2001, "a\x00b", "evil\u202etxt", 7, None])
-def test_words_that_are_not_understood_are_refused(door: Door, words: Any) -> None:
+def test_an_invalid_text_is_refused(door: Door, words: Any) -> None:
     request_id = door.pending()
     one = question(door, request_id)
     before = door.rows()
@@ -114,18 +114,18 @@ def test_words_that_are_not_understood_are_refused(door: Door, words: Any) -> No
     assert door.rows() == before
 
 
-def test_two_thousand_characters_are_taken(door: Door) -> None:
+def test_two_thousand_characters_are_accepted(door: Door) -> None:
     assert asked(door, door.pending(), words="x" * 2000).status_code == 201
 
 
-def test_the_answer_to_another_request_is_no_answer(door: Door) -> None:
+def test_an_answer_to_another_requests_question_is_refused(door: Door) -> None:
     mine, other = door.pending(), door.pending()
     one = question(door, other)
 
     facts(answered(door, mine, one), 404, "not-found")
 
 
-def test_a_clock_that_stands_is_seen_in_the_request(open_door: OpenDoor) -> None:
+def test_the_request_shows_that_its_clock_is_paused(open_door: OpenDoor) -> None:
     door = open_door(Policy(vendor_review=False, questions_stop_clock=True, approval_window=600))
     request_id = door.pending()
     before = door.get("ann", f"/v1/requests/{request_id}").json()["deadline_at"]

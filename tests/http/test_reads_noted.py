@@ -30,7 +30,7 @@ def reviewed(open_door: OpenDoor) -> Door:
 
 
 @pytest.mark.parametrize("tail", ["", "/events", "/questions", "/activity"])
-def test_a_read_by_the_vendor_is_in_the_customers_log_once_the_customer_is_asked(reviewed: Door, tail: str) -> None:
+def test_a_vendor_read_is_in_the_customers_log_once_the_customer_was_asked(reviewed: Door, tail: str) -> None:
     request = reviewed.world.submit()
     reviewed.get("max", f"/v1/requests/{request.id}{tail}")
     reviewed.world.act("max", Action.ENDORSE, request.id)
@@ -43,7 +43,7 @@ def test_a_read_by_the_vendor_is_in_the_customers_log_once_the_customer_is_asked
     ]
 
 
-def test_reading_again_in_the_same_hour_leaves_no_second_event(reviewed: Door) -> None:
+def test_reading_again_within_an_hour_adds_no_event(reviewed: Door) -> None:
     request, other = reviewed.pending(), reviewed.pending()
 
     for tail in ("", "", "/events"):
@@ -58,7 +58,7 @@ def test_reading_again_in_the_same_hour_leaves_no_second_event(reviewed: Door) -
     assert len(reads(reviewed)) == 4
 
 
-def test_reads_at_one_instant_leave_one_event(reviewed: Door) -> None:
+def test_simultaneous_reads_leave_one_event(reviewed: Door) -> None:
     request = reviewed.pending()
 
     reviewed.together(*(reviewed.coming("max", "GET", f"/v1/requests/{request}") for _ in range(6)))
@@ -66,7 +66,7 @@ def test_reads_at_one_instant_leave_one_event(reviewed: Door) -> None:
     assert len(reads(reviewed)) == 1
 
 
-def test_ones_own_request_lists_and_the_customers_reads_leave_none(reviewed: Door) -> None:
+def test_own_requests_lists_and_customer_reads_leave_no_event(reviewed: Door) -> None:
     request = reviewed.world.submit()
     reviewed.world.act("max", Action.ENDORSE, request.id)
 
@@ -81,9 +81,7 @@ def test_ones_own_request_lists_and_the_customers_reads_leave_none(reviewed: Doo
 
 
 @pytest.mark.parametrize("tail", ["", "/questions"])
-def test_the_pages_of_a_request_count_as_a_read_and_the_customer_sees_who_read_it(
-    open_portal: OpenPortal, tail: str
-) -> None:
+def test_request_pages_count_as_reads_and_the_customer_sees_the_reader(open_portal: OpenPortal, tail: str) -> None:
     portal = open_portal()
     request = portal.world.submit()
 

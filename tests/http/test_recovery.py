@@ -11,9 +11,7 @@ from tests.http.places import invited, somebody
 from tests.mailbox import sent_about
 
 
-def test_a_proposal_says_when_it_takes_effect_and_mails_nothing_to_its_address_before(
-    fresh_door: Door, worker: Database
-) -> None:
+def test_a_proposal_states_its_date_and_mails_nothing_before(fresh_door: Door, worker: Database) -> None:
     answer = fresh_door.call("olga", "POST", fresh_door.path("/recovery"), json=somebody())
 
     body = answer.json()
@@ -23,7 +21,7 @@ def test_a_proposal_says_when_it_takes_effect_and_mails_nothing_to_its_address_b
     assert sent_about(worker, row.id) == []
 
 
-def test_an_ordinary_invitation_is_not_objected_to(fresh_door: Door) -> None:
+def test_an_ordinary_invitation_cannot_be_objected_to(fresh_door: Door) -> None:
     one = invited(fresh_door)
 
     facts(fresh_door.call("ann", "POST", fresh_door.path(f"/recovery/{one.id}/object")), 404, "not-found")

@@ -24,7 +24,7 @@ def get(*addresses: str) -> list[Response]:
     return asyncio.run(fetch())
 
 
-def test_each_operation_and_each_call_of_a_webhook_has_one_place() -> None:
+def test_each_operation_and_webhook_has_one_place() -> None:
     answers = get(*(f"/docs/{section}" for section in SECTIONS))
     shown = {section: answer.text for section, answer in zip(SECTIONS, answers, strict=True)}
     calls = [said["post"]["operationId"] for said in DOCUMENT["webhooks"].values()]
@@ -34,7 +34,7 @@ def test_each_operation_and_each_call_of_a_webhook_has_one_place() -> None:
     assert len(re.findall(r'<article class="operation"', "".join(shown.values()))) == len(OPERATIONS) + len(calls)
 
 
-def test_each_link_of_the_reference_leads_to_a_place() -> None:
+def test_each_link_of_the_reference_resolves() -> None:
     addresses = ["/docs", "/docs/problems", "/docs/schemas", *(f"/docs/{section}" for section in SECTIONS)]
     addresses += [f"/docs/schemas/{name}" for name in SCHEMAS]
     shown = {address: answer.text for address, answer in zip(addresses, get(*addresses), strict=True)}
@@ -47,7 +47,7 @@ def test_each_link_of_the_reference_leads_to_a_place() -> None:
             assert not place or f' id="{place}"' in shown[to], (address, to, place)
 
 
-def test_a_search_finds_operations_schemas_and_problems_by_each_of_its_words() -> None:
+def test_a_search_finds_operations_schemas_and_problems_by_any_word() -> None:
     searches = ("approve_request", "Retry%20%20LIMIT", "%3Cb%3Ezebra%3C/b%3E")
     by_name, by_words, nothing = (answer.text for answer in get(*(f"/docs?q={text}" for text in searches)))
 
@@ -57,7 +57,7 @@ def test_a_search_finds_operations_schemas_and_problems_by_each_of_its_words() -
     assert "<b>zebra</b>" not in nothing
 
 
-def test_the_reference_runs_no_script_but_the_portals_own() -> None:
+def test_the_reference_runs_only_the_portals_script() -> None:
     (answer,) = get("/docs/webhooks")
 
     assert answer.headers["content-security-policy"] == pages.POLICY
@@ -69,7 +69,7 @@ def test_the_reference_runs_no_script_but_the_portals_own() -> None:
 OURS = ("htmx-4.0.1.min.js", "portal.js")
 
 
-def test_what_is_not_there_is_not_found() -> None:
+def test_an_unknown_reference_page_is_not_found() -> None:
     assert [one.status_code for one in get("/docs/nope", "/docs/schemas/Nope", "/docs/schemas/")] == [404] * 3
 
 

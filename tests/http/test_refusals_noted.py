@@ -38,7 +38,7 @@ def rows(root: Engine, query: str, **values: Any) -> list[Any]:
         ("max", "revoke", 409, "invalid-move"),
     ],
 )
-def test_a_decision_that_was_refused_is_counted_and_nothing_else_is_written(
+def test_a_refused_decision_is_counted_and_nothing_else_written(
     door: Door, who: str, action: str, status: int, code: str
 ) -> None:
     request_id = door.pending()
@@ -57,7 +57,7 @@ def test_a_decision_that_was_refused_is_counted_and_nothing_else_is_written(
 @pytest.mark.parametrize(
     ("who", "action", "body"), [("zoe", "approve", {}), ("erin", "cancel", {}), ("ann", "approve", {"made_up": 1})]
 )
-def test_what_is_unknown_not_a_decision_or_not_understood_is_not_noted(
+def test_unknown_requests_and_invalid_calls_are_not_counted(
     fresh_door: Door, open_door: Any, who: str, action: str, body: dict[str, Any]
 ) -> None:
     request_id = fresh_door.pending()
@@ -71,7 +71,7 @@ def test_what_is_unknown_not_a_decision_or_not_understood_is_not_noted(
     assert rows(fresh_door.root, DECISIONS, id=request_id) == []
 
 
-def test_where_it_cannot_be_noted_the_answer_is_the_same(own_door: Door) -> None:
+def test_an_uncountable_refusal_gets_the_same_answer(own_door: Door) -> None:
     request_id = own_door.pending()
     own_door.run_sql("ALTER TABLE refused RENAME TO gone")
 
@@ -81,7 +81,7 @@ def test_where_it_cannot_be_noted_the_answer_is_the_same(own_door: Door) -> None
 
 
 @pytest.mark.far
-def test_a_decision_refused_on_a_page_is_noted(portal: Portal) -> None:
+def test_a_decision_refused_on_a_page_is_counted(portal: Portal) -> None:
     request_id = portal.world.submit().id
     browser = portal.browser()
     browser.sign_in("erin")
@@ -96,7 +96,7 @@ def test_a_decision_refused_on_a_page_is_noted(portal: Portal) -> None:
     assert one.facts == {"refused": "approve", "code": "own-request", "channel": "portal"}
 
 
-def test_a_wrong_code_is_noted_with_the_account_as_a_personal_detail(portal: Portal) -> None:
+def test_a_wrong_code_is_recorded_with_the_account_as_a_personal_value(portal: Portal) -> None:
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))
     browser.code()
@@ -128,7 +128,7 @@ def refusable(door: Door, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["guessed", "expired", "revoked"])
-def test_a_token_that_is_refused_is_counted_for_the_account_that_it_was_of(fresh_door: Door, how: str) -> None:
+def test_a_refused_token_is_counted_for_its_account(fresh_door: Door, how: str) -> None:
     token = refusable(fresh_door, how)
     before = fresh_door.rows()
 
@@ -140,7 +140,7 @@ def test_a_token_that_is_refused_is_counted_for_the_account_that_it_was_of(fresh
     assert fresh_door.rows() == before
 
 
-def test_a_token_that_was_never_anybodys_is_not_noted(fresh_door: Door) -> None:
+def test_an_unknown_token_is_not_counted(fresh_door: Door) -> None:
     before = rows(fresh_door.root, "SELECT key FROM refused")
 
     for _ in range(3):
@@ -150,7 +150,7 @@ def test_a_token_that_was_never_anybodys_is_not_noted(fresh_door: Door) -> None:
     assert rows(fresh_door.root, "SELECT key FROM refused") == before
 
 
-def test_a_refused_token_is_told_at_the_tenant_of_its_person(fresh_door: Door, worker: Database) -> None:
+def test_a_refused_token_is_recorded_at_its_persons_tenant(fresh_door: Door, worker: Database) -> None:
     world = fresh_door.world
     shown(fresh_door, refusable(fresh_door, "guessed"))
     later = ShiftedClock()
@@ -163,7 +163,7 @@ def test_a_refused_token_is_told_at_the_tenant_of_its_person(fresh_door: Door, w
     assert str(world.people["ann"].person_id).encode() in bytes(told.body)
 
 
-def test_a_passkey_that_is_refused_is_counted_for_the_account_that_it_is_of(portal: Portal) -> None:
+def test_a_refused_passkey_is_counted_for_its_account(portal: Portal) -> None:
     authenticator, browser = Authenticator(), portal.browser()
     browser.enter("ann")
     add(browser, authenticator)
@@ -174,7 +174,7 @@ def test_a_passkey_that_is_refused_is_counted_for_the_account_that_it_is_of(port
     assert (one.facts, one.count) == ({"means": "passkey", "code": "invalid-token"}, 1)
 
 
-def test_one_place_that_makes_up_accounts_is_counted_as_that_place(open_portal: OpenPortal, root: Engine) -> None:
+def test_made_up_accounts_are_counted_by_network(open_portal: OpenPortal, root: Engine) -> None:
     portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_address": 3}))
     before = {row.key for row in rows(root, "SELECT key FROM refused")}
     browser = portal.browser()
@@ -188,7 +188,7 @@ def test_one_place_that_makes_up_accounts_is_counted_as_that_place(open_portal: 
     assert rows(root, SIGN_INS, account="nobody-39@made-up.example") == []
 
 
-def test_one_account_has_one_event_a_minute_however_it_is_tried(fresh_door: Door) -> None:
+def test_an_account_has_one_refusal_event_a_minute(fresh_door: Door) -> None:
     for how in ("guessed", "expired", "revoked"):
         shown(fresh_door, refusable(fresh_door, how))
 
@@ -197,7 +197,7 @@ def test_one_account_has_one_event_a_minute_however_it_is_tried(fresh_door: Door
     assert sum(one.count for one in counted) == 3
 
 
-def test_too_many_attempts_are_counted_for_the_account_that_was_typed(open_portal: OpenPortal) -> None:
+def test_too_many_attempts_are_counted_for_the_typed_account(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_account": 1}))
 
     statuses = [portal.browser().ask_for_code(portal.address("ann")).status for _ in range(2)]

@@ -54,7 +54,7 @@ def use(door: Door, request_id: str, method: str = "GET", count: int = 3, resour
         session.execute(WRITE, events.append([happening]))
 
 
-def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: OpenDoor) -> None:
+def test_a_report_says_who_requested_who_decided_and_when_it_was_open(open_door: OpenDoor) -> None:
     door = open_door(Policy(quorum=2))
     request_id = door.file(justification="It does not open").json()["id"]
     door.act("max", "endorse", request_id, comment="A real fault")
@@ -79,7 +79,7 @@ def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: Ope
     )
 
 
-def test_a_window_that_was_approved_for_later_is_open_from_then_on_and_not_from_its_approval(door: Door) -> None:
+def test_a_window_with_a_later_start_is_open_from_then_on(door: Door) -> None:
     start = datetime.now(UTC) + timedelta(hours=1)
     request_id = door.file(not_before=start.isoformat()).json()["id"]
     door.act("ann", "approve", request_id)
@@ -94,7 +94,7 @@ def test_a_window_that_was_approved_for_later_is_open_from_then_on_and_not_from_
     assert revoked["use"] == "It was never open: nobody had access."
 
 
-def test_a_report_says_who_of_ones_own_was_notified(open_door: OpenDoor, worker: Database) -> None:
+def test_a_report_names_notified_people_of_ones_own_side(open_door: OpenDoor, worker: Database) -> None:
     door = open_door(Policy(vendor_review=False))
     request_id = door.file().json()["id"]
     post = Postbag()
@@ -115,7 +115,7 @@ def test_a_report_says_who_of_ones_own_was_notified(open_door: OpenDoor, worker:
     assert "@" not in json.dumps(vendors["mails"])
 
 
-def test_that_nothing_was_done_is_said(door: Door) -> None:
+def test_a_report_without_activity_says_so(door: Door) -> None:
     pending, opened = door.pending(), door.active()
 
     assert reported(door, pending)["use"] == "It was never open: nobody had access."
@@ -126,7 +126,7 @@ def test_that_nothing_was_done_is_said(door: Door) -> None:
     assert reported(door, opened)["use"] == "No activity was recorded while it was open."
 
 
-def test_what_was_done_inside_is_listed_and_counted(door: Door) -> None:
+def test_activity_is_listed_and_counted(door: Door) -> None:
     request_id = door.active()
     use(door, request_id)
     use(door, request_id, method="DELETE", count=1)
@@ -150,7 +150,7 @@ def test_a_report_says_whether_it_is_sealed(door: Door, worker: Database) -> Non
     assert "not sealed yet" not in found["page"]
 
 
-def test_the_vendors_auditors_read_neither_why_nor_what_was_said(door: Door) -> None:
+def test_vendor_auditors_read_no_texts_in_a_report(door: Door) -> None:
     mine = ["mailbox:bert@contoso.example"]
     request_id = door.file(justification="It does not open", resources=mine).json()["id"]
     door.act("ann", "deny", request_id, comment="Not today")
@@ -161,7 +161,7 @@ def test_the_vendors_auditors_read_neither_why_nor_what_was_said(door: Door) -> 
     assert "Not today" not in json.dumps(found)
 
 
-def test_what_people_wrote_is_no_markup_on_the_page(door: Door) -> None:
+def test_texts_in_a_report_page_are_escaped(door: Door) -> None:
     request_id = door.file(justification=EVIL, case_ref=EVIL[:100]).json()["id"]
     door.act("ann", "approve", request_id, comment=EVIL)
     use(door, request_id, method=EVIL, resource=EVIL)
@@ -174,7 +174,7 @@ def test_what_people_wrote_is_no_markup_on_the_page(door: Door) -> None:
     assert "http" not in page.replace("{{", "")
 
 
-def test_what_the_vendor_reviews_is_unknown_to_the_customer(open_door: OpenDoor) -> None:
+def test_a_report_of_a_reviewed_request_is_not_found_by_the_customer(open_door: OpenDoor) -> None:
     door = open_door(Policy())
     request_id = door.pending()
 

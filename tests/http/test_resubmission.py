@@ -21,7 +21,7 @@ def timed_out(door: Door, worker: Database) -> str:
     return request_id
 
 
-def test_the_answer_is_that_of_a_submission_and_both_name_each_other(door: Door, worker: Database) -> None:
+def test_a_resubmission_is_answered_like_a_submission_and_both_are_linked(door: Door, worker: Database) -> None:
     first = timed_out(door, worker)
 
     answer = again(door, "erin", first)
@@ -38,7 +38,7 @@ def test_the_answer_is_that_of_a_submission_and_both_name_each_other(door: Door,
     assert event["follows"] == first
 
 
-def test_a_second_call_is_told_which_request_it_is(door: Door, worker: Database) -> None:
+def test_a_second_resubmission_names_the_open_request(door: Door, worker: Database) -> None:
     first = timed_out(door, worker)
     second = again(door, "erin", first).json()["id"]
     before = door.rows()
@@ -49,7 +49,7 @@ def test_a_second_call_is_told_which_request_it_is(door: Door, worker: Database)
     assert door.rows() == before
 
 
-def test_calls_at_once_file_one(door: Door, worker: Database) -> None:
+def test_concurrent_resubmissions_submit_once_over_http(door: Door, worker: Database) -> None:
     first = timed_out(door, worker)
 
     answers = door.together(*(door.coming("erin", "POST", f"/v1/requests/{first}/ask-again") for _ in range(6)))
@@ -57,7 +57,7 @@ def test_calls_at_once_file_one(door: Door, worker: Database) -> None:
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
 
 
-def test_the_same_key_replays_the_answer_and_another_call_may_not_use_it(door: Door, worker: Database) -> None:
+def test_a_key_replays_a_resubmission_and_fits_no_other_call(door: Door, worker: Database) -> None:
     first, other, key = timed_out(door, worker), timed_out(door, worker), f"key-{uuid4()}"
     answer = again(door, "erin", first, key)
     before = door.rows()
@@ -69,7 +69,7 @@ def test_the_same_key_replays_the_answer_and_another_call_may_not_use_it(door: D
     assert door.rows() == before
 
 
-def test_what_timed_out_in_the_vendors_review_is_asked_again_as_well(open_door: OpenDoor, worker: Database) -> None:
+def test_a_request_timed_out_in_review_can_be_resubmitted(open_door: OpenDoor, worker: Database) -> None:
     door = open_door(Policy())
     request_id = timed_out(door, worker)
 

@@ -31,7 +31,7 @@ def asked(fresh_door: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     event.remove(fresh_door.db.engine, "before_cursor_execute", note)
 
 
-def test_what_is_asked_most_often_takes_few_round_trips(fresh_door: Door, asked: list[str]) -> None:
+def test_frequent_calls_take_few_round_trips(fresh_door: Door, asked: list[str]) -> None:
     submitted = fresh_door.file()
     of_submission = len(asked)
     fresh_door.act("ann", "approve", submitted.json()["id"])

@@ -234,13 +234,13 @@ def test_every_route_has_an_entry() -> None:
     assert len(ROUTES) == len(set(ROUTES))
 
 
-def test_every_route_is_described_and_nothing_else_is() -> None:
+def test_every_route_is_described_and_nothing_else() -> None:
     described = {f"{method.upper()} {path}" for path, methods in DESCRIBED["paths"].items() for method in methods}
 
     assert described == set(ROUTES) - {"GET /openapi.json"}
 
 
-def test_a_route_is_for_nobody_without_a_token_unless_it_says_so(door: Door) -> None:
+def test_a_route_needs_a_token_unless_stated(door: Door) -> None:
     before, found = door.rows(), {}
 
     for route in ROUTES:
@@ -323,7 +323,7 @@ def _called(door: Door, route: str, who: str, call: dict[str, Any]) -> str:
     return str(answer.status_code)
 
 
-def test_no_route_is_reached_by_a_slash_more_or_from_another_site(everybody: Door) -> None:
+def test_no_route_is_reached_with_an_extra_slash_or_from_another_site(everybody: Door) -> None:
     slashes, foreign = {}, {}
 
     for route in MATRIX:
@@ -337,7 +337,7 @@ def test_no_route_is_reached_by_a_slash_more_or_from_another_site(everybody: Doo
     assert foreign == {route: [] for route in MATRIX}
 
 
-def test_every_route_says_which_problems_it_may_answer_with() -> None:
+def test_every_route_lists_its_problems() -> None:
     described = DESCRIBED
     for route in MATRIX:
         method, path = route.split()

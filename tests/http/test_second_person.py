@@ -52,7 +52,7 @@ def approves(world: World, caller: Caller, request: AccessRequest) -> None:
 
 
 @pytest.mark.parametrize("who", ["ann", "tara", "aude", "erin", "max", "vera"])
-def test_all_who_see_a_decision_see_for_whom_a_delegate_gave_it(fresh_door: Door, who: str) -> None:
+def test_readers_of_a_decision_see_the_delegates_principal(fresh_door: Door, who: str) -> None:
     world = fresh_door.world
     with_dora(world, "ann", "amir")
     request_id = fresh_door.pending()
@@ -68,7 +68,7 @@ def test_all_who_see_a_decision_see_for_whom_a_delegate_gave_it(fresh_door: Door
     assert decision["at"] == event["at"]
 
 
-def test_an_approver_who_is_a_delegate_too_has_the_principal_named_as_well(fresh_door: Door) -> None:
+def test_an_approver_acting_also_as_delegate_has_the_principal_named(fresh_door: Door) -> None:
     world = fresh_door.world
     stand_in(world, "amir", "ann")
     request_id = fresh_door.pending()
@@ -80,7 +80,7 @@ def test_an_approver_who_is_a_delegate_too_has_the_principal_named_as_well(fresh
     assert event["on_behalf_of"] == named(world, "ann")[0]
 
 
-def test_who_decides_for_nobody_else_has_nobody_named(fresh_door: Door) -> None:
+def test_a_person_acting_for_themselves_names_no_principal(fresh_door: Door) -> None:
     request_id = fresh_door.active()
 
     event = last(fresh_door, "ann", request_id)
@@ -88,7 +88,7 @@ def test_who_decides_for_nobody_else_has_nobody_named(fresh_door: Door) -> None:
     assert (event["on_behalf_of"], event["principals"]) == (None, [])
 
 
-def test_an_engineer_for_whom_a_system_submitted_is_named(fresh_door: Door) -> None:
+def test_an_engineer_whose_request_a_system_submitted_is_named(fresh_door: Door) -> None:
     world = fresh_door.world
     world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
     submitted = fresh_door.file("bot", engineer=str(world.people["erin"].person_id)).json()
@@ -98,7 +98,7 @@ def test_an_engineer_for_whom_a_system_submitted_is_named(fresh_door: Door) -> N
     assert (event["actor"]["name"], event["on_behalf_of"]) == ("Bot", named(world, "erin")[0])
 
 
-def test_a_principals_name_that_was_erased_leaves_the_id(fresh_door: Door) -> None:
+def test_an_erased_principals_name_leaves_the_id(fresh_door: Door) -> None:
     world = fresh_door.world
     with_dora(world, "ann")
     request_id = fresh_door.pending()
@@ -110,7 +110,7 @@ def test_a_principals_name_that_was_erased_leaves_the_id(fresh_door: Door) -> No
     assert event["principals"] == [{"id": str(world.people["ann"].person_id), "name": "erased"}]
 
 
-def test_an_event_from_before_names_were_kept_names_whom_the_reader_may_know(fresh_door: Door) -> None:
+def test_an_event_from_before_names_were_kept_names_visible_people(fresh_door: Door) -> None:
     world = fresh_door.world
     with_dora(world, "ann")
     request_id = fresh_door.pending()
@@ -131,7 +131,7 @@ def shown(portal: Portal, who: str, request_id: object) -> str:
     return browser.get(f"/requests/{request_id}").words
 
 
-def test_the_page_says_for_whom_a_delegate_decided_and_by_what(open_portal: OpenPortal) -> None:
+def test_the_page_shows_a_delegates_principal_and_sign_in(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
     world = portal.world
     with_dora(world, "ann", "amir")

@@ -31,7 +31,7 @@ def outcomes(answer: Response) -> list[str]:
     return [one["problem"]["code"] if one["problem"] else one["request"]["state"] for one in answer.json()["items"]]
 
 
-def test_each_is_a_move_of_its_own_with_a_version_check_of_its_own(door: Door) -> None:
+def test_each_decision_is_a_move_with_its_own_version_check(door: Door) -> None:
     fine, moved, gone = door.pending(), door.pending(), door.pending()
     door.world.act("erin", Action.CANCEL, UUID(gone))
     nobodys = str(uuid4())
@@ -49,7 +49,7 @@ def test_each_is_a_move_of_its_own_with_a_version_check_of_its_own(door: Door) -
     assert (denied["action"], denied["comment"]) == ("deny", "Not today")
 
 
-def test_a_refused_decision_is_on_record_as_if_it_were_the_only_one(door: Door) -> None:
+def test_a_refused_decision_is_recorded_as_if_alone(door: Door) -> None:
     mine = door.pending()
 
     assert outcomes(decide(door, "erin", "approve", mine)) == ["own-request"]
@@ -59,13 +59,13 @@ def test_a_refused_decision_is_on_record_as_if_it_were_the_only_one(door: Door) 
     assert noted == 1
 
 
-def test_managers_endorse_several(open_door: OpenDoor) -> None:
+def test_managers_endorse_several_requests(open_door: OpenDoor) -> None:
     door = open_door(Policy())
 
     assert outcomes(decide(door, "max", "endorse", door.pending(), door.pending())) == ["pending", "pending"]
 
 
-def test_an_approval_needs_what_a_single_one_needs(open_door: OpenDoor) -> None:
+def test_a_bulk_approval_needs_what_a_single_one_needs(open_door: OpenDoor) -> None:
     door = open_door(Policy(vendor_review=False, approve_means="passkey-signed"))
 
     assert outcomes(decide(door, "ann", "approve", door.pending(), door.pending())) == ["passkey-must-sign"] * 2
@@ -83,9 +83,7 @@ def test_an_approval_needs_what_a_single_one_needs(open_door: OpenDoor) -> None:
         (wrong(comment="\u200b"), "comment"),
     ],
 )
-def test_what_is_wrong_with_the_call_is_said_and_nothing_is_decided(
-    door: Door, body: dict[str, Any], field: str
-) -> None:
+def test_an_invalid_bulk_call_is_reported_without_effect(door: Door, body: dict[str, Any], field: str) -> None:
     before = door.rows()
 
     answer = door.call("ann", "POST", PATH, json=body)

@@ -26,7 +26,7 @@ NOT_COMPLETED = "The sign-in was not completed"
 OVER = "was begun in another browser"
 
 
-def test_a_person_signs_in_by_their_issuer_and_comes_back_to_where_they_wanted_to_go(scene: IssuerScene) -> None:
+def test_a_person_signs_in_with_their_issuer_and_reaches_the_requested_page(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -47,7 +47,7 @@ def test_a_person_signs_in_by_their_issuer_and_comes_back_to_where_they_wanted_t
     assert session.signed_in_at.timestamp() == scene.at - 5
 
 
-def test_what_is_asked_of_the_issuer_is_bound_by_state_nonce_and_pkce(scene: IssuerScene) -> None:
+def test_the_authorisation_request_is_bound_by_state_nonce_and_pkce(scene: IssuerScene) -> None:
     url = scene.leave(scene.portal.browser())
 
     asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
@@ -58,7 +58,7 @@ def test_what_is_asked_of_the_issuer_is_bound_by_state_nonce_and_pkce(scene: Iss
     assert "prompt" not in asked
 
 
-def test_an_identity_that_nobody_has_bound_is_nobody(scene: IssuerScene) -> None:
+def test_an_unbound_identity_signs_in_no_one(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
 
     page = scene.sign_in(browser, "ann")
@@ -70,7 +70,7 @@ def test_an_identity_that_nobody_has_bound_is_nobody(scene: IssuerScene) -> None
     ("name", "known_by", "number"),
     [("max", "tenants", 0), ("ann", "vendors", 1), ("tara", "vendors", 1), ("olga", "tenants", 0)],
 )
-def test_an_issuer_speaks_for_nobody_of_the_other_side(
+def test_an_issuer_signs_in_no_one_of_the_other_side(
     scene: IssuerScene, name: str, known_by: str, number: int
 ) -> None:
     scene.bind(name, getattr(scene, known_by))
@@ -81,7 +81,7 @@ def test_an_issuer_speaks_for_nobody_of_the_other_side(
     assert (page.status, NOBODY in page.words, browser.session) == (401, True, None)
 
 
-def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: IssuerScene, open_portal: OpenPortal) -> None:
+def test_a_tenants_issuer_signs_in_no_one_of_another_tenant(scene: IssuerScene, open_portal: OpenPortal) -> None:
     elsewhere = open_portal().world
     zoe = scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
     scene.bind("zoe")
@@ -96,7 +96,7 @@ def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: IssuerScene, 
     assert (counted.facts, counted.count) == ({"means": "oidc", "code": "invalid-token"}, 1)
 
 
-def test_somebody_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_alone(
+def test_a_member_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_only(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     elsewhere = open_portal().world
@@ -118,7 +118,7 @@ def test_somebody_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_alone(
     facts(reached, 404, "not-found")
 
 
-def test_what_an_issuer_of_one_tenant_stands_behind_adds_nothing_that_counts_at_another(
+def test_credentials_added_under_a_tenants_issuer_do_not_count_at_another(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     elsewhere = open_portal().world
@@ -170,7 +170,7 @@ def trap(scene: IssuerScene, open_portal: OpenPortal, name: str) -> tuple[Portal
     return elsewhere, f"/invitations/{invitation}", code_in(mail)
 
 
-def test_a_mailbox_alone_takes_nobody_into_another_tenant_who_signs_in_by_an_issuer(
+def test_a_person_with_an_issuer_cannot_join_another_tenant_by_mailbox_alone(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     scene.bind("ann")
@@ -189,7 +189,7 @@ def test_a_mailbox_alone_takes_nobody_into_another_tenant_who_signs_in_by_an_iss
     assert "You sign in with your identity provider here" in scene.portal.browser().sign_in("ann").words
 
 
-def test_being_taken_into_another_tenant_ends_no_sign_in_and_lets_no_mailbox_in(
+def test_joining_another_tenant_ends_no_sign_in_and_enables_no_mailbox(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     scene.bind("ann")
@@ -215,7 +215,7 @@ def test_being_taken_into_another_tenant_ends_no_sign_in_and_lets_no_mailbox_in(
     assert f"/requests/{there.id}" not in again.read.links
 
 
-def test_people_of_the_vendor_sign_in_by_the_vendors_issuer(scene: IssuerScene) -> None:
+def test_vendor_people_sign_in_with_the_vendors_issuer(scene: IssuerScene) -> None:
     scene.bind("max", scene.vendors)
     browser = scene.portal.browser()
 
@@ -234,9 +234,7 @@ def test_people_of_the_vendor_sign_in_by_the_vendors_issuer(scene: IssuerScene) 
         {"error": "access_denied", "code": ""},
     ],
 )
-def test_what_comes_back_otherwise_than_it_was_begun_is_refused_and_used_up(
-    scene: IssuerScene, back: dict[str, str]
-) -> None:
+def test_a_mismatched_callback_is_refused_and_used_up(scene: IssuerScene, back: dict[str, str]) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -252,7 +250,7 @@ def test_what_comes_back_otherwise_than_it_was_begun_is_refused_and_used_up(
 
 
 @pytest.mark.parametrize("lie", [{"nonce": "x"}, {"aud": "other"}, {"iss": "https://evil.test"}, {"exp": 1}])
-def test_an_id_token_with_a_lie_in_it_is_refused(scene: IssuerScene, lie: dict[str, Any]) -> None:
+def test_an_id_token_with_a_false_claim_is_refused(scene: IssuerScene, lie: dict[str, Any]) -> None:
     scene.bind("ann")
     scene.tenants.id_token |= lie
     browser = scene.portal.browser()
@@ -262,7 +260,7 @@ def test_an_id_token_with_a_lie_in_it_is_refused(scene: IssuerScene, lie: dict[s
 
 
 @pytest.mark.far
-def test_an_id_token_by_a_key_of_somebody_else_is_refused(scene: IssuerScene) -> None:
+def test_an_id_token_signed_by_another_key_is_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -277,7 +275,7 @@ def test_an_id_token_by_a_key_of_somebody_else_is_refused(scene: IssuerScene) ->
     assert page.status in {401, 503}
 
 
-def test_a_round_trip_is_for_the_browser_that_began_it(scene: IssuerScene) -> None:
+def test_a_sign_in_round_trip_belongs_to_its_browser(scene: IssuerScene) -> None:
     scene.bind("ann")
     thief, victim = scene.portal.browser(), scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -304,7 +302,7 @@ def test_a_callback_works_once(scene: IssuerScene) -> None:
     assert (first.status, second.status, thief.session) == (200, 401, None)
 
 
-def test_a_round_trip_is_over_after_ten_minutes(scene: IssuerScene) -> None:
+def test_a_sign_in_round_trip_expires_after_ten_minutes(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -315,7 +313,7 @@ def test_a_round_trip_is_over_after_ten_minutes(scene: IssuerScene) -> None:
     assert scene.come_back(browser, url).status == 401
 
 
-def test_a_mailed_code_does_not_begin_where_a_round_trip_was_begun(scene: IssuerScene) -> None:
+def test_a_mailed_code_cannot_complete_a_round_trip(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     scene.leave(browser)
 
@@ -325,7 +323,7 @@ def test_a_mailed_code_does_not_begin_where_a_round_trip_was_begun(scene: Issuer
 
 
 @pytest.mark.far
-def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: IssuerScene) -> None:
+def test_signing_in_again_has_the_issuer_re_authenticate(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -341,7 +339,7 @@ def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: IssuerScene) 
 
 
 @pytest.mark.far
-def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: IssuerScene) -> None:
+def test_an_old_sign_in_at_the_issuer_is_not_fresh_here(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     scene.tenants.id_token |= {"auth_time": scene.at - 3600}
@@ -355,7 +353,7 @@ def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: IssuerScene) -
 
 
 @pytest.mark.far
-def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: IssuerScene) -> None:
+def test_a_person_with_an_issuer_cannot_sign_in_by_mail(scene: IssuerScene) -> None:
     scene.bind("ann")
     ann, amir = scene.portal.browser(), scene.portal.browser()
 
@@ -368,7 +366,7 @@ def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: IssuerS
 
 
 @pytest.mark.parametrize("header", [{"sec-purpose": "prefetch"}, {"sec-purpose": "prefetch;prerender"}])
-def test_a_link_that_is_fetched_ahead_of_time_begins_nothing(scene: IssuerScene, header: dict[str, str]) -> None:
+def test_a_prefetched_link_starts_nothing(scene: IssuerScene, header: dict[str, str]) -> None:
     browser = scene.portal.browser()
 
     answer = browser.call("GET", "/sign-in/oidc/0", headers=header)
@@ -378,11 +376,11 @@ def test_a_link_that_is_fetched_ahead_of_time_begins_nothing(scene: IssuerScene,
 
 
 @pytest.mark.parametrize("number", ["2", "-1", "99999999999999999999", "x"])
-def test_there_is_no_other_issuer(scene: IssuerScene, number: str) -> None:
+def test_an_unknown_issuer_is_not_found(scene: IssuerScene, number: str) -> None:
     assert scene.portal.browser().get(f"/sign-in/oidc/{number}").status in {404, 422}
 
 
-def test_an_issuer_that_is_away_is_said_so(scene: IssuerScene) -> None:
+def test_an_unreachable_issuer_is_reported(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.leave(browser)
@@ -405,7 +403,7 @@ def test_an_issuer_that_is_away_is_said_so(scene: IssuerScene) -> None:
         ("contoso", "ask whoever runs your organisation&#39;s identity provider."),
     ],
 )
-def test_the_sign_in_page_says_what_is_wrong_with_an_issuer_and_whom_to_ask(
+def test_the_sign_in_page_reports_a_faulty_issuer_and_its_contact(
     open_portal: OpenPortal, tenant: str | None, whom: str
 ) -> None:
     portal = open_portal()

@@ -36,7 +36,7 @@ def asked_until_refused(portal: Portal, most: int, **facts: Any) -> list[int]:
     return [ask(browser, f"{number}@{browser.address}.example").status for number in range(most)]
 
 
-def test_an_account_is_tried_only_so_often_wherever_it_comes_from(strict: Portal) -> None:
+def test_attempts_on_an_account_are_limited_across_networks(strict: Portal) -> None:
     address = strict.address("ann")
 
     answers = [ask(strict.browser(), address.upper() if number % 2 else address) for number in range(4)]
@@ -48,13 +48,13 @@ def test_an_account_is_tried_only_so_often_wherever_it_comes_from(strict: Portal
     assert ask(strict.browser(), strict.address("amir")).status == 200
 
 
-def test_the_limit_is_the_same_for_an_account_that_there_is_not(strict: Portal) -> None:
+def test_the_limit_is_the_same_for_an_unknown_account(strict: Portal) -> None:
     address = f"nobody-{strict.world.tenant.slug}@contoso.example"
 
     assert [ask(strict.browser(), address).status for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_an_account_is_tried_less_often_from_one_network_than_from_all(open_portal: OpenPortal) -> None:
+def test_attempts_on_an_account_are_limited_lower_for_one_network(open_portal: OpenPortal) -> None:
     few = {"sign_ins_per_account_and_network": 2, "sign_ins_per_account": 4, "sign_ins_per_address": 100}
     portal = open_portal(settings=SETTINGS.model_copy(update=few))
     address, guesser, ann = portal.address("ann"), portal.browser(), portal.browser()
@@ -66,7 +66,7 @@ def test_an_account_is_tried_less_often_from_one_network_than_from_all(open_port
     assert ask(portal.browser(), address).status == 429
 
 
-def test_codes_are_tried_less_often_from_one_network_than_from_all(open_portal: OpenPortal) -> None:
+def test_code_attempts_are_limited_lower_for_one_network(open_portal: OpenPortal) -> None:
     few = {"sign_ins_per_account_and_network": 2, "sign_ins_per_account": 100, "sign_ins_per_address": 100}
     portal = open_portal(settings=SETTINGS.model_copy(update=few))
     guesser, ann = portal.browser(), portal.browser()
@@ -97,12 +97,12 @@ def test_an_office_of_a_hundred_behind_one_address_signs_in_within_ten_minutes(o
     assert ask(portal.browser(address=office), "one-more@office.example").status == 429
 
 
-def test_an_address_is_heard_only_so_often_whatever_it_tries(strict: Portal) -> None:
+def test_attempts_from_one_address_are_limited(strict: Portal) -> None:
     assert asked_until_refused(strict, 7) == [200] * 5 + [429] * 2
     assert asked_until_refused(strict, 1) == [200]
 
 
-def test_after_ten_minutes_it_goes_on_and_not_before(strict: Portal) -> None:
+def test_attempts_are_allowed_again_after_ten_minutes(strict: Portal) -> None:
     address = strict.address("ann")
     for _ in range(4):
         ask(strict.browser(), address)
@@ -114,7 +114,7 @@ def test_after_ten_minutes_it_goes_on_and_not_before(strict: Portal) -> None:
     assert (early, ask(strict.browser(), address).status) == (429, 200)
 
 
-def test_trying_codes_counts_by_account_also_when_it_fails(strict: Portal) -> None:
+def test_failed_code_attempts_count_by_account(strict: Portal) -> None:
     browsers = [strict.browser(), strict.browser()]
     for browser in browsers:
         ask(browser, strict.address("ann"))
@@ -124,7 +124,7 @@ def test_trying_codes_counts_by_account_also_when_it_fails(strict: Portal) -> No
     assert tries == [401, 401, 401, 429]
 
 
-def test_who_asks_for_somebodys_codes_keeps_them_from_no_code_that_they_have(strict: Portal) -> None:
+def test_requesting_someones_codes_does_not_block_their_existing_code(strict: Portal) -> None:
     ann = strict.browser()
     ask(ann, strict.address("ann"))
     wanting = [ask(strict.browser(), strict.address("ann")).status for _ in range(3)]
@@ -135,7 +135,7 @@ def test_who_asks_for_somebodys_codes_keeps_them_from_no_code_that_they_have(str
 
 
 @pytest.mark.parametrize("path", ["/sign-in/passkey", "/sign-in/passkey/answer", "/sign-in/code"])
-def test_every_way_to_sign_in_counts_by_address(strict: Portal, path: str) -> None:
+def test_every_sign_in_method_counts_by_address(strict: Portal, path: str) -> None:
     browser = strict.browser()
 
     statuses = [browser.post(path, {}).status for _ in range(6)]
@@ -162,7 +162,7 @@ def test_flushing_redis_resets_no_limit(strict: Portal, urls: Urls) -> None:
     assert ask(strict.browser(), address).status == 429
 
 
-def test_what_is_counted_names_nobody(strict: Portal) -> None:
+def test_attempt_counters_name_no_one(strict: Portal) -> None:
     browser = strict.browser()
     ask(browser, strict.address("ann"))
 
@@ -172,7 +172,7 @@ def test_what_is_counted_names_nobody(strict: Portal) -> None:
     assert browser.address not in kept
 
 
-def test_many_at_once_are_each_counted(strict: Portal) -> None:
+def test_concurrent_attempts_are_all_counted(strict: Portal) -> None:
     browsers = [strict.browser() for _ in range(8)]
     ours = {"origin": SETTINGS.origin, "sec-fetch-site": "same-origin"}
 
@@ -188,7 +188,7 @@ def test_many_at_once_are_each_counted(strict: Portal) -> None:
     assert sorted(statuses) == [303] * 3 + [429] * 5
 
 
-def test_a_network_of_ipv6_counts_as_one(strict: Portal) -> None:
+def test_an_ipv6_network_counts_as_one_for_sign_ins(strict: Portal) -> None:
     browsers = [strict.browser(address=f"2001:db8:77:1::{number:x}") for number in range(1, 7)]
     beside = strict.browser(address="2001:db8:77:2::1")
 
@@ -209,7 +209,7 @@ def test_a_network_of_ipv6_counts_as_one(strict: Portal) -> None:
         (("172.16.0.0/12",), "198.51.100.7", False),
     ],
 )
-def test_what_a_proxy_says_of_an_address_is_believed_of_those_we_trust(
+def test_only_trusted_proxies_set_the_client_address(
     open_portal: OpenPortal, trusted: tuple[str, ...], shown: str, *, counted: bool
 ) -> None:
     portal = open_portal()

@@ -63,7 +63,7 @@ def refused(portal: Portal, authenticator: Authenticator, **lies: Any) -> bool:
 @pytest.mark.far
 @pytest.mark.parametrize("form", ["none", "packed"])
 @pytest.mark.parametrize("counts", [True, False])
-def test_a_passkey_is_added_and_signs_its_person_in(portal: Portal, form: str, *, counts: bool) -> None:
+def test_a_passkey_is_added_and_signs_in(portal: Portal, form: str, *, counts: bool) -> None:
     authenticator, first, second = Authenticator(form=form, counts=counts), portal.browser(), portal.browser()
     first.sign_in("ann")
 
@@ -82,7 +82,7 @@ def test_a_passkey_is_added_and_signs_its_person_in(portal: Portal, form: str, *
 
 
 @pytest.mark.far
-def test_what_is_asked_names_us_wants_a_verified_user_and_leaves_out_what_is_there(portal: Portal) -> None:
+def test_the_ceremony_names_us_verifies_the_user_and_excludes_known_keys(portal: Portal) -> None:
     authenticator, browser = Authenticator(), portal.browser()
     browser.sign_in("ann")
     add(browser, authenticator)
@@ -102,7 +102,7 @@ def test_what_is_asked_names_us_wants_a_verified_user_and_leaves_out_what_is_the
 
 
 @pytest.mark.far
-def test_an_approval_by_passkey_counts_where_one_by_mail_does_not(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_passkey_approval_counts_where_a_mailed_code_one_does_not(portal: Portal, enrolled: Authenticator) -> None:
     request_id = portal.world.submit().id
     by_mail, by_passkey = portal.browser(), portal.browser()
     by_mail.sign_in("ann")
@@ -132,7 +132,7 @@ def test_an_approval_by_passkey_counts_where_one_by_mail_does_not(portal: Portal
         {"cross_origin": True},
     ],
 )
-def test_an_answer_for_somebody_else_or_without_its_user_is_refused(
+def test_an_assertion_for_another_or_without_a_user_is_refused(
     portal: Portal, enrolled: Authenticator, lie: dict[str, Any]
 ) -> None:
     for name, value in lie.items():
@@ -152,14 +152,14 @@ def test_an_answer_for_somebody_else_or_without_its_user_is_refused(
         {"user": new_id().bytes},
     ],
 )
-def test_an_answer_that_is_not_to_our_question_or_not_by_the_key_is_refused(
+def test_an_assertion_with_a_wrong_challenge_or_key_is_refused(
     portal: Portal, enrolled: Authenticator, lie: dict[str, Any]
 ) -> None:
     assert refused(portal, enrolled, **lie)
 
 
 @pytest.mark.far
-def test_a_copy_whose_counter_does_not_grow_is_refused(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_cloned_passkey_with_a_stale_counter_is_refused(portal: Portal, enrolled: Authenticator) -> None:
     copy = enrolled.clone()
     use(portal.browser(), enrolled)
     use(portal.browser(), enrolled)
@@ -168,7 +168,7 @@ def test_a_copy_whose_counter_does_not_grow_is_refused(portal: Portal, enrolled:
     assert use(portal.browser(), enrolled).status == 200
 
 
-def test_an_answer_works_once_and_only_in_the_browser_that_was_asked(portal: Portal, enrolled: Authenticator) -> None:
+def test_an_assertion_works_once_in_its_browser(portal: Portal, enrolled: Authenticator) -> None:
     browser, other = portal.browser(), portal.browser()
     page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
     answer = enrolled.get(options(page))
@@ -184,7 +184,7 @@ def test_an_answer_works_once_and_only_in_the_browser_that_was_asked(portal: Por
 
 
 @pytest.mark.far
-def test_a_challenge_is_used_up_by_a_bad_answer_and_runs_out(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_challenge_is_used_up_by_a_bad_assertion_and_expires(portal: Portal, enrolled: Authenticator) -> None:
     browser, slow = portal.browser(), portal.browser()
     page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
     asked = slow.submit(slow.get("/sign-in"), "/sign-in/passkey")
@@ -197,14 +197,14 @@ def test_a_challenge_is_used_up_by_a_bad_answer_and_runs_out(portal: Portal, enr
     assert (second.status, late.status) == (401, 401)
 
 
-def test_somebody_who_is_disabled_does_not_get_in(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_disabled_person_cannot_sign_in(portal: Portal, enrolled: Authenticator) -> None:
     portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["ann"].person_id)
 
     assert refused(portal, enrolled)
 
 
 @pytest.mark.far
-def test_a_passkey_that_was_removed_signs_nobody_in(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_removed_passkey_does_not_sign_in(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)
 
@@ -226,7 +226,7 @@ def test_a_passkey_that_was_removed_signs_nobody_in(portal: Portal, enrolled: Au
         {"form": "made-up"},
     ],
 )
-def test_a_passkey_made_for_somebody_else_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
+def test_a_passkey_made_for_another_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
     before = portal.count()
@@ -239,7 +239,7 @@ def test_a_passkey_made_for_somebody_else_is_not_added(portal: Portal, lie: dict
 
 @pytest.mark.far
 @pytest.mark.parametrize("lie", [{"kind": "webauthn.get"}, {"challenge": encoded(bytes(64))}, {"id": b"another"}])
-def test_a_passkey_that_answers_another_question_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
+def test_a_passkey_with_another_challenge_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
 
@@ -249,7 +249,7 @@ def test_a_passkey_that_answers_another_question_is_not_added(portal: Portal, li
 
 
 @pytest.mark.far
-def test_a_passkey_is_added_only_in_the_session_that_asked_for_it(portal: Portal) -> None:
+def test_a_passkey_is_added_only_in_the_session_that_began_it(portal: Portal) -> None:
     ann, eve = portal.browser(), portal.browser()
     ann.sign_in("ann")
     eve.sign_in("amir")
@@ -269,7 +269,7 @@ def test_a_passkey_is_added_only_in_the_session_that_asked_for_it(portal: Portal
 
 
 @pytest.mark.far
-def test_what_was_asked_to_add_does_not_sign_in(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_registration_challenge_does_not_sign_in(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)
     asked = asked_to_add(browser)
@@ -280,7 +280,7 @@ def test_what_was_asked_to_add_does_not_sign_in(portal: Portal, enrolled: Authen
 
 
 @pytest.mark.far
-def test_a_passkey_is_nobody_elses_and_known_once(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_passkey_belongs_to_one_person(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     browser.sign_in("amir")
     page = asked_to_add(browser)
@@ -294,7 +294,7 @@ def test_a_passkey_is_nobody_elses_and_known_once(portal: Portal, enrolled: Auth
     assert use(portal.browser(), enrolled).status == 200
 
 
-def test_a_further_passkey_counts_at_once_only_if_an_older_one_has_signed_that_it_is_added(
+def test_a_further_passkey_counts_at_once_only_if_an_older_one_signed_its_adding(
     portal: Portal, enrolled: Authenticator
 ) -> None:
     browser, unsigned, signed = portal.browser(), Authenticator(), Authenticator()
@@ -315,9 +315,7 @@ def test_a_further_passkey_counts_at_once_only_if_an_older_one_has_signed_that_i
     assert means == ["mail", "passkey"]
 
 
-def test_what_an_older_passkey_signed_for_one_addition_is_no_good_for_anything_else(
-    portal: Portal, enrolled: Authenticator
-) -> None:
+def test_an_older_passkeys_signature_fits_one_addition_only(portal: Portal, enrolled: Authenticator) -> None:
     browser, stranger = portal.browser(), portal.browser()
     use(browser, enrolled)
     page = browser.submit(browser.get("/account"), "/account/passkeys/new")
@@ -343,7 +341,7 @@ def test_removing_the_older_passkey_does_not_make_a_new_one_count_at_once(
     assert LATER in add(browser, Authenticator()).words
 
 
-def test_adding_needs_a_sign_in_younger_than_a_quarter_of_an_hour(portal: Portal) -> None:
+def test_adding_a_passkey_needs_a_sign_in_younger_than_fifteen_minutes(portal: Portal) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
     portal.wait(minutes=15)
@@ -355,7 +353,7 @@ def test_adding_needs_a_sign_in_younger_than_a_quarter_of_an_hour(portal: Portal
 
 
 @pytest.mark.far
-def test_a_sign_in_that_grew_old_meanwhile_adds_nothing(portal: Portal) -> None:
+def test_a_sign_in_that_became_too_old_adds_nothing(portal: Portal) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
     portal.wait(minutes=14)
@@ -368,9 +366,7 @@ def test_a_sign_in_that_grew_old_meanwhile_adds_nothing(portal: Portal) -> None:
 
 
 @pytest.mark.far
-def test_a_reader_of_the_mailbox_adds_nothing_to_somebody_who_has_a_passkey(
-    portal: Portal, enrolled: Authenticator
-) -> None:
+def test_a_mailbox_adds_no_passkey_to_a_person_who_has_one(portal: Portal, enrolled: Authenticator) -> None:
     thief, ann = portal.browser(), portal.browser()
     thief.sign_in("ann")
     use(ann, enrolled)
@@ -384,7 +380,7 @@ def test_a_reader_of_the_mailbox_adds_nothing_to_somebody_who_has_a_passkey(
 
 
 @pytest.mark.far
-def test_twenty_passkeys_are_enough(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_person_has_at_most_twenty_passkeys(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)
     more = """INSERT INTO passkeys
@@ -397,14 +393,14 @@ def test_twenty_passkeys_are_enough(portal: Portal, enrolled: Authenticator) -> 
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\u202eb", "\x00"])
-def test_a_name_that_would_forge_a_line_is_refused(portal: Portal, name: str) -> None:
+def test_a_multi_line_passkey_name_is_refused(portal: Portal, name: str) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
 
     assert asked_to_add(browser, name).status == 422
 
 
-def test_under_a_bare_network_address_there_are_no_passkeys(open_portal: OpenPortal) -> None:
+def test_under_an_ip_address_there_are_no_passkeys(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS.model_copy(update={"public_url": "https://192.0.2.7"}))
     browser = portal.browser()
 
@@ -444,7 +440,7 @@ def shared(open_portal: OpenPortal) -> tuple[Portal, Authenticator]:
 @pytest.mark.far
 @settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
-def test_whatever_a_browser_posts_is_refused_and_never_a_fault(
+def test_any_posted_assertion_is_refused_without_an_internal_error(
     shared: tuple[Portal, Authenticator], data: st.DataObject
 ) -> None:
     portal, authenticator = shared
@@ -468,7 +464,7 @@ def test_whatever_a_browser_posts_is_refused_and_never_a_fault(
 @pytest.mark.far
 @settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
-def test_whatever_is_posted_as_a_new_passkey_is_refused_and_never_a_fault(
+def test_any_posted_registration_is_refused_without_an_internal_error(
     shared: tuple[Portal, Authenticator], data: st.DataObject
 ) -> None:
     portal, authenticator = shared

@@ -29,7 +29,7 @@ def own_csrf(browser: Browser) -> str:
     return browser.get("/account").form("/sign-out").fields["csrf"]
 
 
-def test_every_sign_in_makes_another_session_and_ends_the_one_before(portal: Portal) -> None:
+def test_every_sign_in_starts_a_new_session_and_ends_the_previous_one(portal: Portal) -> None:
     browser = signed_in(portal)
     first = browser.session
     browser.sign_in("ann")
@@ -41,7 +41,7 @@ def test_every_sign_in_makes_another_session_and_ends_the_one_before(portal: Por
     assert not is_in(browser)
 
 
-def test_a_session_that_somebody_planted_is_not_taken_over(portal: Portal) -> None:
+def test_a_planted_session_is_not_adopted(portal: Portal) -> None:
     thief, victim = signed_in(portal, "amir"), portal.browser()
     planted = thief.session
     assert planted
@@ -54,14 +54,14 @@ def test_a_session_that_somebody_planted_is_not_taken_over(portal: Portal) -> No
     assert "Ann" in victim.get("/account").words
 
 
-def test_a_made_up_session_is_nobodys(portal: Portal) -> None:
+def test_an_invented_session_is_refused(portal: Portal) -> None:
     browser = portal.browser()
     for value in ("A" * 43, "", "x", "'; --"):
         browser.put(SESSION, value)
         assert not is_in(browser)
 
 
-def test_a_session_ends_after_half_an_hour_without_a_sign_of_life(portal: Portal) -> None:
+def test_a_session_ends_after_thirty_idle_minutes(portal: Portal) -> None:
     browser = signed_in(portal)
 
     portal.wait(minutes=29)
@@ -72,7 +72,7 @@ def test_a_session_ends_after_half_an_hour_without_a_sign_of_life(portal: Portal
     assert not is_in(browser)
 
 
-def test_a_session_ends_after_twelve_hours_however_busy(portal: Portal) -> None:
+def test_a_session_ends_after_twelve_hours_of_use(portal: Portal) -> None:
     browser = signed_in(portal)
     for _ in range(28):
         portal.wait(minutes=25)
@@ -83,7 +83,7 @@ def test_a_session_ends_after_twelve_hours_however_busy(portal: Portal) -> None:
     assert not is_in(browser)
 
 
-def test_a_sign_of_life_is_written_at_most_once_a_minute(portal: Portal) -> None:
+def test_session_activity_is_written_at_most_once_a_minute(portal: Portal) -> None:
     browser = signed_in(portal)
     seen = "SELECT last_seen_at FROM sessions WHERE person_id = :p AND revoked_at IS NULL"
     person = {"p": portal.world.people["ann"].person_id}
@@ -99,7 +99,7 @@ def test_a_sign_of_life_is_written_at_most_once_a_minute(portal: Portal) -> None
     assert portal.sql(seen, **person) > first
 
 
-def test_signing_out_ends_the_session_and_not_only_the_cookie(portal: Portal) -> None:
+def test_signing_out_ends_the_session_on_the_server(portal: Portal) -> None:
     browser = signed_in(portal)
     old = browser.session
     assert old
@@ -113,7 +113,7 @@ def test_signing_out_ends_the_session_and_not_only_the_cookie(portal: Portal) ->
     assert not is_in(browser)
 
 
-def test_a_person_sees_their_sessions_and_ends_one_at_once(portal: Portal) -> None:
+def test_a_person_lists_and_ends_their_sessions(portal: Portal) -> None:
     here, there = signed_in(portal, agent="Hereweasel 1"), signed_in(portal, agent="Therefox 2")
     other = signed_in(portal, "amir", agent="Otherbear 3")
     page = here.get("/account")
@@ -132,7 +132,7 @@ def test_a_person_sees_their_sessions_and_ends_one_at_once(portal: Portal) -> No
     assert is_in(other)
 
 
-def test_nobody_ends_the_session_of_somebody_else(portal: Portal) -> None:
+def test_others_sessions_cannot_be_ended(portal: Portal) -> None:
     ann, amir = signed_in(portal), signed_in(portal, "amir")
     theirs = portal.sql("SELECT id FROM sessions WHERE person_id = :p", p=portal.world.people["amir"].person_id)[0].id
 
@@ -142,7 +142,7 @@ def test_nobody_ends_the_session_of_somebody_else(portal: Portal) -> None:
     assert is_in(amir)
 
 
-def test_a_session_bites_no_more_once_its_person_is_disabled(portal: Portal) -> None:
+def test_a_disabled_persons_session_ends(portal: Portal) -> None:
     browser = signed_in(portal)
 
     portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["ann"].person_id)
@@ -150,7 +150,7 @@ def test_a_session_bites_no_more_once_its_person_is_disabled(portal: Portal) -> 
     assert not is_in(browser)
 
 
-def test_flushing_redis_signs_nobody_in_or_out(portal: Portal, urls: Urls) -> None:
+def test_flushing_redis_signs_no_one_in_or_out(portal: Portal, urls: Urls) -> None:
     browser, stranger = signed_in(portal), portal.browser()
     stranger.ask_for_code(portal.address("amir"))
     code = stranger.code()
@@ -164,7 +164,7 @@ def test_flushing_redis_signs_nobody_in_or_out(portal: Portal, urls: Urls) -> No
     assert is_in(stranger)
 
 
-def test_signing_in_and_its_changes_are_events_of_the_tenant_without_a_secret(portal: Portal) -> None:
+def test_sign_in_changes_are_tenant_events_without_secrets(portal: Portal) -> None:
     browser = signed_in(portal)
     browser.submit_first(browser.get("/account"), "/account/sessions/end")
 
@@ -182,7 +182,7 @@ def test_signing_in_and_its_changes_are_events_of_the_tenant_without_a_secret(po
 
 
 @pytest.mark.parametrize("name", ["max", "erin", "olga"])
-def test_people_of_the_vendor_sign_in_too_and_it_goes_to_the_vendors_log(portal: Portal, name: str) -> None:
+def test_vendor_sign_ins_are_in_the_vendors_log(portal: Portal, name: str) -> None:
     browser = signed_in(portal, name)
 
     rows = portal.sql("SELECT tenant_id FROM events WHERE actor_id = :p", p=portal.world.people[name].person_id)
@@ -191,14 +191,14 @@ def test_people_of_the_vendor_sign_in_too_and_it_goes_to_the_vendors_log(portal:
     assert [row.tenant_id for row in rows] == [None]
 
 
-def test_a_session_reads_over_the_api(portal: Portal) -> None:
+def test_a_session_can_read_the_api(portal: Portal) -> None:
     request_id = portal.world.submit().id
     browser = signed_in(portal)
 
     assert browser.call("GET", f"/v1/requests/{request_id}").json()["id"] == str(request_id)
 
 
-def test_a_session_changes_something_over_the_api_only_with_its_own_token_from_our_own_page(portal: Portal) -> None:
+def test_a_session_writes_to_the_api_only_with_its_form_token_from_our_page(portal: Portal) -> None:
     path = f"/v1/requests/{portal.world.submit().id}/deny"
     browser, other = signed_in(portal), signed_in(portal, "amir")
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF: own_csrf(browser)}
@@ -223,7 +223,7 @@ def test_a_session_changes_something_over_the_api_only_with_its_own_token_from_o
     assert denied.json()["state"] == "denied"
 
 
-def test_a_bearer_token_beside_a_session_wins(portal: Portal) -> None:
+def test_a_bearer_token_takes_precedence_over_a_session(portal: Portal) -> None:
     path = f"/v1/requests/{portal.world.submit().id}"
     browser = signed_in(portal)
     world = portal.world
@@ -237,7 +237,7 @@ def test_a_bearer_token_beside_a_session_wins(portal: Portal) -> None:
     facts(empty, 401, "invalid-token")
 
 
-def test_the_token_of_a_form_is_worthless_without_the_session(portal: Portal) -> None:
+def test_a_form_token_is_worthless_without_its_session(portal: Portal) -> None:
     browser = signed_in(portal)
 
     token = own_csrf(browser)

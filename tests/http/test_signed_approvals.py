@@ -54,7 +54,7 @@ def proofs(portal: Portal) -> list[Any]:
     return [json.loads(row.body)["proof"] for row in rows]
 
 
-def test_whoever_has_a_passkey_signs_what_the_page_shows(demanding: Portal) -> None:
+def test_an_approver_with_a_passkey_signs_what_the_page_shows(demanding: Portal) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
     browser = demanding.by_passkey("ann")
 
@@ -72,7 +72,7 @@ def test_whoever_has_a_passkey_signs_what_the_page_shows(demanding: Portal) -> N
     assert proofs(demanding) == ["passkey-signed"]
 
 
-def test_an_approval_without_a_passkey_is_refused_where_the_policy_demands_one(demanding: Portal) -> None:
+def test_an_approval_without_a_passkey_is_refused_where_signing_is_required(demanding: Portal) -> None:
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
 
     refused = asked(browser, request)
@@ -83,7 +83,7 @@ def test_an_approval_without_a_passkey_is_refused_where_the_policy_demands_one(d
     assert proofs(demanding) == []
 
 
-def test_to_say_that_none_signs_does_not_get_around_the_policy(demanding: Portal) -> None:
+def test_declining_to_sign_does_not_bypass_the_policy(demanding: Portal) -> None:
     enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -95,7 +95,7 @@ def test_to_say_that_none_signs_does_not_get_around_the_policy(demanding: Portal
     assert proofs(demanding) == []
 
 
-def test_where_the_policy_lets_them_they_approve_without_and_the_page_says_whose_word_it_is(lenient: Portal) -> None:
+def test_where_signing_is_optional_an_unsigned_approval_is_shown_as_attested(lenient: Portal) -> None:
     enrol(lenient.world, "ann")
     request, browser = lenient.world.submit(), lenient.by_passkey("ann")
     page = asked(browser, request)
@@ -108,7 +108,7 @@ def test_where_the_policy_lets_them_they_approve_without_and_the_page_says_whose
     assert proofs(lenient) == ["attested"]
 
 
-def test_whoever_has_no_passkey_approves_at_once_where_the_policy_lets_them(lenient: Portal) -> None:
+def test_an_approver_without_a_passkey_approves_at_once_where_allowed(lenient: Portal) -> None:
     request, browser = lenient.world.submit(), lenient.by_passkey("ann")
 
     done = asked(browser, request)
@@ -117,7 +117,7 @@ def test_whoever_has_no_passkey_approves_at_once_where_the_policy_lets_them(leni
 
 
 @pytest.mark.far
-def test_an_answer_counts_once_and_in_the_browser_that_was_asked(demanding: Portal) -> None:
+def test_a_signature_counts_once_in_its_browser(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser, other = demanding.world.submit(), demanding.by_passkey("ann"), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -133,7 +133,7 @@ def test_an_answer_counts_once_and_in_the_browser_that_was_asked(demanding: Port
     assert proofs(demanding) == []
 
 
-def test_an_answer_after_ten_minutes_is_refused(demanding: Portal) -> None:
+def test_a_signature_after_ten_minutes_is_refused(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -148,7 +148,7 @@ def test_an_answer_after_ten_minutes_is_refused(demanding: Portal) -> None:
 @pytest.mark.parametrize(
     "changed", [{"comment": "Another"}, {"window": "300"}, {"uses": "1"}, {"resources": "mailbox:else"}]
 )
-def test_what_is_sent_with_the_answer_is_what_was_signed(demanding: Portal, changed: dict[str, str]) -> None:
+def test_the_submitted_values_must_be_the_signed_ones(demanding: Portal, changed: dict[str, str]) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -167,7 +167,7 @@ def call(browser: Browser, method: str, path: str, body: object = None) -> Any:
     return browser.call(method, path, json=body, headers=headers)
 
 
-def test_a_client_of_the_api_gets_a_challenge_and_sends_the_answer_back(demanding: Portal) -> None:
+def test_an_api_client_gets_a_challenge_and_returns_the_assertion(demanding: Portal) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
     browser, path = demanding.by_passkey("ann"), f"/v1/requests/{request.id}/approve"
     body = {"comment": "By the API", "access_window": 600}
@@ -186,7 +186,7 @@ def test_a_client_of_the_api_gets_a_challenge_and_sends_the_answer_back(demandin
     assert "was used" in done.json()["detail"]
 
 
-def test_the_answer_that_a_client_sends_back_opens_the_window_and_is_shown_as_signed(demanding: Portal) -> None:
+def test_an_api_clients_signed_approval_opens_the_window_and_is_shown_as_signed(demanding: Portal) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
     browser, path = demanding.by_passkey("ann"), f"/v1/requests/{request.id}/approve"
     challenge = call(browser, "POST", f"{path}/challenge").json()
@@ -201,7 +201,7 @@ def test_the_answer_that_a_client_sends_back_opens_the_window_and_is_shown_as_si
 
 
 @pytest.mark.far
-def test_a_signature_counts_once_where_the_approval_is_judged_a_second_time(
+def test_a_signature_counts_once_when_the_approval_is_judged_again(
     demanding: Portal, refuse_commit: Callable[..., None]
 ) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
@@ -220,7 +220,7 @@ def test_a_signature_counts_once_where_the_approval_is_judged_a_second_time(
     assert proofs(demanding) == ["passkey-signed"]
 
 
-def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
+def test_an_invalid_ticket_is_refused(demanding: Portal) -> None:
     enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     signed = {"ticket": f"{UUID(int=7)}.x", "statement": "{}", "content": "{}", "credential": {}}
@@ -233,9 +233,7 @@ def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("key", [b"", b"no key", b"\xa0", b"\xa5\x01\x02\x03&\x20\x01"])
-def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_removed(
-    demanding: Portal, key: bytes
-) -> None:
+def test_a_passkey_with_an_unreadable_key_is_shown_as_unusable_and_removable(demanding: Portal, key: bytes) -> None:
     enrol(demanding.world, "ann")
     ann_id = demanding.world.people["ann"].person_id
     demanding.sql(
@@ -257,7 +255,7 @@ def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_remov
     assert "unusable" not in gone.words
 
 
-def test_an_admin_compares_and_exports_the_keys_that_approvers_see_on_their_own_pages(demanding: Portal) -> None:
+def test_an_admin_compares_and_exports_the_approvers_keys(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     ann, tara, slug = demanding.by_passkey("ann"), demanding.by_passkey("tara"), demanding.world.tenant.slug
     print_ = approver_keys.grouped(fingerprint(passkeys.public_key(cose_bytes(authenticator))))

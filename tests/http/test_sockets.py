@@ -129,7 +129,7 @@ def run(runner: LoopThread, test: Callable[[], Coroutine[Any, Any, None]]) -> No
     ],
     ids=["long", "many", "one value", "one name", "target", "empty lines", "trailers", "one trailer"],
 )
-def test_of_300_mb_of_headers_no_more_is_taken_than_the_bound(runner: LoopThread, begun: bytes, part: bytes) -> None:
+def test_300_mb_of_headers_are_cut_at_the_bound(runner: LoopThread, begun: bytes, part: bytes) -> None:
     async def test() -> None:
         async with serving() as connect:
             reader, writer = await connect()
@@ -147,9 +147,7 @@ def test_of_300_mb_of_headers_no_more_is_taken_than_the_bound(runner: LoopThread
 @pytest.mark.parametrize(
     ("count", "size", "status"), [(100, 8, 200), (101, 8, 431), (4, 10_000, 200), (5, 10_000, 431)]
 )
-def test_a_head_may_have_a_hundred_headers_and_32_kib_of_them(
-    runner: LoopThread, count: int, size: int, status: int
-) -> None:
+def test_a_head_may_have_a_hundred_headers_of_32_kib(runner: LoopThread, count: int, size: int, status: int) -> None:
     headers = b"".join(b"x-%d: %s\r\n" % (number, b"a" * size) for number in range(count - 1))
 
     async def test() -> None:
@@ -207,7 +205,7 @@ def test_900_half_open_requests_are_closed_in_time(runner: LoopThread) -> None:
 
 
 @pytest.mark.parametrize("begun", [HEAD + b"x-one: ", POST % 100_000])
-def test_a_request_that_drips_is_closed_in_time(runner: LoopThread, begun: bytes) -> None:
+def test_a_slowly_dripping_request_is_closed_in_time(runner: LoopThread, begun: bytes) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, body_seconds=0.5, body_bytes=100) as connect:
             reader, writer = await connect()
@@ -228,7 +226,7 @@ def test_a_request_that_drips_is_closed_in_time(runner: LoopThread, begun: bytes
 
 
 @pytest.mark.far
-def test_a_slow_but_honest_upload_goes_on(runner: LoopThread) -> None:
+def test_a_slow_honest_upload_succeeds(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3, body_bytes=50) as connect:
             reader, writer = await connect()
@@ -245,7 +243,7 @@ def test_a_slow_but_honest_upload_goes_on(runner: LoopThread) -> None:
 
 
 @pytest.mark.far
-def test_a_body_that_we_do_not_read_costs_its_sender_nothing(runner: LoopThread) -> None:
+def test_an_unread_body_costs_its_sender_nothing(runner: LoopThread) -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(1)
         await reading(scope, receive, send)
@@ -263,7 +261,7 @@ def test_a_body_that_we_do_not_read_costs_its_sender_nothing(runner: LoopThread)
 
 
 @pytest.mark.far
-def test_a_stream_goes_on_for_longer_than_any_request_may_take(runner: LoopThread) -> None:
+def test_a_stream_outlasts_the_request_time_limit(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(streaming, head_seconds=0.2, body_seconds=0.2, unread_seconds=0.2) as connect:
             reader, writer = await connect()
@@ -274,7 +272,7 @@ def test_a_stream_goes_on_for_longer_than_any_request_may_take(runner: LoopThrea
     run(runner, test)
 
 
-def test_who_never_reads_the_answer_is_given_up(runner: LoopThread) -> None:
+def test_a_client_that_never_reads_is_dropped(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(pouring, unread_seconds=0.3) as connect:
             reader, writer = await connect()
@@ -288,7 +286,7 @@ def test_who_never_reads_the_answer_is_given_up(runner: LoopThread) -> None:
     run(runner, test)
 
 
-def test_an_address_holds_only_so_many_connections_and_a_trusted_proxy_any_number(runner: LoopThread) -> None:
+def test_connections_are_limited_by_address_except_for_trusted_proxies(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(per_address=3) as connect:
             held = [await connect() for _ in range(3)]
@@ -324,7 +322,7 @@ class ForeignTransport(asyncio.Transport):
         return self.is_closed
 
 
-def test_the_addresses_of_a_network_of_ipv6_hold_connections_together(runner: LoopThread) -> None:
+def test_an_ipv6_network_shares_its_connection_limit(runner: LoopThread) -> None:
     async def test() -> None:
         config = uvicorn.Config(reading, ws="none", lifespan="off", log_config=None)
         config.load()
@@ -338,7 +336,7 @@ def test_the_addresses_of_a_network_of_ipv6_hold_connections_together(runner: Lo
     run(runner, test)
 
 
-def test_requests_that_are_sent_ahead_are_answered_in_order_up_to_a_bound(runner: LoopThread) -> None:
+def test_pipelined_requests_are_answered_in_order_up_to_a_bound(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving() as connect:
             reader, writer = await connect()
@@ -352,7 +350,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_order_up_to_a_bound(runner
 
 
 @pytest.mark.far
-def test_requests_on_one_connection_each_have_their_own_time(runner: LoopThread) -> None:
+def test_each_request_on_a_connection_has_its_own_time_limit(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3) as connect:
             reader, writer = await connect()
@@ -398,7 +396,7 @@ def test_a_client_that_hangs_up_is_no_error(
     assert "api.failed" not in said
 
 
-def test_a_client_that_pipelines_and_hangs_up_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pipelining_client_that_hangs_up_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """On the loop that servers run on: it refuses to write to what is closed."""
 
     async def test() -> None:

@@ -20,7 +20,7 @@ def ordered(at: Door | Portal) -> None:
     lay_down(at.world, stages=[{"group": "security"}, {"group": "legal", "order": 2}], groups=groups)
 
 
-def test_whose_turn_it_is_stands_in_the_answer_and_in_the_available_moves(door: Door) -> None:
+def test_the_current_step_is_in_the_answer_and_the_permitted_moves(door: Door) -> None:
     request = door.pending()
 
     view = door.get("ann", f"/v1/requests/{request}").json()
@@ -57,7 +57,7 @@ def test_the_page_shows_steps_and_who_is_asked_first(open_portal: OpenPortal) ->
     assert "First asked: security (0 of 1). You can deny this request now." in inbox.words
 
 
-def test_the_page_of_groups_says_in_which_step_each_approves(open_portal: OpenPortal) -> None:
+def test_the_groups_page_shows_each_groups_step(open_portal: OpenPortal) -> None:
     portal = open_portal()
     ordered(portal)
     browser = portal.by_passkey("tara")

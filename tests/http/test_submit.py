@@ -13,7 +13,7 @@ from lockbox.sql import new_id
 from tests.http.door import Door, OpenDoor, facts
 
 
-def test_a_request_is_submitted_and_says_where_it_is_and_how_many_were_asked(door: Door) -> None:
+def test_a_submitted_request_returns_its_location_and_how_many_were_asked(door: Door) -> None:
     answer = door.file()
 
     assert answer.status_code == 201
@@ -32,7 +32,7 @@ def test_a_request_is_submitted_and_says_where_it_is_and_how_many_were_asked(doo
     assert view["tenant"] == door.world.tenant.slug
 
 
-def test_what_was_submitted_is_what_can_be_read(own_door: Door) -> None:
+def test_a_submitted_request_reads_back_unchanged(own_door: Door) -> None:
     submitted = own_door.file(actions=["read", "export"], case_ref="  CASE-7  ").json()
 
     shown = own_door.get("erin", f"/v1/requests/{submitted['id']}").json()
@@ -59,7 +59,7 @@ def test_what_was_submitted_is_what_can_be_read(own_door: Door) -> None:
     assert shown["case_ref"] == "CASE-7"
 
 
-def test_a_review_has_a_window_of_its_own_and_managers_are_asked(open_door: OpenDoor) -> None:
+def test_a_review_has_its_own_window_and_asks_managers(open_door: OpenDoor) -> None:
     door = open_door(Policy(review_window=60))
 
     view = door.file().json()
@@ -71,22 +71,20 @@ def test_a_review_has_a_window_of_its_own_and_managers_are_asked(open_door: Open
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_without_the_customers_yes_a_manager_reviews_even_where_the_policy_leaves_review_out(
-    open_door: OpenDoor, mode: Mode
-) -> None:
+def test_where_the_vendor_decides_a_manager_reviews_despite_the_policy(open_door: OpenDoor, mode: Mode) -> None:
     view = open_door(WITHOUT_REVIEW, mode).file().json()
 
     assert (view["state"], view["mode"]) == ("reviewing", mode)
 
 
-def test_actions_are_read_where_none_are_named_and_the_case_may_be_left_out(door: Door) -> None:
+def test_actions_default_to_read_and_the_case_is_optional(door: Door) -> None:
     view = door.file(actions=None, case_ref=None).json()
 
     assert view["actions"] == ["read"]
     assert view["case_ref"] is None
 
 
-def test_what_is_named_twice_is_asked_once(door: Door) -> None:
+def test_repeated_resources_are_requested_once(door: Door) -> None:
     view = door.file(resources=["site:b", "site:a", "site:b"], actions=["export", "read", "export"]).json()
 
     assert view["resources"] == ["site:b", "site:a"]
@@ -98,7 +96,7 @@ def test_a_window_up_to_the_cap_is_accepted(door: Door, seconds: int) -> None:
     assert door.file(access_window=seconds).json()["access_window"] == seconds
 
 
-def test_a_window_above_the_cap_is_refused_and_the_cap_is_named(open_door: OpenDoor) -> None:
+def test_a_window_above_the_cap_is_refused_with_the_cap(open_door: OpenDoor) -> None:
     door = open_door(Policy(vendor_review=False, access_ceiling=900))
 
     answer = door.file(access_window=901)
@@ -106,13 +104,13 @@ def test_a_window_above_the_cap_is_refused_and_the_cap_is_named(open_door: OpenD
     assert facts(answer, 422, "window-too-long")["limit_seconds"] == 900
 
 
-def test_an_engineer_does_not_file_for_another(door: Door) -> None:
+def test_an_engineer_cannot_submit_for_another(door: Door) -> None:
     answer = door.file("erin", engineer=str(door.world.people["eve"].person_id))
 
     facts(answer, 403, "wrong-role")
 
 
-def test_a_system_files_for_a_named_engineer(door: Door) -> None:
+def test_a_system_submits_for_a_named_engineer(door: Door) -> None:
     door.world.add("desk", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
     erin = str(door.world.people["erin"].person_id)
 
@@ -125,7 +123,7 @@ def test_a_system_files_for_a_named_engineer(door: Door) -> None:
     assert (first["role"], first["actor"]["name"]) == ("system", "Desk")
 
 
-def test_a_system_files_only_for_engineers_in_good_standing_and_services_it_is_bound_to(door: Door) -> None:
+def test_a_system_submits_only_for_active_engineers_and_its_services(door: Door) -> None:
     door.world.add("desk", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
     erin, ann = (str(door.world.people[name].person_id) for name in ("erin", "ann"))
     before = door.rows()
@@ -138,7 +136,7 @@ def test_a_system_files_only_for_engineers_in_good_standing_and_services_it_is_b
     assert door.rows() == before
 
 
-def test_a_suspended_tenant_can_be_asked_nothing(fresh_door: Door) -> None:
+def test_nothing_is_submitted_to_a_suspended_tenant(fresh_door: Door) -> None:
     fresh_door.run_sql("UPDATE tenants SET suspended = true WHERE id = :id", id=fresh_door.world.tenant.id)
     before = fresh_door.rows()
 
@@ -148,7 +146,7 @@ def test_a_suspended_tenant_can_be_asked_nothing(fresh_door: Door) -> None:
     assert fresh_door.rows() == before
 
 
-def test_a_systems_token_without_the_scope_is_told_which_one_it_needs(door: Door) -> None:
+def test_a_system_token_without_the_scope_is_refused_with_its_name(door: Door) -> None:
     answer = door.call("gate", "POST", "/v1/requests", json=door.world.body(engineer=str(new_id())))
 
     assert answer.status_code == 403

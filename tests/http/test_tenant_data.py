@@ -22,7 +22,7 @@ def pages(door: Door, who: str) -> Iterator[dict[str, Any]]:
         cursor = {"cursor": page["next_cursor"]}
 
 
-def test_operators_and_auditors_list_whose_data_are_held_kept_or_to_be_erased(open_door: OpenDoor) -> None:
+def test_operators_and_auditors_list_tenants_with_holds_retention_or_off_boarding(open_door: OpenDoor) -> None:
     door, other, plain = open_door(), open_door(), open_door()
     slug, at = door.world.tenant.slug, f"/v1/tenants/{door.world.tenant.slug}"
     other.call("tara", "PUT", f"/v1/tenants/{other.world.tenant.slug}/retention", json={"days": 60})
@@ -42,7 +42,7 @@ def test_operators_and_auditors_list_whose_data_are_held_kept_or_to_be_erased(op
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"cursor": "No slug"}, {"held": "true"}])
-def test_a_page_that_there_cannot_be_is_refused(door: Door, query: dict[str, object]) -> None:
+def test_an_impossible_page_is_refused(door: Door, query: dict[str, object]) -> None:
     facts(door.get("olga", LIST, **query), 422, "invalid-request")
 
 
@@ -59,14 +59,14 @@ def test_a_page_that_there_cannot_be_is_refused(door: Door, query: dict[str, obj
         ("hold", {}),
     ],
 )
-def test_bad_input_is_refused(door: Door, place: str, body: dict[str, object]) -> None:
+def test_bad_tenant_data_input_is_refused(door: Door, place: str, body: dict[str, object]) -> None:
     answer = door.call("tara", "PUT", f"/v1/tenants/{door.world.tenant.slug}/{place}", json=body)
 
     facts(answer, 422, "invalid-request")
 
 
 @pytest.mark.far
-def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
+def test_the_page_sets_retention_hold_and_off_boarding(portal: Portal) -> None:
     here, admin = f"/tenants/{portal.world.tenant.slug}/data", portal.by_passkey("tara")
     page = admin.get(here)
     assert "kept indefinitely (vendor default)" in page.words
@@ -95,7 +95,7 @@ def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("days", ["x", "-1", "1.5", "٣٠"])
-def test_a_number_that_is_none_is_refused_on_the_page(portal: Portal, days: str) -> None:
+def test_an_invalid_number_is_refused_on_the_page(portal: Portal, days: str) -> None:
     here, admin = f"/tenants/{portal.world.tenant.slug}/data", portal.by_passkey("tara")
 
     assert (
@@ -105,7 +105,7 @@ def test_a_number_that_is_none_is_refused_on_the_page(portal: Portal, days: str)
 
 
 @pytest.mark.far
-def test_an_operator_holds_on_a_page_and_each_side_reads_its_own_reason(portal: Portal) -> None:
+def test_an_operator_sets_a_hold_on_a_page_and_each_side_reads_its_own_reason(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     here, theirs = f"/data/{slug}", f"/tenants/{slug}/data"
     operator, admin, auditor = (portal.by_passkey(name) for name in ("olga", "tara", "vera"))
@@ -131,7 +131,7 @@ def test_an_operator_holds_on_a_page_and_each_side_reads_its_own_reason(portal: 
 
 
 @pytest.mark.parametrize("typed", ["nobody", "%00", "../x", "x" * 64])
-def test_a_customer_that_there_is_not_is_said_with_what_was_typed(portal: Portal, typed: str) -> None:
+def test_an_unknown_customer_is_reported_with_the_typed_slug(portal: Portal, typed: str) -> None:
     page = portal.by_passkey("olga").get(f"/data?tenant={typed}")
 
     assert (page.status, "There is no such tenant." in page.words) == (404, True)

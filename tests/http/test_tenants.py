@@ -22,7 +22,7 @@ def at(door: Door, tail: str = "", slug: str | None = None) -> str:
     return f"/v1/tenants/{slug or door.world.tenant.slug}{tail}"
 
 
-def test_an_operator_adds_a_tenant_and_is_told_where_it_is(fresh_door: Door) -> None:
+def test_an_added_tenant_is_returned_with_its_location(fresh_door: Door) -> None:
     slug = f"fabrikam-{new_id().hex[-12:]}"
     body = {"slug": slug, "name": "Fabrikam", "admin": somebody()}
 
@@ -48,7 +48,7 @@ def test_an_operator_adds_a_tenant_and_is_told_where_it_is(fresh_door: Door) -> 
     facts(fresh_door.call("olga", "POST", "/v1/tenants", json=body), 409, "slug-taken")
 
 
-def test_no_answer_and_no_log_of_an_operators_calls_holds_a_customers_code(
+def test_no_operators_answer_or_log_contains_a_customers_code(
     fresh_door: Door, worker: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slug = f"fabrikam-{new_id().hex[-12:]}"
@@ -78,7 +78,7 @@ def test_no_answer_and_no_log_of_an_operators_calls_holds_a_customers_code(
     assert answers[3].json()["id"] == str(second.id)
 
 
-def test_an_engineer_is_told_the_longest_window_of_a_tenant_and_nobody_else_is(fresh_door: Door) -> None:
+def test_only_an_engineer_sees_the_longest_window_of_a_tenant(fresh_door: Door) -> None:
     lay_down(fresh_door.world, access_ceiling=1200)
 
     seen = {who: fresh_door.get(who, at(fresh_door)).json() for who in ("erin", "max", "olga", "vera", "ann")}
@@ -133,7 +133,7 @@ def test_a_bad_field_of_a_new_tenant_is_named_and_nothing_is_written(door: Door,
     assert door.rows() == before
 
 
-def test_the_vendor_lists_all_tenants_page_by_page_and_a_customer_its_own(open_door: OpenDoor) -> None:
+def test_tenants_are_listed_by_page_to_the_vendor_and_a_customer_sees_its_own(open_door: OpenDoor) -> None:
     door, *_ = (open_door() for _ in range(3))
     seen: list[str] = []
     cursor: dict[str, Any] = {}
@@ -149,7 +149,7 @@ def test_the_vendor_lists_all_tenants_page_by_page_and_a_customer_its_own(open_d
     assert [one["slug"] for one in door.get("ann", "/v1/tenants").json()["items"]] == [door.world.tenant.slug]
 
 
-def test_mode_plan_and_suspension_are_for_members_operators_and_auditors(door: Door) -> None:
+def test_mode_plan_and_suspension_are_visible_to_members_operators_and_auditors(door: Door) -> None:
     shown = {who: door.get(who, at(door)).json() for who in ("erin", "max", "olga", "vera", "ann")}
 
     told = {who: [one[name] for name in ("name", "mode", "plan", "suspended")] for who, one in shown.items()}
@@ -165,7 +165,7 @@ def test_mode_plan_and_suspension_are_for_members_operators_and_auditors(door: D
 
 
 @each("query", [{"cursor": "No Slug"}, {"limit": 0}, {"limit": 201}, {"limit": "x"}])
-def test_a_bad_query_is_refused(door: Door, query: dict[str, Any]) -> None:
+def test_a_bad_tenant_query_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("olga", "/v1/tenants", **query), 422, "invalid-request")
 
 
@@ -190,7 +190,7 @@ def test_enforce_without_an_entitled_plan_is_refused_and_a_lapsed_plan_changes_n
     assert door.get("tara", at(door)).json()["mode"] == "observe"
 
 
-def test_of_what_was_in_review_an_admin_learns_the_number_alone(fresh_door: Door) -> None:
+def test_an_admin_sees_only_the_number_of_reviews_ended(fresh_door: Door) -> None:
     fresh_door.call("tara", "PUT", at(fresh_door, "/mode"), json={"mode": "observe"})
     in_review = fresh_door.pending()
 
@@ -209,7 +209,7 @@ def test_a_bad_name_is_refused(door: Door, name: Any) -> None:
 
 
 @each("slug", ["Contoso", "a b", "%00", "a" * 64, "'", "%F0%9F%94%90"])
-def test_what_is_no_slug_is_refused(door: Door, slug: str) -> None:
+def test_an_invalid_slug_is_refused(door: Door, slug: str) -> None:
     answer = door.get("olga", f"/v1/tenants/{slug}")
 
     facts(answer, 422, "invalid-request")

@@ -39,7 +39,7 @@ def test_a_comment_or_question_with_a_hidden_character_is_refused(door: Door, ma
 
 
 @pytest.mark.parametrize("name", ["N\u200bina", "See evil.example", "https://evil.example", "nina@evil.example"])
-def test_a_person_or_tenant_whose_name_would_mislead_in_a_subject_is_refused(door: Door, name: str) -> None:
+def test_a_misleading_person_or_tenant_name_is_refused(door: Door, name: str) -> None:
     slug = door.world.tenant.slug
     body = {"name": name, "address": "nina@contoso.example", "roles": ["auditor"]}
 
@@ -54,7 +54,7 @@ def test_a_person_or_tenant_whose_name_would_mislead_in_a_subject_is_refused(doo
         assert [error["field"] for error in facts(answer, 422, "invalid-request")["errors"]] == ["name"]
 
 
-def test_a_resource_with_a_second_spelling_is_refused_and_says_so(door: Door) -> None:
+def test_a_resource_with_a_second_spelling_is_refused_with_the_reason(door: Door) -> None:
     told = facts(door.file(resources=["mailbox:rene\u0301@contoso.example"]), 422, "invalid-request")
 
     assert "composed form (NFC)" in told["errors"][0]["message"]
@@ -98,7 +98,7 @@ def test_a_manager_reviews_a_resource_of_mixed_alphabets_with_a_warning(open_por
     assert WARNING in browser.get("/review").words
 
 
-def test_a_tenant_invites_thirty_people_a_day_and_no_more(open_door: OpenDoor) -> None:
+def test_a_tenant_invites_at_most_thirty_people_a_day(open_door: OpenDoor) -> None:
     door = open_door().with_settings(invitations_a_day=3)
     tenant = door.world.tenant.id
     other = open_door().with_settings(invitations_a_day=3)

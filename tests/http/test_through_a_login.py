@@ -66,7 +66,7 @@ def through_the_api(db: Any, whose: Caller, statement: str, **values: Any) -> No
 
 
 @pytest.mark.parametrize("mac", ["none", "that of what was begun"])
-def test_an_old_signature_of_an_approval_signs_nobody_in(portal: Portal, mac: str) -> None:
+def test_an_old_approvals_signature_signs_no_one_in(portal: Portal, mac: str) -> None:
     """A day later the row of what was begun is gone, and its browser's hash can be inserted with any challenge."""
     world, ann = portal.world, portal.world.people["ann"]
     request, own = world.submit(), enrol(world, "ann")
@@ -103,7 +103,7 @@ def at_door(open_door: OpenDoor) -> Door:
 
 
 @pytest.mark.parametrize("kept", ["plain", "another's key"])
-def test_a_session_that_the_apis_login_inserts_approves_nothing(portal: Portal, kept: str) -> None:
+def test_a_session_inserted_by_the_api_login_approves_nothing(portal: Portal, kept: str) -> None:
     ann, secret = portal.world.people["ann"], secrets.token_urlsafe(32)
     request = portal.world.submit()
     others = Keyring([secrets.token_bytes(32)])
@@ -120,7 +120,7 @@ def test_a_session_that_the_apis_login_inserts_approves_nothing(portal: Portal, 
     assert read(portal.root, "SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == "pending"
 
 
-def test_a_session_of_ones_own_made_somebody_elses_is_nobodys(portal: Portal) -> None:
+def test_a_session_reassigned_in_the_database_is_void(portal: Portal) -> None:
     """The owner of the database may write each row, and has none of the keys either."""
     mine = signed_in(portal, "aude")
     values = {"ann": portal.world.people["ann"].person_id, "aude": portal.world.people["aude"].person_id}
@@ -130,7 +130,7 @@ def test_a_session_of_ones_own_made_somebody_elses_is_nobodys(portal: Portal) ->
     assert not is_in(mine)
 
 
-def test_a_token_that_the_apis_login_inserts_is_nobodys(at_door: Door) -> None:
+def test_a_token_inserted_by_the_api_login_is_void(at_door: Door) -> None:
     ann, secret, token_id = at_door.world.people["ann"], secrets.token_urlsafe(32), new_id()
     hash_ = Keyring([secrets.token_bytes(32)]).secrets.mark("token", token_id, secret)
     through_the_api(at_door.db, ann, ISSUE, id=token_id, ann=ann.person_id, hash=hash_, mac=hash_)
@@ -139,7 +139,7 @@ def test_a_token_that_the_apis_login_inserts_is_nobodys(at_door: Door) -> None:
     assert at_door.get("forged", "/v1/me").status_code == 401
 
 
-def test_a_terminals_hash_under_somebody_elses_name_is_nobodys(at_door: Door) -> None:
+def test_a_terminals_hash_reassigned_to_another_is_void(at_door: Door) -> None:
     """The hash of a terminal's secret is by our own key, and the row that it is copied into is not marked."""
     asked = at_door.call(None, "POST", "/v1/device-logins").json()["token"]
     token_id = UUID(hex=asked.split("_")[2])
@@ -151,7 +151,7 @@ def test_a_terminals_hash_under_somebody_elses_name_is_nobodys(at_door: Door) ->
     assert at_door.get("forged", "/v1/me").status_code == 401
 
 
-def test_a_role_that_the_apis_login_gives_counts_for_nothing(at_door: Door) -> None:
+def test_a_role_granted_by_the_api_login_counts_for_nothing(at_door: Door) -> None:
     world = at_door.world
     tara, aude = world.people["tara"], world.people["aude"]
     request_id = at_door.pending()
@@ -166,9 +166,7 @@ def test_a_role_that_the_apis_login_gives_counts_for_nothing(at_door: Door) -> N
 
 
 @pytest.mark.parametrize("mac", ["none", "another decision's", "another key's"])
-def test_a_first_vote_of_a_quorum_that_the_apis_login_writes_counts_for_nothing(
-    open_door: OpenDoor, mac: str
-) -> None:
+def test_a_first_quorum_vote_written_by_the_api_login_counts_for_nothing(open_door: OpenDoor, mac: str) -> None:
     at_door = open_door(Policy(quorum=2, vendor_review=False))
     ann, request_id, other = at_door.world.people["ann"], at_door.pending(), at_door.pending(who="eve")
     assert at_door.act("ann", "approve", other).status_code == 200
@@ -191,7 +189,7 @@ def test_a_first_vote_of_a_quorum_that_the_apis_login_writes_counts_for_nothing(
     assert (third.status_code, third.json()["state"]) == (200, "active")
 
 
-def test_a_role_that_was_taken_away_and_put_back_as_it_was_counts_for_nothing(at_door: Door) -> None:
+def test_a_removed_role_restored_unchanged_counts_for_nothing(at_door: Door) -> None:
     world = at_door.world
     tara, abe = world.people["tara"], world.people["abe"]
     removed = "DELETE FROM memberships WHERE person_id = :id"
@@ -207,7 +205,7 @@ def test_a_role_that_was_taken_away_and_put_back_as_it_was_counts_for_nothing(at
     assert not read(at_door.root, removed.replace("DELETE", "SELECT id"), id=abe.person_id)
 
 
-def test_a_passkey_that_was_made_somebody_elses_signs_nobody_in(portal: Portal) -> None:
+def test_a_passkey_reassigned_in_the_database_signs_no_one_in(portal: Portal) -> None:
     own, browser = Authenticator(), portal.browser()
     browser.enter("amir")
     assert "laptop" in add(browser, own).words
@@ -221,7 +219,7 @@ def test_a_passkey_that_was_made_somebody_elses_signs_nobody_in(portal: Portal) 
     assert thief.session is None
 
 
-def test_an_invitation_whose_hash_and_end_the_owner_sets_is_not_accepted(portal: Portal) -> None:
+def test_an_invitation_altered_by_the_owner_is_not_accepted(portal: Portal) -> None:
     admin = signed_in(portal, "tara")
     admin.enter("tara", AuthMethod.PASSKEY)
     slug, code = portal.world.tenant.slug, "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
@@ -240,7 +238,7 @@ def test_an_invitation_whose_hash_and_end_the_owner_sets_is_not_accepted(portal:
     assert [one.status_code for one in answers] == [403, 403]
 
 
-def test_the_workers_login_sets_no_hash_and_no_end_of_an_invitation(portal: Portal) -> None:
+def test_the_worker_login_cannot_alter_invitations(portal: Portal) -> None:
     admin = signed_in(portal, "tara")
     admin.enter("tara", AuthMethod.PASSKEY)
     invited = _invited(admin, portal.world.tenant.slug)
@@ -250,7 +248,7 @@ def test_the_workers_login_sets_no_hash_and_no_end_of_an_invitation(portal: Port
             write(portal.worker.engine, f"UPDATE invitations SET {change} WHERE id = :id", id=invited)  # noqa: S608 - our own
 
 
-def test_what_was_revoked_stays_so_for_the_apis_login(portal: Portal) -> None:
+def test_the_api_login_cannot_revive_revoked_credentials(portal: Portal) -> None:
     browser = signed_in(portal)
     old = browser.session
     browser.submit(browser.get("/account"), "/sign-out")
@@ -263,9 +261,7 @@ def test_what_was_revoked_stays_so_for_the_apis_login(portal: Portal) -> None:
     assert not is_in(browser)
 
 
-def test_a_row_without_a_mark_is_told_to_whoever_runs_the_installation(
-    at_door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unmarked_row_is_reported_to_operators(at_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[dict[str, Any]] = []
     monkeypatch.setattr(
         "lockbox.identity.row_macs.log",
@@ -280,7 +276,7 @@ def test_a_row_without_a_mark_is_told_to_whoever_runs_the_installation(
     assert Role.APPROVER not in {one.role for one in _recognised(at_door, "abe").standings}
 
 
-def test_a_mode_that_the_apis_login_sets_opens_nothing_until_an_admin_says_anew_what_holds(
+def test_a_mode_set_by_the_api_login_opens_nothing_until_an_admin_saves_the_policy(
     open_door: OpenDoor,
 ) -> None:
     at_door = open_door(Policy(vendor_review=True), mode=Mode.OBSERVE)
@@ -302,7 +298,7 @@ def test_a_mode_that_the_apis_login_sets_opens_nothing_until_an_admin_says_anew_
     assert at_door.get("max", f"/v1/requests/{request_id}").json()["state"] == "reviewing"
 
 
-def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(open_door: OpenDoor) -> None:
+def test_a_policy_written_by_the_api_login_opens_nothing_and_closing_works(open_door: OpenDoor) -> None:
     at_door = open_door(Policy(vendor_review=False, quorum=2))
     tara, tenant = at_door.world.people["tara"], at_door.world.tenant
     request_id, other = at_door.pending(), at_door.pending(who="eve")
@@ -331,7 +327,7 @@ def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(
     assert at_door.act("amir", "approve", request_id).json()["state"] == "active"
 
 
-def test_a_mode_that_was_once_the_tenants_does_not_come_back_by_its_mark(at_door: Door) -> None:
+def test_an_earlier_mode_cannot_be_restored_with_its_mark(at_door: Door) -> None:
     tara, tenant = at_door.world.people["tara"], at_door.world.tenant
     place = f"/v1/tenants/{tenant.slug}/mode"
     assert at_door.call("tara", "PUT", place, json={"mode": "off"}).status_code == 200
@@ -347,7 +343,7 @@ def test_a_mode_that_was_once_the_tenants_does_not_come_back_by_its_mark(at_door
 
 
 @pytest.mark.parametrize("kind", ["who is eligible", "who stands in"])
-def test_a_delegate_whom_the_apis_login_names_decides_nothing(at_door: Door, kind: str) -> None:
+def test_a_delegate_written_by_the_api_login_decides_nothing(at_door: Door, kind: str) -> None:
     world = at_door.world
     tara, ann, aude = (world.people[name] for name in ("tara", "ann", "aude"))
     request_id = at_door.pending()
@@ -374,7 +370,7 @@ def test_a_delegate_whom_the_apis_login_names_decides_nothing(at_door: Door, kin
     assert at_door.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
 
 
-def test_a_leave_to_be_a_delegate_that_was_taken_back_does_not_come_back_by_its_mark(at_door: Door) -> None:
+def test_withdrawn_eligibility_cannot_be_restored_with_its_mark(at_door: Door) -> None:
     world = at_door.world
     tara, aude = world.people["tara"], world.people["aude"]
     members = f"/v1/tenants/{world.tenant.slug}/members/{aude.person_id}"

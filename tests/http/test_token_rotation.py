@@ -27,7 +27,7 @@ def lasts(token: dict[str, Any]) -> timedelta:
     return datetime.fromisoformat(token["expires_at"]) - datetime.fromisoformat(token["created_at"])
 
 
-def test_a_rotated_token_has_the_name_and_the_limits_of_the_old_one(door: Door) -> None:
+def test_a_rotated_token_keeps_name_and_limits(door: Door) -> None:
     old = made(door, "gate", name="mail", scopes=["access:check"], services=["onedrive"], days=30)
 
     answer = rotate(door, "gate", old)
@@ -42,7 +42,7 @@ def test_a_rotated_token_has_the_name_and_the_limits_of_the_old_one(door: Door) 
     assert listed(door, "gate")[new["id"]]["replaces"] == old["id"]
 
 
-def test_old_and_new_both_work_for_a_day_and_then_the_new_one_alone(door: Door) -> None:
+def test_old_and_new_token_both_work_for_a_day(door: Door) -> None:
     old = made(door)
 
     new = rotate(door, "erin", old).json()
@@ -55,7 +55,7 @@ def test_old_and_new_both_work_for_a_day_and_then_the_new_one_alone(door: Door) 
     assert works(new, after)
 
 
-def test_an_overlap_of_nothing_ends_the_old_token_at_once(door: Door) -> None:
+def test_an_overlap_of_zero_ends_the_old_token_at_once(door: Door) -> None:
     old = made(door)
 
     new = rotate(door, "erin", old, overlap_hours=0).json()
@@ -64,7 +64,7 @@ def test_an_overlap_of_nothing_ends_the_old_token_at_once(door: Door) -> None:
     assert works(new, door)
 
 
-def test_an_overlap_of_a_week_is_the_longest(door: Door) -> None:
+def test_a_week_is_the_longest_overlap(door: Door) -> None:
     old = made(door, "max")
 
     facts(rotate(door, "max", old, overlap_hours=169), 422, "invalid-request")
@@ -74,7 +74,7 @@ def test_an_overlap_of_a_week_is_the_longest(door: Door) -> None:
     assert not works(old, door.later(hours=168, minutes=1))
 
 
-def test_an_overlap_never_lengthens_the_old_token(door: Door) -> None:
+def test_an_overlap_never_extends_the_old_token(door: Door) -> None:
     old = made(door, "max", days=1)
 
     rotate(door, "max", old, overlap_hours=168)
@@ -83,7 +83,7 @@ def test_an_overlap_never_lengthens_the_old_token(door: Door) -> None:
 
 
 @each("body", [{"overlap_hours": -1}, {"overlap_hours": "1"}, {"days": 366}, {"name": "x"}])
-def test_what_is_no_rotation_is_refused_and_changes_nothing(door: Door, body: dict[str, Any]) -> None:
+def test_an_invalid_rotation_is_refused_and_changes_nothing(door: Door, body: dict[str, Any]) -> None:
     old = made(door, "olga")
     before = listed(door, "olga")
 
@@ -92,7 +92,7 @@ def test_what_is_no_rotation_is_refused_and_changes_nothing(door: Door, body: di
     assert listed(door, "olga") == before
 
 
-def test_a_token_rotates_itself_for_as_long_as_it_was_made(door: Door) -> None:
+def test_a_token_rotates_itself_for_its_original_lifetime(door: Door) -> None:
     old = made(door, "tara", days=7)
 
     new = rotate_itself(door, old)
@@ -103,7 +103,7 @@ def test_a_token_rotates_itself_for_as_long_as_it_was_made(door: Door) -> None:
     assert listed(door, "tara")[new.json()["id"]]["replaces"] == old["id"]
 
 
-def test_a_token_rotates_itself_for_no_longer_than_is_usual(door: Door) -> None:
+def test_a_token_rotates_itself_for_no_longer_than_the_default(door: Door) -> None:
     short, long = made(door, "tara", days=1), made(door, "tara", days=365)
 
     too_long = rotate_itself(door, short, days=91)
@@ -115,7 +115,7 @@ def test_a_token_rotates_itself_for_no_longer_than_is_usual(door: Door) -> None:
     assert lasts(cut.json()) == timedelta(days=90)
 
 
-def test_a_person_who_has_just_signed_in_rotates_for_longer(door: Door) -> None:
+def test_a_person_with_a_fresh_sign_in_rotates_for_longer(door: Door) -> None:
     old = made(door, "aude")
 
     new = rotate(door, "aude", old, days=365).json()
@@ -123,7 +123,7 @@ def test_a_person_who_has_just_signed_in_rotates_for_longer(door: Door) -> None:
     assert lasts(new) == timedelta(days=365)
 
 
-def test_a_token_is_rotated_once_unless_what_replaced_it_is_revoked(door: Door) -> None:
+def test_a_token_is_rotated_once_unless_its_successor_is_revoked(door: Door) -> None:
     old = made(door, "eve")
     new = rotate_itself(door, old).json()
 
@@ -134,7 +134,7 @@ def test_a_token_is_rotated_once_unless_what_replaced_it_is_revoked(door: Door) 
     assert rotate(door, "eve", old).status_code == 201
 
 
-def test_two_who_rotate_the_same_token_at_once_get_one_between_them(fresh_door: Door) -> None:
+def test_concurrent_rotations_of_a_token_make_one(fresh_door: Door) -> None:
     old = made(fresh_door)
     path = f"/v1/tokens/{old['id']}/rotate"
 
@@ -143,7 +143,7 @@ def test_two_who_rotate_the_same_token_at_once_get_one_between_them(fresh_door: 
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
 
 
-def test_what_is_revoked_or_has_run_out_is_not_rotated(door: Door) -> None:
+def test_a_revoked_or_expired_token_is_not_rotated(door: Door) -> None:
     revoked, over = made(door, "amir"), made(door, "amir")
     door.call("amir", "DELETE", f"/v1/tokens/{revoked['id']}")
     door.run_sql("UPDATE tokens SET expires_at = clock_timestamp() WHERE id = :i", i=over["id"])
@@ -171,7 +171,7 @@ def test_a_token_that_is_being_revoked_is_not_rotated(fresh_door: Door) -> None:
 
 
 @pytest.mark.far
-def test_rotating_makes_room_for_the_twenty_first_only_where_the_old_one_ends(fresh_door: Door) -> None:
+def test_rotating_frees_a_place_only_where_the_old_token_ends(fresh_door: Door) -> None:
     made_ = [made(fresh_door) for _ in range(api_tokens.MOST_TOKENS - 1)]
 
     facts(rotate(fresh_door, "erin", made_[0]), 409, "too-many-tokens")

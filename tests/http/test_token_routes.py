@@ -22,7 +22,7 @@ def moment(told: str) -> datetime:
 
 @pytest.mark.far
 @each("who", EVERYBODY)
-def test_everybody_makes_a_token_of_their_own_and_is_told_its_text_once(door: Door, who: str) -> None:
+def test_everyone_creates_their_own_tokens_and_sees_the_text_once(door: Door, who: str) -> None:
     answer = asked(door, who, name="laptop")
 
     told = answer.json()
@@ -33,7 +33,7 @@ def test_everybody_makes_a_token_of_their_own_and_is_told_its_text_once(door: Do
     assert told["token"] not in door.get(who, "/v1/tokens").text
 
 
-def test_what_was_made_is_an_api_token_and_opens_nothing(door: Door) -> None:
+def test_an_api_token_opens_nothing(door: Door) -> None:
     token, request_id = made(door, "ann"), door.pending()
 
     refused = by(token, door, "POST", f"/v1/requests/{request_id}/approve")
@@ -44,9 +44,7 @@ def test_what_was_made_is_an_api_token_and_opens_nothing(door: Door) -> None:
 
 
 @pytest.mark.parametrize(("asked_for", "days"), [({}, 90), ({"days": 1}, 1), ({"days": 365}, 365)])
-def test_a_token_lasts_ninety_days_or_as_long_as_was_asked_for(
-    door: Door, asked_for: dict[str, int], days: int
-) -> None:
+def test_a_token_lasts_ninety_days_or_as_requested(door: Door, asked_for: dict[str, int], days: int) -> None:
     token = made(door, "max", **asked_for)
 
     assert moment(token["expires_at"]) - moment(token["created_at"]) == timedelta(days=days)
@@ -73,7 +71,7 @@ def test_a_token_lasts_ninety_days_or_as_long_as_was_asked_for(
         {"scopes": ["everything"]},
     ],
 )
-def test_what_makes_no_token_is_refused(door: Door, body: dict[str, Any]) -> None:
+def test_an_invalid_token_request_is_refused(door: Door, body: dict[str, Any]) -> None:
     before = listed(door, "vera")
 
     facts(asked(door, "vera", **body), 422, "invalid-request")
@@ -81,7 +79,7 @@ def test_what_makes_no_token_is_refused(door: Door, body: dict[str, Any]) -> Non
     assert listed(door, "vera") == before
 
 
-def test_a_list_shows_the_own_tokens_without_text_or_hash(door: Door) -> None:
+def test_a_list_shows_ones_own_tokens_without_text_or_hash(door: Door) -> None:
     token = made(door, "aude", name="reports")
     with door.root.connect() as connection:
         rows = connection.exec_driver_sql(SECRETS).all()
@@ -99,13 +97,13 @@ def test_a_list_shows_the_own_tokens_without_text_or_hash(door: Door) -> None:
     assert parts["secret"] not in answer.text
 
 
-def test_nobody_sees_the_tokens_of_somebody_else(door: Door) -> None:
+def test_others_tokens_are_invisible(door: Door) -> None:
     token = made(door, "ann")
 
     assert [who for who in EVERYBODY if token["id"] in listed(door, who)] == ["ann"]
 
 
-def test_a_revoked_token_is_worthless_from_the_next_call_on(door: Door) -> None:
+def test_a_revoked_token_is_refused_from_the_next_call_on(door: Door) -> None:
     token, other = made(door), made(door)
     assert works(token, door)
 
@@ -118,7 +116,7 @@ def test_a_revoked_token_is_worthless_from_the_next_call_on(door: Door) -> None:
     assert works(other, door)
 
 
-def test_revoking_once_more_does_no_harm(door: Door) -> None:
+def test_revoking_twice_is_harmless(door: Door) -> None:
     token = made(door)
 
     answers = [door.call("erin", "DELETE", f"/v1/tokens/{token['id']}") for _ in range(3)]
@@ -126,7 +124,7 @@ def test_revoking_once_more_does_no_harm(door: Door) -> None:
     assert [answer.status_code for answer in answers] == [204, 204, 204]
 
 
-def test_a_token_revokes_itself_and_others_of_its_person(door: Door) -> None:
+def test_a_token_revokes_itself_and_its_persons_others(door: Door) -> None:
     token, other = made(door), made(door)
 
     assert by(token, door, "DELETE", f"/v1/tokens/{other['id']}").status_code == 204
@@ -136,7 +134,7 @@ def test_a_token_revokes_itself_and_others_of_its_person(door: Door) -> None:
     assert not works(other, door)
 
 
-def test_a_token_makes_no_other(door: Door) -> None:
+def test_a_token_creates_no_other(door: Door) -> None:
     token = made(door)
     before = listed(door, "erin")
 
@@ -145,7 +143,7 @@ def test_a_token_makes_no_other(door: Door) -> None:
     assert listed(door, "erin").keys() == before.keys()
 
 
-def test_a_token_rotates_no_other_whether_it_is_there_or_not(door: Door) -> None:
+def test_a_token_cannot_rotate_others_existing_or_not(door: Door) -> None:
     token, own, others = made(door), made(door), made(door, "ann")
 
     answers = [by(token, door, "POST", f"/v1/tokens/{one}/rotate") for one in (own["id"], others["id"], uuid4())]
@@ -169,7 +167,7 @@ def mangled(text: str) -> dict[str, str]:
 
 
 @each("how", mangled("lbx_test_" + "0" * 90))
-def test_a_token_that_is_not_shown_as_it_was_made_is_refused_and_echoed_nowhere(door: Door, how: str) -> None:
+def test_an_altered_token_is_refused_and_not_echoed(door: Door, how: str) -> None:
     token = made(door, "ann")
     shown = mangled(token["token"])[how]
 
@@ -196,7 +194,7 @@ def test_the_twenty_first_token_is_refused_until_one_is_revoked(fresh_door: Door
 
 
 @pytest.mark.far
-def test_tokens_that_have_run_out_do_not_count(fresh_door: Door) -> None:
+def test_expired_tokens_do_not_count(fresh_door: Door) -> None:
     for _ in range(api_tokens.MOST_TOKENS - 1):
         made(fresh_door, days=1)
     sql = "UPDATE tokens SET expires_at = clock_timestamp() WHERE NOT is_sample AND person_id = :p"
@@ -206,7 +204,7 @@ def test_tokens_that_have_run_out_do_not_count(fresh_door: Door) -> None:
 
 
 @pytest.mark.far
-def test_twenty_is_the_limit_also_for_those_who_ask_at_once(fresh_door: Door) -> None:
+def test_twenty_tokens_are_the_limit_for_concurrent_calls_too(fresh_door: Door) -> None:
     for _ in range(api_tokens.MOST_TOKENS - 3):
         made(fresh_door)
     calls = [fresh_door.coming("erin", "POST", "/v1/tokens", json={"name": "rush"}) for _ in range(6)]
@@ -217,7 +215,7 @@ def test_twenty_is_the_limit_also_for_those_who_ask_at_once(fresh_door: Door) ->
     assert len(listed(fresh_door, "erin")) == api_tokens.MOST_TOKENS
 
 
-def test_the_use_of_a_token_is_noted_once_a_minute_and_by_its_own_calls_alone(fresh_door: Door) -> None:
+def test_a_tokens_last_use_is_updated_once_a_minute_by_its_own_calls(fresh_door: Door) -> None:
     began = datetime.now(UTC)
     token, other = made(fresh_door), made(fresh_door)
 
@@ -233,7 +231,7 @@ def test_the_use_of_a_token_is_noted_once_a_minute_and_by_its_own_calls_alone(fr
     assert used(token, seconds=70) == began + timedelta(seconds=70)
 
 
-def test_a_machine_binds_its_token_to_scopes_and_services(door: Door) -> None:
+def test_a_service_account_binds_its_token_to_scopes_and_services(door: Door) -> None:
     door.active()
     bound = {"scopes": ["access:check"], "services": ["exchange-online"]}
     question = {
@@ -259,11 +257,11 @@ def test_a_machine_binds_its_token_to_scopes_and_services(door: Door) -> None:
 
 @each("bound", [{"scopes": ["access:check"]}, {"services": ["exchange-online"]}])
 @each("who", [who for who in EVERYBODY if who != "gate"])
-def test_only_a_machine_binds_its_token(door: Door, who: str, bound: dict[str, Any]) -> None:
+def test_only_a_service_account_binds_its_token(door: Door, who: str, bound: dict[str, Any]) -> None:
     facts(asked(door, who, **bound), 403, "wrong-role")
 
 
-def test_a_service_that_is_not_in_the_catalogue_is_refused(door: Door) -> None:
+def test_a_service_missing_from_the_catalogue_cannot_be_bound(door: Door) -> None:
     answer = asked(door, "gate", services=["exchange-online", "no-such", "nor-this"])
 
     told = facts(answer, 422, "unknown-service")
@@ -271,7 +269,7 @@ def test_a_service_that_is_not_in_the_catalogue_is_refused(door: Door) -> None:
     assert "no-such, nor-this" in told["detail"]
 
 
-def test_no_log_line_holds_a_token_or_what_it_is_called(door: Door) -> None:
+def test_no_log_line_contains_a_token_or_its_name(door: Door) -> None:
     with capture_logs() as lines:
         token = made(door, "max", name="my-own-name")
         rotated = door.call("max", "POST", f"/v1/tokens/{token['id']}/rotate").json()
@@ -285,7 +283,7 @@ def test_no_log_line_holds_a_token_or_what_it_is_called(door: Door) -> None:
 
 
 @pytest.mark.parametrize(("who", "is_told"), [("ann", True), ("erin", False)])
-def test_making_rotating_and_revoking_are_events_without_a_secret(
+def test_creating_rotating_and_revoking_are_events_without_secrets(
     open_door: OpenDoor, who: str, *, is_told: bool
 ) -> None:
     door = open_door()

@@ -41,7 +41,7 @@ def asks(browser: Browser, path: str = "/v1/tokens", **body: Any) -> Response:
 
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC, AuthMethod.MAIL])
-def test_whoever_has_just_signed_in_in_a_browser_makes_a_token(portal: Portal, means: AuthMethod) -> None:
+def test_a_fresh_browser_sign_in_creates_a_token(portal: Portal, means: AuthMethod) -> None:
     answer = asks(signed_in(portal, "ann", means))
 
     assert answer.status_code == 201
@@ -50,7 +50,7 @@ def test_whoever_has_just_signed_in_in_a_browser_makes_a_token(portal: Portal, m
     assert (me["id"], me["means"]) == (str(portal.world.people["ann"].person_id), "token")
 
 
-def test_a_browser_makes_none_without_the_token_of_our_own_page(portal: Portal) -> None:
+def test_creating_a_token_needs_the_pages_form_token(portal: Portal) -> None:
     browser = signed_in(portal, "ann", AuthMethod.PASSKEY)
 
     facts(browser.call("POST", "/v1/tokens", json={"name": "laptop"}), 403, "cross-site")
@@ -61,7 +61,7 @@ def test_a_browser_makes_none_without_the_token_of_our_own_page(portal: Portal) 
 
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC, AuthMethod.MAIL])
-def test_a_sign_in_of_a_quarter_of_an_hour_ago_makes_none(portal: Portal, means: AuthMethod) -> None:
+def test_a_fifteen_minute_old_sign_in_creates_no_token(portal: Portal, means: AuthMethod) -> None:
     browser = signed_in(portal, "ann", means)
     token = asks(browser).json()
 
@@ -84,7 +84,7 @@ def lasts(told: dict[str, Any]) -> timedelta:
     return datetime.fromisoformat(told["expires_at"]) - datetime.fromisoformat(told["created_at"])
 
 
-def test_a_token_that_a_mailed_code_made_lasts_a_week_however_often_it_is_rotated(portal: Portal) -> None:
+def test_a_token_made_with_a_mailed_code_lasts_a_week_despite_rotation(portal: Portal) -> None:
     browser, script = signed_in(portal, "ann", AuthMethod.MAIL), portal.browser()
 
     def by(token: dict[str, Any], **body: Any) -> Response:
@@ -102,7 +102,7 @@ def test_a_token_that_a_mailed_code_made_lasts_a_week_however_often_it_is_rotate
         assert facts(answer, 422, "invalid-request")["limit_days"] == 7
 
 
-def test_a_mailed_code_rotates_no_token_to_more_than_a_week_and_a_passkey_does(portal: Portal) -> None:
+def test_a_mailed_code_rotates_for_a_week_at_most_and_a_passkey_for_longer(portal: Portal) -> None:
     mine = asks(signed_in(portal, "ann", AuthMethod.PASSKEY), days=30).json()
     by_mail = browser_rotates(signed_in(portal, "ann", AuthMethod.MAIL), mine["id"]).json()
     by_passkey = browser_rotates(signed_in(portal, "ann", AuthMethod.PASSKEY), by_mail["id"], days=90).json()
@@ -116,7 +116,7 @@ def test_a_mailed_code_rotates_no_token_to_more_than_a_week_and_a_passkey_does(p
     assert [lasts(one).days for one in (mine, by_mail, by_passkey, again.json())] == [30, 7, 90, 90]
 
 
-def test_a_stale_session_still_lists_and_revokes(portal: Portal) -> None:
+def test_an_old_session_still_lists_and_revokes_tokens(portal: Portal) -> None:
     browser = signed_in(portal, "ann", AuthMethod.MAIL)
     token = asks(browser).json()
     portal.wait(minutes=20)
@@ -128,7 +128,7 @@ def test_a_stale_session_still_lists_and_revokes(portal: Portal) -> None:
     assert token["id"] not in browser.call("GET", "/v1/tokens").text
 
 
-def test_a_code_from_a_mail_is_not_enough_for_whoever_has_a_passkey(portal: Portal) -> None:
+def test_a_mailed_code_is_not_enough_for_a_person_with_a_passkey(portal: Portal) -> None:
     portal.sql(HAVE_A_PASSKEY, p=portal.world.people["ann"].person_id)
 
     facts(asks(signed_in(portal, "ann", AuthMethod.MAIL)), 403, "fresh-sign-in-needed")
@@ -136,7 +136,7 @@ def test_a_code_from_a_mail_is_not_enough_for_whoever_has_a_passkey(portal: Port
     assert asks(signed_in(portal, "ann", AuthMethod.PASSKEY)).status_code == 201
 
 
-def test_an_installation_lays_down_how_long_tokens_last(open_portal: OpenPortal) -> None:
+def test_an_installation_sets_the_lifetime_of_tokens(open_portal: OpenPortal) -> None:
     settings = Settings(environment="test", public_url=HOME, most_token_days=30, token_overlap_hours=2)
     portal = open_portal(settings=settings)
     browser = signed_in(portal, "ann", AuthMethod.PASSKEY)
@@ -171,9 +171,7 @@ def bearing(open_portal: OpenPortal, issuer: LocalIssuer) -> tuple[Portal, dict[
     return portal, {"sub": "erin", "iat": at, "exp": at + 300}
 
 
-def test_a_token_of_a_sign_in_service_makes_one_and_rotates_it_if_the_sign_in_is_fresh(
-    open_portal: OpenPortal, issuer: LocalIssuer
-) -> None:
+def test_an_issuers_fresh_token_creates_and_rotates_api_tokens(open_portal: OpenPortal, issuer: LocalIssuer) -> None:
     portal, claims = bearing(open_portal, issuer)
     browser = portal.browser()
     fresh = {"authorization": f"Bearer {issuer.token(**claims)}"}

@@ -40,7 +40,7 @@ def shown(door: Door, authorization: str | bytes, path: str = "/v1/requests") ->
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_token_nothing_is_told_not_even_what_is_wrong(door: Door, path: str) -> None:
+def test_without_a_token_a_call_learns_nothing(door: Door, path: str) -> None:
     answer = door.call(None, "GET", path)
 
     facts(answer, 401, "invalid-token")
@@ -68,11 +68,11 @@ def test_without_a_token_nothing_is_told_not_even_what_is_wrong(door: Door, path
         "Bearer " + whole(f"lbx_test_{'0' * 32}_" + "A" * 43).upper(),
     ],
 )
-def test_what_is_no_token_is_refused(door: Door, authorization: str | bytes) -> None:
+def test_a_malformed_token_is_refused(door: Door, authorization: str | bytes) -> None:
     shown(door, authorization)
 
 
-def test_a_good_token_in_the_wrong_place_is_none(door: Door) -> None:
+def test_a_token_in_the_wrong_place_is_ignored(door: Door) -> None:
     good = door.world.tokens["erin"]
 
     shown(door, f"Basic {good}")
@@ -82,7 +82,7 @@ def test_a_good_token_in_the_wrong_place_is_none(door: Door) -> None:
     facts(door.call(None, "GET", f"/v1/requests?access_token={good}"), 422, "invalid-request")
 
 
-def test_two_headers_authorization_are_refused_also_where_one_is_good(door: Door) -> None:
+def test_two_authorization_headers_are_refused_even_if_one_is_valid(door: Door) -> None:
     good, bad = f"Bearer {door.world.tokens['erin']}", "Bearer x"
 
     for sent in ([good, bad], [bad, good], [good, good]):
@@ -92,14 +92,14 @@ def test_two_headers_authorization_are_refused_also_where_one_is_good(door: Door
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])
-def test_the_scheme_is_read_in_any_case(door: Door, scheme: str) -> None:
+def test_the_scheme_ignores_case(door: Door, scheme: str) -> None:
     header = {"authorization": scheme + door.world.tokens["erin"]}
 
     assert door.call(None, "GET", "/v1/requests", headers=header).status_code == 200
 
 
 @pytest.mark.parametrize("end", ["A", "B", "-"])
-def test_another_secret_with_the_same_id_is_unknown(door: Door, end: str) -> None:
+def test_another_secret_with_the_same_id_is_refused(door: Door, end: str) -> None:
     body = door.world.tokens["erin"][:-8]
     changed = body[:-1] + ("C" if body.endswith(end) else end)
 
@@ -109,7 +109,7 @@ def test_another_secret_with_the_same_id_is_unknown(door: Door, end: str) -> Non
 
 
 @pytest.mark.parametrize("at", [-1, -8, -9, -20, -60])
-def test_a_token_with_one_wrong_character_is_told_as_such(door: Door, at: int) -> None:
+def test_a_token_with_one_wrong_character_is_reported_as_such(door: Door, at: int) -> None:
     good = door.world.tokens["erin"]
     wrong = "1" if good[at] == "0" else "0"
     mangled = good[:at] + wrong + good[len(good) + at + 1 :]
@@ -119,7 +119,7 @@ def test_a_token_with_one_wrong_character_is_told_as_such(door: Door, at: int) -
     assert "checksum is wrong" in facts(answer, 401, "invalid-token")["detail"]
 
 
-def test_the_secret_of_one_token_does_not_go_with_the_id_of_another(door: Door) -> None:
+def test_one_tokens_secret_does_not_fit_anothers_id(door: Door) -> None:
     mine, others = (authentication.TOKEN_FORM.fullmatch(door.world.tokens[who]) for who in ("erin", "ann"))
     assert mine
     assert others
@@ -134,7 +134,7 @@ def test_a_token_of_another_environment_is_refused(door: Door, environment: str)
     shown(door, f"Bearer {whole(body.replace('lbx_test_', f'lbx_{environment}_'))}")
 
 
-def test_a_sample_token_is_refused_in_production_and_one_of_the_persons_own_is_taken(door: Door) -> None:
+def test_a_demo_token_is_refused_in_production_and_a_real_one_accepted(door: Door) -> None:
     sample = issued(door, environment="production", is_sample=True)
     own = issued(door, environment="production")
 
@@ -154,7 +154,7 @@ def last_used(db: Database, token_id: UUID) -> datetime | None:
         return found.last_used_at
 
 
-def test_the_use_of_a_token_is_noted_at_most_once_a_minute(door: Door) -> None:
+def test_a_tokens_last_use_is_updated_at_most_once_a_minute(door: Door) -> None:
     token = issued(door)
     began = datetime.now(UTC)
 
@@ -171,7 +171,7 @@ def test_the_use_of_a_token_is_noted_at_most_once_a_minute(door: Door) -> None:
     assert use(began - timedelta(minutes=5)) == began + timedelta(seconds=60)
 
 
-def test_what_is_refused_is_no_use_of_a_token(door: Door) -> None:
+def test_a_refused_call_does_not_update_the_last_use(door: Door) -> None:
     token = issued(door)
 
     shown(door.later(minutes=10), f"Bearer {token.text}")
@@ -179,7 +179,7 @@ def test_what_is_refused_is_no_use_of_a_token(door: Door) -> None:
     assert last_used(door.db, token.token.id) is None
 
 
-def test_a_token_ends_with_its_hour(door: Door) -> None:
+def test_a_token_expires_at_its_time(door: Door) -> None:
     assert door.later(minutes=59).get("erin", "/v1/requests").status_code == 200
 
     answer = door.later(minutes=60).get("erin", "/v1/requests")
@@ -195,7 +195,7 @@ def test_a_token_ends_with_its_hour(door: Door) -> None:
         "DELETE FROM tokens WHERE person_id = :p",
     ],
 )
-def test_revoked_disabled_and_unknown_answer_alike(fresh_door: Door, ending: str) -> None:
+def test_revoked_disabled_and_unknown_are_answered_alike(fresh_door: Door, ending: str) -> None:
     unknown = fresh_door.call(
         None,
         "GET",
@@ -210,7 +210,7 @@ def test_revoked_disabled_and_unknown_answer_alike(fresh_door: Door, ending: str
     assert answer.content == unknown.content
 
 
-def test_a_second_token_of_the_same_person_serves_as_well(door: Door) -> None:
+def test_a_second_token_of_the_same_person_works_too(door: Door) -> None:
     second = issued(door)
     request_id = door.pending()
 
@@ -219,7 +219,7 @@ def test_a_second_token_of_the_same_person_serves_as_well(door: Door) -> None:
     assert answer.status_code == 200
 
 
-def test_a_person_without_any_role_is_somebody_who_may_nothing(fresh_door: Door) -> None:
+def test_a_person_without_roles_is_known_but_may_do_nothing(fresh_door: Door) -> None:
     fresh_door.run_sql("DELETE FROM memberships WHERE person_id = :p", p=fresh_door.world.people["erin"].person_id)
 
     facts(fresh_door.file("erin"), 403, "wrong-role")

@@ -42,7 +42,7 @@ def without_redis(door: Door) -> Iterator[Door]:
         ("25P03", 503, "unavailable"),
     ],
 )
-def test_a_commit_that_fails_is_never_answered_with_a_yes(own_door: Door, state: str, status: int, code: str) -> None:
+def test_a_failed_commit_is_never_answered_with_success(own_door: Door, state: str, status: int, code: str) -> None:
     request_id = own_door.pending()
     own_door.run_sql(REFUSE.format(state=state))
     before = own_door.rows()
@@ -59,7 +59,7 @@ def test_a_commit_that_fails_is_never_answered_with_a_yes(own_door: Door, state:
 
 
 @pytest.mark.far
-def test_a_request_that_somebody_else_holds_is_busy_and_unchanged(door: Door) -> None:
+def test_a_locked_request_answers_busy_and_is_unchanged(door: Door) -> None:
     request_id = door.pending()
     before = door.rows()
 
@@ -77,7 +77,7 @@ def test_a_request_that_somebody_else_holds_is_busy_and_unchanged(door: Door) ->
     assert door.act("ann", "approve", request_id).status_code == 200
 
 
-def test_with_postgres_away_every_route_says_so(door: Door) -> None:
+def test_without_postgres_every_route_says_so(door: Door) -> None:
     away = Database(make_engine("postgresql+psycopg://nobody:x@127.0.0.1:1/none", role="away"), door.db.schedule)
     lost = Door(door.world, away, door.root, door.runner)
 
@@ -91,9 +91,7 @@ def test_with_postgres_away_every_route_says_so(door: Door) -> None:
     assert lost.get(None, "/readyz").status_code == 503
 
 
-def test_a_connection_that_postgres_closed_while_it_lay_idle_is_replaced(
-    own_door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_connection_closed_by_postgres_is_replaced(own_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "ASKED_AFTER", 0.0)
     request_id = own_door.pending()
     own_door.run_sql(
@@ -104,7 +102,7 @@ def test_a_connection_that_postgres_closed_while_it_lay_idle_is_replaced(
     assert own_door.act("ann", "approve", request_id).status_code == 200
 
 
-def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without_redis: Door) -> None:
+def test_without_redis_requests_are_submitted_and_decided_without_waiting(without_redis: Door) -> None:
     began = time.monotonic()
 
     submitted = without_redis.file()
@@ -115,7 +113,7 @@ def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without
     assert time.monotonic() - began < RETRIED
 
 
-def test_what_was_promised_is_armed_beside_the_answer(own_door: Door) -> None:
+def test_deadlines_are_armed_beside_the_answer(own_door: Door) -> None:
     request_id = own_door.file().json()["id"]
     own_door.runner.run(own_door.db.schedule.followed())
 
@@ -123,7 +121,7 @@ def test_what_was_promised_is_armed_beside_the_answer(own_door: Door) -> None:
     assert own_door.db.schedule.members(NOTIFICATIONS)
 
 
-def test_a_policy_that_the_database_holds_and_the_code_does_not_know_is_our_fault_and_says_nothing(
+def test_an_unreadable_stored_policy_is_an_internal_error_that_reveals_nothing(
     fresh_door: Door,
 ) -> None:
     tenant_id = fresh_door.world.tenant.id

@@ -23,7 +23,7 @@ def listed(door: Door, who: str = "olga") -> dict[str, dict[str, Any]]:
         cursor = {"cursor": page["next_cursor"]}
 
 
-def test_roles_and_tier_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: Door) -> None:
+def test_vendor_roles_and_tier_are_replaced_only_by_a_caller_who_saw_them(fresh_door: Door) -> None:
     address = f"{MEMBERS}/{id_of(fresh_door.world, 'mia')}"
     shown = fresh_door.get("vera", address)
     seen, body = {"if-match": shown.headers["etag"]}, {"roles": ["manager"], "review_tier": 2}
@@ -40,7 +40,7 @@ def test_roles_and_tier_are_set_only_by_whoever_saw_those_that_they_replace(fres
 
 
 @each("tier", [0, 6, -1, 1.5, "2", True, [2]])
-def test_a_tier_is_a_number_from_one_to_five(door: Door, tier: Any) -> None:
+def test_a_tier_must_be_from_one_to_five(door: Door, tier: Any) -> None:
     address = f"{MEMBERS}/{id_of(door.world, 'mia')}"
     body = {"roles": ["manager"], "review_tier": tier}
 

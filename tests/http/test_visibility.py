@@ -19,7 +19,9 @@ def guarded(open_door: OpenDoor) -> Door:
 
 
 @pytest.mark.parametrize("ending", [("max", Action.DENY), ("erin", Action.CANCEL)])
-def test_what_ended_in_review_never_comes_to_the_customers_eyes(guarded: Door, ending: tuple[str, Action]) -> None:
+def test_a_request_ended_in_review_is_never_visible_to_the_customer(
+    guarded: Door, ending: tuple[str, Action]
+) -> None:
     request = guarded.world.submit()
     guarded.world.act(*ending, request.id)
 
@@ -44,7 +46,7 @@ def test_what_ended_in_review_never_comes_to_the_customers_eyes(guarded: Door, e
         ("new", set()),
     ],
 )
-def test_lists_and_looks_agree_on_who_sees_what(guarded: Door, who: str, sees: set[str]) -> None:
+def test_lists_and_single_reads_agree_on_visibility(guarded: Door, who: str, sees: set[str]) -> None:
     told = guarded.world.submit()
     guarded.world.act("max", Action.ENDORSE, told.id)
     both = {"own": guarded.pending(), "told": str(told.id)}

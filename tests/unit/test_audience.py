@@ -51,48 +51,46 @@ NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_request_under_review_is_told_inside_the_vendor_only(mode: Mode) -> None:
+def test_a_request_in_review_notifies_the_vendor_only(mode: Mode) -> None:
     assert people_to_notify(None, "reviewing", mode, customer_knows=False) == {"asked"}
 
 
 @pytest.mark.parametrize("start", [None, "reviewing"])
-def test_some_of_the_customers_approvers_are_asked_and_admins_are_not(start: str | None) -> None:
+def test_prompts_go_to_the_asked_approvers_and_not_to_admins(start: str | None) -> None:
     asked = people_to_notify(start, "pending", Mode.ENFORCE, customer_knows=True)
 
     assert asked == {"asked"} | COPIES
 
 
 @each(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
-def test_an_outcome_is_told_to_the_requester_and_to_those_of_the_customer_who_heard_of_the_request(
-    mode: Mode, outcome: str
-) -> None:
+def test_an_outcome_goes_to_the_requester_and_notified_customers(mode: Mode, outcome: str) -> None:
     assert people_to_notify("pending", outcome, mode, customer_knows=True) == AFTERWARDS[mode]
     assert people_to_notify("active", outcome, mode, customer_knows=True) in [AFTERWARDS[mode], set()]
 
 
 @pytest.mark.parametrize("mode", OPENED_ALONE)
-def test_a_window_that_the_vendor_opens_alone_is_told_as_the_mode_says(mode: str) -> None:
+def test_a_window_opened_by_the_vendor_notifies_as_the_mode_says(mode: str) -> None:
     assert people_to_notify("reviewing", "active", Mode(mode), customer_knows=True) == OPENED_ALONE[mode]
 
 
 @each("to_state", State)
-def test_nobody_is_copied_where_the_tenant_wants_to_hear_nothing(to_state: State) -> None:
+def test_no_observer_is_copied_in_mode_off(to_state: State) -> None:
     begun = [people_to_notify(state, to_state, Mode.OFF, customer_knows=True) for state in ("reviewing", "active")]
 
     assert not [told for told in begun if "observers" in told and to_state is not State.PENDING]
 
 
 @each(("mode", "outcome"), list(itertools.product(Mode, ["denied", "cancelled", "timed_out"])))
-def test_what_begins_and_ends_inside_the_vendor_stays_there(mode: Mode, outcome: str) -> None:
+def test_a_request_that_ends_in_review_notifies_the_vendor_only(mode: Mode, outcome: str) -> None:
     assert people_to_notify("reviewing", outcome, mode, customer_knows=False) == VENDOR | {"requester"}
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_vote_that_changes_no_state_is_no_news(mode: Mode) -> None:
+def test_a_vote_without_a_state_change_is_no_news(mode: Mode) -> None:
     assert people_to_notify("pending", "pending", mode, customer_knows=True) == set()
 
 
-def test_the_requester_hears_of_every_outcome() -> None:
+def test_the_requester_is_notified_of_every_outcome() -> None:
     ends = {row.to.value for (state, _), row in MOVES.items() if state} - {"pending"}
 
     assert ends == set(OUTCOMES)
@@ -101,7 +99,7 @@ def test_the_requester_hears_of_every_outcome() -> None:
 
 
 @each("state", State)
-def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state: State) -> None:
+def test_a_prompt_expires_at_the_deadline_and_an_outcome_after_a_day(state: State) -> None:
     due = NOON + timedelta(hours=2)
 
     until = matters_until(state, NOON, due)
@@ -124,13 +122,13 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
         (Reminder.UNREACHED, "reviewing", Mode.ENFORCE, set()),
     ],
 )
-def test_who_hears_of_what_the_clock_does_to_a_request_that_stays_as_it_is(
+def test_timer_events_without_a_state_change_have_their_audience(
     reminder: Reminder, state: str, mode: Mode, told: set[str]
 ) -> None:
     assert people_to_remind(reminder, state, mode) == told
 
 
-def test_every_reminder_has_a_text_that_stops_mattering_with_the_state_that_it_is_about() -> None:
+def test_every_reminder_has_a_text_and_becomes_moot_with_its_state() -> None:
     assert {reminder for reminder, _ in REMINDER_TEMPLATES} == set(Reminder)
     assert all(PROMPTS[template] == state for (_, state), template in REMINDER_TEMPLATES.items())
 
@@ -146,7 +144,7 @@ RECEIPTS = {
 
 
 @each(("action", "party"), list(itertools.product(Action, Party)))
-def test_every_decision_has_a_receipt_and_nothing_else_has(action: Action, party: Party) -> None:
+def test_every_decision_and_nothing_else_has_a_receipt(action: Action, party: Party) -> None:
     by = {(act, one) for (_, act), move in MOVES.items() for one in move.by if act in DECISIONS}
 
     told = receipt_groups(action, party)
@@ -156,12 +154,12 @@ def test_every_decision_has_a_receipt_and_nothing_else_has(action: Action, party
         assert told == RECEIPTS.get((action, party), set())
 
 
-def test_a_receipt_matters_for_a_day_whatever_the_deadline() -> None:
+def test_a_receipt_expires_after_a_day_whatever_the_deadline() -> None:
     assert matters_until(RECEIPT, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)
 
 
 @each(("before", "after"), list(itertools.product([None, *State], State)))
-def test_a_window_that_closes_is_reported_and_what_never_was_open_is_not(before: State | None, after: State) -> None:
+def test_a_closed_window_is_reported_and_a_never_opened_one_is_not(before: State | None, after: State) -> None:
     closes = before is State.ACTIVE and after in {State.COMPLETED, State.REVOKED, State.EXPIRED}
     possible = {(state, row.to) for (state, _), row in MOVES.items()}
 
@@ -169,12 +167,12 @@ def test_a_window_that_closes_is_reported_and_what_never_was_open_is_not(before:
         assert is_reported(before, after) == closes
 
 
-def test_a_report_matters_for_a_day() -> None:
+def test_a_report_expires_after_a_day() -> None:
     assert matters_until(REPORT, NOON, NOON) == NOON + timedelta(days=1)
 
 
 @pytest.mark.parametrize("state", ["reviewing", "pending", "active"])
-def test_a_question_is_for_whoever_asks_for_access_and_an_answer_for_whoever_asked_it(state: str) -> None:
+def test_a_question_goes_to_the_requester_and_an_answer_to_the_asker(state: str) -> None:
     endpoints = {"vendor_endpoints"} | ({"tenant_endpoints"} if state != "reviewing" else set())
 
     assert question_groups(QUESTION, state) == {"requester"} | endpoints
@@ -182,7 +180,7 @@ def test_a_question_is_for_whoever_asks_for_access_and_an_answer_for_whoever_ask
 
 
 @pytest.mark.parametrize(("said", "state"), CONVERSED)
-def test_questions_of_the_review_are_the_vendors_and_all_have_two_types(said: str, state: str) -> None:
+def test_review_questions_are_the_vendors_and_all_have_two_types(said: str, state: str) -> None:
     template = CONVERSED[said, state]
 
     assert type_of(said, state) == f"request.{said}"
@@ -226,7 +224,7 @@ EVENT_TYPES = {
 }
 
 
-def test_every_move_reminder_question_and_answer_has_an_event_type_and_there_is_no_other() -> None:
+def test_every_move_reminder_question_and_answer_has_exactly_one_event_type() -> None:
     moves = {(action.value, state and state.value) for state, action in MOVES}
     reminders = {(reminder.value, state) for reminder, state in REMINDER_TEMPLATES}
 
@@ -239,7 +237,7 @@ def test_every_move_reminder_question_and_answer_has_an_event_type_and_there_is_
     assert set(EVENT_TYPES.values()) == TYPES
 
 
-def test_webhooks_of_the_vendor_hear_of_everything_and_the_customers_once_it_was_asked() -> None:
+def test_vendor_webhooks_get_every_event_and_the_customers_from_the_asking_on() -> None:
     assert endpoints_to_notify(customer_knows=False) == {"vendor_endpoints"}
     assert endpoints_to_notify(customer_knows=True) == {"vendor_endpoints", "tenant_endpoints"}
 
@@ -252,18 +250,16 @@ CUSTOMERS_BY_MODE = {
 
 
 @each(("mode", "template"), list(itertools.product(Mode, OPERATED)))
-def test_a_failure_at_a_target_and_its_end_are_told_to_the_customer_and_to_operators(
-    mode: Mode, template: str
-) -> None:
+def test_a_target_failure_and_its_end_notify_the_customer_and_operators(mode: Mode, template: str) -> None:
     engineer = {"requester"} if template.startswith("connection_open") else set()
 
     assert connection_groups(template, mode) == CUSTOMERS_BY_MODE[mode] | {"operators"} | engineer
 
 
 @each(("mode", "template"), list(itertools.product(Mode, ("connection_opened", "connection_closed"))))
-def test_what_a_target_does_at_once_is_told_to_nobody_by_mail(mode: Mode, template: str) -> None:
+def test_prompt_success_at_a_target_sends_no_mail(mode: Mode, template: str) -> None:
     assert connection_groups(template, mode) == set()
 
 
-def test_what_operators_are_told_stays_inside_the_vendor() -> None:
+def test_notices_to_operators_stay_with_the_vendor() -> None:
     assert not [one for one in OPERATED.values() if knows_of(Side.CUSTOMER, "revoked", one)]

@@ -55,12 +55,12 @@ def elsewhere() -> FakeSource:
     return FakeSource()
 
 
-def test_what_is_fresh_is_not_fetched_again(elsewhere: FakeSource) -> None:
+def test_a_fresh_value_is_not_fetched_again(elsewhere: FakeSource) -> None:
     assert [elsewhere.kept.get() for elsewhere.at in (0, 1, HOUR - 1)] == [1, 1, 1]
     assert elsewhere.settled() == 1
 
 
-def test_what_is_stale_is_given_out_while_it_is_renewed(elsewhere: FakeSource) -> None:
+def test_a_stale_value_is_served_during_its_renewal(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.at = HOUR
     elsewhere.go_on.clear()
@@ -72,7 +72,7 @@ def test_what_is_stale_is_given_out_while_it_is_renewed(elsewhere: FakeSource) -
     assert elsewhere.kept.get() == 2
 
 
-def test_an_outage_is_asked_about_no_more_than_once_a_minute(elsewhere: FakeSource) -> None:
+def test_during_an_outage_fetches_are_tried_once_a_minute(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -84,7 +84,7 @@ def test_an_outage_is_asked_about_no_more_than_once_a_minute(elsewhere: FakeSour
     assert elsewhere.count == 1 + 3
 
 
-def test_what_is_a_day_old_is_given_out_no_longer(elsewhere: FakeSource) -> None:
+def test_a_day_old_value_is_not_served(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -96,7 +96,7 @@ def test_what_is_a_day_old_is_given_out_no_longer(elsewhere: FakeSource) -> None
         elsewhere.kept.get()
 
 
-def test_with_nothing_kept_an_outage_is_asked_about_every_few_seconds(elsewhere: FakeSource) -> None:
+def test_without_a_value_an_outage_is_retried_every_few_seconds(elsewhere: FakeSource) -> None:
     elsewhere.fails = True
 
     for elsewhere.at in (0, 1, 4, 5, 9, 10):
@@ -106,13 +106,13 @@ def test_with_nothing_kept_an_outage_is_asked_about_every_few_seconds(elsewhere:
     assert elsewhere.count == 3
 
 
-def test_asking_again_is_granted_once_a_minute(elsewhere: FakeSource) -> None:
+def test_a_forced_fetch_is_allowed_once_a_minute(elsewhere: FakeSource) -> None:
     assert elsewhere.kept.get() == 1
 
     assert [elsewhere.kept.again() for elsewhere.at in (1, 2, 60, 61, 62)] == [2, 2, 2, 3, 3]
 
 
-def test_asking_again_during_an_outage_gives_what_is_kept(elsewhere: FakeSource) -> None:
+def test_a_forced_fetch_during_an_outage_returns_the_old_value(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -120,7 +120,7 @@ def test_asking_again_during_an_outage_gives_what_is_kept(elsewhere: FakeSource)
     assert elsewhere.count == 2
 
 
-def test_many_who_find_nothing_share_one_fetch_and_few_of_them_wait(elsewhere: FakeSource) -> None:
+def test_concurrent_callers_share_one_fetch_and_few_wait(elsewhere: FakeSource) -> None:
     elsewhere.go_on.clear()
 
     with ThreadPoolExecutor(MOST_FETCHES + 8) as pool:

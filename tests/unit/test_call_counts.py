@@ -33,7 +33,7 @@ def test_answers_are_counted_by_gateway_service_decision_and_reason() -> None:
     assert not counts.take_refused()
 
 
-def test_a_yes_that_is_the_same_use_is_an_answer_and_no_use() -> None:
+def test_a_repeated_use_is_counted_as_an_answer_only() -> None:
     counts = CallCounts()
     for is_same_use in (False, True):
         counts.count_use(CALL, QUESTION, UUID(int=5), is_same_use=is_same_use)
@@ -44,7 +44,7 @@ def test_a_yes_that_is_the_same_use_is_an_answer_and_no_use() -> None:
     assert [use.count for use in batch.uses.values()] == [1]
 
 
-def test_of_a_window_the_first_and_the_last_use_are_kept() -> None:
+def test_a_windows_first_and_last_use_are_kept() -> None:
     times = iter((10.0, 11.0, 12.0))
     counts = CallCounts(lambda: next(times))
     for resource in ("file:a", "file:b", "file:c"):
@@ -58,7 +58,7 @@ def test_of_a_window_the_first_and_the_last_use_are_kept() -> None:
     assert (use.first, use.last) == ((NGINX, "read", "file:a"), (NGINX, "read", "file:c"))
 
 
-def test_a_batch_has_the_uses_of_some_windows_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_takes_some_windows_uses_without_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_counts, "MOST_A_BATCH", 2)
     counts = CallCounts()
     for number in range(5):
@@ -72,7 +72,7 @@ def test_a_batch_has_the_uses_of_some_windows_and_none_is_counted_twice(monkeypa
     assert [sum(one.answers.values()) for one in batches] == [5, 0, 0]
 
 
-def test_uses_of_more_windows_than_are_kept_are_counted_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uses_beyond_the_kept_windows_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_counts, "MOST_WINDOWS", 2)
     counts = CallCounts()
     for number in (1, 2, 3, 1):
@@ -84,7 +84,7 @@ def test_uses_of_more_windows_than_are_kept_are_counted_as_lost(monkeypatch: pyt
     assert (batch.lost, sum(batch.answers.values())) == (1, 4)
 
 
-def test_calls_that_are_only_reported_are_counted_by_kind_and_others_are_not() -> None:
+def test_only_reported_calls_are_counted_by_kind() -> None:
     counts = CallCounts()
     kind = ReportedCall("GET /files/{name}", "contoso", "9")
     for decision in (GateDecision.WOULD_DENY, GateDecision.WOULD_DENY, GateDecision.DENY):
@@ -94,7 +94,7 @@ def test_calls_that_are_only_reported_are_counted_by_kind_and_others_are_not() -
     assert not counts.take().reported
 
 
-def test_of_an_attack_by_many_paths_only_so_many_kinds_are_kept_until_the_next_batch(
+def test_a_flood_of_paths_keeps_a_bounded_number_of_kinds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(call_counts, "MOST_REPORTED", 2)
@@ -114,5 +114,5 @@ def test_of_an_attack_by_many_paths_only_so_many_kinds_are_kept_until_the_next_b
     ("text", "shown"),
     [("abcde", "abcde"), ("abcdef", "abcd…"), ("a\0b\ud800", "a?b?"), ("a\u202eb", "a?b"), ("", "")],
 )
-def test_what_is_kept_is_short_and_visible(text: str, shown: str) -> None:
+def test_kept_text_is_short_and_printable(text: str, shown: str) -> None:
     assert kept(text, 5) == shown

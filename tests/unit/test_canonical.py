@@ -29,7 +29,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
-def test_the_bytes_are_those_of_rfc_8785(fields: dict[str, Any]) -> None:
+def test_the_bytes_match_rfc_8785(fields: dict[str, Any]) -> None:
     assert canonical(fields) == rfc8785.dumps(fields)
 
 
@@ -41,14 +41,14 @@ def test_the_order_of_the_fields_does_not_matter(fields: dict[str, Any]) -> None
     assert canonical(backwards) == canonical(fields)
 
 
-def test_text_beyond_ascii_stays_itself_and_control_characters_are_escaped() -> None:
+def test_non_ascii_text_stays_and_control_characters_are_escaped() -> None:
     assert canonical({"b": "Zoë 🔐", "a": 'x"\n\x00\x7f\u2028'}) == (
         '{"a":"x\\"\\n\\u0000\x7f\u2028","b":"Zoë 🔐"}'.encode()
     )
 
 
 @pytest.mark.parametrize("number", [LARGEST_INTEGER + 1, -LARGEST_INTEGER - 1, 10**30])
-def test_a_number_that_not_every_reader_holds_is_refused(number: int) -> None:
+def test_a_number_beyond_the_safe_range_is_refused(number: int) -> None:
     with pytest.raises(ValueError, match=r"^a number in an event is at most 2\^53 - 1$"):
         canonical({"n": number})
 
@@ -69,17 +69,17 @@ def test_floats_and_other_types_are_refused_by_name(value: Any, name: str) -> No
         canonical({"v": value})
 
 
-def test_a_name_beyond_ascii_is_refused() -> None:
+def test_a_non_ascii_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^names in an event are ASCII$"):
         canonical({"ä": 1})
 
 
-def test_a_lone_surrogate_has_no_bytes() -> None:
+def test_a_lone_surrogate_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
         canonical({"v": "\ud800"})
 
 
-def test_instants_are_utc_with_six_digits_whatever_the_zone() -> None:
+def test_times_are_utc_with_six_digits() -> None:
     summer = datetime(2026, 7, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
 
     assert instant(summer) == "2026-06-30T22:30:00.000000Z"
@@ -96,7 +96,7 @@ def test_a_commitment_is_the_hash_of_salt_and_value() -> None:
     assert commitment(salt, "Änne") != commitment(bytes(16), "Änne")
 
 
-def test_salts_are_128_bits_and_never_alike() -> None:
+def test_salts_are_128_random_bits() -> None:
     salts = {new_salt() for _ in range(100)}
 
     assert len(salts) == 100
@@ -105,7 +105,7 @@ def test_salts_are_128_bits_and_never_alike() -> None:
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.binary(max_size=70))
-def test_bytes_have_one_text_in_base64(raw: bytes) -> None:
+def test_bytes_have_one_base64_text(raw: bytes) -> None:
     text = base64.b64encode(raw).decode()
 
     assert decoded(text) == raw
@@ -119,6 +119,6 @@ def test_bytes_have_one_text_in_base64(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["QQ", "QR==", "QUF=", "QQ==\n", "Q Q==", "QQ==QQ==", "é"])
-def test_a_text_that_is_not_exactly_base64_is_refused(text: str) -> None:
+def test_an_inexact_base64_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         decoded(text)

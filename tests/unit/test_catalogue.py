@@ -80,7 +80,7 @@ def refusal(path: Path) -> str:
     return str(refused.value)
 
 
-def test_a_catalogue_says_services_actions_and_plans(tmp_path: Path) -> None:
+def test_a_catalogue_has_services_actions_and_plans(tmp_path: Path) -> None:
     found = read_catalogue(written(tmp_path, GOOD))
 
     assert found.services == {"mail": Service(title="Mail", actions=("read", "export"))}
@@ -88,7 +88,7 @@ def test_a_catalogue_says_services_actions_and_plans(tmp_path: Path) -> None:
 
 
 @each("mistake", list(MISTAKES))
-def test_a_mistake_is_named_by_file_line_and_field(tmp_path: Path, mistake: str) -> None:
+def test_a_mistake_in_a_catalogue_is_named_by_file_line_and_field(tmp_path: Path, mistake: str) -> None:
     good, bad, line, field, words = MISTAKES[mistake]
     assert good in GOOD
     path = written(tmp_path, GOOD.replace(good, bad, 1))
@@ -100,7 +100,7 @@ def test_a_mistake_is_named_by_file_line_and_field(tmp_path: Path, mistake: str)
     assert "\n" not in said
 
 
-def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace("title: Mail", "titel: Mail").replace("lockbox: false", "lockbox: 0"))
 
     places = [line.removeprefix(f"{path}:").split(": ")[:2] for line in refusal(path).splitlines()]
@@ -108,7 +108,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert places == [["2", "services.mail.title"], ["3", "services.mail.titel"], ["7", "plans.basic.lockbox"]]
 
 
-def test_a_thousand_mistakes_make_twenty_lines(tmp_path: Path) -> None:
+def test_a_thousand_mistakes_print_twenty_lines(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD + "".join(f"made_up_{number}: 1\n" for number in range(1000)))
 
     assert len(refusal(path).splitlines()) == 21
@@ -130,35 +130,35 @@ def test_a_thousand_mistakes_make_twenty_lines(tmp_path: Path) -> None:
         (b"plans: {}\n", "add this field"),
     ],
 )
-def test_what_is_no_catalogue_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_an_invalid_catalogue_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     assert words in refusal(written(tmp_path, content))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "the catalogue cannot be read" in refusal(tmp_path / "none.yaml")
     assert "the catalogue cannot be read" in refusal(tmp_path)
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     assert read_catalogue(written(tmp_path, b"\xef\xbb\xbf" + GOOD.encode())) == read_catalogue(
         written(tmp_path, GOOD)
     )
 
 
-def test_development_has_the_catalogue_that_is_deployed() -> None:
+def test_development_uses_the_deployed_catalogue() -> None:
     assert (CHECKOUT / "deploy" / "catalogue.yaml").resolve() == SAMPLE
     assert Settings(environment="test").catalogue == sample_catalogue() == read_catalogue(SAMPLE)
     assert sample_catalogue().plans == {"standard": Plan(lockbox=True)}
     assert set(sample_catalogue().services) == {"exchange-online", "sharepoint-online", "onedrive"}
 
 
-def test_a_process_reads_the_file_that_its_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_reads_the_file_its_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LOCKBOX_CATALOGUE", str(written(tmp_path, GOOD)))
 
     assert set(load().catalogue.services) == {"mail"}
 
 
-def test_a_process_refuses_to_start_with_a_line_for_each_mistake(
+def test_a_process_with_mistakes_refuses_to_start_with_a_line_each(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = written(tmp_path, GOOD.replace("title: Mail", "title: 7").replace("lockbox: false", "lockbox: 0"))
@@ -173,6 +173,6 @@ def test_a_process_refuses_to_start_with_a_line_for_each_mistake(
     ]
 
 
-def test_a_catalogue_that_is_made_otherwise_is_checked_as_well() -> None:
+def test_a_catalogue_built_in_code_is_validated_too() -> None:
     with pytest.raises(ValidationError, match="name each action once"):
         Catalogue(services={"mail": Service(title="Mail", actions=("read", "read"))}, plans={"gold": Plan()})

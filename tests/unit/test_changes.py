@@ -23,7 +23,7 @@ MAIL = Rule(
 )
 
 
-def test_each_term_is_said_with_what_it_was_and_is() -> None:
+def test_each_changed_term_has_its_old_and_new_value() -> None:
     said = changes(
         Policy(), Policy(quorum=2, vendor_review=False, reasons=frozenset({Reason.OTHER, Reason.LEGAL_DEMAND}))
     )
@@ -35,7 +35,7 @@ def test_each_term_is_said_with_what_it_was_and_is() -> None:
     }
 
 
-def test_groups_and_what_is_asked_of_them_are_said_by_name() -> None:
+def test_changed_groups_and_stages_are_listed_by_name() -> None:
     old = Policy(groups={"legal": (ANN,), "ops": ()}, stages=(ApprovalStage(group="legal"),))
     new = Policy(
         groups={"legal": (AMIR, ANN), "board": ()},
@@ -52,7 +52,7 @@ def test_groups_and_what_is_asked_of_them_are_said_by_name() -> None:
     }
 
 
-def test_a_new_rule_is_said_in_full_and_a_changed_one_by_what_changed() -> None:
+def test_a_new_rule_is_listed_in_full_and_a_changed_one_by_its_changes() -> None:
     stricter = MAIL.model_copy(update={"terms": Overrides(quorum=3, stages=(ApprovalStage(group="legal"),))})
 
     assert changes(Policy(), Policy(rules=(MAIL,))) == {
@@ -68,7 +68,7 @@ def test_a_new_rule_is_said_in_full_and_a_changed_one_by_what_changed() -> None:
     }
 
 
-def test_a_rule_that_is_gone_is_said_in_full() -> None:
+def test_a_removed_rule_is_listed_in_full() -> None:
     assert changes(Policy(rules=(MAIL, MAIL)), Policy(rules=(MAIL,))) == {
         "rules.1.name": '"Mail \\"first\\"" → none',
         "rules.1.match.services": "mail → none",
@@ -77,7 +77,7 @@ def test_a_rule_that_is_gone_is_said_in_full() -> None:
     }
 
 
-def test_a_field_is_called_as_in_the_error_about_it() -> None:
+def test_a_field_has_the_name_used_in_errors() -> None:
     rules: list[dict[str, Any]] = [{"name": "A", "match": {"services": ["mail"]}, "terms": {"quorum": 2}}]
     (change,) = (name for name in changes(Policy(), Policy.model_validate({"rules": rules})) if "quorum" in name)
 
@@ -88,7 +88,7 @@ def test_a_field_is_called_as_in_the_error_about_it() -> None:
     assert change == ".".join(map(str, refused.value.errors()[0]["loc"])) == "rules.0.terms.quorum"
 
 
-def test_consent_is_said_with_its_end() -> None:
+def test_consent_is_listed_with_its_end() -> None:
     until = Consent(mode=Mode.OBSERVE, until=datetime(2026, 3, 1, tzinfo=UTC))
 
     assert changes(Policy(), Policy(consent=until)) == {"consent": "none → observe until 2026-03-01T00:00:00.000000Z"}
@@ -97,13 +97,13 @@ def test_consent_is_said_with_its_end() -> None:
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES)
-def test_nothing_is_said_where_nothing_changed(policy: Policy) -> None:
+def test_an_unchanged_policy_has_no_diff(policy: Policy) -> None:
     assert changes(policy, Policy.model_validate(policy.model_dump(mode="json"))) == {}
 
 
 @settings(max_examples=examples(300), deadline=None)
 @given(POLICIES, POLICIES, st.sampled_from(sorted(Policy.model_fields)))
-def test_whatever_differs_is_said(policy: Policy, other: Policy, field: str) -> None:
+def test_every_difference_is_listed(policy: Policy, other: Policy, field: str) -> None:
     new = policy.model_copy(update={field: getattr(other, field)})
 
     said = changes(policy, new)
@@ -115,7 +115,7 @@ def test_whatever_differs_is_said(policy: Policy, other: Policy, field: str) -> 
 @pytest.mark.far
 @settings(max_examples=examples(50), deadline=None)
 @given(POLICIES, POLICIES)
-def test_what_is_said_can_stand_in_an_event_and_mirrors_the_way_back(old: Policy, new: Policy) -> None:
+def test_a_diff_fits_into_an_event_and_mirrors_its_reverse(old: Policy, new: Policy) -> None:
     there: dict[str, Any] = changes(old, new)
     back = changes(new, old)
 

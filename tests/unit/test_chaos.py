@@ -38,18 +38,18 @@ def all_faults() -> list[Fault]:
     return [fault for seed in SEEDS for fault in plan.make(seed, SECONDS).faults]
 
 
-def test_the_same_seed_makes_the_same_plan_and_another_seed_another() -> None:
+def test_equal_seeds_make_equal_plans_and_others_differ() -> None:
     assert plan.make(7, SECONDS) == plan.make(7, SECONDS)
     assert len({plan.make(seed, SECONDS).faults for seed in SEEDS}) == len(SEEDS)
 
 
-def test_over_twenty_seeds_every_kind_of_fault_strikes_each_of_its_targets() -> None:
+def test_over_twenty_seeds_every_fault_hits_each_target() -> None:
     wanted = {(kind.name, target) for kind in KINDS for target in kind.targets}
 
     assert {(fault.kind, fault.target) for fault in all_faults()} == wanted
 
 
-def test_over_twenty_seeds_both_core_workers_have_a_clock_that_is_fast_or_slow() -> None:
+def test_over_twenty_seeds_both_core_workers_clocks_are_wrong_both_ways() -> None:
     plans = [plan.make(seed, SECONDS) for seed in SEEDS]
 
     assert {(one.shifted, one.shift) for one in plans} == {
@@ -57,12 +57,12 @@ def test_over_twenty_seeds_both_core_workers_have_a_clock_that_is_fast_or_slow()
     }
 
 
-def test_every_kind_of_fault_has_a_strike_and_no_strike_is_never_planned() -> None:
+def test_every_kind_of_fault_is_implemented_and_planned() -> None:
     assert {kind.name for kind in KINDS} == set(STRIKES)
 
 
 @each("seed", SEEDS)
-def test_nothing_is_struck_by_two_faults_at_once_nor_after_the_end(seed: int) -> None:
+def test_no_target_has_two_faults_at_once_or_one_after_the_end(seed: int) -> None:
     faults = plan.make(seed, SECONDS).faults
 
     assert list(faults) == sorted(faults, key=lambda one: one.at)
@@ -71,7 +71,7 @@ def test_nothing_is_struck_by_two_faults_at_once_nor_after_the_end(seed: int) ->
         assert first.target != second.target or first.ends < second.at
 
 
-def test_a_longer_plan_begins_as_the_shorter_one_does() -> None:
+def test_a_longer_plan_begins_like_a_shorter_one() -> None:
     short, long = plan.make(5, 20).faults, plan.make(5, 60).faults
 
     assert [(one.at, one.kind, one.target) for one in short] == [
@@ -79,7 +79,7 @@ def test_a_longer_plan_begins_as_the_shorter_one_does() -> None:
     ]
 
 
-def test_a_plan_can_be_read() -> None:
+def test_a_plan_is_readable() -> None:
     lines = list(plan.make(5, 20).lines())
 
     assert lines[0] == f"seed 5, 20 s of load, {len(lines) - 2} faults"
@@ -93,12 +93,12 @@ def dealt(seed: int, stories: int) -> list[cards.Card]:
     return [cards.dealt(seed, number) for number in range(stories)]
 
 
-def test_the_same_seed_deals_the_same_stories_and_another_seed_others() -> None:
+def test_equal_seeds_deal_equal_stories_and_others_differ() -> None:
     assert dealt(7, ROUND) == dealt(7, ROUND)
     assert len({tuple(dealt(seed, ROUND)) for seed in range(20)}) == 20
 
 
-def test_each_card_comes_once_before_any_comes_twice() -> None:
+def test_each_card_is_dealt_once_before_any_repeats() -> None:
     stories = dealt(3, 3 * ROUND)
 
     for start in range(0, len(stories), ROUND):
@@ -106,7 +106,7 @@ def test_each_card_comes_once_before_any_comes_twice() -> None:
 
 
 @each("seed", range(20))
-def test_at_least_a_third_of_any_minute_of_stories_comes_close_to_a_deadline_or_to_another_act(seed: int) -> None:
+def test_a_third_of_each_minutes_stories_is_close_to_a_deadline_or_another_act(seed: int) -> None:
     stories = [story.ending in CLOSE for story in dealt(seed, 5 * ROUND)]
 
     assert all(sum(stories[start : start + 60]) >= 20 for start in range(len(stories) - 60))
@@ -173,16 +173,14 @@ def called(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
 
 
-def test_what_passes_arrives_both_ways(proxy: Proxy) -> None:
+def test_a_passing_proxy_forwards_both_ways(proxy: Proxy) -> None:
     with called(proxy) as line:
         line.sendall(b"hello")
 
         assert line.recv(100) == b"hello"
 
 
-def test_what_refuses_resets_old_connections_takes_no_new_ones_and_comes_back(
-    loop: EventLoopThread, proxy: Proxy
-) -> None:
+def test_a_refusing_proxy_resets_connections_accepts_none_and_recovers(loop: EventLoopThread, proxy: Proxy) -> None:
     with called(proxy) as line:
         line.sendall(b"hello")
         assert line.recv(100) == b"hello"
@@ -200,9 +198,7 @@ def test_what_refuses_resets_old_connections_takes_no_new_ones_and_comes_back(
 
 
 @pytest.mark.far
-def test_a_black_hole_takes_connections_and_says_nothing_until_it_is_over(
-    loop: EventLoopThread, proxy: Proxy
-) -> None:
+def test_a_black_hole_accepts_connections_and_stays_silent_until_its_end(loop: EventLoopThread, proxy: Proxy) -> None:
     with called(proxy) as old:
         old.sendall(b"hello")
         assert old.recv(100) == b"hello"
@@ -221,7 +217,7 @@ def test_a_black_hole_takes_connections_and_says_nothing_until_it_is_over(
                 assert line.recv(100) == b"lost?"
 
 
-def test_a_cut_resets_what_is_open_and_lets_new_ones_pass(loop: EventLoopThread, proxy: Proxy) -> None:
+def test_a_cut_resets_open_connections_and_accepts_new_ones(loop: EventLoopThread, proxy: Proxy) -> None:
     with called(proxy) as old:
         old.sendall(b"hello")
         assert old.recv(100) == b"hello"
@@ -235,7 +231,7 @@ def test_a_cut_resets_what_is_open_and_lets_new_ones_pass(loop: EventLoopThread,
         assert new.recv(100) == b"hello"
 
 
-def test_what_is_slow_arrives_later(loop: EventLoopThread, proxy: Proxy) -> None:
+def test_a_slow_proxy_delays(loop: EventLoopThread, proxy: Proxy) -> None:
     loop.do(proxy.turn(ProxyMode.SLOW))
     with called(proxy) as line:
         began = time.monotonic()
@@ -250,7 +246,7 @@ def commands(data: bytes) -> list[list[bytes]]:
     return [re.findall(rb"\$\d+\r\n(.*?)\r\n", part, re.DOTALL) for part in re.split(rb"\*\d+\r\n", data)[1:]]
 
 
-def test_commands_pass_as_they_are_however_they_are_cut() -> None:
+def test_commands_pass_unchanged_however_they_are_split() -> None:
     data = written([b"SET", b"key", b"a\r\nb"]) + written([b"LPUSH", b"core", MESSAGE]) + written([b"PING"])
     line, _ = MessageLog().line()
 
@@ -259,7 +255,7 @@ def test_commands_pass_as_they_are_however_they_are_cut() -> None:
     assert passed == data
 
 
-def test_a_tripled_message_is_three_deliveries_of_one_message() -> None:
+def test_a_tripled_message_is_three_deliveries() -> None:
     messages = MessageLog()
     messages.fate = MessageFate.TRIPLE
 
@@ -272,7 +268,7 @@ def test_a_tripled_message_is_three_deliveries_of_one_message() -> None:
 
 
 @pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])
-def test_a_message_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else_does(fate: MessageFate) -> None:
+def test_a_held_or_lost_message_goes_where_no_worker_looks(fate: MessageFate) -> None:
     messages = MessageLog()
     messages.fate = fate
     line, _ = messages.line()
@@ -284,7 +280,7 @@ def test_a_message_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_e
     assert other[1] == b"unknown"
 
 
-def test_what_redis_must_never_be_told_is_seen_and_passwords_of_its_own_are_not() -> None:
+def test_secrets_sent_to_redis_are_noticed_except_its_own_passwords() -> None:
     messages = MessageLog()
     messages.forbid(["anna@contoso.example"])
     line, _ = messages.line()
@@ -298,7 +294,7 @@ def test_what_redis_must_never_be_told_is_seen_and_passwords_of_its_own_are_not(
 
 @pytest.mark.far
 @pytest.mark.parametrize("shift", [-300, 300])
-def test_a_process_whose_clock_is_off_is_off_by_just_so_much_and_works(shift: int) -> None:
+def test_a_process_with_a_shifted_clock_runs_with_that_shift(shift: int) -> None:
     script = """
 import time, datetime
 from sqlmodel import SQLModel
@@ -361,7 +357,7 @@ OPEN = OpenAnswer(DOOR, ONE, END - 0.09, END - 0.08)
 
 
 @each("name", CASES)
-def test_what_happens_is_counted_under_its_name_alone(name: str) -> None:
+def test_each_occurrence_is_counted_under_its_name(name: str) -> None:
     assert happened(*CASES[name]) == {name: 1}
 
 
@@ -370,7 +366,7 @@ def test_each_name_is_counted_by_some_case() -> None:
     assert len(sometimes.NAMES) >= 20
 
 
-def test_what_is_seen_of_further_ways_is_counted_by_whoever_sees_it() -> None:
+def test_further_occurrences_are_counted_by_their_observer() -> None:
     journal = Journal(seen=Counter({Sight.LATER: 2}))
 
     seen = sometimes.further(journal, {("gate", HANDED_OVER): 3, ("gate", YES_SAID): 9})
@@ -383,19 +379,19 @@ def test_what_is_seen_of_further_ways_is_counted_by_whoever_sees_it() -> None:
 
 
 @each("name", CASES)
-def test_what_is_far_from_a_deadline_and_from_each_other_is_not_counted(name: str) -> None:
+def test_distant_acts_are_not_counted_as_close(name: str) -> None:
     apart = [replace(one, sent=END - 9 * place, answered=END - 9 * place) for place, one in enumerate(CASES[name], 1)]
 
     assert happened(*apart) == {}
 
 
-def test_a_door_is_seen_open_to_the_end_and_closed_behind_it() -> None:
+def test_access_open_to_the_end_and_closed_after_it_is_counted() -> None:
     behind = ClosedAnswer(DOOR, END + 0.09, END + 0.1)
 
     assert happened(opened=(OPEN,), closed=(behind,)) == dict.fromkeys(sometimes.CHECKS[:2], 1)
 
 
-def test_a_door_is_seen_closed_behind_a_revoke() -> None:
+def test_access_closed_after_a_revoke_is_counted() -> None:
     revoked = act("revoke", END - 3)
     early = replace(OPEN, sent=END - 3.1, answered=END - 3.05)
 
@@ -404,7 +400,7 @@ def test_a_door_is_seen_closed_behind_a_revoke() -> None:
     }
 
 
-def test_a_refusal_for_another_reason_than_time_is_not_late() -> None:
+def test_a_refusal_for_another_reason_is_not_counted_as_late() -> None:
     assert happened(act("approve", status=409)) == {}
 
 
@@ -420,13 +416,13 @@ def test_stories_are_close_by_a_deadline_or_by_two_acts() -> None:
     assert sometimes.close(chain(*far, at_the_end, together, *nobody_could)) == (2, 8)
 
 
-def test_a_third_of_the_stories_has_to_be_close_where_there_are_enough() -> None:
+def test_a_third_of_enough_stories_must_be_close() -> None:
     assert list(enough.too_far(7, 21)) == []
     assert list(enough.too_far(6, 21)) == ["only 6 of 21 stories acted within 100 ms of a deadline or of each other"]
     assert list(enough.too_far(0, 19)) == []
 
 
-def test_a_yes_that_was_sent_too_late_and_counted_is_found() -> None:
+def test_a_late_counted_yes_is_found() -> None:
     acts = [act("approve", END - 0.001), act("deny", END + 1), lost("approve", END + 1), act("approve", END + 0.25)]
 
     assert list(late_and_counted(Journal(acts=acts))) == [

@@ -47,7 +47,7 @@ def said(*notifications: NotificationRow, no: int = 0, faults: tuple[AppliedFaul
     return list(dead.unexplained(notifications, {RELAY: no}, faults))
 
 
-def test_a_notification_that_a_relay_refused_for_good_is_excused_as_often_as_it_did() -> None:
+def test_a_permanently_refused_notification_is_excused_as_often_as_refused() -> None:
     refused = [NotificationRow(id=number, last_error=NO, closed_at=AT + 1) for number in (1, 2, 3)]
 
     assert said(*refused, no=3) == []
@@ -55,7 +55,7 @@ def test_a_notification_that_a_relay_refused_for_good_is_excused_as_often_as_it_
 
 
 @pytest.mark.parametrize("error", [LATE, "the endpoint answered 500", "any word"])
-def test_what_matters_for_a_day_may_not_be_given_up_after_a_minute(error: str) -> None:
+def test_a_day_long_notification_may_not_be_abandoned_after_a_minute(error: str) -> None:
     given_up = replace(OUTCOME, last_error=error, closed_at=AT + 60, to=HOOK)
 
     assert said(given_up, faults=(struck("refuse", "webhooks", AT),)) == [
@@ -82,15 +82,13 @@ def test_a_notification_without_a_reason_is_not_excused() -> None:
         (RELAY, struck("kill", "flower", AT + 1), False),
     ],
 )
-def test_a_prompt_is_late_only_where_a_fault_was_on_its_way(
-    to: str, fault: AppliedFault, *, is_excused: bool
-) -> None:
+def test_a_prompt_may_be_late_only_during_a_fault(to: str, fault: AppliedFault, *, is_excused: bool) -> None:
     late = NotificationRow(to=to)
 
     assert bool(said(late, faults=(fault,))) is not is_excused
 
 
-def test_faults_excuse_some_late_prompts_and_not_nearly_all_of_them() -> None:
+def test_faults_excuse_some_late_prompts_and_not_nearly_all() -> None:
     faults = (struck("refuse", "mail", AT),)
     late = [NotificationRow(id=number) for number in range(40)]
     sent = [NotificationRow(id=number, outcome="sent", last_error=None) for number in range(40)]
@@ -100,7 +98,7 @@ def test_faults_excuse_some_late_prompts_and_not_nearly_all_of_them() -> None:
     assert said(*late, *by_hook, faults=faults) == ["40 prompts by mail were late, and 0 were not"]
 
 
-def test_a_process_that_ends_by_itself_is_excused_by_a_strike_of_its_own_once() -> None:
+def test_a_process_exit_is_excused_by_one_strike_once() -> None:
     child = struck("kill_child", "worker", AT)
     ends = [ProcessExit("worker", 1, AT + 3), ProcessExit("worker", 1, AT + 9)]
 
@@ -113,7 +111,7 @@ def test_a_process_that_ends_by_itself_is_excused_by_a_strike_of_its_own_once() 
     assert list(enough.unasked([ProcessExit("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
 
 
-def test_a_process_may_refuse_to_start_as_often_as_postgres_has_too_few_connections_for_it() -> None:
+def test_a_process_may_refuse_to_start_as_often_as_connections_lack() -> None:
     few = [struck("few_connections", "postgres", AT)]
     refused = [ProcessExit("notifications", 1, AT + later) for later in (0.5, 1)]
 
@@ -124,7 +122,7 @@ def test_a_process_may_refuse_to_start_as_often_as_postgres_has_too_few_connecti
     assert len(list(enough.unasked([ProcessExit("notifications", 1, AT + 60)], few))) == 1
 
 
-def test_most_of_the_faults_have_to_be_done() -> None:
+def test_most_planned_faults_must_happen() -> None:
     done = [struck("kill", "worker", AT)] * 6
     missed = [struck("forge", "messages", AT, failed="ConnectionError")] * 4
 
@@ -133,7 +131,7 @@ def test_most_of_the_faults_have_to_be_done() -> None:
     assert list(enough.too_calm(0, [])) == ["only 0 of 0 faults were done"]
 
 
-def test_enough_is_by_the_seconds_of_load() -> None:
+def test_minimum_counts_depend_on_the_seconds_of_load() -> None:
     happened = dict.fromkeys(enough.LEAST_A_SECOND, 100)
 
     assert list(enough.too_little(happened, 40)) == []
@@ -151,7 +149,7 @@ class EventExample:
     id: UUID
 
 
-def test_an_event_that_no_export_has_is_missed_though_sizes_agree() -> None:
+def test_an_event_in_no_export_is_missed_even_if_sizes_agree() -> None:
     log = Log([event(0), event(1)])
     first, second = (EventExample(UUID(json.loads(one.body)["id"])) for one in log.events)
     never_sealed = EventExample(UUID(int=9))
@@ -163,7 +161,7 @@ def test_an_event_that_no_export_has_is_missed_though_sizes_agree() -> None:
     assert list(exports.missed([first], b"no line of an export\n")) == [f"it lacks the event {first.id}"]
 
 
-def test_a_run_is_played_again_with_the_patience_that_it_was_given() -> None:
+def test_a_run_is_repeated_with_its_own_patience() -> None:
     planned = plan.make(7, 40)
 
     assert report.again(planned, None) == "again: make chaos SEED=7 SECONDS=40"
@@ -181,9 +179,7 @@ def test_patience_is_read_in_seconds() -> None:
 
 
 @pytest.mark.parametrize(("seeds", "code"), [(1, 0), (2, 1)])
-def test_one_seed_may_miss_what_has_to_happen_sometimes_in_several(
-    seeds: int, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_seed_may_miss_what_several_must_reach(seeds: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     counts = {**dict.fromkeys((*sometimes.NAMES, *sometimes.FURTHER), 1), "two yeses met, both counted": 0}
     result = run.Result(plan.make(1, 5), [], (), {}, counts, (), 5.0)
 

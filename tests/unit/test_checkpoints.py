@@ -37,7 +37,7 @@ def _refusal(note: str) -> str:
     return str(refused.value)
 
 
-def test_a_signed_checkpoint_reads_as_what_was_said() -> None:
+def test_a_signed_checkpoint_reads_back() -> None:
     note = checkpoint.sign(SAID, NAME, [KEY])
 
     assert checkpoint.read(note) == SAID
@@ -45,7 +45,7 @@ def test_a_signed_checkpoint_reads_as_what_was_said() -> None:
     assert note.startswith(f"lockbox.test/audit/vendor\n7\n{ROOT}\n")
 
 
-def test_each_key_signs_and_the_first_that_is_trusted_is_named() -> None:
+def test_several_keys_sign_and_the_first_trusted_is_named() -> None:
     note = checkpoint.sign(SAID, NAME, [OTHER_KEY, KEY])
 
     assert checkpoint.verify(note, KEYS)[1] == public()
@@ -88,7 +88,7 @@ def test_a_size_has_up_to_nineteen_digits(size: int) -> None:
     assert checkpoint.read(_note(size=str(size))).size == size
 
 
-def test_a_time_is_said_on_the_first_line_that_begins_as_one() -> None:
+def test_a_time_is_read_from_the_first_time_line() -> None:
     assert checkpoint.read(_note()).at == ""
     assert checkpoint.read(_note(other="timely", time="time then", again="time later")).at == "then"
 
@@ -111,7 +111,7 @@ def test_a_time_is_said_on_the_first_line_that_begins_as_one() -> None:
         *((f"a\n7\n{ROOT}\n\n\u2014 {one} AAAAAAA=\n", NO_SIGNATURE) for one in ("a+b", "", "a b")),
     ],
 )
-def test_what_is_no_signed_checkpoint_is_refused_by_what_it_lacks(note: str, why: str) -> None:
+def test_a_malformed_checkpoint_is_refused_for_its_fault(note: str, why: str) -> None:
     assert _refusal(note) == why
 
 
@@ -122,7 +122,7 @@ def test_a_note_of_more_than_4096_characters_is_refused() -> None:
     assert _refusal(_note(further="x" * (room + 1))) == "this is too long for a checkpoint"
 
 
-def test_a_key_reads_as_it_is_written_and_has_a_fingerprint() -> None:
+def test_a_key_reads_back_and_has_a_fingerprint() -> None:
     key = public()
 
     assert VerifierKey.read(f" {key.text}\n") == key
@@ -144,7 +144,7 @@ def test_a_key_reads_as_it_is_written_and_has_a_fingerprint() -> None:
         public().text + "+",
     ],
 )
-def test_a_text_that_is_no_key_is_refused(text: str) -> None:
+def test_a_malformed_key_is_refused(text: str) -> None:
     with pytest.raises(BadNote) as refused:
         VerifierKey.read(text)
     assert str(refused.value) == "this is no key of the form name+id+base64 for Ed25519"
@@ -162,11 +162,11 @@ def test_a_text_that_is_no_key_is_refused(text: str) -> None:
         ("x/audit/vendor/" + "1" * 40, "x/audit/vendor/" + "1" * 40, 1),
     ],
 )
-def test_a_log_keeps_its_name_over_its_generations(origin: str, name: str, generation: int) -> None:
+def test_a_log_keeps_its_name_across_generations(origin: str, name: str, generation: int) -> None:
     assert checkpoint.named(origin) == (name, generation)
 
 
-def test_a_note_is_the_same_whatever_saved_it() -> None:
+def test_a_notes_line_ends_do_not_matter() -> None:
     note = checkpoint.sign(SAID, NAME, [KEY])
 
     assert checkpoint.saved("\ufeff\r\n" + note.replace("\n", "\r\n") + "\r\n") == note
@@ -254,7 +254,7 @@ NOTHING_SHOWN = "that they are the same is not shown"
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 8, 11, 12])
-def test_a_log_extends_what_a_proof_or_its_own_hashes_show(size: int) -> None:
+def test_a_log_extends_what_a_proof_or_its_hashes_show(size: int) -> None:
     by_proof = CheckpointedExport(whole=False, proofs=[size]).held(seen(size))
     by_hashes = CheckpointedExport(shows=[size]).held(seen(size))
 
@@ -262,18 +262,18 @@ def test_a_log_extends_what_a_proof_or_its_own_hashes_show(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 8, 11, 12])
-def test_another_root_than_the_log_had_is_a_fork(size: int) -> None:
+def test_a_differing_root_is_a_fork(size: int) -> None:
     by_proof = CheckpointedExport(whole=False, proofs=[size]).held(seen(size, root=WRONG))
     by_hashes = CheckpointedExport(shows=[size]).held(seen(size, root=WRONG))
 
     assert by_proof == by_hashes == ([], [not_extended(size)])
 
 
-def test_what_nothing_shows_is_to_be_exported_again_from_there_on() -> None:
+def test_an_unprovable_size_must_be_exported_again() -> None:
     assert CheckpointedExport(proofs=[4], shows=[6]).held(seen(5)) == ([], [not_shown(5)])
 
 
-def test_two_checkpoints_of_one_size_that_differ_are_a_fork_though_nothing_shows_which_is_right() -> None:
+def test_two_differing_checkpoints_of_one_size_are_a_fork() -> None:
     same = CheckpointedExport().held(seen(5), seen(5))
     differing = CheckpointedExport().held(seen(5), seen(5, root=WRONG), seen(6))
 
@@ -282,14 +282,14 @@ def test_two_checkpoints_of_one_size_that_differ_are_a_fork_though_nothing_shows
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_two_checkpoints_of_what_was_given_up_that_differ_are_a_fork(whole: bool) -> None:  # noqa: FBT001 - a case
+def test_two_differing_checkpoints_of_a_given_up_part_are_a_fork(whole: bool) -> None:  # noqa: FBT001 - a case
     export = CheckpointedExport(SECOND, whole=whole, restores=[restore(8, 13)])
 
     fork = forked(f"of {LOG} at 14 events you gave checkpoints with different roots")
     assert export.held(seen(14), seen(14, root=WRONG)) == ([], [fork, fork])
 
 
-def test_checkpoints_of_one_size_of_two_generations_contradict_nothing() -> None:
+def test_checkpoints_of_one_size_in_two_generations_do_not_conflict() -> None:
     export = CheckpointedExport(THIRD, restores=[restore(8, 14), restore(8, 14, origin=SECOND)])
 
     given = given_up(14, 8, NOTHING_SHOWN)
@@ -299,14 +299,14 @@ def test_checkpoints_of_one_size_of_two_generations_contradict_nothing() -> None
     )
 
 
-def test_the_checkpoint_of_another_log_proves_nothing() -> None:
+def test_another_logs_checkpoint_proves_nothing() -> None:
     found = CheckpointedExport(shows=[5]).held(seen(5, "lockbox.test/audit/fabrikam"))
 
     message = f"the checkpoint that you gave is of lockbox.test/audit/fabrikam, not {LOG}"
     assert found == ([], [Finding(FindingKind.ANOTHER_LOG, message)])
 
 
-def test_an_export_of_a_generation_that_has_ended_is_older() -> None:
+def test_an_export_of_an_ended_generation_is_older() -> None:
     found = CheckpointedExport(SECOND, shows=[5]).held(seen(5, THIRD))
 
     ((one,), extended) = (found[1], found[0])
@@ -314,7 +314,7 @@ def test_an_export_of_a_generation_that_has_ended_is_older() -> None:
     assert f"a checkpoint of {THIRD} that was seen before" in one.message
 
 
-def test_an_export_that_ends_before_what_was_seen_is_older() -> None:
+def test_an_export_shorter_than_a_seen_checkpoint_is_older() -> None:
     found = CheckpointedExport().held(seen(13))
 
     ((one,), extended) = (found[1], found[0])
@@ -323,7 +323,7 @@ def test_an_export_that_ends_before_what_was_seen_is_older() -> None:
     assert "has 13, and was signed no later" in one.message
 
 
-def test_the_sizes_to_show_are_those_of_all_checkpoints_of_the_log_and_of_its_earlier_generations() -> None:
+def test_required_sizes_are_those_of_all_checkpoints_of_all_generations() -> None:
     own = Checkpoint(SECOND, SIZE, root_of(LEAVES[:SIZE]), AT)
     holding = ConsistencyChecker(
         ExportHeader(SECOND, "contoso", 2, SIZE, "", whole=True, asked={}, consistency={}), own, Findings()
@@ -335,13 +335,13 @@ def test_the_sizes_to_show_are_those_of_all_checkpoints_of_the_log_and_of_its_ea
     assert holding.sizes == {5, 7, 14}
 
 
-def test_checkpoints_of_earlier_generations_are_extended_in_order_of_their_size() -> None:
+def test_checkpoints_of_earlier_generations_are_extended_by_size() -> None:
     export = CheckpointedExport(THIRD, shows=[2, 5, 8])
 
     assert export.held(seen(8, SECOND), seen(2), seen(5, SECOND), seen(8, THIRD)) == ([8, 2, 5, 8], [])
 
 
-def test_how_a_log_follows_on_an_earlier_generation_only_a_whole_export_shows() -> None:
+def test_only_a_whole_export_links_generations() -> None:
     message = (
         f"the log began anew, as {SECOND}, after a back-up was restored; how it follows on {LOG} only a whole export "
         "shows"
@@ -361,31 +361,31 @@ def test_how_a_log_follows_on_an_earlier_generation_only_a_whole_export_shows() 
         [restore(8, 14, origin="lockbox.test/audit/adatum")],
     ],
 )
-def test_a_log_that_does_not_say_why_it_left_an_earlier_generation_is_a_fork(restores: list[RestoreRecord]) -> None:
+def test_an_unexplained_new_generation_is_a_fork(restores: list[RestoreRecord]) -> None:
     found = CheckpointedExport(SECOND, restores=restores).held(seen(14))
 
     assert found == ([], [forked(f"the log began anew as {SECOND}, and no event of it says why it left {LOG}")])
 
 
-def test_a_restore_of_an_earlier_generation_explains_nothing_of_a_later_one() -> None:
+def test_an_earlier_generations_restore_explains_no_later_one() -> None:
     found = CheckpointedExport(THIRD, restores=[restore(8, 14)]).held(seen(14, SECOND))
 
     assert found == ([], [forked(f"the log began anew as {THIRD}, and no event of it says why it left {SECOND}")])
 
 
-def test_a_checkpoint_of_what_was_given_up_says_from_where_the_log_went_on() -> None:
+def test_a_given_up_checkpoint_says_where_the_log_continued() -> None:
     export = CheckpointedExport(SECOND, restores=[restore(8, 14)])
 
     assert export.held(seen(14)) == ([], [given_up(14, 8, NOTHING_SHOWN)])
 
 
-def test_of_what_was_given_up_the_checkpoint_may_be_no_longer_than_the_log_is_now() -> None:
+def test_a_given_up_checkpoint_may_be_no_longer_than_the_log() -> None:
     export = CheckpointedExport(SECOND, shows=[9], restores=[restore(8, 14)])
 
     assert export.held(seen(9, root=WRONG)) == ([], [given_up(9, 8, NOTHING_SHOWN)])
 
 
-def test_how_much_is_common_is_said_by_the_largest_checkpoint_of_that_generation_that_is_extended() -> None:
+def test_the_largest_extended_checkpoint_sets_the_common_part() -> None:
     export = CheckpointedExport(SECOND, shows=[3, 6], restores=[restore(8, 14)])
 
     found = export.held(seen(14), seen(6), seen(3))
@@ -393,33 +393,33 @@ def test_how_much_is_common_is_said_by_the_largest_checkpoint_of_that_generation
     assert found == ([3, 6], [given_up(14, 8, "that the first 6 are the same is shown")])
 
 
-def test_what_another_generation_has_in_common_says_nothing_of_this_one() -> None:
+def test_another_generations_common_part_does_not_count() -> None:
     export = CheckpointedExport(THIRD, shows=[6], restores=[restore(8, 14, origin=SECOND)])
 
     assert export.held(seen(6), seen(14, SECOND)) == ([6], [given_up(14, 8, NOTHING_SHOWN)])
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_several_restores_the_one_that_kept_the_least_counts(order: int) -> None:
+def test_the_restore_that_kept_least_counts(order: int) -> None:
     restores = [restore(8, 14), restore(4, 10, origin=SECOND), restore(6, 9, origin=SECOND)][::order]
 
     assert CheckpointedExport(THIRD, restores=restores).held(seen(14)) == ([], [given_up(14, 4, NOTHING_SHOWN)])
 
 
 @pytest.mark.parametrize("size", [0, 5, 8])
-def test_what_stands_before_a_restore_was_not_to_change(size: int) -> None:
+def test_the_part_before_a_restore_must_be_unchanged(size: int) -> None:
     export = CheckpointedExport(SECOND, shows=[5, 8], restores=[restore(8, 14)])
 
     assert export.held(seen(size, root=WRONG)) == ([], [not_extended_before(size)])
 
 
-def test_what_stands_before_a_restore_is_not_shown_where_the_log_has_not_its_root() -> None:
+def test_the_part_before_a_restore_is_unproven_without_its_root() -> None:
     export = CheckpointedExport(SECOND, restores=[restore(8, 14)])
 
     assert export.held(seen(5)) == ([], [not_shown(5)])
 
 
-def test_a_restore_that_names_another_root_than_was_given_is_a_fork() -> None:
+def test_a_restore_naming_another_root_is_a_fork() -> None:
     named = restore(8, 14, root=WRONG, number=9)
 
     found = CheckpointedExport(SECOND, restores=[named]).held(seen(14))
@@ -428,7 +428,7 @@ def test_a_restore_that_names_another_root_than_was_given_is_a_fork() -> None:
 
 
 @pytest.mark.parametrize("named", [restore(8, 13, root=WRONG), restore(8, 14, origin=SECOND, root=WRONG)])
-def test_a_restore_that_names_the_root_of_another_checkpoint_contradicts_nothing(named: RestoreRecord) -> None:
+def test_a_restore_naming_another_checkpoints_root_is_no_conflict(named: RestoreRecord) -> None:
     found = CheckpointedExport(THIRD, restores=[named]).held(seen(14))
 
     assert found == ([], [given_up(14, 8, NOTHING_SHOWN)])

@@ -50,21 +50,19 @@ def fill(breaker: CircuitBreaker[str], now: float = NOON) -> int:
     return number
 
 
-def test_a_breaker_that_has_not_proven_to_answer_lets_few_in(breaker: CircuitBreaker[str]) -> None:
+def test_an_unproven_breaker_admits_few(breaker: CircuitBreaker[str]) -> None:
     assert fill(breaker) == FIRST_LOAD
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(0.01, MOST_LOAD), (0.5, 28), (3.0, 8), (10.0, 5)])
-def test_the_slower_the_other_side_the_fewer_may_wait_for_it(
-    breaker: CircuitBreaker[str], seconds: float, most: int
-) -> None:
+def test_slower_destinations_have_shorter_queues(breaker: CircuitBreaker[str], seconds: float, most: int) -> None:
     for _ in range(50):
         send(breaker, NOON, PeerResponse.ANSWER, seconds)
 
     assert fill(breaker) == pytest.approx(most, abs=1)
 
 
-def test_what_is_urgent_finds_room_where_others_do_not_but_not_behind_a_shut_breaker(
+def test_an_urgent_send_finds_room_except_behind_an_open_breaker(
     breaker: CircuitBreaker[str],
 ) -> None:
     fill(breaker)
@@ -82,7 +80,7 @@ def test_what_is_urgent_finds_room_where_others_do_not_but_not_behind_a_shut_bre
     assert breaker.enter(NOON, urgent=True) > 0
 
 
-def test_no_more_of_what_is_urgent_is_let_in_than_a_lane_holds(breaker: CircuitBreaker[str]) -> None:
+def test_urgent_sends_are_limited_to_the_slots(breaker: CircuitBreaker[str]) -> None:
     send(breaker, NOON, PeerResponse.ANSWER)
     number = 0
     while not breaker.enter(NOON, urgent=True):
@@ -91,14 +89,14 @@ def test_no_more_of_what_is_urgent_is_let_in_than_a_lane_holds(breaker: CircuitB
     assert number == MOST_LOAD + MOST_URGENT
 
 
-def test_a_pace_is_mostly_that_of_the_last_few(breaker: CircuitBreaker[str]) -> None:
+def test_the_pace_follows_the_last_few_sends(breaker: CircuitBreaker[str]) -> None:
     for seconds in [10.0] * 20 + [0.1] * 20:
         send(breaker, NOON, PeerResponse.ANSWER, seconds)
 
     assert 0.1 <= breaker.pace < 0.3
 
 
-def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(breaker: CircuitBreaker[str]) -> None:
+def test_postponed_sends_are_spread_one_after_the_other(breaker: CircuitBreaker[str]) -> None:
     fill(breaker)
 
     told = [breaker.enter(NOON) for _ in range(50)]
@@ -112,7 +110,7 @@ def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(breake
 @pytest.mark.parametrize(
     ("seconds", "told"), [(0.01, LEAST_DEFERRAL), (0.1, LONGEST_WAIT / SOON), (0.5, LONGEST_WAIT)]
 )
-def test_where_the_other_side_is_quick_who_finds_no_room_comes_again_soon(
+def test_postponed_sends_to_a_quick_destination_return_soon(
     breaker: CircuitBreaker[str], seconds: float, told: float
 ) -> None:
     for _ in range(50):
@@ -122,14 +120,14 @@ def test_where_the_other_side_is_quick_who_finds_no_room_comes_again_soon(
     assert breaker.wait(NOON) == pytest.approx(told, rel=0.1)
 
 
-def test_who_has_not_proven_to_be_quick_is_not_taken_for_it(breaker: CircuitBreaker[str]) -> None:
+def test_an_unproven_destination_does_not_count_as_quick(breaker: CircuitBreaker[str]) -> None:
     breaker.pace = 0.1
     fill(breaker)
 
     assert breaker.wait(NOON) == pytest.approx((FIRST_LOAD + 1 - WIDTH) / WIDTH * 0.1, rel=0.1)
 
 
-def test_a_crowd_is_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]) -> None:
+def test_postponed_sends_are_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
 
     told = [breaker.enter(NOON) for _ in range(50_000)]
@@ -140,7 +138,7 @@ def test_a_crowd_is_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]
     assert fullest < 600
 
 
-def test_a_crowd_at_a_destination_that_may_be_quick_comes_back_within_seconds(breaker: CircuitBreaker[str]) -> None:
+def test_postponed_sends_to_a_possibly_quick_destination_return_within_seconds(breaker: CircuitBreaker[str]) -> None:
     fill(breaker)
 
     told = [breaker.enter(NOON) for _ in range(2_000)]
@@ -148,7 +146,7 @@ def test_a_crowd_at_a_destination_that_may_be_quick_comes_back_within_seconds(br
     assert max(told) - min(told) == pytest.approx(2.0, rel=0.1)
 
 
-def test_three_silences_in_a_row_shut_a_breaker_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
+def test_three_silences_open_a_breaker_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
     for said in (
         PeerResponse.SILENCE,
         PeerResponse.SILENCE,
@@ -166,7 +164,7 @@ def test_three_silences_in_a_row_shut_a_breaker_and_two_do_not(breaker: CircuitB
     assert breaker.load == 0
 
 
-def test_our_own_trouble_neither_shuts_a_breaker_nor_opens_it(breaker: CircuitBreaker[str]) -> None:
+def test_internal_errors_neither_open_nor_close_a_breaker(breaker: CircuitBreaker[str]) -> None:
     for _ in range(5):
         send(breaker, NOON, PeerResponse.NOTHING)
     assert not breaker.is_open(NOON)
@@ -178,7 +176,7 @@ def test_our_own_trouble_neither_shuts_a_breaker_nor_opens_it(breaker: CircuitBr
     assert breaker.enter(NOON + FIRST_OPEN + 1) == 0.0
 
 
-def test_a_shut_breaker_lets_exactly_one_try_through_once_its_time_is_over(breaker: CircuitBreaker[str]) -> None:
+def test_an_open_breaker_admits_one_try_after_its_time(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
     later = NOON + FIRST_OPEN
 
@@ -192,7 +190,7 @@ def test_a_shut_breaker_lets_exactly_one_try_through_once_its_time_is_over(break
     assert not breaker.is_ready(later)
 
 
-def test_a_try_that_is_answered_opens_the_breaker_as_if_it_were_new(breaker: CircuitBreaker[str]) -> None:
+def test_an_answered_try_closes_the_breaker_completely(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
 
     send(breaker, NOON + FIRST_OPEN, PeerResponse.ANSWER)
@@ -201,7 +199,7 @@ def test_a_try_that_is_answered_opens_the_breaker_as_if_it_were_new(breaker: Cir
     assert fill(breaker, NOON + 6) > WIDTH
 
 
-def test_each_try_that_is_not_answered_doubles_the_time_up_to_a_minute(breaker: CircuitBreaker[str]) -> None:
+def test_each_silent_try_doubles_the_time_up_to_a_minute(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
     waits, now = [], NOON
 
@@ -213,7 +211,7 @@ def test_each_try_that_is_not_answered_doubles_the_time_up_to_a_minute(breaker: 
     assert waits == [5, 10, 20, 40, LONGEST_OPEN, LONGEST_OPEN]
 
 
-def test_sends_that_began_before_it_shut_shut_it_no_longer(breaker: CircuitBreaker[str]) -> None:
+def test_sends_begun_before_the_opening_do_not_extend_it(breaker: CircuitBreaker[str]) -> None:
     for _ in range(WIDTH):
         breaker.enter(NOON)
         begin(breaker)
@@ -225,7 +223,7 @@ def test_sends_that_began_before_it_shut_shut_it_no_longer(breaker: CircuitBreak
     assert breaker.load == breaker.running == 0
 
 
-def test_one_of_them_that_is_answered_after_all_opens_it(breaker: CircuitBreaker[str]) -> None:
+def test_an_answer_to_an_earlier_send_closes_the_breaker(breaker: CircuitBreaker[str]) -> None:
     breaker.enter(NOON)
     begin(breaker)
     shut(breaker)
@@ -235,7 +233,7 @@ def test_one_of_them_that_is_answered_after_all_opens_it(breaker: CircuitBreaker
     assert breaker.enter(NOON + 1) == 0.0
 
 
-def test_what_has_been_idle_for_long_may_be_forgotten_and_nothing_else(breaker: CircuitBreaker[str]) -> None:
+def test_only_long_idle_breakers_may_be_forgotten(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
     assert not breaker.is_forgettable(NOON + 1, 0)
     assert breaker.is_forgettable(NOON + 700, 600)

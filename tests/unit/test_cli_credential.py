@@ -74,7 +74,7 @@ def test_the_password_is_printed_once_and_never_sent(monkeypatch: pytest.MonkeyP
     assert (shown["state"], shown["role"]) == ("open", "lbx_1")
 
 
-def test_a_login_that_is_not_good_in_time_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_not_ready_in_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "call", FakeApi("open_failed").call)
 
     done = CliRunner().invoke(app, ["request", "credential", REQUEST, "--wait", "0s"])
@@ -95,7 +95,7 @@ def test_connections_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "closed" in done.stdout
 
 
-def test_two_passwords_and_two_verifiers_of_one_are_never_the_same() -> None:
+def test_passwords_and_verifiers_are_never_equal() -> None:
     password = new_password()
 
     assert new_password() != password

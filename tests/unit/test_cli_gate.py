@@ -21,7 +21,7 @@ def lockbox(*words: str, catalogue: Path | None = SAMPLE) -> Result:
     return CliRunner().invoke(app, ["gate", *words], env=set_to)
 
 
-def test_a_request_is_shown_with_what_it_uses() -> None:
+def test_a_request_is_printed_with_what_it_uses() -> None:
     shown = lockbox("test", *MAIL, *AT)
 
     assert shown.exit_code == 0
@@ -42,7 +42,7 @@ def test_a_request_is_printed_as_json() -> None:
     }
 
 
-def test_the_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
+def test_the_file_may_be_an_argument(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(SAMPLE.read_text().replace('host: "{tenant}.mail.example"', "header: Lockbox-Tenant"))
 
@@ -64,7 +64,7 @@ def test_the_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
         (("none", "GET /"), "the catalogue has no service none"),
     ],
 )
-def test_a_refusal_says_why_and_ends_with_one(words: tuple[str, ...], said: str) -> None:
+def test_a_refusal_says_why_and_exits_1(words: tuple[str, ...], said: str) -> None:
     refused = lockbox("test", *words)
 
     assert refused.exit_code == 1
@@ -72,7 +72,7 @@ def test_a_refusal_says_why_and_ends_with_one(words: tuple[str, ...], said: str)
     assert refused.stdout == ""
 
 
-def test_a_good_catalogue_is_listed() -> None:
+def test_a_valid_catalogue_is_listed() -> None:
     listed = lockbox("check")
 
     assert listed.exit_code == 0
@@ -83,7 +83,7 @@ def test_a_good_catalogue_is_listed() -> None:
 
 
 @pytest.mark.parametrize("words", [("check",), ("test", *MAIL)])
-def test_each_mistake_of_a_catalogue_is_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_each_mistake_of_a_catalogue_is_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(SAMPLE.read_text().replace("title: OneDrive", "titel: OneDrive"))
 
@@ -94,7 +94,7 @@ def test_each_mistake_of_a_catalogue_is_a_line(tmp_path: Path, words: tuple[str,
     assert len(refused.stderr.splitlines()) == 2
 
 
-def test_without_a_file_it_says_which_is_missing() -> None:
+def test_without_a_file_the_command_says_which_is_missing() -> None:
     refused = lockbox("check", catalogue=None)
 
     assert refused.exit_code == 1
@@ -142,7 +142,7 @@ def reported(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, object], *word
     return lockbox("report", "exchange-online", *words), calls[0]
 
 
-def test_a_report_lists_calls_with_what_to_do_about_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_lists_calls_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, called = reported(monkeypatch, FOUND, "--last", "7d")
 
     assert called == ("GET", "/v1/gate/enforcement/exchange-online/report", {"params": {"days": 7}})
@@ -159,7 +159,7 @@ def test_a_report_lists_calls_with_what_to_do_about_them(monkeypatch: pytest.Mon
         assert said in text
 
 
-def test_a_report_without_calls_says_so_and_one_is_printed_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_report_says_so_and_a_full_one_prints_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, _ = reported(monkeypatch, FOUND | {"items": []})
     plain, _ = reported(monkeypatch, FOUND, "--output", "json")
 

@@ -21,12 +21,12 @@ SAME_SECOND = "01a20f05-b9ff-7000-8000-000000000000"
     ("typed", "seconds"),
     [("90s", 90), ("15m", 900), ("8h", 28_800), ("1h30m", 5_400), ("2d", 172_800), ("1d2h3m4s", 93_784), ("0s", 0)],
 )
-def test_a_duration_is_a_number_and_a_unit_or_several(typed: str, seconds: int) -> None:
+def test_a_duration_is_one_or_several_numbers_with_units(typed: str, seconds: int) -> None:
     assert inputs.seconds(typed) == seconds
 
 
 @each("typed", ["", "15", "m", "15 m", "-15m", "1.5h", "30m1h", "15min", "1e3s", "٣m", "9999999d"])
-def test_what_is_no_duration_is_refused_with_examples(typed: str) -> None:
+def test_an_invalid_duration_is_refused_with_examples(typed: str) -> None:
     with pytest.raises(typer.BadParameter, match="such as 90s, 15m, 8h, 1h30m or 2d"):
         inputs.seconds(typed)
 
@@ -41,12 +41,12 @@ def test_what_is_no_duration_is_refused_with_examples(typed: str) -> None:
         (partial(inputs.seconds, most=300), "6m", "at least 0s and at most 5m"),
     ],
 )
-def test_a_duration_out_of_bounds_says_the_bounds(parser: Any, typed: str, says: str) -> None:
+def test_a_duration_out_of_bounds_states_the_bounds(parser: Any, typed: str, says: str) -> None:
     with pytest.raises(typer.BadParameter, match=says):
         parser(typed)
 
 
-def test_units_are_counted() -> None:
+def test_units_have_singular_and_plural() -> None:
     assert (inputs.hours("2d"), inputs.days("48h"), inputs.days(30)) == (48, 2, 30)
 
 
@@ -61,13 +61,13 @@ def test_units_are_counted() -> None:
         ("01a20f05-b", "01a20f05-b"),
     ],
 )
-def test_an_id_is_read_in_any_spelling_and_in_part(typed: str, read: str) -> None:
+def test_an_id_is_accepted_in_any_spelling_and_in_part(typed: str, read: str) -> None:
     assert inputs.identifier(typed) == read
     assert inputs.is_whole(read) is (read == ID)
 
 
 @each("typed", ["", "x", "01a20f0", "01a20f0g", f"{ID}0", "../../tokens"])
-def test_what_is_no_id_is_refused(typed: str) -> None:
+def test_an_invalid_id_argument_is_refused(typed: str) -> None:
     with pytest.raises(typer.BadParameter, match="8 characters"):
         inputs.identifier(typed)
 
@@ -93,12 +93,12 @@ def api(monkeypatch: pytest.MonkeyPatch) -> ListingApi:
     return listing
 
 
-def test_a_whole_id_asks_nobody(api: ListingApi) -> None:
+def test_a_whole_id_needs_no_lookup(api: ListingApi) -> None:
     assert request_ids.request_id(ID) == ID
     assert api.asked == []
 
 
-def test_the_beginning_of_an_id_is_looked_for_at_its_time_on_all_pages(api: ListingApi) -> None:
+def test_an_id_prefix_is_looked_up_on_all_pages_from_its_time(api: ListingApi) -> None:
     assert request_ids.request_id("01a20f05-b903") == ID
 
     first, second = api.asked
@@ -109,7 +109,7 @@ def test_the_beginning_of_an_id_is_looked_for_at_its_time_on_all_pages(api: List
     assert (before - after).total_seconds() < 1260
 
 
-def test_a_beginning_that_several_ids_have_is_refused_with_all_of_them(api: ListingApi) -> None:
+def test_an_ambiguous_prefix_is_refused_with_all_ids(api: ListingApi) -> None:
     ended = CliRunner().invoke(app, ["request", "show", "01a20f05-b9"])
 
     assert (ended.exit_code, ended.stdout) == (1, "")
@@ -122,7 +122,7 @@ def test_a_beginning_that_several_ids_have_is_refused_with_all_of_them(api: List
 
 
 @each("typed", ["01a20f05-b904", "ffffffff", "00000000"])
-def test_a_beginning_that_no_id_has_is_refused(api: ListingApi, typed: str) -> None:
+def test_an_unknown_prefix_is_refused(api: ListingApi, typed: str) -> None:
     ended = CliRunner().invoke(app, ["request", "approve", typed])
 
     assert ended.exit_code == 1
@@ -164,7 +164,7 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> WebhookApi:
     return found
 
 
-def test_the_beginning_of_a_webhooks_id_is_enough(hooks: WebhookApi) -> None:
+def test_a_webhook_id_prefix_is_enough(hooks: WebhookApi) -> None:
     ended = CliRunner().invoke(app, ["endpoint", "test", "01a20f05-b9ff"])
 
     assert ended.exit_code == 0, ended.stderr
@@ -172,7 +172,7 @@ def test_the_beginning_of_a_webhooks_id_is_enough(hooks: WebhookApi) -> None:
     assert not [path for path in hooks.called if "fabrikam" in path]
 
 
-def test_the_beginning_of_a_deliverys_id_is_looked_for_from_its_time_on(hooks: WebhookApi) -> None:
+def test_a_delivery_id_prefix_is_looked_up_from_its_time(hooks: WebhookApi) -> None:
     ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06-b904"])
 
     assert ended.exit_code == 0, ended.stderr
@@ -181,7 +181,7 @@ def test_the_beginning_of_a_deliverys_id_is_looked_for_from_its_time_on(hooks: W
 
 
 @pytest.mark.usefixtures("hooks")
-def test_the_beginning_of_several_deliveries_is_refused_with_all_of_them() -> None:
+def test_an_ambiguous_delivery_prefix_is_refused_with_all_ids() -> None:
     ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06"])
 
     assert ended.exit_code == 1
@@ -193,7 +193,7 @@ def test_the_beginning_of_several_deliveries_is_refused_with_all_of_them() -> No
     ]
 
 
-def test_a_wrong_id_or_duration_is_a_wrong_command_line() -> None:
+def test_an_invalid_id_or_duration_exits_2() -> None:
     for words in (["request", "show", "x"], ["request", "approve", ID, "--window", "15"], ["token", "revoke", "x"]):
         ended = CliRunner().invoke(app, words)
 

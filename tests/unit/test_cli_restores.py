@@ -36,7 +36,7 @@ def remembered(folder: Path) -> str:
     return checkpoint.read(json.loads(file.read_text())["note"]).origin
 
 
-def test_a_restore_is_not_accepted_by_itself_and_the_command_says_how_to_accept_it(folder: Path) -> None:
+def test_a_restore_is_not_accepted_by_default_and_the_command_says_how(folder: Path) -> None:
     results = [verify(folder, "after"), verify(folder, "after")]
 
     for result in results:
@@ -45,7 +45,7 @@ def test_a_restore_is_not_accepted_by_itself_and_the_command_says_how_to_accept_
     assert remembered(folder) == BEFORE.origin
 
 
-def test_a_restore_that_is_accepted_is_said_and_later_exports_continue_from_there(folder: Path) -> None:
+def test_an_accepted_restore_is_stated_and_later_exports_continue(folder: Path) -> None:
     accepted = verify(folder, "after", "--accept-restore", COMMON)
     known = remembered(folder)
     later = verify(folder, "after")
@@ -57,7 +57,7 @@ def test_a_restore_that_is_accepted_is_said_and_later_exports_continue_from_ther
     assert (later.exit_code, later.stdout.startswith("Intact, continues your checkpoint")) == (INTACT, True)
 
 
-def test_an_older_checkpoint_shows_that_what_is_common_is_the_same_and_may_be_required(folder: Path) -> None:
+def test_an_older_checkpoint_proves_the_common_part_and_may_be_required(folder: Path) -> None:
     (folder / "older").write_text(BEFORE.note(COMMON), encoding="utf-8")
     accepts = ("--accept-restore", COMMON, "--require-checkpoint")
 
@@ -70,7 +70,7 @@ def test_an_older_checkpoint_shows_that_what_is_common_is_the_same_and_may_be_re
     assert remembered(folder) == AFTER.origin
 
 
-def test_only_the_restore_that_is_named_is_accepted(folder: Path) -> None:
+def test_only_the_named_restore_is_accepted(folder: Path) -> None:
     other = verify(folder, "after", "--accept-restore", COMMON + 1)
     assert verify(folder, "after", "--accept-restore", COMMON).exit_code == INTACT
     (folder / "again").write_bytes(gone_on(AFTER, 200, 3).whole())
@@ -81,7 +81,7 @@ def test_only_the_restore_that_is_named_is_accepted(folder: Path) -> None:
     assert remembered(folder) == AFTER.origin
 
 
-def test_what_no_event_says_was_restored_or_was_changed_is_tampered_with_all_the_same(folder: Path) -> None:
+def test_an_unexplained_or_altered_log_is_tampered_despite_acceptance(folder: Path) -> None:
     silent = Log([*BEFORE.events[:COMMON], event(20_000)], generation=2)
     cut_back = Log(BEFORE.events[:COMMON], at="2025-12-31T00:00:00.000000Z")
     changed = AFTER.whole().replace(b"Erin 7", b"Eric 7", 1)
@@ -96,7 +96,7 @@ def test_what_no_event_says_was_restored_or_was_changed_is_tampered_with_all_the
     assert remembered(folder) == BEFORE.origin
 
 
-def test_a_filtered_export_and_a_checkpoint_of_what_was_given_up_are_not_accepted(folder: Path) -> None:
+def test_a_filtered_export_or_a_given_up_checkpoint_is_not_accepted(folder: Path) -> None:
     (folder / "filtered").write_bytes(AFTER.filtered(lambda number: number == COMMON))
     (folder / "given up").write_text(BEFORE.note(), encoding="utf-8")
 

@@ -76,7 +76,7 @@ LIFE = [
 ]
 
 
-def test_each_event_is_a_line_and_the_end_is_the_end(watched: Callable[..., Result]) -> None:
+def test_each_event_is_one_line_and_the_watch_ends_with_the_request(watched: Callable[..., Result]) -> None:
     ended = watched(LIFE)
 
     lines = ended.stdout.splitlines()
@@ -90,7 +90,7 @@ def test_each_event_is_a_line_and_the_end_is_the_end(watched: Callable[..., Resu
     ]
 
 
-def test_a_window_that_is_held_back_says_why_in_a_sentence(watched: Callable[..., Result]) -> None:
+def test_a_held_back_window_says_why_in_a_sentence(watched: Callable[..., Result]) -> None:
     held = event(None, "hold_back", None, actor=None, role="clock", held_back="tenant_suspended")
 
     ended = watched([[SUBMITTED, APPROVED, held, REVOKED]])
@@ -98,7 +98,7 @@ def test_a_window_that_is_held_back_says_why_in_a_sentence(watched: Callable[...
     assert "nobody is let in, because the customer is suspended by the vendor" in ended.stdout
 
 
-def test_it_ends_well_once_access_is_open_if_that_is_waited_for(watched: Callable[..., Result]) -> None:
+def test_watching_until_active_exits_0_once_access_is_open(watched: Callable[..., Result]) -> None:
     ended = watched(LIFE, "--until", "active")
 
     assert ended.exit_code == 0
@@ -106,14 +106,14 @@ def test_it_ends_well_once_access_is_open_if_that_is_waited_for(watched: Callabl
     assert "revoke" not in ended.stdout
 
 
-def test_it_ends_with_one_if_the_request_ends_without_access(watched: Callable[..., Result]) -> None:
+def test_watching_until_active_exits_1_if_the_request_ends_without(watched: Callable[..., Result]) -> None:
     ended = watched([[SUBMITTED], [SUBMITTED, DENIED]], "--until", "active")
 
     assert ended.exit_code == 1
     assert "deny → denied  No case" in ended.stdout
 
 
-def test_an_api_that_is_away_is_said_once_and_waited_for(watched: Callable[..., Result]) -> None:
+def test_an_unreachable_api_is_reported_once_and_waited_for(watched: Callable[..., Result]) -> None:
     away = NoAnswer("http://x does not answer")
 
     ended = watched([[SUBMITTED], away, away, away, [SUBMITTED, DENIED]])
@@ -123,7 +123,7 @@ def test_an_api_that_is_away_is_said_once_and_waited_for(watched: Callable[..., 
     assert ended.stdout.count("submit") == 1
 
 
-def test_json_is_an_object_a_line_and_csv_has_its_names_once(watched: Callable[..., Result]) -> None:
+def test_json_is_one_object_a_line_and_csv_has_one_header(watched: Callable[..., Result]) -> None:
     objects = [json.loads(line) for line in watched(LIFE, "-o", "json").stdout.splitlines()]
     rows = list(csv.reader(io.StringIO(watched(LIFE, "-o", "csv").stdout)))
 

@@ -58,7 +58,7 @@ def test_every_command_has_help_that_fits_eighty_columns(path: tuple[str, ...]) 
 
 
 @each("path", PATHS)
-def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> None:
+def test_every_option_and_argument_has_help(path: tuple[str, ...]) -> None:
     bare = [part.name for part in FOUND[path].params if not getattr(part, "help", None)]
 
     assert bare == []
@@ -66,7 +66,7 @@ def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> Non
 
 @pytest.mark.far
 @each("path", [path for path in PATHS if not hasattr(FOUND[path], "commands")])
-def test_whatever_reads_has_a_choice_of_formats(path: tuple[str, ...]) -> None:
+def test_every_reading_command_has_output_formats(path: tuple[str, ...]) -> None:
     reads = path[-1] in {
         "me",
         "access",
@@ -87,14 +87,14 @@ def test_whatever_reads_has_a_choice_of_formats(path: tuple[str, ...]) -> None:
 
 
 @each("path", [path for path in PATHS if isinstance(FOUND[path], LazyGroup)])
-def test_a_group_that_imports_nothing_says_of_each_command_what_the_command_says(path: tuple[str, ...]) -> None:
+def test_a_lazy_group_repeats_each_commands_help(path: tuple[str, ...]) -> None:
     group = FOUND[path]
 
     for name, part in commands_of(group).items():
         assert group.commands[name].get_short_help_str(80) == part.get_short_help_str(80)
 
 
-def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
+def test_commands_are_listed_in_their_usual_order() -> None:
     listed = re.findall(r"^  ([a-z-]+)  +[A-Z]", helped(()).partition("Commands:")[2], re.MULTILINE)
 
     assert listed[:3] == ["me", "request", "access"]
@@ -102,7 +102,7 @@ def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
     assert sorted(listed) == sorted(COMMANDS.commands)  # type: ignore[attr-defined]
 
 
-def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
+def test_commands_in_a_digest_exist() -> None:
     content = AccountMail(
         notification_id=UUID(int=1),
         template=DIGEST,
@@ -133,7 +133,7 @@ def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
         FOUND[tuple(path)].make_context(" ".join(path), shlex.split(options))
 
 
-def test_nothing_takes_a_token_from_the_command_line() -> None:
+def test_no_command_takes_a_token_as_an_argument() -> None:
     names = {name for command in FOUND.values() for part in command.params for name in part.opts}
 
     assert not names & {"--token", "--password", "--secret"}
@@ -154,7 +154,7 @@ def test_nothing_takes_a_token_from_the_command_line() -> None:
         (Text("as it is"), "as it is"),
     ],
 )
-def test_a_value_is_shown_as_people_write_it(value: object, shown: str) -> None:
+def test_values_are_printed_as_people_write_them(value: object, shown: str) -> None:
     assert values.shown(value).plain == shown
 
 
@@ -162,7 +162,7 @@ def test_a_value_is_shown_as_people_write_it(value: object, shown: str) -> None:
     ("seconds", "said"),
     [(1, "1 s"), (59, "59 s"), (60, "1 min"), (90, "90 s"), (3600, "1 h"), (5400, "90 min"), (259200, "3 d")],
 )
-def test_a_duration_is_said_in_the_largest_unit_that_is_exact(seconds: int, said: str) -> None:
+def test_a_duration_is_printed_in_the_largest_exact_unit(seconds: int, said: str) -> None:
     assert str(Duration(seconds)) == said
 
 
@@ -179,7 +179,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_an_instant_is_said_in_local_time_and_written_in_utc() -> None:
+def test_times_are_printed_in_local_time_and_sent_in_utc() -> None:
     instant = values.moment(AT)
 
     assert str(instant) == "2030-05-01 10:00:01"
@@ -188,7 +188,7 @@ def test_an_instant_is_said_in_local_time_and_written_in_utc() -> None:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_the_zone_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_time_zone_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     at = values.moment(AT)
     listing = Listing.of(("Time", "What"), [(at, values.phrase("open until ", at)), (at, None)])
 
@@ -200,7 +200,7 @@ def test_the_zone_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert "08:00" not in out
 
 
-def test_where_no_time_is_shown_no_zone_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_times_no_zone_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.TABLE, {}, Facts({"Name": "Ann"}), "Done.")
 
     assert "Times" not in capsys.readouterr().out
@@ -224,7 +224,7 @@ def printed(
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_table_that_fits_has_a_line_for_each_row(
+def test_a_fitting_table_has_one_line_for_each_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = printed(capsys, monkeypatch, 80, 40)
@@ -232,15 +232,13 @@ def test_a_table_that_fits_has_a_line_for_each_row(
     assert lines == [f"{'Id':36}  Name", f"{ID}  {'x' * 40}", f"{'short':36}  [red]y"]
 
 
-def test_rows_are_facts_where_a_table_would_break_words(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_too_wide_table_becomes_facts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     lines = printed(capsys, monkeypatch, 80, 60)
 
     assert lines == [f"Id    {ID}", f"Name  {'x' * 60}", "", "Id    short", "Name  [red]y"]
 
 
-def test_a_word_that_is_longer_than_the_terminal_is_wide_is_not_cut(
+def test_a_word_wider_than_the_terminal_is_not_cut(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = printed(capsys, monkeypatch, 50, 120)
@@ -250,13 +248,13 @@ def test_a_word_that_is_longer_than_the_terminal_is_wide_is_not_cut(
     assert max(map(len, lines)) <= 50
 
 
-def test_an_empty_list_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.TABLE, {}, Listing.of(("Id",), []))
 
     assert capsys.readouterr().out == "None.\n"
 
 
-def test_a_table_in_a_file_has_a_line_for_each_row_however_long_that_is(
+def test_a_table_in_a_file_has_one_line_for_each_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
@@ -266,9 +264,7 @@ def test_a_table_in_a_file_has_a_line_for_each_row_however_long_that_is(
     assert capsys.readouterr().out.splitlines()[1].rstrip() == f"{ID}  {'x' * 300}"
 
 
-def test_ids_are_shortened_in_a_terminal_so_far_that_they_are_told_apart(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shortened_ids_remain_distinct(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     same_millisecond = [f"01a20f05-b903-7{digit}c9-a099-71e4eacade78" for digit in "12"]
     rows = {1: [ID], 2: same_millisecond}
     for name, value in TERMINAL.items():
@@ -283,7 +279,7 @@ def test_ids_are_shortened_in_a_terminal_so_far_that_they_are_told_apart(
     assert shown == {1: ["01a20f05-b903"], 2: ["01a20f05-b903-71c9", "01a20f05-b903-72c9"]}
 
 
-def test_csv_has_names_whole_ids_instants_in_utc_and_the_words_of_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_whole_ids_utc_times_and_api_words(capsys: pytest.CaptureFixture[str]) -> None:
     row = (
         values.Identifier(ID),
         values.moment(AT),
@@ -306,26 +302,28 @@ def test_csv_has_names_whole_ids_instants_in_utc_and_the_words_of_the_api(capsys
 
 
 @each("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
-def test_no_cell_of_csv_is_a_formula(capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_no_csv_cell_is_a_formula(capsys: pytest.CaptureFixture[str], text: str) -> None:
     terminal.show(OutputFormat.CSV, {}, Facts({"Comment": text}))
 
     assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == [f"'{text}"]
 
 
-def test_csv_of_nothing_has_the_names_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_csv_has_its_header(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.CSV, {}, Listing.of(("Id", "Name"), []))
 
     assert capsys.readouterr().out == "Id,Name\n"
 
 
 @pytest.mark.parametrize(("page", "said"), [({"next_cursor": None}, ""), ({"next_cursor": "b"}, "--cursor b")])
-def test_a_list_that_goes_on_says_how(capsys: pytest.CaptureFixture[str], page: Mapping[str, Any], said: str) -> None:
+def test_a_longer_list_says_how_to_continue(
+    capsys: pytest.CaptureFixture[str], page: Mapping[str, Any], said: str
+) -> None:
     terminal.more(OutputFormat.TABLE, page)
 
     assert said in capsys.readouterr().out
 
 
-def test_how_a_list_goes_on_is_no_part_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hint_to_continue_is_not_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     for output in (OutputFormat.CSV, OutputFormat.JSON):
         terminal.more(output, {"next_cursor": "b"})
 
@@ -353,5 +351,5 @@ def test_a_long_refusal_stays_one_line(capsys: pytest.CaptureFixture[str], monke
         (("tenants", "ä b"), "/v1/tenants/%C3%A4%20b"),
     ],
 )
-def test_a_part_of_a_path_stays_one_part(parts: tuple[str, ...], path: str) -> None:
+def test_a_path_part_with_slashes_stays_one_part(parts: tuple[str, ...], path: str) -> None:
     assert client.at(*parts) == path

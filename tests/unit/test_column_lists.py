@@ -10,31 +10,31 @@ from lockbox.requests.models import Decision, IdempotencyKey
 from lockbox.sql import columns, excluded, insert, insert_list, insert_rows, unnested
 
 
-def test_a_select_list_names_all_columns_or_those_that_are_wanted() -> None:
+def test_a_select_list_names_all_or_the_wanted_columns() -> None:
     assert columns(Tile, "t") == "t.log_id, t.level, t.number, t.hashes"
     assert columns(Tile, "t", "number", "level") == "t.number, t.level"
 
 
-def test_what_postgres_makes_itself_is_not_written() -> None:
+def test_generated_columns_are_not_written() -> None:
     assert "log_id" in columns(Event, "e")
     assert "log_id" not in insert_list(Event)
     assert "number" not in insert_list(OutboxEvent)
 
 
-def test_a_row_is_written_from_parameters_of_the_columns_names_or_from_what_is_said() -> None:
+def test_a_row_is_inserted_from_named_parameters_or_given_expressions() -> None:
     assert insert(AuditKey, purpose="'log'") == (
         "INSERT INTO audit_keys (key, purpose, first_used_at)\nVALUES (:key, 'log', :first_used_at)"
     )
     assert insert(AuditKey, "k", but={"purpose"}).startswith("INSERT INTO audit_keys AS k (key, first_used_at)")
 
 
-def test_arrays_and_json_are_cast_and_nothing_else() -> None:
+def test_only_arrays_and_json_are_cast() -> None:
     assert "CAST(:d_principals AS uuid[])" in insert(Decision, prefix="d_")
     assert "CAST(:answer AS jsonb)" in insert(IdempotencyKey)
     assert insert(Decision).count("CAST") == 3
 
 
-def test_rows_are_written_from_arrays_that_cut_no_text() -> None:
+def test_rows_are_inserted_from_arrays_without_cutting_text() -> None:
     assert insert_rows(AuditKey, first_used_at=":at") == (
         "INSERT INTO audit_keys (key, purpose, first_used_at)\nSELECT n.key, n.purpose, :at "
         "FROM unnest(CAST(:key AS text[]), CAST(:purpose AS text[])) AS n (key, purpose)"
@@ -45,7 +45,7 @@ def test_rows_are_written_from_arrays_that_cut_no_text() -> None:
     )
 
 
-def test_a_conflict_sets_what_was_to_be_written() -> None:
+def test_an_upsert_sets_the_inserted_columns() -> None:
     assert excluded(EventDetail, but={"event_id"}) == "fields = excluded.fields"
 
 
@@ -58,6 +58,6 @@ def test_a_conflict_sets_what_was_to_be_written() -> None:
         lambda: unnested(Tile, "n", "gone"),
     ],
 )
-def test_a_column_that_is_not_there_is_refused(make: Callable[[], str]) -> None:
+def test_an_unknown_column_is_refused(make: Callable[[], str]) -> None:
     with pytest.raises(LookupError, match="Tile has no gone"):
         make()

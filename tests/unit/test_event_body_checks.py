@@ -29,12 +29,12 @@ COLUMNS: dict[str, Any] = {
 BODY = canonical(COLUMNS | {"personal": {"name": commitment(SALT, "Ann")}})
 
 
-def test_a_body_that_agrees_is_read_and_nothing_is_named() -> None:
+def test_a_matching_body_is_read_without_findings() -> None:
     assert event_checks.compare_columns(BODY, COLUMNS, {"name": (SHOWN, "Ann")}) == (COLUMNS, ())
 
 
 @each("name", event_checks.MEMBERS)
-def test_what_differs_is_named_and_read_from_the_body_but_for_the_id(name: str) -> None:
+def test_differences_are_named_and_read_from_the_body_except_the_id(name: str) -> None:
     other = COLUMNS | {name: None if name in {"seq", "from_state", "to_state", "tenant_id"} else _other(name)}
 
     members, altered = event_checks.compare_columns(BODY, other, {})
@@ -48,12 +48,12 @@ def _other(name: str) -> object:
 
 
 @pytest.mark.parametrize(("salt", "value"), [(SHOWN, "Mallory"), ("AAAA", "Ann"), ("A", "Ann")])
-def test_a_value_that_the_event_does_not_commit_to_is_named(salt: str, value: str) -> None:
+def test_an_uncommitted_value_is_named(salt: str, value: str) -> None:
     assert event_checks.compare_columns(BODY, COLUMNS, {"name": (salt, value)})[1] == ("name",)
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'"text"', b"\xff", b'{"at":7,"id":[],"action":{}}'])
-def test_a_body_that_says_nothing_leaves_what_nobody_can_do_without(body: bytes) -> None:
+def test_an_empty_body_leaves_only_the_indispensable(body: bytes) -> None:
     members, altered = event_checks.compare_columns(body, COLUMNS, {"name": (SHOWN, "Ann")})
 
     assert set(altered) == {*event_checks.MEMBERS, "name"}
@@ -64,7 +64,7 @@ def test_a_body_that_says_nothing_leaves_what_nobody_can_do_without(body: bytes)
 @pytest.mark.parametrize(
     ("resources", "item"), [('["a", "b"]', "azure-sql a, b"), (None, "azure-sql"), ('["c"]', "azure-sql")]
 )
-def test_an_item_names_what_was_asked_for_and_no_resource_that_was_changed(resources: str | None, item: str) -> None:
+def test_an_item_names_the_requested_and_no_altered_resource(resources: str | None, item: str) -> None:
     body = json.dumps({"service": "azure-sql", "personal": {"resources": commitment(SALT, '["a", "b"]')}}).encode()
 
     assert event_checks.item(body, {"resources": (SHOWN, resources)} if resources else {}) == item

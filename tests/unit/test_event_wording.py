@@ -50,7 +50,7 @@ def test_every_action_has_words(action: str) -> None:
     assert action in WORDS
 
 
-def test_who_did_what_to_whom_is_said_with_the_diff() -> None:
+def test_the_diff_names_actor_action_and_object() -> None:
     said = describe(
         event(
             "member_changed",
@@ -63,7 +63,7 @@ def test_who_did_what_to_whom_is_said_with_the_diff() -> None:
     assert said.about == (("Who", "Abe <abe@contoso.example>"), ("roles", "approver → auditor"))
 
 
-def test_an_erased_name_and_the_clock_are_said_to_be_so() -> None:
+def test_an_erased_name_and_the_clock_have_words() -> None:
     assert describe(event("approve")).who == "Somebody whose name was erased"
     assert describe(event("time_out", actor=False)).who == "The lockbox"
 
@@ -82,7 +82,7 @@ def test_notifications_are_counted(facts: dict[str, Any], deed: str) -> None:
     assert describe(event("notifications_sent", actor=False, **facts)).deed == deed
 
 
-def test_who_was_notified_is_said_in_numbers_and_by_name_where_the_names_are_known() -> None:
+def test_notified_people_are_counted_and_named_where_known() -> None:
     mails = {"1": ["id-1", "mail", "dead", "at"], "2": ["id-2", "mail", "sent", "at"], "3": ["id-3", "mail", "sent"]}
     said = {"sent": 7, "dead": 1, "moot": 0, "open": 0, "mails": mails}
     told = describe(
@@ -96,17 +96,17 @@ def test_who_was_notified_is_said_in_numbers_and_by_name_where_the_names_are_kno
 
 
 @pytest.mark.parametrize("mails", [None, 7, {"1": "x"}, {"1": []}, {"1": [1, 2, 3]}])
-def test_an_altered_list_of_mails_is_said_in_numbers(mails: object) -> None:
+def test_an_altered_list_of_mails_is_counted(mails: object) -> None:
     told = describe(event("notified", {"recipient_1": "Abe <a@b.example>"}, actor=False, sent=2, mails=mails))
 
     assert told.about == (("Mails", "mailed to 2 people"),)
 
 
-def test_an_action_that_nobody_has_words_for_is_said_by_its_name() -> None:
+def test_an_unknown_action_is_shown_by_its_name() -> None:
     assert describe(event("something_new")).deed == "something new"
 
 
-def test_access_around_lockbox_is_said_with_who_when_where_and_why() -> None:
+def test_outside_access_is_worded_with_who_when_where_and_why() -> None:
     said = describe(
         event(
             "outside_access",
@@ -135,11 +135,11 @@ def test_access_around_lockbox_is_said_with_who_when_where_and_why() -> None:
     )
 
 
-def test_a_time_that_is_none_is_said_as_it_is() -> None:
+def test_a_malformed_time_is_shown_unchanged() -> None:
     assert ("First", "not a time") in describe(event("activity", first_at="not a time")).about
 
 
-def test_what_can_open_without_approval_is_said_in_numbers_and_services() -> None:
+def test_unapproved_access_is_worded_with_numbers_and_services() -> None:
     facts: dict[str, Any] = {
         "month": "2026-12",
         "mode": "enforce",

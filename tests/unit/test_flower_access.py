@@ -26,7 +26,7 @@ async def tried(attempts: AttemptGate, *addresses: str, is_right: bool = False) 
     return monotonic() - began, answers
 
 
-def test_addresses_of_one_ipv6_network_take_turns_with_wrong_passwords() -> None:
+def test_an_ipv6_networks_wrong_passwords_take_turns() -> None:
     attempts = AttemptGate(SECONDS)
 
     took, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(5))))
@@ -35,7 +35,7 @@ def test_addresses_of_one_ipv6_network_take_turns_with_wrong_passwords() -> None
     assert answers == [401] * 5
 
 
-def test_addresses_of_one_ipv6_network_have_their_few_places_together() -> None:
+def test_an_ipv6_network_shares_its_few_slots() -> None:
     attempts = AttemptGate(SECONDS, most=2)
 
     _, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(6))))
@@ -44,7 +44,7 @@ def test_addresses_of_one_ipv6_network_have_their_few_places_together() -> None:
 
 
 @pytest.mark.parametrize("other", ["2001:db8:1:3::1", "192.0.2.2", "::ffff:192.0.2.2", "", "nonsense"])
-def test_another_network_waits_for_nobody_and_finds_a_place(other: str) -> None:
+def test_another_network_waits_for_no_one_and_finds_a_slot(other: str) -> None:
     attempts = AttemptGate(SECONDS, most=1)
 
     async def told() -> list[int | None]:
@@ -56,7 +56,7 @@ def test_another_network_waits_for_nobody_and_finds_a_place(other: str) -> None:
     assert asyncio.run(told()) == [401, 429, None]
 
 
-def test_an_ipv4_address_written_as_ipv6_is_the_same_address() -> None:
+def test_an_ipv4_mapped_address_is_the_same_address() -> None:
     attempts = AttemptGate(SECONDS, most=1)
 
     _, answers = asyncio.run(tried(attempts, "192.0.2.2", "::ffff:192.0.2.2"))

@@ -111,7 +111,7 @@ def by(style: str) -> list[Specimen]:
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_the_page_of_a_mail_holds_nothing_but_text_and_links_of_ours(style: str) -> None:
+def test_a_mails_page_contains_only_text_and_our_links(style: str) -> None:
     for one in by(style):
         markup = MarkupParser(one.mail.html)
 
@@ -125,7 +125,7 @@ def test_the_page_of_a_mail_holds_nothing_but_text_and_links_of_ours(style: str)
             assert "https://lockbox" not in one.mail.text, one.name
 
 
-def test_each_label_of_a_mail_can_be_read_in_another_language(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_label_of_a_mail_is_translatable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_mail, "label_text", str.upper)
     monkeypatch.setitem(request_mail.TEMPLATES.globals, "label_text", str.upper)
     # A macro keeps the function that it was imported with.
@@ -141,7 +141,7 @@ def test_each_label_of_a_mail_can_be_read_in_another_language(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_a_mail_keeps_its_form_whatever_people_wrote(style: str) -> None:
+def test_a_mail_keeps_its_layout_whatever_people_wrote(style: str) -> None:
     for one in by(style):
         message = email.message_from_bytes(raw(one), policy=default)
 
@@ -156,14 +156,14 @@ def test_a_mail_keeps_its_form_whatever_people_wrote(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_nothing_that_turns_text_around_or_commands_a_terminal_is_left(style: str) -> None:
+def test_direction_marks_and_terminal_escapes_are_removed(style: str) -> None:
     for one in by(style):
         for said in (one.mail.subject, one.mail.to_name, one.mail.text, one.mail.html):
             assert not UNTURNED.search(said), one.name
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_every_mail_says_from_where_those_of_ours_come(style: str) -> None:
+def test_every_mail_says_how_to_recognise_ours(style: str) -> None:
     for one in by(style):
         said = " ".join(one.mail.text.split())
 
@@ -171,7 +171,7 @@ def test_every_mail_says_from_where_those_of_ours_come(style: str) -> None:
         assert one.mail.message_id.endswith("@lockbox.vendor.example>"), one.name
 
 
-def test_every_template_is_there_by_every_hand_and_with_and_without_a_link() -> None:
+def test_the_gallery_has_every_template_by_every_actor_with_and_without_link() -> None:
     names = {one.name for one in every_mail()}
     by_style = [one.name for style in STYLE_NAMES for one in by(style)]
 
@@ -203,7 +203,7 @@ def test_the_gallery_is_written_as_pages_texts_and_mails_with_an_index(
         assert "<script" not in index
 
 
-def test_the_gallery_shows_plain_mails_each_of_another_kind() -> None:
+def test_the_gallery_has_account_mails_each_of_another_kind() -> None:
     shown = gallery_mails()
 
     assert len({one.mail.text for one in shown}) == len({one.mail.html for one in shown}) == len(gallery.SHOWN)
@@ -213,7 +213,7 @@ def test_the_gallery_shows_plain_mails_each_of_another_kind() -> None:
     assert len({*subjects.values()}) == len(subjects)
 
 
-def test_a_mail_is_light_or_dark_as_its_reader_likes() -> None:
+def test_a_mail_follows_the_readers_colour_scheme() -> None:
     for one in gallery_mails():
         assert '<meta name="color-scheme" content="light dark">' in one.mail.html, one.name
         assert "@media (prefers-color-scheme: dark)" in one.mail.html, one.name
@@ -221,19 +221,19 @@ def test_a_mail_is_light_or_dark_as_its_reader_likes() -> None:
         assert [tag for tag in coloured if "class=" not in tag] == [], one.name
 
 
-def test_a_mail_names_services_as_people_do() -> None:
+def test_a_mail_names_services_by_their_titles() -> None:
     for one in gallery_mails():
         assert not re.search("exchange-online|tenant_admin|in_force", one.mail.text + one.mail.html), one.name
 
 
-def test_one_button_leads_to_the_page_and_stands_before_the_details() -> None:
+def test_one_button_leads_to_the_page_before_the_details() -> None:
     for one in gallery_mails():
         buttons = one.mail.html.count('class="button"')
         is_without = one.name.startswith(("copied", "sign_in_code", "delegate_begins")) or "no-link" in one.name
         assert buttons == (0 if is_without else 1), one.name
 
 
-def test_what_a_decision_needs_stands_in_the_first_five_lines() -> None:
+def test_what_a_decision_needs_is_in_the_first_five_lines() -> None:
     (asks,) = [one.mail for one in gallery_mails() if one.name == "pending-plain"]
 
     first = " ".join(" ".join([line for line in asks.text.splitlines() if line.strip()][:5]).split())
@@ -247,7 +247,7 @@ def test_what_a_decision_needs_stands_in_the_first_five_lines() -> None:
     assert asks.html.index("Sign in to decide") < asks.html.index("Earlier requests") < asks.html.index(">Duration<")
 
 
-def test_mails_about_requests_and_about_changes_can_be_sorted_and_are_never_answered_by_machines() -> None:
+def test_mails_can_be_sorted_by_kind_and_get_no_automatic_replies() -> None:
     heads = {one.name: email.message_from_bytes(raw(one), policy=default) for one in gallery_mails()}
 
     lists = {name: str(head["List-Id"]) for name, head in heads.items()}

@@ -239,7 +239,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_example_is_good(tmp_path: Path) -> None:
+def test_the_example_is_valid(tmp_path: Path) -> None:
     gate = read_catalogue(written(tmp_path, GOOD)).services["mail"].gate
 
     assert gate is not None
@@ -247,7 +247,7 @@ def test_the_example_is_good(tmp_path: Path) -> None:
 
 
 @each("mistake", list(MISTAKES))
-def test_a_mistake_is_named_by_line_and_field(tmp_path: Path, mistake: str) -> None:
+def test_a_mistake_in_a_gate_is_named_by_line_and_field(tmp_path: Path, mistake: str) -> None:
     good, bad, line, field, words = MISTAKES[mistake]
     assert good in GOOD
     path = written(tmp_path, GOOD.replace(good, bad, 1))
@@ -272,11 +272,11 @@ def test_a_mistake_is_named_by_line_and_field(tmp_path: Path, mistake: str) -> N
         "/archive.v1.zip/{x}/all",
     ],
 )
-def test_paths_that_no_request_matches_both_are_good(tmp_path: Path, path: str) -> None:
+def test_disjoint_paths_are_valid(tmp_path: Path, path: str) -> None:
     read_catalogue(written(tmp_path, GOOD.replace("plans:", more(path))))
 
 
-def test_a_path_may_be_mapped_again_for_another_method_or_other_parameters(tmp_path: Path) -> None:
+def test_a_path_may_be_mapped_again_for_another_method_or_query(tmp_path: Path) -> None:
     same = more("/boxes/{x}/parts/{}")
 
     read_catalogue(written(tmp_path, GOOD.replace("plans:", same.replace("[GET]", "[PUT]"))))
@@ -289,14 +289,14 @@ def test_a_path_may_be_mapped_again_for_another_method_or_other_parameters(tmp_p
         read_catalogue(written(tmp_path, GOOD.replace("plans:", other.replace("text", "mbox"))))
 
 
-def test_what_clients_escape_is_no_text_of_a_path(tmp_path: Path) -> None:
+def test_escaped_characters_cannot_be_path_text(tmp_path: Path) -> None:
     text = GOOD.replace("/find", "/box:find").replace("      ignored", '      escaped: "@:"\n      ignored')
 
     with pytest.raises(CatalogueRefused, match=r":16: services.mail.gate.paths\[1\].path: leave : out"):
         read_catalogue(written(tmp_path, text))
 
 
-def test_the_sample_shows_every_field_of_a_gate() -> None:
+def test_the_sample_shows_every_gate_field() -> None:
     text = SAMPLE.read_text()
     gates = [service.gate for service in sample_catalogue().services.values() if service.gate]
     models = [*gates, *sample_catalogue().issuers, *(gate.callers for gate in gates), *gates[0].paths]
@@ -306,7 +306,7 @@ def test_the_sample_shows_every_field_of_a_gate() -> None:
     assert missing == set()
 
 
-def test_the_documentation_has_every_field_of_the_catalogue() -> None:
+def test_the_documentation_lists_every_catalogue_field() -> None:
     documented = (SAMPLE.parents[1] / "docs" / "catalogue.md").read_text()
 
     assert [name for name in _fields() if f"`{name}`" not in documented and f".{name}`" not in documented] == []
@@ -321,14 +321,14 @@ def _fields() -> Iterator[str]:
         yield from type(model).model_fields
 
 
-def test_a_template_s_resource_is_one_that_may_be_submitted() -> None:
+def test_a_templates_resource_could_be_submitted() -> None:
     for name, service in sample_catalogue().services.items():
         for rule in service.gate.paths if service.gate else ():
             resource = rule.resource.replace("{address}", "a").replace("{site}", "a")
             assert check_resource(resource) == resource, name
 
 
-def test_the_sample_maps_what_its_remarks_say() -> None:
+def test_the_sample_maps_what_its_comments_say() -> None:
     service = sample_catalogue().services["sharepoint-online"]
 
     found = ServiceMapping("sharepoint-online", service).map(
@@ -423,12 +423,12 @@ OTHER: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_the_same_meaning_has_the_same_digest(what: str) -> None:
+def test_equal_meanings_have_equal_digests(what: str) -> None:
     assert defined(SAME[what]).digest == defined().digest
 
 
 @pytest.mark.parametrize("what", OTHER)
-def test_each_thing_that_decides_what_a_call_uses_is_in_the_digest_and_named(what: str) -> None:
+def test_everything_that_decides_a_calls_use_is_in_the_digest_and_named(what: str) -> None:
     part, change = OTHER[what]
     before, after = defined(), defined(change)
 
@@ -436,7 +436,7 @@ def test_each_thing_that_decides_what_a_call_uses_is_in_the_digest_and_named(wha
     assert list(differences(before.body, after.body, "contoso")) == [part]
 
 
-def test_every_field_of_the_gate_and_of_issuers_is_in_the_definition() -> None:
+def test_every_field_of_gate_and_issuers_is_in_the_definition() -> None:
     """A field that is added to the catalogue is either part of it, or left out here for a reason."""
     document = deepcopy(DOCUMENT)
     catalogue = Catalogue.model_validate(document)
@@ -448,7 +448,7 @@ def test_every_field_of_the_gate_and_of_issuers_is_in_the_definition() -> None:
         assert {name for name in said if f'"{name}":' not in body} <= {"enforcement"}
 
 
-def test_a_difference_says_what_went_and_what_came() -> None:
+def test_a_difference_lists_removed_and_added() -> None:
     after = defined(lambda _, gate: gate["paths"][0].update(resource="mailbox:everybody-{box}", methods=("GET",)))
 
     (said,) = differences(defined().body, after.body, "contoso").values()
@@ -459,7 +459,7 @@ def test_a_difference_says_what_went_and_what_came() -> None:
     )
 
 
-def test_a_long_difference_is_counted() -> None:
+def test_a_long_difference_is_summarised() -> None:
     def many(_: object, gate: dict[str, Any]) -> None:
         gate["paths"] += tuple(
             {"methods": ("GET",), "path": f"/x{n}/{{box}}", "resource": "m:{box}", "action": "read"}
@@ -473,7 +473,7 @@ def test_a_long_difference_is_counted() -> None:
     assert after.count(";") == MOST_SHOWN
 
 
-def test_no_other_customer_is_named_to_a_customer() -> None:
+def test_another_customer_is_never_named() -> None:
     before, after = defined(lambda _, gate: gate.update(tenant={"fixed": "contoso"})), defined()
 
     assert differences(before.body, after.body, "contoso")["customer"][0] == "fixed: contoso"

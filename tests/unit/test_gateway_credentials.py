@@ -57,7 +57,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
     return clock
 
 
-def test_a_token_is_looked_up_once_and_again_before_it_is_too_old(later: Later) -> None:
+def test_a_token_is_looked_up_once_and_again_before_expiry(later: Later) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -79,7 +79,7 @@ def test_a_token_is_looked_up_once_and_again_before_it_is_too_old(later: Later) 
     asyncio.run(asked())
 
 
-def test_a_token_that_is_none_any_more_is_refused_five_seconds_later_at_most(later: Later) -> None:
+def test_a_revoked_token_is_refused_after_five_seconds_at_most(later: Later) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -94,7 +94,7 @@ def test_a_token_that_is_none_any_more_is_refused_five_seconds_later_at_most(lat
     asyncio.run(asked())
 
 
-def test_news_have_a_token_looked_up_before_it_counts_again(later: Later) -> None:
+def test_news_makes_a_token_be_looked_up_again(later: Later) -> None:
     assert later.at
 
     async def asked() -> None:
@@ -111,7 +111,7 @@ def test_news_have_a_token_looked_up_before_it_counts_again(later: Later) -> Non
 
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError()])
-def test_without_postgres_no_token_counts_and_none_is_remembered_as_bad(later: Later, error: Exception) -> None:
+def test_without_postgres_no_token_is_accepted_or_remembered_as_bad(later: Later, error: Exception) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -125,7 +125,7 @@ def test_without_postgres_no_token_counts_and_none_is_remembered_as_bad(later: L
     asyncio.run(asked())
 
 
-def test_of_tokens_that_were_never_good_a_few_are_looked_up_at_once(later: Later) -> None:
+def test_a_few_unknown_tokens_are_looked_up_at_once(later: Later) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -154,7 +154,7 @@ def test_of_tokens_that_were_never_good_a_few_are_looked_up_at_once(later: Later
         ((Scope.GATE_NGINX,), Role.ENGINEER),
     ],
 )
-def test_what_is_no_token_of_one_gateway_is_none_at_all(scopes: tuple[str, ...], role: Role) -> None:
+def test_a_non_gateway_token_is_not_accepted(scopes: tuple[str, ...], role: Role) -> None:
     async def asked() -> None:
         assert await GatewayCredentials(LookUps(*scopes, role=role), "test").find(b"one") is GateReason.NO_CREDENTIAL
 

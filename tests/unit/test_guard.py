@@ -39,7 +39,7 @@ def guard(lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gu
         yield made
 
 
-def test_an_open_window_lets_its_engineer_in_and_nobody_else(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_an_open_window_admits_its_engineer_only(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
 
     allowed = guard.check(**USE, engineer=ERIN)
@@ -55,9 +55,7 @@ def test_an_open_window_lets_its_engineer_in_and_nobody_else(lockbox: SmallLockb
         guard.check(**USE, engineer=ERIN, service="onedrive")
 
 
-def test_a_no_to_an_engineer_says_the_true_reason_and_where_to_request_access(
-    lockbox: SmallLockbox, guard: Guard
-) -> None:
+def test_a_refused_engineer_gets_the_true_reason_and_the_form(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.reasons[str(ERIN)] = "used_up"
 
     for _ in range(3):
@@ -72,7 +70,7 @@ def test_a_no_to_an_engineer_says_the_true_reason_and_where_to_request_access(
     assert "authorization" not in headers
 
 
-def test_a_yes_to_another_engineer_than_was_asked_about_is_a_no(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_yes_about_another_engineer_is_a_no(lockbox: SmallLockbox, guard: Guard) -> None:
     other = uuid4()
     lockbox.says_yes(str(ERIN))
     lockbox.says_yes(str(other))
@@ -81,7 +79,7 @@ def test_a_yes_to_another_engineer_than_was_asked_about_is_a_no(lockbox: SmallLo
     assert reason(guard, engineer=other) == "behind"
 
 
-def test_events_open_narrow_and_close(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_events_open_narrow_and_close_windows(lockbox: SmallLockbox, guard: Guard) -> None:
     assert reason(guard, engineer=ERIN) == "no_window"
     request = lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
@@ -96,7 +94,7 @@ def test_events_open_narrow_and_close(lockbox: SmallLockbox, guard: Guard) -> No
 
 
 @pytest.mark.far
-def test_a_window_ends_by_the_database_s_clock(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_window_ends_by_the_databases_clock(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.ahead = 600
     lockbox.open(window(seconds=600.8))
     began = asked = time.monotonic()
@@ -110,7 +108,7 @@ def test_a_window_ends_by_the_database_s_clock(lockbox: SmallLockbox, guard: Gua
     wait_until(guard, "no_window", engineer=ERIN)
 
 
-def test_a_token_is_asked_about_once_and_forgotten_when_told(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_token_is_identified_once_and_forgotten_when_told(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     token = lockbox.knows("erin's")
     for _ in range(3):
@@ -124,7 +122,7 @@ def test_a_token_is_asked_about_once_and_forgotten_when_told(lockbox: SmallLockb
 
 
 @pytest.mark.far
-def test_a_token_is_remembered_no_longer_than_said(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_token_is_remembered_no_longer_than_stated(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     token = lockbox.knows("short", seconds=0.5)
     assert reason(guard, token=token) is None
@@ -134,7 +132,7 @@ def test_a_token_is_remembered_no_longer_than_said(lockbox: SmallLockbox, guard:
 
 
 @pytest.mark.far
-def test_a_no_of_memory_is_asked_once_and_remembered_for_a_second(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_no_from_memory_is_asked_once_and_remembered_for_a_second(lockbox: SmallLockbox, guard: Guard) -> None:
     token = lockbox.knows("erin's")
     with pytest.raises(Refused) as refused:
         guard.check(**USE, token=token)
@@ -154,7 +152,7 @@ def test_a_no_of_memory_is_asked_once_and_remembered_for_a_second(lockbox: Small
     assert str(guard.check(**USE, token=token).request) == said["request"]
 
 
-def test_a_yes_of_lockbox_is_for_one_call(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_yes_from_lockbox_is_for_one_call(lockbox: SmallLockbox, guard: Guard) -> None:
     token = lockbox.knows("erin's")
     lockbox.says_yes("Bearer erin's")
     guard.check(**USE, token=token)
@@ -168,7 +166,7 @@ def test_a_yes_of_lockbox_is_for_one_call(lockbox: SmallLockbox, guard: Guard) -
 
 
 @pytest.mark.parametrize("about", ["tenant", "resource", "action", "service", "decision"])
-def test_a_yes_to_something_else_is_a_no(lockbox: SmallLockbox, guard: Guard, about: str) -> None:
+def test_a_yes_about_something_else_is_a_no(lockbox: SmallLockbox, guard: Guard, about: str) -> None:
     token = lockbox.knows("erin's")
     lockbox.says_yes("Bearer erin's", **{about: "another"})
 
@@ -176,7 +174,7 @@ def test_a_yes_to_something_else_is_a_no(lockbox: SmallLockbox, guard: Guard, ab
 
 
 @pytest.mark.parametrize("how", ["broken", "welcome page", "elsewhere", "hang up"])
-def test_anything_but_a_clear_answer_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
+def test_any_unclear_answer_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
     lockbox.open(window())
     lockbox.how = how
 
@@ -185,7 +183,7 @@ def test_anything_but_a_clear_answer_is_a_no(lockbox: SmallLockbox, guard: Guard
 
 @pytest.mark.far
 @pytest.mark.parametrize("how", ["late", "drip"])
-def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
+def test_an_answer_slower_than_two_seconds_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = how
     began = time.monotonic()
@@ -194,7 +192,7 @@ def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: SmallLock
     assert 1.9 < time.monotonic() - began < 3
 
 
-def test_who_is_not_gated_passes_without_a_window(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_caller_who_is_not_gated_passes_without_a_window(lockbox: SmallLockbox, guard: Guard) -> None:
     token = lockbox.knows("customer's")
     said = lockbox.engineers["Bearer customer's"]
     del said["engineer"]
@@ -206,7 +204,7 @@ def test_who_is_not_gated_passes_without_a_window(lockbox: SmallLockbox, guard: 
     assert guard.watch(allowed).may_go_on()
 
 
-def test_a_subject_is_shown_in_the_header_of_the_catalogue(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_subject_is_sent_in_the_catalogues_header(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     lockbox.knows("")
     lockbox.engineers["erin"] = lockbox.engineers["Bearer "]
@@ -216,9 +214,7 @@ def test_a_subject_is_shown_in_the_header_of_the_catalogue(lockbox: SmallLockbox
 
 
 @pytest.mark.parametrize("shown", ["a\r\nLockbox-Gateway: x", "é", " a", "", "a" * 9000])
-def test_what_no_header_can_hold_is_refused_without_being_sent(
-    lockbox: SmallLockbox, guard: Guard, shown: str
-) -> None:
+def test_a_value_no_header_can_hold_is_refused_unsent(lockbox: SmallLockbox, guard: Guard, shown: str) -> None:
     assert reason(guard, token=shown) in {"malformed", "no_token"}
     assert lockbox.asked == []
 
@@ -237,7 +233,7 @@ def test_without_heartbeats_all_is_refused_within_three_seconds(lockbox: SmallLo
 
 
 @pytest.mark.far
-def test_without_a_lockbox_it_stays_shut_and_recovers(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_without_lockbox_it_refuses_and_recovers(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.refuse_stream = 503
     began = time.monotonic()
     assert reason(guard, engineer=ERIN) == "behind"
@@ -248,9 +244,7 @@ def test_without_a_lockbox_it_stays_shut_and_recovers(lockbox: SmallLockbox, gua
     wait_until(guard, None, engineer=ERIN)
 
 
-def test_a_broken_stream_is_taken_up_again_and_what_closed_meanwhile_is_gone(
-    lockbox: SmallLockbox, guard: Guard
-) -> None:
+def test_a_broken_stream_reconnects_and_drops_closed_windows(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     lockbox.windows.pop(str(request))
@@ -261,7 +255,7 @@ def test_a_broken_stream_is_taken_up_again_and_what_closed_meanwhile_is_gone(
     assert lockbox.began[-1]["last-event-id"].startswith("g1-")
 
 
-def test_many_windows_come_in_parts_and_are_swapped_in_whole(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_large_snapshots_arrive_in_parts_and_are_swapped_as_a_whole(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.part = 10
     for number in range(95):
         lockbox.open(window(resources=[f"mailbox:{number}@contoso.example"]))
@@ -270,7 +264,7 @@ def test_many_windows_come_in_parts_and_are_swapped_in_whole(lockbox: SmallLockb
         guard.check(**USE | {"resource": f"mailbox:{number}@contoso.example"}, engineer=ERIN)
 
 
-def test_what_cannot_be_read_empties_memory(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_unreadable_input_empties_memory(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     lockbox.refuse_stream = 503
@@ -306,7 +300,7 @@ def test_many_threads_and_loops_share_one_stream(lockbox: SmallLockbox, guard: G
 
 
 @pytest.mark.far
-def test_the_loop_goes_on_while_lockbox_is_asked(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_loop_continues_while_lockbox_is_asked(lockbox: SmallLockbox, guard: Guard) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"
 
@@ -324,7 +318,7 @@ def test_the_loop_goes_on_while_lockbox_is_asked(lockbox: SmallLockbox, guard: G
 
 
 @pytest.mark.far
-def test_few_questions_are_asked_at_once(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_concurrent_questions_are_limited(lockbox: SmallLockbox, guard: Guard) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"
 
@@ -334,7 +328,7 @@ def test_few_questions_are_asked_at_once(lockbox: SmallLockbox, guard: Guard) ->
     assert set(found) == {"busy", "behind"}
 
 
-def test_a_stopped_guard_begins_anew(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_stopped_guard_starts_over(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     assert reason(guard, engineer=ERIN) is None
 
@@ -345,7 +339,7 @@ def test_a_stopped_guard_begins_anew(lockbox: SmallLockbox, guard: Guard) -> Non
 
 
 @pytest.mark.far
-def test_a_new_token_in_the_file_counts(lockbox: SmallLockbox, tmp_path: Path) -> None:
+def test_a_new_token_in_the_file_is_used(lockbox: SmallLockbox, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old\n")
     guard = Guard(lockbox.url, service=SERVICE, token_file=file)
@@ -360,7 +354,7 @@ def test_a_new_token_in_the_file_counts(lockbox: SmallLockbox, tmp_path: Path) -
 @pytest.mark.parametrize(
     "url", ["http://lockbox.example", "ftp://127.0.0.1", "lockbox", "https://u:p@lockbox.example", "http://10.0.0.1"]
 )
-def test_only_tls_or_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_tls_or_loopback_is_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKBOX_GUARD_TOKEN", TOKEN)
 
     with pytest.raises(ValueError, match="give the address of Lockbox"):
@@ -380,7 +374,7 @@ def test_nothing_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: p
 
 
 @pytest.mark.far
-def test_a_call_may_go_on_until_its_window_ends(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_call_may_continue_until_its_window_ends(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     watch = guard.watch(guard.check(**USE, engineer=ERIN))
     assert watch.may_go_on()
@@ -395,7 +389,7 @@ def test_a_call_may_go_on_until_its_window_ends(lockbox: SmallLockbox, guard: Gu
 
 
 @pytest.mark.far
-def test_a_call_goes_on_while_its_window_is_verified_again(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_call_continues_while_its_window_is_verified(lockbox: SmallLockbox, guard: Guard) -> None:
     again = window()
     request = lockbox.open(again)
     watch = guard.watch(guard.check(**USE, engineer=ERIN))
@@ -421,7 +415,7 @@ def test_a_call_ends_at_once_when_its_window_is_narrowed(lockbox: SmallLockbox, 
 
 
 @pytest.mark.far
-def test_a_call_may_be_let_to_its_end_for_a_bounded_time(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_call_may_drain_for_a_bounded_time(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     watch = guard.watch(guard.check(**USE, engineer=ERIN), drain_seconds=1)
     lockbox.open(window(request, actions=["export"]))
@@ -438,7 +432,7 @@ def test_a_call_may_be_let_to_its_end_for_a_bounded_time(lockbox: SmallLockbox, 
 
 
 @pytest.mark.far
-def test_a_call_by_a_window_that_the_stream_never_brings_ends_after_three_seconds(
+def test_a_call_of_a_window_missing_from_the_stream_ends_after_three_seconds(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:
     token = lockbox.knows("erin's")

@@ -53,7 +53,7 @@ def soon(says: Callable[[], bool]) -> None:
     wait_for("it was reported", says, SOON)
 
 
-def test_what_is_done_is_reported_with_its_request_and_counts(
+def test_activity_is_reported_with_its_request_and_counted(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     for _ in range(1000):
@@ -73,7 +73,7 @@ def test_what_is_done_is_reported_with_its_request_and_counts(
 
 
 @pytest.mark.far
-def test_a_report_is_repeated_under_its_key_until_it_is_taken(
+def test_a_report_is_repeated_under_its_key_until_accepted(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     lockbox.takes = 503
@@ -90,7 +90,7 @@ def test_a_report_is_repeated_under_its_key_until_it_is_taken(
 
 
 @pytest.mark.far
-def test_what_lockbox_refuses_is_given_up_and_logged(
+def test_a_refused_report_is_dropped_and_logged(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed, caplog: pytest.LogCaptureFixture
 ) -> None:
     lockbox.takes = 409
@@ -104,7 +104,7 @@ def test_what_lockbox_refuses_is_given_up_and_logged(
     assert ANNA not in caplog.text
 
 
-def test_a_check_never_waits_for_reports_and_they_are_bounded(
+def test_checks_never_wait_for_reports_and_reports_are_bounded(
     lockbox: SmallLockbox,
     guard: Guard,
     allowed: Allowed,
@@ -123,7 +123,7 @@ def test_a_check_never_waits_for_reports_and_they_are_bounded(
     soon(lambda: "'no room'" in caplog.text)
 
 
-def test_stopping_sends_what_is_left(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
+def test_stopping_sends_the_remaining_reports(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
     guard.report(allowed, method="GET")
 
     guard.stop()
@@ -132,14 +132,12 @@ def test_stopping_sends_what_is_left(lockbox: SmallLockbox, guard: Guard, allowe
 
 
 @pytest.mark.parametrize(("method", "outcome"), [("", "served"), ("GET", "Served"), ("G T", "served"), ("GET", "")])
-def test_what_lockbox_would_not_take_is_not_gathered(
-    guard: Guard, allowed: Allowed, method: str, outcome: str
-) -> None:
+def test_unacceptable_activity_is_not_gathered(guard: Guard, allowed: Allowed, method: str, outcome: str) -> None:
     with pytest.raises(ValueError, match="name a method"):
         guard.report(allowed, method=method, outcome=outcome)
 
 
-def test_without_a_token_for_it_nothing_can_be_reported(
+def test_without_a_reports_token_nothing_is_reported(
     lockbox: SmallLockbox, allowed: Allowed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with guard_of(lockbox, monkeypatch) as bare, pytest.raises(TypeError, match="reports_token_file"):
@@ -153,9 +151,7 @@ def uses(lockbox: SmallLockbox, request: UUID | None) -> int:
 
 
 @pytest.mark.far
-def test_each_yes_from_memory_is_reported_as_a_use_whether_its_call_is_or_not(
-    lockbox: SmallLockbox, guard: Guard, allowed: Allowed
-) -> None:
+def test_each_yes_from_memory_is_reported_as_a_use(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
     lockbox.takes = 503
     for _ in range(9):
         guard.check(**USE, engineer=ERIN)
@@ -172,7 +168,7 @@ def test_each_yes_from_memory_is_reported_as_a_use_whether_its_call_is_or_not(
     assert datetime.fromisoformat(first["at"]) <= datetime.fromisoformat(last["at"]) <= datetime.now(UTC)
 
 
-def test_a_yes_that_the_gate_has_counted_is_no_use_that_is_reported(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_yes_counted_by_the_gate_is_not_reported(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.knows("erin", seconds=3600)
     lockbox.says_yes("Bearer erin")
     wait_until(guard, None, token="erin")
@@ -187,7 +183,7 @@ def test_a_yes_that_the_gate_has_counted_is_no_use_that_is_reported(lockbox: Sma
 
 @pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_middleware_reports_each_call_and_what_was_cut(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
+def test_middleware_reports_each_call_and_cut_ones(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
     assert allowed.request is not None
     lockbox.knows("erin", seconds=3600)
     shown = "Authorization: Bearer erin"
@@ -209,7 +205,7 @@ def test_middleware_reports_each_call_and_what_was_cut(lockbox: SmallLockbox, gu
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_at_the_seam_nothing_passes_until_the_next_window_under_which_the_call_is_reported(
+def test_at_the_seam_nothing_passes_until_the_next_window_which_is_reported(
     lockbox: SmallLockbox, guard: Guard, kind: str
 ) -> None:
     lockbox.knows("erin", seconds=3600)
@@ -237,7 +233,7 @@ def test_at_the_seam_nothing_passes_until_the_next_window_under_which_the_call_i
     assert {path for path, _ in lockbox.used} == reported()
 
 
-def test_middleware_without_a_token_for_reports_reports_nothing(
+def test_middleware_without_a_reports_token_reports_nothing(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lockbox.knows("erin", seconds=3600)

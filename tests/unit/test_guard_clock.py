@@ -73,7 +73,7 @@ def off(found: DatabaseClock, clock: GuardSeconds) -> float:
     return (now - clock.database) / 1e6
 
 
-def test_an_answer_says_better_what_time_it_is_than_a_connection_that_began_slowly() -> None:
+def test_an_answer_improves_the_clock_of_a_slow_connection() -> None:
     clock = GuardSeconds(100)
     found = known(clock, 1.5)
     assert off(found, clock) == pytest.approx(1.5)
@@ -85,7 +85,7 @@ def test_an_answer_says_better_what_time_it_is_than_a_connection_that_began_slow
     assert off(found, clock) == pytest.approx(0.2)
 
 
-def test_an_answer_that_took_long_says_nothing() -> None:
+def test_a_slow_answer_does_not_improve_the_clock() -> None:
     clock = GuardSeconds(100)
     found = known(clock, 0.1)
 
@@ -96,7 +96,7 @@ def test_an_answer_that_took_long_says_nothing() -> None:
     assert off(found, clock) == pytest.approx(0.1)
 
 
-def test_an_answer_of_one_who_does_not_know_that_the_clock_was_set_forward_says_nothing() -> None:
+def test_an_answer_unaware_of_a_clock_change_does_not_count() -> None:
     clock = GuardSeconds(100)
     found = known(clock)
     sent, old = found.moment(), clock.database
@@ -107,7 +107,7 @@ def test_an_answer_of_one_who_does_not_know_that_the_clock_was_set_forward_says_
     assert off(found, clock) == pytest.approx(60)
 
 
-def test_an_answer_says_better_what_time_it_is_than_a_heartbeat_of_a_slow_read() -> None:
+def test_an_answer_improves_the_clock_of_a_slow_read() -> None:
     clock = GuardSeconds(100)
     found = known(clock)
     found.hear(clock.database + 900_000, current=clock.database - 100_000)
@@ -121,7 +121,7 @@ def test_an_answer_says_better_what_time_it_is_than_a_heartbeat_of_a_slow_read()
 
 
 @pytest.mark.parametrize("back", [0, 2, 10])
-def test_a_guard_that_hears_nothing_goes_on_no_longer_whatever_an_answer_says(back: int) -> None:
+def test_a_deaf_guard_stops_whatever_an_answer_says(back: int) -> None:
     clock = GuardSeconds(100)
     found = known(clock, 1.5)
     heard = clock.now
@@ -134,7 +134,7 @@ def test_a_guard_that_hears_nothing_goes_on_no_longer_whatever_an_answer_says(ba
     assert clock.now - heard <= 2.01
 
 
-def test_before_a_stream_was_heard_an_answer_says_nothing() -> None:
+def test_before_the_first_stream_an_answer_sets_no_clock() -> None:
     clock = GuardSeconds(100)
     found = DatabaseClock(clock)
 
@@ -145,7 +145,7 @@ def test_before_a_stream_was_heard_an_answer_says_nothing() -> None:
 
 
 @pytest.mark.far
-def test_a_call_that_lockbox_lets_in_is_not_cut_since_the_connection_began_slowly(
+def test_an_admitted_call_is_not_cut_for_a_slow_connection(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SlowSeconds()
@@ -172,9 +172,7 @@ def test_a_call_that_lockbox_lets_in_is_not_cut_since_the_connection_began_slowl
 
 
 @pytest.mark.far
-def test_a_connection_that_began_too_slowly_is_given_up_for_another(
-    lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_too_slow_connection_is_replaced(lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SlowSeconds()
     lockbox.begin, clock.slow = clock.begin, 2.5
     token = lockbox.knows("erin's")
@@ -187,7 +185,7 @@ def test_a_connection_that_began_too_slowly_is_given_up_for_another(
 
 
 @pytest.mark.parametrize("member", [True, False, None, "true", 1])
-def test_the_member_of_a_window_is_told(member: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_windows_break_glass_member_is_returned(member: object, monkeypatch: pytest.MonkeyPatch) -> None:
     facts: dict[str, Any] = {} if member is None else {"break_glass": member}
     with closing(SmallLockbox()) as lockbox, guard_of(lockbox, monkeypatch) as guard:
         lockbox.open(window(**facts))
@@ -196,7 +194,7 @@ def test_the_member_of_a_window_is_told(member: object, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("header", ["true", "false", None])
-def test_the_header_of_an_answer_is_told(header: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answers_break_glass_header_is_returned(header: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     about = {} if header is None else {"break-glass": header}
     with closing(SmallLockbox()) as lockbox, guard_of(lockbox, monkeypatch) as guard:
         token = lockbox.knows("erin's")
@@ -217,7 +215,7 @@ def test_it_depends_on_httpx_alone() -> None:
     assert project["version"] == tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["version"]
 
 
-def test_it_loads_nothing_of_the_server() -> None:
+def test_it_imports_nothing_of_the_server() -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(GUARD)!r})
@@ -231,7 +229,7 @@ print(*{{name.partition(".")[0] for name in sys.modules}})
     assert loaded & (SERVER | {"fastapi", "starlette", "pydantic", "sqlalchemy", "redis", "uvicorn"}) == set()
 
 
-def test_its_wheel_holds_the_package_and_its_types(tmp_path: Path) -> None:
+def test_its_wheel_contains_package_and_types(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=GUARD, capture_output=True, timeout=60, check=True)
 
@@ -242,5 +240,5 @@ def test_its_wheel_holds_the_package_and_its_types(tmp_path: Path) -> None:
     assert {f"lockbox_guard/{path.name}" for path in (GUARD / "lockbox_guard").glob("*.py")} <= set(names)
 
 
-def test_the_development_environment_has_it() -> None:
+def test_the_development_environment_installs_it() -> None:
     assert "--editable ./packages/guard-python" in (HOME / "deploy" / "venv").read_text()

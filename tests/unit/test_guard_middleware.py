@@ -97,7 +97,7 @@ def ask(port: int, path: str = "/mailboxes/anna", **headers: str) -> httpx.Respo
     return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=10, trust_env=False)
 
 
-def test_a_window_lets_in_and_the_service_knows_by_which(opened: Opener, port: int) -> None:
+def test_a_window_admits_and_the_service_learns_which(opened: Opener, port: int) -> None:
     request = opened(window())
 
     answer = ask(port, authorization="Bearer erin")
@@ -117,7 +117,7 @@ def ask_until_it_hears(port: int, **headers: str) -> httpx.Response:
     return answers[-1]
 
 
-def test_a_refusal_says_why_and_where_to_ask(port: int) -> None:
+def test_a_refusal_says_why_and_where_to_request_access(port: int) -> None:
     answer = ask_until_it_hears(port, authorization="Bearer erin")
 
     assert answer.status_code == 403
@@ -127,7 +127,7 @@ def test_a_refusal_says_why_and_where_to_ask(port: int) -> None:
     assert answer.json()["request_form"] == "https://lockbox.example/ask?tenant=contoso"
 
 
-def test_people_see_a_page(port: int) -> None:
+def test_browsers_get_a_page(port: int) -> None:
     answer = ask_until_it_hears(port, authorization="Bearer erin", accept="text/html,*/*")
 
     assert answer.status_code == 403
@@ -135,7 +135,7 @@ def test_people_see_a_page(port: int) -> None:
 
 
 @pytest.mark.parametrize("shown", ["", "Basic ZXJpbg==", "Bearer", "erin"])
-def test_without_a_token_it_is_401(opened: Opener, port: int, shown: str) -> None:
+def test_without_a_token_the_answer_is_401(opened: Opener, port: int, shown: str) -> None:
     opened(window())
 
     answer = ask(port, **({"authorization": shown} if shown else {}))
@@ -144,7 +144,7 @@ def test_without_a_token_it_is_401(opened: Opener, port: int, shown: str) -> Non
     assert answer.headers["lockbox-reason"] == "no_token"
 
 
-def test_no_server_offers_to_send_whole_files_by_itself(opened: Opener, guard: Guard) -> None:
+def test_no_server_sends_whole_files_by_itself(opened: Opener, guard: Guard) -> None:
     """It would send one past the guard, which could not cut it."""
     opened(window())
     tls: dict[str, Any] = {"tls": {"version": 772}}
@@ -160,7 +160,7 @@ def test_no_server_offers_to_send_whole_files_by_itself(opened: Opener, guard: G
     assert seen == tls
 
 
-def test_two_tokens_are_none(opened: Opener, port: int) -> None:
+def test_two_tokens_are_refused(opened: Opener, port: int) -> None:
     opened(window())
     call = get(port, "/mailboxes/anna", BEARER, BEARER, "Connection: close")
 
@@ -171,9 +171,7 @@ def test_two_tokens_are_none(opened: Opener, port: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/mailboxes/bob", "/", "/mailboxes/anna/../anna", "/docs"])
-def test_what_is_not_mapped_is_refused(
-    opened: Opener, port: int, path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unmapped_call_is_refused(opened: Opener, port: int, path: str, caplog: pytest.LogCaptureFixture) -> None:
     opened(window())
 
     call = get(port, path, BEARER, "Connection: close")
@@ -185,7 +183,7 @@ def test_what_is_not_mapped_is_refused(
     assert "bob" not in caplog.text
 
 
-def test_a_mapping_that_says_nothing_refuses(guard: Guard, opened: Opener) -> None:
+def test_a_mapping_without_a_result_refuses(guard: Guard, opened: Opener) -> None:
     opened(window())
     service = GuardedService(guard)
     service.app._call = lambda _: None  # type: ignore[assignment, return-value] # noqa: SLF001 - planted
@@ -212,7 +210,7 @@ def talk(port: int) -> OpenCall:
 
 
 @pytest.mark.far
-def test_a_stream_is_broken_off_with_its_window(
+def test_a_stream_is_cut_with_its_window(
     lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
 ) -> None:
     request = opened(window())
@@ -231,7 +229,7 @@ def test_a_stream_is_broken_off_with_its_window(
 
 
 @pytest.mark.far
-def test_an_upload_is_refused_with_its_window(
+def test_an_upload_is_refused_when_its_window_ends(
     lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
 ) -> None:
     request = opened(window())
@@ -278,7 +276,7 @@ def test_a_websocket_without_a_window_is_refused_before_it_opens(port: int) -> N
 
 
 @pytest.mark.far
-def test_a_call_ends_with_the_deadline(opened: Opener, port: int) -> None:
+def test_a_call_ends_at_the_deadline(opened: Opener, port: int) -> None:
     opened(window(seconds=1.5))
     began = time.monotonic()
     call = stream(port)
@@ -297,7 +295,7 @@ def test_calls_end_when_lockbox_falls_silent(lockbox: SmallLockbox, opened: Open
 
 
 @pytest.mark.far
-def test_a_call_is_let_to_its_end_where_that_is_chosen(lockbox: SmallLockbox, opened: Opener, guard: Guard) -> None:
+def test_a_call_drains_where_configured(lockbox: SmallLockbox, opened: Opener, guard: Guard) -> None:
     request = opened(window())
     with served(GuardedService(guard, drain_seconds=1.5)) as port:
         call = stream(port)
@@ -309,7 +307,7 @@ def test_a_call_is_let_to_its_end_where_that_is_chosen(lockbox: SmallLockbox, op
 
 
 @pytest.mark.far
-def test_an_answer_that_ends_in_time_is_whole(opened: Opener, port: int) -> None:
+def test_an_answer_that_ends_in_time_is_complete(opened: Opener, port: int) -> None:
     opened(window())
 
     answers = [ask(port, authorization="Bearer erin") for _ in range(20)]
@@ -323,7 +321,7 @@ def wsgi(guard: Guard) -> Iterator[int]:
         yield found
 
 
-def test_wsgi_lets_in_and_refuses(opened: Opener, wsgi: int) -> None:
+def test_wsgi_admits_and_refuses(opened: Opener, wsgi: int) -> None:
     wait_for("it hears Lockbox", lambda: ask(wsgi, authorization="Bearer erin").json()["code"] != "behind", PATIENCE)
     refused = ask(wsgi, authorization="Bearer erin")
     assert (refused.status_code, refused.json()["code"]) == (403, "no_window")
@@ -336,7 +334,7 @@ def test_wsgi_lets_in_and_refuses(opened: Opener, wsgi: int) -> None:
 
 @pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_wsgi_breaks_a_stream_off(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
+def test_wsgi_cuts_a_stream(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
     request = opened(window())
     call = stream(wsgi)
     began = time.monotonic()
@@ -361,7 +359,7 @@ def test_wsgi_refuses_an_upload(lockbox: SmallLockbox, opened: Opener, wsgi: int
     call.close()
 
 
-def test_a_call_s_own_words_count_before_its_header() -> None:
+def test_a_calls_own_subject_counts_before_its_header() -> None:
     assert GuardedCall("t", "r:1", "read", engineer=ERIN).token_or(["Bearer other"]) is None
     assert GuardedCall("t", "r:1", "read", token="own").token_or(["Bearer other"]) == "own"
     assert GuardedCall("t", "r:1", "read").token_or(["bearer other"]) == "other"

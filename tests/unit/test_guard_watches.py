@@ -62,7 +62,7 @@ def told() -> ToldGuard:
     return ToldGuard()
 
 
-def test_a_window_that_is_verified_again_is_waited_for_from_its_close_and_not_from_the_last_look(
+def test_a_window_being_verified_is_waited_for_from_its_close(
     told: ToldGuard,
 ) -> None:
     told.open(FIRST, until=3600)
@@ -79,7 +79,7 @@ def test_a_window_that_is_verified_again_is_waited_for_from_its_close_and_not_fr
     assert watch.may_go_on()
 
 
-def test_a_window_that_was_closed_long_before_the_look_is_waited_for_no_more(told: ToldGuard) -> None:
+def test_a_long_closed_window_is_not_waited_for(told: ToldGuard) -> None:
     told.open(FIRST, until=3600)
     watch = told.watch()
 
@@ -91,7 +91,7 @@ def test_a_window_that_was_closed_long_before_the_look_is_waited_for_no_more(tol
     assert watch.look() is IS_OVER
 
 
-def test_a_window_that_a_new_snapshot_leaves_out_is_closed_by_it(told: ToldGuard) -> None:
+def test_a_window_missing_from_a_new_snapshot_is_closed(told: ToldGuard) -> None:
     told.open(FIRST, until=3600)
     watch = told.watch()
     told.go_to(10)
@@ -104,7 +104,7 @@ def test_a_window_that_a_new_snapshot_leaves_out_is_closed_by_it(told: ToldGuard
 
 
 @pytest.mark.parametrize("ending", ["close", "time"])
-def test_a_call_goes_on_under_another_window_that_allows_it(told: ToldGuard, ending: str) -> None:
+def test_a_call_continues_under_another_window_that_allows_it(told: ToldGuard, ending: str) -> None:
     told.open(FIRST, until=20)
     told.open(SECOND, until=60, break_glass=True)
     watch = told.watch()
@@ -138,7 +138,7 @@ def test_a_call_goes_on_under_another_window_that_allows_it(told: ToldGuard, end
     ],
     ids="".join,
 )
-def test_a_window_that_does_not_allow_the_same_use_carries_nothing(told: ToldGuard, other: dict[str, Any]) -> None:
+def test_a_window_not_allowing_the_same_use_continues_nothing(told: ToldGuard, other: dict[str, Any]) -> None:
     told.open(FIRST, until=20)
     told.open(SECOND, until=60, **other)
     watch = told.watch()
@@ -148,7 +148,7 @@ def test_a_window_that_does_not_allow_the_same_use_carries_nothing(told: ToldGua
     assert (watch.look(), told.changes) == (IS_OVER, [])
 
 
-def test_at_the_seam_of_an_extension_a_call_waits_for_the_next_window(told: ToldGuard) -> None:
+def test_at_an_extensions_seam_a_call_waits_for_the_next_window(told: ToldGuard) -> None:
     told.open(FIRST, until=20)
     watch = told.watch()
     told.open(FIRST, until=20, extended=True)
@@ -165,7 +165,7 @@ def test_at_the_seam_of_an_extension_a_call_waits_for_the_next_window(told: Told
 
 
 @pytest.mark.parametrize("ended", [None, 20.1])
-def test_an_extension_that_does_not_open_is_not_waited_for_for_long(told: ToldGuard, ended: float | None) -> None:
+def test_a_missing_extension_is_not_waited_for_long(told: ToldGuard, ended: float | None) -> None:
     told.open(FIRST, until=20, extended=True)
     watch = told.watch()
 
@@ -179,7 +179,7 @@ def test_an_extension_that_does_not_open_is_not_waited_for_for_long(told: ToldGu
     assert (waits, watch.look()) == (WAITS, IS_OVER)
 
 
-def test_a_window_that_is_revoked_is_not_waited_for_though_it_was_extended(told: ToldGuard) -> None:
+def test_a_revoked_window_is_not_waited_for_despite_its_extension(told: ToldGuard) -> None:
     told.open(FIRST, until=20, extended=True)
     watch = told.watch()
     told.go_to(10)
@@ -190,7 +190,7 @@ def test_a_window_that_is_revoked_is_not_waited_for_though_it_was_extended(told:
     assert watch.look() is IS_OVER
 
 
-def test_the_time_to_end_counts_from_the_end_of_the_window(told: ToldGuard) -> None:
+def test_the_drain_time_counts_from_the_windows_end(told: ToldGuard) -> None:
     told.open(FIRST, until=20)
     watch = told.watch(drain=5)
 

@@ -27,13 +27,13 @@ def named_in_templates() -> set[str]:
     return {name for place in places for name in QUOTED.findall(place)}
 
 
-def test_each_icon_that_is_there_is_used() -> None:
+def test_each_icon_is_used() -> None:
     used = named_in_templates() | set(icons.SECTIONS.values()) | set(icons.TONES.values())
 
     assert icons.ICONS.keys() - used == set()
 
 
-def test_each_icon_that_a_template_names_outright_is_there() -> None:
+def test_each_icon_named_in_a_template_exists() -> None:
     folder = files("api.portal").joinpath("templates")
     named = {
         name
@@ -46,18 +46,18 @@ def test_each_icon_that_a_template_names_outright_is_there() -> None:
     assert named - icons.ICONS.keys() == set()
 
 
-def test_each_section_and_each_kind_of_state_has_an_icon_of_its_own() -> None:
+def test_each_section_and_state_has_its_own_icon() -> None:
     assert {section.path for section in navigation.SECTIONS} == set(icons.SECTIONS)
     assert len(set(icons.SECTIONS.values())) == len(icons.SECTIONS)
     assert len({icons.tone_icon(tone) for tone in Tone}) == len(Tone)
 
 
 @pytest.mark.parametrize("name", icons.ICONS)
-def test_an_icon_is_only_seen(name: str) -> None:
+def test_icons_are_hidden_from_screen_readers(name: str) -> None:
     assert CHANGES_NOTHING.fullmatch(icons.icon(name))
 
 
-def test_a_state_is_words_beside_its_icon() -> None:
+def test_a_state_has_words_beside_its_icon() -> None:
     shown = TEMPLATES.from_string(
         '{% import "parts.html" as parts %}{{ parts.mark("refused", "it has <b>failed</b>") }}'
     ).render()

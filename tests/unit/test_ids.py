@@ -16,7 +16,7 @@ BODY = "lbx_test_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "s" * 43
 GOOD = BODY + "6c89ee55"
 
 
-def test_ids_are_uuids_of_version_7_in_the_order_of_their_making() -> None:
+def test_ids_are_version_7_uuids_in_creation_order() -> None:
     ids = [new_id() for _ in range(1000)]
 
     assert {one.version for one in ids} == {7}
@@ -25,7 +25,7 @@ def test_ids_are_uuids_of_version_7_in_the_order_of_their_making() -> None:
     assert ids == sorted(ids)
 
 
-def test_an_id_begins_with_the_milliseconds_of_its_making() -> None:
+def test_an_id_begins_with_its_creation_time() -> None:
     before = time.time_ns() // 1_000_000
 
     made = new_id().int >> 80
@@ -46,11 +46,11 @@ def test_an_id_begins_with_the_milliseconds_of_its_making() -> None:
         (timedelta(seconds=1, microseconds=1), "+1001"),
     ],
 )
-def test_a_due_time_is_rounded_up_to_the_millisecond_never_down(due: datetime | timedelta | None, score: str) -> None:
+def test_a_due_time_is_rounded_up_to_the_millisecond(due: datetime | timedelta | None, score: str) -> None:
     assert IndexEntry("id", "expire", due).score == score
 
 
-def test_a_score_is_never_before_the_instant_it_stands_for() -> None:
+def test_a_score_is_never_before_its_instant() -> None:
     start = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
     instants = [start + timedelta(microseconds=micros) for micros in range(0, 5000, 7)]
 
@@ -59,7 +59,7 @@ def test_a_score_is_never_before_the_instant_it_stands_for() -> None:
         assert -0.001 < late_by < 1.001
 
 
-def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
+def test_a_tokens_form_shows_environment_and_id() -> None:
     parts = authentication.TOKEN_FORM.fullmatch(GOOD)
 
     assert parts is not None
@@ -69,7 +69,7 @@ def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
     assert parts["checksum"] == "6c89ee55"
 
 
-def test_the_checksum_of_a_token_is_the_crc_32_of_all_that_stands_before_it() -> None:
+def test_a_tokens_checksum_is_the_crc_32_of_the_rest() -> None:
     assert authentication.token_checksum("123456789") == "cbf43926"
     assert authentication.token_checksum("lbx_116023") == "00000465"
     assert BODY + authentication.token_checksum(BODY) == GOOD
@@ -99,7 +99,7 @@ def test_the_checksum_of_a_token_is_the_crc_32_of_all_that_stands_before_it() ->
         "lbx_test_" + "0" * 100_000,
     ],
 )
-def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown: str) -> None:
+def test_a_foreign_token_never_reaches_the_database(shown: str) -> None:
     unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="begin with lbx_test_"):
@@ -116,7 +116,7 @@ def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown:
         BODY + "00000000",
     ],
 )
-def test_a_token_with_a_typo_is_told_by_its_checksum_and_never_reaches_the_database(mangled: str) -> None:
+def test_a_mistyped_token_is_caught_by_its_checksum(mangled: str) -> None:
     unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="checksum is wrong"):

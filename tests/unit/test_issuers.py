@@ -94,7 +94,7 @@ def test_keys_and_metadata_are_fetched_once_for_many_tokens(issuer: LocalIssuer,
     assert issuer.fetched == {DISCOVERY: 1, "/jwks": 1}
 
 
-def test_an_issuer_whose_keys_address_is_set_is_not_asked_for_its_metadata(issuer: LocalIssuer) -> None:
+def test_an_issuer_with_a_jwks_url_is_not_asked_for_metadata(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(jwks_url=f"{issuer.url}/jwks")])
 
     verify(issuer.token(), issuers, NOON)
@@ -102,7 +102,7 @@ def test_an_issuer_whose_keys_address_is_set_is_not_asked_for_its_metadata(issue
     assert issuer.fetched == {"/jwks": 1}
 
 
-def test_a_flood_of_unknown_keys_fetches_no_more_than_once_a_minute(
+def test_unknown_keys_fetch_at_most_once_a_minute(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     def flood() -> None:
@@ -123,16 +123,14 @@ def test_a_flood_of_unknown_keys_fetches_no_more_than_once_a_minute(
     assert issuer.fetched["/jwks"] == 3
 
 
-def test_an_unknown_key_on_a_cold_start_is_not_asked_for_twice(
-    issuer: LocalIssuer, issuers: IdentityProviders
-) -> None:
+def test_an_unknown_key_on_a_cold_start_is_fetched_once(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(header={"kid": "made-up"}), issuers, NOON)
 
     assert issuer.fetched["/jwks"] == 1
 
 
-def test_a_token_by_a_rotated_key_is_good_at_once_and_one_by_the_removed_key_no_longer(
+def test_a_rotated_key_works_at_once_and_a_removed_one_no_longer(
     issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     old = issuer.token()
@@ -147,7 +145,7 @@ def test_a_token_by_a_rotated_key_is_good_at_once_and_one_by_the_removed_key_no_
 
 
 @pytest.mark.far
-def test_old_keys_go_on_during_a_days_outage_and_no_longer(
+def test_old_keys_serve_for_a_days_outage(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     token = issuer.token()
@@ -165,7 +163,7 @@ def test_old_keys_go_on_during_a_days_outage_and_no_longer(
         verify(token, issuers, NOON)
 
 
-def test_who_has_keys_does_not_queue_behind_a_slow_fetch(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_caller_with_keys_does_not_wait_for_a_slow_fetch(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     verify(issuer.token(), issuers, NOON)
     issuer.troubles["/jwks"] = HELD
 
@@ -182,7 +180,7 @@ def test_who_has_keys_does_not_queue_behind_a_slow_fetch(issuer: LocalIssuer, is
 
 @pytest.mark.parametrize("path", [DISCOVERY, "/jwks"])
 @pytest.mark.parametrize("answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT])
-def test_an_issuer_that_misbehaves_from_the_start_is_told_apart_from_a_bad_token(
+def test_a_misbehaving_issuer_is_distinguished_from_a_bad_token(
     issuer: LocalIssuer, path: str, answer: ScriptedAnswer, clock: SteppedClock
 ) -> None:
     issuers = IdentityProviders([issuer.configured()], clock=clock, seconds=0.7 if answer.drops else 5)
@@ -210,7 +208,7 @@ def test_an_issuer_that_misbehaves_from_the_start_is_told_apart_from_a_bad_token
         {"jwks_uri": ["https://sso.example/jwks"]},
     ],
 )
-def test_metadata_that_lead_elsewhere_lead_nowhere(
+def test_metadata_pointing_elsewhere_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, published: dict[str, Any]
 ) -> None:
     issuer.published = published
@@ -219,7 +217,7 @@ def test_metadata_that_lead_elsewhere_lead_nowhere(
         verify(issuer.token(), issuers, NOON)
 
 
-def test_an_endpoint_without_tls_is_none_of_an_issuer_with_it() -> None:
+def test_a_plain_http_endpoint_of_an_https_issuer_is_refused() -> None:
     issuer = IdentityProvider(issuer="https://sso.example", audience="lockbox")
     page = {"authorization_endpoint": "http://sso.example/authorize"}
 
@@ -228,7 +226,7 @@ def test_an_endpoint_without_tls_is_none_of_an_issuer_with_it() -> None:
     assert read.authorization_endpoint is None
 
 
-def test_a_public_name_that_leads_to_this_machine_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_name_resolving_to_loopback_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: inside)
 
@@ -242,7 +240,7 @@ def test_a_public_name_that_leads_to_this_machine_is_not_called(monkeypatch: pyt
             listening.accept()
 
 
-def test_an_issuer_that_withdraws_every_key_is_believed(
+def test_an_issuer_withdrawing_every_key_is_obeyed(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     token = issuer.token()
@@ -257,7 +255,7 @@ def test_an_issuer_that_withdraws_every_key_is_believed(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_key_that_was_rotated_under_its_old_id_is_fetched_at_once(
+def test_a_key_rotated_under_its_id_is_fetched_at_once(
     issuer: LocalIssuer, issuers: IdentityProviders, number: int
 ) -> None:
     old = issuer.token()
@@ -271,7 +269,7 @@ def test_a_key_that_was_rotated_under_its_old_id_is_fetched_at_once(
     assert issuer.fetched["/jwks"] == 2
 
 
-def test_a_key_of_another_kind_under_an_old_id_is_fetched_at_once(
+def test_another_kind_of_key_under_an_old_id_is_fetched_at_once(
     issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     verify(issuer.token(), issuers, NOON)
@@ -282,7 +280,7 @@ def test_a_key_of_another_kind_under_an_old_id_is_fetched_at_once(
     assert issuer.fetched["/jwks"] == 2
 
 
-def test_a_flood_of_forged_signatures_fetches_no_more_than_once_a_minute(
+def test_forged_signatures_fetch_at_most_once_a_minute(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     verify(issuer.token(), issuers, NOON)
@@ -295,7 +293,7 @@ def test_a_flood_of_forged_signatures_fetches_no_more_than_once_a_minute(
     assert issuer.fetched["/jwks"] == 3
 
 
-def test_forged_tokens_of_many_slow_issuers_wait_in_few_places_and_not_for_long(issuer: LocalIssuer) -> None:
+def test_forged_tokens_of_many_slow_issuers_hold_few_slots_briefly(issuer: LocalIssuer) -> None:
     """Six issuers that answer nothing, thirty forged tokens at once: the good issuer is served meanwhile."""
     with ExitStack() as stack:
         slow = [stack.enter_context(local_issuer()) for _ in range(6)]
@@ -316,7 +314,7 @@ def test_forged_tokens_of_many_slow_issuers_wait_in_few_places_and_not_for_long(
         settled()
 
 
-def test_a_call_that_gave_up_leaves_the_fetch_to_the_next_one(issuer: LocalIssuer) -> None:
+def test_an_abandoned_call_leaves_the_fetch_to_the_next(issuer: LocalIssuer) -> None:
     issuer.troubles["/jwks"] = HELD
     issuers = IdentityProviders([issuer.configured()], wait_seconds=0.05)
 
@@ -362,7 +360,7 @@ GOOD = {"issuer": "https://sso.example", "audience": "lockbox"}
         ({"jwks_url": "http://localhost:8080/jwks"}, True, True),
     ],
 )
-def test_an_issuer_says_whether_it_is_fit_for_production(
+def test_an_issuer_states_whether_it_is_fit_for_production(
     facts: dict[str, str], *, is_plain_http: bool, is_on_loopback: bool
 ) -> None:
     issuer = IdentityProvider.model_validate(GOOD | facts)
@@ -400,16 +398,14 @@ def test_an_issuer_says_whether_it_is_fit_for_production(
         ({"secret": "hunter2"}, "not permitted"),
     ],
 )
-def test_a_setting_that_is_unsafe_or_malformed_is_refused_with_what_to_do(
-    facts: dict[str, Any], message: str
-) -> None:
+def test_an_unsafe_or_malformed_issuer_setting_is_refused_with_advice(facts: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message) as refused:
         IdentityProvider.model_validate(GOOD | facts)
 
     assert "hunter2" not in str(refused.value)
 
 
-def test_an_issuer_is_named_once_so_that_its_people_belong_to_one_tenant() -> None:
+def test_an_issuer_may_be_listed_once() -> None:
     twice = [GOOD | {"tenant": "contoso"}, GOOD | {"tenant": "fabrikam"}]
 
     with pytest.raises(ValidationError, match="name each issuer once"):
@@ -418,7 +414,7 @@ def test_an_issuer_is_named_once_so_that_its_people_belong_to_one_tenant() -> No
     assert len(TypeAdapter(IssuerList).validate_python([GOOD])) == 1
 
 
-def test_a_clients_secret_does_not_show() -> None:
+def test_a_client_secret_is_not_shown() -> None:
     issuer = IdentityProvider.model_validate(GOOD | {"client_id": "web", "client_secret": "hunter2"})
 
     assert "hunter2" not in repr(issuer) + issuer.model_dump_json()
@@ -428,7 +424,7 @@ def found(*issuers: IdentityProvider) -> list[DoctorFinding]:
     return list(check_issuers(Settings(issuers=issuers)))
 
 
-def test_an_issuer_that_answers_is_well() -> None:
+def test_an_answering_issuer_is_healthy() -> None:
     with local_issuer() as issuer:
         (one,) = found(issuer.configured())
 
@@ -442,7 +438,7 @@ def test_an_issuer_that_answers_is_well() -> None:
         ("10.20.0.7", "contoso", "the address is not a public one", "a tenant's provider needs a public address"),
     ],
 )
-def test_an_issuer_in_a_private_network_is_named_with_what_lets_it_be_called(
+def test_an_issuer_in_a_private_network_is_reported_with_its_setting(
     monkeypatch: pytest.MonkeyPatch, address: str, tenant: str | None, says: str, fix: str
 ) -> None:
     resolve_to(monkeypatch, [address])
@@ -454,7 +450,7 @@ def test_an_issuer_in_a_private_network_is_named_with_what_lets_it_be_called(
     assert one.fix.startswith(fix)
 
 
-def test_an_issuer_that_answers_something_else_is_named() -> None:
+def test_an_issuer_with_an_unexpected_answer_is_reported() -> None:
     with local_issuer() as good, local_issuer() as bad:
         bad.troubles[DISCOVERY] = HTML
         well, broken = found(good.configured(), bad.configured())

@@ -19,14 +19,14 @@ ABOUT = UUID(int=7)
 PART = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.uuids() | st.lists(st.text())
 
 
-def test_a_key_of_one_purpose_is_not_that_of_another() -> None:
+def test_keys_of_different_purposes_differ() -> None:
     derived = {keyring.derived(OLD, purpose) for purpose in KeyPurpose}
 
     assert len(derived) == len(KeyPurpose)
     assert OLD not in derived
 
 
-def test_a_mark_holds_for_exactly_what_it_was_made_of() -> None:
+def test_a_mark_fits_exactly_its_content() -> None:
     keys = Keys([NEW])
     mark = keys.mark("session", ABOUT, None)
 
@@ -39,7 +39,7 @@ def test_a_mark_holds_for_exactly_what_it_was_made_of() -> None:
 
 
 @given(st.lists(PART, max_size=4), st.lists(PART, max_size=4))
-def test_what_differs_has_different_marks(one: list[object], other: list[object]) -> None:
+def test_different_contents_have_different_marks(one: list[object], other: list[object]) -> None:
     keys = Keys([NEW])
 
     same = [(type(part), part) for part in one] == [(type(part), part) for part in other]
@@ -53,14 +53,14 @@ def _alike(one: list[object], other: list[object]) -> bool:
     ]
 
 
-def test_a_moment_is_the_same_in_every_zone() -> None:
+def test_a_mark_ignores_the_time_zone() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
     assert Keys([NEW]).mark(at) == Keys([NEW]).mark(at.astimezone(timezone(timedelta(hours=5))))
     assert Keys([NEW]).mark(at) != Keys([NEW]).mark(at + timedelta(microseconds=1))
 
 
-def test_an_older_key_is_believed_and_makes_nothing() -> None:
+def test_an_older_key_verifies_and_marks_nothing() -> None:
     before, during, after = Keys([OLD]), Keys([NEW, OLD]), Keys([NEW])
     mark = before.mark("token")
 
@@ -71,7 +71,7 @@ def test_an_older_key_is_believed_and_makes_nothing() -> None:
     assert not after.is_mark(mark, "token")
 
 
-def test_a_mail_that_is_sent_again_says_the_same_code_also_after_a_newer_key() -> None:
+def test_a_resent_mail_has_the_same_code_after_a_key_rotation() -> None:
     before, during, after = CodeKeys([OLD]), CodeKeys([NEW, OLD]), CodeKeys([NEW])
     nonce = before.nonce()
 
@@ -81,7 +81,7 @@ def test_a_mail_that_is_sent_again_says_the_same_code_also_after_a_newer_key() -
     assert after.short(nonce, ABOUT) is None
 
 
-def test_a_code_is_that_of_one_row_and_one_address() -> None:
+def test_a_code_belongs_to_one_row_and_one_address() -> None:
     codes = CodeKeys([NEW])
     nonce, other = codes.nonce(), codes.nonce()
 
@@ -97,7 +97,7 @@ def test_a_code_is_that_of_one_row_and_one_address() -> None:
     assert len(codes.short(nonce, ABOUT) or "") == 8
 
 
-def test_the_workers_file_makes_the_codes_of_the_root_and_holds_nothing_else(tmp_path: Path) -> None:
+def test_the_code_key_file_makes_the_roots_codes_only(tmp_path: Path) -> None:
     root, codes = tmp_path / "root", tmp_path / "codes"
     keyring.make(root)
     keyring.make_codes(root, codes)
@@ -113,7 +113,7 @@ def test_the_workers_file_makes_the_codes_of_the_root_and_holds_nothing_else(tmp
         keyring.read_codes([root])
 
 
-def test_the_connector_workers_file_checks_the_marks_of_the_root_and_holds_nothing_else(tmp_path: Path) -> None:
+def test_the_mark_key_file_checks_the_roots_marks_only(tmp_path: Path) -> None:
     root, marks = tmp_path / "root", tmp_path / "marks"
     keyring.make(root)
     keyring.make_marks(root, marks)
@@ -130,14 +130,14 @@ def test_the_connector_workers_file_checks_the_marks_of_the_root_and_holds_nothi
 
 
 @pytest.mark.parametrize("content", ["", "lockbox-credential-key-1:", "lockbox-credential-key-1:AAAA", "\u00e4"])
-def test_what_is_no_key_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
+def test_an_invalid_key_is_refused_with_advice(tmp_path: Path, content: str) -> None:
     (tmp_path / "key").write_text(content, encoding="utf-8")
 
     with pytest.raises(BadKey, match="new-credential-key"):
         keyring.read([tmp_path / "key"])
 
 
-def test_a_key_is_never_written_over_and_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_a_key_is_never_overwritten_and_a_missing_one_named(tmp_path: Path) -> None:
     keyring.make(tmp_path / "key")
 
     with pytest.raises(BadKey, match="never written over"):
@@ -146,14 +146,14 @@ def test_a_key_is_never_written_over_and_a_missing_one_is_named(tmp_path: Path) 
         keyring.read([tmp_path / "none"])
 
 
-def test_the_keyring_of_development_is_the_same_in_every_process() -> None:
+def test_the_development_keyring_is_equal_in_every_process() -> None:
     nonce = keyring.development().codes.nonce()
 
     assert keyring.development_codes().long(nonce, ABOUT) == keyring.development().codes.long(nonce, ABOUT)
     assert isinstance(keyring.development(), Keyring)
 
 
-def test_what_was_verified_once_says_nothing_of_other_bytes() -> None:
+def test_a_remembered_verification_covers_the_same_bytes_only() -> None:
     keys, others = (ApprovalKeys([Ed25519PrivateKey.generate()]) for _ in "ab")
     signed = keys.sign(b"opened")
 

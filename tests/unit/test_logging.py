@@ -47,11 +47,11 @@ Logs = pytest.CaptureFixture[str]
         ("https://lockbox.example/requests/1", "https://lockbox.example/requests/1"),
     ],
 )
-def test_tokens_passwords_secrets_and_addresses_become_stars(text: str, shown: str) -> None:
+def test_tokens_passwords_secrets_and_addresses_are_masked(text: str, shown: str) -> None:
     assert masked(text) == shown
 
 
-def test_a_line_of_ours_is_json_with_stars(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+def test_our_log_lines_are_masked_json(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     structlog.get_logger("x").info("went", token=TOKEN, number=3)
@@ -65,7 +65,7 @@ def test_a_line_of_ours_is_json_with_stars(log_as_in_production: Callable[[], No
     assert line["timestamp"].endswith("Z")
 
 
-def test_a_librarys_line_has_stars_too(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+def test_a_librarys_log_lines_are_masked(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     logging.getLogger("library").warning("cannot reach %s for %s", "redis://:p4ss@h/0", "a@b.example")
@@ -75,7 +75,7 @@ def test_a_librarys_line_has_stars_too(log_as_in_production: Callable[[], None],
     assert line["event"] == "cannot reach redis://***@h/0 for ***@***"
 
 
-def test_a_traceback_has_stars_too(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+def test_a_traceback_is_masked(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     structlog.get_logger("x").error("failed", exc_info=RuntimeError(f"bad token {TOKEN}"))
@@ -87,9 +87,7 @@ def test_a_traceback_has_stars_too(log_as_in_production: Callable[[], None], cap
 
 
 @pytest.mark.parametrize("held", [[TOKEN], {"a": TOKEN}, (TOKEN,), {"a": {"b": [TOKEN]}}, RuntimeError(TOKEN)])
-def test_a_secret_inside_of_something_else_has_stars_too(
-    held: object, log_as_in_production: Callable[[], None], capsys: Logs
-) -> None:
+def test_a_nested_secret_is_masked(held: object, log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     structlog.get_logger("x").info("went", held=held)
@@ -97,9 +95,7 @@ def test_a_secret_inside_of_something_else_has_stars_too(
     assert TOKEN not in capsys.readouterr().err
 
 
-def test_a_look_at_the_revision_of_the_database_is_no_line(
-    log_as_in_production: Callable[[], None], capsys: Logs
-) -> None:
+def test_reading_the_database_revision_is_not_logged(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     logging.getLogger("alembic.runtime.migration").info("Context impl %s.", "PostgresqlImpl")

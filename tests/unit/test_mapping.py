@@ -196,7 +196,7 @@ def test_a_request_uses_one_resource_and_one_action(method: str, target: str, re
 
 
 @each(("target", "words"), MALFORMED)
-def test_a_request_that_could_be_read_in_two_ways_is_malformed(target: str, words: str) -> None:
+def test_an_ambiguous_request_is_malformed(target: str, words: str) -> None:
     code, reason = refused(MAIL, target)
 
     assert code == "malformed"
@@ -206,7 +206,7 @@ def test_a_request_that_could_be_read_in_two_ways_is_malformed(target: str, word
 
 
 @each(("method", "target", "words"), UNMAPPED)
-def test_a_request_that_no_path_names_is_unmapped(method: str, target: str, words: str) -> None:
+def test_an_unlisted_request_is_unmapped(method: str, target: str, words: str) -> None:
     code, reason = refused(MAIL, target, method)
 
     assert code == "unmapped"
@@ -214,7 +214,7 @@ def test_a_request_that_no_path_names_is_unmapped(method: str, target: str, word
     assert reason.isascii()
 
 
-def test_characters_that_clients_escape_are_taken_in_that_spelling_alone() -> None:
+def test_characters_clients_escape_are_accepted_in_that_spelling_only() -> None:
     escaping = mapping(escaped="@:")
 
     assert mapped(escaping, "/mailboxes/a%40b")[1] == "mailbox:a@b"
@@ -263,7 +263,7 @@ def test_a_tenant_may_be_fixed() -> None:
     assert mapped(mapping(tenant=TenantSource(fixed="contoso")), "/mailboxes/a", host="any")[0] == "contoso"
 
 
-def test_a_tenant_may_be_a_segment_of_the_path() -> None:
+def test_a_tenant_may_be_a_path_segment() -> None:
     made = mapping(rule("/orgs/{org}/mailboxes/{a}", "mailbox:{a}"), tenant=TenantSource(path="org"))
 
     assert mapped(made, "/orgs/contoso/mailboxes/x") == ("contoso", "mailbox:x", "read")
@@ -283,7 +283,7 @@ def test_a_tenant_may_be_a_segment_of_the_path() -> None:
         (((b"x-tenant", b"contoso"),), "malformed"),
     ],
 )
-def test_a_header_of_the_gateway_names_the_tenant_exactly_once(headers: Any, code: str) -> None:
+def test_a_gateways_header_names_the_tenant_exactly_once(headers: Any, code: str) -> None:
     made = mapping(tenant=TenantSource(header="Lockbox-Tenant"))
 
     assert refused(made, "/mailboxes/a", headers=SentHeaders(headers))[0] == code
@@ -291,7 +291,7 @@ def test_a_header_of_the_gateway_names_the_tenant_exactly_once(headers: Any, cod
     assert mapped(made, "/mailboxes/a", headers=SentHeaders(given))[0] == "contoso"
 
 
-def test_paths_that_share_a_beginning_are_told_apart() -> None:
+def test_paths_with_a_common_beginning_are_distinguished() -> None:
     made = mapping(
         rule("/a/{x}/c", "one:{x}"),
         rule("/a/b/d", "two:b"),
@@ -311,7 +311,7 @@ def test_a_service_without_a_gate_has_no_mapping() -> None:
         ServiceMapping("mail", Service(title="Mail"))
 
 
-def test_the_table_has_rows_enough() -> None:
+def test_the_table_has_enough_rows() -> None:
     assert len({target for target, _ in MALFORMED}) == len(MALFORMED) >= 60
     assert HOST.startswith("contoso.")
 
@@ -324,7 +324,7 @@ def test_the_table_has_rows_enough() -> None:
         ("GET", "/search?mailbox=anna", "/search?mailbox"),
     ],
 )
-def test_what_is_mapped_says_by_which_path_of_the_catalogue(method: str, target: str, path: str) -> None:
+def test_a_mapped_request_names_its_catalogue_path(method: str, target: str, path: str) -> None:
     assert MAIL.map(GateCall(method, target, HOST)).path == path
 
 
@@ -347,7 +347,7 @@ SECRET = "eyJhbGciOiJSUzI1NiJ9"
         ("/?a=1&b=1&c=1&d=1&e=1&f=1&g=1&h=1&i=1&j=1", "/?a&b&c&d&e&f&g&h"),
     ],
 )
-def test_the_outline_of_a_path_has_words_and_no_names_values_or_secrets(target: str, outline: str) -> None:
+def test_a_paths_outline_has_no_names_values_or_secrets(target: str, outline: str) -> None:
     assert MAIL.outline(GateCall("GET", target, HOST)) == outline
 
 
@@ -373,7 +373,7 @@ def of_type(*types: str) -> SentHeaders:
         'multipart/mixed; boundary="b"',
     ],
 )
-def test_a_call_whose_body_says_what_it_does_is_refused(kind: str) -> None:
+def test_a_call_acting_by_its_body_is_refused(kind: str) -> None:
     code, reason = refused(MAIL, "/mailboxes/anna", "PUT", headers=of_type(kind))
 
     assert code == "unmapped"
@@ -383,7 +383,7 @@ def test_a_call_whose_body_says_what_it_does_is_refused(kind: str) -> None:
 @each(
     "kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/x", ""]
 )
-def test_a_body_that_only_fills_what_the_path_names_is_taken(kind: str) -> None:
+def test_a_form_body_for_a_mapped_path_is_accepted(kind: str) -> None:
     assert mapped(MAIL, "/mailboxes/anna", "PUT", headers=of_type(kind))[1] == "mailbox:anna"
 
 
@@ -439,9 +439,7 @@ def again(call: MappedCall, escaped: str, order: str) -> str:
 
 @settings(deadline=None)
 @given(MADE, TARGETS)
-def test_what_is_mapped_leads_back_to_the_one_target_that_it_came_from(
-    made: tuple[ServiceMapping, str], target: str
-) -> None:
+def test_a_mapped_request_leads_back_to_its_one_target(made: tuple[ServiceMapping, str], target: str) -> None:
     service, escaped = made
 
     found = taken(service, target)
@@ -451,7 +449,7 @@ def test_what_is_mapped_leads_back_to_the_one_target_that_it_came_from(
 
 @settings(deadline=None)
 @given(MADE, TARGETS, TARGETS)
-def test_no_two_targets_are_mapped_to_the_same(made: tuple[ServiceMapping, str], one: str, other: str) -> None:
+def test_no_two_targets_map_to_the_same_resource(made: tuple[ServiceMapping, str], one: str, other: str) -> None:
     first, second = taken(made[0], one), taken(made[0], other)
 
     if first is not None and first == second:
@@ -461,7 +459,7 @@ def test_no_two_targets_are_mapped_to_the_same(made: tuple[ServiceMapping, str],
 
 @settings(deadline=None)
 @given(MADE, st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zs"], exclude_characters="/\\;%?#*")))
-def test_an_address_in_its_one_spelling_is_mapped_to_itself(made: tuple[ServiceMapping, str], address: str) -> None:
+def test_a_canonical_address_maps_to_itself(made: tuple[ServiceMapping, str], address: str) -> None:
     service, escaped = made
     safe = "".join(mark for mark in PATH_MARKS if mark not in escaped)
 
@@ -474,7 +472,7 @@ def test_an_address_in_its_one_spelling_is_mapped_to_itself(made: tuple[ServiceM
 
 @settings(deadline=None)
 @given(st.sampled_from(["", "@:+"]), TARGETS)
-def test_a_target_is_refused_for_a_reason_of_its_own(escaped: str, target: str) -> None:
+def test_each_refused_target_has_its_own_reason(escaped: str, target: str) -> None:
     if target_pattern(escaped).fullmatch(target) is None:
         said = explain(target, escaped)
 
@@ -482,7 +480,7 @@ def test_a_target_is_refused_for_a_reason_of_its_own(escaped: str, target: str) 
         assert said.isascii()
 
 
-def test_a_variable_matches_one_segment_of_a_request_literally() -> None:
+def test_a_variable_matches_one_segment_literally() -> None:
     found = taken(PLAIN, "/mailboxes/mailboxes")
 
     assert found is not None

@@ -102,15 +102,13 @@ def test_the_stricter_choice_wins_from_either_side(field: str, loose: Any, stric
     assert not loosens(lax, tight)
 
 
-def test_the_order_of_strictness_is_said_for_all_terms_but_who_hears_when() -> None:
+def test_strictness_is_defined_for_all_terms_except_timing() -> None:
     assert {field for field, _, _ in ORDER} == set(Terms.model_fields) - WHO_HEARS_WHEN
 
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merging_reminds_whenever_either_side_says_and_widens_and_warns_as_early_as_either(
-    a: Terms, b: Terms
-) -> None:
+def test_merging_reminds_escalates_and_warns_as_early_as_either(a: Terms, b: Terms) -> None:
     merged = stricter(a, b)
 
     for name in ("approval_reminders", "review_reminders"):
@@ -123,7 +121,7 @@ def test_merging_reminds_whenever_either_side_says_and_widens_and_warns_as_early
     assert merged.closing_warning == max(a.closing_warning, b.closing_warning)
 
 
-def test_any_number_of_rules_with_reminders_of_their_own_can_be_merged() -> None:
+def test_any_number_of_rules_with_reminders_merges() -> None:
     rules = tuple(
         Rule(
             name="often",
@@ -138,7 +136,7 @@ def test_any_number_of_rules_with_reminders_of_their_own_can_be_merged() -> None
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS, TERMS)
-def test_merging_gives_the_same_in_any_grouping_and_order(a: Terms, b: Terms, c: Terms) -> None:
+def test_merging_is_associative_and_commutative(a: Terms, b: Terms, c: Terms) -> None:
     assert stricter(a, b) == stricter(b, a)
     assert stricter(stricter(a, b), c) == stricter(a, stricter(b, c))
     assert stricter(a, a) == a
@@ -155,7 +153,7 @@ def test_merging_never_loosens_either_side(a: Terms, b: Terms) -> None:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_terms_that_do_not_loosen_are_left_as_they_are_by_merging(a: Terms, b: Terms) -> None:
+def test_merging_keeps_terms_that_do_not_loosen(a: Terms, b: Terms) -> None:
     b = b.model_copy(update={name: getattr(a, name) for name in WHO_HEARS_WHEN})
 
     assert loosens(a, b) is (stricter(a, b) != b)
@@ -172,19 +170,19 @@ def test_merging_prompts_each_group_as_early_as_either_side(a: Terms, b: Terms) 
     }
 
 
-def test_a_tier_whose_groups_were_asked_earlier_stays_empty_so_that_nobody_moves_up() -> None:
+def test_an_emptied_tier_stays_so_that_later_ones_do_not_move_up() -> None:
     merged = stricter(Terms(tiers=(("a",), ("b",), ("c",))), Terms(tiers=(("b",),)))
 
     assert merged.tiers == (("a", "b"), (), ("c",))
 
 
-def test_two_rules_that_share_no_reason_leave_none() -> None:
+def test_rules_without_a_common_reason_leave_none() -> None:
     merged = stricter(Terms(reasons=frozenset({OTHER, ALERT})), Terms(reasons=frozenset({CASE})))
 
     assert merged.reasons == frozenset()
 
 
-def test_a_rule_makes_only_what_it_matches_stricter() -> None:
+def test_a_rule_tightens_only_what_it_matches() -> None:
     policy = Policy(
         quorum=2,
         groups={"legal": PEOPLE},
@@ -203,7 +201,7 @@ def test_a_rule_makes_only_what_it_matches_stricter() -> None:
     assert terms_for(policy, FILES) == Terms(quorum=2)
 
 
-def test_every_rule_that_matches_counts() -> None:
+def test_every_matching_rule_counts() -> None:
     by_service = Rule(name="mail", match=Match(services=("mail",)), terms=Overrides(quorum=2, sign_in_age=600))
     by_action = Rule(name="reading", match=Match(actions=("read",)), terms=Overrides(quorum=3, sign_in_age=800))
 
@@ -211,7 +209,7 @@ def test_every_rule_that_matches_counts() -> None:
     assert terms_for(Policy(rules=(by_service, by_action)), FILES) == Terms(quorum=3, sign_in_age=800)
 
 
-def test_a_rule_that_would_loosen_leaves_the_tenants_terms_as_they_are() -> None:
+def test_a_loosening_rule_changes_nothing() -> None:
     lax = Overrides(vendor_review=False, quorum=1, access_ceiling=7 * 86_400, mail_link=True, sign_in_age=86_400)
     policy = Policy(quorum=2, mail_link=False, rules=(Rule(name="lax", match=Match(services=("mail",)), terms=lax),))
 
@@ -228,7 +226,7 @@ def test_the_order_of_rules_has_no_effect(policy: Policy, ask: RequestFacts, dat
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
-def test_the_terms_of_an_ask_never_loosen_the_tenants_own(policy: Policy, ask: RequestFacts) -> None:
+def test_effective_terms_never_loosen_the_tenants(policy: Policy, ask: RequestFacts) -> None:
     assert not loosens(policy, terms_for(policy, ask))
 
 
@@ -242,7 +240,7 @@ def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: RequestFa
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
-def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
+def test_a_matching_rule_is_obeyed(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
     terms = terms_for(policy.model_copy(update={"rules": (*policy.rules, rule)}), ask)
     wanted = policy.model_copy(update=rule.terms.given())
 
@@ -254,7 +252,7 @@ def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Request
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
-def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Policy, ask: RequestFacts) -> None:
+def test_the_strictest_terms_are_met_by_whatever_meets_every_rule(policy: Policy, ask: RequestFacts) -> None:
     strict = strictest(policy)
 
     assert not loosens(policy, strict)
@@ -262,13 +260,13 @@ def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Po
     assert all(not loosens(policy.model_copy(update=rule.terms.given()), strict) for rule in policy.rules)
 
 
-def test_the_strictest_terms_are_the_own_where_there_are_no_rules() -> None:
+def test_without_rules_the_strictest_terms_are_the_tenants() -> None:
     assert strictest(Policy(quorum=2, mail_suffices=True)) == Terms(quorum=2, mail_suffices=True)
 
 
 @settings(max_examples=examples(50), deadline=None)
 @given(POLICIES)
-def test_a_policy_is_kept_without_what_earlier_code_does_not_know_and_reads_back_the_same(policy: Policy) -> None:
+def test_a_policy_omits_fields_unknown_to_earlier_code_and_reads_back_equal(policy: Policy) -> None:
     kept = stored(policy)
 
     assert Policy.model_validate(kept) == policy

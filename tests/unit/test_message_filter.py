@@ -50,7 +50,7 @@ def admitted(message: object, queue: str = "core") -> dict[str, Any]:
     return message_filter.task(json.dumps(message).encode(), queue)
 
 
-def test_a_task_keeps_its_name_id_and_ids_and_nothing_else() -> None:
+def test_a_task_keeps_only_name_id_and_ids() -> None:
     found = admitted(sent([[REQUEST]], eta="2030-01-01T00:00:00", retries=7, timelimit=[1, 1], group="g", x="y"))
 
     assert json.loads(base64.b64decode(found["body"]))[:2] == [[[REQUEST]], {}]
@@ -62,7 +62,7 @@ def test_a_task_keeps_its_name_id_and_ids_and_nothing_else() -> None:
     assert UUID(found["properties"]["delivery_tag"])
 
 
-def test_a_task_that_was_put_back_says_so() -> None:
+def test_a_redelivered_task_says_so() -> None:
     message = sent([[REQUEST]])
     message["properties"]["delivery_info"]["redelivered"] = True
 
@@ -83,19 +83,19 @@ def test_a_task_that_was_put_back_says_so() -> None:
         ([], "core", "form"),
     ],
 )
-def test_what_is_no_task_of_the_queue_is_dropped(message: object, queue: str, why: str) -> None:
+def test_an_unknown_message_is_dropped(message: object, queue: str, why: str) -> None:
     with pytest.raises(Undecodable, match=why):
         admitted(message, queue)
 
 
-def test_what_is_too_long_or_too_deep_is_dropped_unread() -> None:
+def test_an_overlong_or_deep_message_is_dropped_unread() -> None:
     for raw, why in ((b'"' + b"x" * MOST_BYTES + b'"', "size"), (b"[" * 100_000, "json")):
         with pytest.raises(Undecodable, match=why):
             message_filter.task(raw, "core")
 
 
 @given(JSON, st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding", None]))
-def test_anything_at_all_is_admitted_or_dropped_and_fails_in_no_other_way(anything: Any, where: str | None) -> None:
+def test_any_message_is_admitted_or_dropped(anything: Any, where: str | None) -> None:
     message = anything if where is None else sent([[REQUEST]]) | {where: anything}
     raw = json.dumps(message).encode()
 
@@ -117,7 +117,7 @@ def asked(**said: Any) -> bytes:
     return json.dumps(message).encode()
 
 
-def test_a_question_is_answered_to_whoever_asked_and_nowhere_else() -> None:
+def test_an_inspection_is_answered_to_its_sender_only() -> None:
     reply = {"exchange": "reply.celery.pidbox", "routing_key": ID}
 
     found = message_filter.control(asked(reply_to=reply, ticket="t", destination=["core@vm"], arguments={"x": 1}))
@@ -138,6 +138,6 @@ def test_a_question_is_answered_to_whoever_asked_and_nowhere_else() -> None:
         {"destination": 7},
     ],
 )
-def test_what_is_no_question_is_dropped(said: dict[str, Any]) -> None:
+def test_an_unknown_broadcast_is_dropped(said: dict[str, Any]) -> None:
     with pytest.raises(Undecodable):
         message_filter.control(asked(**said))

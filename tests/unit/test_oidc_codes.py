@@ -90,7 +90,7 @@ def begun_with(issuers: IdentityProviders, issuer: LocalIssuer) -> Authorization
     return begin(known(issuers, issuer), issuers.metadata(known(issuers, issuer)), REDIRECT_URI)
 
 
-def test_a_browser_is_sent_off_with_a_challenge_and_never_with_its_verifier() -> None:
+def test_a_browser_is_redirected_with_a_challenge_and_without_its_verifier() -> None:
     begun = begin(IdentityProvider.model_validate(GOOD), METADATA, REDIRECT_URI)
 
     asked = parse_qs(urlsplit(begun.url).query)
@@ -110,7 +110,7 @@ def test_a_browser_is_sent_off_with_a_challenge_and_never_with_its_verifier() ->
     assert begun.verifier not in begun.url
 
 
-def test_no_two_sign_ins_share_a_secret_and_none_shows() -> None:
+def test_no_two_sign_ins_share_secrets_and_none_is_shown() -> None:
     begun = [begin(IdentityProvider.model_validate(GOOD), METADATA, REDIRECT_URI) for _ in range(50)]
 
     secrets = {secret for one in begun for secret in (one.state, one.nonce, one.verifier)}
@@ -120,7 +120,7 @@ def test_no_two_sign_ins_share_a_secret_and_none_shows() -> None:
     assert not any(secret in repr(replace(begun[0], url="")) for secret in secrets)
 
 
-def test_who_signs_in_in_a_browser_is_proven(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_browser_sign_in_proves_its_person(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     issuer.subject = "bert"
 
@@ -151,7 +151,7 @@ def test_a_public_client_signs_in_without_a_secret(issuer: LocalIssuer) -> None:
         {"answered_by": "https://other.example"},
     ],
 )
-def test_what_differs_from_how_it_began_is_refused(
+def test_a_callback_differing_from_its_start_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, changes: dict[str, Any]
 ) -> None:
     begun = begun_with(issuers, issuer)
@@ -160,7 +160,7 @@ def test_what_differs_from_how_it_began_is_refused(
         come_back(issuers, issuer, begun, sign_in(begun), **changes)
 
 
-def test_a_code_works_once(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_authorisation_code_works_once(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
     come_back(issuers, issuer, begun, brought)
@@ -178,7 +178,7 @@ def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: Iden
         come_back(issuers, issuer, mine, brought)
 
 
-def test_an_id_token_for_another_client_is_refused_though_the_settings_list_that_client(issuer: LocalIssuer) -> None:
+def test_another_clients_id_token_is_refused_despite_the_list(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(authorized_parties=("another",))])
     issuer.id_token = {"azp": "another"}
     begun = begun_with(issuers, issuer)
@@ -204,7 +204,7 @@ def test_an_id_token_for_another_client_is_refused_though_the_settings_list_that
         {"key": ec_key(7)},
     ],
 )
-def test_an_id_token_that_is_no_good_is_refused(
+def test_an_invalid_id_token_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, claims: dict[str, Any]
 ) -> None:
     issuer.id_token = claims
@@ -217,7 +217,7 @@ def test_an_id_token_that_is_no_good_is_refused(
 @pytest.mark.parametrize(
     "answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT, ScriptedAnswer(status=401)]
 )
-def test_a_token_endpoint_that_misbehaves_is_no_fault_of_the_person(
+def test_a_misbehaving_token_endpoint_is_not_blamed_on_the_person(
     issuer: LocalIssuer, answer: ScriptedAnswer
 ) -> None:
     issuers = IdentityProviders([issuer.configured()], seconds=0.7 if answer.drops else 5)
@@ -229,7 +229,7 @@ def test_a_token_endpoint_that_misbehaves_is_no_fault_of_the_person(
         come_back(issuers, issuer, begun, brought)
 
 
-def test_an_answer_without_an_id_token_completes_nothing(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_answer_without_an_id_token_is_refused(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
     issuer.troubles["/token"] = ScriptedAnswer(body=b'{"access_token": "opaque"}')
@@ -238,7 +238,7 @@ def test_an_answer_without_an_id_token_completes_nothing(issuer: LocalIssuer, is
         come_back(issuers, issuer, begun, brought)
 
 
-def test_an_issuer_that_does_not_name_itself_need_not(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_issuer_need_not_name_itself(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     issuer.published = {"authorization_response_iss_parameter_supported": False}
     begun = begun_with(issuers, issuer)
 
@@ -248,7 +248,7 @@ def test_an_issuer_that_does_not_name_itself_need_not(issuer: LocalIssuer, issue
 
 
 @pytest.mark.parametrize("page", ["javascript:alert(1)", "urn:none", "https://", "https://sso.example:x/", None])
-def test_an_issuer_without_a_page_to_sign_in_on_is_said_to_have_none(
+def test_an_issuer_without_an_authorisation_endpoint_is_reported(
     issuer: LocalIssuer, issuers: IdentityProviders, page: str | None
 ) -> None:
     issuer.published = {"authorization_endpoint": page}
@@ -262,7 +262,7 @@ def test_an_issuer_without_a_client_is_for_bearer_tokens_only() -> None:
         begin(IdentityProvider.model_validate(GOOD | {"client_id": None}), METADATA, REDIRECT_URI)
 
 
-def test_an_issuer_that_is_down_cannot_be_begun_with(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_unreachable_issuer_starts_no_sign_in(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     issuer.troubles[DISCOVERY] = BROKEN
 
     with pytest.raises(Busy):
@@ -287,7 +287,7 @@ def test_an_issuer_that_is_down_cannot_be_begun_with(issuer: LocalIssuer, issuer
         None,
     ],
 )
-def test_a_key_that_is_no_good_public_key_does_not_spoil_the_others(
+def test_an_invalid_key_does_not_spoil_the_others(
     issuer: LocalIssuer, issuers: IdentityProviders, entry: Any
 ) -> None:
     issuer.keys = [ec_key(), ed_key(), rsa_key()]
@@ -299,7 +299,7 @@ def test_a_key_that_is_no_good_public_key_does_not_spoil_the_others(
 
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
 @pytest.mark.parametrize("flaw", ["short", "curve", "published", "for encryption"])
-def test_a_key_that_is_no_good_is_never_used(issuer: LocalIssuer, flaw: str) -> None:
+def test_an_invalid_key_is_never_used(issuer: LocalIssuer, flaw: str) -> None:
     flawed: dict[str, tuple[str, str | int]] = {"short": ("RSA", 1024), "curve": ("OKP", "Ed448")}
     key = JWKRegistry.generate_key(*flawed.get(flaw, ("RSA", 2048)), {"kid": "bad"})
     use = {"use": "enc"} if flaw == "for encryption" else {}
@@ -310,7 +310,7 @@ def test_a_key_that_is_no_good_is_never_used(issuer: LocalIssuer, flaw: str) -> 
         verify(token, IdentityProviders([issuer.configured()]), NOON)
 
 
-def test_a_key_for_encryption_does_not_make_two_of_the_one_that_needs_no_id(
+def test_an_encryption_key_does_not_make_a_single_key_ambiguous(
     issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     issuer.strange_keys = [rsa_key(1).as_dict(private=False) | {"use": "enc"}]

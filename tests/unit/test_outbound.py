@@ -64,7 +64,7 @@ def by(proxy: ConnectProxy, **more: str) -> OutboundRoute:
     return OutboundRoute(proxy=OutboundProxy(HOST, proxy.port, **more))  # type: ignore[arg-type] # credentials alone
 
 
-def test_the_proxy_is_asked_for_the_checked_address_and_the_name_is_in_tls_and_http_alone(
+def test_the_proxy_gets_the_checked_address_and_tls_the_name(
     monkeypatch: pytest.MonkeyPatch,
     issuer: LocalIssuer,
     proxy: ConnectProxy,
@@ -82,7 +82,7 @@ def test_the_proxy_is_asked_for_the_checked_address_and_the_name_is_in_tls_and_h
     assert asked.count(NAME) == 1
 
 
-def test_an_address_of_ipv6_is_asked_for_in_brackets(
+def test_an_ipv6_address_is_sent_to_the_proxy_in_brackets(
     monkeypatch: pytest.MonkeyPatch,
     issuer: LocalIssuer,
     proxy: ConnectProxy,
@@ -96,7 +96,7 @@ def test_an_address_of_ipv6_is_asked_for_in_brackets(
     assert "Proxy-Authorization: Basic eDp5\r\n" in proxy.asked[0]
 
 
-def test_the_certificate_of_the_far_end_is_verified_for_the_name(
+def test_the_far_ends_certificate_is_verified_for_the_name(
     monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer, proxy: ConnectProxy
 ) -> None:
     resolve_to(monkeypatch, [PUBLIC])
@@ -108,7 +108,7 @@ def test_the_certificate_of_the_far_end_is_verified_for_the_name(
 
 
 @pytest.mark.parametrize(("url", "allow_loopback", "addresses"), INWARD.values(), ids=INWARD)
-def test_behind_a_proxy_no_inner_address_is_called_and_the_proxy_is_not_asked(
+def test_behind_a_proxy_internal_addresses_are_not_called(
     monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, url: str, addresses: list[str], *, allow_loopback: bool
 ) -> None:
     resolve_to(monkeypatch, addresses)
@@ -127,7 +127,7 @@ def test_behind_a_proxy_other_ways_to_write_loopback_are_refused(proxy: ConnectP
     assert proxy.asked == []
 
 
-def test_behind_a_proxy_a_redirect_leads_nowhere(
+def test_behind_a_proxy_redirects_are_not_followed(
     monkeypatch: pytest.MonkeyPatch,
     issuer: LocalIssuer,
     proxy: ConnectProxy,
@@ -153,7 +153,7 @@ def test_behind_a_proxy_a_redirect_leads_nowhere(
         (b"", "the outbound proxy did not answer as one"),
     ],
 )
-def test_a_proxy_that_leads_nowhere_is_named_and_not_quoted(
+def test_a_wrong_proxy_is_named_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, says: bytes | None, reason: str
 ) -> None:
     resolve_to(monkeypatch, ["9.9.9.9"])
@@ -166,7 +166,7 @@ def test_a_proxy_that_leads_nowhere_is_named_and_not_quoted(
     assert "secret" not in str(failed.value)
 
 
-def test_a_proxy_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_proxy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         resolve_to(monkeypatch, [PUBLIC])
@@ -177,7 +177,7 @@ def test_a_proxy_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @each("address", [PRIVATE, "fd12::7"])
-def test_a_private_network_that_is_named_is_called_without_the_proxy(
+def test_a_listed_private_network_is_called_without_the_proxy(
     monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, address: str
 ) -> None:
     resolve_to(monkeypatch, [address])
@@ -191,9 +191,7 @@ def test_a_private_network_that_is_named_is_called_without_the_proxy(
 
 
 @each("address", [*INNER, "fd12::7"])
-def test_no_other_inner_address_is_called_whatever_networks_are_named(
-    monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_other_internal_addresses_are_never_called(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     named = address in {"10.0.0.1", "fd12::7"}
     route = OutboundRoute(private=(ip_network("10.0.0.0/8"), ip_network("fc00::/7")))
     resolve_to(monkeypatch, [address])
@@ -214,7 +212,7 @@ def test_plain_http_to_a_private_network_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @each(("tenant", "is_called"), [(None, True), ("contoso", False)])
-def test_private_networks_are_for_the_vendors_issuers_and_not_for_a_tenants(
+def test_private_networks_serve_the_vendors_issuers_only(
     monkeypatch: pytest.MonkeyPatch, tenant: str | None, *, is_called: bool
 ) -> None:
     resolve_to(monkeypatch, [PRIVATE])
@@ -227,7 +225,7 @@ def test_private_networks_are_for_the_vendors_issuers_and_not_for_a_tenants(
 
 
 @each("is_vendors", [True, False])
-def test_private_networks_are_for_the_vendors_webhooks_and_not_for_a_tenants(
+def test_private_networks_serve_the_vendors_webhooks_only(
     monkeypatch: pytest.MonkeyPatch, *, is_vendors: bool
 ) -> None:
     resolve_to(monkeypatch, [PRIVATE])
@@ -239,7 +237,7 @@ def test_private_networks_are_for_the_vendors_webhooks_and_not_for_a_tenants(
     assert (failed.value.kind != FetchFailure.NOT_PUBLIC) is is_vendors
 
 
-def test_the_url_of_a_vendors_webhook_may_name_an_address_of_such_a_network() -> None:
+def test_a_vendor_webhook_may_have_an_address_in_a_listed_network() -> None:
     safe_http.check(f"https://{PRIVATE}/hook", route=INSIDE)
 
     with pytest.raises(FetchFailed):
@@ -250,21 +248,21 @@ def test_the_url_of_a_vendors_webhook_may_name_an_address_of_such_a_network() ->
 
 
 @each("network", NOT_PRIVATE)
-def test_only_networks_of_private_use_can_be_named(network: str) -> None:
+def test_only_private_networks_can_be_listed(network: str) -> None:
     with pytest.raises(ValidationError):
         Settings(private_networks=(network,))
 
 
 @each("url", ["proxy.example:3128", "http://proxy.example", "socks5://proxy.example:1080", "http://proxy:0",
               "http://proxy:99999", "http://proxy:1/path", "http://:3128", "http://s3cret@[proxy:1"])  # fmt: skip
-def test_a_proxy_that_is_none_is_refused_and_not_quoted(url: str) -> None:
+def test_an_invalid_proxy_is_refused_and_not_quoted(url: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(outbound_proxy=SecretStr(url))
 
     assert "s3cret" not in str(refused.value)
 
 
-def test_the_password_of_a_proxy_is_in_no_text() -> None:
+def test_a_proxys_password_is_in_no_text() -> None:
     settings = Settings(outbound_proxy=SecretStr("https://lockbox:p%40ss@proxy.example:3128"))
 
     assert settings.outbound.proxy == OutboundProxy("proxy.example", 3128, True, "Basic bG9ja2JveDpwQHNz")

@@ -25,7 +25,7 @@ def payload(mail: RequestMail) -> bytes:
 
 
 @each("template", State)
-def test_a_webhook_body_is_thin(template: State) -> None:
+def test_a_webhook_body_is_minimal(template: State) -> None:
     secret = "s3cret words " * 300
     full = sample_mail(
         template=template.value,
@@ -58,7 +58,7 @@ def test_only_the_vendors_webhooks_name_the_case() -> None:
     assert "case" not in json.loads(payload(mail))["data"]
 
 
-def test_a_webhook_names_the_parameters_of_a_request_and_none_of_their_values() -> None:
+def test_a_webhook_names_parameters_without_values() -> None:
     mail = sample_mail(level="admin", context={"rows": 10, "environment": "s3cret"})
 
     assert b"s3cret" not in payload(mail)
@@ -69,7 +69,7 @@ def test_a_webhook_names_the_parameters_of_a_request_and_none_of_their_values() 
 @pytest.mark.parametrize(
     ("state", "is_said"), [("reviewing", set()), ("active", set(OF_WINDOW)), ("revoked", {"pre_approval_id"})]
 )
-def test_a_webhook_says_from_its_opening_on_what_opened_a_window(state: str, is_said: set[str]) -> None:
+def test_a_webhook_says_what_opened_a_window_from_the_opening_on(state: str, is_said: set[str]) -> None:
     opens_at = datetime(2026, 11, 24, 12, tzinfo=UTC)
     mail = sample_mail(template=state, to_state=state, pre_approval_id=UUID(int=8), opens_at=opens_at)
 
@@ -89,7 +89,7 @@ def test_a_webhook_says_from_its_opening_on_what_opened_a_window(state: str, is_
         ("expired", None, None),
     ],
 )
-def test_a_webhook_body_holds_ids_state_and_both_clocks(
+def test_a_webhook_body_has_ids_state_and_both_clocks(
     template: str, answer_by: str | None, open_until: str | None
 ) -> None:
     body = payload(sample_mail(template=template, to_state=template))
@@ -113,7 +113,7 @@ def test_a_webhook_body_holds_ids_state_and_both_clocks(
     }
 
 
-def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> None:
+def test_webhook_and_chat_flag_a_resource_of_mixed_alphabets() -> None:
     mixed = sample_mail(resources=["mailbox:\u0430nna@contoso.example"])
 
     assert json.loads(payload(mixed))["data"]["mixed_alphabets"] is True

@@ -26,14 +26,14 @@ AT = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
         (["mailbox:\u0430nna@contoso.example"], "1 mailbox"),
     ],
 )
-def test_things_are_named_while_that_is_short_and_counted_otherwise(resources: list[str], said: str) -> None:
+def test_short_lists_are_named_and_long_ones_counted(resources: list[str], said: str) -> None:
     assert phrases.things(resources) == said
 
 
 @pytest.mark.parametrize(
     ("words", "said"), [(["read"], "read"), (["read", "export"], "read and export"), (list("abc"), "a, b and c")]
 )
-def test_words_are_joined_as_in_a_sentence(words: list[str], said: str) -> None:
+def test_words_are_joined_like_in_a_sentence(words: list[str], said: str) -> None:
     assert joined(words) == said
 
 
@@ -47,7 +47,7 @@ def test_words_are_joined_as_in_a_sentence(words: list[str], said: str) -> None:
         (3601, "1 hour 1 second"),
     ],
 )
-def test_a_length_of_time_is_written_out(seconds: int, said: str) -> None:
+def test_a_duration_is_written_out(seconds: int, said: str) -> None:
     assert phrases.full_duration(seconds) == said
 
 
@@ -62,11 +62,11 @@ def test_a_length_of_time_is_written_out(seconds: int, said: str) -> None:
         (timedelta(days=40), "UTC", "20:00 on 7 January 2027"),
     ],
 )
-def test_a_time_is_told_by_the_readers_day(after: timedelta, zone: str, said: str) -> None:
+def test_a_time_is_relative_to_the_readers_day(after: timedelta, zone: str, said: str) -> None:
     assert phrases.time_of_day(AT + after, AT, zone) == said
 
 
-def test_an_hour_that_comes_twice_is_told_with_its_zone() -> None:
+def test_an_ambiguous_hour_has_its_zone() -> None:
     at = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 
     assert phrases.time_of_day(at, at, "Europe/Berlin") == "02:30 CEST today"
@@ -86,7 +86,7 @@ def test_an_hour_that_comes_twice_is_told_with_its_zone() -> None:
         (timedelta(days=1, minutes=4), "in 1 d 4 min"),
     ],
 )
-def test_a_time_is_so_far_away(after: timedelta, said: str) -> None:
+def test_a_relative_time_says_how_far_away(after: timedelta, said: str) -> None:
     assert phrases.away(AT + after, AT) == said
 
 
@@ -100,7 +100,7 @@ def test_a_time_is_so_far_away(after: timedelta, said: str) -> None:
         (timedelta(days=-1), "over"),
     ],
 )
-def test_a_countdown_begins_with_what_is_left(after: timedelta, said: str) -> None:
+def test_a_countdown_begins_with_the_time_left(after: timedelta, said: str) -> None:
     assert phrases.left(AT + after, AT) == said
 
 
@@ -113,7 +113,7 @@ def test_a_countdown_begins_with_what_is_left(after: timedelta, said: str) -> No
         ("https://desk.example/{case}", None, ""),
     ],
 )
-def test_a_case_leads_to_the_page_that_the_vendor_named(template: str | None, case: str | None, link: str) -> None:
+def test_a_case_links_to_the_vendors_page(template: str | None, case: str | None, link: str) -> None:
     assert case_link(template, case) == link
 
 
@@ -126,11 +126,11 @@ def test_a_case_leads_to_the_page_that_the_vendor_named(template: str | None, ca
         (["Ann", "Abe", "Amir", "Max", "Mia", "Eve", "Erin"], "Ann, Abe, Amir, Max, Mia and 2 others"),
     ],
 )
-def test_of_many_people_five_are_named(names: list[str], said: str) -> None:
+def test_five_of_many_people_are_named(names: list[str], said: str) -> None:
     assert some(names) == said
 
 
-def test_of_many_mails_a_few_are_named_and_the_others_counted() -> None:
+def test_some_of_many_mails_are_named_and_the_others_counted() -> None:
     said = {"sent": 4, "mails": {str(number): ["", "mail", "sent"] for number in range(4)}}
     recipients = {
         f"{RECIPIENT}_{number}": f"{name} <x@example>" for number, name in enumerate(("Ann", "Abe", "Amir"))

@@ -51,7 +51,7 @@ SAID = {one.name: (one.title, one.was, one.now) for one in lines(changes(BEFORE,
         ("rules.0.match.actions", ("Rule 1: about actions", "not set", "export")),
     ],
 )
-def test_a_line_of_a_diff_is_said_in_words(name: str, said: tuple[str, str, str]) -> None:
+def test_a_diff_line_is_worded(name: str, said: tuple[str, str, str]) -> None:
     assert SAID[name] == said
 
 
@@ -60,7 +60,7 @@ def test_every_term_has_a_name(name: str) -> None:
     assert name in TERMS
 
 
-def test_every_number_of_a_policy_is_a_count_or_read_as_a_length_of_time() -> None:
+def test_every_number_of_a_policy_is_a_count_or_a_duration() -> None:
     terms = Terms.model_json_schema()["properties"]
     numbers = {
         name for name, said in terms.items() if "integer" in [one.get("type") for one in said.get("anyOf", [said])]

@@ -27,7 +27,7 @@ def another(code: str, *told: object) -> Iterator[tuple[str, ...]]:
         process.communicate("\n")
 
 
-def test_no_two_processes_get_the_same_range() -> None:
+def test_no_two_processes_get_the_same_port_range() -> None:
     with ExitStack() as ends:
         told = [ends.enter_context(another(ASKS)) for _ in range(4)]
         ranges = [range(int(start), int(stop)) for start, stop in told]
@@ -37,7 +37,7 @@ def test_no_two_processes_get_the_same_range() -> None:
     assert len({port for one in (*ranges, ours) for port in one}) == 5 * len(ours)
 
 
-def test_what_a_process_took_is_free_once_it_has_ended() -> None:
+def test_an_ended_processs_range_is_free() -> None:
     with another(TAKES, 20_005) as first, another(TAKES, 20_005) as second:
         assert (first, second) == (("True",), ("False",))
         assert not ports.take(20_005)
@@ -46,14 +46,14 @@ def test_what_a_process_took_is_free_once_it_has_ended() -> None:
         assert third == ("True",)
 
 
-def test_own_ports_differ_and_leave_the_room_that_was_asked_for() -> None:
+def test_own_ports_differ_and_leave_the_requested_room() -> None:
     one, other, roomy, last = own_port(), own_port(), own_port(20), own_port()
 
     assert len({one, other, *range(roomy, roomy + 20), last}) == 23
     assert {one, other, roomy, roomy + 19, last} <= set(ports.own())
 
 
-def test_a_port_that_is_held_is_taken_and_the_next_one_is_found() -> None:
+def test_a_used_port_is_skipped() -> None:
     with ports.hold(own_port(2)) as held:
         port = held.getsockname()[1]
         is_free = ports.is_free(port)
@@ -65,7 +65,7 @@ def test_a_port_that_is_held_is_taken_and_the_next_one_is_found() -> None:
 
 
 @pytest.mark.far
-def test_embedded_servers_choose_no_port_that_another_process_has_taken(
+def test_embedded_servers_choose_no_port_of_another_process(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = next(port for port in range(31_000, 32_000) if ports.is_free(port) and ports.is_free(port + 1))

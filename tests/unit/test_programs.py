@@ -11,15 +11,15 @@ from tests.programs import absent, left_out, missing, need
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_where_nothing_is_missing_nothing_is_said() -> None:
+def test_without_missing_programs_nothing_is_printed() -> None:
     assert missing(lambda name: f"/usr/bin/{name}") == ""
 
 
-def test_one_browser_is_as_good_as_the_other() -> None:
+def test_either_browser_is_accepted() -> None:
     assert missing(lambda name: None if name == "chromium-headless-shell" else f"/usr/bin/{name}") == ""
 
 
-def test_what_is_missing_is_named_with_how_to_install_it() -> None:
+def test_a_missing_program_is_named_with_its_package() -> None:
     assert missing(lambda _: None) == (
         "Not tested here: the pages in a browser and Redis itself beside Valkey and PgBouncer before Postgres and "
         "the rules for Prometheus and the files for Kubernetes and the units of systemd and "
@@ -31,7 +31,7 @@ def test_what_is_missing_is_named_with_how_to_install_it() -> None:
     )
 
 
-def test_a_missing_program_fails_in_ci_and_is_left_out_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_fails_in_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception):
         need("no-such-program")
@@ -40,7 +40,7 @@ def test_a_missing_program_fails_in_ci_and_is_left_out_elsewhere(monkeypatch: py
         need("no-such-program")
 
 
-def test_what_was_left_out_is_counted_by_the_program_that_was_missing() -> None:
+def test_skipped_tests_are_counted_by_missing_program() -> None:
     reasons = [f"Skipped: {absent('promtool')}", absent("pgbouncer"), absent("pgbouncer"), "Skipped: only on Linux"]
 
     assert left_out(reasons) == "3 tests were left out, for want of pgbouncer (2), promtool (1)."
@@ -48,7 +48,7 @@ def test_what_was_left_out_is_counted_by_the_program_that_was_missing() -> None:
     assert left_out(reasons[3:]) == ""
 
 
-def test_a_run_says_before_it_begins_what_is_missing_and_counts_in_its_last_line_what_was_left_out(
+def test_a_run_announces_missing_programs_and_counts_skipped_tests(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "test_tried.py").write_text(

@@ -24,9 +24,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
     return CliRunner().invoke(operate, ["public-keys"]).output
 
 
-def test_the_command_prints_what_the_setting_takes_in_the_order_of_the_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_prints_the_setting_in_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [signing_keys.make(tmp_path / name).public_key().public_bytes_raw() for name in ("new", "old")]
 
     text = printed(monkeypatch, tmp_path / "new", tmp_path / "old")
@@ -37,15 +35,13 @@ def test_the_command_prints_what_the_setting_takes_in_the_order_of_the_files(
     assert signing_keys.trusted(Settings().audit_public_keys) == {key.id: key for key in wanted}
 
 
-def test_without_a_file_that_can_be_read_the_command_says_which(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_readable_file_the_command_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LOCKBOX_AUDIT_KEY_FILES is not set" in printed(monkeypatch)
     assert "nothing-here cannot be read" in printed(monkeypatch, tmp_path / "nothing-here")
 
 
 @pytest.mark.parametrize("process", ["api", "worker", "notifications", "connectors"])
-def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, process: str) -> None:
+def test_the_development_stack_gives_each_checking_process_its_keys(tmp_path: Path, process: str) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
@@ -57,7 +53,7 @@ def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, proce
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
 
 
-def test_a_developers_stack_tells_those_that_check_the_public_key_of_approvals_alone(tmp_path: Path) -> None:
+def test_the_development_stack_gives_approval_keys_to_their_checkers_only(tmp_path: Path) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
@@ -72,16 +68,14 @@ def test_a_developers_stack_tells_those_that_check_the_public_key_of_approvals_a
     assert [name for name in told if APPROVAL_KEY in str(told[name])] == ["api"]
 
 
-def test_a_key_of_approvals_bears_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_approval_key_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKBOX_APPROVAL_PUBLIC_KEYS", json.dumps([public().text]))
 
     with pytest.raises(UnsafeSettings, match=r"LOCKBOX_APPROVAL_PUBLIC_KEYS.*--of-approvals"):
         load()
 
 
-def test_the_public_keys_of_approvals_are_printed_as_their_setting_takes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_approval_public_keys_print_as_their_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [tmp_path / "newest", tmp_path / "older"]
     wanted = [VerifierKey(NAME, signing_keys.make(file).public_key().public_bytes_raw()).text for file in files]
     words = ["public-keys", "--of-approvals"]
@@ -94,9 +88,7 @@ def test_the_public_keys_of_approvals_are_printed_as_their_setting_takes_them(
     assert load().approval_public_keys == tuple(wanted)
 
 
-def test_the_keys_for_customers_are_those_of_logs_and_of_approvals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_customers_keys_are_those_of_logs_and_approvals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_log = VerifierKey("lockbox.example", signing_keys.make(tmp_path / "log").public_key().public_bytes_raw())
     of_approvals = VerifierKey(NAME, signing_keys.make(tmp_path / "approvals").public_key().public_bytes_raw())
     words = ["public-keys", "--for-customers"]

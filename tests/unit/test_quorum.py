@@ -72,9 +72,7 @@ ANY_QUORUM = st.integers(1, 4)
         ([vote(AMIR, for_=[ANN]), vote(ANN)], 2, True),
     ],
 )
-def test_a_quorum_counts_seats_each_filled_by_somebody_else_and_one_denial_outweighs(
-    votes: list[Vote], quorum: int, *, met: bool
-) -> None:
+def test_a_quorum_counts_distinct_seats_and_one_denial_prevails(votes: list[Vote], quorum: int, *, met: bool) -> None:
     assert quorum_met(iter(votes), quorum, (), {}) is met
 
 
@@ -103,7 +101,7 @@ def test_a_quorum_counts_seats_each_filled_by_somebody_else_and_one_denial_outwe
         ([vote(AMIR)], [ApprovalStage(group="gone")], [("gone", 1)]),
     ],
 )
-def test_each_stage_wants_different_people_of_its_group_or_their_delegates(
+def test_each_stage_needs_different_people_of_its_group(
     votes: list[Vote], stages: list[ApprovalStage], short: list[tuple[str | None, int]]
 ) -> None:
     assert missing(iter(votes), 1, iter(stages), GROUPS) == short
@@ -124,15 +122,13 @@ def test_each_stage_wants_different_people_of_its_group_or_their_delegates(
         (ANN, [LEA], 1, True),
     ],
 )
-def test_whoever_speaks_for_a_later_group_alone_has_to_wait(
-    who: UUID, for_: list[UUID], step: int, *, has: bool
-) -> None:
+def test_a_person_of_a_later_group_only_has_to_wait(who: UUID, for_: list[UUID], step: int, *, has: bool) -> None:
     stages = [LEGAL.model_copy(update={"order": 2}), OPS]
 
     assert has_turn(who, frozenset(for_), stages, GROUPS, step) is has
 
 
-def test_a_step_is_the_first_that_lacks_approvals() -> None:
+def test_the_current_step_is_the_first_lacking_approvals() -> None:
     stages = [LEGAL.model_copy(update={"order": 3}), OPS]
     steps = [step_of(tallies(votes, 1, stages, GROUPS)) for votes in ([], [vote(ANN)], [vote(ANN), vote(LOU)])]
 
@@ -141,7 +137,7 @@ def test_a_step_is_the_first_that_lacks_approvals() -> None:
 
 
 @pytest.mark.parametrize("quorum", [1, 2, 5])
-def test_one_person_who_votes_for_ten_counts_once(quorum: int) -> None:
+def test_one_person_voting_for_ten_counts_once(quorum: int) -> None:
     ten = [new_id() for _ in range(10)]
     alone = [vote(ANN, for_=ten)]
 
@@ -151,14 +147,14 @@ def test_one_person_who_votes_for_ten_counts_once(quorum: int) -> None:
     )
 
 
-def test_a_denial_outweighs_stages_that_agree() -> None:
+def test_a_denial_prevails_over_approving_stages() -> None:
     assert quorum_met([vote(LEA), vote(LOU)], 2, [LEGALS], GROUPS)
     assert not quorum_met([vote(LEA), vote(LOU), vote(AMIR, Action.DENY)], 2, [LEGALS], GROUPS)
 
 
 @settings(max_examples=examples(200), deadline=None)
 @given(DENIED, ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
-def test_no_votes_with_a_denial_ever_open_anything(
+def test_no_votes_with_a_denial_open_anything(
     votes: list[Vote], quorum: int, stages: tuple[ApprovalStage, ...], groups: Mapping[str, frozenset[UUID]]
 ) -> None:
     assert not quorum_met(votes, quorum, stages, groups)
@@ -166,7 +162,7 @@ def test_no_votes_with_a_denial_ever_open_anything(
 
 @settings(max_examples=examples(200), deadline=None)
 @given(YES_VOTES, st.integers(0), ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
-def test_taking_the_right_to_approve_or_the_principals_from_somebody_never_meets_a_quorum(
+def test_removing_a_right_or_principal_never_meets_a_quorum(
     votes: list[Vote], at: int, quorum: int, stages: tuple[ApprovalStage, ...], groups: Mapping[str, frozenset[UUID]]
 ) -> None:
     at %= len(votes)
@@ -181,7 +177,7 @@ def test_taking_the_right_to_approve_or_the_principals_from_somebody_never_meets
 
 @settings(max_examples=examples(200), deadline=None)
 @given(YES_VOTES, ANY_QUORUM, ANY_STAGES, ANY_GROUPS, st.permutations(PEOPLE))
-def test_a_vote_twice_or_in_another_order_changes_nothing(
+def test_repeated_or_reordered_votes_change_nothing(
     votes: list[Vote],
     quorum: int,
     stages: tuple[ApprovalStage, ...],
@@ -200,7 +196,7 @@ def test_a_vote_twice_or_in_another_order_changes_nothing(
     ANY_STAGES,
     ANY_GROUPS,
 )
-def test_somebody_could_approve_exactly_if_all_who_can_together_would_suffice(
+def test_a_request_is_approvable_exactly_if_all_together_suffice(
     seats: Mapping[UUID, frozenset[UUID]],
     quorum: int,
     stages: tuple[ApprovalStage, ...],
@@ -240,7 +236,7 @@ def test_somebody_could_approve_exactly_if_all_who_can_together_would_suffice(
         ),
     ],
 )
-def test_it_is_said_why_nobody_could_approve(
+def test_it_says_why_no_one_could_approve(
     quorum: int, stages: list[ApprovalStage], seats: list[set[UUID]], lacks: list[str]
 ) -> None:
     assert who_lacks(quorum, iter(stages), GROUPS, dict(zip(PEOPLE, seats, strict=False))) == lacks
@@ -257,5 +253,5 @@ def test_it_is_said_why_nobody_could_approve(
         ([vote(ANN, window=7200)], 3600),
     ],
 )
-def test_the_shortest_window_that_a_counted_voter_set_is_granted(votes: list[Vote], granted: int) -> None:
+def test_the_shortest_window_of_counting_voters_is_granted(votes: list[Vote], granted: int) -> None:
     assert granted_window(3600, iter(votes)) == granted

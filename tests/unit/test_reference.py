@@ -13,11 +13,11 @@ from reference.pages import FOLDER, PAGES
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_what_the_code_says_now(name: str) -> None:
+def test_a_reference_page_matches_the_code(name: str) -> None:
     assert (FOLDER / name).read_text() == PAGES[name](), "run `make reference`"
 
 
-def test_every_page_that_says_that_it_is_made_is_made() -> None:
+def test_every_page_marked_as_generated_is_generated() -> None:
     assert {page.name for page in FOLDER.glob("*.md") if MADE in page.read_text()} == set(PAGES)
 
 
@@ -40,7 +40,7 @@ def test_a_setting_is_shown_with_its_bounds_and_its_default() -> None:
     assert "aW5zZWN1cmU" not in page
 
 
-def test_every_heading_of_settings_stands_before_a_field() -> None:
+def test_every_settings_heading_precedes_a_field() -> None:
     assert setting_page.SECTIONS.keys() <= Settings.model_fields.keys()
     assert next(iter(Settings.model_fields)) == next(iter(setting_page.SECTIONS))
 
@@ -56,7 +56,7 @@ def test_every_command_has_a_heading() -> None:
     assert {"lockbox request submit", "lockbox audit verify", "lockbox gate identity add"} <= set(words)
 
 
-def test_metrics_are_shown_as_they_are_scraped() -> None:
+def test_metrics_are_listed_as_scraped() -> None:
     page = metric_page.page()
 
     assert "| `lockbox_gate_answers_total` | counter | `decision`, `gateway`, `reason`, `service` |" in page
@@ -64,5 +64,5 @@ def test_metrics_are_shown_as_they_are_scraped() -> None:
     assert "| `lockbox_redis_up` | gauge | - |" in page
 
 
-def test_a_bar_in_a_cell_is_no_end_of_it() -> None:
+def test_a_bar_in_a_cell_is_escaped() -> None:
     assert table(("a",), [("x | y",)]) == "| a |\n| --- |\n| x \\| y |\n"

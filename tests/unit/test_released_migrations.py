@@ -18,7 +18,7 @@ def digest(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_what_was_released_is_as_it_was(name: str) -> None:
+def test_released_migrations_are_unchanged(name: str) -> None:
     assert digest(name) == RELEASED[name], "this file was released: undo the change, and write a new revision"
 
 

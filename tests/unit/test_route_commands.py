@@ -70,7 +70,7 @@ def answered(of: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @each(("name", "path"), ROUTES)
-def test_every_row_names_a_route_that_there_is_with_just_its_parameters(name: str, path: str) -> None:
+def test_every_row_names_an_existing_route_with_its_parameters(name: str, path: str) -> None:
     row = ROWS[name]
     takes, needs = taken(operation(row, path))
     given = {one.name for one in row.parameters}
@@ -83,7 +83,7 @@ def test_every_row_names_a_route_that_there_is_with_just_its_parameters(name: st
 
 
 @each(("name", "path"), ROUTES)
-def test_every_field_that_a_row_shows_is_one_that_the_route_answers(name: str, path: str) -> None:
+def test_every_shown_field_is_in_the_routes_answer(name: str, path: str) -> None:
     view, answer = ROWS[name].view, answered(operation(ROWS[name], path))
     shown = [view.field] if isinstance(view, Once) else []
     if isinstance(view, TableOf | FactsOf):
@@ -98,7 +98,7 @@ def test_every_field_that_a_row_shows_is_one_that_the_route_answers(name: str, p
             found = resolved(found["properties"][part])
 
 
-def test_only_what_answers_nothing_to_show_has_no_json() -> None:
+def test_only_empty_answers_have_no_json() -> None:
     bare = {name for name, row in ROWS.items() if not row.view.is_read}
 
     removals = {name for name, row in ROWS.items() if row.method == "DELETE"}
@@ -170,9 +170,7 @@ ROLES = ("--role", "approver", "--role", "auditor")
 
 @pytest.mark.far
 @pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "7"), '"7"')])
-def test_the_version_that_is_replaced_is_a_header_and_no_part_of_the_body(
-    api: RecordingApi, version: tuple[str, ...], header: str
-) -> None:
+def test_the_replaced_version_is_a_header(api: RecordingApi, version: tuple[str, ...], header: str) -> None:
     api.answer = {"id": ID, "since": None, "version": 8, "name": "", "address": "", "roles": [], "eligible": True}
 
     sent = api.sent("member", "roles", "contoso", ID, *ROLES, *version)
@@ -183,7 +181,7 @@ def test_the_version_that_is_replaced_is_a_header_and_no_part_of_the_body(
 
 
 @pytest.mark.far
-def test_what_is_left_out_is_not_sent_and_what_is_named_otherwise_by_the_route_is_sent_so(api: RecordingApi) -> None:
+def test_omitted_options_are_not_sent_and_renamed_ones_are(api: RecordingApi) -> None:
     api.answer = {"id": ID, "name": "", "address": "", "roles": []}
 
     sent = api.sent("vendor", "invite", "--name", "Nils", "--email", "nils@vendor.example", "--role", "engineer")
@@ -194,7 +192,7 @@ def test_what_is_left_out_is_not_sent_and_what_is_named_otherwise_by_the_route_i
 
 
 @pytest.mark.far
-def test_a_list_is_asked_for_by_its_query(api: RecordingApi) -> None:
+def test_a_lists_options_are_its_query(api: RecordingApi) -> None:
     api.answer = {"items": [], "next_cursor": "n"}
 
     sent = api.sent("vendor", "undelivered", "--cursor", "c")
@@ -209,7 +207,7 @@ def test_a_list_is_asked_for_by_its_query(api: RecordingApi) -> None:
     ("whose", "path"),
     [((), "/v1/vendor/endpoints"), (("--tenant", "a/../b?"), "/v1/tenants/a%2F..%2Fb%3F/endpoints")],
 )
-def test_the_first_path_whose_parts_are_given_is_called_and_a_part_stays_one(
+def test_the_first_path_with_all_parts_is_called_and_parts_are_escaped(
     api: RecordingApi, whose: tuple[str, ...], path: str
 ) -> None:
     api.answer = {"items": []}
@@ -229,7 +227,7 @@ def test_the_first_path_whose_parts_are_given_is_called_and_a_part_stays_one(
         (("--all-events",), {"event_types": []}),
     ],
 )
-def test_a_webhook_is_changed_in_what_was_named_alone(
+def test_a_webhook_change_sends_the_named_fields_only(
     api: RecordingApi, options: tuple[str, ...], body: dict[str, Any]
 ) -> None:
     sent = api.sent("endpoint", "change", ID, *options, "--output", "json")
@@ -238,7 +236,7 @@ def test_a_webhook_is_changed_in_what_was_named_alone(
 
 
 @pytest.mark.far
-def test_a_change_of_nothing_is_refused_and_nothing_is_sent(api: RecordingApi) -> None:
+def test_an_empty_change_is_refused_and_not_sent(api: RecordingApi) -> None:
     refused = api.run("endpoint", "change", ID)
 
     assert (refused.exit_code, api.calls) == (1, [])
@@ -247,9 +245,7 @@ def test_a_change_of_nothing_is_refused_and_nothing_is_sent(api: RecordingApi) -
 
 @pytest.mark.far
 @pytest.mark.parametrize("as_json", [(), ("--output", "json")])
-def test_a_secret_is_printed_alone_and_what_to_know_of_it_is_no_part_of_the_output(
-    api: RecordingApi, as_json: tuple[str, ...]
-) -> None:
+def test_a_secret_is_printed_alone_and_notes_go_to_stderr(api: RecordingApi, as_json: tuple[str, ...]) -> None:
     api.answer = {"id": ID, "secret": "whsec_x"}
 
     shown = api.run("endpoint", "rotate", ID, *as_json)
@@ -260,7 +256,7 @@ def test_a_secret_is_printed_alone_and_what_to_know_of_it_is_no_part_of_the_outp
 
 
 @pytest.mark.far
-def test_a_sentence_names_what_was_given_and_what_was_answered(api: RecordingApi) -> None:
+def test_a_sentence_names_argument_and_answer(api: RecordingApi) -> None:
     api.answer = {"webhook_id": "msg_1"}
 
     shown = api.run("endpoint", "test", ID)
@@ -269,7 +265,7 @@ def test_a_sentence_names_what_was_given_and_what_was_answered(api: RecordingApi
 
 
 @pytest.mark.far
-def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: RecordingApi) -> None:
+def test_marking_a_delegate_keeps_roles_at_the_read_version(api: RecordingApi) -> None:
     api.answer = {"roles": ["auditor"], "version": 5}
 
     api.sent("member", "delegate-eligible", "contoso", ID, "--no", "--output", "json")
@@ -281,7 +277,7 @@ def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: 
 
 @pytest.mark.far
 @pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "0"), '"0"')])
-def test_exclusions_are_stated_from_a_file(
+def test_exclusions_are_published_from_a_file(
     api: RecordingApi, tmp_path: Path, version: tuple[str, ...], header: str
 ) -> None:
     api.answer = {"version": 1, "created_at": "2026-11-28T12:36:00Z"}
@@ -297,7 +293,7 @@ def test_exclusions_are_stated_from_a_file(
 
 
 @pytest.mark.far
-def test_a_retention_that_is_left_out_is_the_installations(api: RecordingApi) -> None:
+def test_an_omitted_retention_is_the_installations(api: RecordingApi) -> None:
     api.answer = {"kept_days": None, "retention_days": None, "holds": [], "offboarding": None}
 
     assert api.sent("data", "retention", "contoso").body == {"days": None}
@@ -305,7 +301,7 @@ def test_a_retention_that_is_left_out_is_the_installations(api: RecordingApi) ->
 
 
 @pytest.mark.far
-def test_the_customers_whose_data_are_held_or_to_be_erased_are_a_table(api: RecordingApi) -> None:
+def test_tenants_with_holds_or_off_boardings_are_listed(api: RecordingApi) -> None:
     asked_at = "2026-11-29T08:00:00Z"
     one = {"tenant": "contoso", "name": "Contoso", "held_by": ["vendor", "customer"], "retention_days": 90}
     one |= {"offboarding_asked_at": asked_at, "offboarding_closed_at": None}
@@ -335,9 +331,7 @@ OTHER_ID = "0197f3a0-a0a1-7a0a-8a0a-0a0a0a0a0a0a"
         (("gate", "identity", "remove"), "/v1/gate/identities"),
     ],
 )
-def test_the_beginning_of_an_id_is_enough_where_a_list_has_it(
-    api: RecordingApi, words: tuple[str, ...], listed: str
-) -> None:
+def test_an_id_prefix_is_enough_where_a_list_has_it(api: RecordingApi, words: tuple[str, ...], listed: str) -> None:
     api.answer, api.calls = {"items": [{"id": OTHER_ID}, {"id": ID}]}, []
 
     removed = api.sent(*words, ID[:13])
@@ -350,7 +344,7 @@ def test_the_beginning_of_an_id_is_enough_where_a_list_has_it(
     assert all(one in ambiguous.stderr for one in (ID, OTHER_ID))
 
 
-def test_the_version_stands_in_no_row_without_a_header_for_it() -> None:
+def test_no_row_shows_a_version_without_its_header() -> None:
     with_version = {name for name, row in ROWS.items() if IF_MATCH in {one.name for one in row.parameters}}
 
     assert with_version == {"member roles", "vendor roles"}

@@ -44,7 +44,7 @@ def shuffled(value: Any, order: random.Random) -> Any:
     return order.sample(value, len(value)) if isinstance(value, list) else value
 
 
-def test_a_policy_is_chosen_with_a_few_words() -> None:
+def test_a_policy_can_be_written_in_few_words() -> None:
     policy = Policy(vendor_review=False, quorum=2)
 
     assert not policy.vendor_review
@@ -54,7 +54,7 @@ def test_a_policy_is_chosen_with_a_few_words() -> None:
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES)
-def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
+def test_a_policy_survives_json(policy: Policy) -> None:
     assert Policy.model_validate(policy.model_dump(mode="json")) == policy
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
 
@@ -62,7 +62,7 @@ def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
 @pytest.mark.far
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, st.randoms(use_true_random=False))
-def test_the_json_of_a_policy_does_not_depend_on_the_order_of_writing(policy: Policy, order: random.Random) -> None:
+def test_a_policys_json_ignores_writing_order(policy: Policy, order: random.Random) -> None:
     written = policy.model_dump(mode="json")
 
     again = Policy.model_validate(shuffled(written, order))
@@ -91,7 +91,7 @@ def test_the_json_of_a_policy_does_not_depend_on_the_order_of_writing(policy: Po
         ({"consent": {"mode": "off", "until": "9999-12-31T23:59:59-05:00"}}, "choose a moment"),
     ],
 )
-def test_a_policy_that_could_not_be_kept_is_refused_and_says_what_to_do(wrong: dict[str, Any], says: str) -> None:
+def test_an_unstorable_policy_is_refused_with_advice(wrong: dict[str, Any], says: str) -> None:
     groups = {"legal": [str(ANN), str(AMIR)], "empty": []}
 
     with pytest.raises(ValidationError, match=says):
@@ -106,14 +106,14 @@ def test_a_policy_that_could_not_be_kept_is_refused_and_says_what_to_do(wrong: d
         ({"stages": [{"group": "legal", "quorum": 2}]}, r"rules\.1\.terms\.stages: .* 2 approvals with 1"),
     ],
 )
-def test_a_rule_calls_upon_groups_that_can_answer(terms: dict[str, Any], says: str) -> None:
+def test_a_rules_groups_must_be_able_to_answer(terms: dict[str, Any], says: str) -> None:
     fine = {"name": "fine", "match": {"services": ["mail"]}, "terms": {"stages": [{"group": "legal"}]}}
 
     with pytest.raises(ValidationError, match=says):
         Policy.model_validate({"groups": {"legal": [str(ANN)]}, "rules": [fine, fine | {"terms": terms}]})
 
 
-def test_a_policy_holds_a_hundred_rules() -> None:
+def test_a_policy_has_at_most_a_hundred_rules() -> None:
     rule = Rule(name="mail", match=Match(services=("mail",)), terms=Overrides(quorum=2))
 
     assert len(Policy(rules=(rule,) * 100).rules) == 100
@@ -147,13 +147,13 @@ def test_a_rules_name_is_one_short_line(name: str) -> None:
         ({"services": ["mail"], "reasons": ["other"]}, False),
     ],
 )
-def test_a_rule_matches_where_every_dimension_has_a_hit(match: dict[str, Any], *, hit: bool) -> None:
+def test_a_rule_matches_if_every_dimension_matches(match: dict[str, Any], *, hit: bool) -> None:
     assert Match.model_validate(match).matches(READS_ANN) is hit
 
 
 @settings(max_examples=examples(100), deadline=None)
 @given(MATCHES, ASKS, ASKS)
-def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: RequestFacts, more: RequestFacts) -> None:
+def test_requesting_more_never_avoids_a_rule(match: Match, ask: RequestFacts, more: RequestFacts) -> None:
     both = replace(ask, actions=[*ask.actions, *more.actions], resources=[*more.resources, *ask.resources])
 
     assert match.matches(both) >= match.matches(ask)
@@ -166,7 +166,7 @@ def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: Reque
 @example("*ab*ab*", "ab")
 @example("a*b*b", "ab")
 @example("*", "")
-def test_a_pattern_fits_as_its_definition_says(pattern: str, text: str) -> None:
+def test_a_pattern_matches_as_defined(pattern: str, text: str) -> None:
     assert fits(pattern, text) is fits_by_hand(pattern, text)
 
 
@@ -182,7 +182,7 @@ def test_a_pattern_fits_as_its_definition_says(pattern: str, text: str) -> None:
         ("mailbox:*", "mailboxes:ann"),
     ],
 )
-def test_only_a_star_is_special_and_the_whole_resource_counts(pattern: str, resource: str) -> None:
+def test_only_a_star_is_special_and_the_whole_resource_is_matched(pattern: str, resource: str) -> None:
     match = Match(resources=(pattern,))
 
     assert match.matches(RequestFacts("mail", ["read"], Reason.OTHER, [pattern.replace("*", "x")]))
@@ -209,12 +209,12 @@ def test_only_a_star_is_special_and_the_whole_resource_counts(pattern: str, reso
         {"resources": ["mailbox:a**", "mailbox:a*"]},
     ],
 )
-def test_a_match_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_contradictory_match_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Match.model_validate(wrong)
 
 
-def test_stars_in_a_row_are_one_star() -> None:
+def test_consecutive_stars_are_one_star() -> None:
     assert Match(resources=("mailbox:a***b**c*d*",)).resources == ("mailbox:a*b*c*d*",)
 
 
@@ -229,7 +229,7 @@ def test_dated_consent_relaxes_enforce_and_ends_by_itself(consent: Any, after: t
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
 @pytest.mark.parametrize("consent", [None, Mode.OBSERVE, Mode.OFF])
-def test_consent_has_no_say_in_other_modes(mode: Mode, consent: Any) -> None:
+def test_consent_has_no_effect_in_other_modes(mode: Mode, consent: Any) -> None:
     policy = Policy(consent=consent and Consent(mode=consent, until=NOON))
 
     assert effective_mode(mode, policy.consent, NOON - timedelta(hours=1)) is mode
@@ -239,14 +239,14 @@ def test_a_tenant_without_consent_decides() -> None:
     assert effective_mode(Mode.ENFORCE, None, NOON) is Mode.ENFORCE
 
 
-def test_consent_until_the_same_instant_is_the_same_wherever_it_was_given() -> None:
+def test_consents_end_ignores_the_time_zone() -> None:
     here = Consent(mode=Mode.OFF, until=datetime(2026, 2, 28, 14, tzinfo=timezone(timedelta(hours=2))))
 
     assert here == Consent(mode=Mode.OFF, until=NOON)
     assert here.model_dump(mode="json") == {"mode": "off", "until": "2026-02-28T12:00:00Z"}
 
 
-def test_one_person_is_enough_for_a_group_that_is_only_asked_first() -> None:
+def test_one_person_suffices_for_a_group_that_is_only_prompted_first() -> None:
     policy = Policy.model_validate({"groups": {"legal": [str(ANN)]}, "tiers": [["legal"]]})
 
     assert policy.tiers == (("legal",),)
@@ -266,7 +266,7 @@ PATTERN = "write a pattern as kind:id, with * for any part of the id, such as ma
         ({"outside_countries": ["XX"]}, False),
     ],
 )
-def test_the_schema_of_a_match_takes_what_a_policy_takes(match: dict[str, Any], *, is_taken: bool) -> None:
+def test_the_schema_of_a_match_accepts_what_a_policy_accepts(match: dict[str, Any], *, is_taken: bool) -> None:
     assert jsonschema_rs.Draft202012Validator(Match.model_json_schema()).is_valid(match) is is_taken
     with nullcontext() if is_taken else pytest.raises(ValidationError):
         Match.model_validate(match)
@@ -284,7 +284,7 @@ def test_the_schema_of_a_match_takes_what_a_policy_takes(match: dict[str, Any], 
         (Policy, {"tiers": [[]]}, False),
     ],
 )
-def test_the_schema_of_terms_takes_what_a_policy_takes(
+def test_the_schema_of_terms_accepts_what_a_policy_accepts(
     part: type[PolicyPart], facts: dict[str, Any], *, is_taken: bool
 ) -> None:
     groups = {"groups": {"legal": [str(ANN)]}} if part is Policy else {}
@@ -326,7 +326,7 @@ def test_the_schema_of_terms_takes_what_a_policy_takes(
         ),
     ],
 )
-def test_what_could_not_be_kept_is_refused_in_a_whole_sentence(
+def test_an_unstorable_policy_is_refused_in_a_sentence(
     model: type[BaseModel], wrong: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:

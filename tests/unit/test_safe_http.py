@@ -47,7 +47,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str
     return asked
 
 
-def test_what_a_good_server_says_is_returned(issuer: LocalIssuer) -> None:
+def test_a_good_servers_answer_is_returned(issuer: LocalIssuer) -> None:
     said = fetch(f"{issuer.url}/jwks", allow_loopback=True)
 
     assert said.startswith(b'{"keys": [')
@@ -68,7 +68,7 @@ INWARD = {
 
 
 @pytest.mark.parametrize(("url", "allow_loopback", "addresses"), INWARD.values(), ids=INWARD)
-def test_only_public_addresses_are_called_and_others_on_loopback_where_that_is_allowed(
+def test_only_public_addresses_are_called_and_loopback_where_allowed(
     monkeypatch: pytest.MonkeyPatch, url: str, addresses: list[str], *, allow_loopback: bool
 ) -> None:
     resolve_to(monkeypatch, addresses)
@@ -80,7 +80,7 @@ def test_only_public_addresses_are_called_and_others_on_loopback_where_that_is_a
 @pytest.mark.parametrize(
     "host", ["2130706433", "0x7f000001", "0177.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"]
 )
-def test_other_ways_to_write_loopback_are_refused(host: str) -> None:
+def test_other_spellings_of_loopback_are_refused(host: str) -> None:
     with pytest.raises(FetchFailed):
         fetch(f"https://{host}/jwks")
 
@@ -102,9 +102,7 @@ def test_other_ways_to_write_loopback_are_refused(host: str) -> None:
         "",
     ],
 )
-def test_an_address_of_another_form_is_refused_before_its_name_is_looked_up(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_an_address_of_another_form_is_refused_without_a_lookup(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     asked = resolve_to(monkeypatch, ["8.8.8.8"])
 
     with pytest.raises(FetchFailed):
@@ -113,9 +111,7 @@ def test_an_address_of_another_form_is_refused_before_its_name_is_looked_up(
     assert asked == []
 
 
-def test_a_name_is_looked_up_once_so_that_a_second_answer_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer
-) -> None:
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
     asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
     url = issuer.url.replace("127.0.0.1", "sso.example")
 
@@ -125,7 +121,7 @@ def test_a_name_is_looked_up_once_so_that_a_second_answer_changes_nothing(
     assert issuer.heard[-1]["host"] == url.removeprefix("http://")
 
 
-def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_resolver_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(10) and [])
     started = time.monotonic()
@@ -138,7 +134,7 @@ def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pyte
 
 
 @pytest.mark.far
-def test_a_name_that_hangs_is_asked_for_once_however_many_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_name_is_looked_up_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     answered, asked = threading.Event(), []
 
     def hang(host: str, *_: object, **__: object) -> list[object]:
@@ -161,7 +157,7 @@ def test_a_name_that_hangs_is_asked_for_once_however_many_want_it(monkeypatch: p
     assert not UNDER_WAY
 
 
-def test_resolvers_that_hang_use_up_no_more_than_a_few_threads() -> None:
+def test_hanging_resolvers_use_only_a_few_threads() -> None:
     taken = [LOOK_UPS.acquire(timeout=10) for _ in range(MOST_LOOK_UPS)]
     try:
         with pytest.raises(FetchFailed, match="too many names"):
@@ -192,7 +188,7 @@ def test_the_environment_cannot_name_a_proxy(monkeypatch: pytest.MonkeyPatch, is
         (DRIPPING_HEADERS, "took too long"),
     ],
 )
-def test_a_bad_answer_is_refused_within_the_deadline_and_not_quoted(
+def test_a_bad_answer_is_refused_in_time_and_not_quoted(
     issuer: LocalIssuer, answer: ScriptedAnswer, reason: str
 ) -> None:
     issuer.troubles["/jwks"] = answer
@@ -207,7 +203,7 @@ def test_a_bad_answer_is_refused_within_the_deadline_and_not_quoted(
     assert "stack trace" not in str(failed.value)
 
 
-def test_nobody_listening_is_said_without_waiting(issuer: LocalIssuer) -> None:
+def test_a_refused_connection_is_reported_at_once(issuer: LocalIssuer) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
 
@@ -217,7 +213,7 @@ def test_nobody_listening_is_said_without_waiting(issuer: LocalIssuer) -> None:
     assert issuer.fetched == {}
 
 
-def test_a_certificate_for_the_name_is_taken_though_the_call_goes_to_an_address(tmp_path: Path) -> None:
+def test_a_certificate_is_checked_for_the_name_though_the_address_is_called(tmp_path: Path) -> None:
     serving, trusting = certified(tmp_path, "localhost")
 
     with local_issuer(name="localhost", tls=serving) as issuer:
@@ -225,7 +221,7 @@ def test_a_certificate_for_the_name_is_taken_though_the_call_goes_to_an_address(
 
 
 @pytest.mark.parametrize(("name", "is_trusted"), [("other.example", True), ("localhost", False)])
-def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(
+def test_a_certificate_for_another_name_or_by_an_unknown_authority_is_refused(
     tmp_path: Path, name: str, *, is_trusted: bool
 ) -> None:
     serving, trusting = certified(tmp_path, name)

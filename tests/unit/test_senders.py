@@ -35,7 +35,7 @@ HOOK = WebhookCall(
 )
 
 
-def test_a_mail_is_marked_as_a_machines_and_kept_in_the_requests_thread() -> None:
+def test_a_mail_is_marked_as_automatic_and_threaded_by_request() -> None:
     raw = compose(MAIL, FROM).content
 
     read = email.message_from_bytes(raw, policy=default)
@@ -52,7 +52,7 @@ def test_a_mail_is_marked_as_a_machines_and_kept_in_the_requests_thread() -> Non
     assert "List-Unsubscribe" not in read
 
 
-def test_a_mail_has_a_text_part_before_its_html_part() -> None:
+def test_a_mails_text_part_precedes_its_html_part() -> None:
     read = email.message_from_bytes(compose(MAIL, FROM).content, policy=default)
 
     parts = [(part.get_content_type(), part.get_content().strip()) for part in read.iter_parts()]
@@ -61,7 +61,7 @@ def test_a_mail_has_a_text_part_before_its_html_part() -> None:
     assert parts == [("text/plain", "Grüße"), ("text/html", "<p>Grüße</p>")]
 
 
-def test_every_try_of_a_notification_bears_the_same_message_id() -> None:
+def test_every_try_has_the_same_message_id() -> None:
     sent = [email.message_from_bytes(compose(MAIL, FROM).content) for _ in range(3)]
 
     assert {one["Message-ID"] for one in sent} == {"<n-1@vendor.example>"}
@@ -76,7 +76,7 @@ def test_every_try_of_a_notification_bears_the_same_message_id() -> None:
         {"to_address": "ann@contoso.example\r\nBcc: all@contoso.example"},
     ],
 )
-def test_a_line_break_in_a_header_is_refused_for_good(change: dict[str, str]) -> None:
+def test_a_line_break_in_a_header_is_refused_permanently(change: dict[str, str]) -> None:
     hostile = replace(MAIL, **change)
 
     with pytest.raises(SendFailed) as failed:
@@ -98,7 +98,7 @@ def test_an_address_cannot_name_a_second_recipient() -> None:
     assert envelope.recipient == '"ann@contoso.example, all"@contoso.example'
 
 
-def test_a_webhook_is_verified_by_the_published_library() -> None:
+def test_the_published_library_verifies_a_webhook() -> None:
     headers = signed(HOOK, datetime.now(UTC))
 
     said = Webhook(HOOK.secrets[0]).verify(HOOK.body, headers)
@@ -118,20 +118,20 @@ def test_a_webhook_is_verified_by_the_published_library() -> None:
         (HOOK.body, {"webhook-signature": ""}),
     ],
 )
-def test_a_webhook_that_was_changed_on_its_way_is_refused_by_it(body: bytes, change: dict[str, str]) -> None:
+def test_the_published_library_refuses_a_changed_webhook(body: bytes, change: dict[str, str]) -> None:
     headers = signed(HOOK, datetime.now(UTC)) | change
 
     with pytest.raises(WebhookVerificationError):
         Webhook(HOOK.secrets[0]).verify(body, headers)
 
 
-def test_a_webhook_signed_with_another_secret_is_refused_by_it() -> None:
+def test_the_published_library_refuses_another_secret() -> None:
     with pytest.raises(WebhookVerificationError):
         Webhook(new_secret()).verify(HOOK.body, signed(HOOK, datetime.now(UTC)))
 
 
 @pytest.mark.parametrize("url", ["http://hooks.example/", "ftp://hooks.example/", "file:///etc/passwd", "", "hooks"])
-def test_an_address_that_is_not_https_is_never_called(url: str) -> None:
+def test_a_plain_http_address_is_never_called(url: str) -> None:
     with pytest.raises(SendFailed) as failed:
         asyncio.run(HttpWebhooks().send(replace(HOOK, url=url)))
 
@@ -168,7 +168,7 @@ def test_signing_secrets_have_256_bits_and_are_stored_encrypted() -> None:
         (1, timedelta(seconds=-9), None),
     ],
 )
-def test_the_next_try_doubles_its_wait_and_is_squeezed_into_the_time_left(
+def test_the_next_try_doubles_its_wait_within_the_time_left(
     attempts: int, left: timedelta, wait: timedelta | None
 ) -> None:
     again = next_try(attempts, NOON, NOON + left)
@@ -177,7 +177,7 @@ def test_the_next_try_doubles_its_wait_and_is_squeezed_into_the_time_left(
 
 
 @pytest.mark.parametrize("minutes", [1, 30, 720])
-def test_tries_end_before_the_notification_stops_mattering(minutes: int) -> None:
+def test_tries_end_before_the_notification_is_moot(minutes: int) -> None:
     until, at, tries = NOON + timedelta(minutes=minutes), NOON, 1
 
     while again := next_try(tries, at, until):
@@ -188,7 +188,7 @@ def test_tries_end_before_the_notification_stops_mattering(minutes: int) -> None
     assert until - at <= timedelta(seconds=1)
 
 
-def test_the_sender_in_memory_keeps_what_it_takes_and_fails_as_told() -> None:
+def test_the_in_memory_sender_keeps_sends_and_fails_as_told() -> None:
     sender = MemoryMail()
     asyncio.run(sender.send(MAIL))
     sender.refused[MAIL.to_address] = SendFailed("no such mailbox", permanent=True)

@@ -106,7 +106,7 @@ def prove(way: ChannelPool, destination: str) -> None:
     assert send(way, destination, quick()).over.wait(PATIENCE)
 
 
-def test_what_is_urgent_is_sent_before_what_waits(way: ChannelPool) -> None:
+def test_urgent_sends_go_before_waiting_ones(way: ChannelPool) -> None:
     prove(way, "slow:443")
     hanging = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in hanging))
@@ -127,7 +127,7 @@ def test_what_is_urgent_is_sent_before_what_waits(way: ChannelPool) -> None:
     assert (came_first, came_second, others) == (True, True, [])
 
 
-def test_a_breaker_runs_four_at_once_and_another_breaker_is_not_delayed(way: ChannelPool) -> None:
+def test_a_breaker_runs_four_sends_and_delays_no_other(way: ChannelPool) -> None:
     hanging = [send(way, "slow:443", HangingJob()) for _ in range(6)]
 
     good = send(way, "good:443", quick())
@@ -141,7 +141,7 @@ def test_a_breaker_runs_four_at_once_and_another_breaker_is_not_delayed(way: Cha
     assert all(one.over.wait(PATIENCE) for one in hanging)
 
 
-def test_however_many_hang_those_that_have_proven_to_answer_go_on(way: ChannelPool) -> None:
+def test_proven_destinations_continue_while_others_hang(way: ChannelPool) -> None:
     prove(way, "good:443")
     hanging = [send(way, f"slow-{number}:443", HangingJob()) for number in range(5) for _ in range(4)]
     assert wait(lambda: sum(one.begun.is_set() for one in hanging) == 6)
@@ -154,7 +154,7 @@ def test_however_many_hang_those_that_have_proven_to_answer_go_on(way: ChannelPo
     assert all(one.over.wait(PATIENCE) for one in hanging)
 
 
-def test_breakers_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> None:
+def test_waiting_breakers_take_turns(way: ChannelPool) -> None:
     order: list[str] = []
     blocking = [send(way, f"slow-{number}:443", HangingJob()) for number in (1, 2) for _ in range(4)]
     assert wait(lambda: sum(one.begun.is_set() for one in blocking) == 6)
@@ -178,9 +178,7 @@ def test_breakers_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> N
     assert order.index("few:1") < 3
 
 
-def test_when_a_breaker_shuts_what_waits_in_it_comes_back_and_what_was_promised_a_place_too(
-    way: ChannelPool, clock: HandClock
-) -> None:
+def test_an_opening_breaker_returns_waiting_and_promised_sends(way: ChannelPool, clock: HandClock) -> None:
     trying = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in trying))
     waiting = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(8)]
@@ -206,7 +204,7 @@ def test_when_a_breaker_shuts_what_waits_in_it_comes_back_and_what_was_promised_
     assert way.enter("dead:443") == 0.0
 
 
-def test_a_place_that_is_not_needed_is_free_again(way: ChannelPool) -> None:
+def test_an_unused_slot_is_free_again(way: ChannelPool) -> None:
     places = 0
     while not way.enter("host:443"):
         places += 1
@@ -219,9 +217,7 @@ def test_a_place_that_is_not_needed_is_free_again(way: ChannelPool) -> None:
         way.leave("host:443")
 
 
-def test_what_has_waited_for_too_long_comes_back_rather_than_tell_what_was_true_long_ago(
-    way: ChannelPool, clock: HandClock
-) -> None:
+def test_an_overdue_waiting_send_is_returned(way: ChannelPool, clock: HandClock) -> None:
     trying = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in trying))
     late = send(way, "slow:443", quick())
@@ -235,7 +231,7 @@ def test_what_has_waited_for_too_long_comes_back_rather_than_tell_what_was_true_
     assert not late.begun.is_set()
 
 
-def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_runs(way: ChannelPool) -> None:
+def test_stopping_returns_waiting_sends_and_waits_for_running_ones(way: ChannelPool) -> None:
     running = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in running))
     waiting = send(way, "slow:443", quick())
@@ -254,7 +250,7 @@ def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_ru
     assert all(one.over.is_set() for one in running)
 
 
-def test_what_is_withdrawn_comes_back_and_what_runs_goes_on(way: ChannelPool) -> None:
+def test_a_withdrawn_send_is_returned_and_running_ones_continue(way: ChannelPool) -> None:
     running = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in running))
     mine, another = send(way, "slow:443", quick()), send(way, "slow:443", quick())
@@ -269,7 +265,7 @@ def test_what_is_withdrawn_comes_back_and_what_runs_goes_on(way: ChannelPool) ->
     assert not any(one.returned for one in (*running, another))
 
 
-def test_no_more_than_fifty_are_on_their_way_or_unrecorded(way: ChannelPool) -> None:
+def test_at_most_fifty_sends_are_running_or_unrecorded(way: ChannelPool) -> None:
     jobs = [quick() for _ in range(MOST_UNRECORDED + 20)]
     for number, job in enumerate(jobs):
         job.is_unrecorded = True
@@ -288,7 +284,7 @@ def test_no_more_than_fifty_are_on_their_way_or_unrecorded(way: ChannelPool) -> 
     assert all(one.over.wait(PATIENCE) for one in jobs)
 
 
-def test_the_loop_is_started_when_it_is_needed_and_ends_when_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_starts_and_ends_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending_pool, "IDLE_SECONDS", 0.05)
     loop = SendingLoop()
     way = ChannelPool("webhook", 8, loop=loop)
@@ -303,7 +299,7 @@ def test_the_loop_is_started_when_it_is_needed_and_ends_when_it_is_not(monkeypat
     way.stop(PATIENCE)
 
 
-def test_whoever_sends_while_the_loop_looks_whether_anything_is_left_holds_up_nobody() -> None:
+def test_a_send_arriving_as_the_loop_checks_for_work_is_handled() -> None:
     looks, calls = threading.Event(), threading.Event()
 
     class CalledLoop(SendingLoop):
@@ -330,7 +326,7 @@ def test_whoever_sends_while_the_loop_looks_whether_anything_is_left_holds_up_no
     assert job.over.wait(PATIENCE)
 
 
-def test_what_is_kept_open_is_closed_before_another_loop_could_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_connections_are_closed_before_another_loop_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending_pool, "IDLE_SECONDS", 0.05)
     loop = SendingLoop()
     way = ChannelPool("webhook", 8, loop=loop)
@@ -369,7 +365,7 @@ def test_the_loop_does_not_keep_the_process_alive(way: ChannelPool) -> None:
     hanging.let_go.set()
 
 
-def test_breakers_that_nobody_came_to_for_long_are_forgotten(way: ChannelPool, clock: HandClock) -> None:
+def test_unused_breakers_are_forgotten(way: ChannelPool, clock: HandClock) -> None:
     for number in range(100):
         prove(way, f"host-{number}:443")
     used = send(way, "slow:443", HangingJob())
@@ -402,10 +398,10 @@ def test_mails_and_webhooks_share_no_slot() -> None:
         ("https://hooks.example:99999/", ":0"),
     ],
 )
-def test_the_breaker_of_a_webhook_is_its_host_and_port(url: str, destination: str) -> None:
+def test_a_webhooks_breaker_is_its_host_and_port(url: str, destination: str) -> None:
     assert host_of(url) == destination
 
 
-def test_the_breaker_of_a_mail_is_the_domain_it_goes_to() -> None:
+def test_a_mails_breaker_is_its_domain() -> None:
     assert domain_of("Ann@Contoso.Example") == "contoso.example"
     assert domain_of("") == ""

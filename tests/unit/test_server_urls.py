@@ -21,7 +21,7 @@ OTHERS = "host=db1:5432&host=db2:1&target_session_attrs=primary"
         (f"postgresql://u:p%40@/lockbox?{OTHERS}", "db1,db2", "5432,1", "primary"),
     ],
 )  # fmt: skip
-def test_several_hosts_of_postgres_are_passed_on_and_the_one_that_writes_is_asked_for(
+def test_several_postgres_hosts_are_passed_on_and_the_writable_one_used(
     url: str, host: str, port: str, attrs: str
 ) -> None:
     found = make_url(postgres_url(url))
@@ -32,14 +32,14 @@ def test_several_hosts_of_postgres_are_passed_on_and_the_one_that_writes_is_aske
     }  # fmt: skip
 
 
-def test_one_host_of_postgres_stays_as_it_is() -> None:
+def test_a_single_postgres_host_is_unchanged() -> None:
     url = "postgresql://u:p,p@db1:5432/lockbox?sslmode=verify-full"
 
     assert postgres_url(url) == url.replace("postgresql", "postgresql+psycopg")
 
 
 @each("hosts", ["db1:5432,", "db1:0,db2", "db1:99999,db2", "[::1]:5432,db2", "db1:x,db2"])
-def test_hosts_of_postgres_that_cannot_be_are_refused_and_not_quoted(hosts: str) -> None:
+def test_invalid_postgres_hosts_are_refused_and_not_quoted(hosts: str) -> None:
     with pytest.raises(ValueError, match="name ") as refused:
         postgres_url(f"postgresql://u:s3cret@{hosts}/lockbox")
 
@@ -56,14 +56,14 @@ def test_hosts_of_postgres_that_cannot_be_are_refused_and_not_quoted(hosts: str)
         "rediss+cluster://r1:6379",
     ],
 )
-def test_sentinel_a_cluster_and_several_hosts_of_redis_are_refused_with_what_to_name_instead(url: str) -> None:
+def test_sentinel_cluster_and_several_redis_hosts_are_refused_with_advice(url: str) -> None:
     with pytest.raises(ValueError, match="not supported: name one address that leads to the primary") as refused:
         check_redis_url(url)
 
     assert "s3cret" not in str(refused.value)
 
 
-def test_programs_of_postgres_get_hosts_and_ports_in_lists_of_their_own() -> None:
+def test_postgres_programs_get_separate_lists_of_hosts_and_ports() -> None:
     url = libpq_url(make_url(postgres_url("postgresql://u:p@db1:5432,db2:5433/lockbox?sslmode=require")))
 
     told = conninfo_to_dict(url.render_as_string(hide_password=False))

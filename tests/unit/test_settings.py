@@ -171,7 +171,7 @@ def set_up(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
             monkeypatch.setenv(name, value)
 
 
-def test_a_good_production_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_safe_production_setup_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch)
 
     settings = load()
@@ -182,7 +182,7 @@ def test_a_good_production_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @each(("name", "value"), UNSAFE)
-def test_what_is_unsafe_in_production_is_refused_by_name(
+def test_unsafe_production_settings_are_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     set_up(monkeypatch, **{name: value})
@@ -199,7 +199,7 @@ def test_what_is_unsafe_in_production_is_refused_by_name(
 PLAYING = {"LOCKBOX_PLAYGROUND": "/var/playground.json", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
 
 
-def test_nobody_plays_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_refuses_the_playground(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, LOCKBOX_PLAYGROUND="/var/playground.json")
 
     with pytest.raises(UnsafeSettings, match="LOCKBOX_PLAYGROUND: unset it; it lets anybody in as anybody"):
@@ -216,7 +216,7 @@ def test_nobody_plays_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("environment", ["development", "test"])
-def test_a_playground_is_for_embedded_servers_under_an_address_of_this_machine(
+def test_a_playground_needs_embedded_servers_and_a_loopback_address(
     monkeypatch: pytest.MonkeyPatch, environment: str, changes: dict[str, str], words: str
 ) -> None:
     set_up(monkeypatch, **PLAYING | {"LOCKBOX_ENVIRONMENT": environment, "LOCKBOX_EMBEDDED": "true"} | changes)
@@ -226,14 +226,14 @@ def test_a_playground_is_for_embedded_servers_under_an_address_of_this_machine(
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]:8000"])
-def test_on_embedded_servers_of_this_machine_people_may_play(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_a_playground_is_allowed_on_local_embedded_servers(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     changes = {"LOCKBOX_ENVIRONMENT": "development", "LOCKBOX_EMBEDDED": "true", "LOCKBOX_PUBLIC_URL": url}
     set_up(monkeypatch, **PLAYING | changes)
 
     assert load().playground
 
 
-def test_everything_that_is_unsafe_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_unsafe_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, LOCKBOX_EMBEDDED="true", LOCKBOX_PUBLIC_URL="http://x", LOCKBOX_REDIS_URL="redis://x")
 
     with pytest.raises(UnsafeSettings) as refused:
@@ -247,7 +247,7 @@ def test_everything_that_is_unsafe_is_named_at_once(monkeypatch: pytest.MonkeyPa
     ("name", "value"),
     [("LOCKBOX_MARK_KEY_FILES", None), ("LOCKBOX_CREDENTIAL_KEY_FILES", PRODUCTION["LOCKBOX_CREDENTIAL_KEY_FILES"])],
 )
-def test_the_connector_worker_has_the_key_of_marks_and_not_the_credential_key(
+def test_the_connector_worker_has_the_mark_key_only(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     given = dict.fromkeys(PRODUCTION) | CONNECTORS
@@ -261,7 +261,7 @@ def test_the_connector_worker_has_the_key_of_marks_and_not_the_credential_key(
 
 
 @each(("name", "value"), UNSAFE)
-def test_the_same_is_allowed_on_a_developers_machine(
+def test_the_same_settings_are_allowed_in_development(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     set_up(monkeypatch, LOCKBOX_ENVIRONMENT="development", **{name: value})
@@ -283,13 +283,13 @@ def test_a_malformed_value_is_refused_by_name_and_not_quoted(
     assert refused.value.__cause__ is None
 
 
-def test_a_plain_relay_on_this_very_machine_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_relay_on_loopback_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, LOCKBOX_SMTP_URL="smtp://127.0.0.1:25")
 
     assert load().require("smtp_url") == "smtp://127.0.0.1:25"
 
 
-def test_no_secret_shows_in_the_settings_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch)
 
     settings = load()
@@ -310,7 +310,7 @@ def test_no_secret_shows_in_the_settings_themselves(monkeypatch: pytest.MonkeyPa
         ("https://[::1]:8443", "https://[::1]:8443", None),
     ],
 )
-def test_the_origin_is_as_browsers_write_it_and_a_bare_address_bears_no_passkeys(
+def test_the_origin_is_normalised_and_an_ip_address_allows_no_passkeys(
     url: str, origin: str, domain: str | None
 ) -> None:
     settings = Settings(public_url=url)
@@ -319,7 +319,7 @@ def test_the_origin_is_as_browsers_write_it_and_a_bare_address_bears_no_passkeys
     assert not settings.public_url.endswith("/")
 
 
-def test_signing_in_is_bounded_unless_told_otherwise() -> None:
+def test_sign_ins_are_limited_by_default() -> None:
     settings = Settings()
 
     assert (settings.session_seconds, settings.session_idle_seconds) == (12 * 3600, 30 * 60)
@@ -332,7 +332,7 @@ def test_signing_in_is_bounded_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("said", "known"), [("none", ()), ("None", ()), ("[]", ()), ('["10.0.0.0/8"]', ("10.0.0.0/8",))]
 )
-def test_no_proxy_is_said_in_a_word_and_others_as_networks(
+def test_trusted_proxies_are_networks_or_none(
     monkeypatch: pytest.MonkeyPatch, said: str, known: tuple[str, ...]
 ) -> None:
     set_up(monkeypatch, LOCKBOX_TRUSTED_PROXIES=said)
@@ -340,13 +340,13 @@ def test_no_proxy_is_said_in_a_word_and_others_as_networks(
     assert tuple(map(str, load().trusted_proxies)) == known
 
 
-def test_processes_that_nobody_calls_need_no_word_about_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_api_needs_trusted_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, LOCKBOX_TRUSTED_PROXIES=None, LOCKBOX_DATABASE_URL=None)
 
     assert load().trusted_proxies == ()
 
 
-def test_settings_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_immutable(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch)
     settings = load()
 
@@ -354,7 +354,7 @@ def test_settings_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
         settings.embedded = True  # type: ignore[misc]
 
 
-def test_a_setting_that_a_process_cannot_do_without_is_named_when_it_is_missing() -> None:
+def test_a_missing_required_setting_is_named() -> None:
     with pytest.raises(UnsafeSettings, match="LOCKBOX_DATABASE_URL is not set"):
         Settings(environment="test").require("database_url")
 
@@ -367,7 +367,7 @@ def test_a_setting_that_a_process_cannot_do_without_is_named_when_it_is_missing(
         ("LOCKBOX_FLOWER_USER", "admin:x"),
     ],
 )
-def test_what_another_program_would_misread_is_refused(
+def test_a_value_another_program_would_misread_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -383,7 +383,7 @@ def test_what_another_program_would_misread_is_refused(
         "case_systems: {desk: {title: Desk, address: 'https://a.example/', adapter: 'http://localhost/cases'}}",
     ],
 )
-def test_what_the_catalogue_has_called_must_be_https_in_production(
+def test_production_requires_https_for_addresses_in_the_catalogue(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: str
 ) -> None:
     own = tmp_path / "own.yaml"
@@ -394,7 +394,7 @@ def test_what_the_catalogue_has_called_must_be_https_in_production(
         load()
 
 
-def test_every_setting_is_passed_on_taken_or_refused_with_a_reason() -> None:
+def test_every_setting_is_passed_on_used_or_refused_with_a_reason() -> None:
     assert sorted([*PASSED, *TAKEN, *REFUSED]) == sorted(Settings.model_fields)
     assert set(FILES) <= set(PASSED)
     assert set().union(*PASSED.values()) == set(commands())
@@ -408,7 +408,7 @@ def test_a_setting_reaches_the_processes_that_need_it() -> None:
     assert passed.refused == {}
 
 
-def test_a_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_relative_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
     passed = sort_settings({"LOCKBOX_CATALOGUE": "mine.yaml"})
@@ -417,7 +417,7 @@ def test_a_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tm
     assert passed.of("worker") == {}
 
 
-def test_the_folder_of_targets_reaches_the_connector_worker_alone(tmp_path: Path) -> None:
+def test_the_targets_folder_reaches_the_connector_worker_only(tmp_path: Path) -> None:
     passed = sort_settings({"LOCKBOX_CONNECTOR_TARGETS": str(tmp_path)})
 
     assert passed.of("connectors") == {"LOCKBOX_CONNECTOR_TARGETS": str(tmp_path)}
@@ -438,7 +438,7 @@ def test_the_folder_of_targets_reaches_the_connector_worker_alone(tmp_path: Path
         ("lockbox_embedded", "starts a server"),
     ],
 )
-def test_what_is_not_passed_on_is_named_with_the_reason_and_without_its_value(variable: str, why: str) -> None:
+def test_a_setting_not_passed_on_is_reported_without_its_value(variable: str, why: str) -> None:
     passed = sort_settings({variable: "hunter2"})
 
     assert passed.values == {}
@@ -446,11 +446,11 @@ def test_what_is_not_passed_on_is_named_with_the_reason_and_without_its_value(va
     assert "hunter2" not in passed.refused[variable]
 
 
-def test_what_the_stack_uses_itself_is_not_refused() -> None:
+def test_settings_used_by_the_stack_are_not_refused() -> None:
     assert sort_settings({"LOCKBOX_REDIS_URL": "redis://:x@localhost/0"}).refused == {}
 
 
-def test_the_callers_variables_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("lockbox_log_level", "debug")
     monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
 

@@ -49,27 +49,27 @@ def somebody(*standings: RoleGrant) -> Caller:
     return Caller(ME, "Somebody", frozenset(standings))
 
 
-def test_the_table_has_every_field_and_every_capacity() -> None:
+def test_the_table_covers_every_field_and_role() -> None:
     assert set(TABLE) == set(ProtectedField)
     assert set(COLUMNS) == set(ReaderRole)
 
 
 @each(("field", "capacity", "reads"), CELLS)
-def test_a_capacity_reads_what_the_table_says(field: str, capacity: str, reads: bool) -> None:  # noqa: FBT001
+def test_a_role_reads_what_the_table_says(field: str, capacity: str, reads: bool) -> None:  # noqa: FBT001
     assert may_read(ProtectedField(field), {ReaderRole(capacity)}) is reads
 
 
 @pytest.mark.parametrize("field", ProtectedField)
-def test_nobody_in_particular_reads_nothing(field: ProtectedField) -> None:
+def test_a_person_without_roles_reads_nothing(field: ProtectedField) -> None:
     assert not may_read(field, frozenset())
 
 
-def test_several_capacities_read_what_any_of_them_reads() -> None:
+def test_several_roles_read_their_union() -> None:
     assert may_read(ProtectedField.COMMENT, {ReaderRole.VENDOR_AUDITOR, ReaderRole.REQUESTER})
 
 
 @pytest.mark.parametrize("role", [Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR])
-def test_a_role_at_another_tenant_is_no_capacity(role: Role) -> None:
+def test_a_role_at_another_tenant_does_not_count(role: Role) -> None:
     at_home = reader_roles(somebody(RoleGrant(role, TENANT)), OTHER, TENANT)
     elsewhere = reader_roles(somebody(RoleGrant(role, OTHER)), OTHER, TENANT)
 
@@ -78,7 +78,7 @@ def test_a_role_at_another_tenant_is_no_capacity(role: Role) -> None:
 
 
 @pytest.mark.parametrize("role", [Role.ENGINEER, Role.OPERATOR, Role.SYSTEM])
-def test_engineers_operators_and_systems_read_only_what_they_asked_for(role: Role) -> None:
+def test_engineers_operators_and_systems_read_only_their_own_requests(role: Role) -> None:
     assert reader_roles(somebody(RoleGrant(role)), OTHER, TENANT) == frozenset()
     assert reader_roles(somebody(RoleGrant(role)), ME, TENANT) == {ReaderRole.REQUESTER}
 
@@ -94,7 +94,7 @@ def test_engineers_operators_and_systems_read_only_what_they_asked_for(role: Rol
         ("clock", ProtectedField.VENDOR_ORIGIN),
     ],
 )
-def test_an_origin_belongs_to_the_side_that_acted(role: str, field: ProtectedField) -> None:
+def test_an_origin_belongs_to_the_acting_side(role: str, field: ProtectedField) -> None:
     assert origin_of(role) is field
 
 
@@ -112,16 +112,16 @@ SIDES: dict[str, str | None] = {
 }
 
 
-def test_every_word_for_what_somebody_is_has_a_side_or_is_nobody() -> None:
+def test_every_role_has_a_side_or_none() -> None:
     assert SIDES.keys() == {*map(str, Role), *map(str, Party), *map(str, Side)}
 
 
 @each("word", SIDES)
-def test_somebody_acts_on_the_side_that_they_are_on(word: str) -> None:
+def test_a_person_acts_on_their_own_side(word: str) -> None:
     assert Actor(new_id(), word).side == SIDES[word]
 
 
-def test_nobody_is_on_a_side() -> None:
+def test_an_actor_without_a_role_has_no_side() -> None:
     assert (THE_CLOCK.side, THE_OWNER.side) == (None, None)
 
 
@@ -145,13 +145,13 @@ def next_of(known: RecipientDirectory, asked: int, to: int) -> PromptedApprovers
     )
 
 
-def test_the_lowest_tier_that_has_anybody_other_than_the_requester_is_asked_first() -> None:
+def test_the_lowest_tier_with_someone_else_is_asked_first() -> None:
     assert prompt_tiers.first_reviewers(vendor({A: 1, B: 1, C: 2}), E) == PromptedApprovers(1, frozenset({A, B}))
     assert prompt_tiers.first_reviewers(vendor({E: 1, C: 3, D: 4}), E) == PromptedApprovers(3, frozenset({C}))
     assert not prompt_tiers.first_reviewers(vendor({E: 1}), E).people
 
 
-def test_a_tier_that_adds_nobody_lets_the_next_one_in() -> None:
+def test_a_tier_adding_no_one_lets_the_next_in() -> None:
     known = vendor({A: 1, E: 2, C: 4, D: 5})
 
     assert next_of(known, 1, 2) == PromptedApprovers(4, frozenset({C}))
@@ -159,7 +159,7 @@ def test_a_tier_that_adds_nobody_lets_the_next_one_in() -> None:
     assert next_of(known, 5, 6) == PromptedApprovers(5, frozenset())
 
 
-def test_who_wants_no_prompts_is_asked_only_where_nobody_else_would_be() -> None:
+def test_people_with_prompts_off_are_asked_only_if_no_one_else_is_left() -> None:
     known = vendor({A: 1, B: 1, C: 2, D: 3}, quiet={A, C})
 
     assert prompt_tiers.first_reviewers(known, E).people == {B}
@@ -167,13 +167,13 @@ def test_who_wants_no_prompts_is_asked_only_where_nobody_else_would_be() -> None
     assert prompt_tiers.first_reviewers(vendor({A: 1, B: 2}, quiet={A}), E) == PromptedApprovers(1, frozenset({A}))
 
 
-def test_without_tiers_everybody_is_asked_but_the_requester_and_who_wants_no_prompts() -> None:
+def test_without_tiers_everyone_is_asked_except_requester_and_opted_out() -> None:
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, B: 2, C: 5, E: 1}, quiet={C}), E, 0) == {A, B}
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, C: 5}, quiet={A, C}), E, 0) == {A, C}
 
 
 @given(KNOWN, st.sampled_from(PEOPLE))
-def test_somebody_is_asked_wherever_anybody_could_endorse_and_every_tier_only_adds(
+def test_someone_is_asked_if_anyone_could_endorse_and_tiers_only_add(
     known: RecipientDirectory, requester_id: UUID
 ) -> None:
     others = known.managers.keys() - {requester_id}

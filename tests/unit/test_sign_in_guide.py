@@ -12,7 +12,7 @@ from config.settings import Settings
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "sign-in.md").read_text()
 
 
-def test_the_shown_providers_are_taken() -> None:
+def test_the_shown_providers_are_valid() -> None:
     (shown,) = re.findall(r"^ *```json\n(.*?)^ *```$", PAGE, re.DOTALL | re.MULTILINE)
 
     vendor, customer = Settings(environment="test", issuers=json.loads(dedent(shown))).issuers

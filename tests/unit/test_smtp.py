@@ -72,7 +72,7 @@ def refused(mail: Mailing) -> SendFailed:
     return failed.value
 
 
-def test_a_relay_that_is_well_takes_each_mail_once_over_one_connection() -> None:
+def test_a_healthy_relay_gets_each_mail_once_over_one_connection() -> None:
     with relaying() as relay:
         mail = mailing(relay)
         for _ in range(3):
@@ -84,7 +84,7 @@ def test_a_relay_that_is_well_takes_each_mail_once_over_one_connection() -> None
     assert relay.callers == 1
 
 
-def test_nobody_listening_is_said_at_once() -> None:
+def test_a_refused_smtp_connection_is_reported_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         failure = refused(Mailing(SmtpMail(f"smtp://127.0.0.1:{taken.getsockname()[1]}", sender=FROM)))
@@ -95,9 +95,7 @@ def test_nobody_listening_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     ("answer", "permanent"), [("450 4.2.1 try later", False), ("550 5.1.1 no such mailbox", True)]
 )
-def test_what_the_relay_says_of_a_recipient_is_kept_and_the_connection_goes_on(
-    answer: str, *, permanent: bool
-) -> None:
+def test_a_recipients_answer_is_kept_and_the_connection_continues(answer: str, *, permanent: bool) -> None:
     with relaying(answers={MAIL.to_address: answer}) as relay:
         mail = mailing(relay)
         failure = refused(mail)
@@ -119,7 +117,7 @@ def test_what_the_relay_says_of_a_recipient_is_kept_and_the_connection_goes_on(
         ({"to_body": "554 this is spam"}, 554, True),
     ],
 )
-def test_a_refusal_is_for_good_only_where_it_is_of_this_mail(
+def test_a_refusal_is_permanent_only_if_about_this_mail(
     behaviour: dict[str, str], status: int, *, permanent: bool
 ) -> None:
     with relaying(**behaviour) as relay:
@@ -152,7 +150,7 @@ def test_a_slow_greeting_is_waited_for() -> None:
     ],
     ids=str,
 )
-def test_who_hangs_or_drips_is_left_at_the_deadline_and_the_next_mail_has_a_new_connection(
+def test_a_hanging_relay_is_left_at_the_deadline_and_the_next_mail_reconnects(
     behaviour: dict[str, str],
 ) -> None:
     with relaying(**behaviour) as relay:
@@ -172,9 +170,7 @@ def test_who_hangs_or_drips_is_left_at_the_deadline_and_the_next_mail_has_a_new_
 
 
 @pytest.mark.parametrize(("cuts", "doubled"), [("before", True), ("after", False)])
-def test_a_relay_that_hangs_up_after_it_took_a_mail_gets_the_same_message_id_or_nothing(
-    cuts: str, *, doubled: bool
-) -> None:
+def test_a_relay_hanging_up_after_acceptance_gets_the_same_message_id_or_nothing(cuts: str, *, doubled: bool) -> None:
     with relaying(cuts=cuts) as relay:
         mail = mailing(relay)
         if doubled:
@@ -191,7 +187,7 @@ def test_a_relay_that_hangs_up_after_it_took_a_mail_gets_the_same_message_id_or_
 
 @pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
 @pytest.mark.parametrize(("name", "is_trusted"), [("localhost", True), ("other.example", True), ("localhost", False)])
-def test_only_a_relay_with_a_good_certificate_for_its_name_gets_a_mail(
+def test_only_a_relay_with_a_valid_certificate_gets_a_mail(
     tmp_path: Path, scheme: str, name: str, *, is_trusted: bool
 ) -> None:
     serving, _ = certified(tmp_path, name)
@@ -211,7 +207,7 @@ def test_only_a_relay_with_a_good_certificate_for_its_name_gets_a_mail(
 
 
 @pytest.mark.far
-def test_a_relay_that_hangs_in_the_middle_of_a_handshake_is_left_too() -> None:
+def test_a_relay_hanging_in_a_handshake_is_left() -> None:
     with relaying(hangs_at="GREETING") as relay:
         began = time.monotonic()
         failure = refused(mailing(relay, "smtps", seconds=QUICKLY))
@@ -220,7 +216,7 @@ def test_a_relay_that_hangs_in_the_middle_of_a_handshake_is_left_too() -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_relay_that_offers_no_starttls_though_asked_to_gets_no_mail_in_the_clear() -> None:
+def test_without_the_demanded_starttls_no_mail_is_sent_in_clear() -> None:
     with relaying() as relay:
         failure = refused(mailing(relay, "smtp+starttls"))
 
@@ -229,7 +225,7 @@ def test_a_relay_that_offers_no_starttls_though_asked_to_gets_no_mail_in_the_cle
     assert relay.taken == []
 
 
-def test_a_greeting_in_another_language_is_no_mail_relay() -> None:
+def test_a_foreign_greeting_is_not_a_mail_relay() -> None:
     with relaying(greeting="HTTP/1.1 400 Bad Request") as relay:
         failure = refused(mailing(relay))
 
@@ -237,7 +233,7 @@ def test_a_greeting_in_another_language_is_no_mail_relay() -> None:
 
 
 @pytest.mark.far
-def test_one_that_hangs_holds_up_no_other() -> None:
+def test_one_hanging_relay_delays_no_other() -> None:
     with relaying(hangs_for="hangs.example") as relay:
         mail = mailing(relay, seconds=1.5)
         began = time.monotonic()
@@ -267,7 +263,7 @@ def test_one_that_hangs_holds_up_no_other() -> None:
     ],
     ids=["begun in one go", "one by one", "refused", "refused, and waited for", "refused one by one"],
 )
-def test_a_mail_is_begun_in_one_go_where_the_relay_offers_that(behaviour: dict[str, Any], said: list[str]) -> None:
+def test_a_mail_is_pipelined_where_offered(behaviour: dict[str, Any], said: list[str]) -> None:
     with relaying(**behaviour) as relay:
         mail = mailing(relay)
         failed = refused(mail).reply.status if "answers" in behaviour else mail.send(MAIL)[0]
@@ -283,7 +279,7 @@ def test_a_mail_is_begun_in_one_go_where_the_relay_offers_that(behaviour: dict[s
     assert relay.callers == 1
 
 
-def test_lines_of_dots_arrive_as_they_were() -> None:
+def test_lines_of_dots_arrive_unchanged() -> None:
     text = ".\n..\n. end\n"
     with relaying() as relay:
         mail = mailing(relay)
@@ -296,7 +292,7 @@ def test_lines_of_dots_arrive_as_they_were() -> None:
         assert part.get_content().splitlines() == text.splitlines()
 
 
-def test_no_line_break_of_another_kind_ends_a_mail() -> None:
+def test_no_other_line_break_ends_a_mail() -> None:
     envelope = MailEnvelope("a@v.example", "b@c.example", b"one\n.\r\nMAIL FROM:<x@y.example>\r.\r\n\n.\n")
 
     async def send(port: int) -> None:
@@ -312,7 +308,7 @@ def test_no_line_break_of_another_kind_ends_a_mail() -> None:
     assert [one.partition(" ")[0] for one in relay.said][:4] == ["EHLO", "MAIL", "RCPT", "DATA"]
 
 
-def test_what_is_said_in_the_clear_after_starttls_is_no_answer_under_tls(tmp_path: Path) -> None:
+def test_plaintext_after_starttls_is_discarded(tmp_path: Path) -> None:
     serving, _ = certified(tmp_path, "localhost")
 
     with relaying(tls=serving, injects="250-relay.example\r\n250 AUTH PLAIN\r\n") as relay:
@@ -325,7 +321,7 @@ def test_what_is_said_in_the_clear_after_starttls_is_no_answer_under_tls(tmp_pat
     assert not any("AUTH" in one for one in relay.said)
 
 
-def test_what_a_relay_offers_in_the_clear_is_forgotten_under_tls(tmp_path: Path) -> None:
+def test_capabilities_from_before_tls_are_forgotten(tmp_path: Path) -> None:
     serving, _ = certified(tmp_path, "localhost")
 
     with relaying(tls=serving) as relay:
@@ -344,7 +340,7 @@ def test_what_a_relay_offers_in_the_clear_is_forgotten_under_tls(tmp_path: Path)
         ("AUTH CRAM-MD5", ["AUTH CRAM-MD5", "bWUgNzM1YWQ3OTQ4NzNmMjE1MGMxNDFlNWRkZjc3MTIzMGM="]),
     ],
 )
-def test_a_login_is_by_the_best_means_that_is_offered(offered: str, said: list[str]) -> None:
+def test_the_best_offered_login_method_is_used(offered: str, said: list[str]) -> None:
     with relaying(offers=[offered, "SIZE 1000000"]) as relay:
         mail = mailing(relay, host="me:s3cret@127.0.0.1")
         mail.send(MAIL)
@@ -355,7 +351,7 @@ def test_a_login_is_by_the_best_means_that_is_offered(offered: str, said: list[s
     assert len(relay.taken) == 1
 
 
-def test_an_address_that_is_not_ascii_goes_only_where_that_is_offered() -> None:
+def test_a_non_ascii_address_needs_smtputf8() -> None:
     international = replace(MAIL, to_address="änne@contoso.example")
     with relaying() as relay:
         mail = mailing(relay)
@@ -372,7 +368,7 @@ def test_an_address_that_is_not_ascii_goes_only_where_that_is_offered() -> None:
     assert [one.recipient for one in relay.taken] == ["änne@contoso.example"]
 
 
-def test_a_connection_that_the_relay_ended_meanwhile_costs_no_try() -> None:
+def test_a_connection_closed_by_the_relay_costs_no_try() -> None:
     with relaying() as relay:
         mail = mailing(relay)
         mail.send(MAIL, MAIL, MAIL)
@@ -406,7 +402,7 @@ class TalkativeRelay(Sink):
 
 
 @pytest.mark.parametrize("more", [b"250 taken\r\n", b"25", b"250-taken\r\n"])
-def test_what_is_said_before_a_mail_was_given_is_no_answer_to_it(more: bytes) -> None:
+def test_an_early_answer_is_not_the_answer_to_a_mail(more: bytes) -> None:
     with serving(TalkativeRelay(more)) as relay:
         mail = Mailing(SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=FROM))
         failure = refused(mail)
@@ -417,7 +413,7 @@ def test_what_is_said_before_a_mail_was_given_is_no_answer_to_it(more: bytes) ->
 
 
 @pytest.mark.parametrize("greeting", ["220-" + "x" * 10_000, "\r\n".join(["220-on and on"] * 200)])
-def test_an_answer_without_an_end_is_no_answer(greeting: str) -> None:
+def test_an_endless_answer_is_refused(greeting: str) -> None:
     with relaying(greeting=greeting) as relay:
         failure = refused(mailing(relay))
 

@@ -18,13 +18,13 @@ def after(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def test_a_clock_that_stands_has_its_last_possible_deadline() -> None:
+def test_a_paused_clock_has_its_latest_possible_deadline() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
     assert clock == RequestClock(after(2 * HOUR), after(600), after(HOUR), 0)
 
 
-def test_an_answer_moves_the_deadline_by_the_time_that_it_took() -> None:
+def test_an_answer_moves_the_deadline_by_the_pause() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
     assert resumed(clock, after(900)) == RequestClock(after(HOUR + 300), stopped_for=300)
@@ -37,7 +37,7 @@ def test_time_is_counted_in_whole_seconds_rounded_up() -> None:
     assert stood(clock, after(601.5)) == timedelta(seconds=2)
 
 
-def test_it_stands_for_one_further_window_and_no_longer() -> None:
+def test_a_pause_lasts_one_further_window_at_most() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(3000))
 
     in_time, late = resumed(clock, after(3000 + HOUR - 1)), resumed(clock, after(2 * HOUR - 1))
@@ -48,7 +48,7 @@ def test_it_stands_for_one_further_window_and_no_longer() -> None:
     assert stood(clock, after(2 * HOUR - 1)) == timedelta(seconds=HOUR)
 
 
-def test_what_stands_or_runs_already_is_left_as_it_is() -> None:
+def test_pausing_or_resuming_twice_changes_nothing() -> None:
     runs = RequestClock(after(HOUR), stopped_for=20)
     stands = stopped(runs, HOUR, after(600))
 
@@ -56,7 +56,7 @@ def test_what_stands_or_runs_already_is_left_as_it_is() -> None:
     assert resumed(runs, after(700)) == runs
 
 
-def test_a_second_question_has_what_the_first_has_left() -> None:
+def test_a_second_question_has_the_rest_of_the_first() -> None:
     first = resumed(stopped(RequestClock(after(HOUR)), HOUR, after(0)), after(3000))
 
     second = stopped(first, HOUR, after(3000))
@@ -66,7 +66,7 @@ def test_a_second_question_has_what_the_first_has_left() -> None:
 
 
 @given(WAITS)
-def test_however_often_it_stands_it_ends_within_one_further_window(waits: list[tuple[int, int]]) -> None:
+def test_all_pauses_end_within_one_further_window(waits: list[tuple[int, int]]) -> None:
     clock, at = RequestClock(after(HOUR)), NOON
     for running, waiting in waits:
         at = min(at + timedelta(seconds=running), clock.deadline_at)
@@ -79,7 +79,7 @@ def test_however_often_it_stands_it_ends_within_one_further_window(waits: list[t
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 599])
-def test_the_time_left_is_the_same_before_and_after(seconds: int) -> None:
+def test_the_time_left_is_equal_before_and_after(seconds: int) -> None:
     clock = RequestClock(after(HOUR))
 
     gone_on = resumed(stopped(clock, HOUR, after(60)), after(60 + seconds))

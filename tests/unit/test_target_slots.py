@@ -30,7 +30,7 @@ def taken(slots: TargetSlots, target: str) -> TargetSlot:
     return slot
 
 
-def test_a_target_has_three_slots_and_another_one_its_own() -> None:
+def test_each_target_has_three_slots() -> None:
     slots = TargetSlots(8)
     held = [taken(slots, "a") for _ in range(MOST_AT_A_TARGET)]
 
@@ -40,7 +40,7 @@ def test_a_target_has_three_slots_and_another_one_its_own() -> None:
     taken(slots, "a")
 
 
-def test_what_waits_goes_to_whoever_has_a_slot_in_turn_and_once() -> None:
+def test_waiting_steps_get_slots_in_turn_once() -> None:
     slots = TargetSlots(8)
     slot = taken(slots, "a")
 
@@ -53,7 +53,7 @@ def test_what_waits_goes_to_whoever_has_a_slot_in_turn_and_once() -> None:
     assert slots.give_back(slot) == []
 
 
-def test_nobody_waits_without_end() -> None:
+def test_no_step_waits_forever() -> None:
     watch = Watch()
     slots = TargetSlots(8, clock=watch)
     slot = taken(slots, "a")
@@ -68,7 +68,7 @@ def test_nobody_waits_without_end() -> None:
     assert not slots.wait("a", UUID(int=MOST_WAITING))
 
 
-def test_targets_that_hang_leave_half_of_the_slots_to_the_others() -> None:
+def test_hanging_targets_leave_half_of_the_slots_to_others() -> None:
     watch = Watch()
     slots = TargetSlots(8, clock=watch)
     hanging = [taken(slots, "hangs") for _ in range(MOST_AT_A_TARGET)]
@@ -89,7 +89,7 @@ def test_targets_that_hang_leave_half_of_the_slots_to_the_others() -> None:
     assert slots.take("answers") is not None
 
 
-def test_of_targets_known_as_slow_half_of_the_slots_are_taken_at_most() -> None:
+def test_slow_targets_take_half_of_the_slots_at_most() -> None:
     watch = Watch()
     slots = TargetSlots(4, clock=watch)
     for name in "abc":
@@ -104,7 +104,7 @@ def test_of_targets_known_as_slow_half_of_the_slots_are_taken_at_most() -> None:
     assert slots.take("answers") is not None
 
 
-def test_a_slow_target_that_answers_again_has_all_its_slots_again() -> None:
+def test_a_recovered_target_has_all_its_slots() -> None:
     watch = Watch()
     slots = TargetSlots(8, clock=watch)
     slot = taken(slots, "a")

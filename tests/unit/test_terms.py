@@ -123,7 +123,7 @@ def test_each_number_has_hard_limits(model: type[Terms] | type[Overrides], field
     ],
 )
 @each("model", [Terms, Overrides])
-def test_terms_that_make_no_sense_are_refused(model: type[Terms] | type[Overrides], wrong: dict[str, Any]) -> None:
+def test_contradictory_terms_are_refused(model: type[Terms] | type[Overrides], wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(wrong)
 
@@ -140,9 +140,7 @@ def test_terms_that_make_no_sense_are_refused(model: type[Terms] | type[Override
     ],
 )
 @pytest.mark.parametrize("model", [Terms, Overrides])
-def test_whoever_names_something_twice_is_told_what(
-    model: type[Terms] | type[Overrides], wrong: dict[str, Any], says: str
-) -> None:
+def test_a_repeated_name_is_reported(model: type[Terms] | type[Overrides], wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError) as refused:
         model.model_validate(wrong)
 
@@ -161,22 +159,22 @@ def test_a_rule_leaves_no_tier_empty() -> None:
 
 
 @pytest.mark.parametrize("nothing", [{}, {"quorum": None}, {"reasons": []}, {"stages": []}, {"tiers": []}])
-def test_an_override_says_something(nothing: dict[str, Any]) -> None:
+def test_an_override_must_set_something(nothing: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Overrides.model_validate(nothing)
 
 
-def test_an_override_gives_only_what_is_set() -> None:
+def test_an_override_contains_only_what_is_set() -> None:
     overrides = Overrides(quorum=2, vendor_review=False)
 
     assert overrides.given() == {"quorum": 2, "vendor_review": False}
 
 
-def test_an_override_can_be_given_for_each_of_the_terms() -> None:
+def test_each_term_can_be_overridden() -> None:
     assert list(Overrides(quorum=2).root) == list(Terms.model_fields)
 
 
-def test_equal_terms_are_equal_however_they_were_written() -> None:
+def test_equal_terms_are_equal_however_written() -> None:
     one = Terms.model_validate(
         {
             "stages": [{"group": "ops"}, {"group": "legal", "quorum": 2}],
@@ -197,14 +195,14 @@ def test_equal_terms_are_equal_however_they_were_written() -> None:
 
 @settings(max_examples=examples(100), deadline=None)
 @given(TERMS)
-def test_any_terms_merged_ones_too_survive_the_way_through_json(terms: Terms) -> None:
+def test_any_terms_survive_json(terms: Terms) -> None:
     written = terms.model_dump(mode="json")
 
     assert Terms.model_validate(written) == terms
     assert written["reasons"] == sorted(written["reasons"])
 
 
-def test_a_submission_that_meets_the_terms_lacks_nothing() -> None:
+def test_a_submission_meeting_the_terms_lacks_nothing() -> None:
     terms = Terms(require_case=True, justification_least=19, access_ceiling=3600)
 
     assert lacking(terms) == []
@@ -242,13 +240,13 @@ def test_a_submission_that_meets_the_terms_lacks_nothing() -> None:
         ),
     ],
 )
-def test_a_submission_is_told_what_it_lacks(
+def test_a_submission_is_refused_with_what_it_lacks(
     terms: dict[str, Any], changes: dict[str, Any], field: str, says: str
 ) -> None:
     assert lacking(Terms.model_validate(terms), **changes) == [(field, says)]
 
 
-def test_everything_that_a_submission_lacks_is_said_at_once() -> None:
+def test_everything_a_submission_lacks_is_reported_at_once() -> None:
     terms = Terms(reasons=frozenset({Reason.OTHER}), require_case=True, justification_least=1000, access_ceiling=1)
 
     fields = [field for field, _ in lacking(terms, case_ref=None)]
@@ -281,7 +279,7 @@ WITH_A_PASSKEY = Requester(
         ),
     ],
 )
-def test_where_the_requester_is_has_to_be_allowed(
+def test_the_requesters_countries_must_be_allowed(
     terms: dict[str, Any], requester: Requester, says: str | None
 ) -> None:
     found = lacking(Terms.model_validate(terms), requester)
@@ -306,7 +304,7 @@ def test_where_the_requester_is_has_to_be_allowed(
         ({"requester_means": "strong", "requester_sign_in_age": 60}, {"sign_in_means": AuthMethod.SAMPLE}, True),
     ],
 )
-def test_how_the_requester_signed_in_has_to_be_enough(
+def test_the_requesters_sign_in_must_suffice(
     terms: dict[str, Any], changes: dict[str, Any], *, is_enough: bool
 ) -> None:
     found = lacking(Terms.model_validate(terms), Requester(**dict(WITH_A_PASSKEY) | changes))

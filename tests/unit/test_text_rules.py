@@ -20,13 +20,13 @@ HIDDEN = [
 
 @each("mark", HIDDEN)
 @each("check", [text_rules.check_text, text_rules.check_line, text_rules.check_name, text_rules.check_resource])
-def test_a_character_that_nobody_sees_is_refused_by_its_number(check: text_rules.Check, mark: str) -> None:
+def test_an_invisible_character_is_refused_by_its_number(check: text_rules.Check, mark: str) -> None:
     with pytest.raises(ValueError, match=f"U\\+{ord(mark):04X}"):
         check(f"mailbox:an{mark}na")
 
 
 @each("mark", [mark for mark in HIDDEN if mark not in {"\ue000", "\ud800"}])
-def test_the_patterns_of_the_openapi_document_take_no_character_that_is_refused(mark: str) -> None:
+def test_openapi_patterns_reject_every_refused_character(mark: str) -> None:
     for pattern in (
         text_rules.TEXT_PATTERN,
         text_rules.LINE_PATTERN,
@@ -40,7 +40,7 @@ def test_the_patterns_of_the_openapi_document_take_no_character_that_is_refused(
     "text",
     ["Grüße, 山田 太郎", "Anna O\u2019Neill", "Ελλάδα", "राम", "שלום", "👍 done", "two\nlines\tand a tab", "a b"],
 )
-def test_text_of_any_language_is_taken(text: str) -> None:
+def test_text_of_any_language_is_accepted(text: str) -> None:
     assert text_rules.check_text(f" {text} ") == text
     assert re.search(text_rules.TEXT_PATTERN, f" {text} ")
 
@@ -57,7 +57,7 @@ def test_blank_text_is_refused(blank: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "no\u00a0break"])
-def test_a_line_holds_no_blank_but_spaces(text: str) -> None:
+def test_a_line_has_no_blanks_but_spaces(text: str) -> None:
     with pytest.raises(ValueError, match=r"line|plain space"):
         text_rules.check_line(text)
 
@@ -79,7 +79,7 @@ def test_a_name_with_a_web_or_mail_address_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["J.R. Tolkien", "Dr. Smith", "A/B GmbH & Co. KG", "Contoso, Inc.", "O'Neill", "3.5 Ltd"]
 )
-def test_a_name_with_dots_is_taken(name: str) -> None:
+def test_a_name_with_dots_is_accepted(name: str) -> None:
     assert text_rules.check_name(name) == name
 
 
@@ -104,13 +104,13 @@ def test_an_id_with_a_second_spelling_is_refused() -> None:
         ("site:ren\u00e9", []),
     ],
 )
-def test_an_id_of_several_alphabets_is_told_apart(resource: str, found: list[str]) -> None:
+def test_an_id_of_mixed_alphabets_is_recognised(resource: str, found: list[str]) -> None:
     assert text_rules.alphabets(resource) == found
     assert text_rules.mixed([resource, "a:b"]) == ([resource] if found else [])
 
 
 @pytest.mark.parametrize("mark", ["\u200b", "\u202e", "\u3164", "\U000e0041"])
-def test_a_mail_writes_out_what_nobody_would_see(mark: str) -> None:
+def test_a_mail_writes_out_invisible_characters(mark: str) -> None:
     shown = f"an[U+{ord(mark):04X}]na"
 
     assert one_line(f"an{mark}na") == shown
@@ -120,7 +120,7 @@ def test_a_mail_writes_out_what_nobody_would_see(mark: str) -> None:
 AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
 
-def test_a_demos_token_is_shown_as_one() -> None:
+def test_a_demo_token_is_shown_as_one() -> None:
     assert request_wording.signed_in("token", "sample", None, AT) == "a demo token, without a sign-in"
     assert request_wording.signed_in("token", "token", None, AT) == "an API token, without a sign-in"
     assert request_wording.signed_in("session", "sample", AT, AT).startswith("as a demo user")
@@ -142,5 +142,5 @@ def test_equal_names_and_mailboxes_are_alike(other: tuple[str, list[str]]) -> No
 
 
 @pytest.mark.parametrize("other", [("Maxine Mann", ["maxine@vendor.example"]), ("M. Mann", ["max@other.example"])])
-def test_others_are_not(other: tuple[str, list[str]]) -> None:
+def test_different_names_and_mailboxes_are_not_alike(other: tuple[str, list[str]]) -> None:
     assert not is_alike(MAX, other)

@@ -10,7 +10,7 @@ from api.portal.static import VENDORED
 FOLDER = files("api.portal").joinpath("static", "vendor")
 
 
-def test_vendored_files_are_those_whose_sums_were_noted() -> None:
+def test_vendored_files_match_their_recorded_checksums() -> None:
     lines = FOLDER.joinpath("SHA256SUMS").read_text().splitlines()
     noted = {name: total for total, name in map(str.split, lines)}
     vendored = (*VENDORED, *(f"{ICONS.name}/{icon.name}" for icon in ICONS.iterdir()))
@@ -18,7 +18,7 @@ def test_vendored_files_are_those_whose_sums_were_noted() -> None:
     assert {name: hashlib.sha256(FOLDER.joinpath(name).read_bytes()).hexdigest() for name in vendored} == noted
 
 
-def test_every_vendored_file_bears_its_version_and_has_its_licence() -> None:
+def test_every_vendored_file_has_its_version_and_licence() -> None:
     for name in (*VENDORED, ICONS.name):
         found = re.fullmatch(r"([a-z]+)-\d+\.\d+\.\d+(?:\.min\.(?:js|css))?", name)
         assert found, name

@@ -86,19 +86,19 @@ def result_of(events: list[SealedEvent], *keys: Ed25519PrivateKey) -> Verificati
 
 
 @pytest.mark.parametrize("by", [None, TENANT])
-def test_an_approval_of_what_was_asked_for_is_checked(by: str | None) -> None:
+def test_a_matching_approval_is_verified(by: str | None) -> None:
     result = result_of(history(approval(), by=by and str(by)), OTHER_KEY, SIGNER)
 
     assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0)
 
 
-def test_a_filtered_export_shows_approvals_too() -> None:
+def test_a_filtered_export_contains_approvals() -> None:
     result = verified(Log(history(approval())).filtered(lambda _: True), keys=[named(SIGNER)])
 
     assert (result.exit_code, result.approvals) == (GOOD, 1)
 
 
-def test_an_approval_whose_resources_were_erased_is_checked_by_its_hash() -> None:
+def test_an_approval_with_erased_resources_is_verified_by_its_hash() -> None:
     asked, opened = history(approval())
 
     result = result_of([SealedEvent(asked.body, {}), opened], SIGNER)
@@ -108,7 +108,7 @@ def test_an_approval_whose_resources_were_erased_is_checked_by_its_hash() -> Non
 
 
 @pytest.mark.parametrize("changes", [{"request_id": ANN}, {"until": OPENED}, {"by": [ENGINEER]}, {"tenant_id": ANN}])
-def test_an_approval_of_another_window_is_forged_though_the_resources_were_erased(changes: dict[str, Any]) -> None:
+def test_an_approval_of_another_window_is_forged_though_resources_were_erased(changes: dict[str, Any]) -> None:
     asked, opened = history(approval(**changes))
 
     result = result_of([SealedEvent(asked.body, {}), opened], SIGNER)
@@ -116,7 +116,7 @@ def test_an_approval_of_another_window_is_forged_though_the_resources_were_erase
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
-def test_an_approval_that_no_key_can_check_is_not_shown_to_be_good() -> None:
+def test_an_approval_without_its_key_is_unverified() -> None:
     result = result_of(history(approval()))
 
     assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
@@ -135,7 +135,7 @@ def test_an_approval_that_no_key_can_check_is_not_shown_to_be_good() -> None:
         {"tenant_id": None},
     ],
 )
-def test_an_approval_of_something_else_is_found_with_a_key_and_without(
+def test_a_mismatched_approval_is_found_with_or_without_a_key(
     changes: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
 ) -> None:
     result = result_of(history(approval(**changes)), *keys)
@@ -144,27 +144,27 @@ def test_an_approval_of_something_else_is_found_with_a_key_and_without(
     assert result.findings.first[0].number == 1
 
 
-def test_an_approval_by_a_key_that_nobody_trusts_is_found() -> None:
+def test_an_approval_by_an_untrusted_key_is_found() -> None:
     result = result_of(history(approval(OTHER_KEY)), SIGNER)
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.UNKNOWN_KEY})
 
 
 @pytest.mark.parametrize("signature", ["", "AAAA", "no base64", base64.b64encode(bytes(64)).decode()])
-def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
+def test_a_malformed_approval_signature_is_wrong(signature: str) -> None:
     result = result_of(history(approval() | {"signature": signature}), SIGNER)
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
 @pytest.mark.parametrize("given", [None, "yes", {}, {"statement": "a", "signature": "b"}])
-def test_an_approval_of_another_form_is_found(given: object) -> None:
+def test_an_approval_of_another_form_is_found_in_its_statement(given: object) -> None:
     assert result_of(history(given), SIGNER).findings.kinds == {FindingKind.APPROVAL}
 
 
 @pytest.mark.parametrize("side", ["vendor", None])
 @pytest.mark.parametrize("to_state", ["active", "pending"])
-def test_an_approval_of_another_side_than_the_customers_is_found(side: str | None, to_state: str) -> None:
+def test_an_approval_by_another_side_is_found(side: str | None, to_state: str) -> None:
     submitted = history(None)[0]
     approved = OPENING | {"side": side, "to_state": to_state}
     approval_of_it = {"approval": approval()} if to_state == "active" else {}
@@ -186,7 +186,7 @@ def test_an_approval_of_another_side_than_the_customers_is_found(side: str | Non
         (["observe"], "enforce", BAD),
     ],
 )
-def test_an_endorsed_request_goes_on_in_a_stricter_mode_alone(before: Any, mode: Any, code: int) -> None:
+def test_an_endorsed_request_continues_only_in_a_stricter_mode(before: Any, mode: Any, code: int) -> None:
     submitted, opened = history(approval(mode=mode if code == GOOD else before))
     first = SealedEvent(canonical(json.loads(submitted.body) | {"mode": before}), submitted.personal)
     endorsed = event(2, {}, request_id=REQUEST, seq=2, action="endorse", side="vendor", mode=mode)
@@ -196,7 +196,7 @@ def test_an_endorsed_request_goes_on_in_a_stricter_mode_alone(before: Any, mode:
 
 
 @pytest.mark.parametrize("side", ["vendor", None])
-def test_so_is_one_that_is_no_move(side: str | None) -> None:
+def test_an_approval_in_an_event_that_is_no_move_is_found(side: str | None) -> None:
     submitted = history(None)[0]
     told = event(1, {}, **OPENING | {"request_id": REQUEST, "seq": None, "side": side, "to_state": None})
 
@@ -218,7 +218,7 @@ def test_an_event_that_is_no_move_has_no_signed_approval(given: object, action: 
 
 
 @pytest.mark.parametrize("action", ["approve", "endorse"])
-def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: str) -> None:
+def test_a_window_without_an_approval_is_found_by_both_verifiers(action: str) -> None:
     submitted = history(None)[0]
     opened = event(1, {}, request_id=REQUEST, seq=2, **OPENING | {"action": action})
 
@@ -228,7 +228,7 @@ def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: s
     assert FindingKind.APPROVAL in result.findings.kinds
 
 
-def test_a_key_of_approvals_signs_no_log() -> None:
+def test_an_approval_key_signs_no_log() -> None:
     log = Log(history(approval()), key=SIGNER, name=NAME)
 
     result = verified(log.whole(), keys=[named(SIGNER), named(KEY)])
@@ -240,7 +240,7 @@ def test_a_key_of_approvals_signs_no_log() -> None:
     ("resources", "actions"),
     [(RESOURCES, ["read"]), (RESOURCES, None), (None, ["read"]), (WIDE["resources"], WIDE["actions"])],
 )
-def test_an_approval_of_less_than_was_asked_for_is_held_against_what_was_granted(
+def test_a_narrowed_approval_is_compared_with_what_was_granted(
     resources: list[str] | None, actions: list[str] | None
 ) -> None:
     granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
@@ -263,7 +263,7 @@ def test_an_approval_of_less_than_was_asked_for_is_held_against_what_was_granted
         ("x", None),
     ],
 )
-def test_an_approval_of_what_was_never_asked_for_is_named_whoever_signed_it(resources: Any, actions: Any) -> None:
+def test_an_approval_of_something_unrequested_is_named_despite_its_signature(resources: Any, actions: Any) -> None:
     granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
 
     result = result_of(narrowed(approval(**granted), resources, actions), SIGNER)
@@ -271,7 +271,7 @@ def test_an_approval_of_what_was_never_asked_for_is_named_whoever_signed_it(reso
     assert result.findings.kinds == {FindingKind.APPROVAL}
 
 
-def test_an_approval_is_checked_by_its_hash_where_what_was_granted_is_not_shown() -> None:
+def test_an_approval_of_hidden_grants_is_verified_by_its_hash() -> None:
     asked, opened = narrowed(approval(resources=RESOURCES, actions=WIDE["actions"]), RESOURCES, None)
 
     result = result_of([asked, SealedEvent(opened.body, {})], SIGNER)

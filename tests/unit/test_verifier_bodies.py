@@ -50,7 +50,7 @@ def without(name: str) -> Log:
         {"\uffff": "x"},
     ],
 )
-def test_what_rfc_8785_writes_is_read(fields: dict[str, Any]) -> None:
+def test_rfc_8785_output_is_read(fields: dict[str, Any]) -> None:
     assert fields_of(rfc8785.dumps(fields)) == fields
 
 
@@ -85,12 +85,12 @@ def test_what_rfc_8785_writes_is_read(fields: dict[str, Any]) -> None:
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
-def test_what_rfc_8785_writes_in_another_way_is_not_read(body: bytes) -> None:
+def test_non_canonical_json_is_not_read(body: bytes) -> None:
     with pytest.raises(NotCanonical):
         fields_of(body)
 
 
-def test_a_body_that_is_not_canonical_is_named_once_and_no_more_said_of_it() -> None:
+def test_a_non_canonical_body_is_named_once() -> None:
     log = bodies_with(b'{"seq": 1}')
 
     assert told(verified(log.whole())) == [
@@ -119,12 +119,12 @@ ODD: list[tuple[str, Any]] = [
         (with_members(request_id=None, to_state=None, personal=None), "request_id"),
     ],
 )
-def test_the_first_member_of_another_form_is_named(log: Log, name: str) -> None:
+def test_the_first_malformed_member_is_named(log: Log, name: str) -> None:
     assert told(verified(log.whole())) == [f"malformed: {WHERE}: the body's {name} is missing or malformed"]
 
 
 @pytest.mark.parametrize(("id_", "said"), [(None, "None"), (7, "7"), (["a"], "['a']")])
-def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -> None:
+def test_an_event_with_an_invalid_id_is_named_by_it(id_: object, said: str) -> None:
     result = verified(with_members(id=id_).whole())
 
     assert told(result) == [f"malformed: line 4, number 1, event {said}: the body's id is missing or malformed"]
@@ -139,7 +139,7 @@ def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -
         bodies_with(rfc8785.dumps({"id": "a", "action": "b", "personal": {}, "seq": None} | PLACE)),
     ],
 )
-def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
+def test_moves_and_other_events_have_their_form(log: Log) -> None:
     assert [one for one in told(verified(log.whole())) if "malformed" in one] == []
 
 
@@ -150,7 +150,7 @@ def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
         (str(TENANT), "somebody", "somebody"),
     ],
 )
-def test_an_event_of_somebody_else_is_named_with_whose_it_is(whose: str, tenant: str | None, said: str) -> None:
+def test_a_foreign_event_is_named_with_its_tenant(whose: str, tenant: str | None, said: str) -> None:
     log = Log([event(0), event(1, tenant_id=tenant)], whose=whose)
 
     assert told(verified(log.whole())) == [f"foreign event: {WHERE}: this event is of {said}"]
@@ -161,13 +161,13 @@ def vendors(*events: SealedEvent) -> bytes:
     return log.whole().replace(b'"log":"vendor"', f'"log":"{UUID(int=0)}"'.encode(), 1)
 
 
-def test_the_vendors_log_holds_events_of_tenants_too() -> None:
+def test_the_vendors_log_contains_tenants_events_too() -> None:
     export = vendors(event(0, log=UUID(int=0)), event(1, log=UUID(int=0), tenant_id=None, seq=None, request_id=None))
 
     assert told(verified(export)) == []
 
 
-def test_an_event_that_was_sealed_in_another_log_is_named() -> None:
+def test_an_event_sealed_in_another_log_is_named() -> None:
     own = verified(Log([event(0), event(1, log=UUID(int=0))]).whole())
     theirs = verified(vendors(event(0, log=UUID(int=0)), event(1)))
 
@@ -175,7 +175,7 @@ def test_an_event_that_was_sealed_in_another_log_is_named() -> None:
         assert told(result) == [f"foreign event: {WHERE}: this event belongs to another log, {log}"]
 
 
-def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:
+def test_every_value_that_misses_its_commitment_is_named() -> None:
     log = Log([event(0), event(1, {"name": "Erin", "comment": "Hello", "reason": "None"}), event(2)])
     export = log.whole()
     salted, salted_anew = (text(given).encode() + b'","value":"None"' for given in (SALT, bytes(16)))
@@ -191,7 +191,7 @@ def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:
     ]
 
 
-def test_values_that_are_shown_and_those_that_are_not_are_counted() -> None:
+def test_shown_and_hidden_values_are_counted() -> None:
     bare = event(1, {"name": "Erin", "comment": "Hello", "reason": "None"})
     log = Log([event(0), SealedEvent(bare.body, {"name": "Erin"}), SealedEvent(event(2).body, {}), event(3, {})])
 
@@ -200,7 +200,7 @@ def test_values_that_are_shown_and_those_that_are_not_are_counted() -> None:
     assert (told(result), result.details, result.left_out) == ([], 2, 3)
 
 
-def test_a_value_in_any_script_is_held_against_its_commitment() -> None:
+def test_a_value_in_any_script_is_compared_with_its_commitment() -> None:
     result = verified(Log([event(0, {"name": "Zoë \U0001f512"})]).whole())
 
     assert (told(result), result.details) == ([], 1)
@@ -213,14 +213,14 @@ def test_a_value_in_any_script_is_held_against_its_commitment() -> None:
         ("filtered", []),
     ],
 )
-def test_only_a_whole_export_shows_that_a_move_is_missing(export: str, says: list[str]) -> None:
+def test_only_a_whole_export_shows_a_missing_move(export: str, says: list[str]) -> None:
     log = Log([event(0), event(1, seq=2), event(2)])
     file = log.whole() if export == "whole" else log.filtered(lambda _: True)
 
     assert told(verified(file)) == [f"gap in moves: {one}" for one in says]
 
 
-def test_a_move_that_is_there_twice_is_named_with_its_place() -> None:
+def test_a_repeated_move_is_named_with_its_place() -> None:
     log = Log([event(0), event(1, request_id=UUID(int=100_000)), event(2)])
 
     assert told(verified(log.whole())) == [
@@ -247,7 +247,7 @@ def removal(number: int, start: Any, stop: Any) -> SealedEvent:
         (None, 2, BAD),
     ],
 )
-def test_a_removal_is_of_what_stands_before_it(start: Any, stop: Any, code: int) -> None:
+def test_a_removal_concerns_earlier_events(start: Any, stop: Any, code: int) -> None:
     log = Log([*(event(number) for number in range(4)), removal(4, start, stop)], removed=[range(1)])
 
     assert verified(log.whole()).exit_code == code
@@ -261,7 +261,7 @@ MALFORMED_RECORDS: list[tuple[str, dict[str, Any]]] = [
 
 
 @each(("name", "facts"), MALFORMED_RECORDS)
-def test_a_removal_in_another_form_is_found_though_nothing_was_removed(name: str, facts: dict[str, Any]) -> None:
+def test_a_malformed_removal_is_found_though_nothing_was_removed(name: str, facts: dict[str, Any]) -> None:
     said = event(1, {}, action="audit_events_removed", request_id=None, seq=None, **facts)
     log = Log([event(0), said, event(2)])
 
@@ -273,7 +273,7 @@ def test_a_removal_in_another_form_is_found_though_nothing_was_removed(name: str
 
 
 @each("name", ["removed_from", "removed_to"])
-def test_a_removal_that_lacks_a_number_is_found(name: str) -> None:
+def test_a_removal_lacking_a_number_is_found(name: str) -> None:
     facts = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
     del facts[name]
 
@@ -282,7 +282,7 @@ def test_a_removal_that_lacks_a_number_is_found(name: str) -> None:
     assert result.findings.kinds == {FindingKind.MALFORMED}
 
 
-def test_only_the_word_for_it_makes_an_event_a_removal() -> None:
+def test_only_its_action_makes_an_event_a_removal() -> None:
     said: dict[str, Any] = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
     log = Log([event(0), event(1), event(2, {}, action="log_restored", **said)], removed=[range(1)])
 
@@ -312,7 +312,7 @@ def restored(number: int, size: object, **changes: Any) -> SealedEvent:
         (3, {"shipped_root": text(bytes(32)), "shipped_size": 4}, FindingKind.RESTORED),
     ],
 )
-def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_it(
+def test_a_restore_counts_only_if_complete_and_about_earlier_events(
     size: object, changes: dict[str, Any], kind: FindingKind
 ) -> None:
     log = Log([*BEFORE.events[:3], restored(3, size, **changes)], generation=2)
@@ -331,9 +331,7 @@ MALFORMED_RESTORES: list[tuple[str, dict[str, Any]]] = [
 
 @each(("name", "changes"), MALFORMED_RESTORES)
 @each("generation", [1, 2])
-def test_a_restore_in_another_form_is_found_and_not_heard(
-    name: str, changes: dict[str, Any], generation: int
-) -> None:
+def test_a_malformed_restore_is_found_and_ignored(name: str, changes: dict[str, Any], generation: int) -> None:
     log = Log([*BEFORE.events[:3], restored(3, **{"size": 3} | changes)], generation=generation)
 
     filtered, whole = verified(log.filtered(lambda number: number == 3)), verified(log.whole())
@@ -352,7 +350,7 @@ def test_a_restore_of_later_events_explains_no_new_generation() -> None:
     assert (beyond.findings.kinds, before.findings.kinds) == ({FindingKind.FORKED}, set())
 
 
-def test_a_restore_is_told_with_its_time_its_size_and_its_number() -> None:
+def test_a_restore_is_reported_with_time_size_and_number() -> None:
     log = Log([*BEFORE.events[:3], restored(3, 2)], generation=2)
 
     (only,) = told(verified(log.whole(), BEFORE.note()))

@@ -48,7 +48,7 @@ def extension(signed_for: str = FIRST) -> list[SealedEvent]:
     return [changed(asked, extends=FIRST), opened]
 
 
-def test_what_an_extension_goes_on_from_is_part_of_what_was_approved() -> None:
+def test_an_extensions_origin_is_part_of_the_approval() -> None:
     assert result_of(extension()).exit_code == GOOD
 
 
@@ -102,7 +102,7 @@ def opened_by_it(*gone: str, **changes: Any) -> SealedEvent:
     )
 
 
-def test_a_window_that_a_pre_approval_opened_is_good() -> None:
+def test_a_window_opened_by_a_pre_approval_is_good() -> None:
     result = result_of([*rule(0), opened_by_it()])
 
     assert result.exit_code == GOOD, told(result)
@@ -129,7 +129,7 @@ FALSE: dict[str, tuple[list[SealedEvent], str]] = {
 
 
 @pytest.mark.parametrize(("events", "said"), FALSE.values(), ids=FALSE)
-def test_a_pre_approval_that_did_not_open_this_is_a_finding_of_both(events: list[SealedEvent], said: str) -> None:
+def test_a_mismatched_pre_approval_is_found_by_both_verifiers(events: list[SealedEvent], said: str) -> None:
     result = result_of(events)
 
     assert result.exit_code == BAD
@@ -153,7 +153,7 @@ FOUND = Log([*glass(0, REQUEST, "justified", "As agreed"), *glass(4, ANOTHER, "n
 NOT_JUSTIFIED = r"\"finding\":\"not_justified\""
 
 
-def test_findings_are_good_as_they_were_sealed() -> None:
+def test_sealed_break_glass_findings_are_good() -> None:
     result = verified(FOUND.whole(), keys=[named(SIGNER)])
 
     assert (result.exit_code, result.by_break_glass) == (GOOD, 2), told(result)
@@ -183,9 +183,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize(("export", "kind"), TAMPERED.values(), ids=TAMPERED)
-def test_a_finding_that_was_tampered_with_swapped_or_left_out_is_found_by_both(
-    export: bytes, kind: FindingKind
-) -> None:
+def test_an_altered_swapped_or_omitted_finding_is_found_by_both_verifiers(export: bytes, kind: FindingKind) -> None:
     result = verified(export, keys=[named(SIGNER)])
 
     assert result.exit_code == BAD

@@ -73,19 +73,19 @@ WHOLE_FILES: list[tuple[list[bytes], list[str]]] = [
 
 
 @each(("rows", "says"), WHOLE_FILES)
-def test_what_is_wrong_with_the_lines_of_a_whole_export_is_said(rows: list[bytes], says: list[str]) -> None:
+def test_faulty_lines_of_a_whole_export_are_reported(rows: list[bytes], says: list[str]) -> None:
     result = result_of(rows)
 
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
-def test_a_line_that_is_longer_than_any_is_damage_where_it_was_cut() -> None:
+def test_an_overlong_line_is_damage_at_its_cut() -> None:
     rows = [WHOLE[0], b" " * LONGEST_LINE, *WHOLE[1:]]
 
     assert told(verify(rows, [public()])) == ["damaged: line 2: this is no JSON"]
 
 
-def test_a_line_that_the_end_of_the_file_cut_is_no_damage_beside_it() -> None:
+def test_a_line_cut_by_the_end_of_file_is_no_separate_damage() -> None:
     assert told(result_of([*WHOLE[:-2], WHOLE[-2][:-2]])) == [
         CUT_OFF,
         "truncated: number 5: the events from 5 on are missing: the file has been cut off",
@@ -132,7 +132,7 @@ FILTERED_FILES: list[tuple[list[bytes], list[str]]] = [
 
 
 @each(("rows", "says"), FILTERED_FILES)
-def test_what_is_wrong_with_the_lines_of_a_filtered_export_is_said(rows: list[bytes], says: list[str]) -> None:
+def test_faulty_lines_of_a_filtered_export_are_reported(rows: list[bytes], says: list[str]) -> None:
     result = result_of(rows)
 
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
@@ -154,7 +154,7 @@ def test_a_filtered_export_may_begin_with_the_first_event() -> None:
         {"log": VENDORS_ID},
     ],
 )
-def test_a_first_line_that_its_checkpoint_does_not_bear_out_is_edited(spoil: dict[str, object]) -> None:
+def test_a_first_line_contradicting_its_checkpoint_is_edited(spoil: dict[str, object]) -> None:
     result = result_of([changed(WHOLE[0], **spoil), *WHOLE[1:]])
 
     assert told(result) == [FIRST_DIFFERS]
@@ -169,14 +169,14 @@ def test_a_first_line_that_its_checkpoint_does_not_bear_out_is_edited(spoil: dic
         (Log([event(0)], whose=f"{TENANT}/02"), [FIRST_DIFFERS]),
     ],
 )
-def test_a_log_is_named_by_its_origin_in_one_way(log: Log, says: list[str]) -> None:
+def test_an_origin_names_its_log_in_one_way(log: Log, says: list[str]) -> None:
     header, *rest = log.whole().splitlines(keepends=True)
     named = changed(header, log=str(TENANT), generation=2 if log.whose.endswith("/02") else log.generation)
 
     assert told(result_of([named, *rest])) == says
 
 
-def test_a_log_that_began_anew_has_an_event_that_says_so() -> None:
+def test_a_restarted_log_has_an_event_that_says_so() -> None:
     silent = verified(Log([event(0)], generation=2).whole())
     of_another = verified(Log([event(0), restored(1, log_id=VENDORS_ID)], generation=2).whole())
     filtered = verified(Log([event(0)], generation=2).filtered(lambda _: True))
@@ -186,27 +186,27 @@ def test_a_log_that_began_anew_has_an_event_that_says_so() -> None:
     assert (silent.exit_code, filtered.exit_code) == (BAD, GOOD)
 
 
-def test_the_first_generation_is_counted_as_1() -> None:
+def test_the_first_generation_is_1() -> None:
     result = verify([changed(WHOLE[0], generation=0), *WHOLE[1:]], [public()])
 
     assert told(result) == [FIRST_DIFFERS]
 
 
 @pytest.mark.parametrize(("id_", "says"), [(VENDORS_ID, []), (str(TENANT), [FIRST_DIFFERS])])
-def test_the_log_of_the_vendor_has_no_id(id_: str, says: list[str]) -> None:
+def test_the_vendors_log_has_no_id(id_: str, says: list[str]) -> None:
     first, *rest = Log([event(0, tenant_id=None, log=VENDORS_ID)], whose="vendor").whole().splitlines(keepends=True)
 
     assert told(result_of([changed(first, log=id_), *rest])) == says
 
 
-def test_a_house_may_be_named_like_a_log() -> None:
+def test_an_installation_may_be_named_like_a_log() -> None:
     log = Log([event(0)], name="house/audit/east")
     key = VerifierKey("house/audit/east", public().public)
 
     assert told(verify(log.whole().splitlines(keepends=True), [key])) == []
 
 
-def test_an_origin_without_the_word_audit_names_no_log() -> None:
+def test_an_origin_without_audit_names_no_log() -> None:
     first, *rest = Log([event(0)]).whole().splitlines(keepends=True)
     strange = Log([event(0)])
     note = strange.note().replace("/audit/", "/log/")
@@ -219,7 +219,7 @@ def test_an_origin_without_the_word_audit_names_no_log() -> None:
     assert FIRST_DIFFERS in told(result)
 
 
-def test_a_checkpoint_by_a_key_that_is_not_trusted_is_named_with_whose_it_is() -> None:
+def test_an_untrusted_checkpoint_is_named_with_its_signer() -> None:
     forged = Log(LOG.events, key=OTHER_KEY)
     by = f"signed by {OF_ANOTHER_KEY}, which you do not trust"
 
@@ -227,7 +227,7 @@ def test_a_checkpoint_by_a_key_that_is_not_trusted_is_named_with_whose_it_is() -
     assert told(verified(LOG.whole(), forged.note(2))) == [f"unknown key: a checkpoint that you gave is {by}"]
 
 
-def test_a_checkpoint_that_was_changed_is_named_with_whose_it_is() -> None:
+def test_an_altered_checkpoint_is_named_with_its_signer() -> None:
     note = LOG.note(3).replace("\n3\n", "\n2\n")
     said = f"the signature by {IDENTITY} is wrong"
 
@@ -238,7 +238,7 @@ def test_a_checkpoint_that_was_changed_is_named_with_whose_it_is() -> None:
     assert told(own)[0] == f"wrong signature: the export's checkpoint: {said}"
 
 
-def test_the_next_checkpoint_is_checked_though_one_before_it_was_bad() -> None:
+def test_checkpoints_after_a_bad_one_are_checked() -> None:
     result = verified(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
 
     assert (len(told(result)), result.seen) == (1, [3])
@@ -261,14 +261,14 @@ def test_the_next_checkpoint_is_checked_though_one_before_it_was_bad() -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_says_why(rows: list[bytes], seen: list[str], why: str) -> None:
+def test_an_unreadable_file_says_why(rows: list[bytes], seen: list[str], why: str) -> None:
     with pytest.raises(Unreadable) as caught:
         verify(rows, [public()], seen)
 
     assert str(caught.value) == why
 
 
-def test_a_result_says_what_was_seen() -> None:
+def test_a_result_counts_what_was_seen() -> None:
     result = verified(LOG.whole(), LOG.note(2), keys=[public(OTHER_KEY)])
 
     assert (result.exit_code, result.at, result.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
@@ -276,7 +276,7 @@ def test_a_result_says_what_was_seen() -> None:
     assert (result.removed, result.approvals, result.unchecked_approvals) == ([], 0, 0)
 
 
-def test_a_file_without_its_end_says_nothing_of_how_many_events_there_are() -> None:
+def test_a_file_without_its_end_states_no_count() -> None:
     assert result_of(WHOLE[:-1]).said is None
 
 
@@ -290,7 +290,7 @@ Spoil = Callable[[list[bytes]], object]
         lambda rows: rows.__delitem__(2),
     ],
 )
-def test_what_is_wrong_with_an_event_is_said_once_and_not_in_the_count_too(spoil: Spoil) -> None:
+def test_a_faulty_event_is_reported_once(spoil: Spoil) -> None:
     rows = [*WHOLE[:-1], end(60)]
 
     spoil(rows)

@@ -167,7 +167,7 @@ FROM_LATER = {"kept_opens_at": LATER}
         SignedApprovalExample(shown={"opens_at": LATER}, requested={"not_before": SOON}),
     ],
 )
-def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_are_erased(
+def test_a_genuine_signature_verifies_with_the_customers_key_after_erasure(
     approval_: SignedApprovalExample,
 ) -> None:
     result = result_of(approval_.events())
@@ -282,14 +282,14 @@ def assert_named(forged: SignedApprovalExample, said: str) -> None:
 
 @each(("forged", "said"), FORGED)
 @each("is_erased", [False, True])
-def test_whatever_the_vendors_root_forges_is_named_also_once_values_are_erased(
+def test_any_forgery_by_the_vendors_root_is_named_after_erasure_too(
     forged: SignedApprovalExample, said: str, *, is_erased: bool
 ) -> None:
     assert_named(replace(forged, is_erased=is_erased), said)
 
 
 @pytest.mark.parametrize(("forged", "said"), FORGED_VALUES)
-def test_other_resources_and_comments_than_those_that_were_signed_are_named(
+def test_resources_and_comments_differing_from_the_signed_ones_are_named(
     forged: SignedApprovalExample, said: str
 ) -> None:
     assert_named(forged, said)
@@ -326,7 +326,7 @@ def opened_by_the_vendor(**changes: Any) -> SealedEvent:
 
 
 @pytest.mark.parametrize("lacking", ["access_window", "mode", "actions", "service"])
-def test_what_was_signed_is_compared_though_the_log_hides_what_was_asked(lacking: str) -> None:
+def test_the_signed_statement_is_compared_though_the_log_hides_the_request(lacking: str) -> None:
     first, second = SignedApprovalExample().events()
 
     result = result_of([SealedEvent(changed(first, lacking).body, {}), SealedEvent(second.body, {})])
@@ -335,7 +335,7 @@ def test_what_was_signed_is_compared_though_the_log_hides_what_was_asked(lacking
     assert "does not say what was asked for" in said_of(result)
 
 
-def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_asked() -> None:
+def test_the_signed_statement_is_compared_though_the_approval_precedes_the_request() -> None:
     first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
     honest = result_of([second, first])
@@ -346,7 +346,7 @@ def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_
     assert "another service" in said_of(forged)
 
 
-def test_who_asks_is_who_submitted_whatever_else_the_submission_names() -> None:
+def test_the_requester_is_the_submitter() -> None:
     first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
     result = result_of([changed(first, actor_id=OTHER, engineer=ENGINEER), second])
@@ -355,7 +355,7 @@ def test_who_asks_is_who_submitted_whatever_else_the_submission_names() -> None:
     assert "another engineer" in said_of(result)
 
 
-def test_a_signature_over_what_the_file_does_not_show_is_counted_apart() -> None:
+def test_signatures_over_hidden_values_are_counted_separately() -> None:
     first, second = SignedApprovalExample(content={"resources": ["mailbox:other"]}).events()
     hidden = {name: value for name, value in second.personal.items() if name != "signed_content"}
 
@@ -366,7 +366,7 @@ def test_a_signature_over_what_the_file_does_not_show_is_counted_apart() -> None
     assert said in [*remarks(result)]
 
 
-def test_a_later_move_changes_nothing_of_what_was_asked() -> None:
+def test_a_later_move_does_not_change_the_request() -> None:
     first, _ = SignedApprovalExample().events()
     between = event(2, {}, request_id=REQUEST, seq=2, action="note", actor_id=ENGINEER, **LOOSE)
 
@@ -376,7 +376,7 @@ def test_a_later_move_changes_nothing_of_what_was_asked() -> None:
     assert "no approver of the customer approved" in said_of(result)
 
 
-def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_was_removed() -> None:
+def test_a_window_with_a_removed_beginning_must_be_opened_by_an_approval() -> None:
     gone = event(2)
     says = event(
         3, action="audit_events_removed", removed_from=0, removed_to=1, seq=None, request_id=None, to_state=None
@@ -389,7 +389,7 @@ def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_
     assert "no approver of the customer approved" in said_of(result)
 
 
-def test_signatures_that_must_be_there_are_not_believed_without_the_customers_keys() -> None:
+def test_required_signatures_are_unverified_without_the_customers_keys() -> None:
     forged = SignedApprovalExample(authenticator=MALLORYS).events()
 
     result = result_of(forged, approvers=Approvers((), is_required=True))
@@ -397,20 +397,20 @@ def test_signatures_that_must_be_there_are_not_believed_without_the_customers_ke
     assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
-def test_an_approval_that_calls_itself_signed_and_is_not_is_named() -> None:
+def test_an_approval_falsely_called_signed_is_named() -> None:
     result = result_of(without(SignedApprovalExample(), "assertion", "decision", approve_means="attested"))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
-def test_an_approval_without_a_signature_where_the_policy_demanded_one_is_named() -> None:
+def test_an_unsigned_approval_where_signing_was_required_is_named() -> None:
     result = result_of(without(SignedApprovalExample(), "assertion", "decision"))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
     assert "must be signed with a passkey" in said_of(result)
 
 
-def test_an_approval_by_the_servers_word_is_counted_and_named_and_refused_where_each_must_be_signed() -> None:
+def test_attested_approvals_are_counted_named_and_refused_where_signing_is_required() -> None:
     attested = without(SignedApprovalExample(), "assertion", "decision", approve_means="attested", proof="attested")
 
     lenient = result_of(attested)
@@ -435,7 +435,7 @@ def opened_alone(**changes: Any) -> list[SealedEvent]:
     ]
 
 
-def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each_must_be_signed() -> None:
+def test_windows_opened_by_the_vendor_are_counted_and_refused_where_signing_is_required() -> None:
     lenient = result_of(opened_alone(mode="observe"))
     strict = result_of(opened_alone(mode="observe"), approvers=Approvers((FILE,), is_required=True))
 
@@ -445,34 +445,34 @@ def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each
 
 
 @each("mode", [["observe"], {"observe": "off"}, 1])
-def test_a_mode_that_is_no_text_opens_nothing_alone(mode: Any) -> None:
+def test_a_malformed_mode_opens_nothing_alone(mode: Any) -> None:
     result = result_of(opened_alone(mode=mode))
 
     assert (result.exit_code, result.opened_alone) == (BAD, 0)
     assert "no approver of the customer approved" in said_of(result)
 
 
-def test_a_window_of_a_request_that_does_not_say_what_it_asks_is_named() -> None:
+def test_a_window_of_a_request_without_contents_is_named() -> None:
     result = result_of(opened_alone(access_window=None))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
     assert "lacks the submission" in said_of(result)
 
 
-def test_without_the_customers_keys_nothing_is_said_to_be_checked() -> None:
+def test_without_the_customers_keys_nothing_is_called_verified() -> None:
     result = result_of(SignedApprovalExample(authenticator=MALLORYS).events(), approvers=Approvers())
 
     assert (result.exit_code, result.signed_approvals, result.unchecked_signatures) == (GOOD, 0, 1)
     assert any("not checked without the file of your approvers' keys" in one for one in remarks(result))
 
 
-def test_the_keys_of_another_tenant_vouch_for_nobody() -> None:
+def test_another_tenants_keys_verify_no_one() -> None:
     result = result_of(SignedApprovalExample().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
-def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
+def test_an_older_file_verifies_a_removed_key() -> None:
     newer = replace(FILE, keys=())
 
     result = result_of(SignedApprovalExample().events(), approvers=Approvers((newer, FILE)))
@@ -480,7 +480,7 @@ def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
     assert (result.exit_code, result.signed_approvals) == (GOOD, 1)
 
 
-def test_a_file_of_keys_is_read_as_it_was_written() -> None:
+def test_a_key_file_reads_back() -> None:
     text = json.dumps(approver_keys.document(FILE))
 
     assert approver_keys.read(text) == FILE
@@ -501,12 +501,12 @@ ENTRY = DOCUMENT["keys"][0]
         ({"keys": [ENTRY | {"public_key": "?"}]}, "is no public key"),
     ],
 )
-def test_a_file_that_is_none_is_refused(changed: dict[str, Any], said: str) -> None:
+def test_an_invalid_key_file_is_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(BadKeys, match=said):
         approver_keys.read(json.dumps(DOCUMENT | changed))
 
 
-def test_what_is_no_json_is_no_file_of_keys() -> None:
+def test_a_non_json_key_file_is_refused() -> None:
     with pytest.raises(BadKeys, match="no JSON"):
         approver_keys.read("name+id+base64")
 
@@ -523,7 +523,7 @@ def _rsa() -> tuple[bytes, Callable[[bytes], bytes]]:
 
 
 @pytest.mark.parametrize("make", [_ed25519, _rsa])
-def test_keys_of_the_other_algorithms_that_may_be_registered_are_checked(
+def test_keys_of_every_registrable_algorithm_are_verified(
     make: Callable[[], tuple[bytes, Callable[[bytes], bytes]]],
 ) -> None:
     public, sign = make()

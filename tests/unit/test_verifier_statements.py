@@ -38,12 +38,12 @@ def result_of(export: bytes) -> VerificationResult:
     return verified(export, keys=[KEY_OF_APPROVALS], approvers=Approvers((FILE,)))
 
 
-def test_the_files_are_as_the_format_has_them_byte_for_byte() -> None:
+def test_the_golden_files_match_the_format_byte_for_byte() -> None:
     assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == files()
 
 
 @each("name", VALID)
-def test_a_valid_file_is_verified_with_its_signatures(name: str) -> None:
+def test_a_valid_statement_is_verified_with_its_signatures(name: str) -> None:
     result = result_of((FOLDER / f"valid-{name}.ndjson").read_bytes())
 
     assert (result.exit_code, told(result)) == (GOOD, [])
@@ -53,7 +53,7 @@ def test_a_valid_file_is_verified_with_its_signatures(name: str) -> None:
 @each(
     ("name", "says"), [(name, says) for name, (_, says) in MALFORMED.items()] + [(name, NO_FORM) for name in KEPT_ODD]
 )
-def test_a_malformed_file_is_refused_by_what_is_wrong_with_it(name: str, says: str) -> None:
+def test_a_malformed_statement_is_refused_for_its_fault(name: str, says: str) -> None:
     result = result_of((FOLDER / f"malformed-{name}.ndjson").read_bytes())
 
     assert result.exit_code == BAD
@@ -62,16 +62,14 @@ def test_a_malformed_file_is_refused_by_what_is_wrong_with_it(name: str, says: s
 
 @each("odd", ODD_MEMBERS.values())
 @each("example", [StatementExample(), StatementExample(is_signed=False, is_filtered=True)])
-def test_a_member_of_another_form_is_named_whatever_was_signed(
-    odd: dict[str, Any], example: StatementExample
-) -> None:
+def test_a_malformed_member_is_named_whatever_was_signed(odd: dict[str, Any], example: StatementExample) -> None:
     result = result_of(replace(malformed(odd), is_signed=example.is_signed, is_filtered=example.is_filtered).export)
 
     assert FindingKind.MALFORMED in result.findings.kinds
     assert told(result)[0].endswith(f"the body's {next(iter(odd))} {NO_FORM}")
 
 
-def test_an_event_that_is_no_move_may_use_the_words_otherwise() -> None:
+def test_other_events_may_use_these_members_differently() -> None:
     other: dict[str, Any] = {"agent": "x", "call": None, "act_as": 1}
     noted = event(2, {}, action="noted", seq=None, request_id=None, to_state=None, **other)
 
@@ -80,7 +78,7 @@ def test_an_event_that_is_no_move_may_use_the_words_otherwise() -> None:
 
 @settings(max_examples=examples(600), deadline=None)
 @given(st.data())
-def test_both_verifiers_agree_on_whatever_stands_in_any_place(data: st.DataObject) -> None:
+def test_both_verifiers_agree_on_any_value_at_any_place(data: st.DataObject) -> None:
     first, opening = data.draw(st.sampled_from(EXAMPLES)).events
     known = [part for one in (first, opening) for part in json.loads(one.body).values()]
     values = json_values | st.sampled_from([*known, *VALID["all"].members.values()])
@@ -143,11 +141,11 @@ def kinds(*told: dict[str, Any]) -> set[FindingKind]:
         (FIRST, said("gate_redefined", B)),
     ],
 )
-def test_a_log_that_tells_of_each_definition_is_good(told: tuple[dict[str, Any], ...]) -> None:
+def test_a_log_with_every_definition_is_good(told: tuple[dict[str, Any], ...]) -> None:
     assert kinds(*told) == set()
 
 
-def test_a_definition_that_the_log_leaves_out_is_found() -> None:
+def test_an_omitted_definition_is_found() -> None:
     assert kinds(FIRST, said("gate_redefined", C, B)) == {FindingKind.GATE}
 
 
@@ -160,7 +158,7 @@ def test_a_definition_that_the_log_leaves_out_is_found() -> None:
         said("gate_defined", A, service=1),
     ],
 )
-def test_an_event_that_says_no_digest_is_found(told: dict[str, Any]) -> None:
+def test_a_definition_without_a_digest_is_found(told: dict[str, Any]) -> None:
     assert kinds(FIRST, told) == {FindingKind.MALFORMED}
 
 
@@ -186,7 +184,7 @@ def gone_on(of: Log, size: int, generation: int, said: SealedEvent | None = None
 AFTER = gone_on(BEFORE, COMMON, 2)
 
 
-def test_checkpoints_from_before_what_was_given_up_are_still_extended() -> None:
+def test_checkpoints_before_the_given_up_part_are_extended() -> None:
     whole = verified(AFTER.whole(), BEFORE.note(0), BEFORE.note(100), BEFORE.note(COMMON), AFTER.note())
     filtered = verified(AFTER.filtered(lambda n: n == 3, since=[100]), BEFORE.note(100))
 
@@ -194,7 +192,7 @@ def test_checkpoints_from_before_what_was_given_up_are_still_extended() -> None:
     assert (filtered.exit_code, filtered.seen) == (GOOD, [100])
 
 
-def test_a_checkpoint_of_what_was_given_up_cannot_be_shown_and_says_from_where_the_log_went_on() -> None:
+def test_a_given_up_checkpoint_is_unprovable_and_says_where_the_log_continued() -> None:
     result = verified(AFTER.whole(), BEFORE.note())
 
     (only,) = result.findings.first
@@ -203,20 +201,20 @@ def test_a_checkpoint_of_what_was_given_up_cannot_be_shown_and_says_from_where_t
     assert "that they are the same is not shown" in only.message
 
 
-def test_what_is_common_is_said_to_be_shown_as_far_as_another_checkpoint_shows_it() -> None:
+def test_the_common_part_is_proven_as_far_as_another_checkpoint_goes() -> None:
     result = verified(AFTER.whole(), BEFORE.note(), BEFORE.note(250))
 
     (only,) = result.findings.first
     assert "that the first 250 are the same is shown" in only.message
 
 
-def test_a_log_that_lost_more_events_than_it_has_since_is_not_called_older() -> None:
+def test_a_log_that_lost_more_than_it_gained_is_not_called_older() -> None:
     short = gone_on(BEFORE, 10, 2)
 
     assert verified(short.whole(), BEFORE.note()).findings.kinds == {FindingKind.RESTORED}
 
 
-def test_what_stands_before_the_restore_was_not_to_change() -> None:
+def test_the_part_before_the_restore_must_be_unchanged() -> None:
     events = list(AFTER.events)
     events[3] = event(3, {"name": "Somebody else"})
 
@@ -225,7 +223,7 @@ def test_what_stands_before_the_restore_was_not_to_change() -> None:
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.FORKED})
 
 
-def test_a_log_that_began_anew_and_says_nothing_of_it_is_forked() -> None:
+def test_an_unexplained_restarted_log_is_forked() -> None:
     silent = Log([*BEFORE.events[:COMMON], event(20_000)], generation=2)
     of_another = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON, log_id="another"))
     beyond_itself = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON + 1))
@@ -235,13 +233,13 @@ def test_a_log_that_began_anew_and_says_nothing_of_it_is_forked() -> None:
         assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.FORKED})
 
 
-def test_a_restore_that_names_another_root_than_was_seen_is_a_fork() -> None:
+def test_a_restore_naming_an_unseen_root_is_a_fork() -> None:
     log = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON, shipped_root="A" * 43 + "="))
 
     assert verified(log.whole(), BEFORE.note()).findings.kinds == {FindingKind.FORKED}
 
 
-def test_of_two_restores_the_one_that_gave_up_more_counts() -> None:
+def test_of_two_restores_the_larger_loss_counts() -> None:
     third = gone_on(AFTER, 200, 3)
 
     result = verified(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))
@@ -249,7 +247,7 @@ def test_of_two_restores_the_one_that_gave_up_more_counts() -> None:
     assert (result.exit_code, result.seen, result.findings.kinds) == (CANNOT_TELL, [200], {FindingKind.RESTORED})
 
 
-def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
+def test_a_later_restore_brings_nothing_back() -> None:
     third = gone_on(AFTER, COMMON + 2, 3)
 
     result = verified(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
@@ -261,13 +259,13 @@ def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
     )
 
 
-def test_only_a_whole_export_shows_how_a_log_follows_on_an_earlier_generation() -> None:
+def test_only_a_whole_export_links_to_an_earlier_generation() -> None:
     result = verified(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
 
     assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
-def test_an_export_from_before_a_restore_that_was_seen_is_older() -> None:
+def test_an_export_from_before_a_seen_restore_is_older() -> None:
     result = verified(BEFORE.whole(), AFTER.note(100))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.OLDER})

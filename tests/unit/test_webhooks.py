@@ -51,7 +51,7 @@ def refused(hook: WebhookCall, seconds: float = SEND_SECONDS) -> SendFailed:
     return failed.value
 
 
-def test_a_call_arrives_as_json_that_the_published_library_verifies(
+def test_a_call_arrives_as_json_verified_by_the_published_library(
     receiver: WebhookReceiver, hook: WebhookCall
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=202, body=b"thank you")]
@@ -71,7 +71,7 @@ def test_a_call_arrives_as_json_that_the_published_library_verifies(
         *((status, True) for status in (400, 401, 404, 422, 499)),
     ],
 )
-def test_whatever_is_not_2xx_is_a_failure_and_a_client_error_settles_the_call(
+def test_anything_but_2xx_is_a_failure_and_a_client_error_settles_the_call(
     receiver: WebhookReceiver, hook: WebhookCall, status: int, *, is_permanent: bool
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status, body=b"what a day")]
@@ -83,7 +83,7 @@ def test_whatever_is_not_2xx_is_a_failure_and_a_client_error_settles_the_call(
     assert "what a day" not in failure.reason
 
 
-def test_a_redirect_is_a_failure_and_leads_nowhere(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+def test_a_redirect_is_a_failure_and_not_followed(receiver: WebhookReceiver, hook: WebhookCall) -> None:
     with receiving() as elsewhere:
         receiver.answers = [METADATA, ScriptedAnswer(status=307, headers={"Location": elsewhere.url})]
 
@@ -93,7 +93,7 @@ def test_a_redirect_is_a_failure_and_leads_nowhere(receiver: WebhookReceiver, ho
     assert len(receiver.calls) == 2
 
 
-def test_an_endpoint_that_is_gone_wants_no_more(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+def test_an_endpoint_answering_gone_is_done(receiver: WebhookReceiver, hook: WebhookCall) -> None:
     receiver.answers = [ScriptedAnswer(status=410)]
 
     failure = refused(hook)
@@ -114,7 +114,7 @@ def test_an_endpoint_that_is_gone_wants_no_more(receiver: WebhookReceiver, hook:
         (500, "120", None),
     ],
 )
-def test_how_long_an_endpoint_asks_to_wait_is_heard(
+def test_retry_after_in_seconds_is_read(
     receiver: WebhookReceiver, hook: WebhookCall, status: int, said: str, wait: timedelta | None
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status, headers={"Retry-After": said})]
@@ -122,7 +122,7 @@ def test_how_long_an_endpoint_asks_to_wait_is_heard(
     assert refused(hook).wait == wait
 
 
-def test_it_may_name_a_date_too(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+def test_retry_after_may_be_a_date(receiver: WebhookReceiver, hook: WebhookCall) -> None:
     until = datetime.now(UTC) + timedelta(minutes=10)
     receiver.answers = [ScriptedAnswer(status=503, headers={"Retry-After": format_datetime(until, usegmt=True)})]
 
@@ -133,7 +133,7 @@ def test_it_may_name_a_date_too(receiver: WebhookReceiver, hook: WebhookCall) ->
 
 
 @pytest.mark.parametrize("answer", [ScriptedAnswer(padding=GIGABYTE), BOMB])
-def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(
+def test_one_kilobyte_of_a_long_answer_is_read_raw(
     receiver: WebhookReceiver, hook: WebhookCall, answer: ScriptedAnswer
 ) -> None:
     receiver.answers = [answer]
@@ -155,7 +155,7 @@ def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(
         ScriptedAnswer(status=0, drops=b" "),
     ],
 )
-def test_whoever_never_ends_or_drips_is_left_at_the_deadline(
+def test_an_endless_or_dripping_endpoint_is_left_at_the_deadline(
     receiver: WebhookReceiver, hook: WebhookCall, answer: ScriptedAnswer
 ) -> None:
     receiver.answers = [answer]
@@ -168,7 +168,7 @@ def test_whoever_never_ends_or_drips_is_left_at_the_deadline(
     assert not failure.permanent
 
 
-def test_nobody_listening_is_a_failure_that_may_be_tried_again(hook: WebhookCall) -> None:
+def test_a_refused_connection_may_be_retried(hook: WebhookCall) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         failure = refused(replace(hook, url=f"http://127.0.0.1:{taken.getsockname()[1]}/"))
@@ -177,7 +177,7 @@ def test_nobody_listening_is_a_failure_that_may_be_tried_again(hook: WebhookCall
 
 
 @pytest.mark.parametrize(("name", "is_trusted"), [("localhost", True), ("other.example", True), ("localhost", False)])
-def test_only_a_good_certificate_for_the_name_is_called(tmp_path: Path, name: str, *, is_trusted: bool) -> None:
+def test_only_a_valid_certificate_for_the_name_is_called(tmp_path: Path, name: str, *, is_trusted: bool) -> None:
     serving, trusting = certified(tmp_path, name)
     hooks = HttpWebhooks(allow_http=True, tls=trusting if is_trusted else None)
 
@@ -194,7 +194,7 @@ def test_only_a_good_certificate_for_the_name_is_called(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"])
-def test_a_name_that_leads_inside_is_not_called_and_may_be_mended(
+def test_a_name_resolving_to_an_internal_address_is_not_called_and_may_be_fixed(
     monkeypatch: pytest.MonkeyPatch, hook: WebhookCall, address: str
 ) -> None:
     resolve_to(monkeypatch, [address])
@@ -205,7 +205,7 @@ def test_a_name_that_leads_inside_is_not_called_and_may_be_mended(
     assert (failed.value.kind, failed.value.permanent) == ("not_public", False)
 
 
-def test_a_resolver_that_changes_its_answer_is_asked_once_a_call(
+def test_a_changing_resolver_is_asked_once_a_call(
     monkeypatch: pytest.MonkeyPatch, receiver: WebhookReceiver, hook: WebhookCall
 ) -> None:
     asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
@@ -240,17 +240,17 @@ def test_a_resolver_that_changes_its_answer_is_asked_once_a_call(
         "https://192.168.0.1/",
     ],
 )
-def test_an_address_that_could_never_be_called_is_refused_before_it_is_kept(url: str) -> None:
+def test_an_impossible_address_is_refused_before_it_is_saved(url: str) -> None:
     with pytest.raises(FetchFailed):
         safe_http.check(url)
 
 
 @pytest.mark.parametrize("url", ["https://hooks.example/a?b=c", "https://hooks.example:8443/", "https://8.8.8.8/"])
-def test_a_public_address_may_be_kept(url: str) -> None:
+def test_a_public_address_may_be_saved(url: str) -> None:
     safe_http.check(url)
 
 
-def test_the_development_setting_opens_loopback_alone() -> None:
+def test_the_development_setting_opens_loopback_only() -> None:
     safe_http.check("http://127.0.0.1:8900/hook", allow_loopback=True)
 
     for url in ("http://10.0.0.1/", "http://8.8.8.8/", "https://169.254.169.254/"):
@@ -258,7 +258,7 @@ def test_the_development_setting_opens_loopback_alone() -> None:
             safe_http.check(url, allow_loopback=True)
 
 
-def test_while_secrets_overlap_both_sign_and_either_verifies(hook: WebhookCall) -> None:
+def test_during_the_overlap_both_secrets_sign(hook: WebhookCall) -> None:
     old, new = new_secret(), new_secret()
 
     headers = signed(replace(hook, secrets=(new, old)), datetime.now(UTC))
@@ -268,7 +268,7 @@ def test_while_secrets_overlap_both_sign_and_either_verifies(hook: WebhookCall) 
         assert Webhook(secret).verify(hook.body, headers)
 
 
-def test_a_key_signs_as_the_specification_has_it(hook: WebhookCall) -> None:
+def test_a_key_signs_as_specified(hook: WebhookCall) -> None:
     private, public = new_key()
     secret = new_secret()
 
@@ -284,7 +284,7 @@ def test_a_key_signs_as_the_specification_has_it(hook: WebhookCall) -> None:
         key.verify(base64.b64decode(signature), content + b" ")
 
 
-def test_the_signature_is_that_of_the_algorithms_own_vector() -> None:
+def test_the_signature_matches_the_algorithms_test_vector() -> None:
     # RFC 8032 section 7.1, test 1: the key whose public half this is.
     private = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")

@@ -126,7 +126,7 @@ def played(actions: Callable[[Scene], Sequence[Callable[[], object]]]) -> Iterat
         yield scene
 
 
-def test_an_approved_window_is_told_once_whenever_its_news_and_warnings_arrive() -> None:
+def test_an_approved_window_is_announced_once_in_any_order_of_news() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         return [
             lambda: scene.rows.commit(WINDOW),
@@ -139,7 +139,7 @@ def test_an_approved_window_is_told_once_whenever_its_news_and_warnings_arrive()
         assert scene.kinds == [ChangeKind.OPEN]
 
 
-def test_a_window_that_has_ended_never_comes_back_whenever_news_arrive() -> None:
+def test_an_ended_window_never_returns_in_any_order_of_news() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         def heard() -> None:
             scene.windows.hear([ID], end=True)
@@ -159,14 +159,14 @@ def test_a_window_that_has_ended_never_comes_back_whenever_news_arrive() -> None
         assert scene.kinds == []
 
 
-def test_news_that_are_wrong_about_an_end_lose_no_window() -> None:
+def test_false_news_of_an_end_loses_no_window() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         return [lambda: scene.rows.commit(WINDOW), lambda: scene.windows.hear([ID], end=True)]
 
     assert all(scene.memory.has(ID) for scene in played(story))
 
 
-def test_news_of_a_window_in_memory_are_worth_a_read_and_no_others() -> None:
+def test_only_news_of_remembered_windows_triggers_a_read() -> None:
     scene = Scene()
     scene.rows.commit(WINDOW)
     before = scene.windows.hear([ID])
@@ -175,7 +175,7 @@ def test_news_of_a_window_in_memory_are_worth_a_read_and_no_others() -> None:
     assert (before, scene.windows.hear([ID])) == (False, True)
 
 
-def test_what_may_have_ended_is_told_only_if_it_cannot_be_verified_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doubtful_window_is_announced_only_if_not_verified_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     for number in (1, 2):
         scene.rows.commit(open_window(number, "files"))
@@ -231,7 +231,7 @@ def found(scene: Scene, entry: RequestEntry) -> bool:
     return scene.memory.find(AccessCheck(*asked)) is not None
 
 
-def test_two_thousand_windows_that_may_have_ended_and_have_not_are_told_to_nobody() -> None:
+def test_two_thousand_doubtful_but_open_windows_are_not_announced() -> None:
     rows, scene = crowded(2_000)
     last = open_window(2_000, "files")
     known_at, beats = rows.now - 0.5, []
@@ -253,7 +253,7 @@ def test_two_thousand_windows_that_may_have_ended_and_have_not_are_told_to_nobod
     assert beats[-1] > beats[-2]
 
 
-def test_one_of_two_thousand_windows_that_has_ended_is_found_in_memory_for_a_second_at_most() -> None:
+def test_one_ended_window_in_two_thousand_is_remembered_for_a_second_at_most() -> None:
     rows, scene = crowded(2_000)
     last = open_window(2_000, "files")
     del rows.active[last.request.id]
@@ -269,7 +269,7 @@ def test_one_of_two_thousand_windows_that_has_ended_is_found_in_memory_for_a_sec
     assert not found(scene, last)
 
 
-def test_what_stays_in_doubt_for_too_long_is_closed_and_comes_back() -> None:
+def test_a_window_in_doubt_for_too_long_is_closed_and_returns() -> None:
     rows, scene = crowded(5_000)
 
     rows.moves.append(OF_TENANT)
@@ -285,7 +285,7 @@ def test_what_stays_in_doubt_for_too_long_is_closed_and_comes_back() -> None:
     assert len(scene.memory) == 5_000
 
 
-def test_memory_is_whole_once_the_last_page_was_loaded_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_complete_once_the_last_page_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 2)
     scene = Scene()
     for number in range(1, 6):
@@ -301,7 +301,7 @@ def test_memory_is_whole_once_the_last_page_was_loaded_and_not_before(monkeypatc
     assert found == [(2, False, False), (4, False, False), (5, True, True)]
 
 
-def test_forged_news_of_any_number_of_ends_lose_no_window() -> None:
+def test_any_number_of_forged_ends_loses_no_window() -> None:
     count = 10_500
     _, scene = crowded(count)
 
@@ -319,7 +319,7 @@ def later(number: int, begins: datetime, extends: UUID | None = None) -> Request
 
 
 @pytest.mark.parametrize("is_held_back", [False, True])
-def test_a_window_that_an_approved_one_goes_on_from_is_told_anew(*, is_held_back: bool) -> None:
+def test_a_window_with_an_approved_extension_is_announced_again(*, is_held_back: bool) -> None:
     scene = Scene()
     scene.rows.commit(WINDOW)
     scene.settle()
@@ -335,7 +335,7 @@ def test_a_window_that_an_approved_one_goes_on_from_is_told_anew(*, is_held_back
     assert scene.kinds == [ChangeKind.OPEN] * len(told)
 
 
-def test_a_window_is_told_anew_once_nothing_goes_on_from_it_any_more() -> None:
+def test_a_window_whose_extension_ended_is_announced_again() -> None:
     """Else guards would hold calls at its end for an extension that the customer has revoked."""
     scene = Scene()
     extension = later(2, AT + timedelta(hours=1), ID)
@@ -350,7 +350,7 @@ def test_a_window_is_told_anew_once_nothing_goes_on_from_it_any_more() -> None:
     assert scene.memory.has(ID)
 
 
-def test_a_window_that_begins_later_is_read_when_it_begins() -> None:
+def test_a_later_starting_window_is_read_at_its_start() -> None:
     scene = Scene()
     begins = AT + timedelta(hours=1)
     entry = later(2, begins)

@@ -26,7 +26,7 @@ from tests.each import each
         ("2026-11-24T12:00:00", "Asia/Kathmandu", "Tuesday 24 November 2026, 17:45 UTC+0545 (12:00 UTC)"),
     ],
 )
-def test_an_instant_is_said_by_both_clocks(moment: str, zone: str, words: str) -> None:
+def test_a_time_is_given_by_both_clocks(moment: str, zone: str, words: str) -> None:
     assert clock_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
 
 
@@ -40,9 +40,7 @@ def test_an_instant_is_said_by_both_clocks(moment: str, zone: str, words: str) -
         ("2026-10-25T02:30:00", "Europe/Berlin", "Sun 25 Oct 2026, 03:30"),
     ],
 )
-def test_a_page_that_names_the_zone_once_says_it_again_only_of_an_hour_that_comes_twice(
-    moment: str, zone: str, words: str
-) -> None:
+def test_a_page_repeats_the_zone_only_for_an_ambiguous_hour(moment: str, zone: str, words: str) -> None:
     assert page_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
 
 
@@ -57,20 +55,20 @@ def test_a_page_that_names_the_zone_once_says_it_again_only_of_an_hour_that_come
         ("2026-11-24T12:00:00", "America/Sao_Paulo", "09:00 UTC-03"),
     ],
 )
-def test_a_deadline_says_the_day_if_it_is_another_one_there(moment: str, zone: str, words: str) -> None:
+def test_a_deadline_names_the_day_if_it_differs_there(moment: str, zone: str, words: str) -> None:
     noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
     assert deadline(datetime.fromisoformat(moment).replace(tzinfo=UTC), noon, zone) == words
 
 
-def test_the_hour_that_comes_twice_is_told_apart() -> None:
+def test_an_ambiguous_hour_is_distinguished() -> None:
     first, second = (datetime(2026, 10, 25, hour, 30, tzinfo=UTC) for hour in (0, 1))
 
     assert clock_time(first, "Europe/Berlin") == "Sunday 25 October 2026, 02:30 CEST (00:30 UTC)"
     assert clock_time(second, "Europe/Berlin") == "Sunday 25 October 2026, 02:30 CET (01:30 UTC)"
 
 
-def test_the_hour_that_is_left_out_is_never_said() -> None:
+def test_a_skipped_hour_is_never_shown() -> None:
     last, first = datetime(2026, 3, 29, 0, 59, tzinfo=UTC), datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
 
     assert clock_time(last, "Europe/Berlin") == "Sunday 29 March 2026, 01:59 CET (00:59 UTC)"
@@ -78,11 +76,11 @@ def test_the_hour_that_is_left_out_is_never_said() -> None:
 
 
 @pytest.mark.parametrize("zone", ["Nowhere/Land", "../../etc/passwd", "", "America", "\x00", "é"])
-def test_a_zone_that_is_not_known_here_is_read_as_utc(zone: str) -> None:
+def test_an_unknown_zone_is_read_as_utc(zone: str) -> None:
     assert clock_time(datetime(2026, 11, 24, 21, tzinfo=UTC), zone) == "Tuesday 24 November 2026, 21:00 UTC"
 
 
-def test_names_are_those_of_the_database_and_no_paths_of_files() -> None:
+def test_zone_names_are_those_of_the_database() -> None:
     assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"} <= time_zones.names()
     assert not time_zones.names() & {"localtime", "posixrules", "America", "posix/UTC", "right/UTC", "zone.tab"}
 
@@ -98,7 +96,7 @@ def test_names_are_those_of_the_database_and_no_paths_of_files() -> None:
         ("2026-11-24T21:00", "Nowhere/Else", "2026-11-24T21:00:00"),
     ],
 )
-def test_what_a_field_for_a_local_time_holds_is_an_instant(written: str, zone: str, moment: str) -> None:
+def test_a_local_time_field_is_an_instant(written: str, zone: str, moment: str) -> None:
     assert time_zones.instant(written, zone) == datetime.fromisoformat(moment).replace(tzinfo=UTC)
 
 
@@ -117,7 +115,7 @@ def test_what_a_field_for_a_local_time_holds_is_an_instant(written: str, zone: s
         *("0001-01-01T00:00", "9999-12-31T23:59", "٢026-01-01T10:00"),
     ],
 )
-def test_what_is_no_local_time_is_refused(written: str) -> None:
+def test_an_invalid_local_time_is_refused(written: str) -> None:
     zone = "America/New_York" if written.startswith("9999") else "Asia/Tokyo"
 
     with pytest.raises(ValueError, match="write a date and a time"):

@@ -89,7 +89,7 @@ def answers(stage: RunningStack) -> bool:
         return False
 
 
-def test_one_address_holds_as_many_connections_as_of_one_process(stage: RunningStack) -> None:
+def test_an_address_has_one_connection_limit_over_all_processes(stage: RunningStack) -> None:
     with ExitStack() as held:
         found = [asked(held, stage)[0] for _ in range(MOST + 5)]
         spread = connections(stage)
@@ -102,7 +102,7 @@ def test_one_address_holds_as_many_connections_as_of_one_process(stage: RunningS
 
 
 @pytest.mark.far
-def test_streams_of_a_session_and_of_a_person_are_counted_over_all_processes(stage: RunningStack) -> None:
+def test_streams_are_limited_over_all_processes(stage: RunningStack) -> None:
     ann = stage.world().people["ann"]
     sessions = [sign_in(stage.db, ann) for _ in range(4)]
     streams: list[LiveStream] = []
@@ -138,7 +138,7 @@ def test_no_metric_goes_back_whichever_process_answers(stage: RunningStack) -> N
 
 
 @pytest.mark.far
-def test_a_process_that_ends_is_replaced_and_what_its_clients_held_is_free(stage: RunningStack) -> None:
+def test_an_ended_process_is_replaced_and_its_holdings_freed(stage: RunningStack) -> None:
     with ExitStack() as held:
         assert [asked(held, stage)[0] for _ in range(MOST)] == [200] * MOST
         (killed, its), *_ = connections(stage).most_common()
@@ -159,7 +159,7 @@ def test_a_process_that_ends_is_replaced_and_what_its_clients_held_is_free(stage
 
 
 @pytest.mark.far
-def test_all_end_when_told_and_answer_what_was_begun(stage: RunningStack) -> None:
+def test_all_processes_stop_when_told_after_answering(stage: RunningStack) -> None:
     family = children(stage)
     api = stage.processes.running["api"]
 
@@ -171,7 +171,7 @@ def test_all_end_when_told_and_answer_what_was_begun(stage: RunningStack) -> Non
 
 
 @pytest.mark.far
-def test_none_outlives_its_parent(stage: RunningStack) -> None:
+def test_no_process_outlives_its_parent(stage: RunningStack) -> None:
     family = children(stage)
 
     stage.processes.kill("api")
@@ -182,7 +182,7 @@ def test_none_outlives_its_parent(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_a_port_that_is_taken_ends_the_start(stage: RunningStack) -> None:
+def test_a_used_port_ends_the_start(stage: RunningStack) -> None:
     second = stage.processes.start("api", name="second")
 
     assert second.wait(30) == 1
@@ -191,7 +191,7 @@ def test_a_port_that_is_taken_ends_the_start(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_while_it_ends_nobody_connects_and_waits_in_vain(stage: RunningStack) -> None:
+def test_during_shutdown_no_client_waits_in_vain(stage: RunningStack) -> None:
     api = stage.processes.running.pop("api")
     with ExitStack() as held:
         half = held.enter_context(socket.create_connection((HOST, stage.plan.api_port), timeout=10))

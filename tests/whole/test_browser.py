@@ -11,7 +11,7 @@ from tests.whole.post import address_of, code_to
 pytestmark = [pytest.mark.far, pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)]
 
 
-def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: RunningStack) -> None:
+def test_a_person_signs_in_by_code_adds_a_passkey_and_approves(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit(access_window=600)
     address = address_of(stage, world, "ann")

@@ -170,7 +170,7 @@ def test_an_open_window_is_served_and_never_cached(lockbox: FakeLockbox, guard: 
 
 
 @pytest.mark.far
-def test_what_is_served_was_reported_before_with_its_request(lockbox: FakeLockbox, guard: str) -> None:
+def test_activity_is_reported_before_it_is_served(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how = "yes"
     lockbox.reported.clear()
 
@@ -182,7 +182,7 @@ def test_what_is_served_was_reported_before_with_its_request(lockbox: FakeLockbo
     assert shown == f"Bearer {TOKEN}"
 
 
-def test_what_cannot_be_reported_is_not_served(lockbox: FakeLockbox, guard: str) -> None:
+def test_unreportable_activity_is_not_served(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how, lockbox.takes = "yes", 503
 
     answer = ask(guard)
@@ -208,7 +208,7 @@ def test_what_cannot_be_reported_is_not_served(lockbox: FakeLockbox, guard: str)
         "about nothing",
     ],
 )
-def test_anything_but_a_clear_yes_is_refused(lockbox: FakeLockbox, guard: str, how: str) -> None:
+def test_any_unclear_yes_is_refused(lockbox: FakeLockbox, guard: str, how: str) -> None:
     lockbox.how = how
 
     answer = ask(guard)
@@ -220,7 +220,7 @@ def test_anything_but_a_clear_yes_is_refused(lockbox: FakeLockbox, guard: str, h
 
 @pytest.mark.far
 @pytest.mark.parametrize("how", ["late", "drip"])
-def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: FakeLockbox, guard: str, how: str) -> None:
+def test_a_slow_answer_is_a_no(lockbox: FakeLockbox, guard: str, how: str) -> None:
     lockbox.how = how
     began = time.monotonic()
 
@@ -231,7 +231,7 @@ def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: FakeLockb
 
 
 @pytest.mark.far
-def test_it_asks_before_every_answer_about_exactly_what_is_wanted(lockbox: FakeLockbox, guard: str) -> None:
+def test_it_asks_before_every_answer_about_exactly_the_wanted_resource(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how = "yes"
     lockbox.asked.clear()
 
@@ -251,7 +251,7 @@ def test_it_asks_before_every_answer_about_exactly_what_is_wanted(lockbox: FakeL
 
 
 @pytest.mark.far
-def test_without_a_lockbox_it_stays_shut(tmp_path: Path) -> None:
+def test_without_lockbox_it_refuses(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
     port, nobody = own_port(), own_port()

@@ -60,7 +60,7 @@ def test_a_request_is_submitted_approved_and_revoked_from_a_terminal(shell: Shel
     assert re.findall(r"submit|approve |revoke ", timeline) == ["submit", "approve ", "revoke "]
 
 
-def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shell: Shell) -> None:
+def test_unreached_people_are_printed_and_a_timed_out_request_resubmitted(shell: Shell) -> None:
     submitted = shell.reads("erin", "request", "submit", *submission(shell))
     shell.is_refused("erin", "not-timed-out: ", "request", "again", submitted["id"])
     root = unbound(shell.world.db).execution_options(isolation_level="AUTOCOMMIT")
@@ -82,7 +82,7 @@ def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shel
     assert asked["follows"] == submitted["id"]
 
 
-def test_an_auditor_of_the_vendor_reads_a_request_without_what_is_not_for_them(shell: Shell) -> None:
+def test_a_vendor_auditor_reads_a_request_without_hidden_values(shell: Shell) -> None:
     request = shell.world.submit()
 
     shown = shell.does("vera", "request", "show", request.id)
@@ -91,7 +91,7 @@ def test_an_auditor_of_the_vendor_reads_a_request_without_what_is_not_for_them(s
     assert request.justification not in shown
 
 
-def test_who_stood_in_for_whom_and_by_what_is_shown(shell: Shell) -> None:
+def test_delegates_and_their_sign_ins_are_printed(shell: Shell) -> None:
     shell.world.add("dora", Role.AUDITOR, shell.world.tenant.id)
     stand_in(shell.world, "dora", "ann")
     request = shell.world.submit()
@@ -104,7 +104,7 @@ def test_who_stood_in_for_whom_and_by_what_is_shown(shell: Shell) -> None:
     assert re.search(r"Dora \(approver\) for Ann +approve by sample", events)
 
 
-def test_the_beginning_of_an_id_is_enough_and_a_watch_ends_with_the_request(shell: Shell) -> None:
+def test_an_id_prefix_is_enough_and_a_watch_ends_with_the_request(shell: Shell) -> None:
     whole = str(shell.world.submit().id)
     beginning = whole[:18]
 
@@ -140,7 +140,7 @@ def test_a_list_is_printed_as_csv_with_whole_ids_and_utc(shell: Shell) -> None:
     }
 
 
-def test_a_preview_ends_with_one_where_the_request_would_not_be_taken(shell: Shell) -> None:
+def test_a_preview_of_a_rejected_request_exits_1(shell: Shell) -> None:
     too_long = ["24h" if word == "10m" else word for word in submission(shell)]
 
     ended = shell.run("erin", "request", "preview", *too_long)
@@ -150,7 +150,7 @@ def test_a_preview_ends_with_one_where_the_request_would_not_be_taken(shell: She
     assert '"can_be_submitted": false' in shell.run("erin", "request", "preview", *too_long, "--output", "json").out
 
 
-def test_a_refusal_is_one_line_that_says_what_to_do(shell: Shell) -> None:
+def test_a_refusal_is_one_line_with_advice(shell: Shell) -> None:
     request = shell.world.submit()
 
     shell.is_refused("ann", "stale-version: ", "request", "deny", request.id, "--version", "7")
@@ -162,7 +162,7 @@ def test_a_refusal_is_one_line_that_says_what_to_do(shell: Shell) -> None:
     assert "LOCKBOX_URL" in unset
 
 
-def test_an_api_that_is_away_is_said_so(shell: Shell) -> None:
+def test_an_unreachable_api_is_reported(shell: Shell) -> None:
     ended = lockbox(shell.token("erin") | {"LOCKBOX_URL": "http://127.0.0.1:9"}, "request", "list")
 
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -170,7 +170,7 @@ def test_an_api_that_is_away_is_said_so(shell: Shell) -> None:
     assert shell.world.tokens["erin"] not in ended.stderr
 
 
-def test_a_server_that_is_no_lockbox_is_said_so(shell: Shell) -> None:
+def test_a_server_that_is_no_lockbox_is_reported(shell: Shell) -> None:
     class Greeter(BaseHTTPRequestHandler):
         """Some other server."""
 

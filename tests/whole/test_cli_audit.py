@@ -46,7 +46,7 @@ def the_request(shell: Shell) -> str:
 
 
 @pytest.mark.far
-def test_an_export_is_taken_and_verified_and_a_changed_one_is_found(shell: Shell, tmp_path: Path) -> None:
+def test_an_export_is_verified_and_an_altered_one_found(shell: Shell, tmp_path: Path) -> None:
     export, note = tmp_path / "export.ndjson", tmp_path / "checkpoint"
     written = shell.run("aude", "audit", "export", "-f", export)
     shell.run("aude", "audit", "checkpoint", "-f", note)
@@ -64,7 +64,7 @@ def test_an_export_is_taken_and_verified_and_a_changed_one_is_found(shell: Shell
     assert "the value shown as comment is not the one that the event commits to" in bad.out
 
 
-def test_nothing_is_written_over(shell: Shell, tmp_path: Path) -> None:
+def test_no_file_is_overwritten(shell: Shell, tmp_path: Path) -> None:
     export = tmp_path / "export.ndjson"
     export.write_text("mine")
 
@@ -75,14 +75,14 @@ def test_nothing_is_written_over(shell: Shell, tmp_path: Path) -> None:
     assert export.read_text() == "mine"
 
 
-def test_a_table_is_printed(shell: Shell) -> None:
+def test_a_csv_is_printed(shell: Shell) -> None:
     rows = list(csv.DictReader(io.StringIO(shell.does("aude", "audit", "export", "--format", "csv"))))
 
     assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
 
 
 @pytest.mark.far
-def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -> None:
+def test_a_report_is_printed_and_written_as_a_page(shell: Shell, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
 
     shown = shell.does("aude", "audit", "report", the_request(shell))

@@ -53,7 +53,7 @@ def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.far
-def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothing(stage: RunningStack) -> None:
+def test_the_first_operators_token_reads_and_opens_nothing(stage: RunningStack) -> None:
     address = stage.plan.public_url
 
     made = lockbox(owner(stage.urls, LOCKBOX_PUBLIC_URL=address), *OLGA)
@@ -80,7 +80,7 @@ def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothi
 
 
 @pytest.mark.far
-def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator_is(stage: RunningStack) -> None:
+def test_the_printed_code_is_a_day_long_invitation_for_the_operator(stage: RunningStack) -> None:
     made = at_once(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
     (code,) = CODE.findall(made.stderr)
     (row,) = stage.rows(
@@ -102,7 +102,7 @@ def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator
 
 
 @pytest.mark.far
-def test_it_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
+def test_bootstrap_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
     assert at_once(owner(urls), *OLGA).returncode == 0
 
     again = at_once(owner(urls), "bootstrap", "--name", "Oscar", "--email", "oscar@vendor.example")
@@ -114,7 +114,7 @@ def test_it_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
 @pytest.mark.far
 @pytest.mark.parametrize("side", ["vendor", "customer"])
 @pytest.mark.parametrize("disabled_at", ["NULL", "now()"])
-def test_it_is_refused_where_anybody_has_ever_been(
+def test_bootstrap_is_refused_where_people_ever_existed(
     urls: Urls, superuser: Engine, side: str, disabled_at: str
 ) -> None:
     with superuser.connect() as connection:
@@ -139,7 +139,7 @@ def tries(urls: Urls, number: int = 1) -> str:
 
 
 @pytest.mark.far
-def test_of_those_who_try_at_once_one_is_the_first(urls: Urls, superuser: Engine) -> None:
+def test_of_concurrent_bootstraps_one_is_first(urls: Urls, superuser: Engine) -> None:
     together = Barrier(5)
 
     def at_once(number: int) -> str:
@@ -154,7 +154,7 @@ def test_of_those_who_try_at_once_one_is_the_first(urls: Urls, superuser: Engine
 
 
 @pytest.mark.far
-def test_of_two_processes_at_once_one_is_refused_with_a_clear_line(urls: Urls, superuser: Engine) -> None:
+def test_of_two_bootstrap_processes_one_is_refused_in_a_clear_line(urls: Urls, superuser: Engine) -> None:
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda _: lockbox(owner(urls), *OLGA), range(2)))
 
@@ -164,7 +164,7 @@ def test_of_two_processes_at_once_one_is_refused_with_a_clear_line(urls: Urls, s
 
 
 @pytest.mark.far
-def test_a_person_who_is_being_added_is_waited_for(urls: Urls, superuser: Engine) -> None:
+def test_bootstrap_waits_for_a_person_being_added(urls: Urls, superuser: Engine) -> None:
     engine = create_engine(urls.superuser, poolclass=NullPool)
     with engine.begin() as other, ThreadPoolExecutor(1) as pool:
         other.execute(text(SOMEBODY.format(disabled_at="NULL")), {"side": "vendor"})
@@ -179,7 +179,7 @@ def test_a_person_who_is_being_added_is_waited_for(urls: Urls, superuser: Engine
 
 
 @pytest.mark.far
-def test_it_works_in_production_with_a_token_of_production(urls: Urls, tmp_path: Path) -> None:
+def test_bootstrap_works_in_production_with_a_production_token(urls: Urls, tmp_path: Path) -> None:
     make(tmp_path / "credential.key")
     safe = {
         "LOCKBOX_ENVIRONMENT": "production",
@@ -196,7 +196,7 @@ def test_it_works_in_production_with_a_token_of_production(urls: Urls, tmp_path:
 
 
 @pytest.mark.far
-def test_it_is_the_first_event_of_the_vendors_log_and_holds_no_secret(urls: Urls, superuser: Engine) -> None:
+def test_bootstrap_is_the_vendors_first_event_without_secrets(urls: Urls, superuser: Engine) -> None:
     token = at_once(owner(urls), *OLGA).stdout.strip()
 
     with superuser.connect() as connection:
@@ -236,7 +236,7 @@ def test_it_is_the_first_event_of_the_vendors_log_and_holds_no_secret(urls: Urls
         ("Olga", f"{'x' * 310}@vendor.example", "--email: "),
     ],
 )
-def test_what_is_no_name_or_address_is_said_so_and_makes_nobody(
+def test_an_invalid_name_or_address_is_reported_and_adds_no_one(
     urls: Urls, superuser: Engine, name: str, email: str, says: str
 ) -> None:
     refused = CliRunner().invoke(app, ["bootstrap", "--name", name, "--email", email], env=dict(owner(urls)))
@@ -248,7 +248,7 @@ def test_what_is_no_name_or_address_is_said_so_and_makes_nobody(
 
 
 @pytest.mark.far
-def test_a_database_without_migrations_is_said_so(template: ServerAddresses) -> None:
+def test_a_database_without_migrations_is_reported(template: ServerAddresses) -> None:
     name = f"lockbox_unmigrated_{os.getpid()}"
     url = on_database(template.owner_database_url, name)
     with copied(template.superuser_url, name, "template0"):
@@ -259,7 +259,7 @@ def test_a_database_without_migrations_is_said_so(template: ServerAddresses) -> 
 
 
 @pytest.mark.far
-def test_another_login_than_the_owners_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_login_other_than_the_owners_is_refused(urls: Urls, superuser: Engine) -> None:
     for url in (urls.api, urls.worker):
         refused = at_once(owner(urls, LOCKBOX_OWNER_DATABASE_URL=url), *OLGA)
 
@@ -270,7 +270,7 @@ def test_another_login_than_the_owners_is_refused(urls: Urls, superuser: Engine)
 
 
 @pytest.mark.far
-def test_without_a_database_it_says_what_to_set() -> None:
+def test_without_a_database_bootstrap_says_what_to_set() -> None:
     unset = lockbox({}, *OLGA)
 
     assert (unset.returncode, unset.stdout) == (1, "")

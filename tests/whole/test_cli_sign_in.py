@@ -108,7 +108,7 @@ def begin(known: dict[str, str], errors: Path, *words: str) -> WaitingSignIn:
 
 
 @pytest.mark.far
-def test_from_an_empty_database_to_a_first_customer(
+def test_an_empty_installation_leads_to_a_first_customer(
     stage: RunningStack, olga: PasskeyVisitor, tmp_path: Path
 ) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
@@ -139,7 +139,7 @@ def test_from_an_empty_database_to_a_first_customer(
 
 
 @pytest.mark.far
-def test_what_is_kept_is_for_its_person_alone_and_for_that_address(
+def test_a_saved_token_is_private_and_for_its_address(
     stage: RunningStack, olga: PasskeyVisitor, tmp_path: Path
 ) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
@@ -163,9 +163,7 @@ def test_what_is_kept_is_for_its_person_alone_and_for_that_address(
 
 
 @pytest.mark.far
-def test_a_token_is_printed_where_that_is_asked_and_a_refusal_ends_with_one(
-    olga: PasskeyVisitor, tmp_path: Path
-) -> None:
+def test_a_token_is_printed_on_request_and_a_refusal_exits_1(olga: PasskeyVisitor, tmp_path: Path) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
     first = begin(known, tmp_path / "first", "--print")
     olga.answer(first.code, "allow")

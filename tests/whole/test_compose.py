@@ -100,14 +100,14 @@ def test_the_file_fits_the_compose_specification() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_every_part_of_the_stack_is_there() -> None:
+def test_every_part_of_the_stack_is_defined() -> None:
     assert set(services()) == set(HOLDERS)
     assert set(ours()) == {"migrate", "api", "worker", "notifications", "connectors", "flower"}
     assert [name for name, service in services().items() if "profiles" in service] == ["connectors"]
 
 
 @pytest.mark.parametrize("name", sorted(services()))
-def test_a_container_runs_without_rights_on_a_filesystem_that_it_cannot_write(name: str) -> None:
+def test_containers_run_unprivileged_on_a_read_only_filesystem(name: str) -> None:
     service = services()[name]
 
     assert service["read_only"] is True
@@ -123,7 +123,7 @@ def test_a_container_takes_no_more_memory_than_its_limit(name: str) -> None:
     assert re.fullmatch(r"\d+[mg]", str(services()[name]["mem_limit"]))
 
 
-def test_the_api_is_told_its_proxies() -> None:
+def test_the_api_knows_its_proxies() -> None:
     told = json.loads(services()["api"]["environment"]["LOCKBOX_TRUSTED_PROXIES"])
 
     assert all(ip_network(one).is_private for one in told)
@@ -135,7 +135,7 @@ def test_the_api_may_hold_many_connections() -> None:
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_what_lasts_is_watched_and_started_again(name: str) -> None:
+def test_lasting_services_are_health_checked_and_restarted(name: str) -> None:
     service = services()[name]
 
     assert service["restart"] == "unless-stopped"
@@ -143,7 +143,7 @@ def test_what_lasts_is_watched_and_started_again(name: str) -> None:
     assert seconds(service["healthcheck"]["timeout"]) <= seconds(service["healthcheck"]["interval"])
 
 
-def test_the_migrations_run_once_and_all_of_ours_wait_for_them() -> None:
+def test_migrations_run_once_and_all_services_wait_for_them() -> None:
     migrate = services()["migrate"]
 
     assert migrate["restart"] == "no"
@@ -166,7 +166,7 @@ def test_images_are_pinned_and_our_own_is_built_once_and_never_pulled() -> None:
     assert services()["redis"]["image"].partition("@")[0] == f"valkey/valkey:{major}.{minor}", "as in the tests"
 
 
-def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
+def test_only_loopback_ports_are_published() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
     assert published == {
         "proxy": [f"127.0.0.1:{API_PORT}:{API_PORT}"],
@@ -198,7 +198,7 @@ def test_two_apis_and_three_core_workers_open_no_more_connections_than_postgres_
     assert opened <= int(most) - RESERVED
 
 
-def test_the_guide_counts_the_connections_that_processes_open() -> None:
+def test_the_guide_counts_the_connections_of_processes() -> None:
     guide = (CHECKOUT / "docs" / "scaling.md").read_text()
 
     assert f"| API process | {CONNECTIONS} |" in guide
@@ -208,7 +208,7 @@ def test_the_guide_counts_the_connections_that_processes_open() -> None:
     assert re.search(rf"`N . {CONNECTIONS} \+ M . {runtime.CONNECTIONS['core']}`", guide)
 
 
-def test_the_proxy_leads_to_every_api_container_and_believes_no_client() -> None:
+def test_the_proxy_reaches_every_api_container_and_trusts_no_client() -> None:
     text = (SCRIPTS / "proxy.conf").read_text()
     port = option(services()["api"], "--port")
 
@@ -222,7 +222,7 @@ def test_the_proxy_leads_to_every_api_container_and_believes_no_client() -> None
 
 
 @pytest.mark.far
-def test_nginx_understands_the_file_of_the_proxy(tmp_path: Path) -> None:
+def test_nginx_accepts_the_proxys_file(tmp_path: Path) -> None:
     program = nginx()
     if program is None and not is_demanded():
         pytest.skip(absent("nginx"))
@@ -241,7 +241,7 @@ def test_nginx_understands_the_file_of_the_proxy(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:
+def test_the_stop_period_covers_the_soft_shutdown() -> None:
     soft = float(str(default("shutdown_seconds")))
 
     for name in LASTING:
@@ -266,7 +266,7 @@ def test_every_command_exists() -> None:
             assert rest[0] in commands
 
 
-def test_a_worker_is_asked_for_its_own_kind() -> None:
+def test_a_workers_health_check_asks_its_own_kind() -> None:
     for name in WORKERS:
         kind = services()[name]["command"][-1]
 
@@ -279,7 +279,7 @@ def test_every_variable_is_a_setting() -> None:
             assert variable.removeprefix("LOCKBOX_").lower() in Settings.model_fields
 
 
-def test_the_values_of_the_variables_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_values_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     for service in ours().values():
         with monkeypatch.context() as environment:
             for variable, value in service["environment"].items():
@@ -293,11 +293,11 @@ def _from_checkout(service: dict[str, Any], value: str) -> str:
     return next((str(CHECKOUT / source) for source, target, *_ in mounts if target == value), value)
 
 
-def test_nobody_holds_a_secret_that_it_does_not_need() -> None:
+def test_no_service_holds_an_unneeded_secret() -> None:
     assert {name: set(service.get("secrets", ())) for name, service in services().items()} == HOLDERS
 
 
-def test_every_secret_is_a_file_that_a_setting_or_the_roles_are_named_for() -> None:
+def test_every_secret_is_named_by_a_setting_or_a_role() -> None:
     roles = (CHECKOUT / "config" / "roles.sql").read_text()
 
     assert set(compose()["secrets"]) == set().union(*HOLDERS.values())
@@ -326,7 +326,7 @@ def test_every_mount_and_network_exists() -> None:
     assert (CHECKOUT / "deploy" / "compose" / "roles.sh").stat().st_mode & 0o111
 
 
-def test_checkpoints_outlive_the_database_and_are_written_by_the_worker_that_seals_alone() -> None:
+def test_checkpoints_are_separate_and_written_by_the_sealing_worker_only() -> None:
     holding = {name for name, service in ours().items() if "LOCKBOX_CHECKPOINT_FOLDER" in service["environment"]}
 
     assert holding == {"api", "worker", "connectors"}
@@ -334,13 +334,13 @@ def test_checkpoints_outlive_the_database_and_are_written_by_the_worker_that_sea
     assert f"mkdir -p {CHECKPOINTS} && chown 10001:10001 {CHECKPOINTS}" in (CHECKOUT / "Dockerfile").read_text()
 
 
-def test_what_keeps_the_data_has_no_way_out_of_its_network() -> None:
+def test_data_services_have_no_outbound_network() -> None:
     assert compose()["networks"]["inside"]["internal"] is True
     for name in ("postgres", "redis", "migrate", "worker"):
         assert services()[name]["networks"] == ["inside"]
 
 
-def test_the_image_of_the_file_is_the_one_that_its_dockerfile_builds() -> None:
+def test_the_files_image_is_the_dockerfiles() -> None:
     assert services()["migrate"]["build"] == "."
     assert services()["migrate"]["image"] == IMAGE
     user = re.findall(r"^USER (.+)$", (CHECKOUT / "Dockerfile").read_text(), re.MULTILINE)

@@ -39,7 +39,7 @@ def test_the_secrets_are_those_of_the_file_in_a_closed_folder(tmp_path: Path) ->
 
 
 @pytest.mark.far
-def test_secrets_that_exist_are_kept_and_what_is_lost_is_made_again(tmp_path: Path) -> None:
+def test_existing_secrets_are_kept_and_missing_ones_made(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     make(folder)
     before = contents(folder)
@@ -54,7 +54,7 @@ def test_secrets_that_exist_are_kept_and_what_is_lost_is_made_again(tmp_path: Pa
     assert len(set(before.values())) == len(before)
 
 
-def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+def test_a_folder_others_may_enter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
 
     refused = make(tmp_path / "open")
@@ -87,7 +87,7 @@ def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> None:
+def test_the_api_can_read_the_approval_key(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     (key,) = signing_keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
@@ -97,7 +97,7 @@ def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> 
 
 
 @pytest.mark.far
-def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> None:
+def test_the_code_key_is_the_one_the_api_derives(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     ring = keyring.read([tmp_path / "secrets" / "lockbox_credential_key"])
@@ -109,7 +109,7 @@ def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> Non
 
 
 @pytest.mark.far
-def test_the_key_of_marks_is_the_one_that_the_api_derives(tmp_path: Path) -> None:
+def test_the_mark_key_is_the_one_the_api_derives(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     ring = keyring.read([tmp_path / "secrets" / "lockbox_credential_key"])
@@ -119,7 +119,7 @@ def test_the_key_of_marks_is_the_one_that_the_api_derives(tmp_path: Path) -> Non
 
 
 @pytest.mark.far
-def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_path: Path) -> None:
+def test_the_public_key_is_the_audit_keys_under_its_name(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     (key,) = signing_keys.read([tmp_path / "secrets" / "lockbox_audit_key"])
@@ -130,7 +130,7 @@ def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_
 
 
 @pytest.mark.far
-def test_the_public_key_of_an_audit_key_that_was_replaced_stays_behind_the_newest(tmp_path: Path) -> None:
+def test_a_replaced_audit_keys_public_half_stays_behind_the_newest(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     make(folder)
     (before,) = Settings(_secrets_dir=folder).audit_public_keys
@@ -143,7 +143,7 @@ def test_the_public_key_of_an_audit_key_that_was_replaced_stays_behind_the_newes
     assert earlier == before
 
 
-def test_the_scripts_are_plain_shell_that_stops_at_the_first_fault() -> None:
+def test_the_scripts_are_posix_shell_stopping_at_errors() -> None:
     for name in ("secrets", "roles.sh", "valkey.sh"):
         text = (SCRIPTS / name).read_text()
 

@@ -80,7 +80,7 @@ def check_details(details: str) -> None:
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 30
 
 
-def test_every_story_ends_as_it_must_every_proof_holds_and_nothing_is_left_but_what_was_seen(
+def test_every_story_ends_as_planned_and_every_proof_holds(
     here: ModuleRunner,
 ) -> None:
     scratch = here.place / "tmp"
@@ -108,7 +108,7 @@ def test_every_story_ends_as_it_must_every_proof_holds_and_nothing_is_left_but_w
 
 
 @pytest.mark.far
-def test_a_worker_that_dies_fails_the_demo_and_is_named(here: ModuleRunner) -> None:
+def test_a_dying_worker_fails_the_demo_and_is_named(here: ModuleRunner) -> None:
     with play(here) as demo:
         wait_for(demo, "1 endorsed")
         for worker in children(demo, "worker notifications"):
@@ -122,7 +122,7 @@ def test_a_worker_that_dies_fails_the_demo_and_is_named(here: ModuleRunner) -> N
 
 @pytest.mark.far
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(here: ModuleRunner, number: signal.Signals) -> None:
+def test_a_stopped_demo_leaves_nothing_behind(here: ModuleRunner, number: signal.Signals) -> None:
     with play(here) as demo:
         wait_for(demo, "Starting the API")
         demo.send_signal(number)
@@ -133,7 +133,7 @@ def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(here: ModuleRunner, n
     assert here.left() == []
 
 
-def test_an_unusable_folder_is_refused_in_a_line(here: ModuleRunner, tmp_path: Path) -> None:
+def test_an_unusable_folder_is_refused_in_one_line(here: ModuleRunner, tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("somebody's")
 

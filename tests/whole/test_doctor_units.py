@@ -31,7 +31,7 @@ def machine(template: ServerAddresses) -> Iterator[MachineOfUnits]:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_an_install_by_the_book_is_well_as_each_units_user(machine: MachineOfUnits, unit: str) -> None:
+def test_an_install_by_the_guide_is_healthy_as_each_units_user(machine: MachineOfUnits, unit: str) -> None:
     found = machine.examines(unit)
 
     assert [one for one in found if one["level"] != "ok"] == []
@@ -101,7 +101,7 @@ def kept(machine: MachineOfUnits) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", FILES)
-def test_a_wrong_file_is_found_and_its_command_mends_it_and_breaks_none(machine: MachineOfUnits, fault: str) -> None:
+def test_a_wrong_file_is_found_and_its_fix_works(machine: MachineOfUnits, fault: str) -> None:
     unit, plant, says = FILES[fault]
     with kept(machine):
         plant(machine)
@@ -160,7 +160,7 @@ SETTINGS: dict[str, tuple[str, str, Planted, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("fault", SETTINGS)
-def test_a_wrong_setting_is_found_and_without_it_all_is_well(machine: MachineOfUnits, fault: str) -> None:
+def test_a_wrong_setting_is_found_and_fixed(machine: MachineOfUnits, fault: str) -> None:
     unit, file, settings, (says, fix) = SETTINGS[fault]
     with kept(machine):
         for key in ("other.pem", "another.key", "code-of-another.key"):
@@ -174,7 +174,7 @@ def test_a_wrong_setting_is_found_and_without_it_all_is_well(machine: MachineOfU
     assert machine.finds(unit) == []
 
 
-def test_a_right_that_was_revoked_is_found_and_its_statement_gives_it_back(machine: MachineOfUnits) -> None:
+def test_a_revoked_right_is_found_and_its_statement_restores_it(machine: MachineOfUnits) -> None:
     run_as_superuser(
         machine.urls.superuser,
         "REVOKE SELECT ON people FROM lockbox_api",
@@ -213,7 +213,7 @@ class LoginRelay(MailRelay):
         return await super()._to_recipient(recipient)
 
 
-def test_a_relay_that_wants_a_login_is_found_and_gets_no_mail(machine: MachineOfUnits) -> None:
+def test_a_relay_demanding_a_login_is_found_and_gets_no_mail(machine: MachineOfUnits) -> None:
     with serving(LoginRelay(offers=("AUTH PLAIN",))) as relay:
         with machine.changed("notifications.env", LOCKBOX_SMTP_URL=f"smtp://127.0.0.1:{relay.port}"):
             (found,) = machine.finds(NOTIFICATIONS)
@@ -231,7 +231,7 @@ def other_postgres(machine: MachineOfUnits, url: str) -> AbstractContextManager[
 
 
 @pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
-def test_pgbouncer_in_statement_mode_is_named_and_in_transaction_mode_it_is_well(machine: MachineOfUnits) -> None:
+def test_pgbouncer_is_named_in_statement_mode_and_fine_in_transaction_mode(machine: MachineOfUnits) -> None:
     with ExitStack() as stack:
         pooled = stack.enter_context(pooler(machine.urls.api, pool_mode="statement"))
         stack.enter_context(other_postgres(machine, pooled.through(machine.urls.api)))
@@ -243,7 +243,7 @@ def test_pgbouncer_in_statement_mode_is_named_and_in_transaction_mode_it_is_well
     assert found["fix"].startswith("set pool_mode = transaction")
 
 
-def test_postgres_17_is_said_as_such(machine: MachineOfUnits) -> None:
+def test_postgres_17_is_reported(machine: MachineOfUnits) -> None:
     with older(machine.urls.api) as url, other_postgres(machine, url):
         (found,) = machine.finds(API)
 

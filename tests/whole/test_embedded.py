@@ -111,7 +111,7 @@ def passwords(servers: ServerAddresses) -> set[str]:
 
 
 @pytest.mark.far
-def test_three_servers_answer_after_a_start_from_nothing(servers: ServerAddresses) -> None:
+def test_three_servers_answer_after_a_first_start(servers: ServerAddresses) -> None:
     assert answering(servers)
     assert query(servers.superuser_url, "SHOW server_version_num")[0] >= ("180000",)
     assert query(servers.superuser_url, "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN "
@@ -124,7 +124,7 @@ def test_three_servers_answer_after_a_start_from_nothing(servers: ServerAddresse
 
 
 @pytest.mark.far
-def test_mail_for_anybody_is_caught(servers: ServerAddresses) -> None:
+def test_mail_to_any_address_is_caught(servers: ServerAddresses) -> None:
     host, _, port = servers.smtp_url.removeprefix("smtp://").partition(":")
     with smtplib.SMTP(host, int(port)) as smtp:
         smtp.sendmail("from@vendor.example", ["a@b.example"], "Subject: an access request\r\n\r\nPlease decide.\r\n")
@@ -145,7 +145,7 @@ def test_no_server_runs_as_root(servers: ServerAddresses) -> None:
 
 
 @pytest.mark.far
-def test_roles_can_do_no_more_than_they_need(servers: ServerAddresses) -> None:
+def test_roles_have_no_more_rights_than_needed(servers: ServerAddresses) -> None:
     sql = """SELECT rolname, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication, rolbypassrls, rolinherit
              FROM pg_roles WHERE rolname LIKE 'lockbox%' ORDER BY rolname"""
 
@@ -189,7 +189,7 @@ def test_wrong_or_missing_password_is_refused(servers: ServerAddresses, password
 
 
 @pytest.mark.far
-def test_no_password_stands_in_a_command_line_or_a_log(servers: ServerAddresses) -> None:
+def test_no_password_is_in_a_command_line_or_log(servers: ServerAddresses) -> None:
     secrets = passwords(servers)
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     logs = [log.read_text() for log in servers.folder.glob("*.log")]
@@ -200,7 +200,7 @@ def test_no_password_stands_in_a_command_line_or_a_log(servers: ServerAddresses)
 
 
 @pytest.mark.far
-def test_folder_and_its_secrets_are_closed_to_others(servers: ServerAddresses) -> None:
+def test_the_folder_and_its_secrets_are_private(servers: ServerAddresses) -> None:
     assert mode(servers.folder) == 0o700
     assert mode(servers.folder / "state.json") == 0o600
     assert {mode(path) & 0o077 for path in servers.folder.iterdir()} == {0}
@@ -236,7 +236,7 @@ def test_state_survives_a_restart(servers: ServerAddresses) -> None:
 
 
 @pytest.mark.far
-def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(servers: ServerAddresses) -> None:
+def test_servers_killed_with_a_busy_backend_start_again(servers: ServerAddresses) -> None:
     before = servers.pids
     with closing(psycopg.connect(servers.database_url.replace("+psycopg", ""))) as busy:
         busy.pgconn.send_query(b"DO 'BEGIN LOOP END LOOP; END'")
@@ -251,7 +251,7 @@ def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(s
 
 
 @pytest.mark.far
-def test_running_server_whose_pid_was_never_noted_is_found(servers: ServerAddresses) -> None:
+def test_a_running_server_without_a_recorded_pid_is_found(servers: ServerAddresses) -> None:
     before, state = servers.pids, servers.folder / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "pids": {}}))
 
@@ -261,7 +261,7 @@ def test_running_server_whose_pid_was_never_noted_is_found(servers: ServerAddres
 
 
 @pytest.mark.far
-def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(servers: ServerAddresses) -> None:
+def test_a_reused_pid_is_neither_trusted_nor_touched(servers: ServerAddresses) -> None:
     with subprocess.Popen(["/bin/sleep", "300"], user=SERVERS_UID) as stranger:
         for name in NAMES:
             servers.kill(name)
@@ -281,7 +281,7 @@ def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(server
 
 
 @pytest.mark.far
-def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: ServerAddresses) -> None:
+def test_a_killed_server_returns_on_its_port_and_redis_empty_on_request(servers: ServerAddresses) -> None:
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("lost", "soon")
     for name in NAMES:
@@ -295,7 +295,7 @@ def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: 
 
 @pytest.mark.far
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process ends with its first thread")
-def test_killed_server_is_gone_only_when_its_last_thread_has_left_the_port() -> None:
+def test_a_killed_server_is_gone_once_its_port_is_free() -> None:
     with subprocess.Popen([sys.executable, "-c", LAST_THREAD], stdin=PIPE, stdout=PIPE) as process:
         assert process.stdin
         assert process.stdout
@@ -311,7 +311,7 @@ def test_killed_server_is_gone_only_when_its_last_thread_has_left_the_port() -> 
     socket.create_server(("127.0.0.1", port)).close()
 
 
-def test_child_that_a_server_has_just_forked_is_not_taken_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_servers_fork_is_not_taken_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", FORKED], stdin=PIPE, stdout=PIPE) as process:
         assert process.stdin
         assert process.stdout
@@ -327,7 +327,7 @@ def test_child_that_a_server_has_just_forked_is_not_taken_for_the_server(monkeyp
 
 
 @pytest.mark.far
-def test_frozen_server_can_be_stopped(servers: ServerAddresses) -> None:
+def test_a_frozen_server_can_be_stopped(servers: ServerAddresses) -> None:
     os.kill(servers.pids["mail"], signal.SIGSTOP)
 
     servers.stop()
@@ -350,7 +350,7 @@ def test_two_folders_run_side_by_side(servers: ServerAddresses, place: Path) -> 
 
 
 @pytest.mark.far
-def test_starts_at_the_same_moment_start_one_server(place: Path) -> None:
+def test_concurrent_starts_start_one_server(place: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: start(place / "raced", only=("redis",)), range(4)))
 
@@ -379,7 +379,7 @@ def test_servers_outlive_their_starter_and_a_later_process_stops_them(place: Pat
 
 
 @pytest.mark.far
-def test_server_that_does_not_come_up_is_refused_with_the_end_of_its_log(place: Path) -> None:
+def test_a_server_that_fails_to_start_is_reported_with_the_end_of_its_log(place: Path) -> None:
     broken = start(place / "broken", only=("redis", "mail"))
     broken.stop()
     [kept] = (broken.folder / "redis").rglob("*.base.*")
@@ -391,7 +391,7 @@ def test_server_that_does_not_come_up_is_refused_with_the_end_of_its_log(place: 
     assert not broken.pids
 
 
-def test_a_machine_whose_ports_are_all_in_use_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_free_ports_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         monkeypatch.setattr(embedded, "PORTS", range(port, port + 1))
@@ -408,7 +408,7 @@ def test_production_is_refused(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "content"), [(0o755, "somebody's"), (0o755, ""), (0o700, "somebody's")])
-def test_folder_that_we_did_not_make_is_refused_and_left_as_it_was(place: Path, wanted: int, content: str) -> None:
+def test_a_foreign_folder_is_refused_and_left_unchanged(place: Path, wanted: int, content: str) -> None:
     foreign = Path(tempfile.mkdtemp(dir=place))
     if content:
         (foreign / "file").write_text(content)
@@ -426,7 +426,7 @@ def test_folder_that_we_did_not_make_is_refused_and_left_as_it_was(place: Path, 
 
 @pytest.mark.far
 @pytest.mark.skipif(not AS_ROOT, reason="only root's servers run as somebody else")
-def test_folder_behind_a_closed_one_is_refused_for_root(place: Path) -> None:
+def test_a_folder_inside_a_closed_one_is_refused_for_root(place: Path) -> None:
     closed = place / "closed"
     closed.mkdir(mode=0o700)
 
@@ -473,7 +473,7 @@ def reachable_interpreter() -> str | None:
     return next((program for program in (sys.executable, same) if can(program, "-x")), None)
 
 
-def test_default_folder_is_in_the_checkout_or_for_root_where_others_can_go() -> None:
+def test_the_default_folder_is_in_the_checkout_or_accessible_for_root() -> None:
     folder = default_folder(CHECKOUT)
 
     assert folder.is_relative_to("/var/lib/lockbox-embedded" if AS_ROOT else CHECKOUT)

@@ -60,7 +60,7 @@ def test_the_file_strips_asks_and_serves_in_this_order(manager: HttpConnectionMa
     assert not manager.upgrade_configs
 
 
-def test_the_file_is_shut_when_lockbox_does_not_answer(manager: HttpConnectionManager) -> None:
+def test_the_file_refuses_when_lockbox_does_not_answer(manager: HttpConnectionManager) -> None:
     gate = gate_of(manager)
 
     assert not gate.failure_mode_allow
@@ -70,7 +70,7 @@ def test_the_file_is_shut_when_lockbox_does_not_answer(manager: HttpConnectionMa
     assert 0 < manager.route_config.virtual_hosts[0].routes[0].route.timeout.seconds <= 300
 
 
-def test_the_file_strips_what_a_client_forges(manager: HttpConnectionManager) -> None:
+def test_the_file_strips_forgeable_headers(manager: HttpConnectionManager) -> None:
     strip = HeaderMutation()
     assert manager.http_filters[0].typed_config.Unpack(strip)
     mutations = strip.mutations.request_mutations
@@ -132,9 +132,7 @@ def test_lockbox_answers_what_envoy_asks(home: Installation, manager: HttpConnec
 
 
 @pytest.mark.far
-def test_what_envoy_would_pass_on_of_a_forged_call_is_refused(
-    home: Installation, manager: HttpConnectionManager
-) -> None:
+def test_forged_calls_envoy_would_pass_on_are_refused(home: Installation, manager: HttpConnectionManager) -> None:
     gate, mailbox = gate_of(manager), address()
 
     for header in (

@@ -138,7 +138,7 @@ def opened(entrance: Entrance, opened_before: dict[str, OpenMailbox]) -> OpenMai
     return found
 
 
-def test_an_open_window_lets_in_and_the_service_learns_what_for(entrance: Entrance) -> None:
+def test_an_open_window_admits_and_the_service_learns_for_what(entrance: Entrance) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
 
@@ -161,7 +161,7 @@ def test_an_open_window_lets_in_and_the_service_learns_what_for(entrance: Entran
     assert entrance.line.asked[-1][entrance.names[0]] == "HEAD"
 
 
-def test_who_is_refused_is_told_why_and_where_to_ask(entrance: Entrance) -> None:
+def test_a_refused_caller_learns_why_and_where_to_request_access(entrance: Entrance) -> None:
     mailbox = address()
     form = f"{PUBLIC}/ask?tenant={entrance.home.world.tenant.slug}&service={SERVICE}&resource=mailbox%3A"
 
@@ -179,7 +179,7 @@ def test_who_is_refused_is_told_why_and_where_to_ask(entrance: Entrance) -> None
     assert form.encode() in page.body.replace(b"&amp;", b"&")
 
 
-def test_without_a_good_token_nobody_is_anybody(entrance: Entrance) -> None:
+def test_without_a_valid_token_no_caller_is_known(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox)
     old = int(time.time()) - 600
@@ -199,7 +199,7 @@ def test_without_a_good_token_nobody_is_anybody(entrance: Entrance) -> None:
     entrance.refused(f"/mailboxes/{mailbox}", ("Authorization", f"Bearer {entrance.home.token('mallory')}"))
 
 
-def test_a_window_is_for_its_resource_action_and_tenant(entrance: Entrance) -> None:
+def test_a_window_covers_its_resource_action_and_tenant_only(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox)
 
@@ -217,7 +217,7 @@ def test_a_window_is_for_its_resource_action_and_tenant(entrance: Entrance) -> N
         entrance.refused(target, method=method, host=host)
 
 
-def test_a_narrowed_window_is_shut_for_what_its_approver_left_out(entrance: Entrance) -> None:
+def test_a_narrowed_window_refuses_the_omitted_part(entrance: Entrance) -> None:
     mailbox, other = address(), address()
     world, kept = entrance.home.world, [f"mailbox:{mailbox}"]
     request = world.submit(resources=[*kept, f"mailbox:{other}"])
@@ -230,7 +230,7 @@ def test_a_narrowed_window_is_shut_for_what_its_approver_left_out(entrance: Entr
 
 
 @pytest.mark.parametrize("spelling", RAW)
-def test_a_path_in_any_other_spelling_is_refused(entrance: Entrance, opened: OpenMailbox, spelling: str) -> None:
+def test_a_path_in_another_spelling_is_refused(entrance: Entrance, opened: OpenMailbox, spelling: str) -> None:
     mailbox, _ = opened
     target = RAW[spelling].format(mailbox)
 
@@ -243,7 +243,7 @@ def test_a_path_in_any_other_spelling_is_refused(entrance: Entrance, opened: Ope
 
 
 @pytest.mark.parametrize(("name", "value"), FORGED)
-def test_what_a_client_forges_is_refused_or_does_not_get_through(
+def test_forgeable_headers_are_refused_or_stripped(
     entrance: Entrance, opened: OpenMailbox, name: str, value: str
 ) -> None:
     (open_one, request_id), shut_one = opened, address()
@@ -261,7 +261,7 @@ def test_what_a_client_forges_is_refused_or_does_not_get_through(
     assert (answer.status == 200) is (len(entrance.home.service.seen) > before)
 
 
-def test_a_revoked_window_is_shut_within_a_second(entrance: Entrance) -> None:
+def test_a_revoked_window_is_refused_by_the_gateway_within_a_second(entrance: Entrance) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
 
@@ -289,7 +289,7 @@ def test_a_probe_finds_no_hole(entrance: Entrance, tmp_path: Path) -> None:
     assert entrance.home.service.seen[before:] == []
 
 
-def test_a_body_goes_to_the_service_and_never_to_lockbox(entrance: Entrance) -> None:
+def test_a_body_reaches_the_service_and_never_lockbox(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox, actions=["read", "change"])
 
@@ -302,7 +302,9 @@ def test_a_body_goes_to_the_service_and_never_to_lockbox(entrance: Entrance) -> 
 
 
 @pytest.mark.parametrize("kind", ["application/grpc", "application/grpc-web+proto", "application/graphql"])
-def test_a_call_whose_body_says_what_it_does_is_refused(entrance: Entrance, opened: OpenMailbox, kind: str) -> None:
+def test_a_call_acting_by_its_body_is_refused_by_the_gateway(
+    entrance: Entrance, opened: OpenMailbox, kind: str
+) -> None:
     target = f"/mailboxes/{opened[0]}"
     entrance.served(target, ("Content-Type", "application/json"))
     assert entrance.home.service.seen[-1].headers["content-type"] == "application/json"
@@ -312,7 +314,7 @@ def test_a_call_whose_body_says_what_it_does_is_refused(entrance: Entrance, open
     assert (answer.status, answer.headers["lockbox-reason"]) == (403, "unmapped")
 
 
-def test_graphql_by_its_usual_address_is_refused_whatever_it_is_sent_as(entrance: Entrance) -> None:
+def test_graphql_at_its_usual_address_is_refused_in_any_content_type(entrance: Entrance) -> None:
     query = b'{"query": "{ mailbox { messages } }"}'
     for kind in ("application/json", "application/graphql", "text/plain"):
         sent = ("Content-Type", kind), ("Content-Length", str(len(query)))
@@ -338,7 +340,7 @@ def test_each_call_of_a_connection_is_checked(entrance: Entrance) -> None:
     connection.close()
 
 
-def test_an_answer_that_goes_on_over_a_revoke_is_cut_at_its_longest_time(entrance: Entrance) -> None:
+def test_an_answer_continuing_past_a_revoke_is_cut_at_its_time_limit(entrance: Entrance) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
     headers = {
@@ -361,7 +363,7 @@ def test_an_answer_that_goes_on_over_a_revoke_is_cut_at_its_longest_time(entranc
 
 
 @pytest.mark.far
-def test_a_window_is_shut_at_its_deadline(entrance: Entrance) -> None:
+def test_a_window_is_refused_at_its_deadline(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox, access_window=2)
 
@@ -387,7 +389,7 @@ def lockbox_away(entrance: Entrance, *, silent: bool) -> Iterator[None]:
 
 @pytest.mark.far
 @pytest.mark.parametrize("silent", [False, True], ids=["dead", "slow"])
-def test_without_an_answer_of_lockbox_it_is_shut_and_soon(entrance: Entrance, *, silent: bool) -> None:
+def test_without_lockboxs_answer_calls_are_refused_soon(entrance: Entrance, *, silent: bool) -> None:
     mailbox = address()
     entrance.opened(mailbox)
 
@@ -399,7 +401,7 @@ def test_without_an_answer_of_lockbox_it_is_shut_and_soon(entrance: Entrance, *,
     wait_for("the gate answers so", lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200, PATIENCE)
 
 
-def test_with_redis_dead_a_window_opens_and_is_shut_as_soon(entrance: Entrance) -> None:
+def test_without_redis_a_window_opens_and_closes_as_quickly(entrance: Entrance) -> None:
     home = entrance.home
     db = Database(make_engine(home.urls.api, role="test-no-redis"), Schedule(f"redis://127.0.0.1:{own_port()}/0"))
     with api_of(home.issuer, db) as port:
@@ -420,7 +422,7 @@ def test_with_redis_dead_a_window_opens_and_is_shut_as_soon(entrance: Entrance) 
 
 
 @pytest.mark.far
-def test_with_postgres_dead_it_is_shut_and_comes_back_by_itself(entrance: Entrance) -> None:
+def test_without_postgres_calls_are_refused_and_service_recovers(entrance: Entrance) -> None:
     mailbox, urls = address(), entrance.home.urls
     entrance.opened(mailbox)
     name = make_url(urls.api).database
@@ -442,7 +444,7 @@ def reason_for(entrance: Entrance, mailbox: str) -> str:
 
 
 @pytest.mark.far
-def test_a_suspended_tenant_is_shut(entrance: Entrance) -> None:
+def test_a_suspended_tenant_is_refused(entrance: Entrance) -> None:
     mailbox, world = address(), entrance.home.world
     entrance.opened(mailbox)
     with world.db.transaction() as session:

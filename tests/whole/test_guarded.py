@@ -47,7 +47,7 @@ def read(url: str, address: str = "anna@contoso.example", **headers: str) -> htt
     return httpx.get(f"{url}/mailboxes/{address}", headers=headers, timeout=10, trust_env=False)
 
 
-def test_the_guarded_service_serves_by_a_window_alone(lockbox: SmallLockbox, tmp_path: Path) -> None:
+def test_the_guarded_service_serves_only_with_a_window(lockbox: SmallLockbox, tmp_path: Path) -> None:
     with running(tmp_path, "guarded.py", lockbox.url, "--tenant", "contoso") as url:
         refused = read(url, **BEARER)
         assert (refused.status_code, refused.json()["code"]) == (403, "no_window")
@@ -65,7 +65,7 @@ def test_the_guarded_service_serves_by_a_window_alone(lockbox: SmallLockbox, tmp
 
 
 @pytest.mark.far
-def test_the_guarded_service_stays_shut_without_a_lockbox(tmp_path: Path) -> None:
+def test_the_guarded_service_refuses_without_lockbox(tmp_path: Path) -> None:
     with running(tmp_path, "guarded.py", f"http://127.0.0.1:{own_port()}", "--tenant", "contoso") as url:
         answer = read(url, **BEARER)
 
@@ -74,7 +74,7 @@ def test_the_guarded_service_stays_shut_without_a_lockbox(tmp_path: Path) -> Non
 
 
 @pytest.mark.far
-def test_the_admin_tool_takes_the_tenant_from_its_database(lockbox: SmallLockbox, tmp_path: Path) -> None:
+def test_the_admin_tool_reads_the_tenant_from_its_database(lockbox: SmallLockbox, tmp_path: Path) -> None:
     database, reports = tmp_path / "tool.db", tmp_path / "reports"
     reports.write_text("lbx_test_reports")
     with closing(sqlite3.connect(database)) as records, records:

@@ -156,7 +156,7 @@ def living(stage: RunningStack) -> Iterator[RunningStack]:
 
 
 @pytest.mark.far
-def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(living: RunningStack) -> None:
+def test_any_garbage_is_dropped_counted_and_ends_no_worker(living: RunningStack) -> None:
     redis = redis_of(living)
 
     for _ in range(3):
@@ -210,7 +210,7 @@ def test_a_key_of_another_type_delays_and_is_deleted(living: RunningStack, kind:
 
 
 @pytest.mark.far
-def test_workers_start_over_garbage_that_was_there_before(template: ServerAddresses, tmp_path: Path) -> None:
+def test_workers_start_despite_existing_garbage(template: ServerAddresses, tmp_path: Path) -> None:
     with stage_of(template, tmp_path, names=()) as stage:
         redis = redis_of(stage)
         litter(redis, number_of(stage))

@@ -55,7 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "unpacked"
 
 
-def test_all_that_is_copied_exists_and_nothing_else_reaches_the_build() -> None:
+def test_every_copied_path_exists_and_nothing_else_reaches_the_build() -> None:
     rules = [line for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
 
     assert all((CHECKOUT / source).exists() for source in copied())
@@ -63,7 +63,7 @@ def test_all_that_is_copied_exists_and_nothing_else_reaches_the_build() -> None:
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied()
 
 
-def test_the_base_is_pinned_and_nobody_is_root() -> None:
+def test_the_base_is_pinned_and_no_process_is_root() -> None:
     assert {words[0].partition("@")[0] for words in said("FROM")} == {"python:3.13-slim"}
     assert said("USER") == [["10001:10001"]]
     assert LINES.index("USER 10001:10001") > max(n for n, line in enumerate(LINES) if line.startswith("RUN"))
@@ -78,7 +78,7 @@ def test_the_last_stage_installs_nothing_and_no_registry_is_named() -> None:
     assert all("--require-hashes" in step for step in "\n".join(LINES).split("&&") if " -r " in step)
 
 
-def test_the_part_of_the_lock_is_whole_and_holds_nothing_for_development() -> None:
+def test_the_partial_lock_is_complete_and_without_development_packages() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     servers = part()
 
@@ -106,7 +106,7 @@ def test_the_part_of_the_lock_is_whole_and_holds_nothing_for_development() -> No
 
 
 @pytest.mark.far
-def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path) -> None:
+def test_the_wheel_contains_data_files_and_no_tests(wheel: Path) -> None:
     for path in (
         "catalogue/catalogue.yaml",
         "config/roles.sql",
@@ -132,7 +132,7 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
 
 
 @pytest.mark.far
-def test_the_servers_need_no_package_that_is_not_in_the_image(wheel: Path) -> None:
+def test_the_servers_need_no_package_missing_from_the_image(wheel: Path) -> None:
     inside = part() | part("tracing", "requirements-dev.lock") | {"lockbox"}
     outside = [
         module

@@ -27,7 +27,7 @@ runpy.run_module("worker", run_name="__main__")
 
 
 @pytest.mark.far
-def test_all_that_a_worker_says_is_json(urls: Urls) -> None:
+def test_a_workers_output_is_json(urls: Urls) -> None:
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, script=LOUD)
@@ -45,7 +45,7 @@ def test_all_that_a_worker_says_is_json(urls: Urls) -> None:
 
 
 @pytest.mark.far
-def test_a_worker_that_refuses_to_start_says_so_in_json(urls: Urls) -> None:
+def test_a_worker_refusing_to_start_says_so_in_json(urls: Urls) -> None:
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
     refused = warm().run(good | {"LOCKBOX_CONNECTORS_DATABASE_URL": urls.worker}, module="worker", options=["core"])
 

@@ -106,7 +106,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(kustomized(mine), mine / "secrets")
 
 
-def test_the_base_is_whole_without_an_overlay() -> None:
+def test_the_base_is_complete_without_an_overlay() -> None:
     kinds = [one["kind"] for one in kustomized(FOLDER / "base")]
 
     assert {kind: kinds.count(kind) for kind in ("Deployment", "Job", "HorizontalPodAutoscaler", "Secret")} == {
@@ -117,7 +117,7 @@ def test_the_base_is_whole_without_an_overlay() -> None:
     }
 
 
-def test_the_example_is_built_without_connectors_as_it_stands(built: Built, tmp_path: Path) -> None:
+def test_the_example_builds_without_connectors(built: Built, tmp_path: Path) -> None:
     shutil.copytree(built.secrets.parent.parent, tmp_path / "kubernetes")
     mine = tmp_path / "kubernetes" / "mine"
     shutil.copy(FOLDER / "example" / "kustomization.yaml", mine)
@@ -130,12 +130,12 @@ def test_the_example_is_built_without_connectors_as_it_stands(built: Built, tmp_
 
 @pytest.mark.far
 @pytest.mark.parametrize("version", VERSIONS)
-def test_everything_fits_the_schemas_of_kubernetes(built: Built, version: str) -> None:
+def test_every_manifest_fits_kubernetes_schemas(built: Built, version: str) -> None:
     for one in built.documents:
         kubernetes_validate.validate(one, version, strict=True)
 
 
-def test_what_kubernetes_does_not_know_is_found(built: Built) -> None:
+def test_an_unknown_manifest_field_is_found(built: Built) -> None:
     wrong = json.loads(json.dumps(built.of("Deployment")["lockbox-api"]))
     wrong["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFileSystem"] = True
 
@@ -144,7 +144,7 @@ def test_what_kubernetes_does_not_know_is_found(built: Built) -> None:
 
 
 @pytest.mark.far
-def test_every_pod_is_one_that_the_namespace_restricts_to(built: Built) -> None:
+def test_every_pod_meets_the_restricted_standard(built: Built) -> None:
     (namespace,) = built.of("Namespace").values()
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert {one["metadata"].get("namespace", "lockbox") for one in built.documents} == {"lockbox"}
@@ -170,12 +170,12 @@ def test_every_pod_is_one_that_the_namespace_restricts_to(built: Built) -> None:
         }
 
 
-def test_no_setting_comes_from_the_names_of_services(built: Built) -> None:
+def test_no_setting_comes_from_service_variables(built: Built) -> None:
     assert any(name.startswith("lockbox-") for name in built.of("Service"))
     assert all(pod["spec"]["enableServiceLinks"] is False for pod in built.pods().values())
 
 
-def test_every_container_has_its_bounds_and_one_image_does_all(built: Built) -> None:
+def test_every_container_has_limits_and_uses_one_image(built: Built) -> None:
     images = {built.container(component)["image"] for component in COMPONENTS}
 
     assert images == {"registry.vendor.example/lockbox:0.2.0"}
@@ -185,7 +185,7 @@ def test_every_container_has_its_bounds_and_one_image_does_all(built: Built) -> 
         assert "memory" in resources["limits"]
 
 
-def test_every_process_is_told_to_run_what_compose_tells_it(built: Built) -> None:
+def test_every_process_runs_the_command_of_compose(built: Built) -> None:
     for component in COMPONENTS:
         service = services()[component]
         assert built.container(component)["command"] == service["command"]
@@ -196,7 +196,7 @@ def test_every_process_is_told_to_run_what_compose_tells_it(built: Built) -> Non
             assert built.environment(component)["REMAP_SIGTERM"] == "SIGQUIT"
 
 
-def test_what_a_pod_of_the_api_is_asked_exists(built: Built) -> None:
+def test_probes_of_an_api_pod_exist(built: Built) -> None:
     container = built.container("api")
     (port,) = container["ports"]
     (service,) = built.of("Service").values()
@@ -212,7 +212,7 @@ def test_what_a_pod_of_the_api_is_asked_exists(built: Built) -> None:
     assert service["spec"]["selector"].items() <= built.pods()["api"]["metadata"]["labels"].items()
 
 
-def test_a_stop_leaves_time_for_the_soft_shutdown(built: Built) -> None:
+def test_the_grace_period_covers_the_soft_shutdown(built: Built) -> None:
     soft = float(str(Settings.model_fields["shutdown_seconds"].default))
 
     for component in COMPONENTS - {"migrate"}:
@@ -220,7 +220,7 @@ def test_a_stop_leaves_time_for_the_soft_shutdown(built: Built) -> None:
         assert built.pods()[component]["spec"]["terminationGracePeriodSeconds"] >= soft + 10 + float(pause[-1])
 
 
-def test_nobody_holds_a_secret_that_it_does_not_need(built: Built) -> None:
+def test_no_pod_holds_an_unneeded_secret(built: Built) -> None:
     for component in COMPONENTS - {"migrate"}:
         expected = set(services()[component]["secrets"]) | OWN.get(component, set())
         assert built.files(component, "/run/secrets").keys() == expected
@@ -271,7 +271,7 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("component", sorted(COMPONENTS))
-def test_each_process_takes_its_settings_in_production(
+def test_each_process_accepts_its_settings_in_production(
     built: Built, component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_up(built, component, tmp_path, monkeypatch)
@@ -342,13 +342,13 @@ def reaches(built: Built, component: str, address: str, port: int) -> bool:
     return any(has_port(rule, port) and holds(rule["to"], address) for rule in rules)
 
 
-def test_what_no_policy_names_is_refused(built: Built) -> None:
+def test_traffic_without_a_policy_is_refused(built: Built) -> None:
     nothing = built.of("NetworkPolicy")["lockbox-nothing"]["spec"]
 
     assert nothing == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_each_process_reaches_what_it_needs_and_no_more(built: Built) -> None:
+def test_each_process_reaches_exactly_what_it_needs(built: Built) -> None:
     for component in COMPONENTS:
         assert reaches(built, component, CLUSTER, 5432)
         assert reaches(built, component, CLUSTER, 6379) is (component != "migrate")
@@ -360,7 +360,7 @@ def test_each_process_reaches_what_it_needs_and_no_more(built: Built) -> None:
         assert reaches(built, component, CLUSTER, 443) is (component == "connectors")
 
 
-def test_nobody_calls_any_process_but_the_api(built: Built) -> None:
+def test_only_the_api_accepts_calls(built: Built) -> None:
     inbound = {
         name: policy["spec"] for name, policy in built.of("NetworkPolicy").items() if policy["spec"].get("ingress")
     }
@@ -371,7 +371,7 @@ def test_nobody_calls_any_process_but_the_api(built: Built) -> None:
     assert all("namespaceSelector" in peer and peer["namespaceSelector"]["matchLabels"] for peer in rule["from"])
 
 
-def test_workers_are_scaled_by_metrics_that_the_adapter_gives() -> None:
+def test_workers_scale_by_metrics_the_adapter_provides() -> None:
     adapter = YAML(typ="safe", pure=True).load((FOLDER / "prometheus-adapter.yaml").read_text())["externalRules"]
     shown = {f"lockbox_{one.name}" for one in FIGURES}
 
@@ -386,7 +386,7 @@ def test_workers_are_scaled_by_metrics_that_the_adapter_gives() -> None:
     assert all(rule["resources"] == {"namespaced": False} for rule in adapter)
 
 
-def test_the_queries_of_the_adapter_are_prometheus_own_language(tmp_path: Path) -> None:
+def test_the_adapters_queries_are_valid_promql(tmp_path: Path) -> None:
     adapter = YAML(typ="safe", pure=True).load((FOLDER / "prometheus-adapter.yaml").read_text())["externalRules"]
     rules = [{"record": rule["name"]["as"], "expr": rule["metricsQuery"]} for rule in adapter]
     file = tmp_path / "rules.json"
@@ -399,7 +399,7 @@ def test_the_queries_of_the_adapter_are_prometheus_own_language(tmp_path: Path) 
     assert f"SUCCESS: {len(rules)} rules found" in checked.stdout, checked.stdout + checked.stderr
 
 
-def test_each_that_is_scaled_exists_and_none_fixes_how_many_there_are(built: Built) -> None:
+def test_each_scaled_deployment_exists_without_a_fixed_count(built: Built) -> None:
     scaled = built.of("HorizontalPodAutoscaler")
 
     assert scaled.keys() == {"lockbox-api", "lockbox-worker", "lockbox-notifications"}
@@ -410,7 +410,7 @@ def test_each_that_is_scaled_exists_and_none_fixes_how_many_there_are(built: Bui
         assert name in built.of("PodDisruptionBudget")
 
 
-def test_the_page_counts_the_connections_that_all_pods_open(built: Built) -> None:
+def test_the_page_counts_the_connections_of_all_pods(built: Built) -> None:
     most = {name: one["spec"]["maxReplicas"] for name, one in built.of("HorizontalPodAutoscaler").items()}
     opened = most["lockbox-api"] * CONNECTIONS
     opened += most["lockbox-worker"] * runtime.CONNECTIONS["core"]

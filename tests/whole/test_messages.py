@@ -49,7 +49,7 @@ def broker(stage: RunningStack) -> Celery:
     return Celery("stranger", broker=stage.urls.redis)
 
 
-def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
+def test_a_request_runs_its_whole_life_without_intervention(stage: RunningStack) -> None:
     world = stage.world()
     with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
         left = erin.post("/v1/requests", json=world.body()).json()
@@ -63,7 +63,7 @@ def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
+def test_hand_made_messages_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit()
     wait_until(lambda: not stage.open_notifications(world), "the prompts are sent")
@@ -87,7 +87,7 @@ def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
-def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: RunningStack) -> None:
+def test_flower_shows_tasks_by_name_and_refuses_every_control_call(stage: RunningStack) -> None:
     world = stage.world(approval_window=1)
     timed_out = world.submit()
     stage.ends(timed_out.id, "timed_out")
@@ -114,7 +114,7 @@ def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: Ru
 
 
 @pytest.mark.far
-def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alone(stage: RunningStack) -> None:
+def test_flower_shows_both_workers_though_they_answer_only_inspections(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
     with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=30) as flower:
@@ -137,7 +137,7 @@ def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alo
 
 
 @pytest.mark.far
-def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: RunningStack) -> None:
+def test_flowers_metrics_need_this_machine_or_the_password(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     passed_on = {"X-Forwarded-For": "127.0.0.1"}
 
@@ -149,7 +149,7 @@ def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: Run
 
 
 @pytest.mark.far
-def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_once(stage: RunningStack) -> None:
+def test_flower_checks_one_wrong_password_a_second(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
     def status(password: str) -> int:
@@ -167,7 +167,7 @@ def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_on
 
 @pytest.mark.far
 @pytest.mark.parametrize("timer", [{"countdown": 31}, {"eta": "2030-01-01T00:00:00"}])
-def test_no_task_can_be_given_a_timer(stage: RunningStack, timer: dict[str, object]) -> None:
+def test_no_task_accepts_a_timer(stage: RunningStack, timer: dict[str, object]) -> None:
     script = f"from worker.app import app; app.tasks['lockbox.expire'].apply_async(([],), **{timer!r})"
 
     ended = stage.python(script)

@@ -64,7 +64,7 @@ def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
+def test_losing_any_redis_key_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
 
     for key in ("clock", "clock:leases", "notifications", "notifications:leases"):
@@ -78,7 +78,7 @@ def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_redis_restarted_empty_loses_nothing(stage: RunningStack) -> None:
+def test_an_emptied_redis_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
     request = world.submit()
 
@@ -93,7 +93,7 @@ def test_redis_restarted_empty_loses_nothing(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_redis_restarted_with_a_message_in_hand_ends_no_worker(stage: RunningStack) -> None:
+def test_a_redis_restart_with_a_message_in_flight_ends_no_worker(stage: RunningStack) -> None:
     world = stage.world()
     stage.processes.kill("notifications")
     world.submit()
@@ -114,7 +114,7 @@ def test_redis_restarted_with_a_message_in_hand_ends_no_worker(stage: RunningSta
 
 
 @pytest.mark.far
-def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage: RunningStack) -> None:
+def test_a_full_redis_ends_no_worker_and_delays_no_deadline(stage: RunningStack) -> None:
     world = stage.world()
     with stage.redis() as redis:
         redis.config_set("maxmemory", 1)
@@ -136,7 +136,7 @@ def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage:
 
 
 @pytest.mark.far
-def test_postgres_restarted_loses_nothing(stage: RunningStack) -> None:
+def test_a_postgres_restart_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
     request = world.submit()
 
@@ -175,7 +175,7 @@ def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: RunningSt
 
 
 @pytest.mark.far
-def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: RunningStack) -> None:
+def test_repeatedly_killed_pool_children_hang_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=1)
     parent = psutil.Process(stage.processes.running["worker"].pid)
     # Celery gives up, with an error code, on a worker whose pool dies before it has begun to serve.
@@ -230,7 +230,7 @@ def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningS
 
 
 @pytest.mark.far
-def test_what_sends_gives_way_to_the_clock_within_its_session_and_as_one(stage: RunningStack) -> None:
+def test_senders_yield_to_timers_in_cpu_scheduling(stage: RunningStack) -> None:
     stage.world()
     clock, sending = (stage.processes.running[name].pid for name in ("worker", "notifications"))
 

@@ -65,9 +65,7 @@ def _is_within(part: Locator, lowest: float) -> bool:
     return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= lowest
 
 
-def test_an_approver_approves_from_the_mail_in_few_taps_and_without_a_scroll(
-    stage: RunningStack, desk: BrowserDesk
-) -> None:
+def test_an_approver_approves_from_the_mail_in_few_taps(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     address = address_of(stage, world, "ann")
     secret = sign_in(world.db, world.people["ann"], AuthMethod.OIDC)
@@ -107,7 +105,7 @@ def test_an_approver_approves_from_the_mail_in_few_taps_and_without_a_scroll(
     expect(phone.locator("#done")).to_contain_text("You revoked the access. Erin's access ended at")
 
 
-def test_a_button_says_for_how_long_it_approves_and_a_denial_asks_for_its_reason(
+def test_the_button_states_the_duration_and_a_denial_asks_for_its_reason(
     stage: RunningStack, desk: BrowserDesk
 ) -> None:
     world = stage.world(approval_window=900)

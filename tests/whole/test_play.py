@@ -31,7 +31,7 @@ def step(page: Page, number: int) -> Locator:
 
 
 @pytest.mark.timeout(240)
-def test_a_newcomer_plays_everybody_from_asking_to_operating(page: Page) -> None:
+def test_a_newcomer_plays_every_role(page: Page) -> None:
     step(page, 1)
     wrong = violations(page)
     picture(page, "play")

@@ -71,7 +71,7 @@ def test_a_request_runs_its_whole_life_behind_the_pooler(stage: RunningStack) ->
     stage.events_are_whole()
 
 
-def test_the_next_seals_within_five_seconds_of_the_sealers_death(stage: RunningStack, tmp_path: Path) -> None:
+def test_another_worker_seals_within_five_seconds_of_the_sealers_death(stage: RunningStack, tmp_path: Path) -> None:
     said = tmp_path / "holder"
     settings = stage.plan.variables("worker") | {DIRECT: stage.urls.worker}
     holder = warm().start(settings, out=said, err=said, script=HOLDER)
@@ -89,7 +89,7 @@ def test_the_next_seals_within_five_seconds_of_the_sealers_death(stage: RunningS
     holder.wait()
 
 
-def test_a_core_worker_without_a_direct_way_says_what_to_set_and_ends(stage: RunningStack) -> None:
+def test_a_core_worker_without_a_direct_url_says_what_to_set(stage: RunningStack) -> None:
     variables = stage.plan.variables("worker")
 
     ended = warm().run(variables, module="worker", options=["core"])

@@ -109,7 +109,7 @@ def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDes
     stage.events_are_whole()
 
 
-def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_denial_needs_a_reason_and_the_requester_reads_it(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann, erin = desk.person(world, "ann"), desk.person(world, "erin")
@@ -126,7 +126,7 @@ def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: RunningStack,
     expect(erin.locator("main")).to_contain_text("Ask the owner of the mailbox first")
 
 
-def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_the_loser_of_a_race_sees_who_decided(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann, amir = desk.person(world, "ann"), desk.person(world, "amir", java_script_enabled=False)
@@ -144,7 +144,7 @@ def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: Br
     assert stage.state(request.id) == "denied"
 
 
-def test_an_open_page_shows_who_was_mailed_and_announces_only_moves(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_an_open_page_shows_mailed_people_and_announces_only_moves(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")
@@ -160,7 +160,7 @@ def test_an_open_page_shows_who_was_mailed_and_announces_only_moves(stage: Runni
     expect(ann.locator("#announcement")).to_contain_text("Abe denied it")
 
 
-def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_an_open_page_says_that_the_time_is_over(stage: RunningStack, desk: BrowserDesk) -> None:
     told(stage, stage.world(approval_window=900))
     world = stage.world(approval_window=10)
     ann = desk.person(world, "ann")
@@ -173,9 +173,7 @@ def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, des
     stage.ends(request.id, "timed_out")
 
 
-def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_closed(
-    stage: RunningStack, desk: BrowserDesk
-) -> None:
+def test_a_window_moved_to_the_next_page_is_not_called_closed(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     opened = [world.fresh(access_window=3600) for _ in range(MOST)]
     for one in opened:
@@ -209,7 +207,7 @@ def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_clos
     expect(ann.locator(f"#open-{last.id}")).to_have_count(0)
 
 
-def test_without_script_everything_can_be_done(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_everything_works_without_script(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(vendor_review=True, approval_window=900, review_window=900)
     erin, max_, ann = (desk.person(world, name, java_script_enabled=False) for name in ("erin", "max", "ann"))
 
@@ -235,7 +233,7 @@ def test_without_script_everything_can_be_done(stage: RunningStack, desk: Browse
     expect(ann.locator("main")).to_contain_text("The inbox")
 
 
-def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_on_a_phone_a_mailed_code_signs_in_and_denies(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     address = address_of(stage, world, "ann")
@@ -259,7 +257,7 @@ def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Runnin
     assert stage.state(request.id) == "denied"
 
 
-def test_what_somebody_writes_is_text_and_nothing_else(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_any_written_text_is_escaped(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     erin, ann = desk.person(world, "erin"), desk.person(world, "ann")
 
@@ -271,7 +269,7 @@ def test_what_somebody_writes_is_text_and_nothing_else(stage: RunningStack, desk
     assert ann.locator("main img").count() == 0
 
 
-def test_a_form_counts_for_its_own_session_and_once(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_form_works_once_in_its_own_session(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900, quorum=2)
     request = world.submit()
     ann, amir = desk.person(world, "ann"), desk.person(world, "amir")
@@ -311,7 +309,7 @@ class Frame(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_no_page_is_shown_in_a_foreign_frame(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")

@@ -101,7 +101,7 @@ def receiver(command: list[str], tmp_path: Path) -> Iterator[RunningReceiver]:
         process.communicate()
 
 
-def test_what_is_signed_is_taken_once(receiver: RunningReceiver) -> None:
+def test_a_signed_call_is_processed_once(receiver: RunningReceiver) -> None:
     newest, old = receiver.secrets
     answers = [receiver.call(newest, hook_id="call-1") for _ in range(2)]
     answers.append(receiver.call(new_key()[0], new_secret(), old))
@@ -110,7 +110,7 @@ def test_what_is_signed_is_taken_once(receiver: RunningReceiver) -> None:
     assert receiver.end() == TAKEN * 2
 
 
-def test_what_is_not_signed_is_refused(receiver: RunningReceiver) -> None:
+def test_an_unsigned_call_is_refused(receiver: RunningReceiver) -> None:
     ours = receiver.secrets[0]
     other = json.dumps({"sequence": 8, "type": "request.approved", "data": {}}).encode()
 
@@ -140,7 +140,7 @@ def test_a_body_that_is_too_large_is_refused(receiver: RunningReceiver) -> None:
     assert receiver.end() == TAKEN
 
 
-def test_news_without_a_state_is_taken(receiver: RunningReceiver) -> None:
+def test_an_event_without_a_state_is_accepted(receiver: RunningReceiver) -> None:
     news = json.dumps({"sequence": 9, "type": "tenant.policy_changed", "data": {"changes": {}}}).encode()
 
     assert receiver.call(receiver.secrets[0], body=news) == 204

@@ -31,7 +31,7 @@ def black_hole() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("away", [refused, black_hole])
-def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
+def test_without_redis_from_the_start_people_are_prompted_and_requests_time_out(
     away: object, template: ServerAddresses, tmp_path: Path
 ) -> None:
     assert callable(away)

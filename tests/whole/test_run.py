@@ -91,7 +91,7 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
 
 
 @pytest.mark.far
-def test_nobody_can_take_the_ports_of_the_api_and_flower_before_they_serve_there(here: ModuleRunner) -> None:
+def test_ports_of_api_and_flower_are_reserved_until_they_serve(here: ModuleRunner) -> None:
     port, flower = own_port(), own_port()
     with run(here, "--port", str(port), "--flower-port", str(flower)) as running:
         read_until(running, "Starting Postgres")
@@ -110,7 +110,7 @@ def test_nobody_can_take_the_ports_of_the_api_and_flower_before_they_serve_there
 
 
 @pytest.mark.far
-def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
+def test_its_output_works_and_ctrl_c_stops_everything(fresh: ModuleRunner) -> None:
     with run(fresh) as running:
         said = read_until(running, "curl ")
         curl = ask(said)
@@ -155,7 +155,7 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
 
 
 @pytest.mark.far
-def test_verbose_shows_the_logs_and_writes_no_file(fresh: ModuleRunner) -> None:
+def test_verbose_prints_the_logs_and_writes_no_file(fresh: ModuleRunner) -> None:
     with run(fresh, "--verbose") as running:
         said = read_until(running, "curl ")
         running.send_signal(signal.SIGINT)
@@ -167,7 +167,7 @@ def test_verbose_shows_the_logs_and_writes_no_file(fresh: ModuleRunner) -> None:
 
 
 @pytest.mark.far
-def test_it_takes_the_callers_own_catalogue_and_says_what_it_does_not_take(fresh: ModuleRunner) -> None:
+def test_it_accepts_a_catalogue_and_names_ignored_settings(fresh: ModuleRunner) -> None:
     own = fresh.place / "own.yaml"
     own.write_text("services: {payroll: {title: Payroll, actions: [export]}}\nplans: {standard: {}}\n")
     given = {"LOCKBOX_CATALOGUE": str(own), "LOCKBOX_CATALOG": str(own), "LOCKBOX_PUBLIC_URL": "http://localhost:1"}
@@ -196,7 +196,7 @@ def workers(running: "subprocess.Popen[str]") -> set[int]:
 
 
 @pytest.mark.far
-def test_a_worker_that_dies_is_started_again_and_an_api_that_dies_ends_the_others_and_fails(
+def test_a_dead_worker_is_restarted_and_a_dead_api_ends_everything(
     here: ModuleRunner,
 ) -> None:
     with run(here) as running:
@@ -224,7 +224,7 @@ def test_production_is_refused(here: ModuleRunner) -> None:
 
 
 @pytest.mark.far
-def test_the_tutorial_with_curl_works_as_it_stands() -> None:
+def test_the_curl_tutorial_works_as_written() -> None:
     lines = re.findall(r"^    (.*)$", TUTORIAL.read_text(), re.MULTILINE)
 
     with terminal.opened() as here, run(here) as running:

@@ -10,7 +10,7 @@ MAIL = ("mail",)
 
 
 @pytest.mark.far
-def test_whatever_a_process_has_started_in_the_folder_is_stopped_by_whoever_made_it() -> None:
+def test_servers_started_by_any_process_are_stopped_by_the_folders_owner() -> None:
     started = []
 
     def run() -> None:

@@ -38,7 +38,7 @@ def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 @pytest.mark.far
-def test_a_playground_is_not_opened_to_others(urls: Urls) -> None:
+def test_a_playground_is_not_opened_to_other_machines(urls: Urls) -> None:
     playing = {"LOCKBOX_PLAYGROUND": "x", "LOCKBOX_EMBEDDED": "true", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 
@@ -60,7 +60,7 @@ runpy.run_module("worker", run_name="__main__")
 
 
 @pytest.mark.far
-def test_a_worker_that_gives_up_says_so_by_its_exit_code(urls: Urls) -> None:
+def test_a_worker_that_gives_up_has_an_exit_code(urls: Urls) -> None:
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, script=POOL_NEVER_STARTS)
@@ -71,18 +71,18 @@ def test_a_worker_that_gives_up_says_so_by_its_exit_code(urls: Urls) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["owner", "superuser", "worker"])
-def test_the_api_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
+def test_the_api_refuses_a_login_with_wrong_rights(urls: Urls, login: str) -> None:
     refused(api(urls, LOCKBOX_DATABASE_URL=getattr(urls, login)), "LOCKBOX_DATABASE_URL")
 
 
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["owner", "superuser", "api"])
-def test_a_worker_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
+def test_a_worker_refuses_a_login_with_wrong_rights(urls: Urls, login: str) -> None:
     refused(workers(urls, LOCKBOX_WORKER_DATABASE_URL=getattr(urls, login)), "LOCKBOX_WORKER_DATABASE_URL")
 
 
 @pytest.mark.far
-def test_an_api_that_cannot_check_what_was_shipped_does_not_start(urls: Urls, tmp_path: Path) -> None:
+def test_an_api_without_its_checkpoint_folder_does_not_start(urls: Urls, tmp_path: Path) -> None:
     refused(api(urls, LOCKBOX_CHECKPOINT_FOLDER=str(tmp_path)), "LOCKBOX_AUDIT_PUBLIC_KEYS")
 
 
@@ -92,7 +92,7 @@ def test_flower_refuses_to_start_without_credentials(urls: Urls) -> None:
 
 
 @pytest.mark.far
-def test_flower_refuses_to_open_its_api_to_everybody(urls: Urls) -> None:
+def test_flower_refuses_to_start_with_an_open_api(urls: Urls) -> None:
     known = {"LOCKBOX_FLOWER_USER": "operator", "LOCKBOX_FLOWER_PASSWORD": "long-enough-secret"}
     opened = {"LOCKBOX_REDIS_URL": urls.redis, "FLOWER_UNAUTHENTICATED_API": "true"}
 
@@ -137,7 +137,7 @@ def test_every_process_has_the_same_effective_celery_settings(urls: Urls, proces
 
 @pytest.mark.far
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_port_that_is_taken_is_named(urls: Urls, processes: str) -> None:
+def test_a_used_port_is_reported(urls: Urls, processes: str) -> None:
     with socket.create_server((HOST, own_port())) as taken:
         port = taken.getsockname()[1]
         good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis, "LOCKBOX_API_PROCESSES": processes}
@@ -148,7 +148,7 @@ def test_a_port_that_is_taken_is_named(urls: Urls, processes: str) -> None:
 
 
 @pytest.mark.far
-def test_a_descriptor_that_is_no_socket_is_refused(urls: Urls) -> None:
+def test_an_invalid_descriptor_is_refused(urls: Urls) -> None:
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, module="api", options=["--fd", "2"])
@@ -158,7 +158,7 @@ def test_a_descriptor_that_is_no_socket_is_refused(urls: Urls) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("port", ["0", "65536", "80000", "-1", "http"])
-def test_a_port_that_there_is_not_is_refused(urls: Urls, port: str) -> None:
+def test_an_invalid_port_is_refused(urls: Urls, port: str) -> None:
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, module="api", options=[f"--port={port}"])
@@ -168,7 +168,7 @@ def test_a_port_that_there_is_not_is_refused(urls: Urls, port: str) -> None:
 
 
 @pytest.mark.far
-def test_a_port_of_flower_that_is_taken_is_named(urls: Urls) -> None:
+def test_a_used_port_of_flower_is_reported(urls: Urls) -> None:
     known = {"LOCKBOX_REDIS_URL": urls.redis, "LOCKBOX_FLOWER_USER": "olga", "LOCKBOX_FLOWER_PASSWORD": "a" * 16}
     with socket.create_server((HOST, own_port())) as taken:
         port = str(taken.getsockname()[1])

@@ -94,7 +94,7 @@ def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
 
 
 @pytest.mark.parametrize("who", PAGES)
-def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
+def test_pages_fit_every_reader_wide_and_narrow_light_and_dark(
     desk: BrowserDesk, furnished: tuple[World, dict[str, str]], who: str
 ) -> None:
     world, places = furnished
@@ -110,7 +110,7 @@ def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
     assert wrong == []
 
 
-def test_no_page_is_left_out() -> None:
+def test_no_page_is_missing_from_the_sweep() -> None:
     swept_paths = {path.partition("?")[0] for paths in PAGES.values() for path in paths}
     pages = {route.removeprefix("GET ") for route in MATRIX if route.startswith("GET ")} - NO_PAGE - ELSEWHERE
     shapes = {path: re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in pages}
@@ -119,7 +119,7 @@ def test_no_page_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/operations", 403), ("/requests?state=odd", 422)])
-def test_pages_that_refuse_serve_everybody(
+def test_error_pages_fit_every_reader(
     desk: BrowserDesk, furnished: tuple[World, dict[str, str]], path: str, status: int
 ) -> None:
     page = desk.person(furnished[0], "ann")
@@ -131,7 +131,7 @@ def test_pages_that_refuse_serve_everybody(
     assert swept(page) == []
 
 
-def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: BrowserDesk) -> None:
+def test_a_person_without_a_session_is_asked_to_sign_in_and_returns(desk: BrowserDesk) -> None:
     page = desk.person()
 
     page.goto("/waiting")
@@ -144,7 +144,7 @@ def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: Browser
     assert swept(page) == []
 
 
-def test_whoever_came_by_a_mail_is_welcomed_and_asked_for_a_passkey(
+def test_a_person_signing_in_by_mail_is_welcomed_and_offered_a_passkey(
     desk: BrowserDesk, furnished: tuple[World, dict[str, str]]
 ) -> None:
     world, _ = furnished
@@ -190,7 +190,7 @@ def in_states(stage: RunningStack) -> dict[State, tuple[World, UUID]]:
 
 @pytest.mark.parametrize("who", ["erin", "max", "ann"])
 @pytest.mark.parametrize("state", State)
-def test_a_request_in_each_state_serves_whoever_reads_it(
+def test_a_request_in_each_state_fits_its_readers(
     desk: BrowserDesk, in_states: dict[State, tuple[World, UUID]], state: State, who: str
 ) -> None:
     world, request_id = in_states[state]
@@ -201,7 +201,7 @@ def test_a_request_in_each_state_serves_whoever_reads_it(
     assert swept(page) == []
 
 
-def test_several_are_denied_and_what_could_not_be_is_listed(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_several_requests_are_denied_and_failures_listed(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=3600)
     gone, *rest = (world.fresh() for _ in range(3))
     page = desk.person(world, "ann")
@@ -225,7 +225,7 @@ def test_several_are_denied_and_what_could_not_be_is_listed(stage: RunningStack,
     assert [stage.state(one.id) for one in (gone, *rest)] == ["active", "denied", "denied"]
 
 
-def test_an_engineer_cancels_several(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_an_engineer_cancels_several_requests(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=3600)
     requests = [world.fresh() for _ in range(2)]
     page = desk.person(world, "erin")
@@ -243,7 +243,7 @@ def test_an_engineer_cancels_several(stage: RunningStack, desk: BrowserDesk) -> 
     assert {stage.state(one.id) for one in requests} == {"cancelled"}
 
 
-def test_a_manager_denies_several_in_review(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_manager_denies_several_reviews(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=3600, review_window=3600, vendor_review=True)
     requests = [world.fresh() for _ in range(2)]
     page = desk.person(world, "max")

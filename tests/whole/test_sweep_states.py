@@ -119,7 +119,7 @@ STATES: dict[str, tuple[Scenery, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_special_state_serves_everybody(stage: RunningStack, desk: BrowserDesk, state: str) -> None:
+def test_a_special_state_fits_every_reader(stage: RunningStack, desk: BrowserDesk, state: str) -> None:
     make, readers = STATES[state]
     world, path = make(stage)
     wrong: list[str] = []
@@ -151,9 +151,7 @@ def test_a_changed_gate_reads_as_one_sentence(stage: RunningStack, desk: Browser
     assert change.evaluate("(one) => getComputedStyle(one).display") == "list-item"
 
 
-def test_the_form_of_a_service_that_declares_parameters_serves_everybody(
-    stage: RunningStack, desk: BrowserDesk
-) -> None:
+def test_the_form_of_a_service_with_parameters_fits_every_reader(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(**SLOW)
     page = desk.person(world, "erin")
     page.goto("/ask")

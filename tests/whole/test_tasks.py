@@ -216,7 +216,7 @@ def test_each_task_fails_visibly_without_postgres_and_is_done_later(
 
 
 @pytest.mark.far
-def test_what_no_task_seals_the_worker_seals_by_itself(stage: RunningStack) -> None:
+def test_the_worker_itself_seals_what_no_task_seals(stage: RunningStack) -> None:
     held = children(stage)
     log = stage.processes.logs / "worker.log"
 
@@ -237,7 +237,7 @@ def test_what_no_task_seals_the_worker_seals_by_itself(stage: RunningStack) -> N
 
 
 @pytest.mark.far
-def test_a_long_seal_and_a_long_reconcile_hold_up_no_time_out(stage: RunningStack) -> None:
+def test_long_sealing_and_reconciling_delay_no_time_out(stage: RunningStack) -> None:
     before = children(stage)
     with superuser_at(stage.urls.superuser) as engine, engine.connect() as holder, engine.connect() as looking:
         holder.execute(text("SELECT pg_advisory_lock(:number)"), {"number": HELD})
@@ -261,9 +261,7 @@ def test_a_long_seal_and_a_long_reconcile_hold_up_no_time_out(stage: RunningStac
 
 
 @pytest.mark.far
-def test_workers_survive_that_tasks_fail_while_the_broker_is_away(
-    stage: RunningStack, proxies: ProxiedServers
-) -> None:
+def test_workers_survive_failing_tasks_without_a_broker(stage: RunningStack, proxies: ProxiedServers) -> None:
     """They report to a parent that waits for the broker, and reads nothing for longer than a task may take."""
     before = {name: stage.processes.running[name].pid for name in WORKERS}
     requests: dict[UUID, str] = {}
