@@ -54,6 +54,7 @@ class SpanRecorder(Protocol):
     """Begins spans and sends those that have ended, in a thread of its own."""
 
     def begin(self, name: str, kind: SpanKind, parent: str | None) -> Span: ...
+
     def stop(self) -> None: ...
 
 

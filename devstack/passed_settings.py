@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 
 from config.client import ClientSettings
 from config.settings import Settings
+from devstack.stack import SERVERS
 
 API = frozenset({"api"})
 WORKERS = frozenset({"worker", "notifications", "connectors"})
@@ -36,18 +38,7 @@ PASSED = {
 }
 """Which processes get a setting."""
 FILES = frozenset({"catalogue", "connector_targets", "smtp_ca_file", "vendor_logo"})
-TAKEN = frozenset(
-    {
-        "environment",
-        "database_url",
-        "worker_database_url",
-        "notifications_database_url",
-        "connectors_database_url",
-        "owner_database_url",
-        "redis_url",
-        "smtp_url",
-    }
-)
+TAKEN = frozenset({"environment", "connectors_database_url", *chain.from_iterable(SERVERS.values())})
 """What `devstack.stack` uses itself, and gives to each process as far as it needs it."""
 OWN_KEYS = "make run makes keys of its own, or uses those of development"
 REFUSED = {

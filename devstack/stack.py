@@ -30,7 +30,12 @@ PROCFILE = "Procfile"
 LOGS = CHECKOUT / "var" / "log"
 AUDIT_KEY = "audit.pem"
 APPROVAL_KEY = "approval.pem"
-DATABASES = ("database_url", "worker_database_url", "notifications_database_url", "owner_database_url")
+SERVERS = {
+    "postgres": ("database_url", "worker_database_url", "notifications_database_url", "owner_database_url"),
+    "redis": ("redis_url",),
+    "mail": ("smtp_url",),
+}
+"""The settings with the URLs of each server."""
 TITLES = {"postgres": "Postgres", "redis": "Redis", "mail": "a mail catcher"}
 STOP_SECONDS = 15
 READY_SECONDS = 30
@@ -151,19 +156,9 @@ def prepare(
     Raises:
         EmbeddedRefused: in production, where servers do not start, or where another version made the database.
     """
-    urls = {
-        name: value.get_secret_value()
-        for name in (
-            "database_url",
-            "worker_database_url",
-            "notifications_database_url",
-            "owner_database_url",
-            "redis_url",
-            "smtp_url",
-        )
-        if (value := getattr(settings, name)) is not None
-    }
-    missing = _missing(urls)
+    given = {name: getattr(settings, name) for names in SERVERS.values() for name in names}
+    urls = {name: value.get_secret_value() for name, value in given.items() if value is not None}
+    missing = {server: names for server, names in SERVERS.items() if not urls.keys() >= set(names)}
     place = folder or embedded.default_folder(CHECKOUT)
     found = False
     if missing and say:
@@ -239,15 +234,6 @@ def _in_use(servers: ServerAddresses) -> bool:
                 return True
             time.sleep(0.05)
     return False
-
-
-def _missing(urls: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    wanted = {
-        "postgres": DATABASES,
-        "redis": ("redis_url",),
-        "mail": ("smtp_url",),
-    }
-    return {server: names for server, names in wanted.items() if not all(name in urls for name in names)}
 
 
 def is_ready(plan: StackPlan) -> bool:

@@ -50,7 +50,7 @@ IdentityKey = tuple[str, str, str | None]
 
 
 class MapUnreadable(Exception):  # noqa: N818 - it is an outcome that the gate plans for
-    pass
+    """Postgres does not answer in time."""
 
 
 class IdentityMap:

@@ -21,6 +21,7 @@ DOUBT_SECONDS = 1.25
 Heartbeats wait for them: after a longer pause guards would take all windows to be closed.
 """
 NOBODY = UUID(int=0)
+# By snapshots of transactions: a number of a sequence is taken before its commit is seen.
 CHANGES = text("""
 SELECT server, seen, event_id, request_id, ends, tenant_id, person_id FROM window_changes(CAST(:before AS text))
 """)

@@ -50,7 +50,9 @@ class MailCatcher:
             return False
         return greeting.startswith(b"220 ") and greeting.endswith(b" Lockbox mail catcher\r\n")
 
-    def settle(self) -> None: ...
+    def settle(self) -> None:
+        """Nothing to do once it answers."""
+
     def stop(self, process: psutil.Process) -> None:
         process.terminate()
         if not wait_gone(process, STOP_SECONDS):

@@ -70,7 +70,9 @@ class Valkey:
         except OSError:
             return False
 
-    def settle(self) -> None: ...
+    def settle(self) -> None:
+        """Nothing to do once it answers."""
+
     def stop(self, process: psutil.Process) -> None:
         process.terminate()
         if not wait_gone(process, STOP_SECONDS):
