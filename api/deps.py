@@ -1,4 +1,4 @@
-"""What every route gets: its parameters, each known and once; one transaction a request; who is asking, from where.
+"""FastAPI dependencies of all routes: parameter checks, transaction, caller, origin.
 
 Dependencies that only read the request are coroutines: FastAPI runs a plain function in a thread, and switching takes
 longer than the function. Those of every call depend on little but the request: FastAPI goes through the dependencies

@@ -26,7 +26,7 @@ OTHERS = (
 )
 """How headers begin that clients, proxies or the gateway's own dialect write."""
 OF_THE_GATE = frozenset({"lockbox-gateway", "lockbox-call"})
-"""The gateway's credential and its id of a call: they are no tenant and nobody's name."""
+"""The gateway's credential and its id of a call: neither names a tenant or a caller."""
 IN_BODIES = frozenset({"graphql", "graphiql", "gql", "jsonrpc", "json-rpc", "xmlrpc", "xml-rpc", "soap", "$batch"})
 """How segments are called, up to a dot, at which calls say in their bodies what they read and do."""
 GRPC_SERVICE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)+[A-Z][A-Za-z0-9_]*")

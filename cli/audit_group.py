@@ -1,4 +1,4 @@
-"""The group `lockbox audit`: `verify` calls nobody and loads nothing of the other commands."""
+"""The group `lockbox audit`: `verify` uses no network and imports no other command."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Commands for whoever runs an installation: on its machine, with its files, or as the owner of its database."""
+"""Commands for operators of an installation: on its machine, with its files, or as the owner of its database."""
 
 import json
 from datetime import timedelta

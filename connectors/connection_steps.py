@@ -40,7 +40,7 @@ LEASE = timedelta(seconds=45)
 MOST_OF_A_TARGET = 10
 """How many of one target are looked for at once."""
 NO_SLOT = timedelta(seconds=1)
-"""After how long a connection comes again that found no slot, and nobody at its target to wait for."""
+"""After how many seconds a connection is tried again that found no slot at an idle target."""
 MOST_SLOTS = 32
 OPENS = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.OPEN_FAILED})
 CLOSES = frozenset({ConnectionState.CLOSING, ConnectionState.CLOSE_FAILED})
@@ -53,7 +53,7 @@ CONNECTOR = Caller(
     Side.VENDOR,
     AuthMethod.TOKEN,
 )
-"""As whom windows are judged: a system, which is told what passkeys signed. Nobody can sign in as it."""
+"""The identity by which windows are judged: a system, which sees what passkeys signed. No one can sign in as it."""
 
 LOCK = text(
     f"SELECT {columns(Connection, 'connections')} FROM connections WHERE id = :id FOR UPDATE"  # noqa: S608 - ours

@@ -170,7 +170,7 @@ class PostgresRoles:
                 reached.execute(SQL(LOCK_OUT).format(Identifier(name)))
 
     def _lock_out(self, reached: Target, name: str) -> int | None:
-        """Refuse sign-ins for ever, and return the role's oid; None if there is no such role."""
+        """Refuse sign-ins permanently, and return the role's oid; None if there is no such role."""
         until = time.monotonic() + LOCK_OUT_SECONDS
         while True:
             try:

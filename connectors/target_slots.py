@@ -12,7 +12,7 @@ MOST_WAITING = 500
 SLOW_SECONDS = 2.0
 """A step that takes longer makes its target a slow one, until another step there ends sooner."""
 LONGEST_TURN = 5.0
-"""For how many seconds whoever has a slot begins steps of others with it."""
+"""For how many seconds a slot's holder starts waiting steps of others with it."""
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ INSTALLS = "Installing collected packages"
 TAIL_LINES = 30
 TICK_SECONDS = 0.5
 LINE_SECONDS = 5
-"""How often a line is written where nobody looks at a terminal."""
+"""Seconds between lines where no terminal is attached."""
 
 
 class PipProgress:

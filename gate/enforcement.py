@@ -1,6 +1,6 @@
 """Whether the gate of each service enforces or only reports, and tenants' consents to the latter.
 
-A gate that was enforced before goes on enforcing for each tenant until an admin there consents.
+A gate that was enforced before continues to enforce for each tenant until an admin there consents.
 """
 
 import threading

@@ -56,7 +56,7 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class UnidentifiedCall:
-    """A refused call. `identity` is a proven one that nobody has mapped: issuer, blank, subject."""
+    """A refused call. `identity` is a proven an unmapped one: issuer, blank, subject."""
 
     reason: GateReason
     detail: str

@@ -51,7 +51,7 @@ REMEDIES: Mapping[GateReason, str] = {
 
 @dataclass(frozen=True)
 class WouldDenyCall:
-    """`path` is None for all that are not listed apart; `identity` is one that nobody has mapped."""
+    """`path` is None for all that are not listed apart; `identity` is an unmapped one."""
 
     path: str | None
     tenant: str | None

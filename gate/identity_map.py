@@ -77,7 +77,7 @@ class IdentityMap:
     async def engineer(self, key: IdentityKey, *, anew: bool = False, ends: float | None = None) -> UUID | None:
         """Return the engineer in good standing, or None; `anew` ignores what is remembered.
 
-        Known engineers are refreshed before they are too old while calls go on; others wait until `ends`.
+        Known engineers are refreshed in the background before they are too old; others wait until `ends`.
 
         Raises:
             MapUnreadable: Postgres does not answer.

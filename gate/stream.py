@@ -176,9 +176,9 @@ class SnapshotTurns:
 
 
 class WindowStreams:
-    """All streams of one event loop, and the last changes, from which a guard that reconnects goes on.
+    """All streams of one event loop, and the last changes, from which a reconnecting guard resumes.
 
-    `forget` is called whenever guards are told to forget whose calls were whose.
+    `forget` is called when guards have to forget callers.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class WindowStreams:
                 turn.release()
 
     def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
-        """Go on after the guard's last event, if all since are still here; skip old heartbeats."""
+        """Resume after the guard's last event, if all later ones are still here; skip old heartbeats."""
         found = self._missed(last)
         if found is None:
             return False

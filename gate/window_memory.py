@@ -24,7 +24,7 @@ Key = tuple[str, str, int, str]
 BOOT_CLOCK: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
-"""Seconds that go on while the machine sleeps, where it can say: what was read before that is old."""
+"""Seconds that count the time the machine sleeps, where possible: what was read before that is old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class MemoryChange:
 
 
 Listener = Callable[[Sequence[MemoryChange]], None]
-"""Is told of changes in order, from several threads, and must not wait."""
+"""Receives changes in order, from several threads, and must not wait."""
 
 
 class WindowMemory:

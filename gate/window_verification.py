@@ -14,7 +14,7 @@ from lockbox.requests.request_entry import RequestEntry
 
 VERIFIED_AT_ONCE = 250
 AGAIN_SECONDS = 0.25
-"""For so long a read verifies windows that may have ended; the next read goes on."""
+"""For so long a read verifies windows that may have ended; the next read continues."""
 DOUBT_SECONDS = 1.25
 """For so long windows that may have ended wait for it; then they are dropped until they are verified.
 
@@ -32,7 +32,7 @@ RECOVERY = " in recovery"
 class WindowChange:
     """An event after which windows may differ: of one request, else of a tenant or person, else all.
 
-    `ends`: the request's window has ended for ever.
+    `ends`: the request's window has ended finally.
     """
 
     request_id: UUID | None
@@ -45,7 +45,7 @@ class WindowChange:
 class ChangeBatch:
     """What one read found, and the database's time after it.
 
-    `server` changes with each start of Postgres and each database: `seen`, from which the next read goes on, is valid
+    `server` changes with each start of Postgres and each database: `seen`, where the next read continues, is valid
     only for the same.
     """
 

@@ -67,7 +67,7 @@ class Urls:
 # For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
 NO_TRIGGERS = "-c session_replication_role=replica"
 RETRIED = 4.0
-"""Seconds that redis-py tries again by itself where a Redis is away, unless it is told not to."""
+"""Seconds that redis-py tries again by itself where a Redis is away, unless configured otherwise."""
 ALL_RIGHTS: dict[str, Engine] = {}
 SCENE_SETTERS: dict[str, Engine] = {}
 SENDERS: dict[str, Engine] = {}

@@ -27,7 +27,7 @@ PAGES = "pages"
 GATES = "gates"
 """The channel for tokens and identities that changed, which gates remember for some seconds."""
 ENDS = "ends"
-"""The channel for requests that have ended, which is told before everybody learns that they have changed."""
+"""The channel for requests that have ended, which hears first, before all readers learn of the change."""
 OnMessage = Callable[[frozenset[str], str | None], None]
 OnConnection = Callable[[bool], None]
 

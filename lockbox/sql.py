@@ -53,7 +53,7 @@ Texts = ARRAY(Text())
 Instants = ARRAY(Instant)
 Ids = ARRAY(Uuid())
 SKEW = timedelta(minutes=10)
-"""By how much the clock of whoever makes an id may differ from the database's."""
+"""By how much the clock of an id's maker may differ from the database's."""
 EPOCH, LAST_MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), 2**48 - 1
 new_id = uuid7
 """Return a fresh UUIDv7."""

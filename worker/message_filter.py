@@ -66,7 +66,7 @@ def task(raw: bytes, queue: str) -> dict[str, Any]:
 
 
 def control(raw: bytes) -> dict[str, Any]:
-    """Rebuild a broadcast: a question of INSPECTION, to whom it is, and where the answer goes."""
+    """Rebuild a broadcast: a question of INSPECTION, its addressees, and where the answer goes."""
     message = _message(raw)
     try:
         asked = _body(message)

@@ -88,7 +88,7 @@ def notify(ids: list[str]) -> dict[str, int]:
 
 @_task("case_check")
 def check_case(ids: list[str]) -> dict[str, int]:
-    """Ask a ticket system about the case of this row, and record once what it says; somebody waits for it."""
+    """Ask a ticket system about the case of this row, and record once what it says; an engineer waits for it."""
     return _run("case_check", lambda: _check_case(_uuids(ids, MOST_CASES)))
 
 
@@ -100,13 +100,13 @@ def connect(ids: list[str]) -> dict[str, int]:
 
 @_task("reconcile")
 def reconcile() -> dict[str, int]:
-    """Repair the schedule from Postgres, for some seconds at most; the next run goes on."""
+    """Repair the schedule from Postgres, for some seconds at most; the next run continues."""
     return _run("reconcile", lambda: _maintain(RECONCILE))
 
 
 @_task("seal")
 def seal() -> dict[str, int]:
-    """Seal the events that were written and ship checkpoints, for some seconds at most; the next run goes on."""
+    """Seal the events that were written and ship checkpoints, for some seconds at most; the next run continues."""
     return _run("seal", lambda: _maintain(SEAL))
 
 

@@ -1,4 +1,4 @@
-"""Go on without Redis: send notifications straight from Postgres, and list all that a worker does by itself.
+"""Continue without Redis: send notifications straight from Postgres, and list all that a worker does by itself.
 
 What a worker does by itself, without a Celery message, and when. This is the one list of it:
 
@@ -11,7 +11,7 @@ What a worker does by itself, without a Celery message, and when. This is the on
 - The poller of connections (connector worker), while Redis is away or takes no writes: it drives due ones.
 - `ConnectionWatch` (connector worker), every second and when a request changes: it has connections closed whose
   windows have ended, and drives what is overdue by three seconds.
-- Heartbeats, and the alert monitor, always: they watch the workers and are nobody's task.
+- Heartbeats, and the alert monitor, always: they watch the workers and belong to no task.
 
 All of it goes by the same functions as the tasks, straight from Postgres, where rows are claimed or locked; so it
 does not matter who does a thing, or whether two try.

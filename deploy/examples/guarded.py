@@ -1,4 +1,4 @@
-"""A small service behind lockbox-guard: nobody reads a mailbox without a window, and what goes on ends with it.
+"""A small service behind lockbox-guard: no mailbox is read without a window, and running calls end with it.
 
 `call` says what a call uses, and the guard does the rest: whose call it is (by its bearer token), whether a window is
 open, the answer if none is, and the end. What `call` does not know is refused, and so is everything without Lockbox.

@@ -80,7 +80,7 @@ NAMELESS = {
     *("tenant_suspended", "policy_changed", "emergency_stop_ended"),
 }
 ROLES = {RECOVERY_PROPOSED: "operator", FIRST_PASSKEY: "approver", REDEFINED: "clock"}
-"""As what somebody did what a mail tells of, if not as an admin."""
+"""The role of the actor in a mail, if not an admin."""
 IN_VAIN = undelivered_sentence("pending", 3)
 SIGNED = {
     "events": "1204",
@@ -115,7 +115,7 @@ ALIKE = {
     "pre_approval_used_up": {"pre-approval": "open \u2192 used up"},
     "pre_approval_ended": {"pre-approval": "open \u2192 ended"},
 }
-"""The changes that are the same whoever writes."""
+"""The changes that are equal for every actor."""
 
 
 @dataclass(frozen=True)

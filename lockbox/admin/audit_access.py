@@ -55,7 +55,7 @@ VENDORS = EventScope(
 VENDORS_OWN = EventScope(of_tenants=replace(VENDORS, hidden=VENDORS.hidden - {RECIPIENT}))
 """The scopes of a tenant's readers and of the vendor's in its log, and of the vendor's in the vendor's log.
 
-The vendor's readers do not see whom a tenant invited, asked or gave something to.
+The vendor's readers do not see the people that a tenant invited, asked or gave something to.
 """
 
 

@@ -21,7 +21,7 @@ TEXTS_ERASED = "texts_erased"
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 PEOPLE = ("name", "address", "user_agent", "engineer", "credential", "gateway_name")
 """The personal values of a request's events that say who it was, with those that `NUMBERED` matches. All others are
-texts: what somebody wrote or named, and where the requester worked."""
+texts: what people wrote or named, and where the requester worked."""
 NUMBERED = "^(principal|recipient|engineer)_[0-9]+$"
 SETTLED: timedelta = LATE
 """How long a request has to be closed: until then activity in it may be reported, which names resources."""

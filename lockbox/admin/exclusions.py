@@ -27,7 +27,7 @@ LONGEST = 20_000
 MOST_A_PAGE = 200
 AT_ONCE = 20
 SETTLED = timedelta(minutes=1)
-"""A version is told once it is so old: the ids of tenants are in the order of commits then."""
+"""A version is announced once it is so old: the ids of tenants are in the order of commits then."""
 NOBODY, EVERYBODY = UUID(int=0), UUID(int=2**128 - 1)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 NONE_YET = "The vendor has stated no exclusions yet."

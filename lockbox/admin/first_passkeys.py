@@ -22,7 +22,7 @@ from lockbox.requests.policy_rules import Policy, strictest
 from lockbox.requests.transition import Origin
 
 DECIDING = (Role.APPROVER, Role.TENANT_ADMIN)
-"""Who decides, or sets by what is decided: whoever opens their invitation could do so."""
+"""Who decides, or sets by what is decided: a person who opens their invitation could do so."""
 AT_ONCE = "at once"
 INVITED = text("""
 SELECT DISTINCT tenant_id FROM invitations WHERE accepted_by = :id AND tenant_id = ANY(CAST(:tenants AS uuid[]))

@@ -1,4 +1,4 @@
-"""Admins whom an operator proposes for a tenant, in force after 72 hours unless the tenant objects."""
+"""Admins that an operator proposes for a tenant, in force after 72 hours unless the tenant objects."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -50,7 +50,7 @@ class OffboardingState(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class TenantData:
-    """Days are None for the installation's limit, or without one for ever."""
+    """Days are None for the installation's limit, or indefinitely without one."""
 
     retention_days: int | None
     most_days: int | None
@@ -59,7 +59,7 @@ class TenantData:
 
     @property
     def kept_days(self) -> int | None:
-        """None is for ever."""
+        """None is indefinitely."""
         return min([one for one in (self.retention_days, self.most_days) if one], default=None)
 
 

@@ -85,7 +85,7 @@ TRIED_AGAIN = timedelta(hours=1)
 
 
 class UnapprovedWay(StrEnum):
-    """A way to a customer's content that asks nobody of the customer; by a delegate somebody else is asked."""
+    """A way to a customer's content without asking the customer's approvers; a delegate is asked instead of one."""
 
     MODE = "mode"
     CONSENT = "consent"

@@ -50,7 +50,7 @@ class WhatIfResult:
 
     `reviewers` is how many of the vendor could endorse it. `notified_first` are asked, or notified of a window opened
     without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
-    else named by their host. `warnings` say why nobody would be asked.
+    else named by their host. `warnings` say why no one would be asked.
     """
 
     policy_version: int

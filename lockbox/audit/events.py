@@ -41,7 +41,7 @@ RECORD = text(f"WITH {APPEND} SELECT 1")
 class Actor:
     """The person, in one role and channel, or the clock, that caused an event.
 
-    `address` is the network address, `on_behalf_of` the person for whom a service account or a delegate acted.
+    `address` is the network address, `on_behalf_of` the person that a service account or a delegate acted for.
     """
 
     person_id: UUID | None

@@ -18,7 +18,7 @@ from lockbox.audit.verifier.event_checks import submitted
 ACTIVITY = "activity"
 FIRST_USED, LAST_USED = "first_used", "last_used"
 USES_SETTLE = timedelta(seconds=30)
-"""How long after a window's end its last use is told: until then a gate may still write what it has counted."""
+"""How long after a window's end its last use is reported: until then a gate may still write what it has counted."""
 LATE = timedelta(hours=1)
 """How long after a window's end activity may still be reported."""
 OPEN, ERASED = "active", "erased"

@@ -14,7 +14,7 @@ class FactView(Flag):
     """A place that says facts; a fact is said where its declaration names the place, and nowhere else.
 
     FORM is what the form of a new request draws as texts and choices, REPEAT what a request that repeats an earlier
-    one, or goes on from it, takes from that, EVENT what its events say, and LOG what the audit log's pages say of
+    one, or extends it, takes from that, EVENT what its events say, and LOG what the audit log's pages say of
     these. PAGE is the page of a request, LIST its entry in lists, and CSV its row in a table.
     """
 
@@ -49,7 +49,7 @@ NO, ERASED, WHY = Personal
 
 @dataclass(frozen=True)
 class Fact:
-    """What a field says, where, and to whom. `show` returns plain text: no markup, no permission, no SQL."""
+    """What a field says, in which views, to which readers. `show` returns plain text: no markup, no permission, no SQL."""
 
     label: str
     views: FactView = FactView.NONE

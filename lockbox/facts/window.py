@@ -15,7 +15,7 @@ class Window(Part):
     """A window as it was, or is to be, opened.
 
     `opens_at` is when it begins where that is later than the yes: an approver may have moved it. `extends` is the
-    request whose window this one goes on from, at the end of that one, and `first_opened_at` when the first of these
+    request whose window this one extends, at the end of that one, and `first_opened_at` when the first of these
     windows began. `granted_resources` and `granted_actions` are what it was opened for where that is less than was
     asked. `max_uses` is how often it can be used, None for any number: as asked or as the policy allows, and from the
     opening on as granted. `used` is how often it was where that is limited. `pre_approval_id` is what the customer
@@ -43,7 +43,7 @@ class Window(Part):
     extends: Annotated[UUID | None, Fact("Extends", EVENT)] = Field(
         default=None,
         foreign_key="requests.id",
-        description="The request whose window this one goes on from; null if it is no extension.",
+        description="The request whose window this one extends; null if it is no extension.",
         schema_extra={"examples": ["0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b02"]},
     )
     first_opened_at: datetime | None = Field(default=None, sa_type=Instant)

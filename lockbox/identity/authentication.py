@@ -51,7 +51,7 @@ held AS (
     FROM memberships m JOIN people p ON p.id = m.person_id
     WHERE m.person_id = :person_id AND p.disabled_at IS NULL
 )"""
-"""The part of a statement that reads which roles somebody holds at this moment."""
+"""The part of a statement that reads which roles a person holds at this moment."""
 HELD_COLUMNS = "held.person_id, held.membership_ids, held.roles, held.tenant_ids, held.macs"
 AS_OF_NOW = text(f"WITH {HELD} SELECT {HELD_COLUMNS} FROM held")  # noqa: S608 - ours
 USED = text("""

@@ -64,7 +64,7 @@ def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
 def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
     """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
-    At once after a strong sign-in, for a person who was just invited, or one whom the database's owner created.
+    At once after a strong sign-in, for a person who was just invited, or one that the database's owner created.
     Otherwise only a mailbox vouches for it, and its rightful owner has 72 hours to notice.
     """
     at = now(session)

@@ -26,7 +26,7 @@ BOUND = text(f"{insert(Identity)} ON CONFLICT DO NOTHING RETURNING person_id")
 
 
 def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
-    """Return the person whom an identity provider just authenticated, and make the transaction theirs.
+    """Return the person that an identity provider just authenticated, and make the transaction theirs.
 
     A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
     at a tenant that did not choose it. An identity bound by a mailbox alone counts as a mailed code until it is

@@ -148,7 +148,7 @@ class EnforcementSwitch(SQLModel, table=True):
 class GateDefinitionRecord(SQLModel, table=True):
     """A revision of a gate's part of the catalogue; `used_at` is when a process last had it.
 
-    `only_for` are the slugs of the tenants for whom calls can be; `announced_to` is the last tenant whose log has it.
+    `only_for` are the slugs of the tenants that calls can be for; `announced_to` is the last tenant whose log has it.
     """
 
     __tablename__ = "gate_definitions"
@@ -269,7 +269,7 @@ class DirectoryRecord(SQLModel, table=True):
 
 
 class EligibleDelegate(SQLModel, table=True):
-    """A person whom approvers may name as their delegate; `id` tells this permission from an earlier one."""
+    """A person that approvers may name as their delegate; `id` tells this permission from an earlier one."""
 
     __tablename__ = "eligible_delegates"
 

@@ -82,7 +82,7 @@ class Claims(jwt.JWTClaimsRegistry):
 
 @dataclass(frozen=True)
 class VerifiedIdentity:
-    """A person whom an identity provider authenticated: known by issuer and subject, never by name or address.
+    """A person that an identity provider authenticated: known by issuer and subject, never by name or address.
 
     `authenticated_at` is in UTC; `email` is set only if the provider verified it; `methods` are `amr` (RFC 8176).
     `directory` is None where the provider is not asked for it; it is as of `issued_at`.

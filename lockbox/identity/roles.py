@@ -12,7 +12,7 @@ from lockbox.facts.enumerations import AuthMethod, SignInKind
 
 
 class Side(StrEnum):
-    """A person's side, which never changes: nobody of the vendor is ever a member of a customer."""
+    """A person's side, which never changes: no one of the vendor is ever a member of a customer."""
 
     VENDOR = "vendor"
     CUSTOMER = "customer"

@@ -74,9 +74,9 @@ ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired"
 CONNECTED = ("connection_opened", "connection_open_failed", "connection_closed", "connection_close_failed")
 """What happens to access at a target, as the audit log and webhooks name it, and the templates for endpoints."""
 SETTLED = {"connection_opened": "connection_open_settled", "connection_closed": "connection_close_settled"}
-"""The templates of what was done at last, after people were told that it failed."""
+"""The templates of late success, after a failure was notified."""
 REPEATED = {"connection_open_failed": "connection_open_again", "connection_close_failed": "connection_close_again"}
-"""The templates of failures that people were told of when they began; they are for endpoints alone."""
+"""The templates of failures whose beginning was notified already; they are for endpoints alone."""
 OPERATED = {
     "connection_open_failed": "target_open_failed",
     "connection_open_settled": "target_open_settled",
@@ -92,7 +92,7 @@ INSIDE = frozenset(
         *OPERATED.values(),
     }
 )
-"""The templates of what goes on inside the vendor."""
+"""The templates of events inside the vendor."""
 
 EVENTS = {
     "submit": "submitted",
@@ -135,7 +135,7 @@ REPORTED_AFTER = timedelta(seconds=60)
 class AudienceGroup(StrEnum):
     """A group that can be notified, by mail or by webhook.
 
-    `asked` are the people whom this very event asks: managers for a review, else people of the customer. Of the
+    `asked` are the people that this very event asks: managers for a review, else people of the customer. Of the
     customer, `informed` are those who were asked about the request, notified that its window is open, or answered
     unasked; `approvers` are all who could decide and want prompts, `every_approver` those without prompts too.
     `observers` get copies and cannot decide. `asker` asked a question. `operators` run the installation.
@@ -168,9 +168,9 @@ BY_BREAK_GLASS = {
     AFTER_REVIEW_OVERDUE: EVERYBODY | {AudienceGroup.MANAGERS},
     AFTER_REVIEW: EVERYBODY | {AudienceGroup.MANAGERS, AudienceGroup.REQUESTER},
 }
-"""Who is told of break-glass, of a finding that is awaited, and of the finding, by the action.
+"""Who is notified of break-glass, of a finding that is due, and of the finding, by the action.
 
-Whoever can give a finding is reminded of it. Once it is overdue the vendor's managers hear it too: before it is given
+People who can give a finding are reminded. Once it is overdue the vendor's managers are too: before it is given
 there is no other break-glass.
 """
 OPENED_ALONE = {

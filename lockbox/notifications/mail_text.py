@@ -337,7 +337,7 @@ ACCOUNT_LABELS = {
     "justification": "Why",
 }
 FROM_WHERE = {"address": "From the address", "user_agent": "With the browser"}
-"""The labels of where somebody was, of mails that say it."""
+"""The labels of a person's location, in mails that say it."""
 PRE_APPROVAL_LABELS = {"access window": "Longest window", "uses": "Windows at most", "ends": "Until"}
 """What a pre-approval covers, where its event does not say it in the words of the page."""
 DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")

@@ -71,7 +71,7 @@ class Notification(SQLModel, table=True):
 class OutboxEvent(SQLModel, table=True):
     """An event of a request that is not fanned out yet; the row goes once its recipients are worked out.
 
-    `number` orders the events of a request, `run_at` is the place in the schedule. `asked` are the people whom the
+    `number` orders the events of a request, `run_at` is the place in the schedule. `asked` are the people that the
     event asks, `mode` is the request's when it happened. `http_request_id` and `traceparent` name its cause.
     """
 

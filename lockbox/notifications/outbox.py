@@ -56,7 +56,7 @@ ON_RECORD = f"{APPEND},{QUEUE}"
 class NotifiedMove:
     """What notifications need to know of an event of a request; `requests.transition.Move` is one.
 
-    `asked` are the people whom it asks: managers for a review, approvers after it, the requester or asker for
+    `asked` are the people that it asks: managers for a review, approvers after it, the requester or asker for
     questions. `asked_at` is when the customer was first asked or notified, None while only the vendor knows of it.
     With a `reminder` the request stays as it is. An event at a target `settles` a notified failure, or `repeats` it,
     or does neither.

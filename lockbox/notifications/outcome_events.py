@@ -47,7 +47,7 @@ RETURNING id, tenant_id, description, why_disabled
 NOTIFICATION_DEAD = "notification_dead"
 TOO_LATE = "too_late"
 UNRECORDED = (SIGN_IN_CODE,)
-"""The templates of which a dead notification is no event: whom it was for nobody has shown yet."""
+"""The templates whose dead notifications are no events: their recipients have not proven who they are yet."""
 # An open request whose question to somebody has ended without arriving; and any request of a notification that is
 # dead.
 CONCERNED = text("""

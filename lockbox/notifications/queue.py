@@ -31,7 +31,7 @@ LAST_MOMENT = timedelta(seconds=1)
 MOST_JITTER = 0.2
 
 URGENT = frozenset({*PROMPTS, *ALARMING, SIGN_IN_CODE})
-"""The templates of mails that somebody waits for, by whose deadline they have to answer, or that raise an alarm."""
+"""The templates of mails that a person waits for, by whose deadline they have to answer, or that raise an alarm."""
 
 LONGEST_BLOCKED = timedelta(minutes=15)
 LONGEST_END_BLOCKED = timedelta(seconds=60)

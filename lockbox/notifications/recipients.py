@@ -178,7 +178,7 @@ def look_up(
     """Look up everyone in good standing who could be notified, in one query.
 
     Without tenants it is those that the transaction deals with, without a moment this one by Postgres' clock.
-    Auditors, of whom there may be many, are looked up on request. Endpoints, observers and further addresses are left
+    Auditors, who may be many, are looked up on request. Endpoints, observers and further addresses are left
     to `with_places`. A delegate counts with valid marks of the delegation and of their being eligible; a worker,
     which has no keys, accepts the rows, and only writes to these people.
     """
@@ -218,7 +218,7 @@ def with_places(
 
 
 def _principal(session: UnitOfWork, row: Row[Any]) -> UUID | None:
-    """Return for whom a delegate stands in, None where a mark of that is invalid."""
+    """Return the principals of a delegate, None where a mark of that is invalid."""
     id_, principal_id, made_by, eligible_id = (UUID(one) for one in row.more[:4])
     starts_at, ends_at, created_at = (datetime.fromisoformat(one) for one in row.more[4:7])
     delegated, eligible = (None if one is None else bytes.fromhex(one) for one in row.more[7:])

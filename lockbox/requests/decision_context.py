@@ -118,7 +118,7 @@ class DecisionContext:
         return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
 
     def seats(self, request: AccessRequest) -> frozenset[UUID]:
-        """Return the approvers in whose place the caller could vote now, the own one too."""
+        """Return the approvers whose seats the caller could fill now, their own included."""
         return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
 
     def tallies(self, request: AccessRequest) -> list[ApprovalTally]:

@@ -28,7 +28,7 @@ WEBSOCKET = "WEBSOCKET"
 CUT = "the access window has ended"
 RESPONSE = "websocket.http.response"
 BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-"""By these the server sends a whole file by itself, which nobody could cut."""
+"""With these the server sends a whole file by itself, which could not be cut."""
 
 
 class AsgiGuard:

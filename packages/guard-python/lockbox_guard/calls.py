@@ -1,4 +1,4 @@
-"""What a service says that a call uses, and by whom."""
+"""What a call uses and who makes it, as the service says."""
 
 from dataclasses import dataclass
 from uuid import UUID

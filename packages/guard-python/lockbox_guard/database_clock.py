@@ -21,7 +21,7 @@ def _boot_clock() -> Callable[[], float]:
 
 
 BOOT_CLOCK = _boot_clock()
-"""Seconds that go on while the machine sleeps, where it can say: what was heard before that is old."""
+"""Seconds that count the time the machine sleeps, where possible: what was heard before that is old."""
 
 
 def read_instant(written: object) -> datetime:

@@ -110,7 +110,7 @@ class Guard:
             service: another one than the guard's.
             token: a JWT of an issuer of the catalogue, without `Bearer`.
             subject: what the identity map has for this service account.
-            engineer: Lockbox's id of an engineer whom you have authenticated yourself.
+            engineer: Lockbox's id of an engineer that you have authenticated yourself.
 
         Raises:
             Refused: it may not; the reason, and where to request access.
