@@ -49,7 +49,7 @@ NO, ERASED, WHY = Personal
 
 @dataclass(frozen=True)
 class Fact:
-    """What a field says, in which views, to which readers. `show` returns plain text: no markup, no permission, no SQL."""
+    """A field's wording, views and readers. `show` returns plain text: no markup, no permission, no SQL."""
 
     label: str
     views: FactView = FactView.NONE
