@@ -110,7 +110,7 @@ def an_admin_changes_the_policy(book: Book) -> None:
     book.wrongly(page.get_by_role("button", name=SHOW).first, "Approvals needed: Write a whole number")
     page.get_by_label("Approvals needed").fill("2")
     book.rightly(page.get_by_role("button", name=SHOW).first, "→ 2")
-    book.rightly(page.get_by_role("button", name="Save the policy"), "Version 2 is in force")
+    book.rightly(page.get_by_role("button", name="Save the policy"), "Version 2, in force since")
     page.get_by_text("The whole policy as text").click()
     page.get_by_label("The whole policy, as JSON").fill("{")
     book.wrongly(page.get_by_role("button", name=SHOW).last, "column 2: this is not JSON")
