@@ -26,7 +26,7 @@ GLASS = Policy(vendor_review=False, break_glass_services=(SERVICE,), break_glass
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
 WITHOUT_GATES = "WITH gone AS (DELETE FROM enforcement_switches) DELETE FROM enforcements"
 NOBODY = "Nobody from the vendor gets access without your approval."
-FROM_NOW_ON = "From now on nobody gets access without your approval."
+FROM_NOW_ON = "From now on no one gets access without your approval."
 
 
 def place(world: World) -> str:
