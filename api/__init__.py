@@ -1,1 +1,1 @@
-"""The HTTP API and the portal; they contain no rules and no Celery."""
+"""The HTTP API and the portal; no rules, no Celery."""

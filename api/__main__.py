@@ -14,8 +14,7 @@ from api.app import CONNECTIONS, make_app, make_database, make_reading, make_vit
 from api.client_counts import ClientCounts
 from api.gateway import GateRuntime
 from api.http_protocol import ClientBounds, bounded
-from api.server import ApiServer
-from api.supervisor import NOT_STARTED, Supervisor
+from api.supervisor import NOT_STARTED, ApiServer, Supervisor
 from catalogue.unsafe_settings import UnsafeSettings
 from config import logging as lockbox_logging
 from config import traces
@@ -29,7 +28,6 @@ SHUTDOWN_SECONDS = 10
 
 
 def main() -> None:
-    """Check the settings and the login, then serve, in this process or in several others."""
     # Imported objects stay for ever, so the garbage collector need not scan them again, also not at exit.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
@@ -76,11 +74,7 @@ def _given(number: int) -> socket.socket:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address that is served.
-
-    Raises:
-        SystemExit: it cannot be had, as when another process has it.
-    """
+    """Raises SystemExit: the address cannot be had, as when another process has it."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)

@@ -1,4 +1,4 @@
-"""Builds the FastAPI app: routes, limits, and the one map from refusals to answers."""
+"""Make the FastAPI app."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -86,7 +86,7 @@ CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_L
 
 
 def make_database(settings: Settings) -> Database:
-    """Return the API's way to Postgres and Redis; nothing is connected yet.
+    """Nothing is connected yet.
 
     Raises:
         UnsafeSettings: one of them is not set, or a key is missing that this process needs.
@@ -100,13 +100,13 @@ def make_database(settings: Settings) -> Database:
 
 
 def make_vital(settings: Settings, database: Database) -> Database:
-    """Return the way to Postgres that only access checks and closing moves have; nothing is connected yet."""
+    """The connections that only access checks and closing moves use."""
     url = settings.require("database_url")
     return database.beside(make_engine(url, role="api-vital", pool_size=MOST_VITAL, overflow=VITAL_OVERFLOW))
 
 
 def make_reading(settings: Settings, database: Database) -> Database:
-    """Return the way to Postgres on which the gate reads what has changed; nothing is connected yet."""
+    """The connections on which the gate reads what has changed."""
     url = settings.require("database_url")
     return database.beside(make_engine(url, role="api-gate", pool_size=READING, overflow=0))
 
@@ -198,12 +198,10 @@ def make_app(
     counts: ClientCounts | None = None,
     reading: Database | None = None,
 ) -> FastAPI:
-    """Return the app over a database, which it closes when it ends; `vital` is the same by connections of its own.
+    """`vital` and `reading` are the same database by connections of their own. The app closes it when it ends.
 
-    `reading` is the same again, for what the gate reads all the time. The gate itself stands before the app:
-    `app.state.gateway.before(app)`.
-
-    `counts` are of what clients hold in all processes of the server; None where there is one process.
+    The gate stands before the app: `app.state.gateway.before(app)`. `counts` are of what clients hold in all
+    processes of the server; None where there is one process.
     """
 
     @asynccontextmanager

@@ -41,7 +41,6 @@ class Visitor:
 
     @property
     def csrf(self) -> str:
-        """The CSRF token of this session's forms."""
         return sessions.csrf(self.secret)
 
 
@@ -55,11 +54,7 @@ class OAuthState:
 
 
 def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
-    """Return the person who is signed in at this browser.
-
-    Raises:
-        NotSignedIn: nobody is signed in.
-    """
+    """Raises NotSignedIn: nobody is signed in at this browser."""
     secret = session_secret(request, chosen)
     if secret is None:
         raise NotSignedIn(sessions.ENDED)
@@ -80,10 +75,7 @@ def recognised(request: Request) -> Visitor | None:
 
 
 def reads_pages(request: Request) -> bool:
-    """Return whether a person reads the answer, because the browser prefers HTML (RFC 9110 section 12.5.1).
-
-    This is never so under the API's own path, or if JSON is as welcome.
-    """
+    """Whether the browser prefers HTML (RFC 9110 section 12.5.1); never under the API's own path."""
     path = request.url.path
     if path == API or path.startswith(f"{API}/"):
         return False
@@ -104,15 +96,15 @@ def _weight(parameters: Iterable[str]) -> float:
 
 
 def session_secret(request: HTTPConnection, chosen: Settings) -> str | None:
-    """Return the session secret that the browser sent, unchecked."""
+    """Unchecked."""
     return request.cookies.get(_name(chosen)) or None
 
 
 def check_same_site(request: Request, chosen: Settings) -> None:
     """Check that a form came from a page of ours: by Origin, or without it by Sec-Fetch-Site.
 
-    Our pages send no referrer, and a form from such a page has the Origin `null` (Fetch, "append a request Origin
-    header"), as one from anywhere may have; then Sec-Fetch-Site, which no page can set, decides.
+    Our pages send no referrer, so their forms have the Origin `null` (Fetch, "append a request Origin header"), as
+    one from anywhere may have; then Sec-Fetch-Site, which no page can set, decides.
 
     Raises:
         ForeignForm: it came from elsewhere, or the headers do not say.
@@ -125,22 +117,17 @@ def check_same_site(request: Request, chosen: Settings) -> None:
 
 
 def check_form(found: Visitor, token: str) -> None:
-    """Check that a form came from a page of this session.
-
-    Raises:
-        ForeignForm: its token is missing or another session's.
-    """
+    """Raises ForeignForm: the form's token is missing or another session's."""
     if not sessions.is_csrf(found.secret, token):
         raise ForeignForm(FOREIGN)
 
 
 def keep_session(response: Response, chosen: Settings, secret: str) -> None:
-    """Set the session cookie; it ends with the browser, the session by its own limits."""
+    """The cookie ends with the browser, the session by its own limits."""
     _set(response, chosen, _name(chosen), secret)
 
 
 def drop_session(response: Response, chosen: Settings) -> None:
-    """Delete the session cookie."""
     _set(response, chosen, _name(chosen), "", 0)
 
 
@@ -152,12 +139,11 @@ def keep_oauth_state(response: Response, chosen: Settings, errand: OAuthState) -
 
 
 def time_zone(request: Request, chosen: Settings) -> str:
-    """Return the time zone that a page's script wrote into a cookie, unchecked."""
+    """As a page's script wrote it into a cookie, unchecked."""
     return request.cookies.get(_name(chosen, "-zone"), "")
 
 
 def drop_oauth_state(response: Response, chosen: Settings) -> None:
-    """Delete the cookie of the pending login."""
     _set(response, chosen, _name(chosen, "-begun"), "", 0)
 
 
@@ -173,7 +159,7 @@ def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
 
 
 def _name(chosen: Settings, tail: str = "") -> str:
-    """Return a cookie's name with the prefix that makes browsers accept it only from this host and over TLS."""
+    """The prefix makes browsers accept a cookie only from this host and over TLS."""
     return ("__Host-lockbox" if chosen.is_https else "lockbox") + tail
 
 

@@ -1,4 +1,4 @@
-"""A route and its transaction: committed before the answer leaves, and judged once more where Postgres refuses it."""
+"""A route and its transaction: committed before the answer leaves, handled once more where Postgres refuses it."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,11 +22,11 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 @dataclass
 class CallTransactions:
-    """The transactions of a call, and whether the call may be handled again.
+    """The transactions of a call; `opened` is the one that ends with the route.
 
-    `opened` is the one that ends with the route. A call `may_be_repeated` if Postgres refused its first transaction:
-    nothing was committed that would happen twice. What must not be repeated, such as using up a code, is opened by
-    `Database.transaction` instead, which is not counted here.
+    A call `may_be_repeated` if Postgres refused its first transaction: nothing was committed that would happen twice.
+    What must not be repeated, such as using up a code, is opened by `Database.transaction` instead, which is not
+    counted here.
     """
 
     opened: AbstractContextManager[UnitOfWork] | None = None
@@ -56,12 +56,11 @@ def begin(request: Request, db: Database) -> UnitOfWork:
 class CallRoute(APIRoute):
     """A route that ends its transaction before the answer leaves, and handles a call twice where it may be repeated.
 
-    Triggers and row policies refuse what was judged by a policy or a role that has changed since. Handled once more,
-    the call reads what has changed, and is refused in words, or done.
+    Triggers and row policies refuse what was judged by a policy or a role that has changed since; the second time the
+    call reads what has changed.
     """
 
     def get_route_handler(self) -> Handler:
-        """Return the handler of a call."""
         handle = partial(_to_the_end, super().get_route_handler())
 
         async def handled(request: Request) -> Response:
@@ -77,8 +76,6 @@ class CallRoute(APIRoute):
 
 
 class CallRouter(APIRouter):
-    """A router of such routes, unless it names another class."""
-
     def __init__(self, *, route_class: type[APIRoute] = CallRoute, **given: Any) -> None:  # noqa: ANN401 - FastAPI's
         super().__init__(route_class=route_class, **given)
 
@@ -95,10 +92,7 @@ async def _to_the_end(handle: Handler, request: Request) -> Response:
 
 
 async def _end(request: Request, error: BaseException | None = None) -> None:
-    """End the transaction, if there is one, in a thread beside the limit.
-
-    All within the limit may be taken by those that wait for its connection.
-    """
+    """In a thread beside the limit: all within it may be taken by calls that wait for this connection."""
     opened = request.state.transactions.opened
     if opened is None:
         return

@@ -1,4 +1,4 @@
-"""Wait for what a ticket system says of a case, between two tries of a submission; no thread waits."""
+"""Wait for a ticket system between two tries of a submission; no thread waits."""
 
 import asyncio
 import time
@@ -16,10 +16,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 
 async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUnchecked) -> CaseCheck:
-    """Have the case's ticket system asked, and return what it says, with which the submission is tried again.
+    """Have the ticket system asked; the submission is tried again with its answer.
 
     Raises:
-        CaseNotConfirmed, CaseSystemDown: it is refused for that.
+        CaseNotConfirmed, CaseSystemDown: the submission is refused for that.
         TooMany: the caller has had too many cases checked within a minute.
     """
     systems, question = chosen.catalogue.case_systems, unchecked.question

@@ -1,4 +1,4 @@
-"""Count what each client has open, over all processes of one API server."""
+"""Count what each client has open, over all processes of one server."""
 
 import hashlib
 import mmap
@@ -13,9 +13,9 @@ CELL_BYTES = 4
 class ClientCounts:
     """How often something is held by each client, in memory that the processes of one server share.
 
-    It holds hashes under a key of its own and names nobody. Each process writes a row of its own and reads all, so
-    none waits for another. A count is never too low. It is too high where all four cells of a client are taken by
-    others too: with 10,000 clients at once for four of them.
+    It holds hashes under a key of its own, no names. Each process writes a row of its own and reads all, so none
+    waits for another. A count is never too low. It is too high where all four cells of a client are taken by others
+    too: with 10,000 clients at once for four of them.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -26,18 +26,18 @@ class ClientCounts:
         self._key = os.urandom(32)
 
     def begin(self, process: int) -> None:
-        """Count for this process from now on, of which nothing is held yet; call it after the fork."""
+        """Call it in the process itself, after the fork."""
         self._own = process
         self.forget(process)
 
     def forget(self, process: int) -> None:
-        """Take all as given back that a process held."""
+        """Give back all that an ended process held."""
         size = HASHES * CELLS
         first = process * size
         self._cells[first : first + size] = memoryview(bytes(size * CELL_BYTES)).cast("I")
 
     def take(self, client: str, most: int) -> bool:
-        """Hold one for a client, unless all processes would hold more than so many then; return whether it is held.
+        """Hold one more if all processes then hold at most `most`; return whether it is held.
 
         Of two processes that take the last one at once, neither may get it.
         """
@@ -48,11 +48,11 @@ class ClientCounts:
         return False
 
     def give_back(self, client: str) -> None:
-        """Hold one less for a client; call it once for each that was held."""
+        """Call it once for each that was held."""
         self._add(client, -1)
 
     def held(self, client: str) -> int:
-        """Return how many all processes together hold for a client."""
+        """By all processes together."""
         return min(
             sum(self._cells[self._place(process, row, cell)] for process in range(self._processes))
             for row, cell in self._hashes(client)

@@ -33,6 +33,7 @@ from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.notifications.endpoints import SecretVault
+from lockbox.requests.submit import SubmissionLimits
 from lockbox.requests.transition import Origin
 
 ANY_QUERY = "any query"
@@ -51,7 +52,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Parameters:
-    """The query parameters and the form fields of a route; True where one may be there several times, as a list."""
+    """True where a parameter or form field may be there several times, as a list."""
 
     of: APIRoute
     queries: dict[str, bool]
@@ -69,8 +70,7 @@ async def known_alone(request: Request) -> None:
     another.
 
     Raises:
-        RequestValidationError: names each query parameter and each field of a form that the route does not know, or
-            that is there more than once where the route takes one.
+        RequestValidationError: names each unknown query parameter or form field, and each repeated one.
         HTTPException: 405, the path is that of another route, which takes other methods.
     """
     route = request.scope.get("route")
@@ -92,7 +92,6 @@ async def known_alone(request: Request) -> None:
 
 
 def parameters(route: APIRoute) -> Parameters:
-    """Return what a route takes."""
     found = LOOKED_UP.get(id(route))
     if found is None:
         queries, fields = dict(_taken(route.dependant, Query)), dict(_taken(route.dependant, Form))
@@ -115,7 +114,7 @@ def _errors(kind: str, where: str, names: Iterable[str], says: str) -> list[dict
 
 
 def _taken(dependant: Dependant, kind: type[Query] | type[Form]) -> Iterator[tuple[str, bool]]:
-    """Yield the query parameters or form fields that a route takes, and whether each is a list."""
+    """Yield the names, and whether each is a list."""
     for field in (*dependant.query_params, *dependant.body_params):
         annotation = field.field_info.annotation
         if not isinstance(field.field_info, kind):
@@ -135,15 +134,13 @@ def _is_list(annotation: object) -> bool:
 
 
 class RouteTable:
-    """The addresses of an app: those without parameters, and all of them."""
-
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self.routes = list(iter_route_contexts(routes))
         self.plain = frozenset(route.path for route in self.routes if route.path and "{" not in route.path)
 
 
 def allowed(request: Request) -> list[str]:
-    """Return the methods that the called address takes, for an `Allow` header (RFC 9110 section 10.2.1)."""
+    """Return the methods for an `Allow` header (RFC 9110 section 10.2.1)."""
     path, known = request.scope["path"], _known(request)
     routes = [route for route in known.routes if route.path_regex.match(path)]
     if path in known.plain:
@@ -155,7 +152,7 @@ def allowed(request: Request) -> list[str]:
 
 
 def is_of_another(request: Request, route: APIRoute) -> bool:
-    """Whether the called address is that of a route without parameters, and the method led to another route."""
+    """Whether the address is that of a route without parameters, and the method led to another route."""
     return "{" in route.path and request.scope["path"] in _known(request).plain
 
 
@@ -165,7 +162,7 @@ def _known(request: Request) -> RouteTable:
 
 
 def without_thread(look: Callable[[Request], Found]) -> Callable[[Request], Awaitable[Found]]:
-    """Return a look that waits for nothing as a dependency that takes no thread."""
+    """Make a dependency that takes no thread of a function that waits for nothing."""
 
     @wraps(look)
     async def looked(request: Request) -> Found:
@@ -175,25 +172,22 @@ def without_thread(look: Callable[[Request], Found]) -> Callable[[Request], Awai
 
 
 def settings(request: Request) -> Settings:
-    """Return the settings of this process."""
     found: Settings = request.app.state.settings
     return found
 
 
 def database(request: Request) -> Database:
-    """Return the database of this process, by the connections that are kept for this kind of request."""
+    """By the connections that are kept for this kind of request."""
     found: Database = request.app.state.vital if incoming_request.is_vital(request) else request.app.state.database
     return found
 
 
 def issuers(request: Request) -> IdentityProviders:
-    """Return what this process knows of the issuers."""
     found: IdentityProviders = request.app.state.issuers
     return found
 
 
 def vault(request: Request) -> SecretVault:
-    """Return what knows a mailed code again."""
     found: SecretVault = request.app.state.vault
     return found
 
@@ -213,10 +207,10 @@ SessionDep = Annotated[UnitOfWork, Depends(unit_of_work)]
 
 
 def caller(request: Request, session: SessionDep) -> Caller:
-    """Return who is asking: by bearer token, of ours or of an issuer's, or else by the session of a browser.
+    """Authenticate by bearer token, of ours or of an issuer's, or else by the session of a browser.
 
     Raises:
-        NotSignedIn: nothing was shown, or nothing good.
+        NotSignedIn: no credential was shown, or no valid one.
         ForeignForm: a browser's session would change something, and the call is not from a page of ours.
     """
     chosen = settings(request)
@@ -242,7 +236,6 @@ CurrentUser = Annotated[Caller, Depends(caller)]
 
 
 def groups(request: Request) -> CallGroups:
-    """Return what runs the calls of this kind together."""
     found: CallGroups = request.app.state.groups[incoming_request.budget_of(request.method, request.url.path)]
     return found
 
@@ -251,10 +244,9 @@ CallGroupsDep = Annotated[CallGroups, Depends(without_thread(groups))]
 
 
 class GroupedRoute(APIRoute):
-    """A route whose calls run in groups: who shows no good credential is told that, and not what else is wrong."""
+    """A route whose calls run in groups: a call with a bad credential is told that, and not what else is wrong."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler that looks at the credential of a call that is not valid."""
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
@@ -288,17 +280,15 @@ def _of_issuer(session: UnitOfWork, shown: str, db: Database, known: IdentityPro
 
 
 def origin(request: Request) -> Origin:
-    """Return where the call came from."""
     return Origin("api", address(request), _agent(request))
 
 
 def place(request: Request) -> sessions.ClientInfo:
-    """Return where the browser is."""
     return sessions.ClientInfo(address(request), _agent(request))
 
 
 def address(request: Request) -> str | None:
-    """Return the network address of the caller; what proxies say of it is believed of those we trust alone."""
+    """What proxies say of it is believed only of trusted ones."""
     return client_address(request, settings(request).trusted_proxies)
 
 
@@ -308,7 +298,7 @@ def _agent(request: Request) -> str | None:
 
 
 def if_match(request: Request) -> int | None:
-    """Return the version that the caller saw, from If-Match; None where the header is missing or `*`.
+    """Return the version of If-Match; None where the header is missing or `*`.
 
     Raises:
         Invalid: the header is not an ETag of ours.
@@ -323,11 +313,10 @@ def if_match(request: Request) -> int | None:
 
 
 def must_match(request: Request) -> int | None:
-    """Return the version that the caller means to replace, from If-Match; None where that says `*`: whichever holds.
+    """As `if_match`, for replacing a whole document.
 
     Raises:
         VersionRequired: the header is missing.
-        Invalid: it is not an ETag of ours.
     """
     _has_if_match(request)
     if request.headers["if-match"].strip().isdigit():
@@ -336,7 +325,7 @@ def must_match(request: Request) -> int | None:
 
 
 def must_match_tag(request: Request) -> str | None:
-    """Return the tag of what the caller means to replace, from If-Match; None where that says `*`: whatever is there.
+    """Return the tag of If-Match; None where that says `*`.
 
     Raises:
         VersionRequired: the header is missing.
@@ -368,16 +357,15 @@ RequiredIfMatchTag = Annotated[str | None, Depends(without_thread(must_match_tag
 
 
 def etag(version: int | str) -> dict[str, Any]:
-    """Return the headers of an answer that shows one version of something."""
     return {"etag": f'"{version}"', "cache-control": "no-store"}
 
 
-def relying_party(chosen: Settings) -> RelyingParty:
-    """Return whom passkeys are made for.
+def submission_limits(chosen: Settings) -> SubmissionLimits:
+    return SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
 
-    Raises:
-        NotYours: there can be none.
-    """
+
+def relying_party(chosen: Settings) -> RelyingParty:
+    """Raises NotYours: there can be no passkeys here."""
     if chosen.passkey_domain is None:
         raise NotYours(NO_PASSKEYS)
     return RelyingParty(chosen.passkey_domain, chosen.origin)

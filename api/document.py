@@ -1,15 +1,21 @@
-"""Make the OpenAPI document: what the routes say, completed by names, words, security, problems and webhooks."""
+"""Make the OpenAPI document of what the routes say and `glossary.yaml`."""
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import glossary, problem_codes, webhook_document
+from api import webhook_document
+from api.problems import every_code
 from api.schemas import authzen
 from api.schemas.parts import phrase, problems
+from lockbox.facts.ask import Ask
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
 
 DESCRIPTION = """\
 The vendor's engineers request access, the customer's approvers decide, and gateways check whether a window is open.
@@ -78,10 +84,20 @@ SIDES = ("-Input", "-Output")
 SECTION = re.compile(r"\n+(?:Args|Attributes|Raises|Returns):\n.*", re.DOTALL)
 """What of a docstring is for programmers of the server alone."""
 UNLIKE = {"authzen": "AuthZEN"}
+GLOSSARY = Path(__file__).with_name("glossary.yaml")
+REF = "#/components/schemas/"
+Schema = dict[str, Any]
+PROPERTIES = "properties"
+DECLARED = {
+    name: {"about": field.description, "example": field.examples[0]}
+    for part in (Ask, Requester, Window)
+    for name, field in part.model_fields.items()
+    if field.description and field.examples
+}
+"""What the facts of a request mean, wherever they stand: their declaration says it."""
 
 
 def made(app: FastAPI) -> dict[str, Any]:
-    """Return the document of an app."""
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -103,8 +119,8 @@ def made(app: FastAPI) -> dict[str, Any]:
     for path, method, operation in _operations(document):
         _name(path, method, operation)
         _complete(path, operation)
-    glossary.describe_schemas(parts["schemas"])
-    glossary.describe_parameters({one["operationId"]: one for _, _, one in _operations(document)})
+    _describe_schemas(parts["schemas"])
+    _describe_parameters({one["operationId"]: one for _, _, one in _operations(document)})
     return document
 
 
@@ -115,7 +131,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
 
 
 def _one_name_each(schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schemas by one name each: that of what is written, which is the looser one where they differ."""
+    """Where both sides of a schema differ, keep that of what is written, the looser one."""
     return {name.removesuffix(SIDES[0]): schema for name, schema in schemas.items() if not name.endswith(SIDES[1])}
 
 
@@ -123,7 +139,7 @@ def _tidy(document: Mapping[str, Any]) -> None:
     """Mend what FastAPI and pydantic write.
 
     The limits of a list are `minItems` and `maxItems`: pydantic writes `minLength` for lists with further checks. The
-    titles of properties and parameters only repeat their names. A schema has one name, whoever writes it.
+    titles of properties and parameters only repeat their names.
     """
     for part in list(_parts({"paths": document["paths"], "components": document["components"]})):
         if part.get("type") == "array":
@@ -139,7 +155,6 @@ def _tidy(document: Mapping[str, Any]) -> None:
 
 
 def _parts(part: object) -> Iterator[dict[str, Any]]:
-    """Yield every object of the document."""
     if isinstance(part, dict):
         yield part
     for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
@@ -147,8 +162,8 @@ def _parts(part: object) -> Iterator[dict[str, Any]]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    """Return the answer with a status, with an example, and the codes that it may have."""
-    codes = [one for one in problem_codes.every() if one.status == status]
+    """With an example, and the codes that it may have."""
+    codes = [one for one in every_code() if one.status == status]
     shown = codes[0]
     example = {
         "type": f"urn:lockbox:problem:{shown.code}",
@@ -193,3 +208,82 @@ def _security(path: str) -> list[dict[str, list[str]]]:
     if path == METRICS:
         return [{"metrics_token": []}, {}]
     return [] if path.startswith(PUBLIC) else [{"bearer": []}]
+
+
+class GlossaryGap(Exception):  # noqa: N818 - it names what is missing
+    """The glossary lacks an entry, has one too many, or an entry lacks its example."""
+
+
+class Glossary:
+    def __init__(self, section: str) -> None:
+        written: Mapping[str, Mapping[str, Any]] = yaml.safe_load(GLOSSARY.read_text(encoding="utf-8"))[section]
+        self._entries = {**(DECLARED if section == PROPERTIES else {}), **written}
+        self._unused = set(written)
+
+    def entry(self, of: str, name: str) -> Mapping[str, Any]:
+        """Raises GlossaryGap: there is no entry."""
+        for key in (f"{of}.{name}", name):
+            if key in self._entries:
+                self._unused.discard(key)
+                return self._entries[key]
+        raise GlossaryGap(f"api/glossary.yaml: add {name}, or {of}.{name}")
+
+    def is_special(self, of: str, name: str) -> bool:
+        """Whether there is an entry for a name in this schema or operation alone."""
+        return f"{of}.{name}" in self._entries
+
+    def check(self) -> None:
+        """Raises GlossaryGap: names the entries that nothing uses."""
+        if self._unused:
+            raise GlossaryGap(f"api/glossary.yaml: remove {', '.join(sorted(self._unused))}")
+
+
+def _describe_schemas(schemas: Mapping[str, Schema]) -> None:
+    words = Glossary(PROPERTIES)
+    given = {(of, name): words.entry(of, name) for of, name, _ in _properties(schemas)}
+    words.check()
+    for of, name, found in _properties(schemas):
+        if "description" not in found or words.is_special(of, name):
+            found["description"] = given[of, name]["about"]
+        if "example" in given[of, name]:
+            found["examples"] = [given[of, name]["example"]]
+    for of, name, found in _properties(schemas):
+        if "examples" not in found:
+            found["examples"] = [_example(found, schemas, f"{of}.{name}")]
+
+
+def _describe_parameters(operations: Mapping[str, Schema]) -> None:
+    words = Glossary("parameters")
+    for of, operation in operations.items():
+        for parameter in operation.get("parameters", ()):
+            entry = words.entry(of, parameter["name"])
+            parameter.setdefault("description", entry["about"])
+            parameter["example"] = entry["example"]
+    words.check()
+
+
+def _properties(schemas: Mapping[str, Schema]) -> Iterator[tuple[str, str, Schema]]:
+    for of, schema in schemas.items():
+        for name, found in schema.get("properties", {}).items():
+            yield of, name, found
+
+
+def _example(schema: Schema, schemas: Mapping[str, Schema], of: str) -> object:
+    """An example is made of those of a schema's own properties.
+
+    Raises:
+        GlossaryGap: neither the schema nor the glossary says what a value looks like.
+    """
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "$ref" in schema:
+        return _example(schemas[schema["$ref"].removeprefix(REF)], schemas, of)
+    if "properties" in schema:
+        return {name: _example(found, schemas, f"{of}.{name}") for name, found in schema["properties"].items()}
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return _example(schema["anyOf"][0], schemas, of)
+    if schema.get("type") == "array" and "items" in schema:
+        return [_example(schema["items"], schemas, of)]
+    raise GlossaryGap(f"api/glossary.yaml: add an example to {of}")

@@ -1,4 +1,4 @@
-"""Run the gate in an API process: its memory, the thread that fills it, and what it does at news."""
+"""Run the gate in an API process."""
 
 import asyncio
 from collections.abc import Mapping
@@ -65,11 +65,10 @@ class GateRuntime:
         self._listener: Listener | None = None
 
     def before(self, app: ASGIApp) -> GateApp:
-        """Return the app with the gate before it."""
         return GateApp(app, self.gate, self.counts, self.guards.answer)
 
     def start(self) -> None:
-        """Begin to read, to listen and to write what is counted; call it on the event loop.
+        """Call it on the event loop.
 
         Where the catalogue names no callers only the counts are written: access checks are counted too.
         """
@@ -92,7 +91,6 @@ class GateRuntime:
         self._listener.start()
 
     def stop(self) -> None:
-        """End what has begun."""
         if self._listener:
             self._listener.stop()
         self.reader.stop()

@@ -1,4 +1,4 @@
-"""Send a heartbeat of this API process every ten seconds, with the logs and marks that it doubts."""
+"""Send a heartbeat every ten seconds."""
 
 import socket
 import threading
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class HeartbeatThread(threading.Thread):
-    """Send heartbeats until stopped; without Postgres it keeps trying."""
+    """Without Postgres it keeps trying."""
 
     def __init__(
         self,
@@ -42,7 +42,6 @@ class HeartbeatThread(threading.Thread):
         self._rounds = MarkScans()
 
     def run(self) -> None:
-        """Send a heartbeat, then sleep."""
         while not self._stopping.is_set():
             try:
                 self.beat()
@@ -51,7 +50,7 @@ class HeartbeatThread(threading.Thread):
             self._stopping.wait(BEAT_SECONDS)
 
     def beat(self) -> None:
-        """Send a heartbeat; every half minute also the logs and marks that are invalid.
+        """Every half minute also the logs and marks that are invalid.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away.

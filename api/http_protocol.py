@@ -1,4 +1,4 @@
-"""Bound what one client may send, hold open and leave unread: a subclass of uvicorn's httptools protocol."""
+"""Bound what one client may send, hold open and leave unread."""
 
 import asyncio
 from asyncio import TimerHandle
@@ -40,7 +40,7 @@ class ClientBounds:
 
 
 class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
-    """The client went beyond a bound; the answer is ready."""
+    """The answer is ready."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -64,7 +64,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count the connection, and expect a head."""
         super().connection_made(transport)
         if self.client and not self._is_trusted(self.client[0]):
             address = f"connections of {network(self.client[0].partition('%')[0])}"
@@ -75,7 +74,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self._stop_waiting()
         self._stop_unread()
         if self._address is not None:
@@ -88,7 +86,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, unless it is too much; then expect the rest of it in time."""
         self._kept += len(data)
         super().data_received(data)
         if not self.transport.is_closing():
@@ -98,20 +95,18 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._expect()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer that it is no HTTP, or what else was wrong with it."""
         self._refuse(self._refusal or problem(400, "invalid-http", msg))
 
     def on_message_begin(self) -> None:
-        """Begin to count."""
         super().on_message_begin()
         self._headers = self._header_bytes = 0
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, of the head or behind the body.
+        """Of the head or behind the body.
 
         Raises:
-            BoundExceeded: there are too many, or too long ones.
+            BoundExceeded: there are too many headers, or too long ones.
         """
         self._headers += 1
         self._header_bytes += len(name) + len(value)
@@ -121,11 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin to work on the request.
-
-        Raises:
-            BoundExceeded: too many others wait before it on this connection.
-        """
+        """Raises BoundExceeded: too many others wait before it on this connection."""
         if len(self.pipeline) >= self.bounds.pipelined:
             self._refusal = _too_many("too-many-requests", "Read the answers before you send more requests.")
             raise BoundExceeded
@@ -136,29 +127,24 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """Note that a part of the body begins."""
         self._kept = 0
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
         self._kept = 0
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Expect nothing more of this request."""
         self._stop_waiting()
         self._in_body = self._has_begun = False
         self._kept = 0
         super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """Wait for the client to read, for some time."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.bounds.unread_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on."""
         super().resume_writing()
         self._stop_unread()
 
@@ -230,7 +216,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _too_many(code: str, detail: str) -> Response:
-    """Return the refusal of what a client may do when it has done with something else: in a second, say."""
     return problem(429, code, detail, headers={"retry-after": "1"})
 
 

@@ -1,4 +1,4 @@
-"""An incoming request: its budget, whether its credential is known, its client."""
+"""An incoming request: budget, credential, client."""
 
 import hashlib
 import os
@@ -71,7 +71,7 @@ MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not bu
 
 @dataclass
 class IncomingRequest:
-    """The budget of a request, and whether its credential is valid, which the code that authenticates it sets.
+    """The code that authenticates a request sets whether its credential is valid.
 
     `found_valid` is called, from whatever thread, as soon as that is so.
     """
@@ -82,7 +82,6 @@ class IncomingRequest:
 
 
 def budget_of(method: str, path: str) -> Budget:
-    """Return the budget of a request."""
     if path in ACCESS_PATHS:
         return CHECKS
     if path in HEALTH_PATHS:
@@ -109,13 +108,13 @@ def vouch(connection: HTTPConnection) -> None:
 
 
 def is_vital(connection: HTTPConnection) -> bool:
-    """Whether this request uses the database connections that are kept for access checks and closing moves."""
+    """Whether this request uses the connections that are kept for access checks and closing moves."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
     return entry is not None and entry.budget.vital
 
 
 class KnownCredentials:
-    """Digests, under a key of this process, of the credentials that were good within the last quarter of an hour."""
+    """Digests, under a key of this process, of the credentials that were valid within the last quarter of an hour."""
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
@@ -125,13 +124,12 @@ class KnownCredentials:
         return shown is not None and self._until.get(shown, 0.0) > time.monotonic()
 
     def digest(self, credential: str | None) -> bytes | None:
-        """Return what a credential is known by; None for none."""
         if credential is None:
             return None
         return hashlib.blake2b(credential.encode(), key=self._key, digest_size=16).digest()
 
     def note(self, shown: bytes | None, *, is_good: bool, is_bad: bool) -> None:
-        """Remember a good credential, and forget one that is good no more."""
+        """Remember a valid credential, and forget an invalid one."""
         if shown is None:
             return
         if is_good:
@@ -144,7 +142,7 @@ class KnownCredentials:
 
 
 def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:
-    """Return the address of the client; X-Forwarded-For counts only from trusted proxies."""
+    """X-Forwarded-For counts only from trusted proxies."""
     found = connection.client.host if connection.client else None
     lines = connection.headers.getlist("x-forwarded-for") if trusted else []
     hops = [hop.strip() for line in lines for hop in line.split(",")]

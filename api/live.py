@@ -1,11 +1,18 @@
-"""Live updates: one Redis listener for each process tells the open pages what changed."""
+"""Live updates of open pages, by one Redis listener a process."""
 
 import asyncio
+import json
+import secrets
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
+from itertools import takewhile
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,8 +20,6 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.client_counts import ClientCounts
-from api.replay import Replay
-from api.subscription import LIST, OPERATIONS, Subscription
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn, TooMany
@@ -35,8 +40,149 @@ COALESCE_SECONDS = 1.0
 PAUSES_OF_OPERATIONS = 3
 MOST_AT_ONCE = 2000
 MOST_WAITING = 20_000
+MOST_IDS = 20_000
+SETTLED_AFTER = 5.0
+
+LIST, REQUEST, OPERATIONS = "list", "request:", "operations"
 
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class LiveEvent:
+    """`at` is by this process' monotonic clock."""
+
+    number: int
+    at: float
+    ids: frozenset[str]
+    side: str | None
+
+
+class Replay:
+    """The latest updates that this process received: twenty thousand ids at most.
+
+    A position is `<epoch>-<number>`. The epoch changes when something may have been missed and is unique to a
+    process, so nothing is known about another process' position.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recent: deque[LiveEvent] = deque()
+        self._held = 0
+        self._number = 0
+        self._epoch = secrets.token_hex(6)
+
+    def add(self, ids: frozenset[str], side: str | None) -> None:
+        with self._lock:
+            self._number += 1
+            self._recent.append(LiveEvent(self._number, time.monotonic(), ids, side))
+            self._held += len(ids)
+            while self._held > MOST_IDS:
+                self._held -= len(self._recent.popleft().ids)
+
+    def begin_anew(self) -> None:
+        """Drop everything: something may have been missed."""
+        with self._lock:
+            self._recent.clear()
+            self._held = 0
+            self._epoch = secrets.token_hex(6)
+
+    @property
+    def here(self) -> str:
+        """The position after everything received."""
+        with self._lock:
+            return f"{self._epoch}-{self._number}"
+
+    @property
+    def settled(self) -> str:
+        """A position from some seconds ago: a page rendered now has read everything before it."""
+        before = time.monotonic() - SETTLED_AFTER
+        with self._lock:
+            later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._recent)))
+            return f"{self._epoch}-{self._number - later}"
+
+    def since(self, position: str) -> list[LiveEvent] | None:
+        """Return what came after a position, or None if that is unknown."""
+        epoch, _, number = position.partition("-")
+        with self._lock:
+            if epoch != self._epoch or not number.isascii() or not number.isdigit() or len(number) > 15:  # noqa: PLR2004
+                return None
+            first = self._recent[0].number if self._recent else self._number + 1
+            if not first - 1 <= int(number) <= self._number:
+                return None
+            return [one for one in self._recent if one.number > int(number)]
+
+
+@dataclass(eq=False)
+class Subscription:
+    """A page's subscription to some requests, to any that the person may see, or to operations.
+
+    It says that something changed, never what: updates to a slow reader are merged, so it never holds more than its
+    topics. `secret` is the session's.
+    """
+
+    caller: Caller
+    secret: str = field(repr=False)
+    requests: frozenset[UUID] = frozenset()
+    lists: bool = False
+    operations: bool = False
+    verified_at: float = 0.0
+    is_over: bool = False
+    _topics: set[str] = field(default_factory=set)
+    _signals: list[str] = field(default_factory=list)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def reader(self) -> LiveReader:
+        return LiveReader(self.caller.person_id, self.caller.only_at)
+
+    @cached_property
+    def _watched(self) -> frozenset[str]:
+        return frozenset(map(str, self.requests))
+
+    def tell_of(self, ids: AbstractSet[str]) -> None:
+        if shown := self._watched & ids:
+            self.tell(*(f"{REQUEST}{one}" for one in shown))
+
+    def tell(self, *topics: str) -> None:
+        self._topics.update(topics)
+        self._woken.set()
+
+    def signal(self, name: str) -> None:
+        """`again`, `away` or `ended`; the last of each kind is enough."""
+        self._signals = [*(one for one in self._signals if one != name), name]
+        self._woken.set()
+
+    def close(self, name: str | None = None) -> None:
+        """End the stream, with a last signal if there is one."""
+        if name:
+            self.signal(name)
+        self.is_over = True
+        self._woken.set()
+
+    async def next(self, seconds: float, place: Callable[[], str]) -> bytes:
+        """Return the next server-sent events; a comment if nothing happens for so long.
+
+        `place` is called for the position of a page that has got all this.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return b": still here\n\n"
+        self._woken.clear()
+        signals, topics = self._signals, sorted(self._topics)
+        self._signals, self._topics = [], set()
+        position = place()
+        said = [event(name, position, {}) for name in signals]
+        if topics and "again" not in signals:
+            said.append(event("news", position, {"topics": topics}))
+        return b"".join(said)
+
+
+def event(name: str, position: str, data: dict[str, object]) -> bytes:
+    """Format one server-sent event (HTML, 9.2.6); none of the parts has a line break."""
+    return f"id: {position}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 class LiveUpdates:
@@ -77,16 +223,14 @@ class LiveUpdates:
 
     @property
     def position(self) -> str:
-        """The position of a page that is rendered now."""
         return self._recent.settled
 
     def sent_position(self) -> str:
-        """Return the position after everything that was sent to pages."""
+        """The position after everything that was sent to pages."""
         return self._sent_position
 
     @property
     def count(self) -> int:
-        """Return how many pages are subscribed."""
         return len(self._seats)
 
     def sit(self, seat: Subscription, position: str | None) -> None:
@@ -119,7 +263,6 @@ class LiveUpdates:
         self._start(loop)
 
     def leave(self, seat: Subscription) -> None:
-        """Unsubscribe a page."""
         if seat in self._seats:
             del self._seats[seat]
             for client in _clients(seat):
@@ -136,7 +279,6 @@ class LiveUpdates:
             seat.close()
 
     def stop(self) -> None:
-        """Stop listening."""
         if self._listener:
             self._listener.stop()
         self._clerk.shutdown(wait=False, cancel_futures=True)
@@ -153,7 +295,7 @@ class LiveUpdates:
             self._listener.start()
 
     def _hear(self, ids: frozenset[str], side: str | None) -> None:
-        """Receive updates; anything but ids of requests is ignored."""
+        """Anything but ids of requests is ignored."""
         if side == ENDS:
             return
         good = frozenset(one for one in ids if UUID_FORM.fullmatch(one))
@@ -164,7 +306,7 @@ class LiveUpdates:
             self._stirred.set()
 
     def _turn(self, hears: bool) -> None:  # noqa: FBT001 - what the listener says
-        """Note that updates begin to arrive, or no longer do."""
+        """Updates begin to arrive, or no longer do."""
         if hears:
             self._recent.begin_anew()
             self._fresh.clear()
@@ -197,7 +339,6 @@ class LiveUpdates:
             await asyncio.sleep(PAUSES_OF_OPERATIONS * self._pause)
 
     def _report(self, seats: Sequence[Subscription], news: Mapping[str | None, AbstractSet[str]]) -> None:
-        """Tell pages about the requests that they show, and queue the look-up of affected lists."""
         for seat in seats:
             for side in (None, PAGES, seat.caller.side.value):
                 seat.tell_of(news.get(side, frozenset()))
@@ -205,7 +346,7 @@ class LiveUpdates:
             self._wait(news.get(None, ()))
 
     def _wait(self, ids: Iterable[str]) -> None:
-        """Queue ids until the affected lists are looked up; if there are too many, the oldest are dropped."""
+        """If too many ids wait, the oldest are dropped."""
         self._listed.update(dict.fromkeys(ids))
         for one in list(self._listed)[: max(0, len(self._listed) - MOST_WAITING)]:
             del self._listed[one]
@@ -213,7 +354,7 @@ class LiveUpdates:
             self._rung.set()
 
     async def _report_lists(self) -> None:
-        """Tell the pages whose lists changed, by two thousand requests at a time; the others wait."""
+        """By two thousand requests at a time; the others wait."""
         listeners = {seat.reader: None for seat in self._seats if seat.lists}
         ids = list(self._listed)[:MOST_AT_ONCE]
         self._listed = dict.fromkeys(list(self._listed)[MOST_AT_ONCE:])
@@ -232,7 +373,6 @@ class LiveUpdates:
             return request_reads.concerned(session, ids, listeners)
 
     async def _verify_for_ever(self) -> None:
-        """Check every page regularly: is its session valid, and may it see its requests?"""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.beat)
@@ -248,7 +388,7 @@ class LiveUpdates:
                     seat.close("away")
 
     def may_listen(self, seat: Subscription) -> bool:
-        """Return whether the session is valid and the person may see what the page shows; it queries the database."""
+        """Whether the session is valid and the person may see what the page shows; it queries the database."""
         try:
             with self._database.transaction() as session:
                 caller = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True).caller
@@ -267,12 +407,12 @@ class LiveUpdates:
 
 
 def _clients(seat: Subscription) -> tuple[str, str]:
-    """Return by whom streams are counted: the session, and the person."""
+    """Streams are counted by session and by person."""
     return f"streams of session {seat.secret}", f"streams of person {seat.caller.person_id}"
 
 
 def _lost(before: Caller, after: Caller) -> bool:
-    """Return whether a person lost a role that they had when the page subscribed."""
+    """Whether a person lost a role that they had when the page subscribed."""
     return bool(before.standings - after.standings)
 
 
@@ -284,6 +424,5 @@ def _by_side(news: Iterable[tuple[str | None, AbstractSet[str]]]) -> dict[str | 
 
 
 def _safely(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *said: object) -> None:
-    """Schedule a call on the event loop, unless it has ended."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call, *said)

@@ -28,7 +28,7 @@ async def require_loopback(request: Request) -> None:
 
 
 def is_local(request: Request) -> bool:
-    """Return whether this machine calls under its own name: a silent proxy passes on another name."""
+    """Whether this machine calls under its own name: a silent proxy passes on another name."""
     return _is_from_here(request) and _name_of(request) in LOOPBACK
 
 

@@ -14,7 +14,7 @@ from lockbox.sql import LAG_BUCKETS
 
 @dataclass(frozen=True)
 class ShownFigure:
-    """A metric: its name after `lockbox_`, its description, and its labels."""
+    """The name is without its `lockbox_`."""
 
     figure: MetricName
     name: str
@@ -100,12 +100,10 @@ FIGURES = (
 
 
 def exposition(figures: MetricSnapshot, answered: Iterable[GateAnswers] | None = None, unwritten: int = 0) -> bytes:
-    """Return the metrics in Prometheus' text form; values that could not be read are left out.
+    """Values that could not be read are left out.
 
-    Args:
-        figures: what was read.
-        answered: what the gate has answered; None if that could not be read.
-        unwritten: how many answers the gate of this process has counted and not written yet.
+    `answered` is None if that could not be read; `unwritten` is how many answers the gate of this process has counted
+    and not written yet.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_SnapshotCollector(figures, answered, unwritten))
@@ -121,7 +119,6 @@ class _SnapshotCollector(Collector):
         self._unwritten = unwritten
 
     def collect(self) -> Iterator[Metric]:
-        """Return all of them."""
         figures = self._figures
         yield _gauge("postgres_up", "Whether Postgres gave its figures.", float(figures.postgres is not None))
         yield _gauge("redis_up", "Whether Redis answers.", float(figures.redis is not None))
@@ -139,7 +136,7 @@ class _SnapshotCollector(Collector):
 
 
 def _family(one: ShownFigure, values: Mapping[str, float]) -> Metric:
-    """Return a metric; one with channels has a value for each, and one without labels may be unknown."""
+    """A metric with channels has a value for each; one without labels may be unknown."""
     family = one.kind(f"lockbox_{one.name}", one.help, labels=one.labels)
     zeros: dict[str, float] = dict.fromkeys(Channel, 0.0) if one.labels == CHANNEL else {}
     for label, number in sorted((zeros | dict(values)).items()):

@@ -1,4 +1,4 @@
-"""The one HTTP middleware: early refusals, body limits, admission, HEAD, and a log line for each request."""
+"""The one HTTP middleware: early refusals, body limits, admission, HEAD, log lines."""
 
 import asyncio
 import logging
@@ -74,7 +74,6 @@ class HttpGuard:
         self._admission = Admission(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it here."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -121,8 +120,8 @@ class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
 class GuardedAnswer:
     """The answer on its way out: it frees the place, is logged, and has no body where a HEAD was asked.
 
-    The log line and the span name the route's template, for paths and queries name people and their content. The id
-    that the answer bears is in each line that is logged on the way, and in those of the mails and calls that follow.
+    The log line and the span name the route's template, for paths and queries name people and their content. The
+    answer's id is in each line that is logged on the way, and in those of the mails and calls that follow.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -142,7 +141,6 @@ class GuardedAnswer:
         self._began = time.perf_counter()
 
     async def send(self, message: Message) -> None:
-        """Pass on a message of the app."""
         if message["type"] == "http.response.start":
             self.has_begun = True
             self.leave(message["status"])
@@ -165,13 +163,12 @@ class GuardedAnswer:
             self._told["error.type"] = str(status)
 
     def end(self) -> None:
-        """End its span."""
         if self._span:
             self._span.end(f"{self._method} {self._told.get('http.route', '')}".strip(), self._told)
 
 
 def _with_headers(message: Message, origin: CallOrigin) -> Message:
-    """Return the beginning of an answer with what each has, unless the app has said it already."""
+    """Unless the app has set a header already."""
     headers = message.get("headers", ())
     said = {name.lower() for name, _ in headers}
     added = (NO_SNIFF, (REQUEST_ID.encode(), (origin.http_request_id or "").encode()))
@@ -179,7 +176,7 @@ def _with_headers(message: Message, origin: CallOrigin) -> Message:
 
 
 def _origin_of(scope: Scope) -> CallOrigin:
-    """Return the caller's id and span, each where it names one that is well-formed; the id is ours otherwise."""
+    """Return the caller's id and span where they are well-formed, else ours."""
     shown = Headers(scope=scope)
     own, parent = (shown.getlist(name) for name in (REQUEST_ID, TRACEPARENT))
     return CallOrigin(
@@ -191,8 +188,8 @@ def _origin_of(scope: Scope) -> CallOrigin:
 def _check_headers(scope: Scope) -> None:
     """Check the host, and the charset of a form.
 
-    Starlette decodes a form by whatever codec of Python's it names, and some of those make text of it that is none:
-    lone surrogates, which nothing after it can write down.
+    Starlette decodes a form by whatever codec of Python's it names, and some of those make lone surrogates of it,
+    which nothing after it can write down.
 
     Raises:
         EarlyAnswer: 400 or 415.
@@ -238,7 +235,7 @@ def _too_large(scope: Scope, most: int) -> EarlyAnswer:
 
 
 def _counted(receive: Receive, most: int, declared: int) -> Receive:
-    """Pass on what is received, and no more than so many bytes of it; nothing where more is declared."""
+    """At most so many bytes are passed on; none where more are declared."""
     taken = 0
 
     async def counted() -> Message:
@@ -269,7 +266,7 @@ class Admission:
     A place means a thread for each step of the request and a database connection over all of them. Without a limit,
     requests that wait for a connection take every thread, those that have one wait for a thread, and the API stops.
     Access checks and closing moves have places, and connections, that no other request takes. So have requests with a
-    credential that this process has not seen to be good, two of an address at once: wrong ones cost others nothing.
+    credential that this process has not seen to be valid, two of an address at once: wrong ones cost others nothing.
     Such a request goes on in a place of its own budget once its credential is found valid, if one is free.
     """
 
@@ -280,7 +277,7 @@ class Admission:
         self._known = KnownCredentials()
 
     async def admit(self, scope: Scope) -> Callable[[int | None], None]:
-        """Wait for a place; return what to call with the status of the answer once that begins, or with None.
+        """Wait for a place; call what is returned with the status of the answer once that begins, or with None.
 
         Raises:
             EarlyAnswer: 503, the request has queued for as long as its budget says.
@@ -303,7 +300,7 @@ class Admission:
         return left
 
     async def _place(self, entry: IncomingRequest, shown: bytes | None, address: str | None) -> Leave | None:
-        """Wait for a place and return how to leave it; None where that took too long."""
+        """Return how to leave the place; None where waiting took too long."""
         budget = entry.budget
         if shown in self._known and not (free := self._places[budget]).locked():
             await free.acquire()
@@ -344,7 +341,6 @@ class _ByAddress:
         self._each: dict[str, tuple[asyncio.Semaphore, list[int]]] = {}
 
     async def enter(self, address: str) -> Leave:
-        """Wait for a place, and return how to leave it."""
         address = network(address)
         own, users = self._each.setdefault(address, (asyncio.Semaphore(PER_ADDRESS), [0]))
         users[0] += 1
@@ -372,6 +368,6 @@ def _credential(connection: HTTPConnection, settings: Settings) -> str | None:
 
 
 def _once(leave: Leave) -> Leave:
-    """Return the same, which does nothing from the second call on."""
+    """The second call and later ones do nothing."""
     left: list[Leave] = [leave]
     return lambda: left.pop()() if left else None

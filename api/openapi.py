@@ -11,7 +11,7 @@ FILE = openapi_document.FILE
 
 
 def described() -> str:
-    """Return the app's OpenAPI description as deterministic text, without connecting to anything."""
+    """Deterministic; it connects to nothing."""
     nowhere = Settings(
         environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost"
     )
@@ -22,7 +22,6 @@ def described() -> str:
 
 
 def main() -> None:
-    """Write the file."""
     FILE.write_text(described(), encoding="utf-8")
 
 

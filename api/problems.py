@@ -1,6 +1,7 @@
-"""Map errors to RFC 9457 problems: the one place that gives an answer its status."""
+"""Map errors to RFC 9457 problems, and list all codes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from api import deps, refusal_log
 from api.schemas.parts import phrase
+from lockbox import errors
 from lockbox.errors import (
     Busy,
     Conflict,
@@ -29,7 +31,7 @@ from lockbox.errors import (
     TooMany,
     VersionRequired,
 )
-from lockbox.requests import policy_diff
+from lockbox.requests import cases, extend, policy_diff, resubmission
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,57 @@ CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")
 
 
+HOMES = (errors, cases, extend, resubmission)
+"""The modules that define errors with a code: the list does not depend on what else a process has imported."""
+
+
+@dataclass(frozen=True, order=True)
+class ProblemCode:
+    status: int
+    code: str
+    meaning: str
+
+
+OF_THE_SERVER = (
+    ProblemCode(400, "host-required", "The request must have exactly one Host header."),
+    ProblemCode(400, "hung-up", "The request arrived incomplete; send it again."),
+    ProblemCode(400, "invalid-http", "The request is not valid HTTP."),
+    ProblemCode(400, "invalid-json", "The body is not JSON."),
+    ProblemCode(400, "malformed-evaluation", "The body is no AuthZEN evaluation."),
+    ProblemCode(401, "unauthorized", "The session of the live page has ended."),
+    ProblemCode(405, "method-not-allowed", "The address does not support this method; `Allow` lists those it does."),
+    ProblemCode(408, "too-slow", "The request did not arrive in time; send it again."),
+    ProblemCode(413, "body-too-large", "The body is larger than this address takes."),
+    ProblemCode(413, "content-too-large", "The uploaded file is too large."),
+    ProblemCode(415, "unsupported-charset", "A form must be in UTF-8."),
+    ProblemCode(429, "too-many-connections", "The client has too many connections; close some of them."),
+    ProblemCode(429, "too-many-requests", "Too many requests wait on this connection; read the answers first."),
+    ProblemCode(431, "headers-too-large", "The request has too many headers, or too large ones."),
+    ProblemCode(500, "internal", "Something went wrong on the server. Nothing was changed; try again."),
+    ProblemCode(503, "behind", "The gate has not read the newest changes; try again."),
+    ProblemCode(503, "unavailable", "The database is unavailable; try again."),
+)
+"""The codes that no error class has."""
+
+
+def every_code() -> Sequence[ProblemCode]:
+    """By status and name."""
+    return sorted([*_of_classes(), *OF_THE_SERVER])
+
+
+def _of_classes() -> Iterator[ProblemCode]:
+    for home in HOMES:
+        for one in vars(home).values():
+            if isinstance(one, type) and issubclass(one, LockboxError) and one.__module__ == home.__name__:
+                yield from _own_code(one)
+
+
+def _own_code(kind: type[LockboxError]) -> Iterator[ProblemCode]:
+    if "code" in vars(kind) and kind is not LockboxError:
+        status = next(STATUS[base] for base in kind.__mro__ if base in STATUS)
+        yield ProblemCode(status, kind.code, " ".join((kind.__doc__ or "").split()))
+
+
 def problem(
     status: int,
     code: str,
@@ -59,14 +112,13 @@ def problem(
     facts: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Return a problem+json answer."""
     body = _body(status, code, detail, facts)
     usual = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
     return JSONResponse(body, status, {**usual, **(headers or {})}, "application/problem+json")
 
 
 def problem_of(error: LockboxError) -> dict[str, Any]:
-    """Return a refusal as a part of an answer, with the status that it would have as an answer of its own."""
+    """A refusal as a part of an answer, with the status that it would have as an answer of its own."""
     return _body(_status(error), error.code, error.detail, error.facts)
 
 
@@ -86,12 +138,11 @@ def _status(error: LockboxError) -> int:
 
 
 def is_contended(error: DBAPIError) -> bool:
-    """Whether somebody else holds or has just changed what a statement wanted: the same call may succeed later."""
+    """Whether another transaction holds or has just changed the row: the same call may succeed later."""
     return getattr(error.orig, "sqlstate", None) in CONTENDED
 
 
 def install(app: FastAPI) -> None:
-    """Map every error of this app to a problem."""
     app.add_exception_handler(LockboxError, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -119,10 +170,9 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
         return problem(400, "invalid-json", "The body is not JSON.")
-    errors = [{"field": _field(item["loc"]), "message": policy_diff.say(item)} for item in found]
-    return problem(
-        422, "invalid-request", "; ".join(f"{e['field']}: {e['message']}" for e in errors), {"errors": errors}
-    )
+    mistakes = [{"field": _field(item["loc"]), "message": policy_diff.say(item)} for item in found]
+    detail = "; ".join(f"{one['field']}: {one['message']}" for one in mistakes)
+    return problem(422, "invalid-request", detail, {"errors": mistakes})
 
 
 def _field(location: Sequence[object]) -> str:
@@ -140,7 +190,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _gone(_: Request, __: Exception) -> JSONResponse:
-    """Return an answer that nobody reads: the client disconnected before its request was complete."""
+    """The client disconnected before its request was complete: no one reads this answer."""
     return problem(400, "hung-up", "The request arrived incomplete. Send it again.")
 
 

@@ -28,7 +28,7 @@ UNREADABLE = "unknown"
 
 @dataclass(frozen=True)
 class AttemptedAction:
-    """An attempted action on a request; routes keep it in `request.state.tried`, for the error handler."""
+    """Routes keep it in `request.state.tried`, for the error handler."""
 
     caller: Caller
     origin: Origin
@@ -37,7 +37,7 @@ class AttemptedAction:
 
 
 def is_noted(request: Request, refusal: LockboxError) -> bool:
-    """Return whether a refused call may be recorded: a decision about a request, or somebody's token.
+    """Whether a refused call may be recorded: a decision about a request, or a token.
 
     A token that never existed is not recorded: anyone could invent any number of them.
     """
@@ -47,7 +47,6 @@ def is_noted(request: Request, refusal: LockboxError) -> bool:
 
 
 def note(request: Request, refusal: LockboxError) -> None:
-    """Record a refused call if it `is_noted`."""
     if not is_noted(request, refusal):
         return
     if isinstance(refusal, NotSignedIn):
@@ -57,7 +56,7 @@ def note(request: Request, refusal: LockboxError) -> None:
 
 
 def decision(db: Database, tried: AttemptedAction, refusal: LockboxError) -> None:
-    """Record a refused decision; invalid input and unknown requests are not recorded."""
+    """Invalid input and unknown requests are not recorded."""
     is_one = isinstance(refusal, NotYours | Conflict | PolicyNotMet) and not isinstance(refusal, ForeignForm)
     if tried.action not in NOTED or not is_one:
         return
@@ -79,17 +78,9 @@ def sign_in(
     account: str | None = None,
     stub: LoginStub | None = None,
 ) -> None:
-    """Record a refused sign-in, by its person or account, or else by network.
+    """Record a refused sign-in, by its person or account, or else by network: one event a minute for each of these.
 
-    There is one event a minute for each of these.
-
-    Args:
-        request: the call.
-        db: the database.
-        means: the attempted sign-in method.
-        refusal: the answer.
-        account: the mail address that they typed, if any.
-        stub: the pending login, which knows the address that its code went to.
+    `account` is the typed address, `stub` the pending login, which knows the address that its code went to.
     """
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None

@@ -1,4 +1,4 @@
-"""Act on several requests, each in a transaction of its own, and keep why each that was refused was."""
+"""Act on several requests, each in a transaction of its own."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -31,7 +31,7 @@ def attempt(
     came: Origin,
     shown: Callable[[RequestEntry, Caller], Shown],
 ) -> Shown | LockboxError:
-    """Act on one request as who is signed in; return what is shown of it then, or why it was refused, which is noted.
+    """Return what `shown` makes of the request then, or the refusal, which is noted.
 
     Raises:
         NotSignedIn: nobody is signed in.

@@ -1,15 +1,18 @@
-"""Run several API processes on one socket, and start one again that has ended."""
+"""The API's server processes, and the parent that restarts them."""
 
+import asyncio
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
+import uvicorn
 
 from api.client_counts import ClientCounts
+from config import traces
 
 log = structlog.get_logger(__name__)
 
@@ -18,6 +21,36 @@ AGAIN_SECONDS = 1.0
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 Serve = Callable[[int], None]
+
+
+class ApiServer(uvicorn.Server):
+    """End the streams when told to stop: they would go on until the timeout.
+
+    `shut` are calls that end them. `lifeline` is a descriptor that becomes readable when the parent has gone; None
+    where there is no parent.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, shut: Sequence[Callable[[], None]], lifeline: int | None = None
+    ) -> None:
+        super().__init__(config)
+        self._shut = shut
+        self._lifeline = lifeline
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._lifeline is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The signal ends the process after this, so the last spans are sent here."""
+        for end in self._shut:
+            end()
+        await super().shutdown(sockets)
+        traces.stop()
 
 
 class Supervisor:
@@ -53,7 +86,7 @@ class Supervisor:
         return self._code
 
     def _goes_on(self, pid: int, code: int) -> bool:
-        """Return whether another process is to take the place of one that has ended."""
+        """Whether another process is to take the place of the ended one."""
         if code == NOT_STARTED:
             self._code = code
             self._end()

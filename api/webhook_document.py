@@ -1,4 +1,4 @@
-"""Describe in the OpenAPI document the calls that webhooks get: one for each type of event."""
+"""Describe the calls of webhooks in the OpenAPI document."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -80,7 +80,6 @@ ANSWERS: Mapping[str, Any] = {
 
 
 def schemas() -> Mapping[str, Any]:
-    """Return the schemas of the bodies."""
     models: tuple[type[BaseModel], ...] = (RequestCall, AccountCall, EndpointTestCall)
     _, made = models_json_schema([(model, "serialization") for model in models], ref_template=REF)
     found: Mapping[str, Any] = made["$defs"]
@@ -88,7 +87,6 @@ def schemas() -> Mapping[str, Any]:
 
 
 def webhooks() -> Mapping[str, Any]:
-    """Return the `webhooks` section: each type of event, by name."""
     requests = {one: (REQUESTS[one.partition(".")[2]], RequestCall) for one in OF_REQUESTS}
     tenants = {
         one: (ACCOUNT_TITLES[one.partition(".")[2]].format(tenant="a tenant"), AccountCall) for one in OF_TENANTS

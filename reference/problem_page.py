@@ -1,6 +1,6 @@
 """The page of problems: every code that an answer may have, from the error classes."""
 
-from api import problem_codes
+from api.problems import every_code
 from gate.answers import SENTENCES
 from reference.markdown import head, table
 
@@ -21,7 +21,7 @@ problem's `code`; its `type` is `urn:lockbox:problem:gate-CODE`.
 
 def page() -> str:
     """Return the page."""
-    rows = [(str(one.status), f"`{one.code}`", one.meaning) for one in problem_codes.every()]
+    rows = [(str(one.status), f"`{one.code}`", one.meaning) for one in every_code()]
     reasons = [(f"`{reason.value}`", said) for reason, said in sorted(SENTENCES.items())]
     problems = table(("status", "code", "meaning"), rows)
     return head("Problems", INTRODUCTION) + "\n" + problems + GATE + table(("code", "meaning"), reasons)

@@ -1,4 +1,4 @@
-"""The demo playground of `make run`: switch between demo users and read their mails, on this machine only."""
+"""The demo playground of `make run`, on this machine only."""
 
 from fastapi import FastAPI
 
@@ -8,10 +8,10 @@ from config.settings import Settings
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add its pages if it is configured; never in production.
+    """Never in production.
 
     Raises:
-        UnsafeSettings: its file cannot be read.
+        UnsafeSettings: the file of demo users cannot be read.
     """
     if settings.playground is None or settings.environment == "production":
         return

@@ -26,13 +26,10 @@ class DemoUser(BaseModel):
 
     @property
     def words(self) -> str:
-        """The role in words."""
         return "admin" if self.role is Role.TENANT_ADMIN else self.role.value.replace("_", " ")
 
 
 class DemoUsers(BaseModel):
-    """All demo users, and the mail catcher's folder."""
-
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tenant: str
@@ -41,34 +38,29 @@ class DemoUsers(BaseModel):
 
     @property
     def mailbox(self) -> MailFolder:
-        """All caught mails."""
         return MailFolder(self.maildir)
 
     @property
     def vendor(self) -> Sequence[DemoUser]:
-        """The demo users of the vendor."""
         return [part for part in self.people if part.role in VENDOR_ROLES]
 
     @property
     def customer(self) -> Sequence[DemoUser]:
-        """The demo users of the customer."""
         return [part for part in self.people if part.role not in VENDOR_ROLES]
 
     def find(self, key: str) -> DemoUser | None:
-        """Return the demo user with that name, if there is one."""
         return next((part for part in self.people if part.key == key), None)
 
     def at(self, address: str) -> DemoUser | None:
-        """Return the demo user who reads the mails to an address, if there is one."""
         return next((part for part in self.people if part.email.casefold() == address.casefold()), None)
 
     def words_of(self, person_id: UUID) -> str:
-        """Return a demo user's role in words; empty for anyone else."""
+        """Empty for anyone but demo users."""
         return next((part.words for part in self.people if part.id == person_id), "")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the file; service accounts are left out.
+        """Service accounts are left out.
 
         Raises:
             ValidationError: it is not what `make run` writes.
@@ -78,11 +70,7 @@ class DemoUsers(BaseModel):
 
 
 def read(path: Path) -> DemoUsers:
-    """Read the file.
-
-    Raises:
-        UnsafeSettings: it cannot be read, or is not what `make run` writes.
-    """
+    """Raises UnsafeSettings: the file cannot be read, or is not what `make run` writes."""
     try:
         return DemoUsers.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):

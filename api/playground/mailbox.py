@@ -26,8 +26,6 @@ CODE = re.compile(r"^ {4}([0-9A-Za-z]{4,}(?:[ -][0-9A-Za-z]{4,})*)$", re.MULTILI
 
 @dataclass(frozen=True)
 class Envelope:
-    """A mail's recipients by its envelope, its subject, and when it came."""
-
     key: str
     to: str
     subject: str
@@ -36,15 +34,12 @@ class Envelope:
 
 @dataclass(frozen=True)
 class OpenedMail(Envelope):
-    """An opened mail."""
-
     sender: str
     text: str
     html: str
 
     @property
     def codes(self) -> Sequence[str]:
-        """The codes in it."""
         return CODE.findall(self.text)
 
     def pieces(self, origin: str) -> Iterator[tuple[str, str | None]]:
@@ -59,12 +54,12 @@ class OpenedMail(Envelope):
 
 @dataclass(frozen=True)
 class MailFolder:
-    """The mail catcher's folder (a Maildir). Files in it never change."""
+    """A Maildir. Files in it never change."""
 
     folder: Path
 
     def newest(self, to: str = "") -> Sequence[Envelope]:
-        """Return the newest mails, the last first: all of them, or those to one address."""
+        """The last first: all of them, or those to one address."""
         found: list[Envelope] = []
         for mail in self._mails():
             if not to or to.casefold() == mail.to.casefold():
@@ -74,11 +69,9 @@ class MailFolder:
         return found
 
     def recipients(self) -> Sequence[str]:
-        """Return the recipients of the newest mails."""
         return sorted({mail.to for mail in self._mails()})
 
     def find(self, key: str) -> OpenedMail | None:
-        """Return one mail."""
         name = next((name for name in self._names() if _key(name) == key), None)
         return _opened(self.folder / "new" / name) if name else None
 
@@ -103,7 +96,7 @@ def _key(name: str) -> str:
 
 @lru_cache(maxsize=2 * MOST_LOOKED_AT)
 def _seen(path: Path) -> Envelope | None:
-    """Read a mail's headers only: a list of a thousand reads no bodies."""
+    """Only headers are read: a list of a thousand reads no bodies."""
     found = _raw(path, LONGEST_HEAD)
     if found is None:
         return None
@@ -156,7 +149,7 @@ def _line(message: EmailMessage, name: str) -> str:
 
 
 def _part(message: EmailMessage, kind: str) -> str:
-    """Return a part's text, in whatever encoding it claims."""
+    """In whatever encoding the part claims."""
     try:
         part = message.get_body((kind,))
     except (ValueError, LookupError, AttributeError):

@@ -39,7 +39,6 @@ def show(
     demo_users: DemoUsersDep,
     to: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = "",
 ) -> Response:
-    """Show the newest mails, to everyone or to one address."""
     # Before the database is queried, which would wait for the disk.
     mails, recipients = demo_users.mailbox.newest(to), demo_users.mailbox.recipients()
     visitor = sign_in_session.visitor(request, session, chosen)
@@ -48,7 +47,6 @@ def show(
 
 @router.get("/{key}")
 def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, demo_users: DemoUsersDep) -> Response:
-    """Show one mail: its text with links to our pages, its codes to copy, and its HTML."""
     mail = _find(demo_users, key)
     pieces = list(mail.pieces(chosen.origin))
     answer = page(
@@ -67,7 +65,7 @@ def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, d
 
 @router.get("/{key}/page")
 def look(request: Request, key: str, demo_users: DemoUsersDep) -> Response:
-    """Return a mail's original HTML, for a sandboxed frame."""
+    """The original HTML, for a sandboxed frame."""
     html = _find(demo_users, key).html
     answer = HTMLResponse(HEAD.sub(r'\g<0><base target="_top">', html, count=1))
     protect(request, answer)

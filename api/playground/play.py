@@ -22,7 +22,6 @@ router = CallRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(r
 
 
 def cast_of(request: Request) -> DemoUsers:
-    """Return the demo users."""
     found: DemoUsers = request.app.state.playground
     return found
 
@@ -32,7 +31,7 @@ DemoUsersDep = Annotated[DemoUsers, Depends(without_thread(cast_of))]
 
 @router.get("/play")
 def show(request: Request, chosen: SettingsDep, session: SessionDep, demo_users: DemoUsersDep) -> Response:
-    """Show the demo users, and the first step; under the URL from which forms are sent."""
+    """Under the URL from which forms are sent."""
     if request.headers.get("host", "").lower() != chosen.origin.partition("//")[2]:
         return go(request, f"{chosen.origin}/play")
     return page(

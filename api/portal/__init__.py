@@ -1,17 +1,14 @@
-"""The portal: plain HTML pages that work without scripts, except for passkeys."""
+"""The portal: HTML pages that work without scripts, except for passkeys."""
 
 from fastapi import FastAPI
 
 from api.portal import live, pages, reference, static
-from api.portal.account import addresses, api_tokens, device_login, preferences, profile, welcome
+from api.portal.account import device_login, profile, welcome
 from api.portal.audit import approver_keys, audit_log, verify_export
 from api.portal.requests import (
-    after_reviews,
-    extension,
     history,
     inbox,
     new_request,
-    presence,
     questions,
     request,
     request_lists,
@@ -29,7 +26,6 @@ from api.portal.tenant import (
     observers,
     policy,
     pre_approvals,
-    proposals,
     statistics,
     tenant_data,
     tenants,
@@ -46,16 +42,10 @@ ROUTERS = (
     inbox.router,
     history.router,
     live.router,
-    presence.router,
     questions.router,
-    extension.router,
-    after_reviews.router,
     request.router,
     profile.router,
-    api_tokens.router,
-    preferences.router,
-    proposals.router,
-    addresses.router,
+    members.proposals,
     invitations.router,
     welcome.router,
     device_login.router,
@@ -93,5 +83,4 @@ ROUTERS = (
 
 
 def install(app: FastAPI) -> None:
-    """Render refusals as pages if a page was requested."""
     pages.install(app)

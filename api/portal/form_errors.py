@@ -1,4 +1,4 @@
-"""What is wrong with a form, each mistake at the field that it concerns."""
+"""The mistakes in a form, by field."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,15 +10,12 @@ FieldErrors = Mapping[str, Sequence[str]]
 
 
 class FormRejected(Invalid):
-    """A form that was filled in wrongly; `errors` has a message for each field."""
+    """`errors` has a message for each field."""
 
 
 @dataclass(frozen=True)
 class FormMistake:
-    """A mistake for the summary above a form: what the field is called, its place on the page, and what to do.
-
-    Without a place the form has no such field, and without a name the message says what it is about.
-    """
+    """Without a place the form has no such field; without a name the message says what it is about."""
 
     name: str
     place: str
@@ -26,18 +23,17 @@ class FormMistake:
 
 
 def rejected(detail: str, mistakes: Iterable[tuple[str, str]]) -> FormRejected:
-    """Return the refusal of a form with these mistakes: pairs of a field and what to do about it."""
+    """`mistakes` are pairs of a field and what to do about it."""
     errors = [{"field": field, "message": sentence(said)} for field, said in dict.fromkeys(mistakes)]
     return FormRejected(detail, errors=errors)
 
 
 def sentence(said: str) -> str:
-    """Return what to do as a sentence."""
     return f"{said[0].upper()}{said[1:].rstrip('.')}."
 
 
 def mistakes_of(refused: LockboxError | None) -> Iterator[tuple[str, str]]:
-    """Yield the mistakes that a refusal names: pairs of a field and what to do about it."""
+    """Yield pairs of a field and what to do about it."""
     facts = refused.facts if refused else {}
     if "errors" in facts:
         yield from ((one["field"], one["message"]) for one in facts["errors"])
@@ -46,7 +42,6 @@ def mistakes_of(refused: LockboxError | None) -> Iterator[tuple[str, str]]:
 
 
 def by_field(mistakes: Iterable[tuple[str, str]]) -> FieldErrors:
-    """Return the mistakes of each field."""
     found = defaultdict[str, list[str]](list)
     for field, message in mistakes:
         found[field].append(message)
@@ -56,7 +51,7 @@ def by_field(mistakes: Iterable[tuple[str, str]]) -> FieldErrors:
 def summary(
     refused: LockboxError | None, names: Mapping[str, str], places: Mapping[str, str]
 ) -> Sequence[FormMistake]:
-    """Return the mistakes for the summary above a form, by what its fields are called and where they stand."""
+    """`names` are what the fields are called, `places` where they stand."""
     if not isinstance(refused, FormRejected):
         return ()
     return [

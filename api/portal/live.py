@@ -1,4 +1,4 @@
-"""The stream of server-sent events that tells a page which of its topics changed."""
+"""The stream of server-sent events to a page."""
 
 import asyncio
 import secrets
@@ -13,10 +13,9 @@ from api import browser
 from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
-from api.live import LiveUpdates
+from api.live import LIST, OPERATIONS, REQUEST, LiveUpdates, Subscription
 from api.portal import phrases
 from api.portal.pages import HEADERS, NO_PAGE, TAG
-from api.subscription import LIST, OPERATIONS, REQUEST, Subscription
 from lockbox.admin import permissions
 from lockbox.database import UnitOfWork
 from lockbox.errors import ForeignForm, Invalid, NotFound, NotSignedIn
@@ -44,11 +43,7 @@ class EventStream(Response):
         self._position = position
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
-        """Subscribe, and write what the subscription gets.
-
-        Raises:
-            TooMany, Busy: no stream is free; nothing was answered yet.
-        """
+        """Raises TooMany, Busy: no stream is free; nothing was answered yet."""
         self._room.sit(self._seat, self._position)
         leaving = asyncio.create_task(_until_gone(receive, self._seat))
         try:
@@ -73,11 +68,7 @@ async def _until_gone(receive: Receive, seat: Subscription) -> None:
 
 
 async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
-    """Write to a reader.
-
-    Raises:
-        TimeoutError: it read nothing for too long.
-    """
+    """Raises TimeoutError: nothing was read for too long."""
     async with asyncio.timeout(SLOW_SECONDS):
         await send({"type": "http.response.body", "body": said, "more_body": not is_last})
 
@@ -85,15 +76,7 @@ async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
 def subscribe(
     request: Request, chosen: SettingsDep, session: SessionDep, topics: Annotated[str, Query(max_length=400)] = ""
 ) -> Subscription:
-    """Return the subscription of a session's page, whose person may see all of its topics.
-
-    Raises:
-        HTTPException: nobody is signed in.
-        ForeignForm: the stream was not opened by a page of ours.
-        Invalid: a topic is unknown.
-        NotFound: a request does not exist, or is not for them.
-        NotYours: a topic is for operators only.
-    """
+    """Subscribe the session's page to topics all of which the person may see."""
     if request.headers.get("sec-fetch-site") not in {None, "same-origin"}:
         raise ForeignForm(browser.FOREIGN)
     try:
@@ -123,6 +106,5 @@ async def listen(
     seat: Annotated[Subscription, Depends(subscribe)],
     since: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
-    """Stream changes from the position at which the page was rendered or the stream broke."""
     room: LiveUpdates = request.app.state.live_updates
     return EventStream(room, seat, request.headers.get("last-event-id") or since)

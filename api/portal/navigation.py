@@ -1,4 +1,4 @@
-"""The sections of the portal's menu: where each leads, and who sees it. The pages check the rights."""
+"""The sections of the portal's menu; the pages check the rights."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,11 +10,10 @@ from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 
 @dataclass(frozen=True)
 class Section:
-    """An entry of the menu: a path, its title, and who sees it."""
-
     path: str
     title: str
     is_for: Callable[[Caller], bool]
+    icon: str = ""
 
 
 def _customer(*roles: Role) -> Callable[[Caller], bool]:
@@ -34,28 +33,32 @@ def _customers(caller: Caller) -> bool:
 
 
 SECTIONS = (
-    Section("/waiting", phrases.APPROVALS, _customers),
-    Section("/review", phrases.REVIEWS, _vendor(Role.MANAGER)),
-    Section("/ask", phrases.REQUEST_ACCESS, _vendor(Role.ENGINEER)),
-    Section("/mine", phrases.MY_REQUESTS, _vendor(Role.ENGINEER)),
-    Section("/open", phrases.OPEN_WINDOWS, _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
-    Section("/requests", phrases.HISTORY, _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
+    Section("/waiting", phrases.APPROVALS, _customers, "inbox"),
+    Section("/review", phrases.REVIEWS, _vendor(Role.MANAGER), "clipboard-check"),
+    Section("/ask", phrases.REQUEST_ACCESS, _vendor(Role.ENGINEER), "key-round"),
+    Section("/mine", phrases.MY_REQUESTS, _vendor(Role.ENGINEER), "send"),
+    Section(
+        "/open", phrases.OPEN_WINDOWS, _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR)), "door-open"
+    ),
+    Section("/requests", phrases.HISTORY, _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR)), "history"),
     Section(
         "/audit-log",
         phrases.AUDIT_LOG,
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
+        "scroll-text",
     ),
     Section(
         "/statistics",
         phrases.STATISTICS,
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
+        "chart-column",
     ),
-    Section("/tenants", phrases.ORGANISATION, _customer(*TENANT_ROLES)),
-    Section("/operations", phrases.OPERATIONS, _vendor(Role.OPERATOR)),
-    Section("/gates", phrases.GATES, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
-    Section("/access-review", phrases.ACCESS_REVIEW, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
-    Section("/data", phrases.DATA, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
-    Section("/exclusions", phrases.EXCLUSIONS, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
+    Section("/tenants", phrases.ORGANISATION, _customer(*TENANT_ROLES), "building-2"),
+    Section("/operations", phrases.OPERATIONS, _vendor(Role.OPERATOR), "activity"),
+    Section("/gates", phrases.GATES, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR), "shield"),
+    Section("/access-review", phrases.ACCESS_REVIEW, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR), "users-round"),
+    Section("/data", phrases.DATA, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR), "lock"),
+    Section("/exclusions", phrases.EXCLUSIONS, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR), "lock-open"),
 )
 EVERYBODYS = Section("/requests", phrases.HISTORY, _customers)
 ACCOUNT = Section("/account", phrases.YOUR_ACCOUNT, _vendor(Role.SYSTEM))
@@ -64,12 +67,11 @@ AUDITORS = frozenset({Role.AUDITOR, Role.VENDOR_AUDITOR})
 
 
 def of(caller: Caller) -> Iterable[Section]:
-    """Return the sections that a person sees."""
     return [section for section in SECTIONS if section.is_for(caller)]
 
 
 def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
-    """Return the path of the section that a request belongs to for a person: where it is listed with its like."""
+    """Return the path of the section in which a request is listed with its like."""
     listed = {
         State.REVIEWING: "/review",
         State.PENDING: "/waiting",
@@ -81,7 +83,7 @@ def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
 
 
 def first(caller: Caller) -> Section:
-    """Return the section in which a person works: the first they see, or the audit log for those who only audit."""
+    """Return the first section that the person sees, or the audit log for those who only audit."""
     seen = [section for section in (*SECTIONS, ACCOUNT) if section.is_for(caller)]
     if caller.standings and {standing.role for standing in caller.standings} <= AUDITORS:
         seen.sort(key=lambda section: section.path != LOG)
@@ -89,5 +91,4 @@ def first(caller: Caller) -> Section:
 
 
 def home(caller: Caller) -> str:
-    """Return a person's home page."""
     return first(caller).path

@@ -1,30 +1,37 @@
-"""Render pages: escaped templates, strict headers, and refusals as sentences."""
+"""Render pages and refusals, and open the transactions of forms."""
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from importlib.resources import files
 from inspect import isawaitable
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from anyio import to_thread
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Form, Request, Response
 from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.types import Scope
 
-from api import browser, deps
+from api import browser, call_routes, deps
 from api.browser import Visitor
-from api.portal import icons, navigation, phrases, user_agents
+from api.deps import DatabaseDep, SettingsDep
+from api.portal import navigation, phrases, user_agents
 from api.problems import STATUS
 from api.problems import problem as plain_problem
+from config.settings import Settings
 from lockbox.audit import reported_mails
+from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.facts.ask import Ask
 from lockbox.facts.fact import LIST, PAGE, FactView, lines, read
@@ -32,8 +39,9 @@ from lockbox.facts.labels import label_text
 from lockbox.facts.window import Window
 from lockbox.identity import time_zones
 from lockbox.identity.roles import ProtectedField, Side, may_read, reader_roles
+from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import request_wording
-from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
+from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, Tone, approved, duration, joined
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.quorum import sole
 from lockbox.requests.request_entry import RequestEntry
@@ -82,6 +90,40 @@ READER: ContextVar[Visitor | None] = ContextVar("reader", default=None)
 MADE_AT: ContextVar[datetime | None] = ContextVar("made_at", default=None)
 """The time on Postgres' clock at which the page is made, for such macros too."""
 
+ICON_FOLDER = files("api.portal").joinpath("static", "vendor", "lucide-1.62.0")
+SHAPE = re.compile(r"<(?:circle|line|path|polyline|rect)\s[^>]*>")
+INLINE = '<svg class="icon" viewBox="0 0 24 24" aria-hidden="true">{shapes}</svg>'
+TONES = {
+    Tone.WAITS: "hourglass",
+    Tone.OPEN: "lock-open",
+    Tone.REFUSED: "ban",
+    Tone.GIVEN_BACK: "undo-2",
+    Tone.LAPSED: "timer-off",
+}
+"""The icon of each kind of state: states differ in shape as well as in colour."""
+
+
+def _inline(drawing: str) -> Markup:
+    shapes = "".join(" ".join(shape.split()) for shape in SHAPE.findall(drawing))
+    return Markup(INLINE.format(shapes=shapes))  # noqa: S704 - a file of ours
+
+
+ICONS = {
+    file.name.removesuffix(".svg"): _inline(file.read_text())
+    for file in ICON_FOLDER.iterdir()
+    if file.name.endswith(".svg")
+}
+
+
+def icon(name: str) -> Markup:
+    """The icon stands beside words and is not read out."""
+    return ICONS[name]
+
+
+def tone_icon(tone: str) -> Markup:
+    return ICONS[TONES[Tone(tone)]]
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("api.portal"),
     autoescape=True,
@@ -92,7 +134,7 @@ TEMPLATES = Environment(
 
 
 def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
-    """Return the template filter that formats a time in the reader's time zone."""
+    """Return a template filter that formats a time in the reader's time zone."""
 
     def formatted(moment: datetime, zone: str | None = None) -> str:
         reader = READER.get()
@@ -107,7 +149,7 @@ def _day_clock(moment: datetime, at: datetime) -> str:
 
 
 def _from_now(tell: Callable[[datetime, datetime], str]) -> Callable[[datetime], str]:
-    """Return the template filter that says how far a time is from when the page is made, if that is known."""
+    """Return a template filter that says how far a time is from when the page is made, if that is known."""
 
     def formatted(moment: datetime) -> str:
         at = MADE_AT.get()
@@ -131,7 +173,7 @@ def _signed_in(asked: AccessRequest) -> str:
 
 
 def _facts(view: FactView) -> Callable[[AccessRequest], list[tuple[str, str]]]:
-    """Return the template filter that yields label and text of what a request says in a view to the page's reader."""
+    """Return a template filter of label and text of what a request says in a view to the page's reader."""
 
     def said(asked: AccessRequest) -> list[tuple[str, str]]:
         reader = READER.get()
@@ -185,9 +227,8 @@ TEMPLATES.globals["states"] = STATE_WORDINGS
 TEMPLATES.globals["approved"] = approved
 TEMPLATES.globals["sole"] = sole
 TEMPLATES.globals["sections"] = navigation.of
-TEMPLATES.globals["icon"] = icons.icon
-TEMPLATES.globals["section_icon"] = icons.section_icon
-TEMPLATES.globals["tone_icon"] = icons.tone_icon
+TEMPLATES.globals["icon"] = icon
+TEMPLATES.globals["tone_icon"] = tone_icon
 
 
 def page(
@@ -199,16 +240,7 @@ def page(
     reload_path: str | None = None,
     **said: Any,  # noqa: ANN401 - a template takes any variables
 ) -> HTMLResponse:
-    """Return a page.
-
-    Args:
-        request: the request.
-        template: its file, without the ending.
-        status: of the answer.
-        visitor: the signed-in person, if the page may show them.
-        reload_path: where a browser gets the page again, if it is the answer to a form.
-        said: the template's variables.
-    """
+    """Render a template; `reload_path` is where a browser gets the page again if it answers a form."""
     made = TEMPLATES.get_template(f"{template}.html")
     playing = getattr(request.app.state, "playground", None)
     settings = deps.settings(request)
@@ -237,7 +269,7 @@ def page(
 
 
 def _live(request: Request, reload_path: str | None) -> Mapping[str, str]:
-    """Return the URL with which the page's script fetches it again, and its live-updates position."""
+    """Return the URL by which the page's script fetches it again, and its live-updates position."""
     path, query = request.url.path, request.url.query
     again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(request, path)
     position = request.app.state.live_updates.position
@@ -245,23 +277,22 @@ def _live(request: Request, reload_path: str | None) -> Mapping[str, str]:
 
 
 def go(request: Request, path: str, **query: str) -> Response:
-    """Redirect the browser to a page of ours by GET."""
+    """Redirect to a page of ours by GET."""
     answer = RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)
     protect(request, answer)
     return answer
 
 
 def protect(request: Request, answer: Response) -> None:
-    """Set the headers of every page."""
     answer.headers.update(HEADERS)
     if deps.settings(request).environment == "production":
         answer.headers.update(HTTPS_ALONE)
 
 
 def local(path: str | None) -> str:
-    """Return a path to go to after a sign-in: a plain path of ours, else the home page.
+    """Return where to go after a sign-in: a plain path of ours, else the home page.
 
-    Its query is kept if no browser could misread it, and dropped otherwise.
+    A query that a browser could misread is dropped.
     """
     place, _, query = (path or "").partition("?")
     if not LOCAL_PATH.fullmatch(place) or place.startswith(SIGN_IN):
@@ -270,20 +301,55 @@ def local(path: str | None) -> str:
 
 
 def origin(request: Request) -> Origin:
-    """Return the origin of an action on a page."""
     place = deps.place(request)
     return Origin("portal", place.address, place.user_agent)
 
 
+@dataclass(frozen=True)
+class FormContext:
+    """What a form came with; it opens transactions of its sender."""
+
+    request: Request
+    chosen: Settings
+    db: Database
+    csrf: str
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[UnitOfWork, Visitor]]:
+        with call_routes.transaction(self.request, self.db) as session:
+            yield session, self.visitor(session)
+
+    def visitor(self, session: UnitOfWork) -> Visitor:
+        """Raises NotSignedIn, ForeignForm: nobody is signed in, or the form is from no page of their session."""
+        visitor = browser.visitor(self.request, session, self.chosen)
+        browser.check_form(visitor, self.csrf)
+        return visitor
+
+    @property
+    def place(self) -> ClientInfo:
+        return deps.place(self.request)
+
+
+async def form_context(
+    request: Request, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
+) -> FormContext:
+    """Raises ForeignForm: it was not sent from a page of ours."""
+    browser.check_same_site(request, chosen)
+    return FormContext(request, chosen, db, csrf)
+
+
+FormContextDep = Annotated[FormContext, Depends(form_context)]
+
+
 def own_page(request: Request, path: str) -> str:
-    """Return the page to which a form's path belongs: the longest beginning of it at which there is a page."""
+    """Return the longest beginning of a form's path at which there is a page."""
     parts = path.partition(".")[0].split("/")[:MOST_SEGMENTS]
     beginnings = ("/".join(parts[:length]) for length in range(len(parts), 1, -1))
     return next((one for one in beginnings if _is_page(request, one)), HOME)
 
 
 def _is_page(request: Request, path: str) -> bool:
-    """Return whether a GET shows a page there; where routes overlap, those with the fewest parameters say so."""
+    """Where routes overlap, those with the fewest parameters decide."""
     found = [route for route in request.app.state.addresses.routes if TAG in getattr(route, "tags", ())]
     found = [route for route in found if route.path_regex.fullmatch(path)]
     fewest = min((route.path.count("{") for route in found), default=0)
@@ -292,21 +358,21 @@ def _is_page(request: Request, path: str) -> bool:
 
 
 def _wanted(request: Request) -> str:
-    """Return where a person who has to sign in first wanted to go, with its query if it is a page."""
+    """Return where a person who has to sign in first wanted to go."""
     path, query = request.url.path, request.url.query
     page_of = own_page(request, path)
     return local(f"{path}?{query}" if query and request.method == "GET" and page_of == path else page_of)
 
 
 def install(app: FastAPI) -> None:
-    """Render refusals of pages as pages; the mapping from errors to statuses stays in `problems`."""
+    """Render refusals of pages as pages; `problems` maps errors to statuses."""
     for kind, handler in list(app.exception_handlers.items()):
         if kind is not WebSocketRequestValidationError:
             app.exception_handlers[kind] = _dressed(handler)
 
 
 def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that answers on the loop, and makes a page in a thread."""
+    """Return a handler that answers on the loop, and renders a page in a thread."""
 
     async def answer(request: Request, error: Exception) -> Response:
         made = handler(request, error)
@@ -327,7 +393,7 @@ def _page_of(request: Request, error: Exception, plain: Response) -> Response:
 
 
 def _is_for_people(request: Request) -> bool:
-    """Return whether the answer is a page: for a page's route, or without a route if HTML is accepted."""
+    """For a page's route, or without a route if HTML is accepted."""
     route = request.scope.get("route")
     return TAG in getattr(route, "tags", ()) if route else browser.reads_pages(request)
 
@@ -335,17 +401,13 @@ def _is_for_people(request: Request) -> bool:
 def problem(
     request: Request, status: int, detail: str, *, back: str | None = None, needs_sign_in: bool = False
 ) -> HTMLResponse:
-    """Return the page of a refusal, to the signed-in person with their own menu."""
     return _problem(
         request, status, detail, visitor=_visitor(request, status), back=back, needs_sign_in=needs_sign_in
     )
 
 
 def early(scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str]) -> Response:
-    """Return the answer to a request refused before routing: a page if HTML is accepted.
-
-    It looks nobody up: it is for requests that the server has no time for, or does not read.
-    """
+    """Answer a request that is refused before routing, without looking up its sender."""
     request = Request(scope)
     if not browser.reads_pages(request):
         return plain_problem(status, code, detail, headers=headers)
@@ -382,14 +444,14 @@ def _problem(
 
 
 def _visitor(request: Request, status: int) -> Visitor | None:
-    """Return the signed-in person: as found before the refusal, or else looked up now, unless something failed."""
+    """As recognised before the refusal, or else looked up now, unless the server failed."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return browser.recognised(request)
     return signed_in(request)
 
 
 def signed_in(request: Request) -> Visitor | None:
-    """Return the signed-in person; nobody where the database is away, for pages that need none."""
+    """None also where the database is away, for pages that need no person."""
     known, chosen = browser.recognised(request), deps.settings(request)
     if known or not browser.session_secret(request, chosen):
         return known
@@ -401,5 +463,4 @@ def signed_in(request: Request) -> Visitor | None:
 
 
 def status_of(refused: LockboxError) -> int:
-    """Return the status that an error has everywhere."""
     return next(STATUS[kind] for kind in type(refused).__mro__ if kind in STATUS)

@@ -1,6 +1,6 @@
-"""The wording of pages that does not stand in their templates: refusals of forms, titles, names in charts, counts.
+"""The wording of pages that does not stand in their templates.
 
-Whoever translates the pages reads this file and `templates/`. Names in braces are filled in.
+To translate: this file and `templates/`. Names in braces are filled in.
 """
 
 from collections.abc import Sequence
@@ -248,7 +248,7 @@ SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 
 
 def things(resources: Sequence[str]) -> str:
-    """Return what a request is about, such as `mailbox:anna@contoso.example` or `2 mailboxes`."""
+    """Such as `mailbox:anna@contoso.example` or `2 mailboxes`."""
     if len(resources) == 1 and len(named := flagged(resources[0])) <= MOST_QUOTED:
         return named
     kinds = {resource.partition(":")[0] for resource in resources}
@@ -256,7 +256,7 @@ def things(resources: Sequence[str]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of something, such as `1 mailbox` or `2 mailboxes`."""
+    """Such as `1 mailbox` or `2 mailboxes`."""
     return f"{number} {noun if number == 1 else _plural(noun)}"
 
 
@@ -269,7 +269,7 @@ def _plural(noun: str) -> str:
 
 
 def full_duration(seconds: int) -> str:
-    """Return a length of time in whole words, such as `15 minutes` or `1 hour 30 minutes`."""
+    """Such as `15 minutes` or `1 hour 30 minutes`."""
     parts = []
     for noun, size in SECONDS.items():
         count, seconds = divmod(seconds, size)
@@ -279,7 +279,7 @@ def full_duration(seconds: int) -> str:
 
 
 def time_of_day(moment: datetime, at: datetime, zone: str) -> str:
-    """Return a time as somebody says it now, such as `22:00 today` or `08:00 on 30 November`."""
+    """Such as `22:00 today` or `08:00 on 30 November`."""
     there, here = local(moment, zone), local(at, zone)
     days = {
         here.date(): "today",
@@ -291,7 +291,7 @@ def time_of_day(moment: datetime, at: datetime, zone: str) -> str:
 
 
 def away(moment: datetime, at: datetime) -> str:
-    """Return how far away a time is, such as `in 2 h 5 min`, `3 d ago` or `now`; `portal.js` goes on from there."""
+    """Such as `in 2 h 5 min`, `3 d ago` or `now`; `portal.js` goes on from there."""
     seconds = floor((moment - at).total_seconds())
     apart = abs(seconds)
     said = _span(apart, ("d", "h", "min") if apart < WEEK else ("d",))
@@ -299,13 +299,13 @@ def away(moment: datetime, at: datetime) -> str:
 
 
 def left(until: datetime, at: datetime) -> str:
-    """Return what a countdown begins with, such as `12 min 5 s left`; `portal.js` goes on from there."""
+    """Such as `12 min 5 s left`; `portal.js` goes on from there."""
     seconds = floor((until - at).total_seconds())
     return LEFT.format(span=_span(seconds, tuple(UNITS))) if seconds > 0 else OVER
 
 
 def _span(seconds: int, units: Sequence[str]) -> str:
-    """Return the two largest units of a length of time that are not zero."""
+    """The two largest units that are not zero."""
     parts = []
     for unit in units:
         count, seconds = divmod(seconds, UNITS[unit])
@@ -315,7 +315,7 @@ def _span(seconds: int, units: Sequence[str]) -> str:
 
 
 def provider_unavailable(issuer: IdentityProvider, trouble: FetchFailure, vendor: str) -> str:
-    """Return what is wrong with an identity provider, and to whom to turn: a tenant's own is the tenant's to mend."""
+    """A tenant's own provider is the tenant's to mend."""
     if trouble is FetchFailure.BUSY:
         whom = TRY_AGAIN
     elif issuer.tenant is None:

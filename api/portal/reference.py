@@ -1,7 +1,6 @@
-"""The API reference: plain pages of the OpenAPI document, searched on the server and readable without a script.
+"""The API reference: plain pages of the OpenAPI document, searched on the server.
 
-The document is read at the first visit and kept: no process pays for it at its start, and pages show the menu of
-their reader, which pages made when Lockbox is built could not.
+The document is read at the first visit: no process pays for it at its start.
 """
 
 import json
@@ -13,11 +12,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request, Response
 from markupsafe import Markup, escape
 
-from api import problem_codes
 from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.portal import phrases
 from api.portal.pages import TAG, TEMPLATES, page, signed_in
+from api.problems import every_code
 from api.routes.openapi_document import FILE
 from lockbox.errors import NotFound
 
@@ -32,8 +31,6 @@ OptionalVisitor = Annotated[Visitor | None, Depends(signed_in)]
 
 @dataclass(frozen=True)
 class DocumentedField:
-    """A parameter or a property: its name, type, meaning and example, and the schema that its type names."""
-
     name: str
     type: str
     schema: str | None
@@ -45,8 +42,6 @@ class DocumentedField:
 
 @dataclass(frozen=True)
 class SchemaPage:
-    """A schema and its members; the values of one that is a word."""
-
     name: str
     said: str
     members: Sequence[DocumentedField]
@@ -56,8 +51,6 @@ class SchemaPage:
 
 @dataclass(frozen=True)
 class Answer:
-    """A status that an operation answers with."""
-
     status: str
     said: str
     schema: str | None
@@ -80,7 +73,6 @@ class OperationEntry:
     sample: str
 
     def holds(self, words: Sequence[str]) -> bool:
-        """Whether each of the words is somewhere in what an operation is found by."""
         names = " ".join(one.name for one in self.parameters)
         text = f"{self.id} {self.method} {self.path} {self.summary} {self.said} {names} {self.body}".lower()
         return all(word in text for word in words)
@@ -88,8 +80,6 @@ class OperationEntry:
 
 @dataclass(frozen=True)
 class ReferenceSection:
-    """The operations with one tag, and the calls that webhooks get if it is theirs."""
-
     name: str
     said: str
     operations: Sequence[OperationEntry]
@@ -98,16 +88,12 @@ class ReferenceSection:
 
 @dataclass(frozen=True)
 class Found:
-    """A match of a search: where it is, and what it is."""
-
     address: str
     title: str
     said: str
 
 
 class Reference:
-    """The OpenAPI document as pages show it."""
-
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.said: str = document["info"]["description"]
         self._schemas: Mapping[str, Any] = document["components"]["schemas"]
@@ -120,10 +106,10 @@ class Reference:
         calls = [self._operation(name, "post", said["post"]) for name, said in document["webhooks"].items()]
         self.sections = {tag["name"]: self._section(tag, operations, calls) for tag in document["tags"]}
         self.schemas = {name: self._schema(name, said) for name, said in sorted(self._schemas.items())}
-        self.problems = problem_codes.every()
+        self.problems = every_code()
 
     def search(self, text: str) -> Sequence[Found]:
-        """Return what each word of a text is in: operations, calls, schemas and problems."""
+        """Return what has each word of a text: operations, calls, schemas and problems."""
         words = text.lower().split()
         return list(self._found(words)) if words else []
 
@@ -169,7 +155,6 @@ class Reference:
         )
 
     def _resolved(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what a reference to a parameter or an answer means."""
         if "$ref" not in said:
             return said
         _, _, kind, name = said["$ref"].split("/")
@@ -212,7 +197,7 @@ class Reference:
         return {one: of["examples"][0] for one, of in self._schemas[name].get("properties", {}).items()}
 
     def _sample(self, path: str, method: str, said: Mapping[str, Any], body: Mapping[str, Any] | None) -> str:
-        """Return a call by curl, with the examples of what has to be there."""
+        """Return a call by curl, with the examples of what is required."""
         if not path.startswith("/"):
             return ""
         needed = [one for one in map(self._resolved, said.get("parameters", ())) if one.get("required")]
@@ -246,7 +231,6 @@ def _named(schema: Mapping[str, Any]) -> str | None:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """Return a type in words, with its bounds."""
     if "$ref" in schema:
         return str(schema["$ref"].removeprefix(SCHEMA))
     for choice in ("anyOf", "oneOf"):
@@ -304,13 +288,11 @@ TEMPLATES.filters["inline"] = _inline
 
 @cache
 def reference() -> Reference:
-    """Return the document as it is shown; read once."""
     return Reference(json.loads(FILE.read_bytes()))
 
 
 @router.get("")
 def overview(request: Request, visitor: OptionalVisitor, q: Search = "") -> Response:
-    """Show all sections and operations, or what a search finds."""
     found = reference().search(q)
     return page(
         request,
@@ -325,19 +307,16 @@ def overview(request: Request, visitor: OptionalVisitor, q: Search = "") -> Resp
 
 @router.get("/problems")
 def problems(request: Request, visitor: OptionalVisitor) -> Response:
-    """Show every problem."""
     return page(request, "reference_problems", visitor=visitor, reference=reference(), q="")
 
 
 @router.get("/schemas")
 def schemas(request: Request, visitor: OptionalVisitor) -> Response:
-    """List every schema."""
     return page(request, "reference_schemas", visitor=visitor, reference=reference(), q="")
 
 
 @router.get("/schemas/{schema}")
 def show_schema(request: Request, visitor: OptionalVisitor, schema: str) -> Response:
-    """Show a schema."""
     if schema not in reference().schemas:
         raise NotFound(phrases.NO_SCHEMA)
     shown = reference().schemas[schema]
@@ -346,7 +325,6 @@ def show_schema(request: Request, visitor: OptionalVisitor, schema: str) -> Resp
 
 @router.get("/{section}")
 def show_section(request: Request, visitor: OptionalVisitor, section: str) -> Response:
-    """Show the operations of a section."""
     if section not in reference().sections:
         raise NotFound(phrases.NO_SECTION)
     shown = reference().sections[section]

@@ -1,4 +1,4 @@
-"""Serve the portal's static files: styles, scripts, icon and third-party files."""
+"""Static files, and the vendor's own colour and logo."""
 
 import gzip
 import hashlib
@@ -12,8 +12,9 @@ from fastapi import Request, Response
 
 from api.call_routes import CallRouter
 from api.deps import SettingsDep
-from api.portal import brand, phrases
+from api.portal import phrases
 from api.portal.pages import HEADERS, NO_PAGE, TAG
+from config.brand import LEAST_CONTRAST, contrast, mixed
 from lockbox.errors import NotFound
 
 router = CallRouter(tags=[TAG], include_in_schema=False)
@@ -31,13 +32,21 @@ VENDORED = {
     "simple-2.3.7.min.css": "text/css; charset=utf-8",
     "htmx-4.0.1.min.js": "text/javascript; charset=utf-8",
 }
+NIGHT, INK = "#171b23", "#0b1020"
+"""What stands behind text on a dark screen, and text on a bright button there: as in `tokens.css`."""
+
+STYLE = """:root {{ --brand: {colour}; --link: {colour}; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --brand: {bright}; --link: {bright}; --on-brand: {ink}; }}
+}}
+"""
 KEPT_SECONDS = 3600
 UNCHANGING_SECONDS = 365 * 24 * 3600
 
 
 @dataclass(frozen=True)
 class StaticFile:
-    """A file's content, plain and compressed, its ETag, and how long to cache it."""
+    """The content, plain and compressed, its ETag, and how long to cache it."""
 
     plain: bytes
     small: bytes
@@ -47,12 +56,10 @@ class StaticFile:
 
     @classmethod
     def read(cls, folder: tuple[str, ...], name: str, kind: str, kept_seconds: int) -> Self:
-        """Read a file of the package."""
         return cls.of(files("api.portal").joinpath("static", *folder, name).read_bytes(), kind, kept_seconds)
 
     @classmethod
     def of(cls, plain: bytes, kind: str, kept_seconds: int) -> Self:
-        """Return a file of that content."""
         tag = f'"{hashlib.sha256(plain).hexdigest()[:16]}"'
         return cls(plain, gzip.compress(plain, mtime=0), tag, kind, kept_seconds)
 
@@ -62,18 +69,32 @@ FILES |= {name: StaticFile.read(("vendor",), name, kind, UNCHANGING_SECONDS) for
 
 
 @cache
+def brand_style(colour: str) -> bytes:
+    """The vendor's colour in the place of ours, brighter on a dark screen."""
+    mixtures = (mixed(colour, "#ffffff", share / 100) for share in range(0, 101, 5))
+    bright = next(one for one in mixtures if contrast(one, NIGHT) >= LEAST_CONTRAST + 1)
+    return STYLE.format(colour=colour, bright=bright, ink=INK).encode()
+
+
+@cache
+def vendor_logo(file: Path) -> tuple[bytes, str]:
+    """Return the content and its media type."""
+    content = file.read_bytes()
+    return content, "image/png" if content.startswith(b"\x89PNG") else "image/svg+xml"
+
+
+@cache
 def _branded(name: str, colour: str | None, logo: Path | None) -> StaticFile | None:
-    """Return a file that the vendor's settings make."""
     if name == "brand.css" and colour:
-        return StaticFile.of(brand.style(colour), KINDS["tokens.css"], KEPT_SECONDS)
+        return StaticFile.of(brand_style(colour), KINDS["tokens.css"], KEPT_SECONDS)
     if name == "logo" and logo:
-        return StaticFile.of(*brand.logo(logo), KEPT_SECONDS)
+        return StaticFile.of(*vendor_logo(logo), KEPT_SECONDS)
     return None
 
 
 @router.get("/static/{name}", tags=[NO_PAGE])
 def show(request: Request, name: str, chosen: SettingsDep) -> Response:
-    """Return a file, which browsers may cache: ours for an hour, versioned ones for a year."""
+    """Browsers may cache ours for an hour, versioned files for a year."""
     file = FILES.get(name)
     if file is None and name in {"brand.css", "logo"}:
         file = _branded(name, chosen.vendor_colour, chosen.vendor_logo)

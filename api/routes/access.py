@@ -1,4 +1,4 @@
-"""The access check that gateways call: may this engineer in, now?"""
+"""The access check that gateways call."""
 
 from typing import Annotated, Any
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Routes for access reviews: who may approve at a tenant, or works at the vendor, and when they signed in last."""
+"""Routes for access reviews."""
 
 from fastapi import Response
 
@@ -51,7 +51,6 @@ def export_vendor_access_review(who: CurrentUser, session: SessionDep) -> Respon
 
 
 def csv_answer(found: AccessReview) -> Response:
-    """Return a review as a CSV file."""
     name = f"access-review-{found.tenant.slug if found.tenant else 'vendor'}-{found.at:%Y-%m-%d}.csv"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
     return Response(b"".join(access_review.table(found)), media_type=CSV, headers=headers)

@@ -1,12 +1,12 @@
-"""Routes for the caller's further addresses: add, confirm, change, remove."""
+"""Routes for the caller's further addresses."""
 
 from uuid import UUID
 
 from fastapi import Depends, Response
 
-from api.address_limits import name_an_address
 from api.call_routes import CallRouter
 from api.deps import ClientInfoDep, CurrentUser, SessionDep
+from api.rate_limits import count_address
 from api.schemas.addresses import AddressChange, AddressList, AddressView, ConfirmationCode, NewAddress
 from api.schemas.parts import problems
 from lockbox.identity.models import Address
@@ -22,7 +22,7 @@ def list_my_addresses(who: CurrentUser, session: SessionDep, response: Response)
     return AddressList(items=[_view(one) for one in addresses.mine(session, who)])
 
 
-@router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(name_an_address)])
+@router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(count_address)])
 def add_my_address(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
     """Add an address, with a fresh sign-in; it is used once it is confirmed with the mailed code."""
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))

@@ -1,11 +1,11 @@
-"""The routes of the customer's findings about access that was opened by break-glass."""
+"""Routes for findings about access by break-glass."""
 
 from uuid import UUID
 
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.schemas.after_reviews import AfterReviewView, DueFindingList, DueFindingView, FindingBody
-from api.schemas.parts import PersonView, problems
+from api.schemas.parts import PersonView, problems, view_of
 from lockbox.requests import after_reviews
 from lockbox.requests.after_reviews import DueFinding, FindingInput
 
@@ -33,13 +33,11 @@ def record_finding(
 
 def _due(one: DueFinding) -> DueFindingView:
     request = one.entry.request
-    return DueFindingView(
+    return view_of(
+        DueFindingView,
+        one,
         request_id=request.id,
         tenant=one.entry.tenant,
         service=request.service,
         requester=PersonView(id=request.requester_id, name=one.entry.requester),
-        opened_at=one.opened_at,
-        opened_by=one.opened_by,
-        due_at=one.due_at,
-        is_overdue=one.is_overdue,
     )

@@ -1,4 +1,4 @@
-"""The route that has an approver's passkey asked: what it signs, judged as if the approval were given now."""
+"""The route that has an approver's passkey asked."""
 
 import json
 from functools import partial

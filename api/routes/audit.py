@@ -1,4 +1,4 @@
-"""Routes for the audit log: search, export, proofs, reports, and the signing keys."""
+"""Routes for the audit log: search, export, proofs, reports, keys."""
 
 import base64
 import binascii
@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
-from api import export_limits
+from api import rate_limits
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, DatabaseDep, RequestOrigin, SessionDep
 from api.routes.timeline import ERASED
@@ -22,7 +22,7 @@ from api.schemas.audit import (
     InclusionView,
     ReportView,
 )
-from api.schemas.parts import PersonView, Slug, Words, problems
+from api.schemas.parts import PersonView, Slug, Words, problems, view_of
 from lockbox.admin import audit_access
 from lockbox.admin.audit_access import AuditReader
 from lockbox.audit import export as exports
@@ -45,7 +45,7 @@ NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 def reader(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> AuditReader:
-    """Return the caller as a reader of a tenant's log, of the vendor's own, or of their only tenant's."""
+    """Read a tenant's log, the vendor's own, or that of the caller's only tenant."""
     return audit_access.audit_reader(session, who, tenant)
 
 
@@ -58,7 +58,6 @@ async def event_filter(
     before: Instant | None = None,
     text: Words | None = None,
 ) -> EventFilter:
-    """Return the filter."""
     return EventFilter(person, action, request, service, after, before, text)
 
 
@@ -103,7 +102,7 @@ def export_audit_log(
     Without a filter, the lines also show that nothing is missing. `since` are earlier sizes of the log: the export
     then proves that it has only grown. An interrupted file lacks its last line.
     """
-    export_limits.count(db, who.caller)
+    rate_limits.count_export(who.caller, db)
     asked = asked_for(what)
     begun = audit_access.export(session, who, what, asked, since or ())
     audit_access.record_read(
@@ -117,7 +116,7 @@ def export_audit_log(
     made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
-    lines = export_limits.streamed(made(audit_access.pages(db, who), begun))
+    lines = rate_limits.streamed(made(audit_access.pages(db, who), begun))
     return StreamingResponse(lines, media_type=NAMES[form], headers=headers)
 
 
@@ -125,15 +124,7 @@ def export_audit_log(
 def get_audit_checkpoint(who: AuditReaderDep, session: SessionDep) -> CheckpointView:
     """Show the log's newest signed checkpoint: its size and root."""
     log = audit_access.head(session, who)
-    return CheckpointView(
-        log=log.id,
-        origin=log.origin,
-        generation=log.generation,
-        size=log.size,
-        root=_text(log.root),
-        at=log.noted_at,
-        note=log.note,
-    )
+    return view_of(CheckpointView, log, log=log.id, root=_text(log.root), at=log.noted_at)
 
 
 @router.get("/proof/inclusion", responses=problems(404))
@@ -174,7 +165,7 @@ def list_audit_keys(session: SessionDep) -> AuditKeyList:
 
 
 def asked_for(what: EventFilter) -> dict[str, str]:
-    """Return the filter, by the names of the query."""
+    """By the names of the query."""
     return {"text" if name == "words" else name: str(value) for name, value in vars(what).items() if value}
 
 
@@ -183,10 +174,9 @@ def _key(key: proofs.PublicKeyEntry) -> AuditKeyView:
 
 
 def _event(event: RecordedEvent) -> AuditEventView:
-    facts = {name: value for name, value in vars(event).items() if name in AuditEventView.model_fields}
     actor = PersonView(id=event.actor_id, name=event.value("name") or ERASED) if event.actor_id else None
     own = {"sealed": event.number is not None, "actor": actor, "role": event.actor_role}
-    return AuditEventView(**facts | own | {"said": event.said, "personal": event.personal})
+    return view_of(AuditEventView, event, **own)
 
 
 def _text(hashed: bytes) -> str:

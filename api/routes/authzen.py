@@ -1,4 +1,4 @@
-"""AuthZEN's Authorization API 1.0: a program asks for a decision, and gets 200 for a yes and for a no.
+"""AuthZEN's Authorization API 1.0, which answers 200 for a yes and for a no.
 
 So forward-auth of a gateway must never lead here; what looks like it is refused.
 """
@@ -55,7 +55,6 @@ class RefusedQuestion(Exception):  # noqa: N818 - it is an answer
 
     @classmethod
     def malformed(cls, detail: str) -> "RefusedQuestion":
-        """Return the answer to what is no question: 400."""
         return cls(400, "malformed-evaluation", detail)
 
 
@@ -100,7 +99,7 @@ async def get_authzen_configuration(chosen: SettingsDep, response: Response) -> 
 
 
 async def _identified(request: Request, *, several: bool) -> Response:
-    """Return the answer, with the id that the question came with."""
+    """The answer has the id that the question came with."""
     shown = request.headers.getlist(REQUEST_ID)
     try:
         if len(shown) > 1:
@@ -146,11 +145,7 @@ async def _credential(request: Request, point: DecisionPoint) -> GatewayCredenti
 
 
 def _object(request: Request, body: bytes) -> dict[str, Any]:
-    """Return the object that the body is.
-
-    Raises:
-        RefusedQuestion: it is none, says a member twice, or is not declared as what it is.
-    """
+    """Raises RefusedQuestion: it is none, says a member twice, or is not declared as what it is."""
     kinds = request.headers.getlist("content-type")
     if len(kinds) != 1 or not _is_json(kinds[0]) or "content-encoding" in request.headers:
         raise RefusedQuestion.malformed("Send the question as Content-Type: application/json, and not encoded.")

@@ -1,4 +1,4 @@
-"""The route by which a ticket system says that a case is closed."""
+"""The route by which a ticket system closes a case."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Routes for what is opened at targets for a request: a credential for its engineer, and how far that has come."""
+"""Routes for what is opened at targets for a request."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""The route that decides several requests at once, each by itself."""
+"""The route that decides several requests, each by itself."""
 
 from functools import partial
 from uuid import UUID
@@ -19,7 +19,7 @@ from lockbox.requests.transition import Origin
 
 
 def _signed_in(request: Request, db: DatabaseDep) -> None:
-    """Refuse whoever shows no good credential before anything else is looked at."""
+    """Refuse a call with no valid credential before anything else is looked at."""
     with db.transaction() as session:
         caller(request, session)
 

@@ -1,4 +1,4 @@
-"""Routes of the device login: request a code, and poll its state."""
+"""Routes of the device login."""
 
 from fastapi import Request, Response
 

@@ -1,4 +1,4 @@
-"""Routes for the exclusions: what Lockbox does not cover, as the vendor states it and customers acknowledge it."""
+"""Routes for the exclusions."""
 
 from typing import Annotated
 

@@ -1,18 +1,18 @@
-"""Routes for requests that come of another one: submitted again after a time-out, or for more time."""
+"""Routes for requests that follow another one: resubmitted, or for more time."""
 
 from uuid import UUID
 
 from fastapi import Response
 
 from api.call_routes import CallRouter
-from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
+from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep, submission_limits
 from api.routes.requests import Key, submission_answer
 from api.schemas.parts import problems
 from api.schemas.requests import NewRequestView
 from api.schemas.submissions import ExtensionRequest
 from lockbox.requests import extend, resubmission
 from lockbox.requests.extend import ExtensionInput
-from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
+from lockbox.requests.submit import SubmittedRequest
 
 router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -31,7 +31,7 @@ def resubmit_request(
     In any other state the answer is `not-timed-out`. If a resubmitted request is still open, the answer is
     `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
     """
-    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+    limits = submission_limits(chosen)
 
     def file() -> SubmittedRequest:
         return resubmission.resubmit(session, who, came, request_id, chosen.catalogue.services, limits=limits)
@@ -56,7 +56,7 @@ def submit_extension(
     Today's policy and approvers decide about it; the open window stays as it is. If an extension is already open, the
     answer is `already-extended` with its id in `request_id`. An Idempotency-Key works as for a submission.
     """
-    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+    limits = submission_limits(chosen)
     wanted = ExtensionInput(**dict(body))
 
     def file() -> SubmittedRequest:

@@ -1,4 +1,4 @@
-"""Routes for what gates do: enforce, or only report; for operators, and for the admins who are asked."""
+"""Routes for what gates do: enforce, or only report."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from api.schemas.gate import (
     WouldDenyCallView,
     WouldDenyReasonView,
 )
-from api.schemas.parts import PersonView, Slug, problems
+from api.schemas.parts import PersonView, Slug, problems, view_of
 from gate import enforcement, gate_report
 from gate.enforcement import EnforcementOverview, TenantGate
 from gate.gate_report import WouldDenyCall, WouldDenyReason
@@ -77,21 +77,12 @@ def end_gate_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOr
 
 
 def _reason(one: WouldDenyReason) -> WouldDenyReasonView:
-    return WouldDenyReasonView(
-        reason=one.reason, remedy=one.remedy, calls=one.calls, kinds=[_kind(kind) for kind in one.kinds]
-    )
+    return view_of(WouldDenyReasonView, one, kinds=[_kind(kind) for kind in one.kinds])
 
 
 def _kind(one: WouldDenyCall) -> WouldDenyCallView:
-    return WouldDenyCallView(
-        path=one.path,
-        tenant=one.tenant,
-        engineer=PersonView(id=one.engineer_id, name=one.engineer or "") if one.engineer_id else None,
-        identity=one.identity,
-        calls=one.calls,
-        first_at=one.first_at,
-        last_at=one.last_at,
-    )
+    engineer = PersonView(id=one.engineer_id, name=one.engineer or "") if one.engineer_id else None
+    return view_of(WouldDenyCallView, one, engineer=engineer)
 
 
 def _overview(one: EnforcementOverview) -> EnforcementView:
@@ -99,14 +90,11 @@ def _overview(one: EnforcementOverview) -> EnforcementView:
 
 
 def _gate(one: TenantGate) -> TenantGateView:
-    return TenantGateView(
-        service=one.service,
+    return view_of(
+        TenantGateView,
+        one,
         enforced=one.is_enforced,
         report_asked=one.is_asked,
-        revision=one.revision,
-        since=one.since,
-        consented_at=one.consented_at,
-        last_asked_at=one.last_asked_at,
         definition=one.definition and GateDefinitionView.of(one.definition),
         probe=one.probe and GateProbeView.of(one.probe),
     )

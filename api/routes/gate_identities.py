@@ -1,4 +1,4 @@
-"""Routes for the gate's identity map, for the vendor's operators."""
+"""Routes for the gate's identity map."""
 
 from typing import Annotated
 from uuid import UUID
@@ -8,7 +8,7 @@ from fastapi import Query
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.gate import GateIdentityPage, GateIdentityView, NewGateIdentity
-from api.schemas.parts import PersonView, problems
+from api.schemas.parts import PersonView, problems, view_of
 from gate import engineers, identity_map
 from gate.identity_map import MappedIdentity, MappingInput
 
@@ -48,11 +48,4 @@ def remove_gate_identity(identity_id: UUID, who: CurrentUser, came: RequestOrigi
 
 def _view(mapped: MappedIdentity) -> GateIdentityView:
     row = mapped.row
-    return GateIdentityView(
-        id=row.id,
-        issuer=row.issuer,
-        subject=row.subject,
-        person=PersonView(id=row.person_id, name=mapped.person),
-        added_by=row.added_by,
-        created_at=row.created_at,
-    )
+    return view_of(GateIdentityView, row, person=PersonView(id=row.person_id, name=mapped.person))

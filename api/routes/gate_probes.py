@@ -1,4 +1,4 @@
-"""Routes for what probes of gateways found: the vendor's operators record it, the customer reads it."""
+"""Routes for the results of gateway probes."""
 
 from typing import Annotated
 from uuid import UUID

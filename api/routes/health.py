@@ -1,4 +1,4 @@
-"""Health routes: is the process alive, and can it serve?"""
+"""Health routes: liveness and readiness."""
 
 from typing import Literal
 

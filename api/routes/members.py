@@ -1,4 +1,4 @@
-"""Routes for a tenant's people: members, invitations, delegates, and the recovery of an admin."""
+"""Routes for a tenant's people: members, invitations, delegates, recovery."""
 
 from typing import Annotated
 from uuid import UUID
@@ -20,7 +20,7 @@ from api.schemas.members import (
     NewMember,
     RecoveryView,
 )
-from api.schemas.parts import MUST_MATCH_TAG, PersonView, Slug, problems
+from api.schemas.parts import MUST_MATCH_TAG, PersonView, Slug, problems, view_of
 from lockbox.admin import delegates, invitations, members, memberships, recovery
 from lockbox.admin.delegates import DelegationInput, DelegationSummary
 from lockbox.admin.memberships import Member
@@ -159,17 +159,7 @@ def withdraw_proposed_admin(
 
 
 def invitation_view(invitation: Invitation) -> InvitationView:
-    """Return an invitation as its readers see it."""
-    return InvitationView(
-        id=invitation.id,
-        name=invitation.name,
-        address=invitation.email,
-        roles=[Role(role) for role in invitation.roles],
-        is_recovery=invitation.is_recovery,
-        created_at=invitation.created_at,
-        takes_effect_at=invitation.takes_effect_at,
-        expires_at=invitation.expires_at,
-    )
+    return view_of(InvitationView, invitation, address=invitation.email)
 
 
 def _one(member: Member, response: Response) -> MemberView:
@@ -178,25 +168,12 @@ def _one(member: Member, response: Response) -> MemberView:
 
 
 def _member(member: Member) -> MemberView:
-    return MemberView(
-        id=member.person_id,
-        name=member.name,
-        address=member.address,
-        roles=sorted(member.roles),
-        eligible=member.is_eligible,
-        since=member.since,
-        version=member.version,
-    )
+    own = {"id": member.person_id, "roles": sorted(member.roles), "eligible": member.is_eligible}
+    return view_of(MemberView, member, **own)
 
 
 def delegation_view(entry: DelegationSummary) -> DelegationView:
-    """Return a delegation as a body."""
     delegation = entry.delegation
-    return DelegationView(
-        id=delegation.id,
-        principal=PersonView(id=delegation.principal_id, name=entry.principal),
-        delegate=PersonView(id=delegation.delegate_id, name=entry.delegate),
-        starts_at=delegation.starts_at,
-        ends_at=delegation.ends_at,
-        counts=entry.counts,
-    )
+    principal = PersonView(id=delegation.principal_id, name=entry.principal)
+    delegate = PersonView(id=delegation.delegate_id, name=entry.delegate)
+    return view_of(DelegationView, delegation, principal=principal, delegate=delegate, counts=entry.counts)

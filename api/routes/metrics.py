@@ -1,4 +1,4 @@
-"""The route for Prometheus: from this machine, or with the metrics token."""
+"""The route for Prometheus."""
 
 import hmac
 

@@ -4,11 +4,11 @@ from uuid import UUID
 
 from fastapi import Depends
 
-from api.address_limits import name_an_address
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
+from api.rate_limits import count_address
 from api.schemas.addresses import NewObserver, ObserverList, ObserverView
-from api.schemas.parts import PersonView, Slug, problems
+from api.schemas.parts import PersonView, Slug, problems, view_of
 from api.schemas.previews import WhatIfInput
 from lockbox.admin import observers, what_if
 from lockbox.admin.observers import ObserverInput, ObserverSummary
@@ -26,7 +26,7 @@ def list_observers(slug: Slug, who: CurrentUser, session: SessionDep) -> Observe
     return ObserverList(items=[_view(one) for one in observers.listed(session, who, slug)])
 
 
-@router.post("", status_code=201, responses=problems(400, 404, 409, 429), dependencies=[Depends(name_an_address)])
+@router.post("", status_code=201, responses=problems(400, 404, 409, 429), dependencies=[Depends(count_address)])
 def add_observer(
     slug: Slug, body: NewObserver, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ObserverView:
@@ -60,11 +60,5 @@ def preview_policy(
 
 def _view(listed: ObserverSummary) -> ObserverView:
     one = listed.observer
-    return ObserverView(
-        id=one.id,
-        name=one.name,
-        address=one.email,
-        service=one.service,
-        added_by=PersonView(id=one.added_by, name=listed.added_by),
-        created_at=one.created_at,
-    )
+    added_by = PersonView(id=one.added_by, name=listed.added_by)
+    return view_of(ObserverView, one, address=one.email, added_by=added_by)

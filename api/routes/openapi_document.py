@@ -1,4 +1,4 @@
-"""The route of the OpenAPI document: the committed file, which a test compares with the app."""
+"""The route of the OpenAPI document."""
 
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[1] / "openapi.json"
 
 @router.get("/openapi.json")
 async def get_openapi_document() -> Response:
-    """Return the document; no process makes it, for that takes longer than a thousand calls."""
+    """The committed file: to make the document takes longer than a thousand calls."""
     return Response(_read(), media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""Routes for access that was taken around Lockbox: operators declare it, the customer reads it."""
+"""Routes for access that was taken around Lockbox."""
 
 from fastapi import Response
 

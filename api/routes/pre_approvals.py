@@ -1,4 +1,4 @@
-"""Routes for what a customer approves before it is asked: propose, list, approve and revoke."""
+"""Routes for pre-approvals."""
 
 from uuid import UUID
 
@@ -6,12 +6,11 @@ from fastapi import Response
 
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
-from api.schemas.parts import PersonView, Slug, problems
+from api.schemas.parts import PersonView, Slug, problems, view_of
 from api.schemas.pre_approvals import NewPreApproval, PreApprovalApproverView, PreApprovalList, PreApprovalView
 from api.schemas.requests import CommentInput
 from lockbox.admin import pre_approvals
 from lockbox.admin.pre_approval_status import PreApprovalSummary, namesakes
-from lockbox.admin.pre_approvals import PreApprovalInput
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller
 
@@ -39,8 +38,7 @@ def propose_pre_approval(
 
     As many have to as the strictest request needs that it would cover, and whoever proposes it is none of them.
     """
-    wanted = PreApprovalInput(**dict(body))
-    made = pre_approvals.propose(session, who, came, slug, wanted, chosen.catalogue.services)
+    made = pre_approvals.propose(session, who, came, slug, body, chosen.catalogue.services)
     response.headers["location"] = f"/v1/tenants/{slug}/pre-approvals/{made.row.id}"
     return pre_approval_view(session, who, made)
 
@@ -80,26 +78,16 @@ def revoke_pre_approval(
 
 
 def pre_approval_view(session: UnitOfWork, who: Caller, one: PreApprovalSummary) -> PreApprovalView:
-    """Return a pre-approval as the caller sees it."""
-    row = one.row
-    return PreApprovalView(
-        id=row.id,
+    approvers = [
+        PreApprovalApproverView(by=PersonView(id=by.person_id, name=by.name), at=by.at, counts=by.counts)
+        for by in one.approvers
+    ]
+    return view_of(
+        PreApprovalView,
+        one.row,
         status=one.status,
-        lacks=list(one.lacks),
-        service=row.service,
-        resource=row.resource,
-        actions=row.actions,
-        reason_code=row.reason_code,
-        access_window=row.access_window,
-        max_uses=row.max_uses,
-        used=row.used,
-        ends_at=row.ends_at,
-        proposed_by=PersonView(id=row.proposed_by, name=one.proposed_by),
-        proposed_at=row.proposed_at,
-        approvers=[
-            PreApprovalApproverView(by=PersonView(id=by.person_id, name=by.name), at=by.at, counts=by.counts)
-            for by in one.approvers
-        ],
-        revoked_at=row.revoked_at,
+        lacks=one.lacks,
+        proposed_by=PersonView(id=one.row.proposed_by, name=one.proposed_by),
+        approvers=approvers,
         look_alikes=namesakes(session, who, one),
     )

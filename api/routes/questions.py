@@ -1,4 +1,4 @@
-"""Routes for questions about a request: deciders ask, the engineer answers, both sides read."""
+"""Routes for questions about a request."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
 from api.routes.timeline import ERASED
-from api.schemas.parts import PersonView, problems
+from api.schemas.parts import PersonView, problems, view_of
 from api.schemas.questions import QuestionList, QuestionText, QuestionView
 from lockbox.requests import idempotency, queries, questions, request_reads
 from lockbox.requests.questions import Exchange
@@ -62,7 +62,5 @@ def answer_question(
 
 def _view(one: Exchange) -> QuestionView:
     answered_by = PersonView(id=one.answered_by, name=one.answerer or ERASED) if one.answered_by else None
-    facts = {name: value for name, value in vars(one).items() if name in QuestionView.model_fields}
-    return QuestionView(
-        **facts | {"asked_by": PersonView(id=one.asked_by, name=one.asker or ERASED)} | {"answered_by": answered_by}
-    )
+    asked_by = PersonView(id=one.asked_by, name=one.asker or ERASED)
+    return view_of(QuestionView, one, asked_by=asked_by, answered_by=answered_by)

@@ -1,4 +1,4 @@
-"""Routes for requests: submit, resubmit, list, show, and act on one."""
+"""Routes for requests: submit, list, show, and act on one."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -23,6 +23,7 @@ from api.deps import (
     etag,
     if_match,
     relying_party,
+    submission_limits,
 )
 from api.refusal_log import AttemptedAction
 from api.routes.timeline import ERASED, on_behalf_of_fields
@@ -81,7 +82,7 @@ from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.request_page import RequestOverview
-from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
+from lockbox.requests.submit import SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import Instant
 
@@ -108,7 +109,7 @@ async def submit_request(
     key: Key = None,
 ) -> Response:
     """Submit a request for access; with an Idempotency-Key it can be repeated safely for 24 hours."""
-    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+    limits = submission_limits(chosen)
     named = request_input(body, chosen)
 
     async def submitted(case_check: CaseCheck | None) -> Response:
@@ -168,7 +169,7 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
 
 
 async def foreseen(request: Request, session: SessionDep) -> None:
-    """Have all that is read of the request sent along with the look at who asks."""
+    """Have all that is read of the request sent along with the look at the caller."""
     with suppress(ValueError):
         session.foresee(request_page.ahead_of_read(UUID(request.path_params["request_id"])))
 
@@ -240,8 +241,6 @@ async def approve_request(
 
 
 def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
-    """Return the route of an action that takes only a comment."""
-
     async def act(
         request: Request,
         request_id: UUID,
@@ -286,7 +285,7 @@ for each in ACTIONS:
 def _signed(
     said: SignedApproval | None, chosen: Settings, db: Database, key_id: UUID | None
 ) -> SignedStatement | None:
-    """Return a passkey's answer, if there is one; the challenge is used up whatever the answer."""
+    """The challenge is used up whatever the answer."""
     if said is None:
         return None
     one, _, secret = said.ticket.partition(".")
@@ -311,7 +310,7 @@ def _acted(
 
 
 def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
-    """Return a submission whose case is in a ticket system of the catalogue, if it names one.
+    """The case is in a ticket system of the catalogue, if the body names one.
 
     Raises:
         Invalid: it names none, or a page that is none of it.
@@ -323,12 +322,11 @@ def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
 
 
 def view(entry: RequestEntry, who: Caller) -> RequestView:
-    """Return a request as the reader may see it."""
     return RequestView.model_construct(None, **_facts(entry, who))
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:
-    """Return what the reader may see; a requester who just submitted sees what they submitted."""
+    """A requester who just submitted sees what they submitted."""
     request = entry.request
     held = reader_roles(who, request.requester_id, request.tenant_id)
     if may_read(ProtectedField.JUSTIFICATION, held):
@@ -370,7 +368,6 @@ def _decision(row: EventRow, voice: OnBehalfOf) -> DecisionView:
 
 
 def approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
-    """Return an approval as it is decided about."""
     kept = said.resources, said.actions
     allowed = said.access_window, seen, *kept
     limits = signed, said.max_uses, said.opens_at

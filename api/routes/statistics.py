@@ -1,4 +1,4 @@
-"""Routes for statistics: what became of a tenant's requests, month by month."""
+"""Routes for statistics by month."""
 
 from fastapi import Response
 
@@ -30,7 +30,6 @@ def export_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None
 
 
 def csv_answer(found: statistics.Statistics) -> Response:
-    """Return statistics as a CSV file."""
     name = f"statistics-{found.tenant.slug if found.tenant else 'all'}-{found.until:%Y-%m-%d}.csv"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
     return Response(b"".join(statistics.table(found)), media_type=CSV, headers=headers)

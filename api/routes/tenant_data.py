@@ -1,4 +1,4 @@
-"""Routes for tenants' data: for how long logs are kept, legal holds, leaving, and the list of all of these."""
+"""Routes for tenants' data: retention, legal holds, leaving."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Routes for tenants: add, list, suspend, plan, mode, name, emergency stop, and the policy."""
+"""Routes for tenants: plan, mode, name, emergency stop, policy."""
 
 from collections.abc import Iterable
 from functools import partial

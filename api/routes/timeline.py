@@ -56,7 +56,6 @@ def list_request_notifications(request_id: UUID, who: CurrentUser, session: Sess
 
 
 def on_behalf_of_fields(voice: OnBehalfOf) -> dict[str, Any]:
-    """Return on whose behalf a move was made, and with which sign-in method."""
     return {
         "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
         "principals": [_named(one) for one in voice.principals],
@@ -70,14 +69,14 @@ def _named(one: EventPerson) -> PersonView:
 
 
 def _knows_of(side: Side, row: Row[Any]) -> bool:
-    """Whether a side knows of what happened beside the moves; which of its people were notified is its own."""
+    """Which of its people were notified is a side's own."""
     return row.internal is (side is Side.VENDOR) if row.action == NOTIFIED else knows_of(side, row.to_state, None)
 
 
 def _event(
     row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], numbers: Mapping[str, int | None]
 ) -> EventView:
-    """Return an event as the reader may see it; `numbers` are those of the moves by the ids of their events."""
+    """`numbers` are those of the moves by the ids of their events."""
     actor = PersonView(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}

@@ -1,4 +1,4 @@
-"""Routes for the caller's own tokens: list, create, rotate, revoke."""
+"""Routes for the caller's own tokens."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -8,18 +8,16 @@ from fastapi import Depends, Response
 
 from api.call_routes import CallRouter
 from api.deps import ClientInfoDep, CurrentUser, SessionDep, SettingsDep
-from api.schemas.parts import problems
+from api.schemas.parts import problems, view_of
 from api.schemas.tokens import IssuedTokenView, NewToken, Rotation, TokenList, TokenView
 from lockbox.identity import api_tokens, token_creation
 from lockbox.identity.api_tokens import IssuedToken
-from lockbox.identity.credentials import Token
 from lockbox.identity.token_creation import TokenInput, TokenRules
 
 router = CallRouter(prefix="/v1/tokens", tags=["tokens"])
 
 
 async def rules(chosen: SettingsDep) -> TokenRules:
-    """Return this installation's rules for tokens."""
     return TokenRules(
         chosen.environment,
         timedelta(days=chosen.token_days),
@@ -35,7 +33,9 @@ TokenRulesDep = Annotated[TokenRules, Depends(rules)]
 @router.get("", responses=problems())
 def list_tokens(who: CurrentUser, session: SessionDep) -> TokenList:
     """List the caller's tokens that are not revoked, the newest first."""
-    return TokenList(items=[TokenView(**_facts(token)) for token in api_tokens.mine(session, who)])
+    return TokenList(
+        items=[view_of(TokenView, token, scopes=token.plain_scopes) for token in api_tokens.mine(session, who)]
+    )
 
 
 @router.post("", status_code=201, responses=problems(400, 409))
@@ -85,10 +85,6 @@ def _days(days: int | None) -> timedelta | None:
     return None if days is None else timedelta(days=days)
 
 
-def _facts(token: Token) -> dict[str, object]:
-    return {name: getattr(token, name) for name in TokenView.model_fields} | {"scopes": token.plain_scopes}
-
-
 def _issued(issued: IssuedToken, response: Response) -> IssuedTokenView:
     response.headers["cache-control"] = "no-store"
-    return IssuedTokenView(**_facts(issued.token), token=issued.text)
+    return view_of(IssuedTokenView, issued.token, scopes=issued.token.plain_scopes, token=issued.text)

@@ -1,10 +1,10 @@
-"""The route for what can open at a tenant without its approval."""
+"""The route for what can open without a tenant's approval."""
 
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, SessionDep
 from api.routes.members import delegation_view
 from api.routes.pre_approvals import pre_approval_view
-from api.schemas.parts import PersonView, Slug, problems
+from api.schemas.parts import PersonView, Slug, problems, view_of
 from api.schemas.unapproved_access import (
     BreakGlassAllowanceView,
     GivenConsentView,
@@ -47,13 +47,5 @@ def get_unapproved_access(slug: Slug, who: CurrentUser, session: SessionDep) -> 
 
 def _break_glass(allowed: BreakGlassAllowance) -> BreakGlassAllowanceView:
     people = allowed.people
-    return BreakGlassAllowanceView(
-        services=list(allowed.services),
-        people=None if people is None else [PersonView(id=one, name=name) for one, name in people.items()],
-        access_window=allowed.ceiling,
-        monthly=allowed.monthly,
-        lately=allowed.lately,
-        overdue_finding=allowed.overdue_finding,
-        overdue=allowed.overdue,
-        stopped_since=allowed.stopped_since,
-    )
+    named = None if people is None else [PersonView(id=one, name=name) for one, name in people.items()]
+    return view_of(BreakGlassAllowanceView, allowed, people=named, access_window=allowed.ceiling)

@@ -1,4 +1,4 @@
-"""Routes for the vendor's staff and for undelivered notifications, for operators."""
+"""Routes for the vendor's staff and undelivered notifications."""
 
 from typing import Annotated
 from uuid import UUID
@@ -18,7 +18,7 @@ from api.schemas.members import (
     InvitationView,
     NewColleague,
 )
-from api.schemas.parts import MUST_MATCH_TAG, PersonView, problems
+from api.schemas.parts import MUST_MATCH_TAG, PersonView, problems, view_of
 from api.schemas.webhooks import DeadNotificationPage
 from lockbox.admin import delivery_log, memberships, vendor_staff
 from lockbox.admin.memberships import Member
@@ -151,13 +151,5 @@ def _one(member: Member, response: Response) -> ColleagueView:
 
 
 def _colleague(member: Member) -> ColleagueView:
-    return ColleagueView(
-        id=member.person_id,
-        name=member.name,
-        address=member.address,
-        roles=sorted(member.roles),
-        review_tier=member.review_tier,
-        disabled=member.is_disabled,
-        since=member.since,
-        version=member.version,
-    )
+    own = {"id": member.person_id, "roles": sorted(member.roles), "disabled": member.is_disabled}
+    return view_of(ColleagueView, member, **own)

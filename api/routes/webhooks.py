@@ -1,4 +1,4 @@
-"""Routes for webhooks of a tenant and of the vendor: settings, secrets, tests, and the delivery log."""
+"""Routes for webhooks and their delivery log."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -9,7 +9,7 @@ from fastapi import Depends, Query, Response
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep, VaultDep
 from api.routes.audit import AuditReaderDep
-from api.schemas.parts import Slug, problems
+from api.schemas.parts import Slug, problems, view_of
 from api.schemas.webhooks import (
     CallView,
     DeliveryPage,
@@ -32,7 +32,6 @@ MOST_CURSOR = 64
 
 
 async def webhook_url_policy(chosen: SettingsDep, keys: VaultDep) -> WebhookUrlPolicy:
-    """Return which URLs may be called."""
     return WebhookUrlPolicy(keys, chosen.webhooks_allow_http, chosen.outbound)
 
 
@@ -167,11 +166,11 @@ def _wanted(body: NewEndpoint) -> WebhookInput:
 
 
 def _view(endpoint: Endpoint) -> EndpointView:
-    return EndpointView.model_validate(endpoint, from_attributes=True)
+    return view_of(EndpointView, endpoint)
 
 
 def _with_secret(shown: WebhookWithSecret) -> NewEndpointView:
-    return NewEndpointView(**dict(_view(shown.endpoint)), secret=shown.secret)
+    return view_of(NewEndpointView, shown.endpoint, secret=shown.secret)
 
 
 def _added(shown: WebhookWithSecret, response: Response) -> NewEndpointView:
@@ -180,13 +179,4 @@ def _added(shown: WebhookWithSecret, response: Response) -> NewEndpointView:
 
 
 def _delivery(delivery: Delivery) -> DeliveryView:
-    return DeliveryView(
-        id=delivery.id,
-        webhook_id=delivery.notification_id,
-        event_type=delivery.event_type,
-        at=delivery.at,
-        took_ms=delivery.took_ms,
-        status=delivery.status,
-        answer=delivery.answer,
-        error=delivery.error,
-    )
+    return view_of(DeliveryView, delivery, webhook_id=delivery.notification_id)

@@ -1,1 +1,1 @@
-"""Bodies of the API's requests and answers, and their validation."""
+"""Bodies of the API's requests and answers."""

@@ -40,7 +40,6 @@ class AccessReviewView(BaseModel):
 
     @classmethod
     def of(cls, found: AccessReview) -> "AccessReviewView":
-        """Return a review as a body."""
         return cls(
             tenant=found.tenant.slug if found.tenant else None,
             at=found.at,

@@ -27,7 +27,6 @@ class ActivityItem(RequestBody):
     count: Times = 1
 
     def entry(self) -> ActivityEntry:
-        """Return the core's form of it."""
         return ActivityEntry(self.at, self.method, self.resource, self.outcome, self.action, self.count)
 
 
@@ -40,7 +39,6 @@ class UsedItem(RequestBody):
     count: Times = 1
 
     def use(self) -> GuardUse:
-        """Return the core's form of it."""
         return GuardUse(self.at, self.resource, self.action, self.count)
 
 
@@ -54,7 +52,6 @@ class NewActivity(RequestBody):
 
     @model_validator(mode="after")
     def says_something(self) -> Self:
-        """Refuse a report of nothing."""
         if not self.entries and not self.uses:
             raise ValueError("send entries, uses or both")
         return self

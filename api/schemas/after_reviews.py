@@ -1,4 +1,4 @@
-"""Bodies of after-reviews: the customer's findings about access that was opened by break-glass."""
+"""Bodies of findings about access by break-glass."""
 
 from datetime import datetime
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Bodies of the audit log: events, checkpoints, proofs and keys."""
+"""Bodies of the audit log."""
 
 from datetime import datetime
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Bodies of AuthZEN's Authorization API 1.0; members that it does not know are ignored, as it demands."""
+"""Bodies of AuthZEN's Authorization API 1.0; unknown members are ignored, as it demands."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -50,7 +50,6 @@ class EvaluationBody(AuthzenBody):
 
     @property
     def question(self) -> AuthzenQuestion:
-        """The question."""
         subject, resource = self.subject, self.resource
         return AuthzenQuestion(
             AuthzenEntity(subject.type, subject.id, subject.properties),

@@ -1,4 +1,4 @@
-"""Bodies of cases: what ended when a ticket system closed one."""
+"""Bodies of closed cases."""
 
 from uuid import UUID
 

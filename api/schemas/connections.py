@@ -1,4 +1,4 @@
-"""Bodies about what is opened at targets for a request."""
+"""Bodies about what is opened at targets."""
 
 from collections.abc import Sequence
 from typing import Annotated

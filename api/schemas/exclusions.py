@@ -1,4 +1,4 @@
-"""Bodies of the exclusions: what Lockbox does not cover, and which version a tenant has acknowledged."""
+"""Bodies of the exclusions and their acknowledgement."""
 
 from datetime import datetime
 from typing import Annotated
@@ -28,7 +28,6 @@ class ExclusionsView(BaseModel):
 
     @classmethod
     def of(cls, held: Exclusions) -> "ExclusionsView":
-        """Return a version as a body."""
         author = PersonView(id=held.author_id, name=held.author or FORMER)
         return cls(version=held.version, text=held.body, author=author, created_at=held.created_at)
 
@@ -62,7 +61,6 @@ class TenantExclusionsView(BaseModel):
 
     @classmethod
     def of(cls, found: TenantExclusions) -> "TenantExclusionsView":
-        """Return a tenant's exclusions as a body."""
         current = ExclusionsView.of(found.current) if found.current else None
         return cls(current=current, acknowledged=_acknowledged(found.acknowledged), due=found.is_due)
 

@@ -1,4 +1,4 @@
-"""Bodies of the gate: its identity map, what it enforces and reports, and what went around it."""
+"""Bodies of the gate: identity map, enforcement, reports, access around it."""
 
 import re
 from datetime import datetime
@@ -70,7 +70,6 @@ class GateProbeView(BaseModel):
 
     @classmethod
     def of(cls, recorded: RecordedProbe) -> Self:
-        """Return the view of one."""
         said = recorded.result
         return cls(
             service=said.service,
@@ -145,7 +144,6 @@ class GateDefinitionView(BaseModel):
 
     @classmethod
     def of(cls, said: DefinitionChange) -> Self:
-        """Return the view of one."""
         changes = [DefinitionPartView(part=part, before=was, now=now) for part, (was, now) in said.changes.items()]
         return cls(since=said.since, sha256=said.sha256, first=said.is_first, beside=said.is_beside, changes=changes)
 
@@ -188,7 +186,6 @@ class NewOutsideAccess(RequestBody):
     reason: Annotated[str, Field(max_length=2000), IS_TEXT]
 
     def taken(self) -> OutsideAccess:
-        """Return the core's form of it."""
         return OutsideAccess(self.engineers, self.service, self.resources, self.began_at, self.seconds, self.reason)
 
 

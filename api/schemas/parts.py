@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,11 +14,12 @@ from lockbox.text_rules import IS_LINE
 Line = Annotated[str, IS_LINE]
 Words = Annotated[str, Field(max_length=200), IS_LINE]
 """A search text."""
+View = TypeVar("View", bound=BaseModel)
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class RequestBody(BaseModel):
-    """A body; unknown members are refused."""
+    """Unknown members are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,12 +33,12 @@ Absent = SkipJsonSchema[None]
 
 
 def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
-    """Return the default of a member that may be left out, without a default in the OpenAPI document."""
+    """May be left out; the OpenAPI document says no default."""
     return Field(default=None, json_schema_extra=_without_default)
 
 
 def has(**rules: JsonValue) -> JsonDict:
-    """Return the JSON Schema of what has these fields, each by its rule; for rules about fields that go together."""
+    """Return the JSON Schema of what has these fields, each by its rule."""
     return {"required": [*rules], "properties": {**rules}}
 
 
@@ -46,6 +47,12 @@ class PersonView(BaseModel):
 
     id: UUID
     name: str
+
+
+def view_of(kind: type[View], row: object, **further: object) -> View:
+    """Return a view of a row: its attributes by the names of the view's fields, but for what is given further."""
+    attributes = {name: getattr(row, name) for name in kind.model_fields if name not in further}
+    return kind.model_validate(attributes | further)
 
 
 class Problem(BaseModel):
@@ -61,7 +68,7 @@ class Problem(BaseModel):
 
 
 def phrase(status: int) -> str:
-    """Return the status phrase of RFC 9110, whatever this Python calls it."""
+    """By RFC 9110, whatever this Python calls it."""
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
@@ -78,7 +85,6 @@ MUST_MATCH_TAG = _if_match("[0-9a-f]{16}", required=True)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI description of the error answers of a route."""
     content: Mapping[str, Any] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"model": Problem, "content": content, "description": phrase(status)}

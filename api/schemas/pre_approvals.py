@@ -1,34 +1,21 @@
-"""Bodies of pre-approvals: what a customer approves before it is asked."""
+"""Bodies of pre-approvals."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from api.schemas.parts import PersonView, RequestBody
+from api.schemas.parts import PersonView
 from lockbox.admin.pre_approval_status import PreApprovalStatus
-from lockbox.facts.bounds import Seconds, Uses, Word
-from lockbox.facts.enumerations import Reason
-from lockbox.requests.policy_rules import Pattern
-from lockbox.text_rules import IS_TEXT, NARROW_PATTERN, Instant
+from lockbox.admin.pre_approvals import PreApprovalInput
 
 
-class NewPreApproval(RequestBody):
+class NewPreApproval(PreApprovalInput):
     """A pre-approval to propose; `access_window` in seconds is the longest window, and `resource` a pattern.
 
     In a pattern `*` is any text, also none; it names at least a part of the id. `ends_at` is at most 90 days ahead.
     `comment` says why.
     """
-
-    service: Word
-    resource: Annotated[Pattern, Field(json_schema_extra={"pattern": NARROW_PATTERN})]
-    actions: list[Word] = Field(min_length=1, max_length=20)
-    reason_code: Reason
-    access_window: Seconds
-    max_uses: Uses
-    ends_at: Instant
-    comment: Annotated[str, Field(max_length=2000), IS_TEXT] | None = None
 
 
 class PreApprovalApproverView(BaseModel):

@@ -1,4 +1,4 @@
-"""Bodies of previews: what a request would meet, of the vendor's and of a tenant's side."""
+"""Bodies of previews."""
 
 from typing import Annotated
 

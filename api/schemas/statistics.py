@@ -1,4 +1,4 @@
-"""Bodies of the statistics: what became of requests, month by month."""
+"""Bodies of the statistics."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -81,7 +81,6 @@ class StatisticsView(BaseModel):
 
     @classmethod
     def of(cls, found: Statistics) -> "StatisticsView":
-        """Return the body of some statistics."""
         lists = {
             "months": [{"month": f"{month:%Y-%m}", "figures": figures} for month, figures in found.months],
             "services": _groups(found.services, "service"),

@@ -1,4 +1,4 @@
-"""Bodies of submissions: a new request, and more time for an open window."""
+"""Bodies of submissions and extensions."""
 
 from typing import Annotated
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Bodies of tenants' data: for how long logs are kept, legal holds, leaving, and the list of all of these."""
+"""Bodies of tenants' data."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
@@ -48,7 +48,6 @@ class TenantDataView(BaseModel):
 
     @classmethod
     def of(cls, found: TenantData) -> "TenantDataView":
-        """Return it as a body."""
         return cls(
             retention_days=found.retention_days,
             most_retention_days=found.most_days,
@@ -70,7 +69,6 @@ class TenantDataEntryView(BaseModel):
 
     @classmethod
     def of(cls, one: TenantDataEntry) -> Self:
-        """Return it as a body."""
         return cls(
             tenant=one.slug,
             name=one.name,
@@ -89,7 +87,6 @@ class TenantDataPage(BaseModel):
 
     @classmethod
     def of(cls, found: TenantDataListing) -> Self:
-        """Return it as a body."""
         return cls(items=[TenantDataEntryView.of(one) for one in found.items], next_cursor=found.next_cursor)
 
 

@@ -1,4 +1,4 @@
-"""Bodies of tenants: plan, mode, emergency stop, and policies."""
+"""Bodies of tenants and policies."""
 
 from datetime import datetime
 from typing import Annotated

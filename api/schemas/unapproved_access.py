@@ -1,4 +1,4 @@
-"""Bodies of what can open at a tenant without its approval."""
+"""Bodies of what can open without approval."""
 
 from datetime import datetime
 from uuid import UUID

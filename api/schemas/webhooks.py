@@ -68,7 +68,6 @@ class EndpointChange(RequestBody):
         return self
 
     def values(self) -> dict[str, Any]:
-        """Return the given members."""
         found = {name: getattr(self, name) for name in self.model_fields_set}
         return found | ({"description": self.description or ""} if "description" in found else {})
 

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, func, text
 from sqlmodel import col, select
 
@@ -38,6 +39,7 @@ from lockbox.errors import (
     TooLate,
     UnknownService,
 )
+from lockbox.facts.bounds import Seconds, Uses, Word
 from lockbox.facts.enumerations import ApproveMeans, AuthMethod, Reason, State
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
@@ -49,9 +51,11 @@ from lockbox.requests import decide
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
+from lockbox.requests.policy_rules import Pattern
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
+from lockbox.text_rules import IS_TEXT, NARROW_PATTERN, Instant
 
 LONGEST = timedelta(days=90)
 MOST_LISTED = 200
@@ -71,18 +75,19 @@ CLOSED = "The pre-approval by which this access was opened was revoked."
 TOO_WIDE = re.compile(r"[^:]*:\**")
 
 
-@dataclass(frozen=True)
-class PreApprovalInput:
+class PreApprovalInput(BaseModel):
     """`access_window` is in seconds, `resource` a pattern."""
 
-    service: str
-    resource: str
-    actions: Sequence[str]
-    reason_code: str
-    access_window: int
-    max_uses: int
-    ends_at: datetime
-    comment: str | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    service: Word
+    resource: Annotated[Pattern, Field(json_schema_extra={"pattern": NARROW_PATTERN})]
+    actions: list[Word] = Field(min_length=1, max_length=20)
+    reason_code: Reason
+    access_window: Seconds
+    max_uses: Uses
+    ends_at: Instant
+    comment: Annotated[str, Field(max_length=2000), IS_TEXT] | None = None
 
 
 def propose(  # noqa: PLR0917 - who proposes what, where
@@ -110,19 +115,9 @@ def propose(  # noqa: PLR0917 - who proposes what, where
         raise Invalid("Name at least a part of the id, such as mailbox:*@contoso.example.", field="resource")
     if not at < wanted.ends_at <= at + LONGEST:
         raise Invalid(f"The end must be in the future, and at most {LONGEST.days} days ahead.", field="ends_at")
-    row = PreApproval(
-        id=new_id(),
-        tenant_id=tenant.id,
-        service=wanted.service,
-        resource=wanted.resource,
-        actions=sorted(set(wanted.actions)),
-        reason_code=Reason(wanted.reason_code),
-        access_window=wanted.access_window,
-        max_uses=wanted.max_uses,
-        ends_at=wanted.ends_at,
-        proposed_by=caller.person_id,
-        proposed_at=at,
-    )
+    asked = dict(wanted) | {"actions": sorted(set(wanted.actions))}
+    del asked["comment"]
+    row = PreApproval(id=new_id(), tenant_id=tenant.id, proposed_by=caller.person_id, proposed_at=at, **asked)
     judged = judged_by(session, tenant, at)
     _could_be_approved(row, judged)
     if sum(one.status in OPEN for one in summaries(session, tenant, judged)) >= MOST_OPEN:
@@ -132,8 +127,8 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     session.orm.flush()
     changes = {name: change(ABSENT, said) for name, said in _said(row).items()}
     # Whoever stands in for an approver is asked too; all admins and approvers are told of any change.
-    asked = judged.known.able(tenant.id)
-    told = AdminChange(PROPOSED, at, changes, {"comment": wanted.comment}, _facts(row), asked)
+    able = judged.known.able(tenant.id)
+    told = AdminChange(PROPOSED, at, changes, {"comment": wanted.comment}, _facts(row), able)
     _record(session, actor, row, told)
     return summary(session, row, judged)
 

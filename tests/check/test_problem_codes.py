@@ -3,13 +3,12 @@
 import ast
 from collections.abc import Iterator
 
-from api import problem_codes
-from api.problem_codes import OF_THE_SERVER
+from api.problems import OF_THE_SERVER, every_code
 from tests.check.sources import files, tree
 
 SOURCES = ("api", "connectors", "gate", "lockbox", "worker")
 WRITERS = {"problem", "plain_problem", "early", "RefusedQuestion"}
-LISTED = {(one.status, one.code) for one in problem_codes.every()}
+LISTED = {(one.status, one.code) for one in every_code()}
 
 
 def calls() -> Iterator[tuple[int, str]]:
@@ -45,11 +44,11 @@ def test_each_code_of_an_error_class_is_listed_with_a_meaning() -> None:
 
     assert {"invalid-move", "duplicate-request"} < codes
     assert codes == {code for _, code in LISTED} - {one.code for one in OF_THE_SERVER}
-    assert [one.code for one in problem_codes.every() if not one.meaning.endswith(".")] == []
+    assert [one.code for one in every_code() if not one.meaning.endswith(".")] == []
 
 
 def test_no_code_is_listed_twice_with_one_status() -> None:
-    every = problem_codes.every()
+    every = every_code()
 
     assert len(every) == len(LISTED)
     assert {one.code for one in OF_THE_SERVER} >= {"internal", "unavailable", "invalid-json"}

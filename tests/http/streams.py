@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 import uvicorn
 
 from api.live import LiveUpdates
-from api.server import ApiServer
+from api.supervisor import ApiServer
 from harness.gateway_world import ServedDatabase
 from tests.http.portal import SESSION, Portal
 

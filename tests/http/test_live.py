@@ -15,9 +15,8 @@ import pytest
 from starlette.types import Message
 
 from api.__main__ import SHUTDOWN_SECONDS
-from api.live import PAUSES_OF_OPERATIONS, LiveUpdates
+from api.live import PAUSES_OF_OPERATIONS, LiveUpdates, Subscription
 from api.portal import live as door
-from api.subscription import Subscription
 from config.settings import Settings
 from harness.ports import own_port
 from harness.stage import Urls, hang_up_on_listeners

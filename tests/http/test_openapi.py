@@ -9,8 +9,9 @@ import jsonschema_rs
 import pytest
 from fastapi.openapi.utils import get_openapi
 
-from api import document, openapi, problem_codes
+from api import document, openapi
 from api.app import make_app, make_database
+from api.problems import every_code
 from tests.http.test_routes import NOWHERE
 
 VERBS = (
@@ -161,7 +162,7 @@ def test_each_problem_has_an_example_and_its_codes() -> None:
     for name, said in DOCUMENT["components"]["responses"].items():
         status = int(name.removeprefix("Problem"))
         example = said["content"]["application/problem+json"]["example"]
-        codes = [one.code for one in problem_codes.every() if one.status == status]
+        codes = [one.code for one in every_code() if one.status == status]
 
         _check(name, {**SCHEMAS["Problem"], "components": DOCUMENT["components"]}, example)
         assert example["status"] == status

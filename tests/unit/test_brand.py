@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.portal import brand
+from api.portal import static
 from catalogue.unsafe_settings import UnsafeSettings
 from config.brand import LEAST_CONTRAST, MOST_BYTES, PAPER, PNG, check_logo, contrast
 from config.settings import load
@@ -30,10 +30,10 @@ def test_an_accepted_colour_has_contrast_in_both_themes(colour: str) -> None:
     if contrast(colour, PAPER) < LEAST_CONTRAST:
         return
 
-    light, dark = colours(brand.style(colour))
+    light, dark = colours(static.brand_style(colour))
 
     assert light == {"--brand": colour, "--link": colour}
-    assert contrast(dark["--link"], brand.NIGHT) >= LEAST_CONTRAST
+    assert contrast(dark["--link"], static.NIGHT) >= LEAST_CONTRAST
     assert contrast(dark["--on-brand"], dark["--brand"]) >= LEAST_CONTRAST
 
 
@@ -54,7 +54,7 @@ def test_a_small_picture_is_accepted(tmp_path: Path, content: bytes, kind: str) 
 
     check_logo(file)
 
-    assert brand.logo(file) == (content, kind)
+    assert static.vendor_logo(file) == (content, kind)
 
 
 @pytest.mark.parametrize(

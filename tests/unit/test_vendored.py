@@ -4,7 +4,7 @@ import hashlib
 import re
 from importlib.resources import files
 
-from api.portal.icons import FOLDER as ICONS
+from api.portal.pages import ICON_FOLDER as ICONS
 from api.portal.static import VENDORED
 
 FOLDER = files("api.portal").joinpath("static", "vendor")

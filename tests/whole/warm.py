@@ -24,7 +24,7 @@ A_MOMENT = 0.1
 # Nothing that reads a setting when it is imported: whoever is forked has settings of their own.
 MOTHER = """
 import gc, json, os, runpy, select, signal, socket, sys
-import api.app, api.server, uvicorn
+import api.app, api.supervisor, uvicorn
 import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
 import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.bootstep

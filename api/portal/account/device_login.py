@@ -1,4 +1,4 @@
-"""The page on which a person allows a device login by typing its code."""
+"""The page that allows a device login by its code."""
 
 from typing import Annotated, Literal
 
@@ -7,8 +7,7 @@ from fastapi import Form, Request, Response
 from api import browser, deps
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
-from api.portal.account.profile import AccountContext, AccountContextDep
-from api.portal.pages import TAG, page, status_of
+from api.portal.pages import TAG, FormContext, FormContextDep, page, status_of
 from api.portal.sign_in import session as sign_in_session
 from lockbox.errors import Invalid, NotYours, SignInAgain
 from lockbox.identity import device_login
@@ -21,14 +20,13 @@ Answer = Annotated[Literal["allow", "refuse"], Form()]
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the form for the code; a person types it, no link contains it."""
+    """The code is typed by a person: no link contains it."""
     visitor = browser.visitor(request, session, chosen)
     return page(request, "device_login", visitor=visitor, refused=None, needs_sign_in=False, code="")
 
 
 @router.post("")
-def look(work: AccountContextDep, code: Code = "") -> Response:
-    """Show the device login with this code, and ask whether to allow it."""
+def look(work: FormContextDep, code: Code = "") -> Response:
     _count(work)
     here = deps.address(work.request)
     try:
@@ -49,8 +47,7 @@ def look(work: AccountContextDep, code: Code = "") -> Response:
 
 
 @router.post("/answer")
-def answer(work: AccountContextDep, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = "") -> Response:
-    """Allow or refuse the device login."""
+def answer(work: FormContextDep, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = "") -> Response:
     _count(work)
     allowed = said == "allow"
     try:
@@ -61,14 +58,14 @@ def answer(work: AccountContextDep, said: Annotated[Literal["allow", "refuse"], 
         return _refused(work, refused, code)
 
 
-def _count(work: AccountContext) -> None:
-    """Count an attempt at a code by person and by network."""
+def _count(work: FormContext) -> None:
+    """By person and by network."""
     with work.open() as (_, visitor):
         account = f"device login of {visitor.caller.person_id}"
     sign_in_session.count(work.request, work.chosen, work.db, account=account)
 
 
-def _refused(work: AccountContext, refused: Invalid | NotYours, code: str) -> Response:
+def _refused(work: FormContext, refused: Invalid | NotYours, code: str) -> Response:
     with work.open() as (_, visitor):
         return page(
             work.request,

@@ -1,89 +1,57 @@
-"""The account page: browser sessions, passkeys, tokens, identities, time zone."""
+"""The account page: sessions, passkeys, tokens, identities, addresses, preferences."""
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import Depends, Form, Request, Response
+from fastapi import Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter, ValidationError
 
-from api import browser, call_routes, deps
+from api import browser, deps, rate_limits
 from api.browser import OAuthState, Visitor
 from api.call_routes import CallRouter
-from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
+from api.deps import IdentityProvidersDep, SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.pages import REFUSED, TAG, go, local, origin, page, status_of
+from api.portal.pages import REFUSED, TAG, FormContext, FormContextDep, go, local, origin, page, status_of
 from api.portal.sign_in import oidc
 from api.portal.sign_in import passkey as sign_in_passkey
 from api.portal.sign_in import session as sign_in_session
 from api.portal.sign_in.passkey import Credential
+from api.routes.tokens import TokenRulesDep
+from api.schemas.members import Address
 from api.schemas.parts import Line
 from config.settings import Settings
 from lockbox.admin import first_passkeys
 from lockbox.audit.verifier.approver_keys import grouped
 from lockbox.audit.verifier.passkey_assertion import fingerprint
-from lockbox.database import Database, UnitOfWork, now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
-from lockbox.identity import api_tokens, credential_trust, identities, passkeys, sessions, time_zones
+from lockbox.facts.bounds import Word
+from lockbox.identity import api_tokens, credential_trust, identities, passkeys, sessions, time_zones, token_creation
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
 from lockbox.identity.roles import Caller, Role, Scope
-from lockbox.identity.sessions import ClientInfo, SignInPurpose
+from lockbox.identity.sessions import SignInPurpose
+from lockbox.identity.token_creation import TokenInput
 from lockbox.notifications import addresses
 
 router = CallRouter(prefix="/account", tags=[TAG], include_in_schema=False)
 
 HERE = "/account"
 NAMES = TypeAdapter[str](Line)
+ADDRESSES = TypeAdapter[str](Address)
 LONGEST_PATH = 400
+LONGEST_TOKEN_NAME = 100
+MOST_SERVICES = 200
+LONGEST_TENANTS = 2000
+SLUG_BREAKS = re.compile(r"[\s,;]+")
+ById = Annotated[UUID, Form(alias="id")]
 VOUCHING = frozenset({SignInPurpose.VOUCH})
 ADDING = frozenset({SignInPurpose.ADD, SignInPurpose.ADD_VOUCHED})
-
-
-@dataclass(frozen=True)
-class AccountContext:
-    """The context of a form on the account page: opens a transaction of its sender."""
-
-    request: Request
-    chosen: Settings
-    db: Database
-    csrf: str
-
-    @contextmanager
-    def open(self) -> Iterator[tuple[UnitOfWork, Visitor]]:
-        """Open a transaction of the signed-in person, if the form is from a page of their session."""
-        with call_routes.transaction(self.request, self.db) as session:
-            yield session, self.visitor(session)
-
-    def visitor(self, session: UnitOfWork) -> Visitor:
-        """Return the signed-in person, if the form is from a page of their session."""
-        visitor = browser.visitor(self.request, session, self.chosen)
-        browser.check_form(visitor, self.csrf)
-        return visitor
-
-    @property
-    def place(self) -> ClientInfo:
-        """The browser's address and user agent."""
-        return deps.place(self.request)
-
-
-def account_context(
-    request: Request, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
-) -> AccountContext:
-    """Return the context of a form.
-
-    Raises:
-        ForeignForm: it was not sent from a page of ours.
-    """
-    browser.check_same_site(request, chosen)
-    return AccountContext(request, chosen, db, csrf)
-
-
-AccountContextDep = Annotated[AccountContext, Depends(account_context)]
 
 
 @dataclass(frozen=True)
@@ -98,12 +66,11 @@ class RefusedAccountForm:
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the person's sign-in methods and sessions."""
     return _shown(request, chosen, session, browser.visitor(request, session, chosen))
 
 
 def done(
-    work: AccountContext,
+    work: FormContext,
     place: str,
     deed: Callable[[UnitOfWork, Visitor], Response | None],
     written: str = "",
@@ -111,7 +78,7 @@ def done(
     ticked: Collection[str] = (),
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """Run an action and go on to its answer or the page; show a refusal beside its form.
+    """Run an action; show a refusal beside its form.
 
     `first` runs in a transaction of its own, which stands whatever follows.
     """
@@ -179,23 +146,19 @@ def _fingerprint(passkey: Passkey) -> str | None:
 
 
 @router.post("/sessions/end")
-def end_session(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """End one of the person's sessions."""
+def end_session(work: FormContextDep, one: ById) -> Response:
     return done(work, "sessions", lambda session, who: sessions.revoke(session, who.caller, one, work.place))
 
 
 @router.post("/passkeys/new")
 def ask_for_passkey(
-    work: AccountContextDep,
+    work: FormContextDep,
     name: Annotated[str, Form(max_length=LONGEST_NAME)] = "",
     path: Annotated[str, Form(alias="next", max_length=LONGEST_PATH)] = HERE,
     credential: Credential = "",
     unsigned: Annotated[str, Form(max_length=3)] = "",
 ) -> Response:
-    """Show the page whose script creates a passkey, and then leads on to a page of ours.
-
-    A customer's person who has a passkey is first asked to sign with it that another is added.
-    """
+    """A customer's person who has a passkey first signs with it that another is added."""
     party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
@@ -218,9 +181,9 @@ def ask_for_passkey(
 
 @router.post("/passkeys")
 def add_passkey(
-    work: AccountContextDep, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
+    work: FormContextDep, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
 ) -> Response:
-    """Add the created passkey; the challenge is used up whatever the answer."""
+    """The challenge is used up whatever the answer."""
     party = deps.relying_party(work.chosen)
     named, errand = line(name, phrases.PASSKEY) or phrases.PASSKEY, browser.oauth_state(work.request, work.chosen)
     with work.open() as (session, visitor):
@@ -244,14 +207,12 @@ def add_passkey(
 
 
 @router.post("/passkeys/remove")
-def remove_passkey(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Remove one of the person's passkeys."""
+def remove_passkey(work: FormContextDep, one: ById) -> Response:
     return done(work, "passkeys", lambda session, who: passkeys.remove(session, who.caller, one, work.place))
 
 
 @router.post("/identities/new")
-def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Annotated[int, Form()]) -> Response:
-    """Show the page that leads to an identity provider and back to this session."""
+def ask_issuer(work: FormContextDep, known: IdentityProvidersDep, number: Annotated[int, Form()]) -> Response:
     issuer = oidc.find(work.chosen, number)
     with work.open() as (session, visitor):
         credential_trust.check(session, visitor.caller)
@@ -265,20 +226,104 @@ def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Ann
 
 @router.post("/identities/remove")
 def remove_identity(
-    work: AccountContextDep, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]
+    work: FormContextDep, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]
 ) -> Response:
-    """Remove one of the person's identities."""
-
     def deed(session: UnitOfWork, visitor: Visitor) -> None:
         identities.remove(session, visitor.caller, issuer, subject, work.place, issuers=work.chosen.issuers)
 
     return done(work, "identities", deed)
 
 
-def _ceremony(
-    work: AccountContext, session: UnitOfWork, visitor: Visitor, purpose: SignInPurpose, named: str, onward: str
+@router.post("/tokens/new")
+def make_token(
+    work: FormContextDep,
+    laid_down: TokenRulesDep,
+    name: Annotated[str, Form(max_length=LONGEST_TOKEN_NAME)] = "",
+    scopes: Annotated[frozenset[Scope], Form(max_length=len(Scope))] = frozenset(),
+    services: Annotated[frozenset[Word], Form(max_length=MOST_SERVICES)] = frozenset(),
+    tenants: Annotated[str, Form(max_length=LONGEST_TENANTS)] = "",
 ) -> Response:
-    """Return the page that asks for the new passkey, or for an older one that signs that it is added."""
+    """The new token is shown on this page only."""
+
+    def deed(session: UnitOfWork, visitor: Visitor) -> Response:
+        bound_to = frozenset(SLUG_BREAKS.split(tenants.strip())) - {""}
+        called = line(name, phrases.TOKEN) or phrases.TOKEN
+        wanted = TokenInput(called, scopes=scopes, services=services, tenants=bound_to)
+        issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
+        return page(
+            work.request, "api_token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE
+        )
+
+    return done(work, "tokens", deed, name, ticked=scopes | services)
+
+
+@router.post("/tokens/revoke")
+def revoke_token(work: FormContextDep, one: ById) -> Response:
+    return done(work, "tokens", lambda session, who: token_creation.revoke(session, who.caller, work.place, one))
+
+
+@router.post("/preferences")
+def choose_time_zone(
+    work: FormContextDep,
+    time_zone: Annotated[str, Form(max_length=time_zones.LONGEST)] = "",
+    path: Annotated[str, Form(alias="next", max_length=LONGEST_PATH)] = HERE,
+) -> Response:
+    def deed(session: UnitOfWork, visitor: Visitor) -> Response:
+        addresses.choose_time_zone(session, visitor.caller, time_zone.strip())
+        return go(work.request, local(path))
+
+    return done(work, "time-zone", deed, time_zone)
+
+
+@router.post("/preferences/prompts")
+def choose_prompts(work: FormContextDep, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
+        addresses.choose_prompts(session, visitor.caller, work.place, wanted=prompts == "yes")
+
+    return done(work, "prompts", deed)
+
+
+@router.post("/addresses")
+def add_address(work: FormContextDep, email: Annotated[str, Form(max_length=320)] = "") -> Response:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
+        addresses.add(session, visitor.caller, work.place, _address(email))
+
+    return done(work, "address", deed, email, first=lambda who: rate_limits.count_address(who, work.db))
+
+
+@router.post("/addresses/confirm")
+def confirm_address(work: FormContextDep, one: ById, code: Annotated[str, Form(max_length=100)] = "") -> Response:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
+        addresses.confirm(session, visitor.caller, work.place, one, code)
+
+    return done(work, str(one), deed, code)
+
+
+@router.post("/addresses/prompts")
+def choose_address(
+    work: FormContextDep, one: ById, prompts: Annotated[Literal["yes", "no"], Form()] = "yes"
+) -> Response:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
+        addresses.choose(session, visitor.caller, work.place, one, prompts=prompts == "yes")
+
+    return done(work, str(one), deed)
+
+
+@router.post("/addresses/remove")
+def remove_address(work: FormContextDep, one: ById) -> Response:
+    return done(work, str(one), lambda session, who: addresses.remove(session, who.caller, work.place, one))
+
+
+def _address(typed: str) -> str:
+    try:
+        return ADDRESSES.validate_python(typed.strip())
+    except ValidationError:
+        raise Invalid(phrases.ONE_ADDRESS, field="email") from None
+
+
+def _ceremony(
+    work: FormContext, session: UnitOfWork, visitor: Visitor, purpose: SignInPurpose, named: str, onward: str
+) -> Response:
     party, caller = deps.relying_party(work.chosen), visitor.caller
     stub, challenge = sessions.begin_ceremony(session, purpose, tied_to=caller.key_id)
     if purpose is SignInPurpose.VOUCH:
@@ -309,7 +354,7 @@ def _ceremony(
 def _challenge(
     session: UnitOfWork, visitor: Visitor, errand: OAuthState | None, purposes: Collection[SignInPurpose]
 ) -> tuple[bytes, SignInPurpose]:
-    """Use up what this browser began for one of these purposes, and return its challenge and purpose."""
+    """Use up what this browser began for one of these purposes."""
     stub, purpose = None, SignInPurpose.ADD
     if errand and errand.purpose in purposes:
         stub, purpose = errand.stub, errand.purpose
@@ -320,7 +365,7 @@ def _challenge(
 
 
 def line(name: str, what: str) -> str:
-    """Return the name that a person gives to something, or nothing if left out.
+    """Return the typed name, empty if left out.
 
     Raises:
         Invalid: it is not a line of plain text.

@@ -1,4 +1,4 @@
-"""The page that greets a new member: a passkey first, then their role, an example, and which mails they get."""
+"""The page that greets a new member."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Place:
 def show(
     request: Request, chosen: SettingsDep, session: SessionDep, later: Annotated[str, Query(max_length=3)] = ""
 ) -> Response:
-    """Ask whoever came by a mail for a passkey, unless later or an identity provider is theirs; then greet them."""
+    """Ask for a passkey first, unless the person puts that off or signs in by an identity provider."""
     visitor = browser.visitor(request, session, chosen)
     caller = visitor.caller
     is_weak = caller.means is AuthMethod.MAIL and not identities.is_bound(session, caller, chosen.issuers)

@@ -1,4 +1,4 @@
-"""The page of approvers' keys, to compare fingerprints and to export the keys for the verifier."""
+"""The page of approvers' keys: fingerprints and export."""
 
 import json
 from functools import partial
@@ -20,7 +20,6 @@ router = CallRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the keys to the tenant's admins."""
     at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
     given = audit_access.export_approver_keys(session, at.caller, slug, partial(relying_party, chosen))
     return at.page("approver_keys", keys=[(one, files.grouped(one.fingerprint)) for one in given.keys])
@@ -28,7 +27,6 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.get("/file", tags=[NO_PAGE])
 def export(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Return the file that `lockbox audit verify --approver-keys` reads."""
     visitor = browser.visitor(request, session, chosen)
     given = audit_access.export_approver_keys(session, visitor.caller, slug, partial(relying_party, chosen))
     text = json.dumps(files.document(given), ensure_ascii=False, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""The audit log pages: search, export with proofs, and the checkpoint to keep."""
+"""The audit log pages: search, export, checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from api import browser, deps, export_limits
+from api import browser, deps, rate_limits
 from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
@@ -49,7 +49,7 @@ SearchText = Annotated[str, Field(max_length=200), AfterValidator(str.strip)]
 
 
 class AuditSearchForm(BaseModel):
-    """The search form as typed; times are in the reader's time zone."""
+    """Times are in the reader's time zone."""
 
     tenant: SearchText = ""
     person: SearchText = ""
@@ -63,25 +63,20 @@ class AuditSearchForm(BaseModel):
 
     @property
     def query(self) -> str:
-        """The form as a URL query, without empty fields."""
         return urlencode({name: value for name, value in self if value})
 
     @property
     def is_narrow(self) -> bool:
-        """Return whether anything but the log is filtered."""
+        """Whether anything but the log is filtered."""
         return any(value for name, value in self if name not in {"tenant", "show"})
 
     @property
     def is_of_moves(self) -> bool:
-        """Return whether moves of requests are shown alone: unless all was chosen, or what other events have too."""
+        """Whether moves of requests are shown alone: not if all events, or a kind that moves are not, were chosen."""
         return not (self.show or self.action or self.person or self.request or self.text)
 
     def wanted(self, zone: str) -> EventFilter:
-        """Return the filter.
-
-        Raises:
-            Invalid: with a sentence for the first field that cannot be parsed.
-        """
+        """Raises Invalid: names the first field that cannot be parsed."""
         return EventFilter(
             person=_id(self.person, "person"),
             action=_word(self.action, "action"),
@@ -100,7 +95,7 @@ AuditSearch = Annotated[AuditSearchForm, Query()]
 def search(
     request: Request, chosen: SettingsDep, session: SessionDep, what: AuditSearch, cursor: SearchField = ""
 ) -> Response:
-    """Show the newest matching events, in a tenant's log its moves first; the read is an event too."""
+    """In a tenant's log its moves come first. The read is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     try:
@@ -126,10 +121,10 @@ def export(
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: SearchField = "",
 ) -> Response:
-    """Send the sealed events as a file, as the API does; the export is an event too."""
+    """The export is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
-    export_limits.count(db, visitor.caller)
+    rate_limits.count_export(visitor.caller, db)
     try:
         who = _reading(session, visitor, what.tenant, readable)
         wanted = what.wanted(addresses.preferences(session, visitor.caller).time_zone)
@@ -145,7 +140,7 @@ def export(
     )
     made = table if form == "csv" else exports.lines
     opened = while_signed_in(audit_access.pages(db, who), request, chosen)
-    answer = StreamingResponse(export_limits.streamed(made(opened, begun)), media_type=NAMES[form])
+    answer = StreamingResponse(rate_limits.streamed(made(opened, begun)), media_type=NAMES[form])
     protect(request, answer)
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     answer.headers["content-disposition"] = f'attachment; filename="{name}"'
@@ -153,10 +148,10 @@ def export(
 
 
 def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
-    """Return a function that opens a transaction for each page of an export, while the person is signed in.
+    """Return a function that opens a transaction for each page of an export.
 
     Raises:
-        NotSignedIn: when it is opened, if they no longer are.
+        NotSignedIn: on opening, if the person no longer is.
     """
 
     @contextmanager
@@ -170,7 +165,6 @@ def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
 
 @router.get("/checkpoint")
 def checkpoint(request: Request, chosen: SettingsDep, session: SessionDep, tenant: SearchField = "") -> Response:
-    """Show a log's newest checkpoint, its signing keys, and how to verify an export without this server."""
     return _take_away(request, session, browser.visitor(request, session, chosen), tenant.strip())
 
 
@@ -201,7 +195,6 @@ def _take_away(
 
 
 def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
-    """Return the tenants whose logs the person may read, limited in number."""
     caller = visitor.caller
     if caller.holds(Role.VENDOR_AUDITOR):
         some = tenants.page(session, caller, cursor=None, most=MOST_TENANTS).overviews
@@ -211,7 +204,7 @@ def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
 
 
 def _reading(session: UnitOfWork, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> AuditReader:
-    """Return the person as a reader: of the named log, else of the vendor's own or their first tenant's."""
+    """Return the reader of the named log, else of the vendor's own or of the first tenant's."""
     if not slug and readable and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         slug = next(iter(readable.values())).slug
     try:

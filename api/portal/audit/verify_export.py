@@ -1,4 +1,4 @@
-"""The page that verifies an uploaded export; nothing is stored, and it says whose keys it trusts."""
+"""The page that verifies an uploaded export; nothing is stored."""
 
 import asyncio
 import time
@@ -71,7 +71,6 @@ class VerificationInput:
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the form, with the keys that this server says it signs with."""
     visitor = browser.visitor(request, session, chosen)
     _reads(visitor)
     return _shown(request, session, visitor)
@@ -82,7 +81,6 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
 
     Raises:
         NotSignedIn, NotYours: nobody is signed in, or they read no audit log.
-        ForeignForm: it was not sent from a page of ours.
         Busy: one file of theirs, or two of their tenant's, are in progress.
         TooMany: they have verified thirty in the last ten minutes.
     """
@@ -116,7 +114,6 @@ def _only_file_of(caller: Caller, counts: ClientCounts) -> Iterator[None]:
 
 
 def file_of(person_id: UUID) -> str:
-    """Return under what the files of a person are counted."""
     return f"files of person {person_id}"
 
 
@@ -137,7 +134,7 @@ def _count(db: Database, caller: Caller) -> None:
 async def verify(
     request: Request, chosen: SettingsDep, db: DatabaseDep, form: Annotated[FormData, Depends(verification_input)]
 ) -> Response:
-    """Verify a file and show the findings; nothing of it is stored."""
+    """Nothing of the file is stored."""
     try:
         what = await _given(form)
         try:
@@ -164,11 +161,7 @@ async def _given(form: FormData) -> VerificationInput:
 
 
 async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
-    """Yield the content of the chosen files of approvers' keys.
-
-    Raises:
-        Invalid: one is malformed or too large, or there are too many.
-    """
+    """Raises Invalid: one is malformed or too large, or there are too many."""
     chosen = [one for one in form.getlist("approver_keys") if isinstance(one, UploadFile) and one.size]
     if len(chosen) > MOST_KEY_FILES:
         raise Invalid(phrases.TOO_MANY_KEY_FILES.format(most=MOST_KEY_FILES), field="approver_keys")
@@ -199,11 +192,7 @@ def _result(what: VerificationInput) -> VerificationResult:
 
 
 def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines until the time is up.
-
-    Raises:
-        Invalid: it took too long.
-    """
+    """Raises Invalid: the time is up."""
     until = time.monotonic() + DEADLINE
     for line in lines:
         if time.monotonic() > until:
@@ -233,11 +222,7 @@ def _visitor(request: Request, db: Database, chosen: Settings) -> Visitor:
 
 
 def _reads(visitor: Visitor) -> None:
-    """Check that a person reads any audit log: a file costs the server time.
-
-    Raises:
-        NotYours: they do not.
-    """
+    """Only readers of an audit log may send a file, which costs the server time."""
     if not visitor.caller.tenants(READERS) and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         raise NotYours(phrases.NOT_A_READER)
 

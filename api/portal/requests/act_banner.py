@@ -1,4 +1,4 @@
-"""What somebody has just done to a request, for the banner of the page that they land on."""
+"""The banner of what the reader has just done to a request."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +33,6 @@ ACTS = frozenset(
 
 @dataclass(frozen=True)
 class ActBanner:
-    """An act of the reader's, and the request as it is now."""
-
     action: str
     entry: RequestEntry
     title: str
@@ -43,7 +41,7 @@ class ActBanner:
 
 
 def is_done(session: UnitOfWork, caller: Caller, request_id: UUID, action: str, version: int) -> bool:
-    """Return whether it was this act of the reader's that brought a request to a version."""
+    """Whether this act of the reader brought the request to this version."""
     authentication.enter(session, caller)
     happened = event_search.events(session, request_id)
     return any((move.action, move.actor_id, move.seq) == (action, caller.person_id, version) for move in happened)
@@ -57,7 +55,7 @@ def banner_of(
     title: str,
     tallies: Sequence[ApprovalTally] = (),
 ) -> ActBanner | None:
-    """Return the banner of an act that the address names, if the log says that the reader has done that."""
+    """None unless the log says that the reader did what the address names."""
     if action not in ACTS or not any(one.action == action and one.actor_id == caller.person_id for one in happened):
         return None
     return ActBanner(action, entry, title, entry.request.requester_id == caller.person_id, tallies)
@@ -66,7 +64,7 @@ def banner_of(
 def on_a_list(
     session: UnitOfWork, caller: Caller, action: str, request_id: UUID | None, titles: Mapping[str, str]
 ) -> ActBanner | None:
-    """Return the banner of an act on a request of a list, or nothing if the reader has done no such thing."""
+    """As `banner_of`, for a request of a list."""
     if request_id is None or action not in ACTS:
         return None
     try:

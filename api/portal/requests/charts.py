@@ -1,4 +1,4 @@
-"""Draw charts as SVG without script or style, with the same numbers in words."""
+"""Draw charts as SVG, with the same numbers in words."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ WORD = 30
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """What the times of a chart are: each `every`th of them has a label; `unknown` is said for a missing value."""
+    """Each `every`th time has a label; `unknown` stands for a missing value."""
 
     unit: str
     heading: str
@@ -28,16 +28,13 @@ class TimeAxis:
     unknown: str = phrases.NOT_KNOWN
 
     def is_labelled(self, moment: datetime) -> bool:
-        """Return whether a time has a label."""
         number = moment.hour if self.unit == phrases.HOUR else moment.month
         return number % self.every == 0
 
     def within(self, moment: datetime) -> str:
-        """Return in which unit of time something was, for a sentence."""
         return self.named.format(moment)
 
     def name(self, moment: datetime) -> str:
-        """Return a time, for the head of a row."""
         return self.label.format(moment)
 
 
@@ -47,7 +44,7 @@ MONTHS = TimeAxis(phrases.MONTH, phrases.MONTH_HEADING, "{:%b %Y}", phrases.IN_M
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers of one kind by time, None where unknown; `kind` is the class of its bars."""
+    """Numbers by time, None where unknown; `kind` is the class of the bars."""
 
     name: str
     kind: str
@@ -56,7 +53,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar, in the units of the drawing."""
+    """In the units of the drawing."""
 
     kind: str
     x: float
@@ -67,15 +64,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled time."""
-
     x: float
     words: str
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Some series over the same times, hours unless the axis says else; `say` formats a number with its unit."""
+    """Some series over the same times; `say` formats a number with its unit."""
 
     id: str
     title: str
@@ -99,7 +94,7 @@ class Chart:
 
     @property
     def bars(self) -> Iterator[Bar]:
-        """All bars, time by time side by side; none if everything is zero."""
+        """Time by time, side by side; none if everything is zero."""
         width = (self.slot - GAP) / len(self.series)
         for place, one in enumerate(self.series):
             for number, value in enumerate(one.values):
@@ -112,7 +107,6 @@ class Chart:
 
     @property
     def ticks(self) -> Iterator[Tick]:
-        """The labelled times, as short as their labels are known without a year."""
         for number, moment in enumerate(self.times):
             if self.axis.is_labelled(moment):
                 x = min(LEFT + number * self.slot, WIDTH - RIGHT - WORD)
@@ -125,13 +119,12 @@ class Chart:
 
     @property
     def rows(self) -> Iterator[tuple[datetime, Sequence[str]]]:
-        """The same numbers as a table, the newest first."""
+        """The newest first."""
         for number in reversed(range(len(self.times))):
             yield self.times[number], [self._written(one.values[number]) for one in self.series]
 
     @property
     def words(self) -> str:
-        """The chart in sentences."""
         return " ".join(self._sentence(one) for one in self.series)
 
     def _sentence(self, one: Series) -> str:
@@ -148,5 +141,4 @@ class Chart:
 
 
 def count(value: float) -> str:
-    """Format a count."""
     return f"{value:,.0f}"

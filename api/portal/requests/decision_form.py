@@ -1,14 +1,15 @@
-"""The form of a decision as it was sent, and what it says by the rules of the API."""
+"""The form of a decision, read by the API's own bodies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from api.portal import phrases
 from api.schemas.requests import ApprovalInput
-from lockbox.errors import Invalid
+from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import time_zones
 from lockbox.requests import policy_diff
 from lockbox.requests.decision_context import DecisionInput
@@ -16,51 +17,68 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 
 
-@dataclass(frozen=True)
-class DecisionForm:
-    """A form as sent, so that a refusal keeps it."""
+class DecisionForm(BaseModel):
+    """A decision as typed; with `narrow`, `resources` and `actions` are those left ticked."""
 
-    action: str = ""
+    model_config = ConfigDict(frozen=True)
+
     comment: str = ""
-    window: str = ""
-    resources: Sequence[str] | None = None
-    actions: Sequence[str] | None = None
-    uses: str = ""
-    start: str = ""
-    finding: str = ""
+    window: Annotated[str, Field(max_length=9)] = ""
+    uses: Annotated[str, Field(max_length=9), AfterValidator(str.strip)] = ""
+    start: Annotated[str, Field(max_length=19)] = ""
+    narrow: str = ""
+    resources: list[str] = []
+    actions: list[str] = []
+
+    @property
+    def kept(self) -> Mapping[str, Sequence[str] | None]:
+        """The ticked resources and actions; None where none was to be left out."""
+        narrowed = bool(self.narrow)
+        return {"resources": self.resources if narrowed else None, "actions": self.actions if narrowed else None}
 
     def keeps(self, field: str, name: str) -> bool:
-        """Return whether a resource or action is ticked; all are at first."""
-        kept: Sequence[str] | None = getattr(self, field)
+        """All are ticked at first."""
+        kept = self.kept[field]
         return kept is None or name in kept
 
     def is_narrower_than(self, asked: AccessRequest) -> bool:
-        """Return whether the form allows less than was asked for, but for its time."""
-        kept = ((self.resources, asked.resources), (self.actions, asked.actions))
-        return bool(self.uses) or any(some is not None and len(some) < len(every) for some, every in kept)
+        """Whether the form allows less than was asked for, but for its time."""
+        all_of = {"resources": asked.resources, "actions": asked.actions}
+        fewer = (some is not None and len(some) < len(all_of[field]) for field, some in self.kept.items())
+        return bool(self.uses) or any(fewer)
 
 
-def read(said: DecisionForm, version: int, zone: str) -> DecisionInput:
-    """Validate a form with the API's own bodies.
+NOTHING_TYPED = DecisionForm()
 
-    Raises:
-        Invalid: the API would not accept it either.
-    """
-    is_yes = said.action == Action.APPROVE
+
+@dataclass(frozen=True)
+class SentForm:
+    """A form of the request's page as it was sent, and its refusal; `seen` is the version that it was made from."""
+
+    refused: LockboxError | None = None
+    action: str = ""
+    form: DecisionForm = NOTHING_TYPED
+    seen: int | None = None
+    finding: str = ""
+
+
+def read(action: Action, form: DecisionForm, version: int, zone: str) -> DecisionInput:
+    """Raises Invalid: the API would not accept it either."""
+    is_yes = action is Action.APPROVE
     try:
-        limits = (said.window, said.uses) if is_yes else ("", "")
-        window, uses = (int(one.encode("ascii")) if one else None for one in limits)
-        comment = said.comment.replace("\r\n", "\n").strip() or None
-        opens_at = _instant(said.start, zone) if said.start and is_yes else None
+        limits = (form.window, form.uses) if is_yes else ("", "")
+        window, uses = (int(typed.encode("ascii")) if typed else None for typed in limits)
+        comment = form.comment.replace("\r\n", "\n").strip() or None
+        opens_at = _instant(form.start, zone) if form.start and is_yes else None
         body = ApprovalInput(comment=comment, access_window=window, max_uses=uses, opens_at=opens_at)
     except ValidationError as error:
         raise Invalid(phrases.TERMS_NOT_ACCEPTED.format(why=policy_diff.advice(error))) from None
     except ValueError:
         raise Invalid(phrases.TERMS_NOT_NUMBERS) from None
     if not is_yes:
-        return DecisionInput(Action(said.action), body.comment, version=version)
-    allowed = body.access_window, version, said.resources, said.actions
-    return DecisionInput(Action.APPROVE, body.comment, *allowed, max_uses=body.max_uses, opens_at=body.opens_at)
+        return DecisionInput(action, body.comment, version=version)
+    allowed = body.access_window, version, form.kept["resources"], form.kept["actions"]
+    return DecisionInput(action, body.comment, *allowed, max_uses=body.max_uses, opens_at=body.opens_at)
 
 
 def _instant(written: str, zone: str) -> datetime:

@@ -1,4 +1,4 @@
-"""The page of all requests, the newest first, with filters, paging and a CSV download."""
+"""The page of all requests: filters, paging, CSV."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from api import browser, export_limits
+from api import browser, rate_limits
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
@@ -45,14 +45,13 @@ WORDS = TypeAdapter[str](Words)
 
 
 def table_head() -> bytes:
-    """Return the row of column names."""
     whose, from_where, rest = phrases.HISTORY_COLUMNS
     labels = [label_text(fact.label) for fact in facts_of(Ask, CSV).values()]
     return row([*whose, *labels[:BESIDE_EACH_OTHER], *from_where, *rest, *labels[BESIDE_EACH_OTHER:]])
 
 
 def table_rows(caller: Caller, entries: Iterable[RequestEntry]) -> Iterator[bytes]:
-    """Yield a row for each request; times are in UTC, and what the caller may not see is empty."""
+    """Times are in UTC; what the caller may not see is empty."""
     return (row(_cells(caller, entry)) for entry in entries)
 
 
@@ -79,7 +78,7 @@ Stripped = Annotated[str, AfterValidator(str.strip)]
 
 
 class HistorySearchForm(BaseModel):
-    """The filters as typed; empty matches anything. Days are in the reader's time zone."""
+    """Empty matches anything. Days are in the reader's time zone."""
 
     state: Stripped = ""
     service: Stripped = ""
@@ -90,7 +89,6 @@ class HistorySearchForm(BaseModel):
     level: Stripped = ""
 
     def query(self, **more: str) -> str:
-        """Return the filters as a URL query."""
         given = self.model_dump(by_alias=True) | more
         return urlencode({name: value for name, value in given.items() if value})
 
@@ -102,7 +100,7 @@ HistorySearch = Annotated[HistorySearchForm, Query()]
 def list_all(
     request: Request, chosen: SettingsDep, session: SessionDep, sought: HistorySearch, cursor: str = ""
 ) -> Response:
-    """Show the requests that the person may see, the newest first; an invalid filter is reported on the page."""
+    """An invalid filter is reported on the page."""
     visitor = browser.visitor(request, session, chosen)
     found, refused = RequestListing((), None), None
     try:
@@ -134,10 +132,10 @@ def list_all(
 def list_as_table(
     request: Request, chosen: SettingsDep, session: SessionDep, db: DatabaseDep, sought: HistorySearch
 ) -> Response:
-    """Download the same selection as CSV, 10,000 rows at most; rights are checked for each part."""
+    """10,000 rows at most; rights are checked for each part."""
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, chosen.catalogue.titles, visitor.time_zone)
-    export_limits.count(db, visitor.caller)
+    rate_limits.count_export(visitor.caller, db)
     first = request_list.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
     begun = [table_head(), *table_rows(visitor.caller, first.entries)]
 
@@ -146,7 +144,7 @@ def list_as_table(
         yield from _further(request, chosen, db, wanted, first.next_cursor, len(first.entries))
 
     headers = {"content-disposition": 'attachment; filename="requests.csv"'}
-    answer = StreamingResponse(export_limits.streamed(lines()), media_type="text/csv; charset=utf-8", headers=headers)
+    answer = StreamingResponse(rate_limits.streamed(lines()), media_type="text/csv; charset=utf-8", headers=headers)
     protect(request, answer)
     return answer
 
@@ -154,7 +152,7 @@ def list_as_table(
 def _further(
     request: Request, chosen: Settings, db: Database, wanted: RequestFilter, cursor: str | None, count: int
 ) -> Iterator[bytes]:
-    """Yield the rows behind the cursor, until `MOST_ROWS` are shown; a look for text finds few of many."""
+    """Yield the rows behind the cursor, until `MOST_ROWS` are shown."""
     while cursor and count < MOST_ROWS:
         with db.transaction() as session:
             caller = browser.visitor(request, session, chosen).caller
@@ -165,11 +163,7 @@ def _further(
 
 
 def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -> RequestFilter:
-    """Return the parsed filter.
-
-    Raises:
-        Invalid: a value cannot be searched for.
-    """
+    """Raises Invalid: a value cannot be searched for."""
     if sought.state not in {"", *State}:
         raise Invalid(phrases.NO_STATE)
     if sought.service not in {"", *services}:

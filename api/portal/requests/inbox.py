@@ -1,4 +1,4 @@
-"""The inbox: requests pending the person's decision, findings that are due, and open windows."""
+"""The inbox: pending requests, findings that are due, and open windows."""
 
 from contextlib import suppress
 from typing import Annotated
@@ -26,7 +26,6 @@ Cursor = Annotated[str, Query(max_length=60)]
 
 @router.get("/waiting")
 def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show the findings that are due and what waits for the person's decision, the nearest deadline first."""
     session.foresee(_ahead(after or None))
     visitor = browser.visitor(request, session, chosen)
 
@@ -53,7 +52,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
 
 
 def _ahead(cursor: str | None) -> list[database.Query]:
-    """Return what is read once it is known who looks; a cursor that is none is refused when it is read."""
+    """Return what is read once it is known who looks; an invalid cursor is refused when it is read."""
     with suppress(Invalid):
         return [
             *inbox.ahead_of_pending(cursor),
@@ -66,7 +65,6 @@ def _ahead(cursor: str | None) -> list[database.Query]:
 
 @router.get("/open")
 def show_open(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show the open windows and their ends, with a button to revoke for those who may."""
     visitor = browser.visitor(request, session, chosen)
     inside, beyond = inbox.open_windows(session, visitor.caller, cursor=after or None)
     return page(

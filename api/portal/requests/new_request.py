@@ -1,4 +1,4 @@
-"""The page on which an engineer writes a request, previews its recipients, and submits it once."""
+"""The page of a new request: write, preview, submit once."""
 
 import json
 import secrets
@@ -14,11 +14,10 @@ from fastapi.responses import HTMLResponse
 from api import browser, case_checks
 from api.browser import Visitor
 from api.call_routes import CallRouter
-from api.deps import CallGroupsDep, SessionDep, SettingsDep
+from api.deps import CallGroupsDep, SessionDep, SettingsDep, submission_limits
 from api.portal import form_errors, phrases
-from api.portal.account.profile import AccountContext, AccountContextDep
 from api.portal.form_errors import FormRejected
-from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.pages import TAG, FormContext, FormContextDep, go, origin, page, status_of
 from api.portal.requests import request_form
 from api.portal.requests.request_form import FACT_FIELDS, MINUTE, RequestForm, RequestFormDep
 from api.routes.requests import request_input
@@ -36,7 +35,6 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import DAY, HOUR
 from lockbox.requests.preview import Preview
 from lockbox.requests.request_input import RequestInput
-from lockbox.requests.submit import SubmissionLimits
 
 router = CallRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 
@@ -56,7 +54,7 @@ def show(
     resource: Annotated[str, Query(max_length=256)] = "",
     action: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
-    """Show the form to an engineer, filled with an earlier request or with what is named, as by the gate."""
+    """Filled with an earlier request, or with what the query names, as the gate's links do."""
     visitor = browser.visitor(request, session, chosen)
     _check_engineer(visitor.caller)
     if earlier:
@@ -67,8 +65,8 @@ def show(
 
 
 @router.post("/preview")
-def look(work: AccountContextDep, written: RequestFormDep) -> Response:
-    """Preview what such a request would meet and whom it would reach; nothing is submitted or sent."""
+def look(work: FormContextDep, written: RequestFormDep) -> Response:
+    """Nothing is submitted or sent."""
     with work.open() as (session, visitor):
         _check_engineer(visitor.caller)
         try:
@@ -82,12 +80,12 @@ def look(work: AccountContextDep, written: RequestFormDep) -> Response:
 
 @router.post("")
 async def send(
-    work: AccountContextDep,
+    work: FormContextDep,
     written: RequestFormDep,
     groups: CallGroupsDep,
     key: Annotated[str, Form(pattern=rf"^{KEY}$")],
 ) -> Response:
-    """Submit the form and go to the request; the same form sent twice is submitted once."""
+    """The same form sent twice is submitted once."""
     try:
         one = await _filed(work, written, groups, key)
     except (Invalid, NotYours, Conflict, TooMany, KeyInUse, CaseSystemDown) as refused:
@@ -95,8 +93,8 @@ async def send(
     return go(work.request, f"/requests/{one}", done=Action.SUBMIT.value)
 
 
-async def _filed(work: AccountContext, written: RequestForm, groups: CallGroups, key: str) -> str:
-    """Submit; where the policy demands that the case is confirmed, have that done and submit again."""
+async def _filed(work: FormContext, written: RequestForm, groups: CallGroups, key: str) -> str:
+    """Submit; where the policy demands a confirmed case, have it confirmed and submit again."""
     file = partial(_file, work, written, key)
     try:
         return await groups.run(file)
@@ -106,7 +104,7 @@ async def _filed(work: AccountContext, written: RequestForm, groups: CallGroups,
     return await groups.run(partial(file, case_check=said))
 
 
-def _refused(work: AccountContext, written: RequestForm, refused: LockboxError, session: UnitOfWork) -> Response:
+def _refused(work: FormContext, written: RequestForm, refused: LockboxError, session: UnitOfWork) -> Response:
     """Show the form with what is wrong: to make a page takes too long for others to wait."""
     session.wait()
     visitor = work.visitor(session)
@@ -115,14 +113,14 @@ def _refused(work: AccountContext, written: RequestForm, refused: LockboxError, 
 
 
 def _file(
-    work: AccountContext,
+    work: FormContext,
     written: RequestForm,
     key: str,
     session: UnitOfWork,
     *,
     case_check: CaseCheck | None = None,
 ) -> str:
-    """Submit under the form's key; return the request's id, the first one if it is repeated."""
+    """Return the request's id: that of the first submission, if the key is repeated."""
     visitor = work.visitor(session)
     _check_engineer(visitor.caller)
     body = request_form.read(written, visitor.time_zone, work.chosen.catalogue.services)
@@ -130,14 +128,13 @@ def _file(
     answer = idempotency.earlier_answer(session, f"ask-{key}", plain)
     if answer is not None:
         return str(UUID(answer["id"]))
-    limits = SubmissionLimits(work.chosen.submissions_per_person, work.chosen.submissions_per_tenant)
     submitted = submit.submit(
         session,
         visitor.caller,
         origin(work.request),
         request_input(body, work.chosen).checked(case_check),
         work.chosen.catalogue.services,
-        limits=limits,
+        limits=submission_limits(work.chosen),
     )
     one = str(submitted.request.id)
     idempotency.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
@@ -192,7 +189,7 @@ def _shown(
 
 
 def _ceiling(session: UnitOfWork, visitor: Visitor, slug: str, longest: Mapping[str, int]) -> int:
-    """Return the longest window that a customer allows, in seconds; without a customer, the longest of all."""
+    """Return the longest window in seconds; without a customer, the longest of all."""
     if slug in longest:
         return longest[slug]
     try:
@@ -203,31 +200,31 @@ def _ceiling(session: UnitOfWork, visitor: Visitor, slug: str, longest: Mapping[
 
 
 def _closest(windows: Sequence[int], typed: str) -> int:
-    """Return the initial window: the chosen one, or the longest offered below it."""
+    """Return the chosen window, or the longest offered below it."""
     wanted = int(typed) if request_form.is_seconds(typed) else min(windows)
     return max((one for one in windows if one <= wanted), default=min(windows))
 
 
 def _windows(typed: str, ceiling: int) -> list[int]:
-    """Return the windows to choose from, in seconds, up to the ceiling."""
+    """In seconds, up to the ceiling."""
     offered = {*WINDOWS, *([int(typed)] if request_form.is_seconds(typed) else [])}
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 
 
 def _duplicate(refused: LockboxError | None, found: Preview | None) -> UUID | str | None:
-    """Return the open request for the same case and resource, if there is one."""
+    """Return the open request for the same case and resource."""
     return found.duplicate_of if found else refused.facts.get("request_id") if refused else None
 
 
 def _least(chosen: Settings, named: str) -> list[str]:
-    """Return what is offered first: the first action that only reads, of the service or of any, if there is one."""
+    """Return the first action that only reads, of the service or of any."""
     services = chosen.catalogue.services
     some = [services[named]] if named in services else services.values()
     return next(([one] for service in some for one in service.actions if service.levels[one] is Level.READ), [])
 
 
 def _actions(chosen: Settings) -> dict[str, list[str]]:
-    """Return every action, with the names of the services that have it."""
+    """Return every action, with the titles of the services that have it."""
     known = defaultdict[str, list[str]](list)
     for service in chosen.catalogue.services.values():
         for action in service.actions:
@@ -236,17 +233,12 @@ def _actions(chosen: Settings) -> dict[str, list[str]]:
 
 
 def _check_engineer(caller: Caller) -> None:
-    """Check that somebody asks for access themselves, as a page has them do.
-
-    Raises:
-        NotYours: they are no engineer.
-    """
     if not caller.holds(Role.ENGINEER):
         raise NotYours(phrases.ENGINEERS_ONLY)
 
 
 def _levels(chosen: Settings) -> dict[str, str]:
-    """Return for each action its level, the highest where services differ."""
+    """Return the level of each action, the highest where services differ."""
     of = list(chosen.catalogue.services.values())
     return {
         action: max((one.levels[action] for one in of if action in one.actions), key=LEVELS.index).value

@@ -1,4 +1,4 @@
-"""The page of questions about a request; its forms stand on the request's page too."""
+"""The page of questions about a request."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,8 +13,7 @@ from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.pages import TAG, FormContextDep, go, origin, page, status_of
 from api.schemas.questions import QuestionText
 from config.settings import Settings
 from lockbox.database import UnitOfWork
@@ -36,13 +35,11 @@ class QuestionForm:
 
 @router.get("")
 def show(request: Request, request_id: UUID, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the questions and answers, with forms for those who may ask or answer."""
     return _shown(request, session, browser.visitor(request, session, chosen), chosen, request_id)
 
 
 @router.post("")
-def ask(work: AccountContextDep, request_id: UUID, text: Text = "") -> Response:
-    """Ask the engineer a question; a refusal keeps what was written."""
+def ask(work: FormContextDep, request_id: UUID, text: Text = "") -> Response:
     try:
         with work.open() as (session, visitor):
             questions.ask(session, visitor.caller, origin(work.request), request_id, _said(text))
@@ -52,8 +49,7 @@ def ask(work: AccountContextDep, request_id: UUID, text: Text = "") -> Response:
 
 
 @router.post("/{question_id}/answer")
-def answer(work: AccountContextDep, request_id: UUID, question_id: UUID, text: Text = "") -> Response:
-    """Answer a question; a refusal keeps what was written."""
+def answer(work: FormContextDep, request_id: UUID, question_id: UUID, text: Text = "") -> Response:
     try:
         with work.open() as (session, visitor):
             came = origin(work.request)
@@ -70,7 +66,7 @@ def _said(text: str) -> str:
         raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="text") from None
 
 
-def _refused(work: AccountContextDep, request_id: UUID, refused: LockboxError, written: QuestionForm) -> HTMLResponse:
+def _refused(work: FormContextDep, request_id: UUID, refused: LockboxError, written: QuestionForm) -> HTMLResponse:
     with work.open() as (session, visitor):
         return _shown(work.request, session, visitor, work.chosen, request_id, refused, written)
 

@@ -1,7 +1,7 @@
-"""The page of a request: read, decide and resubmit."""
+"""The page of a request and its forms."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -9,20 +9,23 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import Depends, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
 
 from api import browser, deps
 from api.browser import Visitor
 from api.call_routes import CallRouter
-from api.deps import DatabaseDep, SessionDep, SettingsDep
+from api.deps import SessionDep, SettingsDep, submission_limits
 from api.portal import navigation, phrases
-from api.portal.account.profile import AccountContext, AccountContextDep
-from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.pages import TAG, FormContext, FormContextDep, go, origin, page, status_of
 from api.portal.requests import act_banner, decision_form, signed_approvals
-from api.portal.requests.decision_form import DecisionForm
-from api.portal.requests.signed_approvals import NOTHING_SHOWN, Answer, ApprovalProofForm, shown_proof
+from api.portal.requests.decision_form import DecisionForm, SentForm
+from api.portal.requests.signed_approvals import Answer, ApprovalProofForm
+from api.portal.tenant.tenant_admin import read
 from api.refusal_log import AttemptedAction, note
+from api.schemas.after_reviews import FindingBody
+from api.schemas.submissions import ExtensionRequest
 from config.settings import Settings
 from connectors.credential_requests import ConnectionStatus, ahead_of_connections, connections_of
 from gate import enforcement
@@ -33,6 +36,7 @@ from lockbox.audit.report import FIRST_USED, LAST_USED
 from lockbox.audit.reported_mails import MOST_NAMED, NOTIFIED, mailed
 from lockbox.database import UnitOfWork
 from lockbox.errors import (
+    CommentRequired,
     Conflict,
     EarlierStepFirst,
     Invalid,
@@ -55,7 +59,9 @@ from lockbox.requests import (
     after_reviews,
     decide,
     decision_context,
+    extend,
     inbox,
+    policy_diff,
     questions,
     quorum,
     request_page,
@@ -64,7 +70,9 @@ from lockbox.requests import (
     transition,
 )
 from lockbox.requests.activity import RecordedActivity, WindowUsage
+from lockbox.requests.after_reviews import FindingInput
 from lockbox.requests.approvals import SignedStatement
+from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
 from lockbox.requests.permitted_moves import AvailableMove
@@ -73,7 +81,7 @@ from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_page import RequestOverview
 from lockbox.requests.resubmission import AlreadyAskedAgain
-from lockbox.requests.submit import SubmissionLimits
+from lockbox.requests.submit import SubmittedRequest
 from lockbox.use_cases import run_alone
 
 router = CallRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
@@ -93,7 +101,6 @@ RequestAction = Literal["endorse", "break_glass", "approve", "deny", "cancel", "
 
 @front.get("/")
 def enter(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Redirect the bare URL to the person's first page."""
     return go(request, navigation.home(browser.visitor(request, session, chosen).caller))
 
 
@@ -105,7 +112,6 @@ def show(
     session: SessionDep,
     done: Annotated[str, Query(max_length=20)] = "",
 ) -> Response:
-    """Show one request, what the person may do, and what they have just done."""
     one = request_id_of(request_id)
     session.foresee(ahead_of_page(one))
     visitor = browser.visitor(request, session, chosen)
@@ -117,52 +123,115 @@ def ahead_of_page(request_id: UUID) -> list[database.Query]:
     return [enforcement.ahead_of_unenforced(request_id), *request_page.ahead_of_read(request_id)]
 
 
-@router.post("/{request_id}/ask-again")
-def resubmit(work: AccountContextDep, request_id: str) -> Response:
-    """Resubmit the request and go to the new one, or to the open one that was resubmitted before."""
-    request, chosen, one = work.request, work.chosen, request_id_of(request_id)
+@router.post("/{request_id}/look")
+def look(work: FormContextDep, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on") -> Response:
+    """Show the others on the person's side that they are reviewing, or no longer."""
+    change = inbox.begin if looking == "on" else inbox.end
+    with work.open() as (session, visitor):
+        one = request_id_of(request_id)
+        change(session, work.db.schedule, visitor.caller, one)
+    return go(work.request, f"/requests/{one}")
+
+
+@router.post("/{request_id}/finding")
+def give_finding(
+    work: FormContextDep,
+    request_id: UUID,
+    finding: Annotated[str, Form()] = "",
+    comment: Annotated[str, Form()] = "",
+) -> Response:
     try:
         with work.open() as (session, visitor):
-            limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
-            submitted = resubmission.resubmit(
-                session, visitor.caller, origin(request), one, chosen.catalogue.services, limits=limits
-            )
-    except AlreadyAskedAgain as done:
-        return go(request, f"/requests/{done.facts['request_id']}")
-    except (Conflict, NotYours, Invalid, TooMany) as refused:
+            given = _finding(finding, comment)
+            after_reviews.give_finding(session, visitor.caller, origin(work.request), request_id, given)
+    except (Conflict, NotYours, Invalid) as refused:
+        return _refused(
+            work, request_id, SentForm(refused, "finding", DecisionForm(comment=comment), finding=finding)
+        )
+    return go(work.request, f"/requests/{request_id}", done="after_review")
+
+
+def _finding(finding: str, comment: str) -> FindingInput:
+    if not comment.strip():
+        raise CommentRequired(after_reviews.SAY_WHY, field="comment")
+    try:
+        body = FindingBody.model_validate({"finding": finding, "comment": comment.replace("\r\n", "\n")})
+    except ValidationError as error:
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="comment") from None
+    return FindingInput(body.finding, body.comment)
+
+
+@router.post("/{request_id}/ask-again")
+def resubmit(work: FormContextDep, request_id: str) -> Response:
+    """Go to the new request, or to the open one that was resubmitted before."""
+    one, services = request_id_of(request_id), work.chosen.catalogue.services
+
+    def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
+        caller, limits = visitor.caller, submission_limits(work.chosen)
+        return resubmission.resubmit(session, caller, origin(work.request), one, services, limits=limits)
+
+    return _submitted(work, one, submitted, SentForm())
+
+
+@router.post("/{request_id}/extend")
+def request_more_time(
+    work: FormContextDep,
+    request_id: str,
+    more: Annotated[str, Form(max_length=9)] = "",
+    why: Annotated[str, Form()] = "",
+) -> Response:
+    """Go to the extension, or to the one that is open already."""
+    one, services = request_id_of(request_id), work.chosen.catalogue.services
+
+    def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
+        caller, limits = visitor.caller, submission_limits(work.chosen)
+        return extend.extend(
+            session, caller, origin(work.request), one, _extension(more, why), services, limits=limits
+        )
+
+    return _submitted(work, one, submitted, SentForm(action="extend", form=DecisionForm(comment=why, window=more)))
+
+
+def _extension(more: str, why: str) -> ExtensionInput:
+    if not (more.isascii() and more.isdecimal() and int(more)):
+        raise Invalid(phrases.NO_DURATION, field="more")
+    return ExtensionInput(**dict(read(ExtensionRequest, access_window=int(more), justification=why.strip() or None)))
+
+
+def _submitted(
+    work: FormContext, request_id: UUID, submit: Callable[[UnitOfWork, Visitor], SubmittedRequest], sent: SentForm
+) -> Response:
+    """A refusal is shown with the form, on the request's page."""
+    try:
         with work.open() as (session, visitor):
-            return show_request(request, session, chosen, visitor, one, refused=refused)
-    return go(request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
+            submitted = submit(session, visitor)
+    except (AlreadyAskedAgain, AlreadyExtended) as done:
+        return go(work.request, f"/requests/{done.facts['request_id']}")
+    except (Conflict, NotYours, Invalid, TooMany) as refused:
+        return _refused(work, request_id, replace(sent, refused=refused))
+    return go(work.request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
+
+
+def _refused(work: FormContext, request_id: UUID, sent: SentForm) -> Response:
+    with work.open() as (session, visitor):
+        return show_request(work.request, session, work.chosen, visitor, request_id, sent=sent)
 
 
 @router.post("/{request_id}/{action}")
 def act(
-    request: Request,
+    work: FormContextDep,
     request_id: str,
     action: RequestAction,
-    chosen: SettingsDep,
-    db: DatabaseDep,
     version: Annotated[int, Form(ge=1, le=999_999_999)],
-    csrf: Annotated[str, Form()] = "",
-    comment: Annotated[str, Form()] = "",
-    window: Annotated[str, Form(max_length=9)] = "",
-    uses: Annotated[str, Form(max_length=9)] = "",
-    start: Annotated[str, Form(max_length=19)] = "",
-    narrow: Annotated[str, Form()] = "",
-    resources: Annotated[list[str] | None, Form()] = None,
-    actions: Annotated[list[str] | None, Form()] = None,
-    proof: Annotated[ApprovalProofForm, Depends(shown_proof)] = NOTHING_SHOWN,
+    form: Annotated[DecisionForm, Form()],
+    proof: Annotated[ApprovalProofForm, Form()],
 ) -> Response:
-    """Act on a request and show it as it is then; a refusal is shown there too, with the form as sent.
+    """Act, and show the request as it is then; a refusal keeps the form as sent.
 
-    With `narrow`, `resources` and `actions` are those left ticked: none if they are missing. An approver with a
-    passkey is first asked to sign, on a page that returns here. Who sends a form again is shown what it did.
+    An approver with a passkey first signs, on a page that returns here. A form that is sent again shows what it did.
     """
-    browser.check_same_site(request, chosen)
-    resources, actions = (resources or [], actions or []) if narrow else (None, None)
-    form = DecisionForm(action, comment, window, resources, actions, uses.strip(), start)
-    work = AccountContext(request, chosen, db, csrf)
-    sent = SentDecision(request_id_of(request_id), form, version, is_final=proof.is_final)
+    request, chosen, db = work.request, work.chosen, work.db
+    sent = SentDecision(request_id_of(request_id), Action(action), form, version, is_final=proof.is_final)
     try:
         sent = replace(sent, signed=signed_approvals.taken(work, proof))
         answer = run_alone(db, partial(_decided, work, sent))()
@@ -173,9 +242,8 @@ def act(
         with db.transaction() as session:
             session.foresee(ahead_of_page(sent.request_id))
             visitor = browser.visitor(request, session, chosen)
-            return show_request(
-                request, session, chosen, visitor, sent.request_id, refused=refused, said=form, seen=version
-            )
+            shown = SentForm(refused, action, form, seen=version)
+            return show_request(request, session, chosen, visitor, sent.request_id, sent=shown)
     if sent.signed:
         browser.drop_oauth_state(answer, chosen)
     return answer
@@ -183,20 +251,18 @@ def act(
 
 @dataclass(frozen=True)
 class SentDecision:
-    """A form that decides: about which request at which version, and what a passkey has signed.
-
-    `is_final` is whether the approver was asked for a signature already.
-    """
+    """`is_final` is whether the approver was asked for a signature already."""
 
     request_id: UUID
+    action: Action
     form: DecisionForm
     version: int
     is_final: bool
     signed: SignedStatement | None = None
 
 
-def _decided(work: AccountContext, sent: SentDecision, session: UnitOfWork) -> Answer:
-    """Decide, and return what makes the page from what was written; or the page on which a passkey signs first."""
+def _decided(work: FormContext, sent: SentDecision, session: UnitOfWork) -> Answer:
+    """Decide; return what renders the page of what was written, or the page on which a passkey signs first."""
     request, chosen, request_id = work.request, work.chosen, sent.request_id
     session.foresee([transition.ahead_of_lock(request_id)])
     visitor = browser.recognised(request) if sent.signed else None
@@ -204,7 +270,7 @@ def _decided(work: AccountContext, sent: SentDecision, session: UnitOfWork) -> A
         visitor = work.visitor(session)
     else:
         authentication.enter(session, visitor.caller)
-    decision_input = decision_form.read(sent.form, sent.version, visitor.time_zone)
+    decision_input = decision_form.read(sent.action, sent.form, sent.version, visitor.time_zone)
     caller, came = visitor.caller, origin(request)
     request.state.tried = AttemptedAction(caller, came, request_id, decision_input.action)
     may_sign = decision_input.action is Action.APPROVE and chosen.passkey_domain is not None and not sent.is_final
@@ -226,22 +292,22 @@ def _decided(work: AccountContext, sent: SentDecision, session: UnitOfWork) -> A
     was_open = asked.opened_at is not None
     is_unenforced = enforcement.is_unenforced(session, request_id)
     rows = request_page.rows_beside(session, request_id)
-    read = request_page.after_decision(session, decide.make(session, judged), rows)
-    window = _window(session, read.entry, chosen) if was_open else NOT_USED_YET
+    overview = request_page.after_decision(session, decide.make(session, judged), rows)
+    window = _window(session, overview.entry, chosen) if was_open else NOT_USED_YET
     action = decision_input.action.value
-    contents = _contents(request, session, visitor, read, window, is_unenforced=is_unenforced, done=action)
+    contents = _contents(request, session, visitor, overview, window, is_unenforced=is_unenforced, done=action)
     return partial(
         page, request, "request", visitor=visitor, reload_path=f"/requests/{request_id}?done={action}", **contents
     )
 
 
-def _is_done(work: AccountContext, sent: SentDecision) -> bool:
-    """Return whether the person has decided just this with this form before, as where a browser loads it again."""
+def _is_done(work: FormContext, sent: SentDecision) -> bool:
+    """Whether this very form was decided before, as where a browser loads it again."""
     visitor = browser.recognised(work.request)
     if visitor is None:
         return False
     with work.db.transaction() as session:
-        return act_banner.is_done(session, visitor.caller, sent.request_id, sent.form.action, sent.version + 1)
+        return act_banner.is_done(session, visitor.caller, sent.request_id, sent.action, sent.version + 1)
 
 
 def show_request(
@@ -251,28 +317,24 @@ def show_request(
     visitor: Visitor,
     request_id: UUID,
     *,
-    refused: LockboxError | None = None,
-    said: DecisionForm | None = None,
-    seen: int | None = None,
+    sent: SentForm | None = None,
     done: str = "",
 ) -> HTMLResponse:
-    """Show a request's page, with what was refused there."""
     is_unenforced = enforcement.is_unenforced(session, request_id)
-    read = request_page.read(session, visitor.caller, request_id)
-    window = _window(session, read.entry, chosen) if read.entry.request.opened_at else NOT_USED_YET
-    contents = _contents(request, session, visitor, read, window, is_unenforced=is_unenforced, done=done)
-    if refused:
-        timeline = contents["happened"]
-        contents |= {"refused": refused, "needs_sign_in": isinstance(refused, SignInAgain)}
-        contents["since"] = [move for move in timeline if seen is not None and (move["seq"] or 0) > seen]
-    if said:
-        contents["said"] = said
-    return page(request, "request", status_of(refused) if refused else 200, visitor=visitor, **contents)
+    overview = request_page.read(session, visitor.caller, request_id)
+    window = _window(session, overview.entry, chosen) if overview.entry.request.opened_at else NOT_USED_YET
+    contents = _contents(request, session, visitor, overview, window, is_unenforced=is_unenforced, done=done)
+    if sent is None or sent.refused is None:
+        return page(request, "request", visitor=visitor, **contents)
+    later = [move for move in contents["happened"] if sent.seen is not None and (move["seq"] or 0) > sent.seen]
+    contents |= {"refused": sent.refused, "needs_sign_in": isinstance(sent.refused, SignInAgain)}
+    contents |= {"said": sent, "since": later}
+    return page(request, "request", status_of(sent.refused), visitor=visitor, **contents)
 
 
 @dataclass(frozen=True)
 class WindowContents:
-    """What has happened inside a request's window: what was reported, opened at targets, and counted by the gate."""
+    """What was reported, opened at targets, and counted by the gate."""
 
     inside: Sequence[RecordedActivity] = ()
     connected: Sequence[ConnectionStatus] = ()
@@ -300,7 +362,7 @@ def _contents(
     is_unenforced: bool,
     done: str,
 ) -> dict[str, Any]:
-    """Return what a request's page is made from, and record that it was read."""
+    """Return the template's variables, and record that the request was read."""
     chosen, entry, at, tallies = deps.settings(request), read.entry, read.at, read.tallies
     held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     moves, schedule = event_search.moves(read.events), deps.database(request).schedule
@@ -355,7 +417,7 @@ def _contents(
         "shorter": [seconds for seconds in SHORTER if seconds < entry.request.access_window],
         "refused": None,
         "needs_sign_in": False,
-        "said": DecisionForm(),
+        "said": SentForm(),
         "around": inbox.viewers(session, schedule, visitor.caller, entry.request, read.known, at),
         "at": at,
     }
@@ -364,7 +426,7 @@ def _contents(
 
 
 def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, Any]]:
-    """Yield the events of the page: the moves, escalations with their reason, and who of that side was notified."""
+    """Yield the moves, escalations with their reason, and who of that side was notified."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
         is_undelivered = said.get("nobody_notified") or (event.action == "escalate" and "unreached" in said)
@@ -382,32 +444,29 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
 
 
 def _offered(moves: Iterable[AvailableMove]) -> dict[Action, LockboxError | None]:
-    """Return the actions that the page offers, with the reason if another sign-in is needed.
-
-    Actions refused because of the customer's policy or a suspension are shown with the reason too.
-    """
+    """Return the offered actions; the reason is another sign-in, the policy or a suspension."""
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
 def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
-    """Return the decisions that need a comment; for vendor users only those that no customer's policy can relax."""
+    """For vendor users only decisions that no customer's policy can relax."""
     is_vendors = caller.side is Side.VENDOR
     return decision_context.needing_reasons(Terms() if is_vendors else terms, by_the_vendor=is_vendors)
 
 
 def case_link(template: str | None, case: str | None) -> str:
-    """Return the address of a case's page, if the vendor has named one."""
+    """Empty unless the vendor has named a template."""
     return template.replace("{case}", quote(case, safe="")) if template and case else ""
 
 
 def case_system(chosen: Settings, name: str | None) -> str:
-    """Return the title of a ticket system, its name if the catalogue has it no more, nothing without one."""
+    """Return the title, the name if the catalogue no longer has it, empty without one."""
     system = chosen.catalogue.case_systems.get(name) if name else None
     return system.title if system else name or ""
 
 
 def request_id_of(shown: str) -> UUID:
-    """Return the id in an address; what is none leads to no request."""
+    """Raises NotFound: it is no id."""
     try:
         return UUID(shown)
     except ValueError:

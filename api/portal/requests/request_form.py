@@ -1,4 +1,4 @@
-"""The form of a new request: as it is typed, and read as the API's own body."""
+"""The form of a new request, read by the API's own body."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ Column = Annotated[list[FormText], Field(max_length=MOST_COLUMNS)]
 
 @dataclass(frozen=True)
 class FactField:
-    """A fact as the form draws it: words to choose from, or a text of at most so many characters, of lines or one."""
+    """Words to choose from, or a text of at most `longest` characters, on one line or several."""
 
     name: str
     label: str
@@ -96,12 +96,11 @@ class RequestForm(BaseModel):
 
     @property
     def lines(self) -> list[str]:
-        """The resources, one a line."""
         return [line.strip() for line in self.resources.splitlines() if line.strip()]
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """The parameters of all services, by `service:parameter`."""
+        """By `service:parameter`."""
         return dict(zip(self.parameter, self.value, strict=False))
 
     @property
@@ -112,7 +111,7 @@ class RequestForm(BaseModel):
 
     @property
     def sent(self) -> Iterator[tuple[str, str]]:
-        """The names and values that a browser sends."""
+        """As a browser sends it."""
         for name, typed in self:
             yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))
 
@@ -127,7 +126,7 @@ else:
 
 
 def earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestForm:
-    """Return one of the person's own requests as form content."""
+    """Raises NotFound: it is none of the person's own."""
     entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
@@ -146,7 +145,7 @@ def _typed(value: ContextValue) -> str:
 
 
 def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str, ContextValue]:
-    """Return the parameters of the chosen service that were filled in, as their types have them where they can be."""
+    """Return the filled-in parameters of the service, by their types where they parse."""
     service = services.get(written.service)
     found: dict[str, ContextValue] = {}
     for name, parameter in (service.context.properties if service and service.context else {}).items():
@@ -162,7 +161,7 @@ def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str,
 
 
 def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> NewRequest:
-    """Validate a form with the API's own body; a start is in that time zone."""
+    """Validate with the API's own body; the start is in that time zone."""
     try:
         start = time_zones.instant(written.not_before, zone) if written.not_before else None
     except ValueError:
@@ -190,7 +189,7 @@ def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> Ne
 
 
 def _field(where: Sequence[int | str]) -> str:
-    """Return where it is wrong: a parameter by its name, another list as a whole."""
+    """A parameter by its name, another list as a whole."""
     return f"context.{where[1]}" if where[0] == "context" and len(where) > 1 else str(where[0])
 
 
@@ -211,5 +210,4 @@ def _message(where: Sequence[int | str], said: str) -> str:
 
 
 def is_seconds(written: str) -> bool:
-    """Whether that is a number of seconds, above none."""
     return written.isascii() and written.isdecimal() and len(written) <= MOST_DIGITS and int(written) > 0

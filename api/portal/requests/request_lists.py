@@ -1,4 +1,4 @@
-"""The list pages that act: a person's own requests, and the requests in the vendor's review."""
+"""The list pages that act: own requests, and the vendor's review."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from api import browser
 from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
-from api.portal.account.profile import AccountContext, AccountContextDep
-from api.portal.pages import TAG, go, page, status_of
+from api.portal.pages import TAG, FormContext, FormContextDep, go, page, status_of
 from api.portal.requests import act_banner
 from api.portal.requests.act_banner import ActBanner
 from api.portal.requests.selection import do, grouped
@@ -35,8 +34,6 @@ Version = Annotated[int, Form(ge=1, le=999_999_999)]
 
 @dataclass(frozen=True)
 class RefusedListAction:
-    """A refused action on a request of a list, and the content of its form."""
-
     request_id: UUID
     action: str
     why: LockboxError
@@ -45,7 +42,7 @@ class RefusedListAction:
 
 @dataclass(frozen=True)
 class RequestListPage:
-    """A page, at most `most` requests long, with forms to act on each; `read` returns its listing."""
+    """`read` returns the listing."""
 
     path: str
     template: str
@@ -62,7 +59,6 @@ class RequestListPage:
         refused: RefusedListAction | None = None,
         done: ActBanner | None = None,
     ) -> HTMLResponse:
-        """Show the listing from the cursor on, with the refusal beside its request."""
         found = self.read(session, visitor.caller, cursor=after or None, most=self.most)
         return page(
             request,
@@ -81,8 +77,8 @@ class RequestListPage:
             is_listed=refused is not None and refused.request_id in {one.entry.request.id for one in found.items},
         )
 
-    def act(self, work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> Response:
-        """Act on a request; a refusal is shown beside it, with the form as sent."""
+    def act(self, work: FormContext, request_id: UUID, action: Action, comment: str, version: int) -> Response:
+        """A refusal is shown beside the request, with the form as sent."""
         refused = do(work, request_id, action, comment, version)
         if isinstance(refused, NotFound):
             raise refused
@@ -106,7 +102,6 @@ def show_own(
     done: Done = "",
     about: About = None,
 ) -> Response:
-    """Show the person's own requests, the open ones first."""
     visitor = browser.visitor(request, session, chosen)
     banner = act_banner.on_a_list(session, visitor.caller, done, about, chosen.catalogue.titles)
     return OWN.show(request, session, visitor, chosen, after, done=banner)
@@ -114,13 +109,12 @@ def show_own(
 
 @router.post("/mine/{request_id}/{action}")
 def end_own(
-    work: AccountContextDep,
+    work: FormContextDep,
     request_id: UUID,
     action: Literal["cancel", "complete"],
     version: Version,
     comment: Annotated[str, Form()] = "",
 ) -> Response:
-    """Cancel or complete a request."""
     return OWN.act(work, request_id, Action(action), comment, version)
 
 
@@ -133,7 +127,6 @@ def show_to_review(
     done: Done = "",
     about: About = None,
 ) -> Response:
-    """Show a manager the requests in review, the nearest deadline first."""
     visitor = browser.visitor(request, session, chosen)
     banner = act_banner.on_a_list(session, visitor.caller, done, about, chosen.catalogue.titles)
     return TO_REVIEW.show(request, session, visitor, chosen, after, done=banner)
@@ -141,11 +134,10 @@ def show_to_review(
 
 @router.post("/review/{request_id}/{action}")
 def review(
-    work: AccountContextDep,
+    work: FormContextDep,
     request_id: UUID,
     action: Literal["endorse", "deny"],
     version: Version,
     comment: Annotated[str, Form()] = "",
 ) -> Response:
-    """Endorse or deny a request."""
     return TO_REVIEW.act(work, request_id, Action(action), comment, version)

@@ -1,4 +1,4 @@
-"""Deny or cancel several requests at once: choose up to 50, give one reason, and see what became of each."""
+"""Deny or cancel up to 50 requests at once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +15,7 @@ from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContext, AccountContextDep
-from api.portal.pages import TAG, origin, page, status_of
+from api.portal.pages import TAG, FormContext, FormContextDep, origin, page, status_of
 from api.schemas.decisions import MOST_AT_ONCE
 from api.schemas.requests import CommentInput
 from api.separate_moves import attempt
@@ -41,7 +40,7 @@ Listing = Callable[[UnitOfWork, Caller, str | None], tuple[Sequence[RequestEntry
 
 @dataclass(frozen=True)
 class RequestGroup:
-    """Listed requests of one engineer about one case, in the order of the list."""
+    """Of one engineer about one case, in the order of the list."""
 
     engineer: str
     engineer_id: UUID
@@ -51,7 +50,7 @@ class RequestGroup:
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """What became of one chosen request: as it is now, if it can be seen, and why it was refused, if it was."""
+    """`entry` is the request as it is now, None if it cannot be seen."""
 
     request_id: UUID
     entry: RequestEntry | None
@@ -60,7 +59,7 @@ class SelectionResult:
 
 @dataclass(frozen=True)
 class SelectionForm:
-    """The form as sent or linked to: the chosen requests with the versions that were shown, and the reason."""
+    """The chosen ids with the versions that were shown."""
 
     chosen: frozenset[str] = frozenset()
     comment: str = ""
@@ -68,7 +67,7 @@ class SelectionForm:
 
 @dataclass(frozen=True)
 class SelectionPage:
-    """A page on which requests of a list are chosen; `read` returns those that can be, and a cursor."""
+    """`read` returns the requests that can be chosen, and a cursor."""
 
     path: str
     back: str
@@ -86,7 +85,7 @@ class SelectionPage:
         ticked: tuple[str, str] | None = None,
         refused: LockboxError | None = None,
     ) -> HTMLResponse:
-        """Show the requests, with those of one engineer and case ticked, or those of the form as sent."""
+        """Those of one engineer and case are ticked, or those of the form as sent."""
         entries, beyond = self.read(session, visitor.caller, after or None)
         return page(
             request,
@@ -106,8 +105,8 @@ class SelectionPage:
             most=MOST,
         )
 
-    def act(self, work: AccountContext, chosen: Sequence[str], comment: str) -> Response:
-        """Act on each chosen request in a transaction of its own, and show what became of each."""
+    def act(self, work: FormContext, chosen: Sequence[str], comment: str) -> Response:
+        """Each in a transaction of its own."""
         try:
             ids = _chosen(chosen)
             _check_comment(self.action, comment)
@@ -121,7 +120,7 @@ class SelectionPage:
             results = [SelectionResult(one, known.get(one), refused) for one, refused in done.items()]
             return self._results(work, visitor, results)
 
-    def _results(self, work: AccountContext, visitor: Visitor, results: Sequence[SelectionResult]) -> Response:
+    def _results(self, work: FormContext, visitor: Visitor, results: Sequence[SelectionResult]) -> Response:
         refused = [one.refused for one in results if one.refused]
         return page(
             work.request,
@@ -167,14 +166,12 @@ def choose_pending(
     engineer: Cursor = "",
     case: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
-    """Show the requests pending the person's decision, to deny several."""
     visitor = browser.visitor(request, session, chosen)
     return PENDING.show(request, session, visitor, after=after, ticked=(engineer, case))
 
 
 @router.post("/waiting/deny")
-def deny_pending(work: AccountContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
-    """Deny the chosen requests for the customer."""
+def deny_pending(work: FormContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
     return PENDING.act(work, chosen or [], comment)
 
 
@@ -187,31 +184,27 @@ def choose_in_review(
     engineer: Cursor = "",
     case: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
-    """Show the requests in review, to deny several."""
     visitor = browser.visitor(request, session, chosen)
     return IN_REVIEW.show(request, session, visitor, after=after, ticked=(engineer, case))
 
 
 @router.post("/review/deny")
-def deny_in_review(work: AccountContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
-    """Deny the chosen requests for the vendor."""
+def deny_in_review(work: FormContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
     return IN_REVIEW.act(work, chosen or [], comment)
 
 
 @router.get("/mine/cancel")
 def choose_own(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show the person's own requests that wait for an answer, to cancel several."""
     return OWN.show(request, session, browser.visitor(request, session, chosen), after=after)
 
 
 @router.post("/mine/cancel")
-def cancel_own(work: AccountContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
-    """Cancel the chosen requests."""
+def cancel_own(work: FormContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
     return OWN.act(work, chosen or [], comment)
 
 
 def grouped(members: Iterable[Any], entry_of: Callable[[Any], RequestEntry]) -> list[RequestGroup]:
-    """Return listed requests by engineer and case; groups and what is in them keep the order of the list."""
+    """By engineer and case; groups and what is in them keep the order of the list."""
     groups = defaultdict[tuple[UUID, str | None], list[Any]](list)
     names = dict[UUID, str]()
     for one in members:
@@ -221,12 +214,8 @@ def grouped(members: Iterable[Any], entry_of: Callable[[Any], RequestEntry]) -> 
     return [RequestGroup(names[who], who, case, some) for (who, case), some in groups.items()]
 
 
-def do(work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
-    """Act on a request for the sender of a form; return the refusal, if any.
-
-    Raises:
-        NotSignedIn: nobody is signed in.
-    """
+def do(work: FormContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
+    """Return the refusal, if any."""
     try:
         decision_input = DecisionInput(action, comment_of(comment), version=version)
     except Invalid as refused:
@@ -240,11 +229,7 @@ def do(work: AccountContext, request_id: UUID, action: Action, comment: str, ver
 
 
 def comment_of(typed: str) -> str | None:
-    """Return the comment of an action, or nothing.
-
-    Raises:
-        Invalid: the API would refuse it.
-    """
+    """Raises Invalid: the API would refuse it."""
     try:
         return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
@@ -257,10 +242,10 @@ def _check_comment(action: Action, typed: str) -> None:
 
 
 def _chosen(given: Sequence[str]) -> dict[UUID, int]:
-    """Return the versions of the chosen requests, each once.
+    """Return versions by id.
 
     Raises:
-        Invalid: none was chosen, or too many, or what was sent is none of a list.
+        Invalid: none or too many were chosen, or an entry is not from the list.
     """
     if not given:
         raise Invalid(phrases.NOTHING_CHOSEN, field="chosen")

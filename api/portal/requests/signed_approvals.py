@@ -1,19 +1,18 @@
-"""The page on which an approver signs an approval with a passkey."""
+"""The page on which a passkey signs an approval."""
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Annotated
 
-from fastapi import Form, Request, Response
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import browser, deps
 from api.browser import OAuthState
 from api.portal import phrases
-from api.portal.account.profile import AccountContext
-from api.portal.pages import page
+from api.portal.pages import FormContext, page
 from api.portal.requests.decision_form import DecisionForm
 from api.portal.sign_in.passkey import LONGEST_ANSWER
 from config.settings import Settings
@@ -31,36 +30,24 @@ Answer = Callable[[], Response]
 """What makes an answer once the transaction has committed, so that no lock is held meanwhile."""
 
 
-@dataclass(frozen=True)
-class ApprovalProofForm:
+class ApprovalProofForm(BaseModel):
     """The signing page's forms: the two texts and the passkey's answer, or the choice not to sign."""
 
-    credential: str = ""
-    statement: str = ""
-    content: str = ""
-    is_unsigned: bool = False
+    model_config = ConfigDict(frozen=True)
+
+    credential: Annotated[str, Field(max_length=LONGEST_ANSWER)] = ""
+    statement: Annotated[str, Field(max_length=LONGEST_TEXT)] = ""
+    content: Annotated[str, Field(max_length=LONGEST_TEXT)] = ""
+    unsigned: Annotated[str, Field(max_length=3)] = ""
 
     @property
     def is_final(self) -> bool:
-        """Return whether the approver was asked for a signature already."""
-        return bool(self.credential) or self.is_unsigned
+        """Whether the approver was asked for a signature already."""
+        return bool(self.credential or self.unsigned)
 
 
-NOTHING_SHOWN = ApprovalProofForm()
-
-
-async def shown_proof(
-    credential: Annotated[str, Form(max_length=LONGEST_ANSWER)] = "",
-    statement: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
-    content: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
-    unsigned: Annotated[str, Form(max_length=3)] = "",
-) -> ApprovalProofForm:
-    """Return the signature fields of an approval's form."""
-    return ApprovalProofForm(credential, statement, content, bool(unsigned))
-
-
-def ask(work: AccountContext, session: UnitOfWork, judged: JudgedDecision, filled: DecisionForm) -> Answer:
-    """Return what makes the page whose script has one of the approver's passkeys sign the approval.
+def ask(work: FormContext, session: UnitOfWork, judged: JudgedDecision, filled: DecisionForm) -> Answer:
+    """Return what renders the page whose script has a passkey of the approver sign.
 
     Raises:
         As `decide.challenge`.
@@ -105,8 +92,8 @@ def _signing_page(
     return answer
 
 
-def taken(work: AccountContext, shown: ApprovalProofForm) -> SignedStatement | None:
-    """Return the answer of the approver's passkey; the challenge is used up whatever the answer.
+def taken(work: FormContext, shown: ApprovalProofForm) -> SignedStatement | None:
+    """Return the passkey's answer; the challenge is used up whatever it is.
 
     Raises:
         Invalid: the challenge was used, has expired, or is another browser's.
@@ -130,14 +117,6 @@ def taken(work: AccountContext, shown: ApprovalProofForm) -> SignedStatement | N
 
 def _fields(filled: DecisionForm, version: int) -> Iterator[tuple[str, str]]:
     """Yield the approval form's fields, for this page's forms to send again."""
-    yield from (
-        ("version", str(version)),
-        ("comment", filled.comment),
-        ("window", filled.window),
-        ("uses", filled.uses),
-        ("start", filled.start),
-    )
-    if filled.resources is not None or filled.actions is not None:
-        yield "narrow", "yes"
-        yield from (("resources", one) for one in filled.resources or ())
-        yield from (("actions", one) for one in filled.actions or ())
+    yield "version", str(version)
+    for name, typed in filled:
+        yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))

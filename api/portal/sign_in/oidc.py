@@ -1,4 +1,4 @@
-"""Pages to sign in with an identity provider, or to bind its identity to a signed-in person."""
+"""Sign in with an identity provider, or bind its identity to a signed-in person."""
 
 from typing import Annotated
 from uuid import UUID
@@ -42,7 +42,7 @@ def come_back(
     state: Annotated[str, Query(max_length=200)] = "",
     iss: Annotated[str | None, Query(max_length=1000)] = None,
 ) -> Response:
-    """Finish the login that this browser began, which is used up whatever the result.
+    """The login that this browser began is used up whatever the result.
 
     Unknown parameters from a provider are ignored, as RFC 6749 section 4.1.2 demands.
     """
@@ -77,7 +77,7 @@ def ask(
     known: IdentityProvidersDep,
     path: Annotated[str | None, Query(alias="next")] = None,
 ) -> Response:
-    """Redirect the browser to an identity provider; a signed-in person has to authenticate there again."""
+    """A signed-in person has to authenticate there again."""
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
         raise Invalid(phrases.NO_PREFETCH)
     issuer = find(chosen, number)
@@ -102,11 +102,7 @@ def _unavailable(request: Request, chosen: Settings, path: str | None, away: Pro
 
 
 def find(chosen: Settings, number: int) -> IdentityProvider:
-    """Return an identity provider that supports browsers.
-
-    Raises:
-        NotFound: none has this number.
-    """
+    """Raises NotFound: no provider that supports browsers has this number."""
     issuer = sign_in_session.issuers(chosen).get(number)
     if issuer is None:
         raise NotFound(phrases.NO_PROVIDER)
@@ -123,7 +119,7 @@ def begin(
     is_again: bool = False,
     tied_to: UUID | None = None,
 ) -> tuple[str, OAuthState]:
-    """Begin a login at an identity provider, tied to a session for an addition; return its URL and what to store.
+    """Return the provider's URL and what the browser keeps; `tied_to` is the session of an addition.
 
     Raises:
         Busy: the provider cannot be reached.
@@ -148,7 +144,7 @@ def begin(
 
 
 def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
-    """Use up the login that this browser began; for an addition, in this very session."""
+    """Use up the login that this browser began; an addition, in this very session."""
     if errand is None:
         raise NotSignedIn(OVER)
     with db.transaction() as session:
@@ -168,7 +164,7 @@ def _finished(
     state: str,
     answered_by: str | None,
 ) -> tuple[IdentityProvider, VerifiedIdentity]:
-    """Exchange the code; no Postgres connection is held meanwhile."""
+    """No Postgres connection is held meanwhile."""
     issuer = known.configured(row.issuer or "")
     with db.transaction() as session:
         is_ours, at = sessions.is_state(session, row, state), now(session)

@@ -30,7 +30,6 @@ Credential = Annotated[str, Form(max_length=LONGEST_ANSWER)]
 def ask(
     request: Request, chosen: SettingsDep, db: DatabaseDep, path: Annotated[str | None, Form(alias="next")] = None
 ) -> Response:
-    """Show the page whose script asks for any passkey of ours."""
     browser.check_same_site(request, chosen)
     party = relying_party(chosen)
     sign_in_session.count(request, chosen, db)
@@ -44,7 +43,7 @@ def ask(
 
 @router.post("/sign-in/passkey/answer")
 def take(request: Request, chosen: SettingsDep, db: DatabaseDep, credential: Credential = "") -> Response:
-    """Sign in with a passkey's answer; the challenge is used up whatever the answer."""
+    """The challenge is used up whatever the answer."""
     browser.check_same_site(request, chosen)
     party, errand = relying_party(chosen), browser.oauth_state(request, chosen)
     sign_in_session.count(request, chosen, db)
@@ -72,9 +71,9 @@ def ceremony(
     fields: Mapping[str, str] | None = None,
     is_vouching: bool = False,
 ) -> HTMLResponse:
-    """Return the page that asks an authenticator to `get` or `create` a passkey and posts its answer with the fields.
+    """Ask an authenticator to `get` or `create` a passkey; `fields` are posted with its answer.
 
-    `is_vouching` is whether an older passkey is asked to sign that one is added; the person may go on without.
+    With `is_vouching` an older passkey signs that one is added; the person may go on without.
     """
     return page(
         request,

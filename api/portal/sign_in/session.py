@@ -1,4 +1,4 @@
-"""Shared parts of all sign-in pages: counted attempts, the new session, the page of sign-in methods."""
+"""Shared parts of sign-in: counted attempts, the new session, the page of methods."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,14 +25,13 @@ ANY_MEANS = "any"
 
 
 def limits(chosen: Settings) -> AttemptLimits:
-    """Return the limits of attempts."""
     return AttemptLimits(
         chosen.sign_ins_per_account, chosen.sign_ins_per_address, chosen.sign_ins_per_account_and_network
     )
 
 
 def count(request: Request, chosen: Settings, db: Database, account: str | None = None) -> None:
-    """Count an attempt by network, and by account if it names one.
+    """By network, and by account if one is named.
 
     Raises:
         TooMany: the limit was met.
@@ -61,7 +60,6 @@ def begin(request: Request, session: UnitOfWork, chosen: Settings, caller: Calle
 
 
 def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Response:
-    """Return the answer that sets the session cookie and leads to where the person wanted to go."""
     answer = go(request, pages.local(path))
     browser.keep_session(answer, chosen, secret)
     browser.drop_oauth_state(answer, chosen)
@@ -69,25 +67,20 @@ def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Res
 
 
 def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
-    """Return the login that this browser began for this purpose.
-
-    Raises:
-        NotSignedIn: there is none.
-    """
+    """Raises NotSignedIn: this browser has begun no such login."""
     if errand is None or errand.purpose is not purpose:
         raise NotSignedIn(OVER)
     return errand
 
 
 def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor | None:
-    """Return the signed-in person, if any."""
     with suppress(NotSignedIn):
         return browser.visitor(request, session, chosen)
     return None
 
 
 def issuers(chosen: Settings) -> Mapping[int, IdentityProvider]:
-    """Return the identity providers that support browsers, by number."""
+    """Those that support browsers, by number."""
     return {number: issuer for number, issuer in enumerate(chosen.issuers) if issuer.client_id is not None}
 
 
@@ -101,7 +94,6 @@ def ways(
     error: str | None = None,
     address: str = "",
 ) -> HTMLResponse:
-    """Return the page with every way to sign in here."""
     return page(
         request,
         "sign_in",

@@ -34,7 +34,7 @@ def show(
     path: Annotated[str | None, Query(alias="next")] = None,
     ended: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """Show the ways to sign in; a signed-in person may do it again for a fresh sign-in."""
+    """Also to a signed-in person, for a fresh sign-in."""
     visitor = sign_in_session.visitor(request, session, chosen)
     return sign_in_session.ways(
         request, chosen, path, visitor=visitor, error=phrases.SIGNED_OUT if ended and visitor is None else None
@@ -49,7 +49,7 @@ def ask(
     address: Annotated[str, Form()] = "",
     path: Annotated[str | None, Form(alias="next")] = None,
 ) -> Response:
-    """Promise a code to an address; the answer is the same whether anyone has it or not."""
+    """The answer is the same whether anyone has the address or not."""
     browser.check_same_site(request, chosen)
     if not chosen.mail_sign_in:
         raise NotYours(phrases.NO_MAIL)
@@ -66,7 +66,6 @@ def ask(
 
 @router.get("/sign-in/code")
 def show_code(request: Request, chosen: SettingsDep) -> Response:
-    """Show the form for the code."""
     if browser.oauth_state(request, chosen) is None:
         return go(request, pages.SIGN_IN)
     return page(request, "sign_in_code", error=None, is_over=False, code="")
@@ -76,7 +75,7 @@ def show_code(request: Request, chosen: SettingsDep) -> Response:
 def redeem(
     request: Request, chosen: SettingsDep, db: DatabaseDep, code: Annotated[str, Form(max_length=100)] = ""
 ) -> Response:
-    """Sign in with the mailed code: five attempts, once, and in the browser that requested it."""
+    """Five attempts, once, and in the browser that requested the code."""
     browser.check_same_site(request, chosen)
     sign_in_session.count(request, chosen, db)
     try:
@@ -102,7 +101,6 @@ def redeem(
 def sign_out(
     request: Request, chosen: SettingsDep, session: SessionDep, csrf: Annotated[str, Form()] = ""
 ) -> Response:
-    """End this session."""
     browser.check_same_site(request, chosen)
     visitor = sign_in_session.visitor(request, session, chosen)
     if visitor is not None:

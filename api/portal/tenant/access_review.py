@@ -1,4 +1,4 @@
-"""The access review pages: of a tenant, and of the vendor."""
+"""The access review pages of tenants and of the vendor."""
 
 from fastapi import Request, Response
 
@@ -17,7 +17,6 @@ of_vendor = CallRouter(prefix="/access-review", tags=[TAG], include_in_schema=Fa
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the review of a tenant to its admins and auditors."""
     visitor = browser.visitor(request, session, chosen)
     at = tenant_admin_page(request, session, visitor, slug, *access_review.READERS)
     found = access_review.of_tenant(session, visitor.caller, slug)
@@ -26,7 +25,6 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.get("/export", tags=[NO_PAGE])
 def export(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Send the same as CSV."""
     visitor = browser.visitor(request, session, chosen)
     answer = csv_answer(access_review.of_tenant(session, visitor.caller, slug))
     protect(request, answer)
@@ -35,7 +33,6 @@ def export(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDe
 
 @of_vendor.get("")
 def show_vendors(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the review of the vendor to its operators and auditors."""
     visitor = browser.visitor(request, session, chosen)
     return page(
         request, "vendor_access_review", visitor=visitor, found=access_review.of_vendor(session, visitor.caller)
@@ -44,7 +41,6 @@ def show_vendors(request: Request, chosen: SettingsDep, session: SessionDep) -> 
 
 @of_vendor.get("/export", tags=[NO_PAGE])
 def export_vendors(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Send the same as CSV."""
     visitor = browser.visitor(request, session, chosen)
     answer = csv_answer(access_review.of_vendor(session, visitor.caller))
     protect(request, answer)

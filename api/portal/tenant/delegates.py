@@ -11,8 +11,7 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG
+from api.portal.pages import TAG, FormContextDep
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import delegates
@@ -30,7 +29,7 @@ PersonOrTime = Annotated[str, Field(max_length=40)]
 
 
 class DelegationForm(BaseModel):
-    """The form; times are in the time zone of its author."""
+    """Times are in the author's time zone."""
 
     principal: PersonOrTime = ""
     delegate: PersonOrTime = ""
@@ -40,14 +39,12 @@ class DelegationForm(BaseModel):
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the delegations; approvers name their own delegate here, admins one for an absent approver."""
+    """Approvers name their own delegate here, admins one for an absent approver."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def name(work: AccountContextDep, slug: Slug, written: Annotated[DelegationForm, Form()]) -> Response:
-    """Name a delegate."""
-
+def name(work: FormContextDep, slug: Slug, written: Annotated[DelegationForm, Form()]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         zone = addresses.preferences(session, caller).time_zone
         wanted = DelegationInput(
@@ -62,9 +59,7 @@ def name(work: AccountContextDep, slug: Slug, written: Annotated[DelegationForm,
 
 
 @router.post("/end")
-def end(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """End a delegation now."""
-
+def end(work: FormContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         delegates.end(session, caller, origin, slug, one)
 

@@ -1,4 +1,4 @@
-"""The exclusions pages: of a tenant, where an admin acknowledges them; of the vendor, who states them."""
+"""The exclusions pages: customers acknowledge them, the vendor states them."""
 
 from typing import Annotated
 
@@ -9,8 +9,7 @@ from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import REFUSED, TAG, go, origin, page, status_of
+from api.portal.pages import REFUSED, TAG, FormContextDep, go, origin, page, status_of
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.exclusions import ExclusionsInput
 from api.schemas.parts import Slug
@@ -29,14 +28,11 @@ Number = Annotated[int, Form(ge=0, le=2**31 - 2)]
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the exclusions to the tenant's members, with a button for the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def acknowledge(work: AccountContextDep, slug: Slug, version: Number = 0) -> Response:
-    """Acknowledge the version that was shown."""
-
+def acknowledge(work: FormContextDep, slug: Slug, version: Number = 0) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         exclusions.acknowledge(session, caller, origin, slug, version=version)
 
@@ -50,7 +46,7 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response
 
 @of_vendor.get("")
 def show_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the vendor's people the exclusions; lead a customer's member to the page of their tenant."""
+    """A customer's member is led to the page of their tenant."""
     visitor = browser.visitor(request, session, chosen)
     if visitor.caller.side is Side.CUSTOMER:
         own = [one.tenant for one in tenants.own(session, visitor.caller)]
@@ -59,10 +55,7 @@ def show_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Resp
 
 
 @of_vendor.post("")
-def state(
-    work: AccountContextDep, text: Annotated[str, Form(max_length=50_000)] = "", version: Number = 0
-) -> Response:
-    """Put a new version in force."""
+def state(work: FormContextDep, text: Annotated[str, Form(max_length=50_000)] = "", version: Number = 0) -> Response:
     try:
         with work.open() as (session, visitor):
             body = read(ExclusionsInput, text=text.replace("\r\n", "\n"))

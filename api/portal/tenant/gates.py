@@ -1,4 +1,4 @@
-"""The gates pages: of a tenant, with an admin's yes to a gate that only reports; of the vendor, with its reports."""
+"""The gates pages of tenants and of the vendor."""
 
 from typing import Annotated
 
@@ -7,8 +7,7 @@ from fastapi import Form, Request, Response
 from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG, page
+from api.portal.pages import TAG, FormContextDep, page
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from gate import enforcement, gate_report
@@ -26,19 +25,16 @@ ServiceName = Annotated[str, Form(max_length=63)]
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show what the gates do to the tenant's members, with forms for the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("/allow")
 def allow(
-    work: AccountContextDep,
+    work: FormContextDep,
     slug: Slug,
     service: ServiceName = "",
     revision: Annotated[int, Form(ge=0, le=2**31 - 1)] = 0,
 ) -> Response:
-    """Let a gate only report."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         enforcement.allow_report(session, caller, origin, slug, service, revision=revision)
 
@@ -46,9 +42,7 @@ def allow(
 
 
 @router.post("/end")
-def end(work: AccountContextDep, slug: Slug, service: ServiceName = "") -> Response:
-    """Have a gate enforce again."""
-
+def end(work: FormContextDep, slug: Slug, service: ServiceName = "") -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         enforcement.end_report(session, caller, origin, slug, service)
 
@@ -62,7 +56,6 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response
 
 @of_vendor.get("")
 def list_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the vendor's operators and auditors what each gate does, and for how many tenants it only reports."""
     visitor = browser.visitor(request, session, chosen)
     gates = enforcement.overviews(session, visitor.caller)
     return page(request, "vendor_gates", visitor=visitor, gates=gates, services=chosen.catalogue.titles)
@@ -70,7 +63,6 @@ def list_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Resp
 
 @of_vendor.get("/{service}")
 def show_report(request: Request, service: Word, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show them what the gate of a service would have refused."""
     visitor = browser.visitor(request, session, chosen)
     found = gate_report.of_service(session, visitor.caller, service)
     title = chosen.catalogue.titles.get(service, service)

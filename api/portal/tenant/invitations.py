@@ -20,7 +20,7 @@ router = CallRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 
 @router.get("/{invitation_id}")
 def show(request: Request, invitation_id: str) -> Response:
-    """Show the form for the code; it looks the same for an unknown invitation."""
+    """It looks the same for an unknown invitation."""
     return _shown(request, _id(invitation_id))
 
 

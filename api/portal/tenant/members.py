@@ -1,4 +1,4 @@
-"""The members page: list, invite and change a tenant's members."""
+"""The members page, and that of proposed admins."""
 
 from typing import Annotated
 from uuid import UUID
@@ -9,36 +9,35 @@ from pydantic import BaseModel, Field
 from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG
+from api.portal.pages import TAG, FormContextDep, go, origin, page
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
-from lockbox.admin import access_review, invitations, members
+from lockbox.admin import access_review, invitations, members, recovery
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, StaleVersion
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)
+proposals = CallRouter(prefix="/proposals", tags=[TAG], include_in_schema=False)
+
+PROPOSALS = "/proposals"
 
 MOST = 100
 CUSTOMERS_ROLES = (Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR)
 
-Person = Annotated[UUID, Form(alias="id")]
+ById = Annotated[UUID, Form(alias="id")]
 Roles = Annotated[list[str], Form(max_length=10)]
 
 
 class MemberForm(BaseModel):
-    """An invitation as typed."""
-
     name: Annotated[str, Field(max_length=1000)] = ""
     address: Annotated[str, Field(max_length=1000)] = ""
     roles: Annotated[list[str], Field(max_length=10)] = []
 
 
 def here(slug: str) -> str:
-    """Return the path of the page."""
     return f"/tenants/{slug}/members"
 
 
@@ -50,22 +49,18 @@ def show(
     session: SessionDep,
     after: Annotated[UUID | None, Query()] = None,
 ) -> Response:
-    """Show the members to one another, with forms for the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug), after=after)
 
 
 @router.get("/{person_id}")
 def show_member(request: Request, slug: Slug, person_id: UUID, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show one member to the others, with a form for the admins to disable them."""
     at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug)
     member = members.show(session, at.caller, slug, person_id)
     return at.page("member", member=member, admins=[one for one in at.members() if Role.TENANT_ADMIN in one.roles])
 
 
 @router.post("")
-def invite(work: AccountContextDep, slug: Slug, written: Annotated[MemberForm, Form()]) -> Response:
-    """Invite a person by mail."""
-
+def invite(work: FormContextDep, slug: Slug, written: Annotated[MemberForm, Form()]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         body = read(NewMember, name=written.name.strip(), address=written.address.strip(), roles=written.roles)
         held, a_day = frozenset(map(Role, body.roles)), work.chosen.invitations_a_day
@@ -77,13 +72,13 @@ def invite(work: AccountContextDep, slug: Slug, written: Annotated[MemberForm, F
 
 @router.post("/roles")
 def set_roles(
-    work: AccountContextDep,
+    work: FormContextDep,
     slug: Slug,
-    person: Person,
+    person: ById,
     seen: Annotated[str, Form(alias="version", max_length=16)] = "",
     roles: Roles = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Set a member's roles, if they are still those that the form showed."""
+    """Refused if the roles are no longer those that the form showed."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
@@ -98,10 +93,8 @@ def set_roles(
 
 @router.post("/eligible")
 def set_eligible(
-    work: AccountContextDep, slug: Slug, person: Person, eligible: Annotated[str, Form(max_length=3)] = "no"
+    work: FormContextDep, slug: Slug, person: ById, eligible: Annotated[str, Form(max_length=3)] = "no"
 ) -> Response:
-    """Set whether approvers may name a member as their delegate."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         members.set_eligible(session, caller, origin, slug, person, eligible=eligible == "yes")
 
@@ -109,9 +102,7 @@ def set_eligible(
 
 
 @router.post("/remove")
-def remove(work: AccountContextDep, slug: Slug, person: Person) -> Response:
-    """Remove a member from the tenant."""
-
+def remove(work: FormContextDep, slug: Slug, person: ById) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         members.remove(session, caller, origin, slug, person)
 
@@ -119,13 +110,25 @@ def remove(work: AccountContextDep, slug: Slug, person: Person) -> Response:
 
 
 @router.post("/withdraw")
-def withdraw(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Withdraw an invitation."""
-
+def withdraw(work: FormContextDep, slug: Slug, one: ById) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         invitations.withdraw(session, caller, origin, slug, one)
 
     return done(work, slug, deed, _shown, here(slug))
+
+
+@proposals.get("")
+def show_proposals(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
+    visitor = browser.visitor(request, session, chosen)
+    return page(request, "proposals", visitor=visitor, proposals=recovery.open_for(session, visitor.caller))
+
+
+@proposals.post("/object")
+def object_to(work: FormContextDep, slug: Annotated[Slug, Form()], one: ById) -> Response:
+    """With any sign-in; it ends the proposal."""
+    with work.open() as (session, visitor):
+        recovery.object_to(session, visitor.caller, origin(work.request), slug, one)
+    return go(work.request, PROPOSALS)
 
 
 def _shown(

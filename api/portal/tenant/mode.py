@@ -1,4 +1,4 @@
-"""The mode page: who decides, what a switch would do, and temporary consent."""
+"""The mode page: switch, preview, temporary consent."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,9 +9,9 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import REFUSED, TAG
-from api.portal.tenant import policy_form, policy_preview
+from api.portal.pages import REFUSED, TAG, FormContextDep
+from api.portal.tenant import policy_form
+from api.portal.tenant.policy import preview_page
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
@@ -31,13 +31,12 @@ ModeName = Annotated[str, Form(max_length=20)]
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the mode to the members, with forms for the admins among them."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def look(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
-    """Preview a switch; nothing is changed."""
+def look(work: FormContextDep, slug: Slug, mode: ModeName = "") -> Response:
+    """Preview a switch."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
@@ -48,9 +47,7 @@ def look(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
 
 
 @router.post("/save")
-def switch(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
-    """Switch the mode."""
-
+def switch(work: FormContextDep, slug: Slug, mode: ModeName = "") -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         wanted = read(NewMode, mode=mode).mode
         emergency_stop.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.catalogue.plans)
@@ -60,15 +57,15 @@ def switch(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response
 
 @router.post("/consent")
 def consent(
-    work: AccountContextDep, slug: Slug, mode: ModeName = "", until: Annotated[str, Form(max_length=40)] = ""
+    work: FormContextDep, slug: Slug, mode: ModeName = "", until: Annotated[str, Form(max_length=40)] = ""
 ) -> Response:
-    """Preview temporary consent, or for no mode its end, as a policy change; nothing is changed."""
+    """Preview temporary consent, or for no mode its end, as a policy change."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
             wanted = _consenting(held.policy, mode, until.strip(), at.zone, now(session))
-            return policy_preview.page(at, wanted, held.edition.version)
+            return preview_page(at, wanted, held.edition.version)
         except REFUSED as refused:
             return _shown(at, refused, until=until, consented=mode)
 

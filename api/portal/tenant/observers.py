@@ -6,11 +6,10 @@ from uuid import UUID
 from fastapi import Form, Request, Response
 from pydantic import BaseModel, Field
 
-from api import address_limits, browser
+from api import browser, rate_limits
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG
+from api.portal.pages import TAG, FormContextDep
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.addresses import NewObserver
 from api.schemas.parts import Slug
@@ -25,8 +24,6 @@ router = CallRouter(prefix="/tenants/{slug}/observers", tags=[TAG], include_in_s
 
 
 class ObserverForm(BaseModel):
-    """The content of the form."""
-
     name: Annotated[str, Field(max_length=1000)] = ""
     address: Annotated[str, Field(max_length=1000)] = ""
     service: Annotated[str, Field(max_length=100)] = ""
@@ -34,14 +31,11 @@ class ObserverForm(BaseModel):
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the observers to the tenant's members, with forms for the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def add(work: AccountContextDep, slug: Slug, written: Annotated[ObserverForm, Form()]) -> Response:
-    """Add an observer."""
-
+def add(work: FormContextDep, slug: Slug, written: Annotated[ObserverForm, Form()]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         name, address = written.name.strip(), written.address.strip()
         body = read(NewObserver, name=name, address=address, service=written.service or None)
@@ -52,14 +46,17 @@ def add(work: AccountContextDep, slug: Slug, written: Annotated[ObserverForm, Fo
         return _shown(at, refused, written)
 
     return done(
-        work, slug, deed, shown, f"/tenants/{slug}/observers", first=lambda who: address_limits.count(work.db, who)
+        work,
+        slug,
+        deed,
+        shown,
+        f"/tenants/{slug}/observers",
+        first=lambda who: rate_limits.count_address(who, work.db),
     )
 
 
 @router.post("/remove")
-def remove(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Remove an observer."""
-
+def remove(work: FormContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         observers.remove(session, caller, origin, slug, one)
 

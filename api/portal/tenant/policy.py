@@ -1,4 +1,4 @@
-"""The policy pages: read, edit, preview and save a tenant's policy."""
+"""The policy pages: read, edit, preview and save."""
 
 from typing import Annotated
 
@@ -8,18 +8,19 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import form_errors
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import REFUSED, TAG
-from api.portal.tenant import policy_form, policy_preview
+from api.portal.pages import REFUSED, TAG, FormContextDep
+from api.portal.tenant import policy_form
 from api.portal.tenant.policy_form import PLACES, PolicyForm
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
-from lockbox.admin import policies
+from lockbox.admin import policies, what_if
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.facts.enumerations import Reason
 from lockbox.identity.roles import Caller, Role
+from lockbox.notifications import policy_wording
 from lockbox.notifications.policy_wording import TERMS
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)
@@ -33,38 +34,37 @@ PolicyVersionField = Annotated[int, Form(ge=1, le=2**31 - 2)]
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the policy to the tenant's members, as forms to its admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def look(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
-    """Preview a policy written as text; nothing is changed."""
+def look(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
+    """Preview a policy written as text."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
-            return policy_preview.page(at, policy_form.read(text), version)
+            return preview_page(at, policy_form.read(text), version)
         except REFUSED as refused:
             return _shown(at, refused, text=text, version=version)
 
 
 @router.post("/terms")
 def look_at_terms(
-    work: AccountContextDep, slug: Slug, form: Annotated[PolicyForm, Form()], version: PolicyVersionField = 1
+    work: FormContextDep, slug: Slug, form: Annotated[PolicyForm, Form()], version: PolicyVersionField = 1
 ) -> Response:
-    """Preview the filled-in default terms; nothing is changed."""
+    """Preview the filled-in default terms."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
-            return policy_preview.page(at, form.onto(held.policy), version)
+            return preview_page(at, form.onto(held.policy), version)
         except REFUSED as refused:
             return _shown(at, refused, form=form, version=version)
 
 
 @router.post("/save")
-def save(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
-    """Save the policy in place of the version that was shown; a refusal keeps what was written."""
+def save(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
+    """In the place of the version that was shown; a refusal keeps what was written."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         policies.change(session, caller, origin, slug, policy_form.read(text), seen=version)
@@ -73,6 +73,25 @@ def save(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVe
         return _shown(at, refused, text=text, version=version)
 
     return done(work, slug, deed, shown, f"/tenants/{slug}/policy")
+
+
+def preview_page(at: TenantAdminPage, policy: Policy, seen: int) -> Response:
+    """Show what a policy would change; `seen` is the version that it was made from.
+
+    Raises:
+        Invalid, NobodyCanApprove: it could not be in force.
+    """
+    found = what_if.preview_policy(at.session, at.caller, at.tenant.slug, policy)
+    if found.refusal:
+        raise found.refusal
+    return at.page(
+        "policy_preview",
+        lines=list(policy_wording.lines(found.changes, found.names)),
+        found=found,
+        text=policy.model_dump_json(indent=2),
+        version=seen,
+        is_stale=seen != at.tenant.policy_version,
+    )
 
 
 def _shown(

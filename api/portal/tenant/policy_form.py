@@ -1,4 +1,4 @@
-"""The form of a policy's default terms: its fields, and the policy that they make."""
+"""The form of a policy's default terms."""
 
 import json
 import re
@@ -52,7 +52,7 @@ Several = Annotated[list[str], Field(max_length=20)]
 
 
 class PolicyForm(BaseModel):
-    """The form as typed: a window is hours and minutes, a checked box is among `switched`."""
+    """A window is hours and minutes, a checked box is among `switched`."""
 
     review_window_hours: ShortText = ""
     review_window_minutes: ShortText = ""
@@ -90,7 +90,6 @@ class PolicyForm(BaseModel):
 
     @classmethod
     def of(cls, policy: Policy) -> "PolicyForm":
-        """Return the form of a policy."""
         values, typed = dict(policy), dict[str, str]()
         for name in WINDOWS:
             hours, rest = divmod(values[name], HOUR)
@@ -111,12 +110,10 @@ class PolicyForm(BaseModel):
         )
 
     def onto(self, policy: Policy) -> Policy:
-        """Return a policy with the form's terms; everything else stays.
-
-        Seconds that the form has no field for stay too, if the minutes are unchanged.
+        """All that the form does not show stays, also seconds if the minutes are unchanged.
 
         Raises:
-            FormRejected: with what to do about each field that is wrong.
+            FormRejected: says what to do about each field that is wrong.
         """
         values = policy.model_dump(mode="json")
         terms, wrong = values | self._picked(values), list[tuple[str, str]]()
@@ -141,7 +138,7 @@ class PolicyForm(BaseModel):
             yield name, partial(percents, typed[name])
 
     def _picked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the other terms; a number that may be left empty is none."""
+        """A number that may be left empty is none."""
         typed, people = dict(self), _named(self.break_glass_people)
         is_signed = MEANS in self.switched
         return {
@@ -169,10 +166,10 @@ PLACES: Mapping[str, str] = {
 
 
 def percents(text: str) -> list[int]:
-    """Parse a list of percentages, such as `50, 83`; empty is none.
+    """Parse percentages, such as `50, 83`; empty is none.
 
     Raises:
-        ValueError: with what to write, if it is malformed.
+        ValueError: says what to write.
     """
     parts = [part for part in BETWEEN.split(text.strip()) if part]
     if not all(NUMBER.fullmatch(part) for part in parts):
@@ -181,10 +178,10 @@ def percents(text: str) -> list[int]:
 
 
 def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
-    """Return the filled-in policy; `wrong` is what could not be read, by term.
+    """`wrong` is what could not be read, by term.
 
     Raises:
-        FormRejected: with what to do about each part that is wrong, by its term.
+        FormRejected: names each part that is wrong, by its term.
     """
     mistakes, policy = list(wrong), None
     try:
@@ -197,11 +194,7 @@ def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
 
 
 def read(text: str) -> Policy:
-    """Return the policy written as text.
-
-    Raises:
-        FormRejected: with what to do about each part that is wrong, named as in the text.
-    """
+    """Raises FormRejected: names each part that is wrong, as in the text."""
     try:
         return Policy.model_validate(json.loads(text))
     except ValidationError as error:
@@ -214,7 +207,7 @@ def read(text: str) -> Policy:
 
 
 def _place(where: Place, what: str) -> str:
-    """Return an error with its place in a policy's text; errors about a policy as a whole begin with the term."""
+    """Errors about a policy as a whole begin with the term."""
     first, _, rest = what.partition(": ")
     if not where and first not in TERMS:
         return what
@@ -223,7 +216,6 @@ def _place(where: Place, what: str) -> str:
 
 
 def _of_term(where: Place, what: str) -> tuple[str, str]:
-    """Return an error with its term; errors about a policy as a whole begin with the term."""
     first, _, rest = (str(where[0]), "", what) if where else what.partition(": ")
     if first == "groups" and len(where) > 1:
         return f"groups.{where[1]}", phrases.OF_GROUP.format(name=where[1], what=rest)

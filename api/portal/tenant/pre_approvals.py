@@ -1,4 +1,4 @@
-"""The pre-approvals page: list, propose, approve and revoke what a customer approves before it is asked."""
+"""The pre-approvals page: list, propose, approve and revoke."""
 
 from typing import Annotated
 from uuid import UUID
@@ -10,11 +10,9 @@ from api import browser, deps
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG
+from api.portal.pages import TAG, FormContextDep
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
-from api.schemas.pre_approvals import NewPreApproval
 from api.schemas.requests import CommentInput
 from lockbox.admin import pre_approvals
 from lockbox.admin.pre_approval_status import OPEN, approval_obstacle, judged_by, namesakes, summaries
@@ -37,7 +35,7 @@ Comment = Annotated[str, Form(max_length=5000)]
 
 
 class PreApprovalForm(BaseModel):
-    """The form as typed; the end is in the time zone of its author."""
+    """The end is in the author's time zone."""
 
     service: FormText = ""
     resource: FormText = ""
@@ -49,27 +47,14 @@ class PreApprovalForm(BaseModel):
     comment: Annotated[str, Field(max_length=5000)] = ""
 
     def wanted(self, zone: str) -> PreApprovalInput:
-        """Return the proposal, validated with the API's own body.
-
-        Raises:
-            Invalid: with a sentence that names each field as the form does.
-        """
+        """Raises Invalid: names each field as the form does."""
         try:
             ends_at = time_zones.instant(self.ends.strip(), zone)
         except ValueError as error:
             raise Invalid(phrases.SAY_WHEN.format(what=phrases.PRE_APPROVAL_UNTIL, why=error)) from None
-        body = read(
-            NewPreApproval,
-            service=self.service,
-            resource=self.resource.strip(),
-            actions=self.actions,
-            reason_code=self.reason_code,
-            access_window=_number(self.access_window),
-            max_uses=_number(self.max_uses),
-            ends_at=ends_at,
-            comment=_said(self.comment),
-        )
-        return PreApprovalInput(**dict(body))
+        numbers = {"access_window": _number(self.access_window), "max_uses": _number(self.max_uses)}
+        further = {"ends_at": ends_at, "comment": _said(self.comment), "resource": self.resource.strip()}
+        return read(PreApprovalInput, **self.model_dump(exclude={"ends"}) | numbers | further)
 
 
 EMPTY_FORM = PreApprovalForm(
@@ -79,14 +64,11 @@ EMPTY_FORM = PreApprovalForm(
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the pre-approvals to the tenant's members, with forms for admins and approvers."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def propose(work: AccountContextDep, slug: Slug, written: Annotated[PreApprovalForm, Form()]) -> Response:
-    """Propose one."""
-
+def propose(work: FormContextDep, slug: Slug, written: Annotated[PreApprovalForm, Form()]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         wanted = written.wanted(addresses.preferences(session, caller).time_zone)
         pre_approvals.propose(session, caller, origin, slug, wanted, work.chosen.catalogue.services)
@@ -95,9 +77,7 @@ def propose(work: AccountContextDep, slug: Slug, written: Annotated[PreApprovalF
 
 
 @router.post("/{pre_approval_id}/approve")
-def approve(work: AccountContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
-    """Approve one."""
-
+def approve(work: FormContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         because = read(CommentInput, comment=_said(comment)).comment
         pre_approvals.approve(session, caller, origin, slug, pre_approval_id, because)
@@ -106,8 +86,8 @@ def approve(work: AccountContextDep, slug: Slug, pre_approval_id: UUID, comment:
 
 
 @router.post("/{pre_approval_id}/revoke")
-def revoke(work: AccountContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
-    """Revoke one, and what it has open."""
+def revoke(work: FormContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
+    """With the access that it has open."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         because = read(CommentInput, comment=_said(comment)).comment

@@ -1,4 +1,4 @@
-"""The statistics page: what became of an organisation's requests in twelve months, as figures, charts and CSV."""
+"""The statistics page: twelve months as figures, charts and CSV."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
@@ -35,7 +35,7 @@ TenantField = Annotated[str, Query(max_length=200)]
 
 @router.get("")
 def show_statistics(request: Request, chosen: SettingsDep, session: SessionDep, tenant: TenantField = "") -> Response:
-    """Show the figures of one organisation; to the vendor's auditor also those of all."""
+    """To the vendor's auditor also those of all tenants."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     found = statistics.read(session, visitor.caller, _slug(visitor, readable, tenant))
@@ -58,7 +58,6 @@ def show_statistics(request: Request, chosen: SettingsDep, session: SessionDep, 
 def export_statistics(
     request: Request, chosen: SettingsDep, session: SessionDep, tenant: TenantField = ""
 ) -> Response:
-    """Send the same figures as CSV."""
     visitor = browser.visitor(request, session, chosen)
     slug = _slug(visitor, _readable(session, visitor), tenant)
     answer = csv_answer(statistics.read(session, visitor.caller, slug))
@@ -67,12 +66,10 @@ def export_statistics(
 
 
 def hours(seconds: float) -> str:
-    """Format a length of time in hours."""
     return f"{seconds / 3600:,.1f} h"
 
 
 def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
-    """Return the tenants whose statistics the person may read, limited in number."""
     caller = visitor.caller
     if caller.holds(Role.VENDOR_AUDITOR):
         some = tenants.page(session, caller, cursor=None, most=MOST_TENANTS).overviews
@@ -82,7 +79,7 @@ def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
 
 
 def _slug(visitor: Visitor, readable: Mapping[UUID, Tenant], typed: str) -> str | None:
-    """Return the named tenant; without a name, the person's first one, or None for an auditor of the vendor."""
+    """Return the named tenant, else the person's first; None for an auditor of the vendor."""
     if not typed.strip():
         is_all = visitor.caller.holds(Role.VENDOR_AUDITOR) or not readable
         return None if is_all else next(iter(readable.values())).slug

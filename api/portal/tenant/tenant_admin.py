@@ -1,4 +1,4 @@
-"""Shared parts of a tenant's pages: access, validation, and actions whose refusal is shown on the page."""
+"""Shared parts of a tenant's pages: access, validation, actions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from pydantic import BaseModel, ValidationError
 from api import deps
 from api.browser import Visitor
 from api.portal import phrases
-from api.portal.account.profile import AccountContext
-from api.portal.pages import REFUSED, go, origin, page, status_of
+from api.portal.pages import REFUSED, FormContext, go, origin, page, status_of
 from lockbox.admin import members, memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.database import UnitOfWork, now
@@ -29,8 +28,6 @@ Body = TypeVar("Body", bound=BaseModel)
 
 @dataclass(frozen=True)
 class TenantAdminPage:
-    """A page of a tenant. `zone` is the reader's time zone."""
-
     request: Request
     session: UnitOfWork
     visitor: Visitor
@@ -38,22 +35,19 @@ class TenantAdminPage:
 
     @property
     def caller(self) -> Caller:
-        """The reader."""
         return self.visitor.caller
 
     @property
     def is_admin(self) -> bool:
-        """Return whether the reader may change anything here."""
         return self.caller.holds(Role.TENANT_ADMIN, tenant_id=self.tenant.id)
 
     @property
     def zone(self) -> str:
-        """The reader's time zone."""
         return self.visitor.time_zone
 
     @property
     def services(self) -> Mapping[str, str]:
-        """The titles of the services, by name."""
+        """Titles by name."""
         return deps.settings(self.request).catalogue.titles
 
     def page(
@@ -63,7 +57,6 @@ class TenantAdminPage:
         status: int = 200,
         **said: Any,  # noqa: ANN401 - a template takes any variables
     ) -> HTMLResponse:
-        """Return a page, with a refusal if there was one."""
         return page(
             self.request,
             template,
@@ -81,7 +74,6 @@ class TenantAdminPage:
         )
 
     def members(self) -> list[Member]:
-        """Return all members of the tenant."""
         found: list[Member] = []
         cursor: UUID | None = None
         while True:
@@ -97,17 +89,13 @@ class TenantAdminPage:
 def tenant_admin_page(
     request: Request, session: UnitOfWork, visitor: Visitor, slug: str, *roles: Role
 ) -> TenantAdminPage:
-    """Return a tenant's page to a person with one of the roles there, or any.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the person lacks the role.
-    """
+    """Raises NotFound, NotYours: there is no such tenant, or the person has none of the roles there."""
     tenant = permissions.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
     return TenantAdminPage(request, session, visitor, tenant)
 
 
 def done(
-    work: AccountContext,
+    work: FormContext,
     slug: str,
     deed: AdminAction,
     shown: Callable[[TenantAdminPage, LockboxError], Response],
@@ -134,10 +122,10 @@ def done(
 
 
 def read(kind: type[Body], **fields: object) -> Body:
-    """Validate a form with the API's own bodies.
+    """Validate with the API's own body.
 
     Raises:
-        Invalid: with a sentence that names each field as its form does.
+        Invalid: names each field as its form does.
     """
     try:
         return kind.model_validate(fields)

@@ -1,4 +1,4 @@
-"""The data page of a tenant: for how long its log is kept, legal holds, and leaving."""
+"""The data page of a tenant: retention, legal holds, leaving."""
 
 from typing import Annotated
 
@@ -8,8 +8,7 @@ from api import browser, deps
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG
+from api.portal.pages import TAG, FormContextDep
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.tenant_data import HoldInput
@@ -26,14 +25,11 @@ Text = Annotated[str, Form(max_length=5000)]
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show what becomes of the tenant's data to its members, with forms for the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("/retention")
-def keep_for(work: AccountContextDep, slug: Slug, days: Annotated[str, Form(max_length=20)] = "") -> Response:
-    """Set for how long the log is kept."""
-
+def keep_for(work: FormContextDep, slug: Slug, days: Annotated[str, Form(max_length=20)] = "") -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         most = work.chosen.retention_days or None
         tenant_data.keep_for(session, caller, origin, slug, _days(days), most=most)
@@ -42,9 +38,7 @@ def keep_for(work: AccountContextDep, slug: Slug, days: Annotated[str, Form(max_
 
 
 @router.post("/hold")
-def hold(work: AccountContextDep, slug: Slug, reason: Text = "") -> Response:
-    """Set a legal hold."""
-
+def hold(work: FormContextDep, slug: Slug, reason: Text = "") -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
         said = read(HoldInput, reason=reason.replace("\r\n", "\n")).reason
@@ -54,9 +48,7 @@ def hold(work: AccountContextDep, slug: Slug, reason: Text = "") -> Response:
 
 
 @router.post("/release")
-def release(work: AccountContextDep, slug: Slug) -> Response:
-    """Release the customer's hold."""
-
+def release(work: FormContextDep, slug: Slug) -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
         legal_holds.release(session, caller, origin, slug)
@@ -65,7 +57,7 @@ def release(work: AccountContextDep, slug: Slug) -> Response:
 
 
 @router.post("/off-board")
-def off_board(work: AccountContextDep, slug: Slug, typed: Annotated[str, Form(max_length=100)] = "") -> Response:
+def off_board(work: FormContextDep, slug: Slug, typed: Annotated[str, Form(max_length=100)] = "") -> Response:
     """Ask the vendor to export and then erase all that there is."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
@@ -77,8 +69,8 @@ def off_board(work: AccountContextDep, slug: Slug, typed: Annotated[str, Form(ma
 
 
 @router.post("/stay")
-def stay(work: AccountContextDep, slug: Slug) -> Response:
-    """Withdraw it."""
+def stay(work: FormContextDep, slug: Slug) -> Response:
+    """Withdraw the off-boarding."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         tenant_data.stay(session, caller, origin, slug)

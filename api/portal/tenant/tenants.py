@@ -1,4 +1,4 @@
-"""The pages of a tenant: its state, its settings, its name, the emergency stop, and leaving it."""
+"""The pages of a tenant: state, name, emergency stop, leaving."""
 
 from typing import Annotated
 
@@ -7,8 +7,7 @@ from fastapi import Form, Request, Response
 from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import TAG, go, page
+from api.portal.pages import TAG, FormContextDep, go, page
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.requests import CommentInput
@@ -49,14 +48,11 @@ def list_own(request: Request, chosen: SettingsDep, session: SessionDep) -> Resp
 
 @router.get("/{slug}")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show a tenant to its members, with links to all settings."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("/{slug}/name")
-def rename(work: AccountContextDep, slug: Slug, name: Annotated[str, Form(max_length=1000)] = "") -> Response:
-    """Rename the tenant."""
-
+def rename(work: FormContextDep, slug: Slug, name: Annotated[str, Form(max_length=1000)] = "") -> Response:
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         tenants.rename(session, caller, origin, slug, read(NewName, name=name.strip()).name)
 
@@ -65,13 +61,12 @@ def rename(work: AccountContextDep, slug: Slug, name: Annotated[str, Form(max_le
 
 @router.get("/{slug}/emergency-stop")
 def preview_emergency_stop(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show an admin what an emergency stop would end."""
     visitor = browser.visitor(request, session, chosen)
     return _emergency_stop_page(tenant_admin_page(request, session, visitor, slug, Role.TENANT_ADMIN))
 
 
 @router.post("/{slug}/emergency-stop")
-def stop(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
+def stop(work: FormContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
     """Revoke all open windows and deny all pending requests and those in review."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
@@ -82,8 +77,8 @@ def stop(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_l
 
 
 @router.post("/{slug}/emergency-stop/end")
-def end_stop(work: AccountContextDep, slug: Slug) -> Response:
-    """End the emergency stop, which bars break-glass."""
+def end_stop(work: FormContextDep, slug: Slug) -> Response:
+    """The stop bars break-glass until then."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         emergency_stop.end_stop(session, caller, origin, slug)
@@ -92,8 +87,7 @@ def end_stop(work: AccountContextDep, slug: Slug) -> Response:
 
 
 @router.post("/{slug}/leave")
-def leave(work: AccountContextDep, slug: Slug) -> Response:
-    """Leave the tenant."""
+def leave(work: FormContextDep, slug: Slug) -> Response:
     return done(
         work, slug, lambda session, caller, origin: members.leave(session, caller, origin, slug), _shown, "/requests"
     )

@@ -1,4 +1,4 @@
-"""The page of groups, tiers and stages: who is asked when, and who must also agree."""
+"""The page of groups, tiers and stages."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,8 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import form_errors, phrases
-from api.portal.account.profile import AccountContextDep
-from api.portal.pages import REFUSED, TAG
-from api.portal.tenant import policy_preview
-from api.portal.tenant.policy import PolicyVersionField
+from api.portal.pages import REFUSED, TAG, FormContextDep
+from api.portal.tenant.policy import PolicyVersionField, preview_page
 from api.portal.tenant.policy_form import NUMBER, checked, percents
 from api.portal.tenant.tenant_admin import TenantAdminPage, tenant_admin_page
 from api.schemas.parts import Slug
@@ -38,7 +36,7 @@ Places = Annotated[list[str], Form(max_length=MOST_PLACES)]
 
 @dataclass(frozen=True)
 class TierRow:
-    """A group in the form: its people by id, its tier, how many of it must agree, and in which step."""
+    """Its people by id, its tier, how many of it must agree, and in which step."""
 
     name: str = ""
     people: frozenset[str] = frozenset()
@@ -49,14 +47,13 @@ class TierRow:
 
 @dataclass(frozen=True)
 class TierForm:
-    """The form: a row for each group, the last for a new one, and when the later tiers are asked, in percent."""
+    """A row for each group, the last for a new one, and when later tiers are asked, in percent."""
 
     rows: Sequence[TierRow]
     escalation: str
 
     @classmethod
     def of(cls, policy: Policy) -> "TierForm":
-        """Return the form of a policy."""
         tiers = {group: number for number, tier in enumerate(policy.tiers, 1) for group in tier}
         quorums = {stage.group: stage.quorum for stage in policy.stages}
         steps = {stage.group: stage.order for stage in policy.stages}
@@ -73,10 +70,10 @@ class TierForm:
         return cls([*rows, TierRow()], ", ".join(map(str, policy.escalation)))
 
     def onto(self, policy: Policy) -> Policy:
-        """Return a policy with these groups, tiers and stages; a group without a name is ignored.
+        """A group without a name is ignored.
 
         Raises:
-            FormRejected: with what to do about each field that is wrong.
+            FormRejected: says what to do about each field that is wrong.
         """
         rows = [(number, row) for number, row in enumerate(self.rows) if row.name.strip()]
         wrong = [*self._misnamed(), *(one for number, row in rows for one in _misread(number, row))]
@@ -151,7 +148,7 @@ def _why_no_name(name: str) -> str:
 
 
 def places_of(form: TierForm) -> dict[str, str]:
-    """Return where each field of the form stands, by the ids of the page."""
+    """Return the ids of the page by field."""
     numbers = range(len(form.rows))
     places = {ESCALATION: ESCALATION} | {
         f"groups.{row.name.strip()}": f"g-{one}" for one, row in enumerate(form.rows)
@@ -170,7 +167,7 @@ async def tier_form(
     gone: Column = [],  # noqa: B006 - likewise
     escalation: Annotated[str, Form(max_length=200)] = "",
 ) -> TierForm:
-    """Return the content of the form: columns whose entries of one index form a group; people as `number:id`."""
+    """Entries of one index form a group; people are `number:id`."""
     inside: dict[str, set[str]] = {}
     for place in people:
         number, _, person = place.partition(":")
@@ -194,18 +191,17 @@ TierFormDep = Annotated[TierForm, Depends(tier_form)]
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the members who is asked when, as a form to the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def look(work: AccountContextDep, slug: Slug, form: TierFormDep, version: PolicyVersionField = 1) -> Response:
-    """Preview the form's changes of the policy; nothing is changed."""
+def look(work: FormContextDep, slug: Slug, form: TierFormDep, version: PolicyVersionField = 1) -> Response:
+    """Preview the form's changes of the policy."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
-            return policy_preview.page(at, form.onto(held.policy), version)
+            return preview_page(at, form.onto(held.policy), version)
         except REFUSED as refused:
             return _shown(at, refused, form=form, version=version)
 

@@ -1,4 +1,4 @@
-"""The page of what can open at a tenant without its approval."""
+"""The page of what can open without a tenant's approval."""
 
 from fastapi import Request, Response
 
@@ -15,6 +15,5 @@ router = CallRouter(prefix="/tenants/{slug}/unapproved-access", tags=[TAG], incl
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show it to the tenant's admins, approvers and auditors."""
     at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug)
     return at.page("unapproved_access", found=unapproved_access.of_tenant(session, at.caller, slug))

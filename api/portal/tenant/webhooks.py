@@ -1,4 +1,4 @@
-"""The webhook pages: add and change webhooks, show new secrets once, and list attempts."""
+"""The webhook pages: settings, secrets, and attempts."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,8 +12,7 @@ from api import browser, deps
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContext, AccountContextDep
-from api.portal.pages import REFUSED, TAG, origin
+from api.portal.pages import REFUSED, TAG, FormContext, FormContextDep, origin
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.webhooks import EndpointChange, NewEndpoint, NewSecret
@@ -38,7 +37,7 @@ LongText = Annotated[str, Field(max_length=4000)]
 
 
 class WebhookForm(BaseModel):
-    """The form of a webhook; no events means all."""
+    """No events means all."""
 
     url: LongText = ""
     description: LongText = ""
@@ -49,7 +48,6 @@ class WebhookForm(BaseModel):
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> "WebhookForm":
-        """Return the form of an existing webhook."""
         why = "yes" if endpoint.with_justification else ""
         return cls(
             url=endpoint.url,
@@ -61,7 +59,7 @@ class WebhookForm(BaseModel):
 
     @property
     def values(self) -> dict[str, object]:
-        """The form's values, by the names of the API's own body."""
+        """By the names of the API's own body."""
         return {
             "url": self.url.strip(),
             "description": self.description.strip() or None,
@@ -73,15 +71,14 @@ class WebhookForm(BaseModel):
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the webhooks to the tenant's admins."""
     return _listed(
         tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
     )
 
 
 @router.post("")
-def add(work: AccountContextDep, slug: Slug, written: Annotated[WebhookForm, Form()]) -> Response:
-    """Add a webhook, and show its secret on this page only."""
+def add(work: FormContextDep, slug: Slug, written: Annotated[WebhookForm, Form()]) -> Response:
+    """Its secret is shown on this page only."""
 
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         body = read(NewEndpoint, **written.values)
@@ -102,15 +99,12 @@ def show_one(
     session: SessionDep,
     after: Annotated[UUID | None, Query()] = None,
 ) -> Response:
-    """Show one webhook, and each attempt to call it."""
     at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
     return _one(at, endpoint_id, after=after)
 
 
 @router.post("/change")
-def change(work: AccountContextDep, slug: Slug, one: One, written: Annotated[WebhookForm, Form()]) -> Response:
-    """Change a webhook."""
-
+def change(work: FormContextDep, slug: Slug, one: One, written: Annotated[WebhookForm, Form()]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         body = read(EndpointChange, **written.values)
@@ -120,11 +114,7 @@ def change(work: AccountContextDep, slug: Slug, one: One, written: Annotated[Web
 
 
 @router.post("/turn")
-def turn(
-    work: AccountContextDep, slug: Slug, one: One, enabled: Annotated[str, Form(max_length=3)] = "no"
-) -> Response:
-    """Disable or enable a webhook."""
-
+def turn(work: FormContextDep, slug: Slug, one: One, enabled: Annotated[str, Form(max_length=3)] = "no") -> Response:
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         webhooks.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_url_policy(work))
@@ -133,10 +123,8 @@ def turn(
 
 
 @router.post("/rotate")
-def rotate(
-    work: AccountContextDep, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS
-) -> Response:
-    """Rotate a webhook's secret, and show the new one on this page only."""
+def rotate(work: FormContextDep, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS) -> Response:
+    """The new secret is shown on this page only."""
 
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         _of_this(session, caller, slug, one)
@@ -151,9 +139,7 @@ def rotate(
 
 
 @router.post("/test")
-def try_out(work: AccountContextDep, slug: Slug, one: One) -> Response:
-    """Send a test call to a webhook."""
-
+def try_out(work: FormContextDep, slug: Slug, one: One) -> Response:
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         delivery_log.try_out(session, caller, came, one)
@@ -162,9 +148,7 @@ def try_out(work: AccountContextDep, slug: Slug, one: One) -> Response:
 
 
 @router.post("/redeliver")
-def redeliver(work: AccountContextDep, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
-    """Repeat a finished call."""
-
+def redeliver(work: FormContextDep, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         delivery_log.redeliver(session, caller, came, delivery)
@@ -173,9 +157,7 @@ def redeliver(work: AccountContextDep, slug: Slug, one: One, delivery: Annotated
 
 
 @router.post("/remove")
-def remove(work: AccountContextDep, slug: Slug, one: One) -> Response:
-    """Remove a webhook."""
-
+def remove(work: FormContextDep, slug: Slug, one: One) -> Response:
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         webhooks.remove(session, caller, came, one)
@@ -184,23 +166,19 @@ def remove(work: AccountContextDep, slug: Slug, one: One) -> Response:
 
 
 def _of_this(session: UnitOfWork, caller: Caller, slug: str, one: UUID) -> Endpoint:
-    """Return a webhook of this tenant.
-
-    Raises:
-        NotFound, NotYours: it is another's, or the caller may not know of it.
-    """
+    """Raises NotFound, NotYours: it is another tenant's, or the caller may not know of it."""
     for endpoint in webhooks.listed(session, caller, slug):
         if endpoint.id == one:
             return endpoint
     raise NotFound(phrases.NO_WEBHOOK)
 
 
-def _url_policy(work: AccountContext) -> WebhookUrlPolicy:
+def _url_policy(work: FormContext) -> WebhookUrlPolicy:
     return WebhookUrlPolicy(deps.vault(work.request), work.chosen.webhooks_allow_http, work.chosen.outbound)
 
 
 def _done(
-    work: AccountContext,
+    work: FormContext,
     slug: str,
     one: UUID,
     deed: Callable[[UnitOfWork, Caller, Origin], None],
@@ -213,7 +191,7 @@ def _done(
 
 
 def _with_secret(
-    work: AccountContext,
+    work: FormContext,
     slug: str,
     made: Callable[[UnitOfWork, Caller], WebhookWithSecret],
     shown: Callable[[TenantAdminPage, LockboxError], Response],

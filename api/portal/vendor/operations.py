@@ -1,4 +1,4 @@
-"""The operations page: the state of the installation and its last day, in counts and ages only."""
+"""The operations page: the installation and its last day, in counts and ages only."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -31,7 +31,6 @@ def show(
     db: DatabaseDep,
     failing: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
 ) -> Response:
-    """Show what `lockbox operate status` and the metrics show, and charts of 24 hours."""
     with db.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
     found = operations.read_operations(db, visitor.caller, failing_page=failing)

@@ -1,4 +1,4 @@
-"""The data pages of the vendor: which customers are held or leaving, and the vendor's legal hold of one."""
+"""The vendor's data pages: which customers are held or leaving."""
 
 from typing import Annotated
 
@@ -10,8 +10,7 @@ from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.account.profile import AccountContext, AccountContextDep
-from api.portal.pages import REFUSED, TAG, go, origin, page, status_of
+from api.portal.pages import REFUSED, TAG, FormContext, FormContextDep, go, origin, page, status_of
 from api.portal.tenant.tenant_admin import AdminAction, read
 from api.schemas.parts import Slug
 from api.schemas.tenant_data import HoldInput
@@ -39,7 +38,7 @@ def show_all(
     tenant: Annotated[str, Query(max_length=200)] = "",
     after: Cursor = "",
 ) -> Response:
-    """Show the customers that are held or leaving, or lead to the page of the one that is named."""
+    """A named customer is led to."""
     visitor = browser.visitor(request, session, chosen)
     found = tenant_data.listed(session, visitor.caller, cursor=after or None, most=tenant_data.MOST_A_PAGE)
     refused: LockboxError | None = None
@@ -54,14 +53,11 @@ def show_all(
 
 @router.get("/{slug}")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show what becomes of a customer's data, with a form for operators."""
     return _shown(request, session, chosen, browser.visitor(request, session, chosen), slug)
 
 
 @router.post("/{slug}/hold")
-def hold(work: AccountContextDep, slug: Slug, reason: Text = "") -> Response:
-    """Set the vendor's legal hold."""
-
+def hold(work: FormContextDep, slug: Slug, reason: Text = "") -> Response:
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         permissions.capacity(caller, (Role.OPERATOR,))
         said = read(HoldInput, reason=reason.replace("\r\n", "\n")).reason
@@ -71,9 +67,7 @@ def hold(work: AccountContextDep, slug: Slug, reason: Text = "") -> Response:
 
 
 @router.post("/{slug}/release")
-def release(work: AccountContextDep, slug: Slug) -> Response:
-    """Release the vendor's hold."""
-
+def release(work: FormContextDep, slug: Slug) -> Response:
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         permissions.capacity(caller, (Role.OPERATOR,))
         legal_holds.release(session, caller, came, slug)
@@ -88,7 +82,7 @@ def _known(session: UnitOfWork, caller: Caller, typed: str) -> Tenant:
         raise NotFound(phrases.NO_TENANT) from None
 
 
-def _done(work: AccountContext, slug: str, deed: AdminAction, reason: str = "") -> Response:
+def _done(work: FormContext, slug: str, deed: AdminAction, reason: str = "") -> Response:
     try:
         with work.open() as (session, visitor):
             deed(session, visitor.caller, origin(work.request))
