@@ -61,6 +61,11 @@ DIALOGUES = {
         tara + /delegates ends={near} > Aude for Abe
         amir {here}/delegates > Aude for Abe | -/end
         abe {here}/delegates /delegates/end > There are no current or planned delegates""",
+    "further pages": """
+        tara {here}/tiers > Contoso
+        tara {here}/emergency-stop > Contoso
+        tara /device > code
+        erin /requests/{request}/questions > Erin""",
     "observers": """
         tara {here}/observers /observers name=Desk address=desk ! 422 &address=desk
         tara + /observers address=desk@contoso.example service=onedrive > OneDrive · added by Tara
@@ -76,13 +81,13 @@ DIALOGUES = {
         ann /account /account/tokens/new name=x scopes=gate:nginx services=exchange-online ! 403 ~lbx_test_
         abe /account /account/tokens/new name={evil} ! 422 ~lbx_test_""",
     "questions": """
-        tara /requests/{request} > -/questions
-        max /requests/{request} > -/questions
-        erin /requests/{request} > -/questions
         ann /requests/{request} /questions text='  ' ! 422 Not accepted
         ann /requests/{request} /questions text={long} ! 422 Not accepted | &text={long}
         ann /requests/{request} /questions text={evil} ! 422 Not accepted | &text={evil}
         ann + /questions text='Which mails? <script>' > There is no answer yet. | ~<script> | You asked a question.
+        tara /requests/{request} > -/questions
+        max /requests/{request} > -/questions
+        erin /requests/{request} > -/questions
         erin /requests/{request} /answer text='Those of May' > You answered the question. The person who asked
         ann /requests/{request} > Those of May | asked a question | answered a question | ~There is no answer yet.
         amir /requests/{request} /deny comment=No > Denied
@@ -179,5 +184,7 @@ def test_each_form_is_answered_as_the_table_says(open_portal: OpenPortal, dialog
         if form:
             page = browser.submit(page, form[0], **dict(one.split("=", 1) for one in form[1:]))
         pages[who] = page
+        assert set(page.read.named) <= page.read.labels, words
+        assert all(script.startswith("/static/") for script in page.read.scripts)
         assert page.status == status, (words, page.words)
         assert [one for one in shows if not fits(page, one.format(**names))] == [], (words, page.words)

@@ -2,7 +2,7 @@
 
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.http.portal import OpenPortal, Portal
+from tests.http.portal import OpenPortal
 
 
 def test_a_managers_question_during_the_review_is_hidden_from_the_customer(open_portal: OpenPortal) -> None:
@@ -26,14 +26,3 @@ def test_the_page_says_that_the_clock_is_paused(open_portal: OpenPortal) -> None
     page = browser.submit(browser.get(here), "/questions", text="Which?")
 
     assert "The time to decide is paused meanwhile." in page.words
-
-
-def test_every_control_has_a_label(portal: Portal) -> None:
-    request = portal.world.submit()
-    browser, here = portal.by_mail("ann"), f"/requests/{request.id}"
-    browser.submit(browser.get(here), "/questions", text="Which?")
-
-    for who in ("ann", "erin"):
-        read = portal.by_mail(who).get(f"{here}/questions").read
-
-        assert set(read.named) <= read.labels

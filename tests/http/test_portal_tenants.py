@@ -12,7 +12,7 @@ from catalogue.service_catalogue import Catalogue
 from gate import definition_records, enforcement, gate_definition
 from gate.enforcement import ENFORCE, REPORT
 from gate.memory_reader import GATE
-from lockbox.admin import gate_probes, members, outside_access, policies, webhooks
+from lockbox.admin import gate_probes, members, outside_access, policies
 from lockbox.admin.gate_probes import ProbeResult
 from lockbox.admin.outside_access import OutsideAccess
 from lockbox.facts.enumerations import AuthMethod, Mode
@@ -22,9 +22,7 @@ from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.database.test_definition_records import SERVICE, A, B
 from tests.each import each
-from tests.http.places import REACH
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
-from tests.policy_setup import group, lay_down
 
 WEAK = [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
 
@@ -155,32 +153,6 @@ def test_a_policy_changed_meanwhile_is_not_overwritten(portal: Portal) -> None:
 
     assert (late.status, "has changed since you read it" in late.words) == (412, True)
     assert held(portal).policy.quorum == 3
-
-
-@pytest.mark.far
-def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
-    browser = portal.by_passkey("tara")
-    does(portal.world, "tara", members.set_eligible, id_of(portal.world, "aude"), eligible=True)
-    does(portal.world, "tara", webhooks.add, webhooks.WebhookInput("https://hooks.contoso.example/"), reach=REACH)
-    lay_down(portal.world, groups={"legal": group(portal.world, "ann")}, tiers=[["legal"]])
-    (hook,) = reads(portal.world, "tara", webhooks.listed)
-
-    tails = (
-        "",
-        "/policy",
-        "/mode",
-        "/members",
-        "/tiers",
-        "/delegates",
-        "/observers",
-        "/emergency-stop",
-        "/endpoints",
-    )
-    for path in (*(portal.here(tail) for tail in tails), portal.here(f"/endpoints/{hook.id}"), "/device"):
-        page = browser.get(path)
-        assert page.status == 200
-        assert set(page.read.named) <= page.read.labels
-        assert {script for script in page.read.scripts if not script.startswith("/static/")} == set()
 
 
 def test_the_page_shows_the_last_probe_and_its_result(portal: Portal) -> None:
