@@ -119,7 +119,9 @@ def somebody_signs_another_browser_of_theirs_out(book: Book) -> None:
     world = book.stage.world()
     other, page = book.at("/account", world, "vera"), book.at("/account", world, "vera")
 
-    book.rightly(page.get_by_role("listitem").filter(has_not_text="this device").get_by_role("button", name="Sign out"))
+    book.rightly(
+        page.get_by_role("listitem").filter(has_not_text="this device").get_by_role("button", name="Sign out")
+    )
     other.goto("/account")
 
     assert "/sign-in" in other.url
