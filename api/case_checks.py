@@ -9,8 +9,7 @@ from config.settings import Settings
 from lockbox.call_groups.groups import CallGroups
 from lockbox.facts.enumerations import CaseCheck
 from lockbox.requests import case_check
-from lockbox.requests.case_adapter import CaseAnswer
-from lockbox.requests.cases import CaseQuestion, CaseUnchecked
+from lockbox.requests.case_check import CaseAnswer, CaseQuestion, CaseUnchecked
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 

@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute
 from api import browser, call_routes, incoming_request
 from api.incoming_request import client_address
 from config.settings import Settings
+from lockbox.audit.events import Origin
 from lockbox.call_groups.groups import CallGroups
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, VersionRequired
@@ -34,7 +35,6 @@ from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.submit import SubmissionLimits
-from lockbox.requests.transition import Origin
 
 ANY_QUERY = "any query"
 """The tag of a route that another party's answer arrives at, who may say more than we know."""

@@ -26,8 +26,8 @@ from lockbox.errors import Busy, NotSignedIn, TooMany
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
 from lockbox.pubsub import ENDS, PAGES, Listener
-from lockbox.requests import queries, request_reads
-from lockbox.requests.request_reads import LiveReader
+from lockbox.requests import queries
+from lockbox.requests.queries import LiveReader
 from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -370,7 +370,7 @@ class LiveUpdates:
 
     def _concerned(self, ids: Sequence[UUID], listeners: Sequence[LiveReader]) -> frozenset[LiveReader]:
         with self._database.transaction() as session:
-            return request_reads.concerned(session, ids, listeners)
+            return queries.concerned(session, ids, listeners)
 
     async def _verify_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from api import deps, refusal_log
 from api.schemas.parts import phrase
-from lockbox import errors
+from lockbox import errors, mistakes
 from lockbox.errors import (
     Busy,
     Conflict,
@@ -31,7 +31,7 @@ from lockbox.errors import (
     TooMany,
     VersionRequired,
 )
-from lockbox.requests import cases, extend, policy_diff, resubmission
+from lockbox.requests import extend, resubmission
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")
 
 
-HOMES = (errors, cases, extend, resubmission)
+HOMES = (errors, case_check, extend, resubmission)
 """The modules that define errors with a code: the list does not depend on what else a process has imported."""
 
 
@@ -170,9 +170,9 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
         return problem(400, "invalid-json", "The body is not JSON.")
-    mistakes = [{"field": _field(item["loc"]), "message": policy_diff.say(item)} for item in found]
-    detail = "; ".join(f"{one['field']}: {one['message']}" for one in mistakes)
-    return problem(422, "invalid-request", detail, {"errors": mistakes})
+    wrong = [{"field": _field(item["loc"]), "message": mistakes.say(item)} for item in found]
+    detail = "; ".join(f"{one['field']}: {one['message']}" for one in wrong)
+    return problem(422, "invalid-request", detail, {"errors": wrong})
 
 
 def _field(location: Sequence[object]) -> str:

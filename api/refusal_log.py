@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api import deps
 from lockbox.audit import refusals_log
+from lockbox.audit.events import Origin
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
 from lockbox.errors import Conflict, ForeignForm, LockboxError, NotSignedIn, NotYours, PolicyNotMet
@@ -18,7 +19,6 @@ from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import load
 from lockbox.requests.lifecycle import DECISIONS, Action
-from lockbox.requests.transition import Origin
 
 log = structlog.get_logger(__name__)
 

@@ -9,13 +9,13 @@ from sqlalchemy.exc import DBAPIError
 
 from api.problems import IN_USE, is_contended
 from api.refusal_log import AttemptedAction, note
+from lockbox.audit.events import Origin
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Busy, Conflict, Invalid, LockboxError, NotFound, NotYours
 from lockbox.identity.roles import Caller
 from lockbox.requests import decide
 from lockbox.requests.decision_context import DecisionInput
-from lockbox.requests.request_entry import RequestEntry
-from lockbox.requests.transition import Origin
+from lockbox.requests.models import RequestEntry
 from lockbox.use_cases import run_alone
 
 Shown = TypeVar("Shown")

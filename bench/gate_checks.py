@@ -28,8 +28,7 @@ from harness.ports import own_port, wait_until_listening
 from harness.stage import fresh_database, migrated_servers, own_folder
 from harness.wait import wait_for
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import AccessRequest
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import AccessRequest, RequestEntry
 
 CLIENTS = 16
 A_SECOND = 200

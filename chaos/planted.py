@@ -15,10 +15,9 @@ from gate.mapping import GateCall, MappedCall, ServiceMapping
 from gate.window_memory import RememberedWindow, WindowMemory
 from lockbox.requests import deadlines, permitted_moves
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.permitted_moves import OPENING
 from lockbox.requests.policy import Terms
-from lockbox.requests.request_entry import RequestEntry
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 A_DAY = 86_400.0

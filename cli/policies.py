@@ -14,10 +14,9 @@ from cli.route_command import PAGE, TENANT, RouteCommand, TableOf, moment_of, op
 from cli.tenants import Tenant
 from cli.terminal import Facts, Listing, Output, OutputFormat
 from cli.values import Duration, moment, phrase
+from lockbox import mistakes
 from lockbox.notifications.policy_wording import SECONDS
-from lockbox.requests import policy_diff
-from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy_rules import Policy, changes
 
 app = typer.Typer(no_args_is_help=True, help="Customer policies.")
 
@@ -99,7 +98,7 @@ def _read(file: typer.FileText) -> PolicyFile:
             body, version = body["policy"], body.get("version")
         policy = Policy.model_validate_json(json.dumps(body))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, where)) or 'policy'}: {what}" for where, what in policy_diff.of(error)]
+        lines = [f"{'.'.join(map(str, where)) or 'policy'}: {what}" for where, what in mistakes.of(error)]
         raise stop(f"{file.name}: {'; '.join(lines)}") from None
     except ValueError as error:
         raise stop(f"{file.name} is not JSON: {error}") from None

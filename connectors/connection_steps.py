@@ -28,7 +28,7 @@ from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.pubsub import PAGES
 from lockbox.requests import access_check
 from lockbox.requests.access_check import GRANTED
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
 from lockbox.sql import columns, insert, new_id
 

@@ -16,7 +16,7 @@ from connectors.postgres_roles import role_name
 from connectors.scram import is_verifier
 from lockbox import database
 from lockbox.audit import events
-from lockbox.audit.events import AuditEvent
+from lockbox.audit.events import AuditEvent, Origin
 from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NoOpenWindow, NotYours
 from lockbox.identity import authentication, row_macs
@@ -24,8 +24,7 @@ from lockbox.identity.roles import Caller
 from lockbox.pubsub import PAGES
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Party
-from lockbox.requests.request_entry import RequestEntry
-from lockbox.requests.transition import Origin, actor_for
+from lockbox.requests.models import RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
 from lockbox.sql import insert
 
@@ -148,7 +147,7 @@ def _event(caller: Caller, origin: Origin, row: Connection) -> AuditEvent:
     return AuditEvent(
         at=row.created_at,
         action=REQUESTED,
-        actor=actor_for(caller, Party.REQUESTER, origin),
+        actor=origin.actor(caller, Party.REQUESTER),
         tenant_id=row.tenant_id,
         request_id=row.request_id,
         facts={"connection": row.id, "connector": row.kind.value, "target": row.target},

@@ -9,6 +9,7 @@ from devstack import sample, stack
 from devstack.embedded.folder import write_private
 from devstack.sample import Sample
 from devstack.stack import StackPlan
+from lockbox.audit.events import Origin
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.facts.enumerations import Reason, State
@@ -20,7 +21,6 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits
-from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 PLAYGROUND = "playground.json"

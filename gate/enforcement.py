@@ -23,7 +23,7 @@ from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS
 from lockbox.admin import gate_probes, permissions
 from lockbox.admin.gate_probes import RecordedProbe
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
-from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.audit.events import THE_CLOCK, AuditEvent, Origin
 from lockbox.database import Database, Query, UnitOfWork, now, publish_after_commit
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication, row_macs
@@ -31,7 +31,6 @@ from lockbox.identity.keyring import Part
 from lockbox.identity.models import EnforcementSwitch, ReportConsent, ServiceEnforcement, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 REPORT: Literal["report"] = "report"

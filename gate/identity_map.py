@@ -16,6 +16,7 @@ from gate.call import in_time
 from lockbox.admin import memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.admin.permissions import AdminActor, AdminChange, change
+from lockbox.audit.events import Origin
 from lockbox.database import Database, UnitOfWork, now, publish_after_commit
 from lockbox.errors import Busy, Conflict, Invalid, NotFound, OwnRoles, TooManyIdentities, UnknownEngineer
 from lockbox.identity import authentication, identities, keyring, row_macs
@@ -24,7 +25,6 @@ from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.pubsub import GATES
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 from lockbox.text_rules import UUID_FORM
 

@@ -19,7 +19,7 @@ from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.requests import access_check
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)

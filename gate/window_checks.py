@@ -21,7 +21,7 @@ from lockbox.errors import Busy, NoOpenWindow, WindowUsedUp
 from lockbox.identity import authentication
 from lockbox.requests import access_check
 from lockbox.requests.access_check import AccessCheck, UsingCaller
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")

@@ -12,7 +12,7 @@ from functools import partial
 from uuid import UUID
 
 from lockbox.requests.access_check import AccessCheck
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 
 FRESH_SECONDS = 1.0
 HEARTBEAT_SECONDS = 0.4

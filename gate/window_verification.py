@@ -10,7 +10,7 @@ from sqlalchemy import Row, text
 
 from gate.window_memory import ChangeKind, WindowMemory
 from lockbox.database import UnitOfWork, now
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 
 VERIFIED_AT_ONCE = 250
 AGAIN_SECONDS = 0.25

@@ -15,6 +15,7 @@ from sqlmodel import col, select
 from config.settings import Settings
 from devstack.stack import StackPlan
 from harness.stage import setting, unbound, without_triggers
+from lockbox.audit.events import Origin
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
 from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import api_tokens, keyring, row_macs, sessions, tenants, time_zones
@@ -44,7 +45,6 @@ from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.submit import SubmittedRequest
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 SETTINGS = Settings(

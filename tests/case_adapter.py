@@ -18,7 +18,7 @@ from harness.stage import as_sender, unbound
 from lockbox.database import Database
 from lockbox.notifications.endpoints import new_secret
 from lockbox.requests import case_check
-from lockbox.requests.case_adapter import CaseAdapters
+from lockbox.requests.case_check import CaseAdapters
 
 CATALOGUE = CHECKOUT / "catalogue" / "catalogue.yaml"
 ADDRESS = "    address: https://helpdesk.vendor.example/\n"

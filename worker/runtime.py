@@ -31,7 +31,7 @@ from lockbox.notifications.send_job import Senders
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests import policy_store
-from lockbox.requests.case_adapter import CaseAdapters
+from lockbox.requests.case_check import CaseAdapters
 from lockbox.schedule import Schedule
 
 KEPT_CONNECTIONS = 4

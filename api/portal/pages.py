@@ -31,6 +31,7 @@ from api.problems import STATUS
 from api.problems import problem as plain_problem
 from config.settings import Settings
 from lockbox.audit import reported_mails
+from lockbox.audit.events import Origin
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.facts.ask import Ask
@@ -42,10 +43,8 @@ from lockbox.identity.roles import ProtectedField, Side, may_read, reader_roles
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import request_wording
 from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, Tone, approved, duration, joined
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.quorum import sole
-from lockbox.requests.request_entry import RequestEntry
-from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
 TAG = "pages"

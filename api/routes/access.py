@@ -17,7 +17,7 @@ from lockbox.facts.bounds import Resource, Word
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import access_check
 from lockbox.requests.access_check import AccessCheck
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 
 router = CallRouter(tags=["access"], route_class=GroupedRoute)
 

@@ -10,7 +10,7 @@ from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityReceipt, NewActivity
 from api.schemas.parts import problems
 from lockbox.errors import Invalid
-from lockbox.requests import activity, idempotency, queries, request_reads
+from lockbox.requests import activity, idempotency, queries
 
 router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -46,5 +46,5 @@ def list_activity(request_id: UUID, who: CurrentUser, came: RequestOrigin, sessi
     """Show the reported activity inside the window; it is an empty list without reports."""
     entry = queries.find(session, who, request_id)
     shown = ActivityList(items=activity.read(session, who, request_id))
-    request_reads.record_read(session, who, came, entry.request)
+    queries.record_read(session, who, came, entry.request)
     return shown

@@ -31,7 +31,7 @@ from gate.app import AllowedCall
 from gate.credentials import GatewayCredential
 from gate.decision_point import AuthzenQuestion, DecisionPoint
 from gate.dialects import OF_FORWARD_AUTH
-from lockbox.requests import policy_diff
+from lockbox import mistakes
 
 router = CallRouter(tags=["authzen"])
 Body = TypeVar("Body", EvaluationBody, EvaluationsBody)
@@ -192,7 +192,7 @@ def _question(body: Mapping[str, Any]) -> AuthzenQuestion | Denial:
 
 def _first(wrong: ValidationError) -> str:
     error: dict[str, Any] = dict(wrong.errors(include_url=False, include_input=False)[0])
-    return f"{'.'.join(map(str, error['loc'])) or 'body'}: {policy_diff.say(error)}."
+    return f"{'.'.join(map(str, error['loc'])) or 'body'}: {mistakes.say(error)}."
 
 
 def _decision(found: AllowedCall | Denial) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from api.routes.requests import view
 from api.schemas.decisions import DecisionResult, DecisionResults, SeveralDecisions
 from api.schemas.parts import Problem, problems
 from api.separate_moves import attempt
+from lockbox.audit.events import Origin
 from lockbox.database import Database
 from lockbox.errors import LockboxError
 from lockbox.requests.decision_context import DecisionInput
-from lockbox.requests.transition import Origin
 
 
 def _signed_in(request: Request, db: DatabaseDep) -> None:

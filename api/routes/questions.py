@@ -10,7 +10,7 @@ from api.routes.requests import Key
 from api.routes.timeline import ERASED
 from api.schemas.parts import PersonView, problems, view_of
 from api.schemas.questions import QuestionList, QuestionText, QuestionView
-from lockbox.requests import idempotency, queries, questions, request_reads
+from lockbox.requests import idempotency, queries, questions
 from lockbox.requests.questions import Exchange
 
 router = CallRouter(prefix="/v1/requests", tags=["requests"])
@@ -43,7 +43,7 @@ def list_questions(request_id: UUID, who: CurrentUser, came: RequestOrigin, sess
     """List a request's questions and answers."""
     entry = queries.find(session, who, request_id)
     shown = QuestionList(items=[_view(one) for one in questions.of_request(session, who, request_id)])
-    request_reads.record_read(session, who, came, entry.request)
+    queries.record_read(session, who, came, entry.request)
     return shown
 
 

@@ -51,6 +51,7 @@ from catalogue.service_catalogue import Level
 from config.settings import Settings
 from lockbox import text_rules
 from lockbox.audit.event_search import EventRow
+from lockbox.audit.events import Origin
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.facts.ask import Ask
@@ -67,23 +68,22 @@ from lockbox.requests import (
     decide,
     idempotency,
     preview,
+    queries,
     request_list,
     request_page,
-    request_reads,
     submit,
     transition,
 )
 from lockbox.requests.approvals import SignedStatement
-from lockbox.requests.cases import CaseUnchecked, in_its_system
+from lockbox.requests.case_check import CaseUnchecked, in_its_system
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, Action
+from lockbox.requests.models import RequestEntry
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
-from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.request_page import RequestOverview
 from lockbox.requests.submit import SubmittedRequest
-from lockbox.requests.transition import Origin
 from lockbox.text_rules import Instant
 
 grouped = CallRouter(prefix="/v1/requests", tags=["requests"], route_class=GroupedRoute)
@@ -191,7 +191,7 @@ def get_request(
         for one in read.moves
     ]
     approvals = [ApprovalTallyView.model_validate(one, from_attributes=True) for one in read.tallies]
-    request_reads.record_read(session, who, came, entry.request)
+    queries.record_read(session, who, came, entry.request)
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
     found = after_reviews.read(session, who, entry.request)

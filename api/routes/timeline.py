@@ -24,7 +24,7 @@ from lockbox.audit.reported_mails import NOTIFIED
 from lockbox.identity.roles import ProtectedField, ReaderRole, Side, may_read, origin_of, reader_roles
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
-from lockbox.requests import queries, request_reads
+from lockbox.requests import queries
 from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
 
 router = CallRouter(prefix="/v1/requests", tags=["requests"])
@@ -43,7 +43,7 @@ def list_request_events(request_id: UUID, who: CurrentUser, came: RequestOrigin,
     said = on_behalf_of(session, event_search.moves(rows))
     seen = [row for row in rows if row.seq is not None or _knows_of(who.side, row)]
     shown = EventList(items=[_event(row, said.get(row.seq, OnBehalfOf()), held, numbers) for row in seen])
-    request_reads.record_read(session, who, came, entry.request)
+    queries.record_read(session, who, came, entry.request)
     return shown
 
 

@@ -14,7 +14,7 @@ from lockbox.audit import event_search, events, wording
 from lockbox.audit import report as reports
 from lockbox.audit.canonical import instant
 from lockbox.audit.event_search import RECIPIENT, EventFilter, EventScope, FoundEvents, RecordedEvent
-from lockbox.audit.events import VENDORS_LOG, Actor
+from lockbox.audit.events import VENDORS_LOG, Origin
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.log import proofs
 from lockbox.audit.log.proofs import LogHead
@@ -31,7 +31,6 @@ from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import CUSTOMERS_PARTIES, Caller, Role, Side
 from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.transition import Origin
 
 KEYS = text("""
 SELECT person_id, name, passkey_id, credential_id, public_key, created_at, trusted_at, only_at, mac
@@ -265,7 +264,7 @@ def record_read(
         authentication.turn_to(session, who.tenant_id)
     roles = (*sorted(READERS), Role.VENDOR_AUDITOR)
     role = next(one for one in roles if who.caller.holds(one, tenant_id=who.tenant_id if one in READERS else None))
-    actor = Actor(who.caller.person_id, role, who.caller.name, origin.channel, origin.address, origin.user_agent)
+    actor = origin.actor(who.caller, role)
     events.record(session, actor, action, logs=[who.tenant_id], wanted=asked, count=count)
 
 

@@ -12,6 +12,7 @@ from lockbox.admin import memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.audit.canonical import instant
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import DelegationClash, Invalid, NotFound, NotYours
 from lockbox.identity import row_macs
@@ -20,7 +21,6 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements, recipients
 from lockbox.notifications.account_mail import DELEGATE_BEGINS
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 LONGEST = timedelta(days=90)

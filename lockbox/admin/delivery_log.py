@@ -16,6 +16,7 @@ from lockbox import database
 from lockbox.admin import permissions, webhooks
 from lockbox.admin.audit_access import CLEARED, AuditReader
 from lockbox.admin.permissions import AdminChange
+from lockbox.audit.events import Origin
 from lockbox.audit.log import proofs
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import EndpointDisabled, Invalid, NotFound, StillWaiting
@@ -34,7 +35,6 @@ from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
 from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.webhook import TEST, RequestEvent
-from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import columns
 

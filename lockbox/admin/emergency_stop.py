@@ -11,6 +11,7 @@ from sqlmodel import col, select
 from catalogue.service_catalogue import Plan
 from lockbox.admin import permissions, pre_approvals
 from lockbox.admin.permissions import AdminActor, AdminChange, change
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, TooLate
 from lockbox.facts.enumerations import Mode, State
@@ -23,9 +24,8 @@ from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.permitted_moves import strong_enough
-from lockbox.requests.policy_diff import changes as policy_changes
+from lockbox.requests.policy_rules import changes as policy_changes
 from lockbox.requests.policy_rules import strictest
-from lockbox.requests.transition import Origin
 
 LEFT = "The requester is no longer an engineer of the vendor."
 SUSPENDED = "The vendor has suspended the customer. Its open windows ended."

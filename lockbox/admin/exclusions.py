@@ -12,14 +12,13 @@ from sqlalchemy import Row, text
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminChange, change
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.audit.events import THE_CLOCK, AuditEvent, Origin
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, StaleVersion
 from lockbox.identity import authentication
 from lockbox.identity.models import ExclusionAcknowledgement, ExclusionsVersion, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
-from lockbox.requests.transition import Origin
 
 CHANGED, ACKNOWLEDGED = "exclusions_changed", "exclusions_acknowledged"
 LONGEST = 20_000

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound
 from lockbox.identity import passkeys
@@ -19,7 +20,6 @@ from lockbox.notifications.mail_text import duration
 from lockbox.requests import approvals, policy_store
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_rules import Policy, strictest
-from lockbox.requests.transition import Origin
 
 DECIDING = (Role.APPROVER, Role.TENANT_ADMIN)
 """Who decides, or sets by what is decided: a person who opens their invitation could do so."""

@@ -12,12 +12,12 @@ from sqlmodel import col, select
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminChange
 from lockbox.audit.canonical import Value
+from lockbox.audit.events import Origin
 from lockbox.audit.models import Event
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid
 from lockbox.identity.roles import Caller
 from lockbox.notifications import announcements
-from lockbox.requests.transition import Origin
 
 PROBED = "gate_probed"
 IS_PROBE = col(Event.action) == literal_column(f"'{PROBED}'", String)

@@ -15,6 +15,7 @@ from catalogue.issuers import IdentityProvider
 from lockbox.admin import memberships, permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import (
     AlreadyInvited,
@@ -36,7 +37,6 @@ from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements, load
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 DAY = timedelta(days=1)

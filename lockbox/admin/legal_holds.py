@@ -13,13 +13,13 @@ from sqlmodel import col, select
 
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import row_macs
 from lockbox.identity.models import LegalHold, Person, Tenant
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 SET, RELEASED = "hold_set", "hold_released"

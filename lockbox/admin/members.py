@@ -8,13 +8,13 @@ from lockbox.admin import delegates, invitations, memberships, permissions
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.memberships import Member, MemberListing
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import LastAdmin, NotFound
 from lockbox.facts.enumerations import Mode
 from lockbox.identity import row_macs
 from lockbox.identity.models import EligibleDelegate, Invitation, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
-from lockbox.requests.transition import Origin
 
 ADMINS = (Role.TENANT_ADMIN,)
 

@@ -10,13 +10,13 @@ from sqlmodel import col, func, select
 
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyObservers
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications.mail_text import FORMER
 from lockbox.notifications.models import Observer
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 MOST_OBSERVERS = 50

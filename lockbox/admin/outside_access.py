@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminChange
 from lockbox.audit.canonical import Value
+from lockbox.audit.events import Origin
 from lockbox.audit.report import ENGINEER
 from lockbox.database import UnitOfWork, array, now
 from lockbox.errors import Conflict, UnknownEngineer, UnknownService
@@ -20,7 +21,6 @@ from lockbox.identity.roles import Caller
 from lockbox.notifications.account_mail import OUTSIDE_ACCESS
 from lockbox.requests import policy_store
 from lockbox.requests.policy_rules import strictest
-from lockbox.requests.transition import Origin
 
 PEOPLE = text("""
 SELECT p.id, p.name FROM people p WHERE p.id = ANY (CAST(:ids AS uuid[])) AND p.side = 'vendor'

@@ -10,7 +10,7 @@ from sqlmodel import col, select
 
 from catalogue.service_catalogue import Plan
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor, AuditEvent
+from lockbox.audit.events import AuditEvent, Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import LicenceRequired, NotFound, NotYours, TenantErased
 from lockbox.identity import authentication, tenants
@@ -22,7 +22,6 @@ from lockbox.requests import policy_store
 from lockbox.requests.evaluate import ERASED
 from lockbox.requests.permitted_moves import strong_enough
 from lockbox.requests.policy_rules import Policy, stored, strictest
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 NO_TENANT = "There is no such tenant."
@@ -171,14 +170,7 @@ def audit_event_of(actor: AdminActor, admin_change: AdminChange) -> AuditEvent:
     return AuditEvent(
         at=admin_change.at,
         action=admin_change.action,
-        actor=Actor(
-            person_id=actor.caller.person_id,
-            role=actor.role,
-            name=actor.caller.name,
-            channel=actor.origin.channel,
-            address=actor.origin.address,
-            user_agent=actor.origin.user_agent,
-        ),
+        actor=actor.origin.actor(actor.caller, actor.role),
         tenant_id=actor.tenant_id,
         facts={**admin_change.facts, "changes": admin_change.changes},
         personal=admin_change.personal,

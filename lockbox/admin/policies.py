@@ -12,6 +12,7 @@ from lockbox.admin import permissions
 from lockbox.admin.emergency_stop import close_vendor_opened_windows
 from lockbox.admin.permissions import AdminChange
 from lockbox.audit.canonical import Value
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NobodyCanApprove, NotFound, StaleVersion
 from lockbox.facts.enumerations import Mode
@@ -19,12 +20,9 @@ from lockbox.identity.models import EligibleDelegate, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store as versions
-from lockbox.requests.policy import Terms, effective_mode
-from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy import Terms, effective_mode, stricter
+from lockbox.requests.policy_rules import Policy, changes
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.strictness import stricter
-from lockbox.requests.transition import Origin
 
 MOST_A_PAGE = 200
 

@@ -27,7 +27,7 @@ from lockbox.admin.pre_approval_status import (
     todays_terms,
 )
 from lockbox.audit.canonical import Value, instant
-from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.audit.events import THE_CLOCK, AuditEvent, Origin
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import (
     Conflict,
@@ -53,7 +53,6 @@ from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
 from lockbox.requests.policy_rules import Pattern
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 from lockbox.text_rules import IS_TEXT, NARROW_PATTERN, Instant
 

@@ -9,12 +9,12 @@ from sqlmodel import col, select
 
 from lockbox.admin import invitations, permissions
 from lockbox.admin.invitations import InvitationOffer
+from lockbox.audit.events import Origin
 from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import RecoveryOpen
 from lockbox.identity import authentication
 from lockbox.identity.models import Invitation, Tenant
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests.transition import Origin
 
 WAIT = timedelta(hours=72)
 OBJECTORS = (Role.TENANT_ADMIN, Role.APPROVER)

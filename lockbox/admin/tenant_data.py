@@ -10,13 +10,13 @@ from sqlalchemy import text
 from lockbox.admin import legal_holds, permissions
 from lockbox.admin.legal_holds import HoldSummary
 from lockbox.admin.permissions import AdminActor, AdminChange, audit_event_of, change
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Offboarding, Person, Retention, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 from lockbox.notifications import announcements
-from lockbox.requests.transition import Origin
 
 LEAST_DAYS, MOST_DAYS = 30, 36_500
 RETENTION_CHANGED = "retention_changed"

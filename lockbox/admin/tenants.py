@@ -15,6 +15,7 @@ from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, PolicyUnverified, SlugTaken, UnknownPlan
 from lockbox.facts.enumerations import Mode, State
@@ -26,7 +27,6 @@ from lockbox.requests import access_check
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import UNVERIFIED
 from lockbox.requests.policy_rules import Policy, stored
-from lockbox.requests.transition import Origin
 
 MOST_A_PAGE = 200
 WOULD_END = text("SELECT tenant_id, windows FROM open_windows(CAST(:ids AS uuid[]))")

@@ -11,7 +11,7 @@ from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.memberships import Member, MemberListing
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours, OwnRoles
 from lockbox.identity import authentication, directory
@@ -19,7 +19,6 @@ from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.models import DirectoryRecord, Invitation, Person
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.transition import Origin
 
 OPERATORS = (Role.OPERATOR,)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
@@ -180,14 +179,7 @@ def write_record(
     member = _again(session, person_id)
     if member.is_disabled or Role.SYSTEM in member.roles:
         raise NotFound(NO_SUCH_PERSON)
-    actor = Actor(
-        person_id=caller.person_id,
-        role=Role.SYSTEM,
-        name=caller.name,
-        channel=origin.channel,
-        address=origin.address,
-        user_agent=origin.user_agent,
-    )
+    actor = origin.actor(caller, Role.SYSTEM)
     authentication.describe(session, person_id)
     source = f"{ACCOUNT}{caller.person_id}"
     directory.keep(session, actor, person_id, entry, source=source, as_of=now(session))

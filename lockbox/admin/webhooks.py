@@ -13,6 +13,7 @@ from config.outbound import OutboundRoute
 from lockbox import safe_http
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, TooManyEndpoints
 from lockbox.identity import authentication
@@ -24,7 +25,6 @@ from lockbox.notifications.audience import TYPES
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.notifications.models import Endpoint, Format
-from lockbox.requests.transition import Origin
 from lockbox.safe_http import FetchFailed
 
 MOST_ENDPOINTS = 50

@@ -24,8 +24,7 @@ from lockbox.requests import policy_store as versions
 from lockbox.requests.evaluate import Evaluation
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import Terms, customer_decides
-from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Policy, RequestFacts
+from lockbox.requests.policy_rules import Policy, RequestFacts, changes
 from lockbox.requests.preview import PreviewGroup, PreviewNames, PreviewRecipients
 
 NOBODY_ASKED = "Nobody would be asked: the request would time out and be refused."

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import text
@@ -58,6 +58,31 @@ class Actor:
         if self.role in NOBODYS:
             return None
         return CUSTOMER if self.role in CUSTOMERS else VENDOR
+
+
+class ActingPerson(Protocol):
+    """Who acts: a person or a service account."""
+
+    @property
+    def person_id(self) -> UUID:
+        """Their id."""
+
+    @property
+    def name(self) -> str:
+        """What they are called now."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a call came from."""
+
+    channel: str
+    address: str | None = None
+    user_agent: str | None = None
+
+    def actor(self, who: ActingPerson, role: str, on_behalf_of: UUID | None = None) -> Actor:
+        """Return as whom the audit log names a person who acts from here."""
+        return Actor(who.person_id, role, who.name, self.channel, self.address, self.user_agent, on_behalf_of)
 
 
 THE_CLOCK = Actor(person_id=None, role=CLOCK, channel=CLOCK)

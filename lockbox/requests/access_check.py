@@ -18,8 +18,7 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import approvals, policy_store
 from lockbox.requests.lifecycle import HeldBack
-from lockbox.requests.models import IS_OUTLIVED, AccessRequest
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import IS_OUTLIVED, AccessRequest, RequestEntry
 from lockbox.sql import columns
 
 CLOSED, OUTLIVED = "closed", "outlived"

@@ -13,7 +13,7 @@ from sqlalchemy import Row, text
 
 from lockbox import database
 from lockbox.audit.canonical import LARGEST_INTEGER
-from lockbox.audit.events import AuditEvent
+from lockbox.audit.events import AuditEvent, Origin
 from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours, OutsideWindow, TooLate
@@ -23,7 +23,6 @@ from lockbox.notifications import announcements
 from lockbox.pubsub import PAGES
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Party
-from lockbox.requests.transition import Origin, actor_for
 
 CLOCKS_DIFFER = timedelta(seconds=5)
 MOST_SHOWN = 1000
@@ -250,7 +249,7 @@ def _audit_events(
     kinds: dict[tuple[str, str, str | None, str], list[ActivityEntry]] = defaultdict(list)
     for one in entries:
         kinds[one.method, one.resource, one.action, one.outcome].append(one)
-    actor = actor_for(caller, Party.SYSTEM, origin, on_behalf_of=window.requester_id)
+    actor = origin.actor(caller, Party.SYSTEM, on_behalf_of=window.requester_id)
     return [
         AuditEvent(
             at=at,

@@ -13,7 +13,7 @@ from sqlalchemy import Row, text
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, Actor, AuditEvent
+from lockbox.audit.events import THE_CLOCK, Actor, AuditEvent, Origin
 from lockbox.database import Database, Query, UnitOfWork, array, now
 from lockbox.errors import AlreadyDecided, CommentRequired, InvalidMove, NotYours, SignInAgain
 from lockbox.facts.enumerations import AuthMethod, Mode, State
@@ -28,11 +28,9 @@ from lockbox.requests import decision_context, queries, transition
 from lockbox.requests.break_glass import next_reminder
 from lockbox.requests.decision_context import DecisionContext
 from lockbox.requests.lifecycle import AfterReviewFinding, Party
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.permitted_moves import now_is, parties
-from lockbox.requests.request_entry import RequestEntry
-from lockbox.requests.transition import Origin, actor_for
 
 MOST_REMINDED = 200
 MOST_LISTED = 50
@@ -259,7 +257,7 @@ def _write(
     session: UnitOfWork, scene: DecisionContext, request: AccessRequest, party: Party, said: FindingInput
 ) -> None:
     people = sorted(scene.principals(request), key=str) if party is Party.APPROVER else []
-    actor = actor_for(scene.caller, party, scene.origin, on_behalf_of=people[0] if people else None)
+    actor = scene.origin.actor(scene.caller, party, on_behalf_of=people[0] if people else None)
     personal = {"comment": said.comment, **personal_names(people, names_of(session, people))}
     event = _event(request, AFTER_REVIEW, actor, scene.at, {"finding": said.finding.value}, personal)
     values = {"finding": said.finding.value, "found_by": scene.caller.person_id, "at": scene.at}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotYours, TooLate
 from lockbox.facts.enumerations import State
@@ -15,7 +16,6 @@ from lockbox.requests import decide
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.transition import Origin
 from lockbox.sql import columns
 
 MOST_ENDED = 100

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor
+from lockbox.audit.events import Actor, Origin
 from lockbox.database import Query, UnitOfWork, now
 from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.failpoints import failpoint
@@ -19,15 +19,14 @@ from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decision_context import DecisionContext, DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party
-from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.models import AccessRequest, Decision, RequestEntry
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.permitted_moves import OPENING, REVIEWERS_OPENING, permitted
 from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
-from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.submit import SubmissionFacts
-from lockbox.requests.transition import Move, Origin, actor_for
+from lockbox.requests.transition import Move
 from lockbox.sql import new_id
 
 UNSAID = SubmissionFacts({}, {}, {})
@@ -374,7 +373,7 @@ def _principals(session: UnitOfWork, principals: frozenset[UUID]) -> Mapping[str
 
 def _actor(scene: DecisionContext, party: Party, principals: frozenset[UUID]) -> Actor:
     """Name both where a delegate acts, also one who approves too; all whom they stand for are in the facts."""
-    return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(principals, key=str, default=None))
+    return scene.origin.actor(scene.caller, party, on_behalf_of=min(principals, key=str, default=None))
 
 
 def _next_state(

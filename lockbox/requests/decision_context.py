@@ -1,4 +1,4 @@
-"""Read by what a decision is judged once its request is locked, validate it, and build its row."""
+"""By what a decision is judged: what rules a request (tenant, policies, votes), read with it or under its lock."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from lockbox.audit.events import Origin
 from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import CommentRequired, Invalid, PasskeyMustSign, PasskeyTooNew, WindowTooLong
 from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
@@ -19,7 +20,7 @@ from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
 from lockbox.notifications import recipients
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import deadlines, evaluate, policy_store, quorum
+from lockbox.requests import deadlines, policy_store, prompt_tiers, quorum
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.break_glass import BreakGlassRecord, obstacles_to
 from lockbox.requests.lifecycle import Action
@@ -30,7 +31,6 @@ from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.quorum import ApprovalTally, Vote
-from lockbox.requests.transition import Origin
 from lockbox.sql import columns, new_id
 
 AFTER_LOCK = text(f"""
@@ -47,6 +47,24 @@ VOTES = text(
 LATELY = text(
     f"SELECT {columns(Decision, 'd')} FROM decided_lately(:lately, :most) d"  # noqa: S608 - ours
 )
+OF_TENANT, OF_VOTE = "t_", "d_"
+TENANT_COLUMNS = (*row_macs.COVERED[MarkedRowKind.TENANT], "mac")
+# A tenant's policies are long, and the same for many of its requests: each is sent once.
+ONCE = "CASE WHEN row_number() OVER (PARTITION BY {of}.tenant_id, {of}.version) = 1 THEN {of}.body::text END AS {of}"
+RULED_COLUMNS = f"""{ONCE.format(of="own")}, own.mac AS own_mac,
+{ONCE.format(of="today")}, today.mac AS todays_mac,
+{", ".join(f"tenants.{name} AS {OF_TENANT}{name}" for name in TENANT_COLUMNS)},
+(SELECT e.state FROM requests e WHERE e.id = requests.extends) AS extended,
+{", ".join(f"d.{name} AS {OF_VOTE}{name}" for name in VOTE_COLUMNS)}"""  # noqa: S608 - ours
+"""What such a statement selects: a row for each vote, or one."""
+RULED_JOINS = """JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
+LEFT JOIN policies own ON own.tenant_id = requests.tenant_id AND own.version = requests.policy_version AND {which}
+LEFT JOIN policies today ON today.tenant_id = own.tenant_id AND today.version = tenants.policy_version
+LEFT JOIN decisions d ON d.request_id = requests.id AND own.version IS NOT NULL
+AND requests.state IN ('reviewing', 'pending')"""
+"""The joins of such a statement to `requests`; policies and votes are read of those in `which` alone."""
+NAMED_COLUMNS = f"""{columns(AccessRequest, "requests")},
+tenants.slug AS tenant, people.name AS requester, tenants.name AS tenant_name"""
 DECIDED_FOR = timedelta(minutes=3)
 MOST_DECIDED = 1_000
 WHY = {
@@ -132,11 +150,13 @@ class DecisionContext:
     def asked_by(self, request: AccessRequest, step: int) -> frozenset[UUID]:
         """Return who of the tiers so far, and of the steps up to this one, is asked."""
         terms, groups, tenant_id = self.effective.terms, self.effective.groups, request.tenant_id
-        return evaluate.approvers_so_far(terms, groups, self.known, tenant_id, request.tiers_asked, step=step)
+        return prompt_tiers.approvers_so_far(terms, groups, self.known, tenant_id, request.tiers_asked, step=step)
 
     def asked(self, request: AccessRequest) -> PromptedApprovers:
         """Return whom of the customer to ask first, and how many tiers that makes."""
-        return evaluate.first_approvers(self.effective.terms, self.effective.groups, self.known, request.tenant_id)
+        return prompt_tiers.first_approvers(
+            self.effective.terms, self.effective.groups, self.known, request.tenant_id
+        )
 
 
 def tallies_of(
@@ -220,6 +240,53 @@ def votes_in(
         vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, *kept)
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
+
+
+def votes_in_rows(
+    session: UnitOfWork,
+    request: AccessRequest | Row[Any],
+    rows: Iterable[Row[Any]],
+    known: RecipientDirectory,
+    effective: EffectivePolicy,
+) -> tuple[Vote, ...]:
+    """Return the votes in the rows of one request, as `votes_of` does."""
+    mappings = [row._mapping for row in rows if row.d_id is not None]  # noqa: SLF001 - its public name
+    given = [SimpleNamespace(**{name: one[f"{OF_VOTE}{name}"] for name in VOTE_COLUMNS}) for one in mappings]
+    return votes_in(session, [request], known, {request.id: effective.terms}, given)[request.id]
+
+
+def short(statement: str) -> str:
+    """Return a statement without what its layout adds: the driver parses a long one each time that it is sent."""
+    return " ".join(statement.split()).replace(", ", ",")
+
+
+class RuledRows:
+    """Rows of such a statement: by request what it meets now, and the votes on it."""
+
+    def __init__(self, rows: Sequence[Row[Any]]) -> None:
+        self._bodies = {(row.tenant_id, row.policy_version): row.own for row in rows if row.own is not None}
+        self._bodies |= {(row.tenant_id, row.t_policy_version): row.today for row in rows if row.today is not None}
+
+    def effective(self, session: UnitOfWork, row: Row[Any], request: AccessRequest | Row[Any]) -> EffectivePolicy:
+        """Return what the request of a row meets now; the reader may read its tenant's policies."""
+        found = row._mapping  # noqa: SLF001 - its public name
+        ruled = SimpleNamespace(
+            own=self._bodies[row.tenant_id, row.policy_version],
+            own_mac=row.own_mac,
+            today=self._bodies[row.tenant_id, row.t_policy_version],
+            todays_mac=row.todays_mac,
+            extended=row.extended,
+            **{name: found[f"{OF_TENANT}{name}"] for name in TENANT_COLUMNS},
+        )
+        return policy_store.effective_policy_in(session, ruled, request)
+
+
+def by_request(rows: Iterable[Row[Any]]) -> dict[UUID, list[Row[Any]]]:
+    """Return the rows of each request, in order."""
+    found: dict[UUID, list[Row[Any]]] = {}
+    for row in rows:
+        found.setdefault(row.id, []).append(row)
+    return found
 
 
 def _votes(request_ids: Sequence[UUID]) -> Query:

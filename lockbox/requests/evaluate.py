@@ -1,6 +1,6 @@
 """Evaluate a request against the policy without writing: its terms, who is asked, and what prevents it."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -33,11 +33,10 @@ from lockbox.requests.deadlines import timing_of
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.permitted_moves import move, submitting_parties
 from lockbox.requests.policy import Terms, Timing, customer_decides, effective_mode, lacking, reviewed_first
-from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
-from lockbox.requests.prompt_tiers import PromptedApprovers, first_reviewers
-from lockbox.requests.quorum import has_steps, has_turn, who_lacks
+from lockbox.requests.prompt_tiers import PromptedApprovers, first_approvers, first_reviewers
+from lockbox.requests.quorum import who_lacks
 from lockbox.requests.request_input import RequestInput
 from lockbox.sql import columns
 
@@ -66,9 +65,6 @@ FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_ve
 LEFT JOIN directory_records d ON d.person_id = coalesce(CAST(:engineer AS uuid), at_person())
 WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 """)  # noqa: S608 - ours
-
-
-Groups = Mapping[str, Sequence[UUID]]
 
 
 @dataclass(frozen=True)
@@ -333,43 +329,3 @@ def _in_services(named: str, actions: Collection[str], services: Mapping[str, Se
             f"{named} has no action {', '.join(unknown)}; choose from {', '.join(service.actions)}.",
             field="actions",
         )
-
-
-def first_approvers(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID) -> PromptedApprovers:
-    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
-    for count in range(1, len(terms.tiers) + 1):
-        if prompted := approvers_so_far(terms, groups, known, tenant_id, count):
-            return PromptedApprovers(count, prompted)
-    return PromptedApprovers(0, approvers_so_far(terms, groups, known, tenant_id, 0))
-
-
-def approvers_so_far(
-    terms: Terms,
-    groups: Groups,
-    known: RecipientDirectory,
-    tenant_id: UUID,
-    tiers: int,
-    *,
-    step: int = FIRST_STEP,
-) -> frozenset[UUID]:
-    """Return who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
-
-    From the second step on, its groups are asked whatever their tier, and before that they are not. Who wants no
-    prompts gets none, unless the others of these could not decide without them.
-    """
-    members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
-    due = [stage.group for stage in terms.stages if FIRST_STEP < stage.order <= step]
-    members |= {person for group in due for person in groups.get(group, ())}
-    asked = _willing(known.prompted(tenant_id, members if tiers else None), terms, groups, known, tenant_id)
-    if not has_steps(terms.stages):
-        return asked
-    seats = known.seats(tenant_id)
-    return frozenset(one for one in asked if has_turn(one, seats[one], terms.stages, groups, step))
-
-
-def _willing(
-    asked: frozenset[UUID], terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID
-) -> frozenset[UUID]:
-    willing = asked - known.quiet
-    seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
-    return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing

@@ -9,6 +9,7 @@ from sqlalchemy import Row, text
 from sqlmodel import col, select
 
 from catalogue.service_catalogue import Service
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, InvalidMove, NotYours
 from lockbox.facts.bounds import HARD_ACCESS_LIMIT
@@ -18,14 +19,12 @@ from lockbox.identity.roles import Caller, Side
 from lockbox.requests import policy_store, queries
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.permitted_moves import now_is
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import REPEATED, RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
-from lockbox.requests.transition import Origin
 from lockbox.sql import columns
 
 EXTENDED = text(f"""

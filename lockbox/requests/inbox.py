@@ -18,17 +18,24 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import ASKED_AT, AT, RecipientDirectory
-from lockbox.requests import decision_context, policy_store, queries, request_list, ruled_rows
+from lockbox.requests import decision_context, policy_store, queries, request_list
+from lockbox.requests.decision_context import (
+    NAMED_COLUMNS,
+    RULED_COLUMNS,
+    RULED_JOINS,
+    RuledRows,
+    by_request,
+    short,
+    votes_in_rows,
+)
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import IS_VISIBLE, AccessRequest
+from lockbox.requests.models import IS_VISIBLE, AccessRequest, RequestEntry
 from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.permitted_moves import is_open_to, parties
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import ApprovalTally, has_turn, lacking, sole, step_of
-from lockbox.requests.request_entry import RequestEntry
-from lockbox.requests.ruled_rows import NAMED_COLUMNS, RULED_COLUMNS, RULED_JOINS, RuledRows, by_request, short
 from lockbox.schedule import Schedule
 
 MOST = 20
@@ -260,7 +267,7 @@ def pending_requests(
     for request in requests[:most]:
         some = found[request.id]
         effective = ruled.effective(session, some[0], request)
-        votes = ruled_rows.votes_of(session, request, some, known, effective)
+        votes = votes_in_rows(session, request, some, known, effective)
         counted = decision_context.tallies_of(request, effective, votes)
         entry = RequestEntry(
             request,

@@ -1,6 +1,7 @@
 """Tables of the requests package: requests with their clock, decisions, idempotency keys."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -19,7 +20,7 @@ from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, Caller
 from lockbox.requests.deadlines import RequestClock, timing_of
-from lockbox.requests.lifecycle import Action, AfterReviewFinding
+from lockbox.requests.lifecycle import Action, AfterReviewFinding, HeldBack
 from lockbox.requests.policy import Timing
 from lockbox.sql import Ids, Instant, Texts, words
 
@@ -287,3 +288,24 @@ class IdempotencyKey(SQLModel, table=True):
     body_hash: bytes
     answer: dict[str, Any] = Field(sa_type=JSONB)
     created_at: datetime = Field(sa_type=Instant, index=True)
+
+
+@dataclass(frozen=True)
+class RequestEntry:
+    """A request as a reader sees it: the row, the requester's name, and whether it is open.
+
+    `tenant` is the tenant's slug, and `tenant_name` what it is called now.
+    `held_back` is why a window that was approved lets nobody in, or would not if it began now; `is_same_use` whether
+    the call has used it before, within five seconds. `is_outlived` is whether it waits for an answer that nobody can
+    use: somebody has ended the window that it extends.
+    """
+
+    request: AccessRequest
+    tenant: str
+    requester: str
+    open: bool
+    held_back: HeldBack | None = None
+    tenant_name: str = ""
+    uses_left: int | None = None
+    is_same_use: bool = False
+    is_outlived: bool = False

@@ -26,9 +26,8 @@ from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests.deadlines import too_late_at
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party
-from lockbox.requests.policy import UNVERIFIED, Terms
+from lockbox.requests.policy import UNVERIFIED, Terms, stricter
 from lockbox.requests.quorum import Vote, has_steps, has_turn, lacking, step_of, tallies
-from lockbox.requests.strictness import stricter
 
 OPENING = frozenset({Action.ENDORSE, Action.BREAK_GLASS, Action.APPROVE})
 REVIEWERS_OPENING = OPENING - {Action.APPROVE}
@@ -101,7 +100,7 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class AvailableMove:
+class PossibleMove:
     """A move of the table that a person could think of, and why they may not make it now, None where they may."""
 
     action: Action
@@ -113,12 +112,12 @@ class AvailableMove:
         return self.refusal is None
 
 
-def available_moves(here: Situation) -> tuple[AvailableMove, ...]:
+def permitted_moves(here: Situation) -> tuple[PossibleMove, ...]:
     """Return every move of people, in the order of the table, each with why the caller may not make it, if so.
 
     What a person says with a move (a comment, a shorter window, a signature) is judged when the move is made.
     """
-    return tuple(AvailableMove(action, _refusal(here, action)) for action in Action if action in PEOPLES_ACTIONS)
+    return tuple(PossibleMove(action, _refusal(here, action)) for action in Action if action in PEOPLES_ACTIONS)
 
 
 def permitted(

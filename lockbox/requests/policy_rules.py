@@ -20,11 +20,14 @@ from pydantic_core import CoreSchema, core_schema
 
 from catalogue.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
 from catalogue.service_catalogue import LEVELS, Level
+from lockbox.audit.canonical import instant
 from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import Reason, Severity
-from lockbox.requests.patterns import MOST_STARS, fits
-from lockbox.requests.policy import DECLARED, Consent, RequesterOnRecord, Terms
+from lockbox.notifications.policy_wording import ABSENT
+from lockbox.requests.policy import DECLARED, Consent, RequesterOnRecord, Terms, stricter
 from lockbox.requests.policy_parts import (
+    FIRST_STEP,
+    MOST_STARS,
     ApprovalStage,
     ChosenCasePatterns,
     ChosenCountries,
@@ -35,8 +38,8 @@ from lockbox.requests.policy_parts import (
     PolicyPart,
     Reminders,
     Stricter,
+    fits,
 )
-from lockbox.requests.strictness import stricter
 from lockbox.text_rules import (
     IS_WHOLE,
     LINE_PATTERN,
@@ -372,3 +375,60 @@ def strictest(policy: Policy) -> Terms:
     Whoever would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
     """
     return merged(policy, policy.rules)
+
+
+def changes(old: Policy, new: Policy) -> dict[str, str]:
+    """Return what differs, as dotted ASCII names with "old → new"; empty where nothing does.
+
+    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`;
+    rules and tiers are counted from 0, as in the fields that errors name. Members are ids, windows are seconds, and
+    "none" is what is not there. A rule's name is the one free text, and stands in quotes.
+    """
+    was, now = dict(_flat(old)), dict(_flat(new))
+    return {
+        name: f"{was.get(name, ABSENT)} → {now.get(name, ABSENT)}"
+        for name in was | now
+        if was.get(name) != now.get(name)
+    }
+
+
+def _flat(policy: Policy) -> Iterator[tuple[str, str]]:
+    yield from _flat_terms("", {name: value for name, value in policy if name in DECLARED})
+    for number, rule in enumerate(policy.rules):
+        yield from _flat_rule(f"rules.{number}.", rule)
+    for group, members in policy.groups.items():
+        yield f"groups.{group}", _listed(members) or "nobody"
+    if policy.consent:
+        yield "consent", f"{policy.consent.mode} until {instant(policy.consent.until)}"
+
+
+def _flat_rule(prefix: str, rule: Rule) -> Iterator[tuple[str, str]]:
+    yield f"{prefix}name", json.dumps(rule.name, ensure_ascii=False)
+    for name, hits in rule.match:
+        if name == "context":
+            for parameter, values in hits.items():
+                yield f"{prefix}match.context.{parameter}", ", ".join(map(json.dumps, values))
+        elif hits:
+            yield f"{prefix}match.{name}", _listed(hits)
+    yield from _flat_terms(f"{prefix}terms.", rule.terms.given())
+
+
+def _flat_terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in terms.items():
+        match DECLARED[name].stricter, value:
+            case Stricter.STAGES, _:
+                for stage in value:
+                    step = f" in step {stage.order}" if stage.order > FIRST_STEP else ""
+                    yield f"{prefix}{name}.{stage.group}", f"{stage.quorum}{step}"
+            case Stricter.TIERS, _:
+                for number, groups in enumerate(value):
+                    yield f"{prefix}{name}.{number}", _listed(groups)
+            case _, tuple() | frozenset():
+                yield f"{prefix}{name}", _listed(sorted(value)) or (ABSENT if DECLARED[name].binds else "never")
+            case _:
+                anybody = value is None and name == "break_glass_people"
+                yield f"{prefix}{name}", "anybody" if anybody else str(value).lower()
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(value) for value in values)

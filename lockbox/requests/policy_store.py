@@ -30,11 +30,11 @@ from lockbox.requests.policy import (
     fewest,
     lacking_today,
     longest_window,
+    stricter,
     stricter_mode,
 )
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, terms_for
 from lockbox.requests.quorum import has_steps
-from lockbox.requests.strictness import stricter
 from lockbox.sql import columns
 
 MOST_KEPT = 1024

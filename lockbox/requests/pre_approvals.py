@@ -19,12 +19,11 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, PreApproval
-from lockbox.requests.patterns import fits
-from lockbox.requests.policy import Terms, customer_decides
+from lockbox.requests.policy import Terms, customer_decides, stricter
+from lockbox.requests.policy_parts import fits
 from lockbox.requests.policy_rules import Policy, RequestFacts, strictest_for
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, quorum_met
-from lockbox.requests.strictness import stricter
 
 USABLE = text("""
 SELECT usable_pre_approvals(:tenant_id, :service, :reason) AS pre_approvals,

@@ -19,7 +19,7 @@ from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, decision_context, policy_store, submit
-from lockbox.requests.cases import DUPLICATE
+from lockbox.requests.case_check import DUPLICATE
 from lockbox.requests.evaluate import NOBODY, Evaluation, evaluate_request
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest

@@ -1,11 +1,16 @@
-"""Whom to prompt, tier by tier: how far the tiers go, and the vendor's managers in theirs."""
+"""Whom to prompt, tier by tier: approvers in those of the policy, the vendor's managers in theirs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
 from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.requests.policy import Terms
+from lockbox.requests.policy_parts import FIRST_STEP
+from lockbox.requests.quorum import has_steps, has_turn, who_lacks
+
+Groups = Mapping[str, Sequence[UUID]]
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,43 @@ def wider_reviewers(
         tiers=asked,
         to=to,
     )
+
+
+def first_approvers(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID) -> PromptedApprovers:
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
+    for count in range(1, len(terms.tiers) + 1):
+        if prompted := approvers_so_far(terms, groups, known, tenant_id, count):
+            return PromptedApprovers(count, prompted)
+    return PromptedApprovers(0, approvers_so_far(terms, groups, known, tenant_id, 0))
+
+
+def approvers_so_far(
+    terms: Terms,
+    groups: Groups,
+    known: RecipientDirectory,
+    tenant_id: UUID,
+    tiers: int,
+    *,
+    step: int = FIRST_STEP,
+) -> frozenset[UUID]:
+    """Return who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
+
+    From the second step on, its groups are asked whatever their tier, and before that they are not. Who wants no
+    prompts gets none, unless the others of these could not decide without them.
+    """
+    members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
+    due = [stage.group for stage in terms.stages if FIRST_STEP < stage.order <= step]
+    members |= {person for group in due for person in groups.get(group, ())}
+    asked = _willing(known.prompted(tenant_id, members if tiers else None), terms, groups, known, tenant_id)
+    if not has_steps(terms.stages):
+        return asked
+    seats = known.seats(tenant_id)
+    return frozenset(one for one in asked if has_turn(one, seats[one], terms.stages, groups, step))
+
+
+def _willing(
+    asked: frozenset[UUID], terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID
+) -> frozenset[UUID]:
+    willing = asked - known.quiet
+    seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
+    return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing

@@ -11,7 +11,7 @@ from sqlalchemy import Row, TextClause, text
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor, AuditEvent
+from lockbox.audit.events import Actor, AuditEvent, Origin
 from lockbox.database import Query, UnitOfWork
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
 from lockbox.facts.enumerations import State
@@ -28,7 +28,6 @@ from lockbox.requests.models import AccessRequest, Question
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.permitted_moves import now_is, parties
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import insert, new_id
 
@@ -221,7 +220,7 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
         question_id=new_id(),
         said=QUESTION,
         words=words,
-        actor=actor_for(caller, party, origin, on_behalf_of=people[0] if people else None),
+        actor=origin.actor(caller, party, on_behalf_of=people[0] if people else None),
         asker_id=caller.person_id,
         state=State(request.state),
         clock=clock,
@@ -259,7 +258,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
         question_id=question_id,
         said=ANSWER,
         words=words,
-        actor=actor_for(scene.caller, Party.REQUESTER, origin),
+        actor=origin.actor(scene.caller, Party.REQUESTER),
         asker_id=asked.asked_by,
         state=State(asked.state),
         clock=clock if still_stands or request.state is not State.PENDING else deadlines.resumed(clock, scene.at),

@@ -19,7 +19,7 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import access_check, decision_context, evaluate, policy_store, prompt_tiers, transition
+from lockbox.requests import access_check, decision_context, policy_store, prompt_tiers, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
 from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.policy import Terms
@@ -281,7 +281,7 @@ def _so_far(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory
     if row.state == State.REVIEWING:
         return prompt_tiers.reviewers_so_far(known, row.requester_id, row.tiers_asked)
     terms, groups = effective.terms, effective.groups
-    return evaluate.approvers_so_far(terms, groups, known, row.tenant_id, row.tiers_asked, step=step)
+    return prompt_tiers.approvers_so_far(terms, groups, known, row.tenant_id, row.tiers_asked, step=step)
 
 
 def _waiting(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, step: int) -> frozenset[UUID]:
@@ -310,7 +310,7 @@ def _wider(
 
 def _wider_approvers(
     terms: Terms,
-    groups: evaluate.Groups,
+    groups: prompt_tiers.Groups,
     known: RecipientDirectory,
     tenant_id: UUID,
     *,
@@ -325,6 +325,6 @@ def _wider_approvers(
     """
 
     def asked(count: int) -> frozenset[UUID]:
-        return evaluate.approvers_so_far(terms, groups, known, tenant_id, count, step=step)
+        return prompt_tiers.approvers_so_far(terms, groups, known, tenant_id, count, step=step)
 
     return prompt_tiers.added_by_tier(asked, len(terms.tiers), informed=informed, tiers=tiers, to=to)

@@ -60,8 +60,7 @@ from lockbox.identity.roles import (
 )
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import OPEN_STATES
-from lockbox.requests.models import AccessRequest
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.sql import SKEW, Ids, among, id_at, look_through, written
 
 MOST_A_PAGE = 200

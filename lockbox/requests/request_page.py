@@ -10,6 +10,7 @@ from sqlalchemy import Row, text
 
 from lockbox.audit import event_search
 from lockbox.audit.event_search import EventRow, WrittenEvent
+from lockbox.audit.events import Origin
 from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import NotFound, SignInAgain
 from lockbox.facts.enumerations import Mode, State
@@ -20,24 +21,30 @@ from lockbox.notifications import delivery_status, recipients
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import FOUND_BY_ROLE, RecipientDirectory
-from lockbox.requests import access_check, approvals, decision_context, extend, policy_store, questions, ruled_rows
+from lockbox.requests import access_check, approvals, decision_context, extend, policy_store, questions
 from lockbox.requests.access_check import OBSTACLE, RequestRow
 from lockbox.requests.access_check import OPENING as OPENING_EVENT
 from lockbox.requests.break_glass import record_of_review
 from lockbox.requests.decide import MadeDecision
-from lockbox.requests.decision_context import DecisionContext
+from lockbox.requests.decision_context import (
+    NAMED_COLUMNS,
+    RULED_COLUMNS,
+    RULED_JOINS,
+    DecisionContext,
+    RuledRows,
+    by_request,
+    short,
+    votes_in_rows,
+)
 from lockbox.requests.extend import ExtensionOutlook, outlook_under
-from lockbox.requests.models import IS_OUTLIVED, IS_VISIBLE, AccessRequest
-from lockbox.requests.permitted_moves import OPENING, AvailableMove, available_moves
+from lockbox.requests.models import IS_OUTLIVED, IS_VISIBLE, AccessRequest, RequestEntry
+from lockbox.requests.permitted_moves import OPENING, PossibleMove, permitted_moves
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import NOT_KNOWN
 from lockbox.requests.questions import Exchange
 from lockbox.requests.quorum import ApprovalTally, sole
-from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_list import LOOKED_THROUGH
-from lockbox.requests.ruled_rows import NAMED_COLUMNS, RULED_COLUMNS, RULED_JOINS, RuledRows, by_request, short
-from lockbox.requests.transition import Origin
 from lockbox.sql import columns
 
 MOST_EARLIER = 5
@@ -133,7 +140,7 @@ class RequestOverview:
     events: Sequence[EventRow]
     reach: DeliveryReach
     exchanges: Sequence[Exchange]
-    moves: Sequence[AvailableMove]
+    moves: Sequence[PossibleMove]
     tallies: Sequence[ApprovalTally]
     namesakes: Sequence[str]
     earlier: Sequence[SimilarRequest]
@@ -184,7 +191,7 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOvervi
     row = RequestRow(request, own.tenant, own.requester, own.tenant_name, own.obstacle, own.opening)
     (entry,) = access_check.judged(session, [row], at)
     scene = _scene(session, caller, request, rows, known, at)
-    moves = available_moves(scene.situation(request))
+    moves = permitted_moves(scene.situation(request))
     is_asked = request.state is State.PENDING and customer_decides(request.mode)
     extension = next((AccessRequest.of(row) for row in rows if row.place == EXTENSION), None)
     return RequestOverview(
@@ -239,7 +246,7 @@ def after_decision(session: UnitOfWork, made: MadeDecision, beside: RowsBeside) 
         terms, keys = scene.effective.terms, scene.keys
         too_new = approvals.passkey_obstacle(session, caller, terms, scene.at, keys=keys)
         scene = replace(scene, too_new=too_new)
-    moves = available_moves(scene.situation(request))
+    moves = permitted_moves(scene.situation(request))
     people = session.execute(*_people(request.id, scene.at)).all() if _could_be_second(moves) else []
     extension = extend.extension_of(session, caller, request.id) if request.opened_at and request.closed_at else None
     return RequestOverview(
@@ -265,7 +272,7 @@ def _reach(session: UnitOfWork, request: AccessRequest) -> DeliveryReach:
     return DeliveryReach(request.state, asked=0, reached=0, waiting=0, unreached=0)
 
 
-def _could_be_second(moves: Iterable[AvailableMove]) -> bool:
+def _could_be_second(moves: Iterable[PossibleMove]) -> bool:
     return any(one.action in OPENING and (one.allowed or isinstance(one.refusal, SignInAgain)) for one in moves)
 
 
@@ -285,7 +292,7 @@ def _scene(  # noqa: PLR0917 - what a move is judged by
     """Return by what a move of the reader's is judged; nothing is locked."""
     theirs = [row for row in rows if row.place == OWN]
     effective = RuledRows(rows).effective(session, theirs[0], request)
-    votes = ruled_rows.votes_of(session, request, theirs, known, effective)
+    votes = votes_in_rows(session, request, theirs, known, effective)
     record = record_of_review(session, request, caller)
     is_asked = request.state is State.PENDING
     too_new = approvals.passkey_obstacle(session, caller, effective.terms, at) if is_asked else None
@@ -301,7 +308,7 @@ def _earlier(session: UnitOfWork, rows: Sequence[Row[Any]], known: RecipientDire
         if request.state != State.PENDING or not customer_decides(Mode(request.mode)):
             return None
         effective = ruled.effective(session, request, request)
-        votes = ruled_rows.votes_of(session, request, some, known, effective)
+        votes = votes_in_rows(session, request, some, known, effective)
         return sole(decision_context.tallies_of(request, effective, votes))
 
     earlier = by_request(rows)

@@ -9,6 +9,7 @@ from sqlalchemy import Row, select, text
 from sqlmodel import col
 
 from catalogue.service_catalogue import Service
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotYours
 from lockbox.facts.enumerations import State
@@ -18,7 +19,6 @@ from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.request_input import REPEATED, RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
-from lockbox.requests.transition import Origin
 
 ERASED = "erased:"
 """How a resource begins that was erased."""

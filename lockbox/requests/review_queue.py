@@ -32,13 +32,12 @@ from lockbox.requests.after_reviews import AfterReviewEntry
 from lockbox.requests.decision_context import situation_of
 from lockbox.requests.extend import ExtensionOutlook
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.on_behalf_of import names_of
-from lockbox.requests.permitted_moves import available_moves, is_open_to, parties, sign_in_obstacle
+from lockbox.requests.permitted_moves import is_open_to, parties, permitted_moves, sign_in_obstacle
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import ApprovalStep, ApprovalTally
-from lockbox.requests.request_entry import RequestEntry
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
 LATEST = UUID(int=2**128 - 1)
@@ -238,7 +237,7 @@ def _todays(session: UnitOfWork, entries: Sequence[RequestEntry]) -> dict[UUID, 
 
 def _to_review(caller: Caller, entry: RequestEntry, at: datetime, effective: EffectivePolicy) -> ReviewEntry:
     here = situation_of(entry.request, caller, at, effective)
-    moves = {move.action: move for move in available_moves(here)}
+    moves = {move.action: move for move in permitted_moves(here)}
     obstacle = moves[Action.ENDORSE].refusal
     # How the manager signed in is the same for all of them, and is said once.
     said = obstacle.detail if obstacle and not isinstance(obstacle, SignInAgain) else ""

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from catalogue.service_catalogue import Service
 from lockbox.audit.canonical import Plain, Value
-from lockbox.audit.events import Actor
+from lockbox.audit.events import Actor, Origin
 from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.database import Query, UnitOfWork
 from lockbox.errors import (
@@ -31,7 +31,7 @@ from lockbox.identity import keyring
 from lockbox.identity.roles import Caller
 from lockbox.requests import approvals, break_glass, idempotency, pre_approvals, transition
 from lockbox.requests.break_glass import BreakGlassAsk, obstacles
-from lockbox.requests.cases import DUPLICATE, CaseQuestion, CaseUnchecked, DuplicateRequest
+from lockbox.requests.case_check import DUPLICATE, CaseQuestion, CaseUnchecked, DuplicateRequest
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import Evaluation, ahead_of_evaluation, evaluate_request
 from lockbox.requests.lifecycle import Action, Party
@@ -40,7 +40,7 @@ from lockbox.requests.policy import SIGN_IN, fewest, longest_window
 from lockbox.requests.policy_parts import UnconfirmedCase
 from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.request_input import RequestInput
-from lockbox.requests.transition import Move, Origin, actor_for
+from lockbox.requests.transition import Move
 from lockbox.sql import new_id
 
 # The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.
@@ -176,7 +176,7 @@ def submit(
     evaluation = _used(session, evaluation)
     request = _new(caller, submission, evaluation)
     on_behalf_of = evaluation.requester_id if evaluation.party is Party.SYSTEM else None
-    actor = actor_for(caller, evaluation.party, origin, on_behalf_of=on_behalf_of)
+    actor = origin.actor(caller, evaluation.party, on_behalf_of=on_behalf_of)
     asked = _asked(evaluation)
     signed, listed = dict[str, Value](), None
     if evaluation.pre_approval and request.state is State.ACTIVE:

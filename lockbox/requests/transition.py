@@ -25,9 +25,8 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import queries
 from lockbox.requests.deadlines import Phase, clock_task
 from lockbox.requests.lifecycle import Party, end_by
-from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
+from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision, RequestEntry
 from lockbox.requests.queries import NOT_KNOWN
-from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import CLOCK, IndexEntry
 
 LOCK = text(f"""
@@ -86,15 +85,6 @@ MOVED_ALONE = text(f"WITH {MOVED},{outbox.ON_RECORD} SELECT 1")
 MOVED_BY_DECISION = text(f"WITH {MOVED},{DECIDED},{LIST_KEY},{outbox.ON_RECORD} SELECT 1")
 ENDED_BY_CLOCK = text(f"WITH {ENDED},{sql.ADD_LAGS},{outbox.ON_RECORD} SELECT 1")
 REMINDED_BY_CLOCK = text(f"WITH {REMINDED},{outbox.ON_RECORD} SELECT 1")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a call came from."""
-
-    channel: str
-    address: str | None = None
-    user_agent: str | None = None
 
 
 FROM_ROW: Mapping[str, Callable[[Any], Any]] = {
@@ -205,19 +195,6 @@ class ReminderUpdate:
         """Return what the clock's index has to hold of the request from now on."""
         kind = clock_task(self.state, self.wake_at, self.deadline_at)
         return IndexEntry(str(self.request_id), kind, self.wake_at)
-
-
-def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID | None = None) -> Actor:
-    """Return the caller as the audit log names who acted."""
-    return Actor(
-        person_id=caller.person_id,
-        role=party,
-        name=caller.name,
-        channel=origin.channel,
-        address=origin.address,
-        user_agent=origin.user_agent,
-        on_behalf_of=on_behalf_of,
-    )
 
 
 def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:

@@ -277,7 +277,7 @@ CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
         ELSE '{}' END::text[]
 $$;
 
--- As `fits` in lockbox/requests/patterns.py.
+-- As `fits` in lockbox/requests/policy_parts.py.
 CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;

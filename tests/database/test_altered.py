@@ -13,13 +13,13 @@ from lockbox.admin import audit_access
 from lockbox.audit import export as tables
 from lockbox.audit import report
 from lockbox.audit.event_search import EventFilter, RecordedEvent
+from lockbox.audit.events import Origin
 from lockbox.audit.report import Report
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, now
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 from tests.database.scenes import read
 from tests.database.test_exports import begun, exported, freely, note, reads, story, verified
 from tests.database.test_retention import age, denied, retain

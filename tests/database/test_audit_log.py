@@ -18,13 +18,13 @@ from harness import people
 from harness.people import World
 from harness.stage import Urls
 from lockbox.admin import policies
+from lockbox.audit.events import Origin
 from lockbox.database import Database
 from lockbox.errors import NotYours
 from lockbox.facts.enumerations import Mode
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 from tests.database.scenes import as_caller, moves_of, read, set_back, state_of, telling
 from tests.database.tenancy import does
 from tests.each import each

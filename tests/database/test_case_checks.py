@@ -20,8 +20,7 @@ from lockbox.database import Database
 from lockbox.facts.enumerations import CaseCheck
 from lockbox.identity.roles import Role
 from lockbox.requests import case_check, timers
-from lockbox.requests.case_adapter import CaseAnswer
-from lockbox.requests.cases import CaseQuestion
+from lockbox.requests.case_check import CaseAnswer, CaseQuestion
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTIFICATIONS

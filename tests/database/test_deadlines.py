@@ -16,9 +16,8 @@ from lockbox.errors import Conflict, TooLate, WindowTooLong
 from lockbox.facts.enumerations import State
 from lockbox.requests import request_list, timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.request_entry import RequestEntry
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX, door, many, moves_of, read, set_back, state_of, write
 from tests.database.test_reminders import reminders

@@ -13,6 +13,7 @@ from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.wait import within
 from lockbox.admin import vendor_staff
+from lockbox.audit.events import Origin
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import NotFound, NotYours
 from lockbox.facts.enumerations import Mode
@@ -22,7 +23,6 @@ from lockbox.requests import decide
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 from tests.database.audit_logs import last_change
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (

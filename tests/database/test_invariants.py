@@ -12,6 +12,7 @@ from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from harness.stage import Urls, setting
 from lockbox.admin import legal_holds, tenant_data
+from lockbox.audit.events import Origin
 from lockbox.database import Database, make_engine, now
 from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import sessions
@@ -23,7 +24,6 @@ from lockbox.requests import decide, timers
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import many, read, set_back, write
 from tests.database.tenancy import does

@@ -17,11 +17,11 @@ from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
 from lockbox.pubsub import ENDS, OPERATORS, PAGES, channel_of, database_number
-from lockbox.requests import activity, questions, request_reads
+from lockbox.requests import activity, queries, questions
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.request_reads import LiveReader
+from lockbox.requests.queries import LiveReader
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
 from tests.database.scenes import many, read, write
@@ -210,7 +210,7 @@ def test_an_unavailable_redis_costs_publications_not_commits(world: World) -> No
 def _told(world: World, ids: object, *names: str, **others: LiveReader) -> set[str]:
     listeners = {name: LiveReader(world.people[name].person_id) for name in names} | others
     with world.db.transaction() as session:
-        found = request_reads.concerned(session, ids, list(listeners.values()))  # type: ignore[arg-type]
+        found = queries.concerned(session, ids, list(listeners.values()))  # type: ignore[arg-type]
     return {name for name, reader in listeners.items() if reader in found}
 
 

@@ -25,7 +25,7 @@ from lockbox.requests import decide
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.patterns import fits
+from lockbox.requests.policy_parts import fits
 from lockbox.requests.policy_rules import Policy, RequestFacts, terms_for
 from tests.database.scenes import as_caller, door, read, telling
 from tests.each import each

@@ -29,8 +29,7 @@ from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.after_reviews import FindingInput
 from lockbox.requests.extend import ExtensionInput
 from lockbox.requests.lifecycle import Action, AfterReviewFinding
-from lockbox.requests.models import AccessRequest
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.sql import new_id
 from tests.database import reference
 from tests.database.conftest import SharedDatabase

@@ -9,6 +9,7 @@ from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.admin import emergency_stop, members, policies, tenants
 from lockbox.admin.emergency_stop import ModeChangeResult
+from lockbox.audit.events import Origin
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import InvalidMove, LicenceRequired, NotFound, NotYours
 from lockbox.facts.enumerations import Mode
@@ -16,7 +17,6 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 from tests.database.audit_logs import last_change
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import door, read, state_of

@@ -28,7 +28,7 @@ from lockbox.requests import access_check, decide, timers
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 from tests.database.scenes import MAILBOX, PATIENCE, door, many, read, write
 from tests.passkey_approvals import DEMANDED, approve, enrol
 

@@ -13,7 +13,7 @@ from harness.people import World
 from harness.wait import within
 from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES
 from lockbox.requests import case_check
-from lockbox.requests.case_adapter import CHANNEL
+from lockbox.requests.case_check import CHANNEL
 from lockbox.schedule import NOTIFICATIONS
 from tests.case_adapter import SECRET, CaseAdapterServer, case_adapter, catalogue_at
 from tests.whole.conftest import RunningStack, log_lines, stage_of

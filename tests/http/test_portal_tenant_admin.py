@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 
 from lockbox.admin import delegates, delivery_log, members, webhooks
+from lockbox.audit.events import Origin
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.each import each

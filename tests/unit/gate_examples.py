@@ -8,8 +8,7 @@ from uuid import UUID
 from catalogue.gate_document import PathRule, ServiceGate, TenantSource, TokenIssuer
 from catalogue.service_catalogue import Catalogue, Plan, Service
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
-from lockbox.requests.models import AccessRequest
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import AccessRequest, RequestEntry
 
 HOST = "contoso.mail.example"
 ACTIONS = ("read", "change", "export")

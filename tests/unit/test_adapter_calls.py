@@ -19,7 +19,7 @@ from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES, Not
 from lockbox.notifications.endpoints import new_secret
 from lockbox.notifications.senders.protocol import WebhookCall
 from lockbox.notifications.sending_pool import ChannelPool
-from lockbox.requests.case_adapter import (
+from lockbox.requests.case_check import (
     CHANNEL,
     SPARE_SECONDS,
     AdapterQuestion,

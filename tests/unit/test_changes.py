@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from lockbox.audit.canonical import canonical
 from lockbox.facts.enumerations import Mode, Reason
 from lockbox.requests.policy import Consent
-from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_parts import ApprovalStage
-from lockbox.requests.policy_rules import Match, Overrides, Policy, Rule
+from lockbox.requests.policy_rules import Match, Overrides, Policy, Rule, changes
 from tests.examples import examples
 from tests.unit.policies import PEOPLE, POLICIES
 

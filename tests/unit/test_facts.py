@@ -53,8 +53,7 @@ from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.notifications import webhook
 from lockbox.notifications.models import Format
 from lockbox.requests import approvals, policy_store, submit
-from lockbox.requests.models import AccessRequest
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated
 from tests.each import each
 from tests.unit.sample_mail import PUBLIC, SERVICES, mail, sample_mail

@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.facts.enumerations import ApproveMeans, Reason
-from lockbox.requests.policy import DECLARED, Terms
+from lockbox.requests.policy import DECLARED, Terms, loosens, stricter
 from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Match, Overrides, Policy, RequestFacts, Rule, stored, strictest, terms_for
-from lockbox.requests.strictness import loosens, stricter
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS

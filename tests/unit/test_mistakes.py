@@ -10,7 +10,7 @@ from api.schemas.members import NewDelegation, NewMember
 from api.schemas.requests import ApprovalInput
 from api.schemas.submissions import NewRequest
 from api.schemas.webhooks import NewEndpoint, NewSecret
-from lockbox.requests import policy_diff
+from lockbox import mistakes
 from lockbox.requests.policy_parts import GroupName
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
@@ -42,7 +42,7 @@ RAW = re.compile(r"should|Value|Input|valid |instance|\^")
 def told(kind: type[BaseModel], facts: Any) -> dict[str, str]:
     with pytest.raises(ValidationError) as refused:
         kind.model_validate(facts)
-    return {".".join(map(str, where)): what for where, what in policy_diff.of(refused.value)}
+    return {".".join(map(str, where)): what for where, what in mistakes.of(refused.value)}
 
 
 @each(
@@ -97,7 +97,7 @@ def test_a_pattern_mistake_lists_the_allowed_characters() -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter[str](GroupName).validate_python("Legal")
 
-    assert policy_diff.advice(refused.value).startswith("use small letters, digits and hyphens, and begin with")
+    assert mistakes.advice(refused.value).startswith("use small letters, digits and hyphens, and begin with")
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,6 @@ def test_no_validator_wording_reaches_the_caller(kind: type[BaseModel]) -> None:
             try:
                 kind.model_validate(facts)
             except ValidationError as refused:
-                wrong |= {
-                    what for _, what in policy_diff.of(refused) if RAW.search(what) or not PLAIN.fullmatch(what)
-                }
+                wrong |= {what for _, what in mistakes.of(refused) if RAW.search(what) or not PLAIN.fullmatch(what)}
 
     assert wrong == set()

@@ -4,8 +4,7 @@ from uuid import UUID
 
 from lockbox.notifications.policy_wording import SECONDS, TERMS, lines
 from lockbox.requests.policy import Terms
-from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy_rules import Policy, changes
 from tests.each import each
 
 ANN, AMIR = UUID(int=1), UUID(int=2)

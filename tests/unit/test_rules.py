@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from lockbox.facts.enumerations import Mode, Reason
-from lockbox.requests.patterns import fits
 from lockbox.requests.policy import Consent, effective_mode
-from lockbox.requests.policy_parts import PolicyPart
+from lockbox.requests.policy_parts import PolicyPart, fits
 from lockbox.requests.policy_rules import Match, Overrides, Policy, RequestFacts, Rule
 from tests.each import each
 from tests.examples import examples

@@ -13,7 +13,7 @@ from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, ChangeKind, MemoryChan
 from gate.window_verification import ChangeBatch, WindowChange, WindowVerification
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import HeldBack
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 from tests.unit.gate_examples import open_window
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)

@@ -11,8 +11,8 @@ from lockbox.errors import NotFound
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import inbox, queries
+from lockbox.requests.models import RequestEntry
 from lockbox.requests.quorum import ApprovalTally
-from lockbox.requests.request_entry import RequestEntry
 
 ACTS = frozenset(
     {

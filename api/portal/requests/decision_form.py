@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from api.portal import phrases
 from api.schemas.requests import ApprovalInput
+from lockbox import mistakes
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import time_zones
-from lockbox.requests import policy_diff
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
@@ -72,7 +72,7 @@ def read(action: Action, form: DecisionForm, version: int, zone: str) -> Decisio
         opens_at = _instant(form.start, zone) if form.start and is_yes else None
         body = ApprovalInput(comment=comment, access_window=window, max_uses=uses, opens_at=opens_at)
     except ValidationError as error:
-        raise Invalid(phrases.TERMS_NOT_ACCEPTED.format(why=policy_diff.advice(error))) from None
+        raise Invalid(phrases.TERMS_NOT_ACCEPTED.format(why=mistakes.advice(error))) from None
     except ValueError:
         raise Invalid(phrases.TERMS_NOT_NUMBERS) from None
     if not is_yes:

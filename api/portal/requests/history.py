@@ -32,7 +32,7 @@ from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_role
 from lockbox.notifications.mail_text import OUTLIVED, STATE_WORDINGS
 from lockbox.notifications.request_wording import signed_in
 from lockbox.requests import inbox, request_list
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 from lockbox.requests.request_list import RequestFilter, RequestListing
 
 router = CallRouter(tags=[TAG], include_in_schema=False)

@@ -30,7 +30,7 @@ from lockbox.errors import Conflict, Invalid, InvalidContext, KeyInUse, LockboxE
 from lockbox.facts.enumerations import CaseCheck
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import idempotency, preview, submit
-from lockbox.requests.cases import CaseSystemDown, CaseUnchecked
+from lockbox.requests.case_check import CaseSystemDown, CaseUnchecked
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import DAY, HOUR
 from lockbox.requests.preview import Preview

@@ -16,9 +16,10 @@ from api.portal import phrases
 from api.portal.pages import TAG, FormContextDep, go, origin, page, status_of
 from api.schemas.questions import QuestionText
 from config.settings import Settings
+from lockbox import mistakes
 from lockbox.database import UnitOfWork
 from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
-from lockbox.requests import inbox, policy_diff, questions, request_page, request_reads
+from lockbox.requests import inbox, queries, questions, request_page
 
 router = CallRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -63,7 +64,7 @@ def _said(text: str) -> str:
     try:
         return QuestionText(text=text.replace("\r\n", "\n")).text
     except ValidationError as error:
-        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="text") from None
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=mistakes.advice(error)), field="text") from None
 
 
 def _refused(work: FormContextDep, request_id: UUID, refused: LockboxError, written: QuestionForm) -> HTMLResponse:
@@ -97,5 +98,5 @@ def _shown(
         refused=refused,
         written=written,
     )
-    request_reads.record_read(session, visitor.caller, origin(request), entry.request)
+    queries.record_read(session, visitor.caller, origin(request), entry.request)
     return shown

@@ -29,7 +29,7 @@ from api.schemas.submissions import ExtensionRequest
 from config.settings import Settings
 from connectors.credential_requests import ConnectionStatus, ahead_of_connections, connections_of
 from gate import enforcement
-from lockbox import database
+from lockbox import database, mistakes
 from lockbox.audit import event_search
 from lockbox.audit.event_search import EventRow
 from lockbox.audit.report import FIRST_USED, LAST_USED
@@ -61,11 +61,10 @@ from lockbox.requests import (
     decision_context,
     extend,
     inbox,
-    policy_diff,
+    queries,
     questions,
     quorum,
     request_page,
-    request_reads,
     resubmission,
     transition,
 )
@@ -74,11 +73,11 @@ from lockbox.requests.after_reviews import FindingInput
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action
+from lockbox.requests.models import RequestEntry
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
-from lockbox.requests.permitted_moves import AvailableMove
+from lockbox.requests.permitted_moves import PossibleMove
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import ReasonedDecision
-from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_page import RequestOverview
 from lockbox.requests.resubmission import AlreadyAskedAgain
 from lockbox.requests.submit import SubmittedRequest
@@ -157,7 +156,7 @@ def _finding(finding: str, comment: str) -> FindingInput:
     try:
         body = FindingBody.model_validate({"finding": finding, "comment": comment.replace("\r\n", "\n")})
     except ValidationError as error:
-        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="comment") from None
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=mistakes.advice(error)), field="comment") from None
     return FindingInput(body.finding, body.comment)
 
 
@@ -421,7 +420,7 @@ def _contents(
         "around": inbox.viewers(session, schedule, visitor.caller, entry.request, read.known, at),
         "at": at,
     }
-    request_reads.record_read(session, visitor.caller, origin(request), entry.request)
+    queries.record_read(session, visitor.caller, origin(request), entry.request)
     return contents
 
 
@@ -443,7 +442,7 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
             yield {**event._mapping, **further}  # noqa: SLF001 - its public name
 
 
-def _offered(moves: Iterable[AvailableMove]) -> dict[Action, LockboxError | None]:
+def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]:
     """Return the offered actions; the reason is another sign-in, the policy or a suspension."""
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 

@@ -14,12 +14,13 @@ from api.portal import form_errors, phrases
 from api.schemas.submissions import NewRequest
 from catalogue.context_schema import MOST_PARAMETERS, ContextValue
 from catalogue.service_catalogue import MOST_SERVICES, Service
+from lockbox import mistakes
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
 from lockbox.facts.ask import SubmittedAsk
 from lockbox.facts.fact import FORM, REPEAT, facts_of, kinds_of, values_of
 from lockbox.identity import time_zones
-from lockbox.requests import policy_diff, queries
+from lockbox.requests import queries
 from lockbox.text_rules import TEXT_PATTERN
 
 MINUTE = 60
@@ -184,8 +185,8 @@ def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> Ne
     try:
         return NewRequest.model_validate(given | {"not_before": start, "max_uses": uses})
     except ValidationError as error:
-        mistakes = [(_field(where), _message(where, said)) for where, said in policy_diff.of(error)]
-        raise form_errors.rejected(phrases.LOOK_AGAIN, mistakes) from None
+        wrong = [(_field(where), _message(where, said)) for where, said in mistakes.of(error)]
+        raise form_errors.rejected(phrases.LOOK_AGAIN, wrong) from None
 
 
 def _field(where: Sequence[int | str]) -> str:

@@ -19,13 +19,14 @@ from api.portal.pages import TAG, FormContext, FormContextDep, origin, page, sta
 from api.schemas.decisions import MOST_AT_ONCE
 from api.schemas.requests import CommentInput
 from api.separate_moves import attempt
+from lockbox import mistakes
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, SignInAgain
 from lockbox.identity.roles import Caller
-from lockbox.requests import inbox, policy_diff, queries, review_queue
+from lockbox.requests import inbox, queries, review_queue
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.models import RequestEntry
 
 router = CallRouter(tags=[TAG], include_in_schema=False)
 
@@ -233,7 +234,7 @@ def comment_of(typed: str) -> str | None:
     try:
         return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
-        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="comment") from None
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=mistakes.advice(error)), field="comment") from None
 
 
 def _check_comment(action: Action, typed: str) -> None:

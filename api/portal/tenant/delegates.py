@@ -16,12 +16,12 @@ from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_p
 from api.schemas.parts import Slug
 from lockbox.admin import delegates
 from lockbox.admin.delegates import LONGEST, DelegationInput
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import addresses
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/delegates", tags=[TAG], include_in_schema=False)
 

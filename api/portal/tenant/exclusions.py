@@ -14,10 +14,10 @@ from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_a
 from api.schemas.exclusions import ExclusionsInput
 from api.schemas.parts import Slug
 from lockbox.admin import exclusions, tenants
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, NotYours, SignInAgain
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/exclusions", tags=[TAG], include_in_schema=False)
 of_vendor = CallRouter(prefix="/exclusions", tags=[TAG], include_in_schema=False)

@@ -11,11 +11,11 @@ from api.portal.pages import TAG, FormContextDep, page
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from gate import enforcement, gate_report
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.facts.bounds import Word
 from lockbox.identity.roles import Caller
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/gates", tags=[TAG], include_in_schema=False)
 of_vendor = CallRouter(prefix="/gates", tags=[TAG], include_in_schema=False)

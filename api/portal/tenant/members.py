@@ -14,10 +14,10 @@ from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_a
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
 from lockbox.admin import access_review, invitations, members, recovery
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, StaleVersion
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)
 proposals = CallRouter(prefix="/proposals", tags=[TAG], include_in_schema=False)

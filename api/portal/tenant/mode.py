@@ -16,13 +16,13 @@ from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_a
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
 from lockbox.admin import emergency_stop, policies, tenants, unapproved_access, what_if
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
 from lockbox.facts.enumerations import Mode
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/mode", tags=[TAG], include_in_schema=False)
 

@@ -15,10 +15,10 @@ from api.schemas.addresses import NewObserver
 from api.schemas.parts import Slug
 from lockbox.admin import observers
 from lockbox.admin.observers import ObserverInput
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/observers", tags=[TAG], include_in_schema=False)
 

@@ -14,6 +14,7 @@ from api.portal.tenant.policy_form import PLACES, PolicyForm
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies, what_if
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.facts.enumerations import Reason
@@ -21,7 +22,6 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import policy_wording
 from lockbox.notifications.policy_wording import TERMS
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)
 

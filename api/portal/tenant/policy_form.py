@@ -10,9 +10,9 @@ from uuid import UUID
 from pydantic import BaseModel, Field, ValidationError
 
 from api.portal import form_errors, phrases
+from lockbox import mistakes
 from lockbox.facts.enumerations import ApproveMeans, Reason
 from lockbox.notifications.policy_wording import TERMS
-from lockbox.requests import policy_diff
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 
@@ -183,13 +183,13 @@ def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
     Raises:
         FormRejected: names each part that is wrong, by its term.
     """
-    mistakes, policy = list(wrong), None
+    refused, policy = list(wrong), None
     try:
         policy = Policy.model_validate(said)
     except ValidationError as error:
-        mistakes += [_of_term(where, what) for where, what in policy_diff.of(error)]
-    if policy is None or mistakes:
-        raise form_errors.rejected(phrases.LOOK_AGAIN, mistakes) from None
+        refused += [_of_term(where, what) for where, what in mistakes.of(error)]
+    if policy is None or refused:
+        raise form_errors.rejected(phrases.LOOK_AGAIN, refused) from None
     return policy
 
 
@@ -198,7 +198,7 @@ def read(text: str) -> Policy:
     try:
         return Policy.model_validate(json.loads(text))
     except ValidationError as error:
-        lines = [_place(where, what) for where, what in policy_diff.of(error)]
+        lines = [_place(where, what) for where, what in mistakes.of(error)]
     except json.JSONDecodeError as error:
         lines = [phrases.NOT_JSON_AT.format(line=error.lineno, column=error.colno)]
     except (ValueError, RecursionError):

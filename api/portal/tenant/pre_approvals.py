@@ -17,6 +17,7 @@ from api.schemas.requests import CommentInput
 from lockbox.admin import pre_approvals
 from lockbox.admin.pre_approval_status import OPEN, approval_obstacle, judged_by, namesakes, summaries
 from lockbox.admin.pre_approvals import LONGEST, PreApprovalInput
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
 from lockbox.facts.enumerations import Reason
@@ -24,7 +25,6 @@ from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller
 from lockbox.notifications import addresses
 from lockbox.requests.policy_parts import DAY, HOUR
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/pre-approvals", tags=[TAG], include_in_schema=False)
 

@@ -13,14 +13,14 @@ from api import deps
 from api.browser import Visitor
 from api.portal import phrases
 from api.portal.pages import REFUSED, FormContext, go, origin, page, status_of
+from lockbox import mistakes
 from lockbox.admin import members, memberships, permissions
 from lockbox.admin.memberships import Member
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, SignInAgain
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
-from lockbox.requests import policy_diff
-from lockbox.requests.transition import Origin
 
 AdminAction = Callable[[UnitOfWork, Caller, Origin], object]
 Body = TypeVar("Body", bound=BaseModel)
@@ -130,7 +130,7 @@ def read(kind: type[Body], **fields: object) -> Body:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{phrases.FORM_LABELS.get(str(where[0]), where[0])}: {what}" for where, what in policy_diff.of(error)
+        why = "; ".join(
+            f"{phrases.FORM_LABELS.get(str(where[0]), where[0])}: {what}" for where, what in mistakes.of(error)
         )
-        raise Invalid(phrases.NOT_ACCEPTED.format(why=mistakes)) from None
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=why)) from None

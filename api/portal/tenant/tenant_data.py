@@ -13,10 +13,10 @@ from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_a
 from api.schemas.parts import Slug
 from api.schemas.tenant_data import HoldInput
 from lockbox.admin import legal_holds, permissions, tenant_data
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/data", tags=[TAG], include_in_schema=False)
 

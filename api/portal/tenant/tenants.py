@@ -26,10 +26,10 @@ from lockbox.admin import (
     webhooks,
     what_if,
 )
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
 

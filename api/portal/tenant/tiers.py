@@ -16,11 +16,11 @@ from api.portal.tenant.policy import PolicyVersionField, preview_page
 from api.portal.tenant.policy_form import NUMBER, checked, percents
 from api.portal.tenant.tenant_admin import TenantAdminPage, tenant_admin_page
 from api.schemas.parts import Slug
+from lockbox import mistakes
 from lockbox.admin import policies
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Role
 from lockbox.notifications.policy_wording import TERMS
-from lockbox.requests import policy_diff
 from lockbox.requests.policy_parts import FIRST_STEP, MOST_APPROVALS, MOST_STEPS, MOST_TIERS, GroupName
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 
@@ -143,7 +143,7 @@ def _why_no_name(name: str) -> str:
     try:
         GROUP_NAMES.validate_python(name)
     except ValidationError as error:
-        return policy_diff.advice(error)
+        return mistakes.advice(error)
     return ""
 
 

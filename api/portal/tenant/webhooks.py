@@ -18,11 +18,11 @@ from api.schemas.parts import Slug
 from api.schemas.webhooks import EndpointChange, NewEndpoint, NewSecret
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS, WebhookInput, WebhookUrlPolicy, WebhookWithSecret
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, NotFound
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.models import Endpoint, Format
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_schema=False)
 

@@ -16,11 +16,11 @@ from api.schemas.parts import Slug
 from api.schemas.tenant_data import HoldInput
 from config.settings import Settings
 from lockbox.admin import legal_holds, permissions, tenant_data
+from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, NotFound, SignInAgain
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/data", tags=[TAG], include_in_schema=False)
 

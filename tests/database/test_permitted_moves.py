@@ -17,7 +17,7 @@ from lockbox.identity.roles import Caller
 from lockbox.requests import decide, request_page
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action
-from lockbox.requests.permitted_moves import AvailableMove
+from lockbox.requests.permitted_moves import PossibleMove
 from lockbox.requests.policy_rules import Policy
 
 SHIFTS = (timedelta(0), timedelta(hours=13))
@@ -90,12 +90,12 @@ def _undo() -> NoReturn:
     raise UndoneError
 
 
-def _told(db: Database, caller: Caller, request_id: UUID) -> tuple[AvailableMove, ...]:
+def _told(db: Database, caller: Caller, request_id: UUID) -> tuple[PossibleMove, ...]:
     with db.transaction() as session:
         return tuple(request_page.read(session, caller, request_id).moves)
 
 
-def _differs(told: AvailableMove, tried: LockboxError | None) -> bool:
+def _differs(told: PossibleMove, tried: LockboxError | None) -> bool:
     if tried is not None and tried.detail == ONLY_LOOKS:
         return told.allowed
     # Whether an approval is signed is judged by what comes along with it.

@@ -1,18 +1,13 @@
-"""Describe the changes of a new policy as flat facts for the audit log."""
+"""Say what to do about what pydantic refuses; nothing of what was sent is repeated."""
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from lockbox.audit.canonical import instant
 from lockbox.notifications.mail_text import duration
-from lockbox.notifications.policy_wording import ABSENT, SECONDS
-from lockbox.requests.policy import DECLARED
-from lockbox.requests.policy_parts import FIRST_STEP, Stricter
-from lockbox.requests.policy_rules import Policy, Rule
+from lockbox.notifications.policy_wording import SECONDS
 
 VALUE = "Value error, "
 RULE = re.compile(r"(?:Input|Value|String|List|Tuple|Set|Dictionary|Datetime|UUID) (?:should|must) (?P<what>.+)")
@@ -42,63 +37,6 @@ WORDS = {
     "json_invalid": "write JSON here",
 }
 """By a type of pydantic's errors, or by the first word of it."""
-
-
-def changes(old: Policy, new: Policy) -> dict[str, str]:
-    """Return what differs, as dotted ASCII names with "old → new"; empty where nothing does.
-
-    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`;
-    rules and tiers are counted from 0, as in the fields that errors name. Members are ids, windows are seconds, and
-    "none" is what is not there. A rule's name is the one free text, and stands in quotes.
-    """
-    was, now = dict(_facts(old)), dict(_facts(new))
-    return {
-        name: f"{was.get(name, ABSENT)} → {now.get(name, ABSENT)}"
-        for name in was | now
-        if was.get(name) != now.get(name)
-    }
-
-
-def _facts(policy: Policy) -> Iterator[tuple[str, str]]:
-    yield from _terms("", {name: value for name, value in policy if name in DECLARED})
-    for number, rule in enumerate(policy.rules):
-        yield from _rule(f"rules.{number}.", rule)
-    for group, members in policy.groups.items():
-        yield f"groups.{group}", _listed(members) or "nobody"
-    if policy.consent:
-        yield "consent", f"{policy.consent.mode} until {instant(policy.consent.until)}"
-
-
-def _rule(prefix: str, rule: Rule) -> Iterator[tuple[str, str]]:
-    yield f"{prefix}name", json.dumps(rule.name, ensure_ascii=False)
-    for name, hits in rule.match:
-        if name == "context":
-            for parameter, values in hits.items():
-                yield f"{prefix}match.context.{parameter}", ", ".join(map(json.dumps, values))
-        elif hits:
-            yield f"{prefix}match.{name}", _listed(hits)
-    yield from _terms(f"{prefix}terms.", rule.terms.given())
-
-
-def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in terms.items():
-        match DECLARED[name].stricter, value:
-            case Stricter.STAGES, _:
-                for stage in value:
-                    step = f" in step {stage.order}" if stage.order > FIRST_STEP else ""
-                    yield f"{prefix}{name}.{stage.group}", f"{stage.quorum}{step}"
-            case Stricter.TIERS, _:
-                for number, groups in enumerate(value):
-                    yield f"{prefix}{name}.{number}", _listed(groups)
-            case _, tuple() | frozenset():
-                yield f"{prefix}{name}", _listed(sorted(value)) or (ABSENT if DECLARED[name].binds else "never")
-            case _:
-                anybody = value is None and name == "break_glass_people"
-                yield f"{prefix}{name}", "anybody" if anybody else str(value).lower()
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(str(value) for value in values)
 
 
 def say(error: Mapping[str, Any]) -> str:
