@@ -31,7 +31,7 @@ from lockbox.errors import (
     TooMany,
     VersionRequired,
 )
-from lockbox.requests import extend, resubmission
+from lockbox.requests import case_check, extend, resubmission
 
 log = structlog.get_logger(__name__)
 

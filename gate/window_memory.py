@@ -238,7 +238,7 @@ class WindowMemory:
                 if one.int in self._forgotten:
                     left_out.append(one)
                     continue
-                is_counted = entry is not None and entry.request.max_uses is not None
+                is_counted = entry is not None and entry.request.uses_left is not None
                 self._replace(one.int, None if is_counted else window)
             self._tell()
             return left_out

@@ -43,6 +43,7 @@ from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
 from lockbox.requests.policy_rules import Policy
+from lockbox.requests.quorum import NO_LIMITS, ApprovalLimits
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.submit import SubmittedRequest
 from lockbox.sql import new_id
@@ -360,7 +361,13 @@ class World:
         """Act on a request and return its row after that; denials get a comment."""
         changes = {"comment": "No"} | changes if action is Action.DENY else changes
         with (db or self.db).transaction() as session:
-            return decide.act(session, self.people[who], HERE, request_id, DecisionInput(action, **changes))
+            return decide.act(session, self.people[who], HERE, request_id, decision_input(action, **changes))
+
+
+def decision_input(action: Action, **changes: Any) -> DecisionInput:
+    """Return what somebody wants done, with limits by their own names."""
+    limits = ApprovalLimits(**{name: changes.pop(name) for name in vars(NO_LIMITS) if name in changes})
+    return DecisionInput(action, limits=limits, **changes)
 
 
 def client_of(plan: StackPlan, token: str) -> httpx.Client:

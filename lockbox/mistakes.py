@@ -40,11 +40,7 @@ WORDS = {
 
 
 def say(error: Mapping[str, Any]) -> str:
-    """Return one of pydantic's errors as what to do, without a full stop; nothing of what was sent is repeated.
-
-    Args:
-        error: as pydantic and FastAPI tell it, with its context and its input.
-    """
+    """What to do about one of pydantic's errors, without a full stop; it is as pydantic and FastAPI tell it."""
     kind, said, context = str(error["type"]), str(error["msg"]), error.get("ctx") or {}
     if said.startswith(VALUE):
         return said.removeprefix(VALUE)
@@ -62,13 +58,13 @@ def say(error: Mapping[str, Any]) -> str:
 
 
 def of(refused: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Yield each thing that is wrong: where, and what to do."""
+    """Where each thing is wrong, and what to do."""
     for error in refused.errors(include_url=False):
         yield error["loc"], say(error)
 
 
 def advice(refused: ValidationError) -> str:
-    """Return what to do about a single field, or about all that is wrong with it."""
+    """What to do about a single field, or about all that is wrong with it."""
     return "; ".join(dict.fromkeys(what for _, what in of(refused)))
 
 

@@ -8,13 +8,12 @@ import cbor2
 
 from harness import authenticator
 from harness.authenticator import Authenticator, cose
-from harness.people import HERE, World
+from harness.people import HERE, World, decision_input
 from harness.stage import setting
 from lockbox.facts.enumerations import ApproveMeans
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.requests import decide
 from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
-from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -39,7 +38,7 @@ def asked(world: World, name: str, request_id: UUID, **changes: Any) -> Approval
             world.people[name],
             HERE,
             request_id,
-            DecisionInput(Action.APPROVE, **changes),
+            decision_input(Action.APPROVE, **changes),
             party=lambda: PARTY,
         )
 

@@ -13,7 +13,6 @@ from api.schemas.previews import WhatIfInput
 from lockbox.admin import observers, what_if
 from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.admin.what_if import WhatIfResult
-from lockbox.facts.requester import Requester
 from lockbox.requests.policy_rules import RequestFacts
 
 router = CallRouter(prefix="/v1/tenants/{slug}/observers", tags=["tenants"])
@@ -48,13 +47,7 @@ def preview_policy(
     slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep
 ) -> WhatIfResult:
     """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""
-    requester = Requester(
-        employing_entity=body.employing_entity,
-        office_country=body.office_country,
-        physical_country=body.physical_country,
-    )
-    what = body.service, tuple(body.actions), body.reason_code, tuple(body.resources)
-    ask = RequestFacts(*what, body.severity, requester, context=body.context)
+    ask = RequestFacts.of(body, requester=body)
     return what_if.preview_request(session, who, slug, ask, chosen.catalogue.services)
 
 

@@ -74,12 +74,13 @@ from lockbox.requests import (
     submit,
     transition,
 )
-from lockbox.requests.approvals import SignedStatement
+from lockbox.requests.approvals import SignedStatement, limits_of
 from lockbox.requests.case_check import CaseUnchecked, in_its_system
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.models import RequestEntry
-from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
+from lockbox.requests.on_behalf_of import OnBehalfOf, on_behalf_of
+from lockbox.requests.quorum import ApprovalLimits
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.request_page import RequestOverview
@@ -251,7 +252,7 @@ def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
         def judge(session: UnitOfWork) -> Response:
             session.foresee([transition.ahead_of_lock(request_id)])
             who, seen = caller(request, session), if_match(request)
-            decision_input = DecisionInput(action, body.comment if body else None, None, seen)
+            decision_input = DecisionInput(action, body.comment if body else None, seen)
             return _acted(request, session, who, came, request_id, decision_input)
 
         return await groups.run(judge, key=str(request_id))
@@ -361,17 +362,15 @@ def _detail(session: UnitOfWork, read: RequestOverview, who: Caller) -> RequestD
 
 def _decision(row: EventRow, voice: OnBehalfOf) -> DecisionView:
     by = PersonView(id=row.actor_id, name=row.actor_name or ERASED)
-    kept = approval_limits(row)
+    kept = limits_of(row)
     return DecisionView(
         decision=row.action, by=by, role=row.actor_role, at=row.at, **on_behalf_of_fields(voice), **vars(kept)
     )
 
 
 def approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
-    kept = said.resources, said.actions
-    allowed = said.access_window, seen, *kept
-    limits = signed, said.max_uses, said.opens_at
-    return DecisionInput(Action.APPROVE, said.comment, *allowed, *limits)
+    """Return an approval as it is decided about."""
+    return DecisionInput(Action.APPROVE, said.comment, seen, ApprovalLimits.of(said), signed)
 
 
 def submission_answer(

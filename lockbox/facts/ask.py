@@ -1,6 +1,6 @@
 """What is asked for, and why."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -113,14 +113,25 @@ class SubmittedAsk(Part):
         schema_extra={"examples": ["S2"]},
     )
 
+    @property
+    def is_at_once(self) -> bool:
+        return self.not_before is None
+
+    def begins(self, at: datetime) -> datetime:
+        """If it were approved at this moment."""
+        return max(at, self.not_before or at)
+
+    def would_end(self, at: datetime) -> datetime:
+        """If it were approved at this moment."""
+        return self.begins(at) + timedelta(seconds=self.access_window)
+
 
 class Ask(SubmittedAsk):
     """What was submitted, and what was made of it as it was judged.
 
-    `case_check` is what the ticket system said of the case, None where it was not asked. `duplicate_of` is the open
-    request for the same case and resource beside which this one was submitted nevertheless. `level` is the highest of
-    its actions' by the catalogue, None for what is older than that is known, and `context` the parameters that the
-    service declares, None where it has none. `follows` is the request that got no answer in time and is asked again.
+    `duplicate_of` is the open request beside which this one was submitted nevertheless. `level` is the highest of its
+    actions' by the catalogue, None for what is older than that is known, `context` None where the service declares
+    none.
     """
 
     case_check: Annotated[CaseCheck | None, Fact("Case according to its system", EVENT | LOG)] = Field(

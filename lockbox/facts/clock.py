@@ -16,12 +16,9 @@ class Clock(Part):
     `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with; `wake_at`
     is when the clock next has something to do, null once the request is closed. `asked_at` is when the customer was
     asked, or notified where the vendor opens alone; null while only the vendor knows of it. `reminders`,
-    `tiers_asked` and `warned` say how far the clock's reminders have come in the present state: reminders sent, tiers
-    of approvers asked (0 where there are none), and whether the end of the open window was announced.
-    `policy_version` is the version of the tenant's policy that judged it. `consent_until` is set where only dated
-    consent lets the vendor open alone: no window outlives it. `approve_means` is whether approvals must be signed
-    with passkeys, which only gets stricter. `stopped_at` is since when the clock stands for a question that waits,
-    `stopped_deadline` the deadline that held until then, and `stopped_for` for how many seconds it stood before: see
+    `tiers_asked` (0 where there are none) and `warned` say how far the clock's reminders have come in the present
+    state. `policy_version` is that of the policy that judged it. `consent_until` is set where only dated consent lets
+    the vendor open alone: no window outlives it. `approve_means` only gets stricter. For `stopped_…` see
     `RequestClock`.
     """
 

@@ -69,14 +69,13 @@ P = TypeVar("P", bound=Part)
 
 @cache
 def facts_of(part: type[SQLModel], view: FactView) -> Mapping[str, Fact]:
-    """Return the facts of one view, or with NONE of any, by the names of their fields, as declared."""
+    """The facts of one view, or with NONE of any, by the names of their fields, as declared."""
     every = ((name, fact) for name, field in part.model_fields.items() for fact in field.metadata)
     return {name: fact for name, fact in every if isinstance(fact, Fact) and view in fact.views}
 
 
 @cache
 def kinds_of(part: type[SQLModel]) -> Mapping[str, type[StrEnum]]:
-    """Return which fields are words of an enumeration."""
     every = (
         (name, kind)
         for name, field in part.model_fields.items()
@@ -86,18 +85,18 @@ def kinds_of(part: type[SQLModel]) -> Mapping[str, type[StrEnum]]:
 
 
 def values_of(part: type[SQLModel], row: object, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return the values of a row by the names of a part's fields, or these of them; words of enumerations as such."""
+    """The values of a row by the names of a part's fields, or these of them; words of enumerations as such."""
     values = {name: getattr(row, name) for name in (part.model_fields if names is None else names)}
     return values | {n: kind(values[n]) for n, kind in kinds_of(part).items() if values.get(n) is not None}
 
 
 def read(part: type[P], row: object) -> P:
-    """Return a part of a row. It is not validated: bounds may have become stricter since it was stored."""
+    """Not validated: bounds may have become stricter since it was stored."""
     return cast("P", part.model_construct(None, **values_of(part, row)))
 
 
 def taken(part: type[P], values: dict[str, Any]) -> P:
-    """Return a part of values by their names, which lose them; not validated."""
+    """A part of values by their names, which lose them; not validated."""
     return cast(
         "P", part.model_construct(None, **{name: values.pop(name) for name in part.model_fields if name in values})
     )
@@ -105,28 +104,25 @@ def taken(part: type[P], values: dict[str, Any]) -> P:
 
 @cache
 def in_clear(part: type[SQLModel]) -> tuple[str, ...]:
-    """Return the names of what events say of a part for everybody who reads them."""
     return tuple(name for name, fact in facts_of(part, EVENT).items() if fact.personal is NO)
 
 
 @cache
 def committed(part: type[SQLModel]) -> tuple[str, ...]:
-    """Return the names of what events say of a part by salted hashes, so that it can be erased."""
     return tuple(name for name, fact in facts_of(part, EVENT).items() if fact.personal is not NO)
 
 
 def why(part: type[SQLModel]) -> Iterator[str]:
-    """Yield the names of what is read only where the justification is, said in events or not."""
+    """The names of what is read only where the justification is, said in events or not."""
     return (name for name, fact in facts_of(part, FactView.NONE).items() if fact.personal is WHY)
 
 
 def given(part: Part, view: FactView) -> dict[str, Any]:
-    """Return what a part says in a view, by the names of its fields; what is not given is left out."""
+    """What a part says in a view, by the names of its fields; what is not given is left out."""
     return {name: value for name in facts_of(type(part), view) if (value := getattr(part, name))}
 
 
 def lines(part: Part, view: FactView, *, reads_why: bool) -> Iterator[tuple[str, str]]:
-    """Yield label and text of what is given and may be read, for a medium that escapes them."""
     facts = facts_of(type(part), view)
     for name, value in given(part, view).items():
         if reads_why or facts[name].personal is not WHY:
@@ -134,7 +130,7 @@ def lines(part: Part, view: FactView, *, reads_why: bool) -> Iterator[tuple[str,
 
 
 def cells(part: Part, view: FactView, *, reads_why: bool) -> Iterator[str | None]:
-    """Yield a text for each fact of a view, for a table; None is what is not given or may not be read."""
+    """A text for each fact of a view, for a table; None is what is not given or may not be read."""
     values = given(part, view)
     for name, fact in facts_of(type(part), view).items():
         is_read = name in values and (reads_why or fact.personal is not WHY)

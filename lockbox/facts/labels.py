@@ -2,5 +2,5 @@
 
 
 def label_text(label: str) -> str:
-    """Return a label in its reader's language: all read English so far, as it stands in the code."""
+    """In its reader's language: all read English so far, as it stands in the code."""
     return label

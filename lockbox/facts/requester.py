@@ -13,8 +13,7 @@ from lockbox.sql import Instant, words
 class Requester(Part):
     """Where the vendor's directory says that a requester works and is, and how they had signed in; None is unknown.
 
-    Countries are alpha-2 codes of ISO 3166-1. `directory_as_of` is when the directory said so. Of what a service
-    account has submitted for an engineer, the sign-in is not known: `sign_in` says that it was one.
+    Of what a service account has submitted for an engineer, the sign-in is not known: `sign_in` says that it was one.
     """
 
     employing_entity: Annotated[str | None, Fact("Employing entity", EVENT | LOG, ERASED)] = Field(

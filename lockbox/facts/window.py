@@ -14,12 +14,10 @@ from lockbox.sql import Instant, Texts
 class Window(Part):
     """A window as it was, or is to be, opened.
 
-    `opens_at` is when it begins where that is later than the yes: an approver may have moved it. `extends` is the
-    request whose window this one extends, at the end of that one, and `first_opened_at` when the first of these
-    windows began. `granted_resources` and `granted_actions` are what it was opened for where that is less than was
-    asked. `max_uses` is how often it can be used, None for any number: as asked or as the policy allows, and from the
-    opening on as granted. `used` is how often it was where that is limited. `pre_approval_id` is what the customer
-    had approved beforehand, if that opened it.
+    `opens_at` is when it begins where that is later than the yes: an approver may have moved it. `first_opened_at` is
+    when the first of the windows began that it extends. `granted_resources` and `granted_actions` are what it
+    was opened for where that is less than was asked. `max_uses` is two facts in one: as asked, or as the policy
+    allows if that is less, and from the opening on as granted. `used` is how often it was where that is limited.
     """
 
     max_uses: Annotated[int | None, Fact("Uses", EVENT)] = Field(
@@ -72,9 +70,7 @@ class Window(Part):
     )
 
     def resources_of(self, ask: SubmittedAsk) -> list[str]:
-        """Return for which of the resources that were asked it is, was or would be open."""
         return ask.resources if self.granted_resources is None else self.granted_resources
 
     def actions_of(self, ask: SubmittedAsk) -> list[str]:
-        """Return for which of the actions that were asked it is, was or would be open."""
         return ask.actions if self.granted_actions is None else self.granted_actions

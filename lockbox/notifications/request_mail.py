@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from email.utils import parseaddr
 from functools import partial
 from typing import Any
@@ -165,7 +165,7 @@ class RequestMail(LoadedNotification):
     @property
     def opened_until(self) -> datetime:
         """When access would end if it were approved at this moment."""
-        return max(self.now, self.ask.not_before or self.now) + timedelta(seconds=self.ask.access_window)
+        return self.ask.would_end(self.now)
 
     @property
     def opens_later(self) -> bool:

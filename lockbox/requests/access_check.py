@@ -1,4 +1,4 @@
-"""Check access: whether a window is open, and which one lets an engineer in."""
+"""Whether a window is open, and which one lets an engineer in."""
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,8 +75,6 @@ RESTORED = (
 
 
 class AccessCheck(NamedTuple):
-    """The question of a gateway: may this engineer do this to that resource, now?"""
-
     tenant: str
     service: str
     resource: str
@@ -85,41 +83,33 @@ class AccessCheck(NamedTuple):
 
     @property
     def values(self) -> Mapping[str, object]:
-        """The parameters of the query for windows."""
         return {**self._asdict(), "resource": [self.resource], "action": [self.action]}
 
 
 class UsingCaller(NamedTuple):
-    """The service account that asks for a use, and its own name for the call, if it has one."""
-
     account_id: UUID
     call: str | None = None
 
 
 def ahead_of_check(question: AccessCheck, call: str | None = None) -> list[Query]:
-    """Return the queries that `check` runs once the caller is known, to be read ahead."""
     used_by: list[Query] = [(USED_BY, {"by_call": call})] if call else []
     return [(WINDOWS, question.values), (CLOCK_TIME, {}), *used_by]
 
 
 def ahead_of_refusal(question: AccessCheck) -> list[Query]:
-    """Return the queries that `open_window` runs, and then `refusal` where it finds none."""
     return [*ahead_of_check(question), (REFUSAL, question.values)]
 
 
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str | None = None) -> RequestEntry:
     """Return the open window that lets the engineer in; of several the one that lasts longest.
 
-    Windows are independent: the end of one does not affect the others. Names are compared exactly. A service
-    account's yes uses a window of few uses once; an engineer who looks at their own access uses none. `call` is what
-    the account calls the call that it asks for.
+    Names are compared exactly. A service account's yes uses a window of few uses once; an engineer who looks at their
+    own access uses none. `call` is the account's name for the call.
 
     Raises:
         NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about another.
-        NoOpenWindow: no window is open, for whatever reason.
-        WindowUsedUp: the window was used as often as it may be.
-        AuditLogRolledBack: there is a window, but the database was restored and is behind what was shipped of its
-            audit log.
+        AuditLogRolledBack: there is one, but the database is behind what was shipped of its audit log.
+        NoOpenWindow, WindowUsedUp: as named.
     """
     authentication.enter(session, caller)
     _may_ask(caller, question)
@@ -131,10 +121,7 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str 
 def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
     """Return the same to whoever the transaction was entered for, and use no window.
 
-    Windows of any number of uses come first. One that is used up is returned only if asked for.
-
-    Raises:
-        NoOpenWindow, WindowUsedUp, AuditLogRolledBack: as `check` does.
+    Windows of any number of uses come first. One that is used up is returned only if asked for. Raises as `check`.
     """
     found = judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
     windows = [entry for entry in found if entry.open]
@@ -151,10 +138,7 @@ def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left:
 def use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller) -> RequestEntry:
     """Return the open window, used once more where its uses are limited, in the transaction of the judgement.
 
-    The last use is an event. A call that has used it within five seconds is the same use.
-
-    Raises:
-        NoOpenWindow, WindowUsedUp, AuditLogRolledBack: as `check` does.
+    The last use is an event. A call that has used it within five seconds is the same use. Raises as `check`.
     """
     entry = open_window(session, question, whatever_is_left=True)
     if entry.uses_left is None:
@@ -189,10 +173,7 @@ def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) 
 
 
 def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
-    """Return why an access check found no window, if more can be said than that: `suspended` or `narrowed`.
-
-    Narrowed is a window that was asked for with this resource and action, and was approved without.
-    """
+    """Say more of a refusal: `suspended`, or `narrowed` where this was asked for, and approved without."""
     row = session.execute(REFUSAL, question.values).one_or_none()
     if row is None:
         return None
@@ -200,13 +181,11 @@ def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
 
 
 def windows(session: UnitOfWork, ids: Collection[UUID]) -> list[RequestEntry]:
-    """Return those of these requests that are active, each judged as an access check judges it."""
     rows = session.execute(WINDOWS_BY_ID, {"ids": list(ids)}) if ids else ()
     return judged(session, [RequestRow.of(row) for row in rows])
 
 
 def windows_after(session: UnitOfWork, after: UUID, most: int) -> list[RequestEntry]:
-    """Return the next active requests by id, each judged as an access check judges it."""
     rows = session.execute(WINDOWS_AFTER, {"after": after, "most": most})
     return judged(session, [RequestRow.of(row) for row in rows])
 
@@ -225,7 +204,7 @@ def _may_ask(caller: Caller, question: AccessCheck) -> None:
 
 @dataclass(frozen=True)
 class RequestRow:
-    """A row of such a query: `opening` is the body of the event that opened the window.
+    """`opening` is the body of the event that opened the window.
 
     `obstacle` is why the rows alone let nobody in: a word of `HeldBack`, or where it is not active `closed`, or
     `outlived` where nobody can use an answer any more.
@@ -240,14 +219,13 @@ class RequestRow:
 
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
-        """Return a row of `WINDOWS`."""
         return cls(AccessRequest.of(row), row.tenant, row.requester, row.tenant_name, row.obstacle, row.opening)
 
 
 def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None = None) -> list[RequestEntry]:
-    """Return what these rows say, each judged on the database's clock: whether it is open, and what holds it back.
+    """Judge rows on the database's clock: whether each is open, and what holds it back.
 
-    `at` is when they were read, where that is known and is late enough.
+    `at` is when they were read, where that is known and late enough.
     """
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
     proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
@@ -259,7 +237,7 @@ def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None 
 
 
 def unless_restored(session: UnitOfWork, entries: Sequence[RequestEntry]) -> list[RequestEntry]:
-    """Return these; what is open at a tenant whose database is behind its own audit log is held back."""
+    """Hold back what is open at a tenant whose database is behind its own audit log."""
     rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in entries if entry.open})
     return [
         replace(entry, open=False, held_back=HeldBack.DATABASE_RESTORED)
@@ -295,10 +273,7 @@ def _obstacle(row: RequestRow, proven: Container[UUID], by_policy: Mapping[UUID,
 
 
 def held_back(session: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, HeldBack]:
-    """Return which of these active requests let nobody in, or would not if they began now, and why.
-
-    It is for the clock, which has no key to verify approvals by: what is said is what the rows and the policy say.
-    """
+    """As `judged`, for the clock: it has no key to verify approvals by, so rows and policy alone say so."""
     rows = [RequestRow.of(row) for row in session.execute(WINDOWS_BY_ID, {"ids": list(ids)})] if ids else []
     by_policy = policy_store.held_back(session, [row.request for row in rows])
     found = {row.request.id: _obstacle(row, {row.request.id}, by_policy) for row in rows}

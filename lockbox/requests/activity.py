@@ -1,4 +1,4 @@
-"""Record and list what was done inside a window, as the system that the engineer works in reports it."""
+"""What was done inside a window, as the system that the engineer works in reports it."""
 
 import json
 from collections import defaultdict
@@ -54,7 +54,7 @@ WHERE r.id = :id
 
 
 class GateUse(BaseModel, frozen=True):
-    """A use of a window: when, through which gateway and for what; `gateway` is null if its name was erased."""
+    """`gateway` is null if its name was erased."""
 
     at: datetime
     gateway: str | None
@@ -73,7 +73,7 @@ class WindowUsage(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class ActivityEntry:
-    """Something that an engineer did: so many times at this moment, or from it on within the same report."""
+    """Something that an engineer did, so often at this moment, or from it on within the same report."""
 
     at: datetime
     method: str
@@ -123,15 +123,13 @@ def report(
     """Write what a system says was done inside a window, one event for each kind of thing; return how many.
 
     Uses are counted as the gate counts its own, with the caller as the gateway. A report may come up to an hour after
-    the window ended, and is about moments at which it was open, give or take the five seconds by which two clocks may
-    differ. One entry or use that is not refuses the whole report, and so does a use that the window is not for.
+    the window ended, and is about moments at which it was open, give or take five seconds between two clocks. One
+    entry or use that is not refuses the whole report, and so does a use that the window is not for.
 
     Raises:
-        NotFound: there is no such request that the caller may know of, or it is of another service.
         NotYours: only a system with the scope, bound to the service, reports.
-        TooLate: the window ended more than an hour ago.
-        Invalid: uses are reported of a window for a number of uses, which no guard knows.
         OutsideWindow: it was never open, or not when something is said to have been done.
+        NotFound, TooLate, Invalid: as named.
     """
     authentication.enter(session, caller)
     window = _window(session, caller, request_id)
@@ -166,8 +164,7 @@ def report(
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
     """Return what was done inside a window, the last report first, at most a thousand kinds of things.
 
-    Raises:
-        NotFound: there is no such request that the caller may know of.
+    Raises NotFound.
     """
     if not queries.known(session, caller, [request_id]):
         raise NotFound(queries.NOT_KNOWN)
@@ -175,22 +172,20 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Recorded
 
 
 def ahead_of_inside(request_id: UUID) -> Query:
-    """Return what `inside` reads."""
     return READ, {"id": request_id, "most": MOST_SHOWN}
 
 
 def inside(session: UnitOfWork, request_id: UUID) -> list[RecordedActivity]:
-    """Return the same about a request that the caller may know of."""
+    """The caller may know of the request."""
     return [_done(row) for row in session.execute(*ahead_of_inside(request_id))]
 
 
 def ahead_of_usage(request_id: UUID) -> Query:
-    """Return what `usage` reads."""
     return USES, {"id": request_id}
 
 
 def usage(session: UnitOfWork, request_id: UUID) -> WindowUsage:
-    """Return how often a window was used, as far as the gates have said; the caller may know of the request."""
+    """The caller may know of the request."""
     row = session.execute(*ahead_of_usage(request_id)).one()
     if not row.times:
         return WindowUsage(times=0, refused=row.refused, first=None, last=None)

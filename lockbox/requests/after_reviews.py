@@ -77,10 +77,7 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:remind_at AS timestamptz[])) AS n (id, re
 
 
 class AfterReviewEntry(BaseModel, frozen=True):
-    """An after-review as a reader sees it: until when a finding is due, what was found, and whether they may find it.
-
-    `found_by` and `comment` are None where they were erased, or are not for the reader.
-    """
+    """As a reader sees it; `found_by` and `comment` are None where they were erased, or are not for the reader."""
 
     due_at: datetime
     is_overdue: bool
@@ -93,18 +90,13 @@ class AfterReviewEntry(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class FindingInput:
-    """What somebody of the customer finds, and why."""
-
     finding: AfterReviewFinding
     comment: str
 
 
 @dataclass(frozen=True)
 class DueFinding:
-    """A window that was opened by break-glass and has ended: when and by whom, and until when its finding is due.
-
-    `opened_by` is None where the name was erased.
-    """
+    """A window opened by break-glass that has ended; `opened_by` is None where the name was erased."""
 
     entry: RequestEntry
     opened_at: datetime
@@ -114,7 +106,7 @@ class DueFinding:
 
 
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterReviewEntry | None:
-    """Return the after-review of a request that the caller may know of; None where there was no break-glass."""
+    """The caller may know of the request; None where there was no break-glass."""
     row = session.execute(READ, {"request_id": request.id}).one_or_none() if request.break_glass else None
     if row is None:
         return None
@@ -141,12 +133,11 @@ def _entry(row: Row[Any], *, reads: bool, may_find: bool) -> AfterReviewEntry:
 
 
 def ahead_of_due_findings() -> Query:
-    """Return what `due_findings` reads beside the directory."""
     return OPEN, {"tenants": None, "at": None, "most": MOST_LISTED}
 
 
 def due_findings(session: UnitOfWork, caller: Caller, known: RecipientDirectory | None = None) -> list[DueFinding]:
-    """Return the windows about which the caller may give a finding now, the one that is due first first.
+    """Return the windows about which the caller may give a finding now, the first due first.
 
     `known` is the directory of the caller's tenants, where it was looked up.
     """
@@ -177,12 +168,8 @@ def give_finding(
     """Give the customer's finding about a window that was opened by break-glass, as an approver or admin.
 
     Raises:
-        NotFound: there is no such request that the caller may know of.
         NotYours: the caller is not the one to say so.
-        SignInAgain: an API token was shown.
-        InvalidMove: it was not opened by break-glass, or is still open.
-        AlreadyDecided: there is a finding.
-        CommentRequired: it does not say why.
+        NotFound, SignInAgain, InvalidMove, AlreadyDecided, CommentRequired: as named.
     """
     authentication.enter(session, caller)
     request = transition.locked(session, caller, request_id)
@@ -209,7 +196,7 @@ def give_finding(
 
 
 def remind(database_: Database) -> Iterator[int]:
-    """Remind whoever can give a finding that is due, and more people once it is overdue, batch by batch."""
+    """Remind of findings that are due, and more people once they are overdue; yields how many, batch by batch."""
     while count := _remind_batch(database_):
         yield count
 
@@ -241,12 +228,10 @@ def _is_open(request: AccessRequest, at: datetime) -> bool:
 
 
 def _may_give(caller: Caller) -> bool:
-    """Whether somebody who came like this may give a finding at all."""
     return caller.side is Side.CUSTOMER and caller.means is not AuthMethod.TOKEN
 
 
 def _party(caller: Caller, request: AccessRequest, known: RecipientDirectory) -> Party | None:
-    """Return as which party somebody may give the finding, None where they may not."""
     is_delegate = caller.person_id in known.delegates[request.tenant_id]
     state = State(request.state)
     held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_delegate)
@@ -288,7 +273,6 @@ def _event(  # noqa: PLR0917 - as many things make an event
 
 
 def _told(session: UnitOfWork, told: Sequence[tuple[AccessRequest | Row[Any], AuditEvent]]) -> dict[str, Any]:
-    """Return the parameters that record these events, and have people told of them."""
     moves = [_notified(request, event) for request, event in told]
     return {**events.append([event for _, event in told]), **outbox.queue(session, moves)}
 

@@ -1,4 +1,4 @@
-"""Build the statement of an approval from its row, and check at every access that it was signed."""
+"""The signed statement of an approval, built from its row and checked at every access."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from webauthn.helpers import bytes_to_base64url
 
 from lockbox.audit.canonical import Value, canonical, instant, signed_text
+from lockbox.audit.event_search import EventRow
 from lockbox.audit.verifier import passkey_assertion
 from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
@@ -25,9 +26,11 @@ from lockbox.identity.keyring import Ed25519Signature
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.identity.time_zones import DEFAULT, clock_time
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import Terms, customer_decides, fewest
 from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.quorum import ApprovalLimits
 
 SALT_BYTES = 16
 ANOTHER = (
@@ -50,7 +53,7 @@ DecisionRow = Decision | Row[Any]
 class ApprovalChallenge:
     """What to ask a passkey, and the two texts that have to come back with its answer: see `docs/audit-format.md`.
 
-    `is_demanded` is whether the policy has nobody approve without it.
+    `is_demanded` is whether nobody approves without it.
     """
 
     statement: str
@@ -61,7 +64,7 @@ class ApprovalChallenge:
 
 @dataclass(frozen=True)
 class SignedStatement:
-    """The texts of `ApprovalChallenge`, the answer of the browser, and the challenge, which is used up now."""
+    """The texts of `ApprovalChallenge`, the browser's answer, and the challenge, which is used up now."""
 
     statement: str
     content: str
@@ -72,8 +75,6 @@ class SignedStatement:
 
 @dataclass(frozen=True)
 class Proof:
-    """What the event of an approval says of whose word it is."""
-
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str] = field(default_factory=dict)
 
@@ -83,7 +84,7 @@ NO_PROOF = Proof()
 
 @dataclass(frozen=True)
 class StatementContext:
-    """What a statement says beside the request and the decision: the version seen, the policy's, when, and a salt."""
+    """What a statement says beside the request and the decision; `version` is the one that was seen."""
 
     version: int
     policy_version: int
@@ -124,11 +125,9 @@ def check_signature(
     signed: SignedStatement | None,
     effective: EffectivePolicy,
 ) -> Proof:
-    """Check what one of the approver's passkeys has signed, keep it in the decision, and return what its event says.
+    """Check what a passkey of the approver's has signed, keep it in the decision, and return what its event says.
 
-    Raises:
-        StaleVersion: what was signed is another decision than this one.
-        Invalid: the passkey's signature is no good.
+    Raises StaleVersion, Invalid.
     """
     demanded = effective.terms.approve_means.value
     if signed is None:
@@ -158,8 +157,8 @@ def hold_by_signatures(
 ) -> frozenset[UUID]:
     """Return which of these open requests hold by what passkeys have signed, where their policy demands it.
 
-    The others of them are left out: somebody whose approval counts has signed nothing, something else, or with a
-    passkey that is theirs no longer. `opened` are the rows, each with the body of the event that opened the window.
+    Left out are those where somebody whose approval counts has signed nothing, something else, or with a passkey that
+    is theirs no longer. `opened` are the rows, each with the body of the event that opened the window.
     """
     demanding = [request for request, _ in opened if _is_demanded(request)]
     rows = _signed_rows(session, demanding)
@@ -184,7 +183,6 @@ def _signed_rows(session: UnitOfWork, requests: Iterable[AccessRequest]) -> dict
 
 
 def _holds(session: UnitOfWork, request: AccessRequest, body: bytes | None, rows: Sequence[Row[Any]]) -> bool:
-    """Whether everybody whose approval counted has signed it, and there are as many as have to."""
     try:
         counted = {UUID(one) for one in json.loads(body or b"{}")["approved_by"]}
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -194,14 +192,13 @@ def _holds(session: UnitOfWork, request: AccessRequest, body: bytes | None, rows
 
 
 def _is_marked(session: UnitOfWork, row: Row[Any]) -> bool:
-    """Whether the passkey is one that this installation has added, and not one that a database's login wrote."""
+    """Whether this installation has added the passkey, and not a login of the database."""
     covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
     key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
     return row_macs.is_held(session, row.mac, row_macs.passkey(key), key.id)
 
 
 def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
-    """Whether a passkey has signed what a decision says, and that covers what was opened."""
     covers = (
         set(request.open_resources) <= set(row.resources or request.resources)
         and set(request.open_actions) <= set(row.actions or request.actions)
@@ -248,20 +245,19 @@ def _circumstances(statement: str, content: str) -> StatementContext:
 
 
 def _content(request: AccessRequest, decision: DecisionRow, met: StatementContext) -> bytes:
-    """Return the canonical bytes of what of a decision can be personal, and may be erased; the salt hides it."""
+    """The canonical bytes of what of a decision can be personal, and may be erased; the salt hides it."""
     kept = request.resources if decision.resources is None else decision.resources
     content = {"comment": decision.comment, "resources": list(kept), "salt": met.salt}
     return canonical(content | _context(request))
 
 
 def _context(request: AccessRequest) -> dict[str, str]:
-    """Return what a statement says of the request's context, where it has one."""
     text = request.context_text
     return {"context": text} if text else {}
 
 
 def _statement(request: AccessRequest, decision: DecisionRow, met: StatementContext, content: bytes) -> bytes:
-    """Return the canonical bytes whose SHA-256 a passkey signs: who says yes to what, for whom, seen when."""
+    """The canonical bytes whose SHA-256 a passkey signs: who says yes to what, for whom, seen when."""
     kept = request.actions if decision.actions is None else decision.actions
     return canonical(
         {
@@ -287,11 +283,9 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
 
 
 def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
-    """Return the canonical bytes whose hash is signed: who may do what to what until when, how often, by whose yes.
+    """The canonical bytes whose hash is signed: who may do what to what until when, how often, by whose yes.
 
-    Args:
-        request: a row whose window is open; all but `by` is taken from it.
-        by: the ids of those whose votes count.
+    The window of `request` is open; `by` are the ids of those whose votes count.
     """
     return canonical(
         {
@@ -318,7 +312,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
 
 
 def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
-    """Return what the event of the move that opens a window at this moment says of its approval, signed.
+    """Return what the event of a move that opens a window says of its approval, signed.
 
     Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
     """
@@ -336,10 +330,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
 
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
-    """Return the actions that an approval keeps, and those for which it opens a window, where they are not all.
-
-    And for how many uses it is, where that is limited, and from when, where that is not at once.
-    """
+    """What an approval keeps but for resources, and the actions it opens a window for, where that is not all."""
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,
         "kept_max_uses": decision.max_uses if decision else None,
@@ -349,8 +340,25 @@ def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def limits_of(move: EventRow) -> ApprovalLimits:
+    """How a move of a timeline narrows what was asked; resources that were erased are as asked."""
+    body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
+    opens_at = body.get("kept_opens_at")
+    return ApprovalLimits(
+        body.get("access_window"),
+        json.loads(move.kept_resources) if move.kept_resources else None,
+        body.get("kept_actions"),
+        body.get("kept_max_uses"),
+        datetime.fromisoformat(opens_at) if opens_at else None,
+    )
+
+
+def is_narrower(limits: ApprovalLimits, request: AccessRequest) -> bool:
+    kept = (limits.access_window, limits.resources, limits.actions)
+    return any(limit is not None for limit in kept) or fewest(request.max_uses, limits.max_uses) != request.max_uses
+
+
 def kept_resources(decision: Decision | None, request: AccessRequest) -> dict[str, str]:
-    """Return the same of resources, which are personal, in JSON."""
     found = {
         "kept_resources": decision.resources if decision else None,
         "granted_resources": _opened(decision, request)[0],
@@ -359,13 +367,11 @@ def kept_resources(decision: Decision | None, request: AccessRequest) -> dict[st
 
 
 def _opened(decision: Decision | None, request: AccessRequest) -> tuple[list[str] | None, list[str] | None]:
-    """Return what a decision has just opened a window for; None where it has opened none, or one for all."""
     opens = decision is not None and request.opened_at == decision.decided_at
     return (request.granted_resources, request.granted_actions) if opens else (None, None)
 
 
 def is_signed(session: UnitOfWork, request: AccessRequest, body: bytes | None) -> bool:
-    """Whether the event with this body, by which the window was opened, is signed over what the row says now."""
     if body is None:
         return False
     try:
@@ -400,7 +406,7 @@ def passkey_obstacle(
 ) -> PasskeyTooNew | None:
     """Return why somebody cannot approve by their passkey yet; None where they can, or approve without one.
 
-    What counts is their oldest one: the first vouches for the later ones. `keys` are theirs, where they were read.
+    What counts is their oldest: the first vouches for the later ones. `keys` are theirs, where they were read.
     """
     by_passkey = caller.means is AuthMethod.PASSKEY or is_signed
     must_sign = terms.approve_means is ApproveMeans.PASSKEY_SIGNED
@@ -415,5 +421,4 @@ def passkey_obstacle(
 
 
 def passkey_approves_from(added: datetime, terms: Terms) -> datetime:
-    """Return from when a person approves whose first passkey was added then."""
     return added + timedelta(seconds=terms.first_passkey_wait)

@@ -42,7 +42,7 @@ FROM break_glass_record(:tenant_id)
 
 @dataclass(frozen=True)
 class BreakGlassRecord:
-    """What has come of break-glass at a tenant: how many windows within 30 days, and how many findings are overdue.
+    """What has come of break-glass at a tenant: windows within 30 days, overdue findings.
 
     `is_denied` is whether the customer's last word about one of the resources was no, `is_stopped` whether an
     emergency stop is open there.
@@ -55,7 +55,7 @@ class BreakGlassRecord:
 
     @classmethod
     def read(cls, session: UnitOfWork, request: AccessRequest, *, in_turn: bool = False) -> Self:
-        """Read it for a request; `in_turn` is after whatever else opens a window by break-glass at the tenant."""
+        """`in_turn` waits for whatever else opens a window by break-glass at the tenant."""
         if in_turn:
             session.execute(IN_TURN, {"tenant_id": request.tenant_id})
         values = {"tenant_id": request.tenant_id, "service": request.service, "resources": request.resources}
@@ -64,13 +64,12 @@ class BreakGlassRecord:
 
 
 def record_of_review(session: UnitOfWork, request: AccessRequest, caller: Caller) -> BreakGlassRecord | None:
-    """Return it for a request that somebody of the vendor reviews; None where there is nothing to open so."""
+    """None unless somebody of the vendor reviews a request for break-glass."""
     reviewed = request.break_glass and request.state is State.REVIEWING and caller.side is Side.VENDOR
     return BreakGlassRecord.read(session, request) if reviewed else None
 
 
 def begin_after_review(session: UnitOfWork, request: AccessRequest, opened_at: datetime) -> None:
-    """Have the customer asked for a finding about a window that was just opened."""
     due_at = opened_at + DUE_AFTER
     remind_at = next_reminder(opened_at, due_at, opened_at)
     values = {"request_id": request.id, "tenant_id": request.tenant_id, "opened_at": opened_at}
@@ -78,7 +77,7 @@ def begin_after_review(session: UnitOfWork, request: AccessRequest, opened_at: d
 
 
 def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> datetime:
-    """Return when to remind next of a finding that is not given: before it is due, then, and each day after that."""
+    """When to remind next of a finding that is not given: before it is due, then, and each day after that."""
     moments = [opened_at + (due_at - opened_at) * percent / 100 for percent in REMINDERS]
     if at < due_at:
         return min((moment for moment in moments if moment > at), default=due_at)
@@ -86,11 +85,11 @@ def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> dateti
 
 
 def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that whoever asks for break-glass is a person whose sign-in is as good as the one of who opens it.
+    """Check that a person asks, whose sign-in is as good as that of who opens it.
 
     Raises:
         NotYours: a machine asks.
-        SignInAgain: the sign-in is too weak or too old.
+        SignInAgain: as named.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours(NOT_BY_MACHINES)
@@ -104,7 +103,6 @@ def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
 def obstacles_to(
     request: AccessRequest, effective: EffectivePolicy, record: BreakGlassRecord, opener: UUID, at: datetime
 ) -> list[tuple[str, str]]:
-    """Return what keeps somebody from opening a request by break-glass: fields, each with a sentence."""
     people = {request.requester_id, opener}
     mode, _ = effective.mode_for(request, at)
     window = min(request.access_window, effective.terms.break_glass_ceiling)
@@ -113,7 +111,7 @@ def obstacles_to(
 
 @dataclass(frozen=True)
 class BreakGlassAsk:
-    """For what break-glass is: the service, who takes part as far as they are known, and the window in seconds."""
+    """`people` are those who take part, as far as they are known; `window` in seconds."""
 
     service: str
     people: Collection[UUID]
@@ -121,7 +119,6 @@ class BreakGlassAsk:
 
 
 def obstacles(terms: Terms, mode: Mode, record: BreakGlassRecord, ask: BreakGlassAsk) -> Iterator[tuple[str, str]]:
-    """Say what keeps these people from opening a window by break-glass: a field and a sentence."""
     if not customer_decides(mode):
         yield FIELD, "This customer lets the vendor's managers open access. Submit a request without break-glass."
         return

@@ -53,7 +53,7 @@ class DuplicateRequest(Conflict):
 
 @dataclass(frozen=True)
 class CaseQuestion:
-    """What a ticket system is asked: is the case open, and assigned to the engineer; `caller` is who submits."""
+    """Is the case open, and assigned to the engineer? `caller` is who submits."""
 
     tenant_id: UUID
     case_system: str | None
@@ -63,7 +63,7 @@ class CaseQuestion:
 
 
 class CaseCheckRow(SQLModel, table=True):
-    """A question to the adapter of a ticket system, its answer or why there is none, and the request confirmed."""
+    """A question, its answer or why there is none, and the request that it confirmed."""
 
     __tablename__ = "case_checks"
 
@@ -84,8 +84,8 @@ class CaseCheckRow(SQLModel, table=True):
 class CaseUnchecked(Invalid):
     """The policy demands that the ticket system confirms the case, and nobody has asked it yet.
 
-    Doors have it asked, without a transaction, and submit again: `question` is what to ask, `demand` what the policy
-    says of a case that could not be confirmed.
+    Doors have it asked, without a transaction, and submit again. `demand` is what the policy says of a case that
+    could not be confirmed.
     """
 
     def __init__(self, question: CaseQuestion, demand: UnconfirmedCase) -> None:
@@ -109,8 +109,7 @@ class CaseSystemDown(Busy):
 def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -> RequestInput:
     """Return a submission with the ticket system of its case; a page without one is of the only one that there is.
 
-    Raises:
-        Invalid: no case is named, there is no such system, or the page is none of its pages.
+    Raises Invalid.
     """
     if submission.case_ref is None:
         raise Invalid("Name the case too.", field="case_ref")
@@ -146,15 +145,13 @@ class AdapterSilent(Exception):  # noqa: N818 - it is an outcome that is planned
 
 @dataclass(frozen=True)
 class CaseAnswer:
-    """Whether the case is open, and assigned to the engineer; both None where the adapter did not say."""
-
     is_open: bool | None = None
     is_assigned: bool | None = None
 
 
 @dataclass(frozen=True)
 class AdapterQuestion:
-    """What an adapter is asked; after `seconds` nobody waits for its answer any more."""
+    """After `seconds` nobody waits for the answer any more."""
 
     number: UUID
     tenant: str
@@ -165,7 +162,6 @@ class AdapterQuestion:
     seconds: float
 
     def body(self, at: datetime) -> bytes:
-        """Return what is sent."""
         asked = {
             "tenant": self.tenant,
             "case_system": self.case_system,
@@ -176,7 +172,7 @@ class AdapterQuestion:
 
 
 class AdapterCall:
-    """One call as a job of the sending pool; `response` is what came of it: an answer, or `AdapterSilent`."""
+    """A job of the sending pool; `response` is what came of it: an answer, or `AdapterSilent`."""
 
     def __init__(
         self,
@@ -197,7 +193,6 @@ class AdapterCall:
         self._answer: FetchResponse | None = None
 
     async def run(self) -> PeerResponse:
-        """Call the adapter, and say whether it has answered at all."""
         left = self._until - time.monotonic()
         try:
             self._answer = await safe_http.post(
@@ -219,7 +214,6 @@ class AdapterCall:
         return PeerResponse.ANSWER
 
     def finish(self, recorded: Callable[[], None]) -> None:
-        """Hand over what came of it; whoever waits for it records it."""
         recorded()
         if self._answer:
             self.response.set_result(self._answer)
@@ -232,12 +226,10 @@ class AdapterCall:
         seconds: float,  # noqa: ARG002 - the pool's
         others: "Sequence[AdapterCall]" = (),
     ) -> None:
-        """Say that this and the others are not made, and why."""
         for one in (self, *others):
             one.response.set_exception(AdapterSilent(why))
 
-    async def rest(self) -> None:
-        """Keep nothing open."""
+    async def rest(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -258,7 +250,7 @@ class CaseAdapters:
         """Return what the adapter of the question's system says.
 
         Raises:
-            AdapterSilent: it says nothing that counts, or is not called, such as while its circuit breaker is open.
+            AdapterSilent: nothing that counts, or it is not called, such as while its circuit breaker is open.
         """
         system = self.systems.get(question.case_system)
         if system is None or system.adapter is None or self.secret is None:
@@ -330,8 +322,7 @@ WHERE id = :id AND answered_at IS NULL
 def ask(session: UnitOfWork, question: CaseQuestion, most: int) -> UUID:
     """Write the question for a worker, and return its id; `most` is how many one person may ask in a minute.
 
-    Raises:
-        TooMany: so many were asked.
+    Raises TooMany.
     """
     number = new_id()
     authentication.enter(session, question.caller)
@@ -354,7 +345,6 @@ def ask(session: UnitOfWork, question: CaseQuestion, most: int) -> UUID:
 
 
 def read(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswer | None:
-    """Return the answer to a question, None while there is none."""
     values = {"id": number}
     session.foresee([(ANSWER, values)])
     authentication.enter(session, question.caller)
@@ -363,7 +353,7 @@ def read(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswe
 
 
 def read_last(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswer | None:
-    """Return the same for the last time: where there is no answer, no worker is told of the question any more."""
+    """The same for the last time: without an answer, no worker is told of the question any more."""
     answer = read(session, number, question)
     if answer is None:
         _settle(session, number)
@@ -371,12 +361,7 @@ def read_last(session: UnitOfWork, number: UUID, question: CaseQuestion) -> Case
 
 
 def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
-    """Return whether the case of a submission is confirmed.
-
-    Raises:
-        CaseNotConfirmed: the case is not open, or not assigned to the engineer.
-        CaseSystemDown: nobody has said so, and the policy refuses what is not confirmed.
-    """
+    """Return whether the case of a submission is confirmed. Raises CaseNotConfirmed, CaseSystemDown."""
     if answer is None or answer.is_open is None:
         if demand is UnconfirmedCase.REFUSE:
             raise CaseSystemDown(DOWN, field="case_ref")
@@ -389,8 +374,8 @@ def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
 def run(database: Database, number: UUID, adapters: CaseAdapters, *, may_wait: bool = True) -> str:
     """Ask the adapter, and record once what it says; return that in a word. Nothing is locked meanwhile.
 
-    A question that somebody has answered, or for whose answer nobody waits any more, is `skipped`. Without `may_wait`
-    no adapter is called, and it is recorded that there was no room for that: whoever waits is told at once.
+    A question that is answered, or for whose answer nobody waits any more, is `skipped`. Without `may_wait` no
+    adapter is called, and that there was no room is the answer.
     """
     with database.transaction() as session:
         row = session.execute(QUESTION, {"id": number, "within": f"{SECONDS - TO_RECORD} s"}).one_or_none()
@@ -415,7 +400,6 @@ def _settle(session: UnitOfWork, number: UUID) -> None:
 
 
 def _answered(question: AdapterQuestion, adapters: CaseAdapters, *, may_wait: bool) -> tuple[CaseAnswer, str | None]:
-    """Return what the adapter says, or a word for why it says nothing."""
     failure = BUSY
     if may_wait:
         try:

@@ -42,15 +42,13 @@ SELECT count(*) FROM requests WHERE {IS_OPEN_IN_CASE} AND requests.deadline_at >
 
 @dataclass(frozen=True)
 class EndedRequest:
-    """A request that ended with its case, and the slug of its tenant."""
-
     request: AccessRequest
     tenant: str
 
 
 @dataclass(frozen=True)
 class CaseClosing:
-    """The requests that ended with a case, by id; `left` is how many are still open: the call is to be repeated."""
+    """What ended with a case, by id; `left` are still open: the call is to be repeated."""
 
     ended: Sequence[EndedRequest]
     left: int
@@ -61,9 +59,9 @@ def close_case(
 ) -> CaseClosing:
     """Cancel the pending requests of a case and revoke its open windows, as its ticket system: a hundred at most.
 
-    Where that is the only one there is (`is_only`), it is the system of cases that name none. It reaches the tenants
-    that the token is bound to, and says nothing of others. A repetition ends what is left or has been asked since,
-    and nothing twice. A request that is submitted at this very moment may be missed.
+    With `is_only` the system is also that of cases that name none. It reaches the tenants that the token is bound to,
+    and says nothing of others. A repetition ends what is left or was asked since, and nothing twice. A request that
+    is submitted at this very moment may be missed.
 
     Raises:
         NotYours: the caller is no service account whose token has the scope and names tenants.

@@ -1,9 +1,10 @@
-"""Until when a request can be answered or used, when an answer is too late, and when its clock wakes next; pure."""
+"""Until when a request can be answered or used, and when its clock wakes next; pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
+from typing import Protocol
 
 from lockbox.facts.enumerations import Severity, State
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, FINAL_STATES, Action
@@ -17,13 +18,11 @@ REMIND = "remind"
 
 @dataclass(frozen=True)
 class Phase:
-    """The stretch of time for which a request stands in one state, and how far the clock's reminders have come in it.
+    """For how long a request stands in one state, and how far the clock's reminders have come in it.
 
     `since` is when it was asked or its window begins, `opens_at` the latter where that is after the yes.
-    `tiers_asked` how many tiers of those who can answer were asked so far: 0 where there are none, and everybody was
-    asked at once. `review_tiers` is how many the vendor's managers have.
-    `severity` is that of the request: of the most severe ones people are reminded earlier too, and more are asked
-    earlier. No deadline depends on it.
+    `tiers_asked` is 0 where everybody was asked at once. `review_tiers` is how many the vendor's managers have. Of
+    the most severe requests people are reminded earlier, and more are asked earlier; no deadline depends on it.
     """
 
     state: State
@@ -38,11 +37,6 @@ class Phase:
 
 @dataclass(frozen=True)
 class DueReminders:
-    """What the clock has to do to a request that stays in its state; `escalate` is how many tiers to ask.
-
-    `begin` is whether to say that a window that was approved before begins now.
-    """
-
     remind: bool
     escalate: int
     warn: bool
@@ -52,7 +46,7 @@ class DueReminders:
 def deadline(
     state: State, since: datetime, *, review: int, approval: int, access: int, start: datetime | None = None
 ) -> datetime:
-    """Return when the clock that starts with this state runs out; `since` itself for the states that end.
+    """When the clock that starts with this state runs out; `since` itself for the states that end.
 
     A window counts from its `start`, if that is later, and the answers to a request are due before it.
     """
@@ -72,10 +66,9 @@ def too_late_at(
     asked_at: datetime | None,
     paused: timedelta,
 ) -> datetime:
-    """Return the moment from which a move on a request is too late, whether or not the clock has ended it already.
+    """From when on a move is too late, whether or not the clock has ended the request already.
 
-    A policy that has become stricter since leaves less time for a yes. `paused` is how long questions stopped the
-    clock.
+    A policy that became stricter since leaves less time for a yes. `paused` is how long questions stopped the clock.
     """
     if action is Action.APPROVE and asked_at:
         return min(deadline_at, asked_at + timedelta(seconds=terms.approval_window) + paused)
@@ -87,8 +80,7 @@ def too_late_at(
 def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
     """Return the next moment after `at` at which the clock has something to do for this request, if any.
 
-    It is the earliest of the next reminder, the next escalation, the beginning of the window, the warning and the
-    deadline. What would come at the deadline or after it never comes.
+    The earliest of reminder, escalation, the window's beginning, warning and deadline; none comes after the deadline.
     """
     if phase.state in FINAL_STATES:
         return None
@@ -116,7 +108,6 @@ def due_reminders(phase: Phase, terms: Terms, woken_at: datetime, at: datetime) 
 
 
 def clock_task(state: State, wake_at: datetime | None, deadline_at: datetime) -> str:
-    """Return what the clock is to do to a request when it wakes: end it, or before its deadline remind people."""
     if wake_at is not None and wake_at < deadline_at:
         return REMIND
     return CLOCK_ACTIONS.get(state, Action.EXPIRE).value
@@ -129,7 +120,6 @@ def _reminders(phase: Phase, terms: Terms) -> list[datetime]:
 
 
 def _escalations(phase: Phase, terms: Terms) -> list[datetime]:
-    """Return when the second tier, the third and so on are to be asked."""
     further = {
         State.REVIEWING: terms.review_escalation[: max(phase.review_tiers - 1, 0)],
         State.PENDING: terms.escalation[: max(len(terms.tiers) - 1, 0)],
@@ -191,7 +181,7 @@ def stopped(clock: RequestClock, window: int, at: datetime, latest: datetime | N
 
 
 def resumed(clock: RequestClock, at: datetime) -> RequestClock:
-    """Return a clock that goes on: its deadline has moved by the time that it stood, in whole seconds, rounded up."""
+    """A clock that goes on: its deadline has moved by the time that it stood, in whole seconds, rounded up."""
     if clock.stopped_at is None or clock.stopped_deadline is None:
         return clock
     moved = _moved(clock, at)
@@ -199,22 +189,30 @@ def resumed(clock: RequestClock, at: datetime) -> RequestClock:
 
 
 def stood(clock: RequestClock, at: datetime) -> timedelta:
-    """Return for how long the clock has stood by now, all told."""
     return timedelta(seconds=clock.stopped_for + _moved(clock, at))
 
 
 def whole_seconds(span: timedelta) -> int:
-    """Return a length of time in whole seconds, rounded up."""
+    """Rounded up."""
     return -(-span // timedelta(seconds=1))
 
 
-def timing_of(start: datetime | None, first_opened_at: datetime | None, submitted_at: datetime) -> Timing:
-    """Return when a window is to begin, as terms look at it; `first_opened_at` is of those that it extends."""
-    if start is None:
+class TimedAsk(Protocol):
+    """When a window is to begin, and when the first of those began that it extends."""
+
+    @property
+    def not_before(self) -> datetime | None: ...
+
+    @property
+    def first_opened_at(self) -> datetime | None: ...
+
+
+def timing_of(asked: TimedAsk, submitted_at: datetime) -> Timing:
+    if asked.not_before is None:
         return AT_ONCE
-    if first_opened_at is None:
-        return Timing(ahead=whole_seconds(start - submitted_at))
-    return Timing(used=whole_seconds(start - first_opened_at))
+    if asked.first_opened_at is None:
+        return Timing(ahead=whole_seconds(asked.not_before - submitted_at))
+    return Timing(used=whole_seconds(asked.not_before - asked.first_opened_at))
 
 
 def _moved(clock: RequestClock, at: datetime) -> int:

@@ -1,4 +1,4 @@
-"""Make a person's move on a request (endorse, approve, deny, cancel, complete, revoke) under the row's lock."""
+"""A person's move on a request (endorse, approve, deny, cancel, complete, revoke), made under the row's lock."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.permitted_moves import OPENING, REVIEWERS_OPENING, permitted
 from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
+from lockbox.requests.quorum import ApprovalLimits, Vote, granted_start, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.transition import Move
 from lockbox.sql import new_id
@@ -35,8 +35,6 @@ OPENED_FACTS = ("max_uses", "pre_approval_id", "opens_at", "break_glass")
 
 @dataclass(frozen=True)
 class JudgedDecision:
-    """A move that a person may make: the request, whose row is locked, and by what it was judged, as which party."""
-
     entry: RequestEntry
     decision_input: DecisionInput
     scene: DecisionContext
@@ -45,8 +43,6 @@ class JudgedDecision:
 
 @dataclass(frozen=True)
 class MadeDecision:
-    """A move that was made: the request and what it is judged by after that, and what was written."""
-
     entry: RequestEntry
     scene: DecisionContext
     moves: Sequence[Move]
@@ -55,18 +51,14 @@ class MadeDecision:
 def act(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> AccessRequest:
-    """Let a person make a move on a request; return its row as it is after that. Raises as `act_and_show` does."""
+    """Return the row as it is after the move. Raises as `act_and_show`."""
     return act_and_show(session, caller, origin, request_id, decision_input).request
 
 
 def act_and_show(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> RequestEntry:
-    """Let a person endorse, approve, deny, cancel, complete or revoke a request; return it without reading it again.
-
-    Raises:
-        As `judge` and `make`.
-    """
+    """Return the request as it is after the move, without reading it again. Raises as `judge` and `make`."""
     return make(session, judge(session, caller, origin, request_id, decision_input)).entry
 
 
@@ -82,20 +74,15 @@ def judge(
 ) -> JudgedDecision:
     """Return a move that a person may make on a request; its row is locked, and nothing is written.
 
-    The row is locked first; roles, delegates, policy and the clock are read after that, so a decision that had to
-    wait past the deadline is late, and one by a person who was removed meanwhile does not count. `with_keys` reads
-    the person's passkeys too; `ahead` is what will be read before the move is made.
+    Roles, delegates, policy and the clock are read after the lock: a decision that had to wait past the deadline is
+    late, and one by a person who was removed meanwhile does not count. `with_keys` reads the person's passkeys too;
+    `ahead` is what will be read before the move is made.
 
     Raises:
-        NotFound: there is no such request that the caller may know of.
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller is not the one to do this, or
             not so, or not yet.
-        StaleVersion, InvalidMove, TooLate, AlreadyDecided: it is not, or no longer, what the caller takes it for.
-        CommentRequired: the policy asks for a reason.
-        TenantSuspended: it would be opened, or the customer asked, while the tenant is suspended.
-        PolicyUnverified: likewise, while a mark of what the customer laid down does not hold.
-        PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
-        EarlierStepFirst: the policy asks other groups before.
+        NotFound, StaleVersion, InvalidMove, TooLate, AlreadyDecided, CommentRequired, TenantSuspended,
+            PolicyUnverified, PolicyNotMet, EarlierStepFirst: as named.
     """
     authentication.enter(session, caller)
     entry = transition.locked_entry(session, caller, request_id)
@@ -106,12 +93,9 @@ def judge(
 
 
 def make(session: UnitOfWork, judged: JudgedDecision) -> MadeDecision:
-    """Make a move that was judged in this transaction, and return the request as it is after that.
+    """Make a move that was judged in this transaction.
 
-    Raises:
-        WindowTooLong: the window would be longer than what was asked.
-        Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing; or more uses.
-        PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
+    Raises WindowTooLong, Invalid, NothingLeft, PasskeyMustSign.
     """
     request = judged.entry.request
     scene, moves = _made(session, judged.scene, request, judged.decision_input, judged.taken)
@@ -130,10 +114,8 @@ def act_on(
 ) -> AccessRequest:
     """Act on a request whose row is locked and no longer the session's, as the parties that the caller is.
 
-    With `as_party` it is that one alone, which the caller has judged: see `admin.emergency_stop`.
-
-    Raises:
-        As `act_and_show`, but for NotFound.
+    With `as_party` it is that one alone, which the caller has judged: see `admin.emergency_stop`. Raises as
+    `act_and_show`, but for NotFound.
     """
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
     _made(session, scene, request, decision_input, taken, with_extensions=as_party is None)
@@ -149,7 +131,6 @@ def _made(
     *,
     with_extensions: bool = True,
 ) -> tuple[DecisionContext, Sequence[Move]]:
-    """Write a move, turn the row into what it is after it, and return what was written, and what judges it then."""
     moved, decision, votes = _moved(session, scene, request, decision_input, taken)
     failpoint("decide.after_evaluation")
     listed = keyring.approval_keys(session).listed if decision else None
@@ -176,16 +157,14 @@ def to_sign(
 ) -> approvals.ApprovalChallenge:
     """Return what to ask a passkey of the caller's, so that it signs this approval; judged as if it were given now.
 
-    `party` is asked last: that there are no passkeys here is for those who may approve the request, if there is one.
-
-    Raises:
-        As `act`, but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
+    `party` is asked last: only who may approve the request learns that there are no passkeys here. Raises as `act`,
+    but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
     """
     return challenge(judge(session, caller, origin, request_id, decision_input, with_keys=True), party=party)
 
 
 def challenge(judged: JudgedDecision, *, party: Callable[[], RelyingParty]) -> approvals.ApprovalChallenge:
-    """Return the same for an approval that was judged with the caller's passkeys. Raises as `to_sign`."""
+    """The same for an approval that was judged with the caller's passkeys. Raises as `to_sign`."""
     request, scene = judged.entry.request, judged.scene
     principals = scene.principals(request) if judged.taken[1] is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, judged.decision_input, principals)
@@ -203,7 +182,6 @@ def _evaluated(
     with_keys: bool = False,
     ahead: Sequence[Query] = (),
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
-    """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
     failpoint("decide.after_lock")
     with_votes, is_signed = decision_input.action in DECISIONS, decision_input.signed is not None
     keys_of = passkeys.ahead_of_held(caller.person_id, locked=is_signed) if with_keys or is_signed else None
@@ -235,7 +213,6 @@ def _evaluated(
 def _decided(
     scene: DecisionContext, request: AccessRequest, decision_input: DecisionInput, principals: frozenset[UUID]
 ) -> Decision:
-    """Return the row of a decision, not signed yet."""
     of_request, terms = (scene.caller, scene.origin, request, decision_input), scene.effective.terms
     return decision_context.decide(*of_request, votes=scene.votes, principals=principals, terms=terms, at=scene.at)
 
@@ -247,7 +224,6 @@ def _signed_decision(
     decision_input: DecisionInput,
     principals: frozenset[UUID],
 ) -> tuple[Decision, approvals.Proof]:
-    """Return the row of a decision with its mark, and who vouches for it."""
     decision, proof = _decided(scene, request, decision_input, principals), approvals.NO_PROOF
     if decision_input.action is Action.APPROVE:
         decision_context.signed_where_demanded(decision_input, scene.effective.terms)
@@ -264,7 +240,6 @@ def _moved(
     decision_input: DecisionInput,
     taken: tuple[MoveRule, Party],
 ) -> tuple[Move, Decision | None, tuple[Vote, ...]]:
-    """Turn the row into what it is after the move; return the move, the decision if it is one, and the votes then."""
     row, party = taken
     action, before, mode = decision_input.action, request.state, request.mode
     votes: tuple[Vote, ...] = ()
@@ -276,11 +251,10 @@ def _moved(
     if action in DECISIONS:
         decision, proof = _signed_decision(session, scene, request, decision_input, principals)
         if action is Action.ENDORSE:
-            begins = max(scene.at, request.not_before or scene.at)
+            begins = request.begins(scene.at)
             request.mode, request.consent_until = scene.effective.mode_for(request, begins)
             covered = pre_approvals.use_at_endorsement(session, request, scene.effective, scene.known, scene.at)
-        kept = decision.resources, decision.actions, decision.max_uses, decision.opens_at
-        vote = Vote(scene.caller.person_id, action, decision_input.access_window, scene.seats(request), *kept)
+        vote = Vote(scene.caller.person_id, action, scene.seats(request), ApprovalLimits.of(decision))
         votes = (*scene.votes, vote)
     to = _next_state(row, request, votes, action, scene.effective)
     request.break_glass = request.break_glass and action is not Action.ENDORSE
@@ -321,11 +295,10 @@ def _moved(
 
 
 def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> Sequence[Move]:
-    """Return by what the groups of the next step are asked, where this approval was the last of a step."""
     if moved.action != Action.APPROVE or moved.to_state is not State.PENDING:
         return ()
     before = scene.step(request)
-    vote = Vote(scene.caller.person_id, Action.APPROVE, None, scene.seats(request))
+    vote = Vote(scene.caller.person_id, Action.APPROVE, scene.seats(request))
     after = replace(scene, votes=(*scene.votes, vote)).step(request)
     if after == before:
         return ()
@@ -339,7 +312,7 @@ def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> S
 
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
-    """Return whose votes count: the approvers' who still may approve, or the manager's where the vendor opens."""
+    """Whose votes count: the approvers' who still may approve, or the manager's where the vendor opens."""
     return {
         vote.person_id for vote in votes if vote.decision is action and (vote.seats or action in REVIEWERS_OPENING)
     }
@@ -351,8 +324,8 @@ def _asked(scene: DecisionContext, request: AccessRequest) -> frozenset[UUID]:
 
 def _facts(scene: DecisionContext, decision_input: DecisionInput, principals: frozenset[UUID]) -> Mapping[str, Value]:
     facts: dict[str, Value] = {}
-    if decision_input.access_window:
-        facts["access_window"] = decision_input.access_window
+    if window := decision_input.limits.access_window:
+        facts["access_window"] = window
     if decision_input.reason:
         facts["reason"] = decision_input.reason
     if principals:
@@ -418,9 +391,11 @@ def _advance(
     if to is State.ACTIVE:
         request.opened_at, request.opens_at = at, start if start and start > at else None
         counted = [vote for vote in approvals_ if vote.seats]
-        request.max_uses = fewest(request.max_uses, *(vote.max_uses for vote in counted))
-        request.granted_resources = quorum.granted(request.resources, (v.resources for v in counted), "resources")
-        request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")
+        request.max_uses = fewest(request.max_uses, *(vote.limits.max_uses for vote in counted))
+        request.granted_resources = quorum.granted(
+            request.resources, (v.limits.resources for v in counted), "resources"
+        )
+        request.granted_actions = quorum.granted(request.actions, (v.limits.actions for v in counted), "actions")
     else:
         request.tiers_asked = scene.asked(request).tiers
     request.wake_at = wake_at(transition.phase_of(request, scene.known), terms, at)

@@ -30,7 +30,7 @@ from lockbox.requests.policy import Terms, fewest, lacking_today
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.prompt_tiers import PromptedApprovers
-from lockbox.requests.quorum import ApprovalTally, Vote
+from lockbox.requests.quorum import NO_LIMITS, ApprovalLimits, ApprovalTally, Vote
 from lockbox.sql import columns, new_id
 
 AFTER_LOCK = text(f"""
@@ -84,23 +84,16 @@ MUST_SIGN = (
 
 @dataclass(frozen=True)
 class DecisionInput:
-    """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
+    """`version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey.
 
-    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all; `max_uses`
-    lowers how often the window can be used, and `opens_at` has it begin later.
-    `version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey. `reason`
-    is a word for what caused the act, where that is no decision of theirs.
+    `reason` is a word for what caused the act, where that is no decision of theirs.
     """
 
     action: Action
     comment: str | None = None
-    access_window: int | None = None
     version: int | None = None
-    resources: Sequence[str] | None = None
-    actions: Sequence[str] | None = None
+    limits: ApprovalLimits = NO_LIMITS
     signed: SignedStatement | None = None
-    max_uses: int | None = None
-    opens_at: datetime | None = None
     reason: str | None = None
 
 
@@ -123,7 +116,6 @@ class DecisionContext:
     too_new: PasskeyTooNew | None = None
 
     def situation(self, request: AccessRequest) -> Situation:
-        """Return what decides which moves the caller may make on the request."""
         found = situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
         found = replace(found, too_new=self.too_new)
         if self.break_glass is None:
@@ -132,28 +124,24 @@ class DecisionContext:
         return replace(found, break_glass_lacks=lacks)
 
     def principals(self, request: AccessRequest) -> frozenset[UUID]:
-        """Return the approvers for whom the caller stands in now."""
         return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
 
     def seats(self, request: AccessRequest) -> frozenset[UUID]:
-        """Return the approvers whose seats the caller could fill now, their own included."""
+        """The approvers whose seats the caller could fill now, their own included."""
         return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
 
     def tallies(self, request: AccessRequest) -> list[ApprovalTally]:
-        """Return how far the votes have come."""
         return tallies_of(request, self.effective, self.votes)
 
     def step(self, request: AccessRequest) -> int:
-        """Return the step of the policy's stages to which the votes have brought the request."""
+        """The step of the policy's stages to which the votes have brought the request."""
         return quorum.step_of(self.tallies(request))
 
     def asked_by(self, request: AccessRequest, step: int) -> frozenset[UUID]:
-        """Return who of the tiers so far, and of the steps up to this one, is asked."""
         terms, groups, tenant_id = self.effective.terms, self.effective.groups, request.tenant_id
         return prompt_tiers.approvers_so_far(terms, groups, self.known, tenant_id, request.tiers_asked, step=step)
 
     def asked(self, request: AccessRequest) -> PromptedApprovers:
-        """Return whom of the customer to ask first, and how many tiers that makes."""
         return prompt_tiers.first_approvers(
             self.effective.terms, self.effective.groups, self.known, request.tenant_id
         )
@@ -162,7 +150,6 @@ class DecisionContext:
 def tallies_of(
     request: AccessRequest | Row[Any], effective: EffectivePolicy, votes: Sequence[Vote]
 ) -> list[ApprovalTally]:
-    """Return how far these votes have come: the stricter of its own policy and today's holds."""
     needed = max(request.quorum, effective.terms.quorum)
     return quorum.tallies(votes, needed, effective.terms.stages, effective.groups)
 
@@ -178,7 +165,8 @@ def after_lock(
 ) -> DecisionContext:
     """Return by what an act on a request is judged, whose row is locked: the caller's roles, the policy, the clock.
 
-    Somebody of the vendor deals with the request's tenant from here on. `ahead` is what will be read after this.
+    The transaction of somebody of the vendor deals with the request's tenant from here on. `ahead` is what will be
+    read after this.
     """
     of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     judged: Query = AFTER_LOCK, of_request | {"id": request.id, "person_id": caller.person_id}
@@ -199,10 +187,10 @@ def after_lock(
 def votes_of(
     session: UnitOfWork, request: AccessRequest, known: RecipientDirectory, terms: Terms
 ) -> tuple[Vote, ...]:
-    """Return the votes so far; only those that people may still give so will count: the others fill no seat.
+    """The votes so far; only those that people may still give so will count: the others fill no seat.
 
-    A delegate speaks for those for whom they spoke then and still stand in. A code from a mail spoke for nobody
-    where mail does not suffice today, nor did a vote without a mark of ours: a login of the database wrote it.
+    A delegate speaks for those for whom they spoke then and still stand in. A code from a mail spoke for nobody where
+    mail does not suffice today, nor did a vote without a mark of ours: a login of the database wrote it.
     """
     return all_votes(session, [request], known, {request.id: terms})[request.id]
 
@@ -213,7 +201,6 @@ def all_votes(
     known: RecipientDirectory,
     terms: Mapping[UUID, Terms],
 ) -> dict[UUID, tuple[Vote, ...]]:
-    """Return the votes so far on each of these requests, as `votes_of` does; the terms are by request."""
     rows = session.execute(*_votes([request.id for request in requests])).all()
     return votes_in(session, requests, known, terms, rows)
 
@@ -225,7 +212,6 @@ def votes_in(
     terms: Mapping[UUID, Terms],
     rows: Iterable[Row[Any] | SimpleNamespace],
 ) -> dict[UUID, tuple[Vote, ...]]:
-    """Return the same from rows with the columns of `VOTES`."""
     seats = {request.id: known.seats(request.tenant_id) for request in requests}
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
     for row in rows:
@@ -236,8 +222,7 @@ def votes_in(
             and not row_macs.is_believed(session, row.mac, row_macs.decision(row), row.id)
         ):
             filled = frozenset()
-        kept = row.resources, row.actions, row.max_uses, row.opens_at
-        vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, *kept)
+        vote = Vote(row.person_id, Action(row.decision), filled, ApprovalLimits.of(row))
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
 
@@ -249,26 +234,23 @@ def votes_in_rows(
     known: RecipientDirectory,
     effective: EffectivePolicy,
 ) -> tuple[Vote, ...]:
-    """Return the votes in the rows of one request, as `votes_of` does."""
     mappings = [row._mapping for row in rows if row.d_id is not None]  # noqa: SLF001 - its public name
     given = [SimpleNamespace(**{name: one[f"{OF_VOTE}{name}"] for name in VOTE_COLUMNS}) for one in mappings]
     return votes_in(session, [request], known, {request.id: effective.terms}, given)[request.id]
 
 
 def short(statement: str) -> str:
-    """Return a statement without what its layout adds: the driver parses a long one each time that it is sent."""
+    """A statement without its layout: the driver parses a long one each time that it is sent."""
     return " ".join(statement.split()).replace(", ", ",")
 
 
 class RuledRows:
-    """Rows of such a statement: by request what it meets now, and the votes on it."""
-
     def __init__(self, rows: Sequence[Row[Any]]) -> None:
         self._bodies = {(row.tenant_id, row.policy_version): row.own for row in rows if row.own is not None}
         self._bodies |= {(row.tenant_id, row.t_policy_version): row.today for row in rows if row.today is not None}
 
     def effective(self, session: UnitOfWork, row: Row[Any], request: AccessRequest | Row[Any]) -> EffectivePolicy:
-        """Return what the request of a row meets now; the reader may read its tenant's policies."""
+        """The reader may read the policies of the row's tenant."""
         found = row._mapping  # noqa: SLF001 - its public name
         ruled = SimpleNamespace(
             own=self._bodies[row.tenant_id, row.policy_version],
@@ -282,7 +264,6 @@ class RuledRows:
 
 
 def by_request(rows: Iterable[Row[Any]]) -> dict[UUID, list[Row[Any]]]:
-    """Return the rows of each request, in order."""
     found: dict[UUID, list[Row[Any]]] = {}
     for row in rows:
         found.setdefault(row.id, []).append(row)
@@ -294,7 +275,6 @@ def _votes(request_ids: Sequence[UUID]) -> Query:
 
 
 def unverified(session: UnitOfWork) -> list[UnverifiedRow]:
-    """Return what was decided in the last minutes, whoever did, and no key of ours has marked as it stands."""
     is_mark = keyring.of(session).powers.is_mark
     rows = session.execute(LATELY, {"lately": DECIDED_FOR, "most": MOST_DECIDED})
     return sorted(
@@ -312,11 +292,7 @@ def _spoke_for(row: Row[Any] | SimpleNamespace, terms: Terms) -> frozenset[UUID]
 
 
 def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
-    """Check that an approval comes with a signature where the policy demands one.
-
-    Raises:
-        PasskeyMustSign: it does not.
-    """
+    """Check that an approval comes with a signature where the policy demands one. Raises PasskeyMustSign."""
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED and decision_input.signed is None:
         raise PasskeyMustSign(MUST_SIGN)
 
@@ -324,8 +300,7 @@ def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
 def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
     """Check that the person said why where the policy asks for it, and always where a manager denies or breaks glass.
 
-    Raises:
-        CommentRequired: they did not.
+    Raises CommentRequired.
     """
     said = decision_input.comment and decision_input.comment.strip()
     needing = needing_reasons(terms, by_the_vendor=by_the_vendor)
@@ -334,7 +309,7 @@ def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool
 
 
 def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[ReasonedDecision]:
-    """Return the decisions that need a reason; no customer's policy weakens the vendor's own."""
+    """The decisions that need a reason; no customer's policy weakens the vendor's own."""
     return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
 
 
@@ -349,15 +324,11 @@ def decide(
     terms: Terms,
     at: datetime,
 ) -> Decision:
-    """Return the row of a decision under these terms, not signed yet.
-
-    Raises:
-        WindowTooLong: the window would be longer than what was asked.
-        Invalid: something is kept that was not asked, or nothing is, or more uses are allowed than were asked, or the
-            window would begin earlier than was asked, or too late.
-        NothingLeft: what is kept has nothing in common with what the others keep whose approval counts.
-    """
-    if decision_input.access_window is not None and decision_input.access_window > request.access_window:
+    """Return the row of a decision under these terms, not signed yet. Raises WindowTooLong, Invalid, NothingLeft."""
+    if (
+        decision_input.limits.access_window is not None
+        and decision_input.limits.access_window > request.access_window
+    ):
         raise WindowTooLong(
             f"You may shorten the window, not lengthen it: {request.access_window} seconds were asked.",
             field="access_window",
@@ -371,7 +342,7 @@ def decide(
         principals=sorted(principals),
         means=caller.means,
         decision=decision_input.action,
-        access_window=decision_input.access_window,
+        access_window=decision_input.limits.access_window,
         resources=resources,
         actions=actions,
         max_uses=_uses(request, decision_input, terms.max_uses),
@@ -387,30 +358,31 @@ def decide(
 def _kept(
     request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
-    """Return the resources and the actions that an approval keeps, None for all; others keep nothing apart."""
+    """The resources and actions that an approval keeps, None for all; others keep nothing apart."""
     if decision_input.action is not Action.APPROVE:
         return None, None
-    resources = quorum.kept(request.resources, decision_input.resources, "resources")
-    actions = quorum.kept(request.actions, decision_input.actions, "actions")
+    resources = quorum.kept(request.resources, decision_input.limits.resources, "resources")
+    actions = quorum.kept(request.actions, decision_input.limits.actions, "actions")
     counting = [vote for vote in votes if vote.decision is Action.APPROVE and vote.seats]
-    quorum.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
-    quorum.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
+    quorum.granted(request.resources, [*(vote.limits.resources for vote in counting), resources], "resources")
+    quorum.granted(request.actions, [*(vote.limits.actions for vote in counting), actions], "actions")
     return resources, actions
 
 
 def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | None) -> int | None:
-    """Return for how many uses an approval is, None for any number; others say nothing of it."""
+    """For how many uses an approval is, None for any number; others say nothing of it."""
     if decision_input.action is not Action.APPROVE:
         return None
-    if request.max_uses is not None and (decision_input.max_uses or 0) > request.max_uses:
+    fewer = decision_input.limits.max_uses
+    if request.max_uses is not None and (fewer or 0) > request.max_uses:
         asked = f"{request.max_uses} {'use was' if request.max_uses == 1 else 'uses were'} asked"
         raise Invalid(f"You may lower the number of uses, not raise it: {asked}.", field="max_uses")
-    return fewest(request.max_uses, decision_input.max_uses, most)
+    return fewest(request.max_uses, fewer, most)
 
 
 def _start(request: AccessRequest, decision_input: DecisionInput, terms: Terms, at: datetime) -> datetime | None:
-    """Return from when an approval is, None for at once; others say nothing of it."""
-    start = decision_input.opens_at
+    """From when an approval is, None for at once; others say nothing of it."""
+    start = decision_input.limits.opens_at
     if decision_input.action is not Action.APPROVE:
         return None
     if start is None:
@@ -440,7 +412,6 @@ def situation_of(  # noqa: PLR0917 - as many things decide
     votes: Sequence[Vote] = (),
     principals: frozenset[UUID] = frozenset(),
 ) -> Situation:
-    """Return what decides which moves a person may make on a request, from what was read of it."""
     terms = effective.terms
     return Situation(
         caller=caller,

@@ -1,4 +1,4 @@
-"""Evaluate a request against the policy without writing: its terms, who is asked, and what prevents it."""
+"""What a request meets under the policy, without writing: its terms, and what prevents it."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from lockbox.errors import (
     UnknownService,
     UnknownTenant,
 )
-from lockbox.facts.enumerations import Mode, Reason, State
+from lockbox.facts.enumerations import Mode, State
 from lockbox.facts.requester import Requester
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
@@ -74,8 +74,6 @@ class Evaluation:
     `was_denied` is whether the customer's last word about one of the resources was no. `pre_approval` is what the
     customer has approved beforehand and lets this open without being asked, once any review has endorsed it.
     `duplicate` is the engineer's open request for the same case and one of the resources.
-    `break_glass` is what has come of break-glass so far, where the submission is for it. `requester_facts` is what
-    is on record of the requester.
     """
 
     party: Party
@@ -97,7 +95,7 @@ class Evaluation:
 
     @property
     def first_state(self) -> State:
-        """Where the request would begin; what was denied, or is for break-glass, goes past a manager."""
+        """What was denied, or is for break-glass, goes past a manager."""
         row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
         reviewed = bool(self.break_glass) or self.was_denied or reviewed_first(self.terms, self.mode)
         if self.pre_approval and row.pre_approved and not reviewed:
@@ -106,32 +104,26 @@ class Evaluation:
 
     @property
     def able(self) -> frozenset[UUID]:
-        """Everyone of the customer who could decide about it."""
         return self.known.able(self.tenant.id) - {self.requester_id}
 
     @property
     def managers(self) -> frozenset[UUID]:
-        """Everyone of the vendor who could review it."""
         return frozenset(self.known.managers.keys() - {self.requester_id})
 
     @property
     def first_reviewers(self) -> PromptedApprovers:
-        """Whom of the vendor to ask first, and how many tiers that makes."""
         return first_reviewers(self.known, self.requester_id)
 
     @property
     def prompted(self) -> frozenset[UUID]:
-        """Whom of the customer to ask first."""
         return self.first_asked.people - {self.requester_id}
 
     @property
     def first_asked(self) -> PromptedApprovers:
-        """Whom of the customer to ask first, and how many tiers that makes."""
         return first_approvers(self.terms, self.policy.groups, self.known, self.tenant.id)
 
     def lacks(self, submission: RequestInput) -> list[tuple[str, str]]:
-        """Return what the submission lacks under the terms: fields, each with a sentence."""
-        found = lacking(submission, self.terms, self.timing(submission), self.requester_facts, self.at)
+        found = list(lacking(submission, self.terms, self.timing(submission), self.requester_facts, self.at))
         asked, most = submission.max_uses, self.terms.max_uses
         # What repeats an earlier request asks for its uses: a lower limit of today only lowers them.
         if asked and most and asked > most and not (submission.extends or submission.follows):
@@ -139,11 +131,9 @@ class Evaluation:
         return found
 
     def timing(self, submission: RequestInput) -> Timing:
-        """Return when the submission wants its window to begin, as terms look at it."""
-        return timing_of(submission.not_before, submission.first_opened_at, self.at)
+        return timing_of(submission, self.at)
 
     def obstacles(self) -> Iterator[str]:
-        """Say why nobody could approve it; nothing to say means that it could be approved."""
         if self.first_state is State.REVIEWING and not self.managers:
             yield "The vendor has no manager who could endorse this request."
         if customer_decides(self.mode) and not self.break_glass:
@@ -163,8 +153,8 @@ def evaluate_request(
 
     Raises:
         NotYours: the caller is neither an engineer nor a service account that may submit for one.
-        UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer: as named.
-        InvalidContext: it has other parameters than the service declares.
+        UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer,
+            InvalidContext: as named.
     """
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, submitting_parties(caller))
@@ -185,7 +175,6 @@ def evaluate_request(
 
 
 def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
-    """Return what `evaluate_request` reads once it is known who asks."""
     engineer: list[Query] = [(GOOD_ENGINEER, {"id": submission.engineer})] if submission.engineer else []
     asked = request_facts(submission, {})
     turn, rules = (TURN_TO, {"slug": submission.tenant}), (RULES, _values(asked, of=submission))
@@ -193,7 +182,7 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 
 
 def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
-    """Return the parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
+    """The parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
     case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system", "break_glass")}
     if of and (of.extends or of.follows):
         # What names another request is no duplicate, whatever else is open.
@@ -203,7 +192,7 @@ def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput |
 
 
 def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> Requester:
-    """Return what is on record of the requester; a record of the directory without a mark of ours says nothing."""
+    """What is on record of the requester; a record of the directory without a mark of ours says nothing."""
     parts = row_macs.directory_record(rules)
     if not (rules.person_id and row_macs.is_believed(session, rules.directory_mac, parts, rules.person_id)):
         return Requester(**caller.sign_in)
@@ -221,8 +210,7 @@ def evaluate_what_if(
 ) -> Evaluation:
     """Evaluate what anybody could request from a tenant, as of now, for the tenant's own people; nobody requests it.
 
-    Raises:
-        UnknownService, PolicyUnverified: as named.
+    Raises UnknownService, PolicyUnverified.
     """
     _in_services(ask.service, ask.actions, services)
     ask = replace(ask, level=_highest_level(services[ask.service], ask.actions))
@@ -244,12 +232,12 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     at = read_at(session, rules.at)
     tenants, moment = {tenant.id} if requester[0] == NOBODY else None, None if at is rules.at else at
     known = recipients.look_up(session, tenants, moment)
-    begins, found = submission.not_before if submission else None, rules.break_glasses
-    mode = effective_mode(tenant.mode, policy.consent, max(at, begins or at))
+    begins, found = submission.begins(at) if submission else at, rules.break_glasses
+    mode = effective_mode(tenant.mode, policy.consent, begins)
     covered = None
     # What begins later, or extends a window, is asked as ever; so is what was denied, and break-glass asks nobody.
-    is_coverable = begins is None and not rules.was_denied and not found and customer_decides(mode)
-    if submission and rules.pre_approvals and is_coverable:
+    is_coverable = not rules.was_denied and not found and customer_decides(mode)
+    if submission and submission.is_at_once and rules.pre_approvals and is_coverable:
         scene = CoverageContext(tenant.id, ask, submission.access_window, policy, terms, policy.groups, known, at)
         covered = pre_approvals.covering(session, rules.pre_approvals, scene)
     return Evaluation(
@@ -272,21 +260,13 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
 
 
 def request_facts(submission: RequestInput, services: Mapping[str, Service]) -> RequestFacts:
-    """Return the part of a submission that rules look at; the level of an unknown service is none."""
+    """The part of a submission that rules look at; the level of an unknown service is None."""
     service = services.get(submission.service)
-    return RequestFacts(
-        submission.service,
-        tuple(submission.actions),
-        Reason(submission.reason_code),
-        tuple(submission.resources),
-        submission.severity,
-        level=_highest_level(service, submission.actions) if service else None,
-        context=submission.context,
-    )
+    return RequestFacts.of(submission, _highest_level(service, submission.actions) if service else None)
 
 
 def _highest_level(service: Service, actions: Collection[str]) -> Level:
-    """Return the level of a request for these actions; one that the service does not have is refused elsewhere."""
+    """An action that the service does not have is refused elsewhere."""
     return max((service.levels.get(action, Level.ADMIN) for action in actions), key=LEVELS.index)
 
 

@@ -1,4 +1,4 @@
-"""Extend an open window: submit a linked request that goes on from its end, under the same policy and approvers."""
+"""Extensions of open windows: linked requests that go on from their end, under the same policy and approvers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class AlreadyExtended(Conflict):
 
 @dataclass(frozen=True)
 class ExtensionInput:
-    """How much longer access is needed, in seconds; `justification` is that of the first request if left out."""
+    """How much longer, in seconds; `justification` is that of the first request if left out."""
 
     access_window: int
     justification: str | None = None
@@ -77,11 +77,9 @@ def extend(  # noqa: PLR0917 - as much names an extension
     from its end on: today's policy, people and limits apply.
 
     Raises:
-        NotFound: there is no such request that the caller may know of.
         NotYours: the caller is not the requester.
-        InvalidMove: its window is not open, or was opened by break-glass.
-        AlreadyExtended: an extension of it is open; `request_id` is its id.
         Further errors are those of `submit`: WindowTooLong where the windows would last too long together.
+        NotFound, InvalidMove, AlreadyExtended: as named.
     """
     authentication.enter(session, caller)
     earlier = session.execute(EXTENDED, {"id": request_id}).one_or_none()
@@ -101,17 +99,13 @@ def extend(  # noqa: PLR0917 - as much names an extension
 
 @dataclass(frozen=True)
 class ExtensionOutlook:
-    """What a reader of a request is shown of more time: the newest request for it, and how much can be asked now.
-
-    `longest` is in seconds, 0 where the reader cannot ask.
-    """
+    """The newest request for more time, and how much its reader can ask now, in seconds, 0 where they cannot."""
 
     extension: AccessRequest | None
     longest: int = 0
 
 
 def outlook(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> ExtensionOutlook:
-    """Return what somebody who reads a request is shown of its extension."""
     extension = extension_of(session, caller, entry.request.id)
     if not _may_ask(caller, entry, extension):
         return ExtensionOutlook(extension)
@@ -123,7 +117,6 @@ def outlook(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> Extensi
 def outlook_under(
     caller: Caller, entry: RequestEntry, extension: AccessRequest | None, effective: EffectivePolicy
 ) -> ExtensionOutlook:
-    """Return the same under what the request meets now; `extension` is the newest request that extends it."""
     request = entry.request
     began = request.first_opened_at or request.window_from
     if began is None or not _may_ask(caller, entry, extension):
@@ -138,14 +131,13 @@ def _may_ask(caller: Caller, entry: RequestEntry, extension: AccessRequest | Non
 
 
 def extension_of(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest | None:
-    """Return the newest request that extends this one, if the caller may know of one."""
     theirs = (col(AccessRequest.extends) == request_id, AccessRequest.visible_to(caller))
     query = select(AccessRequest).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
     return session.orm.exec(query).one_or_none()
 
 
 def ended_with(session: UnitOfWork, ended: AccessRequest) -> list[tuple[AccessRequest, Action]]:
-    """Return, locked, what was to go on from a window that somebody has just ended, and by which action each ends."""
+    """Lock what was to go on from a window that was just ended; return it with the action by which each ends."""
     ends = ENDED_EARLY.get(ended.state, {})
     rows = session.execute(EXTENSIONS, {"id": ended.id}).all() if ends else ()
     extensions = [AccessRequest.of(row) for row in rows]

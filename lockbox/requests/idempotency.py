@@ -1,4 +1,4 @@
-"""Keep the answer to a call that came with an Idempotency-Key, so that it can be repeated safely for 24 hours."""
+"""Answers to calls that came with an Idempotency-Key, kept so that they can be repeated safely for 24 hours."""
 
 import hashlib
 from collections.abc import Mapping
@@ -26,11 +26,9 @@ ON CONFLICT (person_id, key) DO UPDATE SET {excluded(IdempotencyKey, but={"perso
 
 
 def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, Any] | None:
-    """Return the earlier answer to this Idempotency-Key of the caller, or lock the key and return None.
+    """Return the earlier answer to this key of the caller, or lock the key and return None.
 
-    Raises:
-        KeyInUse: another call with this key is still being processed.
-        KeyReused: the key was used with another body.
+    Raises KeyInUse, KeyReused.
     """
     lock, find = ahead_of_answer(key)
     if not session.execute(*lock).scalar_one():
@@ -45,7 +43,6 @@ def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, A
 
 
 def ahead_of_answer(key: str) -> tuple[Query, Query]:
-    """Return the queries that `earlier_answer` runs, to be read ahead."""
     return (LOCK, {"key": key}), (FIND, {"key": key, "kept": KEPT})
 
 

@@ -1,4 +1,4 @@
-"""The inbox: pending requests that a person can answer, open windows, and earlier requests like one of them."""
+"""The inbox: pending requests that a person can answer, open windows, and who looks at a request."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +65,7 @@ ORDER BY requests.deadline_at, requests.id, d.id
 
 @dataclass(frozen=True)
 class Viewer:
-    """Somebody who looks at a request: since when, and until when they do if nothing renews it."""
+    """Since when somebody looks at a request, and until when if nothing renews it."""
 
     person_id: UUID
     name: str
@@ -75,8 +75,6 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Viewers:
-    """Who looks at a request, the first one first, and whether the reader may say so too."""
-
     looks: Sequence[Viewer]
     may_look: bool
 
@@ -84,12 +82,12 @@ class Viewers:
 def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
     """Let the others see for five minutes that the caller looks at it, or for five more; it blocks nobody.
 
-    It is no move and leaves no trace: while Redis is away nobody looks at anything. About a request that does not
-    wait nothing is done.
+    It is no move and leaves no trace: while Redis is away nobody looks at anything. Of a request that does not wait
+    nothing is marked.
 
     Raises:
-        NotFound: there is none that the caller may know of.
         NotYours: they cannot answer it.
+        NotFound: as named.
     """
     request = queries.find(session, caller, request_id).request
     at = now(session)
@@ -103,11 +101,6 @@ def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: U
 
 
 def end(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
-    """Let the caller look at it no longer.
-
-    Raises:
-        NotFound: there is none that the caller may know of.
-    """
     queries.find(session, caller, request_id)
     if schedule.unmark_looking(str(request_id), str(caller.person_id)):
         database.publish_after_commit(session, [request_id], caller.side.value)
@@ -121,7 +114,6 @@ def viewers(  # noqa: PLR0917 - what may be known of who looks
     known: RecipientDirectory,
     at: datetime,
 ) -> Viewers:
-    """Return who of the caller's own side looks at a request, of those who may answer it at this moment."""
     able = _may_claim(caller.side, request, known) or frozenset()
     marks = schedule.looking(str(request.id), sorted(map(str, able))) if able else {}
     if not marks:
@@ -132,7 +124,7 @@ def viewers(  # noqa: PLR0917 - what may be known of who looks
 
 
 def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) -> frozenset[UUID] | None:
-    """Return who of a side could answer at this moment; None where that side is not asked."""
+    """Who of a side could answer at this moment; None where that side is not asked."""
     if request.state == State.REVIEWING and side is Side.VENDOR:
         return frozenset(known.managers) - {request.requester_id}
     if request.state == State.PENDING and side is Side.CUSTOMER and customer_decides(request.mode):
@@ -141,22 +133,20 @@ def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) ->
 
 
 def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
-    """Return how far the votes have come on those of a list about which approvers decide, and no group.
+    """How far the votes have come on those of a list about which approvers decide, and no group.
 
-    What is said of a state is said with it, in lists as on a request's own page. The caller may know of all of them.
+    The caller may know of all of them.
     """
     return sole_tallies(all_tallies_of(session, caller, requests))
 
 
 def sole_tallies(counted: Mapping[UUID, Sequence[ApprovalTally]]) -> dict[UUID, ApprovalTally]:
-    """Return the tallies of those requests of which one says it all."""
     return {one: tally for one, found in counted.items() if (tally := sole(found))}
 
 
 def all_tallies_of(
     session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]
 ) -> dict[UUID, list[ApprovalTally]]:
-    """Return the same with how far each group has come that must also agree."""
     by_tenant = defaultdict[UUID, list[AccessRequest]](list)
     for request in requests:
         if request.state == State.PENDING and customer_decides(request.mode):
@@ -175,7 +165,6 @@ def all_tallies_of(
 def count_all(
     session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory
 ) -> dict[UUID, list[ApprovalTally]]:
-    """Return the same for each of these requests, to people of the tenants that `known` knows."""
     return {one: counted for one, (counted, _) in _counted(session, requests, known).items()}
 
 
@@ -196,14 +185,13 @@ def _counted(
 def _is_waiting(
     caller: Caller, seats: frozenset[UUID], counted: Sequence[ApprovalTally], effective: EffectivePolicy
 ) -> bool:
-    """Whether the caller cannot approve before another group has."""
     stages, groups = effective.terms.stages, effective.groups
     return bool(seats) and not has_turn(caller.person_id, seats, stages, groups, step_of(counted))
 
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request that somebody may still answer, and how far the votes have come; admins may say no alone.
+    """A request that somebody may still answer; admins may say no alone.
 
     `is_waiting` is whether they approve in a later step than the one at which the request stands.
     """
@@ -215,14 +203,11 @@ class PendingRequest:
 
     @property
     def lacking(self) -> Sequence[ApprovalTally]:
-        """What the groups lack that are asked now."""
         return lacking(self.tallies)
 
 
 @dataclass(frozen=True)
 class PendingRequests:
-    """Requests that wait for an answer, the cursor of those that follow, and the people of their tenants."""
-
     pending: Sequence[PendingRequest]
     beyond: str | None
     known: RecipientDirectory
@@ -230,9 +215,9 @@ class PendingRequests:
 
 @dataclass(frozen=True)
 class OpenWindow:
-    """A window whose time is not over, and whether whoever looks at it may close it, and has to say why.
+    """A window whose time is not over; whether its reader may close it, and has to say why.
 
-    Whether the vendor's people have to say why is None: they do not read the customer's policy here.
+    The latter is None for the vendor's people: they do not read the customer's policy here.
     """
 
     entry: RequestEntry
@@ -247,8 +232,7 @@ def pending_requests(
 
     Approvers, those who stand in for one at this moment, and admins are asked.
 
-    Raises:
-        Invalid: the cursor is not one that this call gave out.
+    Raises Invalid.
     """
     authentication.enter(session, caller)
     at = database.other_clock(session)
@@ -282,11 +266,6 @@ def pending_requests(
 
 
 def ahead_of_pending(cursor: str | None = None, most: int = MOST) -> list[Query]:
-    """Return what `pending_requests` reads once it is known who looks.
-
-    Raises:
-        Invalid: as `pending_requests`.
-    """
     return [recipients.ahead_of_look_up(), (PENDING, _wanted(cursor, most))]
 
 
@@ -318,8 +297,7 @@ def open_windows(
 
     One that something shuts before its time is among them: `entry.open` says so. The cursor leads to those after.
 
-    Raises:
-        Invalid: the cursor is not one that this call gave out.
+    Raises Invalid.
     """
     authentication.enter(session, caller)
     at = now(session)
@@ -340,7 +318,6 @@ def open_windows(
 
 
 def _may(caller: Caller, request: AccessRequest, action: Action, able: frozenset[UUID]) -> bool:
-    """Whether the table opens an action to the caller, who could decide for the tenants in `able` now."""
     state = State(request.state)
     is_able = request.tenant_id in able
     held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_able)
@@ -348,5 +325,4 @@ def _may(caller: Caller, request: AccessRequest, action: Action, able: frozenset
 
 
 def _able(caller: Caller, known: RecipientDirectory) -> frozenset[UUID]:
-    """Return the tenants for which the caller could decide now."""
     return frozenset(one for one in caller.tenants() if caller.person_id in known.able(one))

@@ -67,9 +67,9 @@ class HeldBack(StrEnum):
 class MoveRule:
     """One row of the table.
 
-    `to` is the state that follows; `instead` the one that follows where the policy says otherwise: no vendor
-    review at submit, a mode without the customer's yes at endorse, a quorum not yet met at approve. `pre_approved` is
-    the one that follows, in the place of the customer being asked, where the customer has approved it beforehand.
+    `to` is the state that follows; `instead` the one that follows where the policy says otherwise: no vendor review
+    at submit, a mode without the customer's yes at endorse, a quorum not yet met at approve. `pre_approved` follows,
+    in the place of the customer being asked, where they have approved it beforehand.
     """
 
     to: State
@@ -113,5 +113,4 @@ CLOCK_ACTIONS: dict[State, Action] = {
 
 @cache
 def end_by(party: Party, state: State) -> tuple[Action, State]:
-    """Return by which action the clock or the owner ends an open request, and the state that follows."""
     return next((action, row.to) for (now, action), row in MOVES.items() if now is state and party in row.by)

@@ -1,4 +1,4 @@
-"""Tables of the requests package: requests with their clock, decisions, idempotency keys."""
+"""Tables of the requests package, and a request as its reader sees it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from lockbox.sql import Ids, Instant, Texts, words
 
 
 class AccessRequest(Window, Clock, Requester, Ask, table=True):
-    """One request for access: whose it is, and its facts by their parts; the last base's columns come first.
+    """Whose request it is, and its facts by their parts; the last base's columns come first.
 
-    `token_id` is the token it was submitted with, `submitted_by` whoever submitted it: the requester, or a system for
-    them; null for what is older than that is known.
+    `token_id` is the token it was submitted with, `submitted_by` the requester, or a system for them; null for what
+    is older than that is known.
     """
 
     __tablename__ = "requests"
@@ -42,26 +42,24 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @property
     def open_resources(self) -> list[str]:
-        """The resources for which its window is, was or would be open."""
         return self.resources_of(self)
 
     @property
     def open_actions(self) -> list[str]:
-        """The actions for which its window is, was or would be open."""
         return self.actions_of(self)
 
     def given(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return what it says under these names, and nothing for the rest."""
+        """What it says under these names, and nothing for the rest."""
         return {name: value for name in names if (value := getattr(self, name))}
 
     @property
     def context_text(self) -> str | None:
-        """Its context as events and signed statements have it: JSON in the canonical form of RFC 8785."""
+        """As events and signed statements have it: JSON in the canonical form of RFC 8785."""
         return canonical(self.context).decode() if self.context else None
 
     @property
     def uses_left(self) -> int | None:
-        """How often its window can still be used, None where that is not limited."""
+        """None where uses are not limited."""
         return None if self.max_uses is None else self.max_uses - self.used
 
     @property
@@ -71,8 +69,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @property
     def timing(self) -> Timing:
-        """When it wants its window to begin, as terms look at it."""
-        return timing_of(self.not_before, self.first_opened_at, self.created_at)
+        return timing_of(self, self.created_at)
 
     def runs_at(self, at: datetime) -> bool:
         """Whether the window has begun and not ended at this moment of the database's clock."""
@@ -80,12 +77,11 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @property
     def clock(self) -> RequestClock:
-        """Its clock as it stands or runs."""
         return RequestClock(self.deadline_at, self.stopped_at, self.stopped_deadline, self.stopped_for)
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
-        """Return the condition for the requests that the caller may know of.
+        """The condition for the requests that the caller may know of.
 
         `VISIBILITY_SCOPES` says how far each role reaches. Requesters know of their own, whatever their role.
         """
@@ -98,12 +94,11 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def can_be_answered(cls) -> ColumnElement[bool]:
-        """Return the condition for the requests, of those that wait for an answer, to which a yes can be of use."""
+        """The condition for those, of what waits for an answer, to which a yes can be of use."""
         return or_(col(cls.extends).is_(None), func.ran_to_its_end(col(cls.extends), type_=Boolean))
 
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
-        """Return what a row with all columns of the table says."""
         # As the ORM makes what it has read: a constructor sets each attribute by itself, which takes longer.
         request: Self = class_mapper(cls).class_manager.new_instance()
         request.__dict__.update(values_of(cls, row))
@@ -125,15 +120,12 @@ IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', '
 
 
 class Decision(SQLModel, table=True):
-    """One person's decision on one request; never changed. `access_window` in seconds, if it was shortened.
+    """One person's decision on one request; never changed. What narrows an approval is as in `ApprovalLimits`.
 
-    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all. `max_uses`
-    is how many uses an approval is for, None for any number. `opens_at` is when the window may begin at the earliest,
-    None for at once. `principals` are the approvers whose delegate the person
-    was, `means` by what they had shown who they are.
+    `principals` are the approvers whose delegate the person was, `means` by what they had shown who they are.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
-    None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`, and
-    `knows_context` whether the decision is by code that shows the request's context.
+    None where the vendor's server alone attests the decision. `mac` is the mark of `powers`, and `knows_context`
+    whether the decision is by code that shows the request's context.
     """
 
     __tablename__ = "decisions"
@@ -190,7 +182,7 @@ class PreApproval(SQLModel, table=True):
 
 
 class PreApprovalVote(SQLModel, table=True):
-    """One person's approval of a pre-approval; never changed. `principals` and `means` are as of a decision."""
+    """Never changed. `principals` and `means` are as of a decision."""
 
     __tablename__ = "pre_approval_votes"
 
@@ -206,8 +198,7 @@ class PreApprovalVote(SQLModel, table=True):
 class AfterReview(SQLModel, table=True):
     """What the customer finds of a window that was opened by break-glass, and until when that is due.
 
-    `remind_at` is when somebody is reminded next, None once there is a finding or nobody is left to give one. The
-    comment stands with its event.
+    `remind_at` is None once there is a finding or nobody is left to give one. The comment stands with its event.
     """
 
     __tablename__ = "after_reviews"
@@ -225,7 +216,7 @@ class AfterReview(SQLModel, table=True):
 
 
 class Question(SQLModel, table=True):
-    """A question about a request, and who has answered it; what they wrote stands with the two events.
+    """What was written stands with the two events.
 
     `state` is that of the request when it was asked, `stops_clock` whether the approval clock waits for the answer.
     """
@@ -246,8 +237,6 @@ class Question(SQLModel, table=True):
 
 
 class RequestRead(SQLModel, table=True):
-    """The hour in which somebody of the vendor last read a request; see `reads`."""
-
     __tablename__ = "request_reads"
 
     person_id: UUID = Field(primary_key=True, foreign_key="people.id")
@@ -279,7 +268,7 @@ class WindowUse(SQLModel, table=True):
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """The answer to a submit that came with a key, kept for 24 hours; successes only."""
+    """Kept for 24 hours; successes only."""
 
     __tablename__ = "idempotency_keys"
 
@@ -292,12 +281,11 @@ class IdempotencyKey(SQLModel, table=True):
 
 @dataclass(frozen=True)
 class RequestEntry:
-    """A request as a reader sees it: the row, the requester's name, and whether it is open.
+    """A request as a reader sees it. `tenant` is the tenant's slug, and `tenant_name` what it is called now.
 
-    `tenant` is the tenant's slug, and `tenant_name` what it is called now.
     `held_back` is why a window that was approved lets nobody in, or would not if it began now; `is_same_use` whether
     the call has used it before, within five seconds. `is_outlived` is whether it waits for an answer that nobody can
-    use: somebody has ended the window that it extends.
+    use: the window that it extends was ended.
     """
 
     request: AccessRequest

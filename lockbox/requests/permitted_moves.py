@@ -61,15 +61,13 @@ NOT_YET = (
 
 @dataclass(frozen=True)
 class Situation:
-    """All that decides which moves a person may make on one request, read at one moment.
+    """All that decides which moves a person may make on one request, read at one moment: under its lock, to make one.
 
     `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
-    merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
-    given so far, and `principals` the approvers for whom the caller stands in. `groups` are those of the stages,
-    and `is_outlived` is whether the window is no longer open that the request extends. `break_glass_lacks` is
-    what it does not meet for break-glass, None where nobody has looked, and `too_new` why the caller's passkey does
-    not approve yet. Whoever makes a move has read all of it after
-    the request's row was locked.
+    merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), and `principals`
+    the approvers for whom the caller stands in. `groups` are those of the stages. `is_outlived` is whether the window
+    was ended that the request extends, `break_glass_lacks` what it does not meet for break-glass, None where nobody
+    has looked, and `too_new` why the caller's passkey does not approve yet.
     """
 
     caller: Caller
@@ -95,25 +93,23 @@ class Situation:
     too_new: PasskeyTooNew | None = None
 
     def now_is(self) -> dict[str, str | int]:
-        """Return what a caller who was too late needs to know."""
         return now_is(self.state, self.version)
 
 
 @dataclass(frozen=True)
 class PossibleMove:
-    """A move of the table that a person could think of, and why they may not make it now, None where they may."""
+    """A move of people, and why this person may not make it now, None where they may."""
 
     action: Action
     refusal: LockboxError | None = None
 
     @property
     def allowed(self) -> bool:
-        """Whether the person may make it now."""
         return self.refusal is None
 
 
 def permitted_moves(here: Situation) -> tuple[PossibleMove, ...]:
-    """Return every move of people, in the order of the table, each with why the caller may not make it, if so.
+    """Return every move of people, in the order of the table.
 
     What a person says with a move (a comment, a shorter window, a signature) is judged when the move is made.
     """
@@ -125,18 +121,14 @@ def permitted(
 ) -> tuple[MoveRule, Party]:
     """Return the rule of the table by which the caller may make a move now, and the party as which they make it.
 
-    Args:
-        here: the request and its reader at this moment.
-        action: what the caller wants to do.
-        parties: the only parties as which the caller may do it, where somebody has judged that before.
-        seen: the version of the request that the caller saw, if they said so.
+    With `parties` they may do it as these alone, which somebody has judged before; `seen` is the version that they
+    saw.
 
     Raises:
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller is not the one to do this, or
             not so, or not yet.
-        StaleVersion, InvalidMove, TooLate, AlreadyDecided: it is not, or no longer, what the caller takes it for.
-        TenantSuspended, PolicyUnverified, PolicyNotMet: nothing may be opened, or not this.
-        EarlierStepFirst: the policy asks other groups before.
+        StaleVersion, InvalidMove, TooLate, AlreadyDecided, TenantSuspended, PolicyUnverified, PolicyNotMet,
+            EarlierStepFirst: as named.
     """
     if action in DECISIONS and here.caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot decide.")
@@ -166,11 +158,11 @@ def permitted(
 
 
 def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
-    """Return the row of the table and the capacity in which the caller takes it.
+    """Return the row of the table, and as which of the parties the caller takes it.
 
     Raises:
         NotYours: no row with this action is open to any of the parties, whatever the state.
-        InvalidMove: the request is in a state from which this action does not lead anywhere for them.
+        InvalidMove: as named.
     """
     if not any(row.by & parties for (_, taken), row in MOVES.items() if taken is action):
         raise NotYours(f"Only {_names(action)} may {_verb(action)} a request.")
@@ -184,14 +176,13 @@ def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tu
 
 
 def parties_of(here: Situation) -> frozenset[Party]:
-    """Return as which parties the caller acts on the request."""
     return parties(here.caller, here.requester_id, here.tenant_id, here.state, is_delegate=bool(here.principals))
 
 
 def parties(
     caller: Caller, requester_id: UUID, tenant_id: UUID, state: State, *, is_delegate: bool
 ) -> frozenset[Party]:
-    """Return as which parties somebody acts on a request in this state: the one answer to who is who.
+    """As which parties somebody acts on a request in this state: the one answer to who is who.
 
     `is_delegate` is whether they stand in for an approver of the tenant at this moment.
     """
@@ -205,7 +196,7 @@ def parties(
 
 
 def submitting_parties(caller: Caller) -> set[Party]:
-    """Return as which parties somebody can submit a request.
+    """As which parties somebody can submit a request.
 
     Raises:
         NotYours: the token of a service account lacks the scope.
@@ -220,13 +211,11 @@ def submitting_parties(caller: Caller) -> set[Party]:
 
 
 def is_open_to(held: AbstractSet[Party], state: State, action: Action) -> bool:
-    """Whether the table of moves opens an action in this state to one of these parties."""
     rule = MOVES.get((state, action))
     return rule is not None and bool(rule.by & held)
 
 
 def now_is(state: State, version: int) -> dict[str, str | int]:
-    """Return what a caller who was too late needs to know."""
     return {"current_state": state.value, "current_version": version}
 
 
@@ -255,7 +244,6 @@ def _verb(action: Action) -> str:
 
 
 def _may_open(here: Situation, action: Action) -> None:
-    """Check that the sign-in is good enough, and that what was asked could be asked today."""
     if here.is_suspended:
         raise TenantSuspended(SUSPENDED)
     if not here.is_verified:
@@ -298,7 +286,6 @@ def _first_answer(here: Situation, action: Action) -> None:
 
 
 def _in_turn(here: Situation) -> None:
-    """Check that no group has to approve before."""
     stages = here.terms.stages
     if not has_steps(stages):
         return
@@ -311,7 +298,6 @@ def _in_turn(here: Situation) -> None:
 
 
 def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime) -> LockboxError | None:
-    """Return why by this sign-in the person cannot open anything by that action; None where they can."""
     try:
         if caller.by_device_login:
             raise SignInAgain(
@@ -329,7 +315,7 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
 
     Raises:
         NotYours: a machine decides nothing.
-        SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
+        SignInAgain: as named.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot decide.")
@@ -352,8 +338,7 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
 def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
     """Check that the person signed in freshly enough to close a window, where the policy asks for that.
 
-    Raises:
-        SignInAgain: an API token was shown, or the sign-in is too long ago.
+    Raises SignInAgain.
     """
     age = terms.revoke_sign_in_age
     if age is None or caller.means is AuthMethod.SAMPLE:

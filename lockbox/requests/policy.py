@@ -68,51 +68,17 @@ class Terms(PolicyPart):
     at all where rules share none, and a tier without groups where they were asked earlier.
 
     Attributes:
-        vendor_review: the vendor's managers come before the customer.
-        review_window: how long they have for it.
-        approval_window: how long the customer has to answer.
-        access_ceiling: the longest access that may be asked for.
-        total_access_ceiling: the longest that a window and its extensions may last together; never less than
-            `access_ceiling`.
-        start_ahead: how far ahead of the submission access may begin; 0 is at once.
-        max_uses: how often a window can be used at most; None is no limit.
+        total_access_ceiling: never less than `access_ceiling`.
         quorum: how many approvers' seats must say yes, each filled by the approver or a delegate, one person a seat.
-        stages: groups that must also agree, one step after the other where they have an order.
-        tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
-        escalation: when to prompt the second tier, the third, and so on, in percent of the approval window.
-        approval_reminders: when to remind those who were asked and have not answered, in percent of that window.
-        review_reminders: the same for the vendor's managers, in percent of the review window.
-        review_escalation: when to prompt the managers of the second review tier, the third, and so on, the same way.
-        closing_warning: how long before an open window closes to say so; 0 is never.
-        report_on_close: a report on each window is mailed to the customer a minute after it has closed.
-        reasons: the reasons that may be given.
-        require_case: a submission must name a support case.
-        case_patterns: what the reference of a case must look like, where one is named; it has to fit all of them.
-        unconfirmed_case: whether the ticket system is asked about the case, and what becomes of a submission if it
-            cannot be: it is flagged, or refused.
-        justification_least: the fewest characters of a justification.
-        mail_link: mails link to the request.
-        mail_justification: mails quote the justification.
-        mail_suffices: a code from a mail is enough to approve, without a sign-in.
-        approve_means: whether each approval must be signed with a passkey of the approver, or the vendor's server may
-            attest it.
-        first_passkey_wait: how long after a person has added their first passkey it approves nothing.
-        sign_in_age: how old the sign-in of somebody who approves may be.
-        revoke_sign_in_age: the same for whoever closes an open window; None asks for no fresh sign-in.
-        questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
-        comment_required: the decisions that are refused without a comment.
-        break_glass_services: the services whose windows two people of the vendor may open in an emergency without
-            the customer; none of them switches break-glass off.
+        escalation: in percent of the approval window, as `approval_reminders`; review's of the review window.
+        case_patterns: the reference of a case, where one is named, has to fit all of them.
+        break_glass_services: none of them switches break-glass off.
         break_glass_people: who of the vendor may take part in it; None is every engineer and manager.
-        break_glass_ceiling: how long such a window may last.
-        break_glass_monthly: how many of them may open within 30 days.
-        overdue_finding: whether an overdue finding about one bars the next, or the next one's alarm says so.
         countries: where the requester's office must be and the requester too; None is anywhere. Where the vendor's
             directory does not say it, it is not there.
-        requester_means: how the requester must have signed in to submit.
-        requester_sign_in_age: how old that sign-in may be then; None is any age.
     """
 
+    # What each says stands in `api/glossary.yaml`, for who writes policies too.
     vendor_review: Annotated[Switch, Term(Stricter.MORE)] = True
     review_window: Annotated[AnswerWindow, Term(Stricter.LESS)] = 4 * HOUR
     approval_window: Annotated[AnswerWindow, Term(Stricter.LESS)] = 12 * HOUR
@@ -164,7 +130,7 @@ DECLARED: Mapping[str, Term] = {
 class Timing:
     """When a request wants its window to begin, in seconds, as far as terms look at it.
 
-    `ahead` is how long after the submission, None where it may begin at once. `used` is how long the windows that it
+    `ahead` is how long after the submission, None where it may begin at once; `used` how long the windows that it
     extends have lasted by then, None where it extends none.
     """
 
@@ -175,29 +141,64 @@ class Timing:
 AT_ONCE = Timing()
 
 
-class RequesterOnRecord(Protocol):
-    """What rules and terms look at of the requester; None is unknown."""
+class RequesterPlace(Protocol):
+    """None is unknown."""
 
-    employing_entity: str | None
-    office_country: str | None
-    physical_country: str | None
+    @property
+    def employing_entity(self) -> str | None: ...
+
+    @property
+    def office_country(self) -> str | None: ...
+
+    @property
+    def physical_country(self) -> str | None: ...
+
+
+class RequesterOnRecord(RequesterPlace, Protocol):
+    """None is unknown."""
+
     sign_in: SignInKind | None
     sign_in_means: AuthMethod | None
     signed_in_at: datetime | None
 
 
-def defects(
+class AskedAccess(Protocol):
+    """What terms look at in a request, submitted or about to be; its window in seconds."""
+
+    @property
+    def reason_code(self) -> str: ...
+
+    @property
+    def justification(self) -> str: ...
+
+    @property
+    def case_ref(self) -> str | None: ...
+
+    @property
+    def access_window(self) -> int: ...
+
+
+class SubmittedAccess(AskedAccess, RequesterOnRecord, Protocol):
+    @property
+    def case_check(self) -> str | None: ...
+
+    @property
+    def created_at(self) -> datetime: ...
+
+
+def lacking(  # noqa: PLR0917 - what is asked, and all that it is judged by
+    asked: AskedAccess,
     terms: Terms,
+    timing: Timing,
     requester: RequesterOnRecord,
     submitted_at: datetime,
-    *,
-    reason: Reason,
-    justification: str,
-    case_ref: str | None,
-    access_window: int,
-    timing: Timing = AT_ONCE,
+    access_window: int | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Say what a submission lacks under the terms: the field and a sentence for the engineer; window in seconds."""
+    """Say what a request lacks under the terms: the field and a sentence for the engineer.
+
+    `access_window`, in seconds, is another window than the one that was asked.
+    """
+    reason, case_ref, window = Reason(asked.reason_code), asked.case_ref, access_window or asked.access_window
     if not terms.reasons:
         yield "reason_code", "The rules of this tenant accept no reason for this request."
     elif reason not in terms.reasons:
@@ -209,11 +210,11 @@ def defects(
         yield "case_ref", "This tenant requires a support case. Name it."
     if case_ref and terms.case_patterns and not fits_case(terms.case_patterns, case_ref):
         yield "case_ref", f"The case must look like {' and '.join(terms.case_patterns)}."
-    if len(justification.strip()) < terms.justification_least:
+    if len(asked.justification.strip()) < terms.justification_least:
         yield "justification", f"Write at least {terms.justification_least} characters of justification."
-    if access_window > terms.access_ceiling:
+    if window > terms.access_ceiling:
         yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)}."
-    elif timing.used is not None and access_window > (left := total_ceiling(terms) - timing.used):
+    elif timing.used is not None and window > (left := total_ceiling(terms) - timing.used):
         yield "access_window", _no_longer(total_ceiling(terms), left)
     yield from _elsewhere(terms, requester)
     yield from _weak_sign_in(terms, requester, submitted_at)
@@ -236,12 +237,10 @@ def _start_defects(terms: Terms, ahead: int) -> Iterator[tuple[str, str]]:
 
 
 def total_ceiling(terms: Terms) -> int:
-    """Return how many seconds a window and its extensions may last together."""
     return max(terms.total_access_ceiling, terms.access_ceiling)
 
 
 def longest_window(asked: int, terms: Terms, timing: Timing, *, break_glass: bool = False) -> int:
-    """Return how many of the seconds asked the terms allow, with the windows that this one extends."""
     longest = min(asked, terms.access_ceiling, *([terms.break_glass_ceiling] if break_glass else []))
     return longest if timing.used is None else min(longest, total_ceiling(terms) - timing.used)
 
@@ -271,70 +270,15 @@ def _weak_sign_in(terms: Terms, requester: RequesterOnRecord, submitted_at: date
         yield SIGN_IN, f"This tenant requires that the requester signed in at most {duration(age)} before submitting."
 
 
-class AskedAccess(Protocol):
-    """What terms look at in a request, submitted or about to be."""
-
-    @property
-    def reason_code(self) -> str:
-        """The code of its reason."""
-
-    @property
-    def justification(self) -> str:
-        """The words of the engineer."""
-
-    @property
-    def case_ref(self) -> str | None:
-        """The support case."""
-
-    @property
-    def access_window(self) -> int:
-        """The window in seconds."""
-
-
-class SubmittedAccess(AskedAccess, RequesterOnRecord, Protocol):
-    """What terms look at in a request that was submitted, with what was on record of its requester then."""
-
-    @property
-    def case_check(self) -> str | None:
-        """What its ticket system said of the case when it was submitted."""
-
-    @property
-    def created_at(self) -> datetime:
-        """When that was."""
-
-
-def lacking(  # noqa: PLR0917 - what is asked, and all that it is judged by
-    asked: AskedAccess,
-    terms: Terms,
-    timing: Timing,
-    requester: RequesterOnRecord,
-    submitted_at: datetime,
-    access_window: int | None = None,
-) -> list[tuple[str, str]]:
-    """Return what a request lacks under the terms: fields, each with a sentence; by its own window or another."""
-    return list(
-        defects(
-            terms,
-            requester,
-            submitted_at,
-            reason=Reason(asked.reason_code),
-            justification=asked.justification,
-            case_ref=asked.case_ref,
-            access_window=asked.access_window if access_window is None else access_window,
-            timing=timing,
-        )
-    )
-
-
 def fewest(*limits: int | None) -> int | None:
-    """Return the strictest of some limits of uses; None is no limit."""
+    """The strictest of some limits of uses; None is no limit."""
     return min((one for one in limits if one is not None), default=None)
 
 
 def lacking_today(asked: SubmittedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:
-    """Return what a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
+    """What a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
     window = max(longest_window(asked.access_window, terms, timing), 1)
-    found = lacking(asked, terms, timing, asked, asked.created_at, window)
+    found = list(lacking(asked, terms, timing, asked, asked.created_at, window))
     demanded = terms.unconfirmed_case is UnconfirmedCase.REFUSE and asked.case_ref
     if demanded and asked.case_check != CaseCheck.CONFIRMED:
         found.append(("case_ref", "This tenant requires that the ticket system confirms the case."))
@@ -342,17 +286,15 @@ def lacking_today(asked: SubmittedAccess, terms: Terms, timing: Timing) -> list[
 
 
 def reviewed_first(terms: Terms, mode: Mode) -> bool:
-    """Whether the vendor's managers come first; without the customer's yes they always do."""
     return terms.vendor_review or mode is not Mode.ENFORCE
 
 
 def customer_decides(mode: Mode) -> bool:
-    """Whether an endorsed request waits for the customer rather than opening at once."""
     return mode is Mode.ENFORCE
 
 
 def stricter_mode(one: Mode, other: Mode) -> Mode:
-    """Return the mode of the two that leaves the vendor less: the customer decides, is notified, or neither."""
+    """The mode that leaves the vendor less: the customer decides, is notified, or neither."""
     return max(one, other, key=STRICTNESS.index)
 
 
@@ -370,10 +312,7 @@ class Consent(PolicyPart):
 
 
 def effective_mode(mode: Mode, consent: Consent | None, at: datetime) -> Mode:
-    """Return the mode that holds at an instant.
-
-    Dated consent relaxes `enforce` until its end, and is over at that very instant; other modes it leaves alone.
-    """
+    """Dated consent relaxes `enforce` alone, until its end, and is over at that very instant."""
     if mode is Mode.ENFORCE and consent is not None and at < consent.until:
         return consent.mode
     return mode
@@ -396,7 +335,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
 def loosens(old: Terms, new: Terms) -> bool:
     """Whether anything is let through under the new terms that the old ones would have held back.
 
-    To have windows reported no longer is loosening too: whoever is about to misuse one would like that.
+    To have windows reported no longer is loosening too: who is about to misuse one would like that.
     """
     values = dict(new)
     return any(value != values[name] for name, value in stricter(old, new) if DECLARED[name].binds)
@@ -420,7 +359,6 @@ def _strictest(term: Term, a: Any, b: Any) -> Any:  # noqa: ANN401 - a term's va
 
 
 def _limit(value: float | None) -> float:
-    """Return a term of which less is stricter, as it is compared: None is no limit at all."""
     return math.inf if value is None else value
 
 

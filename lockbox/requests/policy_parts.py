@@ -19,10 +19,10 @@ EITHER = "|"
 
 
 def fits(pattern: str, text: str) -> bool:
-    """Whether the whole text is what the pattern says, where `*` is any text, also none.
+    """Whether the whole text is what the pattern says, where `*` is any text, also none; case matters.
 
-    Case matters. Each stretch between stars is looked for once, from left to right, so it takes linear time and
-    nothing that somebody writes can make it backtrack.
+    Each stretch between stars is looked for once, from left to right, so it takes linear time and nothing that
+    somebody writes can make it backtrack.
     """
     first, *rest = pattern.split("*")
     if not rest:
@@ -139,8 +139,8 @@ class Stricter(Enum):
 class Term:
     """How a term of a policy is merged, declared at its field.
 
-    `binds` is whether it restricts anything: the other terms say who hears when, never who must agree.
-    `is_later` is whether processes of the last release do not know it: what is stored names it only where it is set.
+    `binds` is whether it restricts anything: the other terms say who hears when, never who must agree. `is_later` is
+    whether processes of the last release do not know it: what is stored names it only where it is set.
     """
 
     stricter: Stricter
@@ -149,7 +149,7 @@ class Term:
 
 
 class PolicyPart(BaseModel):
-    """A part of a policy: compared by what it says, never changed; unknown members are refused."""
+    """Compared by what it says, never changed; unknown members are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Define a tenant's policy: default terms, rules by request, groups of approvers, and dated consent."""
+"""A tenant's policy: default terms, rules by request, groups, dated consent; and what a new one changes."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from lockbox.audit.canonical import instant
 from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import Reason, Severity
 from lockbox.notifications.policy_wording import ABSENT
-from lockbox.requests.policy import DECLARED, Consent, RequesterOnRecord, Terms, stricter
+from lockbox.requests.policy import DECLARED, Consent, RequesterPlace, Terms, stricter
 from lockbox.requests.policy_parts import (
     FIRST_STEP,
     MOST_STARS,
@@ -53,6 +53,10 @@ MOST_RULES = 100
 MOST_GROUPS = 50
 MOST_MEMBERS = 500
 MOST_MATCHING_RULES = 50
+PLACES = ("employing_entity", "office_country", "physical_country")
+"""All that rules look at of a requester."""
+FACTS = ("service", "actions", "reason_code", "resources", "level", "context", "severity", *PLACES)
+"""All that rules look at of a request."""
 PATTERN = re.compile(r"[a-z][a-z0-9-]{0,31}:\S+")
 Line = Annotated[
     str,
@@ -68,29 +72,29 @@ NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """What somebody asks for, and who asks, as far as rules look at it.
-
-    `level` is that of the actions and `context` what the request says of itself; None where that is not known.
-    """
+    """What somebody asks for, and who asks, as far as rules look at it; a `level` of None is not known."""
 
     service: str
     actions: Collection[str]
     reason: Reason
     resources: Collection[str]
     severity: Severity | None = None
-    requester: RequesterOnRecord | None = None
+    requester: RequesterPlace | None = None
     level: Level | None = None
     context: Mapping[str, ContextValue] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, asked: Any, level: Level | None = None, requester: RequesterPlace | None = None) -> Self:  # noqa: ANN401 - a row, or what is asked
+        what = asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources)
+        return cls(*what, asked.severity, requester, level, asked.context or {})
+
     @property
     def countries(self) -> frozenset[str | None]:
-        """Where the requester's office is and where they are."""
         who = self.requester
         return frozenset({who.office_country, who.physical_country} if who else {None})
 
     @property
     def employing_entity(self) -> str | None:
-        """Who employs the requester."""
         return self.requester.employing_entity if self.requester else None
 
 
@@ -223,7 +227,6 @@ class Match(PolicyPart):
         )
 
     def could_match(self, some: RequestFacts) -> bool:
-        """Whether a request for some of this could be matched; the resources are patterns."""
         return (
             (not self.services or some.service in self.services)
             and (not self.actions or any(action in self.actions for action in some.actions))
@@ -233,8 +236,6 @@ class Match(PolicyPart):
 
 
 class TenantTerms(Terms):
-    """Terms as a tenant may set them; merged ones may hold more."""
-
     tiers: ChosenTiers = ()
     approval_reminders: Reminders = (50, 83)
     review_reminders: Reminders = (50, 83)
@@ -278,7 +279,6 @@ class Overrides(RootModel[Annotated[dict[str, Any], EachTerm]]):
         return self
 
     def given(self) -> dict[str, Any]:
-        """Return the terms that are set, by name."""
         return {name: value for name, value in self.root.items() if value is not None}
 
 
@@ -318,7 +318,6 @@ class Policy(TenantTerms):
         return self
 
     def _calls(self) -> Iterator[tuple[str, str, int]]:
-        """Yield each place that calls upon a group, the group, and how many of its people it takes."""
         yield from _called("", self.stages, self.tiers)
         for number, rule in enumerate(self.rules):
             terms = rule.terms.given()
@@ -336,7 +335,7 @@ def _called(
 
 
 def stored(policy: Policy) -> dict[str, Any]:
-    """Return what is kept of a policy: all that it says, but for later terms that nobody has set."""
+    """All that a policy says, but for later terms that nobody has set."""
     whole = policy.model_dump(mode="json")
     later = {name for name, term in DECLARED.items() if term.is_later}
     unset = {name for name, value in policy if name in later and value == Policy.model_fields[name].default}
@@ -349,20 +348,18 @@ def stored(policy: Policy) -> dict[str, Any]:
 def terms_for(policy: Policy, ask: RequestFacts) -> Terms:
     """Return the terms that judge one ask: the tenant's own, merged with those of every rule that matches.
 
-    The tenant's own terms are a rule that matches everything, so a rule makes them stricter or leaves them. That
-    is "stricter wins downwards" (EN4 of the design notes' `product.md`), after the inheritance of Google Access
-    Approval's settings from organisation to folder to project. The order of the rules has no effect.
+    The tenant's own terms are a rule that matches everything: a rule makes them stricter or leaves them. The order of
+    the rules has no effect.
     """
     return merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
 
 
 def strictest_for(policy: Policy, some: RequestFacts) -> Terms:
-    """Return the strictest terms that a request for some of this could meet; the resources are patterns."""
+    """The strictest terms that a request for some of this could meet; the resources are patterns."""
     return merged(policy, (rule for rule in policy.rules if rule.match.could_match(some)))
 
 
 def merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
-    """Return the tenant's own terms, merged with those of some of its rules."""
     terms = stricter(policy, policy)
     for rule in rules:
         terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
@@ -370,9 +367,9 @@ def merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
 
 
 def strictest(policy: Policy) -> Terms:
-    """Return the strictest terms that any ask could meet: the tenant's own, merged with those of every rule.
+    """The strictest terms that any ask could meet: the tenant's own, merged with those of every rule.
 
-    Whoever would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
+    Who would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
     """
     return merged(policy, policy.rules)
 
@@ -380,9 +377,9 @@ def strictest(policy: Policy) -> Terms:
 def changes(old: Policy, new: Policy) -> dict[str, str]:
     """Return what differs, as dotted ASCII names with "old → new"; empty where nothing does.
 
-    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`;
-    rules and tiers are counted from 0, as in the fields that errors name. Members are ids, windows are seconds, and
-    "none" is what is not there. A rule's name is the one free text, and stands in quotes.
+    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`; rules
+    and tiers are counted from 0, as in the fields that errors name. Members are ids, windows are seconds, and "none"
+    is what is not there. A rule's name is the one free text, and stands in quotes.
     """
     was, now = dict(_flat(old)), dict(_flat(new))
     return {

@@ -1,4 +1,4 @@
-"""Read a tenant's policy versions, and the effective policy: the stricter of a request's version and today's."""
+"""A tenant's policy versions, and the effective policy: the stricter of a request's version and today's."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,7 @@ from sqlalchemy import Row, text
 from catalogue.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import PolicyUnverified
-from lockbox.facts.enumerations import Mode, Reason, State
-from lockbox.facts.requester import Requester
+from lockbox.facts.enumerations import Mode, State
 from lockbox.identity import row_macs
 from lockbox.identity.models import Tenant
 from lockbox.identity.row_macs import MarkedRowKind
@@ -33,7 +32,7 @@ from lockbox.requests.policy import (
     stricter,
     stricter_mode,
 )
-from lockbox.requests.policy_rules import Policy, RequestFacts, merged, terms_for
+from lockbox.requests.policy_rules import FACTS, Policy, RequestFacts, merged, terms_for
 from lockbox.requests.quorum import has_steps
 from lockbox.sql import columns
 
@@ -43,10 +42,6 @@ MatchingRules = tuple[int, ...]
 MOST_COMPARED = 2_000
 """How many patterns, times resources, are compared beside others; so many take two or three milliseconds."""
 
-PLACES = ("employing_entity", "office_country", "physical_country")
-"""All that rules look at of a requester."""
-FACTS = ("service", "actions", "reason_code", "resources", "level", "context", "severity", *PLACES)
-"""All that rules look at of a request."""
 READ = text("SELECT body::text AS body, mac FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 RULED = f"""
 ruled AS (
@@ -91,10 +86,9 @@ SELECT request_id, tenant_id, version, body, mac, before FROM policies_at_start(
 class EffectivePolicy:
     """The terms that a request meets now, and who is in the groups that they name.
 
-    `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now.
-    `is_suspended` is whether the vendor has suspended the tenant. Where a mark does not hold, `is_verified` is false
-    and nothing is opened: the mode is `enforce`, the terms are no weaker than those that a tenant begins with.
-    `is_outlived` is whether the window is no longer open that the request extends.
+    `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now. Where a mark does
+    not hold, `is_verified` is false and nothing is opened: the mode is `enforce`, the terms are no weaker than those
+    that a tenant begins with. `is_outlived` is whether the window was ended that the request extends.
     """
 
     terms: Terms
@@ -123,32 +117,27 @@ class EffectivePolicy:
 
 
 def current(session: UnitOfWork, tenant: Tenant) -> Policy:
-    """Return the policy that holds for a tenant.
-
-    Raises:
-        PolicyUnverified: it, or the tenant's row, has no mark that holds.
-    """
+    """Return the policy that holds for a tenant. Raises PolicyUnverified."""
     return parsed(_verified(session, tenant))
 
 
 def verified(session: UnitOfWork, tenant: Tenant) -> Policy | None:
-    """Return the policy that holds for a tenant, None where it, or the tenant's row, has no mark that holds."""
+    """The same, None where it, or the tenant's row, has no mark that holds."""
     body, is_verified = _todays(session, tenant)
     return parsed(body) if is_verified else None
 
 
 def at_version(session: UnitOfWork, tenant_id: UUID, version: int) -> Policy:
-    """Return one version of a tenant's policy, to be shown."""
+    """To be shown: its mark is not checked."""
     return parsed(_read(session, tenant_id, version).body)
 
 
 def todays(
     session: UnitOfWork, tenant: Tenant, body: str, mac: bytes | None, ask: RequestFacts
 ) -> tuple[Policy, Terms]:
-    """Return the policy that holds for a tenant, as its JSON text says, and the terms that an ask meets under it.
+    """Return the policy that holds for a tenant, by its JSON text, and the terms that an ask meets under it.
 
-    Raises:
-        PolicyUnverified: it, or the tenant's row, has no mark that holds.
+    Raises PolicyUnverified.
     """
     if not (_is_verified(session, tenant) and _holds(session, tenant.id, tenant.policy_version, body, mac)):
         raise PolicyUnverified(UNVERIFIED)
@@ -170,7 +159,6 @@ def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePo
 def effective_policy_in(
     session: UnitOfWork, row: Row[Any] | SimpleNamespace, request: AccessRequest | Row[Any]
 ) -> EffectivePolicy:
-    """Return what a request meets by a row of `RULED`, as `effective_policy` does."""
     _wait_for_many(session, facts_of(request), row.own, row.today)
     ruled = _effective_for_row(row.own, row.today, row.policy_version, Mode(row.mode), request)
     is_verified = (
@@ -186,14 +174,13 @@ def effective_policy_in(
 def effective_policy_under(
     session: UnitOfWork, tenant: Tenant, request: AccessRequest, policy: Policy
 ) -> EffectivePolicy:
-    """Return what a request would meet if that policy were the tenant's today; see `effective_policy`."""
     own, ask = at_version(session, request.tenant_id, request.policy_version), facts_of(request)
     terms = stricter(terms_for(own, ask), terms_for(policy, ask))
     return _effective_policy(own, policy, tenant.policy_version + 1, tenant.mode, terms)
 
 
 def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, EffectivePolicy]:
-    """Return what each of these requests meets now; each policy is read and each ask is judged once for all."""
+    """What each of these requests meets now; each policy is read and each ask is judged once for all."""
     rows = session.execute(ASKS, {"ids": list(request_ids)}).all()
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
     values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}
@@ -208,8 +195,7 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
     answered: dict[tuple[object, ...], EffectivePolicy] = {}
     answers = {}
     for row in rows:
-        of_row = row.level, json.dumps(row.context, sort_keys=True), row.severity, *_places(row).values()
-        ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources), *of_row)
+        ask = json.dumps([getattr(row, name) for name in FACTS], sort_keys=True)
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in answered:
             own, today = (bodies[row.tenant_id, version] for version in (row.policy_version, row.todays))
@@ -252,7 +238,6 @@ def _is_outgrown(request: AccessRequest, body: str, before: str) -> bool:
 
 
 def wordings(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, MailWording]:
-    """Return what mails about these requests may say, by the terms that each meets now."""
     found = {}
     for row in session.execute(OF_REQUESTS, {"ids": list(request_ids)}):
         terms = _stricter(row.own, row.today, facts_of(row))
@@ -262,7 +247,6 @@ def wordings(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, Mai
 
 
 def _steps(terms: Terms) -> Sequence[Sequence[tuple[int, str]]]:
-    """Return how many of which groups approve in each step, nothing where all may at once."""
     if not has_steps(terms.stages):
         return ()
     orders = sorted({stage.order for stage in terms.stages})
@@ -280,19 +264,7 @@ def _effective_policy(own: Policy, today: Policy, version: int, mode: Mode, term
 
 
 def facts_of(asked: AccessRequest | Row[Any]) -> RequestFacts:
-    """Return the part of a request that rules look at."""
-    what = asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources)
-    return RequestFacts(
-        *what,
-        asked.severity,
-        Requester.model_construct(None, **_places(asked)),
-        level=Level(asked.level) if asked.level else None,
-        context=asked.context or {},
-    )
-
-
-def _places(asked: AccessRequest | Row[Any]) -> dict[str, Any]:
-    return {name: getattr(asked, name) for name in PLACES}
+    return RequestFacts.of(asked, Level(asked.level) if asked.level else None, asked)
 
 
 def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:
@@ -355,5 +327,5 @@ def _terms(body: str, hits: MatchingRules) -> Terms:
 
 @lru_cache(maxsize=MOST_KEPT)
 def parsed(body: str) -> Policy:
-    """Return the policy that a JSON text says; the same text is read once."""
+    """The same text is read once."""
     return Policy.model_validate_json(body)

@@ -1,4 +1,4 @@
-"""Judge what a customer has approved beforehand: whether it opens a request now, and use it once."""
+"""What a customer has approved beforehand: whether it opens a request now, and how it is used once."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ Row = PreApproval | SimpleNamespace
 
 @dataclass(frozen=True)
 class CoveringPreApproval:
-    """A pre-approval that opens a request at this moment, and those whose approvals of it count.
+    """A pre-approval that opens a request now, and those whose approvals of it count.
 
     `uses_left` is how many uses are left after this one, once it is used.
     """
@@ -52,7 +52,7 @@ class CoveringPreApproval:
 class CoverageContext:
     """What is asked, and by what a pre-approval is judged: today's policy, and the terms that the request meets.
 
-    `at` is when. An approval that is dated later, since the clock was set back, does not count yet.
+    An approval that is dated later than `at`, since the clock was set back, does not count yet.
     """
 
     tenant_id: UUID
@@ -66,7 +66,6 @@ class CoverageContext:
 
 
 def ahead_of_covering(request: AccessRequest) -> Query:
-    """Return the query for what could open a request that leaves the vendor's review, and whether it may."""
     asked = {"service": request.service, "reason": request.reason_code, "resources": list(request.resources)}
     return USABLE, {"tenant_id": request.tenant_id, **asked}
 
@@ -76,8 +75,8 @@ def covering(
 ) -> CoveringPreApproval | None:
     """Return the pre-approval that opens a request, of several the one that ends last, or None.
 
-    It covers all that is asked, carries our mark, and those who approved it are enough for anything that it covers
-    by the policy of today, and could all still approve. So a policy that becomes stricter suspends it until more have
+    It covers all that is asked, carries our mark, and those who approved it are enough for anything that it covers by
+    the policy of today, and could all still approve. So a policy that becomes stricter suspends it until more have
     approved it, and so does somebody who leaves.
     """
     found = [one for row in rows if (one := _covering(session, _read(row), scene))]
@@ -103,7 +102,6 @@ def use(
 
 
 def record_last_use(session: UnitOfWork, actor: Actor, request: AccessRequest, at: datetime) -> None:
-    """Record that a request has used a pre-approval for the last time, and tell the customer."""
     facts = {"pre_approval_id": request.pre_approval_id}
     last = AuditEvent(at=at, action=USED_UP, actor=actor, tenant_id=request.tenant_id, facts=facts)
     announcements.announce(session, last)
@@ -117,7 +115,7 @@ def use_at_endorsement(
     What begins later is asked as ever, and so is what was denied.
     """
     found = session.execute(*ahead_of_covering(request)).one()
-    is_coverable = customer_decides(request.mode) and request.not_before is None and not found.was_denied
+    is_coverable = customer_decides(request.mode) and request.is_at_once and not found.was_denied
     if not found.pre_approvals or not is_coverable:
         return None
     ask, window = policy_store.facts_of(request), min(request.access_window, effective.terms.access_ceiling)
@@ -129,22 +127,20 @@ def use_at_endorsement(
 
 
 def strictest_terms(policy: Policy, row: Row) -> Terms:
-    """Return the strictest terms that a request could meet which a pre-approval covers."""
     return strictest_for(policy, RequestFacts(row.service, row.actions, Reason(row.reason_code), (row.resource,)))
 
 
 def votes_on(
     session: UnitOfWork, row: Row, votes: Iterable[Any], known: RecipientDirectory, terms: Terms
 ) -> tuple[Vote, ...]:
-    """Return the approvals of a pre-approval; only those that people could still give so fill a seat.
+    """The approvals of a pre-approval; only those that people could still give so fill a seat.
 
     As with requests, a delegate speaks for those for whom they spoke then and still stand in, a code from a mail only
-    where it suffices, and a vote without a mark of ours for nobody. So do whoever has proposed it, and a delegate in
-    their place.
+    where it suffices, and a vote without a mark of ours for nobody; so does who has proposed it, and their delegate.
     """
     proposer, seats = UUID(str(row.proposed_by)), known.seats(UUID(str(row.tenant_id)))
     return tuple(
-        Vote(person, Action.APPROVE, None, _seats(session, vote, terms) & seats.get(person, frozenset()) - {proposer})
+        Vote(person, Action.APPROVE, _seats(session, vote, terms) & seats.get(person, frozenset()) - {proposer})
         for vote in votes
         if (person := UUID(str(vote.person_id))) != proposer
     )
@@ -185,7 +181,6 @@ def _seats(session: UnitOfWork, vote: Any, terms: Terms) -> frozenset[UUID]:  # 
 
 
 def _read(row: Mapping[str, Any]) -> SimpleNamespace:
-    """Return what the JSON of a row says, with its votes."""
     said = {name: datetime.fromisoformat(row[name]) for name in MOMENTS if row.get(name)}
     votes = [_read(one) for one in row.get("votes") or ()]
     return SimpleNamespace(**{**row, **said, "mac": bytes.fromhex((row["mac"] or "")[2:]), "votes": votes})

@@ -1,4 +1,4 @@
-"""Preview a request without writing: the terms it would get and the people it would reach."""
+"""What a request would meet: the terms and the people it would reach; and what another policy changes for it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,8 +40,6 @@ OTHERS = "It is escalated by the new tiers."
 
 @dataclass(frozen=True)
 class PreviewContext:
-    """A request that waits for the customer, what it meets today and would meet, and everybody who could answer."""
-
     request: AccessRequest
     before: EffectivePolicy
     after: EffectivePolicy
@@ -59,7 +57,7 @@ def compare(  # noqa: PLR0917 - what one request is weighed by
     known: RecipientDirectory,
     at: datetime,
 ) -> list[str]:
-    """Say what would change for a request that waits for the customer; nothing to say means that nothing would.
+    """Say what would change for a request that waits for the customer; nothing where nothing would.
 
     It keeps the stricter of the policy that judged it and today's, so a policy that loosens changes nothing for it.
     """
@@ -92,7 +90,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
-    """Return for how long it can be approved; the time for which the clock stood counts where it may stand."""
+    """For how long it can be approved; the time for which the clock stood counts where it may stand."""
     stood = deadlines.stood(scene.request.clock, scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
@@ -203,7 +201,6 @@ class PreviewedSubmission(BaseModel, frozen=True):
 
     `notified_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
     `pre_approval_id` is what would open it without asking them, as it is submitted or, in review, as it is endorsed.
-    With `break_glass` a manager would open it without them.
     """
 
     policy_version: int
@@ -225,8 +222,6 @@ class PreviewedSubmission(BaseModel, frozen=True):
 
 
 class Preview(PreviewedSubmission):
-    """The same with what the submission lacks: fields, each with a sentence."""
-
     tenant_name: str
     lacks: tuple[tuple[str, str], ...]
 
@@ -268,7 +263,6 @@ def preview(
 
 
 def _is_asked(evaluation: Evaluation) -> bool:
-    """Whether the customer would be asked."""
     return customer_decides(evaluation.mode) and not (evaluation.break_glass or evaluation.pre_approval)
 
 
@@ -278,7 +272,6 @@ def _duplicate(submission: RequestInput, evaluation: Evaluation) -> Iterator[tup
 
 
 def first_recipients(session: UnitOfWork, evaluation: Evaluation) -> PreviewRecipients:
-    """Return whom of the customer it would reach first: by asking, or by saying that it was opened unasked."""
     asks = _is_asked(evaluation)
     is_first = asks or evaluation.first_state is State.ACTIVE
     opens = Action.BREAK_GLASS if evaluation.break_glass else Action.ENDORSE
@@ -312,17 +305,14 @@ def first_recipients(session: UnitOfWork, evaluation: Evaluation) -> PreviewReci
 
 
 class PreviewNames:
-    """The names of everybody whom a preview may mention."""
-
     def __init__(self, known: Mapping[UUID, str]) -> None:
         self._known = known
 
     def __call__(self, people: Iterable[UUID]) -> tuple[str, ...]:
-        """Return the names of those who may be mentioned, in order."""
         return tuple(name for _, name in self.of(people))
 
     def of(self, people: Iterable[UUID]) -> list[tuple[UUID, str]]:
-        """Return those who may be mentioned with their names, in the order of these."""
+        """The same with whose they are, in the order of the names."""
         named = [(person, self._known[person]) for person in people if person in self._known]
         return sorted(named, key=lambda pair: (pair[1], pair[0]))
 
@@ -334,7 +324,6 @@ def _names(session: UnitOfWork, evaluation: Evaluation) -> PreviewNames:
 
 
 def stages(evaluation: Evaluation, names: PreviewNames) -> tuple[PreviewGroup, ...]:
-    """Return the groups that must also agree, each with who of it could."""
     standing_in = evaluation.known.delegates[evaluation.tenant.id]
     groups = []
     for stage in sorted(evaluation.terms.stages, key=lambda stage: (stage.order, stage.group)):

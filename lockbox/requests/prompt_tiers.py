@@ -15,7 +15,7 @@ Groups = Mapping[str, Sequence[UUID]]
 
 @dataclass(frozen=True)
 class PromptedApprovers:
-    """Who is asked, and how many tiers that makes; 0 where everybody is, since no tier has anybody who can decide."""
+    """0 tiers where everybody is asked, since no tier has anybody who can decide."""
 
     tiers: int
     people: frozenset[UUID]
@@ -24,7 +24,7 @@ class PromptedApprovers:
 def added_by_tier(
     asked: Callable[[int], frozenset[UUID]], most: int, *, informed: AbstractSet[UUID], tiers: int, to: int
 ) -> PromptedApprovers:
-    """Return who is added from one tier to another of so many, by who is asked with each count of them.
+    """Return who is added from one count of tiers to another, by who is asked with each count.
 
     A tier that adds nobody lets the next one in.
     """
@@ -36,12 +36,11 @@ def added_by_tier(
 
 
 def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedApprovers:
-    """Return whom to prompt first: the lowest tier that has anybody other than the requester."""
     return wider_reviewers(known, requester_id, informed=frozenset(), asked=0, to=1)
 
 
 def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) -> frozenset[UUID]:
-    """Return who of the first so many tiers is asked, the requester never; 0 is everybody.
+    """Who of the first so many tiers is asked, the requester never; 0 is everybody.
 
     Who wants no prompts gets none, unless nobody else would be asked.
     """
@@ -58,7 +57,7 @@ def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) 
 def wider_reviewers(
     known: RecipientDirectory, requester_id: UUID, *, informed: AbstractSet[UUID], asked: int, to: int
 ) -> PromptedApprovers:
-    """Return who is added to those who have been `informed` as the audience goes from `asked` tiers to `to`.
+    """Who is added to those who have been `informed` as the audience goes from `asked` tiers to `to`.
 
     A tier that adds nobody lets the next one in.
     """
@@ -72,7 +71,6 @@ def wider_reviewers(
 
 
 def first_approvers(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID) -> PromptedApprovers:
-    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
     for count in range(1, len(terms.tiers) + 1):
         if prompted := approvers_so_far(terms, groups, known, tenant_id, count):
             return PromptedApprovers(count, prompted)
@@ -88,7 +86,7 @@ def approvers_so_far(
     *,
     step: int = FIRST_STEP,
 ) -> frozenset[UUID]:
-    """Return who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
+    """Who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
 
     From the second step on, its groups are asked whatever their tier, and before that they are not. Who wants no
     prompts gets none, unless the others of these could not decide without them.

@@ -1,4 +1,4 @@
-"""Read requests, each judged as an access check judges it, and log what the vendor's people read."""
+"""Requests by their ids, each judged as an access check judges it; what the vendor's people read is logged."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,11 +26,7 @@ NOT_KNOWN = "There is no such request."
 
 
 def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Return one request.
-
-    Raises:
-        NotFound: there is none that the caller may know of.
-    """
+    """Raises NotFound where there is none that the caller may know of."""
     authentication.enter(session, caller)
     found = read(session, entries().where(col(AccessRequest.id) == request_id, AccessRequest.visible_to(caller)))
     if not found:
@@ -39,7 +35,6 @@ def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
 
 
 def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
-    """Return which of these are requests that the caller may know of."""
     authentication.enter(session, caller)
     return frozenset(session.execute(KNOWN, {"ids": list(ids)}).scalars()) if ids else frozenset()
 
@@ -58,7 +53,6 @@ def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State 
 
 @cache
 def entries() -> RequestQuery:
-    """Return the query for requests, with all that `read` judges them by."""
     obstacle, opening = literal_column(OBSTACLE, String), literal_column(OPENING, LargeBinary)
     return (
         select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name), obstacle, opening)
@@ -68,7 +62,6 @@ def entries() -> RequestQuery:
 
 
 def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:
-    """Return what such a query finds, each judged on the database's clock."""
     return judged(session, [RequestRow(*row) for row in session.orm.execute(query)])
 
 
@@ -124,7 +117,6 @@ class LiveReader:
 
 
 def concerned(session: UnitOfWork, ids: Collection[UUID], readers: Sequence[LiveReader]) -> frozenset[LiveReader]:
-    """Return which of these may know of any of these requests, by their roles as they are now, in one query."""
     if not ids or not readers:
         return frozenset()
     values = {

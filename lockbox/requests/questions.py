@@ -1,4 +1,4 @@
-"""Ask and answer questions about a request; both are recorded as events and the other side is notified."""
+"""Questions about a request and their answers; both are events, and the other side is notified."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,24 +97,17 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was asked about a request and answered, and whether the reader may ask more, or answer."""
-
     items: Sequence[Exchange]
     may_ask: bool = False
     may_answer: bool = False
 
 
 def of_request(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Exchange]:
-    """Return what was asked about a request and answered, the oldest first; the words are for who reads comments.
-
-    Raises:
-        NotFound: there is no such request that the caller may know of.
-    """
+    """Return the exchanges, the oldest first; the words are for who reads comments. Raises NotFound."""
     return read(session, caller, queries.find(session, caller, request_id).request)
 
 
 def unanswered(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return for each of these requests how many questions about it wait for an answer, if any do."""
     rows = session.execute(UNANSWERED, {"ids": list(request_ids)}) if request_ids else ()
     return {row.request_id: row.number for row in rows}
 
@@ -122,7 +115,6 @@ def unanswered(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, i
 def conversation(
     items: Sequence[Exchange], caller: Caller, request: AccessRequest, known: RecipientDirectory, at: datetime
 ) -> Conversation:
-    """Return the exchanges about a request that the caller looks at, and what they may add to them."""
     is_own = request.requester_id == caller.person_id
     if request.state not in OPEN_STATES or at >= request.deadline_at:
         return Conversation(items)
@@ -132,24 +124,21 @@ def conversation(
 
 
 def ahead_of_read(request_id: UUID) -> Query:
-    """Return what `read` reads."""
     return READ, {"request_id": request_id}
 
 
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[Exchange]:
-    """Return the exchanges about a request that the caller knows of, the oldest first."""
     return exchanges_in(session.execute(*ahead_of_read(request.id)), caller, request)
 
 
 def exchanges_in(rows: Iterable[Row[Any]], caller: Caller, request: AccessRequest) -> list[Exchange]:
-    """Return the same from rows of that query."""
     held = roles.reader_roles(caller, request.requester_id, request.tenant_id)
     reads = roles.may_read(ProtectedField.COMMENT, held)
     return [_exchange_in_list(row, reads=reads) for row in rows if _is_for(row, caller)]
 
 
 def _is_for(row: Row[Any], caller: Caller) -> bool:
-    """Whether a side knows of a question: what a manager has asked during the review stays inside the vendor."""
+    """What a manager has asked during the review stays inside the vendor."""
     return row.state != State.REVIEWING or caller.side is Side.VENDOR
 
 
@@ -160,7 +149,6 @@ def _exchange_in_list(row: Row[Any], *, reads: bool) -> Exchange:
 
 
 def among(caller: Caller, request: AccessRequest, *, is_delegate: bool) -> list[Party]:
-    """Return in which capacities somebody may ask about a request as it is now."""
     state = State(request.state)
     held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_delegate)
     return [party for party in ASKERS.get(state, ()) if party in held]
@@ -168,7 +156,7 @@ def among(caller: Caller, request: AccessRequest, *, is_delegate: bool) -> list[
 
 @dataclass(frozen=True)
 class QuestionContext:
-    """What a question or an answer is judged by, read after the request's row was locked."""
+    """Read after the request's row was locked."""
 
     caller: Caller
     origin: Origin
@@ -202,10 +190,8 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
     Where the policy says so, the approval clock stands from now on until all such questions are answered.
 
     Raises:
-        NotFound: there is no such request that the caller may know of.
         NotYours, OwnRequest: the caller is not the one to ask.
-        InvalidMove, TooLate: the request is over.
-        TooManyQuestions: twenty were asked about it.
+        NotFound, InvalidMove, TooLate, TooManyQuestions: as named.
     """
     scene = _enter(session, caller, origin, request_id)
     request, caller = scene.request, scene.caller
@@ -237,10 +223,8 @@ def answer(  # noqa: PLR0917 - as many things name a question
     """Answer a question, as whoever asked for the access; the clock goes on once none waits for which it stands.
 
     Raises:
-        NotFound: there is no such request or question that the caller may know of.
         NotYours: somebody else asked for the access.
-        InvalidMove, TooLate: the request is over.
-        AlreadyAnswered: it has its answer.
+        NotFound, InvalidMove, TooLate, AlreadyAnswered: as named.
     """
     scene = _enter(session, caller, origin, request_id)
     request = scene.request
@@ -282,7 +266,6 @@ def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID
 
 
 def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
-    """Return in which capacity somebody asks, and for whom they stand in with that."""
     request, caller = scene.request, scene.caller
     principals = scene.known.delegates[request.tenant_id].get(caller.person_id, frozenset())
     asks = among(caller, request, is_delegate=bool(principals))
@@ -293,7 +276,6 @@ def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
 
 
 def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
-    """Return the clock with a question more, and whether it stands for this one."""
     request, terms = scene.request, scene.effective.terms
     clock = request.clock
     if request.state is not State.PENDING or not terms.questions_stop_clock:
@@ -339,7 +321,7 @@ def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock)
 
 
 def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
-    """Return the event; what belongs to a review says so, however far the request has come when it is answered."""
+    """What belongs to a review says so, however far the request has come when it is answered."""
     request = scene.request
     state = State.REVIEWING if saying.state is State.REVIEWING else request.state
     return AuditEvent(
@@ -358,7 +340,6 @@ def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
 
 
 def _notified(scene: QuestionContext, saying: QuestionMove, audit_event: AuditEvent) -> NotifiedMove:
-    """Return what is told of it: a question to the engineer, an answer to who has asked."""
     request = scene.request
     return NotifiedMove(
         event_id=audit_event.id,

@@ -1,9 +1,10 @@
-"""Count votes against the quorum, and say who could still approve."""
+"""Votes counted against the quorum, and who could still approve."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -16,15 +17,11 @@ SHOWN = 100
 
 
 def kept(asked: Sequence[str], wanted: Collection[str] | None, field: str) -> list[str] | None:
-    """Return what an approver keeps of what was asked, in its order; None where that is all of it.
+    """Return what an approver keeps (`wanted`) of what was asked, in its order; None where that is all of it.
 
-    Args:
-        asked: what was asked, such as the resources.
-        wanted: what the approver keeps; None keeps all.
-        field: what it is called, such as `resources`.
+    `field` is what it is called, such as `resources`.
 
-    Raises:
-        Invalid: nothing is kept, or something that was never asked.
+    Raises Invalid.
     """
     if wanted is None:
         return None
@@ -41,8 +38,7 @@ def kept(asked: Sequence[str], wanted: Collection[str] | None, field: str) -> li
 def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field: str) -> list[str] | None:
     """Return what all of these approvals keep of what was asked, in its order; None where that is all of it.
 
-    Raises:
-        NothingLeft: they have nothing in common.
+    Raises NothingLeft.
     """
     found = list(asked)
     for one in votes:
@@ -57,23 +53,41 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
 
 
 @dataclass(frozen=True)
-class Vote:
-    """One person's decision on a request that waits for the customer; the window in seconds, if narrowed.
+class ApprovalLimits:
+    """How an approval narrows what was asked: the window in seconds, what it keeps; None is as asked.
 
-    `resources` and `actions` are what the person keeps of those that were asked, None where that is all. `max_uses`
-    is for how many uses the person approves, None for any number, and `opens_at` from when, None for at once. `seats`
-    are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
+    `max_uses` is for how many uses it is, None for any number, and `opens_at` from when, None for at once.
+    """
+
+    access_window: int | None = None
+    resources: Sequence[str] | None = None
+    actions: Sequence[str] | None = None
+    max_uses: int | None = None
+    opens_at: datetime | None = None
+
+    @classmethod
+    def of(cls, said: Any) -> Self:  # noqa: ANN401 - a row, or a body
+        return cls(**{limit.name: getattr(said, limit.name) for limit in fields(cls)})
+
+    def __bool__(self) -> bool:
+        return any(limit is not None for limit in vars(self).values())
+
+
+NO_LIMITS = ApprovalLimits()
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One person's decision on a request that waits for the customer.
+
+    `seats` are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
     delegate. Without one, the person may no longer approve.
     """
 
     person_id: UUID
     decision: Action
-    access_window: int | None
     seats: frozenset[UUID]
-    resources: Sequence[str] | None = None
-    actions: Sequence[str] | None = None
-    max_uses: int | None = None
-    opens_at: datetime | None = None
+    limits: ApprovalLimits = NO_LIMITS
 
 
 def quorum_met(
@@ -90,10 +104,7 @@ def quorum_met(
 
 
 class ApprovalTally(BaseModel, frozen=True):
-    """How many approvals there are, and how many are needed: from anybody, or from a group that must also agree.
-
-    `step` is the one in which the group agrees.
-    """
+    """Approvals from anybody, or from a group that must also agree, in its `step`."""
 
     group: str | None
     approvals: int
@@ -102,19 +113,18 @@ class ApprovalTally(BaseModel, frozen=True):
 
     @property
     def is_met(self) -> bool:
-        """Whether there are as many as are needed."""
         return self.approvals >= self.needed
 
 
 def sole(counted: Sequence[ApprovalTally]) -> ApprovalTally | None:
-    """Return the tally that alone says how far a request has come; there is none where a group must also agree."""
+    """The tally that alone says how far a request has come; None where a group must also agree."""
     return counted[0] if len(counted) == 1 else None
 
 
 def missing(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[tuple[str | None, int]]:
-    """Return how many approvals are still missing, for None from anybody and for each stage from its group.
+    """How many approvals are still missing, for None from anybody and for each stage from its group.
 
     One further approval may count in several places. A denial is not looked at.
     """
@@ -148,8 +158,6 @@ def tallies(
 
 @dataclass(frozen=True)
 class ApprovalStep:
-    """A step of the stages: what its groups have approved, and whether it is over, or what the request stands at."""
-
     number: int
     tallies: tuple[ApprovalTally, ...]
     is_met: bool
@@ -157,13 +165,12 @@ class ApprovalStep:
 
 
 def lacking(counted: Iterable[ApprovalTally]) -> list[ApprovalTally]:
-    """Return what the groups of the present step still lack."""
     stages = [one for one in counted if one.group is not None and not one.is_met]
     return [one for one in stages if one.step == step_of(stages)]
 
 
 def steps_of(counted: Iterable[ApprovalTally]) -> list[ApprovalStep]:
-    """Return the steps of a request, none where all may approve at once."""
+    """None where all may approve at once."""
     stages = [one for one in counted if one.group is not None]
     present, steps = step_of(stages), []
     for number in sorted({one.step for one in stages}):
@@ -179,7 +186,7 @@ def has_steps(stages: Iterable[ApprovalStage]) -> bool:
 
 
 def step_of(counted: Iterable[ApprovalTally]) -> int:
-    """Return the step at which a request stands: the first in which a group lacks approvals, or else the last."""
+    """The step at which a request stands: the first in which a group lacks approvals, or else the last."""
     stages = [one for one in counted if one.group is not None]
     lacking = [one.step for one in stages if not one.is_met]
     return min(lacking, default=max((one.step for one in stages), default=FIRST_STEP))
@@ -194,8 +201,8 @@ def has_turn(
 ) -> bool:
     """Whether somebody who could fill these seats may approve at a step.
 
-    Whoever speaks for a group of a later step alone has to wait; for one of an earlier step too, or for an approver
-    who is in no group, they do not.
+    Who speaks for a group of a later step alone has to wait; for one of an earlier step too, or for an approver who
+    is in no group, they do not.
     """
     later = [stage for stage in stages if stage.order > step]
     if not later:
@@ -207,13 +214,13 @@ def has_turn(
 
 
 def granted_window(asked: int, votes: Iterable[Vote]) -> int:
-    """Return the seconds of access granted: the shortest of what was asked and what each voter set."""
-    return min([asked, *(v.access_window for v in votes if v.access_window and v.seats)])
+    """The shortest of what was asked and what each voter set, in seconds."""
+    return min([asked, *(v.limits.access_window for v in votes if v.limits.access_window and v.seats)])
 
 
 def granted_start(votes: Iterable[Vote]) -> datetime | None:
-    """Return from when access is granted: the latest that anybody whose vote counts has set, None for at once."""
-    return max((vote.opens_at for vote in votes if vote.opens_at and vote.seats), default=None)
+    """The latest that anybody whose vote counts has set, None for at once."""
+    return max((v.limits.opens_at for v in votes if v.limits.opens_at and v.seats), default=None)
 
 
 def who_lacks(
@@ -222,7 +229,7 @@ def who_lacks(
     groups: Mapping[str, Collection[UUID]],
     seats: Mapping[UUID, AbstractSet[UUID]],
 ) -> list[str]:
-    """Say why nobody could approve; nothing to say means that it could be approved.
+    """Say why nobody could approve; nothing where it could be approved.
 
     `seats` gives for everyone who could vote now the approvers whose seat they could fill, as in a vote. Leave the
     requester out, as a person and as a seat: nobody votes in the requester's place either.

@@ -1,4 +1,4 @@
-"""Send reminders, escalate to the next tier, and warn of a window's end, for requests that stay in their state."""
+"""Reminders, escalations to the next tier, and warnings of a window's end, for requests that stay in their state."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,14 +40,13 @@ VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY
 
 @dataclass(frozen=True)
 class UndeliveredRequest:
-    """Nobody of those who were asked could be told; `is_said` is whether that was said before in this state."""
+    """None of those who were asked could be told; `is_said` is whether that was said before in this state."""
 
     asked: frozenset[UUID]
     is_said: bool
 
 
 def undelivered_requests(session: UnitOfWork, rows: Sequence[Row[Any]]) -> dict[UUID, UndeliveredRequest]:
-    """Return those of these locked requests that wait for an answer and of which nobody could be told."""
     found = reaches(session, rows)
     unreached = [one for one, reached in found.items() if reached.nobody]
     if not unreached:
@@ -57,7 +56,6 @@ def undelivered_requests(session: UnitOfWork, rows: Sequence[Row[Any]]) -> dict[
 
 
 def reaches(session: UnitOfWork, rows: Iterable[Row[Any]]) -> dict[UUID, DeliveryReach]:
-    """Return how many were told, for those of these requests that wait for an answer."""
     return delivery_status.of_requests(session, {row.id: row.state for row in rows if row.state in ASKING})
 
 
@@ -85,7 +83,6 @@ def last_resort(
 def notify_undelivered(
     session: UnitOfWork, rows: Iterable[Row[Any]], found: Mapping[UUID, DeliveryReach], at: datetime
 ) -> None:
-    """Tell the operators which of these requests, whose time is over, nobody had been told of."""
     unreached = [(row, found[row.id]) for row in rows if row.id in found and not found[row.id].reached]
     lines = {
         row.id: (row.tenant_id, delivery_status.undelivered_sentence(reach.stage, reach.asked))
@@ -97,7 +94,6 @@ def notify_undelivered(
 def notify_unreached_reviews(
     session: UnitOfWork, rows: Iterable[Row[Any]], silent: Mapping[UUID, UndeliveredRequest], at: datetime
 ) -> None:
-    """Tell the operators which of these requests, of which nobody could be told, wait for the vendor's managers."""
     waiting = [row for row in rows if row.state == State.REVIEWING]
     lines = {
         row.id: (row.tenant_id, delivery_status.undelivered_sentence(row.state, len(silent[row.id].asked)))
@@ -107,7 +103,7 @@ def notify_unreached_reviews(
 
 
 def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tuple[UUID, str]], at: datetime) -> None:
-    """Tell the vendor's operators by one mail each; `lines` are, by request, its tenant and what to say."""
+    """One mail each; `lines` are, by request, its tenant and what to say."""
     if not lines:
         return
     tenants = list({tenant for tenant, _ in lines.values()})
@@ -123,8 +119,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, escalate and warn for these locked rows whose clock is due before the deadline; set their clocks.
 
     Where nobody who was asked could be told, the next tier is asked whenever its time would be. Nobody is asked about
-    more time for a window that was ended. Policies, people,
-    votes and how notifications fared are read once for all of them.
+    more time for a window that was ended.
     """
     policies = policy_store.effective_policies(session, [row.id for row in rows])
     known = recipients.look_up(session, {row.tenant_id for row in rows}, at)
@@ -156,14 +151,12 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
 
 
 def _begun(rows: Sequence[Row[Any]], at: datetime) -> list[UUID]:
-    """Return which of these were approved for a start that has come."""
     return [row.id for row in rows if row.state == State.ACTIVE and row.opens_at and row.opens_at <= at]
 
 
 def _steps(
     session: UnitOfWork, rows: Sequence[Row[Any]], policies: Mapping[UUID, EffectivePolicy], known: RecipientDirectory
 ) -> dict[UUID, int]:
-    """Return the step at which each of these requests stands, by the votes on those whose stages have an order."""
     steps = {row.id: FIRST_STEP for row in rows}
     ordered = [row for row in rows if row.state == State.PENDING and has_steps(policies[row.id].terms.stages)]
     if not ordered:
@@ -229,7 +222,7 @@ def _reminded(
 def _facts(
     reminders: int, tiers_asked: int, silence: UndeliveredRequest | None, held_back: HeldBack | None
 ) -> dict[Reminder, Mapping[str, Value]]:
-    """Return the facts of each kind of reminder; that nobody could be reached is a reason for two of them."""
+    """That nobody could be reached is a reason for two kinds of reminders."""
     unreached: dict[str, Value] = {"unreached": len(silence.asked)} if silence else {}
     return {
         Reminder.REMIND: {"reminders": reminders},
@@ -249,7 +242,6 @@ def _recipients(
     step: int,
     held_back: HeldBack | None,
 ) -> tuple[dict[Reminder, frozenset[UUID]], int]:
-    """Return who is asked by what, and how many tiers are asked after it."""
     prompts: dict[Reminder, frozenset[UUID]] = {}
     tiers_asked: int = row.tiers_asked
     if due.remind and (waited_for := _still_needed(row, effective, known, voted, step)):
@@ -270,7 +262,7 @@ def _recipients(
 def _still_needed(
     row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID], step: int
 ) -> frozenset[UUID]:
-    """Return whose answer is still of use: not that of a delegate of those alone who have answered themselves."""
+    """Whose answer is still of use: not that of a delegate of those alone who have answered themselves."""
     seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
     return frozenset(
         one for one in _so_far(row, effective, known, step) - voted if one not in seats or not seats[one] <= voted
@@ -285,7 +277,6 @@ def _so_far(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory
 
 
 def _waiting(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, step: int) -> frozenset[UUID]:
-    """Return who cannot approve before the request has come to a later step."""
     stages, groups = effective.terms.stages, effective.groups
     seats = known.seats(row.tenant_id)
     return frozenset(one for one in seats if not has_turn(one, seats[one], stages, groups, step))
@@ -319,10 +310,7 @@ def _wider_approvers(
     to: int,
     step: int = FIRST_STEP,
 ) -> PromptedApprovers:
-    """Return who is added to those who have been `informed` as the audience goes from `tiers` tiers to `to`.
-
-    A tier that adds nobody lets the next one in.
-    """
+    """Who is added to those who have been `informed` as the audience goes from `tiers` tiers to `to`."""
 
     def asked(count: int) -> frozenset[UUID]:
         return prompt_tiers.approvers_so_far(terms, groups, known, tenant_id, count, step=step)

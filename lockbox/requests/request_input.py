@@ -15,12 +15,11 @@ from lockbox.facts.fact import REPEAT, facts_of, values_of
 
 
 class RequestInput(SubmittedAsk):
-    """What an engineer asks for. A system names the engineer for whom it files.
+    """A system names the engineer for whom it files.
 
     `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
     `extends` is the request whose window goes on by this one, and `first_opened_at` when the first of these windows
-    began. With `break_glass` a manager may open it in an emergency without the customer. `case_check` is what the
-    ticket system says of the case, once a door has asked it.
+    began. `case_check` is what the ticket system says of the case, once a door has asked it.
     """
 
     model_config = ConfigDict(frozen=True)  # type: ignore[assignment] # SQLModel's own kind of configuration
@@ -36,11 +35,9 @@ class RequestInput(SubmittedAsk):
     context: Mapping[str, ContextValue] = Field(default_factory=dict)
 
     def in_system(self, named: str) -> Self:
-        """Return the same with its case in a ticket system."""
         return self.model_copy(update={"case_system": named})
 
     def checked(self, check: CaseCheck | None) -> Self:
-        """Return the same with what the ticket system says of the case."""
         return self.model_copy(update={"case_check": check})
 
 
@@ -49,7 +46,7 @@ REPEATED = ", ".join(("tenant", "requester_id", "max_uses", "context", *facts_of
 
 
 def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row
-    """Return what an earlier request asked for, and what is asked otherwise now; its row has its tenant's slug.
+    """What an earlier request asked for, and what is asked otherwise now; its row has its tenant's slug.
 
     It is not validated: what it names may have been erased in part.
     """

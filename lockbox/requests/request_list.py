@@ -1,4 +1,4 @@
-"""List requests by ordered branches, each of which one index holds in order, whatever else was asked before.
+"""Lists of requests by ordered branches, each of which one index holds in order, whatever else was asked before.
 
 A branch is what a reader sees of one tenant, of one requester, or of everybody. What is open is found by indexes of
 what is open; what is closed is read from the newest on, by the id, and no further than a page. A filter that no index
@@ -79,7 +79,7 @@ Conditions = Sequence[ColumnElement[bool]]
 
 @dataclass(frozen=True)
 class RequestFilter:
-    """What a reader looks for; None is anything. `engineer` is part of a name, `text` of what the reader may read."""
+    """None is anything. `engineer` is part of a name, `text` of what the reader may read."""
 
     state: State | None = None
     service: str | None = None
@@ -93,8 +93,6 @@ class RequestFilter:
 
 @dataclass(frozen=True)
 class RequestListing:
-    """Some entries, newest first, and the cursor of those that follow."""
-
     entries: Sequence[RequestEntry]
     next_cursor: str | None
 
@@ -109,15 +107,14 @@ class Branch:
     state: State | None = None
 
     def within(self, *conditions: ColumnElement[bool]) -> "Branch":
-        """Return the part of it that also meets these conditions."""
         return replace(self, conditions=(*self.conditions, *conditions))
 
     def open_in(self, state: State | None) -> "Branch":
-        """Return what of it is open in a state; all of it for None."""
+        """What of it is open in a state; all of it for None."""
         return replace(self, state=state)
 
     def newest(self, *conditions: ColumnElement[bool]) -> Select[AccessRequest]:
-        """Return the query for its requests, the newest first.
+        """The query for its requests, the newest first.
 
         What a tenant has open in one state is few and read whole, in no index's order, behind a fence.
         """
@@ -135,12 +132,10 @@ class Branch:
         return select(AccessRequest).where(*wanted).order_by(*order, ID.desc())
 
     def ids(self, *conditions: ColumnElement[bool]) -> Select[UUID]:
-        """Return the query for their ids."""
         query = self.newest(*conditions)
         return query.with_only_columns(query.selected_columns.id)
 
     def soonest(self, *conditions: ColumnElement[bool]) -> Select[datetime, UUID]:
-        """Return the query for deadlines and ids of those that are open in its state, the first deadline first."""
         order: list[SQLCoreOperations[Any]] = [DEADLINE, ID]
         wanted = [_is_in(self.state), *self.conditions, *conditions]
         if self.column is not None:
@@ -150,17 +145,15 @@ class Branch:
 
 
 def of_tenant(tenant_id: UUID) -> Branch:
-    """Return the requests about a tenant."""
     return Branch(TENANT, tenant_id)
 
 
 def of_requester(person_id: UUID) -> Branch:
-    """Return the requests of one requester."""
     return Branch(REQUESTER, person_id)
 
 
 def visible_branches(caller: Caller) -> list[Branch]:
-    """Return branches that hold what the caller may know of, each request once."""
+    """Branches that hold what the caller may know of, each request once."""
     if caller.holds(*SEE_ALL):
         return [Branch()]
     known = col(AccessRequest.asked_at).is_not(None), col(AccessRequest.requester_id) != caller.person_id
@@ -176,8 +169,7 @@ def page(
     A look for what no index answers goes through a bounded number of requests: it may find fewer, and say by its
     cursor that there are more to look through.
 
-    Raises:
-        Invalid: the cursor is not one that this call gave out.
+    Raises Invalid.
     """
     authentication.enter(session, caller)
     before = [] if (latest := _latest(wanted, cursor)) is None else [col(AccessRequest.id) < latest]
@@ -198,7 +190,6 @@ def page(
 
 
 def newest(session: UnitOfWork, branches: Sequence[Branch], bounds: Conditions, *, most: int) -> list[UUID]:
-    """Return the newest ids of several branches: more than `most` where there are more."""
     return list(session.orm.execute(_newest(branches, bounds, limit(most))).scalars())
 
 
@@ -215,8 +206,7 @@ def soonest(
 
     At most `most` are returned, and the cursor of those that follow.
 
-    Raises:
-        Invalid: the cursor is not one that this call gave out.
+    Raises Invalid.
     """
     if not branches:
         return [], None
@@ -230,21 +220,15 @@ def soonest(
 
 
 def after_deadline(deadline_at: datetime, last: UUID) -> str:
-    """Return the cursor of what follows this request in a list, the soonest deadline first."""
     return f"{(deadline_at - EPOCH) // MICROSECOND}-{last.hex}"
 
 
 def cursor_after(last: UUID) -> str:
-    """Return the cursor of what follows this request in a list, the newest first."""
     return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
 
 
 def read_cursor(given: str) -> UUID:
-    """Return the request that a cursor stands for.
-
-    Raises:
-        Invalid: it is not one of ours.
-    """
+    """Return the request that a cursor stands for. Raises Invalid."""
     try:
         return UUID(bytes=base64.urlsafe_b64decode(given + "=="))
     except (ValueError, binascii.Error):
@@ -252,7 +236,7 @@ def read_cursor(given: str) -> UUID:
 
 
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
-    """Return the condition for the requests that hold these words, in any case, in what the caller may read.
+    """The condition for the requests that hold these words, in any case, in what the caller may read.
 
     They are looked for in the case reference and the address of its page, the names of resources, the id, and the
     justification.
@@ -272,19 +256,18 @@ def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElemen
 
 
 def _is_in(state: State | None) -> ColumnElement[bool]:
-    """Return the condition for a state, written out, for indexes are of single states."""
+    """Written out, for indexes are of single states."""
     if state is None:
         return true()
     return col(AccessRequest.state) == literal_column(f"'{state.value}'", String)
 
 
 def limit(most: int) -> int:
-    """Return the smallest limit that shows whether there are more than `most`."""
     return next(size for size in SIZES if size > most)
 
 
 def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
-    """Return branches that hold what the caller may know of, of one requester or of anybody.
+    """Branches that hold what the caller may know of, of one requester or of anybody.
 
     No customer knows of what is in review.
     """
@@ -297,7 +280,6 @@ def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
 
 
 def _filters(caller: Caller, wanted: RequestFilter, rows: type[AccessRequest]) -> list[ColumnElement[bool]]:
-    """Return the conditions for which each request has to be looked through."""
     named = select(col(Person.id)).where(col(Person.name).icontains(wanted.engineer or "", autoescape=True))
     filters = (
         None if wanted.requester is None else col(rows.requester_id) == wanted.requester,
@@ -313,13 +295,12 @@ def _filters(caller: Caller, wanted: RequestFilter, rows: type[AccessRequest]) -
 
 
 def _newest(branches: Sequence[Branch], bounds: Conditions, size: int) -> Select[UUID]:
-    """Return the query for the newest ids of several branches."""
     found = union_all(*(one.ids(*bounds).limit(written(size)) for one in branches)).subquery()
     return select(found.c.id).order_by(found.c.id.desc()).limit(written(size))
 
 
 def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
-    """Return the id before which to look: ids are made as time goes."""
+    """The id before which to look: ids are made as time goes."""
     bounds = [] if cursor is None else [read_cursor(cursor)]
     if wanted.created_before is not None:
         bounds.append(id_at(wanted.created_before, SKEW))
@@ -327,7 +308,7 @@ def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
 
 
 def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
-    """Return where the look goes on behind this id, None where all that follows is older than what is wanted.
+    """Where the look goes on behind this id, None where all that follows is older than what is wanted.
 
     It is no bound of the statement: one to either side has Postgres read everybody's requests of that time.
     """
@@ -336,11 +317,7 @@ def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
 
 
 def read_deadline(cursor: str) -> tuple[datetime, UUID]:
-    """Return the deadline and the request that a cursor stands for.
-
-    Raises:
-        Invalid: it is not one of ours.
-    """
+    """Return the deadline and the request that a cursor stands for. Raises Invalid."""
     read = FORM.fullmatch(cursor)
     if read is None:
         raise Invalid(NO_PAGE, field="after")

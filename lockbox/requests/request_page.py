@@ -21,7 +21,7 @@ from lockbox.notifications import delivery_status, recipients
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import FOUND_BY_ROLE, RecipientDirectory
-from lockbox.requests import access_check, approvals, decision_context, extend, policy_store, questions
+from lockbox.requests import access_check, approvals, decision_context, extend, questions
 from lockbox.requests.access_check import OBSTACLE, RequestRow
 from lockbox.requests.access_check import OPENING as OPENING_EVENT
 from lockbox.requests.break_glass import record_of_review
@@ -40,6 +40,7 @@ from lockbox.requests.extend import ExtensionOutlook, outlook_under
 from lockbox.requests.models import IS_OUTLIVED, IS_VISIBLE, AccessRequest, RequestEntry
 from lockbox.requests.permitted_moves import OPENING, PossibleMove, permitted_moves
 from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy_rules import FACTS
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import NOT_KNOWN
 from lockbox.requests.questions import Exchange
@@ -50,7 +51,7 @@ from lockbox.sql import columns
 MOST_EARLIER = 5
 OWN, EXTENSION, FOLLOWER = "own", "extension", "follower"
 PARTICIPANT = "participant"
-JUDGED_BY = ("id", "tenant_id", "mode", "state", "quorum", "policy_version", "extends", *policy_store.FACTS)
+JUDGED_BY = ("id", "tenant_id", "mode", "state", "quorum", "policy_version", "extends", *FACTS)
 """What of an earlier request its votes are counted by."""
 # What follows deals with the request's tenant: somebody of the vendor reads its people and its policy.
 TURN_TO_TENANT = text("""
@@ -128,9 +129,9 @@ class SimilarRequest:
 class RequestOverview:
     """What a reader of one request is shown; everything was read at one time, `at`.
 
-    `events` are its moves up to the version that was read and what happened beside them, `moves` which ones the
-    reader may make, and `tallies` how far the votes have come where the customer is asked. `namesakes` took part and
-    look like the reader, where the reader could be the second person.
+    `events` are its moves up to the version that was read and what happened beside them, `tallies` how far the votes
+    have come where the customer is asked. `namesakes` took part and look like the reader, where the reader could be
+    the second person.
     """
 
     entry: RequestEntry
@@ -149,7 +150,6 @@ class RequestOverview:
 
 
 def ahead_of_read(request_id: UUID) -> list[Query]:
-    """Return what `read` reads once it is known who reads."""
     by_id = {"id": request_id}
     return [
         (TURN_TO_TENANT, by_id),
@@ -168,11 +168,7 @@ def _people(request_id: UUID, at: datetime | None = None) -> Query:
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOverview:
-    """Return what a reader of a request is shown; the transaction deals with its tenant from here on.
-
-    Raises:
-        NotFound: there is none that the caller may know of.
-    """
+    """The transaction deals with the request's tenant from here on. Raises NotFound."""
     authentication.enter(session, caller)
     by_id = {"id": request_id}
     session.execute(TURN_TO_TENANT, by_id)
@@ -213,21 +209,17 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOvervi
 
 @dataclass(frozen=True)
 class RowsBeside:
-    """What the page of a request shows beside the request itself, and no decision changes."""
-
     similar: Sequence[Row[Any]]
     events: Sequence[EventRow]
     exchanges: Sequence[Row[Any]]
 
 
 def ahead_of_rows(request_id: UUID) -> list[Query]:
-    """Return what `rows_beside` reads."""
     by_id = {"id": request_id}
     return [(SIMILAR, by_id), event_search.ahead_of_events(request_id), questions.ahead_of_read(request_id)]
 
 
 def rows_beside(session: UnitOfWork, request_id: UUID) -> RowsBeside:
-    """Return what is read for the page that follows a decision, before that is made."""
     similar, events, exchanges = (session.execute(*query).all() for query in ahead_of_rows(request_id))
     return RowsBeside(similar, events, exchanges)
 
@@ -289,7 +281,7 @@ def _scene(  # noqa: PLR0917 - what a move is judged by
     known: RecipientDirectory,
     at: datetime,
 ) -> DecisionContext:
-    """Return by what a move of the reader's is judged; nothing is locked."""
+    """By what a move of the reader's is judged; nothing is locked."""
     theirs = [row for row in rows if row.place == OWN]
     effective = RuledRows(rows).effective(session, theirs[0], request)
     votes = votes_in_rows(session, request, theirs, known, effective)
@@ -303,7 +295,6 @@ def _earlier(session: UnitOfWork, rows: Sequence[Row[Any]], known: RecipientDire
     ruled = RuledRows(rows)
 
     def tally(some: Sequence[Row[Any]]) -> ApprovalTally | None:
-        """Return how far the votes have come, where the request waits for approvers and no group."""
         request = some[0]
         if request.state != State.PENDING or not customer_decides(Mode(request.mode)):
             return None

@@ -1,4 +1,4 @@
-"""Submit a request anew that timed out."""
+"""Requests that timed out, submitted once more."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -54,12 +54,9 @@ def resubmit(
     the other fails with the id of that request.
 
     Raises:
-        NotFound: there is no such request that the caller may know of.
         NotYours: the caller is not the requester.
-        NotTimedOut: it is open, or has ended otherwise; after a denial, for example, submit a new request.
-        AlreadyAskedAgain: it was resubmitted, and that request is still open; `request_id` is its id.
-        Conflict: what it named was erased.
         Further errors are those of `submit`.
+        NotFound, NotTimedOut, AlreadyAskedAgain, Conflict: as named.
     """
     authentication.enter(session, caller)
     earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
@@ -77,7 +74,6 @@ def resubmit(
 
 
 def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
-    """Return the newest request that resubmits this one, if the caller may know of one."""
     theirs = (col(AccessRequest.follows) == request_id, AccessRequest.visible_to(caller))
     query = select(col(AccessRequest.id)).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
     found: UUID | None = session.orm.execute(query).scalar_one_or_none()
@@ -85,7 +81,7 @@ def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | No
 
 
 def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
-    """Return the same again; a start that is past by now is at once."""
+    """A start that is past by now is at once."""
     start = earlier.not_before
     return repeated(
         earlier,

@@ -1,4 +1,4 @@
-"""List a vendor user's own requests, open ones first, and the requests to review."""
+"""A vendor user's own requests, open ones first, and the requests to review."""
 
 import re
 from collections import defaultdict
@@ -49,8 +49,8 @@ class OwnRequestEntry:
     """A request of one's own: who has yet to answer, who could not be told, and what its requester can do.
 
     `waits_for` are names of those who were asked and have not answered; `reach` is a sentence where somebody could
-    not be told, `unreached` are the colleagues whose mail did not arrive. `unanswered` questions wait for an answer.
-    `steps` are those of its approval, `outlook` is of an open window, and `after_review` of one by break-glass.
+    not be told, `unreached` are the colleagues whose mail did not arrive. `outlook` is of an open window, and
+    `after_review` of one by break-glass.
     """
 
     entry: RequestEntry
@@ -66,11 +66,6 @@ class OwnRequestEntry:
 
 @dataclass(frozen=True)
 class OwnRequestListing:
-    """Some of one's own requests, the open ones first and then the newest, and the cursor of those that follow.
-
-    `tallies` say how far the votes on those have come about which the customer decides.
-    """
-
     items: Sequence[OwnRequestEntry]
     next_cursor: str | None
     tallies: Mapping[UUID, ApprovalTally]
@@ -78,10 +73,7 @@ class OwnRequestListing:
 
 @dataclass(frozen=True)
 class ReviewEntry:
-    """A request that waits for the vendor's review, and what keeps this manager from endorsing it, if anything does.
-
-    `may_deny` is whether they could deny it all the same.
-    """
+    """What waits for the vendor's review, and what keeps this manager from endorsing it, if anything does."""
 
     entry: RequestEntry
     obstacle: str = ""
@@ -90,10 +82,7 @@ class ReviewEntry:
 
 @dataclass(frozen=True)
 class ReviewListing:
-    """What waits for a review, the soonest deadline first, and the cursor of what follows.
-
-    `weak` is why by this sign-in none can be endorsed.
-    """
+    """`weak` is why by this sign-in none can be endorsed."""
 
     items: Sequence[ReviewEntry]
     next_cursor: str | None
@@ -105,7 +94,7 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
 
     Raises:
         NotYours: the caller is no engineer, and has never asked for anything.
-        Invalid: the cursor is not one that this call gave out.
+        Invalid: as named.
     """
     authentication.enter(session, caller)
     rows = _own(session, caller.person_id, cursor, most)
@@ -124,7 +113,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
     Raises:
         NotYours: the caller is no manager of the vendor.
-        Invalid: the cursor is not one that this call gave out.
+        Invalid: as named.
     """
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only managers of the vendor can review requests.")
@@ -141,7 +130,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def _own(session: UnitOfWork, person_id: UUID, cursor: str | None, most: int) -> list[tuple[str, UUID]]:
-    """Return the ids of somebody's requests, `open` ones first, then `closed`: more than `most` if there are more."""
+    """The ids of somebody's requests, `open` ones first, then `closed`: more than `most` if there are more."""
     read = CURSOR.fullmatch(cursor or f"open-{LATEST.hex}")
     if read is None:
         raise Invalid(request_list.NO_PAGE, field="after")
@@ -187,7 +176,6 @@ def _own_entries(session: UnitOfWork, caller: Caller, entries: Sequence[RequestE
 def _with_next(
     session: UnitOfWork, caller: Caller, own: OwnRequestEntry, counted: Mapping[UUID, Sequence[ApprovalTally]]
 ) -> OwnRequestEntry:
-    """Return an own request with what comes next for it."""
     request = own.entry.request
     return replace(
         own,
@@ -198,7 +186,6 @@ def _with_next(
 
 
 def _own_actions(caller: Caller, request: AccessRequest, at: datetime) -> tuple[Action, ...]:
-    """Return what a requester may do with their own request; no policy has a say in it."""
     if at >= request.deadline_at:
         return ()
     state = State(request.state)
@@ -209,7 +196,6 @@ def _own_actions(caller: Caller, request: AccessRequest, at: datetime) -> tuple[
 def _awaited_names(
     session: UnitOfWork, entries: Sequence[RequestEntry], found: Mapping[UUID, DeliveryReach]
 ) -> dict[UUID, tuple[str, ...]]:
-    """Return the names of those who were asked and have not answered; of a customer's people tenant by tenant."""
     voted = defaultdict[UUID, set[UUID]](set)
     for row in session.execute(reminders.VOTED, {"ids": [entry.request.id for entry in entries]}):
         voted[row.request_id].add(row.person_id)
@@ -227,7 +213,6 @@ def _awaited_names(
 
 
 def _todays(session: UnitOfWork, entries: Sequence[RequestEntry]) -> dict[UUID, EffectivePolicy]:
-    """Return the effective policy of each of these requests."""
     effective_policies = {}
     for entry in entries:
         authentication.turn_to(session, entry.request.tenant_id)

@@ -1,4 +1,4 @@
-"""Submit a request: evaluate it, check it against the limits, and write it with its first event."""
+"""A submission: evaluated, checked against the limits, and written with its first event."""
 
 import json
 from base64 import b64decode
@@ -66,7 +66,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 
 
 @dataclass(frozen=True)
 class SubmissionFacts:
-    """What an event says of a submission: facts, personal values, and the salts by which these were hidden before."""
+    """What an event says of a submission; personal values are hidden by these salts, if they were before."""
 
     facts: Mapping[str, Value]
     personal: Mapping[str, str | None]
@@ -74,12 +74,12 @@ class SubmissionFacts:
 
 
 def facts(request: AccessRequest) -> dict[str, Plain]:
-    """Return what a request asks for, but for what is personal; what is empty is left out."""
+    """What is empty is left out."""
     return request.given(in_clear(AccessRequest))
 
 
 def personal(request: AccessRequest) -> dict[str, str | None]:
-    """Return what a request asks for that is personal; of what was asked also that nothing was said."""
+    """What a request asks for that is personal; of what was asked also that nothing was said."""
     return {
         **{name: getattr(request, name) for name in committed(Ask)},
         "resources": json.dumps(request.resources, ensure_ascii=False),
@@ -112,13 +112,12 @@ def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
 
 
 def ahead_of_read(request: AccessRequest) -> Query:
-    """Return what `read` reads."""
     return EARLIER, {"id": request.id, "requester_id": request.requester_id}
 
 
 @dataclass(frozen=True)
 class SubmissionLimits:
-    """How many requests can be submitted in a minute: by one person, with any credential, and for one tenant."""
+    """How many in a minute: by one person, with any credential, and for one tenant."""
 
     by_person: int
     for_tenant: int
@@ -126,8 +125,6 @@ class SubmissionLimits:
 
 @dataclass(frozen=True)
 class SubmittedRequest:
-    """A new request, its tenant's and its requester's names, and how many people are asked about it."""
-
     request: AccessRequest
     tenant: str
     requester: str
@@ -135,7 +132,6 @@ class SubmittedRequest:
 
 
 def ahead_of_submit(submission: RequestInput, limits: SubmissionLimits, key: str | None) -> list[Query]:
-    """Return the queries that a submission runs once the caller is known, to be read ahead."""
     answer = idempotency.ahead_of_answer(key) if key else ()
     return [*answer, *ahead_of_evaluation(submission), _nth_submission(limits, MOST_UNSEEN)]
 
@@ -153,13 +149,9 @@ def submit(
 
     Raises:
         NotYours: the caller is neither an engineer nor a service account that may submit for one.
-        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext: as named.
-        PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
-        SignInAgain: the engineer's sign-in is not good enough, for the policy or for break-glass.
-        NobodyCanApprove: too few people could ever approve it; the sentence says why.
-        CaseUnchecked: the policy demands that the ticket system confirms the case; a door asks it, and submits again.
-        DuplicateRequest: the engineer has an open request for the same case and resource, and no reason is given.
-        TooMany: a limit of submissions a minute is reached.
+        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext,
+            PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked, DuplicateRequest, TooMany: as
+            named.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     if evaluation.break_glass:
@@ -207,7 +199,6 @@ def _asked(evaluation: Evaluation) -> PromptedApprovers:
 
 
 def lacks_of(submission: RequestInput, evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Return what a submission lacks under the terms that it meets: fields, each with a sentence."""
     lacks = evaluation.lacks(submission)
     if evaluation.break_glass:
         if submission.not_before or submission.extends:
@@ -233,11 +224,7 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
 
 
 def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> None:
-    """Check that the ticket system was asked about the case, where the policy demands that.
-
-    Raises:
-        CaseUnchecked: it was not.
-    """
+    """Raises CaseUnchecked where the policy demands that the ticket system was asked about the case."""
     demand = evaluation.terms.unconfirmed_case
     if demand is UnconfirmedCase.ACCEPT or submission.case_ref is None or submission.case_check is not None:
         return
@@ -248,8 +235,7 @@ def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Ev
 def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:
     """Check the limits. Near a limit, where uncommitted submissions could exceed it, take a lock and count exactly.
 
-    Raises:
-        TooMany: a limit is reached.
+    Raises TooMany.
     """
     row = session.execute(*_nth_submission(limits, MOST_UNSEEN)).one()
     seen = [at for at in (row.tenant_at, row.person_at) if at is not None and at + MINUTE > evaluation.at]
@@ -323,7 +309,6 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
 
 
 def _consent_until(evaluation: Evaluation) -> datetime | None:
-    """Return until when the vendor may open alone, where only dated consent lets it."""
     consent = evaluation.policy.consent
     return consent.until if consent and evaluation.mode is not evaluation.tenant.mode else None
 

@@ -1,4 +1,4 @@
-"""Time out and expire requests in batches, and run the reminders that are due."""
+"""The clock: it times out and expires requests in batches, and runs the reminders that are due."""
 
 import time
 from collections import Counter
@@ -22,8 +22,10 @@ from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
 from lockbox.requests.deadlines import clock_task
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.transition import Move
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.transition import OF_MOVE, OF_PHASE, Move
 from lockbox.schedule import CLOCK, IndexEntry
+from lockbox.sql import columns
 
 log = structlog.get_logger(__name__)
 
@@ -41,17 +43,9 @@ WHERE id = ANY(:ids) AND wake_at BETWEEN clock_timestamp() AND clock_timestamp()
 """)
 
 
-LOCK = text("""
-SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, asked_at
-FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
-""")
-
-
-LOCK_TO_REMIND = text("""
-SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, created_at, asked_at,
-    opened_at, opens_at, reminders, tiers_asked, warned, severity
-FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
-""")
+LOCKED = "SELECT {columns} FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED"
+LOCK = text(LOCKED.format(columns=columns(AccessRequest, "requests", *OF_MOVE)))
+LOCK_TO_REMIND = text(LOCKED.format(columns=columns(AccessRequest, "requests", *OF_PHASE, "reminders")))
 
 
 LEFT_ALONE = text("""
@@ -70,7 +64,6 @@ ORDER BY wake_at LIMIT :most
 
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
-    """Return the requests whose clock should have run that long ago, the oldest first."""
     return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
@@ -78,8 +71,8 @@ def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
     """Let the clock act on those of the requests that are due, and settle the schedule for all of them.
 
     Each row is locked, read again and judged, so a message that is late, early, doubled or made up does no harm. A
-    batch that fails is run again in halves: one bad row never holds the others. What ends is committed first, so
-    that nothing else delays it.
+    batch that fails is run again in halves: one bad row never holds the others. What ends is committed first, so that
+    nothing else delays it.
 
     Returns:
         How many were timed_out, expired and reminded, and how many failed: these come again when their lease ends.
@@ -172,7 +165,6 @@ def _remind(session: UnitOfWork, ids: Sequence[UUID]) -> Counter[str]:
 
 
 def _move(row: Row[Any], reach: DeliveryReach | None, at: datetime) -> Move:
-    """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
     facts: dict[str, Value] = {"asked": reach.asked, "reached": reach.reached} if reach else {}
     if reach and not reach.reached:
         facts["nobody_notified"] = True
@@ -180,7 +172,7 @@ def _move(row: Row[Any], reach: DeliveryReach | None, at: datetime) -> Move:
 
 
 def _settled(session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:
-    """Return what the index has to hold of every id that did not move: early ones again, strangers not at all."""
+    """What the index has to hold of every id that did not move: early ones again, strangers not at all."""
     promises = []
     for row in rows:
         if row.wake_at is None:

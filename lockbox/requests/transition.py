@@ -1,4 +1,4 @@
-"""Lock a request, and write moves: rows, decisions, events and rows of the outbox, of many moves in one statement."""
+"""Locks of requests, and moves as they are written: rows, events and outbox of many moves in one statement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +95,13 @@ FROM_ROW: Mapping[str, Callable[[Any], Any]] = {
     **{name: attrgetter(name) for name in ("deadline_at", "wake_at", "asked_at")},
 }
 """The fields of a move that a request's row holds, and how to read them."""
+OF_MOVE = (
+    *("id", "tenant_id", "requester_id", "mode", "service", "state"),
+    *("version", "deadline_at", "wake_at", "asked_at"),
+)
+"""What a move reads of a request's row."""
+OF_PHASE = (*OF_MOVE, "created_at", "opened_at", "opens_at", "tiers_asked", "warned", "severity")
+"""What `phase_of` reads, and a move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +122,12 @@ class Move(NotifiedMove):
 
     @classmethod
     def of(cls, row: AccessRequest | Row[Any], **changes: Any) -> Self:  # noqa: ANN401 - fields of a move
-        """Return a move of the request in this row; `changes` are all that the row does not say, or not yet."""
+        """`changes` are all that the row does not say, or not yet."""
         known = {name: read(row) for name, read in FROM_ROW.items() if name not in changes}
         return cls(**(known | changes))
 
     @classmethod
     def ended(cls, row: Row[Any], by: Actor, at: datetime, **changes: Any) -> Self:  # noqa: ANN401 - fields of a move
-        """Return the move by which the clock or the owner ends the request in this row."""
         state = State(row.state)
         action, to_state = end_by(Party(by.role), state)
         version = row.version + 1
@@ -134,7 +140,7 @@ class Move(NotifiedMove):
         return self.wake_at is not None and self.to_state is not self.from_state
 
     def event(self) -> AuditEvent:
-        """Return the event of this move; that of a reminder has no seq, for the request stays as it is."""
+        """That of a reminder has no seq, for the request stays as it is."""
         return AuditEvent(
             id=self.event_id,
             at=self.at,
@@ -153,13 +159,11 @@ class Move(NotifiedMove):
         )
 
     def promise(self) -> IndexEntry:
-        """Return what the clock's index has to hold of the request from now on."""
         kind = clock_task(self.to_state, self.wake_at, self.deadline_at)
         return IndexEntry(str(self.request_id), kind, self.wake_at)
 
 
 def phase_of(row: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
-    """Return for how long a request stands in its present state, and how far its reminders have come."""
     state = State(row.state)
     begun = {
         State.REVIEWING: row.created_at,
@@ -180,8 +184,6 @@ def phase_of(row: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
 
 @dataclass(frozen=True)
 class ReminderUpdate:
-    """What the clock writes of a request that stays as it is: its counters and next wake-up, and its reminders."""
-
     request_id: UUID
     state: State
     deadline_at: datetime
@@ -192,17 +194,11 @@ class ReminderUpdate:
     moves: Sequence[Move]
 
     def promise(self) -> IndexEntry:
-        """Return what the clock's index has to hold of the request from now on."""
         kind = clock_task(self.state, self.wake_at, self.deadline_at)
         return IndexEntry(str(self.request_id), kind, self.wake_at)
 
 
 def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:
-    """Lock a request's row and return it, as `locked_entry` does.
-
-    Raises:
-        As `locked_entry`.
-    """
     return locked_entry(session, caller, request_id).request
 
 
@@ -210,8 +206,8 @@ def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> Reque
     """Lock a request's row and return it with the names of its tenant and requester; `open` is not judged.
 
     Raises:
-        NotFound: there is no such request that the caller may know of.
         NotYours: they may look at it and do nothing to it.
+        NotFound: as named.
     """
     row = session.execute(*ahead_of_lock(request_id)).one_or_none()
     if row is None:
@@ -222,7 +218,6 @@ def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> Reque
 
 
 def ahead_of_lock(request_id: UUID) -> Query:
-    """Return what is read, and locked, once it is known who acts."""
     return LOCK, {"id": request_id}
 
 
@@ -262,7 +257,6 @@ def update(
 
 
 def end(session: UnitOfWork, moves: Sequence[Move]) -> None:
-    """Write the clock's moves, all of which end their request."""
     rows = {
         "id": array(move.request_id for move in moves),
         "state": array(move.to_state.value for move in moves),
@@ -274,7 +268,6 @@ def end(session: UnitOfWork, moves: Sequence[Move]) -> None:
 
 
 def remind(session: UnitOfWork, updates: Sequence[ReminderUpdate]) -> None:
-    """Write what the clock does to requests that stay as they are: counters, wake-ups, events, the outbox."""
     rows = {
         "id": array(one.request_id for one in updates),
         "wake_at": array(one.wake_at for one in updates),

@@ -9,7 +9,7 @@ import pytest
 
 from catalogue.service_catalogue import Plan
 from harness.clocks import ShiftedClock
-from harness.people import HERE, World
+from harness.people import HERE, World, decision_input
 from harness.stage import setting
 from lockbox.admin import emergency_stop
 from lockbox.database import Database
@@ -37,7 +37,7 @@ from tests.policy_setup import group, lay_down, signed_in, stand_in
 
 def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any) -> AccessRequest:
     with world.db.transaction() as session:
-        return decide.act(session, caller, HERE, request.id, DecisionInput(Action.APPROVE, **changes))
+        return decide.act(session, caller, HERE, request.id, decision_input(Action.APPROVE, **changes))
 
 
 def prompted(world: World, request_id: UUID) -> set[str]:

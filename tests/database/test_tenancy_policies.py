@@ -31,6 +31,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Consent
 from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Match, Overrides, Policy, Rule
+from lockbox.requests.quorum import ApprovalLimits
 from lockbox.sql import new_id
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import at_once, read, state_of
@@ -272,7 +273,7 @@ def test_a_void_mailed_code_vote_shortens_no_window(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit(access_window=3600)
     with world.db.transaction() as session:
-        shorter = DecisionInput(Action.APPROVE, access_window=60)
+        shorter = DecisionInput(Action.APPROVE, limits=ApprovalLimits(access_window=60))
         decide.act(session, signed_in(world, "ann", AuthMethod.MAIL), HERE, request.id, shorter)
     lay_down(world, quorum=2)
     world.act("amir", Action.APPROVE, request.id)

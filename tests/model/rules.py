@@ -312,6 +312,6 @@ class RuleModel:
 def _votes(row: ModelRow) -> tuple[Vote, ...]:
     """Return the votes as the quorum counts them; who is no approver fills no seat."""
     return tuple(
-        Vote(IDS[person], ACTIONS[decision], None, frozenset({IDS[person]} if person in APPROVERS else ()))
+        Vote(IDS[person], ACTIONS[decision], frozenset({IDS[person]} if person in APPROVERS else ()))
         for person, decision in row.votes
     )

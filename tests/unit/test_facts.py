@@ -52,7 +52,7 @@ from lockbox.facts.window import Window
 from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.notifications import webhook
 from lockbox.notifications.models import Format
-from lockbox.requests import approvals, policy_store, submit
+from lockbox.requests import approvals, policy_rules, submit
 from lockbox.requests.models import AccessRequest, RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated
 from tests.each import each
@@ -317,7 +317,7 @@ def test_the_server_signs_exactly_these_facts() -> None:
 
 
 def test_rules_look_at_declared_facts() -> None:
-    assert set(policy_store.PLACES) <= set(Requester.model_fields)
+    assert set(policy_rules.PLACES) <= set(Requester.model_fields)
 
 
 def test_the_intake_is_part_of_the_stored_request() -> None:

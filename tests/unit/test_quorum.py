@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import ApprovalStage
-from lockbox.requests.quorum import Vote, granted_window, has_turn, missing, quorum_met, step_of, tallies, who_lacks
+from lockbox.requests.quorum import (
+    ApprovalLimits,
+    Vote,
+    granted_window,
+    has_turn,
+    missing,
+    quorum_met,
+    step_of,
+    tallies,
+    who_lacks,
+)
 from lockbox.sql import new_id
 from tests.each import each
 from tests.examples import examples
@@ -31,7 +41,8 @@ def vote(
     for_: Iterable[UUID] = (),
 ) -> Vote:
     """Return a vote of an approver, or of a mere delegate, who has no seat of the own."""
-    return Vote(person, decision, window, frozenset([*([person] if own else []), *for_]) if may else frozenset())
+    seats = frozenset([*([person] if own else []), *for_]) if may else frozenset()
+    return Vote(person, decision, seats, ApprovalLimits(window))
 
 
 PERSONS = st.sampled_from(PEOPLE)

@@ -1,6 +1,7 @@
 """Which terms can be chosen, and what a submission lacks under them."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from pydantic import ValidationError
 
 from lockbox.facts.enumerations import AuthMethod, Reason, SignInKind
 from lockbox.facts.requester import Requester
-from lockbox.requests.policy import Terms, defects
+from lockbox.requests import policy
+from lockbox.requests.policy import AT_ONCE, Terms
 from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Overrides
 from tests.each import each
@@ -26,12 +28,14 @@ UNKNOWN = Requester()
 def lacking(terms: Terms, requester: Requester = UNKNOWN, **changes: Any) -> list[tuple[str, str]]:
     """Return what a good submission, with changes, lacks under the terms."""
     submission: dict[str, Any] = {
-        "reason": Reason.SUPPORT_CASE,
+        "reason_code": Reason.SUPPORT_CASE,
         "justification": "The index is broken",
         "case_ref": "C-1",
         "access_window": 3600,
     }
-    return list(defects(terms, requester, NOON, **(submission | changes)))
+    timing = changes.pop("timing", AT_ONCE)
+    asked = SimpleNamespace(**(submission | changes))
+    return list(policy.lacking(asked, terms, timing, requester, NOON))
 
 
 def test_the_defaults_are_safe() -> None:

@@ -1,7 +1,7 @@
 """The form of a decision, read by the API's own bodies."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from lockbox.identity import time_zones
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.quorum import ApprovalLimits
 
 
 class DecisionForm(BaseModel):
@@ -77,8 +78,8 @@ def read(action: Action, form: DecisionForm, version: int, zone: str) -> Decisio
         raise Invalid(phrases.TERMS_NOT_NUMBERS) from None
     if not is_yes:
         return DecisionInput(action, body.comment, version=version)
-    allowed = body.access_window, version, form.kept["resources"], form.kept["actions"]
-    return DecisionInput(action, body.comment, *allowed, max_uses=body.max_uses, opens_at=body.opens_at)
+    narrowed = replace(ApprovalLimits.of(body), resources=form.kept["resources"], actions=form.kept["actions"])
+    return DecisionInput(action, body.comment, version, narrowed)
 
 
 def _instant(written: str, zone: str) -> datetime:

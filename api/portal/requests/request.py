@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -70,11 +69,11 @@ from lockbox.requests import (
 )
 from lockbox.requests.activity import RecordedActivity, WindowUsage
 from lockbox.requests.after_reviews import FindingInput
-from lockbox.requests.approvals import SignedStatement
+from lockbox.requests.approvals import SignedStatement, is_narrower, limits_of
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action
 from lockbox.requests.models import RequestEntry
-from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
+from lockbox.requests.on_behalf_of import OnBehalfOf, on_behalf_of
 from lockbox.requests.permitted_moves import PossibleMove
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import ReasonedDecision
@@ -386,7 +385,7 @@ def _contents(
         "reads_comments": roles.may_read(ProtectedField.COMMENT, held),
         "happened": timeline,
         "endorsed": next((move for move in moves if move.action == Action.ENDORSE), None),
-        "is_narrowed": any(event["kept"].is_less_than(entry.request) for event in timeline if event["kept"]),
+        "is_narrowed": any(is_narrower(event["kept"], entry.request) for event in timeline if event["kept"]),
         "inside": window.inside,
         "connected": window.connected,
         "usage": window.usage,
@@ -407,7 +406,7 @@ def _contents(
         "required": _required(visitor.caller, read.effective.terms) if offered else frozenset(),
         "is_vendors": visitor.caller.side is Side.VENDOR,
         "is_over": at >= entry.request.deadline_at,
-        "open_until": max(at, entry.request.not_before or at) + timedelta(seconds=entry.request.access_window),
+        "open_until": entry.request.would_end(at),
         "is_to_come": entry.request.state == State.ACTIVE and (entry.request.opens_at or at) > at,
         "extension": read.outlook.extension,
         "namesakes": read.namesakes if is_open else [],
@@ -436,7 +435,7 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
             beside = event.internal is (side is Side.VENDOR)
             mails = mailed(said, event.recipients or {}, MOST_NAMED)
         if event.seq is not None or beside:
-            further = {"kept": approval_limits(event), "mails": mails}
+            further = {"kept": limits_of(event), "mails": mails}
             further |= {"step": said.get("step"), "held_back": said.get("held_back")}
             further["action"] = f"{event.action}{why}"
             yield {**event._mapping, **further}  # noqa: SLF001 - its public name
