@@ -47,7 +47,7 @@ def test_dialect_marks_only_decrease(kind: str) -> None:
     assert number <= MOST[kind], "name the person or thing: the requester, no one, again, continues, is notified"
 
 
-def test_a_mark_is_a_whole_word() -> None:
+def test_a_dialect_word_is_matched_as_a_whole_word() -> None:
     text = "Nobody is told of it, and whoever asks goes on."
 
     assert MARKS.findall(text) == ["Nobody", "is told", "whoever", "goes on"]

@@ -55,7 +55,7 @@ def anchors(page: Path) -> frozenset[str]:
 
 
 @each("page", PAGES)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     broken = [
         f"{target.relative_to(HOME)}#{anchor}"
         for target, anchor in links(page)
@@ -82,7 +82,7 @@ def test_every_docs_page_is_reachable_from_the_index() -> None:
     assert [str(page.relative_to(HOME)) for page in (HOME / "docs").rglob("*.md") if page not in reached] == []
 
 
-def test_the_readme_is_short_and_leads_to_the_index() -> None:
+def test_the_readme_is_short_and_links_to_the_index() -> None:
     readme = HOME / "README.md"
 
     assert len(readme.read_text().splitlines()) <= 120

@@ -57,7 +57,7 @@ def test_a_file_has_at_most_six_hundred_lines() -> None:
     assert long <= {"tests/whole/test_doctor.py"}
 
 
-def test_a_function_of_the_portal_takes_at_most_eight_parameters() -> None:
+def test_a_function_of_the_portal_has_at_most_eight_parameters() -> None:
     longest = {
         f"{path.name}:{node.name}"
         for path in files("api/portal")

@@ -95,7 +95,7 @@ def test_receipts_go_to_all_addresses_of_decider_and_admins_despite_preferences(
     assert DESK not in _emails(world, "pending") + _emails(world, "active")
 
 
-def test_the_requester_and_the_managers_have_further_addresses_too(world: World, worker: Database) -> None:
+def test_requesters_and_managers_may_have_further_addresses(world: World, worker: Database) -> None:
     _confirmed(world, worker, "erin", "erin@home.example")
 
     world.act("ann", Action.DENY, world.submit().id)
@@ -248,7 +248,7 @@ def test_addresses_of_others_cannot_be_read_changed_or_confirmed(world: World, w
     ("means", "minutes_ago"),
     [(AuthMethod.TOKEN, 0), (AuthMethod.PASSKEY, 16), (AuthMethod.OIDC, 16), (AuthMethod.MAIL, 0)],
 )
-def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: AuthMethod, minutes_ago: float) -> None:
+def test_an_old_or_weak_sign_in_cannot_change_addresses(world: World, means: AuthMethod, minutes_ago: float) -> None:
     world.people["ann"] = signed_in(world, "ann", means, minutes_ago=minutes_ago)
     write(
         setting(world.db).engine,

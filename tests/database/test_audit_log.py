@@ -112,9 +112,7 @@ def test_personal_values_are_salted_commitments_in_events(told_all: World) -> No
     ]
 
 
-def test_each_event_says_on_which_side_and_by_which_policy_it_was_checked(
-    careful: World, worker: Database, superuser: Engine
-) -> None:
+def test_each_event_names_its_side_and_policy_version(careful: World, worker: Database, superuser: Engine) -> None:
     request = careful.submit()
     careful.act("max", Action.ENDORSE, request.id)
     does(careful, "tara", policies.change, Policy(quorum=2, approval_window=7_000))
@@ -389,7 +387,7 @@ def test_a_request_cannot_be_deleted(world: World, mighty: Engine) -> None:
     assert len(moves_of(world.db, request.id)) == 1
 
 
-def test_a_closed_request_does_not_change_any_more(world: World, mighty: Engine) -> None:
+def test_a_closed_request_cannot_be_changed(world: World, mighty: Engine) -> None:
     request = world.submit()
     world.act("erin", Action.CANCEL, request.id)
 
@@ -431,7 +429,7 @@ def test_a_window_never_opens_for_longer_than_requested(world: World, mighty: En
     assert "ck_requests_window" in said
 
 
-def test_a_request_changes_by_one_move_at_a_time(world: World, mighty: Engine) -> None:
+def test_each_change_of_a_request_is_one_move(world: World, mighty: Engine) -> None:
     world.submit()
 
     said = [_refused(mighty, CHANGE.format(change=f"version = {step}")) for step in STEPS]
@@ -439,7 +437,7 @@ def test_a_request_changes_by_one_move_at_a_time(world: World, mighty: Engine) -
     assert all("one move at a time" in line for line in said)
 
 
-def test_two_events_of_one_request_never_have_the_same_number(world: World, mighty: Engine) -> None:
+def test_event_numbers_of_a_request_are_unique(world: World, mighty: Engine) -> None:
     world.submit()
 
     said = _refused(

@@ -204,7 +204,7 @@ def test_an_overdue_finding_bars_break_glass_or_is_mentioned_in_it(
     assert b'"overdue_findings":1' in event.body
 
 
-def test_the_verifier_names_break_glass_during_a_stop(world: World, worker: Database, superuser: Engine) -> None:
+def test_the_verifier_reports_break_glass_during_a_stop(world: World, worker: Database, superuser: Engine) -> None:
     """As root at the vendor could open it: past use cases and triggers."""
     stop(world)
     write_unchecked(superuser, "DELETE FROM emergency_stops")

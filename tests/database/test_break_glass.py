@@ -167,7 +167,7 @@ def test_break_glass_does_not_override_a_denial_made_meanwhile(world: World) -> 
         world.act("max", Action.BREAK_GLASS, request.id, comment=WHY)
 
 
-def test_a_token_gives_no_finding(world: World) -> None:
+def test_an_api_token_cannot_give_a_finding(world: World) -> None:
     request = ended(world)
     world.people["ann"] = replace(world.people["ann"], means=AuthMethod.TOKEN)
 

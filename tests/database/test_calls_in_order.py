@@ -130,7 +130,7 @@ def test_a_call_is_sent_as_soon_as_its_predecessor_settles(
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_client_error_settles_its_call_and_frees_the_next(
+def test_a_client_error_settles_a_call_and_releases_the_next(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, status: int
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status), TAKEN]

@@ -156,7 +156,7 @@ def test_an_approver_can_shorten_a_window_but_not_lengthen_it(world: World) -> N
         world.act("ann", Action.APPROVE, second, access_window=601)
 
 
-def test_the_shortest_granted_window_counts_from_the_approval_that_met_the_quorum(api: Database) -> None:
+def test_the_shortest_granted_window_counts_from_the_completing_approval(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=3))
     request = world.submit(access_window=600)
 

@@ -97,7 +97,7 @@ def test_a_repeated_message_sends_once(world: World, worker: Database, post: Pos
     assert len(post.mail.sent) == 3
 
 
-def test_a_prompt_is_moot_once_the_request_is_settled(world: World, worker: Database, post: Postbag) -> None:
+def test_a_prompt_is_dropped_once_the_request_is_settled(world: World, worker: Database, post: Postbag) -> None:
     request = world.submit()
     prompts = open_notifications(worker)
     world.act("ann", Action.DENY, request.id)

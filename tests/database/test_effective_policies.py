@@ -372,7 +372,7 @@ def test_dated_consent_lets_the_vendor_open_until_its_end(world: World, later: S
     assert (after.mode, after.state) == (Mode.ENFORCE, State.PENDING)
 
 
-def test_consent_that_ended_during_the_review_opens_nothing(world: World, later: ShiftedClock) -> None:
+def test_consent_that_ended_during_review_opens_nothing(world: World, later: ShiftedClock) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "off", "until": until.isoformat()})
     request = world.submit()
@@ -429,7 +429,7 @@ def test_a_submission_lacking_what_the_policy_requires_is_refused_by_field(
     assert [error["field"] for error in refused.value.facts["errors"]] == [code]
 
 
-def test_a_window_above_the_ceiling_of_a_rule_is_refused_with_its_limit(world: World) -> None:
+def test_a_window_above_a_rules_ceiling_is_refused_with_the_limit(world: World) -> None:
     mail = {"name": "Mail", "match": {"services": ["exchange-online"]}, "terms": {"access_ceiling": 600}}
     lay_down(world, rules=[mail])
 

@@ -207,7 +207,7 @@ def test_a_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
         [(ENGINEER, b"e" * 501)],
     ],
 )
-def test_a_header_that_is_empty_repeated_or_one_of_two_ways_is_refused(
+def test_an_empty_repeated_or_ambiguous_header_is_refused(
     gated: GatedWorld, headers: list[tuple[bytes, bytes]]
 ) -> None:
     assert gated.failure("any", *headers) is GateReason.MALFORMED

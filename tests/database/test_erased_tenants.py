@@ -65,7 +65,7 @@ def world(world: World, superuser: Engine) -> World:
 
 
 @pytest.mark.parametrize(("change", "named"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
-def test_no_operator_changes_a_tenant_that_was_erased(
+def test_no_operator_can_change_an_erased_tenant(
     world: World, change: Callable[..., object], named: dict[str, Any]
 ) -> None:
     before = read(world.db, EVENTS, t=world.tenant.id)

@@ -66,7 +66,7 @@ def test_an_export_contains_the_text_and_both_verifiers_accept_it(world: World, 
     assert verified(found).exit_code == GOOD
 
 
-def test_an_admin_acknowledges_once_and_a_new_version_asks_again(world: World) -> None:
+def test_an_admin_acknowledges_once_per_version(world: World) -> None:
     stated(world)
     assert standing(world).is_due
 

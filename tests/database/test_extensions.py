@@ -247,7 +247,7 @@ def test_an_extension_of_a_window_opened_by_the_vendor_ends_with_the_switch_to_e
     assert state_of(world.db, further.id) == "revoked"
 
 
-def test_it_is_as_severe_as_the_request_that_it_extends(world: World) -> None:
+def test_an_extension_has_the_severity_of_its_request(world: World) -> None:
     """The rules are the same, and so are the approvers."""
     lay_down(world, rules=[{"name": "S1", "match": {"severities": ["S1"]}, "terms": {"quorum": 2}}])
     first = opened(world, severity=Severity.S1)

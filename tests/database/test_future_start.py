@@ -176,7 +176,7 @@ def test_a_start_must_be_in_the_future_and_within_the_limit(
     assert refused.value.facts["field"] == "not_before"
 
 
-def test_a_policy_may_refuse_later_starts(world: World, still: StoppedClock) -> None:
+def test_a_policy_may_forbid_later_starts(world: World, still: StoppedClock) -> None:
     lay_down(world, start_ahead=0)
 
     with pytest.raises(PolicyNotMet, match="no later start"):
@@ -371,7 +371,7 @@ def test_a_window_without_its_decisions_is_refused(
 
 
 @pytest.mark.parametrize("login", ["superuser", "owner", "api"])
-def test_no_login_opens_a_window_without_its_decisions(urls: Urls, api: Database, login: str) -> None:
+def test_no_login_can_open_a_window_without_its_decisions(urls: Urls, api: Database, login: str) -> None:
     world, request_id = _waiting(api, Mode.ENFORCE, quorum=1)
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
@@ -394,7 +394,7 @@ def test_the_database_refuses_windows_opened_without_a_deciding_customer(urls: U
 
 
 @each(("mode", "looser"), [(Mode.ENFORCE, "observe"), (Mode.OBSERVE, "off")])
-def test_no_login_makes_the_mode_of_a_request_looser(urls: Urls, api: Database, mode: Mode, looser: str) -> None:
+def test_no_login_can_loosen_the_mode_of_a_request(urls: Urls, api: Database, mode: Mode, looser: str) -> None:
     world = World.make(api, Policy(), mode)
     request_id = world.submit().id
 

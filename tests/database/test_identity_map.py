@@ -72,7 +72,7 @@ def bind(world: World, superuser: Engine, person: str, subject: str, *, trusted:
     write(superuser, BOUND, issuer=IDP, subject=subject, who=id_of(world, person), trusted=trusted)
 
 
-def test_a_mapped_identity_names_its_engineer_and_is_on_record(world: World) -> None:
+def test_a_mapped_identity_names_its_engineer_and_is_recorded(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
 
     mapped = add(world)
@@ -139,7 +139,7 @@ def test_an_invalid_mapping_is_refused_with_advice(world: World) -> None:
         manages(world, "olga", identity_map.remove, new_id())
 
 
-def test_certificates_and_headers_of_a_gateway_are_mapped_like_issuers(world: World) -> None:
+def test_certificates_and_gateway_headers_are_mapped_like_issuers(world: World) -> None:
     header = f"header:{id_of(world, 'gate')}"
 
     add(world, subject="CN=erin,O=Vendor", issuer="mtls:exchange-online")

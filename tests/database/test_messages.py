@@ -120,7 +120,7 @@ def test_messages_in_any_order_end_a_window_once(world: World, late: Database) -
     assert [move for _, move, _ in moves_of(late, request.id)] == ["submit", "approve", "expire"]
 
 
-def test_a_request_is_armed_as_a_reminder_until_its_deadline_is_next(
+def test_a_request_is_indexed_as_a_reminder_until_its_deadline_is_next(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()

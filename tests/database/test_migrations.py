@@ -309,7 +309,7 @@ def test_a_second_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
     assert objects(owner) == before
 
 
-def test_the_database_is_at_the_revision_of_this_code(fresh: str, owner: Engine) -> None:
+def test_the_database_is_at_this_codes_revision(fresh: str, owner: Engine) -> None:
     with owner.connect() as connection:
         at_first = migrations.current(connection)
     migrations.upgrade(fresh)
@@ -322,7 +322,7 @@ def test_everything_in_the_schema_belongs_to_the_owner(superuser: Engine) -> Non
     assert [row.name for row in read(superuser, OWNERS)] == ["lockbox_owner"]
 
 
-def test_every_constraint_and_index_has_a_name_by_the_convention(superuser: Engine) -> None:
+def test_constraint_and_index_names_follow_the_convention(superuser: Engine) -> None:
     ours = [str(row.name) for row in read(superuser, NAMES) if not row.name.startswith("alembic_version")]
 
     assert len(ours) > 200
@@ -362,7 +362,7 @@ def _as_r(found: "re.Match[str]") -> str:
 
 
 @pytest.mark.parametrize("state", State)
-def test_the_database_knows_the_same_moves_as_the_lifecycle(superuser: Engine, state: State) -> None:
+def test_the_database_has_the_same_moves_as_the_lifecycle(superuser: Engine, state: State) -> None:
     (row,) = read(superuser, "SELECT leads_to(:state) AS states", state=state.value)
 
     ends = {end for (start, _), move in MOVES.items() if start is state for end in (move.to, move.instead) if end}

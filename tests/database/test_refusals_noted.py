@@ -32,7 +32,7 @@ def settled(worker: Database, later: ShiftedClock) -> list[LoggedChange]:
     return [one for one in recorded_changes(worker) if one.action.endswith("_refused")]
 
 
-def test_a_flood_from_one_place_is_one_event_a_minute_with_a_count(
+def test_a_flood_of_refusals_from_one_place_is_one_counted_event_a_minute(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     world.db.clock = StoppedClock(later_at := _now(world))

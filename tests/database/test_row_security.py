@@ -113,7 +113,7 @@ def _recognise(connection: Connection, kind: str, shown: str, hash_: bytes) -> R
     return connection.execute(RECOGNISE, {"kind": kind, "shown": shown, "hash": hash_}).one()
 
 
-def test_every_table_is_bound_by_row_security_even_for_its_owner(api: Database) -> None:
+def test_every_table_has_row_security_even_for_its_owner(api: Database) -> None:
     rows = read(api, SECURED)
 
     assert len(rows) >= 21
@@ -243,7 +243,7 @@ def test_without_a_context_no_row_can_be_changed_or_removed(world: World, api: D
     assert versions(api) == before
 
 
-def test_a_context_is_gone_after_the_commit_on_the_same_connection(world: World, one_connection: Engine) -> None:
+def test_a_context_ends_with_the_commit(world: World, one_connection: Engine) -> None:
     with as_caller(one_connection, world.people["max"], at=world.tenant.id) as connection:
         during, first = _count(connection), _backend(connection)
 
@@ -255,7 +255,7 @@ def test_a_context_is_gone_after_the_commit_on_the_same_connection(world: World,
     assert settings == NOBODYS
 
 
-def test_a_context_is_gone_after_a_rollback_on_the_same_connection(world: World, one_connection: Engine) -> None:
+def test_a_context_ends_with_a_rollback(world: World, one_connection: Engine) -> None:
     class Failure(Exception):  # noqa: N818 - of mind
         """Something went wrong."""
 

@@ -207,7 +207,7 @@ def test_a_rebuild_restarts_with_a_foreign_mark(schedule: Schedule, redis: "Redi
     assert redis.zrange(CLOCK.keys[0], 0, -1) == [begun.encode()]
 
 
-def test_the_epoch_is_never_claimed_and_lost_only_with_the_index(schedule: Schedule, redis: "Redis") -> None:
+def test_the_epoch_entry_is_never_claimed_and_lost_only_with_the_index(schedule: Schedule, redis: "Redis") -> None:
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
     schedule.arm(CLOCK, _due(_ids(3)))
 

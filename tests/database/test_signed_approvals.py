@@ -243,7 +243,7 @@ def test_an_older_key_is_trusted_while_it_is_listed(world: World) -> None:
     assert len(read(db, "SELECT FROM audit_keys WHERE purpose = 'approval'")) == 2
 
 
-def test_checking_a_signature_costs_far_less_than_ten_milliseconds(world: World) -> None:
+def test_checking_a_signature_takes_far_less_than_ten_milliseconds(world: World) -> None:
     opened(world)
     took = []
     with world.db.transaction() as session:

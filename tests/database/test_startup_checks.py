@@ -220,7 +220,7 @@ def test_processes_promising_too_many_connections_in_total_log_it(
     assert (said["promised_to_others"], said["allowed"]) == (58, allowed)
 
 
-def test_a_second_worker_of_a_machine_counts_the_connections_of_the_first(urls: Urls, worker: Database) -> None:
+def test_a_second_worker_on_a_machine_counts_the_firsts_connections(urls: Urls, worker: Database) -> None:
     here = socket.gethostname()
     HeartbeatSender(f"core@{here}", connections=20).beat(worker, ProcessPart.CORE)
     with _engine(urls.worker) as engine, capture_logs() as logs:
@@ -248,7 +248,7 @@ def _allowed(engine: Engine) -> int:
 
 
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_the_owner_is_refused(urls: Urls, server: ServerKind) -> None:
+def test_the_owners_login_is_refused(urls: Urls, server: ServerKind) -> None:
     said = _complaint(urls.owner, server)
 
     assert "the owner of the tables" in said

@@ -65,7 +65,7 @@ def test_a_later_group_is_asked_and_may_approve_once_the_earlier_has(world: Worl
     assert_audit_logs_are_whole(world.db)
 
 
-def test_anybody_may_deny_at_any_time(world: World) -> None:
+def test_anyone_asked_may_deny_at_any_time(world: World) -> None:
     ordered(world)
     request = world.submit()
 
@@ -219,7 +219,7 @@ class FourEyesStory:
 @example(lacking=NOTHING, quorum=1, review=False, taken=[("approve", "una")])
 @example(lacking=NOTHING, quorum=1, review=False, taken=[("stand in", "una", "ugo"), ("approve", "una")])
 @given(lacking=lacks, quorum=st.integers(1, 2), review=st.booleans(), taken=steps)
-def test_no_sequence_of_actions_lets_one_person_both_ask_and_decide(
+def test_no_sequence_of_acts_lets_one_person_request_and_decide(
     world: World,
     lacking: dict[str, frozenset[Role]],
     quorum: int,

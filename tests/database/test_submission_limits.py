@@ -29,7 +29,7 @@ def submitted_at(world: World, caller: Caller, nth: int) -> datetime | None:
 
 
 @pytest.mark.parametrize(("limits", "who"), [(SubmissionLimits(3, 1000), "erin"), (SubmissionLimits(1000, 3), "eve")])
-def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
+def test_submissions_over_the_limit_are_refused_until_the_minute_is_over(
     world: World, later: ShiftedClock, limits: SubmissionLimits, who: str
 ) -> None:
     for _ in range(3):

@@ -183,7 +183,7 @@ def test_notify_returns_unstarted_sends_and_leaves_running_ones_leased(
 
 
 @pytest.mark.usefixtures("alone")
-def test_notify_fails_where_a_result_cannot_be_recorded(world: World, sender: Database, run_as: RunAs) -> None:
+def test_notify_fails_if_a_result_cannot_be_recorded(world: World, sender: Database, run_as: RunAs) -> None:
     world.submit()
     first, *others = open_notifications(sender)
     run_as(as_sender(sender), Postbag())

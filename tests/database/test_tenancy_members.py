@@ -238,7 +238,7 @@ def test_the_last_admin_can_neither_be_removed_nor_step_down(world: World) -> No
     assert members_of(world)["Tara"].roles == {"tenant_admin"}
 
 
-def test_a_disabled_admin_does_not_count_as_another_one(world: World, superuser: Engine) -> None:
+def test_a_disabled_admin_does_not_count_as_another_admin(world: World, superuser: Engine) -> None:
     tom = world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     write(superuser, "UPDATE people SET disabled_at = clock_timestamp() WHERE id = :id", id=tom.person_id)
 

@@ -120,7 +120,7 @@ def test_a_former_author_is_not_named(world: World) -> None:
     assert (edition.author_id, edition.author) == (tom.person_id, None)
 
 
-def test_more_approvals_than_there_are_approvers_are_refused_with_the_reason(world: World) -> None:
+def test_more_approvals_than_approvers_are_refused_with_the_reason(world: World) -> None:
     with pytest.raises(NobodyCanApprove) as refused:
         change(world, Policy(quorum=4))
 
@@ -168,7 +168,7 @@ def test_a_tenant_without_approvers_accepts_no_policy(api: Database) -> None:
         change(world, STRICT)
 
 
-def test_a_group_may_hold_approvers_and_eligible_delegates(world: World) -> None:
+def test_a_group_may_hold_approvers_and_possible_delegates(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     held = change(world, of_groups(world, ApprovalStage(group="legal"), legal=("ann", "aude")))

@@ -135,7 +135,7 @@ def test_an_unremembered_window_is_asked_of_postgres(world: World) -> None:
     assert checked.calls.count == 1
 
 
-def test_a_no_is_asked_of_postgres_and_remembered_for_a_second(world: World) -> None:
+def test_a_no_is_checked_in_postgres_and_cached_for_a_second(world: World) -> None:
     checked = Checked(world)
 
     async def asked() -> list[GrantedAccess | GateReason]:

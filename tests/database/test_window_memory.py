@@ -307,7 +307,7 @@ def test_news_of_a_remembered_window_wakes_the_reader(idle: MemoryReader, world:
     wait_for("it was verified again", lambda: not idle._memory.requests(), PATIENCE)  # noqa: SLF001
 
 
-def test_the_reader_wakes_when_a_window_begins(idle: MemoryReader, world: World) -> None:
+def test_the_reader_wakes_at_the_start_of_a_window(idle: MemoryReader, world: World) -> None:
     (first,) = idle._memory.requests()  # noqa: SLF001
     begins = datetime.now(UTC) + timedelta(seconds=1.5)
     later = opened(world, "eve", resources=["site:HR"], not_before=begins)

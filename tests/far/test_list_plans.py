@@ -189,7 +189,7 @@ def test_a_later_page_reads_no_more_than_the_first(archive: Archive, who: str) -
 
 
 @pytest.mark.parametrize(("path", "who"), [(path, who) for path, people in PAGES.items() for who in people])
-def test_a_page_reads_no_more_than_it_shows(archive: Archive, path: str, who: str) -> None:
+def test_a_page_reads_only_what_it_shows(archive: Archive, path: str, who: str) -> None:
     archive.check(who, path)
 
 

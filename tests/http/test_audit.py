@@ -179,7 +179,7 @@ def test_a_signed_checkpoint_proves_an_event(audit_log: Door) -> None:
     merkle.check_inclusion(leaf, proven["number"], proven["size"], path, checkpoint.read(proven["note"]).root)
 
 
-def test_a_log_is_proven_to_have_only_grown(audit_log: Door) -> None:
+def test_consistency_of_two_sizes_is_proven(audit_log: Door) -> None:
     leaves = [leaf_hash(body_of(line)) for line in export(audit_log) if line.startswith('{"number"')]
 
     proven = audit_log.get("aude", "/v1/audit/proof/consistency", **{"from": 1, "to": 3}).json()

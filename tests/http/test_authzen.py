@@ -192,7 +192,7 @@ def test_a_resource_no_window_can_have_is_refused(point: AuthzenDoor, kind: str,
     assert why(point.decision(asked(resource={"type": kind, "id": of}))) == "unmapped"
 
 
-def test_a_resource_is_read_in_one_way(point: AuthzenDoor) -> None:
+def test_a_resource_has_one_spelling(point: AuthzenDoor) -> None:
     point.open("alice", resources=["mailbox:a:b"])
 
     assert point.decision(asked(resource={"type": "mailbox", "id": "a:b"}))["decision"] is True
@@ -290,7 +290,7 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=examples(200, near=30), deadline=None)
 @given(damaged(), st.sampled_from([EVALUATION, EVALUATIONS]))
-def test_a_damaged_question_is_never_a_yes(point: AuthzenDoor, body: dict[str, Any], path: str) -> None:
+def test_a_damaged_question_is_never_answered_yes(point: AuthzenDoor, body: dict[str, Any], path: str) -> None:
     content = json.dumps(body)
     answer = point.send(path, content=content, headers=JSON)
     in_a_batch = point.send(EVALUATIONS, content=json.dumps({"evaluations": [body]}), headers=JSON)

@@ -125,9 +125,7 @@ def test_the_request_id_is_returned_with_decisions_and_errors(point: AuthzenDoor
         (asked("alice", "write", evaluations=[{}, {"resource": RECORD_2}]), [True, False]),
     ],
 )
-def test_batches_are_answered_in_their_order(
-    point: AuthzenDoor, body: dict[str, Any], expected: list[bool] | None
-) -> None:
+def test_batches_are_answered_in_order(point: AuthzenDoor, body: dict[str, Any], expected: list[bool] | None) -> None:
     found = point.decisions(body)
 
     assert len(found) == 2

@@ -104,7 +104,7 @@ BODIES: list[tuple[bytes, int, str]] = [
 
 
 @each(("field", "value", "code"), FIELDS)
-def test_a_bad_field_of_a_new_request_is_named_and_nothing_is_written(
+def test_an_invalid_field_of_a_new_request_is_named_and_nothing_written(
     door: Door, field: str, value: Any, code: str
 ) -> None:
     before = door.rows()

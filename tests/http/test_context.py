@@ -109,7 +109,7 @@ def test_context_is_shown_signed_and_logged(door: Door) -> None:
     assert "production" not in "".join(row.body for row in rows)
 
 
-def test_a_changed_context_opens_nothing(door: Door) -> None:
+def test_changed_parameters_open_nothing(door: Door) -> None:
     view = submitted(door.file(context=CONTEXT))
     door.act("ann", "approve", view["id"])
     with unbound(door.db).begin() as connection:

@@ -222,5 +222,5 @@ def test_a_dead_call_of_a_vendor_webhook_can_be_repeated_from_the_list(own_door:
 
 
 @pytest.mark.parametrize("query", [{"cursor": "x"}, {"limit": 0}, {"limit": 201}])
-def test_a_bad_page_of_dead_notifications_is_refused(door: Door, query: dict[str, Any]) -> None:
+def test_an_invalid_page_of_dead_notifications_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("olga", "/v1/vendor/undelivered", **query), 422, "invalid-request")

@@ -86,7 +86,7 @@ def test_a_code_can_be_copied(playing: Portal, tmp_path: Path) -> None:
     assert 'readonly value="1234 5678"' in here(playing).get(only(playing)).text
 
 
-def test_a_hostile_mail_scripts_nothing(playing: Portal, tmp_path: Path) -> None:
+def test_a_hostile_mail_runs_no_script(playing: Portal, tmp_path: Path) -> None:
     put(
         tmp_path,
         to="a@b.example",

@@ -24,7 +24,7 @@ PATHS = [
 @each("path", PATHS)
 @each("who", ["erin", "gate", None])
 @each("method", ["GET", "HEAD", "POST"])
-def test_no_answer_lets_a_browser_guess_its_type(door: Door, method: str, who: str | None, path: str) -> None:
+def test_every_answer_forbids_type_sniffing(door: Door, method: str, who: str | None, path: str) -> None:
     assert door.call(who, method, path).headers.get_list("x-content-type-options") == ["nosniff"]
 
 

@@ -354,7 +354,7 @@ def test_a_stream_ends_with_its_role(live: Live) -> None:
 
 
 @pytest.mark.far
-def test_an_open_page_does_not_keep_its_session_alive(live: Live) -> None:
+def test_an_open_page_does_not_prolong_its_session(live: Live) -> None:
     secret, ann = live.secret("ann"), live.portal.world.people["ann"].person_id
     stream = live.settled(secret, "list")
     live.portal.sql("UPDATE sessions SET last_seen_at = now() - interval '10 minutes' WHERE person_id = :p", p=ann)

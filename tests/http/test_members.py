@@ -130,7 +130,7 @@ def test_roles_are_not_set_after_an_unseen_eligibility_change(fresh_door: Door) 
         ("tenant_id", str(NOBODY)),
     ],
 )
-def test_a_bad_field_of_an_invitation_is_named(door: Door, field: str, value: Any) -> None:
+def test_an_invalid_field_of_an_invitation_is_named(door: Door, field: str, value: Any) -> None:
     before = door.rows()
     body = somebody() | {"roles": ["auditor"]}
 
@@ -153,7 +153,7 @@ def test_a_bad_field_of_an_invitation_is_named(door: Door, field: str, value: An
         {"eligible": True},
     ],
 )
-def test_a_bad_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -> None:
+def test_an_invalid_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -> None:
     address = door.path(f"/members/{id_of(door.world, 'ann')}")
 
     facts(door.call("tara", "PUT", address, json=body, headers=ANY), 422, "invalid-request")

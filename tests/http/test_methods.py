@@ -29,7 +29,7 @@ def test_an_unsupported_method_is_not_allowed(door: Door, method: str, path: str
     assert door.rows() == before
 
 
-def test_a_method_is_never_overridden(door: Door) -> None:
+def test_a_method_cannot_be_overridden(door: Door) -> None:
     request_id = door.pending()
     header = {"x-http-method-override": "POST", "x-method-override": "POST"}
 

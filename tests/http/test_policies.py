@@ -27,7 +27,7 @@ def test_replacing_a_policy_needs_the_seen_version(door: Door, body: dict[str, A
     assert door.get("tara", door.path("/policy")).json() == before
 
 
-def test_the_policy_is_shown_with_its_version_as_the_etag(door: Door) -> None:
+def test_the_policy_is_returned_with_its_version_as_etag(door: Door) -> None:
     answer = door.get("aude", door.path("/policy"))
 
     assert answer.headers["etag"] == '"1"'
@@ -104,7 +104,7 @@ def test_an_impossible_version_is_refused(door: Door, version: str) -> None:
         ("version", 2),
     ],
 )
-def test_a_bad_policy_is_refused_and_nothing_changes(door: Door, field: str, value: Any) -> None:
+def test_an_invalid_policy_is_refused_and_nothing_changes(door: Door, field: str, value: Any) -> None:
     before = door.rows()
 
     answer = put(door, **{field: value})

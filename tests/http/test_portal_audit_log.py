@@ -268,7 +268,7 @@ def test_an_impossible_export_is_reported_and_not_recorded(audit_log: Portal, qu
     assert readings(audit_log) == before
 
 
-def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(audit_log: Portal) -> None:
+def test_the_checkpoint_is_shown_with_keys_and_the_verify_command(audit_log: Portal) -> None:
     page = audit_log.by_mail("aude").get("/audit-log/checkpoint")
 
     text = html.unescape(page.text)

@@ -37,7 +37,7 @@ def timed_out(portal: Portal) -> AccessRequest:
     return request
 
 
-def test_the_page_says_how_many_could_not_be_reached(portal: Portal) -> None:
+def test_the_page_shows_how_many_could_not_be_reached(portal: Portal) -> None:
     request = portal.world.fresh()
     portal.sql(DEAD, id=request.id, some=2)
 

@@ -223,7 +223,7 @@ def test_excess_input_is_reported_in_the_forms_words(portal: Portal) -> None:
     assert page.form("/ask/preview").fields["resources"].split() == many.split()
 
 
-def test_the_form_offers_no_window_above_the_customers_ceiling(open_portal: OpenPortal) -> None:
+def test_the_form_offers_no_window_above_the_customers_limit(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, access_ceiling=1200)
     browser = portal.by_mail("erin")

@@ -122,7 +122,7 @@ def test_an_invented_cursor_is_refused(door: Door, cursor: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 200])
-def test_a_page_may_have_1_to_200_items(door: Door, limit: int) -> None:
+def test_a_page_has_1_to_200_items(door: Door, limit: int) -> None:
     assert door.get("erin", "/v1/requests", limit=limit).status_code == 200
 
 

@@ -92,7 +92,7 @@ def test_repeated_resources_are_requested_once(door: Door) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 4 * 3600])
-def test_a_window_up_to_the_cap_is_accepted(door: Door, seconds: int) -> None:
+def test_a_window_up_to_the_limit_is_accepted(door: Door, seconds: int) -> None:
     assert door.file(access_window=seconds).json()["access_window"] == seconds
 
 

@@ -120,7 +120,7 @@ def test_only_an_engineer_sees_the_longest_window_of_a_tenant(fresh_door: Door) 
         ("policy", {}),
     ],
 )
-def test_a_bad_field_of_a_new_tenant_is_named_and_nothing_is_written(door: Door, field: str, value: Any) -> None:
+def test_an_invalid_field_of_a_new_tenant_is_named_and_nothing_written(door: Door, field: str, value: Any) -> None:
     body = {"slug": f"new-{new_id().hex[-12:]}", "name": "New", "plan": "standard", "admin": somebody()}
     before = door.rows()
 
@@ -170,11 +170,11 @@ def test_a_bad_tenant_query_is_refused(door: Door, query: dict[str, Any]) -> Non
 
 
 @each("body", [{}, {"mode": "asleep"}, {"mode": None}, {"mode": "off", "closed": []}, []])
-def test_a_bad_mode_is_refused(door: Door, body: Any) -> None:
+def test_an_invalid_mode_is_refused(door: Door, body: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/mode"), json=body), 422, "invalid-request")
 
 
-def test_enforce_without_an_entitled_plan_is_refused_and_a_lapsed_plan_changes_no_mode(open_door: OpenDoor) -> None:
+def test_enforce_needs_an_entitled_plan_and_a_lapsed_plan_changes_no_mode(open_door: OpenDoor) -> None:
     door = open_door()
     plans = {"standard": Plan(), "basic": Plan(lockbox=False)}
     catalogue = SETTINGS.catalogue.model_copy(update={"plans": plans})
@@ -204,7 +204,7 @@ def test_an_admin_sees_only_the_number_of_reviews_ended(fresh_door: Door) -> Non
 
 
 @each("name", ["", "  ", "a\nb", "\u202e", "a" * 201, 7, None])
-def test_a_bad_name_is_refused(door: Door, name: Any) -> None:
+def test_an_invalid_name_is_refused(door: Door, name: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/name"), json={"name": name}), 422, "invalid-request")
 
 

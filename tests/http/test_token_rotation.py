@@ -155,7 +155,7 @@ def test_a_revoked_or_expired_token_is_not_rotated(door: Door) -> None:
 
 
 @pytest.mark.far
-def test_a_token_that_is_being_revoked_is_not_rotated(fresh_door: Door) -> None:
+def test_a_token_being_revoked_cannot_be_rotated(fresh_door: Door) -> None:
     old = made(fresh_door)
     engine = fresh_door.root.execution_options(isolation_level="READ COMMITTED")
 

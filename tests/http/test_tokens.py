@@ -227,7 +227,7 @@ def test_a_person_without_roles_is_known_but_may_do_nothing(fresh_door: Door) ->
     assert fresh_door.get("erin", "/v1/requests").json()["items"] == []
 
 
-def test_no_token_is_ever_stored_or_echoed(door: Door) -> None:
+def test_no_token_is_stored_or_echoed(door: Door) -> None:
     good = door.world.tokens["erin"]
     parts = authentication.TOKEN_FORM.fullmatch(good)
     assert parts

@@ -49,7 +49,7 @@ def test_a_tier_must_be_from_one_to_five(door: Door, tier: Any) -> None:
 
 
 @each("roles", [[], ["tenant_admin"], ["approver"], ["root"], "engineer", ["engineer"] * 6, None])
-def test_bad_roles_are_refused(door: Door, roles: Any) -> None:
+def test_invalid_roles_are_refused(door: Door, roles: Any) -> None:
     address = f"{MEMBERS}/{colleague(door)}"
 
     facts(door.call("olga", "POST", MEMBERS, json=somebody() | {"roles": roles}), 422, "invalid-request")

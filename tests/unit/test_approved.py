@@ -122,7 +122,7 @@ def test_an_approval_of_anything_else_is_found_by_its_statement(
     "opened",
     [{"tenant_id": "U"}, {"at": "now"}, {"deadline_at": "never"}, {"approved_by": ["ann"]}, {"approved_by": []}],
 )
-def test_an_approval_of_another_window_is_found(opened: dict[str, Any]) -> None:
+def test_an_approval_of_a_different_window_is_reported(opened: dict[str, Any]) -> None:
     assert taken({}, opened | {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
 
 

@@ -134,7 +134,7 @@ def test_concurrent_callers_share_one_fetch_and_few_wait(elsewhere: FakeSource) 
     assert elsewhere.count == 1
 
 
-def test_a_wait_ends_even_if_the_fetch_does_not(elsewhere: FakeSource) -> None:
+def test_a_callers_wait_ends_even_if_the_fetch_does_not(elsewhere: FakeSource) -> None:
     elsewhere.go_on.clear()
     impatient = CachedFetch(elsewhere.load, name="elsewhere", clock=lambda: 0.0, wait_seconds=0.05)
 

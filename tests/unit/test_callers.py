@@ -73,7 +73,7 @@ def test_a_value_of_several_words_is_compared_as_a_whole(found: object, *, says:
         ({"iss": OTHER, "groups": None}, False),
     ],
 )
-def test_a_rule_is_about_one_claim_of_one_issuer(claims: dict[str, Any], *, gated: bool) -> None:
+def test_a_rule_concerns_one_claim_of_one_issuer(claims: dict[str, Any], *, gated: bool) -> None:
     assert ServiceCallers([VENDOR, CUSTOMER], RULE).is_gated(claims) is gated
 
 

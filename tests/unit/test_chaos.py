@@ -361,7 +361,7 @@ def test_each_occurrence_is_counted_under_its_name(name: str) -> None:
     assert happened(*CASES[name]) == {name: 1}
 
 
-def test_each_name_is_counted_by_some_case() -> None:
+def test_each_name_is_counted_by_a_case() -> None:
     assert {*CASES, *sometimes.CHECKS} == {*sometimes.NAMES}
     assert len(sometimes.NAMES) >= 20
 
@@ -404,7 +404,7 @@ def test_a_refusal_for_another_reason_is_not_counted_as_late() -> None:
     assert happened(act("approve", status=409)) == {}
 
 
-def test_stories_are_close_by_a_deadline_or_by_two_acts() -> None:
+def test_a_story_is_close_by_a_deadline_or_by_two_acts() -> None:
     def story(number: int, *acts: AttemptedAct) -> list[AttemptedAct]:
         return [replace(one, request_id=UUID(int=number)) for one in (act("submit", END - 4, status=201), *acts)]
 

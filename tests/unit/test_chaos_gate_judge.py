@@ -133,7 +133,7 @@ def test_a_yes_past_the_deadline_is_found(door: str) -> None:
     assert wrong(yes(DEADLINE + 0.0009, door)) == []
 
 
-def test_a_yes_before_the_window_opened_is_found() -> None:
+def test_a_yes_before_the_window_opened_is_reported() -> None:
     assert wrong(yes(OPENED - 1)) == [f"yes by {WINDOW}, 0.989 s before it opened"]
 
 
@@ -175,7 +175,7 @@ def test_a_yes_with_a_wrong_end_is_found() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 302, 500, 503])
-def test_an_answer_that_is_neither_yes_nor_no_is_found(status: int) -> None:
+def test_an_answer_that_is_neither_yes_nor_no_is_reported(status: int) -> None:
     assert wrong(replace(no(OPENED + 5), status=status)) == [f"answered {status}"]
 
 

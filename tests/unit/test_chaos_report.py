@@ -174,7 +174,7 @@ def test_patience_has_bounds(word: str) -> None:
         command.patience(word)
 
 
-def test_patience_is_read_in_seconds() -> None:
+def test_patience_is_given_in_seconds() -> None:
     assert [command.patience(word) for word in ("0", "12.5", "600")] == [0, 12.5, 600]
 
 

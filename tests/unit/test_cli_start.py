@@ -83,7 +83,7 @@ def test_help_takes_little_more_than_python_and_typer() -> None:
     assert seconds_of(sys.executable, "-m", "cli", "--help") < 2 * bare + 0.05
 
 
-def test_the_version_is_the_packages() -> None:
+def test_the_version_is_that_of_the_package() -> None:
     assert loaded("--version")[0] == f"lockbox {metadata.version('lockbox')}\n"
 
 

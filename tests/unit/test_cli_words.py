@@ -49,7 +49,7 @@ def helped(path: tuple[str, ...]) -> str:
 
 @pytest.mark.far
 @each("path", PATHS)
-def test_every_command_has_help_that_fits_eighty_columns(path: tuple[str, ...]) -> None:
+def test_every_command_has_help_within_eighty_columns(path: tuple[str, ...]) -> None:
     text = helped(path)
 
     assert FOUND[path].help
@@ -206,7 +206,7 @@ def test_without_times_no_zone_is_named(capsys: pytest.CaptureFixture[str]) -> N
     assert "Times" not in capsys.readouterr().out
 
 
-def test_every_state_has_words() -> None:
+def test_every_state_has_a_label() -> None:
     assert set(request_table.WORDS) == {*State, OUTLIVED}
 
 
@@ -331,7 +331,9 @@ def test_the_hint_to_continue_is_not_in_a_file(capsys: pytest.CaptureFixture[str
     assert (printed.out, printed.err) == ("", "There are more: --cursor b\n")
 
 
-def test_a_long_refusal_stays_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_refusal_stays_on_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "40")
 
     ended = client.stop("x [b]y[/b] " * 40)

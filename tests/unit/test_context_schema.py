@@ -61,7 +61,7 @@ def test_values_fit_the_declared_parameters(
     assert dict(defects(orders(tmp_path).context, context)) == wrong
 
 
-def test_a_service_without_parameters_takes_none() -> None:
+def test_a_service_without_parameters_accepts_none() -> None:
     assert dict(defects(None, {"x": 1})) == {"x": "there is no parameter of that name; this service declares none"}
 
 

@@ -46,7 +46,7 @@ def event(action: str, personal: dict[str, str] | None = None, actor: bool = Tru
 
 
 @each("action", [*Action, *Reminder, *sorted(ACCOUNT_TITLES.keys() - NO_EVENTS)])
-def test_every_action_has_words(action: str) -> None:
+def test_every_action_has_a_sentence(action: str) -> None:
     assert action in WORDS
 
 

@@ -220,7 +220,7 @@ def test_a_value_no_header_can_hold_is_refused_unsent(lockbox: SmallLockbox, gua
 
 
 @pytest.mark.far
-def test_without_heartbeats_all_is_refused_within_three_seconds(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_without_heartbeats_everything_is_refused_within_three_seconds(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     time.sleep(0.5)
@@ -362,7 +362,7 @@ def test_only_tls_or_loopback_is_accepted(url: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.far
-def test_nothing_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "lockbox_guard")
     lockbox.refuse_stream = 401
     reason(guard, token="secret-of-erin")

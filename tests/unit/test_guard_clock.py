@@ -208,7 +208,7 @@ GUARD = HOME / "packages" / "guard-python"
 SERVER = {"api", "catalogue", "cli", "config", "devstack", "gate", "harness", "lockbox", "worker"}
 
 
-def test_it_depends_on_httpx_alone() -> None:
+def test_the_guard_depends_on_httpx_alone() -> None:
     project = tomllib.loads((GUARD / "pyproject.toml").read_text())["project"]
 
     assert project["dependencies"] == ["httpx>=0.28"]

@@ -327,7 +327,7 @@ def test_an_abandoned_call_leaves_the_fetch_to_the_next(issuer: LocalIssuer) -> 
     assert issuer.fetched["/jwks"] == 1
 
 
-def test_exchanges_with_slow_issuers_are_bounded_together() -> None:
+def test_code_exchanges_with_slow_issuers_share_one_limit() -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(local_issuer()) for _ in range(4)]
         issuers = IdentityProviders([one.configured() for one in slow])

@@ -352,7 +352,7 @@ def test_a_move_before_the_one_asking_the_customer_is_found(moves: list[Move]) -
     assert taken(moves, asked_by=2) == [at(1, "request A has its move 1 before the one with which it begins")]
 
 
-def test_a_request_that_asks_the_customer_twice_is_found() -> None:
+def test_asking_the_customer_twice_is_reported() -> None:
     requests = MoveChecker(Findings())
 
     for seq in (2, 3):

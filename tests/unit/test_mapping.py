@@ -259,7 +259,7 @@ def test_a_port_is_part_of_the_template() -> None:
     assert refused(made, "/mailboxes/a", host="contoso.mail.example")[0] == "unmapped"
 
 
-def test_a_tenant_may_be_fixed() -> None:
+def test_a_tenant_may_be_fixed_in_the_catalogue() -> None:
     assert mapped(mapping(tenant=TenantSource(fixed="contoso")), "/mailboxes/a", host="any")[0] == "contoso"
 
 

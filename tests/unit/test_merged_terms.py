@@ -93,7 +93,7 @@ def earliest(terms: Terms) -> dict[str, int]:
 
 
 @each(("field", "loose", "strict"), ORDER)
-def test_the_stricter_choice_wins_from_either_side(field: str, loose: Any, strict: Any) -> None:
+def test_the_stricter_term_of_two_wins(field: str, loose: Any, strict: Any) -> None:
     lax, tight = Terms.model_validate({field: loose}), Terms.model_validate({field: strict})
 
     assert stricter(lax, tight) == stricter(tight, lax) == tight
@@ -160,7 +160,7 @@ def test_merging_keeps_terms_that_do_not_loosen(a: Terms, b: Terms) -> None:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merging_prompts_each_group_as_early_as_either_side(a: Terms, b: Terms) -> None:
+def test_merging_prompts_each_group_at_the_earlier_time(a: Terms, b: Terms) -> None:
     when = earliest(stricter(a, b))
 
     assert when == {

@@ -105,7 +105,7 @@ def test_any_message_is_admitted_or_dropped(anything: Any, where: str | None) ->
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_at_all_are_dropped(raw: bytes) -> None:
+def test_arbitrary_bytes_are_dropped(raw: bytes) -> None:
     for admit in ADMITTING:
         with pytest.raises(Undecodable):
             admit(raw)

@@ -14,7 +14,7 @@ def block(variable: str) -> str:
     return found[1]
 
 
-def test_it_has_the_gates_sentence_for_each_reason() -> None:
+def test_the_nginx_sample_has_the_gates_sentence_for_each_reason() -> None:
     written = dict(re.findall(r'^ +(\w+) +"(.*)";$', block("lockbox_detail"), re.MULTILINE))
 
     assert written.pop("default")
@@ -25,7 +25,7 @@ def test_no_sentence_breaks_its_answer() -> None:
     assert not [one for one in SENTENCES.values() if set(one) & set('"\\<>&$')]
 
 
-def test_it_has_the_gates_title_for_each_reason() -> None:
+def test_the_nginx_sample_has_the_gates_title_for_each_reason() -> None:
     (pattern, title), *rest = re.findall(r'^ +"~(.*)" +"(.*)";$', block("lockbox_title"), re.MULTILINE)
     default = re.search(r'default +"(.*)";', block("lockbox_title"))
 

@@ -87,7 +87,7 @@ def test_a_token_with_unfit_claims_is_refused(
         verify(issuer.token(**claims), issuers, NOON)
 
 
-def test_an_expired_token_is_refused_with_that_reason(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_expired_token_is_refused_as_expired(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     token = issuer.token(exp=AT)
 
     assert verify(token, issuers, NOON + timedelta(seconds=59)).subject == "anne"
@@ -379,7 +379,7 @@ def test_junk_is_refused_without_a_fetch(issuer: LocalIssuer, issuers: IdentityP
     assert not issuer.fetched
 
 
-def test_a_token_beyond_8_kib_is_refused_unread(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_token_over_8_kib_is_refused_unread(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(padding="x" * 6200), issuers, NOON)
 

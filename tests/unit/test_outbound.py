@@ -120,7 +120,7 @@ def test_behind_a_proxy_internal_addresses_are_not_called(
 
 
 @each("host", ["2130706433", "0x7f000001", "0177.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"])
-def test_behind_a_proxy_other_ways_to_write_loopback_are_refused(proxy: ConnectProxy, host: str) -> None:
+def test_behind_a_proxy_other_spellings_of_loopback_are_refused(proxy: ConnectProxy, host: str) -> None:
     with pytest.raises(FetchFailed):
         fetch(f"https://{host}/jwks", route=by(proxy))
 

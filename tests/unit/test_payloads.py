@@ -134,7 +134,7 @@ def test_a_chat_message_says_why_access_is_held_back() -> None:
     assert "Open until" not in said
 
 
-def test_a_chat_message_names_the_service_of_a_pre_approval_by_its_title() -> None:
+def test_a_chat_message_names_a_pre_approvals_service_by_its_title() -> None:
     mail = AccountMail(
         notification_id=UUID(int=99),
         template="pre_approval_proposed",

@@ -21,7 +21,7 @@ def test_every_page_marked_as_generated_is_generated() -> None:
     assert {page.name for page in FOLDER.glob("*.md") if MADE in page.read_text()} == set(PAGES)
 
 
-def test_every_setting_has_a_text_and_a_row() -> None:
+def test_every_setting_has_a_description_and_a_row() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", setting_page.page(), re.MULTILINE)
 
     assert setting_page.attribute_texts(SettingFields).keys() == Settings.model_fields.keys()

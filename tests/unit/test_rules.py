@@ -219,7 +219,7 @@ def test_consecutive_stars_are_one_star() -> None:
 
 @pytest.mark.parametrize("consent", [Mode.OBSERVE, Mode.OFF])
 @pytest.mark.parametrize("after", [timedelta(0), timedelta(microseconds=1), timedelta(days=9)])
-def test_dated_consent_relaxes_enforce_and_ends_by_itself(consent: Any, after: timedelta) -> None:
+def test_dated_consent_relaxes_mode_enforce_and_ends_by_itself(consent: Any, after: timedelta) -> None:
     policy = Policy(consent=Consent(mode=consent, until=NOON))
 
     assert effective_mode(Mode.ENFORCE, policy.consent, NOON - timedelta(microseconds=1)) is consent

@@ -167,7 +167,7 @@ def test_hanging_resolvers_use_only_a_few_threads() -> None:
             LOOK_UPS.release()
 
 
-def test_the_environment_cannot_name_a_proxy(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
+def test_the_environment_cannot_set_a_proxy(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 

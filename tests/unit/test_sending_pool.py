@@ -377,7 +377,7 @@ def test_unused_breakers_are_forgotten(way: ChannelPool, clock: HandClock) -> No
     used.let_go.set()
 
 
-def test_mails_and_webhooks_share_no_slot() -> None:
+def test_mails_and_webhooks_share_no_slots() -> None:
     sending_pool = SendingPool(mails_at_once=2, hooks_at_once=2)
     hanging = [send(sending_pool.hooks, f"slow-{number}:443", HangingJob()) for number in range(4)]
 

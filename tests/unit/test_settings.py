@@ -271,7 +271,7 @@ def test_the_same_settings_are_allowed_in_development(
 
 @each("environment", ["development", "production"])
 @each(("name", "value"), MALFORMED)
-def test_a_malformed_value_is_refused_by_name_and_not_quoted(
+def test_a_malformed_value_is_refused_by_name_without_being_quoted(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment: str
 ) -> None:
     set_up(monkeypatch, **{"LOCKBOX_ENVIRONMENT": environment, name: value})

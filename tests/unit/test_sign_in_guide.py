@@ -27,5 +27,5 @@ def test_every_field_is_explained() -> None:
     assert set(re.findall(r"\w+", " ".join(rows))) == IdentityProvider.model_fields.keys()
 
 
-def test_the_redirect_address_is_ours() -> None:
+def test_the_redirect_address_is_correct() -> None:
     assert f"https://lockbox.vendor.example{CALLBACK}" in PAGE

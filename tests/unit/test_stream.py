@@ -117,7 +117,7 @@ def test_a_guard_with_another_token_waits_for_one_part_each_at_most() -> None:
     assert len(between) <= PARTS + 1
 
 
-def test_half_of_the_time_no_snapshot_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_half_of_the_time_is_spent_on_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the test goes on by a second with each part, and each pause is as long."""
     slept: list[float] = []
     sleep = asyncio.sleep

@@ -83,7 +83,7 @@ def test_a_name_with_dots_is_accepted(name: str) -> None:
     assert text_rules.check_name(name) == name
 
 
-def test_an_id_with_a_second_spelling_is_refused() -> None:
+def test_an_id_with_a_second_unicode_form_is_refused() -> None:
     assert text_rules.check_resource("mailbox:ren\u00e9@contoso.example")
 
     with pytest.raises(ValueError, match=r"composed form \(NFC\)"):
@@ -137,7 +137,7 @@ MAX = ("Max Mann", ["max@vendor.example"])
         ("Max Mann", ["max@vendor.example"]),
     ],
 )
-def test_equal_names_and_mailboxes_are_alike(other: tuple[str, list[str]]) -> None:
+def test_equal_names_and_mailboxes_look_alike(other: tuple[str, list[str]]) -> None:
     assert is_alike(MAX, other)
 
 

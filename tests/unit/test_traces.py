@@ -69,7 +69,7 @@ def test_without_a_collector_the_trace_is_passed_on_unchanged() -> None:
     assert ORIGIN.get() == NOWHERE
 
 
-def test_with_a_collector_and_without_opentelemetry_a_process_refuses_to_start(
+def test_with_a_collector_but_without_opentelemetry_a_process_refuses_to_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "config.otlp", None)

@@ -206,7 +206,7 @@ def test_an_approval_in_an_event_that_is_no_move_is_found(side: str | None) -> N
 @each("given", [None, "yes", {}, {"statement": "a", "signature": "b"}, approval()])
 @each("action", ["notified", "approve"])
 @each("form", ["whole", "filtered"])
-def test_an_event_that_is_no_move_has_no_signed_approval(given: object, action: str, form: str) -> None:
+def test_a_signed_approval_on_another_kind_of_event_is_reported(given: object, action: str, form: str) -> None:
     told = event(1, {}, **OPENING | {"action": action, "request_id": None, "seq": None, "to_state": None})
     signed = SealedEvent(canonical(json.loads(told.body) | {"approval": given}), {})
     log = Log([event(0), signed])

@@ -138,7 +138,7 @@ def test_a_missing_mandatory_member_is_found(name: str) -> None:
     assert verified(log.whole()).exit_code == BAD
 
 
-def test_two_events_with_one_id_are_found() -> None:
+def test_two_events_with_one_id_are_reported() -> None:
     log = Log([event(0), event(1), event(2, id=UUID(int=1_000)), event(3, id="none"), event(4, id="none")])
 
     for export in (log.whole(), log.filtered(lambda _: True)):

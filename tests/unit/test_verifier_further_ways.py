@@ -62,7 +62,7 @@ def test_an_extensions_origin_is_part_of_the_approval() -> None:
     ],
     ids=["another", "left out", "approved for another", "approved for none"],
 )
-def test_an_extension_of_another_window_than_was_approved_is_a_finding(events: list[SealedEvent]) -> None:
+def test_an_extension_of_another_window_than_approved_is_reported(events: list[SealedEvent]) -> None:
     result = result_of(events)
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})

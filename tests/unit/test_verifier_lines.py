@@ -138,7 +138,7 @@ def test_faulty_lines_of_a_filtered_export_are_reported(rows: list[bytes], says:
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
-def test_a_filtered_export_may_begin_with_the_first_event() -> None:
+def test_a_filtered_export_may_start_with_the_first_event() -> None:
     result = verified(LOG.filtered(lambda number: number == 0))
 
     assert (told(result), result.events, result.said, result.details) == ([], 1, 1, 1)

@@ -133,7 +133,7 @@ def test_uses_of_other_and_unlimited_windows_are_not_compared() -> None:
     assert kinds_of_uses(used(LAST_USED | {"count": 3}, max_uses=None)) == set()
 
 
-def test_what_a_finding_says() -> None:
+def test_a_finding_names_its_fault() -> None:
     result = verified(Log(used(LAST_USED | {"count": 3})).whole(), keys=[named(SIGNER)])
 
     (finding,) = result.findings.first

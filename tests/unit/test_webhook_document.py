@@ -51,7 +51,7 @@ def event(**changes: Any) -> RequestEvent:
     return RequestEvent(**values, ask=ask, window=window)
 
 
-def test_each_type_of_event_is_described() -> None:
+def test_each_event_type_is_documented() -> None:
     assert set(DOCUMENT["webhooks"]) == {*OF_REQUESTS, *OF_TENANTS, CHECKPOINT_TYPE, INVARIANT_TYPE, TEST_TYPE}
 
 

@@ -186,7 +186,7 @@ def test_a_server_that_is_no_lockbox_is_reported(shell: Shell) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_no_token_is_in_the_log_of_the_api(shell: Shell) -> None:
+def test_no_token_is_in_the_apis_log(shell: Shell) -> None:
     for who in ("erin", "ann", "olga"):
         shell.run(who, "me")
         shell.run(f"{shell.world.tokens[who]}x", "me")

@@ -92,7 +92,7 @@ def default(setting: str) -> object:
 
 
 @pytest.mark.far
-def test_the_file_fits_the_compose_specification() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
 
     checked = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
@@ -119,7 +119,7 @@ def test_containers_run_unprivileged_on_a_read_only_filesystem(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(services()))
-def test_a_container_takes_no_more_memory_than_its_limit(name: str) -> None:
+def test_a_container_has_a_memory_limit(name: str) -> None:
     assert re.fullmatch(r"\d+[mg]", str(services()[name]["mem_limit"]))
 
 
@@ -190,7 +190,7 @@ def test_the_api_and_the_workers_can_be_scaled() -> None:
     assert all("container_name" not in service for service in services().values())
 
 
-def test_two_apis_and_three_core_workers_open_no_more_connections_than_postgres_takes() -> None:
+def test_two_apis_and_three_core_workers_fit_postgres_connections() -> None:
     (most,) = re.findall(r"max_connections=(\d+)", " ".join(services()["postgres"]["command"]))
     opened = 2 * CONNECTIONS + 3 * runtime.CONNECTIONS["core"]
     opened += runtime.CONNECTIONS["notifications"] + runtime.CONNECTIONS["connectors"]

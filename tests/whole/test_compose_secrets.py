@@ -25,7 +25,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.far
-def test_the_secrets_are_those_of_the_file_in_a_closed_folder(tmp_path: Path) -> None:
+def test_the_secrets_are_those_of_the_file_in_a_private_folder(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "secrets"
 
     made = make(folder)

@@ -169,7 +169,7 @@ def test_roles_have_no_more_rights_than_needed(servers: ServerAddresses) -> None
 
 @pytest.mark.far
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_wrong_or_missing_password_is_refused(servers: ServerAddresses, password: str) -> None:
+def test_a_wrong_or_missing_password_is_refused(servers: ServerAddresses, password: str) -> None:
     for url in (
         servers.superuser_url,
         servers.owner_database_url,
@@ -208,7 +208,7 @@ def test_the_folder_and_its_secrets_are_private(servers: ServerAddresses) -> Non
 
 
 @pytest.mark.far
-def test_second_start_finds_the_running_servers(servers: ServerAddresses) -> None:
+def test_a_second_start_finds_the_running_servers(servers: ServerAddresses) -> None:
     before = servers.pids
 
     again = start(servers.folder)
@@ -219,7 +219,7 @@ def test_second_start_finds_the_running_servers(servers: ServerAddresses) -> Non
 
 
 @pytest.mark.far
-def test_state_survives_a_restart(servers: ServerAddresses) -> None:
+def test_data_survive_a_restart(servers: ServerAddresses) -> None:
     query(servers.owner_database_url, "CREATE TABLE kept AS SELECT 7 AS number")
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("kept", "seven")

@@ -103,7 +103,7 @@ def asked(
 
 
 @pytest.mark.far
-def test_lockbox_answers_what_envoy_asks(home: Installation, manager: HttpConnectionManager) -> None:
+def test_lockbox_answers_envoys_questions(home: Installation, manager: HttpConnectionManager) -> None:
     gate, mailbox = gate_of(manager), address()
     request = home.world.submit(resources=[f"mailbox:{mailbox}"])
     assert asked(home, gate, f"/mailboxes/{mailbox}").headers["lockbox-reason"] == "no_window"

@@ -199,7 +199,7 @@ def test_repeatedly_killed_pool_children_hang_nothing(stage: RunningStack) -> No
 
 
 @pytest.mark.far
-def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningStack) -> None:
+def test_access_ends_on_time_with_all_workers_dead(stage: RunningStack) -> None:
     world = stage.world()
     request = world.submit(access_window=2)
     for name in ("worker", "notifications"):

@@ -215,7 +215,7 @@ def test_a_dead_worker_is_restarted_and_a_dead_api_ends_everything(
 
 
 @pytest.mark.far
-def test_production_is_refused(here: ModuleRunner) -> None:
+def test_make_run_refuses_production(here: ModuleRunner) -> None:
     with run(here, LOCKBOX_ENVIRONMENT="production") as running:
         _, complained = running.communicate(timeout=SECONDS)
 

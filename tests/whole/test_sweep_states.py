@@ -135,7 +135,7 @@ def test_a_special_state_fits_every_reader(stage: RunningStack, desk: BrowserDes
     assert wrong == []
 
 
-def test_a_changed_gate_reads_as_one_sentence(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_changed_gate_is_shown_as_one_sentence(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(**SLOW)
     for one in (A, B):
         with stage.db.transaction() as session:

@@ -107,7 +107,7 @@ def test_all_units_are_hardened_alike() -> None:
     assert dict(shared[0])["PartOf"] == dict(shared[0])["WantedBy"] == "lockbox.target"
 
 
-def test_only_the_core_worker_writes_and_only_to_the_checkpoints() -> None:
+def test_only_the_core_worker_writes_and_only_checkpoints() -> None:
     assert {unit.name: one(unit, "ReadWritePaths") for unit in UNITS if one(unit, "ReadWritePaths")} == {
         "lockbox-worker@.service": "/var/lib/lockbox/checkpoints"
     }
