@@ -19,7 +19,7 @@ from chaos.people import CATALOGUE
 from chaos.plan import CORE, PROCESSES
 from chaos.plan import FaultPlan as Faults
 from devstack import stack
-from devstack.stack import Processes, StackPlan, commands
+from devstack.stack import Processes, commands
 from harness.wait import within
 
 SHIFTED = Path(__file__).parent / "shifted"
@@ -64,10 +64,10 @@ class ProcessExit:
 class Crew:
     """All processes of one run. `ended` are the ends of those that nobody had killed; one of them has the `bug`."""
 
-    def __init__(self, plan: StackPlan, faults: Faults, logs: Path, guarded: GuardProcess, bug: str = "") -> None:
+    def __init__(self, processes: Processes, faults: Faults, guarded: GuardProcess, bug: str = "") -> None:
         self.ended: list[ProcessExit] = []
         self.restarts = 0
-        self._processes = Processes(plan, logs, SETTINGS)
+        self._processes = processes
         self._faults = faults
         self._guarded = guarded
         self._bug = bug

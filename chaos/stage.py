@@ -11,13 +11,13 @@ from sqlalchemy.engine import make_url
 
 from chaos import people, questions
 from chaos.celery_messages import MessageFate, MessageLog
-from chaos.crew import Crew, GuardProcess
+from chaos.crew import SETTINGS, Crew, GuardProcess
 from chaos.gate_calls import GateAddresses
 from chaos.people import ChaosPeople
 from chaos.plan import GUARD_LINK
 from chaos.plan import FaultPlan as Faults
 from devstack.embedded import ServerAddresses
-from devstack.stack import StackPlan
+from devstack.stack import Processes, StackPlan
 from harness.mail_relay import MailRelay
 from harness.network import EventLoopThread, LocalServer, Proxy, ProxyMode
 from harness.ports import own_port
@@ -78,7 +78,9 @@ class ChaosStack:
 
 
 @contextmanager
-def built(plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "") -> Iterator[ChaosStack]:
+def built(
+    plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "", kind: type[Processes] = Processes
+) -> Iterator[ChaosStack]:
     """Put proxies before the servers of a migrated database, start everything, and end it all on the way out.
 
     A `bug` is planted in the API (see `planted`).
@@ -104,7 +106,7 @@ def built(plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "") -> Iter
         behind = _behind(plan, proxies, mail)
         superuser = ends.enter_context(superuser_at(superuser_url(plan)))
         guarded = _guarded(plan, proxies[GUARD_LINK], cast)
-        crew = Crew(behind, faults, logs, guarded, bug)
+        crew = Crew(kind(behind, logs, SETTINGS), faults, guarded, bug)
         ends.callback(crew.stop)
         stage = ChaosStack(faults, behind, servers, superuser, loop, proxies, mail, messages, cast, crew, guarded)
         ends.callback(stage.calm)

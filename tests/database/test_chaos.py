@@ -22,6 +22,7 @@ from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
 from config.setting_fields import DEVELOPMENT_KEY
 from devstack.embedded import ServerAddresses
+from devstack.stack import Processes
 from harness.clocks import ShiftedClock
 from harness.mail_relay import MailRelay
 from harness.network import EventLoopThread
@@ -176,7 +177,7 @@ def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Pa
     faults = plan.make(1, 40)
     prepared = plan_for(urls, template, tmp_path / "keys")
     guarded = GuardProcess("", tmp_path, 0)
-    crew = Crew(prepared, faults, tmp_path / "logs", guarded)
+    crew = Crew(Processes(prepared, tmp_path / "logs"), faults, guarded)
     loop = EventLoopThread()
     yield ChaosStack(
         faults,

@@ -33,6 +33,7 @@ from lockbox import migrations
 from lockbox.migrations import OwnerRefused
 from tests.whole.conftest import wait_until
 from tests.whole.post import CODE
+from tests.whole.warm import WarmProcesses, warm
 
 GIT = shutil.which("git") or "/usr/bin/git"
 CHANGELOG = CHECKOUT / "CHANGELOG.md"
@@ -365,7 +366,8 @@ def old(
 ) -> Iterator[PlayedStack]:
     """The last release on the schema that it made; none of its processes runs yet."""
     plan = plan_for(urls, template, tmp_path / "keys")
-    processes = Processes(plan, tmp_path / "old", PLENTY | released.path(), released.folder)
+    processes = WarmProcesses(plan, tmp_path / "old", PLENTY | released.path(), released.folder)
+    processes.python = released.python
     yield PlayedStack(plan, processes, sampled.tokens)
     processes.stop()
 
@@ -374,7 +376,7 @@ def old(
 def new(old: PlayedStack, tmp_path: Path) -> Iterator[PlayedStack]:
     """The version of this checkout beside it, on the same database; none of its processes runs yet."""
     plan = replace(old.plan, api_port=own_port())
-    processes = Processes(plan, tmp_path / "new", PLENTY)
+    processes = WarmProcesses(plan, tmp_path / "new", PLENTY)
     yield PlayedStack(plan, processes, old.tokens)
     processes.stop()
 
@@ -391,8 +393,10 @@ def test_the_tested_files_are_those_of_the_release(released: VersionFolder) -> N
     script = "import api, lockbox, worker; print(api.__file__, lockbox.__file__, worker.__file__)"
 
     places = released.runs({}, "-c", script).split()
+    forked = warm(released.folder, released.python).run({}, script=script)
 
     assert [Path(place).parents[1] for place in places] == [released.folder] * 3
+    assert forked.stdout.split() == places, forked.stderr
 
 
 def test_running_processes_of_the_last_release_work_on_a_later_schema(

@@ -8,6 +8,7 @@ import pytest
 from chaos import hunt, plan, stage
 from devstack.embedded import ServerAddresses
 from harness.stage import fresh_database, plan_for
+from tests.whole.warm import WarmProcesses
 
 SEED, SECONDS = 5, 150
 FOUND = {
@@ -36,7 +37,7 @@ def test_a_planted_bug_is_found(bug: str, template: ServerAddresses, tmp_path: P
 
     with fresh_database(template) as urls:
         prepared = plan_for(urls, template, tmp_path / "keys")
-        with stage.built(prepared, planned, tmp_path / "logs", bug=bug) as built:
+        with stage.built(prepared, planned, tmp_path / "logs", bug=bug, kind=WarmProcesses) as built:
             found, _ = hunt.play(built, lambda *_: None)
 
     assert FOUND[bug] in found

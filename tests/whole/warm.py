@@ -91,9 +91,11 @@ SHARED: list[Path] = []
 """Where a run of several processes has the one process that all of them fork from."""
 
 
-def _start_mother(*options: str, **ways: Any) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", MOTHER, *options]
-    return subprocess.Popen(command, env=environment({}), cwd=CHECKOUT, start_new_session=True, **ways)
+def _start_mother(
+    *options: str, checkout: Path = CHECKOUT, python: str = sys.executable, **ways: Any
+) -> "subprocess.Popen[bytes]":
+    command = [python, "-c", MOTHER, *options]
+    return subprocess.Popen(command, env=environment({}), cwd=checkout, start_new_session=True, **ways)
 
 
 @contextmanager
@@ -115,15 +117,15 @@ def shared_mother(place: Path) -> Iterator[None]:
 class ForkServer:
     """The process that others are forked from; each of them leads a session of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkout: Path, python: str) -> None:
         self._mother = None
-        if SHARED:
+        if SHARED and checkout == CHECKOUT:
             self._way = socket.socket(socket.AF_UNIX)
             self._way.connect(str(SHARED[0]))
         else:
             self._way, theirs = socket.socketpair()
             with theirs:
-                self._mother = _start_mother(stdin=theirs, stdout=theirs)
+                self._mother = _start_mother(checkout=checkout, python=python, stdin=theirs, stdout=theirs)
         self._answers = self._way.makefile("rb", buffering=0)
         self._one_at_a_time = threading.RLock()
         self._begun: list[int] = []
@@ -220,24 +222,33 @@ class ForkedProcess(subprocess.Popen[bytes]):
         return code
 
 
+def warm(checkout: Path = CHECKOUT, python: str = sys.executable) -> ForkServer:
+    """Return the one process of these tests that others of a version are forked from; it ends with them."""
+    return _server(checkout, python)
+
+
 @cache
-def warm() -> ForkServer:
-    """Return the one process of these tests that others are forked from; it ends with them."""
-    made = ForkServer()
+def _server(checkout: Path, python: str) -> ForkServer:
+    made = ForkServer(checkout, python)
     atexit.register(made.close)
     return made
 
 
 class WarmProcesses(Processes):
-    """The processes of a plan, forked rather than started from nothing."""
+    """The processes of a plan, forked rather than started from nothing, but for one whose Python is another."""
+
+    python = sys.executable
 
     def launch(
         self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a process; it is ended with the others."""
+        if "PYTHONPATH" in (variables or {}):
+            return super().launch(name, command, variables)
         python, dash, module, *options = command
         assert (python, dash) == ("python", "-m")
         log = self.logs / f"{name}.log"
-        child = warm().start(environment(variables or {}), out=log, err=log, module=module, options=options)
+        forks = warm(self.checkout, self.python)
+        child = forks.start(environment(variables or {}), out=log, err=log, module=module, options=options)
         self.running[name] = child
         return child
