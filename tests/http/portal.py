@@ -354,12 +354,12 @@ def code_in(mail: OutgoingMail) -> str:
     return str(line)
 
 
-def crawl(browser: Browser, *starts: str) -> Iterator[PortalPage]:
-    """Open every page that can be reached by links of ours, once."""
+def crawl(browser: Browser, *starts: str, but: str = "none") -> Iterator[PortalPage]:
+    """Open every page that can be reached by links of ours, once, but for paths that begin so."""
     seen, waiting = set[str](), [*starts]
     while waiting:
         path = waiting.pop()
-        if path in seen:
+        if path in seen or path.startswith(but):
             continue
         seen.add(path)
         page = browser.get(path)

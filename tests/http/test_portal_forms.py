@@ -166,8 +166,9 @@ def test_following_links_never_changes_anything(lenient: Portal, means: AuthMeth
     before, states = lenient.count(), lenient.states()
 
     seen: list[PortalPage] = []
-    for _ in range(2):
-        seen += crawl(browser, *links)
+    # The API's reference, hundreds of pages, asks the database nothing: once is enough.
+    for left_out in ("none", "/docs/"):
+        seen += crawl(browser, *links, but=left_out)
     for method, path in pages_of(lenient):
         for wrong in ("GET", "HEAD", "OPTIONS") if method == "POST" else ("HEAD", "OPTIONS"):
             headers = {"sec-purpose": "prefetch"}

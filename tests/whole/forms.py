@@ -34,9 +34,11 @@ WAYS = """(page) => [...page.forms].flatMap((form) => {
   ]);
 })"""
 
-CRAWL = f"""async ([first, most]) => {{
+SAME_FOR_ALL = "/docs/"
+"""How pages of the API's reference begin, which are hundreds, and the same whoever reads them."""
+CRAWL = f"""async ([first, most, read]) => {{
   const ways = {WAYS};
-  const queue = [first], known = new Set(queue), shapes = new Map(), found = [], dead = [];
+  const queue = [first], known = new Set([first, ...read]), shapes = new Map(), found = [], dead = [];
   const shape = (path) => path.replace(/[0-9a-f]{{8}}-[0-9a-f-]{{27}}|(?<=inbox[/]).*|=[^&]*/g, "");
   while (queue.length) {{
     const path = queue.shift(), kind = shape(path), times = (shapes.get(kind) ?? 0) + 1;
@@ -56,7 +58,7 @@ CRAWL = f"""async ([first, most]) => {{
       }}
     }}
   }}
-  return [found, dead];
+  return [found, dead, [...known].filter((path) => path.startsWith("{SAME_FOR_ALL}"))];
 }}"""
 
 WRITTEN = """(form) => {
@@ -79,7 +81,8 @@ def way(method: str, path: str) -> Way:
 class Book:
     """What is known of forms so far: all that were `seen`, with whether one writes in them, and what was sent.
 
-    `issuer` is the vendor's identity provider, `samples` the world whose people can be played.
+    `issuer` is the vendor's identity provider, `samples` the world whose people can be played, `reference` what was
+    followed of the API's reference.
     """
 
     stage: RunningStack
@@ -91,6 +94,7 @@ class Book:
     refused: set[Way] = field(default_factory=set)
     dead: list[str] = field(default_factory=list)
     played: set[str] = field(default_factory=set)
+    reference: list[str] = field(default_factory=list)
 
     def play(self, scene: Callable[["Book"], None]) -> None:
         """Play a scene, unless it was played already."""
@@ -116,9 +120,9 @@ class Book:
     def crawl(self, page: Page, most: int = 12) -> None:
         """Follow every link from where somebody is, but those in mails, which may be to others.
 
-        Of pages of one kind no more than so many are looked at.
+        Of pages of one kind no more than so many are looked at, and at those of the API's reference once.
         """
-        found, dead = page.evaluate(CRAWL, [urlsplit(page.url).path, most])
+        found, dead, self.reference = page.evaluate(CRAWL, [urlsplit(page.url).path, most, self.reference])
         self._see(found)
         self.dead += dead
 
