@@ -7,8 +7,9 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -90,68 +91,113 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
         return browser.get("/account").text, browser.get(mail).text
 
 
-@pytest.mark.far
-def test_ports_of_api_and_flower_are_reserved_until_they_serve(here: ModuleRunner) -> None:
+@dataclass(frozen=True)
+class MadeRun:
+    """What was seen of one run, from its first line to Ctrl-C; `taken` says why its ports were not to be had."""
+
+    here: ModuleRunner
+    port: int
+    said: str
+    taken: Sequence[str]
+    answers: Mapping[str, httpx.Response]
+    curl: "subprocess.CompletedProcess[str]"
+    tutorial: "subprocess.CompletedProcess[str]"
+    stands: "subprocess.CompletedProcess[str]"
+    played: tuple[str, str]
+    known: Mapping[str, str]
+    code: int
+    left: Sequence[str]
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[MadeRun]:
+    """A run on an empty folder; the tutorial comes last, for it asks for access too."""
     port, flower = own_port(), own_port()
-    with run(here, "--port", str(port), "--flower-port", str(flower)) as running:
-        read_until(running, "Starting Postgres")
-        for taken in (port, flower):
-            with pytest.raises(OSError, match="in use"):
-                socket.create_server((HOST, taken))
-        said = read_until(running, "curl ")
-        ready = httpx.get(f"http://{HOST}:{port}/readyz", trust_env=False)
-        watched = httpx.get(f"http://{HOST}:{flower}/healthcheck", trust_env=False)
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=SECONDS)
-
-    assert playground(said) == f"http://localhost:{port}"
-    assert (ready.status_code, watched.text) == (200, "OK")
-    assert running.returncode == 0
-
-
-@pytest.mark.far
-def test_its_output_works_and_ctrl_c_stops_everything(fresh: ModuleRunner) -> None:
-    with run(fresh) as running:
-        said = read_until(running, "curl ")
+    with terminal.opened() as here, run(here, "--port", str(port), "--flower-port", str(flower)) as running:
+        said = read_until(running, "Starting Postgres")
+        taken = [why for one in (port, flower) if (why := refusal(one))]
+        said += read_until(running, "curl ")
         curl = ask(said)
-        flower = re.search(r"Flower +(\S+).*\n.*user (\S+), password in ", said)
-        assert flower
-        password = fresh.place / "flower-password"
-        workers = httpx.get(
-            f"{flower[1]}/api/workers", auth=(flower[2], password.read_text().strip()), trust_env=False
-        )
-        account, mail = play(said, "ann", "/account")
+        answers = {
+            "ready": httpx.get(f"http://{HOST}:{port}/readyz", trust_env=False),
+            "flower": httpx.get(f"http://{HOST}:{flower}/healthcheck", trust_env=False),
+            "elsewhere": httpx.get(f"{playground(said)}/play", headers={"host": "evil.example"}, trust_env=False),
+        }
+        watched = re.search(r"Flower +(\S+).*\n.*user (\S+), password in ", said)
+        assert watched
+        password = (here.place / "flower-password").read_text().strip()
+        answers["workers"] = httpx.get(f"{watched[1]}/api/workers", auth=(watched[2], password), trust_env=False)
+        played = play(said, "ann", "/account")
         stands = subprocess.run(
-            [sys.executable, "-m", "cli", "operate", "status", "--output", "json", "--folder", str(fresh.folder)],
+            [sys.executable, "-m", "cli", "operate", "status", "--output", "json", "--folder", str(here.folder)],
             env=environment({}), cwd=terminal.CHECKOUT, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        elsewhere = httpx.get(f"{playground(said)}/play", headers={"host": "evil.example"}, trust_env=False)
-        tokens = fresh.place / "tokens.env"
-        known = dict(line.split("=", 1) for line in tokens.read_text().splitlines())
-        mine = httpx.get(
-            f"{known['API']}/v1/requests", headers={"authorization": f"Bearer {known['MAX']}"}, trust_env=False
-        )
+        known = dict(line.split("=", 1) for line in (here.place / "tokens.env").read_text().splitlines())
+        bearer = {"authorization": f"Bearer {known['MAX']}"}
+        answers["mine"] = httpx.get(f"{known['API']}/v1/requests", headers=bearer, trust_env=False)
+        script = "\n".join(re.findall(r"^    (.*)$", TUTORIAL.read_text(), re.MULTILINE))
+        tutorial = subprocess.run(
+            ["/bin/bash", "-c", script.replace("var/tokens.env", str(here.place / "tokens.env"))],
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=SECONDS)
+        yield MadeRun(
+            here, port, said, taken, answers, curl, tutorial, stands, played, known, running.returncode, here.left()
+        )
 
-    assert '"state":"reviewing"' in curl.stdout
-    assert not set(re.findall(r"lbx_\w+|\S+ \| ", said))
-    assert said.startswith("Starting Postgres, Redis and a mail catcher …\nBringing the database up to date …\n")
-    found = json.loads(stands.stdout)
-    assert (found["postgres"], found["redis"]) == ("ok", "ok"), stands.stderr
-    assert workers.status_code == 200
+
+def refusal(port: int) -> str:
+    """Return why nobody else can serve at a port; empty where they can."""
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as refused:
+        return str(refused)
+    return ""
+
+
+@pytest.mark.far
+def test_ports_of_api_and_flower_are_reserved_until_they_serve(made: MadeRun) -> None:
+    assert ["in use" in why for why in made.taken] == [True, True]
+    assert playground(made.said) == f"http://localhost:{made.port}"
+    assert (made.answers["ready"].status_code, made.answers["flower"].text) == (200, "OK")
+
+
+@pytest.mark.far
+def test_its_output_works_and_ctrl_c_stops_everything(made: MadeRun) -> None:
+    account, mail = made.played
+    place, stands, mine = made.here.place, json.loads(made.stands.stdout), made.answers["mine"].json()["items"]
+
+    assert '"state":"reviewing"' in made.curl.stdout
+    assert not set(re.findall(r"lbx_\w+|\S+ \| ", made.said))
+    assert made.said.startswith("Starting Postgres, Redis and a mail catcher …\nBringing the database up to date …\n")
+    assert (stands["postgres"], stands["redis"]) == ("ok", "ok"), made.stands.stderr
+    assert made.answers["workers"].status_code == 200
     assert "You are playing <b>Ann Archer</b> (approver)" in account
     assert re.search(r'href="http://localhost:\d+/requests/[0-9a-f-]{36}"', mail)
-    assert elsewhere.status_code == 403
-    for private in (fresh.place / "playground.json", tokens, password, log_of(fresh)):
-        assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert made.answers["elsewhere"].status_code == 403
+    for name in ("playground.json", "tokens.env", "flower-password", "run.log"):
+        assert stat.S_IMODE((place / name).stat().st_mode) == 0o600
     assert {"api", "worker", "notifications", "flower"} <= set(
-        re.findall(r"^[\d:]+ (\w+) +\| ", log_of(fresh).read_text(), re.MULTILINE)
+        re.findall(r"^[\d:]+ (\w+) +\| ", log_of(made.here).read_text(), re.MULTILINE)
     )
-    assert {item["requester"]["id"] for item in mine.json()["items"]} == {known["ERIN_ID"]}
-    assert sorted(item["state"] for item in mine.json()["items"]) == ["denied", "pending", "reviewing", "reviewing"]
-    assert running.returncode == 0
-    assert fresh.left() == []
+    assert {item["requester"]["id"] for item in mine} == {made.known["ERIN_ID"]}
+    assert sorted(item["state"] for item in mine) == ["denied", "pending", "reviewing", "reviewing"]
+    assert (made.code, made.left) == (0, [])
+
+
+@pytest.mark.far
+def test_the_curl_tutorial_works_as_written(made: MadeRun) -> None:
+    answers = made.tutorial.stdout.splitlines()
+
+    assert made.tutorial.stderr == ""
+    assert '"state":"pending"' in answers[0]
+    assert '"state":"active"' in answers[1]
+    assert '"open":true' in answers[2]
+    assert '"state":"revoked"' in answers[3]
+    assert '"code":"no-open-window"' in answers[4]
+    actions = re.findall(r'"action":"(\w+)"', answers[5])
+    assert [one for one in actions if one != "notified"] == ["submit", "endorse", "approve", "revoke"]
 
 
 @pytest.mark.far
@@ -221,27 +267,3 @@ def test_make_run_refuses_production(here: ModuleRunner) -> None:
 
     assert running.returncode == 1
     assert "production" in complained
-
-
-@pytest.mark.far
-def test_the_curl_tutorial_works_as_written() -> None:
-    lines = re.findall(r"^    (.*)$", TUTORIAL.read_text(), re.MULTILINE)
-
-    with terminal.opened() as here, run(here) as running:
-        read_until(running, "curl ")
-        script = "\n".join(lines).replace("var/tokens.env", str(here.place / "tokens.env"))
-        said = subprocess.run(
-            ["/bin/bash", "-c", script], capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=SECONDS)
-
-    answers = said.stdout.splitlines()
-    assert said.stderr == ""
-    assert '"state":"pending"' in answers[0]
-    assert '"state":"active"' in answers[1]
-    assert '"open":true' in answers[2]
-    assert '"state":"revoked"' in answers[3]
-    assert '"code":"no-open-window"' in answers[4]
-    actions = re.findall(r'"action":"(\w+)"', answers[5])
-    assert [one for one in actions if one != "notified"] == ["submit", "endorse", "approve", "revoke"]
