@@ -22,15 +22,18 @@ SECONDS = 240
 # So often a thread looks whether another one has heard what it waits for.
 A_MOMENT = 0.1
 # Nothing that reads a setting when it is imported: whoever is forked has settings of their own.
-MOTHER = """
-import gc, json, os, runpy, select, signal, socket, sys
+IMPORTS = """
 import api.app, api.supervisor, uvicorn
 import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
 import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.bootstep
 import cli.app, cli.access, cli.bootstrap, cli.commands, cli.operate, cli.owner, cli.requests, cli.sign_in
 import cli.tenants, cli.vendor_staff
-
+"""
+IMPORTS_OF_RELEASE = "import api.app, uvicorn, worker.runtime"
+"""What the last release names as today's version does: it knows nothing of modules that were renamed since."""
+MOTHER = """
+import gc, json, os, runpy, select, signal, socket, sys
 gc.freeze()
 
 if len(sys.argv) > 1:
@@ -94,7 +97,8 @@ SHARED: list[Path] = []
 def _start_mother(
     *options: str, checkout: Path = CHECKOUT, python: str = sys.executable, **ways: Any
 ) -> "subprocess.Popen[bytes]":
-    command = [python, "-c", MOTHER, *options]
+    imports = IMPORTS if checkout == CHECKOUT else IMPORTS_OF_RELEASE
+    command = [python, "-c", f"{imports}\n{MOTHER}", *options]
     return subprocess.Popen(command, env=environment({}), cwd=checkout, start_new_session=True, **ways)
 
 
