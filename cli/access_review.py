@@ -14,7 +14,6 @@ class AccessReviewTable(TableOf):
     """Everyone with a role; below, people with more than one role at the vendor."""
 
     def below(self, answer: Mapping[str, Any]) -> Iterator[Part]:
-        """Yield who has more than one role at the vendor."""
         yield ""
         yield "Vendor staff with multiple roles:"
         rows = ((one["name"], one["roles"]) for one in answer["vendor_with_two_roles"])

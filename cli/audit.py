@@ -146,7 +146,6 @@ def report(
 
 
 def _write(pieces: Iterable[bytes], target: Path | None) -> None:
-    """Print, or write into a new file; end with a message where that fails."""
     if target is None:
         for piece in pieces:
             sys.stdout.buffer.write(piece)

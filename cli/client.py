@@ -20,7 +20,6 @@ TOO_BUSY = frozenset({429, 502, 503, 504})
 
 
 def at(*parts: object) -> str:
-    """Each part of the path is quoted."""
     return "/".join(["/v1", *(quote(str(part), safe="") for part in parts)])
 
 
@@ -32,7 +31,6 @@ def headers(*, key: str | None = None, version: object = None) -> dict[str, str]
 
 
 def chosen() -> ClientSettings:
-    """Return the API's address; exit with a message if it is not set correctly."""
     try:
         return load_client()
     except UnsafeSettings as unset:
@@ -123,7 +121,6 @@ def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
 
 
 def warn(line: str) -> None:
-    """Print to stderr, so that stdout has only the result."""
     Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
 
 

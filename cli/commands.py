@@ -37,7 +37,6 @@ REMOVED = Sentence("Removed.")
 
 
 def _or_all(name: str) -> Field:
-    """Show a field that is empty for all there are."""
     return lambda one: one[name] or "all"
 
 
@@ -45,7 +44,6 @@ def _or_all(name: str) -> Field:
 
 
 def _expiry(invitation: Mapping[str, Any]) -> Phrase:
-    """Return the period in which an invitation can be accepted."""
     until = ("until ", moment(invitation["expires_at"])) if invitation["expires_at"] else ()
     if invitation["is_recovery"]:
         effect = ("proposed by the vendor, from ", moment(invitation["takes_effect_at"]))

@@ -48,7 +48,6 @@ class SwapRefused(Exception):  # noqa: N818 - it names what was found
 
 
 def check_dump(file: Path) -> None:
-    """Check that this is a dump of ours that the installed pg_restore reads."""
     try:
         file.open("rb").close()
     except OSError as error:
@@ -118,7 +117,6 @@ class DatabaseSwap:
 
     @property
     def url(self) -> URL:
-        """The owner's login to the new database."""
         return self.owner.set(database=self.made)
 
     def refuse_connections(self) -> None:

@@ -19,7 +19,6 @@ from cli.route_command import (
 
 
 def _changed(definition: Mapping[str, Any] | None) -> str | None:
-    """Return which parts of a gate's definition were changed last, and when."""
     if definition is None or definition["first"]:
         return None
     return f"{', '.join(one['part'] for one in definition['changes'])} since {values.moment(definition['since'])}"

@@ -133,7 +133,6 @@ def probe_gateway(
 
 
 def _proves_nothing(answers: Sequence[ProbeAnswer]) -> str:
-    """Return why the token proves nothing; empty where it does, or where there is none."""
     plain = next((one for one in answers if one.call.is_plain), None)
     if plain is None or plain.reason == NO_WINDOW:
         return ""
@@ -179,7 +178,6 @@ def _token(file: Path | None) -> str | None:
 
 
 def _asked(gateway: GatewayUrl, probe: ProbeCall) -> ProbeAnswer:
-    """Make one call exactly as it is written, and read the head of the answer."""
     headers = [("Host", gateway.host), ("User-Agent", "lockbox-probe"), *probe.headers, ("Connection", "close")]
     head = [f"GET {probe.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
     try:

@@ -46,7 +46,6 @@ days = partial(seconds, unit=86400)
 
 
 def written(number: int) -> str:
-    """Return a duration in the largest unit that is exact."""
     exact = (f"{number // size}{unit}" for unit, size in zip("dhms", SIZES, strict=True) if number % size == 0)
     return next(exact) if number else "0s"
 

@@ -32,7 +32,6 @@ class LazyGroup(TyperGroup):
 
 
 def commands_of(group: Any) -> Mapping[str, Any]:  # noqa: ANN401 - Typer's
-    """Return the commands of a group by name, imported; empty for anything else."""
     if isinstance(group, LazyGroup):
         return {name: load(group.PLACES, name) for name in group.PLACES}
     return getattr(group, "commands", {})

@@ -77,7 +77,6 @@ def public_keys(for_customers: ForCustomers = False, of_approvals: OfApprovals =
 
 
 def _for_customers() -> list[str]:
-    """Return the keys of logs and of approvals for customers."""
     settings = _settings()
     if not (settings.audit_public_keys and settings.approval_key_files):
         raise stop("set LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES as the API has them")
@@ -85,7 +84,6 @@ def _for_customers() -> list[str]:
 
 
 def _of_approvals() -> list[str]:
-    """Return the public halves of the keys of approvals, newest first."""
     settings = _settings()
     try:
         found = [key.public_key().public_bytes_raw() for key in signing_keys.read(settings.approval_key_files)]

@@ -116,7 +116,6 @@ def _table_of(changed: Mapping[str, str]) -> Listing:
 
 
 def _facts(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield a policy's settings by dotted names, as its changes list them; lists of things are counted from 0."""
     match value:
         case dict():
             for key, part in value.items():

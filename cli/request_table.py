@@ -53,7 +53,6 @@ def state(request: Mapping[str, Any]) -> Phrase:
 
 
 def _glass(item: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the mark of break-glass, which is before the state."""
     return (f"{BREAK_GLASS_MARK}",) if item.get("break_glass") else ()
 
 
@@ -156,7 +155,6 @@ def _moves(moves: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _shown_where_there(item: Mapping[str, Any]) -> dict[str, object]:
-    """Return what only some requests have."""
     found: dict[str, object] = {
         "Pre-approval": item.get("pre_approval_id"),
         "Granted": _granted(item),
@@ -222,7 +220,6 @@ def _finding(review: Mapping[str, Any] | None) -> str:
 
 
 def _granted(item: Mapping[str, Any]) -> str:
-    """Return what a window was opened for, where that is less than was asked."""
     granted = [(item.get(f"granted_{name}"), item[name]) for name in ("actions", "resources")]
     if all(found in (None, asked) for found, asked in granted):
         return ""
@@ -251,7 +248,6 @@ def _by_means(item: Mapping[str, Any]) -> str:
 
 
 def events(items: Iterable[Mapping[str, Any]]) -> Listing:
-    """Each move has the state that it led to, and that state's deadline."""
     rows = (
         (
             item["seq"],

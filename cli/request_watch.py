@@ -60,7 +60,6 @@ def watch(
 
 
 def _events(path: str, every: int) -> list[Event]:
-    """Wait while the API does not answer."""
     has_warned = False
     while True:
         try:

@@ -158,7 +158,6 @@ class RouteCommand:
         return self.route.partition(" ")[2].split(" or ")
 
     def function(self) -> Callable[..., None]:
-        """Return the function that is the command to Typer."""
         output = [CommandParameter("output", Output, OutputFormat.TABLE)] if self.view.is_read else []
         return taking([*self.parameters, *output], self.run)
 
@@ -204,8 +203,6 @@ def group(help_: str, commands: Mapping[str, RouteCommand], others: Mapping[str,
 
 
 def taking(parameters: Iterable[CommandParameter], function: Callable[..., None]) -> Callable[..., None]:
-    """Return a function of keywords with the signature from which Typer reads its parameters."""
-
     @wraps(function)
     def run(**given: object) -> None:
         function(**given)

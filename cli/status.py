@@ -49,7 +49,6 @@ def read(settings: Settings, folder: Path | None = None) -> Status:
 
 
 async def _relay(settings: Settings) -> str:
-    """Return whether the relay accepts the login, as for a mail; nothing is sent."""
     if settings.smtp_url is None:
         return "not asked"
     url = settings.smtp_url.get_secret_value()

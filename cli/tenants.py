@@ -259,7 +259,6 @@ def _show(tenant: Mapping[str, Any], output: OutputFormat, *above: str) -> None:
 
 
 def _mode(tenant: Mapping[str, Any]) -> str | Phrase:
-    """Return the mode in force, and the one after dated consent."""
     if not tenant["consent_until"]:
         return str(tenant["mode"])
     until = moment(tenant["consent_until"])
@@ -267,6 +266,5 @@ def _mode(tenant: Mapping[str, Any]) -> str | Phrase:
 
 
 def _closed(title: str, requests: Iterable[Mapping[str, Any]]) -> list[str | Listing]:
-    """Return ended requests under a title; empty without any."""
     rows = [(Identifier(one["id"]), one["service"], ", ".join(one["resources"]), one["actions"]) for one in requests]
     return [title, Listing.of(("Request", "Service", "Resources", "Actions"), rows)] if rows else []

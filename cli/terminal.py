@@ -85,7 +85,6 @@ def show(output: OutputFormat, answer: Mapping[str, Any], *parts: Part) -> None:
 
 
 def say(*lines: object) -> None:
-    """Print each sentence on a line of its own, without wrapping it."""
     for line in lines:
         paper().print(str(line), markup=False, soft_wrap=True)
 
@@ -159,7 +158,6 @@ def _table(names: Iterable[str], cells: Iterable[Iterable[Text]], widths: Iterab
 
 
 def _width(console: Console, column: Sequence[Text]) -> Measurement:
-    """Return how wide a column is at least, so that no word is broken, and at most."""
     options = console.options.update(max_width=WIDEST)
     found = [Measurement.get(console, options, text) for text in column]
     widest = max(one.maximum for one in found)

@@ -159,7 +159,6 @@ def _restore(result: VerificationResult, last: VerifiedCheckpoint | None) -> int
 
 
 def _known(*from_best: Iterable[VerifierKey]) -> Iterator[VerifierKey]:
-    """Yield the keys of logs and those of approvals, each from the first source that has any."""
     groups = [list(group) for group in from_best]
     for is_of_approvals in (False, True):
         chosen = ([one for one in group if (one.name == NAME) is is_of_approvals] for group in groups)
@@ -195,7 +194,6 @@ def _remember(folder: Path, result: VerificationResult, trusted: TrustAnchors) -
 
 
 def _followed(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Pass lines on, and show progress for a long file."""
     columns = (TextColumn("Verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=size < LONG_FILE) as progress:
         task = progress.add_task("", total=size)

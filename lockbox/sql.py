@@ -183,7 +183,7 @@ def among(column: SQLCoreOperations[Any], one: UUID | None) -> ColumnElement[boo
     """Return the condition for a column to be one id, as an array of one.
 
     Where such a statement also orders by the column, Postgres reads the index that begins with it, and not one that
-    has the same order for everybody's rows.
+    has the same order for all rows.
     """
     return column == any_(literal([one], Ids))
 

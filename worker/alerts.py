@@ -38,7 +38,6 @@ SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
 
 
 def is_due(database: Database) -> bool:
-    """Whether no worker has checked the invariants for a minute."""
     with database.transaction() as session:
         values = {"part": ProcessPart.INVARIANTS.value, "every": EVERY}
         return bool(session.execute(IS_DUE, values).scalar_one())
@@ -73,7 +72,6 @@ def confirm(database: Database, found: set[InvariantViolation], rota: ScanPositi
 
 
 def _lines(said: Sequence[InvariantViolation], slugs: dict[object, str]) -> dict[str, str]:
-    """Return a line for each violation, by its id, without text that people wrote."""
     lines: dict[str, str] = {}
     for one in said[:MOST_LINES]:
         whose = slugs.get(one.tenant_id, "the vendor")

@@ -110,7 +110,6 @@ def _our_logs(**_: object) -> None:
 
 @task_prerun.connect(weak=False)
 def _name_the_task(task: "Task[..., Any]", task_id: str, **_: object) -> None:
-    """Name the task in each line that is logged while it runs, as Flower does."""
     bind_contextvars(task=task.name, task_id=task_id)
 
 

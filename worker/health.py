@@ -18,7 +18,6 @@ KINDS = ("core", "notifications", "connectors")
 
 
 def answers(celery: Celery, node: str, seconds: float = REPLY_SECONDS) -> bool:
-    """Return whether this very node answers a ping in time."""
     try:
         replies = celery.control.ping(destination=[node], timeout=seconds, limit=1)
     except OperationalError:

@@ -29,7 +29,6 @@ class JournalStream(io.TextIOBase):
         self._rest = ""
 
     def write(self, text: str) -> int:
-        """Log the complete lines."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             if line.strip():

@@ -178,7 +178,6 @@ def _record(tools: Runtime, job: MaintenanceJob) -> None:
 
 @cache
 def _sender() -> HeartbeatSender:
-    """Return the sender of runs: one row for all processes of this machine."""
     node = f"{ProcessPart.CORE}@{socket.gethostname()}"
     return HeartbeatSender(node, uuid5(NAMESPACE_DNS, node))
 
@@ -253,7 +252,6 @@ class MaintenanceLoop(WorkerLoop):
         return now - age, is_due
 
     def _is_for_us(self, ran_at: float, *, is_due: bool) -> bool:
-        """Send the task where a run is due; return whether to do it here instead."""
         now = time.monotonic()
         if ran_at > self._asked_at:
             # Somebody ran it since.

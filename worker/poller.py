@@ -94,7 +94,6 @@ class Poller(WorkerLoop):
         self.stopping.set()
 
     def _claim_and_send(self) -> float:
-        """Return in how many seconds to come again."""
         schedule = self.tools.database.schedule
         self.bell.listen()
         if self.index.has_urgent:

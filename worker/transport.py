@@ -58,7 +58,6 @@ class DropCounter:
         log.warning("broker.dropped", where=where, why=why, count=count)
 
     def take(self) -> dict[str, int]:
-        """Return the counts since the last call."""
         with self._lock:
             taken, self._counts = dict(self._counts), Counter()
         return taken
@@ -119,7 +118,6 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         return parameters
 
     def get_table(self, exchange: str) -> list[tuple[str, ...]]:
-        """Return the queues of an exchange, without rows that lead anywhere else."""
         with self.conn_or_acquire() as client:
             found = client.smembers(self.keyprefix_queue % exchange)
         rows = (tuple(one.decode(errors="replace").split(self.sep)) for one in found)
@@ -238,7 +236,6 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
 
 
 def _where(queue: str) -> str:
-    """Return the name for counting what a queue dropped: one for all answers and events."""
     return queue if queue in QUEUES else "others"
 
 

@@ -119,7 +119,6 @@ def _checked(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFin
 
 
 def _embedded(settings: Settings, folder: Path | None) -> Settings:
-    """Return the settings with the addresses of the embedded servers, if any run; there are none in production."""
     if settings.environment == "production":
         return settings
     with suppress(EmbeddedRefused):
@@ -131,7 +130,6 @@ def _embedded(settings: Settings, folder: Path | None) -> Settings:
 
 
 def _secrets(settings: Settings) -> Iterator[str]:
-    """Yield every secret of the settings, and the passwords in its URLs, also as they are encoded."""
     for name in Settings.model_fields:
         value = getattr(settings, name)
         for one in value if isinstance(value, tuple) else (value,):

@@ -27,7 +27,6 @@ SERVERS = (
 
 
 def read_settings(given: Mapping[str, str]) -> tuple[Settings | None, list[DoctorFinding]]:
-    """Return the settings, None where no process would start with them, and findings."""
     unknown = list(_unknown(given))
     try:
         settings = load()
@@ -44,13 +43,11 @@ def is_empty(settings: Settings) -> bool:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Split problems, of which those of production are one line."""
     for line in text.splitlines():
         yield from line.removeprefix("unsafe in production: ").split("; LOCKBOX_")
 
 
 def _parts(line: str) -> tuple[str, str]:
-    """Split a problem into the variable and the message."""
     line = line if line.startswith(PREFIX) else f"{PREFIX}{line}"
     name, _, what = line.partition(": ")
     return (f"{name} can't be used", what) if what else (line, "see docs/operating.md")

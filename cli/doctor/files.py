@@ -137,7 +137,6 @@ def _own_groups() -> list[int]:
 
 
 def _own_group(setting: str) -> str:
-    """Return by which of its groups this process is to read something."""
     if os.geteuid() == ROOT:
         return "GROUP"
     own = [_group(number) for number in _own_groups()]

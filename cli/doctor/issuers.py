@@ -22,7 +22,6 @@ TENANTS = "a tenant's provider needs a public address: LOCKBOX_PRIVATE_NETWORKS 
 
 
 def check_issuers(settings: Settings) -> Iterator[DoctorFinding]:
-    """Fetch each discovery document and its keys, as the API does."""
     known = IdentityProviders(
         settings.issuers, wait_seconds=LOOK_UP_SECONDS + 2 * SECONDS + 1, route=settings.outbound
     )

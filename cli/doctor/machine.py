@@ -19,7 +19,6 @@ MEGABYTE = 10**6
 
 
 def check_ports(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFinding]:
-    """Check that no other program listens on the ports of this machine's processes."""
     if settings.database_url is not None:
         try:
             port = int(given.get(API_PORT, "8000"))

@@ -48,7 +48,6 @@ class GrantedRight:
 
     @property
     def statement(self) -> str:
-        """The GRANT without its grantee."""
         columns = f" ({', '.join(self.columns)})" if self.columns else ""
         return f"GRANT {self.right}{columns} ON {'FUNCTION ' if self.right == 'EXECUTE' else ''}{self.thing}"
 

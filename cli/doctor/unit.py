@@ -88,7 +88,6 @@ class ServiceUnit:
 
     @property
     def files(self) -> Iterator[tuple[Path, bool]]:
-        """Its files of settings, and whether each is required."""
         for value in self.said.get("EnvironmentFile", []):
             yield Path(value.removeprefix("-")), not value.startswith("-")
 
@@ -217,7 +216,6 @@ def _text(name: str, template: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the settings of the part [Service]."""
     section = ""
     for line in text.replace("\\\n", " ").splitlines():
         stripped = line.strip()

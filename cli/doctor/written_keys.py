@@ -62,7 +62,6 @@ def _found(settings: Settings, kind: ServerKind, engine: Engine) -> Iterator[Doc
 
 
 def _marks(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check the marks of rows that grant rights, as the API does twice a minute."""
     files = settings.credential_key_files
     keys = keyring.read(files) if files else keyring.development()
     database = Database(engine, Schedule(NOWHERE), keys=ProcessKeys(keys))
@@ -79,7 +78,6 @@ def _marks(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
 
 
 def _listed(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check that the database's keys of approvals and of logs are among ours."""
     with engine.connect() as connection:
         rows = connection.execute(KNOWN).all()
     files = signing_keys.read(settings.approval_key_files)
@@ -130,7 +128,6 @@ def _own_key(settings: Settings) -> Iterator[DoctorFinding]:
 
 
 def _codes(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check that pending codes can be made."""
     files = settings.code_key_files
     keys = keyring.read_codes(files) if files else keyring.development_codes()
     with engine.connect() as connection:

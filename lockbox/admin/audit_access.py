@@ -251,7 +251,6 @@ def _kept(request: AccessRequest) -> RequestRecord:
 
 
 def _events(session: UnitOfWork, who: AuditReader, wanted: EventFilter, most: int) -> list[RecordedEvent]:
-    """Oldest first; includes the vendor's log if the reader may see it."""
     logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
     found = event_search.of_request(session, logs, who.sight, wanted, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))

@@ -162,7 +162,6 @@ def _pair(session: UnitOfWork, tenant: Tenant, principal_id: UUID, delegate_id: 
 
 
 def _notify_delegate(session: UnitOfWork, delegation: Delegation) -> None:
-    """Schedule a mail for the beginning of the period, with the requests then pending."""
     announcements.write_to(
         session,
         delegation.id,

@@ -251,7 +251,6 @@ def _close(
     *,
     which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> list[AccessRequest]:
-    """Move each request, by id, through the function that makes every move; return the ended ones."""
     return _end_each(session, actor, comment, _settled(session, tenant.id, states, which))
 
 

@@ -229,7 +229,6 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
 
 
 def _named(connection: Connection, person_id: UUID) -> dict[str, Any]:
-    """Return the id, addresses, and patterns of these and of the name."""
     addresses = list(connection.execute(ADDRESSES, {"id": person_id}).scalars())
     called = connection.execute(CALLED, {"id": person_id}).scalar_one()
     quoted = json.dumps(called, ensure_ascii=False)[1:-1]

@@ -226,7 +226,6 @@ def _tell_some(session: UnitOfWork, row: Row[Any]) -> int:
 
 
 def _said(version: int, body: str) -> dict[str, Value]:
-    """Return the whole text, so that each export holds it, and its digest."""
     return {"version": version, "text": body, "sha256": hashlib.sha256(body.encode()).hexdigest()}
 
 

@@ -117,7 +117,6 @@ def sealed(session: UnitOfWork, invitation: Invitation, until: datetime) -> str:
 
 
 def only_one(session: UnitOfWork, tenant_id: UUID | None, address: str, at: datetime) -> None:
-    """Check that the address has no place there and no open invitation."""
     same_address = func.lower(col(Person.email)) == func.lower(address)
     place = col(Membership.tenant_id).is_not_distinct_from(tenant_id)
     if session.orm.exec(select(Person.id).join(Membership).where(same_address, place)).first():
@@ -154,7 +153,6 @@ def not_of_the_vendor(session: UnitOfWork, address: str) -> None:
 
 
 def is_open(at: datetime) -> ColumnElement[bool]:
-    """Return the condition for an invitation that can be accepted now or later."""
     return and_(
         col(Invitation.accepted_at).is_(None),
         col(Invitation.withdrawn_at).is_(None),
@@ -251,7 +249,6 @@ def accept(
 
 
 def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None:
-    """Check that a user of an identity provider showed more than a mailed code."""
     is_theirs = (
         visitor is not None and visitor.person_id == caller.person_id and visitor.means in credential_trust.STRONG
     )

@@ -100,7 +100,6 @@ def declare(
 
 
 def _names(session: UnitOfWork, engineers: Sequence[UUID]) -> dict[UUID, str]:
-    """Include people who were disabled or have lost the role since."""
     names = {row.id: row.name for row in session.execute(PEOPLE, {"ids": array(engineers)})}
     if missing := [one for one in engineers if one not in names]:
         said = f"There is nobody at the vendor with the id {missing[0]}. See `lockbox vendor list`."

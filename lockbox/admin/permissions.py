@@ -55,7 +55,6 @@ def known(session: UnitOfWork, caller: Caller, slug: str) -> Tenant:
 
 
 def readable(session: UnitOfWork, caller: Caller, slug: str, roles: Sequence[Role] = tuple(TENANT_ROLES)) -> Tenant:
-    """Return a tenant to a person with one of the roles there."""
     tenant = known(session, caller, slug)
     capacity(caller, roles, tenant.id)
     return tenant
@@ -184,7 +183,6 @@ def for_the_vendor(event: AuditEvent) -> AuditEvent:
 
 
 def change(old: object, new: object) -> str:
-    """Return one line of a diff."""
     return f"{old} → {new}"
 
 
@@ -193,7 +191,6 @@ def listed(words: Iterable[str]) -> str:
 
 
 def person(name: str, address: str) -> str:
-    """Return the personal field `member` of an event."""
     return f"{name} <{address}>"
 
 

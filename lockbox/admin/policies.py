@@ -118,7 +118,6 @@ def _begun_anew(tenant: Tenant) -> dict[str, str]:
 
 
 def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:
-    """Return whether temporary consent ends earlier than before, or at once."""
     if tenant.mode is not Mode.ENFORCE or old.consent is None:
         return False
     return (
@@ -141,7 +140,6 @@ def _editions(session: UnitOfWork, tenant: Tenant, before: int | None, most: int
 
 
 def _only_deciders(session: UnitOfWork, tenant: Tenant, policy: Policy) -> None:
-    """Check that everyone in a group is an approver or an eligible delegate."""
     able = set(_deciders(session, tenant))
     errors = [
         {"field": f"groups.{group}", "message": f"not an approver or eligible delegate of this tenant: {strangers}"}

@@ -133,7 +133,6 @@ def summary(session: UnitOfWork, row: PreApproval, judged: PreApprovalContext) -
 def approval_obstacle(
     session: UnitOfWork, caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext
 ) -> LockboxError | None:
-    """Return why the caller cannot approve it now; None where they can."""
     if refused := _no_seat(caller, one, judged):
         return refused
     if one.status not in OPEN:
@@ -164,7 +163,6 @@ def _no_seat(caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext
 
 
 def ahead_of_awaiting() -> Query:
-    """Return what `awaiting` reads first."""
     return PROPOSED_AT, {}
 
 

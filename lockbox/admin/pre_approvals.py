@@ -251,7 +251,6 @@ def _in_catalogue(wanted: PreApprovalInput, services: Mapping[str, Service]) -> 
 
 
 def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
-    """Check that today's policy lets a person other than the proposer approve it."""
     terms = todays_terms(judged, row)
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         raise PasskeyMustSign(MUST_SIGN)

@@ -68,12 +68,10 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
 
 
 def ahead_of_open_for() -> Query:
-    """Return what `open_for` reads first."""
     return PROPOSED, {}
 
 
 def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
-    """Return the proposals that the caller may object to, by the tenant's slug."""
     authentication.enter(session, caller)
     if not session.execute(*ahead_of_open_for()).first():
         return []

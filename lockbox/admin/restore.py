@@ -114,7 +114,6 @@ def _begin_anew(session: UnitOfWork, log: DivergedLog, at: datetime) -> None:
 
 
 def _parted(origin: str) -> tuple[str, int]:
-    """Split a log's origin into its name and generation."""
     base, _, last = origin.rpartition("/")
     return (base, int(last)) if last.isascii() and last.isdigit() else (origin, 1)
 

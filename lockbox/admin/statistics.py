@@ -219,7 +219,6 @@ def _statistics(tenant: Tenant | None, since: datetime, until: datetime, rows: S
 
 
 def _in_order(names: Iterable[str], found: Mapping[str | None, Row[Any]]) -> list[CountedGroup]:
-    """In the order of these names, the group without a name last."""
     return [CountedGroup(name or "", _figures(found[name])) for name in (*names, None) if name in found]
 
 
@@ -235,7 +234,6 @@ def _months(since: datetime) -> Iterable[datetime]:
 
 
 def _months_before(moment: datetime, number: int) -> datetime:
-    """Return the beginning of an earlier month, in UTC."""
     local = moment.astimezone(UTC)
     year, month = divmod(local.year * 12 + local.month - 1 - number, 12)
     return datetime(year, month + 1, 1, tzinfo=UTC)

@@ -65,7 +65,6 @@ class TenantOverview:
 
     @property
     def effective_mode(self) -> Mode:
-        """The mode in force, temporary consent included."""
         return self.consented.mode if self.consented else self.tenant.mode
 
 

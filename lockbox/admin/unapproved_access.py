@@ -134,7 +134,6 @@ class BreakGlassAllowance:
 
     @property
     def is_barred(self) -> bool:
-        """Whether it opens nothing for now."""
         waits = self.overdue and self.overdue_finding is OverdueFinding.BLOCK
         return waits or self.stopped_since is not None or self.lately >= self.monthly
 
@@ -289,7 +288,6 @@ def _consent(tenant: Tenant, policy: Policy | None, at: datetime) -> ActiveConse
 
 
 def _break_glass(policy: Policy, rows: Sequence[Row[Any]]) -> BreakGlassAllowance | None:
-    """None where it names no service, or fewer than the two people that it takes."""
     named = policy.break_glass_people
     if not policy.break_glass_services or (named is not None and len(named) < 2):  # noqa: PLR2004 - as is said
         return None

@@ -220,7 +220,6 @@ def open_and_waiting(session: UnitOfWork, caller: Caller, slug: str) -> tuple[Re
 def _of(
     session: UnitOfWork, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]
 ) -> RequestSample:
-    """Before their deadline, the nearest first."""
     conditions = (
         col(AccessRequest.tenant_id) == tenant.id,
         IS_OPEN,

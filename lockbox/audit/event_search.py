@@ -58,7 +58,6 @@ def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
 
 
 def moves(events: Iterable["EventRow"]) -> list["EventRow"]:
-    """Return the moves of a request in order, without gaps."""
     return sorted((event for event in events if event.seq is not None), key=lambda event: event.seq)
 
 
@@ -154,7 +153,6 @@ class RecordedEvent:
 
     @property
     def said(self) -> dict[str, Any]:
-        """The parsed body; empty if it is no object."""
         return event_checks.parsed_body(self.body)
 
     @property
@@ -234,7 +232,6 @@ def page(
 def of_request(
     session: UnitOfWork, logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *, most: int
 ) -> list[RecordedEvent]:
-    """Return the newest matching events of one request in some logs."""
     return _events(session, sight, *_conditions(logs, sight, wanted), most=most)
 
 
@@ -265,13 +262,11 @@ def checked_span(
 
 
 def count(session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, end: int) -> int:
-    """Count matching events below number `end`."""
     query = select(func.count()).select_from(Event).where(*_conditions([log_id], sight, wanted))
     return int(session.execute(_between(query, log_id, 0, end)).scalar_one())
 
 
 def items(session: UnitOfWork, log_id: UUID, events: Iterable[RecordedEvent]) -> dict[UUID, str]:
-    """Return the service and resources of requests, from their first moves in a log."""
     ids = {event.request_id for event in events if event.request_id}
     query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
     first = col(Event.request_id).in_(ids), col(Event.log_id) == log_id, col(Event.action).in_(event_checks.ASKING)

@@ -133,7 +133,6 @@ class AuditEvent:
 
     @property
     def log_id(self) -> UUID:
-        """The tenant's log, or the vendor's own."""
         return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
 
 
@@ -144,7 +143,6 @@ def body_of(row: AuditEvent) -> bytes:
 
 
 def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
-    """Return the parameters of APPEND, the CTEs for the statement that makes the change."""
     rows = tuple(audit_events)
     details: list[tuple[UUID, bytes]] = []
     bodies = []

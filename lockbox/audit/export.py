@@ -112,14 +112,12 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
 
 
 def _removed(session: UnitOfWork, log: LogHead) -> int:
-    """Return how many of the first events retention removed, by the log's own event."""
     values = {"log_id": log.id, "size": log.size, "action": AUDIT_EVENTS_REMOVED}
     said = [event_checks.parsed_body(bytes(body)) for body in session.execute(REMOVED, values).scalars()]
     return max((min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)), default=0)
 
 
 def _without(session: UnitOfWork, log: LogHead, end: int) -> bytes:
-    """Return the line in place of removed whole tiles."""
     places = list(parts(0, end))
     hashes = proofs.proven(session, log.id, lambda subtree: [subtree(*place) for place in places])
     return _line(removed={"from": 0, "to": end, "hashes": _texts(hashes)})
@@ -146,7 +144,6 @@ def _tiles(pages: Pages, export: Export, removed: int, within: tuple[int, int]) 
 
 
 def _standing(number: int, events: Mapping[int | None, RecordedEvent], removed: int) -> str:
-    """Return whether an event is here or removed; an export cannot represent a missing one."""
     if number in events:
         return HERE
     return REMOVED_BY_RETENTION if number < removed else MISSING
@@ -203,7 +200,6 @@ def _cells(event: RecordedEvent, items: Mapping[UUID, str]) -> Iterator[object]:
 
 
 def row(cells: Iterable[object]) -> bytes:
-    """No cell can act as a spreadsheet formula."""
     written = io.StringIO()
     csv.writer(written).writerow([spreadsheet_cell("" if cell is None else str(cell)) for cell in cells])
     return written.getvalue().encode()

@@ -82,7 +82,6 @@ def count(session: UnitOfWork, refused: RefusalEntry) -> None:
 
 
 def record_finished_minutes(database: Database) -> int:
-    """Record an event for each count of a finished minute; return how many."""
     with database.transaction() as session:
         at = now(session)
         until = at.replace(second=0, microsecond=0) - MINUTE
@@ -118,14 +117,12 @@ def record_finished_minutes(database: Database) -> int:
 
 
 def _stage(row: Row[Any]) -> str | None:
-    """Return the stage that only the vendor knows of, if the action belongs to no other."""
     return "reviewing" if row.facts.get("refused") == "endorse" else None
 
 
 def _places(
     session: UnitOfWork, rows: Sequence[Row[Any]], requests: Mapping[UUID, Row[Any]]
 ) -> list[list[tuple[UUID | None, UUID | None]]]:
-    """Return for each row the person and the logs that record it: the vendor's own if they are at no tenant."""
     accounts = [account for row in rows if (account := row.personal.get("account"))]
     people = [row.person_id for row in rows if row.person_id]
     known: dict[str | UUID, list[tuple[UUID | None, UUID | None]]] = defaultdict(list)

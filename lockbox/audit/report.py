@@ -152,7 +152,6 @@ class Report(ReportedRequest):
 
     @property
     def asker(self) -> ReportStep | None:
-        """The submitting step, unless it is lost."""
         return next((step for step in self.steps if step.from_state is None), None)
 
     @property
@@ -161,7 +160,6 @@ class Report(ReportedRequest):
 
     @property
     def use(self) -> str:
-        """Whether there was any activity, as a sentence."""
         if self.opened_at is None:
             return "It was never open: nobody had access."
         if not self.uses and self.lost:
@@ -230,12 +228,10 @@ def report(
 
 
 def _opens_at(opening: RecordedEvent) -> datetime:
-    """Return when the window begins: at once, or at the approved start."""
     return _moment(opening.said.get(OPENS_AT), opening.at)
 
 
 def _granted_actions(opening: RecordedEvent | None) -> tuple[str, ...] | None:
-    """Return the granted actions if they are fewer than was asked."""
     return _texts(opening.said.get("granted_actions")) if opening else None
 
 
@@ -245,7 +241,6 @@ def _granted_resources(opening: RecordedEvent | None) -> tuple[str, ...] | None:
 
 
 def _asked(first: RecordedEvent) -> dict[str, Any] | None:
-    """Return the submission in the first move, or None if it was altered beyond reading."""
     resources = first.value("resources")
     match submitted(first.said):
         case {"service": str(service), "actions": list(actions), "reason_code": str(reason)}:
@@ -261,7 +256,6 @@ def _asked(first: RecordedEvent) -> dict[str, Any] | None:
 
 
 def _submitted(first: RecordedEvent | None) -> Iterator[ReportStep]:
-    """Yield the submission as a step, if it is only known from the event that asked the customer."""
     said = first.said.get(SUBMISSION) if first else None
     if first is None or not isinstance(said, dict):
         return
@@ -286,7 +280,6 @@ def _read(named: str) -> object:
 
 
 def _texts(named: object) -> tuple[str, ...] | None:
-    """Return a list of text, or None if it is none or empty."""
     return (tuple(map(str, named)) or None) if isinstance(named, list) else None
 
 
@@ -301,7 +294,6 @@ def _lost(events: Iterable[RecordedEvent], kept: RequestRecord | None) -> tuple[
 
 
 def page(found: Report, *, made_at: datetime) -> str:
-    """Return the report as a self-contained HTML page."""
     return PAGES.get_template("report.html").render(report=found, made_at=made_at, moment=moment)
 
 
@@ -325,7 +317,6 @@ def step(event: RecordedEvent) -> ReportStep:
 
 
 def use(event: RecordedEvent) -> ReportedUse:
-    """Unreadable parts count as erased."""
     said = event.said
     count, as_asked = said.get("count"), said.get("as_asked")
     return ReportedUse(

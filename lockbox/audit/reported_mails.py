@@ -61,7 +61,6 @@ def some(names: Sequence[str], count: int = 0, most: int | None = MOST_NAMED) ->
 
 
 def _listed(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the number and the outcome of each mail that an event lists, in their order."""
     mails = said.get("mails")
     for number, one in mails.items() if isinstance(mails, dict) else ():
         match one:

@@ -218,7 +218,6 @@ class EventWording:
 
 
 def describe(event: RecordedEvent) -> EventWording:
-    """Say an event in words, as far as this reader may see it."""
     who = (event.value("name") or f"somebody whose name was {ERASED}") if event.actor_id else _nobody(event)
     return EventWording(
         event,
@@ -272,7 +271,6 @@ def _about(event: RecordedEvent) -> Iterator[tuple[str, str]]:
 
 
 def _stated(action: str, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield for which services something can open without approval, and what was opened so."""
     if action != STATED:
         return
     for name, label in STATED_FACTS.items():

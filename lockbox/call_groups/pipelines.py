@@ -96,7 +96,6 @@ class SharedWork(UnitOfWork):
         return self.handed.pop()
 
     def taken(self) -> tuple[list[Query], list[Query]]:
-        """Return this round's writes and reads, and clear them."""
         writes, reads = self.writes, self.reads
         self.writes, self.reads = [], []
         self.has_written = self.has_written or bool(writes)
@@ -118,7 +117,6 @@ class GroupMember(Generic[Answer]):
         self.called_in = copy_context()
 
     def begin(self, db: Database) -> None:
-        """Run the use case, from its beginning, until it needs rows."""
         self.work = SharedWork(db)
         self.context: Sequence[str | None] = ()
         self._outcome: list[Answer] = []
@@ -154,12 +152,10 @@ class GroupMember(Generic[Answer]):
 
     @property
     def rests(self) -> bool:
-        """Whether it needs rows."""
         return not self._fiber.dead
 
     @property
     def is_refused(self) -> bool:
-        """Whether it failed, or cannot run in a group."""
         return self.needs_alone or self._error is not None
 
     @property
@@ -320,7 +316,6 @@ class SharedTransaction:
             self._db.schedule.follow(one.work.promises, one.work.news)
 
     def _own(self, member: GroupMember[Any], queries: Sequence[Query]) -> list[Sent]:
-        """Return these statements of a member under its own session variables."""
         context = [Sent(member, SET_CONTEXT, {"context": list(member.context)})] if self._is_shared else []
         return [*context, *(Sent(member, *query) for query in queries)]
 

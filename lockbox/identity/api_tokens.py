@@ -58,7 +58,6 @@ def issue(session: UnitOfWork, person_id: UUID, terms: TokenTerms) -> IssuedToke
 
 
 def draft(person_id: UUID, at: datetime, ring: Keyring, terms: TokenTerms) -> IssuedToken:
-    """Return an unsaved, marked token."""
     token_id, secret = new_id(), secrets.token_urlsafe(32)
     token = Token(
         id=token_id,

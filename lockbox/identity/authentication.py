@@ -201,7 +201,6 @@ def authenticate_token(session: UnitOfWork, shown: str, *, environment: str) -> 
 
 
 def read_token(shown: str, environment: str) -> tuple[UUID, str]:
-    """Parse a token's text into its id and secret."""
     parts = TOKEN_FORM.fullmatch(shown)
     if parts is None or parts["env"] != environment:
         raise NotSignedIn(f"This is not a token of this installation. Its tokens begin with lbx_{environment}_.")
@@ -216,7 +215,6 @@ def token_checksum(body: str) -> str:
 
 
 def token_hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:
-    """Return the hash of a token's secret under each key, newest first."""
     return ring.secrets.marks("token", token_id, secret)
 
 
@@ -300,7 +298,6 @@ def _parts(kind: CredentialKind, row: Row[Any], hash_: bytes) -> Sequence[keyrin
 
 
 def _held(session: UnitOfWork, row: Row[Any]) -> frozenset[RoleGrant]:
-    """Return the roles whose memberships have a valid mark."""
     rows = zip(row.membership_ids or (), row.roles or (), row.tenant_ids or (), row.macs or (), strict=True)
     return frozenset(
         RoleGrant(Role(role), tenant_id)
@@ -337,5 +334,4 @@ def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
 
 
 def holding(session: UnitOfWork, caller: Caller, row: Row[Any]) -> Caller:
-    """Return the caller with the roles of a row of `HELD` whose marks are valid."""
     return replace(caller, standings=_held(session, row)).within(caller.only_at)

@@ -43,12 +43,10 @@ class Token(SQLModel, table=True):
 
     @property
     def tenants(self) -> list[str]:
-        """The slugs of the tenants to which it is bound."""
         return [one.removeprefix(BOUND_TO) for one in self.scopes if one.startswith(BOUND_TO)]
 
     @property
     def plain_scopes(self) -> list[str]:
-        """Its scopes but those that bind it to tenants."""
         return [one for one in self.scopes if not one.startswith(BOUND_TO)]
 
 

@@ -90,7 +90,6 @@ def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | Non
 def _marked_row(
     session: UnitOfWork, kind: CredentialKind, issuer: str, subject: str
 ) -> GateIdentity | Identity | None:
-    """Return an identity of the transaction's person, None if its mark is not valid."""
     if kind is CredentialKind.GATE_IDENTITY:
         query = select(GateIdentity).where(col(GateIdentity.issuer) == issuer, col(GateIdentity.subject) == subject)
         row = session.orm.exec(query).one_or_none()

@@ -155,7 +155,6 @@ class ApprovalKeys:
         self._is_verified = lru_cache(MOST_VERIFIED)(self._verify)
 
     def sign(self, text: bytes) -> Ed25519Signature:
-        """Raises BadKey where this process has public keys alone."""
         if self._newest is None:
             raise BadKey("this process has no private key of approvals")
         return Ed25519Signature(self._newest_id, base64.b64encode(self._newest.sign(text)).decode())

@@ -38,7 +38,6 @@ class MailboxOwner(NamedTuple):
 
 
 def names_like(person_id: UUID, people: Iterable[MailboxOwner]) -> list[str]:
-    """Return the same of people that were read, one entry for each further mailbox."""
     named, mailboxes = dict[UUID, str](), defaultdict[UUID, set[str]](set)
     for one in people:
         named[one.id] = one.name

@@ -76,7 +76,6 @@ class Claims(jwt.JWTClaimsRegistry):
     """RFC 7519 and OpenID Connect Core 1.0 section 3.1.3.7."""
 
     def validate_auth_time(self, value: object) -> None:
-        """It must be a NumericDate that is not in the future."""
         self.validate_iat(value)
 
 
@@ -230,7 +229,6 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def key_id(shown: UnverifiedToken, issuer: IdentityProvider, types: frozenset[str]) -> str | None:
-    """None if the token names no key."""
     kid, kind = shown.header.get("kid"), str(shown.header.get("typ", "jwt")).lower().removeprefix("application/")
     if not isinstance(kid, str | None) or kind not in types or shown.header.get("alg") not in issuer.algorithms:
         raise NotSignedIn(NOT_ACCEPTED)
@@ -286,7 +284,6 @@ def verified_claims(
 
 
 def client_of(claims: Mapping[str, Any], named_by: Sequence[str] = BEARER_CLIENTS) -> str | None:
-    """None if the token names no client."""
     named = [claims[name] for name in named_by if name in claims]
     if any(not isinstance(one, str) or one != named[0] for one in named):
         raise NotSignedIn(NOT_ACCEPTED)
@@ -339,7 +336,6 @@ def verified_identity(claims: Mapping[str, Any]) -> VerifiedIdentity:
 def _with_directory(
     identity: VerifiedIdentity, issuer: IdentityProvider, claims: Mapping[str, Any]
 ) -> VerifiedIdentity:
-    """Add what the token says of where the person works, if the provider is configured for that."""
     asked = issuer.directory_claims
     if not any(asked.values()):
         return identity
@@ -354,7 +350,6 @@ def _with_directory(
 
 
 def _country(said: object) -> str | None:
-    """Return the code of a country; None for anything else."""
     code = said.strip().upper() if isinstance(said, str) else ""
     return code if code in COUNTRIES else None
 

@@ -265,7 +265,6 @@ class IdentityProviders:
         return fetching if fetching or keys is None or has_key(keys, kid) else kept.renewal()
 
     def fetch_newer(self, issuer: IdentityProvider) -> Future[None] | None:
-        """Like `newer_keys`, for an event loop."""
         return self._keys[issuer.issuer].renewal()
 
     def known_keys(self, issuer: IdentityProvider) -> KeySet | None:
@@ -370,12 +369,10 @@ def read_keys(document: bytes) -> KeySet:
 
 
 def has_key(keys: KeySet, kid: str | None) -> bool:
-    """Without an id, any key may be meant."""
     return kid is None or any(key.kid == kid for key in keys)
 
 
 def read_object(document: bytes) -> dict[str, Any]:
-    """Raises FetchFailed where it is something else."""
     try:
         read = json.loads(document)
     except (ValueError, RecursionError):

@@ -107,7 +107,6 @@ class PasskeySignature:
 
 
 def check_addition(session: UnitOfWork, caller: Caller) -> None:
-    """Raises TooManyPasskeys where the caller has twenty."""
     credential_trust.check(session, caller)
     if len(held_by(session, caller.person_id)) >= MOST_PASSKEYS:
         raise TooManyPasskeys(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
@@ -140,7 +139,6 @@ def check_vouched(session: UnitOfWork, caller: Caller, party: RelyingParty, *, c
 def registration_challenge(
     session: UnitOfWork, caller: Caller, party: RelyingParty, challenge: bytes
 ) -> PasskeyChallenge:
-    """Return the options to create a discoverable passkey for the caller, who may add one."""
     known = held_by(session, caller.person_id)
     options = generate_registration_options(
         challenge=challenge,
@@ -215,7 +213,6 @@ def first_added(session: UnitOfWork, keys: Iterable[Passkey]) -> datetime | None
 
 
 def signers(keys: Iterable[Passkey], tenant_id: UUID, at: datetime) -> list[Passkey]:
-    """Return the passkeys that can sign a decision about a tenant's requests."""
     return [one for one in _trusted(keys, at) if one.only_at in {None, tenant_id}]
 
 
@@ -252,7 +249,6 @@ def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, sho
 
 
 def signing_challenge(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
-    """Return the options for one of these `signers` to sign the challenge."""
     if not keys:
         raise NotYours(NO_PASSKEY)
     return _any_of(keys, party, challenge)
@@ -327,7 +323,6 @@ def _use(
 
 
 def _any_of(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
-    """Return the options for one of these passkeys, or for any of ours if none are named."""
     options = generate_authentication_options(
         rp_id=party.domain,
         challenge=challenge,
@@ -346,7 +341,6 @@ def _answered(
     challenge: bytes,
     shown: str,
 ) -> PasskeySignature | None:
-    """Return the signature by one of these passkeys over the challenge; None if it is invalid."""
     try:
         answer = parse_authentication_credential_json(shown)
         _in_our_window(answer.response.client_data_json)
@@ -391,7 +385,6 @@ def _has_lost_one(session: UnitOfWork, caller: Caller) -> bool:
 
 
 def _vouchers(session: UnitOfWork, caller: Caller, at: datetime, *, locked: bool = False) -> list[Passkey]:
-    """Return the caller's trusted passkeys that count wherever one that is added now would."""
     keys = held_by(session, caller.person_id, locked=locked)
     return [one for one in _trusted(keys, at) if one.only_at in {None, caller.only_at}]
 

@@ -62,7 +62,6 @@ class Scope(StrEnum):
 
     @property
     def dialect(self) -> str | None:
-        """The kind of gateway, of a scope of the gate."""
         return self.value.removeprefix("gate:") if self.value.startswith("gate:") else None
 
 

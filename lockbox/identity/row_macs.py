@@ -451,7 +451,6 @@ class MarkScan:
         self._doubted: Sequence[UUID] = ()
 
     def look(self, session: UnitOfWork) -> list[UnverifiedRow]:
-        """Return the rows known to be invalid now."""
         connection = session.connection()
         page = connection.execute(self._owners.next, {"after": self._after, "page": SCAN_PAGE}).scalars().all()
         fresh = connection.execute(self._owners.fresh, {"lately": LATELY, "most": MOST_FRESH}).scalars()
@@ -470,6 +469,5 @@ class MarkScans:
 
 
 def report_unverified(session: UnitOfWork, process_id: UUID, found: Sequence[UnverifiedRow]) -> None:
-    """Write the number of invalid rows, and the first, beside the API process' heartbeat."""
     values = {"process": process_id, "number": len(found), "first": str(found[0]) if found else None}
     session.execute(REPORT, values)

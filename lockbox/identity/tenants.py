@@ -34,7 +34,6 @@ def add(
     mode: Mode = Mode.ENFORCE,
     plan: str = "standard",
 ) -> Tenant:
-    """Create a tenant with a policy in its JSON form."""
     at = now(session)
     tenant = Tenant(
         id=new_id(), slug=slug, name=name, mode=mode, plan=plan, policy_version=FIRST_VERSION, created_at=at

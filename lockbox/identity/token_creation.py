@@ -61,7 +61,6 @@ class TokenInput:
 
     @property
     def bounds(self) -> frozenset[str]:
-        """Its scopes, with one for each tenant that it is bound to."""
         return self.scopes | {f"{BOUND_TO}{slug}" for slug in self.tenants}
 
 

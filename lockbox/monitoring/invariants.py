@@ -345,7 +345,6 @@ class InvariantViolation:
 
     @property
     def key(self) -> str:
-        """Identifies it in the table of alarms."""
         return f"{self.rule}:{self.id}"
 
 
@@ -395,7 +394,6 @@ def unverified(rows: int, first: str) -> str:
 
 
 def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
-    """Return the violations, as far as this minute looks."""
     found = {
         InvariantViolation(row.rule, row.id, row.tenant_id, audit_log_rolled_back(row.rolled_back, row.doubt))
         for row in session.execute(AUDIT_LOG_BEHIND, {"nobody": NOBODY})

@@ -108,14 +108,12 @@ class MetricSnapshot:
     redis: QueueDepth | None
 
     def one(self, name: MetricName, label: str = "") -> float | None:
-        """None if it is not known."""
         return (self.postgres or {}).get((name, label))
 
     def labelled(self, name: MetricName) -> dict[str, float]:
         return {label: value for (held, label), value in (self.postgres or {}).items() if held == name}
 
     def missing(self) -> float:
-        """Count steps and notifications of Postgres that the schedule lacks."""
         return sum(number for (_, way), number in self.drift().items() if way == "missing")
 
     def drift(self) -> dict[tuple[str, str], float]:
@@ -162,7 +160,6 @@ class MetricSnapshot:
 
 
 def at_most(number: int) -> str:
-    """Word a number that was counted no further than one more than is shown."""
     return f"{MOST_SHOWN:,}+" if number > MOST_SHOWN else f"{number:,}"
 
 
@@ -201,7 +198,6 @@ class HourlyCounts:
     schedule_lag: float | None = None
 
     def counts(self, name: str) -> tuple[float | None, ...]:
-        """None for hours before the counted ones."""
         since = self.moves_from if name in MOVES else self.notifications_from
         return tuple(
             None if since and hour + HOUR <= since else self.numbers.get((name, hour), 0.0) for hour in self.hours

@@ -90,7 +90,6 @@ class Status:
 
     @property
     def troubles(self) -> list[str]:
-        """What needs attention, the worst first."""
         found = [f"Postgres: {self.postgres}"] if self.postgres != "ok" else []
         found += [f"Redis: {self.redis}"] if self.redis not in {"ok", "not asked"} else []
         if self.figures.postgres is not None:
@@ -178,7 +177,6 @@ def _heartbeats(session: UnitOfWork) -> tuple[ProcessHeartbeat, ...]:
 
 
 def _doubts(beats: Iterable[ProcessHeartbeat]) -> Iterator[str]:
-    """Say what living processes find wrong in the database; of each kind, the one that finds the most."""
     alive = [beat for beat in beats if beat.age <= MOST_SILENT]
     rolled_back = max(alive, key=lambda beat: beat.rolled_back or 0, default=None)
     if rolled_back and rolled_back.rolled_back:
@@ -238,7 +236,6 @@ def _silent(of: MetricSnapshot) -> list[str]:
 
 
 def _gone(beats: Iterable[ProcessHeartbeat], connected: frozenset[str]) -> list[str]:
-    """Name the kinds of worker of which none is connected to Postgres, though one was alive lately."""
     alive = {beat.part for beat in beats if beat.age <= MOST_SILENT}
     return [
         f"{part}: no such worker is connected to Postgres: has it ended?"
@@ -310,7 +307,6 @@ def _redis_lines(found: Status) -> Iterator[StatusLine]:
 
 
 def lag(seconds: float) -> str:
-    """Return a duration in its largest unit."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
     if seconds < MINUTE:

@@ -219,13 +219,11 @@ def _changes(mail: AccountMail, services: Mapping[str, str]) -> dict[str, str]:
 
 
 def _declared(mail: AccountMail, services: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the facts of access around Lockbox, in this order: engineers, service, period, reason."""
     known = dict(_named(mail, LONGEST_REASON)) | _changes(mail, services)
     return [(label, known[label]) for label in mail_text.DECLARED if label in known]
 
 
 def type_of(template: str) -> str:
-    """Return the event type of a webhook call."""
     return OWN_TYPES.get(template, f"tenant.{template}")
 
 
@@ -238,7 +236,6 @@ def _title(mail: AccountMail, titles: Mapping[str, str]) -> str:
 
 
 def _said_of(one: DelegatedRequest, services: Mapping[str, str], zone: str, public_url: str) -> dict[str, str | None]:
-    """Return a pending request for the template: in words, its number, and its page if links are allowed."""
     return {
         "asks": mail_text.ASKS.format(
             requester=one_line(one.requester), service=services.get(one.service, one.service)
@@ -258,7 +255,6 @@ def _link(mail: AccountMail, public_url: str) -> str:
 
 
 def _unapproved(mail: AccountMail, public_url: str) -> str | None:
-    """Return the page of access without approval, in mails that announce a change of it."""
     if mail.slug is None or mail.tenant is None or mail.template not in CHANGES_WHAT_OPENS:
         return None
     return public_url.rstrip("/") + UNAPPROVED_ACCESS.format(slug=mail.slug)

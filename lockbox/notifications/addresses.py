@@ -165,7 +165,6 @@ def preferences(session: UnitOfWork, caller: Caller) -> Person:
 
 
 def choose_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
-    """Raises Invalid where there is no such zone."""
     person = _signed_in(session, caller)
     if name not in time_zones.names():
         raise Invalid("Choose a time zone by its name, such as Europe/Berlin or UTC.", field="time_zone")

@@ -67,7 +67,6 @@ class Announcement:
 
 
 def record(session: UnitOfWork, *audit_events: AuditEvent) -> None:
-    """Write events without notifications."""
     session.execute(RECORDED, events.append(audit_events))
 
 
@@ -98,7 +97,6 @@ def try_out(session: UnitOfWork, audit_event: AuditEvent, endpoint_id: UUID) -> 
 
 
 def notify_operators(session: UnitOfWork, audit_event: AuditEvent) -> None:
-    """Write an event of the vendor's own and notify the operators by mail."""
     record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
     known = _directory(session, frozenset(), audit_event.at, operators)

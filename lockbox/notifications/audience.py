@@ -267,13 +267,11 @@ def connection_groups(template: str, mode: Mode) -> frozenset[AudienceGroup]:
 
 
 def type_of(action: str, from_state: str | None) -> str:
-    """Return the event type of a webhook call, by the event in the audit log."""
     is_inside = action == "deny" and from_state == "reviewing"
     return f"request.{REVIEW_DENIED if is_inside else EVENTS[action]}"
 
 
 def is_reported(from_state: str | None, to_state: str) -> bool:
-    """Return whether a move closes a window, on which the customer may get a report."""
     return from_state == OPEN and to_state != OPEN
 
 

@@ -68,12 +68,10 @@ def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tu
 
 
 def fingerprint(row: Row[Any], keys: Keys) -> str | None:
-    """Return the newest key's fingerprint, for a mail of invitation."""
     return next((key.fingerprint for key in keys.values()), None) if row.template == INVITATION else None
 
 
 def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
-    """Return when a checkpoint was signed, after a check that it is of the notification's log."""
     whose = row.tenant_id or "vendor"
     if not re.fullmatch(rf".+/audit/{whose}(/[0-9]+)?", said.origin):
         raise BadNote(f"this is a checkpoint of {said.origin}, which is another log")

@@ -163,7 +163,6 @@ class _DispatchedBatch:
         return True
 
     def withdraw(self) -> None:
-        """Give back what is not begun."""
         for job in self.jobs:
             job.stop()
         by_pool: dict[ChannelPool, list[NotificationSendJob]] = {}

@@ -132,7 +132,6 @@ class DeliveryReach:
 
 
 def of_requests(session: UnitOfWork, stages: Mapping[UUID, str]) -> dict[UUID, DeliveryReach]:
-    """Return the reach of each request in that stage, `reviewing` or `pending`, by one query."""
     values = {"ids": list(stages), "stages": list(stages.values()), **_asking()}
     rows = session.execute(OF_REQUESTS, values) if stages else ()
     return {row.id: _reach(row) for row in rows}
@@ -153,7 +152,6 @@ def undelivered_sentence(stage: str, asked: int) -> str:
 
 
 def number(count: int) -> str:
-    """Return a small number as a word."""
     return mail_text.NUMBERS[count] if count < len(mail_text.NUMBERS) else f"{count:,}"
 
 

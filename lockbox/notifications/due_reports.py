@@ -38,7 +38,6 @@ LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisio
 
 
 def promise(database: Database, wordings: Wordings) -> Iterator[int]:
-    """Queue due reports, batch by batch, where today's policy wants one."""
     while taken := _report_batch(database, wordings):
         yield taken
 
@@ -81,5 +80,4 @@ def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetim
 
 
 def _readers(known: RecipientDirectory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:
-    """Return voters, the tenant's admins and its auditors."""
     return voters | known.admins[tenant_id] | known.auditors[tenant_id]

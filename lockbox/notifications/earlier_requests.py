@@ -66,7 +66,6 @@ class EarlierRequest:
 
 
 def read(session: UnitOfWork, notification_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
-    """Return for each notification the five newest earlier requests that its reader may know of."""
     found: dict[UUID, list[EarlierRequest]] = defaultdict(list)
     if notification_ids:
         for row in session.execute(EARLIER, {"ids": list(notification_ids), "most": MOST, "through": LOOKED_THROUGH}):

@@ -35,7 +35,6 @@ class SecretVault:
         return self._fernet.encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Raises `cryptography.fernet.InvalidToken` where none of the keys fits."""
         return self._fernet.decrypt(sealed).decode()
 
 
@@ -108,7 +107,6 @@ def rotate(endpoint: Endpoint, signing: EndpointSigningKeys, at: datetime, overl
 
 
 def count_call(endpoint: Endpoint, at: datetime) -> None:
-    """Note a call by hand on an endpoint, whose row is locked."""
     lately = [before for before in endpoint.called_by_hand if before > at - MINUTE]
     if len(lately) >= MOST_BY_HAND:
         raise TooMany(
@@ -119,10 +117,5 @@ def count_call(endpoint: Endpoint, at: datetime) -> None:
 
 
 def signers(vault: SecretVault, secret: bytes, old_secret: bytes | None) -> tuple[str, ...]:
-    """Return everything that signs, newest first.
-
-    Raises:
-        cryptography.fernet.InvalidToken: no key opens it.
-    """
     newest = vault.open(secret).split(BETWEEN)
     return (*newest, *(vault.open(old_secret).split(BETWEEN) if old_secret else ()))

@@ -46,7 +46,6 @@ class NotificationRecipient:
 
     @property
     def place_id(self) -> UUID | None:
-        """The row that says where a mail goes."""
         return self.address_id or self.person_id or self.observer_id
 
 
@@ -82,7 +81,6 @@ class AudienceCache:
         self._found: dict[object, range] = {}
 
     def of(self, move: NotifiedMove, informed: frozenset[UUID]) -> range:
-        """Return the numbers of an event's recipients."""
         alike = (_likeness(move), informed)
         numbers = self._found.get(alike)
         if numbers is None:
@@ -96,7 +94,6 @@ class AudienceCache:
 
 
 def _likeness(move: NotifiedMove) -> tuple[object, ...]:
-    """Return all of an event that its audience and the times of its notifications depend on."""
     who = move.tenant_id, move.requester_id, move.actor.person_id, move.actor.role, move.asked, move.customer_knows
     what = move.action, move.mode, move.service, move.from_state, move.to_state, move.template, move.at
     return (*who, *what, move.deadline_at if move.reminder or move.to_state in PROMPTS else None)

@@ -181,7 +181,6 @@ def _directory(session: UnitOfWork, moves: Sequence[NotifiedMove], at: datetime)
 
 
 def _rounds(moves: Sequence[NotifiedMove]) -> Iterator[list[NotifiedMove]]:
-    """Yield the first event of each request, then the second of each, and so on."""
     rounds: list[list[NotifiedMove]] = []
     seen = defaultdict[UUID, int](int)
     for move in moves:
@@ -201,7 +200,6 @@ def _write(  # noqa: PLR0917 - as many things meet here
     let_in: LetIn,
     batch: FannedBatch,
 ) -> list[IndexEntry]:
-    """Write the notifications of these events; return the schedule's entries for the events from now on."""
     informed = recipients.prompted(
         session,
         [move.request_id for move in moves if AudienceGroup.INFORMED in notified_groups(move)],
@@ -265,7 +263,6 @@ def notifications_of(
 def mailed_causes(
     pairs: Sequence[NewNotification], due: Sequence[AudienceMember], ids: Sequence[UUID]
 ) -> list[UUID | None]:
-    """Return the id of each cause with a mail, and None for the others."""
     mailed = {pair.cause for pair in pairs if due[pair.member - 1].recipient.endpoint_id is None}
     return [one if number in mailed else None for number, one in enumerate(ids, 1)]
 
@@ -281,7 +278,6 @@ def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
 def _ready(
     session: UnitOfWork, pairs: Sequence[NewNotification], due: Sequence[AudienceMember]
 ) -> tuple[list[ReadyNotification], Mapping[UUID, str]]:
-    """Return the new mails for `let_in`, and the address of each."""
     ids = {one.recipient.place_id for one in due if one.recipient.endpoint_id is None}
     places = {row.id: row.place for row in session.execute(PLACES, {"ids": list(ids)})} if ids else {}
     ready, leads_to = [], {}
@@ -303,7 +299,6 @@ def addressed(
     *,
     origins: Mapping[UUID, CallOrigin] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return the parameters of ADDRESSED."""
     caused = [origins.get(cause.event_id, NOWHERE) for cause in causes]
     return {
         "c_http_request_id": [one.http_request_id for one in caused],

@@ -239,17 +239,14 @@ def is_code(session: UnitOfWork, template: str, row: Address | PendingLogin, sho
 
 
 def hashes(session: UnitOfWork, invitation_id: UUID, code: str) -> list[bytes]:
-    """Return the hash of an invitation's code by each key, newest first."""
     return keyring.of(session).secrets.marks(INVITATION, invitation_id, typed(code))
 
 
 def typed(code: str) -> str:
-    """Normalise the spacing and case of a typed code."""
     return "".join(sign for sign in code.upper() if not sign.isspace() and sign != "-")
 
 
 def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> list[DelegatedRequest]:
-    """Return the requests that a delegate takes over now, most urgent first."""
     with database.transaction() as session:
         rows = session.execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])
@@ -313,7 +310,6 @@ def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
 def read(
     session: UnitOfWork, claimed: Sequence[UUID], at: datetime, wordings: Wordings
 ) -> Iterator[RequestMail | AccountNotification]:
-    """Those about requests first."""
     rows = session.execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.notification_id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
@@ -373,7 +369,6 @@ def _account_notification(row: Row[Any]) -> AccountNotification:
 
 
 def _undelivered_count(row: Row[Any]) -> str:
-    """Return how many were asked where the event says that none of them could be notified."""
     body = json.loads(row.body)
     if row.template == "unreached":
         return delivery_status.undelivered_sentence(row.from_state, body["unreached"])

@@ -12,7 +12,7 @@ from lockbox.notifications.audience import COPIED, ENDINGS, RECEIPT, REPORT
 from lockbox.text_rules import one_line
 
 NOBODY_NOTIFIED, OUTLIVED = "nobody_notified", "outlived"
-"""The keys of a request that timed out before anybody could be notified, and of more time for an ended window."""
+"""The keys of a request that timed out before anyone could be notified, and of more time for an ended window."""
 
 
 class Tone(StrEnum):
@@ -371,7 +371,6 @@ FORMER = "somebody who has left"
 
 
 def counted(forms: tuple[str, str], number: int, **words: str) -> str:
-    """Return the form for one, or for any other number, filled in."""
     return forms[number != 1].format(number=number, **words)
 
 
@@ -401,7 +400,6 @@ def parameters(context: Mapping[str, str | int | bool]) -> str:
 
 
 def approved(approvals: int, needed: int) -> str:
-    """Return the count of approvals, which follows the words for a pending request."""
     return f"({approvals} of {needed} approved)"
 
 

@@ -209,7 +209,6 @@ def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
 
 
 def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
-    """Write the events of notifications about no request that their servers took."""
     counts = Counter(
         (row.tenant_id, row.event_id, row.template, row.channel, row.is_internal)
         for row in rows

@@ -191,7 +191,6 @@ class ReturnedClaim:
 
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
-    """Return overdue ids, oldest first: events, notifications, and unsettled rows."""
     return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
@@ -227,7 +226,6 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
 
 
 def _calls(session: UnitOfWork, ready: Sequence[Row[Any]], ids: Sequence[UUID], at: datetime) -> Sequence[Row[Any]]:
-    """Lock the endpoints of calls, number the new ones, and return all with what waits behind them, in order."""
     if not ready:
         return ()
     place = {one: number for number, one in enumerate(ids)}
@@ -241,7 +239,6 @@ def _calls(session: UnitOfWork, ready: Sequence[Row[Any]], ids: Sequence[UUID], 
 
 
 def _blocked_until(row: Row[Any]) -> datetime:
-    """Return when a call has waited long enough behind the open one before it."""
     fails_since, is_end = row.before_fails_since, row.template in ENDINGS
     longest = LONGEST_END_BLOCKED if is_end and fails_since else LONGEST_BLOCKED
     until: datetime = min((fails_since or row.before_at) + longest, row.until_at - LAST_MOMENT)
@@ -249,7 +246,6 @@ def _blocked_until(row: Row[Any]) -> datetime:
 
 
 def _tried_again(row: Row[Any], at: datetime) -> datetime:
-    """Return when to look at a blocked call again, unless it is freed before."""
     until = _blocked_until(row)
     if until <= at:
         return at + LEASE

@@ -144,7 +144,6 @@ class RecipientDirectory:
         return max(self.managers.values(), default=0)
 
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
-        """Return everyone who could decide for the tenant now."""
         return frozenset(self.approvers[tenant_id] | self.delegates[tenant_id].keys())
 
     def seats(self, tenant_id: UUID) -> dict[UUID, frozenset[UUID]]:
@@ -164,7 +163,6 @@ class RecipientDirectory:
 
 
 def ahead_of_look_up(tenant_ids: AbstractSet[UUID] | None = None) -> Query:
-    """Return what `look_up` reads; None as there."""
     return LOOK_UP, {"tenants": None if tenant_ids is None else list(tenant_ids), "at": None, "roles": ASKED}
 
 
@@ -203,7 +201,7 @@ def directory_in(session: UnitOfWork, rows: Iterable[Row[Any]]) -> RecipientDire
 def with_places(
     session: UnitOfWork, known: RecipientDirectory, tenant_ids: AbstractSet[UUID], *, also: AbstractSet[UUID]
 ) -> RecipientDirectory:
-    """Add the endpoints and observers of the tenants, and everybody's further addresses.
+    """Add the endpoints and observers of the tenants, and all further addresses.
 
     `also` are further people whose addresses are looked up, such as a requester.
     """

@@ -141,22 +141,18 @@ class RequestMail(LoadedNotification):
 
     @property
     def nobody_notified(self) -> bool:
-        """Whether the request timed out without anyone having been notified."""
         return self.template == "timed_out" and bool(self.in_vain)
 
     @property
     def resources(self) -> list[str]:
-        """Those of the window that is, was or would be open."""
         return self.window.resources_of(self.ask)
 
     @property
     def actions(self) -> list[str]:
-        """Those of the window that is, was or would be open."""
         return self.window.actions_of(self.ask)
 
     @property
     def extent(self) -> str:
-        """The duration, and the number of uses if that is limited."""
         if self.window.max_uses is None:
             return duration(self.ask.access_window)
         uses = counted(mail_text.USES, self.window.max_uses)
@@ -169,7 +165,6 @@ class RequestMail(LoadedNotification):
 
     @property
     def opens_later(self) -> bool:
-        """Whether the window begins after the event."""
         return self.window.opens_at is not None and self.at < self.window.opens_at
 
     @property
@@ -185,7 +180,6 @@ def portal_address(public_url: str, request_id: UUID) -> str:
 
 
 def sender_domain(sender: str) -> str:
-    """Return the domain of a From header."""
     return parseaddr(sender)[1].rpartition("@")[2]
 
 
@@ -248,7 +242,6 @@ def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
 
 
 def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
-    """Return the variables of the templates, except links and domains."""
     time = partial(clock_time, zone=mail.time_zone)
     return {
         "mail": mail,
@@ -295,7 +288,6 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
-    """Return duration and extent, or when access ends."""
     if mail.window.extends and mail.ask.not_before:
         more = mail_text.MORE_ACCESS.format(duration=duration(mail.ask.access_window))
         return {"access": more, "span": mail_text.UNTIL.format(time=time(mail.opened_until))}
@@ -306,7 +298,6 @@ def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
 
 
 def _case(mail: RequestMail) -> str | None:
-    """Return the case, its ticket system and its status."""
     if not mail.ask.case_ref:
         return None
     case, system = one_line(mail.ask.case_ref), one_line(mail.ask.case_system) if mail.ask.case_system else ""
@@ -316,7 +307,6 @@ def _case(mail: RequestMail) -> str | None:
 
 
 def _duplicate(mail: RequestMail) -> str:
-    """Return which request it duplicates, and why it was submitted nevertheless."""
     if not mail.ask.duplicate_of:
         return ""
     why = prose(mail.ask.duplicate_reason) if mail.ask.duplicate_reason and mail.wording.justification else ""
@@ -329,7 +319,6 @@ def _held_back(mail: RequestMail, reason: str) -> str:
 
 
 def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
-    """Return the requester's location and its date; empty where unknown."""
     if mail.requester.directory_as_of is None:
         return ""
     entity = one_line(mail.requester.employing_entity) if mail.requester.employing_entity else None
@@ -338,7 +327,6 @@ def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
 
 
 def _signed_in(mail: RequestMail) -> str:
-    """Return how the requester had signed in; empty for requests of earlier versions."""
     if mail.requester.sign_in is None or mail.submitted_at is None:
         return ""
     return request_wording.signed_in(
@@ -347,7 +335,6 @@ def _signed_in(mail: RequestMail) -> str:
 
 
 def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
-    """Return what approving or endorsing does, and the access that it opens."""
     opens = mail_text.OPENS.format(acts=mail_text.joined(mail.actions), service=service, extent=mail.extent)
     if mail.template == "pending":
         return mail_text.APPROVING_OPENS, opens
@@ -357,7 +344,6 @@ def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
 
 
 def _remedy(mail: RequestMail) -> str:
-    """Return what the reader can do about an unexpected decision."""
     if mail.to_state == "pending" and mail.action == "endorse":
         remedy = mail_text.ASK_TO_DENY
     else:
@@ -368,7 +354,6 @@ def _remedy(mail: RequestMail) -> str:
 
 
 def _before(one: EarlierRequest, when: str) -> dict[str, str]:
-    """Return what became of an earlier request, part by part."""
     by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
     number = str(one.request_id)
     return {

@@ -50,7 +50,6 @@ JUST = "less than a second"
 
 
 def held_back_because(reason: str, *, tenant: str = CUSTOMER, requester: str = REQUESTER) -> str:
-    """Return why no one is let in, as a part of a sentence."""
     return HELD_BACK_REASONS[reason].format(tenant=tenant, requester=requester)
 
 

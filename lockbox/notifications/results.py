@@ -224,13 +224,11 @@ class ResultRecorder:
             self._add(ended)
 
     def drop(self) -> None:
-        """Expect one result less."""
         with self._change:
             self._expected = max(0, self._expected - 1)
             self._change.notify_all()
 
     def hasten(self) -> None:
-        """Write what is pending now."""
         with self._change:
             self._since = 0.0
             self._change.notify_all()
@@ -260,7 +258,6 @@ class ResultRecorder:
                 self._change.notify_all()
 
     def _next(self) -> list[ClaimResult]:
-        """Wait for something to write, and take it; empty where nothing has come for long."""
         with self._change:
             until = time.monotonic() + IDLE_SECONDS
             while (left := (self._due() if self._pending else until) - time.monotonic()) > 0:
@@ -272,7 +269,6 @@ class ResultRecorder:
             return self._taken()
 
     def _due(self) -> float:
-        """Return when what is pending is to be written, by the monotonic clock."""
         is_enough = len(self._pending) >= ENOUGH or not self._expected
         return max(self._not_before, self._since + (0.0 if is_enough else LONGEST_UNRECORDED))
 

@@ -86,7 +86,6 @@ class NotificationSendJob:
     behind: "deque[NotificationSendJob]" = field(default_factory=deque)
 
     def without_sending(self) -> ClaimResult | None:
-        """Return the result where nothing is to be sent, and give the slot back."""
         one, slot = self.loaded, self.claim.slot
         if one.is_unreachable or (self.target is None and one.is_moot):
             ended = AttemptResult(
@@ -105,7 +104,6 @@ class NotificationSendJob:
         return ClaimResult(self.database, ended, self.recorded, self.lease_ends)
 
     def prepare(self) -> None:
-        """Render what is to be sent, if anything is."""
         if self.claim.slot is None or self.result is not None:
             return
         try:
@@ -145,7 +143,6 @@ class NotificationSendJob:
         self._go_on()
 
     def stop(self) -> None:
-        """Give back what is behind it."""
         self._give_back(self.take_behind(), 0.0)
 
     def _go_on(self) -> None:
@@ -196,7 +193,6 @@ class NotificationSendJob:
         )
 
     async def rest(self) -> None:
-        """Close the connections to the mail relay."""
         await self.senders.mail.close()
 
     async def _tried(self) -> tuple[AttemptResult, PeerResponse]:
@@ -224,7 +220,6 @@ class NotificationSendJob:
         return arrived, PeerResponse.ANSWER
 
     async def _sent(self) -> Reply:
-        """Raises SendFailed where the server did not take it."""
         if self.fault:
             raise self.fault
         if isinstance(self.parcel, WebhookCall):
@@ -239,12 +234,10 @@ class NotificationSendJob:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, though it need not be recorded yet."""
         return self.result is not None or self.is_returned or self.recorded.done()
 
     @property
     def standing(self) -> str:
-        """Its state, as `notify` counts it."""
         if not self.recorded.done():
             return "unrecorded" if self.result or self.is_returned else "unfinished"
         if self.recorded.exception():
@@ -265,7 +258,6 @@ class NotificationSendJob:
 def _parcel(
     database_: Database, one: LoadedNotification, target: WebhookTarget | None, at: datetime, senders: Senders
 ) -> OutgoingMail | WebhookCall:
-    """Raises SendFailed where the mail or call cannot be made."""
     if isinstance(one, RequestMail):
         return _of_request(one, target, senders)
     if not isinstance(one, AccountNotification):

@@ -173,19 +173,16 @@ class ChannelPool:
             return breaker.enter(now, urgent=urgent)
 
     def obstacle(self, name: str) -> NotSent:
-        """Return why there was no slot of a destination."""
         with self._change:
             if self._stopping:
                 return NotSent.STOPPING
             return NotSent.FULL if self._breakers[name].open_until is None else NotSent.CIRCUIT_OPEN
 
     def leave(self, name: str) -> None:
-        """Give back a promised slot that is not needed."""
         with self._change:
             self._breakers[name].load -= 1
 
     def send(self, name: str, job: SendJob, *, urgent: bool = False) -> None:
-        """Queue a job in its promised slot."""
         with self._change:
             breaker, now = self._breakers[name], self._clock()
             if not self._stopping and not breaker.is_open(now):
@@ -198,7 +195,6 @@ class ChannelPool:
         job.give_back(why, wait)
 
     def withdraw(self, jobs: Collection[SendJob]) -> None:
-        """Give back those of these jobs that still wait."""
         wanted = {id(one) for one in jobs}
         with self._change:
             left = [one for breaker in self._waiting.values() for one in _taken(breaker, wanted)]
@@ -245,7 +241,6 @@ class ChannelPool:
             self._is_woken = True
 
     def _begin(self) -> None:
-        """Start as many sends as there are jobs and free slots; called in the loop."""
         with self._change:
             self._is_woken = False
             while len(self._tasks) < self._most and (started := self._next()):
@@ -351,7 +346,6 @@ class SendingPool:
         self.hooks = ChannelPool("webhook", hooks_at_once, clock, first_load=first_load, loop=self.loop)
 
     def stop(self, seconds: float) -> bool:
-        """As `ChannelPool.stop`, for both."""
         until = time.monotonic() + seconds
         # Both first take nothing more, then each is waited for.
         self.hooks.stop(0.0)
@@ -364,7 +358,6 @@ def _queue(breaker: CircuitBreaker[QueuedJob], one: QueuedJob) -> None:
 
 
 def _taken(breaker: CircuitBreaker[QueuedJob], wanted: Collection[int]) -> list[QueuedJob]:
-    """Remove these jobs from the queue of a destination."""
     left = [one for one in breaker.queue if id(one.job) in wanted]
     breaker.queue = deque(one for one in breaker.queue if id(one.job) not in wanted)
     breaker.load -= len(left)
@@ -372,7 +365,6 @@ def _taken(breaker: CircuitBreaker[QueuedJob], wanted: Collection[int]) -> list[
 
 
 def _older(breaker: CircuitBreaker[QueuedJob], oldest: float) -> list[QueuedJob]:
-    """Remove jobs that were queued before that moment."""
     left = [one for one in breaker.queue if one.since < oldest]
     breaker.queue = deque(one for one in breaker.queue if one.since >= oldest)
     breaker.load -= len(left)

@@ -70,7 +70,6 @@ WHERE u.id = s.id
 
 
 def settle_due(session: UnitOfWork, ids: Sequence[UUID]) -> None:
-    """Write the due events of these rows of `unsettled`; the others come again."""
     if not ids:
         return
     locked = {row.id: row for row in session.execute(LOCK, {"ids": list(ids)})}
@@ -125,7 +124,6 @@ class _Settlement:
 
     @property
     def left_open(self) -> list[UUID]:
-        """The mails that were open when the first event was written."""
         return [row.notification_id for row in (self._mails if self._first.is_second else self._open)]
 
     @property
@@ -135,7 +133,6 @@ class _Settlement:
         return latest + SETTLED_WITHIN
 
     def audit_events(self) -> Iterator[AuditEvent]:
-        """Yield an event for each log; what is still open appears once."""
         if self.still_open and self._first.is_second:
             return
         for is_internal in (True, False):
@@ -169,6 +166,5 @@ class _Settlement:
 
 
 def _told(row: Row[Any]) -> list[str]:
-    """Return recipient, channel, outcome, and when if it has ended."""
     ended = [instant(row.closed_at)] if row.closed_at else []
     return [str(row.recipient_id), row.channel, row.outcome or OPEN, *ended]

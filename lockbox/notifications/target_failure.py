@@ -15,7 +15,6 @@ class TargetFailure:
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Self | None:
-        """None where the event is about something else."""
         if "connection" not in said:
             return None
         return cls(str(said["connection"]), str(said.get("target", "")), said.get("reason"))

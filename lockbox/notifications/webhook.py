@@ -78,7 +78,6 @@ class WebhookTarget:
 
     @property
     def place(self) -> dict[str, Any]:
-        """The place of the call among all of its endpoint's, as a body says it."""
         return {"sequence": self.sequence, "previous": self.previous and str(self.previous)}
 
 
@@ -101,12 +100,10 @@ def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTa
 
 
 def event_type(template: str, of_request: str | None) -> str:
-    """Return the event type of a call; that of a request's event is known before."""
     return TEST_TYPE if template == TEST else of_request or account_mail.type_of(template)
 
 
 def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: SecretVault) -> WebhookCall:
-    """Raises SendFailed where no key opens the endpoint's secret."""
     try:
         secrets = signers(vault, target.secret, target.old_secret)
     except InvalidToken:
@@ -157,7 +154,6 @@ class RequestEvent:
     held_back: str | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
-        """`place` is the call's among all of its endpoint's."""
         return {
             **head(call_id, self.event_type, self.at, self.event_id, place),
             "data": {

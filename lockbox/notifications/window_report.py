@@ -71,7 +71,6 @@ class ClosedWindow:
 
 
 def read(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, ClosedWindow]:
-    """Requests without a closed window in the audit log are left out."""
     if not request_ids:
         return {}
     moves, used = defaultdict[UUID, list[Row[Any]]](list), defaultdict[UUID, list[Row[Any]]](list)
@@ -102,7 +101,6 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]], let_in: Mapping
 
 
 def _begun(opening: Row[Any]) -> datetime:
-    """Return when a window began, which may be later than the move that opened it."""
     said = parsed_body(opening.body).get("opens_at")
     return datetime.fromisoformat(said) if isinstance(said, str) else opening.at
 

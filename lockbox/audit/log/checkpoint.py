@@ -95,7 +95,6 @@ def is_name(name: str) -> bool:
 
 
 def sign(checkpoint: Checkpoint, name: str, keys: Sequence[Ed25519PrivateKey]) -> str:
-    """Return the note, with a signature line for each key; keys are newest first."""
     said = checkpoint.text
     lines = []
     for key in keys:
@@ -162,7 +161,6 @@ def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, Ve
 
 
 def _parted(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
-    """Return the signed text, and each signature with its key's name and id."""
     if len(note) > LONGEST_NOTE:
         raise BadNote("this is too long for a checkpoint")
     text, separator, rest = note.rpartition("\n\n")

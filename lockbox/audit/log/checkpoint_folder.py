@@ -159,7 +159,6 @@ class WitnessCheck:
         return frozenset(tenant_ids) if found[VENDORS_LOG] else frozenset(one for one in tenant_ids if found[one])
 
     def all_doubts(self, session: UnitOfWork) -> list[str]:
-        """Return a line for each log that differs from what was shipped."""
         try:
             shipped = self.folder.logs()
         except OSError as error:
@@ -177,7 +176,6 @@ class WitnessCheck:
         return checkpoint.verify(self.folder.shipped(log_id) or "", self.trusted)[0]
 
     def doubts(self, session: UnitOfWork, log_ids: Collection[UUID]) -> dict[UUID, str]:
-        """Return the logs that differ from what was shipped, each with the difference."""
         # The folder is read first: commits precede shipping, so the database is at least as new.
         notes = {one: self._note(one) for one in log_ids}
         rows = session.execute(HEADS, {"ids": list(log_ids)})
@@ -191,7 +189,6 @@ class WitnessCheck:
         return found
 
     def _looked_up(self, session: UnitOfWork, log_ids: Collection[UUID]) -> dict[UUID, str]:
-        """Return the difference of each log, empty if there is none."""
         at = time.monotonic()
         known = {one: answer for one in log_ids if (answer := self._still_known(one, at)) is not None}
         wanted = [one for one in log_ids if one not in known]
@@ -246,5 +243,4 @@ class WitnessCheck:
 
 
 def of(session: UnitOfWork) -> WitnessCheck | None:
-    """None if the process has no folder."""
     return session.keys.get(WitnessCheck)

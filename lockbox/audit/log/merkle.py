@@ -202,12 +202,10 @@ def _sides(number: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[byte
 
 
 def _split(size: int) -> int:
-    """Return the largest power of two below a size above one."""
     return 1 << (size - 1).bit_length() - 1
 
 
 def of_subtree(level: int, number: int) -> Place:
-    """Return the tile that contains a complete subtree."""
     tile_level, within = divmod(level, WIDTH_BITS)
     return tile_level, (number << within) >> WIDTH_BITS
 

@@ -54,13 +54,11 @@ class PublicKeyEntry:
 
 
 def head(session: UnitOfWork, log_id: UUID) -> LogHead | None:
-    """None before the first checkpoint."""
     row = session.execute(HEAD, {"log_id": log_id}).one_or_none()
     return LogHead(**(row._asdict() | {"root": bytes(row.root)})) if row else None
 
 
 def keys(session: UnitOfWork) -> list[PublicKeyEntry]:
-    """Return every public key that has ever signed here, the oldest first."""
     return [PublicKeyEntry(**row._asdict()) for row in session.execute(KEYS)]
 
 
@@ -71,7 +69,6 @@ def number_of(session: UnitOfWork, log: LogHead, event_id: UUID) -> int | None:
 
 
 def inclusion(session: UnitOfWork, log: LogHead, numbers: Iterable[int]) -> dict[int, list[bytes]]:
-    """Return the audit paths of events by number."""
     wanted = list(numbers)
 
     def make(subtree: Subtree) -> dict[int, list[bytes]]:

@@ -68,7 +68,6 @@ class LatestCheckpoint:
 
 
 def begin(session: UnitOfWork, origins: Mapping[UUID, str], vendor: UUID, at: datetime) -> None:
-    """Create missing logs; `vendor` belongs to no tenant."""
     opened = {"id": list(origins), "origin": list(origins.values()), "vendor": vendor, "root": EMPTY_ROOT, "at": at}
     session.execute(OPEN, opened)
 
@@ -99,7 +98,6 @@ def append(
 def note(
     session: UnitOfWork, key: str, logs: Sequence[LatestCheckpoint], roots: Sequence[bytes], at: datetime
 ) -> None:
-    """Write the signed checkpoints of logs, and list the key that signed them."""
     grown = [(one.log_id, one.origin, one.size, root, one.note) for one, root in zip(logs, roots, strict=True)]
     if logs:
         session.execute(LIST_KEY, {"key": key, "at": at})
@@ -126,14 +124,9 @@ class CheckpointWitness(Protocol):
     def begin(self, *, is_new: bool) -> None:
         """Check that this is the same place as before, and mark it if nothing was ever signed."""
 
-    def newest(self, log_id: UUID) -> Checkpoint | None:
-        """Return the newest shipped checkpoint of a log."""
-
-    def has(self, noted: LatestCheckpoint) -> bool:
-        """Return whether this is the newest shipped checkpoint of its log."""
-
-    def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Ship these checkpoints."""
+    def newest(self, log_id: UUID) -> Checkpoint | None: ...
+    def has(self, noted: LatestCheckpoint) -> bool: ...
+    def ship(self, noted: Iterable[LatestCheckpoint]) -> None: ...
 
 
 class LogMismatch(Exception):  # noqa: N818 - a state of affairs that callers plan for
@@ -202,8 +195,6 @@ def check_root(session: UnitOfWork, claim: LogClaim, statement: TextClause) -> N
 
 
 def extends(session: UnitOfWork, claim: LogClaim, statement: TextClause = proofs.TILES) -> Extends:
-    """Return a function that checks by the tiles that a log extends an older state."""
-
     def by_tiles(old: Checkpoint) -> None:
         make = partial(merkle.consistency, old=old.size, new=claim.size)
         path = proofs.proven(session, claim.id, make, statement)

@@ -70,7 +70,6 @@ class Signer:
 
     @property
     def public(self) -> VerifierKey:
-        """The public half of the newest key."""
         return VerifierKey(self.name, self.keys[0].public_key().public_bytes_raw())
 
     @property
@@ -139,7 +138,6 @@ def seal(
 
 
 def held_logs(held: Mapping[UUID, str]) -> str:
-    """Name the first held logs with their reasons, and count the others."""
     named = [f"{log_id}: {why}" for log_id, why in islice(held.items(), MOST_NAMED)]
     more = len(held) - len(named)
     return "; ".join([*named, f"and {more} more"] if more else named)
@@ -269,7 +267,6 @@ class SealPass:
         return [replace(one, grown=len(fresh[one.log_id])) for one in noted]
 
     def _good(self, session: UnitOfWork, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
-        """Return the edges of the logs that match what was signed and shipped; hold the others."""
         edges = rollback.edges(session, {one.id: one.size for one in claims})
         trusted = self.signer.trusted
         for one in claims:

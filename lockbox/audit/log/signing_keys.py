@@ -23,7 +23,6 @@ class BadKey(Exception):  # noqa: N818 - it names what was found
 
 
 def read(files: Sequence[Path]) -> list[Ed25519PrivateKey]:
-    """Raises BadKey where a file cannot be read, or holds something else."""
     return [_read(file) for file in files]
 
 

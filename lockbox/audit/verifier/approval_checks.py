@@ -76,7 +76,6 @@ class ApprovalBounds:
         )
 
     def beyond(self, approved: Self) -> str | None:
-        """Return how a window exceeds this approval, or None."""
         if self.seconds is None or approved.seconds is None or self.seconds > approved.seconds:
             return "for longer"
         if self.actions is None or approved.actions is None or not self.actions <= approved.actions:
@@ -241,7 +240,6 @@ def _wrong_break_glass(fields: Mapping[str, Any], asked: Mapping[str, Any] | Non
 
 
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the submission in a move, if it has one; only its form has been checked."""
     submission = fields.get(SUBMISSION)
     is_first = (fields["action"] == SUBMIT and fields["seq"] == 1) or isinstance(submission, Mapping)
     is_hidden = CONTEXT in fields.get("personal", ()) and CONTEXT not in shown
@@ -264,19 +262,16 @@ def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
 
 
 def _is_hidden(fields: Mapping[str, Any], shown: Mapping[str, str]) -> bool:
-    """Return whether a window was opened for fewer resources than asked, and which are not shown."""
     return GRANTED_RESOURCES in fields.get("personal", ()) and GRANTED_RESOURCES not in shown
 
 
 def _hash_of(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[str, Any], by: list[str]) -> str | None:
-    """Return the hash of the statement that the events make, or None if they make none."""
     granted = _granted(fields, shown, asked)
     said = None if granted is None else _statement(fields, granted, by)
     return None if said is None else hashlib.sha256(said).hexdigest()
 
 
 def _granted(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the granted part of what was asked, or None if it is not a part of it."""
     opened = dict(asked)
     if GRANTED_RESOURCES in shown:
         opened["resources"] = _read(shown[GRANTED_RESOURCES])

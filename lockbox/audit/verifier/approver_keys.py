@@ -48,7 +48,6 @@ class ApproverKeys:
 
 
 def grouped(print_: str) -> str:
-    """Return a fingerprint in groups of eight, for people to compare."""
     return " ".join(print_[at : at + GROUP] for at in range(0, len(print_), GROUP))
 
 
@@ -88,7 +87,6 @@ def read(text: str | bytes) -> ApproverKeys:
 def by_person(
     files: Iterable[ApproverKeys], tenant_id: str | None
 ) -> dict[tuple[str, str], tuple[ApproverKeys, ApproverKey]]:
-    """Return one tenant's keys by person and fingerprint, each with its file."""
     return {
         (key.person_id, key.fingerprint): (file, key)
         for file in files

@@ -80,7 +80,6 @@ class ConsistencyChecker:
 
     @property
     def sizes(self) -> set[int]:
-        """The sizes whose roots are needed to judge the rest."""
         return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
 
     def take_last(self, last: Checkpoint) -> None:
@@ -96,7 +95,6 @@ class ConsistencyChecker:
             self.take(last)
 
     def take(self, before: Checkpoint) -> None:
-        """Take a checkpoint that a trusted key signed."""
         own, (base, generation) = self._own, named(before.origin)
         if base != self._base:
             message = f"the checkpoint that you gave is of {before.origin}, not {own.origin}"
@@ -109,7 +107,6 @@ class ConsistencyChecker:
             self._waiting.append(before)
 
     def _is_shorter(self, before: Checkpoint) -> None:
-        """Report an export that ends before a seen checkpoint: an older file, unless it was signed since."""
         own = self._own
         message = (
             f"the export ends at {own.size} events ({own.at}); a checkpoint of {before.origin} that was seen before "
@@ -142,7 +139,6 @@ class ConsistencyChecker:
                 self._findings.add(FindingKind.UNPROVEN, message)
 
     def _extends(self, before: Checkpoint, roots: Mapping[int, bytes]) -> bool | None:
-        """Return whether the log has only grown since, or None if the file cannot show it."""
         proof = self._header.consistency.get(before.size)
         if before.size > self._own.size:
             return None
@@ -157,7 +153,6 @@ class ConsistencyChecker:
         return True
 
     def _fits(self, before: Checkpoint) -> bool | None:
-        """Return whether another checkpoint of the same size agrees, or None."""
         given = [*self._waiting, *(one for _, one in self._earlier)]
         same = [one for one in given if one.size == before.size and one.origin == before.origin]
         return None if all(one.root == before.root for one in same) else False

@@ -23,7 +23,6 @@ class DefinitionChecker:
     _later: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Take an event in the order of the log."""
         if fields["seq"] is not None or fields["action"] not in {DEFINED, REDEFINED}:
             return
         service, digest, before = fields.get("service"), fields.get("sha256"), fields.get("before")

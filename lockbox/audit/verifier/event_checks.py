@@ -51,7 +51,6 @@ ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).en
 
 
 def parsed_body(body: bytes) -> dict[str, Any]:
-    """Empty if it is no JSON object."""
     try:
         found = json.loads(body)
     except ValueError:
@@ -109,7 +108,6 @@ def _written(value: object) -> object:
 
 
 def _read(name: str, value: object, column: object) -> object:
-    """Return a member of a body as its column would hold it."""
     parsed: object = None
     try:
         if name in IDS:
@@ -142,11 +140,6 @@ DECODE = json.JSONDecoder(parse_float=_refuse, parse_int=_integer, parse_constan
 
 
 def fields_of(body: bytes) -> dict[str, Any]:
-    """Parse a canonical body.
-
-    Raises:
-        NotCanonical: it is not in canonical form.
-    """
     try:
         text = body.decode()
         fields = DECODE(text)
@@ -161,7 +154,6 @@ def fields_of(body: bytes) -> dict[str, Any]:
 
 
 def _in_order(value: object) -> object:
-    """Return a value with its names in UTF-16 order."""
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: name.encode("utf-16-be"))
         return {name: _in_order(value[name]) for name in names}
@@ -169,7 +161,6 @@ def _in_order(value: object) -> object:
 
 
 def _malformed(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the members of a body that are missing or malformed."""
     for name in ("id", "action", "log", "at"):
         if type(fields.get(name)) is not str:
             yield name
@@ -294,7 +285,6 @@ class EventChecker:
             self.requests.name(request, where)
 
     def finish(self) -> None:
-        """Report the moves that are missing."""
         for move in self._in_order.rest():
             self._check(move)
         self.requests.finish()
@@ -321,7 +311,6 @@ class EventChecker:
         self.signed.take(fields, shown, where, is_all_there=is_all_there)
 
     def _check_place(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
-        """Report an event of another log or tenant, or with the id of an earlier one."""
         if fields["log"] != self.log:
             self.findings.add(FindingKind.FOREIGN, f"this event belongs to another log, {fields['log']}", **where)
         elif self.tenant is not None and fields["tenant_id"] != self.tenant:
@@ -334,7 +323,6 @@ class EventChecker:
     def _check_details(
         self, committed: Mapping[str, object], shown: Mapping[str, PersonalDetail], where: dict[str, Any]
     ) -> dict[str, str]:
-        """Return the personal values that match the event's commitments."""
         good = {}
         for name, detail in shown.items():
             if committed.get(name) == hashlib.sha256(detail.salt + detail.value.encode()).hexdigest():

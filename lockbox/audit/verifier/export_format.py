@@ -62,7 +62,6 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """The place in words; empty if it concerns the whole."""
         parts = (("line", self.line), ("number", self.number), ("event", self.event))
         return ", ".join(f"{name} {value}" for name, value in parts if value is not None)
 
@@ -193,11 +192,6 @@ DECODE = json.JSONDecoder(object_pairs_hook=_once).decode
 
 
 def read(line: bytes) -> Line:
-    """Parse a line.
-
-    Raises:
-        Unreadable: it is no line of an export.
-    """
     try:
         said = DECODE(line.decode())
     except (ValueError, RecursionError):

@@ -72,7 +72,6 @@ class InclusionChecker:
             self._findings.add(FindingKind.INSERTED, "more events than a tile has", line=line, number=entry.number)
 
     def gap(self, line: int, gap: GapLine) -> None:
-        """Take a removed range: within the current tile, or of whole tiles."""
         start = self._tile.tile * WIDTH if self._tile else self._at
         if self._tile and max(start, self._passed) <= gap.start and gap.end <= self._at and not gap.hashes:
             self._gaps.append(gap)
@@ -85,7 +84,6 @@ class InclusionChecker:
             self._findings.add(FindingKind.DAMAGED, message, line=line)
 
     def finish(self, *, is_cut: bool) -> None:
-        """Report what is missing at the end, and whether everything leads to the root."""
         self._close(is_cut=is_cut)
         if self._at < self._size:
             message = f"the events {self._at} to {self._size - 1} are missing: the file has been cut off"
@@ -183,7 +181,6 @@ class _TileMismatch:
         self._is_cut = is_cut
 
     def check(self, rows: list[EventRow]) -> Iterator[EventRow]:
-        """Note what is wrong, and yield the unchanged events."""
         before = self._findings.count
         found: dict[int, EventRow] = {}
         strangers = []

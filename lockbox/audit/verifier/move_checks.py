@@ -33,7 +33,6 @@ class KnownMoves:
     end: int | None = None
 
     def take(self, seq: int) -> bool:
-        """Note a move; return whether it was new."""
         if self.first <= seq < self.next or seq in self.ahead or seq in self.behind:
             return False
         (self.behind if seq < self.first else self.ahead).add(seq)
@@ -52,7 +51,6 @@ class KnownMoves:
 
     @property
     def lacks(self) -> int | None:
-        """The first move missing between others."""
         if self.behind:
             missing = min(self.behind)
             while missing in self.behind:
@@ -75,12 +73,10 @@ class MoveChecker:
     _named: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def name(self, request: str, where: Mapping[str, Any]) -> None:
-        """Note an event that names a request and is none of its moves."""
         if request not in self._known and request not in self._over:
             self._named.setdefault(request, where)
 
     def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any], *, begins: bool) -> None:
-        """Take one move; `begins` is whether the request's log begins with it."""
         self._named.pop(request, None)
         if request in self._over:
             self._say(f"request {request} has its move {seq} after its final state, or twice", where)
@@ -196,7 +192,6 @@ class MoveSequencer(Generic[Move]):
     _next: dict[str, int] = field(default_factory=dict)
 
     def take(self, request: str, seq: int, move: Move, *, begins: bool) -> Iterator[Move]:
-        """Take one move, and yield those whose turn it is now."""
         waiting = self._waiting.setdefault(request, {})
         waiting.setdefault(seq, move)
         if begins:

@@ -92,7 +92,6 @@ class PreApprovalChecker:
 
 
 def _beyond(window: PreApprovedWindow, proposed: Mapping[str, Any], pattern: str | None) -> Iterator[str]:
-    """Yield how a window exceeds its pre-approval."""
     asked, opened = window.asked, window.fields
     if any(asked.get(name) != proposed.get(name) for name in ("service", "reason_code")):
         yield "which is for another service or reason"

@@ -102,7 +102,6 @@ class PasskeyApprovalChecker:
             self._approved.pop(request, None)
 
     def finish(self) -> None:
-        """Report what could not be checked where each approval has to be signed."""
         if self._is_required and self.unchecked:
             message = f"not checked without your approvers' keys: {self.unchecked} of the signatures by passkeys"
             self._findings.add(FindingKind.UNPROVEN, message)
@@ -210,14 +209,12 @@ def _is_loose(mode: object) -> bool:
 
 
 def _engineer(fields: Mapping[str, Any]) -> object:
-    """Return the engineer of a submission, also one by a service account."""
     return fields.get("on_behalf_of") or fields.get("actor_id")
 
 
 def _asked(
     submitted: Mapping[str, Any], engineer: object, fields: Mapping[str, Any], shown: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the submission in a move; only its form has been checked."""
     facts = {name: submitted[name] for name in ASKED} | {name: submitted.get(name) for name in (USES, NOT_BEFORE)}
     resources = _read(shown["resources"]) if "resources" in shown else None
     is_context_hidden = CONTEXT in fields["personal"] and CONTEXT not in shown
@@ -236,7 +233,6 @@ def _said(statement: str) -> dict[str, Any]:
 
 
 def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> None:
-    """Check a statement against the event and the request, member by member."""
     added = statement_format.added(fields)
     wanted = FORMAT_2 if added else FORMAT
     if said.get("format") != wanted:
@@ -272,7 +268,6 @@ def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mappi
 def _check_content(
     said: Mapping[str, Any], fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any] | None
 ) -> None:
-    """Check the signed comment and resources, as far as they are not erased."""
     if CONTENT not in fields["personal"]:
         raise Mismatch("the event has no resources that were signed")
     if CONTENT not in shown:

@@ -26,7 +26,6 @@ class StatedAccessChecker:
     _stated: list[tuple[datetime, datetime, int, Mapping[str, Any]]] = field(default_factory=list)
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Take an event in the order of the log."""
         if fields["seq"] is not None:
             if (fields["action"], fields["to_state"]) == (BREAK_GLASS, "active"):
                 self._opened.extend(_moments(fields["at"]))

@@ -23,7 +23,6 @@ def added(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def malformed(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield those of a move's members that are malformed."""
     if ACT_AS in fields and not _is_text(fields[ACT_AS], SHA256):
         yield ACT_AS
     for name, form in ((AGENT, OF_AGENT), (CALL, OF_CALL)):
@@ -54,7 +53,6 @@ def contradiction(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) ->
 
 
 def _of_beginning(fields: Mapping[str, Any]) -> str | None:
-    """Compare with the personal values that the move commits to, and with what it asks for."""
     submitted, call = fields.get(SUBMISSION, fields), fields.get(CALL, {})
     if fields["personal"].get(ACT_AS) != fields.get(ACT_AS):
         return "the user to act as is not the one that the event commits to"

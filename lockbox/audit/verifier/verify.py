@@ -73,12 +73,10 @@ class VerificationResult:
 
     @property
     def seen(self) -> list[int]:
-        """The sizes of the extended checkpoints."""
         return [one.size for one in self.extended]
 
     @property
     def continues(self) -> Checkpoint | None:
-        """The newest other checkpoint that the log extends."""
         return max(self.extended, key=lambda one: (checkpoint.named(one.origin)[1], one.size), default=None)
 
 
@@ -154,7 +152,6 @@ def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
 
 
 def _check_times(result: VerificationResult, signed: Iterable[Checkpoint], now: datetime) -> None:
-    """Report checkpoints signed in the future."""
     for one in signed:
         try:
             at = datetime.fromisoformat(one.at)
@@ -171,7 +168,6 @@ def _check_times(result: VerificationResult, signed: Iterable[Checkpoint], now: 
 
 
 def _conclude(result: VerificationResult, bodies: EventChecker, holding: ConsistencyChecker) -> None:
-    """Count, and report what could not be checked."""
     findings = result.findings
     if result.said is not None and result.said != result.events and not findings.is_contradicted:
         kind = FindingKind.REMOVED if result.said > result.events else FindingKind.INSERTED
@@ -193,7 +189,6 @@ def _conclude(result: VerificationResult, bodies: EventChecker, holding: Consist
 def _signed(
     result: VerificationResult, note: str, keys: Mapping[bytes, VerifierKey], whose: str
 ) -> Checkpoint | None:
-    """Return a checkpoint that a trusted key signed, or report why not and return None."""
     try:
         said, result.signer = checkpoint.verify(note, keys)
     except UnknownKey as error:
@@ -251,7 +246,6 @@ def _until_enough(numbered: Numbered, result: VerificationResult, most: int | No
 
 
 def _read(result: VerificationResult, numbered: Numbered) -> Iterator[tuple[int, TileLine | EventLine | GapLine]]:
-    """Yield the lines up to the last one, and report malformed ones."""
     end = None
     for line, raw in numbered:
         if end:
@@ -279,7 +273,6 @@ def _read(result: VerificationResult, numbered: Numbered) -> Iterator[tuple[int,
 def _whole(
     result: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint, sizes: Iterable[int]
 ) -> Mapping[int, bytes]:
-    """Check a whole export, and return the log's roots at some sizes."""
     placing = InclusionChecker(own.size, own.root, bodies, result.findings, sizes)
     for line, said in _read(result, numbered):
         match said:
@@ -330,7 +323,6 @@ def word(result: VerificationResult) -> str:
 
 
 def day(at: str) -> str:
-    """Return a checkpoint's time to the minute."""
     return f"{at[:10]} {at[11:16]} UTC"
 
 
@@ -341,12 +333,10 @@ def whole(result: VerificationResult) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a count with its noun in singular or plural."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def remarks(result: VerificationResult) -> Iterator[str]:
-    """Yield remarks on what was and was not verified, a line each."""
     if result.signer:
         yield f"signed by {result.signer.name}+{result.signer.id.hex()} at {result.at}"
         yield f"its fingerprint: {result.signer.fingerprint}; compare it over another channel"

@@ -164,7 +164,6 @@ class ActivityReports:
         ]
 
     async def _send(self, report: WaitingReport) -> bool:
-        """Return whether the report is done with."""
         try:
             headers = {"authorization": f"Bearer {self._token.read()}", "idempotency-key": report.key}
             path = f"/v1/requests/{report.request}/activity"

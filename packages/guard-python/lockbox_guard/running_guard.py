@@ -96,7 +96,6 @@ class RunningGuard:
         return Allowed(use, window.request, engineer, window.until, is_known=True, break_glass=window.break_glass)
 
     async def _wait(self, use: Use, caller: CallerProof | UUID) -> Allowed | NoAccess:
-        """Wait for the first snapshot."""
         while self.knowledge.clock.is_quiet:
             if not self._is_starting:
                 return BEHIND
