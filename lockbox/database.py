@@ -331,9 +331,6 @@ class Database:
         """Open a unit of work; commit on the way out, then arm what it promised and publish its news.
 
         Any error rolls it back. If the schedule is away, the commit stands: reconcile arms what is missing.
-
-        Raises:
-            NotReplicated: it is committed and armed here, and the standby has not confirmed it in time.
         """
         with WarnedSession(self.engine, expire_on_commit=False) as orm:
             work = UnitOfWork(orm, self.clock, self.keys)

@@ -8,11 +8,10 @@ LONGEST_WAIT = 15.0
 
 
 class ForkGate:
-    """Held by one thread while it works; a fork waits for it, at most 15 seconds.
+    """Held by one thread while it works; a fork waits for it, at most 15 seconds."""
 
-    A child that is forked while a thread holds a lock (of logging, of a connection pool) would wait for it forever,
-    since the thread that would release it does not exist in the child.
-    """
+    # A child that is forked while a thread holds a lock (of logging, of a connection pool) would wait for it forever,
+    # since the thread that would release it does not exist in the child.
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

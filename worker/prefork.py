@@ -1,10 +1,9 @@
-"""Celery's pool of child processes, which forgets no child that is alive.
+"""Celery's pool of child processes, which forgets no child that is alive."""
 
-The event loop of kombu works through descriptors that it polled at once. When several children end together, the
-first of them has all replaced, and the new children's descriptors get the numbers of the old ones: the events that
-are left then say of a new child that it ended. Celery 5.7 stops watching it, finds no descriptor of it when it
-connects to the broker again, and ends the worker: "file descriptor is None" (see celery/celery#9250).
-"""
+# The event loop of kombu works through descriptors that it polled at once. When several children end together, the
+# first of them has all replaced, and the new children's descriptors get the numbers of the old ones: the events that
+# are left then say of a new child that it ended. Celery 5.7 stops watching it, finds no descriptor of it when it
+# connects to the broker again, and ends the worker: "file descriptor is None" (see celery/celery#9250).
 
 from typing import Any
 

@@ -46,12 +46,12 @@ class TaskFailed(Exception):  # noqa: N818 - Flower shows the name
 
 
 class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A task whose failure is short.
+    """A task whose failure is short."""
 
-    A child sends what a task raises, with its traceback, to the worker's parent. While that waits for the broker it
-    reads nothing; tracebacks fill the pipe, and a time limit that strikes in the midst of such a write ends the whole
-    worker (billiard 4.3). The frames of a traceback take tens of kilobytes; as text they take hundreds of bytes.
-    """
+    # A child sends what a task raises, with its traceback, to the worker's parent. While that waits for the broker it
+    # reads nothing; tracebacks fill the pipe, and a time limit that strikes in the midst of such a write ends the
+    # whole worker (billiard 4.3). The frames of a traceback take tens of kilobytes; as text they take hundreds of
+    # bytes.
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
         """Send no frames."""

@@ -1,16 +1,17 @@
-"""Kombu's Redis transport, extended so that a channel whose connection was closed reports it.
+"""Kombu's Redis transport, extended so that a channel whose connection was closed reports it."""
 
-Kombu asks such a channel to give back or to acknowledge a message that was in hand when the broker went away, and the
-channel fails with an AttributeError where a connection error is meant (kombu 5.7). Celery takes it for a fault of its
-own and ends the worker. The message itself is no loss: the schedule gives it out again when its lease is over.
-
-What Redis refuses, for want of memory or as a replica, Celery takes for a fault of its own too, and a worker that
-ended would end again once it is back, its pollers with it. Here that is a connection error as well: the consumer
-waits and comes again, and the pollers act from Postgres meanwhile.
-
-What stands in Redis may be anybody's. An item that is no message of ours would end the worker, and the next one at
-its start; so each is admitted by `message_filter` or dropped, and a key of another type than it has to be is deleted.
-"""
+# Kombu asks such a channel to give back or to acknowledge a message that was in hand when the broker went away, and
+# the channel fails with an AttributeError where a connection error is meant (kombu 5.7). Celery takes it for a fault
+# of its own and ends the worker. The message itself is no loss: the schedule gives it out again when its lease is
+# over.
+#
+# What Redis refuses, for want of memory or as a replica, Celery takes for a fault of its own too, and a worker that
+# ended would end again once it is back, its pollers with it. Here that is a connection error as well: the consumer
+# waits and comes again, and the pollers act from Postgres meanwhile.
+#
+# What stands in Redis may be anybody's. An item that is no message of ours would end the worker, and the next one at
+# its start; so each is admitted by `message_filter` or dropped, and a key of another type than it has to be is
+# deleted.
 
 import re
 import threading

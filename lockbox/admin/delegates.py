@@ -57,7 +57,6 @@ def add_delegation(
 
     Raises:
         Invalid: the principal is no approver, the delegate not eligible or the same person, or the period is invalid.
-        DelegationClash: in that period the principal has a delegate, or one of the two is on the other side already.
     """
     tenant = permissions.known(session, caller, slug)
     principal_id = wanted.principal_id or caller.person_id

@@ -158,11 +158,7 @@ def delivery_states(
 
 
 def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Repeat a finished notification under its previous id, and return that id.
-
-    Raises:
-        StillWaiting: it will be tried again anyway.
-    """
+    """Repeat a finished notification under its previous id, and return that id."""
     authentication.enter(session, caller)
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:

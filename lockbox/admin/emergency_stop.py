@@ -116,10 +116,6 @@ def switch_mode(
     `enforce` takes effect at once: it withdraws temporary consent and revokes, in the same transaction, every window
     that the vendor opened without the customer; requests in review go to the customer once endorsed. Requests in
     flight only get stricter.
-
-    Raises:
-        LicenceRequired: the tenant's plan does not include the lockbox.
-        PolicyUnverified: the policy or the tenant's row has no valid mark; `enforce` applies until mended.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)

@@ -224,8 +224,6 @@ def accept(
     Raises:
         InvitationRefused: unknown, used, withdrawn or not yet valid, a wrong code, or a disabled person, all answered
             alike; or a service account would get another role.
-        InvitationExpired: the code is right but the invitation has expired.
-        OtherSide: the address belongs to a person of the other side.
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)

@@ -62,9 +62,6 @@ def set_roles(
     """Set a member's roles, in force from the next call; what a lost role carried ends.
 
     `seen` is the version of the member to replace, None for any.
-
-    Raises:
-        LastAdmin: the tenant would be left without an admin.
     """
     actor, member = _member(session, caller, origin, slug, person_id)
     member.check_seen(seen)
@@ -79,11 +76,7 @@ def set_roles(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
-    """Remove a member with every role, delegation and invitation of theirs.
-
-    Raises:
-        LastAdmin: the tenant would be left without an admin.
-    """
+    """Remove a member with every role, delegation and invitation of theirs."""
     actor, member = _member(session, caller, origin, slug, person_id)
     nothing = frozenset[Role]()
     if _weakens(session, actor, member, nothing):
@@ -97,9 +90,6 @@ def leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> Non
 
     The last admin may leave only if no one else has ever joined, as someone who was tricked into a tenant, and only
     in `enforce`, so that the tenant left behind grants nothing.
-
-    Raises:
-        LastAdmin: others would be left without an admin.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, sorted(TENANT_ROLES), tenant)

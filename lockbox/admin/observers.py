@@ -55,7 +55,6 @@ def add(
 
     Raises:
         Invalid: there is no such service.
-        AddressTaken: it is an address of the vendor's people, or gets these copies already.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)

@@ -74,7 +74,6 @@ def declare(
     """Write the access to the tenant's log, as an operator; notify its approvers, admins and webhooks; return its id.
 
     Raises:
-        UnknownEngineer: one of the engineers is no person of the vendor.
         Conflict: it has not ended yet, or began too long ago.
     """
     actor, tenant = permissions.operate(session, caller, origin, slug)

@@ -104,11 +104,7 @@ def is_last_approver(session: UnitOfWork, actor: AdminActor, person_id: UUID) ->
 
 
 def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
-    """Return the caller as an operator, and the tenant with its people locked.
-
-    Raises:
-        TenantErased: nothing of it changes any more.
-    """
+    """Return the caller as an operator, and the tenant with its people locked."""
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
     # A concurrent removal of the operator's role waits, and then finds what the operator did at tenants.

@@ -75,7 +75,6 @@ def change(
 
     Raises:
         Invalid: a group contains a person who could never decide here.
-        NobodyCanApprove: too few people could approve under it; `reasons` says why.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)

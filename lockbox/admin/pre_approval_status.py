@@ -109,11 +109,7 @@ def judged_by(session: UnitOfWork, tenant: Tenant, at: datetime) -> PreApprovalC
 
 
 def todays_terms(judged: PreApprovalContext, row: PreApproval) -> Terms:
-    """Return the strictest terms that a covered request could meet.
-
-    Raises:
-        PolicyUnverified: the policy or the tenant's row has no valid mark.
-    """
+    """Return the strictest terms that a covered request could meet."""
     if judged.policy is None:
         raise PolicyUnverified(UNVERIFIED)
     return pre_approvals.strictest_terms(judged.policy, row)

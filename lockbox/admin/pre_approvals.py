@@ -101,8 +101,6 @@ def propose(  # noqa: PLR0917 - who proposes what, where
 
     Raises:
         Invalid: the pattern names nothing, the window is longer than the policy allows, or the end is invalid.
-        NobodyCanApprove: too few people could approve it.
-        PasskeyMustSign: the policy demands signed approvals for something that it would cover.
         Conflict: too many are open.
     """
     tenant = permissions.known(session, caller, slug)
@@ -135,14 +133,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
 def approve(  # noqa: PLR0917 - who approves what, where
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
 ) -> PreApprovalSummary:
-    """Approve a pre-approval, as an approver or a delegate with the sign-in that an approval needs.
-
-    Raises:
-        OwnRequest: the caller proposed it.
-        PasskeyTooNew: the sign-in is by a first passkey that is too new.
-        PasskeyMustSign: the policy demands signed approvals for something that it covers.
-        AlreadyDecided, TooLate: the caller has approved it, or it is over.
-    """
+    """Approve a pre-approval, as an approver or a delegate with the sign-in that an approval needs."""
     caller, row, judged = _scene(session, caller, slug, which, others=NO_APPROVER)
     tenant, at = judged.tenant, judged.at
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())

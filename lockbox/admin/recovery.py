@@ -32,12 +32,7 @@ class AdminProposal:
 
 
 def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
-    """Propose an admin, as an operator: admins and approvers are notified now, the invitation goes after 72 hours.
-
-    Raises:
-        RecoveryOpen: another proposal is open.
-        OtherSide: the address belongs to a person of the vendor.
-    """
+    """Propose an admin, as an operator: admins and approvers are notified now, the invitation goes after 72 hours."""
     actor, tenant = permissions.operate(session, caller, origin, slug)
     permissions.require_fresh_operator(session, actor)
     at = now(session)

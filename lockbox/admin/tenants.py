@@ -77,13 +77,7 @@ class TenantListing:
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, founding: TenantInput, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Create a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail.
-
-    Raises:
-        UnknownPlan, SlugTaken: there is no such plan, or another tenant has the slug.
-        LicenceRequired: the plan does not include the lockbox, which `enforce` needs.
-        OtherSide: the address belongs to a person of the vendor.
-    """
+    """Create a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail."""
     actor = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
     permissions.require_fresh_operator(session, actor)
     _is_a_plan(founding.plan, plans)
@@ -152,11 +146,7 @@ def resume(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> Te
 def set_plan(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Set a tenant's plan, as an operator; the mode stays, whatever the plan includes.
-
-    Raises:
-        UnknownPlan: there is no such plan.
-    """
+    """Set a tenant's plan, as an operator; the mode stays, whatever the plan includes."""
     actor, tenant = permissions.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
     tenant = permissions.locked(session, tenant)

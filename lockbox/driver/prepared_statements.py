@@ -15,11 +15,10 @@ MOST_PREPARED = 500
 
 
 class KeptStatements(PrepareManager):
-    """psycopg drops them all at a ROLLBACK, because a rolled back change of the schema could have made them wrong.
+    """psycopg drops them all at a ROLLBACK, because a rolled back change of the schema could have made them wrong."""
 
-    No process of ours continues after it changed the schema. Each refusal is a ROLLBACK, and without this its
-    connection would plan every statement again. A test names the version of psycopg for which this was read.
-    """
+    # No process of ours continues after it changed the schema. Each refusal is a ROLLBACK, and without this its
+    # connection would plan every statement again. A test names the version of psycopg for which this was read.
 
     def clear(self) -> bool:
         return False

@@ -76,7 +76,6 @@ def make(
     Raises:
         Invalid: the token would last too long, or a gateway's has more than its one scope, or one that closes cases
             names no tenant.
-        TooManyTokens: the caller has twenty.
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
@@ -120,7 +119,6 @@ def rotate(
     Raises:
         Conflict: it has been rotated.
         Invalid: it would last longer than is allowed.
-        TooManyTokens: the caller would have more than twenty.
     """
     itself = caller.means is AuthMethod.TOKEN and caller.key_id == token_id
     if not itself:

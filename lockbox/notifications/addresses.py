@@ -40,10 +40,6 @@ def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, p
     """Add an address and mail a code there; nothing else is sent to it before it is confirmed.
 
     The change is an event, and the earlier addresses are notified.
-
-    Raises:
-        AddressTaken: it is an address of a sign-in, of the other side, or of the caller.
-        TooManyAddresses: five are there, or ten were added in a day.
     """
     _held(session, caller)
     at = now(session)
@@ -80,7 +76,6 @@ def confirm(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: 
     """Confirm an address by its code; idempotent.
 
     Raises:
-        AddressTaken: another person has it by now.
         Invalid: the code is wrong or has expired.
     """
     address = _locked(session, caller, address_id)

@@ -215,11 +215,7 @@ class WitnessCheck:
             return error
 
     def _check(self, session: UnitOfWork, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
-        """Check one log, unless the same state was valid before.
-
-        Raises:
-            LogMismatch: it is not what was shipped.
-        """
+        """Check one log, unless the same state was valid before."""
         if isinstance(note, OSError):
             raise LogMismatch(f"its checkpoint cannot be read: {note.strerror}")
         if note is None:

@@ -145,11 +145,7 @@ def consistency(subtree: Subtree, old: int, new: int) -> list[bytes]:
 
 
 def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
-    """Check an audit path (RFC 9162 section 2.1.3.2).
-
-    Raises:
-        BadProof: it does not lead from the leaf to the root.
-    """
+    """Check an audit path (RFC 9162 section 2.1.3.2)."""
     if not 0 <= index < size:
         raise BadProof("the leaf is not in a tree of that size")
     hashed = leaf
@@ -160,11 +156,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
 
 
 def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> None:
-    """Check that the new tree extends the old one (RFC 9162 section 2.1.4.2).
-
-    Raises:
-        BadProof: it does not.
-    """
+    """Check that the new tree extends the old one (RFC 9162 section 2.1.4.2)."""
     if not 0 <= old <= new:
         raise BadProof("the older tree is the larger one")
     if old in {0, new}:
@@ -184,11 +176,7 @@ def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path
 
 
 def _sides(number: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield each node of a path up to the root above `last`, and whether it is a left sibling.
-
-    Raises:
-        BadProof: the path is longer or shorter than the way.
-    """
+    """Yield each node of a path up to the root above `last`, and whether it is a left sibling."""
     for node in path:
         if last == 0:
             raise BadProof("the path is too long")

@@ -152,11 +152,7 @@ class LogClaim:
 def check(
     claim: LogClaim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends
 ) -> None:
-    """Check a log against its own note, the trusted keys, and what was shipped.
-
-    Raises:
-        LogMismatch: it differs.
-    """
+    """Check a log against its own note, the trusted keys, and what was shipped."""
     try:
         _is_signed(claim, trusted)
         if shipped:
@@ -166,11 +162,7 @@ def check(
 
 
 def check_edge(claim: LogClaim, edge: Edge) -> None:
-    """Check that a log's root follows from its tiles, and that these hold nothing beyond it.
-
-    Raises:
-        LogMismatch: it does not, or they do.
-    """
+    """Check that a log's root follows from its tiles, and that these hold nothing beyond it."""
     for level, number in merkle.edge(claim.size):
         count = (claim.size >> level * merkle.WIDTH_BITS) % merkle.WIDTH
         if len(edge.tiles.get((level, number), b"")) != count * HASH_BYTES:
@@ -180,11 +172,7 @@ def check_edge(claim: LogClaim, edge: Edge) -> None:
 
 
 def check_root(session: UnitOfWork, claim: LogClaim, statement: TextClause) -> None:
-    """Check that a log's root follows from its tiles, which the statement reads.
-
-    Raises:
-        LogMismatch: it does not.
-    """
+    """Check that a log's root follows from its tiles, which the statement reads."""
     make = partial(merkle.range_hash, start=0, end=claim.size)
     try:
         root = proofs.proven(session, claim.id, make, statement)

@@ -60,11 +60,7 @@ def document(given: ApproverKeys) -> dict[str, Any]:
 
 
 def read(text: str | bytes) -> ApproverKeys:
-    """Parse a file of keys.
-
-    Raises:
-        BadKeys: it is no such file, or a fingerprint in it is not that of its key.
-    """
+    """Parse a file of keys."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):

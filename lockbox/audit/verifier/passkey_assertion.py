@@ -40,11 +40,7 @@ class Assertion:
 
     @classmethod
     def read(cls, said: object) -> Self:
-        """Parse the form that events and rows hold.
-
-        Raises:
-            BadAssertion: it is not of that form.
-        """
+        """Parse the form that events and rows hold."""
         if not isinstance(said, Mapping) or sorted(said) != sorted(PARTS):
             raise BadAssertion("the assertion is malformed")
         data, client, signature, key = (said[name] for name in PARTS)
@@ -76,9 +72,6 @@ def check(
 
     The statement's SHA-256 must have been the challenge; `public_key` is SubjectPublicKeyInfo in DER. `rp_id` and
     `origin` are the host and the page's origin for which it must have been used; None is not checked.
-
-    Raises:
-        BadAssertion: it does not prove that.
     """
     _check_client(assertion.client_data, statement, origin)
     data = assertion.authenticator_data

@@ -100,9 +100,6 @@ def verify(
         now: the latest valid time; None checks no times.
         approvers: the customer's own files of approvers' keys, and whether each approval must be signed.
         most: how many findings are enough to stop, where one of them is a contradiction; None reads all.
-
-    Raises:
-        Unreadable: the file does not begin as an export does, or a checkpoint is none.
     """
     following = iter(lines)
     header = export_format.read(next(following, b""))

@@ -112,10 +112,8 @@ def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
 
 
 def _boundary() -> str:
-    """It is random, and no quoted-printable text contains its "=_" (RFC 2045, 6.7).
-
-    Either would do as long as the mail stays as it was sent; a relay may rewrite its parts.
-    """
+    """It is random, and no quoted-printable text contains its "=_" (RFC 2045, 6.7)."""
+    # Either would do as long as the mail stays as it was sent; a relay may rewrite its parts.
     return f"=_{secrets.token_hex(12)}"
 
 
