@@ -1,4 +1,4 @@
-"""Requests, their timelines and previews in the terminal; each state has one wording and one colour."""
+"""Requests, their timelines, previews and connections in the terminal; each state has one wording and one colour."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -354,3 +354,28 @@ def notifications(found: Mapping[str, Any]) -> Sequence[Part]:
     columns = ("Recipient", "Address", "Channel", "Template", "Outcome", "Attempts", "Last error")
     others = ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items())
     return Listing.of(columns, rows), f"The other side: {others}"
+
+
+def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
+    rows = (
+        (
+            item["id"],
+            item["target"],
+            item["state"],
+            item["failing"],
+            moment(item["opened_at"]),
+            moment(item["closed_at"]),
+        )
+        for item in items
+    )
+    return Listing.of(("Id", "Target", "State", "Failing", "Opened", "Closed"), rows)
+
+
+def credential(item: Mapping[str, Any], password: str) -> Sequence[Part]:
+    """Return a login at a target, and what to do where it is not valid yet."""
+    at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
+    login = Facts({"State": Word(item["state"]), **at})
+    if item["state"] == "open":
+        return (login,)
+    failing = f" ({item['failing']})" if item["failing"] else ""
+    return login, f"It is not good yet{failing}: look with `lockbox request connections`, and keep the password."

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import connection_table, request_table, request_watch, submission, terminal
+from cli import request_table, request_watch, submission, terminal
 from cli.client import at, call, headers
 from cli.inputs import duration_option, id_argument, instant, seconds, the_one
 from cli.request_ids import RequestId, RequestIds, request_id
@@ -80,7 +80,7 @@ def activity(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
 @app.command()
 def connections(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
     """Show what is, or was, opened at targets."""
-    _read(request, "connections", lambda found: [connection_table.connections(found["items"])], output)
+    _read(request, "connections", lambda found: [request_table.connections(found["items"])], output)
 
 
 @app.command()
@@ -100,7 +100,7 @@ def credential(
         time.sleep(AGAIN_SECONDS)
         listed = call("GET", at("requests", whole, "connections"))["items"]
         found = next((one for one in listed if one["id"] == found["id"]), found)
-    terminal.show(output, found | {"password": password}, *connection_table.credential(found, password))
+    terminal.show(output, found | {"password": password}, *request_table.credential(found, password))
     if found["state"] != "open":
         raise typer.Exit(1)
 

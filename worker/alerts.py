@@ -1,4 +1,4 @@
-"""Alerts: a violated invariant becomes an event, a mail to operators, a webhook call and a log line."""
+"""Alerts: invariants are checked each minute; a violation becomes an event, a mail, a webhook call and a log line."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,12 +9,14 @@ from sqlalchemy import text
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, now
-from lockbox.monitoring import invariants
-from lockbox.monitoring.heartbeats import Alarm, ProcessPart
+from lockbox.monitoring import invariants, metrics
+from lockbox.monitoring.heartbeats import Alarm, HeartbeatSender, ProcessPart
 from lockbox.monitoring.invariants import InvariantViolation, ScanPosition
 from lockbox.notifications import announcements
 from lockbox.notifications.account_mail import INVARIANT_BROKEN
 from lockbox.sql import insert_list
+from worker.loop import WorkerLoop
+from worker.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +24,9 @@ TURN = "alarm"
 EVERY = timedelta(seconds=60)
 SAID_FOR = timedelta(hours=1)
 MOST_LINES = 50
+FIRST_SECONDS = 5.0
+AGAIN_SECONDS = 5.0
+SURE_SECONDS = 15.0
 
 IS_DUE = text("""
 SELECT NOT EXISTS (SELECT FROM heartbeats
@@ -35,6 +40,47 @@ RETURNING key
 """)
 FORGET = text("DELETE FROM alarms WHERE raised_at < CAST(:at AS timestamptz) - interval '1 day'")
 SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
+
+
+class AlertMonitor(WorkerLoop):
+    """Checks once a minute, whichever worker's turn it is, and twice before it raises an alarm."""
+
+    def __init__(self, tools: Runtime, heart: HeartbeatSender) -> None:
+        super().__init__("watcher", tools)
+        self._heart = heart
+        self._rota = ScanPosition()
+
+    def run(self) -> None:
+        """Let an outage's backlog be done first."""
+        self.stopping.wait(FIRST_SECONDS)
+        super().run()
+
+    def round(self) -> None:
+        """Check if no worker has within the minute; what is still wrong a quarter of a minute later is an alarm."""
+        database = self.tools.database
+        if self._is_due():
+            with database.turn(TURN) as is_held:
+                # Another worker may have looked while this one came to the lock.
+                if is_held and self._is_due():
+                    self._look()
+        self.stopping.wait(AGAIN_SECONDS)
+
+    def _is_due(self) -> bool:
+        with self.gate:
+            return is_due(self.tools.database)
+
+    def _look(self) -> None:
+        database = self.tools.database
+        with self.gate:
+            metrics.sample(database)
+        with self.gate:
+            found, turned = find_violations(database, self._rota)
+        if found and not self.stopping.wait(SURE_SECONDS):
+            with self.gate:
+                confirm(database, found, self._rota)
+        with self.gate:
+            self._heart.beat(database, ProcessPart.INVARIANTS)
+        self._rota = turned
 
 
 def is_due(database: Database) -> bool:

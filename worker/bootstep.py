@@ -7,7 +7,7 @@ from celery import Celery, bootsteps
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.schedule import CLOCK, NOTIFICATIONS
 from lockbox.schedule import CONNECTIONS as CONNECTION_INDEX
-from worker.alert_monitor import AlertMonitor
+from worker.alerts import AlertMonitor
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
 from worker.maintenance import RECONCILE, SEAL, MaintenanceLoop

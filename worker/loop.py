@@ -1,9 +1,11 @@
-"""A worker's threads, in small steps until they are stopped."""
+"""A worker's threads, in small steps until they are stopped; no pool child inherits a lock in the held state."""
 
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Self
 
 import structlog
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # newer than the stubs
@@ -12,12 +14,39 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockbox.redis_scripts import RedisUnavailable
-from worker.fork_lock import ForkGate
 from worker.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
 IDLE_SECONDS = 1.0
+LONGEST_WAIT = 15.0
+
+
+class ForkGate:
+    """Held by one thread while it works; a fork waits for it, at most 15 seconds."""
+
+    # A child that is forked while a thread holds a lock (of logging, of a connection pool) would wait for it forever,
+    # since the thread that would release it does not exist in the child.
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held_for_fork = False
+        os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._open)
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _close(self) -> None:
+        self._held_for_fork = self._lock.acquire(timeout=LONGEST_WAIT)
+
+    def _open(self) -> None:
+        if self._held_for_fork:
+            self._held_for_fork = False
+            self._lock.release()
 
 
 class WorkerLoop(threading.Thread, ABC):

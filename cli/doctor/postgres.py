@@ -1,13 +1,18 @@
 """Checks of Postgres by the login of each process: reachable, encrypted, with the right rights, and durable."""
 
+import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from importlib.resources import files
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from cli.doctor import clock, rights
+from cli.doctor import clock
 from cli.doctor.findings import DoctorFinding, failure, warning, well
 from cli.doctor.written_keys import check_written_keys
 from config.settings import LOOPBACK, Settings
@@ -20,6 +25,31 @@ CLOCK = text("SELECT clock_timestamp()")
 KEEPS = text("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'")
 OWNER, DIRECT = "LOCKBOX_OWNER_DATABASE_URL", startup_checks.DIRECT
 CHECKED_NAMES = frozenset({"verify-full"})
+LOGINS = {
+    ServerKind.API: "lockbox_api",
+    ServerKind.WORKER: "lockbox_worker",
+    ServerKind.NOTIFICATIONS: "lockbox_notifications",
+    ServerKind.CONNECTORS: "lockbox_connectors",
+}
+COMMENT = re.compile(r"--.*$", re.MULTILINE)
+GRANT = re.compile(
+    r"GRANT\s+(?P<rights>.+?)\s+ON\s+(?P<functions>FUNCTION\s+)?(?P<things>.+?)\s+TO\s+(?P<to>.+)", re.DOTALL
+)
+COMMA = re.compile(r",\s*(?![^()]*\))")
+RIGHT = re.compile(r"(\w+)\s*(?:\((.+)\))?", re.DOTALL)
+# A right on a table or on columns of it, or to call a function by its name.
+LACKING = text("""
+SELECT g."right", g.thing, g.columns FROM jsonb_to_recordset(CAST(:granted AS jsonb))
+    AS g ("right" text, thing text, columns text[])
+WHERE CASE
+    WHEN g."right" = 'EXECUTE' THEN EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+        AND p.proname = split_part(g.thing, '(', 1) AND NOT has_function_privilege(p.oid, 'EXECUTE'))
+    WHEN to_regclass('public.' || g.thing) IS NULL THEN true
+    WHEN g.columns IS NULL THEN NOT has_table_privilege('public.' || g.thing, g."right")
+    ELSE EXISTS (SELECT FROM unnest(g.columns) AS c (name)
+        WHERE NOT has_column_privilege('public.' || g.thing, c.name, g."right"))
+END ORDER BY 1, 2
+""")
 
 
 def check_postgres(settings: Settings) -> Iterator[DoctorFinding]:
@@ -106,7 +136,7 @@ def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Ite
     """Find missing rights of this version's schema; a later schema may grant others."""
     if migrations.current(connection) != migrations.head():
         return
-    missing = rights.lacking(connection, kind)
+    missing = lacking(connection, kind)
     if missing:
         more = f" and {len(missing) - 1} more rights" if len(missing) > 1 else ""
         login = connection.engine.url.username
@@ -176,3 +206,41 @@ def _server(connection: Connection) -> Iterator[DoctorFinding]:
         findings.append(warning(check, UNAWAITED_STANDBY, "name it in synchronous_standby_names"))
     version = postgres_version.named(postgres_version.read_number(connection))
     yield from findings or [well(check, f"version {version}, keeps what it commits")]
+
+
+@dataclass(frozen=True)
+class GrantedRight:
+    """One right of one login: on a table, on some of its columns, or to call a function."""
+
+    right: str
+    thing: str
+    columns: tuple[str, ...] | None = None
+
+    @property
+    def statement(self) -> str:
+        columns = f" ({', '.join(self.columns)})" if self.columns else ""
+        return f"GRANT {self.right}{columns} ON {'FUNCTION ' if self.right == 'EXECUTE' else ''}{self.thing}"
+
+
+def lacking(connection: Connection, kind: ServerKind) -> list[GrantedRight]:
+    granted = [vars(one) for one in granted_rights(LOGINS[kind])]
+    rows = connection.execute(LACKING, {"granted": json.dumps(granted)})
+    return [GrantedRight(row.right, row.thing, tuple(row.columns) if row.columns else None) for row in rows]
+
+
+@cache
+def granted_rights(login: str) -> tuple[GrantedRight, ...]:
+    script = COMMENT.sub("", (files("lockbox") / "schema" / "grants.sql").read_text(encoding="utf-8"))
+    return tuple(right for statement in script.split(";") for right in _parsed(statement.strip(), login))
+
+
+def _parsed(statement: str, login: str) -> Iterator[GrantedRight]:
+    found = GRANT.fullmatch(statement)
+    if found is None or login not in COMMA.split(found["to"].strip()):
+        return
+    for thing in COMMA.split(found["things"]):
+        for right in COMMA.split(found["rights"]):
+            named = RIGHT.fullmatch(right.strip())
+            if named:
+                columns = tuple(one.strip() for one in named[2].split(",")) if named[2] else None
+                yield GrantedRight(named[1], " ".join(thing.split()), columns)

@@ -15,9 +15,9 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import read
 from tests.database.test_exports import freely
-from worker import alert_monitor as watchers
+from worker import alerts
 from worker import heartbeat as hearts
-from worker.alert_monitor import AlertMonitor
+from worker.alerts import AlertMonitor
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
 from worker.runtime import Runtime
@@ -46,8 +46,8 @@ def tools(worker: Database) -> Runtime:
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds and minutes are moments."""
-    for module, name in ((watchers, "FIRST_SECONDS"), (watchers, "AGAIN_SECONDS"), (watchers, "SURE_SECONDS")):
-        monkeypatch.setattr(module, name, 0.05)
+    for name in ("FIRST_SECONDS", "AGAIN_SECONDS", "SURE_SECONDS"):
+        monkeypatch.setattr(alerts, name, 0.05)
     monkeypatch.setattr(hearts, "BEAT_SECONDS", 0.05)
 
 

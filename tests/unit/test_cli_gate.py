@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from catalogue.load import SAMPLE
-from cli import gate_report
+from cli import gate
 from cli.app import app
 from tests.each import each
 
@@ -138,7 +138,7 @@ def reported(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, object], *word
         calls.append((method, path, parts))
         return found
 
-    monkeypatch.setattr(gate_report, "call", answer)
+    monkeypatch.setattr(gate, "call", answer)
     return lockbox("report", "exchange-online", *words), calls[0]
 
 

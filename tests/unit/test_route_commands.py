@@ -15,10 +15,8 @@ from cli.app import app
 from cli.audit import SEARCH
 from cli.commands import GROUPS
 from cli.exclusions import EXCLUSIONS_COMMANDS
-from cli.gate_enforcement import ENFORCEMENT_COMMANDS
-from cli.gate_identities import IDENTITY_COMMANDS
+from cli.gate import ENFORCEMENT_COMMANDS, IDENTITY_COMMANDS, OUTSIDE_COMMANDS
 from cli.gate_probe import PROBES
-from cli.outside_access import OUTSIDE_COMMANDS
 from cli.policies import VERSIONS
 from cli.pre_approvals import PRE_APPROVAL_COMMANDS
 from cli.requests import FINDINGS
