@@ -1,1 +1,1 @@
-"""The service catalogue: what a file of it may say, and how it is read."""
+"""The service catalogue: the format of its file, and how it is read."""

@@ -1,4 +1,4 @@
-"""The parameters that a service declares for its requests: a flat, safe part of JSON Schema; pure."""
+"""The parameters that a service declares for its requests: a flat, safe subset of JSON Schema. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -111,7 +111,7 @@ class ContextParameter(CataloguePart):
         return self
 
     def wrong(self, value: ContextValue) -> str | None:
-        """Return how to mend a value; None where it fits."""
+        """Return how to correct a value; None if the value is valid."""
         kinds = {"string": (str, "text"), "integer": (int, "a whole number"), "boolean": (bool, "true or false")}
         kind, called = kinds[self.type]
         if type(value) is not kind:
@@ -141,7 +141,7 @@ class ContextParameter(CataloguePart):
 
 
 class ContextSchema(CataloguePart):
-    """The parameters of a service's requests; others are refused."""
+    """The parameters of a service's requests. Any other parameter is refused."""
 
     model_config = ConfigDict(validate_by_name=True)
 
@@ -158,7 +158,7 @@ class ContextSchema(CataloguePart):
 
 
 def defects(schema: ContextSchema | None, context: Mapping[str, ContextValue]) -> Iterator[tuple[str, str]]:
-    """Yield the name of each wrong parameter, and what to do."""
+    """Yield the name of each wrong parameter, and how to correct it."""
     properties = schema.properties if schema else {}
     for name, value in context.items():
         if name not in properties:

@@ -1,4 +1,4 @@
-"""Find contradictions in a catalogue's gates: variables, actions, issuers, ambiguous paths; pure."""
+"""Find contradictions in a catalogue's gates: variables, actions, issuers, ambiguous paths. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -32,7 +32,7 @@ def gate_problems(
 
 
 def is_ambiguous(one: PathRule, other: PathRule) -> bool:
-    """Return whether some request matches both."""
+    """Return whether some request matches both rules."""
     if not set(one.methods) & set(other.methods) or one.query.keys() != other.query.keys():
         return False
     here, there = parse_path(one.path), parse_path(other.path)

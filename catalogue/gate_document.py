@@ -1,4 +1,4 @@
-"""What the catalogue says of a service's gate: tenant, callers, and which request uses what; pure."""
+"""A service's gate in the catalogue: its tenant, its callers, and which request uses which resource. Pure."""
 
 import re
 from collections.abc import Callable
@@ -90,16 +90,16 @@ Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class CataloguePart(BaseModel):
-    """A part of the catalogue: unknown fields are refused, and no text becomes a number or a switch."""
+    """A part of the catalogue. Unknown fields are refused, and no text is converted to a number or a boolean."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class TenantSource(CataloguePart):
-    """Where a call's tenant comes from: exactly one of them.
+    """Where the tenant of a call is read: exactly one of the fields is set.
 
-    `host` is a template of the request's host, `path` a variable of every path, `header` one that the gateway sets
-    and accepts from no client.
+    `host` is a template of the request's host, `path` a variable that every path has, and `header` a header that the
+    gateway sets itself and removes from clients' calls.
     """
 
     fixed: TenantSlug | None = None
@@ -115,9 +115,9 @@ class TenantSource(CataloguePart):
 
 
 class GateCallers(CataloguePart):
-    """Whose calls are gated: all at a support entrance, or those whose token has this claim.
+    """Whose calls are gated: all calls at a support entrance, or else calls whose token has this claim.
 
-    At a support entrance the gateway may name the caller: by the subject of a verified client certificate in
+    At a support entrance the gateway may identify the caller: by the subject of a verified client certificate in
     `subject_header`, or by a name in `engineer_header`.
     """
 
@@ -143,7 +143,7 @@ class GateCallers(CataloguePart):
 
 
 class PathRule(CataloguePart):
-    """Which requests use which resource and action."""
+    """The requests that use a resource, and the action."""
 
     methods: tuple[Method, ...] = Field(min_length=1, max_length=7)
     path: PathTemplate
@@ -155,8 +155,8 @@ class PathRule(CataloguePart):
 class ServiceGate(CataloguePart):
     """How the gate reads the requests for a service, and whether it enforces.
 
-    `escaped` are characters that clients percent-encode without need; `ignored_query` names parameters that choose
-    neither what is read nor what is done.
+    `escaped` are characters that clients percent-encode without need. `ignored_query` names parameters that affect
+    neither the data that is read nor the action.
     """
 
     tenant: TenantSource
@@ -168,9 +168,9 @@ class ServiceGate(CataloguePart):
 
 
 class TokenIssuer(CataloguePart):
-    """Whose tokens identify engineers at the gate.
+    """An issuer whose tokens identify engineers at the gate.
 
-    A token's `iss` is `issuer`, its `aud` has `audience`, and its client is in `azp` if that is not empty.
+    A token's `iss` is `issuer`, its `aud` contains `audience`, and its client is in `azp` unless `azp` is empty.
     `longest_token` bounds `exp` - `iat` in seconds.
     """
 

@@ -1,4 +1,4 @@
-"""Templates of a gate: paths, hosts and resources with variables in braces; pure."""
+"""Templates of a gate: paths, hosts and resources with variables in braces. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ ANY = "{}"
 
 @dataclass(frozen=True)
 class TemplateSegment:
-    """A literal, a variable, or, with neither, any segment."""
+    """A literal or a variable. With neither, the segment matches any text."""
 
     literal: str | None = None
     variable: str | None = None
 
     def meets(self, other: "TemplateSegment") -> bool:
-        """Return whether some segment fits both; the one after a final slash is empty."""
+        """Return whether some text matches both segments. The segment after a final slash is empty."""
         if self.literal is None or other.literal is None:
             return self.literal != "" and other.literal != ""
         return self.literal == other.literal
@@ -79,7 +79,7 @@ def parse_resource(template: str) -> TextTemplate:
 
 
 def parse_value(template: str) -> TextTemplate:
-    """Return one variable, or a text."""
+    """Return the parts of a template that is either one variable or a text without variables."""
     parts = _texts(template)
     if parts.variables and any(parts.texts):
         raise ValueError("write either a literal text or one variable such as {name}")
@@ -89,7 +89,7 @@ def parse_value(template: str) -> TextTemplate:
 
 
 def parse_host(template: str) -> str:
-    """Return what follows the tenant: `.mail.example` of `{tenant}.mail.example`."""
+    """Return the text after the tenant, such as `.mail.example` of `{tenant}.mail.example`."""
     rest = template.removeprefix(TENANT)
     if rest == template or not LABELS.fullmatch(rest):
         raise ValueError("write {tenant} as the first label, then at least two more, such as {tenant}.mail.example")

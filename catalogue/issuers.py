@@ -21,12 +21,12 @@ Party = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class IdentityProvider(BaseModel):
-    """An identity provider; a token's `iss` is exactly its `issuer`.
+    """An identity provider. The `iss` of its tokens equals `issuer` exactly.
 
-    Bearer tokens are for `audience`, ID tokens of browsers for `client_id`. A token's client is `client_id`,
-    `audience` or, for bearer tokens, one of `authorized_parties`; without a client it is for `client_id` alone.
-    `tenant` is the slug of the only tenant that it serves, None for the vendor; no claim overrides it. The directory
-    claims are the vendor's alone.
+    Bearer tokens are for `audience`; ID tokens of browsers are for `client_id`. A token's client is `client_id`,
+    `audience` or, for bearer tokens, one of `authorized_parties`. A token without a client is only for `client_id`.
+    `tenant` is the slug of the only tenant that the provider serves, or None for the vendor; no claim overrides it.
+    Only the vendor's providers have directory claims.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -72,7 +72,7 @@ class IdentityProvider(BaseModel):
 
     @property
     def directory_claims(self) -> dict[str, str | None]:
-        """Claims by field of the directory."""
+        """Names of claims by field of the directory."""
         return {
             "employing_entity": self.employing_entity_claim,
             "office_country": self.office_country_claim,
@@ -85,7 +85,7 @@ class IdentityProvider(BaseModel):
 
     @property
     def is_on_loopback(self) -> bool:
-        """Whether it is on this machine, so that loopback addresses may be called for it."""
+        """Whether the provider is on this machine, so that loopback addresses may be called for it."""
         return any(_is_loopback(urlsplit(url).hostname or "") for url in self._urls())
 
     def _urls(self) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class IdentityProvider(BaseModel):
 
 
 def distinct(issuers: tuple[IdentityProvider, ...]) -> tuple[IdentityProvider, ...]:
-    """Refuse an issuer that is listed twice: its tokens must lead to one tenant."""
+    """Refuse an issuer that is listed twice, because its tokens must lead to only one tenant."""
     if len({issuer.issuer for issuer in issuers}) < len(issuers):
         raise ValueError("name each issuer once: its tokens can lead to one tenant only")
     return issuers

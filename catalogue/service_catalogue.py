@@ -1,4 +1,4 @@
-"""The catalogue of an installation: services, for which engineers request access, and plans."""
+"""The catalogue of an installation: plans, and the services for which engineers request access."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -59,7 +59,7 @@ LEVELS = tuple(Level)
 class Service(CataloguePart):
     """A service for which engineers request access.
 
-    An action without a level has the level of its own name, or else `admin`; once read, `levels` has all.
+    An action without a level gets the level of the same name, or else `admin`. Once read, `levels` has every action.
     """
 
     title: Title
@@ -107,7 +107,7 @@ def _check_adapter(address: str) -> str:
 
 
 class CaseSystem(CataloguePart):
-    """A ticket system: the prefix of its cases' pages, and the adapter that is asked about cases."""
+    """A ticket system: the URL prefix of its cases, and the adapter that Lockbox asks about cases."""
 
     title: Title
     address: Annotated[str, Field(max_length=500), AfterValidator(_check_address)]
@@ -132,7 +132,7 @@ class Catalogue(CataloguePart):
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether an issuer, its keys or an adapter lack TLS: refused in production."""
+        """Whether an issuer, its keys or an adapter has a URL without TLS, which production refuses."""
         adapters = [system.adapter for system in self.case_systems.values() if system.adapter]
         urls = [url for issuer in self.issuers for url in (issuer.issuer, issuer.jwks_url)]
         return any(url.startswith("http:") for url in (*urls, *adapters))

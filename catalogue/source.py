@@ -1,4 +1,4 @@
-"""Read YAML as plain values with the line of each; refuse what is easily misread or unbounded."""
+"""Read YAML as plain values, each with its line. Refuse anything that is easily misread or unbounded."""
 
 import re
 from collections.abc import Iterator
@@ -34,13 +34,13 @@ class UnreadableYaml(ValueError):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class MarkedDocument:
-    """Plain values, lists as tuples, and the line of each place, from 1."""
+    """Plain values, with lists as tuples, and the line of each place, counted from 1."""
 
     value: Any
     lines: dict[Place, int]
 
     def line(self, place: Place) -> int:
-        """Return the line of a place, or of the nearest one above."""
+        """Return the line of a place, or of the nearest place above it."""
         while place not in self.lines and place:
             place = place[:-1]
         return self.lines.get(place, 1)
@@ -49,8 +49,8 @@ class MarkedDocument:
 def read_yaml(text: str) -> MarkedDocument:
     """Return one YAML document of maps with text keys, lists, texts, whole numbers, true, false and null.
 
-    Refused are words that look like numbers or switches and are not quoted, repeated keys, anchors, aliases, tags,
-    directives and several documents.
+    Refused are unquoted words that look like numbers or booleans, repeated keys, anchors, aliases, tags, directives,
+    and files with several documents.
     """
     try:
         return _Reader(yaml.parse(text, Loader=yaml.CSafeLoader)).document()
@@ -63,7 +63,7 @@ def read_yaml(text: str) -> MarkedDocument:
 
 
 class _Reader:
-    """Builds values from the parser's events, so that aliases are seen before they are followed."""
+    """Builds values from the parser's events, so that aliases are detected before they are followed."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events

@@ -1,5 +1,5 @@
-"""The error of unusable settings, apart from them: clients need not load a server's settings."""
+"""The error of unusable settings. It has a module of its own so that clients need not load a server's settings."""
 
 
 class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a fault of ours
-    """The settings cannot be used; the message has one line a problem."""
+    """The settings cannot be used. The message has one line for each problem."""

@@ -1,1 +1,1 @@
-"""Open and close access at targets for windows: one row a connection, driven by Celery tasks."""
+"""Open and close access at targets for windows. Each connection is a row; Celery tasks drive it."""

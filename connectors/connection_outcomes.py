@@ -1,4 +1,4 @@
-"""Record how a step of a connection ended: its row, an event of a change of state, and who is notified."""
+"""Record how a step of a connection ended: update its row, write an event if its state changed, and notify people."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -55,7 +55,7 @@ SELECT state, mode, requester_id, service, deadline_at, asked_at FROM requests W
 
 
 def failed(row: Row[Any], at: datetime, reason: str, *, is_open: bool) -> dict[str, Any]:
-    """Return the row's values after a failed step: it is retried with growing pauses."""
+    """Return the row's values after a failed step. The step is retried with growing pauses."""
     failures = row.failures + 1
     state = FAILED[is_open] if failures >= TRIES_BEFORE_FAILED else ConnectionState(row.state)
     pause = min(FIRST_PAUSE * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_PAUSE)
@@ -88,10 +88,10 @@ def _outcome(
 
 
 def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: datetime, until: datetime | None) -> None:
-    """Write an outcome; only a change of state is an event.
+    """Write an outcome. Only a change of state is an event.
 
-    A failure is not notified again at the same target for the same request before it is settled, or an hour passes
-    without one. `until` is the end of the window that was to be opened.
+    A repeated failure at the same target for the same request causes no second notification, until the failure is
+    settled or an hour passes without another. `until` is the end of the window that was to be opened.
     """
     state = outcome["state"]
     if state == row.state or state not in EVENTS:
@@ -131,7 +131,7 @@ def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: date
 
 
 def _told(session: UnitOfWork, row: Row[Any], state: ConnectionState, at: datetime) -> tuple[bool, bool]:
-    """Return whether this settles an earlier failure, and whether it repeats one; serialised by request."""
+    """Return whether this outcome settles an earlier failure, and whether it repeats one. Serialised by request."""
     session.execute(ONE_AT_A_TIME, {"request_id": row.request_id})
     of = {"id": row.id, "request_id": row.request_id, "target": row.target, "since": at - TOLD_AGAIN_AFTER}
     told = session.execute(TOLD, of).one()

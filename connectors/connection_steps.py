@@ -1,7 +1,7 @@
-"""Drive connections: open what a window allows, close what has ended, and record what the target said.
+"""Drive connections: open those that a window allows, close those whose window has ended, and record each outcome.
 
-A step claims the row in one transaction, calls the target outside of any, and records the outcome in another. Each
-may be lost, late or repeated: a target is called until it confirms.
+A step claims the row in one transaction, calls the target outside of any transaction, and records the outcome in
+another. Each of the three may be lost, late or repeated: a target is called until it confirms.
 """
 
 from collections import Counter
@@ -109,7 +109,7 @@ def ended(session: UnitOfWork, *, most: int) -> list[UUID]:
 
 @dataclass(frozen=True)
 class ClaimedStep:
-    """Open for this window, or close where there is none."""
+    """A step to do: open access for this window, or close the access if `window` is None."""
 
     row: Row[Any]
     attempt: int
@@ -130,9 +130,10 @@ class ConnectionDriver:
         self._slots = slots or TargetSlots(MOST_SLOTS)
 
     def run(self, ids: Iterable[UUID]) -> Counter[str]:
-        """Take the next step of each connection that is due, and count them by their new state.
+        """Take the next step of each connection that is due, and count the connections by their new state.
 
-        Without a free slot at its target a connection is `put_off` to the holder of one.
+        If no slot is free, a connection is `put_off`: the holder of a slot at its target takes it over, or it is due
+        again later.
         """
         counts = Counter[str]()
         for one in ids:
@@ -166,7 +167,7 @@ class ConnectionDriver:
         return f"{row.kind} {row.target}" if row else ""
 
     def begin(self, *, most: int) -> int:
-        """Add connections for open windows that need no credential (webhooks); return how many."""
+        """Add connections for open windows that need no credential (webhooks); return the number of connections."""
         connectors = {
             name: service.connector
             for name, service in self._catalogue.services.items()
@@ -217,7 +218,10 @@ class ConnectionDriver:
         return ClaimedStep(row, row.attempts + 1, window)
 
     def _window(self, session: UnitOfWork, row: Row[Any], entry: RequestEntry) -> ConnectedWindow:
-        """Return what to open; from the connection's row comes only a verifier with a valid mark."""
+        """Return the window to open.
+
+        Only the verifier comes from the connection's row, and only if the row's MAC is valid.
+        """
         request = entry.request
         service = self._catalogue.services.get(request.service)
         connector = service.connector if service else None

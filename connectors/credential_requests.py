@@ -1,4 +1,4 @@
-"""Let the engineer of an open window have it opened at the target, by a password that only they see."""
+"""Let the engineer of an open window open access at the target, with a password that only the engineer sees."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,13 +73,15 @@ class ConnectionStatus:
 def request_credential(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, *, verifier: str, catalogue: Catalogue
 ) -> ConnectionStatus:
-    """Have a window opened at its target for the holder of this verifier's password.
+    """Open a window at its target, for the holder of the password that belongs to this verifier.
 
-    An earlier credential is closed; while `MOST_UNCLOSED` are not closed yet there is no other.
+    Earlier credentials of the request are closed. While `MOST_UNCLOSED` of them are not closed yet, no other is
+    issued.
 
     Raises:
         NotFound, NotYours, NoOpenWindow, Conflict: as named.
-        Invalid: no such connector, a resource it does not cover, counted uses, or no verifier.
+        Invalid: there is no such connector, it does not cover a resource, uses are counted, or the verifier is not
+            one.
     """
     entry = queries.find(session, caller, request_id)
     if entry.request.requester_id != caller.person_id:

@@ -1,4 +1,4 @@
-"""The connections table: what is opened at a target for a window, and how far that has come."""
+"""The connections table: the access opened at a target for a window, and its state."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -33,7 +33,7 @@ LATER = {"attempts", "failures", "last_error", "opened_at", "closed_at"}
 
 
 class Connection(SQLModel, table=True):
-    """Access at a target, driven again at `run_at`; `attempts` numbers the tries."""
+    """Access at a target. Its next step is due at `run_at`; `attempts` numbers the steps."""
 
     __tablename__ = "connections"
 

@@ -1,4 +1,7 @@
-"""Open a window at a Postgres as a role of its own, and prove it closed: no role and no session of it."""
+"""Open a window at a Postgres target as a database role of its own.
+
+It is proved closed when neither the role nor any of its sessions exists.
+"""
 
 import os
 import socket
@@ -65,13 +68,13 @@ SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
 
 
 def role_name(connection_id: UUID) -> str:
-    """Return the name of a connection's role; nothing that people wrote is part of it."""
+    """Return the name of a connection's role. The name contains no text that people wrote."""
     return f"{PREFIX}{connection_id.hex}"
 
 
 @contextmanager
 def _cut_off(reached: Target, limit: threading.Event) -> Iterator[None]:
-    """Shut the connection down after `CALL_SECONDS`, and set `limit`: a server that hangs bounds nothing itself."""
+    """Shut the connection down after `CALL_SECONDS` and set `limit`: a server that hangs enforces no timeout."""
     line = socket.socket(fileno=os.dup(reached.fileno()))
 
     def cut() -> None:
@@ -90,17 +93,21 @@ def _cut_off(reached: Target, limit: threading.Event) -> Iterator[None]:
 
 
 class PostgresRoles:
-    """Makes a role for each window, with a login that has CREATEROLE, and ADMIN on the roles that it grants."""
+    """Makes a role for each window.
+
+    The connector's database login has CREATEROLE, and ADMIN on the roles that it grants.
+    """
 
     def __init__(self, targets: TargetFolder, *, needs_tls: bool = True) -> None:
         self._targets = targets
         self._needs_tls = needs_tls
 
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
-        """Make the role, valid until the window's end, and grant it what the actions allow.
+        """Make the role, valid until the window's end, and grant it the roles of the window's actions.
 
-        The lock at the target is held from before the last look at the window until the commit. A close takes it too,
-        once the connection is marked as closing: either it finds the role, or this finds the mark.
+        The lock at the target is taken before the last check of the window and kept until the commit. A close first
+        sets the connection's state to closing and then takes the same lock. So either the close finds the role, or
+        this method reads the new state.
         """
         if window.verifier is None or not is_verifier(window.verifier) or not window.roles:
             raise ConnectorFailed("nothing_to_open")
@@ -135,7 +142,7 @@ class PostgresRoles:
     def close(self, connection_id: UUID, target: str) -> None:
         """End the sessions, refuse sign-ins, revoke memberships, and drop the role.
 
-        Sessions are ended before anything that waits for a lock, and for as long as it waits: they could hold it.
+        Sessions are ended before and during each wait for a lock, because a session could hold that lock.
         """
         name = role_name(connection_id)
         with self._connected(target) as reached:
@@ -164,7 +171,7 @@ class PostgresRoles:
 
     @staticmethod
     def _refuse_sign_ins(reached: Target, name: str) -> None:
-        """Refuse sign-ins before waiting for the lock, which any login of the database can hold."""
+        """Refuse sign-ins before waiting for the lock, which any database login can hold."""
         if reached.execute(FIND, [name]).fetchone() is not None:
             with suppress(errors.InternalError_, errors.UndefinedObject):
                 reached.execute(SQL(LOCK_OUT).format(Identifier(name)))

@@ -1,4 +1,4 @@
-"""What every connector does, whatever it opens."""
+"""The interface of all connectors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class ConnectorFailed(Exception):  # noqa: N818 - it names what was found
-    """The target did not do it, and will be called again; `reason` is a word for rows, events and pages."""
+    """The target did not do the step; it will be called again. `reason` is a word for rows, events and pages."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -16,14 +16,14 @@ class ConnectorFailed(Exception):  # noqa: N818 - it names what was found
 
 
 class NotWanted(Exception):  # noqa: N818 - it names what was found
-    """The window ended, or another try took over, before anything was opened."""
+    """The window ended, or another attempt took over, before anything was opened."""
 
 
 @dataclass(frozen=True)
 class ConnectedWindow:
-    """A window for connectors; `id` is the connection's, by which a target knows it again.
+    """A window for connectors. `id` is the connection's id, by which the target recognises the window.
 
-    `verifier` checks the engineer's credential; it is never the credential.
+    `verifier` checks the engineer's credential; it is never the credential itself.
     """
 
     id: UUID
@@ -41,17 +41,17 @@ class ConnectedWindow:
 
 
 class Connector(Protocol):
-    """Opens and closes at targets. Each call may be repeated, also after a crash, without harm."""
+    """Opens and closes access at targets. Each call may be repeated without harm, also after a crash."""
 
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
         """Open the access, until the window's end at the latest.
 
-        `is_wanted` is asked just before, while a close of the same connection waits.
+        The connector calls `is_wanted` just before it opens, while a close of the same connection has to wait.
         """
         ...
 
     def close(self, connection_id: UUID, target: str) -> None:
-        """End the access and what still uses it."""
+        """End the access and all sessions that still use it."""
         ...
 
     def is_closed(self, connection_id: UUID, target: str) -> bool:

@@ -1,4 +1,4 @@
-"""End what a window's role has under way at a Postgres: sessions, repeatedly, and prepared transactions."""
+"""End the work of a window's role at a Postgres target: its sessions, repeatedly, and its prepared transactions."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ Target = psycopg.Connection[tuple[Any, ...]]
 
 
 def end(reached: Target, name: str, waiting: int) -> None:
-    """Terminate the role's sessions, and those of our roles that block the backend `waiting`."""
+    """Terminate the role's sessions, and sessions of other Lockbox roles that block the backend `waiting`."""
     with suppress(errors.InsufficientPrivilege):
         reached.execute(END, {"name": name, "waiting": waiting})
 
@@ -49,7 +49,7 @@ class BlockingLocks:
 
 @contextmanager
 def ending(ender: Target, name: str, waiting: int) -> Iterator[BlockingLocks]:
-    """Repeat `end` on a connection of its own during the block, so that reconnecting does not help."""
+    """Repeat `end` during the block, on the connection `ender`, so that sessions that reconnect are ended too."""
     is_over, blocking = threading.Event(), BlockingLocks()
     words = (ender, name, waiting, is_over, blocking)
     thread = threading.Thread(target=_go_on, args=words, name="role-sessions", daemon=True)
@@ -75,9 +75,9 @@ def _go_on(ender: Target, name: str, waiting: int, is_over: threading.Event, blo
 
 
 def roll_back_prepared(reached: Target, name: str) -> None:
-    """Roll back what a role has prepared in this database: prepared transactions outlive its sessions.
+    """Roll back a role's prepared transactions in this database, which outlive its sessions.
 
-    Only their owner may, so this login becomes the role for it.
+    Only their owner may roll them back, so the connector's database login becomes that role meanwhile.
     """
     prepared = reached.execute(PREPARED, [name]).fetchall()
     if not prepared:

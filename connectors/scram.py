@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 verifiers: what Postgres keeps of a password; pure."""
+"""SCRAM-SHA-256 verifiers, which Postgres stores in place of passwords. Pure."""
 
 import base64
 import hashlib
@@ -28,5 +28,5 @@ def verifier_of(password: str) -> str:
 
 
 def is_verifier(text: str) -> bool:
-    """Return whether a text is a verifier; Postgres would take anything else for a password."""
+    """Return whether a text is a verifier. Postgres would treat any other text as a password."""
     return re.fullmatch(PATTERN, text) is not None and "\n" not in text

@@ -1,4 +1,4 @@
-"""Bound the steps under way at each target, so that one that hangs delays no others; in memory."""
+"""Bound the steps under way at each target, so that a target that hangs delays no other. In memory only."""
 
 import threading
 import time
@@ -23,7 +23,10 @@ class TargetSlot:
 
 
 class TargetSlots:
-    """The slots of one process: `most` in all, three a target; slow targets get one each and half in all."""
+    """The slots of one process: `most` in total, and three for each target.
+
+    Each slow target gets one slot, and all slow targets together get half of the total.
+    """
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -42,7 +45,10 @@ class TargetSlots:
             return slot
 
     def wait(self, target: str, connection_id: UUID) -> bool:
-        """Leave a connection to a holder of a slot at its target; return whether there is one."""
+        """Queue a connection for a slot that is in use at its target.
+
+        Return False if no slot is in use or the queue is full.
+        """
         with self._lock:
             waiting = self._waiting[target] if self._held.get(target) else {}
             if connection_id in waiting:
@@ -53,7 +59,10 @@ class TargetSlots:
             return True
 
     def next(self, slot: TargetSlot) -> UUID | None:
-        """Note that a step has ended, and return the connection that has waited longest at this target."""
+        """Note that a step has ended, and return the connection that has waited longest at this target.
+
+        None if no connection waits, or if the slot has to be given back.
+        """
         with self._lock:
             now = self._clock()
             if now - slot.begun_at > SLOW_SECONDS:
@@ -70,7 +79,7 @@ class TargetSlots:
             return first
 
     def give_back(self, slot: TargetSlot) -> list[UUID]:
-        """Return what still waits for the target, if no other slot is held there."""
+        """Return the connections that still wait for the target, if no other slot is in use there."""
         with self._lock:
             self._held[slot.target].remove(slot)
             if self._held[slot.target]:

@@ -14,12 +14,12 @@ OTHERS = stat.S_IWGRP | stat.S_IRWXO
 
 @dataclass(frozen=True)
 class TargetFolder:
-    """The folder of the targets' files; each is read at each use, so that changes count at once."""
+    """The folder of the targets' files. A file is read at each use, so that changes take effect at once."""
 
     path: Path | None
 
     def lines(self, target: str) -> list[str]:
-        """Return a target's non-empty lines; refuse a file that others than owner and group may read."""
+        """Return a target's non-empty lines. Refuse a file that users other than its owner and group may read."""
         if self.path is None or not TARGET.fullmatch(target):
             raise ConnectorFailed("no_target_file")
         try:

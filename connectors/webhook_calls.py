@@ -1,4 +1,4 @@
-"""Have the vendor's own system open and close, by signed and repeatable calls to one address."""
+"""Have the vendor's own system open and close access, by signed and repeatable calls to one address."""
 
 import asyncio
 import json
@@ -17,14 +17,14 @@ SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 
 
 class WebhookCalls:
-    """Calls the address in the first line of a target's file, signed with the secrets in the others."""
+    """Calls the address in the first line of a target's file, signed with the secrets in the other lines."""
 
     def __init__(self, targets: TargetFolder, sender: HttpWebhooks) -> None:
         self._targets = targets
         self._sender = sender
 
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
-        """Send what the window covers; the other system must refuse an id that it has closed."""
+        """Send what the window covers. The other system must refuse to open an id that it has closed."""
         if not window.target:
             raise ConnectorFailed("nothing_to_open")
         told = {

@@ -1,1 +1,1 @@
-"""The gate: it stands before a vendor's service and decides each call by the windows that are open."""
+"""The gate: it stands before a vendor's service and decides each call by the open windows."""

@@ -1,4 +1,7 @@
-"""Answer gateways at /gate/v1/{service}: a bare ASGI callable before the API, without its threads and checks."""
+"""Answer gateways at /gate/v1/{service}.
+
+The gate is a bare ASGI callable in front of the API. It uses neither the API's threads nor its checks.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,7 +39,7 @@ METHOD = re.compile(r"[A-Z]{1,20}")
 
 
 class AllowedCall(NamedTuple):
-    """`at` is the database's time, for a guard."""
+    """A call that a window admits. `at` is the database's time, which only guards need."""
 
     question: AccessCheck
     window: GrantedAccess
@@ -50,7 +53,10 @@ GuardAnswers = Callable[
 
 
 class Gate:
-    """Decides for one event loop. `Lockbox-Gateway` authenticates the gateway; `Authorization` is the engineer's."""
+    """Decides for one event loop.
+
+    `Lockbox-Gateway` authenticates the gateway; `Authorization` carries the engineer's token.
+    """
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class Gate:
     async def decide(
         self, scope: Scope, headers: SentHeaders, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable:
-        """Return why a call is let in; what is learned about it is noted in `call`."""
+        """Return why a call is admitted. What the gate learns about the call is stored in `call`."""
         service, rest, query = dialects.asked_at(scope)
         mapping = self._mapping(credential, service)
         call.service = service
@@ -104,9 +110,10 @@ class Gate:
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
-        """Return whether a denial is about the call itself, and the gate only reports for its tenant.
+        """Return whether a denied call is admitted, because the gate only reports for its tenant.
 
-        An unknown tenant may be any: the gate must then report for all. What is kept of the call is noted in `call`.
+        Only a denial about the call itself can be reported. If the tenant is unknown, the gate must only report for
+        all tenants. The path, tenant and caller are stored in `call`.
         """
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
@@ -131,7 +138,7 @@ class Gate:
         *,
         anew: bool = False,
     ) -> EngineerCall | NotApplicable:
-        """Return whose call it is; `anew` skips what memory holds."""
+        """Return who makes the call. `anew` ignores the cached identity map."""
         found = await self._engineers.identify(service, headers, credential.account_id, anew=anew, ends=call.ends)
         if isinstance(found, UnidentifiedCall):
             call.identity = found.identity

@@ -1,4 +1,4 @@
-"""Verify the tokens of gated calls, and remember verified ones for at most a minute."""
+"""Verify the tokens of gated calls, and remember verified tokens for at most a minute."""
 
 import asyncio
 import hashlib
@@ -39,7 +39,8 @@ OVERLOADED = "Too many tokens are being verified; try again in a moment."
 class GateIssuer:
     """An issuer of tokens for one service.
 
-    `longest_seconds` bounds a token's `exp` - `iat`. `vouches_for_mail`: its mail addresses identify people.
+    `longest_seconds` bounds a token's `exp` - `iat`. With `vouches_for_mail`, the issuer's mail addresses identify
+    people.
     """
 
     provider: IdentityProvider
@@ -51,8 +52,8 @@ class GateIssuer:
 class VerifiedToken:
     """The subject of a verified token.
 
-    `email` is set only if the issuer vouches for addresses and has verified this one. `is_gated`: the service gates
-    calls with these claims. `expires_at` is in seconds since 1970.
+    `email` is set only if the issuer vouches for addresses and has verified this address. `is_gated`: the gate of the
+    service applies to calls with these claims. `expires_at` is in seconds since 1970.
     """
 
     issuer: str
@@ -70,7 +71,10 @@ class TokenRealm:
 
 
 class TokenMemory:
-    """Verified tokens by service and SHA-256: kept for at most a minute, while the issuer's keys stay the same."""
+    """Verified tokens by service and SHA-256.
+
+    A token is kept for at most a minute, and only until its issuer's keys change.
+    """
 
     def __init__(
         self, issuers: IdentityProviders, *, clock: Callable[[], float], most: int = MOST_REMEMBERED
@@ -108,7 +112,7 @@ class TokenMemory:
 class TokenVerifier:
     """Verifies tokens for one event loop, which never waits for an issuer or a signature.
 
-    Each issuer's keys are fetched separately, so that a slow issuer delays only its own calls.
+    Each issuer's keys are fetched separately, so that a slow issuer delays only calls with its own tokens.
     """
 
     def __init__(
@@ -135,8 +139,8 @@ class TokenVerifier:
         """Return the subject of a token; wait until `ends` at most.
 
         Raises:
-            NotSignedIn: it is malformed, forged, for another service or not valid now.
-            Busy: the issuer's keys cannot be fetched, or too much is under way.
+            NotSignedIn: the token is malformed, forged, for another service or not valid now.
+            Busy: the issuer's keys cannot be fetched, or too many tokens are being verified.
         """
         key = realm.service, hashlib.sha256(token).digest()
         if (known := self.memory.find(key)) is not None:

@@ -1,4 +1,4 @@
-"""One call at the gate: the types of ASGI, its headers, and its deadline."""
+"""One call at the gate: its ASGI types, its headers and its deadline."""
 
 import asyncio
 import time
@@ -19,7 +19,10 @@ NONE: frozenset[bytes] = frozenset()
 
 
 class SentHeaders:
-    """Headers by lower-case name; `values` has one of each: consult `repeated` where a second would matter."""
+    """Headers by lower-case name.
+
+    `values` has one value of each header. Check `repeated` if a second value would matter.
+    """
 
     __slots__ = ("repeated", "values")
 
@@ -42,6 +45,6 @@ def call_end() -> float:
 
 
 async def in_time(awaited: Awaitable[Answer], ends: float | None) -> Answer:
-    """Await something until the deadline `ends`; None for a call that begins now."""
+    """Await something until the deadline `ends`. If `ends` is None, the call begins now."""
     async with asyncio.timeout_at(call_end() if ends is None else ends):
         return await awaited

@@ -1,4 +1,4 @@
-"""Count answers of the gate and uses of windows: in memory, then in Postgres, then as events."""
+"""Count the gate's answers and the uses of windows: first in memory, then in Postgres, then as events."""
 
 import json
 import threading
@@ -83,9 +83,10 @@ class GateDecision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReportedCall:
-    """A call that is let in although an enforcing gate would deny it; unknown parts are empty.
+    """A call that is admitted although an enforcing gate would deny it. Unknown parts are empty.
 
-    `path` is the catalogue's, or an outline without values; `caller` an id, or an issuer and a subject.
+    `path` is a path of the catalogue, or an outline of the call without values. `caller` is a person's id, or an
+    issuer and a subject.
     """
 
     path: str
@@ -99,7 +100,11 @@ OTHER_CALLS = ReportedCall("")
 
 @dataclass(slots=True)
 class CountedCall:
-    """`ends` is its deadline, `identity` is unmapped, `reported` is kept where the gate only reports."""
+    """A call to be counted.
+
+    `ends` is its deadline. `identity` is set if no engineer is mapped to the caller. `reported` is set if the gate
+    only reports.
+    """
 
     gateway: UUID | None = None
     service: str = ""
@@ -110,14 +115,14 @@ class CountedCall:
 
 
 def kept(text: str, most: int) -> str:
-    """Return a text of at most `most` characters, unprintable ones replaced."""
+    """Return a text of at most `most` characters. Each unprintable character becomes `?`."""
     shown = "".join(mark if mark.isprintable() else "?" for mark in text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 @dataclass(slots=True)
 class UseCount:
-    """Times are by the counts' clock."""
+    """Times are read from the timer of `CallCounts`."""
 
     count: int
     first_at: float
@@ -128,7 +133,7 @@ class UseCount:
 
 @dataclass(frozen=True)
 class CountBatch:
-    """`refused` is by tenant, service and engineer; `lost` are uses beyond the bound."""
+    """`refused` is by tenant, service and engineer. `lost` counts the uses that exceeded the bound."""
 
     answers: dict[AnswerKey, int]
     uses: dict[UUID, UseCount]
@@ -138,7 +143,10 @@ class CountBatch:
 
 
 class CallCounts:
-    """The counts of one process until they are written, bounded in size. Any thread counts, one takes."""
+    """The counts of one process until they are written, bounded in size.
+
+    Any thread may count; only one thread takes the counts.
+    """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
         self._clock = clock
@@ -164,7 +172,7 @@ class CallCounts:
     def count_use(
         self, call: CountedCall, question: AccessCheck, request_id: UUID, *, is_same_use: bool = False
     ) -> None:
-        """Count a yes by a window, and a use unless it is the same use again."""
+        """Count an allowed call, and a use of the window unless it repeats the same use."""
         at, place = self._clock(), (call.gateway, question.action, question.resource)
         key = (call.gateway, call.service, GateDecision.ALLOW.value, "")
         with self._changing:
@@ -207,7 +215,7 @@ class CallCounts:
             return sum(self._answers.values())
 
     def take(self) -> CountBatch:
-        """Return what was counted, with the uses of at most `MOST_A_BATCH` windows."""
+        """Remove and return the counts. Uses are returned for at most `MOST_A_BATCH` windows."""
         with self._changing:
             some = list(islice(self._uses, MOST_A_BATCH))
             uses = {one: self._uses.pop(one) for one in some}
@@ -223,7 +231,7 @@ class CallCounts:
 
 @dataclass(frozen=True)
 class NumberedBatch:
-    """A batch as it is written, repeatedly until Postgres confirms it; it counts once."""
+    """A batch in the form in which it is written. It is sent until Postgres confirms it, and counts once."""
 
     batch: int
     answers: str
@@ -236,10 +244,10 @@ class NumberedBatch:
 
 
 class CountWriter(threading.Thread):
-    """Writes every second; without Postgres it keeps the counts and retries.
+    """Writes every second. Without Postgres it keeps the counts and retries.
 
-    Postgres remembers each process's last batch number: an unconfirmed batch counts once. A process that dies loses
-    about a second of counts.
+    Postgres stores each process's last batch number, so an unconfirmed batch that is sent again counts once. A
+    process that dies loses about a second of counts.
     """
 
     def __init__(self, database: Database, counts: CallCounts, *, every: float = WRITE_SECONDS) -> None:
@@ -310,7 +318,7 @@ class CountWriter(threading.Thread):
             self._database.schedule.tell(batch.told, PAGES)
 
     def _taken(self, at: datetime, ours: float) -> NumberedBatch:
-        """Take a batch; `at` is the database's time when our clock read `ours`."""
+        """Take a batch. `at` is the database's time at the moment when the process's timer read `ours`."""
         taken = self._counts.take()
         self._number += 1
         uses = [
@@ -342,7 +350,10 @@ class CountWriter(threading.Thread):
 
 
 def _clock_of(connection: Connection) -> tuple[datetime, float]:
-    """Return the database's time, and ours once it had been read: no use seems later than it was."""
+    """Return the database's time, and the process's timer as read just after it.
+
+    In this order, no use seems later than it was.
+    """
     reads: list[tuple[float, datetime, float]] = []
     while len(reads) < MOST_READS and not (reads and min(reads)[0] <= CLOSE_SECONDS):
         began = BOOT_CLOCK()
@@ -385,9 +396,9 @@ def _reported(taken: CountBatch) -> str:
 
 
 def record_uses(db: Database) -> Iterator[int]:
-    """Write the events of first and last uses that are due, in batches; yield the number of each.
+    """Write the events of first and last uses that are due, in batches. Yield the number of events of each batch.
 
-    Safe to run concurrently. A last use is due `USES_SETTLE` after the window's end, once all counts are written.
+    Safe to run concurrently. A last use is due `USES_SETTLE` after the window's end, when all counts are written.
     """
     while True:
         with db.transaction() as session:

@@ -1,4 +1,4 @@
-"""Authenticate gateways by their tokens: looked up in Postgres, remembered for at most five seconds."""
+"""Authenticate gateways by their tokens. Tokens are looked up in Postgres and remembered for at most five seconds."""
 
 import asyncio
 import hashlib
@@ -34,10 +34,10 @@ class GatewayCredential:
 
 
 class GatewayCredentials:
-    """The tokens that gateways have sent, invalid ones too, by a keyed digest; for one event loop.
+    """The valid and invalid tokens that gateways have sent, by a keyed digest, for one event loop.
 
-    A valid one is refreshed before it is too old. Only a few unknown ones are looked up at once, so that a flood of
-    them keeps no gateway waiting.
+    A valid token is looked up again before its result is too old. Only a few unknown tokens are looked up at once, so
+    that a flood of unknown tokens keeps no gateway waiting.
     """
 
     def __init__(self, calls: GroupedCalls, environment: str) -> None:

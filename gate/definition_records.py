@@ -1,6 +1,7 @@
-"""Record what the catalogue says of each gate, and notify customers of changes.
+"""Record each gate's definition in the catalogue, and notify customers of changes.
 
-While an installation rolls from one catalogue to another both are in use: one change, not one for each process.
+During a rolling change of the catalogue, processes with the old and the new one run at the same time. This is
+recorded as one change, not as one for each process.
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,10 +67,10 @@ WHERE d.place <= 2 ORDER BY d.service, d.place
 
 @dataclass(frozen=True)
 class DefinitionChange:
-    """A gate's definition for a tenant, and how the one before differed.
+    """A gate's definition for a tenant, and how it differs from the previous definition.
 
-    `changes` has, by part, what only the old and what only the new one says. While the old one `is_beside`, some
-    process may still use it.
+    `changes` has two texts for each part: what only the old definition has, and what only the new one has. While
+    `is_beside` is true, some process may still use the old definition.
     """
 
     since: datetime
@@ -80,10 +81,10 @@ class DefinitionChange:
 
 
 def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
-    """Record this process' definitions, where they are new or not lately confirmed.
+    """Record this process' definitions that are new or were not confirmed lately.
 
-    New is what differs from the newest record, unless both were in use within the last hour. The transaction must be
-    entered as the gate.
+    A definition is new if it differs from the newest record, unless both were in use within the last hour. The
+    transaction must be entered as the gate.
     """
     if not _due(session, said):
         return
@@ -98,7 +99,7 @@ def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
 def _due(
     session: UnitOfWork, said: Mapping[str, GateDefinition]
 ) -> dict[str, tuple[Row[Any] | None, Row[Any] | None]]:
-    """Return the services to write, each with its newest record and the newest that equals this definition."""
+    """Return the services to write, each with its newest record and its newest record equal to this definition."""
     values = {"services": list(said), "again": SAID_AGAIN, "in_use": IN_USE}
     newest: dict[str, Row[Any]] = {}
     same: dict[str, Row[Any]] = {}
@@ -137,7 +138,7 @@ def _body(session: UnitOfWork, service: str, revision: int) -> str:
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Notify of each change, as `gate_news.announce` does; a gate's first definition is recorded without a mail."""
+    """Notify of each change, as `gate_news.announce` does. A gate's first definition is logged without a mail."""
     return gate_news.announce(database, NEWS, settled=settled)
 
 
@@ -178,7 +179,7 @@ NEWS = GateNews(WAITING, NEXT, ANNOUNCED, _tell)
 
 
 def of_tenant(session: UnitOfWork, slug: str) -> dict[str, DefinitionChange]:
-    """Return the newest definition of each gate that can decide a tenant's calls; the transaction must be entered."""
+    """Return the newest definition of each gate that can decide a tenant's calls. The transaction must be entered."""
     rows: dict[str, list[Row[Any]]] = {}
     for row in session.execute(NEWEST, {"slug": slug, "in_use": IN_USE}):
         rows.setdefault(row.service, []).append(row)

@@ -1,4 +1,4 @@
-"""Read from a gateway's question which call it is about, in that gateway's dialect."""
+"""Read which call a gateway's question is about, in that gateway's dialect."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True)
 class DialectHeaders:
-    """The headers that describe the call; `call` carries the gateway's own id of it."""
+    """The names of the headers that describe the call. `call` carries the gateway's own id of the call."""
 
     method: bytes
     target: bytes
@@ -87,7 +87,7 @@ class GateQuestion(NamedTuple):
 
 
 def asked_at(scope: Scope) -> tuple[str, bytes, bytes | None]:
-    """Return the service in a question's target, the rest of its path, and the query (None without a `?`)."""
+    """Return a question's service, the rest of its path, and its query (None without a `?`)."""
     path, query = scope["raw_path"], scope["query_string"]
     sent: bytes | None = scope.get(TARGET)
     if sent is None:
@@ -125,7 +125,7 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
 
 
 def check_direct(question: GateQuestion) -> None:
-    """Check that a guard is asking, not a gateway that would take its answer for a yes."""
+    """Check that a guard is asking. A gateway would read a guard's answer as permission to let the call in."""
     if question.method != "GET":
         raise MalformedQuestion("A guard must ask with GET.")
     sent = question.headers

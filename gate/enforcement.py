@@ -1,6 +1,6 @@
-"""Whether the gate of each service enforces or only reports, and tenants' consents to the latter.
+"""Whether the gate of each service enforces or only reports, and tenants' consents to gates that only report.
 
-A gate that was enforced before continues to enforce for each tenant until an admin there consents.
+A gate that enforced before continues to enforce for each tenant until an admin of the tenant consents.
 """
 
 import threading
@@ -93,7 +93,7 @@ Parts = Callable[[Row[Any]], Sequence[Part]]
 
 
 class EnforcementOverview(BaseModel, frozen=True):
-    """`reporting` counts the tenants for which it only reports."""
+    """`reporting` counts the tenants for which the gate only reports."""
 
     service: str
     wanted: Literal["report", "enforce"]
@@ -109,10 +109,10 @@ def of_catalogue(catalogue: Catalogue) -> dict[str, str]:
 
 
 def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
-    """Record what the catalogue says, once, whichever process comes first; `announce` notifies of it later.
+    """Record the catalogue's `enforcement` of each gate. `announce` sends the notifications later.
 
-    A gate that was never enforced may report for all. A switch to enforce takes effect at once for all and ends all
-    consents. The transaction must be entered as a system.
+    Of several processes, the first one records it. A gate that never enforced may report for all tenants. A switch to
+    enforce takes effect at once for all tenants and ends all consents. The transaction must be entered as a system.
     """
     session.execute(HOLD)
     query = select(ServiceEnforcement).where(col(ServiceEnforcement.service).in_(wanted))
@@ -125,9 +125,9 @@ def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
 
 
 def _write(session: UnitOfWork, row: ServiceEnforcement | None, service: str, says: str) -> None:
-    """Record a new gate or a switch; a new gate that enforces is no news.
+    """Record a new gate or a switch. A new gate that enforces is not announced.
 
-    A row without a valid mark counts as enforced before, and so opens nothing.
+    A row without a valid MAC counts as enforced before, so that it opens nothing.
     """
     at = now(session)
     is_news = row is not None or says == REPORT
@@ -156,7 +156,7 @@ def _write(session: UnitOfWork, row: ServiceEnforcement | None, service: str, sa
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Notify of each switch, as `gate_news.announce` does; new tenants learn of gates that report."""
+    """Notify of each switch, as `gate_news.announce` does. New tenants are notified of gates that only report."""
     return gate_news.announce(database, NEWS, settled=settled)
 
 
@@ -206,8 +206,8 @@ def _overview(row: Row[Any]) -> EnforcementOverview:
 class TenantGate:
     """What a gate does for a tenant.
 
-    `is_asked`: the gate enforced before, and the vendor asks for consent to `revision`. `last_asked_at` is when any
-    gateway last asked for any tenant: to the minute, after two hours to the hour.
+    `is_asked`: the gate enforced before, and the vendor asks for consent to `revision`. `last_asked_at` is the time
+    of the last question by any gateway for any tenant: to the minute, after two hours to the hour.
     """
 
     service: str
@@ -246,7 +246,10 @@ def ahead_of_unenforced(request_id: UUID) -> Query:
 
 
 def is_unenforced(session: UnitOfWork, request_id: UUID) -> bool:
-    """Return whether the gate of a request's service only reports for its tenant, as far as the reader may know."""
+    """Return whether the gate of a request's service only reports for its tenant.
+
+    False if the reader may not see that.
+    """
     row = session.execute(*ahead_of_unenforced(request_id)).one_or_none()
     return row is not None and not _gate(row).is_enforced
 
@@ -254,11 +257,11 @@ def is_unenforced(session: UnitOfWork, request_id: UUID) -> bool:
 def allow_report(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, service: str, *, revision: int
 ) -> TenantGate:
-    """Consent to a gate that only reports, as the tenant's admin.
+    """Consent, as the tenant's admin, to a gate that only reports.
 
     Raises:
         NotFound, NotYours, SignInAgain: as named.
-        Conflict: this revision is not, or no longer, asked for.
+        Conflict: the vendor does not, or no longer, ask for consent to this revision.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -331,10 +334,10 @@ def _gate(row: Row[Any]) -> TenantGate:
 
 
 class EnforcementMemory:
-    """The services and tenants for which the gate only reports. One thread writes, any number read.
+    """The services and tenants for which the gate only reports. One thread writes; any number read.
 
-    Only for services that this process' catalogue has in `report` too, and while the last read of Postgres is less
-    than a second old. Rows without a valid mark count for nothing.
+    The gate enforces if this process' catalogue says so, or if the last read of Postgres began a second ago or
+    earlier. Rows without a valid MAC are ignored.
     """
 
     def __init__(self, wanted: Mapping[str, str], clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -352,12 +355,15 @@ class EnforcementMemory:
         return service in self._current()
 
     def reports(self, service: str, tenant: str | None) -> bool:
-        """Return whether the gate only reports for a tenant; None is an unknown one."""
+        """Return whether the gate only reports for a tenant. None stands for an unknown tenant."""
         tenants = self._current().get(service, frozenset())
         return tenants is None or tenant in tenants
 
     def forget(self, ids: Collection[str]) -> bool:
-        """Enforce again until the next read where these rows have changed; return whether any had."""
+        """Enforce until the next read for the services of these changed rows.
+
+        Return whether any of the rows is known.
+        """
         with self._changing:
             gone = {name for one, name in self._ids.items() if one in ids}
             self._heard |= gone
@@ -366,7 +372,7 @@ class EnforcementMemory:
             return bool(gone)
 
     def read(self, session: UnitOfWork, began: float) -> None:
-        """Read the present state, in a transaction that began at `began` and is entered as a system."""
+        """Read the present state. The transaction began at `began` and must be entered as a system."""
         if not self._services:
             return
         with self._changing:
@@ -397,7 +403,7 @@ class EnforcementMemory:
         return {one: frozenset(who) for one, who in found.items()}
 
     def _holds(self, session: UnitOfWork, judged: dict[Row[Any], bool], row: Row[Any], parts: Parts) -> bool:
-        """Return whether a row has a valid mark; each is verified, and logged, once."""
+        """Return whether a row has a valid MAC. Each row is verified, and a failure logged, once."""
         is_good = self._judged.get(row)
         if is_good is None:
             is_good = row_macs.is_held(session, row.mac, parts(row), row.id)

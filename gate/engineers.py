@@ -1,4 +1,4 @@
-"""Identify the engineer of a gated call, by tokens or by the gateway's headers."""
+"""Identify the engineer of a gated call, by a token or by the gateway's headers."""
 
 import re
 import time
@@ -38,7 +38,10 @@ BEHIND = "Lockbox cannot look up now whose call this is, and so grants no access
 
 @dataclass(frozen=True, slots=True)
 class EngineerCall:
-    """The call of an engineer in good standing. `expires_at` is its token's end, in seconds since 1970."""
+    """The call of an engineer in good standing.
+
+    `expires_at` is the end of the engineer's token, in seconds since 1970.
+    """
 
     person_id: UUID
     issuer: str
@@ -56,7 +59,7 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class UnidentifiedCall:
-    """A refused call. `identity` is a proven an unmapped one: issuer, blank, subject."""
+    """A refused call. `identity` is set if it was proven but is not mapped: issuer, blank, subject."""
 
     reason: GateReason
     detail: str
@@ -75,7 +78,8 @@ CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
 class ServiceCallers:
     """How callers of one service are identified, and whose calls are gated.
 
-    At a support entrance all calls are gated; elsewhere others with a verified token pass.
+    At a support entrance all calls are gated. Elsewhere a token of the rules' issuer is gated if its claim has, or
+    may have, the rules' value; calls with other verified tokens pass.
     """
 
     issuers: Sequence[GateIssuer] = ()
@@ -94,10 +98,10 @@ class ServiceCallers:
 
 
 def may_say(found: object, value: str) -> bool:
-    """Return whether a claim has a value, or might: what is ambiguous is gated.
+    """Return whether a claim has a value, or might have it: ambiguous claims are gated.
 
-    A text has it as a whole or as one of its words, as in `scope` (RFC 8693 section 4.2), whatever the case; a list
-    has it if one of its texts does. Anything else is not understood, and so counts as having it.
+    A text matches as a whole or by one of its words, as in `scope` (RFC 8693 section 4.2), ignoring case. A list
+    matches if one of its texts does. Any other type of claim counts as a match, because its meaning is unknown.
     """
     if isinstance(found, list):
         return any(may_say(one, value) if isinstance(one, str) else True for one in found)
@@ -142,7 +146,7 @@ class EngineerResolver:
         anew: bool = False,
         ends: float | None = None,
     ) -> CallIdentity:
-        """Never raises. `gateway` is an authenticated gateway's account; `anew` reads the map again."""
+        """Never raises. `gateway` is the account of an authenticated gateway; `anew` reads the identity map again."""
         try:
             found = await self._identify(service, headers, gateway, ends)
             if not isinstance(found, _Identity):
@@ -218,7 +222,10 @@ def issuer_names(catalogue: Catalogue) -> frozenset[str]:
 
 
 def callers_of(catalogue: Catalogue) -> dict[str, ServiceCallers]:
-    """Return how callers of each service are identified; without a gate, by the tokens that guards see."""
+    """Return how callers of each service are identified.
+
+    Services without a gate accept the tokens that guards forward.
+    """
     issuers = tuple(map(_issuer, catalogue.issuers))
     return {
         name: ServiceCallers(issuers, service.gate.callers) if service.gate is not None else ServiceCallers(issuers)

@@ -1,4 +1,4 @@
-"""What the catalogue says of a gate, in canonical form, and how two definitions differ in words; pure."""
+"""A gate's definition in the catalogue, in canonical form, and the differences of two definitions in words. Pure."""
 
 import hashlib
 import json
@@ -26,9 +26,9 @@ PARTS = {
 
 
 class GateDefinition:
-    """A gate's definition; `body` is canonical JSON, independent of the order in the catalogue.
+    """A gate's definition. `body` is canonical JSON: it does not depend on the order in the catalogue.
 
-    Fields without a value are left out. Whether the gate enforces is not part of it.
+    Fields without a value are left out. Whether the gate enforces is not part of the definition.
     """
 
     __slots__ = ("_parts", "body")
@@ -61,7 +61,7 @@ class GateDefinition:
 
     @property
     def only_tenant(self) -> str | None:
-        """The slug of the only tenant whose calls can come; None for any."""
+        """The slug of the only tenant whose calls the gate decides; None if calls of any tenant can come."""
         fixed = self._parts[TENANT].get(FIXED)
         return None if fixed is None else str(fixed)
 
@@ -73,7 +73,10 @@ class GateDefinition:
         return bool(self._parts.get(part) != other._parts.get(part))
 
     def lines(self, part: str, reader: str | None) -> list[str]:
-        """Return a part in words for a tenant, or for the vendor (None): other tenants are not named."""
+        """Return a part in words for a tenant's reader, or for the vendor (None).
+
+        Tenants do not see other tenants' names.
+        """
         said = self._parts.get(part, [])
         if part == "paths":
             return [_path(rule) for rule in said]

@@ -1,4 +1,4 @@
-"""Announce rows about gates in all logs and by mail: in order, each log once, resumable."""
+"""Announce rows about gates in all logs and by mail: in order, once in each log, and resumable."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox enforcement 
 
 @dataclass(frozen=True)
 class GateNews:
-    """The statements of a table whose rows keep how far they were announced.
+    """The SQL statements of a table whose rows store how far they were announced.
 
-    `announced_to` is the last tenant, null before the vendor. `waiting` locks the first row due whose service has not
-    `failed`; another worker waits for it, since skipping would break the order.
+    `announced_to` is the last tenant that was notified, and null before the vendor. `waiting` locks the first due row
+    of a service that has not `failed`. Another worker waits for this lock, because skipping the row would break the
+    order.
     """
 
     waiting: TextClause
@@ -37,7 +38,7 @@ class GateNews:
 
 
 def announce(database: Database, news: GateNews, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Write each row into the vendor's log and then the tenants'; yield how many after each step.
+    """Write each row into the vendor's log and then into the tenants' logs. Yield the number of entries of each step.
 
     Safe to run repeatedly and concurrently. Raises OperationalError if Postgres is away.
     """

@@ -1,4 +1,4 @@
-"""Report which calls a gate let in that it would deny if it enforced, for operators."""
+"""Report, for operators, which calls a gate admitted that it would deny if it enforced."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,10 @@ REMEDIES: Mapping[GateReason, str] = {
 
 @dataclass(frozen=True)
 class WouldDenyCall:
-    """`path` is None for all that are not listed apart; `identity` is an unmapped one."""
+    """`path` is None for the sum of all calls that are not listed separately.
+
+    `identity` is an identity without a mapping.
+    """
 
     path: str | None
     tenant: str | None
@@ -65,7 +68,7 @@ class WouldDenyCall:
 
 @dataclass(frozen=True)
 class WouldDenyReason:
-    """`calls` counts the period, each of `kinds` since it was first seen."""
+    """`calls` counts the calls of the period. Each of `kinds` is counted since it was first seen."""
 
     reason: GateReason
     remedy: str
@@ -80,7 +83,10 @@ class GateReport:
 
 
 def of_service(session: UnitOfWork, caller: Caller, service: str, *, days: int = MOST_DAYS) -> GateReport:
-    """Return which calls would have been denied; of each reason the hundred most frequent kinds are kept."""
+    """Return the calls that an enforcing gate would have denied.
+
+    For each reason the hundred most frequent kinds are kept.
+    """
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     gate = next((one for one in enforcement.overviews(session, caller) if one.service == service), None)

@@ -1,4 +1,4 @@
-"""The identity map: which engineer a gated call is of, cached for seconds and edited by operators."""
+"""The identity map: which engineer makes a gated call. It is cached for seconds and edited by operators."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ class MapUnreadable(Exception):  # noqa: N818 - it is an outcome that the gate p
 
 
 class IdentityMap:
-    """Looks up engineers in threads for one event loop, and remembers them for `seconds` at most."""
+    """Looks up engineers in threads for one event loop, and remembers them for at most `seconds`."""
 
     def __init__(
         self,
@@ -75,9 +75,10 @@ class IdentityMap:
         self._threads = ThreadPoolExecutor(THREADS, "gate-identities")
 
     async def engineer(self, key: IdentityKey, *, anew: bool = False, ends: float | None = None) -> UUID | None:
-        """Return the engineer in good standing, or None; `anew` ignores what is remembered.
+        """Return the engineer in good standing, or None. `anew` ignores the cache.
 
-        Known engineers are refreshed in the background before they are too old; others wait until `ends`.
+        Known engineers are looked up again in the background before they are too old. Other look-ups wait until
+        `ends`.
 
         Raises:
             MapUnreadable: Postgres does not answer.
@@ -105,7 +106,7 @@ class IdentityMap:
         return reading
 
     def forget(self) -> None:
-        """Forget everything, reads under way included: the map, a person or a role has changed."""
+        """Forget everything, including reads under way, because the map, a person or a role has changed."""
         self._kept.clear()
         self._reads.clear()
 
@@ -173,13 +174,13 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int)
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, wanted: MappingInput, known: Collection[str]
 ) -> MappedIdentity:
-    """Map an identity to an engineer, as an operator; it takes effect with the next call at a gate.
+    """Map an identity to an engineer, as an operator. The mapping takes effect with the next call at a gate.
 
-    `known` are the issuers of the catalogue, and `mtls:` with each service that takes certificates.
+    `known` are the issuers of the catalogue, and `mtls:` with the name of each service that accepts certificates.
 
     Raises:
         NotYours, SignInAgain, Conflict, TooManyIdentities: as named.
-        OwnRoles: the identity would be the caller's.
+        OwnRoles: the caller would map an identity to themselves.
         Invalid: there is no such issuer or gateway.
         UnknownEngineer: the person is not an engineer in good standing.
     """

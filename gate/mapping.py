@@ -1,7 +1,8 @@
 """Map a request at the gate to the tenant, resource and action that it uses; refuse what is not certain.
 
-Nothing is normalised: a target is taken in one spelling or refused, so that the service reads what was judged. Bodies
-are not read: gRPC, GraphQL and the like are refused by their content type. Pure.
+Nothing is normalised. Each target is accepted in one spelling and refused in any other, so that the service reads
+exactly what the gate judged. The gate does not read bodies: it refuses gRPC, GraphQL and similar calls by their
+content type. Pure.
 """
 
 import re
@@ -79,8 +80,8 @@ class MappingRefused(Exception):  # noqa: N818 - it names what was found
 class _Route:
     """A compiled path rule.
 
-    `sources` are segments by number and parameters by name, `resource` a format string of their values, `action` a
-    text or the index of a value, `tenant` the number of a segment.
+    `sources` are numbers of segments and names of parameters. `resource` is a format string of their values. `action`
+    is a text or the index of a value. `tenant` is the number of a segment.
     """
 
     path: str
@@ -93,7 +94,10 @@ class _Route:
 
 @dataclass(slots=True)
 class _Node:
-    """A node of the tree of path segments; `routes` are those that end here, by their parameters' names."""
+    """A node of the tree of path segments.
+
+    `routes` are the routes that end at this node, by their parameters' names.
+    """
 
     literals: "dict[str, _Node]" = field(default_factory=dict)
     variable: "_Node | None" = None
@@ -106,7 +110,7 @@ TenantReader = Callable[[GateCall, list[str], _Route], str]
 
 
 class ServiceMapping:
-    """The mapping of one service, compiled. Raises ValueError if it has no gate."""
+    """The compiled mapping of one service. Raises ValueError if the service has no gate."""
 
     def __init__(self, name: str, service: Service) -> None:
         if service.gate is None:
@@ -154,10 +158,10 @@ class ServiceMapping:
         return MappedCall(tenant, self._name, resource, action, route.path)
 
     def outline(self, call: GateCall) -> str:
-        """Return path and parameter names of an unmapped request, without values.
+        """Return the path and parameter names of an unmapped request, without values.
 
-        Variables of the catalogue, and what is neither its word nor a plain one, become `{}`. A content type for
-        which the call is refused is named.
+        A variable of the catalogue becomes `{}`. So does a part that is neither a word of the catalogue nor a plain
+        word. If the call is refused for its content type, the content type is appended.
         """
         path, _, query = call.target.partition("?")
         shown, node = [""], self._every
@@ -191,7 +195,7 @@ class ServiceMapping:
 
 
 def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
-    """Return the nodes where a path ends: several if their routes name different parameters."""
+    """Return the nodes at which a path ends. There are several if their routes name different parameters."""
     while at < len(segments):
         segment = segments[at]
         literal, variable = node.literals.get(segment), node.variable if segment else None
@@ -219,7 +223,7 @@ def _check_is_told_by_path(headers: SentHeaders) -> None:
 
 
 def _told_by_body(headers: SentHeaders) -> str:
-    """Return the content type if it means that the body says what is done; else an empty text."""
+    """Return the content type if it implies that the body decides what the call does; else an empty text."""
     found = IN_BODY.search(headers.values.get(CONTENT_TYPE, b""))
     return found[1].decode().lower() if found else ""
 
@@ -352,7 +356,7 @@ def _escapes(marks: str) -> str:
 
 @cache
 def target_pattern(escaped: str) -> re.Pattern[str]:
-    """Return the pattern of accepted targets, for clients that percent-encode the `escaped` characters."""
+    """Return the pattern of accepted targets, for clients that percent-encode the characters in `escaped`."""
     in_path = "".join(mark for mark in PATH_MARKS if mark not in escaped)
     in_query = "".join(mark for mark in QUERY_MARKS if mark not in escaped)
     segment = rf"(?:[{LETTERS}{re.escape(in_path)}]|{_escapes(ENCODED + escaped)})++(?<!\.)"

@@ -1,4 +1,4 @@
-"""Keep windows in memory as Postgres has them."""
+"""Keep the windows in memory equal to those in Postgres."""
 
 import threading
 from collections import deque
@@ -54,10 +54,10 @@ class SessionJudge:
 
 
 class MemoryReader(threading.Thread):
-    """Reads on its own connection until stopped; without Postgres it keeps trying, and memory ages.
+    """Reads on its own connection until stopped. Without Postgres it keeps trying, and the memory ages.
 
-    When another server answers, memory is filled again. It reads when that is due, when a window begins, and at once
-    when a window in memory has news.
+    When another server answers, the memory is filled again. The thread reads at a fixed interval, when a window
+    begins, and at once when a notification concerns a window in memory.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class MemoryReader(threading.Thread):
         self._differed_at = float("-inf")
 
     def differs(self) -> bool:
-        """Return whether in the last ten minutes memory held a window that Postgres did not."""
+        """Return whether, in the last ten minutes, memory had a window that Postgres did not have."""
         return self._memory.clock() - self._differed_at < DIFFERS_SECONDS
 
     def run(self) -> None:
@@ -118,26 +118,29 @@ class MemoryReader(threading.Thread):
             self.join(1)
 
     def hear(self, ids: Iterable[str]) -> None:
-        """Have the windows of these requests verified at once; ids of gates enforce until then."""
+        """Have the windows of these requests verified at once.
+
+        If an id is a gate's, that gate enforces until the next read.
+        """
         ids = frozenset(ids)
         is_mode = self._modes.forget(ids)
         if self._windows.hear(_ids(ids)) or is_mode:
             self._woken.set()
 
     def hear_ended(self, ids: Iterable[str]) -> None:
-        """Drop the windows of these requests at once; the next read verifies that."""
+        """Drop the windows of these requests at once. The next read verifies that they have ended."""
         self._windows.hear(_ids(ids), end=True)
 
     def suspect(self, window: RememberedWindow) -> None:
-        """Note a window in memory for which Postgres said no.
+        """Note a window in memory for which Postgres refused access.
 
-        If it has just ended, the next read says so; otherwise memory is wrong.
+        If the window has just ended, the next read drops it. Otherwise memory is wrong.
         """
         self._suspected.append((self._memory.clock(), window))
         self._woken.set()
 
     def read(self) -> bool:
-        """Read once; return whether more is to be verified. Raises SQLAlchemyError if Postgres is away."""
+        """Read once; return whether more windows are to be verified. Raises SQLAlchemyError if Postgres is away."""
         # First: no call is judged by what is not on record.
         self._define()
         began = self._memory.clock()
@@ -176,7 +179,7 @@ class MemoryReader(threading.Thread):
         self._defined_at = at
 
     def _judge_suspected(self, began: float) -> None:
-        """Raise an alarm for each suspected window that this read has left in memory."""
+        """Raise an alarm for each suspected window that is still in memory after this read."""
         if self._windows.in_doubt:
             return
         while self._suspected and self._suspected[0][0] < began:
@@ -187,7 +190,10 @@ class MemoryReader(threading.Thread):
                 self._windows.verify_again(window.request_id)
 
     def _check_logs(self, session: UnitOfWork) -> None:
-        """Check some tenants' logs against their shipped checkpoints: a log that is behind grants nothing."""
+        """Check some tenants' logs against their shipped checkpoints.
+
+        If a log is behind, the tenant's windows grant nothing.
+        """
         shipped = checkpoint_folder.of(session)
         if shipped is None:
             return

@@ -1,4 +1,4 @@
-"""Stream openings and closings of windows to guards at /gate/v1/stream, as server-sent events."""
+"""Stream the opening and closing of windows to guards at /gate/v1/stream, as server-sent events."""
 
 import asyncio
 import json
@@ -88,7 +88,7 @@ class MemoryEvent:
 
 
 class GuardStream:
-    """One open stream; `ended` is done when it must end."""
+    """One open stream. When `ended` is done, the stream must end."""
 
     def __init__(self, credential: GatewayCredential) -> None:
         self.credential = credential
@@ -98,7 +98,7 @@ class GuardStream:
         self._sent_to: int | None = None
 
     def put(self, events: Iterable[MemoryEvent]) -> None:
-        """Queue events, once the stream has begun; a guard that reads too slowly is cut."""
+        """Queue events if the stream has begun. A stream to a guard that reads too slowly is ended."""
         if self._sent_to is None:
             return
         services = self.credential.services
@@ -108,7 +108,7 @@ class GuardStream:
         self.woken.set()
 
     def go_on_from(self, number: int, events: Iterable[MemoryEvent] = ()) -> None:
-        """Begin after change `number`, which the guard knows of, with these events."""
+        """Begin with these events, after change `number`, which the guard has already received."""
         self._sent_to = number
         self.put(events)
 
@@ -128,7 +128,7 @@ class StreamLimits:
 
 
 class StreamPace:
-    """Bounds how often streams begin with one token: a burst of twice as many as may be open, then a rate."""
+    """Bounds how often streams begin with one token: a burst of twice the number that may be open, then a rate."""
 
     def __init__(self, most_open: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = 2 * most_open
@@ -148,10 +148,10 @@ class StreamPace:
 
 
 class SnapshotTurns:
-    """Serialises snapshots: one a token, one part at a time over all, and half of the time none.
+    """Serialises snapshots: one for each token, one part at a time for all tokens, and a pause after each part.
 
-    A guard that keeps asking delays those with its own token most, other guards by a part, and the gate's calls by
-    less.
+    The pauses take half of the time. A guard that keeps asking therefore delays mainly guards with its own token,
+    other guards by one part, and the gate's calls by less.
     """
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class SnapshotTurns:
 
     @asynccontextmanager
     async def part(self) -> AsyncIterator[None]:
-        """Wait for the turn to make a part; afterwards pause for as long as it took."""
+        """Wait for the turn to make a part. Afterwards pause for as long as the part took."""
         async with self._part:
             began = time.perf_counter()
             try:
@@ -178,7 +178,7 @@ class SnapshotTurns:
 class WindowStreams:
     """All streams of one event loop, and the last changes, from which a reconnecting guard resumes.
 
-    `forget` is called when guards have to forget callers.
+    `forget` is called when guards must forget their callers.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class WindowStreams:
         return len(self._open)
 
     def listen(self) -> None:
-        """Receive all changes of memory from now on; call it on the event loop."""
+        """Receive all changes of memory from now on. Call this on the event loop."""
         loop = asyncio.get_running_loop()
 
         def tell(changes: Sequence[MemoryChange]) -> None:
@@ -215,7 +215,7 @@ class WindowStreams:
         self._memory.listen(tell)
 
     def shut(self) -> None:
-        """End every stream and take no other; call it on the event loop."""
+        """End every stream and accept no other. Call this on the event loop."""
         self._is_shut = True
         for stream in self._open:
             stream.end()
@@ -223,7 +223,7 @@ class WindowStreams:
     async def serve(
         self, scope: Scope, receive: Receive, send: Send, *, credential: GatewayCredential, shown: bytes
     ) -> None:
-        """Send events until the guard leaves, stops reading, or its token is no longer valid."""
+        """Send events until the guard leaves or stops reading, or its token is no longer valid."""
         self._admit(credential, _last_seen(scope))
         stream = GuardStream(credential)
         self._open[stream] = None
@@ -294,7 +294,7 @@ class WindowStreams:
                 turn.release()
 
     def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
-        """Resume after the guard's last event, if all later ones are still here; skip old heartbeats."""
+        """Resume after the guard's last event, if all later events are still kept. Old heartbeats are skipped."""
         found = self._missed(last)
         if found is None:
             return False
@@ -303,9 +303,9 @@ class WindowStreams:
         return True
 
     def _missed(self, last: bytes | None) -> tuple[int, list[MemoryEvent]] | None:
-        """Return the number of the guard's last event and the events since; None if not all are here.
+        """Return the number of the guard's last event and the events since then; None if some are no longer kept.
 
-        Nor if memory began again since: the time in that event is long past.
+        Also None if memory began anew since then: the time in that event is out of date.
         """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:
@@ -337,7 +337,7 @@ class WindowStreams:
     def _parts(
         self, services: frozenset[str], number: int, windows: list[RememberedWindow], at: datetime
     ) -> Iterator[bytes]:
-        """Yield the events of a snapshot, and empty bytes to pause after many windows."""
+        """Yield the events of a snapshot, and empty bytes as a pause after each group of windows."""
         mine: list[RememberedWindow] = []
         for first in range(0, len(windows), SCANNED_WINDOWS):
             some = windows[first : first + SCANNED_WINDOWS]

@@ -1,4 +1,4 @@
-"""Check access for the gate: from memory, and from Postgres what memory does not know for certain."""
+"""Check access for the gate: from memory, and from Postgres if memory has no certain answer."""
 
 import asyncio
 import time
@@ -50,7 +50,7 @@ class RememberedRefusal:
 
 
 class GroupedCalls(Protocol):
-    """Runs use cases on the event loop, concurrent ones in one transaction."""
+    """Runs use cases on the event loop; concurrent use cases share one transaction."""
 
     async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer: ...
 
@@ -77,9 +77,9 @@ class FailureLog:
 class WindowChecks:
     """Answers whether a window is open, on one event loop.
 
-    A yes comes from memory, or from Postgres where memory has none. A no always comes from Postgres, and is
-    remembered for a second; `used_up` until a window opens for the engineer. One in `compare_every` answers from
-    memory is compared with Postgres, whose no prevails.
+    "Allow" comes from memory, or from Postgres if memory has no window. A refusal always comes from Postgres and is
+    remembered for a second; the refusal `used_up` is remembered until a window may have opened for the engineer. One
+    in `compare_every` answers from memory is compared with Postgres, and a refusal by Postgres prevails.
     """
 
     def __init__(
@@ -102,7 +102,10 @@ class WindowChecks:
     async def check(
         self, question: AccessCheck, caller: UsingCaller, ends: float | None = None
     ) -> GrantedAccess | GateReason:
-        """Never raises, and waits until `ends` at most. A yes with counted uses is one use, by `caller`."""
+        """Never raises, and waits until `ends` at most.
+
+        If the window counts uses, allowing the call is one use by `caller`.
+        """
         answer = await self._known(question, ends)
         counts = isinstance(answer, GrantedAccess) and answer.uses_left is not None
         if counts or (answer is GateReason.USED_UP and caller.call and not self._is_long_used_up(question)):
@@ -122,7 +125,7 @@ class WindowChecks:
     async def _compare(
         self, question: AccessCheck, found: RememberedWindow, ends: float | None
     ) -> GrantedAccess | GateReason:
-        """Ask Postgres too; if it cannot answer, memory's answer counts while it is fresh."""
+        """Ask Postgres too. If Postgres cannot answer, memory's answer counts while it is fresh."""
         answer = await self._ask(question, ends)
         if isinstance(answer, GrantedAccess) and answer.uses_left is None:
             return answer
@@ -135,7 +138,7 @@ class WindowChecks:
     async def _use(
         self, question: AccessCheck, caller: UsingCaller, ends: float | None
     ) -> GrantedAccess | GateReason:
-        """Use a window once; a call that begins after its deadline uses nothing."""
+        """Use a window once. A transaction that begins after the call's deadline uses nothing."""
         if self._using >= MOST_ASKED:
             return GateReason.BUSY
         self._using += 1
@@ -189,7 +192,7 @@ class WindowChecks:
         return known.reason if is_fresh or self._is_still_used_up(question, known) else None
 
     def _is_still_used_up(self, question: AccessCheck, known: RememberedRefusal) -> bool:
-        """Return whether no window with uses left can have opened since."""
+        """Return whether no window with uses left can have opened since the refusal."""
         return (
             known.reason is GateReason.USED_UP
             and self._memory.clock() < known.asked_at + USED_UP_SECONDS
@@ -198,7 +201,7 @@ class WindowChecks:
         )
 
     def _is_long_used_up(self, question: AccessCheck) -> bool:
-        """Return whether a call with an id cannot be one that has used the window before."""
+        """Return whether a call with an id is too late to repeat an earlier use of the window."""
         known = self._refused.get(question)
         return (
             known is not None

@@ -1,4 +1,4 @@
-"""Open windows in memory, and what may be answered from them."""
+"""Open windows in memory, and the answers that may be given from them."""
 
 import sys
 import threading
@@ -29,9 +29,9 @@ BOOT_CLOCK: Callable[[], float] = (
 
 @dataclass(frozen=True, slots=True)
 class RememberedWindow:
-    """A window as last verified, small: memory holds a hundred thousand.
+    """A window as last verified. It is small, because memory keeps a hundred thousand windows.
 
-    `deadline` is in microseconds since 1970. `extended`: an approved extension follows it.
+    `deadline` is in microseconds since 1970. `extended`: an approved extension follows the window.
     """
 
     request: int
@@ -78,10 +78,11 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """A change of memory, numbered without gaps in order.
+    """A change of memory, numbered in order without gaps.
 
-    `window` was opened or closed. After `ANEW` memory is empty, after `FORGET` callers may be other engineers; before
-    `HEARTBEAT` every closing that a read found was sent. `at` is the latest that the database's time can be.
+    `window` is the window that opened or closed. After `ANEW` memory is empty. After `FORGET` callers may be other
+    engineers. A `HEARTBEAT` is sent only after every closing that a read found. `at` is the latest value that the
+    database's time can have.
     """
 
     number: int
@@ -97,7 +98,7 @@ Listener = Callable[[Sequence[MemoryChange]], None]
 class WindowMemory:
     """Open windows by tenant, service, engineer and resource, as last read from Postgres.
 
-    One thread writes, any number read without a lock: each change replaces one value of a dictionary.
+    One thread writes. Any number of threads read without a lock: each change replaces one value of a dictionary.
     """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -131,7 +132,7 @@ class WindowMemory:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all windows are loaded, and doubts were settled within the last second."""
+        """Whether all windows are loaded, and a read within the last second left no window in doubt."""
         return self._is_loaded and self.clock() - self._settled[0] < FRESH_SECONDS
 
     @property
@@ -139,13 +140,13 @@ class WindowMemory:
         return self._read[0] > float("-inf")
 
     def now(self) -> datetime:
-        """Return the latest that the database's time can be."""
+        """Return the latest value that the database's time can have."""
         return EPOCH + (self.clock() * 1e6 + self._read[1]) * MICROSECOND
 
     def find(self, question: AccessCheck) -> RememberedWindow | None:
-        """Return the window that lets the engineer in, the longest of several.
+        """Return the window that admits the engineer; of several, the one with the latest deadline.
 
-        None decides nothing: there may be one all the same, or the last read is older than a second.
+        None decides nothing: Postgres may have a window all the same, or the last read is older than a second.
         """
         found = self._by_key.get((question.tenant, question.service, question.engineer.int, question.resource))
         if found is None:
@@ -168,22 +169,25 @@ class WindowMemory:
         return best
 
     def openings(self, engineer: UUID) -> tuple[int, int]:
-        """Return numbers that change whenever a window of an engineer may have opened."""
+        """Return two numbers, at least one of which changes whenever a window of the engineer may have opened."""
         return self._unknown_changes, self._openings[engineer.int]
 
     def has(self, request_id: UUID) -> bool:
         return request_id.int in self._by_request
 
     def holds(self, window: RememberedWindow) -> bool:
-        """Whether this very window is in memory and not over."""
+        """Whether exactly this window is in memory and not over."""
         latest = self.clock() * 1e6 + self._read[1]
         return self._by_request.get(window.request) is window and window.deadline > latest
 
     def note_read(self, began: float, at: datetime, in_doubt: Collection[UUID] = ()) -> None:
-        """Note a read that began at `began`, brought the database's time `at`, and is applied here.
+        """Note a read that began at `began` and returned the database's time `at`.
 
-        That time counts from the beginning, so that no deadline is taken for later than it is. Windows left
-        `in_doubt` are as old as the last read without any: a second later they are not found, and heartbeats stop.
+        Memory already contains its result.
+
+        `at` is taken as the time at the read's beginning, so that no window lasts too long. Windows `in_doubt` are as
+        old as the last read that left none in doubt. A second after that read they are no longer returned, and
+        heartbeats stop.
         """
         # First what is in doubt: a reader in between finds too little.
         self._settled = (self._settled[0], frozenset(one.int for one in in_doubt)) if in_doubt else (began, ())
@@ -206,7 +210,7 @@ class WindowMemory:
             self._tell()
 
     def snapshot(self) -> tuple[int, list[RememberedWindow]] | None:
-        """Return the number of the last change and the windows open after it; None if not whole."""
+        """Return the number of the last change and the windows open after it; None if memory is not whole."""
         with self._changing:
             if not self.is_whole:
                 return None
@@ -216,17 +220,18 @@ class WindowMemory:
             return self._number, windows
 
     def begin_round(self) -> None:
-        """Begin to record what is forgotten, so that no window read before that comes back."""
+        """Begin to record forgotten requests, so that a window that was read before cannot come back."""
         with self._changing:
             self._forgotten = set()
 
     def put(
         self, entries: Iterable[RequestEntry], judged: Iterable[UUID] = (), extended: Container[UUID] = ()
     ) -> list[UUID]:
-        """Take in entries judged in this round, and drop all else that was `judged`.
+        """Store the entries judged in this round, and drop the windows of all other `judged` requests.
 
-        Windows with counted uses are dropped: Postgres counts them. `extended` are requests that another window
-        follows. Returns the requests that were forgotten since the round began: they must be judged again.
+        Windows with counted uses are dropped, because Postgres counts their uses. `extended` are requests that
+        another window follows. Returns the requests that were forgotten since the round began: they must be judged
+        again.
         """
         with self._changing:
             found = dict.fromkeys(judged) | {one.request.id: one for one in entries}
@@ -277,7 +282,7 @@ class WindowMemory:
             return sorted(self._tenants)
 
     def doubt(self, checked: Collection[UUID], doubted: Collection[UUID]) -> None:
-        """Note which of the checked tenants have a log that is behind its shipped checkpoints."""
+        """Record which of the checked tenants have a log that is behind its shipped checkpoints."""
         with self._changing:
             before = self._doubted
             self._doubted = (before - frozenset(checked)) | frozenset(doubted)
@@ -339,7 +344,7 @@ class WindowMemory:
         self._untold.append(MemoryChange(self._number, kind, self.now(), window))
 
     def _tell(self) -> None:
-        """Notify the listener; the caller holds the lock, so that it learns everything in order."""
+        """Notify the listener. The caller holds the lock, so that the listener receives all changes in order."""
         if self._untold:
             untold, self._untold = self._untold, []
             self._listener(untold)

@@ -1,4 +1,4 @@
-"""Which windows have to be verified, and when: all changes and notifications go through here."""
+"""Decide which windows must be verified, and when. All changes and notifications pass through this module."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ RECOVERY = " in recovery"
 
 @dataclass(frozen=True)
 class WindowChange:
-    """An event after which windows may differ: of one request, else of a tenant or person, else all.
+    """An event that may change windows: those of one request, of a tenant, of a person, or, if none is named, all.
 
     `ends`: the request's window has ended finally.
     """
@@ -43,10 +43,10 @@ class WindowChange:
 
 @dataclass(frozen=True)
 class ChangeBatch:
-    """What one read found, and the database's time after it.
+    """The changes that one read found, and the database's time after the read.
 
-    `server` changes with each start of Postgres and each database: `seen`, where the next read continues, is valid
-    only for the same.
+    `seen` is where the next read continues. It is valid only for the same `server`, whose value differs for each
+    start of Postgres and each database.
     """
 
     server: str
@@ -59,12 +59,12 @@ class ChangeBatch:
         return self.server.endswith(RECOVERY)
 
     def follows(self, earlier: "ChangeBatch | None") -> bool:
-        """Whether it has all changes since an earlier batch: same server, and no older."""
+        """Whether the batch has all changes since an earlier batch: it is from the same server, and no older."""
         return earlier is not None and earlier.server == self.server and _first_unseen(earlier) <= _first_unseen(self)
 
 
 def read_changes(session: UnitOfWork, earlier: ChangeBatch | None) -> ChangeBatch:
-    """Return the changes of transactions that ended since the earlier read; none without one.
+    """Return the changes of transactions that ended since the earlier read; no changes without an earlier read.
 
     The transaction must be entered as a system.
     """
@@ -74,7 +74,7 @@ def read_changes(session: UnitOfWork, earlier: ChangeBatch | None) -> ChangeBatc
 
 
 def _first_unseen(batch: ChangeBatch) -> int:
-    """Return xmax, the first transaction that had not begun, of a snapshot `xmin:xmax:running`."""
+    """Return xmax, the first transaction that had not begun, from a snapshot `xmin:xmax:running`."""
     return int(batch.seen.split(":")[1])
 
 
@@ -97,8 +97,9 @@ class ScheduledWindow:
 class WindowVerification:
     """Keeps memory as Postgres judges windows, a few hundred at a time.
 
-    What has ended is dropped at once. After any other change a window is verified again and stays in memory
-    meanwhile; one that may have ended is `in_doubt` until then. `hear` is for any thread, all else for the reader's.
+    A window that has ended is dropped at once. After any other change a window is verified again and meanwhile stays
+    in memory; if it may have ended, it is `in_doubt` until then. Any thread may call `hear`; only the reader's thread
+    may call the other methods.
     """
 
     def __init__(self, memory: WindowMemory) -> None:
@@ -126,9 +127,11 @@ class WindowVerification:
         return min((one.begins for one in self._scheduled.values()), default=None)
 
     def hear(self, ids: Iterable[UUID], *, end: bool = False) -> bool:
-        """Drop ended windows, or return whether any of these is in memory and to be verified.
+        """Drop these windows if they ended (`end`), or else have them verified.
 
-        Notifications may be wrong: what they drop is verified too.
+        Return whether any of them is in memory.
+
+        Notifications may be wrong, so dropped windows are verified too.
         """
         heard = self._memory.forget(list(ids)) if end else [one for one in ids if self._memory.has(one)]
         for one in heard:
@@ -176,7 +179,7 @@ class WindowVerification:
         return set(self._memory.of(tenants=tenants, people=people))
 
     def settle(self, judge: WindowJudge, at: datetime) -> None:
-        """Verify windows in doubt, within `AGAIN_SECONDS`; drop those in doubt for `DOUBT_SECONDS`."""
+        """Verify windows in doubt for `AGAIN_SECONDS` at most; drop windows in doubt since `DOUBT_SECONDS`."""
         began = self._memory.clock()
         doubted_at = began if self._doubted_at is None else self._doubted_at
         while self._doubtful:
@@ -190,7 +193,7 @@ class WindowVerification:
         self._doubted_at = doubted_at if self._doubtful else None
 
     def go_on(self, judge: WindowJudge, at: datetime) -> None:
-        """Verify some other changed windows, or else load the next ones."""
+        """Verify some of the other changed windows. If there are none, load the next windows."""
         due = [one for one, scheduled in self._scheduled.items() if scheduled.begins <= at]
         for one in due:
             del self._scheduled[one]
@@ -215,7 +218,7 @@ class WindowVerification:
         self._put(found, some, at)
 
     def _put(self, entries: Sequence[RequestEntry], judged: Sequence[UUID], at: datetime) -> None:
-        """Those that have not begun are verified again when they do."""
+        """Put windows into memory. Windows that have not begun are verified again when they begin."""
         for entry in entries:
             begins, extends = entry.request.opens_at, entry.request.extends
             if begins is not None and begins > at:
