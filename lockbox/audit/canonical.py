@@ -25,15 +25,16 @@ NOTHING_ADDED: Mapping[str, Value] = MappingProxyType({})
 
 @lru_cache(INSTANTS_KEPT)
 def instant(moment: datetime) -> str:
-    """UTC with six digits of a second, always the same form."""
+    """Format a moment as UTC text, always with six decimal places of the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def canonical(fields: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of one flat object.
 
-    For the allowed values (text, whole numbers up to 2^53 - 1, booleans, null, lists of text and one level of objects
-    of these, with ASCII names) the standard library's encoder already writes RFC 8785's form. Floats are not allowed.
+    Allowed values are text, whole numbers up to 2^53 - 1, booleans, null, lists of text, and one level of objects
+    that hold these; all names are ASCII. For these values the standard library's encoder already writes RFC 8785's
+    form. Floats are not allowed.
 
     Raises:
         ValueError: a number is out of range, or a name is not ASCII.
@@ -82,8 +83,8 @@ def signed_text(
 ) -> bytes:
     """Return the bytes that an approval's signature covers: the window, its approvers, and the statement's hash.
 
-    The opening event holds all of it, so that the signature stays verifiable after personal values of the statement
-    were erased. Members in `added` make it format 2.
+    The opening event holds all these values. The signature therefore stays verifiable after the statement's personal
+    values are erased. Members in `added` make it format 2.
     """
     return canonical(
         {
@@ -104,7 +105,7 @@ def decoded(text: str) -> bytes:
     """Decode base64 (RFC 4648 section 4); accept only the canonical encoding, with zero padding bits.
 
     Raises:
-        ValueError: it is another.
+        ValueError: the text is not the canonical encoding.
     """
     found = base64.b64decode(text, validate=True)
     if base64.b64encode(found).decode() != text:
@@ -113,10 +114,10 @@ def decoded(text: str) -> bytes:
 
 
 def new_salt() -> bytes:
-    """128 random bits, without which a commitment does not reveal its value."""
+    """Return 128 random bits; without this salt, a commitment does not reveal its value."""
     return secrets.token_bytes(SALT_BYTES)
 
 
 def commitment(salt: bytes, value: str) -> str:
-    """hex(SHA-256(salt ‖ value)), which the event holds in place of an erasable value."""
+    """Return hex(SHA-256(salt ‖ value)), which the event holds in place of an erasable value."""
     return hashlib.sha256(salt + value.encode()).hexdigest()

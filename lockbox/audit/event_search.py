@@ -1,4 +1,4 @@
-"""Search of the audit log; readers get only what they may see."""
+"""Search of the audit log; readers get only the events and fields that they may see."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ def ahead_of_events(request_id: UUID) -> Query:
 
 
 def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
-    """Return a request's events in order, without activity, which has its own list; only moves have a seq."""
+    """Return a request's events in order, except activity, which has its own list; only moves have a `seq`."""
     return session.execute(*ahead_of_events(request_id)).all()
 
 
@@ -63,7 +63,7 @@ def moves(events: Iterable["EventRow"]) -> list["EventRow"]:
 
 @dataclass(frozen=True)
 class WrittenEvent:
-    """An event of this transaction, as `events` returns it to the person who caused it."""
+    """An event that this transaction wrote, with the fields of `events`' rows, for the person who caused it."""
 
     seq: Any  # as in a row
     at: datetime
@@ -113,7 +113,10 @@ EventRow = Row[Any] | WrittenEvent
 
 @dataclass(frozen=True)
 class EventFilter:
-    """None matches anything. `words` are searched in comments and justifications; `moves` leaves out other events."""
+    """A filter of events; a member that is None matches everything.
+
+    `words` are searched in comments and justifications. `moves` leaves out events that are no moves.
+    """
 
     person: UUID | None = None
     action: str | None = None
@@ -131,10 +134,12 @@ class EventFilter:
 
 @dataclass(frozen=True)
 class RecordedEvent:
-    """`number` is the position in its log, None until sealed; `details` are salt and value by field.
+    """An event as one reader may see it.
 
-    Fields come from the body. `altered` names columns and values that contradict the body, and `body` if another body
-    was sealed. For an export, which a verifier checks, the columns are taken as they are.
+    `number` is its position in its log, None until it is sealed. `details` holds the salt and value of each personal
+    field. The other fields come from the body. `altered` names the columns and values that contradict the body; it
+    also names `body` if another body was sealed. For an export, the fields come from the columns unchecked, because a
+    verifier checks the export.
     """
 
     id: UUID
@@ -157,20 +162,22 @@ class RecordedEvent:
 
     @property
     def personal(self) -> dict[str, str]:
-        """The personal values that still exist, match the event's commitments, and that this reader may see."""
+        """The personal values that still exist, match the event's commitments, and are visible to this reader."""
         return {name: value for name, (_, value) in self.details.items() if name not in self.altered}
 
     def value(self, name: str) -> str | None:
-        """Return a personal value; None if it was erased, never given, altered, or is not for this reader."""
+        """Return a personal value; None if it was erased, never stored, altered, or is hidden from this reader."""
         return self.personal.get(name)
 
 
 @dataclass(frozen=True)
 class EventScope:
-    """What one reader may read of a log's events.
+    """Which personal fields of a log's events one reader may read.
 
-    `hidden` are fields to leave out: of all events, of events by actors of some roles, or of events about no request;
-    `recipient` stands for each recipient of a mail. `of_tenants` limits tenants' events in the vendor's log.
+    `hidden` is left out of all events, `hidden_by_role` out of events by actors of these roles, and
+    `hidden_for_others` out of events by actors of all other roles. In events about no request, only
+    `shown_without_request` is readable, unless it is None. The name `recipient` stands for each recipient of a mail.
+    In the vendor's log, `of_tenants` replaces this scope for events about a tenant.
     """
 
     hidden: frozenset[str] = frozenset()
@@ -192,7 +199,7 @@ class EventScope:
 
 @dataclass(frozen=True)
 class FoundEvents:
-    """Newest first; `before` is the id to continue from, None at the end of the log."""
+    """Events, newest first; `before` is the id to continue from, None at the end of the log."""
 
     events: Sequence[RecordedEvent]
     before: UUID | None
@@ -209,7 +216,8 @@ def page(
 ) -> FoundEvents:
     """Return the newest matching events of a log before an id, sealed or not.
 
-    Only so many events are read: fewer may match though there are more.
+    Each call reads a limited number of events. It may therefore return fewer than `most`, although older events
+    match.
     """
     newest = select(Event).where(among(col(Event.log_id), log_id))
     bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]
@@ -255,7 +263,7 @@ def span(
 def checked_span(
     session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
-    """Return the same events, checked against their bodies, for readers who do not verify."""
+    """Return the same events as `span`, checked against their bodies, for readers who do not verify exports."""
     query = _matching([log_id], sight, wanted, IN_PLACE.label("in_place"))
     rows = session.execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(checked(row._asdict()), sight) for row in rows]
@@ -332,8 +340,8 @@ def _pairs(details: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, 
 def checked(row: dict[str, Any]) -> RecordedEvent:
     """Return an event as its body states it, from the columns of its row.
 
-    The row also has `number`, `details` (salt and value by field) and `in_place`: whether this body was sealed, None
-    if unchecked.
+    The row also has `number`, `details` (salt and value by field) and `in_place`. `in_place` is whether exactly this
+    body was sealed; None if unchecked.
     """
     in_place = row.pop("in_place")
     columns = {name: row[name] for name in event_checks.MEMBERS}

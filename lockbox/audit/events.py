@@ -1,4 +1,4 @@
-"""Writing of audit events, any number in one statement."""
+"""Writing of audit events: one statement writes any number of them."""
 
 import base64
 import json
@@ -39,9 +39,9 @@ RECORD = text(f"WITH {APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class Actor:
-    """The person, in one role and channel, or the clock, that caused an event.
+    """Who caused an event: a person in one role and channel, or the system (`THE_CLOCK` or `THE_OWNER`).
 
-    `address` is the network address, `on_behalf_of` the person that a service account or a delegate acted for.
+    `address` is the network address. `on_behalf_of` is the person for whom a service account or a delegate acted.
     """
 
     person_id: UUID | None
@@ -54,22 +54,19 @@ class Actor:
 
     @property
     def side(self) -> str | None:
-        """None for the clock and the owner, who are no users."""
+        """The actor's side; None for `THE_CLOCK` and `THE_OWNER`, which are no users."""
         if self.role in NOBODYS:
             return None
         return CUSTOMER if self.role in CUSTOMERS else VENDOR
 
 
 class ActingPerson(Protocol):
-    """Who acts: a person or a service account."""
+    """A person or a service account that acts."""
 
     @property
-    def person_id(self) -> UUID:
-        """Their id."""
-
+    def person_id(self) -> UUID: ...
     @property
-    def name(self) -> str:
-        """What they are called now."""
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Origin:
     user_agent: str | None = None
 
     def actor(self, who: ActingPerson, role: str, on_behalf_of: UUID | None = None) -> Actor:
-        """Return as whom the audit log names a person who acts from here."""
+        """Return the actor that the audit log names for a person who acts from this origin."""
         return Actor(who.person_id, role, who.name, self.channel, self.address, self.user_agent, on_behalf_of)
 
 
@@ -93,9 +90,9 @@ THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
 
 
 def is_internal(from_state: str | None, to_state: str | None) -> bool:
-    """Return whether a move happened before the customer was asked: it is sealed in the vendor's log.
+    """Return whether a move happened before the customer was asked, and so belongs in the vendor's log.
 
-    The move that first asks or notifies the customer is the first in theirs.
+    The move that first asks or notifies the customer is the first one in the customer's log.
     """
     return to_state == REVIEWING or (from_state == REVIEWING and to_state not in SHOWN)
 
@@ -104,10 +101,11 @@ def is_internal(from_state: str | None, to_state: str | None) -> bool:
 class AuditEvent:
     """An event to be written.
 
-    `facts` hold nothing personal; `personal` values enter the event as salted commitments and are stored apart, where
-    they can be erased. `seq` numbers the moves of a request. `policy_version` is the policy that was applied, if any.
-    `stays_inside` keeps an event in the vendor's log whatever its states, such as mails to managers. `salts` are
-    those of earlier commitments to the same values, so that readers can see that they are equal.
+    `facts` hold nothing personal. `personal` values enter the event as salted commitments; the values are stored
+    apart, where they can be erased. `salts` repeat the salts of earlier commitments to the same values, so that
+    readers can see that the values are equal. `seq` numbers the moves of a request. `policy_version` is the version
+    of the policy that was applied, if any. `stays_inside` puts the event in the vendor's log whatever its states are;
+    mails to managers use it.
     """
 
     at: datetime
@@ -128,7 +126,7 @@ class AuditEvent:
 
     @property
     def internal(self) -> bool:
-        """Whether it is sealed in the vendor's log, whichever tenant it is about."""
+        """Whether the event is sealed in the vendor's log, even if it is about a tenant."""
         return self.stays_inside or is_internal(self.from_state, self.to_state)
 
     @property
@@ -137,7 +135,7 @@ class AuditEvent:
 
 
 def body_of(row: AuditEvent) -> bytes:
-    """Return the body for a reader: its commitments have other salts than the sealed ones."""
+    """Return the event's body for a reader; its commitments have other salts than the sealed body's."""
     hidden = {name: commitment(new_salt(), value) for name, value in _personal(row) if value is not None}
     return _body(row, hidden)
 
@@ -187,7 +185,7 @@ def _fields(salted: Mapping[str, tuple[bytes, str]]) -> bytes:
 
 
 def _body(row: AuditEvent, commitments: Mapping[str, str]) -> bytes:
-    """Return the bytes to seal; no fact may contradict a member that every event has."""
+    """Return the bytes to seal; the members that every event has override facts of the same name."""
     return canonical(
         {
             **row.facts,
@@ -222,10 +220,10 @@ def record(
     wanted: Mapping[str, str],
     count: int,
 ) -> None:
-    """Record a read of the audit log, once in each log.
+    """Record a read of the audit log, with one event in each log that was read.
 
-    `action` is `audit_log_read` or `audit_log_exported`. `logs` are tenants, None for the vendor's own. `wanted` is
-    the query as given, which may hold names. `count` is how many events were returned.
+    `action` is `audit_log_read` or `audit_log_exported`. `logs` are tenant ids, None for the vendor's own log.
+    `wanted` is the reader's query, which may hold names. `count` is how many events were returned.
     """
     at = now(session)
     sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None

@@ -53,7 +53,7 @@ class Export:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing was filtered out, so that the file also proves completeness."""
+        """Whether the export has no filter, so that the file also proves that no event is missing."""
         return self.wanted.is_all
 
     @property
@@ -170,7 +170,7 @@ def _line(**members: object) -> bytes:
 
 
 def table(pages: Pages, export: Export) -> Iterator[bytes]:
-    """Yield CSV rows with the usual columns; no cell can act as a spreadsheet formula."""
+    """Yield the CSV's header and one row for each event; no cell can act as a spreadsheet formula."""
     yield row(COLUMNS)
     for start in range(0, export.log.size, NUMBERS_A_PAGE):
         with pages() as session:

@@ -14,10 +14,10 @@ OF_LOG = f"CASE WHEN internal OR tenant_id IS NULL THEN '{UUID(int=0)}'::uuid EL
 
 
 class Event(SQLModel, table=True):
-    """One fact of the audit log. `body` holds the exact canonical bytes (RFC 8785) that are sealed.
+    """One fact of the audit log; `body` holds the exact canonical bytes (RFC 8785) that are sealed.
 
-    `seq` numbers the moves of a request without a gap and is null for other events. `log_id` is the log in which it
-    is sealed: the tenant's, or the vendor's for events that are `internal` or of no tenant.
+    `seq` numbers the moves of a request without a gap; it is null for other events. `log_id` is the log in which the
+    event is sealed: the tenant's log, or the vendor's for events that are `internal` or of no tenant.
     """
 
     __tablename__ = "events"
@@ -39,7 +39,7 @@ class Event(SQLModel, table=True):
 
 
 class EventDetail(SQLModel, table=True):
-    """The personal fields of an event, whose body holds SHA-256(salt ‖ value) of each.
+    """The personal fields of an event; the event's body holds SHA-256(salt ‖ value) of each.
 
     `fields` maps a field's name to its salt, in base64, and its value.
     """
@@ -51,13 +51,14 @@ class EventDetail(SQLModel, table=True):
 
 
 class AuditLog(SQLModel, table=True):
-    """A Merkle tree over the events of one tenant, or of the vendor where `tenant_id` is null.
+    """A Merkle tree over the events of one tenant, or of the vendor if `tenant_id` is null.
 
-    `note` is the newest checkpoint. `generation` counts the restores of back-ups older than what had been shipped;
-    each has its own `origin`. The first `unproven` events predate sealing: they are only known to have existed when
-    it began. `kept_at` is when a checkpoint was last kept, `digest_at` when the tenant last got a digest. The events
-    before `kept_from` are recorded as removed, and older than `kept_since`; those before `cleared_to` are gone.
-    `stated_for` is the last month whose access without approval it records, `unstated_at` when that failed.
+    `note` is the newest checkpoint, and `kept_at` is when a checkpoint was last kept. `generation` counts the
+    restores of back-ups that were older than the shipped checkpoints; each generation has its own `origin`. The first
+    `unproven` events predate sealing; the log proves only that they existed when sealing began. The tenant last got a
+    digest at `digest_at`. The events before number `kept_from` are recorded as removed; they are older than
+    `kept_since`. The events before number `cleared_to` are deleted. `stated_for` is the last month whose access
+    without approval the log records, and `unstated_at` is when recording it failed.
     """
 
     __tablename__ = "logs"
@@ -102,7 +103,7 @@ class Tile(SQLModel, table=True):
 
 
 class HourlyCheckpoint(SQLModel, table=True):
-    """A checkpoint of each hour, even without events; `notified_at` is when its webhook calls were queued."""
+    """An hourly checkpoint, kept even without events; `notified_at` is when its webhook calls were queued."""
 
     __tablename__ = "checkpoints"
 
@@ -115,7 +116,7 @@ class HourlyCheckpoint(SQLModel, table=True):
 
 
 class AuditKey(SQLModel, table=True):
-    """A public key that has signed here, as `name+id+base64`; none is ever removed."""
+    """A public key that has signed in this installation, as `name+id+base64`; no key is ever removed."""
 
     __tablename__ = "audit_keys"
 
@@ -125,7 +126,7 @@ class AuditKey(SQLModel, table=True):
 
 
 class RefusalCount(SQLModel, table=True):
-    """Refusals of one minute that are counted together and then become one event."""
+    """The count of equal refusals in one minute, which becomes one event."""
 
     __tablename__ = "refused"
 

@@ -1,4 +1,4 @@
-"""Refusals, recorded as one event a minute, so that no one can flood the audit log."""
+"""Recording of refusals: equal refusals of one minute become one event, so that no one can flood the audit log."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ RECORD = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class RefusalEntry:
-    """Refusals with equal `facts`, kind, person and request are counted together within a minute.
+    """A refusal; refusals with equal `facts`, `kind`, person, request and `of` are counted together within a minute.
 
     `of` distinguishes unidentified callers. `first` and `personal` describe the first refusal of the minute.
     """
@@ -59,7 +59,7 @@ class RefusalEntry:
 
 
 def count(session: UnitOfWork, refused: RefusalEntry) -> None:
-    """Count one refusal in a transaction of its own, because that of the refused call is rolled back."""
+    """Count one refusal in a transaction of its own, because the refused call's transaction is rolled back."""
     minute = now(session).replace(second=0, microsecond=0)
     identity: dict[str, Any] = {
         "minute": instant(minute),

@@ -94,7 +94,7 @@ class ReportedUse:
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """A request's row, for moves that the audit log no longer holds; `moves` counts all it has made."""
+    """A request's row, which replaces moves that the audit log no longer holds; `moves` counts all its moves."""
 
     request_id: UUID
     service: str
@@ -108,12 +108,12 @@ class RequestRecord:
 
 
 class ReportedRequest(BaseModel, frozen=True):
-    """What a report says of its request. Fields that were erased, or not for the reader, are None.
+    """The content of a report about its request; None for fields that were erased or are hidden from the reader.
 
-    `more` is whether there was more activity than listed. `lost` are moves missing from the audit log, described by
-    the request's row. `altered` are events whose columns contradict the body or whose body is not the sealed one.
-    `opened_at` is when the window begins, None where it ended before. `granted_actions` and `granted_resources` are
-    what was granted if that is less than was asked. `mails` is who was notified by mail.
+    `opened_at` is when the window began, None if it ended before it began. `granted_actions` and `granted_resources`
+    are the granted ones, if fewer than asked. `mails` states who was notified by mail. `more` is whether there was
+    more activity than listed. `lost` numbers the moves that are missing from the audit log; the request's row stands
+    in for them. `altered` lists the events whose columns contradict the body, or whose body is not the sealed one.
     """
 
     request_id: UUID
@@ -139,7 +139,7 @@ class ReportedRequest(BaseModel, frozen=True):
 
 
 class Report(ReportedRequest):
-    """`let_in` is a sentence about how often the gate let the engineer in."""
+    """The full report; `let_in` is a sentence about how often the gate let the engineer in."""
 
     steps: tuple[ReportStep, ...]
     questions: tuple[ReportStep, ...]
@@ -147,7 +147,7 @@ class Report(ReportedRequest):
 
     @property
     def sealed(self) -> bool:
-        """Whether each step exists, has its number in the log, and is as it was sealed."""
+        """Whether each step exists, has its number in the log, and is unchanged since it was sealed."""
         return not self.lost and not self.altered and all(step.number is not None for step in self.steps)
 
     @property
@@ -188,8 +188,8 @@ def report(
 ) -> Report:
     """Build the report from a request's moves, in order, and its activity, oldest first.
 
-    `asked` are its questions and answers, `told` the events that say who was notified. Without the request's row,
-    `kept`, the submitting move has to be among the moves.
+    `asked` are the request's questions and answers. `told` are the events that record who was notified. `kept` is the
+    request's row; without it, the moves must include the submission.
     """
     events = list(moves)
     first = next((event for event in events if event.from_state is None or SUBMISSION in event.said), None)

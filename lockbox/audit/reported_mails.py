@@ -1,4 +1,4 @@
-"""How the mails about an event ended, in words for the audit log, pages and reports."""
+"""The outcomes of the mails about an event, in words, for the audit log, pages and reports."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class ReportedMails:
 
 
 def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | None = None) -> str:
-    """Return how the mails about an event ended, by name as far as known, else in numbers.
+    """Return the outcomes of the mails about an event, with known names, otherwise with numbers.
 
     `said` is the body of an event `notified`, `recipients` its personal values. `most` limits the names for each
     outcome.
@@ -48,7 +48,7 @@ def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | N
 def some(names: Sequence[str], count: int = 0, most: int | None = MOST_NAMED) -> str:
     """Return names and the number of others, such as `Ann, Abe and 2 others`.
 
-    `count` is the total, if more than are known; `most` None names all.
+    `count` is the total, if it is larger than the number of names. `most` limits the names; None lists all.
     """
     count = max(count, len(names))
     if most is not None and count > most + 1:

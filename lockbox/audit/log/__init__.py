@@ -1,1 +1,1 @@
-"""Merkle tree logs of events, their signed checkpoints, and the folder that they are shipped to."""
+"""Merkle tree logs of events, their signed checkpoints, and the folder to which checkpoints are shipped."""

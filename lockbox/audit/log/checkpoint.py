@@ -29,12 +29,12 @@ class UnknownKey(BadNote):
 
 
 class WrongSignature(BadNote):
-    """A signature under a trusted key's name is wrong."""
+    """The note has a signature under a trusted key's name, and that signature is invalid."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`at` is UTC, in the form that events use."""
+    """A log's size and root at one time; `at` is UTC, in the form that events use."""
 
     origin: str
     size: int
@@ -49,7 +49,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class VerifierKey:
-    """A public key as in C2SP's signed notes: a name, and 32 bytes of Ed25519."""
+    """A public key as in C2SP's signed notes: a name, and the 32 bytes of an Ed25519 key."""
 
     name: str
     public: bytes
@@ -61,12 +61,12 @@ class VerifierKey:
 
     @property
     def text(self) -> str:
-        """`name+id+base64`."""
+        """The key as `name+id+base64`."""
         return f"{self.name}+{self.id.hex()}+{base64.b64encode(ED25519 + self.public).decode()}"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the public key in hex, in groups to read out over a telephone."""
+        """SHA-256 of the public key in hex, in groups of eight digits, to read out over a telephone."""
         digest = hashlib.sha256(self.public).hexdigest()
         return " ".join(digest[start : start + 8] for start in range(0, len(digest), 8))
 
@@ -75,7 +75,7 @@ class VerifierKey:
         """Parse a text such as `lockbox.example+1a2b3c4d+AbCd…`.
 
         Raises:
-            BadNote: it is no such text, or not an Ed25519 key.
+            BadNote: the text has another form, or its key is not an Ed25519 key.
         """
         name, _, rest = text.strip().partition("+")
         said, _, encoded = rest.partition("+")
@@ -90,7 +90,7 @@ class VerifierKey:
 
 
 def is_name(name: str) -> bool:
-    """Names of keys and logs are not empty, without white space or a plus sign."""
+    """Return whether a text can name a key or a log: not empty, no white space, no plus sign."""
     return bool(name) and name.isprintable() and "+" not in name and not any(mark.isspace() for mark in name)
 
 
@@ -112,7 +112,7 @@ def named(origin: str) -> tuple[str, int]:
 
 
 def saved(text: str) -> str:
-    """Undo the line ends and empty lines that a mail program or editor changed in a note."""
+    """Restore the line ends and outer empty lines of a note that a mail program or an editor has changed."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").strip("\n") + "\n"
 
 
@@ -120,7 +120,7 @@ def read(note: str) -> Checkpoint:
     """Parse a signed note without verifying its signatures.
 
     Raises:
-        BadNote: it is not of the form of a checkpoint.
+        BadNote: the note does not have the form of a checkpoint.
     """
     said, _ = _parted(note)
     lines = said.split("\n")
@@ -137,10 +137,12 @@ def read(note: str) -> Checkpoint:
 
 
 def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, VerifierKey]:
-    """Return the checkpoint and the trusted key that signed it; `keys` are by their four-byte ids.
+    """Return the checkpoint and the trusted key that signed it; `keys` maps four-byte ids to keys.
 
     Raises:
-        UnknownKey, WrongSignature, BadNote: BadNote where it is no checkpoint.
+        UnknownKey: no trusted key has signed the note.
+        WrongSignature: a signature under a trusted key's name is invalid.
+        BadNote: the note is no checkpoint.
     """
     checkpoint = read(note)
     said, signatures = _parted(note)

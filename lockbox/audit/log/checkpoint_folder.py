@@ -1,4 +1,4 @@
-"""The folder outside the database that checkpoints are shipped to, and detection of rollbacks by it."""
+"""The folder outside the database to which checkpoints are shipped, and detection of rollbacks with its help."""
 
 import os
 import threading
@@ -37,9 +37,10 @@ FROM log_tiles(:log_id, CAST(:level AS smallint[]), CAST(:number AS bigint[]))
 class WitnessFolder:
     """A folder that outlives the database: a separate disk, or a mounted object store.
 
-    It holds each log's newest checkpoint as `LOG/latest.note`, and hourly ones as `LOG/SIZE.note`. A mark beside them
-    tells it from an empty mount point. As far as this process knows, all checkpoints signed before `seen` were
-    shipped; `unfinished` is when it began to look again, and the last log that it has looked at.
+    It holds each log's newest checkpoint as `LOG/latest.note`, and hourly ones as `LOG/SIZE.note`. A marker file in
+    the folder distinguishes it from an empty mount point. As far as this process knows, all checkpoints signed before
+    `seen` were shipped. `unfinished` describes an unfinished pass over the logs: when the pass began, and the last
+    log that it covered.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,13 +52,17 @@ class WitnessFolder:
         """Return the newest shipped checkpoint of a log, unverified; None if there is none.
 
         Raises:
-            OSError, BadNote: it cannot be read, or is no checkpoint.
+            OSError, BadNote: the file cannot be read, or is no checkpoint.
         """
         note = self._latest(log_id)
         return checkpoint.read(note) if note is not None else None
 
     def shipped(self, log_id: UUID) -> str | None:
-        """Return the newest shipped note; a missing folder is an OSError."""
+        """Return the newest shipped note, None if there is none.
+
+        Raises:
+            OSError: the note cannot be read, or the folder is missing.
+        """
         found = self._latest(log_id)
         if found is None and not self._path.is_dir():
             raise NotADirectoryError(ENOTDIR, "there is no such folder", str(self._path))
@@ -67,18 +72,20 @@ class WitnessFolder:
         return sorted(UUID(place.name) for place in self._path.iterdir() if (place / LATEST).exists())
 
     def set_aside(self, log_id: UUID) -> None:
-        """Keep the newest checkpoint under another name: it belongs to a history that was given up."""
+        """Rename the newest checkpoint of a log, because it belongs to a history that was given up."""
         place = self._path / str(log_id)
         shipped = self.newest(log_id)
         if shipped:
             (place / LATEST).replace(place / f"{shipped.origin.rpartition('/')[2]}-{shipped.size:020}.given-up.note")
 
     def begin(self, *, is_new: bool) -> None:
-        """Check that this is the same folder as before, and mark it if nothing was ever signed.
+        """Check that this is the same folder as before; write the marker file if it may be missing.
+
+        The marker file may be missing if nothing was ever signed, or if the folder already holds checkpoints.
 
         Raises:
-            OSError: it cannot be read or written.
-            RollbackDetected: it is empty and bears no mark, though something was signed before.
+            OSError: the folder cannot be read or written.
+            RollbackDetected: the folder has no checkpoints and no marker file, though something was signed before.
         """
         mark = self._path / MARK
         if mark.exists():
@@ -90,17 +97,18 @@ class WitnessFolder:
         _write(mark, "Lockbox keeps checkpoints of its audit logs here.\n")
 
     def has(self, noted: LatestCheckpoint) -> bool:
-        """Return whether this is the newest shipped checkpoint of its log; False if that cannot be read."""
+        """Return whether a checkpoint is its log's newest shipped one; False if the shipped one cannot be read."""
         with suppress(OSError):
             return self._latest(noted.log_id) == noted.note
         return False
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Write checkpoints atomically; one that is older than the shipped one is skipped.
+        """Write checkpoints atomically; skip a checkpoint with a smaller size than the shipped one.
 
         Raises:
-            RollbackDetected: a shipped one is of another generation, which only `set_aside` removes.
-            OSError, BadNote: a file cannot be written, or an existing one is no checkpoint.
+            RollbackDetected: a shipped checkpoint is of another generation, which only `set_aside` removes.
+            OSError: a file cannot be read or written.
+            BadNote: an existing file is no checkpoint.
         """
         for one in noted:
             before = self.newest(one.log_id)
@@ -132,9 +140,9 @@ def _write(file: Path, text: str) -> None:
 
 
 class WitnessCheck:
-    """Compare what was shipped with the database; results are cached for three seconds.
+    """Compare the shipped checkpoints with the database; results are cached for three seconds.
 
-    `trusted` are the checkpoint keys by their four-byte ids. Each new checkpoint of a log is verified once.
+    `trusted` maps four-byte ids to checkpoint keys. Each new checkpoint of a log is verified once.
     """
 
     def __init__(
@@ -148,10 +156,10 @@ class WitnessCheck:
         self._changing = threading.Lock()
 
     def rolled_back(self, session: UnitOfWork, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Return the tenants whose log, or the vendor's, differs from what was shipped.
+        """Return the tenants whose own log differs from its shipped checkpoint, or all if the vendor's log differs.
 
-        An unreadable log counts as different. The vendor's counts for all tenants, because it records disabled
-        people.
+        The vendor's log counts for all tenants, because it records the disabling of people. A log whose shipped
+        checkpoint cannot be read counts as different.
         """
         if not tenant_ids:
             return frozenset()
@@ -171,7 +179,7 @@ class WitnessCheck:
         """Return the newest shipped checkpoint of a log, verified.
 
         Raises:
-            OSError, BadNote: it cannot be read, or no trusted key has signed it.
+            OSError, BadNote: the file cannot be read, is no checkpoint, or no trusted key has signed it.
         """
         return checkpoint.verify(self.folder.shipped(log_id) or "", self.trusted)[0]
 
@@ -215,7 +223,11 @@ class WitnessCheck:
             return error
 
     def _check(self, session: UnitOfWork, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
-        """Check one log, unless the same state was valid before."""
+        """Check one log; skip the check if the same claim and note were valid before.
+
+        Raises:
+            LogMismatch: the log does not match its shipped checkpoint.
+        """
         if isinstance(note, OSError):
             raise LogMismatch(f"its checkpoint cannot be read: {note.strerror}")
         if note is None:

@@ -33,7 +33,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class CompactRange:
-    """The root of a growing tree, kept as the hashes of its complete subtrees (log2 of its size)."""
+    """The root of a growing tree, computed from the hashes of its complete subtrees (at most log2 of its size)."""
 
     def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
         if len(peaks) != size.bit_count():
@@ -45,7 +45,7 @@ class CompactRange:
         """Append the hash of one leaf, or of a complete subtree of 2^level leaves.
 
         Raises:
-            ValueError: no complete subtree of that level begins here.
+            ValueError: no complete subtree of that level can begin at the tree's present size.
         """
         if self.size & (1 << level) - 1:
             raise ValueError(f"no complete subtree of 2^{level} leaves begins at {self.size}")
@@ -90,7 +90,7 @@ def range_hash(subtree: Subtree, start: int, end: int) -> bytes:
 def complete(start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield the complete subtrees, as (level, number), of the leaves from `start` to before `end`.
 
-    `start` must be a multiple of the largest power of two that is at most `end - start`, as it is for every node.
+    `start` must be a multiple of the largest power of two that is at most `end - start`. This holds for every node.
     """
     while start < end:
         level = (end - start).bit_length() - 1
@@ -120,10 +120,10 @@ def inclusion(subtree: Subtree, index: int, size: int) -> list[bytes]:
 
 
 def consistency(subtree: Subtree, old: int, new: int) -> list[bytes]:
-    """Return the proof that the tree of size `new` extends that of size `old` (RFC 6962 section 2.1.2).
+    """Return the proof that the tree of size `new` extends the tree of size `old` (RFC 6962 section 2.1.2).
 
     Raises:
-        ValueError: the older is not the smaller one.
+        ValueError: `old` is greater than `new`.
     """
     if not 0 <= old <= new:
         raise ValueError(f"a tree of {new} leaves does not extend one of {old}")
@@ -145,7 +145,7 @@ def consistency(subtree: Subtree, old: int, new: int) -> list[bytes]:
 
 
 def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
-    """Check an audit path (RFC 9162 section 2.1.3.2)."""
+    """Check an audit path (RFC 9162 section 2.1.3.2); raises BadProof."""
     if not 0 <= index < size:
         raise BadProof("the leaf is not in a tree of that size")
     hashed = leaf
@@ -156,7 +156,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
 
 
 def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> None:
-    """Check that the new tree extends the old one (RFC 9162 section 2.1.4.2)."""
+    """Check that the new tree extends the old one (RFC 9162 section 2.1.4.2); raises BadProof."""
     if not 0 <= old <= new:
         raise BadProof("the older tree is the larger one")
     if old in {0, new}:
@@ -176,7 +176,7 @@ def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path
 
 
 def _sides(number: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield each node of a path up to the root above `last`, and whether it is a left sibling."""
+    """Yield each node of a path, and whether it is a left sibling; `last` is the index of the tree's last leaf."""
     for node in path:
         if last == 0:
             raise BadProof("the path is too long")
@@ -199,10 +199,10 @@ def of_subtree(level: int, number: int) -> Place:
 
 
 def subtree(tiles: Mapping[Place, bytes], level: int, number: int) -> bytes:
-    """Return the hash of a complete subtree from its tile.
+    """Return the hash of a complete subtree, computed from its tile.
 
     Raises:
-        KeyError: the tile is not there.
+        KeyError: the tile is missing.
     """
     within = level % WIDTH_BITS
     hashes = tiles[of_subtree(level, number)]
@@ -215,7 +215,7 @@ def split(hashes: bytes) -> list[bytes]:
 
 
 def edge(size: int) -> list[Place]:
-    """Return the partial tiles of a tree, which grow with it, and the tiles that hold its peaks."""
+    """Return the partial tiles of a tree; they hold its peaks and change as it grows."""
     places = []
     level = 0
     while size:
@@ -228,7 +228,7 @@ def edge(size: int) -> list[Place]:
 
 @dataclass
 class Edge:
-    """The growing edge of a tree; `tiles` are its partial tiles, plus all that change as it grows."""
+    """The growing edge of a tree; `tiles` starts with its partial tiles and gains all that change as it grows."""
 
     size: int
     tiles: dict[Place, bytes]
@@ -243,7 +243,7 @@ class Edge:
         self.size += len(leaves)
 
     def _fill(self, level: int, count: int, hashes: Sequence[bytes]) -> None:
-        """Put hashes after the `count` that a level holds, and the roots of full tiles on the next level."""
+        """Append hashes to a level that holds `count` of them, and the roots of filled tiles to the next level."""
         full = []
         done = 0
         while done < len(hashes):

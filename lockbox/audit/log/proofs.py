@@ -1,4 +1,4 @@
-"""Inclusion and consistency proofs from the few tiles that they need."""
+"""Inclusion and consistency proofs, computed from only the tiles that they need."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ KEYS = text("SELECT key, purpose, first_used_at FROM known_audit_keys()")
 
 @dataclass(frozen=True)
 class LogHead:
-    """`note` is the signed checkpoint of `size` and `root`."""
+    """A log at its newest checkpoint; `note` is the signed checkpoint of `size` and `root`."""
 
     id: UUID
     tenant_id: UUID | None
@@ -46,7 +46,7 @@ HEAD = text(f"SELECT {LOG_HEAD} FROM logs WHERE id = :log_id AND note <> ''")  #
 
 @dataclass(frozen=True)
 class PublicKeyEntry:
-    """A public key as `name+id+base64`."""
+    """A public key, as `name+id+base64`, with its purpose."""
 
     key: str
     purpose: str
@@ -63,7 +63,7 @@ def keys(session: UnitOfWork) -> list[PublicKeyEntry]:
 
 
 def number_of(session: UnitOfWork, log: LogHead, event_id: UUID) -> int | None:
-    """None if the checkpoint does not cover the event."""
+    """Return an event's number in its log; None if the checkpoint does not cover the event."""
     number = session.execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
     return number if number is not None and number < log.size else None
 
@@ -78,16 +78,16 @@ def inclusion(session: UnitOfWork, log: LogHead, numbers: Iterable[int]) -> dict
 
 
 def consistency(session: UnitOfWork, log_id: UUID, old: int, new: int) -> list[bytes]:
-    """Return the proof that the log of size `new` extends that of size `old`.
+    """Return the proof that the log of size `new` extends the log of size `old`.
 
     Raises:
-        ValueError: the older is not the smaller one.
+        ValueError: `old` is greater than `new`.
     """
     return proven(session, log_id, lambda subtree: merkle.consistency(subtree, old, new))
 
 
 def tiled(session: UnitOfWork, log: LogHead, numbers: Sequence[int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
-    """Return, for whole tiles of events by number, their leaf hashes and the path to the root."""
+    """Return, for each tile number, the tile's leaf hashes and the path from its root to the log's root."""
     count = (log.size + WIDTH - 1) // WIDTH
 
     def make(subtree: Subtree) -> dict[int, tuple[list[bytes], list[bytes]]]:
@@ -109,10 +109,10 @@ def tiled(session: UnitOfWork, log: LogHead, numbers: Sequence[int]) -> dict[int
 def proven(session: UnitOfWork, log_id: UUID, make: Callable[[Subtree], T], statement: TextClause = TILES) -> T:
     """Compute a value from hashes of complete subtrees, after reading the needed tiles in one statement.
 
-    `statement` reads them as `TILES` does, for callers who may not read the table.
+    `statement` reads the tiles in the form of `TILES`, for database logins that may not read the table.
 
     Raises:
-        KeyError: the tree is smaller.
+        KeyError: the log lacks a needed tile.
     """
     wanted: set[Place] = set()
 

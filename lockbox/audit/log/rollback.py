@@ -57,7 +57,10 @@ Raises:
 
 @dataclass(frozen=True)
 class LatestCheckpoint:
-    """A log's newest checkpoint once committed; `is_kept`: the hourly one; `grown` counts events it sealed."""
+    """A log's newest checkpoint once the transaction is committed.
+
+    `is_kept` is whether it is the hourly checkpoint. `grown` counts the events that the checkpoint added.
+    """
 
     log_id: UUID
     origin: str
@@ -84,7 +87,7 @@ def edges(session: UnitOfWork, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
 def append(
     session: UnitOfWork, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Sequence[tuple[UUID, bytes]]]
 ) -> None:
-    """Append events with their leaf hashes to their logs, and write the changed parts of the trees."""
+    """Append events with their leaf hashes to their logs, and write the changed tiles of the trees."""
     places, changed = [], []
     for log_id, events in fresh.items():
         edge = edges[log_id]
@@ -116,13 +119,13 @@ def _columns(names: Iterable[str], rows: Sequence[tuple[object, ...]]) -> dict[s
 
 
 class CheckpointWitness(Protocol):
-    """Where checkpoints are shipped; see `checkpoint_folder.WitnessFolder`."""
+    """The place to which checkpoints are shipped; see `checkpoint_folder.WitnessFolder`."""
 
     seen: datetime | None
     unfinished: tuple[datetime, UUID | None] | None
 
     def begin(self, *, is_new: bool) -> None:
-        """Check that this is the same place as before, and mark it if nothing was ever signed."""
+        """Check that this is the same place as before; `is_new` is whether nothing was ever signed."""
 
     def newest(self, log_id: UUID) -> Checkpoint | None: ...
     def has(self, noted: LatestCheckpoint) -> bool: ...
@@ -135,7 +138,7 @@ class LogMismatch(Exception):  # noqa: N818 - a state of affairs that callers pl
 
 @dataclass(frozen=True)
 class LogClaim:
-    """What the database says about a log; `note` is empty if this generation has no signature yet."""
+    """What the database states about a log; `note` is empty if this generation has no signature yet."""
 
     id: UUID
     origin: str
@@ -152,7 +155,11 @@ class LogClaim:
 def check(
     claim: LogClaim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends
 ) -> None:
-    """Check a log against its own note, the trusted keys, and what was shipped."""
+    """Check a log against its own note, the trusted keys, and the shipped checkpoint.
+
+    Raises:
+        LogMismatch: the log does not match them.
+    """
     try:
         _is_signed(claim, trusted)
         if shipped:
@@ -162,7 +169,7 @@ def check(
 
 
 def check_edge(claim: LogClaim, edge: Edge) -> None:
-    """Check that a log's root follows from its tiles, and that these hold nothing beyond it."""
+    """Check that a log's root follows from its tiles, and that the tiles hold no hashes beyond the log's size."""
     for level, number in merkle.edge(claim.size):
         count = (claim.size >> level * merkle.WIDTH_BITS) % merkle.WIDTH
         if len(edge.tiles.get((level, number), b"")) != count * HASH_BYTES:
@@ -172,7 +179,7 @@ def check_edge(claim: LogClaim, edge: Edge) -> None:
 
 
 def check_root(session: UnitOfWork, claim: LogClaim, statement: TextClause) -> None:
-    """Check that a log's root follows from its tiles, which the statement reads."""
+    """Check that a log's root follows from its tiles; `statement` reads the tiles."""
     make = partial(merkle.range_hash, start=0, end=claim.size)
     try:
         root = proofs.proven(session, claim.id, make, statement)

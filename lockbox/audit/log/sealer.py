@@ -1,4 +1,4 @@
-"""Sealing: append events to their Merkle logs, sign checkpoints, and an hourly heartbeat."""
+"""Sealing: append events to their Merkle logs, sign checkpoints, and sign an hourly heartbeat for each log."""
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -59,9 +59,9 @@ ORDER BY id LIMIT :most
 
 @dataclass(frozen=True)
 class Signer:
-    """The name that every origin begins with, and the signing keys, newest first.
+    """The name with which every origin begins, and the signing keys, newest first.
 
-    `earlier` are public keys, or names of keys, that signed logs before.
+    `earlier` are public keys that signed logs before, possibly under an earlier name.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Signer:
         return {key.id: key for key in (*self.earlier, *own)}
 
     def origin(self, log_id: UUID, generation: int = 1) -> str:
-        """Return a log's name in its checkpoints, unique over installations and restored back-ups."""
+        """Return a log's name in its checkpoints, unique across installations and restored back-ups."""
         whose = "vendor" if log_id == VENDORS_LOG else str(log_id)
         return f"{self.name}/audit/{whose}" + (f"/{generation}" if generation > 1 else "")
 
@@ -93,18 +93,18 @@ def is_due(database: Database) -> bool:
 
 
 class RollbackDetected(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """The database lacks what was signed or shipped of a log, so that signing would fork it.
+    """The database lacks signed or shipped parts of a log; signing would fork the log.
 
-    The message names each log and the reason, which may be that the check was impossible.
+    The message names each log and the reason. The reason may be that the check was impossible.
     """
 
 
 class IncompleteSeal(Exception):  # noqa: N818 - it ends a transaction before anything is signed
-    """An event that was taken is in no log: nothing of its batch is sealed."""
+    """An event of the batch did not get into any log; nothing of the batch is sealed."""
 
 
 class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
-    """A log of the batch does not match its checkpoints; the other logs' events are taken again."""
+    """A log of the batch does not match its checkpoints; the next batch takes the other logs' events again."""
 
 
 def seal(
@@ -115,13 +115,15 @@ def seal(
 ) -> Generator[list[LatestCheckpoint], None, None]:
     """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
-    One process at a time seals, in its turn; others return at once. Should two run, each takes rows by locking them,
-    so no row is taken twice. An event waits in `unsealed` from the moment it is visible until it is sealed, whatever
-    its id and time, so late commits are sealed late. A run first ships what another process signed and may not have
-    shipped. `held` receives each log that is not signed, and why.
+    Only the process that holds the turn seals; in other processes this function returns at once. If two processes
+    seal all the same, each locks the rows that it takes, so no row is taken twice. An event waits in `unsealed` from
+    the moment it is visible until it is sealed, whatever its id and time. An event of a late commit is therefore
+    sealed late, and never missed. Each run first ships checkpoints that another process signed and may not have
+    shipped. `held` receives each log that is not signed, and the reason.
 
     Raises:
-        RollbackDetected: logs differ from what was signed or shipped, or cannot be shipped; others are sealed.
+        RollbackDetected: some logs differ from their signed or shipped checkpoints, or cannot be shipped; all other
+            logs are sealed.
         OSError: nothing at all can be read or shipped.
     """
     with database.turn(TURN) as is_held:
@@ -145,7 +147,7 @@ def held_logs(held: Mapping[UUID, str]) -> str:
 
 @dataclass
 class SealPass:
-    """One pass over all work; `held` are the logs that are not signed, and why."""
+    """One pass over all work; `held` maps each log that is not signed to the reason."""
 
     database: Database
     signer: Signer
@@ -153,9 +155,9 @@ class SealPass:
     held: dict[UUID, str] = field(default_factory=dict)
 
     def left_over(self) -> Iterator[list[LatestCheckpoint]]:
-        """Ship and yield, by pages, checkpoints signed since this process last looked and not yet shipped.
+        """Ship and yield, in pages, the unshipped checkpoints that were signed since this process last looked.
 
-        An unfinished pass continues in this process's next run.
+        This process's next run continues an unfinished pass.
         """
         if self.shipping is None:
             return
@@ -180,7 +182,7 @@ class SealPass:
             self.shipping.seen = began
 
     def batch(self) -> list[LatestCheckpoint] | None:
-        """Seal one batch; return the checkpoints, or None once only held logs are left."""
+        """Seal one batch; return its checkpoints, or None if events wait only for logs in `held`."""
         try:
             return self._batch()
         except IntegrityError:
@@ -207,7 +209,7 @@ class SealPass:
         return []
 
     def heartbeats(self) -> list[LatestCheckpoint] | None:
-        """Sign and keep a checkpoint for each log without one in the last hour, so that silence is proven too."""
+        """Sign and keep a checkpoint for each log without one in the last hour, to prove that the log is idle."""
         with self.database.transaction() as session:
             at = now(session)
             values = {"since": at - HEARTBEAT, "most": MOST_HEARTBEATS, "held": list(self.held)}
@@ -222,7 +224,7 @@ class SealPass:
             return kept
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """A failure does not stop the others."""
+        """Ship checkpoints; a failure puts its log in `held` and does not stop the others."""
         if self.shipping is None:
             return
         for one in noted:
@@ -232,7 +234,7 @@ class SealPass:
                 self.held[one.log_id] = str(bad)
 
     def ship_in_parts(self, noted: Sequence[LatestCheckpoint]) -> Iterator[list[LatestCheckpoint]]:
-        """Ship and yield a few at a time; what an interrupted caller leaves is `left_over`."""
+        """Ship and yield a few checkpoints at a time; `left_over` ships the rest if the caller is interrupted."""
         for start in range(0, max(len(noted), 1), MOST_SHIPPED):
             part = list(noted[start : start + MOST_SHIPPED])
             failpoint("sealer.before_ship")
@@ -246,10 +248,10 @@ class SealPass:
             return [LogClaim.of(row) for row in session.execute(NEWEST, values)]
 
     def _grown(self, session: UnitOfWork, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[LatestCheckpoint]:
-        """Append events to their logs.
+        """Append events to their logs, and sign their new checkpoints.
 
         Raises:
-            _UnsealableLog: one of the logs is not what was signed of it.
+            _UnsealableLog: one of the logs does not match its checkpoints.
         """
         at, ids = now(session), sorted(fresh)
         rollback.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)

@@ -19,7 +19,7 @@ OWNER_ALONE = 0o600
 
 
 class BadKey(Exception):  # noqa: N818 - it names what was found
-    """The message names the file and says what to do."""
+    """A signing key file is unusable; the message names the file and states what to do."""
 
 
 def read(files: Sequence[Path]) -> list[Ed25519PrivateKey]:
@@ -30,7 +30,7 @@ def trusted(texts: Iterable[str]) -> dict[bytes, VerifierKey]:
     """Parse public keys of the form `name+id+base64`, for `checkpoint.verify`.
 
     Raises:
-        BadNote: one is not of that form.
+        BadNote: one of the texts does not have that form.
     """
     known = [VerifierKey.read(text) for text in texts]
     return {key.id: key for key in known}

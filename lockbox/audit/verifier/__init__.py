@@ -1,1 +1,1 @@
-"""Offline verification of an export, without anything from the server."""
+"""Offline verification of an export, with no help from the server."""

@@ -39,10 +39,10 @@ GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
 @dataclass(frozen=True)
 class ApprovalBounds:
-    """Duration in seconds, scope and uses of an approval or an open window, as far as known.
+    """Duration in seconds, scope and uses of an approval or an open window, as far as the file shows them.
 
-    `uses` is None for any number, and `start` where it may begin at once. `is_part` is whether the resources are
-    fewer than asked, which is known even after they are erased.
+    `uses` is None for any number of uses. `start` is the earliest beginning, None for at once. `is_part` is whether
+    the resources are fewer than asked; this stays known after the resources are erased.
     """
 
     seconds: float | None
@@ -123,7 +123,7 @@ def _resources(
 
 @dataclass(frozen=True)
 class ApprovalSignature:
-    """An event's approval; `statement` is a SHA-256, `format` is None where the event does not name it."""
+    """An event's signed approval; `statement` is a SHA-256, `format` is None if the event names none."""
 
     by: list[str]
     statement: str
@@ -133,10 +133,11 @@ class ApprovalSignature:
 
 
 class ApprovalChecker:
-    """Check each approval against its request, taking moves in order.
+    """Check each approval against its request; moves must be taken in order.
 
-    `checked` were valid, `by_hash` of them only by the statement's hash, since the file does not show the content.
-    `unchecked` had no approval key. Memory is bounded by the requests open at one time.
+    `checked` counts the valid approvals. `by_hash` of them were checked only by the statement's hash, because the
+    file does not show their content. `unchecked` counts approvals for which no approval key was given. Memory is
+    bounded by the number of requests that are open at one time.
     """
 
     def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:
@@ -149,7 +150,7 @@ class ApprovalChecker:
         self._added: dict[str, dict[str, Any]] = {}
 
     def judge_event(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Check of any event, also of no move, which side approves by it, and whether it may be signed."""
+        """Check, for every event, that only the customer approves, and that only a move has a signed approval."""
         if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
             message = "this approval is not of the customer's side: nobody else approves"
             self._findings.add(FindingKind.APPROVAL, message, **where)
@@ -158,7 +159,7 @@ class ApprovalChecker:
             self._findings.add(FindingKind.APPROVAL, message, **where)
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        """Take a move; `shown` are its personal values, each verified against its commitment."""
+        """Check a move; `shown` are its personal values, each verified against its commitment."""
         request = fields["request_id"]
         if begins(fields):
             self._added[request] = statement_format.added(fields)
@@ -179,7 +180,7 @@ class ApprovalChecker:
             self._added.pop(request, None)
 
     def _get_stricter(self, request: str, mode: object, where: Mapping[str, Any]) -> None:
-        """Take the mode of an endorsed request, which can only be stricter than that of the submission."""
+        """Take over the mode of an endorsed request; it must be stricter than the submission's mode."""
         before = self._asked[request]["mode"]
         if isinstance(mode, str) and isinstance(before, str) and before in LOOSER.get(mode, ()):
             self._asked[request]["mode"] = mode
@@ -226,7 +227,10 @@ class ApprovalChecker:
 
 
 def _wrong_break_glass(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str | None:
-    """Return what is wrong with a break-glass window, or None: it needs two people, and lasts an hour at most."""
+    """Return what is wrong with a break-glass window, or None.
+
+    Break-glass needs two people, and its window lasts at most an hour.
+    """
     if (fields["action"] == BREAK_GLASS) is not (fields.get(BREAK_GLASS) is True):
         return "and does not say so, or says so and is none"
     if fields["action"] != BREAK_GLASS:

@@ -1,4 +1,4 @@
-"""The file of approvers' public keys, with which a customer checks signed approvals; pure."""
+"""The file of approvers' public keys, which a customer uses to check signed approvals; pure."""
 
 import base64
 import json
@@ -32,13 +32,13 @@ class ApproverKey:
 
     @property
     def fingerprint(self) -> str:
-        """Its SHA-256 in hex, to compare with the approver's own account page."""
+        """The key's SHA-256 in hex, to compare with the approver's own account page."""
         return fingerprint(self.public_key)
 
 
 @dataclass(frozen=True)
 class ApproverKeys:
-    """`rp_id` and `origin` are the host and the origin that passkeys sign for."""
+    """A tenant's keys; `rp_id` and `origin` are the host and the origin for which its passkeys sign."""
 
     tenant_id: str
     rp_id: str
@@ -60,7 +60,7 @@ def document(given: ApproverKeys) -> dict[str, Any]:
 
 
 def read(text: str | bytes) -> ApproverKeys:
-    """Parse a file of keys."""
+    """Parse a file of keys; raises BadKeys."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):

@@ -24,17 +24,17 @@ KEY = re.compile(r"^(?:> ?)*Key:? (\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})[ ]*$", r
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A signed note, and the keys in the same file, for readers who trust the mail."""
+    """A signed note, and the keys in the same file, for readers who trust that file."""
 
     note: str
     keys: tuple[VerifierKey, ...]
 
 
 def read(raw: bytes) -> SavedCheckpoint:
-    """Return the first checkpoint in a file: a note, a saved mail, or its text.
+    """Return the first checkpoint in a file; the file is a note, a saved mail, or a mail's text.
 
     Raises:
-        BadNote: there is none in it.
+        BadNote: the file has no checkpoint.
     """
     for text in _texts(raw):
         if found := NOTE.search(text):
@@ -68,7 +68,10 @@ def _keys(text: str) -> Iterator[VerifierKey]:
 
 
 class ConsistencyChecker:
-    """Take checkpoints first and judge them after the file was read; `extended` are those that it extends."""
+    """Collect saved checkpoints, and judge them once the export is read.
+
+    `extended` are the checkpoints that the log extends.
+    """
 
     def __init__(self, header: ExportHeader, own: Checkpoint, findings: Findings) -> None:
         self.extended: list[Checkpoint] = []
@@ -83,7 +86,10 @@ class ConsistencyChecker:
         return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
 
     def take_last(self, last: Checkpoint) -> None:
-        """Take the last verified checkpoint: the export may be an older file, or the log was cut back."""
+        """Take the checkpoint of the last verified export.
+
+        If it is larger than the export's own, the export is an older file, or the log was cut back.
+        """
         base, _ = named(last.origin)
         if base != self._base:
             message = (
@@ -119,7 +125,7 @@ class ConsistencyChecker:
             self._findings.add(FindingKind.NEWER_KNOWN, message)
 
     def finish(self, roots: Mapping[int, bytes], restores: Iterable[RestoreRecord]) -> None:
-        """Judge the checkpoints by the log's roots; `restores` are its events about restored back-ups."""
+        """Judge the checkpoints by the log's roots; `restores` are the log's events about restored back-ups."""
         for before in self._waiting:
             self._within(before, roots)
         for generation, before in sorted(self._earlier, key=lambda one: one[1].size):
@@ -170,7 +176,7 @@ class ConsistencyChecker:
     def _restored(
         self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[RestoreRecord]
     ) -> None:
-        """Report how the log continues a checkpoint of an earlier generation, whose root it does not have."""
+        """Report how the log continues from a checkpoint of an earlier generation that it does not extend."""
         later = [
             one
             for one in restores

@@ -1,4 +1,4 @@
-"""Check that a log has every definition that a gate had: each change names the one before; pure."""
+"""Check that a log has every definition of each gate: each change names the definition before it; pure."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass
 class DefinitionChecker:
-    """Compare, at a log's end, what gates were changed from with the definitions in the log.
+    """Compare, at a log's end, the definition before each change with the definitions in the log.
 
     The first event of a gate may name a definition from before the tenant existed.
     """

@@ -61,9 +61,9 @@ def parsed_body(body: bytes) -> dict[str, Any]:
 def compare_columns(
     body: bytes, columns: Mapping[str, Any], details: Mapping[str, tuple[str, str]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the body's fields, and the names of the columns and values that contradict it.
+    """Return the body's fields, and the names of the columns and values that contradict the body.
 
-    The id, and required fields that the body lacks, are the row's.
+    The id always comes from the row; so do required fields that the body lacks.
     """
     found = parsed_body(body)
     other = [name for name in MEMBERS if found.get(name) != _written(columns[name])]
@@ -72,7 +72,7 @@ def compare_columns(
 
 
 def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the submission in a log's first move: its own, or the copy in `submission`."""
+    """Return the submission in a log's first move of a request: the move itself, or the copy in `submission`."""
     asked = found.get(SUBMISSION)
     return asked if isinstance(asked, dict) else found
 
@@ -122,7 +122,7 @@ def _read(name: str, value: object, column: object) -> object:
 
 
 class NotCanonical(Exception):  # noqa: N818 - it names what was found
-    """The body is no JSON object in the canonical form of RFC 8785 that events use."""
+    """The body is no JSON object in the canonical form of RFC 8785."""
 
 
 def _refuse(_: str) -> NoReturn:
@@ -190,7 +190,7 @@ def _is(kind: type, value: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a member has an allowed form: objects within it hold no further objects."""
+    """Return whether a member has an allowed form: an object in it holds no further objects."""
     members = value.values() if isinstance(value, dict) else [value]
     return all(
         type(one) in SCALARS or (type(one) is list and all(type(part) is str for part in one)) for one in members
@@ -208,7 +208,7 @@ def _compact(id_: str) -> bytes | str:
 class RestoreRecord:
     """An event's record of a restored back-up: the log continued from its first `size` events.
 
-    `shipped` is the origin, size and root (base64) of the newest checkpoint that was shipped by then.
+    `shipped` is the origin, size and root (base64) of the newest checkpoint that was shipped before the restore.
     """
 
     number: int
@@ -219,10 +219,10 @@ class RestoreRecord:
 
 @dataclass
 class EventChecker:
-    """Check the events of one log, whose hashes are valid, one after the other.
+    """Check the events of one log, one after the other; their hashes are valid already.
 
-    `tenant` is None for the vendor's own log; `log` is its id; `whole` is whether every move must be present.
-    `removed` is how many of the first events the log says were removed. Memory grows by one id for each event.
+    `tenant` is None for the vendor's own log. `log` is the log's id. `whole` is whether every move must be present.
+    `removed` is how many of its first events the log records as removed. Memory grows by one id for each event.
     """
 
     tenant: str | None
@@ -335,12 +335,12 @@ class EventChecker:
         return good
 
     def _note_removal(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note the removal that an event records: it must begin at 0 and end before the event."""
+        """Note the removal that an event records; the removal must begin at 0 and end before that event."""
         if fields["removed_from"] == 0 and fields["removed_to"] <= number:
             self.removed = max(self.removed, fields["removed_to"])
 
     def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note the restore that an event records: the log continued from before the event."""
+        """Note the restore that an event records; the log must have continued from a size before that event."""
         if fields["log_id"] == self.log and fields["size"] <= number:
             shipped = fields["shipped_origin"], fields["shipped_size"], fields["shipped_root"]
             self.restores.append(RestoreRecord(number, fields["at"], fields["size"], shipped))

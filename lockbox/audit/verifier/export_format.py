@@ -100,9 +100,9 @@ class Unreadable(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class ExportHeader:
-    """The export's first line, with the signed checkpoint to compare with.
+    """The export's first line, with the signed checkpoint that the events must match.
 
-    `consistency` has proofs from the older sizes that the exporter was given.
+    `consistency` has proofs from the older sizes that the export was asked for.
     """
 
     origin: str
@@ -117,7 +117,7 @@ class ExportHeader:
 
 @dataclass(frozen=True)
 class TileLine:
-    """The hashes of up to 256 leaves, and the path from their root to the log's."""
+    """The hashes of up to 256 leaves, and the path from the tile's root to the log's root."""
 
     tile: int
     leaves: list[bytes]
@@ -126,15 +126,13 @@ class TileLine:
 
 @dataclass(frozen=True)
 class PersonalDetail:
-    """A personal value that still exists, and its salt."""
-
     salt: bytes
     value: str
 
 
 @dataclass(frozen=True)
 class EventLine:
-    """`proof` is its audit path, None in a whole export."""
+    """One event; `proof` is its audit path, None in a whole export."""
 
     number: int
     body: bytes
@@ -144,9 +142,9 @@ class EventLine:
 
 @dataclass(frozen=True)
 class GapLine:
-    """Events that retention removed and that are not in the file.
+    """A range of events that retention removed, and that the file therefore lacks.
 
-    `hashes` are the complete subtrees of removed whole tiles.
+    `hashes` are those of the complete subtrees of whole removed tiles.
     """
 
     start: int
@@ -156,7 +154,7 @@ class GapLine:
 
 @dataclass(frozen=True)
 class EndLine:
-    """The last line: how many lines are events."""
+    """The last line; `events` is the number of lines that are events."""
 
     events: int
 
@@ -175,13 +173,13 @@ def parts(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file; a line that is too long for an export is cut, and so reported."""
+    """Yield the lines of a file; a line that is too long for an export is cut, so that parsing rejects it."""
     while line := file.readline(LONGEST_LINE):
         yield line
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse duplicate members, about which two readers could disagree."""
+    """Refuse duplicate members, because two readers could choose different ones."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise Unreadable("a member is there twice")
@@ -251,7 +249,7 @@ def _gap(start: object, end: object, hashes: list[bytes]) -> GapLine:
 
 
 def _alone(rest: Mapping[Any, Any], line: T) -> T:
-    """Refuse a line with unknown members, which no one could check."""
+    """Refuse a line with unknown members, because no one could check them."""
     if rest:
         raise ValueError
     return line

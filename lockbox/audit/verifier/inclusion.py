@@ -21,9 +21,9 @@ class EventRow:
 
 
 class InclusionChecker:
-    """Check the lines of a whole export in order, holding one tile at a time.
+    """Check the lines of a whole export in order; keeps one tile in memory at a time.
 
-    `older` are sizes at which the log was seen before; `roots` become the roots at those sizes.
+    `older` are the sizes of earlier checkpoints of the log; `roots` receives the roots at those sizes.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class InclusionChecker:
         self._passed = 0
 
     def tile(self, line: int, tile: TileLine) -> None:
-        """Begin the next tile, whose hashes must lead to the signed root."""
+        """Begin the next tile; its hashes must lead to the signed root."""
         self._close()
         start = tile.tile * WIDTH
         if start < self._at or start >= self._size:
@@ -158,7 +158,7 @@ class InclusionChecker:
             self.removed.append((gap.start, gap.end))
 
     def _unexplained(self) -> None:
-        """Report a removed range that does not begin the log, or that no event explains."""
+        """Report a removed range that does not begin the log, or whose removal no event records."""
         for start, end in self.removed:
             at = max(start, self._bodies.removed)
             if start > 0:
@@ -172,7 +172,7 @@ class InclusionChecker:
 
 
 class _TileMismatch:
-    """Find what is wrong in a tile whose events do not match its hashes."""
+    """Report what is wrong in a tile whose events do not match its hashes."""
 
     def __init__(self, leaves: Mapping[int, bytes], due: list[int], findings: Findings, *, is_cut: bool) -> None:
         self._place = {leaf: number for number, leaf in leaves.items()}

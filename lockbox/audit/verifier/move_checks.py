@@ -1,4 +1,4 @@
-"""Check that each request has all its moves in a log, each once, and was not used too often; pure."""
+"""Check that a log has each move of a request exactly once, and that no window was used too often; pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ def begins(fields: Mapping[str, Any]) -> bool:
 
 @dataclass
 class KnownMoves:
-    """The known moves of one request: all from `first` to before `next`, and some outside.
+    """The known moves of one request: all from `first` to before `next`, and some outside this range.
 
-    `last` is the highest of all, `begin` the first move in this log, `end` the move to a final state, once seen.
-    Numbers from a file are never counted up to.
+    `last` is the highest known number, `begin` the first move in this log, and `end` the move to a final state, once
+    known. No loop runs up to a number from the file, which may be huge.
     """
 
     first: int
@@ -61,9 +61,9 @@ class KnownMoves:
 
 @dataclass
 class MoveChecker:
-    """Take the moves of a log in order; a finished request keeps only its id in memory, others a few numbers.
+    """Check the moves of a log in order; memory keeps an id for each finished request and a few numbers for others.
 
-    `removed_before` is whether retention removed something: then a request may begin later than it did.
+    `removed_before` is whether retention removed events. If so, a request's first move may be missing.
     """
 
     findings: Findings
@@ -118,9 +118,9 @@ class MoveChecker:
 
 @dataclass
 class UseChecker:
-    """Compare uses with what windows were opened for, as the log says both.
+    """Compare the recorded uses of windows with the uses that their openings allow.
 
-    It keeps a number for each of them until its last use is recorded.
+    It keeps a number for each window until the last use is recorded.
     """
 
     findings: Findings
@@ -128,7 +128,7 @@ class UseChecker:
     _used_up: set[str] = field(default_factory=set)
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Take an event in the order of the log; only openings and uses count."""
+        """Check an event, in the order of the log; only openings and uses matter."""
         request, allowed, action = fields.get("request_id"), fields.get("max_uses"), fields.get("action")
         if not isinstance(request, str):
             return
@@ -159,13 +159,13 @@ class UseChecker:
 
 @dataclass
 class StopChecker:
-    """Report windows that break-glass opened while an emergency stop barred it, as the log says both."""
+    """Report windows that break-glass opened while a recorded emergency stop barred break-glass."""
 
     findings: Findings
     _stopped_at: str | None = None
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Take an event in the order of the log; older stops do not say that they bar break-glass."""
+        """Check an event, in the order of the log; stops that do not record that they bar break-glass are ignored."""
         action, at = fields.get("action"), str(fields.get("at"))
         if action == STOPPED and fields.get("bars_break_glass") is True:
             self._stopped_at = self._stopped_at or at
@@ -185,7 +185,7 @@ Move = TypeVar("Move")
 class MoveSequencer(Generic[Move]):
     """Yield each request's moves in the order of their `seq`, which may differ from their order in the log.
 
-    Moves before the first of their request wait for it, or for the end of the file.
+    Moves wait for the first move of their request, or for the end of the file.
     """
 
     _waiting: dict[str, dict[int, Move]] = field(default_factory=dict)

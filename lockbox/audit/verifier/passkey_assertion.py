@@ -1,4 +1,4 @@
-"""The WebAuthn assertion of a decision that was signed with a passkey; pure."""
+"""The WebAuthn assertion of a decision that a passkey signed; pure."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ class Assertion:
 
     @classmethod
     def read(cls, said: object) -> Self:
-        """Parse the form that events and rows hold."""
+        """Parse the form that events and rows hold; raises BadAssertion."""
         if not isinstance(said, Mapping) or sorted(said) != sorted(PARTS):
             raise BadAssertion("the assertion is malformed")
         data, client, signature, key = (said[name] for name in PARTS)
@@ -50,13 +50,13 @@ class Assertion:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The form that events and rows hold: base64, and the fingerprint in hex."""
+        """The form that events and rows hold: base64 for the parts, hex for the key's fingerprint."""
         parts = (self.authenticator_data, self.client_data, self.signature)
         return dict(zip(PARTS, [*(base64.b64encode(one).decode() for one in parts), self.key], strict=True))
 
 
 def challenge(statement: bytes) -> bytes:
-    """SHA-256."""
+    """Return the statement's SHA-256."""
     return hashlib.sha256(statement).digest()
 
 
@@ -70,8 +70,9 @@ def check(
 ) -> None:
     """Check that a passkey's holder, verified by the authenticator, signed exactly this statement.
 
-    The statement's SHA-256 must have been the challenge; `public_key` is SubjectPublicKeyInfo in DER. `rp_id` and
-    `origin` are the host and the page's origin for which it must have been used; None is not checked.
+    The challenge must be the statement's SHA-256. `public_key` is SubjectPublicKeyInfo in DER. `rp_id` and `origin`
+    are the host and the page's origin for which the passkey must have been used; None skips that check. Raises
+    BadAssertion.
     """
     _check_client(assertion.client_data, statement, origin)
     data = assertion.authenticator_data

@@ -1,4 +1,4 @@
-"""Check that a window that a pre-approval opened is within it, as the log says both; pure."""
+"""Check that each window that a pre-approval opened stays within that pre-approval; pure."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ ACTIVE, SUBMISSION = "active", "submission"
 
 @dataclass
 class KnownPreApproval:
-    """`proposed` are the events that propose it."""
+    """A pre-approval as its events record it; `proposed` are the fields of the event that proposes it."""
 
     proposed: Mapping[str, Any] | None = None
     resource: str | None = None
@@ -26,7 +26,7 @@ class KnownPreApproval:
 
 @dataclass(frozen=True)
 class PreApprovedWindow:
-    """A window that a pre-approval opened: the move, what was asked with it, its resources as far as shown."""
+    """A window that a pre-approval opened: the opening move, its submission, and its resources as far as shown."""
 
     fields: Mapping[str, Any]
     asked: Mapping[str, Any]
@@ -36,9 +36,9 @@ class PreApprovedWindow:
 
 @dataclass
 class PreApprovalChecker:
-    """Compare windows with their pre-approvals at a log's end, in whatever order they came.
+    """Compare windows with their pre-approvals at a log's end, whatever the order of their events.
 
-    It keeps every pre-approval, and every window that one opened.
+    It keeps in memory every pre-approval, and every window that a pre-approval opened.
     """
 
     findings: Findings
@@ -46,7 +46,7 @@ class PreApprovalChecker:
     _windows: list[PreApprovedWindow] = field(default_factory=list)
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        """Take an event; `shown` are its personal values, each verified against its commitment."""
+        """Note an event; `shown` are its personal values, each verified against its commitment."""
         which, action = fields.get(PRE_APPROVAL), fields["action"]
         if not isinstance(which, str):
             return
@@ -63,7 +63,7 @@ class PreApprovalChecker:
             known.revoked_at = str(fields["at"])
 
     def finish(self, *, is_all_there: bool) -> None:
-        """`is_all_there` is whether all that a window needs must be in the file."""
+        """Report each problem; `is_all_there` is whether the file must have all events that a window depends on."""
         used = Counter[str]()
         for window in sorted(self._windows, key=lambda one: str(one.fields["at"])):
             which = str(window.fields[PRE_APPROVAL])
@@ -125,7 +125,7 @@ def _texts(value: object) -> bool:
 
 
 def _fits(pattern: str, resource: str) -> bool:
-    """`*` in a pattern is any text, also none."""
+    """Return whether a resource matches a pattern; `*` stands for any text, even none."""
     first, *rest = pattern.split("*")
     if not rest:
         return resource == first

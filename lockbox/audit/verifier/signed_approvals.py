@@ -41,7 +41,7 @@ CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"
 
 
 class Mismatch(Exception):  # noqa: N818 - it names what was found
-    """The message says why."""
+    """A signed statement does not match the log; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,14 @@ NO_APPROVERS = Approvers()
 
 
 class PasskeyApprovalChecker:
-    """Check passkey signatures against the moves of requests, in order, and the customer's keys.
+    """Check passkey signatures against the moves of requests, in order, and against the customer's keys.
 
-    `signed` were valid under a customer's key, `hidden` of them over resources that the file does not show;
-    `unchecked` agree with the log, but no key file was given. `attested` counts by approver the approvals that only
-    the vendor's server vouches for, `alone` the windows that the vendor says it could open without asking, and
-    `by_break_glass` those that it opened in an emergency. If each approval has to be signed, each of these is a
-    finding.
+    `signed` counts the signatures that are valid under a customer's key; `hidden` of them are over resources that the
+    file does not show. `unchecked` counts signatures that agree with the log, but no key file was given. `attested`
+    counts, by approver, the approvals that only the vendor's server attests. `alone` counts the windows for which,
+    according to the log, the vendor needed no approval of the customer. `by_break_glass` counts the windows that the
+    vendor opened in an emergency. If each approval must be signed, each approval in `attested` and each window in
+    `alone` or `by_break_glass` is a finding.
     """
 
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
@@ -82,9 +83,9 @@ class PasskeyApprovalChecker:
     def take(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
-        """Take the next move of a request; `is_all_there` is whether all earlier moves must be in the file.
+        """Check the next move of a request; `is_all_there` is whether all earlier moves must be in the file.
 
-        `shown` are its personal values, each verified against its commitment.
+        `shown` are the move's personal values, each verified against its commitment.
         """
         request = fields["request_id"]
         submitted = fields.get(SUBMISSION, fields)
@@ -151,7 +152,7 @@ class PasskeyApprovalChecker:
     def _take_opening(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
-        """Check that everyone whose approval counted for a window has one in the log that covers it."""
+        """Check that the log has, for each person counted as an approver of a window, an approval that covers it."""
         request = fields["request_id"]
         asked, approved = self._asked.get(request), self._approved.get(request, {})
         if asked and _is_loose(asked["mode"]) and fields["action"] == ENDORSE:
@@ -181,7 +182,10 @@ class PasskeyApprovalChecker:
                 self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _take_pre_approved(self, where: Mapping[str, Any]) -> None:
-        """`PreApprovalChecker` judges that; no passkey signs a pre-approval."""
+        """Report the window if each approval must be signed: no passkey signs a pre-approval.
+
+        `PreApprovalChecker` makes all other checks of the window.
+        """
         if self._is_required:
             message = (
                 "a pre-approval opened this window, which only the vendor's server attests: no passkey signed it"

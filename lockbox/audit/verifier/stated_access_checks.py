@@ -1,4 +1,4 @@
-"""Check the monthly statements of access without approval: one a month, and no break-glass left out; pure."""
+"""Check the monthly statements of access without approval: one for each month, and no break-glass left out; pure."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ BESIDE = timedelta(minutes=1)
 
 @dataclass
 class StatedAccessChecker:
-    """Compare, at a log's end, what was counted with the windows that the log opens."""
+    """Compare, at a log's end, the number of stated break-glass windows with the windows that the log opens."""
 
     findings: Findings
     _months: set[str] = field(default_factory=set)
@@ -52,7 +52,7 @@ class StatedAccessChecker:
         self._stated.append((*span, count, where))
 
     def finish(self) -> None:
-        """Windows that were removed with the oldest events are not missed."""
+        """Report statements that count too few windows; windows removed with the oldest events do not matter."""
         for since, at, count, where in self._stated:
             opened = sum(one - since > BESIDE and at - one > BESIDE for one in self._opened)
             if opened > count:
@@ -61,7 +61,7 @@ class StatedAccessChecker:
 
 
 def _moments(*said: str) -> list[datetime]:
-    """Parse moments, without those that no calendar has."""
+    """Parse moments; leave out those that do not exist in the calendar."""
     found = []
     for one in said:
         with suppress(ValueError):

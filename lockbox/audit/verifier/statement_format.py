@@ -1,4 +1,4 @@
-"""Format 2 of a signed approval: the members that it adds to format 1, their form, where they must agree; pure."""
+"""Format 2 of a signed approval: the members that it adds to format 1, their form, and which must agree; pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ LONGEST_TEXT = 4096
 
 
 def added(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a move that format 2 adds; without any, format 1 is signed."""
+    """Return the members of a move that format 2 adds; if there are none, the approval has format 1."""
     return {name: fields[name] for name in (ACT_AS, AGENT, CALL) if name in fields}
 
 
@@ -39,9 +39,9 @@ def _is_text(value: object, form: re.Pattern[str]) -> bool:
 
 
 def contradiction(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str | None:
-    """Return what these members of a move contradict, or None.
+    """Return what the members of format 2 in a move contradict, or None.
 
-    `asked` are those of the request's first move, if the file has it.
+    `asked` are those members of the request's first move, None if the file lacks that move.
     """
     mine = added(fields)
     opens = fields["to_state"] == ACTIVE

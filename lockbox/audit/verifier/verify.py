@@ -1,4 +1,4 @@
-"""Verification of one export with the given keys only; pure."""
+"""Verification of one export with only the keys that the caller passes; pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,14 +35,16 @@ Numbered = Iterator[tuple[int, bytes]]
 class VerificationResult:
     """The findings, and counts of what was checked.
 
-    `signer` is the trusted key that signed, `extended` the other checkpoints that the log extends. `events` are those
-    in the file, `said` the number in its last line. `details` are personal values shown, `left_out` those erased or
-    not for this reader. `approvals` are signed, `approvals_by_hash` of them over content that the file does not show;
-    `unchecked_approvals` could not be checked. `signed_approvals` are votes signed by the approver's own passkey,
-    under a key of the customer, `hidden_signatures` of them over resources that the file does not show,
-    `unchecked_signatures` those without a given key, `attested` by approver those that only the vendor's server
-    vouches for, `opened_alone` windows opened without asking the customer, `by_break_glass` those of an emergency.
-    `stopped_at` is the line at which reading stopped after enough findings, or None.
+    - `signer`: the trusted key that signed; `extended`: the other checkpoints that the log extends.
+    - `events`: events in the file; `said`: their number according to the last line.
+    - `details`: personal values shown; `left_out`: those erased, or hidden from this reader.
+    - `approvals`: signed with a trusted approval key; `approvals_by_hash`: those of them whose content the file does
+      not show; `unchecked_approvals`: those that could not be checked.
+    - `signed_approvals`: signed by the approver's own passkey, under a key of the customer; `hidden_signatures`:
+      those of them over resources that the file does not show; `unchecked_signatures`: those whose key was not given.
+    - `attested`: by approver, the approvals that only the vendor's server attests.
+    - `opened_alone`: windows opened without asking the customer; `by_break_glass`: windows opened in an emergency.
+    - `stopped_at`: the line at which reading stopped after enough findings, or None.
     """
 
     header: ExportHeader
@@ -68,7 +70,7 @@ class VerificationResult:
 
     @property
     def exit_code(self) -> int:
-        """0 without findings, 2 if all findings only say that something is unproven, else 1."""
+        """0 without findings, 2 if all findings only say that something is unproven, otherwise 1."""
         return BAD if self.findings.is_contradicted else CANNOT_TELL if self.findings.count else GOOD
 
     @property
@@ -90,16 +92,16 @@ def verify(
     most: int | None = None,
     approvers: Approvers = NO_APPROVERS,
 ) -> VerificationResult:
-    """Verify an export; memory grows with its events by no more than the id of each.
+    """Verify an export; memory grows by at most an id for each of its events.
 
     Args:
-        lines: of the file, each with its line break.
-        keys: those that are trusted: of logs, and by their name of approvals.
-        seen: signed checkpoints of the log that came another way, such as by mail.
-        last: the checkpoint of the export that was verified last, from a place that the caller trusts.
+        lines: the lines of the file, each with its line break.
+        keys: the trusted keys of logs and, recognised by their name, of approvals.
+        seen: signed checkpoints of the log from another source, such as a mail.
+        last: the checkpoint of the last verified export, from a place that the caller trusts.
         now: the latest valid time; None checks no times.
         approvers: the customer's own files of approvers' keys, and whether each approval must be signed.
-        most: how many findings are enough to stop, where one of them is a contradiction; None reads all.
+        most: how many findings are enough to stop, if one of them is a contradiction; None reads all lines.
     """
     following = iter(lines)
     header = export_format.read(next(following, b""))
@@ -140,7 +142,10 @@ def verify(
 
 
 def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
-    """Report a log that began again without saying why: a whole export has the event, unless retention removed it."""
+    """Report a log that began anew without an event about a restore.
+
+    A whole export has that event, unless retention removed it.
+    """
     header = result.header
     is_later = header.generation > 1 and not result.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not result.removed:
@@ -209,7 +214,7 @@ def _check_signature(result: VerificationResult, own: Checkpoint, keys: Mapping[
 
 
 def _log_of(origin: str) -> str:
-    """Return the log of an origin: `name/audit/LOG`, with `/N` in generation N."""
+    """Return the log that an origin names: `name/audit/LOG`, with `/N` from generation 2 on."""
     return checkpoint.named(origin)[0].rpartition("/audit/")[2]
 
 
