@@ -113,7 +113,7 @@ def test_every_requirement_of_both_levels_has_exactly_one_row() -> None:
     assert len(wanted) == 253
 
 
-def test_each_row_names_tests_that_make_test_runs_or_says_why_not() -> None:
+def test_each_control_row_names_tests_that_make_test_runs_or_says_why_not() -> None:
     tests, off = _tests(), []
     for number, asks, proof in ROWS:
         named = set(re.findall(r"`(test_\w+)`", proof))

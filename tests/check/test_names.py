@@ -47,7 +47,7 @@ def test_no_file_is_named_by_a_gerund() -> None:
     assert set(names.values()) >= NOUNS
 
 
-def test_a_file_has_at_most_six_hundred_lines() -> None:
+def test_a_repository_file_has_at_most_six_hundred_lines() -> None:
     long = {
         str(path.relative_to(HOME))
         for path in files(*EVERYWHERE)
@@ -69,7 +69,7 @@ def test_a_function_of_the_portal_has_at_most_eight_parameters() -> None:
     assert longest <= {"request.py:act", "request.py:show_request", "request_form.py:request_form"}
 
 
-def test_slow_test_files_are_marked_far() -> None:
+def test_slow_test_files_carry_the_far_marker() -> None:
     gone = [
         name for name in SECONDS if not (HOME / "tests" / name.replace("/", "/test_")).with_suffix(".py").exists()
     ]

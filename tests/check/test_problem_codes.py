@@ -22,7 +22,7 @@ def calls() -> Iterator[tuple[int, str]]:
                     yield statuses[0], codes[0]
 
 
-def test_each_problem_code_in_the_source_is_listed() -> None:
+def test_each_problem_code_in_the_source_is_listed_in_the_documentation() -> None:
     written = set(calls())
 
     assert len(written) > 10
@@ -39,7 +39,7 @@ def classes_with_codes() -> Iterator[str]:
                         yield ast.literal_eval(one.value)
 
 
-def test_each_code_of_an_error_class_is_listed_with_a_meaning() -> None:
+def test_each_problem_code_of_an_error_class_is_listed_with_a_meaning() -> None:
     codes = set(classes_with_codes())
 
     assert {"invalid-move", "duplicate-request"} < codes
@@ -47,7 +47,7 @@ def test_each_code_of_an_error_class_is_listed_with_a_meaning() -> None:
     assert [one.code for one in every_code() if not one.meaning.endswith(".")] == []
 
 
-def test_no_code_is_listed_twice_with_one_status() -> None:
+def test_no_problem_code_is_listed_twice_with_the_same_status() -> None:
     every = every_code()
 
     assert len(every) == len(LISTED)

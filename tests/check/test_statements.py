@@ -184,16 +184,16 @@ def _names() -> frozenset[str]:
     return frozenset(node.id for node in nodes if isinstance(node, ast.Name))
 
 
-def test_postgres_accepts_every_statement(superuser: Engine) -> None:
+def test_postgres_accepts_every_sql_statement(superuser: Engine) -> None:
     assert _refused(superuser, _statements()) == []
 
 
-def test_no_statement_selects_all_columns() -> None:
+def test_no_sql_statement_selects_all_columns() -> None:
     assert [name for name, one in _statements().items() if ALL_COLUMNS.search(str(one))] == []
 
 
 @pytest.mark.parametrize("planted", ["SELECT  * FROM x", "SELECT a, * FROM x", "SELECT r.* FROM x r", "TABLE x"])
-def test_a_statement_naming_all_columns_would_be_detected(planted: str) -> None:
+def test_an_sql_statement_naming_all_columns_would_be_detected(planted: str) -> None:
     assert ALL_COLUMNS.search(planted)
     assert not ALL_COLUMNS.search("SELECT count(*), 2 * a FROM x")
 
@@ -224,7 +224,7 @@ def test_functions_name_existing_tables_and_columns(superuser: Engine) -> None:
     assert len(functions) >= 10
 
 
-def test_no_statement_is_too_large_to_be_prepared() -> None:
+def test_no_sql_statement_is_too_large_to_be_prepared() -> None:
     """Others are read anew by psycopg, letter by letter, each time that they are sent."""
     compiled = {name: one.compile() for name, one in _statements().items()}
 
@@ -232,7 +232,7 @@ def test_no_statement_is_too_large_to_be_prepared() -> None:
     assert [name for name, one in compiled.items() if len(str(one)) > MAX_CACHED_STATEMENT_LENGTH] == []
 
 
-def test_no_statement_reads_all_closed_requests_except_the_listed_ones(superuser: Engine) -> None:
+def test_no_sql_statement_reads_all_closed_requests_except_the_listed_statements(superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.exec_driver_sql("SET enable_seqscan = off")
         partial = set(connection.execute(PARTIAL).scalars())
@@ -241,7 +241,7 @@ def test_no_statement_reads_all_closed_requests_except_the_listed_ones(superuser
         assert "ix_notifications_notified" in {node.get("Index Name") for node in _plan(connection, PROMPTED)}
 
 
-def test_every_statement_is_defined_at_the_top_of_a_module() -> None:
+def test_every_sql_statement_is_defined_at_the_top_of_a_module() -> None:
     assert set().union(*(one.found for one in _calls())) == set()
     assert len(_statements()) >= sum(one.at_the_top for one in _calls()) > 200
 
@@ -296,5 +296,5 @@ def test_prepared_statements_survive_added_columns(superuser: Engine) -> None:
         "SELECT gone(:x)",
     ],
 )
-def test_a_statement_that_does_not_fit_the_schema_would_be_detected(superuser: Engine, wrong: str) -> None:
+def test_an_sql_statement_that_does_not_fit_the_schema_would_be_detected(superuser: Engine, wrong: str) -> None:
     assert len(_refused(superuser, {"wrong": text(wrong)})) == 1

@@ -65,11 +65,11 @@ def _tests() -> dict[str, bool]:
     return dict(sorted(found, key=lambda one: one[1]))
 
 
-def test_every_attacker_has_rows() -> None:
+def test_every_attacker_in_the_threat_model_has_rows() -> None:
     assert {row[0] for row in ROWS} == ATTACKERS
 
 
-def test_each_row_names_tests_that_make_test_runs_or_says_not_stopped() -> None:
+def test_each_threat_row_names_tests_that_make_test_runs_or_says_not_stopped() -> None:
     tests, off = _tests(), []
     for who, tries, answer, proof in ROWS:
         named = set(re.findall(r"`(test_\w+)`", proof))
@@ -81,7 +81,7 @@ def test_each_row_names_tests_that_make_test_runs_or_says_not_stopped() -> None:
     assert off == []
 
 
-def test_a_far_test_alone_proves_no_row() -> None:
+def test_a_far_test_alone_proves_no_row_of_the_threat_model() -> None:
     assert not _tests()["test_every_command_of_the_guide_works"]
     assert not _tests()["test_every_form_was_submitted"]
     assert not _tests()["test_the_api_matches_its_openapi_document"]

@@ -67,7 +67,7 @@ def test_user_visible_text_is_not_in_code(file: Path) -> None:
     assert [text for text in FOUND[file] if text not in NO_WORDING] == []
 
 
-def test_each_exception_still_exists() -> None:
+def test_each_listed_exemption_of_the_wording_check_still_exists() -> None:
     assert NO_WORDING.keys() - {text for found in FOUND.values() for text in found} == set()
 
 
@@ -83,7 +83,7 @@ def test_each_exception_still_exists() -> None:
         ('page(request, "own_requests", 200)', []),
     ],
 )
-def test_text_is_distinguished_from_code(code: str, found: list[str]) -> None:
+def test_the_wording_check_distinguishes_text_from_code(code: str, found: list[str]) -> None:
     assert list(texts(ast.parse(code))) == found
 
 
@@ -100,7 +100,7 @@ def used(name: str) -> Iterator[str]:
 
 
 @each("module", [phrases, mail_text, chat_text, request_wording])
-def test_each_phrase_is_used(module: ModuleType) -> None:
+def test_each_phrase_of_the_wording_file_is_used(module: ModuleType) -> None:
     constants = {one for one in vars(module) if one.isupper()}
 
     assert constants - set(used(module.__name__.rpartition(".")[2])) == set()

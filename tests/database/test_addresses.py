@@ -54,7 +54,9 @@ def _emails(world: World, template: str) -> list[str]:
     return [row.email for row in read(world.db, TOLD, template=template)]
 
 
-def test_an_unconfirmed_address_gets_only_its_code(world: World, worker: Database, post: Postbag) -> None:
+def test_an_unconfirmed_mail_address_gets_only_its_confirmation_code(
+    world: World, worker: Database, post: Postbag
+) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     world.submit()
     (code,) = sent_about(worker, added.id)
@@ -66,7 +68,7 @@ def test_an_unconfirmed_address_gets_only_its_code(world: World, worker: Databas
     assert DESK not in {mail.to_address for mail in post.mail.sent}
 
 
-def test_a_confirmed_address_gets_prompts_and_outcomes_as_notifications_of_its_own(
+def test_a_confirmed_mail_address_gets_separate_prompt_and_outcome_notifications(
     world: World, worker: Database, post: Postbag
 ) -> None:
     _confirmed(world, worker, "ann")
@@ -95,7 +97,7 @@ def test_receipts_go_to_all_addresses_of_decider_and_admins_despite_preferences(
     assert DESK not in _emails(world, "pending") + _emails(world, "active")
 
 
-def test_requesters_and_managers_may_have_further_addresses(world: World, worker: Database) -> None:
+def test_requesters_and_managers_may_have_further_mail_addresses(world: World, worker: Database) -> None:
     _confirmed(world, worker, "erin", "erin@home.example")
 
     world.act("ann", Action.DENY, world.submit().id)
@@ -103,7 +105,7 @@ def test_requesters_and_managers_may_have_further_addresses(world: World, worker
     assert "erin@home.example" in _emails(world, "denied")
 
 
-def test_tenant_changes_are_mailed_to_all_addresses(world: World, worker: Database) -> None:
+def test_tenant_changes_are_mailed_to_all_addresses_of_a_person(world: World, worker: Database) -> None:
     _confirmed(world, worker, "ann", prompts=False)
 
     does(world, "tara", tenancy.rename, "Contoso AG")
@@ -135,7 +137,7 @@ def test_taking_over_a_tenant_suppresses_no_notification(world: World, worker: D
     assert told >= {DESK, address(world.db, world, "tara")}
 
 
-def test_address_changes_are_notified_to_all_previous_addresses(
+def test_a_changed_address_is_notified_to_all_previous_addresses_of_the_person(
     world: World, worker: Database, post: Postbag
 ) -> None:
     desk = _confirmed(world, worker, "ann")
@@ -155,7 +157,7 @@ def test_address_changes_are_notified_to_all_previous_addresses(
     assert all(DESK in mail.text for mail in gone)
 
 
-def test_address_events_contain_no_address_in_clear(world: World, worker: Database) -> None:
+def test_events_about_addresses_contain_no_address_in_clear(world: World, worker: Database) -> None:
     desk = _confirmed(world, worker, "ann")
     _by(world, "ann", addresses.remove, desk.id)
 
@@ -173,7 +175,7 @@ def test_address_events_contain_no_address_in_clear(world: World, worker: Databa
 
 
 @each("whose", ["amir", "max"])
-def test_an_address_that_someone_else_signs_in_with_is_refused_without_naming_them(world: World, whose: str) -> None:
+def test_a_mail_address_someone_else_signs_in_with_is_refused_without_naming_them(world: World, whose: str) -> None:
     theirs = address(world.db, world, whose)
 
     with pytest.raises(AddressTaken) as refused:
@@ -183,7 +185,7 @@ def test_an_address_that_someone_else_signs_in_with_is_refused_without_naming_th
     assert not read(world.db, "SELECT FROM addresses")
 
 
-def test_an_address_of_the_other_side_is_refused_a_shared_one_on_the_same_side_is_not(
+def test_a_mail_address_of_the_other_side_is_refused_but_one_shared_on_a_side_is_not(
     world: World, worker: Database
 ) -> None:
     _confirmed(world, worker, "max", "team@vendor.example")
@@ -195,7 +197,7 @@ def test_an_address_of_the_other_side_is_refused_a_shared_one_on_the_same_side_i
     assert len(read(world.db, "SELECT FROM addresses WHERE confirmed_at IS NOT NULL")) == 2
 
 
-def test_signing_in_with_an_address_removes_it_from_the_other_side(world: World, worker: Database) -> None:
+def test_signing_in_with_a_mail_address_removes_it_from_the_other_side(world: World, worker: Database) -> None:
     _confirmed(world, worker, "ann")
 
     with setting(world.db).transaction() as session:
@@ -205,7 +207,7 @@ def test_signing_in_with_an_address_removes_it_from_the_other_side(world: World,
     assert DESK not in _emails(world, "pending")
 
 
-def test_an_address_taken_in_the_meantime_cannot_be_confirmed(world: World, worker: Database) -> None:
+def test_an_address_someone_else_took_in_the_meantime_cannot_be_confirmed(world: World, worker: Database) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
     with setting(world.db).transaction() as session:
@@ -215,7 +217,9 @@ def test_an_address_taken_in_the_meantime_cannot_be_confirmed(world: World, work
         _by(world, "ann", addresses.confirm, added.id, code)
 
 
-def test_only_the_newest_code_confirms_and_only_in_time(world: World, worker: Database, superuser: Engine) -> None:
+def test_only_the_newest_code_confirms_an_address_and_only_before_it_expires(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     added, other = _by(world, "ann", addresses.add, DESK), _by(world, "ann", addresses.add, "b@contoso.example")
     code, others = code_of(worker, added.id), code_of(worker, other.id)
     late = "UPDATE addresses SET created_at = now() - interval '2 days', expires_at = now() WHERE id = :id"
@@ -231,7 +235,7 @@ def test_only_the_newest_code_confirms_and_only_in_time(world: World, worker: Da
     assert code not in str(read(world.db, "SELECT to_jsonb(a) AS a FROM addresses a"))
 
 
-def test_addresses_of_others_cannot_be_read_changed_or_confirmed(world: World, worker: Database) -> None:
+def test_another_persons_addresses_cannot_be_read_changed_or_confirmed(world: World, worker: Database) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
 
@@ -263,7 +267,7 @@ def test_an_old_or_weak_sign_in_cannot_change_addresses(world: World, means: Aut
 
 
 @pytest.mark.far
-def test_a_person_has_at_most_five_addresses_and_ten_new_ones_a_day(world: World) -> None:
+def test_a_person_has_at_most_five_addresses_and_adds_at_most_ten_a_day(world: World) -> None:
     for number in range(5):
         _by(world, "ann", addresses.add, f"{number}@contoso.example")
 
@@ -283,7 +287,7 @@ def _mine(world: World, who: str) -> list[UUID]:
         return [one.id for one in addresses.mine(session, world.people[who])]
 
 
-def test_a_failing_address_does_not_repeat_mails_to_the_others(
+def test_a_failing_mail_address_does_not_repeat_mails_to_working_addresses(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     _confirmed(world, worker, "ann")

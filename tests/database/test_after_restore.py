@@ -16,9 +16,7 @@ plant = scene.plant
 
 
 @pytest.mark.far
-def test_after_restore_ends_the_older_state_and_the_audit_log_continues(
-    plant: RestorableWorld, post: Postbag
-) -> None:
+def test_after_restore_ends_open_access_and_the_audit_log_continues(plant: RestorableWorld, post: Postbag) -> None:
     revoked_since(plant)
     restored = plant.restore()
     waiting, world = restored.world.fresh(), restored.world
@@ -47,7 +45,7 @@ def test_after_restore_ends_the_older_state_and_the_audit_log_continues(
 
 
 @pytest.mark.far
-def test_the_shipped_checkpoint_of_the_older_log_is_kept(plant: RestorableWorld) -> None:
+def test_after_restore_keeps_the_shipped_checkpoint_of_the_older_log(plant: RestorableWorld) -> None:
     revoked_since(plant)
     before = shipped(plant)
 
@@ -77,7 +75,7 @@ def test_a_second_restore_to_an_earlier_state_is_detected(plant: RestorableWorld
     assert (log.origin.endswith("/3"), log.generation) == (True, 3)
 
 
-def test_after_restore_ends_sessions(plant: RestorableWorld) -> None:
+def test_the_after_restore_command_ends_sessions(plant: RestorableWorld) -> None:
     write(
         unbound_of(plant.urls),
         """
@@ -109,7 +107,7 @@ def test_after_restore_runs_without_a_shipped_checkpoint_only_with_anyway(
 
 
 @pytest.mark.far
-def test_after_restore_asks_for_confirmation_and_reports_what_it_did(
+def test_the_after_restore_command_asks_for_confirmation_and_reports_what_it_did(
     plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     revoked_since(plant)

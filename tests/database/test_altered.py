@@ -73,7 +73,9 @@ def test_an_unaltered_report_has_no_findings(story: World) -> None:
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_an_altered_column_is_shown_as_sealed_and_named(story: World, superuser: Engine, name: str) -> None:
+def test_an_altered_request_column_is_named_and_shown_with_its_sealed_value(
+    story: World, superuser: Engine, name: str
+) -> None:
     before, rows = [event for event in listed(story) if event.request_id], table(story)
 
     freely(superuser, COLUMNS[name])
@@ -100,7 +102,7 @@ def test_a_value_that_does_not_match_its_commitment_is_not_shown(story: World, s
     assert "Do not rely on this report" in page
 
 
-def test_a_body_that_differs_from_the_sealed_one_is_named(story: World, superuser: Engine) -> None:
+def test_an_event_body_that_differs_from_the_sealed_body_is_named(story: World, superuser: Engine) -> None:
     freely(superuser, BODY.format('"channel":"api"', '"channel":"ape"'))
 
     assert {event.altered for event in listed(story) if event.number is not None} == {("body",)}
@@ -111,7 +113,9 @@ def test_a_body_that_differs_from_the_sealed_one_is_named(story: World, superuse
 @pytest.mark.far
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"\xff\xfe", b'{"service":7,"actions":"all","reason_code":[]}'])
 @pytest.mark.parametrize("seq", [1, 2])
-def test_a_malformed_body_still_identifies_its_event(story: World, superuser: Engine, seq: int, body: bytes) -> None:
+def test_a_malformed_event_body_still_identifies_its_event(
+    story: World, superuser: Engine, seq: int, body: bytes
+) -> None:
     seen, before = note(story), [event for event in listed(story) if event.request_id]
     spoilt = before[seq - 1]
 
@@ -126,7 +130,7 @@ def test_a_malformed_body_still_identifies_its_event(story: World, superuser: En
     assert [row["Altered"] for row in table(story)].count("") == len(before) - 1
 
 
-def test_requested_values_are_read_from_the_sealed_events(story: World, superuser: Engine) -> None:
+def test_a_report_reads_requested_values_from_the_sealed_events(story: World, superuser: Engine) -> None:
     before = table(story)
 
     freely(superuser, "UPDATE requests SET service = 'azure-sql', resources = '{db:1}'")
@@ -135,7 +139,7 @@ def test_requested_values_are_read_from_the_sealed_events(story: World, superuse
     assert before[1]["Item"] == "exchange-online mailbox:anna@contoso.example"
 
 
-def test_a_request_marked_as_never_asked_is_still_in_the_customers_log(story: World, superuser: Engine) -> None:
+def test_a_request_altered_to_look_never_asked_is_still_in_the_customers_log(story: World, superuser: Engine) -> None:
     seen = note(story)
 
     freely(superuser, ASKED)
@@ -155,7 +159,7 @@ def test_a_request_marked_as_never_asked_is_still_in_the_customers_log(story: Wo
     ],
     ids=["bodies", "columns", "moves"],
 )
-def test_an_event_hidden_by_the_owner_is_missing_from_an_export(
+def test_an_event_hidden_by_the_database_owner_is_missing_from_an_export(
     api: Database, worker: Database, superuser: Engine, further: str
 ) -> None:
     world = World.make(api, Policy(vendor_review=True))
@@ -184,7 +188,7 @@ def test_a_report_says_that_retention_removed_events(
 
 
 @pytest.mark.far
-def test_a_report_names_the_removed_first_moves(
+def test_a_report_names_the_requests_first_moves_that_retention_removed(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     first = world.fresh()

@@ -77,7 +77,7 @@ def _named(value: object) -> str | None:
 
 
 @pytest.mark.parametrize(("mode", "steps", "state", "expected"), CASES, ids=_named)
-def test_each_move_notifies_its_audience(
+def test_each_move_of_a_request_notifies_its_audience(
     api: Database, mode: Mode, steps: list[Step], state: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy(), mode)
@@ -98,7 +98,7 @@ def test_each_move_notifies_its_audience(
     ],
     ids=_named,
 )
-def test_timer_moves_are_notified_to_both_sides(
+def test_moves_made_by_the_timer_are_notified_to_both_sides(
     api: Database, worker: Database, superuser: Engine, *, steps: list[Step], state: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy())
@@ -112,7 +112,7 @@ def test_timer_moves_are_notified_to_both_sides(
     assert _told(world, api, state) == expected
 
 
-def test_a_vote_below_the_quorum_sends_receipts_and_webhooks_only(api: Database) -> None:
+def test_an_approval_short_of_the_quorum_sends_only_receipts_and_webhooks(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     before = read(api, "SELECT count(*) AS n FROM notifications WHERE channel = 'mail'")[0].n
@@ -141,7 +141,9 @@ def test_a_vote_below_the_quorum_sends_receipts_and_webhooks_only(api: Database)
     ],
     ids=_named,
 )
-def test_deciders_and_tenant_admins_get_receipts(api: Database, steps: list[Step], expected: set[str]) -> None:
+def test_deciders_and_tenant_admins_get_receipts_of_decisions(
+    api: Database, steps: list[Step], expected: set[str]
+) -> None:
     world = _world(api, Policy())
     request = world.submit()
 
@@ -153,7 +155,7 @@ def test_deciders_and_tenant_admins_get_receipts(api: Database, steps: list[Step
     assert {names[row.person_id] for row in rows} == expected
 
 
-def test_an_admin_who_approves_gets_one_mail_a_receipt(api: Database) -> None:
+def test_an_admin_who_approves_gets_only_one_mail_and_it_is_a_receipt(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False))
     with setting(api).transaction() as session:
         tenants.give_role(session, world.people["tara"].person_id, Role.APPROVER, world.tenant.id)
@@ -165,7 +167,7 @@ def test_an_admin_who_approves_gets_one_mail_a_receipt(api: Database) -> None:
     assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
 
 
-def test_a_receipt_is_sent_after_later_moves_and_names_the_channel(
+def test_a_decision_receipt_is_sent_despite_later_moves_and_names_the_channel(
     world: World, worker: Database, post: Postbag
 ) -> None:
     request = world.submit()
@@ -181,7 +183,7 @@ def test_a_receipt_is_sent_after_later_moves_and_names_the_channel(
     assert not [mail for mail in others if HERE.address and HERE.address in mail.text]
 
 
-def test_each_move_schedules_its_notifications_at_once_and_prompts_expire_at_the_deadline(world: World) -> None:
+def test_each_move_schedules_notifications_at_once_and_prompts_expire_at_the_deadline(world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
 
@@ -246,7 +248,7 @@ QUIET = "UPDATE people SET wants_prompts = false WHERE name = ANY(:names)"
         (["Ann", "Amir", "Abe"], 1, APPROVERS),
     ],
 )
-def test_people_with_prompts_off_are_prompted_only_if_too_few_others_remain(
+def test_people_with_prompts_off_are_prompted_only_if_too_few_other_deciders_remain(
     api: Database, superuser: Engine, *, quiet: list[str], quorum: int, expected: set[str]
 ) -> None:
     world = _world(api, Policy(vendor_review=False, quorum=quorum))
@@ -257,7 +259,9 @@ def test_people_with_prompts_off_are_prompted_only_if_too_few_others_remain(
     assert _told(world, api, "pending") == expected | HOOKS
 
 
-def test_a_stage_is_prompted_even_if_everyone_in_it_turned_prompts_off(api: Database, superuser: Engine) -> None:
+def test_a_stage_is_prompted_even_if_everyone_in_that_stage_turned_prompts_off(
+    api: Database, superuser: Engine
+) -> None:
     world = _world(api, Policy(vendor_review=False))
     lay_down(world, groups={"legal": [str(world.people["abe"].person_id)]}, stages=[{"group": "legal"}])
     write(superuser, QUIET, names=["Abe"])
@@ -267,7 +271,7 @@ def test_a_stage_is_prompted_even_if_everyone_in_it_turned_prompts_off(api: Data
     assert "abe" in _told(world, api, "pending")
 
 
-def test_people_who_were_not_asked_get_receipts_but_no_outcome(api: Database, superuser: Engine) -> None:
+def test_people_who_were_not_prompted_get_receipts_but_no_outcome(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy(vendor_review=False))
     write(superuser, QUIET, names=["Ann", "Amir"])
     request = world.submit()
@@ -343,7 +347,7 @@ def test_a_person_who_joins_after_the_opening_is_not_notified_of_the_close(
     assert _told(world, api, "expired") == {"erin", "amir", "abe", "tara"} | HOOKS
 
 
-def test_managers_are_prompted_even_if_all_turned_prompts_off(api: Database, superuser: Engine) -> None:
+def test_managers_are_prompted_even_if_all_managers_turned_prompts_off(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy())
     write(superuser, QUIET, names=["Max", "Mia"])
 

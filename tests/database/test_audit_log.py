@@ -89,7 +89,7 @@ def test_event_bytes_are_canonical_json_equal_to_the_columns(told_all: World) ->
         assert body["format"] == 1
 
 
-def test_personal_values_are_salted_commitments_in_events(told_all: World) -> None:
+def test_events_hold_personal_values_as_salted_commitments(told_all: World) -> None:
     fields = []
 
     for row in read(told_all.db, EVENTS):
@@ -112,7 +112,9 @@ def test_personal_values_are_salted_commitments_in_events(told_all: World) -> No
     ]
 
 
-def test_each_event_names_its_side_and_policy_version(careful: World, worker: Database, superuser: Engine) -> None:
+def test_each_event_names_its_acting_side_and_policy_version(
+    careful: World, worker: Database, superuser: Engine
+) -> None:
     request = careful.submit()
     careful.act("max", Action.ENDORSE, request.id)
     does(careful, "tara", policies.change, Policy(quorum=2, approval_window=7_000))
@@ -151,7 +153,7 @@ def test_equal_texts_have_unlinkable_commitments(told_all: World) -> None:
     assert len({one for one in commitments if one}) == 3
 
 
-def test_timer_events_contain_nothing_personal(careful: World, worker: Database, superuser: Engine) -> None:
+def test_events_of_the_timer_contain_nothing_personal(careful: World, worker: Database, superuser: Engine) -> None:
     request = careful.submit()
     set_back(superuser, [request.id], 1)
     timers.run(worker, [request.id])
@@ -191,7 +193,7 @@ def test_a_decision_row_records_person_action_and_origin(told_all: World) -> Non
     assert [row.comment for row in rows] == [PERSONAL["comment"], PERSONAL["comment"], None]
 
 
-def test_the_first_event_records_what_the_policy_required(api: Database) -> None:
+def test_the_first_event_of_a_request_records_what_the_policy_required(api: Database) -> None:
     world = World.make(api, Policy(quorum=2, approval_window=1234), Mode.ENFORCE)
     world.submit(access_window=600, case_ref="CASE-7", actions=["read", "export"])
 
@@ -219,7 +221,9 @@ def _write(world: World, db: Database, statement: str, **values: str) -> None:
 
 
 @each("login", ["api", "worker"])
-def test_no_login_moves_a_request_without_an_event(world: World, login: str, request: pytest.FixtureRequest) -> None:
+def test_no_database_role_moves_a_request_without_an_event(
+    world: World, login: str, request: pytest.FixtureRequest
+) -> None:
     submitted = world.submit()
     db: Database = request.getfixturevalue(login)
     ended = "UPDATE requests SET state = 'timed_out', version = version + 1, wake_at = NULL, closed_at = now()"
@@ -234,7 +238,7 @@ def test_no_login_moves_a_request_without_an_event(world: World, login: str, req
     ("login", "action", "role", "state"),
     [("api", "cancel", "engineer", "cancelled"), ("worker", "time_out", "clock", "timed_out")],
 )
-def test_no_login_inserts_an_event_without_its_move(
+def test_no_database_role_inserts_an_event_without_its_move(
     world: World, request: pytest.FixtureRequest, *, login: str, action: str, role: str, state: str
 ) -> None:
     world.submit()
@@ -250,7 +254,7 @@ def test_no_login_inserts_an_event_without_its_move(
     ("action", "role", "state"),
     [("revoke", "approver", "revoked"), ("approve", "approver", "active"), ("expire", "clock", "active")],
 )
-def test_a_worker_writes_events_of_the_clock_only(
+def test_a_workers_database_role_writes_events_of_the_timer_only(
     world: World, worker: Database, action: str, role: str, state: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
@@ -261,7 +265,7 @@ def test_a_worker_writes_events_of_the_clock_only(
     assert len(read(worker, "SELECT FROM events")) == 2
 
 
-def test_a_worker_cannot_redirect_a_notification(world: World, worker: Database) -> None:
+def test_a_workers_database_role_cannot_redirect_a_notification(world: World, worker: Database) -> None:
     world.submit()
 
     with pytest.raises(DBAPIError, match="permission denied"):
@@ -270,7 +274,7 @@ def test_a_worker_cannot_redirect_a_notification(world: World, worker: Database)
     assert len(read(worker, "SELECT DISTINCT person_id FROM notifications")) == 3
 
 
-def test_an_approver_removed_while_waiting_for_the_lock_cannot_approve(world: World, superuser: Engine) -> None:
+def test_an_approver_removed_while_waiting_for_the_row_lock_cannot_approve(world: World, superuser: Engine) -> None:
     submitted = world.submit()
     with superuser.connect() as holder, ThreadPoolExecutor(1) as pool:
         holder.execute(text("BEGIN"))
@@ -339,7 +343,7 @@ def _refused(engine: Engine, statement: str, **parameters: object) -> str:
     return str(error.value.orig)
 
 
-def test_not_even_a_superuser_changes_or_empties_the_audit_log(world: World, mighty: Engine) -> None:
+def test_not_even_a_superuser_can_change_or_empty_the_audit_log(world: World, mighty: Engine) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     before = [read(mighty, EVERYTHING.format(table=table)) for table in TABLES]
@@ -353,7 +357,9 @@ def test_not_even_a_superuser_changes_or_empties_the_audit_log(world: World, mig
 
 
 @each("who", ["ann", "tara", "max", "olga"])
-def test_no_server_login_may_change_or_empty_the_audit_log(world: World, server: Database, who: str) -> None:
+def test_no_database_role_of_a_server_may_change_or_empty_the_audit_log(
+    world: World, server: Database, who: str
+) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     for change in _changes():
@@ -429,7 +435,7 @@ def test_a_window_never_opens_for_longer_than_requested(world: World, mighty: En
     assert "ck_requests_window" in said
 
 
-def test_each_change_of_a_request_is_one_move(world: World, mighty: Engine) -> None:
+def test_each_change_of_a_request_is_exactly_one_move(world: World, mighty: Engine) -> None:
     world.submit()
 
     said = [_refused(mighty, CHANGE.format(change=f"version = {step}")) for step in STEPS]

@@ -40,7 +40,7 @@ def stop(world: World, db: Database | None = None) -> None:
     does(world, "tara", emergency_stop.stop_all, "Something is wrong", db=db)
 
 
-def test_break_glass_is_barred_right_after_a_stop_until_an_admin_ends_it(world: World) -> None:
+def test_break_glass_is_barred_after_an_emergency_stop_until_an_admin_ends_the_bar(world: World) -> None:
     first = opened(world)
     stop(world)
 
@@ -55,7 +55,7 @@ def test_break_glass_is_barred_right_after_a_stop_until_an_admin_ends_it(world: 
     assert opened(world, resources=["mailbox:other@contoso.example"]).state is State.ACTIVE
 
 
-def test_a_second_stop_adds_no_second_bar(world: World) -> None:
+def test_a_second_emergency_stop_adds_no_second_bar_on_break_glass(world: World) -> None:
     stop(world)
     stop(world)
     does(world, "tara", emergency_stop.end_stop)
@@ -66,20 +66,20 @@ def test_a_second_stop_adds_no_second_bar(world: World) -> None:
 
 
 @each("who", ["ann", "aude", "olga", "max"])
-def test_only_an_admin_ends_a_stop(world: World, who: str) -> None:
+def test_only_an_admin_ends_the_bar_of_an_emergency_stop(world: World, who: str) -> None:
     stop(world)
     with pytest.raises((NotYours, NotFound)):
         does(world, who, emergency_stop.end_stop)
 
 
-def test_ending_a_stop_needs_the_sign_in_of_an_approval(world: World) -> None:
+def test_ending_an_emergency_stop_needs_a_sign_in_as_strong_as_for_an_approval(world: World) -> None:
     stop(world)
     world.people["tara"] = signed_in(world, "tara", AuthMethod.MAIL)
     with pytest.raises(SignInAgain):
         does(world, "tara", emergency_stop.end_stop)
 
 
-def test_members_see_the_stop_and_the_vendor_does_not(world: World) -> None:
+def test_members_see_an_emergency_stop_and_the_vendor_does_not(world: World) -> None:
     stop(world)
     with world.db.transaction() as session:
         own = tenants.show(session, world.people["ann"], world.tenant.slug)
@@ -90,7 +90,9 @@ def test_members_see_the_stop_and_the_vendor_does_not(world: World) -> None:
     assert theirs.stopped_since is None
 
 
-def test_the_database_refuses_break_glass_judged_before_a_stop(world: World, superuser: Engine) -> None:
+def test_the_database_refuses_break_glass_that_was_checked_before_an_emergency_stop(
+    world: World, superuser: Engine
+) -> None:
     request = asked(world)
     said = DecisionInput(Action.BREAK_GLASS, WHY)
     stopped = "INSERT INTO emergency_stops (id, tenant_id, stopped_by, stopped_at) VALUES (uuidv7(), :t, :by, now())"
@@ -104,7 +106,7 @@ def test_the_database_refuses_break_glass_judged_before_a_stop(world: World, sup
         breaks_the_glass()
 
 
-def test_a_stop_and_break_glass_at_once_leave_nothing_open(world: World) -> None:
+def test_a_concurrent_emergency_stop_and_break_glass_leave_nothing_open(world: World) -> None:
     with ThreadPoolExecutor(3) as pool:
         for number in range(4):
             request = asked(world, resources=[f"mailbox:box{number}@contoso.example"])
@@ -114,7 +116,9 @@ def test_a_stop_and_break_glass_at_once_leave_nothing_open(world: World) -> None
             does(world, "tara", emergency_stop.end_stop)
 
 
-def test_a_stop_waits_for_uncommitted_break_glass_and_revokes_it(world: World, pool: ThreadPoolExecutor) -> None:
+def test_an_emergency_stop_waits_for_uncommitted_break_glass_and_revokes_it(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     request = asked(world)
     with world.db.transaction() as session:
         said = DecisionInput(Action.BREAK_GLASS, WHY)
@@ -127,7 +131,9 @@ def test_a_stop_waits_for_uncommitted_break_glass_and_revokes_it(world: World, p
     assert read(world.db, "SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == State.REVOKED
 
 
-def test_break_glass_waits_for_an_uncommitted_stop_and_is_barred(world: World, pool: ThreadPoolExecutor) -> None:
+def test_break_glass_waits_for_an_uncommitted_emergency_stop_and_is_barred(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     before = asked(world)
     slug, tara = world.tenant.slug, world.people["tara"]
     with world.db.transaction() as session:
@@ -144,7 +150,9 @@ def test_break_glass_waits_for_an_uncommitted_stop_and_is_barred(world: World, p
     assert read(world.db, "SELECT FROM requests WHERE state = 'active'") == []
 
 
-def test_break_glass_waiting_while_a_stop_ends_opens_afterwards(world: World, pool: ThreadPoolExecutor) -> None:
+def test_break_glass_that_waits_while_an_emergency_stop_is_ended_opens_afterwards(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     slug, tara = world.tenant.slug, world.people["tara"]
     with world.db.transaction() as session:
         emergency_stop.stop_all(session, tara, HERE, slug, "Something is wrong")
@@ -161,7 +169,7 @@ def test_break_glass_waiting_while_a_stop_ends_opens_afterwards(world: World, po
     assert opened_at > stop_.ended_at
 
 
-def test_the_api_login_ends_no_stop_without_its_event(world: World) -> None:
+def test_the_apis_database_role_ends_no_emergency_stop_without_an_event(world: World) -> None:
     stop(world)
     ends = """
     UPDATE emergency_stops SET ended_by = :by, ended_at = clock_timestamp(), ended_event = uuidv7()
@@ -172,7 +180,7 @@ def test_the_api_login_ends_no_stop_without_its_event(world: World) -> None:
         on_the_database(world, "tara", "DELETE FROM emergency_stops")
 
 
-def test_an_earlier_end_event_does_not_end_a_later_stop(world: World) -> None:
+def test_an_earlier_end_event_does_not_end_a_later_emergency_stop(world: World) -> None:
     stop(world)
     does(world, "tara", emergency_stop.end_stop)
     stop(world)
@@ -186,7 +194,7 @@ def test_an_earlier_end_event_does_not_end_a_later_stop(world: World) -> None:
 
 
 @pytest.mark.parametrize("term", OverdueFinding)
-def test_an_overdue_finding_bars_break_glass_or_is_mentioned_in_it(
+def test_an_overdue_finding_bars_break_glass_or_is_mentioned_in_the_request(
     api: Database, superuser: Engine, term: OverdueFinding
 ) -> None:
     world = World.make(api, ON.model_copy(update={"overdue_finding": term}))
@@ -204,7 +212,9 @@ def test_an_overdue_finding_bars_break_glass_or_is_mentioned_in_it(
     assert b'"overdue_findings":1' in event.body
 
 
-def test_the_verifier_reports_break_glass_during_a_stop(world: World, worker: Database, superuser: Engine) -> None:
+def test_the_verifier_reports_break_glass_during_an_emergency_stop(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     """As root at the vendor could open it: past use cases and triggers."""
     stop(world)
     write_unchecked(superuser, "DELETE FROM emergency_stops")
@@ -217,7 +227,7 @@ def test_the_verifier_reports_break_glass_during_a_stop(world: World, worker: Da
     assert "during an emergency stop" in str(result.findings)
 
 
-def test_the_verifier_accepts_a_stop_that_was_ended(world: World, worker: Database) -> None:
+def test_the_verifier_accepts_break_glass_after_an_emergency_stop_was_ended(world: World, worker: Database) -> None:
     stop(world)
     does(world, "tara", emergency_stop.end_stop)
     opened(world)

@@ -68,7 +68,7 @@ def delivered(post: Postbag, sender: Database, query: str = TELLING) -> list[Out
 
 
 @pytest.mark.usefixtures("due")
-def test_a_digest_names_the_key_that_signed_not_the_one_the_database_lists(
+def test_a_digest_names_the_key_that_signed_and_not_the_key_the_database_lists(
     sender: Database, superuser: Engine, post: Postbag
 ) -> None:
     forged = public(OTHER_KEY)
@@ -119,7 +119,9 @@ def test_a_checkpoint_signed_by_an_older_key_names_that_key(sender: Database, po
 
 
 @pytest.mark.usefixtures("due")
-def test_a_digest_quotes_the_signed_note_not_the_row(sender: Database, superuser: Engine, post: Postbag) -> None:
+def test_a_digest_mail_quotes_the_signed_note_and_not_the_database_row(
+    sender: Database, superuser: Engine, post: Postbag
+) -> None:
     overwrite(superuser, "UPDATE checkpoints SET size = 4711, at = '2001-01-01'")
 
     delivered(post, sender)
@@ -130,7 +132,7 @@ def test_a_digest_quotes_the_signed_note_not_the_row(sender: Database, superuser
 
 
 @pytest.mark.parametrize("keys", [[KEY], [OTHER_KEY, KEY], []])
-def test_the_first_admins_invitation_contains_the_newest_fingerprint(
+def test_the_first_admins_invitation_contains_the_newest_key_fingerprint(
     world: World, sender: Database, post: Postbag, keys: list[Ed25519PrivateKey]
 ) -> None:
     post.audit_keys = {public(key).id: public(key) for key in keys}

@@ -47,14 +47,14 @@ def _arm(schedule: Schedule, seconds: float, index: ScheduleIndex = CLOCK) -> No
 
 
 @pytest.mark.far
-def test_arming_an_empty_index_wakes_the_poller(schedule: Schedule) -> None:
+def test_arming_an_entry_in_an_empty_index_wakes_the_poller(schedule: Schedule) -> None:
     with _sleeper(schedule, CLOCK) as slept:
         _arm(schedule, 60)
 
     assert slept[0] < AWAKE
 
 
-def test_arming_something_sooner_wakes_the_poller(schedule: Schedule) -> None:
+def test_arming_an_earlier_entry_wakes_the_poller(schedule: Schedule) -> None:
     _arm(schedule, 60)
 
     with _sleeper(schedule, CLOCK) as slept:
@@ -63,7 +63,7 @@ def test_arming_something_sooner_wakes_the_poller(schedule: Schedule) -> None:
     assert slept[0] < AWAKE
 
 
-def test_arming_something_later_does_not_wake_the_poller(schedule: Schedule) -> None:
+def test_arming_a_later_entry_does_not_wake_the_poller(schedule: Schedule) -> None:
     _arm(schedule, 30)
 
     with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
@@ -73,14 +73,14 @@ def test_arming_something_later_does_not_wake_the_poller(schedule: Schedule) -> 
 
 
 @pytest.mark.far
-def test_arming_another_index_does_not_wake_the_poller(schedule: Schedule) -> None:
+def test_arming_an_entry_of_another_index_does_not_wake_the_poller(schedule: Schedule) -> None:
     with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
         _arm(schedule, 1, NOTIFICATIONS)
 
     assert slept[0] > NOT_RUNG - 0.05
 
 
-def test_the_epoch_entry_does_not_suppress_wake_ups(schedule: Schedule) -> None:
+def test_the_epoch_entry_of_an_index_does_not_suppress_the_pollers_wake_ups(schedule: Schedule) -> None:
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
 
     with _sleeper(schedule, CLOCK) as slept:
@@ -100,7 +100,7 @@ def test_removing_or_arming_missing_entries_does_not_wake_the_poller(schedule: S
     assert slept[0] > NOT_RUNG - 0.05
 
 
-def test_a_wake_up_between_listening_and_sleeping_is_noticed(schedule: Schedule) -> None:
+def test_a_wake_up_sent_between_listening_and_sleeping_is_noticed_by_the_poller(schedule: Schedule) -> None:
     with schedule.bell(CLOCK) as bell:
         bell.listen()
         _arm(schedule, 60)
@@ -110,7 +110,7 @@ def test_a_wake_up_between_listening_and_sleeping_is_noticed(schedule: Schedule)
     assert time.monotonic() - began < AWAKE
 
 
-def test_a_broken_wake_up_key_is_reported_and_repaired(schedule: Schedule, redis: "Redis") -> None:
+def test_a_broken_redis_wake_up_key_is_reported_and_repaired(schedule: Schedule, redis: "Redis") -> None:
     with schedule.bell(CLOCK) as bell:
         bell.listen()
         redis.client_kill_filter(_type="pubsub")

@@ -47,7 +47,7 @@ def approved(world: World, root: Engine) -> Footprint:
     return footprint(root, request)
 
 
-def test_one_statement_writes_all_rows_of_a_submit(world: World, root: Engine) -> None:
+def test_one_sql_statement_writes_all_rows_of_a_submission(world: World, root: Engine) -> None:
     real = footprint(root, world.submit().id)
     one = new_id()
 
@@ -62,7 +62,9 @@ def test_one_statement_writes_all_rows_of_a_submit(world: World, root: Engine) -
 
 
 @pytest.mark.parametrize(("state", "moves"), [("active", 2), ("pending", 1)])
-def test_loaded_rows_equal_those_of_a_real_request(world: World, root: Engine, state: str, moves: int) -> None:
+def test_rows_loaded_by_the_benchmark_equal_those_of_a_real_request(
+    world: World, root: Engine, state: str, moves: int
+) -> None:
     pattern = approved(world, root)
     due = clock(root) + timedelta(minutes=30)
 
@@ -75,7 +77,9 @@ def test_loaded_rows_equal_those_of_a_real_request(world: World, root: Engine, s
 
 
 @pytest.mark.parametrize("state", ["active", "pending"])
-def test_loaded_rows_break_no_invariant(world: World, root: Engine, worker: Database, state: str) -> None:
+def test_rows_loaded_by_the_benchmark_break_no_invariant(
+    world: World, root: Engine, worker: Database, state: str
+) -> None:
     pattern = approved(world, root)
     loaded = load(root, None, pattern, state=state, count=3, due=clock(root) + timedelta(minutes=30))
 
@@ -85,7 +89,9 @@ def test_loaded_rows_break_no_invariant(world: World, root: Engine, worker: Data
     assert [one for one in found if one.id in loaded.ids] == []
 
 
-def test_the_floor_ends_requests_with_the_rows_of_the_timer(world: World, root: Engine, worker: Database) -> None:
+def test_the_benchmarks_floor_ends_requests_with_the_same_rows_as_the_timer(
+    world: World, root: Engine, worker: Database
+) -> None:
     pattern = approved(world, root)
     real, *others = load(root, None, pattern, state="active", count=3, due=clock(root)).ids
     before = footprint(root, real)
@@ -103,7 +109,9 @@ def test_the_floor_ends_requests_with_the_rows_of_the_timer(world: World, root: 
 
 
 @pytest.mark.parametrize("state", ["active", "pending"])
-def test_loaded_requests_need_only_the_timer(world: World, root: Engine, worker: Database, state: str) -> None:
+def test_requests_loaded_by_the_benchmark_need_only_the_timer(
+    world: World, root: Engine, worker: Database, state: str
+) -> None:
     pattern = approved(world, root)
 
     load(root, None, pattern, state=state, count=3, due=clock(root) + timedelta(minutes=30))
@@ -111,7 +119,9 @@ def test_loaded_requests_need_only_the_timer(world: World, root: Engine, worker:
     assert promised_notifications(worker) == {}
 
 
-def test_abandoned_sends_leave_nothing_to_send(world: World, root: Engine, worker: Database) -> None:
+def test_notifications_abandoned_by_the_benchmark_leave_nothing_to_send(
+    world: World, root: Engine, worker: Database
+) -> None:
     world.submit()
     fan_out_all(as_sender(world.db))
 

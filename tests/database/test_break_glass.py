@@ -83,7 +83,7 @@ def overdue(superuser: Engine) -> None:
     )
 
 
-def test_a_second_vendor_person_opens_break_glass_and_access_works(world: World) -> None:
+def test_break_glass_opens_with_a_second_vendor_person_and_grants_access(world: World) -> None:
     request = opened(world)
 
     assert (request.state, request.break_glass, request.mode) == (State.ACTIVE, True, "enforce")
@@ -98,7 +98,7 @@ def test_a_second_vendor_person_opens_break_glass_and_access_works(world: World)
 
 
 @each("by", ["erin", "eve", "ann", "tara", "gate"])
-def test_break_glass_is_opened_by_a_manager_only(world: World, by: str) -> None:
+def test_break_glass_can_be_opened_by_a_manager_only(world: World, by: str) -> None:
     request = asked(world)
 
     with pytest.raises((OwnRequest, NotYours, NotFound)):
@@ -120,7 +120,7 @@ def test_an_api_token_cannot_submit_break_glass(world: World) -> None:
 
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL, AuthMethod.PASSKEY])
-def test_break_glass_needs_two_recent_strong_sign_ins(world: World, means: AuthMethod) -> None:
+def test_break_glass_needs_two_people_with_recent_strong_sign_ins(world: World, means: AuthMethod) -> None:
     request = asked(world)
     with world.db.transaction() as session:
         long_ago = now(session) - timedelta(minutes=16)
@@ -151,7 +151,7 @@ def test_break_glass_outside_the_policy_is_refused_at_submit(
         asked(world)
 
 
-def test_break_glass_does_not_override_a_denial(world: World) -> None:
+def test_break_glass_does_not_override_an_earlier_denial(world: World) -> None:
     denied = world.fresh()
     world.act("ann", Action.DENY, denied.id)
 
@@ -159,7 +159,7 @@ def test_break_glass_does_not_override_a_denial(world: World) -> None:
         asked(world, resources=denied.resources)
 
 
-def test_break_glass_does_not_override_a_denial_made_meanwhile(world: World) -> None:
+def test_break_glass_does_not_override_a_denial_made_while_it_waits(world: World) -> None:
     request = asked(world)
     world.act("ann", Action.DENY, world.submit(resources=request.resources).id)
 
@@ -167,7 +167,7 @@ def test_break_glass_does_not_override_a_denial_made_meanwhile(world: World) -> 
         world.act("max", Action.BREAK_GLASS, request.id, comment=WHY)
 
 
-def test_an_api_token_cannot_give_a_finding(world: World) -> None:
+def test_an_api_token_cannot_record_a_break_glass_finding(world: World) -> None:
     request = ended(world)
     world.people["ann"] = replace(world.people["ann"], means=AuthMethod.TOKEN)
 
@@ -219,7 +219,7 @@ PLANTED = (
 
 
 @pytest.mark.parametrize("statement", PLANTED)
-def test_a_planted_break_glass_window_is_found_within_a_minute(
+def test_a_forged_break_glass_window_is_detected_within_a_minute(
     world: World, worker: Database, superuser: Engine, statement: str
 ) -> None:
     opened(world)
@@ -231,7 +231,7 @@ def test_a_planted_break_glass_window_is_found_within_a_minute(
     assert "I1" in {one.rule for one in alerts.find_violations(worker, ScanPosition())[0]}
 
 
-def test_an_overdue_finding_blocks_break_glass(world: World, superuser: Engine) -> None:
+def test_an_overdue_break_glass_finding_blocks_further_break_glass(world: World, superuser: Engine) -> None:
     first = ended(world)
     counted = [metrics.read(world.db).labelled(MetricName.FINDINGS)]
     overdue(superuser)
@@ -245,7 +245,7 @@ def test_an_overdue_finding_blocks_break_glass(world: World, superuser: Engine) 
     assert asked(world).state is State.REVIEWING
 
 
-def test_an_endorsed_break_glass_request_becomes_ordinary(world: World) -> None:
+def test_an_endorsed_break_glass_request_becomes_an_ordinary_request(world: World) -> None:
     request = world.act("max", Action.ENDORSE, asked(world).id)
 
     assert (request.state, request.break_glass) == (State.PENDING, False)
@@ -263,7 +263,7 @@ def test_an_ordinary_request_cannot_be_opened_by_break_glass(api: Database) -> N
         world.act("max", Action.BREAK_GLASS, world.submit().id, comment=WHY)
 
 
-def test_the_customer_gives_one_finding_after_the_end_with_a_reason(world: World) -> None:
+def test_the_customer_records_one_finding_with_a_reason_after_break_glass_ends(world: World) -> None:
     request = opened(world)
     with pytest.raises(InvalidMove, match="still open"):
         find(world, "ann", request)
@@ -308,7 +308,7 @@ CHANGES = (
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_login_lengthens_a_break_glass_window_or_clears_its_flag(
+def test_no_database_role_lengthens_a_break_glass_window_or_clears_its_flag(
     world: World, worker: Database, change: str
 ) -> None:
     ended(world)
@@ -342,7 +342,7 @@ PROPER = "opened_at, opened_at + interval '1 day', opened_at + interval '12 h', 
         ("ann", PROPER, False),
     ],
 )
-def test_the_api_login_cannot_alter_a_finding_due(
+def test_the_apis_database_role_cannot_change_when_a_finding_is_due(
     world: World, superuser: Engine, who: str, asked_for: str, *, is_taken: bool
 ) -> None:
     opened(world)
@@ -354,7 +354,7 @@ def test_the_api_login_cannot_alter_a_finding_due(
     assert len(read(world.db, "SELECT FROM after_reviews")) == is_taken
 
 
-def test_no_finding_is_due_without_an_opened_window(world: World) -> None:
+def test_no_break_glass_finding_is_due_without_an_opened_window(world: World) -> None:
     asked(world)
 
     with (
@@ -364,7 +364,9 @@ def test_no_finding_is_due_without_an_opened_window(world: World) -> None:
         connection.execute(text(f"{INTO} {PROPER.replace('opened_at', 'created_at')}"))
 
 
-def test_reminders_continue_until_a_finding_is_given(world: World, worker: Database, superuser: Engine) -> None:
+def test_reminders_of_a_break_glass_finding_continue_until_it_is_recorded(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     request = ended(world)
     assert list(after_reviews.remind(worker)) == []
     overdue(superuser)

@@ -80,7 +80,7 @@ def numbers(heard: Sequence[Call]) -> list[int]:
 
 
 @pytest.mark.far
-def test_every_call_names_its_sequence_and_predecessor(
+def test_every_webhook_call_names_its_sequence_and_predecessor(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = listen(world, post, receiver)
@@ -103,7 +103,7 @@ def test_every_call_names_its_sequence_and_predecessor(
     assert other.calls[1].event["previous"] == other.calls[0].id
 
 
-def test_a_call_is_sent_as_soon_as_its_predecessor_settles(
+def test_a_webhook_call_is_sent_as_soon_as_the_preceding_call_settles(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [FAILED, FAILED, TAKEN]
@@ -130,7 +130,7 @@ def test_a_call_is_sent_as_soon_as_its_predecessor_settles(
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_client_error_settles_a_call_and_releases_the_next(
+def test_a_client_error_settles_a_webhook_call_and_releases_the_next_call(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, status: int
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status), TAKEN]
@@ -146,7 +146,7 @@ def test_a_client_error_settles_a_call_and_releases_the_next(
 @pytest.mark.parametrize(
     ("ends", "longest"), [(True, LONGEST_END_BLOCKED), (False, LONGEST_BLOCKED)], ids=["end", "other"]
 )
-def test_no_call_waits_longer_than_its_limit(
+def test_no_webhook_call_waits_for_a_predecessor_longer_than_its_limit(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
     *, ends: bool, longest: timedelta,
 ) -> None:  # fmt: skip
@@ -172,7 +172,7 @@ def test_no_call_waits_longer_than_its_limit(
 
 
 @pytest.mark.far
-def test_a_hanging_endpoint_delays_only_its_own_calls(
+def test_a_hanging_endpoint_delays_only_the_calls_to_that_endpoint(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     with receiving() as hanging:
@@ -188,7 +188,7 @@ def test_a_hanging_endpoint_delays_only_its_own_calls(
     assert {row.outcome for row in calls(worker) if row.endpoint_id != stuck} == {"sent"}
 
 
-def test_a_batch_stops_at_a_failed_call_without_costing_later_tries(
+def test_a_batch_stops_at_a_failed_webhook_call_and_uses_up_no_later_tries(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, TAKEN, FAILED]
@@ -204,7 +204,7 @@ def test_a_batch_stops_at_a_failed_call_without_costing_later_tries(
 
 
 @pytest.mark.far
-def test_concurrent_workers_keep_the_order_without_gaps(
+def test_concurrent_workers_keep_the_order_of_webhook_calls_without_gaps(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoints = [listen(world, post, receiver), post.endpoint(world, receiver.url, tenant_id=None)]
@@ -246,7 +246,7 @@ def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookRece
 
 
 @pytest.mark.far
-def test_a_claim_sees_calls_settled_concurrently(
+def test_claiming_webhook_calls_waits_for_and_sees_calls_being_settled(
     claimed: AttemptResult, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -262,7 +262,7 @@ def test_a_claim_sees_calls_settled_concurrently(
 
 
 @pytest.mark.far
-def test_settling_frees_calls_queued_concurrently(
+def test_settling_a_webhook_call_frees_calls_queued_at_the_same_time(
     claimed: AttemptResult, sender: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     db = as_sender(sender)
@@ -285,7 +285,7 @@ def test_settling_frees_calls_queued_concurrently(
     assert_notifications_are_held(sender)
 
 
-def test_calls_claimed_by_a_dead_process_are_repeated_in_order_with_the_same_ids(
+def test_webhook_calls_of_a_dead_process_are_repeated_in_order_with_the_same_ids(
     world: World, sender: Database, post: Postbag, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = sender.clock
@@ -327,7 +327,7 @@ def abandoned(
 
 
 @pytest.mark.parametrize("order", [slice(None, None, -1), slice(1, None)], ids=["last_first", "first_last"])
-def test_calls_keep_their_order_after_workers_were_away_for_a_minute(
+def test_webhook_calls_keep_their_order_after_workers_were_away_for_a_minute(
     abandoned: Sequence[Row[Any]], sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
     *, order: slice,
 ) -> None:  # fmt: skip
@@ -341,7 +341,7 @@ def test_calls_keep_their_order_after_workers_were_away_for_a_minute(
     assert numbers(receiver.calls) == [1, 2, 3, 4, 5, 6]
 
 
-def test_an_untried_call_delays_others_for_fifteen_minutes_at_most(
+def test_an_untried_webhook_call_delays_later_calls_for_fifteen_minutes_at_most(
     abandoned: Sequence[Row[Any]], sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     later.shift = LONGEST_BLOCKED + 5 * SECONDS
@@ -352,7 +352,7 @@ def test_an_untried_call_delays_others_for_fifteen_minutes_at_most(
 
 
 @pytest.mark.usefixtures("abandoned")
-def test_an_ending_call_waits_sixty_seconds_from_its_predecessors_first_failure(
+def test_the_call_about_a_requests_end_waits_sixty_seconds_after_its_predecessor_fails(
     sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [FAILED]
@@ -368,7 +368,7 @@ def test_an_ending_call_waits_sixty_seconds_from_its_predecessors_first_failure(
     assert set(numbers(receiver.calls)) == {1, 4}
 
 
-def test_an_ending_call_that_overtakes_frees_no_other_call(
+def test_a_call_about_a_requests_end_that_overtakes_frees_no_other_call(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, FAILED, TAKEN]
@@ -393,7 +393,7 @@ def _die_after_claim(name: str) -> None:
         raise SystemExit(137)
 
 
-def test_calls_of_a_removed_endpoint_block_nothing(
+def test_webhook_calls_of_a_removed_endpoint_block_no_other_calls(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     gone = listen(world, post, receiver)

@@ -144,7 +144,7 @@ def test_a_case_check_confirms_one_request_only(world: World, adapter: CaseAdapt
         "answered_at = NULL, is_open = NULL, is_assigned = NULL",
     ],
 )
-def test_a_mismatched_old_or_negative_answer_confirms_nothing(
+def test_a_mismatched_old_or_negative_case_check_answer_confirms_nothing(
     world: World, adapter: CaseAdapterServer, superuser: Engine, changed: str
 ) -> None:
     World.make(world.db)
@@ -158,7 +158,7 @@ def test_a_mismatched_old_or_negative_answer_confirms_nothing(
     assert row.request_id is None
 
 
-def test_a_case_check_is_asked_and_read_by_its_asker_only(world: World) -> None:
+def test_a_case_check_is_started_and_read_only_by_the_person_who_asked(world: World) -> None:
     world.add("eve", Role.ENGINEER)
     number = _asked(world)
 
@@ -176,7 +176,7 @@ def test_a_case_check_is_asked_and_read_by_its_asker_only(world: World) -> None:
         assert [row.id for row in connection.exec_driver_sql("SELECT id FROM case_checks")] == [number]
 
 
-def test_an_answer_is_never_changed(world: World, adapter: CaseAdapterServer) -> None:
+def test_a_recorded_case_check_answer_is_never_changed(world: World, adapter: CaseAdapterServer) -> None:
     adapter.says = {"open": False, "assigned": True}
     _run(world, _asked(world), adapter)
 
@@ -225,7 +225,7 @@ def _lives(world: World, worker: Database, still: StoppedClock) -> set[UUID]:
     return {one.id for one in (first, later, begins, denied, cancelled, revoked, emergency, silent)}
 
 
-def test_each_move_calls_the_vendors_webhook_with_its_case(
+def test_each_move_calls_the_vendors_webhook_with_the_case_of_the_request(
     api: Database, worker: Database, still: StoppedClock
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))

@@ -82,7 +82,7 @@ def reached(worker: Database, night: StoppedClock, request_id: Any, at: datetime
 @pytest.mark.far
 @BOTH
 @pytest.mark.parametrize("stage", [REVIEW, APPROVAL], ids=["review", "approval"])
-def test_reminders_tiers_and_deadline_come_at_their_shares_of_the_window(
+def test_reminders_tiers_and_deadline_come_at_their_shares_of_the_approval_window(
     night: StoppedClock,
     api: Database,
     worker: Database,
@@ -118,7 +118,9 @@ def test_reminders_tiers_and_deadline_come_at_their_shares_of_the_window(
 
 
 @pytest.mark.usefixtures("night")
-def test_the_servers_time_zone_does_not_matter_because_ours_is_utc(api: Database, superuser: Engine) -> None:
+def test_the_postgres_servers_time_zone_has_no_effect_because_sessions_use_utc(
+    api: Database, superuser: Engine
+) -> None:
     assert read(superuser, "SHOW timezone")[0][0] == "Europe/Berlin"
     with api.transaction() as session:
         assert session.connection().exec_driver_sql("SHOW timezone").scalar_one() == "UTC"

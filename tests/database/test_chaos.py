@@ -159,12 +159,12 @@ def _found(world: World, name: str) -> bool:
 
 
 @pytest.mark.far
-def test_an_honest_database_yields_no_findings(honest: World) -> None:
+def test_the_chaos_check_of_an_honest_database_has_no_findings(honest: World) -> None:
     assert [name for name in WRONGS if read(honest.db, getattr(questions, name))] == []
 
 
 @pytest.mark.far
-def test_each_planted_fault_is_found(honest: World) -> None:
+def test_the_chaos_check_detects_each_planted_fault(honest: World) -> None:
     assert [name for name in WRONGS if not _found(honest, name)] == []
 
 
@@ -205,7 +205,7 @@ def found(seen: ChaosEvidence) -> Mapping[str, tuple[str, ...]]:
     return {one.name: one.off for one in invariants.check(seen) if not one.holds}
 
 
-def test_an_empty_run_reports_nothing(nothing: ChaosEvidence) -> None:
+def test_the_chaos_check_of_an_empty_run_reports_nothing(nothing: ChaosEvidence) -> None:
     assert found(nothing) == {
         "run": (
             "only 0 requests submitted, of at least 12",
@@ -232,19 +232,19 @@ def test_an_empty_run_reports_nothing(nothing: ChaosEvidence) -> None:
     ("what", "invariant"),
     [("requests", "I3"), ("postgres", "I3"), ("unsealed", "I4"), ("notifications", "I5"), ("reports", "I5")],
 )
-def test_requests_left_open_after_the_drain_are_found(nothing: ChaosEvidence, what: str, invariant: str) -> None:
+def test_requests_left_open_after_a_chaos_run_are_detected(nothing: ChaosEvidence, what: str, invariant: str) -> None:
     left = replace(nothing, left={what: 2})
 
     assert found(left)[invariant] == (f"2 {what} left after the drain",)
 
 
-def test_a_request_that_ended_without_a_move_is_found(nothing: ChaosEvidence) -> None:
+def test_a_request_that_ended_without_a_move_is_detected(nothing: ChaosEvidence) -> None:
     looping = replace(nothing, ended=(ProcessExit("worker", 1, 100.0),))
 
     assert found(looping)["crew"] == ("worker ended by itself with 1",)
 
 
-def test_a_read_only_redis_refuses_writes_until_it_is_released(stage: ChaosStack, own_valkey: str) -> None:
+def test_a_read_only_redis_refuses_writes_until_the_fault_ends(stage: ChaosStack, own_valkey: str) -> None:
     # The stage's own server is that of all tests which run beside this one.
     struck = replace(stage, servers=replace(stage.servers, redis_url=own_valkey))
     with Redis.from_url(own_valkey) as redis:
@@ -269,7 +269,9 @@ def unarmed(world: World, worker: Database) -> str:
     return f"remind:{request.id}"
 
 
-def test_an_unarmed_deadline_is_armed_in_its_last_minute(unarmed: str, worker: Database, superuser: Engine) -> None:
+def test_an_unarmed_deadline_is_armed_in_the_last_minute_before_it(
+    unarmed: str, worker: Database, superuser: Engine
+) -> None:
     list(reconcile(worker, None))
     before = list(drift.differences(superuser, worker.schedule))
     drift.wind(superuser, worker.schedule)
@@ -279,7 +281,7 @@ def test_an_unarmed_deadline_is_armed_in_its_last_minute(unarmed: str, worker: D
     assert list(drift.differences(superuser, worker.schedule)) == []
 
 
-def test_a_deadline_never_armed_in_its_last_minute_is_found(
+def test_a_deadline_never_armed_in_its_last_minute_is_detected(
     unarmed: str, urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drift, "RECONCILED_SECONDS", 0)
@@ -289,7 +291,7 @@ def test_a_deadline_never_armed_in_its_last_minute_is_found(
     assert found == [f"clock lacks {unarmed}"]
 
 
-def test_the_early_yes_bug_is_planted_and_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_planted_early_allow_bug_is_detected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = {name: (world.people[who].person_id,) for name, who in (("first", "ann"), ("then", "amir"))}
     lay_down(world, groups=groups, stages=(ApprovalStage(group="first"), ApprovalStage(group="then", order=2)))
     request = world.submit()
@@ -303,7 +305,7 @@ def test_the_early_yes_bug_is_planted_and_found(world: World, monkeypatch: pytes
     assert [row.id for row in read(world.db, questions.OUT_OF_STEP)] == [request.id]
 
 
-def test_the_late_yes_bug_is_planted_and_found(
+def test_the_planted_late_allow_bug_is_detected(
     api: Database, world: World, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.clock = later

@@ -55,7 +55,7 @@ def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database
 
 
 @pytest.mark.far
-def test_sending_a_checkpoint_does_not_grow_a_silent_log(
+def test_sending_a_checkpoint_adds_no_event_to_a_silent_log(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
@@ -145,7 +145,7 @@ def test_a_saved_digest_mail_suffices_to_verify_an_export_with_approvals(
 
 
 @pytest.mark.parametrize("digest_every", [timedelta(0)])
-def test_no_digest_is_mailed_where_it_is_turned_off(
+def test_no_digest_is_mailed_to_a_tenant_that_turned_digests_off(
     world: World, sender: Database, later: ShiftedClock, digest_every: timedelta
 ) -> None:
     world.fresh()

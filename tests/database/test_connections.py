@@ -37,7 +37,7 @@ def _ended(superuser: Engine, pid: int) -> bool:
         return bool(found.scalar_one() == 0)
 
 
-def test_an_idle_connection_is_tested_before_use(
+def test_an_idle_database_connection_is_tested_before_use(
     urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "ASKED_AFTER", 0.0)
@@ -52,7 +52,7 @@ def test_an_idle_connection_is_tested_before_use(
     engine.dispose()
 
 
-def test_a_recently_used_broken_connection_fails_once_and_closes_the_others(urls: Urls, superuser: Engine) -> None:
+def test_a_recently_used_broken_connection_fails_once_and_closes_the_idle_ones(urls: Urls, superuser: Engine) -> None:
     engine = make_engine(urls.api, role="test", pool_size=2, overflow=0)
     with engine.connect() as one, engine.connect() as other:
         pids = [int(each.execute(PID).scalar_one()) for each in (one, other)]
@@ -79,7 +79,7 @@ def _prepared(engine: Engine) -> dict[str, str]:
         return {statement: name for name, statement in connection.execute(KEPT_BY_NAME)}
 
 
-def test_prepared_statements_survive_a_refusal(urls: Urls) -> None:
+def test_prepared_statements_survive_a_statement_that_postgres_refuses(urls: Urls) -> None:
     engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
     for _ in range(3):
         _refused(engine, READ, name="Erin")
@@ -93,7 +93,7 @@ def test_prepared_statements_survive_a_refusal(urls: Urls) -> None:
     engine.dispose()
 
 
-def test_a_failing_statement_stays_prepared(urls: Urls) -> None:
+def test_a_failing_sql_statement_stays_prepared(urls: Urls) -> None:
     engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
     for number in (1, 1, 0, 0):
         _refused(engine, LETS_DIVIDE, number=number)
@@ -104,7 +104,7 @@ def test_a_failing_statement_stays_prepared(urls: Urls) -> None:
     engine.dispose()
 
 
-def test_statements_that_always_fail_do_not_accumulate(urls: Urls) -> None:
+def test_sql_statements_that_always_fail_do_not_accumulate(urls: Urls) -> None:
     engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
 
     for _ in range(20):
@@ -116,7 +116,7 @@ def test_statements_that_always_fail_do_not_accumulate(urls: Urls) -> None:
     engine.dispose()
 
 
-def test_a_statement_not_prepared_by_a_failed_pipeline_is_prepared_later(urls: Urls) -> None:
+def test_a_statement_not_prepared_in_a_failed_pipeline_is_prepared_later(urls: Urls) -> None:
     async def run() -> list[bool]:
         async with await AsyncConnection.connect(
             urls.api.replace("+psycopg", ""), autocommit=True, **CONNECT_ARGS
@@ -141,7 +141,7 @@ async def _piped(connection: AsyncConnection[Any], *statements: bytes) -> bool:
     return True
 
 
-def test_the_psycopg_version_is_the_one_whose_private_parts_were_read() -> None:
+def test_the_psycopg_version_is_the_version_whose_private_parts_were_read() -> None:
     read = "read psycopg/_preparing.py anew, see that KeptStatements still does what it says, then change this line"
 
     assert psycopg.__version__ == "3.3.9", read

@@ -96,7 +96,7 @@ def killed_at(
 
 
 @pytest.mark.far
-def test_a_session_counts_as_open_though_its_role_was_dropped(
+def test_a_target_session_counts_as_open_although_its_role_was_dropped(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, password = window.credential()
@@ -133,7 +133,7 @@ def test_an_unresponsive_target_is_reported_once_and_retried(
     target.sign_in(found.id, password).close()
 
 
-def test_a_failing_close_is_reported_and_repeated_until_confirmed(
+def test_a_failing_close_at_a_target_is_reported_and_repeated_until_confirmed(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, password = window.credential()
@@ -206,7 +206,7 @@ def test_a_repeated_credential_request_sends_no_second_notification(
 
 
 @pytest.mark.far
-def test_concurrent_close_failures_are_reported_once_and_settled_by_the_last(plant: Plant) -> None:
+def test_two_concurrent_close_failures_are_reported_once_and_settled_by_the_last(plant: Plant) -> None:
     window, driver, target, _, superuser = plant
     db = window.world.db
     first = window.credential()[0].id
@@ -229,7 +229,7 @@ def test_concurrent_close_failures_are_reported_once_and_settled_by_the_last(pla
 
 @pytest.mark.far
 @each("point", OF_OPEN)
-def test_a_killed_open_is_done_once_and_ends_with_its_window(
+def test_an_open_at_a_target_killed_midway_is_done_once_and_ends_with_its_window(
     point: str, urls: Urls, api: Database, plant: Plant
 ) -> None:
     _, _, target, connectors, superuser = plant
@@ -250,7 +250,7 @@ def test_a_killed_open_is_done_once_and_ends_with_its_window(
 
 @pytest.mark.far
 @each("point", OF_OPEN)
-def test_a_killed_open_of_an_ended_window_leaves_nothing_open(
+def test_an_open_killed_midway_of_an_ended_window_leaves_nothing_open_at_the_target(
     point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
 ) -> None:
     with killed_at(point, urls, api, connectors, target) as (window, driver, die):
@@ -266,13 +266,13 @@ def test_a_killed_open_of_an_ended_window_leaves_nothing_open(
 
 
 @pytest.mark.far
-def test_a_killed_close_is_finished_and_recorded_once(urls: Urls, api: Database, plant: Plant) -> None:
+def test_a_close_killed_midway_is_finished_and_recorded_once(urls: Urls, api: Database, plant: Plant) -> None:
     _close_killed(OF_CLOSE[-1], urls, api, plant)
 
 
 @pytest.mark.far
 @each("point", OF_CLOSE[:-1])
-def test_a_close_killed_before_the_target_is_finished_and_recorded_once(
+def test_a_close_killed_before_reaching_the_target_is_finished_and_recorded_once(
     point: str, urls: Urls, api: Database, plant: Plant
 ) -> None:
     _close_killed(point, urls, api, plant)
@@ -308,7 +308,7 @@ def hanging(target: PostgresTarget, folder: Path) -> Iterator[PostgresTarget]:
 
 
 @pytest.mark.far
-def test_a_hanging_target_delays_no_close_at_another(
+def test_a_hanging_target_delays_no_close_at_another_target(
     tmp_path: Path, world: World, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_roles, "CONNECT_SECONDS", HANGS_FOR)
@@ -335,7 +335,7 @@ def test_a_hanging_target_delays_no_close_at_another(
 
 
 @pytest.mark.far
-def test_a_frozen_server_is_abandoned(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_target_server_is_abandoned(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     window, driver, target, _, superuser = plant
     found, _ = window.credential()
     driver.run([found.id])

@@ -70,7 +70,7 @@ def test_an_engineer_signs_in_with_a_password_that_never_left_the_terminal(
 
 
 @pytest.mark.far
-def test_a_window_with_a_passkey_signed_approval_is_opened(
+def test_a_window_with_a_passkey_signed_approval_is_opened_at_the_target(
     api: Database, connectors: Database, target: PostgresTarget
 ) -> None:
     world = World.make(api, DEMANDED)
@@ -86,7 +86,9 @@ def test_a_window_with_a_passkey_signed_approval_is_opened(
         assert connection_steps.ended(session, most=10) == []
 
 
-def test_an_action_grants_exactly_its_roles(driver: ConnectionDriver, world: World, target: PostgresTarget) -> None:
+def test_an_action_grants_exactly_its_configured_target_roles(
+    driver: ConnectionDriver, world: World, target: PostgresTarget
+) -> None:
     found, password = OrdersWindow.open(world, target, "change", "export").credential()
 
     driver.run([found.id])
@@ -139,7 +141,7 @@ WAYS: tuple[Callable[[OrdersWindow, Database, Engine], None], ...] = (
 
 @pytest.mark.far
 @pytest.mark.parametrize("end", WAYS)
-def test_any_end_of_a_window_ends_sessions_and_role(
+def test_every_kind_of_window_end_ends_target_sessions_and_the_target_role(
     end: Callable[[OrdersWindow, Database, Engine], None],
     plant: Plant,
     worker: Database,
@@ -163,7 +165,7 @@ def test_any_end_of_a_window_ends_sessions_and_role(
     assert driver.run([found.id]) == {}, "what is closed is done"
 
 
-def test_no_role_is_created_after_the_window_ended(
+def test_no_target_role_is_created_after_the_window_ended(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     found, _ = window.credential()
@@ -177,7 +179,7 @@ def test_no_role_is_created_after_the_window_ended(
         window.credential()
 
 
-def test_a_window_ending_during_the_open_leaves_no_role(
+def test_a_window_that_ends_while_it_is_opened_at_the_target_leaves_no_role(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = window.credential()
@@ -194,7 +196,7 @@ def test_a_window_ending_during_the_open_leaves_no_role(
     assert driver.run([found.id]) == {"closed": 1}
 
 
-def test_a_close_waits_for_an_open_past_its_last_check(
+def test_a_close_waits_for_an_open_that_has_passed_its_last_check(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, password = window.credential()
@@ -231,7 +233,7 @@ COMMITTED = "ALTER ROLE CURRENT_USER PASSWORD {password}"
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", LOCKS)
-def test_a_close_ends_the_session_that_holds_its_lock(locks: str, plant: Plant) -> None:
+def test_a_close_ends_the_target_session_that_holds_the_close_lock(locks: str, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, password = window.credential()
     driver.run([found.id])
@@ -248,7 +250,7 @@ def test_a_close_ends_the_session_that_holds_its_lock(locks: str, plant: Plant) 
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", [*LOCKS, COMMITTED])
-def test_a_session_that_reconnects_and_locks_again_is_ended(locks: str, plant: Plant) -> None:
+def test_a_target_session_that_reconnects_and_locks_again_is_ended(locks: str, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, password = window.credential()
     driver.run([found.id])
@@ -280,7 +282,9 @@ def test_a_session_that_reconnects_and_locks_again_is_ended(locks: str, plant: P
     assert target.roles() == []
 
 
-def test_a_lock_held_by_another_login_keeps_no_access_open(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_held_by_another_target_role_keeps_no_access_open(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its engineer may have one, which no close can end."""
     bounds = postgres_roles.BOUNDS.replace("lock_timeout=3s", "lock_timeout=300ms")
     monkeypatch.setattr(postgres_roles, "BOUNDS", bounds)
@@ -305,7 +309,7 @@ def test_a_lock_held_by_another_login_keeps_no_access_open(plant: Plant, monkeyp
 
 
 @pytest.mark.far
-def test_another_engineers_session_does_not_delay_a_close(world: World, plant: Plant) -> None:
+def test_another_engineers_target_session_does_not_delay_a_close(world: World, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, _ = window.credential()
     other, password = OrdersWindow.open(world, target, "change").credential()
@@ -339,7 +343,7 @@ def test_a_target_without_an_encoding_is_opened_and_closed(
         assert target.roles() == []
 
 
-def test_objects_of_an_engineer_are_dropped_with_the_role(
+def test_target_objects_of_an_engineer_are_dropped_with_the_role(
     driver: ConnectionDriver, world: World, target: PostgresTarget
 ) -> None:
     window = OrdersWindow.open(world, target, "change")
@@ -356,7 +360,7 @@ def test_objects_of_an_engineer_are_dropped_with_the_role(
 
 
 @pytest.mark.far
-def test_a_new_credential_closes_the_previous_one(
+def test_a_new_target_credential_closes_the_previous_credential(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     first, lost = window.credential()
@@ -372,7 +376,7 @@ def test_a_new_credential_closes_the_previous_one(
 
 
 @pytest.mark.far
-def test_unclosed_connections_are_listed_first_and_limited_to_three(
+def test_unclosed_target_connections_are_listed_first_and_limited_to_three(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     def listed() -> list[tuple[UUID, str]]:
@@ -394,7 +398,7 @@ def test_unclosed_connections_are_listed_first_and_limited_to_three(
     assert listed() == [(fourth, "open"), (first, "closing"), (third, "closed"), (second, "closed")]
 
 
-def test_the_api_login_cannot_postpone_a_close(window: OrdersWindow) -> None:
+def test_the_apis_database_role_cannot_postpone_a_close_at_a_target(window: OrdersWindow) -> None:
     found, _ = window.credential()
     late = "UPDATE connections SET state = 'closing', run_at = now() + interval '1 day' WHERE id = :id"
 
@@ -405,7 +409,7 @@ def test_the_api_login_cannot_postpone_a_close(window: OrdersWindow) -> None:
         connection.execute(text(late), {"id": found.id})
 
 
-def test_a_verifier_written_into_the_database_opens_nothing(
+def test_a_password_verifier_written_into_the_database_opens_nothing(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, _ = window.credential()
@@ -417,7 +421,7 @@ def test_a_verifier_written_into_the_database_opens_nothing(
     assert read(window.world.db, "SELECT last_error FROM connections")[0].last_error == "nothing_to_open"
 
 
-def test_only_the_engineer_of_a_covering_window_gets_a_credential(
+def test_only_the_engineer_of_a_covering_window_gets_a_target_credential(
     world: World, target: PostgresTarget, window: OrdersWindow
 ) -> None:
     with pytest.raises(NotYours):
@@ -439,7 +443,7 @@ def test_only_the_engineer_of_a_covering_window_gets_a_credential(
         OrdersWindow.open(other, target).credential(tenant=world.tenant.slug)
 
 
-def test_a_target_file_readable_by_others_is_refused(target: PostgresTarget) -> None:
+def test_a_target_configuration_file_readable_by_other_users_is_refused(target: PostgresTarget) -> None:
     folder = TargetFolder(target.folder)
     assert len(folder.lines("orders")) == 1
     (target.folder / "orders").chmod(0o604)

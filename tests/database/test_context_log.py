@@ -30,7 +30,7 @@ def submitted(world: World) -> AccessRequest:
 
 
 @pytest.mark.parametrize("reviewed", [False, True])
-def test_both_verifiers_rebuild_an_approval_with_its_context(
+def test_both_verifiers_rebuild_an_approval_with_its_request_context(
     world: World, worker: Database, *, reviewed: bool
 ) -> None:
     lay_down(world, vendor_review=reviewed)
@@ -43,7 +43,9 @@ def test_both_verifiers_rebuild_an_approval_with_its_context(
     check_log_of_one_window(world, worker)
 
 
-def test_a_resubmitted_request_keeps_its_context(world: World, superuser: Engine, worker: Database) -> None:
+def test_a_resubmitted_request_keeps_the_context_of_the_first(
+    world: World, superuser: Engine, worker: Database
+) -> None:
     request = submitted(world)
     set_back(superuser, [request.id], 1)
     timers.run(worker, [request.id])

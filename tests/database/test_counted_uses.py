@@ -60,7 +60,7 @@ def last_uses(world: World, request_id: UUID) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in rows]
 
 
-def test_each_yes_is_one_use_and_the_last_is_an_event(world: World) -> None:
+def test_each_allow_answer_counts_one_use_and_the_last_use_is_an_event(world: World) -> None:
     request_id = opened(world)
 
     assert [check(world) for _ in range(3)] == [2, 1, 0]
@@ -82,7 +82,7 @@ def test_a_window_without_a_limit_is_preferred_and_not_counted(world: World) -> 
     assert (used(world, counted), used(world, free)) == (0, 0)
 
 
-def test_another_window_serves_once_one_is_used_up(world: World) -> None:
+def test_another_window_grants_access_once_a_window_is_used_up(world: World) -> None:
     first, second = opened(world, 1), opened(world, 1)
 
     assert [check(world), check(world)] == [0, 0]
@@ -91,7 +91,7 @@ def test_another_window_serves_once_one_is_used_up(world: World) -> None:
         check(world)
 
 
-def test_sixty_four_concurrent_checks_get_exactly_the_approved_uses(world: World) -> None:
+def test_sixty_four_concurrent_checks_are_allowed_exactly_the_approved_uses(world: World) -> None:
     request_id = opened(world, 5)
     checked = Checked(world)
 
@@ -105,7 +105,7 @@ def test_sixty_four_concurrent_checks_get_exactly_the_approved_uses(world: World
     assert len(last_uses(world, request_id)) == 1
 
 
-def test_api_and_gate_share_the_uses(world: World) -> None:
+def test_the_api_and_the_gate_share_the_uses_of_a_window(world: World) -> None:
     request_id = opened(world, 8)
 
     with ThreadPoolExecutor(16) as pool:
@@ -116,7 +116,7 @@ def test_api_and_gate_share_the_uses(world: World) -> None:
     assert len(last_uses(world, request_id)) == 1
 
 
-def test_a_repeated_call_within_five_seconds_is_one_use(world: World, superuser: Engine) -> None:
+def test_a_call_repeated_within_five_seconds_counts_as_one_use(world: World, superuser: Engine) -> None:
     request_id = opened(world, 2)
     world.add("other", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services={"exchange-online"})
 
@@ -137,14 +137,14 @@ def test_a_repeated_call_within_five_seconds_is_one_use(world: World, superuser:
     assert len(last_uses(world, request_id)) == 1
 
 
-def test_a_call_name_is_a_use_of_one_window_only(world: World) -> None:
+def test_a_call_id_is_counted_as_a_use_of_only_one_window(world: World) -> None:
     first, second = opened(world, 1), opened(world, 1, resources=[OTHER])
 
     assert [check(world, "a"), check(world, "a", resource=OTHER)] == [0, 0]
     assert (used(world, first), used(world, second)) == (1, 1)
 
 
-def test_concurrent_repeats_of_a_call_are_one_use(world: World) -> None:
+def test_concurrent_repeats_of_a_call_count_as_one_use(world: World) -> None:
     request_id = opened(world, 3)
 
     with ThreadPoolExecutor(8) as pool:
@@ -154,7 +154,7 @@ def test_concurrent_repeats_of_a_call_are_one_use(world: World) -> None:
     assert used(world, request_id) == 1
 
 
-def test_the_gate_answers_used_up_and_yes_to_a_repeated_call(world: World) -> None:
+def test_the_gate_refuses_as_used_up_but_allows_a_repeated_call(world: World) -> None:
     opened(world, 1)
     checked = Checked(world)
     caller = world.people["gate"].person_id
@@ -198,7 +198,7 @@ class UsedUp:
         return said, self.checked.calls.count - before
 
 
-def test_a_used_up_window_is_remembered(world: World) -> None:
+def test_the_gate_remembers_a_used_up_window(world: World) -> None:
     gate = UsedUp(world)
     assert gate.asks("a", None, "b") == ([gate.request_id, GateReason.USED_UP, GateReason.USED_UP], 2)
 
@@ -209,7 +209,7 @@ def test_a_used_up_window_is_remembered(world: World) -> None:
     assert gate.asks(None, "b") == ([GateReason.USED_UP] * 2, 2)
 
 
-def test_a_used_up_window_is_checked_again_after_five_minutes(world: World) -> None:
+def test_the_gate_checks_a_used_up_window_again_after_five_minutes(world: World) -> None:
     gate = UsedUp(world)
     gate.later(window_checks.USED_UP_SECONDS)
 
@@ -217,7 +217,9 @@ def test_a_used_up_window_is_checked_again_after_five_minutes(world: World) -> N
 
 
 @pytest.mark.parametrize("max_uses", [1, None])
-def test_a_later_starting_window_grants_access(world: World, max_uses: int | None) -> None:
+def test_a_window_with_a_later_start_grants_access_after_another_is_used_up(
+    world: World, max_uses: int | None
+) -> None:
     gate = UsedUp(world)
     gate.later(window_checks.SAME_USE_SECONDS)
     assert gate.asks(None, "b") == ([GateReason.USED_UP] * 2, 0)
@@ -228,7 +230,7 @@ def test_a_later_starting_window_grants_access(world: World, max_uses: int | Non
     assert gate.asks("b", "b")[0] == [second, second]
 
 
-def test_a_later_starting_window_still_grants_access_during_verification(world: World) -> None:
+def test_a_window_with_a_later_start_grants_access_while_it_is_being_verified(world: World) -> None:
     gate = UsedUp(world)
     second = opened(world, None)
     gate.later(window_checks.REFUSED_SECONDS)
@@ -239,7 +241,7 @@ def test_a_later_starting_window_still_grants_access_during_verification(world: 
     assert gate.asks(None) == ([second], 1)
 
 
-def test_a_suspended_tenant_is_reported_before_used_up(world: World) -> None:
+def test_the_gate_reports_a_suspended_tenant_rather_than_a_used_up_window(world: World) -> None:
     gate = UsedUp(world)
     with world.db.transaction() as session:
         tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
@@ -249,7 +251,7 @@ def test_a_suspended_tenant_is_reported_before_used_up(world: World) -> None:
 
 
 @pytest.mark.far
-def test_an_ended_window_is_not_used_and_a_use_waits_for_the_move(world: World) -> None:
+def test_an_ended_window_is_not_used_and_a_use_waits_for_an_uncommitted_move(world: World) -> None:
     request_id = opened(world)
     erin = world.people["erin"]
 
@@ -267,7 +269,7 @@ def test_an_ended_window_is_not_used_and_a_use_waits_for_the_move(world: World) 
     assert erin.person_id
 
 
-def test_a_process_killed_before_the_commit_uses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_killed_before_the_commit_counts_no_use(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     request_id = opened(world, 1)
 
     def die(name: str) -> None:
@@ -284,14 +286,14 @@ def test_a_process_killed_before_the_commit_uses_nothing(world: World, monkeypat
     assert check(world, "a") == 0
 
 
-def test_an_engineer_who_queries_their_own_access_uses_nothing(world: World) -> None:
+def test_an_engineers_query_about_their_own_access_counts_no_use(world: World) -> None:
     request_id = opened(world)
 
     assert check(world, who="erin") == 3
     assert used(world, request_id) == 0
 
 
-def test_the_strictest_limit_of_request_policy_and_current_policy_counts(world: World, api: Database) -> None:
+def test_the_strictest_use_limit_of_request_old_and_current_policy_applies(world: World, api: Database) -> None:
     strict = World.make(api, Policy(vendor_review=False, max_uses=5))
 
     assert [strict.submit(max_uses=one).max_uses for one in (None, 3, 5)] == [5, 3, 5]
@@ -307,7 +309,7 @@ def test_the_strictest_limit_of_request_policy_and_current_policy_counts(world: 
 
 
 @each("change", ["max_uses = NULL", "max_uses = 4", "max_uses = 2", "used = 0", "used = used - 1", "used = used + 1"])
-def test_no_login_raises_the_number_of_uses(world: World, change: str) -> None:
+def test_no_database_role_raises_the_number_of_uses(world: World, change: str) -> None:
     request_id = opened(world)
     check(world)
 
@@ -317,7 +319,7 @@ def test_no_login_raises_the_number_of_uses(world: World, change: str) -> None:
     assert used(world, request_id) == 1
 
 
-def test_the_signature_covers_the_number_of_uses(world: World) -> None:
+def test_the_signature_of_a_window_covers_the_number_of_uses(world: World) -> None:
     request_id = opened(world)
 
     with unbound(world.db).begin() as connection:

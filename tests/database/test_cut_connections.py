@@ -72,7 +72,7 @@ def cutting(db: Database) -> Iterator[list[int]]:
 
 
 @pytest.mark.usefixtures("alone")
-def test_cutting_all_connections_during_sending_repeats_no_mail(
+def test_cutting_all_database_connections_while_sending_repeats_no_mail(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     many(world, REQUESTS)
@@ -105,7 +105,9 @@ def test_cutting_all_connections_during_sending_repeats_no_mail(
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_already_recorded_result_is_counted_and_logged_once(world: World, urls: Urls, worker: Database) -> None:
+def test_an_already_recorded_send_result_is_counted_and_logged_once(
+    world: World, urls: Urls, worker: Database
+) -> None:
     world.submit()
     ids = open_notifications(worker)
     with (
@@ -148,7 +150,9 @@ def first_address(db: Database, notification_id: UUID) -> str:
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_unrecordable_result_is_kept_until_its_lease_ends(world: World, urls: Urls, worker: Database) -> None:
+def test_a_send_result_that_cannot_be_recorded_is_kept_until_its_lease_ends(
+    world: World, urls: Urls, worker: Database
+) -> None:
     world.submit()
     kept, late, _ = open_notifications(worker)
     recorder, at = ResultRecorder(), datetime.now(UTC)

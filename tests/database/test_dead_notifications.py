@@ -107,7 +107,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_a_dead_mail_is_in_its_moves_event_by_id_and_a_dead_call_is_not(
+def test_an_undeliverable_mail_is_in_its_moves_event_by_id_and_a_webhook_call_is_not(
     scene: DeadNotificationScene,
 ) -> None:
     scene.post.endpoint(scene.world, "https://hooks.contoso.example/1", tenant_id=scene.world.tenant.id)
@@ -125,7 +125,7 @@ def test_a_dead_mail_is_in_its_moves_event_by_id_and_a_dead_call_is_not(
     assert_audit_logs_are_whole(scene.db)
 
 
-def test_a_retried_notification_leaves_no_event_for_a_minute(scene: DeadNotificationScene) -> None:
+def test_a_notification_being_retried_causes_no_event_within_the_first_minute(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir", permanent=False)
 
@@ -134,7 +134,9 @@ def test_a_retried_notification_leaves_no_event_for_a_minute(scene: DeadNotifica
     assert scene.beside(request) == []
 
 
-def test_an_expired_notification_is_dead_as_too_late(scene: DeadNotificationScene, later: ShiftedClock) -> None:
+def test_an_expired_notification_is_recorded_as_dead_because_it_was_too_late(
+    scene: DeadNotificationScene, later: ShiftedClock
+) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.DENY, request.id)
 
@@ -145,7 +147,7 @@ def test_an_expired_notification_is_dead_as_too_late(scene: DeadNotificationScen
     assert sum(scene.dead(request)) == deliveries.number > 0
 
 
-def test_a_twice_recorded_try_leaves_one_event(scene: DeadNotificationScene) -> None:
+def test_a_send_attempt_recorded_twice_leaves_one_event(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
     tries = scene.post.deliver(scene.db, open_notifications(scene.db))
@@ -156,7 +158,7 @@ def test_a_twice_recorded_try_leaves_one_event(scene: DeadNotificationScene) -> 
     assert scene.dead(request) == [1]
 
 
-def test_a_dead_account_mail_is_an_event_and_a_dead_sign_in_code_is_not(
+def test_a_dead_account_mail_is_recorded_as_an_event_and_a_sign_in_code_is_not(
     scene: DeadNotificationScene,
 ) -> None:
     ann = scene.world.people["ann"].person_id
@@ -194,7 +196,9 @@ def test_a_dead_account_mail_is_an_event_and_a_dead_sign_in_code_is_not(
     assert json.loads(event.body)["template"] == "policy_changed"
 
 
-def test_only_readers_on_the_same_side_see_who_was_not_notified(scene: DeadNotificationScene, api: Database) -> None:
+def test_only_readers_on_the_same_side_see_which_people_were_not_notified(
+    scene: DeadNotificationScene, api: Database
+) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
     scene.send()
@@ -222,7 +226,7 @@ def test_only_operators_list_dead_notifications(scene: DeadNotificationScene, ap
     assert {who: listed(who) for who in scene.world.people} == dict.fromkeys(scene.world.people, 0) | {"olga": 1}
 
 
-def test_the_next_tier_is_asked_at_once_if_the_first_is_unreachable(
+def test_the_next_tier_is_prompted_at_once_if_the_first_tier_is_unreachable(
     scene: DeadNotificationScene, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
@@ -249,7 +253,7 @@ def test_the_next_tier_is_asked_at_once_if_the_first_is_unreachable(
 
 
 @pytest.mark.far
-def test_without_a_further_tier_everyone_else_is_asked_and_admins_are_notified_once(
+def test_without_a_next_tier_all_other_deciders_are_asked_and_admins_notified_once(
     scene: DeadNotificationScene,
 ) -> None:
     with setting(scene.world.db).transaction() as session:
@@ -289,7 +293,7 @@ def test_without_tiers_admins_are_notified_and_prompts_are_not_repeated(scene: D
     assert scene.actions(request) == ["unreached"]
 
 
-def test_one_reached_or_pending_recipient_keeps_the_schedule(scene: DeadNotificationScene) -> None:
+def test_one_reached_or_pending_recipient_keeps_the_prompt_schedule(scene: DeadNotificationScene) -> None:
     told, tried = scene.world.submit(), scene.world.submit()
     scene.refuse("abe", "ann")
     scene.post.deliver(scene.db, notifications_of(scene, told))
@@ -301,7 +305,7 @@ def test_one_reached_or_pending_recipient_keeps_the_schedule(scene: DeadNotifica
         assert scene.run(request) == 0
 
 
-def test_a_voter_counts_as_reached(scene: DeadNotificationScene) -> None:
+def test_a_person_who_voted_counts_as_reached(scene: DeadNotificationScene) -> None:
     lay_down(scene.world, quorum=2)
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
@@ -330,7 +334,7 @@ def test_a_person_counts_as_reached_by_any_of_their_notifications(
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 
-def test_a_prompt_to_someone_who_left_does_not_count_as_pending(scene: DeadNotificationScene) -> None:
+def test_a_pending_prompt_to_a_former_member_does_not_count_as_pending(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     with setting(scene.world.db).transaction() as session:
         session.execute(
@@ -361,7 +365,7 @@ def test_if_no_manager_is_reachable_operators_are_notified_and_the_customer_is_n
     assert scene.told(request, "unreached") == []
 
 
-def test_a_result_lost_before_the_record_is_left_to_the_next_process(scene: DeadNotificationScene) -> None:
+def test_a_send_result_lost_before_it_is_recorded_is_left_to_the_next_process(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with WarnedSession(as_sender(scene.db).engine) as orm:
@@ -377,7 +381,7 @@ def test_a_result_lost_before_the_record_is_left_to_the_next_process(scene: Dead
     assert scene.dead(request) == [1]
 
 
-def test_a_process_killed_after_the_record_leaves_the_wake_up_in_the_row(
+def test_a_process_killed_after_recording_a_failure_leaves_the_wake_up_in_the_request(
     scene: DeadNotificationScene, worker: Database, refused_url: str
 ) -> None:
     request = tiered(scene.world)
@@ -390,7 +394,7 @@ def test_a_process_killed_after_the_record_leaves_the_wake_up_in_the_row(
     assert scene.told(request) == ["Abe", "Ann"]
 
 
-def test_reconciling_repairs_an_index_that_missed_the_wake_up(
+def test_reconciling_repairs_an_index_that_missed_a_requests_new_wake_up(
     scene: DeadNotificationScene, worker: Database, refused_url: str, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
@@ -404,7 +408,7 @@ def test_reconciling_repairs_an_index_that_missed_the_wake_up(
 
 
 @pytest.mark.far
-def test_a_dead_notification_and_a_concurrent_approval_agree(
+def test_a_dead_notification_and_a_concurrent_approval_leave_a_consistent_request(
     scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for number in range(8):
@@ -429,7 +433,9 @@ def test_a_dead_notification_and_a_concurrent_approval_agree(
     assert_audit_logs_are_whole(worker)
 
 
-def test_an_uncommitted_approval_is_waited_for(scene: DeadNotificationScene, pool: ThreadPoolExecutor) -> None:
+def test_a_dead_notification_waits_for_an_uncommitted_approval(
+    scene: DeadNotificationScene, pool: ThreadPoolExecutor
+) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with scene.world.db.transaction() as session:
@@ -445,7 +451,7 @@ def test_an_uncommitted_approval_is_waited_for(scene: DeadNotificationScene, poo
 
 
 @pytest.mark.far
-def test_the_last_two_prompts_dying_at_once_still_wake_the_clock(
+def test_two_last_prompts_that_die_at_the_same_time_still_wake_the_timer(
     scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for _ in range(5):
@@ -467,7 +473,7 @@ def test_the_last_two_prompts_dying_at_once_still_wake_the_clock(
     "change",
     ["reminders = reminders + 1", "tiers_asked = tiers_asked + 1", "warned = true", "deadline_at = deadline_at"],
 )
-def test_a_worker_can_only_advance_a_clock(
+def test_a_worker_can_only_bring_forward_the_timer_of_a_request(
     scene: DeadNotificationScene, worker: Database, api: Database, change: str
 ) -> None:
     request = scene.world.submit()
@@ -487,7 +493,9 @@ def test_a_worker_can_only_advance_a_clock(
     assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)
 
 
-def test_no_login_advances_an_open_windows_clock(scene: DeadNotificationScene, worker: Database) -> None:
+def test_no_database_role_brings_forward_the_timer_of_an_open_window(
+    scene: DeadNotificationScene, worker: Database
+) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
 
@@ -510,7 +518,7 @@ def dead_tries(scene: DeadNotificationScene, request: AccessRequest) -> list[res
     ]
 
 
-def test_a_reached_person_who_left_does_not_count(scene: DeadNotificationScene) -> None:
+def test_a_reached_person_who_has_left_the_tenant_no_longer_counts_as_reached(scene: DeadNotificationScene) -> None:
     groups = {"first": group(scene.world, "abe", "amir"), "second": group(scene.world, "ann")}
     lay_down(scene.world, tiers=[["first"], ["second"]], groups=groups)
     request = scene.world.submit()

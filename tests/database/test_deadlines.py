@@ -32,7 +32,7 @@ def _instant(db: Database) -> datetime:
         return now(session)
 
 
-def test_a_decision_waiting_for_the_lock_past_the_deadline_is_too_late(
+def test_a_decision_that_waits_for_the_row_lock_past_the_deadline_is_too_late(
     world: World, superuser: Engine, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     first, second, third = many(world, 3)
@@ -58,7 +58,7 @@ def test_a_decision_waiting_for_the_lock_past_the_deadline_is_too_late(
     assert all(len(moves_of(world.db, one)) == 1 for one in (first, second, third))
 
 
-def test_a_decision_waiting_for_the_lock_within_the_deadline_counts(
+def test_a_decision_that_waits_for_the_row_lock_within_the_deadline_counts(
     world: World, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     request = world.submit()
@@ -77,7 +77,7 @@ def test_a_decision_waiting_for_the_lock_within_the_deadline_counts(
     assert opened.opened_at >= released
 
 
-def test_no_decision_on_an_expired_window_counts_without_a_worker(world: World, superuser: Engine) -> None:
+def test_a_decision_after_the_approval_deadline_is_refused_without_a_worker(world: World, superuser: Engine) -> None:
     requests = many(world, 3)
     for one in requests:
         world.act("ann", Action.APPROVE, one)
@@ -92,7 +92,7 @@ def test_no_decision_on_an_expired_window_counts_without_a_worker(world: World, 
     assert not [entry for entry in _entries(world) if entry.open]
 
 
-def test_each_clock_starts_with_its_state(api: Database) -> None:
+def test_each_deadline_starts_when_the_request_enters_its_state(api: Database) -> None:
     quiet = Policy(review_reminders=(), approval_reminders=())
     windows = {"review_window": 100, "approval_window": 200, "access_ceiling": 300}
     world = World.make(api, quiet.model_copy(update=windows))
@@ -111,7 +111,7 @@ def test_each_clock_starts_with_its_state(api: Database) -> None:
     assert asked.wake_at == asked.deadline_at
 
 
-def test_a_decision_counts_just_before_the_deadline_and_not_at_it(
+def test_a_decision_counts_just_before_the_deadline_and_not_at_the_deadline(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -133,7 +133,7 @@ def _entries(world: World) -> list[RequestEntry]:
         return list(page.entries)
 
 
-def test_a_window_is_counted_from_the_approval(world: World) -> None:
+def test_the_length_of_a_window_is_counted_from_the_approval(world: World) -> None:
     request = world.submit(access_window=600)
     time.sleep(0.2)
 
@@ -156,7 +156,7 @@ def test_an_approver_can_shorten_a_window_but_not_lengthen_it(world: World) -> N
         world.act("ann", Action.APPROVE, second, access_window=601)
 
 
-def test_the_shortest_granted_window_counts_from_the_completing_approval(api: Database) -> None:
+def test_the_shortest_granted_window_length_counts_from_the_completing_approval(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=3))
     request = world.submit(access_window=600)
 
@@ -169,7 +169,7 @@ def test_the_shortest_granted_window_counts_from_the_completing_approval(api: Da
     assert opened.deadline_at == third.at + timedelta(seconds=60)
 
 
-def test_only_votes_of_current_approvers_count(api: Database, superuser: Engine) -> None:
+def test_only_votes_of_current_approvers_count_towards_the_quorum(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id, access_window=1)
@@ -193,7 +193,7 @@ def test_the_vote_of_a_disabled_person_does_not_count(api: Database, superuser: 
     assert world.act("amir", Action.APPROVE, request.id).state is State.PENDING
 
 
-def test_the_end_of_one_window_does_not_end_others(world: World) -> None:
+def test_the_end_of_one_window_does_not_end_other_windows(world: World) -> None:
     first, second = many(world, 2)
     for one in (first, second):
         world.act("ann", Action.APPROVE, one)
@@ -255,7 +255,7 @@ def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: dat
         post.deliver(worker, waiting)
 
 
-def test_reminders_and_end_work_for_a_two_second_window(
+def test_reminders_and_window_end_work_for_a_two_second_window(
     still: StoppedClock, api: Database, worker: Database, post: Postbag
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=2))

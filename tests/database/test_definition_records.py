@@ -75,7 +75,7 @@ def body(of: Catalogue) -> str:
     return GateDefinition.of(of, SERVICE).body
 
 
-def test_the_first_definition_is_recorded_in_every_log_without_mails(world: World, worker: Database) -> None:
+def test_the_first_gate_definition_is_recorded_in_every_log_without_mails(world: World, worker: Database) -> None:
     starts(world.db, A)
     announced(worker)
 
@@ -87,7 +87,7 @@ def test_the_first_definition_is_recorded_in_every_log_without_mails(world: Worl
     assert {who for one in recorded_changes(world.db) for who in one.told} == set()
 
 
-def test_a_start_with_an_unchanged_catalogue_records_nothing(
+def test_a_process_start_with_an_unchanged_catalogue_records_nothing(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     starts(world.db, A)
@@ -100,7 +100,7 @@ def test_a_start_with_an_unchanged_catalogue_records_nothing(
     assert bodies(world) == [body(A)]
 
 
-def test_a_change_is_recorded_in_every_log_and_notified(world: World, worker: Database) -> None:
+def test_a_changed_gate_definition_is_recorded_in_every_log_and_notified(world: World, worker: Database) -> None:
     another_tenant(world)
     starts(world.db, A)
     starts(world.db, B)
@@ -128,7 +128,7 @@ def test_a_change_is_recorded_in_every_log_and_notified(world: World, worker: Da
     assert hears == {frozenset(), frozenset({"Olga"}), frozenset({"Abe", "Amir", "Ann", "Tara"})}
 
 
-def test_a_rolling_start_with_two_catalogues_is_one_event(world: World, worker: Database) -> None:
+def test_alternating_process_starts_with_two_catalogues_record_one_change(world: World, worker: Database) -> None:
     starts(world.db, A)
     for _ in range(5):
         starts(world.db, B)
@@ -139,7 +139,7 @@ def test_a_rolling_start_with_two_catalogues_is_one_event(world: World, worker: 
     assert told(world).count((world.tenant.slug, "gate_redefined")) == 1
 
 
-def test_concurrent_starts_record_one_change(world: World) -> None:
+def test_concurrent_process_starts_record_one_gate_definition_change(world: World) -> None:
     starts(world.db, A)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: starts(world.db, B), range(12)))
@@ -147,7 +147,7 @@ def test_concurrent_starts_record_one_change(world: World) -> None:
     assert bodies(world) == [body(A), body(B)]
 
 
-def test_a_definition_that_returns_after_disuse_is_announced_again(world: World, superuser: Engine) -> None:
+def test_a_gate_definition_that_returns_after_disuse_is_announced_again(world: World, superuser: Engine) -> None:
     starts(world.db, A)
     starts(world.db, B)
     pass_hours(superuser)
@@ -159,7 +159,9 @@ def test_a_definition_that_returns_after_disuse_is_announced_again(world: World,
     assert bodies(world) == [body(one) for one in (A, B, A, B)]
 
 
-def test_a_roll_back_is_announced_once_the_newer_definition_is_out_of_use(world: World, superuser: Engine) -> None:
+def test_a_gate_roll_back_is_announced_once_no_process_uses_the_newer_definition(
+    world: World, superuser: Engine
+) -> None:
     starts(world.db, A)
     starts(world.db, B)
     starts(world.db, A)
@@ -170,7 +172,7 @@ def test_a_roll_back_is_announced_once_the_newer_definition_is_out_of_use(world:
     assert bodies(world) == [body(A), body(B), body(A)]
 
 
-def test_a_later_tenant_gets_the_newest_definition(world: World, worker: Database) -> None:
+def test_a_tenant_added_later_gets_the_newest_gate_definition(world: World, worker: Database) -> None:
     starts(world.db, A)
     starts(world.db, B)
     announced(worker)
@@ -181,7 +183,9 @@ def test_a_later_tenant_gets_the_newest_definition(world: World, worker: Databas
     assert read(world.db, EVENTS)[-1].said["sha256"] == GateDefinition.of(B, SERVICE).digest.hex()
 
 
-def test_a_single_customers_gate_is_announced_to_it_and_its_successor_only(world: World, worker: Database) -> None:
+def test_a_gate_fixed_to_one_customer_is_announced_to_that_and_the_next_customer_only(
+    world: World, worker: Database
+) -> None:
     ours = world.tenant.slug
     for slug in ("fabrikam", "woodgrove"):
         another_tenant(world, slug)
@@ -198,7 +202,9 @@ def test_a_single_customers_gate_is_announced_to_it_and_its_successor_only(world
     assert "before" not in last["fabrikam"]
 
 
-def test_an_interrupted_announcement_resumes(world: World, worker: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_announcement_of_a_gate_definition_resumes(
+    world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gate_news, "AT_ONCE", 1)
     another_tenant(world)
     starts(world.db, A)
@@ -212,7 +218,7 @@ def test_an_interrupted_announcement_resumes(world: World, worker: Database, mon
         assert [action for log, action in told(world) if log == slug] == ["gate_defined", "gate_redefined"]
 
 
-def test_no_call_is_judged_by_an_unrecorded_definition(world: World, superuser: Engine) -> None:
+def test_the_gate_decides_no_call_by_an_unrecorded_gate_definition(world: World, superuser: Engine) -> None:
     """The reader records first: where it cannot, memory is not filled, and the gate says no."""
     later = BOOT_CLOCK()
     memory = WindowMemory(lambda: later)
@@ -255,7 +261,7 @@ FORGED = {
 
 
 @each("forgery", FORGED)
-def test_the_api_login_changes_no_recorded_definition(world: World, forgery: str) -> None:
+def test_the_apis_database_role_changes_no_recorded_gate_definition(world: World, forgery: str) -> None:
     starts(world.db, A)
 
     with world.db.transaction() as session:
@@ -264,7 +270,7 @@ def test_the_api_login_changes_no_recorded_definition(world: World, forgery: str
             session.execute(text(FORGED[forgery]))
 
 
-def test_only_the_gate_records_definitions(world: World) -> None:
+def test_only_the_gate_records_gate_definitions(world: World) -> None:
     added = """
     INSERT INTO gate_definitions (id, service, revision, digest, body) VALUES (uuidv7(), 'x', 1, sha256('x'), 'x')
     """
@@ -273,7 +279,7 @@ def test_only_the_gate_records_definitions(world: World) -> None:
             on_the_database(world, who, added)
 
 
-def test_no_database_login_suppresses_an_announcement(world: World, worker: Database) -> None:
+def test_no_database_role_suppresses_an_announcement_of_a_gate_definition(world: World, worker: Database) -> None:
     """Were its row the newest, a process that means the same would only say that it uses it."""
     starts(world.db, A)
     announced(worker)

@@ -45,7 +45,7 @@ def stands(world: World, db: Database | None = None, **shift: float) -> dict[str
     return {names[delegate]: {names[one] for one in principals} for delegate, principals in found.items()}
 
 
-def test_a_delegate_acts_from_start_to_end(world: World) -> None:
+def test_a_delegate_acts_from_the_start_to_the_end_of_the_period(world: World) -> None:
     start = datetime.now(UTC) + DAY
     entry = names_delegate(world, starts_at=start, ends_at=start + DAY)
 
@@ -59,7 +59,7 @@ def test_a_delegate_acts_from_start_to_end(world: World) -> None:
     ]
 
 
-def test_one_delegate_of_two_approvers_has_one_vote(world: World) -> None:
+def test_a_delegate_of_two_approvers_has_one_vote(world: World) -> None:
     names_delegate(world, "ann")
     names_delegate(world, "amir")
 
@@ -133,7 +133,9 @@ def test_members_see_current_and_planned_delegations(world: World, later: Shifte
 @pytest.mark.parametrize(
     "ending", ["disabled delegate", "disabled principal", "unmarked", "no member", "no approver"]
 )
-def test_only_people_in_good_standing_count(world: World, superuser: Engine, ending: str) -> None:
+def test_only_people_in_good_standing_count_as_delegate_or_principal(
+    world: World, superuser: Engine, ending: str
+) -> None:
     names_delegate(world)
     before = stands(world)
     statement, name = {
@@ -152,7 +154,7 @@ def test_only_people_in_good_standing_count(world: World, superuser: Engine, end
     assert not listed.counts
 
 
-def test_a_delegate_with_a_role_counts_once(world: World) -> None:
+def test_a_delegate_who_also_has_the_role_counts_once(world: World) -> None:
     both = frozenset({Role.AUDITOR, Role.TENANT_ADMIN})
     does(world, "tara", members.set_roles, id_of(world, "aude"), roles=both)
     names_delegate(world)
@@ -187,7 +189,7 @@ def test_a_delegate_is_mailed_pending_requests_when_the_period_begins(
         assert str(denied.id) not in said
 
 
-def test_a_delegates_mail_has_no_link_where_the_policy_omits_it(
+def test_a_delegates_mail_has_no_link_where_the_policy_omits_links(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"mail_link": False}}
@@ -205,7 +207,7 @@ def test_a_delegates_mail_has_no_link_where_the_policy_omits_it(
         assert "By your policy" in " ".join(said.split())
 
 
-def test_a_delegate_is_notified_though_nothing_is_pending(
+def test_a_delegate_is_notified_even_if_no_request_is_pending(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     entry = names_delegate(world)
@@ -292,7 +294,9 @@ def test_an_approver_cannot_be_their_own_delegate(world: World) -> None:
         (DAY, 92 * DAY, "at most 90 days"),
     ],
 )
-def test_an_invalid_period_is_refused(world: World, start: timedelta | None, end: timedelta, said: str) -> None:
+def test_an_invalid_delegation_period_is_refused(
+    world: World, start: timedelta | None, end: timedelta, said: str
+) -> None:
     at = datetime.now(UTC)
 
     with pytest.raises(Invalid, match=said) as refused:
@@ -301,7 +305,7 @@ def test_an_invalid_period_is_refused(world: World, start: timedelta | None, end
     assert refused.value.facts == {"field": "ends_at"}
 
 
-def test_ninety_days_are_allowed_and_a_past_start_means_now(world: World) -> None:
+def test_a_delegation_of_ninety_days_is_allowed_and_a_past_start_means_now(world: World) -> None:
     at = datetime.now(UTC)
 
     entry = names_delegate(world, starts_at=at - 30 * DAY, ends_at=at + 90 * DAY)
@@ -310,7 +314,7 @@ def test_ninety_days_are_allowed_and_a_past_start_means_now(world: World) -> Non
     assert entry.delegation.starts_at >= at
 
 
-def test_an_approver_has_one_delegate_at_a_time(world: World) -> None:
+def test_an_approver_has_only_one_delegate_at_a_time(world: World) -> None:
     at = datetime.now(UTC)
     names_delegate(world, starts_at=at + DAY, ends_at=at + 3 * DAY)
 
@@ -338,7 +342,7 @@ def test_an_approver_with_a_delegate_cannot_be_a_delegate(world: World) -> None:
         names_delegate(world, "ann", delegate="abe")
 
 
-def test_chains_in_disjoint_periods_are_allowed(world: World) -> None:
+def test_delegation_chains_in_disjoint_periods_are_allowed(world: World) -> None:
     at = datetime.now(UTC)
     names_delegate(world, "ann", delegate="abe", ends_at=at + DAY)
 
@@ -347,7 +351,7 @@ def test_chains_in_disjoint_periods_are_allowed(world: World) -> None:
     assert entry.principal == "Abe"
 
 
-def test_concurrent_namings_cannot_form_a_chain(world: World, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_delegations_cannot_form_a_chain(world: World, pool: ThreadPoolExecutor) -> None:
     answers = at_once(
         pool,
         lambda: names_delegate(world, "abe", delegate="aude"),

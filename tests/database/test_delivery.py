@@ -62,7 +62,7 @@ def test_sent_notifications_are_closed_and_leave_the_index(world: World, worker:
 
 
 @pytest.mark.parametrize("when", ["before", "since"])
-def test_a_mail_says_only_what_the_matching_policy_allows(
+def test_a_mail_says_only_what_the_matching_policy_rule_allows(
     world: World, worker: Database, post: Postbag, when: str
 ) -> None:
     terse = {
@@ -86,7 +86,7 @@ def test_a_mail_says_only_what_the_matching_policy_allows(
             assert str(request.id) in body
 
 
-def test_a_repeated_message_sends_once(world: World, worker: Database, post: Postbag) -> None:
+def test_a_repeated_queue_message_sends_its_notification_once(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     notifications = open_notifications(worker)
 
@@ -109,7 +109,9 @@ def test_a_prompt_is_dropped_once_the_request_is_settled(world: World, worker: D
     assert not worker.schedule.members(NOTIFICATIONS).keys() & {f"notify:{one}" for one in prompts}
 
 
-def test_the_outcome_is_sent_though_the_request_has_moved_on(world: World, worker: Database, post: Postbag) -> None:
+def test_the_outcome_mail_is_sent_even_if_the_request_has_moved_on(
+    world: World, worker: Database, post: Postbag
+) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
@@ -137,7 +139,7 @@ def test_disabled_people_and_former_members_get_no_mail(
     assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
 
 
-def test_sending_holds_no_lock_and_no_other_process_sends(
+def test_sending_holds_no_row_lock_and_no_second_process_sends_the_same_notification(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     slow, second = Postbag(mail=SlowMail()), Postbag()
@@ -158,7 +160,9 @@ def test_sending_holds_no_lock_and_no_other_process_sends(
     assert f"notify:{notifications[0]}" not in worker.schedule.members(NOTIFICATIONS)
 
 
-def test_an_early_message_sends_nothing_and_loses_no_retry(world: World, worker: Database, post: Postbag) -> None:
+def test_an_early_queue_message_sends_nothing_and_loses_no_retry(
+    world: World, worker: Database, post: Postbag
+) -> None:
     world.submit()
     post.mail.refused[address(worker, world, "ann")] = SendFailed("try later")
     post.deliver(worker, open_notifications(worker))
@@ -198,7 +202,7 @@ def test_a_locked_notification_is_skipped_and_not_lost(
     assert [one.outcome for one in post.deliver(worker, [held])] == [Outcome.SENT]
 
 
-def test_a_mail_shows_the_time_in_the_readers_zone_when_sent(
+def test_a_mail_shows_the_time_at_sending_in_the_readers_zone(
     world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     world.submit()
@@ -228,7 +232,7 @@ MOVES = "SELECT id, body FROM events WHERE action <> 'notified' ORDER BY id"
 PAST_THE_LEASE = LEASE + timedelta(seconds=1)
 
 
-def test_a_failing_address_fails_alone_and_permanently(world: World, worker: Database, post: Postbag) -> None:
+def test_a_failing_mail_address_fails_alone_and_permanently(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True)
 
@@ -241,7 +245,7 @@ def test_a_failing_address_fails_alone_and_permanently(world: World, worker: Dat
 
 
 @pytest.mark.far
-def test_a_failure_is_retried_within_its_time_and_then_dead(
+def test_a_failed_notification_is_retried_until_its_time_is_up_and_then_dead(
     api: Database, worker: Database, still: StoppedClock, post: Postbag
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
@@ -298,7 +302,7 @@ def test_a_notification_not_sent_in_time_is_dead(
     assert post.mail.sent == []
 
 
-def test_a_dead_senders_mail_is_resent_after_its_lease_with_the_same_message_id(
+def test_a_mail_of_a_dead_sender_is_resent_after_its_lease_with_the_same_message_id(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     dying, next_one = Postbag(mail=DyingMail()), Postbag()
@@ -384,7 +388,7 @@ def does(db: Database, statement: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("statement", FORGOTTEN.values())
-def test_the_api_login_cannot_delete_attempts(world: World, statement: str) -> None:
+def test_the_apis_database_role_cannot_delete_sign_in_attempts(world: World, statement: str) -> None:
     waits = [tried(world.db) for _ in range(3)]
 
     with pytest.raises(DBAPIError):
@@ -396,7 +400,9 @@ def test_the_api_login_cannot_delete_attempts(world: World, statement: str) -> N
 
 
 @pytest.mark.parametrize("change", ["tries = 0", "used_at = NULL", "used_at = now() + interval '1 second'"])
-def test_the_api_login_cannot_grant_further_tries_at_a_code(world: World, superuser: Engine, change: str) -> None:
+def test_the_apis_database_role_cannot_grant_further_tries_at_a_sign_in_code(
+    world: World, superuser: Engine, change: str
+) -> None:
     write_unchecked(superuser, BEGUN)
     (row,) = read(superuser, "SELECT id FROM sign_ins")
 
@@ -406,7 +412,7 @@ def test_the_api_login_cannot_grant_further_tries_at_a_code(world: World, superu
             session.execute(text(f"UPDATE sign_ins SET {change}"))  # noqa: S608 - ours
 
 
-def test_attempt_counts_restart_after_ten_minutes_and_are_deleted_after_an_hour(
+def test_sign_in_attempt_counts_restart_after_ten_minutes_and_are_deleted_in_an_hour(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     for _ in range(3):
@@ -437,7 +443,7 @@ def api_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
         yield relay
 
 
-def test_a_timer_that_missed_its_own_commit_runs_again_harmlessly(
+def test_a_timer_run_whose_commit_was_not_acknowledged_is_repeated_without_effect(
     world: World, worker_relay: CommitLosingProxy, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -460,7 +466,9 @@ def test_a_timer_that_missed_its_own_commit_runs_again_harmlessly(
     assert world.db.schedule.members(CLOCK) == {}
 
 
-def test_a_repeated_approval_after_a_lost_answer_says_it_is_open(world: World, api_relay: CommitLosingProxy) -> None:
+def test_an_approval_repeated_after_a_lost_answer_reports_that_access_is_open(
+    world: World, api_relay: CommitLosingProxy
+) -> None:
     request = world.submit()
     db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
 
@@ -478,7 +486,9 @@ def test_a_repeated_approval_after_a_lost_answer_says_it_is_open(world: World, a
     assert read(world.db, "SELECT count(*) AS n FROM decisions")[0].n == 1
 
 
-def test_a_submit_with_an_unacknowledged_commit_stands_unarmed(world: World, api_relay: CommitLosingProxy) -> None:
+def test_a_submitted_request_whose_commit_is_unacknowledged_is_kept_but_not_armed(
+    world: World, api_relay: CommitLosingProxy
+) -> None:
     db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
 
     api_relay.losing = True

@@ -43,7 +43,7 @@ def hooks(db: Database) -> list[UUID]:
     return [row.id for row in read(db, HOOKS)]
 
 
-def test_each_try_is_a_row_with_the_answer(
+def test_each_send_attempt_is_a_delivery_log_row_with_the_answer(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -84,7 +84,7 @@ def test_mails_are_in_the_delivery_log_too(world: World, worker: Database, post:
     assert sorted(rows, key=str) == [(550, "5.1.1 no such mailbox", "status", None), *[(None, "", None, None)] * 2]
 
 
-def test_an_unsent_notification_is_not_logged_as_a_try(
+def test_a_notification_that_was_not_sent_is_not_logged_as_an_attempt(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.submit()
@@ -103,7 +103,7 @@ def test_an_unsent_notification_is_not_logged_as_a_try(
         ("\x1b[31m\ud800", "\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}"),
     ],
 )
-def test_one_kilobyte_of_an_answer_is_kept_without_control_characters(answer: str, kept: str) -> None:
+def test_one_kilobyte_of_an_endpoints_answer_is_kept_without_control_characters(answer: str, kept: str) -> None:
     assert outcome_events.shown(answer) == kept
 
 
@@ -149,7 +149,7 @@ def test_an_endpoint_failing_for_days_is_paused_and_its_owner_notified(
     assert list(told(sender, "endpoint_disabled").values()) == [names]
 
 
-def test_one_success_resets_the_failure_days(
+def test_one_success_resets_the_failure_days_of_an_endpoint(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -169,7 +169,7 @@ def test_one_success_resets_the_failure_days(
     ("asked", "least", "most"),
     [(300, 300, 301), (86_000, 86_000, 86_001), (1, 1.4, 3)],
 )
-def test_retry_after_is_respected_while_time_remains(
+def test_retry_after_of_an_endpoint_is_respected_while_time_remains(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, asked: int, least: float, most: float
 ) -> None:
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -183,7 +183,7 @@ def test_retry_after_is_respected_while_time_remains(
     assert least <= wait <= most + 1
 
 
-def test_an_endpoint_is_retried_after_the_approval_window(
+def test_an_endpoint_is_retried_even_after_the_approval_window_ended(
     api: Database, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
@@ -201,7 +201,7 @@ def test_an_endpoint_is_retried_after_the_approval_window(
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
 
 
-def test_both_secrets_sign_during_the_overlap_and_then_the_new_one_only(
+def test_both_webhook_secrets_sign_during_the_overlap_and_then_only_the_new_secret(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -219,7 +219,7 @@ def test_both_secrets_sign_during_the_overlap_and_then_the_new_one_only(
     ]
 
 
-def test_an_endpoint_of_an_earlier_build_keeps_its_single_secret(
+def test_an_endpoint_row_of_an_earlier_build_keeps_its_single_secret(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -236,7 +236,7 @@ def test_an_endpoint_of_an_earlier_build_keeps_its_single_secret(
 
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("kind", ["json", "slack"])
-def test_a_webhook_gets_the_justification_only_where_it_asked(
+def test_a_webhook_gets_the_justification_only_if_its_setting_asks_for_it(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, kind: str, wanted: bool
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -277,7 +277,7 @@ def test_a_vendor_webhook_never_gets_the_justification(
     assert request.justification.encode() not in call.body
 
 
-def test_a_policy_that_omits_the_justification_from_mails_omits_it_from_calls(
+def test_a_policy_omitting_the_justification_in_mails_omits_it_in_webhook_calls(
     api: Database, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, mail_justification=False))
@@ -290,7 +290,7 @@ def test_a_policy_that_omits_the_justification_from_mails_omits_it_from_calls(
     assert request.justification.encode() not in receiver.calls[0].body
 
 
-def test_a_crash_between_call_and_record_repeats_the_same_id(
+def test_a_crash_between_webhook_call_and_record_repeats_the_call_with_the_same_id(
     world: World,
     sender: Database,
     later: ShiftedClock,

@@ -41,7 +41,9 @@ def told(world: World, worker: Database, post: Postbag) -> World:
 
 
 @pytest.mark.far
-def test_tries_are_deleted_after_the_configured_days(told: World, worker: Database, superuser: Engine) -> None:
+def test_delivery_log_rows_are_deleted_after_the_configured_days(
+    told: World, worker: Database, superuser: Engine
+) -> None:
     ids = [row.id for row in read(worker, "SELECT id FROM deliveries ORDER BY id")]
     for one, age in zip(ids, ("90 days 1 second", "89 days 23 hours", "6 days"), strict=True):
         write(superuser, AGED, id=one, age=age)
@@ -56,7 +58,7 @@ def test_tries_are_deleted_after_the_configured_days(told: World, worker: Databa
     assert told.act("ann", Action.APPROVE, read(worker, "SELECT id FROM requests")[0].id).state == "active"
 
 
-def test_a_long_delivery_log_is_deleted_in_steps_oldest_first(
+def test_a_long_delivery_log_is_deleted_in_steps_oldest_rows_first(
     told: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repairing, "PAGE", 20)
@@ -75,7 +77,9 @@ def test_a_long_delivery_log_is_deleted_in_steps_oldest_first(
 
 
 @pytest.mark.usefixtures("told")
-def test_the_worker_login_cannot_delete_the_last_day_or_read_answers(worker: Database, superuser: Engine) -> None:
+def test_the_workers_database_role_cannot_delete_the_last_day_or_read_answers(
+    worker: Database, superuser: Engine
+) -> None:
     fill(superuser, 5, "23 hours")
     fill(superuser, 5, "1 day 1 second")
 

@@ -96,7 +96,9 @@ def test_a_disabled_engineers_requests_and_windows_end_at_once(world: World, how
 
 
 @pytest.mark.far
-def test_the_usual_audience_is_notified_of_these_ends(world: World, worker: Database, post: Postbag) -> None:
+def test_the_usual_audience_is_notified_when_disabling_an_engineer_ends_requests(
+    world: World, worker: Database, post: Postbag
+) -> None:
     in_review, waiting, window = three(world)
     post.deliver(worker, open_notifications(worker))
     post.mail.sent.clear()
@@ -121,7 +123,9 @@ def test_the_usual_audience_is_notified_of_these_ends(world: World, worker: Data
 
 
 @pytest.mark.far
-def test_a_disabled_engineer_gets_no_mail_of_it(world: World, worker: Database, post: Postbag) -> None:
+def test_a_disabled_engineer_gets_no_mail_about_their_ended_requests(
+    world: World, worker: Database, post: Postbag
+) -> None:
     three(world)
 
     manages(world, "olga", vendor_staff.disable, id_of(world, "erin"))
@@ -130,7 +134,7 @@ def test_a_disabled_engineer_gets_no_mail_of_it(world: World, worker: Database, 
     assert "Erin" not in {mail.to_name for mail in post.mail.sent}
 
 
-def test_other_role_changes_end_nothing(world: World) -> None:
+def test_changes_of_other_roles_end_no_request_or_window(world: World) -> None:
     requests = three(world)
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
@@ -139,7 +143,7 @@ def test_other_role_changes_end_nothing(world: World) -> None:
     assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
-def test_a_failed_change_leaves_everything_as_it_was(world: World) -> None:
+def test_a_failed_role_change_leaves_requests_and_windows_unchanged(world: World) -> None:
     requests = three(world)
 
     with pytest.raises(ZeroDivisionError):
@@ -159,7 +163,7 @@ def _resource(world: World, request_id: UUID) -> str:
     return str(row.resources[0])
 
 
-def test_an_expired_request_is_left_to_the_timer(world: World, later: ShiftedClock) -> None:
+def test_an_expired_request_of_a_departed_engineer_is_left_to_the_timer(world: World, later: ShiftedClock) -> None:
     in_review, *_ = three(world)
     later.shift = timedelta(days=2)
     late = Database(world.db.engine, world.db.schedule, later)
@@ -182,7 +186,7 @@ def test_an_operator_cannot_end_a_request_directly(world: World, action: Action)
     assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
-def test_an_operator_with_another_role_cancels_no_request_of_others(world: World) -> None:
+def test_an_operator_with_another_role_cancels_no_request_of_another_person(world: World) -> None:
     requests = three(world)
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.OPERATOR, Role.MANAGER}))
 
@@ -192,7 +196,7 @@ def test_an_operator_with_another_role_cancels_no_request_of_others(world: World
 
 
 @pytest.mark.parametrize("who", ["olga", "eve"])
-def test_the_database_protects_requests_of_a_current_engineer(world: World, who: str) -> None:
+def test_the_database_keeps_an_operator_from_ending_requests_of_a_current_engineer(world: World, who: str) -> None:
     requests = three(world)
     end = "UPDATE requests SET state = 'cancelled', version = version + 1 WHERE requester_id = :id"
 
@@ -223,7 +227,9 @@ def test_the_database_lets_an_operator_only_cancel_or_revoke(world: World, state
         manages(world, "olga", forge, id_of(world, "erin"))
 
 
-def test_an_uncommitted_approval_is_waited_for_and_revoked(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_disabling_an_engineer_waits_for_an_uncommitted_approval_and_revokes_it(
+    api: Database, pool: ThreadPoolExecutor
+) -> None:
     world = World.make(api)
     request_id = world.submit().id
 
@@ -238,7 +244,9 @@ def test_an_uncommitted_approval_is_waited_for_and_revoked(api: Database, pool: 
 
 @pytest.mark.far
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_leaving_during_many_moves_does_not_deadlock(api: Database, pool: ThreadPoolExecutor, mode: Mode) -> None:
+def test_disabling_an_engineer_during_many_moves_does_not_deadlock(
+    api: Database, pool: ThreadPoolExecutor, mode: Mode
+) -> None:
     world = World.make(api, Policy(), mode)
     requests = many(world, 7)
 

@@ -68,7 +68,7 @@ def bodies(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.far
-def test_an_off_boarded_tenant_is_gone_and_its_log_proves_it(
+def test_an_off_boarded_tenant_is_erased_and_its_log_proves_it(
     world: World, superuser: Engine, run: Run, tmp_path: Path
 ) -> None:
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
@@ -121,7 +121,7 @@ def test_off_boarding_needs_an_admins_request_a_suspension_and_an_hour(
     assert read(world.db, "SELECT closed_at FROM offboardings WHERE closed_at IS NOT NULL") == []
 
 
-def test_an_unmarked_row_off_boards_no_tenant_unless_the_owner_overrides(
+def test_an_off_boarding_row_without_a_valid_mac_is_refused_unless_the_owner_overrides(
     world: World, superuser: Engine, run: Run
 ) -> None:
     leaving(world, superuser)
@@ -139,7 +139,9 @@ def test_an_unmarked_row_off_boards_no_tenant_unless_the_owner_overrides(
 
 
 @pytest.mark.far
-def test_a_request_to_leave_from_before_marks_is_honoured(world: World, superuser: Engine, run: Run) -> None:
+def test_an_off_boarding_request_from_before_rows_had_macs_is_honoured(
+    world: World, superuser: Engine, run: Run
+) -> None:
     leaving(world, superuser)
     write_unchecked(superuser, "UPDATE offboardings SET mac = ''")
 
@@ -148,7 +150,9 @@ def test_a_request_to_leave_from_before_marks_is_honoured(world: World, superuse
 
 
 @pytest.mark.far
-def test_nothing_is_erased_without_its_export(world: World, superuser: Engine, run: Run, tmp_path: Path) -> None:
+def test_nothing_of_a_tenant_is_erased_without_its_export(
+    world: World, superuser: Engine, run: Run, tmp_path: Path
+) -> None:
     leaving(world, superuser)
     early = run("--erase", "--yes")
     run()
@@ -162,7 +166,7 @@ def test_nothing_is_erased_without_its_export(world: World, superuser: Engine, r
 
 
 @pytest.mark.far
-def test_a_hold_stops_off_boarding_and_its_release_resumes_it(
+def test_a_legal_hold_stops_off_boarding_and_releasing_the_hold_resumes_it(
     world: World, superuser: Engine, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving(world, superuser)
@@ -185,7 +189,7 @@ def test_a_hold_stops_off_boarding_and_its_release_resumes_it(
 
 
 @pytest.mark.far
-def test_off_boarding_finds_rows_whatever_their_names(world: World, superuser: Engine, run: Run) -> None:
+def test_off_boarding_erases_a_tenants_rows_whatever_their_names(world: World, superuser: Engine, run: Run) -> None:
     """A reason may be the word that stands for one that was erased, and the scope of a token names the tenant."""
     bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{world.tenant.slug}", f"{BOUND_TO}northwind"}
     world.add("desk", Role.SYSTEM, scopes=bounds)
@@ -204,7 +208,9 @@ def test_off_boarding_finds_rows_whatever_their_names(world: World, superuser: E
 
 
 @pytest.mark.far
-def test_a_second_folder_gets_a_complete_export(world: World, superuser: Engine, run: Run, tmp_path: Path) -> None:
+def test_a_second_off_boarding_folder_gets_a_complete_export(
+    world: World, superuser: Engine, run: Run, tmp_path: Path
+) -> None:
     leaving(world, superuser)
     run()
     first = json.loads((tmp_path / "tenant.json").read_text())
@@ -219,7 +225,7 @@ def test_a_second_folder_gets_a_complete_export(world: World, superuser: Engine,
 
 
 @pytest.mark.far
-def test_no_finding_reminders_follow_an_off_boarding(
+def test_no_reminders_of_a_break_glass_finding_follow_an_off_boarding(
     api: Database, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     made = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))
@@ -263,7 +269,7 @@ def test_an_interrupted_off_boarding_resumes(
 
 
 @pytest.mark.far
-def test_other_tenants_are_untouched(world: World, superuser: Engine, run: Run) -> None:
+def test_off_boarding_leaves_other_tenants_untouched(world: World, superuser: Engine, run: Run) -> None:
     """Somebody who is a member elsewhere too is not erased, and neither is the vendor's engineer."""
     other = World.make(world.db, Policy())
     other.fresh()

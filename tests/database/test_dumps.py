@@ -54,7 +54,7 @@ def _said(line: str) -> str:
 
 
 @pytest.mark.far
-def test_the_owners_dump_is_complete_and_restorable(
+def test_the_database_owners_dump_is_complete_and_restorable(
     urls: Urls, api: Database, empty: URL, superuser: Engine, tmp_path: Path
 ) -> None:
     furnish(api)
@@ -74,7 +74,9 @@ def test_the_owners_dump_is_complete_and_restorable(
 
 
 @pytest.mark.parametrize("login", ["api", "worker", "notifications"])
-def test_a_server_login_cannot_dump_a_part_as_the_whole(urls: Urls, world: World, tmp_path: Path, login: str) -> None:
+def test_a_servers_database_role_cannot_dump_a_part_as_if_it_were_everything(
+    urls: Urls, world: World, tmp_path: Path, login: str
+) -> None:
     url = make_url(getattr(urls, login))
 
     dumped = _run("pg_dump", url, "--data-only", "--table=requests", f"--file={tmp_path / 'dump'}", str(url.database))

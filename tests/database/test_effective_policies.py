@@ -51,7 +51,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     return {names[row.person_id] for row in rows}
 
 
-def test_a_request_keeps_its_policy_version(world: World) -> None:
+def test_a_request_keeps_the_policy_version_of_its_submission(world: World) -> None:
     first = world.submit()
 
     lay_down(world, quorum=2)
@@ -81,7 +81,7 @@ def test_a_lowered_quorum_does_not_apply_to_pending_requests(world: World) -> No
     assert world.act("ann", Action.APPROVE, request.id).state is State.PENDING
 
 
-def test_a_lowered_ceiling_shortens_the_window(world: World) -> None:
+def test_a_lowered_policy_ceiling_shortens_the_window(world: World) -> None:
     request = world.submit(access_window=3600)
     lay_down(world, access_ceiling=600)
 
@@ -100,7 +100,7 @@ def test_a_shortened_approval_window_refuses_late_approvals(world: World, later:
         world.act("ann", Action.APPROVE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
-def test_a_rule_applies_only_to_what_it_matches(world: World) -> None:
+def test_a_policy_rule_applies_only_to_requests_it_matches(world: World) -> None:
     board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"quorum": 3}}
     lay_down(world, rules=[board])
 
@@ -110,7 +110,7 @@ def test_a_rule_applies_only_to_what_it_matches(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_a_reason_no_longer_accepted_opens_nothing(api: Database, mode: Mode) -> None:
+def test_a_request_whose_reason_code_is_no_longer_accepted_cannot_be_opened(api: Database, mode: Mode) -> None:
     world = World.make(api, Policy(vendor_review=True), mode=mode)
     request = world.submit(reason_code="legal_demand")
     who, action = "max", Action.ENDORSE
@@ -127,7 +127,7 @@ HERS, HIS = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
 
 
 @pytest.mark.parametrize("who", ["erin", "eve"])
-def test_a_resource_denied_by_the_customer_needs_a_manager_next_time(world: World, who: str) -> None:
+def test_a_resource_denied_by_the_customer_needs_a_manager_at_the_next_request(world: World, who: str) -> None:
     lay_down(world)
     world.act("ann", Action.DENY, world.submit(resources=[HERS]).id)
 
@@ -138,7 +138,7 @@ def test_a_resource_denied_by_the_customer_needs_a_manager_next_time(world: Worl
     assert (again.state, other.state, asked.state) == (State.REVIEWING, State.PENDING, State.PENDING)
 
 
-def test_a_later_approval_clears_the_denial(world: World) -> None:
+def test_a_later_approval_of_a_resource_clears_its_denial(world: World) -> None:
     lay_down(world)
     world.act("ann", Action.DENY, world.submit(resources=[HERS, HIS]).id)
     again = world.submit(resources=[HERS])
@@ -150,7 +150,7 @@ def test_a_later_approval_clears_the_denial(world: World) -> None:
     assert world.submit(resources=[HERS, HIS]).state is State.REVIEWING
 
 
-def test_a_vendors_denial_does_not_count_as_the_customers(world: World) -> None:
+def test_a_vendors_denial_does_not_count_as_a_customers_denial(world: World) -> None:
     lay_down(world, vendor_review=True)
     world.act("max", Action.DENY, world.submit(resources=[HERS]).id)
     lay_down(world)
@@ -158,7 +158,7 @@ def test_a_vendors_denial_does_not_count_as_the_customers(world: World) -> None:
     assert world.submit(resources=[HERS]).state is State.PENDING
 
 
-def test_a_stage_must_also_approve(world: World) -> None:
+def test_an_approval_stage_added_by_the_policy_must_also_approve(world: World) -> None:
     world.add("lena", Role.APPROVER, world.tenant.id)
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "lena")})
     request = world.submit()
@@ -169,7 +169,7 @@ def test_a_stage_must_also_approve(world: World) -> None:
     assert (after_ann, after_lena) == (State.PENDING, State.ACTIVE)
 
 
-def test_a_removed_stage_must_still_approve(world: World) -> None:
+def test_an_approval_stage_removed_by_the_policy_must_still_approve(world: World) -> None:
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
     request = world.submit()
     lay_down(world)
@@ -178,7 +178,7 @@ def test_a_removed_stage_must_still_approve(world: World) -> None:
     assert world.act("abe", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_added_approvers_may_decide_and_removed_ones_may_not(world: World) -> None:
+def test_approvers_added_to_a_policy_may_decide_and_removed_approvers_may_not(world: World) -> None:
     request = world.submit()
     write(
         setting(world.db).engine,
@@ -192,7 +192,7 @@ def test_added_approvers_may_decide_and_removed_ones_may_not(world: World) -> No
     assert world.act("nora", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_the_first_tier_is_prompted_and_others_may_still_decide(world: World) -> None:
+def test_the_first_tier_is_prompted_and_later_tiers_may_still_decide(world: World) -> None:
     lay_down(
         world, tiers=[["first"], ["second"]], groups={"first": group(world, "abe"), "second": group(world, "ann")}
     )
@@ -211,7 +211,7 @@ def test_a_tier_without_deciders_is_skipped(world: World) -> None:
     assert prompted(world, world.submit().id) == {"ann"}
 
 
-def test_a_delegate_is_prompted_instead_and_decides_in_their_own_name(world: World) -> None:
+def test_a_delegate_is_prompted_instead_of_the_principal_and_decides_in_their_own_name(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
     request = world.submit()
@@ -229,7 +229,7 @@ def test_a_delegate_is_prompted_instead_and_decides_in_their_own_name(world: Wor
 
 
 @pytest.mark.parametrize(("starts", "ends"), [(-2, -1), (1, 2)])
-def test_a_delegate_decides_only_within_the_period(world: World, starts: float, ends: float) -> None:
+def test_a_delegate_decides_only_within_the_delegation_period(world: World, starts: float, ends: float) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann", starts=starts, ends=ends)
 
@@ -247,7 +247,7 @@ def test_a_delegate_decides_only_within_the_period(world: World, starts: float, 
         "UPDATE delegations SET ended_at = now() WHERE delegate_id = :delegate",
     ],
 )
-def test_a_delegate_decides_only_while_both_keep_their_roles(world: World, lost: str) -> None:
+def test_a_delegate_decides_only_while_delegate_and_principal_keep_their_roles(world: World, lost: str) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
     request = world.submit()
@@ -258,7 +258,7 @@ def test_a_delegate_decides_only_while_both_keep_their_roles(world: World, lost:
         world.act("dora", Action.APPROVE, request.id)
 
 
-def test_a_delegate_of_several_has_one_vote(world: World) -> None:
+def test_a_delegate_of_several_approvers_has_one_vote(world: World) -> None:
     lay_down(world, quorum=2)
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
@@ -292,7 +292,7 @@ def test_a_delegate_votes_for_the_principals_group(world: World) -> None:
         (AuthMethod.PASSKEY, 2, {"sign_in_age": 60}),
     ],
 )
-def test_opening_needs_a_fresh_and_strong_sign_in(
+def test_opening_a_window_needs_a_fresh_and_strong_sign_in(
     world: World, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     lay_down(world, **policy)
@@ -311,7 +311,7 @@ def test_opening_needs_a_fresh_and_strong_sign_in(
         (AuthMethod.PASSKEY, 100, {"sign_in_age": 7200}),
     ],
 )
-def test_a_fresh_strong_sign_in_opens_and_is_recorded(
+def test_a_fresh_strong_sign_in_opens_a_window_and_is_recorded(
     world: World, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     lay_down(world, **policy)
@@ -325,7 +325,7 @@ def test_a_fresh_strong_sign_in_opens_and_is_recorded(
 
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
-def test_a_token_and_a_mailed_code_can_deny_and_revoke(world: World, means: AuthMethod) -> None:
+def test_a_token_or_a_mailed_code_suffices_to_deny_and_revoke(world: World, means: AuthMethod) -> None:
     caller = signed_in(world, "ann", means, minutes_ago=60)
     waiting, opened = world.submit(), world.submit()
     world.act("amir", Action.APPROVE, opened.id)
@@ -337,7 +337,7 @@ def test_a_token_and_a_mailed_code_can_deny_and_revoke(world: World, means: Auth
     assert (denied, revoked) == (State.DENIED, State.REVOKED)
 
 
-def test_endorsing_needs_a_fresh_sign_in_too(world: World) -> None:
+def test_endorsing_needs_a_fresh_sign_in_like_approving(world: World) -> None:
     lay_down(world, vendor_review=True)
     request = world.submit()
     caller = signed_in(world, "max", AuthMethod.TOKEN)
@@ -357,7 +357,7 @@ def test_a_service_account_decides_nothing(world: World) -> None:
         decide.act(session, both, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
-def test_dated_consent_lets_the_vendor_open_until_its_end(world: World, later: ShiftedClock) -> None:
+def test_dated_consent_lets_the_vendor_open_windows_until_the_consent_ends(world: World, later: ShiftedClock) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
     shifted = Database(world.db.engine, world.db.schedule, later)
@@ -382,7 +382,7 @@ def test_consent_that_ended_during_review_opens_nothing(world: World, later: Shi
         world.act("max", Action.ENDORSE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
-def test_later_consent_opens_earlier_requests_until_its_end(api: Database) -> None:
+def test_consent_given_later_opens_earlier_requests_until_the_consent_ends(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     request = world.submit(access_window=3600)
     does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
@@ -394,7 +394,7 @@ def test_later_consent_opens_earlier_requests_until_its_end(api: Database) -> No
     assert (opened.state, opened.deadline_at, opened.consent_until) == (State.ACTIVE, until, until)
 
 
-def test_the_database_refuses_a_window_longer_than_consent(world: World) -> None:
+def test_the_database_refuses_a_vendor_opened_window_that_outlasts_consent(world: World) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
     request = world.submit()

@@ -77,7 +77,9 @@ def test_withdrawn_consent_closes_a_window_with_an_uncommitted_endorsement(
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_a_stop_ends_a_request_being_endorsed(api: Database, pool: ThreadPoolExecutor, mode: Mode) -> None:
+def test_an_emergency_stop_ends_a_request_that_is_being_endorsed(
+    api: Database, pool: ThreadPoolExecutor, mode: Mode
+) -> None:
     world = World.make(api, Policy(), mode)
     request_id = world.submit().id
 
@@ -90,7 +92,7 @@ def test_a_stop_ends_a_request_being_endorsed(api: Database, pool: ThreadPoolExe
     assert (state_of(api, request_id), [r.id for r in done.revoked], [r.id for r in done.denied]) == ended[mode]
 
 
-def test_a_stop_revokes_a_window_being_approved(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_an_emergency_stop_revokes_a_window_that_is_being_approved(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api)
     request_id = world.submit().id
 
@@ -103,7 +105,7 @@ def test_a_stop_revokes_a_window_being_approved(api: Database, pool: ThreadPoolE
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_an_endorsement_after_the_switch_asks_the_customer(api: Database, mode: Mode) -> None:
+def test_an_endorsement_after_the_switch_to_enforce_asks_the_customer(api: Database, mode: Mode) -> None:
     world = World.make(api, mode=mode)
     before = world.submit().id
     switched = does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
@@ -121,7 +123,9 @@ def test_an_endorsement_after_the_switch_asks_the_customer(api: Database, mode: 
     assert door(world) is not None
 
 
-def test_an_endorsement_waiting_for_the_switch_asks_the_customer(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_an_endorsement_waiting_for_the_switch_to_enforce_asks_the_customer(
+    api: Database, pool: ThreadPoolExecutor
+) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     request_id = world.submit().id
 
@@ -133,7 +137,7 @@ def test_an_endorsement_waiting_for_the_switch_asks_the_customer(api: Database, 
     assert door(world) is None
 
 
-def test_a_loosened_mode_does_not_apply_to_requests_in_review(api: Database) -> None:
+def test_a_loosened_tenant_mode_does_not_apply_to_requests_in_review(api: Database) -> None:
     world = World.make(api, Policy())
     request_id = world.submit().id
     does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
@@ -159,7 +163,7 @@ def test_a_switch_from_off_to_observe_notifies_the_customer_of_reviews(api: Data
 
 
 @pytest.mark.far
-def test_switching_during_many_moves_does_not_deadlock(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_switching_the_mode_during_many_moves_does_not_deadlock(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     requests = many(world, 6)
 

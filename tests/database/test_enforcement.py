@@ -86,7 +86,7 @@ def another_tenant(world: World, slug: str = "fabrikam") -> str:
         return all_tenants.add(session, slug, slug.title(), policy=Policy().model_dump(mode="json")).slug
 
 
-def test_a_never_enforced_gate_reports_for_all_tenants(world: World) -> None:
+def test_a_gate_that_was_never_enforced_only_reports_for_all_tenants(world: World) -> None:
     watched = WatchedModes(world.db)
 
     assert watched.reports(world.tenant.slug)
@@ -97,7 +97,7 @@ def test_a_never_enforced_gate_reports_for_all_tenants(world: World) -> None:
     assert not gate_of(world).is_asked
 
 
-def test_a_switch_to_enforce_applies_at_once_to_all_tenants(world: World) -> None:
+def test_switching_a_gate_to_enforce_applies_at_once_to_all_tenants(world: World) -> None:
     watched = WatchedModes(world.db)
 
     says(world.db, ENFORCE)
@@ -108,7 +108,7 @@ def test_a_switch_to_enforce_applies_at_once_to_all_tenants(world: World) -> Non
     assert gate_of(world).is_enforced
 
 
-def test_a_switch_to_report_applies_only_to_consenting_tenants(world: World) -> None:
+def test_switching_a_gate_to_report_applies_only_to_consenting_tenants(world: World) -> None:
     revision = asked(world)
     watched = WatchedModes(world.db)
     assert not watched.modes.reports_anywhere(SERVICE)
@@ -127,7 +127,7 @@ def test_a_switch_to_report_applies_only_to_consenting_tenants(world: World) -> 
     assert gate_of(world).is_enforced
 
 
-def test_each_switch_to_report_needs_its_own_consent(world: World) -> None:
+def test_each_switch_of_a_gate_to_report_needs_a_new_consent(world: World) -> None:
     revision = asked(world)
     allow(world, revision)
     says(world.db, ENFORCE)
@@ -146,7 +146,7 @@ def test_each_switch_to_report_needs_its_own_consent(world: World) -> None:
     assert watched.reports(world.tenant.slug)
 
 
-def test_consent_overtaken_by_a_switch_is_void(world: World) -> None:
+def test_consent_to_a_gate_switch_is_void_if_a_later_switch_overtakes_it(world: World) -> None:
     """The admin's transaction read the revision; the switch is committed before it is."""
     revision = asked(world)
     with world.db.transaction() as session:
@@ -160,7 +160,7 @@ def test_consent_overtaken_by_a_switch_is_void(world: World) -> None:
     assert gate_of(world).is_enforced
 
 
-def test_concurrent_processes_record_a_switch_once(world: World) -> None:
+def test_concurrent_processes_record_a_gate_switch_once(world: World) -> None:
     says(world.db, REPORT)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: says(world.db, ENFORCE), range(16)))
@@ -172,7 +172,7 @@ def test_concurrent_processes_record_a_switch_once(world: World) -> None:
     assert rows == [(SERVICE, ENFORCE, 2, True), ("new", ENFORCE, 1, True)]
 
 
-def test_a_process_enforces_if_its_own_catalogue_says_so(world: World) -> None:
+def test_a_gate_process_enforces_if_its_own_catalogue_says_enforce(world: World) -> None:
     says(world.db, REPORT)
     watched = WatchedModes(world.db, ENFORCE)
     with world.db.transaction() as session:
@@ -184,7 +184,7 @@ def test_a_process_enforces_if_its_own_catalogue_says_so(world: World) -> None:
     assert not watched.reports(world.tenant.slug)
 
 
-def test_a_state_read_over_a_second_ago_enforces(world: World) -> None:
+def test_a_gate_enforces_if_its_switch_state_was_read_over_a_second_ago(world: World) -> None:
     watched = WatchedModes(world.db)
     watched.later += FRESH_SECONDS - 0.1
     assert watched.reports(None)
@@ -195,7 +195,7 @@ def test_a_state_read_over_a_second_ago_enforces(world: World) -> None:
     assert not watched.modes.reports_anywhere(SERVICE)
 
 
-def test_news_of_a_switch_enforces_until_the_next_read(world: World) -> None:
+def test_news_of_a_switch_makes_the_gate_enforce_until_the_next_read(world: World) -> None:
     watched = WatchedModes(world.db)
     (row,) = read(world.db, "SELECT id FROM enforcements")
 
@@ -208,7 +208,7 @@ def test_news_of_a_switch_enforces_until_the_next_read(world: World) -> None:
     assert watched.reports(None)
 
 
-def test_a_state_read_while_news_arrive_is_discarded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_switch_state_read_while_news_arrives_is_discarded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     says(world.db, REPORT)
     watched = WatchedModes(world.db)
     (row,) = read(world.db, "SELECT id FROM enforcements")
@@ -229,7 +229,7 @@ def test_a_state_read_while_news_arrive_is_discarded(world: World, monkeypatch: 
     assert not watched.reports(None)
 
 
-def test_consent_needs_a_fresh_sign_in_and_withdrawal_does_not(world: World) -> None:
+def test_consent_to_reporting_needs_a_fresh_sign_in_but_withdrawal_does_not(world: World) -> None:
     revision = asked(world)
     tara = world.people["tara"]
     old = replace(tara, means=AuthMethod.OIDC, signed_in_at=datetime.now(UTC) - timedelta(hours=1))
@@ -244,7 +244,7 @@ def test_consent_needs_a_fresh_sign_in_and_withdrawal_does_not(world: World) -> 
     assert gate_of(world).is_enforced
 
 
-def test_consent_is_possible_only_where_it_is_requested(world: World) -> None:
+def test_consent_to_a_reporting_gate_is_possible_only_where_it_is_requested(world: World) -> None:
     with pytest.raises(NotFound):
         allow(world, 1)
     says(world.db, REPORT)
@@ -255,7 +255,7 @@ def test_consent_is_possible_only_where_it_is_requested(world: World) -> None:
         allow(world, 2)
 
 
-def test_each_switch_request_and_consent_is_in_every_affected_log(world: World, worker: Database) -> None:
+def test_each_gate_switch_request_and_consent_is_in_every_affected_log(world: World, worker: Database) -> None:
     says(world.db, REPORT)
     assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 1]
     assert list(enforcement.announce(worker, settled=timedelta(0))) == []
@@ -282,7 +282,7 @@ def test_each_switch_request_and_consent_is_in_every_affected_log(world: World, 
     assert told == sorted((name, who) for name in every for who in (["Abe", "Amir", "Ann", "Tara"], ["Olga"]))
 
 
-def test_an_overtaken_switch_is_in_every_log_too(world: World, worker: Database) -> None:
+def test_a_gate_switch_that_was_overtaken_is_recorded_in_every_log_too(world: World, worker: Database) -> None:
     says(world.db, ENFORCE)
     another_tenant(world)
     says(world.db, REPORT)
@@ -303,7 +303,7 @@ def test_an_overtaken_switch_is_in_every_log_too(world: World, worker: Database)
     assert found == {None: every, world.tenant.slug: every, "fabrikam": every, slug: every[-1:]}
 
 
-def test_an_interrupted_announcement_continues_with_the_older_switch(
+def test_an_interrupted_announcement_of_gate_switches_continues_with_the_older_switch(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate_news, "AT_ONCE", 1)
@@ -322,7 +322,7 @@ def test_an_interrupted_announcement_continues_with_the_older_switch(
     assert all(actions == ["gate_report_began", "gate_enforced"] for actions in by_log.values())
 
 
-def test_a_new_tenant_is_notified_of_a_reporting_gate_only(world: World, worker: Database) -> None:
+def test_a_new_tenant_is_notified_only_of_gates_that_do_not_enforce(world: World, worker: Database) -> None:
     says(world.db, ENFORCE, "enforced")
     says(world.db, REPORT, "switched")
     says(world.db, ENFORCE, "switched")
@@ -339,7 +339,7 @@ def test_a_new_tenant_is_notified_of_a_reporting_gate_only(world: World, worker:
     assert row.action == "gate_report_began"
 
 
-def test_one_unannounceable_gate_does_not_block_the_others(
+def test_a_gate_switch_that_cannot_be_announced_does_not_block_other_gates(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     says(world.db, REPORT, "bad")
@@ -366,7 +366,9 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forgery", FORGED)
-def test_rows_not_written_by_the_api_have_no_effect(world: World, superuser: Engine, forgery: str) -> None:
+def test_gate_switch_rows_not_written_by_the_api_have_no_effect(
+    world: World, superuser: Engine, forgery: str
+) -> None:
     revision = asked(world)
     another_tenant(world)
     allow(world, revision)
@@ -379,7 +381,7 @@ def test_rows_not_written_by_the_api_have_no_effect(world: World, superuser: Eng
     assert not watched.reports(None)
 
 
-def test_a_forged_gate_stays_enforced_through_each_switch(world: World, superuser: Engine) -> None:
+def test_a_gate_with_a_forged_row_keeps_enforcing_through_each_switch(world: World, superuser: Engine) -> None:
     says(world.db, ENFORCE)
     write_unchecked(superuser, "UPDATE enforcements SET wanted = 'report', enforced_at = NULL")
     assert not WatchedModes(world.db).reports(None)
@@ -391,7 +393,7 @@ def test_a_forged_gate_stays_enforced_through_each_switch(world: World, superuse
     assert gate_of(world).is_asked
 
 
-def test_withdrawn_consent_cannot_be_restored(world: World) -> None:
+def test_withdrawn_consent_to_a_reporting_gate_cannot_be_restored(world: World) -> None:
     allow(world, asked(world))
     (row,) = read(world.db, "SELECT CAST(to_jsonb(c) AS text) AS row FROM report_consents c")
     does(world, "tara", enforcement.end_report, SERVICE)
@@ -408,7 +410,7 @@ def test_withdrawn_consent_cannot_be_restored(world: World) -> None:
         "UPDATE enforcements SET revision = revision - 1",
     ],
 )
-def test_no_login_clears_that_a_gate_was_enforced(world: World, statement: str) -> None:
+def test_no_database_role_clears_that_a_gate_was_enforced(world: World, statement: str) -> None:
     asked(world)
     with world.db.transaction() as session:
         authentication.enter(session, GATE)
@@ -416,7 +418,7 @@ def test_no_login_clears_that_a_gate_was_enforced(world: World, statement: str) 
             session.execute(text(statement))
 
 
-def test_the_database_refuses_consents_and_gates_by_others(world: World) -> None:
+def test_the_database_refuses_gate_consents_and_switches_by_the_wrong_people(world: World) -> None:
     asked(world)
     consent = """
     INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)

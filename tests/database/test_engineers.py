@@ -101,7 +101,7 @@ def gated(world: World, issuer: LocalIssuer) -> Iterator[GatedWorld]:
     found.resolver.close()
 
 
-def test_a_mapped_identitys_token_names_its_engineer(gated: GatedWorld) -> None:
+def test_a_token_of_a_mapped_identity_names_the_mapped_engineer(gated: GatedWorld) -> None:
     gated.map("anne")
     erin = id_of(gated.world, "erin")
 
@@ -111,7 +111,7 @@ def test_a_mapped_identitys_token_names_its_engineer(gated: GatedWorld) -> None:
 
 
 @pytest.mark.far
-def test_removed_identities_and_disabled_people_are_unknown_after_news(gated: GatedWorld) -> None:
+def test_removed_identities_and_disabled_people_are_unknown_after_a_change_message(gated: GatedWorld) -> None:
     gated.world.add("emil", Role.ENGINEER)
     anne, _ = gated.map("anne"), gated.map("bob", "emil")
     tokens = [gated.issuer.token(), gated.issuer.token(sub="bob")]
@@ -124,7 +124,7 @@ def test_removed_identities_and_disabled_people_are_unknown_after_news(gated: Ga
     assert [gated.failure("support", token=token) for token in tokens] == [GateReason.UNKNOWN_ENGINEER] * 2
 
 
-def test_a_mail_address_counts_only_where_its_issuer_vouches_for_it(gated: GatedWorld) -> None:
+def test_a_mail_address_identifies_an_engineer_only_if_its_issuer_vouches_for_it(gated: GatedWorld) -> None:
     address = read(gated.world.db, "SELECT email FROM people WHERE id = :id", id=id_of(gated.world, "erin"))[0].email
     token = gated.issuer.token(email=address, email_verified=True)
 
@@ -134,7 +134,7 @@ def test_a_mail_address_counts_only_where_its_issuer_vouches_for_it(gated: Gated
     assert gated.failure("trusting", token=unverified) is GateReason.UNKNOWN_ENGINEER
 
 
-def test_a_caller_who_is_not_gated_passes_only_with_a_verified_token(gated: GatedWorld) -> None:
+def test_a_caller_outside_the_gated_group_passes_only_with_a_verified_token(gated: GatedWorld) -> None:
     gated.map("anne")
     engineer = gated.issuer.token(groups=["sales", "support"])
 
@@ -156,7 +156,7 @@ def test_a_malformed_bearer_token_is_refused(gated: GatedWorld, value: bytes) ->
     assert gated.failure("support", (b"authorization", value)) is GateReason.NO_TOKEN
 
 
-def test_the_scheme_ignores_case_and_the_token_does_not(gated: GatedWorld) -> None:
+def test_the_bearer_scheme_ignores_case_and_the_token_does_not(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token().encode()
 
@@ -166,7 +166,7 @@ def test_the_scheme_ignores_case_and_the_token_does_not(gated: GatedWorld) -> No
         assert gated.failure("support", (b"authorization", value)) is GateReason.BAD_TOKEN
 
 
-def test_a_certificates_subject_is_mapped_under_its_service(gated: GatedWorld) -> None:
+def test_the_subject_of_a_certificate_is_mapped_under_its_service(gated: GatedWorld) -> None:
     gated.map("CN=erin,O=Vendor", issuer="mtls:certified")
     erin, header = id_of(gated.world, "erin"), (SUBJECT, b"CN=erin,O=Vendor")
 
@@ -175,7 +175,7 @@ def test_a_certificates_subject_is_mapped_under_its_service(gated: GatedWorld) -
     assert gated.failure("certified", (SUBJECT, b"CN=erin, O=Vendor")) is GateReason.UNKNOWN_ENGINEER
 
 
-def test_a_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
+def test_an_identity_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
     gateway = id_of(gated.world, "gate")
     gated.map("erin", issuer=f"header:{gateway}")
     erin, header = id_of(gated.world, "erin"), (ENGINEER, b"erin")
@@ -207,13 +207,13 @@ def test_a_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
         [(ENGINEER, b"e" * 501)],
     ],
 )
-def test_an_empty_repeated_or_ambiguous_header_is_refused(
+def test_an_empty_repeated_or_ambiguous_identity_header_is_refused(
     gated: GatedWorld, headers: list[tuple[bytes, bytes]]
 ) -> None:
     assert gated.failure("any", *headers) is GateReason.MALFORMED
 
 
-def test_a_header_the_service_does_not_name_is_ignored(gated: GatedWorld) -> None:
+def test_an_identity_header_the_service_does_not_name_is_ignored(gated: GatedWorld) -> None:
     gated.map("anne")
 
     assert gated.failure("support", (ENGINEER, b"erin"), (SUBJECT, b"CN=erin")) is GateReason.NO_TOKEN
@@ -221,7 +221,7 @@ def test_a_header_the_service_does_not_name_is_ignored(gated: GatedWorld) -> Non
     assert gated.failure("named", (SUBJECT, b"CN=erin"), token=gated.issuer.token()) is GateReason.NO_TOKEN
 
 
-def test_an_unreachable_issuer_answers_busy_and_database_behind(gated: GatedWorld) -> None:
+def test_an_unreachable_issuer_and_an_outdated_database_read_have_separate_refusals(gated: GatedWorld) -> None:
     gated.issuer.troubles["/jwks"] = BROKEN
     assert gated.failure("support", token=gated.issuer.token()) is GateReason.BUSY
 
@@ -244,7 +244,7 @@ def test_a_sign_in_link_is_offered_only_with_401() -> None:
     assert {reason: Denial(reason).status for reason in expected} == expected
 
 
-def test_an_expired_token_is_refused_though_its_engineer_is_remembered(gated: GatedWorld) -> None:
+def test_an_expired_token_is_refused_although_its_engineer_is_remembered(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token()
     assert isinstance(gated.ask("support", token=token), EngineerCall)
@@ -256,7 +256,7 @@ def test_an_expired_token_is_refused_though_its_engineer_is_remembered(gated: Ga
     assert gated.failure("support", token=token) is GateReason.BAD_TOKEN
 
 
-def test_a_remembered_call_waits_for_nothing(gated: GatedWorld) -> None:
+def test_a_call_of_a_remembered_engineer_waits_for_nothing(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token()
     gated.ask("support", token=token)

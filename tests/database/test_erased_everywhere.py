@@ -191,7 +191,7 @@ def _spoken_of(world: World) -> dict[str, set[str]]:
 
 @pytest.mark.far
 @pytest.mark.parametrize(("who", "name"), [("annabelquist", ANN), ("erasmusquist", ERIN)])
-def test_names_remain_only_in_free_text(world: World, urls: Urls, who: str, name: str) -> None:
+def test_an_erased_persons_name_remains_only_in_free_text(world: World, urls: Urls, who: str, name: str) -> None:
     before = _spoken_of(world)
     person: UUID = id_of(world, who)
 
@@ -217,7 +217,7 @@ def test_names_remain_only_in_free_text(world: World, urls: Urls, who: str, name
 
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["annabelquist", "erasmusquist"])
-def test_locations_remain_only_on_rows_of_others(world: World, urls: Urls, who: str) -> None:
+def test_an_erased_persons_location_remains_only_on_other_peoples_rows(world: World, urls: Urls, who: str) -> None:
     erase(urls, id_of(world, who))
     erase(urls, id_of(world, {"annabelquist": "erasmusquist", "erasmusquist": "annabelquist"}[who]))
 

@@ -75,7 +75,7 @@ def test_no_operator_can_change_an_erased_tenant(
     assert read(world.db, EVENTS, t=world.tenant.id) == before
 
 
-def test_nothing_is_submitted_to_an_erased_tenant(world: World) -> None:
+def test_no_request_can_be_submitted_to_an_erased_tenant(world: World) -> None:
     with pytest.raises(TenantErased):
         world.fresh()
 
@@ -104,7 +104,9 @@ def test_only_reads_of_an_erased_tenants_log_are_recorded(world: World) -> None:
             permissions.record_change(session, actor, change)
 
 
-def test_the_owner_still_erases_and_re_keys(world: World, superuser: Engine, urls: Urls) -> None:
+def test_the_owner_can_still_erase_people_and_re_key_rows_of_an_erased_tenant(
+    world: World, superuser: Engine, urls: Urls
+) -> None:
     write_unchecked(
         superuser,
         """
@@ -123,7 +125,7 @@ def test_the_owner_still_erases_and_re_keys(world: World, superuser: Engine, url
     assert {row.name for row in read(world.db, "SELECT name FROM invitations")} == {"erased"}
 
 
-def test_no_list_contains_an_erased_tenant(api: Database, world: World) -> None:
+def test_no_list_of_tenants_contains_an_erased_tenant(api: Database, world: World) -> None:
     other = World.make(api, Policy())
     with world.db.transaction() as session:
         listed = tenants.page(session, world.people["olga"], cursor=None, most=50)

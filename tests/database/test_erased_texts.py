@@ -104,7 +104,7 @@ def row(world: World, request_id: UUID) -> Any:
     return found
 
 
-def test_idempotent_answers_are_erased_too(world: World, urls: Urls, superuser: Engine) -> None:
+def test_erasing_texts_erases_stored_idempotent_answers_too(world: World, urls: Urls, superuser: Engine) -> None:
     request_id, other = used(world), asked(world)
     with world.db.transaction() as session:
         authentication.enter(session, world.people["erin"])
@@ -141,7 +141,9 @@ def test_erased_texts_are_gone_and_both_logs_still_verify(
     assert verified(vendors_log(world)).exit_code == GOOD
 
 
-def test_who_and_when_stay_and_erasing_twice_changes_nothing(world: World, urls: Urls, superuser: Engine) -> None:
+def test_erasing_texts_keeps_who_and_when_and_a_second_erasure_changes_nothing(
+    world: World, urls: Urls, superuser: Engine
+) -> None:
     request_id = used(world)
     as_long_ago(superuser, *AN_HOUR_AGO)
     erase_texts(urls, request_id)
@@ -171,7 +173,7 @@ def test_an_erased_request_cannot_be_resubmitted(world: World, urls: Urls, super
 
 
 @pytest.mark.far
-def test_retention_removes_texts_from_the_row_and_the_other_log(
+def test_retention_removes_texts_from_the_row_and_the_other_sides_log(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request_id = used(world)
@@ -189,7 +191,7 @@ def test_retention_removes_texts_from_the_row_and_the_other_log(
 
 @pytest.mark.far
 @pytest.mark.parametrize("texts", [False, True])
-def test_erasing_a_person_removes_texts_with_their_address(
+def test_erasing_a_person_removes_texts_that_contain_their_address(
     world: World, urls: Urls, superuser: Engine, *, texts: bool
 ) -> None:
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
@@ -230,7 +232,7 @@ THERE = DirectoryEntry(f"{MARK} GmbH", "DE", "PL")
 
 
 @pytest.mark.far
-def test_the_requesters_location_is_erased_with_the_texts(world: World, urls: Urls, superuser: Engine) -> None:
+def test_erasing_texts_erases_the_requesters_location(world: World, urls: Urls, superuser: Engine) -> None:
     says(world, THERE)
     request_id = used(world)
     as_long_ago(superuser, *AN_HOUR_AGO)
@@ -265,7 +267,7 @@ def test_a_persons_own_location_is_erased_permanently(world: World, worker: Data
         says(world, THERE)
 
 
-def test_locations_of_others_stay(world: World, urls: Urls) -> None:
+def test_erasing_a_persons_location_keeps_other_peoples_locations(world: World, urls: Urls) -> None:
     says(world, THERE)
     request_id = world.act("ann", Action.DENY, asked(world)).id
     before = len(read(world.db, SAID))
@@ -287,7 +289,7 @@ def test_locations_of_others_stay(world: World, urls: Urls) -> None:
         "UPDATE decisions SET signed_content = NULL",
     ],
 )
-def test_only_the_owners_command_erases(world: World, urls: Urls, statement: str) -> None:
+def test_only_the_database_owners_command_erases_texts(world: World, urls: Urls, statement: str) -> None:
     used(world)
 
     with pytest.raises(DBAPIError):
@@ -296,7 +298,7 @@ def test_only_the_owners_command_erases(world: World, urls: Urls, statement: str
         by_hand(urls, statement)
 
 
-def test_the_owner_cannot_change_open_requests_or_decisions(world: World, urls: Urls) -> None:
+def test_the_erasing_owner_cannot_change_open_requests_or_decisions(world: World, urls: Urls) -> None:
     world.act("ann", Action.APPROVE, asked(world))
 
     for statement in (

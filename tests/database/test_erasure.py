@@ -61,7 +61,7 @@ def erase(urls: Urls, person_id: UUID) -> ErasureResult:
 
 
 @pytest.mark.far
-def test_an_erased_person_is_named_nowhere_and_hashes_are_unchanged(
+def test_an_erased_person_is_named_nowhere_and_log_hashes_are_unchanged(
     api: Database, urls: Urls, superuser: Engine
 ) -> None:
     world = furnish(api)
@@ -99,7 +99,7 @@ def test_an_erased_persons_acts_stay_under_a_pseudonym(world: World, urls: Urls)
     assert request.closed_at is not None
 
 
-def test_others_keep_their_names(world: World, urls: Urls) -> None:
+def test_erasing_a_person_keeps_the_names_of_other_people(world: World, urls: Urls) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     world.add("joanna", world_role(world), world.tenant.id)
     world.act("amir", Action.DENY, world.fresh().id)
@@ -187,7 +187,7 @@ def _look_for(world: World, word: str) -> None:
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-def test_an_address_of_someone_else_in_a_text_stays(
+def test_an_address_of_another_person_in_a_text_stays(
     world: World, urls: Urls, superuser: Engine, *, confirmed: bool
 ) -> None:
     invites(world, name="Lynn", address="lynn@contoso.example")
@@ -211,7 +211,7 @@ def test_a_former_tenant_is_notified_of_the_erasure(world: World, urls: Urls) ->
     assert [row.tenant_id for row in rows] == [world.tenant.id]
 
 
-def test_each_log_that_loses_a_name_records_it(world: World, urls: Urls) -> None:
+def test_each_audit_log_that_loses_a_name_records_the_erasure(world: World, urls: Urls) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     erase(urls, id_of(world, "erin"))
@@ -221,7 +221,7 @@ def test_each_log_that_loses_a_name_records_it(world: World, urls: Urls) -> None
 
 
 @pytest.mark.far
-def test_a_relays_answer_no_longer_contains_the_address(
+def test_a_relays_recorded_answer_no_longer_contains_the_erased_address(
     world: World, urls: Urls, worker: Database, post: Postbag
 ) -> None:
     emails = {who: read(world.db, EMAIL, id=id_of(world, who))[0].email for who in ("ann", "amir")}
@@ -250,7 +250,7 @@ def test_refusals_of_an_erased_person_are_still_counted(world: World, urls: Urls
     assert tuple(row) == (ann, {}, 1)
 
 
-def test_the_event_names_the_erased_person_by_id_and_their_tenants_read_it(world: World, urls: Urls) -> None:
+def test_the_erasure_event_names_the_person_by_id_and_their_tenants_can_read_it(world: World, urls: Urls) -> None:
     ann = world.people["ann"].person_id
 
     erase(urls, ann)
@@ -261,7 +261,7 @@ def test_the_event_names_the_erased_person_by_id_and_their_tenants_read_it(world
     assert told.details == {}
 
 
-def test_pending_missing_or_erased_people_are_not_erased(world: World, urls: Urls) -> None:
+def test_people_with_pending_requests_unknown_or_already_erased_are_not_erased(world: World, urls: Urls) -> None:
     world.submit()
     ann = world.people["ann"].person_id
     erase(urls, ann)
@@ -287,7 +287,9 @@ def test_pending_missing_or_erased_people_are_not_erased(world: World, urls: Url
 )
 @pytest.mark.parametrize("errand", ["erase", "retain"])
 @pytest.mark.parametrize("login", ["api", "worker"])
-def test_no_server_login_erases(world: World, urls: Urls, login: str, errand: str, statement: str) -> None:
+def test_no_database_role_of_a_server_erases_a_person(
+    world: World, urls: Urls, login: str, errand: str, statement: str
+) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
@@ -301,7 +303,7 @@ def test_no_server_login_erases(world: World, urls: Urls, login: str, errand: st
     "statement",
     ["UPDATE decisions SET decision = 'approve'", "UPDATE decisions SET comment = 'x'", "DELETE FROM decisions"],
 )
-def test_an_erasing_owner_changes_no_decision(world: World, urls: Urls, statement: str) -> None:
+def test_an_owner_who_erases_a_person_changes_no_decision(world: World, urls: Urls, statement: str) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     engine = create_engine(urls.owner, poolclass=NullPool)
@@ -323,7 +325,7 @@ def test_an_erasing_owner_changes_no_decision(world: World, urls: Urls, statemen
         "TRUNCATE event_details",
     ],
 )
-def test_an_erasing_owner_only_removes_whole_fields(world: World, urls: Urls, statement: str) -> None:
+def test_an_owner_who_erases_a_person_only_removes_whole_fields(world: World, urls: Urls, statement: str) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     engine = create_engine(urls.owner, poolclass=NullPool)
@@ -335,7 +337,7 @@ def test_an_erasing_owner_only_removes_whole_fields(world: World, urls: Urls, st
 
 
 @each("statement", ["UPDATE event_details SET fields = fields - 'name'", "DELETE FROM event_details"])
-def test_an_owner_removes_no_field_without_erasing(world: World, urls: Urls, statement: str) -> None:
+def test_an_owner_removes_no_field_outside_an_erasure(world: World, urls: Urls, statement: str) -> None:
     world.submit()
 
     engine = create_engine(urls.owner, poolclass=NullPool)

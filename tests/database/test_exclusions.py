@@ -38,7 +38,7 @@ def standing(world: World, who: str = "ann") -> TenantExclusions:
     return reads(world, who, exclusions.of_tenant)
 
 
-def test_a_version_is_in_each_customers_log_and_admins_are_notified(world: World, worker: Database) -> None:
+def test_a_version_of_the_exclusions_is_in_each_log_and_notified_to_admins(world: World, worker: Database) -> None:
     stated(world)
     by_the_operator = last_change(world.db)
 
@@ -53,7 +53,7 @@ def test_a_version_is_in_each_customers_log_and_admins_are_notified(world: World
     assert event.changes == {"version": "none → 1"}
 
 
-def test_an_export_contains_the_text_and_both_verifiers_accept_it(world: World, worker: Database) -> None:
+def test_an_export_contains_the_exclusions_text_and_both_verifiers_accept_it(world: World, worker: Database) -> None:
     stated(world)
     told(worker)
     does(world, "tara", exclusions.acknowledge, version=1)
@@ -66,7 +66,7 @@ def test_an_export_contains_the_text_and_both_verifiers_accept_it(world: World, 
     assert verified(found).exit_code == GOOD
 
 
-def test_an_admin_acknowledges_once_per_version(world: World) -> None:
+def test_an_admin_acknowledges_each_version_of_the_exclusions_once(world: World) -> None:
     stated(world)
     assert standing(world).is_due
 
@@ -87,7 +87,7 @@ def test_an_admin_acknowledges_once_per_version(world: World) -> None:
     )
 
 
-def test_only_the_current_version_is_acknowledged_with_a_fresh_sign_in(world: World) -> None:
+def test_only_the_current_exclusions_are_acknowledged_with_a_fresh_sign_in(world: World) -> None:
     with pytest.raises(NotFound):
         does(world, "tara", exclusions.acknowledge, version=1)
     stated(world)
@@ -103,13 +103,13 @@ def test_only_the_current_version_is_acknowledged_with_a_fresh_sign_in(world: Wo
     assert standing(world).acknowledged is None
 
 
-def test_publishing_an_equal_text_changes_nothing(world: World) -> None:
+def test_publishing_unchanged_exclusions_changes_nothing(world: World) -> None:
     assert [stated(world), stated(world, seen=1), stated(world, "Another text", seen=1)] == [1, 1, 2]
     with pytest.raises(StaleVersion):
         stated(world, "A third text", seen=1)
 
 
-def test_the_vendor_sees_acknowledgements(world: World) -> None:
+def test_the_vendor_sees_acknowledgements_of_the_exclusions(world: World) -> None:
     stated(world)
     does(world, "tara", exclusions.acknowledge, version=1)
 
@@ -130,7 +130,9 @@ def test_the_vendor_sees_acknowledgements(world: World) -> None:
         ("tara", "UPDATE exclusion_acknowledgements SET version = 2"),
     ],
 )
-def test_no_login_changes_a_published_version(world: World, who: str, statement: str) -> None:
+def test_no_database_role_changes_a_published_version_of_the_exclusions(
+    world: World, who: str, statement: str
+) -> None:
     stated(world)
 
     with pytest.raises(DBAPIError):

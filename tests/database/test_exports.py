@@ -125,7 +125,7 @@ def test_a_whole_export_satisfies_both_verifiers(story: World) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("count", [255, 256, 257, 3_000])
-def test_long_logs_are_exported_whole(world: World, worker: Database, count: int) -> None:
+def test_long_audit_logs_are_exported_whole(world: World, worker: Database, count: int) -> None:
     write(world, 100)
     sealed(worker)
     before = note(world)
@@ -140,7 +140,7 @@ def test_long_logs_are_exported_whole(world: World, worker: Database, count: int
 
 
 @pytest.mark.far
-def test_events_sealed_during_an_export_are_not_in_it(world: World, worker: Database) -> None:
+def test_events_sealed_during_an_export_are_not_in_that_export(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
     lines = export.lines(audit_access.pages(world.db, reads(world)), begun(world))
@@ -154,7 +154,7 @@ def test_events_sealed_during_an_export_are_not_in_it(world: World, worker: Data
 
 
 @pytest.mark.far
-def test_no_transaction_stays_open_between_pages(world: World, worker: Database) -> None:
+def test_no_transaction_stays_open_between_pages_of_an_export(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
     lines = export.lines(audit_access.pages(world.db, reads(world)), begun(world))
@@ -166,7 +166,9 @@ def test_no_transaction_stays_open_between_pages(world: World, worker: Database)
         assert connection.execute(text(busy)).scalar() == 0
 
 
-def test_no_transaction_stays_open_while_a_line_is_read(world: World, worker: Database, superuser: Engine) -> None:
+def test_no_transaction_stays_open_while_an_export_line_is_read(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     write(world, 700)
     sealed(worker)
     freely(superuser, DELETE.replace("END", "512"))
@@ -182,7 +184,7 @@ def test_no_transaction_stays_open_while_a_line_is_read(world: World, worker: Da
 
 
 @pytest.mark.far
-def test_a_reader_who_loses_the_right_gets_no_further_page(world: World, worker: Database) -> None:
+def test_a_reader_who_loses_the_right_gets_no_further_page_of_an_export(world: World, worker: Database) -> None:
     write(world, 3_000)
     sealed(worker)
     lines = export.lines(audit_access.pages(world.db, reads(world, "aude")), begun(world, "aude"))
@@ -213,7 +215,7 @@ def shown(found: bytes) -> dict[str, set[str]]:
     return {json.loads(row["body"])["action"]: set(row["personal"]) for row in rows if "body" in row}
 
 
-def test_each_side_reads_its_own_origins_and_only_parties_read_texts(story: World) -> None:
+def test_each_side_reads_origins_of_its_own_people_and_only_parties_read_texts(story: World) -> None:
     customers, vendors = shown(exported(story, "aude")), shown(exported(story, "vera"))
 
     assert customers["submit"] == {"name", "justification", "case_ref", "resources"}
@@ -222,7 +224,7 @@ def test_each_side_reads_its_own_origins_and_only_parties_read_texts(story: Worl
     assert vendors["approve"] == {"name"}
 
 
-def test_a_customers_log_begins_where_the_customer_is_asked(api: Database, worker: Database) -> None:
+def test_a_customers_log_of_a_request_begins_when_the_customer_is_asked(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(vendor_review=True))
     first = world.submit(justification="The mailbox does not open")
     world.submit(resources=["mailbox:bert@contoso.example"])
@@ -328,7 +330,7 @@ def test_no_export_contains_events_of_another_tenant(story: World, api: Database
     assert verified(exported(other)).events == 1
 
 
-def test_erased_values_are_left_out_and_proofs_still_hold(story: World) -> None:
+def test_erased_values_are_left_out_of_an_export_and_its_proofs_still_hold(story: World) -> None:
     with unbound(story.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("UPDATE event_details SET fields = fields - 'name'"))
@@ -357,7 +359,7 @@ def test_a_single_event_is_proven_by_a_few_tiles(
         assert checkpoint.read(log.note).root == log.root
 
 
-def test_the_csv_has_the_documented_columns_and_no_formula(story: World) -> None:
+def test_the_csv_export_has_the_documented_columns_and_no_formula(story: World) -> None:
     pages = audit_access.pages(story.db, reads(story))
 
     rows = list(csv.DictReader(io.StringIO(b"".join(tables.table(pages, begun(story))).decode())))
@@ -371,7 +373,7 @@ def test_the_csv_has_the_documented_columns_and_no_formula(story: World) -> None
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_a_formula_cell_is_neutralised(world: World, worker: Database, start: str) -> None:
+def test_a_csv_cell_that_would_be_a_formula_is_neutralised(world: World, worker: Database, start: str) -> None:
     caller = world.add("mallory", Role.APPROVER, world.tenant.id)
     world.people["mallory"] = replace(caller, name=f"{start}1+1")
     request = world.submit()
@@ -403,7 +405,7 @@ SECOND = "(SELECT event_id FROM seals WHERE number = 1)"
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-def test_any_change_by_the_database_owner_is_named(story: World, superuser: Engine, name: str) -> None:
+def test_the_verifier_names_any_change_made_by_the_database_owner(story: World, superuser: Engine, name: str) -> None:
     statement, kind = TAMPERINGS[name]
     seen = note(story)
     assert verified(exported(story), seen).exit_code == GOOD
@@ -414,14 +416,14 @@ def test_any_change_by_the_database_owner_is_named(story: World, superuser: Engi
     assert result.findings.first[0].kind is kind, result.findings
 
 
-def test_swapped_events_are_named(story: World, superuser: Engine) -> None:
+def test_the_verifier_names_swapped_events(story: World, superuser: Engine) -> None:
     freely(superuser, "UPDATE seals SET number = number + 10 WHERE number > 0")
     freely(superuser, "UPDATE seals SET number = 13 - number WHERE number > 0")
 
     assert verified(exported(story)).findings.first[0].kind is FindingKind.REORDERED
 
 
-def test_a_restored_database_is_older_than_what_was_shipped(story: World, worker: Database) -> None:
+def test_a_restored_database_is_reported_as_older_than_the_shipped_checkpoint(story: World, worker: Database) -> None:
     dump = exported(story)
     story.submit()
     sealed(worker)
@@ -431,7 +433,7 @@ def test_a_restored_database_is_older_than_what_was_shipped(story: World, worker
 
 @pytest.mark.far
 @pytest.mark.parametrize("end", [20, 256, 300, 512, 700])
-def test_removed_and_missing_events_are_distinguished(
+def test_the_verifier_distinguishes_removed_from_missing_events(
     world: World, worker: Database, superuser: Engine, end: int
 ) -> None:
     write(world, 700)

@@ -46,7 +46,7 @@ def opened(world: World, **changes: Any) -> AccessRequest:
     return world.act("ann", Action.APPROVE, world.submit(**changes).id)
 
 
-def test_an_extension_begins_at_the_unchanged_windows_end(
+def test_an_extension_begins_at_the_unchanged_end_of_the_window(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     first = opened(world)
@@ -84,7 +84,7 @@ def test_a_window_can_be_extended_after_the_clock_was_set_back(world: World, sti
     assert extended(world, first.id).state == State.PENDING
 
 
-def test_an_unanswered_extension_times_out_at_the_windows_end(
+def test_an_unanswered_extension_times_out_at_the_end_of_the_window(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     first = opened(world)
@@ -98,7 +98,7 @@ def test_an_unanswered_extension_times_out_at_the_windows_end(
         extended(world, first.id)
 
 
-def test_consecutive_windows_are_limited_in_total(world: World, still: StoppedClock) -> None:
+def test_the_total_length_of_consecutive_windows_is_limited(world: World, still: StoppedClock) -> None:
     lay_down(world, access_ceiling=7200, total_access_ceiling=4 * 3600)
     first = opened(world)
     second = world.act("ann", Action.APPROVE, extended(world, first.id).id)
@@ -127,7 +127,7 @@ def test_a_stricter_policy_shortens_or_refuses_an_extension(world: World, still:
 
 
 @each(("who", "refusal"), [("ann", NotYours), ("max", NotYours), ("eve", NotFound), ("gate", NotFound)])
-def test_only_the_requester_extends(world: World, who: str, refusal: type[LockboxError]) -> None:
+def test_only_the_requester_of_a_window_extends_it(world: World, who: str, refusal: type[LockboxError]) -> None:
     with pytest.raises(refusal):
         extended(world, opened(world).id, who)
 
@@ -193,7 +193,7 @@ def test_an_extension_being_approved_ends_with_its_window(world: World, pool: Th
 
 
 @pytest.mark.parametrize("how", ["revoked", "completed"])
-def test_an_extension_grants_nothing_where_older_code_ended_the_window_only(
+def test_an_extension_grants_nothing_if_older_code_ended_only_the_window(
     world: World, still: StoppedClock, superuser: Engine, how: str
 ) -> None:
     first = opened(world)
@@ -208,7 +208,7 @@ def test_an_extension_grants_nothing_where_older_code_ended_the_window_only(
     assert shown.held_back is HeldBack.EXTENDED_WINDOW_ENDED
 
 
-def test_the_database_refuses_a_mismatched_extension(world: World, superuser: Engine) -> None:
+def test_the_database_refuses_an_extension_that_differs_from_its_window(world: World, superuser: Engine) -> None:
     first, second = opened(world), world.submit()
 
     with pytest.raises(DBAPIError, match="extends no window"):
@@ -233,7 +233,7 @@ def test_a_break_glass_window_cannot_be_extended(world: World) -> None:
         extended(world, first.id)
 
 
-def test_an_extension_of_a_window_opened_by_the_vendor_ends_with_the_switch_to_enforce(
+def test_an_extension_of_a_vendor_opened_window_ends_with_the_switch_to_enforce(
     world: World, still: StoppedClock
 ) -> None:
     policy = lay_down(world, consent={"mode": "observe", "until": still.at + HOUR})
@@ -247,7 +247,7 @@ def test_an_extension_of_a_window_opened_by_the_vendor_ends_with_the_switch_to_e
     assert state_of(world.db, further.id) == "revoked"
 
 
-def test_an_extension_has_the_severity_of_its_request(world: World) -> None:
+def test_an_extension_has_the_severity_of_the_extended_request(world: World) -> None:
     """The rules are the same, and so are the approvers."""
     lay_down(world, rules=[{"name": "S1", "match": {"severities": ["S1"]}, "terms": {"quorum": 2}}])
     first = opened(world, severity=Severity.S1)
@@ -258,7 +258,7 @@ def test_an_extension_has_the_severity_of_its_request(world: World) -> None:
     assert (second.severity, second.quorum) == (Severity.S1, 2)
 
 
-def test_an_extension_approved_in_time_counts_though_written_after_the_windows_end(
+def test_an_extension_approved_in_time_counts_although_written_after_the_windows_end(
     world: World, worker: Database, still: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened(world)

@@ -44,14 +44,14 @@ def written(db: Database) -> Sequence[Row[Any]]:
     return read_as_is(db, ALL)
 
 
-def test_a_move_writes_one_outbox_row(world: World) -> None:
+def test_a_move_of_a_request_writes_one_outbox_row(world: World) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     assert len(queued(world.db)) == 2
     assert written(world.db) == []
 
 
-def test_a_fanned_out_row_is_claimed_sent_and_deleted(world: World, worker: Database, post: Postbag) -> None:
+def test_an_outbox_row_is_claimed_fanned_out_and_deleted(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
 
     sent = post.deliver(worker, queued(world.db))
@@ -82,7 +82,7 @@ def _die_after_claim(name: str) -> None:
         raise SystemExit(137)
 
 
-def test_a_repeated_fan_out_uses_the_same_ids(world: World) -> None:
+def test_a_repeated_fan_out_uses_the_same_notification_ids(world: World) -> None:
     world.submit()
     sender = as_sender(world.db)
     ids, first = queued(world.db), set[UUID]()
@@ -136,7 +136,7 @@ def test_events_of_one_request_are_fanned_out_in_order(world: World, worker: Dat
     assert {("pending", amir), ("pending", abe), ("denied", amir), ("denied", abe)} <= told
 
 
-def test_events_dated_before_the_asking_by_a_set_back_clock_are_notified(
+def test_a_move_dated_before_the_request_by_a_set_back_clock_is_still_notified(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = world.submit()
@@ -149,7 +149,7 @@ def test_events_dated_before_the_asking_by_a_set_back_clock_are_notified(
     assert {world.people[name].person_id for name in ("erin", "amir", "abe")} <= told
 
 
-def test_rows_locked_by_another_process_are_retried(world: World, worker: Database) -> None:
+def test_outbox_rows_locked_by_another_process_are_retried(world: World, worker: Database) -> None:
     first, second = world.submit(), world.submit()
     world.act("ann", Action.DENY, first.id)
     sender = as_sender(worker)
@@ -182,7 +182,9 @@ def test_concurrent_fan_outs_write_each_notification_once(
     assert queued(world.db) == []
 
 
-def test_one_bad_row_does_not_block_others(world: World, worker: Database, post: Postbag, superuser: Engine) -> None:
+def test_one_bad_outbox_row_does_not_block_other_rows(
+    world: World, worker: Database, post: Postbag, superuser: Engine
+) -> None:
     many(world, 5)
     ids = queued(world.db)
     write(superuser, "UPDATE outbox SET mode = 'unheard-of' WHERE event_id = :id", id=ids[2])

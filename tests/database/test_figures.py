@@ -71,7 +71,9 @@ def test_an_expired_window_counts_as_overdue_not_open(world: World, api: Databas
     assert (found["deadlines_overdue", ()], found["access_open", ()]) == (1, 0)
 
 
-def test_deadline_lag_is_counted_by_bucket(world: World, api: Database, worker: Database, superuser: Engine) -> None:
+def test_the_lag_behind_deadlines_is_counted_by_bucket(
+    world: World, api: Database, worker: Database, superuser: Engine
+) -> None:
     late, later = many(world, 2), many(world, 1)
     set_back(superuser, late, 3)
     set_back(superuser, later, 90)
@@ -87,7 +89,7 @@ def test_deadline_lag_is_counted_by_bucket(world: World, api: Database, worker: 
 
 
 @pytest.mark.far
-def test_folding_counters_keeps_every_sum(
+def test_folding_metric_counters_keeps_every_sum(
     world: World, api: Database, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = many(world, 9)
@@ -108,7 +110,7 @@ def test_folding_counters_keeps_every_sum(
         assert after[name, ()] == pytest.approx(before[name, ()])
 
 
-def test_tries_are_counted_by_channel_and_outcome(
+def test_send_attempts_are_counted_by_channel_and_outcome(
     world: World, api: Database, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://contoso.example/hook", tenant_id=world.tenant.id)
@@ -138,7 +140,9 @@ def test_unsealed_events_are_counted_with_their_age(world: World, api: Database,
     assert 0 <= found["audit_checkpoint_age_seconds", ()] < 60
 
 
-def test_schedule_drift_is_zero_or_has_a_sign(world: World, api: Database, redis: "Redis", superuser: Engine) -> None:
+def test_the_schedule_drift_metric_counts_missing_and_extra_index_entries(
+    world: World, api: Database, redis: "Redis", superuser: Engine
+) -> None:
     ids = many(world, 4)
     set_back(superuser, ids, -600)
     assert shown(read(api))["index_drift", ("missing", "clock")] == 4
@@ -156,7 +160,7 @@ def test_schedule_drift_is_zero_or_has_a_sign(world: World, api: Database, redis
     assert (drift["extra", "clock"], drift["missing", "notifications"]) == (1, 1)
 
 
-def test_unacknowledged_messages_are_counted_with_their_age(api: Database, redis: "Redis") -> None:
+def test_unacknowledged_queue_messages_are_counted_with_their_age(api: Database, redis: "Redis") -> None:
     assert shown(read(api))["redis_oldest_unacked_age_seconds", ()] == 0
     seconds = int(redis.time()[0])
     redis.hset("unacked", mapping={"a": "x", "b": "y"})
@@ -184,7 +188,9 @@ def test_heartbeats_report_age_and_clock_offset(api: Database, worker: Database)
     assert 0 <= found["heartbeat_age_seconds", ("core",)] < 30
 
 
-def test_promised_connections_are_summed_beside_the_allowed(api: Database, worker: Database) -> None:
+def test_the_connections_of_live_processes_are_summed_next_to_the_allowed_number(
+    api: Database, worker: Database
+) -> None:
     for node in ("api@here", "api@there", "api@gone"):
         HeartbeatSender(node, connections=58).beat(api, ProcessPart.API)
     core = HeartbeatSender("core@here", connections=20)
@@ -216,7 +222,7 @@ def test_a_process_reuses_its_heartbeat_row_and_old_rows_are_deleted(worker: Dat
     assert [tuple(row) for row in rows] == [("core@here", True)]
 
 
-def test_a_login_reports_heartbeats_of_its_own_kind_only(api: Database, worker: Database) -> None:
+def test_a_database_role_reports_heartbeats_of_its_own_kind_of_process_only(api: Database, worker: Database) -> None:
     HeartbeatSender("x").beat(api, ProcessPart.INVARIANTS)
     HeartbeatSender("x").beat(worker, ProcessPart.API)
 

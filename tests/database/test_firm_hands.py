@@ -71,7 +71,7 @@ def world(api: Database) -> World:
 
 @each(("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
 @each("what", LOOSENING)
-def test_loosening_needs_a_fresh_strong_sign_in(
+def test_loosening_a_tenants_protection_needs_a_fresh_strong_sign_in(
     world: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     with pytest.raises(SignInAgain):
@@ -83,7 +83,7 @@ def test_loosening_needs_a_fresh_strong_sign_in(
     ("terms", "means", "minutes_ago"),
     [({"mail_suffices": False}, AuthMethod.MAIL, 0), ({"sign_in_age": 60}, AuthMethod.PASSKEY, 2)],
 )
-def test_loosening_needs_the_sign_in_of_the_strictest_rule(
+def test_loosening_a_tenants_protection_needs_the_sign_in_of_the_strictest_rule(
     world: World, what: str, terms: dict[str, Any], means: AuthMethod, minutes_ago: float
 ) -> None:
     rule = {"name": "strict", "match": {"services": ["payroll"]}, "terms": terms}
@@ -95,7 +95,7 @@ def test_loosening_needs_the_sign_in_of_the_strictest_rule(
 
 
 @pytest.mark.parametrize("what", LOOSENING)
-def test_a_mailed_code_loosens_only_where_it_suffices_for_every_rule(world: World, what: str) -> None:
+def test_a_mailed_code_loosens_protection_only_if_it_suffices_for_every_rule(world: World, what: str) -> None:
     lay_down(world, mail_suffices=True)
 
     assert LOOSENING[what](world, signed_in(world, "tara", AuthMethod.MAIL)) is not None
@@ -118,7 +118,7 @@ def test_a_weak_sign_in_cannot_remove_the_last_approver(world: World, means: Aut
 @pytest.mark.far
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("switched", [True, False])
-def test_any_sign_in_withdraws_consent(world: World, means: AuthMethod, *, switched: bool) -> None:
+def test_consent_can_be_withdrawn_with_any_sign_in(world: World, means: AuthMethod, *, switched: bool) -> None:
     lay_down(world, consent={"mode": "off", "until": (datetime.now(UTC) + DAY).isoformat()})
     weak = signed_in(world, "tara", means)
     opened = world.submit()
@@ -135,17 +135,19 @@ def test_any_sign_in_withdraws_consent(world: World, means: AuthMethod, *, switc
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC])
 @pytest.mark.parametrize("what", LOOSENING)
-def test_a_fresh_strong_sign_in_may_loosen(world: World, what: str, means: AuthMethod) -> None:
+def test_an_admin_with_a_fresh_strong_sign_in_may_loosen_protection(
+    world: World, what: str, means: AuthMethod
+) -> None:
     assert LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=1)) is not None
 
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("what", TIGHTENING)
-def test_any_sign_in_may_tighten(world: World, what: str, means: AuthMethod) -> None:
+def test_an_admin_with_any_sign_in_may_tighten_protection(world: World, what: str, means: AuthMethod) -> None:
     TIGHTENING[what](world, signed_in(world, "tara", means, minutes_ago=60))
 
 
-def test_a_first_admin_invites_approvers_with_the_invitations_sign_in(
+def test_the_sign_in_of_an_accepted_invitation_lets_a_first_admin_invite_approvers(
     world: World,
 ) -> None:
     write(unbound(world.db), "DELETE FROM memberships WHERE role = 'approver'")
@@ -157,7 +159,7 @@ def test_a_first_admin_invites_approvers_with_the_invitations_sign_in(
 
 
 @pytest.mark.parametrize("left", [None, timedelta(seconds=2)])
-def test_withdrawn_or_shortened_consent_opens_nothing(
+def test_withdrawing_or_shortening_consent_opens_nothing(
     world: World, later: ShiftedClock, left: timedelta | None
 ) -> None:
     at = datetime.now(UTC)

@@ -224,14 +224,14 @@ def test_only_managers_write_endorsements(world: World) -> None:
     assert not read(world.db, "SELECT FROM decisions WHERE request_id = :id", id=request_id)
 
 
-def test_an_engineer_cannot_submit_in_a_mode_the_tenant_has_not_chosen(world: World) -> None:
+def test_an_engineer_cannot_submit_in_a_mode_other_than_the_tenants(world: World) -> None:
     for mode in ("off", "observe"):
         _files_in_vain(world, world.people["erin"].person_id, mode)
 
     assert {row.mode for row in read(world.db, "SELECT mode FROM requests")} == {"enforce"}
 
 
-def test_a_submission_counts_against_its_own_submitter(world: World) -> None:
+def test_a_submission_counts_against_the_limit_of_its_own_submitter(world: World) -> None:
     erin, eve = (world.people[name].person_id for name in ("erin", "eve"))
     submission = {"tenant": world.tenant.id, "request": new_id(), "mode": "enforce", "me": erin, "submitter": erin}
 
@@ -243,7 +243,7 @@ def test_a_submission_counts_against_its_own_submitter(world: World) -> None:
     assert submitted == 1
 
 
-def test_a_request_cannot_be_hidden_from_an_asked_customer(world: World) -> None:
+def test_a_request_cannot_be_hidden_from_a_customer_who_was_asked(world: World) -> None:
     request_id = _request(world, "pending")
 
     for who in ("erin", "max"):
@@ -278,7 +278,7 @@ def test_an_operator_changes_no_request(world: World) -> None:
     assert said == NOTHING
 
 
-def test_an_event_names_its_requests_tenant_and_a_person_of_it(world: World) -> None:
+def test_an_event_names_the_tenant_of_its_request_and_a_person_of_that_tenant(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
     before = len(read(world.db, EVENTS, id=request_id))
 
@@ -289,7 +289,7 @@ def test_an_event_names_its_requests_tenant_and_a_person_of_it(world: World) -> 
     assert len(read(world.db, EVENTS, id=request_id)) == before
 
 
-def test_an_event_in_anothers_name_is_refused(world: World) -> None:
+def test_an_event_written_in_another_persons_name_is_refused(world: World) -> None:
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
 
     for who, at in (("abe", None), ("erin", world.tenant.id), ("olga", world.tenant.id), ("eve", world.tenant.id)):
@@ -298,7 +298,7 @@ def test_an_event_in_anothers_name_is_refused(world: World) -> None:
     assert not read(world.db, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
 
 
-def test_without_a_context_no_event_or_notification_is_written(world: World) -> None:
+def test_without_a_database_context_no_event_or_notification_is_written(world: World) -> None:
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
     told = {"tenant": None, "request": request_id, "actor": ann, "person": ann, "event": new_id()}
 
@@ -308,7 +308,7 @@ def test_without_a_context_no_event_or_notification_is_written(world: World) -> 
     assert not read(world.db, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
 
 
-def test_a_written_event_cannot_be_extended(world: World) -> None:
+def test_nothing_can_be_added_to_a_written_event(world: World) -> None:
     event_id = _event(world, _request(world, "active"))
     stranger = _stranger(world)
 
@@ -318,7 +318,7 @@ def test_a_written_event_cannot_be_extended(world: World) -> None:
     assert not read(world.db, "SELECT FROM event_details WHERE fields ? 'remark'")
 
 
-def test_no_request_notification_reaches_a_stranger(world: World) -> None:
+def test_no_notification_of_a_request_reaches_a_person_outside_it(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
     values = {"request": request_id, "event": _event(world, request_id), "person": stranger.person_id}
 
@@ -328,7 +328,7 @@ def test_no_request_notification_reaches_a_stranger(world: World) -> None:
     assert not read(world.db, "SELECT FROM notifications WHERE person_id = :id", id=stranger.person_id)
 
 
-def test_no_notification_blocks_a_requests_notification(world: World) -> None:
+def test_no_forged_notification_blocks_a_notification_of_a_request(world: World) -> None:
     """Whoever wrote the row of a notification first would have it taken for written, and with it for sent."""
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
     values = {"tenant": world.tenant.id, "request": None, "event": _event(world, request_id), "person": ann}
@@ -337,7 +337,7 @@ def test_no_notification_blocks_a_requests_notification(world: World) -> None:
         assert "tells of a request" in _vain(world, who, NOTIFY, at=at, **values)
 
 
-def test_no_tenant_notification_reaches_a_stranger_or_foreign_endpoint(world: World) -> None:
+def test_no_tenant_notification_reaches_a_stranger_or_another_tenants_endpoint(world: World) -> None:
     stranger = _stranger(world)
     here = {"tenant": next(iter(stranger.tenants())), "request": None}
     (told,) = read(world.db, "SELECT id FROM events WHERE request_id IS NULL AND tenant_id = :t", t=world.tenant.id)
@@ -347,7 +347,7 @@ def test_no_tenant_notification_reaches_a_stranger_or_foreign_endpoint(world: Wo
     _vain(world, stranger, CALL, endpoint=endpoint.id, **here)
 
 
-def test_an_operator_adds_no_tenant_without_lockbox(world: World) -> None:
+def test_an_operator_adds_no_tenant_whose_mode_is_not_enforce(world: World) -> None:
     for mode in ("off", "observe"):
         _vain(world, "olga", FOUND, tenant=new_id(), mode=mode, slug=f"born-{mode}")
 
@@ -375,7 +375,7 @@ def test_an_operator_cannot_skip_the_recovery_wait(world: World) -> None:
 
 
 @pytest.mark.parametrize("end", ["withdrawn_at", "accepted_at", "expires_at"])
-def test_an_ended_invitation_cannot_be_used(world: World, end: str) -> None:
+def test_an_ended_invitation_cannot_be_accepted(world: World, end: str) -> None:
     _past_triggers(world, END.format(end=end))
     values = {"new": new_id(), "email": "mallory@example.test", "side": "customer", "tenant": world.tenant.id}
     (before,) = read(world.db, "SELECT * FROM invitations")
@@ -390,7 +390,7 @@ def test_an_ended_invitation_cannot_be_used(world: World, end: str) -> None:
     assert not read(world.db, "SELECT FROM people WHERE name = 'Mallory'")
 
 
-def test_an_invitation_is_for_its_addressee_on_its_side_only(world: World) -> None:
+def test_an_invitation_is_only_for_its_addressee_and_only_on_its_own_side(world: World) -> None:
     (row,) = read(world.db, "SELECT email FROM invitations")
     stranger = _stranger(world).person_id
 
@@ -404,7 +404,7 @@ def test_an_invitation_is_for_its_addressee_on_its_side_only(world: World) -> No
 
 
 @pytest.mark.far
-def test_a_member_cannot_accept_or_revive_anothers_invitation(world: World) -> None:
+def test_a_member_cannot_accept_or_revive_an_invitation_of_someone_else(world: World) -> None:
     for who in ("aude", "ann", "tara"):
         _vain(world, who, "UPDATE invitations SET accepted_at = now(), accepted_by = :me")
     _past_triggers(world, "UPDATE invitations SET withdrawn_at = now(), withdrawn_by = invited_by")
@@ -413,14 +413,14 @@ def test_a_member_cannot_accept_or_revive_anothers_invitation(world: World) -> N
         _vain(world, who, "UPDATE invitations SET withdrawn_at = NULL, withdrawn_by = NULL")
 
 
-def test_an_admin_cannot_add_a_stranger_to_read_their_address(world: World) -> None:
+def test_an_admin_cannot_add_a_stranger_to_read_the_strangers_address(world: World) -> None:
     stranger, ann = _stranger(world), world.people["ann"].person_id
 
     _vain(world, stranger, JOIN, new=ann, tenant=next(iter(stranger.tenants())))
     _vain(world, stranger, "SELECT email FROM people WHERE id = :ann", ann=ann)
 
 
-def test_disabling_cannot_remove_the_last_admin(world: World) -> None:
+def test_disabling_a_person_cannot_remove_the_last_admin(world: World) -> None:
     _vain(world, "tara", "UPDATE people SET disabled_at = now() WHERE id = :me")
 
     assert not read(world.db, "SELECT FROM people WHERE disabled_at IS NOT NULL")
@@ -440,19 +440,19 @@ def test_a_disabled_person_cannot_re_enable_themselves(world: World) -> None:
         "UPDATE people SET wants_prompts = false WHERE id = :other",
     ],
 )
-def test_mail_preferences_of_others_cannot_be_changed(world: World, statement: str) -> None:
+def test_mail_preferences_of_another_person_cannot_be_changed(world: World, statement: str) -> None:
     for who, other in (("olga", "max"), ("olga", "ann"), ("tara", "ann"), ("max", "erin"), ("ann", "amir")):
         _vain(world, who, statement, at=world.tenant.id, other=world.people[other].person_id)
 
     assert not read(world.db, "SELECT FROM people WHERE time_zone <> 'UTC' OR NOT wants_prompts")
 
 
-def test_a_time_zone_must_be_a_name(world: World) -> None:
+def test_a_stored_time_zone_must_be_a_zone_name(world: World) -> None:
     for name in ("../../etc/passwd", "/etc/localtime", "", "a b", "Europe/Berlin\n"):
         _vain(world, "ann", "UPDATE people SET time_zone = :name WHERE id = :me", name=name)
 
 
-def test_admins_removing_each_other_in_old_snapshots_leave_one(world: World, urls: Urls) -> None:
+def test_admins_removing_each_other_in_old_snapshots_leave_one_admin(world: World, urls: Urls) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     engine = create_engine(urls.api, poolclass=NullPool, isolation_level="REPEATABLE READ")
 
@@ -482,7 +482,7 @@ def _removed(engine: Engine, caller: Caller, other: UUID, meanwhile: Callable[[]
         return False
 
 
-def test_no_privileged_function_reveals_a_request_to_a_stranger(world: World) -> None:
+def test_no_privileged_database_function_reveals_a_request_to_a_stranger(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
 
     with as_caller(world.db, stranger) as connection:
@@ -499,7 +499,7 @@ def test_a_customer_cannot_read_vendor_endpoints(world: World) -> None:
         _vain(world, who, "SELECT secret FROM endpoints WHERE tenant_id IS NULL")
 
 
-def test_a_policy_names_its_author_and_a_delegation_its_maker(world: World) -> None:
+def test_a_policy_row_names_its_author_and_a_delegation_row_its_maker(world: World) -> None:
     ann, abe = world.people["ann"].person_id, world.people["abe"].person_id
     delegation = {"tenant": world.tenant.id, "principal": ann, "delegate": world.people["aude"].person_id, "by": abe}
 

@@ -29,7 +29,9 @@ def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
 
 @pytest.mark.parametrize(("means", "minutes_ago"), STALE)
 @pytest.mark.parametrize("who", ["ann", "tara", "max"])
-def test_by_default_any_sign_in_revokes(world: World, who: str, means: AuthMethod, minutes_ago: float) -> None:
+def test_by_default_any_sign_in_is_enough_to_revoke(
+    world: World, who: str, means: AuthMethod, minutes_ago: float
+) -> None:
     caller = signed_in(world, who, means, minutes_ago=minutes_ago)
 
     assert revoked(world, caller).state is State.REVOKED
@@ -38,7 +40,7 @@ def test_by_default_any_sign_in_revokes(world: World, who: str, means: AuthMetho
 @pytest.mark.far
 @each(("means", "minutes_ago"), STALE)
 @each("who", ["ann", "tara", "max"])
-def test_a_policy_can_refuse_revoking_by_token_or_old_sign_in(
+def test_a_policy_can_refuse_revoking_with_a_token_or_an_old_sign_in(
     world: World, who: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     caller = signed_in(world, who, means, minutes_ago=minutes_ago)
@@ -50,13 +52,13 @@ def test_a_policy_can_refuse_revoking_by_token_or_old_sign_in(
 
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.MAIL, AuthMethod.OIDC])
-def test_a_fresh_sign_in_revokes(world: World, means: AuthMethod) -> None:
+def test_a_fresh_sign_in_is_always_enough_to_revoke(world: World, means: AuthMethod) -> None:
     caller = signed_in(world, "ann", means, minutes_ago=4)
 
     assert revoked(world, caller, revoke_sign_in_age=300).state is State.REVOKED
 
 
-def test_the_stricter_of_both_policy_versions_decides(world: World) -> None:
+def test_the_stricter_of_old_and_current_policy_decides_the_sign_in_to_revoke(world: World) -> None:
     lay_down(world, revoke_sign_in_age=300)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     lay_down(world)
@@ -68,7 +70,7 @@ def test_the_stricter_of_both_policy_versions_decides(world: World) -> None:
     assert state_of(world.db, request.id) == "active"
 
 
-def test_completing_access_never_needs_more(world: World) -> None:
+def test_completing_access_never_needs_a_stronger_sign_in(world: World) -> None:
     lay_down(world, revoke_sign_in_age=60)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     caller = signed_in(world, "erin", AuthMethod.TOKEN)

@@ -39,7 +39,7 @@ def scheduled(world: World, clock: StoppedClock, *, ahead: timedelta = 2 * HOUR,
     return world.act("ann", Action.APPROVE, request.id, **kept)
 
 
-def test_a_window_is_open_between_start_and_end(world: World, still: StoppedClock) -> None:
+def test_a_window_with_a_later_start_is_open_between_its_start_and_end(world: World, still: StoppedClock) -> None:
     request = scheduled(world, still)
 
     assert (request.state, request.opened_at, request.opens_at) == ("active", still.at, still.at + 2 * HOUR)
@@ -51,7 +51,7 @@ def test_a_window_is_open_between_start_and_end(world: World, still: StoppedCloc
     assert let_in == [False, False, True, False]
 
 
-def test_answers_are_due_before_the_start(world: World, still: StoppedClock) -> None:
+def test_answers_to_a_request_with_a_later_start_are_due_before_that_start(world: World, still: StoppedClock) -> None:
     request = world.submit(not_before=still.at + HOUR)
 
     assert request.deadline_at == still.at + HOUR
@@ -60,7 +60,9 @@ def test_answers_are_due_before_the_start(world: World, still: StoppedClock) -> 
         world.act("ann", Action.APPROVE, request.id)
 
 
-def test_the_timer_announces_the_start_without_a_move(world: World, worker: Database, still: StoppedClock) -> None:
+def test_the_timer_announces_a_windows_later_start_without_a_move(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
     request = scheduled(world, still)
     assert request.wake_at == request.opens_at
     still.at += 2 * HOUR
@@ -84,7 +86,7 @@ def told_by_the_clock(world: World) -> list[tuple[str, str | None]]:
     return [(row.action, json.loads(row.body).get("held_back")) for row in rows]
 
 
-def test_a_held_back_start_notifies_the_same_people_with_the_reason(
+def test_a_held_back_window_start_notifies_the_same_people_with_the_reason(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -112,7 +114,7 @@ def test_a_held_back_start_notifies_the_same_people_with_the_reason(
         ("DELETE FROM memberships WHERE role = 'engineer'", HeldBack.ENGINEER_INACTIVE),
     ],
 )
-def test_check_page_and_timer_agree_why_access_is_held_back(
+def test_access_check_page_and_timer_agree_why_access_is_held_back(
     world: World, worker: Database, superuser: Engine, still: StoppedClock, *, statement: str, why: HeldBack
 ) -> None:
     request = scheduled(world, still)
@@ -128,7 +130,9 @@ def test_check_page_and_timer_agree_why_access_is_held_back(
     assert held_back(world, request) is None
 
 
-def test_a_window_no_longer_approved_is_held_back(world: World, superuser: Engine, still: StoppedClock) -> None:
+def test_a_window_no_longer_approved_at_its_start_is_held_back(
+    world: World, superuser: Engine, still: StoppedClock
+) -> None:
     request = scheduled(world, still)
 
     write_unchecked(superuser, "DELETE FROM decisions")
@@ -136,7 +140,9 @@ def test_a_window_no_longer_approved_is_held_back(world: World, superuser: Engin
     assert held_back(world, request) is HeldBack.APPROVAL_UNVERIFIED
 
 
-def test_an_unverified_policy_is_not_called_stricter(world: World, superuser: Engine, still: StoppedClock) -> None:
+def test_access_held_back_by_an_unverified_policy_is_not_called_a_stricter_policy(
+    world: World, superuser: Engine, still: StoppedClock
+) -> None:
     request = scheduled(world, still)
     lay_down(world, report_on_close=True)
     assert held_back(world, request) is None
@@ -167,7 +173,7 @@ def held_back(world: World, request: AccessRequest) -> HeldBack | None:
 
 
 @each("ahead", [-HOUR, timedelta(days=7, seconds=1)])
-def test_a_start_must_be_in_the_future_and_within_the_limit(
+def test_a_later_start_must_be_in_the_future_and_within_the_limit(
     world: World, still: StoppedClock, ahead: timedelta
 ) -> None:
     with pytest.raises(PolicyNotMet) as refused:
@@ -185,7 +191,7 @@ def test_a_policy_may_forbid_later_starts(world: World, still: StoppedClock) -> 
         world.act("ann", Action.APPROVE, world.submit().id, opens_at=still.at + HOUR)
 
 
-def test_an_approver_may_move_the_start_later_only(world: World, still: StoppedClock) -> None:
+def test_an_approver_may_only_move_the_start_of_a_window_later(world: World, still: StoppedClock) -> None:
     request = world.submit(not_before=still.at + 2 * HOUR)
     with pytest.raises(Invalid, match="later, not earlier"):
         world.act("ann", Action.APPROVE, request.id, opens_at=still.at + HOUR)
@@ -197,7 +203,9 @@ def test_an_approver_may_move_the_start_later_only(world: World, still: StoppedC
     assert body["opens_at"] == body["kept_opens_at"] == f"{opened.opens_at:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
-def test_a_start_passed_by_the_last_approval_means_now(world: World, worker: Database, still: StoppedClock) -> None:
+def test_a_window_whose_start_passed_before_the_last_approval_opens_at_once(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id, opens_at=still.at + MOMENT)
@@ -210,7 +218,7 @@ def test_a_start_passed_by_the_last_approval_means_now(world: World, worker: Dat
     check_log_of_one_window(world, worker)
 
 
-def test_a_window_approved_for_later_can_be_revoked_before(world: World, still: StoppedClock) -> None:
+def test_a_window_approved_for_a_later_start_can_be_revoked_before_it(world: World, still: StoppedClock) -> None:
     request = scheduled(world, still)
 
     world.act("ann", Action.REVOKE, request.id)
@@ -219,7 +227,9 @@ def test_a_window_approved_for_later_can_be_revoked_before(world: World, still: 
     assert door(world) is None
 
 
-def test_both_verifiers_accept_the_log_of_a_later_start(world: World, worker: Database, still: StoppedClock) -> None:
+def test_both_verifiers_accept_the_log_of_a_window_with_a_later_start(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
     request = scheduled(world, still)
     still.at += 2 * HOUR
     timers.run(worker, [request.id])
@@ -259,7 +269,7 @@ def test_a_window_altered_to_begin_earlier_grants_no_access(
         ({"quorum": 2}, 2.5, True),
     ],
 )
-def test_a_stricter_policy_before_the_start_holds_access_back(
+def test_a_policy_made_stricter_before_the_start_of_a_window_holds_access_back(
     world: World, still: StoppedClock, stricter: dict[str, Any], hours: float, *, lets_in: bool
 ) -> None:
     scheduled(world, still)
@@ -273,7 +283,7 @@ def test_a_stricter_policy_before_the_start_holds_access_back(
 
 
 @pytest.mark.usefixtures("patient_gate")
-def test_the_gate_opens_at_the_start_by_itself(world: World, later: ShiftedClock) -> None:
+def test_the_gate_opens_a_window_at_its_later_start_without_a_worker(world: World, later: ShiftedClock) -> None:
     world.db.clock = later
     request = world.submit(not_before=datetime.now(UTC) + HOUR)
     request = world.act("ann", Action.APPROVE, request.id)
@@ -356,7 +366,7 @@ def _open_with(world: World, engine: Engine, decisions: Sequence[Decision]) -> N
         (Mode.OFF, 1, [("erin", "endorse")]),
     ],
 )
-def test_a_window_without_its_decisions_is_refused(
+def test_the_database_refuses_to_open_a_window_without_recorded_decisions(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
     world, request_id = _waiting(api, mode, quorum)
@@ -371,7 +381,7 @@ def test_a_window_without_its_decisions_is_refused(
 
 
 @pytest.mark.parametrize("login", ["superuser", "owner", "api"])
-def test_no_login_can_open_a_window_without_its_decisions(urls: Urls, api: Database, login: str) -> None:
+def test_no_database_role_can_open_a_window_without_recorded_decisions(urls: Urls, api: Database, login: str) -> None:
     world, request_id = _waiting(api, Mode.ENFORCE, quorum=1)
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
@@ -381,7 +391,9 @@ def test_no_login_can_open_a_window_without_its_decisions(urls: Urls, api: Datab
     assert state_of(api, request_id) == "pending"
 
 
-def test_the_database_refuses_windows_opened_without_a_deciding_customer(urls: Urls, api: Database) -> None:
+def test_the_database_refuses_a_window_without_the_customers_decision_under_enforce(
+    urls: Urls, api: Database
+) -> None:
     world, request_id = _waiting(api, Mode.OBSERVE, quorum=1)
     write(unbound(api), "UPDATE tenants SET mode = 'enforce'")
 
@@ -394,7 +406,9 @@ def test_the_database_refuses_windows_opened_without_a_deciding_customer(urls: U
 
 
 @each(("mode", "looser"), [(Mode.ENFORCE, "observe"), (Mode.OBSERVE, "off")])
-def test_no_login_can_loosen_the_mode_of_a_request(urls: Urls, api: Database, mode: Mode, looser: str) -> None:
+def test_no_database_role_can_loosen_the_mode_of_a_request(
+    urls: Urls, api: Database, mode: Mode, looser: str
+) -> None:
     world = World.make(api, Policy(), mode)
     request_id = world.submit().id
 
@@ -420,7 +434,7 @@ ENOUGH: list[tuple[Mode, int, list[Decision]]] = [
 
 
 @pytest.mark.parametrize(("mode", "quorum", "decisions"), ENOUGH)
-def test_the_api_opens_a_window_with_one_decision_from_each_eligible_person(
+def test_the_api_opens_a_window_given_one_decision_from_each_eligible_person(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
     world, request_id = _waiting(api, mode, quorum)
@@ -438,7 +452,7 @@ def test_the_api_opens_a_window_with_one_decision_from_each_eligible_person(
 
 
 @pytest.mark.parametrize(("mode", "quorum", "decisions"), ENOUGH)
-def test_a_windows_decisions_may_be_written_in_any_order(
+def test_the_decisions_of_a_window_may_be_written_in_any_order(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
     world, request_id = _waiting(api, mode, quorum)
@@ -483,7 +497,7 @@ def test_a_request_cannot_be_inserted_as_active(
     assert [row.state for row in read(api, "SELECT state FROM requests")] == ["pending"]
 
 
-def test_a_worker_cannot_open_a_window(world: World, worker: Database) -> None:
+def test_a_workers_database_role_cannot_open_a_window(world: World, worker: Database) -> None:
     request = world.submit()
 
     with (
@@ -495,7 +509,7 @@ def test_a_worker_cannot_open_a_window(world: World, worker: Database) -> None:
     assert state_of(worker, request.id) == "pending"
 
 
-def test_a_denial_after_the_approvals_prevails(api: Database) -> None:
+def test_a_denial_after_earlier_approvals_ends_the_request(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=3))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)

@@ -66,7 +66,7 @@ def total(api: Database) -> int:
     return int(read(api, IN_TOTAL)[0].n)
 
 
-def test_answers_are_counted_by_minute_hour_and_total(world: World, api: Database) -> None:
+def test_gate_answers_are_counted_by_minute_hour_and_in_total(world: World, api: Database) -> None:
     process, request_id = Counting(api), opened(world)
     for _ in range(3):
         process.refuse()
@@ -83,7 +83,7 @@ def test_answers_are_counted_by_minute_hour_and_total(world: World, api: Databas
     assert process.writer.unwritten == 0
 
 
-def test_a_windows_first_and_last_use_span_all_processes(world: World, api: Database) -> None:
+def test_the_first_and_last_use_of_a_window_are_those_over_all_processes(world: World, api: Database) -> None:
     request_id = opened(world)
     late, early = Counting(api), Counting(api)
     late.use(request_id, BOXES[1], CADDY, ago=2)
@@ -100,7 +100,7 @@ def test_a_windows_first_and_last_use_span_all_processes(world: World, api: Data
     assert abs(row.last_at - row.first_at - timedelta(seconds=8)) < timedelta(seconds=1)
 
 
-def test_no_use_is_dated_later_than_it_happened(world: World, api: Database) -> None:
+def test_the_stored_time_of_a_window_use_is_never_later_than_the_use(world: World, api: Database) -> None:
     request_id, process = opened(world), Counting(api)
     process.use(request_id)
     (after,) = read(api, "SELECT clock_timestamp() AS at")
@@ -110,7 +110,7 @@ def test_no_use_is_dated_later_than_it_happened(world: World, api: Database) -> 
     assert read(api, USED)[0].last_at <= after.at
 
 
-def test_a_batch_with_a_lost_acknowledgement_counts_once(world: World, api: Database) -> None:
+def test_a_batch_of_gate_counts_with_a_lost_acknowledgement_counts_once(world: World, api: Database) -> None:
     request_id, process = opened(world), Counting(api)
     process.use(request_id)
 
@@ -143,7 +143,7 @@ def _after_adding(act: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.mark.far
-def test_concurrent_writers_neither_lose_nor_double_counts(
+def test_concurrent_writers_of_gate_counts_neither_lose_nor_double_counts(
     world: World, api: Database, pool: ThreadPoolExecutor
 ) -> None:
     windows = [opened(world) for _ in range(6)]
@@ -163,7 +163,9 @@ def test_concurrent_writers_neither_lose_nor_double_counts(
     assert {row.number for row in read(api, USED)} == {60}
 
 
-def test_without_postgres_counts_are_kept_logged_and_written_later(world: World, api: Database, urls: Urls) -> None:
+def test_without_postgres_gate_counts_are_kept_logged_and_written_later(
+    world: World, api: Database, urls: Urls
+) -> None:
     request_id = opened(world)
     nowhere = make_engine(str(make_url(urls.api).set(port=own_port()).render_as_string(False)), role="test")
     with closing(Schedule(urls.redis)) as schedule, structlog.testing.capture_logs() as logs:
@@ -183,7 +185,7 @@ def test_without_postgres_counts_are_kept_logged_and_written_later(world: World,
     assert total(api) == 3
 
 
-def test_a_batch_that_postgres_refuses_does_not_block_the_next(world: World, api: Database) -> None:
+def test_a_batch_of_gate_counts_that_postgres_refuses_does_not_block_the_next(world: World, api: Database) -> None:
     request_id, process = opened(world), Counting(api)
     process.use(request_id, gateway=NGINX)
     question = AccessCheck("contoso", SERVICE, BOXES[0], "x" * 64, new_id())
@@ -200,7 +202,7 @@ def test_a_batch_that_postgres_refuses_does_not_block_the_next(world: World, api
     assert total(api) == 1
 
 
-def test_remaining_counts_are_written_at_shutdown(world: World, api: Database) -> None:
+def test_remaining_gate_counts_are_written_at_shutdown(world: World, api: Database) -> None:
     process = Counting(api)
     process.writer = CountWriter(api, process.counts, every=60)
     process.writer.start()
@@ -226,7 +228,7 @@ def test_remaining_window_uses_are_written_at_shutdown(
     assert len(read(api, USED)) == 3
 
 
-def test_a_reported_call_is_not_counted_as_refused(world: World, api: Database) -> None:
+def test_a_call_that_is_only_reported_is_not_counted_as_refused(world: World, api: Database) -> None:
     window = opened(world)
     erin = world.people["erin"].person_id
     call = CountedCall(NGINX, SERVICE, question=AccessCheck(world.tenant.slug, SERVICE, "site:HR", "read", erin))
@@ -241,7 +243,9 @@ def test_a_reported_call_is_not_counted_as_refused(world: World, api: Database) 
     ] == [(window, 1)]
 
 
-def test_dropped_uses_are_counted_as_lost(world: World, api: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropped_window_uses_are_counted_as_lost(
+    world: World, api: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gate.call_counts.MOST_WINDOWS", 0)
     process = Counting(api)
     process.use(opened(world))
@@ -252,7 +256,7 @@ def test_dropped_uses_are_counted_as_lost(world: World, api: Database, monkeypat
     assert read(api, "SELECT value FROM operating_figures() WHERE name = 'uses_lost'")[0].value == 1
 
 
-def test_refusals_are_logged_once_a_round_without_targets(api: Database) -> None:
+def test_the_gate_logs_refusals_once_per_round_without_call_targets(api: Database) -> None:
     process = Counting(api)
     for _ in range(500):
         process.refuse()
@@ -268,7 +272,7 @@ def test_refusals_are_logged_once_a_round_without_targets(api: Database) -> None
     ]
 
 
-def test_old_minutes_and_hours_are_deleted_and_totals_kept(
+def test_gate_counts_of_old_minutes_and_hours_are_deleted_and_totals_kept(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
     for span, ago in (("minute", 1), ("minute", 3), ("hour", 3), ("hour", 31 * 24), ("all", 99 * 24)):
@@ -287,7 +291,7 @@ def test_old_minutes_and_hours_are_deleted_and_totals_kept(
     assert tuple(figures) == (5, 0, 5)
 
 
-def test_a_worker_cannot_delete_recent_counts(worker: Database, api: Database) -> None:
+def test_a_workers_database_role_cannot_delete_recent_gate_counts(worker: Database, api: Database) -> None:
     process = Counting(api)
     process.refuse()
     process.writer.round()
@@ -298,7 +302,7 @@ def test_a_worker_cannot_delete_recent_counts(worker: Database, api: Database) -
     assert len(read(api, "SELECT FROM gate_answers")) == 3
 
 
-def test_every_process_reports_the_same_total(world: World, api: Database) -> None:
+def test_every_process_reports_the_same_total_of_gate_answers(world: World, api: Database) -> None:
     nginx = world.add("nginx", Role.SYSTEM, scopes={Scope("gate:nginx")}, services={SERVICE})
     for _ in range(2):
         process = Counting(api)
@@ -316,7 +320,7 @@ def test_every_process_reports_the_same_total(world: World, api: Database) -> No
 
 
 @pytest.mark.far
-def test_written_counts_notify_pages_and_not_gates(world: World, api: Database) -> None:
+def test_written_gate_counts_notify_pages_and_not_gates(world: World, api: Database) -> None:
     request_id, process = opened(world), Counting(api)
     heard: list[tuple[frozenset[str], str | None]] = []
     listening = threading.Event()

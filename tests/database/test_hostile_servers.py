@@ -103,7 +103,7 @@ def test_a_relay_with_an_invalid_certificate_gets_nothing_and_the_log_says_why(
     assert len(open_notifications(worker)) == 3
 
 
-def test_one_recipient_is_refused_permanently_one_temporarily_and_others_get_mail(
+def test_a_relay_refuses_one_recipient_for_good_and_one_for_now_and_others_get_mail(
     world: World, worker: Database
 ) -> None:
     world.submit()
@@ -131,7 +131,7 @@ def test_a_relay_hanging_up_after_acceptance_causes_no_second_mail(world: World,
     assert {row.error for row in read(worker, TRIES)} == {None}
 
 
-def test_a_crash_between_mail_and_record_repeats_the_message_id(
+def test_a_crash_between_sending_and_recording_a_mail_repeats_the_message_id(
     world: World, sender: Database, later: ShiftedClock, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()
@@ -170,7 +170,7 @@ METADATA = ScriptedAnswer(status=302, headers={"Location": "http://169.254.169.2
     ],
     ids=["500", "302", "410", "429", "never", "drips", "drips headers", "gigabyte", "bomb"],
 )
-def test_every_endpoint_answer_is_logged_and_nothing_is_lost(
+def test_every_answer_of_an_endpoint_is_logged_and_nothing_is_lost(
     world: World, sender: Database, later: ShiftedClock,
     answer: ScriptedAnswer, *, outcome: str | None, error: str | None, status: int | None,
 ) -> None:  # fmt: skip
@@ -217,7 +217,7 @@ def test_an_endpoint_with_an_invalid_certificate_gets_nothing(
     assert [one.outcome for one in tries].count(None) == 1
 
 
-def test_a_resolver_switching_to_an_internal_address_is_refused_and_logged(
+def test_an_endpoint_name_switching_to_an_internal_address_is_refused_and_logged(
     world: World, sender: Database, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post = Postbag(calling=HttpWebhooks(allow_http=True))

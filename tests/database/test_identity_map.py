@@ -72,7 +72,7 @@ def bind(world: World, superuser: Engine, person: str, subject: str, *, trusted:
     write(superuser, BOUND, issuer=IDP, subject=subject, who=id_of(world, person), trusted=trusted)
 
 
-def test_a_mapped_identity_names_its_engineer_and_is_recorded(world: World) -> None:
+def test_a_mapped_identity_names_its_engineer_and_the_mapping_is_recorded(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
 
     mapped = add(world)
@@ -92,7 +92,7 @@ def test_a_mapped_identity_names_its_engineer_and_is_recorded(world: World) -> N
     assert read(world.db, "SELECT FROM events WHERE seq IS NULL AND tenant_id IS NOT NULL") == []
 
 
-def test_operators_map_others_never_themselves(world: World) -> None:
+def test_operators_map_identities_of_other_people_but_never_their_own(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
     world.put_on_both_sides("oscar", Role.ENGINEER)
 
@@ -101,7 +101,7 @@ def test_operators_map_others_never_themselves(world: World) -> None:
     assert add(world, "oscar", "o-1").person == "Oscar"
 
 
-def test_changing_the_map_needs_a_fresh_sign_in(world: World) -> None:
+def test_changing_the_identity_map_needs_a_fresh_sign_in(world: World) -> None:
     mapped = add(world)
     olga = world.people["olga"]
     old = datetime.now(UTC) - timedelta(hours=1)
@@ -117,7 +117,7 @@ def test_changing_the_map_needs_a_fresh_sign_in(world: World) -> None:
             identity_map.remove(session, stale, HERE, mapped.row.id)
 
 
-def test_an_invalid_mapping_is_refused_with_advice(world: World) -> None:
+def test_an_invalid_identity_mapping_is_refused_with_advice(world: World) -> None:
     with pytest.raises(Invalid, match=f"{IDP}, mtls:exchange-online"):
         add(world, issuer="https://elsewhere.example")
     with pytest.raises(Invalid, match="service account"):
@@ -139,7 +139,7 @@ def test_an_invalid_mapping_is_refused_with_advice(world: World) -> None:
         manages(world, "olga", identity_map.remove, new_id())
 
 
-def test_certificates_and_gateway_headers_are_mapped_like_issuers(world: World) -> None:
+def test_certificates_and_gateway_headers_are_mapped_like_issuer_identities(world: World) -> None:
     header = f"header:{id_of(world, 'gate')}"
 
     add(world, subject="CN=erin,O=Vendor", issuer="mtls:exchange-online")
@@ -151,7 +151,7 @@ def test_certificates_and_gateway_headers_are_mapped_like_issuers(world: World) 
 
 
 @pytest.mark.far
-def test_a_person_has_a_limited_number_of_identities(world: World) -> None:
+def test_a_person_has_a_limited_number_of_mapped_identities(world: World) -> None:
     for number in range(MOST_A_PERSON):
         add(world, subject=f"e-{number}")
 
@@ -159,7 +159,7 @@ def test_a_person_has_a_limited_number_of_identities(world: World) -> None:
         add(world, subject="one more")
 
 
-def test_operators_and_auditors_read_the_map_by_pages(world: World) -> None:
+def test_operators_and_auditors_read_the_identity_map_page_by_page(world: World) -> None:
     world.add("audrey", Role.VENDOR_AUDITOR)
     mapped = [add(world, subject=f"e-{number}").row.id for number in range(3)]
     for who in ("olga", "audrey"):
@@ -171,7 +171,7 @@ def test_operators_and_auditors_read_the_map_by_pages(world: World) -> None:
         assert rest.next_cursor is None
 
 
-def test_a_trusted_sign_in_identity_names_the_same_person(world: World, superuser: Engine) -> None:
+def test_a_trusted_sign_in_identity_names_the_same_person_to_the_gate(world: World, superuser: Engine) -> None:
     bind(world, superuser, "erin", "trusted")
     bind(world, superuser, "erin", "fresh", trusted="1 hour")
     bind(world, superuser, "max", "manager")
@@ -181,7 +181,7 @@ def test_a_trusted_sign_in_identity_names_the_same_person(world: World, superuse
     assert [named(world.db, subject) for subject in ("fresh", "manager", "customer")] == [None] * 3
 
 
-def test_an_identity_mapped_to_two_people_names_no_one(world: World, superuser: Engine) -> None:
+def test_an_identity_mapped_to_two_people_names_no_person(world: World, superuser: Engine) -> None:
     world.add("emil", Role.ENGINEER)
     for subject in ("same", "two"):
         bind(world, superuser, "erin", subject)
@@ -208,13 +208,13 @@ def test_a_mail_address_names_an_engineer_only_without_a_mapped_identity(world: 
 
 
 @pytest.mark.parametrize("line", ["e-1\n", "e-1\nx", "x\ne-1"])
-def test_a_multi_line_subject_names_no_one(world: World, line: str) -> None:
+def test_an_identity_with_a_multi_line_subject_names_no_person(world: World, line: str) -> None:
     add(world)
 
     assert named(world.db, line) is None
 
 
-def test_a_mapped_identity_does_not_sign_in(world: World) -> None:
+def test_a_mapped_identity_cannot_be_used_to_sign_in(world: World) -> None:
     add(world)
     provider = IdentityProvider(issuer=IDP, audience="lockbox")
     proven = VerifiedIdentity(IDP, "e-1", datetime.now(UTC), None, None, ())
@@ -226,7 +226,7 @@ def test_a_mapped_identity_does_not_sign_in(world: World) -> None:
         assert not identities.is_bound(session, world.people["erin"], [provider])
 
 
-def test_a_disabled_person_or_former_engineer_is_not_named(world: World) -> None:
+def test_a_disabled_person_or_former_engineer_is_not_named_by_an_identity(world: World) -> None:
     world.add("emil", Role.ENGINEER)
     add(world, "erin", "e-1")
     add(world, "emil", "e-2")
@@ -247,7 +247,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("how", FORGED)
-def test_an_unmarked_row_names_no_one(world: World, superuser: Engine, how: str) -> None:
+def test_an_identity_row_without_a_valid_mac_names_no_person(world: World, superuser: Engine, how: str) -> None:
     emil = world.add("emil", Role.ENGINEER).person_id
     add(world)
     write_unchecked(superuser, FORGED[how], **({"emil": emil} if ":emil" in FORGED[how] else {}))
@@ -261,7 +261,7 @@ def test_an_unmarked_row_names_no_one(world: World, superuser: Engine, how: str)
     assert found == [None] * 4
 
 
-def test_a_removed_row_cannot_be_restored(world: World, superuser: Engine) -> None:
+def test_a_removed_identity_row_cannot_be_restored(world: World, superuser: Engine) -> None:
     row = add(world).row.model_dump()
     manages(world, "olga", identity_map.remove, row["id"])
 
@@ -269,7 +269,7 @@ def test_a_removed_row_cannot_be_restored(world: World, superuser: Engine) -> No
         write(superuser, PUT_BACK, **row)
 
 
-def test_row_security_lets_operators_add_rows_for_others_only(world: World) -> None:
+def test_row_security_lets_operators_map_identities_of_other_people_only(world: World) -> None:
     add(world)
     world.put_on_both_sides("olga", Role.ENGINEER)
     erin, olga = id_of(world, "erin"), id_of(world, "olga")
@@ -300,7 +300,7 @@ def test_row_security_lets_operators_add_rows_for_others_only(world: World) -> N
             assert connection.execute(text("DELETE FROM gate_identities")).rowcount == 0
 
 
-def test_no_row_is_visible_without_context(world: World) -> None:
+def test_no_identity_row_is_visible_without_a_database_context(world: World) -> None:
     add(world)
 
     with world.db.engine.connect() as connection:
@@ -372,7 +372,9 @@ def watched(world: World) -> Iterator[WatchedMap]:
     found.map.close()
 
 
-def test_map_lookups_are_remembered_for_five_seconds_and_dropped_at_news(world: World, watched: WatchedMap) -> None:
+def test_identity_lookups_are_remembered_for_five_seconds_and_dropped_after_a_change(
+    world: World, watched: WatchedMap
+) -> None:
     erin = id_of(world, "erin")
 
     async def asked() -> None:
@@ -391,7 +393,9 @@ def test_map_lookups_are_remembered_for_five_seconds_and_dropped_at_news(world: 
     asyncio.run(asked())
 
 
-def test_many_calls_of_one_caller_are_one_read_and_memory_is_bounded(world: World, watched: WatchedMap) -> None:
+def test_many_calls_of_one_caller_cause_one_identity_read_and_memory_is_bounded(
+    world: World, watched: WatchedMap
+) -> None:
     add(world)
 
     async def asked() -> None:
@@ -405,7 +409,7 @@ def test_many_calls_of_one_caller_are_one_read_and_memory_is_bounded(world: Worl
     asyncio.run(asked())
 
 
-def test_a_lookup_read_during_news_is_not_kept(world: World, watched: WatchedMap) -> None:
+def test_an_identity_lookup_that_was_read_during_a_change_is_not_kept(world: World, watched: WatchedMap) -> None:
     add(world)
 
     async def asked() -> None:
@@ -419,7 +423,9 @@ def test_a_lookup_read_during_news_is_not_kept(world: World, watched: WatchedMap
     asyncio.run(asked())
 
 
-def test_a_known_caller_is_looked_up_again_before_expiry(world: World, watched: WatchedMap) -> None:
+def test_the_identity_of_a_known_caller_is_looked_up_again_before_it_expires(
+    world: World, watched: WatchedMap
+) -> None:
     erin = id_of(world, "erin")
     add(world)
 
@@ -437,7 +443,7 @@ def test_a_known_caller_is_looked_up_again_before_expiry(world: World, watched: 
     asyncio.run(asked())
 
 
-def test_without_postgres_callers_are_unknown_and_nothing_is_kept() -> None:
+def test_without_postgres_callers_are_unknown_and_no_lookup_is_kept() -> None:
     nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/x", connect_args={"connect_timeout": 1})
     lost = IdentityMap(Database(nowhere, None))  # type: ignore[arg-type]
 

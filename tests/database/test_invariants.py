@@ -121,14 +121,14 @@ def raised(db: Database) -> list[InvariantViolation]:
 
 
 @pytest.mark.usefixtures("lived")
-def test_a_healthy_database_has_no_findings(worker: Database) -> None:
+def test_the_invariant_checks_of_a_healthy_database_have_no_findings(worker: Database) -> None:
     assert looked(worker) == set()
     assert raised(worker) == []
     assert not read(worker, "SELECT FROM events WHERE action = 'invariant_broken'")
 
 
 @pytest.mark.parametrize("is_said", [True, False])
-def test_a_window_lacking_a_required_signature_is_found(
+def test_the_invariant_checks_detect_a_window_lacking_a_required_signature(
     api: Database, worker: Database, superuser: Engine, *, is_said: bool
 ) -> None:
     world = World.make(api, BY_A_RULE)
@@ -149,7 +149,7 @@ def test_a_window_lacking_a_required_signature_is_found(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_manager_opening_in_observe_or_off_is_no_finding(
+def test_a_window_opened_by_a_manager_in_observe_or_off_is_no_finding(
     api: Database, worker: Database, superuser: Engine, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -162,7 +162,7 @@ def test_a_manager_opening_in_observe_or_off_is_no_finding(
     assert {one.rule for one in looked(worker)} == {"I1"}
 
 
-def test_a_clock_set_back_between_decisions_is_no_finding(
+def test_a_clock_set_back_between_decisions_is_no_invariant_finding(
     api: Database, worker: Database, still: StoppedClock
 ) -> None:
     world = World.make(api, Policy(quorum=2))
@@ -175,7 +175,9 @@ def test_a_clock_set_back_between_decisions_is_no_finding(
 
 
 @pytest.mark.far
-def test_every_ordinary_life_leaves_no_finding(api: Database, worker: Database, superuser: Engine) -> None:
+def test_no_ordinary_life_of_a_request_leaves_an_invariant_finding(
+    api: Database, worker: Database, superuser: Engine
+) -> None:
     world = World.make(api, Policy(quorum=2))
     for ending in (Action.COMPLETE, Action.REVOKE, None):
         request = world.fresh()
@@ -193,7 +195,7 @@ def test_every_ordinary_life_leaves_no_finding(api: Database, worker: Database, 
     assert looked(worker) == set()
 
 
-def test_decisions_after_a_sign_in_are_no_finding(api: Database, worker: Database) -> None:
+def test_decisions_made_after_a_sign_in_are_no_invariant_finding(api: Database, worker: Database) -> None:
     world = World.make(api, Policy())
     request = world.fresh()
     for who, action in (("max", Action.ENDORSE), ("ann", Action.APPROVE)):
@@ -210,7 +212,7 @@ def test_decisions_after_a_sign_in_are_no_finding(api: Database, worker: Databas
 
 
 @pytest.mark.parametrize("statement", BREAKS)
-def test_faults_written_past_the_triggers_are_found(
+def test_the_invariant_checks_detect_faults_written_past_the_triggers(
     lived: World, worker: Database, superuser: Engine, statement: str
 ) -> None:
     rule, what = BREAKS[statement]
@@ -221,7 +223,7 @@ def test_faults_written_past_the_triggers_are_found(
     assert any(one.rule == rule and what in one.what for one in found), (found, lived.tenant.slug)
 
 
-def test_a_finding_is_an_event_a_mail_to_operators_and_a_webhook_call(
+def test_an_invariant_finding_is_an_event_a_mail_to_operators_and_a_webhook_call(
     lived: World, worker: Database, superuser: Engine, post: Postbag, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post.deliver(worker, open_notifications(worker))
@@ -254,7 +256,7 @@ def test_a_finding_is_an_event_a_mail_to_operators_and_a_webhook_call(
     assert "invariant.broken" in capsys.readouterr().out
 
 
-def test_a_finding_is_repeated_hourly_and_new_ones_at_once(
+def test_a_known_invariant_finding_is_repeated_hourly_and_a_new_one_sent_at_once(
     lived: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     freely(superuser, "DELETE FROM decisions WHERE decision = 'approve'")
@@ -272,7 +274,7 @@ def test_a_finding_is_repeated_hourly_and_new_ones_at_once(
     assert lived.people
 
 
-def test_a_finding_fixed_before_the_second_check_raises_no_alarm(
+def test_an_invariant_finding_fixed_before_the_second_check_raises_no_alarm(
     lived: World, worker: Database, superuser: Engine
 ) -> None:
     late = many(lived, 1)
@@ -290,7 +292,7 @@ def test_a_finding_fixed_before_the_second_check_raises_no_alarm(
 @pytest.mark.parametrize(
     "broken", ["DELETE FROM unsettled", "UPDATE unsettled SET settle_by = now() - interval '16 minutes'"]
 )
-def test_mails_without_a_notified_event_are_found(
+def test_the_invariant_checks_detect_mails_without_a_notified_event(
     world: World, worker: Database, superuser: Engine, post: Postbag, broken: str
 ) -> None:
     told, forgotten = world.fresh(), world.fresh()
@@ -312,7 +314,7 @@ def test_mails_without_a_notified_event_are_found(
         ("UPDATE offboardings SET asked_at = now()", "that somebody asked to off-board the tenant"),
     ],
 )
-def test_a_data_change_without_its_event_is_found(
+def test_the_invariant_checks_detect_a_data_change_without_its_event(
     world: World, worker: Database, superuser: Engine, broken: str, what: str
 ) -> None:
     does(world, "tara", tenant_data.keep_for, 30, most=None)
@@ -325,7 +327,7 @@ def test_a_data_change_without_its_event_is_found(
     assert looked(worker) == {InvariantViolation("unsaid", world.tenant.id, world.tenant.id, f"no event says {what}")}
 
 
-def test_old_requests_are_checked_page_by_page(
+def test_the_invariant_checks_read_old_requests_page_by_page(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE", 2)
@@ -342,7 +344,7 @@ def test_old_requests_are_checked_page_by_page(
     assert rota.request == invariants.NOBODY
 
 
-def test_old_seals_are_checked_page_by_page(
+def test_the_invariant_checks_read_old_seals_page_by_page(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE_OF_SEALS", 3)
@@ -361,7 +363,7 @@ def test_old_seals_are_checked_page_by_page(
     assert found[0] == 0
 
 
-def test_people_are_checked_page_by_page_in_invariants(
+def test_the_invariant_checks_read_people_page_by_page(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE_OF_PEOPLE", 5)
@@ -378,7 +380,9 @@ def test_people_are_checked_page_by_page_in_invariants(
     assert found == [set(), set(), {last}, set()]
 
 
-def test_removed_events_incriminate_no_one(lived: World, worker: Database, superuser: Engine) -> None:
+def test_events_removed_by_retention_lead_to_no_finding_about_a_person(
+    lived: World, worker: Database, superuser: Engine
+) -> None:
     freely(superuser, "UPDATE tokens SET is_sample = false")
     assert {one.rule for one in looked(worker)} == {"I12"}
 
@@ -388,7 +392,7 @@ def test_removed_events_incriminate_no_one(lived: World, worker: Database, super
     assert lived.people
 
 
-def test_events_removed_by_retention_are_no_gap(lived: World, worker: Database, superuser: Engine) -> None:
+def test_events_removed_by_retention_count_as_no_gap(lived: World, worker: Database, superuser: Engine) -> None:
     write(superuser, "UPDATE logs SET kept_from = size")
     freely(superuser, "DELETE FROM events WHERE request_id IN (SELECT id FROM requests WHERE closed_at IS NOT NULL)")
 
@@ -396,7 +400,7 @@ def test_events_removed_by_retention_are_no_gap(lived: World, worker: Database, 
     assert lived.people
 
 
-def test_one_worker_checks_each_minute(worker: Database) -> None:
+def test_only_one_worker_checks_the_invariants_each_minute(worker: Database) -> None:
     assert alerts.is_due(worker)
 
     write(worker.engine, "SELECT record_heartbeat('invariants', uuidv7(), 'core@here', 0)")

@@ -73,7 +73,7 @@ def marked(world: World, name: str) -> set[bytes]:
     return {bytes(row.token), bytes(row.secret), bytes(row.role)}
 
 
-def test_a_row_marked_by_an_older_key_is_valid_and_re_marked_when_used(old: World) -> None:
+def test_a_row_with_a_mac_of_an_older_key_is_valid_and_gets_a_new_mac_when_used(old: World) -> None:
     both = at(old.db, NEW, OLD)
     before = marked(old, "ann")
 
@@ -88,12 +88,12 @@ def test_a_row_marked_by_an_older_key_is_valid_and_re_marked_when_used(old: Worl
     assert not before & after
 
 
-def test_without_the_key_no_credential_is_valid(old: World) -> None:
+def test_without_the_mac_key_no_credential_is_valid(old: World) -> None:
     with pytest.raises(NotSignedIn):
         recognised(at(old.db, NEW), old, "ann")
 
 
-def test_all_roles_are_re_marked_before_an_older_key_is_removed(old: World, rekey: Rekey) -> None:
+def test_all_roles_get_a_new_mac_before_an_older_key_is_removed(old: World, rekey: Rekey) -> None:
     done = rekey(NEW, OLD)
 
     assert (done.marked, done.unverified, done.ended) == (len(old.people) + LAID_DOWN, [], 0)
@@ -103,7 +103,7 @@ def test_all_roles_are_re_marked_before_an_older_key_is_removed(old: World, reke
     assert len(told) == 1
 
 
-def test_policies_and_delegates_are_re_marked_before_an_older_key_is_removed(
+def test_policies_and_delegates_get_a_new_mac_before_an_older_key_is_removed(
     old: World, rekey: Rekey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lockbox.identity.keyring.development", lambda: Keyring([OLD]))
@@ -128,7 +128,7 @@ def held(db: Database, world: World) -> tuple[int | None, bool]:
     return policy.quorum if policy else None, world.people["aude"].person_id in known.delegates[tenant.id]
 
 
-def test_a_worker_without_keys_verifies_no_mark(old: World) -> None:
+def test_a_worker_without_keys_verifies_no_mac(old: World) -> None:
     """It reminds by policies and delegates, and gives no power by either."""
     lay_down(old, quorum=2)
     stand_in(old, "aude", "ann")
@@ -141,7 +141,9 @@ def test_a_worker_without_keys_verifies_no_mark(old: World) -> None:
         recognised(worker, old, "ann")
 
 
-def test_a_row_no_key_verifies_is_named_and_left(old: World, rekey: Rekey, superuser: Engine) -> None:
+def test_a_row_whose_mac_no_key_verifies_is_named_and_left_unchanged(
+    old: World, rekey: Rekey, superuser: Engine
+) -> None:
     ann = old.people["ann"].person_id
     write(superuser, "UPDATE memberships SET mac = NULL WHERE person_id = :id", id=ann)
 
@@ -152,7 +154,7 @@ def test_a_row_no_key_verifies_is_named_and_left(old: World, rekey: Rekey, super
     assert recognised(at(old.db, NEW, OLD), old, "amir") == {Role.APPROVER}
 
 
-def test_after_a_lost_key_roles_are_accepted_and_sign_ins_end(old: World, rekey: Rekey) -> None:
+def test_after_a_lost_key_roles_are_accepted_again_and_sign_ins_end(old: World, rekey: Rekey) -> None:
     done = rekey(NEW, key_is_lost=True)
 
     db = at(old.db, NEW)
@@ -167,7 +169,9 @@ def test_after_a_lost_key_roles_are_accepted_and_sign_ins_end(old: World, rekey:
     assert recognised(db, old, "ann") == {Role.APPROVER}
 
 
-def test_a_newer_mark_is_not_replaced_by_an_older_one(old: World, rekey: Rekey, superuser: Engine) -> None:
+def test_a_mac_of_the_new_key_cannot_be_replaced_by_the_older_mac(
+    old: World, rekey: Rekey, superuser: Engine
+) -> None:
     ann = old.people["ann"].person_id
     (was,) = read(old.db, "SELECT mac FROM memberships WHERE person_id = :id", id=ann)
     rekey(NEW, OLD)

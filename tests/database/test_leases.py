@@ -25,7 +25,9 @@ def _due(ids: list[str], kind: str = "expire") -> list[IndexEntry]:
     return [IndexEntry(one, kind, LONG_AGO) for one in ids]
 
 
-def test_settling_drops_the_lease_and_writes_the_current_state(schedule: Schedule, redis: "Redis") -> None:
+def test_settling_an_index_entry_drops_the_lease_and_writes_the_current_state(
+    schedule: Schedule, redis: "Redis"
+) -> None:
     gone, again = _ids(2)
     schedule.arm(CLOCK, _due([gone, again]))
     schedule.claim(CLOCK)
@@ -37,7 +39,7 @@ def test_settling_drops_the_lease_and_writes_the_current_state(schedule: Schedul
 
 
 @pytest.mark.far
-def test_an_expired_lease_is_offered_again(schedule: Schedule) -> None:
+def test_an_entry_whose_lease_expired_is_offered_again(schedule: Schedule) -> None:
     (one,) = _ids(1)
     schedule.arm(SHORT, _due([one]))
 
@@ -51,7 +53,7 @@ def test_an_expired_lease_is_offered_again(schedule: Schedule) -> None:
         assert within(2, lambda: schedule.claim(SHORT).ids == {"expire": [one]})
 
 
-def test_a_backlog_beyond_the_budget_waits_in_the_index(schedule: Schedule) -> None:
+def test_a_backlog_of_entries_beyond_the_budget_waits_in_the_index(schedule: Schedule) -> None:
     ids = _ids(12)
     schedule.arm(SHORT, _due(ids))
 
@@ -75,7 +77,7 @@ def test_an_expired_lease_does_not_count_against_the_budget_twice(schedule: Sche
     assert set(schedule.claim(SHORT).ids["expire"]) == first
 
 
-def test_notifications_wait_while_a_deadline_storm_is_leased(schedule: Schedule) -> None:
+def test_notifications_wait_while_a_storm_of_deadlines_is_leased(schedule: Schedule) -> None:
     storm = _ids(501)
     schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
     schedule.arm(CLOCK, _due(storm))
@@ -104,7 +106,7 @@ def test_notifications_continue_slowly_while_deadlines_are_late(schedule: Schedu
     assert len(after.ids["notify"]) == 7
 
 
-def test_a_deadline_just_due_delays_no_notification(schedule: Schedule) -> None:
+def test_a_deadline_that_is_just_due_delays_no_notification(schedule: Schedule) -> None:
     for _ in range(50):
         schedule.arm(NOTIFICATIONS, _due(_ids(TRICKLE + 7), "notify"))
         began = time.monotonic()
@@ -122,14 +124,16 @@ def test_a_deadline_just_due_delays_no_notification(schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize("until", ["+inf", 1e15, 0])
-def test_a_foreign_lease_entry_delays_no_notification(schedule: Schedule, redis: "Redis", until: str | float) -> None:
+def test_an_unknown_lease_entry_delays_no_notification(
+    schedule: Schedule, redis: "Redis", until: str | float
+) -> None:
     schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
     redis.zadd(CLOCK.keys[1], {f"junk {number}": until for number in range(501)})
 
     assert len(schedule.claim(NOTIFICATIONS).ids["notify"]) == 3
 
 
-def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis: "Redis") -> None:
+def test_arming_one_kind_of_entry_drops_the_lease_of_the_other_kind(schedule: Schedule, redis: "Redis") -> None:
     (one,) = _ids(1)
     schedule.arm(CLOCK, _due([one], "time_out"))
     schedule.claim(CLOCK)
@@ -140,7 +144,7 @@ def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis:
 
 
 @pytest.mark.far
-def test_concurrent_claims_are_disjoint(schedule: Schedule) -> None:
+def test_concurrent_claims_of_index_entries_are_disjoint(schedule: Schedule) -> None:
     ids = _ids(2000)
     schedule.arm(CLOCK, _due(ids))
 
@@ -157,7 +161,7 @@ def test_concurrent_claims_are_disjoint(schedule: Schedule) -> None:
     assert sorted(claimed) == sorted(ids)
 
 
-def test_concurrent_arming_and_claiming_loses_and_doubles_nothing(schedule: Schedule) -> None:
+def test_concurrent_arming_and_claiming_neither_loses_nor_doubles_entries(schedule: Schedule) -> None:
     ids = _ids(1000)
     claimed: list[str] = []
 

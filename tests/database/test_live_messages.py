@@ -85,7 +85,7 @@ def test_moves_of_one_commit_are_published_in_one_message(ear: ChannelListener, 
     assert ear.heard() == [(ear.everyone, set(map(str, ids)))]
 
 
-def test_a_rolled_back_move_is_not_published(ear: ChannelListener, world: World) -> None:
+def test_a_move_that_is_rolled_back_is_not_published(ear: ChannelListener, world: World) -> None:
     with pytest.raises(ZeroDivisionError):
         _fail(world.db)
 
@@ -93,7 +93,7 @@ def test_a_rolled_back_move_is_not_published(ear: ChannelListener, world: World)
 
 
 @pytest.mark.far
-def test_nothing_is_published_before_the_commit(ear: ChannelListener, world: World) -> None:
+def test_a_move_is_not_published_before_the_commit(ear: ChannelListener, world: World) -> None:
     one = new_id()
 
     with world.db.transaction() as session:
@@ -103,7 +103,7 @@ def test_nothing_is_published_before_the_commit(ear: ChannelListener, world: Wor
     assert (before, ear.heard()) == ([], [(ear.everyone, {str(one)})])
 
 
-def test_rebuilding_and_notifications_are_not_published(ear: ChannelListener, world: World) -> None:
+def test_index_rebuilds_and_open_notifications_are_not_published(ear: ChannelListener, world: World) -> None:
     schedule = world.db.schedule
 
     schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
@@ -129,7 +129,7 @@ def test_an_ended_notification_is_published_to_operators_only(
 
 
 @pytest.mark.far
-def test_a_failing_listener_continues(urls: Urls) -> None:
+def test_a_failing_listener_does_not_stop_other_publications(urls: Urls) -> None:
     schedule, heard, turns = Schedule(urls.redis), list[frozenset[str]](), list[bool]()
 
     def hear(ids: frozenset[str], _: str | None) -> None:
@@ -157,7 +157,7 @@ def _until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_one_sides_changes_are_published_on_its_channel(ear: ChannelListener, world: World) -> None:
+def test_changes_seen_by_only_one_side_are_published_on_its_channel(ear: ChannelListener, world: World) -> None:
     one, other = new_id(), new_id()
 
     with world.db.transaction() as session:
@@ -197,7 +197,7 @@ def test_a_question_is_published_to_both_sides_and_in_review_to_the_vendor_only(
     assert ear.heard() == [(ear.everyone, {str(pending.id)}), (f"{ear.everyone}:vendor", {str(reviewed.id)})]
 
 
-def test_an_unavailable_redis_costs_publications_not_commits(world: World) -> None:
+def test_an_unavailable_redis_loses_published_news_but_no_commits(world: World) -> None:
     db = Database(world.db.engine, Schedule("redis://127.0.0.1:1"))
     began = time.monotonic()
 
@@ -217,7 +217,7 @@ def _told(world: World, ids: object, *names: str, **others: LiveReader) -> set[s
 EVERYBODY = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude")
 
 
-def test_a_change_reaches_only_people_who_may_see_the_request(world: World) -> None:
+def test_a_live_change_reaches_only_people_who_may_see_the_request(world: World) -> None:
     other = World.make(world.db)
     world.people |= {"zoe": other.people["ann"], "zack": other.people["tara"]}
     request = world.submit()
@@ -227,7 +227,7 @@ def test_a_change_reaches_only_people_who_may_see_the_request(world: World) -> N
     assert _told(world, [], *EVERYBODY, "zoe") == set()
 
 
-def test_a_change_reaches_no_customer_before_they_are_asked(api: Database) -> None:
+def test_a_live_change_reaches_no_customer_before_they_are_asked(api: Database) -> None:
     world = World.make(api, Policy())
     request = world.submit()
 
@@ -238,7 +238,7 @@ def test_a_change_reaches_no_customer_before_they_are_asked(api: Database) -> No
     assert _told(world, [request.id], *EVERYBODY) == {"erin", "max", "vera", "tara", "ann", "aude"}
 
 
-def test_a_change_reaches_no_one_at_a_tenant_their_sign_in_does_not_cover(world: World) -> None:
+def test_a_live_change_reaches_no_member_whose_sign_in_does_not_cover_the_tenant(world: World) -> None:
     other = World.make(world.db)
     ann = world.people["ann"].person_id
     request = world.submit()
@@ -255,7 +255,7 @@ def test_a_change_reaches_no_one_at_a_tenant_their_sign_in_does_not_cover(world:
         "UPDATE people SET disabled_at = now() WHERE id = :p",
     ],
 )
-def test_a_change_reaches_no_former_member(world: World, superuser: object, gone: str) -> None:
+def test_a_live_change_reaches_no_former_member(world: World, superuser: object, gone: str) -> None:
     request = world.submit()
 
     write(superuser, gone, p=world.people["ann"].person_id)  # type: ignore[arg-type]

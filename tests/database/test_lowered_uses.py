@@ -57,7 +57,7 @@ def test_an_approver_cannot_raise_the_number_of_uses(world: World) -> None:
     assert world.act("ann", Action.APPROVE, request.id).max_uses == 2
 
 
-def test_the_lowest_number_among_counting_approvals_applies(api: Database) -> None:
+def test_the_lowest_number_of_uses_among_counting_approvals_applies(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(max_uses=9)
 
@@ -66,7 +66,7 @@ def test_the_lowest_number_among_counting_approvals_applies(api: Database) -> No
     assert world.act("amir", Action.APPROVE, request.id, max_uses=5).max_uses == 3
 
 
-def test_a_former_approvers_vote_lowers_nothing(api: Database, superuser: Engine) -> None:
+def test_a_former_approvers_vote_does_not_lower_the_number_of_uses(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(max_uses=9)
     world.act("ann", Action.APPROVE, request.id, max_uses=1)
@@ -96,7 +96,7 @@ def test_only_an_approval_sets_the_number_of_uses(world: World, superuser: Engin
         write_unchecked(superuser, "UPDATE decisions SET max_uses = 1")
 
 
-def test_a_passkey_signs_the_number_of_uses(api: Database) -> None:
+def test_a_passkey_signature_covers_the_number_of_uses(api: Database) -> None:
     world = World.make(api, DEMANDED)
     authenticator, request = enrol(world, "ann"), world.submit(max_uses=5)
     question = asked(world, "ann", request.id, max_uses=2)
@@ -112,7 +112,7 @@ def test_a_passkey_signs_the_number_of_uses(api: Database) -> None:
     assert check(world) == 1
 
 
-def test_the_signed_number_stays_valid_when_the_policy_lowers_it(api: Database) -> None:
+def test_the_signed_number_of_uses_stays_valid_when_the_policy_lowers_it(api: Database) -> None:
     world = World.make(api, DEMANDED.model_copy(update={"quorum": 2}))
     keys = {name: enrol(world, name) for name in ("ann", "amir")}
     request = world.submit(max_uses=5)

@@ -56,7 +56,7 @@ def test_a_person_with_a_role_cannot_become_a_service_account(world: World, who:
     assert roles_of(world, who) == before
 
 
-def test_a_role_cannot_be_changed_to_system(world: World) -> None:
+def test_a_persons_role_cannot_be_changed_to_system(world: World) -> None:
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
 
     with pytest.raises(DBAPIError, match="a system and something else"):
@@ -68,7 +68,9 @@ def test_a_role_cannot_be_changed_to_system(world: World) -> None:
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
-def test_of_concurrent_person_and_system_roles_one_is_refused(world: World, urls: Urls, level: str) -> None:
+def test_of_concurrent_grants_of_a_person_role_and_system_one_is_refused(
+    world: World, urls: Urls, level: str
+) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     engine = create_engine(urls.superuser, poolclass=NullPool, isolation_level=level)
 
@@ -96,7 +98,7 @@ def _given(engine: Engine, person_id: UUID, role: str, meanwhile: Callable[[], N
     return True
 
 
-def test_an_invitation_mixing_both_is_refused(world: World, worker: Database) -> None:
+def test_an_invitation_mixing_a_person_role_and_system_is_refused(world: World, worker: Database) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     (eve,) = read(world.db, "SELECT email FROM people WHERE id = :p", p=id_of(world, "eve"))
     roles = frozenset({Role.ENGINEER})

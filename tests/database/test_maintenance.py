@@ -63,7 +63,7 @@ def beat(worker: Database, job: MaintenanceJob) -> None:
 
 
 @pytest.mark.far
-def test_a_due_task_is_sent_and_done_locally_after_two_idle_intervals(
+def test_a_due_maintenance_task_is_sent_and_done_locally_after_two_idle_intervals(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:
     beat(worker, SEAL)
@@ -87,7 +87,7 @@ def test_no_seal_task_is_sent_without_unsealed_events(worker: Database, broker: 
     assert broker.llen(QUEUE) == 0
 
 
-def test_reconciling_runs_locally_if_the_last_run_is_too_old(
+def test_reconciling_runs_locally_if_the_last_run_was_too_long_ago(
     world: World, worker: Database, superuser: Engine, looping: Looping
 ) -> None:
     overdue = world.submit()
@@ -100,7 +100,7 @@ def test_reconciling_runs_locally_if_the_last_run_is_too_old(
 
 
 @pytest.mark.far
-def test_a_job_run_elsewhere_is_neither_sent_nor_done(
+def test_a_maintenance_job_run_elsewhere_is_neither_sent_nor_done(
     world: World, worker: Database, superuser: Engine, broker: "Redis", looping: Looping
 ) -> None:
     overdue = world.submit()
@@ -129,7 +129,7 @@ def test_an_unserved_queue_gets_only_a_few_messages(
 
 
 @pytest.mark.far
-def test_without_redis_the_work_is_done_locally_at_once(
+def test_without_redis_maintenance_work_is_done_locally_at_once(
     world: World, worker: Database, away_url: str, looping: Looping
 ) -> None:
     beat(worker, SEAL)
@@ -141,7 +141,7 @@ def test_without_redis_the_work_is_done_locally_at_once(
     assert within(10, lambda: not sealer.is_due(worker))
 
 
-def test_the_notifications_login_records_no_other_run(worker: Database, urls: Urls) -> None:
+def test_the_notifications_workers_database_role_records_only_its_own_runs(worker: Database, urls: Urls) -> None:
     theirs = Database(make_engine(urls.notifications, role="test-notifications"), worker.schedule)
 
     for part in ProcessPart:
@@ -151,7 +151,7 @@ def test_the_notifications_login_records_no_other_run(worker: Database, urls: Ur
     assert [one for one in ProcessPart if heartbeats.age(worker, one) < math.inf] == [ProcessPart.NOTIFICATIONS]
 
 
-def test_a_run_recorded_before_a_clock_set_back_is_ignored(worker: Database, superuser: Engine) -> None:
+def test_a_maintenance_run_recorded_before_a_clock_set_back_is_ignored(worker: Database, superuser: Engine) -> None:
     beat(worker, SEAL)
     with superuser.begin() as connection:
         connection.execute(text("UPDATE heartbeats SET beat_at = beat_at + interval '1 hour'"))
@@ -159,7 +159,9 @@ def test_a_run_recorded_before_a_clock_set_back_is_ignored(worker: Database, sup
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 
 
-def test_a_run_cut_short_at_held_logs_fails_unrecorded(worker: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seal_run_that_could_not_seal_some_logs_fails_and_is_not_recorded(
+    worker: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(maintenance, "WORK_SECONDS", 0.0)
 
     def steps(_: Runtime) -> Generator[Step, None, None]:
@@ -174,7 +176,7 @@ def test_a_run_cut_short_at_held_logs_fails_unrecorded(worker: Database, monkeyp
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 
 
-def test_a_run_during_anothers_sealing_is_skipped_unrecorded(world: World, worker: Database) -> None:
+def test_a_seal_run_while_another_process_seals_is_skipped_and_not_recorded(world: World, worker: Database) -> None:
     tools = Runtime(worker, None, timedelta(days=90), SealingSettings(SIGNER, None, timedelta(days=1)))
     world.fresh()
     assert sealed(worker)  # of which nobody was told yet
@@ -186,7 +188,7 @@ def test_a_run_during_anothers_sealing_is_skipped_unrecorded(world: World, worke
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 
 
-def test_five_held_logs_are_named_and_the_others_counted() -> None:
+def test_only_five_of_the_logs_that_cannot_be_sealed_are_named_and_the_rest_counted() -> None:
     said = sealer.held_logs({UUID(int=number): "it is not what was signed" for number in range(5_000)})
 
     assert said.endswith("and 4995 more")

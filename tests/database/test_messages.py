@@ -60,7 +60,7 @@ def _assert_clocks_are_held(db: Database) -> None:
     assert all(0 <= held[member] - due < TOLERATED_MS for member, due in promised.items())
 
 
-def test_a_repeated_message_works_once(world: World, late: Database) -> None:
+def test_a_repeated_timer_message_takes_effect_once(world: World, late: Database) -> None:
     request = world.submit()
 
     moved = [timers.run(late, [request.id]).total() for _ in range(2)]
@@ -70,14 +70,14 @@ def test_a_repeated_message_works_once(world: World, late: Database) -> None:
     assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
 
 
-def test_a_repeated_id_in_a_message_works_once(world: World, late: Database) -> None:
+def test_an_id_repeated_in_a_timer_message_takes_effect_once(world: World, late: Database) -> None:
     request = world.submit()
 
     assert timers.run(late, [request.id, request.id]) == {"timed_out": 1}
     assert moves_of(late, request.id) == TIMED_OUT
 
 
-def test_a_message_days_late_still_works(world: World, late: Database, later: ShiftedClock) -> None:
+def test_a_timer_message_days_late_still_takes_effect(world: World, late: Database, later: ShiftedClock) -> None:
     request = world.submit()
     later.shift = timedelta(days=9)
 
@@ -85,7 +85,7 @@ def test_a_message_days_late_still_works(world: World, late: Database, later: Sh
     assert moves_of(late, request.id) == TIMED_OUT
 
 
-def test_an_early_message_does_nothing_and_loses_no_deadline(world: World, worker: Database) -> None:
+def test_an_early_timer_message_does_nothing_and_loses_no_deadline(world: World, worker: Database) -> None:
     request = world.submit()
     _lease(worker, [request.id])
     assert worker.schedule.members(CLOCK) == {}
@@ -97,7 +97,7 @@ def test_an_early_message_does_nothing_and_loses_no_deadline(world: World, worke
     _assert_clocks_are_held(worker)
 
 
-def test_a_late_message_of_the_approval_clock_does_not_end_the_window(world: World, worker: Database) -> None:
+def test_a_late_message_of_the_approval_deadline_does_not_end_the_window(world: World, worker: Database) -> None:
     request = world.submit()
     _lease(worker, [request.id])
     opened = world.act("ann", Action.APPROVE, request.id)
@@ -110,7 +110,7 @@ def test_a_late_message_of_the_approval_clock_does_not_end_the_window(world: Wor
     _assert_clocks_are_held(worker)
 
 
-def test_messages_in_any_order_end_a_window_once(world: World, late: Database) -> None:
+def test_timer_messages_in_any_order_end_a_window_once(world: World, late: Database) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
@@ -120,7 +120,7 @@ def test_messages_in_any_order_end_a_window_once(world: World, late: Database) -
     assert [move for _, move, _ in moves_of(late, request.id)] == ["submit", "approve", "expire"]
 
 
-def test_a_request_is_indexed_as_a_reminder_until_its_deadline_is_next(
+def test_a_request_is_indexed_as_a_reminder_until_its_deadline_comes_next(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -137,7 +137,7 @@ def test_a_request_is_indexed_as_a_reminder_until_its_deadline_is_next(
     assert armed == [{f"remind:{request.id}"}] * (len(armed) - 1) + [{f"time_out:{request.id}"}]
 
 
-def test_a_reminder_after_the_deadline_times_the_request_out(world: World, late: Database) -> None:
+def test_a_reminder_message_after_the_deadline_times_the_request_out(world: World, late: Database) -> None:
     request = world.submit()
     _lease(late, [request.id], "remind")
 
@@ -147,7 +147,9 @@ def test_a_reminder_after_the_deadline_times_the_request_out(world: World, late:
     assert late.schedule.members(CLOCK) == {}
 
 
-def test_a_time_out_message_before_the_deadline_reminds(world: World, worker: Database, later: ShiftedClock) -> None:
+def test_a_time_out_message_before_the_deadline_sends_a_reminder(
+    world: World, worker: Database, later: ShiftedClock
+) -> None:
     request = world.submit()
     _lease(worker, [request.id], "time_out")
     worker.clock = later
@@ -160,7 +162,7 @@ def test_a_time_out_message_before_the_deadline_reminds(world: World, worker: Da
     _assert_clocks_are_held(worker)
 
 
-def test_messages_of_closed_requests_only_clean_the_index(world: World, late: Database) -> None:
+def test_timer_messages_of_closed_requests_only_clean_the_index(world: World, late: Database) -> None:
     request = world.submit()
     world.act("erin", Action.CANCEL, request.id)
     late.schedule.arm(CLOCK, [IndexEntry(str(request.id), "time_out", LONG_AGO)])
@@ -172,12 +174,14 @@ def test_messages_of_closed_requests_only_clean_the_index(world: World, late: Da
     assert [move for _, move, _ in moves_of(late, request.id)] == ["submit", "cancel"]
 
 
-def test_an_empty_message_does_nothing(late: Database) -> None:
+def test_an_empty_timer_message_does_nothing(late: Database) -> None:
     assert timers.run(late, []).total() == 0
 
 
 @pytest.mark.far
-def test_two_workers_share_a_batch_without_doubling(world: World, late: Database, pool: ThreadPoolExecutor) -> None:
+def test_two_workers_share_a_batch_of_requests_without_doubling(
+    world: World, late: Database, pool: ThreadPoolExecutor
+) -> None:
     requests = many(world, 100)
 
     moved: list[Counter[str]] = []
@@ -193,7 +197,7 @@ def test_two_workers_share_a_batch_without_doubling(world: World, late: Database
     assert late.schedule.members(CLOCK) == {}
 
 
-def test_a_locked_row_is_skipped_and_offered_again(world: World, late: Database, superuser: Engine) -> None:
+def test_a_locked_request_row_is_skipped_and_offered_again(world: World, late: Database, superuser: Engine) -> None:
     held, *others = many(world, 3)
     _lease(late, [held, *others])
 
@@ -210,7 +214,9 @@ def test_a_locked_row_is_skipped_and_offered_again(world: World, late: Database,
     assert timers.run(late, [held]) == {"timed_out": 1}
 
 
-def test_a_locked_window_is_offered_again_as_its_next_timer(world: World, late: Database, superuser: Engine) -> None:
+def test_a_window_whose_row_is_locked_is_offered_again_as_its_next_timer(
+    world: World, late: Database, superuser: Engine
+) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
@@ -225,7 +231,9 @@ def test_a_locked_window_is_offered_again_as_its_next_timer(world: World, late: 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER", "DEFERRED"])
-def test_one_bad_row_does_not_block_the_batch(world: World, late: Database, superuser: Engine, timing: str) -> None:
+def test_one_bad_request_row_does_not_block_the_batch(
+    world: World, late: Database, superuser: Engine, timing: str
+) -> None:
     requests = many(world, 40)
     bad = requests[17]
     _lease(late, requests)

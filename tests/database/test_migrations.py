@@ -260,7 +260,7 @@ def _but_alembics(lines: list[str]) -> list[str]:
     return [line for line in lines if "alembic_version" not in line]
 
 
-def test_the_migrations_match_the_models(fresh: str, owner: Engine) -> None:
+def test_the_migrations_match_the_table_models(fresh: str, owner: Engine) -> None:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_SCHEMA
@@ -290,7 +290,7 @@ def test_a_difference_between_two_databases_would_be_detected(superuser: Engine,
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_difference_from_the_models_would_be_detected(superuser: Engine) -> None:
+def test_a_schema_difference_from_the_models_would_be_detected(superuser: Engine) -> None:
     write(superuser, "ALTER TABLE requests ALTER COLUMN service TYPE varchar(64)")
     write(superuser, "ALTER TABLE requests ALTER COLUMN case_ref SET NOT NULL")
     write(superuser, "ALTER TABLE requests ALTER COLUMN created_at TYPE timestamp")
@@ -300,7 +300,7 @@ def test_a_difference_from_the_models_would_be_detected(superuser: Engine) -> No
     assert len(_differences(superuser) - ONLY_IN_THE_SCHEMA) == 5
 
 
-def test_a_second_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
+def test_a_second_schema_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
     migrations.upgrade(fresh)
     before = objects(owner)
 
@@ -309,7 +309,7 @@ def test_a_second_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
     assert objects(owner) == before
 
 
-def test_the_database_is_at_this_codes_revision(fresh: str, owner: Engine) -> None:
+def test_the_database_is_at_the_revision_of_this_code(fresh: str, owner: Engine) -> None:
     with owner.connect() as connection:
         at_first = migrations.current(connection)
     migrations.upgrade(fresh)
@@ -318,7 +318,7 @@ def test_the_database_is_at_this_codes_revision(fresh: str, owner: Engine) -> No
         assert (at_first, migrations.current(connection)) == (None, migrations.head())
 
 
-def test_everything_in_the_schema_belongs_to_the_owner(superuser: Engine) -> None:
+def test_every_object_in_the_schema_belongs_to_the_database_owner(superuser: Engine) -> None:
     assert [row.name for row in read(superuser, OWNERS)] == ["lockbox_owner"]
 
 
@@ -329,14 +329,14 @@ def test_constraint_and_index_names_follow_the_convention(superuser: Engine) -> 
     assert [name for name in ours if name.split("_")[0] not in {"pk", "fk", "uq", "ck", "ix"}] == []
 
 
-def test_functions_are_executable_by_named_roles_only(superuser: Engine) -> None:
+def test_database_functions_are_executable_by_named_roles_only(superuser: Engine) -> None:
     callers = {line.split()[-1] for line in objects(superuser) if line.startswith("right EXECUTE ")}
 
     servers = {"lockbox_api", "lockbox_worker", "lockbox_notifications", "lockbox_connectors"}
     assert callers == {"lockbox_owner"} | servers
 
 
-def test_one_rule_says_who_decides_in_function_and_policies(superuser: Engine) -> None:
+def test_function_and_row_policies_share_one_rule_for_who_decides(superuser: Engine) -> None:
     (decides,) = read(superuser, "SELECT prosrc FROM pg_proc WHERE proname = 'at_decides'")
     condition = re.sub(r"\btenant\b", "requests.tenant_id", decides.prosrc.replace("SELECT", "", 1))
     condition = condition.replace("at_person()", "(SELECT at_person())")
@@ -362,7 +362,7 @@ def _as_r(found: "re.Match[str]") -> str:
 
 
 @pytest.mark.parametrize("state", State)
-def test_the_database_has_the_same_moves_as_the_lifecycle(superuser: Engine, state: State) -> None:
+def test_the_database_allows_the_same_moves_as_the_lifecycle(superuser: Engine, state: State) -> None:
     (row,) = read(superuser, "SELECT leads_to(:state) AS states", state=state.value)
 
     ends = {end for (start, _), move in MOVES.items() if start is state for end in (move.to, move.instead) if end}
@@ -406,7 +406,7 @@ def test_a_database_of_another_version_is_named_and_untouched(urls: Urls, superu
 
 
 @pytest.mark.usefixtures("alone")
-def test_no_migration_runs_beside_processes_of_0_2_0(
+def test_no_migration_runs_next_to_processes_of_0_2_0(
     urls: Urls, superuser: Engine, api: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrations, "LEAVE_SECONDS", 0.0)
@@ -449,7 +449,7 @@ def test_a_later_compatible_schema_is_left_unchanged(urls: Urls, superuser: Engi
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("came_by", ["", "0001_schema 0031", "{head} 0031 0032", "{head}"])
-def test_an_unreachable_revision_number_is_refused(urls: Urls, superuser: Engine, came_by: str) -> None:
+def test_a_revision_number_without_an_upgrade_path_is_refused(urls: Urls, superuser: Engine, came_by: str) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = '0031'")
     write(superuser, f"COMMENT ON FUNCTION oldest_revision() IS '{came_by.format(head=migrations.head())}'")
 
@@ -467,7 +467,7 @@ def test_a_migration_records_the_revisions_applied(fresh: str, owner: Engine) ->
     assert migrations.history()[-1] == migrations.head()
 
 
-def test_rows_from_before_marks_get_the_mark_of_before(fresh: str, owner: Engine) -> None:
+def test_rows_written_before_macs_existed_get_the_mac_value_for_older_rows(fresh: str, owner: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations.FOLDER))
     with owner.begin() as connection:
@@ -508,7 +508,7 @@ def test_a_newer_database_is_reported_in_one_line(urls: Urls, superuser: Engine)
 @pytest.mark.parametrize(
     "command", [["migrate"], ["operate", "retain", "--older-than", "30d", "--yes"], ["operate", "re-key"], ["sample"]]
 )
-def test_a_login_other_than_the_owners_is_refused_in_one_line(urls: Urls, command: list[str]) -> None:
+def test_an_owners_command_with_another_database_role_is_refused_in_one_line(urls: Urls, command: list[str]) -> None:
     environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.api}
 
     refused = CliRunner(env=environment).invoke(app, command)
@@ -518,7 +518,7 @@ def test_a_login_other_than_the_owners_is_refused_in_one_line(urls: Urls, comman
     assert "the login lockbox_api does not own the tables: use lockbox_owner" in refused.stderr
 
 
-def test_an_owner_bound_by_row_security_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_an_owner_role_bound_by_row_security_is_refused(urls: Urls, superuser: Engine) -> None:
     login, password = f"bound_{os.getpid()}", "a password of a test"
     write(superuser, f"CREATE ROLE {login} LOGIN PASSWORD '{password}' IN ROLE lockbox_owner")
     url = make_url(urls.owner).set(username=login, password=password).render_as_string(hide_password=False)

@@ -49,7 +49,7 @@ def opened(world: World, **kept: Any) -> AccessRequest:
     return world.act("ann", Action.APPROVE, world.submit(**WIDE).id, **kept)
 
 
-def test_a_window_opens_for_exactly_what_the_approver_keeps(world: World) -> None:
+def test_a_window_opens_for_exactly_the_parts_the_approver_keeps(world: World) -> None:
     request = opened(world, resources=[C, A], actions=["read"])
 
     assert request.state is State.ACTIVE
@@ -62,7 +62,7 @@ def test_a_window_opens_for_exactly_what_the_approver_keeps(world: World) -> Non
     assert (decision.resources, decision.actions) == ([A, C], ["read"])
 
 
-def test_keeping_everything_narrows_nothing(world: World) -> None:
+def test_an_approval_that_keeps_every_part_narrows_nothing(world: World) -> None:
     request = opened(world, resources=[C, B, A], actions=["export", "read"])
 
     (row,) = read(world.db, WINDOW, id=request.id)
@@ -71,7 +71,7 @@ def test_keeping_everything_narrows_nothing(world: World) -> None:
     assert not {"kept_actions", "granted_actions"} & bodies(world.db, request.id)[1].keys()
 
 
-def test_two_approvers_open_the_intersection(api: Database) -> None:
+def test_two_narrowing_approvals_open_their_intersection(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
 
@@ -92,7 +92,7 @@ def test_two_approvers_open_the_intersection(api: Database) -> None:
     assert B not in json.dumps([one, other])
 
 
-def test_an_approval_leaving_nothing_is_refused_and_others_stand(api: Database) -> None:
+def test_an_approval_that_leaves_nothing_is_refused_and_earlier_approvals_stay(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A])
@@ -105,7 +105,7 @@ def test_an_approval_leaving_nothing_is_refused_and_others_stand(api: Database) 
     assert [let_in(world, one) for one in (A, B)] == [True, False]
 
 
-def test_a_void_approval_narrows_nothing(api: Database, superuser: Engine) -> None:
+def test_an_approval_that_no_longer_counts_narrows_nothing(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A])
@@ -121,7 +121,7 @@ def test_a_void_approval_narrows_nothing(api: Database, superuser: Engine) -> No
     "kept",
     [{"resources": ["mailbox:boss@contoso.example"]}, {"actions": ["delete"]}, {"resources": []}, {"actions": []}],
 )
-def test_nothing_can_be_added_and_something_must_be_kept(world: World, kept: dict[str, Any]) -> None:
+def test_an_approval_can_add_no_part_and_must_keep_one(world: World, kept: dict[str, Any]) -> None:
     request = world.submit(**WIDE)
 
     with pytest.raises(Invalid):
@@ -178,7 +178,7 @@ def test_nothing_is_granted_before_a_window_opens(world: World, superuser: Engin
         as_owner_of_all(superuser, "UPDATE requests SET granted_actions = actions WHERE id = :id", id=request.id)
 
 
-def test_the_database_counts_no_more_than_an_approval_keeps(world: World) -> None:
+def test_the_database_counts_no_more_parts_than_an_approval_keeps(world: World) -> None:
     opened(world, resources=[A])
     wider = "SELECT is_decided(jsonb_populate_record(r, '{\"granted_resources\": null}')) AS decided FROM requests r"
 
@@ -186,7 +186,7 @@ def test_the_database_counts_no_more_than_an_approval_keeps(world: World) -> Non
     assert not read(world.db, wider)[0].decided
 
 
-def test_triggers_readers_and_policy_apply_the_same_rule(superuser: Engine) -> None:
+def test_trigger_readers_and_row_policy_apply_the_same_rule_to_granted_parts(superuser: Engine) -> None:
     bodies = "SELECT proname, prosrc FROM pg_proc WHERE proname IN ('is_decided', 'is_founded')"
     asked = {row.proname: " ".join(row.prosrc.split()) for row in read(superuser, bodies)}
     demanded = re.compile(r" OR EXISTS \(SELECT FROM policies p .*? ->> 'approve_means' = 'passkey-signed'\)")
@@ -220,7 +220,7 @@ def test_mails_about_an_open_window_name_the_granted_part(world: World, worker: 
         assert B not in mail.text
 
 
-def test_an_omitted_resource_counts_as_not_yet_allowed(world: World) -> None:
+def test_a_resource_omitted_by_an_approver_counts_as_not_yet_allowed(world: World) -> None:
     world.act("ann", Action.DENY, world.submit(**WIDE).id)
     reviewed = world.submit(**WIDE)
     world.act("max", Action.ENDORSE, reviewed.id)
@@ -231,7 +231,7 @@ def test_an_omitted_resource_counts_as_not_yet_allowed(world: World) -> None:
     assert (again.state, other.state) == (State.PENDING, State.REVIEWING)
 
 
-def test_only_the_tenants_deciders_write_what_is_granted(world: World) -> None:
+def test_only_the_tenants_deciders_write_the_granted_parts(world: World) -> None:
     request = world.submit(**WIDE)
 
     for who in ("erin", "aude", "olga"):

@@ -61,7 +61,7 @@ CASES: list[tuple[Mode, Sequence[tuple[str, Action]], list[str]]] = [
 
 
 @pytest.mark.parametrize(("mode", "steps", "expected"), CASES)
-def test_an_observer_is_copied_as_the_mode_says(
+def test_an_observer_gets_copies_as_the_tenants_mode_says(
     api: Database, mode: Mode, steps: Sequence[tuple[str, Action]], expected: list[str]
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -74,7 +74,9 @@ def test_an_observer_is_copied_as_the_mode_says(
     assert _copies(world) == expected
 
 
-def test_an_observer_gets_timer_moves_and_no_reminders(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_an_observer_gets_copies_of_timer_moves_but_no_reminders(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     _watched(world)
     request = world.submit()
     later.shift = timedelta(hours=6)
@@ -87,7 +89,9 @@ def test_an_observer_gets_timer_moves_and_no_reminders(world: World, sender: Dat
     assert _copies(world) == ["copied", "timed_out"]
 
 
-def test_a_copy_identifies_itself_and_has_no_link(world: World, worker: Database, post: Postbag) -> None:
+def test_an_observers_copy_is_labelled_as_a_copy_and_has_no_link(
+    world: World, worker: Database, post: Postbag
+) -> None:
     _watched(world)
     request = world.submit()
     post.deliver(worker, open_notifications(worker))
@@ -102,7 +106,9 @@ def test_a_copy_identifies_itself_and_has_no_link(world: World, worker: Database
     assert {mail.to_name for mail in copies} == {"Service desk"}
 
 
-def test_a_copy_omits_the_justification_where_the_policy_does(world: World, worker: Database, post: Postbag) -> None:
+def test_an_observers_copy_omits_the_justification_where_the_policy_does(
+    world: World, worker: Database, post: Postbag
+) -> None:
     lay_down(world, mail_justification=False)
     _watched(world)
     request = world.submit()
@@ -114,7 +120,9 @@ def test_a_copy_omits_the_justification_where_the_policy_does(world: World, work
 
 
 @pytest.mark.parametrize(("service", "copied"), [("sharepoint-online", False), ("exchange-online", True)])
-def test_an_observer_of_one_service_gets_no_others(world: World, service: str, *, copied: bool) -> None:
+def test_an_observer_of_one_service_gets_no_copies_of_other_services(
+    world: World, service: str, *, copied: bool
+) -> None:
     _watched(world, ObserverInput("Desk", "desk@contoso.example", service))
 
     world.submit()
@@ -122,7 +130,9 @@ def test_an_observer_of_one_service_gets_no_others(world: World, service: str, *
     assert bool(_copies(world)) is copied
 
 
-def test_a_pending_copy_is_dropped_when_settled_or_unobserved(world: World, worker: Database, post: Postbag) -> None:
+def test_an_unsent_observers_copy_is_dropped_when_settled_or_the_observer_removed(
+    world: World, worker: Database, post: Postbag
+) -> None:
     desk = _watched(world)
     request = world.submit()
     (asks,) = read(world.db, "SELECT id FROM notifications WHERE template = 'copied'")
@@ -136,7 +146,9 @@ def test_a_pending_copy_is_dropped_when_settled_or_unobserved(world: World, work
     assert post.mail.sent == []
 
 
-def test_adding_and_removing_observers_are_notified_events(world: World, worker: Database, post: Postbag) -> None:
+def test_adding_or_removing_an_observer_is_an_event_and_notified(
+    world: World, worker: Database, post: Postbag
+) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     desk = _watched(world, ObserverInput(DESK.name, DESK.address, "exchange-online"))
     does(world, "tara", observers.remove, desk.observer.id)
@@ -160,7 +172,7 @@ def test_adding_an_observer_needs_a_fresh_strong_sign_in(world: World) -> None:
         _watched(world)
 
 
-def test_no_vendor_person_is_copied_even_by_raw_sql(world: World, api: Database) -> None:
+def test_no_vendor_person_can_be_an_observer_even_by_raw_sql(world: World, api: Database) -> None:
     erins = address(world.db, world, "erin")
 
     with pytest.raises(AddressTaken):
@@ -185,7 +197,7 @@ def test_an_observer_who_signs_in_for_the_vendor_is_removed(world: World) -> Non
 
 
 @pytest.mark.far
-def test_an_address_is_copied_once_and_fifty_observers_are_the_limit(world: World) -> None:
+def test_an_address_gets_one_copy_and_a_tenant_has_at_most_fifty_observers(world: World) -> None:
     _watched(world)
     with pytest.raises(AddressTaken, match="already"):
         _watched(world, ObserverInput("Again", DESK.address.upper()))

@@ -71,7 +71,7 @@ def test_requests_are_counted_by_hour_for_one_day(world: World, api: Database) -
     assert [place for place, number in enumerate(new) if number] == [0, 20, 23]
 
 
-def test_notifications_are_counted_by_outcome(world: World, api: Database) -> None:
+def test_notifications_on_the_operations_page_are_counted_by_outcome(world: World, api: Database) -> None:
     world.submit()
     waiting = open_notifications(api)
     write(
@@ -87,7 +87,9 @@ def test_notifications_are_counted_by_outcome(world: World, api: Database) -> No
     assert found.counts("dead")[-1] == 1
 
 
-def test_a_sample_is_the_larger_of_overdue_age_and_lag(world: World, worker: Database, superuser: Engine) -> None:
+def test_an_operations_sample_is_the_larger_of_overdue_age_and_lag(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     metrics.sample(worker)
     write(unbound(worker), LATE, count=4, total=8.0)
     metrics.sample(worker)
@@ -101,7 +103,7 @@ def test_a_sample_is_the_larger_of_overdue_age_and_lag(world: World, worker: Dat
     assert waits == pytest.approx(90, abs=10)
 
 
-def test_a_sample_has_the_age_of_the_oldest_unsealed_event(world: World, worker: Database) -> None:
+def test_an_operations_sample_has_the_age_of_the_oldest_unsealed_event(world: World, worker: Database) -> None:
     request = world.submit()
     _set_back_events(world.db, request.id, "5 minutes")
 
@@ -111,7 +113,7 @@ def test_a_sample_has_the_age_of_the_oldest_unsealed_event(world: World, worker:
     assert row.seal_lag == pytest.approx(300, abs=20)
 
 
-def test_samples_are_kept_for_a_day_and_shown_by_hourly_maximum(api: Database, worker: Database) -> None:
+def test_operations_samples_are_kept_for_a_day_and_shown_by_hourly_maximum(api: Database, worker: Database) -> None:
     for minutes, lag in ((26 * 60, 70.0), (60, 3.0), (61, 9.0)):
         write(unbound(worker), AGO, ago=timedelta(minutes=minutes), lag=lag)
 
@@ -124,7 +126,7 @@ def test_samples_are_kept_for_a_day_and_shown_by_hourly_maximum(api: Database, w
     assert found.schedule_lag == 0
 
 
-def test_operators_see_findings_by_id_and_others_see_none(world: World, api: Database) -> None:
+def test_operators_see_invariant_findings_by_id_and_other_people_see_none(world: World, api: Database) -> None:
     one = new_id()
     write(unbound(api), "INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I2:{one}")
 
@@ -137,7 +139,7 @@ def test_operators_see_findings_by_id_and_others_see_none(world: World, api: Dat
             operations.read_operations(api, world.people[who])
 
 
-def test_without_postgres_nothing_is_known_or_raised(world: World) -> None:
+def test_without_postgres_operations_figures_are_unknown_and_nothing_is_raised(world: World) -> None:
     away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.db.schedule)
 
     found = operations.read_operations(away, world.people["olga"])

@@ -58,7 +58,9 @@ def test_a_delegate_whose_period_began_after_the_end_is_not_notified(world: Worl
     assert told(world, request.id, "revoked")["aude"] == 0
 
 
-def test_the_delegate_of_a_voter_is_not_reminded(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_the_delegate_of_a_person_who_voted_is_not_reminded(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
@@ -71,7 +73,7 @@ def test_the_delegate_of_a_voter_is_not_reminded(world: World, sender: Database,
 
 
 @pytest.mark.parametrize("spelled", ["mailbox:ANNA@contoso.example", "mailbox:Anna@Contoso.Example"])
-def test_a_denied_case_in_any_capitals_needs_a_manager(world: World, spelled: str) -> None:
+def test_a_denied_case_needs_a_manager_however_its_reference_is_capitalised(world: World, spelled: str) -> None:
     denied = world.submit(resources=["mailbox:anna@contoso.example"])
     world.act("ann", Action.DENY, denied.id)
 

@@ -68,7 +68,9 @@ def listed(world: World, who: str) -> list[DeclaredAccess]:
     return reads(world, who, outside_access.of_tenant)
 
 
-def test_declared_access_is_in_the_customers_log_and_everyone_is_notified(world: World, post: Postbag) -> None:
+def test_declared_outside_access_is_in_the_customers_log_and_everyone_is_notified(
+    world: World, post: Postbag
+) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     taken = an_hour(world, "erin", "eve")
 
@@ -86,7 +88,7 @@ def test_declared_access_is_in_the_customers_log_and_everyone_is_notified(world:
     assert "anna" not in str(event.facts)
 
 
-def test_members_read_the_declarations(world: World) -> None:
+def test_members_read_the_declarations_of_outside_access(world: World) -> None:
     first = declared(world)
     second = declared(world, an_hour(world, "eve", ago=1.5))
 
@@ -98,7 +100,7 @@ def test_members_read_the_declarations(world: World) -> None:
     assert shown.declared_by == "Olga"
 
 
-def test_a_declaration_is_hidden_from_other_tenants(world: World) -> None:
+def test_a_declaration_of_outside_access_is_hidden_from_other_tenants(world: World) -> None:
     with pytest.raises(NotFound):
         declared(world, slug="nowhere")
 
@@ -113,7 +115,7 @@ def test_a_declaration_is_hidden_from_other_tenants(world: World) -> None:
         ({"engineers": [UUID(int=7)]}, UnknownEngineer),
     ],
 )
-def test_unfinished_or_anonymous_access_is_refused(
+def test_declaring_unfinished_or_anonymous_outside_access_is_refused(
     world: World, changes: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -128,7 +130,7 @@ def test_customers_and_service_accounts_cannot_be_declared_as_engineers(world: W
         declared(world, an_hour(world, "erin", who))
 
 
-def test_a_former_engineer_is_named(world: World) -> None:
+def test_a_declaration_of_outside_access_can_name_a_former_engineer(world: World) -> None:
     taken = an_hour(world, "eve")
     on_the_database(world, "olga", "UPDATE people SET disabled_at = now() WHERE id = :id", id=id_of(world, "eve"))
 
@@ -137,14 +139,14 @@ def test_a_former_engineer_is_named(world: World) -> None:
     assert listed(world, "ann")[0].engineers == ["Eve"]
 
 
-def test_an_engineer_named_twice_is_listed_once(world: World) -> None:
+def test_an_engineer_named_twice_in_a_declaration_is_listed_once(world: World) -> None:
     declared(world, an_hour(world, "erin", "erin"))
 
     assert listed(world, "ann")[0].engineers == ["Erin"]
 
 
 @each("who", ["erin", "max", "vera", "gate", "tara", "ann"])
-def test_the_database_refuses_declarations_by_others(world: World, who: str) -> None:
+def test_the_database_refuses_declarations_by_anyone_but_an_operator(world: World, who: str) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         on_the_database(world, who, FORGED, tenant=world.tenant.id, person=id_of(world, who), role="operator")
 
@@ -160,7 +162,9 @@ def test_the_database_refuses_declarations_by_others(world: World, who: str) -> 
         "SELECT count_outside_access()",
     ],
 )
-def test_no_login_changes_a_declaration_or_its_count(world: World, urls: Urls, login: str, statement: str) -> None:
+def test_no_database_role_changes_a_declaration_of_outside_access_or_its_count(
+    world: World, urls: Urls, login: str, statement: str
+) -> None:
     declared(world)
     engine = create_engine(getattr(urls, login))
     try:
@@ -170,7 +174,7 @@ def test_no_login_changes_a_declaration_or_its_count(world: World, urls: Urls, l
         engine.dispose()
 
 
-def test_declarations_are_counted_permanently_and_shown_for_thirty_days(world: World, api: Database) -> None:
+def test_outside_access_is_counted_permanently_and_shown_for_thirty_days(world: World, api: Database) -> None:
     declared(world)
     declared(world)
 
@@ -182,7 +186,9 @@ def test_declarations_are_counted_permanently_and_shown_for_thirty_days(world: W
     assert metrics.read(api).one(MetricName.OUTSIDE_ACCESS_LATELY) == 2
 
 
-def test_mails_state_who_when_where_and_why(world: World, worker: Database, post: Postbag) -> None:
+def test_mails_about_outside_access_state_who_when_where_and_why(
+    world: World, worker: Database, post: Postbag
+) -> None:
     taken = an_hour(world, "erin", "eve")
     declared(world, taken)
 
@@ -197,7 +203,9 @@ def test_mails_state_who_when_where_and_why(world: World, worker: Database, post
     assert labels == ["Engineer", "Service", "Resource", "From", "Until", "Why"]
 
 
-def test_a_policy_that_omits_justifications_omits_the_reason(world: World, worker: Database, post: Postbag) -> None:
+def test_a_policy_that_omits_justifications_omits_the_reason_of_outside_access(
+    world: World, worker: Database, post: Postbag
+) -> None:
     version = reads(world, "tara", policies.read).edition.version
     does(world, "tara", policies.change, Policy(mail_justification=False), seen=version)
     declared(world)
@@ -210,7 +218,7 @@ def test_a_policy_that_omits_justifications_omits_the_reason(world: World, worke
     assert listed(world, "ann")[0].reason == WHY
 
 
-def test_an_erased_engineer_is_no_longer_named(world: World, urls: Urls) -> None:
+def test_an_erased_engineer_is_no_longer_named_in_a_declaration(world: World, urls: Urls) -> None:
     declared(world, an_hour(world, "eve", "erin"))
 
     erase(urls, id_of(world, "eve"))
@@ -248,7 +256,7 @@ def stated(world: World) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in read(world.db, EVENTS)]
 
 
-def test_the_statement_has_numbers_and_services_of_unapproved_access(old: World, core: Database) -> None:
+def test_the_monthly_statement_has_numbers_and_services_of_unapproved_access(old: World, core: Database) -> None:
     lay_down(old, break_glass_services=("exchange-online",), break_glass_ceiling=900)
     stand_in(old, "aude", "ann")
     in_force(old)
@@ -268,7 +276,7 @@ def test_the_statement_has_numbers_and_services_of_unapproved_access(old: World,
     assert (said["delegates"], said["opened"]["break_glass"], said["opened"]["pre_approval"]) == (1, 1, 0)
 
 
-def test_a_statement_is_written_once_a_month_by_concurrent_workers(
+def test_the_monthly_statement_is_written_once_by_concurrent_workers(
     old: World, core: Database, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     at_once(pool, *[lambda: list(unapproved_access.state(core))] * 4)
@@ -279,7 +287,9 @@ def test_a_statement_is_written_once_a_month_by_concurrent_workers(
     assert list(unapproved_access.state(core)) == [1]
 
 
-def test_both_verifiers_accept_a_log_that_states_it(old: World, core: Database, worker: Database) -> None:
+def test_both_verifiers_accept_a_log_with_a_statement_of_unapproved_access(
+    old: World, core: Database, worker: Database
+) -> None:
     list(unapproved_access.state(core))
     sealed(worker)
 
@@ -289,7 +299,7 @@ def test_both_verifiers_accept_a_log_that_states_it(old: World, core: Database, 
     assert verified(found).exit_code == GOOD
 
 
-def test_new_and_erased_tenants_get_no_statement(world: World, core: Database, superuser: Engine) -> None:
+def test_new_and_erased_tenants_get_no_monthly_statement(world: World, core: Database, superuser: Engine) -> None:
     world.submit()
     sealed(core)
     assert list(unapproved_access.state(core)) == []
@@ -329,7 +339,7 @@ def test_an_unreadable_policy_blocks_no_other_statement_and_raises_an_alarm(
 
 
 @pytest.mark.usefixtures("old")
-def test_the_core_workers_login_cannot_mark_a_log_as_stated(core: Database) -> None:
+def test_the_core_workers_database_role_cannot_mark_a_log_as_stated(core: Database) -> None:
     with pytest.raises(DBAPIError, match="was not told so"), core.transaction() as session:
         session.execute(text("UPDATE logs SET stated_for = date_trunc('month', now())"))
 
@@ -349,7 +359,7 @@ def newest(world: World, who: str) -> list[ProbeResult]:
         return [one.result for one in gate_probes.newest(session, world.tenant.id)]
 
 
-def test_a_probe_is_a_log_event_without_notification(world: World) -> None:
+def test_a_gateway_probe_is_a_log_event_without_notification(world: World) -> None:
     recorded(world)
 
     told = last_change(world.db)
@@ -370,6 +380,6 @@ def test_the_newest_probe_of_each_service_is_shown_to_its_tenant_only(world: Wor
     assert newest(world, "eve") == []
 
 
-def test_a_service_missing_from_the_catalogue_is_refused(world: World) -> None:
+def test_a_probe_of_a_service_missing_from_the_catalogue_is_refused(world: World) -> None:
     with pytest.raises(Invalid):
         recorded(world, ProbeResult("teams", "https://a.example", 1, 1))

@@ -105,7 +105,9 @@ def test_an_aborted_round_lets_the_next_one_run(world: World, worker: Database, 
 
 
 @pytest.mark.far
-def test_concurrent_reconciling_handles_each_item_once(world: World, worker: Database, superuser: Engine) -> None:
+def test_concurrent_reconciling_handles_each_overdue_item_once(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     requests = many(world, 30)
     set_back(superuser, requests, 4)
 

@@ -61,12 +61,12 @@ def remove_all(world: World) -> None:
             passkeys.remove(session, ann, one.id, PLACE)
 
 
-def test_an_identity_provider_vouches_for_the_first_passkey_only(world: World) -> None:
+def test_an_identity_provider_vouches_for_a_persons_first_passkey_only(world: World) -> None:
     assert counts_from(world) < timedelta(minutes=1)
     assert counts_from(world) > timedelta(hours=71)
 
 
-def test_removing_older_passkeys_first_does_not_avoid_the_wait(world: World) -> None:
+def test_removing_older_passkeys_first_does_not_avoid_a_new_passkeys_wait(world: World) -> None:
     counts_from(world)
     remove_all(world)
 
@@ -83,7 +83,7 @@ def test_deleting_older_passkeys_in_the_database_does_not_avoid_the_wait(world: 
 
 
 @pytest.mark.parametrize("marked", [True, False])
-def test_an_invitation_vouches_for_a_passkey_only_with_its_mark(
+def test_an_invitation_vouches_for_a_passkey_only_with_a_valid_mac(
     world: World, superuser: Engine, *, marked: bool
 ) -> None:
     tara = world.people["tara"].person_id
@@ -97,7 +97,7 @@ def test_an_invitation_vouches_for_a_passkey_only_with_its_mark(
     assert (counts_from(world) < timedelta(minutes=1)) is marked
 
 
-def test_a_passkey_at_one_tenant_makes_a_global_one_a_further_passkey(world: World, superuser: Engine) -> None:
+def test_a_passkey_at_one_tenant_makes_a_global_passkey_a_further_passkey(world: World, superuser: Engine) -> None:
     counts_from(world)
     write_unchecked(superuser, BOUND, tenant=world.tenant.id)
     vouch(superuser)

@@ -45,12 +45,12 @@ def is_found(
         return False
 
 
-def test_the_mark_covers_everything_a_pending_login_means() -> None:
+def test_the_mac_of_a_pending_sign_in_covers_everything_it_means() -> None:
     assert set(PendingLogin.model_fields) == STATES | set(MEANING)
 
 
 @pytest.mark.parametrize("column", [one for one in MEANING if one != "means"])
-def test_a_pending_login_with_one_changed_column_is_void(world: World, superuser: Engine, column: str) -> None:
+def test_a_pending_sign_in_with_one_changed_column_is_void(world: World, superuser: Engine, column: str) -> None:
     stub = begun(world, AuthMethod.OIDC)
     assert is_found(world, stub, AuthMethod.OIDC)
 
@@ -64,7 +64,7 @@ def test_a_pending_login_with_one_changed_column_is_void(world: World, superuser
 
 
 @pytest.mark.parametrize("means", [AuthMethod.OIDC, AuthMethod.MAIL, AuthMethod.PASSKEY])
-def test_a_pending_login_of_an_unmarking_process_must_be_restarted(
+def test_a_pending_sign_in_written_without_a_mac_must_be_restarted(
     world: World, superuser: Engine, means: AuthMethod
 ) -> None:
     stub, unmarked = begun(world, AuthMethod.OIDC), begun(world, means)
@@ -76,7 +76,7 @@ def test_a_pending_login_of_an_unmarking_process_must_be_restarted(
         sessions.find(session, unmarked, means)
 
 
-def test_a_mark_of_one_login_does_not_fit_another(world: World, superuser: Engine) -> None:
+def test_the_mac_of_one_pending_sign_in_does_not_fit_another(world: World, superuser: Engine) -> None:
     first, second = begun(world, AuthMethod.MAIL), begun(world, AuthMethod.MAIL)
 
     write(
@@ -91,13 +91,13 @@ def test_a_mark_of_one_login_does_not_fit_another(world: World, superuser: Engin
 
 
 @pytest.mark.parametrize("purpose", list(SignInPurpose))
-def test_a_pending_login_serves_its_own_purpose_only(world: World, purpose: SignInPurpose) -> None:
+def test_a_pending_sign_in_serves_its_own_purpose_only(world: World, purpose: SignInPurpose) -> None:
     stub = begun(world, AuthMethod.PASSKEY, purpose)
 
     assert [one for one in SignInPurpose if is_found(world, stub, AuthMethod.PASSKEY, one)] == [purpose]
 
 
-def test_a_ceremonys_challenge_is_stored_nowhere_and_differs_from_a_decisions(world: World) -> None:
+def test_a_sign_in_challenge_is_stored_nowhere_and_differs_from_a_decisions(world: World) -> None:
     own, asked = new_id(), set()
     for purpose in SignInPurpose:
         with world.db.transaction() as session:

@@ -112,7 +112,7 @@ def _of(refusal: LockboxError | None) -> tuple[Any, ...] | None:
 @pytest.mark.parametrize(
     "shape", [name if name == NEAR else pytest.param(name, marks=pytest.mark.far) for name in SHAPES]
 )
-def test_permitted_moves_succeed_and_others_are_refused_with_the_stated_reason(
+def test_permitted_moves_succeed_and_other_moves_are_refused_with_the_stated_reason(
     api: Database, later: ShiftedClock, shape: str
 ) -> None:
     api.clock = later

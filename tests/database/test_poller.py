@@ -71,7 +71,7 @@ def _arm_one_by_one(worker: Database, index: ScheduleIndex, count: int) -> None:
 
 
 @pytest.mark.far
-def test_unclaimed_deadlines_gather_and_go_out_together(
+def test_unclaimed_deadlines_are_gathered_and_sent_together(
     worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slowly they are armed here, none is claimed for having waited.
@@ -91,7 +91,9 @@ def test_unclaimed_deadlines_gather_and_go_out_together(
 
 
 @pytest.mark.far
-def test_consecutive_notifications_go_out_together(worker: Database, broker: "Redis", polling: Polling) -> None:
+def test_consecutive_notifications_are_sent_to_workers_together(
+    worker: Database, broker: "Redis", polling: Polling
+) -> None:
     polling(NOTIFICATIONS)
 
     _arm_one_by_one(worker, NOTIFICATIONS, 60)
@@ -101,7 +103,7 @@ def test_consecutive_notifications_go_out_together(worker: Database, broker: "Re
 
 
 @pytest.mark.far
-def test_urgent_notifications_go_out_first_despite_waiting_messages(
+def test_urgent_notifications_are_sent_first_despite_waiting_messages(
     worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller, "LONGEST_FULL", 600)

@@ -72,7 +72,7 @@ def test_the_core_worker_needs_a_direct_database_url(urls: Urls, between: Pooler
     assert not _check(urls.worker, ServerKind.WORKER, urls.worker)
 
 
-def test_a_wrong_direct_address_is_reported_with_and_without_a_pooler(urls: Urls, between: Pooler) -> None:
+def test_a_wrong_direct_database_address_is_reported_with_and_without_a_pooler(urls: Urls, between: Pooler) -> None:
     nowhere = make_url(urls.worker).set(port=1).render_as_string(hide_password=False)
 
     for usual in (urls.worker, between.through(urls.worker)):
@@ -102,7 +102,7 @@ def test_a_pooler_without_prepared_statements_is_refused(urls: Urls) -> None:
     assert int(example_settings()["max_prepared_statements"]) == MOST_PREPARED
 
 
-def test_our_time_limits_apply_through_the_pooler(urls: Urls, between: Pooler) -> None:
+def test_lockboxs_time_limits_apply_through_the_pooler(urls: Urls, between: Pooler) -> None:
     with _engine(between.through(urls.api)) as engine, engine.connect() as connection:
         found: dict[str, str] = dict(connection.execute(SETTINGS, {"names": list(BOUNDS)}).all())
 
@@ -124,7 +124,7 @@ def test_a_request_is_submitted_and_approved_through_the_pooler(urls: Urls, worl
     assert {(person or None, timeout) for person, timeout in left} == {(None, "2s")}, "a transaction left a setting"
 
 
-def test_a_pooled_client_opens_no_connection_of_its_own(urls: Urls, between: Pooler) -> None:
+def test_a_pooled_client_opens_no_direct_connection(urls: Urls, between: Pooler) -> None:
     schedule = Schedule(urls.redis)
     for url, most in ((urls.api, 58), (between.through(urls.api), 0)):
         with _engine(url) as engine:
@@ -149,7 +149,7 @@ def test_a_session_lock_uses_the_direct_connection(urls: Urls, between: Pooler) 
 
 
 @pytest.mark.far
-def test_a_client_without_a_free_connection_is_refused_soon(urls: Urls) -> None:
+def test_a_client_without_a_free_pooler_connection_is_refused_soon(urls: Urls) -> None:
     with pooler(urls.api, default_pool_size="1", query_wait_timeout="1") as narrow:
         url = narrow.through(urls.api)
         with _engine(url) as one, _engine(url) as other, one.connect() as holding:

@@ -96,7 +96,7 @@ def events(world: World, action: str) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in rows]
 
 
-def test_a_covered_request_opens_at_once_and_names_the_approvers(world: World) -> None:
+def test_a_pre_approved_request_opens_at_once_and_names_the_approvers(world: World) -> None:
     which = in_force(world)
 
     request = world.submit()
@@ -121,7 +121,9 @@ NOT_COVERED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", NOT_COVERED.values(), ids=NOT_COVERED)
-def test_a_partly_covered_request_goes_to_the_customer(world: World, changes: dict[str, Any]) -> None:
+def test_a_request_only_partly_covered_by_a_pre_approval_goes_to_the_customer(
+    world: World, changes: dict[str, Any]
+) -> None:
     which = in_force(world)
 
     request = world.submit(**changes)
@@ -130,7 +132,9 @@ def test_a_partly_covered_request_goes_to_the_customer(world: World, changes: di
     assert read(world.db, "SELECT used FROM pre_approvals WHERE id = :id", id=which)[0].used == 0
 
 
-def test_a_covered_request_opens_at_its_endorsement_where_the_vendor_reviews(world: World, worker: Database) -> None:
+def test_a_pre_approved_request_opens_at_its_endorsement_where_the_vendor_reviews(
+    world: World, worker: Database
+) -> None:
     lay_down(world, vendor_review=True)
     which = in_force(world)
 
@@ -152,7 +156,7 @@ def test_verifiers_and_monitor_accept_a_pre_approved_window(world: World, worker
     check_log_of_one_window(world, worker)
 
 
-def test_everyone_who_would_be_asked_and_admins_are_notified_at_once(world: World) -> None:
+def test_a_pre_approval_notifies_admins_and_everyone_who_would_be_asked_at_once(world: World) -> None:
     in_force(world)
 
     request = world.submit()
@@ -160,7 +164,7 @@ def test_everyone_who_would_be_asked_and_admins_are_notified_at_once(world: Worl
     assert told(world, request.id, "active") == dict.fromkeys(("erin", "ann", "amir", "abe", "tara"), 1)
 
 
-def test_no_delegate_votes_for_the_proposer(world: World, superuser: Engine) -> None:
+def test_no_delegate_votes_for_the_proposer_of_a_pre_approval(world: World, superuser: Engine) -> None:
     write(superuser, ALSO_APPROVER, p=world.people["tara"].person_id, t=world.tenant.id)
     stand_in(world, "aude", "tara")
     which = propose(world)
@@ -173,14 +177,14 @@ def test_no_delegate_votes_for_the_proposer(world: World, superuser: Engine) -> 
     assert "1 more approval of the group admins" in approve(world, which, "aude").lacks
 
 
-def test_an_api_token_cannot_propose(world: World) -> None:
+def test_an_api_token_cannot_propose_a_pre_approval(world: World) -> None:
     world.people["tara"] = signed_in(world, "tara", AuthMethod.TOKEN)
 
     with pytest.raises(SignInAgain):
         propose(world)
 
 
-def test_an_extension_of_its_window_ends_with_it(world: World) -> None:
+def test_an_extension_of_a_pre_approved_window_ends_with_the_pre_approval(world: World) -> None:
     which = in_force(world)
     window = world.submit()
     further = world.act("ann", Action.APPROVE, extended(world, window.id).id)
@@ -191,7 +195,7 @@ def test_an_extension_of_its_window_ends_with_it(world: World) -> None:
     assert events(world, "pre_approval_revoked")[0]["closed"] == [str(window.id), str(further.id)]
 
 
-def test_an_extension_of_a_window_that_ran_to_its_end_stays_despite_a_late_clock(
+def test_an_extension_of_a_pre_approved_window_that_ran_out_survives_a_late_clock(
     world: World, later: ShiftedClock
 ) -> None:
     which = in_force(world)
@@ -218,7 +222,9 @@ def test_a_window_opened_by_the_vendor_alone_clears_no_denial(world: World) -> N
     assert world.submit().state is State.REVIEWING
 
 
-def test_concurrent_submits_for_the_last_use_open_once(world: World, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_submits_for_the_last_use_of_a_pre_approval_open_once(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     which = in_force(world, max_uses=1)
 
     found = at_once(pool, *[world.submit] * 6)
@@ -255,7 +261,7 @@ def test_revoking_a_pre_approval_revokes_only_its_windows(world: World, who: str
 RULES = [{"name": "the board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"quorum": 2}}]
 
 
-def test_it_needs_the_quorum_of_the_strictest_covered_request(world: World) -> None:
+def test_a_pre_approval_needs_the_quorum_of_the_strictest_request_it_covers(world: World) -> None:
     lay_down(world, rules=RULES)
     which = propose(world)
 
@@ -271,7 +277,7 @@ def test_it_needs_the_quorum_of_the_strictest_covered_request(world: World) -> N
     assert approve(world, elsewhere, "ann").status is PreApprovalStatus.IN_FORCE
 
 
-def test_a_stricter_policy_suspends_it_until_more_have_approved(world: World) -> None:
+def test_a_stricter_policy_suspends_a_pre_approval_until_more_people_approve_it(world: World) -> None:
     which = in_force(world)
     lay_down(world, quorum=2)
 
@@ -283,7 +289,7 @@ def test_a_stricter_policy_suspends_it_until_more_have_approved(world: World) ->
     assert (status(world, which), world.submit().state) == (PreApprovalStatus.PENDING, State.PENDING)
 
 
-def test_an_approval_dated_in_the_future_counts_once_the_clock_reaches_it(world: World, still: StoppedClock) -> None:
+def test_an_approval_dated_in_the_future_counts_once_the_time_has_come(world: World, still: StoppedClock) -> None:
     in_force(world)
     still.at -= timedelta(milliseconds=1)
 
@@ -293,7 +299,7 @@ def test_an_approval_dated_in_the_future_counts_once_the_clock_reaches_it(world:
     assert (before.state, world.fresh().state) == (State.PENDING, State.ACTIVE)
 
 
-def test_it_is_revoked_after_its_windows_despite_a_set_back_clock(
+def test_a_pre_approval_is_revoked_with_its_windows_despite_a_set_back_clock(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     which = in_force(world)
@@ -305,7 +311,7 @@ def test_it_is_revoked_after_its_windows_despite_a_set_back_clock(
     check_log_of_one_window(world, worker)
 
 
-def test_extensions_end_with_it_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
+def test_extensions_end_with_their_pre_approval_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
     which = in_force(world)
     first = world.fresh()
     further = world.act("ann", Action.APPROVE, extended(world, first.id).id)
@@ -318,7 +324,7 @@ def test_extensions_end_with_it_despite_a_set_back_clock(world: World, still: St
     assert {state_of(world.db, one.id) for one in (first, further, second)} == {"revoked"}
 
 
-def test_a_former_approvers_approval_no_longer_counts(world: World, superuser: Engine) -> None:
+def test_a_former_approvers_approval_no_longer_counts_for_a_pre_approval(world: World, superuser: Engine) -> None:
     which = in_force(world)
     write_unchecked(
         superuser,
@@ -330,7 +336,9 @@ def test_a_former_approvers_approval_no_longer_counts(world: World, superuser: E
     assert approve(world, which, "abe").status is PreApprovalStatus.IN_FORCE
 
 
-def test_a_delegate_approves_for_an_approver_within_the_period(world: World, superuser: Engine) -> None:
+def test_a_delegate_approves_a_pre_approval_for_an_approver_within_the_period(
+    world: World, superuser: Engine
+) -> None:
     stand_in(world, "aude", "ann")
     which = propose(world)
 
@@ -341,7 +349,9 @@ def test_a_delegate_approves_for_an_approver_within_the_period(world: World, sup
     assert (opened.state, world.submit().state) == (State.ACTIVE, State.PENDING)
 
 
-def test_proposers_cannot_approve_and_unapprovable_proposals_are_refused(world: World, superuser: Engine) -> None:
+def test_proposers_cannot_approve_and_pre_approvals_no_one_could_approve_are_refused(
+    world: World, superuser: Engine
+) -> None:
     own = world.add("tim", Role.TENANT_ADMIN, world.tenant.id)
     write(superuser, ALSO_APPROVER, p=own.person_id, t=world.tenant.id)
     which = propose(world, "tim")
@@ -358,7 +368,7 @@ def test_proposers_cannot_approve_and_unapprovable_proposals_are_refused(world: 
         approve(world, which, "ann")
 
 
-def test_a_denied_request_goes_to_the_customer_through_a_manager(world: World) -> None:
+def test_a_pre_approved_request_that_was_denied_needs_a_manager_and_the_customer(world: World) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     in_force(world)
 
@@ -379,7 +389,7 @@ def test_an_emergency_stop_revokes_pre_approvals(world: World) -> None:
 
 
 @pytest.mark.far
-def test_a_suspension_during_submits_leaves_no_window(world: World, pool: ThreadPoolExecutor) -> None:
+def test_a_suspension_during_pre_approved_submits_leaves_no_window(world: World, pool: ThreadPoolExecutor) -> None:
     in_force(world, max_uses=100)
 
     def suspend() -> None:
@@ -391,7 +401,7 @@ def test_a_suspension_during_submits_leaves_no_window(world: World, pool: Thread
     assert not read(world.db, "SELECT FROM requests WHERE state = 'active'")
 
 
-def test_its_end_is_one_event(world: World, worker: Database, superuser: Engine) -> None:
+def test_the_end_of_a_pre_approval_is_one_event(world: World, worker: Database, superuser: Engine) -> None:
     which = in_force(world)
     over = in_force(world)
     revoke(world, over)
@@ -409,7 +419,7 @@ def test_its_end_is_one_event(world: World, worker: Database, superuser: Engine)
 Call = Callable[[], object]
 
 
-def test_an_extension_being_approved_ends_with_the_pre_approval(world: World, pool: ThreadPoolExecutor) -> None:
+def test_an_extension_being_approved_ends_with_its_pre_approval(world: World, pool: ThreadPoolExecutor) -> None:
     which = in_force(world)
     window = world.submit()
     further = extended(world, window.id)
@@ -431,7 +441,7 @@ def held_until_its_end(world: World, pool: ThreadPoolExecutor, later: ShiftedClo
     return running
 
 
-def test_an_approval_waiting_for_the_row_past_its_end_is_too_late(
+def test_an_approval_that_waits_for_the_row_past_the_pre_approvals_end_is_too_late(
     world: World, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     which = propose(world)
@@ -440,7 +450,7 @@ def test_an_approval_waiting_for_the_row_past_its_end_is_too_late(
         held_until_its_end(world, pool, later, partial(approve, world, which, "ann")).result(PATIENCE)
 
 
-def test_an_emergency_stop_waiting_for_the_row_leaves_an_ended_one(
+def test_an_emergency_stop_waiting_for_the_row_leaves_an_ended_pre_approval_unchanged(
     world: World, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     which = in_force(world)
@@ -513,7 +523,7 @@ def test_a_revoked_pre_approval_cannot_be_revived(world: World, superuser: Engin
     assert world.submit().state is State.PENDING
 
 
-def test_a_window_of_a_pre_approval_revoked_in_the_database_is_shut_and_alarms(
+def test_a_window_of_a_pre_approval_revoked_in_the_database_is_closed_with_an_alarm(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     in_force(world)
@@ -528,7 +538,7 @@ def test_a_window_of_a_pre_approval_revoked_in_the_database_is_shut_and_alarms(
 
 @pytest.mark.far
 @pytest.mark.parametrize(("who", "statement"), TRIES.values(), ids=TRIES)
-def test_the_api_login_cannot_forge_pre_approvals(world: World, who: str, statement: str) -> None:
+def test_the_apis_database_role_cannot_forge_pre_approvals(world: World, who: str, statement: str) -> None:
     in_force(world)
     world.submit()
 

@@ -86,7 +86,7 @@ def told(world: World, request_id: UUID) -> list[tuple[str, str]]:
     return [(row.template, row.name or row.url) for row in read(world.db, TOLD, id=request_id)]
 
 
-def test_questions_and_answers_are_events_and_no_moves(world: World) -> None:
+def test_questions_and_answers_are_events_but_no_moves(world: World) -> None:
     request = world.submit()
     before = clock_of(world, request.id)
 
@@ -135,14 +135,14 @@ def test_only_approvers_ask_about_a_pending_request(world: World, who: str, refu
 
 
 @each("who", ["eve", "olga", "gate"])
-def test_people_who_may_not_see_a_request_cannot_ask(world: World, who: str) -> None:
+def test_people_who_may_not_see_a_request_cannot_ask_about_it(world: World, who: str) -> None:
     request = world.submit()
 
     with pytest.raises(NotFound):
         ask(world, who, request.id)
 
 
-def test_a_delegate_asks_in_both_names(world: World) -> None:
+def test_a_question_of_a_delegate_names_delegate_and_principal(world: World) -> None:
     stand_in(world, "aude", "ann")
     request = world.submit()
 
@@ -155,7 +155,7 @@ def test_a_delegate_asks_in_both_names(world: World) -> None:
     assert body["on_behalf_of"] == str(world.people["ann"].person_id)
 
 
-def test_managers_ask_during_the_review_unseen_by_the_customer(api: Database) -> None:
+def test_managers_ask_questions_during_the_review_unseen_by_the_customer(api: Database) -> None:
     world = World.make(api, Policy(questions_stop_clock=True))
     request = world.submit()
     before = clock_of(world, request.id)
@@ -172,7 +172,7 @@ def test_managers_ask_during_the_review_unseen_by_the_customer(api: Database) ->
         assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0
 
 
-def test_an_endorser_asks_nothing_while_pending_and_again_once_open(api: Database) -> None:
+def test_an_endorser_cannot_ask_while_a_request_is_pending_but_can_once_it_is_open(api: Database) -> None:
     world = World.make(api, Policy())
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -186,7 +186,7 @@ def test_an_endorser_asks_nothing_while_pending_and_again_once_open(api: Databas
 
 
 @pytest.mark.far
-def test_only_the_requester_answers_once(world: World) -> None:
+def test_only_the_requester_answers_a_question_and_only_once(world: World) -> None:
     request, other = world.submit(), world.submit("eve")
     asked = ask(world, "ann", request.id)
 
@@ -221,7 +221,7 @@ def test_of_two_concurrent_answers_one_counts(world: World, pool: ThreadPoolExec
 
 
 @pytest.mark.parametrize("ending", [("erin", Action.CANCEL), ("ann", Action.DENY)])
-def test_a_closed_request_takes_no_questions_or_answers(world: World, ending: tuple[str, Action]) -> None:
+def test_a_closed_request_accepts_no_questions_or_answers(world: World, ending: tuple[str, Action]) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
     world.act(*ending, request.id, comment="Enough")
@@ -232,7 +232,7 @@ def test_a_closed_request_takes_no_questions_or_answers(world: World, ending: tu
         answer(world, request.id, asked.id)
 
 
-def test_no_question_after_the_deadline_despite_a_late_clock(world: World, later: ShiftedClock) -> None:
+def test_no_question_is_accepted_after_the_deadline_despite_a_late_clock(world: World, later: ShiftedClock) -> None:
     request = world.submit()
     db = Database(world.db.engine, world.db.schedule, later)
     asked = ask(world, "ann", request.id)
@@ -292,7 +292,7 @@ def test_question_and_answer_notify_engineer_asker_and_endpoints(
     ]
 
 
-def test_a_policy_that_keeps_texts_out_of_mails_keeps_questions_out(
+def test_a_policy_that_keeps_texts_out_of_mails_keeps_questions_out_too(
     world: World, post: Postbag, worker: Database
 ) -> None:
     lay_down(world, mail_justification=False, mail_link=False)
@@ -321,7 +321,7 @@ def test_customer_endpoints_get_questions_where_the_vendor_decides(api: Database
 @pytest.mark.parametrize(
     ("who", "reads"), [("ann", True), ("aude", True), ("tara", True), ("max", True), ("vera", False)]
 )
-def test_question_texts_are_read_by_readers_of_comments(world: World, who: str, reads: bool) -> None:  # noqa: FBT001
+def test_question_texts_can_be_read_by_readers_of_comments(world: World, who: str, reads: bool) -> None:  # noqa: FBT001
     request = world.submit()
     answer(world, request.id, ask(world, "ann", request.id).id)
 
@@ -343,7 +343,7 @@ def test_questions_are_hidden_from_people_who_may_not_see_the_request(world: Wor
 
 
 @pytest.mark.far
-def test_erasing_a_person_removes_their_words_only(world: World, urls: Urls) -> None:
+def test_erasing_a_person_removes_only_that_persons_questions_and_answers(world: World, urls: Urls) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
     answer(world, request.id, asked.id)
@@ -368,7 +368,7 @@ def test_erasing_a_person_removes_their_words_only(world: World, urls: Urls) -> 
         ("ann", "ann", "active"),
     ],
 )
-def test_the_database_refuses_questions_in_anothers_name(world: World, who: str, by: str, state: str) -> None:
+def test_the_database_refuses_questions_in_another_persons_name(world: World, who: str, by: str, state: str) -> None:
     request = world.submit()
     values = {"id": request.id, "by": world.people[by].person_id, "state": state}
 
@@ -386,7 +386,7 @@ def test_the_database_refuses_questions_in_anothers_name(world: World, who: str,
         ("max", "answered_by = asked_by, answered_at = now(), answer_event = uuidv7()"),
     ],
 )
-def test_the_database_refuses_answers_for_the_engineer(world: World, who: str, change: str) -> None:
+def test_the_database_refuses_answers_in_the_engineers_name(world: World, who: str, change: str) -> None:
     request = world.submit()
     ask(world, "ann", request.id)
 
@@ -413,7 +413,9 @@ def slow(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, questions_stop_clock=True, approval_window=HOUR))
 
 
-def test_by_default_a_question_does_not_stop_the_clock(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_by_default_a_question_does_not_stop_the_approval_clock(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
 
@@ -424,7 +426,9 @@ def test_by_default_a_question_does_not_stop_the_clock(world: World, sender: Dat
     assert state_of(sender, request.id) == "timed_out"
 
 
-def test_the_clock_pauses_for_a_question_and_continues_with_the_answer(slow: World, later: ShiftedClock) -> None:
+def test_the_approval_clock_pauses_for_a_question_and_continues_with_the_answer(
+    slow: World, later: ShiftedClock
+) -> None:
     request = slow.submit()
     before = clock_of(slow, request.id)
 
@@ -447,7 +451,7 @@ def test_the_clock_pauses_for_a_question_and_continues_with_the_answer(slow: Wor
     assert (first.deadline_at, second.deadline_at) == (stands.deadline_at, goes_on.deadline_at)
 
 
-def test_approval_counts_within_the_time_gained(slow: World, later: ShiftedClock) -> None:
+def test_an_approval_counts_within_the_time_gained_by_a_pause(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     in_time, late = slow.fresh(), slow.fresh()
     for request in (in_time, late):
@@ -466,7 +470,7 @@ def test_approval_counts_within_the_time_gained(slow: World, later: ShiftedClock
     assert clock_of(slow, in_time.id).stopped_at is None
 
 
-def test_an_approver_decides_while_the_clock_is_paused(slow: World, later: ShiftedClock) -> None:
+def test_an_approver_decides_while_the_approval_clock_is_paused(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     ask(slow, "ann", request.id)
@@ -479,7 +483,7 @@ def test_an_approver_decides_while_the_clock_is_paused(slow: World, later: Shift
     assert (approved.stopped_at, approved.stopped_deadline) == (None, None)
 
 
-def test_an_unanswered_question_pauses_for_one_further_window(
+def test_an_unanswered_question_pauses_for_one_further_approval_window(
     slow: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = slow.submit()
@@ -495,7 +499,7 @@ def test_an_unanswered_question_pauses_for_one_further_window(
     assert_indexes_are_true(sender)
 
 
-def test_the_clock_pauses_until_the_last_question_is_answered(slow: World, later: ShiftedClock) -> None:
+def test_the_approval_clock_pauses_until_the_last_question_is_answered(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     before = clock_of(slow, request.id)
@@ -516,7 +520,7 @@ def test_the_clock_pauses_until_the_last_question_is_answered(slow: World, later
     assert most.deadline_at == before.deadline_at + timedelta(seconds=HOUR)
 
 
-def test_a_policy_that_forbids_pausing_applies_at_once(slow: World, later: ShiftedClock) -> None:
+def test_a_policy_that_forbids_pausing_the_clock_applies_at_once(slow: World, later: ShiftedClock) -> None:
     db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     ask(slow, "ann", request.id)
@@ -528,7 +532,7 @@ def test_a_policy_that_forbids_pausing_applies_at_once(slow: World, later: Shift
         slow.act("ann", Action.APPROVE, request.id, db)
 
 
-def test_reminders_follow_the_paused_clock(slow: World, sender: Database, later: ShiftedClock) -> None:
+def test_reminders_follow_the_paused_approval_clock(slow: World, sender: Database, later: ShiftedClock) -> None:
     request = slow.submit()
     ask(slow, "ann", request.id)
 
@@ -550,7 +554,7 @@ def test_reminders_follow_the_paused_clock(slow: World, sender: Database, later:
         ("erin", "stopped_for = 1, deadline_at = deadline_at + interval '1 second'"),
     ],
 )
-def test_the_database_refuses_other_extensions_of_time(slow: World, who: str, change: str) -> None:
+def test_the_database_refuses_other_ways_to_lengthen_the_approval_time(slow: World, who: str, change: str) -> None:
     slow.submit()
 
     with (

@@ -135,7 +135,9 @@ def test_exactly_one_of_concurrent_window_ends_wins(
     assert_audit_logs_are_whole(world.db)
 
 
-def test_the_losing_move_sends_no_notification(world: World, hasty: Database, pool: ThreadPoolExecutor) -> None:
+def test_a_move_that_loses_a_race_sends_no_notification(
+    world: World, hasty: Database, pool: ThreadPoolExecutor
+) -> None:
     requests = many(world, ROUNDS)
 
     for one in requests:
@@ -165,7 +167,7 @@ def test_two_concurrent_votes_meet_a_quorum_of_two_once(api: Database, pool: Thr
 
 
 @pytest.mark.far
-def test_concurrent_endorsement_and_denial_end_in_one(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_a_concurrent_endorsement_and_denial_have_one_result(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, Policy(vendor_review=True))
     requests = many(world, ROUNDS)
 
@@ -180,7 +182,7 @@ def test_concurrent_endorsement_and_denial_end_in_one(api: Database, pool: Threa
 
 
 @pytest.mark.far
-def test_approvals_at_the_deadline_race_the_timer_and_each_request_ends_once(
+def test_approvals_racing_the_timer_at_the_deadline_end_each_request_once(
     api: Database, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=1))

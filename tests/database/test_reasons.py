@@ -56,7 +56,7 @@ def test_a_policy_can_waive_the_customers_reasons_not_a_managers(api: Database) 
     assert [state_of(api, one.id) for one in (reviewed, denied)] == ["reviewing", "denied"]
 
 
-def test_a_rule_adds_to_the_required_reasons(world: World) -> None:
+def test_a_policy_rule_adds_to_the_required_reasons(world: World) -> None:
     rule = {"name": "mail", "match": {"services": ["exchange-online"]}, "terms": {"comment_required": ["approve"]}}
     lay_down(world, rules=[rule])
     request = world.submit()

@@ -68,7 +68,9 @@ def test_reconciling_leaves_an_intact_schedule_unchanged(soon: World, worker: Da
     assert_indexes_are_true(worker)
 
 
-def test_after_a_flush_one_round_restores_both_indexes(world: World, worker: Database, redis: "Redis") -> None:
+def test_after_a_redis_flush_one_reconciling_round_restores_both_indexes(
+    world: World, worker: Database, redis: "Redis"
+) -> None:
     _some_of_each(world)
     redis.flushdb()
     whole_before = worker.schedule.claim(CLOCK).whole
@@ -84,7 +86,7 @@ def test_after_a_flush_one_round_restores_both_indexes(world: World, worker: Dat
 
 @pytest.mark.far
 @pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=lambda one: one.name)
-def test_losses_during_a_rebuild_are_restored_in_the_next_round(
+def test_index_entries_lost_during_a_rebuild_are_restored_in_the_next_round(
     world: World, worker: Database, redis: "Redis", index: ScheduleIndex
 ) -> None:
     _some_of_each(world)
@@ -118,7 +120,7 @@ def test_requests_with_lost_leases_are_handled_when_overdue(
 
 
 @pytest.mark.far
-def test_leased_entries_are_left_alone(world: World, worker: Database) -> None:
+def test_reconciling_leaves_leased_entries_unchanged(world: World, worker: Database) -> None:
     _some_of_each(world)
     list(reconcile(worker, None))
     worker.schedule.claim(NOTIFICATIONS)
@@ -128,7 +130,7 @@ def test_leased_entries_are_left_alone(world: World, worker: Database) -> None:
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_lost_entry_due_within_a_minute_is_armed_again(
+def test_a_lost_index_entry_due_within_a_minute_is_armed_again(
     soon: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     waiting, *_ = many(soon, 3)
@@ -143,7 +145,7 @@ def test_a_lost_entry_due_within_a_minute_is_armed_again(
     assert_indexes_are_true(worker)
 
 
-def test_a_lost_overdue_notification_is_handed_over(
+def test_a_lost_overdue_notification_is_handed_to_the_sender(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     world.submit()
@@ -186,7 +188,9 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, super
 
 
 @pytest.mark.far
-def test_moves_during_a_rebuild_are_in_the_index_afterwards(world: World, worker: Database, redis: "Redis") -> None:
+def test_moves_made_during_an_index_rebuild_are_in_the_index_afterwards(
+    world: World, worker: Database, redis: "Redis"
+) -> None:
     requests = many(world, 20)
     redis.flushdb()
     over = threading.Event()

@@ -32,7 +32,7 @@ def settled(worker: Database, later: ShiftedClock) -> list[LoggedChange]:
     return [one for one in recorded_changes(worker) if one.action.endswith("_refused")]
 
 
-def test_a_flood_of_refusals_from_one_place_is_one_counted_event_a_minute(
+def test_a_flood_of_refusals_from_one_network_is_one_counted_event_a_minute(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     world.db.clock = StoppedClock(later_at := _now(world))
@@ -53,7 +53,7 @@ def _now(world: World) -> Any:
     return row.at
 
 
-def test_an_unfinished_minute_is_not_reported_yet(world: World, worker: Database) -> None:
+def test_refusals_of_an_unfinished_minute_are_not_reported_yet(world: World, worker: Database) -> None:
     count(world.db, 1)
 
     assert refusals_log.record_finished_minutes(worker) == 0
@@ -118,7 +118,7 @@ def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
     assert (told.facts["log"], told.facts["tenant_id"]) == (str(VENDORS_LOG), str(world.tenant.id))
 
 
-def test_reading_the_audit_log_is_recorded_in_it(world: World) -> None:
+def test_reading_the_audit_log_is_recorded_in_that_log(world: World) -> None:
     aude = world.people["aude"]
     with world.db.transaction() as session:
         authentication.enter(session, aude)

@@ -65,7 +65,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_a_reminder_goes_to_asked_people_who_have_not_answered(
+def test_a_reminder_goes_to_prompted_people_who_have_not_answered(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     lay_down(world, quorum=2)
@@ -96,7 +96,7 @@ def test_no_reminder_is_sent_once_everyone_has_answered(world: World, sender: Da
     assert (row.reminders, row.wake_at) == (0, row.asked_at + 0.6 * timedelta(hours=12))
 
 
-def test_a_repeated_message_reminds_once(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_repeated_reminder_message_sends_one_reminder(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     later.shift = timedelta(hours=6)
 
@@ -137,7 +137,7 @@ def test_managers_are_reminded_of_a_review_and_the_customer_is_not(
     assert asked.wake_at == asked.asked_at + timedelta(hours=6)
 
 
-def test_half_time_asks_the_next_tier_and_reminds_the_first(
+def test_half_time_asks_the_next_tier_and_reminds_the_first_tier(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world)
@@ -157,7 +157,7 @@ def test_half_time_asks_the_next_tier_and_reminds_the_first(
     assert told(world, request.id, "answer_reminder") == {"abe": 2, "ann": 1}
 
 
-def test_a_tier_adding_no_one_is_skipped_at_once(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_tier_that_adds_no_one_is_skipped_at_once(world: World, sender: Database, later: ShiftedClock) -> None:
     request = tiered(world, tiers=[["first"], ["gone"], ["second"]])
 
     later.shift = timedelta(hours=6)
@@ -167,7 +167,9 @@ def test_a_tier_adding_no_one_is_skipped_at_once(world: World, sender: Database,
     assert row_of(sender, request.id).tiers_asked == 3
 
 
-def test_an_early_voter_is_not_asked_with_their_tier(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_person_who_voted_early_is_not_asked_with_their_tier(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request = tiered(world, quorum=2, tiers=[["first"], ["second"], ["gone"]])
     world.act("ann", Action.APPROVE, request.id)
 
@@ -179,7 +181,7 @@ def test_an_early_voter_is_not_asked_with_their_tier(world: World, sender: Datab
     assert row_of(sender, request.id).tiers_asked == 3
 
 
-def test_a_last_tier_adding_no_one_is_no_event(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_last_tier_that_adds_no_one_causes_no_event(world: World, sender: Database, later: ShiftedClock) -> None:
     request = tiered(world, tiers=[["first"], ["gone"]], approval_reminders=[])
 
     later.shift = timedelta(hours=6)
@@ -189,7 +191,7 @@ def test_a_last_tier_adding_no_one_is_no_event(world: World, sender: Database, l
     assert row_of(sender, request.id).wake_at == request.deadline_at
 
 
-def test_people_with_prompts_off_are_neither_reminded_nor_escalated_to(
+def test_people_with_prompts_off_get_no_reminder_and_no_escalation(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     people = {"first": group(world, "abe", "amir"), "second": group(world, "ann")}
@@ -252,7 +254,7 @@ def test_people_notified_of_an_opening_are_warned_of_the_close(
     assert_audit_logs_are_whole(sender)
 
 
-def test_a_reminder_states_the_time_left_and_skips_voters(
+def test_a_reminder_states_the_time_left_and_skips_people_who_voted(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, quorum=2)
@@ -289,7 +291,9 @@ def test_a_scheduled_reminder_of_a_settled_request_is_not_sent(
     assert {one.outcome for one in post.deliver(sender, waiting)} == {"moot"}
 
 
-def test_a_changed_policy_is_taken_into_account(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_policy_change_affects_reminders_of_pending_requests(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request = world.submit()
     lay_down(world, approval_reminders=[50, 60])
 
@@ -301,7 +305,7 @@ def test_a_changed_policy_is_taken_into_account(world: World, sender: Database, 
 
 
 @pytest.mark.far
-def test_many_reminders_and_ends_take_as_few_statements_as_two(
+def test_many_reminders_and_ends_take_as_few_sql_statements_as_two(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     lay_down(world, approval_window=600)
@@ -321,7 +325,7 @@ def test_many_reminders_and_ends_take_as_few_statements_as_two(
     assert_audit_logs_are_whole(sender)
 
 
-def test_an_unreadable_policy_costs_only_its_own_reminders(
+def test_an_unreadable_policy_stops_only_the_reminders_of_its_own_tenant(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     broken, good = World.make(world.db).submit(), world.submit()
@@ -358,7 +362,9 @@ def test_an_unreadable_policy_costs_only_its_own_reminders(
         "version = version + 1, warned = true",
     ],
 )
-def test_a_reminder_only_changes_clock_and_counters(world: World, superuser: Engine, change: str) -> None:
+def test_a_reminder_only_changes_the_timer_and_counters_of_a_request(
+    world: World, superuser: Engine, change: str
+) -> None:
     request = tiered(world)
 
     with pytest.raises(DBAPIError, match=r"one move at a time|only go up|reminds nobody"):
@@ -366,7 +372,7 @@ def test_a_reminder_only_changes_clock_and_counters(world: World, superuser: Eng
     write(superuser, REMINDER.format(change=f"{LATER}, reminders = reminders + 1"), id=request.id)
 
 
-def test_only_the_timer_reminds(world: World, api: Database, worker: Database) -> None:
+def test_only_the_timer_sends_reminders(world: World, api: Database, worker: Database) -> None:
     request = world.submit()
     change = REMINDER.format(change=f"{LATER}, reminders = reminders + 1")
 
@@ -379,7 +385,7 @@ def test_only_the_timer_reminds(world: World, api: Database, worker: Database) -
     assert state_of(api, request.id) == State.PENDING
 
 
-def test_batch_reminders_equal_single_ones(world: World, worker: Database) -> None:
+def test_reminders_of_a_batch_equal_those_of_single_requests(world: World, worker: Database) -> None:
     first = world.submit()
     rule = {"name": "Bob", "match": {"resources": ["mailbox:bob*"]}, "terms": {"quorum": 3, "closing_warning": 900}}
     lay_down(world, quorum=2, rules=[rule], groups={"first": group(world, "abe")}, tiers=[["first"]])

@@ -53,7 +53,9 @@ def report(world: World, who: str = "olga", days: int = 30) -> GateReport:
         return gate_report.of_service(session, world.people[who], SERVICE, days=days)
 
 
-def test_unmapped_paths_unknown_engineers_and_missing_windows_are_listed(world: World, api: Database) -> None:
+def test_the_gate_report_lists_unmapped_paths_unknown_engineers_and_missing_windows(
+    world: World, api: Database
+) -> None:
     says(world.db, REPORT)
     process, again = Reporting(api), Reporting(api)
     process.let_in("GET /admin/{}", times=3)
@@ -79,7 +81,7 @@ def test_unmapped_paths_unknown_engineers_and_missing_windows_are_listed(world: 
     assert (unknown.identity, unknown.engineer) == ("https://sso.example erin@vendor", None)
 
 
-def test_each_reason_has_advice(world: World, api: Database) -> None:
+def test_each_reason_in_the_gate_report_has_advice(world: World, api: Database) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     for reason in REPORTABLE:
@@ -89,7 +91,7 @@ def test_each_reason_has_advice(world: World, api: Database) -> None:
     assert {one.reason for one in report(world).reasons if one.remedy} == REPORTABLE
 
 
-def test_a_flood_leaves_few_rows_and_keeps_frequent_calls(world: World, api: Database) -> None:
+def test_a_flood_of_reported_calls_leaves_few_rows_and_keeps_frequent_calls(world: World, api: Database) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     process.let_in("GET /real", times=3)
@@ -110,7 +112,7 @@ def test_a_flood_leaves_few_rows_and_keeps_frequent_calls(world: World, api: Dat
     assert found.kinds[-1].path is None
 
 
-def test_a_flood_of_one_reason_costs_other_reasons_nothing(api: Database) -> None:
+def test_a_flood_of_reported_calls_of_one_reason_displaces_no_other_reason(api: Database) -> None:
     process = Reporting(api)
     process.let_in(GET, GateReason.NO_WINDOW)
     process.write()
@@ -121,7 +123,7 @@ def test_a_flood_of_one_reason_costs_other_reasons_nothing(api: Database) -> Non
     assert read(api, "SELECT path FROM reported_calls WHERE reason = 'no_window' AND path <> ''")[0].path == GET
 
 
-def test_an_unmapped_subject_is_kept_as_sent(world: World, api: Database) -> None:
+def test_a_reported_call_keeps_an_unmapped_subject_as_sent(world: World, api: Database) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     process.let_in("GET /" + "x" * 195, GateReason.UNKNOWN_ENGINEER, caller="\U0001f600" * 300, tenant="t" * 63)
@@ -141,7 +143,7 @@ def test_a_repeated_batch_of_reported_calls_counts_once(api: Database) -> None:
     assert [(row.path, row.calls) for row in read(api, ROWS)] == [("GET /a", 1), ("", 0)]
 
 
-def test_calls_not_seen_for_long_are_hidden_and_then_deleted(
+def test_reported_calls_not_seen_for_long_are_hidden_and_then_deleted(
     world: World, api: Database, worker: Database, superuser: Engine
 ) -> None:
     says(world.db, REPORT)
@@ -164,7 +166,7 @@ def test_calls_not_seen_for_long_are_hidden_and_then_deleted(
     assert {row.path for row in read(api, ROWS)} == {"", "GET /old", "GET /new"}
 
 
-def test_an_enforced_gate_has_a_report_and_a_service_without_one_has_none(world: World) -> None:
+def test_an_enforced_gate_has_a_report_and_a_service_without_a_gate_has_none(world: World) -> None:
     with pytest.raises(NotFound):
         report(world)
     says(world.db, ENFORCE)

@@ -75,7 +75,7 @@ def reports(sender: Database, later: ShiftedClock, post: Postbag, *, after: int 
 
 
 @pytest.mark.parametrize(("who", "action"), [("erin", Action.COMPLETE), ("tara", Action.REVOKE)])
-def test_a_closed_window_is_reported_a_minute_later(
+def test_a_closed_window_is_reported_to_its_audience_a_minute_later(
     world: World, sender: Database, later: ShiftedClock, who: str, action: Action
 ) -> None:
     request_id = opened(world)
@@ -90,7 +90,7 @@ def test_a_closed_window_is_reported_a_minute_later(
     assert_indexes_are_true(world.db)
 
 
-def test_windows_expiring_together_are_each_reported_to_their_voters(
+def test_windows_expiring_together_are_each_reported_to_the_people_who_voted(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     windows = [opened(world, "ann"), opened(world, "amir"), opened(world, "abe")]
@@ -103,7 +103,7 @@ def test_windows_expiring_together_are_each_reported_to_their_voters(
     assert_indexes_are_true(sender)
 
 
-def test_a_request_never_opened_has_no_report(
+def test_a_request_that_was_never_opened_has_no_report(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     denied, silent, withdrawn = (world.submit().id for _ in range(3))
@@ -130,7 +130,7 @@ def test_a_window_opened_by_the_vendor_alone_is_reported_to_the_customer_only(
 
 
 @pytest.mark.parametrize("leaves", ["before", "since"])
-def test_a_voting_delegate_gets_the_report_and_a_former_member_does_not(
+def test_a_delegate_who_voted_gets_the_report_and_a_former_member_does_not(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine, leaves: str
 ) -> None:
     lay_down(world, quorum=3)
@@ -165,7 +165,7 @@ def test_an_unknown_id_in_the_report_schedule_is_ignored(world: World, sender: D
 
 
 @pytest.mark.parametrize("when", ["before", "since"])
-def test_a_policy_can_turn_reports_off(
+def test_a_policy_can_turn_window_reports_off(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, when: str
 ) -> None:
     if when == "before":
@@ -182,7 +182,7 @@ def test_a_policy_can_turn_reports_off(
     assert not read(world.db, WAITING)
 
 
-def test_a_rule_reports_only_what_it_matches(
+def test_a_policy_rule_turns_on_reports_only_for_requests_it_matches(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     anna = {"name": "Anna", "match": {"resources": ["mailbox:anna*"]}, "terms": {"report_on_close": True}}
@@ -199,7 +199,7 @@ def test_a_rule_reports_only_what_it_matches(
 
 
 @pytest.mark.far
-def test_a_report_lists_decisions_and_activity_as_of_sending(
+def test_a_window_report_lists_decisions_and_activity_as_of_sending(
     world: World, sender: Database, worker: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
@@ -241,7 +241,7 @@ def test_a_report_lists_decisions_and_activity_as_of_sending(
         ({"count": "12"}, "no activity reported"),
     ],
 )
-def test_a_report_subject_counts_unreported_gate_calls(let_in: dict[str, Any], said: str) -> None:
+def test_the_subject_of_a_window_report_counts_unreported_gate_calls(let_in: dict[str, Any], said: str) -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
 
     assert window_report.summary(ClosedWindow((), at, at, let_in=let_in)) == said
@@ -261,7 +261,7 @@ def test_a_report_says_that_a_window_was_not_used(
     assert "Some steps are not sealed in the audit log yet." in said["Aude"].text
 
 
-def test_a_report_is_bounded_and_lists_unrequested_activity_first(
+def test_a_window_report_is_bounded_and_lists_unrequested_activity_first(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request_id = opened(world)
@@ -277,7 +277,7 @@ def test_a_report_is_bounded_and_lists_unrequested_activity_first(
     assert "81 actions were reported while it was open; 1 of them" in text
 
 
-def test_a_report_omits_what_the_policy_keeps_out_of_mails(
+def test_a_window_report_omits_what_the_policy_keeps_out_of_mails(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, mail_link=False, mail_justification=False)
@@ -294,7 +294,7 @@ def test_a_report_omits_what_the_policy_keeps_out_of_mails(
             assert str(request.id) in body
 
 
-def test_texts_in_a_report_are_escaped_and_keep_their_direction(
+def test_texts_in_a_report_mail_are_escaped_and_keep_their_direction(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()

@@ -124,7 +124,7 @@ def test_each_directory_change_is_one_vendor_event(api: Database) -> None:
 FORGED = "UPDATE directory_records SET physical_country = 'DE' WHERE person_id = :id"
 
 
-def test_a_record_altered_by_a_login_is_ignored(api: Database, superuser: Engine) -> None:
+def test_a_directory_record_altered_by_a_database_role_is_ignored(api: Database, superuser: Engine) -> None:
     world = made(api, countries=["DE"])
     says(world, ABROAD)
     write(superuser, FORGED, id=world.people["erin"].person_id)
@@ -140,7 +140,7 @@ THEIRS = "UPDATE directory_records SET source = 'x' WHERE person_id = :id"
 MOVED = "UPDATE requests SET physical_country = 'DE' WHERE requester_id = :id"
 
 
-def test_no_login_restores_an_old_record_or_moves_a_request(api: Database) -> None:
+def test_no_database_role_restores_an_old_directory_record_or_moves_a_request(api: Database) -> None:
     world = made(api)
     says(world, ABROAD)
     world.fresh()
@@ -160,7 +160,7 @@ def _changes(world: World, who: str, statement: str) -> str:
         return str(error)
 
 
-def test_countries_are_checked_at_submit_and_before_opening(api: Database) -> None:
+def test_the_requesters_country_is_checked_at_submit_and_before_opening(api: Database) -> None:
     world = made(api, countries=["DE", "US"])
     says(world, ABROAD)
     request = world.fresh()
@@ -179,7 +179,7 @@ OUTSIDE = {"name": "Abroad", "match": {"outside_countries": ["DE"]}, "terms": {"
 
 @pytest.mark.far
 @each(("entry", "quorum"), [(GERMAN, 1), (ABROAD, 2), (None, 2)])
-def test_a_rule_can_require_more_of_requesters_elsewhere(
+def test_a_rule_can_require_more_of_requesters_in_other_countries(
     api: Database, entry: DirectoryEntry | None, quorum: int
 ) -> None:
     world = made(api, rules=[OUTSIDE])
@@ -240,7 +240,7 @@ def test_a_requester_with_an_old_sign_in_must_sign_in_again(api: Database) -> No
     assert world.fresh().sign_in is SignInKind.PROVIDER_TOKEN
 
 
-def test_severity_speeds_reminders_and_moves_no_deadline(api: Database) -> None:
+def test_a_high_severity_brings_reminders_forward_and_moves_no_deadline(api: Database) -> None:
     world = made(api, approval_reminders=[40], approval_window=1000)
 
     plain, half, quarter = (world.fresh(severity=one) for one in (Severity.S3, Severity.S2, Severity.S1))

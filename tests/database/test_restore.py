@@ -189,7 +189,7 @@ def test_a_log_behind_its_shipped_checkpoint_is_in_status_metrics_and_alarms(
     assert "lockbox operate after-restore" in mail.text
 
 
-def test_a_missing_checkpoint_folder_is_in_status(plant: RestorableWorld) -> None:
+def test_a_missing_checkpoint_folder_is_reported_in_status(plant: RestorableWorld) -> None:
     plant.seal()
     plant.shipped.rename(plant.shipped.with_name("elsewhere"))
 
@@ -198,7 +198,7 @@ def test_a_missing_checkpoint_folder_is_in_status(plant: RestorableWorld) -> Non
     assert any("cannot be read" in trouble for trouble in status.read(plant.world.db, with_redis=True).troubles)
 
 
-def test_an_intact_log_raises_nothing(plant: RestorableWorld) -> None:
+def test_an_intact_log_raises_no_alarm(plant: RestorableWorld) -> None:
     plant.seal()
 
     HeartbeatThread(plant.world.db).beat()
@@ -209,7 +209,7 @@ def test_an_intact_log_raises_nothing(plant: RestorableWorld) -> None:
     assert b'lockbox_audit_logs_rolled_back{role="api"} 0.0' in exposition(metrics.read(plant.world.db))
 
 
-def test_a_back_up_of_an_earlier_generation_opens_nothing(plant: RestorableWorld) -> None:
+def test_a_back_up_of_an_earlier_log_generation_opens_nothing(plant: RestorableWorld) -> None:
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.back_up()
@@ -242,7 +242,9 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing(plant: RestorableWorld
         "UPDATE logs SET size = size + 1, root = sha256('x'), note = replace(note, E'\\n1\\n', E'\\n3\\n')",
     ],
 )
-def test_no_claim_of_the_owner_makes_a_restored_log_open_or_signed(plant: RestorableWorld, claim: str) -> None:
+def test_no_claim_of_the_database_owner_makes_a_restored_log_open_or_signed(
+    plant: RestorableWorld, claim: str
+) -> None:
     revoked_since(plant)
     note = shipped(plant)
     restored = plant.restore()
@@ -285,7 +287,7 @@ def test_a_restored_log_with_the_shipped_checkpoint_opens_nothing(plant: Restora
 
 
 @pytest.mark.far
-def test_a_rolled_back_log_is_not_signed_not_even_hourly(plant: RestorableWorld) -> None:
+def test_a_rolled_back_log_is_never_signed_not_even_hourly(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     write(unbound_of(restored.urls), "UPDATE logs SET kept_at = '-infinity'")
@@ -300,7 +302,7 @@ def test_a_rolled_back_log_is_not_signed_not_even_hourly(plant: RestorableWorld)
 
 
 @pytest.mark.far
-def test_one_rolled_back_log_does_not_stop_sealing_the_others(plant: RestorableWorld) -> None:
+def test_a_rolled_back_log_does_not_stop_the_sealing_of_other_logs(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     restored.world.fresh()
@@ -315,7 +317,7 @@ def test_one_rolled_back_log_does_not_stop_sealing_the_others(plant: RestorableW
     assert len(plant.folder.logs()) > 1
 
 
-def test_a_missing_mount_closes_everything_and_nothing_is_signed(plant: RestorableWorld) -> None:
+def test_a_missing_checkpoint_mount_closes_every_window_and_nothing_is_signed(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     plant.shipped.rename(plant.shipped.with_name("unmounted"))
@@ -330,7 +332,7 @@ def test_a_missing_mount_closes_everything_and_nothing_is_signed(plant: Restorab
 
 
 @pytest.mark.far
-def test_a_log_grown_since_shipping_is_trusted_by_its_tiles_only(plant: RestorableWorld) -> None:
+def test_a_log_that_grew_since_shipping_is_trusted_only_by_its_tiles(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     for _ in range(3):
@@ -347,7 +349,7 @@ def test_a_log_grown_since_shipping_is_trusted_by_its_tiles_only(plant: Restorab
     assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
 
-def test_a_checkpoint_by_another_key_opens_nothing(plant: RestorableWorld) -> None:
+def test_a_shipped_checkpoint_signed_by_another_key_opens_nothing(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     before = asked(plant.world)
@@ -363,7 +365,7 @@ def plant_seals(plant: RestorableWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_log_unknown_to_the_back_up_is_behind(plant: RestorableWorld) -> None:
+def test_a_log_missing_from_the_back_up_counts_as_behind(plant: RestorableWorld) -> None:
     plant.back_up()
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
@@ -391,7 +393,7 @@ def test_the_vendors_rolled_back_log_closes_every_tenants_windows(plant: Restora
 
 
 @pytest.mark.parametrize("how", ["nothing", "garbage", "a folder"])
-def test_an_unreadable_folder_closes_everything(plant: RestorableWorld, how: str) -> None:
+def test_an_unreadable_checkpoint_folder_closes_every_window(plant: RestorableWorld, how: str) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     before = asked(plant.world)
@@ -410,7 +412,7 @@ def test_an_unreadable_folder_closes_everything(plant: RestorableWorld, how: str
 
 
 @pytest.mark.far
-def test_an_unchanged_folder_changes_nothing(plant: RestorableWorld) -> None:
+def test_an_unchanged_checkpoint_folder_changes_nothing(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
 
@@ -421,7 +423,7 @@ def test_an_unchanged_folder_changes_nothing(plant: RestorableWorld) -> None:
     assert asked(plant.world) == "no-open-window"
 
 
-def test_a_rollback_check_is_remembered_for_a_moment_only(plant: RestorableWorld) -> None:
+def test_the_result_of_a_rollback_check_is_remembered_for_a_moment_only(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.world.db.keys = ProcessKeys(plant.believed(known_seconds=60))

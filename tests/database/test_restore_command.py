@@ -96,7 +96,7 @@ def programs() -> Path:
     return Path(folder) / "pginstall" / "bin"
 
 
-def test_restore_ends_open_access_and_keeps_the_old_database(live: LiveDatabase) -> None:
+def test_the_restore_command_ends_open_access_and_keeps_the_old_database(live: LiveDatabase) -> None:
     done = live.restore()
 
     assert done.exit_code == 0, done.output
@@ -109,7 +109,7 @@ def test_restore_ends_open_access_and_keeps_the_old_database(live: LiveDatabase)
     assert not live.plant.folder.shipped(live.plant.world.tenant.id), "its log is another generation"
 
 
-def test_restore_refuses_while_clients_are_connected_and_names_them(live: LiveDatabase) -> None:
+def test_the_restore_command_refuses_while_clients_are_connected_and_names_them(live: LiveDatabase) -> None:
     with live.session():
         refused = live.restore()
 
@@ -136,7 +136,7 @@ def test_a_client_connecting_during_restore_leaves_the_database_unchanged(
         session.execute("SELECT 1")
 
 
-def test_restore_ends_reconnecting_clients_when_told_to(live: LiveDatabase) -> None:
+def test_the_restore_command_ends_reconnecting_clients_when_told_to(live: LiveDatabase) -> None:
     stopped = threading.Event()
 
     def connect() -> None:
@@ -207,7 +207,9 @@ def test_a_checkpoint_that_cannot_be_set_aside_is_reported_with_advice(live: Liv
     assert live.asks("SELECT state FROM requests") == ["revoked"]
 
 
-def test_a_dump_may_have_any_name(live: LiveDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_dump_file_may_have_any_name(
+    live: LiveDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     link = Path("--the dump")
     link.symlink_to(live.plant.dump)

@@ -55,7 +55,7 @@ def asks_again(
         return resubmission.resubmit(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
 
 
-def test_resubmitting_submits_the_same_request_and_links_the_first(
+def test_resubmitting_submits_the_same_request_and_links_the_first_request(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -139,7 +139,7 @@ def test_the_database_shows_a_resubmitted_request_to_its_requester_only(
     assert {who: seen(who) for who in world.people} == dict.fromkeys(world.people, 0) | {"erin": 1}
 
 
-def test_a_third_submission_is_refused_while_the_second_is_open(
+def test_a_third_submission_of_a_request_is_refused_while_the_second_is_open(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -174,7 +174,7 @@ def test_a_system_resubmits_only_its_own_submissions(world: World, superuser: En
     assert (second.requester_id, second.follows) == (erin, first.id)
 
 
-def test_customer_and_requester_see_the_follow_up_and_others_do_not(
+def test_customer_and_requester_see_the_resubmission_and_other_people_do_not(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     lay_down(world, vendor_review=True)
@@ -197,7 +197,9 @@ def test_customer_and_requester_see_the_follow_up_and_others_do_not(
     }
 
 
-def test_the_database_refuses_invalid_follow_ups(world: World, superuser: Engine, worker: Database) -> None:
+def test_the_database_refuses_invalid_links_to_a_first_request(
+    world: World, superuser: Engine, worker: Database
+) -> None:
     first, waiting = timed_out(world, superuser, worker), world.submit()
     eve, erin = (world.people[name].person_id for name in ("eve", "erin"))
 
@@ -220,7 +222,7 @@ def test_the_link_to_the_first_request_never_changes(world: World, superuser: En
     assert read(worker, "SELECT follows FROM requests WHERE id = :id", id=second.id)[0].follows == first.id
 
 
-def test_a_resubmission_has_a_clock_of_its_own(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_resubmission_has_its_own_approval_deadline(world: World, sender: Database, later: ShiftedClock) -> None:
     first = world.submit()
     later.shift = timedelta(hours=12)
     timers.run(sender, [first.id])
@@ -276,14 +278,14 @@ def test_a_prompt_mentions_how_similar_requests_ended(world: World, worker: Data
         assert _mentions(said, before)
 
 
-def test_unrelated_requests_are_not_mentioned(world: World, worker: Database) -> None:
+def test_unrelated_requests_are_not_mentioned_in_a_prompt(world: World, worker: Database) -> None:
     world.submit(**OTHER)
     request = world.submit()
 
     assert all("Earlier requests" not in text for text in _prompts(worker, request).values())
 
 
-def test_at_most_five_requests_are_mentioned_newest_first(world: World, worker: Database) -> None:
+def test_a_prompt_mentions_at_most_five_earlier_requests_newest_first(world: World, worker: Database) -> None:
     before = [world.submit() for _ in range(7)]
     request = world.submit()
 
@@ -294,7 +296,9 @@ def test_at_most_five_requests_are_mentioned_newest_first(world: World, worker: 
     assert text.index(str(before[6].id)) < text.index(str(before[2].id))
 
 
-def test_requests_ended_in_review_are_mentioned_to_managers_only(reviewed: World, worker: Database) -> None:
+def test_requests_that_ended_in_review_are_mentioned_only_in_managers_prompts(
+    reviewed: World, worker: Database
+) -> None:
     withheld = reviewed.submit()
     reviewed.act("max", Action.DENY, withheld.id)
     reviewing = reviewed.submit("eve")
@@ -312,7 +316,9 @@ def test_requests_ended_in_review_are_mentioned_to_managers_only(reviewed: World
 
 
 @pytest.mark.far
-def test_requests_submitted_after_the_event_are_not_mentioned(reviewed: World, worker: Database) -> None:
+def test_requests_submitted_after_the_event_are_not_mentioned_in_its_prompt(
+    reviewed: World, worker: Database
+) -> None:
     before, request = reviewed.submit(), reviewed.submit()
     reviewed.act("mia", Action.ENDORSE, request.id)
     reviewed.act("max", Action.ENDORSE, before.id)
@@ -323,7 +329,7 @@ def test_requests_submitted_after_the_event_are_not_mentioned(reviewed: World, w
     assert not [text for name, text in prompts.items() if name in {"Ann", "Amir", "Abe"} and _mentions(text, before)]
 
 
-def test_outcomes_are_mentioned_as_of_the_event(world: World, worker: Database) -> None:
+def test_a_prompt_mentions_outcomes_as_of_its_event(world: World, worker: Database) -> None:
     before, request = world.submit(), world.submit()
     world.act("ann", Action.DENY, before.id)
 
@@ -333,7 +339,7 @@ def test_outcomes_are_mentioned_as_of_the_event(world: World, worker: Database) 
     assert not [text for text in prompts.values() if "denied by" in text]
 
 
-def test_requests_of_another_tenant_are_never_mentioned(world: World, worker: Database) -> None:
+def test_requests_of_another_tenant_are_never_mentioned_in_a_prompt(world: World, worker: Database) -> None:
     elsewhere = World.make(world.db)
     foreign = elsewhere.submit()
     request = world.submit()
@@ -341,7 +347,7 @@ def test_requests_of_another_tenant_are_never_mentioned(world: World, worker: Da
     assert not [text for text in _prompts(worker, request).values() if str(foreign.id) in text]
 
 
-def test_requests_without_a_case_do_not_share_one(world: World, worker: Database) -> None:
+def test_two_requests_without_a_case_reference_do_not_count_as_the_same_case(world: World, worker: Database) -> None:
     world.submit(case_ref=None, resources=[f"mailbox:{new_id()}"])
     request = world.submit(case_ref=None)
 

@@ -111,7 +111,7 @@ def test_retention_removes_old_events_and_remaining_proofs_hold(
 
 
 @pytest.mark.far
-def test_a_retention_event_states_the_removed_range_and_root(
+def test_a_retention_event_states_the_removed_range_and_tree_root(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     denied(world, superuser)
@@ -131,7 +131,7 @@ def test_a_retention_event_states_the_removed_range_and_root(
 
 
 @pytest.mark.far
-def test_an_open_or_recent_request_stops_retention(
+def test_an_open_or_recent_request_stops_retention_at_its_events(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     gone = denied(world, superuser)
@@ -163,7 +163,9 @@ def test_notifications_are_removed_with_their_event_and_the_request_stays_readab
     assert entry.request.state == "denied"
 
 
-def test_unsealed_and_recent_events_stay(world: World, worker: Database, urls: Urls, superuser: Engine) -> None:
+def test_retention_keeps_unsealed_and_recent_events(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
     young = denied(world, superuser, long_ago=False)
     sealed(worker)
     unsealed = denied(world, superuser)
@@ -173,7 +175,9 @@ def test_unsealed_and_recent_events_stay(world: World, worker: Database, urls: U
 
 
 @pytest.mark.usefixtures("world")
-def test_a_removed_end_of_consent_is_not_announced_again(worker: Database, urls: Urls, superuser: Engine) -> None:
+def test_retention_of_an_end_of_consent_event_does_not_announce_the_end_again(
+    worker: Database, urls: Urls, superuser: Engine
+) -> None:
     as_long_ago(superuser, CONSENTED)
     told = list(vendor_consent.record_expired_consents(worker))
     as_long_ago(superuser, "UPDATE events SET at = at - interval '89 days'")
@@ -248,7 +252,7 @@ def test_retention_waits_between_steps_while_deadlines_are_overdue(
 
 
 @pytest.mark.far
-def test_a_review_left_in_the_vendors_log_is_no_gap(
+def test_a_review_that_stays_only_in_the_vendors_log_is_no_gap_in_the_customers(
     api: Database, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     world = World.make(api, Policy())

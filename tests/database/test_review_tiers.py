@@ -36,7 +36,7 @@ def tiered(world: World) -> World:
     return world
 
 
-def test_the_lowest_tier_is_asked_first_and_the_next_ones_over_time(
+def test_the_lowest_manager_tier_is_asked_first_and_higher_tiers_over_time(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
     submitted = tiered.submitted()
@@ -57,7 +57,7 @@ def test_the_lowest_tier_is_asked_first_and_the_next_ones_over_time(
     assert_indexes_are_true(sender)
 
 
-def test_any_manager_may_endorse_and_customer_tiers_start_over(
+def test_any_manager_may_endorse_and_customer_tiers_then_start_over(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
     groups = {"first": group(tiered, "abe"), "second": group(tiered, "ann")}
@@ -75,7 +75,7 @@ def test_any_manager_may_endorse_and_customer_tiers_start_over(
     assert_indexes_are_true(sender)
 
 
-def test_an_endorsement_asking_everyone_resets_the_tier_count(
+def test_an_endorsement_that_asks_every_approver_resets_the_tier_count(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered.submit()
@@ -90,7 +90,7 @@ def test_an_endorsement_asking_everyone_resets_the_tier_count(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_review_without_customer_decision_has_tiers_too(
+def test_a_review_without_a_customer_decision_has_manager_tiers_too(
     api: Database, sender: Database, later: ShiftedClock, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -105,7 +105,9 @@ def test_a_review_without_customer_decision_has_tiers_too(
     assert state_of(sender, request.id) == "active"
 
 
-def test_a_policy_sets_when_the_next_managers_are_asked(tiered: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_policy_sets_when_the_next_manager_tier_is_asked(
+    tiered: World, sender: Database, later: ShiftedClock
+) -> None:
     lay_down(tiered, vendor_review=True, review_escalation=[10, 20, 30], review_reminders=[], review_window=36_000)
     request = tiered.submit()
 
@@ -119,7 +121,7 @@ def test_a_policy_sets_when_the_next_managers_are_asked(tiered: World, sender: D
     assert row_of(sender, request.id).wake_at == request.deadline_at
 
 
-def test_a_manager_with_prompts_off_is_asked_only_if_no_one_else_is_left(
+def test_a_manager_with_prompts_off_is_asked_only_if_no_other_manager_is_left(
     tiered: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     for name in ("max", "mia"):
@@ -152,7 +154,7 @@ def test_a_removed_manager_is_neither_asked_nor_reminded(
 
 
 @pytest.mark.far
-def test_a_later_tiers_prompt_equals_the_first_and_ends_with_the_endorsement(
+def test_a_later_manager_tiers_prompt_equals_the_first_and_ends_with_the_endorsement(
     tiered: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request, settled = tiered.submit(), tiered.submit()
@@ -168,7 +170,7 @@ def test_a_later_tiers_prompt_equals_the_first_and_ends_with_the_endorsement(
     assert [str(request.id) in mail.text for mail in post.mail.sent if mail.to_address == mia] == [True]
 
 
-def test_a_vote_that_keeps_the_state_does_not_reset_tiers(world: World, superuser: Engine) -> None:
+def test_a_vote_that_leaves_the_state_unchanged_does_not_reset_tiers(world: World, superuser: Engine) -> None:
     lay_down(world, tiers=[["first"]], groups={"first": group(world, "abe")})
     request = world.submit()
 
@@ -185,7 +187,7 @@ def test_only_an_operator_sets_a_managers_tier(world: World, who: str, whom: str
 
 
 @each("tier", [0, 6, -1])
-def test_a_tier_is_between_one_and_five(world: World, superuser: Engine, tier: int) -> None:
+def test_a_manager_tier_is_between_one_and_five(world: World, superuser: Engine, tier: int) -> None:
     with pytest.raises(DBAPIError, match="ck_memberships_review_tier"):
         write(superuser, PUT.format(tier=tier), id=id_of(world, "max"))
     with pytest.raises(DBAPIError, match="ck_memberships_review_tier"):

@@ -331,7 +331,7 @@ def _forbidden(db: Database, world: World, who: str, statement: str) -> None:
 
 @each("login", ["api", "worker", "notifications"])
 @each("statement", NOBODYS)
-def test_no_server_writes_tables_reserved_to_functions(urls: Urls, login: str, statement: str) -> None:
+def test_no_servers_database_role_writes_tables_reserved_to_functions(urls: Urls, login: str, statement: str) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as connection:
@@ -339,7 +339,7 @@ def test_no_server_writes_tables_reserved_to_functions(urls: Urls, login: str, s
 
 
 @each("who", ["olga", "max"])
-def test_a_worker_may_not_decide_submit_lengthen_or_read_credentials(
+def test_a_workers_database_role_may_not_decide_submit_lengthen_or_read_credentials(
     world: World, worker: Database, who: str
 ) -> None:
     world.submit()
@@ -349,7 +349,7 @@ def test_a_worker_may_not_decide_submit_lengthen_or_read_credentials(
 
 
 @each("who", ["erin", "max", "olga", "vera", "ann", "tara"])
-def test_the_api_login_may_not_rewrite_recorded_facts(world: World, api: Database, who: str) -> None:
+def test_the_apis_database_role_may_not_rewrite_recorded_facts(world: World, api: Database, who: str) -> None:
     world.submit()
 
     for statement in NOT_THE_APIS:
@@ -357,7 +357,7 @@ def test_the_api_login_may_not_rewrite_recorded_facts(world: World, api: Databas
 
 
 @pytest.mark.parametrize("login", ["lockbox_api", "lockbox_connectors", "lockbox_notifications", "lockbox_worker"])
-def test_no_server_creates_temporary_objects(superuser: Engine, login: str) -> None:
+def test_no_servers_database_role_creates_temporary_objects(superuser: Engine, login: str) -> None:
     # A database that is cloned from a template does not have the template's own rights: ask about that one.
     (row,) = read(superuser, "SELECT has_database_privilege(:login, 'lockbox', 'TEMPORARY') AS may", login=login)
 
@@ -365,7 +365,7 @@ def test_no_server_creates_temporary_objects(superuser: Engine, login: str) -> N
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "ann"])
-def test_the_api_login_may_raise_a_quorum_only(api: Database, who: str) -> None:
+def test_the_apis_database_role_may_raise_but_not_lower_a_quorum(api: Database, who: str) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     world.submit()
 
@@ -379,7 +379,7 @@ def test_the_api_login_may_raise_a_quorum_only(api: Database, who: str) -> None:
 
 
 @each("login", ["superuser", "owner"])
-def test_not_even_a_superuser_puts_a_person_on_both_sides(urls: Urls, world: World, login: str) -> None:
+def test_not_even_a_superuser_can_put_a_person_on_both_sides(urls: Urls, world: World, login: str) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     for name, role, tenant_id in (("max", "approver", world.tenant.id), ("ann", "manager", None)):
@@ -391,7 +391,7 @@ def test_not_even_a_superuser_puts_a_person_on_both_sides(urls: Urls, world: Wor
 
 
 @each(("by", "name", "role"), [("tara", "max", "approver"), ("olga", "ann", "manager")])
-def test_no_role_grant_puts_a_person_on_both_sides(
+def test_no_grant_of_a_role_puts_a_person_on_both_sides(
     world: World, api: Database, *, by: str, name: str, role: str
 ) -> None:
     values = {
@@ -427,7 +427,7 @@ def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Url
     assert urls.api != urls.worker
 
 
-def test_tables_refuse_an_impossible_request(world: World, behind_triggers: Engine) -> None:
+def test_the_tables_refuse_an_impossible_request_row(world: World, behind_triggers: Engine) -> None:
     world.submit()
 
     said = {change: _refused(behind_triggers, CHANGE.format(change=change)) for change in BROKEN_REQUESTS}
@@ -435,7 +435,7 @@ def test_tables_refuse_an_impossible_request(world: World, behind_triggers: Engi
     assert {change: line for change, line in said.items() if BROKEN_REQUESTS[change] not in line} == {}
 
 
-def test_tables_refuse_other_impossible_rows(world: World, superuser: Engine) -> None:
+def test_the_tables_refuse_impossible_rows_other_than_requests(world: World, superuser: Engine) -> None:
     world.submit()
     fan_out_all(as_sender(world.db))
 

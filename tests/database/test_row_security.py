@@ -120,17 +120,19 @@ def test_every_table_has_row_security_even_for_its_owner(api: Database) -> None:
     assert [row.name for row in rows if not row.secured] == []
 
 
-def test_no_view_reveals_a_hidden_row(api: Database) -> None:
+def test_no_view_reveals_a_row_hidden_by_row_security(api: Database) -> None:
     kinds = read(api, "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace")
 
     assert [row.relname for row in kinds if row.relkind not in {"r", "i", "S"}] == []
 
 
-def test_every_right_of_a_server_has_a_policy_for_the_same_command(api: Database) -> None:
+def test_every_table_right_of_a_server_has_a_row_policy_for_the_same_command(api: Database) -> None:
     assert read(api, UNBOUND_RIGHTS) == []
 
 
-def test_no_server_login_owns_tables_or_bypasses_row_security(world: World, api: Database, worker: Database) -> None:
+def test_no_servers_database_role_owns_tables_or_bypasses_row_security(
+    world: World, api: Database, worker: Database
+) -> None:
     rows = read(api, LOGINS)
 
     logins = ("lockbox_api", "lockbox_connectors", "lockbox_notifications", "lockbox_worker")
@@ -141,7 +143,7 @@ def test_no_server_login_owns_tables_or_bypasses_row_security(world: World, api:
             _run(db, "SET LOCAL row_security = off", "SELECT id FROM requests")
 
 
-def test_privileged_functions_are_restricted_and_have_a_fixed_search_path(api: Database) -> None:
+def test_privileged_database_functions_are_restricted_and_have_a_fixed_search_path(api: Database) -> None:
     rows = read(api, WITH_THE_OWNERS_EYES)
 
     assert {row.name for row in rows if row.api} >= {"authenticate", "nth_submission", "webhook_receivers"}
@@ -173,7 +175,7 @@ def test_privileged_functions_are_restricted_and_have_a_fixed_search_path(api: D
 @pytest.mark.parametrize(
     ("who", "seconds"), [("erin", 4 * 3600), ("max", None), ("olga", None), ("gate", None), ("tara", None)]
 )
-def test_an_engineer_sees_only_the_longest_window_of_a_policy(
+def test_an_engineer_sees_of_a_policy_only_its_longest_window(
     world: World, api: Database, who: str, seconds: int | None
 ) -> None:
     with as_caller(api, world.people[who]) as connection:
@@ -185,7 +187,7 @@ def test_an_engineer_sees_only_the_longest_window_of_a_policy(
     assert (policies == 0) is (who != "tara")
 
 
-def test_workers_and_anonymous_callers_do_not_see_the_longest_window(
+def test_workers_and_anonymous_callers_cannot_read_a_policys_longest_window(
     world: World, api: Database, worker: Database
 ) -> None:
     with api.engine.begin() as connection:
@@ -195,7 +197,9 @@ def test_workers_and_anonymous_callers_do_not_see_the_longest_window(
         _run(worker, "SELECT * FROM longest_windows('{}')")
 
 
-def test_no_server_sets_any_identity_and_a_worker_authenticates_no_one(api: Database, worker: Database) -> None:
+def test_no_database_role_sets_any_identity_and_no_worker_authenticates_anyone(
+    api: Database, worker: Database
+) -> None:
     for db in (api, worker):
         with pytest.raises(DBAPIError, match="permission denied for function enter_as"):
             _run(db, "SELECT enter_as(uuidv7())")
@@ -203,11 +207,11 @@ def test_no_server_sets_any_identity_and_a_worker_authenticates_no_one(api: Data
         _run(worker, "SELECT * FROM authenticate('passkey', '', '')")
 
 
-def test_the_scene_has_a_row_in_every_table(world: World) -> None:
+def test_the_row_security_scene_has_a_row_in_every_table(world: World) -> None:
     assert {name for name, rows in private_rows(world.db).items() if not rows} == EVERYBODYS
 
 
-def test_a_worker_sees_all_rows_of_its_tables(world: World, worker: Database) -> None:
+def test_a_worker_sees_all_rows_of_the_tables_it_may_read(world: World, worker: Database) -> None:
     with worker.engine.begin() as connection:
         people = connection.execute(text("SELECT count(*) FROM people")).scalar_one()
         requests = _count(connection)
@@ -216,7 +220,7 @@ def test_a_worker_sees_all_rows_of_its_tables(world: World, worker: Database) ->
 
 
 @pytest.mark.parametrize("statement", ["SELECT", "SELECT set_config('{name}', '', false)", "SET LOCAL {name} = ''"])
-def test_without_a_context_no_table_shows_a_row(world: World, api: Database, statement: str) -> None:
+def test_without_a_database_context_no_table_shows_a_row(world: World, api: Database, statement: str) -> None:
     with api.engine.begin() as connection:
         for name in NOBODYS:
             connection.execute(text(statement.format(name=name)))
@@ -229,13 +233,13 @@ def test_without_a_context_no_table_shows_a_row(world: World, api: Database, sta
     assert world.people
 
 
-def test_without_a_context_no_row_can_be_inserted(world: World, api: Database) -> None:
+def test_without_a_database_context_no_row_can_be_inserted(world: World, api: Database) -> None:
     tried = insert_refused(api, None, private_rows(world.db))
 
     assert tried == {table.name for table in tables(api)} - FREE - EVERYBODYS
 
 
-def test_without_a_context_no_row_can_be_changed_or_removed(world: World, api: Database) -> None:
+def test_without_a_database_context_no_row_can_be_changed_or_removed(world: World, api: Database) -> None:
     before = versions(api)
 
     attempt_everything(api, None, private_rows(world.db), leave={"sign_in_counts"})
@@ -243,7 +247,7 @@ def test_without_a_context_no_row_can_be_changed_or_removed(world: World, api: D
     assert versions(api) == before
 
 
-def test_a_context_ends_with_the_commit(world: World, one_connection: Engine) -> None:
+def test_a_database_context_ends_with_the_commit(world: World, one_connection: Engine) -> None:
     with as_caller(one_connection, world.people["max"], at=world.tenant.id) as connection:
         during, first = _count(connection), _backend(connection)
 
@@ -255,7 +259,7 @@ def test_a_context_ends_with_the_commit(world: World, one_connection: Engine) ->
     assert settings == NOBODYS
 
 
-def test_a_context_ends_with_a_rollback(world: World, one_connection: Engine) -> None:
+def test_a_database_context_ends_with_a_rollback(world: World, one_connection: Engine) -> None:
     class Failure(Exception):  # noqa: N818 - of mind
         """Something went wrong."""
 
@@ -272,7 +276,7 @@ def test_a_context_ends_with_a_rollback(world: World, one_connection: Engine) ->
         assert _settings(connection) == NOBODYS
 
 
-def test_a_savepoint_rollback_restores_the_context(world: World, api: Database) -> None:
+def test_a_rollback_to_a_savepoint_restores_the_database_context(world: World, api: Database) -> None:
     with as_caller(api, world.people["max"]) as connection:
         savepoint = connection.begin_nested()
         connection.execute(text("SELECT set_config('lockbox.roles', '{}', true)"))
@@ -283,7 +287,7 @@ def test_a_savepoint_rollback_restores_the_context(world: World, api: Database) 
     assert (inside, outside) == (0, 4)
 
 
-def test_concurrent_transactions_have_their_own_context(world: World, api: Database) -> None:
+def test_concurrent_transactions_have_separate_database_contexts(world: World, api: Database) -> None:
     elsewhere = World.make(api)
 
     with as_caller(api, world.people["max"]) as first, as_caller(api, elsewhere.people["ann"]) as second:
@@ -296,7 +300,7 @@ def test_concurrent_transactions_have_their_own_context(world: World, api: Datab
     ("name", "value"),
     [("person", "x"), ("tenants", "everything"), ("tenants", "{*}"), ("administers", "{%}"), ("at", "*")],
 )
-def test_an_invalid_context_is_an_error(world: World, api: Database, name: str, value: str) -> None:
+def test_an_invalid_database_context_is_an_error(world: World, api: Database, name: str, value: str) -> None:
     assert world.people
 
     with pytest.raises(DBAPIError, match=r"invalid input syntax for type uuid|malformed array literal"):
@@ -375,7 +379,7 @@ def test_a_pending_sign_in_belongs_to_its_browser_and_grants_nothing(world: Worl
     assert len(read(api, "SELECT FROM sign_ins WHERE proven_at IS NOT NULL")) == 1
 
 
-def test_an_invitee_sees_the_invitation_only(world: World, api: Database) -> None:
+def test_a_person_with_an_invitation_code_sees_only_that_invitation(world: World, api: Database) -> None:
     (invitation,) = read(api, "SELECT id::text FROM invitations")
     code = b"test" + hashlib.sha256(b"code").digest()
 

@@ -47,7 +47,7 @@ def _milliseconds_now(redis: "Redis") -> float:
     return float(seconds) * 1000 + float(micros) / 1000
 
 
-def test_due_times_are_stored_in_milliseconds_rounded_up(schedule: Schedule) -> None:
+def test_due_times_in_an_index_are_in_milliseconds_rounded_up(schedule: Schedule) -> None:
     (one,) = _ids(1)
 
     taken = schedule.arm(CLOCK, [IndexEntry(one, "expire", NOON + timedelta(microseconds=1))])
@@ -56,7 +56,7 @@ def test_due_times_are_stored_in_milliseconds_rounded_up(schedule: Schedule) -> 
     assert schedule.members(CLOCK) == {f"expire:{one}": NOON.timestamp() * 1000 + 1}
 
 
-def test_a_claim_returns_due_entries_by_kind(schedule: Schedule) -> None:
+def test_a_claim_returns_due_index_entries_by_kind(schedule: Schedule) -> None:
     first, second, third, fourth = _ids(4)
     schedule.arm(CLOCK, [*_due([first, second]), *_due([third], "time_out"), IndexEntry(fourth, "expire", NOON)])
 
@@ -67,7 +67,7 @@ def test_a_claim_returns_due_entries_by_kind(schedule: Schedule) -> None:
     assert schedule.claim(CLOCK).ids == {}
 
 
-def test_the_longest_due_entries_are_claimed_first_up_to_the_limit(schedule: Schedule) -> None:
+def test_the_longest_due_index_entries_are_claimed_first_up_to_the_limit(schedule: Schedule) -> None:
     ids = _ids(9)
     schedule.arm(CLOCK, [IndexEntry(one, "expire", LONG_AGO + timedelta(seconds=n)) for n, one in enumerate(ids)])
 
@@ -76,7 +76,7 @@ def test_the_longest_due_entries_are_claimed_first_up_to_the_limit(schedule: Sch
     assert [set(claim.get("expire", [])) for claim in claims] == [set(ids[:4]), set(ids[4:8]), {ids[8]}, set()]
 
 
-def test_urgent_entries_ignore_the_budget_and_are_claimed_alone(schedule: Schedule) -> None:
+def test_urgent_entries_ignore_the_budget_and_are_claimed_separately(schedule: Schedule) -> None:
     index = replace(NOTIFICATIONS, budget=2)
     late, urgent = _ids(6), _ids(2)
     schedule.arm(index, [IndexEntry(one, "notify", LONG_AGO) for one in late])
@@ -89,7 +89,7 @@ def test_urgent_entries_ignore_the_budget_and_are_claimed_alone(schedule: Schedu
     assert [set(claim.get("notify", [])) for claim in claims] == [set(), set(urgent), set()]
 
 
-def test_an_id_has_one_entry_whatever_its_kind(schedule: Schedule) -> None:
+def test_an_id_has_only_one_index_entry_whatever_its_kind(schedule: Schedule) -> None:
     (one,) = _ids(1)
 
     schedule.arm(CLOCK, [IndexEntry(one, "time_out", NOON)])
@@ -101,7 +101,7 @@ def test_an_id_has_one_entry_whatever_its_kind(schedule: Schedule) -> None:
     assert schedule.members(CLOCK) == {}
 
 
-def test_arming_only_missing_entries_leaves_the_others(schedule: Schedule) -> None:
+def test_arming_only_missing_entries_leaves_armed_and_leased_entries_unchanged(schedule: Schedule) -> None:
     held, leased, missing = _ids(3)
     schedule.arm(CLOCK, _due([leased], "time_out"))
     schedule.claim(CLOCK)
@@ -119,7 +119,7 @@ def test_arming_only_missing_entries_leaves_the_others(schedule: Schedule) -> No
     }
 
 
-def test_a_delay_uses_the_redis_servers_clock(schedule: Schedule, redis: "Redis") -> None:
+def test_an_entry_armed_with_a_delay_uses_the_redis_servers_clock(schedule: Schedule, redis: "Redis") -> None:
     one, past = _ids(2)
     before = _milliseconds_now(redis)
 
@@ -139,7 +139,7 @@ def test_a_delay_uses_the_redis_servers_clock(schedule: Schedule, redis: "Redis"
     assert within(2, lambda: schedule.claim(CLOCK).ids == {"expire": [one]})
 
 
-def test_a_claim_returns_the_time_until_the_next_entry(schedule: Schedule) -> None:
+def test_a_claim_returns_the_time_until_the_next_index_entry(schedule: Schedule) -> None:
     nothing = schedule.claim(CLOCK).idle
     schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(seconds=30)) for one in _ids(1)])
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
@@ -150,7 +150,7 @@ def test_a_claim_returns_the_time_until_the_next_entry(schedule: Schedule) -> No
     assert 29 < something <= 30
 
 
-def test_an_index_is_complete_on_the_server_that_completed_it(schedule: Schedule, redis: "Redis") -> None:
+def test_an_index_is_complete_only_on_the_redis_server_that_completed_it(schedule: Schedule, redis: "Redis") -> None:
     before = schedule.rebuild(CLOCK).is_whole(), schedule.claim(CLOCK).whole
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
@@ -163,7 +163,7 @@ def test_an_index_is_complete_on_the_server_that_completed_it(schedule: Schedule
     assert schedule.members(CLOCK) == {}
 
 
-def test_an_index_completed_on_another_server_is_incomplete(schedule: Schedule, redis: "Redis") -> None:
+def test_an_index_completed_on_another_redis_server_is_incomplete(schedule: Schedule, redis: "Redis") -> None:
     redis.zadd(CLOCK.keys[0], {f"{EPOCH}:0123456789abcdef": float("inf")})
     before = schedule.rebuild(CLOCK).is_whole()
 
@@ -184,7 +184,7 @@ def test_an_index_lost_during_its_rebuild_is_incomplete(schedule: Schedule, redi
     assert redis.zcard(CLOCK.keys[0]) == 0
 
 
-def test_a_rebuild_resumes_where_it_stopped(schedule: Schedule) -> None:
+def test_an_index_rebuild_resumes_where_it_stopped(schedule: Schedule) -> None:
     begun, start = schedule.rebuild(CLOCK).begin()
     reached = new_id()
     mark = schedule.rebuild(CLOCK).move(begun, reached)
@@ -198,7 +198,9 @@ def test_a_rebuild_resumes_where_it_stopped(schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize("mark", ["begun:another:{run}:{id}", "begun:x", "epoch:x", "anything"])
-def test_a_rebuild_restarts_with_a_foreign_mark(schedule: Schedule, redis: "Redis", mark: str) -> None:
+def test_an_index_rebuild_restarts_if_its_progress_mark_is_not_recognised(
+    schedule: Schedule, redis: "Redis", mark: str
+) -> None:
     redis.zadd(CLOCK.keys[0], {mark.format(run="x", id=new_id()): float("inf")})
 
     begun, after = schedule.rebuild(CLOCK).begin()
@@ -207,7 +209,9 @@ def test_a_rebuild_restarts_with_a_foreign_mark(schedule: Schedule, redis: "Redi
     assert redis.zrange(CLOCK.keys[0], 0, -1) == [begun.encode()]
 
 
-def test_the_epoch_entry_is_never_claimed_and_lost_only_with_the_index(schedule: Schedule, redis: "Redis") -> None:
+def test_the_epoch_entry_is_never_claimed_and_is_lost_only_with_the_whole_index(
+    schedule: Schedule, redis: "Redis"
+) -> None:
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
     schedule.arm(CLOCK, _due(_ids(3)))
 
@@ -219,7 +223,7 @@ def test_the_epoch_entry_is_never_claimed_and_lost_only_with_the_index(schedule:
     assert not schedule.claim(CLOCK).whole
 
 
-def test_the_two_indexes_are_independent(schedule: Schedule) -> None:
+def test_the_indexes_of_deadlines_and_notifications_are_independent(schedule: Schedule) -> None:
     (one,) = _ids(1)
     schedule.arm(CLOCK, _due([one]))
     schedule.arm(NOTIFICATIONS, _due([one], "notify"))
@@ -228,7 +232,7 @@ def test_the_two_indexes_are_independent(schedule: Schedule) -> None:
     assert schedule.claim(NOTIFICATIONS).ids == {"notify": [one]}
 
 
-def test_large_armings_are_split(schedule: Schedule) -> None:
+def test_a_large_number_of_armings_is_split_into_several_calls(schedule: Schedule) -> None:
     ids = _ids(1203)
 
     assert schedule.arm(CLOCK, _due(ids))
@@ -237,7 +241,7 @@ def test_large_armings_are_split(schedule: Schedule) -> None:
     assert sorted(claimed) == sorted(ids)
 
 
-def test_the_last_of_several_armings_of_one_id_counts(schedule: Schedule) -> None:
+def test_the_last_of_several_armings_of_an_id_in_one_call_counts(schedule: Schedule) -> None:
     one, other = _ids(2)
 
     schedule.arm(
@@ -254,7 +258,7 @@ def test_the_last_of_several_armings_of_one_id_counts(schedule: Schedule) -> Non
 
 
 @pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=["clock", "notifications"])
-def test_arming_nothing_does_nothing(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
+def test_arming_an_empty_list_does_nothing(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
     assert schedule.arm(index, [])
     assert redis.dbsize() == 0
 
@@ -279,7 +283,7 @@ def _followed(schedule: Schedule, *calls: Callable[[Schedule], None]) -> None:
     asyncio.run(run())
 
 
-def test_the_loop_arms_the_same_as_a_thread(schedule: Schedule) -> None:
+def test_the_event_loop_arms_the_same_entries_as_a_thread(schedule: Schedule) -> None:
     some = [_entry(), _entry("time_out"), IndexEntry(str(new_id()), "remind", timedelta(hours=1))]
     schedule.arm(CLOCK, some)
     armed = schedule.members(CLOCK)
@@ -293,7 +297,7 @@ def test_the_loop_arms_the_same_as_a_thread(schedule: Schedule) -> None:
 
 
 @pytest.mark.far
-def test_a_slow_arming_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_arming_that_is_slow_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
     send, entry, tries = Schedule._send, _entry(), 0  # noqa: SLF001 - each is one write
 
     async def slow_at_first(at: Schedule, calls: Any) -> None:
@@ -312,7 +316,7 @@ def test_a_slow_arming_is_tried_once_more(schedule: Schedule, monkeypatch: pytes
     assert schedule.arm(CLOCK, [entry])
 
 
-def test_the_later_of_two_armings_counts(schedule: Schedule) -> None:
+def test_the_later_of_two_armings_of_an_id_counts(schedule: Schedule) -> None:
     one = str(new_id())
 
     _followed(
@@ -324,7 +328,9 @@ def test_the_later_of_two_armings_counts(schedule: Schedule) -> None:
     assert schedule.members(CLOCK).keys() == {f"expire:{one}"}
 
 
-def test_armings_of_one_turn_are_sent_together(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_armings_of_one_event_loop_turn_are_sent_together(
+    schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schedule.arm(CLOCK, [_entry()])
     sent: list[list[Any]] = []
     send = Schedule._send  # noqa: SLF001 - each is one write
@@ -342,7 +348,7 @@ def test_armings_of_one_turn_are_sent_together(schedule: Schedule, monkeypatch: 
     assert (len(schedule.members(CLOCK)), len(schedule.members(NOTIFICATIONS))) == (6, 5)
 
 
-def test_publications_without_arming_reach_their_side(schedule: Schedule, redis: "Redis") -> None:
+def test_publications_without_arming_reach_the_channel_of_their_side(schedule: Schedule, redis: "Redis") -> None:
     one, number = str(new_id()), database_number(redis)
     with closing(redis.pubsub(ignore_subscribe_messages=True)) as heard:  # type: ignore[no-untyped-call]
         heard.subscribe(channel_of(number, "vendor"))
@@ -356,7 +362,7 @@ def test_publications_without_arming_reach_their_side(schedule: Schedule, redis:
     assert message["data"] == one.encode()
 
 
-def test_a_script_forgotten_by_redis_is_loaded_again(schedule: Schedule, redis: "Redis") -> None:
+def test_a_script_that_redis_forgot_is_loaded_again(schedule: Schedule, redis: "Redis") -> None:
     redis.script_flush()
 
     _followed(schedule, lambda at: at.follow({CLOCK: [_entry()]}, {}))
@@ -364,7 +370,7 @@ def test_a_script_forgotten_by_redis_is_loaded_again(schedule: Schedule, redis: 
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_without_redis_no_call_waits_and_threads_skip_it(away_url: str) -> None:
+def test_without_redis_no_call_waits_for_arming_and_threads_skip_it(away_url: str) -> None:
     with closing(Schedule(away_url)) as away:
         began = time.monotonic()
         _followed(away, lambda at: at.follow({CLOCK: [_entry()]}, {None: [str(new_id())]}))
@@ -379,7 +385,7 @@ def test_without_redis_no_call_waits_and_threads_skip_it(away_url: str) -> None:
 
 
 @pytest.mark.far
-def test_the_loop_continues_while_redis_hangs(away_url: str) -> None:
+def test_the_event_loop_continues_while_redis_hangs(away_url: str) -> None:
     async def run(at: Schedule) -> float:
         at.follow({CLOCK: [_entry()]}, {})
         began = time.monotonic()
@@ -420,7 +426,7 @@ def _seconds_to_arm(schedule: Schedule, count: int = 1) -> float:
     return time.monotonic() - began
 
 
-def test_arming_fails_within_a_moment_and_then_at_once(away: Schedule) -> None:
+def test_without_redis_the_first_arming_fails_in_a_moment_and_further_ones_at_once(away: Schedule) -> None:
     first = _seconds_to_arm(away, 2000)
     rest = [_seconds_to_arm(away) for _ in range(50)]
 
@@ -429,7 +435,7 @@ def test_arming_fails_within_a_moment_and_then_at_once(away: Schedule) -> None:
 
 
 @pytest.mark.far
-def test_claiming_and_the_epoch_report_an_unavailable_redis(away: Schedule) -> None:
+def test_claiming_and_reading_the_epoch_report_an_unavailable_redis(away: Schedule) -> None:
     began = time.monotonic()
 
     with pytest.raises(RedisUnavailable):
@@ -447,7 +453,7 @@ def test_a_health_check_reports_an_unavailable_redis_within_a_moment(away: Sched
     assert time.monotonic() - began < POLL_TIMEOUT
 
 
-def test_listening_reports_an_unavailable_redis(refused_url: str) -> None:
+def test_listening_for_wake_ups_reports_an_unavailable_redis(refused_url: str) -> None:
     with closing(Schedule(refused_url)) as away, away.bell(CLOCK) as bell, pytest.raises(RedisUnavailable):
         bell.listen()
 
@@ -470,7 +476,7 @@ def test_arming_works_again_once_the_breaker_closes(schedule: Schedule, redis: "
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_a_wrong_password_counts_as_unavailable(redis_url: str) -> None:
+def test_a_wrong_redis_password_counts_as_an_unavailable_redis(redis_url: str) -> None:
     wrong = redis_url.replace(urlsplit(redis_url).password or "", "wrong")
 
     with closing(Schedule(wrong)) as locked_out:
@@ -507,7 +513,7 @@ def test_a_read_only_redis_counts_as_unavailable(schedule: Schedule, restored: "
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_a_redis_that_may_evict_is_refused(schedule: Schedule, restored: "Redis") -> None:
+def test_a_redis_that_may_evict_keys_is_refused(schedule: Schedule, restored: "Redis") -> None:
     schedule.ping()
     restored.config_set("maxmemory-policy", "allkeys-lru")
 

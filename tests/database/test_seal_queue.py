@@ -55,7 +55,9 @@ def written_by_tara(world: World, columns: dict[str, Any], **changes: Any) -> UU
 
 
 @pytest.mark.parametrize("vendor_review", [True, False])
-def test_a_move_is_sealed_in_the_log_of_its_states(api: Database, superuser: Engine, *, vendor_review: bool) -> None:
+def test_a_move_is_sealed_in_the_logs_of_the_sides_its_states_belong_to(
+    api: Database, superuser: Engine, *, vendor_review: bool
+) -> None:
     world = World.make(api, Policy(vendor_review=vendor_review))
     request = world.submit()
     (event,) = read(superuser, "SELECT internal, log_id FROM events WHERE request_id = :id", id=request.id)
@@ -90,19 +92,19 @@ def test_an_unqueued_event_is_sealed_too(world: World, worker: Database) -> None
         {"to_state": "active"},
     ],
 )
-def test_a_body_differing_from_its_row_is_refused(world: World, changes: dict[str, Any]) -> None:
+def test_the_sealer_refuses_an_event_body_that_differs_from_its_row(world: World, changes: dict[str, Any]) -> None:
     with pytest.raises(DBAPIError, match="says something else"):
         written_by_tara(world, {}, **changes)
 
     assert read(world.db, "SELECT FROM events") == []
 
 
-def test_the_api_login_cannot_claim_removal_by_retention(world: World) -> None:
+def test_the_apis_database_role_cannot_claim_removal_by_retention(world: World) -> None:
     with pytest.raises(DBAPIError, match="says something else"):
         written_by_tara(world, {"action": "audit_events_removed"}, removed_from=0, removed_to=1)
 
 
-def test_a_queued_but_sealed_event_does_not_stop_sealing(world: World, worker: Database) -> None:
+def test_a_queued_event_that_is_already_sealed_does_not_stop_sealing(world: World, worker: Database) -> None:
     world.fresh()
     sealed(worker)
     with unbound(world.db).begin() as connection:
@@ -115,7 +117,7 @@ def test_a_queued_but_sealed_event_does_not_stop_sealing(world: World, worker: D
     assert read(worker, "SELECT FROM unsealed") == []
 
 
-def test_counted_facts_name_no_other_person(world: World, worker: Database) -> None:
+def test_facts_of_counted_refusals_cannot_name_another_person(world: World, worker: Database) -> None:
     request = world.fresh()
     with world.db.transaction() as session:
         session.execute(

@@ -88,7 +88,7 @@ def test_events_of_a_batch_are_sealed_in_time_order(world: World, worker: Databa
     assert not read(unbound(world.db), LATE)
 
 
-def test_a_grown_log_extends_the_earlier_one_and_proves_each_event(world: World, worker: Database) -> None:
+def test_a_grown_log_extends_the_earlier_log_and_proves_each_event(world: World, worker: Database) -> None:
     sizes = []
     for _ in range(4):
         world.fresh()
@@ -107,7 +107,7 @@ def test_a_grown_log_extends_the_earlier_one_and_proves_each_event(world: World,
         check_consistency(old, size, root_of(hashes[:old]), root, consistency(subtree, old, size))
 
 
-def test_a_late_commit_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
+def test_an_event_committed_late_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
     with world.db.transaction() as slow:
         submit.submit(slow, world.people["erin"], HERE, world.submission(), SETTINGS.catalogue.services)
         quick = world.fresh("eve")
@@ -165,7 +165,7 @@ def test_a_sealer_killed_before_its_commit_has_sealed_nothing(
     assert all(row.count == row.next for row in read(unbound(world.db), NUMBERS))
 
 
-def test_a_silent_log_is_signed_hourly(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_log_without_new_events_is_signed_hourly(world: World, sender: Database, later: ShiftedClock) -> None:
     world.fresh()
     sealed(sender)
     later.shift = timedelta(minutes=61)
@@ -238,7 +238,9 @@ def test_sealed_rows_cannot_be_changed(world: World, worker: Database, superuser
         write(superuser, statement)
 
 
-def test_a_key_that_first_signs_a_silent_log_is_listed(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_new_key_that_first_signs_a_log_without_new_events_is_listed(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     world.fresh()
     sealed(sender)
     later.shift = timedelta(minutes=61)
@@ -274,7 +276,7 @@ def test_a_log_continues_under_a_new_name_and_key(world: World, worker: Database
         "DELETE FROM tiles",
     ],
 )
-def test_a_root_differing_from_the_signed_one_is_not_signed(
+def test_a_log_whose_root_differs_from_the_signed_root_is_not_signed_again(
     world: World,
     sender: Database,
     later: ShiftedClock,
@@ -300,7 +302,7 @@ def test_a_root_differing_from_the_signed_one_is_not_signed(
     assert read(unbound(sender), "SELECT note, size FROM logs") == before
 
 
-def test_an_owner_made_checkpoint_is_not_shipped(
+def test_a_checkpoint_made_by_the_database_owner_is_not_shipped(
     world: World, worker: Database, superuser: Engine, tmp_path: Path
 ) -> None:
     folder = WitnessFolder(tmp_path)
@@ -332,7 +334,7 @@ def test_a_signed_but_unshipped_checkpoint_is_shipped_by_the_next_sealer(
     assert other.shipped(world.tenant.id) == signed.note
 
 
-def test_one_unreadable_folder_does_not_stop_sealing_other_logs(
+def test_one_unreadable_checkpoint_folder_does_not_stop_sealing_other_logs(
     world: World, worker: Database, tmp_path: Path
 ) -> None:
     folder = WitnessFolder(tmp_path)
@@ -351,7 +353,7 @@ def test_one_unreadable_folder_does_not_stop_sealing_other_logs(
     assert len(folder.logs()) > 1
 
 
-def test_an_empty_folder_is_not_accepted_once_something_was_signed(
+def test_an_empty_checkpoint_folder_is_not_accepted_once_a_log_was_signed(
     world: World, worker: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "new").mkdir()

@@ -53,7 +53,7 @@ def write_down(ended: Sequence[ClaimResult]) -> None:
     assert recorder.finish(10)
 
 
-def test_delivered_results_are_written_in_one_transaction_and_others_in_another(
+def test_send_results_of_delivered_and_failed_notifications_use_separate_transactions(
     world: World, worker: Database
 ) -> None:
     many(world, 4)
@@ -69,7 +69,7 @@ def test_delivered_results_are_written_in_one_transaction_and_others_in_another(
     assert_notifications_are_held(worker)
 
 
-def test_results_gathered_without_postgres_are_written_later(world: World, worker: Database, urls: Urls) -> None:
+def test_send_results_gathered_without_postgres_are_written_later(world: World, worker: Database, urls: Urls) -> None:
     world.submit()
     ended = claim(worker, open_notifications(worker))[:-1]
     recorder = ResultRecorder()
@@ -89,7 +89,7 @@ def test_results_gathered_without_postgres_are_written_later(world: World, worke
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_one_unwritable_result_does_not_block_others(world: World, worker: Database) -> None:
+def test_one_send_result_that_cannot_be_written_does_not_block_other_results(world: World, worker: Database) -> None:
     many(world, 2)
     notifications = open_notifications(worker)
     ended = claim(worker, notifications)
@@ -104,7 +104,9 @@ def test_one_unwritable_result_does_not_block_others(world: World, worker: Datab
     assert [type(one.recorded.exception(0)) for one in ended].count(IntegrityError) == 1
 
 
-def test_a_claim_held_by_another_process_is_not_released(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_notification_claimed_by_another_process_is_not_released(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     world.submit()
     notifications = open_notifications(sender)
     *_, back = claim(sender, notifications)
@@ -118,7 +120,9 @@ def test_a_claim_held_by_another_process_is_not_released(world: World, sender: D
     assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before
 
 
-def test_an_expired_try_only_records_its_delivery(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_send_attempt_past_its_expiry_only_records_its_delivery(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     world.submit()
     notifications = open_notifications(sender)
     arrived, refused, _ = (one.result for one in claim(sender, notifications))
@@ -138,7 +142,7 @@ def test_an_expired_try_only_records_its_delivery(world: World, sender: Database
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DEAD, Outcome.MOOT, None])
-def test_an_unrecorded_try_leaves_the_schedule_unchanged(
+def test_a_send_attempt_that_was_not_recorded_leaves_the_schedule_unchanged(
     world: World, worker: Database, outcome: Outcome | None
 ) -> None:
     world.submit()
@@ -154,7 +158,9 @@ def test_an_unrecorded_try_leaves_the_schedule_unchanged(
 
 
 @pytest.mark.far
-def test_results_are_written_by_25_after_half_a_second_or_at_the_batchs_end(world: World, worker: Database) -> None:
+def test_send_results_are_written_by_25_after_half_a_second_or_at_the_batchs_end(
+    world: World, worker: Database
+) -> None:
     many(world, 9)
     ended = claim(worker, open_notifications(worker))
     recorder = ResultRecorder()

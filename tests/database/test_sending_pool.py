@@ -101,7 +101,7 @@ def shut(world: World, db: Database, post: Postbag, senders: Senders) -> UUID:
 
 
 @pytest.mark.far
-def test_a_hanging_endpoint_and_mail_domain_delay_no_others(world: World, worker: Database) -> None:
+def test_a_hanging_endpoint_and_mail_domain_delay_no_other_destinations(world: World, worker: Database) -> None:
     write(
         unbound(worker),
         "UPDATE people SET email = 'ann@hangs.example' WHERE id = :id",
@@ -126,7 +126,7 @@ def test_a_hanging_endpoint_and_mail_domain_delay_no_others(world: World, worker
 
 
 @pytest.mark.far
-def test_an_open_breaker_costs_no_try_no_log_line_and_no_notification(
+def test_an_open_circuit_breaker_uses_up_no_try_and_writes_no_log_line_or_notice(
     world: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
@@ -155,7 +155,7 @@ def test_an_open_breaker_costs_no_try_no_log_line_and_no_notification(
 
 
 @pytest.mark.far
-def test_an_admitted_and_returned_notification_keeps_its_attempt(
+def test_a_notification_returned_unsent_by_the_sending_pool_keeps_its_attempt(
     world: World, worker: Database, clock: PoolClock
 ) -> None:
     post = sending(seconds=0.5, clock=clock)
@@ -180,7 +180,7 @@ def short(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, approval_window=60))
 
 
-def test_a_call_whose_breaker_stays_open_past_its_end_is_dead_and_says_so(
+def test_a_call_whose_breaker_stays_open_past_its_expiry_is_dead_with_that_reason(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
@@ -202,7 +202,7 @@ def test_a_call_whose_breaker_stays_open_past_its_end_is_dead_and_says_so(
     assert f"notify:{row.id}" not in sender.schedule.members(NOTIFICATIONS)
 
 
-def test_a_prompt_answered_behind_an_open_breaker_is_moot(
+def test_a_prompt_is_obsolete_if_its_request_is_answered_behind_an_open_breaker(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     sending_pool = SendingPool(clock=clock)
@@ -254,7 +254,9 @@ def _only_hole(db: Database) -> bool:
 
 
 @pytest.mark.far
-def test_a_stopping_worker_returns_its_queue_and_the_next_sends_it_at_once(world: World, worker: Database) -> None:
+def test_a_stopping_worker_returns_its_queue_and_the_next_worker_sends_it_at_once(
+    world: World, worker: Database
+) -> None:
     slow, following = Postbag(mail=SlowMail(), sending_pool=SendingPool()), Postbag()
     assert isinstance(slow.mail, SlowMail)
     many(world, 3)
@@ -279,7 +281,7 @@ def test_a_stopping_worker_returns_its_queue_and_the_next_sends_it_at_once(world
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_an_uncommitted_claim_frees_its_slot(world: World, worker: Database) -> None:
+def test_a_claim_of_notifications_that_fails_to_commit_frees_its_slot(world: World, worker: Database) -> None:
     post = Postbag()
     senders = post.senders
     world.submit()

@@ -83,7 +83,7 @@ def sent(ids: list[UUID], world: World) -> list[AttemptResult]:
     ]
 
 
-def test_a_moves_ended_mails_are_one_event(world: World, worker: Database, post: Postbag) -> None:
+def test_the_ended_mails_of_a_move_are_one_notified_event(world: World, worker: Database, post: Postbag) -> None:
     request = world.submit()
     post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True, kind="status")
 
@@ -137,7 +137,7 @@ def test_a_move_without_mails_needs_no_notified_event(world: World, worker: Data
     assert {one["of_event"] for one in told(worker)} == {str(row.event_id) for row in mailed}
 
 
-def test_each_log_names_its_own_sides_people_only(api: Database, worker: Database, post: Postbag) -> None:
+def test_each_log_names_notified_people_of_its_own_side_only(api: Database, worker: Database, post: Postbag) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -178,7 +178,7 @@ def test_neither_side_sees_who_was_notified_on_the_other(api: Database, worker: 
     }
 
 
-def test_open_mails_are_stated_after_a_minute_and_their_end_in_a_second_event(
+def test_open_mails_are_stated_after_a_minute_and_their_result_in_a_second_event(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -214,7 +214,7 @@ def test_open_mails_are_stated_after_a_minute_and_their_end_in_a_second_event(
     assert_indexes_are_true(worker)
 
 
-def test_a_mail_closed_by_other_means_is_found_when_due(
+def test_a_mail_that_was_closed_by_other_means_is_noticed_when_due(
     world: World, worker: Database, post: Postbag, later: ShiftedClock, urls: Urls
 ) -> None:
     worker.clock = later
@@ -235,7 +235,7 @@ def test_a_mail_closed_by_other_means_is_found_when_due(
     assert unsettled(worker) == []
 
 
-def test_a_late_end_is_stated_though_another_mail_is_open(
+def test_a_mails_late_result_is_stated_although_another_mail_is_open(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -303,7 +303,9 @@ def test_an_event_written_during_an_erasure_does_not_keep_the_name(
 
 
 @pytest.mark.far
-def test_concurrent_last_results_write_one_event(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_last_send_results_write_one_notified_event(
+    world: World, worker: Database, pool: ThreadPoolExecutor
+) -> None:
     sender = as_sender(worker)
 
     def recorded(one: UUID) -> Callable[[], object]:
@@ -324,7 +326,9 @@ def test_concurrent_last_results_write_one_event(world: World, worker: Database,
         assert unsettled(worker) == []
 
 
-def test_a_waiting_recorder_sees_the_others_results(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
+def test_a_waiting_recorder_of_send_results_sees_the_other_recorders_results(
+    world: World, worker: Database, pool: ThreadPoolExecutor
+) -> None:
     sender = as_sender(worker)
     world.submit()
     first, *rest = open_notifications(worker)
@@ -344,7 +348,7 @@ def test_a_waiting_recorder_sees_the_others_results(world: World, worker: Databa
 
 
 @pytest.mark.far
-def test_a_timer_and_the_last_result_write_at_most_two_complete_events(
+def test_the_timer_and_the_last_send_result_write_at_most_two_complete_events(
     world: World, worker: Database, later: ShiftedClock, pool: ThreadPoolExecutor
 ) -> None:
     worker.clock = later
@@ -407,7 +411,9 @@ def test_a_process_killed_before_the_commit_neither_loses_nor_doubles_the_event(
     assert unsettled(worker) == []
 
 
-def test_the_schema_refuses_a_second_event_of_the_same_part(world: World, worker: Database, post: Postbag) -> None:
+def test_the_schema_refuses_a_second_notified_event_of_the_same_part(
+    world: World, worker: Database, post: Postbag
+) -> None:
     world.submit()
     post.deliver(worker, open_notifications(worker))
     again = """
@@ -425,7 +431,7 @@ def test_the_schema_refuses_a_second_event_of_the_same_part(world: World, worker
 
 
 @each("action", ["notifications_sent", "notification_dead", "endpoint_disabled", "submit", "read"])
-def test_the_sending_login_only_states_who_was_notified(world: World, worker: Database, action: str) -> None:
+def test_the_sending_database_role_writes_only_notified_events(world: World, worker: Database, action: str) -> None:
     request = world.submit()
     values = {"tenant": world.tenant.id, "request": request.id, "action": action}
 
@@ -440,7 +446,9 @@ def test_the_sending_login_only_states_who_was_notified(world: World, worker: Da
 
 
 @each("login", ["worker", "api"])
-def test_no_other_login_states_who_was_notified(world: World, worker: Database, api: Database, login: str) -> None:
+def test_no_other_database_role_states_who_was_notified(
+    world: World, worker: Database, api: Database, login: str
+) -> None:
     request = world.submit()
     erin = world.people["erin"].person_id
     values = {"tenant": world.tenant.id, "request": request.id, "erin": erin}
@@ -460,7 +468,9 @@ def test_no_other_login_states_who_was_notified(world: World, worker: Database, 
             connection.execute(text(says.format(actor=":erin", role="engineer")), values)
 
 
-def test_account_notifications_are_one_event_each_and_channel(world: World, worker: Database, post: Postbag) -> None:
+def test_account_notifications_are_one_notified_event_per_notification_and_channel(
+    world: World, worker: Database, post: Postbag
+) -> None:
     post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
     sender = as_sender(worker)
     with sender.transaction() as session:
@@ -477,7 +487,7 @@ def test_account_notifications_are_one_event_each_and_channel(world: World, work
     assert (told(worker), unsettled(worker)) == ([], [])
 
 
-def test_reports_have_a_notified_event_of_their_own(
+def test_window_reports_have_a_separate_notified_event(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -501,7 +511,7 @@ def test_reports_have_a_notified_event_of_their_own(
     assert unsettled(worker) == []
 
 
-def test_reconciling_arms_missing_entries(world: World, worker: Database) -> None:
+def test_reconciling_arms_missing_entries_for_notified_events(world: World, worker: Database) -> None:
     world.submit()
     read(worker, "SELECT FROM notifications")
     held = worker.schedule.members(NOTIFICATIONS)
@@ -515,7 +525,7 @@ def test_reconciling_arms_missing_entries(world: World, worker: Database) -> Non
     assert f"notify:{unsettled(worker)[0].id}" in held
 
 
-def test_mails_beyond_the_listed_ones_are_counted_failures_first(
+def test_a_notified_event_counts_mails_beyond_its_list_and_lists_failures_first(
     world: World, worker: Database, post: Postbag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settlement, "MOST_LISTED", 2)
@@ -530,7 +540,7 @@ def test_mails_beyond_the_listed_ones_are_counted_failures_first(
     assert said["mails"]["1"][0] == str(world.people["ann"].person_id)
 
 
-def test_the_databases_clock_decides_when_the_minute_is_over(world: World, worker: Database) -> None:
+def test_the_databases_clock_decides_when_the_minute_for_open_mails_is_over(world: World, worker: Database) -> None:
     world.submit()
     read(worker, "SELECT FROM notifications")
 

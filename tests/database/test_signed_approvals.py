@@ -133,7 +133,7 @@ def test_an_endorsement_is_signed_where_the_vendor_decides(api: Database, mode: 
         "version = version + 1",
     ],
 )
-def test_a_row_changed_after_the_approval_opens_nothing(world: World, superuser: Engine, change: str) -> None:
+def test_a_request_row_changed_after_the_approval_opens_nothing(world: World, superuser: Engine, change: str) -> None:
     request = opened(world)
     before = door(world)
 
@@ -144,7 +144,7 @@ def test_a_row_changed_after_the_approval_opens_nothing(world: World, superuser:
     assert door(world, "eve") is None
 
 
-def test_decisions_and_events_invented_by_the_owner_open_nothing(world: World, superuser: Engine) -> None:
+def test_decisions_and_events_invented_by_the_database_owner_open_nothing(world: World, superuser: Engine) -> None:
     request, by = world.submit(), world.people["ann"].person_id
     values = {"id": request.id, "by": by, "body": b'{"action":"approve"}'}
 
@@ -157,7 +157,7 @@ def test_decisions_and_events_invented_by_the_owner_open_nothing(world: World, s
     assert not entry.open
 
 
-def test_a_key_listed_by_the_owner_opens_nothing(world: World, superuser: Engine) -> None:
+def test_an_approval_key_listed_by_the_database_owner_opens_nothing(world: World, superuser: Engine) -> None:
     request, by = world.submit(), world.people["ann"].person_id
     mine = ApprovalKeys([Ed25519PrivateKey.generate()])
     as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, id=request.id, by=by)
@@ -178,7 +178,7 @@ def test_a_key_listed_by_the_owner_opens_nothing(world: World, superuser: Engine
     assert door(world) is not None
 
 
-def test_a_signature_fits_its_own_window_only(world: World, superuser: Engine) -> None:
+def test_the_signature_of_an_approval_fits_its_own_window_only(world: World, superuser: Engine) -> None:
     real, other = opened(world), world.submit(resources=[OTHER])
     by = world.people["ann"].person_id
     (row,) = read(superuser, "SELECT body FROM events WHERE request_id = :id AND seq = 2", id=real.id)
@@ -201,7 +201,7 @@ def test_a_signature_fits_its_own_window_only(world: World, superuser: Engine) -
         b'{"approved_by":[],"approval":{"key":"","signature":"\xff"}}',
     ],
 )
-def test_a_forged_event_opens_nothing(world: World, superuser: Engine, body: bytes) -> None:
+def test_a_forged_approval_event_opens_nothing(world: World, superuser: Engine, body: bytes) -> None:
     request = opened(world)
 
     as_owner_of_all(
@@ -224,7 +224,7 @@ def test_a_revoked_window_stays_closed_when_its_state_is_reset(world: World, sup
     assert door(world) is None
 
 
-def test_an_older_key_is_trusted_while_it_is_listed(world: World) -> None:
+def test_an_older_approval_key_is_trusted_while_it_is_listed(world: World) -> None:
     old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     db = world.db
 
@@ -243,7 +243,7 @@ def test_an_older_key_is_trusted_while_it_is_listed(world: World) -> None:
     assert len(read(db, "SELECT FROM audit_keys WHERE purpose = 'approval'")) == 2
 
 
-def test_checking_a_signature_takes_far_less_than_ten_milliseconds(world: World) -> None:
+def test_checking_an_approval_signature_takes_far_less_than_ten_milliseconds(world: World) -> None:
     opened(world)
     took = []
     with world.db.transaction() as session:
@@ -265,7 +265,7 @@ def _not_a_key(file: Path) -> None:
 
 
 @pytest.mark.parametrize("prepare", [_nothing, _not_a_key])
-def test_a_file_without_a_key_is_reported(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+def test_a_key_file_without_a_key_is_reported(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
     file = tmp_path / "key.pem"
     prepare(file)
 
@@ -303,14 +303,14 @@ def result_of(world: World, worker: Database, *given: ApproverKeys) -> Verificat
 
 
 @pytest.mark.parametrize("who", ["ann", "aude", "max", "olga", "erin"])
-def test_only_a_tenants_admin_exports_the_keys(api: Database, who: str) -> None:
+def test_only_a_tenants_admin_exports_the_approvers_keys(api: Database, who: str) -> None:
     world = World.make(api, DEMANDED)
 
     with pytest.raises(NotYours):
         keys_of(world, who)
 
 
-def test_the_exported_keys_are_those_of_the_approvers(api: Database) -> None:
+def test_the_exported_keys_are_the_passkeys_of_the_approvers(api: Database) -> None:
     world = World.make(api, DEMANDED)
     anns = enrol(world, "ann")
     enrol(world, "aude")
@@ -322,7 +322,7 @@ def test_the_exported_keys_are_those_of_the_approvers(api: Database) -> None:
     assert anns.credentials[-1].id.hex() not in json.dumps(files.document(given))
 
 
-def test_a_key_written_by_a_login_is_not_exported(api: Database, superuser: Engine) -> None:
+def test_a_passkey_row_written_by_a_database_role_is_not_exported(api: Database, superuser: Engine) -> None:
     world = World.make(api, DEMANDED)
     enrol(world, "ann")
     stranger = enrol(world, "amir")
@@ -336,7 +336,7 @@ def test_a_key_written_by_a_login_is_not_exported(api: Database, superuser: Engi
 
 
 @pytest.mark.parametrize("row", ["memberships (id, person_id, tenant_id, role)", "eligible_delegates"])
-def test_a_row_written_by_a_login_makes_no_approver(api: Database, superuser: Engine, row: str) -> None:
+def test_a_role_row_written_by_a_database_role_makes_no_approver(api: Database, superuser: Engine, row: str) -> None:
     world, other = World.make(api, DEMANDED), World.make(api, DEMANDED)
     enrol(world, "ann")
     enrol(other, "ann")
@@ -374,7 +374,7 @@ def test_a_passkey_enrolled_by_the_vendor_later_is_named(api: Database, worker: 
     assert FindingKind.PASSKEY in result.findings.kinds
 
 
-def test_an_erased_persons_signature_is_verified_by_the_kept_file(
+def test_an_erased_persons_signature_is_verified_with_the_kept_key_file(
     api: Database, worker: Database, urls: Urls
 ) -> None:
     world = World.make(api, DEMANDED)

@@ -55,7 +55,7 @@ def past_all_triggers(superuser: Engine, statement: str, **values: object) -> No
         connection.execute(text(statement), values)
 
 
-def test_an_approval_signs_exactly_the_decision(demanding: World) -> None:
+def test_an_approvers_passkey_signs_exactly_the_decision(demanding: World) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit(**TWO)
     kept = {"resources": [OTHER], "actions": ["read"], "access_window": 600, "comment": "Only the boss"}
 
@@ -97,7 +97,7 @@ def test_an_unsigned_approval_is_refused_where_the_policy_requires_signing(deman
     assert not read(demanding.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
 
 
-def test_an_attested_approval_is_marked_so(api: Database) -> None:
+def test_an_unsigned_approval_is_recorded_as_attested(api: Database) -> None:
     world = World.make(api, WITHOUT_REVIEW)
     request = world.submit()
 
@@ -115,7 +115,7 @@ def test_a_missing_passkey_is_reported_before_the_decision(demanding: World) -> 
         asked(demanding, "ann", request.id)
 
 
-def test_an_untrusted_passkey_cannot_sign(demanding: World, superuser: Engine) -> None:
+def test_a_passkey_that_is_not_trusted_yet_cannot_sign_an_approval(demanding: World, superuser: Engine) -> None:
     request = demanding.submit()
     enrol(demanding, "ann")
     past_all_triggers(superuser, "UPDATE passkeys SET trusted_at = '2999-01-01Z'")
@@ -152,7 +152,9 @@ def test_a_signature_over_another_request_or_an_older_version_is_refused(api: Da
             world.act("ann", Action.APPROVE, second.id, signed=said)
 
 
-def test_a_signature_requested_before_a_clock_set_back_is_refused(demanding: World, still: StoppedClock) -> None:
+def test_an_approval_signature_requested_before_a_clock_set_back_is_refused(
+    demanding: World, still: StoppedClock
+) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit()
     still.at += timedelta(seconds=1)
     said = signed(asked(demanding, "ann", request.id), authenticator)
@@ -162,7 +164,7 @@ def test_a_signature_requested_before_a_clock_set_back_is_refused(demanding: Wor
         demanding.act("ann", Action.APPROVE, request.id, signed=said)
 
 
-def test_a_signature_from_before_a_policy_change_is_refused(demanding: World) -> None:
+def test_an_approval_signature_from_before_a_policy_change_is_refused(demanding: World) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit()
     said = signed(asked(demanding, "ann", request.id), authenticator)
     lay_down(demanding, approve_means="passkey-signed", sign_in_age=60)
@@ -222,7 +224,7 @@ def _no_statement(world: World, request: AccessRequest) -> SignedStatement:
         _no_statement,
     ],
 )
-def test_a_signature_by_another_passkey_is_refused(
+def test_an_approval_signature_by_another_passkey_is_refused(
     demanding: World, forged: Callable[[World, AccessRequest], SignedStatement]
 ) -> None:
     request = demanding.submit()
@@ -234,7 +236,7 @@ def test_a_signature_by_another_passkey_is_refused(
     assert not read(demanding.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
 
 
-def test_a_sign_count_that_does_not_grow_is_refused(demanding: World) -> None:
+def test_an_approval_with_a_passkey_sign_count_that_does_not_grow_is_refused(demanding: World) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit()
     copy = authenticator.clone()
     approve(demanding, "ann", request.id, authenticator)
@@ -317,7 +319,7 @@ BY_A_RULE = Policy.model_validate(
 SAYS_NOTHING, SAYS_SO = "attested", "passkey-signed"
 
 
-def test_a_rule_can_require_signing_and_the_window_opens(api: Database) -> None:
+def test_a_rule_can_require_signing_and_a_signed_approval_opens_the_window(api: Database) -> None:
     world = World.make(api, BY_A_RULE)
     authenticator, request, other = enrol(world, "ann"), world.submit(), world.submit(resources=["disk:anna@x"])
 
@@ -342,7 +344,7 @@ def test_a_rule_can_require_signing_and_the_window_opens(api: Database) -> None:
         (BY_A_RULE, WITHOUT_REVIEW, SAYS_NOTHING, "the policy demands signed approvals"),
     ],
 )
-def test_the_trigger_refuses_windows_with_unsigned_votes(
+def test_the_database_trigger_refuses_windows_with_unsigned_votes(
     api: Database, *, policy: Policy, later: Policy | None, said: str, why: str
 ) -> None:
     demanding = World.make(api, policy)
@@ -373,7 +375,7 @@ def test_the_trigger_refuses_windows_with_unsigned_votes(
         write()
 
 
-def test_an_unsigned_approval_during_a_policy_change_is_retried(
+def test_an_unsigned_approval_during_a_policy_change_is_checked_again(
     api: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World.make(api, WITHOUT_REVIEW)
@@ -396,7 +398,7 @@ def test_an_unsigned_approval_during_a_policy_change_is_retried(
     st.text("ab*%_\\", min_size=1, max_size=8).map("m:{}".format), st.text("ab%_\\", max_size=6).map("m:{}".format)
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_database_reads_patterns_like_the_rules(api: Database, pattern: str, resource: str) -> None:
+def test_the_database_interprets_resource_patterns_like_the_code(api: Database, pattern: str, resource: str) -> None:
     (row,) = read(api, "SELECT fits(:pattern, :resource) AS is_so", pattern=pattern, resource=resource)
 
     assert row.is_so is fits(pattern, resource)
@@ -435,7 +437,9 @@ LATER = {"levels", "context", "severities"}
         ({"services": ["exchange-online"], "reasons": ["support_case"], "resources": ["mailbox:anna@*"]}, True),
     ],
 )
-def test_the_database_matches_rules_like_the_code(api: Database, match: dict[str, Any], *, demands: bool) -> None:
+def test_the_database_matches_policy_rules_like_the_code(
+    api: Database, match: dict[str, Any], *, demands: bool
+) -> None:
     rule = {"name": "A", "match": match, "terms": {"approve_means": "passkey-signed"}}
     policy = Policy.model_validate({"rules": [rule]})
     ask = RequestFacts("exchange-online", ("read",), Reason.SUPPORT_CASE, ("disk:b", "mailbox:anna@contoso.example"))
@@ -452,7 +456,7 @@ def test_the_database_matches_rules_like_the_code(api: Database, match: dict[str
     assert (terms_for(policy, ask).approve_means is ApproveMeans.PASSKEY_SIGNED) is demands
 
 
-def test_a_vote_written_by_a_login_fills_no_seat(api: Database) -> None:
+def test_a_vote_written_by_a_database_role_fills_no_seat(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request, ann = world.submit(), world.people["ann"]
     vote = """
@@ -472,7 +476,7 @@ def test_a_vote_written_by_a_login_fills_no_seat(api: Database) -> None:
     assert str(ann.person_id) not in event_of(world, request)["approved_by"]
 
 
-def test_a_requests_signing_requirement_never_weakens(demanding: World, superuser: Engine) -> None:
+def test_the_signing_requirement_of_a_request_never_becomes_weaker(demanding: World, superuser: Engine) -> None:
     request = demanding.submit()
     approve(demanding, "ann", request.id, enrol(demanding, "ann"))
 

@@ -110,13 +110,13 @@ def empty(urls: Urls) -> Iterator[Urls]:
         yield found
 
 
-def test_each_server_starts_with_its_own_login(urls: Urls) -> None:
+def test_each_server_starts_with_its_own_database_role(urls: Urls) -> None:
     assert _is_fit(urls.api, ServerKind.API)
     assert _is_fit(urls.worker, ServerKind.WORKER)
 
 
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_a_superuser_is_refused(urls: Urls, server: ServerKind) -> None:
+def test_a_server_refuses_to_start_as_a_superuser(urls: Urls, server: ServerKind) -> None:
     said = _complaint(urls.superuser, server)
 
     assert "a superuser" in said
@@ -162,7 +162,7 @@ def test_a_pooler_in_statement_mode_is_reported_at_once(urls: Urls) -> None:
         startup_checks.wait_until_fit(engine, ServerKind.WORKER)
 
 
-def test_a_login_without_free_connections_is_not_told_to_start_postgres(
+def test_the_error_for_a_full_postgres_does_not_advise_to_start_postgres(
     another_worker: str, superuser: Engine
 ) -> None:
     with superuser.begin() as connection:
@@ -175,7 +175,7 @@ def test_a_login_without_free_connections_is_not_told_to_start_postgres(
     assert "raise max_connections" in said.fix
 
 
-def test_a_process_promises_the_sum_of_its_pools() -> None:
+def test_a_process_announces_the_sum_of_its_connection_pools() -> None:
     workers = {
         ServerKind.WORKER: "core",
         ServerKind.NOTIFICATIONS: "notifications",
@@ -192,7 +192,7 @@ def test_a_postgres_with_too_few_connections_is_refused(urls: Urls) -> None:
         startup_checks.check(engine, ServerKind.WORKER, connections=1_000_000)
 
 
-def test_a_login_with_too_few_connections_is_refused(another_worker: str, superuser: Engine) -> None:
+def test_a_database_role_with_too_few_connections_is_refused(another_worker: str, superuser: Engine) -> None:
     write(superuser, f"ALTER ROLE {LOGIN} CONNECTION LIMIT 3")
 
     with _engine(another_worker) as engine:
@@ -201,7 +201,7 @@ def test_a_login_with_too_few_connections_is_refused(another_worker: str, superu
             startup_checks.check(engine, ServerKind.WORKER, connections=4)
 
 
-def test_processes_promising_too_many_connections_in_total_log_it(
+def test_processes_that_need_too_many_connections_in_total_log_it(
     urls: Urls, api: Database, worker: Database
 ) -> None:
     here = socket.gethostname()
@@ -220,7 +220,7 @@ def test_processes_promising_too_many_connections_in_total_log_it(
     assert (said["promised_to_others"], said["allowed"]) == (58, allowed)
 
 
-def test_a_second_worker_on_a_machine_counts_the_firsts_connections(urls: Urls, worker: Database) -> None:
+def test_a_second_worker_on_a_machine_counts_the_first_workers_connections(urls: Urls, worker: Database) -> None:
     here = socket.gethostname()
     HeartbeatSender(f"core@{here}", connections=20).beat(worker, ProcessPart.CORE)
     with _engine(urls.worker) as engine, capture_logs() as logs:
@@ -248,18 +248,18 @@ def _allowed(engine: Engine) -> int:
 
 
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_the_owners_login_is_refused(urls: Urls, server: ServerKind) -> None:
+def test_a_server_with_the_owners_database_role_is_refused(urls: Urls, server: ServerKind) -> None:
     said = _complaint(urls.owner, server)
 
     assert "the owner of the tables" in said
     assert "exempt from row security" in said
 
 
-def test_a_worker_with_the_apis_login_is_refused(urls: Urls) -> None:
+def test_a_worker_with_the_apis_database_role_is_refused(urls: Urls) -> None:
     assert "this login may INSERT decisions" in _complaint(urls.api, ServerKind.WORKER)
 
 
-def test_an_api_with_the_workers_login_is_refused(urls: Urls) -> None:
+def test_an_api_with_the_workers_database_role_is_refused(urls: Urls) -> None:
     assert "is it the login of another process?" in _complaint(urls.worker, ServerKind.API)
 
 
@@ -273,7 +273,9 @@ def another_worker(urls: Urls, superuser: Engine) -> Iterator[str]:
     write(superuser, f"DROP ROLE {LOGIN}")
 
 
-def test_a_login_that_can_become_another_counts_as_that_one(another_worker: str, superuser: Engine) -> None:
+def test_a_database_role_that_can_become_another_role_counts_as_that_role(
+    another_worker: str, superuser: Engine
+) -> None:
     said = {}
     for change, (undo, _) in EXCESS_OF_ROLES.items():
         write(superuser, change)
@@ -285,7 +287,9 @@ def test_a_login_that_can_become_another_counts_as_that_one(another_worker: str,
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_a_login_without_our_time_limits_is_refused(another_worker: str, superuser: Engine, name: str) -> None:
+def test_a_database_role_without_lockboxs_time_limits_is_refused(
+    another_worker: str, superuser: Engine, name: str
+) -> None:
     write(superuser, f"ALTER ROLE {LOGIN} SET {name} TO {OTHER[name]}")
 
     said = _complaint(another_worker, ServerKind.WORKER)
@@ -294,7 +298,7 @@ def test_a_login_without_our_time_limits_is_refused(another_worker: str, superus
     assert "run config/roles.sql again" in said
 
 
-def test_a_database_setting_beyond_our_limits_is_found(urls: Urls, superuser: Engine) -> None:
+def test_a_database_setting_beyond_lockboxs_limits_is_reported(urls: Urls, superuser: Engine) -> None:
     write(superuser, f"ALTER ROLE lockbox_api IN DATABASE {superuser.url.database} SET synchronous_commit = off")
 
     assert "synchronous_commit of this login is off and has to be on" in _complaint(urls.api, ServerKind.API)
@@ -312,7 +316,9 @@ def _url(urls: Urls, server: ServerKind) -> str:
 
 @pytest.mark.far
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_a_server_with_excess_rights_is_refused(urls: Urls, superuser: Engine, server: ServerKind) -> None:
+def test_a_server_whose_database_role_has_excess_rights_is_refused(
+    urls: Urls, superuser: Engine, server: ServerKind
+) -> None:
     url = _url(urls, server)
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
@@ -324,7 +330,7 @@ def test_a_server_with_excess_rights_is_refused(urls: Urls, superuser: Engine, s
     assert _is_fit(url, server)
 
 
-def test_a_server_lacking_a_right_is_refused_at_the_start(urls: Urls, superuser: Engine) -> None:
+def test_a_server_whose_database_role_lacks_a_right_is_refused_at_the_start(urls: Urls, superuser: Engine) -> None:
     write(superuser, "REVOKE INSERT ON decisions FROM lockbox_api")
 
     assert "may not INSERT decisions" in _complaint(urls.api, ServerKind.API)

@@ -401,7 +401,7 @@ class Life(PlayedPlant):
 
 @pytest.mark.far
 @pytest.mark.hypothesis
-def test_any_order_of_actions_matches_the_reference(
+def test_any_order_of_actions_matches_the_reference_model(
     shared: SharedDatabase, api: Database, worker: Database, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     machine = type("Played", (Life,), {"plant": StatefulServers(shared, api, worker, superuser, pool)})

@@ -55,7 +55,7 @@ def lasting(world: World, root: Engine, answer: timedelta, length: timedelta, **
     return request_id
 
 
-def test_each_request_counts_by_its_outcome(world: World, superuser: Engine) -> None:
+def test_each_request_counts_in_statistics_by_its_outcome(world: World, superuser: Engine) -> None:
     opened(world)
     world.act("ann", Action.REVOKE, opened(world), comment="Enough")
     world.act("erin", Action.COMPLETE, opened(world))
@@ -74,7 +74,7 @@ def test_each_request_counts_by_its_outcome(world: World, superuser: Engine) -> 
     assert (found.tenant and found.tenant.id, found.counted_from) == (world.tenant.id, None)
 
 
-def test_the_median_is_of_answers_and_open_time_ends_with_the_window(world: World, superuser: Engine) -> None:
+def test_the_median_is_of_answer_times_and_open_time_ends_with_the_window(world: World, superuser: Engine) -> None:
     for minutes, hours in ((10, 1), (20, 2), (90, 3)):
         lasting(world, superuser, timedelta(minutes=minutes), timedelta(hours=hours))
     world.submit()  # nobody has answered: it has no part in the median
@@ -85,7 +85,7 @@ def test_the_median_is_of_answers_and_open_time_ends_with_the_window(world: Worl
     assert total.open_seconds == 6 * 3600
 
 
-def test_a_window_closed_late_counts_until_its_deadline(world: World, superuser: Engine) -> None:
+def test_a_window_closed_late_counts_as_open_only_until_its_deadline(world: World, superuser: Engine) -> None:
     request_id = opened(world)
     world.act("erin", Action.COMPLETE, request_id)
     minute, hour = timedelta(minutes=1), timedelta(hours=1)
@@ -94,7 +94,7 @@ def test_a_window_closed_late_counts_until_its_deadline(world: World, superuser:
     assert read(world).total.open_seconds == 60
 
 
-def test_a_request_counts_in_its_month_for_a_year(world: World, superuser: Engine) -> None:
+def test_statistics_count_a_request_in_its_month_for_a_year(world: World, superuser: Engine) -> None:
     this, last, old = (opened(world) for _ in range(3))
     begin = read(world).months[-1][0]
     with world.db.transaction() as session:
@@ -112,7 +112,7 @@ def test_a_request_counts_in_its_month_for_a_year(world: World, superuser: Engin
     assert found.total.requests == 2
 
 
-def test_services_engineers_and_reasons_are_sorted_by_frequency(world: World) -> None:
+def test_statistics_sort_services_engineers_and_reasons_by_frequency(world: World) -> None:
     for _ in range(2):
         opened(world, "eve", service="onedrive", reason_code="vendor_alert")
     opened(world)
@@ -125,7 +125,7 @@ def test_services_engineers_and_reasons_are_sorted_by_frequency(world: World) ->
     assert [(one.name, one.figures.approved) for one in found.reasons] == [("vendor_alert", 2), ("support_case", 1)]
 
 
-def test_severities_and_levels_are_listed_in_order_and_none_last(world: World) -> None:
+def test_statistics_list_severities_and_levels_in_order_with_missing_values_last(world: World) -> None:
     for severity, action in ((None, "read"), (Severity.S3, "export"), (Severity.S1, "read"), (Severity.S3, "read")):
         opened(world, severity=severity, actions=[action])
 
@@ -135,7 +135,7 @@ def test_severities_and_levels_are_listed_in_order_and_none_last(world: World) -
     assert [(one.name, one.figures.approved) for one in found.levels] == [("read", 3), ("export", 1)]
 
 
-def test_a_window_opened_by_the_vendor_is_no_approval(api: Database) -> None:
+def test_statistics_count_a_window_opened_by_the_vendor_as_no_approval(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     world.act("max", Action.ENDORSE, world.submit().id)
 
@@ -157,7 +157,7 @@ def test_a_pre_approved_request_counts_as_approved_without_an_answer(world: Worl
     assert total.pre_approved == 2
 
 
-def test_break_glass_windows_are_counted_separately(api: Database) -> None:
+def test_statistics_count_break_glass_windows_separately(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))
     opened(world)
     asked = world.submit(break_glass=True, access_window=900)
@@ -171,7 +171,7 @@ def test_break_glass_windows_are_counted_separately(api: Database) -> None:
     assert [one.figures.opened_by_break_glass for one in found.services] == [1]
 
 
-def test_requests_that_never_reached_the_customer_are_not_counted(api: Database) -> None:
+def test_statistics_omit_requests_that_never_reached_the_customer(api: Database) -> None:
     world = World.make(api, Policy())
     world.act("max", Action.DENY, world.submit().id)
     world.submit()
@@ -187,7 +187,7 @@ def test_only_admins_and_auditors_read_statistics(world: World, who: str) -> Non
             read(world, who, slug)
 
 
-def test_a_tenants_statistics_are_its_own(world: World) -> None:
+def test_the_statistics_of_a_tenant_contain_only_its_own_requests(world: World) -> None:
     other = World.make(world.db)
     opened(world)
     opened(other)
@@ -216,7 +216,7 @@ def test_row_security_hides_other_tenants_statistics(world: World) -> None:
     assert counts == [0, 0, 1]
 
 
-def test_a_reader_of_several_tenants_chooses_one(world: World) -> None:
+def test_a_reader_of_several_tenants_chooses_one_tenant_for_statistics(world: World) -> None:
     other = World.make(world.db)
     aude = world.people["aude"]
     world.put_on_both_sides("aude", Role.AUDITOR, other.tenant.id)
@@ -228,7 +228,7 @@ def test_a_reader_of_several_tenants_chooses_one(world: World) -> None:
     assert read(world, "aude", other.tenant.slug).tenant
 
 
-def test_only_the_newest_requests_are_counted_and_the_page_says_so(
+def test_only_the_newest_requests_are_counted_and_the_statistics_page_says_so(
     world: World, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oldest, *_ = (opened(world) for _ in range(4))
@@ -243,7 +243,7 @@ def test_only_the_newest_requests_are_counted_and_the_page_says_so(
     assert [figures.requests for _, figures in found.months] == [3]
 
 
-def test_the_csv_has_the_same_figures_and_no_formula(world: World, superuser: Engine) -> None:
+def test_the_statistics_csv_has_the_same_figures_and_no_formula(world: World, superuser: Engine) -> None:
     opened(world)
     write_unchecked(superuser, RENAMED, id=world.people["erin"].person_id, name="=HYPERLINK(1)")
 

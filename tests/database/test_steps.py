@@ -46,7 +46,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     return set(found)
 
 
-def test_a_later_group_is_asked_and_may_approve_once_the_earlier_has(world: World) -> None:
+def test_a_later_group_is_asked_and_may_approve_once_the_earlier_group_has_approved(world: World) -> None:
     ordered(world)
     request = world.submit()
     before = prompted(world, request.id)
@@ -65,21 +65,21 @@ def test_a_later_group_is_asked_and_may_approve_once_the_earlier_has(world: Worl
     assert_audit_logs_are_whole(world.db)
 
 
-def test_anyone_asked_may_deny_at_any_time(world: World) -> None:
+def test_anyone_asked_in_a_later_step_may_deny_at_any_time(world: World) -> None:
     ordered(world)
     request = world.submit()
 
     assert world.act("ann", Action.DENY, request.id).state is State.DENIED
 
 
-def test_a_member_of_both_groups_counts_in_both(world: World) -> None:
+def test_a_member_of_two_approval_groups_counts_in_both(world: World) -> None:
     ordered(world, first=("abe", "ann"))
     request = world.submit()
 
     assert world.act("ann", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_a_later_groups_delegate_waits_too(world: World) -> None:
+def test_the_delegate_of_a_later_group_waits_for_the_earlier_group_too(world: World) -> None:
     ordered(world)
     stand_in(world, "aude", "ann")
     request = world.submit()
@@ -93,7 +93,7 @@ def test_a_later_groups_delegate_waits_too(world: World) -> None:
     assert world.act("aude", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_a_tier_skips_later_groups_and_a_step_prompts_all_tiers(
+def test_a_tier_skips_later_groups_and_a_new_step_prompts_all_tiers(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ordered(world, tiers=[["first"], ["then"]], escalation=[50])
@@ -108,7 +108,7 @@ def test_a_tier_skips_later_groups_and_a_step_prompts_all_tiers(
     assert prompted(world, request.id) == {"abe", "ann"}
 
 
-def test_reminders_go_to_the_current_step(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_reminders_go_to_the_current_approval_step(world: World, sender: Database, later: ShiftedClock) -> None:
     ordered(world, quorum=2)
     request = world.submit()
     world.act("abe", Action.APPROVE, request.id)

@@ -93,16 +93,14 @@ def careful(api: Database) -> World:
 
 
 @pytest.mark.far
-def test_every_move_leaves_one_event_with_actor_and_clock(
-    careful: World, worker: Database, superuser: Engine
-) -> None:
+def test_every_move_leaves_one_event_with_actor_and_time(careful: World, worker: Database, superuser: Engine) -> None:
     told = _story(careful, worker, superuser)
 
     assert told == EXPECTED
     assert_audit_logs_are_whole(worker)
 
 
-def test_an_event_has_the_deadline_of_its_move(api: Database) -> None:
+def test_an_event_has_the_deadline_set_by_its_move(api: Database) -> None:
     world = World.make(api, Policy(review_window=100, approval_window=200))
     submitted = world.submit(access_window=300)
     asked = world.act("max", Action.ENDORSE, submitted.id)

@@ -50,7 +50,7 @@ def test_submissions_over_the_limit_are_refused_until_the_minute_is_over(
     assert taken.request.state is State.PENDING
 
 
-def test_a_personal_limit_does_not_bind_others(world: World) -> None:
+def test_a_personal_submission_limit_does_not_bind_other_people(world: World) -> None:
     for _ in range(3):
         world.submit("erin")
 
@@ -68,7 +68,7 @@ def test_a_personal_limit_does_not_bind_others(world: World) -> None:
 
 
 @pytest.mark.parametrize("means", AuthMethod)
-def test_a_personal_limit_applies_to_every_credential(world: World, means: AuthMethod) -> None:
+def test_a_personal_submission_limit_applies_to_every_credential(world: World, means: AuthMethod) -> None:
     for _ in range(3):
         world.submit("erin")
     another = replace(world.people["erin"], means=means, key_id=new_id() if means is not AuthMethod.OIDC else None)
@@ -79,7 +79,7 @@ def test_a_personal_limit_applies_to_every_credential(world: World, means: AuthM
         )
 
 
-def test_a_systems_submissions_count_as_its_own(world: World) -> None:
+def test_submissions_by_a_system_count_against_the_systems_limit(world: World) -> None:
     bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
     for _ in range(3):
         world.submit("bot", engineer=world.people["erin"].person_id)
@@ -120,7 +120,7 @@ def test_submissions_are_counted_by_indexes(world: World) -> None:
     assert plan.count("Sort Key") == 1
 
 
-def test_the_limit_counts_only_a_persons_own_submissions(
+def test_the_submission_limit_counts_only_a_persons_own_submissions(
     world: World,
 ) -> None:
     bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))

@@ -79,7 +79,7 @@ def ids(*found: UUID) -> list[str]:
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_task_with_a_cut_connection_still_completes(
+def test_a_task_whose_database_connection_is_cut_still_completes(
     world: World, worker: Database, superuser: Engine, run_as: RunAs
 ) -> None:
     run_as(worker, None)
@@ -97,7 +97,9 @@ def test_a_task_with_a_cut_connection_still_completes(
     assert state_of(worker, request.id) == "timed_out"
 
 
-def test_a_timer_task_counts_what_it_did(world: World, worker: Database, later: ShiftedClock, run_as: RunAs) -> None:
+def test_a_timer_task_returns_counts_of_what_it_did(
+    world: World, worker: Database, later: ShiftedClock, run_as: RunAs
+) -> None:
     waiting, opened = many(world, 2)
     world.act("ann", Action.APPROVE, opened)
     run_as(worker, None)
@@ -115,7 +117,7 @@ def test_a_timer_task_counts_what_it_did(world: World, worker: Database, later: 
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_timer_task_fails_for_an_unwritable_request_and_ends_the_others(
+def test_a_timer_task_fails_for_an_unwritable_request_and_ends_other_requests(
     world: World, worker: Database, superuser: Engine, run_as: RunAs
 ) -> None:
     bad, *others = many(world, 3)
@@ -130,7 +132,7 @@ def test_a_timer_task_fails_for_an_unwritable_request_and_ends_the_others(
     assert [state_of(worker, one) for one in (bad, *others)] == ["pending", "timed_out", "timed_out"]
 
 
-def test_notify_ends_once_everything_is_recorded_and_counts_outcomes(
+def test_the_notify_task_ends_once_results_are_recorded_and_counts_outcomes(
     world: World, sender: Database, run_as: RunAs
 ) -> None:
     world.submit()
@@ -150,7 +152,9 @@ def test_notify_ends_once_everything_is_recorded_and_counts_outcomes(
 
 
 @pytest.mark.far
-def test_notify_postpones_what_finds_no_slot(world: World, sender: Database, run_as: RunAs) -> None:
+def test_the_notify_task_postpones_notifications_that_get_no_slot(
+    world: World, sender: Database, run_as: RunAs
+) -> None:
     several = many(world, FIRST_LOAD)
     Postbag().deliver(sender, open_notifications(sender))
     for one in several:
@@ -165,7 +169,7 @@ def test_notify_postpones_what_finds_no_slot(world: World, sender: Database, run
     assert counts["sent"] + counts["deferred"] == len(news) > 2 * FIRST_LOAD
 
 
-def test_notify_returns_unstarted_sends_and_leaves_running_ones_leased(
+def test_the_notify_task_returns_unstarted_sends_and_leaves_running_sends_leased(
     world: World, sender: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "SEND_SECONDS", 0.2)
@@ -183,7 +187,7 @@ def test_notify_returns_unstarted_sends_and_leaves_running_ones_leased(
 
 
 @pytest.mark.usefixtures("alone")
-def test_notify_fails_if_a_result_cannot_be_recorded(world: World, sender: Database, run_as: RunAs) -> None:
+def test_the_notify_task_fails_if_a_result_cannot_be_recorded(world: World, sender: Database, run_as: RunAs) -> None:
     world.submit()
     first, *others = open_notifications(sender)
     run_as(as_sender(sender), Postbag())
@@ -197,7 +201,7 @@ def test_notify_fails_if_a_result_cannot_be_recorded(world: World, sender: Datab
     assert read(sender, "SELECT run_at > now() AS later FROM notifications WHERE id = :id", id=first)[0].later
 
 
-def test_each_notification_thread_finds_a_connection(urls: Urls) -> None:
+def test_each_notification_thread_gets_a_database_connection(urls: Urls) -> None:
     chosen = Settings(environment="test", notifications_database_url=urls.notifications, redis_url=urls.redis)
     database = make(chosen).database
 
@@ -225,7 +229,7 @@ def test_a_task_without_postgres_fails_with_one_short_line(name: str) -> None:
     assert len(pickle.dumps(failed)) < MOST_PICKLED
 
 
-def test_an_internal_error_reaches_the_parent_as_one_line(
+def test_an_internal_error_of_a_task_reaches_the_parent_as_one_line(
     worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_as(worker, None)
@@ -237,7 +241,7 @@ def test_an_internal_error_reaches_the_parent_as_one_line(
     assert failed.value.__cause__ is failed.value.__context__ is None
 
 
-def test_reconcile_and_seal_count_and_record_their_runs(
+def test_the_reconcile_and_seal_tasks_count_and_record_their_runs(
     world: World, worker: Database, urls: Urls, superuser: Engine, run_as: RunAs
 ) -> None:
     overdue, _ = many(world, 2)
@@ -264,7 +268,9 @@ def test_reconcile_and_seal_count_and_record_their_runs(
 
 
 @pytest.mark.parametrize(("name", "turn"), [("reconcile", reconcile.TURN), ("seal", sealer.TURN)])
-def test_a_run_beside_another_is_skipped(worker: Database, run_as: RunAs, name: str, turn: str) -> None:
+def test_a_maintenance_run_is_skipped_while_another_run_is_in_progress(
+    worker: Database, run_as: RunAs, name: str, turn: str
+) -> None:
     run_as(worker, None)
 
     with worker.turn(turn):

@@ -49,7 +49,7 @@ def ends(world: World) -> list[LoggedChange]:
 
 
 @pytest.mark.parametrize("who", ["tara", "aude", "erin", "olga"])
-def test_a_tenants_effective_mode_and_its_end_are_shown(
+def test_a_tenant_page_shows_the_effective_mode_and_when_consent_ends(
     world: World, until: datetime, later: ShiftedClock, who: str
 ) -> None:
     consents_to(world, until)
@@ -68,7 +68,7 @@ def test_a_tenants_effective_mode_and_its_end_are_shown(
     assert (after.tenant.mode, after.effective_mode, after.consented) == (Mode.ENFORCE, Mode.ENFORCE, None)
 
 
-def test_consent_relaxes_enforce_only(world: World, until: datetime) -> None:
+def test_consent_to_vendor_decisions_relaxes_mode_enforce_only(world: World, until: datetime) -> None:
     consents_to(world, until)
     does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
 
@@ -77,7 +77,7 @@ def test_consent_relaxes_enforce_only(world: World, until: datetime) -> None:
     assert (shown.effective_mode, shown.consented) == (Mode.OFF, None)
 
 
-def test_consent_is_hidden_from_others(world: World, api: Database, until: datetime) -> None:
+def test_the_consent_of_a_tenant_is_hidden_from_other_tenants(world: World, api: Database, until: datetime) -> None:
     elsewhere = World.make(api)
     consents_to(elsewhere, until)
 
@@ -126,7 +126,7 @@ def test_concurrent_workers_announce_an_end_of_consent_once(
 
 
 @pytest.mark.parametrize("afterwards", ["replaced", "taken away", "switched"])
-def test_an_unattended_end_of_consent_is_announced_after_later_changes(
+def test_an_end_of_consent_missed_by_workers_is_announced_after_later_changes(
     world: World, late: Database, later: ShiftedClock, until: datetime, afterwards: str
 ) -> None:
     consents_to(world, until)
@@ -152,7 +152,7 @@ def test_an_unattended_end_of_consent_is_announced_after_later_changes(
 
 
 @pytest.mark.parametrize("instead", ["longer", "shorter", "none"])
-def test_changed_consent_ends_as_changed(
+def test_changed_consent_ends_at_the_changed_time(
     world: World, late: Database, later: ShiftedClock, until: datetime, instead: str
 ) -> None:
     consents_to(world, until)
@@ -165,7 +165,7 @@ def test_changed_consent_ends_as_changed(
     assert [told.facts["deadline_at"] for told in ends(world)] == ([instant(changed)] if changed else [])
 
 
-def test_consent_saved_after_its_end_has_no_end_event(
+def test_consent_saved_after_its_own_end_has_no_end_event(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until - 2 * HOUR)
@@ -175,7 +175,7 @@ def test_consent_saved_after_its_end_has_no_end_event(
     assert ends(world) == []
 
 
-def test_an_end_of_consent_in_another_mode_is_stated_as_such(
+def test_an_end_of_consent_in_another_mode_states_that_mode(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until)
@@ -190,7 +190,7 @@ def test_an_end_of_consent_in_another_mode_is_stated_as_such(
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_one_unannounceable_end_does_not_block_others(
+def test_one_end_of_consent_that_cannot_be_announced_does_not_block_other_ends(
     world: World, api: Database, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     elsewhere = World.make(api)
@@ -210,7 +210,9 @@ def test_one_unannounceable_end_does_not_block_others(
     assert [row.tenant_id for row in rows] == [elsewhere.tenant.id]
 
 
-def test_candidate_ends_are_found_by_an_index(world: World, worker: Database, until: datetime) -> None:
+def test_ends_of_consent_to_announce_are_looked_up_by_an_index(
+    world: World, worker: Database, until: datetime
+) -> None:
     consents_to(world, until)
 
     with worker.engine.begin() as connection:
@@ -222,7 +224,7 @@ def test_candidate_ends_are_found_by_an_index(world: World, worker: Database, un
     assert "uq_events_consent_ended" in "".join(plan)
 
 
-def test_the_database_accepts_one_end_of_a_consent(
+def test_the_database_accepts_only_one_end_event_of_a_consent(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until)

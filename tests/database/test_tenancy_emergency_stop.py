@@ -33,7 +33,7 @@ def switch(world: World, mode: Mode, who: str = "tara", db: Database | None = No
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_every_mode_switch_is_a_notified_event(world: World, post: Postbag, mode: Mode) -> None:
+def test_every_switch_of_a_tenants_mode_is_a_notified_event(world: World, post: Postbag, mode: Mode) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
 
     switch(world, mode)
@@ -65,7 +65,7 @@ def test_a_lapsed_plan_changes_no_mode_and_allows_leaving_enforce(world: World) 
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_switching_to_enforce_closes_only_what_the_vendor_opened(api: Database, mode: Mode) -> None:
+def test_switching_to_enforce_closes_only_windows_opened_by_the_vendor(api: Database, mode: Mode) -> None:
     world, elsewhere = World.make(api), World.make(api, mode=mode)
     decided = world.act("ann", Action.APPROVE, world.submit(resources=["mailbox:b@contoso.example"]).id).id
     switch(world, mode)
@@ -85,7 +85,7 @@ def test_switching_to_enforce_closes_only_what_the_vendor_opened(api: Database, 
     assert event.actor_role == "tenant_admin"
 
 
-def test_a_failed_switch_leaves_everything_as_it_was(api: Database) -> None:
+def test_a_failed_mode_switch_leaves_mode_and_windows_unchanged(api: Database) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     alone = world.act("max", Action.ENDORSE, world.submit().id).id
 
@@ -100,7 +100,7 @@ def _switch_and_stumble(session: UnitOfWork, caller: Caller, origin: Origin, slu
     raise ZeroDivisionError
 
 
-def test_an_expired_window_does_not_block_the_switch(api: Database, later: ShiftedClock) -> None:
+def test_an_expired_window_does_not_block_the_switch_to_enforce(api: Database, later: ShiftedClock) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     alone = world.act("max", Action.ENDORSE, world.submit(access_window=60).id).id
     later.shift = timedelta(seconds=61)
@@ -112,7 +112,7 @@ def test_an_expired_window_does_not_block_the_switch(api: Database, later: Shift
 
 
 @pytest.mark.far
-def test_a_stop_revokes_all_windows_and_denies_all_pending_requests(api: Database) -> None:
+def test_an_emergency_stop_revokes_all_windows_and_denies_all_pending_requests(api: Database) -> None:
     world, elsewhere = World.make(api, Policy()), World.make(api)
     first, second, waiting, in_review = (world.submit().id for _ in range(4))
     for one in (first, second, waiting):
@@ -154,7 +154,7 @@ def test_an_emergency_stop_denies_requests_in_review(
         queries.find(session, world.people["tara"], in_review)
 
 
-def test_a_stop_event_counts_the_requests_it_ended(api: Database) -> None:
+def test_an_emergency_stop_event_counts_the_requests_it_ended(api: Database) -> None:
     world = World.make(api, Policy())
     opened, waiting, _ = (world.submit().id for _ in range(3))
     for one in (opened, waiting):
@@ -180,13 +180,13 @@ def test_an_admin_cannot_deny_a_request_in_review(api: Database) -> None:
     assert state_of(api, in_review) == "reviewing"
 
 
-def test_a_stop_with_nothing_open_ends_nothing(world: World) -> None:
+def test_an_emergency_stop_with_nothing_open_ends_nothing(world: World) -> None:
     done = does(world, "tara", emergency_stop.stop_all)
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 0)
 
 
-def test_a_just_removed_admin_may_do_nothing(world: World) -> None:
+def test_a_just_removed_admin_may_not_switch_modes_or_stop_access(world: World) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     does(world, "tom", members.remove, id_of(world, "tara"))
 

@@ -135,7 +135,7 @@ def test_the_database_refuses_justifications_for_vendor_webhooks(world: World, r
         )
 
 
-def test_an_equal_webhook_change_changes_nothing(world: World, reach: WebhookUrlPolicy) -> None:
+def test_saving_an_unchanged_webhook_changes_nothing(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach)
     before = len(read(world.db, "SELECT FROM events"))
 
@@ -185,7 +185,7 @@ def test_redirecting_a_webhook_needs_a_fresh_strong_sign_in(
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("what", WIDENING)
-def test_a_fresh_strong_sign_in_may_redirect_a_webhook(
+def test_an_admin_with_a_fresh_strong_sign_in_may_redirect_a_webhook(
     world: World, reach: WebhookUrlPolicy, what: str, who: str
 ) -> None:
     assert WIDENING[what](
@@ -195,7 +195,9 @@ def test_a_fresh_strong_sign_in_may_redirect_a_webhook(
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("what", CLOSING)
-def test_any_sign_in_may_restrict_a_webhook(world: World, reach: WebhookUrlPolicy, what: str, who: str) -> None:
+def test_an_admin_with_any_sign_in_may_restrict_a_webhook(
+    world: World, reach: WebhookUrlPolicy, what: str, who: str
+) -> None:
     CLOSING[what](world, signed_in(world, who, AuthMethod.TOKEN, minutes_ago=60), added(world, reach, who), reach)
 
 
@@ -212,7 +214,9 @@ def test_enabling_a_webhook_needs_a_fresh_sign_in(world: World, reach: WebhookUr
 
 
 @each("who", ["erin", "max", "vera", "gate", "olga", "zack"])
-def test_webhooks_of_a_tenant_belong_to_it_alone(world: World, reach: WebhookUrlPolicy, who: str) -> None:
+def test_webhooks_of_a_tenant_are_visible_to_that_tenant_only(
+    world: World, reach: WebhookUrlPolicy, who: str
+) -> None:
     other = World.make(world.db)
     world.people["zack"] = other.people["tara"]
     shown = added(world, reach)
@@ -255,7 +259,9 @@ def test_a_customer_does_not_see_vendor_webhooks(world: World, reach: WebhookUrl
         "ftp://hooks.contoso.example/",
     ],
 )
-def test_an_internal_address_is_refused_on_saving(world: World, reach: WebhookUrlPolicy, url: str) -> None:
+def test_a_webhook_with_an_internal_address_is_refused_on_saving(
+    world: World, reach: WebhookUrlPolicy, url: str
+) -> None:
     shown = added(world, reach)
 
     with pytest.raises(Invalid) as refused:
@@ -268,7 +274,9 @@ def test_an_internal_address_is_refused_on_saving(world: World, reach: WebhookUr
 
 
 @each(("who", "event"), [("tara", "request.opened"), ("olga", "tenant.policy_changed")])
-def test_an_unknown_event_type_is_refused(world: World, reach: WebhookUrlPolicy, who: str, event: str) -> None:
+def test_an_unknown_event_type_in_a_webhook_filter_is_refused(
+    world: World, reach: WebhookUrlPolicy, who: str, event: str
+) -> None:
     with pytest.raises(Invalid, match="There is no event"):
         added(world, reach, who, event_types=(event,))
 
@@ -308,7 +316,7 @@ def test_a_removed_webhook_is_neither_called_nor_readable(
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("kind", Format)
-def test_a_test_ignores_the_filter_and_is_logged(
+def test_a_test_call_of_a_webhook_ignores_the_filter_and_is_logged(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy, *, who: str, kind: Format
 ) -> None:
     shown = added(world, reach, who, event_types=("request.denied",), format=kind)
@@ -350,7 +358,7 @@ def test_a_webhook_is_tested_at_most_ten_times_a_minute(
 
 
 @pytest.mark.far
-def test_repeated_calls_count_as_tests(
+def test_repeated_webhook_calls_count_as_test_calls(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.approved",))
@@ -371,7 +379,7 @@ def test_repeated_calls_count_as_tests(
     assert len(tries(world, "tara", shown)) == 10
 
 
-def test_concurrent_tests_are_counted_one_by_one(
+def test_concurrent_webhook_tests_are_counted_individually(
     world: World, pool: ThreadPoolExecutor, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
@@ -384,7 +392,7 @@ def test_concurrent_tests_are_counted_one_by_one(
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_call_can_be_repeated_under_its_id(
+def test_a_webhook_call_can_be_repeated_under_the_same_id(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy, who: str
 ) -> None:
     shown = added(world, reach, who, event_types=("request.approved",))
@@ -432,7 +440,7 @@ def test_a_dead_notification_can_be_revived_with_enough_time(
 
 
 @pytest.mark.far
-def test_a_call_about_a_settled_request_can_be_repeated(
+def test_a_webhook_call_about_a_settled_request_can_be_repeated(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.submitted",))
@@ -449,7 +457,7 @@ def test_a_call_about_a_settled_request_can_be_repeated(
     assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notification_id)] * 3
 
 
-def test_the_database_refuses_repeats_by_others(
+def test_the_database_refuses_repeated_webhook_calls_by_people_of_the_wrong_side(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     added(world, reach, event_types=("request.submitted",))
@@ -471,7 +479,7 @@ def test_the_database_refuses_repeats_by_others(
             assert bool(answers) is (who == ("olga" if row.is_vendors else "tara")), who
 
 
-def test_answers_are_readable_on_the_called_side_only(
+def test_webhook_answers_are_readable_on_the_side_of_the_webhook_only(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     added(world, reach)

@@ -41,7 +41,7 @@ def test_open_invitations_are_listed_to_all_members(world: World, worker: Databa
     assert all("secret_hash" not in vars(one) for one in listed)
 
 
-def test_the_api_login_cannot_read_set_or_hasten_invitations(world: World) -> None:
+def test_the_apis_database_role_cannot_read_set_or_hasten_invitation_codes(world: World) -> None:
     invites(world)
 
     for statement in (
@@ -56,7 +56,9 @@ def test_the_api_login_cannot_read_set_or_hasten_invitations(world: World) -> No
             on_the_database(world, "tara", statement)
 
 
-def test_a_withdrawal_is_notified_and_the_pending_mail_not_sent(world: World, worker: Database) -> None:
+def test_withdrawing_an_invitation_is_notified_and_the_pending_mail_is_not_sent(
+    world: World, worker: Database
+) -> None:
     invited = invites(world)
 
     does(world, "tara", invitations.withdraw, invited.id)
@@ -89,7 +91,7 @@ def test_an_invitation_of_another_tenant_is_not_found(world: World, api: Databas
         does(world, "tara", invitations.withdraw, theirs.id, slug=elsewhere.tenant.slug)
 
 
-def test_accepting_makes_a_person_with_the_offered_roles(world: World, worker: Database) -> None:
+def test_accepting_an_invitation_creates_a_person_with_the_offered_roles(world: World, worker: Database) -> None:
     nina = joins(world, worker, "nina", Role.APPROVER, Role.AUDITOR)
 
     assert (nina.name, nina.side, nina.means, nina.key_id) == ("Nina", Side.CUSTOMER, AuthMethod.MAIL, None)
@@ -100,7 +102,7 @@ def test_accepting_makes_a_person_with_the_offered_roles(world: World, worker: D
     assert tuple(row) == ("Nina", "nina@contoso.example", "customer")
 
 
-def test_accepting_is_one_event_in_the_invitees_name(world: World, worker: Database) -> None:
+def test_accepting_an_invitation_is_one_event_in_the_invitees_name(world: World, worker: Database) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
     with world.db.transaction() as session:
@@ -115,7 +117,7 @@ def test_accepting_is_one_event_in_the_invitees_name(world: World, worker: Datab
     assert told.details["user_agent"] == "pytest"
 
 
-def test_the_transaction_continues_as_the_new_member(world: World, worker: Database) -> None:
+def test_accepting_an_invitation_continues_the_transaction_as_the_new_member(world: World, worker: Database) -> None:
     invited = invites(world, Role.TENANT_ADMIN)
     code = code_of(worker, invited.id)
 
@@ -129,7 +131,7 @@ def test_the_transaction_continues_as_the_new_member(world: World, worker: Datab
     assert tuple(entered) == (nina.person_id, [world.tenant.id], [world.tenant.id])
 
 
-def test_a_member_who_accepts_keeps_existing_roles(world: World, worker: Database) -> None:
+def test_a_member_who_accepts_an_invitation_keeps_existing_roles(world: World, worker: Database) -> None:
     nina = joins(world, worker, "nina", Role.AUDITOR)
     with setting(world.db).transaction() as session:
         again = _offered(session, world, nina)
@@ -171,7 +173,7 @@ def _offered(session: UnitOfWork, world: World, whom: Caller) -> Invitation:
     return invitation
 
 
-def test_spaces_and_case_of_a_code_do_not_matter(world: World, worker: Database) -> None:
+def test_spaces_and_case_of_an_invitation_code_do_not_matter(world: World, worker: Database) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
 
@@ -180,7 +182,9 @@ def test_spaces_and_case_of_a_code_do_not_matter(world: World, worker: Database)
     assert nina.name == "Nina"
 
 
-def test_concurrent_acceptances_make_one_person(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_acceptances_of_an_invitation_make_one_person(
+    world: World, worker: Database, pool: ThreadPoolExecutor
+) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
 
@@ -222,7 +226,7 @@ def test_an_invitee_gets_only_the_offered_roles(world: World, worker: Database) 
     assert {standing.role for standing in nina.standings} == {"auditor"}
 
 
-def test_a_new_member_may_decide_in_the_next_call(world: World, worker: Database) -> None:
+def test_a_new_member_may_decide_in_the_call_after_accepting(world: World, worker: Database) -> None:
     waiting = world.submit().id
 
     nina = joins(world, worker, "nina", Role.APPROVER)
@@ -252,7 +256,9 @@ def refused(world: World, invitation: Invitation, code: str, db: Database | None
 
 
 @pytest.mark.far
-def test_all_invalid_codes_are_refused_in_the_same_words(world: World, worker: Database, superuser: Engine) -> None:
+def test_all_invalid_invitation_codes_are_refused_in_the_same_words(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     used, withdrawn, good, disabled = (
         invites(world, name=name, address=f"{name}@contoso.example") for name in ("used", "gone", "good", "out")
     )
@@ -290,7 +296,7 @@ def test_an_invitation_without_a_code_cannot_be_accepted(world: World) -> None:
     assert type(refused(world, invites(world), WRONG)) is InvitationRefused
 
 
-def test_after_72_hours_only_the_right_code_is_reported_as_expired(
+def test_after_72_hours_only_the_right_invitation_code_is_reported_as_expired(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     invited = invites(world)
@@ -321,7 +327,7 @@ def test_a_resent_invitation_has_the_same_code(world: World, worker: Database, s
     assert accepts(world, "nina", invited.id, first).name == "Nina"
 
 
-def test_a_new_invitation_voids_the_older_code(world: World, worker: Database) -> None:
+def test_a_new_invitation_voids_the_code_of_the_older_invitation(world: World, worker: Database) -> None:
     older = invites(world)
     first = code_of(worker, older.id)
     does(world, "tara", invitations.withdraw, older.id)
@@ -355,7 +361,7 @@ def test_a_customer_cannot_accept_the_vendors_invitation(world: World, worker: D
     assert type(refused(world, invited, code_of(worker, invited.id))) is OtherSide
 
 
-def test_a_code_fits_its_own_invitation_only(world: World, worker: Database) -> None:
+def test_an_invitation_code_fits_its_own_invitation_only(world: World, worker: Database) -> None:
     mine, other = invites(world), invites(world, address="nora@contoso.example")
     codes = [code_of(worker, one.id) for one in (mine, other)]
 

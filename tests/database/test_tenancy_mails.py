@@ -39,7 +39,7 @@ def everything(world: World) -> None:
     does(world, "tara", recovery.object_to, proposed.id)
 
 
-def test_approvers_are_mailed_every_change_with_old_and_new_values(
+def test_approvers_are_mailed_every_tenant_change_with_old_and_new_values(
     world: World, worker: Database, post: Postbag
 ) -> None:
     everything(world)
@@ -71,7 +71,9 @@ def test_approvers_are_mailed_every_change_with_old_and_new_values(
         assert all(word in said[subject] for word in words), said[subject]
 
 
-def test_mails_about_loosening_link_to_unapproved_access(world: World, worker: Database, post: Postbag) -> None:
+def test_mails_about_loosened_protection_link_to_the_unapproved_access_page(
+    world: World, worker: Database, post: Postbag
+) -> None:
     everything(world)
     approve(world, propose(world, ends_at=datetime.now(UTC) + timedelta(days=2)), "ann", "amir")
 
@@ -88,7 +90,9 @@ def test_mails_about_loosening_link_to_unapproved_access(world: World, worker: D
     assert all((place in mail.text) == (place in mail.html) for mail in mails)
 
 
-def test_webhook_calls_contain_no_name_or_address(world: World, worker: Database, post: Postbag) -> None:
+def test_webhook_calls_about_tenant_changes_contain_no_name_or_address(
+    world: World, worker: Database, post: Postbag
+) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     everything(world)
 

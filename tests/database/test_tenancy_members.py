@@ -46,7 +46,7 @@ NEW: dict[str, Any] = {"name": "Nina", "address": "nina@contoso.example", "roles
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_members_are_listed_with_roles_to_all_members(world: World, api: Database, who: str) -> None:
+def test_all_members_see_the_list_of_members_with_roles(world: World, api: Database, who: str) -> None:
     World.make(api)
     does(world, "tara", members.set_roles, id_of(world, "abe"), roles=frozenset({Role.APPROVER, Role.AUDITOR}))
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
@@ -81,7 +81,7 @@ def test_an_invitee_becomes_a_member_on_accepting_and_may_decide_at_once(world: 
     assert decided.state is State.ACTIVE
 
 
-def test_inviting_is_one_event_with_an_erasable_address(world: World) -> None:
+def test_inviting_a_person_is_one_event_with_an_erasable_address(world: World) -> None:
     invited = does(world, "tara", members.invite, **NEW)
 
     told = last_change(world.db)
@@ -111,7 +111,7 @@ def test_a_person_of_another_tenant_is_invited_and_joins_on_accepting(
 
 
 @pytest.mark.parametrize("name", ["erin", "olga"])
-def test_inviting_does_not_reveal_vendor_addresses(world: World, worker: Database, name: str) -> None:
+def test_inviting_a_person_does_not_reveal_vendor_addresses(world: World, worker: Database, name: str) -> None:
     theirs = address(world.db, world, name).upper()
 
     invited = does(world, "tara", members.invite, **(NEW | {"address": theirs}))
@@ -155,7 +155,7 @@ def test_an_ended_invitation_may_be_repeated(world: World, worker: Database) -> 
     assert again.id != invited.id
 
 
-def test_a_non_member_is_not_found(world: World, api: Database) -> None:
+def test_a_person_who_is_no_member_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
 
     for person_id in (new_id(), id_of(elsewhere, "ann"), id_of(world, "erin")):
@@ -168,7 +168,7 @@ def test_a_non_member_is_not_found(world: World, api: Database) -> None:
 
 
 @each("who", ["ann", "aude", "olga"])
-def test_only_admins_mark_eligible_delegates(world: World, who: str) -> None:
+def test_only_admins_mark_members_as_eligible_delegates(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         does(world, who, members.set_eligible, id_of(world, "aude"), eligible=True)
 
@@ -185,7 +185,7 @@ def test_roles_are_replaced_as_a_whole_and_notified_as_a_diff(world: World) -> N
     assert (told.facts["person_id"], told.told) == (str(member.person_id), EVERYBODY | {"Aude"})
 
 
-def test_setting_equal_roles_changes_nothing(world: World) -> None:
+def test_setting_the_same_roles_changes_nothing(world: World) -> None:
     before = len(recorded_changes(world.db))
 
     does(world, "tara", members.set_roles, id_of(world, "ann"), roles=frozenset({Role.APPROVER}))
@@ -194,7 +194,7 @@ def test_setting_equal_roles_changes_nothing(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_a_former_approver_cannot_decide(world: World) -> None:
+def test_a_member_who_lost_the_approver_role_cannot_decide(world: World) -> None:
     waiting = world.submit().id
 
     does(world, "tara", members.set_roles, id_of(world, "ann"), roles=frozenset({Role.AUDITOR}))
@@ -216,7 +216,7 @@ def test_a_removed_member_cannot_decide_and_their_vote_stops_counting(api: Datab
     assert world.act("abe", Action.APPROVE, waiting).state is State.ACTIVE
 
 
-def test_removing_takes_all_roles_and_notifies_the_member(world: World) -> None:
+def test_removing_a_member_takes_all_roles_and_notifies_the_member(world: World) -> None:
     does(world, "tara", members.set_roles, id_of(world, "ann"), roles=frozenset({Role.APPROVER, Role.AUDITOR}))
     does(world, "tara", members.set_eligible, id_of(world, "ann"), eligible=True)
 
@@ -246,7 +246,7 @@ def test_a_disabled_admin_does_not_count_as_another_admin(world: World, superuse
         does(world, "tara", members.remove, id_of(world, "tara"))
 
 
-def test_admins_removing_each_other_concurrently_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
+def test_admins_removing_each_other_concurrently_leave_one_admin(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     answers = at_once(
@@ -260,12 +260,12 @@ def test_admins_removing_each_other_concurrently_leave_one(world: World, pool: T
     assert row.number == 1
 
 
-def test_the_database_keeps_the_last_admin(world: World) -> None:
+def test_the_database_refuses_to_remove_the_last_admin(world: World) -> None:
     with pytest.raises(DBAPIError, match="without an admin"):
         on_the_database(world, "tara", "DELETE FROM memberships WHERE role = 'tenant_admin'")
 
 
-def test_eligibility_changes_are_notified_as_a_diff(world: World) -> None:
+def test_changes_of_a_members_eligibility_are_notified_as_a_diff(world: World) -> None:
     member = does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     told = last_change(world.db)
@@ -310,7 +310,9 @@ def trapped(world: World, worker: Database) -> None:
 
 @pytest.mark.parametrize("who", ["aude", "amir"])
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
-def test_a_member_leaves_with_any_sign_in_and_everyone_is_notified(world: World, who: str, means: AuthMethod) -> None:
+def test_a_member_can_leave_with_any_sign_in_and_everyone_is_notified(
+    world: World, who: str, means: AuthMethod
+) -> None:
     world.people[who] = signed_in(world, who, means)
 
     does(world, who, members.leave)
@@ -333,14 +335,14 @@ def test_a_leaving_members_delegations_end(world: World) -> None:
     assert "Aude" not in members_of(made)
 
 
-def test_the_last_admin_cannot_leave_others_behind(world: World) -> None:
+def test_the_last_admin_cannot_leave_while_other_members_remain(world: World) -> None:
     with pytest.raises(LastAdmin):
         does(world, "tara", members.leave)
 
     assert members_of(world)["Tara"].roles == {Role.TENANT_ADMIN}
 
 
-def test_an_admin_leaves_with_a_strong_sign_in(world: World) -> None:
+def test_an_admin_can_leave_with_a_strong_sign_in(world: World) -> None:
     world.add("theo", Role.TENANT_ADMIN, world.tenant.id)
     weak = signed_in(world, "tara", AuthMethod.TOKEN)
 
@@ -351,7 +353,7 @@ def test_an_admin_leaves_with_a_strong_sign_in(world: World) -> None:
     assert "Tara" not in members_of(world, "theo")
 
 
-def test_the_sole_person_ever_at_a_tenant_can_leave(world: World, worker: Database) -> None:
+def test_a_person_who_was_always_the_only_member_of_a_tenant_can_leave(world: World, worker: Database) -> None:
     trapped(world, worker)
 
     does(world, "fay", members.leave, slug="fabrikam")
@@ -361,7 +363,7 @@ def test_the_sole_person_ever_at_a_tenant_can_leave(world: World, worker: Databa
     assert read(world.db, LEFT) == []
 
 
-def test_the_last_remaining_member_stays(world: World, worker: Database) -> None:
+def test_the_last_member_of_a_tenant_that_had_more_members_cannot_leave(world: World, worker: Database) -> None:
     trapped(world, worker)
     invited = does(world, "fay", members.invite, **NINA, slug="fabrikam")
     nina = accepts(world, "nina", invited.id, code_of(worker, invited.id))

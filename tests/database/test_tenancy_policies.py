@@ -52,7 +52,7 @@ def of_groups(world: World, stage: ApprovalStage | None = None, **groups: Any) -
     return Policy(groups=members_, stages=(stage,) if stage else ())
 
 
-def test_a_policy_change_is_a_new_version_and_the_old_one_stays(world: World) -> None:
+def test_a_policy_change_is_a_new_version_and_the_old_version_stays(world: World) -> None:
     held = change(world, STRICT)
 
     assert (held.edition.version, held.edition.author, held.policy) == (2, "Tara", STRICT)
@@ -72,7 +72,7 @@ def test_a_policy_change_is_one_notified_event_with_a_diff(world: World) -> None
     assert told.told == {"Tara", "Ann", "Amir", "Abe"}
 
 
-def test_an_equal_policy_is_no_new_version(world: World) -> None:
+def test_saving_an_unchanged_policy_makes_no_new_version(world: World) -> None:
     before = len(recorded_changes(world.db))
 
     held = change(world, Policy.model_validate(WITHOUT_REVIEW.model_dump(mode="json")), seen=1)
@@ -82,7 +82,7 @@ def test_an_equal_policy_is_no_new_version(world: World) -> None:
     assert read(world.db, "SELECT count(*) AS number FROM policies")[0].number == 1
 
 
-def test_of_two_concurrent_replacements_one_is_refused(world: World, pool: ThreadPoolExecutor) -> None:
+def test_of_two_concurrent_policy_replacements_one_is_refused(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     answers = at_once(
@@ -110,7 +110,7 @@ def test_another_tenants_policy_is_not_found(world: World, api: Database) -> Non
         does(world, "tara", policies.change, STRICT, slug=elsewhere.tenant.slug)
 
 
-def test_a_former_author_is_not_named(world: World) -> None:
+def test_a_policys_author_who_left_the_tenant_is_not_named(world: World) -> None:
     tom = world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     change(world, STRICT, "tom")
 
@@ -120,7 +120,7 @@ def test_a_former_author_is_not_named(world: World) -> None:
     assert (edition.author_id, edition.author) == (tom.person_id, None)
 
 
-def test_more_approvals_than_approvers_are_refused_with_the_reason(world: World) -> None:
+def test_a_policy_needing_more_approvals_than_approvers_is_refused_with_the_reason(world: World) -> None:
     with pytest.raises(NobodyCanApprove) as refused:
         change(world, Policy(quorum=4))
 
@@ -130,7 +130,7 @@ def test_more_approvals_than_approvers_are_refused_with_the_reason(world: World)
     assert reads(world, "tara", policies.read).edition.version == 1
 
 
-def test_a_rule_that_no_one_could_approve_is_refused_by_name(world: World) -> None:
+def test_a_policy_rule_that_no_one_could_approve_is_refused_by_name(world: World) -> None:
     rules = (
         Rule(name="Exports", match=Match(actions=("export",)), terms=Overrides(quorum=3)),
         Rule(name="Mail", match=Match(services=("exchange-online",)), terms=Overrides(quorum=4)),
@@ -144,7 +144,7 @@ def test_a_rule_that_no_one_could_approve_is_refused_by_name(world: World) -> No
     ]
 
 
-def test_a_rule_is_validated_with_the_default_terms(world: World) -> None:
+def test_a_policy_rule_is_validated_together_with_the_default_terms(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
     groups = {"legal": (id_of(world, "aude"),), "board": (id_of(world, "ann"),)}
     rule = Rule(
@@ -168,7 +168,7 @@ def test_a_tenant_without_approvers_accepts_no_policy(api: Database) -> None:
         change(world, STRICT)
 
 
-def test_a_group_may_hold_approvers_and_possible_delegates(world: World) -> None:
+def test_a_policy_group_may_hold_approvers_and_eligible_delegates(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     held = change(world, of_groups(world, ApprovalStage(group="legal"), legal=("ann", "aude")))
@@ -176,7 +176,7 @@ def test_a_group_may_hold_approvers_and_possible_delegates(world: World) -> None
     assert set(held.policy.groups["legal"]) == {id_of(world, "ann"), id_of(world, "aude")}
 
 
-def test_a_group_of_delegates_can_answer_during_a_delegation(world: World) -> None:
+def test_a_policy_group_of_delegates_can_answer_during_a_delegation(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
     policy = of_groups(world, ApprovalStage(group="legal"), legal=("aude",))
     with pytest.raises(NobodyCanApprove):
@@ -192,7 +192,7 @@ def test_a_group_of_delegates_can_answer_during_a_delegation(world: World) -> No
     assert change(world, policy).edition.version == 2
 
 
-def test_unknown_people_in_a_group_are_named(world: World, api: Database) -> None:
+def test_unknown_people_in_a_policy_group_are_named(world: World, api: Database) -> None:
     elsewhere, nobody = World.make(api), new_id()
     theirs, erin, aude = id_of(elsewhere, "ann"), id_of(world, "erin"), id_of(world, "aude")
     groups = {"legal": (id_of(world, "ann"), theirs, nobody), "board": (erin,), "ops": (aude,)}
@@ -207,7 +207,7 @@ def test_unknown_people_in_a_group_are_named(world: World, api: Database) -> Non
         assert named == {str(person) for person in strangers}
 
 
-def test_dated_consent_is_part_of_the_policy_and_ends_by_itself(world: World) -> None:
+def test_dated_consent_is_part_of_the_policy_and_ends_without_a_change(world: World) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
 
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
@@ -217,7 +217,7 @@ def test_dated_consent_is_part_of_the_policy_and_ends_by_itself(world: World) ->
     assert (submitted.mode, submitted.state) == (Mode.OBSERVE, State.REVIEWING)
 
 
-def test_withdrawing_consent_closes_what_the_vendor_opened_under_it(world: World) -> None:
+def test_withdrawing_consent_closes_windows_the_vendor_opened_under_it(world: World) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
     opened = world.act("max", Action.ENDORSE, world.submit().id)
@@ -230,7 +230,7 @@ def test_withdrawing_consent_closes_what_the_vendor_opened_under_it(world: World
     assert last_change(world.db).facts["closed"] == [str(opened.id)]
 
 
-def test_the_database_refuses_policies_by_the_vendor(world: World) -> None:
+def test_the_database_refuses_policies_written_by_the_vendor(world: World) -> None:
     statement = "INSERT INTO policies (tenant_id, version, body, created_at) VALUES (:t, 2, '{}', now())"
 
     for who in VENDOR:
@@ -284,7 +284,7 @@ def test_a_void_mailed_code_vote_shortens_no_window(world: World) -> None:
     assert opened.deadline_at - opened.opened_at == timedelta(seconds=3600)
 
 
-def test_a_void_mailed_code_vote_is_reported_to_its_voter(world: World) -> None:
+def test_a_mailed_code_vote_that_became_void_is_reported_to_its_voter(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
@@ -378,7 +378,7 @@ def test_a_shortened_review_window_refuses_late_endorsements(api: Database, mode
     ],
 )
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_no_customer_policy_weakens_the_sign_in_for_endorsing(
+def test_no_customer_policy_weakens_the_sign_in_needed_for_endorsing(
     api: Database, mode: Mode, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     world = reviewed(api, mode, **policy)
