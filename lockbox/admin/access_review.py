@@ -1,4 +1,4 @@
-"""Reviews of who has access: a tenant's members or the vendor's staff, with their last sign-ins."""
+"""Access reviews: a tenant's members or the vendor's staff, with their last sign-ins."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class TwoRoles:
 
 @dataclass(frozen=True)
 class AccessReview:
-    """`tenant` is None for the vendor; `two_roles` are people of the vendor."""
+    """`tenant` is None for the vendor. `two_roles` lists only people of the vendor."""
 
     tenant: Tenant | None
     at: datetime
@@ -70,13 +70,13 @@ class AccessReview:
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> AccessReview:
-    """To the tenant's admins and auditors."""
+    """For the tenant's admins and auditors."""
     tenant = permissions.readable(session, caller, slug, READERS)
     return _review(session, tenant)
 
 
 def of_vendor(session: UnitOfWork, caller: Caller) -> AccessReview:
-    """To the vendor's operators and auditors."""
+    """For the vendor's operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, VENDORS_READERS)
     return _review(session, None)

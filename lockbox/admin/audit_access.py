@@ -1,4 +1,4 @@
-"""Searches, exports and proofs of the audit log, for its readers."""
+"""Searches, exports and proofs of the audit log, for people who may read it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -61,9 +61,9 @@ The vendor's readers do not see the people that a tenant invited, asked or gave 
 def export_approver_keys(
     session: UnitOfWork, caller: Caller, slug: str, party: Callable[[], RelyingParty]
 ) -> ApproverKeys:
-    """Return the keys of approvers and possible delegates to an admin; rows without a valid mark are left out.
+    """Return the keys of approvers and possible delegates, for an admin; keys without a valid MAC are left out.
 
-    `party` is evaluated only for an admin: others get the same 404 whatever the configuration.
+    `party` is evaluated only for an admin, so that others get the same 404 under any configuration.
     """
     tenant = permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
     ours = party()
@@ -108,7 +108,7 @@ class AuditReader:
 
 
 def audit_reader(session: UnitOfWork, caller: Caller, slug: str | None) -> AuditReader:
-    """Without a slug: the vendor's log, or that of the caller's only tenant.
+    """Return a reader of the log; without a slug, of the vendor's log or of the log of the caller's only tenant.
 
     Raises:
         Invalid: the caller has several tenants.
@@ -135,10 +135,10 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
 def search(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
 ) -> FoundEvents:
-    """Return the newest `most` matching events before an id; fewer where many do not match.
+    """Return up to `most` matching events before an id, newest first; fewer if many events do not match.
 
     Raises:
-        Invalid: the filter names what the reader may not read.
+        Invalid: the filter searches texts that the reader may not read.
     """
     authentication.enter(session, who.caller)
     _check(who, wanted)
@@ -146,7 +146,7 @@ def search(
 
 
 def head(session: UnitOfWork, who: AuditReader) -> LogHead:
-    """Raises NotFound where nothing was sealed yet."""
+    """Raises NotFound if no event is sealed yet."""
     authentication.enter(session, who.caller)
     found = proofs.head(session, who.log_id)
     if found is None:
@@ -155,7 +155,7 @@ def head(session: UnitOfWork, who: AuditReader) -> LogHead:
 
 
 def inclusion(session: UnitOfWork, who: AuditReader, event_id: UUID) -> tuple[LogHead, int, list[bytes]]:
-    """Return the log, the event's index in it, and the audit path; raises NotFound where it is not sealed yet."""
+    """Return the log, the event's index in it, and the audit path; raises NotFound if the event is not sealed yet."""
     log = head(session, who)
     number = proofs.number_of(session, log, event_id)
     if number is None or not _visible(session, who, number):
@@ -170,7 +170,7 @@ def _visible(session: UnitOfWork, who: AuditReader, number: int) -> bool:
 
 
 def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None) -> tuple[LogHead, int, list[bytes]]:
-    """Return the log, the newer size (None: the newest), and the proof that it extends the older one.
+    """Return the log, the newer size, and the proof that it extends the old size; `new` is None for the newest size.
 
     Raises:
         Invalid: the sizes are not in order, or the log has no such size.
@@ -185,10 +185,10 @@ def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None
 def export(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
 ) -> Export:
-    """Begin an export; `since` are older sizes to prove consistency with.
+    """Begin an export; `since` lists older sizes to prove consistency with.
 
     Raises:
-        Invalid: the log has no such size, or the filter names what the reader may not read.
+        Invalid: the log has no such size, or the filter searches texts that the reader may not read.
     """
     _check(who, wanted)
     log = head(session, who)
@@ -201,9 +201,9 @@ def export(
 
 
 def length(session: UnitOfWork, export: Export) -> int:
-    """Count the events of an export, if the reader's rights stay the same.
+    """Count the events of an export, provided that the reader's rights stay the same.
 
-    A log has each number once: the first and the last give the count.
+    Event numbers have no gaps: without a filter the first and the last number give the count.
     """
     log = export.log
     if export.wanted.is_all:
@@ -212,9 +212,9 @@ def length(session: UnitOfWork, export: Export) -> int:
 
 
 def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> Report:
-    """Return the report to a reader of the tenant's log, and record the read.
+    """Return the report of a request to a reader of the tenant's log, and record that it was read.
 
-    Moves that the log no longer holds are taken from the request's row, and marked as such.
+    Moves that were removed from the log are read from the request's row, and labelled so in the report.
     """
     entry = queries.find(session, caller, request_id)
     who = _reader(caller, entry.request.tenant_id)

@@ -1,4 +1,4 @@
-"""Delegates, who decide for an approver during a period."""
+"""Delegates, who decide for an approver during a set period."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ GONE = "a former member"
 
 @dataclass(frozen=True)
 class DelegationInput:
-    """`principal_id` None: the caller; `starts_at` None: now."""
+    """`principal_id` is None for the caller, `starts_at` None for now."""
 
     delegate_id: UUID
     ends_at: datetime
@@ -39,7 +39,7 @@ class DelegationInput:
 
 @dataclass(frozen=True)
 class DelegationSummary:
-    """`counts` is whether it is in force now."""
+    """`counts`: whether the delegation is in force now."""
 
     delegation: Delegation
     principal: str
@@ -52,11 +52,12 @@ def add_delegation(
 ) -> DelegationSummary:
     """Let an eligible member decide for an approver, for at most 90 days.
 
-    Approvers name their own delegate; admins may do it for an absent approver. An approver has one delegate at a
-    time, or one vote would count twice; a person may be the delegate of several approvers, with one vote.
+    Approvers name their own delegate; admins may name one for an absent approver. An approver has one delegate at a
+    time, otherwise one vote would count twice. One person may be the delegate of several approvers, and has one vote.
 
     Raises:
-        Invalid: the principal is no approver, the delegate not eligible or the same person, or the period is invalid.
+        Invalid: the principal is no approver, the delegate is not eligible or is the principal, or the period is
+            invalid.
     """
     tenant = permissions.known(session, caller, slug)
     principal_id = wanted.principal_id or caller.person_id
@@ -93,7 +94,7 @@ def add_delegation(
 
 
 def end(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
-    """End a delegation now, as its principal or an admin; an ended one stays as it is."""
+    """End a delegation now, as its principal or an admin; if it has already ended, nothing changes."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
     query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
@@ -119,7 +120,7 @@ def end_those_of(
 
 
 def current(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
-    """Return a tenant's current and future delegations to its members, by their start."""
+    """Return the current and future delegations of a tenant, sorted by start. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     at = now(session)
     return lasting(session, tenant.id, recipients.look_up(session, {tenant.id}, at), at)

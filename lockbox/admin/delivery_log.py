@@ -1,4 +1,4 @@
-"""Attempts to call webhooks, test calls, repeated calls, and replays of missed events."""
+"""Webhook deliveries: attempts, test calls, repeated deliveries, and replays of missed events."""
 
 import base64
 import json
@@ -86,7 +86,7 @@ class DeadNotificationListing:
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNotificationListing:
-    """Of all tenants and the vendor, latest first, to operators."""
+    """Return the dead notifications of all tenants and the vendor, latest first. For operators."""
     authentication.enter(session, caller)
     permissions.capacity(caller, (Role.OPERATOR,))
     rows = session.execute(READ, {"before": cursor, "most": most + 1}).all()
@@ -125,7 +125,7 @@ class DeliveryState:
 
 
 def try_out(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
-    """Send a test call, whatever events the webhook subscribes to, and return its id."""
+    """Send a test call, whatever events the webhook subscribes to, and return the id of the call."""
     actor, endpoint, _ = webhooks.locked(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
@@ -148,7 +148,7 @@ def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID 
 def delivery_states(
     session: UnitOfWork, caller: Caller, deliveries: Iterable[Delivery]
 ) -> Mapping[UUID, DeliveryState]:
-    """Leave out notifications that the caller may not know of."""
+    """Return the state of each delivery, without notifications that the caller may not know of."""
     authentication.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
@@ -158,7 +158,7 @@ def delivery_states(
 
 
 def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Repeat a finished notification under its previous id, and return that id."""
+    """Send a finished notification again, under its previous id, and return that id."""
     authentication.enter(session, caller)
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
@@ -192,7 +192,7 @@ def _count(session: UnitOfWork, endpoint: Endpoint, at: datetime) -> None:
 
 @dataclass(frozen=True)
 class EventReplay:
-    """Bodies, oldest first; `next_cursor` follows the last event read, and `more` is whether events follow it."""
+    """Webhook bodies, oldest first. `next_cursor` follows the last event read; `more`: whether events follow it."""
 
     bodies: Sequence[Mapping[str, Any]]
     next_cursor: str
@@ -200,12 +200,13 @@ class EventReplay:
 
 
 def replay(session: UnitOfWork, who: AuditReader, *, after: str | None, most: int, public_url: str) -> EventReplay:
-    """Return the webhook bodies of a log's sealed events, from a cursor on, reading at most a thousand events.
+    """Return the webhook bodies of a log's sealed events after a cursor, reading at most a thousand events.
 
-    A body has its event's id: a replay is no call and has no place among the calls of an endpoint.
+    The id of a body is the id of its event. A replay calls no webhook, so the delivery log does not list it.
 
     Raises:
-        Invalid: the cursor is invalid, of another or a restored log, or what follows it was removed.
+        Invalid: the cursor is invalid, belongs to another log or to this log before a restore, or the events after it
+            were removed.
     """
     authentication.enter(session, who.caller)
     head = proofs.head(session, who.log_id)

@@ -1,6 +1,6 @@
-"""Off-boarding of a tenant by the database's owner: close, export and erase it, and prove it.
+"""Off-boarding of a tenant by the database's owner: close the tenant, export it, erase it, and prove the erasure.
 
-Each step commits by itself and is recorded in `offboardings`; an interrupted command continues when run again.
+Each step commits separately and is recorded in `offboardings`. An interrupted command continues when run again.
 """
 
 import json
@@ -177,7 +177,7 @@ class LeavingTenant:
 
 
 def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> LeavingTenant:
-    """An erased tenant is known by its id alone."""
+    """Return a leaving tenant. An erased tenant can be looked up only by its id."""
     tenant = session.orm.get(Tenant, tenant_id) if tenant_id else registry.find(session, slug)
     if tenant is None:
         raise NotFound("There is no such tenant.")
@@ -188,7 +188,7 @@ def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> Leavi
 
 
 def snapshot(session: UnitOfWork, tenant_id: UUID) -> dict[str, Any]:
-    """Return what exists of a tenant beside its log; of a closed one, the former members without their roles."""
+    """Return a tenant's data outside its log; a closed tenant's former members are listed without roles."""
     found = {
         name: [dict(row._mapping) for row in session.execute(query, {"tenant": tenant_id})]  # noqa: SLF001 - documented
         for name, query in SNAPSHOT.items()
@@ -200,8 +200,8 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
     """Remove all memberships and stop all notifications of a tenant; idempotent.
 
     Raises:
-        Conflict: no admin has asked for it (with a valid mark), it is not suspended, requests are open or fresh, or
-            there is a legal hold.
+        Conflict: no admin has asked for the off-boarding (in a row with a valid MAC), the tenant is not suspended,
+            requests are open or were closed within the hour, or there is a legal hold.
     """
     at = now(session)
     row = session.orm.get(Offboarding, tenant_id, with_for_update=True)
@@ -243,7 +243,7 @@ def is_sealed(session: UnitOfWork, tenant_id: UUID) -> bool:
 
 
 def export(session: UnitOfWork, tenant_id: UUID) -> Export:
-    """Raises Conflict where nothing was sealed yet."""
+    """Raises Conflict if no event is sealed yet."""
     failpoint("departure.before_export")
     log = proofs.head(session, tenant_id)
     if log is None:
@@ -252,18 +252,19 @@ def export(session: UnitOfWork, tenant_id: UUID) -> Export:
 
 
 def exported(session: UnitOfWork, tenant_id: UUID, size: int, digest: str) -> None:
-    """`digest` is the file's SHA-256 in hex."""
+    """Record the export; `digest` is the SHA-256 of its file, in hex."""
     session.execute(EXPORTED, {"tenant": tenant_id, "size": size, "digest": digest})
     failpoint("departure.before_exported")
 
 
 def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
-    """Erase an exported tenant; yield each step in words. Ids, times, states and hashes remain.
+    """Erase an exported tenant; yield a sentence after each step. Ids, times, states and hashes remain.
 
-    Order: texts, exported events, people, rows with names, and last the event that says so.
+    Texts are erased first, then exported events, then people, then rows with names. The last step writes the event
+    that records the erasure.
 
     Raises:
-        Conflict: there is a hold, the off-boarding has no valid mark, or the log has events that the export lacks.
+        Conflict: there is a legal hold, the off-boarding has no valid MAC, or the log has grown since the export.
     """
     with transactions() as session:
         if not row_macs.is_vouched_for(session, session.orm.get_one(Offboarding, leaving.id)):
@@ -346,7 +347,7 @@ def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
 
 
 def _unbind_tokens(session: UnitOfWork, bound: str) -> None:
-    """Remove a tenant from tokens' scopes: another customer may get its slug one day."""
+    """Remove a tenant from the scopes of tokens, because another customer may later get the same slug."""
     for token in session.orm.exec(select(Token).where(literal(bound) == any_(col(Token.scopes)))):
         is_ours = row_macs.is_held(session, token.mac, row_macs.token(token), token.id)
         token.scopes = [one for one in token.scopes if one != bound]

@@ -1,4 +1,4 @@
-"""End access at once: a mode switch, a stop, a suspension, or an engineer's removal."""
+"""Immediate end of access: by a mode switch, an emergency stop, a suspension, or the removal of an engineer."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,11 +49,11 @@ def every(_: datetime) -> ColumnElement[bool]:
 
 
 def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
-    """Cancel a person's open requests and revoke their windows, as an operator; return them by id.
+    """Cancel a person's open requests and revoke their windows, as an operator; return the requests sorted by id.
 
-    The caller has checked the operator, has removed the role or disabled the person, and holds the lock on the
-    vendor's people. Concurrent moves are waited for. A request submitted at this moment may be missed: it opens
-    nothing, because the requester is no engineer any more, and times out.
+    The calling function has checked the operator, has removed the role or disabled the person, and holds the lock on
+    the vendor's people. This function waits for concurrent moves. It may miss a request that is being submitted: that
+    request times out without opening, because the requester is no longer an engineer.
     """
     authentication.enter(session, operator)
     authentication.see_off(session, requester_id)
@@ -68,7 +68,7 @@ def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_
 
 
 def end_windows_at(session: UnitOfWork, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
-    """Revoke all open windows, for the operator who has just suspended the tenant; return them by id."""
+    """Revoke all open windows of a tenant that the operator has just suspended; return the requests sorted by id."""
     authentication.enter(session, operator)
     authentication.suspend(session, tenant_id)
     return _end(session, operator, origin, _settled(session, tenant_id, {State.ACTIVE}), SUSPENDED)
@@ -92,7 +92,7 @@ def _end(
 
 @dataclass(frozen=True)
 class ModeChangeResult:
-    """`closed` are windows that end; `in_review` counts requests that go to the customer once endorsed."""
+    """`closed` lists the windows that ended; `in_review` counts requests that go to the customer once endorsed."""
 
     mode: Mode
     closed: Sequence[AccessRequest] = ()
@@ -101,7 +101,7 @@ class ModeChangeResult:
 
 @dataclass(frozen=True)
 class EmergencyStopResult:
-    """The customer learns only the number of requests in the vendor's review."""
+    """Of requests in the vendor's review, the customer learns only the number."""
 
     revoked: Sequence[AccessRequest]
     denied: Sequence[AccessRequest]
@@ -113,9 +113,9 @@ def switch_mode(
 ) -> ModeChangeResult:
     """Switch a tenant's mode, as its admin; the current mode changes nothing.
 
-    `enforce` takes effect at once: it withdraws temporary consent and revokes, in the same transaction, every window
-    that the vendor opened without the customer; requests in review go to the customer once endorsed. Requests in
-    flight only get stricter.
+    `enforce` takes effect at once. In the same transaction it withdraws temporary consent and revokes every window
+    that the vendor opened without the customer. Requests in review go to the customer once endorsed. Open requests
+    can only get stricter terms.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -149,9 +149,9 @@ def switch_mode(
 def stop_all(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, comment: str | None = None
 ) -> EmergencyStopResult:
-    """Revoke windows and pre-approvals and deny pending requests and those in review, as the tenant's admin.
+    """As the tenant's admin, revoke all windows and pre-approvals, and deny requests that are pending or in review.
 
-    Concurrent reviews and votes are waited for. Break-glass is barred until an admin ends the stop.
+    The stop waits for concurrent reviews and votes. Break-glass is barred until an admin ends the stop.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -177,7 +177,7 @@ def stop_all(
 
 
 def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Allow break-glass again, as the tenant's admin; it reopens nothing."""
+    """Allow break-glass again, as the tenant's admin; nothing is reopened."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)
@@ -198,9 +198,10 @@ def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> 
 def _opened_meanwhile(
     session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None
 ) -> list[AccessRequest]:
-    """Revoke what break-glass has opened since the rest was locked; later attempts see the stop.
+    """Revoke windows that break-glass has opened since the other requests were locked; later attempts see the stop.
 
-    Break-glass locks its request and then the tenant: no request is locked here that waits for the tenant.
+    Break-glass locks its request first and then the tenant. Therefore this function locks only active requests: none
+    of them waits for the tenant's lock.
     """
     session.execute(IN_TURN, {"tenant_id": tenant.id})
     ids = session.execute(OPENED_MEANWHILE, {"tenant": tenant.id}).scalars().all()
@@ -219,10 +220,10 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
 
 
 def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> list[AccessRequest]:
-    """Revoke windows opened without the customer, and extensions of them; return all that ended.
+    """Revoke windows opened without the customer, and their extensions; return all requests that ended.
 
-    An extension of a window that ran to its end stays, if the customer has approved it. The actor is the tenant's
-    admin. Windows of concurrent transactions are included.
+    If the original window has already run to its end, an extension approved by the customer stays open. The actor is
+    the tenant's admin. Windows of concurrent transactions are included.
     """
 
     def which(at: datetime) -> ColumnElement[bool]:
@@ -234,7 +235,7 @@ def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: 
 
 
 def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
-    """Require a strong sign-in to hand over the decision, even while no one could approve yet."""
+    """Require a strong sign-in for a mode other than `enforce`, even while no one could approve yet."""
     strong_enough(actor.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
@@ -275,10 +276,10 @@ def _settled(
     states: Collection[State],
     which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> Sequence[AccessRequest]:
-    """Lock and return the requests in these states, by id, after concurrent moves have finished.
+    """Lock and return the requests in these states, sorted by id, after concurrent moves have finished.
 
-    A filter on the state would skip a row that an open transaction is moving into it. So all requests that are not
-    closed are locked first, and read again.
+    A filter on the state would miss a request that an open transaction is moving into one of these states. Therefore
+    all open requests are locked first, and then read again.
     """
     theirs = col(AccessRequest.tenant_id) == tenant_id, IS_OPEN
     ids = select(AccessRequest.id).where(*theirs)

@@ -1,4 +1,4 @@
-"""Erasure of texts and names in closed requests, by the database's owner; decisions stay."""
+"""Erasure of texts and names in closed requests, by the database's owner. Decisions remain."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -78,20 +78,20 @@ ROWS = tuple(
 
 @dataclass(frozen=True)
 class TextErasure:
-    """`details` counts erased personal values of events."""
+    """`details` counts the erased personal values of events."""
 
     tenant_id: UUID
     details: int
 
 
 def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
-    """Erase reason, case, resources, comments, questions and the requester's location of one closed request.
+    """Erase a closed request's reason, case, resources, comments, questions and the location of its requester.
 
-    Events stay, without their salted details. The tenant's log records the erasure; the vendor's log does where the
-    customer was never asked.
+    Events remain, without their salted details. The tenant's log records the erasure; if the customer was never
+    asked, the vendor's log records it instead.
 
     Raises:
-        Conflict: it is open or was closed within the hour, or there is a legal hold.
+        Conflict: the request is open or was closed within the hour, or there is a legal hold.
     """
     connection, at = session.connection(), now(session)
     row = connection.execute(OF_REQUEST, {"id": request_id}).one_or_none()
@@ -115,9 +115,10 @@ def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
 
 
 def blank(connection: Connection, request_ids: Collection[UUID]) -> int:
-    """Erase the texts of closed requests in every log; return how many personal values went. Idempotent.
+    """Erase the texts of closed requests in every log; return the number of erased personal values. Idempotent.
 
-    The caller has checked that they are closed and not held, and records it in the logs.
+    The calling function has checked that the requests are closed and without a legal hold, and records the erasure in
+    the logs.
     """
     if not request_ids:
         return 0

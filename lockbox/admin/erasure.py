@@ -1,4 +1,4 @@
-"""Erasure of a person's identifying data, by the database's owner; proofs stay valid."""
+"""Erasure of a person's identifying data, by the database's owner. Proofs stay valid."""
 
 import json
 import re
@@ -177,7 +177,7 @@ ROWS = tuple(
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """`pseudonym` replaces the name; the others count deleted details and requests whose texts were erased."""
+    """`pseudonym` replaces the name. `details` counts deleted details, `requests` those whose texts were erased."""
 
     pseudonym: str
     details: int
@@ -185,15 +185,15 @@ class ErasureResult:
 
 
 def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> ErasureResult:
-    """Erase a person's identifying data everywhere and disable them; id, side and roles remain.
+    """Erase a person's identifying data everywhere and disable the person; id, side and roles remain.
 
-    Events stay, without the salted details that their commitments need to be read. Texts of a closed request are
-    erased where one contains an address of theirs; with `texts`, also those of all that they requested, and their
-    comments. Their questions, answers and directory record are deleted. Each tenant of theirs, or whose log has lost
-    details, gets an event.
+    Events remain, without the salted details that are needed to read their commitments. The texts of a closed request
+    are erased if one of them contains an address of the person. `texts` also erases the texts of all closed requests
+    that the person submitted, and the person's comments. Their questions, answers and directory record are deleted.
+    An event is written to each of their tenants' logs and to each log that has lost details.
 
     Raises:
-        Conflict: a request of theirs is open, or one of these tenants has a legal hold.
+        Conflict: a request of the person is open, or one of these tenants has a legal hold.
     """
     person = session.orm.get(Person, person_id, with_for_update=True)
     if person is None or person.email.endswith(f"@{DOMAIN}"):

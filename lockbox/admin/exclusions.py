@@ -1,4 +1,4 @@
-"""What the vendor states that Lockbox does not cover: versions, sent to every customer and acknowledged by admins."""
+"""The vendor's list of exclusions from Lockbox. Admins of every customer get and acknowledge each version."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ TOLD = text("UPDATE exclusions SET announced_to = :to WHERE version = :version")
 
 @dataclass(frozen=True)
 class Exclusions:
-    """`author` is None where the reader may not see it."""
+    """`author` is None if the reader may not see the name."""
 
     version: int
     body: str
@@ -86,7 +86,7 @@ class Acknowledgement:
 
 @dataclass(frozen=True)
 class TenantExclusions:
-    """The version in force, if any, and the newest that was acknowledged."""
+    """The version in force, if any, and the newest version that the tenant has acknowledged."""
 
     current: Exclusions | None
     acknowledged: Acknowledgement | None
@@ -99,7 +99,7 @@ class TenantExclusions:
 
 @dataclass(frozen=True)
 class TenantStanding:
-    """None where the tenant has acknowledged no version."""
+    """`version` and `at` are None if the tenant has acknowledged no version."""
 
     slug: str
     name: str
@@ -114,7 +114,7 @@ class StandingListing:
 
 
 def state(session: UnitOfWork, caller: Caller, origin: Origin, body: str, *, seen: int | None = None) -> Exclusions:
-    """Put a new version in force, as an operator; an equal text changes nothing."""
+    """Put a new version in force, as an operator; the same text again changes nothing."""
     actor = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
     permissions.require_fresh_operator(session, actor)
     held = _newest(session)
@@ -133,7 +133,7 @@ def state(session: UnitOfWork, caller: Caller, origin: Origin, body: str, *, see
 
 
 def read(session: UnitOfWork, caller: Caller, version: int | None = None) -> Exclusions:
-    """Return a version, None for the one in force, to everyone who is signed in."""
+    """Return a version, or the one in force if `version` is None. For everyone who is signed in."""
     authentication.enter(session, caller)
     found = _versions(session, version=version, most=1)
     if not found:
@@ -142,7 +142,7 @@ def read(session: UnitOfWork, caller: Caller, version: int | None = None) -> Exc
 
 
 def versions(session: UnitOfWork, caller: Caller, *, before: int | None, most: int) -> list[Exclusions]:
-    """Newest first, below `before`, to everyone who is signed in."""
+    """Return the versions below `before`, newest first. For everyone who is signed in."""
     authentication.enter(session, caller)
     return _versions(session, before=before, most=most)
 
@@ -152,9 +152,9 @@ def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> TenantExclusion
 
 
 def acknowledge(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, version: int) -> TenantExclusions:
-    """Acknowledge the version in force, as the tenant's admin; idempotent. It grants no access.
+    """Acknowledge the version in force, as the tenant's admin; idempotent. This grants no access.
 
-    The vendor's log records it without the name.
+    The vendor's log records the acknowledgement without the admin's name.
 
     Raises:
         Conflict: there is a newer version.
@@ -186,7 +186,7 @@ def acknowledge(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, 
 
 
 def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> StandingListing:
-    """By slug, to the vendor's operators and auditors."""
+    """Return the tenants and the versions that they acknowledged, sorted by slug. For operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()
@@ -195,10 +195,10 @@ def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Write each version to all logs and notify the admins, in order; yield how many after each step.
+    """Write each version to all logs and notify the admins, oldest version first; yield the number of logs per step.
 
-    It may run anywhere and any number of times: a row records its progress. Tenants added later read the version in
-    force on their page.
+    It may run anywhere and any number of times, because a row keeps its progress. Tenants that are added later see
+    the version in force on their page.
     """
     while True:
         with database.transaction() as session:

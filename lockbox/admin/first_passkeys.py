@@ -1,4 +1,4 @@
-"""Notices to a tenant that an invited person has added their first passkey, and from when it approves."""
+"""Notices that tell a tenant that an invited person has added a first passkey, and from when it can approve."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class FirstPasskeyWait:
 def announce(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
     """Record a person's first passkey, and notify all admins and approvers of each tenant that has invited them.
 
-    The reader of an invitation's code could be another person.
+    The notice is needed because someone else could have read the code of the invitation.
     """
     held = {place for place in caller.tenants(set(DECIDING)) if place is not None}
     invited = session.execute(INVITED, {"id": caller.person_id, "tenants": sorted(held)}).scalars().all()

@@ -1,4 +1,4 @@
-"""Results of operators' probes of gateways, recorded at a tenant."""
+"""Results of operators' probes of gateways, recorded in a tenant's log."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ MOST_READ = 50
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """`refused` and `let_through` are calls."""
+    """`refused` and `let_through` count calls."""
 
     service: str
     gateway: str
@@ -43,7 +43,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class RecordedProbe:
-    """`id` is the event's."""
+    """`id` is the id of the event."""
 
     id: UUID
     at: datetime
@@ -52,7 +52,7 @@ class RecordedProbe:
 
 @dataclass(frozen=True)
 class ProbePage:
-    """Newest first; `next_cursor` leads to older ones."""
+    """Newest first; `next_cursor` leads to older probes."""
 
     probes: Sequence[RecordedProbe]
     next_cursor: UUID | None
@@ -61,7 +61,7 @@ class ProbePage:
 def record(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, result: ProbeResult, *, services: Collection[str]
 ) -> RecordedProbe:
-    """Write the result as an event of the tenant's log, as an operator; no one is notified.
+    """Write the result to the tenant's log as an event, as an operator; no one is notified.
 
     Raises:
         Invalid: the catalogue has no such service.
@@ -83,13 +83,13 @@ def record(
 
 
 def page(session: UnitOfWork, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> ProbePage:
-    """Newest first, to the tenant's members."""
+    """Newest first. For the tenant's members."""
     found = _newest(session, permissions.readable(session, caller, slug).id, most + 1, before=cursor)
     return ProbePage(found[:most], found[most - 1].id if len(found) > most else None)
 
 
 def newest(session: UnitOfWork, tenant_id: UUID) -> Sequence[RecordedProbe]:
-    """Return the newest result of each service, by its name, to a reader of the tenant's log."""
+    """Return the newest result of each service, sorted by its name. For readers of the tenant's log."""
     found: dict[str, RecordedProbe] = {}
     for one in _newest(session, tenant_id, MOST_READ):
         found.setdefault(one.result.service, one)

@@ -54,7 +54,10 @@ HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox addr
 
 @dataclass(frozen=True)
 class InvitationOffer:
-    """Mailed at `takes_effect_at`, or at once for None; the rest describes its event."""
+    """An invitation to send at `takes_effect_at`, or at once if that is None.
+
+    `action`, `changes` and `facts` describe the event of the invitation.
+    """
 
     name: str
     address: str
@@ -67,9 +70,9 @@ class InvitationOffer:
 
 
 def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
-    """Only the sender of the mail makes the code.
+    """Create an invitation, its event and its mail. Only the mail shows the code.
 
-    The inviter does not learn whether the person is on the other side, who could not accept.
+    The inviter is not told if the address belongs to someone on the other side, who could not accept.
     """
     invitation = Invitation(
         id=new_id(),
@@ -107,7 +110,7 @@ def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: da
 
 
 def sealed(session: UnitOfWork, invitation: Invitation, until: datetime) -> str:
-    """Set the end, the hash of the code and the mark; return the code."""
+    """Set the expiry, the hash of the code and the MAC of an invitation; return the code."""
     ring = keyring.of(session)
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
     code = load.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
@@ -128,7 +131,7 @@ def only_one(session: UnitOfWork, tenant_id: UUID | None, address: str, at: date
 
 
 def few_enough(session: UnitOfWork, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
-    """Check the limit of invitations within 24 hours; proposed admins do not count."""
+    """Check the limit of invitations within 24 hours; proposed admins are not counted."""
     if most is None:
         return
     since = (at_place(tenant_id), ~col(Invitation.is_recovery), col(Invitation.created_at) > at - DAY)
@@ -143,7 +146,7 @@ def few_enough(session: UnitOfWork, tenant_id: UUID | None, at: datetime, most: 
 
 
 def not_of_the_vendor(session: UnitOfWork, address: str) -> None:
-    """Raises OtherSide where the proposed admin of a customer belongs to the vendor, whose people operators know."""
+    """Raises OtherSide if the proposed admin of a customer belongs to the vendor, whose people operators may know."""
     same_address = func.lower(col(Person.email)) == func.lower(address)
     if session.orm.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
         raise OtherSide(
@@ -171,7 +174,7 @@ def without_secret() -> SelectOfScalar[Invitation]:
 
 
 def still_open(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[Invitation]:
-    """To the tenant's members, newest first; `secret_hash` cannot be read."""
+    """Newest first; `secret_hash` cannot be read. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return listed_at(session, tenant.id)
 
@@ -188,7 +191,7 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
 
 
 def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
-    """Withdrawing a recovery is an objection."""
+    """Withdraw an open invitation. If a tenant withdraws the invitation of a proposed admin, this is an objection."""
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(actor.tenant_id))
     invitation = session.orm.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
@@ -199,7 +202,7 @@ def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_rec
 
 
 def end_those_by(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw the invitations, at one tenant or the vendor, by a person who may no longer make them."""
+    """Withdraw the invitations of a person who may no longer invite, at one tenant or at the vendor."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(actor.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.orm.exec(query).all():
@@ -215,15 +218,16 @@ def accept(
     issuers: Iterable[IdentityProvider] = (),
     visitor: Caller | None = None,
 ) -> Caller:
-    """Accept an invitation with the mailed code, once; the transaction becomes the new person's.
+    """Accept an invitation with the mailed code, once; the transaction then acts as the invited person.
 
-    A new person is created on the inviting side; an existing person of that side gets the offered roles too. A
-    refusal writes nothing. A user of an identity provider elsewhere accepts as the strongly signed-in `visitor` of
-    the browser, and gets the roles at this tenant only: mail alone takes them nowhere.
+    A new person is created on the inviting side; an existing person of that side also gets the offered roles. A
+    refusal writes nothing. A person who can sign in with an identity provider must have a fresh and strong sign-in in
+    this browser (`visitor`), and the returned caller is limited to this tenant: a mailed code opens no other tenant.
 
     Raises:
-        InvitationRefused: unknown, used, withdrawn or not yet valid, a wrong code, or a disabled person, all answered
-            alike; or a service account would get another role.
+        InvitationRefused: the invitation is unknown, used, withdrawn or not yet valid, the code is wrong, or the
+            person is disabled; all these get the same answer. Raised too if the role *system* would be mixed with
+            another role.
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)
@@ -257,7 +261,7 @@ def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None
 
 
 def _narrowed(session: UnitOfWork, caller: Caller, tenant_id: UUID | None) -> Caller:
-    """Mail grants nothing where a person's identity provider signs in: narrow them to the code's tenant."""
+    """Limit a person with an identity provider to the invitation's tenant: a mailed code opens no other."""
     narrow = caller.within(tenant_id)
     authentication.reenter(session, narrow)
     return narrow

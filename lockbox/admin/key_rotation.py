@@ -1,4 +1,4 @@
-"""Marks under the newest key, before an older key is removed or after one was lost."""
+"""Renewal of row MACs with the newest key, before an older key is removed or after a key was lost."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,9 +50,10 @@ Row = (
 
 @dataclass
 class RotationResult:
-    """`unverified` names rows without a valid mark and their owners.
+    """`unverified` names rows without a valid MAC, and the people or tenants they belong to.
 
-    `waiting` counts tokens and browser sessions that are marked when next used, `ended` those that became unusable.
+    `waiting` counts tokens and browser sessions whose MAC is renewed at their next use. `ended` counts tokens,
+    browser sessions and invitations that became unusable.
     """
 
     marked: int = 0
@@ -62,10 +63,10 @@ class RotationResult:
 
 
 def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
-    """Mark all rows that need a mark under the newest key, as the owner.
+    """Renew all row MACs that need it with the newest key, as the database's owner.
 
-    A row without a valid mark stays as it is and counts for nothing. If the key is lost, such rows are accepted and
-    marked; tokens and browser sessions without a valid mark are revoked and invitations withdrawn, because the
+    A row without a valid MAC is not changed and does not count. If the key is lost, such a row is accepted and gets a
+    MAC. Tokens and browser sessions without a valid MAC are then revoked and such invitations withdrawn, because the
     database's owner may have changed a row meanwhile.
     """
     ring, done, at = keyring.of(session), RotationResult(), now(session)

@@ -1,6 +1,6 @@
-"""Legal holds: while either side has one, retention and erasure remove nothing of a tenant.
+"""Legal holds: while either side has a hold on a tenant, retention and erasure remove nothing of the tenant.
 
-A hold without a valid mark counts too, even if it says that it was released.
+A hold without a valid MAC counts too, even if its row says that it was released.
 """
 
 from collections.abc import Collection
@@ -40,7 +40,7 @@ SLUGS = text("SELECT slug FROM tenants WHERE id = ANY(:tenants) ORDER BY slug")
 
 @dataclass(frozen=True)
 class HoldSummary:
-    """`reason` and `set_by` are None to the other side."""
+    """`reason` and `set_by` are None for a reader of the other side."""
 
     side: Side
     since: datetime
@@ -49,7 +49,7 @@ class HoldSummary:
 
 
 def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]:
-    """The caller has checked the reader."""
+    """Return the holds of a tenant; the calling function has checked the reader."""
     found = _counting(session, tenant)
     people = select(Person.id, Person.name).where(col(Person.id).in_([one.set_by for one in found]))
     names = dict(session.orm.exec(people).all())
@@ -65,12 +65,13 @@ def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]
 
 
 def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason: str) -> None:
-    """Hold a tenant: as its admin for the customer, as an operator for the vendor.
+    """Set a legal hold on a tenant: for the customer as its admin, for the vendor as an operator.
 
-    The customer is notified of both. Each side's reason stands in its own log alone.
+    The customer is notified of either side's hold. The reason is stored only in the log of the side that set the
+    hold.
 
     Raises:
-        Conflict: this side holds it already.
+        Conflict: this side has a hold already.
     """
     actor, tenant, side = _acting(session, caller, origin, slug)
     session.execute(WAIT_FOR_ERASURE, {"tenant": tenant.id})
@@ -102,15 +103,15 @@ def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> N
 
 
 def held(session: UnitOfWork) -> list[UUID]:
-    """To the database's owner."""
+    """Return the tenants with a legal hold. For the database's owner."""
     return sorted({one.tenant_id for one in session.orm.exec(select(LegalHold)) if _counts(session, one)})
 
 
 def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
-    """Check, as the owner, that no tenant of these is held, nor will be before the transaction ends.
+    """Check, as the database's owner, that none of these tenants has or gets a hold until the transaction ends.
 
     Raises:
-        Conflict: one is held.
+        Conflict: one of them has a hold.
     """
     session.execute(ERASING, {"tenants": sorted(one for one in tenants if one)})
     found = [one for one in held(session) if one in tenants]
@@ -144,7 +145,7 @@ def _held(session: UnitOfWork, tenant: Tenant, side: Side) -> list[LegalHold]:
 
 
 def _record(session: UnitOfWork, actor: AdminActor, side: Side, said: AdminChange, reason: str | None) -> None:
-    """Write both logs; the reason stays with its side, and so does a customer's name."""
+    """Write both logs. The reason goes only to its side's log; a customer's name never goes to the vendor's log."""
     customers = replace(said, personal={"comment": reason}) if side is Side.CUSTOMER else said
     permissions.record_change(session, actor, customers)
     event = permissions.audit_event_of(actor, replace(said, personal={"comment": reason}))

@@ -50,10 +50,10 @@ WHERE m.tenant_id = :tenant_id AND m.role = 'tenant_admin' AND m.person_id <> :p
 
 @dataclass(frozen=True)
 class Member:
-    """`since` is when the oldest role was granted; a person of the vendor may have none.
+    """`since` is when the oldest role was granted, None for a person of the vendor without roles.
 
-    `is_eligible`: approvers may name them as delegate. `review_tier` is a manager's, else None. `wants_prompts`: they
-    get prompts by mail even if the others are enough.
+    `is_eligible`: approvers may name them as delegate. `review_tier` is set only for managers. `wants_prompts`: they
+    get prompts by mail even if there are enough other approvers.
     """
 
     person_id: UUID
@@ -68,7 +68,7 @@ class Member:
 
     @property
     def version(self) -> str:
-        """16 hex digits over roles and settings."""
+        """16 hex digits of a hash of roles and settings."""
         parts = (words(self.roles), self.is_eligible, self.review_tier, self.is_disabled)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -98,7 +98,7 @@ def find(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member
 
 
 def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
-    """Keep roles that the person has."""
+    """Add roles; roles that the person already has stay."""
     if roles:
         count, key = len(roles), keyring.of(session).powers
         given = [(new_id(), role) for role in sorted(roles)]
@@ -123,7 +123,7 @@ def put_into_tier(session: UnitOfWork, person_id: UUID, tier: int) -> None:
 
 
 def other_admins(session: UnitOfWork, tenant_id: UUID, person_id: UUID) -> int:
-    """Count admins in good standing."""
+    """Count the other admins of the tenant who are not disabled."""
     count: int = session.execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
     return count
 

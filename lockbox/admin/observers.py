@@ -28,7 +28,7 @@ IS_ACROSS = text("SELECT is_across(:email, :side)")
 
 @dataclass(frozen=True)
 class ObserverInput:
-    """`service` None: all of them."""
+    """`service` is None for all services."""
 
     name: str
     address: str
@@ -42,7 +42,7 @@ class ObserverSummary:
 
 
 def listed(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[ObserverSummary]:
-    """To the tenant's members, oldest first."""
+    """Oldest first. For the tenant's members."""
     found = _of(session, permissions.readable(session, caller, slug).id)
     names = _names(session, {one.added_by for one in found})
     return [ObserverSummary(one, names.get(one.added_by, FORMER)) for one in found]
@@ -51,7 +51,7 @@ def listed(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[ObserverS
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, wanted: ObserverInput, *, services: Iterable[str]
 ) -> ObserverSummary:
-    """As the tenant's admin.
+    """For the tenant's admins.
 
     Raises:
         Invalid: there is no such service.
@@ -81,7 +81,7 @@ def add(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, observer_id: UUID) -> None:
-    """As the tenant's admin; queued copies are not sent."""
+    """For the tenant's admins. Queued copies are not sent."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     observer = session.orm.get(Observer, observer_id)

@@ -1,4 +1,4 @@
-"""Access around Lockbox, declared afterwards to the whole customer and never edited."""
+"""Access that bypassed Lockbox: declared to the customer afterwards, and never edited."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -55,7 +55,7 @@ class OutsideAccess:
 
 
 class DeclaredAccess(BaseModel, frozen=True):
-    """What was erased is left out of names, or is None."""
+    """Erased names are left out of `engineers`; other erased values are None or empty."""
 
     id: UUID
     declared_at: datetime
@@ -74,7 +74,7 @@ def declare(
     """Write the access to the tenant's log, as an operator; notify its approvers, admins and webhooks; return its id.
 
     Raises:
-        Conflict: it has not ended yet, or began too long ago.
+        Conflict: the access has not ended yet, or began too long ago.
     """
     actor, tenant = permissions.operate(session, caller, origin, slug)
     if taken.service not in services:
@@ -107,12 +107,12 @@ def _names(session: UnitOfWork, engineers: Sequence[UUID]) -> dict[UUID, str]:
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> list[DeclaredAccess]:
-    """To the tenant's members, the newest fifty."""
+    """Return the newest fifty. For the tenant's members."""
     return newest(session, permissions.readable(session, caller, slug).id)
 
 
 def newest(session: UnitOfWork, tenant_id: UUID, most: int = MOST_SHOWN) -> list[DeclaredAccess]:
-    """Newest first, to readers of the tenant's log."""
+    """Newest first. For readers of the tenant's log."""
     return [_declared(row) for row in session.execute(NEWEST, {"tenant": tenant_id, "most": most})]
 
 

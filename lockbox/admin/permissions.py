@@ -46,7 +46,7 @@ class AdminActor:
 
 
 def known(session: UnitOfWork, caller: Caller, slug: str) -> Tenant:
-    """Return a tenant to its members and to everyone with a role at the vendor."""
+    """Return a tenant. For its members and for everyone with a role at the vendor."""
     authentication.enter(session, caller)
     tenant = registry.find(session, slug)
     if tenant is None:
@@ -63,9 +63,10 @@ def readable(session: UnitOfWork, caller: Caller, slug: str, roles: Sequence[Rol
 def acting_as(
     session: UnitOfWork, caller: Caller, origin: Origin, roles: Sequence[Role], tenant: Tenant | None = None
 ) -> AdminActor:
-    """Return the caller in the first of the roles that they hold, at a tenant or at the vendor for None.
+    """Return the caller in the first of the roles that they hold at the tenant, or at the vendor if `tenant` is None.
 
-    The people of that place are locked until the transaction ends, so that concurrent changes see each other.
+    The people of the tenant or the vendor are locked until the transaction ends, so that concurrent changes see each
+    other.
     """
     authentication.enter(session, caller)
     place = tenant.id if tenant else None
@@ -76,10 +77,10 @@ def acting_as(
 
 
 def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
-    """Check that a caller who could loosen something has the sign-in that an approval needs.
+    """Require the sign-in that an approval needs, for a change that may loosen something.
 
-    The strictest of all rules counts, because the change may loosen that one; the default terms count if the policy
-    has no valid mark. While no one could approve, any sign-in may set the tenant up.
+    The strictest rule of the policy applies, because the change may loosen that rule. If the policy has no valid MAC,
+    the default terms apply. While no one could approve, any sign-in may set the tenant up.
     """
     at = now(session)
     if recipients.look_up(session, {tenant.id}, at).approvers[tenant.id]:
@@ -87,7 +88,7 @@ def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) 
 
 
 def require_fresh_operator(session: UnitOfWork, actor: AdminActor) -> None:
-    """Check that an operator who opens something has a fresh and strong sign-in."""
+    """Require a fresh and strong sign-in of an operator, for a change that opens something."""
     strong_enough(actor.caller, Policy(), now(session))
 
 
@@ -119,7 +120,7 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
 
 
 def locked(session: UnitOfWork, tenant: Tenant) -> Tenant:
-    """Lock the row against changes; requests can still be submitted."""
+    """Lock the tenant's row against changes; requests can still be submitted."""
     query = select(Tenant).where(col(Tenant.id) == tenant.id).with_for_update(key_share=True)
     return session.orm.exec(query.execution_options(populate_existing=True)).one()
 
@@ -130,7 +131,7 @@ def lock_members(session: UnitOfWork, tenant_id: UUID | None) -> None:
 
 
 def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = None) -> Role:
-    """Return the first of the roles that the caller has at a tenant, or at the vendor for None."""
+    """Return the first of the roles that the caller has at a tenant, or at the vendor if `tenant_id` is None."""
     for role in roles:
         if caller.holds(role, tenant_id=tenant_id):
             return role
@@ -141,7 +142,7 @@ def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = Non
 
 @dataclass(frozen=True)
 class AdminChange:
-    """`changes` is the diff, `personal` names the people concerned, `also` are further people to notify."""
+    """`changes` has old and new values, `personal` the names of people concerned, `also` further people to notify."""
 
     action: str
     at: datetime
@@ -152,7 +153,7 @@ class AdminChange:
 
 
 def record_change(session: UnitOfWork, actor: AdminActor, admin_change: AdminChange) -> UUID:
-    """Write the event, create its notifications (the vendor's own go to operators), and return its id."""
+    """Write the event, create its notifications, and return its id. Changes at the vendor notify operators."""
     audit_event = audit_event_of(actor, admin_change)
     if actor.tenant_id is None:
         announcements.notify_operators(session, audit_event)
@@ -173,7 +174,7 @@ def audit_event_of(actor: AdminActor, admin_change: AdminChange) -> AuditEvent:
 
 
 def for_the_vendor(event: AuditEvent) -> AuditEvent:
-    """Return a customer's change for the vendor's log: without author, origin and texts."""
+    """Return the event of a customer's change for the vendor's log, without author, origin and texts."""
     nameless = replace(event.actor, name=None, address=None, user_agent=None)
     return replace(event, id=new_id(), actor=nameless, personal={}, stays_inside=True)
 
@@ -191,7 +192,7 @@ def person(name: str, address: str) -> str:
 
 
 def revise_policy(session: UnitOfWork, actor: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
-    """Put a policy in force as its author's, mark the tenant, and return the version."""
+    """Put a policy in force with the actor as author, renew the tenant's MAC, and return the policy's version."""
     newest = session.orm.exec(
         select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
     ).one()

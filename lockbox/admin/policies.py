@@ -1,4 +1,4 @@
-"""Versions of a tenant's policy, and its replacement by one under which someone can still approve."""
+"""Versions of a tenant's policy, and its replacement. Under a new policy, someone must still be able to approve."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ ORDER BY v.version DESC LIMIT :most
 
 @dataclass(frozen=True)
 class PolicyEdition:
-    """`author_id` is None for the initial policy; a former member has no name."""
+    """`author_id` is None for the initial policy; `author` is None for a former member."""
 
     version: int
     author_id: UUID | None
@@ -50,7 +50,7 @@ class VersionedPolicy:
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str, version: int | None = None) -> VersionedPolicy:
-    """To the tenant's members; None is the version in force."""
+    """Return a version, or the one in force if `version` is None. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return _held(session, tenant, version or tenant.policy_version)
 
@@ -58,7 +58,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str, version: int | None = N
 def editions(
     session: UnitOfWork, caller: Caller, slug: str, *, before: int | None, most: int
 ) -> Sequence[PolicyEdition]:
-    """Newest first, below `before`, to the tenant's members."""
+    """Return the versions below `before`, newest first. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return _editions(session, tenant, before, most)
 
@@ -66,15 +66,15 @@ def editions(
 def change(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, policy: Policy, *, seen: int | None = None
 ) -> VersionedPolicy:
-    """Replace a tenant's policy by a new version, as its admin; an equal one changes nothing.
+    """Replace a tenant's policy by a new version, as its admin; an equal policy changes nothing.
 
-    If the mark of the policy in force, or of the tenant's row, is invalid, the admin confirms the policy: it is
-    written even if equal, the mode becomes `enforce`, and windows opened without the customer are revoked. Only
-    withdrawing temporary consent counts as closing: any sign-in will do. `seen` is the version to replace, None for
-    any.
+    If the policy in force or the tenant's row has no valid MAC, the admin confirms the policy: it is written even if
+    equal, the mode becomes `enforce`, and windows opened without the customer are revoked. Any sign-in may withdraw
+    temporary consent, because that only closes access; all other changes need the sign-in of an approval. `seen` is
+    the version to replace, None for any.
 
     Raises:
-        Invalid: a group contains a person who could never decide here.
+        Invalid: a group contains a person who could never decide at this tenant.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -111,7 +111,7 @@ def check(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> 
 
 
 def _begun_anew(tenant: Tenant) -> dict[str, str]:
-    """Restore a tenant whose mode or policy has no valid mark: its admin confirms the whole policy."""
+    """Set `enforce` at a tenant whose mode or policy has no valid MAC, and return the change for the event."""
     was, tenant.mode = tenant.mode, Mode.ENFORCE
     return {"mode": permissions.change(f"{was} (unverified)", tenant.mode)}
 

@@ -1,4 +1,4 @@
-"""A pre-approval's status and approvers, as its tenant's members see them."""
+"""A pre-approval's status and approvers, as the tenant's members see them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ OPEN = frozenset({PreApprovalStatus.PENDING, PreApprovalStatus.IN_FORCE})
 
 @dataclass(frozen=True)
 class PreApprovalApprover:
-    """`counts` is whether they could still approve it today."""
+    """`counts`: whether this person could still approve it today."""
 
     person_id: UUID
     name: str
@@ -78,7 +78,7 @@ class PreApprovalApprover:
 
 @dataclass(frozen=True)
 class PreApprovalSummary:
-    """`lacks` is what it still needs under today's policy."""
+    """`lacks` lists the approvals that are still missing under today's policy."""
 
     row: PreApproval
     status: PreApprovalStatus
@@ -95,7 +95,7 @@ class AwaitingPreApproval:
 
 @dataclass(frozen=True)
 class PreApprovalContext:
-    """`policy` is None where its mark is invalid."""
+    """`policy` is None if its MAC is invalid."""
 
     tenant: Tenant
     policy: Policy | None
@@ -109,7 +109,7 @@ def judged_by(session: UnitOfWork, tenant: Tenant, at: datetime) -> PreApprovalC
 
 
 def todays_terms(judged: PreApprovalContext, row: PreApproval) -> Terms:
-    """Return the strictest terms that a covered request could meet."""
+    """Return the strictest terms that could apply to a request that the pre-approval covers."""
     if judged.policy is None:
         raise PolicyUnverified(UNVERIFIED)
     return pre_approvals.strictest_terms(judged.policy, row)
@@ -144,7 +144,7 @@ def approval_obstacle(
 
 
 def namesakes(session: UnitOfWork, caller: Caller, one: PreApprovalSummary) -> list[str]:
-    """Return proposers and approvers of an open pre-approval whose names look like the caller's."""
+    """Return the names of an open pre-approval's proposer and approvers whose accounts look like the caller's."""
     people = {one.row.proposed_by, *(by.person_id for by in one.approvers)} - {caller.person_id}
     return look_alikes(session, caller.person_id, people) if one.status in OPEN else []
 
@@ -163,7 +163,7 @@ def ahead_of_awaiting() -> Query:
 
 
 def awaiting(session: UnitOfWork, caller: Caller) -> list[AwaitingPreApproval]:
-    """Return the pre-approvals that wait for the caller's approval, by this sign-in or a fresh one."""
+    """Return the pending pre-approvals that the caller could approve, with this sign-in or a fresh one."""
     authentication.enter(session, caller)
     found: list[AwaitingPreApproval] = []
     for tenant_id in session.execute(*ahead_of_awaiting()).scalars().all():

@@ -1,4 +1,4 @@
-"""Pre-approvals: propose, approve, list and revoke what a customer approves in advance."""
+"""Pre-approvals, by which a customer approves access in advance: propose, approve, list and revoke them."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +75,7 @@ TOO_WIDE = re.compile(r"[^:]*:\**")
 
 
 class PreApprovalInput(BaseModel):
-    """`access_window` is in seconds, `resource` a pattern."""
+    """`access_window` is in seconds; `resource` is a pattern."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,11 +97,11 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     wanted: PreApprovalInput,
     services: Mapping[str, Service],
 ) -> PreApprovalSummary:
-    """Propose a pre-approval, as the tenant's admin; it opens nothing before approvers have approved it.
+    """Propose a pre-approval, as the tenant's admin; it opens nothing until approvers have approved it.
 
     Raises:
-        Invalid: the pattern names nothing, the window is longer than the policy allows, or the end is invalid.
-        Conflict: too many are open.
+        Invalid: the pattern is too wide, the window is longer than the policy allows, or the end is invalid.
+        Conflict: too many pre-approvals are open.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -133,7 +133,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
 def approve(  # noqa: PLR0917 - who approves what, where
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
 ) -> PreApprovalSummary:
-    """Approve a pre-approval, as an approver or a delegate with the sign-in that an approval needs."""
+    """Approve a pre-approval, as an approver or a delegate; it needs the same sign-in as an approval of a request."""
     caller, row, judged = _scene(session, caller, slug, which, others=NO_APPROVER)
     tenant, at = judged.tenant, judged.at
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
@@ -167,7 +167,7 @@ def approve(  # noqa: PLR0917 - who approves what, where
 def revoke(  # noqa: PLR0917 - who revokes what, where
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
 ) -> PreApprovalSummary:
-    """Revoke a pre-approval and its open windows, as an admin or a possible approver; idempotent."""
+    """Revoke a pre-approval and its open windows, as an admin or as someone who could approve it; idempotent."""
     caller, row, judged = _scene(session, caller, slug, which, others=NO_REVOKER)
     tenant = judged.tenant
     is_admin = caller.holds(Role.TENANT_ADMIN, tenant_id=tenant.id)
@@ -189,9 +189,9 @@ def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: 
 
 
 def record_ended(database: Database) -> Iterator[int]:
-    """Record the end of each expired pre-approval and notify its tenant; yield how many each time.
+    """Record the end of each expired pre-approval and notify its tenant; yield the number per step.
 
-    It may run anywhere and any number of times. A revoked or used-up one has ended before.
+    It may run anywhere and any number of times. Pre-approvals that were revoked or used up before are not announced.
     """
     while True:
         with database.transaction() as session:
@@ -216,7 +216,7 @@ def record_ended(database: Database) -> Iterator[int]:
 
 
 def listed(session: UnitOfWork, caller: Caller, slug: str) -> list[PreApprovalSummary]:
-    """Newest first, to the tenant's members."""
+    """Newest first. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return summaries(session, tenant, judged_by(session, tenant, now(session)))
 
@@ -261,10 +261,10 @@ def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
 def _scene(
     session: UnitOfWork, caller: Caller, slug: str, which: UUID, *, others: str
 ) -> tuple[Caller, PreApproval, PreApprovalContext]:
-    """Return a member, a pre-approval and its context, once all are locked.
+    """Return the caller, a pre-approval and its context; the tenant's people and the pre-approval are locked.
 
-    Requests that use it at this moment come before, or see it as it is then. `others` is the message to members who
-    may only see it.
+    A concurrent request uses the pre-approval either before the lock or as it is after this transaction. `others` is
+    the error message for members who may only see the pre-approval.
     """
     tenant = permissions.readable(session, caller, slug)
     permissions.lock_members(session, tenant.id)
@@ -278,7 +278,7 @@ def _scene(
 
 
 def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval], comment: str | None) -> None:
-    """Revoke locked pre-approvals, then their open windows: by then no request can use one."""
+    """Revoke locked pre-approvals, and then their open windows: by then no request can use these pre-approvals."""
     at = _after_their_windows(session, rows)
     for row in rows:
         row.revoked_at, row.revoked_by = at, actor.caller.person_id
@@ -293,7 +293,7 @@ def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval],
 
 
 def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> datetime:
-    """Return now, or the start of their last opened window if the clock was set back since."""
+    """Return now, or the opening time of their last window if a clock was set back and that is later."""
     ids = [row.id for row in rows]
     opened = session.orm.exec(
         select(func.max(col(AccessRequest.opened_at))).where(col(AccessRequest.pre_approval_id).in_(ids))
@@ -302,10 +302,10 @@ def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> da
 
 
 def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], comment: str | None) -> list[UUID]:
-    """Revoke each open window of these, and its approved extensions; return their ids.
+    """Revoke the open windows of the requests `theirs`, and their approved extensions; return the ids of all.
 
-    Extensions of a window that ran to its end stay. Concurrent approvals are waited for: what could become active is
-    locked first, and read again.
+    If a window has run to its end, its extensions stay open. The function waits for concurrent approvals: it locks
+    all requests that could become active, and then reads them again.
     """
     party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
     closed = []
@@ -327,7 +327,7 @@ def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], 
 
 
 def _facts(row: PreApproval) -> dict[str, Value]:
-    """Return an event's facts, without the pattern, which is personal."""
+    """Return an event's facts. The pattern is left out, because it is personal data."""
     return {
         "pre_approval_id": row.id,
         "service": row.service,

@@ -1,4 +1,4 @@
-"""Admins that an operator proposes for a tenant, in force after 72 hours unless the tenant objects."""
+"""Recovery: an operator proposes an admin for a tenant, in force after 72 hours unless the tenant objects."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,7 +57,7 @@ def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, n
 
 
 def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Withdraw a proposal, as an operator; the same people are notified."""
+    """Withdraw a proposal, as an operator; the tenant's admins and approvers are notified."""
     actor, _ = permissions.operate(session, caller, origin, slug)
     invitations.end(session, actor, invitation_id, only_recovery=True)
 
@@ -82,7 +82,7 @@ def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
 
 
 def object_to(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """End a recovery by an objection, as an admin or approver of the tenant."""
+    """Object to a proposed admin, as an admin or approver of the tenant; this ends the recovery."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, OBJECTORS, tenant)
     invitations.end(session, actor, invitation_id, only_recovery=True)

@@ -1,4 +1,4 @@
-"""After a restore: end everything that was open, and begin a new generation of each log that is behind."""
+"""Steps after a restore of the database: end all open access, and begin a new generation of logs that are behind."""
 
 import base64
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ NEXT = text("UPDATE logs SET generation = generation + 1, origin = :origin, note
 
 @dataclass(frozen=True)
 class DivergedLog:
-    """A log whose database rows differ from what was shipped."""
+    """A log whose rows in the database differ from its shipped checkpoint."""
 
     id: UUID
     shipped: Checkpoint
@@ -58,14 +58,14 @@ class RestoreResult:
 
 
 def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
-    """End everything that is open, and give each log that is behind a new generation.
+    """End everything that is open, and begin a new generation of each log that is behind its shipped checkpoint.
 
-    Every open window is revoked and every pending request timed out, with event and notifications. Browser sessions
-    end. If no log is behind, nothing is done unless `anyway`. After the commit the caller sets the shipped
-    checkpoints of these logs aside; until then access checks refuse.
+    Every open window is revoked and every pending request is timed out, with events and notifications. All browser
+    sessions end. If no log is behind, nothing is done unless `anyway` is set. After the commit the calling function
+    moves the shipped checkpoints of these logs aside; until then access checks refuse.
 
     Raises:
-        OSError, BadNote: the folder cannot be read, or holds an invalid checkpoint.
+        OSError, BadNote: the folder of checkpoints cannot be read, or contains an invalid checkpoint.
     """
     connection = session.connection()
     connection.execute(PATIENT)
@@ -104,7 +104,7 @@ def _rolled_back(session: UnitOfWork, shipped: WitnessCheck) -> list[DivergedLog
 
 
 def _begin_anew(session: UnitOfWork, log: DivergedLog, at: datetime) -> None:
-    """Raise the generation above everything shipped; the table serialises it."""
+    """Raise the log's generation above all shipped generations, one at a time."""
     base, of_shipped = _parted(log.shipped.origin)
     if not log.is_there:
         begun = {"id": [log.id], "vendor": VENDORS_LOG, "origin": [base], "root": EMPTY_ROOT, "at": at}

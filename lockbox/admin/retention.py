@@ -1,4 +1,4 @@
-"""Removal of old events from the beginning of logs, by the database's owner; proofs of the rest stay valid."""
+"""Removal of old events from the beginning of logs, by the database's owner. Proofs of other events stay valid."""
 
 import base64
 import time
@@ -86,7 +86,7 @@ Transactions = Callable[[], AbstractContextManager[UnitOfWork]]
 
 @dataclass(frozen=True)
 class RemovedRange:
-    """From `start` to before `end`."""
+    """The range from `start` up to, but not including, `end`."""
 
     log_id: UUID
     start: int
@@ -94,14 +94,14 @@ class RemovedRange:
 
 
 def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[RemovedRange]:
-    """Remove old sealed events, in each log from its beginning without a gap; yield what is gone.
+    """Remove old sealed events from the beginning of each log, without gaps; yield the removed ranges.
 
-    A tenant's log is kept as long as its admins say, by a row with a valid mark, and no longer than `keep`; None
-    keeps what no admin set a time for. The range ends at the first event that is younger, or whose request was still
-    open then, or of a tenant with a legal hold. With a request's last move go its texts, in its row and in the other
-    log. Seals, tiles and checkpoints stay. An event records the whole removed range and its root before anything is
-    removed. A transaction removes at most a thousand events; while deadlines are overdue, each waits for a second. An
-    interrupted run continues when called again.
+    A tenant's log is kept for the time that its admins have set (in a row with a valid MAC), but no longer than
+    `keep`. If `keep` is None, logs without a time set by admins are kept. The range ends before the first event that
+    is younger than that, whose request was still open at that time, or whose tenant has a legal hold. With the last
+    move of a request, its texts are erased in its row and in the other log. Seals, tiles and checkpoints stay. Before
+    anything is removed, an event records the whole range and its root. A transaction removes at most a thousand
+    events; it waits for a second while deadlines are overdue. An interrupted run continues when called again.
     """
     with transactions() as session:
         at, logs = now(session), session.execute(LOGS).all()
@@ -117,7 +117,7 @@ def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[Remov
 
 
 def remove(transactions: Transactions, log: Row[Any], end: int, since: datetime) -> Iterator[RemovedRange]:
-    """Record the removal of a log's events below `end`, and remove them, unless the tenant is held.
+    """Record the removal of a log's events below `end`, and remove them, unless there is a legal hold.
 
     `log` has the columns `id`, `tenant_id`, `kept_from` and `cleared_to`.
     """
@@ -136,12 +136,12 @@ def remove(transactions: Transactions, log: Row[Any], end: int, since: datetime)
 
 
 def kept(days: int | None, most: timedelta | None) -> timedelta | None:
-    """Return the shorter of the tenant's time and `most`; None is unlimited."""
+    """Return the shorter of the tenant's retention and `most`; None means unlimited."""
     return min([one for one in (days and timedelta(days=days), most) if one], default=None)
 
 
 def _first_to_stay(transactions: Transactions, log: Row[Any], since: datetime) -> int:
-    """No lock is needed: what may go now may also go later."""
+    """Return the number of the first event to keep. No lock is needed: a removable event stays removable."""
     for start in range(log.kept_from, log.size, A_LOOK):
         with transactions() as session:
             span = {"log_id": log.id, "start": start, "end": min(log.size, start + A_LOOK)}

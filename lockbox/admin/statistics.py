@@ -1,4 +1,4 @@
-"""Monthly counts of a tenant's requests, from a bounded number of the newest."""
+"""Monthly counts of a tenant's requests. Only a bounded number of the newest requests is counted."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,11 +82,12 @@ MONTH, SERVICE, ENGINEER, REASON, SEVERITY, LEVEL, TOTAL = 31, 47, 55, 59, 61, 6
 
 
 class RequestFigures(BaseModel, frozen=True):
-    """Counts of requests that reached the customer, by what became of them so far.
+    """Counts of requests that reached the customer, by their state or outcome.
 
-    `opened_without_approval`: in the modes `observe` and `off`, or by break-glass, which `opened_by_break_glass`
-    counts too. `pending` and `active` are not over. The median runs from when the customer was asked to the approval
-    that opened the window, or the denial; None without an answer. `pre_approved` are those approved in advance.
+    `opened_without_approval` counts requests opened in the modes `observe` and `off` or by break-glass;
+    `opened_by_break_glass` counts the latter separately. `pending` and `active` requests are not over. The median is
+    of the time from asking the customer to the approval that opened the window, or to the denial; None without
+    answers. `pre_approved` counts requests that were approved in advance.
     """
 
     requests: Count
@@ -129,10 +130,10 @@ class CountedGroup:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Twelve months (UTC) of requests by their submission, oldest first; the last month is incomplete.
+    """Requests of twelve months (UTC) by submission, oldest month first; the last month is incomplete.
 
-    `tenant` is None for all tenants. `counted_from` is when the oldest counted request was submitted, where older
-    ones of this time were not counted; months before that are left out.
+    `tenant` is None for all tenants. `counted_from` is set if there were too many requests to count all: it is when
+    the oldest counted one was submitted, and earlier months are left out.
     """
 
     tenant: Tenant | None
@@ -149,7 +150,7 @@ class Statistics:
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
-    """Return a tenant's statistics; without a slug, of the caller's only tenant, or of all to the vendor's auditor.
+    """Return a tenant's statistics; without a slug, of the caller's only tenant, or of all for the vendor's auditors.
 
     Raises:
         Invalid: the caller has several tenants.

@@ -40,7 +40,7 @@ NOT_ASKED = "Nobody has asked to off-board the tenant."
 
 
 class OffboardingState(BaseModel, frozen=True):
-    """Since when a tenant is leaving, who asked for it, and how far the owner's command has come."""
+    """When off-boarding was requested and by whom, and how far the command of the database's owner has come."""
 
     asked_at: datetime
     asked_by: str | None
@@ -50,7 +50,7 @@ class OffboardingState(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class TenantData:
-    """Days are None for the installation's limit, or indefinitely without one."""
+    """`retention_days` is None for the limit of the installation, `most_days`; that is None for no limit."""
 
     retention_days: int | None
     most_days: int | None
@@ -59,13 +59,13 @@ class TenantData:
 
     @property
     def kept_days(self) -> int | None:
-        """None is indefinitely."""
+        """None means indefinitely."""
         return min([one for one in (self.retention_days, self.most_days) if one], default=None)
 
 
 @dataclass(frozen=True)
 class TenantDataEntry:
-    """`held_by` are the sides with a hold."""
+    """`held_by` lists the sides with a legal hold."""
 
     slug: str
     name: str
@@ -82,7 +82,7 @@ class TenantDataListing:
 
 
 def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantDataListing:
-    """Return tenants with a legal hold, an off-boarding or a retention of their own, to operators and auditors."""
+    """Return tenants with a legal hold, an off-boarding or their own retention. For operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()
@@ -94,7 +94,7 @@ def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str, *, most: int | None) -> TenantData:
-    """To the tenant's members and the vendor's operators and auditors. `most`: the installation's limit in days."""
+    """For the tenant's members, operators, and the vendor's auditors. `most` is the installation's limit in days."""
     tenant = permissions.known(session, caller, slug)
     if caller.side is Side.VENDOR:
         permissions.capacity(caller, READERS)
@@ -113,10 +113,10 @@ def _days(session: UnitOfWork, tenant: Tenant) -> int | None:
 def keep_for(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, days: int | None, *, most: int | None
 ) -> None:
-    """Set a log's retention in days, as the tenant's admin; None is the installation's limit.
+    """Set the retention of a log in days, as the tenant's admin; None is the installation's limit.
 
     Raises:
-        Invalid: fewer days than the least, or more than the limit.
+        Invalid: `days` is below the minimum, or above the limit.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -138,10 +138,12 @@ def keep_for(
 
 
 def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Ask the vendor to off-board a tenant, as its admin; revocable until the owner runs `lockbox operate off-board`.
+    """Ask the vendor to off-board a tenant, as its admin.
+
+    Admins can withdraw this until the database's owner runs `lockbox operate off-board`.
 
     Raises:
-        Conflict: there is a legal hold, or an earlier row has no valid mark.
+        Conflict: there is a legal hold, or an earlier row has no valid MAC.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -162,10 +164,10 @@ def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str)
 
 
 def stay(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Withdraw that, as the tenant's admin.
+    """Withdraw the request to off-board the tenant, as its admin.
 
     Raises:
-        Conflict: the owner has begun.
+        Conflict: the database's owner has begun the off-boarding.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -182,7 +184,7 @@ def stay(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None
 
 
 def _record(session: UnitOfWork, actor: AdminActor, said: AdminChange) -> None:
-    """Write the customer's log, and the vendor's without the name."""
+    """Write the change to the customer's log and, without the admin's name, to the vendor's log."""
     permissions.record_change(session, actor, said)
     announcements.notify_operators(session, permissions.for_the_vendor(audit_event_of(actor, said)))
 

@@ -1,4 +1,4 @@
-"""Tenants: create, list, suspend and resume them and set their plan, as an operator; rename them, as their admin."""
+"""Tenants: operators create, list, suspend and resume them and set their plan; a tenant's admin renames it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ LONGEST_WINDOWS = text("SELECT tenant_id, seconds FROM longest_windows(CAST(:ids
 
 @dataclass(frozen=True)
 class TenantInput:
-    """`admin_name` and `admin_address` are the first admin's."""
+    """`admin_name` and `admin_address` belong to the first admin."""
 
     slug: str
     name: str
@@ -46,11 +46,11 @@ class TenantInput:
 
 @dataclass(frozen=True)
 class TenantOverview:
-    """A tenant as a reader sees it: counts are for its members, `in_review` and `stopped_since` for admins.
+    """A tenant as a reader sees it. Counts are for its members, `in_review` and `stopped_since` for its admins.
 
-    Operators see `open_windows`, because suspending ends them. Engineers and managers of the vendor see slug and
-    name, and engineers `longest_window`, in seconds. `consented` is the temporary consent in force; `stopped_since`
-    is when an emergency stop began.
+    Operators see `open_windows`, because suspending a tenant ends its windows. Engineers and managers of the vendor
+    see slug and name; engineers also see `longest_window`, in seconds. `consented` is the temporary consent in force;
+    `stopped_since` is when an emergency stop began.
     """
 
     tenant: Tenant
@@ -104,7 +104,7 @@ def add(
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
-    """Return the tenants that the caller may see, by slug; none to a service account."""
+    """Return the tenants that the caller may see, sorted by slug; a service account sees none."""
     authentication.enter(session, caller)
     if caller.holds(Role.SYSTEM):
         return TenantListing([], None)
@@ -132,9 +132,10 @@ def show(session: UnitOfWork, caller: Caller, slug: str) -> TenantOverview:
 
 
 def suspend(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
-    """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked with it.
+    """Suspend a tenant, as an operator: no request can be submitted for it, and its open windows are revoked at once.
 
-    Requests in review or pending can be denied or cancelled, and opened only after the tenant is resumed.
+    Requests that are pending or in review can be denied or cancelled. They can be opened only after the tenant is
+    resumed.
     """
     return _suspended(session, caller, origin, slug, suspended=True)
 
@@ -146,7 +147,7 @@ def resume(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> Te
 def set_plan(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Set a tenant's plan, as an operator; the mode stays, whatever the plan includes."""
+    """Set a tenant's plan, as an operator. The mode stays, whatever the plan includes."""
     actor, tenant = permissions.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
     tenant = permissions.locked(session, tenant)
@@ -197,7 +198,10 @@ def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
 
 
 def _change(session: UnitOfWork, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
-    """Write marked columns; a row without a valid mark gets only changes that close, and stays without one."""
+    """Change a column that the MAC covers.
+
+    A row without a valid MAC accepts only changes that close access, and gets no new MAC.
+    """
     is_ours = row_macs.is_held(session, tenant.mac, row_macs.tenant(tenant), tenant.id)
     if not (is_ours or closes):
         raise PolicyUnverified(UNVERIFIED)

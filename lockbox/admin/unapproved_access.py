@@ -1,6 +1,6 @@
-"""What can open at a tenant without its approval, who can open it and until when, and what was opened recently.
+"""Access that can open at a tenant without its approval, by whom and until when, and windows opened recently.
 
-Its page, the API, the mode's page and the log's monthly event all ask here.
+The page of this name, the API, the page of the mode and the monthly event of the log all use this module.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,7 +101,7 @@ OF_THE_VENDOR = frozenset({UnapprovedWay.MODE, UnapprovedWay.CONSENT})
 
 @dataclass(frozen=True)
 class OpenedLately:
-    """Windows opened in one way; one that a delegate approved never counts in `still_open`."""
+    """Windows opened in one way. `still_open` never counts windows that a delegate approved."""
 
     count: int = 0
     newest: UUID | None = None
@@ -117,10 +117,10 @@ class ReportingGate:
 
 @dataclass(frozen=True)
 class BreakGlassAllowance:
-    """What a policy allows of break-glass.
+    """The break-glass access that a policy allows.
 
-    `people` are ids with names, None for every engineer and manager. `lately` were opened within 30 days; of
-    `overdue` the customer's finding is due. An emergency stop bars it since `stopped_since`.
+    `people` maps ids to names; None means every engineer and manager. `lately` counts windows opened within 30 days.
+    `overdue`: a finding of the customer is overdue. `stopped_since`: since when an emergency stop bars break-glass.
     """
 
     services: Sequence[str]
@@ -140,10 +140,10 @@ class BreakGlassAllowance:
 
 @dataclass(frozen=True)
 class UnapprovedAccess:
-    """What can open without approval at `at`, and what was opened since `since`.
+    """The ways in which access can open without approval at `at`, and the windows so opened since `since`.
 
-    Without a valid mark of the policy (`is_verified`), nothing opens by it. `pre_approvals` are those in force,
-    `delegations` those in force or to come.
+    If the policy has no valid MAC (`is_verified` is False), nothing opens by it. `pre_approvals` lists those in
+    force, `delegations` those in force or in the future.
     """
 
     tenant: Tenant
@@ -160,7 +160,7 @@ class UnapprovedAccess:
 
     @property
     def ways(self) -> AbstractSet[UnapprovedWay]:
-        """Include ways that a stop or an overdue finding bars for now."""
+        """The ways that are possible, including those that a stop or an overdue finding bars for now."""
         leaves = UnapprovedWay.CONSENT if self.consent else UnapprovedWay.MODE
         can = {
             leaves: not customer_decides(self.mode),
@@ -172,7 +172,7 @@ class UnapprovedAccess:
 
     @property
     def still_open(self) -> int:
-        """Count open windows that the customer was not asked about, also where no more can open."""
+        """The number of open windows that the customer was not asked about, even if no further window can open."""
         return sum(one.still_open for one in self.opened.values())
 
     @property
@@ -182,12 +182,12 @@ class UnapprovedAccess:
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> UnapprovedAccess:
-    """To the tenant's admins, approvers and auditors."""
+    """For the tenant's admins, approvers and auditors."""
     return read(session, permissions.readable(session, caller, slug), now(session))
 
 
 def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
-    """The transaction must be entered, or a worker's."""
+    """The transaction must belong to a caller (`authentication.enter`) or to a worker."""
     judged = pre_approval_status.judged_by(session, tenant, at)
     policy, since = judged.policy, at - LATELY
     values = {
@@ -220,10 +220,11 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
 
 
 def state(database: Database) -> Iterator[int]:
-    """Write the monthly event into each tenant's log; yield how many each time.
+    """Write the monthly event to each tenant's log; yield the number of tenants per step.
 
-    It may run anywhere and any number of times: each log's row holds its last month, and is written with the event. A
-    tenant that is added within a month begins with the next. A failure is retried after an hour; others continue.
+    It may run anywhere and any number of times: a row for each log keeps the last month, and is written together with
+    the event. A tenant that is added during a month gets its first event in the next month. If one tenant fails, the
+    function retries it after an hour and continues with the others.
     """
     while True:
         with database.transaction() as session:

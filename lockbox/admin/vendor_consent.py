@@ -1,4 +1,4 @@
-"""A tenant's temporary consent, and the record and notice of its end."""
+"""A tenant's temporary consent, and the event and notification when it ends."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -44,22 +44,23 @@ SELECT EXISTS (SELECT FROM events WHERE action = 'consent_ended' AND tenant_id =
 
 @dataclass(frozen=True)
 class ActiveConsent:
-    """`mode` replaces `enforce` until `until`."""
+    """Until `until`, `mode` applies instead of `enforce`."""
 
     mode: Mode
     until: datetime
 
 
 def lasting(session: UnitOfWork, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, ActiveConsent]:
-    """Leave out tenants that the caller may not see."""
+    """Return the consent in force of each tenant, without tenants that the caller may not see."""
     rows = session.execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
     return {row.tenant_id: ActiveConsent(Mode(row.mode), row.until_at) for row in rows}
 
 
 def record_expired_consents(database: Database) -> Iterator[str]:
-    """Write an event for each consent that has ended and notify the tenant; yield after each.
+    """Write an event for each consent that has ended, and notify the tenant; yield after each consent.
 
-    It may run anywhere and any number of times: each end is recorded once. A failure does not stop the others.
+    It may run anywhere and any number of times, because each end is recorded once. If one tenant fails, the others
+    continue.
     """
     with database.transaction() as session:
         ended = session.execute(ENDED, {"at": now(session), "most": MOST}).all()

@@ -1,4 +1,4 @@
-"""The vendor's staff: invitations, roles and disabling, by operators; directory records, by service accounts."""
+"""The vendor's staff: operators invite and disable people and set roles; service accounts write directory records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +29,10 @@ ACCOUNT = "account:"
 
 
 def withdraw_offers(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw a vendor person's open invitations and proposals everywhere; each withdrawal is notified.
+    """Withdraw all open invitations and proposals made by a person of the vendor; each withdrawal is notified.
 
-    The vendor's people are locked already; those of the tenants are locked here, by id.
+    The vendor's people are already locked. This function locks the people of the tenants, in order of the tenants'
+    ids.
     """
     invitations.end_those_by(session, actor, person_id)
     made = select(Invitation.tenant_id).where(
@@ -50,7 +51,7 @@ def withdraw_offers(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> 
 
 @dataclass(frozen=True)
 class StaffRoles:
-    """`review_tier` None keeps the tier."""
+    """`review_tier` None keeps the current tier."""
 
     roles: frozenset[Role]
     review_tier: int | None = None
@@ -64,19 +65,19 @@ class StaffRecord:
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return everyone at the vendor, with or without roles, to its operators and auditors."""
+    """Return everyone at the vendor, with or without roles. For operators and auditors."""
     _may_read(session, caller, READERS)
     return memberships.page(session, None, cursor=cursor, most=most)
 
 
 def show(session: UnitOfWork, caller: Caller, person_id: UUID) -> Member:
-    """To operators and auditors."""
+    """For operators and auditors."""
     _may_read(session, caller, READERS)
     return _again(session, person_id)
 
 
 def still_open(session: UnitOfWork, caller: Caller) -> Sequence[Invitation]:
-    """To operators."""
+    """For operators."""
     _may_read(session, caller, OPERATORS)
     return invitations.listed_at(session, None)
 
@@ -91,7 +92,7 @@ def invite(
     roles: frozenset[Role],
     a_day: int | None = None,
 ) -> Invitation:
-    """As an operator. The inviter does not learn whether the address is a customer's member, who could not accept."""
+    """For operators. The inviter is not told if the address belongs to a customer's member, who could not accept."""
     actor = permissions.acting_as(session, caller, origin, OPERATORS)
     permissions.require_fresh_operator(session, actor)
     at = now(session)
@@ -114,10 +115,11 @@ def set_roles(
     review_tier: int | None = None,
     seen: str | None = None,
 ) -> Member:
-    """Set a person's roles, as an operator, in force from the next call; what a lost role carried ends.
+    """Set a person's roles, as an operator, in force from the next call.
 
-    `review_tier` is a manager's; None keeps it, or is the first tier for a new manager. `seen` is the version to
-    replace, None for any.
+    A lost role *engineer* ends the person's requests and windows; a lost role *operator* withdraws their invitations.
+    `review_tier` is for managers; None keeps the tier, or sets the first tier for a new manager. `seen` is the
+    version to replace, None for any.
 
     Raises:
         Invalid: the person is disabled, or gets a tier without being a manager.
@@ -147,7 +149,8 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID)
 def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> Member:
     """Disable a person permanently, as an operator.
 
-    Tokens, sign-ins, invitations and proposals end, requests are cancelled, and open windows revoked.
+    The person's tokens, sign-ins, invitations and proposals end. Their requests are cancelled, and their open windows
+    revoked.
     """
     actor, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
@@ -163,7 +166,7 @@ def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID
 
 
 def read_record(session: UnitOfWork, caller: Caller, person_id: UUID) -> StaffRecord:
-    """To operators, auditors, that person, and the service account that writes it."""
+    """For operators, auditors, the person concerned, and the service account that writes the record."""
     authentication.enter(session, caller)
     if not (caller.holds(*READERS) or person_id == caller.person_id):
         _may_write_records(caller)
@@ -173,7 +176,7 @@ def read_record(session: UnitOfWork, caller: Caller, person_id: UUID) -> StaffRe
 def write_record(
     session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID, entry: DirectoryEntry
 ) -> StaffRecord:
-    """Replace a person's directory record, as a service account with the scope, as of now."""
+    """Replace a person's directory record, as a service account with the scope for it; the record is dated now."""
     authentication.enter(session, caller)
     _may_write_records(caller)
     member = _again(session, person_id)

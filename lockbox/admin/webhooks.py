@@ -1,4 +1,4 @@
-"""Webhooks of a tenant, by its admin, or of the vendor, by an operator."""
+"""Webhooks: of a tenant, managed by its admins, or of the vendor, managed by operators."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,9 +40,9 @@ HARMLESS = frozenset({"description"})
 
 @dataclass(frozen=True)
 class WebhookUrlPolicy:
-    """Plain HTTP only to loopback, and only if the development setting allows it.
+    """URLs that a webhook may have. Plain HTTP only to loopback, and only if the development setting allows it.
 
-    Those of the vendor may be in the private networks of `route`.
+    The vendor's webhooks may be in the private networks of `route`.
     """
 
     vault: SecretVault
@@ -52,7 +52,7 @@ class WebhookUrlPolicy:
 
 @dataclass(frozen=True)
 class WebhookInput:
-    """No event types means all."""
+    """Empty `event_types` means all events."""
 
     url: str
     event_types: Sequence[str] = ()
@@ -63,14 +63,14 @@ class WebhookInput:
 
 @dataclass(frozen=True)
 class WebhookWithSecret:
-    """The secret is shown only this once."""
+    """The secret is shown only this one time."""
 
     endpoint: Endpoint
     secret: str = field(repr=False)
 
 
 def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
-    """`slug` is None for the vendor's."""
+    """`slug` is None for the vendor's webhooks."""
     if slug is None:
         authentication.enter(session, caller)
         permissions.capacity(caller, OPERATORS)
@@ -79,7 +79,7 @@ def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[En
 
 
 def show(session: UnitOfWork, caller: Caller, endpoint_id: UUID) -> Endpoint:
-    """To a caller who may change it."""
+    """For callers who may change the webhook."""
     endpoint = _seen(session, caller, endpoint_id)
     permissions.capacity(caller, ADMINS if endpoint.tenant_id else OPERATORS, endpoint.tenant_id)
     return endpoint
@@ -94,10 +94,10 @@ def add(
     *,
     reach: WebhookUrlPolicy,
 ) -> WebhookWithSecret:
-    """`slug` is None for the vendor's.
+    """`slug` is None for a webhook of the vendor.
 
     Raises:
-        Invalid: the URL is not allowed, there is no such event type, or a vendor's webhook asks for the
+        Invalid: the URL is not allowed, there is no such event type, or a webhook of the vendor asks for the
             justification.
     """
     tenant = None if slug is None else permissions.known(session, caller, slug)
@@ -166,7 +166,7 @@ def change(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
-    """Its secrets are deleted; its log stays."""
+    """Remove a webhook: its secrets are deleted, its delivery log stays."""
     actor, endpoint, _ = locked(session, caller, origin, endpoint_id)
     at = now(session)
     if endpoint.disabled_at is None:
@@ -187,7 +187,7 @@ def rotate(
     vault: SecretVault,
     overlap: timedelta = kept.OVERLAP,
 ) -> WebhookWithSecret:
-    """Replace the signing secret; the old one signs too until the overlap ends."""
+    """Replace the signing secret; calls are signed with the old secret too until the overlap ends."""
     actor, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     _firmly(session, actor, tenant)
     at = now(session)
@@ -215,7 +215,7 @@ def locked(
 
 
 def place(url: str) -> str:
-    """Return a URL's host, without the parts that may be secret."""
+    """Return the scheme and host of a URL, without the parts that may be secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -69,7 +69,7 @@ class WhatIfResult:
 def preview_request(
     session: UnitOfWork, caller: Caller, slug: str, ask: RequestFacts, services: Mapping[str, Service]
 ) -> WhatIfResult:
-    """To a member of the tenant."""
+    """For members of the tenant."""
     tenant = permissions.readable(session, caller, slug)
     evaluation = evaluate.evaluate_what_if(session, tenant, ask, services)
     decides, reached = customer_decides(evaluation.mode), preview.first_recipients(session, evaluation)
@@ -128,7 +128,7 @@ def _copied(session: UnitOfWork, ids: Iterable[UUID]) -> tuple[MailRecipient, ..
 
 @dataclass(frozen=True)
 class AffectedRequest:
-    """`says` are sentences on what would change."""
+    """`says` contains sentences on what would change."""
 
     request: AccessRequest
     requester: str
@@ -137,7 +137,7 @@ class AffectedRequest:
 
 @dataclass(frozen=True)
 class RequestSample:
-    """The first twenty, and how many there are."""
+    """The first twenty requests, and the number of all."""
 
     first: Sequence[AffectedRequest] = ()
     count: int = 0
@@ -147,9 +147,9 @@ class RequestSample:
 class PolicyImpact:
     """The effect of a policy change.
 
-    `waiting` are the affected ones among the twenty pending requests with the nearest deadlines, `same` counts the
-    others of these, `unread` further pending ones. `closes` are windows opened without the customer that end with
-    withdrawn consent. `refusal` is why it could not be saved.
+    The twenty pending requests with the nearest deadlines are compared: `waiting` lists those that would change,
+    `same` counts those that would not. `unread` counts the further pending requests. `closes` lists windows opened
+    without the customer that would end because consent is withdrawn. `refusal` is why the policy could not be saved.
     """
 
     changes: Mapping[str, str]
@@ -163,7 +163,7 @@ class PolicyImpact:
 
 @dataclass(frozen=True)
 class ModeChangePreview:
-    """`closes` are windows that end, `consent_until` the end of withdrawn consent.
+    """`closes` lists the windows that would end, `consent_until` is the end of the consent that would be withdrawn.
 
     `in_review` counts requests that the customer would then decide about.
     """
@@ -174,7 +174,7 @@ class ModeChangePreview:
 
 
 def preview_policy(session: UnitOfWork, caller: Caller, slug: str, policy: Policy) -> PolicyImpact:
-    """To a tenant's admin."""
+    """For a tenant's admins."""
     tenant = permissions.readable(session, caller, slug, ADMINS)
     held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
     known = recipients.look_up(session, {tenant.id}, at)
@@ -193,7 +193,7 @@ def preview_policy(session: UnitOfWork, caller: Caller, slug: str, policy: Polic
 
 
 def preview_mode_change(session: UnitOfWork, caller: Caller, slug: str, mode: Mode) -> ModeChangePreview:
-    """To a tenant's admin."""
+    """For a tenant's admins."""
     tenant = permissions.readable(session, caller, slug, ADMINS)
     if mode is not Mode.ENFORCE:
         return ModeChangePreview(RequestSample(), None)
@@ -207,7 +207,7 @@ def preview_mode_change(session: UnitOfWork, caller: Caller, slug: str, mode: Mo
 
 
 def open_and_waiting(session: UnitOfWork, caller: Caller, slug: str) -> tuple[RequestSample, RequestSample, int]:
-    """Return the open windows, pending requests and number in review that a stop would end, to an admin."""
+    """Return the open windows, the pending requests and the number in review that a stop would end. For admins."""
     tenant = permissions.readable(session, caller, slug, ADMINS)
     at = now(session)
     return (
