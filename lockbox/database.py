@@ -1,4 +1,4 @@
-"""The unit of work: engines, transactions that arm what was promised after the commit, and arrays as literals."""
+"""The unit of work: engines, transactions that arm the schedule after their commit, and array literals."""
 
 import math
 import time
@@ -89,10 +89,10 @@ WORDS_KEPT = 1024
 
 
 def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
-    """Return an engine whose connections give up rather than wait: `BOUNDS` are set on the server's side.
+    """Return an engine whose connections fail rather than wait: `BOUNDS` are set on the server's side.
 
-    Keep-alives notice a silent network, for which a client would wait two hours. `role` is in `application_name` of
-    `pg_stat_activity`; `overflow` connections beyond `pool_size` are closed after use.
+    Keep-alives detect a network that went silent; without them a client would wait two hours. `role` is part of
+    `application_name` in `pg_stat_activity`. `overflow` connections beyond `pool_size` are closed after use.
     """
     engine = create_engine(
         url,
@@ -112,25 +112,25 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
 
 
 def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
-    """Put a warning that a commit is not on the standby into the list of the open transaction."""
+    """Add warnings that a commit is not on the standby to the list of the open transaction."""
     connection.add_notice_handler(lambda said: note_warning(said, record.info.get(WARNED, [])))
 
 
 def note_warning(said: Diagnostic, warnings: list[str | None]) -> None:
-    """Keep a notice of the server if it warns that a commit is not on the standby."""
+    """Add the server's notice to `warnings` if it says that a commit is not on the standby."""
     if (said.severity_nonlocalized, said.sqlstate) == NOT_REPLICATED:
         warnings.append(said.message_primary)
 
 
 class WarnedSession(Session):
-    """A session that keeps the server's warnings in its transaction."""
+    """A session that keeps the server's warnings about its transaction."""
 
     warnings: list[str | None]
 
 
 @event.listens_for(WarnedSession, "after_begin")
 def _begin_warnings(session: WarnedSession, _: object, connection: Connection) -> None:
-    """Give each transaction a list of its own: its connection serves others as soon as it has committed."""
+    """Give each transaction its own list of warnings: after the commit, another transaction uses its connection."""
     session.warnings = connection.info[WARNED] = []
 
 
@@ -139,7 +139,7 @@ def _note_use(_: object, record: ConnectionPoolEntry) -> None:
 
 
 def _see_if_there(engine: Engine, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-    """Replace the pool's connections where an idle one is gone."""
+    """Replace the pool's connections if an idle connection turns out to be lost."""
     if time.monotonic() - record.info.get(USED_AT, math.inf) < ASKED_AFTER:
         return
     try:
@@ -154,13 +154,13 @@ def are_plans_outdated(error: BaseException | None) -> bool:
 
 
 def _drop_outdated(context: ExceptionContext) -> None:
-    """Close all connections of the pool: the others hold the same statements."""
+    """Close all connections of the pool: they all hold the same outdated statements."""
     if are_plans_outdated(context.original_exception):
         context.is_disconnect = True
 
 
 def _failed(connection: Connection, driver: psycopg.Connection[Any], error: psycopg.Error) -> BaseException:
-    """Return the error of a pipeline as SQLAlchemy raises it, which has not seen the pipeline."""
+    """Return a pipeline's error as SQLAlchemy would raise it; SQLAlchemy itself does not see the pipeline."""
     is_lost = driver.closed or are_plans_outdated(error)
     if is_lost:
         connection.invalidate(error)
@@ -172,16 +172,16 @@ def _failed(connection: Connection, driver: psycopg.Connection[Any], error: psyc
 
 
 class ProcessKeys:
-    """The keys and checks of a process, at most one of each type; workers hold none that signs or marks.
+    """The keys and checks of a process, at most one of each type. Workers have no key that signs or makes MACs.
 
-    The types are defined by the packages that use them: `Keyring`, `ApprovalKeys`, `WitnessCheck`.
+    The packages that use the types define them: `Keyring`, `ApprovalKeys`, `WitnessCheck`.
     """
 
     def __init__(self, *held: object) -> None:
         self._held = {type(one): one for one in held if one is not None}
 
     def get(self, kind: type[Key]) -> Key | None:
-        """None where the process holds none."""
+        """None where the process has no key of this type."""
         found = self._held.get(kind)
         return found if isinstance(found, kind) else None
 
@@ -190,10 +190,9 @@ NO_KEYS = ProcessKeys()
 
 
 class ReadAhead:
-    """What a transaction has foreseen, and the rows that are there already.
+    """The queries that a transaction will send next, and the rows of those already sent.
 
-    They are used only in the order in which they were foreseen: in another order, the statements might have read
-    other rows.
+    Rows are used only in the announced order of their queries: in another order, a query might have read other rows.
     """
 
     def __init__(self) -> None:
@@ -201,11 +200,11 @@ class ReadAhead:
         self._ahead: deque[tuple[Query, Rows]] = deque()
 
     def foresee(self, queries: Iterable[Query]) -> None:
-        """Send these queries along with the next one."""
+        """Announce queries, to be sent together with the next query."""
         self._foreseen = list(queries)
 
     def take(self, wanted: Query, send: Callable[[list[Query]], Sequence[Rows]]) -> Rows:
-        """Return the rows that were read ahead, or `send` the query together with what was foreseen."""
+        """Return the rows that were read ahead, or `send` the query together with the announced queries."""
         if not self._ahead or not _is_same(self._ahead[0][0], wanted):
             if self._ahead and wanted[0] is CLOCK_TIME:
                 # It reads no row, and what is ahead stays as good as it was.
@@ -215,7 +214,7 @@ class ReadAhead:
         return self._ahead.popleft()[1]
 
     def forget(self) -> None:
-        """Drop what was read ahead: what follows may change it."""
+        """Drop the rows that were read ahead: the next statement may change them."""
         self._ahead.clear()
 
 
@@ -225,7 +224,7 @@ def _is_same(foreseen: Query, wanted: Query) -> bool:
 
 @lru_cache(maxsize=MOST_PREPARED)
 def compiled(statement: TextClause | str) -> bytes:
-    """Return a statement as the driver takes it."""
+    """Return a statement in the form that the driver accepts."""
     return (statement if isinstance(statement, str) else str(statement.compile(dialect=DIALECT)).strip()).encode()
 
 
@@ -244,12 +243,13 @@ def rows_of(
 
 
 class UnitOfWork:
-    """One transaction: its connection, its clock, the keys of the process, its caller, and what follows its commit.
+    """One transaction: its connection, its clock, the keys of the process, its caller, and the work after its commit.
 
-    Statements of our own go through `execute` and `write`, which any connection can offer; `orm` reads and writes
-    rows as objects. `call_groups` has a transaction that shares its round trips with others. `promises` is what the
-    schedule holds once this is committed, `news` the requests that then look different, by the side that may know,
-    None for both. `caller` is the person, and the one tenant, in row-level security.
+    Our own SQL goes through `execute` and `write`, which do not need a connection of their own. `orm` reads and
+    writes rows as objects. `call_groups` has a subclass that shares its round trips with other transactions.
+    `promises` are the entries that the schedule holds after the commit. `news` are the ids of the requests that
+    change with it, by the side that may know of the change (None: both sides). `caller` is the person and the one
+    tenant that row-level security checks.
     """
 
     def __init__(self, orm: WarnedSession, clock: Clock, keys: ProcessKeys) -> None:
@@ -262,14 +262,14 @@ class UnitOfWork:
         self.news: dict[str | None, dict[str, None]] = {}
 
     def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
-        """Return the rows of a statement that were read ahead, or run it, together with what was foreseen."""
+        """Return a statement's rows if they were read ahead; else run it together with the announced queries."""
         if isinstance(statement, TextClause) and not isinstance(values, Sequence):
             return self.read_ahead.take((statement, values or {}), self._sent)
         self.read_ahead.forget()
         return self.orm.connection().execute(statement, values)
 
     def _sent(self, queries: list[Query]) -> Sequence[Rows]:
-        """Send these queries in one pipeline; one alone as SQLAlchemy does."""
+        """Send several queries in one pipeline, and a single query through SQLAlchemy."""
         connection = self.orm.connection()
         if len(queries) == 1:
             return [connection.execute(*queries[0])]
@@ -285,22 +285,22 @@ class UnitOfWork:
         return [rows_of(statement, cursor, cursor.fetchall()) for (statement, _), cursor in read]
 
     def write(self, statement: TextClause, values: Values) -> None:
-        """Run a statement before the commit: its result is not used, and it changes nothing that was read ahead."""
+        """Run a statement before the commit. Its result is not used, and it changes no row that was read ahead."""
         self.orm.connection().execute(statement, values)
 
     def foresee(self, queries: Iterable[Query]) -> None:
-        """Name what will be read after the next statement, in that order: it is sent along with that one."""
+        """Announce the queries that follow the next statement, in order: they are sent together with it."""
         self.read_ahead.foresee(queries)
 
     def wait(self) -> None:
-        """Announce that what follows takes long, or may wait: for a lock, or for something beside Postgres."""
+        """Announce that the next steps take long or may wait, for a lock or for a service other than Postgres."""
 
     def connection(self) -> Connection:
         return self.orm.connection()
 
 
 def postgres_clock(session: UnitOfWork) -> datetime:
-    """Read the database's clock, in a statement of its own: inside another one it may be read before a lock wait."""
+    """Read the database's clock in a separate statement: inside another one, it may be read before a lock wait."""
     instant: datetime = session.execute(CLOCK_TIME).scalar_one()
     return instant
 
@@ -308,7 +308,8 @@ def postgres_clock(session: UnitOfWork) -> datetime:
 class Database:
     """An engine, the schedule that mirrors it, the clock that decides, and the keys of the process.
 
-    `direct` makes the connections that keep their session between two transactions; None where those of `engine` do.
+    The engine `direct` makes connections that keep their session between two transactions. It is None where those of
+    `engine` do so.
     """
 
     def __init__(
@@ -328,9 +329,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
-        """Open a unit of work; commit on the way out, then arm what it promised and publish its news.
+        """Open a unit of work; at the end commit it, arm its promises and publish its news.
 
-        Any error rolls it back. If the schedule is away, the commit stands: reconcile arms what is missing.
+        Any error rolls it back. If the schedule is unreachable, the commit stays valid: reconcile arms the missing
+        entries.
         """
         with WarnedSession(self.engine, expire_on_commit=False) as orm:
             work = UnitOfWork(orm, self.clock, self.keys)
@@ -341,7 +343,7 @@ class Database:
             raise not_replicated()
 
     def follow(self, promises: Promises, news: News) -> None:
-        """Arm what was promised and publish the news of a committed transaction."""
+        """Arm the promises and publish the news of a committed transaction."""
         for index, promised in promises.items():
             failpoint("transaction.before_arm")
             self.schedule.arm(index, promised)
@@ -351,7 +353,7 @@ class Database:
 
     @contextmanager
     def turn(self, name: str) -> Iterator[bool]:
-        """Try to lock this row of `turns` until the end; yield whether it is held."""
+        """Try to lock the row of `turns` with this name until the block ends; yield whether the lock is held."""
         with self.direct.connect() as connection:
             is_held = connection.execute(TAKE_TURN, {"name": name}).first() is not None
             if not is_held:
@@ -364,7 +366,7 @@ class Database:
                     connection.rollback()
 
     def beside(self, engine: Engine) -> "Database":
-        """Return the same by connections of another pool."""
+        """Return the same database through the connections of another pool."""
         return Database(engine, self.schedule, self.clock, keys=self.keys)
 
     def dispose(self) -> None:
@@ -383,59 +385,59 @@ def not_replicated() -> NotReplicated:
 
 
 def now(session: UnitOfWork) -> datetime:
-    """Read the clock that decides; call it after the lock is held, not before."""
+    """Read the clock that decides. Call it after a lock is acquired, not before."""
     return session.clock(session)
 
 
 def read_at(session: UnitOfWork, seen: datetime) -> datetime:
-    """Return Postgres' time that came with a read, or what another clock says by now.
+    """Return `seen`, the Postgres time that came with a read, or the current time of another clock.
 
-    It saves a round trip where nothing is waited for: after a wait for a lock, use `now`.
+    This saves a round trip where nothing waited; after a wait for a lock, use `now`.
     """
     return seen if session.clock is postgres_clock else session.clock(session)
 
 
 def other_clock(session: UnitOfWork) -> datetime | None:
-    """None where Postgres' clock decides: statements read it."""
+    """Return the time of a clock other than Postgres', or None where statements read Postgres' clock themselves."""
     return None if session.clock is postgres_clock else session.clock(session)
 
 
 def async_commit(session: UnitOfWork) -> None:
-    """Let this transaction's commit not wait for the disk: a Postgres that dies may forget its last half second.
+    """Commit this transaction without waiting for the disk: a crash of Postgres may lose the last half second.
 
-    For what is repeated if it was forgotten, and may be done twice. Order is kept: what is committed after it and is
-    not lost has not lost it either.
+    Use it for work that is repeated after a loss and may be done twice. The order is kept: if a later commit survives
+    a crash, so does this one.
     """
     session.execute(ASYNC_COMMIT)
 
 
 def arm_after_commit(session: UnitOfWork, index: ScheduleIndex, promises: Iterable[IndexEntry]) -> None:
-    """Note what the schedule has to hold once this session has committed."""
+    """Note the entries that the schedule has to hold after this transaction's commit."""
     session.promises.setdefault(index, []).extend(promises)
 
 
 def publish_after_commit(session: UnitOfWork, ids: Iterable[UUID], side: str | None = None) -> None:
-    """Note requests that look different after the commit, without entries of the schedule.
+    """Note changed requests to publish after the commit, without schedule entries.
 
-    Entries of the clock's index are news already. `side` is the one that it concerns, None for both.
+    Entries of the clock's index are published anyway. `side` is the side that the change concerns, None for both.
     """
     session.news.setdefault(side, {}).update((str(one), None) for one in ids)
 
 
 def array(values: Iterable[UUID | datetime | int | str | bytes | None]) -> str:
-    """Return the literal of an array of ids, instants, numbers, bytes or our own plain words.
+    """Return an array literal of ids, instants, numbers, bytes or our own plain words.
 
-    The driver quotes and escapes each element, which took half the time of a batch. Texts by people are bytes here,
-    which are written as hexadecimal digits.
+    The driver would quote and escape each element, which took half the time of a batch. Pass text written by people
+    as bytes: they become hexadecimal digits.
 
     Raises:
-        ValueError: a text is not a plain word, or a value is of another type.
+        ValueError: a text is not a plain word, or a value has another type.
     """
     return "{" + ",".join([WRITTEN.get(type(value), _refuse)(value) for value in values]) + "}"
 
 
 def listed(ids: Iterable[str]) -> str:
-    """Return the literal of an array of ids that we made as text ourselves."""
+    """Return an array literal of ids that our own code wrote as text."""
     return "{" + ",".join(ids) + "}"
 
 

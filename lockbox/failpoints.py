@@ -106,10 +106,10 @@ _armed: _ArmedFailpoint | None = None
 
 
 def arm(chosen: str | None) -> None:
-    """Make this process and its children end at that failpoint: `name`, or `name:N` for the Nth time; None disables.
+    """End this process and its children at the failpoint `name`, or at its Nth call for `name:N`; None disables it.
 
     Raises:
-        UnknownFailpoint: there is none of that name.
+        UnknownFailpoint: no failpoint has that name.
     """
     global _armed  # noqa: PLW0603 - where it is off, all that a failpoint costs is to look at this
     name, _, number = (chosen or "").partition(":")
@@ -119,13 +119,13 @@ def arm(chosen: str | None) -> None:
 
 
 def failpoint(name: str) -> None:
-    """End this process at once if this failpoint is armed, as a crash would: nothing is rolled back or closed."""
+    """End this process at once, as a crash would, if this failpoint is armed: nothing is rolled back or closed."""
     if _armed is not None and _armed.name == name:
         _end(_armed)
 
 
 def mark(name: str) -> str:
-    """Return what a process writes to standard error before it ends."""
+    """Return the line that a process writes to standard error before the failpoint ends it."""
     return f"failpoint reached: {name}"
 
 

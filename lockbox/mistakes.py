@@ -1,4 +1,4 @@
-"""Say what to do about what pydantic refuses; nothing of what was sent is repeated."""
+"""Turn pydantic's errors into advice on what to do, without repeating any input."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +40,7 @@ WORDS = {
 
 
 def say(error: Mapping[str, Any]) -> str:
-    """What to do about one of pydantic's errors, without a full stop; it is as pydantic and FastAPI tell it."""
+    """Return what to do about one error, a dictionary from pydantic or FastAPI; without a full stop."""
     kind, said, context = str(error["type"]), str(error["msg"]), error.get("ctx") or {}
     if said.startswith(VALUE):
         return said.removeprefix(VALUE)
@@ -58,13 +58,13 @@ def say(error: Mapping[str, Any]) -> str:
 
 
 def of(refused: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Where each thing is wrong, and what to do."""
+    """Yield the location of each error, and what to do about it."""
     for error in refused.errors(include_url=False):
         yield error["loc"], say(error)
 
 
 def advice(refused: ValidationError) -> str:
-    """What to do about a single field, or about all that is wrong with it."""
+    """Return what to do about all errors, without their locations; fit for a single field."""
     return "; ".join(dict.fromkeys(what for _, what in of(refused)))
 
 

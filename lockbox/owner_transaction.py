@@ -1,4 +1,4 @@
-"""Transactions as the owner of the database, past row-level security."""
+"""Transactions as the owner of the database, to whom row-level security does not apply."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ SELECT set_config(name, value, true) FROM unnest(CAST(:names AS text[]), CAST(:v
 
 @contextmanager
 def as_owner(url: str, keys: ProcessKeys = NO_KEYS, *, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:
-    """Open one transaction past row-level security, for what is set up by hand.
+    """Open one transaction as the database's owner, without row-level security, for manual set-up.
 
-    Adding people or tokens needs the API's keyring.
+    To add people or tokens, pass the API's keyring.
 
     Raises:
-        RuntimeError: something was promised to the schedule, and `armed_by_reconcile` is not set.
+        RuntimeError: the transaction has entries for the schedule, and `armed_by_reconcile` is not set.
     """
     engine = make_engine(url, role="owner")
     try:

@@ -13,12 +13,12 @@ GET_IT = (
 
 
 def read_number(connection: Connection) -> int:
-    """Such as 180001."""
+    """For example 180001."""
     return int(connection.execute(NUMBER).scalar_one())
 
 
 def named(number: int) -> str:
-    """Such as 18.1."""
+    """For example 18.1."""
     return f"{number // BASE}.{number % BASE}"
 
 

@@ -1,4 +1,4 @@
-"""A tunnel through a proxy to a checked address: the proxy gets no name, and sees TLS alone."""
+"""A tunnel through a proxy to a checked address: the proxy learns no host name, and sees only TLS."""
 
 import re
 import ssl
@@ -15,11 +15,11 @@ STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 
 
 class TunnelFailed(httpcore.ConnectError):
-    """The proxy was not reached, or leads nowhere; the message quotes nothing from it."""
+    """The proxy was not reached, or did not open a tunnel; the message quotes nothing that it sent."""
 
 
 class TunnelTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport over tunnels: all else, such as the name in TLS, is as without a proxy."""
+    """httpx's transport over tunnels; everything else, such as the name in TLS, is the same as without a proxy."""
 
     def __init__(self, proxy: OutboundProxy, tls: ssl.SSLContext) -> None:
         super().__init__(verify=tls, trust_env=False)
@@ -40,10 +40,10 @@ class _Tunnels(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Return a stream to the address at the other end of the tunnel.
+        """Return a stream through the tunnel to the address.
 
         Raises:
-            TunnelFailed: there is none.
+            TunnelFailed: the proxy opens no tunnel.
         """
         proxy = self._proxy
         try:
@@ -78,7 +78,7 @@ class _Tunnels(httpcore.AsyncNetworkBackend):
 
 
 async def _answer(stream: httpcore.AsyncNetworkStream, seconds: float | None) -> int:
-    """Return the status of the proxy's answer; the other end speaks only once it is spoken to."""
+    """Return the status of the proxy's answer. Bytes after it are an error: the target has not been contacted yet."""
     said = b""
     while b"\r\n\r\n" not in said:
         part = await stream.read(MOST_HEAD, seconds)

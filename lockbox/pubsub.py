@@ -1,4 +1,4 @@
-"""Redis channels of changed ids, bells, and marks of who is viewing a request.
+"""Redis channels of changed ids, bells, and records of who is viewing a request.
 
 Functions raise redis.exceptions.RedisError where Redis can't be reached.
 """
@@ -37,7 +37,7 @@ def _key(of: str, person: str) -> str:
 
 
 def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
-    """Mark that the person is looking, for five minutes; return whether that is new."""
+    """Record for five minutes that the person is viewing the request; return whether the record is new."""
     key = _key(of, person)
     with client.pipeline(transaction=False) as pipe:
         pipe.set(key, since.isoformat(), ex=LASTS, nx=True)
@@ -47,12 +47,12 @@ def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
 
 
 def unmark(client: "Redis", of: str, person: str) -> bool:
-    """Return whether there was a mark."""
+    """Delete the record that the person is viewing the request; return whether there was one."""
     return bool(client.delete(_key(of, person)))
 
 
 def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
-    """Return which of these people are looking: since when, and until when the mark lasts."""
+    """Return which of these people are viewing the request: since when, and how much longer the record lasts."""
     with client.pipeline(transaction=False) as pipe:
         for one in people:
             pipe.get(_key(of, one))
@@ -68,7 +68,7 @@ def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tupl
 
 
 def _instant(said: bytes) -> datetime | None:
-    """None if the mark is not ours."""
+    """None if the value is not one that we wrote."""
     try:
         return datetime.fromisoformat(said.decode()).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -76,20 +76,20 @@ def _instant(said: bytes) -> datetime | None:
 
 
 def database_number(client: "Redis") -> int:
-    """Return the number of the database that a client works in.
+    """Return the number of the client's Redis database.
 
-    Each channel carries it: Redis tells keys of two databases apart, but not their channels.
+    It is part of each channel's name: databases of one Redis have separate keys but share all channels.
     """
     return int(client.get_connection_kwargs().get("db") or 0)
 
 
 def bell_of(number: int) -> str:
-    """Return the channel on which the pollers of a Redis database learn that something is due sooner."""
+    """Return the channel that wakes the pollers of a Redis database when an id falls due sooner."""
     return f"{{lockbox}}:{number}:bell"
 
 
 def channel_of(number: int, side: str | None = None) -> str:
-    """Return the channel of a database for one side or the operators, or for everyone for None."""
+    """Return a Redis database's channel for one side or for the operators; with None, the channel for everyone."""
     channel = f"{{lockbox}}:{number}:news"
     return f"{channel}:{side}" if side else channel
 
@@ -100,11 +100,11 @@ def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
 
 
 class Listener(threading.Thread):
-    """Listen on one connection until stopped, and reconnect after Redis was away.
+    """Listens on one connection until stopped, and reconnects after an outage of Redis.
 
-    It calls, from its own thread, `on_message` with ids and the side that they are for, and `on_connection` with True
-    when it starts to listen (earlier messages were missed) and False when it cannot. Any failure, also in these, is
-    logged, and it continues.
+    From its own thread, it calls `on_message` with ids and the side that they are meant for. It calls `on_connection`
+    with True when it starts to listen (earlier messages were missed), and with False when it cannot listen. Any
+    failure, also in these callbacks, is logged, and the thread continues.
     """
 
     def __init__(self, client: "Redis", on_message: OnMessage, on_connection: OnConnection) -> None:
@@ -175,7 +175,7 @@ class Listener(threading.Thread):
 
 
 class Bell:
-    """Sleep until something is due or armed; a lost message costs at most the given timeout."""
+    """Sleeps until an id is due or armed; a lost message delays the wake-up by at most the timeout."""
 
     def __init__(self, client: "Redis", name: str) -> None:
         self._name = name.encode()
@@ -190,7 +190,7 @@ class Bell:
         self._pubsub.close()
 
     def listen(self) -> None:
-        """Subscribe if not yet done; call it before the claim, so that nothing armed after the claim is missed."""
+        """Subscribe if not yet done. Call it before the claim, so that no id armed after the claim is missed."""
         if self._listening:
             return
         with redis_errors():
@@ -198,7 +198,7 @@ class Bell:
         self._listening = True
 
     def wait(self, seconds: float) -> None:
-        """Sleep for at most that long."""
+        """Sleep until the bell rings, for at most this long."""
         until = time.monotonic() + seconds
         try:
             while (left := until - time.monotonic()) > 0:

@@ -108,10 +108,11 @@ FORGET_OLD = tuple(
 def reconcile(
     database: Database, send: Send | None, *, deliveries_kept: timedelta = KEEP_DELIVERIES
 ) -> Generator[Step, None, None]:
-    """Repair in small steps; the caller may pause between them, or stop: the next run continues.
+    """Repair in small steps. The caller may pause between steps, or stop: the next run continues.
 
-    One process at a time does it, in its turn; others return at once, without a step. `send` delivers overdue
-    notifications; None leaves them to the processes that send. Delivery attempts are deleted after `deliveries_kept`.
+    One process at a time repairs; in any other process the call returns at once, without a step. `send` delivers
+    overdue notifications; with None, other processes send them. Delivery attempts are deleted after
+    `deliveries_kept`.
     """
     with database.turn(TURN) as is_held:
         if not is_held:
@@ -144,7 +145,7 @@ def reconcile(
 
 
 def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
-    """Deliver overdue notifications, and arm what is due soon; the rest of the schedule is the core worker's."""
+    """Deliver overdue notifications, and arm those due soon; the core worker repairs the rest of the schedule."""
     yield from act_on_overdue_notifications(database, send, grace=GRACE)
     try:
         if database.schedule.rebuild(NOTIFICATIONS).is_whole():
@@ -154,14 +155,14 @@ def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
 
 
 def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[Step]:
-    """Do straight from Postgres what is overdue by that much."""
+    """Do the work that is overdue by `grace`, directly from Postgres."""
     yield from act_on_overdue_clock(database, grace=grace)
     if send:
         yield from act_on_overdue_notifications(database, send, grace=grace)
 
 
 def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[Step]:
-    """Run the clock on overdue requests; without grace Redis isn't needed at all."""
+    """Run the timers of requests that are overdue by `grace`; with no grace, Redis isn't needed at all."""
     while ids := _overdue(database, timers.due, grace):
         counts = timers.run(database, ids)
         moved = counts.total() - counts["failed"]
@@ -191,7 +192,7 @@ def _arm_soon(database: Database, index: ScheduleIndex) -> Iterator[Step]:
 
 
 def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Iterator[Step]:
-    """Arm all that is promised, page by page, from where an earlier run has stopped."""
+    """Arm all entries that Postgres promises, page by page, from where an earlier run stopped."""
     rebuild = database.schedule.rebuild(index)
     mark, after = rebuild.begin()
     log.warning("reconcile.rebuilding", index=index.name, after=str(after))

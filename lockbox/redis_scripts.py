@@ -1,4 +1,4 @@
-"""Lua scripts of the schedule, a few milliseconds a call, their client, and counts of what Redis holds."""
+"""The schedule's Lua scripts (a few milliseconds a call), their Redis client, and counts of Redis' contents."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,7 +125,7 @@ return 1
 
 
 class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Postgres holds everything that Redis holds."""
+    """Redis is unavailable; nothing is lost, because Postgres holds everything that Redis holds."""
 
 
 @contextmanager
@@ -139,10 +139,10 @@ def redis_errors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """Clocks due in a span, notifications with leased ones, and unacknowledged Celery messages.
+    """Timers due in a time span, notifications (also leased ones), and unacknowledged Celery messages.
 
-    `oldest_unacked_at` is when the oldest of these was handed out, in seconds since 1970 by its worker's clock; `now`
-    is Redis' own clock.
+    `oldest_unacked_at` is when the oldest unacknowledged message was handed out, in seconds since 1970 by the clock
+    of its worker; `now` is Redis' own clock.
     """
 
     clocks_in_span: int
@@ -153,7 +153,7 @@ class QueueDepth:
 
 
 def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: tuple[float, float]) -> QueueDepth:
-    """Count in one round trip, at a cost that does not grow with the content; raises RedisError."""
+    """Count in one round trip, at a cost independent of the contents. Raises RedisError."""
     with client.pipeline(transaction=False) as pipe:
         pipe.zcount(clock, f"({span[0]:.0f}", f"{span[1]:.0f}")
         pipe.zcount(notifications[0], "-inf", "(+inf")
@@ -174,9 +174,9 @@ def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: t
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """`is_kept` is whether its data outlives it, None where it does not tell.
+    """`is_kept` is whether Redis' data survives a restart; None where Redis does not tell.
 
-    `now` is its clock, in seconds since 1970.
+    `now` is Redis' clock, in seconds since 1970.
     """
 
     policy: str
@@ -207,7 +207,7 @@ def read_facts(url: str, *, timeout: float) -> RedisFacts:
 
 
 def _is_saved(client: "Redis") -> bool | None:
-    """None where this login may not see its configuration."""
+    """None where this Redis user may not read the configuration."""
     try:
         found: Any = client.config_get("save")
     except RedisError:
@@ -216,10 +216,10 @@ def _is_saved(client: "Redis") -> bool | None:
 
 
 def connect(url: str, *, timeout: float) -> "Redis":
-    """Return a client that tries each call once, for that many seconds.
+    """Return a client that tries each call once, for at most `timeout` seconds.
 
-    It sends no name and version of its library: that would be two calls more, and a look through the installed
-    packages, for each connection.
+    It does not send its library's name and version: each connection would need two more calls, and a search through
+    the installed packages.
     """
     return Redis.from_url(
         url,
@@ -233,7 +233,7 @@ def connect(url: str, *, timeout: float) -> "Redis":
 
 
 def connect_on_loop(url: str) -> "LoopRedis":
-    """Return the same for an event loop, which bounds a call itself."""
+    """Return a client for an event loop, where the caller limits the time of a call."""
     return LoopRedis.from_url(
         url, protocol=2, driver_info=None, socket_keepalive=True, retry=LoopRetry(NoBackoff(), 0)
     )

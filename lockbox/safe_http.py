@@ -1,4 +1,4 @@
-"""HTTP calls to URLs that others choose: https, public addresses, limited in size and time."""
+"""HTTP calls to URLs that other people choose: only https and public addresses, with limits of size and time."""
 
 import asyncio
 import functools
@@ -50,7 +50,7 @@ NO_WAY_ASIDE = OutboundRoute()
 
 
 class FetchFailure(StrEnum):
-    """`busy` is our own problem, not the other side's."""
+    """`busy` is a problem of ours, not of the other side."""
 
     FORM = "form"
     NAME = "name"
@@ -63,7 +63,7 @@ class FetchFailure(StrEnum):
 
 
 class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
-    """`reason` quotes nothing from the other side; `status` is its HTTP status."""
+    """`reason` quotes nothing that the other side sent; `status` is its HTTP status."""
 
     def __init__(
         self, reason: str, *, status: int | None = None, trouble: FetchFailure = FetchFailure.ANSWER
@@ -76,7 +76,7 @@ class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan
 
 @dataclass(frozen=True)
 class FetchResponse:
-    """The first bytes of the body, Retry-After as sent, and the headers that sign it."""
+    """The first bytes of the body, Retry-After as sent, and the headers that sign the body."""
 
     status: int
     body: bytes
@@ -97,21 +97,21 @@ def fetch(
 ) -> bytes:
     """Return the body of a JSON answer with status 200, by GET or, with a form, by POST.
 
-    The host is resolved once, and the call goes to a checked address under the host's own name in TLS and HTTP. It
-    follows no redirect, uses no proxy but the route's and accepts no encoding.
+    The host is resolved once. The call goes to a checked address, with the host's own name in TLS and HTTP. It
+    follows no redirect, uses no proxy except the route's, and accepts no content encoding.
 
     Args:
-        url: https, on port 443 or one from 1024 on; http only to loopback, if allowed.
+        url: https, on port 443 or a port from 1024 on; http only to loopback, if allowed.
         most_bytes: the limit of the body.
         seconds: the time limit, from the name look-up to the last byte.
         allow_loopback: whether this machine's own addresses may be called, on any port.
-        form: what to post, form-encoded.
-        authorization: the value of the header of that name.
-        tls: trusts other authorities than those of the system.
-        route: which private networks may be called, and by which proxy public addresses are.
+        form: the fields to post, form-encoded.
+        authorization: the value of the `Authorization` header.
+        tls: trusts other authorities than the system's.
+        route: the private networks that may be called, and the proxy for public addresses.
 
     Raises:
-        FetchFailed: the address may not be called, or the answer is missing, late, long or not JSON.
+        FetchFailed: the address may not be called, or the answer is missing, late, too long or not JSON.
     """
     target = _target(url, allow_loopback=allow_loopback)
     headers = {} if authorization is None else {"authorization": authorization}
@@ -135,9 +135,9 @@ async def post(
     tls: ssl.SSLContext | None = None,
     route: OutboundRoute = NO_WAY_ASIDE,
 ) -> FetchResponse:
-    """Post JSON and return the answer, whatever its status; checks and arguments are those of `fetch`.
+    """Post JSON and return the answer, whatever its status; the checks and arguments are the same as for `fetch`.
 
-    The call ends after the answer's head and first `most_bytes`: the rest is not read.
+    The call ends after the answer's head and its first `most_bytes`; the rest is not read.
 
     Raises:
         FetchFailed: the address may not be called, or no answer came in time.
@@ -152,7 +152,7 @@ def check(url: str, *, allow_loopback: bool = False, route: OutboundRoute = NO_W
     """Check a URL before it is saved, without resolving its name.
 
     Raises:
-        FetchFailed: it will never be called: its form, its port, or the network address that it names.
+        FetchFailed: its form, its port or the IP address in it is never allowed.
     """
     target = _target(url, allow_loopback=allow_loopback)
     host = target.raw_host.decode("ascii").rstrip(".").lower()
@@ -212,7 +212,7 @@ def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
 
 
 async def _look_up(host: str, seconds: float) -> Sequence[Address]:
-    """Resolve a name with a time limit, which the system's resolver lacks."""
+    """Resolve a name within a time limit, which the system's resolver does not offer."""
     try:
         async with asyncio.timeout(seconds):
             addresses = await asyncio.wrap_future(_asked(host))
@@ -226,7 +226,7 @@ async def _look_up(host: str, seconds: float) -> Sequence[Address]:
 
 
 def _asked(host: str) -> "Future[Sequence[Address]]":
-    """Resolve a name in a thread, once at a time: a name that hangs must not use up all threads."""
+    """Resolve a name in a thread, at most one thread for each name: a name that hangs must not use up all threads."""
     with ASKING:
         if host in UNDER_WAY:
             return UNDER_WAY[host]
@@ -299,7 +299,7 @@ async def _call(
     *,
     route: OutboundRoute,
 ) -> T:
-    """Try the addresses in turn until one accepts the connection; nothing is sent twice."""
+    """Try the addresses in turn until one accepts the connection; the request is never sent twice."""
     timeout = httpx.Timeout(seconds, connect=seconds / len(addresses))
     target = request.url
     reason, trouble = "no connection could be made", FetchFailure.CONNECTION
@@ -338,7 +338,7 @@ def _is_of_certificate(error: BaseException | None) -> bool:
 
 
 async def _begin(answer: httpx.Response, *, most_bytes: int) -> FetchResponse:
-    """Read at most that many raw bytes: nothing is decompressed, and the rest is not waited for."""
+    """Read at most `most_bytes` raw bytes, without decompressing them, and do not wait for the rest."""
     body = bytearray()
     async for part in answer.aiter_raw():
         body += part

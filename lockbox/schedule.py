@@ -41,13 +41,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class ScheduleIndex:
-    """One sorted set with its lease set.
+    """A sorted set of due ids and the set of its leases.
 
-    `kinds` are what a member may be due for; an id has one member at a time. Members due within `lead` may already be
-    claimed, because the way to the worker takes about as long. A claim is leased for `lease`; `budget` is how many
-    members may be leased at once, so that a backlog waits here and not in a queue. While due members of the index
-    that it `yields_to` wait too long, only a few of this one are claimed, and none while more than one batch of the
-    other is leased. Armed ids are published if it `publishes`. Where it `has_urgent`, some go `BEFORE_OTHERS`.
+    `kinds` are the actions that a member may be due for; an id has one member at a time. Members due within `lead`
+    may already be claimed, because the way to the worker takes about as long. A claim is leased for `lease`. At most
+    `budget` members are leased at once, so that a backlog waits here and not in a queue. While due members of the
+    index in `yields_to` wait too long, only a few members of this index are claimed; while more than one batch of
+    that index is leased, none are. If `publishes` is set, armed ids are published. If `has_urgent` is set, some
+    members go `BEFORE_OTHERS`.
     """
 
     name: str
@@ -82,7 +83,7 @@ INDEXES = (CLOCK, NOTIFICATIONS, CONNECTIONS)
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What an index should hold for an id: due at an instant, due after a delay, or nothing."""
+    """The content of an index for one id: due at an instant, due after a delay, or nothing."""
 
     id: str
     kind: str
@@ -90,7 +91,7 @@ class IndexEntry:
 
     @property
     def score(self) -> str:
-        """Milliseconds since 1970, rounded up; with a plus sign a delay from Redis' own now; or nothing."""
+        """Milliseconds since 1970, rounded up; with a plus sign, a delay from Redis' own time; or an empty text."""
         if self.due is None:
             return ""
         if isinstance(self.due, timedelta):
@@ -104,7 +105,7 @@ News = Mapping[str | None, Iterable[str]]
 
 @dataclass(frozen=True)
 class ScheduleClaim:
-    """Ids by kind, seconds until the next is due, and whether the index is whole."""
+    """Claimed ids by kind, seconds until the next id is due, and whether the index is whole."""
 
     ids: dict[str, list[str]]
     idle: float
@@ -112,9 +113,10 @@ class ScheduleClaim:
 
 
 class IndexRebuild:
-    """The mark of an index, or how far a rebuild has come: a member that is never due, and is lost when data is lost.
+    """The marker of an index: a member that is never due, and says that the index is whole or how far its rebuild is.
 
-    It names the server process of Redis.
+    Redis loses the marker together with the index. The marker names the server process of Redis, so it is invalid
+    after a restart.
     """
 
     def __init__(self, client: Redis, key: str) -> None:
@@ -123,14 +125,14 @@ class IndexRebuild:
         self._mark = client.register_script(MARK)
 
     def is_whole(self) -> bool:
-        """Return whether the index was completed under the server process that answers now."""
+        """Return whether the index was completed under the Redis server process that runs now."""
         with redis_errors():
             return self._client.zscore(self._key, self._epoch()) is not None
 
     def begin(self) -> tuple[str, UUID]:
-        """Return the mark of a rebuild, and the last id that it has armed; begin one if there is none.
+        """Return the marker of the rebuild, and the last id that it has armed; begin a rebuild if none is under way.
 
-        The index is incomplete from now on.
+        From now on the index counts as incomplete.
         """
         with redis_errors():
             begun = f"{BEGUN}:{self._run_id()}:"
@@ -145,12 +147,12 @@ class IndexRebuild:
         return mark, after
 
     def move(self, mark: str, after: UUID) -> str:
-        """Record a rebuild's progress; return its new mark, or nothing where the index was lost since."""
+        """Record a rebuild's progress; return the new marker, or an empty text if the index was lost meanwhile."""
         moved = f"{mark.rpartition(':')[0]}:{after}"
         return moved if self._replace(mark, moved) else ""
 
     def complete(self, mark: str) -> bool:
-        """Record that the index holds all of Postgres; return False if it was lost since the rebuild began."""
+        """Record that the index holds all of Postgres' entries; False if it was lost since the rebuild began."""
         return self._replace(mark, self._epoch())
 
     def _replace(self, mark: str, by: str) -> bool:
@@ -184,11 +186,12 @@ class Schedule:
         self._following: asyncio.Task[None] | None = None
 
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
-        """Make the index hold what Postgres promises for these ids; drop their leases; ring the bell if sooner.
+        """Set ids in the index to what Postgres promises, drop their leases, and ring the bell if one is sooner.
 
         Arming, settling after a commit, and rebuilding are this one operation; all but rebuilding publish the ids.
-        With `only_missing`, an id that is held or leased is left alone. Returns whether Redis accepted it: it never
-        raises and takes a tenth of a second at most. After a failure the next calls are skipped for two seconds.
+        With `only_missing`, an id that is in the index or leased is left as it is. Returns whether Redis accepted the
+        entries. The call never raises and takes a tenth of a second at most. After a failure, calls are skipped for
+        two seconds.
         """
         return self._tried("arm", lambda: self._arm_parts(index, promises, only_missing=only_missing)) or False
 
@@ -201,7 +204,7 @@ class Schedule:
     def _parts(
         self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False
     ) -> Iterator[list[str | int]]:
-        """Yield the arguments of the script for each part of what is promised."""
+        """Yield the arguments of the script for each part of the promises."""
         news = self._news if index.publishes and not only_missing else ""
         for start in range(0, len(promises), MOST_A_CALL):
             part = promises[start : start + MOST_A_CALL]
@@ -212,7 +215,7 @@ class Schedule:
             yield words
 
     def follow(self, promises: Promises, news: News) -> None:
-        """Arm and publish beside the event loop's other work, in this order, by the rules of `arm` and `tell`."""
+        """Arm and publish in the background of the event loop, in this order, by the rules of `arm` and `tell`."""
         for index, promised in promises.items():
             self._promised.setdefault(index, []).extend(promised)
         for side, ids in news.items():
@@ -234,7 +237,7 @@ class Schedule:
             failpoint("pipeline.after_arm")
 
     async def _send_in_time(self, calls: Sequence[tuple[str | int, ...]]) -> None:
-        """Send calls; a second time where time ran out, because the event loop itself may have stood still."""
+        """Send calls; after a timeout send them once more, because the event loop itself may have stalled."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._send(calls)
@@ -250,7 +253,7 @@ class Schedule:
             yield "PUBLISH", pubsub.channel_of(self._number, side), " ".join(ids)
 
     async def _send(self, calls: Iterable[tuple[str | int, ...]]) -> None:
-        """Send calls in one write, to a restarted Redis with the script."""
+        """Send calls in one write; if Redis has restarted, load the script and send them again."""
         pipe = self._on_loop.pipeline(transaction=False)
         for call in calls:
             pipe.execute_command(*call)
@@ -261,34 +264,34 @@ class Schedule:
             await self._send(calls)
 
     async def followed(self) -> None:
-        """Wait until all of that is done, and close the event loop's connections."""
+        """Wait until everything passed to `follow` is sent, and close the event loop's connections."""
         while self._following is not None and not self._following.done():
             await self._following
         self._following = None
         await self._on_loop.aclose()
 
     def tell(self, ids: Iterable[str], side: str | None = None) -> None:
-        """Publish ids that changed without being armed, to one side if it is given; never raises."""
+        """Publish ids that changed without being armed, to one side if `side` is set. Never raises."""
         self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
     def listener(self, on_message: OnMessage, on_connection: OnConnection) -> Listener:
-        """Return a thread, not yet started, that calls these with published ids."""
+        """Return a thread, not yet started, that calls these functions with published ids and connection changes."""
         return Listener(self._polling, on_message, on_connection)
 
     def mark_looking(self, of: str, person: str, since: datetime) -> bool:
-        """Mark for five minutes that a person is looking at a request; return whether that is new. Never raises."""
+        """Record for five minutes that a person is viewing a request; return whether that is new. Never raises."""
         return bool(self._tried("look", lambda: pubsub.mark(self._arming, of, person, since)))
 
     def unmark_looking(self, of: str, person: str) -> bool:
-        """Return whether there was a mark. Never raises."""
+        """Delete the record that a person is viewing a request; return whether there was one. Never raises."""
         return bool(self._tried("look", lambda: pubsub.unmark(self._arming, of, person)))
 
     def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
-        """Return who is looking, since when, and until when that is known; empty while Redis is away."""
+        """Return who is viewing a request, since when, and how much longer the record lasts; empty without Redis."""
         return self._tried("look", lambda: pubsub.marked(self._arming, of, people)) or {}
 
     def _tried(self, what: str, call: Callable[[], Answer]) -> Answer | None:
-        """Make a call whose loss is harmless; after a failure the next ones are skipped for two seconds."""
+        """Make a call that may be lost without harm; after a failure, calls are skipped for two seconds."""
         if time.monotonic() < self._skip_until:
             return None
         try:
@@ -302,9 +305,9 @@ class Schedule:
         log.warning("schedule.call_skipped", call=what, error=type(error).__name__)
 
     def claim(self, index: ScheduleIndex, most: int = MOST_A_CALL, *, urgent: bool = False) -> ScheduleClaim:
-        """Move due members to the lease set, and offer expired leases again.
+        """Move due members to the lease set, and claim members with an expired lease again.
 
-        With `urgent` only what goes before all others is claimed, for which no budget and no other index matters.
+        With `urgent`, only members that go before all others are claimed, regardless of the budget and other indexes.
         """
         yields_to = None if urgent else index.yields_to
         first = yields_to or index
@@ -337,13 +340,13 @@ class Schedule:
                 self._polling.zrem(key, stranger)
 
     def _drop_false_mark(self, index: ScheduleIndex, last: bytes) -> None:
-        """Drop a never-due member that is not the index's mark and would hide it."""
+        """Drop a member that is never due, is not the index's marker, and would hide the marker."""
         with redis_errors():
             if self._polling.zscore(index.keys[0], last) == math.inf:
                 self._drop(index, last)
 
     def _delete_strange_keys(self, error: RedisError) -> None:
-        """Delete each key of the indexes that is no sorted set, if Redis complains of that."""
+        """Delete each key of the indexes that is not a sorted set, if the error of Redis is about a wrong type."""
         if not isinstance(error, ResponseError) or "WRONGTYPE" not in str(error):
             return
         for key in {key for index in INDEXES for key in index.keys}:
@@ -358,25 +361,25 @@ class Schedule:
         return IndexRebuild(self._polling, index.keys[0])
 
     def ping(self) -> None:
-        """Raise RedisUnavailable unless Redis answers and would not evict its data."""
+        """Raise RedisUnavailable unless Redis answers and is configured not to evict data."""
         with redis_errors():
             memory: Any = self._arming.info("memory")
         if memory.get("maxmemory_policy", "noeviction") != "noeviction":
             raise RedisUnavailable("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
 
     def members(self, index: ScheduleIndex) -> dict[str, float]:
-        """Return every member with its due time in ms, leases separately; for tests and operators only."""
+        """Return every member with its due time in ms, without leased members; for tests and operators only."""
         pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
         return {member.decode(): score for member, score in pairs if score != math.inf}
 
     def leased(self, index: ScheduleIndex) -> int:
-        """Count members that are claimed, and not yet settled."""
+        """Count members that are claimed but not yet settled."""
         with redis_errors():
             count: Any = self._polling.zcard(index.keys[1])
         return int(count)
 
     def look(self, span: tuple[float, float]) -> QueueDepth:
-        """Return the counts in Redis; of clocks those due after the first and by the second of two ms."""
+        """Return the counts in Redis; timers are counted if due after the first ms of `span` and up to the second."""
         with redis_errors():
             return redis_scripts.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
 
@@ -385,7 +388,7 @@ class Schedule:
         return Bell(self._polling, index.name)
 
     def close(self) -> None:
-        """Close every connection, also of a loop in another thread; on that loop await `followed` first."""
+        """Close every connection. An event loop in another thread must await `followed` first."""
         self._arming.close()
         self._polling.close()
         if self._following is not None and (loop := self._following.get_loop()).is_running():

@@ -64,33 +64,33 @@ ELEMENT_TYPES = {"varchar": "text", "timestamp with time zone": "timestamptz", "
 
 
 def columns(kind: type[SQLModel], of: str, *names: str) -> str:
-    """Return columns of a table for a select list, all or these, under the table's name or alias in the statement.
+    """Return the named columns, or all, for a select list; `of` is the table's name or alias in the statement.
 
-    A prepared statement that says `*` is refused by Postgres from the migration on that adds a column.
+    Statements do not use `*`: after a migration adds a column, Postgres refuses a prepared statement that does.
     """
     return ", ".join(f"{of}.{name}" for name in _known(kind, names) or kind.model_fields)
 
 
 def insert_list(kind: type[SQLModel], of: str = "", but: Collection[str] = ()) -> str:
-    """Return table and columns for an INSERT: in their order, without these and those that Postgres makes."""
+    """Return table and columns for an INSERT, in the table's order, without `but` and generated columns."""
     return f"{kind.__tablename__}{of and f' AS {of}'} ({', '.join(_stored(kind, but))})"
 
 
 def insert(
     kind: type[SQLModel], of: str = "", /, *, but: Collection[str] = (), prefix: str = "", **values: str
 ) -> str:
-    """Return the statement that writes a row: each column from the parameter of its name, or as `values` have it."""
+    """Return the statement that inserts a row: values are parameters with the columns' names, or SQL in `values`."""
     given = (values.get(name) or _parameter(kind, name, prefix) for name in _stored(kind, but, values))
     return f"INSERT INTO {insert_list(kind, of, but)}\nVALUES ({', '.join(given)})"
 
 
 def excluded(kind: type[SQLModel], but: Collection[str]) -> str:
-    """Return what ON CONFLICT sets: all columns but these as they were to be written."""
+    """Return the SET list of ON CONFLICT, which takes all columns except `but` from the row to insert."""
     return ", ".join(f"{name} = excluded.{name}" for name in _stored(kind, but))
 
 
 def insert_rows(kind: type[SQLModel], /, *, but: Collection[str] = (), prefix: str = "", **values: str) -> str:
-    """Return the statement that writes rows: columns from arrays, or as `values` have it, in which they are `n`."""
+    """Return the statement that inserts rows: columns from arrays, or from SQL in `values`, where a row is `n`."""
     stored = _stored(kind, but, values)
     given = ", ".join(values.get(name) or f"n.{name}" for name in stored)
     rows = unnested(kind, "n", *(name for name in stored if name not in values), prefix=prefix)
@@ -98,13 +98,13 @@ def insert_rows(kind: type[SQLModel], /, *, but: Collection[str] = (), prefix: s
 
 
 def unnested(kind: type[SQLModel], of: str, *names: str, prefix: str = "") -> str:
-    """Return the rows that arrays of these columns' values make; each array is the parameter of its column's name."""
+    """Return an `unnest` of arrays of these columns' values; each array is the parameter with its column's name."""
     arrays = (f"CAST(:{prefix}{name} AS {_type(kind, name)}[])" for name in _known(kind, names))
     return f"unnest({', '.join(arrays)}) AS {of} ({', '.join(names)})"
 
 
 def _known(kind: type[SQLModel], names: Iterable[str]) -> tuple[str, ...]:
-    """Refuse names that are no columns when the statement's module is imported."""
+    """Raise LookupError for a name that is no column, already when the statement's module is imported."""
     checked = tuple(names)
     if unknown := set(checked) - kind.model_fields.keys():
         raise LookupError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
@@ -130,7 +130,7 @@ def _parameter(kind: type[SQLModel], name: str, prefix: str) -> str:
 
 
 class CounterTotal(SQLModel, table=True):
-    """A count, to be added to all others of its name and label; `total` is the sum of what was counted."""
+    """A part of a count: all rows of one name and label are added up; `total` is the sum of the counted values."""
 
     __tablename__ = "counters"
 
@@ -154,7 +154,7 @@ SELECT name, label, sum(count), sum(total) FROM gone GROUP BY name, label
 
 
 def lags(seconds: Iterable[float]) -> dict[str, Any]:
-    """Return the parameters of ADD_LAGS; how late the clock handled deadlines, in seconds."""
+    """Return the parameters of ADD_LAGS: how many seconds late deadlines were handled."""
     counts: Counter[float] = Counter()
     totals: Counter[float] = Counter()
     for lag in seconds:
@@ -169,21 +169,21 @@ def lags(seconds: Iterable[float]) -> dict[str, Any]:
 
 
 def id_at(moment: datetime, further: timedelta) -> UUID:
-    """Return the first of the ids that are made at a moment, or so much later."""
+    """Return the lowest id that can be made at `moment` plus `further`."""
     milliseconds = (moment - EPOCH + further) // timedelta(milliseconds=1)
     return UUID(int=min(max(milliseconds, 0), LAST_MILLISECOND) << 80)
 
 
 def written(number: int) -> ColumnElement[int]:
-    """Return a number that is part of the statement: a plan takes an unknown limit for a tenth of all."""
+    """Return a number as a literal: for an unknown limit, Postgres' planner expects a tenth of all rows."""
     return literal_column(str(number), Integer)
 
 
 def among(column: SQLCoreOperations[Any], one: UUID | None) -> ColumnElement[bool]:
-    """Return the condition for a column to be one id, as an array of one.
+    """Return the condition that a column equals one id, written as an array with one element.
 
-    Where such a statement also orders by the column, Postgres reads the index that begins with it, and not one that
-    has the same order for all rows.
+    If such a statement also orders by the column, Postgres reads the index that begins with the column, and not an
+    index that has the same order for all rows.
     """
     return column == any_(literal([one], Ids))
 
@@ -196,17 +196,17 @@ def look_through(
     most_looked: int,
     limit: int,
 ) -> Select[UUID | None, UUID | None]:
-    """Return the query for the newest ids that match, each beside that of the last row that was read.
+    """Return the query for the newest matching ids, each after the id of the last row that was read.
 
-    The latter is null where no more are left; its row is there also where nothing matches. Rows are read in an
-    index's order and no further than the limit: for a filter, Postgres would else read whatever there is.
+    The id of the last row is null where no more rows are left; it is returned also if no row matches. Rows are read
+    in the order of an index, and no further than the limit: with a filter only, Postgres might read all rows.
 
     Args:
         kind: the rows' class, with an `id`.
-        branches: queries for rows of it, each the newest first; no row is in two.
-        filters: gives the conditions on such rows, in the table of the class or in another by its name.
+        branches: queries for rows of the class, each the newest first; no row is in two of them.
+        filters: returns the conditions on such rows, in the class's table or an alias of it.
         most_looked: how many rows are read, in all branches together.
-        limit: how many ids are wanted.
+        limit: how many ids are returned at most.
     """
     each = most_looked // len(branches) or 1
     ids = [one.with_only_columns(one.selected_columns.id) for one in branches]
@@ -223,7 +223,7 @@ def look_through(
 
 
 def words(kind: type[StrEnum]) -> Enum:
-    """Return the column type of an enumeration: its values as text; a CHECK refuses others."""
+    """Return the column type of an enumeration: its values as text. A CHECK refuses other values."""
     return Enum(
         kind,
         native_enum=False,
@@ -234,6 +234,6 @@ def words(kind: type[StrEnum]) -> Enum:
 
 
 def is_pooled(connection: Connection) -> bool:
-    """Return whether a pooler hands out the connections of Postgres: it shows another process than the one behind."""
+    """Return whether a pooler is between us and Postgres: it reports another backend process than the real one."""
     met = connection.connection.driver_connection
     return bool(met and met.info.backend_pid != connection.execute(BACKEND).scalar_one())

@@ -1,6 +1,6 @@
-"""Checks before a server process starts: its database login has no excess rights and the schema matches.
+"""Checks before a server process starts: its database login has no excess rights, and the schema matches.
 
-They raise StartupCheckFailed.
+The functions raise StartupCheckFailed.
 """
 
 import socket
@@ -33,7 +33,7 @@ NAME_THE_STANDBY = f"{UNAWAITED_STANDBY}: name it in synchronous_standby_names"
 
 
 class StartupCheckFailed(Exception):  # noqa: N818 - it names what was found
-    """The process must not start; the message says what is wrong, and what to change."""
+    """The process must not start; the message says what is wrong and what to change."""
 
     def __init__(self, found: str, fix: str) -> None:
         super().__init__(f"{found}; {fix}")
@@ -41,7 +41,7 @@ class StartupCheckFailed(Exception):  # noqa: N818 - it names what was found
 
 
 class ServerKind(StrEnum):
-    """The kinds of server process and the environment variable that names their login."""
+    """The kinds of server process. The value is the environment variable with the URL of its database login."""
 
     API = "LOCKBOX_DATABASE_URL"
     WORKER = "LOCKBOX_WORKER_DATABASE_URL"
@@ -54,9 +54,9 @@ FINAL = tuple((table, right) for table in ("events", "decisions") for right in (
 
 @dataclass(frozen=True)
 class ServerRules:
-    """What holds for a kind of process: its heartbeats' name before the machine's, and its login's rights.
+    """The rules for a kind of process: its role (which begins its name in heartbeats), and its database rights.
 
-    `connections` is how many it opens at most; a test compares it with the pools.
+    `connections` is how many connections the process opens at most; a test compares it with the pools.
     """
 
     role: str
@@ -146,11 +146,11 @@ def check(
     direct: Engine | None = None,
     node: str | None = None,
 ) -> None:
-    """Refuse to start with excess rights, without our bounds, on another schema, or with too few connections.
+    """Refuse to start with excess rights, without our `BOUNDS`, on another schema, or with too few connections.
 
     `direct` makes the connections whose locks outlive a transaction; None where the process takes no such lock.
-    `node` is the name in its heartbeats: what it opened before it was restarted is not counted twice. By default it
-    is the kind of process at this machine.
+    `node` is the process's name in its heartbeats: connections that it opened before a restart are not counted twice.
+    By default, `node` is the kind of process at this machine.
     """
     with engine.connect() as connection:
         is_new_enough(connection)
@@ -184,7 +184,7 @@ def wait_until_fit(
     direct: Engine | None = None,
     node: str | None = None,
 ) -> None:
-    """Check the same, waiting up to 30 seconds for a Postgres that is starting."""
+    """Run `check`, waiting up to 30 seconds for a Postgres that is starting."""
     for second in range(WAIT_SECONDS, -1, -1):
         try:
             check(engine, server, connections=connections, direct=direct, node=node)
@@ -201,18 +201,18 @@ def wait_until_fit(
 
 
 def node_here(server: ServerKind) -> str:
-    """Return the default name in heartbeats of a process of this kind at this machine."""
+    """Return the default name in heartbeats for a process of this kind on this machine."""
     return f"{RULES[server].role}@{socket.gethostname()}"
 
 
 def is_new_enough(connection: Connection) -> None:
-    """Check the version of Postgres before anything is asked that one before 18 doesn't know."""
+    """Check Postgres' version before any query that a version before 18 doesn't know."""
     if old := postgres_version.too_old(postgres_version.read_number(connection)):
         raise StartupCheckFailed(old, postgres_version.GET_IT)
 
 
 def refusal(server: str, error: OperationalError) -> StartupCheckFailed | None:
-    """Return the error where a server answers that will not serve this login; None where waiting may help."""
+    """Return the error if the server answers but refuses this database login; None where waiting may help."""
     said = str(error.orig)
     if any(words in said for words in LOGIN_REFUSED):
         return _login_refused(server)
@@ -249,9 +249,9 @@ def _why(error: OperationalError) -> str:
 
 
 def fits(connection: Connection, *, also_later: bool = True) -> None:
-    """Check that the schema is the one this code was built for, or a later one that still serves it.
+    """Check that the schema is the one for this code or, if `also_later`, a later one that still serves the code.
 
-    An owner's command removes or restores only what it knows of: it takes no later schema.
+    Commands of the owner accept no later schema: they remove or restore only the tables and columns that they know.
     """
     known = connection.execute(HAS_REVISIONS).scalar_one()
     found = migrations.current(connection) if known else None
@@ -267,7 +267,7 @@ def fits(connection: Connection, *, also_later: bool = True) -> None:
 
 
 def has_lagging_standby(connection: Connection) -> bool:
-    """Return whether a standby follows this Postgres without commits waiting for it."""
+    """Return whether this Postgres has a standby whose confirmation commits do not wait for."""
     return bool(connection.execute(HAS_LAGGING_STANDBY).scalar_one())
 
 
@@ -281,7 +281,7 @@ def _is_bound(connection: Connection, server: ServerKind) -> None:
 
 
 def _has_own_statements(connection: Connection, server: ServerKind) -> None:
-    """Refuse a pooler by which one client would run what another one has prepared."""
+    """Refuse a pooler that mixes up prepared statements: one client would run a statement that another prepared."""
     driver = connection.connection.driver_connection
     rows = driver.execute(f"{OWN_NAME} -- lockbox: by what name", prepare=True).fetchall() if driver else []
     if not rows or any(name.startswith(SENT_NAME) for (name,) in rows):
@@ -292,7 +292,10 @@ def _has_own_statements(connection: Connection, server: ServerKind) -> None:
 
 
 def _is_direct(connection: Connection, direct: Engine) -> None:
-    """Refuse to take a lock in a session that the pooler keeps, with the lock, when its client has gone."""
+    """Refuse a `direct` engine that goes through a pooler, or to another server, database or login.
+
+    A pooler keeps a session, and its locks, after the session's client has gone.
+    """
     try:
         with direct.connect() as own:
             is_fit = not is_pooled(own) and own.execute(SERVER).one() == connection.execute(SERVER).one()
@@ -327,7 +330,7 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
 
 @dataclass(frozen=True)
 class ConnectionBudget:
-    """Connections that Postgres gives to all logins together and to this one, and what others may open."""
+    """The connections allowed for all logins together and for this login, and those that other processes may open."""
 
     allowed: int
     of_login: int | None
@@ -335,13 +338,13 @@ class ConnectionBudget:
 
 
 def connection_budget(connection: Connection, server: ServerKind, node: str) -> ConnectionBudget:
-    """`node` is the name in the process' heartbeats."""
+    """`node` is the process's name in its heartbeats."""
     row = connection.execute(BUDGET, {"role": RULES[server].role, "node": node}).one()
     return ConnectionBudget(row.allowed, row.of_login, int(row.promised))
 
 
 def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str) -> None:
-    """Refuse where Postgres gives fewer connections than this process opens; warn where all together open more."""
+    """Refuse if Postgres allows fewer connections than this process opens; warn if all processes may open more."""
     if is_pooled(connection):
         return
     found = connection_budget(connection, server, node)
@@ -366,6 +369,6 @@ def _may(connection: Connection, table: str, right: str) -> bool:
 
 
 def _may_somewhere(connection: Connection, table: str, right: str) -> bool:
-    """Return whether the right was granted for the table or for any of its columns."""
+    """Return whether the right is granted on the table or on any of its columns."""
     question = MAY if right in WHOLE_ROWS else MAY_A_COLUMN
     return bool(connection.execute(question, {"table": table, "right": right}).scalar_one())

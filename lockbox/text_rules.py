@@ -1,7 +1,7 @@
 """Rules for text that people read before they decide: no invisible characters, one spelling, no links; pure.
 
-Each rule is also a JSON Schema pattern, for the OpenAPI document. A check returns the text, stripped where white
-space may surround it, or raises ValueError.
+Each rule is also a JSON Schema pattern, for the OpenAPI document. A check returns the text or raises ValueError. It
+strips the text where the rule allows surrounding white space.
 """
 
 import re
@@ -78,7 +78,7 @@ Instant = Annotated[
 
 
 def _class(*ranges: Ranges) -> str:
-    """Return ranges as the inside of a character class that JSON Schema and Python both understand."""
+    """Return ranges as the content of a character class for both JSON Schema and Python."""
     return "".join(
         _mark(first) if first == last else f"{_mark(first)}-{_mark(last)}" for part in ranges for first, last in part
     )
@@ -148,7 +148,7 @@ def check_line(value: str) -> str:
 
 
 def check_name(value: str) -> str:
-    """Refuse in a name, which mail subjects contain, what mail programs would show as a link."""
+    """Refuse text that mail programs would show as a link: mail subjects contain names."""
     line = check_line(value)
     if LINK.search(unicodedata.normalize("NFKC", line).translate(DOTS)):
         raise ValueError("leave out web and mail addresses: a name is shown in the subjects of mails")
@@ -156,7 +156,7 @@ def check_name(value: str) -> str:
 
 
 def check_resource(value: str) -> str:
-    """Refuse what is not kind:id, wildcards, invisible characters, and a second spelling."""
+    """Refuse a resource that is not kind:id, or has wildcards, invisible characters or a second spelling."""
     if "*" in value:
         raise ValueError("name each resource; wildcards are not allowed")
     _check_visible(value)
@@ -166,23 +166,23 @@ def check_resource(value: str) -> str:
 
 
 def check_https(value: str) -> str:
-    """Refuse URLs that are not https, name a user, have a dot segment in the path, or unescaped characters."""
+    """Refuse URLs that are not https, name a user, or have a dot segment in the path or unescaped characters."""
     if not HTTPS.fullmatch(value):
         raise ValueError("write a whole https address without dot segments, such as https://desk.example/cases/4711")
     return value
 
 
 def check_resource_pattern(value: str) -> str:
-    """Refuse in a pattern, which may contain `*`, characters or a spelling that no id may have."""
+    """Refuse a pattern with characters or a spelling that no id may have; only `*` is allowed in addition."""
     _check_visible(value)
     return _check_spelling(value)
 
 
 def alphabets(value: str) -> list[str]:
-    """Return the alphabets of an id's letters if they are not commonly combined, else nothing.
+    """Return the alphabets of an id's letters if they are not commonly combined, else an empty list.
 
-    A Cyrillic or Greek letter among Latin ones looks the same and names another resource. The kind before the colon
-    is ours and does not count.
+    A Cyrillic or Greek letter among Latin letters looks like a Latin one and names another resource. The kind before
+    the colon is our own word and is not checked.
     """
     found = {_script(mark) for mark in unicodedata.normalize("NFKC", value.partition(":")[2]) if mark.isalpha()}
     found.discard("")
@@ -197,13 +197,13 @@ def mixed(resources: Iterable[str]) -> list[str]:
 
 
 def warning(resource: str) -> str:
-    """Return a warning about an id whose letters come from several alphabets, else nothing."""
+    """Return a warning if an id's letters come from several alphabets, else an empty text."""
     found = alphabets(resource)
     return f"mixed alphabets: {' and '.join(found)}; check each letter" if found else ""
 
 
 def spreadsheet_cell(text: str) -> str:
-    """Return a text that cannot act as a formula in a spreadsheet."""
+    """Return a text that a spreadsheet cannot run as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
@@ -219,14 +219,14 @@ def visible(value: str) -> str:
 
 
 def one_line(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name for a header: on one line, bounded, invisible characters written out."""
+    """Return a name for a header: on one line, of limited length, with invisible characters written out."""
     kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in visible(text))
     line = " ".join("".join(kept).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def prose(text: str) -> str:
-    """Return a text with its lines, without control characters, invisible characters written out."""
+    """Return a text with its line breaks, without control characters, and with invisible characters written out."""
     lines = visible(text).expandtabs(1).splitlines()
     return "\n".join(
         "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
@@ -266,7 +266,7 @@ IS_WHOLE = BeforeValidator(_whole)
 
 @dataclass(frozen=True)
 class TextRule:
-    """A rule is checked after the length, and stated in the OpenAPI document."""
+    """A rule that is checked after the length, and is part of the OpenAPI document."""
 
     check: Check
     pattern: str

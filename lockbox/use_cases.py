@@ -1,4 +1,4 @@
-"""A use case alone, in its own transaction, repeated once where Postgres refuses it."""
+"""Run one use case in its own transaction, and once more if Postgres refuses it."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,13 +20,13 @@ And how Postgres refuses statements that were prepared before a migration.
 
 
 def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
-    """Run a use case in a transaction of its own, and return its answer once that is committed.
+    """Run a use case in its own transaction, and return its answer after the commit.
 
-    Postgres checks the policy and people's roles again, at the latest at the commit. What it refuses runs a second
-    time: it reads what was changed since, and refuses in its own words.
+    Postgres checks the policy and people's roles again, at the latest at the commit. If Postgres refuses, the use
+    case runs a second time: it then reads the changed rows, and refuses with its own error.
 
     Raises:
-        DBAPIError: it is refused a second time, or has failed.
+        DBAPIError: Postgres refuses a second time, or the use case failed in another way.
     """
     try:
         return _run(db, use_case)
@@ -38,7 +38,7 @@ def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
 
 
 def has_changed_since(error: DBAPIError) -> bool:
-    """Whether Postgres refuses because something has changed: a second run reads that."""
+    """Whether Postgres refuses because of a concurrent change, which a second run reads."""
     return getattr(error.orig, "sqlstate", None) in CHANGED_SINCE
 
 

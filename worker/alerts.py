@@ -43,7 +43,7 @@ SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
 
 
 class AlertMonitor(WorkerLoop):
-    """Checks once a minute, whichever worker's turn it is, and twice before it raises an alarm."""
+    """Checks the invariants once a minute, in one worker at a time, and checks twice before it raises an alarm."""
 
     def __init__(self, tools: Runtime, heart: HeartbeatSender) -> None:
         super().__init__("watcher", tools)
@@ -51,12 +51,12 @@ class AlertMonitor(WorkerLoop):
         self._rota = ScanPosition()
 
     def run(self) -> None:
-        """Let an outage's backlog be done first."""
+        """Wait first, until the backlog of an outage is done."""
         self.stopping.wait(FIRST_SECONDS)
         super().run()
 
     def round(self) -> None:
-        """Check if no worker has within the minute; what is still wrong a quarter of a minute later is an alarm."""
+        """Check unless a worker did so in the last minute; raise an alarm for violations that last 15 seconds."""
         database = self.tools.database
         if self._is_due():
             with database.turn(TURN) as is_held:
@@ -95,9 +95,9 @@ def find_violations(database: Database, rota: ScanPosition) -> tuple[set[Invaria
 
 
 def confirm(database: Database, found: set[InvariantViolation], rota: ScanPosition) -> list[InvariantViolation]:
-    """Check again and raise an alarm for what is still violated; return what was not alarmed within the hour.
+    """Check again and raise an alarm for each remaining violation; return those that had no alarm within the hour.
 
-    An outage's backlog is done by then and raises no alarm.
+    The backlog of an outage is done by then and raises no alarm.
     """
     with database.transaction() as session:
         still = found & invariants.scan(session, rota)

@@ -25,7 +25,7 @@ ROUTES = {name: {"queue": queue} for name, queue in TASKS.items()}
 
 
 class ForbiddenTimer(Exception):  # noqa: N818 - it names what was found
-    """A task had an eta or a countdown: timers belong into Postgres, not into a worker's memory."""
+    """A task had an eta or a countdown. Timers belong in Postgres, not in a worker's memory."""
 
 
 def configuration(shutdown_seconds: float) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def configuration(shutdown_seconds: float) -> dict[str, Any]:
 
 
 class TimerlessCelery(Celery):
-    """A signal would not do: Celery logs what a receiver raises and continues."""
+    """A Celery app that refuses timers. A signal cannot do that: Celery logs a receiver's error and continues."""
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's signature
         """Raises ForbiddenTimer where the task has an eta or a countdown."""
@@ -84,7 +84,7 @@ class TimerlessCelery(Celery):
 
 
 def make_app(chosen: Settings) -> Celery:
-    """Return the app of this installation; workers get the pollers as a step that lives while the broker is away."""
+    """Return the app of this installation. Workers get the pollers as a step that runs even without the broker."""
     register()
     _answer_questions_only()
     celery = TimerlessCelery("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
@@ -94,7 +94,7 @@ def make_app(chosen: Settings) -> Celery:
 
 
 def _answer_questions_only() -> None:
-    """Remove every command that changes a worker: anyone with access to Redis could broadcast it."""
+    """Remove every command that changes a worker: anyone with access to Redis could broadcast such a command."""
     for name in Panel.data.keys() - INSPECTION:
         del Panel.data[name]
     for name in Panel.meta.keys() - INSPECTION:

@@ -1,4 +1,4 @@
-"""The pollers as a step of the worker's blueprint: after the pool, whether or not the broker answers."""
+"""The pollers as a step of the worker's blueprint: they start after the pool, whether or not the broker answers."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ STOP_SECONDS = 5.0
 
 
 class Pollers(bootsteps.StartStopStep):
-    """Runs the poller of this worker's index, and what sends, or does, its maintenance.
+    """Runs the poller of this worker's index, and the threads that send or do its maintenance.
 
-    A worker that is busy sending would be a slow poller of the clock, and a slow sealer.
+    The worker that sends notifications does not poll the clock or seal: it would be slow at both while it is busy.
     """
 
     requires = ("celery.worker.components:Pool",)
@@ -47,7 +47,7 @@ class Pollers(bootsteps.StartStopStep):
             loop.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
-        """Wait a little for the threads; what they leave is picked up by others."""
+        """Wait briefly for the threads; other workers pick up the work that they leave."""
         for loop in self.loops:
             loop.stop()
         for loop in self.loops:

@@ -1,4 +1,4 @@
-"""Access to Flower: wrong passwords are slow; metrics need the password too, except on this machine."""
+"""Access to Flower. A wrong password is answered slowly; metrics need it too, except on this machine."""
 
 import asyncio
 from collections import Counter
@@ -20,10 +20,10 @@ UNAUTHORIZED, TOO_MANY = 401, 429
 
 
 class AttemptGate:
-    """Answers one attempt of an address at a time, and a wrong one only after a second.
+    """Judges one attempt of an address at a time, and delays the answer to a wrong password by a second.
 
-    However many it sends at once, an address tries one password a second; a right one waits for its turn. As at the
-    API, an IPv6 network of 64 bits counts as one address.
+    However many attempts an address sends at once, it tries one password a second; a right password waits its turn.
+    As in the API, an IPv6 network of 64 bits counts as one address.
     """
 
     def __init__(self, seconds: float = WRONG_SECONDS, most: int = MOST_WAITING) -> None:
@@ -33,10 +33,10 @@ class AttemptGate:
         self._waiting = Counter[str]()
 
     async def judge(self, address: str, *, is_right: bool) -> None:
-        """Return in its turn if the password is right.
+        """Return, when it is this attempt's turn, if the password is right.
 
         Raises:
-            HTTPError: 401 for a wrong one, 429 where too many attempts of the address wait already.
+            HTTPError: 401 for a wrong password, 429 where too many attempts of the address are waiting.
         """
         address = network(address)
         if self._waiting[address] >= self._most:
@@ -58,7 +58,7 @@ ATTEMPTS = AttemptGate()
 
 
 def is_from_here(request: HTTPServerRequest) -> bool:
-    """Whether this very machine asks for itself: a proxy here does not."""
+    """Whether the request comes from this machine itself, and not through a proxy on it."""
     if any(name in request.headers for name in FORWARDED):
         return False
     try:
@@ -90,7 +90,7 @@ class GuardedHandler(BaseHandler):  # type: ignore[misc]
 
 
 def guarded(handlers: Sequence[Any]) -> list[Any]:
-    """Return Flower's routes with this guard before each, but for its style sheets and scripts."""
+    """Return Flower's routes with this guard before each, except those of style sheets and scripts."""
     return [_guarded(handler) for handler in handlers]
 
 

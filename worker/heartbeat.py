@@ -17,7 +17,7 @@ HANGS_SECONDS = 60.0
 
 
 class HeartbeatLoop(WorkerLoop):
-    """Beats for the process, and stops where one of its other threads has hung for a minute."""
+    """Sends the heartbeats of the process, and stops while one of its other threads has been hanging for a minute."""
 
     def __init__(
         self, tools: Runtime, heart: HeartbeatSender, part: ProcessPart, others: Sequence[WorkerLoop]
@@ -38,7 +38,7 @@ class HeartbeatLoop(WorkerLoop):
         self.stopping.wait(BEAT_SECONDS)
 
     def _count_dropped(self) -> None:
-        """Write how many messages this process dropped since; a count that cannot be written is lost."""
+        """Store how many messages this process dropped since the last call; if that fails, the count is lost."""
         counts = dropped.take()
         if counts:
             with self.tools.database.transaction() as session:

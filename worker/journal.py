@@ -1,4 +1,4 @@
-"""A worker's log: where logs are JSON, what Celery and Python print themselves is JSON too."""
+"""A worker's log. Where logs are JSON, the lines that Celery and Python print themselves become JSON too."""
 
 import io
 import json
@@ -22,7 +22,7 @@ STDERR = 2
 
 
 class JournalStream(io.TextIOBase):
-    """Replaces stdout and stderr: each printed line is logged."""
+    """Replaces stdout and stderr, and logs each printed line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class JournalStream(io.TextIOBase):
 
 
 def begin(chosen: Settings) -> None:
-    """Configure the logs of this process; a child does it again, because what it inherited is its parent's."""
+    """Configure the logs of this process. A child calls it again, because it inherits its parent's configuration."""
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     lockbox_logging.configure(chosen)
     if chosen.log_format != "json":
@@ -60,7 +60,7 @@ def _thread_crashed(failed: threading.ExceptHookArgs) -> None:
 
 
 def _say(message: str, _: TextIO | None = None) -> None:
-    """Write Celery's messages from signal handlers in one go: a logger's lock could be held."""
+    """Write Celery's messages from signal handlers in one write: another thread could hold a logger's lock."""
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line = {"text": masked(message), "event": "process.printed", "logger": __name__, "level": "info", "timestamp": at}
     os.write(STDERR, f"{json.dumps(line)}\n".encode())

@@ -1,4 +1,4 @@
-"""A worker's threads, in small steps until they are stopped; no pool child inherits a lock in the held state."""
+"""A worker's threads. They work in small steps until stopped; no child is forked while a thread holds a lock."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ LONGEST_WAIT = 15.0
 
 
 class ForkGate:
-    """Held by one thread while it works; a fork waits for it, at most 15 seconds."""
+    """Locked by one thread while it works; a fork waits for the lock, at most 15 seconds."""
 
     # A child that is forked while a thread holds a lock (of logging, of a connection pool) would wait for it forever,
     # since the thread that would release it does not exist in the child.
@@ -52,7 +52,8 @@ class ForkGate:
 class WorkerLoop(threading.Thread, ABC):
     """A thread that does one round after another until it is stopped; no failure ends it.
 
-    A round is a series of small steps, each done while the gate is held: a fork waits for one step, never for more.
+    A round is a series of small steps. The thread holds the gate during each step, so a fork waits for one step at
+    most.
     """
 
     def __init__(self, name: str, tools: Runtime) -> None:
@@ -80,10 +81,10 @@ class WorkerLoop(threading.Thread, ABC):
 
     @abstractmethod
     def round(self) -> None:
-        """Do what is due, then rest."""
+        """Do the work that is due, then rest."""
 
     def stepwise(self, steps: Iterator[object]) -> int:
-        """Take the steps one by one, each behind the gate; return how many there were."""
+        """Run the steps one by one, holding the gate during each; return their number."""
         taken = 0
         while not self.stopping.is_set():
             with self.gate:

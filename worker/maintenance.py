@@ -1,6 +1,6 @@
 """Sealing and reconciling: as tasks when they are due, or in this process as a fallback.
 
-What a worker does by itself, without a Celery message, is listed in `without_redis.py`.
+`without_redis.py` lists the work that a worker does without a Celery message.
 """
 
 import math
@@ -52,11 +52,11 @@ YIELD_LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class MaintenanceJob:
-    """Work that one of all workers does at a time, in small steps, as a task named `lockbox.NAME`.
+    """Work that one worker at a time does, in small steps, as a task named `lockbox.NAME`.
 
-    A run is recorded as a heartbeat of `part`. While `is_due` there is one each `interval`, else one each `rest`;
-    that is checked each `look`. A job that `gives_way` waits while many deadlines do. Times are in seconds. `counts`
-    is the figure that its result always has.
+    A run is recorded as a heartbeat of `part`. There is one run each `interval` while `is_due` returns true, else one
+    each `rest`; this is checked each `look`. A job that `gives_way` waits while many deadlines are waiting. Times are
+    in seconds. `counts` names the figure that is always in the job's result.
     """
 
     name: str
@@ -92,13 +92,13 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:
-    """Seal what was written, ship what was signed, and queue the notifications of it.
+    """Seal new events, ship signed checkpoints, and queue the notifications about them.
 
-    No step is taken while another process seals.
+    If another process is sealing, no step is done.
 
     Raises:
-        RollbackDetected: some logs are not what was shipped; the others are sealed.
-        OSError: nothing that was signed can be shipped.
+        RollbackDetected: some logs differ from their shipped checkpoints; all other logs are sealed.
+        OSError: no signed checkpoint can be shipped.
     """
     own = tools.sealing
     if own is None:
@@ -148,10 +148,10 @@ JOBS = (RECONCILE, SEAL)
 def run(tools: Runtime, job: MaintenanceJob) -> dict[str, int]:
     """Do a job for four seconds at most, record the run, and return counts; the next run continues.
 
-    A run that finds another one at work is `skipped`.
+    The result is `skipped` if another run is at work.
 
     Raises:
-        RollbackDetected, OSError: not all could be sealed, or shipped.
+        RollbackDetected, OSError: some logs could not be sealed, or some checkpoints not shipped.
     """
     began, counts, has_begun = time.monotonic(), Counter[str](), False
     with closing(job.steps(tools)) as steps:
@@ -183,14 +183,14 @@ def _sender() -> HeartbeatSender:
 
 
 def _deadlines_wait(tools: Runtime) -> bool:
-    """Whether more deadlines are being run than one message carries: they come before their seals."""
+    """Whether more deadlines are being handled than fit one message; deadlines come before their seals."""
     with suppress(RedisUnavailable):
         return tools.database.schedule.leased(CLOCK) > MOST_A_CALL
     return False
 
 
 class MaintenanceLoop(WorkerLoop):
-    """Sends a job's task when it is due, and does the job itself where no run of it is recorded."""
+    """Sends a job's task when it is due, and does the job itself if no run of the task is recorded."""
 
     def __init__(self, job: MaintenanceJob, app: Celery, tools: Runtime) -> None:
         super().__init__(job.name, tools)
@@ -203,7 +203,7 @@ class MaintenanceLoop(WorkerLoop):
         self._silent_until = 0.0
 
     def run(self) -> None:
-        """Warn once if Redis is away or unfit, then go round."""
+        """Warn once if Redis is unreachable or unfit, then run the rounds."""
         if self._job is RECONCILE:
             try:
                 self.tools.database.schedule.ping()
@@ -212,7 +212,7 @@ class MaintenanceLoop(WorkerLoop):
         super().run()
 
     def poke(self) -> None:
-        """Do the job now, whenever it ran last."""
+        """Do the job now, regardless of its last run."""
         self._poked.set()
 
     def stop(self) -> None:
@@ -220,7 +220,7 @@ class MaintenanceLoop(WorkerLoop):
         self._poked.set()
 
     def round(self) -> None:
-        """Send or do the job if due, then rest until it may be due or a poke; problems are logged twice a minute."""
+        """Send or do the job if due, then rest until the next check or a poke. Problems are logged twice a minute."""
         is_poked = self._poked.is_set()
         self._poked.clear()
         with self.gate:
@@ -234,11 +234,11 @@ class MaintenanceLoop(WorkerLoop):
         self._poked.wait(max(self._job.look, ran_at + self._job.interval - time.monotonic()))
 
     def _look(self) -> tuple[float, bool]:
-        """Return when the job ran, by the monotonic clock and rather too early, and whether it is due.
+        """Return when the job last ran, by the monotonic clock and never too late, and whether it is due.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: Postgres is away; sometimes a task is sent anyway, whose failure shows in
-                Flower.
+            sqlalchemy.exc.DBAPIError: Postgres is unreachable. Now and then a task is sent anyway, so that its
+                failure shows in Flower.
         """
         now = time.monotonic()
         try:
@@ -268,7 +268,7 @@ class MaintenanceLoop(WorkerLoop):
         return False
 
     def _send(self) -> bool:
-        """Send the task, unless enough wait; return whether the broker took it, or has it."""
+        """Send the task, unless enough tasks wait; return whether the broker accepted or already has it."""
         try:
             # A Redis that does not answer is found out by this one within two seconds, by the broker's in ten.
             self.tools.database.schedule.leased(CLOCK)
@@ -290,7 +290,7 @@ class MaintenanceLoop(WorkerLoop):
             self._say("audit.not_shipped", str(error.strerror), error=type(error).__name__)
 
     def _let_the_clock_pass(self) -> None:
-        """Wait, for two seconds at most, while more falls due than one batch: deadlines come before their seals."""
+        """Wait, two seconds at most, while more deadlines are due than fit a batch: they come before their seals."""
         until = time.monotonic() + YIELD_SECONDS
         while _deadlines_wait(self.tools) and time.monotonic() < until:
             self.stopping.wait(YIELD_LOOK_SECONDS)

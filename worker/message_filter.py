@@ -1,6 +1,6 @@
-"""Rebuild each message from the broker out of the few facts that are trusted, or drop it.
+"""Rebuild each message of the broker from the few facts that are trusted, or drop the message.
 
-Functions raise Undecodable for what is too long or malformed.
+Functions raise Undecodable for a message that is too long or malformed.
 """
 
 import base64
@@ -41,11 +41,11 @@ WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Overfl
 
 
 class Undecodable(Exception):  # noqa: N818 - it names what was found
-    """A message that is none of ours; the text is a code that holds nothing of it."""
+    """The message is not one of ours; the text is a code that contains nothing of the message."""
 
 
 def task(raw: bytes, queue: str) -> dict[str, Any]:
-    """Rebuild a task of this queue from its name, its id and the ids that it carries."""
+    """Rebuild a task of this queue from its name, its id and the ids in its arguments."""
     message = _message(raw)
     try:
         headers, id_ = message["headers"], message["headers"]["id"]
@@ -66,7 +66,7 @@ def task(raw: bytes, queue: str) -> dict[str, Any]:
 
 
 def control(raw: bytes) -> dict[str, Any]:
-    """Rebuild a broadcast: a question of INSPECTION, its addressees, and where the answer goes."""
+    """Rebuild a broadcast: a question of INSPECTION, its addressees, and the address for the answer."""
     message = _message(raw)
     try:
         asked = _body(message)
@@ -87,7 +87,7 @@ def control(raw: bytes) -> dict[str, Any]:
 
 
 def other(raw: bytes) -> dict[str, Any]:
-    """Rebuild an answer or an event, which Flower and the health check read, around its JSON."""
+    """Rebuild an answer or an event, which Flower and the health check read, around its JSON body."""
     message = _message(raw)
     try:
         body = _body(message)

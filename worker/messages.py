@@ -1,4 +1,4 @@
-"""Celery messages in batches, and none into a queue that no worker empties."""
+"""Send Celery messages in batches, and send none to a queue that no worker empties."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -13,10 +13,10 @@ FIRST, LATER = 0, 6
 
 
 def send(app: Celery, task: str, messages: Iterable[Sequence[object]], *, priority: int = FIRST) -> None:
-    """Send a task once for each of these lists of arguments, in one pipeline; a lower `priority` is taken first.
+    """Send a task once for each of these argument lists, in one pipeline. Workers take a lower `priority` first.
 
     Raises:
-        kombu.exceptions.OperationalError, kombu.exceptions.BatchPublishError: the broker is away.
+        kombu.exceptions.OperationalError, kombu.exceptions.BatchPublishError: the broker is unreachable.
     """
     found = app.tasks[f"lockbox.{task}"]
     with app.producer_pool.acquire(block=True, timeout=ACQUIRE_SECONDS) as producer, _batch(producer):
@@ -25,10 +25,10 @@ def send(app: Celery, task: str, messages: Iterable[Sequence[object]], *, priori
 
 
 def waiting(app: Celery, queue: str) -> int:
-    """Count untaken messages in a queue.
+    """Count the messages in a queue that no worker has taken.
 
     Raises:
-        kombu.exceptions.OperationalError: the broker is away.
+        kombu.exceptions.OperationalError: the broker is unreachable.
     """
     with app.producer_pool.acquire(block=True, timeout=ACQUIRE_SECONDS) as producer:
         channel: Any = producer.channel

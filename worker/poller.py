@@ -29,7 +29,9 @@ LONGEST_FULL = 0.5
 
 @dataclass(frozen=True)
 class PollerSettings:
-    """How one index is polled. No more is claimed, but for `full_seconds`, while `most_waiting` messages are untaken.
+    """How one index is polled.
+
+    While `most_waiting` messages are untaken, no id is claimed; the poller looks again after `full_seconds`.
 
     After a claim, ids gather for `gather_seconds`: a message costs eight milliseconds, however few ids it names.
     """
@@ -51,9 +53,9 @@ POLLED = {
 
 
 class Poller(WorkerLoop):
-    """Watches one index: claims what is due, sends it as tasks, and sleeps on the bell.
+    """Watches one index: claims due ids, sends them as tasks, and sleeps until the bell rings.
 
-    Without Redis it acts on due rows straight from Postgres, by the same functions as the tasks.
+    Without Redis, it handles due rows directly from Postgres, with the same functions as the tasks.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Poller(WorkerLoop):
             failpoint("poller.after_send")
 
     def _is_full(self) -> bool:
-        """Whether enough messages wait, as far as known: a Redis that takes no writes shows that to a claim alone."""
+        """Whether enough messages are waiting, as far as known: only a claim notices that Redis accepts no writes."""
         if time.monotonic() - self.claimed_at >= LONGEST_FULL:
             return False
         return messages.waiting(self.app, self.settings.queue) >= self.settings.most_waiting

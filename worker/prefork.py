@@ -1,4 +1,4 @@
-"""Celery's pool of child processes, which forgets no child that is alive."""
+"""Celery's pool of child processes, changed so that it never forgets a child that is alive."""
 
 # The event loop of kombu works through descriptors that it polled at once. When several children end together, the
 # first of them has all replaced, and the new children's descriptors get the numbers of the old ones: the events that
@@ -16,7 +16,7 @@ class ChildPool(_AsynPool):  # type: ignore[misc]  # of any type
     """Watches each child until its exit code is known."""
 
     def _event_process_exit(self, hub: Any, proc: Any) -> None:  # noqa: ANN401 - Celery's signature
-        """Replace a child that has ended; an event of one that is alive comes again when it has."""
+        """Replace a child that has ended. For a child that is still alive, the event comes again when it ends."""
         if not proc._is_alive():  # noqa: SLF001 - as Celery does
             super()._event_process_exit(hub, proc)
 

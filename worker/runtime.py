@@ -1,4 +1,4 @@
-"""What a worker process uses: its engine, schedule and senders, created once per process after the fork."""
+"""The tools of a worker process: its engine, schedule and senders, created once per process after the fork."""
 
 import gc
 import os
@@ -65,7 +65,7 @@ _is_child = threading.Event()
 
 @cache
 def settings() -> Settings:
-    """Unsafe settings end the process with a line for each thing to change."""
+    """Return the settings; if they are unsafe, end the process with a line for each setting to change."""
     try:
         return load()
     except UnsafeSettings as error:
@@ -83,10 +83,10 @@ class SealingSettings:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The tools of one process. `senders` is None where no mail relay is configured, `sealing` where no key is.
+    """The tools of one process. `senders` is None if no mail relay is configured, `sealing` if no key is.
 
-    `driver` is the connector worker's alone, `cases` the notifications worker's. `deliveries_kept` is how long the
-    delivery log is kept.
+    Only the connector worker has a `driver`, and only the notifications worker has `cases`. `deliveries_kept` is how
+    long the delivery log is kept.
     """
 
     database: Database
@@ -100,10 +100,10 @@ class Runtime:
 def make(chosen: Settings) -> Runtime:
     """Return the tools for these settings; nothing is connected yet.
 
-    The notifications worker has its own login, and the core worker another one; no process has both.
+    The core worker and the notifications worker have different database logins; no process has both.
 
     Raises:
-        UnsafeSettings: a needed setting is missing.
+        UnsafeSettings: a required setting is missing.
     """
     url = chosen.require(_login(chosen))
     most = _most_connections(chosen)
@@ -137,7 +137,7 @@ def _driver(chosen: Settings, db: Database) -> ConnectionDriver:
 
 
 def _judging_keys(chosen: Settings) -> ProcessKeys:
-    """Return the keys that verify windows as the API does; of approvals only the public halves."""
+    """Return the keys that verify windows as the API does; for approvals, only the public keys."""
     approvals = signing_keys.trusted(chosen.approval_public_keys).values()
     shipped = None
     if chosen.checkpoint_folder and chosen.audit_public_keys:
@@ -159,7 +159,7 @@ def _most_connections(chosen: Settings) -> int:
 
 
 def _direct(chosen: Settings) -> Engine | None:
-    """Return the engine for locks that outlive a transaction, where the other connections lead through a pooler."""
+    """Return the engine for locks that outlive a transaction, if the other connections go through a pooler."""
     if chosen.database_direct_url is None:
         return None
     more = 0 if _is_child.is_set() else LOCKS - 1
@@ -167,7 +167,7 @@ def _direct(chosen: Settings) -> Engine | None:
 
 
 def runtime() -> Runtime:
-    """Never the tools of the process that this one was forked from."""
+    """Return the tools of this process, never those of the process that it was forked from."""
     with _making:
         return _of_process(os.getpid())
 

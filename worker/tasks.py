@@ -1,7 +1,7 @@
-"""The Celery tasks: each reads the rows of its ids again and does the work on them.
+"""The Celery tasks: each task reads its rows again by their ids, and does the work on them.
 
-A task ends when its work is recorded, and returns what it did as counts, which Flower shows as its result. It fails
-where the work could not be done; that stays promised in Postgres, so the schedule sends it again.
+A task ends when its work is recorded. It returns counts of its work, which Flower shows as its result. If the work
+could not be done, the task fails; the work stays promised in Postgres, so the schedule sends it again.
 """
 
 import threading
@@ -42,11 +42,11 @@ _asking = threading.BoundedSemaphore(NOTIFY_THREADS // 4)
 
 
 class TaskFailed(Exception):  # noqa: N818 - Flower shows the name
-    """The work could not be done; it is promised in Postgres and comes again. A task raises nothing else."""
+    """The work could not be done; it is promised in Postgres and is sent again. A task raises no other error."""
 
 
 class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A task whose failure is short."""
+    """A task whose failure is reported without a traceback."""
 
     # A child sends what a task raises, with its traceback, to the worker's parent. While that waits for the broker it
     # reads nothing; tracebacks fill the pipe, and a time limit that strikes in the midst of such a write ends the
@@ -54,7 +54,7 @@ class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
     # bytes.
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
-        """Send no frames."""
+        """Remove the traceback."""
         einfo.tb = None
 
 
@@ -64,37 +64,37 @@ def _task(name: str) -> Callable[[Callable[..., dict[str, int]]], Any]:
 
 @_task("time_out")
 def time_out(ids: list[str]) -> dict[str, int]:
-    """Time out the given requests whose deadline for an answer has passed."""
+    """Time out the given requests if their deadline for an answer has passed."""
     return _run("time_out", lambda: _run_clock(ids, "timed_out"))
 
 
 @_task("expire")
 def expire(ids: list[str]) -> dict[str, int]:
-    """End the given windows whose time is over."""
+    """End the given windows if their time is over."""
     return _run("expire", lambda: _run_clock(ids, "expired"))
 
 
 @_task("remind")
 def remind(ids: list[str]) -> dict[str, int]:
-    """Remind people of the given requests, ask the next tier, or warn before a window ends."""
+    """For the given requests, remind people, ask the next tier, or warn before a window ends."""
     return _run("remind", lambda: _run_clock(ids, "reminded"))
 
 
 @_task("notify")
 def notify(ids: list[str]) -> dict[str, int]:
-    """Send the given notifications that are due, and wait until how that went is recorded."""
+    """Send the given notifications that are due, and wait until the results are recorded."""
     return _run("notify", lambda: _notify(_uuids(ids, MOST_NOTIFICATIONS)))
 
 
 @_task("case_check")
 def check_case(ids: list[str]) -> dict[str, int]:
-    """Ask a ticket system about the case of this row, and record once what it says; an engineer waits for it."""
+    """Ask a ticket system about the case of this row, and record its answer once; an engineer waits for it."""
     return _run("case_check", lambda: _check_case(_uuids(ids, MOST_CASES)))
 
 
 @_task("connect")
 def connect(ids: list[str]) -> dict[str, int]:
-    """Take the next step of the given connections: open at the target what a window allows, close what has ended."""
+    """Do the next step of the given connections: open those that a window allows, close those that have ended."""
     return _run("connect", lambda: _connect(_uuids(ids, MOST_CONNECTIONS)))
 
 
@@ -106,12 +106,12 @@ def reconcile() -> dict[str, int]:
 
 @_task("seal")
 def seal() -> dict[str, int]:
-    """Seal the events that were written and ship checkpoints, for some seconds at most; the next run continues."""
+    """Seal new events and ship checkpoints, for some seconds at most; the next run continues."""
     return _run("seal", lambda: _maintain(SEAL))
 
 
 def _run_clock(ids: list[str], wanted: str) -> Mapping[str, int]:
-    """Run the clock on these requests: each row decides what is due, not the task's name."""
+    """Run the timers of these requests. Each row decides which action is due, not the task's name."""
     requests = _uuids(ids, MOST_IDS)
     with traces.span(f"clock {wanted}", SpanKind.INTERNAL):
         counts = timers.run(runtime().database, requests)
@@ -156,7 +156,7 @@ def _connect(ids: list[UUID]) -> Mapping[str, int]:
 
 @contextmanager
 def _patience() -> Iterator[float]:
-    """Yield how long to wait for one more result: less where half of the threads wait already."""
+    """Yield how many seconds to wait for one more result: fewer if half of the threads are waiting already."""
     is_patient = _patient.acquire(blocking=False)
     try:
         yield SEND_SECONDS if is_patient else HURRIED_SECONDS
@@ -175,10 +175,10 @@ def _maintain(job: MaintenanceJob) -> Mapping[str, int]:
 
 
 def _run(task: str, work: Callable[[], Mapping[str, int]]) -> dict[str, int]:
-    """Do the work, and once more where a connection was gone; every task may be repeated.
+    """Do the work, and once more if a connection was lost: every task may be repeated.
 
     Raises:
-        TaskFailed: it could not be done.
+        TaskFailed: the work could not be done.
     """
     try:
         try:

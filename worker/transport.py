@@ -40,7 +40,7 @@ SAID_EVERY = 1.0
 
 
 class DropCounter:
-    """Counts dropped messages by place; at most one line of the log a second."""
+    """Counts dropped messages by queue or key, and logs at most one line a second."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -85,7 +85,7 @@ class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
         failpoint("broker.after_ack")
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's signature
-        """Put back what was not acknowledged, or drop it where it is no message."""
+        """Put an unacknowledged message back, or drop it if it is not a valid message."""
         try:
             super().restore_by_tag(tag, client, leftmost)
         except self.channel.connection_errors:
@@ -96,7 +96,7 @@ class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
 
 
 class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
-    """A channel that raises a connection error, which Celery waits out, when its connection is closed."""
+    """A channel that raises a connection error when its connection is closed; Celery then waits and reconnects."""
 
     QoS = QoS
     _kept: Any = None
@@ -107,7 +107,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:  # noqa: ANN401 - kombu's signature
-        """Yield one client for all calls: kombu makes one for each, which takes longer than the call."""
+        """Yield one client for all calls. Kombu makes a client for each call, which takes longer than the call."""
         if client is None and (self._kept is None or self._kept.connection_pool is not self.pool):
             self._kept = self._create_client()
         yield self._kept if client is None else client
@@ -125,7 +125,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         return [row for row in rows if len(row) == 3 and BOUND.fullmatch(row[2])]  # noqa: PLR2004 - key, pattern, queue
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's signature
-        """Write a message; an answer or an event whose list is no list is dropped without failing."""
+        """Write a message. If the key for an answer or an event is not a list, drop the message without failing."""
         try:
             super()._put(queue, message, **kwargs)
         except self.ResponseError as error:
@@ -134,10 +134,10 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             dropped.add(_where(queue), type(error).__name__)
 
     def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Take a queue's item, if it is a message.
+        """Take an item from a queue, and deliver it if it is a valid message.
 
         Raises:
-            queue.Empty: nothing came.
+            queue.Empty: no item came.
         """
         try:
             answer = self._answer(**options)
@@ -177,10 +177,10 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             raise Empty from None
 
     def _receive_one(self, c: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Take a channel's item, if it is a question that we answer, or an event.
+        """Take an item from a channel, and deliver it if it is a question that we answer, or an event.
 
         Raises:
-            queue.Empty: it is none.
+            queue.Empty: the item is neither of these.
         """
         try:
             response = c.parse_response()
@@ -204,7 +204,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         return True
 
     def _delete_strange_keys(self) -> None:
-        """Delete each key of the broker that is of another type than it has to be: it would block the broker."""
+        """Delete each of the broker's keys that has the wrong type: it would block the broker."""
         lists = [self._q_for_pri(queue, step) for queue in QUEUES for step in self.priority_steps]
         exchanges = (CONTROL, REPLIES, EVENTS)
         sets = [key % (one,) for one in exchanges for key in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
@@ -241,13 +241,13 @@ def _where(queue: str) -> str:
 
 
 class Transport(redis.Transport):
-    """The transport of redis:// and rediss://; an URL can name a transport by its scheme only."""
+    """The transport for redis:// and rediss:// URLs; only the scheme of a URL can name a transport."""
 
     Channel = LockboxChannel
     connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
 
 
 def register() -> None:
-    """Let the schemes of Redis mean this transport in this process."""
+    """Use this transport for the schemes of Redis in this process."""
     for scheme in SCHEMES:
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"

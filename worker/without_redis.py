@@ -1,20 +1,21 @@
-"""Continue without Redis: send notifications straight from Postgres, and list all that a worker does by itself.
+"""Continue without Redis: send notifications directly from Postgres.
 
-What a worker does by itself, without a Celery message, and when. This is the one list of it:
+This is the complete list of the work that a worker does by itself, without a Celery message, and when:
 
-- The poller of the clock (core worker), while Redis is away or takes no writes: it runs the clock on due requests.
-- The poller of notifications (notifications worker), while Redis is away or takes no writes: it sends due ones.
-- `MaintenanceLoop` (core worker), where a task cannot be sent, or where the last recorded run is older than twice
-  the interval though one was sent: it seals or reconciles. So nothing waits for the queue that reconciling repairs.
-- `NotificationReconciler` (notifications worker), every five seconds: it sends what is overdue by three seconds and
-  arms what is due soon. Reconciling as a whole is not for that worker's login.
-- The poller of connections (connector worker), while Redis is away or takes no writes: it drives due ones.
-- `ConnectionWatch` (connector worker), every second and when a request changes: it has connections closed whose
-  windows have ended, and drives what is overdue by three seconds.
-- Heartbeats, and the alert monitor, always: they watch the workers and belong to no task.
+- The poller of the clock (core worker), while Redis is away or accepts no writes: it runs due timers of requests.
+- The poller of notifications (notifications worker), while Redis is away or accepts no writes: it sends due
+  notifications.
+- `MaintenanceLoop` (core worker), if a task cannot be sent, or if a task was sent but the last recorded run is older
+  than twice the interval: it seals or reconciles. So reconciling never waits for the queue that it repairs.
+- `NotificationReconciler` (notifications worker), every five seconds: it sends notifications that are overdue by
+  three seconds and arms those due soon. Its database login does not allow the other parts of reconciling.
+- The poller of connections (connector worker), while Redis is away or accepts no writes: it drives due connections.
+- `ConnectionWatch` (connector worker), every second and when a request changes: it closes connections whose windows
+  have ended, and drives connections that are overdue by three seconds.
+- Heartbeats and the alert monitor, always: they watch the workers and belong to no task.
 
-All of it goes by the same functions as the tasks, straight from Postgres, where rows are claimed or locked; so it
-does not matter who does a thing, or whether two try.
+All of this uses the same functions as the tasks, directly from Postgres, where rows are claimed or locked. So it does
+not matter which process does the work, or whether two try.
 """
 
 import threading
@@ -46,18 +47,21 @@ DIRECT_THREADS = 16
 
 
 class DirectSender:
-    """Hands ids of notifications to the sending pool of this process, which has its own threads; never waits."""
+    """Passes ids of notifications to the sending pool of this process, which has its own threads. Never waits."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
 
     def __call__(self, ids: list[UUID]) -> None:
-        """Dispatch these, a batch a transaction; what finds no room is deferred, and what fails comes again."""
+        """Dispatch the notifications, a transaction for each batch. If there is no room, they are deferred.
+
+        Failed ones come again.
+        """
         for start in range(0, len(ids), MOST_NOTIFICATIONS):
             self._dispatch(ids[start : start + MOST_NOTIFICATIONS])
 
     def stop(self) -> None:
-        """Take no more; running sends have a few seconds, or are picked up by others after their lease."""
+        """Accept no more. Running sends have a few seconds; after their lease, other workers pick up the rest."""
         senders = self._tools.senders
         if senders and not senders.sending_pool.stop(STOP_SECONDS):
             log.warning("sending.cut_short")
@@ -75,7 +79,7 @@ class DirectSender:
 
 
 class DirectConnector:
-    """Drives connections in this process, where no task does it, in threads of its own; never waits for a target."""
+    """Drives connections in this process, in its own threads, where no task does it. Never waits for a target."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
@@ -85,15 +89,15 @@ class DirectConnector:
         self._stopped = False
 
     def overdue(self, grace: timedelta) -> int:
-        """Take a step of each connection that is overdue by that much; return how many were begun."""
+        """Do a step of each connection that is overdue by `grace`; return how many steps were begun."""
         return self._drive(lambda session: connection_steps.due(session, grace=grace, most=MOST_OVERDUE))
 
     def ended(self) -> int:
-        """Take a step of each connection whose window has ended; return how many were begun."""
+        """Do a step of each connection whose window has ended; return how many steps were begun."""
         return self._drive(lambda session: connection_steps.ended(session, most=MOST_OVERDUE))
 
     def stop(self) -> None:
-        """Begin no more; running steps are picked up by others after their lease."""
+        """Begin no more steps; other workers pick up running steps after their lease."""
         with self._lock:
             self._stopped = True
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -122,7 +126,7 @@ class DirectConnector:
 
 
 class ConnectionWatch(WorkerLoop):
-    """Closes connections whose windows have ended, in whatever way, and drives what no task has driven."""
+    """Closes connections whose windows have ended in any way, and drives connections that no task has driven."""
 
     def __init__(self, tools: Runtime, connecting: DirectConnector) -> None:
         super().__init__("connection-watch", tools)
@@ -138,7 +142,7 @@ class ConnectionWatch(WorkerLoop):
         self._poked.set()
 
     def _hear(self, _: frozenset[str], side: str | None) -> None:
-        """Check for moves, which are news for both sides, and nothing else: each sent mail is news too."""
+        """Start a round only for news to both sides, such as a request's move; each sent mail publishes news too."""
         if side is None:
             self.poke()
 
@@ -149,7 +153,7 @@ class ConnectionWatch(WorkerLoop):
         self._connecting.stop()
 
     def round(self) -> None:
-        """Hand over what has ended, do what is overdue, and rest until a request changes, or a second."""
+        """Arm ended connections, drive overdue ones, and rest until a request changes, or for one second."""
         self._poked.clear()
         if self.tools.driver:
             with self.gate:
@@ -165,7 +169,7 @@ class ConnectionWatch(WorkerLoop):
 
 
 class NotificationReconciler(WorkerLoop):
-    """Sends overdue notifications and arms those due soon, every five seconds or when it is poked."""
+    """Sends overdue notifications and arms those due soon, every five seconds or when poked."""
 
     def __init__(self, tools: Runtime, sending: DirectSender) -> None:
         super().__init__("notification-reconciler", tools)

@@ -1,4 +1,4 @@
-"""Groups of calls on the event loop, and the connections that they take turns on."""
+"""Groups of calls on the event loop, and the connections that the groups use in turn."""
 
 import asyncio
 from collections import Counter, deque
@@ -34,7 +34,7 @@ LONGEST_WAIT = 5.0
 
 
 class LoopConnections:
-    """Connections for the event loop to the database of an engine, closed when the engine is disposed."""
+    """Connections of the event loop to an engine's database; they are closed when the engine is disposed."""
 
     def __init__(self, engine: Engine) -> None:
         self._url = libpq_url(engine.url).render_as_string(hide_password=False)
@@ -54,7 +54,7 @@ class LoopConnections:
         return made
 
     async def give(self, connection: AsyncConnection[Any]) -> None:
-        """Return a connection to the pool; one that is inside a transaction is closed."""
+        """Return a connection to the pool; close it if it is inside a transaction."""
         if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
             await connection.close()
         else:
@@ -69,8 +69,8 @@ class LoopConnections:
 class CallGroups:
     """Runs calls of one kind in groups of limited size, two groups at once.
 
-    A call that would wait, or needs more than a group offers, runs alone in one of a few threads; so does, at once, a
-    call with the same key as one that does.
+    A call that would wait, or needs more than a group offers, runs by itself in one of a few threads. While it does,
+    any other call with the same key goes to a thread at once, too.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class CallGroups:
         self._places_alone = asyncio.Semaphore(places_alone)
 
     async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer:
-        """Run a use case and return its answer once its writes are committed.
+        """Run a use case and return its answer after its writes are committed.
 
         If the caller is cancelled, the use case still runs to its end. No two calls with the same key share a group.
-        Raises Busy where the call has to run alone and gets no thread within five seconds.
+        Raises Busy if the call has to run by itself and gets no thread within five seconds.
         """
         member = GroupMember(use_case, key)
         self._arrived.append(member)
@@ -113,7 +113,7 @@ class CallGroups:
             self._running -= 1
 
     def _next_group(self) -> list[GroupMember[Any]]:
-        """Take the calls that have arrived, in order; of those with the same key, only the first."""
+        """Take the waiting calls in order; of several calls with the same key, take only the first."""
         taken: list[GroupMember[Any]] = []
         left: list[GroupMember[Any]] = []
         keys: set[str] = set()
@@ -138,7 +138,7 @@ class CallGroups:
                 self._leave(one)
 
     async def _share_again(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Run these once more on a new connection, and alone if the schema changes once more meanwhile."""
+        """Run the members once more on a new connection, or separately if the schema changes again meanwhile."""
         try:
             await self._share(members)
         except PlansOutdated as outdated:

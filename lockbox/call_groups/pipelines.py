@@ -1,8 +1,9 @@
-"""Shared transactions on the event loop: members' statements share the round trips to Postgres.
+"""Shared transactions on the event loop: the statements of several calls share the round trips to Postgres.
 
-A use case is the same function that runs in a thread with `Database.transaction`. Here each runs in a greenlet of its
-own, which pauses whenever it needs rows; the queries of the whole group are then sent in one pipeline. Each member's
-statements run with its own session variables, so row-level security applies to it as if it were alone.
+A use case is the same function that runs in a thread with `Database.transaction`. Here each use case runs in its own
+greenlet, which pauses whenever it needs rows; then the queries of the whole group are sent in one pipeline. The
+statements of each member run with the member's own session variables, so row-level security applies as in a separate
+transaction.
 """
 
 import asyncio
@@ -49,9 +50,9 @@ class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
 
 
 class SharedWork(UnitOfWork):
-    """Writes are sent with the next read, or with the commit.
+    """A unit of work in a group. Its writes are sent with the next read, or with the commit.
 
-    Rows of the last reads are put into `handed`; when it `is_over`, no row comes any more.
+    The rows of the last reads are put into `handed`. After `is_over` is set, no more rows come.
     """
 
     def __init__(self, db: Database) -> None:
@@ -70,11 +71,11 @@ class SharedWork(UnitOfWork):
         raise AttributeError(name)
 
     def connection(self) -> Connection:
-        """Leave the group: this member has no connection of its own."""
+        """Leave the group: a member has no connection of its own."""
         raise AloneNeeded
 
     def wait(self) -> None:
-        """Leave the group, so that its other members do not wait too."""
+        """Leave the group, so that the other members do not wait too."""
         raise AloneNeeded
 
     def write(self, statement: TextClause, values: Values) -> None:
@@ -105,8 +106,8 @@ class SharedWork(UnitOfWork):
 class GroupMember(Generic[Answer]):
     """One call in a group: the use case, its work in the current attempt, and the answer that its caller awaits.
 
-    No two members of a group have the same `key`. `needs_alone`: it has to leave the group. The use case runs in the
-    context of its caller, `called_in`: its log lines name the call that it belongs to.
+    No two members of a group have the same `key`. `needs_alone` says that the member has to leave the group. The use
+    case runs in its caller's context, `called_in`, so that its log lines name the right call.
     """
 
     def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:
@@ -126,21 +127,24 @@ class GroupMember(Generic[Answer]):
         self._fiber.switch(self.work)
 
     def go_on(self, handed: Sequence[Result[*tuple[Any, ...]]]) -> None:
-        """Run it until it needs further rows; `handed` are the rows that it last asked for."""
+        """Run the use case until it needs further rows; `handed` are the rows that it last asked for."""
         self.work.handed.append(handed)
         self._fiber.switch()
 
     def drop(self) -> None:
-        """End an attempt that goes no further, here and now.
+        """End the current attempt at once.
 
-        A fiber that is left to be collected dies whenever another one switches, of any group.
+        A greenlet that is left to the garbage collector would be ended during a switch of any other greenlet.
         """
         self.work.is_over = True
         if not self._fiber.dead:
             self._fiber.throw()
 
     def _run(self, work: SharedWork) -> None:
-        """Note the outcome here: what a switch returns may be what a dying fiber has left."""
+        """Store the outcome on the member.
+
+        The value that a switch returns may come from another greenlet, which was just ended.
+        """
         try:
             answer = self.use_case(work)
         except AloneNeeded:
@@ -160,7 +164,10 @@ class GroupMember(Generic[Answer]):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it is done, and nothing is written or follows: its answer holds whatever happens to the group."""
+        """Whether the use case is done, wrote nothing and has no work after the commit.
+
+        Its answer is then valid whatever happens to the group.
+        """
         work = self.work
         unwritten = self._error is not None or not (work.writes or work.promises or work.news)
         return not (self.rests or self.needs_alone or work.has_written) and unwritten
@@ -190,7 +197,7 @@ class MemberFailed(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class Sent:
-    """`is_read`: the member reads its rows."""
+    """`is_read` is whether the member reads the statement's rows."""
 
     member: GroupMember[Any] | None
     statement: TextClause | str
@@ -199,7 +206,7 @@ class Sent:
 
 
 class PlansOutdated(Exception):  # noqa: N818 - a state of affairs
-    """A migration changed what statements of this connection return: these members have to run on another one."""
+    """A migration changed the columns of this connection's statements; the members need a new connection."""
 
     def __init__(self, members: Sequence[GroupMember[Any]]) -> None:
         super().__init__()
@@ -207,7 +214,7 @@ class PlansOutdated(Exception):  # noqa: N818 - a state of affairs
 
 
 class SharedTransaction:
-    """One transaction for several members: rounds of their statements, each round one pipeline.
+    """One transaction for several members. Their statements run in rounds, each round in one pipeline.
 
     With `in_one_round`, the commit is sent with the first round, for use cases that usually only read.
     """
@@ -220,7 +227,7 @@ class SharedTransaction:
         self._is_shared = False
 
     async def run(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Run the members to their end, and mark those that have to run again alone.
+        """Run the members to their end, and set `needs_alone` on those that have to run again by themselves.
 
         Raises:
             OperationalError: the connection was lost during the commit, whose outcome is unknown.
@@ -242,7 +249,7 @@ class SharedTransaction:
                 one.drop()
 
     async def _without(self, failed: MemberFailed, left: Sequence[GroupMember[Any]]) -> Sequence[GroupMember[Any]]:
-        """Roll back, mark the members that have to run alone, and return those that may run again together."""
+        """Roll back, set `needs_alone` on members that have to leave; return those that may run again together."""
         is_lost = self._connection.closed or not await self._is_rolled_back()
         if is_lost and self._is_committing:
             raise OperationalError("COMMIT", None, failed.__cause__ or failed) from failed
@@ -256,7 +263,7 @@ class SharedTransaction:
         return [one for one in left if not one.needs_alone]
 
     async def _is_rolled_back(self) -> bool:
-        """Roll back; close a connection on which that fails, because its state is unknown."""
+        """Roll back. If that fails, close the connection, because its state is unknown."""
         try:
             await self._connection.execute(ROLLBACK)
         except psycopg.Error:
@@ -297,7 +304,7 @@ class SharedTransaction:
             one.go_on(results)
 
     async def _commit(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Send the writes of these members with the commit, answer them, and arm the schedule beside that."""
+        """Send the members' last writes with the commit, answer the members, and arm in the background."""
         sent = [one for member in members for one in self._own(member, member.work.taken()[0])]
         self._is_committing = bool(members)
         warnings: list[str | None] = []
@@ -320,10 +327,10 @@ class SharedTransaction:
         return [*context, *(Sent(member, *query) for query in queries)]
 
     async def send(self, sent: Sequence[Sent]) -> list[tuple[Sent, AsyncCursor[Any]]]:
-        """Send these in one pipeline and return their cursors.
+        """Send the statements in one pipeline and return their cursors.
 
         Raises:
-            MemberFailed: one failed, and with it all after it and the transaction.
+            MemberFailed: a statement failed, and with it all later statements and the transaction.
         """
         found: list[tuple[Sent, AsyncCursor[Any]]] = []
         try:
@@ -341,7 +348,7 @@ def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
     """Return the members that need rows.
 
     Raises:
-        MemberFailed: one failed after it had written.
+        MemberFailed: a member failed after it had written.
     """
     for one in members:
         if one.is_refused and one.work.has_written:

@@ -1,12 +1,13 @@
-"""The private parts of frameworks that the product uses, which any new version may change: a page of why.
+"""The list of private parts of frameworks that the product uses, and why. Any new version may change them.
 
-- psycopg, here alone: a refusal is a ROLLBACK, and psycopg then forgets every prepared statement, of which it has no
-  setting; planning takes longer than running (decision 34). `tests/database/test_connections.py` names the version
-  that was read. `lockbox.call_groups` builds on public parts: pipelines, and greenlets.
-- FastAPI, in `api/deps.py` alone: it lists no parameters of a route in public, and a parameter that the route would
-  ignore has to be refused. The core imports no FastAPI, so this cannot stand here.
-- uvicorn, in `api/http_protocol.py` and the server beside it, and Celery with kombu, in `worker/transport.py` and
-  `worker/prefork.py`: subclasses that override protected methods. `pyproject.toml` bounds their versions.
+- psycopg, only in this package: each refusal is a ROLLBACK, after which psycopg forgets every prepared statement. It
+  has no setting for that, and planning takes longer than running (decision 34).
+  `tests/database/test_connections.py` names the version whose code was read. `lockbox.call_groups` uses public parts:
+  pipelines, and greenlets.
+- FastAPI, only in `api/deps.py`: it has no public list of a route's parameters, and a parameter that the route would
+  ignore has to be refused. That code is not in this package because the core does not import FastAPI.
+- uvicorn, in `api/http_protocol.py` and the server next to it; Celery with kombu, in `worker/transport.py` and
+  `worker/prefork.py`: subclasses that override protected methods. `pyproject.toml` limits their versions.
 
-`tests/check/test_private_parts.py` refuses any other place.
+`tests/check/test_private_parts.py` refuses private parts anywhere else.
 """

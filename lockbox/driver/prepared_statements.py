@@ -15,7 +15,10 @@ MOST_PREPARED = 500
 
 
 class KeptStatements(PrepareManager):
-    """psycopg drops them all at a ROLLBACK, because a rolled back change of the schema could have made them wrong."""
+    """Keeps prepared statements at a ROLLBACK.
+
+    psycopg drops all of them, because a rolled back change of the schema could have made them wrong.
+    """
 
     # No process of ours continues after it changed the schema. Each refusal is a ROLLBACK, and without this its
     # connection would plan every statement again. A test names the version of psycopg for which this was read.
@@ -24,12 +27,12 @@ class KeptStatements(PrepareManager):
         return False
 
     def maybe_add_to_cache(self, query: PostgresQuery, prep: Prepare, name: bytes) -> StatementKey | None:
-        """Note a statement; one that is being prepared is validated too, because another of its pipeline may fail."""
+        """Cache a statement; validate one that is being prepared too, because another of its pipeline may fail."""
         added = super().maybe_add_to_cache(query, prep, name)
         return self.key(query) if prep is Prepare.SHOULD else added
 
     def validate(self, key: StatementKey, prep: Prepare, name: bytes, results: Sequence[PGresult]) -> None:
-        """Keep what is prepared though it failed; have the server drop what failed while it was being prepared."""
+        """Keep a prepared statement whose run failed; have the server drop one whose preparation failed."""
         failed = not self._check_results(results)
         if failed and prep is Prepare.YES:
             return

@@ -1,4 +1,4 @@
-"""Migrate the database, and say whether this code may run at the revision at which it is."""
+"""Migrate the database, and tell whether this code may run on the database's revision."""
 
 import re
 import time
@@ -44,7 +44,7 @@ FROM pg_roles r, pg_namespace n WHERE r.rolname = current_user AND n.nspname = '
 
 
 class UnknownRevision(Exception):  # noqa: N818 - it names what was found
-    """The database was made by another version of Lockbox, and no revision leads from there to here."""
+    """Another version of Lockbox made the database, and no revision leads from its revision to this code's."""
 
     def __init__(self, found: str) -> None:
         super().__init__(
@@ -58,13 +58,13 @@ class OwnerRefused(Exception):  # noqa: N818 - it names what was found
 
 
 def check_owner(connection: Connection) -> None:
-    """Refuse the owner's work through a pooler, or by a login from which row-level security hides the rows.
+    """Refuse the owner's work through a pooler, or by a database login that row-level security hides rows from.
 
-    A pooler may mix the statements of one client with those of others. A login that is not the owner's would find
-    nothing to do, and say that it is done.
+    A pooler may mix the statements of several clients. A login other than the owner's would find no rows, and report
+    that the work is done.
 
     Raises:
-        OwnerRefused: the connection is a pooler's or of another login, or Postgres is too old.
+        OwnerRefused: the connection goes through a pooler or has another login, or Postgres is too old.
     """
     if old := postgres_version.too_old(postgres_version.read_number(connection)):
         raise OwnerRefused(f"LOCKBOX_OWNER_DATABASE_URL: {old}: {postgres_version.GET_IT}")
@@ -89,15 +89,15 @@ def _config() -> Config:
 
 
 def upgrade(owner_url: str) -> str:
-    """Bring the database up to date, as its owner; one transaction, nothing half-done. Return its revision.
+    """Bring the database up to date as its owner, in one transaction; return its revision.
 
-    One that a later version has brought further, and that still serves this one, stays as it is.
+    A database that a later version has migrated further, and that still serves this version, is left as it is.
 
     Raises:
-        UnknownRevision: another version made it.
+        UnknownRevision: another version made the database.
         OwnerRefused: the URL names a pooler, a Postgres that is too old, or another login than the owner's, or
             processes of 0.2.0 are running.
-        sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
+        sqlalchemy.exc.DBAPIError: the database is unreachable, or the login lacks a right.
     """
     engine = create_engine(owner_url, poolclass=NullPool)
     with engine.begin() as connection:
@@ -116,7 +116,10 @@ def upgrade(owner_url: str) -> str:
 
 
 def _refuse_beside_running(connection: Connection, found: str | None) -> None:
-    """Refuse to add columns beside processes of 0.2.0: they would read them under the names of others."""
+    """Wait for processes of 0.2.0 to disconnect, and refuse to add columns if they stay.
+
+    They read columns by position, and would read new columns under the names of others.
+    """
     if found is None or number_of(found) != NAMES_BY_PLACE:
         return
     until = time.monotonic() + LEAVE_SECONDS
@@ -132,13 +135,13 @@ def _refuse_beside_running(connection: Connection, found: str | None) -> None:
 
 
 def analyze(owner_url: str) -> None:
-    """Measure the tables that hold rows, so that Postgres plans for what is in them and not for what it guesses.
+    """Analyze the tables that hold rows, so that Postgres plans by their contents and not by guesses.
 
-    For after a migration and after a first load. Empty tables are left out: Postgres guesses ten pages for a table
-    that was never measured, which is nearer to what it becomes than none.
+    Call it after a migration and after a first load. Empty tables are left out: for a table that was never analyzed,
+    Postgres assumes ten pages, which is nearer to its later size than zero.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
+        sqlalchemy.exc.DBAPIError: the database is unreachable, or the login lacks a right.
     """
     engine = create_engine(owner_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -152,14 +155,15 @@ def head() -> str:
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision of the database, None where it has none."""
+    """Return the revision of the database; None where it has none."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def serves_older_code(connection: Connection, found: str) -> bool:
-    """Return whether a later version has made this revision, on which this code may still run.
+    """Return whether a later version made this revision, and this code may still run on it.
 
-    A higher number alone says nothing: what made it has to have come by our revision, and to say so.
+    A higher number is not enough: the database must have been migrated through our revision, and must say that it
+    still serves our code.
     """
     ours = number_of(head())
     if number_of(found) <= ours or not connection.execute(HAS_OLDEST).scalar_one():
@@ -171,7 +175,7 @@ def serves_older_code(connection: Connection, found: str) -> bool:
 
 
 def number_of(revision: str) -> int:
-    """Return the number with which the name of a revision begins; 0 if it begins with none."""
+    """Return the number at the beginning of a revision's name; 0 if there is none."""
     found = NUMBERED.match(revision)
     return int(found[1]) if found else 0
 

@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that Alembic is given."""
+"""Run the migrations on the connection that Alembic receives."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Add what regulated customers ask of a request's life: see the headings of its SQL. Nothing is taken away."""
+"""Add what regulated customers require for requests: see the headings of its SQL. Nothing is removed."""
 
 from contextlib import closing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Add what makes evidence and enforcement complete: see the headings of its SQL. It only expands."""
+"""Complete the evidence and the enforcement: see the headings of its SQL. The schema is only extended."""
 
 from contextlib import closing
 from pathlib import Path
