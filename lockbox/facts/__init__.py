@@ -1,1 +1,1 @@
-"""The facts of a request, each declared once: its column, its words, and who says it where."""
+"""The facts of a request, each declared once: its column, its wording, and the places that show it."""

@@ -1,4 +1,4 @@
-"""What is asked for, and why."""
+"""The requested access, and the reason for it."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ from lockbox.text_rules import Instant as Moment
 
 
 class SubmittedAsk(Part):
-    """What an engineer may ask for; `access_window` in seconds."""
+    """The fields of a submission; `access_window` in seconds."""
 
     service: Annotated[str, ComesIn(Word), Fact("Service", REPEAT | EVENT | CSV)] = Field(
         sa_type=AutoString(length=63),
@@ -118,20 +118,20 @@ class SubmittedAsk(Part):
         return self.not_before is None
 
     def begins(self, at: datetime) -> datetime:
-        """If it were approved at this moment."""
+        """When the window would begin if it were approved at this time."""
         return max(at, self.not_before or at)
 
     def would_end(self, at: datetime) -> datetime:
-        """If it were approved at this moment."""
+        """When the window would end if it were approved at this time."""
         return self.begins(at) + timedelta(seconds=self.access_window)
 
 
 class Ask(SubmittedAsk):
-    """What was submitted, and what was made of it as it was judged.
+    """The fields of a submission, and what was determined when it was judged.
 
-    `duplicate_of` is the open request beside which this one was submitted nevertheless. `level` is the highest of its
-    actions' by the catalogue, None for what is older than that is known, `context` None where the service declares
-    none.
+    `duplicate_of` is an open request for the same case and resource that existed at submission. `level` is the
+    highest level of the actions by the catalogue, None for requests of earlier versions. `context` is None if the
+    service declares no parameters.
     """
 
     case_check: Annotated[CaseCheck | None, Fact("Case according to its system", EVENT | LOG)] = Field(

@@ -1,4 +1,4 @@
-"""What may come in as a fact of a request; pure. What is stored was within the bounds of its day."""
+"""The bounds of incoming facts of a request; pure. Stored facts met the bounds of their time."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ MOST_USES = 1000
 
 @dataclass(frozen=True)
 class ComesIn:
-    """The kind of what comes in as a value: bounds are checked then, and are in no description of an answer."""
+    """The type that an incoming value must meet. Only inputs are bounded, so answers are described without bounds."""
 
     kind: Any
 

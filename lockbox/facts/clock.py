@@ -1,4 +1,4 @@
-"""Where a request stands, by which terms it is decided, and until when."""
+"""The state of a request, the terms by which it is decided, and its deadlines."""
 
 from datetime import datetime
 from typing import Annotated
@@ -11,14 +11,14 @@ from lockbox.sql import Instant, words
 
 
 class Clock(Part):
-    """The state of a request with its terms and its deadlines; windows in seconds. No message holds it.
+    """The state of a request with its terms and deadlines; windows in seconds. No message holds these fields.
 
-    `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with; `wake_at`
-    is when the clock next has something to do, null once the request is closed. `asked_at` is when the customer was
-    asked, or notified where the vendor opens alone; null while only the vendor knows of it. `reminders`,
-    `tiers_asked` (0 where there are none) and `warned` say how far the clock's reminders have come in the present
-    state. `policy_version` is that of the policy that judged it. `consent_until` is set where only dated consent lets
-    the vendor open alone: no window outlives it. `approve_means` only gets stricter. For `stopped_…` see
+    `version` is the seq of the last move. Decisions and access checks compare with `deadline_at`. `wake_at` is when a
+    timer next acts, null once the request is closed. `asked_at` is when the customer was asked, or notified if the
+    vendor opens the window alone; null while only the vendor knows of the request. `reminders`, `tiers_asked` (0 if
+    there are no tiers) and `warned` are the progress of the reminders in the current state. `policy_version` is the
+    policy version that judged the request. `consent_until` is set if the vendor opens the window only by dated
+    consent: no window outlives this time. `approve_means` can only become stricter. For `stopped_…` see
     `RequestClock`.
     """
 

@@ -1,4 +1,4 @@
-"""How a fact of a request is declared: its label, who says it where, and whether it is personal."""
+"""How a fact of a request is declared: its label, the places that show it, and whether it is personal."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from sqlmodel import SQLModel
 
 
 class FactView(Flag):
-    """A place that says facts; a fact is said where its declaration names the place, and nowhere else.
+    """A place that shows facts; it shows only the facts whose declaration names it.
 
-    FORM is what the form of a new request draws as texts and choices, REPEAT what a request that repeats an earlier
-    one, or extends it, takes from that, EVENT what its events say, and LOG what the audit log's pages say of
-    these. PAGE is the page of a request, LIST its entry in lists, and CSV its row in a table.
+    FORM is the texts and choices in the form of a new request. REPEAT is what a resubmission or extension copies from
+    the earlier request. EVENT is what the request's events hold, and LOG is what the audit log's pages show of these
+    events. PAGE is the page of a request, LIST its entry in lists, and CSV its row in a table.
     """
 
     NONE = 0
@@ -37,7 +37,7 @@ PAGE, LIST, CSV = FactView.PAGE, FactView.LIST, FactView.CSV
 
 
 class Personal(Enum):
-    """NO; ERASED: committed to in events and erased; WHY: so too, and read only where the justification is."""
+    """NO; ERASED: committed to in events and erased; WHY: the same, and read only by readers of the justification."""
 
     NO = auto()
     ERASED = auto()
@@ -49,7 +49,7 @@ NO, ERASED, WHY = Personal
 
 @dataclass(frozen=True)
 class Fact:
-    """A field's wording, views and readers. `show` returns plain text: no markup, no permission, no SQL."""
+    """A field's label, places and readers. `show` returns plain text: no markup, no permission check, no SQL."""
 
     label: str
     views: FactView = FactView.NONE
@@ -59,7 +59,7 @@ class Fact:
 
 
 class Part(SQLModel):
-    """Facts that table and bodies inherit, and that messages hold."""
+    """Facts that tables and bodies inherit, and that messages contain."""
 
     model_config = ConfigDict(extra="forbid")  # type: ignore[assignment] # SQLModel's own kind of configuration
 
@@ -69,7 +69,7 @@ P = TypeVar("P", bound=Part)
 
 @cache
 def facts_of(part: type[SQLModel], view: FactView) -> Mapping[str, Fact]:
-    """The facts of one view, or with NONE of any, by the names of their fields, as declared."""
+    """The facts of one place, or all facts for NONE, by field name in the order of declaration."""
     every = ((name, fact) for name, field in part.model_fields.items() for fact in field.metadata)
     return {name: fact for name, fact in every if isinstance(fact, Fact) and view in fact.views}
 
@@ -85,18 +85,18 @@ def kinds_of(part: type[SQLModel]) -> Mapping[str, type[StrEnum]]:
 
 
 def values_of(part: type[SQLModel], row: object, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The values of a row by the names of a part's fields, or these of them; words of enumerations as such."""
+    """The values of a row by the field names of a part, or by `names`; enumerations as their members."""
     values = {name: getattr(row, name) for name in (part.model_fields if names is None else names)}
     return values | {n: kind(values[n]) for n, kind in kinds_of(part).items() if values.get(n) is not None}
 
 
 def read(part: type[P], row: object) -> P:
-    """Not validated: bounds may have become stricter since it was stored."""
+    """Not validated: bounds may have become stricter since the row was stored."""
     return cast("P", part.model_construct(None, **values_of(part, row)))
 
 
 def taken(part: type[P], values: dict[str, Any]) -> P:
-    """A part of values by their names, which lose them; not validated."""
+    """Move a part's values out of `values` into a new part; not validated."""
     return cast(
         "P", part.model_construct(None, **{name: values.pop(name) for name in part.model_fields if name in values})
     )
@@ -113,12 +113,12 @@ def committed(part: type[SQLModel]) -> tuple[str, ...]:
 
 
 def why(part: type[SQLModel]) -> Iterator[str]:
-    """The names of what is read only where the justification is, said in events or not."""
+    """The names of fields that only readers of the justification may read, in events or not."""
     return (name for name, fact in facts_of(part, FactView.NONE).items() if fact.personal is WHY)
 
 
 def given(part: Part, view: FactView) -> dict[str, Any]:
-    """What a part says in a view, by the names of its fields; what is not given is left out."""
+    """The non-empty values of a part for one place, by field name."""
     return {name: value for name in facts_of(type(part), view) if (value := getattr(part, name))}
 
 
@@ -130,7 +130,7 @@ def lines(part: Part, view: FactView, *, reads_why: bool) -> Iterator[tuple[str,
 
 
 def cells(part: Part, view: FactView, *, reads_why: bool) -> Iterator[str | None]:
-    """A text for each fact of a view, for a table; None is what is not given or may not be read."""
+    """A text for each fact of a place, for a table; None for an empty value or without permission to read it."""
     values = given(part, view)
     for name, fact in facts_of(type(part), view).items():
         is_read = name in values and (reads_why or fact.personal is not WHY)

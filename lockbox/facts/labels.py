@@ -1,6 +1,6 @@
-"""How a label is read. Labels of facts and of the lines of mails all pass through here."""
+"""Labels of facts and of mail lines; all of them pass through here."""
 
 
 def label_text(label: str) -> str:
-    """In its reader's language: all read English so far, as it stands in the code."""
+    """The label in its reader's language; so far always English, as in the code."""
     return label

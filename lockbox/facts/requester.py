@@ -1,4 +1,4 @@
-"""What is on record of the requester when a request is submitted."""
+"""What is on record about the requester when a request is submitted."""
 
 from datetime import datetime
 from typing import Annotated
@@ -11,9 +11,9 @@ from lockbox.sql import Instant, words
 
 
 class Requester(Part):
-    """Where the vendor's directory says that a requester works and is, and how they had signed in; None is unknown.
+    """The requester's employer, office and location by the vendor's directory, and their sign-in; None is unknown.
 
-    Of what a service account has submitted for an engineer, the sign-in is not known: `sign_in` says that it was one.
+    If a service account submits for an engineer, the engineer's sign-in is unknown and `sign_in` is `system`.
     """
 
     employing_entity: Annotated[str | None, Fact("Employing entity", EVENT | LOG, ERASED)] = Field(

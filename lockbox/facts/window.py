@@ -1,4 +1,4 @@
-"""What a request's window is opened for, from when on, and how often it can be used."""
+"""What a request's window was opened for, when it begins, and how often it can be used."""
 
 from datetime import datetime
 from typing import Annotated
@@ -12,12 +12,12 @@ from lockbox.sql import Instant, Texts
 
 
 class Window(Part):
-    """A window as it was, or is to be, opened.
+    """A window as it was or will be opened.
 
-    `opens_at` is when it begins where that is later than the yes: an approver may have moved it. `first_opened_at` is
-    when the first of the windows began that it extends. `granted_resources` and `granted_actions` are what it
-    was opened for where that is less than was asked. `max_uses` is two facts in one: as asked, or as the policy
-    allows if that is less, and from the opening on as granted. `used` is how often it was where that is limited.
+    `opens_at` is the start if it is later than the approval: an approver may have moved it. `first_opened_at` is when
+    the first of the windows that it extends began. `granted_resources` and `granted_actions` are what it was opened
+    for, if less than requested. Before the opening, `max_uses` is as requested or, if lower, as the policy permits;
+    afterwards it is as granted. `used` is the number of uses, counted only if they are limited.
     """
 
     max_uses: Annotated[int | None, Fact("Uses", EVENT)] = Field(

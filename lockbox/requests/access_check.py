@@ -1,4 +1,4 @@
-"""Whether a window is open, and which one lets an engineer in."""
+"""Whether a window is open, and which window admits an engineer."""
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,15 +101,16 @@ def ahead_of_refusal(question: AccessCheck) -> list[Query]:
 
 
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str | None = None) -> RequestEntry:
-    """Return the open window that lets the engineer in; of several the one that lasts longest.
+    """Return the open window that admits the engineer; of several, the window that lasts longest.
 
-    Names are compared exactly. A service account's yes uses a window of few uses once; an engineer who looks at their
-    own access uses none. `call` is the account's name for the call.
+    Names are compared exactly. If a service account asks and the window's uses are limited, one use is counted. An
+    engineer who checks their own access uses nothing. `call` is the account's id of the call.
 
     Raises:
-        NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about another.
-        AuditLogRolledBack: there is one, but the database is behind what was shipped of its audit log.
-        NoOpenWindow, WindowUsedUp: as named.
+        NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about someone
+            else.
+        AuditLogRolledBack: a window would be open, but the database is behind the shipped part of its audit log.
+        Also NoOpenWindow, WindowUsedUp.
     """
     authentication.enter(session, caller)
     _may_ask(caller, question)
@@ -119,9 +120,10 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str 
 
 
 def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
-    """Return the same to whoever the transaction was entered for, and use no window.
+    """Like `check`, for the person for whom the transaction was entered, and without counting a use.
 
-    Windows of any number of uses come first. One that is used up is returned only if asked for. Raises as `check`.
+    Windows with unlimited uses come first. A window without uses left is returned only with `whatever_is_left`.
+    Raises as `check`.
     """
     found = judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
     windows = [entry for entry in found if entry.open]
@@ -136,9 +138,10 @@ def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left:
 
 
 def use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller) -> RequestEntry:
-    """Return the open window, used once more where its uses are limited, in the transaction of the judgement.
+    """Return the open window and, if its uses are limited, count one use in the same transaction.
 
-    The last use is an event. A call that has used it within five seconds is the same use. Raises as `check`.
+    The last use is recorded as an event. A repeated call within five seconds counts as the same use. Raises as
+    `check`.
     """
     entry = open_window(session, question, whatever_is_left=True)
     if entry.uses_left is None:
@@ -173,7 +176,7 @@ def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) 
 
 
 def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
-    """Say more of a refusal: `suspended`, or `narrowed` where this was asked for, and approved without."""
+    """Explain a refusal: `suspended`, or `narrowed` if this was requested but left out of the approval."""
     row = session.execute(REFUSAL, question.values).one_or_none()
     if row is None:
         return None
@@ -206,8 +209,8 @@ def _may_ask(caller: Caller, question: AccessCheck) -> None:
 class RequestRow:
     """`opening` is the body of the event that opened the window.
 
-    `obstacle` is why the rows alone let nobody in: a word of `HeldBack`, or where it is not active `closed`, or
-    `outlived` where nobody can use an answer any more.
+    `obstacle` is why the request's rows admit no one: a value of `HeldBack`; or, if the request is not active,
+    `closed`, or `outlived` if an answer can no longer be used.
     """
 
     request: AccessRequest
@@ -223,9 +226,9 @@ class RequestRow:
 
 
 def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None = None) -> list[RequestEntry]:
-    """Judge rows on the database's clock: whether each is open, and what holds it back.
+    """Judge rows by the database's time: whether each window is open, and what holds it back.
 
-    `at` is when they were read, where that is known and late enough.
+    `at` is when the rows were read, if the caller knows it; without `at`, the database's time is read last.
     """
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
     proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
@@ -237,7 +240,7 @@ def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None 
 
 
 def unless_restored(session: UnitOfWork, entries: Sequence[RequestEntry]) -> list[RequestEntry]:
-    """Hold back what is open at a tenant whose database is behind its own audit log."""
+    """Hold back open windows of tenants whose database is behind its own audit log."""
     rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in entries if entry.open})
     return [
         replace(entry, open=False, held_back=HeldBack.DATABASE_RESTORED)
@@ -273,7 +276,7 @@ def _obstacle(row: RequestRow, proven: Container[UUID], by_policy: Mapping[UUID,
 
 
 def held_back(session: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, HeldBack]:
-    """As `judged`, for the clock: it has no key to verify approvals by, so rows and policy alone say so."""
+    """Like `judged`, for the timers: they have no key to verify approvals, so only rows and policy count."""
     rows = [RequestRow.of(row) for row in session.execute(WINDOWS_BY_ID, {"ids": list(ids)})] if ids else []
     by_policy = policy_store.held_back(session, [row.request for row in rows])
     found = {row.request.id: _obstacle(row, {row.request.id}, by_policy) for row in rows}

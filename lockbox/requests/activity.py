@@ -1,4 +1,4 @@
-"""What was done inside a window, as the system that the engineer works in reports it."""
+"""Activity inside a window, as reported by the system in which the engineer works."""
 
 import json
 from collections import defaultdict
@@ -63,7 +63,7 @@ class GateUse(BaseModel, frozen=True):
 
 
 class WindowUsage(BaseModel, frozen=True):
-    """How often the gate let the engineer in by a window, and refused them at that service meanwhile."""
+    """How often the gate admitted the engineer by a window, and refused the engineer at that service meanwhile."""
 
     times: int
     refused: int
@@ -73,7 +73,7 @@ class WindowUsage(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class ActivityEntry:
-    """Something that an engineer did, so often at this moment, or from it on within the same report."""
+    """Something that an engineer did `count` times, all at `at`, or from `at` on within the same report."""
 
     at: datetime
     method: str
@@ -85,7 +85,7 @@ class ActivityEntry:
 
 @dataclass(frozen=True)
 class GuardUse:
-    """Calls that a guard let in by itself, which no gate has counted: so many at this moment, or from it on."""
+    """Calls that a guard admitted by itself and no gate has counted: `count` calls at `at`, or from `at` on."""
 
     at: datetime
     resource: str
@@ -120,16 +120,18 @@ def report(
     *,
     uses: Sequence[GuardUse] = (),
 ) -> int:
-    """Write what a system says was done inside a window, one event for each kind of thing; return how many.
+    """Record what a system reports about a window, one event for each kind of activity; return the number of events.
 
-    Uses are counted as the gate counts its own, with the caller as the gateway. A report may come up to an hour after
-    the window ended, and is about moments at which it was open, give or take five seconds between two clocks. One
-    entry or use that is not refuses the whole report, and so does a use that the window is not for.
+    Uses are counted like the gate's own, with the caller as the gateway. A report may arrive up to an hour after the
+    window ended. Each entry or use must lie within the time in which the window was open, with five seconds of
+    tolerance for differing clocks. A single entry or use outside this time, or a use for which the window was not
+    opened, refuses the whole report.
 
     Raises:
-        NotYours: only a system with the scope, bound to the service, reports.
-        OutsideWindow: it was never open, or not when something is said to have been done.
-        NotFound, TooLate, Invalid: as named.
+        NotYours: the caller is not a service account with the scope.
+        OutsideWindow: the window was never open, or not at a reported time, or a use is not covered by the window.
+        Invalid: uses are reported for a window of limited uses.
+        Also NotFound, TooLate.
     """
     authentication.enter(session, caller)
     window = _window(session, caller, request_id)
@@ -162,7 +164,7 @@ def report(
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
-    """Return what was done inside a window, the last report first, at most a thousand kinds of things.
+    """Return the activity inside a window, the latest report first, at most a thousand entries.
 
     Raises NotFound.
     """
@@ -176,7 +178,7 @@ def ahead_of_inside(request_id: UUID) -> Query:
 
 
 def inside(session: UnitOfWork, request_id: UUID) -> list[RecordedActivity]:
-    """The caller may know of the request."""
+    """The caller must be allowed to know of the request."""
     return [_done(row) for row in session.execute(*ahead_of_inside(request_id))]
 
 
@@ -185,7 +187,7 @@ def ahead_of_usage(request_id: UUID) -> Query:
 
 
 def usage(session: UnitOfWork, request_id: UUID) -> WindowUsage:
-    """The caller may know of the request."""
+    """The caller must be allowed to know of the request."""
     row = session.execute(*ahead_of_usage(request_id)).one()
     if not row.times:
         return WindowUsage(times=0, refused=row.refused, first=None, last=None)

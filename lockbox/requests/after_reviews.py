@@ -1,4 +1,4 @@
-"""The customer's finding about a window that was opened by break-glass, and the reminders until it is given."""
+"""The customer's finding about a window that was opened by break-glass, and the reminders of a missing finding."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:remind_at AS timestamptz[])) AS n (id, re
 
 
 class AfterReviewEntry(BaseModel, frozen=True):
-    """As a reader sees it; `found_by` and `comment` are None where they were erased, or are not for the reader."""
+    """`found_by` and `comment` are None if they were erased or the reader may not see them."""
 
     due_at: datetime
     is_overdue: bool
@@ -96,7 +96,7 @@ class FindingInput:
 
 @dataclass(frozen=True)
 class DueFinding:
-    """A window opened by break-glass that has ended; `opened_by` is None where the name was erased."""
+    """A window that was opened by break-glass and has ended; `opened_by` is None if the name was erased."""
 
     entry: RequestEntry
     opened_at: datetime
@@ -106,7 +106,7 @@ class DueFinding:
 
 
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterReviewEntry | None:
-    """The caller may know of the request; None where there was no break-glass."""
+    """The caller must be allowed to know of the request; None if break-glass was not used."""
     row = session.execute(READ, {"request_id": request.id}).one_or_none() if request.break_glass else None
     if row is None:
         return None
@@ -137,9 +137,9 @@ def ahead_of_due_findings() -> Query:
 
 
 def due_findings(session: UnitOfWork, caller: Caller, known: RecipientDirectory | None = None) -> list[DueFinding]:
-    """Return the windows about which the caller may give a finding now, the first due first.
+    """Return the windows for which the caller can give a finding now, the earliest due date first.
 
-    `known` is the directory of the caller's tenants, where it was looked up.
+    `known` is the directory of the caller's tenants, if it was looked up before.
     """
     authentication.enter(session, caller)
     of_customer = caller.tenants()
@@ -165,11 +165,11 @@ def due_findings(session: UnitOfWork, caller: Caller, known: RecipientDirectory 
 def give_finding(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, said: FindingInput
 ) -> AfterReviewEntry:
-    """Give the customer's finding about a window that was opened by break-glass, as an approver or admin.
+    """Record the customer's finding about a window that was opened by break-glass, as an approver or admin.
 
     Raises:
-        NotYours: the caller is not the one to say so.
-        NotFound, SignInAgain, InvalidMove, AlreadyDecided, CommentRequired: as named.
+        NotYours: the caller is neither approver nor admin of the customer.
+        Also NotFound, SignInAgain, InvalidMove, AlreadyDecided, CommentRequired.
     """
     authentication.enter(session, caller)
     request = transition.locked(session, caller, request_id)
@@ -196,7 +196,7 @@ def give_finding(
 
 
 def remind(database_: Database) -> Iterator[int]:
-    """Remind of findings that are due, and more people once they are overdue; yields how many, batch by batch."""
+    """Send reminders of missing findings, to more people once they are overdue; yields the number sent per batch."""
     while count := _remind_batch(database_):
         yield count
 

@@ -1,4 +1,4 @@
-"""The signed statement of an approval, built from its row and checked at every access."""
+"""The signed statement of an approval, built from the request's row and verified at every access check."""
 
 import hashlib
 import json
@@ -51,9 +51,9 @@ DecisionRow = Decision | Row[Any]
 
 @dataclass(frozen=True)
 class ApprovalChallenge:
-    """What to ask a passkey, and the two texts that have to come back with its answer: see `docs/audit-format.md`.
+    """The challenge for a passkey, and the two texts to send back with its answer: see `docs/audit-format.md`.
 
-    `is_demanded` is whether nobody approves without it.
+    `is_demanded` is whether the policy demands a signature for each approval.
     """
 
     statement: str
@@ -64,7 +64,7 @@ class ApprovalChallenge:
 
 @dataclass(frozen=True)
 class SignedStatement:
-    """The texts of `ApprovalChallenge`, the browser's answer, and the challenge, which is used up now."""
+    """The texts of `ApprovalChallenge`, the browser's answer, and the challenge, which can be used only once."""
 
     statement: str
     content: str
@@ -84,7 +84,7 @@ NO_PROOF = Proof()
 
 @dataclass(frozen=True)
 class StatementContext:
-    """What a statement says beside the request and the decision; `version` is the one that was seen."""
+    """The parts of a statement that neither request nor decision holds; `version` is the version that was seen."""
 
     version: int
     policy_version: int
@@ -100,10 +100,10 @@ def issue_challenge(
     party: RelyingParty,
     effective: EffectivePolicy,
 ) -> ApprovalChallenge:
-    """Return what to ask one of the approver's passkeys so that it signs this decision about the request as it is.
+    """Return the challenge by which a passkey of the approver signs this decision about the current request.
 
     Raises:
-        NotYours: they have none that can sign here.
+        NotYours: the approver has no passkey that can sign here.
     """
     salt = secrets.token_bytes(SALT_BYTES).hex()
     at = decision.decided_at
@@ -125,9 +125,9 @@ def check_signature(
     signed: SignedStatement | None,
     effective: EffectivePolicy,
 ) -> Proof:
-    """Check what a passkey of the approver's has signed, keep it in the decision, and return what its event says.
+    """Check the passkey's signature, store it in the decision, and return what the event records of it.
 
-    Raises StaleVersion, Invalid.
+    Without a signature, the event records that the server attests the decision. Raises StaleVersion, Invalid.
     """
     demanded = effective.terms.approve_means.value
     if signed is None:
@@ -155,10 +155,11 @@ def check_signature(
 def hold_by_signatures(
     session: UnitOfWork, opened: Collection[tuple[AccessRequest, bytes | None]]
 ) -> frozenset[UUID]:
-    """Return which of these open requests hold by what passkeys have signed, where their policy demands it.
+    """Return the ids of the open requests whose passkey signatures are valid, or whose policy demands none.
 
-    Left out are those where somebody whose approval counts has signed nothing, something else, or with a passkey that
-    is theirs no longer. `opened` are the rows, each with the body of the event that opened the window.
+    A request is left out if anyone whose approval counts has signed nothing or something else, or has signed with a
+    passkey that they no longer have. `opened` are the requests, each with the body of the event that opened the
+    window.
     """
     demanding = [request for request, _ in opened if _is_demanded(request)]
     rows = _signed_rows(session, demanding)
@@ -192,7 +193,7 @@ def _holds(session: UnitOfWork, request: AccessRequest, body: bytes | None, rows
 
 
 def _is_marked(session: UnitOfWork, row: Row[Any]) -> bool:
-    """Whether this installation has added the passkey, and not a login of the database."""
+    """Whether the passkey's MAC is valid: Lockbox has added the passkey, not someone with a database login."""
     covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
     key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
     return row_macs.is_held(session, row.mac, row_macs.passkey(key), key.id)
@@ -237,7 +238,10 @@ def _another(request: AccessRequest) -> StaleVersion:
 
 
 def _circumstances(statement: str, content: str) -> StatementContext:
-    """Return what the texts alone know; they are rebuilt with it and compared whole."""
+    """Read from the two texts what neither request nor decision holds.
+
+    Both texts are then rebuilt with these values and compared as a whole.
+    """
     said, salted = json.loads(statement), json.loads(content)
     return StatementContext(
         int(said["version"]), int(said["policy_version"]), str(said["issued_at"]), str(salted["salt"])
@@ -245,7 +249,7 @@ def _circumstances(statement: str, content: str) -> StatementContext:
 
 
 def _content(request: AccessRequest, decision: DecisionRow, met: StatementContext) -> bytes:
-    """The canonical bytes of what of a decision can be personal, and may be erased; the salt hides it."""
+    """The canonical bytes of the parts of a decision that can be personal and may be erased; the salt hides them."""
     kept = request.resources if decision.resources is None else decision.resources
     content = {"comment": decision.comment, "resources": list(kept), "salt": met.salt}
     return canonical(content | _context(request))
@@ -257,7 +261,7 @@ def _context(request: AccessRequest) -> dict[str, str]:
 
 
 def _statement(request: AccessRequest, decision: DecisionRow, met: StatementContext, content: bytes) -> bytes:
-    """The canonical bytes whose SHA-256 a passkey signs: who says yes to what, for whom, seen when."""
+    """The canonical bytes whose SHA-256 a passkey signs: who approves which access, for whom, in which version."""
     kept = request.actions if decision.actions is None else decision.actions
     return canonical(
         {
@@ -283,9 +287,9 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
 
 
 def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
-    """The canonical bytes whose hash is signed: who may do what to what until when, how often, by whose yes.
+    """The canonical bytes whose hash is signed: the engineer, the access, its time and uses, and who approved it.
 
-    The window of `request` is open; `by` are the ids of those whose votes count.
+    The window of `request` is open; `by` are the ids of the people whose approvals count.
     """
     return canonical(
         {
@@ -312,9 +316,10 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
 
 
 def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
-    """Return what the event of a move that opens a window says of its approval, signed.
+    """Sign the approval by which a move opens a window; return what the event records of it.
 
-    Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
+    Resources are personal, so the event holds only the SHA-256 of the statement. The event's other fields hold the
+    rest of the statement.
     """
     people = sorted(map(str, by))
     said = _hash_of(request, people)
@@ -330,7 +335,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
 
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
-    """What an approval keeps but for resources, and the actions it opens a window for, where that is not all."""
+    """How an approval narrows the request, without resources; and the actions of the opened window, if not all."""
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,
         "kept_max_uses": decision.max_uses if decision else None,
@@ -341,7 +346,7 @@ def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
 
 
 def limits_of(move: EventRow) -> ApprovalLimits:
-    """How a move of a timeline narrows what was asked; resources that were erased are as asked."""
+    """How a move of a timeline narrows the request. Erased resources count as not narrowed."""
     body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
     opens_at = body.get("kept_opens_at")
     return ApprovalLimits(
@@ -404,9 +409,10 @@ def passkey_obstacle(
     is_signed: bool = False,
     keys: Sequence[Passkey] | None = None,
 ) -> PasskeyTooNew | None:
-    """Return why somebody cannot approve by their passkey yet; None where they can, or approve without one.
+    """Return why the caller's passkey cannot approve yet; None if it can, or if no passkey is needed.
 
-    What counts is their oldest: the first vouches for the later ones. `keys` are theirs, where they were read.
+    The age of the person's oldest passkey counts, because the first passkey vouches for later ones. `keys` are the
+    person's passkeys, if they were read before.
     """
     by_passkey = caller.means is AuthMethod.PASSKEY or is_signed
     must_sign = terms.approve_means is ApproveMeans.PASSKEY_SIGNED

@@ -42,10 +42,10 @@ FROM break_glass_record(:tenant_id)
 
 @dataclass(frozen=True)
 class BreakGlassRecord:
-    """What has come of break-glass at a tenant: windows within 30 days, overdue findings.
+    """Earlier break-glass at a tenant: the number of windows within 30 days, and of overdue findings.
 
-    `is_denied` is whether the customer's last word about one of the resources was no, `is_stopped` whether an
-    emergency stop is open there.
+    `is_denied` is whether the customer's last decision about one of the resources was a denial. `is_stopped` is
+    whether an emergency stop is in force at the tenant.
     """
 
     lately: int
@@ -55,7 +55,7 @@ class BreakGlassRecord:
 
     @classmethod
     def read(cls, session: UnitOfWork, request: AccessRequest, *, in_turn: bool = False) -> Self:
-        """`in_turn` waits for whatever else opens a window by break-glass at the tenant."""
+        """`in_turn` waits for other transactions that open a window by break-glass at the tenant."""
         if in_turn:
             session.execute(IN_TURN, {"tenant_id": request.tenant_id})
         values = {"tenant_id": request.tenant_id, "service": request.service, "resources": request.resources}
@@ -64,7 +64,7 @@ class BreakGlassRecord:
 
 
 def record_of_review(session: UnitOfWork, request: AccessRequest, caller: Caller) -> BreakGlassRecord | None:
-    """None unless somebody of the vendor reviews a request for break-glass."""
+    """None unless a vendor user reviews a request for break-glass."""
     reviewed = request.break_glass and request.state is State.REVIEWING and caller.side is Side.VENDOR
     return BreakGlassRecord.read(session, request) if reviewed else None
 
@@ -77,7 +77,7 @@ def begin_after_review(session: UnitOfWork, request: AccessRequest, opened_at: d
 
 
 def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> datetime:
-    """When to remind next of a finding that is not given: before it is due, then, and each day after that."""
+    """When to send the next reminder of a missing finding: before the due date, at it, and daily after it."""
     moments = [opened_at + (due_at - opened_at) * percent / 100 for percent in REMINDERS]
     if at < due_at:
         return min((moment for moment in moments if moment > at), default=due_at)
@@ -85,11 +85,11 @@ def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> dateti
 
 
 def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that a person asks, whose sign-in is as good as that of who opens it.
+    """Check that the submitter is a person with a sign-in as fresh and strong as is needed to open the window.
 
     Raises:
-        NotYours: a machine asks.
-        SignInAgain: as named.
+        NotYours: a service account submits.
+        SignInAgain: the sign-in is too old or too weak.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours(NOT_BY_MACHINES)
@@ -111,7 +111,7 @@ def obstacles_to(
 
 @dataclass(frozen=True)
 class BreakGlassAsk:
-    """`people` are those who take part, as far as they are known; `window` in seconds."""
+    """`people` are the participants known so far; `window` is in seconds."""
 
     service: str
     people: Collection[UUID]

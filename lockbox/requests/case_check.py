@@ -1,8 +1,8 @@
-"""The case of a submission: its ticket system and page, and what that system says of it.
+"""The case of a submission: its ticket system, its page, and the ticket system's answer about it.
 
-The API writes a question as a row, and a worker calls the system's adapter, signed both ways. An answer counts for
-one request, and only that to its own question: a trigger holds that. Without one in time, the policy's word about a
-system that is down counts.
+The API writes a question as a row, and a worker calls the adapter of the ticket system. Both call and answer are
+signed. An answer counts only for its own question and for one request; a database trigger enforces this. Without an
+answer in time, the policy's term for a ticket system that is down applies.
 """
 
 import json
@@ -46,14 +46,14 @@ UNCHECKED = "The ticket system has to confirm the case first: submit a new reque
 
 
 class DuplicateRequest(Conflict):
-    """The engineer has an open request, `request_id`, for the same case and resource; a reason allows another one."""
+    """The engineer has an open request, `request_id`, for the same case and resource; a reason permits another."""
 
     code = "duplicate-request"
 
 
 @dataclass(frozen=True)
 class CaseQuestion:
-    """Is the case open, and assigned to the engineer? `caller` is who submits."""
+    """Whether the case is open and assigned to the engineer; `caller` is the submitter."""
 
     tenant_id: UUID
     case_system: str | None
@@ -63,7 +63,7 @@ class CaseQuestion:
 
 
 class CaseCheckRow(SQLModel, table=True):
-    """A question, its answer or why there is none, and the request that it confirmed."""
+    """A question, its answer or the failure to get one, and the request for which the answer was used."""
 
     __tablename__ = "case_checks"
 
@@ -82,10 +82,10 @@ class CaseCheckRow(SQLModel, table=True):
 
 
 class CaseUnchecked(Invalid):
-    """The policy demands that the ticket system confirms the case, and nobody has asked it yet.
+    """The policy demands that the ticket system confirms the case, and the ticket system has not been asked yet.
 
-    Doors have it asked, without a transaction, and submit again. `demand` is what the policy says of a case that
-    could not be confirmed.
+    The caller of `submit` has the ticket system asked, outside a transaction, and submits again. `demand` is the
+    policy's term for a case that could not be confirmed.
     """
 
     def __init__(self, question: CaseQuestion, demand: UnconfirmedCase) -> None:
@@ -101,13 +101,13 @@ class CaseNotConfirmed(Invalid):
 
 
 class CaseSystemDown(Busy):
-    """The ticket system could not be asked about the case, and the policy demands that it confirms it."""
+    """The ticket system could not be asked about the case, and the policy demands its confirmation."""
 
     code = "case-system-down"
 
 
 def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -> RequestInput:
-    """Return a submission with the ticket system of its case; a page without one is of the only one that there is.
+    """Return the submission with the ticket system of its case; the only ticket system is the default.
 
     Raises Invalid.
     """
@@ -140,7 +140,7 @@ OK = 200
 
 
 class AdapterSilent(Exception):  # noqa: N818 - it is an outcome that is planned for
-    """The adapter is not set up, or did not answer as it has to; the message is a word that says which."""
+    """The adapter is not set up, or gave no valid answer; the message is a code for the reason."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class CaseAnswer:
 
 @dataclass(frozen=True)
 class AdapterQuestion:
-    """After `seconds` nobody waits for the answer any more."""
+    """`seconds` is how long the submitter still waits for the answer."""
 
     number: UUID
     tenant: str
@@ -172,7 +172,7 @@ class AdapterQuestion:
 
 
 class AdapterCall:
-    """A job of the sending pool; `response` is what came of it: an answer, or `AdapterSilent`."""
+    """A job of the sending pool; `response` becomes the answer or raises `AdapterSilent`."""
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class AdapterCall:
 class CaseAdapters:
     """The ticket systems with the addresses of their adapters, and the secret that signs calls and answers.
 
-    With `allow_http` they may be on this machine, without TLS, and by `route` in a private network. `pool` has a
+    `allow_http` permits adapters on this machine without TLS, and `route` adapters in a private network. `pool` has a
     circuit breaker for each host.
     """
 
@@ -247,10 +247,11 @@ class CaseAdapters:
     pool: ChannelPool = field(default_factory=lambda: ChannelPool(CHANNEL, MOST_AT_ONCE), repr=False)
 
     def ask(self, question: AdapterQuestion) -> CaseAnswer:
-        """Return what the adapter of the question's system says.
+        """Return the answer of the adapter.
 
         Raises:
-            AdapterSilent: nothing that counts, or it is not called, such as while its circuit breaker is open.
+            AdapterSilent: there is no valid answer, or the adapter is not called, such as while its circuit breaker
+                is open.
         """
         system = self.systems.get(question.case_system)
         if system is None or system.adapter is None or self.secret is None:
@@ -320,7 +321,7 @@ WHERE id = :id AND answered_at IS NULL
 
 
 def ask(session: UnitOfWork, question: CaseQuestion, most: int) -> UUID:
-    """Write the question for a worker, and return its id; `most` is how many one person may ask in a minute.
+    """Write the question for a worker and return its id; `most` is how many questions a person may ask in a minute.
 
     Raises TooMany.
     """
@@ -353,7 +354,7 @@ def read(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswe
 
 
 def read_last(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswer | None:
-    """The same for the last time: without an answer, no worker is told of the question any more."""
+    """Like `read`, for the last time: if there is no answer, the question is withdrawn from the workers."""
     answer = read(session, number, question)
     if answer is None:
         _settle(session, number)
@@ -372,10 +373,10 @@ def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
 
 
 def run(database: Database, number: UUID, adapters: CaseAdapters, *, may_wait: bool = True) -> str:
-    """Ask the adapter, and record once what it says; return that in a word. Nothing is locked meanwhile.
+    """Ask the adapter, record its answer once, and return the outcome as one word. No lock is held during the call.
 
-    A question that is answered, or for whose answer nobody waits any more, is `skipped`. Without `may_wait` no
-    adapter is called, and that there was no room is the answer.
+    The outcome is `skipped` if the question is already answered or its submitter no longer waits. Without `may_wait`,
+    the adapter is not called, and the recorded failure is `busy`.
     """
     with database.transaction() as session:
         row = session.execute(QUESTION, {"id": number, "within": f"{SECONDS - TO_RECORD} s"}).one_or_none()

@@ -1,4 +1,4 @@
-"""End what was asked for a support case once its ticket system says that the case is closed."""
+"""End the requests of a support case once its ticket system reports that the case is closed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class EndedRequest:
 
 @dataclass(frozen=True)
 class CaseClosing:
-    """What ended with a case, by id; `left` are still open: the call is to be repeated."""
+    """The requests that ended with a case; `left` is how many are still open, so that the call must be repeated."""
 
     ended: Sequence[EndedRequest]
     left: int
@@ -57,11 +57,11 @@ class CaseClosing:
 def close_case(
     session: UnitOfWork, caller: Caller, origin: Origin, system: str, case_ref: str, *, is_only: bool = False
 ) -> CaseClosing:
-    """Cancel the pending requests of a case and revoke its open windows, as its ticket system: a hundred at most.
+    """Cancel a case's pending requests and revoke its open windows, as its ticket system: at most a hundred.
 
-    With `is_only` the system is also that of cases that name none. It reaches the tenants that the token is bound to,
-    and says nothing of others. A repetition ends what is left or was asked since, and nothing twice. A request that
-    is submitted at this very moment may be missed.
+    With `is_only`, requests that name no ticket system count too. Only tenants to which the token is bound are
+    affected, and nothing is revealed about others. A repeated call ends what is left or was submitted since; nothing
+    ends twice. A request that is submitted at the same moment may be missed.
 
     Raises:
         NotYours: the caller is no service account whose token has the scope and names tenants.

@@ -1,4 +1,4 @@
-"""Until when a request can be answered or used, and when its clock wakes next; pure."""
+"""Until when a request can be answered or used, and when a timer next acts on it; pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,11 +18,12 @@ REMIND = "remind"
 
 @dataclass(frozen=True)
 class Phase:
-    """For how long a request stands in one state, and how far the clock's reminders have come in it.
+    """The current state of a request with its times, and the progress of its reminders.
 
-    `since` is when it was asked or its window begins, `opens_at` the latter where that is after the yes.
-    `tiers_asked` is 0 where everybody was asked at once. `review_tiers` is how many the vendor's managers have. Of
-    the most severe requests people are reminded earlier, and more are asked earlier; no deadline depends on it.
+    `since` is when the review began, the customer was asked, or the window begins. `opens_at` is the window's begin
+    if it is later than the approval. `tiers_asked` is 0 if everyone was asked at once. `review_tiers` is how many
+    tiers the vendor's managers have. A high `severity` brings earlier reminders and escalations, but moves no
+    deadline.
     """
 
     state: State
@@ -46,9 +47,9 @@ class DueReminders:
 def deadline(
     state: State, since: datetime, *, review: int, approval: int, access: int, start: datetime | None = None
 ) -> datetime:
-    """When the clock that starts with this state runs out; `since` itself for the states that end.
+    """When a request that enters this state at `since` reaches its deadline; `since` itself for final states.
 
-    A window counts from its `start`, if that is later, and the answers to a request are due before it.
+    A window counts from `start` if that is later, and a request must be answered before `start`.
     """
     if state is State.ACTIVE:
         return max(since, start or since).astimezone(UTC) + timedelta(seconds=access)
@@ -66,9 +67,10 @@ def too_late_at(
     asked_at: datetime | None,
     paused: timedelta,
 ) -> datetime:
-    """From when on a move is too late, whether or not the clock has ended the request already.
+    """The time from which a move is too late, even if no timer has ended the request yet.
 
-    A policy that became stricter since leaves less time for a yes. `paused` is how long questions stopped the clock.
+    A policy that became stricter since then leaves less time for an approval. `paused` is how long questions stopped
+    the approval clock.
     """
     if action is Action.APPROVE and asked_at:
         return min(deadline_at, asked_at + timedelta(seconds=terms.approval_window) + paused)
@@ -78,9 +80,10 @@ def too_late_at(
 
 
 def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
-    """Return the next moment after `at` at which the clock has something to do for this request, if any.
+    """Return the next time after `at` at which a timer must act on this request; None for a final state.
 
-    The earliest of reminder, escalation, the window's beginning, warning and deadline; none comes after the deadline.
+    This is the earliest of reminder, escalation, begin of the window, warning and deadline. Nothing comes after the
+    deadline.
     """
     if phase.state in FINAL_STATES:
         return None
@@ -91,9 +94,9 @@ def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
 
 
 def due_reminders(phase: Phase, terms: Terms, woken_at: datetime, at: datetime) -> DueReminders:
-    """Return what is due at `at` for a request whose clock was set to `woken_at`.
+    """Return what is due at `at` for a request whose timer was set to `woken_at`.
 
-    However late it is, that is one reminder at most; at the deadline it is nothing at all.
+    However late the timer runs, at most one reminder is due. From the deadline on, nothing is due.
     """
     phase, at, asked = _in_utc(phase), at.astimezone(UTC), phase.tiers_asked
     if phase.state in FINAL_STATES or at >= phase.deadline_at:
@@ -155,10 +158,11 @@ def _in_utc(phase: Phase) -> Phase:
 
 @dataclass(frozen=True)
 class RequestClock:
-    """The clock of a request that waits for the customer.
+    """The approval clock of a request that waits for the customer.
 
-    While it stands, `stopped_at` is since when, `stopped_deadline` the deadline that held until then, and
-    `deadline_at` the last that this one may become. `stopped_for` is for how many seconds it stood before that.
+    While the clock is stopped, `stopped_at` is when it stopped, `stopped_deadline` is the deadline before the stop,
+    and `deadline_at` is the latest deadline to which the stop can lead. `stopped_for` is for how many seconds the
+    clock was stopped earlier.
     """
 
     deadline_at: datetime
@@ -168,9 +172,10 @@ class RequestClock:
 
 
 def stopped(clock: RequestClock, window: int, at: datetime, latest: datetime | None = None) -> RequestClock:
-    """Return a clock that stands from now on, for at most one further window of so many seconds in all.
+    """Return the clock, stopped at `at`; all stops together last at most `window` seconds.
 
-    It stands no longer than until `latest`. One that stands already, or has stood for that long, is left as it is.
+    The stop moves the deadline no further than `latest`. A clock that is already stopped, or has used up its stops,
+    is returned unchanged.
     """
     left = window - clock.stopped_for
     if latest is not None:
@@ -181,7 +186,7 @@ def stopped(clock: RequestClock, window: int, at: datetime, latest: datetime | N
 
 
 def resumed(clock: RequestClock, at: datetime) -> RequestClock:
-    """A clock that goes on: its deadline has moved by the time that it stood, in whole seconds, rounded up."""
+    """Return the clock, running again: the deadline moves by the length of the stop, rounded up to whole seconds."""
     if clock.stopped_at is None or clock.stopped_deadline is None:
         return clock
     moved = _moved(clock, at)
@@ -198,7 +203,7 @@ def whole_seconds(span: timedelta) -> int:
 
 
 class TimedAsk(Protocol):
-    """When a window is to begin, and when the first of those began that it extends."""
+    """When a window is to begin, and when the first of the windows that it extends began."""
 
     @property
     def not_before(self) -> datetime | None: ...

@@ -58,7 +58,7 @@ def act(
 def act_and_show(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> RequestEntry:
-    """Return the request as it is after the move, without reading it again. Raises as `judge` and `make`."""
+    """Return the request after the move, without another read. Raises as `judge` and `make`."""
     return make(session, judge(session, caller, origin, request_id, decision_input)).entry
 
 
@@ -72,17 +72,17 @@ def judge(
     with_keys: bool = False,
     ahead: Sequence[Query] = (),
 ) -> JudgedDecision:
-    """Return a move that a person may make on a request; its row is locked, and nothing is written.
+    """Lock the request and judge a person's move on it; nothing is written.
 
-    Roles, delegates, policy and the clock are read after the lock: a decision that had to wait past the deadline is
-    late, and one by a person who was removed meanwhile does not count. `with_keys` reads the person's passkeys too;
-    `ahead` is what will be read before the move is made.
+    Roles, delegates, policy and time are read after the lock. A decision that waited for the lock past the deadline
+    is too late, and a decision by a person who was removed meanwhile does not count. `with_keys` also reads the
+    person's passkeys. `ahead` are the queries that follow before the move is made.
 
     Raises:
-        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller is not the one to do this, or
-            not so, or not yet.
-        NotFound, StaleVersion, InvalidMove, TooLate, AlreadyDecided, CommentRequired, TenantSuspended,
-            PolicyUnverified, PolicyNotMet, EarlierStepFirst: as named.
+        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller may not do this, or not with
+            this sign-in, or not yet.
+        Also NotFound, StaleVersion, InvalidMove, TooLate, AlreadyDecided, CommentRequired, TenantSuspended,
+            PolicyUnverified, PolicyNotMet, EarlierStepFirst.
     """
     authentication.enter(session, caller)
     entry = transition.locked_entry(session, caller, request_id)
@@ -112,10 +112,10 @@ def act_on(
     *,
     as_party: Party | None = None,
 ) -> AccessRequest:
-    """Act on a request whose row is locked and no longer the session's, as the parties that the caller is.
+    """Act on a request whose row is locked and detached from the session, in any capacity that the caller has.
 
-    With `as_party` it is that one alone, which the caller has judged: see `admin.emergency_stop`. Raises as
-    `act_and_show`, but for NotFound.
+    With `as_party`, the caller acts only in that capacity, which the calling code has checked: see
+    `admin.emergency_stop`. Raises as `act_and_show`, except NotFound.
     """
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
     _made(session, scene, request, decision_input, taken, with_extensions=as_party is None)
@@ -155,16 +155,16 @@ def to_sign(
     *,
     party: Callable[[], RelyingParty],
 ) -> approvals.ApprovalChallenge:
-    """Return what to ask a passkey of the caller's, so that it signs this approval; judged as if it were given now.
+    """Return the challenge by which the caller's passkey signs this approval, which is judged as if made now.
 
-    `party` is asked last: only who may approve the request learns that there are no passkeys here. Raises as `act`,
-    but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
+    `party` is called last: only someone who may approve the request learns that passkeys are not set up here. Raises
+    as `act`, except PasskeyMustSign; also NotYours if the caller has no passkey that can sign here.
     """
     return challenge(judge(session, caller, origin, request_id, decision_input, with_keys=True), party=party)
 
 
 def challenge(judged: JudgedDecision, *, party: Callable[[], RelyingParty]) -> approvals.ApprovalChallenge:
-    """The same for an approval that was judged with the caller's passkeys. Raises as `to_sign`."""
+    """Like `to_sign`, for an approval that was judged `with_keys`. Raises as `to_sign`."""
     request, scene = judged.entry.request, judged.scene
     principals = scene.principals(request) if judged.taken[1] is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, judged.decision_input, principals)
@@ -312,7 +312,7 @@ def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> S
 
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
-    """Whose votes count: the approvers' who still may approve, or the manager's where the vendor opens."""
+    """The people whose votes count: approvers who may still approve, or the manager if the vendor opens it."""
     return {
         vote.person_id for vote in votes if vote.decision is action and (vote.seats or action in REVIEWERS_OPENING)
     }
@@ -345,7 +345,7 @@ def _principals(session: UnitOfWork, principals: frozenset[UUID]) -> Mapping[str
 
 
 def _actor(scene: DecisionContext, party: Party, principals: frozenset[UUID]) -> Actor:
-    """Name both where a delegate acts, also one who approves too; all whom they stand for are in the facts."""
+    """Name a delegate and one principal, even if the delegate is an approver; the facts name all principals."""
     return scene.origin.actor(scene.caller, party, on_behalf_of=min(principals, key=str, default=None))
 
 
@@ -365,7 +365,7 @@ def _next_state(
 def _advance(
     request: AccessRequest, to: State, votes: Sequence[Vote], scene: DecisionContext, *, until: datetime | None = None
 ) -> None:
-    """Turn the row into what it is after the move; what was asked only ever gets stricter."""
+    """Apply the move to the row; the request's own terms can only become stricter."""
     terms, at = scene.effective.terms, scene.at
     request.version += 1
     request.quorum = max(request.quorum, terms.quorum)

@@ -1,4 +1,4 @@
-"""By what a decision is judged: what rules a request (tenant, policies, votes), read with it or under its lock."""
+"""What a decision is judged by: tenant, policies and votes, read with the request or under its lock."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,9 +84,9 @@ MUST_SIGN = (
 
 @dataclass(frozen=True)
 class DecisionInput:
-    """`version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey.
+    """`version` is the version that the person saw, if known; `signed` is what the person signed with a passkey.
 
-    `reason` is a word for what caused the act, where that is no decision of theirs.
+    `reason` is a code for the cause of the act, if it is not the person's own decision.
     """
 
     action: Action
@@ -99,9 +99,9 @@ class DecisionInput:
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """All that an act is judged by, read after the lock; `is_extended` is whether an open request extends it.
+    """What an act is judged by, read after the lock; `is_extended` is whether an open request extends this request.
 
-    `keys` are the caller's passkeys, where they were read, and `too_new` is why none approves yet.
+    `keys` are the caller's passkeys, if they were read. `too_new` is why the caller's passkeys cannot approve yet.
     """
 
     caller: Caller
@@ -127,14 +127,14 @@ class DecisionContext:
         return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
 
     def seats(self, request: AccessRequest) -> frozenset[UUID]:
-        """The approvers whose seats the caller could fill now, their own included."""
+        """The approvers whose seats the caller can fill now, including the caller's own seat."""
         return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
 
     def tallies(self, request: AccessRequest) -> list[ApprovalTally]:
         return tallies_of(request, self.effective, self.votes)
 
     def step(self, request: AccessRequest) -> int:
-        """The step of the policy's stages to which the votes have brought the request."""
+        """The step of the policy's stages that the request has reached by its votes."""
         return quorum.step_of(self.tallies(request))
 
     def asked_by(self, request: AccessRequest, step: int) -> frozenset[UUID]:
@@ -163,10 +163,10 @@ def after_lock(
     with_votes: bool = False,
     ahead: Sequence[Query] = (),
 ) -> DecisionContext:
-    """Return by what an act on a request is judged, whose row is locked: the caller's roles, the policy, the clock.
+    """Return what an act on a locked request is judged by: the caller's roles, the policy and the time.
 
-    The transaction of somebody of the vendor deals with the request's tenant from here on. `ahead` is what will be
-    read after this.
+    For a vendor user, the transaction works at the request's tenant from here on. `ahead` are the queries that
+    follow.
     """
     of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     judged: Query = AFTER_LOCK, of_request | {"id": request.id, "person_id": caller.person_id}
@@ -187,10 +187,11 @@ def after_lock(
 def votes_of(
     session: UnitOfWork, request: AccessRequest, known: RecipientDirectory, terms: Terms
 ) -> tuple[Vote, ...]:
-    """The votes so far; only those that people may still give so will count: the others fill no seat.
+    """The votes so far. A vote fills a seat only if the person could still vote in the same way.
 
-    A delegate speaks for those for whom they spoke then and still stand in. A code from a mail spoke for nobody where
-    mail does not suffice today, nor did a vote without a mark of ours: a login of the database wrote it.
+    A delegate speaks for principals for whom the delegate stood in then and still stands in. A vote by mailed code
+    fills no seat if the policy no longer accepts mail alone. Nor does an approval without a valid MAC: someone with a
+    database login wrote it.
     """
     return all_votes(session, [request], known, {request.id: terms})[request.id]
 
@@ -240,7 +241,7 @@ def votes_in_rows(
 
 
 def short(statement: str) -> str:
-    """A statement without its layout: the driver parses a long one each time that it is sent."""
+    """A statement without its layout: the driver parses a long statement each time that it is sent."""
     return " ".join(statement.split()).replace(", ", ",")
 
 
@@ -250,7 +251,7 @@ class RuledRows:
         self._bodies |= {(row.tenant_id, row.t_policy_version): row.today for row in rows if row.today is not None}
 
     def effective(self, session: UnitOfWork, row: Row[Any], request: AccessRequest | Row[Any]) -> EffectivePolicy:
-        """The reader may read the policies of the row's tenant."""
+        """The reader must be allowed to read the policies of the row's tenant."""
         found = row._mapping  # noqa: SLF001 - its public name
         ruled = SimpleNamespace(
             own=self._bodies[row.tenant_id, row.policy_version],
@@ -292,13 +293,13 @@ def _spoke_for(row: Row[Any] | SimpleNamespace, terms: Terms) -> frozenset[UUID]
 
 
 def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
-    """Check that an approval comes with a signature where the policy demands one. Raises PasskeyMustSign."""
+    """Raises PasskeyMustSign if the policy demands a signature and the approval has none."""
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED and decision_input.signed is None:
         raise PasskeyMustSign(MUST_SIGN)
 
 
 def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
-    """Check that the person said why where the policy asks for it, and always where a manager denies or breaks glass.
+    """Check that a required reason is there; it is always required if a manager denies or uses break-glass.
 
     Raises CommentRequired.
     """
@@ -309,7 +310,7 @@ def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool
 
 
 def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[ReasonedDecision]:
-    """The decisions that need a reason; no customer's policy weakens the vendor's own."""
+    """The decisions that need a reason; no customer's policy weakens the vendor's own rules."""
     return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
 
 
@@ -324,7 +325,7 @@ def decide(
     terms: Terms,
     at: datetime,
 ) -> Decision:
-    """Return the row of a decision under these terms, not signed yet. Raises WindowTooLong, Invalid, NothingLeft."""
+    """Return the row of a decision under these terms, still unsigned. Raises WindowTooLong, Invalid, NothingLeft."""
     if (
         decision_input.limits.access_window is not None
         and decision_input.limits.access_window > request.access_window
@@ -358,7 +359,7 @@ def decide(
 def _kept(
     request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
-    """The resources and actions that an approval keeps, None for all; others keep nothing apart."""
+    """The resources and actions that an approval keeps, None for all; None for other decisions."""
     if decision_input.action is not Action.APPROVE:
         return None, None
     resources = quorum.kept(request.resources, decision_input.limits.resources, "resources")
@@ -370,7 +371,7 @@ def _kept(
 
 
 def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | None) -> int | None:
-    """For how many uses an approval is, None for any number; others say nothing of it."""
+    """The number of uses that an approval permits, None for any number; None for other decisions."""
     if decision_input.action is not Action.APPROVE:
         return None
     fewer = decision_input.limits.max_uses
@@ -381,7 +382,7 @@ def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | Non
 
 
 def _start(request: AccessRequest, decision_input: DecisionInput, terms: Terms, at: datetime) -> datetime | None:
-    """From when an approval is, None for at once; others say nothing of it."""
+    """When the approved window begins, None for at once; None for other decisions."""
     start = decision_input.limits.opens_at
     if decision_input.action is not Action.APPROVE:
         return None

@@ -1,4 +1,4 @@
-"""What a request meets under the policy, without writing: its terms, and what prevents it."""
+"""Evaluate a request against the policy without writing: its terms, and what prevents it."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -69,11 +69,11 @@ WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a submission meets at this moment. `mode` is the one that holds when access begins, dated consent and all.
+    """The result of evaluating a submission now. `mode` is the mode when access begins, dated consent included.
 
-    `was_denied` is whether the customer's last word about one of the resources was no. `pre_approval` is what the
-    customer has approved beforehand and lets this open without being asked, once any review has endorsed it.
-    `duplicate` is the engineer's open request for the same case and one of the resources.
+    `was_denied` is whether the customer's last decision about one of the resources was a denial. `pre_approval` opens
+    the window without asking the customer, after the endorsement if there is a review. `duplicate` is the engineer's
+    open request for the same case and one of the resources.
     """
 
     party: Party
@@ -95,7 +95,7 @@ class Evaluation:
 
     @property
     def first_state(self) -> State:
-        """What was denied, or is for break-glass, goes past a manager."""
+        """A request that was denied before, or is for break-glass, is first reviewed by a manager."""
         row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
         reviewed = bool(self.break_glass) or self.was_denied or reviewed_first(self.terms, self.mode)
         if self.pre_approval and row.pre_approved and not reviewed:
@@ -152,9 +152,9 @@ def evaluate_request(
     """Evaluate a submission against the tenant's policy, as of now.
 
     Raises:
-        NotYours: the caller is neither an engineer nor a service account that may submit for one.
-        UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer,
-            InvalidContext: as named.
+        NotYours: the caller is neither an engineer nor a service account that may submit for an engineer.
+        Also UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer,
+            InvalidContext.
     """
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, submitting_parties(caller))
@@ -182,7 +182,7 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 
 
 def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
-    """The parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
+    """The parameters of `RULES`; without `tenant_id`, the transaction's tenant is read."""
     case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system", "break_glass")}
     if of and (of.extends or of.follows):
         # What names another request is no duplicate, whatever else is open.
@@ -192,7 +192,7 @@ def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput |
 
 
 def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> Requester:
-    """What is on record of the requester; a record of the directory without a mark of ours says nothing."""
+    """The records about the requester; a directory record without a valid MAC is ignored."""
     parts = row_macs.directory_record(rules)
     if not (rules.person_id and row_macs.is_believed(session, rules.directory_mac, parts, rules.person_id)):
         return Requester(**caller.sign_in)
@@ -208,7 +208,7 @@ def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> Requester
 def evaluate_what_if(
     session: UnitOfWork, tenant: Tenant, ask: RequestFacts, services: Mapping[str, Service]
 ) -> Evaluation:
-    """Evaluate what anybody could request from a tenant, as of now, for the tenant's own people; nobody requests it.
+    """Evaluate a hypothetical request to a tenant, as of now, for the tenant's own people; it has no requester.
 
     Raises UnknownService, PolicyUnverified.
     """
@@ -260,13 +260,13 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
 
 
 def request_facts(submission: RequestInput, services: Mapping[str, Service]) -> RequestFacts:
-    """The part of a submission that rules look at; the level of an unknown service is None."""
+    """The part of a submission that policy rules match on; the level of an unknown service is None."""
     service = services.get(submission.service)
     return RequestFacts.of(submission, _highest_level(service, submission.actions) if service else None)
 
 
 def _highest_level(service: Service, actions: Collection[str]) -> Level:
-    """An action that the service does not have is refused elsewhere."""
+    """Unknown actions are refused elsewhere; here they count as `admin`."""
     return max((service.levels.get(action, Level.ADMIN) for action in actions), key=LEVELS.index)
 
 

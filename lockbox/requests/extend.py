@@ -1,4 +1,4 @@
-"""Extensions of open windows: linked requests that go on from their end, under the same policy and approvers."""
+"""Extensions of open windows: linked requests that begin at the window's end, under the same policy and approvers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,14 +48,14 @@ TWICE = "An extension of this window was requested already, and that request is 
 
 
 class AlreadyExtended(Conflict):
-    """An extension of the window was requested already, and that request is open; `request_id` is its id."""
+    """The window has an open request for an extension already; `request_id` is its id."""
 
     code = "already-extended"
 
 
 @dataclass(frozen=True)
 class ExtensionInput:
-    """How much longer, in seconds; `justification` is that of the first request if left out."""
+    """`access_window` is the extra time in seconds; without `justification`, the first request's is used."""
 
     access_window: int
     justification: str | None = None
@@ -73,13 +73,13 @@ def extend(  # noqa: PLR0917 - as much names an extension
 ) -> SubmittedRequest:
     """Request more time for an open window, as its requester or the system that submitted it for them.
 
-    The window is locked and stays as it is. What is asked is a request of its own, for what that one was opened for,
-    from its end on: today's policy, people and limits apply.
+    The window's row is locked and stays unchanged. The extension is a separate request for the access that was
+    opened, and begins when the window ends. Today's policy, people and limits apply.
 
     Raises:
         NotYours: the caller is not the requester.
-        Further errors are those of `submit`: WindowTooLong where the windows would last too long together.
-        NotFound, InvalidMove, AlreadyExtended: as named.
+        WindowTooLong: also if the window and its extensions would together last too long.
+        Also NotFound, InvalidMove, AlreadyExtended, and the errors of `submit`.
     """
     authentication.enter(session, caller)
     earlier = session.execute(EXTENDED, {"id": request_id}).one_or_none()
@@ -99,7 +99,7 @@ def extend(  # noqa: PLR0917 - as much names an extension
 
 @dataclass(frozen=True)
 class ExtensionOutlook:
-    """The newest request for more time, and how much its reader can ask now, in seconds, 0 where they cannot."""
+    """The newest extension request, and how many more seconds the reader can request now; 0 if none."""
 
     extension: AccessRequest | None
     longest: int = 0
@@ -137,7 +137,7 @@ def extension_of(session: UnitOfWork, caller: Caller, request_id: UUID) -> Acces
 
 
 def ended_with(session: UnitOfWork, ended: AccessRequest) -> list[tuple[AccessRequest, Action]]:
-    """Lock what was to go on from a window that was just ended; return it with the action by which each ends."""
+    """Lock the extensions of a window that was just ended; return each with the action that ends it."""
     ends = ENDED_EARLY.get(ended.state, {})
     rows = session.execute(EXTENSIONS, {"id": ended.id}).all() if ends else ()
     extensions = [AccessRequest.of(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Answers to calls that came with an Idempotency-Key, kept so that they can be repeated safely for 24 hours."""
+"""Answers to calls with an Idempotency-Key, kept for 24 hours so that the calls can be repeated safely."""
 
 import hashlib
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ ON CONFLICT (person_id, key) DO UPDATE SET {excluded(IdempotencyKey, but={"perso
 
 
 def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, Any] | None:
-    """Return the earlier answer to this key of the caller, or lock the key and return None.
+    """Return the earlier answer to the caller's key, or lock the key and return None.
 
     Raises KeyInUse, KeyReused.
     """
@@ -47,7 +47,7 @@ def ahead_of_answer(key: str) -> tuple[Query, Query]:
 
 
 def keep(session: UnitOfWork, person_id: UUID, key: str, body: bytes, answer: str) -> None:
-    """Store the answer, a JSON text, in the transaction of the submission: only successes are stored."""
+    """Store the answer, a JSON text, in the submission's transaction: only successes are stored."""
     session.write(KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer})
 
 

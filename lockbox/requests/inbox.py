@@ -1,4 +1,4 @@
-"""The inbox: pending requests that a person can answer, open windows, and who looks at a request."""
+"""The inbox: pending requests that a person can answer, open windows, and who is looking at a request."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +65,7 @@ ORDER BY requests.deadline_at, requests.id, d.id
 
 @dataclass(frozen=True)
 class Viewer:
-    """Since when somebody looks at a request, and until when if nothing renews it."""
+    """Someone who looks at a request since `since`, and until `until` unless they renew it."""
 
     person_id: UUID
     name: str
@@ -80,14 +80,14 @@ class Viewers:
 
 
 def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
-    """Let the others see for five minutes that the caller looks at it, or for five more; it blocks nobody.
+    """Show others for the next five minutes that the caller looks at the request; it blocks no one.
 
-    It is no move and leaves no trace: while Redis is away nobody looks at anything. Of a request that does not wait
-    nothing is marked.
+    This is no move and leaves no trace. While Redis is down, no one is shown as looking. Nothing is shown for a
+    request that does not wait for an answer of the caller's side.
 
     Raises:
-        NotYours: they cannot answer it.
-        NotFound: as named.
+        NotYours: the caller cannot answer the request.
+        Also NotFound.
     """
     request = queries.find(session, caller, request_id).request
     at = now(session)
@@ -124,7 +124,7 @@ def viewers(  # noqa: PLR0917 - what may be known of who looks
 
 
 def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) -> frozenset[UUID] | None:
-    """Who of a side could answer at this moment; None where that side is not asked."""
+    """The people of a side who could answer now; None if the request does not wait for that side."""
     if request.state == State.REVIEWING and side is Side.VENDOR:
         return frozenset(known.managers) - {request.requester_id}
     if request.state == State.PENDING and side is Side.CUSTOMER and customer_decides(request.mode):
@@ -133,9 +133,9 @@ def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) ->
 
 
 def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
-    """How far the votes have come on those of a list about which approvers decide, and no group.
+    """The approvals so far of those listed requests that wait for approvers only, not for a group as well.
 
-    The caller may know of all of them.
+    The caller must be allowed to know of all of the requests.
     """
     return sole_tallies(all_tallies_of(session, caller, requests))
 
@@ -191,9 +191,9 @@ def _is_waiting(
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request that somebody may still answer; admins may say no alone.
+    """A request that its reader may still answer; admins may only deny.
 
-    `is_waiting` is whether they approve in a later step than the one at which the request stands.
+    `is_waiting` is whether the reader's step comes after the request's current step.
     """
 
     entry: RequestEntry
@@ -215,9 +215,9 @@ class PendingRequests:
 
 @dataclass(frozen=True)
 class OpenWindow:
-    """A window whose time is not over; whether its reader may close it, and has to say why.
+    """A window before its deadline; whether its reader may revoke it, and must give a reason.
 
-    The latter is None for the vendor's people: they do not read the customer's policy here.
+    `needs_reason` is None for vendor users: they do not read the customer's policy here.
     """
 
     entry: RequestEntry
@@ -228,9 +228,9 @@ class OpenWindow:
 def pending_requests(
     session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> PendingRequests:
-    """Return what waits for the caller, who has not answered it, the soonest deadline first.
+    """Return the requests that the caller is asked to answer and has not answered, the soonest deadline first.
 
-    Approvers, those who stand in for one at this moment, and admins are asked.
+    Approvers, their current delegates, and admins are asked.
 
     Raises Invalid.
     """
@@ -293,9 +293,9 @@ def _pending(  # noqa: PLR0917 - what one request is judged by
 def open_windows(
     session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> tuple[list[OpenWindow], str | None]:
-    """Return the windows that are open now, as far as the caller may know of them, the first to close first.
+    """Return the active windows that the caller may know of, the first to close first, and the next page's cursor.
 
-    One that something shuts before its time is among them: `entry.open` says so. The cursor leads to those after.
+    A window that is held back is included, with `entry.open` false.
 
     Raises Invalid.
     """

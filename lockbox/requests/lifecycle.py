@@ -1,4 +1,4 @@
-"""The table of moves: which states a request has, what may follow each, and who may do it; pure."""
+"""The table of moves: the states of a request, the moves between them, and who may make each move; pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,11 +26,11 @@ class Action(StrEnum):
 
 
 class Party(StrEnum):
-    """In which capacity somebody acts on one particular request.
+    """The capacity in which someone acts on a particular request.
 
-    Nobody is its operator but by shutting the requester out: what that person asked for ends with it. Nobody is the
-    tenant admin of a request in review but by the emergency stop. The owner of the database ends what a restored
-    back-up holds open. A system submits for an engineer, and ends what was asked for a case that is closed.
+    An operator acts only by shutting out the requester, which ends that person's requests. A tenant admin acts on a
+    request in review only by the emergency stop. The owner of the database ends requests that a restored back-up left
+    open. A system submits for an engineer, and ends the requests of a closed case.
     """
 
     ENGINEER = "engineer"
@@ -67,9 +67,9 @@ class HeldBack(StrEnum):
 class MoveRule:
     """One row of the table.
 
-    `to` is the state that follows; `instead` the one that follows where the policy says otherwise: no vendor review
-    at submit, a mode without the customer's yes at endorse, a quorum not yet met at approve. `pre_approved` follows,
-    in the place of the customer being asked, where they have approved it beforehand.
+    `to` is the next state. `instead` is the next state if the policy demands another path: no vendor review at
+    submit, no customer approval at endorse, or a quorum that is not yet met at approve. `pre_approved` is the next
+    state if the customer has pre-approved the access.
     """
 
     to: State

@@ -26,10 +26,10 @@ from lockbox.sql import Ids, Instant, Texts, words
 
 
 class AccessRequest(Window, Clock, Requester, Ask, table=True):
-    """Whose request it is, and its facts by their parts; the last base's columns come first.
+    """A request: its people, and its facts by base class. The last base's columns come first in the table.
 
-    `token_id` is the token it was submitted with, `submitted_by` the requester, or a system for them; null for what
-    is older than that is known.
+    `token_id` is the token of the submission. `submitted_by` is the requester, or the system that submitted for them.
+    Both can be null for old requests that did not record them.
     """
 
     __tablename__ = "requests"
@@ -49,22 +49,22 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
         return self.actions_of(self)
 
     def given(self, names: Iterable[str]) -> dict[str, Any]:
-        """What it says under these names, and nothing for the rest."""
+        """The non-empty values under these names."""
         return {name: value for name in names if (value := getattr(self, name))}
 
     @property
     def context_text(self) -> str | None:
-        """As events and signed statements have it: JSON in the canonical form of RFC 8785."""
+        """The text in events and signed statements: JSON in the canonical form of RFC 8785."""
         return canonical(self.context).decode() if self.context else None
 
     @property
     def uses_left(self) -> int | None:
-        """None where uses are not limited."""
+        """None if uses are not limited."""
         return None if self.max_uses is None else self.max_uses - self.used
 
     @property
     def window_from(self) -> datetime | None:
-        """When its window begins or began, None where it was never opened."""
+        """When the window begins or began; None if it was never opened."""
         return self.opens_at or self.opened_at
 
     @property
@@ -72,7 +72,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
         return timing_of(self, self.created_at)
 
     def runs_at(self, at: datetime) -> bool:
-        """Whether the window has begun and not ended at this moment of the database's clock."""
+        """Whether the window has begun and not ended at this time of the database."""
         return (self.opens_at is None or self.opens_at <= at) and at < self.deadline_at
 
     @property
@@ -81,9 +81,9 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
-        """The condition for the requests that the caller may know of.
+        """The condition for requests that the caller may know of.
 
-        `VISIBILITY_SCOPES` says how far each role reaches. Requesters know of their own, whatever their role.
+        `VISIBILITY_SCOPES` defines the reach of each role. Requesters know of their own requests in any role.
         """
         if caller.holds(*SEE_ALL):
             return true()
@@ -94,7 +94,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def can_be_answered(cls) -> ColumnElement[bool]:
-        """The condition for those, of what waits for an answer, to which a yes can be of use."""
+        """The condition for requests whose approval can be used: a window to extend was not ended early."""
         return or_(col(cls.extends).is_(None), func.ran_to_its_end(col(cls.extends), type_=Boolean))
 
     @classmethod
@@ -120,12 +120,12 @@ IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', '
 
 
 class Decision(SQLModel, table=True):
-    """One person's decision on one request; never changed. What narrows an approval is as in `ApprovalLimits`.
+    """One person's decision on one request; never changed. The narrowing of an approval is as in `ApprovalLimits`.
 
-    `principals` are the approvers whose delegate the person was, `means` by what they had shown who they are.
+    `principals` are the approvers for whom the person acted as a delegate. `means` is how the person signed in.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
-    None where the vendor's server alone attests the decision. `mac` is the mark of `powers`, and `knows_context`
-    whether the decision is by code that shows the request's context.
+    None if only the vendor's server attests the decision. `mac` is the MAC under the key `powers`. `knows_context` is
+    whether the deciding code shows the request's context.
     """
 
     __tablename__ = "decisions"
@@ -155,10 +155,10 @@ class Decision(SQLModel, table=True):
 
 
 class PreApproval(SQLModel, table=True):
-    """What a customer approves before it is asked: such requests, so many of them, until `ends_at`.
+    """The customer's advance approval of requests of one kind, for a number of windows, until `ends_at`.
 
-    `resource` is a pattern, `access_window` the longest window in seconds, `used` how many windows it has opened.
-    `ended_at` is when its end was recorded. `mac` is the mark of all but `used` and `ended_at`.
+    `resource` is a pattern, `access_window` the longest window in seconds, `used` the number of windows opened so
+    far. `ended_at` is when its end was recorded. `mac` covers all columns but `used` and `ended_at`.
     """
 
     __tablename__ = "pre_approvals"
@@ -182,7 +182,7 @@ class PreApproval(SQLModel, table=True):
 
 
 class PreApprovalVote(SQLModel, table=True):
-    """Never changed. `principals` and `means` are as of a decision."""
+    """Never changed. `principals` and `means` are as in `Decision`."""
 
     __tablename__ = "pre_approval_votes"
 
@@ -196,9 +196,9 @@ class PreApprovalVote(SQLModel, table=True):
 
 
 class AfterReview(SQLModel, table=True):
-    """What the customer finds of a window that was opened by break-glass, and until when that is due.
+    """The customer's finding about a window that was opened by break-glass, and its due date.
 
-    `remind_at` is None once there is a finding or nobody is left to give one. The comment stands with its event.
+    `remind_at` is None once there is a finding or no one is left to give it. The comment is stored with the event.
     """
 
     __tablename__ = "after_reviews"
@@ -216,9 +216,10 @@ class AfterReview(SQLModel, table=True):
 
 
 class Question(SQLModel, table=True):
-    """What was written stands with the two events.
+    """A question and its answer; their texts are stored with the two events.
 
-    `state` is that of the request when it was asked, `stops_clock` whether the approval clock waits for the answer.
+    `state` is the request's state when the question was asked. `stops_clock` is whether the approval clock waits for
+    the answer.
     """
 
     __tablename__ = "questions"
@@ -245,10 +246,10 @@ class RequestRead(SQLModel, table=True):
 
 
 class WindowUse(SQLModel, table=True):
-    """How often a window was used, first and last: the gateway, the action, and the resource by its place.
+    """How often a window was used; the gateway, action and resource of the first and last use.
 
-    Places count from 1 in what the window is open for; None where it was not in there. `look_at` is when the next of
-    the two events about it is due.
+    A resource is stored as its position in the window's list, from 1; None if the list does not have it. `look_at` is
+    when the next of the two events about the uses is due.
     """
 
     __tablename__ = "window_uses"
@@ -268,7 +269,7 @@ class WindowUse(SQLModel, table=True):
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """Kept for 24 hours; successes only."""
+    """Kept for 24 hours; only for successful calls."""
 
     __tablename__ = "idempotency_keys"
 
@@ -281,11 +282,11 @@ class IdempotencyKey(SQLModel, table=True):
 
 @dataclass(frozen=True)
 class RequestEntry:
-    """A request as a reader sees it. `tenant` is the tenant's slug, and `tenant_name` what it is called now.
+    """A request as a reader sees it. `tenant` is the tenant's slug, `tenant_name` its current name.
 
-    `held_back` is why a window that was approved lets nobody in, or would not if it began now; `is_same_use` whether
-    the call has used it before, within five seconds. `is_outlived` is whether it waits for an answer that nobody can
-    use: the window that it extends was ended.
+    `held_back` is why an approved window admits no one, or would admit no one if it began now. `is_same_use` is
+    whether the same call used the window within the last five seconds. `is_outlived` is whether the request waits for
+    an answer that can no longer be used, because the window to extend was ended.
     """
 
     request: AccessRequest

@@ -1,4 +1,4 @@
-"""On whose behalf a move was made: a system's engineer, or a delegate's principals."""
+"""On whose behalf a move was made: the engineer of a system, or the principals of a delegate."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ PRINCIPAL = "principal_"
 
 @dataclass(frozen=True)
 class EventPerson:
-    """The name is None where it was erased, or the reader may not know them."""
+    """`name` is None if it was erased or the reader may not know the person."""
 
     id: UUID
     name: str | None
@@ -26,9 +26,9 @@ class EventPerson:
 
 @dataclass(frozen=True)
 class OnBehalfOf:
-    """For whom a move was made beside the one who made it, and by what `means` they had shown who they are.
+    """For whom else a move was made, and by which `means` its maker had signed in.
 
-    `proof` is whose word an approval is: `passkey-signed` is the approver's own, `attested` the vendor's server's.
+    `proof` is who vouches for an approval: the approver (`passkey-signed`) or the vendor's server (`attested`).
     """
 
     on_behalf_of: EventPerson | None = None
@@ -42,7 +42,7 @@ class OnBehalfOf:
 
 
 def names_of(session: UnitOfWork, people: Iterable[UUID]) -> dict[UUID, str]:
-    """As far as whoever asks may know them."""
+    """The names of the people whom the reader may know."""
     wanted = list(set(people))
     return {row.id: row.name for row in session.execute(NAMES, {"ids": wanted})} if wanted else {}
 
@@ -52,10 +52,10 @@ def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[st
 
 
 def on_behalf_of(session: UnitOfWork, moves: Sequence[EventRow]) -> dict[int, OnBehalfOf]:
-    """Return for whom each move of a timeline was made, by its seq.
+    """Return for whom each move of a timeline was made, by the move's seq.
 
-    A name is what the event holds; where it never held one, as with an engineer for whom a system submitted, it is
-    the person's of today, as far as the reader may know them.
+    The name comes from the event. If the event never held a name, as for an engineer for whom a system submitted, it
+    is the person's current name, if the reader may know it.
     """
     bodies = {move.seq: json.loads(move.body) if move.body else {} for move in moves}
     unnamed = {person for body in bodies.values() if not _holds_names(body) for person in _people(body)}

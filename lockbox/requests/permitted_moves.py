@@ -1,4 +1,4 @@
-"""Which moves a person may make on a request now, and for each that they may not make, why; pure."""
+"""Which moves a person may make on a request now, and why the others are refused; pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -61,13 +61,13 @@ NOT_YET = (
 
 @dataclass(frozen=True)
 class Situation:
-    """All that decides which moves a person may make on one request, read at one moment: under its lock, to make one.
+    """All that decides a person's permitted moves on one request, read at one time; to make a move, under its lock.
 
-    `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
-    merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), and `principals`
-    the approvers for whom the caller stands in. `groups` are those of the stages. `is_outlived` is whether the window
-    was ended that the request extends, `break_glass_lacks` what it does not meet for break-glass, None where nobody
-    has looked, and `too_new` why the caller's passkey does not approve yet.
+    `paused` is how long questions have stopped the approval clock. `terms` are the strictest of the request's own
+    terms and today's. `lacks` is what the request no longer meets under `terms` (field and sentence). `principals`
+    are the approvers for whom the caller stands in. `groups` are the groups of the stages. `is_outlived` is whether
+    the window that the request extends was ended. `break_glass_lacks` is what the request does not meet for
+    break-glass, None if that was not checked. `too_new` is why the caller's passkey cannot approve yet.
     """
 
     caller: Caller
@@ -98,7 +98,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class PossibleMove:
-    """A move of people, and why this person may not make it now, None where they may."""
+    """A move that people make, and why this person may not make it now; None if they may."""
 
     action: Action
     refusal: LockboxError | None = None
@@ -109,9 +109,9 @@ class PossibleMove:
 
 
 def permitted_moves(here: Situation) -> tuple[PossibleMove, ...]:
-    """Return every move of people, in the order of the table.
+    """Return all moves that people make, in the order of the table.
 
-    What a person says with a move (a comment, a shorter window, a signature) is judged when the move is made.
+    The comment, limits and signature of a move are checked only when the move is made.
     """
     return tuple(PossibleMove(action, _refusal(here, action)) for action in Action if action in PEOPLES_ACTIONS)
 
@@ -119,16 +119,16 @@ def permitted_moves(here: Situation) -> tuple[PossibleMove, ...]:
 def permitted(
     here: Situation, action: Action, *, parties: AbstractSet[Party] | None = None, seen: int | None = None
 ) -> tuple[MoveRule, Party]:
-    """Return the rule of the table by which the caller may make a move now, and the party as which they make it.
+    """Return the table's rule for the caller's move, and the capacity in which the caller makes it.
 
-    With `parties` they may do it as these alone, which somebody has judged before; `seen` is the version that they
-    saw.
+    `parties` replaces the caller's own capacities; the calling code has checked them. `seen` is the version that the
+    caller saw.
 
     Raises:
-        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller is not the one to do this, or
-            not so, or not yet.
-        StaleVersion, InvalidMove, TooLate, AlreadyDecided, TenantSuspended, PolicyUnverified, PolicyNotMet,
-            EarlierStepFirst: as named.
+        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller may not do this, or not with
+            this sign-in, or not yet.
+        Also StaleVersion, InvalidMove, TooLate, AlreadyDecided, TenantSuspended, PolicyUnverified, PolicyNotMet,
+            EarlierStepFirst.
     """
     if action in DECISIONS and here.caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot decide.")
@@ -158,11 +158,11 @@ def permitted(
 
 
 def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
-    """Return the row of the table, and as which of the parties the caller takes it.
+    """Return the table's rule for a move, and the capacity, of `parties`, in which the caller makes it.
 
     Raises:
-        NotYours: no row with this action is open to any of the parties, whatever the state.
-        InvalidMove: as named.
+        NotYours: none of `parties` may make this move in any state, or not in this state.
+        InvalidMove: the state has no such move.
     """
     if not any(row.by & parties for (_, taken), row in MOVES.items() if taken is action):
         raise NotYours(f"Only {_names(action)} may {_verb(action)} a request.")
@@ -182,9 +182,9 @@ def parties_of(here: Situation) -> frozenset[Party]:
 def parties(
     caller: Caller, requester_id: UUID, tenant_id: UUID, state: State, *, is_delegate: bool
 ) -> frozenset[Party]:
-    """As which parties somebody acts on a request in this state: the one answer to who is who.
+    """The capacities in which someone acts on a request in this state; the only place that determines them.
 
-    `is_delegate` is whether they stand in for an approver of the tenant at this moment.
+    `is_delegate` is whether they stand in for an approver of the tenant now.
     """
     held = {
         Party.REQUESTER: caller.person_id == requester_id,
@@ -196,7 +196,7 @@ def parties(
 
 
 def submitting_parties(caller: Caller) -> set[Party]:
-    """As which parties somebody can submit a request.
+    """The capacities in which someone can submit a request.
 
     Raises:
         NotYours: the token of a service account lacks the scope.
@@ -276,7 +276,7 @@ def _may_break_glass(here: Situation) -> None:
 
 
 def _first_answer(here: Situation, action: Action) -> None:
-    """Check that the person has not given this answer before, and approves nothing that they endorsed."""
+    """Check that the person has not made this decision before, and has not endorsed what they now approve."""
     mine = {vote.decision: vote for vote in here.votes if vote.person_id == here.caller.person_id}
     if action in mine:
         in_vain = action is Action.APPROVE and not mine[action].seats
@@ -311,11 +311,11 @@ def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime)
 
 
 def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that the person signed in freshly, and strongly enough to open something.
+    """Check that the person's sign-in is fresh and strong enough to open a window.
 
     Raises:
-        NotYours: a machine decides nothing.
-        SignInAgain: as named.
+        NotYours: a service account cannot decide.
+        SignInAgain: the sign-in is too old or too weak.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot decide.")
@@ -336,7 +336,7 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
 
 
 def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that the person signed in freshly enough to close a window, where the policy asks for that.
+    """Check that the sign-in is fresh enough to revoke a window, if the policy demands this.
 
     Raises SignInAgain.
     """

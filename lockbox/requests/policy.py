@@ -128,10 +128,10 @@ DECLARED: Mapping[str, Term] = {
 
 @dataclass(frozen=True)
 class Timing:
-    """When a request wants its window to begin, in seconds, as far as terms look at it.
+    """When a request wants its window to begin, in seconds, for checks against the terms.
 
-    `ahead` is how long after the submission, None where it may begin at once; `used` how long the windows that it
-    extends have lasted by then, None where it extends none.
+    `ahead` is the time from the submission to the start, None for a start at once. `used` is how long the windows
+    that it extends have lasted by then, None if it extends none.
     """
 
     ahead: int | None = None
@@ -142,7 +142,7 @@ AT_ONCE = Timing()
 
 
 class RequesterPlace(Protocol):
-    """None is unknown."""
+    """None means unknown."""
 
     @property
     def employing_entity(self) -> str | None: ...
@@ -155,7 +155,7 @@ class RequesterPlace(Protocol):
 
 
 class RequesterOnRecord(RequesterPlace, Protocol):
-    """None is unknown."""
+    """None means unknown."""
 
     sign_in: SignInKind | None
     sign_in_means: AuthMethod | None
@@ -163,7 +163,7 @@ class RequesterOnRecord(RequesterPlace, Protocol):
 
 
 class AskedAccess(Protocol):
-    """What terms look at in a request, submitted or about to be; its window in seconds."""
+    """The fields of a request that terms restrict, before or after submission; `access_window` in seconds."""
 
     @property
     def reason_code(self) -> str: ...
@@ -194,9 +194,9 @@ def lacking(  # noqa: PLR0917 - what is asked, and all that it is judged by
     submitted_at: datetime,
     access_window: int | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Say what a request lacks under the terms: the field and a sentence for the engineer.
+    """Yield what a request lacks under the terms: the field, and a sentence for the engineer.
 
-    `access_window`, in seconds, is another window than the one that was asked.
+    `access_window`, in seconds, replaces the requested window.
     """
     reason, case_ref, window = Reason(asked.reason_code), asked.case_ref, access_window or asked.access_window
     if not terms.reasons:
@@ -271,12 +271,12 @@ def _weak_sign_in(terms: Terms, requester: RequesterOnRecord, submitted_at: date
 
 
 def fewest(*limits: int | None) -> int | None:
-    """The strictest of some limits of uses; None is no limit."""
+    """The strictest of several limits on uses; None is no limit."""
     return min((one for one in limits if one is not None), default=None)
 
 
 def lacking_today(asked: SubmittedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:
-    """What a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
+    """What a pending request lacks under today's terms; a lower ceiling only shortens its window."""
     window = max(longest_window(asked.access_window, terms, timing), 1)
     found = list(lacking(asked, terms, timing, asked, asked.created_at, window))
     demanded = terms.unconfirmed_case is UnconfirmedCase.REFUSE and asked.case_ref
@@ -294,7 +294,7 @@ def customer_decides(mode: Mode) -> bool:
 
 
 def stricter_mode(one: Mode, other: Mode) -> Mode:
-    """The mode that leaves the vendor less: the customer decides, is notified, or neither."""
+    """The stricter mode: `enforce` before `observe`, and `observe` before `off`."""
     return max(one, other, key=STRICTNESS.index)
 
 
@@ -312,7 +312,7 @@ class Consent(PolicyPart):
 
 
 def effective_mode(mode: Mode, consent: Consent | None, at: datetime) -> Mode:
-    """Dated consent relaxes `enforce` alone, until its end, and is over at that very instant."""
+    """Dated consent relaxes only `enforce`, and ends exactly at `until`."""
     if mode is Mode.ENFORCE and consent is not None and at < consent.until:
         return consent.mode
     return mode
@@ -324,18 +324,18 @@ TierGroups = tuple[tuple[str, ...], ...]
 def stricter(a: Terms, b: Terms) -> Terms:
     """Return the strictest of both, term by term; associative, commutative and idempotent.
 
-    Stages add up, with the larger quorum of each group, which agrees in the later step of the two. A group is
-    prompted as early as either side says; a side without tiers has no say in that. So is each tier of the vendor's
-    managers. No reason and no country may be left.
+    Stages are united; each group has the larger quorum and the later step of the two. Each approver group and each
+    tier of the vendor's managers is prompted at the earlier time of the two; a side without tiers does not count. The
+    result may permit no reason or country at all.
     """
     ours, theirs = dict(a), dict(b)
     return Terms.model_validate({name: _strictest(term, ours[name], theirs[name]) for name, term in DECLARED.items()})
 
 
 def loosens(old: Terms, new: Terms) -> bool:
-    """Whether anything is let through under the new terms that the old ones would have held back.
+    """Whether the new terms permit anything that the old terms would have prevented.
 
-    To have windows reported no longer is loosening too: who is about to misuse one would like that.
+    To stop reporting windows also loosens: someone who plans to misuse a window would want that.
     """
     values = dict(new)
     return any(value != values[name] for name, value in stricter(old, new) if DECLARED[name].binds)

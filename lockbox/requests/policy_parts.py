@@ -1,4 +1,4 @@
-"""The parts of which a policy is made: its words, numbers and lists, each checked by itself; pure."""
+"""The parts of a policy: its words, numbers and lists, each validated on its own; pure."""
 
 import re
 from collections import Counter
@@ -19,10 +19,10 @@ EITHER = "|"
 
 
 def fits(pattern: str, text: str) -> bool:
-    """Whether the whole text is what the pattern says, where `*` is any text, also none; case matters.
+    """Whether the pattern matches the whole text; `*` matches any text, also none; case matters.
 
-    Each stretch between stars is looked for once, from left to right, so it takes linear time and nothing that
-    somebody writes can make it backtrack.
+    Each stretch between stars is searched for once, from left to right. This takes linear time, and no pattern or
+    text can cause backtracking.
     """
     first, *rest = pattern.split("*")
     if not rest:
@@ -40,7 +40,7 @@ def fits(pattern: str, text: str) -> bool:
 
 
 def fits_case(patterns: Iterable[str], case_ref: str) -> bool:
-    """Whether a case fits all of these patterns, and of each one of the alternatives between its bars."""
+    """Whether a case matches all of these patterns; a pattern matches if any alternative between its bars does."""
     return all(any(fits(one, case_ref) for one in pattern.split(EITHER)) for pattern in patterns)
 
 
@@ -121,7 +121,7 @@ class RequesterMeans(StrEnum):
 
 
 class Stricter(Enum):
-    """How the stricter of two values of a term is taken."""
+    """How two values of a term are merged to the stricter value."""
 
     LESS = auto()
     """The smaller one; None is no limit."""
@@ -137,10 +137,10 @@ class Stricter(Enum):
 
 @dataclass(frozen=True)
 class Term:
-    """How a term of a policy is merged, declared at its field.
+    """How a policy's term is merged, declared at the term's field.
 
-    `binds` is whether it restricts anything: the other terms say who hears when, never who must agree. `is_later` is
-    whether processes of the last release do not know it: what is stored names it only where it is set.
+    `binds` is whether the term restricts anything; the other terms only define who is notified when. `is_later` is
+    whether processes of the previous release do not know the term: a stored policy names the term only if it is set.
     """
 
     stricter: Stricter
@@ -149,7 +149,7 @@ class Term:
 
 
 class PolicyPart(BaseModel):
-    """Compared by what it says, never changed; unknown members are refused."""
+    """Equal by value and immutable; unknown members are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

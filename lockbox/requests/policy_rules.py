@@ -1,4 +1,4 @@
-"""A tenant's policy: default terms, rules by request, groups, dated consent; and what a new one changes."""
+"""A tenant's policy: default terms, rules by request, groups, dated consent; and the changes between two policies."""
 
 import json
 import re
@@ -72,7 +72,7 @@ NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """What somebody asks for, and who asks, as far as rules look at it; a `level` of None is not known."""
+    """The parts of a request and its requester that rules match on; a `level` of None is unknown."""
 
     service: str
     actions: Collection[str]
@@ -99,7 +99,7 @@ class RequestFacts:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether a resource could fit both patterns; where that takes more than a look at both ends, it could."""
+    """Whether a resource could match both patterns. Two patterns with stars are only compared at both ends."""
     if "*" not in one or "*" not in other:
         return fits(one, other) if "*" not in other else fits(other, one)
     (begins, *_, ends), (begins_too, *_, ends_too) = one.split("*"), other.split("*")
@@ -121,7 +121,7 @@ def _pattern(value: str) -> str:
 
 
 def _about_something(schema: dict[str, Any]) -> None:
-    """Say in JSON Schema that one dimension at least is not empty, and that parameters are of named services."""
+    """Demand in JSON Schema a non-empty dimension other than `context`, and services if there is a `context`."""
     named = {name: _names(name) for name in schema["properties"] if name != "context"}
     of_none = {"properties": {"context": {"maxProperties": 0}}}
     schema["anyOf"] = list(named.values())
@@ -213,7 +213,7 @@ class Match(PolicyPart):
         return self
 
     def matches(self, ask: RequestFacts) -> bool:
-        """Whether every dimension that is not empty has a hit: one of what is asked is enough."""
+        """Whether every non-empty dimension has a match; a single match in a dimension is enough."""
         return (
             (not self.services or ask.service in self.services)
             and (not self.actions or any(action in self.actions for action in ask.actions))
@@ -245,9 +245,9 @@ class TenantTerms(Terms):
 
 
 class EachTerm:
-    """Marks a mapping of terms to values, each checked as the field of `TenantTerms` is; None is no opinion.
+    """Marks a mapping of terms to values, each validated as the field of `TenantTerms`; None leaves a term as it is.
 
-    Empty is no opinion either where the stricter of two values is what either of them has: there it is refused.
+    For terms that are united or merged to the earliest, an empty value would also change nothing, so it is refused.
     """
 
     @classmethod
@@ -335,7 +335,7 @@ def _called(
 
 
 def stored(policy: Policy) -> dict[str, Any]:
-    """All that a policy says, but for later terms that nobody has set."""
+    """The whole policy as JSON, except later terms that are not set (`Term.is_later`)."""
     whole = policy.model_dump(mode="json")
     later = {name for name, term in DECLARED.items() if term.is_later}
     unset = {name for name, value in policy if name in later and value == Policy.model_fields[name].default}
@@ -346,16 +346,15 @@ def stored(policy: Policy) -> dict[str, Any]:
 
 
 def terms_for(policy: Policy, ask: RequestFacts) -> Terms:
-    """Return the terms that judge one ask: the tenant's own, merged with those of every rule that matches.
+    """Return the terms for one request: the tenant's own, merged with the terms of every matching rule.
 
-    The tenant's own terms are a rule that matches everything: a rule makes them stricter or leaves them. The order of
-    the rules has no effect.
+    A rule can only make the tenant's own terms stricter. The order of the rules has no effect.
     """
     return merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
 
 
 def strictest_for(policy: Policy, some: RequestFacts) -> Terms:
-    """The strictest terms that a request for some of this could meet; the resources are patterns."""
+    """The strictest terms for any request for part of this access; the resources are patterns."""
     return merged(policy, (rule for rule in policy.rules if rule.match.could_match(some)))
 
 
@@ -367,19 +366,19 @@ def merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
 
 
 def strictest(policy: Policy) -> Terms:
-    """The strictest terms that any ask could meet: the tenant's own, merged with those of every rule.
+    """The strictest terms for any request: the tenant's own, merged with the terms of every rule.
 
-    Who would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
+    A change that loosens the policy must meet these terms, because it may loosen the strictest rule.
     """
     return merged(policy, policy.rules)
 
 
 def changes(old: Policy, new: Policy) -> dict[str, str]:
-    """Return what differs, as dotted ASCII names with "old → new"; empty where nothing does.
+    """Return the differences as dotted ASCII names with "old → new"; empty if there are none.
 
-    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`; rules
-    and tiers are counted from 0, as in the fields that errors name. Members are ids, windows are seconds, and "none"
-    is what is not there. A rule's name is the one free text, and stands in quotes.
+    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`. Rules
+    and tiers are counted from 0, as in the fields of errors. Members are ids, windows are in seconds, and "none" is a
+    missing value. The only free text is the name of a rule, which is in quotes.
     """
     was, now = dict(_flat(old)), dict(_flat(new))
     return {

@@ -1,4 +1,4 @@
-"""A tenant's policy versions, and the effective policy: the stricter of a request's version and today's."""
+"""A tenant's policy versions, and the effective policy: the stricter of a request's version and today's version."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,11 +84,12 @@ SELECT request_id, tenant_id, version, body, mac, before FROM policies_at_start(
 
 @dataclass(frozen=True)
 class EffectivePolicy:
-    """The terms that a request meets now, and who is in the groups that they name.
+    """The terms that apply to a request now, and the members of the groups that they name.
 
-    `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now. Where a mark does
-    not hold, `is_verified` is false and nothing is opened: the mode is `enforce`, the terms are no weaker than those
-    that a tenant begins with. `is_outlived` is whether the window was ended that the request extends.
+    `today` is the tenant's policy now, `version` is its version, and `mode` is the tenant's own mode now. If the MAC
+    of the tenant or a policy is invalid, `is_verified` is false and no window opens: the mode is `enforce`, and the
+    terms are at least as strict as the default terms. `is_outlived` is whether the window that the request extends
+    was ended.
     """
 
     terms: Terms
@@ -101,10 +102,10 @@ class EffectivePolicy:
     is_outlived: bool = False
 
     def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
-        """Return the mode in which a request leaves the vendor's review, and the end of the consent that it rests on.
+        """Return the mode in which a request leaves the vendor's review, and the end of the consent for this mode.
 
-        The mode is the stricter of the one at submit and today's. Consent on which the request rests and that has
-        ended, or was taken back or shortened, leaves `enforce`.
+        The mode is the stricter of the mode at submit and today's mode. It is `enforce` if the consent has ended, or
+        was taken back or shortened.
         """
         today = effective_mode(self.mode, self.today.consent, at)
         until, given = request.consent_until, self.today.consent.until if self.today.consent else None
@@ -117,25 +118,25 @@ class EffectivePolicy:
 
 
 def current(session: UnitOfWork, tenant: Tenant) -> Policy:
-    """Return the policy that holds for a tenant. Raises PolicyUnverified."""
+    """Return the tenant's policy. Raises PolicyUnverified."""
     return parsed(_verified(session, tenant))
 
 
 def verified(session: UnitOfWork, tenant: Tenant) -> Policy | None:
-    """The same, None where it, or the tenant's row, has no mark that holds."""
+    """Like `current`, but None if the MAC of the policy or of the tenant's row is invalid."""
     body, is_verified = _todays(session, tenant)
     return parsed(body) if is_verified else None
 
 
 def at_version(session: UnitOfWork, tenant_id: UUID, version: int) -> Policy:
-    """To be shown: its mark is not checked."""
+    """For display only: the MAC is not checked."""
     return parsed(_read(session, tenant_id, version).body)
 
 
 def todays(
     session: UnitOfWork, tenant: Tenant, body: str, mac: bytes | None, ask: RequestFacts
 ) -> tuple[Policy, Terms]:
-    """Return the policy that holds for a tenant, by its JSON text, and the terms that an ask meets under it.
+    """Return the tenant's policy, parsed from `body`, and the terms for a request under it.
 
     Raises PolicyUnverified.
     """
@@ -147,10 +148,10 @@ def todays(
 
 
 def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePolicy:
-    """Return what a request meets: the stricter of the version that judged it and today's.
+    """Return the policy for a request: the stricter of the version that judged it and today's version.
 
-    A group is who is in it today; one that is gone today is who was in it then, so that taking a group away cannot
-    take away the need to ask it.
+    A group has its members of today. A group that was removed since keeps its earlier members, so that removing a
+    group does not remove the need to ask it.
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     return effective_policy_in(session, session.execute(OWN_AND_TODAYS, values).one(), request)
@@ -180,7 +181,7 @@ def effective_policy_under(
 
 
 def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, EffectivePolicy]:
-    """What each of these requests meets now; each policy is read and each ask is judged once for all."""
+    """The policy for each of these requests; each policy is read once, and equal requests are judged once."""
     rows = session.execute(ASKS, {"ids": list(request_ids)}).all()
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
     values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}
@@ -207,9 +208,9 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
 
 
 def held_back(session: UnitOfWork, requests: Iterable[AccessRequest]) -> dict[UUID, HeldBack]:
-    """Return which of these windows, approved for later, the policy holds back that was in force as they began.
+    """Return which windows with a later start are held back by the policy that was in force when they began.
 
-    One whose mark does not verify holds back whatever it was in force for.
+    A policy with an invalid MAC holds back all of its windows.
     """
     later = {request.id: request for request in requests if request.opens_at is not None}
     rows = session.execute(AT_START, {"ids": list(later)}).all() if later else ()
@@ -273,7 +274,7 @@ def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:
 
 
 def _wait_for_many(session: UnitOfWork, ask: RequestFacts, *bodies: str) -> None:
-    """Leave the event loop, if there is one, where these policies take long to compare: everybody else would wait."""
+    """Leave the event loop, if there is one, before a long comparison of policies that would block other calls."""
     patterns = sum(len(rule.match.resources) for body in set(bodies) for rule in parsed(body).rules)
     if len(ask.resources) * patterns > MOST_COMPARED:
         session.wait()
@@ -327,5 +328,5 @@ def _terms(body: str, hits: MatchingRules) -> Terms:
 
 @lru_cache(maxsize=MOST_KEPT)
 def parsed(body: str) -> Policy:
-    """The same text is read once."""
+    """Each text is parsed only once."""
     return Policy.model_validate_json(body)

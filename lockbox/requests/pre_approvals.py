@@ -1,4 +1,4 @@
-"""What a customer has approved beforehand: whether it opens a request now, and how it is used once."""
+"""Pre-approvals of a customer: whether one opens a request now, and the counting of its uses."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,9 +37,9 @@ Row = PreApproval | SimpleNamespace
 
 @dataclass(frozen=True)
 class CoveringPreApproval:
-    """A pre-approval that opens a request now, and those whose approvals of it count.
+    """A pre-approval that opens a request now, and the people whose approvals of it count.
 
-    `uses_left` is how many uses are left after this one, once it is used.
+    `uses_left` is the number of uses left after this use; None before it is used.
     """
 
     id: UUID
@@ -50,9 +50,9 @@ class CoveringPreApproval:
 
 @dataclass(frozen=True)
 class CoverageContext:
-    """What is asked, and by what a pre-approval is judged: today's policy, and the terms that the request meets.
+    """The requested access, and what a pre-approval is judged by: today's policy and the request's terms.
 
-    An approval that is dated later than `at`, since the clock was set back, does not count yet.
+    An approval dated after `at` does not count yet; this happens if the database's time was set back.
     """
 
     tenant_id: UUID
@@ -75,9 +75,9 @@ def covering(
 ) -> CoveringPreApproval | None:
     """Return the pre-approval that opens a request, of several the one that ends last, or None.
 
-    It covers all that is asked, carries our mark, and those who approved it are enough for anything that it covers by
-    the policy of today, and could all still approve. So a policy that becomes stricter suspends it until more have
-    approved it, and so does somebody who leaves.
+    A pre-approval opens a request if it covers the whole request and its MAC is valid. Its approvals must also
+    suffice for all that it covers under today's policy, and its approvers must still be able to approve. A stricter
+    policy, or an approver who leaves, suspends the pre-approval until more people approve it.
     """
     found = [one for row in rows if (one := _covering(session, _read(row), scene))]
     return max(found, key=lambda one: one.ends_at, default=None)
@@ -90,9 +90,10 @@ def use(
     policy_version: int | None = None,
     engineer: UUID | None = None,
 ) -> CoveringPreApproval | None:
-    """Use a pre-approval once, and return it with how many uses are left; None where it cannot be used any more.
+    """Count a use of a pre-approval and return it with its remaining uses; None if it can no longer be used.
 
-    With the engineer, nothing may have changed that ends the windows of an engineer or of a tenant: see the function.
+    With `engineer`, it is also None if the policy version has changed, the tenant is suspended, or the engineer is
+    not active: see the SQL function `use_pre_approval`.
     """
     session.wait()
     values = {"id": which.id, "policy_version": policy_version, "engineer_id": engineer}
@@ -110,9 +111,9 @@ def record_last_use(session: UnitOfWork, actor: Actor, request: AccessRequest, a
 def use_at_endorsement(
     session: UnitOfWork, request: AccessRequest, effective: EffectivePolicy, known: RecipientDirectory, at: datetime
 ) -> CoveringPreApproval | None:
-    """Use what opens a request as it is endorsed, and name it in its row; None where the customer is asked.
+    """Use the pre-approval that covers an endorsed request and name it in the row; None if the customer is asked.
 
-    What begins later is asked as ever, and so is what was denied.
+    The customer is always asked about a request that begins later or was denied before.
     """
     found = session.execute(*ahead_of_covering(request)).one()
     is_coverable = customer_decides(request.mode) and request.is_at_once and not found.was_denied
@@ -133,10 +134,11 @@ def strictest_terms(policy: Policy, row: Row) -> Terms:
 def votes_on(
     session: UnitOfWork, row: Row, votes: Iterable[Any], known: RecipientDirectory, terms: Terms
 ) -> tuple[Vote, ...]:
-    """The approvals of a pre-approval; only those that people could still give so fill a seat.
+    """The approvals of a pre-approval. A seat is filled only if the person could still approve in the same way.
 
-    As with requests, a delegate speaks for those for whom they spoke then and still stand in, a code from a mail only
-    where it suffices, and a vote without a mark of ours for nobody; so does who has proposed it, and their delegate.
+    As with requests, a delegate speaks for principals for whom the delegate stood in then and still stands in. A
+    mailed code counts only if the policy accepts it, and a vote without a valid MAC does not count. Neither does the
+    vote of the proposer or of the proposer's delegate in that seat.
     """
     proposer, seats = UUID(str(row.proposed_by)), known.seats(UUID(str(row.tenant_id)))
     return tuple(
@@ -147,7 +149,7 @@ def votes_on(
 
 
 def is_enough(votes: Collection[Vote], terms: Terms, groups: Mapping[str, Sequence[UUID]]) -> bool:
-    """Whether these approvals let a pre-approval open requests; where passkeys must sign, nothing does."""
+    """Whether these approvals suffice for a pre-approval; they never do if the policy demands passkey signatures."""
     is_signed = terms.approve_means is ApproveMeans.PASSKEY_SIGNED
     return not is_signed and quorum_met(votes, terms.quorum, terms.stages, groups)
 

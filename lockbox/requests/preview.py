@@ -1,4 +1,4 @@
-"""What a request would meet: the terms and the people it would reach; and what another policy changes for it."""
+"""Which terms and people a request would meet, and what a new policy would change for a pending request."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,9 +57,9 @@ def compare(  # noqa: PLR0917 - what one request is weighed by
     known: RecipientDirectory,
     at: datetime,
 ) -> list[str]:
-    """Say what would change for a request that waits for the customer; nothing where nothing would.
+    """Return what a new policy would change for a request that waits for the customer; empty if nothing.
 
-    It keeps the stricter of the policy that judged it and today's, so a policy that loosens changes nothing for it.
+    The stricter of the policy that judged the request and today's policy applies, so a looser policy changes nothing.
     """
     before = policy_store.effective_policy(session, request)
     after = policy_store.effective_policy_under(session, tenant, request, policy)
@@ -90,7 +90,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
-    """For how long it can be approved; the time for which the clock stood counts where it may stand."""
+    """How long the request can be approved; stops of the clock count only if the terms permit them."""
     stood = deadlines.stood(scene.request.clock, scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
@@ -181,7 +181,7 @@ class PreviewGroup:
 
 @dataclass(frozen=True)
 class PreviewRecipients:
-    """Whom of the customer it would reach first, and where: addresses by person, None for the one to sign in with."""
+    """The customer's people whom the request would reach first, with their addresses; None is the sign-in address."""
 
     people: Mapping[UUID, tuple[UUID | None, ...]]
     observers: frozenset[UUID]
@@ -197,10 +197,10 @@ class RecipientMailboxes:
 
 
 class PreviewedSubmission(BaseModel, frozen=True):
-    """What a submission would meet now: `obstacles` say why nobody could approve it.
+    """What a submission would meet now; `obstacles` are reasons why no one could approve it.
 
-    `notified_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
-    `pre_approval_id` is what would open it without asking them, as it is submitted or, in review, as it is endorsed.
+    `notified_first` are the customer's people whom it would reach first, `endpoints` is the number of its webhooks.
+    `pre_approval_id` is the pre-approval that would open it at submission or at endorsement, without asking anyone.
     """
 
     policy_version: int
@@ -229,10 +229,9 @@ class Preview(PreviewedSubmission):
 def preview(
     session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Preview:
-    """Say which policy, stages, windows and people a submission would meet; nothing is written or sent.
+    """Return the policy, stages, windows and people that a submission would meet; nothing is written or sent.
 
-    Raises:
-        NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is submitted.
+    Raises NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer, as `submit` does.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     decides = _is_asked(evaluation)
@@ -312,7 +311,7 @@ class PreviewNames:
         return tuple(name for _, name in self.of(people))
 
     def of(self, people: Iterable[UUID]) -> list[tuple[UUID, str]]:
-        """The same with whose they are, in the order of the names."""
+        """Like a call, but with each person's id, in the order of the names."""
         named = [(person, self._known[person]) for person in people if person in self._known]
         return sorted(named, key=lambda pair: (pair[1], pair[0]))
 

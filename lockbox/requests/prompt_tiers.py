@@ -1,4 +1,4 @@
-"""Whom to prompt, tier by tier: approvers in those of the policy, the vendor's managers in theirs."""
+"""Whom to prompt, tier by tier: approvers by the policy's tiers, the vendor's managers by their own tiers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,7 +15,7 @@ Groups = Mapping[str, Sequence[UUID]]
 
 @dataclass(frozen=True)
 class PromptedApprovers:
-    """0 tiers where everybody is asked, since no tier has anybody who can decide."""
+    """`tiers` is 0 if everyone is asked because no tier has anyone who can decide."""
 
     tiers: int
     people: frozenset[UUID]
@@ -24,9 +24,9 @@ class PromptedApprovers:
 def added_by_tier(
     asked: Callable[[int], frozenset[UUID]], most: int, *, informed: AbstractSet[UUID], tiers: int, to: int
 ) -> PromptedApprovers:
-    """Return who is added from one count of tiers to another, by who is asked with each count.
+    """Return the people whom further tiers add; `asked` returns the people of the first n tiers.
 
-    A tier that adds nobody lets the next one in.
+    A tier that adds no one lets the next tier in.
     """
     added: frozenset[UUID] = frozenset()
     while tiers < min(to, most) or (not added and tiers < most):
@@ -40,9 +40,9 @@ def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedAp
 
 
 def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) -> frozenset[UUID]:
-    """Who of the first so many tiers is asked, the requester never; 0 is everybody.
+    """The managers of the first `asked` tiers, without the requester; 0 tiers are everyone.
 
-    Who wants no prompts gets none, unless nobody else would be asked.
+    A manager who wants no prompts gets none, unless no one else would be asked.
     """
     if not asked:
         others = frozenset(known.managers.keys() - {requester_id})
@@ -57,9 +57,9 @@ def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) 
 def wider_reviewers(
     known: RecipientDirectory, requester_id: UUID, *, informed: AbstractSet[UUID], asked: int, to: int
 ) -> PromptedApprovers:
-    """Who is added to those who have been `informed` as the audience goes from `asked` tiers to `to`.
+    """The managers who are added to `informed` as the number of tiers grows from `asked` to `to`.
 
-    A tier that adds nobody lets the next one in.
+    A tier that adds no one lets the next tier in.
     """
     return added_by_tier(
         lambda number: reviewers_so_far(known, requester_id, number),
@@ -86,10 +86,10 @@ def approvers_so_far(
     *,
     step: int = FIRST_STEP,
 ) -> frozenset[UUID]:
-    """Who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
+    """The people of the first `tiers` tiers who can decide now, with delegates for those away; 0 tiers are everyone.
 
-    From the second step on, its groups are asked whatever their tier, and before that they are not. Who wants no
-    prompts gets none, unless the others of these could not decide without them.
+    The groups of a step after the first are not asked before that step. From then on they are asked whatever their
+    tier. A person who wants no prompts gets none, unless the others could not decide without them.
     """
     members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
     due = [stage.group for stage in terms.stages if FIRST_STEP < stage.order <= step]

@@ -1,4 +1,4 @@
-"""Requests by their ids, each judged as an access check judges it; what the vendor's people read is logged."""
+"""Requests by their ids, each judged as in an access check; the reading of vendor users is logged."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ NOT_KNOWN = "There is no such request."
 
 
 def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Raises NotFound where there is none that the caller may know of."""
+    """Raises NotFound if there is no such request that the caller may know of."""
     authentication.enter(session, caller)
     found = read(session, entries().where(col(AccessRequest.id) == request_id, AccessRequest.visible_to(caller)))
     if not found:
@@ -40,9 +40,9 @@ def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozens
 
 
 def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
-    """Return those of these requests that the caller may know of, in the order of the ids.
+    """Return the requests that the caller may know of, in the order of the ids.
 
-    With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
+    With `state`, only requests that are still in this state: a decision may have come after the ids were looked up.
     """
     authentication.enter(session, caller)
     theirs = col(AccessRequest.id) == any_(literal(list(ids), Ids)), AccessRequest.visible_to(caller)
@@ -83,10 +83,10 @@ SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAS
 
 
 def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: AccessRequest) -> None:
-    """Write that somebody of the vendor has read a request, unless it is their own or they did so in this hour.
+    """Record that a vendor user has read a request, once an hour and not for their own request.
 
-    The event is in the tenant's log once the customer was asked, and in the vendor's own before that. It is written
-    after all that is shown was read: the transaction deals with the tenant from here on.
+    The event is in the tenant's log once the customer was asked, and in the vendor's log before. It is written after
+    everything shown was read, because the transaction works at the tenant from here on.
     """
     if caller.side is not Side.VENDOR or caller.person_id == request.requester_id:
         return
@@ -110,7 +110,7 @@ def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: Ac
 
 @dataclass(frozen=True)
 class LiveReader:
-    """Somebody who listens, at one tenant alone if what they have shown counts only there."""
+    """Someone who listens for live updates; `only_at` is the only tenant at which their sign-in counts."""
 
     person_id: UUID
     only_at: UUID | None = None

@@ -1,4 +1,4 @@
-"""Questions about a request and their answers; both are events, and the other side is notified."""
+"""Questions about a request and their answers; each is an event, and the other side is notified."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,9 +76,9 @@ SELECT id, state, stops_clock, asked_by, answered_at FROM questions WHERE reques
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question and perhaps its answer; names and words are None where they were erased or not for the reader.
+    """A question with its answer, if any; names and texts are None if erased or not for the reader.
 
-    `stops_clock` is whether the clock has waited for the answer, `role` in which one it was asked.
+    `stops_clock` is whether the approval clock waits for the answer. `role` is the asker's role.
     """
 
     id: UUID
@@ -103,7 +103,7 @@ class Conversation:
 
 
 def of_request(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Exchange]:
-    """Return the exchanges, the oldest first; the words are for who reads comments. Raises NotFound."""
+    """Return the exchanges, the oldest first; their texts only for readers of comments. Raises NotFound."""
     return read(session, caller, queries.find(session, caller, request_id).request)
 
 
@@ -138,7 +138,7 @@ def exchanges_in(rows: Iterable[Row[Any]], caller: Caller, request: AccessReques
 
 
 def _is_for(row: Row[Any], caller: Caller) -> bool:
-    """What a manager has asked during the review stays inside the vendor."""
+    """Questions that a manager asked during the review are only for the vendor."""
     return row.state != State.REVIEWING or caller.side is Side.VENDOR
 
 
@@ -168,9 +168,9 @@ class QuestionContext:
 
 @dataclass(frozen=True)
 class QuestionMove:
-    """A question or an answer that was judged: who says what, and the request's clock after it.
+    """A question or answer that was checked: its author and text, and the request's clock afterwards.
 
-    `state` is that of the request when the question was asked, `asker_id` who asked it.
+    `state` is the request's state when the question was asked; `asker_id` is the person who asked.
     """
 
     question_id: UUID
@@ -185,13 +185,13 @@ class QuestionMove:
 
 
 def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
-    """Ask the engineer something, as a manager during the review, and as an approver or their delegate after it.
+    """Ask the engineer a question: as a manager in review, later also as an approver or delegate.
 
-    Where the policy says so, the approval clock stands from now on until all such questions are answered.
+    If the policy demands it, the approval clock stops until all such questions are answered.
 
     Raises:
-        NotYours, OwnRequest: the caller is not the one to ask.
-        NotFound, InvalidMove, TooLate, TooManyQuestions: as named.
+        NotYours, OwnRequest: the caller may not ask.
+        Also NotFound, InvalidMove, TooLate, TooManyQuestions.
     """
     scene = _enter(session, caller, origin, request_id)
     request, caller = scene.request, scene.caller
@@ -220,11 +220,11 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
 def answer(  # noqa: PLR0917 - as many things name a question
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, question_id: UUID, words: str
 ) -> Exchange:
-    """Answer a question, as whoever asked for the access; the clock goes on once none waits for which it stands.
+    """Answer a question, as the requester. The clock goes on once no question that stops it is open.
 
     Raises:
-        NotYours: somebody else asked for the access.
-        NotFound, InvalidMove, TooLate, AlreadyAnswered: as named.
+        NotYours: the caller is not the requester.
+        Also NotFound, InvalidMove, TooLate, AlreadyAnswered.
     """
     scene = _enter(session, caller, origin, request_id)
     request = scene.request
@@ -308,7 +308,7 @@ def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, s
 
 
 def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
-    """Turn the row's clock into what it is after this, and note on the session what to arm where it has moved."""
+    """Set the clock of the request's row; if it has changed, arm the request's timer after the commit."""
     request = scene.request
     moves = clock != request.clock
     if moves:
@@ -321,7 +321,7 @@ def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock)
 
 
 def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
-    """What belongs to a review says so, however far the request has come when it is answered."""
+    """The event of a question asked in review names that state, even if the answer comes later."""
     request = scene.request
     state = State.REVIEWING if saying.state is State.REVIEWING else request.state
     return AuditEvent(

@@ -17,9 +17,9 @@ SHOWN = 100
 
 
 def kept(asked: Sequence[str], wanted: Collection[str] | None, field: str) -> list[str] | None:
-    """Return what an approver keeps (`wanted`) of what was asked, in its order; None where that is all of it.
+    """Return the part of the request that an approver keeps, in the request's order; None for all of it.
 
-    `field` is what it is called, such as `resources`.
+    `field` is the part's name, such as `resources`.
 
     Raises Invalid.
     """
@@ -36,7 +36,7 @@ def kept(asked: Sequence[str], wanted: Collection[str] | None, field: str) -> li
 
 
 def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field: str) -> list[str] | None:
-    """Return what all of these approvals keep of what was asked, in its order; None where that is all of it.
+    """Return what all of these approvals keep of the request, in its order; None for all of it.
 
     Raises NothingLeft.
     """
@@ -54,9 +54,9 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
 
 @dataclass(frozen=True)
 class ApprovalLimits:
-    """How an approval narrows what was asked: the window in seconds, what it keeps; None is as asked.
+    """How an approval narrows the request: the window in seconds, resources, actions; None is as requested.
 
-    `max_uses` is for how many uses it is, None for any number, and `opens_at` from when, None for at once.
+    `max_uses` is the number of uses, None for any number. `opens_at` is the start, None for at once.
     """
 
     access_window: int | None = None
@@ -80,8 +80,8 @@ NO_LIMITS = ApprovalLimits()
 class Vote:
     """One person's decision on a request that waits for the customer.
 
-    `seats` are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
-    delegate. Without one, the person may no longer approve.
+    `seats` are the approvers whose seat the person could fill: an approver's own seat, and the seats of a delegate's
+    principals. Without a seat, the person may no longer approve.
     """
 
     person_id: UUID
@@ -93,10 +93,10 @@ class Vote:
 def quorum_met(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> bool:
-    """Whether the approvals fill enough approvers' seats, in each stage too, and none has denied.
+    """Whether the approvals fill enough approvers' seats, and enough in each stage, and no one has denied.
 
-    It is one seat a person, however many the person stands in for, and one person a seat: an approver and their
-    delegate are one voice. In a stage, the members of its group count; a group that is gone has none.
+    A person fills one seat, even as a delegate of several approvers, and a seat counts once: an approver and their
+    delegate together are one voice. In a stage, the members of its group count; a deleted group has none.
     """
     votes = tuple(votes)
     denied = any(vote.decision is Action.DENY for vote in votes)
@@ -104,7 +104,7 @@ def quorum_met(
 
 
 class ApprovalTally(BaseModel, frozen=True):
-    """Approvals from anybody, or from a group that must also agree, in its `step`."""
+    """Approvals so far: from anyone (`group` is None), or from a group that must also agree, in its `step`."""
 
     group: str | None
     approvals: int
@@ -117,16 +117,16 @@ class ApprovalTally(BaseModel, frozen=True):
 
 
 def sole(counted: Sequence[ApprovalTally]) -> ApprovalTally | None:
-    """The tally that alone says how far a request has come; None where a group must also agree."""
+    """The only tally of a request; None if a group must also agree."""
     return counted[0] if len(counted) == 1 else None
 
 
 def missing(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[tuple[str | None, int]]:
-    """How many approvals are still missing, for None from anybody and for each stage from its group.
+    """The number of approvals still missing: from anyone (None), and from the group of each stage.
 
-    One further approval may count in several places. A denial is not looked at.
+    A further approval may count in several places. Denials are ignored.
     """
     counted = tallies(votes, terms_quorum, stages, groups)
     return [(one.group, one.needed - one.approvals) for one in counted if not one.is_met]
@@ -135,7 +135,7 @@ def missing(
 def tallies(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[ApprovalTally]:
-    """Count the approvals, for None by the seats that they fill and for each stage by the voices of its group.
+    """Count the approvals: for None by the seats that they fill, and for each stage by the members of its group.
 
     The stages are in the order of their steps.
     """
@@ -170,7 +170,7 @@ def lacking(counted: Iterable[ApprovalTally]) -> list[ApprovalTally]:
 
 
 def steps_of(counted: Iterable[ApprovalTally]) -> list[ApprovalStep]:
-    """None where all may approve at once."""
+    """Empty if everyone may approve at once."""
     stages = [one for one in counted if one.group is not None]
     present, steps = step_of(stages), []
     for number in sorted({one.step for one in stages}):
@@ -181,12 +181,12 @@ def steps_of(counted: Iterable[ApprovalTally]) -> list[ApprovalStep]:
 
 
 def has_steps(stages: Iterable[ApprovalStage]) -> bool:
-    """Whether the stages have an order: without one, everybody may approve at once."""
+    """Whether the stages have an order; otherwise everyone may approve at once."""
     return any(stage.order > FIRST_STEP for stage in stages)
 
 
 def step_of(counted: Iterable[ApprovalTally]) -> int:
-    """The step at which a request stands: the first in which a group lacks approvals, or else the last."""
+    """The current step of a request: the first in which a group lacks approvals, otherwise the last."""
     stages = [one for one in counted if one.group is not None]
     lacking = [one.step for one in stages if not one.is_met]
     return min(lacking, default=max((one.step for one in stages), default=FIRST_STEP))
@@ -199,10 +199,10 @@ def has_turn(
     groups: Mapping[str, Collection[UUID]],
     step: int,
 ) -> bool:
-    """Whether somebody who could fill these seats may approve at a step.
+    """Whether someone who could fill these seats may approve at a step.
 
-    Who speaks for a group of a later step alone has to wait; for one of an earlier step too, or for an approver who
-    is in no group, they do not.
+    They have to wait if they speak only for groups of later steps. They may approve if they also speak for a group of
+    this or an earlier step, or for an approver in no later group.
     """
     later = [stage for stage in stages if stage.order > step]
     if not later:
@@ -214,12 +214,12 @@ def has_turn(
 
 
 def granted_window(asked: int, votes: Iterable[Vote]) -> int:
-    """The shortest of what was asked and what each voter set, in seconds."""
+    """The shortest of the requested window and the windows that voters set, in seconds."""
     return min([asked, *(v.limits.access_window for v in votes if v.limits.access_window and v.seats)])
 
 
 def granted_start(votes: Iterable[Vote]) -> datetime | None:
-    """The latest that anybody whose vote counts has set, None for at once."""
+    """The latest start that a counting vote sets, None for at once."""
     return max((v.limits.opens_at for v in votes if v.limits.opens_at and v.seats), default=None)
 
 
@@ -229,10 +229,10 @@ def who_lacks(
     groups: Mapping[str, Collection[UUID]],
     seats: Mapping[UUID, AbstractSet[UUID]],
 ) -> list[str]:
-    """Say why nobody could approve; nothing where it could be approved.
+    """Return why no one could approve; empty if someone could.
 
-    `seats` gives for everyone who could vote now the approvers whose seat they could fill, as in a vote. Leave the
-    requester out, as a person and as a seat: nobody votes in the requester's place either.
+    `seats` has, for everyone who could vote now, the approvers whose seats they could fill, as in a vote. Leave out
+    the requester, as a person and as a seat: no one votes in the requester's place either.
     """
     reasons = []
     everybody = _filled(seats.values())
@@ -249,15 +249,15 @@ def who_lacks(
 
 
 def _represented(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
-    """Count the members for whom these people speak: as themselves, or in the seat of another.
+    """Count the members for whom these people can speak, as themselves or as a delegate.
 
-    A member need not be an approver: a group may name delegates, who speak while they stand in for anybody.
+    A member need not be an approver: a group may name delegates, who count while they stand in for anyone.
     """
     return _filled(({person} | options) & set(members) for person, options in seats.items() if options)
 
 
 def _filled(choices: Iterable[AbstractSet[UUID]]) -> int:
-    """Count the most seats that people with these choices can fill, one each (Kuhn's algorithm)."""
+    """Count the most seats that people with these choices can fill, one seat each (Kuhn's algorithm)."""
     taken: dict[UUID, AbstractSet[UUID]] = {}
 
     def sit(options: AbstractSet[UUID], tried: set[UUID]) -> bool:

@@ -40,7 +40,7 @@ VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY
 
 @dataclass(frozen=True)
 class UndeliveredRequest:
-    """None of those who were asked could be told; `is_said` is whether that was said before in this state."""
+    """A request whose notifications reached none of `asked`; `is_said` is whether this state has an event of that."""
 
     asked: frozenset[UUID]
     is_said: bool
@@ -66,10 +66,10 @@ def last_resort(
     voted: AbstractSet[UUID],
     waiting: AbstractSet[UUID] = frozenset(),
 ) -> dict[Reminder, frozenset[UUID]]:
-    """Return whom to tell where no tier is left: everybody else who can decide, and once whoever can see to it.
+    """Return whom to prompt if no tier is left: all others who can decide, and once the people who can fix it.
 
-    Who wants no prompts is asked too, and nobody who is `waiting` for an earlier step. A review has nobody else: all
-    managers were asked.
+    People who want no prompts are asked too, but no one in `waiting`, whose step comes later. A review has no one
+    else: all managers were asked.
     """
     prompts: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - waiting - {row.requester_id}
@@ -103,7 +103,7 @@ def notify_unreached_reviews(
 
 
 def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tuple[UUID, str]], at: datetime) -> None:
-    """One mail each; `lines` are, by request, its tenant and what to say."""
+    """One mail for each operator; `lines` has the tenant and text for each request."""
     if not lines:
         return
     tenants = list({tenant for tenant, _ in lines.values()})
@@ -116,10 +116,10 @@ def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tup
 
 
 def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
-    """Remind, escalate and warn for these locked rows whose clock is due before the deadline; set their clocks.
+    """Remind, escalate and warn for locked rows whose timer is due before the deadline; set their timers.
 
-    Where nobody who was asked could be told, the next tier is asked whenever its time would be. Nobody is asked about
-    more time for a window that was ended.
+    If no one who was asked could be notified, the next tier is asked now, even before its time. No one is asked about
+    an extension of a window that was ended.
     """
     policies = policy_store.effective_policies(session, [row.id for row in rows])
     known = recipients.look_up(session, {row.tenant_id for row in rows}, at)
@@ -222,7 +222,7 @@ def _reminded(
 def _facts(
     reminders: int, tiers_asked: int, silence: UndeliveredRequest | None, held_back: HeldBack | None
 ) -> dict[Reminder, Mapping[str, Value]]:
-    """That nobody could be reached is a reason for two kinds of reminders."""
+    """The facts of each kind of reminder; two kinds record that no one was reached."""
     unreached: dict[str, Value] = {"unreached": len(silence.asked)} if silence else {}
     return {
         Reminder.REMIND: {"reminders": reminders},
@@ -262,7 +262,7 @@ def _recipients(
 def _still_needed(
     row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID], step: int
 ) -> frozenset[UUID]:
-    """Whose answer is still of use: not that of a delegate of those alone who have answered themselves."""
+    """The people whose answer is still useful; not a delegate whose principals have all voted themselves."""
     seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
     return frozenset(
         one for one in _so_far(row, effective, known, step) - voted if one not in seats or not seats[one] <= voted
@@ -310,7 +310,7 @@ def _wider_approvers(
     to: int,
     step: int = FIRST_STEP,
 ) -> PromptedApprovers:
-    """Who is added to those who have been `informed` as the audience goes from `tiers` tiers to `to`."""
+    """The approvers who are added to `informed` as the number of tiers grows from `tiers` to `to`."""
 
     def asked(count: int) -> frozenset[UUID]:
         return prompt_tiers.approvers_so_far(terms, groups, known, tenant_id, count, step=step)

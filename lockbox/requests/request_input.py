@@ -1,4 +1,4 @@
-"""What an engineer asks for, or a system for an engineer, before it is judged."""
+"""A submission of an engineer, or of a system for an engineer, before it is judged."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,11 +15,11 @@ from lockbox.facts.fact import REPEAT, facts_of, values_of
 
 
 class RequestInput(SubmittedAsk):
-    """A system names the engineer for whom it files.
+    """`engineer` is the person for whom a system submits.
 
-    `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
-    `extends` is the request whose window goes on by this one, and `first_opened_at` when the first of these windows
-    began. `case_check` is what the ticket system says of the case, once a door has asked it.
+    `follows` is the request that is resubmitted. Without `max_uses`, the policy sets the number of uses. `extends` is
+    the request whose window is extended, and `first_opened_at` is when the first window of the chain began.
+    `case_check` is the ticket system's answer about the case, once it was asked.
     """
 
     model_config = ConfigDict(frozen=True)  # type: ignore[assignment] # SQLModel's own kind of configuration
@@ -46,9 +46,9 @@ REPEATED = ", ".join(("tenant", "requester_id", "max_uses", "context", *facts_of
 
 
 def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row
-    """What an earlier request asked for, and what is asked otherwise now; its row has its tenant's slug.
+    """A new submission of an earlier request with `changes`; the row of `earlier` has its tenant's slug.
 
-    It is not validated: what it names may have been erased in part.
+    It is not validated, because its values may be erased in part.
     """
     values = values_of(RequestInput, earlier, facts_of(RequestInput, REPEAT))
     values |= {"tenant": earlier.tenant, "engineer": earlier.requester_id, "max_uses": earlier.max_uses}

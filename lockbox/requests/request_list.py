@@ -1,12 +1,13 @@
-"""Lists of requests by ordered branches, each of which one index holds in order, whatever else was asked before.
+"""Lists of requests by branches; one index holds each branch in order, whatever the filters.
 
-A branch is what a reader sees of one tenant, of one requester, or of everybody. What is open is found by indexes of
-what is open; what is closed is read from the newest on, by the id, and no further than a page. A filter that no index
-answers goes through so many of the newest at a time, and the cursor leads on to those before them.
+A branch is what a reader sees of one tenant, of one requester, or of everyone. Open requests come from partial
+indexes of open requests. Closed requests are read from the newest id on, no further than a page. A filter without an
+index looks through a bounded number of the newest requests, and the cursor leads on to older ones.
 
-Limits are written out: a plan that does not know one takes few of many for a reason to sort all. An array of one has
-Postgres order by the tenant, requester or state too, which only their own index does: else it would read the index of
-everybody, where a reader's requests may be few.
+Limits are literals in the statement: with a parameter, the planner does not expect few rows and sorts all of them. A
+value is compared as an array of one element, and its column is part of the sort order. Only the index of tenants,
+requesters or states has that order. Otherwise Postgres might read the index of all requests, in which a reader's
+requests may be few.
 """
 
 import base64
@@ -79,7 +80,7 @@ Conditions = Sequence[ColumnElement[bool]]
 
 @dataclass(frozen=True)
 class RequestFilter:
-    """None is anything. `engineer` is part of a name, `text` of what the reader may read."""
+    """None matches anything. `engineer` is part of a name; `text` is part of a text that the reader may read."""
 
     state: State | None = None
     service: str | None = None
@@ -99,7 +100,7 @@ class RequestListing:
 
 @dataclass(frozen=True)
 class Branch:
-    """Requests that share a tenant or a requester, by the column and its value, or all; and maybe an open state."""
+    """The requests of one tenant or requester, by `column` and `value`, or all; optionally in one open state."""
 
     column: SQLCoreOperations[UUID] | None = None
     value: UUID | None = None
@@ -110,13 +111,13 @@ class Branch:
         return replace(self, conditions=(*self.conditions, *conditions))
 
     def open_in(self, state: State | None) -> "Branch":
-        """What of it is open in a state; all of it for None."""
+        """The branch's requests in an open state; all of them for None."""
         return replace(self, state=state)
 
     def newest(self, *conditions: ColumnElement[bool]) -> Select[AccessRequest]:
-        """The query for its requests, the newest first.
+        """The query for the branch's requests, the newest first.
 
-        What a tenant has open in one state is few and read whole, in no index's order, behind a fence.
+        A tenant's requests in one open state are few: a subquery reads all of them without an index order.
         """
         wanted, order = [*self.conditions, *conditions], list[ColumnElement[Any]]()
         if self.state and self.column is TENANT:
@@ -153,7 +154,7 @@ def of_requester(person_id: UUID) -> Branch:
 
 
 def visible_branches(caller: Caller) -> list[Branch]:
-    """Branches that hold what the caller may know of, each request once."""
+    """Branches that hold the requests that the caller may know of, each request once."""
     if caller.holds(*SEE_ALL):
         return [Branch()]
     known = col(AccessRequest.asked_at).is_not(None), col(AccessRequest.requester_id) != caller.person_id
@@ -164,10 +165,10 @@ def visible_branches(caller: Caller) -> list[Branch]:
 def page(
     session: UnitOfWork, caller: Caller, wanted: RequestFilter, *, cursor: str | None, most: int
 ) -> RequestListing:
-    """Return the newest requests that match, at most `most` of them, from the cursor on.
+    """Return the newest matching requests after the cursor, at most `most`.
 
-    A look for what no index answers goes through a bounded number of requests: it may find fewer, and say by its
-    cursor that there are more to look through.
+    A filter without an index looks through a bounded number of requests. The page may then have fewer entries, with a
+    cursor to look further.
 
     Raises Invalid.
     """
@@ -202,9 +203,9 @@ def soonest(
     cursor: str | None,
     most: int,
 ) -> tuple[list[UUID], str | None]:
-    """Return the ids of requests that are open in a state and match, the soonest deadline first, from the cursor on.
+    """Return the ids of matching requests in an open state after the cursor, the soonest deadline first.
 
-    At most `most` are returned, and the cursor of those that follow.
+    There are at most `most` ids, followed by the cursor of the next page.
 
     Raises Invalid.
     """
@@ -228,7 +229,7 @@ def cursor_after(last: UUID) -> str:
 
 
 def read_cursor(given: str) -> UUID:
-    """Return the request that a cursor stands for. Raises Invalid."""
+    """Return the request's id in a cursor. Raises Invalid."""
     try:
         return UUID(bytes=base64.urlsafe_b64decode(given + "=="))
     except (ValueError, binascii.Error):
@@ -236,10 +237,9 @@ def read_cursor(given: str) -> UUID:
 
 
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
-    """The condition for the requests that hold these words, in any case, in what the caller may read.
+    """The condition for requests with these words, in any case, in a text that the caller may read.
 
-    They are looked for in the case reference and the address of its page, the names of resources, the id, and the
-    justification.
+    The texts are the case reference, the address of the case's page, the resources, the id and the justification.
     """
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
@@ -256,7 +256,7 @@ def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElemen
 
 
 def _is_in(state: State | None) -> ColumnElement[bool]:
-    """Written out, for indexes are of single states."""
+    """The state is a literal, because each index covers a single state."""
     if state is None:
         return true()
     return col(AccessRequest.state) == literal_column(f"'{state.value}'", String)
@@ -267,9 +267,9 @@ def limit(most: int) -> int:
 
 
 def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
-    """Branches that hold what the caller may know of, of one requester or of anybody.
+    """The branches of one requester or of everyone, as far as the caller may know of them.
 
-    No customer knows of what is in review.
+    Customers do not know of requests in review.
     """
     if wanted.requester and (wanted.requester == caller.person_id or caller.holds(*SEE_ALL)):
         return [of_requester(wanted.requester)]
@@ -300,7 +300,7 @@ def _newest(branches: Sequence[Branch], bounds: Conditions, size: int) -> Select
 
 
 def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
-    """The id before which to look: ids are made as time goes."""
+    """The id that bounds the search from above: ids grow with time."""
     bounds = [] if cursor is None else [read_cursor(cursor)]
     if wanted.created_before is not None:
         bounds.append(id_at(wanted.created_before, SKEW))
@@ -308,16 +308,16 @@ def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
 
 
 def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
-    """Where the look goes on behind this id, None where all that follows is older than what is wanted.
+    """The id from which the next page continues; None if all further requests are too old.
 
-    It is no bound of the statement: one to either side has Postgres read everybody's requests of that time.
+    The statement has no lower bound: with two bounds, Postgres would read the requests of all tenants of that time.
     """
     is_over = wanted.created_after is not None and end is not None and end < id_at(wanted.created_after, -SKEW)
     return None if is_over else end
 
 
 def read_deadline(cursor: str) -> tuple[datetime, UUID]:
-    """Return the deadline and the request that a cursor stands for. Raises Invalid."""
+    """Return the deadline and the request's id in a cursor. Raises Invalid."""
     read = FORM.fullmatch(cursor)
     if read is None:
         raise Invalid(NO_PAGE, field="after")

@@ -1,4 +1,4 @@
-"""All that the page of one request needs, read in one round trip: the row, its policy, votes, people and events."""
+"""The data of the page of one request, read in one round trip: row, policy, votes, people and events."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -111,10 +111,10 @@ WHERE p.id IN (SELECT at_person() UNION SELECT requester_id FROM requests WHERE 
 
 @dataclass(frozen=True)
 class SimilarRequest:
-    """An earlier request of the tenant for the same case or resource: its state, since when, and who brought that.
+    """An earlier request of the tenant for the same case or resource: its state, and when and by whom it got there.
 
-    The state is `nobody_notified` where it timed out before anyone could be notified. `tally` is how far the votes
-    have come where it waits for approvers alone.
+    The state is `nobody_notified` if the request timed out before anyone was notified. `tally` is the approvals so
+    far if the request waits for approvers only.
     """
 
     id: UUID
@@ -127,11 +127,11 @@ class SimilarRequest:
 
 @dataclass(frozen=True)
 class RequestOverview:
-    """What a reader of one request is shown; everything was read at one time, `at`.
+    """What the reader of one request is shown; everything was read at one time, `at`.
 
-    `events` are its moves up to the version that was read and what happened beside them, `tallies` how far the votes
-    have come where the customer is asked. `namesakes` took part and look like the reader, where the reader could be
-    the second person.
+    `events` are the moves up to the version that was read, and the other events of the request. `tallies` are the
+    approvals so far if the customer is asked. `namesakes` took part and have a name or mailbox like the reader's;
+    they are listed only if the reader could be the second person to decide.
     """
 
     entry: RequestEntry
@@ -168,7 +168,7 @@ def _people(request_id: UUID, at: datetime | None = None) -> Query:
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOverview:
-    """The transaction deals with the request's tenant from here on. Raises NotFound."""
+    """The transaction works at the request's tenant from here on. Raises NotFound."""
     authentication.enter(session, caller)
     by_id = {"id": request_id}
     session.execute(TURN_TO_TENANT, by_id)
@@ -225,10 +225,10 @@ def rows_beside(session: UnitOfWork, request_id: UUID) -> RowsBeside:
 
 
 def after_decision(session: UnitOfWork, made: MadeDecision, beside: RowsBeside) -> RequestOverview:
-    """Return what is shown to the person who has just made a decision, from what was written.
+    """Return what the person who has just decided is shown, from the values that were written.
 
-    Only what the decision does not know is read again: how many people mails reached while it still waits, and what
-    extends a window that was open.
+    Only two things are read again: how many people the mails reached, while the request waits; and the extension of a
+    window that was open.
     """
     (entry,) = access_check.unless_restored(session, [made.entry])
     request, scene = entry.request, replace(made.scene, break_glass=None, too_new=None)
@@ -281,7 +281,7 @@ def _scene(  # noqa: PLR0917 - what a move is judged by
     known: RecipientDirectory,
     at: datetime,
 ) -> DecisionContext:
-    """By what a move of the reader's is judged; nothing is locked."""
+    """What a move of the reader's is judged by; nothing is locked."""
     theirs = [row for row in rows if row.place == OWN]
     effective = RuledRows(rows).effective(session, theirs[0], request)
     votes = votes_in_rows(session, request, theirs, known, effective)

@@ -1,4 +1,4 @@
-"""Requests that timed out, submitted once more."""
+"""Resubmission of requests that timed out."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -34,7 +34,7 @@ class NotTimedOut(Conflict):
 
 
 class AlreadyAskedAgain(Conflict):
-    """The request was resubmitted already, and that one is open; `request_id` is its id."""
+    """The request was resubmitted already, and the new request is open; `request_id` is its id."""
 
     code = "asked-again"
 
@@ -50,13 +50,13 @@ def resubmit(
 ) -> SubmittedRequest:
     """Resubmit a request that timed out, as its requester or the system that submitted it for them.
 
-    Today's policy, people and limits apply. The earlier row is locked first: of two concurrent calls one submits, and
-    the other fails with the id of that request.
+    Today's policy, people and limits apply. The earlier row is locked first: of two concurrent calls, one submits,
+    and the other fails with the id of the new request.
 
     Raises:
         NotYours: the caller is not the requester.
-        Further errors are those of `submit`.
-        NotFound, NotTimedOut, AlreadyAskedAgain, Conflict: as named.
+        Conflict: all resources of the request were erased.
+        Also NotFound, NotTimedOut, AlreadyAskedAgain, and the errors of `submit`.
     """
     authentication.enter(session, caller)
     earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
@@ -81,7 +81,7 @@ def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | No
 
 
 def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
-    """A start that is past by now is at once."""
+    """A start that is past by now becomes a start at once."""
     start = earlier.not_before
     return repeated(
         earlier,

@@ -1,4 +1,4 @@
-"""A vendor user's own requests, open ones first, and the requests to review."""
+"""A vendor user's own requests, the open requests first; and the requests to review."""
 
 import re
 from collections import defaultdict
@@ -46,11 +46,11 @@ IS_CLOSED = col(AccessRequest.closed_at).is_not(None)
 
 @dataclass(frozen=True)
 class OwnRequestEntry:
-    """A request of one's own: who has yet to answer, who could not be told, and what its requester can do.
+    """A requester's own request: who has yet to answer, who was not reached, and what the requester can do.
 
-    `waits_for` are names of those who were asked and have not answered; `reach` is a sentence where somebody could
-    not be told, `unreached` are the colleagues whose mail did not arrive. `outlook` is of an open window, and
-    `after_review` of one by break-glass.
+    `waits_for` are the names of people who were asked and have not answered. `reach` is a sentence about people who
+    were not reached; `unreached` are colleagues who did not get a mail. `outlook` is for an active window, and
+    `after_review` for a window opened by break-glass.
     """
 
     entry: RequestEntry
@@ -73,7 +73,7 @@ class OwnRequestListing:
 
 @dataclass(frozen=True)
 class ReviewEntry:
-    """What waits for the vendor's review, and what keeps this manager from endorsing it, if anything does."""
+    """A request in review, and what keeps this manager from endorsing it, if anything."""
 
     entry: RequestEntry
     obstacle: str = ""
@@ -82,7 +82,7 @@ class ReviewEntry:
 
 @dataclass(frozen=True)
 class ReviewListing:
-    """`weak` is why by this sign-in none can be endorsed."""
+    """`weak` is why the manager's sign-in is not enough to endorse any request."""
 
     items: Sequence[ReviewEntry]
     next_cursor: str | None
@@ -90,11 +90,11 @@ class ReviewListing:
 
 
 def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> OwnRequestListing:
-    """Return the caller's own requests, at most `most` of them, from the cursor on.
+    """Return the caller's own requests after the cursor, at most `most`.
 
     Raises:
-        NotYours: the caller is no engineer, and has never asked for anything.
-        Invalid: as named.
+        NotYours: the caller is no engineer and has never requested access.
+        Invalid: the cursor is invalid.
     """
     authentication.enter(session, caller)
     rows = _own(session, caller.person_id, cursor, most)
@@ -109,11 +109,11 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
 
 
 def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
-    """Return what waits for a review, at most `most` of it, from the cursor on.
+    """Return the requests in review after the cursor, at most `most`.
 
     Raises:
         NotYours: the caller is no manager of the vendor.
-        Invalid: as named.
+        Invalid: the cursor is invalid.
     """
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only managers of the vendor can review requests.")
@@ -130,7 +130,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def _own(session: UnitOfWork, person_id: UUID, cursor: str | None, most: int) -> list[tuple[str, UUID]]:
-    """The ids of somebody's requests, `open` ones first, then `closed`: more than `most` if there are more."""
+    """The ids of a person's requests, `open` before `closed`; more than `most` if there is a next page."""
     read = CURSOR.fullmatch(cursor or f"open-{LATEST.hex}")
     if read is None:
         raise Invalid(request_list.NO_PAGE, field="after")

@@ -66,7 +66,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 
 
 @dataclass(frozen=True)
 class SubmissionFacts:
-    """What an event says of a submission; personal values are hidden by these salts, if they were before."""
+    """What an event records of a submission; `salts` are the salts of personal values in the first event."""
 
     facts: Mapping[str, Value]
     personal: Mapping[str, str | None]
@@ -74,12 +74,12 @@ class SubmissionFacts:
 
 
 def facts(request: AccessRequest) -> dict[str, Plain]:
-    """What is empty is left out."""
+    """Empty values are left out."""
     return request.given(in_clear(AccessRequest))
 
 
 def personal(request: AccessRequest) -> dict[str, str | None]:
-    """What a request asks for that is personal; of what was asked also that nothing was said."""
+    """The personal values of a request. Empty fields of `Ask` are included as None."""
     return {
         **{name: getattr(request, name) for name in committed(Ask)},
         "resources": json.dumps(request.resources, ensure_ascii=False),
@@ -89,9 +89,9 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
 
 
 def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
-    """Return what was submitted, of a row that was not moved yet, and the hashes of all that happened since.
+    """Return the submission of a request that has not moved yet, and the hashes of its events since.
 
-    It is for the event by which the customer is asked or told, with which their log of the request begins.
+    They go into the event by which the customer is asked or notified, which begins the customer's log of the request.
     """
     earlier = session.execute(*ahead_of_read(request)).all()
     first = next(row for row in earlier if row.seq == 1)
@@ -117,7 +117,7 @@ def ahead_of_read(request: AccessRequest) -> Query:
 
 @dataclass(frozen=True)
 class SubmissionLimits:
-    """How many in a minute: by one person, with any credential, and for one tenant."""
+    """The most submissions in a minute: by one person, with any credential, and for one tenant."""
 
     by_person: int
     for_tenant: int
@@ -148,10 +148,9 @@ def submit(
     """Submit a request.
 
     Raises:
-        NotYours: the caller is neither an engineer nor a service account that may submit for one.
-        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext,
-            PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked, DuplicateRequest, TooMany: as
-            named.
+        NotYours: the caller is neither an engineer nor a service account that may submit for an engineer.
+        Also UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext,
+            PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked, DuplicateRequest, TooMany.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     if evaluation.break_glass:
@@ -183,7 +182,7 @@ def submit(
 
 
 def _used(session: UnitOfWork, evaluation: Evaluation) -> Evaluation:
-    """Use what the customer has approved beforehand, where that opens it; if somebody was faster, it is asked."""
+    """Use the pre-approval if it opens the request; if it can no longer be used, the customer is asked."""
     which = evaluation.pre_approval
     if which is None or evaluation.first_state is not State.ACTIVE:
         return evaluation
@@ -224,7 +223,7 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
 
 
 def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> None:
-    """Raises CaseUnchecked where the policy demands that the ticket system was asked about the case."""
+    """Raises CaseUnchecked if the policy demands the ticket system's answer about the case and it is missing."""
     demand = evaluation.terms.unconfirmed_case
     if demand is UnconfirmedCase.ACCEPT or submission.case_ref is None or submission.case_check is not None:
         return
@@ -233,7 +232,7 @@ def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Ev
 
 
 def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:
-    """Check the limits. Near a limit, where uncommitted submissions could exceed it, take a lock and count exactly.
+    """Check the limits. Near a limit, where uncommitted submissions could exceed it, take locks and count exactly.
 
     Raises TooMany.
     """

@@ -1,4 +1,4 @@
-"""The clock: it times out and expires requests in batches, and runs the reminders that are due."""
+"""The timers: they time out and expire requests in batches, and send the reminders that are due."""
 
 import time
 from collections import Counter
@@ -68,17 +68,18 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 
 
 def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
-    """Let the clock act on those of the requests that are due, and settle the schedule for all of them.
+    """Run the timers that are due for these requests, and update the schedule for all of them.
 
-    Each row is locked, read again and judged, so a message that is late, early, doubled or made up does no harm. A
-    batch that fails is run again in halves: one bad row never holds the others. What ends is committed first, so that
-    nothing else delays it.
+    Each row is locked, read again and judged, so a late, early, repeated or forged message does no harm. A failed
+    batch is run again in halves, so that one bad row never blocks the others. Requests that end are committed first,
+    so that nothing else delays them.
 
     Returns:
-        How many were timed_out, expired and reminded, and how many failed: these come again when their lease ends.
+        How many requests timed_out, expired, were reminded, and failed; failed requests come again when their lease
+            ends.
 
     Raises:
-        sqlalchemy.exc.OperationalError: Postgres is away; nothing has changed.
+        sqlalchemy.exc.OperationalError: Postgres is down; nothing has changed.
     """
     _wait_for(database, ids := set(ids))
     early: set[UUID] = set()
@@ -119,7 +120,7 @@ def _lost(request_id: UUID, error: Exception) -> Counter[str]:
 
 
 def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Counter[str]:
-    """Set the clock of a request that cannot be reminded to its deadline, so that it does not block the others."""
+    """Set the timer of a request whose reminder fails to its deadline, so that it does not block others."""
     failed = _lost(request_id, error)
     with database.transaction() as session:
         rows = session.execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
@@ -128,7 +129,7 @@ def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Coun
 
 
 def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[str]:
-    """End what has reached its deadline; note what is due but has not in `early`, and leave it on lease."""
+    """End requests that have reached their deadline. Add requests that are due earlier to `early`, still on lease."""
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     due = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
@@ -172,7 +173,7 @@ def _move(row: Row[Any], reach: DeliveryReach | None, at: datetime) -> Move:
 
 
 def _settled(session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:
-    """What the index has to hold of every id that did not move: early ones again, strangers not at all."""
+    """The index entries of requests that did not move: early requests are scheduled again, unknown ids removed."""
     promises = []
     for row in rows:
         if row.wake_at is None:

@@ -1,4 +1,4 @@
-"""Locks of requests, and moves as they are written: rows, events and outbox of many moves in one statement."""
+"""Locks of requests, and the writing of moves: rows, events and outbox of many moves in one statement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -106,10 +106,11 @@ OF_PHASE = (*OF_MOVE, "created_at", "opened_at", "opens_at", "tiers_asked", "war
 
 @dataclass(frozen=True, kw_only=True)
 class Move(NotifiedMove):
-    """One legal move of a request, or one reminder: its event, notifications and schedule are made from this record.
+    """One permitted move of a request, or one reminder: the source of its event, notifications and schedule.
 
-    `version` is that of the request after the move, `policy_version` that of the tenant's policy by which it was
-    judged, None for the clock. `personal` values enter the event as commitments with these `salts`, else new ones.
+    `version` is the request's version after the move. `policy_version` is the version of the tenant's policy that
+    judged the move, None for moves by a timer. `personal` values enter the event as commitments with `salts`, or with
+    new salts.
     """
 
     to_state: State
@@ -122,7 +123,7 @@ class Move(NotifiedMove):
 
     @classmethod
     def of(cls, row: AccessRequest | Row[Any], **changes: Any) -> Self:  # noqa: ANN401 - fields of a move
-        """`changes` are all that the row does not say, or not yet."""
+        """`changes` are the fields that the row does not have, or not yet."""
         known = {name: read(row) for name, read in FROM_ROW.items() if name not in changes}
         return cls(**(known | changes))
 
@@ -136,11 +137,11 @@ class Move(NotifiedMove):
 
     @property
     def starts_a_clock(self) -> bool:
-        """Whether this move set the deadline that the request now has."""
+        """Whether this move set the request's current deadline."""
         return self.wake_at is not None and self.to_state is not self.from_state
 
     def event(self) -> AuditEvent:
-        """That of a reminder has no seq, for the request stays as it is."""
+        """The event of a reminder has no seq, because the request stays unchanged."""
         return AuditEvent(
             id=self.event_id,
             at=self.at,
@@ -206,8 +207,8 @@ def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> Reque
     """Lock a request's row and return it with the names of its tenant and requester; `open` is not judged.
 
     Raises:
-        NotYours: they may look at it and do nothing to it.
-        NotFound: as named.
+        NotYours: the caller may only read the request.
+        Also NotFound.
     """
     row = session.execute(*ahead_of_lock(request_id)).one_or_none()
     if row is None:
@@ -224,7 +225,7 @@ def ahead_of_lock(request_id: UUID) -> Query:
 def insert(session: UnitOfWork, request: AccessRequest, move: Move, approval_key: str | None = None) -> None:
     """Write a new request with its first event and its row in the outbox.
 
-    `approval_key` is the public key that signed the approval by which its window is open at once: see `update`.
+    `approval_key` is the public key of the signed approval if the window opens at once: see `update`.
     """
     row = _row(request)
     if approval_key is None:
@@ -242,10 +243,10 @@ def update(
     *,
     beside: Sequence[Move] = (),
 ) -> None:
-    """Write a person's move: the request as it is now, the decision if it is one, the event, its row in the outbox.
+    """Write a person's move: the changed request, the decision if there is one, the event, and its row in the outbox.
 
-    `approval_key` is the public key that signs approvals; it is listed with the first decision made by it. `beside`
-    are reminders that follow from the move.
+    `approval_key` is the public key that signs approvals; it is listed with the first decision that it signs.
+    `beside` are reminders that follow from the move.
     """
     row = _row(request)
     if decision is None:
