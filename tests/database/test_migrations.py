@@ -35,7 +35,7 @@ MODELS = (
     "identity.models",
     "identity.credentials",
     "requests.models",
-    "requests.cases",
+    "requests.case_check",
     "notifications.models",
     "audit.models",
     "monitoring.heartbeats",

@@ -73,7 +73,7 @@ def open_window(number: int, service: str) -> RequestEntry:
         open_resources=[f"file:{number}"],
         open_actions=["read"],
         deadline_at=datetime(2100, 1, 1, tzinfo=UTC),
-        max_uses=None,
+        uses_left=None,
         break_glass=False,
         opens_at=None,
         extends=None,
