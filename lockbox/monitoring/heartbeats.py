@@ -1,4 +1,4 @@
-"""Heartbeats of processes, with the tables of what monitoring records."""
+"""Heartbeats of processes, and the tables of monitoring."""
 
 import math
 import time
@@ -31,7 +31,7 @@ class Alarm(SQLModel, table=True):
 
 
 class LagSample(SQLModel, table=True):
-    """Lags in seconds, and the counters at that moment."""
+    """Lags in seconds, and counters, at one time."""
 
     __tablename__ = "lag_samples"
 
@@ -43,7 +43,7 @@ class LagSample(SQLModel, table=True):
 
 
 class ProcessPart(StrEnum):
-    """Four kinds of process, and three periodic jobs that one of all workers does."""
+    """Four kinds of process, and three periodic jobs; any worker may do a job, one worker at a time."""
 
     API = "api"
     CORE = "core"
@@ -67,9 +67,10 @@ def age(database: Database, part: ProcessPart) -> float:
 
 @dataclass(frozen=True)
 class HeartbeatSender:
-    """One process, by its name and that of its machine; `id` changes with each start.
+    """One process, by its own name and its machine's; `id` changes with each start.
 
-    `connections` is the most that it opens to Postgres; behind a pooler these are the pooler's.
+    `connections` is the highest number of connections that it opens to Postgres; behind a pooler, they count as the
+    pooler's.
     """
 
     node: str
@@ -87,9 +88,9 @@ class HeartbeatSender:
     ) -> None:
         """Record that this process runs as this part.
 
-        `doubts` has a line for each log that differs from what was shipped, `gate_differs` is whether the gate
-        remembered a window that was not open, `needs_connectors` whether the catalogue has connectors; None where the
-        process does not check that.
+        `doubts` has a line for each log that differs from its shipped checkpoint. `gate_differs` is whether the gate
+        remembered a window that was not open. `needs_connectors` is whether the catalogue has connectors. Each is
+        None if the process does not check it.
         """
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             before = time.time()

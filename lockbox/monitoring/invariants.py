@@ -1,14 +1,19 @@
 """Invariant checks by queries, each minute.
 
-A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
-audit log has a gap, or an event that is not sealed (I4), an event has no notification, or no event says how that
-ended (I5), a gate let a caller in by a window that was not open (used-outside), no process closes access at targets
-(no-connector-worker), a decision without a sign-in, or a power that no one on record gave (I12), no event says a
-legal hold, a retention or an off-boarding (unsaid), or a log lacks the statement of access without approval
-(unstated).
+The checks report these violations:
 
-Each looks at all open windows, at what changed in the last minutes, and at a part of everything that moves on from
-minute to minute; none at more rows than `MOST`.
+- I1: a window is open without approval, or without the signature that the policy demands.
+- I2: a window is open past its end.
+- I4: an audit log has a gap, or an event is not sealed.
+- I5: an event has no notification, or no event records the outcome of its notification.
+- used-outside: a gate let a caller in by a window that was not open.
+- no-connector-worker: no process closes access at targets.
+- I12: a decision has no sign-in, or no one on record granted a power.
+- unsaid: no event records a legal hold, a retention or an off-boarding.
+- unstated: a log lacks the statement of access without approval.
+
+Each check covers all open windows and the changes of the last minutes. Of all other data, it checks the next part
+each minute. No check reads more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -336,7 +341,7 @@ QUERIES = (
 
 @dataclass(frozen=True)
 class InvariantViolation:
-    """`what` names no person."""
+    """A violation; `what` names no person."""
 
     rule: str
     id: UUID
@@ -350,7 +355,7 @@ class InvariantViolation:
 
 @dataclass(frozen=True)
 class ScanPosition:
-    """The rolling part of the scan: the last request, seal, person and event that it has checked."""
+    """How far the rolling part of the scan is: the last request, seal, person and event that it has checked."""
 
     request: UUID = NOBODY
     log: UUID = VENDORS_LOG

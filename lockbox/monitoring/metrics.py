@@ -54,7 +54,7 @@ GATE = text("SELECT gateway, service, decision, reason, number, of_hour, of_day 
 
 
 class MetricName(StrEnum):
-    """The figures of Postgres, by their names in READ."""
+    """The figures that come from Postgres, by their names in READ."""
 
     OVERDUE = "overdue"
     PENDING = "pending"
@@ -93,7 +93,7 @@ class MetricName(StrEnum):
 
 
 def sample(database: Database) -> None:
-    """Record how late the schedule and the sealer are, and delete samples older than 25 hours."""
+    """Record the lag of the schedule and of the sealer, and delete samples older than 25 hours."""
     with database.transaction() as session:
         connection = session.connection()
         connection.execute(PRUNE, {"kept": KEPT})
@@ -102,7 +102,7 @@ def sample(database: Database) -> None:
 
 @dataclass(frozen=True)
 class MetricSnapshot:
-    """Postgres' numbers by name and label, and what Redis holds; None if the server is away."""
+    """Postgres' numbers by name and label, and the state of Redis; each is None if its server is away."""
 
     postgres: Mapping[tuple[str, str], float] | None
     redis: QueueDepth | None
@@ -117,9 +117,10 @@ class MetricSnapshot:
         return sum(number for (_, way), number in self.drift().items() if way == "missing")
 
     def drift(self) -> dict[tuple[str, str], float]:
-        """Return by how many members each index differs from Postgres: missing ones and extra ones.
+        """Return how many entries each index lacks (`missing`) or has too many (`extra`), compared with Postgres.
 
-        Clocks are compared that are due within the next hour, and all notifications, if they can be counted.
+        The comparison covers the timers due within the next hour, and all notifications if they are few enough to
+        count.
         """
         if self.postgres is None or self.redis is None:
             return {}
@@ -134,7 +135,7 @@ class MetricSnapshot:
         }
 
     def channel(self, channel: str) -> dict[str, float | None]:
-        """`channel` is mails, webhook calls, or events of the outbox; None where Postgres is away."""
+        """Return the figures of mails, webhook calls or the outbox's events; all are None if Postgres is away."""
         names: dict[str, MetricName] = {
             "unsent": MetricName.UNSENT,
             "oldest_unsent_seconds": MetricName.OLDEST_UNSENT,
@@ -144,7 +145,7 @@ class MetricSnapshot:
         return {said: self.one(name, channel) or 0.0 if known else None for said, name in names.items()}
 
     def gates_reporting(self) -> str | None:
-        """Return in words which gates the catalogue has in `report`, and for how many tenants each only reports."""
+        """Return in words which gates only report, according to the catalogue, and for how many tenants each."""
         if self.postgres is None:
             return None
         services = sorted(self.labelled(MetricName.GATE_REPORTS).items())
@@ -152,7 +153,7 @@ class MetricSnapshot:
         return ", ".join(named) or "none"
 
     def oldest_unacked_age(self) -> float | None:
-        """In seconds; 0 if there is none."""
+        """Return the age in seconds of the oldest unacknowledged message; 0 without one, None if Redis is away."""
         if self.redis is None:
             return None
         oldest = self.redis.oldest_unacked_at
@@ -164,7 +165,7 @@ def at_most(number: int) -> str:
 
 
 def read(database: Database) -> MetricSnapshot:
-    """Each server has a few seconds at most."""
+    """Read the figures; each server gets a few seconds at most."""
     numbers = _postgres(database)
     of = numbers or {}
     span = (of.get((MetricName.SOON, "from"), 0.0), of.get((MetricName.SOON, "to"), 0.0))
@@ -189,7 +190,7 @@ def _postgres(database: Database) -> dict[tuple[str, str], float] | None:
 
 @dataclass(frozen=True)
 class HourlyCounts:
-    """Numbers by name and hour. `hours` are the beginnings of the last 24 hours, the current one last."""
+    """Numbers by name and hour; `hours` are the beginnings of the last 24 hours, the current hour last."""
 
     hours: tuple[datetime, ...]
     numbers: Mapping[tuple[str, datetime], float]
@@ -209,7 +210,7 @@ class HourlyCounts:
 
 
 def read_day(database: Database) -> HourlyCounts | None:
-    """None if Postgres does not answer within a few seconds."""
+    """Return the counts of the last 24 hours; None if Postgres does not answer within a few seconds."""
     try:
         with database.transaction() as session:
             session.execute(LIMITS)
@@ -231,9 +232,10 @@ def read_day(database: Database) -> HourlyCounts | None:
 
 @dataclass(frozen=True)
 class GateAnswers:
-    """A kind of the gate's answers, by the name of the gateway's account: in all, in the last hour and day.
+    """How often the gate gave one kind of answer to one gateway: in all, in the last hour, and in the last day.
 
-    A gateway without a name has sent no valid token; a call without a service named none that it may ask about.
+    `gateway` is the name of the gateway's account; it is empty if the gateway sent no valid token. `service` is empty
+    if the call named no service that the gateway may ask about.
     """
 
     gateway: str
@@ -246,7 +248,7 @@ class GateAnswers:
 
 
 def read_gate(database: Database) -> list[GateAnswers] | None:
-    """At most a thousand kinds; None if Postgres does not answer."""
+    """Return at most a thousand kinds of answers; None if Postgres does not answer."""
     try:
         with database.transaction() as session:
             session.execute(LIMITS)

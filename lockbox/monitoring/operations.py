@@ -1,4 +1,4 @@
-"""The content of the operators' page: status, last day, failing webhooks and violations of invariants."""
+"""The content of the operators' page: status, the last day, failing webhooks, and violations of invariants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 @dataclass(frozen=True)
 class InvariantFinding:
-    """`raised_at` is when its last alarm was raised."""
+    """A violation of an invariant; its last alarm was raised at `raised_at`."""
 
     rule: str
     about: UUID
@@ -34,8 +34,8 @@ class InvariantFinding:
 class FailingWebhook:
     """A webhook whose last call failed; `tenant` is None for the vendor's own.
 
-    `leads_to` is scheme, host and port, because a path may hold a secret. `unsent` counts waiting calls, `error` is
-    the last try's code.
+    `leads_to` is only the scheme, host and port, because a path may hold a secret. `unsent` counts waiting calls.
+    `error` is the code of the last try.
     """
 
     id: UUID
@@ -48,7 +48,10 @@ class FailingWebhook:
 
 @dataclass(frozen=True)
 class FailingWebhooks:
-    """Longest failing first; `first` is the place of the page's first, from 1 on; `in_all` counts all."""
+    """A page of failing webhooks, the longest failing first.
+
+    `first` is the number of the page's first webhook, from 1 on; `in_all` counts the webhooks of all pages.
+    """
 
     webhooks: Sequence[FailingWebhook]
     first: int
@@ -61,7 +64,7 @@ class FailingWebhooks:
 
 @dataclass(frozen=True)
 class OperationsStatus:
-    """All but `status` are None if Postgres does not answer."""
+    """The content of the page; all members but `status` are None if Postgres does not answer."""
 
     status: Status
     day: HourlyCounts | None
@@ -70,7 +73,10 @@ class OperationsStatus:
 
 
 def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
-    """Read from the servers that answer; no query takes longer than a few seconds. Pages count from 1."""
+    """Read the content from the servers that answer; no query takes longer than a few seconds.
+
+    `failing_page` is the page of failing webhooks, from 1 on.
+    """
     permissions.capacity(caller, (Role.OPERATOR,))
     stands = read(database, with_redis=True)
     failing = _failing(database, caller, failing_page, int(stands.figures.one(MetricName.WEBHOOKS_FAILING) or 0))

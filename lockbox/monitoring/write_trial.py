@@ -1,4 +1,4 @@
-"""Trial writes: reading does not show that the standby that commits wait for is dead."""
+"""Trial writes to Postgres: only a write shows whether the standby that commits wait for is dead."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ WRITE = text("SELECT pg_logical_emit_message(true, 'lockbox', '')")
 
 
 class WriteOutcome(StrEnum):
-    """It is on disk and on the standby, on disk alone, or nowhere."""
+    """Whether the write is on disk and on the standby, only on disk, or nowhere."""
 
     OK = "ok"
     UNCONFIRMED = "the standby does not confirm writes: see synchronous_standby_names"
@@ -28,7 +28,7 @@ class WriteOutcome(StrEnum):
 
 
 class WriteTrial:
-    """Tries at most every two seconds, because anyone may ask."""
+    """Trial writes, at most one every two seconds, because anyone may ask for the outcome."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class WriteTrial:
         self._tried_at = float("-inf")
 
     def outcome(self, engine: Engine) -> WriteOutcome:
-        """Return the outcome of the last trial, or of one more that takes a second at most."""
+        """Return the outcome of the last trial; if it is too old, make a new one, which takes at most a second."""
         with self._lock:
             if time.monotonic() - self._tried_at >= KEPT_SECONDS:
                 before, self._outcome = self._outcome, _try(engine)
@@ -60,7 +60,7 @@ def _try(engine: Engine) -> WriteOutcome:
 
 
 def _commit(connection: Connection) -> None:
-    """Commit, and wait for the standby for a second at most: no time limit of the server's covers that."""
+    """Commit, and wait at most a second for the standby; no time limit of Postgres covers this wait."""
     driver = connection.connection.driver_connection
     if driver is None:
         return

@@ -1,1 +1,1 @@
-"""Notifications: recipients of each move, and how mails and webhook calls are sent."""
+"""Notifications: the recipients of each move, and the sending of mails and webhook calls."""

@@ -1,4 +1,4 @@
-"""Mails that are about no request: changes at a tenant, invitations, sign-in codes."""
+"""Mails about no request: changes at a tenant, invitations, sign-in codes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ LONGEST_REASON = 2000
 
 @dataclass(frozen=True)
 class DelegatedRequest:
-    """A request that waits for an answer as a delegation begins; `link` is whether its policy allows links."""
+    """A request that waits for an answer when a delegation begins; `link` is whether its policy allows a link."""
 
     request_id: UUID
     requester: str
@@ -90,11 +90,11 @@ class DelegatedRequest:
 
 @dataclass(frozen=True)
 class AccountMail:
-    """`changes` are lines of a diff, `named` the people it is about, by label.
+    """A mail about no request.
 
-    `waiting` are the requests that a delegate takes over. `secret` is the code of an invitation or a sign-in: made
-    for this one mail and kept nowhere. For an invited person, `fingerprint` is that of the audit log's key, and
-    `roles` what is offered.
+    `changes` are the lines of a diff. `named` maps labels to the people that the mail is about. `secret` is the code
+    of an invitation or a sign-in; it is made only for this mail and stored nowhere. `waiting` are the requests that a
+    delegate takes over. An invited person gets the `fingerprint` of the audit log's key, and the offered `roles`.
     """
 
     notification_id: UUID
@@ -123,7 +123,7 @@ class AccountMail:
 def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
     """Return the actor's role and the diff from an event's canonical bytes.
 
-    Of access around Lockbox it is the service and the period.
+    For access around Lockbox, the diff is the service and the period.
     """
     if body is None:
         return "", {}
@@ -148,7 +148,7 @@ def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
 def worded_changes(
     mail: AccountMail, zone: str = DEFAULT, services: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """Word the diff by its labels: times in a zone, services by name, a policy as its page says it."""
+    """Return the diff in words, by label: times in a zone, services by name, a policy as on its page."""
     if mail.template == POLICY_CHANGED:
         found = policy_wording.lines(mail.changes, {})
         return {one.title: f"{one.was}{policy_wording.ARROW}{one.now}" for one in found}
@@ -171,9 +171,9 @@ def _worded(template: str, name: str, said: str, zone: str, services: Mapping[st
 
 
 def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
-    """A code in the mail works only where the person typed their address, or on the invitation's page.
+    """Return the mail; its code works only on the invitation's page, or where the person typed their address.
 
-    `public_url` is the portal's address, `sender` that in From.
+    `public_url` is the portal's address, `sender` is the From header.
     """
     title, subject = _title(mail, ACCOUNT_TITLES), _title(mail, ACCOUNT_TITLES | ACCOUNT_SUBJECTS)
     domain = urlsplit(public_url).hostname

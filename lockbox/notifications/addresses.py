@@ -1,4 +1,4 @@
-"""People's choices for their mails: further addresses, prompts or none, and the time zone."""
+"""People's choices for their mails: further addresses, whether they want prompts, and the time zone."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,13 +31,13 @@ IS_TAKEN = text("SELECT is_sign_in(:email) OR is_across(:email, :side)")
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Address]:
-    """Oldest first, without the address of the sign-in."""
+    """Return the caller's further addresses, oldest first, without the sign-in address."""
     query = select(Address).where(col(Address.person_id) == caller.person_id, col(Address.removed_at).is_(None))
     return session.orm.exec(query.order_by(col(Address.id))).all()
 
 
 def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
-    """Add an address and mail a code there; nothing else is sent to it before it is confirmed.
+    """Add an address and mail a code to it; until it is confirmed, it gets no other mail.
 
     The change is an event, and the earlier addresses are notified.
     """
@@ -93,7 +93,7 @@ def confirm(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: 
 
 
 def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID, *, prompts: bool) -> Address:
-    """Set whether an address gets prompts, reminders and outcomes; it gets receipts and notices of changes anyway."""
+    """Set whether an address gets prompts, reminders and outcomes; it always gets receipts and notices of changes."""
     address = _locked(session, caller, address_id)
     if address.prompts is prompts:
         return address
@@ -111,7 +111,7 @@ def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 
 def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID) -> None:
-    """Remove an address; it still gets the notice of its removal, and nothing about requests."""
+    """Remove an address; it gets the notice of its removal, and no more mails about requests."""
     address = _locked(session, caller, address_id)
     _record_change(session, caller, place, address, "address_removed")
     address.removed_at = now(session)
@@ -119,7 +119,7 @@ def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 
 def _held(session: UnitOfWork, caller: Caller) -> None:
-    """Enter the transaction, and lock the person's addresses until the commit."""
+    """Check the caller, and lock the caller's addresses until the commit."""
     credential_trust.check_address_change(session, caller)
     session.orm.get_one(Person, caller.person_id, with_for_update=True)
 
@@ -169,7 +169,7 @@ def choose_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
 
 
 def adopt_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
-    """Set the time zone of the browser of a person's first sign-in, unless they have chosen one."""
+    """Set the time zone from the browser of a person's first sign-in, unless the person has chosen one."""
     if preferences(session, caller).time_zone != time_zones.DEFAULT or name not in time_zones.names():
         return
     begun = select(func.count()).where(col(BrowserSession.person_id) == caller.person_id)
@@ -180,7 +180,8 @@ def adopt_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
 def choose_prompts(session: UnitOfWork, caller: Caller, place: ClientInfo, *, wanted: bool) -> None:
     """Set whether the caller, an approver, gets prompts by mail; receipts are always sent.
 
-    A person who declined prompts is still asked if the others are too few to decide. The change is an event.
+    A person who declined prompts still gets them if too few other approvers are left to decide. The change is an
+    event.
     """
     person = _signed_in(session, caller)
     if person.wants_prompts is wanted:

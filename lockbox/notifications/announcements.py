@@ -48,7 +48,7 @@ ANNOUNCED = text(f"WITH {ANNOUNCE} SELECT 1")
 
 @dataclass(frozen=True)
 class AnnouncementRecipient:
-    """A person, perhaps at a further address, an endpoint, or the subject of a mail: one of the three."""
+    """One recipient: a person (perhaps at a further address), an endpoint, or the subject of a mail."""
 
     person_id: UUID | None = None
     address_id: UUID | None = None
@@ -71,10 +71,10 @@ def record(session: UnitOfWork, *audit_events: AuditEvent) -> None:
 
 
 def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
-    """Write an event of a tenant and notify its admins, approvers and endpoints.
+    """Write an event of a tenant, and notify its admins, approvers and endpoints.
 
-    The template is the event's action; `also` are further people. An endpoint is called for the types it wants, and
-    for a recovery in any case.
+    The template is the event's action. `also` are further people to notify. An endpoint is called if it wants this
+    type; a recovery is sent to every endpoint.
     """
     assert audit_event.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
     record(session, audit_event)
@@ -84,7 +84,10 @@ def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[
 
 
 def try_out(session: UnitOfWork, audit_event: AuditEvent, endpoint_id: UUID) -> UUID:
-    """Write an event and call one endpoint with it, whatever types it wants; return the notification's id."""
+    """Write an event, and call one endpoint with it, even if the endpoint does not want its type.
+
+    Returns the notification's id.
+    """
     record(session, audit_event)
     occasion = Announcement(
         str(audit_event.action),
@@ -106,7 +109,7 @@ def notify_operators(session: UnitOfWork, audit_event: AuditEvent) -> None:
 def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
     """Write an event of the vendor's own, mail the operators, and call all of the vendor's endpoints.
 
-    They are called whatever types they want: an attacker must not be able to silence them beforehand.
+    The endpoints' choice of types is ignored, so that an attacker cannot silence them beforehand.
     """
     record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
@@ -115,7 +118,7 @@ def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
 
 
 def notify_person(session: UnitOfWork, audit_event: AuditEvent, person_id: UUID) -> None:
-    """Notify one person, at all of their present addresses, of an event that is written already."""
+    """Notify one person, at all their present addresses, of an event that is already written."""
     known = _directory(session, frozenset(), audit_event.at, frozenset({person_id}))
     _notify(session, audit_event, known, {person_id}, ())
 
@@ -130,10 +133,10 @@ def write_to(
     at: datetime,
     until: datetime,
 ) -> None:
-    """Schedule one mail to the subject of something; its content is made when it is sent.
+    """Schedule one mail to the subject of `about_id`; its content is made when it is sent.
 
     `about_id` is an invitation, begun sign-in, delegation or unconfirmed address. `template` is `invitation`,
-    `sign_in_code`, `delegate_begins` or `address_code`. `at` is when to send it, `until` when it stops mattering.
+    `sign_in_code`, `delegate_begins` or `address_code`. The mail is sent at `at`, and stops mattering at `until`.
     """
     queue_notifications(
         session, [AnnouncementRecipient(about_id=about_id)], Announcement(template, tenant_id, event_id, at, until)
@@ -193,7 +196,7 @@ def queue_notifications(
 
 
 def _turn(occasion: Announcement) -> datetime:
-    """Return when it is due; codes, which matter for minutes, go before everything else."""
+    """Return when an announcement is due; codes, which matter only for minutes, go before all others."""
     hurries = occasion.until - occasion.at <= HURRIED
     return occasion.at - 2 * BEFORE_OTHERS if hurries else occasion.at
 

@@ -135,10 +135,13 @@ REPORTED_AFTER = timedelta(seconds=60)
 class AudienceGroup(StrEnum):
     """A group that can be notified, by mail or by webhook.
 
-    `asked` are the people that this very event asks: managers for a review, else people of the customer. Of the
-    customer, `informed` are those who were asked about the request, notified that its window is open, or answered
-    unasked; `approvers` are all who could decide and want prompts, `every_approver` those without prompts too.
-    `observers` get copies and cannot decide. `asker` asked a question. `operators` run the installation.
+    - `asked`: the people whom this event asks: managers for a review, otherwise people of the customer.
+    - `informed`: people of the customer who were asked about the request, were notified that its window is open, or
+      answered without being asked.
+    - `approvers`: everyone who could decide and wants prompts; `every_approver`: also those who want no prompts.
+    - `observers`: people who get copies and cannot decide.
+    - `asker`: the person who asked a question.
+    - `operators`: the people who run the installation.
     """
 
     REQUESTER = "requester"
@@ -190,10 +193,11 @@ def people_to_notify(
 ) -> frozenset[AudienceGroup]:
     """Return the people to notify of a request's change of state.
 
-    A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
-    been asked, or is notified by this very move; what begins and ends inside the vendor stays there. The outcome of a
-    request, or of a window that the vendor opened alone, goes to those of the customer who were notified of it. A
-    window that opens by a pre-approval is announced to all who would have been asked.
+    A vote that does not change the state notifies no one; its receipts are separate. `customer_knows` is whether the
+    customer has been asked before, or is asked or notified by this move. If not, only the vendor's people are
+    notified. The outcome of a request, or of a window that the vendor opened without the customer, goes to the people
+    of the customer who were notified of it. A window opened by a pre-approval is announced to everyone who would have
+    been asked.
     """
     if from_state == to_state:
         return frozenset()
@@ -208,9 +212,9 @@ def people_to_notify(
 
 
 def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
-    """Return whose webhooks are called: the vendor's always, the customer's once it was asked.
+    """Return whose webhooks are called: always the vendor's, and the customer's once the customer was asked.
 
-    They are called for each vote, reminder and escalation too, in every mode: they subscribe by event type.
+    Endpoints are called in every mode, also for votes, reminders and escalations; they choose their event types.
     """
     return ENDPOINTS if customer_knows else frozenset({AudienceGroup.VENDOR_ENDPOINTS})
 
@@ -218,9 +222,11 @@ def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
 def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
     """Return the people who get a reminder.
 
-    A reminder to answer goes to managers and approvers who were asked and have not answered; that a window begins, is
-    held back, or is about to close, to the people who were notified of its approval. That no approver could be
-    reached goes to the tenant's admins; that no manager could be, to the vendor's operators, by an account mail.
+    - A reminder to answer goes to the managers or approvers who were asked and have not answered.
+    - A reminder that a window begins, is held back, or is about to close goes to the requester and to the people who
+      were notified of its approval.
+    - If no approver could be reached, the tenant's admins are notified.
+    - If no manager could be reached, no one is returned: the vendor's operators get an account mail.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
@@ -232,9 +238,9 @@ def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[Au
 def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> frozenset[AudienceGroup]:
     """Return who gets a receipt of an action in that role; no one can opt out.
 
-    Each decider gets one, each vote of a quorum too, and the tenant's admins for decisions of the tenant. Decisions
-    of the vendor's managers are notified to the customer as any move, and to no admin before the customer is asked;
-    nor are an emergency stop's denials in the vendor's review.
+    Each decider gets a receipt, for each vote of a quorum too. The tenant's admins get one for each decision of the
+    tenant. For decisions of the vendor's managers, the customer gets the usual notification and no receipt. Before
+    the customer is asked, an emergency stop's denials give no receipts.
     """
     if action not in DECISIONS or (role in CUSTOMERS and not customer_knows):
         return frozenset()
@@ -248,16 +254,18 @@ def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> fr
 def question_groups(said: str, state: str) -> frozenset[AudienceGroup]:
     """Return who is notified of a question or its answer, by the request's state when the question was asked.
 
-    A question goes to the requester, an answer to the asker. What is said during a review stays inside the vendor.
+    A question goes to the requester, an answer to the asker. Questions and answers during a review stay inside the
+    vendor.
     """
     endpoints = endpoints_to_notify(customer_knows=state != "reviewing")
     return frozenset({AudienceGroup.REQUESTER if said == QUESTION else AudienceGroup.ASKER, *endpoints})
 
 
 def connection_groups(template: str, mode: Mode) -> frozenset[AudienceGroup]:
-    """Return who is notified of access at a target: of failures, and once they are settled.
+    """Return who is notified when access at a target fails, and when the failure is settled.
 
-    Possible deciders, and the admins in any mode; the engineer only of the opening.
+    Possible deciders by mode, the tenant's admins in any mode, and the operators. The engineer only for opening
+    access.
     """
     if template not in OPERATED:
         return frozenset()
@@ -276,9 +284,10 @@ def is_reported(from_state: str | None, to_state: str) -> bool:
 
 
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
-    """Whether a side knows of an event beside a request's moves, and of notifications with this template.
+    """Return whether a side may know of a notification with this template, or of an event that is no move.
 
-    What happens inside the vendor before the customer is asked stays there; a tenant's observers are its own.
+    Events inside the vendor before the customer is asked stay there. Only the customer knows of copies to its
+    observers.
     """
     if side is Side.CUSTOMER:
         return to_state != "reviewing" and template not in INSIDE
@@ -286,17 +295,17 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 
 
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
-    """Return when a mail stops mattering: a prompt at its deadline, others a day later."""
+    """Return when a mail stops mattering: a prompt at its deadline, all others a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
 
 
 def is_moot(
     template: str, state: str, *, has_decided: bool, wants_report: bool, is_found: bool, is_outlived: bool
 ) -> bool:
-    """Whether a mail is not needed any more: its state is over, or its recipient has decided.
+    """Return whether a mail is obsolete, because the request's state has changed or the recipient has decided.
 
-    `wants_report`: the policy wants a report and there is a window. `is_found`: a finding about break-glass exists.
-    `is_outlived`: the extended window was ended.
+    `wants_report` is whether the policy wants a report and there is a window. `is_found` is whether a finding about
+    break-glass exists. `is_outlived` is whether the window to extend was ended.
     """
     if template in AWAITING_FINDING:
         return is_found

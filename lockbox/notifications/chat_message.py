@@ -1,4 +1,4 @@
-"""Messages of Slack's blocks, for webhooks of the format `slack`."""
+"""Messages in Slack's block format, for webhooks of the format `slack`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +62,7 @@ def _sentence(mail: RequestMail) -> str:
 
 
 def _message(summary: str, words: str, address: str, label: str) -> dict[str, Any]:
-    """The button opens a page that asks to sign in, and does nothing itself."""
+    """Return a message whose button only opens a page that asks the user to sign in."""
     button = {"type": "button", "text": {"type": "plain_text", "text": label}, "url": address}
     return {"text": summary, "blocks": [_section(words), {"type": "actions", "elements": [button]}]}
 
@@ -72,5 +72,5 @@ def _section(words: str) -> dict[str, Any]:
 
 
 def _plain(words: str) -> str:
-    """Escape text: no links, mentions or commands."""
+    """Escape text, so that it holds no links, mentions or commands."""
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

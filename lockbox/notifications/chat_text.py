@@ -1,4 +1,4 @@
-"""The wording of chat messages. Names in braces are filled in."""
+"""The wording of chat messages; names in braces are placeholders."""
 
 REQUEST = "A request for access to *{service}* at {tenant}"
 ACCESS = "Access to *{service}* at {tenant}"

@@ -1,4 +1,4 @@
-"""Checkpoints sent outside: to webhooks each hour, and to people in a digest."""
+"""Sending checkpoints outside: to webhooks each hour, and to people in a digest."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,12 +44,12 @@ MAILED = text("UPDATE logs SET digest_at = :at WHERE id = ANY(:ids)")
 
 
 def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
-    """Return a notification's checkpoint and its time; nothing for other notifications.
+    """Return a notification's checkpoint and its time; other notifications give an empty mapping and None.
 
-    A digest names the public keys of approvals too, so that its mail is all that a verifier needs beside an export.
+    A digest also names the public keys of approvals, so that its mail and an export are all that a verifier needs.
 
     Raises:
-        SendFailed: no given key has signed it, or it is of another log; the log gets an alarm.
+        SendFailed: no key in `keys` has signed the checkpoint, or it is of another log; this is logged as critical.
     """
     if row.template not in {CHECKPOINT, DIGEST}:
         return {}, None
@@ -82,7 +82,7 @@ def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
 
 
 def queue_due(database: Database, digest_every: timedelta) -> Iterator[tuple[str, int]]:
-    """Queue what is due of both, page by page; zero means no digests."""
+    """Queue the due webhook calls and digests, page by page; a `digest_every` of zero means no digests."""
     while announced := _page(database, _notify_endpoints):
         yield "webhooks", announced
     while digest_every and (mailed := _page(database, lambda session, at: _mail(session, at - digest_every, at))):

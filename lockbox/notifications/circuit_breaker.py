@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class PeerResponse(Enum):
-    """A server answered (anything), was silent, or was never contacted."""
+    """Whether the server answered (in any way), was silent, or was never contacted."""
 
     ANSWER = auto()
     SILENCE = auto()
@@ -37,7 +37,7 @@ class PeerResponse(Enum):
 
 
 class NotSent(StrEnum):
-    """Its destination's circuit is open or full, or the pool gave the job back."""
+    """Why a job was not sent: its destination's circuit is open or full, or the pool gave the job back."""
 
     CIRCUIT_OPEN = "circuit_open"
     FULL = "full"
@@ -48,11 +48,11 @@ class NotSent(StrEnum):
 
 @dataclass
 class CircuitBreaker(Generic[T]):
-    """The state of a destination and its sends; all times are in seconds of the same clock.
+    """The state of a destination and its sends; all times are seconds of the same clock.
 
-    `load` counts jobs in `queue`, `running`, and promised a slot. A destination is `proven` while its last send was
-    answered; until then, at most `first_load` are let in. It is open up to `open_until`; after that it is half open:
-    one send at a time, until one is answered.
+    `load` counts the jobs that are in `queue`, are `running`, or have a promised slot. A destination is `proven`
+    while its last send was answered; until then it gets at most `first_load` jobs. The circuit is open up to
+    `open_until`. After that it is half open: it allows one send at a time, until a send is answered.
     """
 
     name: str
@@ -69,7 +69,7 @@ class CircuitBreaker(Generic[T]):
     used_at: float = 0.0
 
     def wait(self, now: float, *, urgent: bool = False) -> float:
-        """Return in how many seconds there may be room for one more; 0.0 if there is room now."""
+        """Return in how many seconds there may be room for a further job; 0.0 if there is room now."""
         if self.open_until is not None:
             if now < self.open_until:
                 return self.open_until - now
@@ -83,10 +83,10 @@ class CircuitBreaker(Generic[T]):
         return 0.0 if has_room else max(min(expected, LONGEST_WAIT) / sooner, LEAST_DEFERRAL)
 
     def enter(self, now: float, *, urgent: bool = False) -> float:
-        """Promise a slot and return 0.0; if there is none, return in how many seconds to try again.
+        """Promise a slot and return 0.0; if none is free, return in how many seconds to try again.
 
-        Those without a slot get successive times, as close as the destination may be fast: a crowd that came back at
-        once would only delay everything else.
+        Jobs without a slot get successive times, spaced by how fast the destination may work. If they all came back
+        at once, they would only delay everything else.
         """
         self.used_at = now
         wait = self.wait(now, urgent=urgent)
@@ -107,11 +107,11 @@ class CircuitBreaker(Generic[T]):
         return self.open_until is not None and now < self.open_until
 
     def is_forgettable(self, now: float, after: float) -> bool:
-        """Whether it has no load, is not open, and was not used for that long."""
+        """Return whether the destination has no load, is not open, and was unused for more than `after` seconds."""
         return not self.load and not self.is_open(now) and now - self.used_at > after
 
     def end(self, now: float, seconds: float, said: PeerResponse) -> None:
-        """Record the outcome and duration of a send; it may open or close the breaker."""
+        """Record the outcome and duration of a send; this may open or close the circuit."""
         self.running -= 1
         self.load -= 1
         self.used_at = now
@@ -140,7 +140,7 @@ class CircuitBreaker(Generic[T]):
 
 
 def host_of(url: str) -> str:
-    """Return the destination of a webhook: host and port, in small letters."""
+    """Return the destination of a webhook: host and port, in lower case."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname or ''}:{parts.port or PORTS.get(parts.scheme, 0)}"
@@ -149,5 +149,5 @@ def host_of(url: str) -> str:
 
 
 def domain_of(address: str) -> str:
-    """Return the destination of a mail: its domain, in small letters."""
+    """Return the destination of a mail: its domain, in lower case."""
     return address.rpartition("@")[2].strip().lower()

@@ -1,4 +1,4 @@
-"""Delivery of notifications: claim those that find a free slot, render, send, and record the results."""
+"""Delivery of notifications: claim those with a free slot, render and send them, and record the results."""
 
 import time
 from collections import Counter
@@ -29,26 +29,27 @@ RECORD_SECONDS = 1.0
 
 
 class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Results or contents could not be written or read; the claims stand until their leases end."""
+    """Results or contents could not be written or read; the claims last until their leases end."""
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
-    """Dispatch these notifications, wait until it is recorded, and return the results of those not given back."""
+    """Dispatch notifications, wait for the recorded results, and return those of all that were not given back."""
     results = [one.result() for one in dispatch(database_, ids, senders)]
     return [one for one in results if one]
 
 
 def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: float = SEND_SECONDS) -> Counter[str]:
-    """Dispatch these notifications and wait, at most fifteen seconds, until results are recorded; return counts.
+    """Dispatch notifications and wait, at most fifteen seconds, until their results are recorded; return counts.
 
-    What is not begun after four seconds, or once nothing has ended for `stall` seconds, is given back.
+    Notifications whose sending has not begun after four seconds are given back. So are those still waiting once
+    nothing has ended for `stall` seconds.
 
     Returns:
-        How many were `sent`, `moot` (not needed any more), `dead` (given up) and `deferred` (tried again later);
-        `unfinished` are still being sent, and retried after their lease; `skipped` were not due.
+        How many are `sent`, `moot` (not needed any more), `dead` (given up) and `deferred` (tried again later);
+            `unfinished` are still being sent, and are retried after their lease; `skipped` were not due.
 
     Raises:
-        NotRecorded: some results could not be written.
+        NotRecorded: some notifications could not be claimed, or some results could not be written.
     """
     batch = _dispatched(database_, ids, senders)
     goes_on = batch.wait(LONGEST_IN_QUEUE, stall)
@@ -69,14 +70,15 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
 
 
 def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
-    """Send the notifications that are due and find a slot; settle the schedule for all of them.
+    """Send the due notifications with a free slot, and update the schedule for all notifications.
 
-    A claim is a commit of its own that moves the next try past a lease: no other process sends meanwhile, and a
-    process that dies leaves the notification to the next one. Nothing is locked while sending. At least once: the
-    same Message-ID or webhook-id each time. Sending happens in the loop of the sending pool.
+    A claim is a commit of its own that moves the next try past a lease. Until then, no other process sends the
+    notification; if this process dies, another one sends it after the lease. No row is locked while sending. Delivery
+    is at least once, with the same Message-ID or webhook-id each time. The sending pool's loop does the sending.
 
     Returns:
-        For each claimed notification its result, once that is recorded: None if it was given back untried.
+        For each claimed notification, a future of its recorded result; None if the notification was given back
+            untried.
     """
     return [job.recorded for job in _dispatched(database_, ids, senders).jobs]
 
@@ -95,7 +97,7 @@ def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "
 
 
 def _claimed_apart(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_DispatchedBatch":
-    """Claim these; on a fault of ours, in halves, so that one bad row never holds the others."""
+    """Claim notifications; after a fault of our own, claim each half alone: one bad row never blocks the others."""
     try:
         return _claimed(database_, ids, senders)
     except (OperationalError, InterfaceError, PoolTimeout):
@@ -144,7 +146,7 @@ def _claimed(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_Di
 
 @dataclass(frozen=True)
 class _DispatchedBatch:
-    """What was claimed of one message; how many found no room, were not due, or could not be claimed for a fault."""
+    """The claimed jobs of one message; how many notifications had no slot, were not due, or failed to be claimed."""
 
     jobs: "list[NotificationSendJob]"
     put_off: int = 0
@@ -152,7 +154,7 @@ class _DispatchedBatch:
     failed: int = 0
 
     def wait(self, seconds: float, stall: float) -> bool:
-        """Wait until all is recorded; return False as soon as nothing has ended for `stall` seconds."""
+        """Wait until all results are recorded; return False as soon as nothing has ended for `stall` seconds."""
         until, over = time.monotonic() + seconds, 0
         while (left := until - time.monotonic()) > 0:
             if not wait([job.recorded for job in self.jobs], min(left, stall)).not_done:
@@ -174,6 +176,6 @@ class _DispatchedBatch:
 
 
 def _stand_behind(job: NotificationSendJob, before: NotificationSendJob) -> None:
-    """Put a call behind the one before it, in the row of all that wait for the first."""
+    """Put a call behind the one before it; all calls that wait for the first one share its queue."""
     job.behind = before.behind
     job.behind.append(job)

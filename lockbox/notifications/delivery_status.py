@@ -1,4 +1,4 @@
-"""The delivery status of a request's notifications: counts by outcome, and each one of the reader's side."""
+"""The delivery status of a request's notifications: counts by outcome, and the notifications of the reader's side."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -95,7 +95,7 @@ ORDER BY 2
 
 @dataclass(frozen=True)
 class DeliveryReach:
-    """How many people were asked: some were reached, are still being tried, or could not be reached.
+    """How many people were asked, were reached, are still being tried, or could not be reached.
 
     The rest of `asked` no longer had to be notified. `people` are all who were asked.
     """
@@ -109,11 +109,11 @@ class DeliveryReach:
 
     @property
     def nobody(self) -> bool:
-        """Whether not one person was notified or still may be."""
+        """Whether no one was notified, and no one may still be."""
         return not self.reached and not self.waiting
 
     def sentence(self) -> str:
-        """Such as "Two of three approvers could not be reached."; or empty."""
+        """Such as "Two of three approvers could not be reached."; empty if everyone was reached or may still be."""
         if not self.unreached:
             return ""
         if self.unreached == self.asked:
@@ -127,7 +127,7 @@ class DeliveryReach:
         return f"{said[0].upper()}{said[1:]}."
 
     def of_the_past(self) -> "DeliveryReach":
-        """Return it as of the end: people not notified by then could not be reached."""
+        """Return the reach at the end of its stage: people who were not notified by then could not be reached."""
         return DeliveryReach(self.stage, self.asked, self.reached, 0, self.asked - self.reached, self.people)
 
 
@@ -160,7 +160,7 @@ def ahead_of_reach(request_id: UUID) -> Query:
 
 
 def reach_of_request(session: UnitOfWork, request_id: UUID, state: str) -> DeliveryReach:
-    """Return the reach of one request in its present stage, or the last one that waited for answers."""
+    """Return the reach of one request in its present stage, or in the last stage that waited for answers."""
     found = _reach(session.execute(*ahead_of_reach(request_id)).one())
     return found.of_the_past() if state == "timed_out" else found
 
@@ -206,16 +206,16 @@ class NotificationProgress:
 
 
 def count(session: UnitOfWork, request_id: UUID) -> dict[str, int]:
-    """Count notifications that are waiting, sent, moot and dead.
+    """Count a request's notifications that are waiting, sent, moot and dead.
 
-    An event in the outbox counts as waiting for each person it asks, or as one.
+    An event in the outbox counts as waiting: once for each person that it asks, or once if it asks no one.
     """
     rows = session.execute(COUNT, {"request_id": request_id})
     return {row.outcome: int(row.number) for row in rows}
 
 
 def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
-    """Return for each of these requests the people of that side who did not get a mail about it."""
+    """Return for each request the people of one side who did not get a mail about it."""
     found = defaultdict[UUID, list[str]](list)
     if request_ids:
         for row in session.execute(FAILED, {"ids": list(request_ids), "side": side.value}):
@@ -224,7 +224,7 @@ def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Sid
 
 
 def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> NotificationProgress:
-    """The reader is on that side and may know of the request."""
+    """Return a request's notifications to a reader on this side; the reader may know of the request."""
     rows = session.execute(READ, {"request_id": request_id}).all()
     own = [_notification_status(row) for row in rows if _side(row, side) is side]
     other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
@@ -232,7 +232,7 @@ def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> Notificatio
 
 
 def _side(row: Row[Any], reader: Side) -> Side:
-    """Return a notification's side: a person who is not visible is a customer's, an endpoint the other side's."""
+    """Return a notification's side: invisible people are the customer's, invisible endpoints the other side's."""
     if row.endpoint_id is None:
         return Side.VENDOR if row.side == Side.VENDOR else Side.CUSTOMER
     other = Side.CUSTOMER if reader is Side.VENDOR else Side.VENDOR

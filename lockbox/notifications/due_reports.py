@@ -1,4 +1,4 @@
-"""Notifications of the reports on closed windows, once due, to the people entitled to them then."""
+"""Queueing of the reports on closed windows, once due, for the people who are then entitled to them."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime

@@ -56,7 +56,7 @@ WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
 
 @dataclass(frozen=True)
 class EarlierRequest:
-    """`state` and `actor` are as of the event."""
+    """An earlier request; `state` and `actor` are as of the event that the mail is about."""
 
     request_id: UUID
     requester: str

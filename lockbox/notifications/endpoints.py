@@ -26,7 +26,7 @@ MOST_BY_HAND = 10
 
 
 class SecretVault:
-    """Encrypts with the first key and reads with any of them."""
+    """Encrypts secrets with its first key, and decrypts them with any of its keys."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
@@ -39,12 +39,12 @@ class SecretVault:
 
 
 def new_secret() -> str:
-    """A fresh HMAC secret in the form of Standard Webhooks, 256 bits."""
+    """Return a new HMAC secret of 256 bits, in the form of Standard Webhooks."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
 
 
 def new_key() -> tuple[str, str]:
-    """A fresh Ed25519 key in the form of Standard Webhooks: private and public half."""
+    """Return a new Ed25519 key, in the form of Standard Webhooks: private half, public half."""
     key = Ed25519PrivateKey.generate()
     private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
     return PRIVATE_KEY + base64.b64encode(private).decode(), PUBLIC_KEY + base64.b64encode(public).decode()
@@ -52,7 +52,7 @@ def new_key() -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class EndpointSigningKeys:
-    """The secret to show once, its public key, and both halves as they are stored."""
+    """The HMAC secret to show once, the Ed25519 public key, and the encrypted secret and private key to store."""
 
     secret: str
     public_key: str
@@ -62,7 +62,10 @@ class EndpointSigningKeys:
 def add(
     session: UnitOfWork, vault: SecretVault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()
 ) -> str:
-    """Add an endpoint of a tenant, or of the vendor for None, and return its signing secret; no types means all."""
+    """Add an endpoint of a tenant, or of the vendor for None, and return its signing secret.
+
+    No event types means all types.
+    """
     signing = new_signing(vault)
     session.orm.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))
     session.orm.flush()
@@ -101,7 +104,7 @@ def made(
 
 
 def rotate(endpoint: Endpoint, signing: EndpointSigningKeys, at: datetime, overlap: timedelta = OVERLAP) -> None:
-    """The old secret signs too until the overlap is over."""
+    """Replace an endpoint's keys; the old keys sign too until the overlap is over."""
     endpoint.old_secret, endpoint.old_secret_until = (endpoint.secret, at + overlap) if overlap else (None, None)
     endpoint.secret, endpoint.public_key = signing.sealed, signing.public_key
 

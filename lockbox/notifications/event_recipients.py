@@ -36,7 +36,7 @@ CONVERSATION = frozenset({QUESTION, ANSWER})
 
 @dataclass(frozen=True)
 class NotificationRecipient:
-    """A person, perhaps at a further address, or an observer or endpoint, and the template."""
+    """A template, and its recipient: a person (perhaps at a further address), an observer, or an endpoint."""
 
     template: str
     person_id: UUID | None = None
@@ -70,9 +70,9 @@ def notified_groups(move: NotifiedMove) -> frozenset[AudienceGroup]:
 
 
 class AudienceCache:
-    """Recipients of events, computed once for events that are alike in all that it depends on.
+    """Recipients of events, computed once for all events that have the same audience.
 
-    `due` are the recipients of all of them; an audience is a range of numbers in it, counted from one.
+    `due` collects the recipients of all events; an audience is a range of numbers in `due`, counted from one.
     """
 
     def __init__(self, known: RecipientDirectory) -> None:
@@ -106,7 +106,7 @@ def preview_recipients(known: RecipientDirectory, item: NotifiedMove) -> list[No
 def _recipients(
     known: RecipientDirectory, item: NotifiedMove, informed: frozenset[UUID]
 ) -> Iterator[NotificationRecipient]:
-    """Yield recipients, once at each address: a receipt replaces the outcome."""
+    """Yield the recipients of an event, once for each address; a receipt replaces the mail about the outcome."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
         yield from at_each_address(known, person, RECEIPT)
@@ -125,7 +125,7 @@ def _recipients(
 
 
 def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NotificationRecipient]:
-    """Yield a person at the address of the sign-in, and at further ones that want this template."""
+    """Yield a person at the sign-in address, and at each further address that wants this template."""
     yield NotificationRecipient(template, person)
     for box in known.mailboxes.get(person, ()):
         if box.prompts or template == RECEIPT or template in ALARMING:

@@ -1,7 +1,7 @@
-"""Fan-out of events of requests: work out their recipients and write their notifications, claimed already.
+"""Fan-out of requests' events: work out their recipients, and write their notifications, already claimed.
 
-A row of the outbox is deleted by the transaction that writes its notifications. The rows of one request are fanned
-out in order: the audience of an end depends on who was asked.
+The transaction that writes an event's notifications deletes the event's row in the outbox. The rows of one request
+are fanned out in order, because the audience of a request's end depends on who was asked.
 """
 
 import hashlib
@@ -116,10 +116,11 @@ class FannedCall(NamedTuple):
 
 @dataclass
 class FannedBatch:
-    """`known` ids were in the outbox, or are `unsettled`. Some mails about them are claimed.
+    """The result of one fan-out.
 
-    `calls` are webhook calls in the order of their events; none is claimed or numbered. `put_off` counts mails
-    without a slot, and events that another process works on. `origins` are of the events that were taken.
+    `known` are the ids that were in the outbox or are `unsettled`. `claims` are on mails. `calls` are webhook calls
+    in the order of their events; they are not claimed or numbered yet. `put_off` counts mails without a slot, and
+    events that another process works on. `origins` are the causes of the events that were fanned out.
     """
 
     known: set[UUID]
@@ -131,7 +132,7 @@ class FannedBatch:
 
 
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
-    """Fan out ids of events in the outbox, and claim due notifications; otherwise as `queue.claim`."""
+    """Fan out the events in the outbox that `ids` names, and claim due notifications as `queue.claim` does."""
     fanned = fan_out(session, ids, partial(queue.let_in, sending_pool, at_once))
     due = queue.claim(
         session, [*(call.id for call in fanned.calls), *sorted(set(ids) - fanned.known)], sending_pool, at_once
@@ -142,10 +143,11 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
 
 
 def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBatch:
-    """Fan out the events with these ids that are in the outbox, and all others of their requests.
+    """Fan out the events in the outbox with these ids, and all other events of their requests in the outbox.
 
-    What another process works on comes again. The schedule is settled for all. The transaction must be committed
-    before anything is sent. `let_in` decides which notifications are claimed now, and when the others come again.
+    Events that another process works on come again later. The schedule is updated for all events. `let_in` decides
+    which notifications are claimed now, and when the others come again. The caller must commit the transaction before
+    anything is sent.
     """
     rows = session.execute(FIND, {"ids": list(ids)}).all()
     found = [row for row in rows if row.request_id]
@@ -242,7 +244,7 @@ def _write(  # noqa: PLR0917 - as many things meet here
 
 @dataclass(frozen=True)
 class NewNotification:
-    """Indexes of a cause and of a member of all audiences; both are counted from one."""
+    """A notification to write; `cause` and `member` are indexes of causes and audience members, counted from one."""
 
     id: UUID
     cause: int
@@ -268,7 +270,7 @@ def mailed_causes(
 
 
 def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
-    """Return a notification's id, the same each time; it sorts like the event's."""
+    """Return a notification's id: the same at each call, and sorted like the event's id."""
     ids = (recipient.person_id, recipient.address_id, recipient.observer_id, recipient.endpoint_id)
     named = b"".join(one.bytes if one else bytes(16) for one in (event_id, *ids)) + recipient.template.encode()
     bits = int.from_bytes(event_id.bytes[:6] + hashlib.sha256(named).digest()[:10])

@@ -1,4 +1,4 @@
-"""Claimed notifications with all that their mails and webhooks may say."""
+"""Claimed notifications, with everything that their mails and webhooks may contain."""
 
 import hmac
 import json
@@ -155,7 +155,7 @@ WHERE n.id = ANY(:ids) ORDER BY n.id
 class AccountNotification(LoadedNotification):
     """A notification about no request; its mail is made from `row` when it is sent.
 
-    A code that it carries is made for that one mail and kept nowhere.
+    A code in the mail is made only for that mail and stored nowhere.
     """
 
     row: Row[Any]
@@ -175,13 +175,13 @@ def prepared(
     audit_keys: Keys,
     approval_keys: Sequence[str],
 ) -> AccountMail:
-    """Return a notification's content; where it carries a code, every try carries the same one.
+    """Return a notification's content; if it carries a code, every try carries the same code.
 
-    `wordings` says which requests a mail may link to, `audit_keys` verify checkpoints, `approval_keys` are the public
-    keys of approvals.
+    `wordings` looks up which requests a mail may link to. `audit_keys` verify checkpoints. `approval_keys` are the
+    public keys of approvals.
 
     Raises:
-        SendFailed: none of these keys has signed its checkpoint, or this process lacks its code's key.
+        SendFailed: no key in `audit_keys` has signed the checkpoint, or this process lacks the key of the code.
     """
     role, changes = facts_of(row.body)
     of_checkpoint, noted_at = checkpoint_digest.checkpoint_of(row, audit_keys, approval_keys)
@@ -212,10 +212,10 @@ def prepared(
 
 
 def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: str) -> str:
-    """Return a mailed code, bound to the address that it goes to.
+    """Return a mailed code, bound to the mail's address.
 
     Raises:
-        SendFailed: the key of the nonce is not among these.
+        SendFailed: `codes` lacks the key of the nonce.
     """
     if template == SIGN_IN_CODE:
         code = codes.short(nonce, template, about, email)
@@ -228,7 +228,7 @@ def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: st
 
 
 def is_code(session: UnitOfWork, template: str, row: Address | PendingLogin, shown: str) -> bool:
-    """Compare in constant time."""
+    """Return whether `shown` is the row's code, comparing in constant time."""
     if row.code_nonce is None or row.email is None:
         return False
     try:
@@ -254,10 +254,10 @@ def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> 
 
 
 def send_code(session: UnitOfWork, email: str) -> LoginStub:
-    """Begin a sign-in by a code that is mailed to the address, if it belongs to a person.
+    """Begin a sign-in by a code that is mailed to the address, if the address belongs to a person.
 
-    The sender of the mail finds that out: here the same is done for every address, so that neither the answer nor its
-    time reveals who has an account.
+    Whether it does is only looked up when the mail is sent. This function does the same for every address, so that
+    neither its answer nor its duration reveals who has an account.
     """
     nonce, at = keyring.of(session).codes.nonce(), now(session)
     stub = sessions.begin_login(session, AuthMethod.MAIL, email=email, code_nonce=nonce)
@@ -276,7 +276,10 @@ def send_code(session: UnitOfWork, email: str) -> LoginStub:
 def count_try(
     session: UnitOfWork, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
 ) -> AttemptCount:
-    """Count one more try of a code from an address, before it is checked; commit in any case."""
+    """Count one more try of a code, before the code is checked; the caller commits in any case.
+
+    `address` is the network address of the try.
+    """
     sessions.find(session, stub, AuthMethod.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
     email = session.execute(TRIED, values).scalar_one_or_none()
@@ -286,7 +289,7 @@ def count_try(
 
 
 def address_of(database: Database, stub: LoginStub) -> str | None:
-    """Return the address that began this browser's sign-in, also once it is over."""
+    """Return the mail address of this browser's sign-in, even after the sign-in is over."""
     with database.transaction() as session:
         sessions.look_up_login(session, stub)
         email: str | None = session.execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
@@ -294,7 +297,7 @@ def address_of(database: Database, stub: LoginStub) -> str | None:
 
 
 def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
-    """Return the person whose address got the code, and make the transaction theirs."""
+    """Return the person whose address got the code, and continue the transaction as that person."""
     row = sessions.find(session, stub, AuthMethod.MAIL)
     if not is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)

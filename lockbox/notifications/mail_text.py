@@ -1,6 +1,6 @@
-"""The wording of mails beside their templates, and the words for states and roles.
+"""The wording of mails that is not in their templates, and the words for states and roles.
 
-A translator reads this file and `templates/`. Names in braces are filled in.
+Translators edit this file and `templates/`. Names in braces are placeholders.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ NOBODY_NOTIFIED, OUTLIVED = "nobody_notified", "outlived"
 
 
 class Tone(StrEnum):
-    """The kind of a state; pages and the terminal have a colour for each."""
+    """The kind of a state; pages and the terminal have a colour for each kind."""
 
     WAITS = "waits"
     OPEN = "open"
@@ -27,7 +27,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True)
 class StateWording:
-    """The words for a state, to the customer and to others: the vendor's people, or both sides at once."""
+    """The words for a state: to the customer, and to others (the vendor's people, or both sides at once)."""
 
     customers: str
     others: str
@@ -58,7 +58,7 @@ STATE_WORDINGS: Mapping[str, StateWording] = {
 
 @dataclass(frozen=True)
 class RoleWording:
-    """A role's name, its duty, and which mails it gets."""
+    """A role's name, its duty, and the mails that it gets."""
 
     name: str
     duty: str

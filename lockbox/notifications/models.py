@@ -16,7 +16,7 @@ class Channel(StrEnum):
 
 
 class Outcome(StrEnum):
-    """It arrived, no longer mattered, or could not be delivered."""
+    """How a notification ended: it arrived, no longer mattered, or could not be delivered."""
 
     SENT = "sent"
     MOOT = "moot"
@@ -33,11 +33,11 @@ class Format(StrEnum):
 class Notification(SQLModel, table=True):
     """A notification of one event to one recipient on one channel.
 
-    `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
-    stops mattering. `template` is its text. `about_id` is the invitation, begun sign-in, delegation or unconfirmed
-    address of a mail about no request. `address_id` is a further address, None for the one of the sign-in. `sequence`
-    counts the calls of an endpoint, and `blocked_by` is the one before it while it waits for that. `failed_at` is
-    when a try first failed. `http_request_id` and `traceparent` name its cause.
+    `template` names its text. `run_at` is the next try: a claim moves it past the lease, a failure past the back-off.
+    The notification stops mattering at `until_at`. In a mail about no request, `about_id` is the invitation, begun
+    sign-in, delegation or unconfirmed address. `address_id` is a further address, None for the sign-in address.
+    `sequence` counts the calls of an endpoint; `blocked_by` is the previous call, while this call waits for it.
+    `failed_at` is when a try first failed. `http_request_id` and `traceparent` name the notification's cause.
     """
 
     __tablename__ = "notifications"
@@ -69,10 +69,11 @@ class Notification(SQLModel, table=True):
 
 
 class OutboxEvent(SQLModel, table=True):
-    """An event of a request that is not fanned out yet; the row goes once its recipients are worked out.
+    """An event of a request that is not fanned out yet; the row is deleted once its recipients are worked out.
 
-    `number` orders the events of a request, `run_at` is the place in the schedule. `asked` are the people that the
-    event asks, `mode` is the request's when it happened. `http_request_id` and `traceparent` name its cause.
+    `number` orders the events of a request. `run_at` is the place in the schedule. `asked` are the people whom the
+    event asks. `mode` is the request's mode when the event happened. `http_request_id` and `traceparent` name the
+    event's cause.
     """
 
     __tablename__ = "outbox"
@@ -93,8 +94,9 @@ class OutboxEvent(SQLModel, table=True):
 class UnsettledMails(SQLModel, table=True):
     """The mails of an event, or the reports on a window, until events have recorded their outcomes.
 
-    The first event is due by `settle_by`, even with open mails; `left_open` are these, and the second event records
-    their outcomes. `settle_by` is then when that is due.
+    The first event is due once all mails have ended, at the latest by `settle_by`. If mails are open then,
+    `left_open` lists them. A second event records their outcomes, and `settle_by` becomes the time by which it is
+    due.
     """
 
     __tablename__ = "unsettled"
@@ -111,7 +113,8 @@ class UnsettledMails(SQLModel, table=True):
 class Delivery(SQLModel, table=True):
     """One try of a notification; `took_ms` is in milliseconds.
 
-    `status` is that of HTTP or SMTP, `answer` the first kilobyte; `error` is null where it arrived, else a code.
+    `status` is the HTTP or SMTP status, `answer` the first kilobyte of the answer. `error` is a code, null if it
+    arrived.
     """
 
     __tablename__ = "deliveries"
@@ -128,7 +131,7 @@ class Delivery(SQLModel, table=True):
 
 
 class Observer(SQLModel, table=True):
-    """A recipient of copies of the mails about a tenant's requests, of one service or all for None."""
+    """A recipient of copies of the mails about a tenant's requests for one service, or for all if None."""
 
     __tablename__ = "observers"
 
@@ -143,12 +146,12 @@ class Observer(SQLModel, table=True):
 
 
 class Endpoint(SQLModel, table=True):
-    """A webhook receiver of a tenant, or of the vendor where `tenant_id` is null.
+    """A webhook receiver of a tenant, or of the vendor if `tenant_id` is null.
 
-    `secret` holds the HMAC secret and perhaps the private key, encrypted; `old_secret` signs too until
-    `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
-    `called_by_hand` is when a test or repeat was last requested. `with_justification` is for a tenant's own: the
-    vendor's never get it.
+    `secret` holds, encrypted, the HMAC secret and perhaps the Ed25519 private key. `old_secret` signs too until
+    `old_secret_until`. `why_disabled` states who or what disabled the endpoint. A removed endpoint is kept only for
+    its delivery log. `called_by_hand` are the last times at which a test or repeat was requested.
+    `with_justification` is only for a tenant's endpoints; the vendor's endpoints never get the justification.
     """
 
     __tablename__ = "endpoints"
@@ -174,7 +177,7 @@ class Endpoint(SQLModel, table=True):
 
 
 class ReportDue(SQLModel, table=True):
-    """A closed window, by the event that closed it, whose report is not queued yet."""
+    """The event that closed a window whose report is not queued yet."""
 
     __tablename__ = "reports_due"
 

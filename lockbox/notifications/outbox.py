@@ -1,4 +1,4 @@
-"""The outbox: one row for each event of a request, from which the notifications worker works out its recipients."""
+"""The outbox: one row for each event of a request, until the notifications worker has worked out its recipients."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -54,12 +54,12 @@ ON_RECORD = f"{APPEND},{QUEUE}"
 
 @dataclass(frozen=True, kw_only=True)
 class NotifiedMove:
-    """What notifications need to know of an event of a request; `requests.transition.Move` is one.
+    """The facts of a request's event that notifications need; `requests.transition.Move` is such an event.
 
-    `asked` are the people that it asks: managers for a review, approvers after it, the requester or asker for
-    questions. `asked_at` is when the customer was first asked or notified, None while only the vendor knows of it.
-    With a `reminder` the request stays as it is. An event at a target `settles` a notified failure, or `repeats` it,
-    or does neither.
+    `asked` are the people whom the event asks: managers for a review, approvers after it, the requester or the asker
+    for questions. `asked_at` is when the customer was first asked or notified, None while only the vendor knows of
+    the request. A `reminder` does not change the request. An event at a target `settles` a notified failure,
+    `repeats` it, or does neither.
     """
 
     request_id: UUID
@@ -82,7 +82,7 @@ class NotifiedMove:
 
     @property
     def customer_knows(self) -> bool:
-        """Whether the customer has been asked, or is notified by this very move."""
+        """Whether the customer has been asked, or is asked or notified by this move."""
         return self.asked_at is not None
 
     @property
@@ -98,7 +98,7 @@ class NotifiedMove:
 
 
 def queue(session: UnitOfWork, moves: Iterable[NotifiedMove]) -> dict[str, Any]:
-    """Return the parameters of QUEUE beyond those of APPEND, and note on the session what to arm after the commit."""
+    """Return the parameters that QUEUE needs in addition to APPEND; schedule the events after the commit."""
     queued = [(move, move.template) for move in moves]
     due = [move.at - BEFORE_OTHERS if template in FIRST else move.at for move, template in queued]
     promises = [IndexEntry(str(move.event_id), KIND, run_at) for (move, _), run_at in zip(queued, due, strict=True)]

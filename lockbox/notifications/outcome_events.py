@@ -1,4 +1,4 @@
-"""The delivery log, and events of notifications about no request: one for each cause, channel and batch."""
+"""The delivery log, and audit events about notifications of no request: one for each cause, channel and batch."""
 
 import unicodedata
 from collections import Counter
@@ -70,10 +70,11 @@ SILENT = (*UNRECORDED, CHECKPOINT, DIGEST)
 
 @dataclass(frozen=True)
 class DeliveryAttempt:
-    """`error` is a code, None where it arrived. `is_gone`: the endpoint wants no more calls.
+    """A try of a notification, for the delivery log.
 
-    What was not sent because it failed verification is no fault of its endpoint's. `id` is that of the row: a
-    repeated write, after an unanswered commit, adds no second one.
+    `error` is a code, None if the notification arrived. `is_gone` is whether the endpoint wants no more calls. A
+    notification that was not sent because its checkpoint failed verification does not count against its endpoint.
+    `id` is the id of the row, so that writing again after an unanswered commit adds no second row.
     """
 
     notification_id: UUID
@@ -89,7 +90,7 @@ class DeliveryAttempt:
 
 
 def write(session: UnitOfWork, attempts: Sequence[DeliveryAttempt], at: datetime) -> None:
-    """Write the log, and disable endpoints that are gone or have failed for days without one success."""
+    """Write the delivery log; disable endpoints that are gone, or have failed for days without one success."""
     if not attempts:
         return
     session.execute(
@@ -111,7 +112,7 @@ def write(session: UnitOfWork, attempts: Sequence[DeliveryAttempt], at: datetime
 
 
 def shown(answer: str) -> str:
-    """Bound an answer to a kilobyte, without control characters."""
+    """Return an answer without control characters, cut to a kilobyte."""
     kept = "".join(STRANGE if _is_control(mark) else mark for mark in answer.replace("\r\n", "\n"))
     return kept.encode()[:MOST_ANSWER].decode(errors="ignore")
 
@@ -150,9 +151,9 @@ def _notify_disabled(session: UnitOfWork, row: Row[Any], at: datetime) -> None:
 
 
 def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mapping[UUID, str]:
-    """Lock the requests whose notifications end like this, in order; return their states by id.
+    """Lock, in order, the requests whose notifications could not be delivered; return their states by id.
 
-    An arrival concerns none, nor does a notification that the request's progress made moot.
+    A notification that arrived concerns no request; nor does one that the request's progress made obsolete.
     """
     failed = {notification: outcome for notification, outcome in ended.items() if outcome is not Outcome.SENT}
     if not failed:
@@ -170,16 +171,16 @@ def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mappin
 def record_dead(
     session: UnitOfWork, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime
 ) -> None:
-    """Write an event for each dead notification about no request: its kind, the recipient's id, and why."""
+    """Write an event for each dead notification about no request: template, recipient's id, and error."""
     audit_events = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNRECORDED]
     if audit_events:
         announcements.record(session, *audit_events)
 
 
 def wake_undelivered(session: UnitOfWork, states: Mapping[UUID, str], at: datetime) -> None:
-    """Set the clocks of waiting requests to now, of which no one could be notified.
+    """Make waiting requests due now if none of their recipients could be notified.
 
-    They are locked, and their notifications have ended; `reminders` decides what the clock does then.
+    The requests are locked, and their notifications have ended. `reminders` decides what happens when they are due.
     """
     asking = {one: state for one, state in states.items() if state in ASKING}
     unreached = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]

@@ -66,7 +66,7 @@ PROOFS = {"passkey-signed": "signed with the approver's passkey", "attested": "a
 
 @dataclass(frozen=True)
 class DiffLine:
-    """`name` is that in the policy's text, `title` its words."""
+    """A line of a diff; `name` is the member's name in the policy's text, `title` the same in words."""
 
     name: str
     title: str
@@ -75,9 +75,9 @@ class DiffLine:
 
 
 def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[DiffLine]:
-    """Yield the lines of a diff in words; people without a given name stay ids.
+    """Yield the lines of a diff in words; people who are not in `people` stay ids.
 
-    Words count rules and tiers from 1, as the forms of the pages do; names count them from 0, as JSON does.
+    Titles count rules and tiers from 1, as the forms of the pages do; names count them from 0, as JSON does.
     """
     for name, change in changes.items():
         was, _, now = change.partition(ARROW)

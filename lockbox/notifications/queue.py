@@ -1,7 +1,7 @@
-"""Claims of due notifications that find a free slot; others are deferred without counting an attempt.
+"""Claims of due notifications with a free slot; others are deferred without counting an attempt.
 
-The calls of a webhook endpoint are numbered and claimed in order: each waits until the one before it was settled, and
-while that one fails for a bounded time.
+The calls of a webhook endpoint are numbered and claimed in order. Each call waits until the call before it is
+settled, but for a limited time if that call fails.
 """
 
 import random
@@ -132,7 +132,7 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot of a destination, promised to one notification; urgent ones are queued first."""
+    """A destination's slot, promised to one notification; urgent notifications are queued first."""
 
     pool: ChannelPool
     destination: str
@@ -144,7 +144,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class ReadyNotification:
-    """A notification that is due, written or about to be."""
+    """A due notification, whose row is written or about to be written."""
 
     id: UUID
     channel: Channel
@@ -155,9 +155,10 @@ class ReadyNotification:
 
 @dataclass(frozen=True)
 class NotificationClaim:
-    """A notification that no other process sends before `lease`; without a slot it is too late, and not sent.
+    """A claim on a notification: no other process sends it before `lease`.
 
-    One that `follows` another is sent once that was settled, and its slot is promised only then.
+    Without a slot, the notification is too late and is not sent. If it `follows` another notification, it is sent
+    once that one is settled; only then is its slot promised.
     """
 
     notification_id: UUID
@@ -173,7 +174,7 @@ LetIn = Callable[
 
 
 class ClaimedBatch(NamedTuple):
-    """`put_off` counts those without a free slot, `skipped` those not due."""
+    """`put_off` counts the notifications without a free slot, `skipped` those that are not due."""
 
     claims: list[NotificationClaim]
     at: datetime
@@ -183,7 +184,7 @@ class ClaimedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReturnedClaim:
-    """A claim without an attempt; there is no free slot for `wait`."""
+    """A claim given back without an attempt; no slot is free for the time `wait`."""
 
     notification_id: UUID
     lease: datetime
@@ -195,13 +196,14 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 
 
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
-    """Claim notifications that are due and find a slot, and settle the schedule for the others.
+    """Claim due notifications with a free slot, and update the schedule for the others.
 
-    A claim moves the next attempt past a lease. One that finds no slot comes again when its destination may have one,
-    at the latest a second before it is too late; if that is now, it is claimed without a slot. A call is claimed with
-    those that wait behind it, and put off while one before it is open that is not claimed here. Calls without a
-    number are numbered in the order of `ids`. The transaction must be committed before anything is sent. `at_once`
-    receives each slot as it is promised, in case the transaction fails.
+    A claim moves the next attempt past a lease. A notification without a slot comes again when its destination may
+    have one, at the latest a second before it is too late. If that second has begun, it is claimed without a slot. A
+    call is claimed together with the calls that wait for it. A call is put off while an earlier open call of its
+    endpoint is not claimed here. Calls without a number are numbered in the order of `ids`. `at_once` receives each
+    slot when it is promised, so that the caller can release it if the transaction fails. The caller must commit the
+    transaction before anything is sent.
     """
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
@@ -256,10 +258,11 @@ def _tried_again(row: Row[Any], at: datetime) -> datetime:
 def _in_turn(
     calls: Sequence[Row[Any]], sending_pool: SendingPool, at_once: list[Slot], at: datetime
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime], list[Row[Any]]]:
-    """Return claims on unblocked calls, when those without a slot come again, and the blocked ones.
+    """Return claims on unblocked calls, the times at which calls without a slot come again, and the blocked calls.
 
-    A call follows the one before it where that is claimed here, and else overtakes it if it has waited long enough.
-    What follows one that overtakes has waited long enough too. A failing endpoint gets one call at a time.
+    If the call before it is claimed here, a call follows that call. Otherwise it overtakes that call, if it has
+    waited long enough. A call that follows an overtaking call must have waited long enough too. A failing endpoint
+    gets one call at a time.
     """
     claims: list[NotificationClaim] = []
     full: dict[UUID, datetime] = {}
@@ -310,7 +313,7 @@ def _settled(
 
 
 def give_back(session: UnitOfWork, returned: Sequence[ReturnedClaim]) -> None:
-    """Undo claims without an attempt: the next try comes when there may be a slot."""
+    """Undo claims without counting an attempt; the next try comes when a slot may be free."""
     at = now(session)
     values = {
         "at": at,
@@ -332,10 +335,10 @@ def let_in(
     leads_to: Mapping[UUID, str],
     at: datetime,
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime]]:
-    """Return claims on notifications that find a slot, and when the others come again.
+    """Return claims on notifications with a free slot, and the times at which the others come again.
 
-    `at_once` receives each slot as it is promised, in case the transaction fails; `leads_to` is each one's address or
-    URL.
+    `leads_to` maps each notification to its address or URL. `at_once` receives each slot when it is promised, so that
+    the caller can release it if the transaction fails.
     """
     claims, put_off = [], {}
     for row in ready:

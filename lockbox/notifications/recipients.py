@@ -1,4 +1,4 @@
-"""Look-up of possible recipients at some tenants, and their addresses."""
+"""Look-up of the possible recipients at some tenants, and of their addresses."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,7 +80,7 @@ SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mail_addr
 
 
 def prompted(session: UnitOfWork, request_ids: Sequence[UUID]) -> Mapping[UUID, frozenset[UUID]]:
-    """Return for each request its notified people who are still members."""
+    """Return for each request the notified people who are still members."""
     found = defaultdict[UUID, set[UUID]](set)
     if request_ids:
         for row in session.execute(PROMPTED, {"ids": list(request_ids)}):
@@ -90,7 +90,7 @@ def prompted(session: UnitOfWork, request_ids: Sequence[UUID]) -> Mapping[UUID, 
 
 @dataclass(frozen=True)
 class EndpointRecipient:
-    """No event types means all."""
+    """An endpoint; no event types means all types."""
 
     id: UUID
     event_types: tuple[str, ...]
@@ -101,7 +101,7 @@ class EndpointRecipient:
 
 @dataclass(frozen=True)
 class MailboxRecipient:
-    """A further address of a person, confirmed; without `prompts` it gets receipts and notices of changes alone."""
+    """A confirmed further address of a person; without `prompts`, it gets only receipts and notices of changes."""
 
     id: UUID
     prompts: bool
@@ -109,7 +109,7 @@ class MailboxRecipient:
 
 @dataclass(frozen=True)
 class ObserverRecipient:
-    """`service` None: all of them."""
+    """An observer of one service, or of all services if `service` is None."""
 
     id: UUID
     service: str | None
@@ -120,11 +120,11 @@ class ObserverRecipient:
 
 @dataclass
 class RecipientDirectory:
-    """The possible recipients at some tenants, and the vendor's managers; auditors only where they were looked up.
+    """The possible recipients at some tenants, and the vendor's managers.
 
-    `managers` have their tiers. `delegates` are those now in force, each with the approvers. `quiet` are those of all
-    who want no prompts. `receivers`, `observers` and `mailboxes` (further addresses) are empty unless looked up: see
-    `with_places`. `operators` are there where they are notified.
+    `managers` maps each manager to a tier. `delegates` maps each delegate now in force to the approvers that they
+    replace. `quiet` are the people who want no prompts. `auditors` and `operators` are empty unless they were wanted;
+    `with_places` adds `receivers` (endpoints), `observers` and `mailboxes` (further addresses).
     """
 
     managers: dict[UUID, int] = field(default_factory=dict)
@@ -140,21 +140,21 @@ class RecipientDirectory:
 
     @property
     def review_tiers(self) -> int:
-        """The number of the last tier with a manager."""
+        """The highest tier that has a manager."""
         return max(self.managers.values(), default=0)
 
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
         return frozenset(self.approvers[tenant_id] | self.delegates[tenant_id].keys())
 
     def seats(self, tenant_id: UUID) -> dict[UUID, frozenset[UUID]]:
-        """Return for everyone who could decide now the approvers in whose place they could."""
+        """Return, for each person who could decide now, the approvers for whom they could decide."""
         approvers, delegates = self.approvers[tenant_id], self.delegates[tenant_id]
         return {
             person: delegates.get(person, frozenset()) | (approvers & {person}) for person in self.able(tenant_id)
         }
 
     def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
-        """Return approvers to prompt, or those `among` them; delegates replace their principals."""
+        """Return the approvers to prompt, all or those `among` them; delegates replace their principals."""
         approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
         standing_in = self.delegates[tenant_id]
         away = frozenset[UUID]().union(*standing_in.values())
@@ -175,10 +175,10 @@ def look_up(
 ) -> RecipientDirectory:
     """Look up everyone in good standing who could be notified, in one query.
 
-    Without tenants it is those that the transaction deals with, without a moment this one by Postgres' clock.
-    Auditors, who may be many, are looked up on request. Endpoints, observers and further addresses are left
-    to `with_places`. A delegate counts with valid marks of the delegation and of their being eligible; a worker,
-    which has no keys, accepts the rows, and only writes to these people.
+    `tenant_ids` None means the tenants of the transaction; `at` None means now, by Postgres' clock. Auditors may be
+    many, and are looked up only on request. `with_places` looks up endpoints, observers and further addresses. A
+    delegate counts only if the MACs of the delegation and of the delegate's eligibility are valid. A worker has no
+    keys to check MACs; it accepts the rows, because it only writes to these people.
     """
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     tenants = None if tenant_ids is None else list(tenant_ids)
@@ -201,7 +201,7 @@ def directory_in(session: UnitOfWork, rows: Iterable[Row[Any]]) -> RecipientDire
 def with_places(
     session: UnitOfWork, known: RecipientDirectory, tenant_ids: AbstractSet[UUID], *, also: AbstractSet[UUID]
 ) -> RecipientDirectory:
-    """Add the endpoints and observers of the tenants, and all further addresses.
+    """Add the tenants' endpoints and observers, and everyone's further addresses.
 
     `also` are further people whose addresses are looked up, such as a requester.
     """
@@ -216,7 +216,7 @@ def with_places(
 
 
 def _principal(session: UnitOfWork, row: Row[Any]) -> UUID | None:
-    """Return the principals of a delegate, None where a mark of that is invalid."""
+    """Return the principal of a delegate; None if the delegation's or the eligibility's MAC is invalid."""
     id_, principal_id, made_by, eligible_id = (UUID(one) for one in row.more[:4])
     starts_at, ends_at, created_at = (datetime.fromisoformat(one) for one in row.more[4:7])
     delegated, eligible = (None if one is None else bytes.fromhex(one) for one in row.more[7:])

@@ -1,4 +1,4 @@
-"""Mails about requests, rendered when they are sent from the immutable event that caused them."""
+"""Mails about requests, rendered when they are sent, from the immutable event that caused them."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -60,9 +60,10 @@ TEMPLATE_FILES = {
 
 @dataclass(frozen=True)
 class MailWording:
-    """What a policy lets mails about a request contain.
+    """What a policy allows in mails about a request.
 
-    `report` is whether a window gets one, `steps` how many of which groups approve one step after the other.
+    `report` is whether a closed window gets a report. `steps` are the approval steps in order; each step lists how
+    many approvers of which groups it needs.
     """
 
     link: bool = True
@@ -73,7 +74,7 @@ class MailWording:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNotification:
-    """How a claimed notification is sent, until when, why, and whether it is still needed."""
+    """A claimed notification: how, until when and why it is sent, and whether it is still needed."""
 
     notification_id: UUID
     template: str
@@ -87,16 +88,19 @@ class LoadedNotification:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestMail(LoadedNotification):
-    """Everything that a notification may say: the event that caused it, and what never changes of its request.
+    """Everything that a notification may contain: the event that caused it, and the unchanging facts of its request.
 
-    `tenant` is the present name, `now` the moment of sending; `opened_until` is when the window would close if it
-    were approved at that moment. `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are
-    its origin, None where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy`: the
-    recipient is an observer, who cannot decide or sign in; `is_pre_approved`: a pre-approval opened the window.
-    `in_vain` says how many were asked if none of them could be notified. `closed` is the window of a report,
-    `connection` the target's state. `finding` is the customer's about break-glass, due at `finding_due`;
-    `overdue_findings` counts others overdue when it was opened. `held_back` is why no one is let in though the time
-    has come. `requester` is as of `submitted_at`.
+    - Of the event: `action`, `to_state`, `actor_id`; `address` and `user_agent`, None if the recipient is of the
+      other side.
+    - Of the recipient: `time_zone`; `is_copy` is whether the recipient is an observer, who cannot decide or sign in.
+    - Of the moment of sending: `now`, `tenant` (the tenant's present name), and `opened_until` (when the window would
+      close if it were approved now).
+    - Of the request: `requester` as of `submitted_at`; `is_pre_approved` is whether a pre-approval opened the window.
+    - `in_vain` states how many people were asked, if none of them could be notified.
+    - `closed` is the window of a report; `connection` is the state of access at a target.
+    - `finding` is the customer's finding about break-glass, due at `finding_due`; `overdue_findings` counts other
+      findings that were overdue when the window was opened.
+    - `held_back` is why the window lets no one in, although it has begun.
     """
 
     now: datetime
@@ -160,7 +164,7 @@ class RequestMail(LoadedNotification):
 
     @property
     def opened_until(self) -> datetime:
-        """When access would end if it were approved at this moment."""
+        """When access would end if it were approved now."""
         return self.ask.would_end(self.now)
 
     @property
@@ -169,13 +173,13 @@ class RequestMail(LoadedNotification):
 
     @property
     def seconds_left(self) -> int:
-        """The time to the deadline, in whole minutes where it is more than ten."""
+        """The time to the deadline, in whole minutes if more than ten minutes are left."""
         left = int((self.deadline_at - self.now).total_seconds()) if self.deadline_at else 0
         return max(left - left % 60 if left > LONG else left, 1)
 
 
 def portal_address(public_url: str, request_id: UUID) -> str:
-    """Return the address of the request's page: a pointer, never a key."""
+    """Return the address of the request's page; the address by itself gives no access."""
     return f"{public_url.rstrip('/')}/requests/{request_id}"
 
 
@@ -184,7 +188,7 @@ def sender_domain(sender: str) -> str:
 
 
 def fact(label: str, value: object) -> str:
-    """Return a labelled value for a plain text; further lines are indented and cannot pass for other facts."""
+    """Return a labelled value for a plain text; further lines are indented, and cannot pass for other facts."""
     lines = [part for line in str(value).splitlines() or [""] for part in WRAPPER.wrap(line) or [""]]
     return f"{label_text(label):<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
 
@@ -193,7 +197,7 @@ TEMPLATES.globals |= {"fact": fact, "label_text": label_text}
 
 
 def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
-    """Return the mail; its link only leads to a page that asks to sign in.
+    """Return the mail; its link only leads to a page that asks the user to sign in.
 
     The host of `public_url` is the domain of every Message-ID; `sender` is the From header.
     """

@@ -1,7 +1,7 @@
-"""The wording of what mails, chats, pages and the terminal say of a request alike; pure.
+"""The wording about requests that mails, chats, pages and the terminal share; pure.
 
-Why an approved window lets no one in, where the requester works, and how they had signed in. Names in braces are
-filled in.
+It covers why an approved window lets no one in, where the requester works, and how the requester had signed in. Names
+in braces are placeholders.
 """
 
 from datetime import datetime
@@ -54,7 +54,10 @@ def held_back_because(reason: str, *, tenant: str = CUSTOMER, requester: str = R
 
 
 def held_back(reason: str, *, tenant: str, requester: str = REQUESTER, is_ahead: bool = False) -> str:
-    """Return why no one is let in and what can be done, or before the window begins, why no one will be."""
+    """Return why an approved window lets no one in, and the remedy.
+
+    If `is_ahead`, the window has not begun; the text then only states why it will let no one in.
+    """
     because, then = (
         held_back_because(reason, tenant=tenant, requester=requester),
         HELD_BACK_REMEDIES[reason].format(requester=requester),

@@ -1,4 +1,4 @@
-"""Results of delivery attempts: sent, moot, dead, or when to try again."""
+"""Results of delivery attempts: sent, moot, dead, or the time of the next try."""
 
 import random
 import threading
@@ -88,9 +88,9 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """How a try ended; without an outcome it is tried again at `run_at`. Without `attempt` nothing was sent.
+    """The result of a try; without an `outcome`, the next try is at `run_at`; without an `attempt`, nothing was sent.
 
-    `endpoint_id` is that of a call, `lease` the claim's. Once the lease has ended and another process has claimed the
+    `endpoint_id` is the call's, `lease` the claim's. Once the lease has ended and another process has claimed the
     notification, only an arrival is recorded.
     """
 
@@ -104,7 +104,7 @@ class AttemptResult:
 
 
 def retry_at(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
-    """Return when to try again: with jitter, not before `wait`, and before `until`; None if never."""
+    """Return when to try again, with jitter, not before `wait`, and before `until`; None for no further try."""
     planned = next_try(attempts_, at, until)
     if planned is None:
         return None
@@ -113,7 +113,7 @@ def retry_at(attempts_: int, at: datetime, until: datetime, wait: timedelta | No
 
 
 def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
-    """Return when to try again: a doubling back-off, squeezed to a quarter of the time left; None if never."""
+    """Return when to try again: a doubling back-off, at most a quarter of the time left; None for no further try."""
     left = until - at
     if left <= LEAST_BACK_OFF:
         return None
@@ -123,11 +123,11 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
 
 
 def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
-    """Write how these tries ended, with a row of the delivery log for each that was sent.
+    """Write the results of tries, with a row of the delivery log for each try that was sent.
 
-    The last mail of an event also settles it: see `settlement`. Each thing sent about no request is an event, and so
-    is each dead one. If no one of a request's recipients can be notified any more, its clock is set to now. A result
-    that is recorded again changes nothing. What ran out of time keeps why it had failed.
+    The last mail of an event also settles it: see `settlement`. Each notification about no request that was sent or
+    is dead gets an event. If no recipient of a request can be notified any more, the request is due now. Recording a
+    result again changes nothing. A notification that ran out of time keeps the reason of its last failure.
     """
     concerned = outcome_events.lock_concerned(
         session, {one.notification_id: one.outcome for one in tries if one.outcome}
@@ -180,9 +180,9 @@ def _end_of_lease() -> float:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """`recorded` is set once the result is written.
+    """The result of a claim; `recorded` is set once the result is written.
 
-    Until `lease_ends`, by this process' monotonic clock, no other process sends it.
+    No other process sends the notification until `lease_ends`, by this process' monotonic clock.
     """
 
     database: Database
@@ -196,11 +196,12 @@ class ClaimResult:
 
 
 class ResultRecorder:
-    """Writes results in a thread that lives while there are any and seconds longer.
+    """Writes results in a thread, which ends two seconds after the last result.
 
-    It writes as soon as there are 25 results, the first of them is half a second old, or all that `expect` announced
-    have come. While Postgres is away, at most 10,000 results are kept, and written again every half second until
-    their leases end: what has arrived and is not recorded by then is sent again.
+    The thread writes as soon as there are 25 results, the first of them is half a second old, or all results
+    announced by `expect` have come. While Postgres is away, it keeps at most 10,000 results, and tries to write them
+    every half second until their leases end. A notification that has arrived, but is not recorded by then, is sent
+    again.
     """
 
     def __init__(self) -> None:
@@ -213,12 +214,12 @@ class ResultRecorder:
         self._thread: threading.Thread | None = None
 
     def expect(self, number: int) -> None:
-        """Announce that so many results belong together: the last of them need not wait."""
+        """Announce results that belong together; once the last of them has come, they are written without waiting."""
         with self._change:
             self._expected += number
 
     def record(self, ended: Sequence[ClaimResult]) -> None:
-        """Never waits."""
+        """Queue results for writing; never waits."""
         with self._change:
             self._expected = max(0, self._expected - len(ended))
             self._add(ended)
@@ -234,7 +235,7 @@ class ResultRecorder:
             self._change.notify_all()
 
     def finish(self, seconds: float) -> bool:
-        """Wait at most that long until everything is written; return whether it is."""
+        """Wait at most `seconds` until everything is written; return whether it is."""
         with self._change:
             return self._change.wait_for(lambda: not (self._pending or self._is_writing), seconds)
 
@@ -281,7 +282,7 @@ class ResultRecorder:
         return taken
 
     def _write(self, batch: Sequence[ClaimResult]) -> None:
-        """Write them in one transaction, or in halves: a bad result must not take others along."""
+        """Write results in one transaction; if it fails, write each half alone, so that a bad result fails alone."""
         if not batch:
             return
         try:
@@ -317,7 +318,10 @@ class ResultRecorder:
 
 
 def _arrived_first(batch: Sequence[ClaimResult]) -> tuple[Sequence[ClaimResult], Sequence[ClaimResult]]:
-    """Separate arrivals from the rest, which may wait for its requests: no arrival is to be sent again."""
+    """Separate arrivals, to write them first; other results may wait for locks of requests.
+
+    An arrival that is recorded too late would be sent again.
+    """
     return [one for one in batch if one.has_arrived], [one for one in batch if not one.has_arrived]
 
 

@@ -1,4 +1,4 @@
-"""One claimed notification in its slot, and the calls that follow it."""
+"""One claimed notification in its slot, and the webhook calls that follow it."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,10 +43,10 @@ NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
 @dataclass(frozen=True)
 class Senders:
-    """The ways out, and what every text needs to know; `sender` is the From header of mails.
+    """The senders, and everything that texts need; `sender` is the From header of mails.
 
-    `wordings` looks up what the customers' policies let a mail about a request say; `audit_keys` verify checkpoints;
-    digests also name `approval_keys`, the public keys of approvals. `codes` make mailed codes.
+    `wordings` looks up what the customers' policies allow in mails about a request. `audit_keys` verify checkpoints.
+    `approval_keys` are the public keys of approvals, which digests name. `codes` make mailed codes.
     """
 
     mail: MailSender
@@ -65,9 +65,9 @@ class Senders:
 
 @dataclass
 class NotificationSendJob:
-    """`at` is when it was claimed, `began` that by the pool's clock.
+    """A claimed notification to send; it was claimed at `at`, which is `began` by the pool's clock.
 
-    `behind` are the calls of the same endpoint that are made after it; all of them share it.
+    `behind` are the calls of the same endpoint that are made after this one; all these calls share the queue.
     """
 
     database: Database
@@ -112,7 +112,7 @@ class NotificationSendJob:
             self.fault = error
 
     def set_out(self) -> None:
-        """Queue it, unless it follows another; where nothing is to be sent, what is behind it."""
+        """Queue the job, unless it follows another one; with nothing to send, continue with the calls behind it."""
         if self.claim.follows:
             return
         slot = self.claim.slot
@@ -133,7 +133,7 @@ class NotificationSendJob:
         return said
 
     def finish(self, then: Callable[[], None]) -> None:
-        """Record the result; a job that died half-way is left to its lease."""
+        """Record the result; a job that died half-way stays claimed until its lease ends."""
         self.recorded.add_done_callback(lambda _: then())
         if self.result:
             self.senders.recorder.record([ClaimResult(self.database, self.result, self.recorded, self.lease_ends)])
@@ -146,9 +146,9 @@ class NotificationSendJob:
         self._give_back(self.take_behind(), 0.0)
 
     def _go_on(self) -> None:
-        """Make the next call of the endpoint, if this one was settled; otherwise give back all that is behind it.
+        """Make the endpoint's next call, if this one is settled; otherwise give back all calls behind it.
 
-        Also once what was claimed together has taken its time: the next claim's results are recorded apart.
+        They are also given back once their batch has taken too long; the next claim records its results separately.
         """
         is_settled = self.result is not None and self.result.outcome is not None
         if not is_settled or self.senders.sending_pool.clock() - self.began > LONGEST_IN_QUEUE:
@@ -163,7 +163,7 @@ class NotificationSendJob:
             slot.pool.send(slot.destination, following, urgent=slot.is_urgent)
 
     def _taken(self) -> "Iterator[NotificationSendJob]":
-        """Take what is behind it, one by one; another thread may do the same."""
+        """Take the calls behind this one, one by one; another thread may take some of them at the same time."""
         with suppress(IndexError):
             while True:
                 yield self.behind.popleft()
@@ -177,7 +177,7 @@ class NotificationSendJob:
         seconds: float,
         others: Sequence["NotificationSendJob"] = (),
     ) -> None:
-        """Give up the claim, and those of others with it; the attempts do not count."""
+        """Give up this claim and the claims of other jobs; no attempt is counted."""
         ours = (self, *others)
         self._give_back([*ours, *(behind for one in ours for behind in one.take_behind())], seconds)
 
@@ -247,11 +247,11 @@ class NotificationSendJob:
 
     @property
     def lease_ends(self) -> float:
-        """Until when no other process sends it, by this process' monotonic clock."""
+        """Until when no other process sends this notification, by this process' monotonic clock."""
         return self.began + (self.claim.lease - self.at).total_seconds()
 
     def _now(self) -> datetime:
-        """Estimate the database's clock, up to the drift of two clocks within a minute."""
+        """Estimate the database's time; the error is the drift of two clocks within a minute."""
         return self.at + timedelta(seconds=self.senders.sending_pool.clock() - self.began)
 
 

@@ -1,4 +1,4 @@
-"""The sending pool: one asyncio loop that serves each destination in turn, mails and webhooks apart; no database."""
+"""The sending pool: one asyncio loop that serves destinations in turn, mails and webhooks apart; no database."""
 
 import asyncio
 import threading
@@ -32,24 +32,24 @@ Clock = Callable[[], float]
 
 
 class SendJob(Protocol):
-    """One mail or call to send. `run` and `rest` are awaited in the loop and never block it; none raises."""
+    """One mail or call to send; the loop awaits `run` and `rest`, which never block it; no method raises."""
 
     async def run(self) -> PeerResponse:
-        """Send it, within a deadline of its own."""
+        """Send the mail or call, within its own time limit."""
 
     def finish(self, recorded: Callable[[], None]) -> None:
-        """Hand its result to the recorder, and call back once it is recorded; its slot is already free."""
+        """Pass the result to the recorder, and call `recorded` once it is recorded; its slot is already free."""
 
     def give_back(self, why: NotSent, seconds: float, others: Sequence[Any] = ()) -> None:
-        """Take back this job and others: they were not tried, and there is no slot for that many seconds."""
+        """Take back this job and others: they were not tried, and there is no slot for `seconds`."""
 
     async def rest(self) -> None:
-        """Close kept connections: there is nothing more to send."""
+        """Close kept connections, because there is nothing more to send."""
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """`since` is when it was queued; urgent jobs are queued before all others."""
+    """A job, queued at `since`; urgent jobs are queued before all others."""
 
     job: SendJob
     since: float
@@ -65,8 +65,8 @@ class StartedSend(NamedTuple):
 class SendingLoop:
     """An asyncio loop in a thread of its own, which runs while there is something to send and two seconds longer.
 
-    It is started by the first send: in the process that sends, and never before a fork. `channels` are called
-    repeatedly and return whether they are busy; `rest` closes what sending keeps open.
+    The first send starts it: it runs in the process that sends, and never before a fork. `channels` are called
+    repeatedly, and return whether they are busy. `rest` closes the connections that sending keeps open.
     """
 
     def __init__(self) -> None:
@@ -77,10 +77,10 @@ class SendingLoop:
         self._was_called = False
 
     def call(self, work: Callable[[], object]) -> None:
-        """Run this in the loop; start the loop if it does not run.
+        """Run `work` in the loop; start the loop if it is not running.
 
         Raises:
-            RuntimeError: there is no thread for it.
+            RuntimeError: no thread can be started.
         """
         with self._changing:
             if self._loop is None:
@@ -115,7 +115,7 @@ class SendingLoop:
                 busy_at = time.monotonic()
 
     async def _ended(self) -> bool:
-        """Close connections before another loop can take them; end, unless `call` came meanwhile."""
+        """Close connections before another loop can use them; return True and end, unless `call` came meanwhile."""
         if self.rest:
             await self.rest()
         with self._changing:
@@ -124,10 +124,10 @@ class SendingLoop:
 
 
 class ChannelPool:
-    """All destinations of one channel, served in turn, with a limit of sends at once.
+    """All destinations of one channel, served in turn, with a limit of simultaneous sends.
 
-    Destinations that have not answered yet get at most three quarters of the sends, all together: however many of
-    them hang, the others continue.
+    All destinations whose last send was not answered share at most three quarters of the sends. However many of them
+    hang, the others continue.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class ChannelPool:
         _give_back(left, NotSent.WITHDRAWN, WITHDRAWN_WAIT)
 
     def tend(self) -> bool:
-        """Give back jobs queued for so long that their content may be outdated; return whether it is busy."""
+        """Give back jobs queued for so long that their content may be outdated; return whether the pool is busy."""
         with self._change:
             oldest = self._clock() - LONGEST_IN_QUEUE
             left = [one for breaker in self._waiting.values() for one in _older(breaker, oldest)]
@@ -211,7 +211,7 @@ class ChannelPool:
         return self.is_busy
 
     def stop(self, seconds: float) -> bool:
-        """Take no more jobs, give back queued ones, and return whether all running sends end within that time."""
+        """Accept no more jobs, give back queued jobs, and return whether all running sends end within `seconds`."""
         with self._change:
             self._stopping = True
             left = [one for breaker in self._waiting.values() for one in self._emptied(breaker)]
@@ -327,7 +327,7 @@ class ChannelPool:
 
 
 class SendingPool:
-    """The pools of mails and webhooks, which share the loop but no slots: neither can starve the other.
+    """The pools of mails and of webhooks; they share the loop but no slots, so that neither can starve the other.
 
     `first_load` is how many jobs a destination gets before it has answered once.
     """

@@ -1,7 +1,8 @@
-"""Events about how a move's mails ended: one once all have, or a minute after the fan-out and another at the end.
+"""Events about the outcomes of a move's mails: one event, or two if mails are still open a minute after the fan-out.
 
-A row of `unsettled` is the promise. The writer of an event holds the row's lock and reads results afterwards, so that
-of two that record the last results one sees all of them; the row is deleted with the last event.
+The second event follows once the last mail has ended. A row of `unsettled` guarantees that the events are written. A
+writer locks that row before it reads the results. If two processes record the last results, one of them therefore
+sees all results. The row is deleted with the last event.
 """
 
 from collections import Counter
@@ -79,10 +80,10 @@ def settle_due(session: UnitOfWork, ids: Sequence[UUID]) -> None:
 
 
 def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> None:
-    """Write the events of rows whose mails have all ended, and of those whose time is over.
+    """Write the events of rows whose mails have all ended or whose time is over.
 
-    The transaction holds the locks of these since an earlier statement. `locked` says whether people `MAY_NAME` it;
-    where not, it comes again.
+    An earlier statement of the transaction locked the rows. `locked` states for each row whether its event may
+    contain names (`MAY_NAME`); if not, the row comes again.
     """
     put_off = [IndexEntry(str(one), KIND, ERASED_AGAIN) for one, may_name in locked.items() if not may_name]
     database.arm_after_commit(session, NOTIFICATIONS, put_off)
@@ -112,7 +113,7 @@ def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> No
 
 
 class _Settlement:
-    """What is recorded of one row of `unsettled` and its mails."""
+    """What is to be recorded about one row of `unsettled` and its mails."""
 
     def __init__(self, mails: Sequence[Row[Any]], at: datetime) -> None:
         self._first = mails[0]
@@ -128,7 +129,7 @@ class _Settlement:
 
     @property
     def settle_by(self) -> datetime:
-        """When the outcome of open mails is due, even if no result came: once it is too late."""
+        """When the outcome of the open mails is due: once all are too late, even without a result."""
         latest: datetime = max(self._at, *(row.until_at for row in self._open))
         return latest + SETTLED_WITHIN
 

@@ -1,4 +1,4 @@
-"""What became of access at a target, for events, mails and webhooks."""
+"""The outcome of access at a target, for events, mails and webhooks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class TargetFailure:
-    """`failing` is a code, while it fails."""
+    """`failing` is a code, None if access at the target does not fail."""
 
     connection_id: str
     target: str

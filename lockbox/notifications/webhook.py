@@ -1,4 +1,4 @@
-"""Webhook calls in the endpoint's format, signed by the Standard Webhooks specification."""
+"""Webhook calls in the endpoint's format, signed as the Standard Webhooks specification demands."""
 
 import base64
 import json
@@ -59,11 +59,11 @@ FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:
 
 @dataclass(frozen=True)
 class WebhookTarget:
-    """Secrets are encrypted.
+    """An endpoint to call; its secrets are encrypted.
 
-    `sequence` counts the calls of the endpoint without a gap, and `previous` is the id of the one before.
-    `with_justification` is a tenant's choice for its own endpoint; the vendor's (`is_vendors`) never get it, but get
-    the case, so that the ticket system can comment on it.
+    `sequence` counts the calls of the endpoint without a gap; `previous` is the id of the call before.
+    `with_justification` is a tenant's choice for its own endpoint. The vendor's endpoints (`is_vendors`) never get
+    the justification; they get the case, so that the ticket system can comment on it.
     """
 
     endpoint_id: UUID
@@ -114,7 +114,7 @@ def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: Secre
 def request_payload(
     mail: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
-    """Return the body about a request, with the justification only where endpoint and policy allow it.
+    """Return the body about a request; it has the justification only if both the endpoint and the policy allow it.
 
     Only the vendor's endpoints get the case, for their ticket system.
     """
@@ -132,11 +132,11 @@ def request_payload(
 
 @dataclass(frozen=True, kw_only=True)
 class RequestEvent:
-    """What a webhook says of an event of a request: ids, states and clocks; no reason, no names of people.
+    """The content of a webhook about a request's event: ids, states and times, but no reason and no names of people.
 
-    `connection` is what a target has to do with it. Of the context only names are said: its values are personal. The
-    pre-approval and the beginning of the window are said from its opening on; `held_back` is why it lets no one in
-    though its time has come.
+    `connection` is the state of access at a target. Only the names of the context are included, because its values
+    are personal. The pre-approval and the beginning of the window are included once it is opened. `held_back` is why
+    the window lets no one in, although it has begun.
     """
 
     event_id: UUID
@@ -209,7 +209,7 @@ def _event_of(mail: RequestMail) -> RequestEvent:
 def head(
     call_id: UUID, event_type: str, at: datetime, event_id: UUID | None, place: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what every body begins with; `event_id` is the event's in the audit log, where it is one."""
+    """Return the beginning of every body; `event_id` is the id of the audit log's event, None without one."""
     return {
         "id": str(call_id),
         "type": event_type,
@@ -220,14 +220,14 @@ def head(
 
 
 def account_data(slug: str | None, tenant_id: UUID | None, changes: Mapping[str, str]) -> dict[str, Any]:
-    """Return the tenant and the diff; no names."""
+    """Return the tenant and the diff, without names of people."""
     return {"data": {"tenant": slug, "tenant_id": tenant_id and str(tenant_id), "changes": dict(changes)}}
 
 
 def account_payload(
     mail: AccountMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
-    """Return the body about anything else: ids, the kind of change and its diff."""
+    """Return the body about no request: ids, the kind of change, and its diff."""
     if mail.template == TEST:
         return _test(mail, target)
     if target.format is Format.JSON:
@@ -248,7 +248,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 class HttpWebhooks:
-    """Calls webhooks over HTTPS; plain HTTP only to loopback, where a development setting allows it."""
+    """Calls webhooks over HTTPS; plain HTTP is allowed only to loopback, with a development setting."""
 
     def __init__(
         self,
@@ -264,11 +264,11 @@ class HttpWebhooks:
         self._route = route
 
     async def send(self, hook: WebhookCall) -> Reply:
-        """Only a 2xx answer counts, and redirects are not followed.
+        """Call a webhook; only a 2xx answer is a success, and redirects are not followed.
 
         Raises:
-            SendFailed: permanent if the address is of a form that is never called, or the answer is a client error;
-                gone on 410.
+            SendFailed: permanent if the address has a form that is never called, or for most client errors; gone on
+                410.
         """
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
         failpoint("webhook.before_call")
@@ -303,9 +303,9 @@ class HttpWebhooks:
 
 
 def signed(hook: WebhookCall, at: datetime) -> dict[str, str]:
-    """Return the headers: the notification's id for every try, and this try's time stamp.
+    """Return the headers: the notification's id, the same for every try, and this try's timestamp and signatures.
 
-    Each secret signs: `v1` is HMAC-SHA256, `v1a` Ed25519, both over id, time-stamp and body.
+    Each secret signs the id, timestamp and body: `v1` is HMAC-SHA256, `v1a` is Ed25519.
     """
     stamp = str(int(at.timestamp()))
     return {
@@ -324,7 +324,7 @@ def _signature(secret: str, hook: WebhookCall, at: datetime) -> str:
 
 
 def _wait(answer: FetchResponse, at: datetime) -> timedelta | None:
-    """Return the wait that the endpoint asks for (RFC 9110 section 10.2.3): seconds, or a date."""
+    """Return the wait that the endpoint asks for, in seconds or by a date (RFC 9110 section 10.2.3)."""
     said = (answer.retry_after or "").strip()
     if answer.status not in ASKS_TO_WAIT or not said:
         return None

@@ -1,4 +1,4 @@
-"""The report on a closed window: what the audit log holds of it, in a sentence and in full."""
+"""The report on a closed window: what the audit log records about it, as a sentence and in full."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -55,9 +55,9 @@ Time = Callable[[datetime], str]
 class ClosedWindow:
     """A closed window as the customer may see it.
 
-    `shut_at` is when the window stopped granting access, which may be before the clock recorded it. `uses` are some
-    of the `entries` of activity in the audit log, which report `times` uses in all, `astray` of them outside the
-    request. `let_in` is from the event about the last use at the gate.
+    `shut_at` is when the window stopped granting access; the audit log may record the end later. The audit log has
+    `entries` of activity, which report `times` uses; `astray` of these uses are outside the request. `uses` are some
+    of the entries. `let_in` is the body of the event about the last use at the gate.
     """
 
     steps: tuple[ReportStep, ...]
@@ -126,7 +126,7 @@ def summary(closed: ClosedWindow) -> str:
 
 
 def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
-    """Return the variables of the templates for a window; `as_of` is when the audit log was read."""
+    """Return the template variables for a window; `as_of` is when the audit log was read."""
     late_until = closed.shut_at + LATE
     return {
         "use": _use(closed),

@@ -1,4 +1,4 @@
-"""The protocol of senders: what they take and how they fail."""
+"""The protocol of senders: their arguments and their errors."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,10 +22,10 @@ NOTHING = Reply()
 
 
 class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
-    """It did not arrive.
+    """A mail or call did not arrive.
 
     `permanent` means that another try with the same recipient is pointless, `gone` that the recipient wants no more
-    of anything. `kind` is a code for the log, `wait` how long the other side asked for.
+    mails or calls at all. `kind` is a code for the log. `wait` is the wait that the other side asked for.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 
     @property
     def said(self) -> PeerResponse:
-        """Any status is an answer; a fault of ours says nothing."""
+        """Whether the other side answered, with any status, or was silent; a fault of our own counts as neither."""
         if self.reply.status is not None:
             return PeerResponse.ANSWER
         return PeerResponse.SILENCE if self.kind in SILENT else PeerResponse.NOTHING
@@ -56,9 +56,9 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 
 @dataclass(frozen=True)
 class OutgoingMail:
-    """One mail to one person. `message_id` is the same for every attempt, so that mailboxes can drop duplicates.
+    """One mail to one person; `message_id` is the same for every attempt, so that mailboxes can drop duplicates.
 
-    `list_id` is what a mailbox can sort by: the same for all mails about requests to one tenant, or about accounts.
+    Mailboxes can sort by `list_id`: it is the same for all mails about one tenant's requests, or about accounts.
     """
 
     message_id: str
@@ -73,9 +73,9 @@ class OutgoingMail:
 
 @dataclass(frozen=True)
 class WebhookCall:
-    """One webhook call. `hook_id` is the same for every attempt; each of the `secrets` signs it, the newest first.
+    """One webhook call; `hook_id` is the same for every attempt; each of `secrets` signs the call, the newest first.
 
-    `is_vendors` is whether the vendor chose its URL, which may then be in a private network.
+    `is_vendors` is whether the vendor chose the URL, which may then be in a private network.
     """
 
     hook_id: str

@@ -1,4 +1,4 @@
-"""Mail over SMTP: plain, STARTTLS or SMTPS, with or without login, within a total deadline."""
+"""Mail over SMTP: plain, STARTTLS or SMTPS, with or without a login, within a total time limit."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
 class CachedHeaderRegistry(HeaderRegistry):
-    """Makes the class of each header once; the email package makes one at each look-up."""
+    """Makes the class of each header only once; the email package makes a new class at each look-up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,17 +47,17 @@ POLICY = SMTP.clone(header_factory=CachedHeaderRegistry())
 
 
 class MailboxHeader(NamedTuple):
-    """A header with one address: its lines as they are sent, and the address alone."""
+    """A header with one address: `written` is the header's lines as sent, `address` only the address."""
 
     written: str
     address: str
 
 
 def header(name: str, value: str) -> str:
-    """Format a header; the email package does it unless it is short, plain ASCII.
+    """Format a header; the email package formats those that are long or not plain ASCII.
 
     Raises:
-        ValueError: it would hold a line break.
+        ValueError: the header would hold a line break.
     """
     if PLAIN.fullmatch(value) and ENCODED not in value and len(name) + len(": ") + len(value) <= LONGEST_LINE:
         return f"{name}: {value}\r\n"
@@ -84,11 +84,11 @@ HTML = header("Content-Type", 'text/html; charset="utf-8"') + ENCODING
 def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
     """Format a mail.
 
-    `Auto-Submitted` is RFC 3834's, which keeps machines from answering; Exchange needs a header of its own for it.
-    `List-Id` is RFC 2919's, by which mailboxes sort.
+    `Auto-Submitted` (RFC 3834) keeps machines from answering; Exchange needs `X-Auto-Response-Suppress` for that.
+    Mailboxes can sort by `List-Id` (RFC 2919).
 
     Raises:
-        ValueError: a header would hold a line break, or the address is not one.
+        ValueError: a header would hold a line break, or the address is not valid.
     """
     by, to = _from(sender), _to(mail.to_name, mail.to_address)
     boundary = _boundary()
@@ -112,7 +112,7 @@ def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
 
 
 def _boundary() -> str:
-    """It is random, and no quoted-printable text contains its "=_" (RFC 2045, 6.7)."""
+    """Return a random boundary with "=_", which no quoted-printable text contains (RFC 2045, 6.7)."""
     # Either would do as long as the mail stays as it was sent; a relay may rewrite its parts.
     return f"=_{secrets.token_hex(12)}"
 
@@ -137,7 +137,7 @@ def _to(name: str, address: str) -> MailboxHeader:
 
 
 def _mailbox(header_name: str, whole: Address) -> MailboxHeader:
-    """If the address is not ASCII, the name is left out."""
+    """Return a header with one address; the name is left out if the address is not ASCII."""
     name, address = whole.display_name, whole.addr_spec
     is_plain = name.isascii() and name.isprintable() and ENCODED not in name
     if not (name and address.isascii()):
@@ -152,7 +152,7 @@ def _mailbox(header_name: str, whole: Address) -> MailboxHeader:
 
 
 def _encoded(text: str) -> str:
-    """Return text as encoded words (RFC 2047), one a line, which no reader takes for an address."""
+    """Return text as encoded words (RFC 2047), one on each line; no reader takes them for an address."""
     words = [""]
     for mark in text:
         if len((words[-1] + mark).encode()) > WORD_BYTES:
@@ -167,15 +167,16 @@ def _quoted(body: str) -> str:
 
 
 class SmtpMail:
-    """Sends through one relay, by connections that are kept until `close` or until something goes wrong.
+    """Sends through one relay; connections are kept until `close`, or until something goes wrong.
 
-    As many are open as there are mails on their way. All of it belongs to one event loop between two `close`.
+    There are as many open connections as mails being sent. Between two calls of `close`, the object belongs to one
+    event loop.
 
     Args:
         url: `smtp+starttls://user:password@host:587`, `smtps://…` or `smtp://…`; the login is optional.
         sender: the From header, such as `Lockbox <lockbox@vendor.example>`.
         ca_file: certificates to trust instead of the system's.
-        seconds: for one mail, from the connection to the last answer.
+        seconds: the time limit of one mail, from the connection to the last answer.
     """
 
     def __init__(self, url: str, *, sender: str, ca_file: Path | None = None, seconds: float = SEND_SECONDS) -> None:
@@ -201,10 +202,10 @@ class SmtpMail:
             raise _failed(error) from error
 
     async def check(self) -> None:
-        """Connect, encrypt, log in and name sender and recipient as for a mail to the sender, and send none.
+        """Connect, encrypt, log in, and begin a mail from the sender to itself, without sending it.
 
         Raises:
-            SendFailed: the relay would not take a mail.
+            SendFailed: the relay would not accept a mail.
         """
         try:
             async with asyncio.timeout(self._seconds):
@@ -269,7 +270,7 @@ class SmtpMail:
 
 
 def _failed(error: BaseException) -> SendFailed:
-    """Only a refusal of the content itself is permanent."""
+    """Return the failure for an error of the relay; only a refusal of the mail's content is permanent."""
     causes = list(_causes(error))
     if any(isinstance(one, TimeoutError) for one in causes):
         return SendFailed("the mail relay took too long", kind="time")

@@ -1,7 +1,7 @@
-"""An SMTP connection over asyncio (RFC 5321) that pipelines a mail's commands where the relay allows it.
+"""An SMTP connection over asyncio (RFC 5321) that pipelines a mail's commands if the relay allows it.
 
-Written by hand because no client that we know of can pipeline (RFC 2920), which is half of the round trips of a mail.
-Its errors are those of smtplib. It has no deadlines: its callers set one for all that a mail takes.
+It is our own because we know of no client with pipelining (RFC 2920), which saves half of a mail's round trips. Its
+errors are those of smtplib. It sets no time limits: its callers set one for the whole mail.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class SmtpReply(NamedTuple):
 
 @dataclass(frozen=True)
 class MailEnvelope:
-    """`content` are the lines; `is_utf8` where an address is not ASCII."""
+    """`content` holds the mail's lines; `is_utf8` is whether an address is not ASCII."""
 
     sender: str
     recipient: str
@@ -48,11 +48,11 @@ class MailEnvelope:
 
 
 class ConnectionUsedUp(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """The relay ended a kept connection before it was given anything of this mail: another one may take it."""
+    """The relay ended a kept connection before it took any of this mail; another connection may take the mail."""
 
 
 class SmtpClient(asyncio.Protocol):
-    """One connection to a relay, for one mail after the other."""
+    """One connection to a relay, which sends one mail after another."""
 
     def __init__(self) -> None:
         self.features: dict[str, str] = {}
@@ -85,7 +85,7 @@ class SmtpClient(asyncio.Protocol):
 
     @property
     def is_fit(self) -> bool:
-        """Whether the next mail may use it: it is open, and the relay has sent nothing unasked."""
+        """Whether the next mail may use the connection: it is open, and the relay has sent nothing unasked."""
         return not (self._lost or self._replies or self._buffer or self._lines)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class SmtpClient(asyncio.Protocol):
         self.abort()
 
     def abort(self) -> None:
-        """Close at once: what the relay has received is unknown."""
+        """Close at once; how much the relay has received stays unknown."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -103,7 +103,7 @@ class SmtpClient(asyncio.Protocol):
         """Read the greeting, and send EHLO.
 
         Raises:
-            smtplib.SMTPException, OSError: the relay refuses, or is none.
+            smtplib.SMTPException, OSError: the relay refuses, or the peer is no mail relay.
         """
         (greeting,) = await self._answers(1)
         if greeting.code != READY:
@@ -111,11 +111,11 @@ class SmtpClient(asyncio.Protocol):
         await self._say_hello()
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
-        """Continue under TLS; nothing that was said before it counts after it.
+        """Continue under TLS; nothing that the relay stated before TLS stays valid.
 
         Raises:
-            smtplib.SMTPException, OSError: the relay cannot, its certificate is not for that host, or something was
-                said in the clear that would be taken for an answer under TLS (RFC 3207, section 6).
+            smtplib.SMTPException, OSError: the relay has no TLS, its certificate is not for that host, or it sent
+                something in the clear that would pass for an answer under TLS (RFC 3207, section 6).
         """
         if "STARTTLS" not in self.features:
             raise smtplib.SMTPNotSupportedError("STARTTLS extension not supported by server.")
@@ -130,10 +130,10 @@ class SmtpClient(asyncio.Protocol):
         await self._say_hello()
 
     async def log_in(self, user: str, password: str) -> None:
-        """Log in by the best means of those that are offered.
+        """Log in by the best of the offered methods.
 
         Raises:
-            smtplib.SMTPException: it offers none that we know, or the login is wrong.
+            smtplib.SMTPException: the relay offers no method that we know, or the login is wrong.
         """
         if "AUTH" not in self.features:
             raise smtplib.SMTPNotSupportedError("SMTP AUTH extension not supported by server.")
@@ -152,9 +152,9 @@ class SmtpClient(asyncio.Protocol):
         """Send one mail.
 
         Raises:
-            ConnectionUsedUp: nothing of it was taken, because the relay has ended a kept connection.
-            smtplib.SMTPException, OSError: it was not taken; after SMTPRecipientsRefused, SMTPSenderRefused and
-                SMTPDataError the connection is as good as before.
+            ConnectionUsedUp: the relay ended a kept connection and accepted nothing of the mail.
+            smtplib.SMTPException, OSError: the mail was not accepted; after SMTPRecipientsRefused, SMTPSenderRefused
+                and SMTPDataError the connection can still be used.
         """
         try:
             started = await self._started(_commands(envelope, self.features))
@@ -172,11 +172,11 @@ class SmtpClient(asyncio.Protocol):
         self._has_sent_mail = True
 
     async def try_out(self, address: str) -> None:
-        """Begin a mail from an address to itself, and cancel it before anything of it was sent.
+        """Begin a mail from an address to itself, and cancel it before any content is sent.
 
         Raises:
-            smtplib.SMTPException, OSError: the relay takes no mail of ours from here; an unknown recipient is no
-                reason.
+            smtplib.SMTPException, OSError: the relay accepts no mail of ours from here; an unknown recipient raises
+                nothing.
         """
         reply = await self._ask(f"MAIL FROM:<{address}>")
         if reply.code < FIRST_REFUSAL:
@@ -188,7 +188,7 @@ class SmtpClient(asyncio.Protocol):
         await self._ask("RSET")
 
     async def _started(self, commands: Sequence[bytes]) -> list[SmtpReply]:
-        """Send the commands, all at once where the relay takes that, else until one is refused."""
+        """Send the commands: all at once if the relay allows it, otherwise one by one until one is refused."""
         if "PIPELINING" in self.features:
             self._write(b"".join(commands))
             return await self._answers(len(commands))
@@ -201,7 +201,7 @@ class SmtpClient(asyncio.Protocol):
         return replies
 
     async def _check(self, envelope: MailEnvelope, started: Sequence[SmtpReply]) -> None:
-        """Raise what was refused, and leave the connection as it was before."""
+        """Raise the error for a refused command, after resetting the connection for the next mail."""
         sender, *others = started
         if len(others) == 2 and others[1].code == GO_ON and _fine(sender) and _fine(others[0]):  # noqa: PLR2004 - all three
             return
@@ -285,10 +285,10 @@ class SmtpClient(asyncio.Protocol):
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> SmtpClient:
-    """Return a greeted connection; with `tls` it speaks TLS from the first byte.
+    """Return a greeted connection; with `tls`, it uses TLS from the first byte.
 
     Raises:
-        smtplib.SMTPException, OSError: there is no relay there, or it refuses.
+        smtplib.SMTPException, OSError: there is no relay, or it refuses.
     """
     loop = asyncio.get_running_loop()
     _, client = await loop.create_connection(
@@ -303,11 +303,12 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> SmtpClien
 
 
 def _commands(envelope: MailEnvelope, features: dict[str, str]) -> list[bytes]:
-    """Return the commands that a mail begins with.
+    """Return the commands that begin a mail.
 
     Raises:
         ValueError: a line break in an address would begin another command.
-        smtplib.SMTPNotSupportedError: an address is not ASCII, and the relay takes no such ones (RFC 6531).
+        smtplib.SMTPNotSupportedError: an address is not ASCII, and the relay does not accept such addresses (RFC
+            6531).
     """
     options = f" SIZE={len(envelope.content)}" if "SIZE" in features else ""
     if envelope.is_utf8:
@@ -321,7 +322,7 @@ def _commands(envelope: MailEnvelope, features: dict[str, str]) -> list[bytes]:
 
 
 def _dotted(content: bytes) -> bytes:
-    """End each line by CRLF alone, double each leading dot, and add the end."""
+    """End every line with CRLF, double each leading dot, and append the line that ends the mail."""
     lines = [b"." + line if line.startswith(b".") else line for line in content.splitlines()]
     return b"\r\n".join([*lines, b".\r\n"])
 
@@ -336,7 +337,7 @@ def _in_base64(text: str) -> str:
 
 @cache
 def _own_name() -> str:
-    """Return this machine's full name, or its address where it has none (RFC 5321, 4.1.3)."""
+    """Return this machine's full name, or its address if it has no full name (RFC 5321, 4.1.3)."""
     name = socket.getfqdn()
     if "." in name and name.isascii():
         return name
