@@ -129,9 +129,9 @@ class SubmittedAsk(Part):
 class Ask(SubmittedAsk):
     """The fields of a submission, and what was determined when it was judged.
 
-    `duplicate_of` is an open request for the same case and resource that existed at submission. `level` is the
-    highest level of the actions by the catalogue, None for requests of earlier versions. `context` is None if the
-    service declares no parameters.
+    `duplicate_of` is the open request for the same case and resource in spite of which this one was submitted.
+    `level` is the highest level of the actions by the catalogue, None for requests of earlier versions. `context` is
+    None if the service declares no parameters.
     """
 
     case_check: Annotated[CaseCheck | None, Fact("Case according to its system", EVENT | LOG)] = Field(

@@ -63,4 +63,4 @@ Context = Annotated[
     ],
     Field(max_length=MOST_PARAMETERS, json_schema_extra={"additionalProperties": False}),
 ]
-"""The parameters that a service declares; what each can be, its catalogue says."""
+"""The parameters that a service declares; its catalogue limits their values."""

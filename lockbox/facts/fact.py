@@ -37,7 +37,11 @@ PAGE, LIST, CSV = FactView.PAGE, FactView.LIST, FactView.CSV
 
 
 class Personal(Enum):
-    """NO; ERASED: committed to in events and erased; WHY: the same, and read only by readers of the justification."""
+    """Whether a fact is personal, and who may read it.
+
+    ERASED: events hold only a commitment, and the value can be erased. WHY: like ERASED, and only readers of the
+    justification may read the value.
+    """
 
     NO = auto()
     ERASED = auto()

@@ -103,8 +103,8 @@ def ahead_of_refusal(question: AccessCheck) -> list[Query]:
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str | None = None) -> RequestEntry:
     """Return the open window that admits the engineer; of several, the window that lasts longest.
 
-    Names are compared exactly. If a service account asks and the window's uses are limited, one use is counted. An
-    engineer who checks their own access uses nothing. `call` is the account's id of the call.
+    Names are compared exactly. If a service account asks and the window's uses are limited, one use is counted.
+    Engineers who check their own access use up nothing. `call` is the account's id of the call.
 
     Raises:
         NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about someone
@@ -120,7 +120,7 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str 
 
 
 def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
-    """Like `check`, for the person for whom the transaction was entered, and without counting a use.
+    """Like `check`, for whichever caller has entered the transaction; no use is counted.
 
     Windows with unlimited uses come first. A window without uses left is returned only with `whatever_is_left`.
     Raises as `check`.

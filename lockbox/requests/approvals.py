@@ -335,7 +335,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
 
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
-    """How an approval narrows the request, without resources; and the actions of the opened window, if not all."""
+    """The event's facts on how an approval narrows uses, start and actions; and the opened actions, if not all."""
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,
         "kept_max_uses": decision.max_uses if decision else None,

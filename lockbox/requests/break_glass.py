@@ -23,9 +23,9 @@ from lockbox.sql import insert
 
 FIELD = "break_glass"
 DUE_AFTER = timedelta(days=1)
-"""When the customer's finding is due, after the window was opened; and then how long until each further reminder."""
+"""How long after the opening the customer's finding is due; then the interval of further reminders."""
 REMINDERS = (50, 83)
-"""When to remind before that, in percent of that time."""
+"""When to remind before the finding is due, in percent of `DUE_AFTER`."""
 BEGIN = text(insert(AfterReview, but={"reminders", "finding", "found_by", "found_at", "found_event"}))
 NOT_BY_MACHINES = "A service account cannot request break-glass. An engineer has to, after signing in."
 NOT_BY_API_ACCESS = "An API token cannot submit it. Sign in with a browser or use a token of your identity provider."

@@ -132,7 +132,7 @@ def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -
 CHANNEL = "case_check"
 MOST_AT_ONCE = 8
 LEAST_SECONDS = 1.0
-"""A call that had less time than this says nothing about the adapter where it got no answer."""
+"""An unanswered call with less time than this does not count as a failure of the adapter."""
 SPARE_SECONDS = 1.0
 MOST_BYTES = 4096
 TYPE = "case.check"
@@ -292,9 +292,9 @@ log = structlog.get_logger(__name__)
 
 KIND = "case_check"
 SECONDS = 3.0
-"""How long the engineer waits, from the question on; the adapter has what is left of it."""
+"""How long the engineer waits after the question; the adapter has the rest of this time."""
 TO_RECORD = 0.1
-"""How much of that is left for recording the answer, and for reading it."""
+"""The part of `SECONDS` that is kept for recording and reading the answer."""
 BUSY = "busy"
 DOWN = "The ticket system could not be asked about the case. Try again, or submit once it answers."
 CLOSED = "The ticket system says that this case is not open. Name an open one."

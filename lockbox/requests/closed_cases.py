@@ -48,7 +48,7 @@ class EndedRequest:
 
 @dataclass(frozen=True)
 class CaseClosing:
-    """The requests that ended with a case; `left` is how many are still open, so that the call must be repeated."""
+    """The requests that ended with a case; if `left` are still open, the call must be repeated."""
 
     ended: Sequence[EndedRequest]
     left: int

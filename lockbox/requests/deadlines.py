@@ -11,16 +11,16 @@ from lockbox.requests.lifecycle import CLOCK_ACTIONS, FINAL_STATES, Action
 from lockbox.requests.policy import AT_ONCE, Terms, Timing
 
 EARLIER = {Severity.S1: 4, Severity.S2: 2}
-"""By how much sooner people are asked again: a quarter of the time that the policy says, or a half."""
+"""How much sooner people are asked again: after a quarter or half of the policy's time."""
 REMIND = "remind"
-"""What the clock does to a request before its deadline; the request stays in its state."""
+"""A timer's act on a request before its deadline; the request stays in its state."""
 
 
 @dataclass(frozen=True)
 class Phase:
     """The current state of a request with its times, and the progress of its reminders.
 
-    `since` is when the review began, the customer was asked, or the window begins. `opens_at` is the window's begin
+    `since` is when the review began, the customer was asked, or the window begins. `opens_at` is the window's start
     if it is later than the approval. `tiers_asked` is 0 if everyone was asked at once. `review_tiers` is how many
     tiers the vendor's managers have. A high `severity` brings earlier reminders and escalations, but moves no
     deadline.
@@ -69,8 +69,8 @@ def too_late_at(
 ) -> datetime:
     """The time from which a move is too late, even if no timer has ended the request yet.
 
-    A policy that became stricter since then leaves less time for an approval. `paused` is how long questions stopped
-    the approval clock.
+    A policy that became stricter since the submission leaves less time for an approval. `paused` is how long
+    questions stopped the approval clock.
     """
     if action is Action.APPROVE and asked_at:
         return min(deadline_at, asked_at + timedelta(seconds=terms.approval_window) + paused)
@@ -82,7 +82,7 @@ def too_late_at(
 def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
     """Return the next time after `at` at which a timer must act on this request; None for a final state.
 
-    This is the earliest of reminder, escalation, begin of the window, warning and deadline. Nothing comes after the
+    This is the earliest of reminder, escalation, start of the window, warning and deadline. Nothing comes after the
     deadline.
     """
     if phase.state in FINAL_STATES:

@@ -51,7 +51,7 @@ class MadeDecision:
 def act(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> AccessRequest:
-    """Return the row as it is after the move. Raises as `act_and_show`."""
+    """Raises as `act_and_show`."""
     return act_and_show(session, caller, origin, request_id, decision_input).request
 
 
@@ -155,7 +155,7 @@ def to_sign(
     *,
     party: Callable[[], RelyingParty],
 ) -> approvals.ApprovalChallenge:
-    """Return the challenge by which the caller's passkey signs this approval, which is judged as if made now.
+    """Return the challenge by which the caller's passkey signs this approval, judged as if it were made now.
 
     `party` is called last: only someone who may approve the request learns that passkeys are not set up here. Raises
     as `act`, except PasskeyMustSign; also NotYours if the caller has no passkey that can sign here.

@@ -56,13 +56,13 @@ RULED_COLUMNS = f"""{ONCE.format(of="own")}, own.mac AS own_mac,
 {", ".join(f"tenants.{name} AS {OF_TENANT}{name}" for name in TENANT_COLUMNS)},
 (SELECT e.state FROM requests e WHERE e.id = requests.extends) AS extended,
 {", ".join(f"d.{name} AS {OF_VOTE}{name}" for name in VOTE_COLUMNS)}"""  # noqa: S608 - ours
-"""What such a statement selects: a row for each vote, or one."""
+"""The columns of a request's policies, tenant and votes: one row for each vote, or one row without votes."""
 RULED_JOINS = """JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
 LEFT JOIN policies own ON own.tenant_id = requests.tenant_id AND own.version = requests.policy_version AND {which}
 LEFT JOIN policies today ON today.tenant_id = own.tenant_id AND today.version = tenants.policy_version
 LEFT JOIN decisions d ON d.request_id = requests.id AND own.version IS NOT NULL
 AND requests.state IN ('reviewing', 'pending')"""
-"""The joins of such a statement to `requests`; policies and votes are read of those in `which` alone."""
+"""The joins to `requests` for `RULED_COLUMNS`; policies and votes are only read for requests that meet `which`."""
 NAMED_COLUMNS = f"""{columns(AccessRequest, "requests")},
 tenants.slug AS tenant, people.name AS requester, tenants.name AS tenant_name"""
 DECIDED_FOR = timedelta(minutes=3)

@@ -41,7 +41,7 @@ ENDED_EARLY: Mapping[State, Mapping[State, Action]] = {
     State.REVOKED: {State.ACTIVE: Action.REVOKE},
     State.COMPLETED: {State.ACTIVE: Action.COMPLETE, **CANCELLED_WITH},
 }
-"""How a window ends before its time, and by which actions its extensions then end, by their states."""
+"""For each early end of a window: the actions that end its extensions, by their states."""
 NOT_OPEN = "Only an open window can be extended. Request access again."
 NEVER_EXTENDED = "Access by break-glass cannot be extended. Submit a request that the customer approves."
 TWICE = "An extension of this window was requested already, and that request is still open."

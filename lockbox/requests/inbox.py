@@ -80,7 +80,7 @@ class Viewers:
 
 
 def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
-    """Show others for the next five minutes that the caller looks at the request; it blocks no one.
+    """Show others of the caller's side, for five minutes, that the caller looks at the request; it blocks no one.
 
     This is no move and leaves no trace. While Redis is down, no one is shown as looking. Nothing is shown for a
     request that does not wait for an answer of the caller's side.
@@ -133,7 +133,7 @@ def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) ->
 
 
 def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
-    """The approvals so far of those listed requests that wait for approvers only, not for a group as well.
+    """The approvals so far, for each of these requests that needs no group's approval.
 
     The caller must be allowed to know of all of the requests.
     """

@@ -67,9 +67,9 @@ class HeldBack(StrEnum):
 class MoveRule:
     """One row of the table.
 
-    `to` is the next state. `instead` is the next state if the policy demands another path: no vendor review at
-    submit, no customer approval at endorse, or a quorum that is not yet met at approve. `pre_approved` is the next
-    state if the customer has pre-approved the access.
+    `to` is the usual next state. `instead` is the next state at submit if no vendor review is needed, at endorse if
+    the mode needs no approval by the customer, and at approve if the quorum is not yet met. `pre_approved` is the
+    next state if the customer has pre-approved the access.
     """
 
     to: State

@@ -94,7 +94,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def can_be_answered(cls) -> ColumnElement[bool]:
-        """The condition for requests whose approval can be used: a window to extend was not ended early."""
+        """The condition for requests whose answer can be used: a window that they extend was not ended early."""
         return or_(col(cls.extends).is_(None), func.ran_to_its_end(col(cls.extends), type_=Boolean))
 
     @classmethod
@@ -110,13 +110,13 @@ IS_VISIBLE = f"""
 ((SELECT at_roles()) && '{{{REACH_ALL}}}'::text[] OR requests.requester_id = (SELECT at_person())
     OR requests.asked_at IS NOT NULL AND requests.tenant_id = ANY ((SELECT at_tenants())::uuid[]))
 """
-"""`visible_to` for one request, and for whom the transaction was entered: a statement that names nobody."""
+"""`visible_to` in SQL for the person for whom the transaction was entered; it has no parameters."""
 IS_OUTLIVED = """
 (requests.extends IS NOT NULL AND requests.state IN ('reviewing', 'pending') AND NOT ran_to_its_end(requests.extends))
 """
-"""Whether a request waits for an answer that nobody can use: the window was ended that it extends."""
+"""Whether a request waits for an answer that can no longer be used: the window that it extends was ended."""
 IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', 'pending', 'active')", Boolean)
-"""The condition for requests that are not closed, written out, for the indexes of what is open are of those alone."""
+"""The condition for open requests; its states are literals, as in the partial indexes of open requests."""
 
 
 class Decision(SQLModel, table=True):
@@ -286,7 +286,7 @@ class RequestEntry:
 
     `held_back` is why an approved window admits no one, or would admit no one if it began now. `is_same_use` is
     whether the same call used the window within the last five seconds. `is_outlived` is whether the request waits for
-    an answer that can no longer be used, because the window to extend was ended.
+    an answer that can no longer be used, because the window that it extends was ended.
     """
 
     request: AccessRequest

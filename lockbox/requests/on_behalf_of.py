@@ -13,7 +13,7 @@ from lockbox.database import UnitOfWork
 
 NAMES = text("SELECT id, name FROM people WHERE id = ANY(:ids)")
 PRINCIPAL = "principal_"
-"""How the personal field begins that holds the name of whom a delegate stood in for, counted from 1 by their ids."""
+"""The prefix of personal fields with the names of a delegate's principals, numbered from 1 in the order of ids."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class EventPerson:
 
 @dataclass(frozen=True)
 class OnBehalfOf:
-    """For whom else a move was made, and by which `means` its maker had signed in.
+    """For whom else a move was made, and by which `means` the person who made it had signed in.
 
     `proof` is who vouches for an approval: the approver (`passkey-signed`) or the vendor's server (`attested`).
     """

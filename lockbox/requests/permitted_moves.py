@@ -31,7 +31,9 @@ from lockbox.requests.quorum import Vote, has_steps, has_turn, lacking, step_of,
 
 OPENING = frozenset({Action.ENDORSE, Action.BREAK_GLASS, Action.APPROVE})
 REVIEWERS_OPENING = OPENING - {Action.APPROVE}
-"""What the vendor's managers open by, or have the customer asked: no customer's policy weakens what that takes."""
+"""The moves by which the vendor's managers open a window or have the customer asked.
+
+No customer's policy weakens what these moves demand."""
 COUNTS_ONCE = "You have already made this decision. It counts once."
 IN_VAIN = (
     "You have already approved, but your approval no longer counts: a code from a mail is no longer enough, or a "

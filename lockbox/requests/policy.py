@@ -123,7 +123,7 @@ DECLARED: Mapping[str, Term] = {
     name: next(part for part in field.metadata if isinstance(part, Term))
     for name, field in Terms.model_fields.items()
 }
-"""What the fields of `Terms` declare, by name."""
+"""The declared `Term` of each field of `Terms`, by name."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def customer_decides(mode: Mode) -> bool:
 
 
 def stricter_mode(one: Mode, other: Mode) -> Mode:
-    """The stricter mode: `enforce` before `observe`, and `observe` before `off`."""
+    """The stricter mode: `enforce` is stricter than `observe`, and `observe` is stricter than `off`."""
     return max(one, other, key=STRICTNESS.index)
 
 
@@ -335,7 +335,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
 def loosens(old: Terms, new: Terms) -> bool:
     """Whether the new terms permit anything that the old terms would have prevented.
 
-    To stop reporting windows also loosens: someone who plans to misuse a window would want that.
+    To stop the reports of closed windows also counts: someone who plans to misuse a window would want that.
     """
     values = dict(new)
     return any(value != values[name] for name, value in stricter(old, new) if DECLARED[name].binds)

@@ -59,7 +59,7 @@ CasePattern = Annotated[
     Field(min_length=1, max_length=200, json_schema_extra={"pattern": LINE_PATTERN}),
     AfterValidator(_case_pattern),
 ]
-"""What the reference of a case looks like: `INC*`, or `INC*|CHG*` for one or the other. See `fits_case`."""
+"""A pattern for a case's reference: `INC*`, or `INC*|CHG*` for alternatives. See `fits_case`."""
 
 
 HOUR = 3600
@@ -127,9 +127,9 @@ class Stricter(Enum):
     """The smaller one; None is no limit."""
     MORE = auto()
     UNION = auto()
-    """What either names."""
+    """The values in either."""
     INTERSECTION = auto()
-    """What both name; None names everything."""
+    """The values in both; None is all values."""
     EARLIEST = auto()
     STAGES = auto()
     TIERS = auto()

@@ -54,9 +54,9 @@ MOST_GROUPS = 50
 MOST_MEMBERS = 500
 MOST_MATCHING_RULES = 50
 PLACES = ("employing_entity", "office_country", "physical_country")
-"""All that rules look at of a requester."""
+"""The fields of a requester that rules match on."""
 FACTS = ("service", "actions", "reason_code", "resources", "level", "context", "severity", *PLACES)
-"""All that rules look at of a request."""
+"""The fields of a request that rules match on."""
 PATTERN = re.compile(r"[a-z][a-z0-9-]{0,31}:\S+")
 Line = Annotated[
     str,
@@ -65,7 +65,7 @@ Line = Annotated[
     Field(json_schema_extra={"pattern": LINE_PATTERN}),
 ]
 UNNAMED = Field(exclude_if=lambda value: not value)
-"""Of a dimension that a rule does not name: processes of the last release do not know it, as later terms."""
+"""For a newer dimension, which processes of the previous release do not know: stored only if a rule names it."""
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
 NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}}
 

@@ -38,9 +38,9 @@ from lockbox.sql import columns
 
 MOST_KEPT = 1024
 MatchingRules = tuple[int, ...]
-"""The places of those rules of a policy that match an ask."""
+"""The positions of a policy's rules that match a request."""
 MOST_COMPARED = 2_000
-"""How many patterns, times resources, are compared beside others; so many take two or three milliseconds."""
+"""The most comparisons (patterns times resources) in the event loop; they take two or three milliseconds."""
 
 READ = text("SELECT body::text AS body, mac FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 RULED = f"""
@@ -52,9 +52,9 @@ ruled AS (
     JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
     WHERE t.id = :tenant_id
 )"""  # noqa: S608 - ours
-"""The part of a statement that reads a tenant with two versions of its policy: a request's and today's.
+"""The part of a statement that reads a tenant and two versions of its policy: a request's and today's.
 
-And the state of the request that this one extends, if it does.
+It also reads the state of the request that this request extends, if any.
 """
 RULED_COLUMNS = f"""ruled.own, ruled.own_mac, ruled.today, ruled.todays_mac, ruled.extended,
     {row_macs.marked_columns(MarkedRowKind.TENANT, "ruled")}"""
@@ -104,8 +104,8 @@ class EffectivePolicy:
     def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
         """Return the mode in which a request leaves the vendor's review, and the end of the consent for this mode.
 
-        The mode is the stricter of the mode at submit and today's mode. It is `enforce` if the consent has ended, or
-        was taken back or shortened.
+        The mode is the stricter of the mode at submit and today's mode. It is `enforce` if the consent at submit was
+        taken back, or is over by its original or today's end.
         """
         today = effective_mode(self.mode, self.today.consent, at)
         until, given = request.consent_until, self.today.consent.until if self.today.consent else None
@@ -118,7 +118,7 @@ class EffectivePolicy:
 
 
 def current(session: UnitOfWork, tenant: Tenant) -> Policy:
-    """Return the tenant's policy. Raises PolicyUnverified."""
+    """Raises PolicyUnverified."""
     return parsed(_verified(session, tenant))
 
 

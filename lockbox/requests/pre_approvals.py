@@ -92,8 +92,8 @@ def use(
 ) -> CoveringPreApproval | None:
     """Count a use of a pre-approval and return it with its remaining uses; None if it can no longer be used.
 
-    With `engineer`, it is also None if the policy version has changed, the tenant is suspended, or the engineer is
-    not active: see the SQL function `use_pre_approval`.
+    With `engineer`, the result is also None if the policy version has changed, the tenant is suspended, or the
+    engineer is not active: see the SQL function `use_pre_approval`.
     """
     session.wait()
     values = {"id": which.id, "policy_version": policy_version, "engineer_id": engineer}

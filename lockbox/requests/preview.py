@@ -311,7 +311,7 @@ class PreviewNames:
         return tuple(name for _, name in self.of(people))
 
     def of(self, people: Iterable[UUID]) -> list[tuple[UUID, str]]:
-        """Like a call, but with each person's id, in the order of the names."""
+        """Like calling the object, but with each person's id; ordered by name."""
         named = [(person, self._known[person]) for person in people if person in self._known]
         return sorted(named, key=lambda pair: (pair[1], pair[0]))
 

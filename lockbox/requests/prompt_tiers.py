@@ -24,7 +24,7 @@ class PromptedApprovers:
 def added_by_tier(
     asked: Callable[[int], frozenset[UUID]], most: int, *, informed: AbstractSet[UUID], tiers: int, to: int
 ) -> PromptedApprovers:
-    """Return the people whom further tiers add; `asked` returns the people of the first n tiers.
+    """Return the people added as `tiers` grows to `to`; `asked(n)` returns the people of the first n tiers.
 
     A tier that adds no one lets the next tier in.
     """

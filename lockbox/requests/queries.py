@@ -1,4 +1,4 @@
-"""Requests by their ids, each judged as in an access check; the reading of vendor users is logged."""
+"""Requests by their ids, each judged as in an access check; reads by vendor users are logged."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

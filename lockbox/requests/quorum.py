@@ -202,7 +202,7 @@ def has_turn(
     """Whether someone who could fill these seats may approve at a step.
 
     They have to wait if they speak only for groups of later steps. They may approve if they also speak for a group of
-    this or an earlier step, or for an approver in no later group.
+    this or an earlier step, or for an approver who is in no group of a later step.
     """
     later = [stage for stage in stages if stage.order > step]
     if not later:

@@ -40,7 +40,10 @@ VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY
 
 @dataclass(frozen=True)
 class UndeliveredRequest:
-    """A request whose notifications reached none of `asked`; `is_said` is whether this state has an event of that."""
+    """A request whose notifications reached none of the people `asked`.
+
+    `is_said` is whether an event in the request's current state already records this.
+    """
 
     asked: frozenset[UUID]
     is_said: bool
@@ -66,10 +69,10 @@ def last_resort(
     voted: AbstractSet[UUID],
     waiting: AbstractSet[UUID] = frozenset(),
 ) -> dict[Reminder, frozenset[UUID]]:
-    """Return whom to prompt if no tier is left: all others who can decide, and once the people who can fix it.
+    """Return whom to prompt if no tier is left: all others who can decide; and, once, those who can fix delivery.
 
-    People who want no prompts are asked too, but no one in `waiting`, whose step comes later. A review has no one
-    else: all managers were asked.
+    People who want no prompts are asked too. People in `waiting` are not asked, because their step comes later. A
+    review has no one else: all managers were asked.
     """
     prompts: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - waiting - {row.requester_id}

@@ -42,7 +42,7 @@ class RequestInput(SubmittedAsk):
 
 
 REPEATED = ", ".join(("tenant", "requester_id", "max_uses", "context", *facts_of(RequestInput, REPEAT)))
-"""What `repeated` reads of a row, for a select list."""
+"""The columns that `repeated` reads, for a select list."""
 
 
 def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row

@@ -1,12 +1,12 @@
-"""Lists of requests by branches; one index holds each branch in order, whatever the filters.
+"""Lists of requests by branches; one index holds each branch in order, for any filter.
 
 A branch is what a reader sees of one tenant, of one requester, or of everyone. Open requests come from partial
 indexes of open requests. Closed requests are read from the newest id on, no further than a page. A filter without an
 index looks through a bounded number of the newest requests, and the cursor leads on to older ones.
 
 Limits are literals in the statement: with a parameter, the planner does not expect few rows and sorts all of them. A
-value is compared as an array of one element, and its column is part of the sort order. Only the index of tenants,
-requesters or states has that order. Otherwise Postgres might read the index of all requests, in which a reader's
+tenant, requester or state is compared as an array of one element, and its column is part of the sort order. Only the
+index of that column has this order. Otherwise Postgres might read the index of all requests, in which a reader's
 requests may be few.
 """
 
@@ -66,9 +66,9 @@ from lockbox.sql import SKEW, Ids, among, id_at, look_through, written
 
 MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
-"""So many of the newest requests one page goes through for a filter that no index answers."""
+"""How many of the newest requests one page looks through for a filter without an index."""
 SIZES: Final = (6, 32, 64, MOST_A_PAGE + 1)
-"""The limits that a branch is read with: one statement each, however many a page is to hold."""
+"""The limits with which a branch is read; few sizes, so that there are few different statements."""
 FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")
 NO_PAGE = "The cursor is invalid. Start again with the first page."
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -117,7 +117,7 @@ class Branch:
     def newest(self, *conditions: ColumnElement[bool]) -> Select[AccessRequest]:
         """The query for the branch's requests, the newest first.
 
-        A tenant's requests in one open state are few: a subquery reads all of them without an index order.
+        A tenant's requests in one open state are few: a subquery with OFFSET reads all of them, in no index's order.
         """
         wanted, order = [*self.conditions, *conditions], list[ColumnElement[Any]]()
         if self.state and self.column is TENANT:
@@ -229,7 +229,7 @@ def cursor_after(last: UUID) -> str:
 
 
 def read_cursor(given: str) -> UUID:
-    """Return the request's id in a cursor. Raises Invalid."""
+    """Raises Invalid."""
     try:
         return UUID(bytes=base64.urlsafe_b64decode(given + "=="))
     except (ValueError, binascii.Error):
@@ -317,7 +317,7 @@ def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
 
 
 def read_deadline(cursor: str) -> tuple[datetime, UUID]:
-    """Return the deadline and the request's id in a cursor. Raises Invalid."""
+    """Raises Invalid."""
     read = FORM.fullmatch(cursor)
     if read is None:
         raise Invalid(NO_PAGE, field="after")

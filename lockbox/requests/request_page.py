@@ -52,7 +52,7 @@ MOST_EARLIER = 5
 OWN, EXTENSION, FOLLOWER = "own", "extension", "follower"
 PARTICIPANT = "participant"
 JUDGED_BY = ("id", "tenant_id", "mode", "state", "quorum", "policy_version", "extends", *FACTS)
-"""What of an earlier request its votes are counted by."""
+"""The columns of an earlier request that are needed to count its votes."""
 # What follows deals with the request's tenant: somebody of the vendor reads its people and its policy.
 TURN_TO_TENANT = text("""
 SELECT set_config('lockbox.at', coalesce((SELECT tenant_id::text FROM requests WHERE id = :id), ''), true)

@@ -21,7 +21,7 @@ from lockbox.requests.request_input import REPEATED, RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 
 ERASED = "erased:"
-"""How a resource begins that was erased."""
+"""The prefix of an erased resource."""
 ASKED_BEFORE = text(f"""
 SELECT {REPEATED}, access_window, not_before, state, open_follower FROM lock_earlier_request(:id)
 """)  # noqa: S608 - ours

@@ -94,7 +94,7 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
 
     Raises:
         NotYours: the caller is no engineer and has never requested access.
-        Invalid: the cursor is invalid.
+        Also Invalid.
     """
     authentication.enter(session, caller)
     rows = _own(session, caller.person_id, cursor, most)
@@ -113,7 +113,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
     Raises:
         NotYours: the caller is no manager of the vendor.
-        Invalid: the cursor is invalid.
+        Also Invalid.
     """
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only managers of the vendor can review requests.")

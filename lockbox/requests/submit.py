@@ -56,7 +56,8 @@ NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant
 MOST_UNSEEN = 24
 """How many submissions a count may miss because they are not committed yet.
 
-`api.incoming_request` admits as many of known callers. Six strangers and four asked again may pass a limit at once.
+`api.incoming_request` admits as many of known callers at once. Six submissions of unknown callers and four
+resubmissions may still exceed a limit at the same time.
 """
 COUNT_ALONE = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),
@@ -91,7 +92,8 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
 def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
     """Return the submission of a request that has not moved yet, and the hashes of its events since.
 
-    They go into the event by which the customer is asked or notified, which begins the customer's log of the request.
+    Both go into the event by which the customer is asked or notified. This event begins the customer's log of the
+    request.
     """
     earlier = session.execute(*ahead_of_read(request)).all()
     first = next(row for row in earlier if row.seq == 1)

@@ -120,7 +120,7 @@ def _lost(request_id: UUID, error: Exception) -> Counter[str]:
 
 
 def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Counter[str]:
-    """Set the timer of a request whose reminder fails to its deadline, so that it does not block others."""
+    """If a request's reminder fails, set its timer to the deadline, so that it does not block others."""
     failed = _lost(request_id, error)
     with database.transaction() as session:
         rows = session.execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()

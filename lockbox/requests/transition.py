@@ -59,7 +59,7 @@ listed AS (
         SELECT CAST(:approval_key AS text), 'approval', CAST(:listed_at AS timestamptz)
     WHERE CAST(:approval_key AS text) IS NOT NULL ON CONFLICT DO NOTHING
 )"""
-"""The public half of the approval key is listed with its first use, so that others can verify."""
+"""Lists the public approval key at its first use, so that others can verify approvals."""
 
 ENDED = """
 ended AS (
@@ -94,14 +94,14 @@ FROM_ROW: Mapping[str, Callable[[Any], Any]] = {
     **{name: attrgetter(name) for name in ("tenant_id", "requester_id", "service", "version")},
     **{name: attrgetter(name) for name in ("deadline_at", "wake_at", "asked_at")},
 }
-"""The fields of a move that a request's row holds, and how to read them."""
+"""The fields of a move that come from a request's row, and how to read them."""
 OF_MOVE = (
     *("id", "tenant_id", "requester_id", "mode", "service", "state"),
     *("version", "deadline_at", "wake_at", "asked_at"),
 )
-"""What a move reads of a request's row."""
+"""The columns of a request that a move reads."""
 OF_PHASE = (*OF_MOVE, "created_at", "opened_at", "opens_at", "tiers_asked", "warned", "severity")
-"""What `phase_of` reads, and a move."""
+"""The columns that `phase_of` and a move read."""
 
 
 @dataclass(frozen=True, kw_only=True)
