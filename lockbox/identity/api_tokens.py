@@ -1,4 +1,4 @@
-"""API tokens, stored as a keyed hash; `authentication` reads them."""
+"""API tokens, stored as keyed hashes. `authentication` verifies them."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ MOST_TOKENS = 20
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """The text is known only when the token is created."""
+    """`text` is known only at the token's creation."""
 
     token: Token
     text: str
@@ -31,11 +31,11 @@ class IssuedToken:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenTerms:
-    """`environment` is part of the text: a token is refused in another kind of environment.
+    """`environment` is part of the token's text: an environment of another kind refuses the token.
 
-    `is_sample` marks a demo token, which counts as a fresh sign-in; `by_mail` one created after a sign-in by mailed
-    code alone. `scopes` and `services` bind a service account's token. `replaces` is the token that it was rotated
-    from, `only_at` the one tenant at which it counts, or None for all.
+    `is_sample` marks a demo token, which counts as a fresh sign-in. `by_mail`: the token was created after a sign-in
+    by mailed code alone. `scopes` and `services` limit a service account's token. `replaces` is the token that was
+    rotated, `only_at` the one tenant at which the token counts, or None for all.
     """
 
     environment: str
@@ -83,7 +83,7 @@ def written(environment: str, token_id: UUID, secret: str) -> str:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Token]:
-    """Return the caller's unrevoked tokens, newest first; a narrow sign-in gets only those with the same scope."""
+    """Return the caller's unrevoked tokens, newest first; at a sign-in for one tenant, only that tenant's."""
     query = _all_of(caller).where(col(Token.revoked_at).is_(None))
     return session.orm.exec(query.order_by(col(Token.id).desc())).all()
 
@@ -98,7 +98,7 @@ def rotate(
     overlap: timedelta,
     by_mail: bool,
 ) -> IssuedToken:
-    """The old token keeps working for the overlap."""
+    """Replace a token; the old one keeps working during the overlap."""
     old = _of(session, caller, token_id)
     if not row_macs.is_held(session, old.mac, row_macs.token(old), old.id):
         raise NotFound("There is no such token.")
@@ -119,7 +119,7 @@ def rotate(
 
 
 def revoke(session: UnitOfWork, caller: Caller, token_id: UUID) -> None:
-    """Idempotent; in force from the next call."""
+    """Revoke a token, in force from the next call; idempotent."""
     token = _of(session, caller, token_id)
     token.revoked_at = token.revoked_at or now(session)
     session.orm.add(token)

@@ -1,4 +1,4 @@
-"""Sign-in attempts by network and account, counted in Postgres, so that flushing Redis resets nothing."""
+"""Counts of sign-in attempts by network and account, kept in Postgres, so that flushing Redis resets nothing."""
 
 import math
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ HERE = ["account here", "code here"]
 class AttemptLimits:
     """Allowed attempts within ten minutes.
 
-    `per_account` is from anywhere, `per_account_here` from one network (None: as many), and `per_address` is how many
-    one network has for all accounts together.
+    `per_account` limits one account from all networks, `per_account_here` one account from one network (None: the
+    same limit), and `per_address` one network for all accounts together.
     """
 
     per_account: int
@@ -56,13 +56,13 @@ class AttemptLimits:
 
 @dataclass(frozen=True)
 class AttemptCount:
-    """`wait` is None if the attempt may continue, `of_address` whether the network has to wait."""
+    """`wait` is None if the attempt may continue. `of_address`: whether the network has to wait."""
 
     wait: timedelta | None
     of_address: bool = False
 
     def check(self, to: str = "sign in") -> None:
-        """Raise if a limit was met; call it outside the transaction that counted."""
+        """Raise TooMany if a limit was exceeded; call this outside the transaction that counted."""
         if self.wait is not None:
             seconds = max(1, math.ceil(self.wait.total_seconds()))
             raise TooMany(
@@ -82,18 +82,18 @@ def count(
     taking: UUID | None = None,
     verifying: UUID | None = None,
 ) -> AttemptCount:
-    """Count an attempt to sign in, to name an address or to upload a file; commit before checking it.
+    """Count an attempt to sign in, name an address, export data or upload a file; commit before checking the result.
 
     Args:
         session: the open transaction.
         limits: the limits.
-        address: the attempt's network address; an IPv6 /64 counts as one.
+        address: the network address of the attempt; an IPv6 /64 counts as one address.
         account: the mail address that requested a code, if one did.
-        code_of: the mail address whose code is tried. It is counted separately, so that requesting codes for someone
-            does not block the code that they have. `account` and `code_of` are counted by network too, if `address`
-            or `tried_from` names one.
-        tried_from: the network of a tried code whose attempt was already counted by address.
-        naming: the person who names a mail address; a refusal reveals that someone has it.
+        code_of: the mail address whose code is tried. It has a count of its own, so that requesting codes for someone
+            does not block the code that this person has. `account` and `code_of` are counted by network too, if
+            `address` or `tried_from` is set.
+        tried_from: the network of a tried code, if the attempt was already counted by address.
+        naming: the person who names a mail address; a refusal reveals that someone has this address.
         taking: the person who exports a table or audit log.
         verifying: the person who uploads a file to verify.
     """

@@ -1,4 +1,4 @@
-"""Look-up of credentials, and the session variables by which row-level security knows the caller."""
+"""Look-up of credentials, and the session variables that tell row-level security who the caller is."""
 
 import re
 import zlib
@@ -63,7 +63,7 @@ UPDATE tokens SET last_used_at = :at WHERE id = (
 
 
 def enter(session: UnitOfWork, caller: Caller) -> None:
-    """Make the transaction the caller's, unless it already is, as after authentication."""
+    """Let the transaction act as the caller, unless it already does (as after authentication)."""
     if session.caller == (caller.person_id, caller.only_at):
         return
     session.execute(
@@ -79,13 +79,13 @@ def enter(session: UnitOfWork, caller: Caller) -> None:
 
 
 def reenter(session: UnitOfWork, caller: Caller) -> None:
-    """Make the transaction the caller's with their current roles, after these changed."""
+    """Let the transaction act as the caller with their current roles, after the roles changed."""
     session.caller = None
     enter(session, caller)
 
 
 def turn_to(session: UnitOfWork, tenant_id: UUID) -> None:
-    """Let a vendor user act on one tenant in this transaction: its people, its policy, its webhooks."""
+    """Let a vendor user reach the people, policy and webhooks of one tenant in this transaction."""
     session.execute(TURN_TO, {"tenant": str(tenant_id)})
 
 
@@ -100,7 +100,7 @@ def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
 
 
 def close_cases(session: UnitOfWork, caller: Caller) -> None:
-    """Let a ticket system reach the requests at its token's tenants, in this transaction."""
+    """Let a ticket system reach the requests at the tenants of its token, in this transaction."""
     session.execute(CLOSE_CASES, {"token": str(caller.key_id or "")})
 
 
@@ -110,12 +110,15 @@ def describe(session: UnitOfWork, person_id: UUID) -> None:
 
 
 class CredentialKind(StrEnum):
-    """Kinds of credentials, each with its `shown` text and its `hash`.
+    """Kinds of credentials, with the `shown` text and the `hash` by which each is looked up.
 
-    A token: its id and the keyed hash of its secret. A session: the keyed hash of its secret. An identity, also one
-    at the gate: issuer and subject, one a line. A mailbox: an address of the vendor's people. A passkey: the
-    credential's id as the hash. A pending login: its id and the keyed hash of the browser's cookie. An invitation:
-    its id and the keyed hash of its code.
+    - Token: its id; the keyed hash of its secret.
+    - Session: no text; the keyed hash of its secret.
+    - Identity, also at the gate: issuer and subject, one per line; no hash.
+    - Mailbox: a mail address of the vendor's people; no hash.
+    - Passkey: no text; the credential's id as the hash.
+    - Pending login: its id; the keyed hash of the browser's cookie.
+    - Invitation: its id; the keyed hash of its code.
     """
 
     TOKEN = "token"  # noqa: S105 - a word
@@ -136,10 +139,10 @@ MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: Mar
 class CredentialLookup:
     """The unchecked result of a look-up.
 
-    `person_id` is None if the credential is valid but has no person (yet). An invitation's standings are those that
-    it offers. `revoked` also means that a pending login or invitation was used. `only_at` is the one tenant at which
-    the credential counts, or None for all. `by_device_login`: it is a device login's token, with the means and
-    sign-in time of the session that allowed it.
+    `person_id` is None if the credential is valid but has no person (yet). `standings` are the roles held, or those
+    that an invitation offers. `revoked` also means that a pending login or an invitation was used. `only_at` is the
+    one tenant at which the credential counts, or None for all. `by_device_login`: the credential is the token of a
+    device login, with the means and sign-in time of the session that allowed it.
     """
 
     key_id: UUID | None
@@ -161,7 +164,7 @@ class CredentialLookup:
     time_zone: str | None
 
     def caller(self, means: AuthMethod | None = None, signed_in_at: datetime | None = None) -> Caller:
-        """Return the caller; `means` and `signed_in_at`, just proven, may be stronger than what is stored."""
+        """Return the caller; a means and time that were just proven may be stronger than the stored ones."""
         assert self.person_id is not None  # noqa: S101 - callers have judged that
         assert self.name is not None  # noqa: S101 - likewise
         assert self.side is not None  # noqa: S101 - likewise
@@ -180,7 +183,7 @@ class CredentialLookup:
 
 
 def authenticate_token(session: UnitOfWork, shown: str, *, environment: str) -> Caller:
-    """Return the caller of a token, and make the transaction the caller's."""
+    """Return the caller of a token; the transaction then acts as the caller."""
     token_id, secret = read_token(shown, environment)
     found = look_up_credential(
         session, CredentialKind.TOKEN, str(token_id), token_hashes(keyring.of(session), token_id, secret)
@@ -210,7 +213,7 @@ def read_token(shown: str, environment: str) -> tuple[UUID, str]:
 
 
 def token_checksum(body: str) -> str:
-    """Return a CRC-32 in hex, which reveals mangled tokens and lets scanners confirm a leak."""
+    """Return a CRC-32 in hex, which detects mangled tokens and lets scanners confirm a leaked token."""
     return f"{zlib.crc32(body.encode()):08x}"
 
 
@@ -221,11 +224,11 @@ def token_hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:
 def look_up_credential(
     session: UnitOfWork, kind: CredentialKind, shown: str = "", hashes: Sequence[bytes] = (b"",)
 ) -> CredentialLookup | None:
-    """Look up a credential and make the transaction its person's; return None if it is unknown.
+    """Look up a credential, and let the transaction act as its person; return None if it is unknown.
 
-    The newest key's hash is the first of the `hashes`. A token or session without a valid mark counts as unknown, and
-    a role without one is not held. The caller of this function checks expiry, revocation and the person's standing,
-    and rolls the transaction back if they fail.
+    The first of the `hashes` is made with the newest key. A token or session without a valid MAC counts as unknown,
+    and a role without a valid MAC as not held. The calling function checks expiry, revocation and the person's
+    standing, and rolls the transaction back if a check fails.
     """
     statement = LOOK_UP_SESSION if kind is CredentialKind.SESSION else LOOK_UP_CREDENTIAL
     for hash_ in hashes:
@@ -256,7 +259,7 @@ def _checked(
 
 
 def _is_marked(session: UnitOfWork, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
-    """Return whether a token or session has a valid mark; one under an older key is marked again."""
+    """Return whether a token or session has a valid MAC; a MAC under an older key is renewed."""
     ring, parts = keyring.of(session), _parts(kind, row, hash_)
     if not row_macs.is_held(session, row.mac, parts, row.key_id):
         return False
@@ -329,7 +332,7 @@ def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant])
 
 
 def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
-    """Read the roles again: some may have been removed while a lock was awaited."""
+    """Return the caller with the roles read again, because roles may have been removed during the wait for a lock."""
     return holding(session, caller, session.execute(AS_OF_NOW, {"person_id": caller.person_id}).one())
 
 

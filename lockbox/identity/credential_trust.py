@@ -1,4 +1,4 @@
-"""Who may add or remove a sign-in method, and from when an added one counts."""
+"""Rules for adding and removing sign-in methods, and from when an added method counts."""
 
 from datetime import datetime, timedelta
 
@@ -28,9 +28,9 @@ TRUSTED_AFTER = timedelta(hours=72)
 def check(session: UnitOfWork, caller: Caller) -> None:
     """Check that this session may add or remove a passkey or an identity of its person.
 
-    After a sign-in by mailed code alone a person may add the first one, or one right after accepting an invitation of
-    their only tenant. Otherwise an attacker in a mailbox could become more than its reader, if need be with an
-    invitation from a tenant of their own.
+    After a sign-in by mailed code alone, a person may only add their first method, or a method right after accepting
+    an invitation of their only tenant. Otherwise an attacker who reads the mailbox could add a method of their own,
+    if need be with an invitation from a tenant of their own.
     """
     by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_device_login
     if caller.key_id is None or caller.signed_in_at is None or not by_browser:
@@ -39,7 +39,7 @@ def check(session: UnitOfWork, caller: Caller) -> None:
 
 
 def check_address_change(session: UnitOfWork, caller: Caller) -> None:
-    """Check that the caller may change their mail addresses: as strictly as sign-in methods, through the API too."""
+    """Check that the caller may change their mail addresses, as strictly as sign-in methods, through the API too."""
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN:
@@ -64,8 +64,9 @@ def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
 def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
     """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
-    At once after a strong sign-in, for a person who was just invited, or one that the database's owner created.
-    Otherwise only a mailbox vouches for it, and its rightful owner has 72 hours to notice.
+    It counts at once after a strong sign-in, for a person who was just invited, and for a person whom the database's
+    owner created. Otherwise only a mailbox vouches for the method, and the mailbox's rightful owner has 72 hours to
+    notice it.
     """
     at = now(session)
     ever = session.execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()

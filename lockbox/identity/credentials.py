@@ -1,4 +1,4 @@
-"""Tables of credentials. Secrets are kept as keyed hashes only."""
+"""Tables of credentials. Secrets are stored only as keyed hashes."""
 
 from datetime import datetime
 from uuid import UUID
@@ -16,9 +16,9 @@ LONGEST_ISSUER, LONGEST_GATE_SUBJECT = 500, 500
 class Token(SQLModel, table=True):
     """A bearer token of a person.
 
-    `replaces` is the token that it was rotated from, `by_mail` whether it was created after a sign-in by mailed code
-    alone, `only_at` the one tenant at which it counts, or None for all. A device login's token has the `means` and
-    `signed_in_at` of the session that allowed it.
+    `replaces` is the token that was rotated. `by_mail`: the token was created after a sign-in by mailed code alone.
+    `only_at` is the one tenant at which the token counts, or None for all. The token of a device login has the
+    `means` and `signed_in_at` of the session that allowed it.
     """
 
     __tablename__ = "tokens"
@@ -51,9 +51,9 @@ class Token(SQLModel, table=True):
 
 
 class DeviceLogin(SQLModel, table=True):
-    """A pending device login: hashes of its token's secret and of the code that it shows.
+    """A pending device login: hashes of the token's secret and of the code that the terminal shows.
 
-    Its id is that of the token that it gets when allowed.
+    When it is allowed, its token gets the same id.
     """
 
     __tablename__ = "device_logins"
@@ -71,7 +71,7 @@ class DeviceLogin(SQLModel, table=True):
 
 
 class Identity(SQLModel, table=True):
-    """A person as known to an OIDC issuer; until `trusted_at` it counts as the mailbox that bound it."""
+    """A person's identity at an OIDC issuer; until `trusted_at` it counts only as a mailed code."""
 
     __tablename__ = "identities"
 
@@ -84,9 +84,9 @@ class Identity(SQLModel, table=True):
 
 
 class GateIdentity(SQLModel, table=True):
-    """The engineer for a caller at the gate: an operator's word, by which no one signs in.
+    """The engineer for a caller at the gate, as mapped by an operator. No one can sign in with it.
 
-    The issuer is an identity provider's, or `mtls:` and a service, or `header:` and a gateway.
+    The issuer is an identity provider, `mtls:` and a service, or `header:` and a gateway.
     """
 
     __tablename__ = "gate_identities"
@@ -101,9 +101,9 @@ class GateIdentity(SQLModel, table=True):
 
 
 class Passkey(SQLModel, table=True):
-    """A WebAuthn credential of a person; `public_key` in COSE form, `sign_count` as last shown.
+    """A WebAuthn credential of a person; `public_key` is in COSE form, `sign_count` is the last count shown.
 
-    Until `trusted_at` it counts as the mailbox that added it; if `only_at` is set, it counts only at that tenant.
+    Until `trusted_at` it counts only as a mailed code. If `only_at` is set, it counts only at that tenant.
     """
 
     __tablename__ = "passkeys"
@@ -141,11 +141,11 @@ class BrowserSession(SQLModel, table=True):
 
 
 class PendingLogin(SQLModel, table=True):
-    """A login that a browser has begun: bound to it by the keyed hash of a cookie, used once.
+    """A login that a browser has begun, used once. The keyed hash of a cookie binds it to the browser.
 
-    For a mailed code: the address, and the nonce from which the code is made. For OIDC: the issuer, the state's hash,
-    nonce and PKCE verifier. For a decision by passkey: the challenge; another ceremony's is derived. `mac` covers all
-    that the login means, its purpose, and the browser's secret.
+    A mailed code has the address, and the nonce from which the code is made. OIDC has the issuer, the hash of the
+    state, the nonce and the PKCE verifier. A decision by passkey has the challenge; other ceremonies derive theirs.
+    `mac` covers the meaning of the login, its purpose, and the browser's secret.
     """
 
     __tablename__ = "sign_ins"
@@ -169,7 +169,7 @@ class PendingLogin(SQLModel, table=True):
 
 
 class SignInCount(SQLModel, table=True):
-    """Attempts by an address or account since a moment; the key is a hash that names no one."""
+    """Sign-in attempts of an address or account since `since`; the key is a hash that names no one."""
 
     __tablename__ = "sign_in_counts"
 

@@ -1,7 +1,7 @@
-"""Terminal sign-in by a code that a person types into a page (RFC 8628); its token lasts a quarter of an hour.
+"""Terminal sign-in by a code that a person types into a page (RFC 8628). The token lasts a quarter of an hour.
 
-The browser session is the authorization server. The code is typed and never part of a link, the page shows who asks,
-and the token approves nothing and soon expires.
+The browser session acts as the authorization server. The code must be typed and is never part of a link, the page
+shows which terminal asks, and the token approves nothing and soon expires.
 """
 
 import secrets
@@ -46,7 +46,7 @@ class DeviceLoginState(StrEnum):
 
 @dataclass(frozen=True)
 class DeviceAuthorization:
-    """What a terminal gets once; the token is worthless until allowed."""
+    """The code and token that a terminal gets once; the token is worthless until the login is allowed."""
 
     code: str
     token: str = field(repr=False)
@@ -81,10 +81,10 @@ def state(session: UnitOfWork, shown: str, *, environment: str) -> DeviceLoginSt
 
 
 def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLogin:
-    """Return the device login with this code, to a person who may allow it.
+    """Return the device login with this code, for a person who may allow it.
 
     Raises:
-        Invalid: none waits with it.
+        Invalid: no login waits with this code.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot use a device login. Use one of its API tokens.")
@@ -103,11 +103,11 @@ def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLo
 def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *, allowed: bool) -> None:
     """Allow or refuse the device login with this code, once.
 
-    Its token lasts fifteen minutes, is as strong and as fresh as this session's sign-in, and counts where that
-    counts. It administers and closes; it approves nothing, creates no tokens or passkeys, and cannot be rotated.
+    The token lasts fifteen minutes. It is as strong and as fresh as the sign-in of this session, and counts at the
+    same tenants. It can administer and close access. It cannot approve, create tokens or passkeys, or be rotated.
 
     Raises:
-        Invalid: none waits with it.
+        Invalid: no login waits with this code.
     """
     row, at = pending_for_code(session, caller, code), now(session)
     row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed

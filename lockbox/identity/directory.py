@@ -1,4 +1,4 @@
-"""What the vendor's directory says of people: employer, office and location."""
+"""Directory records of the vendor's people: employer, office and location."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class DirectoryEntry:
-    """None where the directory says nothing. Countries are ISO 3166-1 alpha-2 codes."""
+    """None if the directory has no value. Countries are ISO 3166-1 alpha-2 codes."""
 
     employing_entity: str | None = None
     office_country: str | None = None
@@ -36,7 +36,7 @@ class DirectoryEntry:
 
 
 def find(session: UnitOfWork, person_id: UUID) -> DirectoryRecord | None:
-    """Return a record as far as the caller may see it; None without a valid mark."""
+    """Return a record as far as the caller may see it, None if it has no valid MAC."""
     query = select(DirectoryRecord).where(col(DirectoryRecord.person_id) == person_id)
     row = session.orm.exec(query.execution_options(populate_existing=True)).one_or_none()
     if row is None or not row_macs.is_held(session, row.mac, row_macs.directory_record(row), person_id):
@@ -47,7 +47,7 @@ def find(session: UnitOfWork, person_id: UUID) -> DirectoryRecord | None:
 def keep(
     session: UnitOfWork, actor: Actor, person_id: UUID, entry: DirectoryEntry, *, source: str, as_of: datetime
 ) -> None:
-    """Replace a person's record by what a source says; a change is an event of the vendor's log.
+    """Replace a person's record with a newer one from a source; a change is recorded in the vendor's log.
 
     An entry that is not newer than the record changes nothing.
     """

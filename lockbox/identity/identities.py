@@ -1,4 +1,4 @@
-"""Identities of people at identity providers, and which provider may sign in which person."""
+"""Identities of people at identity providers, and the rules for which provider may sign in whom."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -26,11 +26,11 @@ BOUND = text(f"{insert(Identity)} ON CONFLICT DO NOTHING RETURNING person_id")
 
 
 def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
-    """Return the person that an identity provider just authenticated, and make the transaction theirs.
+    """Return the person whom an identity provider just authenticated; the transaction then acts as this person.
 
     A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
     at a tenant that did not choose it. An identity bound by a mailbox alone counts as a mailed code until it is
-    trusted; from then on, the vendor's provider may update the directory record.
+    trusted. From then on, the vendor's provider may also update the directory record.
     """
     found = authentication.look_up_credential(session, CredentialKind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
     if found is None:
@@ -64,9 +64,9 @@ def _signing_in(caller: Caller) -> Actor:
 def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | None = None) -> UUID | None:
     """Return the engineer in good standing for a caller at the gate, or None.
 
-    An operator's mapping counts, and an identity that the person bound to sign in with, once it is trusted; if they
-    name two people, neither counts. `email`, verified by a provider that vouches for addresses, counts only without
-    either. The transaction is for this alone: it becomes the engineer's.
+    Two sources count: a mapping by an operator, and a trusted identity that the person has bound for signing in. If
+    they name two people, neither counts. If there is neither, `email` counts, verified by a provider that vouches for
+    addresses. Use a separate transaction for this call: the transaction then acts as the engineer.
     """
     if "\n" in issuer + subject:
         return None
@@ -103,7 +103,7 @@ def _marked_row(
 
 
 def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) -> bool:
-    """A vendor's provider speaks for the vendor's people, a tenant's for members of that tenant."""
+    """A provider of the vendor may vouch for the vendor's people, a tenant's provider for members of the tenant."""
     if issuer.tenant is None:
         return caller.side is Side.VENDOR
     return caller.side is Side.CUSTOMER and _tenant_of(session, issuer) in caller.tenants()
@@ -112,8 +112,9 @@ def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) ->
 def is_bound(session: UnitOfWork, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
     """Return whether the person can sign in with one of our identity providers at any of their tenants.
 
-    Further memberships do not change that: joining another tenant must not let a mailbox in. An identity bound by a
-    mailbox alone does not count until it is trusted, so that it does not lock the mailbox's owner out.
+    Further memberships do not change the result, because joining another tenant must not let a mailbox in. An
+    identity bound by a mailbox alone does not count until it is trusted, so that it does not lock out the mailbox's
+    owner.
     """
     at = now(session)
     bound = {identity.issuer for identity in mine(session, caller) if at >= identity.trusted_at}
@@ -128,10 +129,10 @@ def mine(session: UnitOfWork, caller: Caller) -> Sequence[Identity]:
 def bind(
     session: UnitOfWork, caller: Caller, issuer: IdentityProvider, proven: VerifiedIdentity, place: ClientInfo
 ) -> None:
-    """Bind to the caller an identity that a provider just authenticated, in a login that this very session began.
+    """Bind an identity to the caller; a provider has just authenticated it in a login that this very session began.
 
     Raises:
-        Conflict: the identity is another person's.
+        Conflict: the identity belongs to another person.
     """
     credential_trust.check(session, caller)
     if not speaks_for(session, issuer, caller):
@@ -160,7 +161,7 @@ def remove(
     *,
     issuers: Iterable[IdentityProvider],
 ) -> None:
-    """Remove an identity of the caller's; a sign-in that counts at one tenant may remove only that tenant's."""
+    """Remove the caller's identity; a sign-in for one tenant may remove only identities of that tenant's provider."""
     credential_trust.check(session, caller)
     named = [one for one in issuers if one.issuer == issuer]
     is_reached = caller.only_at is None or any(speaks_for(session, one, caller) for one in named)

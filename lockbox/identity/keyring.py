@@ -1,4 +1,4 @@
-"""The keys of a process: for hashes of secrets, mailed codes, row marks, and signed approvals."""
+"""The keys of a process: for hashes of secrets, mailed codes, row MACs, and signed approvals."""
 
 import base64
 import binascii
@@ -41,7 +41,7 @@ Part = object
 
 
 class KeyPurpose(StrEnum):
-    """The purpose of a derived key; it is useless for the others."""
+    """The purpose of a derived key; the key is useless for other purposes."""
 
     SECRETS = "secrets"
     POWERS = "powers"
@@ -49,9 +49,9 @@ class KeyPurpose(StrEnum):
 
 
 class Keys:
-    """The keys of one purpose, newest first: the newest makes marks, all are accepted.
+    """The keys of one purpose, newest first. The newest key makes MACs; MACs under all of them are accepted.
 
-    A mark is the four-byte id of its key and an HMAC-SHA256.
+    A MAC is the four-byte id of its key and an HMAC-SHA256.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -65,7 +65,7 @@ class Keys:
         return self._mark(self.newest, parts)
 
     def marks(self, *parts: Part) -> list[bytes]:
-        """Return the mark under each key, to look up a row that an older key may have marked."""
+        """Return the MAC under each key, to look up a row whose MAC was made with an older key."""
         return [self._mark(one, parts) for one in self._keys]
 
     def is_mark(self, mark: bytes | None, *parts: Part) -> bool:
@@ -78,7 +78,7 @@ class Keys:
         return mark[:ID_BYTES] == self.newest
 
     def digest(self, key_id: bytes, *parts: Part) -> bytes | None:
-        """Return the HMAC under one of the keys, or None if the key is not there."""
+        """Return the HMAC under the key with this id, or None if there is no such key."""
         return self._mark(key_id, parts)[ID_BYTES:] if key_id in self._keys else None
 
     def _mark(self, key_id: bytes, parts: Sequence[Part]) -> bytes:
@@ -86,10 +86,10 @@ class Keys:
 
 
 class CodeKeys:
-    """The keys of mailed codes: a code is made from its row's id and nonce.
+    """The keys of mailed codes. A code is derived from the id and nonce of its row.
 
-    The API and the notifications worker have them. The nonce begins with its key's id, so that a mail that is sent
-    again has the same code.
+    The API and the notifications worker have these keys. The nonce begins with the id of its key, so that a mail that
+    is sent again has the same code.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -115,8 +115,8 @@ class CodeKeys:
 class Keyring:
     """All keys derived from the root keys of an installation, newest root first.
 
-    A worker's keyring is empty: it accepts no mark, and `can_check` is false. The connector worker's has only the
-    keys of marks, `marks`, and no root.
+    A worker's keyring is empty: it accepts no MAC, and `can_check` is false. The connector worker's keyring has only
+    the MAC keys, `marks`, and no root.
     """
 
     def __init__(self, roots: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
@@ -132,18 +132,18 @@ MOST_VERIFIED = 10_000
 
 @dataclass(frozen=True)
 class Ed25519Signature:
-    """In base64; the key's id in hex."""
+    """The signature in base64, and the id of its key in hex."""
 
     key: str
     signature: str
 
 
 class ApprovalKeys:
-    """The approval keys of this installation: the newest signs, all are trusted.
+    """The approval keys of this installation. The newest key signs; signatures by all are trusted.
 
-    `public` is the public half of the newest, and `listed` the same as `audit_keys` holds it, for others to verify
-    with. Only keys from this process' files are trusted: the database's owner could add a key to that table. A
-    process that approves nothing has `others` alone, the public keys, and verifies.
+    `public` is the public half of the newest key. `listed` is the same half as text, as `audit_keys` stores it for
+    other verifiers. Only keys from this process's files are trusted, because the database's owner could add a key to
+    that table. A process that approves nothing has only the public keys (`others`), and only verifies.
     """
 
     def __init__(self, keys: Sequence[Ed25519PrivateKey], others: Sequence[VerifierKey] = ()) -> None:
@@ -160,7 +160,7 @@ class ApprovalKeys:
         return Ed25519Signature(self._newest_id, base64.b64encode(self._newest.sign(text)).decode())
 
     def has_signed(self, text: bytes, signature: Ed25519Signature) -> bool:
-        """The same bytes are verified once."""
+        """Each signature is verified once; the result is cached."""
         return self._is_verified(text, signature)
 
     def _verify(self, text: bytes, signature: Ed25519Signature) -> bool:
@@ -185,7 +185,7 @@ def approval_keys(session: UnitOfWork) -> ApprovalKeys:
 
 
 def derived(root: bytes, purpose: KeyPurpose) -> bytes:
-    """HKDF (RFC 5869): the result reveals neither the root nor another key."""
+    """Derive a key with HKDF (RFC 5869): the result reveals neither the root nor another key."""
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"lockbox {purpose}".encode()).derive(root)
 
 
@@ -205,32 +205,32 @@ def of(session: UnitOfWork) -> Keyring:
 
 
 def read(files: Sequence[Path]) -> Keyring:
-    """Newest first; raises BadKey where a file is unusable."""
+    """Newest first; raises BadKey if a file is unusable."""
     return Keyring([_read(file, ROOT) for file in files])
 
 
 def read_codes(files: Sequence[Path]) -> CodeKeys:
-    """Newest first; raises BadKey where a file is unusable."""
+    """Newest first; raises BadKey if a file is unusable."""
     return CodeKeys([_read(file, CODES) for file in files])
 
 
 def read_marks(files: Sequence[Path]) -> Keyring:
-    """Keys of marks verify rows, and know no secret and no code; raises BadKey where a file is unusable."""
+    """Read MAC keys, which verify rows, but no secrets or codes; raises BadKey if a file is unusable."""
     return Keyring([], [_read(file, MARKS) for file in files])
 
 
 def make(file: Path) -> None:
-    """Create a root key; raises BadKey where the file exists or cannot be written."""
+    """Create a root key; raises BadKey if the file exists or cannot be written."""
     _write(file, ROOT, secrets.token_bytes(KEY_BYTES))
 
 
 def make_codes(root_file: Path, file: Path) -> None:
-    """Derive the code key for the notifications worker into a new file; raises BadKey as `read` and `make` do."""
+    """Derive the notifications worker's code key into a new file; raises BadKey as `read` and `make` do."""
     _write(file, CODES, derived(_read(root_file, ROOT), KeyPurpose.CODES))
 
 
 def make_marks(root_file: Path, file: Path) -> None:
-    """Derive the key of marks for the connector worker into a new file; raises BadKey as `read` and `make` do."""
+    """Derive the connector worker's MAC key into a new file; raises BadKey as `read` and `make` do."""
     _write(file, MARKS, derived(_read(root_file, ROOT), KeyPurpose.POWERS))
 
 
@@ -270,7 +270,7 @@ def _canonical(parts: Sequence[Part]) -> bytes:
 
 
 def _plain(part: Part) -> object:
-    """Encode a part so that different parts never look alike, and equal ones from different sources do."""
+    """Encode a part: different parts never have equal encodings; equal parts from different sources always do."""
     if part is None or isinstance(part, bool | int):
         return part
     if isinstance(part, bytes | memoryview):

@@ -1,4 +1,4 @@
-"""Whether two accounts look like the same human's: a hint, by which nothing is refused."""
+"""A hint whether two accounts may belong to the same human; nothing is refused because of it."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -17,9 +17,9 @@ PEOPLE = text(f"{NAMED} WHERE p.id = ANY(:ids)")
 
 
 def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) -> list[str]:
-    """Return the names of those others whose name or a mailbox is the person's, as far as the reader sees them.
+    """Return the names of the `others` who share the person's name or a mailbox, as far as the reader sees them.
 
-    Mailboxes are those of sign-ins and the further ones that were confirmed.
+    Mailboxes are the sign-in address and further confirmed addresses.
     """
     wanted = {person_id, *others}
     if len(wanted) == 1:
@@ -29,7 +29,7 @@ def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) 
 
 
 class MailboxOwner(NamedTuple):
-    """The mailbox of a person's sign-in, and a further confirmed one: a row of `NAMED`."""
+    """A row of `NAMED`: a person's sign-in mailbox, and a further confirmed one."""
 
     id: UUID
     name: str
@@ -49,7 +49,7 @@ def names_like(person_id: UUID, people: Iterable[MailboxOwner]) -> list[str]:
 
 
 def is_alike(one: tuple[str, Collection[str]], other: tuple[str, Collection[str]]) -> bool:
-    """Compare names and mailboxes without case, spaces, and what follows a plus sign."""
+    """Compare names without case and extra spaces, and mailboxes without case and the part after a plus sign."""
     boxes = {_mailbox(address) for address in one[1]} & {_mailbox(address) for address in other[1]}
     return _name(one[0]) == _name(other[0]) or bool(boxes)
 

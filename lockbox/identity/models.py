@@ -1,4 +1,4 @@
-"""Tables of the identity package. `mac` is a row's mark; see `row_macs`."""
+"""Tables of the identity package. `mac` is the MAC of a row; see `row_macs`."""
 
 from datetime import datetime
 from typing import Any
@@ -15,9 +15,9 @@ from lockbox.sql import Instant, Texts, new_id, words
 
 
 class Tenant(SQLModel, table=True):
-    """A customer. `policy_version` is in force.
+    """A customer. `policy_version` is the version in force.
 
-    `mac` covers everything but the name; each change of that raises `revision`, so that no mark is made twice.
+    `mac` covers everything but the name. Each new MAC raises `revision`, so that no MAC is made twice.
     """
 
     __tablename__ = "tenants"
@@ -46,9 +46,9 @@ class Retention(SQLModel, table=True):
 
 
 class ExclusionsVersion(SQLModel, table=True):
-    """One immutable version of what the vendor states that Lockbox does not cover.
+    """One immutable version of the vendor's list of what Lockbox does not cover.
 
-    `announced_to` is the last tenant whose log contains it.
+    `announced_to` is the last tenant whose log contains the version.
     """
 
     __tablename__ = "exclusions"
@@ -70,7 +70,7 @@ class ExclusionAcknowledgement(SQLModel, table=True):
 
 
 class LegalHold(SQLModel, table=True):
-    """A legal hold of one side: until it is released nothing of the tenant is removed or erased."""
+    """A legal hold of one side. Until it is released, nothing of the tenant is removed or erased."""
 
     __tablename__ = "legal_holds"
 
@@ -86,7 +86,7 @@ class LegalHold(SQLModel, table=True):
 
 
 class EmergencyStop(SQLModel, table=True):
-    """An emergency stop: until an admin ends it, break-glass opens nothing at the tenant."""
+    """An emergency stop. Until an admin ends it, break-glass opens nothing at the tenant."""
 
     __tablename__ = "emergency_stops"
 
@@ -100,7 +100,7 @@ class EmergencyStop(SQLModel, table=True):
 
 
 class Offboarding(SQLModel, table=True):
-    """A tenant that leaves, and the progress of the owner's command. `size` and `digest` are of its export."""
+    """The off-boarding of a tenant: how far the owner's command has come. `size` and `digest` are of the export."""
 
     __tablename__ = "offboardings"
 
@@ -115,9 +115,9 @@ class Offboarding(SQLModel, table=True):
 
 
 class ServiceEnforcement(SQLModel, table=True):
-    """The catalogue's setting of a service's gate, `report` or `enforce`, as the API has recorded it.
+    """The gate setting of a service in the catalogue, `report` or `enforce`, as the API has recorded it.
 
-    Each switch raises `revision`. `enforced_at` is when it was first enforced.
+    Each switch raises `revision`. `enforced_at` is when the gate was first enforced.
     """
 
     __tablename__ = "enforcements"
@@ -146,9 +146,9 @@ class EnforcementSwitch(SQLModel, table=True):
 
 
 class GateDefinitionRecord(SQLModel, table=True):
-    """A revision of a gate's part of the catalogue; `used_at` is when a process last had it.
+    """A revision of a gate's part of the catalogue; `used_at` is when a process last used it.
 
-    `only_for` are the slugs of the tenants that calls can be for; `announced_to` is the last tenant whose log has it.
+    `only_for` lists the slugs of tenants that calls can be for. `announced_to` is the last tenant whose log has it.
     """
 
     __tablename__ = "gate_definitions"
@@ -165,7 +165,7 @@ class GateDefinitionRecord(SQLModel, table=True):
 
 
 class ReportConsent(SQLModel, table=True):
-    """A tenant's consent to one revision: this service's gate, which was enforced, only reports for it."""
+    """A tenant's consent to one revision, by which the service's enforced gate only reports for this tenant."""
 
     __tablename__ = "report_consents"
 
@@ -181,7 +181,7 @@ class ReportConsent(SQLModel, table=True):
 class PolicyVersion(SQLModel, table=True):
     """One immutable version of a tenant's policy: `body` is the JSON form of `requests.policy.Policy`.
 
-    The author is null for the initial policy.
+    The author of the initial policy is null.
     """
 
     __tablename__ = "policies"
@@ -195,10 +195,10 @@ class PolicyVersion(SQLModel, table=True):
 
 
 class Person(SQLModel, table=True):
-    """A person with a name and an address, on one side permanently, or a service account with the role *system*.
+    """A person with a name and an address, permanently on one side, or a service account with the role *system*.
 
-    `time_zone` is an IANA name; mails give times in it and in UTC. An approver who declined prompts is asked only if
-    the others are too few.
+    `time_zone` is an IANA name; mails state times in this zone and in UTC. An approver who declined prompts is asked
+    only if there are too few other approvers.
     """
 
     __tablename__ = "people"
@@ -214,10 +214,10 @@ class Person(SQLModel, table=True):
 
 
 class Address(SQLModel, table=True):
-    """A further address of a person, used once it is confirmed by the code that was mailed there.
+    """A further address of a person, used once it is confirmed by a code mailed to it.
 
-    A key outside the database makes the code from `code_nonce`. Without `prompts` it gets only receipts and notices
-    of changes.
+    A key outside the database makes the code from `code_nonce`. Without `prompts` the address gets only receipts and
+    notices of changes.
     """
 
     __tablename__ = "addresses"
@@ -234,10 +234,10 @@ class Address(SQLModel, table=True):
 
 
 class Membership(SQLModel, table=True):
-    """One role of one person: at a tenant, or at the vendor where `tenant_id` is null.
+    """One role of one person: at a tenant, or at the vendor if `tenant_id` is null.
 
-    Postgres derives a further column, `side`, and compares it with the person's: no one is on both. `review_tier` is
-    for the vendor's managers: the lowest is asked first.
+    Postgres derives a further column, `side`, and compares it with the person's side, so that no one is on both
+    sides. `review_tier` is for the vendor's managers: those in the lowest tier are asked first.
     """
 
     __tablename__ = "memberships"
@@ -251,10 +251,10 @@ class Membership(SQLModel, table=True):
 
 
 class DirectoryRecord(SQLModel, table=True):
-    """A directory record; countries are ISO 3166-1, None is not known.
+    """A directory record; countries are ISO 3166-1 codes, None means unknown.
 
-    `source` is the issuer of a sign-in, or `account:` and the id of the service account that wrote it, at `as_of`. It
-    is written as a whole: what its source does not say is not known.
+    `source` is the issuer of a sign-in, or `account:` and the id of the service account that wrote the record at
+    `as_of`. The record is always replaced as a whole: values that its source does not give are unknown.
     """
 
     __tablename__ = "directory_records"
@@ -269,7 +269,7 @@ class DirectoryRecord(SQLModel, table=True):
 
 
 class EligibleDelegate(SQLModel, table=True):
-    """A person that approvers may name as their delegate; `id` tells this permission from an earlier one."""
+    """A person whom approvers may name as their delegate; `id` distinguishes this permission from an earlier one."""
 
     __tablename__ = "eligible_delegates"
 
@@ -299,8 +299,9 @@ class Delegation(SQLModel, table=True):
 class Invitation(SQLModel, table=True):
     """An invitation by mail: to a tenant, or to the vendor if `tenant_id` is null.
 
-    A key outside the database makes its code from `code_nonce`; only a keyed hash of it is stored. A recovery that an
-    operator proposes is sent at `takes_effect_at` unless a tenant admin withdraws it before.
+    A key outside the database makes the code from `code_nonce`; only a keyed hash of the code is stored. The
+    invitation of an admin whom an operator proposes (`is_recovery`) is mailed at `takes_effect_at`, unless a tenant
+    admin withdraws it before.
     """
 
     __tablename__ = "invitations"

@@ -81,10 +81,10 @@ class Claims(jwt.JWTClaimsRegistry):
 
 @dataclass(frozen=True)
 class VerifiedIdentity:
-    """A person that an identity provider authenticated: known by issuer and subject, never by name or address.
+    """A person that an identity provider authenticated, identified by issuer and subject, never by name or address.
 
-    `authenticated_at` is in UTC; `email` is set only if the provider verified it; `methods` are `amr` (RFC 8176).
-    `directory` is None where the provider is not asked for it; it is as of `issued_at`.
+    `authenticated_at` is in UTC. `email` is set only if the provider verified it. `methods` is the claim `amr`
+    (RFC 8176). `directory` is None if the provider is not asked for it, otherwise as of `issued_at`.
     """
 
     issuer: str
@@ -99,7 +99,7 @@ class VerifiedIdentity:
 
 @dataclass(frozen=True)
 class UnverifiedToken:
-    """Parsed and not verified. `issuer` is the provider that the token names, if any."""
+    """A parsed token that is not verified. `issuer` is the provider that the token names, if any."""
 
     text: str = field(repr=False)
     header: Mapping[str, Any] = field(repr=False)
@@ -108,7 +108,7 @@ class UnverifiedToken:
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """Everything but the URL is stored for the browser's return."""
+    """All fields but the URL are stored until the browser returns."""
 
     url: str
     state: str = field(repr=False)
@@ -117,7 +117,7 @@ class AuthorizationRequest:
 
 
 def verify(token: str, issuers: IdentityProviders, now: datetime) -> VerifiedIdentity:
-    """Verify a bearer token, an access token (RFC 9068) or ID token of one of the configured providers."""
+    """Verify a bearer token: an access token (RFC 9068) or an ID token of a configured provider."""
     shown = parse(token)
     issuer = issuers.configured(shown.issuer) if shown.issuer is not None else None
     if issuer is None:
@@ -129,7 +129,7 @@ def verify(token: str, issuers: IdentityProviders, now: datetime) -> VerifiedIde
 def begin(issuer: IdentityProvider, metadata: ProviderMetadata, redirect_uri: str) -> AuthorizationRequest:
     """Begin the authorization code flow with PKCE (RFC 7636, S256 only).
 
-    The caller keeps state, nonce and verifier bound to this browser, and compares the state that comes back.
+    The calling function binds state, nonce and verifier to this browser, and later compares the returned state.
     """
     if issuer.client_id is None or metadata.authorization_endpoint is None:
         raise NotSignedIn(NO_BROWSER)
@@ -162,8 +162,8 @@ def finish(
 ) -> VerifiedIdentity:
     """Exchange the returned code for an ID token, and return its identity.
 
-    `redirect_uri` must be exactly that of the beginning; `answered_by` is the `iss` beside the code (RFC 9207), if
-    any.
+    `redirect_uri` must equal the one passed to `begin`. `answered_by` is the parameter `iss` next to the code
+    (RFC 9207), if any.
     """
     if issuer.client_id is None:
         raise NotSignedIn(NO_BROWSER)
@@ -187,7 +187,7 @@ def finish(
 
 
 def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: str, form: dict[str, str]) -> str:
-    """Return the ID token for a code: client_secret_basic (RFC 6749 section 2.3.1), or a public client."""
+    """Exchange a code for an ID token, by client_secret_basic (RFC 6749 section 2.3.1) or as a public client."""
     authorization = None
     if issuer.client_secret is None:
         form = form | {"client_id": client_id}
@@ -247,11 +247,11 @@ def verified_claims(
 ) -> dict[str, Any]:
     """Return the claims of a token that one of these keys signed for that audience and that is valid now.
 
-    `key_id` has checked the header. `longest` is the longest accepted lifetime in seconds; `clients` are the claims
-    that can name the client to which it was issued.
+    `key_id` has checked the header. `longest` is the longest accepted lifetime in seconds. `clients` lists the claims
+    that can name the client to which the token was issued.
 
     Raises:
-        UnexplainedSignature: none of these keys made its signature.
+        UnexplainedSignature: none of these keys made the signature.
     """
     rules = Claims(
         now=int(now.timestamp()),
@@ -304,7 +304,7 @@ def _claims(
     now: datetime,
     clients: Sequence[str] = BEARER_CLIENTS,
 ) -> dict[str, Any]:
-    """Return the verified claims; the provider's keys may be fetched, and once more if it replaced one."""
+    """Return the verified claims; fetch the provider's keys if needed, and again if the provider replaced a key."""
     kid = key_id(shown, issuer, types)
     keys = issuers.keys(issuer, kid)
     try:

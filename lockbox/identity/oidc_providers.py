@@ -1,4 +1,4 @@
-"""Identity providers' metadata and keys, fetched and cached, and their token endpoints."""
+"""Metadata and keys of identity providers, fetched and cached, and calls to their token endpoints."""
 
 import functools
 import json
@@ -50,9 +50,9 @@ T = TypeVar("T")
 
 
 class CachedFetch(Generic[T]):
-    """A value that is fetched and cached. Threads share it; each fetch has a thread of its own.
+    """A value that is fetched and cached. Threads share it; each fetch runs in its own thread.
 
-    `name` is for the log; `clock` counts seconds, and `wait_seconds` is the longest wait for a fetch. `places` limits
+    `name` is for the log. `clock` returns seconds. `wait_seconds` is the longest wait for a fetch. `places` limits
     how many calls wait at once, and may be shared with other cached values.
     """
 
@@ -77,9 +77,9 @@ class CachedFetch(Generic[T]):
         self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
 
     def due(self) -> Future[None] | None:
-        """Begin a fetch where one is needed, and return it where nothing can be served before it ends.
+        """Begin a fetch if one is needed; return it if no value can be served before it ends.
 
-        A stale value is renewed in the background. After a failure no fetch begins for a pause.
+        A stale value is renewed in the background. After a failure, no fetch begins during a pause.
         """
         since_failure = self._clock() - self._failed_at
         if self.usable() is None:
@@ -89,7 +89,7 @@ class CachedFetch(Generic[T]):
         return None
 
     def renewal(self) -> Future[None] | None:
-        """Begin one more fetch, at most once a minute; return the one under way, if there is any."""
+        """Begin one more fetch, at most once a minute; otherwise return the fetch under way, if any."""
         with self._lock:
             is_due = self._clock() - self._asked_again_at >= PAUSE_SECONDS
             if is_due:
@@ -98,21 +98,21 @@ class CachedFetch(Generic[T]):
         return self._fetch() if is_due else fetching
 
     def usable(self) -> T | None:
-        """Return the cached value, None if there is none or it is too old."""
+        """Return the cached value, None if there is no value or it is too old."""
         with self._lock:
             return self._value if self._clock() - self._loaded_at < KEEP_SECONDS else None
 
     def get(self) -> T:
-        """Return the cached value, after a fetch if there is no usable one.
+        """Return the cached value, after a fetch if there is no usable value.
 
         Raises:
-            FetchFailed: it could not be fetched, or that was tried a moment ago.
+            FetchFailed: the fetch failed, now or a moment ago.
         """
         self._wait(self.due())
         return self._present()
 
     def in_background(self, seconds: float) -> T:
-        """Return the cached value, or the result of a fetch within so many seconds, for a background thread.
+        """Return the cached value, waiting at most `seconds` for a fetch. For background threads.
 
         Raises:
             FetchFailed: as for `get`.
@@ -124,7 +124,7 @@ class CachedFetch(Generic[T]):
         return self._present()
 
     def again(self) -> T:
-        """Return the value after one more fetch, or without one if it was fetched within the last minute.
+        """Return the value after one more fetch; if the last such fetch began within a minute, without a new one.
 
         Raises:
             FetchFailed: as for `get`, or too many calls wait for the fetch.
@@ -176,7 +176,7 @@ class CachedFetch(Generic[T]):
 
 
 class SignatureRegistry(jws.JWSRegistry):
-    """joserfc's registry without `none` and shared secrets."""
+    """joserfc's registry without the algorithm `none` and without shared secrets."""
 
     algorithms = {name: jws.JWSRegistry.algorithms[name] for name in get_args(Algorithm)}  # noqa: RUF012 - as there
     recommended = []  # noqa: RUF012 - likewise
@@ -189,9 +189,9 @@ SignatureRegistry.algorithms["EdDSA"] = EDDSA
 
 @dataclass(frozen=True)
 class ProviderMetadata:
-    """OpenID Connect Discovery 1.0 section 3; an endpoint that the provider lacks is None.
+    """OpenID Connect Discovery 1.0 section 3. An endpoint is None if the provider lacks it.
 
-    `names_itself` is whether it adds `iss` to its redirect (RFC 9207).
+    `names_itself`: whether the provider adds `iss` to its redirect (RFC 9207).
     """
 
     jwks_url: str | None
@@ -210,7 +210,7 @@ class ProviderUnavailable(Busy):
 
 
 class IdentityProviders:
-    """One object a process, shared by its threads; methods that fetch raise Busy."""
+    """One object per process, shared by its threads. Methods that fetch raise Busy."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class IdentityProviders:
             raise ProviderUnavailable(issuer, error) from error
 
     def keys(self, issuer: IdentityProvider, kid: str | None) -> KeySet:
-        """Return the provider's keys; for an unknown key id they are fetched again, at most once a minute."""
+        """Return the provider's keys; if the key id is unknown, fetch them again, at most once a minute."""
         kept = self._keys[issuer.issuer]
         try:
             was_empty = kept.usable() is None
@@ -256,9 +256,9 @@ class IdentityProviders:
             raise ProviderUnavailable(issuer, error) from error
 
     def fetch_for(self, issuer: IdentityProvider, kid: str | None) -> Future[None] | None:
-        """Return the fetch to wait for before a key of that id is known, None if there is nothing to wait for.
+        """Return the fetch to wait for until a key with this id is known, None if no wait is needed.
 
-        Like `keys`, for an event loop: the fetch has begun, and `known_keys` serves its result.
+        The counterpart of `keys` for an event loop: the fetch has begun, and `known_keys` returns its result.
         """
         kept = self._keys[issuer.issuer]
         fetching, keys = kept.due(), kept.usable()
@@ -268,13 +268,13 @@ class IdentityProviders:
         return self._keys[issuer.issuer].renewal()
 
     def known_keys(self, issuer: IdentityProvider) -> KeySet | None:
-        """Return the keys if they are known, without waiting; the same object until they change."""
+        """Return the cached keys, if any, without waiting; it is the same object until the keys change."""
         return self._keys[issuer.issuer].usable()
 
     def newer_keys(self, issuer: IdentityProvider, keys: KeySet) -> KeySet | None:
-        """Return the keys after one more fetch, at most one a minute, or None if these are the newest.
+        """Return the keys after one more fetch (at most one a minute), None if `keys` is still the newest set.
 
-        For a signature that these keys do not explain: a provider may rotate a key and keep its id.
+        Needed if none of `keys` verifies a signature: a provider may replace a key and keep its id.
         """
         try:
             newest = self._keys[issuer.issuer].again()
@@ -283,7 +283,7 @@ class IdentityProviders:
         return None if newest is keys else newest
 
     def exchange(self, issuer: IdentityProvider, form: Mapping[str, str], authorization: str | None) -> bytes:
-        """Return the answer of the provider's token endpoint; a few calls at a time for each provider and for all.
+        """Return the answer of the provider's token endpoint; calls at a time are limited per provider and in total.
 
         Raises:
             FetchFailed: the endpoint refused or failed.
@@ -334,7 +334,7 @@ def read_metadata(document: bytes, issuer: IdentityProvider) -> ProviderMetadata
     """Read a discovery document, which must be the provider's own (OpenID Connect Discovery 1.0 section 4.3).
 
     Raises:
-        FetchFailed: it is not, or it is no JSON object.
+        FetchFailed: the document is another provider's, or no JSON object.
     """
     said = read_object(document)
     if said.get("issuer") != issuer.issuer:
@@ -360,7 +360,7 @@ def read_keys(document: bytes) -> KeySet:
     """Read a JWK Set (RFC 7517 section 5), without entries that are no valid public signing keys.
 
     Raises:
-        FetchFailed: it is no JWK Set.
+        FetchFailed: the document is no JWK Set.
     """
     listed = read_object(document).get("keys")
     if not isinstance(listed, list):

@@ -91,7 +91,7 @@ class RelyingParty:
 
 @dataclass(frozen=True)
 class PasskeyChallenge:
-    """The options for an authenticator, as JSON, and the challenge that its answer must contain."""
+    """The options for an authenticator as JSON, and the challenge that its answer must contain."""
 
     options: str
     challenge: bytes
@@ -99,7 +99,7 @@ class PasskeyChallenge:
 
 @dataclass(frozen=True)
 class PasskeySignature:
-    """`passkey_id` is the row's id."""
+    """`passkey_id` is the id of the row."""
 
     passkey_id: UUID
     credential_id: bytes
@@ -113,22 +113,22 @@ def check_addition(session: UnitOfWork, caller: Caller) -> None:
 
 
 def has_voucher(session: UnitOfWork, caller: Caller) -> bool:
-    """Return whether a further passkey of the caller counts at once only if an older one has signed its adding."""
+    """Return whether a new passkey of the caller counts at once only if an older passkey has signed its addition."""
     return caller.side is Side.CUSTOMER and bool(_vouchers(session, caller, now(session)))
 
 
 def vouching_challenge(
     session: UnitOfWork, caller: Caller, party: RelyingParty, challenge: bytes
 ) -> PasskeyChallenge:
-    """Return the options for an older passkey of the caller's to sign that another is added."""
+    """Return the options with which an older passkey of the caller signs the addition of a new one."""
     return _any_of(_vouchers(session, caller, now(session)), party, challenge)
 
 
 def check_vouched(session: UnitOfWork, caller: Caller, party: RelyingParty, *, challenge: bytes, shown: str) -> None:
-    """Check that an older passkey of the caller's has signed that another is added.
+    """Check that an older passkey of the caller has signed the addition of a new one.
 
     Raises:
-        Invalid: the answer is invalid, or of a passkey that cannot vouch here.
+        Invalid: the answer is invalid, or is of a passkey that cannot vouch here.
     """
     at = now(session)
     keys = _vouchers(session, caller, at, locked=True)
@@ -167,9 +167,9 @@ def add(
 ) -> bool:
     """Add the passkey that an authenticator created for the caller; return whether it is their first.
 
-    It counts where the sign-in that adds it counts. If the caller has or had an older one that has not signed this
-    addition (`is_vouched`), it counts as the mailbox for three days. `challenge` is already used up; `shown` is the
-    browser's answer, JSON.
+    The passkey counts at the same tenants as the sign-in that adds it. If the caller has or had an older passkey that
+    has not signed this addition (`is_vouched`), the new one counts only as a mailed code for three days. `challenge`
+    is already used up. `shown` is the browser's answer as JSON.
 
     Raises:
         Invalid: the answer is invalid.
@@ -201,13 +201,13 @@ def ahead_of_held(person_id: UUID, *, locked: bool = False) -> Query:
 
 
 def held_by(session: UnitOfWork, person_id: UUID, *, locked: bool = False) -> list[Passkey]:
-    """Oldest first; `locked` is for one that is about to sign."""
+    """Oldest first; `locked` locks the rows, for a passkey that is about to sign."""
     rows = session.execute(*ahead_of_held(person_id, locked=locked))
     return [Passkey(**values_of(Passkey, row)) for row in rows]
 
 
 def first_added(session: UnitOfWork, keys: Iterable[Passkey]) -> datetime | None:
-    """Return when the oldest of a person's passkeys was added; None if they have none that counts."""
+    """Return when the oldest of a person's passkeys was added; None if no passkey has a valid MAC."""
     held = [one for one in keys if row_macs.is_held(session, one.mac, row_macs.passkey(one), one.id)]
     return min((one.created_at for one in held), default=None)
 
@@ -221,10 +221,10 @@ def sign_in_challenge(party: RelyingParty, challenge: bytes) -> PasskeyChallenge
 
 
 def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
-    """Return the person whose passkey just answered, and make the transaction theirs.
+    """Return the person whose passkey just answered; the transaction then acts as this person.
 
     A passkey that was added by a mailbox alone counts as a mailed code until it is trusted. If the authenticator
-    counts, the sign count has to grow: one that does not grow means a copied passkey.
+    counts its signatures, the count has to grow; otherwise the passkey may be a copy.
     """
     try:
         answer = parse_authentication_credential_json(shown)
@@ -263,10 +263,10 @@ def signed(
     challenge: bytes,
     shown: str,
 ) -> PasskeySignature:
-    """Return a signature by one of these `signers`, locked, checked like a sign-in: host, origin, user and count.
+    """Return a signature by one of the locked `keys`, checked like a sign-in: host, origin, user and count.
 
     Raises:
-        Invalid: the answer is invalid, or of a passkey that cannot sign here.
+        Invalid: the answer is invalid, or is of a passkey that cannot sign here.
     """
     made = _answered(session, keys, party, at=at, challenge=challenge, shown=shown)
     if made is None:
@@ -275,7 +275,7 @@ def signed(
 
 
 def public_key(cose: bytes) -> bytes:
-    """Convert a public key from COSE to SubjectPublicKeyInfo in DER; raises ValueError where it is no such key."""
+    """Convert a public key from COSE to SubjectPublicKeyInfo in DER; raises ValueError if it is no such key."""
     try:
         key = decoded_public_key_to_cryptography(decode_credential_public_key(cose))
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -284,7 +284,7 @@ def public_key(cose: bytes) -> bytes:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Passkey]:
-    """Oldest first; a sign-in with a narrow scope gets only those with the same."""
+    """Oldest first; at a sign-in for one tenant, only passkeys for that tenant."""
     theirs = select(Passkey).where(col(Passkey.person_id) == caller.person_id)
     query = theirs.where(sessions.visible_to(caller, col(Passkey.only_at)))
     return session.orm.exec(query.order_by(col(Passkey.id))).all()
@@ -356,10 +356,10 @@ def _answered(
 
 
 def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> datetime:
-    """Return from when a new passkey counts as one.
+    """Return from when a new passkey counts as a passkey.
 
-    An older passkey is the only thing of an approver's that no one at the vendor has: a session is not enough, also
-    not for one that removes that passkey first.
+    An older passkey is the only credential of an approver that no one at the vendor can have. A session alone
+    therefore cannot add a passkey that counts at once, even if it removes the older passkey first.
     """
     if is_vouched:
         return now(session)
@@ -374,7 +374,7 @@ def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> d
 
 
 def _has_lost_one(session: UnitOfWork, caller: Caller) -> bool:
-    """Return whether a passkey that the caller once added, by the audit log, is not there any more."""
+    """Return whether the audit log shows more passkeys added by the caller than are left."""
     here = [
         one
         for one in held_by(session, caller.person_id)
@@ -415,6 +415,6 @@ def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRe
 
 
 def _in_our_window(client_data: bytes) -> None:
-    """Refuse an answer from a frame in another page, which py_webauthn does not check."""
+    """Refuse an answer from a frame in another page; py_webauthn does not check this."""
     if parse_client_data_json(client_data).cross_origin:
         raise ValueError("asked in a foreign frame")

@@ -1,4 +1,4 @@
-"""Sides, roles, modes, sign-in methods; the caller with the roles held now; who reads what of a request; pure."""
+"""Sides, roles and scopes, the caller with the current roles, and who may read which fields of a request; pure."""
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -75,11 +75,11 @@ class RoleGrant:
 
 @dataclass(frozen=True)
 class Caller:
-    """The person behind a call, with all roles held now, the sign-in, and its limits.
+    """The person behind a call, with all current roles, the sign-in, and its limits.
 
-    `scopes` and `services` bind tokens of role *system* only; people are bound by their roles. `key_id` is the token
-    or the browser session. If `only_at` is set, the sign-in counts at that tenant only, and the standings are those
-    there. `by_device_login`: it may administer but not approve.
+    `scopes` and `services` limit only tokens of the role *system*; people are limited by their roles. `key_id` is the
+    token or the browser session. If `only_at` is set, the sign-in counts only at that tenant, and `standings` has
+    only the roles there. `by_device_login`: the caller may administer but not approve.
     """
 
     person_id: UUID
@@ -96,7 +96,7 @@ class Caller:
 
     @property
     def sign_in(self) -> dict[str, Any]:
-        """What a request records of this sign-in; nothing for a token."""
+        """The details of this sign-in that a request records; for a token without the sign-in time."""
         if self.holds(Role.SYSTEM):
             return {"sign_in": SignInKind.SYSTEM}
         shown = {"sign_in": self._sign_in_kind, "sign_in_means": self.means}
@@ -111,7 +111,7 @@ class Caller:
         return SignInKind.PROVIDER_TOKEN if self.key_id is None else SignInKind.SESSION
 
     def within(self, tenant_id: UUID | None) -> "Caller":
-        """Narrow the person to one tenant, or not at all for None; a narrow scope stays narrow."""
+        """Limit the caller to one tenant, or leave the caller unchanged if it is None."""
         if tenant_id is None:
             return self
         held = frozenset(standing for standing in self.standings if standing.tenant_id == tenant_id)
@@ -130,7 +130,7 @@ class Caller:
 
 
 class VisibilityScope(StrEnum):
-    """Which requests a role may know of: none, its own, its tenant's once that was notified, or all."""
+    """The requests that a role may know of: none, its own, its tenant's once the tenant was notified, or all."""
 
     NONE = "none"
     OWN = "own"
@@ -164,7 +164,7 @@ class ReaderRole(StrEnum):
 
 
 class ProtectedField(StrEnum):
-    """What only some readers of a request may read of it.
+    """Fields of a request that only some of its readers may read.
 
     An origin is the actor's network address and user agent, on the vendor's or the customer's side.
     """
@@ -198,7 +198,7 @@ def reader_roles(caller: Caller, requester_id: UUID, tenant_id: UUID) -> frozens
 
 
 def origin_of(role: str) -> ProtectedField:
-    """Return which side's origin an event of this actor's role shows; the vendor's for the clock's."""
+    """Return the origin field for events of an actor with this role; for events of the timer, the vendor's."""
     return ProtectedField.CUSTOMER_ORIGIN if role in CUSTOMERS_PARTIES else ProtectedField.VENDOR_ORIGIN
 
 

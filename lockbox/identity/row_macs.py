@@ -1,6 +1,6 @@
-"""HMAC marks of rows that grant rights: make, check, scan and renew them.
+"""MACs (HMAC) of rows that grant rights: make, check, scan and renew them.
 
-Functions named after a kind return what the mark of its row covers.
+Functions named after a kind of row return the parts of the row that its MAC covers.
 """
 
 import hashlib
@@ -169,12 +169,12 @@ UNORDERED = frozenset({"scopes", "services", "principals"})
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
-    """Without the review tier, which grants nothing."""
+    """Everything but the review tier, which grants nothing."""
     return (MarkedRowKind.MEMBERSHIP, row_id, person_id, tenant_id, role)
 
 
 def passkey(row: Passkey) -> Sequence[Part]:
-    """Everything but its name and what each use changes."""
+    """Everything but its name and the columns that each use changes."""
     return _covered(MarkedRowKind.PASSKEY, row)
 
 
@@ -183,7 +183,7 @@ def identity(row: Identity) -> Sequence[Part]:
 
 
 def gate_identity(row: GateIdentity) -> Sequence[Part]:
-    """Everything but who added it."""
+    """Everything but the operator who added it."""
     return _covered(MarkedRowKind.GATE_IDENTITY, row)
 
 
@@ -192,7 +192,7 @@ def directory_record(row: DirectoryRecord | Row[Any]) -> Sequence[Part]:
 
 
 def tenant(row: Tenant | Row[Any] | SimpleNamespace) -> Sequence[Part]:
-    """Everything but its name and its retention, which open nothing."""
+    """Everything but its name, which opens nothing."""
     return _covered(MarkedRowKind.TENANT, row)
 
 
@@ -202,7 +202,7 @@ def policy(tenant_id: UUID, version: int, body: str | Mapping[str, Any]) -> Sequ
 
 
 def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
-    """Everything but its end, which any writer may set."""
+    """Everything but `ended_at`, which any writer may set."""
     return _covered(MarkedRowKind.DELEGATION, row)
 
 
@@ -219,7 +219,7 @@ def report_consent(row: ReportConsent | Row[Any]) -> Sequence[Part]:
 
 
 def browser_session(row: BrowserSession | SimpleNamespace) -> Sequence[Part]:
-    """Everything but its place and last activity."""
+    """Everything but network address, user agent and last activity."""
     return _covered(MarkedRowKind.SESSION, row)
 
 
@@ -229,21 +229,21 @@ def token(row: Token | SimpleNamespace) -> Sequence[Part]:
 
 
 def invitation(row: Invitation | Row[Any]) -> Sequence[Part]:
-    """Who offers what to which address, and the period."""
+    """The inviter, the offered roles, the address and the period."""
     return _covered(MarkedRowKind.INVITATION, row)
 
 
 def decision(row: object) -> Sequence[Part]:
-    """Everything by which it counts.
+    """Everything that decides how the decision counts.
 
-    Later columns are covered only where they are set, so that earlier marks still hold.
+    Columns added later are covered only if they are set, so that earlier MACs stay valid.
     """
     opens_at = getattr(row, "opens_at", None)
     return (*_covered(MarkedRowKind.DECISION, row), *((opens_at,) if opens_at else ()))
 
 
 def pre_approval(row: object) -> Sequence[Part]:
-    """All that it allows, and whether it was revoked."""
+    """Everything that it allows, and whether it was revoked."""
     return _covered(MarkedRowKind.PRE_APPROVAL, row)
 
 
@@ -252,7 +252,7 @@ def pre_approval_vote(row: object) -> Sequence[Part]:
 
 
 def tenant_data(row: TenantDataRow) -> Sequence[Part]:
-    """Who set it, when, and its end."""
+    """Its values and times, and the people who set it."""
     return _covered(KIND_OF[type(row)], row)
 
 
@@ -261,34 +261,34 @@ def mark_data(session: UnitOfWork, row: TenantDataRow) -> None:
 
 
 def is_from_before(row: object) -> bool:
-    """Return whether a row was written before its kind had marks."""
+    """Return whether a row was written before rows of its kind had MACs."""
     return isinstance(row, TenantDataRow) and row.mac == FROM_BEFORE
 
 
 def is_vouched_for(session: UnitOfWork, row: TenantDataRow) -> bool:
-    """Return whether a row has a valid mark, or was written before its kind had marks."""
+    """Return whether a row has a valid MAC, or was written before rows of its kind had MACs."""
     return is_from_before(row) or is_held(session, row.mac, tenant_data(row), row.tenant_id)
 
 
 def connection(row: object) -> Sequence[Part]:
-    """What is opened where, and for whose password."""
+    """The connection's request, kind and target, and the verifier of its password."""
     return _covered(MarkedRowKind.CONNECTION, row)
 
 
 def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:
-    """Mark with the newest key."""
+    """Make a MAC with the newest key."""
     return keyring.of(session).powers.mark(*parts)
 
 
 def is_believed(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """A worker, which has no keys and grants nothing, accepts all rows."""
+    """Return whether a row has a valid MAC; a worker, which has no keys and grants nothing, accepts all rows."""
     return not keyring.of(session).can_check or is_held(session, mac, parts, which)
 
 
 def holds(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Return whether a row has a valid mark; one without counts for nothing and is logged.
+    """Return whether a row has a valid MAC; a row without one counts for nothing and is logged.
 
-    `which` is the row, or its person if it has no id; a mark under an older key is renewed.
+    `which` is the id of the row, or of its person if the row has no id. A MAC under an older key is renewed.
     """
     if not is_held(session, mac, parts, which):
         return False
@@ -299,7 +299,7 @@ def holds(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: 
 
 
 def is_held(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Like `holds`, without renewing the mark."""
+    """Like `holds`, without renewing the MAC."""
     if keyring.of(session).powers.is_mark(mac, *parts):
         return True
     log.critical("power.unverified", kind=str(parts[0]), row=str(which), do=CREDENTIAL_KEY_GUIDE)
@@ -315,7 +315,7 @@ def remark(
     new: bytes,
     new_hash: bytes | None = None,
 ) -> None:
-    """Write the newest key's mark and hash of the secret, unless another process was faster."""
+    """Write the MAC and the hash of the secret under the newest key, unless another process was faster."""
     values = {"kind": kind.value, "which": which, "old": old, "new": new, "new_hash": new_hash}
     session.write(REMARK, values)
 
@@ -325,7 +325,7 @@ def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:
 
 
 def marked_columns(kind: MarkedRowKind, of: str) -> str:
-    """Return the covered columns and the mark, for a select list under this table name or alias."""
+    """Return the covered columns and `mac`, for a select list with this table name or alias."""
     return ", ".join(f"{of}.{name}" for name in (*COVERED[kind], "mac"))
 
 
@@ -336,13 +336,13 @@ def _part(row: object, name: str) -> Part:
 
 @lru_cache(maxsize=MOST_KEPT)
 def _digest(body: str) -> bytes:
-    """Hash a JSON text's content, however Postgres formats it; equal texts are parsed once."""
+    """Hash the content of a JSON text, however Postgres formats it; equal texts are parsed once."""
     return hashlib.sha256(json.dumps(json.loads(body), sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, order=True)
 class UnverifiedRow:
-    """A row that grants rights, decides or binds and has no valid mark: it does not count.
+    """A row that should grant, decide or bind something, but has no valid MAC and does not count.
 
     `whose` is the person, or the tenant for its mode, policy or delegates.
     """
@@ -390,9 +390,10 @@ ROWS = {
 
 @dataclass(frozen=True)
 class RowOwners:
-    """The owners of marked rows: the next of them, those with new rows, and the rows of each kind.
+    """Queries for the owners of rows with MACs, and for their rows.
 
-    `marked` has for each kind the row's owner, and what its mark covers.
+    `next` reads the next owners, `fresh` those with new rows. `marked` has two functions for each kind of row: one
+    returns the row's owner, the other the parts that its MAC covers.
     """
 
     next: TextClause
@@ -443,7 +444,7 @@ OF_TENANTS = RowOwners(
 
 
 class MarkScan:
-    """Scan owners page by page; owners with invalid or new rows are checked every time."""
+    """Scan the rows of owners page by page; owners with unverified or new rows are checked in each scan."""
 
     def __init__(self, owners: RowOwners) -> None:
         self._owners = owners

@@ -1,4 +1,4 @@
-"""Browser sessions and pending logins, whose secrets are stored as hashes."""
+"""Browser sessions and pending logins. Their secrets are stored as hashes."""
 
 import base64
 import hashlib
@@ -61,7 +61,7 @@ meaning = attrgetter(*MEANING)
 
 
 class SignInPurpose(StrEnum):
-    """The purpose of a pending login: it counts for no other."""
+    """The purpose of a pending login; the login counts for no other purpose."""
 
     SIGN_IN = "in"
     ADD = "add"
@@ -72,7 +72,7 @@ class SignInPurpose(StrEnum):
 
 @dataclass(frozen=True)
 class LoginStub:
-    """The browser's half of a pending login: its id, and the secret that binds it."""
+    """The browser's half of a pending login: the login's id, and the secret that binds it to the browser."""
 
     id: UUID
     secret: str = field(repr=False)
@@ -90,8 +90,9 @@ def begin_login(
 ) -> LoginStub:
     """Begin a login that only this browser can finish.
 
-    `tied_to` is the browser session that has to finish it, if it adds a method to a signed-in person. `state` is what
-    the identity provider has to send back, stored as a keyed hash. `facts` are the row's values for this method.
+    If the login adds a method to a signed-in person, `tied_to` is the browser session that has to finish it. `state`
+    is the text that the identity provider has to send back; a keyed hash of it is stored. `facts` are the row's
+    values for this method.
     """
     stub, at = LoginStub(new_id(), secrets.token_urlsafe(32)), at or now(session)
     if state is not None:
@@ -149,7 +150,7 @@ def use(
     *,
     tied_to: UUID | None = None,
 ) -> PendingLogin:
-    """Return the pending login and use it up; commit before checking what came with it."""
+    """Return the pending login and use it up; commit before checking the answer."""
     found = look_up_login(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:
         raise NotSignedIn(OVER)
@@ -176,14 +177,14 @@ def is_state(session: UnitOfWork, row: PendingLogin, shown: str) -> bool:
 
 
 def look_up_login(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> CredentialLookup | None:
-    """Return the owner of a pending login's stub; the transaction may read and use it."""
+    """Look up a pending login by its stub; the transaction may then read and use the login."""
     return authentication.look_up_credential(
         session, CredentialKind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to)
     )
 
 
 def hashes(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
-    """Return a stub's hash under each key, newest first; the hashes are useless to a reader."""
+    """Return the hash of a stub under each key, newest first; a reader of the hashes cannot finish the login."""
     return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
 
 
@@ -192,9 +193,10 @@ def _covered(stub: LoginStub, purpose: SignInPurpose, row: PendingLogin, tied_to
 
 
 def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key_id: bytes) -> bytes:
-    """Return a ceremony's challenge, of which nothing is stored.
+    """Return the challenge of a ceremony; it is derived from the stub and not stored.
 
-    A decision signs a bare SHA-256 (`docs/audit-format.md`): behind the purpose's name this is none.
+    A decision signs a bare SHA-256 (`docs/audit-format.md`). This challenge begins with its purpose, and is therefore
+    never one that a decision signs.
     """
     digest = keyring.of(session).secrets.digest(key_id, "challenge", purpose, stub.id, stub.secret)
     return f"lockbox passkey {purpose} 1\n".encode() + (digest or secrets.token_bytes(32))
@@ -215,7 +217,7 @@ class ClientInfo:
 def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: SessionLifetime) -> str:
     """Begin a session for a person who just signed in, and return its secret of 256 bits.
 
-    The browser's previous session has to be ended: no secret survives a sign-in.
+    The calling function has to end the browser's previous session: no secret survives a sign-in.
     """
     authentication.enter(session, caller)
     secret, at = secrets.token_urlsafe(32), now(session)
@@ -248,7 +250,7 @@ class SignedIn:
 
 
 def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself: bool = False) -> SignedIn:
-    """Return the person of a session, and make the transaction theirs.
+    """Return the person of a session; the transaction then acts as this person.
 
     A page's automatic refresh (`by_itself`) is no activity: an unattended page does not keep its session alive.
     """
@@ -264,14 +266,14 @@ def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself
 
 
 def end(session: UnitOfWork, secret: str) -> None:
-    """The transaction becomes the session's person's."""
+    """End a session; the transaction then acts as its person."""
     found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
         _revoke(session, session.orm.get_one(BrowserSession, found.key_id))
 
 
 def mine(session: UnitOfWork, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
-    """Last used first; a sign-in with a narrow scope gets only the same."""
+    """Last used first; at a sign-in for one tenant, only sessions for that tenant."""
     at = now(session)
     query = select(BrowserSession).where(
         col(BrowserSession.person_id) == caller.person_id,
@@ -300,13 +302,13 @@ def revoke(session: UnitOfWork, caller: Caller, session_id: UUID, place: ClientI
 def visible_to(caller: Caller, only_at: Mapped[UUID | None]) -> ColumnElement[bool]:
     """Return the condition for the sessions and credentials that the caller may see and end.
 
-    A sign-in that counts at one tenant reaches only what counts there.
+    A sign-in for one tenant reaches only sessions and credentials for that tenant.
     """
     return true() if caller.only_at is None else only_at == caller.only_at
 
 
 def csrf(secret: str) -> str:
-    """Return the CSRF token for this session's forms, useless for any other."""
+    """Return the CSRF token for the forms of this session; it is useless for any other session."""
     digest = hmac.digest(secret.encode(), b"lockbox csrf", hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
@@ -327,7 +329,7 @@ def record(
 ) -> AuditEvent:
     """Record a sign-in, or a change to sign-in methods or addresses, and return the first event.
 
-    There is one event for each of the person's tenants, or one in the vendor's log if they have none.
+    Each of the person's tenants gets an event. If they have no tenant, the vendor's log gets one.
     """
     at = now(session)
     actor = Actor(

@@ -17,10 +17,10 @@ def names() -> frozenset[str]:
 
 
 def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
+    """Format a time such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
 
-    Seconds are shown unless zero, and the UTC day if it differs. An unknown zone, possible after an update of the
-    IANA database, is read as UTC.
+    Seconds are shown unless they are zero, and the UTC day if it differs. An unknown zone, which an update of the
+    IANA database can cause, is read as UTC.
     """
     there, utc = moment.astimezone(_zone(zone)), moment.astimezone(UTC)
     said = f"{_day(there)}, {_clock(there)} {_abbreviation(there)}"
@@ -31,19 +31,19 @@ def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
 
 
 def page_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Such as `Tue 24 Nov 2026, 22:00`, for a page that names the zone once."""
+    """Format a time such as `Tue 24 Nov 2026, 22:00`, for a page that names the zone once."""
     there = moment.astimezone(_zone(zone))
     return f"{there:%a} {there.day} {there:%b} {there.year}, {wall_clock(there)}"
 
 
 def short_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Such as `24 Nov 22:00`."""
+    """Format a time such as `24 Nov 22:00`."""
     there = moment.astimezone(_zone(zone))
     return f"{there.day} {there:%b} {wall_clock(there)}"
 
 
 def deadline(moment: datetime, at: datetime, zone: str = DEFAULT) -> str:
-    """Format a deadline to the minute before it: `22:00 CET`, or `Wed 25 Nov 09:00 CET` if not on the day of `at`."""
+    """Format a deadline, rounded down to minutes: `22:00 CET`, or `Wed 25 Nov 09:00 CET` on another day than `at`."""
     there = moment.astimezone(_zone(zone))
     is_today = there.date() == at.astimezone(_zone(zone)).date()
     day = "" if is_today else f"{there:%a} {there.day} {there:%b} "
@@ -56,13 +56,13 @@ def local(moment: datetime, zone: str = DEFAULT) -> datetime:
 
 
 def wall_clock(there: datetime) -> str:
-    """Format a local time of day, with its zone's abbreviation only where clocks show it twice."""
+    """Format a local time of day; the zone's abbreviation is added only to times that occur twice."""
     comes_twice = there.replace(fold=0).utcoffset() != there.replace(fold=1).utcoffset()
     return f"{_clock(there)} {_abbreviation(there)}" if comes_twice else _clock(there)
 
 
 def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[datetime | None, datetime | None]:
-    """Return the instants between which these days lie: midnight before the first and after the last.
+    """Return the start of the first day and the end of the last day, both at midnight in the zone.
 
     Raises:
         OverflowError: there is no such instant.
@@ -76,10 +76,10 @@ def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[da
 def instant(written: str, zone: str = DEFAULT) -> datetime:
     """Return the instant of a browser's local time field in a zone.
 
-    Of an hour that occurs twice it is the first; an hour that is skipped is read as if it existed.
+    For an hour that occurs twice, it is the first; a skipped hour is read as if it existed.
 
     Raises:
-        ValueError: it is not of the form 2026-01-31T10:00, or no date of the calendar.
+        ValueError: the text is not of the form 2026-01-31T10:00, or no date of the calendar.
     """
     if not LOCAL.fullmatch(written):
         raise ValueError("write a date and a time, such as 2026-01-31T10:00")
@@ -105,6 +105,6 @@ def _clock(moment: datetime) -> str:
 
 
 def _abbreviation(moment: datetime) -> str:
-    """Such as CET; a zone without letters is named by its offset, as in UTC-03."""
+    """Return an abbreviation such as CET; a zone without letters is named by its offset, as in UTC-03."""
     name = moment.tzname() or DEFAULT
     return f"UTC{name}" if name[0] in "+-" else name

@@ -1,4 +1,4 @@
-"""Creation and rotation of API tokens within the rules: by which people, for how long, with which scopes."""
+"""Creation and rotation of API tokens, and the rules on people, lifetimes and scopes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 class TokenRules:
     """`usual` is the default lifetime, `most` the longest, `overlap` how long a rotated token keeps working.
 
-    `services` are those of the catalogue.
+    `services` are the services of the catalogue.
     """
 
     environment: str
@@ -51,7 +51,7 @@ class TokenRules:
 
 @dataclass(frozen=True)
 class TokenInput:
-    """Scopes, services and tenants bind a service account's token."""
+    """Scopes, services and tenants limit a service account's token."""
 
     name: str
     lifetime: timedelta | None = None
@@ -69,13 +69,13 @@ def make(
 ) -> IssuedToken:
     """Create a token for the caller, who just signed in; no one creates one for another person.
 
-    A service account is a person with the role *system*: the person who sets it up accepts its invitation and creates
-    its first token in that session. Only its tokens are bound to scopes and services; people's are bound by their
-    roles.
+    A service account is a person with the role *system*. The human who sets it up accepts the account's invitation
+    and creates its first token in that session. Only tokens of service accounts are limited to scopes and services;
+    people are limited by their roles.
 
     Raises:
-        Invalid: the token would last too long, or a gateway's has more than its one scope, or one that closes cases
-            names no tenant.
+        Invalid: the token would last too long, a gateway's token has more than its one scope, or a token that closes
+            cases names no tenant.
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
@@ -109,16 +109,16 @@ def rotate(
     lifetime: timedelta | None = None,
     overlap: timedelta | None = None,
 ) -> IssuedToken:
-    """Replace a token of the caller's with one like it; the old one keeps working for the overlap.
+    """Replace a token of the caller with an equivalent one; the old token keeps working during the overlap.
 
-    It lasts as long as the old one was made for, unless the caller asks for another lifetime. A token may rotate
-    itself once, for at most the usual lifetime, so that unattended jobs work. A thief can do the same; the owner
-    notices, since their copy stops working. A token made after a mailed code alone lasts seven days at most, however
-    often it is rotated.
+    The new token lasts as long as the old one was made for, unless the caller asks for another lifetime. A token may
+    rotate itself once, for at most the usual lifetime, so that unattended jobs work. A thief can do the same, but the
+    owner notices, because the owner's copy stops working. A token made after a mailed code alone lasts at most seven
+    days, however often it is rotated.
 
     Raises:
-        Conflict: it has been rotated.
-        Invalid: it would last longer than is allowed.
+        Conflict: the token was rotated already.
+        Invalid: the new token would last longer than allowed.
     """
     itself = caller.means is AuthMethod.TOKEN and caller.key_id == token_id
     if not itself:
@@ -154,7 +154,7 @@ def rotate(
 
 
 def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
-    """Whatever the sign-in; idempotent, in force from the next call."""
+    """Revoke a token, after any kind of sign-in; idempotent, in force from the next call."""
     before = {token.id: token for token in api_tokens.mine(session, caller)}
     api_tokens.revoke(session, caller, token_id)
     # Gates remember tokens for some seconds.
@@ -214,7 +214,7 @@ def _allowed(lifetime: timedelta, most: timedelta) -> timedelta:
 
 
 def _hold(session: UnitOfWork, caller: Caller) -> datetime:
-    """Wait for concurrent changes to this person's tokens, and return the time after that."""
+    """Wait for concurrent changes to this person's tokens, and return the time after the wait."""
     session.execute(HOLD, {"whose": str(caller.person_id)})
     return now(session)
 
