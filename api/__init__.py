@@ -1,1 +1,1 @@
-"""The HTTP API and the portal; no rules, no Celery."""
+"""The HTTP API and the portal. It contains no rules and does not use Celery."""

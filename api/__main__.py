@@ -1,4 +1,4 @@
-"""Start the API server: `python -m api`; it refuses excess database rights and an unknown schema."""
+"""Start the API server: `python -m api`. It refuses to start with excess database rights or an unknown schema."""
 
 import argparse
 import gc
@@ -74,7 +74,7 @@ def _given(number: int) -> socket.socket:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Raises SystemExit: the address cannot be had, as when another process has it."""
+    """Raises SystemExit: the address is not available, for instance because another process uses it."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)

@@ -86,10 +86,10 @@ CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_L
 
 
 def make_database(settings: Settings) -> Database:
-    """Nothing is connected yet.
+    """Return the database without connecting to it.
 
     Raises:
-        UnsafeSettings: one of them is not set, or a key is missing that this process needs.
+        UnsafeSettings: a setting is missing, or a key that this process needs.
     """
     engine = make_engine(settings.require("database_url"), role="api", pool_size=MOST_COMMON, overflow=OVERFLOW)
     return Database(
@@ -106,7 +106,7 @@ def make_vital(settings: Settings, database: Database) -> Database:
 
 
 def make_reading(settings: Settings, database: Database) -> Database:
-    """The connections on which the gate reads what has changed."""
+    """The connections on which the gate reads changes."""
     url = settings.require("database_url")
     return database.beside(make_engine(url, role="api-gate", pool_size=READING, overflow=0))
 
@@ -198,10 +198,11 @@ def make_app(
     counts: ClientCounts | None = None,
     reading: Database | None = None,
 ) -> FastAPI:
-    """`vital` and `reading` are the same database by connections of their own. The app closes it when it ends.
+    """Make the app. `vital` and `reading` are the same database, each with its own connections.
 
-    The gate stands before the app: `app.state.gateway.before(app)`. `counts` are of what clients hold in all
-    processes of the server; None where there is one process.
+    The app closes all of them when it ends. The gate runs in front of the app: `app.state.gateway.before(app)`.
+    `counts` are the counts of what clients have open, over all processes of the server; None if there is only one
+    process.
     """
 
     @asynccontextmanager

@@ -32,7 +32,7 @@ FOREIGN = "This form did not come from a page of this Lockbox. Open the page aga
 
 @dataclass(frozen=True)
 class Visitor:
-    """A signed-in person at a browser at a time, the session's secret, and the time zone for pages."""
+    """The person who is signed in at a browser, the secret of the session, the time, and the time zone for pages."""
 
     caller: Caller
     secret: str = field(repr=False)
@@ -46,7 +46,7 @@ class Visitor:
 
 @dataclass(frozen=True)
 class OAuthState:
-    """A login that this browser has begun, its purpose, and the path to go to afterwards."""
+    """A login that this browser has begun, its purpose, and the path to open afterwards."""
 
     stub: LoginStub
     purpose: SignInPurpose
@@ -54,7 +54,7 @@ class OAuthState:
 
 
 def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
-    """Raises NotSignedIn: nobody is signed in at this browser."""
+    """Raises NotSignedIn: no one is signed in at this browser."""
     secret = session_secret(request, chosen)
     if secret is None:
         raise NotSignedIn(sessions.ENDED)
@@ -69,13 +69,13 @@ def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
 
 
 def recognised(request: Request) -> Visitor | None:
-    """Return the person whom `visitor` found for this call, if it was called."""
+    """Return the person whom `visitor` returned for this call; None if it was not called."""
     found: Visitor | None = getattr(request.state, "visitor", None)
     return found
 
 
 def reads_pages(request: Request) -> bool:
-    """Whether the browser prefers HTML (RFC 9110 section 12.5.1); never under the API's own path."""
+    """Whether the browser prefers HTML (RFC 9110 section 12.5.1). Always false under the API's own path."""
     path = request.url.path
     if path == API or path.startswith(f"{API}/"):
         return False
@@ -96,18 +96,18 @@ def _weight(parameters: Iterable[str]) -> float:
 
 
 def session_secret(request: HTTPConnection, chosen: Settings) -> str | None:
-    """Unchecked."""
+    """The session's secret as sent, unchecked."""
     return request.cookies.get(_name(chosen)) or None
 
 
 def check_same_site(request: Request, chosen: Settings) -> None:
-    """Check that a form came from a page of ours: by Origin, or without it by Sec-Fetch-Site.
+    """Check that a form came from one of our pages: by Origin, or by Sec-Fetch-Site if Origin decides nothing.
 
-    Our pages send no referrer, so their forms have the Origin `null` (Fetch, "append a request Origin header"), as
-    one from anywhere may have; then Sec-Fetch-Site, which no page can set, decides.
+    Our pages send no referrer, so their forms have the Origin `null` (Fetch, "append a request Origin header"). Forms
+    of other sites may have the Origin `null` too. Then Sec-Fetch-Site decides, which no page can set.
 
     Raises:
-        ForeignForm: it came from elsewhere, or the headers do not say.
+        ForeignForm: the form came from another site, or the headers do not show where it came from.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if site not in {None, "same-origin"}:
@@ -117,13 +117,13 @@ def check_same_site(request: Request, chosen: Settings) -> None:
 
 
 def check_form(found: Visitor, token: str) -> None:
-    """Raises ForeignForm: the form's token is missing or another session's."""
+    """Raises ForeignForm: the form's token is missing, or belongs to another session."""
     if not sessions.is_csrf(found.secret, token):
         raise ForeignForm(FOREIGN)
 
 
 def keep_session(response: Response, chosen: Settings, secret: str) -> None:
-    """The cookie ends with the browser, the session by its own limits."""
+    """Set the session's cookie. The cookie ends with the browser, the session by its own limits."""
     _set(response, chosen, _name(chosen), secret)
 
 
@@ -139,7 +139,7 @@ def keep_oauth_state(response: Response, chosen: Settings, errand: OAuthState) -
 
 
 def time_zone(request: Request, chosen: Settings) -> str:
-    """As a page's script wrote it into a cookie, unchecked."""
+    """Return the time zone that a page's script wrote into a cookie, unchecked."""
     return request.cookies.get(_name(chosen, "-zone"), "")
 
 
@@ -159,7 +159,7 @@ def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
 
 
 def _name(chosen: Settings, tail: str = "") -> str:
-    """The prefix makes browsers accept a cookie only from this host and over TLS."""
+    """Return a cookie's name. Its prefix makes browsers accept the cookie only from this host and over TLS."""
     return ("__Host-lockbox" if chosen.is_https else "lockbox") + tail
 
 

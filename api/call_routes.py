@@ -1,4 +1,7 @@
-"""A route and its transaction: committed before the answer leaves, handled once more where Postgres refuses it."""
+"""A route with a transaction that commits before the answer is sent.
+
+If Postgres refuses it, the route runs once more.
+"""
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,11 +25,10 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 @dataclass
 class CallTransactions:
-    """The transactions of a call; `opened` is the one that ends with the route.
+    """The transactions of a call. `opened` is the transaction that ends with the route.
 
-    A call `may_be_repeated` if Postgres refused its first transaction: nothing was committed that would happen twice.
-    What must not be repeated, such as using up a code, is opened by `Database.transaction` instead, which is not
-    counted here.
+    A call `may_be_repeated` if Postgres refused its first transaction, because then nothing was committed. Work that
+    must not be repeated, such as using up a code, uses `Database.transaction`, which this class does not count.
     """
 
     opened: AbstractContextManager[UnitOfWork] | None = None
@@ -36,7 +38,10 @@ class CallTransactions:
 
 @contextmanager
 def transaction(request: Request, db: Database) -> Iterator[UnitOfWork]:
-    """Open a transaction of a call, which is handled again if Postgres refuses this one before any is committed."""
+    """Open a transaction of a call.
+
+    If Postgres refuses it and nothing was committed before, the call is handled again.
+    """
     noted: CallTransactions = request.state.transactions
     try:
         with db.transaction() as session:
@@ -48,16 +53,16 @@ def transaction(request: Request, db: Database) -> Iterator[UnitOfWork]:
 
 
 def begin(request: Request, db: Database) -> UnitOfWork:
-    """Begin the one transaction of a call, which its route ends; it takes a connection with its first statement."""
+    """Begin the one transaction of a call, which its route ends. Its first statement takes a connection."""
     request.state.transactions.opened = opened = transaction(request, db)
     return opened.__enter__()
 
 
 class CallRoute(APIRoute):
-    """A route that ends its transaction before the answer leaves, and handles a call twice where it may be repeated.
+    """A route that ends its transaction before it sends the answer, and repeats a call if that is safe.
 
-    Triggers and row policies refuse what was judged by a policy or a role that has changed since; the second time the
-    call reads what has changed.
+    Triggers and row policies refuse a write if the policy or role that allowed it has changed since. The second time,
+    the call reads the change.
     """
 
     def get_route_handler(self) -> Handler:
@@ -92,7 +97,7 @@ async def _to_the_end(handle: Handler, request: Request) -> Response:
 
 
 async def _end(request: Request, error: BaseException | None = None) -> None:
-    """In a thread beside the limit: all within it may be taken by calls that wait for this connection."""
+    """End the transaction in a thread outside the limit: waiting calls may occupy all threads within it."""
     opened = request.state.transactions.opened
     if opened is None:
         return

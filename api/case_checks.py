@@ -1,4 +1,4 @@
-"""Wait for a ticket system between two tries of a submission; no thread waits."""
+"""Wait for a ticket system between two attempts at a submission, without blocking a thread."""
 
 import asyncio
 import time
@@ -15,10 +15,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 
 async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUnchecked) -> CaseCheck:
-    """Have the ticket system asked; the submission is tried again with its answer.
+    """Ask the ticket system about the case. The submission is then tried again with the answer.
 
     Raises:
-        CaseNotConfirmed, CaseSystemDown: the submission is refused for that.
+        CaseNotConfirmed, CaseSystemDown: the submission is refused for that reason.
         TooMany: the caller has had too many cases checked within a minute.
     """
     systems, question = chosen.catalogue.case_systems, unchecked.question
@@ -30,7 +30,7 @@ async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUncheck
 
 
 async def _answer(groups: CallGroups, question: CaseQuestion, most: int) -> CaseAnswer | None:
-    """Ask, and look for the answer until it is there, or too late."""
+    """Ask, and poll for the answer until it arrives or the time is up."""
     until, pause = time.monotonic() + case_check.SECONDS, FIRST_PAUSE
     number = await groups.run(partial(case_check.ask, question=question, most=most))
     while (left := until - time.monotonic()) > 0:

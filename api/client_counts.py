@@ -1,4 +1,4 @@
-"""Count what each client has open, over all processes of one server."""
+"""Count what each client has open (connections, streams, files), over all processes of one server."""
 
 import hashlib
 import mmap
@@ -11,11 +11,11 @@ CELL_BYTES = 4
 
 
 class ClientCounts:
-    """How often something is held by each client, in memory that the processes of one server share.
+    """How many items each client has open, in memory that the processes of one server share.
 
-    It holds hashes under a key of its own, no names. Each process writes a row of its own and reads all, so none
-    waits for another. A count is never too low. It is too high where all four cells of a client are taken by others
-    too: with 10,000 clients at once for four of them.
+    The memory contains only hashes under a key of its own, no names. Each process writes a row of its own and reads
+    all rows, so that no process waits for another. A count is never too low. It is too high if other clients use all
+    four cells of a client: with 10,000 clients at once, this is so for four of them.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -26,20 +26,22 @@ class ClientCounts:
         self._key = os.urandom(32)
 
     def begin(self, process: int) -> None:
-        """Call it in the process itself, after the fork."""
+        """Call this in the process itself, after the fork."""
         self._own = process
         self.forget(process)
 
     def forget(self, process: int) -> None:
-        """Give back all that an ended process held."""
+        """Give back all items of a process that has ended."""
         size = HASHES * CELLS
         first = process * size
         self._cells[first : first + size] = memoryview(bytes(size * CELL_BYTES)).cast("I")
 
     def take(self, client: str, most: int) -> bool:
-        """Hold one more if all processes then hold at most `most`; return whether it is held.
+        """Count one more item for the client, unless it would then have more than `most`.
 
-        Of two processes that take the last one at once, neither may get it.
+        Return whether it was counted.
+
+        If two processes take the last free item at the same time, neither may get it.
         """
         self._add(client, 1)
         if self.held(client) <= most:
@@ -48,11 +50,11 @@ class ClientCounts:
         return False
 
     def give_back(self, client: str) -> None:
-        """Call it once for each that was held."""
+        """Call this once for each item that was taken."""
         self._add(client, -1)
 
     def held(self, client: str) -> int:
-        """By all processes together."""
+        """Return the number of the client's items in all processes together."""
         return min(
             sum(self._cells[self._place(process, row, cell)] for process in range(self._processes))
             for row, cell in self._hashes(client)

@@ -1,8 +1,8 @@
 """FastAPI dependencies of all routes: parameter checks, transaction, caller, origin.
 
-Dependencies that only read the request are coroutines: FastAPI runs a plain function in a thread, and switching takes
-longer than the function. Those of every call depend on little but the request: FastAPI goes through the dependencies
-of a dependency at each mention of it, even if the result is known already.
+Dependencies that only read the request are coroutines. FastAPI runs a plain function in a thread, and switching
+threads takes longer than the function. The dependencies of every call depend on little but the request: FastAPI
+visits the dependencies of a dependency each time it is mentioned, even if its result is known already.
 """
 
 import re
@@ -52,7 +52,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Parameters:
-    """True where a parameter or form field may be there several times, as a list."""
+    """The parameters and form fields of a route. The value is True if the name may be repeated, as a list."""
 
     of: APIRoute
     queries: dict[str, bool]
@@ -66,12 +66,12 @@ LOOKED_UP: dict[int, Parameters] = {}
 async def known_alone(request: Request) -> None:
     """Refuse parameters that the route would ignore: a misspelled filter must not return the whole list.
 
-    Of a repeated parameter, all but one would be ignored: a question about one resource must not be answered about
-    another.
+    Of a repeated parameter, the route would ignore all values but one: a question about one resource must not be
+    answered about another.
 
     Raises:
         RequestValidationError: names each unknown query parameter or form field, and each repeated one.
-        HTTPException: 405, the path is that of another route, which takes other methods.
+        HTTPException: 405, the path belongs to another route, which has other methods.
     """
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
@@ -114,7 +114,7 @@ def _errors(kind: str, where: str, names: Iterable[str], says: str) -> list[dict
 
 
 def _taken(dependant: Dependant, kind: type[Query] | type[Form]) -> Iterator[tuple[str, bool]]:
-    """Yield the names, and whether each is a list."""
+    """Yield the name of each parameter, and whether it is a list."""
     for field in (*dependant.query_params, *dependant.body_params):
         annotation = field.field_info.annotation
         if not isinstance(field.field_info, kind):
@@ -152,7 +152,7 @@ def allowed(request: Request) -> list[str]:
 
 
 def is_of_another(request: Request, route: APIRoute) -> bool:
-    """Whether the address is that of a route without parameters, and the method led to another route."""
+    """Whether the path is that of a route without parameters, but the method led to another route."""
     return "{" in route.path and request.scope["path"] in _known(request).plain
 
 
@@ -162,7 +162,7 @@ def _known(request: Request) -> RouteTable:
 
 
 def without_thread(look: Callable[[Request], Found]) -> Callable[[Request], Awaitable[Found]]:
-    """Make a dependency that takes no thread of a function that waits for nothing."""
+    """Make a dependency, which uses no thread, from a function that waits for nothing."""
 
     @wraps(look)
     async def looked(request: Request) -> Found:
@@ -177,7 +177,7 @@ def settings(request: Request) -> Settings:
 
 
 def database(request: Request) -> Database:
-    """By the connections that are kept for this kind of request."""
+    """Return the database with the connections that are reserved for this kind of request."""
     found: Database = request.app.state.vital if incoming_request.is_vital(request) else request.app.state.database
     return found
 
@@ -199,7 +199,10 @@ VaultDep = Annotated[SecretVault, Depends(without_thread(vault))]
 
 
 async def unit_of_work(request: Request) -> UnitOfWork:
-    """Begin the one transaction of a request; it commits before the answer leaves, or the answer is an error."""
+    """Begin the one transaction of a request.
+
+    It commits before the answer is sent; if it fails, the answer is an error.
+    """
     return call_routes.begin(request, database(request))
 
 
@@ -207,11 +210,11 @@ SessionDep = Annotated[UnitOfWork, Depends(unit_of_work)]
 
 
 def caller(request: Request, session: SessionDep) -> Caller:
-    """Authenticate by bearer token, of ours or of an issuer's, or else by the session of a browser.
+    """Authenticate by a bearer token, Lockbox's own or an issuer's, or else by a browser's session.
 
     Raises:
-        NotSignedIn: no credential was shown, or no valid one.
-        ForeignForm: a browser's session would change something, and the call is not from a page of ours.
+        NotSignedIn: there is no credential, or no valid one.
+        ForeignForm: the call would change something by a browser's session, and did not come from one of our pages.
     """
     chosen = settings(request)
     sent = request.headers.getlist("authorization")
@@ -244,7 +247,10 @@ CallGroupsDep = Annotated[CallGroups, Depends(without_thread(groups))]
 
 
 class GroupedRoute(APIRoute):
-    """A route whose calls run in groups: a call with a bad credential is told that, and not what else is wrong."""
+    """A route whose calls run in groups.
+
+    If a call is invalid and its credential too, the answer names only the credential.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -288,7 +294,7 @@ def place(request: Request) -> sessions.ClientInfo:
 
 
 def address(request: Request) -> str | None:
-    """What proxies say of it is believed only of trusted ones."""
+    """Return the client's address. Headers that name it count only from trusted proxies."""
     return client_address(request, settings(request).trusted_proxies)
 
 
@@ -298,10 +304,10 @@ def _agent(request: Request) -> str | None:
 
 
 def if_match(request: Request) -> int | None:
-    """Return the version of If-Match; None where the header is missing or `*`.
+    """Return the version in If-Match; None if the header is missing or `*`.
 
     Raises:
-        Invalid: the header is not an ETag of ours.
+        Invalid: the header is not one of Lockbox's ETags.
     """
     value = request.headers.get("if-match", "*").strip()
     if value == "*":
@@ -325,11 +331,11 @@ def must_match(request: Request) -> int | None:
 
 
 def must_match_tag(request: Request) -> str | None:
-    """Return the tag of If-Match; None where that says `*`.
+    """Return the tag in If-Match; None if the header is `*`.
 
     Raises:
         VersionRequired: the header is missing.
-        Invalid: it is not an ETag of ours.
+        Invalid: the header is not one of Lockbox's ETags.
     """
     _has_if_match(request)
     value = request.headers["if-match"].strip()
@@ -365,7 +371,7 @@ def submission_limits(chosen: Settings) -> SubmissionLimits:
 
 
 def relying_party(chosen: Settings) -> RelyingParty:
-    """Raises NotYours: there can be no passkeys here."""
+    """Raises NotYours: passkeys cannot be used on this installation."""
     if chosen.passkey_domain is None:
         raise NotYours(NO_PASSKEYS)
     return RelyingParty(chosen.passkey_domain, chosen.origin)

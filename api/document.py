@@ -1,4 +1,4 @@
-"""Make the OpenAPI document of what the routes say and `glossary.yaml`."""
+"""Make the OpenAPI document from the routes and `glossary.yaml`."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -131,15 +131,15 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
 
 
 def _one_name_each(schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """Where both sides of a schema differ, keep that of what is written, the looser one."""
+    """If a schema differs for input and output, keep only the input schema, which is the looser one."""
     return {name.removesuffix(SIDES[0]): schema for name, schema in schemas.items() if not name.endswith(SIDES[1])}
 
 
 def _tidy(document: Mapping[str, Any]) -> None:
-    """Mend what FastAPI and pydantic write.
+    """Correct what FastAPI and pydantic write.
 
-    The limits of a list are `minItems` and `maxItems`: pydantic writes `minLength` for lists with further checks. The
-    titles of properties and parameters only repeat their names.
+    The limits of a list are `minItems` and `maxItems`, but pydantic writes `minLength` for lists with further checks.
+    Titles of properties and parameters are removed, because they only repeat the names.
     """
     for part in list(_parts({"paths": document["paths"], "components": document["components"]})):
         if part.get("type") == "array":
@@ -162,7 +162,7 @@ def _parts(part: object) -> Iterator[dict[str, Any]]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    """With an example, and the codes that it may have."""
+    """Return the response of a status, with an example and all codes that it may have."""
     codes = [one for one in every_code() if one.status == status]
     shown = codes[0]
     example = {
@@ -184,7 +184,7 @@ def _problem(status: int) -> dict[str, Any]:
 
 
 def _name(path: str, method: str, operation: dict[str, Any]) -> None:
-    """Name an operation as its function is named; FastAPI appends path and method."""
+    """Name an operation like its function. FastAPI appends path and method to the name."""
     name = operation["operationId"].removesuffix(re.sub(r"\W", "_", path) + f"_{method}")
     words = " ".join(UNLIKE.get(word, word) for word in name.split("_"))
     operation |= {"operationId": name, "summary": words[0].upper() + words[1:]}
@@ -211,7 +211,7 @@ def _security(path: str) -> list[dict[str, list[str]]]:
 
 
 class GlossaryGap(Exception):  # noqa: N818 - it names what is missing
-    """The glossary lacks an entry, has one too many, or an entry lacks its example."""
+    """The glossary lacks an entry or an example, or has an entry that nothing uses."""
 
 
 class Glossary:
@@ -229,7 +229,7 @@ class Glossary:
         raise GlossaryGap(f"api/glossary.yaml: add {name}, or {of}.{name}")
 
     def is_special(self, of: str, name: str) -> bool:
-        """Whether there is an entry for a name in this schema or operation alone."""
+        """Whether the glossary has an entry for this name only in this schema or operation."""
         return f"{of}.{name}" in self._entries
 
     def check(self) -> None:
@@ -269,10 +269,10 @@ def _properties(schemas: Mapping[str, Schema]) -> Iterator[tuple[str, str, Schem
 
 
 def _example(schema: Schema, schemas: Mapping[str, Schema], of: str) -> object:
-    """An example is made of those of a schema's own properties.
+    """Return an example of a schema. If it has properties, the example is made of their examples.
 
     Raises:
-        GlossaryGap: neither the schema nor the glossary says what a value looks like.
+        GlossaryGap: neither the schema nor the glossary has an example.
     """
     if "examples" in schema:
         return schema["examples"][0]

@@ -25,7 +25,10 @@ from lockbox.pubsub import ENDS, GATES, Listener
 
 
 class GateRuntime:
-    """The gate of one process; it reads on a connection of `reading`, and asks with `calls`, as access checks do."""
+    """The gate of one process.
+
+    It reads on a connection of `reading`, and checks windows in groups, through `calls`.
+    """
 
     def __init__(self, settings: Settings, database: Database, reading: Database, calls: CallGroups) -> None:
         self.memory = WindowMemory()
@@ -68,9 +71,9 @@ class GateRuntime:
         return GateApp(app, self.gate, self.counts, self.guards.answer)
 
     def start(self) -> None:
-        """Call it on the event loop.
+        """Start the gate; call this on the event loop.
 
-        Where the catalogue names no callers only the counts are written: access checks are counted too.
+        If the catalogue names no callers, only the counts are written, because access checks are counted too.
         """
         self.writer.start()
         if not self._has_callers:

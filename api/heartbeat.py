@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class HeartbeatThread(threading.Thread):
-    """Without Postgres it keeps trying."""
+    """Sends heartbeats until stopped. Without Postgres it keeps trying."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class HeartbeatThread(threading.Thread):
             self._stopping.wait(BEAT_SECONDS)
 
     def beat(self) -> None:
-        """Every half minute also the logs and marks that are invalid.
+        """Send a heartbeat. Every half minute, also report invalid logs and MACs.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away.
@@ -75,6 +75,6 @@ class HeartbeatThread(threading.Thread):
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:
-        """Ask the thread to end, and wait briefly for it."""
+        """Ask the thread to end, and wait for it briefly."""
         self._stopping.set()
         self.join(1)

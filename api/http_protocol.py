@@ -1,4 +1,4 @@
-"""Bound what one client may send, hold open and leave unread."""
+"""Bound the bytes that one client may send and leave unread, and its open connections."""
 
 import asyncio
 from asyncio import TimerHandle
@@ -21,10 +21,10 @@ from lockbox.identity.attempt_limits import network
 class ClientBounds:
     """What one client may do. Times are in seconds.
 
-    A head (request line and headers) has to be whole within `head_seconds`. Of a body, `body_bytes` have to come
-    within each `body_seconds` until it is whole, unless it is the server that does not read. An answer of which
-    nothing was taken for `unread_seconds` is given up. Connections are counted by address, where an IPv6 network of
-    64 bits is one, over all processes of the server; those from `trusted` networks are not.
+    A head (request line and headers) must be complete within `head_seconds`. Until a body is complete, `body_bytes`
+    of it must arrive in each `body_seconds`, unless the server itself is not reading. An answer is dropped if the
+    client reads none of it for `unread_seconds`. Connections are counted by address over all processes of the server;
+    an IPv6 network of 64 bits counts as one address. Connections from `trusted` networks are not counted.
     """
 
     head_bytes: int = 32 * 1024
@@ -40,11 +40,11 @@ class ClientBounds:
 
 
 class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
-    """The answer is ready."""
+    """The client exceeded a bound. The answer is stored in the protocol already."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Answers 431, 408 or 429 to a client that goes beyond its bounds, and closes the connection."""
+    """Answers 431, 408 or 429 to a client that exceeds its bounds, and closes the connection."""
 
     bounds: ClassVar[ClientBounds] = ClientBounds()
 
@@ -103,10 +103,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Of the head or behind the body.
+        """Count a header of the head, or a trailer after the body.
 
         Raises:
-            BoundExceeded: there are too many headers, or too long ones.
+            BoundExceeded: there are too many headers, or their total length is too great.
         """
         self._headers += 1
         self._header_bytes += len(name) + len(value)
@@ -116,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Raises BoundExceeded: too many others wait before it on this connection."""
+        """Raises BoundExceeded: too many earlier requests wait on this connection."""
         if len(self.pipeline) >= self.bounds.pipelined:
             self._refusal = _too_many("too-many-requests", "Read the answers before you send more requests.")
             raise BoundExceeded
@@ -163,7 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.bounds.head_seconds, self._too_slow)
 
     def _look_at_body(self) -> None:
-        """Go on waiting for a body that arrives, or that we do not read."""
+        """Go on waiting if the body still arrives, or if the server itself is not reading."""
         self._timer = None
         if self.flow.read_paused or self.cycle.waiting_for_100_continue or self._body_bytes >= self.bounds.body_bytes:
             self._expect()
@@ -184,7 +184,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return problem(431, "headers-too-large", f"Send at most {most} headers, and {kib} KiB of them.")
 
     def _refuse(self, answer: Response) -> None:
-        """Answer, unless another answer is under way, and close the connection."""
+        """Send the answer, unless another answer is being sent, and close the connection."""
         self._stop_waiting()
         cycle = self.cycle
         is_answering = cycle is not None and not cycle.response_complete and (cycle.response_started or self.pipeline)
@@ -220,5 +220,5 @@ def _too_many(code: str, detail: str) -> Response:
 
 
 def bounded(bounds: ClientBounds) -> type[BoundedProtocol]:
-    """Return the protocol with bounds of one server, whose connections are counted together."""
+    """Return the protocol class with the bounds of one server, which counts all its connections together."""
     return type("BoundedProtocol", (BoundedProtocol,), {"bounds": bounds})

@@ -1,4 +1,4 @@
-"""An incoming request: budget, credential, client."""
+"""An incoming request: its budget, credential and client."""
 
 import hashlib
 import os
@@ -32,11 +32,11 @@ CLOSES = re.compile(
 
 @dataclass(frozen=True)
 class Budget:
-    """How many requests of one kind are worked on at once, and how many seconds another one queues.
+    """How many requests of one kind are handled at once, and for how many seconds a further request queues.
 
-    A `vital` request has a database connection of a pool of its own. `alone` is how many requests may have a thread
-    and a connection at once where not every one does: those that run outside their group, and uploads, which need one
-    only for moments.
+    A `vital` request uses a separate pool of database connections. `alone` is set if not each request needs a thread
+    and a connection of its own: it is the number of requests that may have them at once. These are requests that run
+    outside their group, and uploads, which need both only for moments.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Budget:
 
     @property
     def connections(self) -> int:
-        """How many threads and pooled database connections it uses at most."""
+        """How many threads and pooled database connections the budget uses at most."""
         return self.alone or self.most
 
 
@@ -71,9 +71,9 @@ MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not bu
 
 @dataclass
 class IncomingRequest:
-    """The code that authenticates a request sets whether its credential is valid.
+    """A request and its credential. The code that authenticates the request records that its credential is valid.
 
-    `found_valid` is called, from whatever thread, as soon as that is so.
+    `found_valid` is called as soon as this is recorded, from any thread.
     """
 
     budget: Budget
@@ -108,13 +108,13 @@ def vouch(connection: HTTPConnection) -> None:
 
 
 def is_vital(connection: HTTPConnection) -> bool:
-    """Whether this request uses the connections that are kept for access checks and closing moves."""
+    """Whether this request uses the connections that are reserved for access checks and closing moves."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
     return entry is not None and entry.budget.vital
 
 
 class KnownCredentials:
-    """Digests, under a key of this process, of the credentials that were valid within the last quarter of an hour."""
+    """Digests, under a key of this process, of credentials that were valid within the last quarter of an hour."""
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
@@ -142,7 +142,7 @@ class KnownCredentials:
 
 
 def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:
-    """X-Forwarded-For counts only from trusted proxies."""
+    """Return the client's address. X-Forwarded-For counts only if a trusted proxy sent it."""
     found = connection.client.host if connection.client else None
     lines = connection.headers.getlist("x-forwarded-for") if trusted else []
     hops = [hop.strip() for line in lines for hop in line.split(",")]

@@ -1,4 +1,4 @@
-"""Live updates of open pages, by one Redis listener a process."""
+"""Live updates of open pages. Each process has one Redis listener."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """`at` is by this process' monotonic clock."""
+    """`at` is read from this process' monotonic timer."""
 
     number: int
     at: float
@@ -59,10 +59,10 @@ class LiveEvent:
 
 
 class Replay:
-    """The latest updates that this process received: twenty thousand ids at most.
+    """The latest updates that this process received, with twenty thousand ids at most.
 
-    A position is `<epoch>-<number>`. The epoch changes when something may have been missed and is unique to a
-    process, so nothing is known about another process' position.
+    A position is `<epoch>-<number>`. The epoch is unique to a process and changes when updates may have been missed.
+    So a position of another process is always unknown.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Replay:
                 self._held -= len(self._recent.popleft().ids)
 
     def begin_anew(self) -> None:
-        """Drop everything: something may have been missed."""
+        """Drop all updates, because some may have been missed."""
         with self._lock:
             self._recent.clear()
             self._held = 0
@@ -89,20 +89,20 @@ class Replay:
 
     @property
     def here(self) -> str:
-        """The position after everything received."""
+        """The position after all received updates."""
         with self._lock:
             return f"{self._epoch}-{self._number}"
 
     @property
     def settled(self) -> str:
-        """A position from some seconds ago: a page rendered now has read everything before it."""
+        """A position some seconds ago. A page that is rendered now has read everything before that position."""
         before = time.monotonic() - SETTLED_AFTER
         with self._lock:
             later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._recent)))
             return f"{self._epoch}-{self._number - later}"
 
     def since(self, position: str) -> list[LiveEvent] | None:
-        """Return what came after a position, or None if that is unknown."""
+        """Return the updates after a position; None if the position is unknown."""
         epoch, _, number = position.partition("-")
         with self._lock:
             if epoch != self._epoch or not number.isascii() or not number.isdigit() or len(number) > 15:  # noqa: PLR2004
@@ -115,10 +115,10 @@ class Replay:
 
 @dataclass(eq=False)
 class Subscription:
-    """A page's subscription to some requests, to any that the person may see, or to operations.
+    """A page's subscription to named requests, to all requests that the person may see, or to operations.
 
-    It says that something changed, never what: updates to a slow reader are merged, so it never holds more than its
-    topics. `secret` is the session's.
+    It reports that something changed, never what changed. Updates for a slow reader are merged, so that it never
+    contains more than its topics. `secret` is the session's secret.
     """
 
     caller: Caller
@@ -149,21 +149,21 @@ class Subscription:
         self._woken.set()
 
     def signal(self, name: str) -> None:
-        """`again`, `away` or `ended`; the last of each kind is enough."""
+        """Queue `again`, `away` or `ended`. Of several equal signals only the last is kept."""
         self._signals = [*(one for one in self._signals if one != name), name]
         self._woken.set()
 
     def close(self, name: str | None = None) -> None:
-        """End the stream, with a last signal if there is one."""
+        """End the stream, after a last signal if `name` is set."""
         if name:
             self.signal(name)
         self.is_over = True
         self._woken.set()
 
     async def next(self, seconds: float, place: Callable[[], str]) -> bytes:
-        """Return the next server-sent events; a comment if nothing happens for so long.
+        """Return the next server-sent events, or a comment if nothing happens for `seconds`.
 
-        `place` is called for the position of a page that has got all this.
+        `place` returns the position of a page that has received all these events.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -181,16 +181,17 @@ class Subscription:
 
 
 def event(name: str, position: str, data: dict[str, object]) -> bytes:
-    """Format one server-sent event (HTML, 9.2.6); none of the parts has a line break."""
+    """Format one server-sent event (HTML, 9.2.6). None of the parts may contain a line break."""
     return f"id: {position}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 class LiveUpdates:
-    """All open pages on one event loop; one thread with one connection asks the database.
+    """All open pages of one event loop. One thread queries the database for them, on one connection.
 
-    A stream holds no transaction and no connection. At most once a second the affected lists are computed, and every
-    fifteen seconds each subscription is checked again. Operations pages learn that anything happened, at most once in
-    three seconds: what follows from a move, such as its mails and its seal, comes with the next update.
+    A stream uses no transaction and no connection of its own. The lists that an update affects are computed at most
+    once a second, and each subscription is checked again every fifteen seconds. Pages of operations are notified of
+    any change at most once in three seconds. The consequences of a move, such as its mails and its seal, come with
+    the next update.
     """
 
     def __init__(
@@ -226,7 +227,7 @@ class LiveUpdates:
         return self._recent.settled
 
     def sent_position(self) -> str:
-        """The position after everything that was sent to pages."""
+        """The position after all updates that were sent to pages."""
         return self._sent_position
 
     @property
@@ -234,11 +235,11 @@ class LiveUpdates:
         return len(self._seats)
 
     def sit(self, seat: Subscription, position: str | None) -> None:
-        """Subscribe a page from a position on; it must call `leave`, whatever happens.
+        """Subscribe a page from a position on. The caller must call `leave` in any case.
 
         Raises:
-            TooMany: the session, or the person, has the maximum number of streams, over all processes of the server.
-            Busy: the process has the maximum number, or is about to end.
+            TooMany: the session or the person has the maximum number of streams, over all processes of the server.
+            Busy: the process has the maximum number of streams, or is about to end.
         """
         if self._is_shut or len(self._seats) >= self._most:
             raise Busy("Too many pages are open on this server. This page refreshes by itself.", retry_after=60)
@@ -273,7 +274,7 @@ class LiveUpdates:
             self._running.clear()
 
     def shut(self) -> None:
-        """End every stream and accept no other; call it on the event loop."""
+        """End every stream and accept no other. Call this on the event loop."""
         self._is_shut = True
         for seat in self._seats:
             seat.close()
@@ -295,7 +296,7 @@ class LiveUpdates:
             self._listener.start()
 
     def _hear(self, ids: frozenset[str], side: str | None) -> None:
-        """Anything but ids of requests is ignored."""
+        """Receive an update. Ids that are not UUIDs are ignored."""
         if side == ENDS:
             return
         good = frozenset(one for one in ids if UUID_FORM.fullmatch(one))
@@ -306,7 +307,7 @@ class LiveUpdates:
             self._stirred.set()
 
     def _turn(self, hears: bool) -> None:  # noqa: FBT001 - what the listener says
-        """Updates begin to arrive, or no longer do."""
+        """React when updates begin to arrive (`hears`), or no longer arrive."""
         if hears:
             self._recent.begin_anew()
             self._fresh.clear()
@@ -346,7 +347,7 @@ class LiveUpdates:
             self._wait(news.get(None, ()))
 
     def _wait(self, ids: Iterable[str]) -> None:
-        """If too many ids wait, the oldest are dropped."""
+        """Queue ids of changed requests. If too many ids wait, the oldest are dropped."""
         self._listed.update(dict.fromkeys(ids))
         for one in list(self._listed)[: max(0, len(self._listed) - MOST_WAITING)]:
             del self._listed[one]
@@ -354,7 +355,10 @@ class LiveUpdates:
             self._rung.set()
 
     async def _report_lists(self) -> None:
-        """By two thousand requests at a time; the others wait."""
+        """Notify the pages whose lists changed.
+
+        At most two thousand requests are looked up at a time; the rest wait.
+        """
         listeners = {seat.reader: None for seat in self._seats if seat.lists}
         ids = list(self._listed)[:MOST_AT_ONCE]
         self._listed = dict.fromkeys(list(self._listed)[MOST_AT_ONCE:])
@@ -388,7 +392,7 @@ class LiveUpdates:
                     seat.close("away")
 
     def may_listen(self, seat: Subscription) -> bool:
-        """Whether the session is valid and the person may see what the page shows; it queries the database."""
+        """Query whether the session is valid and the person may see everything that the page shows."""
         try:
             with self._database.transaction() as session:
                 caller = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True).caller
@@ -398,7 +402,7 @@ class LiveUpdates:
         return known == seat.requests and not _lost(seat.caller, caller)
 
     async def _ask(self, call: Callable[[], Found]) -> Found | None:
-        """Query the database outside the event loop; None if it is away."""
+        """Query the database outside the event loop; return None if the database is away."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._clerk, call)
         except SQLAlchemyError as error:
@@ -412,7 +416,7 @@ def _clients(seat: Subscription) -> tuple[str, str]:
 
 
 def _lost(before: Caller, after: Caller) -> bool:
-    """Whether a person lost a role that they had when the page subscribed."""
+    """Whether the person has lost a role since the page subscribed."""
     return bool(before.standings - after.standings)
 
 

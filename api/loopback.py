@@ -1,4 +1,4 @@
-"""Decide whether a call comes from this machine and not through a proxy."""
+"""Decide whether a call comes directly from this machine, without a proxy."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -21,14 +21,14 @@ async def require_loopback(request: Request) -> None:
     A foreign name that resolves to this machine (DNS rebinding) is refused.
 
     Raises:
-        NotYours: it does not.
+        NotYours: the call comes from another machine or under another name.
     """
     if not is_local(request):
         raise NotYours(PLAYGROUND_CLOSED)
 
 
 def is_local(request: Request) -> bool:
-    """Whether this machine calls under its own name: a silent proxy passes on another name."""
+    """Whether this machine calls under its own name. A proxy that adds no headers still forwards another name."""
     return _is_from_here(request) and _name_of(request) in LOOPBACK
 
 

@@ -1,4 +1,4 @@
-"""Expose metrics in Prometheus' text form; they name nobody."""
+"""Expose metrics in Prometheus' text format. They contain no names of people."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lockbox.sql import LAG_BUCKETS
 
 @dataclass(frozen=True)
 class ShownFigure:
-    """The name is without its `lockbox_`."""
+    """A metric. `name` is written without the prefix `lockbox_`."""
 
     figure: MetricName
     name: str
@@ -100,10 +100,10 @@ FIGURES = (
 
 
 def exposition(figures: MetricSnapshot, answered: Iterable[GateAnswers] | None = None, unwritten: int = 0) -> bytes:
-    """Values that could not be read are left out.
+    """Return the metrics as text. Values that could not be read are left out.
 
-    `answered` is None if that could not be read; `unwritten` is how many answers the gate of this process has counted
-    and not written yet.
+    `answered` is None if the gate's answers could not be read. `unwritten` is the number of answers that the gate of
+    this process has counted but not written yet.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_SnapshotCollector(figures, answered, unwritten))
@@ -111,7 +111,7 @@ def exposition(figures: MetricSnapshot, answered: Iterable[GateAnswers] | None =
 
 
 class _SnapshotCollector(Collector):
-    """Metrics that were read before; nothing is kept between scrapes."""
+    """Metrics that were read before the scrape. Nothing is kept between scrapes."""
 
     def __init__(self, figures: MetricSnapshot, answered: Iterable[GateAnswers] | None, unwritten: int) -> None:
         self._figures = figures
@@ -136,7 +136,10 @@ class _SnapshotCollector(Collector):
 
 
 def _family(one: ShownFigure, values: Mapping[str, float]) -> Metric:
-    """A metric with channels has a value for each; one without labels may be unknown."""
+    """Make one metric.
+
+    A metric by channel has a value for every channel; a metric without labels may have no value.
+    """
     family = one.kind(f"lockbox_{one.name}", one.help, labels=one.labels)
     zeros: dict[str, float] = dict.fromkeys(Channel, 0.0) if one.labels == CHANNEL else {}
     for label, number in sorted((zeros | dict(values)).items()):

@@ -62,11 +62,11 @@ Leave = Callable[[], None]
 
 
 class HttpGuard:
-    """Checks, admits and logs each request in one pass around the app.
+    """Checks, admits and logs each request, in one pass around the app.
 
-    In this order: 400 to a request that names no host or several (RFC 9112 section 3.2); 415 to a form that is not in
-    UTF-8; 413 to a body that is too large; 503 where too many requests are worked on. A HEAD is passed on as a GET
-    and its body kept back (RFC 9110 section 9.3.2). No answer lets browsers guess types.
+    The checks, in this order: 400 if the request has no host or several (RFC 9112 section 3.2); 415 if a form is not
+    in UTF-8; 413 if the body is too large; 503 if too many requests are being handled. A HEAD request is passed on as
+    a GET, and the body of its answer is left out (RFC 9110 section 9.3.2). No answer lets browsers guess types.
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
@@ -110,7 +110,7 @@ class HttpGuard:
 
 
 class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
-    """What is answered before the app sees the request."""
+    """An answer that is sent before the app sees the request."""
 
     def __init__(self, answer: ASGIApp) -> None:
         super().__init__()
@@ -118,10 +118,13 @@ class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
 
 
 class GuardedAnswer:
-    """The answer on its way out: it frees the place, is logged, and has no body where a HEAD was asked.
+    """An answer that is being sent.
 
-    The log line and the span name the route's template, for paths and queries name people and their content. The
-    answer's id is in each line that is logged on the way, and in those of the mails and calls that follow.
+    It frees the request's place, writes the log line, and drops the body for a HEAD request.
+
+    The log line and the span name the template of the route, because paths and queries contain people's names and
+    content. The answer's id is in each line that is logged during the call, and in the lines of the mails and calls
+    that follow.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -168,7 +171,7 @@ class GuardedAnswer:
 
 
 def _with_headers(message: Message, origin: CallOrigin) -> Message:
-    """Unless the app has set a header already."""
+    """Add these headers, unless the app has set them already."""
     headers = message.get("headers", ())
     said = {name.lower() for name, _ in headers}
     added = (NO_SNIFF, (REQUEST_ID.encode(), (origin.http_request_id or "").encode()))
@@ -176,7 +179,7 @@ def _with_headers(message: Message, origin: CallOrigin) -> Message:
 
 
 def _origin_of(scope: Scope) -> CallOrigin:
-    """Return the caller's id and span where they are well-formed, else ours."""
+    """Return the caller's id and span if they are well-formed; else new ones."""
     shown = Headers(scope=scope)
     own, parent = (shown.getlist(name) for name in (REQUEST_ID, TRACEPARENT))
     return CallOrigin(
@@ -188,8 +191,8 @@ def _origin_of(scope: Scope) -> CallOrigin:
 def _check_headers(scope: Scope) -> None:
     """Check the host, and the charset of a form.
 
-    Starlette decodes a form by whatever codec of Python's it names, and some of those make lone surrogates of it,
-    which nothing after it can write down.
+    Starlette decodes a form by any Python codec that the form names. Some codecs produce lone surrogates, which
+    cannot be written anywhere later.
 
     Raises:
         EarlyAnswer: 400 or 415.
@@ -204,11 +207,13 @@ def _check_headers(scope: Scope) -> None:
 
 
 async def _limited(scope: Scope, receive: Receive) -> Receive:
-    """Read the body and return how the app receives it; an upload is counted as the app reads it.
+    """Read the body, and return the function by which the app receives it.
+
+    An upload is counted while the app reads it.
 
     Raises:
-        EarlyAnswer: 413, the body is larger than this address takes; it is not read to its end.
-        ClientDisconnect: the client went away before all of it had come.
+        EarlyAnswer: 413, the body is larger than this path allows; it is not read to its end.
+        ClientDisconnect: the client disconnected before the whole body had arrived.
     """
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if scope["path"] in UPLOADS and declared.isdigit():
@@ -235,7 +240,7 @@ def _too_large(scope: Scope, most: int) -> EarlyAnswer:
 
 
 def _counted(receive: Receive, most: int, declared: int) -> Receive:
-    """At most so many bytes are passed on; none where more are declared."""
+    """Pass on at most `most` bytes, and none if more are declared."""
     taken = 0
 
     async def counted() -> Message:
@@ -261,13 +266,16 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class Admission:
-    """Admits a request when its budget has a place free; the place is free again once its answer begins.
+    """Admits a request when its budget has a free place. The place is free again when the answer begins.
 
-    A place means a thread for each step of the request and a database connection over all of them. Without a limit,
-    requests that wait for a connection take every thread, those that have one wait for a thread, and the API stops.
-    Access checks and closing moves have places, and connections, that no other request takes. So have requests with a
-    credential that this process has not seen to be valid, two of an address at once: wrong ones cost others nothing.
-    Such a request goes on in a place of its own budget once its credential is found valid, if one is free.
+    A place means a thread for each step of the request, and a database connection for its whole duration. Without a
+    limit, requests that wait for a connection would take every thread, requests with a connection would wait for a
+    thread, and the API would stop. Access checks and closing moves have places and connections that no other request
+    uses.
+
+    Requests whose credential this process has not yet seen to be valid have separate places too, two for each
+    address: invalid credentials thus delay no other request. When the credential turns out valid, the request moves
+    to a place of its own budget, if one is free.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -277,10 +285,12 @@ class Admission:
         self._known = KnownCredentials()
 
     async def admit(self, scope: Scope) -> Callable[[int | None], None]:
-        """Wait for a place; call what is returned with the status of the answer once that begins, or with None.
+        """Wait for a place, and return a function that frees it.
+
+        Call the function with the status of the answer when the answer begins, or with None.
 
         Raises:
-            EarlyAnswer: 503, the request has queued for as long as its budget says.
+            EarlyAnswer: 503, the request has queued for its budget's maximum time.
         """
         if scope["path"] in ALWAYS:
             return lambda _: None
@@ -300,7 +310,7 @@ class Admission:
         return left
 
     async def _place(self, entry: IncomingRequest, shown: bytes | None, address: str | None) -> Leave | None:
-        """Return how to leave the place; None where waiting took too long."""
+        """Return a function that frees the place; None if waiting took too long."""
         budget = entry.budget
         if shown in self._known and not (free := self._places[budget]).locked():
             await free.acquire()
@@ -319,7 +329,7 @@ class Admission:
             return None
 
     def _until_valid(self, entry: IncomingRequest, leave: Leave) -> Leave:
-        """Return how to leave a stranger's place, or the one of its budget for which the request has left that."""
+        """Return a function that frees the request's place: the first one, or the one to which it has moved."""
         held, free = [leave], self._places[entry.budget]
         loop = asyncio.get_running_loop()
 
@@ -334,7 +344,7 @@ class Admission:
 
 
 class _ByAddress:
-    """Places of which each address has a few; an IPv6 network of 64 bits counts as one."""
+    """Places of which each address may use a few. An IPv6 network of 64 bits counts as one address."""
 
     def __init__(self, most: int) -> None:
         self._all = asyncio.Semaphore(most)
@@ -368,6 +378,6 @@ def _credential(connection: HTTPConnection, settings: Settings) -> str | None:
 
 
 def _once(leave: Leave) -> Leave:
-    """The second call and later ones do nothing."""
+    """Return a function that frees the place only when first called."""
     left: list[Leave] = [leave]
     return lambda: left.pop()() if left else None

@@ -88,7 +88,7 @@ OF_THE_SERVER = (
 
 
 def every_code() -> Sequence[ProblemCode]:
-    """By status and name."""
+    """All codes, by status and name."""
     return sorted([*_of_classes(), *OF_THE_SERVER])
 
 
@@ -118,7 +118,7 @@ def problem(
 
 
 def problem_of(error: LockboxError) -> dict[str, Any]:
-    """A refusal as a part of an answer, with the status that it would have as an answer of its own."""
+    """A refusal as a part of an answer. Its status is the one that it would have as a separate answer."""
     return _body(_status(error), error.code, error.detail, error.facts)
 
 
@@ -138,7 +138,7 @@ def _status(error: LockboxError) -> int:
 
 
 def is_contended(error: DBAPIError) -> bool:
-    """Whether another transaction holds or has just changed the row: the same call may succeed later."""
+    """Whether another transaction has locked or has just changed the row. The same call may succeed later."""
     return getattr(error.orig, "sqlstate", None) in CONTENDED
 
 
@@ -190,7 +190,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _gone(_: Request, __: Exception) -> JSONResponse:
-    """The client disconnected before its request was complete: no one reads this answer."""
+    """Answer a client that disconnected before its request was complete. No one reads this answer."""
     return problem(400, "hung-up", "The request arrived incomplete. Send it again.")
 
 

@@ -1,4 +1,4 @@
-"""Limit exports, and how often people name mail addresses."""
+"""Limit exports, and how often people enter mail addresses."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar
@@ -21,7 +21,7 @@ Part = TypeVar("Part", str, bytes)
 
 
 def count_export(who: Caller, db: Database) -> None:
-    """In a transaction that stands whatever follows.
+    """Count an export, in a transaction that is kept even if the call fails.
 
     Raises:
         TooMany: the person has made sixty exports in the last ten minutes.
@@ -32,7 +32,7 @@ def count_export(who: Caller, db: Database) -> None:
 
 
 def count_address(who: CurrentUser, db: DatabaseDep) -> None:
-    """In a transaction that stands whatever follows.
+    """Count a mail address, in a transaction that is kept even if the call fails.
 
     Raises:
         TooMany: the person has named twenty addresses in the last ten minutes.
@@ -43,7 +43,7 @@ def count_address(who: CurrentUser, db: DatabaseDep) -> None:
 
 
 async def streamed(parts: Iterable[Part]) -> AsyncIterator[Part]:
-    """Each part is made in an export thread."""
+    """Stream the parts. Each part is made in an export thread."""
     left = iter(parts)
     while (part := await to_thread.run_sync(next, left, None, limiter=WRITING)) is not None:
         yield part

@@ -1,4 +1,4 @@
-"""Record refused decisions and sign-ins in the audit log, without ever failing the answer."""
+"""Record refused decisions and sign-ins in the audit log. A failure to record never changes the answer."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -28,7 +28,7 @@ UNREADABLE = "unknown"
 
 @dataclass(frozen=True)
 class AttemptedAction:
-    """Routes keep it in `request.state.tried`, for the error handler."""
+    """An action that a caller attempted. Routes store it in `request.state.tried`, for the error handler."""
 
     caller: Caller
     origin: Origin
@@ -37,9 +37,9 @@ class AttemptedAction:
 
 
 def is_noted(request: Request, refusal: LockboxError) -> bool:
-    """Whether a refused call may be recorded: a decision about a request, or a token.
+    """Whether a refusal may be recorded: the call decided about a request, or used a token of a known person.
 
-    A token that never existed is not recorded: anyone could invent any number of them.
+    A token that never existed is not recorded, because anyone could invent any number of tokens.
     """
     if isinstance(refusal, NotSignedIn):
         return refusal.person_id is not None
@@ -56,7 +56,7 @@ def note(request: Request, refusal: LockboxError) -> None:
 
 
 def decision(db: Database, tried: AttemptedAction, refusal: LockboxError) -> None:
-    """Invalid input and unknown requests are not recorded."""
+    """Record a refused decision. Invalid input and unknown requests are not recorded."""
     is_one = isinstance(refusal, NotYours | Conflict | PolicyNotMet) and not isinstance(refusal, ForeignForm)
     if tried.action not in NOTED or not is_one:
         return
@@ -78,9 +78,9 @@ def sign_in(
     account: str | None = None,
     stub: LoginStub | None = None,
 ) -> None:
-    """Record a refused sign-in, by its person or account, or else by network: one event a minute for each of these.
+    """Record a refused sign-in by its person or account, or else by its network: one event a minute for each.
 
-    `account` is the typed address, `stub` the pending login, which knows the address that its code went to.
+    `account` is the typed address. `stub` is the pending login, which knows the address to which its code was sent.
     """
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None

@@ -31,10 +31,10 @@ def attempt(
     came: Origin,
     shown: Callable[[RequestEntry, Caller], Shown],
 ) -> Shown | LockboxError:
-    """Return what `shown` makes of the request then, or the refusal, which is noted.
+    """Return what `shown` makes of the changed request, or the refusal, which is recorded.
 
     Raises:
-        NotSignedIn: nobody is signed in.
+        NotSignedIn: no one is signed in.
     """
 
     def judge(session: UnitOfWork) -> Shown:

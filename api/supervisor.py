@@ -24,10 +24,10 @@ Serve = Callable[[int], None]
 
 
 class ApiServer(uvicorn.Server):
-    """End the streams when told to stop: they would go on until the timeout.
+    """A server that ends open streams when it is told to stop. Otherwise they would continue until the timeout.
 
-    `shut` are calls that end them. `lifeline` is a descriptor that becomes readable when the parent has gone; None
-    where there is no parent.
+    The functions in `shut` end the streams. `lifeline` is a descriptor that becomes readable when the parent process
+    has ended; None if there is no parent.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """The signal ends the process after this, so the last spans are sent here."""
+        """End the streams, shut down, and send the last spans: after this the signal ends the process."""
         for end in self._shut:
             end()
         await super().shutdown(sockets)
@@ -54,11 +54,12 @@ class ApiServer(uvicorn.Server):
 
 
 class Supervisor:
-    """The parent of the processes: it serves nothing, and ends them when it is told to end.
+    """The parent of the server processes. It serves nothing, and ends its children when it is told to end.
 
-    `serve` runs in each child, with a descriptor that becomes readable when the parent has gone. A child that ends by
-    itself is started again a second later, but for one that says NOT_STARTED: then all end. `listener` is what the
-    children accept on: it is closed once all are to end, for connections that nobody accepts would wait in it.
+    `serve` runs in each child, with a descriptor that becomes readable when the parent has ended. A child that ends
+    by itself is started again a second later. If a child ends with NOT_STARTED, all processes end. `listener` is the
+    socket on which the children accept. It is closed when all are to end: connections that no process accepts would
+    wait in it.
     """
 
     def __init__(self, counts: ClientCounts, listener: socket.socket, serve: Serve) -> None:
@@ -70,7 +71,7 @@ class Supervisor:
         self._code = 0
 
     def run(self, processes: int) -> int:
-        """Run so many processes until told to end; return the exit code."""
+        """Run this number of processes until told to end; return the exit code."""
         lifeline, held = os.pipe()
         for name in ENDS:
             signal.signal(name, lambda *_: self._end())
@@ -86,7 +87,7 @@ class Supervisor:
         return self._code
 
     def _goes_on(self, pid: int, code: int) -> bool:
-        """Whether another process is to take the place of the ended one."""
+        """Whether another process must replace the one that ended."""
         if code == NOT_STARTED:
             self._code = code
             self._end()

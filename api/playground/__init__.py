@@ -8,7 +8,7 @@ from config.settings import Settings
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Never in production.
+    """Install the playground; never in production.
 
     Raises:
         UnsafeSettings: the file of demo users cannot be read.

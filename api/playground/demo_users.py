@@ -13,7 +13,7 @@ from lockbox.identity.roles import VENDOR_ROLES, Role
 
 
 class DemoUser(BaseModel):
-    """A demo user, and the demo token behind them."""
+    """A demo user and their demo token."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,15 +55,15 @@ class DemoUsers(BaseModel):
         return next((part for part in self.people if part.email.casefold() == address.casefold()), None)
 
     def words_of(self, person_id: UUID) -> str:
-        """Empty for anyone but demo users."""
+        """Return a demo user's words; empty for other people."""
         return next((part.words for part in self.people if part.id == person_id), "")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Service accounts are left out.
+        """Parse the file. Service accounts are left out.
 
         Raises:
-            ValidationError: it is not what `make run` writes.
+            ValidationError: the text is not what `make run` writes.
         """
         found = cls.model_validate_json(text)
         return found.model_copy(update={"people": tuple(one for one in found.people if one.role is not Role.SYSTEM)})

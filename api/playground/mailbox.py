@@ -1,4 +1,4 @@
-"""Read the mail catcher's folder, within limits and without following links."""
+"""Read the folder of the mail catcher, within limits and without following links."""
 
 import hashlib
 import os
@@ -43,7 +43,10 @@ class OpenedMail(Envelope):
         return CODE.findall(self.text)
 
     def pieces(self, origin: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the text in pieces, each with the page of ours that it links to, if any."""
+        """Yield the text in pieces.
+
+        A piece that links to one of our pages comes with that link, any other with None.
+        """
         end = 0
         for found in ADDRESS.finditer(self.text):
             yield self.text[end : found.start()], None
@@ -59,7 +62,7 @@ class MailFolder:
     folder: Path
 
     def newest(self, to: str = "") -> Sequence[Envelope]:
-        """The last first: all of them, or those to one address."""
+        """Return the newest mails, the latest first: all mails, or the mails to one address."""
         found: list[Envelope] = []
         for mail in self._mails():
             if not to or to.casefold() == mail.to.casefold():
@@ -96,7 +99,7 @@ def _key(name: str) -> str:
 
 @lru_cache(maxsize=2 * MOST_LOOKED_AT)
 def _seen(path: Path) -> Envelope | None:
-    """Only headers are read: a list of a thousand reads no bodies."""
+    """Read only the headers of a mail, so that a list of a thousand mails reads no bodies."""
     found = _raw(path, LONGEST_HEAD)
     if found is None:
         return None
@@ -125,7 +128,10 @@ def _envelope(path: Path, message: EmailMessage, at: datetime) -> Envelope:
 
 
 def _raw(path: Path, most: int) -> tuple[bytes, datetime] | None:
-    """Return the beginning of a mail, and when it came; None if it is no file of the catcher's, or too large."""
+    """Return the beginning of a mail, and when the mail arrived.
+
+    None if the path is not a regular file, or the mail is too large.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -149,7 +155,7 @@ def _line(message: EmailMessage, name: str) -> str:
 
 
 def _part(message: EmailMessage, kind: str) -> str:
-    """In whatever encoding the part claims."""
+    """Return a part of the mail, decoded by the encoding that the part declares."""
     try:
         part = message.get_body((kind,))
     except (ValueError, LookupError, AttributeError):

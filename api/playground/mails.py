@@ -65,7 +65,7 @@ def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, d
 
 @router.get("/{key}/page")
 def look(request: Request, key: str, demo_users: DemoUsersDep) -> Response:
-    """The original HTML, for a sandboxed frame."""
+    """Show the original HTML, for a sandboxed frame."""
     html = _find(demo_users, key).html
     answer = HTMLResponse(HEAD.sub(r'\g<0><base target="_top">', html, count=1))
     protect(request, answer)
@@ -75,7 +75,7 @@ def look(request: Request, key: str, demo_users: DemoUsersDep) -> Response:
 
 
 def _leads_to(pieces: Sequence[tuple[str, str | None]], origin: str) -> str | None:
-    """Return the first path of ours that a mail links to, if it is a plain one."""
+    """Return the first path of ours that a mail links to; None if there is none, or it is not a plain path."""
     paths = (link.removeprefix(origin) for _, link in pieces if link)
     return next((path for path in paths if LOCAL_PATH.fullmatch(path)), None)
 

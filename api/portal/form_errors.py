@@ -15,7 +15,10 @@ class FormRejected(Invalid):
 
 @dataclass(frozen=True)
 class FormMistake:
-    """Without a place the form has no such field; without a name the message says what it is about."""
+    """A mistake in a form.
+
+    Without `place` the form has no such field; without `name` the message names the subject itself.
+    """
 
     name: str
     place: str
@@ -23,7 +26,7 @@ class FormMistake:
 
 
 def rejected(detail: str, mistakes: Iterable[tuple[str, str]]) -> FormRejected:
-    """`mistakes` are pairs of a field and what to do about it."""
+    """`mistakes` are pairs of a field and advice on how to correct it."""
     errors = [{"field": field, "message": sentence(said)} for field, said in dict.fromkeys(mistakes)]
     return FormRejected(detail, errors=errors)
 
@@ -33,7 +36,7 @@ def sentence(said: str) -> str:
 
 
 def mistakes_of(refused: LockboxError | None) -> Iterator[tuple[str, str]]:
-    """Yield pairs of a field and what to do about it."""
+    """Yield pairs of a field and advice on how to correct it."""
     facts = refused.facts if refused else {}
     if "errors" in facts:
         yield from ((one["field"], one["message"]) for one in facts["errors"])
@@ -51,7 +54,7 @@ def by_field(mistakes: Iterable[tuple[str, str]]) -> FieldErrors:
 def summary(
     refused: LockboxError | None, names: Mapping[str, str], places: Mapping[str, str]
 ) -> Sequence[FormMistake]:
-    """`names` are what the fields are called, `places` where they stand."""
+    """`names` are the labels of the fields; `places` are their places on the page."""
     if not isinstance(refused, FormRejected):
         return ()
     return [

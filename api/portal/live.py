@@ -33,7 +33,7 @@ WHOLE = frozenset({LIST, OPERATIONS})
 
 
 class EventStream(Response):
-    """An answer that goes on until the page is closed, the person loses access, or the process ends."""
+    """An answer that continues until the page is closed, the person loses access, or the process ends."""
 
     def __init__(self, room: LiveUpdates, seat: Subscription, position: str | None) -> None:
         super().__init__(None, headers=HEADERS | {"x-accel-buffering": "no"}, media_type="text/event-stream")
@@ -43,7 +43,7 @@ class EventStream(Response):
         self._position = position
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
-        """Raises TooMany, Busy: no stream is free; nothing was answered yet."""
+        """Raises TooMany, Busy: no stream is free; no part of an answer has been sent."""
         self._room.sit(self._seat, self._position)
         leaving = asyncio.create_task(_until_gone(receive, self._seat))
         try:
@@ -68,7 +68,7 @@ async def _until_gone(receive: Receive, seat: Subscription) -> None:
 
 
 async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
-    """Raises TimeoutError: nothing was read for too long."""
+    """Raises TimeoutError: the client read nothing for too long."""
     async with asyncio.timeout(SLOW_SECONDS):
         await send({"type": "http.response.body", "body": said, "more_body": not is_last})
 
@@ -76,7 +76,7 @@ async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
 def subscribe(
     request: Request, chosen: SettingsDep, session: SessionDep, topics: Annotated[str, Query(max_length=400)] = ""
 ) -> Subscription:
-    """Subscribe the session's page to topics all of which the person may see."""
+    """Subscribe a page to topics. The person must be allowed to see all of them."""
     if request.headers.get("sec-fetch-site") not in {None, "same-origin"}:
         raise ForeignForm(browser.FOREIGN)
     try:

@@ -1,4 +1,4 @@
-"""The sections of the portal's menu; the pages check the rights."""
+"""The sections of the portal's menu. The pages themselves check the rights."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def of(caller: Caller) -> Iterable[Section]:
 
 
 def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
-    """Return the path of the section in which a request is listed with its like."""
+    """Return the path of the section that lists this request and similar ones."""
     listed = {
         State.REVIEWING: "/review",
         State.PENDING: "/waiting",
@@ -83,7 +83,7 @@ def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
 
 
 def first(caller: Caller) -> Section:
-    """Return the first section that the person sees, or the audit log for those who only audit."""
+    """Return the first section that the person sees, or the audit log for people who only audit."""
     seen = [section for section in (*SECTIONS, ACCOUNT) if section.is_for(caller)]
     if caller.standings and {standing.role for standing in caller.standings} <= AUDITORS:
         seen.sort(key=lambda section: section.path != LOG)

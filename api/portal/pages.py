@@ -115,7 +115,7 @@ ICONS = {
 
 
 def icon(name: str) -> Markup:
-    """The icon stands beside words and is not read out."""
+    """Return an icon. It is shown next to words, and screen readers skip it."""
     return ICONS[name]
 
 
@@ -148,7 +148,7 @@ def _day_clock(moment: datetime, at: datetime) -> str:
 
 
 def _from_now(tell: Callable[[datetime, datetime], str]) -> Callable[[datetime], str]:
-    """Return a template filter that says how far a time is from when the page is made, if that is known."""
+    """Return a template filter that formats how far a time is from the page's time; empty if that is unknown."""
 
     def formatted(moment: datetime) -> str:
         at = MADE_AT.get()
@@ -172,7 +172,7 @@ def _signed_in(asked: AccessRequest) -> str:
 
 
 def _facts(view: FactView) -> Callable[[AccessRequest], list[tuple[str, str]]]:
-    """Return a template filter of label and text of what a request says in a view to the page's reader."""
+    """Return a template filter that yields label and text of the facts that the page's reader may see."""
 
     def said(asked: AccessRequest) -> list[tuple[str, str]]:
         reader = READER.get()
@@ -239,7 +239,10 @@ def page(
     reload_path: str | None = None,
     **said: Any,  # noqa: ANN401 - a template takes any variables
 ) -> HTMLResponse:
-    """Render a template; `reload_path` is where a browser gets the page again if it answers a form."""
+    """Render a template.
+
+    If the page answers a form, `reload_path` is the path at which a browser gets the page again.
+    """
     made = TEMPLATES.get_template(f"{template}.html")
     playing = getattr(request.app.state, "playground", None)
     settings = deps.settings(request)
@@ -268,7 +271,7 @@ def page(
 
 
 def _live(request: Request, reload_path: str | None) -> Mapping[str, str]:
-    """Return the URL by which the page's script fetches it again, and its live-updates position."""
+    """Return the URL at which the page's script fetches the page again, and the position of live updates."""
     path, query = request.url.path, request.url.query
     again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(request, path)
     position = request.app.state.live_updates.position
@@ -276,7 +279,7 @@ def _live(request: Request, reload_path: str | None) -> Mapping[str, str]:
 
 
 def go(request: Request, path: str, **query: str) -> Response:
-    """Redirect to a page of ours by GET."""
+    """Redirect to one of our pages, which is then read by GET."""
     answer = RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)
     protect(request, answer)
     return answer
@@ -289,7 +292,7 @@ def protect(request: Request, answer: Response) -> None:
 
 
 def local(path: str | None) -> str:
-    """Return where to go after a sign-in: a plain path of ours, else the home page.
+    """Return the path to open after a sign-in: a plain path of ours, else the home page.
 
     A query that a browser could misread is dropped.
     """
@@ -306,7 +309,7 @@ def origin(request: Request) -> Origin:
 
 @dataclass(frozen=True)
 class FormContext:
-    """What a form came with; it opens transactions of its sender."""
+    """The context of a form that was sent. It opens transactions for the sender."""
 
     request: Request
     chosen: Settings
@@ -319,7 +322,7 @@ class FormContext:
             yield session, self.visitor(session)
 
     def visitor(self, session: UnitOfWork) -> Visitor:
-        """Raises NotSignedIn, ForeignForm: nobody is signed in, or the form is from no page of their session."""
+        """Raises NotSignedIn, ForeignForm: no one is signed in, or the form is not from a page of their session."""
         visitor = browser.visitor(self.request, session, self.chosen)
         browser.check_form(visitor, self.csrf)
         return visitor
@@ -332,7 +335,7 @@ class FormContext:
 async def form_context(
     request: Request, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> FormContext:
-    """Raises ForeignForm: it was not sent from a page of ours."""
+    """Raises ForeignForm: the form was not sent from one of our pages."""
     browser.check_same_site(request, chosen)
     return FormContext(request, chosen, db, csrf)
 
@@ -341,14 +344,14 @@ FormContextDep = Annotated[FormContext, Depends(form_context)]
 
 
 def own_page(request: Request, path: str) -> str:
-    """Return the longest beginning of a form's path at which there is a page."""
+    """Return the longest prefix of a form's path that is the path of a page."""
     parts = path.partition(".")[0].split("/")[:MOST_SEGMENTS]
     beginnings = ("/".join(parts[:length]) for length in range(len(parts), 1, -1))
     return next((one for one in beginnings if _is_page(request, one)), HOME)
 
 
 def _is_page(request: Request, path: str) -> bool:
-    """Where routes overlap, those with the fewest parameters decide."""
+    """Whether a path has a page. If several routes match, the routes with the fewest parameters decide."""
     found = [route for route in request.app.state.addresses.routes if TAG in getattr(route, "tags", ())]
     found = [route for route in found if route.path_regex.fullmatch(path)]
     fewest = min((route.path.count("{") for route in found), default=0)
@@ -357,21 +360,21 @@ def _is_page(request: Request, path: str) -> bool:
 
 
 def _wanted(request: Request) -> str:
-    """Return where a person who has to sign in first wanted to go."""
+    """Return the path that the person wanted to open before they had to sign in."""
     path, query = request.url.path, request.url.query
     page_of = own_page(request, path)
     return local(f"{path}?{query}" if query and request.method == "GET" and page_of == path else page_of)
 
 
 def install(app: FastAPI) -> None:
-    """Render refusals of pages as pages; `problems` maps errors to statuses."""
+    """Render refusals of pages as pages. `problems` maps errors to statuses."""
     for kind, handler in list(app.exception_handlers.items()):
         if kind is not WebSocketRequestValidationError:
             app.exception_handlers[kind] = _dressed(handler)
 
 
 def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that answers on the loop, and renders a page in a thread."""
+    """Return a handler that answers on the event loop and renders pages in a thread."""
 
     async def answer(request: Request, error: Exception) -> Response:
         made = handler(request, error)
@@ -392,7 +395,7 @@ def _page_of(request: Request, error: Exception, plain: Response) -> Response:
 
 
 def _is_for_people(request: Request) -> bool:
-    """For a page's route, or without a route if HTML is accepted."""
+    """Whether the answer must be a page: for the route of a page, or without a route if HTML is accepted."""
     route = request.scope.get("route")
     return TAG in getattr(route, "tags", ()) if route else browser.reads_pages(request)
 
@@ -443,14 +446,17 @@ def _problem(
 
 
 def _visitor(request: Request, status: int) -> Visitor | None:
-    """As recognised before the refusal, or else looked up now, unless the server failed."""
+    """Return the person who was recognised before the refusal.
+
+    If the server did not fail, look the person up otherwise.
+    """
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return browser.recognised(request)
     return signed_in(request)
 
 
 def signed_in(request: Request) -> Visitor | None:
-    """None also where the database is away, for pages that need no person."""
+    """Return the signed-in person, for pages that do not need one. None also if the database is away."""
     known, chosen = browser.recognised(request), deps.settings(request)
     if known or not browser.session_secret(request, chosen):
         return known

@@ -1,6 +1,6 @@
-"""The wording of pages that does not stand in their templates.
+"""The wording of pages that is not in their templates.
 
-To translate: this file and `templates/`. Names in braces are filled in.
+To translate the portal, translate this file and `templates/`. Names in braces are filled in.
 """
 
 from collections.abc import Sequence
@@ -291,7 +291,7 @@ def time_of_day(moment: datetime, at: datetime, zone: str) -> str:
 
 
 def away(moment: datetime, at: datetime) -> str:
-    """Such as `in 2 h 5 min`, `3 d ago` or `now`; `portal.js` goes on from there."""
+    """Such as `in 2 h 5 min`, `3 d ago` or `now`. `portal.js` keeps the text up to date."""
     seconds = floor((moment - at).total_seconds())
     apart = abs(seconds)
     said = _span(apart, ("d", "h", "min") if apart < WEEK else ("d",))
@@ -299,7 +299,7 @@ def away(moment: datetime, at: datetime) -> str:
 
 
 def left(until: datetime, at: datetime) -> str:
-    """Such as `12 min 5 s left`; `portal.js` goes on from there."""
+    """Such as `12 min 5 s left`. `portal.js` keeps the text up to date."""
     seconds = floor((until - at).total_seconds())
     return LEFT.format(span=_span(seconds, tuple(UNITS))) if seconds > 0 else OVER
 
@@ -315,7 +315,7 @@ def _span(seconds: int, units: Sequence[str]) -> str:
 
 
 def provider_unavailable(issuer: IdentityProvider, trouble: FetchFailure, vendor: str) -> str:
-    """A tenant's own provider is the tenant's to mend."""
+    """A failing provider of a tenant is that tenant's to repair, not the operators'."""
     if trouble is FetchFailure.BUSY:
         whom = TRY_AGAIN
     elif issuer.tenant is None:

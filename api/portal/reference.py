@@ -1,6 +1,6 @@
-"""The API reference: plain pages of the OpenAPI document, searched on the server.
+"""The API reference: plain pages made from the OpenAPI document, with a search on the server.
 
-The document is read at the first visit: no process pays for it at its start.
+The document is read at the first visit, so that it does not slow down the start of a process.
 """
 
 import json
@@ -58,7 +58,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class OperationEntry:
-    """An operation, or a call that webhooks get."""
+    """An operation of the API, or a call that webhooks receive."""
 
     id: str
     tag: str
@@ -109,7 +109,7 @@ class Reference:
         self.problems = every_code()
 
     def search(self, text: str) -> Sequence[Found]:
-        """Return what has each word of a text: operations, calls, schemas and problems."""
+        """Return the operations, calls, schemas and problems that contain each word of a text."""
         words = text.lower().split()
         return list(self._found(words)) if words else []
 
@@ -197,7 +197,7 @@ class Reference:
         return {one: of["examples"][0] for one, of in self._schemas[name].get("properties", {}).items()}
 
     def _sample(self, path: str, method: str, said: Mapping[str, Any], body: Mapping[str, Any] | None) -> str:
-        """Return a call by curl, with the examples of what is required."""
+        """Return a curl call that contains the examples of all required values."""
         if not path.startswith("/"):
             return ""
         needed = [one for one in map(self._resolved, said.get("parameters", ())) if one.get("required")]
@@ -223,7 +223,7 @@ def _credential(security: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _named(schema: Mapping[str, Any]) -> str | None:
-    """Return the schema that another one names: itself, one of its choices, or that of its items."""
+    """Return the name of the schema to which a schema refers: directly, in a choice, or for its items."""
     if "$ref" in schema:
         return str(schema["$ref"].removeprefix(SCHEMA))
     inner = [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])]
@@ -262,7 +262,7 @@ def _text(value: object) -> str:
 
 
 def marked(text: str) -> Markup:
-    """Return text of the document as HTML: its paragraphs, `code` and **bold** words."""
+    """Convert text of the document to HTML: paragraphs, `code` and **bold** words."""
     return Markup("").join(Markup("<p>{}</p>").format(_inline(part)) for part in text.strip().split("\n\n"))
 
 

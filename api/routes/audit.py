@@ -45,7 +45,7 @@ NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 def reader(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> AuditReader:
-    """Read a tenant's log, the vendor's own, or that of the caller's only tenant."""
+    """Return the reader of a tenant's log, of the vendor's log, or of the log of the caller's only tenant."""
     return audit_access.audit_reader(session, who, tenant)
 
 
@@ -165,7 +165,7 @@ def list_audit_keys(session: SessionDep) -> AuditKeyList:
 
 
 def asked_for(what: EventFilter) -> dict[str, str]:
-    """By the names of the query."""
+    """Values by the names of the query parameters."""
     return {"text" if name == "words" else name: str(value) for name, value in vars(what).items() if value}
 
 

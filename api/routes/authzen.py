@@ -1,6 +1,6 @@
-"""AuthZEN's Authorization API 1.0, which answers 200 for a yes and for a no.
+"""AuthZEN's Authorization API 1.0. It answers 200 both to allow and to deny.
 
-So forward-auth of a gateway must never lead here; what looks like it is refused.
+For this reason a gateway's forward-auth must never point here. Questions that look like forward-auth are refused.
 """
 
 import json
@@ -47,7 +47,7 @@ UNAVAILABLE = frozenset({GateReason.BUSY, GateReason.BEHIND})
 
 
 class RefusedQuestion(Exception):  # noqa: N818 - it is an answer
-    """What is answered in the place of a decision."""
+    """An error that is answered in place of a decision."""
 
     def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -99,7 +99,7 @@ async def get_authzen_configuration(chosen: SettingsDep, response: Response) -> 
 
 
 async def _identified(request: Request, *, several: bool) -> Response:
-    """The answer has the id that the question came with."""
+    """Answer with the same X-Request-ID as the question."""
     shown = request.headers.getlist(REQUEST_ID)
     try:
         if len(shown) > 1:
@@ -145,7 +145,7 @@ async def _credential(request: Request, point: DecisionPoint) -> GatewayCredenti
 
 
 def _object(request: Request, body: bytes) -> dict[str, Any]:
-    """Raises RefusedQuestion: it is none, says a member twice, or is not declared as what it is."""
+    """Raises RefusedQuestion: the body is not a JSON object, repeats a member, or is not declared as JSON."""
     kinds = request.headers.getlist("content-type")
     if len(kinds) != 1 or not _is_json(kinds[0]) or "content-encoding" in request.headers:
         raise RefusedQuestion.malformed("Send the question as Content-Type: application/json, and not encoded.")

@@ -1,4 +1,4 @@
-"""Routes for what is opened at targets for a request."""
+"""Routes for a request's connections at targets."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""The route that decides several requests, each by itself."""
+"""The route that decides several requests, each separately."""
 
 from functools import partial
 from uuid import UUID
@@ -19,7 +19,7 @@ from lockbox.requests.decision_context import DecisionInput
 
 
 def _signed_in(request: Request, db: DatabaseDep) -> None:
-    """Refuse a call with no valid credential before anything else is looked at."""
+    """Refuse a call without a valid credential before anything else is checked."""
     with db.transaction() as session:
         caller(request, session)
 

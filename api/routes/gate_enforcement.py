@@ -1,4 +1,4 @@
-"""Routes for what gates do: enforce, or only report."""
+"""Routes for gates: whether they enforce or only report."""
 
 from typing import Annotated
 

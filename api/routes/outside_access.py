@@ -1,4 +1,4 @@
-"""Routes for access that was taken around Lockbox."""
+"""Routes for access that bypassed Lockbox."""
 
 from fastapi import Response
 

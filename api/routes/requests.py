@@ -170,7 +170,7 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
 
 
 async def foreseen(request: Request, session: SessionDep) -> None:
-    """Have all that is read of the request sent along with the look at the caller."""
+    """Send the queries about the request along with the look-up of the caller."""
     with suppress(ValueError):
         session.foresee(request_page.ahead_of_read(UUID(request.path_params["request_id"])))
 
@@ -286,7 +286,7 @@ for each in ACTIONS:
 def _signed(
     said: SignedApproval | None, chosen: Settings, db: Database, key_id: UUID | None
 ) -> SignedStatement | None:
-    """The challenge is used up whatever the answer."""
+    """Return the signed approval. Its challenge is used up even if the answer is invalid."""
     if said is None:
         return None
     one, _, secret = said.ticket.partition(".")
@@ -303,7 +303,10 @@ def _signed(
 def _acted(
     request: Request, session: UnitOfWork, who: Caller, came: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> Response:
-    """Make a move and answer from its record: nothing is read again. What was tried is noted, lest it is refused."""
+    """Make a move and answer from its record, without another read.
+
+    The attempted action is stored first, so that a refusal of it can be recorded.
+    """
     request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
     entry = decide.act_and_show(session, who, came, request_id, decision_input)
     text = view(entry, who).model_dump_json()
@@ -311,10 +314,10 @@ def _acted(
 
 
 def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
-    """The case is in a ticket system of the catalogue, if the body names one.
+    """Return the submission. If the body names a ticket system or a case's page, it must be one of the catalogue's.
 
     Raises:
-        Invalid: it names none, or a page that is none of it.
+        Invalid: the catalogue has no such ticket system, or the page does not belong to it.
     """
     submission = RequestInput(**dict(body))
     if body.case_system or body.case_url:
@@ -327,7 +330,7 @@ def view(entry: RequestEntry, who: Caller) -> RequestView:
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:
-    """A requester who just submitted sees what they submitted."""
+    """Return the fields of a request. A requester who has just submitted it sees the justification that they sent."""
     request = entry.request
     held = reader_roles(who, request.requester_id, request.tenant_id)
     if may_read(ProtectedField.JUSTIFICATION, held):
@@ -369,14 +372,14 @@ def _decision(row: EventRow, voice: OnBehalfOf) -> DecisionView:
 
 
 def approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
-    """Return an approval as it is decided about."""
+    """Convert an approval to the input of a decision."""
     return DecisionInput(Action.APPROVE, said.comment, seen, ApprovalLimits.of(said), signed)
 
 
 def submission_answer(
     session: UnitOfWork, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
-    """Answer with the submitted request, or with the earlier answer to the same key."""
+    """Answer with the submitted request, or repeat the earlier answer to the same key."""
     answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         submitted = file()

@@ -1,4 +1,4 @@
-"""Routes for tenants' data: retention, legal holds, leaving."""
+"""Routes for tenants' data: retention, legal holds, off-boarding."""
 
 from typing import Annotated
 

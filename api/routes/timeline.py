@@ -69,14 +69,14 @@ def _named(one: EventPerson) -> PersonView:
 
 
 def _knows_of(side: Side, row: Row[Any]) -> bool:
-    """Which of its people were notified is a side's own."""
+    """Whether a side may see an event. Each side sees only which of its own people were notified."""
     return row.internal is (side is Side.VENDOR) if row.action == NOTIFIED else knows_of(side, row.to_state, None)
 
 
 def _event(
     row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], numbers: Mapping[str, int | None]
 ) -> EventView:
-    """`numbers` are those of the moves by the ids of their events."""
+    """`numbers` are the numbers of moves by the id of their event."""
     actor = PersonView(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}

@@ -1,4 +1,4 @@
-"""The route for what can open without a tenant's approval."""
+"""The route for access that can open without a tenant's approval."""
 
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, SessionDep

@@ -1,4 +1,4 @@
-"""The body of an access check's yes."""
+"""The body of an access check that allows."""
 
 from datetime import datetime
 from typing import Literal

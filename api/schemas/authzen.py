@@ -1,4 +1,4 @@
-"""Bodies of AuthZEN's Authorization API 1.0; unknown members are ignored, as it demands."""
+"""Bodies of AuthZEN's Authorization API 1.0. Unknown members are ignored, as AuthZEN requires."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ REF = "#/components/schemas/{model}"
 
 
 class AuthzenBody(BaseModel):
-    """A part of a question; nothing is made from a value of another type."""
+    """A part of a question. Values of another type are refused, not converted."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, hide_input_in_errors=True)
 
@@ -97,13 +97,13 @@ class AuthzenConfiguration(BaseModel):
 
 
 def components() -> Mapping[str, Any]:
-    """Return the schemas of the bodies that the routes read by themselves, for the OpenAPI document."""
+    """Return, for the OpenAPI document, the schemas of bodies that the routes parse themselves."""
     _, made = models_json_schema([(EvaluationBody, "validation"), (EvaluationsBody, "validation")], ref_template=REF)
     found: Mapping[str, Any] = made["$defs"]
     return found
 
 
 def body_of(model: type[AuthzenBody]) -> dict[str, Any]:
-    """Return how the OpenAPI document describes a body that its route reads by itself."""
+    """Return the OpenAPI description of a body that its route parses itself."""
     content = {"application/json": {"schema": {"$ref": REF.format(model=model.__name__)}}}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,4 +1,4 @@
-"""Bodies about what is opened at targets."""
+"""Bodies of connections at targets."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Bodies of the gate: identity map, enforcement, reports, access around it."""
+"""Bodies of the gate: identity map, enforcement, reports, and access that bypassed the gate."""
 
 import re
 from datetime import datetime

@@ -33,12 +33,12 @@ Absent = SkipJsonSchema[None]
 
 
 def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
-    """May be left out; the OpenAPI document says no default."""
+    """An optional member. The OpenAPI document shows no default for it."""
     return Field(default=None, json_schema_extra=_without_default)
 
 
 def has(**rules: JsonValue) -> JsonDict:
-    """Return the JSON Schema of what has these fields, each by its rule."""
+    """Return the JSON Schema of an object with these required fields, each with its schema."""
     return {"required": [*rules], "properties": {**rules}}
 
 
@@ -50,7 +50,7 @@ class PersonView(BaseModel):
 
 
 def view_of(kind: type[View], row: object, **further: object) -> View:
-    """Return a view of a row: its attributes by the names of the view's fields, but for what is given further."""
+    """Return a view of a row. Its fields are the row's attributes of the same names, unless `further` has them."""
     attributes = {name: getattr(row, name) for name in kind.model_fields if name not in further}
     return kind.model_validate(attributes | further)
 
@@ -68,7 +68,7 @@ class Problem(BaseModel):
 
 
 def phrase(status: int) -> str:
-    """By RFC 9110, whatever this Python calls it."""
+    """Return the reason phrase of RFC 9110, independently of the Python version."""
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 

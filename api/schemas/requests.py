@@ -1,4 +1,4 @@
-"""Bodies of requests: decisions, and what readers see."""
+"""Bodies of requests: decisions, and the views of readers."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -102,7 +102,7 @@ class NotificationList(BaseModel):
 
 
 class IdentifiedRequest(SQLModel):
-    """What comes first in the view of a request: scripts that cut a line look for its id there."""
+    """The first fields of the view of a request. Scripts that cut a line look for the id there."""
 
     id: UUID
     tenant: str

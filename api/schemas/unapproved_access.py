@@ -1,4 +1,4 @@
-"""Bodies of what can open without approval."""
+"""Bodies of access that can open without approval."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Bodies of the calls that webhooks of the format `json` get."""
+"""Bodies of the calls that webhooks of the format `json` receive."""
 
 from datetime import datetime
 from uuid import UUID

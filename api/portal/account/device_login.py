@@ -1,4 +1,4 @@
-"""The page that allows a device login by its code."""
+"""The page on which a person allows a device login by its code."""
 
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ Answer = Annotated[Literal["allow", "refuse"], Form()]
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """The code is typed by a person: no link contains it."""
+    """Show the page. The person must type the code: no link contains it."""
     visitor = browser.visitor(request, session, chosen)
     return page(request, "device_login", visitor=visitor, refused=None, needs_sign_in=False, code="")
 
@@ -59,7 +59,7 @@ def answer(work: FormContextDep, said: Annotated[Literal["allow", "refuse"], For
 
 
 def _count(work: FormContext) -> None:
-    """By person and by network."""
+    """Count attempts by person and by network."""
     with work.open() as (_, visitor):
         account = f"device login of {visitor.caller.person_id}"
     sign_in_session.count(work.request, work.chosen, work.db, account=account)

@@ -56,7 +56,7 @@ ADDING = frozenset({SignInPurpose.ADD, SignInPurpose.ADD_VOUCHED})
 
 @dataclass(frozen=True)
 class RefusedAccountForm:
-    """A refusal, the form that it belongs to, and what was entered and ticked there."""
+    """A refusal, the form to which it belongs, and what the person entered and ticked there."""
 
     why: LockboxError
     place: str
@@ -78,9 +78,9 @@ def done(
     ticked: Collection[str] = (),
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """Run an action; show a refusal beside its form.
+    """Run an action; show a refusal next to its form.
 
-    `first` runs in a transaction of its own, which stands whatever follows.
+    `first` runs in a transaction of its own, which is kept even if the action is refused.
     """
     try:
         if first:
@@ -138,7 +138,7 @@ def _shown(
 
 
 def _fingerprint(passkey: Passkey) -> str | None:
-    """Return the fingerprint of a passkey's key in groups; None if the row holds no key."""
+    """Return the fingerprint of a passkey's key in groups; None if the row has no valid key."""
     try:
         return grouped(fingerprint(passkeys.public_key(passkey.public_key)))
     except ValueError:
@@ -158,7 +158,10 @@ def ask_for_passkey(
     credential: Credential = "",
     unsigned: Annotated[str, Form(max_length=3)] = "",
 ) -> Response:
-    """A customer's person who has a passkey first signs with it that another is added."""
+    """Ask for a new passkey.
+
+    A customer's person who has a passkey must first sign with it that another one is added.
+    """
     party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
@@ -183,7 +186,7 @@ def ask_for_passkey(
 def add_passkey(
     work: FormContextDep, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
 ) -> Response:
-    """The challenge is used up whatever the answer."""
+    """Add the passkey. The challenge is used up even if the answer is invalid."""
     party = deps.relying_party(work.chosen)
     named, errand = line(name, phrases.PASSKEY) or phrases.PASSKEY, browser.oauth_state(work.request, work.chosen)
     with work.open() as (session, visitor):
@@ -354,7 +357,7 @@ def _ceremony(
 def _challenge(
     session: UnitOfWork, visitor: Visitor, errand: OAuthState | None, purposes: Collection[SignInPurpose]
 ) -> tuple[bytes, SignInPurpose]:
-    """Use up what this browser began for one of these purposes."""
+    """Use up the login that this browser began for one of these purposes."""
     stub, purpose = None, SignInPurpose.ADD
     if errand and errand.purpose in purposes:
         stub, purpose = errand.stub, errand.purpose
@@ -365,10 +368,10 @@ def _challenge(
 
 
 def line(name: str, what: str) -> str:
-    """Return the typed name, empty if left out.
+    """Return the typed name; empty if it was left out.
 
     Raises:
-        Invalid: it is not a line of plain text.
+        Invalid: the name is not a line of plain text.
     """
     try:
         return NAMES.validate_python(name.strip()) if name.strip() else ""

@@ -28,7 +28,7 @@ READS_THE_LOG = frozenset({Role.AUDITOR, Role.VENDOR_AUDITOR})
 
 @dataclass(frozen=True)
 class Place:
-    """Where somebody has roles, which, and what these mean; None is the vendor."""
+    """A tenant in which a person has roles, the roles, and their descriptions. Without a tenant it is the vendor."""
 
     tenant: str | None
     roles: str
@@ -39,7 +39,7 @@ class Place:
 def show(
     request: Request, chosen: SettingsDep, session: SessionDep, later: Annotated[str, Query(max_length=3)] = ""
 ) -> Response:
-    """Ask for a passkey first, unless the person puts that off or signs in by an identity provider."""
+    """Ask the person to add a passkey first, unless they postpone that or sign in by an identity provider."""
     visitor = browser.visitor(request, session, chosen)
     caller = visitor.caller
     is_weak = caller.means is AuthMethod.MAIL and not identities.is_bound(session, caller, chosen.issuers)

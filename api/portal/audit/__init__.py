@@ -1,1 +1,1 @@
-"""Pages of the audit log and what proves it."""
+"""Pages of the audit log and of its proofs."""

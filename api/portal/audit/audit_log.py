@@ -67,12 +67,15 @@ class AuditSearchForm(BaseModel):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether anything but the log is filtered."""
+        """Whether the form filters by anything but the log."""
         return any(value for name, value in self if name not in {"tenant", "show"})
 
     @property
     def is_of_moves(self) -> bool:
-        """Whether moves of requests are shown alone: not if all events, or a kind that moves are not, were chosen."""
+        """Whether only moves of requests are shown.
+
+        False if the person chose all events, or a filter that also matches events that are not moves.
+        """
         return not (self.show or self.action or self.person or self.request or self.text)
 
     def wanted(self, zone: str) -> EventFilter:
@@ -95,7 +98,7 @@ AuditSearch = Annotated[AuditSearchForm, Query()]
 def search(
     request: Request, chosen: SettingsDep, session: SessionDep, what: AuditSearch, cursor: SearchField = ""
 ) -> Response:
-    """In a tenant's log its moves come first. The read is an event too."""
+    """Search. In a tenant's log, moves of requests are shown first. Each search is recorded as an event."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     try:
@@ -121,7 +124,7 @@ def export(
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: SearchField = "",
 ) -> Response:
-    """The export is an event too."""
+    """Export events. Each export is recorded as an event."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     rate_limits.count_export(visitor.caller, db)
@@ -151,7 +154,7 @@ def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
     """Return a function that opens a transaction for each page of an export.
 
     Raises:
-        NotSignedIn: on opening, if the person no longer is.
+        NotSignedIn: when a transaction is opened and the person is no longer signed in.
     """
 
     @contextmanager
@@ -204,7 +207,7 @@ def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
 
 
 def _reading(session: UnitOfWork, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> AuditReader:
-    """Return the reader of the named log, else of the vendor's own or of the first tenant's."""
+    """Return the reader of the named log; if none is named, of the vendor's log or of the first tenant's."""
     if not slug and readable and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         slug = next(iter(readable.values())).slug
     try:

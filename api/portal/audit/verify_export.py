@@ -58,9 +58,9 @@ TURNS = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class VerificationInput:
-    """The upload: a file, trusted keys, and a checkpoint of the person's own or its mail.
+    """The upload: a file, trusted keys, and a checkpoint that the person kept, or the mail with it.
 
-    `approver_keys` are the files of approvers' keys that their organisation exported.
+    `approver_keys` are files of approvers' keys that the person's organisation exported.
     """
 
     file: UploadFile
@@ -77,12 +77,12 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response
 
 
 async def verification_input(request: Request, chosen: SettingsDep, db: DatabaseDep) -> AsyncIterator[FormData]:
-    """Yield the upload, which is read only after its sender and their rights are known.
+    """Yield the upload, which is read only after the sender and their rights are known.
 
     Raises:
-        NotSignedIn, NotYours: nobody is signed in, or they read no audit log.
-        Busy: one file of theirs, or two of their tenant's, are in progress.
-        TooMany: they have verified thirty in the last ten minutes.
+        NotSignedIn, NotYours: no one is signed in, or the person may read no audit log.
+        Busy: one file of the person, or two of one of their tenants, are being verified.
+        TooMany: the person has verified thirty files in the last ten minutes.
     """
     browser.check_same_site(request, chosen)
     visitor = await run_in_threadpool(_visitor, request, db, chosen)
@@ -103,7 +103,7 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
 
 @contextmanager
 def _only_file_of(caller: Caller, counts: ClientCounts) -> Iterator[None]:
-    """Hold the one place of a person, and one of each of their tenants, in all processes of the server."""
+    """Occupy the only place of a person, and a place of each of their tenants, over all processes of the server."""
     tenants = sorted(map(str, caller.tenants(READERS))) or ["of the vendor"]
     with ExitStack() as held:
         if not _takes(held, counts, file_of(caller.person_id), 1):
@@ -134,7 +134,7 @@ def _count(db: Database, caller: Caller) -> None:
 async def verify(
     request: Request, chosen: SettingsDep, db: DatabaseDep, form: Annotated[FormData, Depends(verification_input)]
 ) -> Response:
-    """Nothing of the file is stored."""
+    """Verify the file. No part of it is stored."""
     try:
         what = await _given(form)
         try:
@@ -161,7 +161,7 @@ async def _given(form: FormData) -> VerificationInput:
 
 
 async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
-    """Raises Invalid: one is malformed or too large, or there are too many."""
+    """Raises Invalid: a file of keys is malformed or too large, or there are too many files."""
     chosen = [one for one in form.getlist("approver_keys") if isinstance(one, UploadFile) and one.size]
     if len(chosen) > MOST_KEY_FILES:
         raise Invalid(phrases.TOO_MANY_KEY_FILES.format(most=MOST_KEY_FILES), field="approver_keys")
@@ -222,7 +222,7 @@ def _visitor(request: Request, db: Database, chosen: Settings) -> Visitor:
 
 
 def _reads(visitor: Visitor) -> None:
-    """Only readers of an audit log may send a file, which costs the server time."""
+    """Refuse a person who reads no audit log, because each file costs the server time."""
     if not visitor.caller.tenants(READERS) and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         raise NotYours(phrases.NOT_A_READER)
 

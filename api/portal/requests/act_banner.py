@@ -1,4 +1,4 @@
-"""The banner of what the reader has just done to a request."""
+"""The banner that confirms what the reader has just done to a request."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class ActBanner:
 
 
 def is_done(session: UnitOfWork, caller: Caller, request_id: UUID, action: str, version: int) -> bool:
-    """Whether this act of the reader brought the request to this version."""
+    """Whether it was this action, by this reader, that brought the request to this version."""
     authentication.enter(session, caller)
     happened = event_search.events(session, request_id)
     return any((move.action, move.actor_id, move.seq) == (action, caller.person_id, version) for move in happened)
@@ -55,7 +55,7 @@ def banner_of(
     title: str,
     tallies: Sequence[ApprovalTally] = (),
 ) -> ActBanner | None:
-    """None unless the log says that the reader did what the address names."""
+    """Return the banner; None unless the log confirms that the reader took the action that the URL names."""
     if action not in ACTS or not any(one.action == action and one.actor_id == caller.person_id for one in happened):
         return None
     return ActBanner(action, entry, title, entry.request.requester_id == caller.person_id, tallies)
@@ -64,7 +64,7 @@ def banner_of(
 def on_a_list(
     session: UnitOfWork, caller: Caller, action: str, request_id: UUID | None, titles: Mapping[str, str]
 ) -> ActBanner | None:
-    """As `banner_of`, for a request of a list."""
+    """As `banner_of`, for a request on a list."""
     if request_id is None or action not in ACTS:
         return None
     try:

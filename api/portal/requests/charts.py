@@ -18,7 +18,7 @@ WORD = 30
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """Each `every`th time has a label; `unknown` stands for a missing value."""
+    """The labels of a chart's times. Each `every`th time has a label; `unknown` replaces a missing value."""
 
     unit: str
     heading: str
@@ -44,7 +44,7 @@ MONTHS = TimeAxis(phrases.MONTH, phrases.MONTH_HEADING, "{:%b %Y}", phrases.IN_M
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers by time, None where unknown; `kind` is the class of the bars."""
+    """Numbers by time, None where unknown. `kind` is the CSS class of the bars."""
 
     name: str
     kind: str
@@ -70,7 +70,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Some series over the same times; `say` formats a number with its unit."""
+    """Several series over the same times. `say` formats a number with its unit."""
 
     id: str
     title: str
@@ -81,12 +81,12 @@ class Chart:
 
     @property
     def top(self) -> float:
-        """The largest value of the scale, never zero."""
+        """The largest value of the scale; never zero."""
         return max((value for one in self.series for value in one.values if value), default=1.0)
 
     @property
     def nothing(self) -> str:
-        """The text in place of bars if there are none."""
+        """The text that replaces the bars if there are none; else empty."""
         if any(value for one in self.series for value in one.values):
             return ""
         known = any(value is not None for one in self.series for value in one.values)
@@ -94,7 +94,7 @@ class Chart:
 
     @property
     def bars(self) -> Iterator[Bar]:
-        """Time by time, side by side; none if everything is zero."""
+        """The bars of all series, side by side at each time. A value of zero has no bar."""
         width = (self.slot - GAP) / len(self.series)
         for place, one in enumerate(self.series):
             for number, value in enumerate(one.values):
@@ -114,12 +114,12 @@ class Chart:
 
     @property
     def slot(self) -> float:
-        """The width of a time's bars."""
+        """The width of all bars of one time."""
         return (WIDTH - LEFT - RIGHT) / len(self.times)
 
     @property
     def rows(self) -> Iterator[tuple[datetime, Sequence[str]]]:
-        """The newest first."""
+        """The values by time, the newest first."""
         for number in reversed(range(len(self.times))):
             yield self.times[number], [self._written(one.values[number]) for one in self.series]
 

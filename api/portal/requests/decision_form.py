@@ -1,4 +1,4 @@
-"""The form of a decision, read by the API's own bodies."""
+"""The form of a decision, validated by the API's own models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from lockbox.requests.quorum import ApprovalLimits
 
 
 class DecisionForm(BaseModel):
-    """A decision as typed; with `narrow`, `resources` and `actions` are those left ticked."""
+    """A decision as typed. With `narrow`, `resources` and `actions` are the boxes that are still ticked."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,17 +33,17 @@ class DecisionForm(BaseModel):
 
     @property
     def kept(self) -> Mapping[str, Sequence[str] | None]:
-        """The ticked resources and actions; None where none was to be left out."""
+        """The ticked resources and actions; None if the form does not narrow the request."""
         narrowed = bool(self.narrow)
         return {"resources": self.resources if narrowed else None, "actions": self.actions if narrowed else None}
 
     def keeps(self, field: str, name: str) -> bool:
-        """All are ticked at first."""
+        """Whether a box is ticked. At first all are."""
         kept = self.kept[field]
         return kept is None or name in kept
 
     def is_narrower_than(self, asked: AccessRequest) -> bool:
-        """Whether the form allows less than was asked for, but for its time."""
+        """Whether the form allows less than the request asks for, apart from the time."""
         all_of = {"resources": asked.resources, "actions": asked.actions}
         fewer = (some is not None and len(some) < len(all_of[field]) for field, some in self.kept.items())
         return bool(self.uses) or any(fewer)
@@ -54,7 +54,10 @@ NOTHING_TYPED = DecisionForm()
 
 @dataclass(frozen=True)
 class SentForm:
-    """A form of the request's page as it was sent, and its refusal; `seen` is the version that it was made from."""
+    """A form of the request's page as it was sent, and its refusal.
+
+    `seen` is the version of the request that it showed.
+    """
 
     refused: LockboxError | None = None
     action: str = ""
@@ -64,7 +67,7 @@ class SentForm:
 
 
 def read(action: Action, form: DecisionForm, version: int, zone: str) -> DecisionInput:
-    """Raises Invalid: the API would not accept it either."""
+    """Raises Invalid: the form has values that the API would not accept either."""
     is_yes = action is Action.APPROVE
     try:
         limits = (form.window, form.uses) if is_yes else ("", "")

@@ -1,4 +1,4 @@
-"""The inbox: pending requests, findings that are due, and open windows."""
+"""The inbox: pending requests, findings about break-glass access that are due, and open windows."""
 
 from contextlib import suppress
 from typing import Annotated
@@ -52,7 +52,10 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
 
 
 def _ahead(cursor: str | None) -> list[database.Query]:
-    """Return what is read once it is known who looks; an invalid cursor is refused when it is read."""
+    """Return the queries of the page, to be sent along with the look-up of the person.
+
+    For an invalid cursor there are none: it is refused when the page reads it.
+    """
     with suppress(Invalid):
         return [
             *inbox.ahead_of_pending(cursor),

@@ -117,13 +117,13 @@ def show(
 
 
 def ahead_of_page(request_id: UUID) -> list[database.Query]:
-    """Return what `show_request` reads once it is known who looks."""
+    """Return the queries of `show_request`, to be sent along with the look-up of the person."""
     return [enforcement.ahead_of_unenforced(request_id), *request_page.ahead_of_read(request_id)]
 
 
 @router.post("/{request_id}/look")
 def look(work: FormContextDep, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on") -> Response:
-    """Show the others on the person's side that they are reviewing, or no longer."""
+    """Show the person's colleagues that they are reviewing the request, or have stopped."""
     change = inbox.begin if looking == "on" else inbox.end
     with work.open() as (session, visitor):
         one = request_id_of(request_id)
@@ -161,7 +161,7 @@ def _finding(finding: str, comment: str) -> FindingInput:
 
 @router.post("/{request_id}/ask-again")
 def resubmit(work: FormContextDep, request_id: str) -> Response:
-    """Go to the new request, or to the open one that was resubmitted before."""
+    """Resubmit, and go to the new request. If the request was resubmitted before, go to that open request."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -178,7 +178,7 @@ def request_more_time(
     more: Annotated[str, Form(max_length=9)] = "",
     why: Annotated[str, Form()] = "",
 ) -> Response:
-    """Go to the extension, or to the one that is open already."""
+    """Request an extension, and go to it. If an extension is open already, go to that one."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -199,7 +199,7 @@ def _extension(more: str, why: str) -> ExtensionInput:
 def _submitted(
     work: FormContext, request_id: UUID, submit: Callable[[UnitOfWork, Visitor], SubmittedRequest], sent: SentForm
 ) -> Response:
-    """A refusal is shown with the form, on the request's page."""
+    """Submit, and go to the submitted request. A refusal is shown with the form, on the request's page."""
     try:
         with work.open() as (session, visitor):
             submitted = submit(session, visitor)
@@ -224,9 +224,10 @@ def act(
     form: Annotated[DecisionForm, Form()],
     proof: Annotated[ApprovalProofForm, Form()],
 ) -> Response:
-    """Act, and show the request as it is then; a refusal keeps the form as sent.
+    """Act, and show the request in its new state. A refusal keeps the form as sent.
 
-    An approver with a passkey first signs, on a page that returns here. A form that is sent again shows what it did.
+    An approver with a passkey first signs, on a page that returns to this route. A form that is sent again shows the
+    result of the first time.
     """
     request, chosen, db = work.request, work.chosen, work.db
     sent = SentDecision(request_id_of(request_id), Action(action), form, version, is_final=proof.is_final)
@@ -249,7 +250,7 @@ def act(
 
 @dataclass(frozen=True)
 class SentDecision:
-    """`is_final` is whether the approver was asked for a signature already."""
+    """A decision as sent. `is_final`: the approver was already asked for a signature."""
 
     request_id: UUID
     action: Action
@@ -260,7 +261,10 @@ class SentDecision:
 
 
 def _decided(work: FormContext, sent: SentDecision, session: UnitOfWork) -> Answer:
-    """Decide; return what renders the page of what was written, or the page on which a passkey signs first."""
+    """Decide, or ask for a signature.
+
+    Return a function that renders the page of the decision, or the page for signing.
+    """
     request, chosen, request_id = work.request, work.chosen, sent.request_id
     session.foresee([transition.ahead_of_lock(request_id)])
     visitor = browser.recognised(request) if sent.signed else None
@@ -300,7 +304,7 @@ def _decided(work: FormContext, sent: SentDecision, session: UnitOfWork) -> Answ
 
 
 def _is_done(work: FormContext, sent: SentDecision) -> bool:
-    """Whether this very form was decided before, as where a browser loads it again."""
+    """Whether exactly this form was decided before, for instance because the browser sent it again."""
     visitor = browser.recognised(work.request)
     if visitor is None:
         return False
@@ -332,7 +336,7 @@ def show_request(
 
 @dataclass(frozen=True)
 class WindowContents:
-    """What was reported, opened at targets, and counted by the gate."""
+    """Reported activity, connections opened at targets, and uses counted by the gate."""
 
     inside: Sequence[RecordedActivity] = ()
     connected: Sequence[ConnectionStatus] = ()
@@ -424,7 +428,7 @@ def _contents(
 
 
 def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, Any]]:
-    """Yield the moves, escalations with their reason, and who of that side was notified."""
+    """Yield the moves, the escalations with their reason, and the people on the reader's side who were notified."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
         is_undelivered = said.get("nobody_notified") or (event.action == "escalate" and "unreached" in said)
@@ -442,29 +446,32 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
 
 
 def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]:
-    """Return the offered actions; the reason is another sign-in, the policy or a suspension."""
+    """Return the actions to offer. An action may come with a refusal: another sign-in, the policy or a suspension."""
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
 def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
-    """For vendor users only decisions that no customer's policy can relax."""
+    """Return the decisions that need a comment.
+
+    For vendor users these are only decisions that no policy can relax.
+    """
     is_vendors = caller.side is Side.VENDOR
     return decision_context.needing_reasons(Terms() if is_vendors else terms, by_the_vendor=is_vendors)
 
 
 def case_link(template: str | None, case: str | None) -> str:
-    """Empty unless the vendor has named a template."""
+    """Return the link to a case; empty if the vendor has set no template."""
     return template.replace("{case}", quote(case, safe="")) if template and case else ""
 
 
 def case_system(chosen: Settings, name: str | None) -> str:
-    """Return the title, the name if the catalogue no longer has it, empty without one."""
+    """Return the title of a ticket system, or its name if the catalogue no longer has it. Empty without a name."""
     system = chosen.catalogue.case_systems.get(name) if name else None
     return system.title if system else name or ""
 
 
 def request_id_of(shown: str) -> UUID:
-    """Raises NotFound: it is no id."""
+    """Raises NotFound: the text is not an id."""
     try:
         return UUID(shown)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The form of a new request, read by the API's own body."""
+"""The form of a new request, validated by the API's own model."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ Column = Annotated[list[FormText], Field(max_length=MOST_COLUMNS)]
 
 @dataclass(frozen=True)
 class FactField:
-    """Words to choose from, or a text of at most `longest` characters, on one line or several."""
+    """A field for a fact: a choice of words, or a text of at most `longest` characters, on one line or several."""
 
     name: str
     label: str
@@ -73,9 +73,10 @@ FACT_FIELDS = tuple(_fact_fields())
 
 
 class RequestForm(BaseModel):
-    """The form as typed, unchecked; `parameter` and `value` of one index belong together, of all services.
+    """The form as typed, unchecked. Items of `parameter` and `value` with the same index belong together.
 
-    What is sent has further fields: the facts that the form draws by their declaration.
+    The parameters are those of all services. The sent form has further fields: the facts that are declared for this
+    form.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -101,18 +102,18 @@ class RequestForm(BaseModel):
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """By `service:parameter`."""
+        """Values by `service:parameter`."""
         return dict(zip(self.parameter, self.value, strict=False))
 
     @property
     def texts(self) -> Mapping[str, str]:
-        """The facts that the form draws."""
+        """The declared facts of the form, as typed."""
         typed = dict(self)
         return {one.name: typed.get(one.name, "") for one in FACT_FIELDS}
 
     @property
     def sent(self) -> Iterator[tuple[str, str]]:
-        """As a browser sends it."""
+        """The fields as a browser sends them."""
         for name, typed in self:
             yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))
 
@@ -127,7 +128,7 @@ else:
 
 
 def earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestForm:
-    """Raises NotFound: it is none of the person's own."""
+    """Raises NotFound: the request is not one of the person's own."""
     entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
@@ -146,7 +147,7 @@ def _typed(value: ContextValue) -> str:
 
 
 def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str, ContextValue]:
-    """Return the filled-in parameters of the service, by their types where they parse."""
+    """Return the service's parameters that are filled in, converted to their types if possible."""
     service = services.get(written.service)
     found: dict[str, ContextValue] = {}
     for name, parameter in (service.context.properties if service and service.context else {}).items():
@@ -162,7 +163,7 @@ def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str,
 
 
 def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> NewRequest:
-    """Validate with the API's own body; the start is in that time zone."""
+    """Validate with the API's own model. The start is in the time zone `zone`."""
     try:
         start = time_zones.instant(written.not_before, zone) if written.not_before else None
     except ValueError:
@@ -190,7 +191,7 @@ def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> Ne
 
 
 def _field(where: Sequence[int | str]) -> str:
-    """A parameter by its name, another list as a whole."""
+    """Name the field of a mistake: a parameter by its name, any other list as a whole."""
     return f"context.{where[1]}" if where[0] == "context" and len(where) > 1 else str(where[0])
 
 

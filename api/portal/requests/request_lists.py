@@ -1,4 +1,4 @@
-"""The list pages that act: own requests, and the vendor's review."""
+"""List pages with actions: the engineer's own requests, and the vendor's review."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class RefusedListAction:
 
 @dataclass(frozen=True)
 class RequestListPage:
-    """`read` returns the listing."""
+    """`read` returns the listed requests."""
 
     path: str
     template: str
@@ -78,7 +78,7 @@ class RequestListPage:
         )
 
     def act(self, work: FormContext, request_id: UUID, action: Action, comment: str, version: int) -> Response:
-        """A refusal is shown beside the request, with the form as sent."""
+        """Act on a request of the list. A refusal is shown next to the request, with the form as sent."""
         refused = do(work, request_id, action, comment, version)
         if isinstance(refused, NotFound):
             raise refused

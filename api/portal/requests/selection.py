@@ -41,7 +41,7 @@ Listing = Callable[[UnitOfWork, Caller, str | None], tuple[Sequence[RequestEntry
 
 @dataclass(frozen=True)
 class RequestGroup:
-    """Of one engineer about one case, in the order of the list."""
+    """Requests of one engineer about one case, in the order of the list."""
 
     engineer: str
     engineer_id: UUID
@@ -51,7 +51,7 @@ class RequestGroup:
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """`entry` is the request as it is now, None if it cannot be seen."""
+    """`entry` is the request in its present state; None if the person may not see it."""
 
     request_id: UUID
     entry: RequestEntry | None
@@ -60,7 +60,7 @@ class SelectionResult:
 
 @dataclass(frozen=True)
 class SelectionForm:
-    """The chosen ids with the versions that were shown."""
+    """The chosen ids, with the versions that the page showed, and the comment."""
 
     chosen: frozenset[str] = frozenset()
     comment: str = ""
@@ -68,7 +68,7 @@ class SelectionForm:
 
 @dataclass(frozen=True)
 class SelectionPage:
-    """`read` returns the requests that can be chosen, and a cursor."""
+    """A page to select requests. `read` returns the requests that can be chosen, and a cursor."""
 
     path: str
     back: str
@@ -86,7 +86,10 @@ class SelectionPage:
         ticked: tuple[str, str] | None = None,
         refused: LockboxError | None = None,
     ) -> HTMLResponse:
-        """Those of one engineer and case are ticked, or those of the form as sent."""
+        """Show the requests.
+
+        The requests of the engineer and case in `ticked`, or those chosen in the sent form, are ticked.
+        """
         entries, beyond = self.read(session, visitor.caller, after or None)
         return page(
             request,
@@ -107,7 +110,7 @@ class SelectionPage:
         )
 
     def act(self, work: FormContext, chosen: Sequence[str], comment: str) -> Response:
-        """Each in a transaction of its own."""
+        """Act on each request in a transaction of its own."""
         try:
             ids = _chosen(chosen)
             _check_comment(self.action, comment)
@@ -205,7 +208,7 @@ def cancel_own(work: FormContextDep, chosen: Choice = None, comment: Comment = "
 
 
 def grouped(members: Iterable[Any], entry_of: Callable[[Any], RequestEntry]) -> list[RequestGroup]:
-    """By engineer and case; groups and what is in them keep the order of the list."""
+    """Group by engineer and case. The groups and their members keep the order of the list."""
     groups = defaultdict[tuple[UUID, str | None], list[Any]](list)
     names = dict[UUID, str]()
     for one in members:
@@ -230,7 +233,7 @@ def do(work: FormContext, request_id: UUID, action: Action, comment: str, versio
 
 
 def comment_of(typed: str) -> str | None:
-    """Raises Invalid: the API would refuse it."""
+    """Raises Invalid: the API would refuse the comment too."""
     try:
         return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
@@ -243,10 +246,10 @@ def _check_comment(action: Action, typed: str) -> None:
 
 
 def _chosen(given: Sequence[str]) -> dict[UUID, int]:
-    """Return versions by id.
+    """Return the versions by request id.
 
     Raises:
-        Invalid: none or too many were chosen, or an entry is not from the list.
+        Invalid: no request was chosen, too many were, or an entry is not from the list.
     """
     if not given:
         raise Invalid(phrases.NOTHING_CHOSEN, field="chosen")

@@ -31,7 +31,7 @@ Answer = Callable[[], Response]
 
 
 class ApprovalProofForm(BaseModel):
-    """The signing page's forms: the two texts and the passkey's answer, or the choice not to sign."""
+    """The forms of the signing page: the two texts with the passkey's answer, or the choice not to sign."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,12 +42,12 @@ class ApprovalProofForm(BaseModel):
 
     @property
     def is_final(self) -> bool:
-        """Whether the approver was asked for a signature already."""
+        """Whether the approver was already asked for a signature."""
         return bool(self.credential or self.unsigned)
 
 
 def ask(work: FormContext, session: UnitOfWork, judged: JudgedDecision, filled: DecisionForm) -> Answer:
-    """Return what renders the page whose script has a passkey of the approver sign.
+    """Return a function that renders the page on which a passkey of the approver signs.
 
     Raises:
         As `decide.challenge`.
@@ -93,10 +93,10 @@ def _signing_page(
 
 
 def taken(work: FormContext, shown: ApprovalProofForm) -> SignedStatement | None:
-    """Return the passkey's answer; the challenge is used up whatever it is.
+    """Return the passkey's answer. The challenge is used up even if the answer is invalid.
 
     Raises:
-        Invalid: the challenge was used, has expired, or is another browser's.
+        Invalid: the challenge was used, has expired, or belongs to another browser.
     """
     if not shown.credential:
         return None
@@ -116,7 +116,7 @@ def taken(work: FormContext, shown: ApprovalProofForm) -> SignedStatement | None
 
 
 def _fields(filled: DecisionForm, version: int) -> Iterator[tuple[str, str]]:
-    """Yield the approval form's fields, for this page's forms to send again."""
+    """Yield the fields of the approval form, so that the forms of this page can send them again."""
     yield "version", str(version)
     for name, typed in filled:
         yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))

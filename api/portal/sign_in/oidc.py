@@ -42,7 +42,7 @@ def come_back(
     state: Annotated[str, Query(max_length=200)] = "",
     iss: Annotated[str | None, Query(max_length=1000)] = None,
 ) -> Response:
-    """The login that this browser began is used up whatever the result.
+    """Finish the login that this browser began. The login is used up whatever the result.
 
     Unknown parameters from a provider are ignored, as RFC 6749 section 4.1.2 demands.
     """
@@ -77,7 +77,7 @@ def ask(
     known: IdentityProvidersDep,
     path: Annotated[str | None, Query(alias="next")] = None,
 ) -> Response:
-    """A signed-in person has to authenticate there again."""
+    """Redirect to the provider. A person who is signed in already must authenticate there again."""
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
         raise Invalid(phrases.NO_PREFETCH)
     issuer = find(chosen, number)
@@ -119,7 +119,9 @@ def begin(
     is_again: bool = False,
     tied_to: UUID | None = None,
 ) -> tuple[str, OAuthState]:
-    """Return the provider's URL and what the browser keeps; `tied_to` is the session of an addition.
+    """Return the provider's URL, and the state that the browser keeps.
+
+    `tied_to` is the session to whose person an identity is added.
 
     Raises:
         Busy: the provider cannot be reached.
@@ -144,7 +146,7 @@ def begin(
 
 
 def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
-    """Use up the login that this browser began; an addition, in this very session."""
+    """Use up the login that this browser began. If it adds an identity, it must have begun in this same session."""
     if errand is None:
         raise NotSignedIn(OVER)
     with db.transaction() as session:
@@ -164,7 +166,7 @@ def _finished(
     state: str,
     answered_by: str | None,
 ) -> tuple[IdentityProvider, VerifiedIdentity]:
-    """No Postgres connection is held meanwhile."""
+    """Verify the provider's answer. No Postgres connection is in use while the provider is called."""
     issuer = known.configured(row.issuer or "")
     with db.transaction() as session:
         is_ours, at = sessions.is_state(session, row, state), now(session)

@@ -43,7 +43,7 @@ def ask(
 
 @router.post("/sign-in/passkey/answer")
 def take(request: Request, chosen: SettingsDep, db: DatabaseDep, credential: Credential = "") -> Response:
-    """The challenge is used up whatever the answer."""
+    """Sign in with the passkey's answer. The challenge is used up even if the answer is invalid."""
     browser.check_same_site(request, chosen)
     party, errand = relying_party(chosen), browser.oauth_state(request, chosen)
     sign_in_session.count(request, chosen, db)
@@ -71,9 +71,10 @@ def ceremony(
     fields: Mapping[str, str] | None = None,
     is_vouching: bool = False,
 ) -> HTMLResponse:
-    """Ask an authenticator to `get` or `create` a passkey; `fields` are posted with its answer.
+    """Ask an authenticator to `get` or `create` a passkey. `fields` are posted with its answer.
 
-    With `is_vouching` an older passkey signs that one is added; the person may go on without.
+    With `is_vouching`, an older passkey signs that a new one is added; the person may continue without that
+    signature.
     """
     return page(
         request,

@@ -1,4 +1,4 @@
-"""Shared parts of sign-in: counted attempts, the new session, the page of methods."""
+"""Shared parts of sign-in: counted attempts, the new session, the page of sign-in methods."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,10 +31,10 @@ def limits(chosen: Settings) -> AttemptLimits:
 
 
 def count(request: Request, chosen: Settings, db: Database, account: str | None = None) -> None:
-    """By network, and by account if one is named.
+    """Count an attempt by network, and by account if one is named.
 
     Raises:
-        TooMany: the limit was met.
+        TooMany: a limit is reached.
     """
     with db.transaction() as session:
         counted = attempt_limits.count(session, limits(chosen), address=deps.address(request), account=account)
@@ -80,7 +80,7 @@ def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor 
 
 
 def issuers(chosen: Settings) -> Mapping[int, IdentityProvider]:
-    """Those that support browsers, by number."""
+    """Identity providers that support browsers, by number."""
     return {number: issuer for number, issuer in enumerate(chosen.issuers) if issuer.client_id is not None}
 
 

@@ -39,7 +39,7 @@ class DelegationForm(BaseModel):
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Approvers name their own delegate here, admins one for an absent approver."""
+    """Show the delegations. Approvers name their own delegate here, and admins name one for an absent approver."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 

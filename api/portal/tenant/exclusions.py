@@ -1,4 +1,4 @@
-"""The exclusions pages: customers acknowledge them, the vendor states them."""
+"""The exclusions pages: the vendor states exclusions, customers acknowledge them."""
 
 from typing import Annotated
 
@@ -46,7 +46,7 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response
 
 @of_vendor.get("")
 def show_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """A customer's member is led to the page of their tenant."""
+    """Show the exclusions. A customer's member is redirected to the page of their tenant."""
     visitor = browser.visitor(request, session, chosen)
     if visitor.caller.side is Side.CUSTOMER:
         own = [one.tenant for one in tenants.own(session, visitor.caller)]

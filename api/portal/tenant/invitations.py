@@ -1,4 +1,4 @@
-"""The invitation page, where the mailed code is typed."""
+"""The invitation page, on which a person types the mailed code."""
 
 from typing import Annotated
 from uuid import UUID
@@ -20,7 +20,7 @@ router = CallRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 
 @router.get("/{invitation_id}")
 def show(request: Request, invitation_id: str) -> Response:
-    """It looks the same for an unknown invitation."""
+    """Show the page. It looks the same for an unknown invitation."""
     return _shown(request, _id(invitation_id))
 
 
@@ -32,7 +32,7 @@ def accept(
     db: DatabaseDep,
     code: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
-    """Accept and sign in: the mail has proved the address."""
+    """Accept the invitation and sign in. The mailed code proves that the person has the address."""
     browser.check_same_site(request, chosen)
     one = _id(invitation_id)
     sign_in_session.count(request, chosen, db)

@@ -52,7 +52,7 @@ def look(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersi
 def look_at_terms(
     work: FormContextDep, slug: Slug, form: Annotated[PolicyForm, Form()], version: PolicyVersionField = 1
 ) -> Response:
-    """Preview the filled-in default terms."""
+    """Preview the filled-in form of default terms."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
@@ -64,7 +64,7 @@ def look_at_terms(
 
 @router.post("/save")
 def save(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
-    """In the place of the version that was shown; a refusal keeps what was written."""
+    """Replace the version that the page showed. A refusal keeps what was written."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         policies.change(session, caller, origin, slug, policy_form.read(text), seen=version)
@@ -76,10 +76,10 @@ def save(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersi
 
 
 def preview_page(at: TenantAdminPage, policy: Policy, seen: int) -> Response:
-    """Show what a policy would change; `seen` is the version that it was made from.
+    """Show what a policy would change. `seen` is the version on which it is based.
 
     Raises:
-        Invalid, NobodyCanApprove: it could not be in force.
+        Invalid, NobodyCanApprove: the policy cannot take effect.
     """
     found = what_if.preview_policy(at.session, at.caller, at.tenant.slug, policy)
     if found.refusal:

@@ -52,7 +52,7 @@ Several = Annotated[list[str], Field(max_length=20)]
 
 
 class PolicyForm(BaseModel):
-    """A window is hours and minutes, a checked box is among `switched`."""
+    """The default terms as typed. A window has hours and minutes; the checked boxes are in `switched`."""
 
     review_window_hours: ShortText = ""
     review_window_minutes: ShortText = ""
@@ -110,10 +110,13 @@ class PolicyForm(BaseModel):
         )
 
     def onto(self, policy: Policy) -> Policy:
-        """All that the form does not show stays, also seconds if the minutes are unchanged.
+        """Return the policy with the form's terms.
+
+        Everything that the form does not show is kept, also a window's seconds if its hours and minutes are
+        unchanged.
 
         Raises:
-            FormRejected: says what to do about each field that is wrong.
+            FormRejected: says what to do about each wrong field.
         """
         values = policy.model_dump(mode="json")
         terms, wrong = values | self._picked(values), list[tuple[str, str]]()
@@ -125,7 +128,7 @@ class PolicyForm(BaseModel):
         return checked(terms, wrong)
 
     def _numbers(self, values: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Yield the terms that are typed as numbers, each with what reads it."""
+        """Yield each term that is typed as numbers, with the function that parses it."""
         typed = dict(self)
         for name in WINDOWS:
             yield name, partial(_window, typed[f"{name}_hours"], typed[f"{name}_minutes"], values[name])
@@ -138,7 +141,7 @@ class PolicyForm(BaseModel):
             yield name, partial(percents, typed[name])
 
     def _picked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A number that may be left empty is none."""
+        """Return the other terms. An optional number that is left empty is None."""
         typed, people = dict(self), _named(self.break_glass_people)
         is_signed = MEANS in self.switched
         return {
@@ -166,7 +169,7 @@ PLACES: Mapping[str, str] = {
 
 
 def percents(text: str) -> list[int]:
-    """Parse percentages, such as `50, 83`; empty is none.
+    """Parse percentages, such as `50, 83`. An empty text gives an empty list.
 
     Raises:
         ValueError: says what to write.
@@ -178,10 +181,10 @@ def percents(text: str) -> list[int]:
 
 
 def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
-    """`wrong` is what could not be read, by term.
+    """Return a valid policy. `wrong` are mistakes in terms that could not be parsed.
 
     Raises:
-        FormRejected: names each part that is wrong, by its term.
+        FormRejected: names each wrong part by its term.
     """
     refused, policy = list(wrong), None
     try:
@@ -194,7 +197,7 @@ def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
 
 
 def read(text: str) -> Policy:
-    """Raises FormRejected: names each part that is wrong, as in the text."""
+    """Raises FormRejected: names each wrong part as in the text."""
     try:
         return Policy.model_validate(json.loads(text))
     except ValidationError as error:
@@ -207,7 +210,7 @@ def read(text: str) -> Policy:
 
 
 def _place(where: Place, what: str) -> str:
-    """Errors about a policy as a whole begin with the term."""
+    """Return an error with its place. Errors about a policy as a whole begin with the term."""
     first, _, rest = what.partition(": ")
     if not where and first not in TERMS:
         return what

@@ -47,7 +47,7 @@ class TenantAdminPage:
 
     @property
     def services(self) -> Mapping[str, str]:
-        """Titles by name."""
+        """Titles of services by name."""
         return deps.settings(self.request).catalogue.titles
 
     def page(
@@ -89,7 +89,7 @@ class TenantAdminPage:
 def tenant_admin_page(
     request: Request, session: UnitOfWork, visitor: Visitor, slug: str, *roles: Role
 ) -> TenantAdminPage:
-    """Raises NotFound, NotYours: there is no such tenant, or the person has none of the roles there."""
+    """Raises NotFound, NotYours: there is no such tenant, or the person has none of the roles in it."""
     tenant = permissions.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
     return TenantAdminPage(request, session, visitor, tenant)
 
@@ -103,9 +103,9 @@ def done(
     *,
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """Run an action and go on to a page; a refusal is shown on the form's page.
+    """Run an action and go on to the page `then`. A refusal is shown on the form's page.
 
-    `first` runs in a transaction of its own, which stands whatever follows.
+    `first` runs in a transaction of its own, which is kept even if the action is refused.
     """
     try:
         if first:
@@ -122,10 +122,10 @@ def done(
 
 
 def read(kind: type[Body], **fields: object) -> Body:
-    """Validate with the API's own body.
+    """Validate with the API's own model.
 
     Raises:
-        Invalid: names each field as its form does.
+        Invalid: names each wrong field as its form does.
     """
     try:
         return kind.model_validate(fields)

@@ -1,4 +1,4 @@
-"""The data page of a tenant: retention, legal holds, leaving."""
+"""The data page of a tenant: retention, legal holds, off-boarding."""
 
 from typing import Annotated
 
@@ -58,7 +58,7 @@ def release(work: FormContextDep, slug: Slug) -> Response:
 
 @router.post("/off-board")
 def off_board(work: FormContextDep, slug: Slug, typed: Annotated[str, Form(max_length=100)] = "") -> Response:
-    """Ask the vendor to export and then erase all that there is."""
+    """Ask the vendor to export and then erase all data of the tenant."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         if typed.strip() != slug:

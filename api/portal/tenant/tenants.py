@@ -1,4 +1,4 @@
-"""The pages of a tenant: state, name, emergency stop, leaving."""
+"""The pages of a tenant: state, name, emergency stop, off-boarding."""
 
 from typing import Annotated
 
@@ -78,7 +78,7 @@ def stop(work: FormContextDep, slug: Slug, comment: Annotated[str, Form(max_leng
 
 @router.post("/{slug}/emergency-stop/end")
 def end_stop(work: FormContextDep, slug: Slug) -> Response:
-    """The stop bars break-glass until then."""
+    """End the emergency stop. Until then it blocks break-glass."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         emergency_stop.end_stop(session, caller, origin, slug)

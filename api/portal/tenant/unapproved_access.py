@@ -1,4 +1,4 @@
-"""The page of what can open without a tenant's approval."""
+"""The page of access that can open without a tenant's approval."""
 
 from fastapi import Request, Response
 

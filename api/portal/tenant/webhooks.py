@@ -37,7 +37,7 @@ LongText = Annotated[str, Field(max_length=4000)]
 
 
 class WebhookForm(BaseModel):
-    """No events means all."""
+    """A webhook as typed. If no events are chosen, it receives all."""
 
     url: LongText = ""
     description: LongText = ""
@@ -59,7 +59,7 @@ class WebhookForm(BaseModel):
 
     @property
     def values(self) -> dict[str, object]:
-        """By the names of the API's own body."""
+        """Values by the field names of the API's own model."""
         return {
             "url": self.url.strip(),
             "description": self.description.strip() or None,
@@ -78,7 +78,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("")
 def add(work: FormContextDep, slug: Slug, written: Annotated[WebhookForm, Form()]) -> Response:
-    """Its secret is shown on this page only."""
+    """Add a webhook. Only the page that answers this form shows its secret."""
 
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         body = read(NewEndpoint, **written.values)
@@ -124,7 +124,7 @@ def turn(work: FormContextDep, slug: Slug, one: One, enabled: Annotated[str, For
 
 @router.post("/rotate")
 def rotate(work: FormContextDep, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS) -> Response:
-    """The new secret is shown on this page only."""
+    """Replace the secret. Only the page that answers this form shows the new one."""
 
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         _of_this(session, caller, slug, one)
@@ -166,7 +166,7 @@ def remove(work: FormContextDep, slug: Slug, one: One) -> Response:
 
 
 def _of_this(session: UnitOfWork, caller: Caller, slug: str, one: UUID) -> Endpoint:
-    """Raises NotFound, NotYours: it is another tenant's, or the caller may not know of it."""
+    """Raises NotFound, NotYours: the webhook belongs to another tenant, or the caller may not see it."""
     for endpoint in webhooks.listed(session, caller, slug):
         if endpoint.id == one:
             return endpoint

@@ -1,4 +1,4 @@
-"""The operations page: the installation and its last day, in counts and ages only."""
+"""The operations page: the installation and its last day. It shows only counts and ages."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The vendor's data pages: which customers are held or leaving."""
+"""The vendor's data pages: which customers have a legal hold or are being off-boarded."""
 
 from typing import Annotated
 
@@ -38,7 +38,7 @@ def show_all(
     tenant: Annotated[str, Query(max_length=200)] = "",
     after: Cursor = "",
 ) -> Response:
-    """A named customer is led to."""
+    """List the customers. If a customer is named, redirect to that customer's page."""
     visitor = browser.visitor(request, session, chosen)
     found = tenant_data.listed(session, visitor.caller, cursor=after or None, most=tenant_data.MOST_A_PAGE)
     refused: LockboxError | None = None
