@@ -198,11 +198,12 @@ def make_app(
     counts: ClientCounts | None = None,
     reading: Database | None = None,
 ) -> FastAPI:
-    """Make the app. `vital` and `reading` are the same database, each with its own connections.
+    """Make the app.
 
-    The app closes all of them when it ends. The gate runs in front of the app: `app.state.gateway.before(app)`.
-    `counts` are the counts of what clients have open, over all processes of the server; None if there is only one
-    process.
+    `vital` and `reading` are the same database with connections of their own. The app closes all three.
+
+    The gate runs in front of the app: `app.state.gateway.before(app)`. `counts` are the clients' counts over all
+    processes of the server; None if there is only one process.
     """
 
     @asynccontextmanager

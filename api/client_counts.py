@@ -37,9 +37,7 @@ class ClientCounts:
         self._cells[first : first + size] = memoryview(bytes(size * CELL_BYTES)).cast("I")
 
     def take(self, client: str, most: int) -> bool:
-        """Count one more item for the client, unless it would then have more than `most`.
-
-        Return whether it was counted.
+        """Count one more item for the client, up to `most`; return whether it was counted.
 
         If two processes take the last free item at the same time, neither may get it.
         """
@@ -54,7 +52,7 @@ class ClientCounts:
         self._add(client, -1)
 
     def held(self, client: str) -> int:
-        """Return the number of the client's items in all processes together."""
+        """Return the number of the client's items in all processes."""
         return min(
             sum(self._cells[self._place(process, row, cell)] for process in range(self._processes))
             for row, cell in self._hashes(client)

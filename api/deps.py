@@ -213,8 +213,8 @@ def caller(request: Request, session: SessionDep) -> Caller:
     """Authenticate by a bearer token, Lockbox's own or an issuer's, or else by a browser's session.
 
     Raises:
-        NotSignedIn: there is no credential, or no valid one.
-        ForeignForm: the call would change something by a browser's session, and did not come from one of our pages.
+        NotSignedIn: there is no valid credential.
+        ForeignForm: a call by a browser's session would change something, and did not come from one of our pages.
     """
     chosen = settings(request)
     sent = request.headers.getlist("authorization")

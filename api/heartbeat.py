@@ -75,6 +75,5 @@ class HeartbeatThread(threading.Thread):
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:
-        """Ask the thread to end, and wait for it briefly."""
         self._stopping.set()
         self.join(1)

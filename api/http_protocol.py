@@ -40,7 +40,7 @@ class ClientBounds:
 
 
 class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
-    """The client exceeded a bound. The answer is stored in the protocol already."""
+    """The client exceeded a bound. The protocol has stored the answer."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -106,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Count a header of the head, or a trailer after the body.
 
         Raises:
-            BoundExceeded: there are too many headers, or their total length is too great.
+            BoundExceeded: there are too many headers, or they are too long.
         """
         self._headers += 1
         self._header_bytes += len(name) + len(value)

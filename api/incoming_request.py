@@ -34,9 +34,9 @@ CLOSES = re.compile(
 class Budget:
     """How many requests of one kind are handled at once, and for how many seconds a further request queues.
 
-    A `vital` request uses a separate pool of database connections. `alone` is set if not each request needs a thread
-    and a connection of its own: it is the number of requests that may have them at once. These are requests that run
-    outside their group, and uploads, which need both only for moments.
+    A `vital` request uses a separate pool of database connections. `alone` is set if not every request needs a thread
+    and a connection of its own: at most this many requests have them at once. They are requests that run outside
+    their group, and uploads, which need both only for moments.
     """
 
     name: str
@@ -71,9 +71,9 @@ MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not bu
 
 @dataclass
 class IncomingRequest:
-    """A request and its credential. The code that authenticates the request records that its credential is valid.
+    """A request and its credential. The code that authenticates the request records that the credential is valid.
 
-    `found_valid` is called as soon as this is recorded, from any thread.
+    `found_valid` is then called, from any thread.
     """
 
     budget: Budget
@@ -129,7 +129,6 @@ class KnownCredentials:
         return hashlib.blake2b(credential.encode(), key=self._key, digest_size=16).digest()
 
     def note(self, shown: bytes | None, *, is_good: bool, is_bad: bool) -> None:
-        """Remember a valid credential, and forget an invalid one."""
         if shown is None:
             return
         if is_good:

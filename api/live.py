@@ -188,10 +188,9 @@ def event(name: str, position: str, data: dict[str, object]) -> bytes:
 class LiveUpdates:
     """All open pages of one event loop. One thread queries the database for them, on one connection.
 
-    A stream uses no transaction and no connection of its own. The lists that an update affects are computed at most
-    once a second, and each subscription is checked again every fifteen seconds. Pages of operations are notified of
-    any change at most once in three seconds. The consequences of a move, such as its mails and its seal, come with
-    the next update.
+    A stream uses no transaction and no connection of its own. Affected lists are computed at most once a second, and
+    each subscription is checked again every fifteen seconds. Operations pages are notified of any change at most once
+    in three seconds. The consequences of a move, such as its mails and its seal, come with the next update.
     """
 
     def __init__(
@@ -307,7 +306,7 @@ class LiveUpdates:
             self._stirred.set()
 
     def _turn(self, hears: bool) -> None:  # noqa: FBT001 - what the listener says
-        """React when updates begin to arrive (`hears`), or no longer arrive."""
+        """Note that updates begin to arrive, or no longer arrive."""
         if hears:
             self._recent.begin_anew()
             self._fresh.clear()
@@ -355,10 +354,7 @@ class LiveUpdates:
             self._rung.set()
 
     async def _report_lists(self) -> None:
-        """Notify the pages whose lists changed.
-
-        At most two thousand requests are looked up at a time; the rest wait.
-        """
+        """Notify pages of changed lists, two thousand requests at a time; the rest wait."""
         listeners = {seat.reader: None for seat in self._seats if seat.lists}
         ids = list(self._listed)[:MOST_AT_ONCE]
         self._listed = dict.fromkeys(list(self._listed)[MOST_AT_ONCE:])
@@ -411,7 +407,6 @@ class LiveUpdates:
 
 
 def _clients(seat: Subscription) -> tuple[str, str]:
-    """Streams are counted by session and by person."""
     return f"streams of session {seat.secret}", f"streams of person {seat.caller.person_id}"
 
 

@@ -136,10 +136,7 @@ class _SnapshotCollector(Collector):
 
 
 def _family(one: ShownFigure, values: Mapping[str, float]) -> Metric:
-    """Make one metric.
-
-    A metric by channel has a value for every channel; a metric without labels may have no value.
-    """
+    """Make one metric. By channel it has a value for every channel; without labels it may have no value."""
     family = one.kind(f"lockbox_{one.name}", one.help, labels=one.labels)
     zeros: dict[str, float] = dict.fromkeys(Channel, 0.0) if one.labels == CHANNEL else {}
     for label, number in sorted((zeros | dict(values)).items()):

@@ -118,9 +118,7 @@ class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
 
 
 class GuardedAnswer:
-    """An answer that is being sent.
-
-    It frees the request's place, writes the log line, and drops the body for a HEAD request.
+    """An answer that is being sent. It frees the request's place, is logged, and loses its body for a HEAD request.
 
     The log line and the span name the template of the route, because paths and queries contain people's names and
     content. The answer's id is in each line that is logged during the call, and in the lines of the mails and calls

@@ -24,7 +24,7 @@ Serve = Callable[[int], None]
 
 
 class ApiServer(uvicorn.Server):
-    """A server that ends open streams when it is told to stop. Otherwise they would continue until the timeout.
+    """A server that ends open streams when it has to stop. Otherwise they would continue until the timeout.
 
     The functions in `shut` end the streams. `lifeline` is a descriptor that becomes readable when the parent process
     has ended; None if there is no parent.
@@ -54,7 +54,7 @@ class ApiServer(uvicorn.Server):
 
 
 class Supervisor:
-    """The parent of the server processes. It serves nothing, and ends its children when it is told to end.
+    """The parent of the server processes. It serves nothing, and ends its children when it has to end.
 
     `serve` runs in each child, with a descriptor that becomes readable when the parent has ended. A child that ends
     by itself is started again a second later. If a child ends with NOT_STARTED, all processes end. `listener` is the
@@ -71,7 +71,7 @@ class Supervisor:
         self._code = 0
 
     def run(self, processes: int) -> int:
-        """Run this number of processes until told to end; return the exit code."""
+        """Run this number of processes until a signal ends them; return the exit code."""
         lifeline, held = os.pipe()
         for name in ENDS:
             signal.signal(name, lambda *_: self._end())

@@ -115,7 +115,7 @@ class TenantSource(CataloguePart):
 
 
 class GateCallers(CataloguePart):
-    """Whose calls are gated: all calls at a support entrance, or else calls whose token has this claim.
+    """Which calls are gated: all calls at a support entrance, or else calls whose token has this claim.
 
     At a support entrance the gateway may identify the caller: by the subject of a verified client certificate in
     `subject_header`, or by a name in `engineer_header`.

@@ -79,7 +79,7 @@ def parse_resource(template: str) -> TextTemplate:
 
 
 def parse_value(template: str) -> TextTemplate:
-    """Return the parts of a template that is either one variable or a text without variables."""
+    """Return the parts of a template that is either one variable or a plain text."""
     parts = _texts(template)
     if parts.variables and any(parts.texts):
         raise ValueError("write either a literal text or one variable such as {name}")

@@ -1,4 +1,4 @@
-"""The error of unusable settings. It has a module of its own so that clients need not load a server's settings."""
+"""The error of unusable settings, in a module of its own: clients need not load a server's settings."""
 
 
 class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a fault of ours

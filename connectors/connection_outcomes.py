@@ -91,7 +91,7 @@ def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: date
     """Write an outcome. Only a change of state is an event.
 
     A repeated failure at the same target for the same request causes no second notification, until the failure is
-    settled or an hour passes without another. `until` is the end of the window that was to be opened.
+    settled or an hour passes without a further failure. `until` is the end of the window that was to be opened.
     """
     state = outcome["state"]
     if state == row.state or state not in EVENTS:

@@ -1,4 +1,4 @@
-"""Drive connections: open those that a window allows, close those whose window has ended, and record each outcome.
+"""Drive connections: open them while their window allows it, close them afterwards, and record each outcome.
 
 A step claims the row in one transaction, calls the target outside of any transaction, and records the outcome in
 another. Each of the three may be lost, late or repeated: a target is called until it confirms.
@@ -132,8 +132,8 @@ class ConnectionDriver:
     def run(self, ids: Iterable[UUID]) -> Counter[str]:
         """Take the next step of each connection that is due, and count the connections by their new state.
 
-        If no slot is free, a connection is `put_off`: the holder of a slot at its target takes it over, or it is due
-        again later.
+        Without a free slot, a connection is `put_off`: the holder of a slot at its target takes it over, or it is due
+        later.
         """
         counts = Counter[str]()
         for one in ids:
@@ -218,10 +218,7 @@ class ConnectionDriver:
         return ClaimedStep(row, row.attempts + 1, window)
 
     def _window(self, session: UnitOfWork, row: Row[Any], entry: RequestEntry) -> ConnectedWindow:
-        """Return the window to open.
-
-        Only the verifier comes from the connection's row, and only if the row's MAC is valid.
-        """
+        """Return the window to open. From the connection's row comes only a verifier, if the row's MAC is valid."""
         request = entry.request
         service = self._catalogue.services.get(request.service)
         connector = service.connector if service else None

@@ -75,13 +75,12 @@ def request_credential(
 ) -> ConnectionStatus:
     """Open a window at its target, for the holder of the password that belongs to this verifier.
 
-    Earlier credentials of the request are closed. While `MOST_UNCLOSED` of them are not closed yet, no other is
-    issued.
+    Earlier credentials of the request are closed. While `MOST_UNCLOSED` of them are still open, no other is issued.
 
     Raises:
         NotFound, NotYours, NoOpenWindow, Conflict: as named.
-        Invalid: there is no such connector, it does not cover a resource, uses are counted, or the verifier is not
-            one.
+        Invalid: there is no such connector, it does not cover a resource, uses are counted, or the verifier is
+            malformed.
     """
     entry = queries.find(session, caller, request_id)
     if entry.request.requester_id != caller.person_id:

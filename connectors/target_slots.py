@@ -25,7 +25,7 @@ class TargetSlot:
 class TargetSlots:
     """The slots of one process: `most` in total, and three for each target.
 
-    Each slow target gets one slot, and all slow targets together get half of the total.
+    A slow target gets one slot, and all slow targets together get half of the total.
     """
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,10 +45,7 @@ class TargetSlots:
             return slot
 
     def wait(self, target: str, connection_id: UUID) -> bool:
-        """Queue a connection for a slot that is in use at its target.
-
-        Return False if no slot is in use or the queue is full.
-        """
+        """Queue a connection at its target. Return False if no slot is in use there or the queue is full."""
         with self._lock:
             waiting = self._waiting[target] if self._held.get(target) else {}
             if connection_id in waiting:
@@ -61,7 +58,7 @@ class TargetSlots:
     def next(self, slot: TargetSlot) -> UUID | None:
         """Note that a step has ended, and return the connection that has waited longest at this target.
 
-        None if no connection waits, or if the slot has to be given back.
+        None if no connection waits, or the slot must be given back.
         """
         with self._lock:
             now = self._clock()

@@ -102,8 +102,8 @@ OTHER_CALLS = ReportedCall("")
 class CountedCall:
     """A call to be counted.
 
-    `ends` is its deadline. `identity` is set if no engineer is mapped to the caller. `reported` is set if the gate
-    only reports.
+    `ends` is its deadline. `identity` is set if no engineer is mapped to the caller, `reported` if the gate only
+    reports.
     """
 
     gateway: UUID | None = None

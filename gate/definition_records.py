@@ -1,7 +1,7 @@
 """Record each gate's definition in the catalogue, and notify customers of changes.
 
-During a rolling change of the catalogue, processes with the old and the new one run at the same time. This is
-recorded as one change, not as one for each process.
+While a new catalogue is rolled out, old and new processes run side by side. This is recorded as one change, not as
+one for each process.
 """
 
 from collections.abc import Iterator, Mapping

@@ -360,10 +360,7 @@ class EnforcementMemory:
         return tenants is None or tenant in tenants
 
     def forget(self, ids: Collection[str]) -> bool:
-        """Enforce until the next read for the services of these changed rows.
-
-        Return whether any of the rows is known.
-        """
+        """Enforce until the next read for the services of these changed rows. Return whether any row is known."""
         with self._changing:
             gone = {name for one, name in self._ids.items() if one in ids}
             self._heard |= gone

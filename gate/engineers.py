@@ -76,7 +76,7 @@ CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
 
 @dataclass(frozen=True)
 class ServiceCallers:
-    """How callers of one service are identified, and whose calls are gated.
+    """How callers of one service are identified, and which calls are gated.
 
     At a support entrance all calls are gated. Elsewhere a token of the rules' issuer is gated if its claim has, or
     may have, the rules' value; calls with other verified tokens pass.

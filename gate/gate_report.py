@@ -51,10 +51,7 @@ REMEDIES: Mapping[GateReason, str] = {
 
 @dataclass(frozen=True)
 class WouldDenyCall:
-    """`path` is None for the sum of all calls that are not listed separately.
-
-    `identity` is an identity without a mapping.
-    """
+    """`path` is None for the sum of all calls that are not listed separately; `identity` has no mapping."""
 
     path: str | None
     tenant: str | None

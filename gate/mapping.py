@@ -1,8 +1,7 @@
-"""Map a request at the gate to the tenant, resource and action that it uses; refuse what is not certain.
+"""Map a request at the gate to the tenant, resource and action that it uses; refuse uncertain requests.
 
-Nothing is normalised. Each target is accepted in one spelling and refused in any other, so that the service reads
-exactly what the gate judged. The gate does not read bodies: it refuses gRPC, GraphQL and similar calls by their
-content type. Pure.
+Nothing is normalised: each target is accepted in one spelling only, so that the service reads exactly what the gate
+judged. The gate does not read bodies: it refuses gRPC, GraphQL and similar calls by their content type. Pure.
 """
 
 import re
@@ -160,8 +159,8 @@ class ServiceMapping:
     def outline(self, call: GateCall) -> str:
         """Return the path and parameter names of an unmapped request, without values.
 
-        A variable of the catalogue becomes `{}`. So does a part that is neither a word of the catalogue nor a plain
-        word. If the call is refused for its content type, the content type is appended.
+        Variables of the catalogue become `{}`, and so do parts that are neither words of the catalogue nor plain
+        words. A refused content type is appended.
         """
         path, _, query = call.target.partition("?")
         shown, node = [""], self._every

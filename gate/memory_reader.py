@@ -1,4 +1,4 @@
-"""Keep the windows in memory equal to those in Postgres."""
+"""Keep the windows in memory equal to the windows in Postgres."""
 
 import threading
 from collections import deque
@@ -118,10 +118,7 @@ class MemoryReader(threading.Thread):
             self.join(1)
 
     def hear(self, ids: Iterable[str]) -> None:
-        """Have the windows of these requests verified at once.
-
-        If an id is a gate's, that gate enforces until the next read.
-        """
+        """Have the windows of these requests verified at once. Gates with these ids enforce until the next read."""
         ids = frozenset(ids)
         is_mode = self._modes.forget(ids)
         if self._windows.hear(_ids(ids)) or is_mode:

@@ -148,10 +148,10 @@ class StreamPace:
 
 
 class SnapshotTurns:
-    """Serialises snapshots: one for each token, one part at a time for all tokens, and a pause after each part.
+    """Serialises snapshots: one for each token, one part at a time for all, and half of the time none.
 
-    The pauses take half of the time. A guard that keeps asking therefore delays mainly guards with its own token,
-    other guards by one part, and the gate's calls by less.
+    A guard that keeps asking delays mainly guards with its own token, other guards by one part, and the gate's calls
+    by less.
     """
 
     def __init__(self) -> None:

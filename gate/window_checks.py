@@ -78,8 +78,8 @@ class WindowChecks:
     """Answers whether a window is open, on one event loop.
 
     "Allow" comes from memory, or from Postgres if memory has no window. A refusal always comes from Postgres and is
-    remembered for a second; the refusal `used_up` is remembered until a window may have opened for the engineer. One
-    in `compare_every` answers from memory is compared with Postgres, and a refusal by Postgres prevails.
+    remembered for a second, but `used_up` until a window may have opened for the engineer. One in `compare_every`
+    answers from memory is compared with Postgres, and a refusal by Postgres prevails.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Open windows in memory, and the answers that may be given from them."""
+"""Open windows in memory, and answers from them."""
 
 import sys
 import threading
@@ -146,7 +146,7 @@ class WindowMemory:
     def find(self, question: AccessCheck) -> RememberedWindow | None:
         """Return the window that admits the engineer; of several, the one with the latest deadline.
 
-        None decides nothing: Postgres may have a window all the same, or the last read is older than a second.
+        None decides nothing: Postgres may still have a window, or the last read is older than a second.
         """
         found = self._by_key.get((question.tenant, question.service, question.engineer.int, question.resource))
         if found is None:
@@ -181,13 +181,10 @@ class WindowMemory:
         return self._by_request.get(window.request) is window and window.deadline > latest
 
     def note_read(self, began: float, at: datetime, in_doubt: Collection[UUID] = ()) -> None:
-        """Note a read that began at `began` and returned the database's time `at`.
+        """Note a read that began at `began`, returned the database's time `at`, and is stored here already.
 
-        Memory already contains its result.
-
-        `at` is taken as the time at the read's beginning, so that no window lasts too long. Windows `in_doubt` are as
-        old as the last read that left none in doubt. A second after that read they are no longer returned, and
-        heartbeats stop.
+        `at` counts as the time at the read's beginning, so that no window lasts too long. Windows `in_doubt` are as
+        old as the last read that left none in doubt. A second after that read, `find` skips them and heartbeats stop.
         """
         # First what is in doubt: a reader in between finds too little.
         self._settled = (self._settled[0], frozenset(one.int for one in in_doubt)) if in_doubt else (began, ())

@@ -30,7 +30,7 @@ RECOVERY = " in recovery"
 
 @dataclass(frozen=True)
 class WindowChange:
-    """An event that may change windows: those of one request, of a tenant, of a person, or, if none is named, all.
+    """An event that may change the windows of one request, tenant or person; if none is named, all windows.
 
     `ends`: the request's window has ended finally.
     """

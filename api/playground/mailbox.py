@@ -43,10 +43,7 @@ class OpenedMail(Envelope):
         return CODE.findall(self.text)
 
     def pieces(self, origin: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the text in pieces.
-
-        A piece that links to one of our pages comes with that link, any other with None.
-        """
+        """Yield the text in pieces. A link to one of our pages is a piece, and comes with the link again."""
         end = 0
         for found in ADDRESS.finditer(self.text):
             yield self.text[end : found.start()], None
@@ -99,7 +96,7 @@ def _key(name: str) -> str:
 
 @lru_cache(maxsize=2 * MOST_LOOKED_AT)
 def _seen(path: Path) -> Envelope | None:
-    """Read only the headers of a mail, so that a list of a thousand mails reads no bodies."""
+    """Read only the headers of a mail: a list of a thousand mails reads no bodies."""
     found = _raw(path, LONGEST_HEAD)
     if found is None:
         return None
@@ -155,7 +152,7 @@ def _line(message: EmailMessage, name: str) -> str:
 
 
 def _part(message: EmailMessage, kind: str) -> str:
-    """Return a part of the mail, decoded by the encoding that the part declares."""
+    """Return a part of the mail, decoded as the part declares."""
     try:
         part = message.get_body((kind,))
     except (ValueError, LookupError, AttributeError):

@@ -395,7 +395,7 @@ def _page_of(request: Request, error: Exception, plain: Response) -> Response:
 
 
 def _is_for_people(request: Request) -> bool:
-    """Whether the answer must be a page: for the route of a page, or without a route if HTML is accepted."""
+    """Whether to answer with a page: on a page's route, or without a route if HTML is accepted."""
     route = request.scope.get("route")
     return TAG in getattr(route, "tags", ()) if route else browser.reads_pages(request)
 
@@ -446,10 +446,7 @@ def _problem(
 
 
 def _visitor(request: Request, status: int) -> Visitor | None:
-    """Return the person who was recognised before the refusal.
-
-    If the server did not fail, look the person up otherwise.
-    """
+    """Return the person recognised before the refusal. Otherwise look the person up, unless the server failed."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return browser.recognised(request)
     return signed_in(request)

@@ -1,6 +1,6 @@
 """The API reference: plain pages made from the OpenAPI document, with a search on the server.
 
-The document is read at the first visit, so that it does not slow down the start of a process.
+The document is read at the first visit, so that processes start without it.
 """
 
 import json

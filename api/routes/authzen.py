@@ -1,6 +1,6 @@
-"""AuthZEN's Authorization API 1.0. It answers 200 both to allow and to deny.
+"""AuthZEN's Authorization API 1.0, which answers 200 both to allow and to deny.
 
-For this reason a gateway's forward-auth must never point here. Questions that look like forward-auth are refused.
+A gateway's forward-auth must therefore never point here. Questions that look like forward-auth are refused.
 """
 
 import json

@@ -314,7 +314,7 @@ def _acted(
 
 
 def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
-    """Return the submission. If the body names a ticket system or a case's page, it must be one of the catalogue's.
+    """Return the submission. A ticket system or a case's page in the body must be one of the catalogue's.
 
     Raises:
         Invalid: the catalogue has no such ticket system, or the page does not belong to it.
@@ -330,7 +330,7 @@ def view(entry: RequestEntry, who: Caller) -> RequestView:
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:
-    """Return the fields of a request. A requester who has just submitted it sees the justification that they sent."""
+    """Return the fields of a request. Directly after a submission they include the justification that was sent."""
     request = entry.request
     held = reader_roles(who, request.requester_id, request.tenant_id)
     if may_read(ProtectedField.JUSTIFICATION, held):
@@ -372,7 +372,6 @@ def _decision(row: EventRow, voice: OnBehalfOf) -> DecisionView:
 
 
 def approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
-    """Convert an approval to the input of a decision."""
     return DecisionInput(Action.APPROVE, said.comment, seen, ApprovalLimits.of(said), signed)
 
 

@@ -11,7 +11,7 @@ from lockbox.requests.lifecycle import HeldBack
 
 
 class WebhookHead(BaseModel):
-    """What the body of every call begins with."""
+    """The first fields of the body of every call."""
 
     id: UUID
     type: str

@@ -56,7 +56,7 @@ ADDING = frozenset({SignInPurpose.ADD, SignInPurpose.ADD_VOUCHED})
 
 @dataclass(frozen=True)
 class RefusedAccountForm:
-    """A refusal, the form to which it belongs, and what the person entered and ticked there."""
+    """A refusal, its form, and the text and ticks that the person entered there."""
 
     why: LockboxError
     place: str

@@ -28,7 +28,7 @@ READS_THE_LOG = frozenset({Role.AUDITOR, Role.VENDOR_AUDITOR})
 
 @dataclass(frozen=True)
 class Place:
-    """A tenant in which a person has roles, the roles, and their descriptions. Without a tenant it is the vendor."""
+    """A tenant, or the vendor (None), with the person's roles there and their descriptions."""
 
     tenant: str | None
     roles: str

@@ -1,4 +1,4 @@
-"""The banner that confirms what the reader has just done to a request."""
+"""The banner that confirms the reader's last action on a request."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -163,7 +163,7 @@ def _further(
 
 
 def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -> RequestFilter:
-    """Raises Invalid: it is not possible to search for one of the values."""
+    """Raises Invalid: a value cannot be searched for."""
     if sought.state not in {"", *State}:
         raise Invalid(phrases.NO_STATE)
     if sought.service not in {"", *services}:

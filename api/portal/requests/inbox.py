@@ -54,7 +54,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
 def _ahead(cursor: str | None) -> list[database.Query]:
     """Return the queries of the page, to be sent along with the look-up of the person.
 
-    For an invalid cursor there are none: it is refused when the page reads it.
+    None for an invalid cursor: the page refuses it when it reads.
     """
     with suppress(Invalid):
         return [

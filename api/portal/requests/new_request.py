@@ -105,10 +105,7 @@ async def _filed(work: FormContext, written: RequestForm, groups: CallGroups, ke
 
 
 def _refused(work: FormContext, written: RequestForm, refused: LockboxError, session: UnitOfWork) -> Response:
-    """Show the form with its mistakes.
-
-    This leaves the group of calls: rendering a page takes too long for the other calls to wait.
-    """
+    """Show the form with its mistakes. This leaves the group, whose other calls would wait too long for the page."""
     session.wait()
     visitor = work.visitor(session)
     _check_engineer(visitor.caller)

@@ -451,21 +451,18 @@ def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]
 
 
 def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
-    """Return the decisions that need a comment.
-
-    For vendor users these are only decisions that no policy can relax.
-    """
+    """Return the decisions that need a comment. For vendor users only those that no policy can relax."""
     is_vendors = caller.side is Side.VENDOR
     return decision_context.needing_reasons(Terms() if is_vendors else terms, by_the_vendor=is_vendors)
 
 
 def case_link(template: str | None, case: str | None) -> str:
-    """Return the link to a case; empty if the vendor has set no template."""
+    """Return the link to a case; empty without a template of the vendor."""
     return template.replace("{case}", quote(case, safe="")) if template and case else ""
 
 
 def case_system(chosen: Settings, name: str | None) -> str:
-    """Return the title of a ticket system, or its name if the catalogue no longer has it. Empty without a name."""
+    """Return a ticket system's title, or its name if the catalogue no longer has it; empty without a name."""
     system = chosen.catalogue.case_systems.get(name) if name else None
     return system.title if system else name or ""
 

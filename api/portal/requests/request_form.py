@@ -75,7 +75,7 @@ FACT_FIELDS = tuple(_fact_fields())
 class RequestForm(BaseModel):
     """The form as typed, unchecked. Items of `parameter` and `value` with the same index belong together.
 
-    The parameters are those of all services. The sent form has further fields: the facts that are declared for this
+    It has the parameters of all services. The sent form has further fields: the facts that are declared for this
     form.
     """
 

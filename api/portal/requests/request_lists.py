@@ -42,8 +42,6 @@ class RefusedListAction:
 
 @dataclass(frozen=True)
 class RequestListPage:
-    """`read` returns the listed requests."""
-
     path: str
     template: str
     most: int

@@ -88,7 +88,7 @@ class SelectionPage:
     ) -> HTMLResponse:
         """Show the requests.
 
-        The requests of the engineer and case in `ticked`, or those chosen in the sent form, are ticked.
+        Ticked are the requests of the engineer and case `ticked`, or the choice of the sent form.
         """
         entries, beyond = self.read(session, visitor.caller, after or None)
         return page(
@@ -219,7 +219,6 @@ def grouped(members: Iterable[Any], entry_of: Callable[[Any], RequestEntry]) -> 
 
 
 def do(work: FormContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
-    """Return the refusal, if any."""
     try:
         decision_input = DecisionInput(action, comment_of(comment), version=version)
     except Invalid as refused:

@@ -116,7 +116,7 @@ def taken(work: FormContext, shown: ApprovalProofForm) -> SignedStatement | None
 
 
 def _fields(filled: DecisionForm, version: int) -> Iterator[tuple[str, str]]:
-    """Yield the fields of the approval form, so that the forms of this page can send them again."""
+    """Yield the fields of the approval form, which the forms of this page send again."""
     yield "version", str(version)
     for name, typed in filled:
         yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))

@@ -77,7 +77,7 @@ def ask(
     known: IdentityProvidersDep,
     path: Annotated[str | None, Query(alias="next")] = None,
 ) -> Response:
-    """Redirect to the provider. A person who is signed in already must authenticate there again."""
+    """Redirect to the provider. A person who is signed in must authenticate there again."""
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
         raise Invalid(phrases.NO_PREFETCH)
     issuer = find(chosen, number)
@@ -146,7 +146,7 @@ def begin(
 
 
 def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
-    """Use up the login that this browser began. If it adds an identity, it must have begun in this same session."""
+    """Use up the login that this browser began. To add an identity, it must have begun in this session."""
     if errand is None:
         raise NotSignedIn(OVER)
     with db.transaction() as session:

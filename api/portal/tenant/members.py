@@ -78,7 +78,7 @@ def set_roles(
     seen: Annotated[str, Form(alias="version", max_length=16)] = "",
     roles: Roles = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Set roles. Refused if the member's roles are no longer those that the form showed."""
+    """Set roles. Refused if the member's roles have changed since the form was shown."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         held = frozenset(map(Role, read(MemberChange, roles=roles).roles))

@@ -112,8 +112,7 @@ class PolicyForm(BaseModel):
     def onto(self, policy: Policy) -> Policy:
         """Return the policy with the form's terms.
 
-        Everything that the form does not show is kept, also a window's seconds if its hours and minutes are
-        unchanged.
+        Everything else is kept, also a window's seconds if its hours and minutes are unchanged.
 
         Raises:
             FormRejected: says what to do about each wrong field.

@@ -79,10 +79,7 @@ def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
 
 
 def _slug(visitor: Visitor, readable: Mapping[UUID, Tenant], typed: str) -> str | None:
-    """Return the named tenant, or else the person's first tenant.
-
-    None means all tenants, for an auditor of the vendor.
-    """
+    """Return the named tenant, or the person's first tenant. None means all tenants, for an auditor of the vendor."""
     if not typed.strip():
         is_all = visitor.caller.holds(Role.VENDOR_AUDITOR) or not readable
         return None if is_all else next(iter(readable.values())).slug
