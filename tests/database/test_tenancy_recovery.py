@@ -38,7 +38,7 @@ def propose(world: World, who: str = "olga", **changes: Any) -> Invitation:
     return does(world, who, recovery.propose, **(WHO | changes))
 
 
-def test_a_proposal_grants_nothing_before_72_hours(world: World) -> None:
+def test_a_recovery_proposal_grants_nothing_before_72_hours(world: World) -> None:
     proposed = propose(world)
 
     assert (proposed.roles, proposed.is_recovery) == (["tenant_admin"], True)
@@ -47,7 +47,7 @@ def test_a_proposal_grants_nothing_before_72_hours(world: World) -> None:
     assert notification.run_at == proposed.takes_effect_at
 
 
-def test_admins_approvers_and_endpoints_are_notified_of_a_proposal_at_once(
+def test_admins_approvers_and_endpoints_are_notified_of_a_recovery_proposal_at_once(
     world: World, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
@@ -66,7 +66,7 @@ def test_admins_approvers_and_endpoints_are_notified_of_a_proposal_at_once(
     assert len(post.hooks.sent) == 1
 
 
-def test_every_endpoint_is_called_for_a_recovery_despite_its_filter(world: World, post: Postbag) -> None:
+def test_every_endpoint_is_called_for_a_recovery_despite_its_event_filter(world: World, post: Postbag) -> None:
     hook = "https://hooks.contoso.example/"
     post.endpoint(world, hook, tenant_id=world.tenant.id, event_types=["request.submitted"])
 
@@ -109,7 +109,7 @@ def test_a_recovery_takes_effect_after_72_hours_without_objection(
         assert last_change(world.db).told == {"Tara", "Ann", "Amir", "Abe", "Rita"}
 
 
-def test_the_invitation_mail_is_scheduled_for_its_time(world: World) -> None:
+def test_the_invitation_mail_of_a_recovery_is_scheduled_for_72_hours_later(world: World) -> None:
     proposed = propose(world)
 
     (notification,) = read(world.db, "SELECT id FROM notifications WHERE about_id = :id", id=proposed.id)
@@ -118,7 +118,7 @@ def test_the_invitation_mail_is_scheduled_for_its_time(world: World) -> None:
     assert abs(held[f"notify:{notification.id}"] - milliseconds(proposed.takes_effect_at)) <= 1
 
 
-def test_a_code_made_too_early_is_refused(
+def test_an_invitation_code_made_before_the_recovery_takes_effect_is_refused(
     world: World, worker: Database, superuser: Engine, late: Database, later: ShiftedClock
 ) -> None:
     proposed = propose(world)
@@ -162,7 +162,7 @@ def test_one_objection_stops_a_recovery_permanently(  # noqa: PLR0917 - fixtures
         invitations.accept(session, proposed.id, code)
 
 
-def test_withdrawing_a_proposal_as_an_admin_counts_as_an_objection(world: World) -> None:
+def test_a_recovery_proposal_withdrawn_by_an_admin_counts_as_an_objection(world: World) -> None:
     proposed = propose(world)
 
     does(world, "tara", invitations.withdraw, proposed.id)
@@ -170,7 +170,7 @@ def test_withdrawing_a_proposal_as_an_admin_counts_as_an_objection(world: World)
     assert last_change(world.db).action == "recovery_objected"
 
 
-def test_a_proposal_can_be_objected_to_once(world: World) -> None:
+def test_a_recovery_proposal_can_be_objected_to_once(world: World) -> None:
     proposed = propose(world)
     does(world, "ann", recovery.object_to, proposed.id)
 
@@ -178,7 +178,7 @@ def test_a_proposal_can_be_objected_to_once(world: World) -> None:
         does(world, "tara", recovery.object_to, proposed.id)
 
 
-def test_another_tenants_proposal_is_not_found(world: World, api: Database) -> None:
+def test_another_tenants_recovery_proposal_is_not_found(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     theirs = propose(elsewhere)
     invited = does(world, "tara", members.invite, **WHO, roles=frozenset({Role.AUDITOR}))
@@ -191,7 +191,7 @@ def test_another_tenants_proposal_is_not_found(world: World, api: Database) -> N
 
 
 @pytest.mark.parametrize("who", ["olga", "oscar"])
-def test_an_operator_withdraws_a_mistyped_proposal_and_everyone_is_notified(  # noqa: PLR0917 - fixtures
+def test_an_operator_withdraws_a_mistyped_recovery_proposal_and_everyone_is_notified(  # noqa: PLR0917 - fixtures
     world: World, worker: Database, sender: Database, late: Database, later: ShiftedClock, post: Postbag, who: str
 ) -> None:
     world.add("oscar", Role.OPERATOR)
@@ -231,7 +231,7 @@ def test_an_operator_withdraws_no_tenant_invitation_and_no_ended_proposal(
     assert [one.id for one in reads(world, "tara", invitations.still_open)] == [invited.id]
 
 
-def test_a_second_proposal_waits_for_the_first_to_end(world: World, api: Database) -> None:
+def test_a_second_recovery_proposal_waits_for_the_first_to_end(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     proposed = propose(world)
 
@@ -245,7 +245,7 @@ def test_a_second_proposal_waits_for_the_first_to_end(world: World, api: Databas
     assert again.id != proposed.id
 
 
-def test_concurrent_proposals_propose_once(world: World, pool: ThreadPoolExecutor) -> None:
+def test_concurrent_recovery_proposals_propose_once(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("oscar", Role.OPERATOR)
 
     answers = at_once(pool, lambda: propose(world), lambda: propose(world, "oscar", address="o@contoso.example"))
@@ -253,12 +253,12 @@ def test_concurrent_proposals_propose_once(world: World, pool: ThreadPoolExecuto
     assert sorted(type(answer).__name__ for answer in answers) == ["Invitation", "RecoveryOpen"]
 
 
-def test_a_vendor_person_cannot_be_proposed_by_operators(world: World) -> None:
+def test_operators_cannot_propose_a_vendor_person_for_a_recovery(world: World) -> None:
     with pytest.raises(OtherSide):
         propose(world, address=address(world.db, world, "max"))
 
 
-def test_a_tenant_without_objectors_waits_just_as_long(world: World, worker: Database) -> None:
+def test_a_recovery_of_a_tenant_without_objectors_waits_just_as_long(world: World, worker: Database) -> None:
     founding = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
     manages(world, "olga", tenants.add, founding, {"standard": Plan()})
 
@@ -268,7 +268,7 @@ def test_a_tenant_without_objectors_waits_just_as_long(world: World, worker: Dat
     assert sent_about(worker, proposed.id) == []
 
 
-def test_a_proposal_is_listed_to_people_who_may_object(world: World) -> None:
+def test_a_recovery_proposal_is_listed_to_people_who_may_object(world: World) -> None:
     proposed = propose(world)
 
     for who in ("tara", "ann"):

@@ -53,7 +53,7 @@ OPERATOR_LEAVES: dict[str, Callable[[World], object]] = {
 
 
 @pytest.mark.parametrize("how", ADMIN_LEAVES)
-def test_a_removed_admins_open_invitations_end(world: World, worker: Database, how: str) -> None:
+def test_open_invitations_of_a_removed_admin_end(world: World, worker: Database, how: str) -> None:
     invited = invites(world)
     mailed = invites(world, name="Nora", address="nora@contoso.example")
     code = code_of(worker, mailed.id)
@@ -71,7 +71,7 @@ def test_a_removed_admins_open_invitations_end(world: World, worker: Database, h
     assert all({"Theo", "Ann", "Amir", "Abe"} <= one.told for one in ended)
 
 
-def test_a_current_admins_invitations_stay(world: World) -> None:
+def test_invitations_of_a_current_admin_stay(world: World) -> None:
     invites(world)
 
     does(
@@ -87,7 +87,7 @@ def test_a_current_admins_invitations_stay(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", OPERATOR_LEAVES)
-def test_a_removed_operators_invitations_and_proposals_end(world: World, how: str) -> None:
+def test_invitations_and_proposals_of_a_removed_operator_end(world: World, how: str) -> None:
     manages(world, "olga", vendor_staff.invite, **NILS)
     does(world, "olga", recovery.propose, **RITA)
     manages(world, "olga", tenants.add, FOUNDING, {"standard": Plan()})
@@ -110,7 +110,7 @@ def test_a_removed_operators_invitations_and_proposals_end(world: World, how: st
 
 
 @pytest.mark.far
-def test_an_operator_proposing_during_their_removal_leaves_nothing_open(
+def test_an_operator_who_proposes_while_being_removed_leaves_no_open_proposal(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
     for _ in range(5):

@@ -46,7 +46,9 @@ def page(world: World, who: str, cursor: str | None = None, most: int = 10) -> T
 
 
 @pytest.mark.parametrize(("who", "by_name_only"), [("erin", True), ("max", True), ("olga", False), ("vera", False)])
-def test_vendor_roles_see_tenants_with_the_facts_of_their_role(world: World, who: str, *, by_name_only: bool) -> None:
+def test_each_vendor_role_sees_tenants_with_the_facts_the_role_needs(
+    world: World, who: str, *, by_name_only: bool
+) -> None:
     add(world)
 
     seen = page(world, who).overviews
@@ -67,7 +69,7 @@ def test_a_service_account_sees_no_tenant(world: World) -> None:
 
 
 @pytest.mark.parametrize(("who", "in_review"), [("tara", 2), ("ann", None), ("aude", None)])
-def test_members_see_their_tenant_with_counts_and_admins_the_reviews(
+def test_members_see_their_tenant_with_counts_and_admins_also_see_reviews(
     api: Database, who: str, in_review: int | None
 ) -> None:
     world, other = World.make(api, Policy()), World.make(api)
@@ -105,7 +107,7 @@ def test_another_customers_tenant_looks_nonexistent(world: World, api: Database,
     assert theirs.value.detail == nobodys.value.detail
 
 
-def test_suspending_ends_every_window_and_resuming_reopens_none(world: World, post: Postbag) -> None:
+def test_suspending_a_tenant_ends_every_window_and_resuming_reopens_none(world: World, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     opened = world.act("ann", Action.APPROVE, world.submit().id)
     foreseen = reads(world, "olga", tenants.show).open_windows
@@ -145,7 +147,9 @@ def test_requests_of_a_suspended_tenant_may_be_denied_but_not_opened(world: Worl
     assert (no.state, yes.state) == ("denied", "active")
 
 
-def test_a_window_about_to_open_ends_with_the_suspension(world: World, pool: ThreadPoolExecutor) -> None:
+def test_a_window_about_to_open_ends_with_the_suspension_of_the_tenant(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     request_id = world.submit().id
 
     with world.db.transaction() as session:
@@ -158,7 +162,7 @@ def test_a_window_about_to_open_ends_with_the_suspension(world: World, pool: Thr
     assert (state_of(world.db, request_id), door(world)) == ("revoked", None)
 
 
-def test_an_operator_closes_windows_only_by_suspension(world: World) -> None:
+def test_an_operator_can_close_windows_only_by_suspending_the_tenant(world: World) -> None:
     opened = world.act("ann", Action.APPROVE, world.submit().id)
 
     with world.db.transaction() as session:
@@ -170,7 +174,7 @@ def test_an_operator_closes_windows_only_by_suspension(world: World) -> None:
     assert state_of(world.db, opened.id) == "active"
 
 
-def test_a_change_without_effect_writes_no_event(world: World) -> None:
+def test_a_tenant_change_without_effect_writes_no_event(world: World) -> None:
     before = len(recorded_changes(world.db))
 
     does(world, "olga", tenants.resume)
@@ -182,7 +186,7 @@ def test_a_change_without_effect_writes_no_event(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_setting_an_existing_plan_is_an_event(world: World) -> None:
+def test_setting_the_plan_of_a_tenant_is_an_event(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
 
     told = last_change(world.db)
@@ -191,7 +195,7 @@ def test_setting_an_existing_plan_is_an_event(world: World) -> None:
         does(world, "olga", tenants.set_plan, "golden", plans=PLANS)
 
 
-def test_a_rename_is_notified_with_the_old_name(world: World) -> None:
+def test_renaming_a_tenant_is_notified_with_the_old_name(world: World) -> None:
     does(world, "tara", tenants.rename, "Contoso AG")
 
     told = last_change(world.db)
@@ -199,7 +203,7 @@ def test_a_rename_is_notified_with_the_old_name(world: World) -> None:
     assert told.changes == {"name": "Contoso → Contoso AG"}
 
 
-def test_a_just_removed_operator_may_do_nothing(world: World) -> None:
+def test_a_just_removed_operator_may_change_no_tenant(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
     manages(world, "oscar", vendor_staff.remove, id_of(world, "olga"))
 
@@ -223,7 +227,7 @@ def test_the_database_enforces_who_changes_which_tenant_field(world: World, who:
         on_the_database(world, who, statement, id=world.tenant.id)
 
 
-def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_members(world: World) -> None:
+def test_a_new_tenant_is_in_mode_enforce_with_the_default_policy_and_no_members(world: World) -> None:
     added = add(world).tenant
 
     assert (added.slug, added.mode, added.policy_version) == ("fabrikam", Mode.ENFORCE, 1)
@@ -232,7 +236,7 @@ def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_members(world
     assert read(world.db, "SELECT FROM memberships WHERE tenant_id = :id", id=added.id) == []
 
 
-def test_the_first_admin_is_invited_and_only_the_mail_has_the_code(
+def test_the_first_admin_is_invited_and_only_the_invitation_mail_has_the_code(
     world: World, worker: Database, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     added = add(world)
@@ -257,7 +261,7 @@ def test_the_first_admin_is_invited_and_only_the_mail_has_the_code(
     assert code.replace("-", "") not in everything
 
 
-def test_the_accepting_admin_controls_the_tenant_from_then_on(world: World, worker: Database) -> None:
+def test_the_admin_who_accepts_the_first_invitation_controls_the_tenant(world: World, worker: Database) -> None:
     added = add(world)
     (row,) = read(world.db, "SELECT id FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
 

@@ -60,7 +60,7 @@ def test_vendor_changes_are_in_the_vendors_log_and_notified_to_operators(world: 
     assert [one.told for one in told] == [{"Olga", "Oscar"}] * 5
 
 
-def test_setting_a_review_tier_is_in_the_vendors_log(world: World) -> None:
+def test_setting_a_managers_review_tier_is_in_the_vendors_log(world: World) -> None:
     mia, manager, both = id_of(world, "mia"), frozenset({Role.MANAGER}), frozenset({Role.MANAGER, Role.ENGINEER})
     before = len(recorded_changes(world.db))
 
@@ -103,7 +103,9 @@ def test_an_operator_cannot_change_their_own_roles(world: World) -> None:
     assert colleagues_of(world)["Olga"].roles == {"operator"}
 
 
-def test_operators_removing_each_other_concurrently_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
+def test_operators_removing_each_other_concurrently_leave_one_operator(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     world.add("oscar", Role.OPERATOR)
 
     answers = at_once(
@@ -115,7 +117,7 @@ def test_operators_removing_each_other_concurrently_leave_one(world: World, pool
     assert sorted(type(answer).__name__ for answer in answers) == ["NoneType", "NotYours"]
 
 
-def test_granted_and_removed_roles_take_effect_at_once(world: World) -> None:
+def test_granted_and_removed_vendor_roles_take_effect_at_once(world: World) -> None:
     window, other = (world.act("ann", Action.APPROVE, world.submit().id).id for _ in range(2))
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
@@ -128,7 +130,7 @@ def test_granted_and_removed_roles_take_effect_at_once(world: World) -> None:
     assert (revoked.state, was_open and was_open.id, door(world)) == ("revoked", other, None)
 
 
-def test_a_person_without_roles_regains_them_without_an_invitation(world: World) -> None:
+def test_a_vendor_person_without_roles_regains_roles_without_an_invitation(world: World) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
 
     member = manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
@@ -138,7 +140,7 @@ def test_a_person_without_roles_regains_them_without_an_invitation(world: World)
 
 
 @each(("who", "roles"), [("gate", {Role.MANAGER}), ("eve", {Role.SYSTEM})])
-def test_a_person_cannot_become_a_service_account_or_the_reverse(world: World, who: str, roles: set[Role]) -> None:
+def test_a_person_cannot_become_a_service_account_nor_the_reverse(world: World, who: str, roles: set[Role]) -> None:
     before = len(recorded_changes(world.db))
 
     with pytest.raises(Invalid, match="cannot become a service account"):
@@ -171,7 +173,7 @@ def test_a_disabled_person_loses_tokens_and_windows_at_once(world: World) -> Non
         authentication.authenticate_token(session, world.tokens["erin"], environment="test")
 
 
-def test_a_disabled_person_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:
+def test_a_disabled_person_gets_no_roles_and_accepts_no_invitation(world: World, worker: Database) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     theirs = address(world.db, world, "eve")
     invited = manages(world, "olga", vendor_staff.invite, **(NEW | {"address": theirs}))
@@ -183,7 +185,7 @@ def test_a_disabled_person_gets_no_roles_and_accepts_nothing(world: World, worke
         accepts(world, "eve", invited.id, code_of(worker, invited.id))
 
 
-def test_customers_people_are_not_found_by_operators(world: World) -> None:
+def test_operators_cannot_look_up_a_customers_people(world: World) -> None:
     for person_id in (id_of(world, "ann"), id_of(world, "tara"), new_id()):
         with pytest.raises(NotFound):
             manages(world, "olga", vendor_staff.set_roles, person_id, frozenset({Role.ENGINEER}))
@@ -193,7 +195,7 @@ def test_customers_people_are_not_found_by_operators(world: World) -> None:
             manages(world, "olga", vendor_staff.disable, person_id)
 
 
-def test_an_invited_engineer_accepts_and_may_submit(world: World, worker: Database) -> None:
+def test_an_invited_engineer_accepts_and_may_submit_requests(world: World, worker: Database) -> None:
     invited = manages(world, "olga", vendor_staff.invite, **NEW)
     before = set(colleagues_of(world))
 
@@ -206,7 +208,7 @@ def test_an_invited_engineer_accepts_and_may_submit(world: World, worker: Databa
 
 
 @pytest.mark.parametrize("who", ["olga", "vera"])
-def test_operators_and_auditors_see_all_vendor_people_and_no_others(world: World, who: str) -> None:
+def test_operators_and_auditors_see_all_vendor_people_and_no_customer_people(world: World, who: str) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
 
     seen = colleagues_of(world, who)
@@ -232,7 +234,7 @@ def test_vendor_people_are_listed_page_by_page(world: World) -> None:
     assert rest.next_cursor is None
 
 
-def test_an_address_is_invited_once_and_a_colleague_not_at_all(world: World) -> None:
+def test_a_vendor_address_is_invited_once_and_a_colleague_is_not_invited(world: World) -> None:
     manages(world, "olga", vendor_staff.invite, **NEW)
 
     with pytest.raises(AlreadyInvited):

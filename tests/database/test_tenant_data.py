@@ -46,7 +46,7 @@ def retained(urls: Urls, most: int | None = None) -> list[RemovedRange]:
     return list(retention.retain(partial(as_owner, urls.owner), timedelta(days=most) if most else None))
 
 
-def test_a_tenants_log_is_kept_for_the_time_its_admin_set(
+def test_the_log_of_a_tenant_is_kept_for_the_time_its_admin_set(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request = denied(world, superuser)
@@ -67,13 +67,13 @@ def test_a_tenants_log_is_kept_for_the_time_its_admin_set(
 
 
 @each(("days", "most"), [(29, None), (0, None), (36_501, None), (101, 100)])
-def test_a_retention_out_of_bounds_is_refused(world: World, days: int, most: int | None) -> None:
+def test_a_retention_time_out_of_bounds_is_refused(world: World, days: int, most: int | None) -> None:
     with pytest.raises(Invalid):
         does(world, "tara", tenant_data.keep_for, days, most=most)
     assert kept(world).retention_days is None
 
 
-def test_only_an_admin_with_a_fresh_sign_in_sets_the_retention(world: World) -> None:
+def test_only_an_admin_with_a_fresh_sign_in_sets_the_retention_time(world: World) -> None:
     with pytest.raises(DBAPIError):
         on_the_database(world, "olga", "INSERT INTO retentions (tenant_id, days) VALUES (at_tenant(), 30)")
     world.people["tara"] = signed_in(world, "tara", AuthMethod.MAIL)
@@ -82,7 +82,7 @@ def test_only_an_admin_with_a_fresh_sign_in_sets_the_retention(world: World) -> 
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_hold_of_either_side_stops_retention_and_erasure_until_released(
+def test_a_legal_hold_of_either_side_stops_retention_and_erasure_until_released(
     world: World, worker: Database, urls: Urls, superuser: Engine, who: str
 ) -> None:
     request = denied(world, superuser)
@@ -104,7 +104,7 @@ def test_a_hold_of_either_side_stops_retention_and_erasure_until_released(
     assert [one.log_id for one in retained(urls, most=30)] == [world.tenant.id]
 
 
-def test_a_hold_is_released_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
+def test_a_legal_hold_is_released_despite_a_set_back_clock(world: World, still: StoppedClock) -> None:
     does(world, "tara", legal_holds.hold, WHY)
     still.at -= timedelta(milliseconds=1)
 
@@ -114,7 +114,7 @@ def test_a_hold_is_released_despite_a_set_back_clock(world: World, still: Stoppe
     assert held.released_at == held.set_at
 
 
-def test_a_hold_stops_an_off_boarding_in_progress(
+def test_a_legal_hold_stops_an_off_boarding_in_progress(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     """The database itself refuses, whatever the command does."""
@@ -130,7 +130,7 @@ def test_a_hold_stops_an_off_boarding_in_progress(
     assert left(world, request) > 0
 
 
-def test_a_holds_reason_is_for_its_own_side(world: World) -> None:
+def test_the_reason_of_a_legal_hold_is_shown_only_to_its_own_side(world: World) -> None:
     does(world, "tara", legal_holds.hold, WHY)
     does(world, "olga", legal_holds.hold, "A demand by law")
 
@@ -146,7 +146,7 @@ def test_a_holds_reason_is_for_its_own_side(world: World) -> None:
     assert by_log == {True: [WHY, None], False: [None, "A demand by law"]}
 
 
-def test_a_hold_binds_the_database_owner(world: World) -> None:
+def test_a_legal_hold_binds_the_database_owner(world: World) -> None:
     does(world, "tara", legal_holds.hold, WHY)
 
     for who in ("olga", "ann"):
@@ -174,12 +174,12 @@ STAY = "DELETE FROM offboardings"
 
 
 @each(("who", "side", "other"), [("tara", "customer", "Ann"), ("olga", "vendor", "Erin")])
-def test_a_hold_in_anothers_name_is_refused(world: World, who: str, side: str, other: str) -> None:
+def test_a_legal_hold_in_another_persons_name_is_refused(world: World, who: str, side: str, other: str) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         on_the_database(world, who, HOLD.format(side=side, by=other))
 
 
-def test_one_sides_release_does_not_release_the_others_hold(world: World) -> None:
+def test_releasing_the_legal_hold_of_one_side_keeps_the_hold_of_the_other_side(world: World) -> None:
     for who in ("tara", "olga"):
         does(world, who, legal_holds.hold, WHY)
 
@@ -201,7 +201,7 @@ def test_one_sides_release_does_not_release_the_others_hold(world: World) -> Non
 @pytest.mark.parametrize(
     "statement", [HOLD.format(side="customer", by="Tara"), RELEASE, KEEP, KEEP_LESS, LEAVE, STAY]
 )
-def test_the_api_login_changes_no_tenant_data_without_an_event(world: World, statement: str) -> None:
+def test_the_apis_database_role_changes_no_tenant_data_without_an_event(world: World, statement: str) -> None:
     if statement == RELEASE:
         does(world, "tara", legal_holds.hold, WHY)
     if statement == KEEP_LESS:
@@ -216,7 +216,7 @@ def test_the_api_login_changes_no_tenant_data_without_an_event(world: World, sta
     assert kept(world) == before
 
 
-def test_an_off_boarding_can_be_withdrawn_until_the_owner_begins(world: World, superuser: Engine) -> None:
+def test_an_off_boarding_can_be_withdrawn_until_the_owner_begins_it(world: World, superuser: Engine) -> None:
     with pytest.raises(NotYours):
         does(world, "ann", tenant_data.ask_to_leave)
     does(world, "tara", tenant_data.ask_to_leave)
@@ -239,7 +239,7 @@ def test_an_off_boarding_can_be_withdrawn_until_the_owner_begins(world: World, s
     ]
 
 
-def test_operators_see_the_number_of_holds_and_off_boardings(world: World) -> None:
+def test_operators_see_the_number_of_legal_holds_and_off_boardings(world: World) -> None:
     does(world, "tara", tenant_data.ask_to_leave)
     does(world, "olga", legal_holds.hold, "A dispute")
     found = metrics.read(world.db)
@@ -250,7 +250,7 @@ def test_operators_see_the_number_of_holds_and_off_boardings(world: World) -> No
 
 
 @pytest.mark.far
-def test_a_held_tenant_cannot_be_off_boarded(world: World) -> None:
+def test_a_tenant_with_a_legal_hold_cannot_be_off_boarded(world: World) -> None:
     does(world, "olga", legal_holds.hold, WHY)
 
     with pytest.raises(Conflict):
@@ -258,7 +258,9 @@ def test_a_held_tenant_cannot_be_off_boarded(world: World) -> None:
     assert mentions(world.db, "offboarding_asked") == set()
 
 
-def test_a_hold_protects_vendor_log_events_of_requests_the_customer_never_saw(api: Database, urls: Urls) -> None:
+def test_a_legal_hold_protects_vendor_log_events_of_requests_the_customer_never_saw(
+    api: Database, urls: Urls
+) -> None:
     world = World.make(api, Policy())
     world.act("erin", Action.CANCEL, world.fresh().id)
     does(world, "tara", legal_holds.hold, WHY)
@@ -267,7 +269,7 @@ def test_a_hold_protects_vendor_log_events_of_requests_the_customer_never_saw(ap
         erase(urls, world.people["erin"].person_id)
 
 
-def test_a_hold_waits_for_a_running_erasure(
+def test_a_legal_hold_waits_for_a_running_erasure(
     world: World, urls: Urls, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     """Nothing is erased any more once whoever sets it has an answer."""

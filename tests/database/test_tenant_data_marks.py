@@ -62,7 +62,7 @@ def doubted(world: World) -> list[str]:
         return [one.kind for one in OF_TENANTS.unverified(session, [world.tenant.id])]
 
 
-def test_a_forged_retention_removes_nothing_until_an_admin_sets_it_again(
+def test_a_forged_retention_time_removes_nothing_until_an_admin_sets_it_again(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     denied(world, superuser)
@@ -78,7 +78,7 @@ def test_a_forged_retention_removes_nothing_until_an_admin_sets_it_again(
     assert [one.log_id for one in retained(urls)] == [world.tenant.id]
 
 
-def test_a_retention_shortened_by_a_login_falls_back_to_the_default(
+def test_a_retention_time_shortened_by_a_database_role_falls_back_to_the_default(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     denied(world, superuser)
@@ -90,7 +90,7 @@ def test_a_retention_shortened_by_a_login_falls_back_to_the_default(
     assert (doubted(world), retained(urls)) == (["retention"], [])
 
 
-def test_a_forged_release_ends_nothing_until_its_side_releases_the_hold(
+def test_a_forged_release_ends_no_legal_hold_until_its_side_releases_it(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     denied(world, superuser)
@@ -110,7 +110,7 @@ def test_a_forged_release_ends_nothing_until_its_side_releases_the_hold(
     assert [one.log_id for one in retained(urls, most=30)] == [world.tenant.id]
 
 
-def test_a_forged_hold_applies_and_is_found_until_released(world: World, urls: Urls) -> None:
+def test_a_forged_legal_hold_applies_and_is_reported_until_released(world: World, urls: Urls) -> None:
     forge(world, HOLD)
 
     assert doubted(world) == ["legal hold"]
@@ -121,7 +121,7 @@ def test_a_forged_hold_applies_and_is_found_until_released(world: World, urls: U
     erase(urls, world.people["ann"].person_id)
 
 
-def test_a_forged_off_boarding_must_be_withdrawn_first(world: World) -> None:
+def test_a_forged_off_boarding_must_be_withdrawn_before_a_genuine_request(world: World) -> None:
     forge(world, LEAVE)
 
     assert doubted(world) == ["off-boarding"]
@@ -132,7 +132,7 @@ def test_a_forged_off_boarding_must_be_withdrawn_first(world: World) -> None:
     assert doubted(world) == []
 
 
-def test_a_replaced_retention_cannot_be_restored_with_its_mark(world: World) -> None:
+def test_a_replaced_retention_time_cannot_be_restored_with_its_mac(world: World) -> None:
     does(world, "tara", tenant_data.keep_for, 30, most=None)
     (was,) = read(world.db, "SELECT mac FROM retentions")
     does(world, "tara", tenant_data.keep_for, 60, most=None)
@@ -141,7 +141,7 @@ def test_a_replaced_retention_cannot_be_restored_with_its_mark(world: World) -> 
         forge(world, "UPDATE retentions SET days = 30, mac = :mac", "retention_changed", was.mac)
 
 
-def test_a_withdrawn_off_boarding_cannot_be_restored_with_its_mark(world: World) -> None:
+def test_a_withdrawn_off_boarding_cannot_be_restored_with_its_mac(world: World) -> None:
     does(world, "tara", tenant_data.ask_to_leave)
     (was,) = read(world.db, "SELECT mac FROM offboardings")
     does(world, "tara", tenant_data.stay)
@@ -151,14 +151,14 @@ def test_a_withdrawn_off_boarding_cannot_be_restored_with_its_mark(world: World)
 
 
 @pytest.mark.parametrize("statement", [HOLD, KEEP, LEAVE])
-def test_no_login_writes_the_mark_of_older_rows(world: World, statement: str) -> None:
+def test_no_database_role_writes_the_mac_value_reserved_for_older_rows(world: World, statement: str) -> None:
     forge(world, statement, mac=b"")
 
     assert doubted(world) == [SAID[statement][1]]
 
 
 @pytest.mark.parametrize("statement", [KEEP_LESS, RELEASE])
-def test_an_older_row_counts_until_a_login_changes_it(
+def test_a_row_from_before_macs_counts_until_a_database_role_changes_it(
     world: World, worker: Database, urls: Urls, superuser: Engine, statement: str
 ) -> None:
     denied(world, superuser)
@@ -175,7 +175,7 @@ def test_an_older_row_counts_until_a_login_changes_it(
     assert retained(urls) == []
 
 
-def test_an_older_row_is_marked_by_the_owners_command_or_its_next_change(
+def test_a_row_from_before_macs_gets_one_by_the_owners_command_or_its_next_change(
     world: World, urls: Urls, superuser: Engine
 ) -> None:
     does(world, "tara", tenant_data.keep_for, 90, most=None)

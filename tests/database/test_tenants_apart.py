@@ -162,7 +162,7 @@ def test_rows_of_a_tenant_are_invisible_to_other_tenants(world: World, who: str)
 
 
 @pytest.mark.parametrize("who", [*ELSEWHERE, "ned"])
-def test_rows_of_a_tenant_cannot_be_inserted_by_others(world: World, who: str) -> None:
+def test_rows_of_a_tenant_cannot_be_inserted_by_other_tenants(world: World, who: str) -> None:
     rows = private_rows(world.db)
     stranger = _newcomer(world, who)
 
@@ -172,7 +172,7 @@ def test_rows_of_a_tenant_cannot_be_inserted_by_others(world: World, who: str) -
 
 
 @pytest.mark.parametrize("who", [*ELSEWHERE, "ned", "gate", "vera"])
-def test_rows_of_a_tenant_cannot_be_changed_or_deleted_by_others(world: World, who: str) -> None:
+def test_rows_of_a_tenant_cannot_be_changed_or_deleted_by_other_tenants(world: World, who: str) -> None:
     rows, before = private_rows(world.db), versions(world.db)
     stranger = world.people.get(who) or _newcomer(world, who)
     own = {name: {one for one in held if str(stranger.person_id) in one} for name, held in before.items()}
@@ -208,7 +208,7 @@ def _is_to_see(world: World, who: str) -> dict[str, Keys]:
     }
 
 
-def test_non_request_events_are_for_tenant_actor_and_vendor_auditors(world: World) -> None:
+def test_events_without_a_request_are_read_by_tenant_actor_and_vendor_auditors(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
 
     seen = {who: _actions(world, who) for who in ("olga", "vera", "max", "erin", "gate", "tara", "aude", "zack")}
@@ -249,7 +249,7 @@ def test_the_vendor_reads_only_the_customer_rows_it_needs(world: World) -> None:
         assert {(world.tenant.id,), (elsewhere.tenant.id,)} <= apart["tenants"]
 
 
-def test_invitations_are_read_by_members_and_recoveries_by_operators_too(world: World) -> None:
+def test_members_read_their_tenants_invitations_and_operators_also_recoveries(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
 
     of_a_member = {who for who, caller in world.people.items() if _keys(world.db, caller)["invitations"]}
@@ -260,7 +260,7 @@ def test_invitations_are_read_by_members_and_recoveries_by_operators_too(world: 
     assert of_a_recovery == CUSTOMERS | {"olga"}
 
 
-def test_endpoints_are_readable_on_their_own_side_only(world: World) -> None:
+def test_endpoints_are_readable_on_the_side_they_belong_to_only(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
     rows = read(world.db, "SELECT tenant_id IS NULL AS is_vendors, id FROM endpoints")
     ids = {row.is_vendors: (row.id,) for row in rows}
@@ -273,7 +273,7 @@ def test_endpoints_are_readable_on_their_own_side_only(world: World) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("table", ONE_MORE)
-def test_credentials_are_read_and_created_by_their_owner_only(world: World, table: str) -> None:
+def test_credentials_are_read_and_created_by_the_person_they_belong_to_only(world: World, table: str) -> None:
     world.people["zack"] = _newcomer(world, "zack")
     said = set()
 
@@ -289,7 +289,7 @@ def test_credentials_are_read_and_created_by_their_owner_only(world: World, tabl
     assert f'new row violates row-level security policy for table "{table}"' in said.pop()
 
 
-def test_credentials_are_changed_and_removed_by_their_owner_only(world: World) -> None:
+def test_credentials_are_changed_and_removed_by_the_person_they_belong_to_only(world: World) -> None:
     rows = {name: held if name in ONE_MORE else [] for name, held in private_rows(world.db).items()}
     rest = {table.name for table in tables(world.db)} - ONE_MORE.keys()
     before = versions(world.db)
@@ -318,7 +318,7 @@ def _tenant(world: World) -> tuple[object, ...]:
         ("plan = 'golden'", "olga", "tara"),
     ],
 )
-def test_admins_change_mode_and_policy_and_operators_plan_and_suspension(
+def test_admins_change_mode_and_policy_and_operators_change_plan_and_suspension(
     world: World, change: str, by: str, vain: str
 ) -> None:
     write(unbound(world.db), "INSERT INTO policies SELECT tenant_id, 2, body, NULL, now() FROM policies")
@@ -344,7 +344,7 @@ def test_admins_change_mode_and_policy_and_operators_plan_and_suspension(
 
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["api", "owner", "superuser"])
-def test_no_login_removes_the_last_admin_of_a_tenant(world: World, urls: Urls, login: str) -> None:
+def test_no_database_role_removes_the_last_admin_of_a_tenant(world: World, urls: Urls, login: str) -> None:
     tara = world.people["tara"]
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
@@ -355,7 +355,7 @@ def test_no_login_removes_the_last_admin_of_a_tenant(world: World, urls: Urls, l
     assert len(read(world.db, ADMINS, id=world.tenant.id)) == 1
 
 
-def test_one_of_two_admins_may_go_unless_the_other_is_disabled(world: World) -> None:
+def test_one_of_two_admins_may_be_removed_unless_the_second_is_disabled(world: World) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     write(unbound(world.db), "UPDATE people SET disabled_at = now() WHERE id = :tom", tom=tom.person_id)
@@ -366,7 +366,7 @@ def test_one_of_two_admins_may_go_unless_the_other_is_disabled(world: World) -> 
     assert "without an admin" in _refused(world.db, tom, REMOVE, who=tom.person_id)
 
 
-def test_concurrently_removed_admins_leave_one(world: World, superuser: Engine) -> None:
+def test_two_admins_removed_concurrently_leave_one_admin(world: World, superuser: Engine) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     with ThreadPoolExecutor(1) as pool:
@@ -381,7 +381,7 @@ def test_concurrently_removed_admins_leave_one(world: World, superuser: Engine) 
     assert [row.person_id for row in read(world.db, ADMINS, id=world.tenant.id)] == [tara.person_id]
 
 
-def test_a_constraint_violation_reveals_nothing_of_the_hidden_row(world: World) -> None:
+def test_a_constraint_violation_reveals_nothing_of_a_row_hidden_by_row_security(world: World) -> None:
     ann, zack = world.people["ann"].person_id, _newcomer(world, "zack")
     (taken,) = read(world.db, "SELECT key FROM sign_in_counts")
     values = {"me": zack.person_id, "ann": ann, "key": taken.key}
@@ -405,7 +405,7 @@ def test_a_constraint_violation_reveals_nothing_of_the_hidden_row(world: World) 
     assert [(value, line) for value in hidden for line in said.values() if value in line] == []
 
 
-def test_a_failing_condition_is_not_evaluated_on_hidden_rows(world: World) -> None:
+def test_a_failing_query_condition_is_not_evaluated_on_hidden_rows(world: World) -> None:
     zack = _newcomer(world, "zack")
     probe = "SELECT count(*) FROM people WHERE 1 / (CASE WHEN id = :ann AND email LIKE 'ann%' THEN 0 ELSE 1 END) = 1"
 

@@ -48,7 +48,7 @@ def _news(world: World, superuser: Engine) -> World:
     ("table", "to"),
     [*((table, EVERYBODY) for table in ANNOUNCE), *((table, exclusions.NOBODY) for table in list(ANNOUNCE)[1:])],
 )
-def test_the_core_workers_login_marks_no_announcement_as_made(
+def test_the_core_workers_database_role_cannot_mark_an_announcement_as_made(
     news: World, worker: Database, table: str, to: object
 ) -> None:
     with pytest.raises(DBAPIError, match="was not told so far"), worker.transaction() as session:
@@ -58,7 +58,7 @@ def test_the_core_workers_login_marks_no_announcement_as_made(
 
 
 @each("table", ANNOUNCE)
-def test_announcement_progress_never_goes_back(news: World, worker: Database, table: str) -> None:
+def test_the_recorded_progress_of_announcements_never_goes_back(news: World, worker: Database, table: str) -> None:
     assert sum(ANNOUNCE[table](worker)) >= 1
     assert list(ANNOUNCE[table](worker)) == []
     (row,) = read(worker, f"SELECT announced_to FROM {table}")  # noqa: S608 - ours
@@ -82,7 +82,9 @@ def tells(news: World, worker: Database, tell: Callable[[UnitOfWork, AuditEvent]
         session.execute(text(FORWARD.format("exclusions")), {"to": EVERYBODY})
 
 
-def test_an_event_without_mails_or_of_another_version_is_no_announcement(news: World, worker: Database) -> None:
+def test_an_event_without_mails_or_of_another_version_counts_as_no_announcement(
+    news: World, worker: Database
+) -> None:
     with pytest.raises(DBAPIError, match="was not told so far"):
         tells(news, worker, announcements.record)
     with pytest.raises(DBAPIError, match="was not told so far"):
@@ -91,7 +93,7 @@ def test_an_event_without_mails_or_of_another_version_is_no_announcement(news: W
     tells(news, worker, announcements.announce)
 
 
-def test_the_api_login_adds_no_announced_switch(news: World) -> None:
+def test_the_apis_database_role_adds_no_gate_switch_that_counts_as_announced(news: World) -> None:
     added = """
     INSERT INTO enforcement_switches (id, enforcement_id, revision, wanted, was_enforced, switched_at, announced_to)
     SELECT uuidv7(), id, revision + 1, 'report', false, now(), :to FROM enforcements

@@ -59,7 +59,7 @@ def ids(db: Database, statement: str) -> list[UUID]:
     return [row.id for row in read(db, statement)]
 
 
-def test_the_outbox_and_notifications_carry_the_causing_calls_ids(
+def test_outbox_and_notification_rows_carry_the_ids_of_the_causing_call(
     world: World, sender: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=500)]
@@ -79,7 +79,9 @@ def test_the_outbox_and_notifications_carry_the_causing_calls_ids(
     assert "traceparent" not in receiver.calls[0].headers
 
 
-def test_rows_without_a_call_carry_no_ids(world: World, sender: Database, post: Postbag) -> None:
+def test_outbox_and_notification_rows_without_a_call_carry_no_call_ids(
+    world: World, sender: Database, post: Postbag
+) -> None:
     world.submit()
 
     with capture_logs(processors=[add_origin]) as lines:

@@ -62,7 +62,7 @@ def notifications(urls: Urls) -> Iterator[Database]:
 
 
 @each("statement", NOT_THE_CORES)
-def test_the_core_workers_login_closes_no_notification_and_reads_no_code(
+def test_the_core_workers_database_role_closes_no_notification_and_reads_no_code(
     world: World, worker: Database, statement: str
 ) -> None:
     world.submit()
@@ -72,7 +72,7 @@ def test_the_core_workers_login_closes_no_notification_and_reads_no_code(
 
 
 @each("statement", NOT_THE_SENDERS)
-def test_the_notifications_workers_login_makes_no_move_and_no_seal(
+def test_the_notifications_workers_database_role_makes_no_move_and_no_seal(
     world: World, notifications: Database, statement: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
@@ -81,7 +81,7 @@ def test_the_notifications_workers_login_makes_no_move_and_no_seal(
         write(notifications.engine, statement)
 
 
-def test_sent_requires_a_delivery_row(world: World, notifications: Database) -> None:
+def test_a_notification_is_recorded_as_sent_only_with_a_delivery_row(world: World, notifications: Database) -> None:
     world.submit()
     fan_out_all(notifications)
 
@@ -103,7 +103,7 @@ def test_deliveries_of_the_notifications_worker_are_recorded(
     assert len(read(world.db, "SELECT FROM deliveries")) == len(sent)
 
 
-def test_the_notifications_worker_writes_no_move_events(world: World, notifications: Database) -> None:
+def test_the_notifications_worker_cannot_write_events_of_moves(world: World, notifications: Database) -> None:
     request = world.submit()
     told = """
         INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_role, from_state, to_state, body)
@@ -115,7 +115,7 @@ def test_the_notifications_worker_writes_no_move_events(world: World, notificati
 
 
 @each("action", ["remind", "question", "activity", "member_changed", "consent_ended"])
-def test_the_notifications_worker_writes_events_of_its_sends_only(
+def test_the_notifications_worker_writes_only_events_of_the_mails_it_sent(
     world: World, notifications: Database, action: str
 ) -> None:
     told = """
@@ -128,7 +128,7 @@ def test_the_notifications_worker_writes_events_of_its_sends_only(
 
 
 @each("changes", [{"action": "revoke"}, {"actor_role": "approver"}, {"seq": 2}, {"action": "audit_events_removed"}])
-def test_a_notifications_workers_body_must_equal_its_row(
+def test_an_event_body_by_the_notifications_worker_must_equal_its_row(
     world: World, notifications: Database, changes: dict[str, Value]
 ) -> None:
     request = world.submit()
@@ -177,7 +177,7 @@ LIES: dict[str, dict[str, Value]] = {
 
 
 @each("lie", LIES)
-def test_a_core_workers_body_must_equal_its_row(world: World, worker: Database, lie: str) -> None:
+def test_an_event_body_by_the_core_worker_must_equal_its_row(world: World, worker: Database, lie: str) -> None:
     columns, body = reminder(world)
 
     with pytest.raises(DBAPIError, match="says something else"):
@@ -198,7 +198,7 @@ def test_a_core_workers_body_must_equal_its_row(world: World, worker: Database, 
         lambda body: body.replace('"seq":null', '"seq":"null"'),
     ],
 )
-def test_ambiguous_bodies_are_refused(world: World, worker: Database, change: Callable[[str], str]) -> None:
+def test_ambiguous_event_bodies_are_refused(world: World, worker: Database, change: Callable[[str], str]) -> None:
     columns, facts = reminder(world)
     body = canonical(facts | {"seq": None}).decode()
 
@@ -212,7 +212,7 @@ def test_ambiguous_bodies_are_refused(world: World, worker: Database, change: Ca
 @each(
     "action", ["after_review", "gate_report_allowed", "mode_switched", "hold_released", "member_added", "signed_in"]
 )
-def test_the_core_worker_writes_no_events_of_the_api(world: World, worker: Database, action: str) -> None:
+def test_the_core_worker_cannot_write_events_of_the_api(world: World, worker: Database, action: str) -> None:
     told = """
         INSERT INTO events (id, tenant_id, at, action, actor_role, body)
         VALUES (uuidv7(), :tenant, now(), :action, 'clock', '{}')
@@ -247,7 +247,9 @@ def _do(db: Database, *statements: TextClause) -> None:
 
 
 @pytest.mark.parametrize("first", [None, SEAL_BEYOND, SEAL_ELSEWHERE])
-def test_the_core_workers_login_cannot_hide_an_event(world: World, worker: Database, first: str | None) -> None:
+def test_the_core_workers_database_role_cannot_hide_an_event(
+    world: World, worker: Database, first: str | None
+) -> None:
     World.make(world.db).submit()
     world.submit()
     sealed(worker)
@@ -261,7 +263,9 @@ def test_the_core_workers_login_cannot_hide_an_event(world: World, worker: Datab
     assert [row.request_id for row in read(worker, WAITING)] == [hidden.id]
 
 
-def test_a_core_worker_that_deletes_before_sealing_continues(world: World, worker: Database) -> None:
+def test_a_core_worker_that_skips_sealing_an_event_makes_later_sealing_seal_it(
+    world: World, worker: Database
+) -> None:
     world.submit()
     sealed(worker)
     world.submit()
@@ -273,7 +277,9 @@ def test_a_core_worker_that_deletes_before_sealing_continues(world: World, worke
     assert read(worker, WAITING) == []
 
 
-def test_a_log_falsely_grown_by_the_core_workers_login_is_not_sealed_further(world: World, worker: Database) -> None:
+def test_a_log_falsely_grown_by_the_core_workers_database_role_is_not_sealed_further(
+    world: World, worker: Database
+) -> None:
     world.submit()
     sealed(worker)
     world.submit()
@@ -284,7 +290,9 @@ def test_a_log_falsely_grown_by_the_core_workers_login_is_not_sealed_further(wor
         sealed(worker)
 
 
-def test_no_other_login_can_take_the_sealers_lock(world: World, worker: Database, notifications: Database) -> None:
+def test_no_other_database_role_can_take_the_sealers_lock(
+    world: World, worker: Database, notifications: Database
+) -> None:
     world.submit()
     with world.db.transaction() as one, notifications.transaction() as other:
         one.execute(text("SELECT pg_advisory_xact_lock(281763489)"))

@@ -49,7 +49,7 @@ def refuse(post: Postbag, db: Database, world: World, *names: str) -> None:
 
 
 @pytest.mark.parametrize("refused", [(), ("abe",), ("abe", "ann")])
-def test_a_time_out_states_how_many_people_were_reached(
+def test_a_time_out_event_states_how_many_people_the_prompts_reached(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, refused: tuple[str, ...]
 ) -> None:
     request = world.submit()
@@ -65,7 +65,7 @@ def test_a_time_out_states_how_many_people_were_reached(
     assert mails_to(post, sender, world, "olga") == []
 
 
-def test_if_no_one_was_reached_event_mail_and_operators_say_so(
+def test_if_no_prompt_reached_anyone_the_event_the_mail_and_operators_say_so(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
@@ -90,7 +90,7 @@ def test_if_no_one_was_reached_event_mail_and_operators_say_so(
     assert_audit_logs_are_whole(sender)
 
 
-def test_a_later_prompt_does_not_mention_silence(
+def test_a_prompt_that_was_sent_later_does_not_mention_unreached_people(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     untold, told = world.submit(), world.submit()
@@ -108,7 +108,9 @@ def test_a_later_prompt_does_not_mention_silence(
     assert prompt.text.index("Erin: timed out") < prompt.text.index("Erin: nobody could be notified")
 
 
-def test_an_unavailable_mail_server_reached_no_one(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_prompts_through_an_unavailable_mail_server_count_as_reaching_no_one(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request = world.submit()
 
     later.shift = timedelta(hours=12)
@@ -117,7 +119,7 @@ def test_an_unavailable_mail_server_reached_no_one(world: World, sender: Databas
     assert reached(sender, request.id) == (3, 0, True)
 
 
-def test_a_voter_without_a_mail_counts_as_reached(
+def test_a_person_who_voted_without_a_mail_counts_as_reached(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, quorum=2)
@@ -132,7 +134,7 @@ def test_a_voter_without_a_mail_counts_as_reached(
     assert reached(sender, request.id) == (3, 1, False)
 
 
-def test_a_review_time_out_counts_managers_and_the_next_stage_approvers(
+def test_a_review_time_out_counts_managers_and_the_approvers_of_the_next_stage(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, vendor_review=True)
@@ -147,7 +149,9 @@ def test_a_review_time_out_counts_managers_and_the_next_stage_approvers(
     assert reached(sender, endorsed.id) == (3, 0, True)
 
 
-def test_an_expiry_does_not_mention_reach(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_an_expired_window_does_not_state_how_many_people_prompts_reached(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
@@ -160,7 +164,7 @@ def test_an_expiry_does_not_mention_reach(world: World, sender: Database, later:
 
 
 @pytest.mark.far
-def test_many_time_outs_take_few_statements_and_one_mail_per_operator(
+def test_many_time_outs_take_few_sql_statements_and_one_mail_per_operator(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ids = many(world, 80)
@@ -187,7 +191,7 @@ def test_many_time_outs_take_few_statements_and_one_mail_per_operator(
 
 
 @pytest.mark.far
-def test_a_mail_to_operators_names_at_most_fifty_requests(
+def test_a_mail_to_operators_about_time_outs_names_at_most_fifty_requests(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ids = many(world, 53)

@@ -41,14 +41,14 @@ def _cut_off(db: Database, url: str) -> None:
     db.schedule = Schedule(url)
 
 
-def test_committed_armings_are_in_the_indexes(world: World) -> None:
+def test_index_entries_armed_in_a_committed_transaction_are_in_the_indexes(world: World) -> None:
     request = world.submit()
 
     assert world.db.schedule.members(CLOCK).keys() == {f"remind:{request.id}"}
     assert_indexes_are_true(world.db)
 
 
-def test_a_move_changes_its_requests_single_entry(world: World) -> None:
+def test_a_move_changes_the_single_index_entry_of_its_request(world: World) -> None:
     request = world.submit()
 
     world.act("ann", Action.APPROVE, request.id)
@@ -59,7 +59,7 @@ def test_a_move_changes_its_requests_single_entry(world: World) -> None:
     assert world.db.schedule.members(CLOCK) == {}
 
 
-def test_connections_of_another_pool_have_the_processs_keys(world: World) -> None:
+def test_connections_of_another_pool_have_the_keys_of_the_process(world: World) -> None:
     """Access checks and closing moves go by them, and know nobody without the keys that the others have."""
     ring = Keyring([b"r" * 32])
     db = Database(world.db.engine, world.db.schedule, keys=ProcessKeys(ring))
@@ -68,7 +68,7 @@ def test_connections_of_another_pool_have_the_processs_keys(world: World) -> Non
         assert keyring.of(session) is ring
 
 
-def test_nothing_is_armed_before_the_commit(world: World) -> None:
+def test_no_index_entry_is_armed_before_the_commit(world: World) -> None:
     one = str(new_id())
 
     with world.db.transaction() as session:
@@ -79,7 +79,7 @@ def test_nothing_is_armed_before_the_commit(world: World) -> None:
     assert world.db.schedule.members(CLOCK).keys() == {f"expire:{one}"}
 
 
-def test_a_rolled_back_transaction_writes_and_arms_nothing(world: World) -> None:
+def test_a_rolled_back_transaction_writes_no_row_and_arms_no_entry(world: World) -> None:
     class ChangeOfMind(Exception):  # noqa: N818 - of mind
         """Something else went wrong."""
 
@@ -98,7 +98,7 @@ def test_a_rolled_back_transaction_writes_and_arms_nothing(world: World) -> None
     assert not read(world.db, "SELECT FROM tenants WHERE suspended")
 
 
-def test_a_refused_move_arms_nothing(world: World) -> None:
+def test_a_refused_move_arms_no_index_entry(world: World) -> None:
     with pytest.raises(WindowTooLong):
         world.submit(access_window=HARD_ACCESS_LIMIT)
 
@@ -106,7 +106,7 @@ def test_a_refused_move_arms_nothing(world: World) -> None:
     assert world.db.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_commit_refused_by_the_database_arms_nothing(world: World) -> None:
+def test_a_commit_refused_by_the_database_arms_no_index_entry(world: World) -> None:
     request = world.submit()
     before = world.db.schedule.members(CLOCK)
 
@@ -128,7 +128,7 @@ def test_a_commit_refused_by_the_database_arms_nothing(world: World) -> None:
     assert state_of(world.db, request.id) == "pending"
 
 
-def test_each_index_gets_its_own_armings(world: World) -> None:
+def test_each_index_gets_only_the_entries_armed_for_it(world: World) -> None:
     one = str(new_id())
 
     with world.db.transaction() as session:
@@ -156,7 +156,7 @@ def test_without_redis_a_submit_is_answered_within_a_second(world: World, away_u
     assert len(promised_notifications(world.db)) == 4
 
 
-def test_failed_armings_are_repaired_by_reconciling(
+def test_index_entries_that_could_not_be_armed_are_repaired_by_reconciling(
     world: World, worker: Database, superuser: Engine, refused_url: str
 ) -> None:
     list(reconcile(worker, None))
@@ -193,7 +193,7 @@ def test_killing_the_api_between_commit_and_arming_loses_nothing(world: World, u
     worker.dispose()
 
 
-def test_a_silent_network_is_noticed_within_seconds(api: Database) -> None:
+def test_a_silent_database_network_is_noticed_within_seconds(api: Database) -> None:
     with api.engine.connect() as connection:
         handle = connection.connection.driver_connection.pgconn.socket  # type: ignore[union-attr]
         with socket.fromfd(handle, socket.AF_INET, socket.SOCK_STREAM) as line:
@@ -217,7 +217,7 @@ def test_a_silent_network_is_noticed_within_seconds(api: Database) -> None:
         [bytes(range(256)), None, b"\\x00"],
     ],
 )
-def test_a_byte_array_is_read_back_unchanged(worker: Database, values: list[bytes | None]) -> None:
+def test_a_byte_array_is_read_back_from_postgres_unchanged(worker: Database, values: list[bytes | None]) -> None:
     with worker.transaction() as session:
         found = session.execute(text("SELECT unnest(CAST(:values AS bytea[]))"), {"values": array(values)}).scalars()
 
@@ -225,13 +225,15 @@ def test_a_byte_array_is_read_back_unchanged(worker: Database, values: list[byte
 
 
 @each("value", ["O'Neil", 'a"b', "a,b", "{", "\\x00", "", "a b"])
-def test_text_is_sent_to_arrays_as_bytes_only(value: str) -> None:
+def test_texts_for_an_array_column_are_sent_to_postgres_as_bytes(value: str) -> None:
     with pytest.raises(ValueError, match="plain words"):
         array([value])
 
 
 @pytest.mark.parametrize(("statement", "times"), [("DELETE FROM decisions", 2), ("SELECT 1 / 0", 1)])
-def test_a_refusal_by_postgres_is_judged_again_and_an_error_is_not(api: Database, statement: str, times: int) -> None:
+def test_a_use_case_is_run_again_after_a_trigger_refusal_but_not_after_an_sql_error(
+    api: Database, statement: str, times: int
+) -> None:
     judged = []
 
     def use_case(session: UnitOfWork) -> None:

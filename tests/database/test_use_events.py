@@ -72,7 +72,7 @@ def sender(worker: Database, later: ShiftedClock) -> Database:
     return worker
 
 
-def test_the_first_use_is_announced_at_once_and_the_last_after_the_end(
+def test_the_first_use_of_a_window_is_announced_at_once_and_the_last_after_its_end(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request_id = opened(world)
@@ -112,7 +112,9 @@ def guarded(world: World) -> World:
     return world
 
 
-def test_guard_reports_count_as_first_and_last_use(guarded: World, sender: Database, later: ShiftedClock) -> None:
+def test_guard_reports_count_as_first_and_last_use_of_a_window(
+    guarded: World, sender: Database, later: ShiftedClock
+) -> None:
     request_id = opened(guarded)
     report(guarded, request_id)
     assert (recorded(sender), told(guarded, request_id)) == (1, ["first_used"])
@@ -130,7 +132,7 @@ def test_guard_reports_count_as_first_and_last_use(guarded: World, sender: Datab
     assert (last.said["gateway"], last.said["count"]) == (str(guard.person_id), 6)
 
 
-def test_concurrent_counts_of_one_window_do_not_deadlock(guarded: World, sender: Database) -> None:
+def test_concurrent_use_counts_of_one_window_do_not_deadlock(guarded: World, sender: Database) -> None:
     request_id = opened(guarded)
     jobs = [
         *(lambda: report(guarded, request_id) for _ in range(8)),
@@ -155,7 +157,9 @@ def test_an_unused_window_has_no_use_events(world: World, sender: Database, late
     assert (recorded(sender), told(world, request_id)) == (0, [])
 
 
-def test_a_use_counted_after_the_end_is_included(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_use_counted_after_the_end_of_the_window_is_included_in_the_last_use_event(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request_id = opened(world)
     world.act("tara", Action.REVOKE, request_id)
     fan_out_all(as_sender(sender))
@@ -166,7 +170,7 @@ def test_a_use_counted_after_the_end_is_included(world: World, sender: Database,
     assert (recorded(sender), told(world, request_id)) == (1, ["first_used", "last_used"])
 
 
-def test_without_an_end_report_the_last_use_is_announced_after_the_deadline(
+def test_the_last_use_is_announced_after_the_deadline_without_an_end_report(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request_id = world.act("ann", Action.APPROVE, world.submit(access_window=60).id).id
@@ -195,7 +199,9 @@ def test_concurrent_processes_write_each_use_event_once(
     assert all(told(world, one) == ["first_used", "last_used"] for one in windows)
 
 
-def test_the_database_refuses_a_second_use_event(world: World, sender: Database, superuser: Engine) -> None:
+def test_the_database_refuses_a_second_event_of_the_same_use(
+    world: World, sender: Database, superuser: Engine
+) -> None:
     request_id = opened(world)
     used(world, request_id)
     assert recorded(sender) == 1
@@ -208,7 +214,7 @@ def test_the_database_refuses_a_second_use_event(world: World, sender: Database,
         )
 
 
-def test_the_request_states_how_often_it_was_used_and_refused(world: World, api: Database) -> None:
+def test_a_request_states_how_often_its_window_was_used_and_calls_refused(world: World, api: Database) -> None:
     request_id = opened(world)
     used(world, request_id, times=3, refused=2)
     used(world, request_id, times=0, refused=1)
@@ -228,7 +234,7 @@ def test_the_request_states_how_often_it_was_used_and_refused(world: World, api:
     assert usage.first.at < usage.last.at
 
 
-def test_refusals_count_for_the_newest_window_open_within_an_hour(world: World, api: Database) -> None:
+def test_refused_calls_count_for_the_newest_window_open_within_an_hour(world: World, api: Database) -> None:
     request_id = opened(world)
     world.act("tara", Action.REVOKE, request_id)
     used(world, request_id, times=0, refused=1)
@@ -241,7 +247,7 @@ def test_refusals_count_for_the_newest_window_open_within_an_hour(world: World, 
 
 
 @pytest.mark.far
-def test_refusals_count_for_an_open_window_despite_later_requests(world: World, api: Database) -> None:
+def test_refused_calls_count_for_an_open_window_despite_later_requests(world: World, api: Database) -> None:
     closed, window = opened(world), opened(world)
     world.act("tara", Action.REVOKE, closed)
     used(world, closed, times=0, refused=1)

@@ -20,7 +20,7 @@ def verified(found: bytes, *seen: str) -> VerificationResult:
     return result
 
 
-def test_after_a_restore_the_common_part_is_proven_and_the_rest_given_up(
+def test_after_a_restore_the_verifier_proves_the_common_part_and_gives_up_the_rest(
     plant: RestorableWorld,
 ) -> None:
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)

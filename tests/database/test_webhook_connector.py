@@ -144,7 +144,7 @@ def test_a_webhook_connector_opens_closes_and_verifies_by_signed_calls(
     assert driver.begin(most=10) == 0, "a window is opened once"
 
 
-def test_a_close_is_repeated_until_the_system_confirms(
+def test_a_close_by_webhook_connector_is_repeated_until_the_system_confirms(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     request = world.submit()
@@ -165,7 +165,9 @@ def test_a_close_is_repeated_until_the_system_confirms(
     assert vendor.open == set()
 
 
-def test_another_tenants_window_is_not_sent(world: World, driver: ConnectionDriver, vendor: VendorSystem) -> None:
+def test_a_webhook_connector_is_not_sent_another_tenants_window(
+    world: World, driver: ConnectionDriver, vendor: VendorSystem
+) -> None:
     other = World.make(world.db)
     request = other.submit()
     other.act("ann", Action.APPROVE, request.id)
@@ -174,7 +176,9 @@ def test_another_tenants_window_is_not_sent(world: World, driver: ConnectionDriv
     assert vendor.receiver.calls == []
 
 
-def test_other_tenants_windows_do_not_delay_a_tenants_own(world: World, driver: ConnectionDriver) -> None:
+def test_windows_of_other_tenants_do_not_delay_a_connectors_own_windows(
+    world: World, driver: ConnectionDriver
+) -> None:
     other = World.make(world.db)
     for one in (other, world):
         request = one.submit()
@@ -186,7 +190,7 @@ def test_other_tenants_windows_do_not_delay_a_tenants_own(world: World, driver: 
     assert [row.tenant_id for row in begun] == [world.tenant.id]
 
 
-def test_a_refused_call_opens_nothing_and_is_repeated(
+def test_a_refused_connector_call_opens_nothing_and_is_repeated(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     right, vendor.receiver.secret = vendor.receiver.secret, new_secret()
@@ -218,7 +222,7 @@ def _fail(driver: ConnectionDriver, db: Database, superuser: Engine, times: int)
 
 
 @pytest.mark.far
-def test_a_failing_close_is_mailed_once_and_once_when_settled(
+def test_a_failing_close_is_mailed_once_and_its_success_once(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     post = Postbag()
@@ -266,7 +270,7 @@ def test_a_failing_close_is_mailed_once_and_once_when_settled(
 
 
 @pytest.mark.far
-def test_a_failing_open_is_mailed_to_the_engineer_too(
+def test_a_failing_open_of_a_window_is_mailed_to_the_engineer_too(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     post = Postbag()
@@ -287,7 +291,7 @@ def test_a_failing_open_is_mailed_to_the_engineer_too(
     assert erin.text.startswith("You have been let in now")
 
 
-def test_the_connector_workers_login_writes_its_own_events_only(world: World, urls: Urls) -> None:
+def test_the_connector_workers_database_role_writes_connector_events_only(world: World, urls: Urls) -> None:
     request = world.submit()
     event = read(world.db, "SELECT id, at FROM events WHERE request_id = :id", id=request.id)[0]
     engine = make_engine(urls.connectors, role="test-connectors")
@@ -328,7 +332,7 @@ def _events(db: Database) -> list[str]:
 
 @pytest.mark.far
 @pytest.mark.parametrize("point", [*OF_OPEN, "transaction.before_arm"])
-def test_a_killed_open_call_is_repeated_and_ends_with_its_window(
+def test_an_open_call_of_a_killed_worker_is_repeated_and_ends_with_its_window(
     point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
 ) -> None:
     request = world.submit()
@@ -348,7 +352,7 @@ def test_a_killed_open_call_is_repeated_and_ends_with_its_window(
 
 @pytest.mark.far
 @pytest.mark.parametrize("point", OF_OPEN)
-def test_a_killed_open_call_of_an_ended_window_leaves_nothing_open(
+def test_an_open_call_of_a_killed_worker_leaves_nothing_open_once_the_window_ended(
     point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
 ) -> None:
     request = world.submit()
@@ -364,7 +368,7 @@ def test_a_killed_open_call_of_an_ended_window_leaves_nothing_open(
 
 @pytest.mark.far
 @pytest.mark.parametrize("point", OF_CLOSE)
-def test_a_killed_close_call_is_repeated_and_recorded_once(
+def test_a_close_call_of_a_killed_worker_is_repeated_and_recorded_once(
     point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
 ) -> None:
     request = world.submit()

@@ -43,7 +43,7 @@ def types(post: Postbag, url: str) -> Sequence[str]:
     return [body["type"].removeprefix("request.") for body in sorted(bodies, key=lambda body: str(body["timestamp"]))]
 
 
-def test_every_event_arrives_though_the_request_ended_before_the_first_call(
+def test_every_webhook_event_arrives_although_the_request_ended_before_the_first_call(
     reviewed: World, worker: Database, post: Postbag
 ) -> None:
     request = reviewed.submit()
@@ -100,7 +100,7 @@ def test_reminders_and_escalations_call_webhooks_of_both_sides(
     assert states == {"pending"}
 
 
-def test_an_endpoint_away_past_the_deadline_still_gets_the_prompt(
+def test_an_endpoint_unreachable_past_the_deadline_still_gets_the_prompt(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     both(world, post)
@@ -145,7 +145,7 @@ def test_a_chat_message_names_the_approver_and_the_tenant(world: World, worker: 
     assert all("Contoso &amp; Sons" in words for words in said)
 
 
-def test_only_subscribed_types_are_called(world: World, worker: Database, post: Postbag) -> None:
+def test_webhooks_are_called_only_for_subscribed_event_types(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, CUSTOMERS, tenant_id=world.tenant.id, event_types=["request.approved"])
     request: UUID = world.submit().id
     world.act("ann", Action.APPROVE, request)

@@ -117,7 +117,7 @@ def granted(answer: GrantedAccess | GateReason) -> UUID:
     return answer.request_id
 
 
-def test_a_remembered_window_is_answered_without_postgres(world: World) -> None:
+def test_the_gate_answers_for_a_remembered_window_without_postgres(world: World) -> None:
     request_id = opened(world)
     checked = Checked(world)
 
@@ -125,7 +125,7 @@ def test_a_remembered_window_is_answered_without_postgres(world: World) -> None:
     assert checked.calls.count == 0
 
 
-def test_an_unremembered_window_is_asked_of_postgres(world: World) -> None:
+def test_the_gate_asks_postgres_about_a_window_it_does_not_remember(world: World) -> None:
     checked = Checked(world)
     request_id = opened(world)
 
@@ -135,7 +135,7 @@ def test_an_unremembered_window_is_asked_of_postgres(world: World) -> None:
     assert checked.calls.count == 1
 
 
-def test_a_no_is_checked_in_postgres_and_cached_for_a_second(world: World) -> None:
+def test_a_refusal_is_checked_in_postgres_and_cached_for_a_second(world: World) -> None:
     checked = Checked(world)
 
     async def asked() -> list[GrantedAccess | GateReason]:
@@ -152,7 +152,7 @@ def test_a_no_is_checked_in_postgres_and_cached_for_a_second(world: World) -> No
     assert isinstance(after, GrantedAccess)
 
 
-def test_identical_concurrent_questions_are_asked_once(world: World) -> None:
+def test_identical_concurrent_window_checks_ask_postgres_once(world: World) -> None:
     checked = Checked(world)
 
     assert checked.at_once(*[MAILBOX] * 40, "site:HR") == [GateReason.NO_WINDOW] * 41
@@ -160,7 +160,7 @@ def test_identical_concurrent_questions_are_asked_once(world: World) -> None:
     assert checked.calls.count == 2
 
 
-def test_a_refusal_states_its_reason(world: World, superuser: Engine) -> None:
+def test_a_refused_window_check_states_its_reason(world: World, superuser: Engine) -> None:
     request = world.submit(resources=[MAILBOX, "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
     checked = Checked(world)
@@ -172,7 +172,7 @@ def test_a_refusal_states_its_reason(world: World, superuser: Engine) -> None:
     assert checked.ask("site:IT") == [GateReason.SUSPENDED]
 
 
-def test_stale_memory_asks_postgres(world: World) -> None:
+def test_the_gate_asks_postgres_if_its_window_memory_is_stale(world: World) -> None:
     request_id = opened(world)
     checked = Checked(world)
     checked.later += 1.0
@@ -190,7 +190,7 @@ def test_stale_memory_asks_postgres(world: World) -> None:
     ],
     ids=["away", "bug", "busy"],
 )
-def test_without_postgres_memory_answers_for_a_second_and_then_refuses(
+def test_without_postgres_the_window_memory_answers_for_a_second_and_then_refuses(
     world: World, error: Exception, reason: GateReason
 ) -> None:
     opened(world)
@@ -205,7 +205,7 @@ def test_without_postgres_memory_answers_for_a_second_and_then_refuses(
     assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
 
 
-def test_a_standby_grants_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_allows_nothing_while_connected_to_a_standby(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(world)
     checked = Checked(world)
     checked.memory.clear()
@@ -214,7 +214,7 @@ def test_a_standby_grants_nothing(world: World, monkeypatch: pytest.MonkeyPatch)
     assert checked.ask(MAILBOX) == [GateReason.BEHIND]
 
 
-def test_a_postgres_timeout_is_a_no(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postgres_timeout_makes_the_gate_refuse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(world)
     checked = Checked(world)
     checked.later += 1.0
@@ -224,7 +224,7 @@ def test_a_postgres_timeout_is_a_no(world: World, monkeypatch: pytest.MonkeyPatc
     assert checked.ask(MAILBOX) == [GateReason.BEHIND]
 
 
-def test_questions_beyond_the_limit_are_refused_as_busy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_checks_beyond_the_limit_are_refused_as_busy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_checks, "MOST_ASKED", 3)
 
     answers = Checked(world).at_once("site:1", "site:2", "site:3", "site:4", "site:3")
@@ -232,7 +232,7 @@ def test_questions_beyond_the_limit_are_refused_as_busy(world: World, monkeypatc
     assert answers == [*[GateReason.NO_WINDOW] * 3, GateReason.BUSY, GateReason.NO_WINDOW]
 
 
-def test_without_postgres_few_questions_wait_and_all_are_refused(world: World) -> None:
+def test_without_postgres_few_window_checks_wait_and_all_are_refused(world: World) -> None:
     checked = Checked(world)
     checked.later += 4.0
     checked.calls.error = OSError()
@@ -243,7 +243,9 @@ def test_without_postgres_few_questions_wait_and_all_are_refused(world: World) -
     assert checked.calls.count == window_checks.MOST_ASKED_AWAY
 
 
-def test_a_difference_from_postgres_is_a_no_and_an_alarm(world: World, superuser: Engine) -> None:
+def test_a_memory_answer_that_differs_from_postgres_is_a_refusal_and_an_alarm(
+    world: World, superuser: Engine
+) -> None:
     opened(world)
     checked = Checked(world, compare_every=1)
     assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
@@ -256,7 +258,7 @@ def test_a_difference_from_postgres_is_a_no_and_an_alarm(world: World, superuser
     assert len(checked.memory) == 0
 
 
-def test_an_uncomparable_answer_comes_from_memory(world: World) -> None:
+def test_a_window_check_that_cannot_be_compared_is_answered_from_memory(world: World) -> None:
     opened(world)
     checked = Checked(world, compare_every=1)
     checked.calls.error = OSError()
@@ -265,7 +267,7 @@ def test_an_uncomparable_answer_comes_from_memory(world: World) -> None:
     assert not checked.reader.differs()
 
 
-def test_a_pause_of_postgres_is_no_difference(world: World) -> None:
+def test_a_pause_of_postgres_is_not_reported_as_a_difference_from_memory(world: World) -> None:
     opened(world)
     checked = Checked(world, compare_every=1)
     checked.calls.error = OSError()
@@ -281,7 +283,7 @@ def test_a_pause_of_postgres_is_no_difference(world: World) -> None:
     assert len(checked.memory) == 1
 
 
-def test_a_no_asked_before_the_window_opened_is_no_difference(world: World) -> None:
+def test_a_refusal_computed_before_the_window_opened_is_no_difference_from_memory(world: World) -> None:
     checked = Checked(world, compare_every=1)
 
     async def overtaken() -> list[GrantedAccess | GateReason]:
@@ -304,7 +306,9 @@ def test_a_no_asked_before_the_window_opened_is_no_difference(world: World) -> N
     assert len(checked.memory) == 1
 
 
-def test_the_reader_thread_survives_a_lost_connection(world: World, urls: Urls, superuser: Engine) -> None:
+def test_the_thread_reading_the_window_memory_survives_a_lost_connection(
+    world: World, urls: Urls, superuser: Engine
+) -> None:
     engine = make_engine(urls.api, role="gate-reader", pool_size=1, overflow=0)
     memory = WindowMemory()
     reader = MemoryReader(world.db.beside(engine), memory, every=0.05)

@@ -81,7 +81,7 @@ def tell(superuser: Engine, action: str, tenant: UUID | None, body: str = "{}") 
     )
 
 
-def test_a_read_window_is_found_for_exactly_what_it_covers(watched: Watched, world: World) -> None:
+def test_a_remembered_window_matches_exactly_the_calls_it_covers(watched: Watched, world: World) -> None:
     assert watched.find(world) is None
     request_id = opened(world, resources=[MAILBOX, "site:HR"], actions=["read", "export"])
     assert watched.find(world) is None
@@ -98,7 +98,7 @@ def test_a_read_window_is_found_for_exactly_what_it_covers(watched: Watched, wor
     assert watched.find(world, who="eve") is None
 
 
-def test_windows_open_before_the_start_are_read_page_by_page(
+def test_windows_open_before_the_gate_starts_are_read_page_by_page(
     api: Database, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 4)
@@ -122,7 +122,7 @@ def test_a_narrowed_window_covers_only_the_granted_part(watched: Watched, world:
 
 
 @pytest.mark.parametrize("ending", [("erin", Action.COMPLETE), ("tara", Action.REVOKE), ("max", Action.REVOKE)])
-def test_an_ended_window_is_dropped_with_the_next_read(
+def test_an_ended_window_is_dropped_from_memory_with_the_next_read(
     watched: Watched, world: World, ending: tuple[str, Action]
 ) -> None:
     request_id = opened(world)
@@ -135,7 +135,7 @@ def test_an_ended_window_is_dropped_with_the_next_read(
     assert watched.find(world) is None
 
 
-def test_the_longest_of_several_windows_answers(watched: Watched, world: World) -> None:
+def test_of_several_remembered_windows_the_longest_answers(watched: Watched, world: World) -> None:
     short, long = opened(world, access_window=600), opened(world, access_window=1200)
     watched.settle()
     found = watched.find(world)
@@ -150,7 +150,7 @@ def test_the_longest_of_several_windows_answers(watched: Watched, world: World) 
     assert found.request_id == short
 
 
-def test_memory_over_a_second_old_answers_nothing(watched: Watched, world: World) -> None:
+def test_window_memory_older_than_a_second_answers_nothing(watched: Watched, world: World) -> None:
     opened(world)
     watched.settle()
 
@@ -163,7 +163,7 @@ def test_memory_over_a_second_old_answers_nothing(watched: Watched, world: World
     assert watched.find(world) is not None
 
 
-def test_the_deadline_is_judged_by_the_databases_clock(api: Database, world: World) -> None:
+def test_the_window_memory_judges_deadlines_by_the_databases_clock(api: Database, world: World) -> None:
     opened(world, access_window=600)
     api.clock = later = ShiftedClock()
     watched = Watched(api)
@@ -177,7 +177,7 @@ def test_the_deadline_is_judged_by_the_databases_clock(api: Database, world: Wor
     assert watched.find(world) is None
 
 
-def test_a_window_past_its_end_is_closed_before_a_worker_ends_it(watched: Watched, world: World) -> None:
+def test_the_gate_closes_a_window_at_its_end_before_a_worker_ends_it(watched: Watched, world: World) -> None:
     opened(world)
     watched.settle()
     deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
@@ -189,7 +189,9 @@ def test_a_window_past_its_end_is_closed_before_a_worker_ends_it(watched: Watche
     assert watched.find(world) is None
 
 
-def test_the_clock_is_dated_from_the_beginning_of_a_read(world: World, watched: Watched) -> None:
+def test_the_database_time_of_a_memory_read_is_dated_from_the_beginning_of_the_read(
+    world: World, watched: Watched
+) -> None:
     opened(world, access_window=600)
     watched.settle()
     deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
@@ -202,7 +204,9 @@ def test_the_clock_is_dated_from_the_beginning_of_a_read(world: World, watched: 
 
 
 @pytest.mark.parametrize("how", ["suspend", "disable", "role"])
-def test_a_suspended_tenant_or_former_engineer_has_no_window(watched: Watched, world: World, how: str) -> None:
+def test_a_suspended_tenant_or_former_engineer_has_no_remembered_window(
+    watched: Watched, world: World, how: str
+) -> None:
     opened(world)
     opened(world, "eve", resources=["site:HR"])
     watched.settle()
@@ -236,7 +240,7 @@ def test_a_suspended_tenant_or_former_engineer_has_no_window(watched: Watched, w
         "restored of nobody",
     ],
 )
-def test_changes_that_may_end_a_window_have_it_verified_again(
+def test_changes_that_may_end_a_window_make_the_gate_verify_that_window_again(
     watched: Watched, world: World, superuser: Engine, told: str
 ) -> None:
     action, _, about = told.partition(" of ")
@@ -256,7 +260,9 @@ def test_changes_that_may_end_a_window_have_it_verified_again(
     assert watched.find(world, "eve", "site:HR") is not None
 
 
-def test_news_of_an_end_drops_a_window_which_returns_if_still_open(watched: Watched, world: World) -> None:
+def test_news_of_an_end_drops_a_window_from_memory_and_it_returns_if_still_open(
+    watched: Watched, world: World
+) -> None:
     request_id = opened(world)
     watched.settle()
 
@@ -267,7 +273,9 @@ def test_news_of_an_end_drops_a_window_which_returns_if_still_open(watched: Watc
     assert watched.find(world) is not None
 
 
-def test_other_news_has_the_window_verified_in_place(watched: Watched, world: World, superuser: Engine) -> None:
+def test_news_that_is_no_end_makes_the_gate_verify_the_window_without_dropping_it(
+    watched: Watched, world: World, superuser: Engine
+) -> None:
     request_id = opened(world)
     watched.settle()
     told: list[MemoryChange] = []
@@ -298,7 +306,9 @@ def idle(api: Database, world: World) -> Iterator[MemoryReader]:
     reader.stop()
 
 
-def test_news_of_a_remembered_window_wakes_the_reader(idle: MemoryReader, world: World, superuser: Engine) -> None:
+def test_news_of_a_remembered_window_wakes_the_memory_reader(
+    idle: MemoryReader, world: World, superuser: Engine
+) -> None:
     (request_id,) = idle._memory.requests()  # noqa: SLF001
     write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
 
@@ -307,7 +317,7 @@ def test_news_of_a_remembered_window_wakes_the_reader(idle: MemoryReader, world:
     wait_for("it was verified again", lambda: not idle._memory.requests(), PATIENCE)  # noqa: SLF001
 
 
-def test_the_reader_wakes_at_the_start_of_a_window(idle: MemoryReader, world: World) -> None:
+def test_the_memory_reader_wakes_at_the_start_of_a_window(idle: MemoryReader, world: World) -> None:
     (first,) = idle._memory.requests()  # noqa: SLF001
     begins = datetime.now(UTC) + timedelta(seconds=1.5)
     later = opened(world, "eve", resources=["site:HR"], not_before=begins)
@@ -318,7 +328,7 @@ def test_the_reader_wakes_at_the_start_of_a_window(idle: MemoryReader, world: Wo
     assert datetime.now(UTC) >= begins
 
 
-def test_news_brings_a_window_not_read_yet(watched: Watched, world: World) -> None:
+def test_news_of_an_opened_window_brings_it_into_memory(watched: Watched, world: World) -> None:
     request_id = opened(world)
 
     watched.reader.hear([str(request_id)])
@@ -328,7 +338,7 @@ def test_news_brings_a_window_not_read_yet(watched: Watched, world: World) -> No
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_window_read_before_its_news_returns_unless_it_ended(
+def test_a_window_read_before_its_own_news_stays_in_memory_unless_it_ended(
     watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch, *, ended: bool
 ) -> None:
     request_id = opened(world)
@@ -352,7 +362,7 @@ def test_a_window_read_before_its_news_returns_unless_it_ended(
 
 
 @pytest.mark.parametrize("told", ["tenant_resumed", "passkey_removed"])
-def test_a_verified_window_is_not_announced_as_closed(
+def test_a_window_that_passes_verification_is_not_announced_as_closed(
     watched: Watched, world: World, superuser: Engine, told: str
 ) -> None:
     opened(world)
@@ -367,7 +377,7 @@ def test_a_verified_window_is_not_announced_as_closed(
     assert watched.find(world) is not None
 
 
-def test_a_late_commit_is_read_after_newer_changes(watched: Watched, world: World) -> None:
+def test_a_change_committed_late_is_read_after_newer_changes(watched: Watched, world: World) -> None:
     first, second = opened(world), opened(world, "eve", resources=["site:HR"])
     watched.settle()
 
@@ -388,7 +398,7 @@ def test_a_late_commit_is_read_after_newer_changes(watched: Watched, world: Worl
     assert watched.memory.requests() == [third]
 
 
-def test_an_open_transaction_causes_no_repeated_reads(
+def test_an_open_transaction_causes_no_repeated_memory_reads(
     watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened(world)
@@ -406,7 +416,7 @@ def test_an_open_transaction_causes_no_repeated_reads(
 
 
 @pytest.mark.parametrize("changes", [{"server": "another"}, {"seen": "1:1:"}], ids=["server", "older"])
-def test_another_server_or_an_older_database_empties_memory(
+def test_reading_from_another_server_or_an_older_database_empties_the_window_memory(
     watched: Watched, world: World, superuser: Engine, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     opened(world)
@@ -420,7 +430,9 @@ def test_another_server_or_an_older_database_empties_memory(
     assert len(watched.memory) == 0
 
 
-def test_a_passkey_removed_at_another_tenant_ends_its_windows(api: Database, superuser: Engine) -> None:
+def test_removing_an_approvers_passkey_at_another_tenant_ends_windows_it_signed(
+    api: Database, superuser: Engine
+) -> None:
     world = World.make(api, DEMANDED)
     approve(world, "ann", world.submit().id, enrol(world, "ann"))
     with setting(api).transaction() as session:
@@ -443,7 +455,9 @@ def test_a_passkey_removed_at_another_tenant_ends_its_windows(api: Database, sup
     assert door(world) is None
 
 
-def test_a_standby_does_not_fill_memory(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standby_does_not_fill_the_window_memory(
+    watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened(world)
     watched.settle()
     answered = window_verification.read_changes
@@ -456,7 +470,7 @@ def test_a_standby_does_not_fill_memory(watched: Watched, world: World, monkeypa
     assert len(watched.memory) == 0
 
 
-def test_a_window_unknown_to_postgres_is_dropped_with_an_alarm(
+def test_a_remembered_window_that_postgres_says_is_closed_is_dropped_with_an_alarm(
     watched: Watched, world: World, superuser: Engine
 ) -> None:
     opened(world)
@@ -474,7 +488,7 @@ def test_a_window_unknown_to_postgres_is_dropped_with_an_alarm(
     assert watched.find(world) is None
 
 
-def test_a_just_ended_window_raises_no_alarm(watched: Watched, world: World) -> None:
+def test_a_remembered_window_that_has_just_ended_raises_no_alarm(watched: Watched, world: World) -> None:
     request_id = opened(world)
     watched.settle()
     found = watched.find(world)
@@ -488,7 +502,7 @@ def test_a_just_ended_window_raises_no_alarm(watched: Watched, world: World) -> 
     assert watched.find(world) is None
 
 
-def test_only_a_system_reads_window_changes(api: Database, world: World) -> None:
+def test_only_a_system_identity_reads_changes_of_windows(api: Database, world: World) -> None:
     with api.transaction() as session:
         authentication.enter(session, GATE)
         earlier = window_verification.read_changes(session, None)
@@ -500,7 +514,9 @@ def test_only_a_system_reads_window_changes(api: Database, world: World) -> None
         assert len(window_verification.read_changes(session, earlier).changes) == 1
 
 
-def test_an_expiry_is_a_change_like_others(watched: Watched, world: World, worker: Database) -> None:
+def test_an_expiry_is_read_as_a_window_change_like_other_ends(
+    watched: Watched, world: World, worker: Database
+) -> None:
     request_id = opened(world, access_window=600)
     watched.settle()
     worker.clock = later = ShiftedClock()
@@ -512,7 +528,9 @@ def test_an_expiry_is_a_change_like_others(watched: Watched, world: World, worke
     assert watched.memory.requests() == []
 
 
-def test_an_ended_window_is_not_judged_again(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_reader_does_not_check_an_ended_window_again(
+    watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended, goes_on = opened(world), opened(world, "eve", resources=["site:HR"])
     watched.settle()
     judged: list[UUID] = []
@@ -533,7 +551,7 @@ def test_an_ended_window_is_not_judged_again(watched: Watched, world: World, mon
     assert watched.memory.requests() == [goes_on]
 
 
-def test_identity_changes_are_announced_by_the_next_read(watched: Watched, world: World) -> None:
+def test_changed_identities_are_announced_by_the_next_memory_read(watched: Watched, world: World) -> None:
     told: list[MemoryChange] = []
     watched.memory.listen(told.extend)
     issuer = f"{HEADER}{world.people['gate'].person_id}"
@@ -551,7 +569,7 @@ def test_identity_changes_are_announced_by_the_next_read(watched: Watched, world
     assert [one.number for one in told] == list(range(told[0].number, told[0].number + len(told)))
 
 
-def test_no_login_sets_an_events_transaction_id(api: Database, worker: Database) -> None:
+def test_no_database_role_sets_the_transaction_id_of_an_event(api: Database, worker: Database) -> None:
     insert = "INSERT INTO events (id, at, action, actor_role, body, xid) VALUES (uuidv7(), now(), '', 'clock', '', 1)"
 
     for db in (api, worker):

@@ -126,7 +126,7 @@ def test_a_revoke_is_not_acknowledged_before_the_standby_confirms(
     assert standby.state_of(window) == "revoked"
 
 
-def test_a_cancelled_standby_wait_is_not_acknowledged_and_later_calls_work(
+def test_a_commit_whose_standby_wait_is_cancelled_is_not_acknowledged(
     primary: ServerAddresses, standby: Standby, db: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(db)

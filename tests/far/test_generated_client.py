@@ -102,7 +102,7 @@ def new_request(models: Any, world: World) -> Any:
     )
 
 
-def test_a_generated_client_runs_a_whole_request(
+def test_a_generated_api_client_runs_a_whole_request(
     package: str, world: World, client_of: Callable[[str], GeneratedClient]
 ) -> None:
     models = importlib.import_module(f"{package}.models")
@@ -154,7 +154,7 @@ def test_a_generated_client_runs_a_whole_request(
     assert submitted.id in [one.id for one in page.items]
 
 
-def test_a_generated_client_denies_a_request(
+def test_a_generated_api_client_denies_a_request(
     package: str, world: World, client_of: Callable[[str], GeneratedClient]
 ) -> None:
     models = importlib.import_module(f"{package}.models")
@@ -169,7 +169,7 @@ def test_a_generated_client_denies_a_request(
     assert (late.status_code, type(late.parsed)) == (409, models.Problem)
 
 
-def test_a_generated_client_reports_problems(
+def test_a_generated_api_client_reports_problems(
     package: str, stage: RunningStack, world: World, client_of: Callable[[str], GeneratedClient]
 ) -> None:
     models = importlib.import_module(f"{package}.models")
@@ -183,7 +183,7 @@ def test_a_generated_client_reports_problems(
     assert {type(one.parsed) for one in (missing, foreign, unknown)} == {models.Problem}
 
 
-def test_the_client_pages_example_runs(folder: Path, stage: RunningStack, world: World) -> None:
+def test_the_example_on_the_api_client_page_runs(folder: Path, stage: RunningStack, world: World) -> None:
     (shown,) = SHOWN.findall(PAGE.read_text())
     variables = {
         "LOCKBOX_URL": stage.plan.public_url,

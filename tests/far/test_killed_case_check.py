@@ -117,7 +117,7 @@ def test_an_engineer_waiting_for_a_killed_worker_gets_an_answer_in_time(
     assert len(stage.rows(CONFIRMED, tenant=str(world.tenant.id))) == 2
 
 
-def test_without_redis_case_checks_fail_and_recover(stage: RunningStack, adapter: CaseAdapterServer) -> None:
+def test_without_redis_case_checks_fail_and_later_recover(stage: RunningStack, adapter: CaseAdapterServer) -> None:
     world = stage.world(unconfirmed_case="refuse", approval_window=600)
     asked = len(adapter.asked)
     with stage.redis() as redis:
@@ -131,7 +131,7 @@ def test_without_redis_case_checks_fail_and_recover(stage: RunningStack, adapter
     assert within(60, lambda: submit(stage, world, "CASE-3")[0].status_code == 201)
 
 
-def test_a_silent_adapter_delays_no_one_until_it_answers_again(
+def test_a_silent_case_adapter_delays_no_one_until_it_answers_again(
     stage: RunningStack, adapter: CaseAdapterServer
 ) -> None:
     world = stage.world(unconfirmed_case="refuse", approval_window=600)

@@ -67,7 +67,7 @@ def let_leases_run_out(superuser: Engine, urls: Urls) -> None:
 
 
 @pytest.mark.parametrize("taken", [40, 170])
-def test_a_worker_killed_within_a_batch_loses_no_mail_and_doubles_at_most_fifty(
+def test_a_worker_killed_within_a_batch_loses_no_mail_and_doubles_at_most_fifty_mails(
     world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path, *, taken: int
 ) -> None:
     many(world, REQUESTS)
@@ -94,7 +94,7 @@ def test_a_worker_killed_within_a_batch_loses_no_mail_and_doubles_at_most_fifty(
     assert read(superuser, TRIES)[0].mails == len(ids)
 
 
-def test_a_worker_stopped_within_a_batch_doubles_none_and_hands_over_the_rest(
+def test_a_worker_stopped_within_a_batch_doubles_no_mail_and_hands_over_the_rest(
     world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path
 ) -> None:
     many(world, MORE_REQUESTS)
@@ -119,7 +119,7 @@ def test_a_worker_stopped_within_a_batch_doubles_none_and_hands_over_the_rest(
     assert len(sent) == read(superuser, TRIES)[0].mails == 3 * MORE_REQUESTS
 
 
-def test_a_worker_killed_during_calls_keeps_order_and_ids(
+def test_a_worker_killed_during_webhook_calls_keeps_order_and_ids_of_the_calls(
     world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path
 ) -> None:
     with receiving() as receiver, relaying() as relay:
@@ -148,7 +148,7 @@ def test_a_worker_killed_during_calls_keeps_order_and_ids(
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
-def test_calls_keep_their_order_after_a_worker_froze_for_a_minute(
+def test_webhook_calls_keep_their_order_after_a_worker_froze_for_a_minute(
     world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path, *, how: signal.Signals
 ) -> None:
     with receiving() as receiver, relaying() as relay:

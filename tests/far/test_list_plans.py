@@ -171,25 +171,27 @@ def _pattern(world: World, others: tuple[World, World]) -> HistoryPattern:
 
 @pytest.mark.parametrize("who", READERS)
 @pytest.mark.parametrize("query", [*FILTERS, *SINCE], ids=str)
-def test_an_api_list_reads_only_its_page(archive: Archive, who: str, query: dict[str, str]) -> None:
+def test_an_api_list_reads_only_rows_of_the_requested_page(archive: Archive, who: str, query: dict[str, str]) -> None:
     archive.check(who, "/v1/requests", query)
 
 
 @pytest.mark.parametrize("who", AUDITORS)
 @pytest.mark.parametrize("query", SEARCHES, ids=str)
-def test_an_audit_log_search_reads_only_its_page(archive: Archive, who: str, query: dict[str, str]) -> None:
+def test_an_audit_log_search_reads_only_rows_of_the_requested_page(
+    archive: Archive, who: str, query: dict[str, str]
+) -> None:
     archive.check(who, "/v1/audit", query)
 
 
 @pytest.mark.parametrize("who", READERS)
-def test_a_later_page_reads_no_more_than_the_first(archive: Archive, who: str) -> None:
+def test_a_later_page_of_a_list_reads_no_more_rows_than_the_first(archive: Archive, who: str) -> None:
     later = {"cursor": cursor_after(UUID(int=int(LATER.timestamp() * 1000) << 80)), "limit": "200"}
 
     archive.check(who, "/v1/requests", later)
 
 
 @pytest.mark.parametrize(("path", "who"), [(path, who) for path, people in PAGES.items() for who in people])
-def test_a_page_reads_only_what_it_shows(archive: Archive, path: str, who: str) -> None:
+def test_a_portal_page_reads_only_the_rows_it_shows(archive: Archive, path: str, who: str) -> None:
     archive.check(who, path)
 
 
@@ -201,7 +203,7 @@ def test_statistics_read_a_bounded_number_of_requests(archive: Archive, who: str
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_statistics_keep_their_bound_where_another_plan_seems_cheaper(archive: Archive, cost: str) -> None:
+def test_statistics_keep_their_row_limit_where_another_plan_seems_cheaper(archive: Archive, cost: str) -> None:
     db, tara = archive.portal.db, archive.portal.world.people["tara"]
     with db.transaction() as session, archive.log.kept() as plans:
         for setting_up in (f"SET LOCAL {cost}", "DISCARD PLANS"):

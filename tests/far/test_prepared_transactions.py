@@ -73,7 +73,7 @@ def opened(world: World, target: PostgresTarget, driver: ConnectionDriver) -> tu
 
 
 @each("statement", (ON_TABLE, ON_ROLE))
-def test_a_close_rolls_back_the_roles_prepared_transactions(
+def test_closing_a_target_rolls_back_prepared_transactions_of_the_engineers_role(
     statement: str, world: World, target: PostgresTarget, driver: ConnectionDriver
 ) -> None:
     window, one, password = opened(world, target, driver)
@@ -89,7 +89,7 @@ def test_a_close_rolls_back_the_roles_prepared_transactions(
         assert there.execute("SELECT count(*)::text FROM orders").fetchone() == ("2",)
 
 
-def test_others_prepared_transactions_fail_a_close_by_name_until_gone(
+def test_prepared_transactions_of_other_roles_fail_a_close_by_name_until_they_end(
     world: World, target: PostgresTarget, driver: ConnectionDriver, superuser: Engine
 ) -> None:
     window, one, password = opened(world, target, driver)

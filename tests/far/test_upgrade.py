@@ -389,7 +389,7 @@ def start(stack: PlayedStack, *names: str) -> None:
     assert stack.processes.ended() == {}
 
 
-def test_the_tested_files_are_those_of_the_release(released: VersionFolder) -> None:
+def test_the_upgrade_test_uses_the_files_of_the_last_release(released: VersionFolder) -> None:
     script = "import api, lockbox, worker; print(api.__file__, lockbox.__file__, worker.__file__)"
 
     places = released.runs({}, "-c", script).split()
@@ -489,7 +489,7 @@ def test_a_migration_that_breaks_the_last_release_would_be_detected(
         old.submits()
 
 
-def test_processes_the_schema_no_longer_serves_refuse_to_start(
+def test_processes_that_the_schema_no_longer_serves_refuse_to_start(
     old: PlayedStack, coming: VersionFolder, urls: Urls
 ) -> None:
     later = coming.adds(ENDS)

@@ -21,7 +21,7 @@ def opened(open_door: OpenDoor) -> Door:
     return door
 
 
-def test_an_open_window_is_answered_with_its_request_and_end(door: Door) -> None:
+def test_an_access_check_of_an_open_window_returns_its_request_and_end(door: Door) -> None:
     request_id = door.active(access_window=600, resources=["site:one"])
     opened_at = datetime.fromisoformat(door.get("erin", f"/v1/requests/{request_id}").json()["opened_at"])
 
@@ -43,17 +43,17 @@ def test_an_open_window_is_answered_with_its_request_and_end(door: Door) -> None
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_an_engineer_may_ask_about_their_own_windows(opened: Door) -> None:
+def test_an_engineer_may_check_access_of_their_own_windows(opened: Door) -> None:
     assert opened.ask("erin").status_code == 200
     refused(opened, "eve", engineer="eve")
 
 
-def test_one_engineers_window_does_not_cover_another(opened: Door) -> None:
+def test_the_window_of_one_engineer_does_not_cover_another_engineer(opened: Door) -> None:
     refused(opened, engineer="eve")
     refused(opened, engineer="max")
 
 
-def test_a_system_needs_the_scope_and_the_service(opened: Door) -> None:
+def test_a_system_checking_access_needs_the_scope_and_the_service(opened: Door) -> None:
     opened.world.add("filer", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
     opened.world.add("drive", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services={"onedrive"})
     opened.world.add("bare", Role.SYSTEM, scopes={Scope.ACCESS_CHECK})
@@ -80,23 +80,23 @@ def test_a_system_needs_the_scope_and_the_service(opened: Door) -> None:
         {"tenant": "no-such-tenant"},
     ],
 )
-def test_names_are_compared_exactly(opened: Door, change: dict[str, str]) -> None:
+def test_an_access_check_compares_names_exactly(opened: Door, change: dict[str, str]) -> None:
     assert opened.ask("gate", resource="site:HR", action="export").status_code == 200
 
     refused(opened, **change)
 
 
 @each("change", [{"resource": "mailbox:*"}, {"resource": "*"}, {"action": "*"}, {"tenant": "%"}])
-def test_there_are_no_wildcards(opened: Door, change: dict[str, str]) -> None:
+def test_an_access_check_has_no_wildcards(opened: Door, change: dict[str, str]) -> None:
     facts(opened.ask("gate", **change), 422, "invalid-request")
 
 
-def test_a_window_at_one_tenant_does_not_cover_another(opened: Door, open_door: OpenDoor) -> None:
+def test_a_window_at_one_tenant_does_not_cover_another_tenant(opened: Door, open_door: OpenDoor) -> None:
     refused(opened, tenant=open_door().world.tenant.slug)
 
 
 @each("ending", [("erin", "complete"), ("ann", "revoke"), ("tara", "revoke"), ("max", "revoke")])
-def test_an_ended_window_is_refused_at_once(door: Door, ending: tuple[str, str]) -> None:
+def test_access_through_an_ended_window_is_refused_at_once(door: Door, ending: tuple[str, str]) -> None:
     request_id = door.active(resources=["site:ended"])
     assert door.ask("gate", resource="site:ended").status_code == 200
 
@@ -128,7 +128,7 @@ def test_access_is_refused_at_the_deadline_and_open_a_microsecond_before(door: D
     refused(door.at(due), resource="site:edge")
 
 
-def test_one_windows_resource_and_anothers_action_do_not_combine(fresh_door: Door) -> None:
+def test_the_resource_of_one_window_and_the_action_of_another_do_not_combine(fresh_door: Door) -> None:
     fresh_door.active(resources=["site:a"], actions=["read"])
     fresh_door.active(resources=["site:b"], actions=["export"])
 

@@ -28,7 +28,7 @@ def lines_of(door: Door, method: str, path: str, **parts: Any) -> list[dict[str,
     return [dict(line) for line in lines]
 
 
-def test_a_call_writes_one_line_with_route_status_and_time(door: Door) -> None:
+def test_an_http_call_writes_one_log_line_with_route_status_and_time(door: Door) -> None:
     structlog.get_logger("api").debug("warm")
     request_id = door.pending()
 
@@ -43,7 +43,7 @@ def test_a_call_writes_one_line_with_route_status_and_time(door: Door) -> None:
 @pytest.mark.parametrize(
     ("path", "level"), [("/livez", "debug"), ("/readyz", "debug"), ("/metrics", "info"), ("/v1/me", "info")]
 )
-def test_successful_probes_are_logged_at_debug(door: Door, path: str, level: str) -> None:
+def test_successful_health_probes_are_logged_at_debug_level(door: Door, path: str, level: str) -> None:
     (line,) = lines_of(door, "GET", path)
 
     assert line["log_level"] == level
@@ -80,7 +80,7 @@ def line_of(door: Door, headers: dict[str, str]) -> tuple[dict[str, object], str
     return dict(line), answer.headers["x-request-id"]
 
 
-def test_each_call_has_an_id_in_log_and_answer(door: Door) -> None:
+def test_each_http_call_has_an_id_in_log_and_answer(door: Door) -> None:
     first, second = line_of(door, {}), line_of(door, {})
 
     assert (first[0]["http_request_id"], second[0]["http_request_id"]) == (first[1], second[1])
@@ -90,28 +90,28 @@ def test_each_call_has_an_id_in_log_and_answer(door: Door) -> None:
 
 
 @each("named", ["0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a", "a", "01J9.Z_x-7", "x" * 64])
-def test_a_callers_id_is_adopted(door: Door, named: str) -> None:
+def test_the_call_id_sent_by_a_caller_is_adopted(door: Door, named: str) -> None:
     line, shown = line_of(door, {"x-request-id": named})
 
     assert (line["http_request_id"], shown) == (named, named)
 
 
 @each("named", ["", "x" * 65, "-x", "a b", "a@b.example", "a/b", 'a"b', "a;b", "<a>"])
-def test_an_invalid_caller_id_is_replaced_and_not_logged(door: Door, named: str) -> None:
+def test_an_invalid_call_id_is_replaced_and_not_logged(door: Door, named: str) -> None:
     line, shown = line_of(door, {"x-request-id": named})
 
     assert re.fullmatch("[0-9a-f]{16}", shown)
     assert line["http_request_id"] == shown
 
 
-def test_none_of_several_caller_ids_is_adopted(door: Door) -> None:
+def test_if_a_caller_sends_several_call_ids_none_is_adopted(door: Door) -> None:
     named = [("x-request-id", "one"), ("x-request-id", "two")]
     answer = door.runner.run(door.client.get("/livez", headers=named))
 
     assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
 
 
-def test_a_refusal_before_the_app_has_an_id(door: Door) -> None:
+def test_a_call_refused_before_it_reaches_the_app_has_a_call_id(door: Door) -> None:
     with capture_logs(processors=[add_origin]) as lines:
         answer = door.call("erin", "POST", "/v1/requests", content=b"x" * 70_000)
 
@@ -126,7 +126,7 @@ def test_a_refusal_before_the_app_has_an_id(door: Door) -> None:
         ((browser, "oauth_state"), "/sign-in/code", "text/html; charset=utf-8"),
     ],
 )
-def test_an_internal_error_has_an_id_and_is_logged_with_it(
+def test_an_internal_error_has_a_call_id_and_is_logged_with_that_id(
     door: Door, monkeypatch: pytest.MonkeyPatch, place: tuple[ModuleType, str], path: str, kind: str
 ) -> None:
     def fails(*_: object) -> None:
@@ -141,7 +141,7 @@ def test_an_internal_error_has_an_id_and_is_logged_with_it(
     assert {line["http_request_id"] for line in lines} == {answer.headers["x-request-id"]}
 
 
-def test_the_callers_trace_is_logged(door: Door) -> None:
+def test_the_trace_of_the_caller_is_logged(door: Door) -> None:
     line, _ = line_of(door, {"traceparent": PARENT})
 
     assert (line["trace_id"], line["span_id"]) == (TRACE, "00f067aa0ba902b7")
@@ -165,7 +165,7 @@ def test_no_log_context_remains_after_a_call(door: Door) -> None:
     assert ORIGIN.get() == NOWHERE
 
 
-def test_a_move_passes_id_and_trace_to_its_notifications(door: Door) -> None:
+def test_a_move_passes_call_id_and_trace_to_its_notifications(door: Door) -> None:
     answer = door.call(
         "erin",
         "POST",
@@ -179,7 +179,7 @@ def test_a_move_passes_id_and_trace_to_its_notifications(door: Door) -> None:
     assert rows == [("mine", PARENT)]
 
 
-def test_a_calls_span_has_the_route_only(door: Door) -> None:
+def test_the_trace_span_of_a_call_has_only_the_route(door: Door) -> None:
     with collecting() as collector:
         traces.start(door.settings.model_copy(update={"otlp_endpoint": collector.url}), "lockbox-test")
         try:
@@ -205,7 +205,7 @@ def test_a_calls_span_has_the_route_only(door: Door) -> None:
         ]
 
 
-def test_fastapi_exports_nothing_by_itself(monkeypatch: pytest.MonkeyPatch, door: Door) -> None:
+def test_the_fastapi_framework_exports_no_traces_by_itself(monkeypatch: pytest.MonkeyPatch, door: Door) -> None:
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
 
     made = make_app(door.settings, door.db)._telemetry  # noqa: SLF001 - it says so nowhere else

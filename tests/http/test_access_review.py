@@ -11,7 +11,7 @@ from tests.http.portal import OpenPortal
 from tests.policy_setup import stand_in
 
 
-def test_a_tenants_review_states_who_may_approve_and_through_what(fresh_door: Door) -> None:
+def test_an_access_review_of_a_tenant_states_who_may_approve_and_by_what_right(fresh_door: Door) -> None:
     world, place = fresh_door.world, f"/v1/tenants/{fresh_door.world.tenant.slug}/access-review"
     stand_in(world, "aude", "ann")
     world.add("both", Role.ENGINEER)
@@ -36,7 +36,7 @@ def test_a_tenants_review_states_who_may_approve_and_through_what(fresh_door: Do
     facts(fresh_door.get("tara", "/v1/tenants/nowhere/access-review"), 404, "not-found")
 
 
-def test_the_vendors_review_is_for_operators_and_auditors(door: Door) -> None:
+def test_the_access_review_of_the_vendor_is_for_operators_and_auditors(door: Door) -> None:
     found = door.get("vera", "/v1/vendor/access-review").json()
 
     assert found["tenant"] is None
@@ -46,7 +46,7 @@ def test_the_vendors_review_is_for_operators_and_auditors(door: Door) -> None:
     assert door.get("olga", "/v1/vendor/access-review/export").text.startswith(",".join(access_review.COLUMNS))
 
 
-def test_the_pages_show_each_persons_last_sign_in(open_portal: OpenPortal) -> None:
+def test_the_access_review_pages_show_the_last_sign_in_of_each_person(open_portal: OpenPortal) -> None:
     portal = open_portal()
     here, admin = f"/tenants/{portal.world.tenant.slug}/access-review", portal.by_passkey("tara")
 

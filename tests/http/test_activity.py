@@ -37,7 +37,7 @@ def listed(door: Door, request_id: str, who: str = "ann") -> list[dict[str, Any]
     return items
 
 
-def test_both_sides_read_the_activity(gate: Door) -> None:
+def test_both_sides_read_the_recorded_activity_of_a_window(gate: Door) -> None:
     request_id = gate.active()
 
     taken = report(gate, request_id, done(), done(count=4), done(method="EXPORT", action="export", outcome="refused"))
@@ -50,7 +50,7 @@ def test_both_sides_read_the_activity(gate: Door) -> None:
     assert (export["outcome"], export["as_asked"]) == ("refused", False)
 
 
-def test_a_resource_is_a_personal_value_and_in_no_body(gate: Door) -> None:
+def test_the_resource_of_an_activity_is_a_personal_value_and_in_no_event_body(gate: Door) -> None:
     request_id = gate.active()
 
     report(gate, request_id, done())
@@ -61,7 +61,7 @@ def test_a_resource_is_a_personal_value_and_in_no_body(gate: Door) -> None:
     assert b'"on_behalf_of":"' in bytes(body)
 
 
-def test_a_report_repeated_under_a_key_counts_once(gate: Door) -> None:
+def test_an_activity_report_repeated_under_its_key_counts_once(gate: Door) -> None:
     request_id, entry = gate.active(), done()
 
     answers = [report(gate, request_id, entry, **{"idempotency-key": request_id}) for _ in range(2)]
@@ -73,7 +73,7 @@ def test_a_report_repeated_under_a_key_counts_once(gate: Door) -> None:
     assert [one["count"] for one in listed(gate, request_id)] == [1]
 
 
-def test_one_entry_outside_the_window_refuses_the_whole_report(gate: Door) -> None:
+def test_one_activity_outside_the_window_refuses_the_whole_report(gate: Door) -> None:
     request_id = gate.active()
     moment = datetime.now(UTC)
     before, ahead = moment - timedelta(hours=1), moment + timedelta(minutes=1)
@@ -89,7 +89,7 @@ def test_a_never_opened_request_accepts_no_activity(gate: Door) -> None:
     facts(report(gate, gate.pending(), done()), 422, "outside-window")
 
 
-def test_activity_is_accepted_for_an_hour_after_the_end(gate: Door) -> None:
+def test_activity_is_accepted_for_an_hour_after_the_window_ended(gate: Door) -> None:
     request_id = gate.active()
     entry = done()
     gate.world.act("ann", Action.REVOKE, UUID(request_id))
@@ -105,7 +105,7 @@ def test_activity_is_accepted_for_an_hour_after_the_end(gate: Door) -> None:
     facts(late, 409, "too-late")
 
 
-def test_only_a_service_account_with_the_scope_reports(gate: Door) -> None:
+def test_only_a_service_account_with_the_scope_reports_activity(gate: Door) -> None:
     request_id = gate.active()
 
     without_scope, of_another_service = (report(gate, request_id, done(), who=who) for who in ("gate", "other"))
@@ -129,11 +129,11 @@ def test_only_a_service_account_with_the_scope_reports(gate: Door) -> None:
         done(made_up=1),
     ],
 )
-def test_an_invalid_entry_is_refused(gate: Door, entry: dict[str, Any]) -> None:
+def test_an_invalid_activity_entry_is_refused(gate: Door, entry: dict[str, Any]) -> None:
     facts(report(gate, gate.active(), entry), 422, "invalid-request")
 
 
-def test_a_report_has_at_most_500_entries(gate: Door) -> None:
+def test_an_activity_report_has_at_most_500_entries(gate: Door) -> None:
     request_id, entry = gate.active(), done()
 
     facts(report(gate, request_id, *[entry] * 501), 422, "invalid-request")
@@ -164,7 +164,7 @@ def counted(door: Door) -> dict[tuple[str, str, str], int]:
         return {tuple(row[:3]): row[3] for row in rows}
 
 
-def test_repeated_guard_reports_count_once(gate: Door) -> None:
+def test_repeated_reports_of_a_guard_count_once(gate: Door) -> None:
     request_id, before = gate.active(), counted(gate)
     first, last = (datetime.now(UTC) - timedelta(seconds=ago) for ago in (2, 1))
     uses = used(at=last.isoformat()), used(at=first.isoformat(), count=40)
@@ -194,7 +194,7 @@ def test_repeated_guard_reports_count_once(gate: Door) -> None:
         ({"minutes": 30}, "uses.1.at"),
     ],
 )
-def test_a_use_outside_its_window_refuses_the_whole_report(gate: Door, use: dict[str, Any], field: str) -> None:
+def test_one_use_outside_its_window_refuses_the_whole_report(gate: Door, use: dict[str, Any], field: str) -> None:
     request_id, before = gate.active(), counted(gate)
 
     answer = report_uses(gate, request_id, used(), used(**use), key=request_id, entries=[done()])
@@ -205,7 +205,7 @@ def test_a_use_outside_its_window_refuses_the_whole_report(gate: Door, use: dict
     assert (listed(gate, request_id), counted(gate)) == ([], before)
 
 
-def test_a_use_after_the_end_is_refused(gate: Door) -> None:
+def test_a_reported_use_after_the_end_of_the_window_is_refused(gate: Door) -> None:
     request_id = gate.active()
     gate.world.act("ann", Action.REVOKE, UUID(request_id))
 
@@ -215,7 +215,7 @@ def test_a_use_after_the_end_is_refused(gate: Door) -> None:
     assert report_uses(gate.later(minutes=1), request_id, used(), key=request_id).status_code == 201
 
 
-def test_reported_uses_need_a_key_and_a_report_some_content(gate: Door) -> None:
+def test_a_report_of_uses_needs_a_key_and_an_activity_report_must_not_be_empty(gate: Door) -> None:
     request_id = gate.active()
 
     facts(report_uses(gate, request_id, used()), 422, "invalid-request")

@@ -81,7 +81,7 @@ def test_parallel_calls_succeed_while_columns_are_added(door: Door) -> None:
     assert found == {201: 4 * CLIENTS, 200: 7 * 4 * CLIENTS}
 
 
-def test_a_group_with_outdated_statements_runs_again_on_a_new_connection(door: Door) -> None:
+def test_a_group_of_calls_with_outdated_statements_runs_again_on_a_new_connection(door: Door) -> None:
     groups = CallGroups(door.db, places_alone=1)
     alone: list[object] = []
     groups._leave = alone.append  # type: ignore[method-assign, assignment]  # noqa: SLF001 - none may leave
@@ -112,7 +112,7 @@ def test_a_use_case_with_outdated_statements_runs_again_on_a_new_connection(door
     assert {run_alone(door.db, reads) for _ in range(3)} == {one + 1 for one in before}
 
 
-def test_the_mark_scan_continues_while_columns_are_added(door: Door) -> None:
+def test_the_scan_of_row_macs_continues_while_columns_are_added(door: Door) -> None:
     people = [one.person_id for one in door.world.people.values()]
     for is_later in (False, False, True):
         if is_later:

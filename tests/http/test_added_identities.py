@@ -21,7 +21,7 @@ def asked_to_add(scene: IssuerScene, browser: Browser) -> str:
 
 
 @pytest.mark.far
-def test_an_identity_is_added_in_the_session_that_began_it(scene: IssuerScene) -> None:
+def test_an_identity_is_added_only_in_the_session_that_began_adding_it(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("ann")
     url = asked_to_add(scene, browser)
@@ -37,7 +37,7 @@ def test_an_identity_is_added_in_the_session_that_began_it(scene: IssuerScene) -
 
 
 @pytest.mark.far
-def test_an_identity_added_later_by_mailbox_opens_nothing_for_three_days(scene: IssuerScene) -> None:
+def test_an_identity_added_after_a_mailed_code_opens_nothing_for_three_days(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     reader, browser = scene.portal.browser(), scene.portal.browser()
     reader.sign_in("ann")
@@ -66,7 +66,7 @@ def test_an_identity_added_later_by_mailbox_opens_nothing_for_three_days(scene: 
     assert "counts as a code from a mail" not in browser.get("/account").words
 
 
-def test_an_issuers_token_opens_nothing_while_only_a_mailbox_vouches(
+def test_a_bearer_token_opens_nothing_while_only_a_mailbox_vouches_for_its_identity(
     scene: IssuerScene,
 ) -> None:
     scene.was_invited("ann")
@@ -95,7 +95,7 @@ def test_an_issuers_token_opens_nothing_while_only_a_mailbox_vouches(
 
 
 @pytest.mark.far
-def test_an_identity_vouched_by_mailbox_does_not_disable_mailed_codes(scene: IssuerScene) -> None:
+def test_an_identity_that_only_a_mailbox_vouches_for_does_not_disable_mailed_codes(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     thief, ann = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("ann")
@@ -121,7 +121,7 @@ def test_an_identity_added_with_a_strong_sign_in_counts_at_once(scene: IssuerSce
     assert "counts as a code from a mail" not in page.words
 
 
-def test_an_identity_is_not_added_to_another_signed_in_person(scene: IssuerScene) -> None:
+def test_an_identity_is_not_added_to_a_person_who_did_not_begin_adding_it(scene: IssuerScene) -> None:
     """An attacker's own round trip, slipped to a victim, would make the attacker the victim."""
     thief, victim = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("amir")
@@ -137,7 +137,7 @@ def test_an_identity_is_not_added_to_another_signed_in_person(scene: IssuerScene
 
 
 @pytest.mark.far
-def test_a_sign_in_adds_no_identity_and_an_addition_does_not_sign_in(scene: IssuerScene) -> None:
+def test_signing_in_adds_no_identity_and_adding_an_identity_does_not_sign_in(scene: IssuerScene) -> None:
     browser, stranger = scene.portal.browser(), scene.portal.browser()
     browser.sign_in("ann")
     url = scene.leave(browser)
@@ -169,7 +169,7 @@ def test_another_persons_identity_cannot_be_added(scene: IssuerScene) -> None:
 
 
 @pytest.mark.far
-def test_an_issuer_is_offered_only_to_its_own_people(scene: IssuerScene) -> None:
+def test_an_issuer_is_offered_only_to_people_of_its_own_side_and_tenant(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("max")
     page = browser.get("/account")

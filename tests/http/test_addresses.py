@@ -24,7 +24,7 @@ def add(door: Door, who: str = "ann", email: str = DESK, **changes: Any) -> dict
     return added
 
 
-def test_an_address_is_added_confirmed_listed_changed_and_removed(fresh_door: Door, worker: Database) -> None:
+def test_a_mail_address_is_added_confirmed_listed_changed_and_removed(fresh_door: Door, worker: Database) -> None:
     added = add(fresh_door)
     one = f"{MINE}/{added['id']}"
     code = code_of(worker, UUID(added["id"]))
@@ -44,7 +44,7 @@ def test_an_address_is_added_confirmed_listed_changed_and_removed(fresh_door: Do
     assert "code" not in str(added) + listed.text
 
 
-def test_a_wrong_code_is_refused_with_advice(fresh_door: Door) -> None:
+def test_a_wrong_confirmation_code_is_refused_with_advice(fresh_door: Door) -> None:
     added = add(fresh_door)
 
     answer = fresh_door.call("ann", "POST", f"{MINE}/{added['id']}/confirm", json={"code": "AAAA-BBBB"})
@@ -54,7 +54,9 @@ def test_a_wrong_code_is_refused_with_advice(fresh_door: Door) -> None:
 
 
 @pytest.mark.parametrize("whose", ["max", "amir"])
-def test_a_taken_address_is_refused_in_the_same_words_for_all(fresh_door: Door, whose: str) -> None:
+def test_a_mail_address_already_in_use_is_refused_in_the_same_words_for_everyone(
+    fresh_door: Door, whose: str
+) -> None:
     theirs = address(fresh_door.db, fresh_door.world, whose)
 
     answer = fresh_door.call("ann", "POST", MINE, json={"email": theirs})
@@ -65,7 +67,7 @@ def test_a_taken_address_is_refused_in_the_same_words_for_all(fresh_door: Door, 
 
 
 @pytest.mark.far
-def test_addresses_of_accounts_cannot_be_enumerated(fresh_door: Door) -> None:
+def test_mail_addresses_of_accounts_cannot_be_enumerated(fresh_door: Door) -> None:
     taken = address(fresh_door.db, fresh_door.world, "erin")
 
     answers = [fresh_door.call("ann", "POST", MINE, json={"email": taken}) for _ in range(21)]
@@ -89,7 +91,7 @@ def test_addresses_of_accounts_cannot_be_enumerated(fresh_door: Door) -> None:
         {"email": DESK, "confirmed_at": "2026-01-01T00:00:00Z"},
     ],
 )
-def test_an_invalid_address_is_refused(door: Door, body: dict[str, Any]) -> None:
+def test_adding_an_invalid_mail_address_is_refused(door: Door, body: dict[str, Any]) -> None:
     before = door.rows()
 
     answer = door.call("ann", "POST", MINE, json=body)
@@ -98,7 +100,7 @@ def test_an_invalid_address_is_refused(door: Door, body: dict[str, Any]) -> None
     assert door.rows() == before
 
 
-def test_the_delivery_log_shows_addresses_to_their_own_side_only(fresh_door: Door, worker: Database) -> None:
+def test_the_delivery_log_shows_addresses_only_to_people_of_the_same_side(fresh_door: Door, worker: Database) -> None:
     added = add(fresh_door)
     fresh_door.call("ann", "POST", f"{MINE}/{added['id']}/confirm", json={"code": code_of(worker, UUID(added["id"]))})
     fresh_door.call(

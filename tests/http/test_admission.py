@@ -110,7 +110,9 @@ async def known(app: HttpGuard, slow: SlowApp) -> None:
 
 
 @pytest.mark.far
-def test_a_call_waiting_too_long_is_refused_and_others_are_not(slow: SlowApp, runner: LoopThread) -> None:
+def test_a_call_that_waits_too_long_for_admission_is_refused_and_other_calls_are_not(
+    slow: SlowApp, runner: LoopThread
+) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -127,7 +129,7 @@ def test_a_call_waiting_too_long_is_refused_and_others_are_not(slow: SlowApp, ru
     assert slow.most_inside == READS.most
 
 
-def test_a_slot_is_free_once_the_answer_begins(slow: SlowApp, runner: LoopThread) -> None:
+def test_an_admission_slot_is_free_once_the_answer_begins(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -158,7 +160,7 @@ def test_livez_answers_however_busy_the_process_is(slow: SlowApp, runner: LoopTh
     assert runner.run(told()) == [200] * (1 + STRANGERS.most)
 
 
-def test_wrong_credentials_take_two_slots_of_an_address_and_none_of_known_ones(
+def test_wrong_credentials_of_an_address_use_two_slots_and_none_of_known_callers(
     slow: SlowApp, runner: LoopThread
 ) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
@@ -181,7 +183,7 @@ def test_wrong_credentials_take_two_slots_of_an_address_and_none_of_known_ones(
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
 
 
-def test_a_valid_credential_frees_the_unknown_callers_slot(slow: SlowApp, runner: LoopThread) -> None:
+def test_a_valid_credential_frees_the_slot_for_unknown_callers(slow: SlowApp, runner: LoopThread) -> None:
     """As engineers behind one address do, right after a restart, while a slow ticket system is asked."""
     app = HttpGuard(slow, settings=SETTINGS)
     slow.vouches_first = True
@@ -286,11 +288,11 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
         ("DELETE", "/v1/tenants/contoso/members/x", WRITES),
     ],
 )
-def test_each_request_has_the_budget_of_its_kind(method: str, path: str, budget: Any) -> None:
+def test_each_request_uses_the_admission_budget_of_its_kind(method: str, path: str, budget: Any) -> None:
     assert budget_of(method, path) is budget
 
 
-def test_every_closing_route_has_the_closing_budget(door: Door) -> None:
+def test_every_route_that_closes_access_has_the_closing_budget(door: Door) -> None:
     """A route that moves elsewhere would leave its budget without a word."""
     paths = {route.path for route in iter_route_contexts(make_app(SETTINGS, door.db).routes)}
 
@@ -299,7 +301,7 @@ def test_every_closing_route_has_the_closing_budget(door: Door) -> None:
 
 
 @pytest.mark.far
-def test_a_crowd_takes_no_thread_from_calls_with_a_connection(door: Door) -> None:
+def test_a_crowd_of_calls_takes_no_thread_from_calls_that_have_a_connection(door: Door) -> None:
     """Without a limit nobody gets on until connections are waited for in vain: that was answered `unavailable`."""
     asked = {
         "tenant": door.world.tenant.slug,

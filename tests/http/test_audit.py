@@ -85,7 +85,9 @@ def test_the_audit_log_is_searched_by_person_action_request_service_and_time(aud
 @pytest.mark.parametrize(
     ("text", "actions"), [("mailbox of", ["submit"]), ("quick_", ["approve"]), ("0% OF", ["submit"]), ("qu%", [])]
 )
-def test_text_search_ignores_case_and_wildcards(audit_log: Door, text: str, actions: list[str]) -> None:
+def test_text_search_in_the_audit_log_ignores_case_and_wildcards(
+    audit_log: Door, text: str, actions: list[str]
+) -> None:
     assert [action for action, _ in found(audit_log, text=text)] == actions
 
 
@@ -100,7 +102,7 @@ def test_vendor_auditors_cannot_search_texts_they_may_not_read(audit_log: Door) 
     )
 
 
-def test_audit_log_pages_follow_without_a_gap(audit_log: Door) -> None:
+def test_pages_of_the_audit_log_follow_without_a_gap(audit_log: Door) -> None:
     ids: list[str] = []
     first: dict[str, Any] = {}
     cursor = None
@@ -118,7 +120,7 @@ def test_audit_log_pages_follow_without_a_gap(audit_log: Door) -> None:
     facts(audit_log.get("tara", "/v1/audit", cursor="no"), 422, "invalid-request")
 
 
-def test_each_side_reads_the_origin_of_its_own_people_only(audit_log: Door) -> None:
+def test_each_side_reads_only_the_origins_of_its_own_people_in_the_audit_log(audit_log: Door) -> None:
     theirs = audit_log.get("vera", "/v1/audit", tenant=audit_log.world.tenant.slug).json()["items"]
     ours = audit_log.get("aude", "/v1/audit").json()["items"]
 
@@ -132,7 +134,7 @@ def test_each_side_reads_the_origin_of_its_own_people_only(audit_log: Door) -> N
     assert by_action["submit"] >= {"justification"}
 
 
-def test_a_tenants_contacts_are_hidden_from_the_vendor(fresh_door: Door) -> None:
+def test_the_contacts_of_a_tenant_are_hidden_from_the_vendor(fresh_door: Door) -> None:
     new = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
     assert fresh_door.call("tara", "POST", f"/v1/tenants/{fresh_door.world.tenant.slug}/members", json=new).is_success
 
@@ -143,7 +145,7 @@ def test_a_tenants_contacts_are_hidden_from_the_vendor(fresh_door: Door) -> None
     assert set(theirs["personal"]) == {"name"}
 
 
-def test_a_downloaded_export_verifies_and_the_csv_matches(audit_log: Door) -> None:
+def test_a_downloaded_export_verifies_and_the_csv_export_matches_it(audit_log: Door) -> None:
     answer = audit_log.get("aude", "/v1/audit/export", since=[1, 3])
     table = audit_log.get("aude", "/v1/audit/export", format="csv", action="deny")
 
@@ -179,7 +181,7 @@ def test_a_signed_checkpoint_proves_an_event(audit_log: Door) -> None:
     merkle.check_inclusion(leaf, proven["number"], proven["size"], path, checkpoint.read(proven["note"]).root)
 
 
-def test_consistency_of_two_sizes_is_proven(audit_log: Door) -> None:
+def test_the_consistency_of_two_log_sizes_is_proven(audit_log: Door) -> None:
     leaves = [leaf_hash(body_of(line)) for line in export(audit_log) if line.startswith('{"number"')]
 
     proven = audit_log.get("aude", "/v1/audit/proof/consistency", **{"from": 1, "to": 3}).json()
@@ -189,16 +191,18 @@ def test_consistency_of_two_sizes_is_proven(audit_log: Door) -> None:
 
 
 @pytest.mark.parametrize("query", [{"from": 2, "to": 1}, {"from": 0, "to": 10**9}, {"from": -1}, {"from": "x"}, {}])
-def test_sizes_the_log_never_had_are_refused(audit_log: Door, query: dict[str, object]) -> None:
+def test_a_consistency_proof_of_sizes_the_log_never_had_is_refused(audit_log: Door, query: dict[str, object]) -> None:
     facts(audit_log.get("aude", "/v1/audit/proof/consistency", **query), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("since", [[10**9], [-1], ["x"], [1, 1, 1, 1, 1]])
-def test_an_export_since_an_unknown_size_is_refused(audit_log: Door, since: list[object]) -> None:
+def test_an_export_since_an_unknown_log_size_is_refused(audit_log: Door, since: list[object]) -> None:
     facts(audit_log.get("aude", "/v1/audit/export", since=since), 422, "invalid-request")
 
 
-def test_unsealed_and_foreign_events_are_not_found(audit_log: Door, open_door: OpenDoor, worker: Database) -> None:
+def test_a_proof_of_an_unsealed_event_or_one_of_another_log_is_not_found(
+    audit_log: Door, open_door: OpenDoor, worker: Database
+) -> None:
     elsewhere = open_door()
     elsewhere.pending()
     sealed(worker)
@@ -243,7 +247,7 @@ def test_vendor_auditors_read_the_vendors_log(open_door: OpenDoor, worker: Datab
     assert (result.exit_code, result.header.origin) == (GOOD, "lockbox.test/audit/vendor")
 
 
-def test_an_auditor_of_two_tenants_chooses_one(fresh_door: Door, open_door: OpenDoor) -> None:
+def test_an_auditor_of_two_tenants_chooses_one_tenants_log(fresh_door: Door, open_door: OpenDoor) -> None:
     elsewhere = open_door().world.tenant
     also(fresh_door.world, "aude", Role.AUDITOR, elsewhere)
 
@@ -251,7 +255,7 @@ def test_an_auditor_of_two_tenants_chooses_one(fresh_door: Door, open_door: Open
     assert fresh_door.get("aude", "/v1/audit", tenant=elsewhere.slug).status_code == 200
 
 
-def test_public_keys_are_readable_by_everyone(audit_log: Door) -> None:
+def test_public_audit_keys_are_readable_by_everyone(audit_log: Door) -> None:
     answer = audit_log.get(None, "/.well-known/lockbox-audit-keys")
 
     approval, key = sorted(answer.json()["items"], key=lambda one: one["purpose"])
@@ -266,7 +270,7 @@ def test_public_keys_are_readable_by_everyone(audit_log: Door) -> None:
         st.text(max_size=12),
     )
 )
-def test_any_audit_query_is_answered_or_refused(audit_log: Door, query: dict[str, str]) -> None:
+def test_an_arbitrary_audit_log_query_is_answered_or_refused(audit_log: Door, query: dict[str, str]) -> None:
     sendable = {name: value.encode(errors="replace") for name, value in query.items()}
 
     for path in ("/v1/audit", "/v1/audit/export"):
@@ -289,7 +293,7 @@ def body_of(line: str) -> bytes:
 
 
 @pytest.mark.far
-def test_reads_and_exports_of_an_audit_log_are_recorded_in_it(fresh_door: Door, worker: Database) -> None:
+def test_reads_and_exports_of_an_audit_log_are_recorded_in_that_log(fresh_door: Door, worker: Database) -> None:
     told(fresh_door, worker)
     theirs = {"tenant": fresh_door.world.tenant.slug}
     fresh_door.get("vera", "/v1/audit", **theirs, action="deny")

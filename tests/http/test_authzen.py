@@ -51,7 +51,7 @@ def why(found: dict[str, Any]) -> str:
     return str(found["context"]["reason"])
 
 
-def test_a_yes_states_what_it_covers_and_a_no_why_and_where_to_ask(point: AuthzenDoor) -> None:
+def test_an_authzen_allow_states_what_it_covers_and_a_refusal_why_and_where_to_ask(point: AuthzenDoor) -> None:
     yes = point.decision(asked())
 
     assert datetime.fromisoformat(yes["context"].pop("until")).tzinfo is not None
@@ -72,7 +72,7 @@ def test_a_yes_states_what_it_covers_and_a_no_why_and_where_to_ask(point: Authze
     assert no["context"]["request_form"].startswith(f"{PUBLIC}/ask?tenant={point.world.tenant.slug}&service=records")
 
 
-def test_a_revoked_window_is_refused(point: AuthzenDoor) -> None:
+def test_authzen_refuses_access_through_a_revoked_window(point: AuthzenDoor) -> None:
     request_id = point.open("alice", resources=["record:short"])
     assert point.decision(asked(record="short"))["decision"] is True
 
@@ -83,7 +83,7 @@ def test_a_revoked_window_is_refused(point: AuthzenDoor) -> None:
 
 @pytest.mark.far
 @each("path", [EVALUATION, EVALUATIONS])
-def test_a_question_needs_a_token_with_this_scope(point: AuthzenDoor, path: str) -> None:
+def test_an_authzen_question_needs_a_token_with_the_authzen_scope(point: AuthzenDoor, path: str) -> None:
     for header in ("", "Basic x", "Bearer", "Bearer lbx_test_nobodys", point.world.tokens[PROGRAM]):
         answer = point.send(path, who=None, json=asked(), headers={"authorization": header})
         facts(answer, 401, "invalid-token")
@@ -94,7 +94,7 @@ def test_a_question_needs_a_token_with_this_scope(point: AuthzenDoor, path: str)
     assert point.send(path, who=NGINX, json=asked()).status_code == 403
 
 
-def test_the_authzen_token_opens_nothing_at_the_gate(point: AuthzenDoor) -> None:
+def test_an_authzen_token_opens_nothing_at_the_gate(point: AuthzenDoor) -> None:
     headers = {
         "lockbox-gateway": point.world.tokens[PROGRAM],
         "x-original-method": "GET",
@@ -106,7 +106,7 @@ def test_the_authzen_token_opens_nothing_at_the_gate(point: AuthzenDoor) -> None
     assert (answer.status_code, answer.headers["lockbox-reason"]) == (403, "malformed")
 
 
-def test_a_token_is_bound_to_one_service(point: AuthzenDoor) -> None:
+def test_an_authzen_token_is_bound_to_one_service(point: AuthzenDoor) -> None:
     wanted = TokenInput("pep", scopes=frozenset({Scope.GATE_AUTHZEN}), services=frozenset({RECORDS, FILES}))
     day = timedelta(days=1)
     rules = TokenRules("test", day, day, day, frozenset({RECORDS, FILES}))
@@ -115,7 +115,7 @@ def test_a_token_is_bound_to_one_service(point: AuthzenDoor) -> None:
         token_creation.make(session, point.world.people["gate"], CHROMIUM, wanted, rules)
 
 
-def test_the_service_is_the_tokens_whatever_the_question_says(point: AuthzenDoor) -> None:
+def test_authzen_takes_the_service_from_the_token_whatever_the_question_says(point: AuthzenDoor) -> None:
     tenant = {"tenant": point.world.tenant.slug}
     body = asked(resource={"type": "record", "id": "record-1", "properties": tenant | {"service": RECORDS}})
     body["subject"] = {"type": "person", "id": str(point.world.people["alice"].person_id)}
@@ -123,7 +123,7 @@ def test_the_service_is_the_tokens_whatever_the_question_says(point: AuthzenDoor
     assert why(point.decision(body | {"context": {"service": RECORDS}}, FILER)) == "no_window"
 
 
-def test_the_tenant_is_the_catalogues_or_the_resources(point: AuthzenDoor) -> None:
+def test_authzen_takes_the_tenant_from_the_catalogue_or_from_the_resource(point: AuthzenDoor) -> None:
     point.open("alice", service=FILES, resources=["record:filed"])
     point.open("alice", resources=["record:filed"])
     person = {"type": "person", "id": str(point.world.people["alice"].person_id)}
@@ -148,7 +148,7 @@ def test_the_tenant_is_the_catalogues_or_the_resources(point: AuthzenDoor) -> No
     assert why(found(PROGRAM, tenant="other")) == "unmapped"
 
 
-def test_the_subject_names_the_engineer(point: AuthzenDoor) -> None:
+def test_the_subject_of_an_authzen_question_names_the_engineer(point: AuthzenDoor) -> None:
     alice = str(point.world.people["alice"].person_id)
     point.map("alice", ISSUER, "00u1")
 
@@ -188,11 +188,11 @@ def test_the_subject_names_the_engineer(point: AuthzenDoor) -> None:
     ("kind", "of"),
     [("record", "*"), ("Record", "record-1"), ("record:record-1", ""), ("", "record:record-1"), ("record", "a b")],
 )
-def test_a_resource_no_window_can_have_is_refused(point: AuthzenDoor, kind: str, of: str) -> None:
+def test_authzen_refuses_a_resource_that_no_window_can_have(point: AuthzenDoor, kind: str, of: str) -> None:
     assert why(point.decision(asked(resource={"type": kind, "id": of}))) == "unmapped"
 
 
-def test_a_resource_has_one_spelling(point: AuthzenDoor) -> None:
+def test_authzen_accepts_only_one_spelling_of_a_resource(point: AuthzenDoor) -> None:
     point.open("alice", resources=["mailbox:a:b"])
 
     assert point.decision(asked(resource={"type": "mailbox", "id": "a:b"}))["decision"] is True
@@ -202,14 +202,16 @@ def test_a_resource_has_one_spelling(point: AuthzenDoor) -> None:
 
 @each("path", [EVALUATION, EVALUATIONS])
 @each("headers", FORWARD)
-def test_forward_auth_gets_no_decision(point: AuthzenDoor, path: str, headers: dict[str, str]) -> None:
+def test_authzen_makes_no_decision_for_forwarded_authentication_calls(
+    point: AuthzenDoor, path: str, headers: dict[str, str]
+) -> None:
     facts(point.send(path, json=asked(), headers=headers), 400, "malformed-evaluation")
 
 
 @pytest.mark.far
 @each("path", [EVALUATION, EVALUATIONS])
 @each("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-def test_only_post_is_answered(point: AuthzenDoor, path: str, method: str) -> None:
+def test_authzen_answers_only_post_calls(point: AuthzenDoor, path: str, method: str) -> None:
     answer = point.send(path, method, json=asked())
 
     assert answer.status_code in {405, 501}
@@ -228,11 +230,11 @@ def test_only_post_is_answered(point: AuthzenDoor, path: str, method: str) -> No
         JSON | {"content-encoding": "gzip"},
     ],
 )
-def test_a_body_declared_as_something_else_is_refused(point: AuthzenDoor, headers: dict[str, str]) -> None:
+def test_authzen_refuses_a_body_whose_content_type_is_not_json(point: AuthzenDoor, headers: dict[str, str]) -> None:
     facts(point.send(EVALUATION, content=json.dumps(asked()), headers=headers), 400, "malformed-evaluation")
 
 
-def test_a_batch_is_bounded_with_the_specified_options(point: AuthzenDoor) -> None:
+def test_an_authzen_batch_is_bounded_and_has_the_specified_options(point: AuthzenDoor) -> None:
     many: list[dict[str, Any]] = [{}] * MOST_EVALUATIONS
     assert point.decisions(asked(evaluations=many)) == [True] * MOST_EVALUATIONS
     bad: list[dict[str, Any]] = [
@@ -257,7 +259,9 @@ def test_a_batch_is_bounded_with_the_specified_options(point: AuthzenDoor) -> No
         ("permit_on_first_permit", [True]),
     ],
 )
-def test_batch_semantics_stop_where_specified(point: AuthzenDoor, semantic: str, expected: list[bool]) -> None:
+def test_an_authzen_batch_stops_where_its_specified_semantics_say(
+    point: AuthzenDoor, semantic: str, expected: list[bool]
+) -> None:
     yes, no, malformed = {"action": {"name": "read"}}, {"action": {"name": "write"}}, {"action": {"name": 1}}
     options = {"evaluations_semantic": semantic, "another_option": "value"}
 
@@ -265,7 +269,7 @@ def test_batch_semantics_stop_where_specified(point: AuthzenDoor, semantic: str,
     assert point.decisions(asked("bob", options=options, evaluations=[malformed, yes]))[0] is False
 
 
-def test_a_malformed_question_in_a_batch_says_what_is_wrong(point: AuthzenDoor) -> None:
+def test_a_malformed_question_in_an_authzen_batch_says_what_is_wrong(point: AuthzenDoor) -> None:
     answer = point.send(EVALUATIONS, json=asked(evaluations=[{"resource": {"type": "record"}}]))
 
     (one,) = answer.json()["evaluations"]
@@ -290,7 +294,7 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=examples(200, near=30), deadline=None)
 @given(damaged(), st.sampled_from([EVALUATION, EVALUATIONS]))
-def test_a_damaged_question_is_never_answered_yes(point: AuthzenDoor, body: dict[str, Any], path: str) -> None:
+def test_authzen_never_allows_a_damaged_question(point: AuthzenDoor, body: dict[str, Any], path: str) -> None:
     content = json.dumps(body)
     answer = point.send(path, content=content, headers=JSON)
     in_a_batch = point.send(EVALUATIONS, content=json.dumps({"evaluations": [body]}), headers=JSON)
@@ -303,7 +307,7 @@ def test_a_damaged_question_is_never_answered_yes(point: AuthzenDoor, body: dict
 @pytest.mark.far
 @settings(max_examples=examples(200, near=30), deadline=None)
 @given(st.data())
-def test_a_truncated_question_is_never_a_yes(point: AuthzenDoor, data: st.DataObject) -> None:
+def test_authzen_never_allows_a_truncated_question(point: AuthzenDoor, data: st.DataObject) -> None:
     whole = json.dumps(asked()).encode()
     begin = data.draw(st.integers(0, len(whole) - 1))
     end = data.draw(st.integers(begin + 1, len(whole)))
@@ -318,7 +322,7 @@ def test_a_truncated_question_is_never_a_yes(point: AuthzenDoor, data: st.DataOb
         }
 
 
-def test_each_yes_is_a_use_whatever_the_request_id(point: AuthzenDoor) -> None:
+def test_each_authzen_allow_counts_as_a_use_whatever_the_request_id(point: AuthzenDoor) -> None:
     point.open("alice", resources=["record:counted"], max_uses=3)
     body = asked(record="counted", evaluations=[{}, {}])
 

@@ -17,7 +17,9 @@ ALICE, READ = {"type": "user", "id": "alice"}, {"name": "read"}
     ("who", "action", "expected"),
     [("alice", "read", True), ("alice", "write", True), ("bob", "read", True), ("bob", "write", False)],
 )
-def test_the_fixture_gets_its_decisions(point: AuthzenDoor, who: str, action: str, *, expected: bool) -> None:
+def test_the_authzen_certification_fixture_gets_the_expected_decisions(
+    point: AuthzenDoor, who: str, action: str, *, expected: bool
+) -> None:
     for _ in range(4):
         assert point.decision(asked(who, action))["decision"] is expected
 
@@ -34,7 +36,7 @@ def test_the_fixture_gets_its_decisions(point: AuthzenDoor, who: str, action: st
         asked(foo="bar", futureField={"nested": True}),
     ],
 )
-def test_context_properties_and_unknown_members_are_accepted(point: AuthzenDoor, body: dict[str, Any]) -> None:
+def test_authzen_accepts_context_properties_and_unknown_members(point: AuthzenDoor, body: dict[str, Any]) -> None:
     found = point.decision(body)
 
     assert found["decision"] is True
@@ -57,7 +59,7 @@ def test_context_properties_and_unknown_members_are_accepted(point: AuthzenDoor,
     ],
 )
 @each("path", [EVALUATION, EVALUATIONS])
-def test_a_missing_or_mistyped_member_is_a_bad_request(
+def test_a_missing_or_mistyped_authzen_member_is_a_bad_request(
     point: AuthzenDoor, path: str, changes: dict[str, Any]
 ) -> None:
     body = {name: value for name, value in (asked() | changes).items() if value is not None}
@@ -70,7 +72,7 @@ def test_a_missing_or_mistyped_member_is_a_bad_request(
     ("kind", "content"),
     [("text/plain", '{"subject":'), ("application/json", '{"subject":'), ("application/json", "")],
 )
-def test_another_content_type_or_an_empty_body_is_a_bad_request(
+def test_an_authzen_call_of_another_content_type_or_without_body_is_a_bad_request(
     point: AuthzenDoor, path: str, kind: str, content: str
 ) -> None:
     assert point.send(path, content=content, headers={"content-type": kind}).status_code == 400
@@ -78,7 +80,7 @@ def test_another_content_type_or_an_empty_body_is_a_bad_request(
 
 @pytest.mark.far
 @each("path", [EVALUATION, EVALUATIONS])
-def test_the_request_id_is_returned_with_decisions_and_errors(point: AuthzenDoor, path: str) -> None:
+def test_authzen_returns_the_request_id_with_decisions_and_errors(point: AuthzenDoor, path: str) -> None:
     for body, status in ((asked(), 200), ({}, 400)):
         answer = point.send(path, json=body, headers={"x-request-id": "bfe9eb29-ab87"})
         assert (answer.status_code, answer.headers["x-request-id"]) == (status, "bfe9eb29-ab87")
@@ -125,7 +127,9 @@ def test_the_request_id_is_returned_with_decisions_and_errors(point: AuthzenDoor
         (asked("alice", "write", evaluations=[{}, {"resource": RECORD_2}]), [True, False]),
     ],
 )
-def test_batches_are_answered_in_order(point: AuthzenDoor, body: dict[str, Any], expected: list[bool] | None) -> None:
+def test_authzen_answers_a_batch_in_order(
+    point: AuthzenDoor, body: dict[str, Any], expected: list[bool] | None
+) -> None:
     found = point.decisions(body)
 
     assert len(found) == 2
@@ -133,14 +137,14 @@ def test_batches_are_answered_in_order(point: AuthzenDoor, body: dict[str, Any],
 
 
 @pytest.mark.parametrize("more", [{}, {"evaluations": []}])
-def test_a_batch_without_evaluations_is_one_evaluation(point: AuthzenDoor, more: dict[str, Any]) -> None:
+def test_an_authzen_batch_without_evaluations_is_one_evaluation(point: AuthzenDoor, more: dict[str, Any]) -> None:
     answer = point.send(EVALUATIONS, json=asked(**more))
 
     assert (answer.status_code, answer.json()["decision"]) == (200, True)
     assert "evaluations" not in answer.json()
 
 
-def test_the_metadata_names_the_endpoints(point: AuthzenDoor) -> None:
+def test_the_authzen_metadata_names_the_endpoints(point: AuthzenDoor) -> None:
     answer = point.send("/.well-known/authzen-configuration", "GET", who=None)
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
@@ -152,7 +156,7 @@ def test_the_metadata_names_the_endpoints(point: AuthzenDoor) -> None:
 
 
 @each("kind", ["application/json", "Application/JSON; charset=UTF-8"])
-def test_a_charset_is_accepted(point: AuthzenDoor, kind: str) -> None:
+def test_authzen_accepts_a_charset_in_the_content_type(point: AuthzenDoor, kind: str) -> None:
     answer = point.send(EVALUATION, content='{"a":1}', headers=JSON | {"content-type": kind})
 
     assert answer.status_code == 400

@@ -104,7 +104,7 @@ BODIES: list[tuple[bytes, int, str]] = [
 
 
 @each(("field", "value", "code"), FIELDS)
-def test_an_invalid_field_of_a_new_request_is_named_and_nothing_written(
+def test_an_invalid_field_of_a_new_request_is_named_and_nothing_is_written(
     door: Door, field: str, value: Any, code: str
 ) -> None:
     before = door.rows()
@@ -145,7 +145,7 @@ def test_invalid_unicode_escapes_are_refused_in_every_field(door: Door, field: s
     assert door.rows() == before
 
 
-def test_an_invalid_field_name_is_refused(door: Door) -> None:
+def test_an_invalid_name_of_a_body_field_is_refused(door: Door) -> None:
     before = door.rows()
 
     answer = door.call(
@@ -161,7 +161,7 @@ def test_an_invalid_field_name_is_refused(door: Door) -> None:
     "kind",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", ""],
 )
-def test_a_body_of_another_type_is_not_read_as_json(door: Door, kind: str) -> None:
+def test_a_body_of_another_content_type_is_not_read_as_json(door: Door, kind: str) -> None:
     content = json.dumps(door.world.body())
     request_id = door.pending()
     before = door.rows()
@@ -196,7 +196,7 @@ def test_a_body_of_another_type_is_not_read_as_json(door: Door, kind: str) -> No
         ("deny", {"made_up": 1}),
     ],
 )
-def test_a_bad_decision_is_refused_without_effect(door: Door, action: str, body: dict[str, Any]) -> None:
+def test_an_invalid_decision_is_refused_without_effect(door: Door, action: str, body: dict[str, Any]) -> None:
     request_id = door.pending()
     before = door.rows()
 
@@ -207,7 +207,7 @@ def test_a_bad_decision_is_refused_without_effect(door: Door, action: str, body:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"yes"', b"{", b"\xff", b"[" * 30_000])
-def test_a_decision_with_a_broken_body_is_refused(door: Door, body: bytes) -> None:
+def test_a_decision_with_malformed_json_is_refused(door: Door, body: bytes) -> None:
     request_id = door.pending()
     before = door.rows()
 
@@ -229,7 +229,7 @@ def test_an_invalid_request_id_is_refused(door: Door, method: str, tail: str, sh
     facts(answer, answer.status_code, {404: "not-found", 422: "invalid-request"}[answer.status_code])
 
 
-def test_a_repeated_field_counts_as_the_last_and_is_validated(door: Door) -> None:
+def test_of_a_repeated_json_field_the_last_value_counts_and_is_validated(door: Door) -> None:
     plain = json.dumps(door.world.body())[:-1] + ', "access_window": 99999999}'
 
     answer = door.call("erin", "POST", "/v1/requests", content=plain, headers={"content-type": "application/json"})

@@ -23,7 +23,9 @@ async def in_chunks(size: int, chunk: int = 4096) -> AsyncIterator[bytes]:
 
 @each("path", ["/v1/requests", "/v1/access", "/livez", "/nowhere"])
 @each("who", ["erin", None])
-def test_a_body_above_64_kib_is_refused_with_or_without_a_length(door: Door, who: str | None, path: str) -> None:
+def test_an_http_body_above_64_kib_is_refused_with_or_without_a_length(
+    door: Door, who: str | None, path: str
+) -> None:
     before = door.rows()
 
     declared = door.call(who, "POST", path, content=b" " * (MOST + 1), headers=JSON)
@@ -36,13 +38,13 @@ def test_a_body_above_64_kib_is_refused_with_or_without_a_length(door: Door, who
     assert door.rows() == before
 
 
-def test_a_body_of_exactly_64_kib_is_read(door: Door) -> None:
+def test_an_http_body_of_exactly_64_kib_is_read(door: Door) -> None:
     facts(door.call("erin", "POST", "/v1/requests", content=b" " * MOST, headers=JSON), 400, "invalid-json")
     facts(door.call("erin", "POST", "/v1/requests", content=in_chunks(MOST), headers=JSON), 400, "invalid-json")
 
 
 @pytest.mark.parametrize("declared", ["x", "-1", "1e9", "", "9" * 30, "٣"])
-def test_an_invalid_length_is_refused(door: Door, declared: str) -> None:
+def test_an_invalid_content_length_is_refused(door: Door, declared: str) -> None:
     header = {"content-length": declared.encode()}
 
     facts(door.call("erin", "POST", "/v1/requests", content=b"{}", headers=JSON | header), 413, "body-too-large")

@@ -22,7 +22,7 @@ BOB = "bob@contoso.example"
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
 
 
-def test_gate_and_guards_flag_break_glass_windows_only(open_door: OpenDoor) -> None:
+def test_gate_and_guards_flag_only_break_glass_windows_as_break_glass(open_door: OpenDoor) -> None:
     door = open_door(ON)
     plain = door.world.submit(resources=[f"mailbox:{BOB}"])
     door.world.act("ann", Action.APPROVE, plain.id)
@@ -54,7 +54,7 @@ def opened_on_stream(gate: GateDoor, wanted: set[str]) -> dict[str, bool | None]
     return found
 
 
-def test_findings_due_are_listed_to_their_givers_until_given(open_door: OpenDoor) -> None:
+def test_break_glass_findings_due_are_listed_to_people_who_may_record_them(open_door: OpenDoor) -> None:
     door = open_door(ON)
     stand_in(door.world, "aude", "ann")
     door.world.add("rob", Role.AUDITOR, door.world.tenant.id)
@@ -80,7 +80,7 @@ def test_findings_due_are_listed_to_their_givers_until_given(open_door: OpenDoor
     assert door.get("ann", "/v1/findings").json() == {"items": []}
 
 
-def test_the_inbox_shows_findings_due_until_given(open_portal: OpenPortal) -> None:
+def test_the_inbox_shows_break_glass_findings_due_until_they_are_recorded(open_portal: OpenPortal) -> None:
     portal = open_portal(ON)
     stand_in(portal.world, "aude", "ann")
     portal.world.add("rob", Role.AUDITOR, portal.world.tenant.id)
@@ -106,7 +106,7 @@ def test_the_inbox_shows_findings_due_until_given(open_portal: OpenPortal) -> No
 
 
 @pytest.mark.far
-def test_an_engineer_submits_break_glass_on_the_form_where_allowed(open_portal: OpenPortal) -> None:
+def test_an_engineer_submits_break_glass_on_the_form_where_the_policy_allows(open_portal: OpenPortal) -> None:
     allowed, other = open_portal(ON), open_portal()
 
     refused = previewed(other.by_mail("erin"), other, break_glass="yes")
@@ -143,7 +143,7 @@ def test_break_glass_pages_are_red_and_both_sides_act_on_them(open_portal: OpenP
     assert "Found justified by Ann" in found.words
 
 
-def test_the_preview_says_who_opens_it_and_who_is_notified(open_portal: OpenPortal) -> None:
+def test_the_preview_says_who_opens_break_glass_and_who_is_notified(open_portal: OpenPortal) -> None:
     portal = open_portal(ON)
     browser = portal.by_passkey("erin")
 

@@ -53,7 +53,7 @@ def other(open_door: OpenDoor) -> World:
     return open_door().world
 
 
-def test_a_group_member_sets_every_session_variable_of_the_schema() -> None:
+def test_each_call_of_a_group_sets_every_session_variable_of_the_schema() -> None:
     schema = "".join(one.read_text() for one in files("lockbox.schema").iterdir() if one.name.endswith(".sql"))
 
     assert set(SETTING.findall(schema)) == set(VARIABLES)
@@ -66,7 +66,7 @@ async def _begun(use_case: Callable[[UnitOfWork], str]) -> GroupMember[str]:
     return member
 
 
-def test_an_answer_belongs_to_its_call_when_another_fiber_dies() -> None:
+def test_an_answer_belongs_to_its_call_when_the_fiber_of_another_call_dies() -> None:
     """One whose last reference another thread drops dies in our thread, as soon as something there switches."""
 
     def rest() -> None:
@@ -111,7 +111,7 @@ def test_a_finished_use_case_reads_nothing_more() -> None:
 
 
 @pytest.mark.far
-def test_calls_of_a_group_are_answered_as_if_alone(door: Door, other: World) -> None:
+def test_calls_of_a_group_are_answered_as_if_each_ran_alone(door: Door, other: World) -> None:
     """In every order: one who may ask, one of another tenant, one who asks about somebody else, and a stranger."""
     door.active()
     world = door.world
@@ -136,7 +136,7 @@ def test_calls_of_a_group_are_answered_as_if_alone(door: Door, other: World) -> 
 
 
 @pytest.mark.far
-def test_a_group_of_two_tenants_submits_for_each(door: Door, other: World) -> None:
+def test_a_call_group_of_two_tenants_submits_for_each_tenant(door: Door, other: World) -> None:
     """In both orders, and beside those who are refused; what each may read is that of the own tenant."""
     theirs = replace(door, world=other)
     door.file()
@@ -158,7 +158,7 @@ def test_a_group_of_two_tenants_submits_for_each(door: Door, other: World) -> No
                 assert (view["tenant"], view["requester"]["id"]) == (one.world.tenant.slug, erin)
 
 
-def test_concurrent_identical_submissions_submit_once(door: Door) -> None:
+def test_concurrent_identical_submissions_submit_one_request(door: Door) -> None:
     before = door.rows()["requests"]
 
     answers = door.together(*(_file(door, "erin", key="twins") for _ in range(24)))
@@ -172,7 +172,7 @@ def test_concurrent_identical_submissions_submit_once(door: Door) -> None:
 
 
 @pytest.mark.far
-def test_a_limit_is_exact_for_concurrent_calls(door: Door, other: World) -> None:
+def test_a_submission_limit_is_exact_for_concurrent_calls(door: Door, other: World) -> None:
     narrow = replace(door, world=other).with_settings(submissions_per_person=10)
 
     came, left = Counter[int](), 64
@@ -186,7 +186,7 @@ def test_a_limit_is_exact_for_concurrent_calls(door: Door, other: World) -> None
 
 
 @pytest.mark.far
-def test_a_locked_row_delays_only_calls_that_need_it(door: Door, other: World) -> None:
+def test_a_locked_row_delays_only_calls_that_need_that_row(door: Door, other: World) -> None:
     """Its tenant is locked as a change of its mode would: submissions to it wait, those to others do not."""
     theirs = replace(door, world=other)
     for one in (door, theirs):
@@ -228,7 +228,7 @@ def test_a_locked_request_delays_no_other_decision(door: Door, action: str) -> N
     assert door.act("ann", action, held).status_code == 200
 
 
-def test_of_concurrent_decisions_one_wins(door: Door) -> None:
+def test_of_concurrent_decisions_in_a_call_group_one_wins(door: Door) -> None:
     request = door.pending()
     before = door.rows()["decisions"]
 
@@ -330,7 +330,7 @@ def test_a_slow_policy_comparison_delays_no_other_call(
     assert len(alone) == (2 if is_alone else 0)
 
 
-def test_a_refused_commit_leaves_nothing_on_its_connection(door: Door) -> None:
+def test_a_refused_commit_leaves_nothing_on_its_database_connection(door: Door) -> None:
     def refused(session: UnitOfWork) -> None:
         session.execute(ONE)
         session.write(text("SELECT 1 / 0"), {})
@@ -345,7 +345,7 @@ def test_a_refused_commit_leaves_nothing_on_its_connection(door: Door) -> None:
     assert door.runner.run(run()) == (True, [])
 
 
-def test_the_loop_connects_to_the_writable_host(door: Door) -> None:
+def test_the_event_loop_connects_to_the_writable_postgres_host(door: Door) -> None:
     one = door.db.engine.url
     several = f"postgresql://{one.username}:{one.password}@{HOST}:{own_port()},{HOST}:{one.port}/{one.database}"
     engine = make_engine(postgres_url(several), role="test")
@@ -358,7 +358,7 @@ def test_the_loop_connects_to_the_writable_host(door: Door) -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_a_call_arriving_as_the_last_group_ends_is_answered(door: Door, turns: int) -> None:
+def test_a_call_arriving_as_the_last_call_group_ends_is_answered(door: Door, turns: int) -> None:
     groups = CallGroups(door.db, places_alone=1)
 
     async def late() -> str:
@@ -376,7 +376,7 @@ def test_a_call_arriving_as_the_last_group_ends_is_answered(door: Door, turns: i
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_log_lines_within_a_group_name_their_call(door: Door, *, alone: bool) -> None:
+def test_log_lines_of_a_call_group_name_the_call_they_belong_to(door: Door, *, alone: bool) -> None:
     groups = CallGroups(door.db, places_alone=1)
 
     def use_case(session: UnitOfWork) -> tuple[Any, Any]:
@@ -396,7 +396,7 @@ def test_log_lines_within_a_group_name_their_call(door: Door, *, alone: bool) ->
     assert door.runner.run(calls()) == [(name, name) for name in "abcdef"]
 
 
-def test_armings_of_a_call_without_writes_are_done(door: Door) -> None:
+def test_a_call_that_writes_no_rows_still_arms_its_index_entries(door: Door) -> None:
     groups, schedule = CallGroups(door.db, places_alone=1), door.db.schedule
     promised = IndexEntry(str(new_id()), "notify", timedelta(hours=1))
 

@@ -60,7 +60,9 @@ def demanding(open_door: OpenDoor, demand: str, url: str | None) -> Door:
     return door.with_settings(**settings_of(url))
 
 
-def test_an_open_assigned_case_is_confirmed(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+def test_a_submission_with_an_open_case_assigned_to_the_engineer_is_confirmed(
+    open_door: OpenDoor, asked: CaseAdapterServer
+) -> None:
     door = demanding(open_door, "refuse", asked.url)
 
     view = door.file(case_ref="CASE-7", case_system="helpdesk").json()
@@ -77,7 +79,9 @@ def test_an_open_assigned_case_is_confirmed(open_door: OpenDoor, asked: CaseAdap
 
 
 @pytest.mark.parametrize("demand", ["flag", "refuse"])
-def test_a_closed_or_foreign_case_is_refused(open_door: OpenDoor, asked: CaseAdapterServer, demand: str) -> None:
+def test_a_closed_case_or_one_of_another_engineer_is_refused(
+    open_door: OpenDoor, asked: CaseAdapterServer, demand: str
+) -> None:
     door = demanding(open_door, demand, asked.url)
     before = door.rows()
 
@@ -88,7 +92,9 @@ def test_a_closed_or_foreign_case_is_refused(open_door: OpenDoor, asked: CaseAda
     assert door.rows() == before
 
 
-def test_an_unsigned_or_mismatched_answer_confirms_nothing(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+def test_an_unsigned_or_mismatched_case_adapter_answer_confirms_nothing(
+    open_door: OpenDoor, asked: CaseAdapterServer
+) -> None:
     door = demanding(open_door, "refuse", asked.url)
 
     asked.signs = new_secret()
@@ -98,7 +104,9 @@ def test_an_unsigned_or_mismatched_answer_confirms_nothing(open_door: OpenDoor, 
 
 
 @pytest.mark.far
-def test_without_an_answer_approvers_see_a_flag(open_portal: OpenPortal, work: Callable[[str | None], None]) -> None:
+def test_without_a_case_adapter_answer_approvers_see_a_flag(
+    open_portal: OpenPortal, work: Callable[[str | None], None]
+) -> None:
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "flag"})
     work(NOWHERE)
     portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(NOWHERE)))
@@ -123,7 +131,7 @@ def test_an_unconfirmed_request_cannot_be_approved_once_the_policy_refuses_it(
     facts(door.act("ann", "approve", view["id"]), 422, "policy-not-met")
 
 
-def test_no_adapter_is_asked_unless_the_policy_demands_it(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+def test_no_case_adapter_is_asked_unless_the_policy_demands_it(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "accept", asked.url)
 
     assert door.file(case_system="helpdesk").json()["case_check"] is None
@@ -132,7 +140,7 @@ def test_no_adapter_is_asked_unless_the_policy_demands_it(open_door: OpenDoor, a
 
 
 @pytest.mark.far
-def test_an_engineer_without_an_answer_in_time_gets_the_policys_result(
+def test_an_engineer_without_an_adapter_answer_in_time_gets_the_policys_result(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(case_check, "SECONDS", 0.2)
@@ -148,7 +156,7 @@ def test_an_engineer_without_an_answer_in_time_gets_the_policys_result(
     assert not [one for one in before.db.schedule.members(NOTIFICATIONS) if one.startswith("case_check:")]
 
 
-def test_forms_waiting_for_an_adapter_take_no_slots_of_others(
+def test_forms_waiting_for_a_case_adapter_take_no_slots_of_other_calls(
     open_portal: OpenPortal, asked: CaseAdapterServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(case_check, "SECONDS", 60.0)

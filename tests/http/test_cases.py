@@ -42,7 +42,7 @@ def of_case(door: Door, case: str, **changes: Any) -> str:
     return str(answer.json()["id"])
 
 
-def test_a_case_has_a_system_and_a_page(desk: Door) -> None:
+def test_a_support_case_has_a_system_and_a_page(desk: Door) -> None:
     view = desk.file(case_ref="CASE-7", case_system="helpdesk", case_url=PAGE).json()
 
     assert (view["case_system"], view["case_url"]) == ("helpdesk", PAGE)
@@ -64,7 +64,9 @@ def test_a_case_has_a_system_and_a_page(desk: Door) -> None:
         ({"case_ref": None, "case_url": PAGE}, "case_ref"),
     ],
 )
-def test_a_foreign_case_page_or_system_is_refused(desk: Door, changes: dict[str, Any], field: str) -> None:
+def test_a_case_page_or_system_unknown_to_the_catalogue_is_refused(
+    desk: Door, changes: dict[str, Any], field: str
+) -> None:
     before = desk.rows()
 
     body = facts(desk.file(**({"case_system": "helpdesk"} | changes)), 422, "invalid-request")
@@ -84,7 +86,7 @@ def test_a_case_number_must_fit_the_policys_format(open_door: OpenDoor) -> None:
     assert door.file(case_ref=None).status_code == 201
 
 
-def test_a_duplicate_is_refused_with_the_open_id_unless_a_reason_is_given(desk: Door) -> None:
+def test_a_duplicate_request_is_refused_with_the_open_id_unless_a_reason_is_given(desk: Door) -> None:
     resource = f"mailbox:{new_id()}@contoso.example"
     first = of_case(desk, "CASE-20", resources=[resource])
     again: dict[str, Any] = {"case_ref": "CASE-20", "resources": [f"mailbox:{new_id()}@contoso.example", resource]}
@@ -101,7 +103,7 @@ def test_a_duplicate_is_refused_with_the_open_id_unless_a_reason_is_given(desk: 
     assert f'"duplicate_of":"{first}"' in _bodies(desk, second["id"])[0]
 
 
-def test_another_case_person_or_an_ended_request_is_no_duplicate(desk: Door) -> None:
+def test_another_case_or_person_or_an_ended_request_makes_no_duplicate(desk: Door) -> None:
     resource = f"mailbox:{new_id()}@contoso.example"
     asked: dict[str, Any] = {"resources": [resource], "duplicate_reason": None}
     first = of_case(desk, "CASE-21", **asked)
@@ -147,7 +149,7 @@ def test_a_closed_case_ends_a_review(desk: Door) -> None:
     assert desk.get("max", f"/v1/requests/{request_id}").json()["state"] == "cancelled"
 
 
-def test_a_ticket_system_reaches_its_own_tenants_and_cases_only(desk: Door) -> None:
+def test_a_ticket_system_reaches_only_cases_of_its_own_system_and_tenants(desk: Door) -> None:
     request_id = of_case(desk, "CASE-33")
 
     assert closed(desk, "CASE-33", "foreign").json()["ended"] == []
@@ -171,7 +173,7 @@ def test_a_case_reference_is_compared_exactly(desk: Door, ref: str) -> None:
 
 
 @each("ref", ["C" * 101, "CASE%00", "CASE%0A34", "CASE-%E2%80%AE43"])
-def test_an_invalid_reference_is_refused(desk: Door, ref: str) -> None:
+def test_an_invalid_case_reference_is_refused(desk: Door, ref: str) -> None:
     facts(closed(desk, ref), 422, "invalid-request")
 
 
@@ -200,7 +202,7 @@ def test_a_case_closing_token_names_its_tenants(desk: Door) -> None:
 
 
 @pytest.mark.far
-def test_the_form_offers_system_page_and_duplicate_reason(open_portal: OpenPortal) -> None:
+def test_the_request_form_offers_system_page_and_duplicate_reason_of_a_case(open_portal: OpenPortal) -> None:
     portal = open_portal(WITHOUT_REVIEW)
     browser = portal.by_mail("erin")
     form = {
@@ -229,7 +231,7 @@ def test_the_form_offers_system_page_and_duplicate_reason(open_portal: OpenPorta
     assert f'href="{first.path}"' in second.text
 
 
-def test_a_case_without_a_system_is_in_the_only_one(desk: Door) -> None:
+def test_a_case_without_a_system_belongs_to_the_only_system(desk: Door) -> None:
     systems = {name: CaseSystem(title=name, address=f"https://{name}.example/") for name in ("jira", "zendesk")}
     catalogue = desk.settings.catalogue.model_copy(update={"case_systems": systems})
     other = desk.with_settings(catalogue=catalogue)

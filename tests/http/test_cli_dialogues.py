@@ -375,7 +375,9 @@ def lines(dialogue: str) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("dialogue", DIALOGUES)
-def test_each_line_is_answered_as_the_table_says(terminal: Commands, names: dict[str, Any], dialogue: str) -> None:
+def test_each_cli_command_of_a_dialogue_gives_the_answer_in_the_table(
+    terminal: Commands, names: dict[str, Any], dialogue: str
+) -> None:
     for words, sign, rest in lines(DIALOGUES[dialogue]):
         who, *command = shlex.split(words.format(**names))
         if sign == "=":
@@ -402,7 +404,7 @@ def succeeds(ended: CommandResult) -> CommandResult:
     return ended
 
 
-def test_a_suspension_names_the_windows_it_ends_and_asks_for_confirmation(terminal: Commands) -> None:
+def test_the_cli_names_the_windows_a_suspension_ends_and_asks_for_confirmation(terminal: Commands) -> None:
     slug, world = terminal.world.tenant.slug, terminal.world
     world.act("ann", Action.APPROVE, world.submit().id)
 
@@ -428,7 +430,7 @@ def asking(terminal: Commands, *more: object) -> list[object]:
     return ["request", "submit", *asked, "--justification", "It does not open", "--window", "10m", *more]
 
 
-def test_parameters_are_sent_validated_and_printed_with_the_level(open_terminal: OpenTerminal) -> None:
+def test_the_cli_sends_validates_and_prints_parameters_with_the_level(open_terminal: OpenTerminal) -> None:
     terminal = open_terminal(catalogue=catalogue(SETTINGS.catalogue))
 
     refused = terminal.is_refused("erin", "invalid-context: ", *asking(terminal, "--context", "environment=prod"))
@@ -440,7 +442,7 @@ def test_parameters_are_sent_validated_and_printed_with_the_level(open_terminal:
     assert re.search(r"^Parameters +environment: staging; rows: 7 *$", shown, re.MULTILINE)
 
 
-def test_an_erased_tenant_is_refused_with_the_reason_and_not_listed(
+def test_the_cli_refuses_an_erased_tenant_with_the_reason_and_does_not_list_it(
     open_terminal: OpenTerminal, root: Engine
 ) -> None:
     terminal = open_terminal()

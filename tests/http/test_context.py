@@ -71,7 +71,7 @@ def submitted(answer: Response) -> dict[str, Any]:
         ({"environment": "staging", "colour": "red"}, "context.colour", "There is no parameter of that name;"),
     ],
 )
-def test_an_invalid_context_is_refused_field_by_field(
+def test_an_invalid_request_context_is_refused_field_by_field(
     door: Door, context: dict[str, Any], field: str, said: str
 ) -> None:
     before = door.rows()
@@ -86,11 +86,11 @@ def test_an_invalid_context_is_refused_field_by_field(
 @pytest.mark.parametrize(
     "context", [{"a b": 1}, {"a": 1.5}, {"a": [1]}, {"a": None}, {"a": "x\u200by"}, {"a": 2**53}]
 )
-def test_a_malformed_parameter_is_refused_before_validation(door: Door, context: dict[str, Any]) -> None:
+def test_a_malformed_context_parameter_is_refused_before_validation(door: Door, context: dict[str, Any]) -> None:
     assert facts(door.file(context=context), 422, "invalid-request")["errors"][0]["field"].startswith("context")
 
 
-def test_context_is_shown_signed_and_logged(door: Door) -> None:
+def test_the_context_of_a_request_is_shown_signed_and_logged(door: Door) -> None:
     view = submitted(door.file(context=CONTEXT, actions=["export", "read"]))
 
     opened = door.act("ann", "approve", view["id"]).json()
@@ -109,7 +109,7 @@ def test_context_is_shown_signed_and_logged(door: Door) -> None:
     assert "production" not in "".join(row.body for row in rows)
 
 
-def test_changed_parameters_open_nothing(door: Door) -> None:
+def test_context_parameters_changed_after_the_approval_open_nothing(door: Door) -> None:
     view = submitted(door.file(context=CONTEXT))
     door.act("ann", "approve", view["id"])
     with unbound(door.db).begin() as connection:
@@ -119,7 +119,7 @@ def test_changed_parameters_open_nothing(door: Door) -> None:
     facts(door.get("gate", "/v1/access", **door.world.question()), 403, "no-open-window")
 
 
-def test_rules_match_parameters_and_levels(door: Door) -> None:
+def test_policy_rules_match_context_parameters_and_levels(door: Door) -> None:
     lay_down(door.world, rules=RULES)
 
     production = submitted(door.file(context=CONTEXT, access_window=600))
@@ -130,7 +130,7 @@ def test_rules_match_parameters_and_levels(door: Door) -> None:
     assert export["limit_seconds"] == 600
 
 
-def test_missing_parameters_and_unknown_levels_match_every_rule() -> None:
+def test_missing_context_parameters_and_unknown_levels_match_every_rule() -> None:
     policy = Policy.model_validate({"rules": RULES})
 
     assert [rule.match.matches(_ask()) for rule in policy.rules] == [True, True]
@@ -143,7 +143,7 @@ def _ask(**more: Any) -> RequestFacts:
 
 
 @pytest.mark.parametrize("decision", ["approve", "endorse"])
-def test_code_unaware_of_context_cannot_approve_it(door: Door, decision: str) -> None:
+def test_older_code_that_ignores_the_context_cannot_approve_a_request_with_one(door: Door, decision: str) -> None:
     view = submitted(door.file(context=CONTEXT))
     ann = door.world.people["ann"].person_id
 
@@ -152,7 +152,7 @@ def test_code_unaware_of_context_cannot_approve_it(door: Door, decision: str) ->
     door.run_sql(OLD_VOTE, r=view["id"], p=ann, decision="deny")
 
 
-def test_the_form_takes_parameters_and_the_page_shows_them_with_the_level(open_portal: OpenPortal) -> None:
+def test_the_form_takes_context_parameters_and_the_page_shows_them_with_the_level(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=PAGES.model_copy(update={"catalogue": catalogue(PAGES.catalogue)}))
     browser = portal.by_passkey("erin")
     form = browser.get("/ask")

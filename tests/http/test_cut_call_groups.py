@@ -16,7 +16,7 @@ IDLE_CONNECTIONS = 8
 """As many as the loop keeps, and more."""
 
 
-def test_an_approval_with_a_cut_commit_is_answered_and_not_repeated(
+def test_an_approval_whose_commit_is_cut_is_answered_and_not_repeated(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = door.pending()
@@ -30,7 +30,7 @@ def test_an_approval_with_a_cut_commit_is_answered_and_not_repeated(
 
 
 @pytest.mark.far
-def test_a_connection_cut_at_the_commit_is_answered_and_not_retried(
+def test_a_call_whose_connection_is_cut_at_the_commit_is_answered_and_not_retried(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.file()
@@ -44,7 +44,7 @@ def test_a_connection_cut_at_the_commit_is_answered_and_not_retried(
     assert door.rows()["requests"] == before + 2
 
 
-def test_a_connection_cut_before_the_commit_is_retried_alone(door: Door) -> None:
+def test_a_call_whose_connection_is_cut_before_the_commit_is_retried_separately(door: Door) -> None:
     door.file()
     before = door.rows()["requests"]
     door.run_sql(CUT)
@@ -54,7 +54,7 @@ def test_a_connection_cut_before_the_commit_is_retried_alone(door: Door) -> None
 
 
 @pytest.mark.parametrize("action", ["approve", "deny"])
-def test_a_connection_lost_before_the_rollback_is_retried_alone(
+def test_a_call_whose_connection_is_lost_before_the_rollback_is_retried_separately(
     door: Door, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     request = door.pending()
@@ -70,7 +70,9 @@ def test_a_connection_lost_before_the_rollback_is_retried_alone(
     assert door.act("ann", action, request).status_code == 200
 
 
-def test_a_connection_lost_after_a_failed_commit_is_not_retried(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_whose_connection_is_lost_after_a_failed_commit_is_not_retried(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     request = door.pending()
     _replace_cut(door, request)
     send = SharedTransaction.send

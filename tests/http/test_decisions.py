@@ -21,7 +21,7 @@ def quick(open_door: OpenDoor) -> Door:
     return open_door(Policy(vendor_review=False, approval_window=600))
 
 
-def test_two_people_make_a_quorum_of_two(two: Door) -> None:
+def test_approvals_of_two_people_meet_a_quorum_of_two(two: Door) -> None:
     request_id = two.pending()
     before = two.get("erin", f"/v1/requests/{request_id}").json()
 
@@ -33,7 +33,7 @@ def test_two_people_make_a_quorum_of_two(two: Door) -> None:
     assert (second["state"], second["open"], second["version"]) == ("active", True, 3)
 
 
-def test_the_same_person_counts_once(two: Door) -> None:
+def test_two_approvals_of_the_same_person_count_once(two: Door) -> None:
     request_id = two.pending()
     two.act("ann", "approve", request_id)
     before = two.rows()
@@ -44,7 +44,7 @@ def test_the_same_person_counts_once(two: Door) -> None:
     assert two.rows() == before
 
 
-def test_an_approval_may_become_a_denial_until_settled(two: Door) -> None:
+def test_an_approver_may_change_an_approval_into_a_denial_until_the_request_is_settled(two: Door) -> None:
     request_id = two.pending()
     two.act("ann", "approve", request_id)
 
@@ -54,7 +54,7 @@ def test_an_approval_may_become_a_denial_until_settled(two: Door) -> None:
     facts(two.act("amir", "approve", request_id), 409, "invalid-move")
 
 
-def test_a_requester_never_decides_even_if_the_database_gave_them_all_roles(fresh_door: Door) -> None:
+def test_a_requester_never_decides_even_if_database_rows_give_them_all_roles(fresh_door: Door) -> None:
     fresh_door.world.put_on_both_sides("erin", Role.APPROVER, fresh_door.world.tenant.id)
     fresh_door.run_sql(ALSO, p=fresh_door.world.people["erin"].person_id, t=None, r="manager")
     request_id = fresh_door.pending()
@@ -67,7 +67,7 @@ def test_a_requester_never_decides_even_if_the_database_gave_them_all_roles(fres
     assert fresh_door.act("ann", "approve", request_id).json()["state"] == "active"
 
 
-def test_an_engineer_who_is_a_manager_decides_on_others_requests(open_door: OpenDoor) -> None:
+def test_an_engineer_who_is_a_manager_decides_on_requests_of_other_engineers(open_door: OpenDoor) -> None:
     door = open_door(Policy(), Mode.ENFORCE)
     door.run_sql(ALSO, p=door.world.people["erin"].person_id, t=None, r="manager")
     own = door.pending("erin")

@@ -42,7 +42,7 @@ def name_delegate(door: Door, who: str = "ann", **changes: Any) -> Response:
         ({"made_by": "tara"}, "made_by"),
     ],
 )
-def test_a_bad_delegation_field_is_named(door: Door, changes: dict[str, Any], field: str) -> None:
+def test_an_invalid_field_of_a_delegation_is_named(door: Door, changes: dict[str, Any], field: str) -> None:
     eligible(door)
 
     body = name_delegate(door, **changes).json()

@@ -45,7 +45,7 @@ def run_out(worker: Database, request_id: str) -> None:
     timers.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
 
 
-def test_both_parties_see_how_many_could_not_be_reached(door: Door, worker: Database) -> None:
+def test_both_parties_see_how_many_prompts_could_not_be_delivered(door: Door, worker: Database) -> None:
     request_id = door.pending()
     before = shown(door, "erin", request_id)
 
@@ -63,7 +63,7 @@ def test_both_parties_see_how_many_could_not_be_reached(door: Door, worker: Data
     assert [shown(door, who, request_id) for who in ("erin", "max", "ann", "tara", "aude")] == [after] * 5
 
 
-def test_during_a_review_reach_counts_the_managers(open_door: OpenDoor, worker: Database) -> None:
+def test_during_a_review_the_delivery_count_is_of_managers(open_door: OpenDoor, worker: Database) -> None:
     door = open_door(Policy())
     request_id = door.pending()
 
@@ -92,7 +92,7 @@ def test_the_vendors_delivery_failures_stay_with_the_vendor(open_door: OpenDoor,
     assert counted["dead"] == 0
 
 
-def test_an_answered_request_no_longer_mentions_reach(door: Door, worker: Database) -> None:
+def test_an_answered_request_no_longer_mentions_undelivered_prompts(door: Door, worker: Database) -> None:
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["abe"])
 
@@ -102,7 +102,7 @@ def test_an_answered_request_no_longer_mentions_reach(door: Door, worker: Databa
     assert (found["unreached"], found["sentence"]) == (1, "")
 
 
-def test_the_timeline_names_notified_people_to_their_own_side_only(door: Door, worker: Database) -> None:
+def test_the_timeline_names_notified_people_only_to_their_own_side(door: Door, worker: Database) -> None:
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["abe"])
     path = f"/v1/requests/{request_id}/events"
@@ -129,7 +129,7 @@ def test_the_timeline_names_notified_people_to_their_own_side_only(door: Door, w
     assert "no such mailbox" not in theirs.text + ours.text
 
 
-def test_a_time_out_states_how_many_were_reached_in_the_timeline(door: Door, worker: Database) -> None:
+def test_a_time_out_states_in_the_timeline_how_many_people_were_reached(door: Door, worker: Database) -> None:
     some, nobody = door.pending(), door.pending()
     deliver(door, worker, some, refused=["abe"])
 
@@ -222,5 +222,5 @@ def test_a_dead_call_of_a_vendor_webhook_can_be_repeated_from_the_list(own_door:
 
 
 @pytest.mark.parametrize("query", [{"cursor": "x"}, {"limit": 0}, {"limit": 201}])
-def test_an_invalid_page_of_dead_notifications_is_refused(door: Door, query: dict[str, Any]) -> None:
+def test_an_invalid_page_number_of_the_dead_notifications_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("olga", "/v1/vendor/undelivered", **query), 422, "invalid-request")

@@ -30,11 +30,11 @@ def only(playing: Portal, path: str = "/inbox") -> str:
     return link
 
 
-def test_an_empty_inbox_says_what_to_do(playing: Portal) -> None:
+def test_an_empty_demo_inbox_says_what_to_do(playing: Portal) -> None:
     assert "There are no mails yet. Submit a request" in here(playing).get("/inbox").words
 
 
-def test_the_newest_mail_is_first_with_recipient_and_time(playing: Portal, tmp_path: Path) -> None:
+def test_the_demo_inbox_shows_the_newest_mail_first_with_recipient_and_time(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, "9.old", to="max@vendor.example", subject="Review needed")
     put(tmp_path, "1.new", to="ann@contoso.example", subject="Approval needed")
 
@@ -44,7 +44,7 @@ def test_the_newest_mail_is_first_with_recipient_and_time(playing: Portal, tmp_p
     assert "Mar 2030" in words
 
 
-def test_mails_can_be_filtered_by_address(playing: Portal, tmp_path: Path) -> None:
+def test_mails_in_the_demo_inbox_can_be_filtered_by_address(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, "1", to="max@vendor.example", subject="Review needed")
     put(tmp_path, "2", to="ann@contoso.example", subject="Approval needed")
 
@@ -57,7 +57,7 @@ def test_mails_can_be_filtered_by_address(playing: Portal, tmp_path: Path) -> No
     assert 'value="max@vendor.example"' in none.text
 
 
-def test_only_links_to_our_pages_can_be_followed(playing: Portal, tmp_path: Path) -> None:
+def test_in_the_demo_inbox_only_links_to_lockbox_pages_can_be_followed(playing: Portal, tmp_path: Path) -> None:
     put(
         tmp_path, text=f"See {HOME}/requests/1-2. Not {HOME}.evil.example/x nor https://evil.example/ or javascript:a"
     )
@@ -68,7 +68,7 @@ def test_only_links_to_our_pages_can_be_followed(playing: Portal, tmp_path: Path
     assert "https://evil.example/" in page.words
 
 
-def test_a_mails_recipient_can_be_played(playing: Portal, tmp_path: Path) -> None:
+def test_the_demo_lets_the_reader_act_as_the_recipient_of_a_mail(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, to=playing.address("ann"), text=f"Decide at {HOME}/requests/1-2")
     browser = here(playing)
 
@@ -80,13 +80,13 @@ def test_a_mails_recipient_can_be_played(playing: Portal, tmp_path: Path) -> Non
     assert "Be Ann, and follow the link" in page.words
 
 
-def test_a_code_can_be_copied(playing: Portal, tmp_path: Path) -> None:
+def test_a_code_in_a_demo_mail_can_be_copied(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, text="Enter this code where you requested it:\n\n    1234 5678\n\nIt works once.")
 
     assert 'readonly value="1234 5678"' in here(playing).get(only(playing)).text
 
 
-def test_a_hostile_mail_runs_no_script(playing: Portal, tmp_path: Path) -> None:
+def test_a_hostile_mail_in_the_demo_inbox_runs_no_script(playing: Portal, tmp_path: Path) -> None:
     put(
         tmp_path,
         to="a@b.example",
@@ -115,7 +115,7 @@ def test_a_hostile_mail_runs_no_script(playing: Portal, tmp_path: Path) -> None:
     assert looks.answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_mail_frame_is_sandboxed_for_its_page_only(playing: Portal, tmp_path: Path) -> None:
+def test_the_frame_of_a_demo_mail_is_sandboxed(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, html="<html><head></head><body>Hello</body></html>")
     browser = here(playing)
 
@@ -127,7 +127,7 @@ def test_the_mail_frame_is_sandboxed_for_its_page_only(playing: Portal, tmp_path
     assert '<head><base target="_top">' in browser.get(f"{page.path}/page").text
 
 
-def test_files_that_are_no_mails_are_skipped(playing: Portal, tmp_path: Path) -> None:
+def test_the_demo_inbox_skips_files_that_are_no_mails(playing: Portal, tmp_path: Path) -> None:
     new = tmp_path / "mail" / "new"
     (tmp_path / "secret").write_text("X-RcptTo: a@b.example\nSubject: secret\n\nsecret")
     (new / "link").symlink_to(tmp_path / "secret")
@@ -156,7 +156,9 @@ def test_files_that_are_no_mails_are_skipped(playing: Portal, tmp_path: Path) ->
         b"Subject: x\nContent-Type: text/html\n\n<b>alone</b>",
     ],
 )
-def test_arbitrary_bytes_are_shown_as_far_as_possible(playing: Portal, tmp_path: Path, content: bytes) -> None:
+def test_the_demo_inbox_shows_arbitrary_bytes_as_far_as_possible(
+    playing: Portal, tmp_path: Path, content: bytes
+) -> None:
     put_raw(tmp_path, "odd", content)
     browser = here(playing)
 
@@ -167,20 +169,20 @@ def test_arbitrary_bytes_are_shown_as_far_as_possible(playing: Portal, tmp_path:
 
 
 @pytest.mark.parametrize("key", ["0123456789abcdef", "..", "%2e%2e%2fsecret", "x" * 300, "%00"])
-def test_an_unknown_mail_is_not_found(playing: Portal, key: str) -> None:
+def test_an_unknown_mail_of_the_demo_inbox_is_not_found(playing: Portal, key: str) -> None:
     browser = here(playing)
 
     assert browser.get(f"/inbox/{key}").status in {404, 200 if key == ".." else 404}
     assert browser.get(f"/inbox/{key}/page").status == 404
 
 
-def test_without_a_folder_the_inbox_is_empty(playing: Portal, tmp_path: Path) -> None:
+def test_without_a_mail_folder_the_demo_inbox_is_empty(playing: Portal, tmp_path: Path) -> None:
     (tmp_path / "mail" / "new").rmdir()
 
     assert "There are no mails yet" in here(playing).get("/inbox").words
 
 
-def test_at_most_a_hundred_mails_are_listed(playing: Portal, tmp_path: Path) -> None:
+def test_the_demo_inbox_lists_at_most_a_hundred_mails(playing: Portal, tmp_path: Path) -> None:
     for number in range(103):
         put(tmp_path, f"{number}", subject=f"Mail-{number}-")
 
@@ -191,7 +193,7 @@ def test_at_most_a_hundred_mails_are_listed(playing: Portal, tmp_path: Path) -> 
     assert "Mail-2-" not in words
 
 
-def test_listing_opens_no_mail_and_holds_no_connection(
+def test_listing_demo_mails_opens_no_mail_and_holds_no_connection(
     playing: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, "1", subject="Review needed")

@@ -77,7 +77,7 @@ def test_a_terminal_acts_as_the_confirming_person_for_fifteen_minutes(portal: Po
 
 
 @pytest.mark.far
-def test_a_terminal_has_the_rights_and_age_of_the_confirming_sign_in(portal: Portal) -> None:
+def test_a_terminal_has_the_rights_and_age_of_the_sign_in_that_confirmed_it(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     by_mail = AskingTerminal(portal)
     allows(portal.by_mail("tara"), by_mail)
@@ -96,7 +96,7 @@ def test_a_terminal_has_the_rights_and_age_of_the_confirming_sign_in(portal: Por
     facts(stale, 403, "fresh-sign-in-needed")
 
 
-def test_a_terminal_cannot_approve_but_may_close(open_portal: OpenPortal) -> None:
+def test_a_signed_in_terminal_cannot_approve_but_may_close_windows(open_portal: OpenPortal) -> None:
     portal = open_portal()
     manager, approver = AskingTerminal(portal), AskingTerminal(portal)
     allows(portal.by_passkey("max"), manager)
@@ -111,7 +111,7 @@ def test_a_terminal_cannot_approve_but_may_close(open_portal: OpenPortal) -> Non
     assert manager.call("GET", "/v1/me").json()["means"] == "passkey"
 
 
-def test_a_terminal_cannot_endorse(open_portal: OpenPortal) -> None:
+def test_a_signed_in_terminal_cannot_endorse(open_portal: OpenPortal) -> None:
     from_vendor = open_portal(policy=Policy())
     manager = AskingTerminal(from_vendor)
     allows(from_vendor.by_passkey("max"), manager)
@@ -122,7 +122,7 @@ def test_a_terminal_cannot_endorse(open_portal: OpenPortal) -> None:
     assert "A device login cannot approve" in facts(answer, 403, "fresh-sign-in-needed")["detail"]
 
 
-def test_a_terminals_token_creates_nothing_that_outlasts_it(portal: Portal) -> None:
+def test_the_token_of_a_terminal_creates_nothing_that_outlasts_the_token(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
     allows(ann, terminal)
     one = terminal.call("GET", "/v1/tokens").json()["items"][0]
@@ -135,7 +135,7 @@ def test_a_terminals_token_creates_nothing_that_outlasts_it(portal: Portal) -> N
     assert one["name"] == f"command line at {terminal.shell.address}"
 
 
-def test_a_terminals_token_is_listed_and_revoked_on_the_account_page(portal: Portal) -> None:
+def test_the_token_of_a_terminal_is_listed_and_revoked_on_the_account_page(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
     allows(ann, terminal)
     works = terminal.call("GET", "/v1/me").status_code
@@ -173,7 +173,7 @@ def test_a_device_code_expires_after_ten_minutes(portal: Portal) -> None:
     assert (page.status, terminal.state) == (422, "over")
 
 
-def test_an_old_sign_in_confirms_no_terminal(portal: Portal) -> None:
+def test_an_old_sign_in_cannot_confirm_a_terminal(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     portal.wait(minutes=15)
@@ -186,11 +186,11 @@ def test_an_old_sign_in_confirms_no_terminal(portal: Portal) -> None:
     assert terminal.state == "over"
 
 
-def test_a_service_account_confirms_no_terminal(portal: Portal) -> None:
+def test_a_service_account_cannot_confirm_a_terminal(portal: Portal) -> None:
     assert types(portal.by_passkey("gate"), AskingTerminal(portal).code).status == 403
 
 
-def test_no_link_fills_in_a_device_code_and_no_other_site_posts_one(portal: Portal) -> None:
+def test_a_device_code_is_filled_in_by_no_link_and_posted_by_no_other_site(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     link = ann.get(f"/device?code={terminal.code}&user_code={terminal.code}")
@@ -224,7 +224,7 @@ def test_device_code_requests_are_limited(open_portal: OpenPortal) -> None:
     assert int(answers[3].headers["retry-after"]) <= timedelta(minutes=10).total_seconds()
 
 
-def test_device_code_and_token_are_stored_hashed(portal: Portal) -> None:
+def test_a_device_code_and_its_token_are_stored_hashed(portal: Portal) -> None:
     terminal = AskingTerminal(portal)
     allows(portal.by_passkey("ann"), terminal)
 
@@ -235,7 +235,9 @@ def test_device_code_and_token_are_stored_hashed(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda t: t[:-1] + ("0" if t[-1] != "0" else "1"), lambda _: "x", lambda _: ""])
-def test_a_caller_without_the_terminals_token_learns_nothing(portal: Portal, change: Callable[[str], str]) -> None:
+def test_a_caller_without_the_token_of_a_terminal_learns_nothing_about_it(
+    portal: Portal, change: Callable[[str], str]
+) -> None:
     terminal = AskingTerminal(portal)
 
     answer = terminal.shell.call("POST", STATE, json={"token": change(terminal.told["token"])})

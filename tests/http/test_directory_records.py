@@ -30,7 +30,7 @@ def puts(door: Door, body: Any, who: str = "copier", whose: str = "erin") -> Res
     return door.call(who, "PUT", f"/v1/vendor/members/{id_of(door.world, whose)}/directory", json=body)
 
 
-def test_a_written_record_is_shown_and_copied_onto_requests(fresh_door: Door) -> None:
+def test_a_directory_record_is_shown_and_copied_onto_requests(fresh_door: Door) -> None:
     put = puts(fresh_door, WORKS)
     request = fresh_door.file(severity="S1").json()
     puts(fresh_door, {"office_country": "US"})
@@ -46,7 +46,7 @@ def test_a_written_record_is_shown_and_copied_onto_requests(fresh_door: Door) ->
     assert [left[name] for name in WORKS] == [None, "US", None]
 
 
-def test_a_token_without_the_scope_or_of_a_person_writes_nothing(fresh_door: Door) -> None:
+def test_only_a_service_account_token_with_the_scope_writes_directory_records(fresh_door: Door) -> None:
     said = facts(puts(fresh_door, WORKS, who="gate"), 403, "wrong-role")
     facts(puts(fresh_door, WORKS, who="erin"), 403, "wrong-role")
     facts(puts(fresh_door, WORKS, whose="ann"), 404, "not-found")
@@ -65,7 +65,7 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-def test_an_invalid_record_is_refused_field_by_field(fresh_door: Door) -> None:
+def test_an_invalid_directory_record_is_refused_field_by_field(fresh_door: Door) -> None:
     for body, name in BAD:
         said = facts(puts(fresh_door, body), 422, "invalid-request")
         assert [error["field"] for error in said["errors"]] == [name], body
@@ -113,7 +113,7 @@ def scene(open_portal: OpenPortal, provider: LocalIssuer) -> ProviderScene:
 
 
 @pytest.mark.far
-def test_the_providers_claims_at_sign_in_are_kept(scene: ProviderScene) -> None:
+def test_the_identity_providers_claims_at_sign_in_are_kept_in_the_directory_record(scene: ProviderScene) -> None:
     page = scene.sign_in(company="Example Support GmbH", ctry="de", here="PL")
 
     assert page.status == 200
@@ -123,7 +123,7 @@ def test_the_providers_claims_at_sign_in_are_kept(scene: ProviderScene) -> None:
 
 
 @pytest.mark.far
-def test_missing_or_invalid_claims_become_unknown(scene: ProviderScene) -> None:
+def test_missing_or_invalid_directory_claims_become_unknown(scene: ProviderScene) -> None:
     scene.sign_in(company="Example Support GmbH", ctry="DE", here="PL")
     scene.at += 1
 
@@ -134,7 +134,7 @@ def test_missing_or_invalid_claims_become_unknown(scene: ProviderScene) -> None:
     assert (kept.employing_entity, kept.office_country, kept.physical_country) == (None, None, None)
 
 
-def test_an_older_token_changes_nothing(scene: ProviderScene) -> None:
+def test_a_token_older_than_the_directory_record_changes_nothing(scene: ProviderScene) -> None:
     scene.sign_in(here="PL")
     scene.at -= 30
 
@@ -162,14 +162,14 @@ def test_the_form_takes_a_severity_and_the_page_shows_the_requesters_location(po
     assert "in a browser" in page.words
 
 
-def test_the_form_keeps_its_text_after_an_invalid_severity(portal: Portal) -> None:
+def test_the_request_form_keeps_its_text_after_an_invalid_severity(portal: Portal) -> None:
     page = previewed(portal.by_mail("erin"), portal, severity="S9")
 
     assert "Choose a severity from the list, or none." in page.words
     assert page.form("/ask/preview").fields["case_ref"] == "CASE-7"
 
 
-def test_the_page_says_where_the_location_is_unknown(portal: Portal) -> None:
+def test_the_request_page_says_if_the_requesters_location_is_unknown(portal: Portal) -> None:
     browser = portal.by_mail("erin")
 
     page = browser.submit(previewed(browser, portal), "/ask")
@@ -177,7 +177,7 @@ def test_the_page_says_where_the_location_is_unknown(portal: Portal) -> None:
     assert "not known: the vendor's directory did not say it, or it was erased" in page.words
 
 
-def test_a_policy_of_countries_refuses_on_the_form(open_portal: OpenPortal) -> None:
+def test_the_request_form_refuses_a_country_the_policy_does_not_allow(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(countries=frozenset({"DE"})))
 
     page = previewed(portal.by_mail("erin"), portal)

@@ -27,7 +27,7 @@ def add(door: Door, who: str = "tara", **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_webhook_secret_is_shown_once(fresh_door: Door, who: str) -> None:
+def test_the_secret_of_a_webhook_is_shown_once(fresh_door: Door, who: str) -> None:
     added = add(fresh_door, who, description="Ours", event_types=["request.submitted", "request.submitted"])
     rotated = fresh_door.call(who, "POST", f"/v1/endpoints/{added['id']}/rotate")
     place = f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints" if who == "tara" else "/v1/vendor/endpoints"
@@ -47,7 +47,7 @@ def test_a_webhook_secret_is_shown_once(fresh_door: Door, who: str) -> None:
     assert "whsk_" not in listed.text + shown.text + rotated.text
 
 
-def test_a_rotation_without_overlap_ends_the_old_secret_at_once(fresh_door: Door) -> None:
+def test_rotating_a_webhook_secret_without_overlap_ends_the_old_secret_at_once(fresh_door: Door) -> None:
     added = add(fresh_door)
 
     rotated = fresh_door.call("tara", "POST", f"/v1/endpoints/{added['id']}/rotate", json={"overlap_hours": 0})
@@ -96,13 +96,13 @@ def test_an_invalid_webhook_is_refused_and_nothing_is_written(door: Door, change
 
 
 @pytest.mark.parametrize("body", [{}, {"url": None}, {"enabled": None}, {"event_types": None}, {"disabled_at": None}])
-def test_a_change_needs_at_least_one_field(door: Door, body: dict[str, Any]) -> None:
+def test_a_change_of_a_webhook_needs_at_least_one_field(door: Door, body: dict[str, Any]) -> None:
     answer = door.call("tara", "PATCH", f"/v1/endpoints/{endpoint(door)}", json=body)
 
     facts(answer, 422, "invalid-request")
 
 
-def test_omitted_fields_of_a_change_stay(fresh_door: Door) -> None:
+def test_fields_omitted_in_a_change_of_a_webhook_stay_unchanged(fresh_door: Door) -> None:
     added = add(fresh_door, description="Ours", format="slack", event_types=["request.approved"])
     path = f"/v1/endpoints/{added['id']}"
 
@@ -137,7 +137,7 @@ def test_the_delivery_log_is_read_in_pages_newest_first(fresh_door: Door) -> Non
     assert {one["error"] for one in seen} == {"status", None}
 
 
-def test_an_unfinished_call_cannot_be_repeated(fresh_door: Door) -> None:
+def test_an_unfinished_webhook_call_cannot_be_repeated(fresh_door: Door) -> None:
     tried = delivery(fresh_door)
     path = f"/v1/deliveries/{tried}/redeliver"
 
@@ -148,7 +148,7 @@ def test_an_unfinished_call_cannot_be_repeated(fresh_door: Door) -> None:
     facts(fresh_door.call("tara", "POST", f"/v1/deliveries/{new_id()}/redeliver"), 404, "not-found")
 
 
-def test_each_person_shows_the_last_and_next_try(fresh_door: Door) -> None:
+def test_the_request_shows_last_and_next_send_attempt_for_each_notified_person(fresh_door: Door) -> None:
     request = fresh_door.pending()
     tried = "INSERT INTO deliveries SELECT uuidv7(), n.id, NULL, 'request.denied', now(), 12, :s, 'full', 'status' "
     tried += "FROM notifications n JOIN people p ON p.id = n.person_id WHERE n.request_id = :r AND p.name = 'Amir'"
@@ -166,7 +166,7 @@ def test_each_person_shows_the_last_and_next_try(fresh_door: Door) -> None:
     assert told["Ann"]["outcome"] == "waiting"
 
 
-def test_the_schema_lists_every_event_type() -> None:
+def test_the_api_document_lists_every_webhook_event_type() -> None:
     schema = Path("api/openapi.json").read_text()
 
     assert all(f"{one}," in schema or f"{one} " in schema for one in OF_REQUESTS | OF_TENANTS)

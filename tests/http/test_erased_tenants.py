@@ -31,7 +31,7 @@ def erased(open_door: OpenDoor, root: Engine) -> Door:
 
 
 @each(("method", "path", "body"), CHANGES)
-def test_every_change_of_an_erased_tenant_is_a_conflict(
+def test_every_change_of_an_erased_tenant_is_refused_as_a_conflict(
     erased: Door, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     answer = erased.call("olga", method, f"/v1/tenants/{erased.world.tenant.slug}{path}", json=body)
@@ -47,7 +47,7 @@ def test_outside_access_and_submissions_for_an_erased_tenant_are_conflicts(erase
     facts(erased.file(), 409, "tenant-erased")
 
 
-def test_an_erased_tenants_log_is_readable_and_no_list_contains_it(erased: Door) -> None:
+def test_the_log_of_an_erased_tenant_is_readable_and_no_list_contains_the_tenant(erased: Door) -> None:
     slug = erased.world.tenant.slug
     read = erased.get("vera", "/v1/audit", tenant=slug)
 
@@ -56,7 +56,7 @@ def test_an_erased_tenants_log_is_readable_and_no_list_contains_it(erased: Door)
     assert slug not in {one["slug"] for one in erased.get("olga", "/v1/tenants", limit=200).json()["items"]}
 
 
-def test_the_data_page_says_why_nothing_is_held(open_portal: OpenPortal, root: Engine) -> None:
+def test_the_data_page_of_an_erased_tenant_says_why_it_holds_no_data(open_portal: OpenPortal, root: Engine) -> None:
     portal = open_portal()
     is_erased_now(portal.world, root)
     browser = portal.by_passkey("olga")

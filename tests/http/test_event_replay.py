@@ -49,7 +49,7 @@ def door(fresh_door: Door, worker: Database) -> Door:
 
 
 @pytest.mark.far
-def test_a_replay_equals_the_webhook_calls(fresh_door: Door, worker: Database) -> None:
+def test_replayed_events_equal_the_webhook_calls(fresh_door: Door, worker: Database) -> None:
     post = Postbag(public_url="http://127.0.0.1:8000")
     world = fresh_door.world
     post.endpoint(world, "https://customer.example/", tenant_id=world.tenant.id)
@@ -84,7 +84,7 @@ def test_a_replay_equals_the_webhook_calls(fresh_door: Door, worker: Database) -
 
 
 @pytest.mark.parametrize("limit", [1, 3, 200])
-def test_replay_pages_continue_from_the_cursor_without_end(door: Door, worker: Database, limit: int) -> None:
+def test_the_event_replay_always_returns_a_cursor_to_continue_from(door: Door, worker: Database, limit: int) -> None:
     items, cursor = everything(door, limit)
     again, same = everything(door, limit, cursor)
     door.file(resources=["mailbox:carl@contoso.example"])
@@ -99,7 +99,7 @@ def test_replay_pages_continue_from_the_cursor_without_end(door: Door, worker: D
 
 
 @pytest.mark.far
-def test_a_late_commit_is_not_skipped_by_a_replay(door: Door, worker: Database) -> None:
+def test_the_event_replay_does_not_skip_an_event_committed_late(door: Door, worker: Database) -> None:
     _, cursor = everything(door, 200)
     world = door.world
     with world.db.transaction() as slow:
@@ -118,7 +118,9 @@ def test_a_late_commit_is_not_skipped_by_a_replay(door: Door, worker: Database) 
 
 
 @pytest.mark.far
-def test_an_invalid_or_foreign_cursor_is_refused(door: Door, open_door: OpenDoor, worker: Database) -> None:
+def test_the_event_replay_refuses_an_invalid_cursor_or_one_of_another_log(
+    door: Door, open_door: OpenDoor, worker: Database
+) -> None:
     cursor = replayed(door)["next_cursor"]
     other = open_door()
     other.file()
@@ -130,7 +132,7 @@ def test_an_invalid_or_foreign_cursor_is_refused(door: Door, open_door: OpenDoor
 
 
 @pytest.mark.far
-def test_a_replay_begins_at_the_oldest_kept_event_and_reports_an_older_cursor(door: Door) -> None:
+def test_the_event_replay_begins_at_the_oldest_kept_event_and_reports_older_cursors(door: Door) -> None:
     items, _ = everything(door, 200)
     old, kept = (replayed(door, limit=limit)["next_cursor"] for limit in (1, 2))
     door.run_sql("UPDATE logs SET kept_from = 2, cleared_to = 2 WHERE id = :id", id=door.world.tenant.id)

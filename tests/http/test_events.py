@@ -11,7 +11,7 @@ from tests.database.scenes import write_unchecked
 from tests.http.door import Door, OpenDoor
 
 
-def test_every_move_leaves_one_entry_naming_the_person(open_door: OpenDoor) -> None:
+def test_every_move_leaves_one_timeline_entry_naming_the_person(open_door: OpenDoor) -> None:
     door = open_door(Policy(quorum=2))
     request_id = door.file().json()["id"]
     door.act("max", "endorse", request_id, comment="A real fault")
@@ -37,7 +37,7 @@ def test_every_move_leaves_one_entry_naming_the_person(open_door: OpenDoor) -> N
     assert items == sorted(items, key=lambda item: item["at"])
 
 
-def test_timer_moves_name_the_clock(door: Door, worker: Database) -> None:
+def test_timeline_entries_of_timer_moves_name_the_timer(door: Door, worker: Database) -> None:
     request_id = door.active(access_window=60)
     late = ShiftedClock()
     late.shift = timedelta(seconds=61)
@@ -49,7 +49,7 @@ def test_timer_moves_name_the_clock(door: Door, worker: Database) -> None:
     assert (last["from_state"], last["to_state"]) == ("active", "expired")
 
 
-def test_a_refused_move_leaves_no_entry(door: Door) -> None:
+def test_a_refused_move_leaves_no_timeline_entry(door: Door) -> None:
     request_id = door.pending()
     for who, action in (("erin", "approve"), ("eve", "cancel"), ("ann", "endorse"), ("max", "deny")):
         assert door.act(who, action, request_id).status_code >= 400
@@ -57,7 +57,7 @@ def test_a_refused_move_leaves_no_entry(door: Door) -> None:
     assert len(door.get("erin", f"/v1/requests/{request_id}/events").json()["items"]) == 1
 
 
-def test_an_erased_name_leaves_its_entry(door: Door) -> None:
+def test_erasing_a_name_keeps_the_timeline_entry(door: Door) -> None:
     request_id = door.active()
     write_unchecked(
         door.root,
@@ -70,7 +70,7 @@ def test_an_erased_name_leaves_its_entry(door: Door) -> None:
     assert [item["actor"]["name"] for item in items] == ["erased", "erased"]
 
 
-def test_a_decisions_origin_is_recorded(door: Door) -> None:
+def test_the_origin_of_a_decision_is_recorded_in_the_timeline(door: Door) -> None:
     request_id = door.pending()
 
     door.act("ann", "approve", request_id, headers={"user-agent": b"curl/8\xad " + b"x" * 500}, comment="Yes")

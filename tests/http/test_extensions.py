@@ -51,7 +51,7 @@ def test_invalid_input_to_an_extension_is_reported(door: Door, body: dict[str, A
     facts(extend(door, "erin", door.active(case_ref=None), **body), status, code)
 
 
-def test_a_narrowed_window_shows_what_it_was_opened_for(portal: Portal) -> None:
+def test_the_page_of_a_narrowed_window_shows_what_it_was_opened_for(portal: Portal) -> None:
     first, second, _ = extended(portal)
     portal.world.act("ann", Action.APPROVE, second, access_window=1800)
 
@@ -105,14 +105,14 @@ def test_only_an_open_window_can_be_extended(door: Door) -> None:
 
 
 @pytest.mark.parametrize("start", ["tomorrow", "2026-12-01T08:00:00", "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
-def test_a_start_must_be_in_the_future(door: Door, start: str) -> None:
+def test_the_requested_start_of_a_window_must_be_in_the_future(door: Door, start: str) -> None:
     answer = door.file(not_before=start)
 
     assert answer.status_code == 422
     assert answer.json().get("field", "not_before") == "not_before"
 
 
-def test_an_approver_sets_a_later_start(door: Door) -> None:
+def test_an_approver_can_set_a_later_start_of_a_window(door: Door) -> None:
     start = datetime.now(UTC) + 10 * MINUTE
     carla = "mailbox:carla@contoso.example"
     request_id = door.file(not_before=start.isoformat(), resources=[carla]).json()["id"]
@@ -129,7 +129,7 @@ def test_an_approver_sets_a_later_start(door: Door) -> None:
 
 
 @pytest.mark.far
-def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
+def test_the_page_tells_each_side_why_access_is_held_back(by_mail: Portal) -> None:
     portal = by_mail
     request = portal.world.fresh(not_before=datetime.now(UTC) + 120 * MINUTE)
     portal.world.act("ann", Action.APPROVE, request.id)
@@ -169,7 +169,7 @@ def test_the_api_says_why_access_is_held_back(fresh_door: Door) -> None:
 
 
 @pytest.mark.parametrize("more", ["", "soon", "-5"])
-def test_a_form_without_a_duration_is_refused(portal: Portal, more: str) -> None:
+def test_an_extension_form_without_a_duration_is_refused(portal: Portal, more: str) -> None:
     first = portal.world.fresh()
     portal.world.act("ann", Action.APPROVE, first.id)
     browser, page = portal.opened("erin", first.id)
@@ -181,7 +181,7 @@ def test_a_form_without_a_duration_is_refused(portal: Portal, more: str) -> None
 
 
 @pytest.mark.far
-def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal) -> None:
+def test_a_start_is_chosen_on_the_request_form_and_moved_by_an_approver(by_mail: Portal) -> None:
     portal = by_mail
     day = f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"
     browser = portal.by_mail("erin")
@@ -202,7 +202,7 @@ def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal)
     assert f"{request.opens_at:%Y-%m-%dT%H:%M}" == f"{day}T09:00"
 
 
-def test_an_invalid_date_is_reported_beside_its_field(portal: Portal) -> None:
+def test_an_invalid_date_is_reported_next_to_its_form_field(portal: Portal) -> None:
     page = previewed(portal.by_mail("erin"), portal, not_before="2026-13-01T08:00")
 
     assert "Choose a day and a time, or neither." in page.words

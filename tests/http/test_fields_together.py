@@ -67,7 +67,7 @@ def test_a_case_system_or_page_needs_a_case(shared: Door, changes: dict[str, Any
         ({"scopes": ["gate:nginx", "gate:guard"], "services": [SERVICE]}, False),
     ],
 )
-def test_a_tokens_bindings_match_its_scopes(shared: Door, bounds: dict[str, Any], *, is_taken: bool) -> None:
+def test_bindings_of_a_token_must_match_its_scopes(shared: Door, bounds: dict[str, Any], *, is_taken: bool) -> None:
     slug = shared.world.tenant.slug
     body = {"name": "Machine"} | {name: [one.format(slug=slug) for one in some] for name, some in bounds.items()}
 
@@ -84,7 +84,9 @@ def test_a_tokens_bindings_match_its_scopes(shared: Door, bounds: dict[str, Any]
         ({"roles": ["engineer"], "review_tier": 2}, False),
     ],
 )
-def test_only_managers_can_be_given_a_review_tier(shared: Door, body: dict[str, Any], *, is_taken: bool) -> None:
+def test_only_people_with_the_manager_role_can_be_given_a_review_tier(
+    shared: Door, body: dict[str, Any], *, is_taken: bool
+) -> None:
     address = f"/v1/vendor/members/{id_of(shared.world, 'mia')}"
 
     answer = shared.call("olga", "PUT", address, json=body, headers={"if-match": "*"})
@@ -96,7 +98,9 @@ def test_only_managers_can_be_given_a_review_tier(shared: Door, body: dict[str, 
     ("resource", "is_taken"),
     [("mailbox:**anna", True), ("mailbox:a*", True), ("mailbox:*", False), ("mailbox:**", False)],
 )
-def test_a_pre_approvals_pattern_names_part_of_the_id(shared: Door, resource: str, *, is_taken: bool) -> None:
+def test_the_resource_pattern_of_a_pre_approval_names_part_of_the_id(
+    shared: Door, resource: str, *, is_taken: bool
+) -> None:
     body = pre_approval() | {"resource": resource}
 
     answer = shared.call("tara", "POST", f"/v1/tenants/{shared.world.tenant.slug}/pre-approvals", json=body)

@@ -78,7 +78,7 @@ def waiting(open_portal: OpenPortal) -> Portal:
     return open_portal(Policy(vendor_review=False, first_passkey_wait=HOUR))
 
 
-def test_all_deciders_are_notified_at_once_of_who_when_and_where_and_can_disable(portal: Portal) -> None:
+def test_a_first_passkey_is_announced_to_all_deciders_who_can_disable_it(portal: Portal) -> None:
     nora = joined(portal)
     deciding = {row.person_id for row in portal.sql(DECIDING, t=nora.tenant_id)}
 
@@ -110,7 +110,7 @@ def test_first_passkeys_of_approvers_admins_and_delegates_are_announced(
     assert bool(portal.sql(TOLD, t=nora.tenant_id)) is (roles != ("auditor",))
 
 
-def test_a_further_passkey_or_one_without_invitation_is_not_announced(portal: Portal) -> None:
+def test_a_further_passkey_or_one_without_an_invitation_is_not_announced(portal: Portal) -> None:
     nora = joined(portal)
     before = len(portal.sql(TOLD, t=nora.tenant_id))
     ann = portal.by_mail("ann")
@@ -123,7 +123,7 @@ def test_a_further_passkey_or_one_without_invitation_is_not_announced(portal: Po
     assert len(portal.sql(TOLD, t=nora.tenant_id)) == before > 0
 
 
-def test_a_row_written_by_a_login_does_not_suppress_the_announcement(portal: Portal) -> None:
+def test_a_row_written_by_a_database_role_does_not_suppress_a_passkey_announcement(portal: Portal) -> None:
     nora = invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example")
     browser = portal.browser()
     nora.accept(browser)
@@ -140,7 +140,7 @@ def test_a_row_written_by_a_login_does_not_suppress_the_announcement(portal: Por
     assert portal.sql(TOLD, t=portal.world.tenant.id)
 
 
-def test_the_mails_page_changes_nothing_and_lets_an_admin_disable(portal: Portal) -> None:
+def test_the_page_in_a_passkey_announcement_changes_nothing_but_lets_an_admin_disable(portal: Portal) -> None:
     nora, request = joined(portal), portal.world.submit()
     admin, approver = portal.browser(), portal.browser()
     admin.enter("tara", AuthMethod.PASSKEY)
@@ -175,7 +175,7 @@ def test_a_first_passkey_approves_nothing_during_the_policys_wait(waiting: Porta
     assert "Nora (approver) approved" in nora.approve(request).words
 
 
-def test_the_wait_is_shown_on_welcome_and_account_pages(waiting: Portal) -> None:
+def test_the_wait_of_a_first_passkey_is_shown_on_welcome_and_account_pages(waiting: Portal) -> None:
     nora = joined(waiting)
 
     for path in ("/welcome?later=yes", "/account"):
@@ -185,7 +185,7 @@ def test_the_wait_is_shown_on_welcome_and_account_pages(waiting: Portal) -> None
     assert "your first passkey is new" not in nora.browser.get("/account").words
 
 
-def test_a_passkey_vouched_by_the_first_waits_as_long(waiting: Portal) -> None:
+def test_a_second_passkey_vouched_for_by_a_waiting_first_passkey_waits_as_long(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     waiting.wait(minutes=30)
     use(nora.browser, nora.authenticator)
@@ -200,7 +200,7 @@ def test_a_passkey_vouched_by_the_first_waits_as_long(waiting: Portal) -> None:
     assert "Nora (approver) approved" in nora.approve(request).words
 
 
-def test_an_older_passkey_row_written_by_a_login_shortens_no_wait(waiting: Portal) -> None:
+def test_an_older_passkey_row_written_by_a_database_role_shortens_no_wait(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     waiting.sql(
         "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "
@@ -213,7 +213,7 @@ def test_an_older_passkey_row_written_by_a_login_shortens_no_wait(waiting: Porta
     assert nora.approve(request).status == 403
 
 
-def test_the_request_page_and_moves_say_from_when_a_first_passkey_approves(waiting: Portal) -> None:
+def test_the_request_page_and_moves_say_when_a_waiting_first_passkey_may_approve(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)
     until = f"approves from {clock_time(row.created_at + timedelta(seconds=HOUR))} on"
@@ -235,7 +235,7 @@ def test_the_request_page_and_moves_say_from_when_a_first_passkey_approves(waiti
     assert [form for form in later.read.forms if form.action.endswith("/approve")]
 
 
-def test_a_pre_approval_waits_for_a_first_passkey_too(waiting: Portal) -> None:
+def test_a_pre_approval_cannot_be_approved_by_a_waiting_first_passkey_either(waiting: Portal) -> None:
     nora, slug = joined(waiting), waiting.world.tenant.slug
     which, place = propose(waiting.world), f"/tenants/{slug}/pre-approvals"
     use(nora.browser, nora.authenticator)
@@ -256,7 +256,7 @@ def test_a_pre_approval_waits_for_a_first_passkey_too(waiting: Portal) -> None:
     assert "in force" in approved.words
 
 
-def test_the_api_refuses_an_approval_by_a_waiting_passkey(waiting: Portal) -> None:
+def test_the_api_refuses_an_approval_by_a_passkey_that_still_waits(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     use(nora.browser, nora.authenticator)
     home = waiting.settings.origin

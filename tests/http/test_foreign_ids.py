@@ -49,13 +49,13 @@ def named(home: Door) -> Mapping[str, object]:
     return ids | {"question_id": question(home, waits)}
 
 
-def test_routes_with_foreign_ids_exist() -> None:
+def test_routes_tested_with_ids_of_other_people_exist() -> None:
     assert len(TAKES_IDS) >= 6
 
 
 @each("who", ["zoe", "eve", "olga"])
 @each("route", TAKES_IDS)
-def test_ids_of_others_are_answered_like_unknown_ones(
+def test_ids_that_belong_to_other_people_are_answered_like_unknown_ids(
     home: Door, named: Mapping[str, object], route: str, who: str
 ) -> None:
     unknown = dict.fromkeys(named, UUID(int=1))

@@ -54,7 +54,7 @@ def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> UUID:
 
 
 @pytest.mark.parametrize("kind", dialect_scopes())
-def test_a_call_with_a_window_passes_and_the_answer_says_for_what(gate: GateDoor, kind: str) -> None:
+def test_the_gate_allows_a_call_with_a_window_and_the_answer_says_for_what(gate: GateDoor, kind: str) -> None:
     address = f"{kind}@contoso.example"
     assert gate.ask(kind, gate.path(address)).reason == "no_window"
     request_id = opened(gate, address, actions=["read", "change"])
@@ -76,7 +76,7 @@ def test_a_call_with_a_window_passes_and_the_answer_says_for_what(gate: GateDoor
     assert answer.body == b""
 
 
-def test_a_non_ascii_resource_is_encoded_in_the_answer(gate: GateDoor) -> None:
+def test_a_non_ascii_resource_is_encoded_in_the_gates_answer(gate: GateDoor) -> None:
     opened(gate, "\u00e4nna@contoso.example")
 
     answer = gate.until(200, path=gate.path("%C3%A4nna@contoso.example"))
@@ -85,7 +85,7 @@ def test_a_non_ascii_resource_is_encoded_in_the_answer(gate: GateDoor) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name", "value"), FORGED)
-def test_forgeable_headers_are_refused_despite_an_open_window(
+def test_the_gate_refuses_forgeable_headers_despite_an_open_window(
     gate: GateDoor, kind: str, name: str, value: str
 ) -> None:
     opened(gate)
@@ -97,7 +97,7 @@ def test_forgeable_headers_are_refused_despite_an_open_window(
 
 
 @pytest.mark.parametrize("kind", dialect_scopes())
-def test_a_grpc_call_is_refused_despite_a_mapped_path_and_an_open_window(gate: GateDoor, kind: str) -> None:
+def test_the_gate_refuses_a_grpc_call_despite_a_mapped_path_and_an_open_window(gate: GateDoor, kind: str) -> None:
     opened(gate)
     assert gate.until(200, kind=kind).status == 200
     assert gate.ask(kind, None, ("Content-Type", "application/json")).status == 200
@@ -109,7 +109,7 @@ def test_a_grpc_call_is_refused_despite_a_mapped_path_and_an_open_window(gate: G
 
 
 @pytest.mark.parametrize("kind", dialect_scopes())
-def test_a_call_with_two_authorization_headers_is_refused(gate: GateDoor, kind: str) -> None:
+def test_the_gate_refuses_a_call_with_two_authorization_headers(gate: GateDoor, kind: str) -> None:
     opened(gate)
     gate.until(200, kind=kind)
     shown = ("Authorization", "Bearer some-token")
@@ -121,7 +121,7 @@ def test_a_call_with_two_authorization_headers_is_refused(gate: GateDoor, kind: 
     assert b"Authorization" in answer.body
 
 
-def test_the_headers_naming_the_call_are_required(gate: GateDoor) -> None:
+def test_the_gate_requires_the_headers_that_name_the_call(gate: GateDoor) -> None:
     for kind in dialect_scopes():
         if kind != "envoy":
             good = gate.question(kind, gate.path())
@@ -131,7 +131,7 @@ def test_the_headers_naming_the_call_are_required(gate: GateDoor) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-def test_no_method_of_the_question_passes_by_itself(gate: GateDoor, method: str) -> None:
+def test_the_gate_accepts_questions_only_by_get(gate: GateDoor, method: str) -> None:
     opened(gate)
     gate.until(200)
 
@@ -160,7 +160,7 @@ def test_no_method_of_the_question_passes_by_itself(gate: GateDoor, method: str)
     ],
 )
 @pytest.mark.parametrize("kind", ["nginx", "caddy", "envoy"])
-def test_an_unmapped_spelling_of_a_path_is_refused(gate: GateDoor, kind: str, path: str) -> None:
+def test_the_gate_refuses_an_unmapped_spelling_of_a_path(gate: GateDoor, kind: str, path: str) -> None:
     if kind == "envoy" and not path.startswith("/"):
         path = f"/{path}"
     opened(gate)
@@ -172,7 +172,7 @@ def test_an_unmapped_spelling_of_a_path_is_refused(gate: GateDoor, kind: str, pa
     assert answer.reason in {"unmapped", "malformed"}
 
 
-def test_a_no_states_why_and_links_to_the_filled_in_form(gate: GateDoor) -> None:
+def test_a_refusal_of_the_gate_states_why_and_links_to_the_filled_in_form(gate: GateDoor) -> None:
     path = gate.path("bob@contoso.example")
     for_programs, for_people = gate.ask("caddy", path), gate.ask("caddy", path, ("Accept", "text/html,*/*"))
 
@@ -187,7 +187,7 @@ def test_a_no_states_why_and_links_to_the_filled_in_form(gate: GateDoor) -> None
     assert b"No access" in for_people.body
 
 
-def test_a_narrowed_window_is_refused_as_narrowed(gate: GateDoor) -> None:
+def test_the_gate_refuses_a_part_outside_a_narrowed_window_as_narrowed(gate: GateDoor) -> None:
     world, address = gate.world, "narrow@contoso.example"
     request = world.submit(resources=[f"mailbox:{address}", "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
@@ -208,19 +208,19 @@ def test_a_gateway_without_a_gateway_token_learns_nothing(gate: GateDoor, shown:
     assert (answer.status, answer.reason) == (401, "no_credential")
 
 
-def test_a_gateway_asks_for_its_own_services_only(gate: GateDoor) -> None:
+def test_a_gateway_asks_the_gate_only_about_services_of_its_token(gate: GateDoor) -> None:
     for service in ("onedrive", "no-such-service"):
         assert gate.ask(service=service).reason == "unmapped"
     assert gate.send(gate.question("nginx", gate.path()), "/gate/v1/").reason == "malformed"
 
 
-def test_an_unknown_or_unnamed_caller_is_refused(gate: GateDoor) -> None:
+def test_the_gate_refuses_an_unknown_or_unnamed_caller(gate: GateDoor) -> None:
     assert gate.ask(who="mallory").reason == "unknown_engineer"
     answer = gate.ask(who=None)
     assert (answer.status, answer.reason) == (401, "no_token")
 
 
-def test_other_paths_belong_to_the_api(gate: GateDoor) -> None:
+def test_paths_outside_the_gate_belong_to_the_api(gate: GateDoor) -> None:
     for path, status in (("/livez", 200), ("/gate/v2/x", 404), ("/%67ate/v1/exchange-online", 404)):
         assert httpx.get(f"http://127.0.0.1:{gate.port}{path}").status_code == status
 
@@ -245,7 +245,7 @@ def test_a_flood_of_invalid_tokens_delays_no_gateway(gate: GateDoor) -> None:
     assert set(answers) == {200}
 
 
-def test_a_gateways_call_id_makes_one_use(gate: GateDoor) -> None:
+def test_several_questions_with_the_same_call_id_of_a_gateway_count_as_one_use(gate: GateDoor) -> None:
     opened(gate, "counted@contoso.example", max_uses=2)
     path = gate.path("counted@contoso.example")
 

@@ -38,7 +38,7 @@ def counted(gate: GateDoor) -> Counts:
 
 
 @pytest.mark.far
-def test_each_gate_answer_is_counted(gate: GateDoor) -> None:
+def test_each_answer_of_the_gate_is_counted(gate: GateDoor) -> None:
     request = gate.world.submit(resources=[f"mailbox:{ANNA}"])
     request_id = gate.world.act("ann", Action.APPROVE, request.id).id
     gate.until(200)
@@ -69,7 +69,7 @@ def test_each_gate_answer_is_counted(gate: GateDoor) -> None:
     assert used.number == after[nginx, SERVICE, "allow", ""]
 
 
-def test_service_account_checks_are_counted_and_an_engineers_own_are_not(fresh_door: Door) -> None:
+def test_service_account_checks_are_counted_and_an_engineers_own_checks_are_not(fresh_door: Door) -> None:
     app = make_app(fresh_door.settings, fresh_door.db)
     fresh_door.client = client(app)
     request_id = UUID(fresh_door.active())
@@ -84,7 +84,7 @@ def test_service_account_checks_are_counted_and_an_engineers_own_are_not(fresh_d
 
 
 @pytest.mark.far
-def test_the_request_tells_its_customer_how_often_it_was_used(gate: GateDoor, fresh_door: Door) -> None:
+def test_a_request_shows_its_customer_how_often_it_was_used(gate: GateDoor, fresh_door: Door) -> None:
     request_id = fresh_door.active(resources=[f"mailbox:{ANNA}"])
     assert fresh_door.get("ann", f"/v1/requests/{fresh_door.pending()}").json()["usage"] is None
     unused = {"times": 0, "refused": 0, "first": None, "last": None}

@@ -84,7 +84,7 @@ def disable(world: World) -> None:
 
 
 @pytest.mark.far
-def test_a_revoked_window_is_refused_within_a_second(gate: GateDoor) -> None:
+def test_the_gate_refuses_a_revoked_window_within_a_second(gate: GateDoor) -> None:
     request_id = opened(gate)
 
     answer = ended(gate, lambda: gate.world.act("tara", Action.REVOKE, request_id))
@@ -93,21 +93,21 @@ def test_a_revoked_window_is_refused_within_a_second(gate: GateDoor) -> None:
 
 
 @pytest.mark.far
-def test_a_suspended_tenant_is_refused_within_a_second(gate: GateDoor) -> None:
+def test_the_gate_refuses_a_suspended_tenant_within_a_second(gate: GateDoor) -> None:
     opened(gate)
 
     assert ended(gate, lambda: suspend(gate.world)).reason == "suspended"
 
 
 @pytest.mark.far
-def test_a_disabled_engineer_is_refused_within_a_second(gate: GateDoor) -> None:
+def test_the_gate_refuses_a_disabled_engineer_within_a_second(gate: GateDoor) -> None:
     opened(gate)
 
     assert ended(gate, lambda: disable(gate.world)).reason in {"no_window", "unknown_engineer"}
 
 
 @pytest.mark.far
-def test_a_window_is_refused_at_its_deadline_without_a_worker(gate: GateDoor) -> None:
+def test_the_gate_refuses_a_window_at_its_deadline_without_a_worker(gate: GateDoor) -> None:
     opened(gate, access_window=2)
     answers = []
     while (answer := gate.ask()).status == 200:
@@ -122,7 +122,7 @@ def test_a_window_is_refused_at_its_deadline_without_a_worker(gate: GateDoor) ->
     assert timedelta(0) < late < timedelta(seconds=5)
 
 
-def test_without_redis_windows_are_refused_as_soon(own_urls: Urls) -> None:
+def test_without_redis_the_gate_refuses_ended_windows_just_as_soon(own_urls: Urls) -> None:
     db = Database(make_engine(own_urls.api, role="test-gate"), Schedule(f"redis://127.0.0.1:{own_port()}/0"))
     with gate_before(World.make(db), db, QUICK) as gate:
         request_id = opened(gate)
@@ -134,7 +134,7 @@ def test_without_redis_windows_are_refused_as_soon(own_urls: Urls) -> None:
 
 
 @pytest.mark.far
-def test_without_postgres_all_are_refused_and_the_gate_recovers(own_urls: Urls) -> None:
+def test_without_postgres_the_gate_refuses_all_calls_and_later_recovers(own_urls: Urls) -> None:
     db = Database(make_engine(own_urls.api, role="test-gate"), Schedule(own_urls.redis))
     name = make_url(own_urls.api).database
     elsewhere = create_engine(on_database(own_urls.superuser, "postgres"), isolation_level="AUTOCOMMIT")
@@ -155,7 +155,7 @@ def test_without_postgres_all_are_refused_and_the_gate_recovers(own_urls: Urls) 
     elsewhere.dispose()
 
 
-def test_a_revoked_gateway_token_is_forgotten_at_the_news(gate: GateDoor) -> None:
+def test_the_gate_forgets_a_revoked_gateway_token_at_the_news(gate: GateDoor) -> None:
     opened(gate)
     nginx = gate.world.people["nginx"]
     assert nginx.key_id is not None
@@ -171,7 +171,7 @@ def test_a_revoked_gateway_token_is_forgotten_at_the_news(gate: GateDoor) -> Non
 
 
 @pytest.mark.far
-def test_a_gateway_token_rotates_like_others_and_keeps_its_dialect(gate: GateDoor) -> None:
+def test_a_gateway_token_rotates_like_other_tokens_and_keeps_its_dialect(gate: GateDoor) -> None:
     opened(gate)
     place, caddy = ClientInfo("127.0.0.1", "pytest"), gate.world.people["caddy"]
     with gate.db.transaction() as session:
@@ -198,7 +198,7 @@ def test_a_gateway_token_rotates_like_others_and_keeps_its_dialect(gate: GateDoo
         ({Scope.GATE_NGINX}, set[str]()),
     ],
 )
-def test_a_gateway_token_has_one_dialect_and_names_its_services(
+def test_a_gateway_token_has_only_one_dialect_and_names_its_services(
     fresh_door: Door, scopes: set[Scope], services: set[str]
 ) -> None:
     wanted = TokenInput("gateway", scopes=frozenset(scopes), services=frozenset(services))

@@ -29,7 +29,7 @@ def listed(door: Door, who: str) -> list[dict[str, Any]]:
         cursor = {"cursor": page["next_cursor"]}
 
 
-def test_an_identity_is_added_listed_and_removed(door: Door) -> None:
+def test_an_engineers_gate_identity_is_added_listed_and_removed(door: Door) -> None:
     new = unmapped(door)
 
     added = new_one(door, new)
@@ -45,7 +45,7 @@ def test_an_identity_is_added_listed_and_removed(door: Door) -> None:
     facts(door.call("olga", "DELETE", f"{IDENTITIES}/{added['id']}"), 404, "not-found")
 
 
-def test_a_refusal_names_the_field_and_what_to_do(door: Door) -> None:
+def test_a_refused_gate_identity_names_the_field_and_what_to_do(door: Door) -> None:
     new = unmapped(door)
     unknown = facts(
         door.call("olga", "POST", IDENTITIES, json=new | {"issuer": "https://x.example"}), 422, "invalid-request"
@@ -75,11 +75,11 @@ def test_a_refusal_names_the_field_and_what_to_do(door: Door) -> None:
         {"email": "erin@vendor.example"},
     ],
 )
-def test_an_invalid_identity_is_refused(door: Door, changes: dict[str, Any]) -> None:
+def test_an_invalid_gate_identity_is_refused(door: Door, changes: dict[str, Any]) -> None:
     assert door.call("olga", "POST", IDENTITIES, json=unmapped(door) | changes).status_code in {400, 422}
 
 
-def test_an_api_token_cannot_map_identities(door: Door) -> None:
+def test_an_api_token_cannot_map_gate_identities(door: Door) -> None:
     token, added = made(door, "olga"), new_one(door, unmapped(door))
 
     facts(by(token, door, "POST", IDENTITIES, json=unmapped(door)), 403, "fresh-sign-in-needed")

@@ -116,7 +116,7 @@ def own_urls(template: ServerAddresses) -> Iterator[Urls]:
 
 
 @pytest.mark.parametrize("mode", [ProxyMode.REFUSE, ProxyMode.BLACK_HOLE])
-def test_a_gate_without_postgres_refuses_in_time_and_recovers(own_urls: Urls, mode: ProxyMode) -> None:
+def test_a_gate_without_postgres_refuses_in_time_and_later_recovers(own_urls: Urls, mode: ProxyMode) -> None:
     there = make_url(own_urls.api)
     assert there.port
     loop, proxy = EventLoopThread(), Proxy(there.port)
@@ -130,7 +130,7 @@ def test_a_gate_without_postgres_refuses_in_time_and_recovers(own_urls: Urls, mo
         loop.close()
 
 
-def test_a_stopped_or_killed_postgres_refuses_everyone() -> None:
+def test_a_stopped_or_killed_postgres_makes_the_gate_refuse_everyone() -> None:
     with migrated_servers("gate-outage") as servers:
         urls = urls_at(servers, str(make_url(servers.database_url).database))
         family = _postgres_at(make_url(urls.api).port)

@@ -18,7 +18,7 @@ WHERE action = 'gate_redefined' AND tenant_id = :tenant
 """
 
 
-def test_a_remapped_path_is_announced_to_the_customer(fresh_door: Door, worker: Database) -> None:
+def test_a_path_mapped_to_another_resource_is_announced_to_the_customer(fresh_door: Door, worker: Database) -> None:
     world = fresh_door.world
     old = CATALOGUE.services[SERVICE]
     assert old.gate is not None

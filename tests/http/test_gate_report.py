@@ -120,7 +120,9 @@ CALLS: dict[GateReason, Callable[[ReportingDoor, str], GateAnswer]] = {
 
 @pytest.mark.parametrize("service", MODES)
 @pytest.mark.parametrize("reason", CALLS)
-def test_reporting_lets_calls_pass_by_mode_and_reason(gates: ReportingDoor, service: str, reason: GateReason) -> None:
+def test_a_gate_in_report_mode_lets_calls_pass_and_reports_mode_and_reason(
+    gates: ReportingDoor, service: str, reason: GateReason
+) -> None:
     if reason is GateReason.NARROWED:
         approved(gates.gate, service, ["box:7", "box:8"], ["box:8"])
 
@@ -132,7 +134,7 @@ def test_reporting_lets_calls_pass_by_mode_and_reason(gates: ReportingDoor, serv
 
 
 @pytest.mark.parametrize("service", MODES)
-def test_a_suspended_tenant_passes_only_where_the_gate_reports(gates: ReportingDoor, service: str) -> None:
+def test_calls_to_a_suspended_tenant_pass_only_where_the_gate_reports(gates: ReportingDoor, service: str) -> None:
     world = gates.gate.world
     with world.db.transaction() as session:
         tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
@@ -147,7 +149,7 @@ def test_a_suspended_tenant_passes_only_where_the_gate_reports(gates: ReportingD
 
 @pytest.mark.parametrize("reason", [GateReason.UNKNOWN_ENGINEER, GateReason.NO_TOKEN, GateReason.BAD_TOKEN])
 @pytest.mark.parametrize("path", ["/crates/1", "/boxes/../1", "//boxes/1"])
-def test_a_path_without_a_tenant_passes_only_where_the_gate_was_never_enforced(
+def test_a_path_without_a_tenant_passes_only_if_the_gate_was_never_enforced(
     gates: ReportingDoor, reason: GateReason, path: str
 ) -> None:
     shown = {
@@ -160,12 +162,12 @@ def test_a_path_without_a_tenant_passes_only_where_the_gate_was_never_enforced(
     assert gates.ask(ASKED, path, *shown[reason]).status in {401, 403}
 
 
-def test_an_unknown_tenant_passes_only_where_the_gate_reports_for_all(gates: ReportingDoor) -> None:
+def test_a_path_of_an_unknown_tenant_passes_only_if_the_gate_reports_for_all(gates: ReportingDoor) -> None:
     for service, is_let_in in {NEVER: True, ALLOWED: False, ASKED: False, ENFORCED: False}.items():
         check(gates.ask(service, "/boxes/1", ERIN, tenant="nobody"), GateReason.NO_WINDOW, is_let_in=is_let_in)
 
 
-def test_a_window_passes_as_usual_where_the_gate_reports(gates: ReportingDoor) -> None:
+def test_a_call_with_a_window_passes_as_usual_where_the_gate_reports(gates: ReportingDoor) -> None:
     approved(gates.gate, NEVER, ["box:in"], ["box:in"])
 
     answer = gates.ask(NEVER, "/boxes/in", ERIN)
@@ -184,13 +186,13 @@ def test_a_window_passes_as_usual_where_the_gate_reports(gates: ReportingDoor) -
         ([("Authorization", "Bearer a.b.c")], GateReason.MALFORMED),
     ],
 )
-def test_a_gateways_mistake_is_refused_though_the_gate_reports(
+def test_a_faulty_question_of_a_gateway_is_refused_although_the_gate_reports(
     gates: ReportingDoor, headers: list[tuple[str, str]], reason: GateReason
 ) -> None:
     check(gates.ask(NEVER, "/boxes/1", ERIN, *headers), reason, is_let_in=False)
 
 
-def test_a_gateway_without_a_service_token_is_refused_though_the_gate_reports(gates: ReportingDoor) -> None:
+def test_a_gateway_without_a_service_token_is_refused_although_the_gate_reports(gates: ReportingDoor) -> None:
     world = gates.gate.world
     path = f"/{world.tenant.slug}/boxes/1"
     asked = [("X-Original-Method", "GET"), ("X-Original-URI", path), ERIN]
@@ -205,7 +207,7 @@ def test_a_gateway_without_a_service_token_is_refused_though_the_gate_reports(ga
 
 
 @pytest.mark.far
-def test_every_call_is_refused_within_a_second_of_a_switch_to_enforce(gates: ReportingDoor, door: Door) -> None:
+def test_the_gate_refuses_every_call_within_a_second_of_a_switch_to_enforce(gates: ReportingDoor, door: Door) -> None:
     """Many call while the gate is switched; what begins within the second may go either way."""
     assert gates.ask(FRESH, "/boxes/1", ERIN).status == 200
 
@@ -230,7 +232,7 @@ def test_every_call_is_refused_within_a_second_of_a_switch_to_enforce(gates: Rep
 
 
 @pytest.mark.far
-def test_withdrawing_consent_enforces_within_a_second(gates: ReportingDoor) -> None:
+def test_withdrawing_consent_makes_the_gate_enforce_within_a_second(gates: ReportingDoor) -> None:
     world = gates.gate.world
     assert gates.ask(TAKEN, "/boxes/1", ERIN).status == 200
 
@@ -252,7 +254,7 @@ def check(answer: GateAnswer, reason: GateReason, *, is_let_in: bool) -> None:
         assert (said["lockbox-decision"], said["lockbox-reason"]) == ("deny", reason.value)
 
 
-def test_a_customer_sees_which_gates_do_not_enforce_for_them(gates: ReportingDoor) -> None:
+def test_a_customer_sees_which_gates_do_not_enforce_for_their_tenant(gates: ReportingDoor) -> None:
     world = gates.gate.world
     for service, is_said in {NEVER: True, ALLOWED: True, ASKED: False, ENFORCED: False}.items():
         with world.db.transaction() as session:

@@ -55,7 +55,7 @@ def why_not(guard: Guard, gate: GateDoor, who: str = "erin", **about: str) -> st
     return None
 
 
-def test_a_window_is_open_at_once_and_then_from_memory(gate: GateDoor, guard: Guard) -> None:
+def test_the_guard_allows_a_newly_opened_window_at_once_and_then_from_memory(gate: GateDoor, guard: Guard) -> None:
     assert why_not(guard, gate) == "no_window"
     request = approved(gate)
     time.sleep(1.0)
@@ -72,7 +72,7 @@ def test_a_window_is_open_at_once_and_then_from_memory(gate: GateDoor, guard: Gu
     wait_for("it is over", lambda: why_not(guard, gate) == "no_window", CLOSED_SECONDS)
 
 
-def test_a_refusal_links_to_the_form(gate: GateDoor, guard: Guard) -> None:
+def test_a_refusal_of_the_guard_links_to_the_request_form(gate: GateDoor, guard: Guard) -> None:
     with pytest.raises(Refused) as refused:
         guard.check(
             tenant=gate.world.tenant.slug, resource="mailbox:ceo@contoso.example", action="read", subject="erin"
@@ -100,7 +100,7 @@ def talk(port: int) -> OpenCall:
 
 
 @pytest.mark.far
-def test_a_revoke_ends_a_websocket_a_stream_and_an_upload(gate: GateDoor, guard: Guard) -> None:
+def test_a_revoke_makes_the_guard_end_a_websocket_a_stream_and_an_upload(gate: GateDoor, guard: Guard) -> None:
     wait_for("no other window is open", lambda: why_not(guard, gate) == "no_window", PATIENCE)
     request = approved(gate)
     wait_for("the window is open", lambda: why_not(guard, gate) is None, PATIENCE)
@@ -124,7 +124,7 @@ def test_a_revoke_ends_a_websocket_a_stream_and_an_upload(gate: GateDoor, guard:
     assert calls[1].read.startswith(b"HTTP/1.1 403")
 
 
-def test_activity_is_recorded(gate: GateDoor, tmp_path: Path) -> None:
+def test_the_guard_records_activity(gate: GateDoor, tmp_path: Path) -> None:
     world = gate.world
     world.add("reporter", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services={SERVICE})
     tokens = {name: tmp_path / name for name in (GUARD, "reporter")}

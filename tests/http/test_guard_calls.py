@@ -43,7 +43,7 @@ def about(gate: GateDoor, **changes: str) -> str:
     return urlencode({"tenant": gate.world.tenant.slug, "resource": MAILBOX, "action": "read"} | changes)
 
 
-def test_a_check_is_answered_like_at_the_gate(gate: GateDoor) -> None:
+def test_a_check_by_a_guard_is_answered_like_a_check_at_the_gate(gate: GateDoor) -> None:
     answer = asked(gate, about(gate))
     same = gate.ask()
 
@@ -53,7 +53,7 @@ def test_a_check_is_answered_like_at_the_gate(gate: GateDoor) -> None:
     assert told == {name: value for name, value in same.headers.items() if name.startswith("lockbox-")}
 
 
-def test_a_yes_gives_the_latest_possible_database_time(gate: GateDoor) -> None:
+def test_an_allow_to_a_guard_states_the_latest_possible_database_time(gate: GateDoor) -> None:
     before = datetime.now(UTC)
     answer = asked(gate, about(gate))
     latest = datetime.now(UTC) + timedelta(seconds=FRESH_SECONDS)
@@ -61,7 +61,9 @@ def test_a_yes_gives_the_latest_possible_database_time(gate: GateDoor) -> None:
     assert before <= datetime.fromisoformat(answer.headers["lockbox-at"]) < latest
 
 
-def test_a_yes_gives_no_time_of_an_old_read(gate: GateDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_allow_to_a_guard_states_no_database_time_if_the_read_is_old(
+    gate: GateDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(WindowMemory, "age", FRESH_SECONDS)
     answer = asked(gate, about(gate))
 
@@ -69,7 +71,7 @@ def test_a_yes_gives_no_time_of_an_old_read(gate: GateDoor, monkeypatch: pytest.
     assert "lockbox-at" not in answer.headers
 
 
-def test_a_guard_may_name_an_engineer_it_authenticated(gate: GateDoor) -> None:
+def test_a_guard_may_name_an_engineer_whom_it_authenticated(gate: GateDoor) -> None:
     erin, eve = (str(gate.world.people[who].person_id) for who in ("erin", "eve"))
 
     answer = asked(gate, about(gate, engineer=erin), who=None)
@@ -81,7 +83,7 @@ def test_a_guard_may_name_an_engineer_it_authenticated(gate: GateDoor) -> None:
     assert other.headers["lockbox-form"].startswith(f"{PUBLIC}/ask?tenant={gate.world.tenant.slug}")
 
 
-def test_a_guard_naming_an_engineer_gets_used_up(gate: GateDoor) -> None:
+def test_a_guard_naming_an_engineer_is_told_that_the_window_is_used_up(gate: GateDoor) -> None:
     resource = "mailbox:once@contoso.example"
     request = gate.world.submit(resources=[resource], max_uses=1)
     gate.world.act("ann", Action.APPROVE, request.id)
@@ -93,7 +95,7 @@ def test_a_guard_naming_an_engineer_gets_used_up(gate: GateDoor) -> None:
     assert answers[1].headers["lockbox-form"].startswith(PUBLIC)
 
 
-def test_the_caller_is_named_in_one_way_and_an_engineer_by_id(gate: GateDoor) -> None:
+def test_a_guard_names_the_caller_in_one_way_only_and_an_engineer_by_id(gate: GateDoor) -> None:
     erin = str(gate.world.people["erin"].person_id)
 
     by_header = asked(gate, about(gate, engineer=erin))
@@ -105,7 +107,7 @@ def test_the_caller_is_named_in_one_way_and_an_engineer_by_id(gate: GateDoor) ->
     assert (by_name.status, by_name.reason) == (403, "unknown_engineer")
 
 
-def test_a_no_states_why_and_where_to_request_access(gate: GateDoor) -> None:
+def test_a_refusal_to_a_guard_states_why_and_where_to_request_access(gate: GateDoor) -> None:
     answer = asked(gate, about(gate, action="change"))
 
     assert (answer.status, answer.reason) == (403, "no_window")
@@ -132,11 +134,11 @@ def test_a_no_states_why_and_where_to_request_access(gate: GateDoor) -> None:
         ("tenant={t}&resource=mailbox:{a}&action=fly", "unmapped"),
     ],
 )
-def test_each_parameter_must_be_given_exactly_once(gate: GateDoor, query: str, reason: str) -> None:
+def test_each_parameter_of_a_guards_check_must_be_given_exactly_once(gate: GateDoor, query: str, reason: str) -> None:
     assert asked(gate, query.format(t=gate.world.tenant.slug, a=ANNA)).reason == reason
 
 
-def test_a_caller_may_be_remembered_for_a_minute(gate: GateDoor) -> None:
+def test_a_guard_may_remember_a_caller_for_a_minute(gate: GateDoor) -> None:
     headers = {"lockbox-gateway": gate.world.tokens[GUARD], ENGINEER: "erin"}
 
     answer = httpx.get(f"http://127.0.0.1:{gate.port}/gate/v1/{SERVICE}/engineer", headers=headers)
@@ -151,33 +153,33 @@ def test_a_caller_may_be_remembered_for_a_minute(gate: GateDoor) -> None:
     assert said == {}
 
 
-def test_an_unknown_caller_is_refused_like_at_the_gate(gate: GateDoor) -> None:
+def test_a_guard_asking_about_an_unknown_caller_is_refused_like_at_the_gate(gate: GateDoor) -> None:
     assert asked(gate, path=f"{SERVICE}/engineer", who="mallory").reason == "unknown_engineer"
     assert asked(gate, path=f"{SERVICE}/engineer", who=None).status == 401
     assert asked(gate, "x=y", path=f"{SERVICE}/engineer").reason == "malformed"
 
 
 @pytest.mark.parametrize("path", [SERVICE, f"{SERVICE}/", f"{SERVICE}/x", "stream/", "", f"{SERVICE}/engineer/"])
-def test_a_guards_token_works_at_its_own_addresses_only(gate: GateDoor, path: str) -> None:
+def test_the_token_of_a_guard_works_only_at_guard_addresses(gate: GateDoor, path: str) -> None:
     assert asked(gate, path=path).reason == "malformed"
 
 
 @pytest.mark.parametrize("service", ["onedrive", "no-such-service"])
-def test_a_guard_asks_about_its_own_services_only(gate: GateDoor, service: str) -> None:
+def test_a_guard_asks_only_about_services_of_its_token(gate: GateDoor, service: str) -> None:
     assert asked(gate, about(gate), path=f"{service}/check").reason == "unmapped"
     assert asked(gate, path=f"{service}/engineer").reason == "unmapped"
 
 
 @pytest.mark.parametrize("kind", ["nginx", "caddy"])
 @pytest.mark.parametrize("path", ["stream", f"{SERVICE}/engineer", SERVICE])
-def test_a_gateway_with_a_guards_token_is_refused(gate: GateDoor, kind: str, path: str) -> None:
+def test_a_gateway_using_a_guards_token_is_refused(gate: GateDoor, kind: str, path: str) -> None:
     good = [one for one in gate.question(kind, gate.path()) if one[0] not in {"Lockbox-Gateway", "Host", ENGINEER}]
 
     assert asked(gate, None, *good, path=path).reason == "malformed"
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_a_guard_asks_by_get_without_a_body(gate: GateDoor, method: str) -> None:
+def test_a_guard_must_ask_by_get_without_a_body(gate: GateDoor, method: str) -> None:
     assert asked(gate, about(gate), method=method).status == 403
     assert asked(gate, about(gate), ("Content-Length", "3")).reason == "malformed"
 

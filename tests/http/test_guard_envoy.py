@@ -106,7 +106,9 @@ def envoy(gate: GateDoor, token: Path) -> Iterator[EnvoyClient]:
 
 
 @pytest.mark.far
-def test_a_yes_states_what_it_covers_and_removes_forged_headers(gate: GateDoor, envoy: EnvoyClient) -> None:
+def test_an_allow_to_envoy_states_what_it_covers_and_removes_forged_headers(
+    gate: GateDoor, envoy: EnvoyClient
+) -> None:
     answer = envoy.ask(gate.path(), lockbox_request="forged", lockbox_extra="forged")
 
     told = {one.header.key: one.header.value for one in answer.ok_response.headers}
@@ -139,7 +141,7 @@ def test_a_yes_states_what_it_covers_and_removes_forged_headers(gate: GateDoor, 
         ({ENGINEER.replace("-", "_"): "erin,erin"}, "unknown_engineer"),
     ],
 )
-def test_other_calls_are_refused_like_at_the_gate(
+def test_envoy_calls_without_a_window_are_refused_like_at_the_gate(
     gate: GateDoor, envoy: EnvoyClient, change: dict[str, str], why: str
 ) -> None:
     asked = {"path": gate.path()} | change
@@ -148,27 +150,27 @@ def test_other_calls_are_refused_like_at_the_gate(
     assert envoy.reason(**asked) == why
 
 
-def test_a_client_cannot_send_a_gateways_token(gate: GateDoor, tmp_path: Path) -> None:
+def test_a_client_of_envoy_cannot_send_a_gateways_token(gate: GateDoor, tmp_path: Path) -> None:
     wrong = tmp_path / "token"
     wrong.write_text("lbx_test_wrong")
     with sidecar(f"http://127.0.0.1:{gate.port}", wrong) as client:
         assert client.reason(gate.path(), lockbox_gateway=gate.world.tokens["envoy"]) == "no_credential"
 
 
-def test_browsers_get_the_page(gate: GateDoor, envoy: EnvoyClient) -> None:
+def test_browsers_refused_through_envoy_get_the_refusal_page(gate: GateDoor, envoy: EnvoyClient) -> None:
     path = gate.path("bob@contoso.example")
 
     assert "Request access</a>" in envoy.ask(path, accept="text/html").denied_response.body
     assert '"request_form"' in envoy.ask(path).denied_response.body
 
 
-def test_without_lockbox_all_calls_are_refused(gate: GateDoor, token: Path) -> None:
+def test_without_lockbox_the_envoy_guard_refuses_all_calls(gate: GateDoor, token: Path) -> None:
     with sidecar(f"http://127.0.0.1:{own_port()}", token) as client:
         assert client.reason(gate.path()) == "behind"
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "10.0.0.1:9191", "[::]:0", "lockbox.example:1"])
-def test_it_listens_on_loopback_only(token: Path, listen: str) -> None:
+def test_the_envoy_guard_listens_on_loopback_only(token: Path, listen: str) -> None:
     async def run() -> None:
         authorization = EnvoyAuthorization(LockboxAddress("http://127.0.0.1:1"), GuardToken(token), SERVICE)
         try:
@@ -181,7 +183,7 @@ def test_it_listens_on_loopback_only(token: Path, listen: str) -> None:
 
 
 @pytest.mark.far
-def test_the_command_serves_until_told_to_end(gate: GateDoor, token: Path) -> None:
+def test_the_envoy_guard_command_serves_until_told_to_end(gate: GateDoor, token: Path) -> None:
     port = own_port()
     words = ["serve", "--lockbox", f"http://127.0.0.1:{gate.port}", "--service", SERVICE, "--token-file", str(token)]
     program = [sys.executable, "-c", "from lockbox_guard.envoy import main; main()"]
@@ -196,7 +198,7 @@ def test_the_command_serves_until_told_to_end(gate: GateDoor, token: Path) -> No
 
 
 @pytest.mark.far
-def test_the_command_says_in_one_line_why_it_does_not_start(tmp_path: Path) -> None:
+def test_the_envoy_guard_command_says_in_one_line_why_it_does_not_start(tmp_path: Path) -> None:
     words = ["serve", "--lockbox", "http://127.0.0.1:1", "--service", SERVICE, "--token-file", str(tmp_path / "none")]
     program = [sys.executable, "-c", "from lockbox_guard.envoy import main; main()"]
 

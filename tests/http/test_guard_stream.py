@@ -66,7 +66,7 @@ def in_memory(gate: GateDoor, *requests: str) -> None:
     wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
 
 
-def test_a_guard_gets_the_open_windows_and_then_changes(gate: GateDoor, reader: Opener) -> None:
+def test_the_guard_stream_sends_the_open_windows_and_then_changes(gate: GateDoor, reader: Opener) -> None:
     before = opened(gate, resources=[f"mailbox:{ANNA}", "site:HR"], actions=["read", "export"])
     in_memory(gate, before)
 
@@ -96,7 +96,9 @@ def test_a_guard_gets_the_open_windows_and_then_changes(gate: GateDoor, reader: 
 
 
 @pytest.mark.far
-def test_a_heartbeat_is_sent_each_half_second_while_postgres_is_read(gate: GateDoor, reader: Opener) -> None:
+def test_the_guard_stream_sends_a_heartbeat_each_half_second_while_postgres_is_read(
+    gate: GateDoor, reader: Opener
+) -> None:
     stream = reader()
     beats = [stream.until("heartbeat") for _ in range(4)]
 
@@ -122,7 +124,7 @@ def _waiting(stream: GuardReader) -> list[ToldEvent]:
 
 
 @pytest.mark.far
-def test_a_guard_resumes_without_old_heartbeats(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_that_resumes_its_stream_gets_no_old_heartbeats(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     seen = stream.until("heartbeat")
     stream.close()
@@ -139,7 +141,9 @@ def test_a_guard_resumes_without_old_heartbeats(gate: GateDoor, reader: Opener) 
 
 @pytest.mark.far
 @pytest.mark.parametrize("last", ["of another process", "of part of a snapshot", "to come", "nonsense"])
-def test_a_guard_of_another_process_starts_with_a_snapshot(gate: GateDoor, reader: Opener, last: str) -> None:
+def test_a_guard_that_was_connected_to_another_process_gets_a_snapshot(
+    gate: GateDoor, reader: Opener, last: str
+) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream = reader()
@@ -151,7 +155,7 @@ def test_a_guard_of_another_process_starts_with_a_snapshot(gate: GateDoor, reade
 
 
 @pytest.mark.far
-def test_a_guard_gets_a_snapshot_after_memory_restarted(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_gets_a_snapshot_after_the_window_memory_restarted(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
     seen = reader().until("heartbeat")
@@ -190,7 +194,7 @@ def test_only_the_last_part_of_a_snapshot_can_be_resumed(
 
 
 @pytest.mark.far
-def test_a_restarting_server_sends_a_new_snapshot(gate: GateDoor, reader: Opener) -> None:
+def test_a_restarting_server_sends_guards_a_new_snapshot(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream = reader()
@@ -204,7 +208,9 @@ def test_a_restarting_server_sends_a_new_snapshot(gate: GateDoor, reader: Opener
 
 
 @pytest.mark.far
-def test_a_tenant_with_a_doubtful_log_is_closed_until_cleared(gate: GateDoor, reader: Opener) -> None:
+def test_windows_of_a_tenant_with_a_doubtful_log_are_closed_until_it_is_cleared(
+    gate: GateDoor, reader: Opener
+) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream, tenant = reader(), gate.world.tenant.id
@@ -219,7 +225,7 @@ def test_a_tenant_with_a_doubtful_log_is_closed_until_cleared(gate: GateDoor, re
 
 
 @pytest.mark.far
-def test_a_suspended_tenants_windows_close_and_stay_closed(gate: GateDoor, reader: Opener) -> None:
+def test_windows_of_a_suspended_tenant_close_for_guards_and_stay_closed(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
     stream = reader()
@@ -232,7 +238,7 @@ def test_a_suspended_tenants_windows_close_and_stay_closed(gate: GateDoor, reade
 
 
 @pytest.mark.far
-def test_a_guard_sees_its_own_services_only(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_stream_contains_only_services_of_the_guards_token(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={"onedrive"})
     window = opened(gate)
     in_memory(gate, window)
@@ -248,7 +254,7 @@ def test_a_guard_sees_its_own_services_only(gate: GateDoor, reader: Opener) -> N
 
 
 @pytest.mark.far
-def test_an_identity_change_makes_guards_forget(gate: GateDoor, reader: Opener) -> None:
+def test_an_identity_change_makes_guards_forget_remembered_callers(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()
 
@@ -258,7 +264,9 @@ def test_an_identity_change_makes_guards_forget(gate: GateDoor, reader: Opener) 
 
 
 @pytest.mark.far
-def test_page_news_and_counts_close_no_window_and_forget_nothing(gate: GateDoor, reader: Opener) -> None:
+def test_news_for_pages_and_counts_close_no_window_of_a_guard_and_forget_nothing(
+    gate: GateDoor, reader: Opener
+) -> None:
     request = opened(gate)
     in_memory(gate, request)
     stream, ids = reader(), [UUID(request)]
@@ -279,7 +287,7 @@ def test_page_news_and_counts_close_no_window_and_forget_nothing(gate: GateDoor,
 
 
 @pytest.mark.far
-def test_concurrently_opened_windows_are_all_streamed_and_remembered(gate: GateDoor, reader: Opener) -> None:
+def test_windows_opened_concurrently_are_all_streamed_and_remembered(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()
 
@@ -297,7 +305,7 @@ def test_concurrently_opened_windows_are_all_streamed_and_remembered(gate: GateD
         told.add(event.said["request"])
 
 
-def test_a_revoked_token_ends_its_streams(gate: GateDoor, reader: Opener) -> None:
+def test_revoking_a_guards_token_ends_its_streams(gate: GateDoor, reader: Opener) -> None:
     stream, guard = reader(), gate.world.people[GUARD]
     stream.snapshot()
     assert guard.key_id is not None
@@ -314,7 +322,7 @@ def test_a_revoked_token_ends_its_streams(gate: GateDoor, reader: Opener) -> Non
 
 
 @pytest.mark.far
-def test_the_number_of_streams_is_limited(gate: GateDoor, reader: Opener) -> None:
+def test_the_number_of_guard_streams_is_limited(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
     streams = [reader() for _ in range(3)]
     assert [one.status for one in streams] == [200] * 3
@@ -328,7 +336,7 @@ def test_the_number_of_streams_is_limited(gate: GateDoor, reader: Opener) -> Non
 
 
 @pytest.mark.far
-def test_a_guard_that_does_not_read_is_disconnected(
+def test_a_guard_that_does_not_read_its_stream_is_disconnected(
     gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate_stream, "MOST_UNSENT", 50)
@@ -344,14 +352,14 @@ def test_a_guard_that_does_not_read_is_disconnected(
 
 
 @pytest.mark.parametrize("kind", ["nginx", "envoy"])
-def test_a_gateway_gets_no_stream(reader: Opener, kind: str) -> None:
+def test_a_gateway_token_gets_no_guard_stream(reader: Opener, kind: str) -> None:
     refused = reader(who=kind)
 
     assert (refused.status, refused.headers["lockbox-decision"]) == (403, "deny")
 
 
 @pytest.mark.far
-def test_a_rapidly_reconnecting_token_delays_no_other(gate: GateDoor, reader: Opener) -> None:
+def test_a_guard_token_that_reconnects_rapidly_delays_no_other_token(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
     window, spare = opened(gate), opened(gate, "bob@contoso.example")
     in_memory(gate, window, spare)
@@ -403,7 +411,7 @@ def _timed(gate: GateDoor, address: str) -> tuple[int, float]:
 
 
 @pytest.mark.far
-def test_streams_end_at_shutdown(gate: GateDoor, reader: Opener) -> None:
+def test_guard_streams_end_at_shutdown(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()
 

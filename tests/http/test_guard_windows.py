@@ -85,7 +85,7 @@ def told(gate: GateDoor) -> Iterator[list[tuple[float, str, dict[str, Any]]]]:
 
 
 @pytest.mark.far
-def test_access_with_a_closing_warning_is_not_closed_early(scene: GuardScene, worker: Database) -> None:
+def test_the_guard_does_not_cut_access_early_after_a_closing_warning(scene: GuardScene, worker: Database) -> None:
     with (
         told(scene.gate) as events,
         served_wsgi(scene.guard, "erin", tenant=scene.world.tenant.slug, seconds=0.7) as port,
@@ -125,7 +125,9 @@ def extended(world: World, request: AccessRequest, seconds: int) -> AccessReques
 @pytest.mark.far
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_approved_extension_continues_running_calls(scene: GuardScene, worker: Database, kind: str) -> None:
+def test_an_approved_extension_keeps_running_calls_of_the_guard(
+    scene: GuardScene, worker: Database, kind: str
+) -> None:
     tenant = scene.world.tenant.slug
     services: dict[str, Callable[[], Any]] = {
         "asgi": lambda: served(GuardedService(scene.guard, tenant, subject="erin")),
@@ -152,7 +154,7 @@ def test_an_approved_extension_continues_running_calls(scene: GuardScene, worker
 
 
 @pytest.mark.far
-def test_a_revoked_extension_continues_nothing(scene: GuardScene) -> None:
+def test_a_call_is_cut_at_the_end_of_its_window_if_the_extension_was_revoked(scene: GuardScene) -> None:
     with served(GuardedService(scene.guard, scene.world.tenant.slug, subject="erin")) as port:
         first = scene.opened(5)
         call = get(port, "/mailboxes/anna/live")

@@ -24,7 +24,7 @@ PATHS = [
 @each("path", PATHS)
 @each("who", ["erin", "gate", None])
 @each("method", ["GET", "HEAD", "POST"])
-def test_every_answer_forbids_type_sniffing(door: Door, method: str, who: str | None, path: str) -> None:
+def test_every_http_answer_forbids_type_sniffing(door: Door, method: str, who: str | None, path: str) -> None:
     assert door.call(who, method, path).headers.get_list("x-content-type-options") == ["nosniff"]
 
 
@@ -38,7 +38,7 @@ def test_every_answer_forbids_type_sniffing(door: Door, method: str, who: str | 
     ],
 )
 @each("version", ["1.1", "1.0"])
-def test_a_request_names_one_host(door: Door, hosts: list[str], status: int, version: str) -> None:
+def test_an_http_request_must_name_exactly_one_host(door: Door, hosts: list[str], status: int, version: str) -> None:
     lines = "".join(f"Host: {host}\r\n" for host in hosts)
 
     async def said() -> bytes:

@@ -23,7 +23,7 @@ def test_livez_succeeds_while_the_process_answers(door: Door) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
 
 
-def test_readyz_succeeds_with_both_servers(door: Door) -> None:
+def test_readyz_succeeds_if_postgres_and_redis_answer(door: Door) -> None:
     answer = door.get(None, "/readyz")
 
     assert (answer.status_code, answer.json()) == (
@@ -71,7 +71,7 @@ def test_readyz_fails_without_postgres(door: Door) -> None:
         ("DROP TABLE alembic_version", "no migrations"),
     ],
 )
-def test_readyz_fails_on_a_foreign_schema(own_door: Door, change: str, says: str) -> None:
+def test_readyz_fails_on_a_database_with_a_foreign_schema(own_door: Door, change: str, says: str) -> None:
     for statement in change.split("; "):
         own_door.run_sql(statement)
 

@@ -19,7 +19,7 @@ def submitted(door: Door) -> int:
     return door.rows()["requests"]
 
 
-def test_the_same_key_and_body_repeat_the_first_answer_and_submit_nothing(door: Door) -> None:
+def test_the_same_idempotency_key_and_body_repeat_the_first_answer_and_submit_nothing(door: Door) -> None:
     header = key()
     first = door.file(headers=header, justification="Grüße 🔐")
     before = door.rows()
@@ -32,7 +32,7 @@ def test_the_same_key_and_body_repeat_the_first_answer_and_submit_nothing(door: 
     assert door.rows() == before
 
 
-def test_a_replay_repeats_the_first_answer_after_later_moves(door: Door) -> None:
+def test_a_call_repeated_under_its_key_gets_the_first_answer_despite_later_moves(door: Door) -> None:
     header = key()
     first = door.file(headers=header)
     door.act("ann", "deny", first.json()["id"])
@@ -40,7 +40,7 @@ def test_a_replay_repeats_the_first_answer_after_later_moves(door: Door) -> None
     assert door.file(headers=header).content == first.content
 
 
-def test_an_equivalent_body_counts_as_the_same(door: Door) -> None:
+def test_an_equivalent_body_counts_as_the_same_under_an_idempotency_key(door: Door) -> None:
     header = key()
     body = door.world.body(actions=["read"])
     first = door.call("erin", "POST", "/v1/requests", json=body, headers=header)
@@ -52,7 +52,7 @@ def test_an_equivalent_body_counts_as_the_same(door: Door) -> None:
 
 
 @pytest.mark.parametrize("change", [{"access_window": 60}, {"justification": "Another"}, {"resources": ["site:b"]}])
-def test_the_same_key_with_another_body_is_refused(door: Door, change: dict[str, Any]) -> None:
+def test_an_idempotency_key_with_another_body_is_refused(door: Door, change: dict[str, Any]) -> None:
     header = key()
     door.file(headers=header)
     before = door.rows()
@@ -62,7 +62,7 @@ def test_the_same_key_with_another_body_is_refused(door: Door, change: dict[str,
     assert door.rows() == before
 
 
-def test_a_running_call_with_the_same_key_is_reported(door: Door) -> None:
+def test_a_repeated_call_is_told_that_the_first_call_is_still_running(door: Door) -> None:
     header = key()
     before = submitted(door)
     name = f"{door.world.people['erin'].person_id}:{header['idempotency-key']}"
@@ -76,7 +76,7 @@ def test_a_running_call_with_the_same_key_is_reported(door: Door) -> None:
     assert submitted(door) == before + 1
 
 
-def test_concurrent_calls_with_one_key_submit_once(door: Door) -> None:
+def test_concurrent_calls_with_one_idempotency_key_submit_once(door: Door) -> None:
     for _ in range(3):
         header, before = key(), submitted(door)
 
@@ -92,7 +92,7 @@ def test_concurrent_calls_with_one_key_submit_once(door: Door) -> None:
         assert submitted(door) == before + 1
 
 
-def test_a_failure_is_not_remembered(door: Door) -> None:
+def test_a_failed_call_is_not_remembered_under_its_idempotency_key(door: Door) -> None:
     header = key()
 
     facts(door.file(headers=header, service="no-such-service"), 422, "unknown-service")
@@ -100,7 +100,7 @@ def test_a_failure_is_not_remembered(door: Door) -> None:
     assert door.file(headers=header).status_code == 201
 
 
-def test_another_persons_key_is_independent(door: Door) -> None:
+def test_two_people_may_use_the_same_idempotency_key(door: Door) -> None:
     header = key()
 
     first, second = door.file("erin", headers=header), door.file("eve", headers=header)
@@ -109,7 +109,7 @@ def test_another_persons_key_is_independent(door: Door) -> None:
     assert first.json()["id"] != second.json()["id"]
 
 
-def test_a_key_is_forgotten_after_24_hours(door: Door) -> None:
+def test_an_idempotency_key_is_forgotten_after_24_hours(door: Door) -> None:
     header = key()
     first = door.file(headers=header)
     age = "UPDATE idempotency_keys SET created_at = created_at - CAST(:age AS interval) WHERE key = :key"
@@ -125,7 +125,7 @@ def test_a_key_is_forgotten_after_24_hours(door: Door) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "k" * 256, "two words", "tab\t", "ümlaut", "nul\x00", "line\x7f"])
-def test_an_invalid_key_is_refused(door: Door, value: str) -> None:
+def test_an_invalid_idempotency_key_is_refused(door: Door, value: str) -> None:
     before = door.rows()
 
     answer = door.file(headers={"idempotency-key": value.encode()})
@@ -134,5 +134,5 @@ def test_an_invalid_key_is_refused(door: Door, value: str) -> None:
     assert door.rows() == before
 
 
-def test_a_key_may_have_255_characters(door: Door) -> None:
+def test_an_idempotency_key_may_have_255_characters(door: Door) -> None:
     assert door.file(headers={"idempotency-key": str(new_id()).ljust(255, "~")}).status_code == 201

@@ -21,7 +21,7 @@ def bearer(scene: IssuerScene, issuer: LocalIssuer, subject: str, **claims: Any)
     return {"authorization": f"Bearer {issuer.token(**{'iat': scene.at, 'exp': scene.at + 300} | claims)}"}
 
 
-def test_an_issuers_bearer_token_acts_as_its_person(scene: IssuerScene) -> None:
+def test_the_bearer_token_of_an_issuer_acts_as_its_person(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -46,7 +46,9 @@ def test_a_bearer_token_of_an_old_sign_in_approves_nothing(scene: IssuerScene) -
     facts(answer, 403, "fresh-sign-in-needed")
 
 
-def test_a_bearer_token_is_bound_to_its_issuers_side_and_tenant(scene: IssuerScene, open_portal: OpenPortal) -> None:
+def test_a_bearer_token_is_bound_to_the_side_and_tenant_of_its_issuer(
+    scene: IssuerScene, open_portal: OpenPortal
+) -> None:
     elsewhere = open_portal().world
     scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
     for name, issuer in (("max", scene.tenants), ("ann", scene.vendors), ("zoe", scene.tenants)):
@@ -74,7 +76,7 @@ def test_a_bearer_token_with_a_false_claim_is_refused(scene: IssuerScene, lie: d
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_unsigned_tokens_and_disabled_peoples_are_refused(scene: IssuerScene) -> None:
+def test_unsigned_bearer_tokens_and_those_of_disabled_people_are_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     scene.tenants.subject = "ann"
     browser = scene.portal.browser()

@@ -50,7 +50,7 @@ def _needs_a_thread() -> None:
 
 
 @pytest.mark.parametrize("before", [(), (_needs_a_thread,)], ids=["in a group", "in a thread"])
-def test_break_glass_just_switched_off_is_refused_in_its_own_words(
+def test_break_glass_that_was_just_switched_off_is_refused_with_a_specific_message(
     open_door: OpenDoor, between: Between, *, before: tuple[Callable[[], object], ...]
 ) -> None:
     door = open_door(ON)
@@ -119,7 +119,7 @@ ADMINISTERED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("action", ADMINISTERED)
-def test_an_admins_change_is_made_once_after_a_database_refusal(
+def test_an_admins_change_that_the_database_first_refuses_is_made_once(
     open_door: OpenDoor, refuse_commit: Callable[..., None], action: str
 ) -> None:
     door = open_door()
@@ -134,7 +134,7 @@ def test_an_admins_change_is_made_once_after_a_database_refusal(
 
 
 @pytest.mark.parametrize("is_form", [False, True], ids=["by the API", "by a form"])
-def test_a_finding_is_given_once_after_a_database_refusal(
+def test_a_break_glass_finding_that_the_database_first_refuses_is_recorded_once(
     open_portal: OpenPortal, refuse_commit: Callable[..., None], *, is_form: bool
 ) -> None:
     portal = open_portal(ON)

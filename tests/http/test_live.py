@@ -68,7 +68,7 @@ def _topic(request: object) -> str:
 
 
 @pytest.mark.far
-def test_a_page_gets_news_of_its_own_request_only(live: Live) -> None:
+def test_a_request_page_gets_live_news_of_its_own_request_only(live: Live) -> None:
     world = live.portal.world
     request, other = world.fresh(), world.fresh()
     stream = live.settled(live.secret("ann"), _topic(request))
@@ -81,7 +81,7 @@ def test_a_page_gets_news_of_its_own_request_only(live: Live) -> None:
     assert stream.until("news").topics == {_topic(request)}
 
 
-def test_a_stream_has_its_type_and_is_not_cached(live: Live) -> None:
+def test_a_live_stream_has_its_content_type_and_is_not_cached(live: Live) -> None:
     stream = live.open(live.secret("ann"), "list")
 
     ready = stream.next()
@@ -95,7 +95,7 @@ def test_a_stream_has_its_type_and_is_not_cached(live: Live) -> None:
     assert 3000 <= stream.retry < 7000
 
 
-def test_an_extensions_page_hears_that_its_window_ended(live: Live) -> None:
+def test_the_page_of_an_extension_gets_news_that_the_extended_window_ended(live: Live) -> None:
     world = live.portal.world
     first = opened(world)
     second = extended(world, first.id)
@@ -111,7 +111,7 @@ def test_an_extensions_page_hears_that_its_window_ended(live: Live) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["ann", "aude", "erin", "max", "vera"])
-def test_a_list_gets_news_of_requests_its_reader_may_see(live: Live, who: str) -> None:
+def test_a_list_gets_live_news_of_requests_its_reader_may_see(live: Live, who: str) -> None:
     stream = live.settled(live.secret(who), "list")
 
     live.portal.world.fresh("erin")
@@ -120,7 +120,7 @@ def test_a_list_gets_news_of_requests_its_reader_may_see(live: Live, who: str) -
 
 
 @pytest.mark.parametrize("who", ["eve", "olga", "zoe"])
-def test_a_list_gets_no_news_of_requests_its_reader_may_not_see(
+def test_a_list_gets_no_live_news_of_requests_its_reader_may_not_see(
     live: Live, open_portal: OpenPortal, who: str
 ) -> None:
     world = live.portal.world
@@ -136,7 +136,9 @@ def test_a_list_gets_no_news_of_requests_its_reader_may_not_see(
 
 
 @pytest.mark.far
-def test_an_approver_gets_their_tenants_news_among_others(live: Live, open_portal: OpenPortal) -> None:
+def test_an_approver_gets_live_news_of_their_tenant_while_other_tenants_have_news_too(
+    live: Live, open_portal: OpenPortal
+) -> None:
     other = open_portal().world
     stream = live.settled(live.secret("ann"), "list")
 
@@ -150,7 +152,7 @@ def test_an_approver_gets_their_tenants_news_among_others(live: Live, open_porta
 
 
 @pytest.mark.far
-def test_a_review_is_no_news_for_the_customer(open_portal: OpenPortal) -> None:
+def test_a_review_is_no_live_news_for_the_customer(open_portal: OpenPortal) -> None:
     with serving(open_portal(Policy(mail_suffices=True), settings=SETTINGS), own_port(), pause=0.2) as live:
         world = live.portal.world
         customer, vendor = (live.settled(live.secret(name), "list") for name in ("ann", "max"))
@@ -166,7 +168,7 @@ def test_a_review_is_no_news_for_the_customer(open_portal: OpenPortal) -> None:
 
 
 @pytest.mark.far
-def test_operators_get_news_at_intervals(live: Live) -> None:
+def test_operators_get_live_news_at_intervals(live: Live) -> None:
     world = live.portal.world
     stream = live.settled(live.secret("olga"), "operations")
 
@@ -185,7 +187,7 @@ def test_operators_get_news_at_intervals(live: Live) -> None:
 
 
 @pytest.mark.far
-def test_only_operators_get_news_of_changed_figures(live: Live) -> None:
+def test_only_operators_get_live_news_of_changed_figures(live: Live) -> None:
     schedule = live.portal.db.schedule
     operator, manager = live.settled(live.secret("olga"), "operations"), live.settled(live.secret("max"), "list")
 
@@ -196,12 +198,12 @@ def test_only_operators_get_news_of_changed_figures(live: Live) -> None:
 
 
 @pytest.mark.parametrize("who", ["max", "vera", "ann", "tara"])
-def test_only_operators_listen_to_operations(live: Live, who: str) -> None:
+def test_only_operators_can_open_the_live_stream_of_operations(live: Live, who: str) -> None:
     assert live.open(live.secret(who), "operations").status == 403
 
 
 @pytest.mark.far
-def test_presence_is_sent_to_its_own_side_only(live: Live) -> None:
+def test_presence_on_a_request_is_sent_to_the_same_side_only(live: Live) -> None:
     world, db = live.portal.world, live.portal.db
     request = world.fresh()
     colleague, engineer = (live.settled(live.secret(name), _topic(request)) for name in ("amir", "erin"))
@@ -213,7 +215,7 @@ def test_presence_is_sent_to_its_own_side_only(live: Live) -> None:
     assert engineer.quiet()
 
 
-def test_a_hidden_requests_topic_is_not_found(live: Live, open_portal: OpenPortal) -> None:
+def test_the_live_topic_of_a_hidden_request_is_not_found(live: Live, open_portal: OpenPortal) -> None:
     request = live.portal.world.fresh()
     theirs = open_portal().world.fresh()
 
@@ -231,11 +233,11 @@ def test_a_hidden_requests_topic_is_not_found(live: Live, open_portal: OpenPorta
     "topics",
     ["", "list list list list list list list list list", "request:", "request:x", "x", "request:list", "\x00"],
 )
-def test_an_invalid_topic_is_refused(live: Live, topics: str) -> None:
+def test_an_invalid_live_topic_is_refused(live: Live, topics: str) -> None:
     assert live.open(live.secret("ann"), topics).status == 422
 
 
-def test_listening_needs_a_session_from_our_own_site(live: Live) -> None:
+def test_opening_a_live_stream_needs_a_session_from_lockboxs_own_site(live: Live) -> None:
     secret = live.secret("ann")
     cookies = {SESSION: secret}
 
@@ -253,7 +255,7 @@ def test_listening_needs_a_session_from_our_own_site(live: Live) -> None:
 
 
 @pytest.mark.far
-def test_missed_news_is_sent_from_the_last_event_on(live: Live) -> None:
+def test_live_news_missed_while_disconnected_is_sent_from_the_last_event_on(live: Live) -> None:
     world, secret = live.portal.world, live.secret("ann")
     request, other = world.fresh(), world.fresh()
     first = live.settled(secret, _topic(request))
@@ -279,7 +281,7 @@ def test_missed_news_is_sent_from_the_last_event_on(live: Live) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("last", ["0", "abc-1", "x" * 3000, "-", "0123456789ab-999999999999999999"])
-def test_an_unknown_last_event_makes_the_page_reload(live: Live, last: str) -> None:
+def test_an_unknown_last_event_id_makes_the_page_reload(live: Live, last: str) -> None:
     stays = live.settled(live.secret("amir"), "list")
 
     stream = live.open(live.secret("ann"), "list", last)
@@ -318,7 +320,7 @@ def _names(stream: LiveStream, seconds: float) -> list[str]:
 
 
 @pytest.mark.far
-def test_a_silent_stream_sends_heartbeats(live: Live) -> None:
+def test_a_live_stream_without_news_sends_heartbeats(live: Live) -> None:
     stream = live.settled(live.secret("ann"), "list")
 
     time.sleep(1)
@@ -327,7 +329,7 @@ def test_a_silent_stream_sends_heartbeats(live: Live) -> None:
 
 
 @pytest.mark.far
-def test_a_stream_ends_with_its_session(live: Live) -> None:
+def test_a_live_stream_ends_with_its_session(live: Live) -> None:
     secret = live.secret("ann")
     stream = live.settled(secret, "list")
 
@@ -341,7 +343,7 @@ def test_a_stream_ends_with_its_session(live: Live) -> None:
 
 
 @pytest.mark.far
-def test_a_stream_ends_with_its_role(live: Live) -> None:
+def test_a_live_stream_ends_when_its_reader_loses_the_role(live: Live) -> None:
     world = live.portal.world
     world.add("art", Role.APPROVER, world.tenant.id)
     request = world.fresh()
@@ -369,7 +371,7 @@ def test_an_open_page_does_not_prolong_its_session(live: Live) -> None:
     assert (by_itself, live.portal.sql(seen, p=ann)[0].long_ago) == (True, False)
 
 
-def test_streams_are_limited_by_session_and_in_total(live: Live) -> None:
+def test_live_streams_are_limited_by_session_and_in_total(live: Live) -> None:
     first = live.secret("ann")
     four = [live.open(first, "list") for _ in range(4)]
     fifth = live.open(first, "list")
@@ -384,7 +386,9 @@ def test_streams_are_limited_by_session_and_in_total(live: Live) -> None:
     assert live.open(first, "list").status == 200
 
 
-def test_more_sessions_take_no_streams_of_others(portal: Portal, runner: LoopThread) -> None:
+def test_further_sessions_of_a_person_take_no_live_streams_of_other_people(
+    portal: Portal, runner: LoopThread
+) -> None:
     room = LiveUpdates(portal.db, portal.settings)
     ann, amir = portal.world.people["ann"], portal.world.people["amir"]
     hers = [Subscription(ann, f"secret {number % 3}", lists=True) for number in range(12)]
@@ -405,7 +409,7 @@ def test_more_sessions_take_no_streams_of_others(portal: Portal, runner: LoopThr
     room.stop()
 
 
-def test_streams_hold_no_connection_and_no_slot(live: Live) -> None:
+def test_live_streams_hold_no_connection_and_no_slot(live: Live) -> None:
     streams = [live.open(live.secret(name), "list") for name in ("ann", "amir", "abe", "erin") for _ in range(3)]
     for stream in streams:
         stream.until("ready")
@@ -420,7 +424,7 @@ def test_streams_hold_no_connection_and_no_slot(live: Live) -> None:
     assert answer.status_code == 200
 
 
-def test_a_reader_who_does_not_read_is_dropped(
+def test_a_browser_that_does_not_read_its_live_stream_is_dropped(
     portal: Portal, runner: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "SLOW_SECONDS", 0.2)
@@ -442,7 +446,7 @@ def test_a_reader_who_does_not_read_is_dropped(
 
 
 @pytest.mark.far
-def test_without_redis_pages_are_notified_and_reload_afterwards(live: Live, urls: Urls) -> None:
+def test_without_redis_open_pages_are_notified_and_reload_afterwards(live: Live, urls: Urls) -> None:
     stream = live.settled(live.secret("ann"), "list")
 
     hang_up_on_listeners(urls.redis)
@@ -454,7 +458,7 @@ def test_without_redis_pages_are_notified_and_reload_afterwards(live: Live, urls
 
 
 @pytest.mark.far
-def test_a_redis_missing_from_the_start_counts_as_away(open_portal: OpenPortal) -> None:
+def test_a_redis_that_was_missing_from_the_start_counts_as_unavailable(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS)
     portal.db = Database(portal.db.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
     with serving(portal, own_port()) as live:
@@ -466,7 +470,7 @@ def test_a_redis_missing_from_the_start_counts_as_away(open_portal: OpenPortal) 
 
 
 @pytest.mark.far
-def test_a_stopping_server_ends_its_streams_at_once(open_portal: OpenPortal) -> None:
+def test_a_stopping_server_ends_its_live_streams_at_once(open_portal: OpenPortal) -> None:
     with serving(open_portal(settings=SETTINGS), own_port()) as live:
         streams = [live.open(live.secret(name), "list") for name in ("ann", "amir")]
         for stream in streams:
@@ -481,7 +485,7 @@ def test_a_stopping_server_ends_its_streams_at_once(open_portal: OpenPortal) -> 
 
 
 @pytest.mark.far
-def test_the_api_stops_within_seconds_with_open_streams(open_portal: OpenPortal, urls: Urls) -> None:
+def test_the_api_stops_within_seconds_with_open_live_streams(open_portal: OpenPortal, urls: Urls) -> None:
     port = own_port()
     portal = open_portal()
     variables = {

@@ -62,7 +62,7 @@ def _asked(world: World, name: str, request: AccessRequest, text: str) -> UUID:
         return questions.ask(session, world.people[name], HERE, request.id, text).id
 
 
-def test_a_request_decided_elsewhere_disables_its_buttons_and_names_the_decider(
+def test_deciding_a_request_elsewhere_disables_its_buttons_and_names_the_decider(
     live: Live, desk: BrowserDesk
 ) -> None:
     request = live.portal.world.fresh()
@@ -81,7 +81,7 @@ def test_a_request_decided_elsewhere_disables_its_buttons_and_names_the_decider(
     expect(comment).to_be_focused()
 
 
-def test_an_undecided_request_gets_its_new_version(live: Live, desk: BrowserDesk) -> None:
+def test_the_open_page_of_an_undecided_request_gets_its_new_version(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
@@ -94,7 +94,7 @@ def test_an_undecided_request_gets_its_new_version(live: Live, desk: BrowserDesk
     expect(page.locator("main")).not_to_contain_text("Since you looked")
 
 
-def test_untouched_forms_follow_the_request(live: Live, desk: BrowserDesk) -> None:
+def test_untouched_forms_on_an_open_page_follow_the_request(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     ann, erin = (_opened(live, desk, name, f"/requests/{request.id}") for name in ("ann", "erin"))
@@ -129,7 +129,7 @@ def test_an_extension_of_a_just_revoked_window_can_no_longer_be_approved(live: L
     expect(page.get_by_role("button", name="Approve")).to_have_count(0)
 
 
-def test_new_buttons_are_disabled_for_a_second(live: Live, desk: BrowserDesk) -> None:
+def test_buttons_that_newly_appear_on_an_open_page_are_disabled_for_a_second(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     world.act("amir", Action.APPROVE, request.id)
@@ -148,7 +148,7 @@ def test_new_buttons_are_disabled_for_a_second(live: Live, desk: BrowserDesk) ->
     expect(page.locator("#done")).to_contain_text("You revoked the access.")
 
 
-def test_timer_only_changes_are_no_news(live: Live, desk: BrowserDesk) -> None:
+def test_changes_of_the_timer_only_are_no_live_news(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     until = page.locator("[data-now] time").first
@@ -160,7 +160,7 @@ def test_timer_only_changes_are_no_news(live: Live, desk: BrowserDesk) -> None:
     expect(page.locator("#announcement")).to_have_text("")
 
 
-def test_anothers_presence_appears_and_disappears(live: Live, desk: BrowserDesk) -> None:
+def test_the_presence_of_another_person_appears_and_disappears_on_an_open_page(live: Live, desk: BrowserDesk) -> None:
     request, db = live.portal.world.fresh(), live.portal.db
     amir = live.portal.world.people["amir"]
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
@@ -174,7 +174,7 @@ def test_anothers_presence_appears_and_disappears(live: Live, desk: BrowserDesk)
     expect(page.locator("#presence")).not_to_contain_text("Amir is reviewing this")
 
 
-def test_an_error_message_survives_news(live: Live, desk: BrowserDesk) -> None:
+def test_an_error_message_on_a_page_survives_live_news(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     question = page.get_by_label("Your question to Erin")
@@ -190,7 +190,7 @@ def test_an_error_message_survives_news(live: Live, desk: BrowserDesk) -> None:
     expect(question).to_have_value("\u202eWhich folder?")
 
 
-def test_an_answer_appears_while_another_question_is_being_written(live: Live, desk: BrowserDesk) -> None:
+def test_an_answer_appears_on_the_page_while_another_question_is_being_written(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     question = _asked(world, "ann", request, "Which folder?")
@@ -209,7 +209,7 @@ def test_an_answer_appears_while_another_question_is_being_written(live: Live, d
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
 
 
-def test_a_question_appears_while_an_answer_is_being_written(live: Live, desk: BrowserDesk) -> None:
+def test_a_question_appears_on_the_page_while_an_answer_is_being_written(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     first = _asked(world, "ann", request, "Which folder?")
@@ -230,7 +230,7 @@ def test_a_question_appears_while_an_answer_is_being_written(live: Live, desk: B
     expect(answer).to_be_focused()
 
 
-def test_a_question_cannot_be_sent_once_the_request_is_denied(live: Live, desk: BrowserDesk) -> None:
+def test_a_question_being_written_cannot_be_sent_once_the_request_is_denied(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     question, ask = page.get_by_label("Your question to Erin"), page.get_by_role("button", name="Ask", exact=True)
@@ -245,7 +245,9 @@ def test_a_question_cannot_be_sent_once_the_request_is_denied(live: Live, desk: 
     assert violations(page) == []
 
 
-def test_a_person_who_loses_their_role_keeps_only_their_text(live: Live, desk: BrowserDesk) -> None:
+def test_the_open_page_of_a_person_who_loses_their_role_keeps_only_the_typed_text(
+    live: Live, desk: BrowserDesk
+) -> None:
     world = live.portal.world
     world.add("art", Role.APPROVER, world.tenant.id)
     request = world.fresh()
@@ -268,7 +270,7 @@ def test_a_person_who_loses_their_role_keeps_only_their_text(live: Live, desk: B
     assert violations(page) == []
 
 
-def test_operations_figures_update_by_themselves(live: Live, desk: BrowserDesk) -> None:
+def test_the_figures_on_the_operations_page_update_without_a_reload(live: Live, desk: BrowserDesk) -> None:
     page = _opened(live, desk, "olga", "/operations")
     waiting = page.locator("#by-state li", has_text="Waiting").locator("b")
     before = int(waiting.inner_text().replace(",", ""))
@@ -279,7 +281,7 @@ def test_operations_figures_update_by_themselves(live: Live, desk: BrowserDesk) 
     expect(page.locator("#announcement")).to_have_text("")
 
 
-def test_a_page_with_an_ended_session_says_so(live: Live, desk: BrowserDesk) -> None:
+def test_an_open_page_whose_session_ended_says_so(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "abe", f"/requests/{request.id}")
     expect(page.locator("#announcement")).to_have_text("")
@@ -294,7 +296,7 @@ def test_a_page_with_an_ended_session_says_so(live: Live, desk: BrowserDesk) -> 
     expect(page.locator("main")).not_to_contain_text("The mailbox does not open")
 
 
-def test_without_redis_a_page_recovers_by_itself(live: Live, desk: BrowserDesk, urls: Urls) -> None:
+def test_without_redis_an_open_page_recovers_without_the_reader(live: Live, desk: BrowserDesk, urls: Urls) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     hang_up_on_listeners(urls.redis)
@@ -306,7 +308,7 @@ def test_without_redis_a_page_recovers_by_itself(live: Live, desk: BrowserDesk, 
 
 # The stream breaks off several times before the page looks, by the browser's own time.
 @pytest.mark.far
-def test_a_repeatedly_broken_stream_postpones_no_reload(live: Live, desk: BrowserDesk) -> None:
+def test_a_live_stream_that_breaks_repeatedly_postpones_no_reload(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     page.route("**/live?*", lambda route: route.abort())
@@ -317,7 +319,7 @@ def test_a_repeatedly_broken_stream_postpones_no_reload(live: Live, desk: Browse
     expect(page.locator("#announcement")).to_contain_text("Amir denied it", timeout=40_000)
 
 
-def test_a_page_that_may_not_listen_reloads_every_fifteen_seconds(
+def test_a_page_that_may_not_open_a_live_stream_reloads_every_fifteen_seconds(
     open_portal: OpenPortal, browser: BrowserDesk
 ) -> None:
     port = own_port()

@@ -90,7 +90,7 @@ def test_a_newly_opened_window_appears_in_an_empty_list(place: LiveWorld) -> Non
 
 
 @pytest.mark.far
-def test_a_window_appears_in_place_beside_a_comment_being_written(place: LiveWorld) -> None:
+def test_a_window_appears_in_its_place_next_to_a_comment_being_written(place: LiveWorld) -> None:
     first, last = place.inside(access_window=600), place.inside(access_window=3600)
     page = place.opened("ann", "/open")
     comment = _row(page, last).get_by_label("Comment")
@@ -109,7 +109,7 @@ def test_a_window_appears_in_place_beside_a_comment_being_written(place: LiveWor
 
 
 @pytest.mark.far
-def test_a_window_closed_elsewhere_disappears_with_its_closer(place: LiveWorld) -> None:
+def test_a_window_closed_elsewhere_disappears_from_the_list_naming_who_closed_it(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     expect(_row(page, request)).to_be_visible()
@@ -123,7 +123,7 @@ def test_a_window_closed_elsewhere_disappears_with_its_closer(place: LiveWorld) 
 
 
 @pytest.mark.far
-def test_three_of_many_closed_windows_are_named(place: LiveWorld) -> None:
+def test_the_list_names_three_of_many_closed_windows(place: LiveWorld) -> None:
     opened = [place.inside() for _ in range(5)]
     page = place.opened("ann", "/open")
     # News are told together: the page looks at them once.
@@ -142,7 +142,7 @@ def test_three_of_many_closed_windows_are_named(place: LiveWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_card_with_a_comment_stays_and_names_the_closer(place: LiveWorld) -> None:
+def test_a_window_card_with_a_typed_comment_stays_and_names_who_closed_the_window(place: LiveWorld) -> None:
     request, other = place.inside(), place.inside("eve")
     page = place.opened("ann", "/open")
     row = _row(page, request)
@@ -167,7 +167,7 @@ def test_a_card_with_a_comment_stays_and_names_the_closer(place: LiveWorld) -> N
 
 
 @pytest.mark.far
-def test_the_last_card_stays_beside_the_empty_message(place: LiveWorld) -> None:
+def test_the_last_window_card_stays_next_to_the_message_of_an_empty_list(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     _row(page, request).get_by_label("Comment").fill("Enough of")
@@ -180,7 +180,7 @@ def test_the_last_card_stays_beside_the_empty_message(place: LiveWorld) -> None:
 
 
 @pytest.mark.far
-def test_an_expired_window_names_no_closer(live: Live, place: LiveWorld) -> None:
+def test_a_window_that_expired_names_no_person_who_closed_it(live: Live, place: LiveWorld) -> None:
     request = place.inside(access_window=600)
     page = place.opened("ann", "/open")
     page.evaluate("() => { const now = Date.now; Date.now = () => now() + 15 * 60 * 1000; }")
@@ -195,7 +195,7 @@ def test_an_expired_window_names_no_closer(live: Live, place: LiveWorld) -> None
 
 
 @pytest.mark.far
-def test_a_new_request_appears_for_reviewers(reviewed: LiveWorld) -> None:
+def test_a_new_request_appears_in_the_open_review_list(reviewed: LiveWorld) -> None:
     first = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
     reason = _row(page, first).get_by_label("Reason (required)")
@@ -211,7 +211,7 @@ def test_a_new_request_appears_for_reviewers(reviewed: LiveWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_review_done_elsewhere_names_the_reviewer(reviewed: LiveWorld) -> None:
+def test_a_review_done_elsewhere_names_the_reviewer_in_the_open_list(reviewed: LiveWorld) -> None:
     written, other = reviewed.world.fresh(), reviewed.world.fresh("eve")
     page = reviewed.opened("max", "/review")
     reason = _row(page, written).get_by_label("Reason (required)")
@@ -232,7 +232,7 @@ def test_a_review_done_elsewhere_names_the_reviewer(reviewed: LiveWorld) -> None
 
 
 @pytest.mark.far
-def test_an_error_stays_beside_its_form_while_others_appear(reviewed: LiveWorld) -> None:
+def test_an_error_stays_next_to_its_form_while_other_requests_appear(reviewed: LiveWorld) -> None:
     request = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
     reason = _row(page, request).get_by_label("Reason (required)")
@@ -250,7 +250,7 @@ def test_an_error_stays_beside_its_form_while_others_appear(reviewed: LiveWorld)
 
 
 @pytest.mark.far
-def test_ones_own_request_made_elsewhere_appears_with_its_outcome(place: LiveWorld) -> None:
+def test_a_request_made_by_its_reader_elsewhere_appears_with_its_outcome(place: LiveWorld) -> None:
     page = place.opened("erin", "/mine")
     expect(page.locator("main")).to_contain_text("You have no requests yet")
 
@@ -272,7 +272,7 @@ def test_ones_own_request_made_elsewhere_appears_with_its_outcome(place: LiveWor
 
 
 @pytest.mark.far
-def test_an_unfolded_form_stays_unfolded(place: LiveWorld) -> None:
+def test_a_form_unfolded_by_the_reader_stays_unfolded(place: LiveWorld) -> None:
     first = place.world.fresh()
     page = place.opened("erin", "/mine")
     _row(page, first).locator("summary").click()
@@ -286,7 +286,7 @@ def test_an_unfolded_form_stays_unfolded(place: LiveWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_request_moved_to_the_next_page_is_not_called_ended(place: LiveWorld) -> None:
+def test_a_request_moved_to_the_next_page_of_a_list_is_not_called_ended(place: LiveWorld) -> None:
     oldest = place.world.fresh()
     for _ in range(19):
         place.world.fresh()
@@ -302,7 +302,7 @@ def test_a_request_moved_to_the_next_page_is_not_called_ended(place: LiveWorld) 
 
 
 @pytest.mark.far
-def test_a_page_that_cannot_insert_around_a_form_says_that_there_is_more(place: LiveWorld) -> None:
+def test_a_list_that_cannot_insert_a_card_around_a_form_says_that_there_is_more(place: LiveWorld) -> None:
     first = place.inside()
     page = place.opened("ann", "/open")
     page.route("**/htmx*.js", lambda route: route.abort())

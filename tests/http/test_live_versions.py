@@ -12,7 +12,9 @@ from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal
 
 
-def test_a_page_announces_only_moves_its_forms_know(open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_announces_no_move_later_than_the_version_in_its_forms(
+    open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
     browser = portal.by_mail("ann")

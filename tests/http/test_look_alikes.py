@@ -18,7 +18,7 @@ def name_like(door: Door, who: str, whom: str) -> None:
     door.run_sql(named, id=people[who].person_id, whom=people[whom].person_id)
 
 
-def test_a_manager_named_like_the_requester_is_warned_and_not_refused(open_portal: OpenPortal) -> None:
+def test_a_manager_with_the_requesters_name_gets_a_warning_and_is_not_refused(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     request = portal.world.fresh()
     browser = portal.by_passkey("max")
@@ -37,7 +37,7 @@ def test_a_manager_named_like_the_requester_is_warned_and_not_refused(open_porta
     assert row.state == State.PENDING
 
 
-def test_the_api_names_look_alikes_of_the_second_person(fresh_door: Door) -> None:
+def test_the_api_names_the_second_persons_look_alikes(fresh_door: Door) -> None:
     request_id = fresh_door.pending()
     before = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["look_alikes"]
     name_like(fresh_door, "erin", "ann")
@@ -66,7 +66,7 @@ def test_a_confirmed_further_mailbox_counts_for_look_alikes(fresh_door: Door) ->
     assert (before, after) == ([], ["Erin"])
 
 
-def test_an_approver_of_a_pre_approval_is_warned_of_a_look_alike_proposer(portal: Portal) -> None:
+def test_an_approver_of_a_pre_approval_is_warned_of_a_proposer_with_a_similar_name(portal: Portal) -> None:
     which, slug = propose(portal.world), portal.world.tenant.slug
     place, view = f"/tenants/{slug}/pre-approvals", f"/v1/tenants/{slug}/pre-approvals/{which}"
     ann = portal.by_passkey("ann")
@@ -83,7 +83,7 @@ def test_an_approver_of_a_pre_approval_is_warned_of_a_look_alike_proposer(portal
     assert approved.status == 200
 
 
-def test_the_unapproved_access_page_names_the_readers_look_alikes(fresh_door: Door) -> None:
+def test_the_unapproved_access_page_names_people_who_look_like_the_reader(fresh_door: Door) -> None:
     which, slug = in_force(fresh_door.world), fresh_door.world.tenant.slug
     name_like(fresh_door, "tara", "amir")
     places = (f"/v1/tenants/{slug}/pre-approvals/{which}", f"/v1/tenants/{slug}/unapproved-access")

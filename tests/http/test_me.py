@@ -16,7 +16,7 @@ from tests.http.tokens import by, made
 @pytest.mark.parametrize(
     ("who", "role"), [("erin", "engineer"), ("max", "manager"), ("olga", "operator"), ("gate", "system")]
 )
-def test_vendor_people_see_their_roles(door: Door, who: str, role: str) -> None:
+def test_vendor_people_see_their_own_roles(door: Door, who: str, role: str) -> None:
     answer = door.get(who, "/v1/me")
 
     me = answer.json()
@@ -34,7 +34,7 @@ def test_vendor_people_see_their_roles(door: Door, who: str, role: str) -> None:
     }
 
 
-def test_customers_see_their_roles_by_tenant(open_door: OpenDoor) -> None:
+def test_customers_see_their_own_roles_by_tenant(open_door: OpenDoor) -> None:
     door, elsewhere = open_door(), open_door()
     zoe = door.world.add("zoe", Role.APPROVER, door.world.tenant.id)
     with setting(door.db).transaction() as session:
@@ -50,7 +50,7 @@ def test_customers_see_their_roles_by_tenant(open_door: OpenDoor) -> None:
     }
 
 
-def test_an_api_token_is_no_sign_in(door: Door) -> None:
+def test_an_api_token_does_not_count_as_a_sign_in(door: Door) -> None:
     me = by(made(door, "max"), door, "GET", "/v1/me").json()
 
     assert (me["means"], me["signed_in_at"]) == ("token", None)
@@ -66,7 +66,7 @@ def test_a_session_shows_when_and_how_its_person_signed_in(portal: Portal) -> No
     assert abs(datetime.fromisoformat(me["signed_in_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_roles_are_current(fresh_door: Door) -> None:
+def test_the_roles_a_person_sees_are_current(fresh_door: Door) -> None:
     fresh_door.run_sql("DELETE FROM memberships WHERE person_id = :p", p=fresh_door.world.people["ann"].person_id)
 
     me = fresh_door.get("ann", "/v1/me").json()
@@ -108,7 +108,7 @@ def test_an_unknown_time_zone_is_refused(door: Door, name: str) -> None:
         {"time_zone": "UTC", "name": "Mallory"},
     ],
 )
-def test_no_other_field_of_oneself_can_be_changed(door: Door, body: dict[str, object]) -> None:
+def test_no_other_field_of_ones_own_account_can_be_changed_by_the_api(door: Door, body: dict[str, object]) -> None:
     facts(door.call("ann", "PATCH", "/v1/me", json=body), 422, "invalid-request")
 
 
@@ -150,7 +150,7 @@ def test_an_api_token_cannot_turn_prompts_off(door: Door) -> None:
     assert door.get("max", "/v1/me").json()["wants_prompts"] is True
 
 
-def test_prompts_are_turned_off_and_on_on_the_account_page(portal: Portal) -> None:
+def test_prompts_can_be_turned_off_and_on_on_the_account_page(portal: Portal) -> None:
     browser = portal.by_mail("amir")
 
     declined = browser.submit(browser.get("/account"), "/account/preferences/prompts")

@@ -19,7 +19,7 @@ def listed(door: Door, who: str = "tara") -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in door.get(who, door.path("/members"), limit=200).json()["items"]}
 
 
-def test_an_invitee_accepts_and_decides(fresh_door: Door, worker: Database) -> None:
+def test_an_invitee_accepts_an_invitation_and_decides(fresh_door: Door, worker: Database) -> None:
     body = somebody() | {"name": "Nina", "roles": ["approver"]}
     answer = fresh_door.call("tara", "POST", fresh_door.path("/members"), json=body)
     invitation = answer.json()
@@ -60,7 +60,7 @@ def test_members_are_listed_with_address_roles_and_eligibility(fresh_door: Door)
     assert (seen[1]["address"].startswith("ann-"), rest["next_cursor"]) == (True, None)
 
 
-def test_roles_and_eligibility_are_set_in_one_call(fresh_door: Door) -> None:
+def test_roles_and_eligibility_of_a_member_are_set_in_one_call(fresh_door: Door) -> None:
     aude = f"/members/{id_of(fresh_door.world, 'aude')}"
 
     both = fresh_door.call(
@@ -78,7 +78,7 @@ def test_roles_and_eligibility_are_set_in_one_call(fresh_door: Door) -> None:
     assert row.actions == ["member_changed", "eligible_changed", "member_changed"]
 
 
-def test_roles_are_replaced_only_by_a_caller_who_saw_them(fresh_door: Door) -> None:
+def test_roles_of_a_member_are_replaced_only_by_a_caller_who_saw_the_current_roles(fresh_door: Door) -> None:
     aude = fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}")
     before, shown = listed(fresh_door)["Aude"], fresh_door.get("ann", aude)
     seen, body = {"if-match": shown.headers["etag"]}, {"roles": ["approver"]}
@@ -99,7 +99,7 @@ def test_roles_are_replaced_only_by_a_caller_who_saw_them(fresh_door: Door) -> N
     assert listed(fresh_door)["Aude"]["roles"] == ["approver"]
 
 
-def test_roles_are_not_set_after_an_unseen_eligibility_change(fresh_door: Door) -> None:
+def test_roles_of_a_member_are_not_set_after_an_unseen_eligibility_change(fresh_door: Door) -> None:
     aude = fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}")
     seen = {"if-match": fresh_door.get("tara", aude).headers["etag"]}
     body = {"roles": ["auditor"], "eligible": True}

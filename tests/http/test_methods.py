@@ -11,13 +11,13 @@ from tests.http.portal import Portal
 
 
 @each("path", ["/index.html", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs/", "/redoc", "/admin", "/%00"])
-def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
+def test_an_unknown_http_path_is_not_found(door: Door, path: str) -> None:
     facts(door.get("max", path), 404, "not-found")
 
 
 @each("path", ["/v1/requests", "/v1/access", "/livez", "/readyz", f"/v1/requests/{UUID(int=1)}"])
 @each("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "OPTIONS"])
-def test_an_unsupported_method_is_not_allowed(door: Door, method: str, path: str) -> None:
+def test_an_unsupported_http_method_is_not_allowed(door: Door, method: str, path: str) -> None:
     before = door.rows()
 
     answer = door.call("max", method, path)
@@ -29,7 +29,7 @@ def test_an_unsupported_method_is_not_allowed(door: Door, method: str, path: str
     assert door.rows() == before
 
 
-def test_a_method_cannot_be_overridden(door: Door) -> None:
+def test_the_http_method_cannot_be_overridden_by_a_header(door: Door) -> None:
     request_id = door.pending()
     header = {"x-http-method-override": "POST", "x-method-override": "POST"}
 
@@ -40,7 +40,7 @@ READ = ("/v1/requests", "/v1/me", "/livez", "/readyz", "/openapi.json", f"/v1/re
 
 
 @pytest.mark.parametrize("path", READ)
-def test_head_answers_like_get_without_a_body(door: Door, path: str) -> None:
+def test_a_head_call_is_answered_like_get_without_a_body(door: Door, path: str) -> None:
     got, headed = (door.call("max", method, path) for method in ("GET", "HEAD"))
 
     assert headed.status_code == got.status_code
@@ -53,7 +53,7 @@ def test_head_answers_like_get_without_a_body(door: Door, path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/live", "/sign-in/oidc/callback", "/sign-in/oidc/0", f"/v1/requests/{UUID(int=1)}/approve"]
 )
-def test_head_is_refused_where_get_changes_something(door: Door, path: str) -> None:
+def test_a_head_call_is_refused_where_get_changes_something(door: Door, path: str) -> None:
     before = door.rows()
 
     answer = door.call("ann", "HEAD", path)
@@ -63,7 +63,7 @@ def test_head_is_refused_where_get_changes_something(door: Door, path: str) -> N
 
 
 @pytest.mark.parametrize(("who", "status"), [("ann", 200), (None, 303)])
-def test_head_of_a_page_has_no_body(portal: Portal, who: str | None, status: int) -> None:
+def test_a_head_call_to_a_page_has_no_body(portal: Portal, who: str | None, status: int) -> None:
     browser = portal.browser()
     if who:
         browser.enter(who)
@@ -75,7 +75,7 @@ def test_head_of_a_page_has_no_body(portal: Portal, who: str | None, status: int
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-def test_a_head_call_is_logged_as_such(door: Door) -> None:
+def test_a_head_call_is_logged_as_head(door: Door) -> None:
     with structlog.testing.capture_logs() as said:
         door.call("max", "HEAD", "/v1/requests")
 
@@ -96,7 +96,7 @@ def test_a_head_call_is_logged_as_such(door: Door) -> None:
         ("/livez", "GET, HEAD"),
     ],
 )
-def test_a_refused_method_lists_the_supported_ones(door: Door, path: str, methods: str) -> None:
+def test_a_refused_http_method_lists_the_supported_methods(door: Door, path: str, methods: str) -> None:
     answer = door.call("max", "OPTIONS", path)
 
     facts(answer, 405, "method-not-allowed")
@@ -106,5 +106,5 @@ def test_a_refused_method_lists_the_supported_ones(door: Door, path: str, method
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/v1/requests/preview"), ("POST", f"/v1/requests/{UUID(int=1)}/events")]
 )
-def test_a_fixed_path_is_not_read_as_an_id(door: Door, method: str, path: str) -> None:
+def test_a_fixed_path_segment_is_not_read_as_an_id(door: Door, method: str, path: str) -> None:
     facts(door.call("max", method, path), 405, "method-not-allowed")

@@ -34,7 +34,7 @@ def ask(door: Door) -> Ask:
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "127.8.9.10", "::1"])
-def test_this_machine_reads_the_metrics(ask: Ask, client: str) -> None:
+def test_the_metrics_can_be_read_from_the_servers_own_machine(ask: Ask, client: str) -> None:
     answer = ask(client)
 
     assert answer.status_code == 200
@@ -45,7 +45,7 @@ def test_this_machine_reads_the_metrics(ask: Ask, client: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "[::1]:8000"])
-def test_this_machine_reads_the_metrics_by_its_other_names(ask: Ask, host: str) -> None:
+def test_the_metrics_can_be_read_locally_under_other_names_of_the_machine(ask: Ask, host: str) -> None:
     assert ask("127.0.0.1", host=host).status_code == 200
 
 
@@ -58,7 +58,7 @@ def test_under_the_public_name_metrics_need_the_token(ask: Ask, host: str) -> No
 @pytest.mark.parametrize(
     "header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Via"]
 )
-def test_a_call_through_a_local_proxy_is_not_local(ask: Ask, header: str) -> None:
+def test_a_call_through_a_local_proxy_may_not_read_the_metrics_as_local(ask: Ask, header: str) -> None:
     facts(ask("127.0.0.1", **{header: "127.0.0.1"}), 403, "metrics-closed")
 
 
@@ -69,7 +69,7 @@ def test_other_machines_cannot_read_the_metrics(ask: Ask, client: str) -> None:
     assert "LOCKBOX_METRICS_TOKEN" in said["detail"]
 
 
-def test_the_metrics_token_works_from_anywhere(ask: Ask) -> None:
+def test_the_metrics_token_works_from_any_machine(ask: Ask) -> None:
     for headers in ({}, {"X_Forwarded_For": "198.51.100.1"}):
         answer = ask("203.0.113.7", token=TOKEN, Authorization=f"Bearer {TOKEN}", **headers)
         assert answer.status_code == 200
@@ -83,7 +83,7 @@ def test_a_wrong_metrics_token_is_refused(ask: Ask, shown: str) -> None:
     facts(ask("203.0.113.7", token=TOKEN, Authorization=shown), 403, "metrics-closed")
 
 
-def test_without_a_configured_token_none_is_accepted(ask: Ask) -> None:
+def test_without_a_configured_metrics_token_no_token_is_accepted(ask: Ask) -> None:
     for shown in ("Bearer ", "Bearer None", "Bearer"):
         facts(ask("203.0.113.7", Authorization=shown), 403, "metrics-closed")
 

@@ -133,7 +133,9 @@ def run_out(worker: Database, request_id: UUID) -> None:
 @pytest.mark.parametrize(
     "start", [pytest.param(start, marks=pytest.mark.far) if start in ALIKE else start for start in ROW_OF]
 )
-def test_moves_of_the_table_succeed_and_all_others_are_refused(start: str, reviewing: Door, worker: Database) -> None:
+def test_moves_in_the_lifecycle_table_succeed_and_all_other_moves_are_refused(
+    start: str, reviewing: Door, worker: Database
+) -> None:
     request_id = bring_to(reviewing, worker, start)
     before = reviewing.get("max", f"/v1/requests/{request_id}").json()
     assert before["state"] == start.partition(" ")[0]
@@ -165,7 +167,7 @@ def _refused_to_all_but_who_may(door: Door, request_id: str, action: str, start:
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_an_endorsement_opens_where_the_vendor_decides(open_door: OpenDoor, mode: Mode) -> None:
+def test_an_endorsement_opens_a_window_where_the_vendor_decides(open_door: OpenDoor, mode: Mode) -> None:
     door = open_door(Policy(), mode)
     request_id = door.pending(resources=["mailbox:anna@contoso.example"])
     assert door.get("ann", f"/v1/requests/{request_id}").status_code == 404
@@ -181,7 +183,7 @@ def test_an_endorsement_opens_where_the_vendor_decides(open_door: OpenDoor, mode
 
 
 @pytest.mark.parametrize("action", ["submit", "time_out", "expire", "events", "", "Approve", "approve%00"])
-def test_timer_moves_and_unknown_actions_are_refused(reviewing: Door, action: str) -> None:
+def test_moves_of_the_timer_and_unknown_actions_are_refused_to_callers(reviewing: Door, action: str) -> None:
     request_id = reviewing.pending()
     before = reviewing.rows()
 

@@ -18,7 +18,7 @@ def two(open_door: OpenDoor) -> Door:
     return open_door(Policy(vendor_review=False, quorum=2))
 
 
-def test_fewer_uses_are_approved_and_readable(fresh_door: Door) -> None:
+def test_a_lowered_number_of_uses_is_approved_and_readable(fresh_door: Door) -> None:
     door = fresh_door
     request_id = door.pending(max_uses=5, **WIDE)
 
@@ -33,7 +33,7 @@ def test_fewer_uses_are_approved_and_readable(fresh_door: Door) -> None:
     facts(door.ask("gate", resource=B), 403, "used-up")
 
 
-def test_without_narrowing_everything_reads_as_granted(fresh_door: Door) -> None:
+def test_without_narrowing_every_part_reads_as_granted(fresh_door: Door) -> None:
     request_id = fresh_door.pending(**WIDE)
 
     view = fresh_door.act("ann", "approve", request_id).json()
@@ -44,11 +44,11 @@ def test_without_narrowing_everything_reads_as_granted(fresh_door: Door) -> None
 
 
 @pytest.mark.parametrize("action", ["deny", "endorse", "revoke", "cancel"])
-def test_only_an_approval_narrows(door: Door, action: str) -> None:
+def test_only_an_approval_can_narrow_a_window(door: Door, action: str) -> None:
     facts(door.act("ann", action, door.pending(**WIDE), resources=[A]), 422, "invalid-request")
 
 
-def test_two_disjoint_approvals_open_nothing(two: Door) -> None:
+def test_two_approvals_of_disjoint_parts_open_nothing(two: Door) -> None:
     request_id = two.pending(**WIDE)
     two.act("ann", "approve", request_id, resources=[A])
 
@@ -58,7 +58,7 @@ def test_two_disjoint_approvals_open_nothing(two: Door) -> None:
     assert two.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
 
 
-def test_activity_in_an_omitted_resource_counts_as_unrequested(open_door: OpenDoor) -> None:
+def test_activity_in_a_resource_the_approver_omitted_counts_as_unrequested(open_door: OpenDoor) -> None:
     door = open_door()
     scopes = {Scope.ACCESS_CHECK, Scope.ACTIVITY_REPORT}
     door.world.add("ward", Role.SYSTEM, scopes=scopes, services={"exchange-online"})

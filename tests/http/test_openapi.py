@@ -50,25 +50,25 @@ def once() -> str:
     return openapi.described()
 
 
-def test_the_committed_document_is_the_apps(once: str) -> None:
+def test_the_committed_openapi_document_matches_the_app(once: str) -> None:
     committed = openapi.FILE.read_text(encoding="utf-8")
 
     assert committed == once, "write it anew: make openapi"
 
 
-def test_the_document_names_no_host(once: str) -> None:
+def test_the_openapi_document_names_no_host(once: str) -> None:
     assert json.loads(once)["info"]["title"] == "Lockbox"
     assert "localhost" not in once
 
 
-def test_each_operation_is_named_by_verb_and_object() -> None:
+def test_each_openapi_operation_is_named_by_verb_and_object() -> None:
     names = [said["operationId"] for _, _, said in OPERATIONS]
 
     assert [name for name in names if not OPERATION_ID.fullmatch(name)] == []
     assert len(names) == len(set(names))
 
 
-def test_each_operation_has_one_described_tag_and_a_summary() -> None:
+def test_each_openapi_operation_has_one_described_tag_and_a_summary() -> None:
     tags = {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]}
 
     assert {tag for _, _, said in OPERATIONS for tag in said["tags"]} == tags
@@ -76,7 +76,7 @@ def test_each_operation_has_one_described_tag_and_a_summary() -> None:
     assert [said["operationId"] for _, _, said in OPERATIONS if not (said["summary"] and said["description"])] == []
 
 
-def test_each_operation_states_whether_it_needs_a_credential() -> None:
+def test_each_openapi_operation_states_whether_it_needs_a_credential() -> None:
     public = {f"{method} {path}" for method, path, said in OPERATIONS if said["security"] == []}
 
     assert public == {
@@ -91,7 +91,7 @@ def test_each_operation_states_whether_it_needs_a_credential() -> None:
     assert named == set(DOCUMENT["components"]["securitySchemes"])
 
 
-def test_a_schema_has_one_name_and_equal_input_and_output_properties() -> None:
+def test_an_openapi_schema_has_one_name_and_equal_input_and_output_properties() -> None:
     app = make_app(NOWHERE, make_database(NOWHERE))
     schemas = get_openapi(title="", version="", routes=app.routes)["components"]["schemas"]
     written = [name for name in schemas if name.endswith("-Input")]
@@ -103,7 +103,7 @@ def test_a_schema_has_one_name_and_equal_input_and_output_properties() -> None:
         assert set(said["properties"]) == set(answered["properties"]), name
 
 
-def test_each_property_and_parameter_has_a_description_and_an_example() -> None:
+def test_each_openapi_property_and_parameter_has_a_description_and_an_example() -> None:
     parameters = [(f"{said['operationId']}.{one['name']}", one) for _, _, said in OPERATIONS for one in _taken(said)]
 
     for name, found in PROPERTIES:
@@ -123,7 +123,7 @@ def _is_sentence(said: str) -> bool:
 
 
 @pytest.mark.far
-def test_each_example_is_valid() -> None:
+def test_each_openapi_example_is_valid() -> None:
     components = {"components": DOCUMENT["components"]}
 
     for name, found in PROPERTIES:
@@ -141,7 +141,7 @@ def _check(name: str, schema: dict[str, Any], example: object) -> None:
     assert [f"{name}: {one.message}" for one in validator.iter_errors(example)] == []
 
 
-def test_a_wrong_example_would_be_detected() -> None:
+def test_a_wrong_openapi_example_would_be_detected() -> None:
     validator = jsonschema_rs.Draft202012Validator(
         {"$ref": "#/components/schemas/PersonView", "components": DOCUMENT["components"]}, validate_formats=True
     )
@@ -150,7 +150,7 @@ def test_a_wrong_example_would_be_detected() -> None:
     assert not validator.is_valid({"id": "erin", "name": "Erin Engel"})
 
 
-def test_a_temporary_problem_states_when_to_try_again() -> None:
+def test_a_temporary_problem_in_openapi_states_when_to_try_again() -> None:
     responses = DOCUMENT["components"]["responses"]
 
     waits = {name for name, said in responses.items() if "Retry-After" in said.get("headers", {})}
@@ -158,7 +158,7 @@ def test_a_temporary_problem_states_when_to_try_again() -> None:
     assert waits == {"Problem429", "Problem503"}
 
 
-def test_each_problem_has_an_example_and_its_codes() -> None:
+def test_each_problem_in_openapi_has_an_example_and_its_codes() -> None:
     for name, said in DOCUMENT["components"]["responses"].items():
         status = int(name.removeprefix("Problem"))
         example = said["content"]["application/problem+json"]["example"]
@@ -170,7 +170,7 @@ def test_each_problem_has_an_example_and_its_codes() -> None:
         assert [code for code in codes if f"`{code}`" not in said["description"]] == []
 
 
-def test_the_document_omits_notes_to_programmers(once: str) -> None:
+def test_the_openapi_document_omits_notes_to_programmers(once: str) -> None:
     assert document.SECTION.search("Do it.\n\nRaises:\n    NotFound: there is none.")
     assert "\\nAttributes:" not in once
     assert "\\nRaises:" not in once

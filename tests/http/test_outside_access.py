@@ -31,7 +31,7 @@ def test_declared_access_is_read_by_an_approver_and_is_in_the_audit_log(door: Do
     assert body["reason"] in str(event)
 
 
-def test_a_repeated_key_declares_once(door: Door) -> None:
+def test_outside_access_declared_twice_under_one_key_is_declared_once(door: Door) -> None:
     body = around(door)
 
     first, again = declare(door, body, "key-1"), declare(door, body, "key-1")
@@ -61,7 +61,7 @@ def test_a_repeated_key_declares_once(door: Door) -> None:
         ({"ended_at": "2026-01-01T00:00:00Z"}, 422),
     ],
 )
-def test_an_invalid_declaration_is_refused_without_notification(
+def test_an_invalid_declaration_of_outside_access_is_refused_without_notification(
     door: Door, changes: dict[str, Any], status: int
 ) -> None:
     before = door.rows()
@@ -75,7 +75,7 @@ def test_an_invalid_declaration_is_refused_without_notification(
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_a_declaration_cannot_be_changed(door: Door, method: str) -> None:
+def test_a_declaration_of_outside_access_cannot_be_changed(door: Door, method: str) -> None:
     declare(door, around(door))
 
     assert door.call("olga", method, door.path("/outside-access"), json=around(door)).status_code == 405

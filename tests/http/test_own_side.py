@@ -67,7 +67,7 @@ def own_side(door: Door) -> dict[str, Any]:
 
 
 @each("route", ROUTES)
-def test_another_tenants_people_reach_nothing(shared: Door, route: str) -> None:
+def test_people_of_another_tenant_can_use_no_route_of_a_tenant(shared: Door, route: str) -> None:
     place = place_of(shared, route)
     before = own_side(shared)
 
@@ -81,7 +81,7 @@ def test_another_tenants_people_reach_nothing(shared: Door, route: str) -> None:
 
 
 @each("route", [*OPERATORS, *BOTH_SIDES])
-def test_operator_rights_exclude_members_policy_and_mode(fresh_door: Door, route: str) -> None:
+def test_operators_may_not_change_members_policy_or_mode_of_a_tenant(fresh_door: Door, route: str) -> None:
     place = place_of(fresh_door, route)
     before = own_side(fresh_door)
 
@@ -104,7 +104,9 @@ def test_operator_rights_exclude_members_policy_and_mode(fresh_door: Door, route
 
 
 @each("route", [route for route in ROUTES if "_id}" in route])
-def test_another_tenants_ids_are_not_found_under_ones_own(shared: Door, fresh_door: Door, route: str) -> None:
+def test_ids_of_another_tenant_are_not_found_under_the_callers_own_tenant(
+    shared: Door, fresh_door: Door, route: str
+) -> None:
     elsewhere, who = fresh_door, {PROPOSAL: "olga", APPROVAL: "ann"}.get(route, "tara")
     place = place_of(elsewhere, route)
     before = own_side(elsewhere)

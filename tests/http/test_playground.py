@@ -31,7 +31,7 @@ def be(browser: Browser, who: str, path: str = "") -> "str":
     return answer.headers["location"]
 
 
-def test_the_page_shows_all_demo_users_and_what_to_do_first(playing: Portal) -> None:
+def test_the_playground_shows_all_demo_users_and_what_to_do_first(playing: Portal) -> None:
     page = here(playing).get("/play")
 
     assert page.status == 200
@@ -48,7 +48,7 @@ def test_the_page_shows_all_demo_users_and_what_to_do_first(playing: Portal) -> 
     assert "Nobody is signed in" in page.words
 
 
-def test_a_click_starts_a_session_named_on_every_page(playing: Portal) -> None:
+def test_a_playground_click_starts_a_session_named_on_every_page(playing: Portal) -> None:
     browser = here(playing)
 
     assert be(browser, "olga", "/operations") == "/operations"
@@ -61,7 +61,7 @@ def test_a_click_starts_a_session_named_on_every_page(playing: Portal) -> None:
     assert (row.means, row.good) == ("sample", True)
 
 
-def test_the_next_click_ends_the_previous_session(playing: Portal) -> None:
+def test_the_next_playground_click_ends_the_previous_session(playing: Portal) -> None:
     browser = here(playing)
     people = [playing.world.people[name].person_id for name in ("amir", "aude")]
     be(browser, "amir")
@@ -77,7 +77,7 @@ def test_the_next_click_ends_the_previous_session(playing: Portal) -> None:
     assert "You are playing Aude (auditor)" in browser.get("/account").words
 
 
-def test_a_played_approver_decides_like_with_a_demo_token(playing: Portal) -> None:
+def test_an_approver_played_in_the_playground_decides_like_with_a_demo_token(playing: Portal) -> None:
     request = playing.world.submit()
     browser = here(playing)
     be(browser, "ann")
@@ -90,7 +90,7 @@ def test_a_played_approver_decides_like_with_a_demo_token(playing: Portal) -> No
     assert playing.sql("SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == "active"
 
 
-def test_a_played_engineer_submits_without_a_token(playing: Portal) -> None:
+def test_an_engineer_played_in_the_playground_submits_without_a_token(playing: Portal) -> None:
     browser = here(playing)
     be(browser, "erin")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]
@@ -114,12 +114,12 @@ def test_a_played_engineer_submits_without_a_token(playing: Portal) -> None:
 @pytest.mark.parametrize(
     "path", ["https://evil.example", "//evil.example", "/sign-in", "javascript:alert(1)", "/a b"]
 )
-def test_a_click_redirects_to_our_pages_only(playing: Portal, path: str) -> None:
+def test_a_playground_click_redirects_only_to_lockbox_pages(playing: Portal, path: str) -> None:
     assert be(here(playing), "ann", path) == "/"
 
 
 @pytest.mark.parametrize("who", ["", "gate", "eve", "root", "\x00", "x" * 41])
-def test_only_demo_users_can_be_played(playing: Portal, who: str) -> None:
+def test_only_demo_users_can_be_played_in_the_playground(playing: Portal, who: str) -> None:
     browser = here(playing)
 
     answer = browser.send("/play", {"who": who})
@@ -139,7 +139,7 @@ def test_only_demo_users_can_be_played(playing: Portal, who: str) -> None:
         {"origin": HOME, "sec-fetch-site": "same-site"},
     ],
 )
-def test_another_sites_page_cannot_switch_users(playing: Portal, headers: dict[str, str]) -> None:
+def test_the_page_of_another_site_cannot_switch_playground_users(playing: Portal, headers: dict[str, str]) -> None:
     browser = here(playing)
 
     answer = browser.send("/play", {"who": "olga"}, headers)
@@ -170,13 +170,13 @@ def test_through_a_local_proxy_the_playground_is_not_found(playing: Portal, head
     assert [browser.call("GET", path, headers={header: HERE}).status_code for path in PLACES] == [403] * 4
 
 
-def test_by_ip_address_it_redirects_to_the_name_of_its_forms(playing: Portal) -> None:
+def test_the_playground_opened_by_ip_address_redirects_to_the_name_its_forms_use(playing: Portal) -> None:
     answer = here(playing).call("GET", "/play", headers={"host": "127.0.0.1:8000"})
 
     assert (answer.status_code, answer.headers["location"]) == (303, f"{HOME}/play")
 
 
-def test_once_the_demo_tokens_expired_it_says_to_restart(playing: Portal) -> None:
+def test_the_playground_says_to_restart_once_the_demo_tokens_expired(playing: Portal) -> None:
     browser = here(playing)
     playing.wait(hours=2)
 
@@ -215,7 +215,7 @@ def test_production_refuses_demo_sessions(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"people": []}', "\udcff"])
-def test_a_foreign_playground_file_is_refused_at_the_start(
+def test_a_playground_file_of_another_user_is_refused_at_the_start(
     playing: Portal, tmp_path: Path, content: str | None
 ) -> None:
     file = tmp_path / "playground.json"

@@ -18,7 +18,7 @@ def put(door: Door, who: str = "tara", seen: str | None = None, **changes: Any) 
 
 
 @each("body", [{}, BODY])
-def test_replacing_a_policy_needs_the_seen_version(door: Door, body: dict[str, Any]) -> None:
+def test_replacing_a_policy_needs_the_version_the_caller_saw(door: Door, body: dict[str, Any]) -> None:
     before = door.get("tara", door.path("/policy")).json()
 
     answer = door.call("tara", "PUT", door.path("/policy"), json=body)
@@ -39,7 +39,7 @@ def test_the_policy_is_returned_with_its_version_as_etag(door: Door) -> None:
     }
 
 
-def test_replacing_the_seen_version_makes_the_next_and_others_must_look_again(
+def test_replacing_a_policy_makes_the_next_version_and_other_callers_must_look_again(
     fresh_door: Door,
 ) -> None:
     shown = fresh_door.get("tara", fresh_door.path("/policy")).headers["etag"]
@@ -55,13 +55,13 @@ def test_replacing_the_seen_version_makes_the_next_and_others_must_look_again(
 
 
 @each("seen", ["x", 'W/"1"', '"1", "2"', "-1", "1.0", "9" * 5000])
-def test_an_invalid_version_is_refused(door: Door, seen: str) -> None:
+def test_an_invalid_policy_version_is_refused(door: Door, seen: str) -> None:
     facts(put(door, seen=seen, quorum=2), 422, "invalid-request")
 
     assert door.get("ann", door.path("/policy")).json()["version"] == 1
 
 
-def test_old_versions_are_readable_one_by_one_and_as_a_list(fresh_door: Door) -> None:
+def test_old_policy_versions_are_readable_one_by_one_and_as_a_list(fresh_door: Door) -> None:
     put(fresh_door, quorum=2)
     put(fresh_door, quorum=3)
 
@@ -79,7 +79,7 @@ def test_old_versions_are_readable_one_by_one_and_as_a_list(fresh_door: Door) ->
 
 
 @each("version", ["0", "-1", "x", str(2**31), str(10**30)])
-def test_an_impossible_version_is_refused(door: Door, version: str) -> None:
+def test_an_impossible_policy_version_is_refused(door: Door, version: str) -> None:
     facts(door.get("ann", door.path("/policy"), version=version), 422, "invalid-request")
     facts(door.get("ann", door.path("/policy/versions"), before=version), 422, "invalid-request")
 

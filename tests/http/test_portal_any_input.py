@@ -193,7 +193,9 @@ def is_a_page(answer: Any) -> None:
 @pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(FORMS), FIELDS, st.sampled_from([None, "ann", "erin", "max"]))
-def test_any_form_is_answered_with_a_page(shared: Portal, form: str, fields: dict[str, str], who: str | None) -> None:
+def test_an_arbitrary_form_is_answered_with_a_page(
+    shared: Portal, form: str, fields: dict[str, str], who: str | None
+) -> None:
     browser = Browser(shared)
     if who:
         browser.enter(who)
@@ -208,7 +210,7 @@ def test_any_form_is_answered_with_a_page(shared: Portal, form: str, fields: dic
 @pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(PAGES), QUERIES, COOKIES, COOKIES)
-def test_any_cookie_and_query_is_answered_with_a_page(
+def test_arbitrary_cookies_and_queries_are_answered_with_a_page(
     shared: Portal, path: str, query: dict[str, str], session: str, begun: str
 ) -> None:
     browser = Browser(shared)
@@ -228,7 +230,7 @@ def test_any_cookie_and_query_is_answered_with_a_page(
     st.dictionaries(st.sampled_from(LOOKED_FOR), TEXTS | st.just("2026-02-30T10:00"), max_size=4),
     st.sampled_from(["aude", "vera", "erin"]),
 )
-def test_any_audit_log_search_is_answered_with_a_page(
+def test_an_arbitrary_audit_log_search_is_answered_with_a_page(
     shared: Portal, path: str, query: dict[str, str], who: str
 ) -> None:
     browser = Browser(shared)
@@ -243,7 +245,7 @@ def test_any_audit_log_search_is_answered_with_a_page(
 
 @settings(max_examples=examples(30, near=10), deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["b", "multipart/form-data; boundary=b", "x/y"]))
-def test_any_bytes_to_verify_are_answered_with_a_page(shared: Portal, body: bytes, kind: str) -> None:
+def test_arbitrary_bytes_to_verify_are_answered_with_a_page(shared: Portal, body: bytes, kind: str) -> None:
     browser = Browser(shared)
     browser.enter("aude")
 
@@ -252,7 +254,7 @@ def test_any_bytes_to_verify_are_answered_with_a_page(shared: Portal, body: byte
 
 @settings(max_examples=examples(30, near=10), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data", "x"]))
-def test_any_bytes_are_answered_with_a_page(shared: Portal, body: bytes, kind: str) -> None:
+def test_arbitrary_bytes_posted_to_sign_in_are_answered_with_a_page(shared: Portal, body: bytes, kind: str) -> None:
     browser = Browser(shared)
     headers = {"origin": HOME, "content-type": kind}
 

@@ -52,7 +52,7 @@ def signed(open_portal: OpenPortal, worker: Database) -> SignedExport:
     return SignedExport(auditor, auditor.call("GET", "/audit-log/export").content, keys)
 
 
-def test_passkey_signatures_are_verified_with_the_chosen_files(signed: SignedExport) -> None:
+def test_passkey_signatures_are_verified_with_the_chosen_key_files(signed: SignedExport) -> None:
     without, checked = signed.verify(), signed.verify(signed.keys)
 
     assert (without.status, INTACT in without.words, "not checked without" in without.words) == (200, True, True)
@@ -61,11 +61,11 @@ def test_passkey_signatures_are_verified_with_the_chosen_files(signed: SignedExp
     assert "not checked without" not in checked.words
 
 
-def test_an_empty_file_field_is_ignored(signed: SignedExport) -> None:
+def test_an_empty_field_for_a_key_file_is_ignored(signed: SignedExport) -> None:
     assert "not checked without" in signed.verify(b"").words
 
 
-def test_a_signature_by_an_unknown_key_is_tampered_and_an_older_file_may_help(
+def test_a_signature_by_an_unknown_key_is_tampered_and_an_older_key_file_may_help(
     signed: SignedExport,
 ) -> None:
     none = json.dumps(json.loads(signed.keys) | {"keys": []}).encode()

@@ -62,7 +62,9 @@ def looks(portal: Portal, who: str = "aude", **query: Any) -> PortalPage:
     return PortalPage(portal.by_mail(who).call("GET", "/audit-log", params=query))
 
 
-def test_events_are_shown_in_words_with_time_number_and_request(open_portal: OpenPortal, worker: Database) -> None:
+def test_the_log_page_shows_events_in_words_with_time_number_and_request(
+    open_portal: OpenPortal, worker: Database
+) -> None:
     portal = told(open_portal(), worker)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "aude"))
 
@@ -84,7 +86,7 @@ def test_events_are_shown_in_words_with_time_number_and_request(open_portal: Ope
     assert set(page.read.named) <= page.read.labels
 
 
-def test_every_search_field_of_the_form_works(audit_log: Portal) -> None:
+def test_every_search_field_of_the_log_page_works(audit_log: Portal) -> None:
     ann = str(id_of(audit_log.world, "ann"))
     (denied,) = audit_log.sql(
         "SELECT request_id, at FROM events WHERE tenant_id = :t AND action = 'deny'", t=audit_log.world.tenant.id
@@ -115,7 +117,7 @@ def test_every_search_field_of_the_form_works(audit_log: Portal) -> None:
         {"cursor": "x"},
     ],
 )
-def test_an_invalid_search_is_reported_and_kept(audit_log: Portal, query: dict[str, str]) -> None:
+def test_an_invalid_search_on_the_log_page_is_reported_and_kept(audit_log: Portal, query: dict[str, str]) -> None:
     before = readings(audit_log)
 
     page = looks(audit_log, **{"text": "kept"} | query)
@@ -129,7 +131,9 @@ def test_an_invalid_search_is_reported_and_kept(audit_log: Portal, query: dict[s
     ("zone", "query"),
     [("Asia/Tokyo", {"after": "0001-01-01T00:00"}), ("America/New_York", {"before": "9999-12-31T23:00"})],
 )
-def test_an_impossible_local_time_is_reported(open_portal: OpenPortal, zone: str, query: dict[str, str]) -> None:
+def test_an_impossible_local_time_in_a_log_search_is_reported(
+    open_portal: OpenPortal, zone: str, query: dict[str, str]
+) -> None:
     portal = open_portal()
     portal.sql("UPDATE people SET time_zone = :zone WHERE id = :id", zone=zone, id=id_of(portal.world, "aude"))
 
@@ -155,7 +159,7 @@ def test_the_log_pages_follow_without_a_gap(open_portal: OpenPortal) -> None:
     assert "action=submit" in older
 
 
-def test_the_log_first_shows_request_events_and_everything_on_demand(audit_log: Portal) -> None:
+def test_the_log_page_first_shows_request_events_and_everything_on_demand(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     browser.get("/audit-log")
 
@@ -170,7 +174,7 @@ def test_the_log_first_shows_request_events_and_everything_on_demand(audit_log: 
     assert '</b> <span class="quiet">(auditor)</span> read this audit log' in searched.text
 
 
-def test_the_vendors_log_shows_everything(audit_log: Portal) -> None:
+def test_the_page_of_the_vendors_log_shows_everything(audit_log: Portal) -> None:
     browser = audit_log.by_mail("vera")
     browser.get("/audit-log")
 
@@ -180,7 +184,7 @@ def test_the_vendors_log_shows_everything(audit_log: Portal) -> None:
     assert "read this audit log" in "".join(deed for deed in re.findall("</span> ([^<]*)<br>", page.text))
 
 
-def test_a_search_is_recorded_in_the_audit_log(audit_log: Portal) -> None:
+def test_a_search_on_the_log_page_is_recorded_in_the_audit_log(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
 
     browser.get("/audit-log?action=deny")
@@ -202,7 +206,7 @@ def test_opening_checkpoint_or_verify_pages_is_not_recorded(audit_log: Portal) -
 
 
 @pytest.mark.parametrize("path", ["/audit-log", "/audit-log/export", "/audit-log/checkpoint"])
-def test_another_tenants_log_page_is_not_found(audit_log: Portal, open_portal: OpenPortal, path: str) -> None:
+def test_the_log_page_of_another_tenant_is_not_found(audit_log: Portal, open_portal: OpenPortal, path: str) -> None:
     elsewhere, browser = open_portal(), audit_log.by_mail("aude")
 
     theirs = browser.get(f"{path}?tenant={elsewhere.world.tenant.slug}")
@@ -212,7 +216,7 @@ def test_another_tenants_log_page_is_not_found(audit_log: Portal, open_portal: O
     assert theirs.text == nobodys.text
 
 
-def test_vendor_auditors_read_both_logs_without_hidden_values(
+def test_vendor_auditors_read_vendor_and_tenant_logs_without_hidden_values(
     audit_log: Portal,
 ) -> None:
     own = looks(audit_log, "vera")
@@ -227,7 +231,7 @@ def test_vendor_auditors_read_both_logs_without_hidden_values(
     assert (words.status, "Leave out `text`" in words.words) == (422, True)
 
 
-def test_a_reader_of_several_logs_chooses_one(open_portal: OpenPortal) -> None:
+def test_a_reader_of_several_audit_logs_chooses_one(open_portal: OpenPortal) -> None:
     first, second = open_portal(), open_portal()
     second.sql(
         "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :p, :t, 'auditor')",
@@ -245,7 +249,7 @@ def test_a_reader_of_several_logs_chooses_one(open_portal: OpenPortal) -> None:
     assert Role.AUDITOR in {one.role for one in first.world.people["aude"].standings}
 
 
-def test_an_export_from_the_page_verifies_and_the_csv_matches(audit_log: Portal) -> None:
+def test_an_export_from_the_log_page_verifies_and_the_csv_matches(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
 
     whole = browser.call("GET", "/audit-log/export", params={"since": "2"})
@@ -268,7 +272,7 @@ def test_an_impossible_export_is_reported_and_not_recorded(audit_log: Portal, qu
     assert readings(audit_log) == before
 
 
-def test_the_checkpoint_is_shown_with_keys_and_the_verify_command(audit_log: Portal) -> None:
+def test_the_checkpoint_page_shows_the_checkpoint_keys_and_the_verify_command(audit_log: Portal) -> None:
     page = audit_log.by_mail("aude").get("/audit-log/checkpoint")
 
     text = html.unescape(page.text)

@@ -80,7 +80,7 @@ def test_an_endorsement_banner_says_who_is_asked_on_page_and_list(open_portal: O
 
 
 @pytest.mark.parametrize("done", ["approve", "deny", "expire", "made-up", "", "x" * 20])
-def test_a_forged_address_shows_no_banner(portal: Portal, done: str) -> None:
+def test_a_forged_page_address_shows_no_banner(portal: Portal, done: str) -> None:
     request = portal.world.fresh()
     with portal.db.transaction() as session:
         questions.ask(session, portal.world.people["amir"], HERE, request.id, "Which folder?")
@@ -92,7 +92,7 @@ def test_a_forged_address_shows_no_banner(portal: Portal, done: str) -> None:
     assert "autofocus" not in page.text
 
 
-def test_a_list_shows_no_banner_of_others_requests(portal: Portal, open_portal: OpenPortal) -> None:
+def test_a_list_shows_no_banner_of_other_peoples_requests(portal: Portal, open_portal: OpenPortal) -> None:
     other = open_portal()
     theirs = other.world.submit()
     other.world.act("erin", Action.CANCEL, theirs.id)

@@ -17,7 +17,7 @@ def branded(open_portal: OpenPortal, folder: Path) -> Portal:
     return open_portal(settings=SETTINGS.model_copy(update=look))
 
 
-def test_pages_have_the_vendors_name_colour_and_logo(open_portal: OpenPortal, tmp_path: Path) -> None:
+def test_portal_pages_have_the_vendors_name_colour_and_logo(open_portal: OpenPortal, tmp_path: Path) -> None:
     browser = branded(open_portal, tmp_path).browser()
 
     page = browser.get("/sign-in")
@@ -38,7 +38,7 @@ def test_pages_have_the_vendors_name_colour_and_logo(open_portal: OpenPortal, tm
         assert answer.headers["cache-control"] == "public, max-age=3600"
 
 
-def test_without_branding_pages_are_lockboxs(open_portal: OpenPortal) -> None:
+def test_without_branding_portal_pages_use_the_lockbox_brand(open_portal: OpenPortal) -> None:
     browser = open_portal().browser()
 
     page = browser.get("/sign-in")

@@ -88,7 +88,7 @@ def test_the_answer_to_a_decision_is_the_resulting_page(portal: Portal, open_por
 
 
 @pytest.mark.parametrize(("who", "action"), [("ann", "approve"), ("ann", "deny"), ("erin", "cancel")])
-def test_a_resent_decision_is_shown_and_not_repeated(portal: Portal, who: str, action: str) -> None:
+def test_a_decision_sent_twice_is_shown_and_not_repeated(portal: Portal, who: str, action: str) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, who, f"/requests/{request.id}")
     first = browser.submit(page, f"/{action}", comment="As told")
@@ -100,7 +100,7 @@ def test_a_resent_decision_is_shown_and_not_repeated(portal: Portal, who: str, a
     assert portal.count() == written
 
 
-def test_anothers_decision_in_the_meantime_is_not_shown_as_ones_own(portal: Portal) -> None:
+def test_a_decision_of_another_person_in_the_meantime_is_not_shown_as_the_readers_own(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
     portal.world.act("amir", Action.DENY, request.id, comment="No")
@@ -111,7 +111,7 @@ def test_anothers_decision_in_the_meantime_is_not_shown_as_ones_own(portal: Port
     assert banner(refused) == ""
 
 
-def test_another_action_at_the_same_version_is_refused_after_ones_own(portal: Portal) -> None:
+def test_a_second_action_from_an_outdated_page_is_refused_after_ones_own_decision(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
     browser.submit(page, "/approve")

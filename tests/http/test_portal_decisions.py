@@ -29,7 +29,7 @@ def send(browser: Browser, page: PortalPage, action: str, **changes: Any) -> Por
     return browser.post(form.action, fields)
 
 
-def test_everything_is_ticked_by_default_and_narrows_nothing(portal: Portal) -> None:
+def test_on_the_page_every_part_is_ticked_by_default_and_nothing_is_narrowed(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -41,7 +41,7 @@ def test_everything_is_ticked_by_default_and_narrows_nothing(portal: Portal) -> 
     assert (row.granted_resources, row.granted_actions) == (None, None)
 
 
-def test_ticked_parts_open_and_the_request_stays_readable(portal: Portal) -> None:
+def test_an_approval_opens_the_ticked_parts_and_the_request_stays_readable(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -64,7 +64,9 @@ def test_ticked_parts_open_and_the_request_stays_readable(portal: Portal) -> Non
         ({"resources": ["\x00<script>"]}, "was not requested"),
     ],
 )
-def test_a_forged_or_empty_choice_is_refused_and_kept(portal: Portal, changes: dict[str, Any], sentence: str) -> None:
+def test_a_forged_or_empty_choice_of_parts_is_refused_and_kept(
+    portal: Portal, changes: dict[str, Any], sentence: str
+) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
     before = portal.count()
@@ -82,7 +84,7 @@ def test_a_forged_or_empty_choice_is_refused_and_kept(portal: Portal, changes: d
 
 
 @pytest.mark.parametrize("comment", ["", "  \r\n "])
-def test_a_denial_without_a_reason_is_refused_and_says_so(portal: Portal, comment: str) -> None:
+def test_a_denial_without_a_reason_is_refused_on_the_page_with_a_message(portal: Portal, comment: str) -> None:
     request = portal.world.submit()
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -93,7 +95,7 @@ def test_a_denial_without_a_reason_is_refused_and_says_so(portal: Portal, commen
     assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-def test_the_page_says_who_endorsed_which_policy_applies_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
+def test_the_page_says_who_endorsed_which_policy_applies_and_what_silence_does(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True))
     request = portal.world.submit()
     portal.world.act("max", Action.ENDORSE, request.id)
@@ -109,7 +111,7 @@ def test_the_page_says_who_endorsed_which_policy_applies_and_what_happens_otherw
         assert words in page.words
 
 
-def test_live_parts_are_marked_and_forms_are_not(portal: Portal) -> None:
+def test_parts_of_the_page_that_update_live_are_marked_and_forms_are_not(portal: Portal) -> None:
     request = portal.world.submit()
 
     _, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
@@ -124,7 +126,7 @@ def test_live_parts_are_marked_and_forms_are_not(portal: Portal) -> None:
 
 
 @pytest.mark.far
-def test_closing_asks_for_a_new_sign_in_by_policy_and_keeps_the_comment(
+def test_closing_a_window_asks_for_a_new_sign_in_by_policy_and_keeps_the_comment(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -144,7 +146,7 @@ def test_closing_asks_for_a_new_sign_in_by_policy_and_keeps_the_comment(
     assert "Revoked" in after.words
 
 
-def test_a_weak_sign_in_is_announced_first_and_denying_stays_possible(open_portal: OpenPortal) -> None:
+def test_the_page_announces_a_too_weak_sign_in_first_and_denying_stays_possible(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.fresh()
     browser, page = portal.opened("ann", request.id)
@@ -187,7 +189,7 @@ def test_text_written_before_a_new_sign_in_is_kept(open_portal: OpenPortal) -> N
     assert refused.form("/approve").fields["comment"] == "Only the inbox"
 
 
-def test_nothing_is_said_where_a_mailed_code_suffices(open_portal: OpenPortal) -> None:
+def test_the_page_mentions_no_sign_in_strength_where_a_mailed_code_suffices(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
 
     _, page = portal.opened("ann", portal.world.fresh().id)

@@ -17,7 +17,9 @@ UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE id IN (
 
 
 @pytest.mark.parametrize(("who", "is_told"), [("ann", True), ("tara", True), ("erin", False), ("max", False)])
-def test_the_timeline_names_mailed_people_to_their_own_side(portal: Portal, who: str, *, is_told: bool) -> None:
+def test_the_timeline_on_the_page_names_mailed_people_to_their_own_side(
+    portal: Portal, who: str, *, is_told: bool
+) -> None:
     request, post = portal.world.fresh(), Postbag()
     refused = address(portal.worker, portal.world, "abe")
     post.mail.refused[refused] = SendFailed("no such mailbox", permanent=True, kind="status")
@@ -37,7 +39,7 @@ def timed_out(portal: Portal) -> AccessRequest:
     return request
 
 
-def test_the_page_shows_how_many_could_not_be_reached(portal: Portal) -> None:
+def test_the_page_shows_how_many_people_could_not_be_reached(portal: Portal) -> None:
     request = portal.world.fresh()
     portal.sql(DEAD, id=request.id, some=2)
 
@@ -46,7 +48,7 @@ def test_the_page_shows_how_many_could_not_be_reached(portal: Portal) -> None:
         assert "Two of three approvers could not be reached; one is still being tried." in page.words
 
 
-def test_a_time_out_that_reached_no_one_is_shown_as_such(portal: Portal) -> None:
+def test_a_time_out_whose_prompts_reached_no_one_is_shown_as_such(portal: Portal) -> None:
     request = timed_out(portal)
 
     _, page = portal.opened("erin", request.id)
@@ -75,7 +77,7 @@ def test_a_requester_resubmits_by_a_button_and_sees_the_new_request(portal: Port
     assert row.follows == request.id
 
 
-def test_a_double_click_resubmits_once(portal: Portal) -> None:
+def test_a_double_click_on_resubmit_resubmits_once(portal: Portal) -> None:
     request = timed_out(portal)
     browser, page = portal.opened("erin", request.id)
 
@@ -85,7 +87,7 @@ def test_a_double_click_resubmits_once(portal: Portal) -> None:
     assert portal.sql("SELECT count(*) AS n FROM requests WHERE follows = :id", id=request.id)[0].n == 1
 
 
-def test_others_are_neither_offered_nor_allowed_to_resubmit(portal: Portal) -> None:
+def test_other_people_are_neither_offered_nor_allowed_to_resubmit_a_request(portal: Portal) -> None:
     request = timed_out(portal)
 
     for who in ("ann", "max", "tara"):
@@ -95,7 +97,7 @@ def test_others_are_neither_offered_nor_allowed_to_resubmit(portal: Portal) -> N
         assert browser.post(f"/requests/{request.id}/ask-again", {"csrf": csrf}).status == 403
 
 
-def test_a_refusal_is_shown_on_the_page(portal: Portal) -> None:
+def test_a_refused_resubmission_is_shown_on_the_page(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = portal.opened("erin", request.id)
     csrf = page.form("/cancel").fields["csrf"]

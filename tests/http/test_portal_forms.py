@@ -89,7 +89,7 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
 
 
 @pytest.mark.far
-def test_every_form_from_another_site_is_refused(lenient: Portal, ann: Browser) -> None:
+def test_every_portal_form_posted_from_another_site_is_refused(lenient: Portal, ann: Browser) -> None:
     csrf = ann.get("/account").form("/sign-out").fields["csrf"]
     posts = [path for method, path in pages_of(lenient) if method == "POST"]
     before = lenient.count()
@@ -107,7 +107,7 @@ def test_every_form_from_another_site_is_refused(lenient: Portal, ann: Browser) 
     assert "Ann" in ann.get("/account").words
 
 
-def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser) -> None:
+def test_a_portal_form_without_its_form_token_changes_nothing(lenient: Portal, ann: Browser) -> None:
     request = str(lenient.world.fresh().id)
     posts = {path for method, path in pages_of(lenient) if method == "POST"} - BEFORE_SIGN_IN
     browsers = {place: lenient.by_passkey(who) for who, places in WHOSE_FORMS.items() for place in places}
@@ -123,7 +123,7 @@ def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser)
     assert "Ann" in ann.get("/account").words
 
 
-def test_a_form_of_ours_without_fetch_metadata_is_accepted(lenient: Portal, ann: Browser) -> None:
+def test_a_lockbox_form_without_fetch_metadata_headers_is_accepted(lenient: Portal, ann: Browser) -> None:
     page = ann.get(f"/requests/{lenient.world.fresh().id}")
     form = page.form("/approve")
 
@@ -136,7 +136,7 @@ def test_a_form_of_ours_without_fetch_metadata_is_accepted(lenient: Portal, ann:
     assert (by_origin.status_code, by_site.status_code, without_referrer.status_code) == (200, 200, 200)
 
 
-def test_a_form_after_the_session_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
+def test_a_form_sent_after_the_session_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
     request = lenient.world.fresh()
     page = ann.get(f"/requests/{request.id}")
     lenient.sql(
@@ -153,7 +153,7 @@ def test_a_form_after_the_session_ended_changes_nothing_and_says_so(lenient: Por
 
 @pytest.mark.far
 @pytest.mark.parametrize("means", [pytest.param(AuthMethod.MAIL, marks=pytest.mark.far), AuthMethod.PASSKEY])
-def test_following_links_never_changes_anything(lenient: Portal, means: AuthMethod) -> None:
+def test_following_links_on_pages_never_changes_anything(lenient: Portal, means: AuthMethod) -> None:
     request = lenient.world.fresh()
     browser = lenient.entered("ann", means)
     links = [
@@ -201,7 +201,7 @@ def test_following_links_never_changes_anything(lenient: Portal, means: AuthMeth
         "/requests/../../x",
     ],
 )
-def test_a_sign_in_redirects_to_our_paths_only(lenient: Portal, path: str) -> None:
+def test_a_sign_in_redirects_to_lockbox_paths_only(lenient: Portal, path: str) -> None:
     browser = lenient.browser()
     shown = browser.get(f"/sign-in?next={quote(path, safe='')}")
     fields = shown.form("/sign-in").fields | {"address": lenient.address("ann"), "next": path}
@@ -239,7 +239,7 @@ def test_after_signing_in_a_person_reaches_the_requested_page(lenient: Portal, p
     assert (answer.status_code, answer.headers["location"]) == (303, to)
 
 
-def test_a_changed_cookie_redirects_nowhere_else(lenient: Portal) -> None:
+def test_a_sign_in_with_a_changed_cookie_redirects_to_no_other_site(lenient: Portal) -> None:
     browser = lenient.browser()
     browser.ask_for_code(lenient.address("ann"))
     code = browser.code()
@@ -251,7 +251,7 @@ def test_a_changed_cookie_redirects_nowhere_else(lenient: Portal) -> None:
     assert answer.headers["location"] == "/"
 
 
-def test_pages_work_with_screen_readers_and_without_scripts(lenient: Portal, ann: Browser) -> None:
+def test_portal_pages_work_with_screen_readers_and_without_scripts(lenient: Portal, ann: Browser) -> None:
     request = lenient.world.fresh()
     stranger = lenient.browser()
 
@@ -274,7 +274,7 @@ def test_pages_work_with_screen_readers_and_without_scripts(lenient: Portal, ann
         assert 'name="viewport"' in page.text
 
 
-def test_every_page_has_the_security_headers(lenient: Portal, ann: Browser) -> None:
+def test_every_portal_page_has_the_security_headers(lenient: Portal, ann: Browser) -> None:
     request = lenient.world.fresh()
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/requests/{request.id}", {}),
@@ -314,7 +314,7 @@ def test_every_page_has_the_security_headers(lenient: Portal, ann: Browser) -> N
         assert "strict-transport-security" not in headers
 
 
-def test_scripts_come_from_our_origin_only(ann: Browser) -> None:
+def test_scripts_of_portal_pages_come_from_lockboxs_origin_only(ann: Browser) -> None:
     page = ann.submit(ann.get("/sign-in"), "/sign-in/passkey")
 
     assert page.read.scripts == ["/static/htmx-4.0.1.min.js", "/static/portal.js", "/static/passkey.js"]
@@ -322,7 +322,7 @@ def test_scripts_come_from_our_origin_only(ann: Browser) -> None:
     assert "noscript" in page.text
 
 
-def test_production_sends_hsts(open_portal: OpenPortal) -> None:
+def test_production_sends_the_hsts_header(open_portal: OpenPortal) -> None:
     browser = open_portal(settings=SETTINGS.model_copy(update={"environment": "production"})).browser()
 
     answer = browser.get("/sign-in").answer
@@ -330,7 +330,7 @@ def test_production_sends_hsts(open_portal: OpenPortal) -> None:
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
-def test_an_internal_error_is_a_page_and_reveals_nothing(open_portal: OpenPortal) -> None:
+def test_an_internal_error_is_shown_as_a_page_and_reveals_nothing(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS.model_copy())
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))

@@ -51,7 +51,7 @@ def put_many(portal: Portal, request_id: object, count: int) -> None:
         connection.exec_driver_sql("ANALYZE requests")
 
 
-def test_each_filter_keeps_only_what_matches(open_portal: OpenPortal) -> None:
+def test_each_history_filter_keeps_only_matching_requests(open_portal: OpenPortal) -> None:
     portal = open_portal()
     world = portal.world
     denied = world.fresh(case_ref="CASE-7")
@@ -74,7 +74,7 @@ def test_each_filter_keeps_only_what_matches(open_portal: OpenPortal) -> None:
     assert {str(denied.id), str(other.id)} <= set(listed(browser.get("/requests")))
 
 
-def test_days_are_in_the_readers_time_zone(open_portal: OpenPortal) -> None:
+def test_days_in_a_history_filter_are_in_the_readers_time_zone(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     person = portal.world.people["ann"].person_id
@@ -111,7 +111,7 @@ def test_days_are_in_the_readers_time_zone(open_portal: OpenPortal) -> None:
         ("cursor=%21", "The cursor is invalid"),
     ],
 )
-def test_an_invalid_filter_is_reported_and_kept(portal: Portal, query: str, sentence: str) -> None:
+def test_an_invalid_history_filter_is_reported_and_kept(portal: Portal, query: str, sentence: str) -> None:
     portal.world.fresh()
     browser = portal.by_mail("ann")
 
@@ -124,7 +124,7 @@ def test_an_invalid_filter_is_reported_and_kept(portal: Portal, query: str, sent
     assert page.form("/requests").fields["service"] == ("exchange-online" if "exchange" in query else "")
 
 
-def test_wildcards_are_matched_literally(portal: Portal) -> None:
+def test_a_history_search_matches_wildcards_literally(portal: Portal) -> None:
     odd = portal.world.fresh(justification="100% of _all_")
     portal.world.fresh(justification="100 of all")
     browser = portal.by_mail("ann")
@@ -134,7 +134,7 @@ def test_wildcards_are_matched_literally(portal: Portal) -> None:
 
 
 @pytest.mark.far
-def test_only_readers_of_the_justification_find_anything_by_it(portal: Portal) -> None:
+def test_a_history_search_matches_justifications_only_for_people_who_may_read_them(portal: Portal) -> None:
     secret = portal.world.fresh(justification="Numbat in the mailbox")
 
     found = {
@@ -148,7 +148,7 @@ def test_only_readers_of_the_justification_find_anything_by_it(portal: Portal) -
 
 
 @pytest.mark.far
-def test_older_requests_are_linked_with_the_filters(open_portal: OpenPortal) -> None:
+def test_the_link_to_older_requests_keeps_the_history_filters(open_portal: OpenPortal) -> None:
     portal = open_portal()
     ids = [str(portal.world.fresh(case_ref="MANY").id) for _ in range(51)]
     portal.world.fresh(case_ref="OTHER")
@@ -164,7 +164,7 @@ def test_older_requests_are_linked_with_the_filters(open_portal: OpenPortal) -> 
     assert not [link for link in second.read.links if "cursor=" in link]
 
 
-def test_another_tenants_history_is_empty(portal: Portal, open_portal: OpenPortal) -> None:
+def test_the_history_of_another_tenant_is_empty(portal: Portal, open_portal: OpenPortal) -> None:
     elsewhere = open_portal()
     portal.world.add("zora", Role.APPROVER, elsewhere.world.tenant.id)
     request = portal.world.fresh()
@@ -175,7 +175,7 @@ def test_another_tenants_history_is_empty(portal: Portal, open_portal: OpenPorta
     assert table(browser.get(f"/requests.csv?text={request.id}")) == []
 
 
-def test_the_same_selection_is_a_csv_without_formulas(portal: Portal) -> None:
+def test_the_filtered_history_can_be_downloaded_as_csv_without_formulas(portal: Portal) -> None:
     formula = portal.world.fresh(justification="=HYPERLINK(1)", case_ref="@SUM(1)")
     other = portal.world.fresh("eve", justification='A "quoted", odd\nreason')
     browser = portal.by_mail("ann")
@@ -194,7 +194,7 @@ def test_the_same_selection_is_a_csv_without_formulas(portal: Portal) -> None:
     assert odd["Justification"] == 'A "quoted", odd\nreason'
 
 
-def test_a_csv_continues_beyond_one_read(open_portal: OpenPortal) -> None:
+def test_a_history_csv_continues_beyond_one_read(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     put_many(portal, request.id, 450)
@@ -204,13 +204,13 @@ def test_a_csv_continues_beyond_one_read(open_portal: OpenPortal) -> None:
     assert len({row["Request"] for row in rows}) == len(rows) == 451
 
 
-def test_a_csv_with_an_invalid_filter_is_refused(portal: Portal) -> None:
+def test_a_history_csv_with_an_invalid_filter_is_refused(portal: Portal) -> None:
     page = portal.by_mail("ann").get("/requests.csv?state=open")
 
     assert (page.status, "There is no such state" in page.words) == (422, True)
 
 
-def test_the_search_text_is_escaped(portal: Portal) -> None:
+def test_the_search_text_on_the_history_page_is_escaped(portal: Portal) -> None:
     browser = portal.by_mail("ann")
 
     for name in ("text", "engineer", "state", "service", "level", "from", "to"):
@@ -236,7 +236,7 @@ def uncounted(portal: Portal) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("uncounted")
-def test_downloads_are_limited_to_sixty_in_ten_minutes(portal: Portal) -> None:
+def test_history_downloads_are_limited_to_sixty_in_ten_minutes(portal: Portal) -> None:
     tara, ann = portal.by_mail("tara"), portal.by_mail("ann")
     token = {"authorization": f"Bearer {portal.world.tokens['tara']}"}
 

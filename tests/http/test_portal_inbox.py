@@ -53,7 +53,7 @@ def test_pending_requests_are_shown_to_their_deciders_by_deadline(open_portal: O
     assert "Approvals There are no requests for you to decide." in portal.by_passkey("rob").get("/waiting").words
 
 
-def test_a_card_shows_who_what_why_deadline_and_default(open_portal: OpenPortal) -> None:
+def test_an_inbox_card_shows_who_what_why_the_deadline_and_the_default(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, quorum=2)
     request = portal.world.submit(
@@ -91,7 +91,7 @@ def test_answered_or_ended_requests_leave_the_inbox(open_portal: OpenPortal) -> 
     assert listed(portal.by_passkey("abe").get("/waiting")) == []
 
 
-def test_an_admins_inbox_says_that_others_approve(portal: Portal) -> None:
+def test_an_admins_inbox_says_that_only_approvers_approve(portal: Portal) -> None:
     portal.world.fresh()
 
     assert (
@@ -108,7 +108,7 @@ def test_an_empty_inbox_says_where_to_look(open_portal: OpenPortal) -> None:
     assert {"/open", "/requests"} <= set(page.read.links)
 
 
-def test_open_windows_are_listed_by_end(open_portal: OpenPortal) -> None:
+def test_open_windows_are_listed_in_the_order_of_their_end(open_portal: OpenPortal) -> None:
     portal = open_portal()
     long, short = portal.world.fresh(access_window=3600), portal.world.fresh("eve", access_window=600)
     for request in (long, short):
@@ -142,7 +142,7 @@ def test_one_click_closes_a_window_and_shows_the_timeline(portal: Portal, name: 
     assert not any(str(request.id) in page.text for page in pages(browser, "/open"))
 
 
-def test_an_open_window_shows_what_it_was_opened_for(open_portal: OpenPortal) -> None:
+def test_the_list_of_open_windows_shows_what_each_window_was_opened_for(open_portal: OpenPortal) -> None:
     portal = open_portal()
     wide: dict[str, Any] = {
         "resources": ["mailbox:a@contoso.example", "mailbox:b@contoso.example"],
@@ -156,7 +156,7 @@ def test_an_open_window_shows_what_it_was_opened_for(open_portal: OpenPortal) ->
     )
 
 
-def test_a_window_closed_by_others_says_so(open_portal: OpenPortal) -> None:
+def test_a_window_that_another_person_closed_says_so(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     portal.world.act("ann", Action.APPROVE, request.id)
@@ -209,14 +209,14 @@ def test_a_full_inbox_continues_on_the_next_page(open_portal: OpenPortal, path: 
 
 @each("path", ["/waiting", "/open"])
 @each("after", ["x", "1", "1-2", "-1-" + "f" * 32, "9" * 17 + "-" + "f" * 32])
-def test_an_invalid_inbox_page_is_refused(portal: Portal, path: str, after: str) -> None:
+def test_an_invalid_page_number_of_the_inbox_is_refused(portal: Portal, path: str, after: str) -> None:
     page = portal.by_passkey("ann").get(f"{path}?after={after}")
 
     assert page.status == 422
     assert "Start again with the first" in page.words
 
 
-def test_a_page_beyond_the_last_links_back(portal: Portal) -> None:
+def test_an_inbox_page_beyond_the_last_links_back(portal: Portal) -> None:
     browser = portal.by_passkey("ann")
 
     for path in ("/waiting", "/open"):

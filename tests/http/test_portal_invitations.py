@@ -67,7 +67,7 @@ def nora(portal: Portal) -> Newcomer:
     return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example")
 
 
-def test_the_holder_of_the_code_accepts_and_is_signed_in(nora: Newcomer) -> None:
+def test_the_person_with_the_invitation_code_accepts_and_is_signed_in(nora: Newcomer) -> None:
     browser = nora.portal.browser()
     request = nora.portal.world.submit()
 
@@ -97,7 +97,7 @@ def test_a_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> Non
     assert "Nora (approver) approved" in page.words
 
 
-def test_a_passkey_added_later_by_mailbox_opens_nothing_for_three_days(nora: Newcomer) -> None:
+def test_a_passkey_added_later_after_a_mailed_code_opens_nothing_for_three_days(nora: Newcomer) -> None:
     nora.accept(nora.portal.browser())
     nora.portal.wait(minutes=1)
     reader, authenticator = nora.portal.browser(), Authenticator()
@@ -121,7 +121,7 @@ def test_a_passkey_added_later_by_mailbox_opens_nothing_for_three_days(nora: New
     assert "Nora (approver) approved" in approve().words
 
 
-def test_the_link_alone_shows_a_form_and_names_no_one(nora: Newcomer) -> None:
+def test_an_invitation_link_without_the_code_shows_a_form_and_names_no_one(nora: Newcomer) -> None:
     browser = nora.portal.browser()
 
     theirs, nobodys = browser.get(nora.path), browser.get(f"/invitations/{new_id()}")
@@ -159,7 +159,7 @@ def test_an_invitation_is_accepted_once_within_three_days(nora: Newcomer) -> Non
 
 
 @pytest.mark.far
-def test_the_browsers_existing_session_ends_on_accepting(nora: Newcomer) -> None:
+def test_accepting_an_invitation_ends_the_existing_session_of_the_browser(nora: Newcomer) -> None:
     browser = nora.portal.by_mail("amir")
     before = browser.session
 
@@ -174,7 +174,7 @@ def test_the_browsers_existing_session_ends_on_accepting(nora: Newcomer) -> None
     assert all(row.revoked_at for row in rows)
 
 
-def test_a_new_invitation_by_the_only_tenant_helps_after_a_lost_passkey(portal: Portal) -> None:
+def test_a_person_who_lost_their_passkey_is_helped_by_a_new_invitation_of_their_tenant(portal: Portal) -> None:
     person = {"p": portal.world.people["ann"].person_id}
     portal.sql(LOST, key=some_key(), **person)
     portal.sql("DELETE FROM memberships WHERE person_id = :p", **person)
@@ -189,7 +189,9 @@ def test_a_new_invitation_by_the_only_tenant_helps_after_a_lost_passkey(portal: 
 
 
 @pytest.mark.far
-def test_a_new_invitation_by_another_tenant_does_not_help(portal: Portal, open_portal: OpenPortal) -> None:
+def test_a_new_invitation_by_another_tenant_does_not_replace_a_lost_passkey(
+    portal: Portal, open_portal: OpenPortal
+) -> None:
     """Whoever reads a mailbox and has a tenant of their own must not become the person whose mailbox it is."""
     zoe = portal.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
     portal.sql(LOST, key=some_key(), p=zoe.person_id)
@@ -201,7 +203,7 @@ def test_a_new_invitation_by_another_tenant_does_not_help(portal: Portal, open_p
     assert (asked.status, "A code from a mail is not enough" in asked.words) == (403, True)
 
 
-def test_the_mail_says_who_invites_to_what_and_the_code_is_in_no_log(portal: Portal) -> None:
+def test_the_invitation_mail_says_who_invites_to_what_and_its_code_is_in_no_log(portal: Portal) -> None:
     nora = invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", "approver", "auditor")
 
     mail = nora.mail
@@ -246,7 +248,7 @@ def test_a_new_member_is_shown_role_example_mails_and_next_step(
     assert browser.get("/").path == onward
 
 
-def test_the_passkey_form_redirects_to_our_pages_only(nora: Newcomer) -> None:
+def test_the_passkey_form_redirects_to_lockbox_pages_only(nora: Newcomer) -> None:
     browser, authenticator = nora.portal.browser(), Authenticator()
     account = nora.accept(browser)
 

@@ -40,7 +40,7 @@ def submitted(portal: Portal) -> list[Any]:
     return portal.sql(NEW, t=portal.world.tenant.id)
 
 
-def test_every_field_of_the_form_is_labelled(portal: Portal) -> None:
+def test_every_field_of_the_request_form_is_labelled(portal: Portal) -> None:
     page = portal.by_mail("erin").get("/ask")
 
     assert page.status == 200
@@ -50,7 +50,7 @@ def test_every_field_of_the_form_is_labelled(portal: Portal) -> None:
     assert set(page.read.named) <= page.read.labels
 
 
-def test_the_form_offers_reading_by_default(portal: Portal) -> None:
+def test_the_request_form_offers_the_read_action_by_default(portal: Portal) -> None:
     page = portal.by_mail("erin").get("/ask")
     named = portal.by_mail("erin").get("/ask?service=sharepoint-online")
 
@@ -58,13 +58,13 @@ def test_the_form_offers_reading_by_default(portal: Portal) -> None:
         assert one.form("/ask/preview").ticked["actions"] == ["read"]
 
 
-def test_the_forms_default_duration_suits_the_demo_customer(portal: Portal) -> None:
+def test_the_default_duration_of_the_request_form_suits_the_demo_customer(portal: Portal) -> None:
     page = portal.by_mail("erin").get("/ask")
 
     assert int(page.form("/ask/preview").fields["access_window"]) <= run.POLICY.access_ceiling
 
 
-def test_a_preview_says_who_is_asked_and_submits_nothing(open_portal: OpenPortal) -> None:
+def test_a_preview_on_the_request_form_says_who_is_asked_and_submits_nothing(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(require_case=True, quorum=2))
     browser, before = portal.by_mail("erin"), portal.count()
 
@@ -80,7 +80,7 @@ def test_a_preview_says_who_is_asked_and_submits_nothing(open_portal: OpenPortal
     assert portal.count() == before
 
 
-def test_a_submitted_form_is_stored_as_written_and_shown(portal: Portal) -> None:
+def test_a_request_form_is_stored_as_written_and_shown(portal: Portal) -> None:
     browser = portal.by_mail("erin")
 
     page = browser.submit(previewed(browser, portal), "/ask")
@@ -93,7 +93,7 @@ def test_a_submitted_form_is_stored_as_written_and_shown(portal: Portal) -> None
     assert (request.requester_id, request.state) == (portal.world.people["erin"].person_id, "pending")
 
 
-def test_several_actions_are_submitted_as_chosen(portal: Portal) -> None:
+def test_several_actions_are_submitted_as_chosen_on_the_request_form(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
     chosen: dict[str, Any] = written(portal) | {"csrf": csrf, "actions": ["read", "export"], "key": "k" * 22}
@@ -104,7 +104,7 @@ def test_several_actions_are_submitted_as_chosen(portal: Portal) -> None:
     assert submitted(portal)[0].actions == ["read", "export"]
 
 
-def test_a_form_sent_twice_submits_once(portal: Portal) -> None:
+def test_a_request_form_sent_twice_submits_once(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
 
@@ -117,7 +117,7 @@ def test_a_form_sent_twice_submits_once(portal: Portal) -> None:
     assert len(submitted(portal)) == 2
 
 
-def test_a_key_used_for_something_else_submits_nothing(portal: Portal) -> None:
+def test_a_request_form_resent_under_its_key_with_other_contents_submits_nothing(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     browser.submit(page, "/ask")
@@ -130,7 +130,9 @@ def test_a_key_used_for_something_else_submits_nothing(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("where", ["/ask/preview", "/ask"])
-def test_an_invalid_field_is_reported_beside_it_and_nothing_is_lost(portal: Portal, where: str) -> None:
+def test_an_invalid_field_of_the_request_form_is_reported_next_to_it_and_nothing_lost(
+    portal: Portal, where: str
+) -> None:
     browser = portal.by_mail("erin")
     csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
     typed = written(portal, resources=f"{ANNA}\nmailbox:*", justification=" ", service="", access_window="soon")
@@ -149,7 +151,7 @@ def test_an_invalid_field_is_reported_beside_it_and_nothing_is_lost(portal: Port
     assert submitted(portal) == []
 
 
-def test_a_policy_requirement_is_reported_beside_its_field(open_portal: OpenPortal) -> None:
+def test_a_policy_requirement_is_reported_next_to_its_form_field(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(require_case=True, justification_least=200, access_ceiling=600))
     browser = portal.by_mail("erin")
 
@@ -162,7 +164,7 @@ def test_a_policy_requirement_is_reported_beside_its_field(open_portal: OpenPort
     assert page.text.count("aria-invalid") == 3
 
 
-def test_a_policy_tightened_meanwhile_refuses_and_keeps_the_text(portal: Portal) -> None:
+def test_a_policy_tightened_while_the_form_is_open_refuses_and_keeps_the_text(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     lay_down(portal.world, access_ceiling=600, vendor_review=False)
@@ -183,7 +185,7 @@ def test_a_customer_that_leaves_decisions_to_the_vendor_is_shown_as_such(portal:
     assert "has left this decision to the vendor: a manager opens access" in page.words
 
 
-def test_resubmitting_starts_with_the_earlier_values(portal: Portal) -> None:
+def test_the_form_to_resubmit_starts_with_the_values_of_the_earlier_request(portal: Portal) -> None:
     request = portal.world.submit(
         case_ref="CASE-9", access_window=5400, actions=["export"], justification="Old\nwords"
     )
@@ -199,7 +201,7 @@ def test_resubmitting_starts_with_the_earlier_values(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("who", ["eve", "erin"])
-def test_only_the_requester_resubmits_on_the_form(portal: Portal, who: str) -> None:
+def test_the_form_does_not_show_another_persons_request_for_resubmission(portal: Portal, who: str) -> None:
     theirs = portal.world.submit("eve" if who == "erin" else "erin").id
 
     shown = portal.by_mail(who).get(f"/ask?from={theirs}")
@@ -209,7 +211,7 @@ def test_only_the_requester_resubmits_on_the_form(portal: Portal, who: str) -> N
     assert "mailbox" not in shown.text
 
 
-def test_excess_input_is_reported_in_the_forms_words(portal: Portal) -> None:
+def test_excess_input_in_the_request_form_is_reported_in_the_forms_words(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     many = "\n".join(f"mailbox:{number}@contoso.example" for number in range(60))
     typed = written(portal, resources=many, justification="x" * 4001, case_ref="y" * 101)
@@ -223,7 +225,7 @@ def test_excess_input_is_reported_in_the_forms_words(portal: Portal) -> None:
     assert page.form("/ask/preview").fields["resources"].split() == many.split()
 
 
-def test_the_form_offers_no_window_above_the_customers_limit(open_portal: OpenPortal) -> None:
+def test_the_request_form_offers_no_window_above_the_customers_limit(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, access_ceiling=1200)
     browser = portal.by_mail("erin")
@@ -240,7 +242,7 @@ def offered(page: PortalPage) -> list[int]:
     return [int(one) for one in re.findall(r'<option value="(\d+)"', page.text)]
 
 
-def test_before_a_preview_the_form_respects_the_chosen_customers_ceiling(
+def test_before_a_preview_the_form_respects_the_chosen_customers_window_ceiling(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -260,7 +262,7 @@ def test_before_a_preview_the_form_respects_the_chosen_customers_ceiling(
     assert refused.form("/ask/preview").fields["access_window"] == "1200"
 
 
-def test_before_a_customer_is_chosen_the_form_offers_the_highest_ceiling(portal: Portal) -> None:
+def test_before_a_customer_is_chosen_the_form_offers_the_highest_window_ceiling(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3600)
     browser = portal.by_mail("erin")
 
@@ -286,7 +288,7 @@ def test_pages_show_the_tenants_current_name(open_portal: OpenPortal) -> None:
     assert "Customer Renamed Corp" in " ".join(previewed(browser, portal).words.split())
 
 
-def test_the_gates_link_fills_in_the_refused_call(portal: Portal) -> None:
+def test_the_link_in_a_gate_refusal_fills_the_refused_call_into_the_form(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     page = portal.by_mail("erin").get(
         f"/ask?tenant={slug}&service=exchange-online&resource=site%3A%3Cb%3E&action=export"

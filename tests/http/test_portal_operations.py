@@ -60,7 +60,7 @@ def seen(portal: Portal, who: str = "olga") -> PortalPage:
     return browser.get("/operations")
 
 
-def test_the_page_shows_counts_ages_and_processes(portal: Portal) -> None:
+def test_the_operations_page_shows_counts_ages_and_processes(portal: Portal) -> None:
     request = portal.world.submit(justification=JUSTIFICATION)
     portal.world.act("ann", Action.APPROVE, request.id)
 
@@ -80,7 +80,7 @@ def test_the_page_shows_counts_ages_and_processes(portal: Portal) -> None:
     assert "core: no heartbeat yet" in page.words
 
 
-def test_an_operator_reads_nothing_of_requests(portal: Portal) -> None:
+def test_an_operator_reads_no_contents_of_requests_on_the_operations_page(portal: Portal) -> None:
     request = portal.world.submit(justification=JUSTIFICATION, case_ref="CASE-SECRET")
 
     page = seen(portal)
@@ -89,7 +89,7 @@ def test_an_operator_reads_nothing_of_requests(portal: Portal) -> None:
         assert content not in page.text
 
 
-def test_each_chart_has_a_name_words_and_a_table(portal: Portal) -> None:
+def test_each_operations_chart_has_a_name_words_and_a_table(portal: Portal) -> None:
     portal.world.submit()
 
     page = seen(portal)
@@ -103,7 +103,7 @@ def test_each_chart_has_a_name_words_and_a_table(portal: Portal) -> None:
     assert re.search(r"Submitted: at most [\d,]+, in the hour from \d\d:00 UTC", page.words)
 
 
-def test_without_redis_the_page_says_so_and_shows_the_rest(without_redis: Portal) -> None:
+def test_without_redis_the_operations_page_says_so_and_shows_other_figures(without_redis: Portal) -> None:
     page = seen(without_redis)
 
     assert page.status == 200
@@ -113,7 +113,7 @@ def test_without_redis_the_page_says_so_and_shows_the_rest(without_redis: Portal
     assert re.search(r"Overdue steps \d", page.words)
 
 
-def test_an_invariant_finding_is_shown_by_id(portal: Portal) -> None:
+def test_the_operations_page_shows_an_invariant_finding_by_id(portal: Portal) -> None:
     before, one = seen(portal), new_id()
     portal.sql("INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I1:{one}")
 
@@ -125,14 +125,14 @@ def test_an_invariant_finding_is_shown_by_id(portal: Portal) -> None:
     assert str(one) in page.text
 
 
-def test_the_page_links_to_flower_where_configured(portal: Portal) -> None:
+def test_the_operations_page_links_to_flower_where_configured(portal: Portal) -> None:
     known = replace(portal, settings=SETTINGS.model_copy(update={"flower_url": "https://flower.example"}))
 
     assert "https://flower.example" in seen(known).read.links
     assert "Flower" not in seen(portal).words
 
 
-def test_the_page_is_small_enough_for_a_slow_line(portal: Portal) -> None:
+def test_the_operations_page_is_small_enough_for_a_slow_line(portal: Portal) -> None:
     assert len(seen(portal).text.encode()) < 45_000
 
 
@@ -199,7 +199,7 @@ def test_a_few_failing_webhooks_need_no_paging(portal: Portal) -> None:
     assert "failing webhooks;" not in page.words
 
 
-def test_a_waiting_or_dead_mail_raises_the_alarm(portal: Portal) -> None:
+def test_an_overdue_or_dead_mail_raises_the_alarm(portal: Portal) -> None:
     request = portal.world.submit()
     age(portal, request.id, "mail")
     write(unbound(portal.db), DIE)
@@ -274,7 +274,7 @@ def records(portal: Portal, says: dict[str, str]) -> None:
         enforcement.record(session, says)
 
 
-def test_reporting_gates_are_named_and_linked_to_their_reports(portal: Portal) -> None:
+def test_gates_in_report_mode_are_named_and_linked_to_their_reports(portal: Portal) -> None:
     records(portal, {"exchange-online": "report", "onedrive": "enforce"})
     for path, count in (("GET /mailboxes/{address}/rules", 1200), ("", 7)):
         portal.sql(

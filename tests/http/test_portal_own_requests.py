@@ -46,7 +46,7 @@ def test_an_empty_list_of_own_requests_says_what_to_do(portal: Portal) -> None:
     assert "/ask" in page.read.links
 
 
-def test_open_requests_come_first_and_others_never(portal: Portal) -> None:
+def test_a_readers_open_requests_come_first_and_requests_of_other_people_never(portal: Portal) -> None:
     world = portal.world
     oldest, closed, newest = (world.fresh() for _ in range(3))
     others = world.fresh("eve")
@@ -59,7 +59,7 @@ def test_open_requests_come_first_and_others_never(portal: Portal) -> None:
 
 
 @pytest.mark.far
-def test_own_request_pages_follow_without_a_gap(portal: Portal) -> None:
+def test_pages_of_own_requests_follow_without_a_gap(portal: Portal) -> None:
     world = portal.world
     ids = [world.fresh().id for _ in range(43)]
     for one in ids[::2]:
@@ -80,11 +80,11 @@ def test_own_request_pages_follow_without_a_gap(portal: Portal) -> None:
 
 
 @each("after", ["x", "open-", "open-" + "g" * 32, "closed-" + "0" * 31])
-def test_a_foreign_cursor_is_refused(portal: Portal, after: str) -> None:
+def test_a_cursor_of_another_persons_list_is_refused(portal: Portal, after: str) -> None:
     assert portal.by_mail("erin").get(f"/mine?after={after}").status == 422
 
 
-def test_pending_deciders_are_named_as_in_the_preview(open_portal: OpenPortal) -> None:
+def test_the_list_of_own_requests_names_pending_deciders_as_the_preview_does(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
     before = portal.by_mail("erin").get("/mine")
@@ -108,7 +108,7 @@ def test_during_a_review_managers_are_the_pending_deciders(open_portal: OpenPort
     assert {"Max", "Mia"} & set(named[1].replace(" and ", ", ").split(", "))
 
 
-def test_failed_prompts_are_counted_for_the_customer_and_named_for_colleagues(
+def test_undelivered_prompts_are_counted_for_the_customer_and_named_for_colleagues(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(Policy())
@@ -126,7 +126,7 @@ def test_failed_prompts_are_counted_for_the_customer_and_named_for_colleagues(
     assert "The mail to Ann" not in words
 
 
-def test_unanswered_questions_are_mentioned(portal: Portal) -> None:
+def test_the_list_of_own_requests_mentions_unanswered_questions(portal: Portal) -> None:
     request, world = portal.world.fresh(), portal.world
     with world.db.transaction() as session:
         questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
@@ -137,7 +137,7 @@ def test_unanswered_questions_are_mentioned(portal: Portal) -> None:
     assert f"/requests/{request.id}/questions" in page.read.links
 
 
-def test_a_request_is_cancelled_and_completed_in_place(portal: Portal) -> None:
+def test_a_request_is_cancelled_or_completed_on_the_list_of_own_requests(portal: Portal) -> None:
     world, browser = portal.world, portal.by_mail("erin")
     waits, opened = world.fresh(), world.fresh()
     world.act("ann", Action.APPROVE, opened.id)
@@ -151,7 +151,7 @@ def test_a_request_is_cancelled_and_completed_in_place(portal: Portal) -> None:
     assert f"/ask?from={waits.id}" in page.read.links
 
 
-def test_a_decision_made_meanwhile_is_shown_beside_the_kept_text(portal: Portal) -> None:
+def test_a_decision_made_meanwhile_is_shown_next_to_the_kept_text(portal: Portal) -> None:
     browser, request = portal.by_mail("erin"), portal.world.fresh()
     page = browser.get("/mine")
     portal.world.act("ann", Action.APPROVE, request.id)
@@ -164,7 +164,7 @@ def test_a_decision_made_meanwhile_is_shown_beside_the_kept_text(portal: Portal)
     assert portal.states()[-1].state == "active"
 
 
-def test_hostile_text_is_escaped(portal: Portal) -> None:
+def test_hostile_text_in_the_list_of_own_requests_is_escaped(portal: Portal) -> None:
     portal.world.fresh(case_ref="<script>alert(1)</script>", resources=["mailbox:<img/src=x>@contoso.example"])
 
     page = portal.by_mail("erin").get("/mine")
@@ -174,7 +174,7 @@ def test_hostile_text_is_escaped(portal: Portal) -> None:
     assert page.read.forms
 
 
-def test_the_next_step_is_shown_for_steps_and_extensions(open_portal: OpenPortal) -> None:
+def test_the_list_of_own_requests_shows_the_next_step_for_steps_and_extensions(open_portal: OpenPortal) -> None:
     portal = open_portal()
     world = portal.world
     opened = world.act("ann", Action.APPROVE, world.fresh().id)
@@ -198,7 +198,7 @@ def test_the_next_step_is_shown_for_steps_and_extensions(open_portal: OpenPortal
     assert "#extend" not in after.text
 
 
-def test_a_break_glass_request_shows_its_finding_and_what_it_blocks(
+def test_a_break_glass_request_shows_its_finding_and_what_the_finding_blocks(
     open_portal: OpenPortal, superuser: Engine
 ) -> None:
     portal = open_portal()

@@ -46,13 +46,13 @@ def table(portal: Portal, browser: Browser, **changes: str | list[str]) -> Fille
     return fields | changes
 
 
-def test_an_unchanged_form_changes_nothing(portal: Portal) -> None:
+def test_saving_an_unchanged_policy_form_changes_nothing(portal: Portal) -> None:
     page = terms(portal, portal.by_passkey("tara"))
 
     assert "Nothing changes: this is the policy in force." in page.words
 
 
-def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Portal) -> None:
+def test_common_policy_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
 
     asked = terms(
@@ -83,7 +83,7 @@ def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Por
 
 
 @pytest.mark.far
-def test_break_glass_is_switched_on_by_the_form(portal: Portal) -> None:
+def test_break_glass_is_switched_on_by_the_policy_form(portal: Portal) -> None:
     browser, max_ = portal.by_passkey("tara"), id_of(portal.world, "max")
     wanted = {"break_glass_services": "exchange-online", "break_glass_ceiling": "30", "break_glass_monthly": "1"}
 
@@ -104,7 +104,7 @@ def test_break_glass_is_switched_on_by_the_form(portal: Portal) -> None:
     assert "Nothing changes: this is the policy in force." in terms(portal, browser).words
 
 
-def test_seconds_and_terms_without_a_field_are_kept(portal: Portal) -> None:
+def test_the_policy_form_keeps_seconds_and_terms_without_a_field(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3601, groups={"legal": group(portal.world, "ann")})
     browser = portal.by_passkey("tara")
 
@@ -127,7 +127,7 @@ def test_seconds_and_terms_without_a_field_are_kept(portal: Portal) -> None:
         ({"reasons": []}, "Accepted reasons: Choose at least one."),
     ],
 )
-def test_impossible_terms_are_reported_before_saving_and_kept(
+def test_impossible_policy_terms_are_reported_before_saving_and_kept(
     portal: Portal, changes: dict[str, Any], says: str
 ) -> None:
     page = terms(portal, portal.by_passkey("tara"), **{"access_ceiling_minutes": "7"} | changes)
@@ -139,7 +139,7 @@ def test_impossible_terms_are_reported_before_saving_and_kept(
     assert held(portal) == Policy(vendor_review=False)
 
 
-def test_each_mistake_is_shown_at_its_field_and_linked_above(portal: Portal) -> None:
+def test_each_mistake_in_the_policy_form_is_shown_at_its_field_and_linked_above(portal: Portal) -> None:
     page = terms(
         portal,
         portal.by_passkey("tara"),
@@ -178,7 +178,7 @@ def test_each_mistake_is_shown_at_its_field_and_linked_above(portal: Portal) -> 
         ("[" * 20_000, "This is not JSON"),
     ],
 )
-def test_mistakes_in_the_policy_text_are_shown_at_the_text(portal: Portal, text: str, says: str) -> None:
+def test_mistakes_in_the_policy_text_are_shown_next_to_the_text(portal: Portal, text: str, says: str) -> None:
     browser = portal.by_passkey("tara")
 
     page = browser.submit(browser.get(portal.here("/policy")), "/policy", text=text)
@@ -189,7 +189,7 @@ def test_mistakes_in_the_policy_text_are_shown_at_the_text(portal: Portal, text:
     assert page.form("/policy").fields["version"] == "1"
 
 
-def test_pending_requests_are_listed_with_their_changes(portal: Portal) -> None:
+def test_the_policy_page_lists_pending_requests_with_the_effect_of_the_change(portal: Portal) -> None:
     request = portal.world.submit(access_window=3600)
     portal.wait(hours=1)
 
@@ -213,7 +213,7 @@ def test_pending_requests_are_listed_with_their_changes(portal: Portal) -> None:
     assert "Its access window becomes at most 10 min (was 1 h)" in page.words
 
 
-def test_time_paused_by_a_question_does_not_count_as_passed(open_portal: OpenPortal) -> None:
+def test_the_policy_page_does_not_count_time_paused_by_a_question_as_passed(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, questions_stop_clock=True, approval_window=3600))
     request = portal.world.submit()
     with portal.db.transaction() as session:
@@ -229,7 +229,7 @@ def test_time_paused_by_a_question_does_not_count_as_passed(open_portal: OpenPor
     assert "its approval deadline has passed" in stands_no_more.words
 
 
-def test_the_predicted_effect_on_a_pending_request_happens(portal: Portal) -> None:
+def test_the_predicted_effect_of_a_policy_change_on_a_pending_request_happens(portal: Portal) -> None:
     request = portal.world.submit()
     browser = portal.by_passkey("tara")
     asked = terms(portal, browser, quorum="2")
@@ -242,7 +242,7 @@ def test_the_predicted_effect_on_a_pending_request_happens(portal: Portal) -> No
     assert (first.state, second.state) == (State.PENDING, State.ACTIVE)
 
 
-def test_loosening_changes_nothing_for_pending_requests(open_portal: OpenPortal) -> None:
+def test_loosening_a_policy_changes_nothing_for_pending_requests(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     portal.world.submit()
 
@@ -252,7 +252,7 @@ def test_loosening_changes_nothing_for_pending_requests(open_portal: OpenPortal)
     assert "Nothing changes for 1 pending request." in page.words
 
 
-def test_an_outdated_form_cannot_be_saved(portal: Portal) -> None:
+def test_an_outdated_policy_form_cannot_be_saved(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     fields = browser.get(portal.here("/policy")).form("/policy/terms").fields
     lay_down(portal.world, quorum=3)
@@ -282,7 +282,7 @@ def test_groups_tiers_and_required_approvals_are_set_by_a_form(portal: Portal) -
     )
 
 
-def test_a_removed_group_moves_the_later_tiers_up(portal: Portal) -> None:
+def test_removing_a_group_moves_the_later_tiers_up(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     browser.submit(browser.post(portal.here("/tiers"), table(portal, browser)), "/policy/save")
 
@@ -309,7 +309,7 @@ def test_a_removed_group_moves_the_later_tiers_up(portal: Portal) -> None:
         ({"escalation": "100"}, "When the next tiers are asked, in percent: Write 99 or less."),
     ],
 )
-def test_impossible_groups_are_reported_and_kept(
+def test_impossible_policy_groups_are_reported_and_kept(
     portal: Portal, changes: dict[str, list[str] | str], says: str
 ) -> None:
     browser = portal.by_passkey("tara")
@@ -329,7 +329,7 @@ def test_a_member_who_decides_nothing_is_refused_in_a_group(portal: Portal) -> N
     assert (page.status, "not an approver or eligible delegate" in page.words) == (422, True)
 
 
-def test_dated_consent_is_a_policy_change_with_its_diff(portal: Portal) -> None:
+def test_dated_consent_given_by_form_is_a_policy_change_with_its_diff(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     until = datetime.now(UTC) + timedelta(days=2)
 
@@ -349,7 +349,7 @@ def test_dated_consent_is_a_policy_change_with_its_diff(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"until": ""}, {"until": "soon"}, {"mode": "enforce"}, {"mode": "x"}])
-def test_impossible_consent_is_reported(portal: Portal, fields: dict[str, str]) -> None:
+def test_impossible_dates_of_consent_are_reported(portal: Portal, fields: dict[str, str]) -> None:
     browser = portal.by_passkey("tara")
     page = browser.get(portal.here("/mode"))
 
@@ -379,7 +379,7 @@ def test_windows_opened_by_the_vendor_are_listed_before_enforcing_closes_them(po
 
 
 @pytest.mark.parametrize("mode", ["", "x", "ENFORCE"])
-def test_an_unknown_mode_is_reported(portal: Portal, mode: str) -> None:
+def test_switching_to_an_unknown_mode_is_reported(portal: Portal, mode: str) -> None:
     browser = portal.by_passkey("tara")
 
     page = browser.submit(browser.get(portal.here("/mode")), "/mode", mode=mode)
@@ -387,7 +387,7 @@ def test_an_unknown_mode_is_reported(portal: Portal, mode: str) -> None:
     assert (page.status, "Not accepted: Who decides: choose" in page.words) == (422, True)
 
 
-def test_the_current_mode_is_no_switch(portal: Portal) -> None:
+def test_choosing_the_current_mode_is_no_switch(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
 
     page = browser.submit(browser.get(portal.here("/mode")), "/mode", mode=Mode.ENFORCE)

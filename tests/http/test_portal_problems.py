@@ -36,7 +36,7 @@ def way_on(page: PortalPage) -> str:
         ("erin", "/tenants/nope", 404),
     ],
 )
-def test_a_problem_page_knows_the_signed_in_person(shared: Portal, who: str, path: str, status: int) -> None:
+def test_an_error_page_shows_the_signed_in_person(shared: Portal, who: str, path: str, status: int) -> None:
     page = shared.by_mail(who).get(path)
 
     assert page.status == status
@@ -47,7 +47,9 @@ def test_a_problem_page_knows_the_signed_in_person(shared: Portal, who: str, pat
     ("who", "path"),
     [("ann", "/waiting"), ("max", "/review"), ("erin", "/ask"), ("olga", "/operations"), ("vera", "/audit-log")],
 )
-def test_the_link_leads_to_the_first_page_of_ones_menu(shared: Portal, who: str, path: str) -> None:
+def test_the_link_on_an_error_page_leads_to_the_first_page_of_the_readers_menu(
+    shared: Portal, who: str, path: str
+) -> None:
     browser = shared.by_mail(who)
 
     page = browser.get("/tenants/nope")
@@ -56,7 +58,7 @@ def test_the_link_leads_to_the_first_page_of_ones_menu(shared: Portal, who: str,
     assert browser.get(path).status == 200
 
 
-def test_a_refused_form_links_back_to_its_page(shared: Portal) -> None:
+def test_the_error_page_of_a_refused_form_links_back_to_the_forms_page(shared: Portal) -> None:
     browser = shared.by_mail("ann")
 
     page = browser.post("/tenants/nope/policy/save", {"csrf": "", "text": "", "version": "1"})
@@ -65,7 +67,7 @@ def test_a_refused_form_links_back_to_its_page(shared: Portal) -> None:
     assert names(page, "Ann")
 
 
-def test_an_anonymous_reader_is_sent_to_the_start_page(shared: Portal) -> None:
+def test_the_error_page_of_an_anonymous_reader_links_to_the_start_page(shared: Portal) -> None:
     browser = shared.browser()
 
     page = browser.get("/static/nope.css")
@@ -74,7 +76,7 @@ def test_an_anonymous_reader_is_sent_to_the_start_page(shared: Portal) -> None:
     assert browser.get("/").path == "/sign-in"
 
 
-def test_an_ended_session_names_no_one(shared: Portal) -> None:
+def test_an_error_page_after_the_session_ended_names_no_one(shared: Portal) -> None:
     browser = shared.by_mail("ann")
     session = browser.session or ""
     browser.submit(browser.get("/account"), "/sign-out")
@@ -85,7 +87,7 @@ def test_an_ended_session_names_no_one(shared: Portal) -> None:
     assert (page.status, "/sign-out" in page.text) == (404, False)
 
 
-def test_the_playground_names_the_played_user_on_missing_pages(
+def test_an_error_page_in_the_playground_names_the_played_user(
     open_portal: OpenPortal, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     playing = playground(open_portal(), tmp_path_factory.mktemp("playground"))
@@ -102,7 +104,7 @@ AS_BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,
 
 
 @each("path", ["/nope", "/tenants/contoso/nope", "/requests/", "/v2/requests", "/%00"])
-def test_an_unknown_address_is_a_page_for_browsers(shared: Portal, path: str) -> None:
+def test_an_unknown_address_is_an_error_page_for_browsers(shared: Portal, path: str) -> None:
     browser = shared.by_mail("ann")
 
     page = browser.get(path, headers={"accept": AS_BROWSERS})
@@ -115,7 +117,7 @@ def test_an_unknown_address_is_a_page_for_browsers(shared: Portal, path: str) ->
     assert way_on(page) == "/waiting"
 
 
-def test_an_anonymous_browser_gets_a_page_for_an_unknown_address(shared: Portal) -> None:
+def test_an_anonymous_browser_gets_an_error_page_for_an_unknown_address(shared: Portal) -> None:
     page = shared.browser().get("/nope", headers={"accept": AS_BROWSERS})
 
     assert (page.status, way_on(page)) == (404, "/")
@@ -137,7 +139,7 @@ def test_an_anonymous_browser_gets_a_page_for_an_unknown_address(shared: Portal)
         ";;,,q=1",
     ],
 )
-def test_an_unknown_address_is_json_for_programs(shared: Portal, accept: str | None) -> None:
+def test_an_unknown_address_is_a_json_problem_for_programs(shared: Portal, accept: str | None) -> None:
     answer = shared.by_mail("ann").call("GET", "/nope", headers={} if accept is None else {"accept": accept})
 
     assert answer.status_code == 404
@@ -158,7 +160,7 @@ def test_the_api_always_answers_in_json(shared: Portal, path: str, status: int) 
         ("max", "/tenants/{slug}", "This is for admins, approvers or auditors of this tenant."),
     ],
 )
-def test_required_roles_are_named_in_plain_words(shared: Portal, who: str, path: str, says: str) -> None:
+def test_an_error_page_names_required_roles_in_plain_words(shared: Portal, who: str, path: str, says: str) -> None:
     page = shared.by_mail(who).get(path.format(slug=shared.world.tenant.slug))
 
     assert (page.status, says in page.words) == (403, True)
@@ -180,7 +182,7 @@ AS_A_BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "origin":
         ),
     ],
 )
-def test_an_early_refusal_is_a_page_for_browsers_and_json_for_others(
+def test_an_early_refusal_is_a_page_for_browsers_and_json_for_programs(
     shared: Portal, *, kind: str, size: int, status: int, title: str, said: str
 ) -> None:
     browser = shared.by_mail("ann")

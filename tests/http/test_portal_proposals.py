@@ -24,7 +24,7 @@ def objects(browser: Browser) -> PortalPage:
 
 
 @pytest.mark.parametrize("who", ["tara", "ann"])
-def test_an_admin_or_approver_objects_by_a_form_with_any_sign_in(proposed: Portal, who: str) -> None:
+def test_an_admin_or_approver_objects_to_a_recovery_by_a_form_with_any_sign_in(proposed: Portal, who: str) -> None:
     browser = proposed.by_mail(who)
 
     page = objects(browser)
@@ -41,7 +41,7 @@ def test_an_admin_or_approver_objects_by_a_form_with_any_sign_in(proposed: Porta
     assert "proposes" not in browser.get("/requests").words
 
 
-def test_the_mails_link_leads_to_the_page_after_signing_in(proposed: Portal) -> None:
+def test_the_link_in_a_recovery_mail_leads_to_the_page_after_signing_in(proposed: Portal) -> None:
     browser = proposed.browser()
 
     asked = browser.get("/proposals")
@@ -54,7 +54,9 @@ def test_the_mails_link_leads_to_the_page_after_signing_in(proposed: Portal) -> 
 
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["olga", "max", "aude", "zoe"])
-def test_others_neither_see_nor_object_to_a_proposal(proposed: Portal, open_portal: OpenPortal, who: str) -> None:
+def test_people_without_the_right_neither_see_nor_object_to_a_recovery_proposal(
+    proposed: Portal, open_portal: OpenPortal, who: str
+) -> None:
     proposed.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
     form = proposed.by_mail("ann").get("/proposals").form("/proposals/object")
     browser = proposed.by_mail(who)
@@ -68,7 +70,7 @@ def test_others_neither_see_nor_object_to_a_proposal(proposed: Portal, open_port
     assert proposed.sql(WITHDRAWN, id=form.fields["id"])[0].withdrawn_at is None
 
 
-def test_the_page_works_without_script_and_has_no_id_in_its_address(proposed: Portal) -> None:
+def test_the_recovery_page_works_without_script_and_has_no_id_in_its_address(proposed: Portal) -> None:
     page = proposed.by_mail("ann").get("/proposals")
 
     assert re.search(r"<button[^>]*>Object</button>", page.text)

@@ -18,7 +18,7 @@ def test_a_managers_question_during_the_review_is_hidden_from_the_customer(open_
     assert "Is it needed?" not in portal.by_mail("ann").get(f"{here}/questions").words
 
 
-def test_the_page_says_that_the_clock_is_paused(open_portal: OpenPortal) -> None:
+def test_the_request_page_says_that_the_approval_clock_is_paused(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, questions_stop_clock=True))
     request = portal.world.submit()
     browser, here = portal.by_mail("ann"), f"/requests/{request.id}"

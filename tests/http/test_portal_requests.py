@@ -52,7 +52,7 @@ def offered(page: PortalPage) -> set[str]:
     return {found[1] for found in actions if found} - {"look", "questions"}
 
 
-def test_the_page_shows_who_what_why_and_both_clocks(easy: Portal) -> None:
+def test_the_request_page_shows_who_what_why_and_the_approval_and_access_deadlines(easy: Portal) -> None:
     request = easy.world.fresh(access_window=5400, justification="It does not open.\nSince Monday.")
 
     _, page = easy.opened("ann", request.id)
@@ -76,7 +76,7 @@ def test_the_page_shows_who_what_why_and_both_clocks(easy: Portal) -> None:
     assert offered(page) == {"approve", "deny"}
 
 
-def test_page_and_operators_see_what_a_target_did_not_close(easy: Portal) -> None:
+def test_request_page_and_operators_see_that_a_target_failed_to_close_access(easy: Portal) -> None:
     request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), STILL_OPEN, id=request.id)
@@ -99,7 +99,7 @@ def test_page_and_operators_see_what_a_target_did_not_close(easy: Portal) -> Non
     assert "orders: closed, and checked" in page.words
 
 
-def test_the_timeline_dates_the_first_use_by_the_use(easy: Portal) -> None:
+def test_the_timeline_shows_the_time_of_a_first_use_and_not_of_its_recording(easy: Portal) -> None:
     request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), USED, id=request.id, gateway=easy.world.people["gate"].person_id)
@@ -126,7 +126,7 @@ def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) ->
     assert (decision.means, decision.address, decision.user_agent) == ("mail", browser.address, browser.agent)
 
 
-def test_a_forbidden_action_is_refused_in_a_sentence(easy: Portal) -> None:
+def test_an_action_the_person_may_not_take_is_refused_in_a_sentence(easy: Portal) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("aude", request.id)
     fields = page.form("/sign-out").fields | {"version": "1"}
@@ -139,7 +139,7 @@ def test_a_forbidden_action_is_refused_in_a_sentence(easy: Portal) -> None:
     assert easy.count() == before
 
 
-def test_a_partial_quorum_is_shown_and_voters_are_not_asked_again(open_portal: OpenPortal) -> None:
+def test_a_partly_met_quorum_is_shown_and_people_who_voted_are_not_asked_again(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True, quorum=2))
     request = portal.world.submit()
     browser, page = portal.opened("ann", request.id)
@@ -194,7 +194,7 @@ def test_a_decision_on_an_outdated_page_says_what_changed(open_portal: OpenPorta
     assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-def test_a_late_decision_changes_nothing(easy: Portal) -> None:
+def test_a_decision_after_the_deadline_changes_nothing(easy: Portal) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("ann", request.id)
     easy.wait(hours=12)
@@ -215,7 +215,9 @@ def test_a_late_decision_changes_nothing(easy: Portal) -> None:
         *({"version": version} for version in ("", "0", "-1", "x", "9999999999")),
     ],
 )
-def test_an_unoffered_duration_or_unseen_version_opens_nothing(easy: Portal, fields: dict[str, str]) -> None:
+def test_an_approval_of_a_duration_not_offered_or_a_version_not_seen_opens_nothing(
+    easy: Portal, fields: dict[str, str]
+) -> None:
     request = easy.world.fresh(access_window=3600)
     browser, page = easy.opened("ann", request.id)
     before = easy.states()
@@ -239,7 +241,7 @@ def test_a_too_long_or_forged_comment_is_refused_and_kept(easy: Portal, comment:
 
 
 @pytest.mark.parametrize("name", ["eve", "olga", "gate", "zoe"])
-def test_others_requests_look_nonexistent(easy: Portal, open_portal: OpenPortal, name: str) -> None:
+def test_requests_of_other_people_look_nonexistent(easy: Portal, open_portal: OpenPortal, name: str) -> None:
     if name == "zoe":
         easy.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
     request = easy.world.fresh()
@@ -298,7 +300,7 @@ def test_texts_of_a_request_are_escaped(open_portal: OpenPortal, changes: dict[s
     assert refused.form("/approve").fields["comment"] == HOSTILE
 
 
-def test_a_hostile_name_is_harmless_on_its_own_pages(open_portal: OpenPortal) -> None:
+def test_a_person_with_a_hostile_name_can_use_all_their_pages(open_portal: OpenPortal) -> None:
     easy = open_portal(BY_MAIL)
     easy.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=easy.world.people["ann"].person_id)
     browser = easy.browser(agent=HOSTILE)
@@ -316,7 +318,7 @@ def before(page: PortalPage) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split()) if found else ""
 
 
-def test_the_page_says_how_earlier_similar_requests_ended(open_portal: OpenPortal) -> None:
+def test_the_request_page_says_how_earlier_similar_requests_ended(open_portal: OpenPortal) -> None:
     portal = open_portal(BY_MAIL)
     denied = portal.world.submit(resources=["mailbox:other@contoso.example"])
     portal.world.act("ann", Action.DENY, denied.id)
@@ -335,7 +337,7 @@ def test_the_page_says_how_earlier_similar_requests_ended(open_portal: OpenPorta
 
 
 @pytest.mark.far
-def test_the_page_names_no_earlier_request_hidden_from_its_reader(open_portal: OpenPortal) -> None:
+def test_the_request_page_names_no_earlier_request_hidden_from_its_reader(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(mail_suffices=True))
     withheld = portal.world.submit("eve")
     portal.world.act("max", Action.DENY, withheld.id)

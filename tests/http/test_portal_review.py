@@ -83,7 +83,7 @@ def test_requests_to_review_are_listed_with_who_what_and_why(reviewed: Portal) -
     assert forms(page, request.id) == {"endorse", "deny"}
 
 
-def test_the_nearest_deadline_is_listed_first(open_alone: OpenPortal) -> None:
+def test_the_review_queue_lists_the_nearest_deadline_first(open_alone: OpenPortal) -> None:
     slow, quick = open_alone(Policy()), open_alone(Policy(review_window=600))
     later, sooner = slow.world.fresh(), quick.world.fresh()
 
@@ -92,7 +92,7 @@ def test_the_nearest_deadline_is_listed_first(open_alone: OpenPortal) -> None:
     assert listed.index(str(sooner.id)) < listed.index(str(later.id))
 
 
-def test_unreviewed_or_ended_requests_are_not_listed(reviewed: Portal) -> None:
+def test_requests_that_need_no_review_or_have_ended_are_not_in_the_review_queue(reviewed: Portal) -> None:
     pending, denied = reviewed.world.fresh(), reviewed.world.fresh()
     reviewed.world.act("max", Action.ENDORSE, pending.id)
     reviewed.world.act("max", Action.DENY, denied.id, comment="No")
@@ -102,7 +102,7 @@ def test_unreviewed_or_ended_requests_are_not_listed(reviewed: Portal) -> None:
     assert not {str(pending.id), str(denied.id)} & set(listed)
 
 
-def test_a_manager_endorses_in_place(reviewed: Portal) -> None:
+def test_a_manager_endorses_a_request_on_the_review_queue(reviewed: Portal) -> None:
     request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
 
     page = browser.submit(browser.get("/review"), f"/review/{request.id}/endorse", comment="A real fault")
@@ -112,7 +112,7 @@ def test_a_manager_endorses_in_place(reviewed: Portal) -> None:
     assert {one.id: one.state for one in reviewed.states()}[request.id] == "pending"
 
 
-def test_a_denial_needs_a_reason_and_keeps_the_text(reviewed: Portal) -> None:
+def test_a_denial_in_the_review_queue_needs_a_reason_and_keeps_the_text(reviewed: Portal) -> None:
     request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
     page = browser.get("/review")
 
@@ -125,7 +125,7 @@ def test_a_denial_needs_a_reason_and_keeps_the_text(reviewed: Portal) -> None:
     assert {one.id: one.state for one in reviewed.states()}[request.id] == "denied"
 
 
-def test_own_requests_are_marked_and_have_no_forms(reviewed: Portal) -> None:
+def test_a_managers_own_requests_are_marked_in_the_queue_and_have_no_forms(reviewed: Portal) -> None:
     reviewed.sql(ROLE, p=reviewed.world.people["max"].person_id, r=Role.ENGINEER.value)
     browser = reviewed.by_passkey("max")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]
@@ -162,7 +162,7 @@ def test_a_request_no_longer_meeting_the_policy_can_only_be_denied(reviewed: Por
     assert forms(page, request.id) == {"deny"}
 
 
-def test_a_weak_sign_in_is_mentioned_once_and_denying_stays_possible(reviewed: Portal) -> None:
+def test_the_review_queue_mentions_a_weak_sign_in_once_and_denying_stays_possible(reviewed: Portal) -> None:
     request = reviewed.world.fresh()
 
     page = reviewed.by_mail("max").get("/review")
@@ -172,7 +172,7 @@ def test_a_weak_sign_in_is_mentioned_once_and_denying_stays_possible(reviewed: P
     assert forms(page, request.id) == {"deny"}
 
 
-def test_a_colleagues_action_in_the_meantime_is_shown(reviewed: Portal) -> None:
+def test_an_action_of_a_colleague_in_the_meantime_is_shown_in_the_review_queue(reviewed: Portal) -> None:
     request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
     page = browser.get("/review")
     reviewed.world.act("mia", Action.ENDORSE, request.id)
@@ -200,7 +200,7 @@ def test_a_full_review_queue_continues_on_the_next_page(template: ServerAddresse
 
 
 @each("after", ["x", "1", "1-2", "-1-" + "f" * 32])
-def test_an_invalid_review_page_is_refused(reviewed: Portal, after: str) -> None:
+def test_an_invalid_page_number_of_the_review_queue_is_refused(reviewed: Portal, after: str) -> None:
     page = reviewed.by_passkey("max").get(f"/review?after={after}")
 
     assert page.status == 422

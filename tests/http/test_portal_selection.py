@@ -50,7 +50,7 @@ def test_an_approver_denies_several_requests_each_as_its_own_move(portal: Portal
     assert sorted(one.request_id for one in found) == sorted(ids)
 
 
-def test_requests_changed_meanwhile_are_left_and_listed(portal: Portal) -> None:
+def test_selected_requests_that_changed_meanwhile_are_left_unchanged_and_listed(portal: Portal) -> None:
     world = portal.world
     gone, moved, fine = many(world, 3)
     world.act("erin", Action.CANCEL, gone)
@@ -65,7 +65,7 @@ def test_requests_changed_meanwhile_are_left_and_listed(portal: Portal) -> None:
     assert states(portal, gone, moved, fine) == {"cancelled": 1, "pending": 1, "denied": 1}
 
 
-def test_if_all_are_refused_nothing_is_reported_as_done(portal: Portal) -> None:
+def test_if_all_selected_requests_are_refused_nothing_is_reported_as_done(portal: Portal) -> None:
     (request,) = many(portal.world, 1)
 
     page = send(portal.by_passkey("ann"), "/waiting/deny", f"{request}.7")
@@ -76,7 +76,9 @@ def test_if_all_are_refused_nothing_is_reported_as_done(portal: Portal) -> None:
     assert "You denied" not in page.words
 
 
-def test_others_requests_are_refused_like_unknown_ones(portal: Portal, open_portal: OpenPortal) -> None:
+def test_selected_requests_of_other_people_are_refused_like_unknown_requests(
+    portal: Portal, open_portal: OpenPortal
+) -> None:
     theirs = open_portal().world.submit().id
     (ours,) = many(portal.world, 1)
 
@@ -97,7 +99,7 @@ def test_others_requests_are_refused_like_unknown_ones(portal: Portal, open_port
         (["00000000-0000-7000-8000-000000000001.1"], "\x00", "Not accepted"),
     ],
 )
-def test_an_invalid_selection_is_reported_without_effect(
+def test_an_invalid_selection_of_requests_is_reported_without_effect(
     portal: Portal, chosen: list[str], comment: str, said: str
 ) -> None:
     (request,) = many(portal.world, 1)
@@ -126,7 +128,7 @@ def test_fifty_requests_at_once_are_decided(portal: Portal) -> None:
     assert states(portal, *ids) == {"denied": MOST}
 
 
-def test_a_busy_day_is_grouped_by_engineer_and_case(portal: Portal) -> None:
+def test_an_inbox_of_many_requests_is_grouped_by_engineer_and_case(portal: Portal) -> None:
     many(portal.world, 3, "erin", case_ref="CASE-9")
     other = portal.world.submit("eve", case_ref=None)
     browser = portal.by_passkey("ann")
@@ -141,7 +143,7 @@ def test_a_busy_day_is_grouped_by_engineer_and_case(portal: Portal) -> None:
     assert f"{other.id}.1" in set(listed) - set(ticked)
 
 
-def test_a_quiet_day_has_no_groups(portal: Portal) -> None:
+def test_an_inbox_of_few_requests_has_no_groups(portal: Portal) -> None:
     portal.world.submit("erin")
     portal.world.submit("eve")
 
@@ -172,7 +174,7 @@ def test_a_manager_denies_several_requests_in_review(open_portal: OpenPortal) ->
     assert states(portal, *ids) == {"denied": 2}
 
 
-def test_own_requests_cannot_be_denied(open_portal: OpenPortal) -> None:
+def test_a_managers_own_selected_requests_cannot_be_denied(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     portal.sql(
         "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, NULL, :r)",
@@ -190,7 +192,7 @@ def test_own_requests_cannot_be_denied(open_portal: OpenPortal) -> None:
     assert states(portal, own, others) == {"reviewing": 1, "denied": 1}
 
 
-def test_a_requester_cancels_several_without_a_reason(portal: Portal) -> None:
+def test_a_requester_cancels_several_own_requests_without_a_reason(portal: Portal) -> None:
     ids = many(portal.world, 3)
     opened = portal.world.submit().id
     portal.world.act("ann", Action.APPROVE, opened)
@@ -205,6 +207,6 @@ def test_a_requester_cancels_several_without_a_reason(portal: Portal) -> None:
     assert states(portal, opened, *ids) == {"active": 1, "cancelled": 3}
 
 
-def test_an_empty_selection_page_says_so(portal: Portal) -> None:
+def test_the_page_for_an_empty_selection_says_that_nothing_is_selected(portal: Portal) -> None:
     assert "There are no requests that you can deny." in portal.by_passkey("ann").get("/waiting/deny").words
     assert "There are no requests that you can cancel." in portal.by_passkey("erin").get("/mine/cancel").words

@@ -66,7 +66,7 @@ def tried(portal: Portal, one: UUID) -> tuple[str, str]:
     return str(delivery), str(notification)
 
 
-def test_the_overview_links_to_all_settings(portal: Portal) -> None:
+def test_the_tenant_overview_links_to_all_settings(portal: Portal) -> None:
     page = portal.by_passkey("tara").get(portal.here())
 
     for tail in (
@@ -84,7 +84,7 @@ def test_the_overview_links_to_all_settings(portal: Portal) -> None:
     assert "No delegates" in page.words
 
 
-def test_an_emergency_stop_shows_what_it_ends_and_ends_it(portal: Portal) -> None:
+def test_an_emergency_stop_shows_the_requests_it_ends_and_ends_them(portal: Portal) -> None:
     opened, waiting = portal.world.submit(), portal.world.submit(resources=["mailbox:b@contoso.example"])
     portal.world.act("ann", Action.APPROVE, opened.id)
     lay_down(portal.world, vendor_review=True)
@@ -104,7 +104,7 @@ def test_an_emergency_stop_shows_what_it_ends_and_ends_it(portal: Portal) -> Non
     assert [states[one.id] for one in (opened, waiting, in_review)] == ["revoked", "denied", "denied"]
 
 
-def test_an_invalid_comment_stops_nothing_and_is_kept(portal: Portal) -> None:
+def test_an_emergency_stop_with_an_invalid_comment_stops_nothing_and_keeps_it(portal: Portal) -> None:
     request = portal.world.submit()
     browser = portal.by_passkey("tara")
 
@@ -115,7 +115,7 @@ def test_an_invalid_comment_stops_nothing_and_is_kept(portal: Portal) -> None:
     assert {row.id: row.state for row in portal.states()}[request.id] == "pending"
 
 
-def test_members_with_prompts_off_are_shown_as_such(portal: Portal) -> None:
+def test_the_member_list_shows_which_members_turned_prompts_off(portal: Portal) -> None:
     portal.sql("UPDATE people SET wants_prompts = false WHERE id = :id", id=id_of(portal.world, "ann"))
 
     page = portal.by_passkey("tara").get(portal.here("/members"))
@@ -123,7 +123,7 @@ def test_members_with_prompts_off_are_shown_as_such(portal: Portal) -> None:
     assert page.words.count("asked by mail only when there are too few other approvers") == 1
 
 
-def test_an_admin_makes_a_member_an_eligible_delegate_and_revokes_it(portal: Portal) -> None:
+def test_an_admin_makes_a_member_an_eligible_delegate_and_revokes_eligibility(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     fields = with_csrf(browser, {"id": str(id_of(portal.world, "aude"))})
 
@@ -135,7 +135,7 @@ def test_an_admin_makes_a_member_an_eligible_delegate_and_revokes_it(portal: Por
     assert not members_of(portal.world)["Aude"].is_eligible
 
 
-def test_an_approver_names_a_delegate_in_their_time_zone_and_ends_it(portal: Portal) -> None:
+def test_an_approver_names_a_delegate_in_their_time_zone_and_ends_the_delegation(portal: Portal) -> None:
     aude = eligible(portal)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "ann"))
     browser = portal.by_passkey("ann")
@@ -197,7 +197,7 @@ def test_an_invalid_webhook_is_reported_and_kept(portal: Portal, fields: dict[st
     assert reads(portal.world, "tara", webhooks.listed) == []
 
 
-def test_the_delivery_log_shows_each_calls_outcome_and_repeats_ended_ones(portal: Portal) -> None:
+def test_the_delivery_log_shows_the_outcome_of_each_call_and_repeats_ended_calls(portal: Portal) -> None:
     one, browser = hook(portal), portal.by_passkey("tara")
     delivery, notification = tried(portal, one)
     page = browser.get(portal.here(f"/endpoints/{one}"))
@@ -217,7 +217,7 @@ def test_the_delivery_log_shows_each_calls_outcome_and_repeats_ended_ones(portal
 
 @pytest.mark.far
 @pytest.mark.parametrize(("means", "minutes"), [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
-def test_a_weak_or_old_sign_in_is_sent_to_a_better_one_and_back(
+def test_a_person_with_a_weak_or_old_sign_in_is_sent_to_sign_in_again_and_back(
     portal: Portal, means: AuthMethod, minutes: int
 ) -> None:
     one, aude = hook(portal), eligible(portal)
@@ -243,7 +243,9 @@ def test_a_weak_or_old_sign_in_is_sent_to_a_better_one_and_back(
     assert "whsec_" not in "".join(page.text for page, _ in pages)
 
 
-def test_an_admin_of_two_tenants_sees_each_ones_webhooks_separately(portal: Portal, open_portal: OpenPortal) -> None:
+def test_an_admin_of_two_tenants_sees_the_webhooks_of_each_tenant_separately(
+    portal: Portal, open_portal: OpenPortal
+) -> None:
     elsewhere = open_portal()
     portal.sql(
         "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :p, :t, 'tenant_admin')",

@@ -44,7 +44,7 @@ def shown_to_change(portal: Portal, browser: Browser, text: str) -> PortalPage:
     return browser.submit(browser.get(portal.here("/policy")), "/policy", text=text)
 
 
-def test_a_member_of_one_tenant_is_sent_to_its_page(portal: Portal) -> None:
+def test_a_member_of_one_tenant_is_sent_to_the_page_of_that_tenant(portal: Portal) -> None:
     page = portal.by_passkey("aude").get("/tenants")
 
     assert (page.status, page.path) == (200, portal.here())
@@ -80,7 +80,7 @@ def test_an_admin_changes_roles_and_removes_members(portal: Portal) -> None:
     assert "Abe" not in members_of(portal.world)
 
 
-def test_roles_changed_meanwhile_are_shown_before_they_are_replaced(portal: Portal) -> None:
+def test_member_roles_changed_meanwhile_are_shown_before_they_are_replaced(portal: Portal) -> None:
     browser, path = portal.by_passkey("tara"), portal.here("/members")
     page = browser.get(path)
     abe = str(id_of(portal.world, "abe"))
@@ -98,7 +98,7 @@ def test_roles_changed_meanwhile_are_shown_before_they_are_replaced(portal: Port
 
 @pytest.mark.far
 @pytest.mark.parametrize(("means", "minutes"), WEAK)
-def test_a_weak_or_old_sign_in_changes_nothing_and_is_sent_to_a_better_one(
+def test_an_admin_with_a_weak_or_old_sign_in_changes_nothing_and_must_sign_in_again(
     portal: Portal, means: AuthMethod, minutes: int
 ) -> None:
     browser = portal.entered("tara", means)
@@ -133,7 +133,7 @@ def test_a_weak_or_old_sign_in_changes_nothing_and_is_sent_to_a_better_one(
         ("[" * 20000, "not JSON"),
     ],
 )
-def test_an_invalid_policy_is_reported_and_kept(portal: Portal, text: str, says: str) -> None:
+def test_an_invalid_policy_text_on_the_page_is_reported_and_kept(portal: Portal, text: str, says: str) -> None:
     browser = portal.by_passkey("tara")
 
     page = shown_to_change(portal, browser, text)
@@ -155,7 +155,7 @@ def test_a_policy_changed_meanwhile_is_not_overwritten(portal: Portal) -> None:
     assert held(portal).policy.quorum == 3
 
 
-def test_the_page_shows_the_last_probe_and_its_result(portal: Portal) -> None:
+def test_the_tenant_page_shows_the_last_gate_probe_and_its_result(portal: Portal) -> None:
     result = ProbeResult("exchange-online", "https://support.mail.example", 73, 1)
     does(portal.world, "olga", gate_probes.record, result, services={"exchange-online"})
 
@@ -165,7 +165,7 @@ def test_the_page_shows_the_last_probe_and_its_result(portal: Portal) -> None:
     assert "1 of 74 calls were not refused" in page.text
 
 
-def test_the_gates_page_shows_what_each_does_and_its_last_probe(portal: Portal) -> None:
+def test_the_gates_page_shows_what_each_gate_does_and_its_last_probe(portal: Portal) -> None:
     with portal.world.db.transaction() as session:
         authentication.enter(session, GATE)
         enforcement.record(session, {"exchange-online": ENFORCE, "onedrive": REPORT})
@@ -187,7 +187,7 @@ def test_the_gates_page_shows_what_each_does_and_its_last_probe(portal: Portal) 
     assert "all 74 calls were refused" in after.text
 
 
-def test_the_gates_page_shows_since_when_a_mapping_changed(open_portal: OpenPortal) -> None:
+def test_the_gates_page_shows_since_when_a_mapping_has_been_different(open_portal: OpenPortal) -> None:
     portal = open_portal()
 
     def starts(with_this: Catalogue) -> PortalPage:
@@ -229,5 +229,5 @@ def test_outside_access_is_shown_to_every_member(portal: Portal) -> None:
     assert "These are the newest 5." in page.words
 
 
-def test_without_outside_access_the_page_does_not_mention_it(portal: Portal) -> None:
+def test_without_declared_outside_access_the_page_does_not_mention_it(portal: Portal) -> None:
     assert "around Lockbox" not in portal.by_passkey("ann").get(portal.here()).words

@@ -22,7 +22,7 @@ def offers(browser: Browser, path: str) -> bool:
     return 'id="zone-offer"' in browser.get(path).text
 
 
-def test_a_page_shows_local_times_and_names_the_zone_once(
+def test_a_page_shows_local_times_and_names_the_time_zone_once(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -38,7 +38,7 @@ def test_a_page_shows_local_times_and_names_the_zone_once(
         assert f'title="{clock_time(request.deadline_at, "Asia/Tokyo")}"' in page.text
 
 
-def test_without_script_a_page_shows_relative_times(portal: Portal) -> None:
+def test_a_page_without_script_shows_relative_times(portal: Portal) -> None:
     request = portal.world.submit()
     browser = portal.by_passkey("ann")
 
@@ -50,7 +50,7 @@ def test_without_script_a_page_shows_relative_times(portal: Portal) -> None:
     assert 'data-away=""' not in page.text
 
 
-def test_the_first_sign_in_adopts_the_browsers_zone_for_pages_and_mails(portal: Portal) -> None:
+def test_the_first_sign_in_adopts_the_browsers_time_zone_for_pages_and_mails(portal: Portal) -> None:
     address = f"nora-{new_id().hex[-8:]}@contoso.example"
     browser = portal.browser()
     browser.put(ZONE, BERLIN)
@@ -64,7 +64,7 @@ def test_the_first_sign_in_adopts_the_browsers_zone_for_pages_and_mails(portal: 
 
 @pytest.mark.far
 @pytest.mark.parametrize("name", ["", "Nowhere/Land", "../UTC", "CEST+99", "<b>"])
-def test_an_unknown_zone_changes_nothing(portal: Portal, name: str) -> None:
+def test_an_unknown_time_zone_changes_nothing(portal: Portal, name: str) -> None:
     address = f"nora-{new_id().hex[-8:]}@contoso.example"
     browser = portal.browser()
     browser.put(ZONE, name)
@@ -76,7 +76,7 @@ def test_an_unknown_zone_changes_nothing(portal: Portal, name: str) -> None:
 
 
 @pytest.mark.far
-def test_a_later_sign_in_elsewhere_changes_no_zone(portal: Portal) -> None:
+def test_a_later_sign_in_elsewhere_changes_no_time_zone(portal: Portal) -> None:
     address = f"nora-{new_id().hex[-8:]}@contoso.example"
     invite(portal, address).accept(portal.browser())
     browser = portal.browser()
@@ -88,7 +88,7 @@ def test_a_later_sign_in_elsewhere_changes_no_zone(portal: Portal) -> None:
     assert zone_of(portal, address) == "UTC"
 
 
-def test_a_person_without_a_zone_is_offered_the_browsers(open_portal: OpenPortal) -> None:
+def test_a_person_without_a_time_zone_is_offered_the_browsers_zone(open_portal: OpenPortal) -> None:
     portal = open_portal()
     browser = portal.by_mail("ann")
     page = browser.get("/requests?state=denied")

@@ -16,7 +16,7 @@ def made(portal: Portal, means: AuthMethod = AuthMethod.PASSKEY) -> tuple[Portal
     return page, text
 
 
-def test_a_new_token_is_shown_once_and_works(portal: Portal) -> None:
+def test_a_new_api_token_is_shown_once_and_works(portal: Portal) -> None:
     page, token = made(portal)
 
     answer = portal.browser().call("GET", "/v1/me", headers={"authorization": f"Bearer {token}"})
@@ -27,7 +27,7 @@ def test_a_new_token_is_shown_once_and_works(portal: Portal) -> None:
     assert [row.name for row in newest] == ["command line"]
 
 
-def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Portal) -> None:
+def test_the_account_page_lists_a_token_without_its_text_and_revokes_it(portal: Portal) -> None:
     browser = portal.by_passkey("amir")
     shown = browser.submit(browser.get("/account"), "/account/tokens/new", name="to be gone")
     (token,) = TOKEN.findall(shown.text)
@@ -41,7 +41,7 @@ def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Porta
     assert answer.status_code == 401
 
 
-def test_a_gateway_token_without_its_service_is_refused_and_ticks_kept(portal: Portal) -> None:
+def test_a_gateway_token_without_its_service_is_refused_and_the_ticks_are_kept(portal: Portal) -> None:
     browser = portal.by_passkey("gate")
 
     page = browser.submit(browser.get("/account"), "/account/tokens/new", name="nginx", scopes="gate:nginx")

@@ -38,7 +38,7 @@ def upload(browser: Browser, file: bytes | None, **fields: str) -> PortalPage:
     )
 
 
-def test_a_file_is_verified_and_the_page_names_the_trusted_signer(audit_log: Portal) -> None:
+def test_the_verify_page_verifies_an_export_and_names_the_trusted_signer(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     before = audit_log.count()
@@ -54,7 +54,7 @@ def test_a_file_is_verified_and_the_page_names_the_trusted_signer(audit_log: Por
     assert audit_log.count() == before
 
 
-def test_ones_own_checkpoint_and_keys_decide(audit_log: Portal) -> None:
+def test_the_verify_page_trusts_the_readers_own_checkpoint_and_keys(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     note = re.search(
@@ -83,7 +83,7 @@ def test_ones_own_checkpoint_and_keys_decide(audit_log: Portal) -> None:
         (b"{}\n", {"keys": f"{public().text}\n" * 51}, "at most 50"),
     ],
 )
-def test_what_cannot_be_verified_is_reported_and_input_kept(
+def test_the_verify_page_reports_what_cannot_be_verified_and_keeps_the_input(
     audit_log: Portal, file: bytes | None, fields: dict[str, str], says: str
 ) -> None:
     page = upload(audit_log.by_mail("aude"), file, **{"note": "my checkpoint", "keys": public().text} | fields)
@@ -92,7 +92,7 @@ def test_what_cannot_be_verified_is_reported_and_input_kept(
     assert page.form("/audit-log/verify").fields["note"].strip() == "my checkpoint"
 
 
-def test_a_file_without_the_forms_token_is_not_verified(audit_log: Portal) -> None:
+def test_an_export_uploaded_without_the_form_token_is_not_verified(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     from_elsewhere = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
@@ -110,7 +110,7 @@ def test_a_file_without_the_forms_token_is_not_verified(audit_log: Portal) -> No
     assert (nobody.status_code, nobody.headers["location"].partition("?")[0]) == (303, "/sign-in")
 
 
-def test_a_too_large_file_is_refused_before_it_is_read(audit_log: Portal) -> None:
+def test_a_too_large_export_to_verify_is_refused_before_it_is_read(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     much = b"x" * (middleware.MOST_UPLOAD_BYTES + 1)
 
@@ -129,7 +129,7 @@ def test_a_too_large_file_is_refused_before_it_is_read(audit_log: Portal) -> Non
     assert (declared.status, counted.status_code) == (413, 413)
 
 
-def test_slow_uploads_hold_only_a_few_slots(audit_log: Portal) -> None:
+def test_slow_uploads_of_exports_hold_only_a_few_slots(audit_log: Portal) -> None:
     browsers = [audit_log.by_mail("aude"), audit_log.by_mail("aude"), audit_log.by_mail("vera")]
 
     async def sent() -> list[int]:
@@ -150,7 +150,7 @@ def test_slow_uploads_hold_only_a_few_slots(audit_log: Portal) -> None:
     assert audit_log.runner.run(sent()) == [403, 503, 403, 403]
 
 
-def test_a_tenants_surplus_files_are_refused_to_it_alone(audit_log: Portal) -> None:
+def test_too_many_exports_to_verify_of_one_tenant_are_refused_to_that_tenant_only(audit_log: Portal) -> None:
     audit_log.world.add("alma", Role.AUDITOR, audit_log.world.tenant.id)
     browsers = [audit_log.by_mail(who) for who in ("aude", "tara", "alma", "vera")]
 
@@ -175,7 +175,7 @@ def test_a_tenants_surplus_files_are_refused_to_it_alone(audit_log: Portal) -> N
     assert audit_log.runner.run(sent()) == [503, 403, 403, 403]
 
 
-def test_a_file_waits_for_those_of_others(audit_log: Portal) -> None:
+def test_an_export_to_verify_waits_while_those_of_other_people_use_all_slots(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     aude = audit_log.world.people["aude"].person_id
@@ -199,7 +199,7 @@ def test_a_file_waits_for_those_of_others(audit_log: Portal) -> None:
     assert (page.status, waited) == (200, [1])
 
 
-def test_verifying_stops_after_enough_errors(audit_log: Portal) -> None:
+def test_verifying_an_export_stops_after_enough_errors(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     first, *_ = browser.call("GET", "/audit-log/export").content.splitlines(keepends=True)
     file = first + b"what\n" * 5000
@@ -213,7 +213,7 @@ def test_verifying_stops_after_enough_errors(audit_log: Portal) -> None:
     assert all_of_it.stopped_at is None
 
 
-def test_values_not_shown_do_not_stop_verifying(audit_log: Portal) -> None:
+def test_values_left_out_of_an_export_do_not_stop_its_verification(audit_log: Portal) -> None:
     """What is unsure may be followed by what is forged, which must be found."""
     file = audit_log.by_mail("aude").call("GET", "/audit-log/export").content.replace(b"deny", b"nope")
 
@@ -222,7 +222,7 @@ def test_values_not_shown_do_not_stop_verifying(audit_log: Portal) -> None:
     assert "edited" in {kind.value for kind in found.findings.kinds}
 
 
-def test_verifying_has_a_deadline(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verifying_an_export_has_a_deadline(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     monkeypatch.setattr(verify_export, "DEADLINE", -1.0)
@@ -232,7 +232,7 @@ def test_verifying_has_a_deadline(audit_log: Portal, monkeypatch: pytest.MonkeyP
     assert (page.status, "takes too long here" in page.words) == (422, True)
 
 
-def test_files_to_verify_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exports_to_verify_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_export, "LIMITS", AttemptLimits(2, 2))
     for name in ("cora", "cleo"):
         audit_log.world.add(name, Role.AUDITOR, audit_log.world.tenant.id)
@@ -243,7 +243,7 @@ def test_files_to_verify_are_counted_by_person(audit_log: Portal, monkeypatch: p
     assert upload(other, file).status == 200
 
 
-def test_other_forms_keep_their_size_limit(audit_log: Portal) -> None:
+def test_forms_other_than_verification_keep_their_size_limit(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     much = {"csrf": "x", "text": "x" * middleware.MOST_BODY_BYTES}
 

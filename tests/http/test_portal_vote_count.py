@@ -14,7 +14,7 @@ def seen(portal: Portal, who: str, request_id: object) -> PortalPage:
     return browser.get(f"/requests/{request_id}")
 
 
-def test_an_approver_and_their_delegate_count_once(open_portal: OpenPortal) -> None:
+def test_an_approver_and_their_delegate_count_as_one_vote(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, quorum=2)
     stand_in(portal.world, "aude", "ann")
@@ -46,7 +46,7 @@ def test_a_former_approvers_vote_is_not_counted(open_portal: OpenPortal) -> None
     assert "Approvals 0 of 2" in seen(portal, "amir", request.id).words
 
 
-def test_the_stricter_quorum_is_shown_with_each_group(open_portal: OpenPortal) -> None:
+def test_the_vote_count_shows_the_stricter_quorum_with_each_group(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     before = seen(portal, "ann", request.id)
@@ -65,7 +65,7 @@ def test_the_stricter_quorum_is_shown_with_each_group(open_portal: OpenPortal) -
     assert "Policy version 1, in force when this was submitted; the stricter terms of a later version" in after.words
 
 
-def test_the_vendor_sees_the_same_numbers_without_names(open_portal: OpenPortal) -> None:
+def test_the_vendor_sees_the_same_vote_count_without_names(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, quorum=2)
     stand_in(portal.world, "aude", "ann")
@@ -79,7 +79,7 @@ def test_the_vendor_sees_the_same_numbers_without_names(open_portal: OpenPortal)
     assert not any("Amir" in page.words or "Abe" in page.words for page in pages)
 
 
-def test_during_a_review_there_is_no_vote_count(open_portal: OpenPortal) -> None:
+def test_the_page_shows_no_vote_count_during_a_review(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, vendor_review=True)
 
@@ -110,7 +110,7 @@ def test_every_list_shows_the_vote_count_of_pending_requests(open_portal: OpenPo
     assert "(1 of 2 approved)" not in words("eve", "/mine")
 
 
-def test_vendor_lists_count_each_tenants_votes_and_none_in_review(
+def test_vendor_lists_count_the_votes_at_each_tenant_and_none_in_review(
     open_portal: OpenPortal,
 ) -> None:
     first, second = open_portal(), open_portal()
@@ -128,7 +128,7 @@ def test_vendor_lists_count_each_tenants_votes_and_none_in_review(
     assert "In vendor review (" not in page
 
 
-def test_no_list_shows_one_number_where_a_group_must_also_approve(open_portal: OpenPortal) -> None:
+def test_no_list_shows_a_single_vote_count_where_a_group_must_also_approve(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, stages=[{"group": "legal"}], groups={"legal": group(portal.world, "abe")})
     request = portal.world.submit()

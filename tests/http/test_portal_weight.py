@@ -26,7 +26,7 @@ def _sent(browser: Browser, page: PortalPage) -> int:
 
 @pytest.mark.far
 @pytest.mark.parametrize("path", PATHS)
-def test_the_first_page_is_small(open_portal: OpenPortal, path: str) -> None:
+def test_the_first_portal_page_has_a_small_size(open_portal: OpenPortal, path: str) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
     requests = [portal.world.submit() for _ in range(50)]
     browser = portal.by_mail("ann")

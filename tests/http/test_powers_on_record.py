@@ -83,7 +83,7 @@ def by_passkey(browser: Browser, authenticator: Authenticator, onto: str) -> Non
 
 
 @pytest.mark.far
-def test_an_invitees_passkey_and_denial_raise_no_alarm(portal: Portal, superuser: Engine) -> None:
+def test_the_passkey_and_denial_of_an_invitee_raise_no_alarm(portal: Portal, superuser: Engine) -> None:
     invited, browser = invite(portal, f"nick-{new_id().hex[-8:]}@contoso.example", "approver"), portal.browser()
     request = portal.world.submit()
     invited.accept(browser)
@@ -108,7 +108,7 @@ def test_a_vote_written_for_someone_absent_is_an_alarm(portal: Portal) -> None:
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
 
 
-def test_a_vote_with_another_means_than_recorded_is_an_alarm(portal: Portal) -> None:
+def test_a_vote_stating_another_sign_in_method_than_recorded_is_an_alarm(portal: Portal) -> None:
     ann, request, browser = portal.world.people["ann"], portal.world.submit(), portal.browser()
     browser.enter("ann", AuthMethod.OIDC)
 
@@ -118,7 +118,7 @@ def test_a_vote_with_another_means_than_recorded_is_an_alarm(portal: Portal) -> 
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
 
 
-def test_a_role_written_by_the_api_login_is_an_alarm(portal: Portal, nora: Newcomer) -> None:
+def test_a_role_written_by_the_apis_database_role_is_an_alarm(portal: Portal, nora: Newcomer) -> None:
     nora.accept(portal.browser())
     person_id = who_is(portal, nora)
     assert found(portal, person_id) == []
@@ -130,7 +130,7 @@ def test_a_role_written_by_the_api_login_is_an_alarm(portal: Portal, nora: Newco
     assert found(portal, person_id) == ["I12 somebody is approver, and no event says who gave it"]
 
 
-def test_a_passkey_written_by_the_api_login_is_an_alarm(portal: Portal) -> None:
+def test_a_passkey_written_by_the_apis_database_role_is_an_alarm(portal: Portal) -> None:
     ann = portal.world.people["ann"]
     assert found(portal, ann.person_id) == []
 
@@ -171,7 +171,7 @@ OF_TENANTS = {
 
 @pytest.mark.far
 @pytest.mark.parametrize("kind", MARKS)
-def test_an_unmarked_row_is_in_status_metrics_and_alarms(
+def test_a_row_without_a_valid_mac_is_in_status_metrics_and_alarms(
     open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     portal = open_portal()
@@ -205,7 +205,7 @@ def test_an_unmarked_row_is_in_status_metrics_and_alarms(
     }
 
 
-def test_an_unmarked_vote_is_an_alarm_and_a_persons_vote_is_not(portal: Portal) -> None:
+def test_a_vote_without_a_valid_mac_is_an_alarm_and_a_persons_vote_is_not(portal: Portal) -> None:
     ann, amir, request = portal.world.people["ann"], portal.world.people["amir"], portal.world.submit()
     with as_caller(portal.db, ann) as connection:
         connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
@@ -223,7 +223,7 @@ def test_an_unmarked_vote_is_an_alarm_and_a_persons_vote_is_not(portal: Portal) 
 
 
 @pytest.mark.far
-def test_people_are_checked_page_by_page_and_doubtful_ones_each_time(
+def test_row_macs_of_people_are_checked_page_by_page_and_doubtful_people_each_time(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_macs, "SCAN_PAGE", 2)
@@ -251,12 +251,12 @@ def test_people_are_checked_page_by_page_and_doubtful_ones_each_time(
 @pytest.mark.parametrize(
     "table", ["memberships", "passkeys", "identities", "gate_identities", "sessions", "tokens", *LAID_DOWN]
 )
-def test_no_worker_reads_the_rows_the_api_checks(portal: Portal, table: str) -> None:
+def test_no_worker_may_read_the_rows_whose_macs_the_api_checks(portal: Portal, table: str) -> None:
     with pytest.raises(DBAPIError, match="permission denied"):
         write(portal.worker.engine, f"SELECT marked_{table}('{{}}')")
 
 
-def test_no_worker_reports_that_all_marks_are_valid(portal: Portal) -> None:
+def test_no_worker_may_report_that_all_macs_are_valid(portal: Portal) -> None:
     with pytest.raises(DBAPIError, match="permission denied"):
         write(portal.worker.engine, "SELECT report_unverified(uuidv7(), 0, NULL)")
 

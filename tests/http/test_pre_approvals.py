@@ -43,7 +43,7 @@ def test_a_too_wide_pre_approval_is_refused_with_advice(door: Door, changes: dic
     assert said in answer.text
 
 
-def test_approving_twice_or_with_a_weak_sign_in_is_refused(fresh_door: Door) -> None:
+def test_approving_a_pre_approval_twice_or_with_a_weak_sign_in_is_refused(fresh_door: Door) -> None:
     door = fresh_door
     one = post(door, "tara", "", pre_approval()).json()["id"]
 
@@ -55,7 +55,7 @@ def test_approving_twice_or_with_a_weak_sign_in_is_refused(fresh_door: Door) -> 
     assert gone.status_code == 404
 
 
-def test_an_admin_proposes_and_an_approver_approves_and_revokes_on_the_page(portal: Portal) -> None:
+def test_an_admin_proposes_and_an_approver_approves_a_pre_approval_on_the_page(portal: Portal) -> None:
     here = portal.here("/pre-approvals")
     tara, ann = portal.by_passkey("tara"), portal.by_passkey("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
@@ -83,7 +83,7 @@ def test_an_admin_proposes_and_an_approver_approves_and_revokes_on_the_page(port
     assert portal.sql("SELECT state FROM requests WHERE id = :id", id=opened.id)[0].state == "revoked"
 
 
-def test_a_delegate_is_notified_and_approves_and_revokes_on_the_page(open_portal: OpenPortal) -> None:
+def test_a_delegate_is_notified_of_and_approves_a_pre_approval_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal()
     stand_in(portal.world, "aude", "ann")
     here = portal.here("/pre-approvals")
@@ -112,7 +112,7 @@ def test_a_delegate_is_notified_and_approves_and_revokes_on_the_page(open_portal
     assert portal.sql("SELECT state FROM requests WHERE id = :id", id=opened.id)[0].state == "revoked"
 
 
-def test_the_page_says_why_a_person_cannot_approve(open_portal: OpenPortal) -> None:
+def test_the_pre_approval_page_says_why_a_person_cannot_approve(open_portal: OpenPortal) -> None:
     portal = open_portal()
     here = portal.here("/pre-approvals")
     stand_in(portal.world, "tara", "amir")

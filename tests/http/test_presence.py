@@ -47,7 +47,7 @@ def _look(portal: Portal, name: str, request: object) -> PortalPage:
     return browser.submit(page, "/look")
 
 
-def test_colleagues_see_who_is_reviewing_and_since_when(portal: Portal) -> None:
+def test_colleagues_see_who_is_reviewing_a_request_and_since_when(portal: Portal) -> None:
     request = portal.world.fresh()
 
     own = _look(portal, "ann", request)
@@ -59,7 +59,7 @@ def test_colleagues_see_who_is_reviewing_and_since_when(portal: Portal) -> None:
     assert LOOK in others.words
 
 
-def test_presence_blocks_no_one_and_is_no_move(portal: Portal) -> None:
+def test_presence_on_a_request_blocks_no_one_and_is_no_move(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = _open(portal, "ann", request)
     other, theirs = _open(portal, "amir", request)
@@ -74,7 +74,7 @@ def test_presence_blocks_no_one_and_is_no_move(portal: Portal) -> None:
     assert "reviewing this" not in after.words
 
 
-def test_the_other_side_sees_no_presence(portal: Portal) -> None:
+def test_presence_on_a_request_is_hidden_from_the_other_side(portal: Portal) -> None:
     request = portal.world.fresh()
     _look(portal, "ann", request)
 
@@ -99,7 +99,7 @@ def test_managers_see_each_others_presence_and_the_customer_does_not(open_portal
     assert "reviewing this" not in later.words
 
 
-def test_presence_on_others_requests_is_refused(portal: Portal, open_portal: OpenPortal) -> None:
+def test_presence_on_another_persons_request_is_refused(portal: Portal, open_portal: OpenPortal) -> None:
     theirs = open_portal().world.fresh()
     browser = portal.by_mail("ann")
     fields = browser.get("/account").form("/sign-out").fields
@@ -110,7 +110,7 @@ def test_presence_on_others_requests_is_refused(portal: Portal, open_portal: Ope
     assert len({one.text for one in answers[:2]}) <= 2
 
 
-def test_presence_can_be_ended(portal: Portal) -> None:
+def test_presence_on_a_request_can_be_ended(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = _open(portal, "ann", request)
     looking = browser.submit(page, "/look")
@@ -121,7 +121,7 @@ def test_presence_can_be_ended(portal: Portal) -> None:
     assert LOOK in after.words
 
 
-def test_presence_ends_after_five_minutes_and_keeps_its_start_on_renewal(portal: Portal, redis: "Redis") -> None:
+def test_presence_ends_after_five_minutes_and_renewing_it_keeps_its_start(portal: Portal, redis: "Redis") -> None:
     request = portal.world.fresh()
     key = f"{{lockbox}}:look:{request.id}:{portal.world.people['ann'].person_id}"
     browser, page = _open(portal, "ann", request)
@@ -141,7 +141,7 @@ def test_presence_ends_after_five_minutes_and_keeps_its_start_on_renewal(portal:
 @pytest.mark.parametrize(
     "gone", ["DELETE FROM memberships WHERE person_id = :p", "UPDATE people SET disabled_at = now() WHERE id = :p"]
 )
-def test_presence_ends_with_the_role(portal: Portal, gone: str) -> None:
+def test_presence_ends_when_the_person_loses_the_role(portal: Portal, gone: str) -> None:
     world = portal.world
     world.add("art", Role.APPROVER, world.tenant.id)
     request = world.fresh()
@@ -167,7 +167,7 @@ def test_without_redis_there_is_no_presence_and_the_page_works(portal: Portal) -
     assert LOOKED_AT not in answer.words
 
 
-def test_an_erased_or_hostile_name_is_escaped(open_portal: OpenPortal) -> None:
+def test_an_erased_or_hostile_name_shown_as_present_is_escaped(open_portal: OpenPortal) -> None:
     portal = open_portal(BY_MAIL)
     portal.sql("UPDATE people SET name = '<img src=x>' WHERE id = :p", p=portal.world.people["ann"].person_id)
     request = portal.world.fresh()

@@ -18,7 +18,7 @@ def preview(door: Door, who: str = "erin", **changes: Any) -> dict[str, Any]:
     return found
 
 
-def test_a_preview_names_policy_windows_and_people(fresh_door: Door) -> None:
+def test_a_preview_of_a_request_names_policy_windows_and_people(fresh_door: Door) -> None:
     world = fresh_door.world
     lay_down(
         world,
@@ -44,7 +44,7 @@ def asked_later(found: dict[str, Any]) -> Counter[str]:
     return Counter(found["reviewers"]) - Counter(found["reviewers_asked_first"])
 
 
-def test_a_preview_says_which_reviewers_are_asked_first(fresh_door: Door) -> None:
+def test_a_preview_of_a_request_says_which_reviewers_are_asked_first(fresh_door: Door) -> None:
     lay_down(fresh_door.world, vendor_review=True)
     before = asked_later(preview(fresh_door))
 
@@ -57,13 +57,13 @@ def test_a_preview_says_which_reviewers_are_asked_first(fresh_door: Door) -> Non
     assert preview(fresh_door)["reviewers_asked_first"] == []
 
 
-def test_a_preview_shows_no_address(fresh_door: Door) -> None:
+def test_a_preview_of_a_request_shows_no_mail_address(fresh_door: Door) -> None:
     answer = fresh_door.call("erin", "POST", PREVIEW, json=fresh_door.world.body())
 
     assert "@example.test" not in answer.text
 
 
-def test_a_preview_writes_nothing(fresh_door: Door) -> None:
+def test_a_preview_of_a_request_writes_nothing(fresh_door: Door) -> None:
     before = fresh_door.rows()
 
     preview(fresh_door)
@@ -88,7 +88,7 @@ def test_a_preview_counts_a_delegate_for_the_approver(fresh_door: Door) -> None:
     assert preview(fresh_door)["asked_first"] == ["Abe", "Amir", "Aude"]
 
 
-def test_where_the_vendor_decides_no_customer_person_is_named(fresh_door: Door) -> None:
+def test_a_preview_names_no_customer_person_where_the_vendor_decides(fresh_door: Door) -> None:
     lay_down(fresh_door.world, consent={"mode": "observe", "until": "2999-01-01T00:00:00Z"})
 
     found = preview(fresh_door)
@@ -105,7 +105,7 @@ def test_where_the_vendor_decides_no_customer_person_is_named(fresh_door: Door) 
         ({"surprise": 1}, "invalid-request"),
     ],
 )
-def test_an_impossible_submission_is_refused_alike_in_a_preview(
+def test_an_impossible_submission_is_refused_by_the_preview_in_the_same_words(
     door: Door, changes: dict[str, Any], code: str
 ) -> None:
     facts(door.call("erin", "POST", PREVIEW, json=door.world.body(**changes)), 422, code)

@@ -27,7 +27,7 @@ def listed(door: Door, request_id: str, who: str = "ann") -> list[dict[str, Any]
     return items
 
 
-def test_question_and_answer_are_on_the_timeline_without_a_number(door: Door) -> None:
+def test_a_question_and_its_answer_are_on_the_timeline_without_a_move_number(door: Door) -> None:
     request_id = door.pending()
     answered(door, request_id, question(door, request_id))
 
@@ -76,7 +76,7 @@ def test_a_review_question_answered_later_stays_with_the_vendor(
     assert "Between us" not in door.get("aude", "/v1/audit/report", request=request_id).text
 
 
-def test_the_report_contains_questions_and_answers(door: Door) -> None:
+def test_the_report_of_a_request_contains_questions_and_answers(door: Door) -> None:
     request_id = door.pending()
     taken = asked(door, request_id, words=EVIL)
     answered(door, request_id, taken.json()["id"])
@@ -103,7 +103,7 @@ def test_a_question_repeated_under_a_key_is_asked_once(door: Door) -> None:
 
 
 @each("words", ["", "  \n", "x" * 2001, "a\x00b", "evil\u202etxt", 7, None])
-def test_an_invalid_text_is_refused(door: Door, words: Any) -> None:
+def test_a_question_with_an_invalid_text_is_refused(door: Door, words: Any) -> None:
     request_id = door.pending()
     one = question(door, request_id)
     before = door.rows()
@@ -114,18 +114,18 @@ def test_an_invalid_text_is_refused(door: Door, words: Any) -> None:
     assert door.rows() == before
 
 
-def test_two_thousand_characters_are_accepted(door: Door) -> None:
+def test_a_question_of_two_thousand_characters_is_accepted(door: Door) -> None:
     assert asked(door, door.pending(), words="x" * 2000).status_code == 201
 
 
-def test_an_answer_to_another_requests_question_is_refused(door: Door) -> None:
+def test_an_answer_to_a_question_about_another_request_is_refused(door: Door) -> None:
     mine, other = door.pending(), door.pending()
     one = question(door, other)
 
     facts(answered(door, mine, one), 404, "not-found")
 
 
-def test_the_request_shows_that_its_clock_is_paused(open_door: OpenDoor) -> None:
+def test_the_request_shows_that_its_approval_clock_is_paused(open_door: OpenDoor) -> None:
     door = open_door(Policy(vendor_review=False, questions_stop_clock=True, approval_window=600))
     request_id = door.pending()
     before = door.get("ann", f"/v1/requests/{request_id}").json()["deadline_at"]

@@ -30,7 +30,9 @@ def reviewed(open_door: OpenDoor) -> Door:
 
 
 @pytest.mark.parametrize("tail", ["", "/events", "/questions", "/activity"])
-def test_a_vendor_read_is_in_the_customers_log_once_the_customer_was_asked(reviewed: Door, tail: str) -> None:
+def test_a_read_by_a_vendor_person_is_in_the_customers_log_once_the_customer_was_asked(
+    reviewed: Door, tail: str
+) -> None:
     request = reviewed.world.submit()
     reviewed.get("max", f"/v1/requests/{request.id}{tail}")
     reviewed.world.act("max", Action.ENDORSE, request.id)
@@ -43,7 +45,7 @@ def test_a_vendor_read_is_in_the_customers_log_once_the_customer_was_asked(revie
     ]
 
 
-def test_reading_again_within_an_hour_adds_no_event(reviewed: Door) -> None:
+def test_reading_a_request_again_within_an_hour_adds_no_event(reviewed: Door) -> None:
     request, other = reviewed.pending(), reviewed.pending()
 
     for tail in ("", "", "/events"):
@@ -58,7 +60,7 @@ def test_reading_again_within_an_hour_adds_no_event(reviewed: Door) -> None:
     assert len(reads(reviewed)) == 4
 
 
-def test_simultaneous_reads_leave_one_event(reviewed: Door) -> None:
+def test_simultaneous_reads_of_a_request_leave_one_event(reviewed: Door) -> None:
     request = reviewed.pending()
 
     reviewed.together(*(reviewed.coming("max", "GET", f"/v1/requests/{request}") for _ in range(6)))
@@ -66,7 +68,7 @@ def test_simultaneous_reads_leave_one_event(reviewed: Door) -> None:
     assert len(reads(reviewed)) == 1
 
 
-def test_own_requests_lists_and_customer_reads_leave_no_event(reviewed: Door) -> None:
+def test_reading_own_requests_or_lists_or_reading_as_a_customer_leaves_no_event(reviewed: Door) -> None:
     request = reviewed.world.submit()
     reviewed.world.act("max", Action.ENDORSE, request.id)
 

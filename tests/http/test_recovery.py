@@ -11,7 +11,9 @@ from tests.http.places import invited, somebody
 from tests.mailbox import sent_about
 
 
-def test_a_proposal_states_its_date_and_mails_nothing_before(fresh_door: Door, worker: Database) -> None:
+def test_a_recovery_proposal_states_its_date_and_no_invitation_is_mailed_before(
+    fresh_door: Door, worker: Database
+) -> None:
     answer = fresh_door.call("olga", "POST", fresh_door.path("/recovery"), json=somebody())
 
     body = answer.json()

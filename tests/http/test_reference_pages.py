@@ -24,7 +24,7 @@ def get(*addresses: str) -> list[Response]:
     return asyncio.run(fetch())
 
 
-def test_each_operation_and_webhook_has_one_place() -> None:
+def test_each_operation_and_webhook_has_one_place_in_the_reference_pages() -> None:
     answers = get(*(f"/docs/{section}" for section in SECTIONS))
     shown = {section: answer.text for section, answer in zip(SECTIONS, answers, strict=True)}
     calls = [said["post"]["operationId"] for said in DOCUMENT["webhooks"].values()]
@@ -34,7 +34,7 @@ def test_each_operation_and_webhook_has_one_place() -> None:
     assert len(re.findall(r'<article class="operation"', "".join(shown.values()))) == len(OPERATIONS) + len(calls)
 
 
-def test_each_link_of_the_reference_resolves() -> None:
+def test_each_link_of_the_reference_pages_resolves() -> None:
     addresses = ["/docs", "/docs/problems", "/docs/schemas", *(f"/docs/{section}" for section in SECTIONS)]
     addresses += [f"/docs/schemas/{name}" for name in SCHEMAS]
     shown = {address: answer.text for address, answer in zip(addresses, get(*addresses), strict=True)}
@@ -47,7 +47,7 @@ def test_each_link_of_the_reference_resolves() -> None:
             assert not place or f' id="{place}"' in shown[to], (address, to, place)
 
 
-def test_a_search_finds_operations_schemas_and_problems_by_any_word() -> None:
+def test_a_search_of_the_reference_finds_operations_schemas_and_problems_by_any_word() -> None:
     searches = ("approve_request", "Retry%20%20LIMIT", "%3Cb%3Ezebra%3C/b%3E")
     by_name, by_words, nothing = (answer.text for answer in get(*(f"/docs?q={text}" for text in searches)))
 
@@ -57,7 +57,7 @@ def test_a_search_finds_operations_schemas_and_problems_by_any_word() -> None:
     assert "<b>zebra</b>" not in nothing
 
 
-def test_the_reference_runs_only_the_portals_script() -> None:
+def test_the_reference_pages_run_only_the_portals_scripts() -> None:
     (answer,) = get("/docs/webhooks")
 
     assert answer.headers["content-security-policy"] == pages.POLICY
@@ -73,5 +73,5 @@ def test_an_unknown_reference_page_is_not_found() -> None:
     assert [one.status_code for one in get("/docs/nope", "/docs/schemas/Nope", "/docs/schemas/")] == [404] * 3
 
 
-def test_text_of_the_document_is_escaped() -> None:
+def test_text_of_the_openapi_document_is_escaped_on_reference_pages() -> None:
     assert marked("<i> `a<b`\n\n**x**") == "<p>&lt;i&gt; <code>a&lt;b</code></p><p><b>x</b></p>"

@@ -38,7 +38,7 @@ def rows(root: Engine, query: str, **values: Any) -> list[Any]:
         ("max", "revoke", 409, "invalid-move"),
     ],
 )
-def test_a_refused_decision_is_counted_and_nothing_else_written(
+def test_a_refused_decision_is_counted_and_nothing_else_is_written(
     door: Door, who: str, action: str, status: int, code: str
 ) -> None:
     request_id = door.pending()
@@ -57,7 +57,7 @@ def test_a_refused_decision_is_counted_and_nothing_else_written(
 @pytest.mark.parametrize(
     ("who", "action", "body"), [("zoe", "approve", {}), ("erin", "cancel", {}), ("ann", "approve", {"made_up": 1})]
 )
-def test_unknown_requests_and_invalid_calls_are_not_counted(
+def test_refusals_of_unknown_requests_and_invalid_calls_are_not_counted(
     fresh_door: Door, open_door: Any, who: str, action: str, body: dict[str, Any]
 ) -> None:
     request_id = fresh_door.pending()
@@ -71,7 +71,7 @@ def test_unknown_requests_and_invalid_calls_are_not_counted(
     assert rows(fresh_door.root, DECISIONS, id=request_id) == []
 
 
-def test_an_uncountable_refusal_gets_the_same_answer(own_door: Door) -> None:
+def test_a_refusal_that_cannot_be_counted_gets_the_same_answer(own_door: Door) -> None:
     request_id = own_door.pending()
     own_door.run_sql("ALTER TABLE refused RENAME TO gone")
 
@@ -96,7 +96,7 @@ def test_a_decision_refused_on_a_page_is_counted(portal: Portal) -> None:
     assert one.facts == {"refused": "approve", "code": "own-request", "channel": "portal"}
 
 
-def test_a_wrong_code_is_recorded_with_the_account_as_a_personal_value(portal: Portal) -> None:
+def test_a_wrong_sign_in_code_is_recorded_with_the_account_as_a_personal_value(portal: Portal) -> None:
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))
     browser.code()
@@ -140,7 +140,7 @@ def test_a_refused_token_is_counted_for_its_account(fresh_door: Door, how: str) 
     assert fresh_door.rows() == before
 
 
-def test_an_unknown_token_is_not_counted(fresh_door: Door) -> None:
+def test_an_unknown_token_is_not_counted_as_a_refusal(fresh_door: Door) -> None:
     before = rows(fresh_door.root, "SELECT key FROM refused")
 
     for _ in range(3):
@@ -150,7 +150,7 @@ def test_an_unknown_token_is_not_counted(fresh_door: Door) -> None:
     assert rows(fresh_door.root, "SELECT key FROM refused") == before
 
 
-def test_a_refused_token_is_recorded_at_its_persons_tenant(fresh_door: Door, worker: Database) -> None:
+def test_a_refused_token_is_recorded_at_the_tenant_of_its_person(fresh_door: Door, worker: Database) -> None:
     world = fresh_door.world
     shown(fresh_door, refusable(fresh_door, "guessed"))
     later = ShiftedClock()
@@ -174,7 +174,7 @@ def test_a_refused_passkey_is_counted_for_its_account(portal: Portal) -> None:
     assert (one.facts, one.count) == ({"means": "passkey", "code": "invalid-token"}, 1)
 
 
-def test_made_up_accounts_are_counted_by_network(open_portal: OpenPortal, root: Engine) -> None:
+def test_refusals_of_invented_accounts_are_counted_by_network(open_portal: OpenPortal, root: Engine) -> None:
     portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_address": 3}))
     before = {row.key for row in rows(root, "SELECT key FROM refused")}
     browser = portal.browser()
@@ -197,7 +197,7 @@ def test_an_account_has_one_refusal_event_a_minute(fresh_door: Door) -> None:
     assert sum(one.count for one in counted) == 3
 
 
-def test_too_many_attempts_are_counted_for_the_typed_account(open_portal: OpenPortal) -> None:
+def test_too_many_sign_in_attempts_are_counted_for_the_typed_account(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_account": 1}))
 
     statuses = [portal.browser().ask_for_code(portal.address("ann")).status for _ in range(2)]

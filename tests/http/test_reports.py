@@ -54,7 +54,7 @@ def use(door: Door, request_id: str, method: str = "GET", count: int = 3, resour
         session.execute(WRITE, events.append([happening]))
 
 
-def test_a_report_says_who_requested_who_decided_and_when_it_was_open(open_door: OpenDoor) -> None:
+def test_the_report_of_a_request_says_who_requested_who_decided_and_when_it_was_open(open_door: OpenDoor) -> None:
     door = open_door(Policy(quorum=2))
     request_id = door.file(justification="It does not open").json()["id"]
     door.act("max", "endorse", request_id, comment="A real fault")
@@ -79,7 +79,7 @@ def test_a_report_says_who_requested_who_decided_and_when_it_was_open(open_door:
     )
 
 
-def test_a_window_with_a_later_start_is_open_from_then_on(door: Door) -> None:
+def test_the_report_of_a_window_with_a_later_start_says_open_from_that_start(door: Door) -> None:
     start = datetime.now(UTC) + timedelta(hours=1)
     request_id = door.file(not_before=start.isoformat()).json()["id"]
     door.act("ann", "approve", request_id)
@@ -94,7 +94,9 @@ def test_a_window_with_a_later_start_is_open_from_then_on(door: Door) -> None:
     assert revoked["use"] == "It was never open: nobody had access."
 
 
-def test_a_report_names_notified_people_of_ones_own_side(open_door: OpenDoor, worker: Database) -> None:
+def test_the_report_of_a_request_names_notified_people_of_the_readers_side(
+    open_door: OpenDoor, worker: Database
+) -> None:
     door = open_door(Policy(vendor_review=False))
     request_id = door.file().json()["id"]
     post = Postbag()
@@ -115,7 +117,7 @@ def test_a_report_names_notified_people_of_ones_own_side(open_door: OpenDoor, wo
     assert "@" not in json.dumps(vendors["mails"])
 
 
-def test_a_report_without_activity_says_so(door: Door) -> None:
+def test_the_report_of_a_request_without_activity_says_so(door: Door) -> None:
     pending, opened = door.pending(), door.active()
 
     assert reported(door, pending)["use"] == "It was never open: nobody had access."
@@ -126,7 +128,7 @@ def test_a_report_without_activity_says_so(door: Door) -> None:
     assert reported(door, opened)["use"] == "No activity was recorded while it was open."
 
 
-def test_activity_is_listed_and_counted(door: Door) -> None:
+def test_the_report_of_a_request_lists_and_counts_activity(door: Door) -> None:
     request_id = door.active()
     use(door, request_id)
     use(door, request_id, method="DELETE", count=1)
@@ -139,7 +141,7 @@ def test_activity_is_listed_and_counted(door: Door) -> None:
     assert "outside the request" in found["page"]
 
 
-def test_a_report_says_whether_it_is_sealed(door: Door, worker: Database) -> None:
+def test_the_report_of_a_request_says_whether_it_is_sealed(door: Door, worker: Database) -> None:
     request_id = door.active()
     assert not reported(door, request_id)["sealed"]
 
@@ -150,7 +152,7 @@ def test_a_report_says_whether_it_is_sealed(door: Door, worker: Database) -> Non
     assert "not sealed yet" not in found["page"]
 
 
-def test_vendor_auditors_read_no_texts_in_a_report(door: Door) -> None:
+def test_vendor_auditors_read_no_texts_in_the_report_of_a_request(door: Door) -> None:
     mine = ["mailbox:bert@contoso.example"]
     request_id = door.file(justification="It does not open", resources=mine).json()["id"]
     door.act("ann", "deny", request_id, comment="Not today")
@@ -174,7 +176,7 @@ def test_texts_in_a_report_page_are_escaped(door: Door) -> None:
     assert "http" not in page.replace("{{", "")
 
 
-def test_a_report_of_a_reviewed_request_is_not_found_by_the_customer(open_door: OpenDoor) -> None:
+def test_the_report_of_a_request_in_review_is_not_found_by_the_customer(open_door: OpenDoor) -> None:
     door = open_door(Policy())
     request_id = door.pending()
 

@@ -31,7 +31,7 @@ def ids(door: Door, who: str, **query: Any) -> list[str]:
     return [item["id"] for item in answer.json()["items"]]
 
 
-def test_a_list_is_newest_first_and_equals_single_reads(fresh_door: Door) -> None:
+def test_a_list_of_requests_is_newest_first_and_equals_single_reads(fresh_door: Door) -> None:
     submitted = [fresh_door.pending(), fresh_door.active(), fresh_door.pending()]
 
     page = fresh_door.get("erin", "/v1/requests").json()
@@ -46,13 +46,13 @@ def test_a_list_is_newest_first_and_equals_single_reads(fresh_door: Door) -> Non
     assert [item["open"] for item in page["items"]] == [False, True, False]
 
 
-def test_an_empty_list_is_a_list(fresh_door: Door) -> None:
+def test_an_empty_list_of_requests_is_returned_as_a_list(fresh_door: Door) -> None:
     assert fresh_door.get("erin", "/v1/requests").json() == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.far
 @pytest.mark.parametrize("size", [1, 3, 7, 10])
-def test_pages_neither_lose_nor_repeat_while_more_is_submitted(fresh_door: Door, size: int) -> None:
+def test_pages_of_requests_neither_lose_nor_repeat_while_more_are_submitted(fresh_door: Door, size: int) -> None:
     submitted = [fresh_door.pending() for _ in range(7)]
     seen: list[str] = []
     cursor: dict[str, str] = {}
@@ -69,7 +69,7 @@ def test_pages_neither_lose_nor_repeat_while_more_is_submitted(fresh_door: Door,
     assert seen == submitted[::-1]
 
 
-def test_filters_combine(fresh_door: Door) -> None:
+def test_filters_of_request_lists_combine(fresh_door: Door) -> None:
     door = fresh_door
     mine, other = door.pending("erin"), door.pending("eve", service="onedrive")
     opened = door.active("eve")
@@ -91,7 +91,7 @@ def test_filters_combine(fresh_door: Door) -> None:
     assert ids(door, "erin", requester=eve) == []
 
 
-def test_a_filter_applies_to_all_pages(fresh_door: Door) -> None:
+def test_a_filter_of_a_request_list_applies_to_all_pages(fresh_door: Door) -> None:
     wanted = []
     for _ in range(3):
         wanted.append(fresh_door.pending("erin"))
@@ -105,7 +105,7 @@ def test_a_filter_applies_to_all_pages(fresh_door: Door) -> None:
     assert second["next_cursor"] is None
 
 
-def test_another_tenants_cursor_is_refused(door: Door, fresh_door: Door) -> None:
+def test_a_list_cursor_of_another_tenant_is_refused(door: Door, fresh_door: Door) -> None:
     for _ in range(2):
         door.pending()
         fresh_door.pending()
@@ -117,12 +117,12 @@ def test_another_tenants_cursor_is_refused(door: Door, fresh_door: Door) -> None
 
 
 @each("cursor", ["", "x", "AAAA", "A" * 23, "Ä" * 22, "A" * 101, "\x00" * 22, "{}", "%00", "0" * 100, "🔐"])
-def test_an_invented_cursor_is_refused(door: Door, cursor: str) -> None:
+def test_an_invented_list_cursor_is_refused(door: Door, cursor: str) -> None:
     facts(door.get("erin", "/v1/requests", cursor=cursor), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("limit", [1, 200])
-def test_a_page_has_1_to_200_items(door: Door, limit: int) -> None:
+def test_a_page_of_a_request_list_has_1_to_200_items(door: Door, limit: int) -> None:
     assert door.get("erin", "/v1/requests", limit=limit).status_code == 200
 
 
@@ -149,21 +149,21 @@ def test_a_page_has_1_to_200_items(door: Door, limit: int) -> None:
         {"created_before": "99999-01-01T00:00:00Z"},
     ],
 )
-def test_an_invalid_filter_is_refused(door: Door, query: dict[str, Any]) -> None:
+def test_an_invalid_filter_of_a_request_list_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("erin", "/v1/requests", **query), 422, "invalid-request")
 
 
 @pytest.mark.parametrize(
     "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1970-01-01T00:00:00Z", "0", "-1e11"]
 )
-def test_a_time_at_the_edge_of_the_calendar_is_no_internal_error(door: Door, moment: str) -> None:
+def test_a_filter_time_at_the_edge_of_the_calendar_is_no_internal_error(door: Door, moment: str) -> None:
     for name in ("created_after", "created_before"):
         answer = door.get("erin", "/v1/requests", **{name: moment})
 
         assert answer.status_code in {200, 422}, answer.text
 
 
-def test_a_text_search_covers_only_what_the_reader_may_read(fresh_door: Door) -> None:
+def test_a_text_search_in_requests_covers_only_what_the_reader_may_read(fresh_door: Door) -> None:
     door, word = fresh_door, f"quokka {new_id()}"
     mine = door.pending("erin", justification=f"A {word} sits in it", case_ref="CASE-7")
     other = door.pending("eve", case_ref="CASE-8")
@@ -176,7 +176,9 @@ def test_a_text_search_covers_only_what_the_reader_may_read(fresh_door: Door) ->
     assert ids(door, "ann", text="%") == []
 
 
-def test_a_text_search_continues_behind_the_searched_part(fresh_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_search_in_requests_continues_behind_the_searched_part(
+    fresh_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = fresh_door.pending(case_ref="CASE-7")
     for _ in range(4):
         fresh_door.pending(case_ref=None)
@@ -193,7 +195,7 @@ def test_a_text_search_continues_behind_the_searched_part(fresh_door: Door, monk
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["ann", "max", "erin"])
 @pytest.mark.parametrize("size", [1, 2, 50])
-def test_a_filter_without_an_index_is_searched_to_the_end(
+def test_a_request_filter_without_an_index_is_searched_to_the_end(
     fresh_door: Door, monkeypatch: pytest.MonkeyPatch, who: str, size: int
 ) -> None:
     services = ["onedrive", None, None, "onedrive", "onedrive", None, None, None, "onedrive"]
@@ -207,7 +209,7 @@ def test_a_filter_without_an_index_is_searched_to_the_end(
 
 @pytest.mark.far
 @pytest.mark.parametrize("most", [1, 4])
-def test_a_member_of_several_tenants_sees_all_in_one_order(
+def test_a_member_of_several_tenants_sees_all_requests_in_one_order(
     fresh_door: Door, open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     other = open_door()

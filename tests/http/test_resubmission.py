@@ -21,7 +21,9 @@ def timed_out(door: Door, worker: Database) -> str:
     return request_id
 
 
-def test_a_resubmission_is_answered_like_a_submission_and_both_are_linked(door: Door, worker: Database) -> None:
+def test_a_resubmission_is_answered_like_a_submission_and_both_requests_are_linked(
+    door: Door, worker: Database
+) -> None:
     first = timed_out(door, worker)
 
     answer = again(door, "erin", first)
@@ -57,7 +59,7 @@ def test_concurrent_resubmissions_submit_once_over_http(door: Door, worker: Data
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
 
 
-def test_a_key_replays_a_resubmission_and_fits_no_other_call(door: Door, worker: Database) -> None:
+def test_an_idempotency_key_replays_a_resubmission_and_fits_no_other_call(door: Door, worker: Database) -> None:
     first, other, key = timed_out(door, worker), timed_out(door, worker), f"key-{uuid4()}"
     answer = again(door, "erin", first, key)
     before = door.rows()

@@ -31,7 +31,7 @@ def asked(fresh_door: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     event.remove(fresh_door.db.engine, "before_cursor_execute", note)
 
 
-def test_frequent_calls_take_few_round_trips(fresh_door: Door, asked: list[str]) -> None:
+def test_frequent_calls_take_few_database_round_trips(fresh_door: Door, asked: list[str]) -> None:
     submitted = fresh_door.file()
     of_submission = len(asked)
     fresh_door.act("ann", "approve", submitted.json()["id"])
@@ -44,7 +44,7 @@ def test_frequent_calls_take_few_round_trips(fresh_door: Door, asked: list[str])
 
 
 @pytest.mark.far
-def test_each_move_takes_three_round_trips(fresh_door: Door, asked: list[str]) -> None:
+def test_each_move_takes_three_database_round_trips(fresh_door: Door, asked: list[str]) -> None:
     """Who asks and the lock; what it is judged by; what is written. What was denied is asked again past a manager."""
     again: dict[str, Any] = {"resources": ["mailbox:again@contoso.example"]}
     moves: list[tuple[str, str, Callable[[], str]]] = [

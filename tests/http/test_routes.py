@@ -229,18 +229,18 @@ def _come_back(door: Door, who: str) -> None:
         stand_in(door.world, "dora", "ann")
 
 
-def test_every_route_has_an_entry() -> None:
+def test_every_api_route_has_an_entry_in_the_matrix() -> None:
     assert set(ROUTES) == MATRIX.keys() | WITHOUT_TOKEN.keys()
     assert len(ROUTES) == len(set(ROUTES))
 
 
-def test_every_route_is_described_and_nothing_else() -> None:
+def test_the_api_document_describes_every_route_and_nothing_else() -> None:
     described = {f"{method.upper()} {path}" for path, methods in DESCRIBED["paths"].items() for method in methods}
 
     assert described == set(ROUTES) - {"GET /openapi.json"}
 
 
-def test_a_route_needs_a_token_unless_stated(door: Door) -> None:
+def test_every_api_route_needs_a_token_unless_the_matrix_says_otherwise(door: Door) -> None:
     before, found = door.rows(), {}
 
     for route in ROUTES:
@@ -256,7 +256,7 @@ def test_a_route_needs_a_token_unless_stated(door: Door) -> None:
 
 
 @pytest.mark.parametrize("route", MATRIX)
-def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing: Door, route: str) -> None:
+def test_each_api_route_answers_each_role_as_the_matrix_says(everybody: Door, changing: Door, route: str) -> None:
     expected = dict(zip(WHO, MATRIX[route].split(), strict=True))
     refused = [who for who in WHO if expected[who] >= "400"]
     door = changing if route.split()[1].startswith(CHANGING) else everybody
@@ -323,7 +323,7 @@ def _called(door: Door, route: str, who: str, call: dict[str, Any]) -> str:
     return str(answer.status_code)
 
 
-def test_no_route_is_reached_with_an_extra_slash_or_from_another_site(everybody: Door) -> None:
+def test_no_api_route_is_reached_with_an_extra_slash_or_from_another_site(everybody: Door) -> None:
     slashes, foreign = {}, {}
 
     for route in MATRIX:
@@ -337,7 +337,7 @@ def test_no_route_is_reached_with_an_extra_slash_or_from_another_site(everybody:
     assert foreign == {route: [] for route in MATRIX}
 
 
-def test_every_route_lists_its_problems() -> None:
+def test_every_api_route_lists_its_problems() -> None:
     described = DESCRIBED
     for route in MATRIX:
         method, path = route.split()

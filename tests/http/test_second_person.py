@@ -68,7 +68,7 @@ def test_readers_of_a_decision_see_the_delegates_principal(fresh_door: Door, who
     assert decision["at"] == event["at"]
 
 
-def test_an_approver_acting_also_as_delegate_has_the_principal_named(fresh_door: Door) -> None:
+def test_an_approver_who_also_acts_as_delegate_has_the_principal_named(fresh_door: Door) -> None:
     world = fresh_door.world
     stand_in(world, "amir", "ann")
     request_id = fresh_door.pending()
@@ -80,7 +80,7 @@ def test_an_approver_acting_also_as_delegate_has_the_principal_named(fresh_door:
     assert event["on_behalf_of"] == named(world, "ann")[0]
 
 
-def test_a_person_acting_for_themselves_names_no_principal(fresh_door: Door) -> None:
+def test_the_decision_of_a_person_acting_for_themselves_names_no_principal(fresh_door: Door) -> None:
     request_id = fresh_door.active()
 
     event = last(fresh_door, "ann", request_id)
@@ -98,7 +98,7 @@ def test_an_engineer_whose_request_a_system_submitted_is_named(fresh_door: Door)
     assert (event["actor"]["name"], event["on_behalf_of"]) == ("Bot", named(world, "erin")[0])
 
 
-def test_an_erased_principals_name_leaves_the_id(fresh_door: Door) -> None:
+def test_erasing_the_name_of_a_principal_leaves_the_id(fresh_door: Door) -> None:
     world = fresh_door.world
     with_dora(world, "ann")
     request_id = fresh_door.pending()
@@ -110,7 +110,7 @@ def test_an_erased_principals_name_leaves_the_id(fresh_door: Door) -> None:
     assert event["principals"] == [{"id": str(world.people["ann"].person_id), "name": "erased"}]
 
 
-def test_an_event_from_before_names_were_kept_names_visible_people(fresh_door: Door) -> None:
+def test_an_old_event_without_stored_names_shows_names_the_reader_may_see(fresh_door: Door) -> None:
     world = fresh_door.world
     with_dora(world, "ann")
     request_id = fresh_door.pending()
@@ -131,7 +131,7 @@ def shown(portal: Portal, who: str, request_id: object) -> str:
     return browser.get(f"/requests/{request_id}").words
 
 
-def test_the_page_shows_a_delegates_principal_and_sign_in(open_portal: OpenPortal) -> None:
+def test_the_request_page_shows_a_delegates_principal_and_sign_in(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
     world = portal.world
     with_dora(world, "ann", "amir")

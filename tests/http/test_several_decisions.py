@@ -31,7 +31,7 @@ def outcomes(answer: Response) -> list[str]:
     return [one["problem"]["code"] if one["problem"] else one["request"]["state"] for one in answer.json()["items"]]
 
 
-def test_each_decision_is_a_move_with_its_own_version_check(door: Door) -> None:
+def test_each_decision_of_a_bulk_call_is_a_move_with_its_own_version_check(door: Door) -> None:
     fine, moved, gone = door.pending(), door.pending(), door.pending()
     door.world.act("erin", Action.CANCEL, UUID(gone))
     nobodys = str(uuid4())
@@ -49,7 +49,7 @@ def test_each_decision_is_a_move_with_its_own_version_check(door: Door) -> None:
     assert (denied["action"], denied["comment"]) == ("deny", "Not today")
 
 
-def test_a_refused_decision_is_recorded_as_if_alone(door: Door) -> None:
+def test_a_decision_refused_in_a_bulk_call_is_recorded_like_a_single_refusal(door: Door) -> None:
     mine = door.pending()
 
     assert outcomes(decide(door, "erin", "approve", mine)) == ["own-request"]
@@ -59,13 +59,13 @@ def test_a_refused_decision_is_recorded_as_if_alone(door: Door) -> None:
     assert noted == 1
 
 
-def test_managers_endorse_several_requests(open_door: OpenDoor) -> None:
+def test_managers_endorse_several_requests_in_one_call(open_door: OpenDoor) -> None:
     door = open_door(Policy())
 
     assert outcomes(decide(door, "max", "endorse", door.pending(), door.pending())) == ["pending", "pending"]
 
 
-def test_a_bulk_approval_needs_what_a_single_one_needs(open_door: OpenDoor) -> None:
+def test_a_bulk_approval_needs_what_a_single_approval_needs(open_door: OpenDoor) -> None:
     door = open_door(Policy(vendor_review=False, approve_means="passkey-signed"))
 
     assert outcomes(decide(door, "ann", "approve", door.pending(), door.pending())) == ["passkey-must-sign"] * 2

@@ -33,7 +33,7 @@ def other(code: str) -> str:
     return f"{(int(code.replace(' ', '')) + 1) % 10**8:08}"
 
 
-def test_a_person_signs_in_with_the_code_and_reaches_the_requested_page(portal: Portal) -> None:
+def test_a_person_signs_in_with_a_mailed_code_and_reaches_the_requested_page(portal: Portal) -> None:
     request_id = portal.world.submit().id
     browser = portal.browser()
 
@@ -48,13 +48,13 @@ def test_a_person_signs_in_with_the_code_and_reaches_the_requested_page(portal: 
 
 
 @pytest.mark.parametrize("form", ["{0} {1}", "{0}{1}", " {0}-{1} "])
-def test_spaces_in_the_code_do_not_matter(portal: Portal, form: str) -> None:
+def test_spaces_in_a_sign_in_code_do_not_matter(portal: Portal, form: str) -> None:
     browser, code = asked(portal)
 
     assert enter(browser, form.format(code[:4], code[-4:]))[0] == 200
 
 
-def test_the_address_ignores_case_and_the_mail_goes_to_the_recorded_one(portal: Portal) -> None:
+def test_a_sign_in_address_ignores_case_and_the_mail_goes_to_the_recorded_address(portal: Portal) -> None:
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann").upper())
 
@@ -63,7 +63,7 @@ def test_the_address_ignores_case_and_the_mail_goes_to_the_recorded_one(portal: 
     assert mail.to_address == portal.address("ann")
 
 
-def test_no_mail_goes_to_a_look_alike_address(portal: Portal) -> None:
+def test_no_sign_in_mail_goes_to_a_look_alike_address(portal: Portal) -> None:
     portal.sql("UPDATE people SET email = 'kim-' || email WHERE id = :id", id=portal.world.people["ann"].person_id)
     browser = portal.browser()
     typed = portal.address("ann").replace("k", "\N{KELVIN SIGN}", 1)
@@ -73,7 +73,7 @@ def test_no_mail_goes_to_a_look_alike_address(portal: Portal) -> None:
     assert {mail.to_address for mail in portal.post(browser.begun)} <= {portal.address("ann")}
 
 
-def test_a_wrong_code_is_reported_and_the_right_one_still_works(portal: Portal) -> None:
+def test_a_wrong_sign_in_code_is_reported_and_the_right_code_still_works(portal: Portal) -> None:
     browser, code = asked(portal)
 
     status, words = enter(browser, other(code))
@@ -83,7 +83,7 @@ def test_a_wrong_code_is_reported_and_the_right_one_still_works(portal: Portal) 
     assert enter(browser, code)[0] == 200
 
 
-def test_a_sixth_attempt_at_a_code_is_refused(portal: Portal) -> None:
+def test_a_sixth_attempt_at_a_sign_in_code_is_refused(portal: Portal) -> None:
     browser, code = asked(portal)
 
     tries = [enter(browser, other(code)) for _ in range(5)]
@@ -94,7 +94,7 @@ def test_a_sixth_attempt_at_a_code_is_refused(portal: Portal) -> None:
     assert browser.session is None
 
 
-def test_concurrent_failed_attempts_are_all_counted(portal: Portal) -> None:
+def test_concurrent_failed_attempts_at_a_sign_in_code_are_all_counted(portal: Portal) -> None:
     browser, code = asked(portal)
     portal.sql("UPDATE sign_ins SET tries = 4 WHERE id = :id", id=browser.begun)
 
@@ -104,7 +104,7 @@ def test_concurrent_failed_attempts_are_all_counted(portal: Portal) -> None:
     assert OVER in enter(browser, code)[1]
 
 
-def test_a_code_expires_after_ten_minutes(portal: Portal) -> None:
+def test_a_sign_in_code_expires_after_ten_minutes(portal: Portal) -> None:
     late, code = asked(portal)
     portal.wait(minutes=10)
 
@@ -115,7 +115,7 @@ def test_a_code_expires_after_ten_minutes(portal: Portal) -> None:
     assert enter(browser, code)[0] == 200
 
 
-def test_an_authorisation_code_works_once(portal: Portal) -> None:
+def test_a_sign_in_code_works_once(portal: Portal) -> None:
     browser, code = asked(portal)
     cookie = browser.client.cookies[BEGUN]
     enter(browser, code)
@@ -126,7 +126,7 @@ def test_an_authorisation_code_works_once(portal: Portal) -> None:
     assert thief.session is None
 
 
-def test_a_code_does_not_work_in_another_browser(portal: Portal) -> None:
+def test_a_sign_in_code_does_not_work_in_another_browser(portal: Portal) -> None:
     browser, code = asked(portal)
     without, beside = portal.browser(), portal.browser()
     beside.ask_for_code(portal.address("ann"))
@@ -140,7 +140,7 @@ def test_a_code_does_not_work_in_another_browser(portal: Portal) -> None:
     ("part", "value"),
     [(0, "add"), (0, "x"), (1, "0" * 32), (1, "x"), (1, ""), (2, "A" * 43), (2, ""), (3, "x.x"), (3, None)],
 )
-def test_a_changed_cookie_counts_as_another_browser(portal: Portal, part: int, value: str | None) -> None:
+def test_a_sign_in_code_does_not_work_with_a_changed_cookie(portal: Portal, part: int, value: str | None) -> None:
     browser, code = asked(portal)
     parts = browser.client.cookies[BEGUN].split(".")
     browser.put(BEGUN, ".".join([*parts[:part], *([] if value is None else [value]), *parts[part + 1 :]]))
@@ -149,7 +149,7 @@ def test_a_changed_cookie_counts_as_another_browser(portal: Portal, part: int, v
     assert browser.session is None
 
 
-def test_a_resent_mail_has_the_same_code(portal: Portal) -> None:
+def test_a_resent_sign_in_mail_has_the_same_code(portal: Portal) -> None:
     browser, first = asked(portal)
     portal.sql("UPDATE notifications SET closed_at = NULL, outcome = NULL WHERE about_id = :id", id=browser.begun)
 
@@ -159,7 +159,7 @@ def test_a_resent_mail_has_the_same_code(portal: Portal) -> None:
     assert enter(browser, second)[0] == 200
 
 
-def test_a_new_code_voids_the_older_one_in_its_browser(portal: Portal) -> None:
+def test_a_new_sign_in_code_voids_the_older_code_in_the_same_browser(portal: Portal) -> None:
     browser, first = asked(portal)
     browser.ask_for_code(portal.address("ann"))
     second = browser.code()
@@ -170,7 +170,7 @@ def test_a_new_code_voids_the_older_one_in_its_browser(portal: Portal) -> None:
     assert enter(browser, second)[0] == 200
 
 
-def test_before_the_mail_is_sent_no_code_works(portal: Portal) -> None:
+def test_no_sign_in_code_works_before_its_mail_is_sent(portal: Portal) -> None:
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))
 
@@ -178,7 +178,7 @@ def test_before_the_mail_is_sent_no_code_works(portal: Portal) -> None:
         assert WRONG in enter(browser, guess)[1]
 
 
-def test_an_unknown_address_looks_like_a_known_one_and_gets_no_mail(portal: Portal) -> None:
+def test_an_unknown_sign_in_address_looks_like_a_known_address_and_gets_no_mail(portal: Portal) -> None:
     known, unknown = portal.browser(), portal.browser()
 
     answers = [
@@ -200,7 +200,7 @@ def test_an_unknown_address_looks_like_a_known_one_and_gets_no_mail(portal: Port
     assert enter(unknown, "12345678") == enter(known, "12345678")
 
 
-def test_requesting_a_code_writes_the_same_rows_for_every_address(portal: Portal) -> None:
+def test_requesting_a_sign_in_code_writes_the_same_rows_for_every_address(portal: Portal) -> None:
     def written(address: str) -> list[int]:
         browser = portal.browser()
         browser.ask_for_code(address)
@@ -215,7 +215,7 @@ def test_requesting_a_code_writes_the_same_rows_for_every_address(portal: Portal
     assert written(portal.address("ann")) == written("nobody@contoso.example") == [1, 1]
 
 
-def test_a_disabled_person_gets_no_mail_and_no_session(portal: Portal) -> None:
+def test_a_disabled_person_gets_no_sign_in_mail_and_no_session(portal: Portal) -> None:
     browser, code = asked(portal)
     disable = "UPDATE people SET disabled_at = now() WHERE id = :id"
     portal.sql(disable, id=portal.world.people["ann"].person_id)
@@ -232,7 +232,7 @@ def test_a_disabled_person_gets_no_mail_and_no_session(portal: Portal) -> None:
     "address",
     ["", " ", "ann", "@", "ann@", "@contoso.example", "a b@contoso.example", "a@b@c", "a@b\r\nBcc: x@y", "a\x00@b"],
 )
-def test_an_invalid_address_is_reported_and_starts_nothing(portal: Portal, address: str) -> None:
+def test_an_invalid_sign_in_address_is_reported_and_starts_no_sign_in(portal: Portal, address: str) -> None:
     browser = portal.browser()
 
     page = browser.post("/sign-in", {"address": address})
@@ -242,7 +242,7 @@ def test_an_invalid_address_is_reported_and_starts_nothing(portal: Portal, addre
     assert browser.begun is None
 
 
-def test_codes_can_be_switched_off(open_portal: OpenPortal) -> None:
+def test_sign_in_by_mailed_code_can_be_switched_off(open_portal: OpenPortal) -> None:
     settings = open_portal().settings.model_copy(update={"mail_sign_in": False})
     portal = open_portal(settings=settings)
     browser = portal.browser()
@@ -255,7 +255,7 @@ def test_codes_can_be_switched_off(open_portal: OpenPortal) -> None:
     assert browser.begun is None
 
 
-def test_codes_secrets_and_addresses_are_not_stored_in_clear(portal: Portal) -> None:
+def test_no_sign_in_code_cookie_secret_or_mail_address_is_stored_in_clear(portal: Portal) -> None:
     browser, code = asked(portal)
     secret = browser.client.cookies[BEGUN].split(".")[2]
     enter(browser, code)
@@ -267,7 +267,7 @@ def test_codes_secrets_and_addresses_are_not_stored_in_clear(portal: Portal) -> 
         assert plain not in kept
 
 
-def test_no_log_line_contains_personal_data(portal: Portal) -> None:
+def test_no_log_line_of_a_sign_in_contains_personal_data(portal: Portal) -> None:
     request_id = str(portal.world.submit().id)
     with capture_logs() as lines:
         browser, code = asked(portal)
@@ -289,7 +289,7 @@ def test_no_log_line_contains_personal_data(portal: Portal) -> None:
     assert "/requests/{request_id}" in said
 
 
-def test_the_cookie_is_host_only_and_hidden_from_scripts(portal: Portal) -> None:
+def test_the_sign_in_cookie_is_host_only_and_hidden_from_scripts(portal: Portal) -> None:
     browser, code = asked(portal)
     begun = portal.browser().send("/sign-in", {"address": "nobody@contoso.example"})
 
@@ -303,7 +303,7 @@ def test_the_cookie_is_host_only_and_hidden_from_scripts(portal: Portal) -> None
     assert len(browser.session or "") == 43
 
 
-def test_on_plain_http_the_cookie_has_no_prefix(open_portal: OpenPortal) -> None:
+def test_the_sign_in_cookie_has_no_prefix_on_plain_http(open_portal: OpenPortal) -> None:
     settings = open_portal().settings.model_copy(update={"public_url": HOME.replace("https", "http")})
     browser = open_portal(settings=settings).browser()
 

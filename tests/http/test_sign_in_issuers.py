@@ -58,7 +58,7 @@ def test_the_authorisation_request_is_bound_by_state_nonce_and_pkce(scene: Issue
     assert "prompt" not in asked
 
 
-def test_an_unbound_identity_signs_in_no_one(scene: IssuerScene) -> None:
+def test_an_issuer_identity_not_linked_to_a_person_signs_in_no_one(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
 
     page = scene.sign_in(browser, "ann")
@@ -81,7 +81,9 @@ def test_an_issuer_signs_in_no_one_of_the_other_side(
     assert (page.status, NOBODY in page.words, browser.session) == (401, True, None)
 
 
-def test_a_tenants_issuer_signs_in_no_one_of_another_tenant(scene: IssuerScene, open_portal: OpenPortal) -> None:
+def test_an_issuer_of_one_tenant_signs_in_no_one_of_another_tenant(
+    scene: IssuerScene, open_portal: OpenPortal
+) -> None:
     elsewhere = open_portal().world
     zoe = scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
     scene.bind("zoe")
@@ -96,7 +98,7 @@ def test_a_tenants_issuer_signs_in_no_one_of_another_tenant(scene: IssuerScene, 
     assert (counted.facts, counted.count) == ({"means": "oidc", "code": "invalid-token"}, 1)
 
 
-def test_a_member_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_only(
+def test_an_issuer_signs_in_a_member_of_two_tenants_only_at_its_own_tenant(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     elsewhere = open_portal().world
@@ -118,7 +120,7 @@ def test_a_member_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_only(
     facts(reached, 404, "not-found")
 
 
-def test_credentials_added_under_a_tenants_issuer_do_not_count_at_another(
+def test_credentials_added_under_one_tenants_issuer_do_not_count_at_another_tenant(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     elsewhere = open_portal().world
@@ -170,7 +172,7 @@ def trap(scene: IssuerScene, open_portal: OpenPortal, name: str) -> tuple[Portal
     return elsewhere, f"/invitations/{invitation}", code_in(mail)
 
 
-def test_a_person_with_an_issuer_cannot_join_another_tenant_by_mailbox_alone(
+def test_a_person_with_an_issuer_cannot_join_another_tenant_by_a_mailed_code_only(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     scene.bind("ann")
@@ -189,7 +191,7 @@ def test_a_person_with_an_issuer_cannot_join_another_tenant_by_mailbox_alone(
     assert "You sign in with your identity provider here" in scene.portal.browser().sign_in("ann").words
 
 
-def test_joining_another_tenant_ends_no_sign_in_and_enables_no_mailbox(
+def test_joining_another_tenant_ends_no_issuer_sign_in_and_enables_no_mailed_code(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     scene.bind("ann")
@@ -234,7 +236,7 @@ def test_vendor_people_sign_in_with_the_vendors_issuer(scene: IssuerScene) -> No
         {"error": "access_denied", "code": ""},
     ],
 )
-def test_a_mismatched_callback_is_refused_and_used_up(scene: IssuerScene, back: dict[str, str]) -> None:
+def test_a_mismatched_issuer_callback_is_refused_and_used_up(scene: IssuerScene, back: dict[str, str]) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -275,7 +277,7 @@ def test_an_id_token_signed_by_another_key_is_refused(scene: IssuerScene) -> Non
     assert page.status in {401, 503}
 
 
-def test_a_sign_in_round_trip_belongs_to_its_browser(scene: IssuerScene) -> None:
+def test_an_issuer_sign_in_can_be_completed_only_in_the_browser_that_began_it(scene: IssuerScene) -> None:
     scene.bind("ann")
     thief, victim = scene.portal.browser(), scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -289,7 +291,7 @@ def test_a_sign_in_round_trip_belongs_to_its_browser(scene: IssuerScene) -> None
     assert (without.status, OVER in without.words) == (401, True)
 
 
-def test_a_callback_works_once(scene: IssuerScene) -> None:
+def test_an_issuer_callback_works_once(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser, thief = scene.portal.browser(), scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -302,7 +304,7 @@ def test_a_callback_works_once(scene: IssuerScene) -> None:
     assert (first.status, second.status, thief.session) == (200, 401, None)
 
 
-def test_a_sign_in_round_trip_expires_after_ten_minutes(scene: IssuerScene) -> None:
+def test_an_issuer_sign_in_expires_after_ten_minutes(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -313,7 +315,7 @@ def test_a_sign_in_round_trip_expires_after_ten_minutes(scene: IssuerScene) -> N
     assert scene.come_back(browser, url).status == 401
 
 
-def test_a_mailed_code_cannot_complete_a_round_trip(scene: IssuerScene) -> None:
+def test_a_mailed_code_cannot_complete_an_issuer_sign_in(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     scene.leave(browser)
 
@@ -323,7 +325,7 @@ def test_a_mailed_code_cannot_complete_a_round_trip(scene: IssuerScene) -> None:
 
 
 @pytest.mark.far
-def test_signing_in_again_has_the_issuer_re_authenticate(scene: IssuerScene) -> None:
+def test_signing_in_again_makes_the_issuer_re_authenticate_the_person(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -339,7 +341,7 @@ def test_signing_in_again_has_the_issuer_re_authenticate(scene: IssuerScene) -> 
 
 
 @pytest.mark.far
-def test_an_old_sign_in_at_the_issuer_is_not_fresh_here(scene: IssuerScene) -> None:
+def test_an_old_sign_in_at_the_issuer_does_not_count_as_fresh_at_lockbox(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     scene.tenants.id_token |= {"auth_time": scene.at - 3600}
@@ -366,7 +368,7 @@ def test_a_person_with_an_issuer_cannot_sign_in_by_mail(scene: IssuerScene) -> N
 
 
 @pytest.mark.parametrize("header", [{"sec-purpose": "prefetch"}, {"sec-purpose": "prefetch;prerender"}])
-def test_a_prefetched_link_starts_nothing(scene: IssuerScene, header: dict[str, str]) -> None:
+def test_a_prefetched_sign_in_link_starts_no_sign_in(scene: IssuerScene, header: dict[str, str]) -> None:
     browser = scene.portal.browser()
 
     answer = browser.call("GET", "/sign-in/oidc/0", headers=header)
@@ -376,11 +378,11 @@ def test_a_prefetched_link_starts_nothing(scene: IssuerScene, header: dict[str, 
 
 
 @pytest.mark.parametrize("number", ["2", "-1", "99999999999999999999", "x"])
-def test_an_unknown_issuer_is_not_found(scene: IssuerScene, number: str) -> None:
+def test_a_sign_in_with_an_unknown_issuer_is_not_found(scene: IssuerScene, number: str) -> None:
     assert scene.portal.browser().get(f"/sign-in/oidc/{number}").status in {404, 422}
 
 
-def test_an_unreachable_issuer_is_reported(scene: IssuerScene) -> None:
+def test_an_unreachable_issuer_is_reported_at_sign_in(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.leave(browser)

@@ -36,7 +36,7 @@ def asked_until_refused(portal: Portal, most: int, **facts: Any) -> list[int]:
     return [ask(browser, f"{number}@{browser.address}.example").status for number in range(most)]
 
 
-def test_attempts_on_an_account_are_limited_across_networks(strict: Portal) -> None:
+def test_sign_in_attempts_on_an_account_are_limited_across_networks(strict: Portal) -> None:
     address = strict.address("ann")
 
     answers = [ask(strict.browser(), address.upper() if number % 2 else address) for number in range(4)]
@@ -48,13 +48,13 @@ def test_attempts_on_an_account_are_limited_across_networks(strict: Portal) -> N
     assert ask(strict.browser(), strict.address("amir")).status == 200
 
 
-def test_the_limit_is_the_same_for_an_unknown_account(strict: Portal) -> None:
+def test_the_sign_in_limit_is_the_same_for_an_unknown_account(strict: Portal) -> None:
     address = f"nobody-{strict.world.tenant.slug}@contoso.example"
 
     assert [ask(strict.browser(), address).status for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_attempts_on_an_account_are_limited_lower_for_one_network(open_portal: OpenPortal) -> None:
+def test_sign_in_attempts_on_an_account_have_a_lower_limit_for_one_network(open_portal: OpenPortal) -> None:
     few = {"sign_ins_per_account_and_network": 2, "sign_ins_per_account": 4, "sign_ins_per_address": 100}
     portal = open_portal(settings=SETTINGS.model_copy(update=few))
     address, guesser, ann = portal.address("ann"), portal.browser(), portal.browser()
@@ -66,7 +66,7 @@ def test_attempts_on_an_account_are_limited_lower_for_one_network(open_portal: O
     assert ask(portal.browser(), address).status == 429
 
 
-def test_code_attempts_are_limited_lower_for_one_network(open_portal: OpenPortal) -> None:
+def test_code_attempts_on_an_account_have_a_lower_limit_for_one_network(open_portal: OpenPortal) -> None:
     few = {"sign_ins_per_account_and_network": 2, "sign_ins_per_account": 100, "sign_ins_per_address": 100}
     portal = open_portal(settings=SETTINGS.model_copy(update=few))
     guesser, ann = portal.browser(), portal.browser()
@@ -80,7 +80,7 @@ def test_code_attempts_are_limited_lower_for_one_network(open_portal: OpenPortal
 
 
 @pytest.mark.far
-def test_an_office_of_a_hundred_behind_one_address_signs_in_within_ten_minutes(open_portal: OpenPortal) -> None:
+def test_a_hundred_people_behind_one_ip_address_can_sign_in_within_ten_minutes(open_portal: OpenPortal) -> None:
     usual = {
         name: Settings.model_fields[name].default for name in Settings.model_fields if name.startswith("sign_ins_")
     }
@@ -97,12 +97,12 @@ def test_an_office_of_a_hundred_behind_one_address_signs_in_within_ten_minutes(o
     assert ask(portal.browser(address=office), "one-more@office.example").status == 429
 
 
-def test_attempts_from_one_address_are_limited(strict: Portal) -> None:
+def test_sign_in_attempts_from_one_ip_address_are_limited(strict: Portal) -> None:
     assert asked_until_refused(strict, 7) == [200] * 5 + [429] * 2
     assert asked_until_refused(strict, 1) == [200]
 
 
-def test_attempts_are_allowed_again_after_ten_minutes(strict: Portal) -> None:
+def test_sign_in_attempts_are_allowed_again_after_ten_minutes(strict: Portal) -> None:
     address = strict.address("ann")
     for _ in range(4):
         ask(strict.browser(), address)
@@ -124,7 +124,7 @@ def test_failed_code_attempts_count_by_account(strict: Portal) -> None:
     assert tries == [401, 401, 401, 429]
 
 
-def test_requesting_someones_codes_does_not_block_their_existing_code(strict: Portal) -> None:
+def test_requesting_codes_for_another_person_does_not_block_their_existing_code(strict: Portal) -> None:
     ann = strict.browser()
     ask(ann, strict.address("ann"))
     wanting = [ask(strict.browser(), strict.address("ann")).status for _ in range(3)]
@@ -135,7 +135,7 @@ def test_requesting_someones_codes_does_not_block_their_existing_code(strict: Po
 
 
 @pytest.mark.parametrize("path", ["/sign-in/passkey", "/sign-in/passkey/answer", "/sign-in/code"])
-def test_every_sign_in_method_counts_by_address(strict: Portal, path: str) -> None:
+def test_every_sign_in_method_counts_against_the_limit_of_an_ip_address(strict: Portal, path: str) -> None:
     browser = strict.browser()
 
     statuses = [browser.post(path, {}).status for _ in range(6)]
@@ -144,14 +144,14 @@ def test_every_sign_in_method_counts_by_address(strict: Portal, path: str) -> No
     assert 429 not in statuses[:-1]
 
 
-def test_invitations_count_by_address(strict: Portal) -> None:
+def test_invitations_count_against_the_limit_of_an_ip_address(strict: Portal) -> None:
     browser = strict.browser()
     path = f"/invitations/{strict.world.tenant.id}"
 
     assert [browser.post(path, {"code": "x"}).status for _ in range(6)] == [403] * 5 + [429]
 
 
-def test_flushing_redis_resets_no_limit(strict: Portal, urls: Urls) -> None:
+def test_flushing_redis_resets_no_sign_in_limit(strict: Portal, urls: Urls) -> None:
     address = strict.address("ann")
     for _ in range(3):
         ask(strict.browser(), address)
@@ -162,7 +162,7 @@ def test_flushing_redis_resets_no_limit(strict: Portal, urls: Urls) -> None:
     assert ask(strict.browser(), address).status == 429
 
 
-def test_attempt_counters_name_no_one(strict: Portal) -> None:
+def test_counters_of_sign_in_attempts_name_no_one(strict: Portal) -> None:
     browser = strict.browser()
     ask(browser, strict.address("ann"))
 
@@ -172,7 +172,7 @@ def test_attempt_counters_name_no_one(strict: Portal) -> None:
     assert browser.address not in kept
 
 
-def test_concurrent_attempts_are_all_counted(strict: Portal) -> None:
+def test_concurrent_sign_in_attempts_are_all_counted(strict: Portal) -> None:
     browsers = [strict.browser() for _ in range(8)]
     ours = {"origin": SETTINGS.origin, "sec-fetch-site": "same-origin"}
 
@@ -209,7 +209,7 @@ def test_an_ipv6_network_counts_as_one_for_sign_ins(strict: Portal) -> None:
         (("172.16.0.0/12",), "198.51.100.7", False),
     ],
 )
-def test_only_trusted_proxies_set_the_client_address(
+def test_only_trusted_proxies_may_set_the_client_address(
     open_portal: OpenPortal, trusted: tuple[str, ...], shown: str, *, counted: bool
 ) -> None:
     portal = open_portal()

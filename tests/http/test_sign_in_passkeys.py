@@ -82,7 +82,7 @@ def test_a_passkey_is_added_and_signs_in(portal: Portal, form: str, *, counts: b
 
 
 @pytest.mark.far
-def test_the_ceremony_names_us_verifies_the_user_and_excludes_known_keys(portal: Portal) -> None:
+def test_a_passkey_ceremony_names_lockbox_verifies_the_user_and_excludes_known_keys(portal: Portal) -> None:
     authenticator, browser = Authenticator(), portal.browser()
     browser.sign_in("ann")
     add(browser, authenticator)
@@ -102,7 +102,9 @@ def test_the_ceremony_names_us_verifies_the_user_and_excludes_known_keys(portal:
 
 
 @pytest.mark.far
-def test_a_passkey_approval_counts_where_a_mailed_code_one_does_not(portal: Portal, enrolled: Authenticator) -> None:
+def test_an_approval_by_passkey_counts_where_one_by_mailed_code_does_not(
+    portal: Portal, enrolled: Authenticator
+) -> None:
     request_id = portal.world.submit().id
     by_mail, by_passkey = portal.browser(), portal.browser()
     by_mail.sign_in("ann")
@@ -132,7 +134,7 @@ def test_a_passkey_approval_counts_where_a_mailed_code_one_does_not(portal: Port
         {"cross_origin": True},
     ],
 )
-def test_an_assertion_for_another_or_without_a_user_is_refused(
+def test_a_passkey_assertion_for_another_user_or_no_user_is_refused(
     portal: Portal, enrolled: Authenticator, lie: dict[str, Any]
 ) -> None:
     for name, value in lie.items():
@@ -152,7 +154,7 @@ def test_an_assertion_for_another_or_without_a_user_is_refused(
         {"user": new_id().bytes},
     ],
 )
-def test_an_assertion_with_a_wrong_challenge_or_key_is_refused(
+def test_a_passkey_assertion_with_a_wrong_challenge_or_key_is_refused(
     portal: Portal, enrolled: Authenticator, lie: dict[str, Any]
 ) -> None:
     assert refused(portal, enrolled, **lie)
@@ -168,7 +170,7 @@ def test_a_cloned_passkey_with_a_stale_counter_is_refused(portal: Portal, enroll
     assert use(portal.browser(), enrolled).status == 200
 
 
-def test_an_assertion_works_once_in_its_browser(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_passkey_assertion_works_once_and_only_in_its_browser(portal: Portal, enrolled: Authenticator) -> None:
     browser, other = portal.browser(), portal.browser()
     page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
     answer = enrolled.get(options(page))
@@ -184,7 +186,9 @@ def test_an_assertion_works_once_in_its_browser(portal: Portal, enrolled: Authen
 
 
 @pytest.mark.far
-def test_a_challenge_is_used_up_by_a_bad_assertion_and_expires(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_passkey_challenge_is_used_up_by_a_bad_assertion_and_expires(
+    portal: Portal, enrolled: Authenticator
+) -> None:
     browser, slow = portal.browser(), portal.browser()
     page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
     asked = slow.submit(slow.get("/sign-in"), "/sign-in/passkey")
@@ -197,7 +201,7 @@ def test_a_challenge_is_used_up_by_a_bad_assertion_and_expires(portal: Portal, e
     assert (second.status, late.status) == (401, 401)
 
 
-def test_a_disabled_person_cannot_sign_in(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_disabled_person_cannot_sign_in_with_a_passkey(portal: Portal, enrolled: Authenticator) -> None:
     portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["ann"].person_id)
 
     assert refused(portal, enrolled)
@@ -226,7 +230,7 @@ def test_a_removed_passkey_does_not_sign_in(portal: Portal, enrolled: Authentica
         {"form": "made-up"},
     ],
 )
-def test_a_passkey_made_for_another_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
+def test_a_passkey_registration_made_for_another_person_is_refused(portal: Portal, lie: dict[str, Any]) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
     before = portal.count()
@@ -239,7 +243,7 @@ def test_a_passkey_made_for_another_is_not_added(portal: Portal, lie: dict[str, 
 
 @pytest.mark.far
 @pytest.mark.parametrize("lie", [{"kind": "webauthn.get"}, {"challenge": encoded(bytes(64))}, {"id": b"another"}])
-def test_a_passkey_with_another_challenge_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
+def test_a_passkey_registration_with_another_challenge_is_refused(portal: Portal, lie: dict[str, Any]) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
 
@@ -249,7 +253,7 @@ def test_a_passkey_with_another_challenge_is_not_added(portal: Portal, lie: dict
 
 
 @pytest.mark.far
-def test_a_passkey_is_added_only_in_the_session_that_began_it(portal: Portal) -> None:
+def test_a_passkey_is_added_only_in_the_session_that_began_adding_it(portal: Portal) -> None:
     ann, eve = portal.browser(), portal.browser()
     ann.sign_in("ann")
     eve.sign_in("amir")
@@ -269,7 +273,7 @@ def test_a_passkey_is_added_only_in_the_session_that_began_it(portal: Portal) ->
 
 
 @pytest.mark.far
-def test_a_registration_challenge_does_not_sign_in(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_challenge_for_registering_a_passkey_does_not_sign_in(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)
     asked = asked_to_add(browser)
@@ -280,7 +284,7 @@ def test_a_registration_challenge_does_not_sign_in(portal: Portal, enrolled: Aut
 
 
 @pytest.mark.far
-def test_a_passkey_belongs_to_one_person(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_passkey_can_belong_to_one_person_only(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     browser.sign_in("amir")
     page = asked_to_add(browser)
@@ -294,7 +298,7 @@ def test_a_passkey_belongs_to_one_person(portal: Portal, enrolled: Authenticator
     assert use(portal.browser(), enrolled).status == 200
 
 
-def test_a_further_passkey_counts_at_once_only_if_an_older_one_signed_its_adding(
+def test_a_further_passkey_counts_at_once_only_if_an_older_passkey_signed_its_addition(
     portal: Portal, enrolled: Authenticator
 ) -> None:
     browser, unsigned, signed = portal.browser(), Authenticator(), Authenticator()
@@ -315,7 +319,7 @@ def test_a_further_passkey_counts_at_once_only_if_an_older_one_signed_its_adding
     assert means == ["mail", "passkey"]
 
 
-def test_an_older_passkeys_signature_fits_one_addition_only(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_signature_by_an_older_passkey_allows_one_addition_only(portal: Portal, enrolled: Authenticator) -> None:
     browser, stranger = portal.browser(), portal.browser()
     use(browser, enrolled)
     page = browser.submit(browser.get("/account"), "/account/passkeys/new")
@@ -331,7 +335,7 @@ def test_an_older_passkeys_signature_fits_one_addition_only(portal: Portal, enro
     assert (signed_in.status, stranger.session, added.status) == (401, None, 422)
 
 
-def test_removing_the_older_passkey_does_not_make_a_new_one_count_at_once(
+def test_removing_an_older_passkey_does_not_make_a_new_passkey_count_at_once(
     portal: Portal, enrolled: Authenticator
 ) -> None:
     browser = portal.browser()
@@ -353,7 +357,7 @@ def test_adding_a_passkey_needs_a_sign_in_younger_than_fifteen_minutes(portal: P
 
 
 @pytest.mark.far
-def test_a_sign_in_that_became_too_old_adds_nothing(portal: Portal) -> None:
+def test_a_sign_in_that_became_too_old_while_adding_a_passkey_adds_none(portal: Portal) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
     portal.wait(minutes=14)
@@ -366,7 +370,9 @@ def test_a_sign_in_that_became_too_old_adds_nothing(portal: Portal) -> None:
 
 
 @pytest.mark.far
-def test_a_mailbox_adds_no_passkey_to_a_person_who_has_one(portal: Portal, enrolled: Authenticator) -> None:
+def test_a_mailed_code_adds_no_passkey_to_a_person_who_already_has_a_passkey(
+    portal: Portal, enrolled: Authenticator
+) -> None:
     thief, ann = portal.browser(), portal.browser()
     thief.sign_in("ann")
     use(ann, enrolled)
@@ -400,7 +406,7 @@ def test_a_multi_line_passkey_name_is_refused(portal: Portal, name: str) -> None
     assert asked_to_add(browser, name).status == 422
 
 
-def test_under_an_ip_address_there_are_no_passkeys(open_portal: OpenPortal) -> None:
+def test_passkeys_are_not_offered_when_lockbox_is_reached_by_ip_address(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS.model_copy(update={"public_url": "https://192.0.2.7"}))
     browser = portal.browser()
 
@@ -440,7 +446,7 @@ def shared(open_portal: OpenPortal) -> tuple[Portal, Authenticator]:
 @pytest.mark.far
 @settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
-def test_any_posted_assertion_is_refused_without_an_internal_error(
+def test_an_arbitrary_passkey_assertion_is_refused_without_an_internal_error(
     shared: tuple[Portal, Authenticator], data: st.DataObject
 ) -> None:
     portal, authenticator = shared
@@ -464,7 +470,7 @@ def test_any_posted_assertion_is_refused_without_an_internal_error(
 @pytest.mark.far
 @settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
-def test_any_posted_registration_is_refused_without_an_internal_error(
+def test_an_arbitrary_passkey_registration_is_refused_without_an_internal_error(
     shared: tuple[Portal, Authenticator], data: st.DataObject
 ) -> None:
     portal, authenticator = shared

@@ -29,7 +29,7 @@ def own_csrf(browser: Browser) -> str:
     return browser.get("/account").form("/sign-out").fields["csrf"]
 
 
-def test_every_sign_in_starts_a_new_session_and_ends_the_previous_one(portal: Portal) -> None:
+def test_every_sign_in_starts_a_new_session_and_ends_the_previous_session(portal: Portal) -> None:
     browser = signed_in(portal)
     first = browser.session
     browser.sign_in("ann")
@@ -41,7 +41,7 @@ def test_every_sign_in_starts_a_new_session_and_ends_the_previous_one(portal: Po
     assert not is_in(browser)
 
 
-def test_a_planted_session_is_not_adopted(portal: Portal) -> None:
+def test_a_session_cookie_planted_before_sign_in_is_not_adopted(portal: Portal) -> None:
     thief, victim = signed_in(portal, "amir"), portal.browser()
     planted = thief.session
     assert planted
@@ -54,7 +54,7 @@ def test_a_planted_session_is_not_adopted(portal: Portal) -> None:
     assert "Ann" in victim.get("/account").words
 
 
-def test_an_invented_session_is_refused(portal: Portal) -> None:
+def test_an_invented_session_cookie_is_refused(portal: Portal) -> None:
     browser = portal.browser()
     for value in ("A" * 43, "", "x", "'; --"):
         browser.put(SESSION, value)
@@ -132,7 +132,7 @@ def test_a_person_lists_and_ends_their_sessions(portal: Portal) -> None:
     assert is_in(other)
 
 
-def test_others_sessions_cannot_be_ended(portal: Portal) -> None:
+def test_sessions_of_other_people_cannot_be_ended(portal: Portal) -> None:
     ann, amir = signed_in(portal), signed_in(portal, "amir")
     theirs = portal.sql("SELECT id FROM sessions WHERE person_id = :p", p=portal.world.people["amir"].person_id)[0].id
 
@@ -142,7 +142,7 @@ def test_others_sessions_cannot_be_ended(portal: Portal) -> None:
     assert is_in(amir)
 
 
-def test_a_disabled_persons_session_ends(portal: Portal) -> None:
+def test_disabling_a_person_ends_their_session(portal: Portal) -> None:
     browser = signed_in(portal)
 
     portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["ann"].person_id)
@@ -198,7 +198,7 @@ def test_a_session_can_read_the_api(portal: Portal) -> None:
     assert browser.call("GET", f"/v1/requests/{request_id}").json()["id"] == str(request_id)
 
 
-def test_a_session_writes_to_the_api_only_with_its_form_token_from_our_page(portal: Portal) -> None:
+def test_a_session_writes_to_the_api_only_with_its_form_token_and_from_lockbox_pages(portal: Portal) -> None:
     path = f"/v1/requests/{portal.world.submit().id}/deny"
     browser, other = signed_in(portal), signed_in(portal, "amir")
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF: own_csrf(browser)}
@@ -223,7 +223,7 @@ def test_a_session_writes_to_the_api_only_with_its_form_token_from_our_page(port
     assert denied.json()["state"] == "denied"
 
 
-def test_a_bearer_token_takes_precedence_over_a_session(portal: Portal) -> None:
+def test_a_bearer_token_sent_with_a_session_cookie_decides_the_identity(portal: Portal) -> None:
     path = f"/v1/requests/{portal.world.submit().id}"
     browser = signed_in(portal)
     world = portal.world

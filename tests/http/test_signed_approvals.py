@@ -83,7 +83,7 @@ def test_an_approval_without_a_passkey_is_refused_where_signing_is_required(dema
     assert proofs(demanding) == []
 
 
-def test_declining_to_sign_does_not_bypass_the_policy(demanding: Portal) -> None:
+def test_declining_to_sign_an_approval_does_not_bypass_the_policy(demanding: Portal) -> None:
     enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -117,7 +117,7 @@ def test_an_approver_without_a_passkey_approves_at_once_where_allowed(lenient: P
 
 
 @pytest.mark.far
-def test_a_signature_counts_once_in_its_browser(demanding: Portal) -> None:
+def test_an_approval_signature_counts_once_and_only_in_its_browser(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser, other = demanding.world.submit(), demanding.by_passkey("ann"), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -133,7 +133,7 @@ def test_a_signature_counts_once_in_its_browser(demanding: Portal) -> None:
     assert proofs(demanding) == []
 
 
-def test_a_signature_after_ten_minutes_is_refused(demanding: Portal) -> None:
+def test_an_approval_signature_after_ten_minutes_is_refused(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -148,7 +148,9 @@ def test_a_signature_after_ten_minutes_is_refused(demanding: Portal) -> None:
 @pytest.mark.parametrize(
     "changed", [{"comment": "Another"}, {"window": "300"}, {"uses": "1"}, {"resources": "mailbox:else"}]
 )
-def test_the_submitted_values_must_be_the_signed_ones(demanding: Portal, changed: dict[str, str]) -> None:
+def test_the_submitted_values_of_an_approval_must_equal_the_signed_values(
+    demanding: Portal, changed: dict[str, str]
+) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
@@ -167,7 +169,7 @@ def call(browser: Browser, method: str, path: str, body: object = None) -> Any:
     return browser.call(method, path, json=body, headers=headers)
 
 
-def test_an_api_client_gets_a_challenge_and_returns_the_assertion(demanding: Portal) -> None:
+def test_an_api_client_gets_an_approval_challenge_and_returns_the_assertion(demanding: Portal) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
     browser, path = demanding.by_passkey("ann"), f"/v1/requests/{request.id}/approve"
     body = {"comment": "By the API", "access_window": 600}
@@ -201,7 +203,7 @@ def test_an_api_clients_signed_approval_opens_the_window_and_is_shown_as_signed(
 
 
 @pytest.mark.far
-def test_a_signature_counts_once_when_the_approval_is_judged_again(
+def test_a_signed_approval_repeated_after_a_database_refusal_counts_once(
     demanding: Portal, refuse_commit: Callable[..., None]
 ) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
@@ -220,7 +222,7 @@ def test_a_signature_counts_once_when_the_approval_is_judged_again(
     assert proofs(demanding) == ["passkey-signed"]
 
 
-def test_an_invalid_ticket_is_refused(demanding: Portal) -> None:
+def test_an_invalid_ticket_of_an_approval_challenge_is_refused(demanding: Portal) -> None:
     enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     signed = {"ticket": f"{UUID(int=7)}.x", "statement": "{}", "content": "{}", "credential": {}}

@@ -129,7 +129,7 @@ def run(runner: LoopThread, test: Callable[[], Coroutine[Any, Any, None]]) -> No
     ],
     ids=["long", "many", "one value", "one name", "target", "empty lines", "trailers", "one trailer"],
 )
-def test_300_mb_of_headers_are_cut_at_the_bound(runner: LoopThread, begun: bytes, part: bytes) -> None:
+def test_a_head_of_300_mb_is_cut_off_at_the_size_limit(runner: LoopThread, begun: bytes, part: bytes) -> None:
     async def test() -> None:
         async with serving() as connect:
             reader, writer = await connect()
@@ -147,7 +147,9 @@ def test_300_mb_of_headers_are_cut_at_the_bound(runner: LoopThread, begun: bytes
 @pytest.mark.parametrize(
     ("count", "size", "status"), [(100, 8, 200), (101, 8, 431), (4, 10_000, 200), (5, 10_000, 431)]
 )
-def test_a_head_may_have_a_hundred_headers_of_32_kib(runner: LoopThread, count: int, size: int, status: int) -> None:
+def test_an_http_head_may_have_a_hundred_headers_of_32_kib(
+    runner: LoopThread, count: int, size: int, status: int
+) -> None:
     headers = b"".join(b"x-%d: %s\r\n" % (number, b"a" * size) for number in range(count - 1))
 
     async def test() -> None:
@@ -178,7 +180,7 @@ def test_a_head_may_have_a_hundred_headers_of_32_kib(runner: LoopThread, count: 
         (POST % 10 + b"12", 408),
     ],
 )
-def test_a_half_open_request_is_closed_in_time(runner: LoopThread, begun: bytes, status: int | None) -> None:
+def test_a_half_sent_http_request_is_closed_in_time(runner: LoopThread, begun: bytes, status: int | None) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.2, body_seconds=0.2) as connect:
             reader, writer = await connect()
@@ -191,7 +193,7 @@ def test_a_half_open_request_is_closed_in_time(runner: LoopThread, begun: bytes,
 
 
 @pytest.mark.far
-def test_900_half_open_requests_are_closed_in_time(runner: LoopThread) -> None:
+def test_nine_hundred_half_sent_http_requests_are_closed_in_time(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, trusted=[ip_network("127.0.0.0/8")]) as connect:
             half = [await connect() for _ in range(900)]
@@ -205,7 +207,7 @@ def test_900_half_open_requests_are_closed_in_time(runner: LoopThread) -> None:
 
 
 @pytest.mark.parametrize("begun", [HEAD + b"x-one: ", POST % 100_000])
-def test_a_slowly_dripping_request_is_closed_in_time(runner: LoopThread, begun: bytes) -> None:
+def test_an_http_request_dripping_slowly_is_closed_in_time(runner: LoopThread, begun: bytes) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, body_seconds=0.5, body_bytes=100) as connect:
             reader, writer = await connect()
@@ -226,7 +228,7 @@ def test_a_slowly_dripping_request_is_closed_in_time(runner: LoopThread, begun: 
 
 
 @pytest.mark.far
-def test_a_slow_honest_upload_succeeds(runner: LoopThread) -> None:
+def test_a_slow_but_steady_upload_succeeds(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3, body_bytes=50) as connect:
             reader, writer = await connect()
@@ -243,7 +245,7 @@ def test_a_slow_honest_upload_succeeds(runner: LoopThread) -> None:
 
 
 @pytest.mark.far
-def test_an_unread_body_costs_its_sender_nothing(runner: LoopThread) -> None:
+def test_a_client_is_not_timed_out_while_the_server_has_not_read_the_body(runner: LoopThread) -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(1)
         await reading(scope, receive, send)
@@ -261,7 +263,7 @@ def test_an_unread_body_costs_its_sender_nothing(runner: LoopThread) -> None:
 
 
 @pytest.mark.far
-def test_a_stream_outlasts_the_request_time_limit(runner: LoopThread) -> None:
+def test_a_live_stream_outlasts_the_request_time_limit(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(streaming, head_seconds=0.2, body_seconds=0.2, unread_seconds=0.2) as connect:
             reader, writer = await connect()
@@ -272,7 +274,7 @@ def test_a_stream_outlasts_the_request_time_limit(runner: LoopThread) -> None:
     run(runner, test)
 
 
-def test_a_client_that_never_reads_is_dropped(runner: LoopThread) -> None:
+def test_a_client_that_never_reads_the_answer_is_dropped(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(pouring, unread_seconds=0.3) as connect:
             reader, writer = await connect()
@@ -286,7 +288,7 @@ def test_a_client_that_never_reads_is_dropped(runner: LoopThread) -> None:
     run(runner, test)
 
 
-def test_connections_are_limited_by_address_except_for_trusted_proxies(runner: LoopThread) -> None:
+def test_connections_are_limited_by_ip_address_except_for_trusted_proxies(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(per_address=3) as connect:
             held = [await connect() for _ in range(3)]
@@ -322,7 +324,7 @@ class ForeignTransport(asyncio.Transport):
         return self.is_closed
 
 
-def test_an_ipv6_network_shares_its_connection_limit(runner: LoopThread) -> None:
+def test_addresses_of_an_ipv6_network_share_one_connection_limit(runner: LoopThread) -> None:
     async def test() -> None:
         config = uvicorn.Config(reading, ws="none", lifespan="off", log_config=None)
         config.load()
@@ -336,7 +338,7 @@ def test_an_ipv6_network_shares_its_connection_limit(runner: LoopThread) -> None
     run(runner, test)
 
 
-def test_pipelined_requests_are_answered_in_order_up_to_a_bound(runner: LoopThread) -> None:
+def test_pipelined_http_requests_are_answered_in_order_up_to_a_limit(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving() as connect:
             reader, writer = await connect()
@@ -350,7 +352,7 @@ def test_pipelined_requests_are_answered_in_order_up_to_a_bound(runner: LoopThre
 
 
 @pytest.mark.far
-def test_each_request_on_a_connection_has_its_own_time_limit(runner: LoopThread) -> None:
+def test_each_http_request_on_a_connection_has_its_own_time_limit(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3) as connect:
             reader, writer = await connect()
@@ -365,7 +367,7 @@ def test_each_request_on_a_connection_has_its_own_time_limit(runner: LoopThread)
 
 @pytest.mark.far
 @pytest.mark.parametrize("path", ["/v1/requests", "/audit-log/verify"])
-def test_a_client_that_hangs_up_is_no_error(
+def test_a_client_that_hangs_up_causes_no_error(
     portal: Portal, path: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     browser = portal.by_mail("aude")

@@ -21,7 +21,7 @@ def portal(open_portal: OpenPortal) -> Portal:
     return portal
 
 
-def test_the_api_and_its_csv_agree(fresh_door: Door) -> None:
+def test_statistics_of_the_api_and_its_csv_agree(fresh_door: Door) -> None:
     door = fresh_door
     door.act("ann", "revoke", door.active(), comment="Enough")
 
@@ -49,7 +49,7 @@ def test_another_tenants_statistics_are_not_found(fresh_door: Door) -> None:
     facts(door.get("aude", "/v1/statistics/export", tenant="nowhere"), 404, "not-found")
 
 
-def test_the_page_shows_figures_charts_and_top_lists(portal: Portal) -> None:
+def test_the_statistics_page_shows_figures_charts_and_top_lists(portal: Portal) -> None:
     page = portal.by_passkey("aude").get("/statistics")
 
     assert page.status == 200
@@ -70,7 +70,7 @@ def test_the_page_shows_figures_charts_and_top_lists(portal: Portal) -> None:
     assert "/statistics" in page.read.links
 
 
-def test_vendor_auditors_see_all_and_choose_one(portal: Portal) -> None:
+def test_vendor_auditors_see_statistics_of_all_customers_and_can_choose_one_customer(portal: Portal) -> None:
     browser, slug = portal.by_passkey("vera"), portal.world.tenant.slug
 
     everybody, one = browser.get("/statistics"), browser.get(f"/statistics?tenant={slug}")
@@ -80,7 +80,7 @@ def test_vendor_auditors_see_all_and_choose_one(portal: Portal) -> None:
     assert browser.get("/statistics?tenant=%00").status == 404
 
 
-def test_the_page_exports_its_figures(portal: Portal) -> None:
+def test_the_statistics_page_exports_the_figures_it_shows(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
 
     answer = browser.call("GET", "/statistics/export")
@@ -89,7 +89,7 @@ def test_the_page_exports_its_figures(portal: Portal) -> None:
     assert answer.text.splitlines()[1].startswith("total,,2,1,1,")
 
 
-def test_before_the_first_request_the_page_says_what_will_appear(open_portal: OpenPortal) -> None:
+def test_before_the_first_request_the_statistics_page_says_what_will_appear(open_portal: OpenPortal) -> None:
     page = open_portal().by_passkey("aude").get("/statistics")
 
     assert "No request has reached Contoso in this time." in page.words

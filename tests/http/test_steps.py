@@ -20,7 +20,7 @@ def ordered(at: Door | Portal) -> None:
     lay_down(at.world, stages=[{"group": "security"}, {"group": "legal", "order": 2}], groups=groups)
 
 
-def test_the_current_step_is_in_the_answer_and_the_permitted_moves(door: Door) -> None:
+def test_the_current_approval_step_is_in_the_answer_and_the_permitted_moves(door: Door) -> None:
     request = door.pending()
 
     view = door.get("ann", f"/v1/requests/{request}").json()
@@ -42,7 +42,7 @@ def test_the_current_step_is_in_the_answer_and_the_permitted_moves(door: Door) -
     assert steps == [2]
 
 
-def test_the_page_shows_steps_and_who_is_asked_first(open_portal: OpenPortal) -> None:
+def test_the_request_page_shows_approval_steps_and_who_is_asked_first(open_portal: OpenPortal) -> None:
     portal = open_portal()
     ordered(portal)
     request = portal.world.submit()
@@ -57,7 +57,7 @@ def test_the_page_shows_steps_and_who_is_asked_first(open_portal: OpenPortal) ->
     assert "First asked: security (0 of 1). You can deny this request now." in inbox.words
 
 
-def test_the_groups_page_shows_each_groups_step(open_portal: OpenPortal) -> None:
+def test_the_groups_page_shows_the_approval_step_of_each_group(open_portal: OpenPortal) -> None:
     portal = open_portal()
     ordered(portal)
     browser = portal.by_passkey("tara")

@@ -27,7 +27,7 @@ def routes(db: Database) -> list[tuple[str, str]]:
     )
 
 
-def test_only_the_issuers_callback_accepts_unknown_parameters(door: Door) -> None:
+def test_only_the_callback_of_issuers_accepts_unknown_parameters(door: Door) -> None:
     taken = []
     for method, path in routes(door.db):
         answer = door.call("ann", method, path.replace("{number}", "1"), params={"no_such": "x"})
@@ -46,7 +46,7 @@ def test_only_the_issuers_callback_accepts_unknown_parameters(door: Door) -> Non
         ("/v1/requests/{id}", {"verbose": "1"}, "leave it out"),
     ],
 )
-def test_each_unknown_parameter_is_named_with_the_known_ones(
+def test_each_unknown_query_parameter_is_named_with_the_known_parameters(
     door: Door, path: str, query: dict[str, str], known: str
 ) -> None:
     answer = door.get("erin", path.replace("{id}", door.pending()), **query)
@@ -56,20 +56,20 @@ def test_each_unknown_parameter_is_named_with_the_known_ones(
     assert all(known in error["message"] for error in told["errors"])
 
 
-def test_an_unknown_parameters_value_is_not_repeated(door: Door) -> None:
+def test_the_value_of_an_unknown_query_parameter_is_not_repeated(door: Door) -> None:
     answer = door.get("erin", "/v1/requests", **{"token": "s3cret", "x" * 500: "s3cret"})
 
     assert "s3cret" not in answer.text
     assert max(len(error["field"]) for error in answer.json()["errors"]) == 100
 
 
-def test_every_known_parameter_is_accepted(door: Door) -> None:
+def test_every_known_query_parameter_is_accepted(door: Door) -> None:
     query: dict[str, Any] = {"state": "pending", "service": "exchange-online", "limit": 1}
 
     assert door.get("erin", "/v1/requests", **query).status_code == 200
 
 
-def test_a_form_with_an_unknown_field_does_nothing(portal: Portal) -> None:
+def test_a_portal_form_with_an_unknown_field_does_nothing(portal: Portal) -> None:
     request = portal.world.submit()
     browser = Browser(portal)
     browser.enter("ann")
@@ -91,13 +91,13 @@ def test_a_form_with_an_unknown_field_does_nothing(portal: Portal) -> None:
         ("/v1/tenants", "cursor", ["a", "a"]),
     ],
 )
-def test_a_repeated_parameter_is_refused(door: Door, path: str, name: str, values: list[Any]) -> None:
+def test_a_repeated_query_parameter_is_refused(door: Door, path: str, name: str, values: list[Any]) -> None:
     told = facts(door.get("max", path, **{name: values}), 422, "invalid-request")
 
     assert {"field": name, "message": "send it once; it is repeated"} in told["errors"]
 
 
-def test_every_scalar_parameter_is_refused_twice(door: Door) -> None:
+def test_every_scalar_query_parameter_is_refused_if_given_twice(door: Door) -> None:
     taken, tried = set(), 0
     for route in iter_route_contexts(make_app(SETTINGS, door.db).routes):
         if not isinstance(route.original_route, APIRoute):
@@ -113,14 +113,14 @@ def test_every_scalar_parameter_is_refused_twice(door: Door) -> None:
     assert taken == {("/v1/audit/export", "since")}
 
 
-def test_a_list_parameter_may_repeat(door: Door) -> None:
+def test_a_list_query_parameter_may_repeat(door: Door) -> None:
     answer = door.get("tara", "/v1/audit/export", since=["0", "0"])
 
     assert "send it once" not in answer.text
     assert answer.status_code != 422
 
 
-def test_a_form_with_a_repeated_field_does_nothing(portal: Portal) -> None:
+def test_a_portal_form_with_a_repeated_field_does_nothing(portal: Portal) -> None:
     request = portal.world.submit()
     browser = Browser(portal)
     browser.enter("ann")

@@ -13,7 +13,7 @@ from lockbox.sql import new_id
 from tests.http.door import Door, OpenDoor, facts
 
 
-def test_a_submitted_request_returns_its_location_and_how_many_were_asked(door: Door) -> None:
+def test_submitting_a_request_returns_its_location_and_how_many_people_were_asked(door: Door) -> None:
     answer = door.file()
 
     assert answer.status_code == 201
@@ -59,7 +59,7 @@ def test_a_submitted_request_reads_back_unchanged(own_door: Door) -> None:
     assert shown["case_ref"] == "CASE-7"
 
 
-def test_a_review_has_its_own_window_and_asks_managers(open_door: OpenDoor) -> None:
+def test_a_request_in_review_has_a_review_deadline_and_asks_managers(open_door: OpenDoor) -> None:
     door = open_door(Policy(review_window=60))
 
     view = door.file().json()
@@ -77,14 +77,14 @@ def test_where_the_vendor_decides_a_manager_reviews_despite_the_policy(open_door
     assert (view["state"], view["mode"]) == ("reviewing", mode)
 
 
-def test_actions_default_to_read_and_the_case_is_optional(door: Door) -> None:
+def test_requested_actions_default_to_read_and_the_case_is_optional(door: Door) -> None:
     view = door.file(actions=None, case_ref=None).json()
 
     assert view["actions"] == ["read"]
     assert view["case_ref"] is None
 
 
-def test_repeated_resources_are_requested_once(door: Door) -> None:
+def test_resources_repeated_in_a_submission_are_requested_once(door: Door) -> None:
     view = door.file(resources=["site:b", "site:a", "site:b"], actions=["export", "read", "export"]).json()
 
     assert view["resources"] == ["site:b", "site:a"]
@@ -92,11 +92,11 @@ def test_repeated_resources_are_requested_once(door: Door) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 4 * 3600])
-def test_a_window_up_to_the_limit_is_accepted(door: Door, seconds: int) -> None:
+def test_a_requested_window_up_to_the_limit_is_accepted(door: Door, seconds: int) -> None:
     assert door.file(access_window=seconds).json()["access_window"] == seconds
 
 
-def test_a_window_above_the_cap_is_refused_with_the_cap(open_door: OpenDoor) -> None:
+def test_a_requested_window_above_the_limit_is_refused_with_the_limit(open_door: OpenDoor) -> None:
     door = open_door(Policy(vendor_review=False, access_ceiling=900))
 
     answer = door.file(access_window=901)
@@ -104,7 +104,7 @@ def test_a_window_above_the_cap_is_refused_with_the_cap(open_door: OpenDoor) -> 
     assert facts(answer, 422, "window-too-long")["limit_seconds"] == 900
 
 
-def test_an_engineer_cannot_submit_for_another(door: Door) -> None:
+def test_an_engineer_cannot_submit_for_another_engineer(door: Door) -> None:
     answer = door.file("erin", engineer=str(door.world.people["eve"].person_id))
 
     facts(answer, 403, "wrong-role")
@@ -123,7 +123,7 @@ def test_a_system_submits_for_a_named_engineer(door: Door) -> None:
     assert (first["role"], first["actor"]["name"]) == ("system", "Desk")
 
 
-def test_a_system_submits_only_for_active_engineers_and_its_services(door: Door) -> None:
+def test_a_system_submits_only_for_active_engineers_and_services_of_its_token(door: Door) -> None:
     door.world.add("desk", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
     erin, ann = (str(door.world.people[name].person_id) for name in ("erin", "ann"))
     before = door.rows()
@@ -136,7 +136,7 @@ def test_a_system_submits_only_for_active_engineers_and_its_services(door: Door)
     assert door.rows() == before
 
 
-def test_nothing_is_submitted_to_a_suspended_tenant(fresh_door: Door) -> None:
+def test_no_request_can_be_submitted_to_a_suspended_tenant(fresh_door: Door) -> None:
     fresh_door.run_sql("UPDATE tenants SET suspended = true WHERE id = :id", id=fresh_door.world.tenant.id)
     before = fresh_door.rows()
 
@@ -146,7 +146,7 @@ def test_nothing_is_submitted_to_a_suspended_tenant(fresh_door: Door) -> None:
     assert fresh_door.rows() == before
 
 
-def test_a_system_token_without_the_scope_is_refused_with_its_name(door: Door) -> None:
+def test_a_system_token_without_the_scope_is_refused_with_the_scopes_name(door: Door) -> None:
     answer = door.call("gate", "POST", "/v1/requests", json=door.world.body(engineer=str(new_id())))
 
     assert answer.status_code == 403

@@ -42,7 +42,7 @@ def test_operators_and_auditors_list_tenants_with_holds_retention_or_off_boardin
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"cursor": "No slug"}, {"held": "true"}])
-def test_an_impossible_page_is_refused(door: Door, query: dict[str, object]) -> None:
+def test_an_impossible_page_number_of_tenant_data_is_refused(door: Door, query: dict[str, object]) -> None:
     facts(door.get("olga", LIST, **query), 422, "invalid-request")
 
 
@@ -59,14 +59,14 @@ def test_an_impossible_page_is_refused(door: Door, query: dict[str, object]) -> 
         ("hold", {}),
     ],
 )
-def test_bad_tenant_data_input_is_refused(door: Door, place: str, body: dict[str, object]) -> None:
+def test_invalid_input_about_tenant_data_is_refused(door: Door, place: str, body: dict[str, object]) -> None:
     answer = door.call("tara", "PUT", f"/v1/tenants/{door.world.tenant.slug}/{place}", json=body)
 
     facts(answer, 422, "invalid-request")
 
 
 @pytest.mark.far
-def test_the_page_sets_retention_hold_and_off_boarding(portal: Portal) -> None:
+def test_the_data_page_sets_retention_legal_hold_and_off_boarding(portal: Portal) -> None:
     here, admin = f"/tenants/{portal.world.tenant.slug}/data", portal.by_passkey("tara")
     page = admin.get(here)
     assert "kept indefinitely (vendor default)" in page.words
@@ -95,7 +95,7 @@ def test_the_page_sets_retention_hold_and_off_boarding(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("days", ["x", "-1", "1.5", "٣٠"])
-def test_an_invalid_number_is_refused_on_the_page(portal: Portal, days: str) -> None:
+def test_an_invalid_number_on_the_data_page_is_refused(portal: Portal, days: str) -> None:
     here, admin = f"/tenants/{portal.world.tenant.slug}/data", portal.by_passkey("tara")
 
     assert (
@@ -105,7 +105,7 @@ def test_an_invalid_number_is_refused_on_the_page(portal: Portal, days: str) -> 
 
 
 @pytest.mark.far
-def test_an_operator_sets_a_hold_on_a_page_and_each_side_reads_its_own_reason(portal: Portal) -> None:
+def test_an_operator_sets_a_hold_on_a_page_and_each_side_reads_only_its_own_reason(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     here, theirs = f"/data/{slug}", f"/tenants/{slug}/data"
     operator, admin, auditor = (portal.by_passkey(name) for name in ("olga", "tara", "vera"))
@@ -131,7 +131,7 @@ def test_an_operator_sets_a_hold_on_a_page_and_each_side_reads_its_own_reason(po
 
 
 @pytest.mark.parametrize("typed", ["nobody", "%00", "../x", "x" * 64])
-def test_an_unknown_customer_is_reported_with_the_typed_slug(portal: Portal, typed: str) -> None:
+def test_an_operator_who_types_an_unknown_tenant_on_the_data_page_is_told_so(portal: Portal, typed: str) -> None:
     page = portal.by_passkey("olga").get(f"/data?tenant={typed}")
 
     assert (page.status, "There is no such tenant." in page.words) == (404, True)

@@ -31,7 +31,7 @@ def starts(door: Door, *catalogues: Any) -> None:
             definition_records.record(session, gate_definition.definitions(one))
 
 
-def test_a_member_reads_mapping_changes_and_their_time(open_door: OpenDoor) -> None:
+def test_a_member_reads_changes_of_the_gates_mapping_and_their_time(open_door: OpenDoor) -> None:
     door = open_door()
     starts(door, A)
     first = gate_of(door)["definition"]
@@ -52,7 +52,7 @@ def test_a_member_reads_mapping_changes_and_their_time(open_door: OpenDoor) -> N
     ]
 
 
-def test_a_member_reads_the_last_question_of_a_gateway_and_the_newest_probe(open_door: OpenDoor) -> None:
+def test_a_member_reads_when_a_gateway_last_asked_and_the_newest_probe(open_door: OpenDoor) -> None:
     door = open_door()
     starts(door, A)
     place = f"/v1/tenants/{door.world.tenant.slug}/gate-probes"
@@ -76,7 +76,7 @@ def test_a_member_reads_the_last_question_of_a_gateway_and_the_newest_probe(open
     assert {name: after["probe"][name] for name in probes[1]} == probes[1]
 
 
-def test_probes_are_listed_newest_first_page_by_page(open_door: OpenDoor) -> None:
+def test_gate_probes_are_listed_newest_first_page_by_page(open_door: OpenDoor) -> None:
     door = open_door().with_settings(catalogue=A)
     place = f"/v1/tenants/{door.world.tenant.slug}/gate-probes"
     for refused in (1, 2, 3):

@@ -48,7 +48,7 @@ def test_an_added_tenant_is_returned_with_its_location(fresh_door: Door) -> None
     facts(fresh_door.call("olga", "POST", "/v1/tenants", json=body), 409, "slug-taken")
 
 
-def test_no_operators_answer_or_log_contains_a_customers_code(
+def test_no_answer_or_log_for_an_operator_contains_a_customers_invitation_code(
     fresh_door: Door, worker: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slug = f"fabrikam-{new_id().hex[-12:]}"
@@ -120,7 +120,7 @@ def test_only_an_engineer_sees_the_longest_window_of_a_tenant(fresh_door: Door) 
         ("policy", {}),
     ],
 )
-def test_an_invalid_field_of_a_new_tenant_is_named_and_nothing_written(door: Door, field: str, value: Any) -> None:
+def test_an_invalid_field_of_a_new_tenant_is_named_and_nothing_is_written(door: Door, field: str, value: Any) -> None:
     body = {"slug": f"new-{new_id().hex[-12:]}", "name": "New", "plan": "standard", "admin": somebody()}
     before = door.rows()
 
@@ -133,7 +133,7 @@ def test_an_invalid_field_of_a_new_tenant_is_named_and_nothing_written(door: Doo
     assert door.rows() == before
 
 
-def test_tenants_are_listed_by_page_to_the_vendor_and_a_customer_sees_its_own(open_door: OpenDoor) -> None:
+def test_the_vendor_lists_tenants_by_page_and_a_customer_sees_only_its_own_tenant(open_door: OpenDoor) -> None:
     door, *_ = (open_door() for _ in range(3))
     seen: list[str] = []
     cursor: dict[str, Any] = {}
@@ -165,12 +165,12 @@ def test_mode_plan_and_suspension_are_visible_to_members_operators_and_auditors(
 
 
 @each("query", [{"cursor": "No Slug"}, {"limit": 0}, {"limit": 201}, {"limit": "x"}])
-def test_a_bad_tenant_query_is_refused(door: Door, query: dict[str, Any]) -> None:
+def test_an_invalid_query_for_tenants_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("olga", "/v1/tenants", **query), 422, "invalid-request")
 
 
 @each("body", [{}, {"mode": "asleep"}, {"mode": None}, {"mode": "off", "closed": []}, []])
-def test_an_invalid_mode_is_refused(door: Door, body: Any) -> None:
+def test_an_invalid_tenant_mode_is_refused(door: Door, body: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/mode"), json=body), 422, "invalid-request")
 
 
@@ -190,7 +190,7 @@ def test_enforce_needs_an_entitled_plan_and_a_lapsed_plan_changes_no_mode(open_d
     assert door.get("tara", at(door)).json()["mode"] == "observe"
 
 
-def test_an_admin_sees_only_the_number_of_reviews_ended(fresh_door: Door) -> None:
+def test_an_admin_who_stops_access_sees_only_the_number_of_reviews_ended(fresh_door: Door) -> None:
     fresh_door.call("tara", "PUT", at(fresh_door, "/mode"), json={"mode": "observe"})
     in_review = fresh_door.pending()
 
@@ -204,12 +204,12 @@ def test_an_admin_sees_only_the_number_of_reviews_ended(fresh_door: Door) -> Non
 
 
 @each("name", ["", "  ", "a\nb", "\u202e", "a" * 201, 7, None])
-def test_an_invalid_name_is_refused(door: Door, name: Any) -> None:
+def test_an_invalid_tenant_name_is_refused(door: Door, name: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/name"), json={"name": name}), 422, "invalid-request")
 
 
 @each("slug", ["Contoso", "a b", "%00", "a" * 64, "'", "%F0%9F%94%90"])
-def test_an_invalid_slug_is_refused(door: Door, slug: str) -> None:
+def test_an_invalid_tenant_slug_is_refused(door: Door, slug: str) -> None:
     answer = door.get("olga", f"/v1/tenants/{slug}")
 
     facts(answer, 422, "invalid-request")

@@ -54,7 +54,7 @@ def test_a_misleading_person_or_tenant_name_is_refused(door: Door, name: str) ->
         assert [error["field"] for error in facts(answer, 422, "invalid-request")["errors"]] == ["name"]
 
 
-def test_a_resource_with_a_second_spelling_is_refused_with_the_reason(door: Door) -> None:
+def test_a_resource_in_a_second_spelling_is_refused_with_the_reason(door: Door) -> None:
     told = facts(door.file(resources=["mailbox:rene\u0301@contoso.example"]), 422, "invalid-request")
 
     assert "composed form (NFC)" in told["errors"][0]["message"]
@@ -77,7 +77,7 @@ def test_a_resource_of_mixed_alphabets_is_flagged_on_every_page_that_prompts(por
         assert WARNING in browser.get(path).words
 
 
-def test_a_resource_of_mixed_alphabets_is_flagged_where_an_approver_signs(portal: Portal) -> None:
+def test_a_resource_of_mixed_alphabets_is_flagged_on_the_page_that_asks_to_sign(portal: Portal) -> None:
     enrol(portal.world, "ann")
     request = portal.world.submit(resources=[LOOKALIKE])
     browser = Browser(portal)

@@ -66,7 +66,7 @@ def through_the_api(db: Any, whose: Caller, statement: str, **values: Any) -> No
 
 
 @pytest.mark.parametrize("mac", ["none", "that of what was begun"])
-def test_an_old_approvals_signature_signs_no_one_in(portal: Portal, mac: str) -> None:
+def test_the_signature_of_an_old_approval_signs_no_one_in(portal: Portal, mac: str) -> None:
     """A day later the row of what was begun is gone, and its browser's hash can be inserted with any challenge."""
     world, ann = portal.world, portal.world.people["ann"]
     request, own = world.submit(), enrol(world, "ann")
@@ -103,7 +103,7 @@ def at_door(open_door: OpenDoor) -> Door:
 
 
 @pytest.mark.parametrize("kept", ["plain", "another's key"])
-def test_a_session_inserted_by_the_api_login_approves_nothing(portal: Portal, kept: str) -> None:
+def test_a_session_inserted_by_the_apis_database_role_approves_nothing(portal: Portal, kept: str) -> None:
     ann, secret = portal.world.people["ann"], secrets.token_urlsafe(32)
     request = portal.world.submit()
     others = Keyring([secrets.token_bytes(32)])
@@ -130,7 +130,7 @@ def test_a_session_reassigned_in_the_database_is_void(portal: Portal) -> None:
     assert not is_in(mine)
 
 
-def test_a_token_inserted_by_the_api_login_is_void(at_door: Door) -> None:
+def test_a_token_inserted_by_the_apis_database_role_is_void(at_door: Door) -> None:
     ann, secret, token_id = at_door.world.people["ann"], secrets.token_urlsafe(32), new_id()
     hash_ = Keyring([secrets.token_bytes(32)]).secrets.mark("token", token_id, secret)
     through_the_api(at_door.db, ann, ISSUE, id=token_id, ann=ann.person_id, hash=hash_, mac=hash_)
@@ -139,7 +139,7 @@ def test_a_token_inserted_by_the_api_login_is_void(at_door: Door) -> None:
     assert at_door.get("forged", "/v1/me").status_code == 401
 
 
-def test_a_terminals_hash_reassigned_to_another_is_void(at_door: Door) -> None:
+def test_a_terminals_token_hash_reassigned_to_another_terminal_is_void(at_door: Door) -> None:
     """The hash of a terminal's secret is by our own key, and the row that it is copied into is not marked."""
     asked = at_door.call(None, "POST", "/v1/device-logins").json()["token"]
     token_id = UUID(hex=asked.split("_")[2])
@@ -151,7 +151,7 @@ def test_a_terminals_hash_reassigned_to_another_is_void(at_door: Door) -> None:
     assert at_door.get("forged", "/v1/me").status_code == 401
 
 
-def test_a_role_granted_by_the_api_login_counts_for_nothing(at_door: Door) -> None:
+def test_a_role_granted_by_the_apis_database_role_counts_for_nothing(at_door: Door) -> None:
     world = at_door.world
     tara, aude = world.people["tara"], world.people["aude"]
     request_id = at_door.pending()
@@ -166,7 +166,9 @@ def test_a_role_granted_by_the_api_login_counts_for_nothing(at_door: Door) -> No
 
 
 @pytest.mark.parametrize("mac", ["none", "another decision's", "another key's"])
-def test_a_first_quorum_vote_written_by_the_api_login_counts_for_nothing(open_door: OpenDoor, mac: str) -> None:
+def test_the_first_of_two_votes_written_by_the_apis_database_role_counts_for_nothing(
+    open_door: OpenDoor, mac: str
+) -> None:
     at_door = open_door(Policy(quorum=2, vendor_review=False))
     ann, request_id, other = at_door.world.people["ann"], at_door.pending(), at_door.pending(who="eve")
     assert at_door.act("ann", "approve", other).status_code == 200
@@ -189,7 +191,7 @@ def test_a_first_quorum_vote_written_by_the_api_login_counts_for_nothing(open_do
     assert (third.status_code, third.json()["state"]) == (200, "active")
 
 
-def test_a_removed_role_restored_unchanged_counts_for_nothing(at_door: Door) -> None:
+def test_a_removed_role_whose_old_row_is_restored_counts_for_nothing(at_door: Door) -> None:
     world = at_door.world
     tara, abe = world.people["tara"], world.people["abe"]
     removed = "DELETE FROM memberships WHERE person_id = :id"
@@ -219,7 +221,7 @@ def test_a_passkey_reassigned_in_the_database_signs_no_one_in(portal: Portal) ->
     assert thief.session is None
 
 
-def test_an_invitation_altered_by_the_owner_is_not_accepted(portal: Portal) -> None:
+def test_an_invitation_altered_by_the_database_owner_cannot_be_accepted(portal: Portal) -> None:
     admin = signed_in(portal, "tara")
     admin.enter("tara", AuthMethod.PASSKEY)
     slug, code = portal.world.tenant.slug, "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
@@ -238,7 +240,7 @@ def test_an_invitation_altered_by_the_owner_is_not_accepted(portal: Portal) -> N
     assert [one.status_code for one in answers] == [403, 403]
 
 
-def test_the_worker_login_cannot_alter_invitations(portal: Portal) -> None:
+def test_the_workers_database_role_cannot_alter_invitations(portal: Portal) -> None:
     admin = signed_in(portal, "tara")
     admin.enter("tara", AuthMethod.PASSKEY)
     invited = _invited(admin, portal.world.tenant.slug)
@@ -248,7 +250,7 @@ def test_the_worker_login_cannot_alter_invitations(portal: Portal) -> None:
             write(portal.worker.engine, f"UPDATE invitations SET {change} WHERE id = :id", id=invited)  # noqa: S608 - our own
 
 
-def test_the_api_login_cannot_revive_revoked_credentials(portal: Portal) -> None:
+def test_the_apis_database_role_cannot_revive_revoked_credentials(portal: Portal) -> None:
     browser = signed_in(portal)
     old = browser.session
     browser.submit(browser.get("/account"), "/sign-out")
@@ -261,7 +263,7 @@ def test_the_api_login_cannot_revive_revoked_credentials(portal: Portal) -> None
     assert not is_in(browser)
 
 
-def test_an_unmarked_row_is_reported_to_operators(at_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_without_a_valid_mac_is_reported_to_operators(at_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[dict[str, Any]] = []
     monkeypatch.setattr(
         "lockbox.identity.row_macs.log",
@@ -276,7 +278,7 @@ def test_an_unmarked_row_is_reported_to_operators(at_door: Door, monkeypatch: py
     assert Role.APPROVER not in {one.role for one in _recognised(at_door, "abe").standings}
 
 
-def test_a_mode_set_by_the_api_login_opens_nothing_until_an_admin_saves_the_policy(
+def test_a_mode_set_by_the_apis_database_role_opens_nothing_until_a_policy_save(
     open_door: OpenDoor,
 ) -> None:
     at_door = open_door(Policy(vendor_review=True), mode=Mode.OBSERVE)
@@ -298,7 +300,7 @@ def test_a_mode_set_by_the_api_login_opens_nothing_until_an_admin_saves_the_poli
     assert at_door.get("max", f"/v1/requests/{request_id}").json()["state"] == "reviewing"
 
 
-def test_a_policy_written_by_the_api_login_opens_nothing_and_closing_works(open_door: OpenDoor) -> None:
+def test_a_policy_written_by_the_apis_database_role_opens_nothing_but_allows_closing(open_door: OpenDoor) -> None:
     at_door = open_door(Policy(vendor_review=False, quorum=2))
     tara, tenant = at_door.world.people["tara"], at_door.world.tenant
     request_id, other = at_door.pending(), at_door.pending(who="eve")
@@ -327,7 +329,7 @@ def test_a_policy_written_by_the_api_login_opens_nothing_and_closing_works(open_
     assert at_door.act("amir", "approve", request_id).json()["state"] == "active"
 
 
-def test_an_earlier_mode_cannot_be_restored_with_its_mark(at_door: Door) -> None:
+def test_an_earlier_tenant_mode_cannot_be_restored_with_its_mac(at_door: Door) -> None:
     tara, tenant = at_door.world.people["tara"], at_door.world.tenant
     place = f"/v1/tenants/{tenant.slug}/mode"
     assert at_door.call("tara", "PUT", place, json={"mode": "off"}).status_code == 200
@@ -343,7 +345,7 @@ def test_an_earlier_mode_cannot_be_restored_with_its_mark(at_door: Door) -> None
 
 
 @pytest.mark.parametrize("kind", ["who is eligible", "who stands in"])
-def test_a_delegate_written_by_the_api_login_decides_nothing(at_door: Door, kind: str) -> None:
+def test_a_delegate_written_by_the_apis_database_role_decides_nothing(at_door: Door, kind: str) -> None:
     world = at_door.world
     tara, ann, aude = (world.people[name] for name in ("tara", "ann", "aude"))
     request_id = at_door.pending()
@@ -370,7 +372,7 @@ def test_a_delegate_written_by_the_api_login_decides_nothing(at_door: Door, kind
     assert at_door.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
 
 
-def test_withdrawn_eligibility_cannot_be_restored_with_its_mark(at_door: Door) -> None:
+def test_withdrawn_eligibility_of_a_delegate_cannot_be_restored_with_its_mac(at_door: Door) -> None:
     world = at_door.world
     tara, aude = world.people["tara"], world.people["aude"]
     members = f"/v1/tenants/{world.tenant.slug}/members/{aude.person_id}"

@@ -36,7 +36,7 @@ def opened(live: Live, desk: BrowserDesk, path: str) -> Page:
     return page
 
 
-def test_a_browser_in_another_zone_is_offered_it(live: Live, desk: BrowserDesk) -> None:
+def test_a_browser_in_another_time_zone_is_offered_that_zone(live: Live, desk: BrowserDesk) -> None:
     page = opened(live, desk, "/requests?state=denied")
     offer = page.get_by_role("form", name="Time zone")
     expect(offer).to_contain_text(f"This browser is set to {BERLIN}.")
@@ -56,7 +56,7 @@ def test_a_browser_in_another_zone_is_offered_it(live: Live, desk: BrowserDesk) 
     expect(offer).to_have_count(0)
 
 
-def test_a_sign_in_page_stores_the_zone_for_the_first_sign_in(live: Live, desk: BrowserDesk) -> None:
+def test_a_sign_in_page_stores_the_browsers_time_zone_for_the_first_sign_in(live: Live, desk: BrowserDesk) -> None:
     page = desk.person(timezone_id=BERLIN)
     page.goto(f"{live.url}/sign-in")
 
@@ -65,7 +65,7 @@ def test_a_sign_in_page_stores_the_zone_for_the_first_sign_in(live: Live, desk: 
     assert found["lockbox-zone"] == BERLIN
 
 
-def test_the_script_updates_times_like_the_server(live: Live, desk: BrowserDesk) -> None:
+def test_the_page_script_updates_times_like_the_server(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     plain = desk.person(secret=live.secret("ann"), java_script_enabled=False)
     page = desk.person(secret=live.secret("ann"))

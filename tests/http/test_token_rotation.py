@@ -27,7 +27,7 @@ def lasts(token: dict[str, Any]) -> timedelta:
     return datetime.fromisoformat(token["expires_at"]) - datetime.fromisoformat(token["created_at"])
 
 
-def test_a_rotated_token_keeps_name_and_limits(door: Door) -> None:
+def test_a_rotated_token_keeps_its_name_and_limits(door: Door) -> None:
     old = made(door, "gate", name="mail", scopes=["access:check"], services=["onedrive"], days=30)
 
     answer = rotate(door, "gate", old)
@@ -42,7 +42,7 @@ def test_a_rotated_token_keeps_name_and_limits(door: Door) -> None:
     assert listed(door, "gate")[new["id"]]["replaces"] == old["id"]
 
 
-def test_old_and_new_token_both_work_for_a_day(door: Door) -> None:
+def test_old_and_new_token_both_work_for_a_day_after_a_rotation(door: Door) -> None:
     old = made(door)
 
     new = rotate(door, "erin", old).json()
@@ -55,7 +55,7 @@ def test_old_and_new_token_both_work_for_a_day(door: Door) -> None:
     assert works(new, after)
 
 
-def test_an_overlap_of_zero_ends_the_old_token_at_once(door: Door) -> None:
+def test_a_token_rotation_without_overlap_ends_the_old_token_at_once(door: Door) -> None:
     old = made(door)
 
     new = rotate(door, "erin", old, overlap_hours=0).json()
@@ -64,7 +64,7 @@ def test_an_overlap_of_zero_ends_the_old_token_at_once(door: Door) -> None:
     assert works(new, door)
 
 
-def test_a_week_is_the_longest_overlap(door: Door) -> None:
+def test_a_week_is_the_longest_overlap_of_a_token_rotation(door: Door) -> None:
     old = made(door, "max")
 
     facts(rotate(door, "max", old, overlap_hours=169), 422, "invalid-request")
@@ -74,7 +74,7 @@ def test_a_week_is_the_longest_overlap(door: Door) -> None:
     assert not works(old, door.later(hours=168, minutes=1))
 
 
-def test_an_overlap_never_extends_the_old_token(door: Door) -> None:
+def test_rotating_a_token_never_extends_the_old_token(door: Door) -> None:
     old = made(door, "max", days=1)
 
     rotate(door, "max", old, overlap_hours=168)
@@ -83,7 +83,7 @@ def test_an_overlap_never_extends_the_old_token(door: Door) -> None:
 
 
 @each("body", [{"overlap_hours": -1}, {"overlap_hours": "1"}, {"days": 366}, {"name": "x"}])
-def test_an_invalid_rotation_is_refused_and_changes_nothing(door: Door, body: dict[str, Any]) -> None:
+def test_an_invalid_token_rotation_is_refused_and_changes_nothing(door: Door, body: dict[str, Any]) -> None:
     old = made(door, "olga")
     before = listed(door, "olga")
 
@@ -92,7 +92,7 @@ def test_an_invalid_rotation_is_refused_and_changes_nothing(door: Door, body: di
     assert listed(door, "olga") == before
 
 
-def test_a_token_rotates_itself_for_its_original_lifetime(door: Door) -> None:
+def test_a_token_that_rotates_itself_gets_its_original_lifetime(door: Door) -> None:
     old = made(door, "tara", days=7)
 
     new = rotate_itself(door, old)
@@ -103,7 +103,7 @@ def test_a_token_rotates_itself_for_its_original_lifetime(door: Door) -> None:
     assert listed(door, "tara")[new.json()["id"]]["replaces"] == old["id"]
 
 
-def test_a_token_rotates_itself_for_no_longer_than_the_default(door: Door) -> None:
+def test_a_token_that_rotates_itself_lasts_no_longer_than_the_default(door: Door) -> None:
     short, long = made(door, "tara", days=1), made(door, "tara", days=365)
 
     too_long = rotate_itself(door, short, days=91)
@@ -115,7 +115,7 @@ def test_a_token_rotates_itself_for_no_longer_than_the_default(door: Door) -> No
     assert lasts(cut.json()) == timedelta(days=90)
 
 
-def test_a_person_with_a_fresh_sign_in_rotates_for_longer(door: Door) -> None:
+def test_a_person_with_a_fresh_sign_in_rotates_a_token_for_longer(door: Door) -> None:
     old = made(door, "aude")
 
     new = rotate(door, "aude", old, days=365).json()
@@ -134,7 +134,7 @@ def test_a_token_is_rotated_once_unless_its_successor_is_revoked(door: Door) -> 
     assert rotate(door, "eve", old).status_code == 201
 
 
-def test_concurrent_rotations_of_a_token_make_one(fresh_door: Door) -> None:
+def test_concurrent_rotations_of_a_token_make_one_new_token(fresh_door: Door) -> None:
     old = made(fresh_door)
     path = f"/v1/tokens/{old['id']}/rotate"
 
@@ -171,7 +171,7 @@ def test_a_token_being_revoked_cannot_be_rotated(fresh_door: Door) -> None:
 
 
 @pytest.mark.far
-def test_rotating_frees_a_place_only_where_the_old_token_ends(fresh_door: Door) -> None:
+def test_rotating_a_token_frees_a_place_only_where_the_old_token_ends(fresh_door: Door) -> None:
     made_ = [made(fresh_door) for _ in range(api_tokens.MOST_TOKENS - 1)]
 
     facts(rotate(fresh_door, "erin", made_[0]), 409, "too-many-tokens")

@@ -22,7 +22,7 @@ def moment(told: str) -> datetime:
 
 @pytest.mark.far
 @each("who", EVERYBODY)
-def test_everyone_creates_their_own_tokens_and_sees_the_text_once(door: Door, who: str) -> None:
+def test_every_person_creates_their_own_tokens_and_sees_the_text_once(door: Door, who: str) -> None:
     answer = asked(door, who, name="laptop")
 
     told = answer.json()
@@ -33,7 +33,7 @@ def test_everyone_creates_their_own_tokens_and_sees_the_text_once(door: Door, wh
     assert told["token"] not in door.get(who, "/v1/tokens").text
 
 
-def test_an_api_token_opens_nothing(door: Door) -> None:
+def test_a_caller_with_an_api_token_opens_nothing(door: Door) -> None:
     token, request_id = made(door, "ann"), door.pending()
 
     refused = by(token, door, "POST", f"/v1/requests/{request_id}/approve")
@@ -79,7 +79,7 @@ def test_an_invalid_token_request_is_refused(door: Door, body: dict[str, Any]) -
     assert listed(door, "vera") == before
 
 
-def test_a_list_shows_ones_own_tokens_without_text_or_hash(door: Door) -> None:
+def test_a_person_lists_their_own_tokens_without_text_or_hash(door: Door) -> None:
     token = made(door, "aude", name="reports")
     with door.root.connect() as connection:
         rows = connection.exec_driver_sql(SECRETS).all()
@@ -97,7 +97,7 @@ def test_a_list_shows_ones_own_tokens_without_text_or_hash(door: Door) -> None:
     assert parts["secret"] not in answer.text
 
 
-def test_others_tokens_are_invisible(door: Door) -> None:
+def test_tokens_of_other_people_are_invisible(door: Door) -> None:
     token = made(door, "ann")
 
     assert [who for who in EVERYBODY if token["id"] in listed(door, who)] == ["ann"]
@@ -116,7 +116,7 @@ def test_a_revoked_token_is_refused_from_the_next_call_on(door: Door) -> None:
     assert works(other, door)
 
 
-def test_revoking_twice_is_harmless(door: Door) -> None:
+def test_revoking_a_token_twice_is_harmless(door: Door) -> None:
     token = made(door)
 
     answers = [door.call("erin", "DELETE", f"/v1/tokens/{token['id']}") for _ in range(3)]
@@ -124,7 +124,7 @@ def test_revoking_twice_is_harmless(door: Door) -> None:
     assert [answer.status_code for answer in answers] == [204, 204, 204]
 
 
-def test_a_token_revokes_itself_and_its_persons_others(door: Door) -> None:
+def test_a_token_can_revoke_itself_and_other_tokens_of_its_person(door: Door) -> None:
     token, other = made(door), made(door)
 
     assert by(token, door, "DELETE", f"/v1/tokens/{other['id']}").status_code == 204
@@ -134,7 +134,7 @@ def test_a_token_revokes_itself_and_its_persons_others(door: Door) -> None:
     assert not works(other, door)
 
 
-def test_a_token_creates_no_other(door: Door) -> None:
+def test_a_token_cannot_create_another_token(door: Door) -> None:
     token = made(door)
     before = listed(door, "erin")
 
@@ -143,7 +143,7 @@ def test_a_token_creates_no_other(door: Door) -> None:
     assert listed(door, "erin").keys() == before.keys()
 
 
-def test_a_token_cannot_rotate_others_existing_or_not(door: Door) -> None:
+def test_a_token_cannot_rotate_another_token_whether_or_not_it_exists(door: Door) -> None:
     token, own, others = made(door), made(door), made(door, "ann")
 
     answers = [by(token, door, "POST", f"/v1/tokens/{one}/rotate") for one in (own["id"], others["id"], uuid4())]
@@ -194,7 +194,7 @@ def test_the_twenty_first_token_is_refused_until_one_is_revoked(fresh_door: Door
 
 
 @pytest.mark.far
-def test_expired_tokens_do_not_count(fresh_door: Door) -> None:
+def test_expired_tokens_do_not_count_against_the_limit_of_twenty(fresh_door: Door) -> None:
     for _ in range(api_tokens.MOST_TOKENS - 1):
         made(fresh_door, days=1)
     sql = "UPDATE tokens SET expires_at = clock_timestamp() WHERE NOT is_sample AND person_id = :p"
@@ -215,7 +215,7 @@ def test_twenty_tokens_are_the_limit_for_concurrent_calls_too(fresh_door: Door) 
     assert len(listed(fresh_door, "erin")) == api_tokens.MOST_TOKENS
 
 
-def test_a_tokens_last_use_is_updated_once_a_minute_by_its_own_calls(fresh_door: Door) -> None:
+def test_the_last_use_of_a_token_is_updated_once_a_minute_by_its_own_calls(fresh_door: Door) -> None:
     began = datetime.now(UTC)
     token, other = made(fresh_door), made(fresh_door)
 
@@ -261,7 +261,7 @@ def test_only_a_service_account_binds_its_token(door: Door, who: str, bound: dic
     facts(asked(door, who, **bound), 403, "wrong-role")
 
 
-def test_a_service_missing_from_the_catalogue_cannot_be_bound(door: Door) -> None:
+def test_a_token_cannot_be_bound_to_a_service_missing_from_the_catalogue(door: Door) -> None:
     answer = asked(door, "gate", services=["exchange-online", "no-such", "nor-this"])
 
     told = facts(answer, 422, "unknown-service")
@@ -283,7 +283,7 @@ def test_no_log_line_contains_a_token_or_its_name(door: Door) -> None:
 
 
 @pytest.mark.parametrize(("who", "is_told"), [("ann", True), ("erin", False)])
-def test_creating_rotating_and_revoking_are_events_without_secrets(
+def test_creating_rotating_and_revoking_tokens_are_events_without_secrets(
     open_door: OpenDoor, who: str, *, is_told: bool
 ) -> None:
     door = open_door()

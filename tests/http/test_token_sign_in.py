@@ -102,7 +102,7 @@ def test_a_token_made_with_a_mailed_code_lasts_a_week_despite_rotation(portal: P
         assert facts(answer, 422, "invalid-request")["limit_days"] == 7
 
 
-def test_a_mailed_code_rotates_for_a_week_at_most_and_a_passkey_for_longer(portal: Portal) -> None:
+def test_a_sign_in_by_mailed_code_rotates_a_token_for_a_week_and_by_passkey_longer(portal: Portal) -> None:
     mine = asks(signed_in(portal, "ann", AuthMethod.PASSKEY), days=30).json()
     by_mail = browser_rotates(signed_in(portal, "ann", AuthMethod.MAIL), mine["id"]).json()
     by_passkey = browser_rotates(signed_in(portal, "ann", AuthMethod.PASSKEY), by_mail["id"], days=90).json()
@@ -116,7 +116,7 @@ def test_a_mailed_code_rotates_for_a_week_at_most_and_a_passkey_for_longer(porta
     assert [lasts(one).days for one in (mine, by_mail, by_passkey, again.json())] == [30, 7, 90, 90]
 
 
-def test_an_old_session_still_lists_and_revokes_tokens(portal: Portal) -> None:
+def test_an_old_session_can_still_list_and_revoke_tokens(portal: Portal) -> None:
     browser = signed_in(portal, "ann", AuthMethod.MAIL)
     token = asks(browser).json()
     portal.wait(minutes=20)
@@ -128,7 +128,7 @@ def test_an_old_session_still_lists_and_revokes_tokens(portal: Portal) -> None:
     assert token["id"] not in browser.call("GET", "/v1/tokens").text
 
 
-def test_a_mailed_code_is_not_enough_for_a_person_with_a_passkey(portal: Portal) -> None:
+def test_a_mailed_code_is_not_enough_to_create_tokens_for_a_person_with_a_passkey(portal: Portal) -> None:
     portal.sql(HAVE_A_PASSKEY, p=portal.world.people["ann"].person_id)
 
     facts(asks(signed_in(portal, "ann", AuthMethod.MAIL)), 403, "fresh-sign-in-needed")
@@ -171,7 +171,9 @@ def bearing(open_portal: OpenPortal, issuer: LocalIssuer) -> tuple[Portal, dict[
     return portal, {"sub": "erin", "iat": at, "exp": at + 300}
 
 
-def test_an_issuers_fresh_token_creates_and_rotates_api_tokens(open_portal: OpenPortal, issuer: LocalIssuer) -> None:
+def test_a_fresh_bearer_token_of_an_issuer_creates_and_rotates_api_tokens(
+    open_portal: OpenPortal, issuer: LocalIssuer
+) -> None:
     portal, claims = bearing(open_portal, issuer)
     browser = portal.browser()
     fresh = {"authorization": f"Bearer {issuer.token(**claims)}"}

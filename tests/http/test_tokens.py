@@ -40,7 +40,7 @@ def shown(door: Door, authorization: str | bytes, path: str = "/v1/requests") ->
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_token_a_call_learns_nothing(door: Door, path: str) -> None:
+def test_a_call_without_a_token_learns_nothing(door: Door, path: str) -> None:
     answer = door.call(None, "GET", path)
 
     facts(answer, 401, "invalid-token")
@@ -72,7 +72,7 @@ def test_a_malformed_token_is_refused(door: Door, authorization: str | bytes) ->
     shown(door, authorization)
 
 
-def test_a_token_in_the_wrong_place_is_ignored(door: Door) -> None:
+def test_a_token_outside_the_authorization_header_is_ignored(door: Door) -> None:
     good = door.world.tokens["erin"]
 
     shown(door, f"Basic {good}")
@@ -92,14 +92,14 @@ def test_two_authorization_headers_are_refused_even_if_one_is_valid(door: Door) 
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])
-def test_the_scheme_ignores_case(door: Door, scheme: str) -> None:
+def test_the_authorization_scheme_ignores_case(door: Door, scheme: str) -> None:
     header = {"authorization": scheme + door.world.tokens["erin"]}
 
     assert door.call(None, "GET", "/v1/requests", headers=header).status_code == 200
 
 
 @pytest.mark.parametrize("end", ["A", "B", "-"])
-def test_another_secret_with_the_same_id_is_refused(door: Door, end: str) -> None:
+def test_a_token_with_the_same_id_and_another_secret_is_refused(door: Door, end: str) -> None:
     body = door.world.tokens["erin"][:-8]
     changed = body[:-1] + ("C" if body.endswith(end) else end)
 
@@ -119,7 +119,7 @@ def test_a_token_with_one_wrong_character_is_reported_as_such(door: Door, at: in
     assert "checksum is wrong" in facts(answer, 401, "invalid-token")["detail"]
 
 
-def test_one_tokens_secret_does_not_fit_anothers_id(door: Door) -> None:
+def test_the_secret_of_one_token_does_not_fit_the_id_of_another_token(door: Door) -> None:
     mine, others = (authentication.TOKEN_FORM.fullmatch(door.world.tokens[who]) for who in ("erin", "ann"))
     assert mine
     assert others
@@ -134,7 +134,7 @@ def test_a_token_of_another_environment_is_refused(door: Door, environment: str)
     shown(door, f"Bearer {whole(body.replace('lbx_test_', f'lbx_{environment}_'))}")
 
 
-def test_a_demo_token_is_refused_in_production_and_a_real_one_accepted(door: Door) -> None:
+def test_production_refuses_a_demo_token_and_accepts_a_real_token(door: Door) -> None:
     sample = issued(door, environment="production", is_sample=True)
     own = issued(door, environment="production")
 
@@ -154,7 +154,7 @@ def last_used(db: Database, token_id: UUID) -> datetime | None:
         return found.last_used_at
 
 
-def test_a_tokens_last_use_is_updated_at_most_once_a_minute(door: Door) -> None:
+def test_the_last_use_of_a_token_is_updated_at_most_once_a_minute(door: Door) -> None:
     token = issued(door)
     began = datetime.now(UTC)
 
@@ -171,7 +171,7 @@ def test_a_tokens_last_use_is_updated_at_most_once_a_minute(door: Door) -> None:
     assert use(began - timedelta(minutes=5)) == began + timedelta(seconds=60)
 
 
-def test_a_refused_call_does_not_update_the_last_use(door: Door) -> None:
+def test_a_refused_call_does_not_update_the_last_use_of_a_token(door: Door) -> None:
     token = issued(door)
 
     shown(door.later(minutes=10), f"Bearer {token.text}")
@@ -195,7 +195,7 @@ def test_a_token_expires_at_its_time(door: Door) -> None:
         "DELETE FROM tokens WHERE person_id = :p",
     ],
 )
-def test_revoked_disabled_and_unknown_are_answered_alike(fresh_door: Door, ending: str) -> None:
+def test_revoked_and_unknown_tokens_and_disabled_people_are_answered_alike(fresh_door: Door, ending: str) -> None:
     unknown = fresh_door.call(
         None,
         "GET",
@@ -227,7 +227,7 @@ def test_a_person_without_roles_is_known_but_may_do_nothing(fresh_door: Door) ->
     assert fresh_door.get("erin", "/v1/requests").json()["items"] == []
 
 
-def test_no_token_is_stored_or_echoed(door: Door) -> None:
+def test_no_token_text_is_stored_or_echoed(door: Door) -> None:
     good = door.world.tokens["erin"]
     parts = authentication.TOKEN_FORM.fullmatch(good)
     assert parts

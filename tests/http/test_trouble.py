@@ -77,7 +77,7 @@ def test_a_locked_request_answers_busy_and_is_unchanged(door: Door) -> None:
     assert door.act("ann", "approve", request_id).status_code == 200
 
 
-def test_without_postgres_every_route_says_so(door: Door) -> None:
+def test_without_postgres_every_route_says_that_it_is_unavailable(door: Door) -> None:
     away = Database(make_engine("postgresql+psycopg://nobody:x@127.0.0.1:1/none", role="away"), door.db.schedule)
     lost = Door(door.world, away, door.root, door.runner)
 
@@ -113,7 +113,7 @@ def test_without_redis_requests_are_submitted_and_decided_without_waiting(withou
     assert time.monotonic() - began < RETRIED
 
 
-def test_deadlines_are_armed_beside_the_answer(own_door: Door) -> None:
+def test_deadlines_are_armed_while_the_answer_is_being_sent(own_door: Door) -> None:
     request_id = own_door.file().json()["id"]
     own_door.runner.run(own_door.db.schedule.followed())
 
