@@ -102,8 +102,7 @@ def issue_challenge(
 ) -> ApprovalChallenge:
     """Return the challenge by which a passkey of the approver signs this decision about the current request.
 
-    Raises:
-        NotYours: the approver has no passkey that can sign here.
+    Raises NotYours if the approver has no passkey that can sign here.
     """
     salt = secrets.token_bytes(SALT_BYTES).hex()
     at = decision.decided_at

@@ -87,9 +87,7 @@ def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> dateti
 def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
     """Check that the submitter is a person with a sign-in as fresh and strong as is needed to open the window.
 
-    Raises:
-        NotYours: a service account submits.
-        SignInAgain: the sign-in is too old or too weak.
+    Raises NotYours, SignInAgain.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours(NOT_BY_MACHINES)

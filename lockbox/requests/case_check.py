@@ -362,7 +362,7 @@ def read_last(session: UnitOfWork, number: UUID, question: CaseQuestion) -> Case
 
 
 def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
-    """Return whether the case of a submission is confirmed. Raises CaseNotConfirmed, CaseSystemDown."""
+    """Raises CaseNotConfirmed, CaseSystemDown."""
     if answer is None or answer.is_open is None:
         if demand is UnconfirmedCase.REFUSE:
             raise CaseSystemDown(DOWN, field="case_ref")

@@ -78,11 +78,7 @@ def judge(
     is too late, and a decision by a person who was removed meanwhile does not count. `with_keys` also reads the
     person's passkeys. `ahead` are the queries that follow before the move is made.
 
-    Raises:
-        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller may not do this, or not with
-            this sign-in, or not yet.
-        Also NotFound, StaleVersion, InvalidMove, TooLate, AlreadyDecided, CommentRequired, TenantSuspended,
-            PolicyUnverified, PolicyNotMet, EarlierStepFirst.
+    Raises as `permitted`; also NotFound, CommentRequired.
     """
     authentication.enter(session, caller)
     entry = transition.locked_entry(session, caller, request_id)
@@ -164,7 +160,7 @@ def to_sign(
 
 
 def challenge(judged: JudgedDecision, *, party: Callable[[], RelyingParty]) -> approvals.ApprovalChallenge:
-    """Like `to_sign`, for an approval that was judged `with_keys`. Raises as `to_sign`."""
+    """Like `to_sign`, for an approval that was judged `with_keys`."""
     request, scene = judged.entry.request, judged.scene
     principals = scene.principals(request) if judged.taken[1] is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, judged.decision_input, principals)

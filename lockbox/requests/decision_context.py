@@ -134,7 +134,6 @@ class DecisionContext:
         return tallies_of(request, self.effective, self.votes)
 
     def step(self, request: AccessRequest) -> int:
-        """The step of the policy's stages that the request has reached by its votes."""
         return quorum.step_of(self.tallies(request))
 
     def asked_by(self, request: AccessRequest, step: int) -> frozenset[UUID]:
@@ -293,7 +292,7 @@ def _spoke_for(row: Row[Any] | SimpleNamespace, terms: Terms) -> frozenset[UUID]
 
 
 def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
-    """Raises PasskeyMustSign if the policy demands a signature and the approval has none."""
+    """Raises PasskeyMustSign."""
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED and decision_input.signed is None:
         raise PasskeyMustSign(MUST_SIGN)
 

@@ -260,7 +260,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
 
 
 def request_facts(submission: RequestInput, services: Mapping[str, Service]) -> RequestFacts:
-    """The part of a submission that policy rules match on; the level of an unknown service is None."""
+    """The level of an unknown service is None."""
     service = services.get(submission.service)
     return RequestFacts.of(submission, _highest_level(service, submission.actions) if service else None)
 

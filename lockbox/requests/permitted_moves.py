@@ -315,9 +315,7 @@ def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime)
 def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
     """Check that the person's sign-in is fresh and strong enough to open a window.
 
-    Raises:
-        NotYours: a service account cannot decide.
-        SignInAgain: the sign-in is too old or too weak.
+    Raises NotYours, SignInAgain.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot decide.")

@@ -271,7 +271,7 @@ def _weak_sign_in(terms: Terms, requester: RequesterOnRecord, submitted_at: date
 
 
 def fewest(*limits: int | None) -> int | None:
-    """The strictest of several limits on uses; None is no limit."""
+    """None is no limit."""
     return min((one for one in limits if one is not None), default=None)
 
 

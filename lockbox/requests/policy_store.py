@@ -181,7 +181,7 @@ def effective_policy_under(
 
 
 def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, EffectivePolicy]:
-    """The policy for each of these requests; each policy is read once, and equal requests are judged once."""
+    """Each policy is read once, and equal requests are judged once."""
     rows = session.execute(ASKS, {"ids": list(request_ids)}).all()
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
     values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}

@@ -231,7 +231,7 @@ def preview(
 ) -> Preview:
     """Return the policy, stages, windows and people that a submission would meet; nothing is written or sent.
 
-    Raises NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer, as `submit` does.
+    Raises as `evaluate_request`.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     decides = _is_asked(evaluation)

@@ -117,7 +117,7 @@ class ApprovalTally(BaseModel, frozen=True):
 
 
 def sole(counted: Sequence[ApprovalTally]) -> ApprovalTally | None:
-    """The only tally of a request; None if a group must also agree."""
+    """None if a group must also agree."""
     return counted[0] if len(counted) == 1 else None
 
 
@@ -181,7 +181,7 @@ def steps_of(counted: Iterable[ApprovalTally]) -> list[ApprovalStep]:
 
 
 def has_steps(stages: Iterable[ApprovalStage]) -> bool:
-    """Whether the stages have an order; otherwise everyone may approve at once."""
+    """Without steps, everyone may approve at once."""
     return any(stage.order > FIRST_STEP for stage in stages)
 
 

@@ -225,7 +225,6 @@ def _reminded(
 def _facts(
     reminders: int, tiers_asked: int, silence: UndeliveredRequest | None, held_back: HeldBack | None
 ) -> dict[Reminder, Mapping[str, Value]]:
-    """The facts of each kind of reminder; two kinds record that no one was reached."""
     unreached: dict[str, Value] = {"unreached": len(silence.asked)} if silence else {}
     return {
         Reminder.REMIND: {"reminders": reminders},
@@ -313,8 +312,6 @@ def _wider_approvers(
     to: int,
     step: int = FIRST_STEP,
 ) -> PromptedApprovers:
-    """The approvers who are added to `informed` as the number of tiers grows from `tiers` to `to`."""
-
     def asked(count: int) -> frozenset[UUID]:
         return prompt_tiers.approvers_so_far(terms, groups, known, tenant_id, count, step=step)
 

@@ -154,7 +154,7 @@ def of_requester(person_id: UUID) -> Branch:
 
 
 def visible_branches(caller: Caller) -> list[Branch]:
-    """Branches that hold the requests that the caller may know of, each request once."""
+    """Each request that the caller may know of is in one branch."""
     if caller.holds(*SEE_ALL):
         return [Branch()]
     known = col(AccessRequest.asked_at).is_not(None), col(AccessRequest.requester_id) != caller.person_id

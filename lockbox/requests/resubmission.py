@@ -28,8 +28,6 @@ SELECT {REPEATED}, access_window, not_before, state, open_follower FROM lock_ear
 
 
 class NotTimedOut(Conflict):
-    """Only a request that timed out can be resubmitted."""
-
     code = "not-timed-out"
 
 

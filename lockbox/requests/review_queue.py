@@ -90,7 +90,7 @@ class ReviewListing:
 
 
 def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> OwnRequestListing:
-    """Return the caller's own requests after the cursor, at most `most`.
+    """Return a page of the caller's own requests.
 
     Raises:
         NotYours: the caller is no engineer and has never requested access.
@@ -109,7 +109,7 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
 
 
 def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
-    """Return the requests in review after the cursor, at most `most`.
+    """Return a page of the requests in review.
 
     Raises:
         NotYours: the caller is no manager of the vendor.

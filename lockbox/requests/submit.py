@@ -149,10 +149,8 @@ def submit(
 ) -> SubmittedRequest:
     """Submit a request.
 
-    Raises:
-        NotYours: the caller is neither an engineer nor a service account that may submit for an engineer.
-        Also UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext,
-            PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked, DuplicateRequest, TooMany.
+    Raises as `evaluate_request`; also PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked,
+    DuplicateRequest, TooMany.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     if evaluation.break_glass:
