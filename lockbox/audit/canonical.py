@@ -32,9 +32,8 @@ def instant(moment: datetime) -> str:
 def canonical(fields: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of one flat object.
 
-    Allowed values are text, whole numbers up to 2^53 - 1, booleans, null, lists of text, and one level of objects
-    that hold these; all names are ASCII. For these values the standard library's encoder already writes RFC 8785's
-    form. Floats are not allowed.
+    Allowed values are text, whole numbers up to 2^53 - 1 (no floats), booleans, null, lists of text, and one level of
+    objects of these. Names must be ASCII. For them, the standard library's encoder already writes RFC 8785's form.
 
     Raises:
         ValueError: a number is out of range, or a name is not ASCII.

@@ -216,8 +216,7 @@ def page(
 ) -> FoundEvents:
     """Return the newest matching events of a log before an id, sealed or not.
 
-    Each call reads a limited number of events. It may therefore return fewer than `most`, although older events
-    match.
+    The number of events read is limited. A page may therefore be short, although older events match.
     """
     newest = select(Event).where(among(col(Event.log_id), log_id))
     bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]

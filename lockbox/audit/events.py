@@ -90,7 +90,7 @@ THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
 
 
 def is_internal(from_state: str | None, to_state: str | None) -> bool:
-    """Return whether a move happened before the customer was asked, and so belongs in the vendor's log.
+    """Return whether a move is sealed in the vendor's log, because the customer was not asked yet.
 
     The move that first asks or notifies the customer is the first one in the customer's log.
     """

@@ -94,7 +94,7 @@ class ReportedUse:
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """A request's row, which replaces moves that the audit log no longer holds; `moves` counts all its moves."""
+    """A request's row, for moves that the audit log no longer holds; `moves` counts all moves of the request."""
 
     request_id: UUID
     service: str
@@ -110,10 +110,11 @@ class RequestRecord:
 class ReportedRequest(BaseModel, frozen=True):
     """The content of a report about its request; None for fields that were erased or are hidden from the reader.
 
-    `opened_at` is when the window began, None if it ended before it began. `granted_actions` and `granted_resources`
-    are the granted ones, if fewer than asked. `mails` states who was notified by mail. `more` is whether there was
-    more activity than listed. `lost` numbers the moves that are missing from the audit log; the request's row stands
-    in for them. `altered` lists the events whose columns contradict the body, or whose body is not the sealed one.
+    `opened_at` is when the window began, None if the window ended before that. `granted_actions` and
+    `granted_resources` are what was granted, if less than asked. `mails` states who was notified by mail. `more` is
+    whether there was more activity than listed. `lost` numbers the moves that are missing from the audit log; the
+    request's row stands in for them. `altered` lists the events whose columns contradict the body, or whose body is
+    not the sealed one.
     """
 
     request_id: UUID

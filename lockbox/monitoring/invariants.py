@@ -6,9 +6,9 @@ The checks report these violations:
 - I2: a window is open past its end.
 - I4: an audit log has a gap, or an event is not sealed.
 - I5: an event has no notification, or no event records the outcome of its notification.
+- I12: a decision has no sign-in on record, or a power was granted by no one on record.
 - used-outside: a gate let a caller in by a window that was not open.
 - no-connector-worker: no process closes access at targets.
-- I12: a decision has no sign-in, or no one on record granted a power.
 - unsaid: no event records a legal hold, a retention or an off-boarding.
 - unstated: a log lacks the statement of access without approval.
 

@@ -33,7 +33,7 @@ class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers pl
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
-    """Dispatch notifications, wait for the recorded results, and return those of all that were not given back."""
+    """Dispatch notifications, wait, and return the recorded results of all that were not given back."""
     results = [one.result() for one in dispatch(database_, ids, senders)]
     return [one for one in results if one]
 
@@ -41,12 +41,12 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
 def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: float = SEND_SECONDS) -> Counter[str]:
     """Dispatch notifications and wait, at most fifteen seconds, until their results are recorded; return counts.
 
-    Notifications whose sending has not begun after four seconds are given back. So are those still waiting once
-    nothing has ended for `stall` seconds.
+    Notifications whose sending has not begun after four seconds are given back. If nothing ends for `stall` seconds,
+    all waiting notifications are given back.
 
     Returns:
         How many are `sent`, `moot` (not needed any more), `dead` (given up) and `deferred` (tried again later);
-            `unfinished` are still being sent, and are retried after their lease; `skipped` were not due.
+        `unfinished` are still being sent, and are retried after their lease; `skipped` were not due.
 
     Raises:
         NotRecorded: some notifications could not be claimed, or some results could not be written.
@@ -78,7 +78,7 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
 
     Returns:
         For each claimed notification, a future of its recorded result; None if the notification was given back
-            untried.
+        untried.
     """
     return [job.recorded for job in _dispatched(database_, ids, senders).jobs]
 

@@ -113,7 +113,7 @@ class DeliveryReach:
         return not self.reached and not self.waiting
 
     def sentence(self) -> str:
-        """Such as "Two of three approvers could not be reached."; empty if everyone was reached or may still be."""
+        """Return a sentence such as "Two of three approvers could not be reached."; empty if `unreached` is 0."""
         if not self.unreached:
             return ""
         if self.unreached == self.asked:

@@ -51,7 +51,7 @@ class NotificationRecipient:
 
 @dataclass(frozen=True)
 class AudienceMember:
-    """`until_at` is when the notification stops mattering."""
+    """A recipient of an event; the notification stops mattering at `until_at`."""
 
     recipient: NotificationRecipient
     until_at: datetime

@@ -145,9 +145,9 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
 def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBatch:
     """Fan out the events in the outbox with these ids, and all other events of their requests in the outbox.
 
-    Events that another process works on come again later. The schedule is updated for all events. `let_in` decides
-    which notifications are claimed now, and when the others come again. The caller must commit the transaction before
-    anything is sent.
+    Events that another process works on are tried again later. The schedule is updated for all events. `let_in`
+    decides which notifications are claimed now, and when the others are tried again. The caller must commit the
+    transaction before anything is sent.
     """
     rows = session.execute(FIND, {"ids": list(ids)}).all()
     found = [row for row in rows if row.request_id]

@@ -256,8 +256,8 @@ def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> 
 def send_code(session: UnitOfWork, email: str) -> LoginStub:
     """Begin a sign-in by a code that is mailed to the address, if the address belongs to a person.
 
-    Whether it does is only looked up when the mail is sent. This function does the same for every address, so that
-    neither its answer nor its duration reveals who has an account.
+    Only the sender of the mail looks up that person. This function does the same for every address, so that neither
+    its answer nor its duration reveals who has an account.
     """
     nonce, at = keyring.of(session).codes.nonce(), now(session)
     stub = sessions.begin_login(session, AuthMethod.MAIL, email=email, code_nonce=nonce)

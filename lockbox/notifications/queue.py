@@ -198,7 +198,7 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
     """Claim due notifications with a free slot, and update the schedule for the others.
 
-    A claim moves the next attempt past a lease. A notification without a slot comes again when its destination may
+    A claim moves the next attempt past a lease. A notification without a slot is tried again when its destination may
     have one, at the latest a second before it is too late. If that second has begun, it is claimed without a slot. A
     call is claimed together with the calls that wait for it. A call is put off while an earlier open call of its
     endpoint is not claimed here. Calls without a number are numbered in the order of `ids`. `at_once` receives each
@@ -258,11 +258,11 @@ def _tried_again(row: Row[Any], at: datetime) -> datetime:
 def _in_turn(
     calls: Sequence[Row[Any]], sending_pool: SendingPool, at_once: list[Slot], at: datetime
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime], list[Row[Any]]]:
-    """Return claims on unblocked calls, the times at which calls without a slot come again, and the blocked calls.
+    """Return claims on unblocked calls, when to try the calls without a slot again, and the blocked calls.
 
-    If the call before it is claimed here, a call follows that call. Otherwise it overtakes that call, if it has
-    waited long enough. A call that follows an overtaking call must have waited long enough too. A failing endpoint
-    gets one call at a time.
+    A call follows the previous call of its endpoint, if that call is claimed here. Otherwise it overtakes the
+    previous call, once it has waited long enough. A call that follows an overtaking call must have waited long enough
+    too. A failing endpoint gets one call at a time.
     """
     claims: list[NotificationClaim] = []
     full: dict[UUID, datetime] = {}
@@ -335,7 +335,7 @@ def let_in(
     leads_to: Mapping[UUID, str],
     at: datetime,
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime]]:
-    """Return claims on notifications with a free slot, and the times at which the others come again.
+    """Return claims on notifications with a free slot, and when to try the others again.
 
     `leads_to` maps each notification to its address or URL. `at_once` receives each slot when it is promised, so that
     the caller can release it if the transaction fails.

@@ -66,7 +66,7 @@ def held_back(reason: str, *, tenant: str, requester: str = REQUESTER, is_ahead:
 
 
 def located(entity: str | None, office: str | None, country: str | None) -> str:
-    """Such as `Example GmbH, office in DE, located in PL`."""
+    """Return a place in words, such as `Example GmbH, office in DE, located in PL`."""
     parts = [entity] if entity else []
     parts += [OFFICE.format(country=office)] if office else []
     parts += [LOCATED.format(country=country)] if country else []

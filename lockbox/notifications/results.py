@@ -126,8 +126,9 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     """Write the results of tries, with a row of the delivery log for each try that was sent.
 
     The last mail of an event also settles it: see `settlement`. Each notification about no request that was sent or
-    is dead gets an event. If no recipient of a request can be notified any more, the request is due now. Recording a
-    result again changes nothing. A notification that ran out of time keeps the reason of its last failure.
+    is dead gets an event. If no recipient of a request can be notified any more, the request is made due now.
+    Recording a result again changes nothing. A notification that ran out of time keeps the reason of its last
+    failure.
     """
     concerned = outcome_events.lock_concerned(
         session, {one.notification_id: one.outcome for one in tries if one.outcome}

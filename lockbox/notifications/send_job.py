@@ -65,9 +65,10 @@ class Senders:
 
 @dataclass
 class NotificationSendJob:
-    """A claimed notification to send; it was claimed at `at`, which is `began` by the pool's clock.
+    """A claimed notification to send.
 
-    `behind` are the calls of the same endpoint that are made after this one; all these calls share the queue.
+    `at` is when it was claimed; `began` is the same time by the pool's clock. `behind` are the calls of the same
+    endpoint that are made after this one; all these calls share the queue.
     """
 
     database: Database
@@ -148,7 +149,8 @@ class NotificationSendJob:
     def _go_on(self) -> None:
         """Make the endpoint's next call, if this one is settled; otherwise give back all calls behind it.
 
-        They are also given back once their batch has taken too long; the next claim records its results separately.
+        The calls are also given back once their batch has taken too long; a later claim records their results
+        separately.
         """
         is_settled = self.result is not None and self.result.outcome is not None
         if not is_settled or self.senders.sending_pool.clock() - self.began > LONGEST_IN_QUEUE:
@@ -247,7 +249,7 @@ class NotificationSendJob:
 
     @property
     def lease_ends(self) -> float:
-        """Until when no other process sends this notification, by this process' monotonic clock."""
+        """The time until which no other process sends this notification, by this process' monotonic clock."""
         return self.began + (self.claim.lease - self.at).total_seconds()
 
     def _now(self) -> datetime:

@@ -83,7 +83,7 @@ def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> No
     """Write the events of rows whose mails have all ended or whose time is over.
 
     An earlier statement of the transaction locked the rows. `locked` states for each row whether its event may
-    contain names (`MAY_NAME`); if not, the row comes again.
+    contain names (`MAY_NAME`); if not, the row is tried again a second later.
     """
     put_off = [IndexEntry(str(one), KIND, ERASED_AGAIN) for one, may_name in locked.items() if not may_name]
     database.arm_after_commit(session, NOTIFICATIONS, put_off)

@@ -135,8 +135,8 @@ class RequestEvent:
     """The content of a webhook about a request's event: ids, states and times, but no reason and no names of people.
 
     `connection` is the state of access at a target. Only the names of the context are included, because its values
-    are personal. The pre-approval and the beginning of the window are included once it is opened. `held_back` is why
-    the window lets no one in, although it has begun.
+    are personal. The pre-approval and the beginning of the window are included once the window is opened. `held_back`
+    is why the window lets no one in, although it has begun.
     """
 
     event_id: UUID

@@ -112,7 +112,7 @@ def _recorded(row: Row[Any]) -> RecordedEvent:
 
 
 def summary(closed: ClosedWindow) -> str:
-    """Such as `12 actions, 3 of them outside the request`."""
+    """Return the uses in words, such as `12 actions, 3 of them outside the request`."""
     if not closed.times:
         count = closed.let_in.get("count")
         if not isinstance(count, int):

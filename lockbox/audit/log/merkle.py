@@ -23,12 +23,10 @@ class BadProof(Exception):  # noqa: N818 - it names what was found
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """SHA-256(0x00 ‖ entry)."""
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """SHA-256(0x01 ‖ left ‖ right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
@@ -215,7 +213,7 @@ def split(hashes: bytes) -> list[bytes]:
 
 
 def edge(size: int) -> list[Place]:
-    """Return the partial tiles of a tree; they hold its peaks and change as it grows."""
+    """Return the partial tiles of a tree; these tiles hold the tree's peaks and change as it grows."""
     places = []
     level = 0
     while size:
@@ -228,7 +226,7 @@ def edge(size: int) -> list[Place]:
 
 @dataclass
 class Edge:
-    """The growing edge of a tree; `tiles` starts with its partial tiles and gains all that change as it grows."""
+    """The growing edge of a tree; `tiles` holds its partial tiles, and all tiles that change as it grows."""
 
     size: int
     tiles: dict[Place, bytes]

@@ -18,7 +18,7 @@ GROUP = 8
 
 
 class BadKeys(Exception):  # noqa: N818 - it names what was found
-    """The message says what is wrong."""
+    """A file of keys cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class DefinitionChecker:
         self._told.setdefault(service, set()).add(str(digest))
 
     def finish(self, *, is_all_there: bool) -> None:
-        """`is_all_there` is whether every definition must be in the file."""
+        """Report changes from unknown definitions, if every definition must be in the file (`is_all_there`)."""
         for service, before, where in self._later if is_all_there else ():
             if before not in self._told[service]:
                 message = f"the gate of {service} was changed from a definition that the log does not tell of"

@@ -13,8 +13,6 @@ MOST_ROWS = 4 * WIDTH
 
 @dataclass(frozen=True)
 class EventRow:
-    """An event in the file: its line, its content, and its hash."""
-
     line: int
     entry: EventLine
     leaf: bytes

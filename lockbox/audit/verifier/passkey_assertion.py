@@ -26,7 +26,7 @@ PARTS = ("authenticator_data", "client_data", "signature", "key")
 
 
 class BadAssertion(Exception):  # noqa: N818 - it names what was found
-    """The message says why."""
+    """An assertion is malformed or invalid; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Assertion:
 
 
 def challenge(statement: bytes) -> bytes:
-    """Return the statement's SHA-256."""
     return hashlib.sha256(statement).digest()
 
 
