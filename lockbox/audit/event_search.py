@@ -136,10 +136,9 @@ class EventFilter:
 class RecordedEvent:
     """An event as one reader may see it.
 
-    `number` is its position in its log, None until it is sealed. `details` holds the salt and value of each personal
-    field. The other fields come from the body. `altered` names the columns and values that contradict the body; it
-    also names `body` if another body was sealed. For an export, the fields come from the columns unchecked, because a
-    verifier checks the export.
+    `number` is its position in its log, None until sealed. `details` holds the salt and value of each personal field;
+    other fields come from the body. `altered` names columns and values that contradict the body, and `body` if
+    another body was sealed. For an export, which a verifier checks, the columns are used unchecked.
     """
 
     id: UUID
@@ -174,10 +173,10 @@ class RecordedEvent:
 class EventScope:
     """Which personal fields of a log's events one reader may read.
 
-    `hidden` is left out of all events, `hidden_by_role` out of events by actors of these roles, and
-    `hidden_for_others` out of events by actors of all other roles. In events about no request, only
-    `shown_without_request` is readable, unless it is None. The name `recipient` stands for each recipient of a mail.
-    In the vendor's log, `of_tenants` replaces this scope for events about a tenant.
+    `hidden` is left out of all events, `hidden_by_role` out of events by actors of these roles, `hidden_for_others`
+    out of events by actors of other roles. In events about no request, only `shown_without_request` is readable,
+    unless it is None. `recipient` stands for each recipient of a mail. In the vendor's log, `of_tenants` replaces
+    this scope for events about a tenant.
     """
 
     hidden: frozenset[str] = frozenset()

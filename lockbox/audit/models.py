@@ -53,12 +53,12 @@ class EventDetail(SQLModel, table=True):
 class AuditLog(SQLModel, table=True):
     """A Merkle tree over the events of one tenant, or of the vendor if `tenant_id` is null.
 
-    `note` is the newest checkpoint, and `kept_at` is when a checkpoint was last kept. `generation` counts the
-    restores of back-ups that were older than the shipped checkpoints; each generation has its own `origin`. The first
-    `unproven` events predate sealing; the log proves only that they existed when sealing began. The tenant last got a
-    digest at `digest_at`. The events before number `kept_from` are recorded as removed; they are older than
-    `kept_since`. The events before number `cleared_to` are deleted. `stated_for` is the last month whose access
-    without approval the log records, and `unstated_at` is when recording it failed.
+    `note` is the newest checkpoint; a checkpoint was last kept at `kept_at`. `generation` counts the restores of
+    back-ups older than the shipped checkpoints; each generation has its own `origin`. The first `unproven` events
+    predate sealing; the log proves only that they existed when sealing began. The tenant last got a digest at
+    `digest_at`. Events before number `kept_from` are recorded as removed, and older than `kept_since`; events before
+    number `cleared_to` are deleted. `stated_for` is the last month whose access without approval the log records;
+    `unstated_at` is when recording it failed.
     """
 
     __tablename__ = "logs"

@@ -234,8 +234,8 @@ def read_day(database: Database) -> HourlyCounts | None:
 class GateAnswers:
     """How often the gate gave one kind of answer to one gateway: in all, in the last hour, and in the last day.
 
-    `gateway` is the name of the gateway's account; it is empty if the gateway sent no valid token. `service` is empty
-    if the call named no service that the gateway may ask about.
+    `gateway` is the name of the gateway's account, empty without a valid token. `service` is empty if the call named
+    no service that the gateway may ask about.
     """
 
     gateway: str

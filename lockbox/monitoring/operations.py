@@ -50,7 +50,7 @@ class FailingWebhook:
 class FailingWebhooks:
     """A page of failing webhooks, the longest failing first.
 
-    `first` is the number of the page's first webhook, from 1 on; `in_all` counts the webhooks of all pages.
+    `first` is the number of the page's first webhook, from 1 on; `in_all` counts all failing webhooks.
     """
 
     webhooks: Sequence[FailingWebhook]
@@ -73,10 +73,7 @@ class OperationsStatus:
 
 
 def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
-    """Read the content from the servers that answer; no query takes longer than a few seconds.
-
-    `failing_page` is the page of failing webhooks, from 1 on.
-    """
+    """Read the content from the servers that answer, each query within a few seconds. Pages count from 1."""
     permissions.capacity(caller, (Role.OPERATOR,))
     stands = read(database, with_redis=True)
     failing = _failing(database, caller, failing_page, int(stands.figures.one(MetricName.WEBHOOKS_FAILING) or 0))

@@ -84,10 +84,7 @@ def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[
 
 
 def try_out(session: UnitOfWork, audit_event: AuditEvent, endpoint_id: UUID) -> UUID:
-    """Write an event, and call one endpoint with it, even if the endpoint does not want its type.
-
-    Returns the notification's id.
-    """
+    """Write an event, call one endpoint with it, whatever types the endpoint wants; return the notification's id."""
     record(session, audit_event)
     occasion = Announcement(
         str(audit_event.action),

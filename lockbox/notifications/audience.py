@@ -139,9 +139,7 @@ class AudienceGroup(StrEnum):
     - `informed`: people of the customer who were asked about the request, were notified that its window is open, or
       answered without being asked.
     - `approvers`: everyone who could decide and wants prompts; `every_approver`: also those who want no prompts.
-    - `observers`: people who get copies and cannot decide.
-    - `asker`: the person who asked a question.
-    - `operators`: the people who run the installation.
+    - `observers` get copies and cannot decide; `asker` asked a question; `operators` run the installation.
     """
 
     REQUESTER = "requester"
@@ -194,10 +192,10 @@ def people_to_notify(
     """Return the people to notify of a request's change of state.
 
     A vote that does not change the state notifies no one; its receipts are separate. `customer_knows` is whether the
-    customer has been asked before, or is asked or notified by this move. If not, only the vendor's people are
-    notified. The outcome of a request, or of a window that the vendor opened without the customer, goes to the people
-    of the customer who were notified of it. A window opened by a pre-approval is announced to everyone who would have
-    been asked.
+    customer has been asked, or is asked or notified by this move; if not, only the vendor's people are notified. The
+    outcome of a request, or of a window that the vendor opened without the customer, goes to the people of the
+    customer who were notified of it. A window opened by a pre-approval is announced to everyone who would have been
+    asked.
     """
     if from_state == to_state:
         return frozenset()
@@ -238,9 +236,9 @@ def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[Au
 def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> frozenset[AudienceGroup]:
     """Return who gets a receipt of an action in that role; no one can opt out.
 
-    Each decider gets a receipt, for each vote of a quorum too. The tenant's admins get one for each decision of the
-    tenant. For decisions of the vendor's managers, the customer gets the usual notification and no receipt. Before
-    the customer is asked, an emergency stop's denials give no receipts.
+    Each decider gets a receipt, also for each vote of a quorum; the tenant's admins get one for each decision of the
+    tenant. Decisions of the vendor's managers give the customer a notification, but no receipt. Before the customer
+    is asked, an emergency stop's denials give no receipts.
     """
     if action not in DECISIONS or (role in CUSTOMERS and not customer_knows):
         return frozenset()

@@ -41,15 +41,15 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
 def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: float = SEND_SECONDS) -> Counter[str]:
     """Dispatch notifications and wait, at most fifteen seconds, until their results are recorded; return counts.
 
-    Notifications whose sending has not begun after four seconds are given back. If nothing ends for `stall` seconds,
-    all waiting notifications are given back.
+    After four seconds, or once nothing has ended for `stall` seconds, notifications whose sending has not begun are
+    given back.
 
     Returns:
         How many are `sent`, `moot` (not needed any more), `dead` (given up) and `deferred` (tried again later);
         `unfinished` are still being sent, and are retried after their lease; `skipped` were not due.
 
     Raises:
-        NotRecorded: some notifications could not be claimed, or some results could not be written.
+        NotRecorded: some notifications could not be claimed, or some results not written.
     """
     batch = _dispatched(database_, ids, senders)
     goes_on = batch.wait(LONGEST_IN_QUEUE, stall)

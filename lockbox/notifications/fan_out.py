@@ -146,8 +146,8 @@ def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBa
     """Fan out the events in the outbox with these ids, and all other events of their requests in the outbox.
 
     Events that another process works on are tried again later. The schedule is updated for all events. `let_in`
-    decides which notifications are claimed now, and when the others are tried again. The caller must commit the
-    transaction before anything is sent.
+    decides which notifications are claimed now, and when to try the others again. The transaction must be committed
+    before anything is sent.
     """
     rows = session.execute(FIND, {"ids": list(ids)}).all()
     found = [row for row in rows if row.request_id]

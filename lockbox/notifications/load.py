@@ -276,10 +276,7 @@ def send_code(session: UnitOfWork, email: str) -> LoginStub:
 def count_try(
     session: UnitOfWork, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
 ) -> AttemptCount:
-    """Count one more try of a code, before the code is checked; the caller commits in any case.
-
-    `address` is the network address of the try.
-    """
+    """Count one more try of a code, from a network address, before the code is checked; commit in any case."""
     sessions.find(session, stub, AuthMethod.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
     email = session.execute(TRIED, values).scalar_one_or_none()

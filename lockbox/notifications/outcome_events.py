@@ -74,7 +74,7 @@ class DeliveryAttempt:
 
     `error` is a code, None if the notification arrived. `is_gone` is whether the endpoint wants no more calls. A
     notification that was not sent because its checkpoint failed verification does not count against its endpoint.
-    `id` is the id of the row, so that writing again after an unanswered commit adds no second row.
+    `id` is the row's id: writing again, after an unanswered commit, adds no second row.
     """
 
     notification_id: UUID

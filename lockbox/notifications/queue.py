@@ -199,11 +199,11 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     """Claim due notifications with a free slot, and update the schedule for the others.
 
     A claim moves the next attempt past a lease. A notification without a slot is tried again when its destination may
-    have one, at the latest a second before it is too late. If that second has begun, it is claimed without a slot. A
-    call is claimed together with the calls that wait for it. A call is put off while an earlier open call of its
-    endpoint is not claimed here. Calls without a number are numbered in the order of `ids`. `at_once` receives each
-    slot when it is promised, so that the caller can release it if the transaction fails. The caller must commit the
-    transaction before anything is sent.
+    have one, at the latest a second before it is too late; in that last second, it is claimed without a slot. A call
+    is claimed together with the calls that wait for it, and put off while an earlier open call of its endpoint is not
+    claimed here. Calls without a number are numbered in the order of `ids`. `at_once` receives each slot when it is
+    promised, so that the caller can release it if the transaction fails. The transaction must be committed before
+    anything is sent.
     """
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
@@ -337,8 +337,8 @@ def let_in(
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime]]:
     """Return claims on notifications with a free slot, and when to try the others again.
 
-    `leads_to` maps each notification to its address or URL. `at_once` receives each slot when it is promised, so that
-    the caller can release it if the transaction fails.
+    `leads_to` maps notifications to addresses or URLs. `at_once` receives each slot when it is promised, for release
+    if the transaction fails.
     """
     claims, put_off = [], {}
     for row in ready:

@@ -175,10 +175,10 @@ def look_up(
 ) -> RecipientDirectory:
     """Look up everyone in good standing who could be notified, in one query.
 
-    `tenant_ids` None means the tenants of the transaction; `at` None means now, by Postgres' clock. Auditors may be
-    many, and are looked up only on request. `with_places` looks up endpoints, observers and further addresses. A
-    delegate counts only if the MACs of the delegation and of the delegate's eligibility are valid. A worker has no
-    keys to check MACs; it accepts the rows, because it only writes to these people.
+    Without `tenant_ids`, the tenants of the transaction count; without `at`, Postgres' present time. Auditors may be
+    many, and are looked up only on request; `with_places` looks up endpoints, observers and further addresses. A
+    delegate counts only with valid MACs of the delegation and of the delegate's eligibility. A worker has no keys to
+    check MACs; it accepts the rows, because it only writes to these people.
     """
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     tenants = None if tenant_ids is None else list(tenant_ids)

@@ -199,10 +199,9 @@ class ClaimResult:
 class ResultRecorder:
     """Writes results in a thread, which ends two seconds after the last result.
 
-    The thread writes as soon as there are 25 results, the first of them is half a second old, or all results
-    announced by `expect` have come. While Postgres is away, it keeps at most 10,000 results, and tries to write them
-    every half second until their leases end. A notification that has arrived, but is not recorded by then, is sent
-    again.
+    It writes as soon as there are 25 results, the first of them is half a second old, or all results announced by
+    `expect` have come. While Postgres is away, it keeps at most 10,000 results, and tries to write them every half
+    second until their leases end. A notification that arrived, but is not recorded by then, is sent again.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Events about the outcomes of a move's mails: one event, or two if mails are still open a minute after the fan-out.
 
-The second event follows once the last mail has ended. A row of `unsettled` guarantees that the events are written. A
-writer locks that row before it reads the results. If two processes record the last results, one of them therefore
-sees all results. The row is deleted with the last event.
+The second event follows once the last mail has ended. A row of `unsettled` guarantees that the events are written;
+the last event deletes it. A writer locks the row before it reads results. If two processes record the last results,
+one of them therefore sees them all.
 """
 
 from collections import Counter

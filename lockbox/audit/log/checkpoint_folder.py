@@ -58,11 +58,7 @@ class WitnessFolder:
         return checkpoint.read(note) if note is not None else None
 
     def shipped(self, log_id: UUID) -> str | None:
-        """Return the newest shipped note, None if there is none.
-
-        Raises:
-            OSError: the note cannot be read, or the folder is missing.
-        """
+        """Return the newest shipped note, None if there is none; raises OSError, also if the folder is missing."""
         found = self._latest(log_id)
         if found is None and not self._path.is_dir():
             raise NotADirectoryError(ENOTDIR, "there is no such folder", str(self._path))
@@ -79,13 +75,14 @@ class WitnessFolder:
             (place / LATEST).replace(place / f"{shipped.origin.rpartition('/')[2]}-{shipped.size:020}.given-up.note")
 
     def begin(self, *, is_new: bool) -> None:
-        """Check that this is the same folder as before; write the marker file if it may be missing.
+        """Check that this is the same folder as before, by its marker file.
 
-        The marker file may be missing if nothing was ever signed, or if the folder already holds checkpoints.
+        The marker file is written if nothing was ever signed, or if the folder already holds checkpoints.
 
         Raises:
             OSError: the folder cannot be read or written.
-            RollbackDetected: the folder has no checkpoints and no marker file, though something was signed before.
+            RollbackDetected: the folder has neither checkpoints nor the marker file, though something was signed
+                before.
         """
         mark = self._path / MARK
         if mark.exists():
@@ -223,11 +220,7 @@ class WitnessCheck:
             return error
 
     def _check(self, session: UnitOfWork, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
-        """Check one log; skip the check if the same claim and note were valid before.
-
-        Raises:
-            LogMismatch: the log does not match its shipped checkpoint.
-        """
+        """Check one log, unless the same claim and note were valid before; raises LogMismatch."""
         if isinstance(note, OSError):
             raise LogMismatch(f"its checkpoint cannot be read: {note.strerror}")
         if note is None:

@@ -155,11 +155,7 @@ class LogClaim:
 def check(
     claim: LogClaim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends
 ) -> None:
-    """Check a log against its own note, the trusted keys, and the shipped checkpoint.
-
-    Raises:
-        LogMismatch: the log does not match them.
-    """
+    """Check a log against its own note, the trusted keys, and the shipped checkpoint; raises LogMismatch."""
     try:
         _is_signed(claim, trusted)
         if shipped:

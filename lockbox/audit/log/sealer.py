@@ -115,15 +115,15 @@ def seal(
 ) -> Generator[list[LatestCheckpoint], None, None]:
     """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
-    Only the process that holds the turn seals; in other processes this function returns at once. If two processes
-    seal all the same, each locks the rows that it takes, so no row is taken twice. An event waits in `unsealed` from
-    the moment it is visible until it is sealed, whatever its id and time. An event of a late commit is therefore
-    sealed late, and never missed. Each run first ships checkpoints that another process signed and may not have
-    shipped. `held` receives each log that is not signed, and the reason.
+    Only the process that holds the turn seals; in others, this function returns at once. If two processes seal all
+    the same, each locks the rows that it takes, so no row is taken twice. An event waits in `unsealed` from the
+    moment it is visible until it is sealed, whatever its id and time. Events of late commits are therefore sealed
+    late, but never missed. Each run first ships checkpoints that another process signed and may not have shipped.
+    `held` receives each log that is not signed, and the reason.
 
     Raises:
-        RollbackDetected: some logs differ from their signed or shipped checkpoints, or cannot be shipped; all other
-            logs are sealed.
+        RollbackDetected: some logs differ from their signed or shipped checkpoints, or cannot be shipped; others are
+            sealed.
         OSError: nothing at all can be read or shipped.
     """
     with database.turn(TURN) as is_held:

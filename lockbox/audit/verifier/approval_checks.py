@@ -135,9 +135,9 @@ class ApprovalSignature:
 class ApprovalChecker:
     """Check each approval against its request; moves must be taken in order.
 
-    `checked` counts the valid approvals. `by_hash` of them were checked only by the statement's hash, because the
-    file does not show their content. `unchecked` counts approvals for which no approval key was given. Memory is
-    bounded by the number of requests that are open at one time.
+    `checked` counts valid approvals; `by_hash` of them only matched the statement's hash, because the file does not
+    show their content. `unchecked` counts approvals without an approval key. Memory is bounded by the requests open
+    at one time.
     """
 
     def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:

@@ -58,12 +58,11 @@ NO_APPROVERS = Approvers()
 class PasskeyApprovalChecker:
     """Check passkey signatures against the moves of requests, in order, and against the customer's keys.
 
-    `signed` counts the signatures that are valid under a customer's key; `hidden` of them are over resources that the
+    `signed` counts signatures that are valid under a customer's key; `hidden` of them are over resources that the
     file does not show. `unchecked` counts signatures that agree with the log, but no key file was given. `attested`
-    counts, by approver, the approvals that only the vendor's server attests. `alone` counts the windows for which,
-    according to the log, the vendor needed no approval of the customer. `by_break_glass` counts the windows that the
-    vendor opened in an emergency. If each approval must be signed, each approval in `attested` and each window in
-    `alone` or `by_break_glass` is a finding.
+    counts, by approver, the approvals that only the vendor's server attests. `alone` counts windows that, according
+    to the log, needed no approval of the customer; `by_break_glass` counts windows that the vendor opened in an
+    emergency. If each approval must be signed, everything in the last three is a finding.
     """
 
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
@@ -182,9 +181,9 @@ class PasskeyApprovalChecker:
                 self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _take_pre_approved(self, where: Mapping[str, Any]) -> None:
-        """Report the window if each approval must be signed: no passkey signs a pre-approval.
+        """If each approval must be signed, report the window: no passkey signs a pre-approval.
 
-        `PreApprovalChecker` makes all other checks of the window.
+        `PreApprovalChecker` makes all other checks.
         """
         if self._is_required:
             message = (

@@ -142,10 +142,7 @@ def verify(
 
 
 def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
-    """Report a log that began anew without an event about a restore.
-
-    A whole export has that event, unless retention removed it.
-    """
+    """Report a log that began anew without an event about a restore, if retention removed nothing."""
     header = result.header
     is_later = header.generation > 1 and not result.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not result.removed:
