@@ -74,15 +74,15 @@ from lockbox.notifications.endpoints import SecretVault
 from lockbox.schedule import Schedule
 
 OVERFLOW, VITAL_OVERFLOW = 7, 2
-"""Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
+"""Some requests need a second connection for a moment. Exports, live pages and heartbeats use their own."""
 NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
-"""FastAPI's own would export paths, queries and the values of wrong bodies, whatever the environment asks for."""
+"""FastAPI's own telemetry would export paths, queries and values of wrong bodies, whatever the environment says."""
 KINDS_ON_LOOP = 4
-"""How many kinds of calls run on the event loop, each with connections of its own: submissions, checks, moves."""
+"""How many kinds of calls run on the event loop, each with its own connections: submissions, checks, moves."""
 READING = 1
-"""The gate reads on one of its own what has changed."""
+"""The gate reads changes on a connection of its own."""
 CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_LOOP * GROUPS, READING))
-"""How many connections a process opens at most: those of all of its pools, and of the groups."""
+"""How many connections a process opens at most, over all of its pools and groups."""
 
 
 def make_database(settings: Settings) -> Database:
@@ -188,7 +188,7 @@ def _routes() -> list[BaseRoute]:
 
 
 ROUTES = _routes()
-"""Made once: what FastAPI works out at a route's first call, which takes longer than the call, serves every app."""
+"""Made once for all apps: FastAPI prepares a route at its first call, which takes longer than the call."""
 
 
 def make_app(

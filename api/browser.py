@@ -23,7 +23,7 @@ from lockbox.identity.sessions import LoginStub, SignInPurpose
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
 BY_ITSELF = "x-lockbox-by-itself"
-"""The header of a page's automatic requests, which are no user activity."""
+"""The header of a page's automatic requests, which are not activity of the user."""
 API = "/v1"
 HTML = frozenset({"text/html", "application/xhtml+xml"})
 WEIGHT = re.compile(r"[01](?:\.[0-9]{0,3})?")

@@ -37,9 +37,9 @@ from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.submit import SubmissionLimits
 
 ANY_QUERY = "any query"
-"""The tag of a route that another party's answer arrives at, who may say more than we know."""
+"""The tag of a route that receives another party's answer, which may have parameters unknown to us."""
 NOT_READ_ALONE = re.compile(r"/live|/sign-in/oidc(?:/.*)?")
-"""Where a GET goes on and on, or begins or uses up something."""
+"""Paths at which a GET never ends, or begins or uses up something."""
 LONGEST_NAME = 100
 MOST_NAMED = 20
 LONGEST_AGENT = 256
@@ -60,7 +60,7 @@ class Parameters:
 
 
 LOOKED_UP: dict[int, Parameters] = {}
-"""By the id of the route, which they keep: going through all of its dependencies takes longer than most calls."""
+"""Parameters by the id of their route, which they keep alive. Finding them takes longer than most calls."""
 
 
 async def known_alone(request: Request) -> None:

@@ -82,7 +82,7 @@ RETRY_AFTER = {
 }
 SIDES = ("-Input", "-Output")
 SECTION = re.compile(r"\n+(?:Args|Attributes|Raises|Returns):\n.*", re.DOTALL)
-"""What of a docstring is for programmers of the server alone."""
+"""The sections of a docstring that are only for programmers of the server."""
 UNLIKE = {"authzen": "AuthZEN"}
 GLOSSARY = Path(__file__).with_name("glossary.yaml")
 REF = "#/components/schemas/"
@@ -94,7 +94,7 @@ DECLARED = {
     for name, field in part.model_fields.items()
     if field.description and field.examples
 }
-"""What the facts of a request mean, wherever they stand: their declaration says it."""
+"""The meaning of a request's facts, as their declaration has it, wherever they occur."""
 
 
 def made(app: FastAPI) -> dict[str, Any]:

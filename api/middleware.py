@@ -41,7 +41,7 @@ MOST_REPORT_BYTES = 256 * 1024
 MOST_UPLOAD_BYTES = 20 << 20
 REPORTS = "/activity"
 UPLOADS = frozenset({"/audit-log/verify"})
-"""Where a file is sent: it is passed on as it comes, and read by the route once that knows who sends it."""
+"""Paths to which files are sent. A file is passed on as it arrives; the route reads it once it knows the sender."""
 FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
@@ -49,14 +49,14 @@ REQUEST_ID = "x-request-id"
 WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TRACEPARENT = "traceparent"
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-"""What machines ask every few seconds; there is nothing to see in it."""
+"""Paths that machines request every few seconds. Their log lines are of no interest."""
 
 ALWAYS = frozenset({"/livez"})
 BAD_REQUEST, UNAUTHORIZED, INTERNAL = 400, 401, 500
 PER_ADDRESS = 2
 SPARE_THREADS = 8
 THREADS = incoming_request.MOST_VITAL + incoming_request.MOST_COMMON + SPARE_THREADS
-"""A request needs one thread at a time: with one for each place, no request that has a place waits for a thread."""
+"""A request needs one thread at a time. With a thread for each place, no request with a place waits for a thread."""
 
 Leave = Callable[[], None]
 

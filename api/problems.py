@@ -48,7 +48,7 @@ STATUS: dict[type[LockboxError], int] = {
     Busy: 503,
 }
 NOT_THERE = {404: "Page not found. Check the address.", 405: "The address does not support this method; see Allow."}
-"""The errors without a matching route."""
+"""Errors of requests without a matching route."""
 IN_USE = "Someone else is changing this. Try again."
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")

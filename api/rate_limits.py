@@ -15,7 +15,7 @@ EXPORTS = AttemptLimits(per_account=60, per_address=60)
 # A refusal reveals that an address is taken.
 ADDRESSES = AttemptLimits(per_account=20, per_address=20)
 WRITING = CapacityLimiter(4)
-"""Threads for exports, which are written after their request has given up its place."""
+"""Threads for exports, which are written after their request has freed its place."""
 
 Part = TypeVar("Part", str, bytes)
 

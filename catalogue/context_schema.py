@@ -27,7 +27,7 @@ LONGEST_TEXT = 500
 LONGEST_PATTERN = 200
 LARGEST = 2**53 - 1
 ContextValue = str | int | bool
-"""What a parameter can have for a value."""
+"""The values that a parameter can have."""
 
 
 def _refuse_once(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -41,7 +41,7 @@ def _refuse_once(value: object, check: ValidatorFunctionWrapHandler) -> object:
 
 
 REFUSED_ONCE = WrapValidator(_refuse_once)
-"""Reports one error for a union: that of the value's own type."""
+"""Reports one error for a union: the error of the value's own type."""
 
 
 def _check_name(name: str) -> str:

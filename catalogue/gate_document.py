@@ -24,13 +24,13 @@ OTHERS = (
     "x-forwarded-",
     "x-original-",
 )
-"""How headers begin that clients, proxies or the gateway's own dialect write."""
+"""The beginnings of headers that clients, proxies or the gateway's own dialect write."""
 OF_THE_GATE = frozenset({"lockbox-gateway", "lockbox-call"})
 """The gateway's credential and its id of a call: neither names a tenant or a caller."""
 IN_BODIES = frozenset({"graphql", "graphiql", "gql", "jsonrpc", "json-rpc", "xmlrpc", "xml-rpc", "soap", "$batch"})
-"""How segments are called, up to a dot, at which calls say in their bodies what they read and do."""
+"""Segments (up to a dot) that are typical of interfaces whose calls name in their bodies what they read and do."""
 GRPC_SERVICE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)+[A-Z][A-Za-z0-9_]*")
-"""A segment that names a service as gRPC does, such as `mail.v1.Mailboxes`: the next one is the method."""
+"""A segment that names a service as gRPC does, such as `mail.v1.Mailboxes`. The next segment is the method."""
 MOST_PATHS = 500
 MOST_IN_A_LIST = 50
 ESCAPABLE = "!$&'()+,:=@"

@@ -9,7 +9,7 @@ BRACES = re.compile(r"\{[^{}]*\}|[{}]")
 LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,:=@-]+")
 KIND = re.compile(r"[a-z][a-z0-9-]{0,31}:")
 PLAIN = re.compile(r"[!-)+-~]*")
-"""What a resource's template has beside its variables: visible ASCII but for `*`."""
+"""The characters of a resource's template outside its variables: visible ASCII except `*`."""
 LABELS = re.compile(r"(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?){2,}(?::[1-9][0-9]{0,4})?")
 TENANT = "{tenant}"
 ANY = "{}"

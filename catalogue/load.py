@@ -13,7 +13,7 @@ from catalogue.source import CatalogueProblem, MarkedDocument, Place, Unreadable
 MOST_BYTES = 262_144
 MOST_PROBLEMS = 20
 SAMPLE = Path(__file__).with_name("catalogue.yaml")
-"""The catalogue of development, where LOCKBOX_CATALOGUE is not set."""
+"""The catalogue of development, used if LOCKBOX_CATALOGUE is not set."""
 SAID = {
     "missing": "add this field",
     "extra_forbidden": "remove this field, or mend its name: docs/catalogue.md lists the fields",

@@ -12,7 +12,7 @@ MOST_NODES = 50_000
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 LOOKALIKES = re.compile(r"(?i:yes|no|on|off|y|n|true|false|null)|[-+]?(?:0[0-9]|0[xob]|\.?[0-9])[0-9a-fA-F_.:+e-]*")
-"""Plain words that some YAML programs read as something else than text."""
+"""Plain words that some YAML programs read as another type than text."""
 
 Place = tuple[int | str, ...]
 """The keys and indices that lead from the top of the document to a value."""

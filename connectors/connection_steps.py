@@ -36,11 +36,11 @@ log = structlog.get_logger(__name__)
 
 KIND = "connect"
 LEASE = timedelta(seconds=45)
-"""For how long a step is not begun again; more than the bounds of a connector let it last."""
+"""How long a step is not begun again: longer than a connector's own limits let it last."""
 MOST_OF_A_TARGET = 10
-"""How many of one target are looked for at once."""
+"""How many connections of one target are looked up at once."""
 NO_SLOT = timedelta(seconds=1)
-"""After how many seconds a connection is tried again that found no slot at an idle target."""
+"""After how long a connection is tried again that got no slot although its target is idle."""
 MOST_SLOTS = 32
 OPENS = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.OPEN_FAILED})
 CLOSES = frozenset({ConnectionState.CLOSING, ConnectionState.CLOSE_FAILED})

@@ -29,7 +29,7 @@ class ConnectorKind(StrEnum):
 
 
 LATER = {"attempts", "failures", "last_error", "opened_at", "closed_at"}
-"""What a new connection does not have as yet."""
+"""Fields that a new connection does not have yet."""
 
 
 class Connection(SQLModel, table=True):

@@ -33,7 +33,7 @@ BOUNDS = (
 )
 CONNECT_SECONDS = 3
 CALL_SECONDS = 15.0
-"""For how long a connection is used at most. A close takes two of them, one after the other: less than a lease."""
+"""How long a connection is used at most. A close uses two in turn, which together takes less than a lease."""
 TERMINATE_MS = 1000
 TERMINATE_TRIES = 3
 AGAIN_SECONDS = 0.1

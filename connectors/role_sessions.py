@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 0.02
 LOOK_SECONDS = 0.5
-"""How often it is looked for what has no session: only what keeps its lock matters."""
+"""How often prepared transactions, which have no session, are checked for: only one that keeps its lock matters."""
 # Of others' sessions, those of our other roles: an engineer may hold for another one what the close waits for.
 END: LiteralString = """
 SELECT count(*) FROM (

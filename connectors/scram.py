@@ -10,7 +10,7 @@ ITERATIONS = 4096
 SALT_BYTES = 16
 PASSWORD_BYTES = 32
 PATTERN = r"^SCRAM-SHA-256\$[1-9][0-9]{3,6}:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$"
-"""As Postgres writes it, with a salt of 16 bytes: iterations, salt, StoredKey and ServerKey (RFC 5803)."""
+"""Postgres' format, with a salt of 16 bytes: iterations, salt, StoredKey and ServerKey (RFC 5803)."""
 
 
 def new_password() -> str:

@@ -10,9 +10,9 @@ from uuid import UUID
 MOST_AT_A_TARGET = 3
 MOST_WAITING = 500
 SLOW_SECONDS = 2.0
-"""A step that takes longer makes its target a slow one, until another step there ends sooner."""
+"""A step that takes longer makes its target slow, until a later step there ends sooner."""
 LONGEST_TURN = 5.0
-"""For how many seconds a slot's holder starts waiting steps of others with it."""
+"""For how many seconds the holder of a slot starts further waiting steps in it."""
 
 
 @dataclass(eq=False)

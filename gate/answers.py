@@ -60,7 +60,7 @@ SENTENCES: dict[GateReason, str] = {
     GateReason.BAD_TOKEN: "Sign in again: your token was not accepted.",
 }
 UNAUTHENTICATED = frozenset({GateReason.NO_CREDENTIAL, GateReason.NO_TOKEN, GateReason.BAD_TOKEN})
-"""Those that are answered with 401; all others with 403."""
+"""Reasons that are answered with 401. All other reasons are answered with 403."""
 REPORTABLE = frozenset(
     {
         GateReason.NO_WINDOW,
@@ -74,12 +74,13 @@ REPORTABLE = frozenset(
         GateReason.BAD_TOKEN,
     }
 )
-"""Those about the call itself, which a gate that only reports lets in; what else is wrong stays a no.
+"""Reasons about the call itself, with which a gate that only reports admits the call. For other reasons it refuses
+too.
 
-`malformed` is about the call where its path or its parameters are spelled so.
+`malformed` is about the call if the call's path or parameters are misspelled.
 """
 REQUESTABLE = frozenset({GateReason.NO_WINDOW, GateReason.NARROWED, GateReason.USED_UP})
-"""Those to which a request for access is the way out."""
+"""Reasons for which a request for access is the remedy."""
 SIGN_IN = frozenset({GateReason.NO_TOKEN, GateReason.BAD_TOKEN})
 
 

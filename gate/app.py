@@ -49,7 +49,7 @@ class AllowedCall(NamedTuple):
 GuardAnswers = Callable[
     [Scope, Receive, Send, GatewayCredential, CountedCall], Awaitable[AllowedCall | NotApplicable | None]
 ]
-"""Returns why a guard's call is let in, or None where it has answered itself; raises before it has begun to."""
+"""Returns why a guard's call is admitted, or None if it has answered itself. Raises only before it answers."""
 
 
 class Gate:

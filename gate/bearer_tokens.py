@@ -24,9 +24,9 @@ from lockbox.identity.oidc_providers import UNREACHABLE, WAIT_SECONDS, IdentityP
 REMEMBERED_SECONDS = 60.0
 MOST_REMEMBERED = 20_000
 MOST_WAITING_CALLS = 64
-"""How many calls wait for one issuer's keys at once; further ones are refused as busy."""
+"""How many calls wait for one issuer's keys at once; further calls are refused as busy."""
 MOST_VERIFIED_TOGETHER = 256
-"""How many tokens wait for their verification at once; further ones are refused as busy."""
+"""How many tokens wait for their verification at once; further tokens are refused as busy."""
 THREADS = 2
 NOT_OF_THIS_PARTY = (
     "The token was issued to a client that is not set up here; use one that was issued to a client that is."

@@ -14,7 +14,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = TypeVar("Answer")
 
 CALL_SECONDS = 1.5
-"""How long a call may take in all: gateways wait for two seconds."""
+"""How long a call may take in total: gateways wait for two seconds."""
 NONE: frozenset[bytes] = frozenset()
 
 

@@ -29,16 +29,15 @@ from lockbox.sql import columns, new_id
 log = structlog.get_logger(__name__)
 
 MOST_WINDOWS = 100_000
-"""Of how many windows uses are kept that are not written yet; the answers are counted all the same."""
+"""For how many windows unwritten uses are kept. Answers are counted without this limit."""
 MOST_A_BATCH = 500
-"""Of how many windows one batch has the uses: to write more as text would hold up the event loop."""
+"""For how many windows one batch contains uses: formatting more would block the event loop."""
 MOST_REFUSED = 500
-"""Of how many engineers, tenants and services refused calls are added to their windows until the next batch."""
+"""For how many engineers, tenants and services refused calls are counted until the next batch."""
 AnswerKey = tuple[UUID | None, str, str, str]
-"""A gateway (None where it showed no valid token), a service (empty where it is none of the gateway's), the decision,
-and the reason of a no."""
+"""The gateway (None without a valid token), its service (else empty), the decision, and a refusal's reason."""
 MOST_REPORTED = 200
-"""Of how many kinds of calls that a gate only reports the counts are kept apart until the next batch."""
+"""For how many kinds of calls that a gate only reports separate counts are kept until the next batch."""
 MOST_OF_A_PATH, MOST_OF_A_CALLER = 200, 300
 UsePlace = tuple[UUID | None, str, str]
 """The gateway through which a window was used, the action and the resource."""
@@ -46,9 +45,9 @@ WRITE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 LAST_TRIES = 2
 MOST_TOLD = 100
-"""Of so many windows a batch is news for pages that show them; those of more show it when they are loaded again."""
+"""For how many windows of a batch open pages are notified. Other pages show the uses when loaded again."""
 CLOSE_SECONDS, MOST_READS = 0.1, 3
-"""The database's clock is read again where its answer took longer: by so much a use may seem earlier than it was."""
+"""If reading the database's time takes longer than this, it is read again: a use may seem earlier by that long."""
 NOBODY = UUID(int=0)
 ADD = text("""
 SELECT add_gate_counts(CAST(:process AS uuid), CAST(:batch AS bigint), CAST(:answers AS jsonb), CAST(:uses AS jsonb),
@@ -95,7 +94,7 @@ class ReportedCall:
 
 
 OTHER_CALLS = ReportedCall("")
-"""Stands for all calls that are not counted apart."""
+"""Stands for all calls without a separate count."""
 
 
 @dataclass(slots=True)

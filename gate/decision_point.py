@@ -26,9 +26,9 @@ from lockbox.requests.access_check import AccessCheck, UsingCaller
 from lockbox.text_rules import UUID_FORM, check_resource
 
 MOST_EVALUATIONS = 50
-"""How many evaluations one question may hold."""
+"""How many evaluations one question may contain."""
 BATCH_SECONDS = 2.0
-"""Evaluations that are made one after another begin within so many seconds; later ones are refused."""
+"""The seconds within which evaluations made one after another must begin; later evaluations are refused."""
 USER, PERSON = "user", "person"
 SUBJECT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 UNBOUND = "The catalogue has no gate for the service that this token is bound to."

@@ -26,7 +26,7 @@ from lockbox.sql import insert, new_id
 DEFINED, REDEFINED = "gate_defined", "gate_redefined"
 SAID_AGAIN = timedelta(minutes=5)
 IN_USE = timedelta(hours=1)
-"""So long after a process last had a definition, another one may still have it: it has not gone out of use."""
+"""How long after a process last used a definition another process may still use it, so that it counts as in use."""
 ADDED = text(insert(GateDefinitionRecord, but={"recorded_at", "used_at", "announced_to"}))
 USED = text("UPDATE gate_definitions SET used_at = greatest(used_at, clock_timestamp()) WHERE id = :id")
 KNOWN = text("""

@@ -10,7 +10,7 @@ from gate.call import Scope, SentHeaders
 
 ROOT = b"/gate/v1/"
 TARGET = "lockbox.target"
-"""Where a server's scope has the target of a request as it was sent: parsers cut it."""
+"""The key in a server's scope of the request target as it was sent, because parsers shorten it."""
 
 
 class Dialect(StrEnum):
@@ -43,23 +43,23 @@ HEADERS: Mapping[Dialect, DialectHeaders] = {
     Dialect.CADDY: DialectHeaders(*FORWARDED, GET),
     Dialect.TRAEFIK: DialectHeaders(*FORWARDED, GET, None),
 }
-"""Envoy is left out: its question is the call itself, with our address before the path. Others ask elsewhere."""
+"""Envoy is left out: its question is the call itself, after our address. Other dialects ask elsewhere."""
 OVERRIDES = frozenset(
     {
         *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
         *(b"x-original-url", b"x-rewrite-url", b"x-forwarded-path", b"x-envoy-original-path"),
     }
 )
-"""By these a service may take a call for another one than the gateway does."""
+"""Headers by which a service may understand a call differently than the gateway does."""
 OF_FORWARD_AUTH = frozenset({*ORIGINAL[:2], *FORWARDED[:2]})
-"""Only a gateway that asks whether to let a call in sends these; proxies on the way say the host alone."""
+"""Only a gateway that asks whether to admit a call sends these headers. Proxies on the way send only the host."""
 NOT_DIRECT = OF_FORWARD_AUTH | OVERRIDES
 HOST = b"host"
 NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, HOST, b"lockbox-call"})
 FOREIGN: Mapping[Dialect, frozenset[bytes]] = {
     dialect: NAMED - {own.method, own.target, own.host, own.call, HOST} for dialect, own in HEADERS.items()
 } | {Dialect.ENVOY: NAMED - {HOST}}
-"""What a gateway of each dialect has to remove from every call."""
+"""The headers that a gateway of each dialect must remove from every call."""
 CALL = re.compile(rb"[!-~]{1,100}")
 
 

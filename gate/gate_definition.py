@@ -9,7 +9,7 @@ from typing import Any, Self
 from catalogue.service_catalogue import Catalogue
 
 MOST_SHOWN = 10
-"""Lines of a part on each side of a difference; the others are counted."""
+"""How many lines of a part are shown on each side of a difference; further lines are only counted."""
 LONGEST_LINE = 300
 NOTHING, ANOTHER_CUSTOMER = "none", "another customer"
 TENANT, FIXED = "tenant", "fixed"
@@ -22,7 +22,7 @@ PARTS = {
     "callers": "callers",
     "issuers": "issuers",
 }
-"""Everything that decides what a call at a gate uses and whose it is, and what it is called."""
+"""The parts that decide what a call at a gate uses and who makes it, with their names."""
 
 
 class GateDefinition:

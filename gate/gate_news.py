@@ -16,10 +16,10 @@ log = structlog.get_logger(__name__)
 
 NOBODY = UUID(int=0)
 SETTLED = timedelta(minutes=1)
-"""A tenant's log is looked for once the tenant is so old: ids are in the order of commits then."""
+"""The age of a tenant from which its log is written: from then on, the order of ids is the order of commits."""
 AT_ONCE = 20
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox enforcement of gates', 0))")
-"""What a catalogue says of gates is recorded by one process at a time."""
+"""Only one process at a time records the gates of a catalogue."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lockbox.identity.roles import Caller
 from lockbox.text_rules import UUID_FORM
 
 MOST_DAYS = 30
-"""So long is kept what was reported, counted from when it last came."""
+"""For how many days reported calls are kept, counted from the last call of the kind."""
 CALLS = text("""
 SELECT r.reason, r.path, r.tenant, r.caller, p.name AS engineer, r.count AS number, r.first_at, r.last_at
 FROM reported_calls r LEFT JOIN people p

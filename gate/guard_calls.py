@@ -23,7 +23,7 @@ from lockbox.text_rules import UUID_FORM, check_resource
 
 STREAM, ENGINEER, CHECK = ("stream", b""), b"/engineer", b"/check"
 ENGINEER_SECONDS = timedelta(seconds=60)
-"""How long a guard may remember whose token it was, without a `forget`."""
+"""How long a guard may remember the engineer of a token, without a `forget`."""
 ASKED, ENGINEER_ID = frozenset({"tenant", "resource", "action"}), "engineer"
 NOT_BOUND = "The guard's token is not bound to this service, or the catalogue has no such service."
 NO_ADDRESS = "A guard asks at /gate/v1/stream, /gate/v1/SERVICE/engineer or /gate/v1/SERVICE/check."

@@ -30,7 +30,7 @@ from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
 KEPT_SECONDS = 5.0
-"""How old may be what memory says of an engineer, counted from the beginning of the read."""
+"""The greatest age of an engineer in memory, counted from the beginning of the read."""
 MOST_KEPT = 50_000
 MOST_READ_TOGETHER = 128
 READ_SECONDS = 1.0
@@ -43,7 +43,7 @@ READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 OVERLOADED = "Too many callers are being looked up; try again in a moment."
 
 MTLS, HEADER = "mtls:", "header:"
-"""What stands for an issuer at the gate: `mtls:` and a service, `header:` and the id of a gateway's account."""
+"""Prefixes of issuers at the gate: `mtls:` with a service, `header:` with the id of a gateway's account."""
 
 IdentityKey = tuple[str, str, str | None]
 """Issuer, subject, and the mail address if the issuer vouches for it."""

@@ -20,21 +20,21 @@ from lockbox.text_rules import check_resource
 RefusalCode = Literal["unmapped", "malformed"]
 PORT = re.compile(r":[0-9]*$")
 PLAIN_WORD = re.compile(r"(?=.{1,24}$)\$?[a-z]+(?:[A-Z][a-z]+|[_-][a-z]+)*")
-"""A segment or parameter that is likely a word of the service's interface, and no name of a thing and no secret."""
+"""A segment or parameter that is probably a word of the service's interface, not the name of a thing or a secret."""
 MOST_SEGMENTS, MOST_NAMES = 12, 8
 MOST_BESIDE_A_TYPE = 120
-"""Characters of an outline that also names a content type: reports keep 200."""
+"""Maximum length of an outline that also names a content type: reports keep 200 characters."""
 CONTENT_TYPE = b"content-type"
 IN_BODY = re.compile(
     rb"(?:^|[,\s])(application/(?:grpc|graphql|connect\+|json-?rpc|soap)|multipart/mixed)", re.IGNORECASE
 )
-"""How content types begin whose bodies say what is read and done."""
+"""The beginnings of content types whose bodies decide what is read and done."""
 MOST_CHARACTERS = 2048
 LETTERS = r"A-Za-z0-9._~\-"
 PATH_MARKS = "!$&'()+,:=@"
 QUERY_MARKS = "!$'(),:@"
 ENCODED = ' "<>[]^`{|}'
-"""The ASCII characters that are taken percent-encoded only: nothing may have them as they are (RFC 3986)."""
+"""ASCII characters that are accepted only percent-encoded: no URL may contain them literally (RFC 3986)."""
 NEVER = {"%2F": "/", "%5C": "\\", "%3B": ";", "%25": "%", "%3F": "?", "%23": "#", "%2A": "*"}
 """Escapes that a gateway and a service may read as different requests."""
 FORBIDDEN = {
@@ -63,7 +63,7 @@ class MappedCall(NamedTuple):
     resource: str
     action: str
     path: str
-    """The path of the catalogue that fits, with the names of its parameters."""
+    """The matching path of the catalogue, with the names of its parameters."""
 
 
 class MappingRefused(Exception):  # noqa: N818 - it names what was found

@@ -39,7 +39,7 @@ GATE = Caller(
     Side.VENDOR,
     AuthMethod.TOKEN,
 )
-"""The identity by which the gate reads: a system, which sees open windows only. No one can sign in as it."""
+"""The identity by which the gate reads: a system, which sees only open windows. No one can sign in as it."""
 
 
 class SessionJudge:

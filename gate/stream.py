@@ -24,16 +24,16 @@ from gate.window_memory import FRESH_SECONDS, ChangeKind, MemoryChange, Remember
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 1.0
-"""How often a credential is looked at again, which is then known to be at most five seconds old."""
+"""How often a stream's credential is checked again. The result is then at most five seconds old."""
 SNAPSHOT_WINDOWS = 200
 SCANNED_WINDOWS = 2_000
-"""How many windows are looked at in one turn of a snapshot; most may be of services that the guard has not."""
+"""How many windows are scanned in one turn of a snapshot. Most may belong to services that the guard may not see."""
 BEGUN_A_SECOND = 10.0
-"""How many streams a second may begin with one token, once twice as many have as may be open with it."""
+"""How many streams a second may begin with one token, after a burst of twice as many as may be open with it."""
 WAITING = b": waiting\n\n"
 WAITING_SECONDS = 1.0
 PART_SECONDS = 5.0
-"""A guard that takes no part of its snapshot for so long ends: others with its token wait for it."""
+"""A stream ends if its guard reads no part of its snapshot for this long: others with its token are waiting."""
 MOST_REPLAYED = 10_000
 MOST_UNSENT = 10_000
 MOST_SENT_TOGETHER = 200

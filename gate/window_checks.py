@@ -29,14 +29,14 @@ Answer = TypeVar("Answer")
 ASK_SECONDS = 1.0
 REFUSED_SECONDS = 1.0
 USED_UP_SECONDS = 300.0
-"""For how long a window is taken for used up at most, while none opens for its engineer."""
+"""How long at most a window counts as used up, while no window opens for its engineer."""
 SAME_USE_SECONDS = 6.0
-"""From when on a call cannot be one that used the window before that was found, with a second to spare."""
+"""How long after a refusal as used up a call can no longer repeat an earlier use, with a second to spare."""
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")
-"""A standby may be behind: it opens nothing."""
+"""A standby may be behind, so it opens nothing."""
 MOST_ASKED = 128
 AWAY_SECONDS, MOST_ASKED_AWAY = 3.0, 4
-"""Once the reader could not read for so long, few ask at a time: else calls would queue for what is away."""
+"""If the reader could not read for this long, only a few calls ask Postgres at a time: others would queue in vain."""
 MOST_REFUSED = 10_000
 MOST_GRANTED = 1_000
 NOT_KEPT = frozenset({GateReason.BUSY, GateReason.BEHIND})

@@ -16,7 +16,7 @@ from lockbox.requests.models import RequestEntry
 
 FRESH_SECONDS = 1.0
 HEARTBEAT_SECONDS = 0.4
-"""Least time between two heartbeats: there is one with each read that comes when it is due."""
+"""The least time between two heartbeats. Each read that comes on time sends one."""
 MOST_KEYS = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -24,7 +24,7 @@ Key = tuple[str, str, int, str]
 BOOT_CLOCK: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
-"""Seconds that count the time the machine sleeps, where possible: what was read before that is old."""
+"""A timer that also counts the time for which the machine sleeps, if possible: data read before a sleep is old."""
 
 
 @dataclass(frozen=True, slots=True)

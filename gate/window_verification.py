@@ -14,11 +14,11 @@ from lockbox.requests.models import RequestEntry
 
 VERIFIED_AT_ONCE = 250
 AGAIN_SECONDS = 0.25
-"""For so long a read verifies windows that may have ended; the next read continues."""
+"""How long a read verifies windows that may have ended; the next read continues."""
 DOUBT_SECONDS = 1.25
-"""For so long windows that may have ended wait for it; then they are dropped until they are verified.
+"""How long windows that may have ended wait for verification. Then they are dropped until they are verified.
 
-Heartbeats wait for them: after a longer pause guards would take all windows to be closed.
+Heartbeats wait for them too: after a longer pause guards would treat all windows as closed.
 """
 NOBODY = UUID(int=0)
 # By snapshots of transactions: a number of a sequence is taken before its commit is seen.

@@ -79,7 +79,7 @@ ROUTERS = (
     access_review.of_vendor,
     request.front,
 )
-"""The routes of the pages, in the order in which they are looked for."""
+"""The routes of the pages, in the order in which they are matched."""
 
 
 def install(app: FastAPI) -> None:

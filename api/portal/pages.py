@@ -49,20 +49,20 @@ from lockbox.text_rules import alphabets, flagged, warning
 
 TAG = "pages"
 NO_PAGE = "no-page"
-"""The tag of a page's route whose GET answers with no page: a file, live updates, a step of a sign-in."""
+"""The tag of a page's route whose GET returns no page but a file, live updates, or a step of a sign-in."""
 
 HOME = "/"
-"""Leads to the page on which the person works."""
+"""Redirects to the page on which the person works."""
 SIGN_IN = "/sign-in"
 
 REFUSED = (Conflict, NotYours, Invalid, TooMany)
-"""Errors shown on the form's page, with what was written; all others get a page of their own."""
+"""Errors that are shown on the form's page, with the person's input. All other errors get a page of their own."""
 
 # A sign-in may lead only to paths of ours that no browser can take for another host.
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
 LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 MOST_SEGMENTS = 6
-"""More than the path of any page has, and so where a search for one begins."""
+"""More segments than the path of any page has. The search for a form's page begins with this number."""
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -79,7 +79,7 @@ HEADERS = {
 }
 KEPT = ("retry-after", "allow", "connection")
 MOST_SHOWN, MOST_LINES = 800, 10
-"""The longest text shown as it is: a longer one scrolls in a box, so that the rest of the page stays visible."""
+"""The longest text shown in full. A longer text scrolls in a box, so that the rest of the page stays visible."""
 
 HTTPS_ALONE = {"strict-transport-security": "max-age=31536000"}
 
@@ -87,7 +87,7 @@ READER: ContextVar[Visitor | None] = ContextVar("reader", default=None)
 """The reader of the page being rendered, for imported macros, which do not see the page's variables."""
 
 MADE_AT: ContextVar[datetime | None] = ContextVar("made_at", default=None)
-"""The time on Postgres' clock at which the page is made, for such macros too."""
+"""The time of Postgres at which the page is made, also for imported macros."""
 
 ICON_FOLDER = files("api.portal").joinpath("static", "vendor", "lucide-1.62.0")
 SHAPE = re.compile(r"<(?:circle|line|path|polyline|rect)\s[^>]*>")

@@ -24,7 +24,7 @@ TITLES = {
 WENT_WRONG = "Something went wrong"
 
 VENDOR = "the vendor"
-"""The vendor, where its name is not set."""
+"""The vendor's name if none is set."""
 
 # The menu.
 APPROVALS = "Approvals"
@@ -103,7 +103,7 @@ HISTORY_COLUMNS = (
     ("Employed by", "Office", "Located in", "Signed in"),
     ("Justification", "Seconds requested", "Submitted", "Opened", "Closed", "Deadline"),
 )
-"""Those before the facts of what was asked, and those behind them."""
+"""The columns before the facts of the request, and the columns after them."""
 NO_STATE = "There is no such state. Choose one from the list."
 NO_SERVICE = "There is no such service. Choose one from the list."
 NO_LEVEL = "There is no such level. Choose one from the list."
@@ -195,7 +195,7 @@ COLLEAGUES_FIRST = "Your colleagues' files are being verified. Try again in a mo
 OTHERS_FIRST = "Other files are being verified; try again in a moment."
 THE_FILE = "the file"
 VERIFY_A_FILE = "verify a file"
-"""What is tried too often."""
+"""The action in the message about too many attempts."""
 
 # Charts.
 NOT_KNOWN = "not known"
@@ -236,13 +236,13 @@ SPAN = "{low:g} to {high:g}"
 
 # Counts and times of day.
 MOST_QUOTED = 48
-"""The longest resource that stands in a sentence; a longer one is only counted there."""
+"""The longest resource that a sentence quotes. A longer one is only counted."""
 
 UNITS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 PAST, FUTURE, NOW = "{span} ago", "in {span}", "now"
 LEFT, OVER = "{span} left", "over"
 WEEK = 7 * UNITS["d"]
-"""From here on a time is so many days away, without hours."""
+"""From this distance on, a time is given in days, without hours."""
 
 SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 

@@ -33,7 +33,7 @@ VENDORED = {
     "htmx-4.0.1.min.js": "text/javascript; charset=utf-8",
 }
 NIGHT, INK = "#171b23", "#0b1020"
-"""What stands behind text on a dark screen, and text on a bright button there: as in `tokens.css`."""
+"""The background of text on a dark screen, and the colour of text on a bright button there, as in `tokens.css`."""
 
 STYLE = """:root {{ --brand: {colour}; --link: {colour}; }}
 @media (prefers-color-scheme: dark) {{

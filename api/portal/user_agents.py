@@ -16,7 +16,7 @@ BROWSERS = {
     "Chrome": "Chrome",
     "Safari": "Safari",
 }
-"""Browsers by their token; those whose token others send too come later."""
+"""Browsers by their token. A browser whose token other browsers send too comes after them."""
 SYSTEMS = {
     "iPhone": "iPhone",
     "iPad": "iPad",

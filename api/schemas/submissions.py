@@ -16,7 +16,7 @@ NAMES_ITS_CASE: JsonDict = {
     "if": {"anyOf": [has(case_system=GIVEN), has(case_url=GIVEN)]},
     "then": has(case_ref=GIVEN),
 }
-"""As `cases.in_its_system` has it."""
+"""The same rule as in `cases.in_its_system`."""
 
 
 class NewRequest(SubmittedAsk):

@@ -29,7 +29,7 @@ BINDING_RULES: list[JsonValue] = [
         "then": has(services=AT_LEAST_ONE, scopes={"anyOf": [{"items": {"const": one}} for one in OF_GATES]}),
     },
 ]
-"""As `token_creation` has it."""
+"""The same rules as in `token_creation`."""
 
 
 class NewToken(RequestBody):

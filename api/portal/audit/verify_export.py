@@ -51,7 +51,7 @@ DEADLINE, QUEUING = 30.0, 90.0
 LIMITS = AttemptLimits(per_account=30, per_address=30)
 """How many files one person may verify in ten minutes."""
 MOST_OF_A_TENANT = 2
-"""How many files of a tenant are in progress at once; of a person it is one."""
+"""How many files of a tenant are verified at once; of a person it is one."""
 TURNS = asyncio.Semaphore(2)
 """Two files at a time in a process: each takes a thread. Others wait, so that tenants do not block each other."""
 

@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 4, 14, 20
 """The margins, in the drawing's units, which are pixels on a small screen."""
 LEAST = 2.0
-"""The least height of a bar above zero."""
+"""The smallest height of a bar for a value above zero."""
 GAP = 2.0
 WORD = 30
 """The width of a time's label."""

@@ -39,7 +39,7 @@ router = CallRouter(tags=[TAG], include_in_schema=False)
 MOST = 50
 MOST_ROWS, ROWS_AT_ONCE = 10_000, 200
 BESIDE_EACH_OTHER = 8
-"""How many facts of what was asked stand in the middle of a row; later ones are at its end, where no column moves."""
+"""How many facts of a request are in the middle of a row. Further facts are at its end, so that no column moves."""
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 WORDS = TypeAdapter[str](Words)
 

@@ -89,7 +89,7 @@ MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
 BESIDE = frozenset({"begin", "hold_back", "escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
-"""The events shown beside the moves of a request."""
+"""Events that are shown in addition to the moves of a request."""
 
 SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PasskeyTooNew, PolicyNotMet, PolicyUnverified, TenantSuspended)
 """Refusals that the page explains to people who would otherwise decide."""

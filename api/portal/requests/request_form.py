@@ -35,7 +35,7 @@ def _text(typed: str) -> str:
 
 
 FormText = Annotated[str, AfterValidator(_text)]
-"""A text as typed, with the breaks of lines that we keep."""
+"""A text as typed, with its line breaks."""
 
 
 Column = Annotated[list[FormText], Field(max_length=MOST_COLUMNS)]

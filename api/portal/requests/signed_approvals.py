@@ -27,7 +27,7 @@ from lockbox.requests.decide import JudgedDecision
 
 LONGEST_TEXT = 200_000
 Answer = Callable[[], Response]
-"""What makes an answer once the transaction has committed, so that no lock is held meanwhile."""
+"""A function that makes an answer after the transaction has committed, so that no lock is kept meanwhile."""
 
 
 class ApprovalProofForm(BaseModel):

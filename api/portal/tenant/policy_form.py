@@ -39,7 +39,7 @@ LISTS = ("countries", "break_glass_services", "case_patterns")
 COMMENTS, PEOPLE, MEANS = "comment_required", "break_glass_people", "approve_means"
 NOBODY = "nobody"
 TEXT = "text"
-"""The field of the whole policy as text."""
+"""The field with the whole policy as text."""
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
 KEY = "[key]"
@@ -164,7 +164,7 @@ PLACES: Mapping[str, str] = {
     "reasons": f"reason-{next(iter(Reason)).value}",
     COMMENTS: f"comment-{ReasonedDecision.APPROVE.value}",
 }
-"""Where on the page each term stands, by the id of its first field."""
+"""The place of each term on the page, by the id of its first field."""
 
 
 def percents(text: str) -> list[int]:
