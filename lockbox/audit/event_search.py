@@ -31,10 +31,10 @@ WHERE e.request_id = :request_id AND e.action <> 'activity'
 ORDER BY e.at, e.seq NULLS LAST, e.id
 """)
 LOOKED_THROUGH = 1000
-"""So many of a log's newest events one page goes through for what is searched."""
+"""How many of a log's newest events a search reads for one page."""
 WORDS = ("comment", "justification")
 RECIPIENT = "recipient"
-"""What the fields with the recipients of a move's mails are called, each with a number behind it."""
+"""The name of the fields with the recipients of a move's mails; a number follows it."""
 UNREAD = frozenset({"deadline_at", "internal", "log_id"})
 DETAILS: ColumnElement[Any] = literal_column("(SELECT d.fields FROM event_details d WHERE d.event_id = events.id)")
 # Whether the leaf at the event's number is the hash of its body; null while it is not sealed.

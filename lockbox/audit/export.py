@@ -29,7 +29,7 @@ TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
 HERE, REMOVED_BY_RETENTION, MISSING = "here", "removed", "missing"
 Pages = Callable[[], AbstractContextManager[UnitOfWork]]
-"""Opens a transaction for each page, in which the reader's rights are checked again."""
+"""Opens a transaction for each page; the reader's rights are checked again in each transaction."""
 REMOVED = text("""
 SELECT e.body FROM events e JOIN seals s ON s.event_id = e.id
 WHERE s.log_id = :log_id AND s.number < :size AND e.action = :action AND e.request_id IS NULL ORDER BY s.number

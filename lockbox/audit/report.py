@@ -18,13 +18,13 @@ from lockbox.audit.verifier.event_checks import submitted
 ACTIVITY = "activity"
 FIRST_USED, LAST_USED = "first_used", "last_used"
 USES_SETTLE = timedelta(seconds=30)
-"""How long after a window's end its last use is reported: until then a gate may still write what it has counted."""
+"""How long after a window's end its last use is reported: until then, a gate may still write its counts."""
 LATE = timedelta(hours=1)
-"""How long after a window's end activity may still be reported."""
+"""For how long after a window's end activity may still be reported."""
 OPEN, ERASED = "active", "erased"
 PRINCIPAL = "principal_"
 ENGINEER = "engineer_"
-"""What the fields with names of engineers are called, each with a number behind it."""
+"""The beginning of the names of the fields with engineers' names; a number follows it."""
 NOBODY = {"clock": "the clock", "owner": "the owner of the installation"}
 ENDS = {
     "denied": "denied",

@@ -17,7 +17,7 @@ MAILED = {
     "moot": "no longer needed by",
     "sent": "mailed to",
 }
-"""How a mail ended, as the audit log and a reader say it; what may matter to a reader comes first."""
+"""The outcomes of mails, each with its words for readers; outcomes that may matter more come first."""
 
 
 @dataclass(frozen=True)

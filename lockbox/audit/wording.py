@@ -139,7 +139,7 @@ WORDS = {
     "audit_events_removed": "removed the oldest events by retention",
     "restored": "restored the database from a back-up",
 }
-"""The words for every action, following the actor's name."""
+"""The words for every action; they follow the actor's name."""
 
 OF_REQUESTS = {**facts_of(Ask, LOG), **facts_of(Requester, LOG)}
 LABELS = {

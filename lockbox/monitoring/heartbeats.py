@@ -55,7 +55,7 @@ class ProcessPart(StrEnum):
 
 
 JOBS = frozenset({ProcessPart.RECONCILE, ProcessPart.SEAL, ProcessPart.INVARIANTS})
-"""What a process does that sends heartbeats of its own, which count its connections."""
+"""Jobs of processes whose own heartbeats already count their connections."""
 
 
 def age(database: Database, part: ProcessPart) -> float:

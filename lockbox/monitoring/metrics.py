@@ -35,11 +35,11 @@ FROM clock c CROSS JOIN so_far s LEFT JOIN before b ON true
 PRUNE = text("DELETE FROM lag_samples WHERE at < clock_timestamp() - CAST(:kept AS interval)")
 log = structlog.get_logger(__name__)
 MOST_SILENT = 60.0
-"""For how many seconds a process is taken to live after it said so."""
+"""For how many seconds after its last heartbeat a process counts as alive."""
 MOST_COUNTED = 100_000
-"""No count goes further (see operating_figures() in lockbox/schema/functions.sql)."""
+"""The highest count (see operating_figures() in lockbox/schema/functions.sql)."""
 MOST_SHOWN = 1000
-"""So many requests of an open state are shown; one more is counted (see operating_states() there)."""
+"""The highest shown number of requests of a state; counting stops one above (see operating_states() there)."""
 LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '500ms', true)")
 READ = text(f"""
 SELECT name, label, value FROM operating_figures()
@@ -48,7 +48,7 @@ UNION ALL SELECT 'lagging_standby', '', ({startup_checks.LAGGING_STANDBY})::int
 HOURS = 24
 HOUR = timedelta(hours=1)
 MOVES = frozenset({"submitted", "decided", "timed_out"})
-"""What requests did; the other counts, `sent` and `dead`, are of notifications."""
+"""The counts of requests; the other counts, `sent` and `dead`, are of notifications."""
 DAY = text("SELECT name, hour, value FROM operating_day()")
 GATE = text("SELECT gateway, service, decision, reason, number, of_hour, of_day FROM operating_gate()")
 

@@ -42,7 +42,7 @@ POLICY_CHANGED = "policy_changed"
 FIRST_PASSKEY = "first_passkey_added"
 PRE_APPROVAL_PROPOSED = "pre_approval_proposed"
 PRE_APPROVALS = "pre_approval_"
-"""How the templates about pre-approvals begin."""
+"""The beginning of the names of templates about pre-approvals."""
 PATHS = {
     ADDRESS_CODE: "/account",
     "recovery_proposed": "/proposals",
@@ -51,14 +51,14 @@ PATHS = {
     DIGEST: "/audit-log/checkpoint",
     **dict.fromkeys((NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN), "/operations"),
 }
-"""Where a mail leads, if not to the page that asks to sign in."""
+"""The paths of links in mails whose link does not lead to the usual page that asks to sign in."""
 CHANGES_WHAT_OPENS = frozenset(
     {
         *(POLICY_CHANGED, "mode_switched", "consent_ended", "pre_approval_approved", "delegate_named"),
         *("gate_report_began", "gate_report_allowed"),
     }
 )
-"""The news of a tenant after which something may open without its approval: these mails lead to what can."""
+"""Changes after which access may open without the tenant's approval; their mails link to a page that lists it."""
 UNAPPROVED_ACCESS = "/tenants/{slug}/unapproved-access"
 PERSONAL = frozenset(
     {
@@ -68,9 +68,9 @@ PERSONAL = frozenset(
         *("person_disabled", NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
     }
 )
-"""Notifications for people only, or for endpoints under a type of their own."""
+"""Notifications that only people get, or that endpoints get under a type of their own."""
 UNLABELLED = frozenset({DIGEST, NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN})
-"""The mails that place each of their facts themselves, or list requests and alarms."""
+"""The mails whose templates place each fact themselves, or list requests or alarms."""
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 SERVICE, FROM, UNTIL, ROLES = "service", "from", "until", "roles"
 TIMES = frozenset({FROM, UNTIL, "ends"})

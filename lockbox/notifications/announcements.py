@@ -30,7 +30,7 @@ SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 """)
 LATER = {"sequence", "numbered_at", "blocked_by", "failed_at", "closed_at", "outcome", "last_error"}
-"""What a new notification does not have as yet."""
+"""The columns that a new notification does not have yet."""
 ANNOUNCE = f"""
 written AS (
     INSERT INTO {insert_list(Notification, but={"request_id", "observer_id", *LATER})}

@@ -8,7 +8,7 @@ from lockbox.identity.roles import Role, Side
 
 OUTCOME_MATTERS_FOR = timedelta(hours=24)
 CALLED_FOR = timedelta(hours=72)
-"""For how long a webhook is tried: every event is of use to a machine, whatever has become of the request."""
+"""For how long a webhook is tried. A machine can use every event, whatever the request's state is by then."""
 
 PROMPTS = {
     "reviewing": "reviewing",
@@ -51,14 +51,14 @@ REMINDER_TEMPLATES = {
 }
 
 BREAK_GLASS = "break_glass"
-"""A window that two people of the vendor have opened in an emergency, without the customer."""
+"""The action by which two people of the vendor open a window in an emergency, without the customer."""
 AFTER_REVIEW, AFTER_REVIEW_REMINDER = "after_review", "after_review_reminder"
 AFTER_REVIEW_OVERDUE = "after_review_overdue"
 AFTER_REVIEWS = frozenset({AFTER_REVIEW, AFTER_REVIEW_REMINDER, AFTER_REVIEW_OVERDUE})
-"""The customer's finding about such a window, and what reminds of it; each is its own template."""
+"""The customer's finding about a break-glass window, and the reminders of it; each has a template of that name."""
 AWAITING_FINDING = AFTER_REVIEWS - {AFTER_REVIEW}
 ALARMING = frozenset({BREAK_GLASS, *AWAITING_FINDING})
-"""What is sent before everything that only informs, and to every address, also where no prompts are wanted."""
+"""Templates sent before those that only inform, and to every address, even to those without prompts."""
 
 QUESTION, ANSWER = "question", "answer"
 CONVERSED = {
@@ -66,24 +66,24 @@ CONVERSED = {
     (ANSWER, "reviewing"): "review_answer",
     **{(said, state): said for said in (QUESTION, ANSWER) for state in ("pending", "active")},
 }
-"""The templates that tell of a question and its answer, by the state of the request when it was asked."""
+"""The templates of questions and answers, by the request's state when the question was asked."""
 
 ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")
-"""The templates that say that there is no access, or none any more."""
+"""The templates which state that there is no access, or no more access."""
 
 CONNECTED = ("connection_opened", "connection_open_failed", "connection_closed", "connection_close_failed")
-"""What happens to access at a target, as the audit log and webhooks name it, and the templates for endpoints."""
+"""The events of access at a target, as the audit log and webhooks name them; also the endpoints' templates."""
 SETTLED = {"connection_opened": "connection_open_settled", "connection_closed": "connection_close_settled"}
-"""The templates of late success, after a failure was notified."""
+"""The templates of a success that follows a notified failure, by action."""
 REPEATED = {"connection_open_failed": "connection_open_again", "connection_close_failed": "connection_close_again"}
-"""The templates of failures whose beginning was notified already; they are for endpoints alone."""
+"""The templates of failures whose beginning was already notified; only endpoints get them."""
 OPERATED = {
     "connection_open_failed": "target_open_failed",
     "connection_open_settled": "target_open_settled",
     "connection_close_failed": "target_close_failed",
     "connection_close_settled": "target_close_settled",
 }
-"""The templates of failures at a target, and of their end, with those for operators, who see no requests."""
+"""The templates of failures at a target and of their end, each with that for operators, who see no requests."""
 
 INSIDE = frozenset(
     {
@@ -118,7 +118,7 @@ EVENTS = {
     AFTER_REVIEW_REMINDER: "after_review_reminded",
     AFTER_REVIEW_OVERDUE: "after_review_overdue",
 }
-"""What happens to a request, as webhooks name it, by the action of the audit log."""
+"""The webhooks' names for events of a request, by the action in the audit log."""
 REVIEW_DENIED = "review_denied"
 TYPES = frozenset(f"request.{name}" for name in (*EVENTS.values(), REVIEW_DENIED))
 """Every event type of a request."""
@@ -129,7 +129,7 @@ COPIED = "copied"
 OPEN = "active"
 REPORT = "report"
 REPORTED_AFTER = timedelta(seconds=60)
-"""How long a report waits after the end: systems report in batches what was done inside, some after the window."""
+"""How long a report waits after the window's end, because systems report activity in batches, some of them late."""
 
 
 class AudienceGroup(StrEnum):
@@ -169,10 +169,10 @@ BY_BREAK_GLASS = {
     AFTER_REVIEW_OVERDUE: EVERYBODY | {AudienceGroup.MANAGERS},
     AFTER_REVIEW: EVERYBODY | {AudienceGroup.MANAGERS, AudienceGroup.REQUESTER},
 }
-"""Who is notified of break-glass, of a finding that is due, and of the finding, by the action.
+"""Who is notified of break-glass, of a finding that is due or overdue, and of the finding, by the action.
 
-People who can give a finding are reminded. Once it is overdue the vendor's managers are too: before it is given
-there is no other break-glass.
+People who can give a finding are reminded of it. Once the finding is overdue, the vendor's managers are notified too,
+because no other break-glass is possible until it is given.
 """
 OPENED_ALONE = {
     Mode.ENFORCE: frozenset({AudienceGroup.ASKED, AudienceGroup.APPROVERS, AudienceGroup.ADMINS}) | COPIES,

@@ -28,7 +28,7 @@ CHAT_SENTENCES = {
         "It is tried again until the target says that it is closed."
     ),
 }
-"""The sentence for a chat, by the event type; all other events by the state that they led to."""
+"""Sentences for a chat, by event type; other events have a sentence for the state that they led to."""
 CHAT_STATES = {
     "reviewing": f"{REQUEST} is waiting for the vendor's review.",
     "pending": f"{REQUEST} is waiting for your approval.",

@@ -58,7 +58,7 @@ OF_ONE = text(
     )
 )
 STAGES = [(template, stage) for stage, templates in ASKING.items() for template in templates]
-"""The kinds of mails that ask for an answer, and in which stage each does."""
+"""The templates of mails that ask for an answer, each with the stage in which it asks."""
 COUNT = text("""
 SELECT t.outcome, sum(t.number) AS number FROM (
     SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number

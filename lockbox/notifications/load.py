@@ -60,10 +60,10 @@ FROM_ROW = (
     *("recipient_id", "recipient_name", "recipient_address", "is_copy", "time_zone", "address", "user_agent"),
     *("finding", "finding_due"),
 )
-"""The fields of a `RequestMail` that are columns of READ, but for the request's parts."""
+"""The fields of a `RequestMail` that are columns of READ, except the parts of the request."""
 MOST_WAITING = 50
 PRE_APPROVED = "pre_approval_id"
-"""What the event says of a window that a pre-approval opened."""
+"""The member of an event that names the pre-approval which opened the window."""
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
 # Of a mail about no request: what it offers was taken, withdrawn or has run out, or nobody can use it any more.

@@ -12,7 +12,7 @@ from lockbox.notifications.audience import COPIED, ENDINGS, RECEIPT, REPORT
 from lockbox.text_rules import one_line
 
 NOBODY_NOTIFIED, OUTLIVED = "nobody_notified", "outlived"
-"""The keys of a request that timed out before anyone could be notified, and of more time for an ended window."""
+"""Keys for a request that timed out with no one notified, and for a request to extend a window that was ended."""
 
 
 class Tone(StrEnum):
@@ -144,7 +144,7 @@ NOBODY_NOTIFIED_SUBJECT = f"{STATE_WORDINGS[NOBODY_NOTIFIED].others}: access to 
 PRE_APPROVED_SUBJECT = "Approved beforehand: access to {service} at {tenant} is open until {by}"
 OPENS_LATER_SUBJECT = "Access to {service} at {tenant} is approved, and opens {by}"
 BREAK_GLASS_MARK = "BREAK-GLASS: "
-"""How the subject of each mail about a request begins that is, or was opened, by break-glass."""
+"""The beginning of the subject of each mail about a request that is, or was opened, by break-glass."""
 FINDINGS = {"justified": "justified", "not_justified": "not justified"}
 DECIDED = {"endorse": "endorsed", "break_glass": "broke the glass for", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
@@ -273,7 +273,7 @@ ACCOUNT_SUBJECTS = {
     "recovery_proposed": "Object by {by} if this is wrong: the vendor proposes a new admin for {tenant}",
     "invitation": "{actor} invites you to Lockbox at {tenant} as {roles}, until {by}",
 }
-"""The subjects that say more than the title."""
+"""Subjects that state more than the mail's title."""
 VENDOR_TITLES = {
     "exclusions_changed": "What Lockbox does not cover was stated anew",
     "gate_redefined": "What calls at a gate use was changed",
@@ -322,7 +322,7 @@ EXPLANATIONS = {
     ),
     "gate_report_ended": "This gate refuses calls without an open access window again.",
 }
-"""What a change means, and what can be done about it, where its title and diff do not say so."""
+"""The meaning of a change and the possible reaction, for changes whose title and diff do not state them."""
 ACCOUNT_LABELS = {
     "member": "Who",
     "engineer": "Engineer",
@@ -337,11 +337,11 @@ ACCOUNT_LABELS = {
     "justification": "Why",
 }
 FROM_WHERE = {"address": "From the address", "user_agent": "With the browser"}
-"""The labels of a person's location, in mails that say it."""
+"""The labels of a person's location, for mails that state it."""
 PRE_APPROVAL_LABELS = {"access window": "Longest window", "uses": "Windows at most", "ends": "Until"}
-"""What a pre-approval covers, where its event does not say it in the words of the page."""
+"""Labels of what a pre-approval covers, for members that the page names differently from the event."""
 DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")
-"""The facts of access around Lockbox, in their order; the labels are of ACCOUNT_LABELS, or of what was declared."""
+"""The facts of access around Lockbox, in order, by the labels of ACCOUNT_LABELS or of the declaration."""
 VENDOR, AN_APPROVER, AN_OPERATOR = "the vendor", "an approver", "An operator of the vendor"
 ASKS = "{requester} requests access to {service}"
 

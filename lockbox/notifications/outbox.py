@@ -49,7 +49,7 @@ new_outbox AS (
         AS o (event_id, tenant_id, request_id, at, run_at, template, mode, asked)
 )"""  # noqa: S608 - ours
 ON_RECORD = f"{APPEND},{QUEUE}"
-"""What goes with each change of a request: its events, and their rows in the outbox."""
+"""The statements that go with each change of a request: they write its events, and the events' outbox rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

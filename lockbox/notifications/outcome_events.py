@@ -47,7 +47,7 @@ RETURNING id, tenant_id, description, why_disabled
 NOTIFICATION_DEAD = "notification_dead"
 TOO_LATE = "too_late"
 UNRECORDED = (SIGN_IN_CODE,)
-"""The templates whose dead notifications are no events: their recipients have not proven who they are yet."""
+"""The templates whose dead notifications give no event, because their recipients have not yet proven who they are."""
 # An open request whose question to somebody has ended without arriving; and any request of a notification that is
 # dead.
 CONCERNED = text("""
@@ -65,7 +65,7 @@ UPDATE requests SET wake_at = :at WHERE id = ANY(:ids) AND wake_at > :at AND dea
 REMIND = "remind"
 NOTIFICATIONS_SENT = "notifications_sent"
 SILENT = (*UNRECORDED, CHECKPOINT, DIGEST)
-"""The templates of which nothing is said once they are sent: to say that the log has not grown must not grow it."""
+"""The templates whose sending gives no event: a mail about a log that has not grown must not grow the log."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ SECONDS = frozenset(
         *("sign_in_age", "revoke_sign_in_age", "requester_sign_in_age", "break_glass_ceiling", "first_passkey_wait"),
     }
 )
-"""The terms that are numbers of seconds; other numbers are read as they stand."""
+"""The terms whose numbers are seconds; all other numbers are shown unchanged."""
 TERMS = {
     "vendor_review": "The vendor's managers review first",
     "review_window": "Time for the vendor's review",

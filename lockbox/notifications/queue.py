@@ -31,16 +31,17 @@ LAST_MOMENT = timedelta(seconds=1)
 MOST_JITTER = 0.2
 
 URGENT = frozenset({*PROMPTS, *ALARMING, SIGN_IN_CODE})
-"""The templates of mails that a person waits for, by whose deadline they have to answer, or that raise an alarm."""
+"""The templates of mails that a person waits for, that ask for an answer by a deadline, or that raise an alarm."""
 
 LONGEST_BLOCKED = timedelta(minutes=15)
 LONGEST_END_BLOCKED = timedelta(seconds=60)
-"""For how long a call waits behind one that fails; the second where it says that access has ended.
+"""For how long a call waits behind a failing call; LONGEST_END_BLOCKED applies to calls about the end of access.
 
-Behind one that no worker has tried, any call waits for the first, since that one got its number.
+Behind a call that no worker has tried yet, every call waits for LONGEST_BLOCKED, counted from the numbering of that
+call.
 """
 MOST_IN_TURN = 50
-"""How many calls of an endpoint are claimed at once, to be made one after the other."""
+"""How many calls of an endpoint are claimed together; they are made one after another."""
 
 CHANCE = random.SystemRandom()
 
@@ -170,7 +171,7 @@ class NotificationClaim:
 LetIn = Callable[
     [Sequence[ReadyNotification], Mapping[UUID, str], datetime], tuple[list[NotificationClaim], dict[UUID, datetime]]
 ]
-"""Decides which notifications, each leading to an address or a URL, are claimed at a moment: see `let_in`."""
+"""Decides which notifications are claimed now, by their addresses or URLs; see `let_in`."""
 
 
 class ClaimedBatch(NamedTuple):

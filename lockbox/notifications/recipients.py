@@ -65,9 +65,9 @@ coalesce(CAST(:tenants AS uuid[]), ARRAY(
     SELECT d.tenant_id FROM delegations d
     WHERE d.delegate_id = at_person() AND d.tenant_id = ANY(at_tenants()) AND d.ended_at IS NULL
         AND tstzrange(d.starts_at, d.ends_at) @> {AT}))"""  # noqa: S608 - ours
-"""At which tenants the transaction's person is asked, by the rows alone: readers check it by what has a mark.
+"""The given tenants, or else those at which the transaction's person is an approver, an admin or a delegate now.
 
-Approvers are, admins, and who stands in for an approver at this moment; or the tenants that are given.
+It uses only the rows; readers check the rows by their MACs.
 """
 PLACES = text("""
 SELECT 'endpoint' AS role, r.tenant_id, r.id, r.event_types AS more, true AS prompts

@@ -32,7 +32,7 @@ from lockbox.text_rules import flagged, one_line, prose
 
 LONGEST_SUBJECT = 200
 WIDTH, LABEL = 100, 17
-"""How wide the lines of a plain text are, and the column of labels in it."""
+"""The width of the lines of a plain text, and of its column of labels."""
 TEMPLATES = Environment(
     loader=PackageLoader("lockbox.notifications"),
     autoescape=select_autoescape(["html"]),
@@ -55,7 +55,7 @@ TEMPLATE_FILES = {
     **dict.fromkeys(OPERATED, "connection"),
     **dict.fromkeys(OPERATED.values(), "target"),
 }
-"""The template files that differ from `state_change`, which says what became of a request."""
+"""The template files by template; all other templates use `state_change`, which states the request's outcome."""
 
 
 @dataclass(frozen=True)

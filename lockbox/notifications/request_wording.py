@@ -27,7 +27,7 @@ HELD_BACK_REMEDIES = {
     "database_restored": "An operator of the vendor has to finish the restore first.",
 }
 CUSTOMER, REQUESTER = "the customer", "the requester"
-"""Where the names are not known."""
+"""The words for people whose names are not known."""
 HELD_BACK = "Access is held back: nobody is let in, because {why}. {next}"
 WILL_BE_HELD_BACK = "As things stand, access will be held back: {why}."
 NOT_KNOWN = "not known"

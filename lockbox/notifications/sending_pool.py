@@ -19,7 +19,7 @@ MAILS_AT_ONCE = 16
 HOOKS_AT_ONCE = 32
 UNPROVEN_SHARE = 0.75
 MOST_UNRECORDED = 50
-"""How many of a channel are being sent, or sent and not recorded: what a process that is killed sends twice."""
+"""How many sends of a channel may be unrecorded; if the process is killed, these may be sent twice."""
 LONGEST_IN_QUEUE = 4.0
 FORGOTTEN_SECONDS = 600.0
 SWEEP_SECONDS = 60.0

@@ -30,12 +30,12 @@ from lockbox.schedule import NOTIFICATIONS, IndexEntry
 SETTLED_WITHIN = timedelta(seconds=60)
 ERASED_AGAIN = timedelta(seconds=1)
 NAMES = "hashtextextended('lockbox names', 0)"
-"""The advisory lock that an erasure holds alone, from before it looks for names until they are gone."""
+"""The advisory lock that an erasure takes exclusively, from before it looks for names until they are erased."""
 MAY_NAME = f"pg_try_advisory_xact_lock_shared({NAMES})"
-"""Holds off erasures until the commit, unless one is under way; to be true before the names are read."""
+"""Blocks erasures until the commit; false while an erasure is under way. Names may be read only after it was true."""
 OPEN = "open"
 MOST_LISTED = 500
-"""How many mails one event lists: with the longest names and addresses its line in an export is within 2^20 bytes."""
+"""How many mails one event lists, so that its line in an export always fits in 2^20 bytes."""
 WORST_FIRST = (Outcome.DEAD.value, OPEN, Outcome.MOOT.value, Outcome.SENT.value)
 
 # Rows are locked in order, for others settle the same events.

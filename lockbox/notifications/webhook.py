@@ -42,7 +42,7 @@ TEST_TYPE = "endpoint.test"
 MOST_ANSWER_BYTES = 1024
 GONE = 410
 WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
-"""The client errors that say nothing against the call itself; any other one settles it."""
+"""The client errors after which the call is tried again; all others are final."""
 ASKS_TO_WAIT = frozenset({429, 503})
 WAITING = frozenset({"reviewing", "pending"})
 LONGEST_WAIT = timedelta(days=1)

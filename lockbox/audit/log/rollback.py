@@ -48,10 +48,10 @@ KEPT = text("UPDATE logs SET kept_at = :at WHERE id = ANY(:ids)")
 KEEP = text(insert_rows(HourlyCheckpoint, but={"notified_at"}, at=":at"))
 LIST_KEY = text(f"{insert(AuditKey, purpose=repr('log'), first_used_at=':at')} ON CONFLICT DO NOTHING")
 Extends = Callable[[Checkpoint], None]
-"""Checks that a log, as it is now, extends what it was.
+"""Checks that a log, as it is now, extends an older checkpoint.
 
 Raises:
-    BadProof, KeyError: it does not, or its tree does not reach so far.
+    BadProof, KeyError: the log does not extend the checkpoint, or its tree is smaller.
 """
 
 

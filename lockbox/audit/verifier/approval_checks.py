@@ -32,7 +32,7 @@ APPROVE, ENDORSE, BREAK_GLASS = "approve", "endorse", "break_glass"
 CUSTOMER = "customer"
 LONGEST_BREAK_GLASS = 3600
 LOOSER = {"enforce": frozenset({"observe", "off"}), "observe": frozenset({"off"})}
-"""Modes, each with the less strict ones that a request may have come from."""
+"""For each mode, the less strict modes that the submission of an endorsed request may have."""
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
 GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 

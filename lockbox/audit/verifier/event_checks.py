@@ -22,9 +22,9 @@ from lockbox.audit.verifier.stated_access_checks import StatedAccessChecker
 
 SERVICE, RESOURCES = "service", "resources"
 ASKING = ("submit", "endorse", "break_glass")
-"""The moves that may first ask or tell the customer: they hold the submission."""
+"""The moves that may be the first to ask or notify the customer; these moves hold the submission."""
 MEMBERS = ("id", "tenant_id", "request_id", "seq", "at", "action", "actor_id", "actor_role", "from_state", "to_state")
-"""Members of the body that are also columns of its row, for searching."""
+"""Members of the body that are also columns of the event's row, for searching."""
 IDS = frozenset({"id", "tenant_id", "request_id", "actor_id"})
 NEEDED = frozenset({"id", "at", "action", "actor_role"})
 LARGEST_INTEGER = 2**53 - 1
@@ -37,15 +37,15 @@ RECORDS: Mapping[str, Mapping[str, type]] = {
     AUDIT_EVENTS_REMOVED: {"removed_from": int, "removed_to": int},
     RESTORED: {"log_id": str, "size": int, "shipped_origin": str, "shipped_size": int, "shipped_root": str},
 }
-"""Events about the log itself, each with the members that it needs; their numbers are not negative."""
+"""Events about the log itself, with their required members; numbers in these members are not negative."""
 OPTIONAL: Mapping[str, frozenset[type]] = {
     "actor_id": frozenset({str, type(None)}),
     SUBMISSION: frozenset({dict}),
     PRE_APPROVAL: frozenset({str}),
 }
-"""Members on which the judgement of a window turns, with their types where they are there."""
+"""Optional members that the checks of windows depend on, with their allowed types."""
 Taken = tuple[dict[str, Any], dict[str, str], dict[str, Any]]
-"""A move: its body, its valid personal values that are shown, and its place."""
+"""A move: its body, its shown and valid personal values, and its place in the file."""
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

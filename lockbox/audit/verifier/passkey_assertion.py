@@ -17,7 +17,7 @@ from lockbox.audit.canonical import decoded
 
 FORMAT, FORMAT_2 = "lockbox decision 1", "lockbox decision 2"
 SIGNED, ATTESTED = "passkey-signed", "attested"
-"""Who vouches for a decision: the person by an assertion, or only the vendor's server."""
+"""Who attests a decision: the person, by an assertion, or only the vendor's server."""
 
 GET = "webauthn.get"
 FLAGS_AT, SHORTEST_DATA = 32, 37

@@ -13,7 +13,7 @@ STATED, BREAK_GLASS = "unapproved_access_stated", "break_glass"
 MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
 BESIDE = timedelta(minutes=1)
-"""So close to either end a window may have been opened while it was counted."""
+"""A window opened this close to either end of the stated period may be missing from its count."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ ANY_TEXT = re.compile(r".+", re.DOTALL)
 OF_AGENT = {"id": UUID_TEXT, "name": ANY_TEXT, "owner": UUID_TEXT, "processor": ANY_TEXT}
 OF_CALL = {"service": ANY_TEXT, "tool": ANY_TEXT, "tool_sha256": SHA256, "commitment": SHA256}
 LONGEST_TEXT = 4096
-"""Of a text in `agent` or `call`, in bytes of UTF-8."""
+"""The longest text in `agent` or `call`, in bytes of UTF-8."""
 
 
 def added(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ CODE_DIGITS = 3
 WANTS_LOGIN = 530
 NOT_FROM_US = frozenset({WANTS_LOGIN, 535, 538})
 NO_POLICY = b"5.7."
-"""How the text begins of what a relay refuses by its rules (RFC 3463): a login is missing, or it does not relay."""
+"""The beginning of a refusal by the relay's policy (RFC 3463): a login is missing, or relaying is not allowed."""
 LOGIN_ORDER = ("CRAM-MD5", "PLAIN", "LOGIN")
 
 
