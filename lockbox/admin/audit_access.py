@@ -52,9 +52,9 @@ VENDORS = EventScope(
     shown_without_request=frozenset({"name"}) | ORIGIN,
 )
 VENDORS_OWN = EventScope(of_tenants=replace(VENDORS, hidden=VENDORS.hidden - {RECIPIENT}))
-"""The scopes of a tenant's readers and of the vendor's in its log, and of the vendor's in the vendor's log.
+"""Three scopes: a tenant's readers in its log, the vendor's readers in that log, and these in the vendor's own log.
 
-The vendor's readers do not see the people that a tenant invited, asked or gave something to.
+The vendor's readers do not see the people whom a tenant invited, asked or gave something to.
 """
 
 
@@ -214,7 +214,7 @@ def length(session: UnitOfWork, export: Export) -> int:
 def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> Report:
     """Return the report of a request to a reader of the tenant's log, and record that it was read.
 
-    Moves that were removed from the log are read from the request's row, and labelled so in the report.
+    Moves that were removed from the log are read from the request's row, and labelled so.
     """
     entry = queries.find(session, caller, request_id)
     who = _reader(caller, entry.request.tenant_id)

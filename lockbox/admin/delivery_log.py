@@ -44,7 +44,7 @@ FROM dead_notifications(:before, :most)
 """)
 MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
-"""So many events of a log one page of a replay goes through."""
+"""How many events of a log one page of a replay reads."""
 CURSOR = struct.Struct(">16sIQ")
 CHANGES = sorted(ACCOUNT_TITLES.keys() - PERSONAL)
 # By the number that the sealer gives under the lock of the log: what is committed late gets a later one.
@@ -148,7 +148,7 @@ def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID 
 def delivery_states(
     session: UnitOfWork, caller: Caller, deliveries: Iterable[Delivery]
 ) -> Mapping[UUID, DeliveryState]:
-    """Return the state of each delivery, without notifications that the caller may not know of."""
+    """Leave out notifications that the caller may not know of."""
     authentication.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {

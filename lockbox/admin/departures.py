@@ -177,7 +177,7 @@ class LeavingTenant:
 
 
 def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> LeavingTenant:
-    """Return a leaving tenant. An erased tenant can be looked up only by its id."""
+    """Return a tenant with the state of its off-boarding. An erased tenant can be looked up only by its id."""
     tenant = session.orm.get(Tenant, tenant_id) if tenant_id else registry.find(session, slug)
     if tenant is None:
         raise NotFound("There is no such tenant.")
@@ -260,8 +260,7 @@ def exported(session: UnitOfWork, tenant_id: UUID, size: int, digest: str) -> No
 def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
     """Erase an exported tenant; yield a sentence after each step. Ids, times, states and hashes remain.
 
-    Texts are erased first, then exported events, then people, then rows with names. The last step writes the event
-    that records the erasure.
+    Order: texts, people, exported events, rows with names, and last the event that records the erasure.
 
     Raises:
         Conflict: there is a legal hold, the off-boarding has no valid MAC, or the log has grown since the export.

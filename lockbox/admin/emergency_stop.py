@@ -51,9 +51,9 @@ def every(_: datetime) -> ColumnElement[bool]:
 def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
     """Cancel a person's open requests and revoke their windows, as an operator; return the requests sorted by id.
 
-    The calling function has checked the operator, has removed the role or disabled the person, and holds the lock on
-    the vendor's people. This function waits for concurrent moves. It may miss a request that is being submitted: that
-    request times out without opening, because the requester is no longer an engineer.
+    The calling function has checked the operator, removed the role or disabled the person, and locked the vendor's
+    people. This function waits for concurrent moves. It may miss a request that is being submitted: this request
+    opens nothing and times out, because the requester is no longer an engineer.
     """
     authentication.enter(session, operator)
     authentication.see_off(session, requester_id)
@@ -200,8 +200,8 @@ def _opened_meanwhile(
 ) -> list[AccessRequest]:
     """Revoke windows that break-glass has opened since the other requests were locked; later attempts see the stop.
 
-    Break-glass locks its request first and then the tenant. Therefore this function locks only active requests: none
-    of them waits for the tenant's lock.
+    Break-glass locks its request and then the tenant. So only active requests are locked here: none waits for the
+    tenant.
     """
     session.execute(IN_TURN, {"tenant_id": tenant.id})
     ids = session.execute(OPENED_MEANWHILE, {"tenant": tenant.id}).scalars().all()
@@ -278,8 +278,8 @@ def _settled(
 ) -> Sequence[AccessRequest]:
     """Lock and return the requests in these states, sorted by id, after concurrent moves have finished.
 
-    A filter on the state would miss a request that an open transaction is moving into one of these states. Therefore
-    all open requests are locked first, and then read again.
+    A filter on the state would miss a request that an open transaction is moving into one of these states. So all
+    open requests are locked first, and then read again.
     """
     theirs = col(AccessRequest.tenant_id) == tenant_id, IS_OPEN
     ids = select(AccessRequest.id).where(*theirs)

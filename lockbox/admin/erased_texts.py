@@ -20,11 +20,11 @@ from lockbox.notifications import announcements
 TEXTS_ERASED = "texts_erased"
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 PEOPLE = ("name", "address", "user_agent", "engineer", "credential", "gateway_name")
-"""The personal values of a request's events that say who it was, with those that `NUMBERED` matches. All others are
-texts: what people wrote or named, and where the requester worked."""
+"""The personal values of a request's events that identify people; `NUMBERED` matches further ones. All others are
+texts: what people wrote or named, and the requester's location."""
 NUMBERED = "^(principal|recipient|engineer)_[0-9]+$"
 SETTLED: timedelta = LATE
-"""How long a request has to be closed: until then activity in it may be reported, which names resources."""
+"""How long a request has to be closed. Until then its activity may still be reported, which names resources."""
 FIELDS = {"people": list(PEOPLE), "numbered": NUMBERED, "settled": SETTLED}
 OF_REQUEST = text("SELECT tenant_id, closed_at, asked_at FROM requests WHERE id = :id FOR UPDATE")
 DETAILS = text("""
@@ -117,8 +117,7 @@ def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
 def blank(connection: Connection, request_ids: Collection[UUID]) -> int:
     """Erase the texts of closed requests in every log; return the number of erased personal values. Idempotent.
 
-    The calling function has checked that the requests are closed and without a legal hold, and records the erasure in
-    the logs.
+    The calling function has checked that no request is open or under a legal hold, and records the erasure.
     """
     if not request_ids:
         return 0

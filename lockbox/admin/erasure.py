@@ -188,9 +188,9 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
     """Erase a person's identifying data everywhere and disable the person; id, side and roles remain.
 
     Events remain, without the salted details that are needed to read their commitments. The texts of a closed request
-    are erased if one of them contains an address of the person. `texts` also erases the texts of all closed requests
-    that the person submitted, and the person's comments. Their questions, answers and directory record are deleted.
-    An event is written to each of their tenants' logs and to each log that has lost details.
+    are erased if one contains an address of the person. `texts` also erases their comments and the texts of all
+    requests that they submitted. Their questions, answers and directory record are deleted. Each of their tenants,
+    and each tenant whose log has lost details, gets an event.
 
     Raises:
         Conflict: a request of the person is open, or one of these tenants has a legal hold.

@@ -1,4 +1,4 @@
-"""The vendor's list of exclusions from Lockbox. Admins of every customer get and acknowledge each version."""
+"""Versions of the vendor's statement of what Lockbox does not cover, sent to every customer for acknowledgement."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,11 @@ from lockbox.notifications import announcements
 
 CHANGED, ACKNOWLEDGED = "exclusions_changed", "exclusions_acknowledged"
 LONGEST = 20_000
-"""Characters of a version: the event that tells of it holds all of it."""
+"""The most characters of a version, because its event contains the whole text."""
 MOST_A_PAGE = 200
 AT_ONCE = 20
 SETTLED = timedelta(minutes=1)
-"""A version is announced once it is so old: the ids of tenants are in the order of commits then."""
+"""A version is announced once it has this age: by then the ids of tenants are in the order of their commits."""
 NOBODY, EVERYBODY = UUID(int=0), UUID(int=2**128 - 1)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 NONE_YET = "The vendor has stated no exclusions yet."
@@ -186,7 +186,7 @@ def acknowledge(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, 
 
 
 def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> StandingListing:
-    """Return the tenants and the versions that they acknowledged, sorted by slug. For operators and auditors."""
+    """Sorted by slug. For the vendor's operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()

@@ -22,7 +22,7 @@ from lockbox.requests.policy import Terms
 from lockbox.requests.policy_rules import Policy, strictest
 
 DECIDING = (Role.APPROVER, Role.TENANT_ADMIN)
-"""Who decides, or sets by what is decided: a person who opens their invitation could do so."""
+"""Roles that decide or set the policy: someone who intercepts their invitation could do the same."""
 AT_ONCE = "at once"
 INVITED = text("""
 SELECT DISTINCT tenant_id FROM invitations WHERE accepted_by = :id AND tenant_id = ANY(CAST(:tenants AS uuid[]))
@@ -38,7 +38,7 @@ class FirstPasskeyWait:
 def announce(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
     """Record a person's first passkey, and notify all admins and approvers of each tenant that has invited them.
 
-    The notice is needed because someone else could have read the code of the invitation.
+    Someone else could have read the invitation's code.
     """
     held = {place for place in caller.tenants(set(DECIDING)) if place is not None}
     invited = session.execute(INVITED, {"id": caller.person_id, "tenants": sorted(held)}).scalars().all()

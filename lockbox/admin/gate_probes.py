@@ -21,10 +21,10 @@ from lockbox.notifications import announcements
 
 PROBED = "gate_probed"
 IS_PROBE = col(Event.action) == literal_column(f"'{PROBED}'", String)
-"""Part of the statement, not a parameter: a plan for any action reads all events of all tenants."""
+"""A part of the statement, not a parameter: a plan for any action would read all events of all tenants."""
 MOST_A_PAGE = 200
 MOST_READ = 50
-"""How many of the newest records are looked through for the newest of each service."""
+"""How many of the newest records are searched for the newest record of each service."""
 
 
 @dataclass(frozen=True)

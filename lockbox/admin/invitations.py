@@ -1,4 +1,4 @@
-"""Invitations: create, list, withdraw and accept."""
+"""Invitations: create, list, withdraw and accept. `tenant_id` is None for the vendor."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,10 +54,7 @@ HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox addr
 
 @dataclass(frozen=True)
 class InvitationOffer:
-    """An invitation to send at `takes_effect_at`, or at once if that is None.
-
-    `action`, `changes` and `facts` describe the event of the invitation.
-    """
+    """Mailed at `takes_effect_at`, None for at once. `action`, `changes` and `facts` describe the event."""
 
     name: str
     address: str
@@ -164,7 +161,6 @@ def is_open(at: datetime) -> ColumnElement[bool]:
 
 
 def at_place(tenant_id: UUID | None) -> ColumnElement[bool]:
-    """`tenant_id` is None for the vendor."""
     return col(Invitation.tenant_id).is_not_distinct_from(tenant_id)
 
 
@@ -180,7 +176,6 @@ def still_open(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[Invit
 
 
 def listed_at(session: UnitOfWork, tenant_id: UUID | None) -> Sequence[Invitation]:
-    """`tenant_id` is None for the vendor."""
     query = without_secret().where(at_place(tenant_id), is_open(now(session)))
     return session.orm.exec(query.order_by(col(Invitation.id).desc())).all()
 
@@ -191,7 +186,7 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
 
 
 def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
-    """Withdraw an open invitation. If a tenant withdraws the invitation of a proposed admin, this is an objection."""
+    """Withdraw an invitation. A tenant that withdraws a proposed admin's invitation objects to the recovery."""
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(actor.tenant_id))
     invitation = session.orm.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
@@ -221,13 +216,12 @@ def accept(
     """Accept an invitation with the mailed code, once; the transaction then acts as the invited person.
 
     A new person is created on the inviting side; an existing person of that side also gets the offered roles. A
-    refusal writes nothing. A person who can sign in with an identity provider must have a fresh and strong sign-in in
-    this browser (`visitor`), and the returned caller is limited to this tenant: a mailed code opens no other tenant.
+    refusal writes nothing. A user of an identity provider needs a fresh and strong sign-in in this browser
+    (`visitor`), and gets the roles of this tenant only: a mailed code opens no other tenant.
 
     Raises:
         InvitationRefused: the invitation is unknown, used, withdrawn or not yet valid, the code is wrong, or the
-            person is disabled; all these get the same answer. Raised too if the role *system* would be mixed with
-            another role.
+            person is disabled (one answer for all); or the role *system* would be mixed with another.
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)

@@ -52,8 +52,8 @@ Row = (
 class RotationResult:
     """`unverified` names rows without a valid MAC, and the people or tenants they belong to.
 
-    `waiting` counts tokens and browser sessions whose MAC is renewed at their next use. `ended` counts tokens,
-    browser sessions and invitations that became unusable.
+    `waiting` counts tokens and sessions whose MAC is renewed at their next use. `ended` counts tokens, sessions and
+    invitations that became unusable.
     """
 
     marked: int = 0

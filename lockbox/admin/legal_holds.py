@@ -49,7 +49,7 @@ class HoldSummary:
 
 
 def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]:
-    """Return the holds of a tenant; the calling function has checked the reader."""
+    """The calling function has checked the reader."""
     found = _counting(session, tenant)
     people = select(Person.id, Person.name).where(col(Person.id).in_([one.set_by for one in found]))
     names = dict(session.orm.exec(people).all())
@@ -67,8 +67,7 @@ def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]
 def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason: str) -> None:
     """Set a legal hold on a tenant: for the customer as its admin, for the vendor as an operator.
 
-    The customer is notified of either side's hold. The reason is stored only in the log of the side that set the
-    hold.
+    The customer is notified of both sides' holds. Each side's reason is stored only in its own log.
 
     Raises:
         Conflict: this side has a hold already.

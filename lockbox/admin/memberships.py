@@ -98,7 +98,7 @@ def find(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member
 
 
 def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
-    """Add roles; roles that the person already has stay."""
+    """Add roles; existing roles stay."""
     if roles:
         count, key = len(roles), keyring.of(session).powers
         given = [(new_id(), role) for role in sorted(roles)]
@@ -123,7 +123,7 @@ def put_into_tier(session: UnitOfWork, person_id: UUID, tier: int) -> None:
 
 
 def other_admins(session: UnitOfWork, tenant_id: UUID, person_id: UUID) -> int:
-    """Count the other admins of the tenant who are not disabled."""
+    """Disabled admins are not counted."""
     count: int = session.execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
     return count
 

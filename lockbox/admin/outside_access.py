@@ -32,10 +32,10 @@ SELECT e.id, e.at, e.body, (SELECT jsonb_object_agg(f.key, f.value ->> 1) FROM e
 FROM events e WHERE e.tenant_id = :tenant AND e.action = 'outside_access' ORDER BY e.id DESC LIMIT :most
 """)
 BETWEEN = ", "
-"""Between resources: no resource has a blank in it."""
+"""The separator of resources: no resource contains a blank."""
 MOST_SHOWN = 50
 LONGEST_AGO = timedelta(days=366)
-"""Older access is not declared: such a date is a slip, and what is declared cannot be corrected."""
+"""Older access is refused: such a date is a mistake, and a declaration cannot be corrected."""
 NOT_OVER = "Declare access once it has ended: began_at and seconds lead into the future, by Lockbox's clock."
 LONG_AGO = "Look at the date again: access that began more than 366 days ago cannot be declared."
 

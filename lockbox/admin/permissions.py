@@ -1,4 +1,4 @@
-"""Permissions at a tenant or the vendor, and the record of each administrative change."""
+"""Permissions and the record of administrative changes. `tenant_id` is None for the vendor."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ from lockbox.sql import new_id
 NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
 MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins", Role.VENDOR_AUDITOR: "auditors"}
-"""Role holders in words, for places where their side is clear."""
+"""Names of the holders of each role, for texts in which their side is clear."""
 # Not everyone who may change people could lock a row: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
 SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
@@ -37,8 +37,6 @@ ABSENT = "none"
 
 @dataclass(frozen=True)
 class AdminActor:
-    """`tenant_id` is None at the vendor."""
-
     caller: Caller
     role: str
     origin: Origin
@@ -126,7 +124,6 @@ def locked(session: UnitOfWork, tenant: Tenant) -> Tenant:
 
 
 def lock_members(session: UnitOfWork, tenant_id: UUID | None) -> None:
-    """`tenant_id` is None for the vendor."""
     session.execute(HOLD, {"whose": str(tenant_id or VENDOR)})
 
 

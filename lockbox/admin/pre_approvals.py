@@ -263,8 +263,8 @@ def _scene(
 ) -> tuple[Caller, PreApproval, PreApprovalContext]:
     """Return the caller, a pre-approval and its context; the tenant's people and the pre-approval are locked.
 
-    A concurrent request uses the pre-approval either before the lock or as it is after this transaction. `others` is
-    the error message for members who may only see the pre-approval.
+    A concurrent request uses the pre-approval before the lock, or sees it as this transaction leaves it. `others` is
+    the error message for members who may only see it.
     """
     tenant = permissions.readable(session, caller, slug)
     permissions.lock_members(session, tenant.id)
@@ -304,8 +304,8 @@ def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> da
 def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], comment: str | None) -> list[UUID]:
     """Revoke the open windows of the requests `theirs`, and their approved extensions; return the ids of all.
 
-    If a window has run to its end, its extensions stay open. The function waits for concurrent approvals: it locks
-    all requests that could become active, and then reads them again.
+    Extensions of a window that ran to its end stay open. Requests that could become active are locked first and then
+    read again, so that concurrent approvals are included.
     """
     party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
     closed = []

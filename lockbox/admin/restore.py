@@ -60,9 +60,9 @@ class RestoreResult:
 def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
     """End everything that is open, and begin a new generation of each log that is behind its shipped checkpoint.
 
-    Every open window is revoked and every pending request is timed out, with events and notifications. All browser
-    sessions end. If no log is behind, nothing is done unless `anyway` is set. After the commit the calling function
-    moves the shipped checkpoints of these logs aside; until then access checks refuse.
+    Open windows are revoked and pending requests timed out, with events and notifications; browser sessions end. If
+    no log is behind, nothing is done unless `anyway`. After the commit the calling function moves the shipped
+    checkpoints of these logs aside; until then access checks refuse.
 
     Raises:
         OSError, BadNote: the folder of checkpoints cannot be read, or contains an invalid checkpoint.

@@ -78,7 +78,7 @@ IS_OVERDUE = text("""
 SELECT EXISTS (SELECT FROM requests WHERE wake_at <= clock_timestamp() - interval '1 second')
 """)
 A_LOOK, A_STEP = 10_000, 1_000
-"""How many events one transaction looks through for the first that stays, and how many one removes."""
+"""How many events one transaction searches for the first event to keep, and how many one transaction removes."""
 YIELDED = 1.0
 """For how many seconds retention waits before a step while deadlines are overdue."""
 Transactions = Callable[[], AbstractContextManager[UnitOfWork]]
@@ -86,7 +86,7 @@ Transactions = Callable[[], AbstractContextManager[UnitOfWork]]
 
 @dataclass(frozen=True)
 class RemovedRange:
-    """The range from `start` up to, but not including, `end`."""
+    """`end` is not included."""
 
     log_id: UUID
     start: int
@@ -98,10 +98,10 @@ def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[Remov
 
     A tenant's log is kept for the time that its admins have set (in a row with a valid MAC), but no longer than
     `keep`. If `keep` is None, logs without a time set by admins are kept. The range ends before the first event that
-    is younger than that, whose request was still open at that time, or whose tenant has a legal hold. With the last
-    move of a request, its texts are erased in its row and in the other log. Seals, tiles and checkpoints stay. Before
-    anything is removed, an event records the whole range and its root. A transaction removes at most a thousand
-    events; it waits for a second while deadlines are overdue. An interrupted run continues when called again.
+    is younger, whose request was open at its cut-off time, or whose tenant has a legal hold. With the last move of a
+    request, its texts are erased in its row and in the other log. Seals, tiles and checkpoints stay. Before anything
+    is removed, an event records the whole range and its root. A transaction removes at most a thousand events; before
+    each, the run waits for a second if deadlines are overdue. An interrupted run continues when called again.
     """
     with transactions() as session:
         at, logs = now(session), session.execute(LOGS).all()

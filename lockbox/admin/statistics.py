@@ -21,7 +21,7 @@ from lockbox.identity.roles import Caller, Role
 
 Count = Annotated[int, Field(ge=0)]
 MOST_COUNTED = 10_000
-"""How many of the newest requests are counted: the statement reads no more, however long the history is."""
+"""How many of the newest requests are counted. The statement reads no more, however long the history is."""
 MONTHS = 12
 MOST_TOP = 10
 READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
@@ -78,7 +78,7 @@ FROM placed g LEFT JOIN people p ON p.id = g.requester_id
 WHERE g.month IS NOT NULL OR g.place <= {top} ORDER BY g.kind, g.month, g.place
 """
 MONTH, SERVICE, ENGINEER, REASON, SEVERITY, LEVEL, TOTAL = 31, 47, 55, 59, 61, 62, 63
-"""What a row is grouped by: the bits of what it is not."""
+"""Values of SQL's grouping(): a set bit is a column by which a row is not grouped."""
 
 
 class RequestFigures(BaseModel, frozen=True):

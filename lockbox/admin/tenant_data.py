@@ -50,7 +50,7 @@ class OffboardingState(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class TenantData:
-    """`retention_days` is None for the limit of the installation, `most_days`; that is None for no limit."""
+    """`retention_days` None means the installation's limit. `most_days` is this limit, None for no limit."""
 
     retention_days: int | None
     most_days: int | None
@@ -65,8 +65,6 @@ class TenantData:
 
 @dataclass(frozen=True)
 class TenantDataEntry:
-    """`held_by` lists the sides with a legal hold."""
-
     slug: str
     name: str
     retention_days: int | None

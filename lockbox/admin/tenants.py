@@ -35,8 +35,6 @@ LONGEST_WINDOWS = text("SELECT tenant_id, seconds FROM longest_windows(CAST(:ids
 
 @dataclass(frozen=True)
 class TenantInput:
-    """`admin_name` and `admin_address` belong to the first admin."""
-
     slug: str
     name: str
     plan: str
@@ -134,8 +132,7 @@ def show(session: UnitOfWork, caller: Caller, slug: str) -> TenantOverview:
 def suspend(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
     """Suspend a tenant, as an operator: no request can be submitted for it, and its open windows are revoked at once.
 
-    Requests that are pending or in review can be denied or cancelled. They can be opened only after the tenant is
-    resumed.
+    Requests in review or pending can be denied or cancelled, and opened only after the tenant is resumed.
     """
     return _suspended(session, caller, origin, slug, suspended=True)
 

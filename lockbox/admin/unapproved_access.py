@@ -1,6 +1,6 @@
 """Access that can open at a tenant without its approval, by whom and until when, and windows opened recently.
 
-The page of this name, the API, the page of the mode and the monthly event of the log all use this module.
+Used by its page, the API, the mode's page and the log's monthly event.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 LATELY = timedelta(days=90)
 LONGEST_WAY = timedelta(days=60)
-"""From an approval to its window at most: that of others, an answer whose clock stands for as long, a later start."""
+"""The longest time from an approval to its window: other approvals, answers (the clock stops), a later start."""
 GATES, PEOPLE, RECORD, OPENED = "gate", "person", "record", "opened"
 # Each part of `opened` reads an index of nothing else. Of a gate counts what report_consents counts.
 FOUND = text("""
@@ -81,7 +81,7 @@ ORDER BY l.id LIMIT :most FOR NO KEY UPDATE OF l SKIP LOCKED
 HAS_STATED = text("UPDATE logs SET stated_for = CAST(:month AS date), unstated_at = NULL WHERE id = :id")
 HAS_FAILED = text("UPDATE logs SET unstated_at = :at WHERE id = :id")
 TRIED_AGAIN = timedelta(hours=1)
-"""So long after a statement failed it is tried once more; until it is made, there is an alarm (`unstated`)."""
+"""A failed statement is retried after this time; until it succeeds, there is an alarm (`unstated`)."""
 
 
 class UnapprovedWay(StrEnum):
@@ -140,7 +140,7 @@ class BreakGlassAllowance:
 
 @dataclass(frozen=True)
 class UnapprovedAccess:
-    """The ways in which access can open without approval at `at`, and the windows so opened since `since`.
+    """The ways to open access without approval at `at`, and the windows opened in these ways since `since`.
 
     If the policy has no valid MAC (`is_verified` is False), nothing opens by it. `pre_approvals` lists those in
     force, `delegations` those in force or in the future.
@@ -177,7 +177,6 @@ class UnapprovedAccess:
 
     @property
     def ways_if_enforced(self) -> AbstractSet[UnapprovedWay]:
-        """The ways that would remain in mode `enforce`."""
         return self.ways - OF_THE_VENDOR
 
 
@@ -222,9 +221,9 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
 def state(database: Database) -> Iterator[int]:
     """Write the monthly event to each tenant's log; yield the number of tenants per step.
 
-    It may run anywhere and any number of times: a row for each log keeps the last month, and is written together with
-    the event. A tenant that is added during a month gets its first event in the next month. If one tenant fails, the
-    function retries it after an hour and continues with the others.
+    It may run anywhere and any number of times: a row for each log keeps the last month, and is written with the
+    event. A new tenant gets its first event in the next month. A failed tenant is retried after an hour; the others
+    continue.
     """
     while True:
         with database.transaction() as session:

@@ -59,8 +59,7 @@ def lasting(session: UnitOfWork, tenant_ids: Collection[UUID], at: datetime) -> 
 def record_expired_consents(database: Database) -> Iterator[str]:
     """Write an event for each consent that has ended, and notify the tenant; yield after each consent.
 
-    It may run anywhere and any number of times, because each end is recorded once. If one tenant fails, the others
-    continue.
+    It may run anywhere and any number of times: each end is recorded once. If one fails, the others continue.
     """
     with database.transaction() as session:
         ended = session.execute(ENDED, {"at": now(session), "most": MOST}).all()

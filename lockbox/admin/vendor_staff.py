@@ -25,14 +25,13 @@ READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 FIRST_TIER = 1
 NO_SUCH_PERSON = "There is no such person at the vendor."
 ACCOUNT = "account:"
-"""What the source of a directory record begins with that a service account has written."""
+"""The prefix of a directory record's source, if a service account has written the record."""
 
 
 def withdraw_offers(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
     """Withdraw all open invitations and proposals made by a person of the vendor; each withdrawal is notified.
 
-    The vendor's people are already locked. This function locks the people of the tenants, in order of the tenants'
-    ids.
+    The vendor's people are already locked; each tenant's people are locked here, in order of the ids.
     """
     invitations.end_those_by(session, actor, person_id)
     made = select(Invitation.tenant_id).where(
@@ -117,7 +116,7 @@ def set_roles(
 ) -> Member:
     """Set a person's roles, as an operator, in force from the next call.
 
-    A lost role *engineer* ends the person's requests and windows; a lost role *operator* withdraws their invitations.
+    Losing the role *engineer* ends requests and windows; losing *operator* withdraws invitations and proposals.
     `review_tier` is for managers; None keeps the tier, or sets the first tier for a new manager. `seen` is the
     version to replace, None for any.
 
@@ -149,8 +148,7 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID)
 def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> Member:
     """Disable a person permanently, as an operator.
 
-    The person's tokens, sign-ins, invitations and proposals end. Their requests are cancelled, and their open windows
-    revoked.
+    Their tokens, sign-ins, invitations and proposals end, requests are cancelled, and open windows revoked.
     """
     actor, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:

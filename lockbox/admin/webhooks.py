@@ -40,7 +40,7 @@ HARMLESS = frozenset({"description"})
 
 @dataclass(frozen=True)
 class WebhookUrlPolicy:
-    """URLs that a webhook may have. Plain HTTP only to loopback, and only if the development setting allows it.
+    """The allowed URLs of webhooks: plain HTTP only to loopback, and only if the development setting allows it.
 
     The vendor's webhooks may be in the private networks of `route`.
     """

@@ -163,7 +163,7 @@ class PolicyImpact:
 
 @dataclass(frozen=True)
 class ModeChangePreview:
-    """`closes` lists the windows that would end, `consent_until` is the end of the consent that would be withdrawn.
+    """`closes` lists windows that would end, `consent_until` is the end of consent that would be withdrawn.
 
     `in_review` counts requests that the customer would then decide about.
     """

@@ -119,7 +119,7 @@ def rotate(
 
 
 def revoke(session: UnitOfWork, caller: Caller, token_id: UUID) -> None:
-    """Revoke a token, in force from the next call; idempotent."""
+    """In force from the next call; idempotent."""
     token = _of(session, caller, token_id)
     token.revoked_at = token.revoked_at or now(session)
     session.orm.add(token)

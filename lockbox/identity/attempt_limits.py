@@ -32,7 +32,7 @@ RETURNING key = sha256(convert_to('address:' || lower(:address), 'UTF8')) AS is_
 
 
 HERE = ["account here", "code here"]
-"""Counts of an account from one network only."""
+"""Kinds of counts for one account from one network."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ held AS (
     FROM memberships m JOIN people p ON p.id = m.person_id
     WHERE m.person_id = :person_id AND p.disabled_at IS NULL
 )"""
-"""The part of a statement that reads which roles a person holds at this moment."""
+"""The part of a statement that reads a person's current roles."""
 HELD_COLUMNS = "held.person_id, held.membership_ids, held.roles, held.tenant_ids, held.macs"
 AS_OF_NOW = text(f"WITH {HELD} SELECT {HELD_COLUMNS} FROM held")  # noqa: S608 - ours
 USED = text("""
@@ -132,7 +132,7 @@ class CredentialKind(StrEnum):
 
 
 MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: MarkedRowKind.SESSION}
-"""Kinds that count as unknown without a valid mark; passkeys' and identities' marks are checked with their rows."""
+"""Kinds that count as unknown without a valid MAC; passkeys' and identities' MACs are checked with their rows."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class CredentialLookup:
 
     `person_id` is None if the credential is valid but has no person (yet). `standings` are the roles held, or those
     that an invitation offers. `revoked` also means that a pending login or an invitation was used. `only_at` is the
-    one tenant at which the credential counts, or None for all. `by_device_login`: the credential is the token of a
-    device login, with the means and sign-in time of the session that allowed it.
+    one tenant at which the credential counts, or None for all. `by_device_login`: a device login's token, with the
+    means and sign-in time of the session that allowed it.
     """
 
     key_id: UUID | None
@@ -332,7 +332,7 @@ def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant])
 
 
 def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
-    """Return the caller with the roles read again, because roles may have been removed during the wait for a lock."""
+    """Read the roles again: some may have been removed during the wait for a lock."""
     return holding(session, caller, session.execute(AS_OF_NOW, {"person_id": caller.person_id}).one())
 
 

@@ -29,8 +29,8 @@ def check(session: UnitOfWork, caller: Caller) -> None:
     """Check that this session may add or remove a passkey or an identity of its person.
 
     After a sign-in by mailed code alone, a person may only add their first method, or a method right after accepting
-    an invitation of their only tenant. Otherwise an attacker who reads the mailbox could add a method of their own,
-    if need be with an invitation from a tenant of their own.
+    an invitation of their only tenant. Otherwise an attacker who reads the mailbox could add a sign-in method, if
+    need be with an invitation from the attacker's own tenant.
     """
     by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_device_login
     if caller.key_id is None or caller.signed_in_at is None or not by_browser:
@@ -65,8 +65,7 @@ def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
     """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
     It counts at once after a strong sign-in, for a person who was just invited, and for a person whom the database's
-    owner created. Otherwise only a mailbox vouches for the method, and the mailbox's rightful owner has 72 hours to
-    notice it.
+    owner created. Otherwise only a mailbox vouches for it, and the mailbox's rightful owner has 72 hours to notice.
     """
     at = now(session)
     ever = session.execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()

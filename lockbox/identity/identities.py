@@ -29,8 +29,8 @@ def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIde
     """Return the person whom an identity provider just authenticated; the transaction then acts as this person.
 
     A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
-    at a tenant that did not choose it. An identity bound by a mailbox alone counts as a mailed code until it is
-    trusted. From then on, the vendor's provider may also update the directory record.
+    at a tenant that did not choose it. An identity bound after a mailed code alone counts as a mailed code until it
+    is trusted. From then on, the vendor's provider may also update the directory record.
     """
     found = authentication.look_up_credential(session, CredentialKind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
     if found is None:
@@ -64,9 +64,9 @@ def _signing_in(caller: Caller) -> Actor:
 def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | None = None) -> UUID | None:
     """Return the engineer in good standing for a caller at the gate, or None.
 
-    Two sources count: a mapping by an operator, and a trusted identity that the person has bound for signing in. If
-    they name two people, neither counts. If there is neither, `email` counts, verified by a provider that vouches for
-    addresses. Use a separate transaction for this call: the transaction then acts as the engineer.
+    Two sources count: an operator's mapping, and a trusted identity that the person has bound for signing in. If they
+    name two people, neither counts. If there is neither, `email` counts, verified by a provider that vouches for
+    addresses. The transaction is only for this call: it then acts as the engineer.
     """
     if "\n" in issuer + subject:
         return None
@@ -112,9 +112,9 @@ def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) ->
 def is_bound(session: UnitOfWork, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
     """Return whether the person can sign in with one of our identity providers at any of their tenants.
 
-    Further memberships do not change the result, because joining another tenant must not let a mailbox in. An
-    identity bound by a mailbox alone does not count until it is trusted, so that it does not lock out the mailbox's
-    owner.
+    Further memberships do not change the result: joining another tenant must not make a mailed code enough again. An
+    identity bound after a mailed code alone does not count until it is trusted, so that it does not lock out the
+    mailbox's owner.
     """
     at = now(session)
     bound = {identity.issuer for identity in mine(session, caller) if at >= identity.trusted_at}

@@ -34,15 +34,13 @@ CODE_DIGITS = 8
 ROOT, CODES, MARKS = "lockbox-credential-key-1", "lockbox-code-key-1", "lockbox-mark-key-1"
 """The first bytes of a key file: its kind and its format version."""
 COMMANDS = {ROOT: "new-credential-key", CODES: "code-key", MARKS: "mark-key"}
-"""The command of `lockbox operate` that makes each kind."""
+"""The commands of `lockbox operate` that make a key file of each kind."""
 
 Part = object
 """Values that can be hashed: text, bytes, numbers, ids, times, lists of these, or None."""
 
 
 class KeyPurpose(StrEnum):
-    """The purpose of a derived key; the key is useless for other purposes."""
-
     SECRETS = "secrets"
     POWERS = "powers"
     CODES = "codes"
@@ -127,12 +125,12 @@ class Keyring:
 
 
 MOST_VERIFIED = 10_000
-"""How many verified approvals a process remembers: to verify one takes a tenth of an access check."""
+"""How many verified approvals a process remembers: verifying an approval takes a tenth of an access check."""
 
 
 @dataclass(frozen=True)
 class Ed25519Signature:
-    """The signature in base64, and the id of its key in hex."""
+    """In base64; `key` is the key's id in hex."""
 
     key: str
     signature: str
@@ -141,9 +139,9 @@ class Ed25519Signature:
 class ApprovalKeys:
     """The approval keys of this installation. The newest key signs; signatures by all are trusted.
 
-    `public` is the public half of the newest key. `listed` is the same half as text, as `audit_keys` stores it for
-    other verifiers. Only keys from this process's files are trusted, because the database's owner could add a key to
-    that table. A process that approves nothing has only the public keys (`others`), and only verifies.
+    `public` is the newest key's public half, `listed` its text in the table `audit_keys`, for other verifiers. Only
+    keys from this process's files are trusted, because the database's owner could add a key to that table. A process
+    that approves nothing has only the public keys (`others`), and only verifies.
     """
 
     def __init__(self, keys: Sequence[Ed25519PrivateKey], others: Sequence[VerifierKey] = ()) -> None:

@@ -236,8 +236,8 @@ class Address(SQLModel, table=True):
 class Membership(SQLModel, table=True):
     """One role of one person: at a tenant, or at the vendor if `tenant_id` is null.
 
-    Postgres derives a further column, `side`, and compares it with the person's side, so that no one is on both
-    sides. `review_tier` is for the vendor's managers: those in the lowest tier are asked first.
+    Postgres derives a further column `side`, and compares it with the person's side: no one is on both sides.
+    `review_tier` is for the vendor's managers: the lowest tier is asked first.
     """
 
     __tablename__ = "memberships"
@@ -299,9 +299,9 @@ class Delegation(SQLModel, table=True):
 class Invitation(SQLModel, table=True):
     """An invitation by mail: to a tenant, or to the vendor if `tenant_id` is null.
 
-    A key outside the database makes the code from `code_nonce`; only a keyed hash of the code is stored. The
-    invitation of an admin whom an operator proposes (`is_recovery`) is mailed at `takes_effect_at`, unless a tenant
-    admin withdraws it before.
+    A key outside the database makes the code from `code_nonce`; only a keyed hash of the code is stored. If an
+    operator proposes an admin (`is_recovery`), the invitation is mailed at `takes_effect_at` unless a tenant admin
+    withdraws it.
     """
 
     __tablename__ = "invitations"

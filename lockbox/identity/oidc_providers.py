@@ -32,7 +32,7 @@ MOST_EXCHANGES_TOGETHER = 8
 MOST_WAITING = 4
 """How many calls may wait for keys and metadata of all providers: a fifth of the API's concurrent calls."""
 WAIT_SECONDS = 2.0
-"""How long a call waits for them; the fetch continues for the next one."""
+"""How long a call waits for keys or metadata; the fetch continues for the next call."""
 RENEW_SECONDS = 3600.0
 KEEP_SECONDS = 24 * 3600.0
 PAUSE_SECONDS = 60.0
@@ -124,7 +124,7 @@ class CachedFetch(Generic[T]):
         return self._present()
 
     def again(self) -> T:
-        """Return the value after one more fetch; if the last such fetch began within a minute, without a new one.
+        """Return the value after one more fetch; at most one such fetch begins per minute.
 
         Raises:
             FetchFailed: as for `get`, or too many calls wait for the fetch.

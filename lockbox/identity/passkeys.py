@@ -169,7 +169,7 @@ def add(
 
     The passkey counts at the same tenants as the sign-in that adds it. If the caller has or had an older passkey that
     has not signed this addition (`is_vouched`), the new one counts only as a mailed code for three days. `challenge`
-    is already used up. `shown` is the browser's answer as JSON.
+    is already used up; `shown` is the browser's answer as JSON.
 
     Raises:
         Invalid: the answer is invalid.
@@ -223,7 +223,7 @@ def sign_in_challenge(party: RelyingParty, challenge: bytes) -> PasskeyChallenge
 def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
     """Return the person whose passkey just answered; the transaction then acts as this person.
 
-    A passkey that was added by a mailbox alone counts as a mailed code until it is trusted. If the authenticator
+    A passkey added after a mailed code alone counts as a mailed code until it is trusted. If the authenticator
     counts its signatures, the count has to grow; otherwise the passkey may be a copy.
     """
     try:
@@ -358,8 +358,8 @@ def _answered(
 def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> datetime:
     """Return from when a new passkey counts as a passkey.
 
-    An older passkey is the only credential of an approver that no one at the vendor can have. A session alone
-    therefore cannot add a passkey that counts at once, even if it removes the older passkey first.
+    An older passkey is an approver's only credential that no one at the vendor can have. So a session alone cannot
+    add a passkey that counts at once, even if it removes the older one first.
     """
     if is_vouched:
         return now(session)

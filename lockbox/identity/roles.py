@@ -36,7 +36,7 @@ TENANT_ROLES = frozenset(Role) - VENDOR_ROLES
 
 
 BOUND_TO = "tenant:"
-"""What the scope of a tenant begins with, to which a token is bound; its slug follows."""
+"""The prefix of a scope that binds a token to a tenant; the tenant's slug follows."""
 
 
 class Scope(StrEnum):

@@ -46,7 +46,7 @@ MOST_DOUBTED = 200
 LATELY = timedelta(minutes=3)
 REPORT = text("SELECT report_unverified(:process, :number, :first)")
 FROM_BEFORE = b""
-"""The mark of a tenant's data that was written before it had marks. Postgres lets no login write it."""
+"""The MAC of tenant data that was written before such rows had MACs. Postgres lets no database login write it."""
 TenantDataRow = Retention | LegalHold | Offboarding
 PERSON_ID, TENANT_ID = attrgetter("person_id"), attrgetter("tenant_id")
 
@@ -159,7 +159,7 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     MarkedRowKind.LEGAL_HOLD: ["id", "tenant_id", "side", "set_by", "set_at", "released_by", "released_at"],
     MarkedRowKind.OFFBOARDING: ["tenant_id", "asked_by", "asked_at"],
 }
-"""For kinds that are marked by columns: the columns that a mark covers."""
+"""For kinds whose MACs cover columns: these columns."""
 KIND_OF = {
     Retention: MarkedRowKind.RETENTION,
     LegalHold: MarkedRowKind.LEGAL_HOLD,
@@ -281,7 +281,7 @@ def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:
 
 
 def is_believed(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Return whether a row has a valid MAC; a worker, which has no keys and grants nothing, accepts all rows."""
+    """Like `is_held`, but a worker, which has no keys and grants nothing, accepts all rows."""
     return not keyring.of(session).can_check or is_held(session, mac, parts, which)
 
 
@@ -381,7 +381,7 @@ READ: Mapping[MarkedRowKind, tuple[str, Sequence[str]]] = {
         )
     },
 }
-"""For kinds whose rows are scanned: the table, and the columns that say whose a row is and what its mark covers."""
+"""For kinds whose rows are scanned: the table, and the columns for the row's owner and for its MAC."""
 ROWS = {
     kind: text(f"SELECT {', '.join(names)}, mac FROM marked_{table}(:ids)")  # noqa: S608 - ours
     for kind, (table, names) in READ.items()
@@ -390,10 +390,9 @@ ROWS = {
 
 @dataclass(frozen=True)
 class RowOwners:
-    """Queries for the owners of rows with MACs, and for their rows.
+    """The owners of rows with MACs: queries for the next owners and for owners with new rows.
 
-    `next` reads the next owners, `fresh` those with new rows. `marked` has two functions for each kind of row: one
-    returns the row's owner, the other the parts that its MAC covers.
+    For each kind of row, `marked` has a function for the row's owner and one for the parts that its MAC covers.
     """
 
     next: TextClause

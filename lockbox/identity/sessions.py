@@ -56,12 +56,12 @@ MEANING = (
     "created_at",
     "expires_at",
 )
-"""What a pending login means, beside its purpose."""
+"""The columns that define the meaning of a pending login, in addition to its purpose."""
 meaning = attrgetter(*MEANING)
 
 
 class SignInPurpose(StrEnum):
-    """The purpose of a pending login; the login counts for no other purpose."""
+    """A pending login counts for no other purpose."""
 
     SIGN_IN = "in"
     ADD = "add"
@@ -195,8 +195,8 @@ def _covered(stub: LoginStub, purpose: SignInPurpose, row: PendingLogin, tied_to
 def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key_id: bytes) -> bytes:
     """Return the challenge of a ceremony; it is derived from the stub and not stored.
 
-    A decision signs a bare SHA-256 (`docs/audit-format.md`). This challenge begins with its purpose, and is therefore
-    never one that a decision signs.
+    A decision signs a bare SHA-256 (`docs/audit-format.md`). This challenge begins with its purpose, and is never a
+    bare hash.
     """
     digest = keyring.of(session).secrets.digest(key_id, "challenge", purpose, stub.id, stub.secret)
     return f"lockbox passkey {purpose} 1\n".encode() + (digest or secrets.token_bytes(32))
@@ -300,15 +300,12 @@ def revoke(session: UnitOfWork, caller: Caller, session_id: UUID, place: ClientI
 
 
 def visible_to(caller: Caller, only_at: Mapped[UUID | None]) -> ColumnElement[bool]:
-    """Return the condition for the sessions and credentials that the caller may see and end.
-
-    A sign-in for one tenant reaches only sessions and credentials for that tenant.
-    """
+    """A sign-in for one tenant reaches only sessions and credentials for that tenant."""
     return true() if caller.only_at is None else only_at == caller.only_at
 
 
 def csrf(secret: str) -> str:
-    """Return the CSRF token for the forms of this session; it is useless for any other session."""
+    """Return the CSRF token for this session's forms; it is useless for other sessions."""
     digest = hmac.digest(secret.encode(), b"lockbox csrf", hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 

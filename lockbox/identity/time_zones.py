@@ -17,7 +17,7 @@ def names() -> frozenset[str]:
 
 
 def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Format a time such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
+    """Such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
 
     Seconds are shown unless they are zero, and the UTC day if it differs. An unknown zone, which an update of the
     IANA database can cause, is read as UTC.
@@ -31,13 +31,13 @@ def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
 
 
 def page_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Format a time such as `Tue 24 Nov 2026, 22:00`, for a page that names the zone once."""
+    """Such as `Tue 24 Nov 2026, 22:00`, for a page that names the zone once."""
     there = moment.astimezone(_zone(zone))
     return f"{there:%a} {there.day} {there:%b} {there.year}, {wall_clock(there)}"
 
 
 def short_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Format a time such as `24 Nov 22:00`."""
+    """Such as `24 Nov 22:00`."""
     there = moment.astimezone(_zone(zone))
     return f"{there.day} {there:%b} {wall_clock(there)}"
 
@@ -62,7 +62,7 @@ def wall_clock(there: datetime) -> str:
 
 
 def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[datetime | None, datetime | None]:
-    """Return the start of the first day and the end of the last day, both at midnight in the zone.
+    """Return the instants of midnight before the first day and after the last day.
 
     Raises:
         OverflowError: there is no such instant.
@@ -105,6 +105,6 @@ def _clock(moment: datetime) -> str:
 
 
 def _abbreviation(moment: datetime) -> str:
-    """Return an abbreviation such as CET; a zone without letters is named by its offset, as in UTC-03."""
+    """Such as CET; a zone without letters is named by its offset, as in UTC-03."""
     name = moment.tzname() or DEFAULT
     return f"UTC{name}" if name[0] in "+-" else name

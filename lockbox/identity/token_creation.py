@@ -37,10 +37,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class TokenRules:
-    """`usual` is the default lifetime, `most` the longest, `overlap` how long a rotated token keeps working.
-
-    `services` are the services of the catalogue.
-    """
+    """`usual` is the default lifetime, `most` the longest, `overlap` how long a rotated token keeps working."""
 
     environment: str
     usual: timedelta
@@ -112,9 +109,9 @@ def rotate(
     """Replace a token of the caller with an equivalent one; the old token keeps working during the overlap.
 
     The new token lasts as long as the old one was made for, unless the caller asks for another lifetime. A token may
-    rotate itself once, for at most the usual lifetime, so that unattended jobs work. A thief can do the same, but the
-    owner notices, because the owner's copy stops working. A token made after a mailed code alone lasts at most seven
-    days, however often it is rotated.
+    rotate itself once, for at most the usual lifetime, so that unattended jobs work. A thief can do the same, but
+    then the owner's copy stops working. A token made after a mailed code alone lasts at most seven days, however
+    often it is rotated.
 
     Raises:
         Conflict: the token was rotated already.
@@ -154,7 +151,7 @@ def rotate(
 
 
 def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
-    """Revoke a token, after any kind of sign-in; idempotent, in force from the next call."""
+    """After any kind of sign-in; idempotent, in force from the next call."""
     before = {token.id: token for token in api_tokens.mine(session, caller)}
     api_tokens.revoke(session, caller, token_id)
     # Gates remember tokens for some seconds.
