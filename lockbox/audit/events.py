@@ -71,8 +71,6 @@ class ActingPerson(Protocol):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a call came from."""
-
     channel: str
     address: str | None = None
     user_agent: str | None = None

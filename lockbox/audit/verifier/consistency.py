@@ -86,7 +86,7 @@ class ConsistencyChecker:
         return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
 
     def take_last(self, last: Checkpoint) -> None:
-        """Take the last verified checkpoint; if it is larger, the export is older, or the log was cut back."""
+        """Take the last verified checkpoint: an export with fewer events is older, or the log was cut back."""
         base, _ = named(last.origin)
         if base != self._base:
             message = (

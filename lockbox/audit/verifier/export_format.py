@@ -68,8 +68,6 @@ class Finding:
 
 @dataclass
 class Findings:
-    """The first findings, how many there are, and their kinds."""
-
     first: list[Finding] = field(default_factory=list)
     count: int = 0
     kinds: set[FindingKind] = field(default_factory=set)
