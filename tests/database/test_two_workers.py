@@ -263,7 +263,7 @@ def test_the_core_workers_database_role_cannot_hide_an_event(
     assert [row.request_id for row in read(worker, WAITING)] == [hidden.id]
 
 
-def test_a_core_worker_that_skips_sealing_an_event_makes_later_sealing_seal_it(
+def test_an_event_deleted_from_the_seal_queue_and_then_sealed_at_once_is_accepted(
     world: World, worker: Database
 ) -> None:
     world.submit()

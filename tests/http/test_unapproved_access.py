@@ -63,7 +63,7 @@ def breaks_glass(world: World) -> str:
     return str(world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down").id)
 
 
-def test_if_nothing_is_allowed_the_api_says_so(open_door: OpenDoor) -> None:
+def test_the_api_says_if_no_unapproved_access_is_allowed(open_door: OpenDoor) -> None:
     door = open_door()
 
     found = said(door)
@@ -75,7 +75,7 @@ def test_if_nothing_is_allowed_the_api_says_so(open_door: OpenDoor) -> None:
     facts(door.get("erin", f"/v1{place(door.world)}"), 403, "wrong-role")
 
 
-def test_the_api_says_who_how_often_until_when_and_what_was_opened(open_door: OpenDoor) -> None:
+def test_the_api_lists_who_may_open_unapproved_access_how_often_and_what_was_opened(open_door: OpenDoor) -> None:
     door = open_door()
     world = door.world
     lay_down(world, break_glass_services=(SERVICE,), break_glass_ceiling=900, break_glass_people=None)
@@ -105,7 +105,7 @@ def test_the_api_says_who_how_often_until_when_and_what_was_opened(open_door: Op
     }
 
 
-def test_named_people_are_listed_and_one_alone_opens_nothing(open_door: OpenDoor) -> None:
+def test_people_named_for_break_glass_are_listed_and_a_single_person_opens_nothing(open_door: OpenDoor) -> None:
     door = open_door()
     both = [str(door.world.people[who].person_id) for who in ("erin", "max")]
     lay_down(door.world, break_glass_services=(SERVICE,), break_glass_people=both)
@@ -137,7 +137,9 @@ def test_windows_opened_by_consent_and_by_mode_are_distinguished(open_door: Open
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_if_nothing_can_open_the_pages_promise_that_no_one_gets_in(open_portal: OpenPortal, who: str) -> None:
+def test_if_no_unapproved_access_is_possible_pages_promise_that_no_one_gets_in(
+    open_portal: OpenPortal, who: str
+) -> None:
     portal = open_portal()
     browser, root = portal.by_passkey(who), f"/tenants/{portal.world.tenant.slug}"
 
@@ -165,7 +167,7 @@ ALLOWED: dict[str, tuple[Callable[[Portal], object], str]] = {
 
 
 @pytest.mark.parametrize(("allow", "words"), ALLOWED.values(), ids=ALLOWED)
-def test_if_something_can_open_no_page_promises_otherwise_and_each_links_to_it(
+def test_if_unapproved_access_is_possible_no_page_denies_it_and_each_links_to_it(
     open_portal: OpenPortal, allow: Callable[[Portal], object], words: str
 ) -> None:
     portal = open_portal(Policy(vendor_review=False))
@@ -183,7 +185,7 @@ def test_if_something_can_open_no_page_promises_otherwise_and_each_links_to_it(
     assert page.text.count("can open</span>") == 1
 
 
-def test_a_switch_to_enforce_promises_nothing_that_break_glass_breaks(open_portal: OpenPortal) -> None:
+def test_pages_of_a_switch_to_enforce_promise_nothing_that_break_glass_breaks(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False))
     set_mode(portal.world, Mode.OBSERVE)
     admin, here = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}/mode"
@@ -221,7 +223,9 @@ def test_no_page_promises_no_access_while_an_unapproved_window_is_open(
     assert NOBODY in stopped.words
 
 
-def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal: OpenPortal) -> None:
+def test_the_unapproved_access_page_links_the_newest_window_and_says_what_a_stop_bars(
+    open_portal: OpenPortal,
+) -> None:
     portal = open_portal(GLASS)
     newest = breaks_glass(portal.world)
     admin, root = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}"
@@ -240,7 +244,7 @@ def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal:
     assert "End it on the overview" in again.words
 
 
-def test_a_denied_break_glass_request_is_not_offered(open_portal: OpenPortal) -> None:
+def test_opening_a_denied_break_glass_request_is_not_offered(open_portal: OpenPortal) -> None:
     portal = open_portal(GLASS)
     request = portal.world.submit(**ASK)
     admin, root = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}"
@@ -255,7 +259,7 @@ def test_a_denied_break_glass_request_is_not_offered(open_portal: OpenPortal) ->
     assert "It was asked for as an emergency, and was never opened." in denied.words
 
 
-def test_the_page_takes_few_statements_however_much_it_lists(open_door: OpenDoor) -> None:
+def test_the_unapproved_access_page_takes_few_sql_statements_for_any_number_of_windows(open_door: OpenDoor) -> None:
     door = open_door()
     in_force(door.world)
     stand_in(door.world, "aude", "ann")

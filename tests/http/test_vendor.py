@@ -23,7 +23,7 @@ def listed(door: Door, who: str = "olga") -> dict[str, dict[str, Any]]:
         cursor = {"cursor": page["next_cursor"]}
 
 
-def test_vendor_roles_and_tier_are_replaced_only_by_a_caller_who_saw_them(fresh_door: Door) -> None:
+def test_vendor_roles_and_tier_are_replaced_only_by_a_caller_who_saw_both(fresh_door: Door) -> None:
     address = f"{MEMBERS}/{id_of(fresh_door.world, 'mia')}"
     shown = fresh_door.get("vera", address)
     seen, body = {"if-match": shown.headers["etag"]}, {"roles": ["manager"], "review_tier": 2}
@@ -40,7 +40,7 @@ def test_vendor_roles_and_tier_are_replaced_only_by_a_caller_who_saw_them(fresh_
 
 
 @each("tier", [0, 6, -1, 1.5, "2", True, [2]])
-def test_a_tier_must_be_from_one_to_five(door: Door, tier: Any) -> None:
+def test_the_review_tier_of_a_manager_must_be_from_one_to_five(door: Door, tier: Any) -> None:
     address = f"{MEMBERS}/{id_of(door.world, 'mia')}"
     body = {"roles": ["manager"], "review_tier": tier}
 
@@ -49,7 +49,7 @@ def test_a_tier_must_be_from_one_to_five(door: Door, tier: Any) -> None:
 
 
 @each("roles", [[], ["tenant_admin"], ["approver"], ["root"], "engineer", ["engineer"] * 6, None])
-def test_invalid_roles_are_refused(door: Door, roles: Any) -> None:
+def test_invalid_roles_of_a_vendor_person_are_refused(door: Door, roles: Any) -> None:
     address = f"{MEMBERS}/{colleague(door)}"
 
     facts(door.call("olga", "POST", MEMBERS, json=somebody() | {"roles": roles}), 422, "invalid-request")

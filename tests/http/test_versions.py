@@ -13,13 +13,13 @@ def two(open_door: OpenDoor) -> Door:
 
 
 @pytest.mark.parametrize("seen", ['"1"', "1", "*", " * "])
-def test_the_current_version_is_accepted(door: Door, seen: str) -> None:
+def test_a_decision_with_the_current_version_in_if_match_is_accepted(door: Door, seen: str) -> None:
     request_id = door.pending()
 
     assert door.act("ann", "approve", request_id, headers={"if-match": seen}).status_code == 200
 
 
-def test_an_answers_etag_fits_the_next_call(two: Door) -> None:
+def test_the_etag_of_an_answer_fits_the_next_call(two: Door) -> None:
     request_id = two.pending()
     shown = two.get("ann", f"/v1/requests/{request_id}").headers["etag"]
     voted = two.act("ann", "approve", request_id, headers={"if-match": shown})
@@ -32,7 +32,9 @@ def test_an_answers_etag_fits_the_next_call(two: Door) -> None:
 
 @pytest.mark.parametrize("seen", ['"1"', '"3"', '"0"', '"999999999"'])
 @pytest.mark.parametrize(("who", "action"), [("amir", "approve"), ("amir", "deny"), ("erin", "cancel")])
-def test_a_stale_version_is_refused_with_the_current_state(two: Door, who: str, action: str, seen: str) -> None:
+def test_a_decision_with_a_stale_version_is_refused_with_the_current_state(
+    two: Door, who: str, action: str, seen: str
+) -> None:
     request_id = two.pending()
     two.act("ann", "approve", request_id)
     before = two.rows()
@@ -44,7 +46,7 @@ def test_a_stale_version_is_refused_with_the_current_state(two: Door, who: str, 
     assert two.rows() == before
 
 
-def test_a_stale_version_of_a_settled_request_states_its_outcome(door: Door) -> None:
+def test_a_decision_with_a_stale_version_of_a_settled_request_states_its_outcome(door: Door) -> None:
     request_id = door.pending()
     door.act("ann", "deny", request_id)
 
@@ -58,7 +60,7 @@ def test_a_stale_version_of_a_settled_request_states_its_outcome(door: Door) -> 
     "seen",
     ["", "x", '"x"', 'W/"1"', '"1", "2"', '""', "-1", '"-1"', "1.0", '"1e3"', '"٣"', '"1234567890"', "9" * 5000],
 )
-def test_an_invalid_if_match_is_refused(door: Door, seen: str) -> None:
+def test_an_invalid_if_match_header_is_refused(door: Door, seen: str) -> None:
     request_id = door.pending()
     before = door.rows()
 

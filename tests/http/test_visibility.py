@@ -46,7 +46,7 @@ def test_a_request_ended_in_review_is_never_visible_to_the_customer(
         ("new", set()),
     ],
 )
-def test_lists_and_single_reads_agree_on_visibility(guarded: Door, who: str, sees: set[str]) -> None:
+def test_lists_and_single_reads_agree_on_which_requests_are_visible(guarded: Door, who: str, sees: set[str]) -> None:
     told = guarded.world.submit()
     guarded.world.act("max", Action.ENDORSE, told.id)
     both = {"own": guarded.pending(), "told": str(told.id)}
@@ -59,7 +59,7 @@ def test_lists_and_single_reads_agree_on_visibility(guarded: Door, who: str, see
             assert guarded.get(who, f"/v1/requests/{one}{tail}").status_code == (200 if name in sees else 404)
 
 
-def test_an_approver_of_two_tenants_sees_both(guarded: Door, open_door: OpenDoor) -> None:
+def test_an_approver_of_two_tenants_sees_requests_of_both_tenants(guarded: Door, open_door: OpenDoor) -> None:
     other = open_door()
     here, there = guarded.world.submit(), other.world.submit()
     guarded.world.act("max", Action.ENDORSE, here.id)

@@ -31,7 +31,7 @@ def _also_at_the_desk(door: Door, worker: Database) -> None:
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_members_see_who_is_notified_could_decide_opted_out_and_is_copied(
+def test_a_members_notification_preview_says_who_is_notified_could_decide_or_is_copied(
     fresh_door: Door, worker: Database, who: str
 ) -> None:
     world = fresh_door.world
@@ -54,7 +54,7 @@ def test_members_see_who_is_notified_could_decide_opted_out_and_is_copied(
     assert found["reviewers"] >= 2
 
 
-def test_an_engineer_sees_counts_of_mailboxes_and_endpoints_and_no_address(
+def test_an_engineers_notification_preview_has_counts_of_mailboxes_and_no_address(
     fresh_door: Door, worker: Database
 ) -> None:
     world = fresh_door.world
@@ -73,7 +73,7 @@ def test_an_engineer_sees_counts_of_mailboxes_and_endpoints_and_no_address(
     assert "@" not in answer.text.replace("mailbox:anna@contoso.example", "")
 
 
-def test_it_warns_if_no_one_could_decide_or_be_asked(fresh_door: Door) -> None:
+def test_the_notification_preview_warns_if_no_one_could_decide_or_be_asked(fresh_door: Door) -> None:
     lay_down(fresh_door.world, quorum=9)
     few = foresee(fresh_door)["warnings"]
     fresh_door.run_sql("UPDATE people SET disabled_at = now() WHERE name IN ('Ann', 'Amir', 'Abe')")
@@ -86,7 +86,9 @@ def test_it_warns_if_no_one_could_decide_or_be_asked(fresh_door: Door) -> None:
 
 
 @pytest.mark.parametrize(("mode", "expected"), [(Mode.OBSERVE, ["Abe", "Amir", "Ann", "Tara"]), (Mode.OFF, ["Tara"])])
-def test_where_the_vendor_decides_it_names_notified_people(fresh_door: Door, mode: Mode, expected: list[str]) -> None:
+def test_the_notification_preview_names_notified_people_where_the_vendor_decides(
+    fresh_door: Door, mode: Mode, expected: list[str]
+) -> None:
     fresh_door.run_sql("UPDATE tenants SET mode = :mode WHERE id = :id", mode=mode, id=fresh_door.world.tenant.id)
 
     found = foresee(fresh_door)
@@ -95,7 +97,7 @@ def test_where_the_vendor_decides_it_names_notified_people(fresh_door: Door, mod
     assert (found["could_approve"], found["mode"]) == ([], mode.value)
 
 
-def test_it_writes_nothing_and_reports_a_suspended_tenant(fresh_door: Door) -> None:
+def test_the_notification_preview_writes_nothing_and_reports_a_suspended_tenant(fresh_door: Door) -> None:
     fresh_door.run_sql("UPDATE tenants SET suspended = true")
     before = fresh_door.rows()
 
@@ -105,7 +107,7 @@ def test_it_writes_nothing_and_reports_a_suspended_tenant(fresh_door: Door) -> N
     assert fresh_door.rows() == before
 
 
-def test_an_unknown_service_is_refused_in_a_preview(door: Door) -> None:
+def test_the_notification_preview_refuses_an_unknown_service(door: Door) -> None:
     path = f"/v1/tenants/{door.world.tenant.slug}/preview"
     before = door.rows()
 

@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
 
 
 @pytest.mark.parametrize("case", [*EVERYBODY, LATER, EXTENSION, SEVERE], ids=lambda case: case.name)
-def test_every_nearby_state_satisfies_the_invariants(case: Case) -> None:
+def test_every_nearby_state_of_the_model_satisfies_the_invariants(case: Case) -> None:
     explored = explore(case, REAL, NEAR)
 
     assert explored.wrong is None, str(explored)
@@ -158,7 +158,7 @@ def test_every_nearby_state_satisfies_the_invariants(case: Case) -> None:
     ],
     ids=lambda given: given.name if isinstance(given, Case) else f"{given.faults} faults",
 )
-def test_every_state_of_a_whole_life_satisfies_the_invariants(case: Case, bound: Bound) -> None:
+def test_every_model_state_of_a_whole_request_life_satisfies_the_invariants(case: Case, bound: Bound) -> None:
     explored = explore(case, REAL, bound)
 
     assert explored.wrong is None, str(explored)
@@ -166,7 +166,7 @@ def test_every_state_of_a_whole_life_satisfies_the_invariants(case: Case, bound:
     assert explored.states > 15_000
 
 
-def test_every_state_of_ordered_stages_satisfies_the_invariants() -> None:
+def test_every_model_state_of_ordered_stages_satisfies_the_invariants() -> None:
     explored = explore(STEPS, REAL, Bound(states=8_000, horizon=3, faults=0))
 
     assert explored.wrong is None, str(explored)
@@ -174,7 +174,7 @@ def test_every_state_of_ordered_stages_satisfies_the_invariants() -> None:
 
 
 @pytest.mark.parametrize("case", PRE_APPROVED, ids=lambda case: case.name)
-def test_every_state_of_pre_approvals_satisfies_the_invariants(case: Case) -> None:
+def test_every_model_state_of_pre_approvals_satisfies_the_invariants(case: Case) -> None:
     explored = explore(case, REAL, Bound(states=6_000, horizon=4, faults=0))
 
     assert explored.wrong is None, str(explored)
@@ -182,14 +182,14 @@ def test_every_state_of_pre_approvals_satisfies_the_invariants(case: Case) -> No
 
 
 @pytest.mark.parametrize("case", [GLASS, STOPPED], ids=lambda case: case.name)
-def test_every_state_of_break_glass_satisfies_the_invariants(case: Case) -> None:
+def test_every_model_state_of_break_glass_satisfies_the_invariants(case: Case) -> None:
     explored = explore(case, REAL, NEAR)
 
     assert explored.wrong is None, str(explored)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_planted_bug_is_found_with_its_history(name: str) -> None:
+def test_the_model_explorer_detects_a_planted_bug_and_shows_its_history(name: str) -> None:
     case, rules, said = BROKEN[name]
 
     explored = explore(case, rules, NEAR)
@@ -200,7 +200,7 @@ def test_a_planted_bug_is_found_with_its_history(name: str) -> None:
     assert str(explored).startswith(f"Wrong: {explored.wrong}.\n 1. at 0  erin: submit")
 
 
-def test_a_handler_that_does_not_read_again_moves_twice() -> None:
+def test_a_model_handler_that_does_not_read_the_row_again_moves_twice() -> None:
     rules = ModelRules(rechecks=False)
 
     explored = explore(ONE, rules, replace(NEAR, states=200_000), checks=(one_event_a_move,))
@@ -209,7 +209,7 @@ def test_a_handler_that_does_not_read_again_moves_twice() -> None:
     assert "events" in explored.wrong or "after the end" in explored.wrong
 
 
-def test_the_reported_history_is_the_shortest() -> None:
+def test_the_history_reported_by_the_model_explorer_is_the_shortest() -> None:
     explored = explore(ONE, ModelRules(own_is_refused=False), NEAR)
 
     assert str(explored).splitlines() == [
@@ -230,7 +230,7 @@ FORGETFUL: dict[str, tuple[OutboxRules, str]] = {
 
 @pytest.mark.far
 @pytest.mark.parametrize("name", LIVES)
-def test_every_outbox_run_notifies_everyone_once_in_order(name: str) -> None:
+def test_every_model_run_of_the_outbox_notifies_everyone_once_in_order(name: str) -> None:
     explored = explore_outbox(LIVES[name], OutboxRules(), Bound(states=200_000, faults=1))
 
     assert explored.wrong is None, str(explored)
@@ -239,7 +239,7 @@ def test_every_outbox_run_notifies_everyone_once_in_order(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORGETFUL)
-def test_an_outbox_that_loses_doubles_or_reorders_is_detected(name: str) -> None:
+def test_the_model_explorer_detects_an_outbox_that_loses_doubles_or_reorders(name: str) -> None:
     rules, said = FORGETFUL[name]
 
     explored = explore_outbox(LIFE, rules, Bound(states=200_000, faults=1))
@@ -257,7 +257,9 @@ def test_an_outbox_that_loses_doubles_or_reorders_is_detected(name: str) -> None
         (OutboxRules(in_order=False), everybody_hears_the_end, "never hears how it ended"),
     ],
 )
-def test_a_faulty_outbox_notifies_someone_twice_or_never(rules: OutboxRules, check: OutboxCheck, said: str) -> None:
+def test_a_faulty_outbox_in_the_model_notifies_someone_twice_or_never(
+    rules: OutboxRules, check: OutboxCheck, said: str
+) -> None:
     def in_the_end(world: OutboxWorld, db: OutboxModel) -> str | None:
         found = check(world, db)
         return found if found and said in found else None

@@ -134,7 +134,7 @@ def ask(adapters: CaseAdapters, seconds: float = PLENTY) -> CaseAnswer | str:
         (saying(status=500), "status"),
     ],
 )
-def test_an_unsigned_or_mismatched_answer_says_nothing(
+def test_an_unsigned_or_mismatched_case_adapter_answer_counts_as_no_answer(
     adapters: CaseAdapters, adapter: ScriptedAdapter, says: Says, failure: str
 ) -> None:
     adapter.says = says
@@ -144,7 +144,9 @@ def test_an_unsigned_or_mismatched_answer_says_nothing(
     assert len(adapter.calls) == before + 1
 
 
-def test_the_signature_counts_whatever_the_content_type(adapters: CaseAdapters, adapter: ScriptedAdapter) -> None:
+def test_the_signature_of_a_case_adapter_answer_counts_whatever_the_content_type(
+    adapters: CaseAdapters, adapter: ScriptedAdapter
+) -> None:
     adapter.says = saying(more={"content-type": "text/html"})
 
     assert ask(adapters) == CONFIRMED
@@ -159,7 +161,7 @@ def test_the_signature_counts_whatever_the_content_type(adapters: CaseAdapters, 
         ScriptedAnswer(status=0, drops=b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500),
     ],
 )
-def test_an_endless_answer_lasts_no_longer_than_its_waiter(
+def test_an_endless_case_adapter_answer_ends_when_its_caller_stops_waiting(
     adapters: CaseAdapters, adapter: ScriptedAdapter, answer: ScriptedAnswer
 ) -> None:
     adapter.says = lambda _: answer
@@ -167,7 +169,7 @@ def test_an_endless_answer_lasts_no_longer_than_its_waiter(
     assert ask(adapters, LITTLE) == "time"
 
 
-def test_after_silent_calls_the_adapter_is_skipped_until_a_try_succeeds(
+def test_after_silent_calls_the_case_adapter_is_skipped_until_a_try_succeeds(
     adapters: CaseAdapters, adapter: ScriptedAdapter, clock: HandClock
 ) -> None:
     adapter.manner = Manner.CUT
@@ -192,7 +194,7 @@ def test_after_silent_calls_the_adapter_is_skipped_until_a_try_succeeds(
     assert told == [(opened, CHANNEL, host), (opened, CHANNEL, host), (closed, CHANNEL, host)]
 
 
-def test_an_invalid_answer_counts_and_an_overdue_call_says_nothing(
+def test_a_case_adapter_with_invalid_or_overdue_answers_is_not_skipped(
     adapters: CaseAdapters, adapter: ScriptedAdapter
 ) -> None:
     adapter.says = saying(status=500)
@@ -204,7 +206,7 @@ def test_an_invalid_answer_counts_and_an_overdue_call_says_nothing(
     assert ask(adapters) == CONFIRMED
 
 
-def test_a_name_turning_to_an_internal_address_is_not_called(
+def test_a_case_adapter_name_that_turns_to_an_internal_address_is_not_called(
     adapter: ScriptedAdapter, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, truly = ["127.0.0.1", "169.254.169.254", "10.0.0.7"], socket.getaddrinfo
@@ -222,24 +224,24 @@ def test_a_name_turning_to_an_internal_address_is_not_called(
     assert (len(adapter.calls), left) == (1, [])
 
 
-def test_production_calls_no_adapter_on_loopback(adapter: ScriptedAdapter, clock: HandClock) -> None:
+def test_production_calls_no_case_adapter_on_loopback(adapter: ScriptedAdapter, clock: HandClock) -> None:
     for url in (adapter.url, adapter.url.replace("http:", "https:")):
         assert ask(knowing(url, ChannelPool(CHANNEL, 8, clock), allow_http=False)) in {"form", "not_public"}
     assert adapter.callers == 0
 
 
-def test_representations_of_adapters_and_calls_contain_no_secret(adapters: CaseAdapters) -> None:
+def test_the_text_form_of_case_adapters_and_calls_contains_no_secret(adapters: CaseAdapters) -> None:
     call = WebhookCall("1", "https://helpdesk.vendor.example/", YES, (SECRET,))
     assert call.hook_id in repr(call)
     for shown in (adapters, call):
         assert SECRET.removeprefix("whsec_") not in repr(shown)
 
 
-def test_an_answer_after_its_waiter_left_counts_as_silence(adapters: CaseAdapters) -> None:
+def test_a_case_adapter_answer_after_its_caller_left_counts_as_silence(adapters: CaseAdapters) -> None:
     assert ask(adapters, -SPARE_SECONDS) == "time"
 
 
-def test_a_call_not_made_says_why(adapters: CaseAdapters, adapter: ScriptedAdapter) -> None:
+def test_a_case_adapter_call_that_is_not_made_says_why(adapters: CaseAdapters, adapter: ScriptedAdapter) -> None:
     host = f"127.0.0.1:{adapter.port}"
     while not adapters.pool.enter(host):
         pass

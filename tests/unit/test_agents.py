@@ -25,5 +25,5 @@ WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
         (None, "An unknown browser"),
     ],
 )
-def test_a_browser_is_named_as_people_know_it(agent: str | None, words: str) -> None:
+def test_a_browser_is_named_by_its_common_name(agent: str | None, words: str) -> None:
     assert known_as(agent) == words

@@ -96,7 +96,7 @@ FORGED = found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wr
 @pytest.mark.parametrize(
     "submitted", [{}, {"on_behalf_of": "E", "actor_id": "system"}, {"on_behalf_of": None}, {"to_state": "reviewing"}]
 )
-def test_an_approval_is_verified_against_the_request(submitted: dict[str, Any]) -> None:
+def test_the_verifier_compares_an_approval_with_the_request(submitted: dict[str, Any]) -> None:
     assert taken(submitted, {"approval": approval()}) == CHECKED
 
 
@@ -112,7 +112,7 @@ def test_an_approval_is_verified_against_the_request(submitted: dict[str, Any]) 
     ],
 )
 @each("keys", [(), (KEY,)])
-def test_an_approval_of_anything_else_is_found_by_its_statement(
+def test_the_verifier_detects_an_approval_of_another_request_by_its_statement(
     submitted: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
 ) -> None:
     assert taken(submitted, {"approval": approval()}, keys=keys) == found(FindingKind.APPROVAL, OTHERWISE)
@@ -122,17 +122,17 @@ def test_an_approval_of_anything_else_is_found_by_its_statement(
     "opened",
     [{"tenant_id": "U"}, {"at": "now"}, {"deadline_at": "never"}, {"approved_by": ["ann"]}, {"approved_by": []}],
 )
-def test_an_approval_of_a_different_window_is_reported(opened: dict[str, Any]) -> None:
+def test_the_verifier_reports_an_approval_of_a_different_window(opened: dict[str, Any]) -> None:
     assert taken({}, opened | {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize("odd", [2**60, "\ud800"])
-def test_an_impossible_statement_was_not_signed(odd: object) -> None:
+def test_an_approval_whose_statement_is_impossible_counts_as_not_signed(odd: object) -> None:
     assert taken({"policy_version": odd}, {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize("resources", ["no json", "[" * 100_000])
-def test_unreadable_resources_are_not_what_was_approved(resources: str) -> None:
+def test_an_approval_does_not_match_resources_that_cannot_be_read(resources: str) -> None:
     assert taken({}, {"approval": approval()}, resources=resources) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
@@ -148,11 +148,11 @@ def test_unreadable_resources_are_not_what_was_approved(resources: str) -> None:
         {"approval": approval(), "approved_by": ["ann", 1]},
     ],
 )
-def test_an_approval_of_another_form_is_found_in_its_statement(changes: dict[str, Any]) -> None:
+def test_an_approval_of_another_form_is_reported_as_an_invalid_statement(changes: dict[str, Any]) -> None:
     assert taken({}, changes) == found(FindingKind.APPROVAL, NO_FORM)
 
 
-def test_an_approval_by_an_untrusted_key_is_named() -> None:
+def test_the_verifier_names_an_approval_by_an_untrusted_key() -> None:
     message = f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which you do not trust"
 
     assert taken({}, {"approval": approval(STRANGER)}) == found(FindingKind.UNKNOWN_KEY, message)
@@ -169,7 +169,7 @@ def test_an_approval_by_an_untrusted_key_is_named() -> None:
         approval()["signature"].translate(str.maketrans("AQgw", "BRhx")),
     ],
 )
-def test_a_malformed_signature_is_wrong(signature: str) -> None:
+def test_a_malformed_approval_signature_counts_as_wrong(signature: str) -> None:
     wrong = approval() | {"signature": signature}
 
     assert taken({}, {"approval": wrong}) == found(
@@ -187,7 +187,7 @@ def test_a_malformed_signature_is_wrong(signature: str) -> None:
     ],
 )
 @each(("changes", "expected"), [({}, CHECKED), ({"deadline_at": "never"}, FORGED)])
-def test_an_approval_of_hidden_resources_is_verified_by_its_hash(
+def test_an_approval_of_hidden_resources_is_verified_by_their_hash(
     submitted: dict[str, Any],
     resources: str | None,
     changes: dict[str, Any],
@@ -197,7 +197,7 @@ def test_an_approval_of_hidden_resources_is_verified_by_its_hash(
 
 
 @pytest.mark.parametrize("name", ["statement", "signature"])
-def test_an_approval_of_another_window_is_forged_despite_erasure(name: str) -> None:
+def test_an_approval_of_another_window_counts_as_forged_despite_erasure(name: str) -> None:
     other = approval(request_id="B")
 
     for mixed in (other, approval() | {name: other[name]}):
@@ -205,11 +205,11 @@ def test_an_approval_of_another_window_is_forged_despite_erasure(name: str) -> N
         assert counts == found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong")
 
 
-def test_without_a_key_an_approval_counts_as_unverified() -> None:
+def test_an_approval_counts_as_unverified_without_a_key() -> None:
     assert taken({}, {"approval": approval()}, keys=()) == UNCHECKED
 
 
-def test_an_ended_request_is_not_compared_again() -> None:
+def test_a_request_that_ended_is_not_compared_with_its_approval_again() -> None:
     approved = ApprovalChecker([named(KEY)], Findings())
 
     approved.take(SUBMITTED, {"resources": json.dumps(RESOURCES)}, {})
@@ -222,7 +222,7 @@ def test_an_ended_request_is_not_compared_again() -> None:
 @pytest.mark.parametrize(
     ("resources", "actions"), [(["mailbox:bob"], None), (None, ["read"]), (["mailbox:anna"], ["export"])]
 )
-def test_less_than_requested_may_be_granted(resources: list[str] | None, actions: list[str] | None) -> None:
+def test_an_approval_may_grant_less_than_requested(resources: list[str] | None, actions: list[str] | None) -> None:
     granted: dict[str, Any] = {"resources": resources or RESOURCES, "actions": actions or STATEMENT["actions"]}
     opened: dict[str, Any] = {"approval": approval(**granted)} | ({"granted_actions": actions} if actions else {})
 
@@ -242,7 +242,7 @@ def test_less_than_requested_may_be_granted(resources: list[str] | None, actions
         (None, "read"),
     ],
 )
-def test_more_than_requested_is_found_despite_a_signature(resources: Any, actions: Any) -> None:
+def test_the_verifier_detects_more_than_requested_despite_a_signature(resources: Any, actions: Any) -> None:
     granted = ({} if resources is None else {"resources": resources}) | (
         {} if actions is None else {"actions": actions}
     )
@@ -255,19 +255,19 @@ def test_more_than_requested_is_found_despite_a_signature(resources: Any, action
 
 
 @pytest.mark.parametrize("shown", [json.dumps(["mailbox:bob"]), None])
-def test_an_approval_of_hidden_granted_resources_is_verified_by_its_hash(shown: str | None) -> None:
+def test_an_approval_of_hidden_granted_resources_is_verified_by_their_hash(shown: str | None) -> None:
     opened = {"approval": approval(resources=["mailbox:bob"]), "personal": {"granted_resources": "committed to"}}
 
     assert taken({}, opened, granted=shown) == CHECKED
 
 
-def test_a_window_opened_without_an_approval_is_found() -> None:
+def test_the_verifier_detects_a_window_opened_without_an_approval() -> None:
     assert taken({}, {}) == found(FindingKind.APPROVAL, "this opens a window without a signed approval")
     assert taken({}, {"to_state": "denied"}) == (0, 0, [])
 
 
 @pytest.mark.far
-def test_long_lists_are_compared_quickly() -> None:
+def test_the_verifier_compares_long_resource_lists_quickly() -> None:
     """Each of them looked for in the other would take an hour."""
     many = [f"mailbox:{number}" for number in range(200_000)]
 
@@ -276,7 +276,7 @@ def test_long_lists_are_compared_quickly() -> None:
     assert narrowed == found(FindingKind.APPROVAL, OTHERWISE)
 
 
-def test_each_approval_is_counted() -> None:
+def test_the_verifier_counts_each_approval() -> None:
     findings = Findings()
     approved, keyless = ApprovalChecker([named(KEY)], findings), ApprovalChecker([], findings)
 

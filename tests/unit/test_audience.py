@@ -63,13 +63,13 @@ def test_prompts_go_to_the_asked_approvers_and_not_to_admins(start: str | None) 
 
 
 @each(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
-def test_an_outcome_goes_to_the_requester_and_notified_customers(mode: Mode, outcome: str) -> None:
+def test_an_outcome_notification_goes_to_the_requester_and_notified_customers(mode: Mode, outcome: str) -> None:
     assert people_to_notify("pending", outcome, mode, customer_knows=True) == AFTERWARDS[mode]
     assert people_to_notify("active", outcome, mode, customer_knows=True) in [AFTERWARDS[mode], set()]
 
 
 @pytest.mark.parametrize("mode", OPENED_ALONE)
-def test_a_window_opened_by_the_vendor_notifies_as_the_mode_says(mode: str) -> None:
+def test_a_window_opened_by_the_vendor_notifies_as_the_tenants_mode_says(mode: str) -> None:
     assert people_to_notify("reviewing", "active", Mode(mode), customer_knows=True) == OPENED_ALONE[mode]
 
 
@@ -86,7 +86,7 @@ def test_a_request_that_ends_in_review_notifies_the_vendor_only(mode: Mode, outc
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_vote_without_a_state_change_is_no_news(mode: Mode) -> None:
+def test_a_vote_without_a_state_change_notifies_no_one(mode: Mode) -> None:
     assert people_to_notify("pending", "pending", mode, customer_knows=True) == set()
 
 
@@ -122,13 +122,13 @@ def test_a_prompt_expires_at_the_deadline_and_an_outcome_after_a_day(state: Stat
         (Reminder.UNREACHED, "reviewing", Mode.ENFORCE, set()),
     ],
 )
-def test_timer_events_without_a_state_change_have_their_audience(
+def test_timer_events_without_a_state_change_have_an_audience(
     reminder: Reminder, state: str, mode: Mode, told: set[str]
 ) -> None:
     assert people_to_remind(reminder, state, mode) == told
 
 
-def test_every_reminder_has_a_text_and_becomes_moot_with_its_state() -> None:
+def test_every_reminder_has_a_text_and_is_obsolete_once_its_state_has_changed() -> None:
     assert {reminder for reminder, _ in REMINDER_TEMPLATES} == set(Reminder)
     assert all(PROMPTS[template] == state for (_, state), template in REMINDER_TEMPLATES.items())
 
@@ -144,7 +144,7 @@ RECEIPTS = {
 
 
 @each(("action", "party"), list(itertools.product(Action, Party)))
-def test_every_decision_and_nothing_else_has_a_receipt(action: Action, party: Party) -> None:
+def test_every_decision_has_a_receipt_and_no_other_move_has(action: Action, party: Party) -> None:
     by = {(act, one) for (_, act), move in MOVES.items() for one in move.by if act in DECISIONS}
 
     told = receipt_groups(action, party)
@@ -154,12 +154,12 @@ def test_every_decision_and_nothing_else_has_a_receipt(action: Action, party: Pa
         assert told == RECEIPTS.get((action, party), set())
 
 
-def test_a_receipt_expires_after_a_day_whatever_the_deadline() -> None:
+def test_a_decision_receipt_expires_after_a_day_whatever_the_deadline() -> None:
     assert matters_until(RECEIPT, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)
 
 
 @each(("before", "after"), list(itertools.product([None, *State], State)))
-def test_a_closed_window_is_reported_and_a_never_opened_one_is_not(before: State | None, after: State) -> None:
+def test_a_closed_window_gets_a_report_and_a_never_opened_window_does_not(before: State | None, after: State) -> None:
     closes = before is State.ACTIVE and after in {State.COMPLETED, State.REVOKED, State.EXPIRED}
     possible = {(state, row.to) for (state, _), row in MOVES.items()}
 
@@ -167,7 +167,7 @@ def test_a_closed_window_is_reported_and_a_never_opened_one_is_not(before: State
         assert is_reported(before, after) == closes
 
 
-def test_a_report_expires_after_a_day() -> None:
+def test_a_window_report_expires_after_a_day() -> None:
     assert matters_until(REPORT, NOON, NOON) == NOON + timedelta(days=1)
 
 
@@ -180,7 +180,7 @@ def test_a_question_goes_to_the_requester_and_an_answer_to_the_asker(state: str)
 
 
 @pytest.mark.parametrize(("said", "state"), CONVERSED)
-def test_review_questions_are_the_vendors_and_all_have_two_types(said: str, state: str) -> None:
+def test_questions_in_review_stay_with_the_vendor_and_all_questions_have_two_types(said: str, state: str) -> None:
     template = CONVERSED[said, state]
 
     assert type_of(said, state) == f"request.{said}"
@@ -237,7 +237,7 @@ def test_every_move_reminder_question_and_answer_has_exactly_one_event_type() ->
     assert set(EVENT_TYPES.values()) == TYPES
 
 
-def test_vendor_webhooks_get_every_event_and_the_customers_from_the_asking_on() -> None:
+def test_vendor_webhooks_get_every_event_and_customer_webhooks_once_the_customer_is_asked() -> None:
     assert endpoints_to_notify(customer_knows=False) == {"vendor_endpoints"}
     assert endpoints_to_notify(customer_knows=True) == {"vendor_endpoints", "tenant_endpoints"}
 
@@ -250,16 +250,16 @@ CUSTOMERS_BY_MODE = {
 
 
 @each(("mode", "template"), list(itertools.product(Mode, OPERATED)))
-def test_a_target_failure_and_its_end_notify_the_customer_and_operators(mode: Mode, template: str) -> None:
+def test_the_failure_and_recovery_of_a_target_notify_the_customer_and_operators(mode: Mode, template: str) -> None:
     engineer = {"requester"} if template.startswith("connection_open") else set()
 
     assert connection_groups(template, mode) == CUSTOMERS_BY_MODE[mode] | {"operators"} | engineer
 
 
 @each(("mode", "template"), list(itertools.product(Mode, ("connection_opened", "connection_closed"))))
-def test_prompt_success_at_a_target_sends_no_mail(mode: Mode, template: str) -> None:
+def test_a_prompt_success_at_a_target_sends_no_mail(mode: Mode, template: str) -> None:
     assert connection_groups(template, mode) == set()
 
 
-def test_notices_to_operators_stay_with_the_vendor() -> None:
+def test_notifications_to_operators_stay_with_the_vendor() -> None:
     assert not [one for one in OPERATED.values() if knows_of(Side.CUSTOMER, "revoked", one)]

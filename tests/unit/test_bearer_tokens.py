@@ -102,7 +102,7 @@ def issuer() -> Iterator[LocalIssuer]:
         yield running
 
 
-def test_a_verified_token_yields_issuer_subject_and_whether_it_is_gated(issuer: LocalIssuer) -> None:
+def test_a_verified_bearer_token_yields_issuer_subject_and_whether_it_is_gated(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
 
     assert calls.read(issuer.token(team="support")) == VerifiedToken(issuer.url, "anne", None, is_gated=True)
@@ -110,13 +110,13 @@ def test_a_verified_token_yields_issuer_subject_and_whether_it_is_gated(issuer: 
 
 
 @each("key", [ec_key(), ed_key(), rsa_key()])
-def test_each_kind_of_key_verifies(issuer: LocalIssuer, key: Any) -> None:
+def test_each_kind_of_key_verifies_a_bearer_token(issuer: LocalIssuer, key: Any) -> None:
     issuer.keys = [key]
 
     assert VerifiedCalls([issuer]).read(issuer.token()).subject == "anne"
 
 
-def test_a_mail_address_counts_only_if_verified_by_an_issuer_that_vouches(issuer: LocalIssuer) -> None:
+def test_a_mail_address_counts_only_if_verified_by_an_issuer_that_vouches_for_it(issuer: LocalIssuer) -> None:
     token = issuer.token(email="anne@vendor.example", email_verified=True)
 
     assert VerifiedCalls([issuer]).read(token).email is None
@@ -158,7 +158,7 @@ def test_a_mail_address_counts_only_if_verified_by_an_issuer_that_vouches(issuer
         ({"alg": "ES384"}, {}),
     ],
 )
-def test_a_token_not_meant_for_this_call_is_refused(
+def test_a_bearer_token_not_meant_for_this_call_is_refused(
     issuer: LocalIssuer, header: dict[str, Any], claims: dict[str, Any]
 ) -> None:
     calls = VerifiedCalls([issuer], {"authorized_parties": ("console",)}, longest_seconds=3600)
@@ -169,7 +169,7 @@ def test_a_token_not_meant_for_this_call_is_refused(
 
 
 @each("name", CLIENT_CLAIMS)
-def test_each_client_claim_is_checked(issuer: LocalIssuer, name: str) -> None:
+def test_each_client_claim_of_a_bearer_token_is_checked(issuer: LocalIssuer, name: str) -> None:
     calls = VerifiedCalls([issuer], {"authorized_parties": ("console",)})
     unlisted = VerifiedCalls([issuer])
 
@@ -183,7 +183,7 @@ def test_each_client_claim_is_checked(issuer: LocalIssuer, name: str) -> None:
         unlisted.read(naming("console"))
 
 
-def test_an_unsigned_or_public_key_signed_token_is_refused(issuer: LocalIssuer) -> None:
+def test_a_bearer_token_without_or_with_a_public_key_signature_is_refused(issuer: LocalIssuer) -> None:
     issuer.keys = [ec_key(), rsa_key()]
     calls = VerifiedCalls([issuer])
     good = issuer.token()
@@ -199,7 +199,7 @@ def test_an_unsigned_or_public_key_signed_token_is_refused(issuer: LocalIssuer) 
             calls.read(mangled)
 
 
-def test_another_issuers_key_does_not_verify(issuer: LocalIssuer) -> None:
+def test_the_key_of_another_issuer_does_not_verify_a_bearer_token(issuer: LocalIssuer) -> None:
     with local_issuer() as other:
         other.keys = [ec_key(1)]
         calls = VerifiedCalls([issuer, other])
@@ -210,7 +210,9 @@ def test_another_issuers_key_does_not_verify(issuer: LocalIssuer) -> None:
                 calls.read(issuer.token(key=ec_key(1), header={"kid": kid}))
 
 
-def test_a_repeated_claim_is_refused(issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bearer_token_with_a_repeated_claim_is_refused(
+    issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     twice = (
         f'{{"iss": "{issuer.url}", "sub": "anne", "sub": "bob", "aud": "{AUDIENCE}", "iat": {AT}, "exp": {AT + 9}}}'
     )
@@ -223,7 +225,7 @@ def test_a_repeated_claim_is_refused(issuer: LocalIssuer, monkeypatch: pytest.Mo
         calls.read(token)
 
 
-def test_a_token_is_remembered_for_a_minute_at_most_and_not_past_its_end(issuer: LocalIssuer) -> None:
+def test_a_verified_token_is_remembered_for_a_minute_at_most_and_not_past_its_end(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     long, short = issuer.token(exp=AT + 3600), issuer.token(sub="bob", exp=AT + 20)
     for token in (long, short):
@@ -240,7 +242,7 @@ def test_a_token_is_remembered_for_a_minute_at_most_and_not_past_its_end(issuer:
     calls.read(long)
 
 
-def test_an_old_token_is_refused_with_a_minutes_clock_tolerance(issuer: LocalIssuer) -> None:
+def test_an_old_bearer_token_is_refused_with_a_minutes_clock_tolerance(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     token = issuer.token(exp=AT + 100)
     calls.read(token)
@@ -254,7 +256,7 @@ def test_an_old_token_is_refused_with_a_minutes_clock_tolerance(issuer: LocalIss
     assert calls.read(issuer.token(iat=AT + 161 + 59, exp=AT + 400))
 
 
-def test_one_services_token_is_not_accepted_for_another(issuer: LocalIssuer) -> None:
+def test_the_bearer_token_of_one_service_is_not_accepted_for_another_service(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     token = issuer.token()
     calls.read(token)
@@ -265,7 +267,7 @@ def test_one_services_token_is_not_accepted_for_another(issuer: LocalIssuer) -> 
         asyncio.run(calls.of(token, other))
 
 
-def test_token_memory_is_bounded_and_drops_the_least_recently_used(issuer: LocalIssuer) -> None:
+def test_the_token_memory_is_bounded_and_drops_the_least_recently_used_token(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer], most=3)
     tokens = [issuer.token(sub=f"person {number}") for number in range(4)]
     for token in tokens[:3]:
@@ -278,7 +280,7 @@ def test_token_memory_is_bounded_and_drops_the_least_recently_used(issuer: Local
     assert known == [True, False, True, True]
 
 
-def test_a_changed_key_set_clears_token_memory_and_an_unchanged_one_does_not(issuer: LocalIssuer) -> None:
+def test_a_changed_key_set_clears_the_token_memory_and_an_unchanged_one_does_not(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     issuer.keys = [ec_key(), ec_key(1)]
     token, other = issuer.token(exp=AT + 2 * 3600), issuer.token(key=ec_key(1), exp=AT + 2 * 3600)
@@ -303,7 +305,7 @@ def test_a_changed_key_set_clears_token_memory_and_an_unchanged_one_does_not(iss
     assert calls.read(other)
 
 
-def test_a_key_replaced_under_its_id_is_noticed_at_once(issuer: LocalIssuer) -> None:
+def test_a_signing_key_replaced_under_the_same_id_is_noticed_at_once(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     old = issuer.token()
     calls.read(old)
@@ -316,7 +318,7 @@ def test_a_key_replaced_under_its_id_is_noticed_at_once(issuer: LocalIssuer) -> 
         calls.read(old)
 
 
-def test_sixteen_concurrent_first_calls_fetch_the_keys_once(issuer: LocalIssuer) -> None:
+def test_sixteen_concurrent_first_calls_fetch_an_issuers_keys_once(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
 
     async def all_together() -> list[VerifiedToken]:
@@ -326,7 +328,7 @@ def test_sixteen_concurrent_first_calls_fetch_the_keys_once(issuer: LocalIssuer)
     assert issuer.fetched == {"/jwks": 1}
 
 
-def test_a_hanging_issuer_delays_no_other_issuers_calls(issuer: LocalIssuer) -> None:
+def test_a_hanging_issuer_delays_no_calls_with_tokens_of_other_issuers(issuer: LocalIssuer) -> None:
     with local_issuer() as hanging:
         calls = VerifiedCalls([issuer, hanging])
         hanging.troubles["/jwks"] = HELD
@@ -355,7 +357,7 @@ def test_a_call_waiting_for_an_issuer_is_refused_after_a_while(issuer: LocalIssu
         VerifiedCalls([issuer], wait_seconds=0.05).read(issuer.token())
 
 
-def test_known_keys_are_used_while_their_issuer_hangs(issuer: LocalIssuer) -> None:
+def test_known_signing_keys_are_used_while_their_issuer_hangs(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     calls.read(issuer.token())
     issuer.troubles["/jwks"] = HELD
@@ -386,7 +388,7 @@ def test_a_failing_issuer_is_asked_again_after_a_pause(issuer: LocalIssuer) -> N
     assert calls.read(issuer.token())
 
 
-def test_unknown_keys_trigger_one_fetch_a_minute(issuer: LocalIssuer) -> None:
+def test_unknown_signing_keys_trigger_one_fetch_a_minute(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     calls.read(issuer.token())
 
@@ -397,7 +399,7 @@ def test_unknown_keys_trigger_one_fetch_a_minute(issuer: LocalIssuer) -> None:
     assert issuer.fetched["/jwks"] == 2
 
 
-def test_keys_are_renewed_in_the_background(issuer: LocalIssuer) -> None:
+def test_signing_keys_of_issuers_are_renewed_in_the_background(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     token = issuer.token(exp=AT + 4 * 3600)
     calls.read(token)
@@ -414,7 +416,7 @@ def test_keys_are_renewed_in_the_background(issuer: LocalIssuer) -> None:
         calls.read(token)
 
 
-def test_an_abandoned_call_leaves_nothing_behind(issuer: LocalIssuer) -> None:
+def test_an_abandoned_call_that_waited_for_an_issuer_leaves_nothing_behind(issuer: LocalIssuer) -> None:
     issuer.troubles["/jwks"] = HELD
     calls = VerifiedCalls([issuer])
 

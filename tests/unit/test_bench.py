@@ -27,7 +27,7 @@ from tests.unit.measured import GOOD
 VALUES = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1)
 
 
-def test_a_quantile_is_one_of_the_values_by_nearest_rank() -> None:
+def test_a_quantile_is_an_actual_value_chosen_by_nearest_rank() -> None:
     hundred = [float(number) for number in range(100, 0, -1)]
 
     assert quantile(hundred, 0.5) == 50
@@ -37,7 +37,7 @@ def test_a_quantile_is_one_of_the_values_by_nearest_rank() -> None:
 
 
 @given(VALUES, st.floats(min_value=0.01, max_value=1))
-def test_at_least_the_share_of_values_is_within_its_quantile(values: list[float], share: float) -> None:
+def test_a_quantile_is_no_smaller_than_its_share_of_the_values(values: list[float], share: float) -> None:
     found = quantile(values, share)
 
     assert found in values
@@ -51,13 +51,13 @@ def test_without_values_or_share_there_is_no_quantile(values: list[float], share
         quantile(values, share)
 
 
-def test_each_figure_of_several_runs_has_its_own_median() -> None:
+def test_the_median_of_several_benchmark_runs_is_computed_for_each_figure() -> None:
     runs = [{"a": 1.0, "b": 30.0}, {"a": 2.0, "b": 10.0}, {"a": 9.0, "b": 20.0}]
 
     assert medians(runs) == {"a": 2.0, "b": 20.0}
 
 
-def test_a_target_is_met_at_its_exact_figure() -> None:
+def test_a_benchmark_target_is_met_at_its_exact_figure() -> None:
     for more in (True, False):
         at = Figure("at", 5, 5, "s", more_is_better=more)
         above, below = (Figure("off", value, 5, "s", more_is_better=more) for value in (6, 4))
@@ -67,18 +67,18 @@ def test_a_target_is_met_at_its_exact_figure() -> None:
         assert below.is_met is not more
 
 
-def test_zero_meets_no_target_of_more() -> None:
+def test_a_figure_of_zero_misses_a_target_where_more_is_better() -> None:
     nothing = Figure("rate", 0, 10, "/s", more_is_better=True)
 
     assert nothing.ratio == math.inf
     assert not nothing.is_met
 
 
-def test_a_non_number_meets_no_target() -> None:
+def test_a_figure_that_is_not_a_number_meets_no_target() -> None:
     assert not Figure("late", math.nan, 10, "ms").is_met
 
 
-def test_lockbox_is_compared_with_the_best_peer() -> None:
+def test_the_benchmark_compares_lockbox_with_the_best_peer() -> None:
     rates = Comparison("ended", "/s", 300, 600, {"slow": 10, "fast": 30})
     costs = Comparison("cpu", "ms", 2, None, {"cheap": 4, "dear": 9}, more_is_better=False)
 
@@ -86,7 +86,7 @@ def test_lockbox_is_compared_with_the_best_peer() -> None:
     assert (costs.of_floor, costs.best_peer, costs.times_best_peer) == (None, 4, 2)
 
 
-def test_without_peers_there_is_no_ratio() -> None:
+def test_without_peers_the_benchmark_has_no_ratio() -> None:
     alone = Comparison("ended", "/s", 300, 600)
 
     assert (alone.best_peer, alone.times_best_peer) == (None, None)
@@ -121,7 +121,7 @@ def played(seconds: float | None, *statuses: int, rate: float | None = None, pau
     return asyncio.run(serve())
 
 
-def test_refused_calls_do_not_count_in_durations() -> None:
+def test_refused_calls_do_not_count_in_benchmark_durations() -> None:
     found = played(0.2, 200, 503, 503)
 
     accepted = len(found["taken"][0])
@@ -129,32 +129,32 @@ def test_refused_calls_do_not_count_in_durations() -> None:
     assert 2 * accepted - 2 <= found["busy"] <= 2 * accepted
 
 
-def test_no_call_may_be_refused_where_each_story_runs_once() -> None:
+def test_no_benchmark_call_may_be_refused_if_each_story_runs_once() -> None:
     with pytest.raises(ExceptionGroup, match="unhandled") as failed:
         played(None, 503)
 
     assert "GET /: 503" in str(failed.value.exceptions[0])
 
 
-def test_a_call_at_a_rate_is_timed_from_its_scheduled_start() -> None:
+def test_a_benchmark_call_at_a_fixed_rate_is_timed_from_its_scheduled_start() -> None:
     found = played(0.3, 200, rate=50, pause=0.1)
 
     assert min(found["taken"][0]) >= 0.1
 
 
-def test_a_rate_counts_accepted_calls() -> None:
+def test_a_benchmark_rate_counts_only_accepted_calls() -> None:
     found = rate({"taken": [[0.010, 0.020, 0.030]], "busy": 7, "seconds": 2.0})
 
     assert found == {"a_second": 1.5, "busy": 7.0, "p50_ms": 20.0, "p99_ms": 30.0}
 
 
-def test_if_all_calls_are_refused_there_is_no_duration() -> None:
+def test_the_benchmark_has_no_duration_if_all_calls_are_refused() -> None:
     found = rate({"taken": [[]], "busy": 7, "seconds": 2.0})
 
     assert found == {"a_second": 0.0, "busy": 7.0, "p50_ms": math.inf, "p99_ms": math.inf}
 
 
-def test_the_worst_of_several_runs_says_how_much_was_refused() -> None:
+def test_the_worst_of_several_benchmark_runs_says_how_much_was_refused() -> None:
     runs = [{"a_second": 3.0, "busy": 0.0}, {"a_second": 1.0, "busy": 9.0}, {"a_second": 2.0, "busy": 0.0}]
 
     assert several(runs) == {"a_second": 2.0, "busy": 9.0}
@@ -164,7 +164,7 @@ ROOT = Path(__file__).parents[2]
 PINNED = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
 
 
-def test_a_call_is_written_with_token_body_and_id() -> None:
+def test_a_benchmark_call_is_written_with_token_body_and_id() -> None:
     call = {"method": "POST", "path": "/v1/requests/{id}/approve", "token": "lbx_x", "body": {"a": 1}, "status": 200}
 
     head, _, body = written(call, "42").partition(b"\r\n\r\n")
@@ -179,20 +179,20 @@ def test_a_call_is_written_with_token_body_and_id() -> None:
     assert body == b'{"a": 1}'
 
 
-def test_a_content_length_is_found_in_any_case_and_missed_if_absent() -> None:
+def test_the_benchmark_reads_a_content_length_header_in_any_case() -> None:
     assert length(b"HTTP/1.1 201 Created\r\nContent-Length: 17\r\n\r\n") == 17
     with pytest.raises(UnexpectedAnswer):
         length(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
 
 
-def test_many_deadlines_are_due_later_than_loading_takes() -> None:
+def test_the_deadlines_of_a_benchmark_load_are_due_after_loading_ends() -> None:
     pace = Pace(seconds_each=0.001)
 
     assert pace.ahead(10_000).total_seconds() > 10
     assert pace.ahead(1).total_seconds() == pytest.approx(LEAST_SECONDS, abs=0.01)
 
 
-def test_the_product_depends_on_no_peer_and_peers_use_its_versions() -> None:
+def test_the_product_depends_on_no_benchmark_peer_and_peers_use_its_package_versions() -> None:
     ours, theirs = (
         dict(PINNED.findall((ROOT / name).read_text())) for name in ("requirements.lock", "requirements-bench.lock")
     )
@@ -203,20 +203,20 @@ def test_the_product_depends_on_no_peer_and_peers_use_its_versions() -> None:
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
-def test_the_readme_shows_the_recorded_run() -> None:
+def test_the_readme_shows_the_recorded_benchmark_run() -> None:
     page = README.read_text()
 
     assert placed(page, table(read(RESULTS / "bench.json"))) == page
 
 
-def test_a_recorded_run_reads_back_unchanged(tmp_path: Path) -> None:
+def test_a_recorded_benchmark_run_reads_back_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"measured": asdict(GOOD)}))
 
     assert read(path) == GOOD
 
 
-def test_rows_replace_those_from_the_marker_to_the_empty_line() -> None:
+def test_new_benchmark_rows_replace_the_rows_between_the_marker_and_an_empty_line() -> None:
     none, some = (f"before\n\n{BEGINNING}{rows}\nafter\n\nend\n" for rows in ("", "| old |\n| older |\n"))
 
     for page in (none, some):
@@ -226,7 +226,7 @@ def test_rows_replace_those_from_the_marker_to_the_empty_line() -> None:
             placed(broken, "")
 
 
-def test_good_figures_meet_all_targets() -> None:
+def test_good_benchmark_figures_meet_all_targets() -> None:
     assert [row.what for row in targets(GOOD) if not row.is_met] == []
 
 
@@ -288,7 +288,9 @@ MISSED: list[tuple[str, Callable[[BenchResults], dict[str, Any]]]] = [
 
 
 @each(("what", "change"), MISSED)
-def test_a_worse_figure_misses_its_target(what: str, change: Callable[[BenchResults], dict[str, Any]]) -> None:
+def test_a_worse_benchmark_figure_misses_its_target(
+    what: str, change: Callable[[BenchResults], dict[str, Any]]
+) -> None:
     worse = replace(GOOD, **change(GOOD))
 
     missed = [row.what for row in targets(worse) if not row.is_met]
@@ -296,7 +298,7 @@ def test_a_worse_figure_misses_its_target(what: str, change: Callable[[BenchResu
     assert any(name.startswith(what) for name in missed)
 
 
-def test_a_figure_left_out_is_no_target() -> None:
+def test_a_figure_that_a_quick_benchmark_omits_is_no_target() -> None:
     quick = replace(GOOD, peers={}, crowd={}, mails={}, lists={}, audit_log={}, storms={10_000: GOOD.storms[10_000]})
 
     whats = " ".join(row.what for row in targets(quick))
@@ -308,7 +310,7 @@ def test_a_figure_left_out_is_no_target() -> None:
     assert not list(comparisons(BenchResults()))
 
 
-def test_a_missed_target_is_marked_in_its_line() -> None:
+def test_a_missed_benchmark_target_is_marked_in_its_line() -> None:
     worse = replace(GOOD, flooded={"busy": 0.0, "p99_ms": 150.0})
 
     _, *rows = held(targets(worse))
@@ -318,7 +320,7 @@ def test_a_missed_target_is_marked_in_its_line() -> None:
     ]
 
 
-def test_times_are_listed_longest_first_and_complete() -> None:
+def test_benchmark_times_are_listed_longest_first_and_complete() -> None:
     assert times({"floor": 10.0, "storms": 40.0}, 55.0) == [
         ["part", "s"],
         ["storms", "40.0"],
@@ -328,7 +330,7 @@ def test_times_are_listed_longest_first_and_complete() -> None:
     ]
 
 
-def test_a_page_has_every_figure_by_its_path() -> None:
+def test_the_page_of_a_benchmark_run_has_every_figure_by_its_path() -> None:
     page = markdown("Lockbox on a machine", [("All figures", everything(GOOD))])
 
     assert page.startswith("# Lockbox on a machine\n\n## All figures\n\n| figure | value |\n| --- | --- |\n")

@@ -26,7 +26,7 @@ def colours(sheet: bytes) -> tuple[dict[str, str], dict[str, str]]:
 
 
 @given(COLOURS)
-def test_an_accepted_colour_has_contrast_in_both_themes(colour: str) -> None:
+def test_an_accepted_brand_colour_has_contrast_in_both_themes(colour: str) -> None:
     if contrast(colour, PAPER) < LEAST_CONTRAST:
         return
 
@@ -48,7 +48,7 @@ def test_an_accepted_colour_has_contrast_in_both_themes(colour: str) -> None:
         (PNG, "image/png"),
     ],
 )
-def test_a_small_picture_is_accepted(tmp_path: Path, content: bytes, kind: str) -> None:
+def test_a_small_picture_is_accepted_as_a_brand_logo(tmp_path: Path, content: bytes, kind: str) -> None:
     file = tmp_path / "logo"
     file.write_bytes(content)
 
@@ -73,7 +73,7 @@ def test_a_small_picture_is_accepted(tmp_path: Path, content: bytes, kind: str) 
         b"<!DOCTYPE svg [<!ENTITY a 'b'>]>" + PICTURE,
     ],
 )
-def test_anything_but_a_small_picture_is_refused_at_the_start(
+def test_a_brand_logo_that_is_not_a_small_picture_is_refused_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     file = tmp_path / "hunter2.svg"

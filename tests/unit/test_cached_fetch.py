@@ -55,12 +55,12 @@ def elsewhere() -> FakeSource:
     return FakeSource()
 
 
-def test_a_fresh_value_is_not_fetched_again(elsewhere: FakeSource) -> None:
+def test_a_fresh_cached_value_is_not_fetched_again(elsewhere: FakeSource) -> None:
     assert [elsewhere.kept.get() for elsewhere.at in (0, 1, HOUR - 1)] == [1, 1, 1]
     assert elsewhere.settled() == 1
 
 
-def test_a_stale_value_is_served_during_its_renewal(elsewhere: FakeSource) -> None:
+def test_a_stale_cached_value_is_served_while_it_is_renewed(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.at = HOUR
     elsewhere.go_on.clear()
@@ -72,7 +72,7 @@ def test_a_stale_value_is_served_during_its_renewal(elsewhere: FakeSource) -> No
     assert elsewhere.kept.get() == 2
 
 
-def test_during_an_outage_fetches_are_tried_once_a_minute(elsewhere: FakeSource) -> None:
+def test_during_an_outage_a_cached_value_is_fetched_once_a_minute(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -84,7 +84,7 @@ def test_during_an_outage_fetches_are_tried_once_a_minute(elsewhere: FakeSource)
     assert elsewhere.count == 1 + 3
 
 
-def test_a_day_old_value_is_not_served(elsewhere: FakeSource) -> None:
+def test_a_day_old_cached_value_is_not_served(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -96,7 +96,7 @@ def test_a_day_old_value_is_not_served(elsewhere: FakeSource) -> None:
         elsewhere.kept.get()
 
 
-def test_without_a_value_an_outage_is_retried_every_few_seconds(elsewhere: FakeSource) -> None:
+def test_without_a_cached_value_an_outage_is_retried_every_few_seconds(elsewhere: FakeSource) -> None:
     elsewhere.fails = True
 
     for elsewhere.at in (0, 1, 4, 5, 9, 10):
@@ -106,13 +106,13 @@ def test_without_a_value_an_outage_is_retried_every_few_seconds(elsewhere: FakeS
     assert elsewhere.count == 3
 
 
-def test_a_forced_fetch_is_allowed_once_a_minute(elsewhere: FakeSource) -> None:
+def test_a_forced_fetch_of_a_cached_value_is_allowed_once_a_minute(elsewhere: FakeSource) -> None:
     assert elsewhere.kept.get() == 1
 
     assert [elsewhere.kept.again() for elsewhere.at in (1, 2, 60, 61, 62)] == [2, 2, 2, 3, 3]
 
 
-def test_a_forced_fetch_during_an_outage_returns_the_old_value(elsewhere: FakeSource) -> None:
+def test_a_forced_fetch_during_an_outage_returns_the_old_cached_value(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -120,7 +120,7 @@ def test_a_forced_fetch_during_an_outage_returns_the_old_value(elsewhere: FakeSo
     assert elsewhere.count == 2
 
 
-def test_concurrent_callers_share_one_fetch_and_few_wait(elsewhere: FakeSource) -> None:
+def test_concurrent_callers_share_one_fetch_of_a_value_and_few_callers_wait(elsewhere: FakeSource) -> None:
     elsewhere.go_on.clear()
 
     with ThreadPoolExecutor(MOST_FETCHES + 8) as pool:
@@ -134,7 +134,7 @@ def test_concurrent_callers_share_one_fetch_and_few_wait(elsewhere: FakeSource) 
     assert elsewhere.count == 1
 
 
-def test_a_callers_wait_ends_even_if_the_fetch_does_not(elsewhere: FakeSource) -> None:
+def test_a_caller_stops_waiting_for_a_fetch_even_if_the_fetch_does_not_end(elsewhere: FakeSource) -> None:
     elsewhere.go_on.clear()
     impatient = CachedFetch(elsewhere.load, name="elsewhere", clock=lambda: 0.0, wait_seconds=0.05)
 

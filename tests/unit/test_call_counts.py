@@ -14,7 +14,7 @@ CALL = CountedCall(NGINX, "files")
 QUESTION = AccessCheck("contoso", "files", "file:a", "read", UUID(int=9))
 
 
-def test_answers_are_counted_by_gateway_service_decision_and_reason() -> None:
+def test_gate_answers_are_counted_by_gateway_service_decision_and_reason() -> None:
     counts = CallCounts()
     for reason in (GateReason.NO_WINDOW, GateReason.NO_WINDOW, GateReason.UNMAPPED):
         counts.count(CALL, GateDecision.DENY, reason)
@@ -33,7 +33,7 @@ def test_answers_are_counted_by_gateway_service_decision_and_reason() -> None:
     assert not counts.take_refused()
 
 
-def test_a_repeated_use_is_counted_as_an_answer_only() -> None:
+def test_a_repeated_use_is_counted_as_an_answer_but_not_as_a_use() -> None:
     counts = CallCounts()
     for is_same_use in (False, True):
         counts.count_use(CALL, QUESTION, UUID(int=5), is_same_use=is_same_use)
@@ -44,7 +44,7 @@ def test_a_repeated_use_is_counted_as_an_answer_only() -> None:
     assert [use.count for use in batch.uses.values()] == [1]
 
 
-def test_a_windows_first_and_last_use_are_kept() -> None:
+def test_counts_keep_the_first_and_last_use_of_a_window() -> None:
     times = iter((10.0, 11.0, 12.0))
     counts = CallCounts(lambda: next(times))
     for resource in ("file:a", "file:b", "file:c"):
@@ -58,7 +58,7 @@ def test_a_windows_first_and_last_use_are_kept() -> None:
     assert (use.first, use.last) == ((NGINX, "read", "file:a"), (NGINX, "read", "file:c"))
 
 
-def test_a_batch_takes_some_windows_uses_without_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_counts_takes_the_uses_of_some_windows_and_doubles_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_counts, "MOST_A_BATCH", 2)
     counts = CallCounts()
     for number in range(5):
@@ -72,7 +72,7 @@ def test_a_batch_takes_some_windows_uses_without_doubling(monkeypatch: pytest.Mo
     assert [sum(one.answers.values()) for one in batches] == [5, 0, 0]
 
 
-def test_uses_beyond_the_kept_windows_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uses_beyond_the_maximum_of_kept_windows_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_counts, "MOST_WINDOWS", 2)
     counts = CallCounts()
     for number in (1, 2, 3, 1):
@@ -84,7 +84,7 @@ def test_uses_beyond_the_kept_windows_count_as_lost(monkeypatch: pytest.MonkeyPa
     assert (batch.lost, sum(batch.answers.values())) == (1, 4)
 
 
-def test_only_reported_calls_are_counted_by_kind() -> None:
+def test_only_calls_of_a_reporting_gate_are_counted_by_kind() -> None:
     counts = CallCounts()
     kind = ReportedCall("GET /files/{name}", "contoso", "9")
     for decision in (GateDecision.WOULD_DENY, GateDecision.WOULD_DENY, GateDecision.DENY):
@@ -94,7 +94,7 @@ def test_only_reported_calls_are_counted_by_kind() -> None:
     assert not counts.take().reported
 
 
-def test_a_flood_of_paths_keeps_a_bounded_number_of_kinds(
+def test_a_flood_of_different_paths_keeps_a_bounded_number_of_kinds_of_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(call_counts, "MOST_REPORTED", 2)
@@ -114,5 +114,5 @@ def test_a_flood_of_paths_keeps_a_bounded_number_of_kinds(
     ("text", "shown"),
     [("abcde", "abcde"), ("abcdef", "abcd…"), ("a\0b\ud800", "a?b?"), ("a\u202eb", "a?b"), ("", "")],
 )
-def test_kept_text_is_short_and_printable(text: str, shown: str) -> None:
+def test_text_kept_of_a_reported_call_is_short_and_printable(text: str, shown: str) -> None:
     assert kept(text, 5) == shown

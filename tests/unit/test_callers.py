@@ -49,7 +49,7 @@ RULE = GateCallers(issuer=IDP, claim="groups", value="support")
         (None, True),
     ],
 )
-def test_a_claim_has_a_text_value_or_counts_as_a_match(found: object, *, says: bool) -> None:
+def test_a_claim_that_is_not_plain_text_counts_as_a_match(found: object, *, says: bool) -> None:
     assert may_say(found, "support") is says
 
 
@@ -57,7 +57,7 @@ def test_a_claim_has_a_text_value_or_counts_as_a_match(found: object, *, says: b
     ("found", "says"),
     [("Support Team", True), ("support team lead", False), ("team", False), (["support team"], True)],
 )
-def test_a_value_of_several_words_is_compared_as_a_whole(found: object, *, says: bool) -> None:
+def test_a_claim_of_several_words_is_compared_as_a_whole(found: object, *, says: bool) -> None:
     assert may_say(found, "Support Team") is says
 
 
@@ -73,7 +73,7 @@ def test_a_value_of_several_words_is_compared_as_a_whole(found: object, *, says:
         ({"iss": OTHER, "groups": None}, False),
     ],
 )
-def test_a_rule_concerns_one_claim_of_one_issuer(claims: dict[str, Any], *, gated: bool) -> None:
+def test_a_rule_for_gated_callers_concerns_one_claim_of_one_issuer(claims: dict[str, Any], *, gated: bool) -> None:
     assert ServiceCallers([VENDOR, CUSTOMER], RULE).is_gated(claims) is gated
 
 
@@ -96,7 +96,7 @@ def catalogue(callers: Mapping[str, Any], **changes: Any) -> Catalogue:
     return Catalogue.model_validate(parts | changes)
 
 
-def test_the_catalogue_says_whose_calls_are_gated() -> None:
+def test_the_catalogue_says_which_callers_are_gated() -> None:
     claimed = catalogue({"issuer": IDP, "claim": "groups", "value": "support"})
     headers: dict[str, Any] = {"subject_header": "X-Client-Subject", "engineer_header": "X-Engineer"}
     entrance = catalogue({"entrance": "support"} | headers)
@@ -124,10 +124,12 @@ def test_the_catalogue_says_whose_calls_are_gated() -> None:
         ({"entrance": "support", "engineer_header": "X-Forwarded-User"}, {}, "only your gateway sets"),
     ],
 )
-def test_a_contradictory_setup_is_refused(callers: dict[str, Any], changes: dict[str, Any], says: str) -> None:
+def test_a_contradictory_setup_of_gated_callers_is_refused(
+    callers: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ValueError, match=says):
         catalogue(callers, **changes)
 
 
-def test_headers_alone_are_sufficient() -> None:
+def test_a_support_entrance_may_identify_engineers_by_header_without_issuers() -> None:
     assert callers_of(catalogue({"entrance": "support", "engineer_header": "X-E"}, issuers=()))["mail"].issuers == ()

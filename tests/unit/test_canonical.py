@@ -29,26 +29,26 @@ VALUES = st.one_of(
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
-def test_the_bytes_match_rfc_8785(fields: dict[str, Any]) -> None:
+def test_canonical_json_matches_rfc_8785(fields: dict[str, Any]) -> None:
     assert canonical(fields) == rfc8785.dumps(fields)
 
 
 @settings(max_examples=examples(30), deadline=None)
 @given(st.dictionaries(NAMES, VALUES, min_size=2, max_size=6))
-def test_the_order_of_fields_does_not_matter(fields: dict[str, Any]) -> None:
+def test_the_order_of_fields_does_not_matter_in_canonical_json(fields: dict[str, Any]) -> None:
     backwards = dict(reversed(fields.items()))
 
     assert canonical(backwards) == canonical(fields)
 
 
-def test_non_ascii_text_stays_and_control_characters_are_escaped() -> None:
+def test_canonical_json_keeps_non_ascii_text_and_escapes_control_characters() -> None:
     assert canonical({"b": "Zoë 🔐", "a": 'x"\n\x00\x7f\u2028'}) == (
         '{"a":"x\\"\\n\\u0000\x7f\u2028","b":"Zoë 🔐"}'.encode()
     )
 
 
 @pytest.mark.parametrize("number", [LARGEST_INTEGER + 1, -LARGEST_INTEGER - 1, 10**30])
-def test_a_number_beyond_the_safe_range_is_refused(number: int) -> None:
+def test_canonical_json_refuses_a_number_beyond_the_safe_range(number: int) -> None:
     with pytest.raises(ValueError, match=r"^a number in an event is at most 2\^53 - 1$"):
         canonical({"n": number})
 
@@ -64,22 +64,22 @@ def test_a_number_beyond_the_safe_range_is_refused(number: int) -> None:
         (timedelta(1), "timedelta"),
     ],
 )
-def test_floats_and_other_types_are_refused_by_name(value: Any, name: str) -> None:
+def test_canonical_json_refuses_floats_and_other_types_by_name(value: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"^an event holds no {name}$"):
         canonical({"v": value})
 
 
-def test_a_non_ascii_name_is_refused() -> None:
+def test_canonical_json_refuses_a_non_ascii_member_name() -> None:
     with pytest.raises(ValueError, match=r"^names in an event are ASCII$"):
         canonical({"ä": 1})
 
 
-def test_a_lone_surrogate_is_refused() -> None:
+def test_canonical_json_refuses_a_lone_surrogate() -> None:
     with pytest.raises(UnicodeEncodeError):
         canonical({"v": "\ud800"})
 
 
-def test_times_are_utc_with_six_digits() -> None:
+def test_times_in_canonical_json_are_utc_with_six_digits() -> None:
     summer = datetime(2026, 7, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
 
     assert instant(summer) == "2026-06-30T22:30:00.000000Z"
@@ -96,7 +96,7 @@ def test_a_commitment_is_the_hash_of_salt_and_value() -> None:
     assert commitment(salt, "Änne") != commitment(bytes(16), "Änne")
 
 
-def test_salts_are_128_random_bits() -> None:
+def test_the_salts_of_commitments_are_128_random_bits() -> None:
     salts = {new_salt() for _ in range(100)}
 
     assert len(salts) == 100
@@ -105,7 +105,7 @@ def test_salts_are_128_random_bits() -> None:
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.binary(max_size=70))
-def test_bytes_have_one_base64_text(raw: bytes) -> None:
+def test_every_byte_string_has_one_accepted_base64_text(raw: bytes) -> None:
     text = base64.b64encode(raw).decode()
 
     assert decoded(text) == raw

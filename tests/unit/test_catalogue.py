@@ -100,7 +100,7 @@ def test_a_mistake_in_a_catalogue_is_named_by_file_line_and_field(tmp_path: Path
     assert "\n" not in said
 
 
-def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_in_a_catalogue_are_reported_at_once(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace("title: Mail", "titel: Mail").replace("lockbox: false", "lockbox: 0"))
 
     places = [line.removeprefix(f"{path}:").split(": ")[:2] for line in refusal(path).splitlines()]
@@ -108,7 +108,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     assert places == [["2", "services.mail.title"], ["3", "services.mail.titel"], ["7", "plans.basic.lockbox"]]
 
 
-def test_a_thousand_mistakes_print_twenty_lines(tmp_path: Path) -> None:
+def test_a_catalogue_with_a_thousand_mistakes_prints_twenty_lines(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD + "".join(f"made_up_{number}: 1\n" for number in range(1000)))
 
     assert len(refusal(path).splitlines()) == 21
@@ -134,12 +134,12 @@ def test_an_invalid_catalogue_is_refused(tmp_path: Path, content: bytes, words: 
     assert words in refusal(written(tmp_path, content))
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_catalogue_file_is_refused(tmp_path: Path) -> None:
     assert "the catalogue cannot be read" in refusal(tmp_path / "none.yaml")
     assert "the catalogue cannot be read" in refusal(tmp_path)
 
 
-def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+def test_a_catalogue_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_catalogue(written(tmp_path, b"\xef\xbb\xbf" + GOOD.encode())) == read_catalogue(
         written(tmp_path, GOOD)
     )
@@ -152,13 +152,15 @@ def test_development_uses_the_deployed_catalogue() -> None:
     assert set(sample_catalogue().services) == {"exchange-online", "sharepoint-online", "onedrive"}
 
 
-def test_a_process_reads_the_file_its_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_reads_the_catalogue_file_its_environment_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LOCKBOX_CATALOGUE", str(written(tmp_path, GOOD)))
 
     assert set(load().catalogue.services) == {"mail"}
 
 
-def test_a_process_with_mistakes_refuses_to_start_with_a_line_each(
+def test_a_process_with_catalogue_mistakes_refuses_to_start_with_a_line_each(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = written(tmp_path, GOOD.replace("title: Mail", "title: 7").replace("lockbox: false", "lockbox: 0"))
@@ -173,6 +175,6 @@ def test_a_process_with_mistakes_refuses_to_start_with_a_line_each(
     ]
 
 
-def test_a_catalogue_built_in_code_is_validated_too() -> None:
+def test_a_catalogue_built_in_code_is_validated_like_a_file() -> None:
     with pytest.raises(ValidationError, match="name each action once"):
         Catalogue(services={"mail": Service(title="Mail", actions=("read", "read"))}, plans={"gold": Plan()})

@@ -22,7 +22,7 @@ MAIL = Rule(
 )
 
 
-def test_each_changed_term_has_its_old_and_new_value() -> None:
+def test_a_policy_diff_has_old_and_new_value_of_each_changed_term() -> None:
     said = changes(
         Policy(), Policy(quorum=2, vendor_review=False, reasons=frozenset({Reason.OTHER, Reason.LEGAL_DEMAND}))
     )
@@ -34,7 +34,7 @@ def test_each_changed_term_has_its_old_and_new_value() -> None:
     }
 
 
-def test_changed_groups_and_stages_are_listed_by_name() -> None:
+def test_a_policy_diff_lists_changed_groups_and_stages_by_name() -> None:
     old = Policy(groups={"legal": (ANN,), "ops": ()}, stages=(ApprovalStage(group="legal"),))
     new = Policy(
         groups={"legal": (AMIR, ANN), "board": ()},
@@ -51,7 +51,7 @@ def test_changed_groups_and_stages_are_listed_by_name() -> None:
     }
 
 
-def test_a_new_rule_is_listed_in_full_and_a_changed_one_by_its_changes() -> None:
+def test_a_policy_diff_lists_a_new_rule_in_full_and_a_changed_rule_by_its_changes() -> None:
     stricter = MAIL.model_copy(update={"terms": Overrides(quorum=3, stages=(ApprovalStage(group="legal"),))})
 
     assert changes(Policy(), Policy(rules=(MAIL,))) == {
@@ -67,7 +67,7 @@ def test_a_new_rule_is_listed_in_full_and_a_changed_one_by_its_changes() -> None
     }
 
 
-def test_a_removed_rule_is_listed_in_full() -> None:
+def test_a_policy_diff_lists_a_removed_rule_in_full() -> None:
     assert changes(Policy(rules=(MAIL, MAIL)), Policy(rules=(MAIL,))) == {
         "rules.1.name": '"Mail \\"first\\"" → none',
         "rules.1.match.services": "mail → none",
@@ -76,7 +76,7 @@ def test_a_removed_rule_is_listed_in_full() -> None:
     }
 
 
-def test_a_field_has_the_name_used_in_errors() -> None:
+def test_a_policy_diff_names_a_field_as_error_messages_do() -> None:
     rules: list[dict[str, Any]] = [{"name": "A", "match": {"services": ["mail"]}, "terms": {"quorum": 2}}]
     (change,) = (name for name in changes(Policy(), Policy.model_validate({"rules": rules})) if "quorum" in name)
 
@@ -87,7 +87,7 @@ def test_a_field_has_the_name_used_in_errors() -> None:
     assert change == ".".join(map(str, refused.value.errors()[0]["loc"])) == "rules.0.terms.quorum"
 
 
-def test_consent_is_listed_with_its_end() -> None:
+def test_a_policy_diff_lists_consent_with_its_end() -> None:
     until = Consent(mode=Mode.OBSERVE, until=datetime(2026, 3, 1, tzinfo=UTC))
 
     assert changes(Policy(), Policy(consent=until)) == {"consent": "none → observe until 2026-03-01T00:00:00.000000Z"}
@@ -102,7 +102,7 @@ def test_an_unchanged_policy_has_no_diff(policy: Policy) -> None:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(POLICIES, POLICIES, st.sampled_from(sorted(Policy.model_fields)))
-def test_every_difference_is_listed(policy: Policy, other: Policy, field: str) -> None:
+def test_a_policy_diff_lists_every_difference(policy: Policy, other: Policy, field: str) -> None:
     new = policy.model_copy(update={field: getattr(other, field)})
 
     said = changes(policy, new)
@@ -114,7 +114,7 @@ def test_every_difference_is_listed(policy: Policy, other: Policy, field: str) -
 @pytest.mark.far
 @settings(max_examples=examples(50), deadline=None)
 @given(POLICIES, POLICIES)
-def test_a_diff_fits_into_an_event_and_mirrors_its_reverse(old: Policy, new: Policy) -> None:
+def test_a_policy_diff_fits_into_an_event_and_mirrors_the_reverse_diff(old: Policy, new: Policy) -> None:
     there: dict[str, Any] = changes(old, new)
     back = changes(new, old)
 

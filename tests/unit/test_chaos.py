@@ -38,18 +38,18 @@ def all_faults() -> list[Fault]:
     return [fault for seed in SEEDS for fault in plan.make(seed, SECONDS).faults]
 
 
-def test_equal_seeds_make_equal_plans_and_others_differ() -> None:
+def test_equal_chaos_seeds_make_equal_plans_and_different_seeds_different_plans() -> None:
     assert plan.make(7, SECONDS) == plan.make(7, SECONDS)
     assert len({plan.make(seed, SECONDS).faults for seed in SEEDS}) == len(SEEDS)
 
 
-def test_over_twenty_seeds_every_fault_hits_each_target() -> None:
+def test_over_twenty_seeds_every_chaos_fault_hits_each_target() -> None:
     wanted = {(kind.name, target) for kind in KINDS for target in kind.targets}
 
     assert {(fault.kind, fault.target) for fault in all_faults()} == wanted
 
 
-def test_over_twenty_seeds_both_core_workers_clocks_are_wrong_both_ways() -> None:
+def test_over_twenty_seeds_the_clocks_of_both_core_workers_are_wrong_in_both_directions() -> None:
     plans = [plan.make(seed, SECONDS) for seed in SEEDS]
 
     assert {(one.shifted, one.shift) for one in plans} == {
@@ -57,12 +57,12 @@ def test_over_twenty_seeds_both_core_workers_clocks_are_wrong_both_ways() -> Non
     }
 
 
-def test_every_kind_of_fault_is_implemented_and_planned() -> None:
+def test_every_kind_of_chaos_fault_is_implemented_and_planned() -> None:
     assert {kind.name for kind in KINDS} == set(STRIKES)
 
 
 @each("seed", SEEDS)
-def test_no_target_has_two_faults_at_once_or_one_after_the_end(seed: int) -> None:
+def test_no_chaos_target_has_two_faults_at_once_or_a_fault_after_the_end(seed: int) -> None:
     faults = plan.make(seed, SECONDS).faults
 
     assert list(faults) == sorted(faults, key=lambda one: one.at)
@@ -71,7 +71,7 @@ def test_no_target_has_two_faults_at_once_or_one_after_the_end(seed: int) -> Non
         assert first.target != second.target or first.ends < second.at
 
 
-def test_a_longer_plan_begins_like_a_shorter_one() -> None:
+def test_a_longer_chaos_plan_begins_like_a_shorter_plan() -> None:
     short, long = plan.make(5, 20).faults, plan.make(5, 60).faults
 
     assert [(one.at, one.kind, one.target) for one in short] == [
@@ -79,7 +79,7 @@ def test_a_longer_plan_begins_like_a_shorter_one() -> None:
     ]
 
 
-def test_a_plan_is_readable() -> None:
+def test_a_chaos_plan_is_printed_readably() -> None:
     lines = list(plan.make(5, 20).lines())
 
     assert lines[0] == f"seed 5, 20 s of load, {len(lines) - 2} faults"
@@ -93,12 +93,12 @@ def dealt(seed: int, stories: int) -> list[cards.Card]:
     return [cards.dealt(seed, number) for number in range(stories)]
 
 
-def test_equal_seeds_deal_equal_stories_and_others_differ() -> None:
+def test_equal_chaos_seeds_deal_equal_stories_and_different_seeds_different_stories() -> None:
     assert dealt(7, ROUND) == dealt(7, ROUND)
     assert len({tuple(dealt(seed, ROUND)) for seed in range(20)}) == 20
 
 
-def test_each_card_is_dealt_once_before_any_repeats() -> None:
+def test_each_chaos_story_is_dealt_once_before_any_story_repeats() -> None:
     stories = dealt(3, 3 * ROUND)
 
     for start in range(0, len(stories), ROUND):
@@ -106,13 +106,13 @@ def test_each_card_is_dealt_once_before_any_repeats() -> None:
 
 
 @each("seed", range(20))
-def test_a_third_of_each_minutes_stories_is_close_to_a_deadline_or_another_act(seed: int) -> None:
+def test_in_each_minute_a_third_of_chaos_stories_end_close_to_a_deadline_or_another_act(seed: int) -> None:
     stories = [story.ending in CLOSE for story in dealt(seed, 5 * ROUND)]
 
     assert all(sum(stories[start : start + 60]) >= 20 for start in range(len(stories) - 60))
 
 
-def test_no_ending_is_both_close_and_plain() -> None:
+def test_no_ending_of_a_chaos_story_is_listed_as_both_close_and_plain() -> None:
     assert len({*CLOSE, *PLAIN, *FURTHER}) == len(CLOSE) + len(PLAIN) + len(FURTHER)
 
 
@@ -173,14 +173,16 @@ def called(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
 
 
-def test_a_passing_proxy_forwards_both_ways(proxy: Proxy) -> None:
+def test_a_passing_chaos_proxy_forwards_in_both_directions(proxy: Proxy) -> None:
     with called(proxy) as line:
         line.sendall(b"hello")
 
         assert line.recv(100) == b"hello"
 
 
-def test_a_refusing_proxy_resets_connections_accepts_none_and_recovers(loop: EventLoopThread, proxy: Proxy) -> None:
+def test_a_refusing_chaos_proxy_resets_connections_accepts_none_and_recovers(
+    loop: EventLoopThread, proxy: Proxy
+) -> None:
     with called(proxy) as line:
         line.sendall(b"hello")
         assert line.recv(100) == b"hello"
@@ -198,7 +200,9 @@ def test_a_refusing_proxy_resets_connections_accepts_none_and_recovers(loop: Eve
 
 
 @pytest.mark.far
-def test_a_black_hole_accepts_connections_and_stays_silent_until_its_end(loop: EventLoopThread, proxy: Proxy) -> None:
+def test_a_black_hole_proxy_accepts_connections_and_stays_silent_until_its_end(
+    loop: EventLoopThread, proxy: Proxy
+) -> None:
     with called(proxy) as old:
         old.sendall(b"hello")
         assert old.recv(100) == b"hello"
@@ -217,7 +221,9 @@ def test_a_black_hole_accepts_connections_and_stays_silent_until_its_end(loop: E
                 assert line.recv(100) == b"lost?"
 
 
-def test_a_cut_resets_open_connections_and_accepts_new_ones(loop: EventLoopThread, proxy: Proxy) -> None:
+def test_a_cut_by_the_chaos_proxy_resets_open_connections_and_accepts_new_ones(
+    loop: EventLoopThread, proxy: Proxy
+) -> None:
     with called(proxy) as old:
         old.sendall(b"hello")
         assert old.recv(100) == b"hello"
@@ -231,7 +237,7 @@ def test_a_cut_resets_open_connections_and_accepts_new_ones(loop: EventLoopThrea
         assert new.recv(100) == b"hello"
 
 
-def test_a_slow_proxy_delays(loop: EventLoopThread, proxy: Proxy) -> None:
+def test_a_slow_chaos_proxy_delays_data(loop: EventLoopThread, proxy: Proxy) -> None:
     loop.do(proxy.turn(ProxyMode.SLOW))
     with called(proxy) as line:
         began = time.monotonic()
@@ -246,7 +252,7 @@ def commands(data: bytes) -> list[list[bytes]]:
     return [re.findall(rb"\$\d+\r\n(.*?)\r\n", part, re.DOTALL) for part in re.split(rb"\*\d+\r\n", data)[1:]]
 
 
-def test_commands_pass_unchanged_however_they_are_split() -> None:
+def test_commands_pass_the_chaos_proxy_unchanged_however_they_are_split() -> None:
     data = written([b"SET", b"key", b"a\r\nb"]) + written([b"LPUSH", b"core", MESSAGE]) + written([b"PING"])
     line, _ = MessageLog().line()
 
@@ -255,7 +261,7 @@ def test_commands_pass_unchanged_however_they_are_split() -> None:
     assert passed == data
 
 
-def test_a_tripled_message_is_three_deliveries() -> None:
+def test_a_message_tripled_by_the_chaos_proxy_is_delivered_three_times() -> None:
     messages = MessageLog()
     messages.fate = MessageFate.TRIPLE
 
@@ -268,7 +274,7 @@ def test_a_tripled_message_is_three_deliveries() -> None:
 
 
 @pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])
-def test_a_held_or_lost_message_goes_where_no_worker_looks(fate: MessageFate) -> None:
+def test_a_message_delayed_or_lost_by_the_chaos_proxy_goes_where_no_worker_looks(fate: MessageFate) -> None:
     messages = MessageLog()
     messages.fate = fate
     line, _ = messages.line()
@@ -280,7 +286,7 @@ def test_a_held_or_lost_message_goes_where_no_worker_looks(fate: MessageFate) ->
     assert other[1] == b"unknown"
 
 
-def test_secrets_sent_to_redis_are_noticed_except_its_own_passwords() -> None:
+def test_the_chaos_run_notices_secrets_sent_to_redis_except_its_own_passwords() -> None:
     messages = MessageLog()
     messages.forbid(["anna@contoso.example"])
     line, _ = messages.line()
@@ -357,16 +363,16 @@ OPEN = OpenAnswer(DOOR, ONE, END - 0.09, END - 0.08)
 
 
 @each("name", CASES)
-def test_each_occurrence_is_counted_under_its_name(name: str) -> None:
+def test_each_chaos_case_is_counted_under_the_name_of_its_occurrence(name: str) -> None:
     assert happened(*CASES[name]) == {name: 1}
 
 
-def test_each_name_is_counted_by_a_case() -> None:
+def test_each_named_chaos_occurrence_is_covered_by_a_case() -> None:
     assert {*CASES, *sometimes.CHECKS} == {*sometimes.NAMES}
     assert len(sometimes.NAMES) >= 20
 
 
-def test_further_occurrences_are_counted_by_their_observer() -> None:
+def test_chaos_occurrences_seen_only_by_an_observer_are_counted_from_it() -> None:
     journal = Journal(seen=Counter({Sight.LATER: 2}))
 
     seen = sometimes.further(journal, {("gate", HANDED_OVER): 3, ("gate", YES_SAID): 9})
@@ -379,19 +385,19 @@ def test_further_occurrences_are_counted_by_their_observer() -> None:
 
 
 @each("name", CASES)
-def test_distant_acts_are_not_counted_as_close(name: str) -> None:
+def test_acts_far_apart_are_not_counted_as_close_in_chaos(name: str) -> None:
     apart = [replace(one, sent=END - 9 * place, answered=END - 9 * place) for place, one in enumerate(CASES[name], 1)]
 
     assert happened(*apart) == {}
 
 
-def test_access_open_to_the_end_and_closed_after_it_is_counted() -> None:
+def test_access_open_to_its_end_and_closed_afterwards_is_counted_in_chaos() -> None:
     behind = ClosedAnswer(DOOR, END + 0.09, END + 0.1)
 
     assert happened(opened=(OPEN,), closed=(behind,)) == dict.fromkeys(sometimes.CHECKS[:2], 1)
 
 
-def test_access_closed_after_a_revoke_is_counted() -> None:
+def test_access_closed_after_a_revoke_is_counted_in_chaos() -> None:
     revoked = act("revoke", END - 3)
     early = replace(OPEN, sent=END - 3.1, answered=END - 3.05)
 
@@ -400,11 +406,11 @@ def test_access_closed_after_a_revoke_is_counted() -> None:
     }
 
 
-def test_a_refusal_for_another_reason_is_not_counted_as_late() -> None:
+def test_a_refusal_for_another_reason_is_not_counted_as_late_in_chaos() -> None:
     assert happened(act("approve", status=409)) == {}
 
 
-def test_a_story_is_close_by_a_deadline_or_by_two_acts() -> None:
+def test_a_chaos_story_is_close_if_two_acts_or_an_act_and_a_deadline_are_close() -> None:
     def story(number: int, *acts: AttemptedAct) -> list[AttemptedAct]:
         return [replace(one, request_id=UUID(int=number)) for one in (act("submit", END - 4, status=201), *acts)]
 
@@ -416,13 +422,13 @@ def test_a_story_is_close_by_a_deadline_or_by_two_acts() -> None:
     assert sometimes.close(chain(*far, at_the_end, together, *nobody_could)) == (2, 8)
 
 
-def test_a_third_of_enough_stories_must_be_close() -> None:
+def test_of_enough_chaos_stories_a_third_must_be_close() -> None:
     assert list(enough.too_far(7, 21)) == []
     assert list(enough.too_far(6, 21)) == ["only 6 of 21 stories acted within 100 ms of a deadline or of each other"]
     assert list(enough.too_far(0, 19)) == []
 
 
-def test_a_late_counted_yes_is_found() -> None:
+def test_the_chaos_run_detects_an_approval_that_counted_although_late() -> None:
     acts = [act("approve", END - 0.001), act("deny", END + 1), lost("approve", END + 1), act("approve", END + 0.25)]
 
     assert list(late_and_counted(Journal(acts=acts))) == [

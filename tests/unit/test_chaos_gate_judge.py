@@ -99,7 +99,7 @@ def wrong(*answers: RecordedAnswer, is_revoked: bool = False) -> list[str]:
     return [line.partition(": ")[2] for line in (*judged.wrong_yeses(), *judged.wrong_noes())]
 
 
-def test_an_honest_history_has_no_findings() -> None:
+def test_an_honest_gate_history_has_no_findings() -> None:
     answers = [
         no(OPENED - 1),
         no(OPENED + 0.5),
@@ -117,7 +117,7 @@ def test_an_honest_history_has_no_findings() -> None:
 
 
 @each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
-def test_a_yes_too_long_after_a_revoke_is_found(door: str, seconds: float) -> None:
+def test_the_chaos_judge_detects_an_allow_too_long_after_a_revoke(door: str, seconds: float) -> None:
     late, in_time = yes(REVOKE + seconds + 0.001, door), yes(REVOKE + seconds - 0.001, door, took=5)
 
     assert wrong(late, in_time, is_revoked=True) == [
@@ -127,18 +127,18 @@ def test_a_yes_too_long_after_a_revoke_is_found(door: str, seconds: float) -> No
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_yes_past_the_deadline_is_found(door: str) -> None:
+def test_the_chaos_judge_detects_an_allow_past_the_deadline(door: str) -> None:
     assert wrong(yes(DEADLINE + 0.005, door)) == [f"yes by {WINDOW}, 0.004 s past its deadline"]
     # Within the bounds of what is known of Postgres' clock it may have been in time.
     assert wrong(yes(DEADLINE + 0.0009, door)) == []
 
 
-def test_a_yes_before_the_window_opened_is_reported() -> None:
+def test_the_chaos_judge_reports_an_allow_before_the_window_opened() -> None:
     assert wrong(yes(OPENED - 1)) == [f"yes by {WINDOW}, 0.989 s before it opened"]
 
 
 @each("what", FOREIGN)
-def test_a_yes_for_a_call_outside_the_window_is_found(what: str) -> None:
+def test_the_chaos_judge_detects_an_allow_for_a_call_outside_the_window(what: str) -> None:
     call = FOREIGN[what]
     about_its_own = replace(yes(OPENED + 5, call=call), yes=GateYes(WINDOW, CALL, UNTIL))
 
@@ -149,14 +149,14 @@ def test_a_yes_for_a_call_outside_the_window_is_found(what: str) -> None:
     ]
 
 
-def test_a_yes_for_an_omitted_part_is_found() -> None:
+def test_the_chaos_judge_detects_an_allow_for_a_part_the_approver_omitted() -> None:
     history = GateHistory([yes(OPENED + 5)], readings(), withheld={WINDOW: CALL.resource})
 
     (line,) = HistoryJudge(history, [TRUE]).wrong_yeses()
     assert line.endswith(f"yes by {WINDOW}, though its approver left this resource out")
 
 
-def test_a_yes_naming_no_or_an_unknown_window_is_found() -> None:
+def test_the_chaos_judge_detects_an_allow_naming_no_window_or_an_unknown_window() -> None:
     nameless = replace(yes(OPENED + 5), yes=None, reason="would-deny")
     unknown = replace(yes(OPENED + 5), yes=GateYes(UUID(int=99), CALL, UNTIL))
 
@@ -166,7 +166,7 @@ def test_a_yes_naming_no_or_an_unknown_window_is_found() -> None:
     ]
 
 
-def test_a_yes_with_a_wrong_end_is_found() -> None:
+def test_the_chaos_judge_detects_an_allow_that_states_a_wrong_end() -> None:
     later = UNTIL + timedelta(microseconds=1)
 
     assert wrong(replace(yes(OPENED + 5), yes=GateYes(WINDOW, CALL, later))) == [
@@ -175,12 +175,14 @@ def test_a_yes_with_a_wrong_end_is_found() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 302, 500, 503])
-def test_an_answer_that_is_neither_yes_nor_no_is_reported(status: int) -> None:
+def test_the_chaos_judge_reports_an_answer_that_is_neither_allow_nor_refuse(status: int) -> None:
     assert wrong(replace(no(OPENED + 5), status=status)) == [f"answered {status}"]
 
 
 @each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
-def test_a_no_for_an_open_window_is_found_unless_lockbox_is_away(door: str, seconds: float) -> None:
+def test_the_chaos_judge_detects_a_refusal_of_an_open_window_unless_lockbox_is_away(
+    door: str, seconds: float
+) -> None:
     known = OPENED + 0.1 + seconds
 
     assert wrong(no(known + 0.01, door=door)) == [f"no, no_window, {seconds + 0.01:.3f} s after {WINDOW} opened"]
@@ -191,19 +193,21 @@ def test_a_no_for_an_open_window_is_found_unless_lockbox_is_away(door: str, seco
 
 
 @each(("door", "seconds"), [(GATE, 0.0), (GUARD, 3.0)])
-def test_a_no_shortly_before_the_deadline_is_found_at_the_gate_only(door: str, seconds: float) -> None:
+def test_the_chaos_judge_detects_a_refusal_just_before_the_deadline_at_the_gate_only(
+    door: str, seconds: float
+) -> None:
     over = DEADLINE - seconds
 
     assert wrong(no(over - 0.1, door=door)) == [f"no, no_window, {over - OPENED - 0.2:.3f} s after {WINDOW} opened"]
     assert wrong(no(over - 0.005, door=door)) == []
 
 
-def test_a_no_after_an_attempt_to_end_the_window_is_allowed() -> None:
+def test_the_chaos_judge_accepts_a_refusal_after_an_attempt_to_end_the_window() -> None:
     assert wrong(no(REVOKE - 0.1), is_revoked=True) == []
     assert wrong(no(REVOKE - 0.3), is_revoked=True) == [f"no, no_window, 9.600 s after {WINDOW} opened"]
 
 
-def test_a_no_by_a_just_stopped_process_may_be_an_earlier_one() -> None:
+def test_the_chaos_judge_excuses_a_refusal_of_a_process_that_was_just_frozen() -> None:
     history = GateHistory([no(OPENED + 8), no(OPENED + 12)], readings(), {WINDOW: OPENED})
     history.frozen = [(OPENED + 1, OPENED + 7.5)]
 
@@ -211,7 +215,7 @@ def test_a_no_by_a_just_stopped_process_may_be_an_earlier_one() -> None:
     assert line.startswith("the gate, for read of mailbox:anna@contoso.example at contoso/exchange-online: no, ")
 
 
-def test_gates_that_only_refuse_are_found_after_the_run() -> None:
+def test_the_chaos_judge_reports_gates_that_only_refuse_after_the_run() -> None:
     quiet = (OPENED + 5, OPENED + 20)
     let_in = [yes(OPENED + 6 + place / 10, GUARD) for place in range(10)]
     away = [no(OPENED + 6 + place / 10, "behind") for place in range(10)]
@@ -239,7 +243,7 @@ def by_extension(began: float, door: str = GATE) -> RecordedAnswer:
     return replace(yes(began, door), yes=GateYes(MORE, CALL, EXTENSION.deadline))
 
 
-def test_at_an_extensions_seam_no_call_is_refused_at_the_gate() -> None:
+def test_where_an_extension_follows_a_window_no_call_is_refused_at_the_gate() -> None:
     honest = [yes(DEADLINE - 0.02), by_extension(DEADLINE + 0.005), by_extension(DEADLINE + 0.3, GUARD)]
     judged = handed_over(*honest, no(DEADLINE + 0.005), no(DEADLINE - 0.005), no(DEADLINE + 0.005, door=GUARD))
 
@@ -251,7 +255,7 @@ def test_at_an_extensions_seam_no_call_is_refused_at_the_gate() -> None:
     assert judged.tested()[GATE, HANDED_OVER] == judged.tested()[GUARD, HANDED_OVER] == 1
 
 
-def test_an_extension_opens_at_its_start_and_keeps_earlier_callers() -> None:
+def test_an_extension_opens_at_its_start_and_calls_of_the_first_window_continue() -> None:
     late = handed_over(no(DEADLINE + 0.005), by_extension(DEADLINE - 0.1), opened=DEADLINE - 0.1)
 
     assert list(late.wrong_noes()) == []
@@ -259,7 +263,7 @@ def test_an_extension_opens_at_its_start_and_keeps_earlier_callers() -> None:
     assert line.endswith(f"yes by {MORE}, 0.089 s before it opened")
 
 
-def test_an_extension_of_a_revoked_window_must_not_open() -> None:
+def test_the_chaos_judge_detects_that_an_extension_of_a_revoked_window_opened() -> None:
     judged = handed_over(no(DEADLINE + 0.005), by_extension(DEADLINE + 1), is_revoked=True)
 
     assert list(judged.wrong_noes()) == []
@@ -268,7 +272,7 @@ def test_an_extension_of_a_revoked_window_must_not_open() -> None:
 
 
 @each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
-def test_a_later_starting_window_is_open_from_then_on(door: str, seconds: float) -> None:
+def test_a_window_with_a_later_start_counts_as_open_from_that_start(door: str, seconds: float) -> None:
     begins = OPENED + 10
     later = replace(TRUE, opened_at=AHEAD + begins)
     answers = [
@@ -284,7 +288,7 @@ def test_a_later_starting_window_is_open_from_then_on(door: str, seconds: float)
     assert judged.tested()[door, NOT_BEGUN] == 1
 
 
-def test_an_answer_counts_for_the_rule_it_confirms() -> None:
+def test_the_chaos_judge_counts_an_answer_for_the_rule_it_confirms() -> None:
     before, after, late = no(REVOKE + 0.5), no(REVOKE + 1.5), no(DEADLINE + 1)
     foreign, away = no(OPENED + 5, call=FOREIGN["resource"]), no(REVOKE + 1.5, "behind")
 
@@ -297,7 +301,7 @@ def test_an_answer_counts_for_the_rule_it_confirms() -> None:
     }
 
 
-def test_the_clock_is_bounded_by_the_readings_around_a_moment() -> None:
+def test_the_chaos_judge_bounds_database_time_by_the_nearest_clock_readings() -> None:
     set_back = [ClockReading(10, 1010, 10.002), ClockReading(20, 1015.001, 20.002), ClockReading(30, 1040, 33)]
     time = PostgresTime(set_back)
 
@@ -308,7 +312,7 @@ def test_the_clock_is_bounded_by_the_readings_around_a_moment() -> None:
     assert time.latest(40) == pytest.approx(1035.001)
 
 
-def test_without_a_reading_no_answer_is_wrong() -> None:
+def test_the_chaos_judge_calls_no_answer_wrong_without_a_clock_reading() -> None:
     blind = HistoryJudge(GateHistory([yes(DEADLINE + 9), no(OPENED + 5)], opened={WINDOW: OPENED}), [TRUE])
 
     assert list(blind.wrong_yeses()) == list(blind.wrong_noes()) == []
@@ -326,7 +330,7 @@ def watched(told: float | None, **changes: object) -> HistoryJudge:
 
 
 @pytest.mark.parametrize("told", [OPENED - 0.1, OPENED + 1.9])
-def test_a_window_streamed_in_time_is_counted(told: float) -> None:
+def test_the_chaos_judge_counts_a_window_that_was_streamed_in_time(told: float) -> None:
     judge = watched(told)
 
     assert list(judge.not_told()) == []
@@ -334,7 +338,7 @@ def test_a_window_streamed_in_time_is_counted(told: float) -> None:
 
 
 @pytest.mark.parametrize(("told", "is_soon"), [(OPENED - 0.1, 1), (OPENED + 0.9, 1), (OPENED + 1.4, 0)])
-def test_a_window_streamed_within_a_second_was_in_memory(told: float, is_soon: int) -> None:
+def test_a_window_streamed_to_a_guard_within_a_second_was_in_memory(told: float, is_soon: int) -> None:
     judge = watched(told)
 
     assert list(judge.not_remembered()) == []
@@ -350,13 +354,13 @@ def test_a_window_streamed_after_two_later_heartbeats_was_not_in_memory(told: fl
     assert judge.tested()[STREAM, IN_MEMORY] == 0
 
 
-def test_a_late_stream_proves_nothing_about_memory() -> None:
+def test_a_late_guard_stream_proves_nothing_about_the_window_memory() -> None:
     delayed = [StreamBeat(one.heard + 0.9, one.at) for one in BEATS]
 
     assert list(watched(OPENED + 1.9, beats=[delayed]).not_remembered()) == []
 
 
-def test_a_loading_memory_proves_nothing_about_the_previous_one() -> None:
+def test_a_window_memory_that_is_loading_proves_nothing_about_the_previous_memory() -> None:
     again = [StreamBeat(OPENED + 3 + number / 2, AHEAD + OPENED + 3 + number / 2) for number in range(6)]
 
     assert list(watched(OPENED + 6, beats=[BEATS[:7], again]).not_remembered()) == [
@@ -376,7 +380,7 @@ def test_a_loading_memory_proves_nothing_about_the_previous_one() -> None:
         {"opened": {WINDOW: OPENED - 20}, "beats": [[StreamBeat(OPENED - 30 + one / 2, 0) for one in range(60)]]},
     ),
 )
-def test_a_window_need_not_be_on_a_partly_read_stream(excuse: dict[str, object]) -> None:
+def test_a_window_need_not_be_on_a_partly_read_guard_stream(excuse: dict[str, object]) -> None:
     judge = watched(None, **excuse)
 
     assert list(judge.not_told()) == list(judge.not_remembered()) == []

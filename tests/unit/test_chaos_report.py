@@ -47,7 +47,7 @@ def said(*notifications: NotificationRow, no: int = 0, faults: tuple[AppliedFaul
     return list(dead.unexplained(notifications, {RELAY: no}, faults))
 
 
-def test_a_permanently_refused_notification_is_excused_as_often_as_refused() -> None:
+def test_the_chaos_report_excuses_a_dead_notification_for_each_permanent_refusal() -> None:
     refused = [NotificationRow(id=number, last_error=NO, closed_at=AT + 1) for number in (1, 2, 3)]
 
     assert said(*refused, no=3) == []
@@ -55,7 +55,7 @@ def test_a_permanently_refused_notification_is_excused_as_often_as_refused() -> 
 
 
 @pytest.mark.parametrize("error", [LATE, "the endpoint answered 500", "any word"])
-def test_a_day_long_notification_may_not_be_abandoned_after_a_minute(error: str) -> None:
+def test_the_chaos_report_detects_a_day_long_notification_given_up_after_a_minute(error: str) -> None:
     given_up = replace(OUTCOME, last_error=error, closed_at=AT + 60, to=HOOK)
 
     assert said(given_up, faults=(struck("refuse", "webhooks", AT),)) == [
@@ -63,7 +63,7 @@ def test_a_day_long_notification_may_not_be_abandoned_after_a_minute(error: str)
     ]
 
 
-def test_a_notification_without_a_reason_is_not_excused() -> None:
+def test_the_chaos_report_excuses_no_dead_notification_without_a_reason() -> None:
     assert said(NotificationRow(last_error=None), faults=(struck("refuse", "mail", AT),)) == [
         "1 (pending) is dead without a reason"
     ]
@@ -82,13 +82,15 @@ def test_a_notification_without_a_reason_is_not_excused() -> None:
         (RELAY, struck("kill", "flower", AT + 1), False),
     ],
 )
-def test_a_prompt_may_be_late_only_during_a_fault(to: str, fault: AppliedFault, *, is_excused: bool) -> None:
+def test_the_chaos_report_allows_a_late_prompt_only_during_a_fault(
+    to: str, fault: AppliedFault, *, is_excused: bool
+) -> None:
     late = NotificationRow(to=to)
 
     assert bool(said(late, faults=(fault,))) is not is_excused
 
 
-def test_faults_excuse_some_late_prompts_and_not_nearly_all() -> None:
+def test_faults_excuse_some_late_prompts_but_not_nearly_all_prompts() -> None:
     faults = (struck("refuse", "mail", AT),)
     late = [NotificationRow(id=number) for number in range(40)]
     sent = [NotificationRow(id=number, outcome="sent", last_error=None) for number in range(40)]
@@ -98,7 +100,7 @@ def test_faults_excuse_some_late_prompts_and_not_nearly_all() -> None:
     assert said(*late, *by_hook, faults=faults) == ["40 prompts by mail were late, and 0 were not"]
 
 
-def test_a_process_exit_is_excused_by_one_strike_once() -> None:
+def test_each_chaos_kill_excuses_one_process_exit_once() -> None:
     child = struck("kill_child", "worker", AT)
     ends = [ProcessExit("worker", 1, AT + 3), ProcessExit("worker", 1, AT + 9)]
 
@@ -111,7 +113,7 @@ def test_a_process_exit_is_excused_by_one_strike_once() -> None:
     assert list(enough.unasked([ProcessExit("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
 
 
-def test_a_process_may_refuse_to_start_as_often_as_connections_lack() -> None:
+def test_a_process_may_refuse_to_start_as_often_as_connections_are_lacking() -> None:
     few = [struck("few_connections", "postgres", AT)]
     refused = [ProcessExit("notifications", 1, AT + later) for later in (0.5, 1)]
 
@@ -122,7 +124,7 @@ def test_a_process_may_refuse_to_start_as_often_as_connections_lack() -> None:
     assert len(list(enough.unasked([ProcessExit("notifications", 1, AT + 60)], few))) == 1
 
 
-def test_most_planned_faults_must_happen() -> None:
+def test_the_chaos_report_demands_that_most_planned_faults_happen() -> None:
     done = [struck("kill", "worker", AT)] * 6
     missed = [struck("forge", "messages", AT, failed="ConnectionError")] * 4
 
@@ -131,7 +133,7 @@ def test_most_planned_faults_must_happen() -> None:
     assert list(enough.too_calm(0, [])) == ["only 0 of 0 faults were done"]
 
 
-def test_minimum_counts_depend_on_the_seconds_of_load() -> None:
+def test_the_minimum_counts_of_a_chaos_run_depend_on_the_seconds_of_load() -> None:
     happened = dict.fromkeys(enough.LEAST_A_SECOND, 100)
 
     assert list(enough.too_little(happened, 40)) == []
@@ -149,7 +151,7 @@ class EventExample:
     id: UUID
 
 
-def test_an_event_in_no_export_is_missed_even_if_sizes_agree() -> None:
+def test_the_chaos_report_detects_an_event_in_no_export_even_if_sizes_agree() -> None:
     log = Log([event(0), event(1)])
     first, second = (EventExample(UUID(json.loads(one.body)["id"])) for one in log.events)
     never_sealed = EventExample(UUID(int=9))
@@ -161,7 +163,7 @@ def test_an_event_in_no_export_is_missed_even_if_sizes_agree() -> None:
     assert list(exports.missed([first], b"no line of an export\n")) == [f"it lacks the event {first.id}"]
 
 
-def test_a_run_is_repeated_with_its_own_patience() -> None:
+def test_the_command_to_repeat_a_chaos_run_contains_its_patience() -> None:
     planned = plan.make(7, 40)
 
     assert report.again(planned, None) == "again: make chaos SEED=7 SECONDS=40"
@@ -169,17 +171,19 @@ def test_a_run_is_repeated_with_its_own_patience() -> None:
 
 
 @pytest.mark.parametrize("word", ["-1", "601", "nan", "inf", "long"])
-def test_patience_has_bounds(word: str) -> None:
+def test_the_patience_of_a_chaos_run_has_bounds(word: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="no number of seconds from 0 to 600"):
         command.patience(word)
 
 
-def test_patience_is_given_in_seconds() -> None:
+def test_the_patience_of_a_chaos_run_is_given_in_seconds() -> None:
     assert [command.patience(word) for word in ("0", "12.5", "600")] == [0, 12.5, 600]
 
 
 @pytest.mark.parametrize(("seeds", "code"), [(1, 0), (2, 1)])
-def test_one_seed_may_miss_what_several_must_reach(seeds: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_chaos_run_of_one_seed_may_miss_occurrences_that_several_seeds_must_reach(
+    seeds: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     counts = {**dict.fromkeys((*sometimes.NAMES, *sometimes.FURTHER), 1), "two yeses met, both counted": 0}
     result = run.Result(plan.make(1, 5), [], (), {}, counts, (), 5.0)
 

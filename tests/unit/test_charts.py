@@ -23,7 +23,7 @@ def chart(*values: Mapping[int, float | None]) -> Chart:
     return Chart("requests", "Requests", HOURS, series, count)
 
 
-def test_the_highest_bar_reaches_the_top_and_others_are_proportional() -> None:
+def test_the_highest_bar_of_a_chart_reaches_the_top_and_others_are_proportional() -> None:
     low, high = chart({3: 5.0, 20: 10.0}).bars
 
     room = HEIGHT - TOP - BOTTOM
@@ -32,7 +32,7 @@ def test_the_highest_bar_reaches_the_top_and_others_are_proportional() -> None:
     assert low.x < high.x
 
 
-def test_no_bar_leaves_the_drawing_or_touches_another() -> None:
+def test_no_bar_of_a_chart_leaves_the_drawing_or_touches_another_bar() -> None:
     drawn = list(chart(*[dict.fromkeys(range(24), 7.0)] * 3).bars)
 
     drawn.sort(key=lambda bar: bar.x)
@@ -43,7 +43,7 @@ def test_no_bar_leaves_the_drawing_or_touches_another() -> None:
     assert [bar.kind for bar in drawn[:3]] == ["kind-0", "kind-1", "kind-2"]
 
 
-def test_months_are_labelled_and_mention_missing_answers() -> None:
+def test_months_in_a_chart_are_labelled_and_mention_missing_answers() -> None:
     months = [datetime(2026, number, 1, tzinfo=UTC) for number in range(1, 13)]
     drawn = Chart("a", "A", months, [Series("A", "a", [None] * 11 + [60.0])], lag, MONTHS)
 
@@ -54,13 +54,13 @@ def test_months_are_labelled_and_mention_missing_answers() -> None:
     assert Chart("a", "A", months, [Series("A", "a", [None] * 12)], lag, MONTHS).nothing == "no answer yet"
 
 
-def test_one_among_a_million_is_visible() -> None:
+def test_a_value_of_one_next_to_a_million_is_visible_in_a_chart() -> None:
     bars = list(chart({0: 1_000_000.0}, {0: 1.0}).bars)
 
     assert min(bar.height for bar in bars) == LEAST
 
 
-def test_an_empty_chart_says_whether_that_is_known() -> None:
+def test_an_empty_chart_says_whether_its_values_are_zero_or_unknown() -> None:
     unknown = chart(dict.fromkeys(range(24)))
 
     assert (list(chart({}).bars), chart({}).nothing) == ([], "0 throughout")
@@ -70,13 +70,13 @@ def test_an_empty_chart_says_whether_that_is_known() -> None:
     assert chart({}).words == "Series 0: 0 throughout."
 
 
-def test_the_caption_names_the_maximum_and_its_time() -> None:
+def test_the_caption_of_a_chart_names_the_maximum_and_its_time() -> None:
     assert chart({2: 1500.0, 3: 4.0}, {5: 1.0}).words == (
         "Series 0: at most 1,500, in the hour from 14:00 UTC. Series 1: at most 1, in the hour from 17:00 UTC."
     )
 
 
-def test_the_table_has_all_numbers_newest_hour_first() -> None:
+def test_the_table_below_a_chart_has_all_numbers_newest_hour_first() -> None:
     rows = list(chart({0: 3.0, 23: 4.0}, {0: None}).rows)
 
     assert len(rows) == 24
@@ -84,7 +84,7 @@ def test_the_table_has_all_numbers_newest_hour_first() -> None:
     assert rows[-1] == (HOURS[0], ["3", "not known"])
 
 
-def test_every_sixth_hour_is_labelled() -> None:
+def test_every_sixth_hour_of_a_chart_is_labelled() -> None:
     assert [tick.words for tick in chart({}).ticks] == ["12:00", "18:00", "00:00", "06:00"]
 
 
@@ -100,11 +100,11 @@ def test_every_sixth_hour_is_labelled() -> None:
         (5400, "1.5 h"),
     ],
 )
-def test_lags_are_written_in_a_fitting_unit(seconds: float, words: str) -> None:
+def test_lags_in_a_chart_are_written_in_a_fitting_unit(seconds: float, words: str) -> None:
     assert lag(seconds) == words
 
 
-def test_hours_before_counting_began_are_unknown() -> None:
+def test_a_chart_shows_hours_before_counting_began_as_unknown() -> None:
     day = HourlyCounts(HOURS, {("submitted", HOURS[5]): 2.0, ("sent", HOURS[0]): 1.0}, moves_from=HOURS[5] + HOUR / 2)
 
     assert day.counts("submitted")[:7] == (None, None, None, None, None, 2.0, 0.0)

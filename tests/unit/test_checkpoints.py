@@ -45,14 +45,14 @@ def test_a_signed_checkpoint_reads_back() -> None:
     assert note.startswith(f"lockbox.test/audit/vendor\n7\n{ROOT}\n")
 
 
-def test_several_keys_sign_and_the_first_trusted_is_named() -> None:
+def test_several_keys_may_sign_a_checkpoint_and_the_first_trusted_key_is_named() -> None:
     note = checkpoint.sign(SAID, NAME, [OTHER_KEY, KEY])
 
     assert checkpoint.verify(note, KEYS)[1] == public()
     assert checkpoint.verify(note, KEYS | {public(OTHER_KEY).id: public(OTHER_KEY)})[1] == public(OTHER_KEY)
 
 
-def test_an_unknown_signer_is_named() -> None:
+def test_an_unknown_signer_of_a_checkpoint_is_named() -> None:
     note = checkpoint.sign(SAID, NAME, [OTHER_KEY])
 
     with pytest.raises(UnknownKey) as refused:
@@ -60,7 +60,7 @@ def test_an_unknown_signer_is_named() -> None:
     assert str(refused.value) == f"signed by {NAME}+{public(OTHER_KEY).id.hex()}, which you do not trust"
 
 
-def test_all_unknown_signers_are_named() -> None:
+def test_all_unknown_signers_of_a_checkpoint_are_named() -> None:
     note = checkpoint.sign(SAID, NAME, [OTHER_KEY, KEY])
 
     with pytest.raises(UnknownKey) as refused:
@@ -69,7 +69,7 @@ def test_all_unknown_signers_are_named() -> None:
     assert str(refused.value) == f"signed by {signers}, which you do not trust"
 
 
-def test_a_signature_under_another_name_does_not_count() -> None:
+def test_a_checkpoint_signature_under_another_name_does_not_count() -> None:
     note = checkpoint.sign(SAID, "lockbox.other", [KEY])
     id_ = VerifierKey("lockbox.other", public().public).id
 
@@ -77,18 +77,18 @@ def test_a_signature_under_another_name_does_not_count() -> None:
         checkpoint.verify(note, {id_: public()})
 
 
-def test_a_trusted_key_that_did_not_sign_is_named() -> None:
+def test_a_trusted_key_that_did_not_sign_a_checkpoint_is_named() -> None:
     with pytest.raises(WrongSignature) as refused:
         checkpoint.verify(_note(), KEYS)
     assert str(refused.value) == f"the signature by {NAME}+{public().id.hex()} is wrong"
 
 
 @pytest.mark.parametrize("size", [0, 1, 10**18, 10**19 - 1])
-def test_a_size_has_up_to_nineteen_digits(size: int) -> None:
+def test_the_size_in_a_checkpoint_has_up_to_nineteen_digits(size: int) -> None:
     assert checkpoint.read(_note(size=str(size))).size == size
 
 
-def test_a_time_is_read_from_the_first_time_line() -> None:
+def test_the_time_of_a_checkpoint_is_read_from_the_first_time_line() -> None:
     assert checkpoint.read(_note()).at == ""
     assert checkpoint.read(_note(other="timely", time="time then", again="time later")).at == "then"
 
@@ -111,18 +111,18 @@ def test_a_time_is_read_from_the_first_time_line() -> None:
         *((f"a\n7\n{ROOT}\n\n\u2014 {one} AAAAAAA=\n", NO_SIGNATURE) for one in ("a+b", "", "a b")),
     ],
 )
-def test_a_malformed_checkpoint_is_refused_for_its_fault(note: str, why: str) -> None:
+def test_a_malformed_checkpoint_is_refused_with_its_fault(note: str, why: str) -> None:
     assert _refusal(note) == why
 
 
-def test_a_note_of_more_than_4096_characters_is_refused() -> None:
+def test_a_checkpoint_note_of_more_than_4096_characters_is_refused() -> None:
     room = 4096 - len(_note(further=""))
 
     assert checkpoint.read(_note(further="x" * room)) == replace(SAID, at="")
     assert _refusal(_note(further="x" * (room + 1))) == "this is too long for a checkpoint"
 
 
-def test_a_key_reads_back_and_has_a_fingerprint() -> None:
+def test_a_verifier_key_reads_back_and_has_a_fingerprint() -> None:
     key = public()
 
     assert VerifierKey.read(f" {key.text}\n") == key
@@ -144,7 +144,7 @@ def test_a_key_reads_back_and_has_a_fingerprint() -> None:
         public().text + "+",
     ],
 )
-def test_a_malformed_key_is_refused(text: str) -> None:
+def test_a_malformed_verifier_key_is_refused(text: str) -> None:
     with pytest.raises(BadNote) as refused:
         VerifierKey.read(text)
     assert str(refused.value) == "this is no key of the form name+id+base64 for Ed25519"
@@ -166,7 +166,7 @@ def test_a_log_keeps_its_name_across_generations(origin: str, name: str, generat
     assert checkpoint.named(origin) == (name, generation)
 
 
-def test_a_notes_line_ends_do_not_matter() -> None:
+def test_the_line_ends_of_a_saved_checkpoint_note_do_not_matter() -> None:
     note = checkpoint.sign(SAID, NAME, [KEY])
 
     assert checkpoint.saved("\ufeff\r\n" + note.replace("\n", "\r\n") + "\r\n") == note
@@ -177,7 +177,7 @@ def test_a_notes_line_ends_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("name", "good"), [("a", True), ("", False), ("a b", False), ("a+b", False), ("a\u00a0", False)]
 )
-def test_a_name_with_white_space_or_a_plus_sign_is_refused(name: str, good: bool) -> None:  # noqa: FBT001 - a case of a table
+def test_a_key_name_with_white_space_or_a_plus_sign_is_refused(name: str, good: bool) -> None:  # noqa: FBT001 - a case of a table
     assert checkpoint.is_name(name) is good
 
 
@@ -254,7 +254,7 @@ NOTHING_SHOWN = "that they are the same is not shown"
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 8, 11, 12])
-def test_a_log_extends_what_a_proof_or_its_hashes_show(size: int) -> None:
+def test_a_log_extends_a_checkpoint_that_a_proof_or_the_logs_hashes_confirm(size: int) -> None:
     by_proof = CheckpointedExport(whole=False, proofs=[size]).held(seen(size))
     by_hashes = CheckpointedExport(shows=[size]).held(seen(size))
 
@@ -262,14 +262,14 @@ def test_a_log_extends_what_a_proof_or_its_hashes_show(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 8, 11, 12])
-def test_a_differing_root_is_a_fork(size: int) -> None:
+def test_a_root_that_differs_from_a_seen_checkpoint_is_a_fork(size: int) -> None:
     by_proof = CheckpointedExport(whole=False, proofs=[size]).held(seen(size, root=WRONG))
     by_hashes = CheckpointedExport(shows=[size]).held(seen(size, root=WRONG))
 
     assert by_proof == by_hashes == ([], [not_extended(size)])
 
 
-def test_an_unprovable_size_must_be_exported_again() -> None:
+def test_a_log_size_that_cannot_be_proven_needs_another_export() -> None:
     assert CheckpointedExport(proofs=[4], shows=[6]).held(seen(5)) == ([], [not_shown(5)])
 
 
@@ -282,7 +282,7 @@ def test_two_differing_checkpoints_of_one_size_are_a_fork() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_two_differing_checkpoints_of_a_given_up_part_are_a_fork(whole: bool) -> None:  # noqa: FBT001 - a case
+def test_two_differing_checkpoints_of_a_part_given_up_in_a_restore_are_a_fork(whole: bool) -> None:  # noqa: FBT001 - a case
     export = CheckpointedExport(SECOND, whole=whole, restores=[restore(8, 13)])
 
     fork = forked(f"of {LOG} at 14 events you gave checkpoints with different roots")
@@ -299,14 +299,14 @@ def test_checkpoints_of_one_size_in_two_generations_do_not_conflict() -> None:
     )
 
 
-def test_another_logs_checkpoint_proves_nothing() -> None:
+def test_the_checkpoint_of_another_log_proves_nothing() -> None:
     found = CheckpointedExport(shows=[5]).held(seen(5, "lockbox.test/audit/fabrikam"))
 
     message = f"the checkpoint that you gave is of lockbox.test/audit/fabrikam, not {LOG}"
     assert found == ([], [Finding(FindingKind.ANOTHER_LOG, message)])
 
 
-def test_an_export_of_an_ended_generation_is_older() -> None:
+def test_an_export_of_an_ended_log_generation_counts_as_older() -> None:
     found = CheckpointedExport(SECOND, shows=[5]).held(seen(5, THIRD))
 
     ((one,), extended) = (found[1], found[0])
@@ -314,7 +314,7 @@ def test_an_export_of_an_ended_generation_is_older() -> None:
     assert f"a checkpoint of {THIRD} that was seen before" in one.message
 
 
-def test_an_export_shorter_than_a_seen_checkpoint_is_older() -> None:
+def test_an_export_shorter_than_a_seen_checkpoint_counts_as_older() -> None:
     found = CheckpointedExport().held(seen(13))
 
     ((one,), extended) = (found[1], found[0])
@@ -323,7 +323,7 @@ def test_an_export_shorter_than_a_seen_checkpoint_is_older() -> None:
     assert "has 13, and was signed no later" in one.message
 
 
-def test_required_sizes_are_those_of_all_checkpoints_of_all_generations() -> None:
+def test_the_required_sizes_are_those_of_the_logs_checkpoints_in_all_generations() -> None:
     own = Checkpoint(SECOND, SIZE, root_of(LEAVES[:SIZE]), AT)
     holding = ConsistencyChecker(
         ExportHeader(SECOND, "contoso", 2, SIZE, "", whole=True, asked={}, consistency={}), own, Findings()
@@ -335,13 +335,13 @@ def test_required_sizes_are_those_of_all_checkpoints_of_all_generations() -> Non
     assert holding.sizes == {5, 7, 14}
 
 
-def test_checkpoints_of_earlier_generations_are_extended_by_size() -> None:
+def test_checkpoints_of_earlier_log_generations_are_extended_by_size() -> None:
     export = CheckpointedExport(THIRD, shows=[2, 5, 8])
 
     assert export.held(seen(8, SECOND), seen(2), seen(5, SECOND), seen(8, THIRD)) == ([8, 2, 5, 8], [])
 
 
-def test_only_a_whole_export_links_generations() -> None:
+def test_only_a_whole_export_links_log_generations() -> None:
     message = (
         f"the log began anew, as {SECOND}, after a back-up was restored; how it follows on {LOG} only a whole export "
         "shows"
@@ -361,31 +361,31 @@ def test_only_a_whole_export_links_generations() -> None:
         [restore(8, 14, origin="lockbox.test/audit/adatum")],
     ],
 )
-def test_an_unexplained_new_generation_is_a_fork(restores: list[RestoreRecord]) -> None:
+def test_an_unexplained_new_log_generation_is_a_fork(restores: list[RestoreRecord]) -> None:
     found = CheckpointedExport(SECOND, restores=restores).held(seen(14))
 
     assert found == ([], [forked(f"the log began anew as {SECOND}, and no event of it says why it left {LOG}")])
 
 
-def test_an_earlier_generations_restore_explains_no_later_one() -> None:
+def test_the_restore_of_an_earlier_generation_explains_no_later_generation() -> None:
     found = CheckpointedExport(THIRD, restores=[restore(8, 14)]).held(seen(14, SECOND))
 
     assert found == ([], [forked(f"the log began anew as {THIRD}, and no event of it says why it left {SECOND}")])
 
 
-def test_a_given_up_checkpoint_says_where_the_log_continued() -> None:
+def test_a_checkpoint_given_up_in_a_restore_says_where_the_log_continued() -> None:
     export = CheckpointedExport(SECOND, restores=[restore(8, 14)])
 
     assert export.held(seen(14)) == ([], [given_up(14, 8, NOTHING_SHOWN)])
 
 
-def test_a_given_up_checkpoint_may_be_no_longer_than_the_log() -> None:
+def test_a_checkpoint_given_up_in_a_restore_may_not_exceed_the_log() -> None:
     export = CheckpointedExport(SECOND, shows=[9], restores=[restore(8, 14)])
 
     assert export.held(seen(9, root=WRONG)) == ([], [given_up(9, 8, NOTHING_SHOWN)])
 
 
-def test_the_largest_extended_checkpoint_sets_the_common_part() -> None:
+def test_the_largest_extended_checkpoint_determines_the_common_part() -> None:
     export = CheckpointedExport(SECOND, shows=[3, 6], restores=[restore(8, 14)])
 
     found = export.held(seen(14), seen(6), seen(3))
@@ -393,33 +393,33 @@ def test_the_largest_extended_checkpoint_sets_the_common_part() -> None:
     assert found == ([3, 6], [given_up(14, 8, "that the first 6 are the same is shown")])
 
 
-def test_another_generations_common_part_does_not_count() -> None:
+def test_the_common_part_of_another_generation_does_not_count() -> None:
     export = CheckpointedExport(THIRD, shows=[6], restores=[restore(8, 14, origin=SECOND)])
 
     assert export.held(seen(6), seen(14, SECOND)) == ([6], [given_up(14, 8, NOTHING_SHOWN)])
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_restore_that_kept_least_counts(order: int) -> None:
+def test_of_several_restores_the_one_that_kept_least_counts(order: int) -> None:
     restores = [restore(8, 14), restore(4, 10, origin=SECOND), restore(6, 9, origin=SECOND)][::order]
 
     assert CheckpointedExport(THIRD, restores=restores).held(seen(14)) == ([], [given_up(14, 4, NOTHING_SHOWN)])
 
 
 @pytest.mark.parametrize("size", [0, 5, 8])
-def test_the_part_before_a_restore_must_be_unchanged(size: int) -> None:
+def test_the_part_of_a_log_before_a_restore_must_be_unchanged(size: int) -> None:
     export = CheckpointedExport(SECOND, shows=[5, 8], restores=[restore(8, 14)])
 
     assert export.held(seen(size, root=WRONG)) == ([], [not_extended_before(size)])
 
 
-def test_the_part_before_a_restore_is_unproven_without_its_root() -> None:
+def test_the_part_of_a_log_before_a_restore_is_unproven_without_its_root() -> None:
     export = CheckpointedExport(SECOND, restores=[restore(8, 14)])
 
     assert export.held(seen(5)) == ([], [not_shown(5)])
 
 
-def test_a_restore_naming_another_root_is_a_fork() -> None:
+def test_a_restore_event_naming_another_root_is_a_fork() -> None:
     named = restore(8, 14, root=WRONG, number=9)
 
     found = CheckpointedExport(SECOND, restores=[named]).held(seen(14))
@@ -428,7 +428,7 @@ def test_a_restore_naming_another_root_is_a_fork() -> None:
 
 
 @pytest.mark.parametrize("named", [restore(8, 13, root=WRONG), restore(8, 14, origin=SECOND, root=WRONG)])
-def test_a_restore_naming_another_checkpoints_root_is_no_conflict(named: RestoreRecord) -> None:
+def test_a_restore_event_naming_the_root_of_another_checkpoint_is_no_conflict(named: RestoreRecord) -> None:
     found = CheckpointedExport(THIRD, restores=[named]).held(seen(14))
 
     assert found == ([], [given_up(14, 8, NOTHING_SHOWN)])

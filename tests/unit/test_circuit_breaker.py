@@ -50,19 +50,21 @@ def fill(breaker: CircuitBreaker[str], now: float = NOON) -> int:
     return number
 
 
-def test_an_unproven_breaker_admits_few(breaker: CircuitBreaker[str]) -> None:
+def test_a_circuit_breaker_without_results_yet_admits_few_sends(breaker: CircuitBreaker[str]) -> None:
     assert fill(breaker) == FIRST_LOAD
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(0.01, MOST_LOAD), (0.5, 28), (3.0, 8), (10.0, 5)])
-def test_slower_destinations_have_shorter_queues(breaker: CircuitBreaker[str], seconds: float, most: int) -> None:
+def test_slower_destinations_have_shorter_send_queues(
+    breaker: CircuitBreaker[str], seconds: float, most: int
+) -> None:
     for _ in range(50):
         send(breaker, NOON, PeerResponse.ANSWER, seconds)
 
     assert fill(breaker) == pytest.approx(most, abs=1)
 
 
-def test_an_urgent_send_finds_room_except_behind_an_open_breaker(
+def test_an_urgent_send_is_admitted_except_behind_an_open_breaker(
     breaker: CircuitBreaker[str],
 ) -> None:
     fill(breaker)
@@ -80,7 +82,7 @@ def test_an_urgent_send_finds_room_except_behind_an_open_breaker(
     assert breaker.enter(NOON, urgent=True) > 0
 
 
-def test_urgent_sends_are_limited_to_the_slots(breaker: CircuitBreaker[str]) -> None:
+def test_urgent_sends_are_limited_to_the_number_of_slots(breaker: CircuitBreaker[str]) -> None:
     send(breaker, NOON, PeerResponse.ANSWER)
     number = 0
     while not breaker.enter(NOON, urgent=True):
@@ -89,7 +91,7 @@ def test_urgent_sends_are_limited_to_the_slots(breaker: CircuitBreaker[str]) -> 
     assert number == MOST_LOAD + MOST_URGENT
 
 
-def test_the_pace_follows_the_last_few_sends(breaker: CircuitBreaker[str]) -> None:
+def test_the_estimated_pace_of_a_destination_follows_the_last_few_sends(breaker: CircuitBreaker[str]) -> None:
     for seconds in [10.0] * 20 + [0.1] * 20:
         send(breaker, NOON, PeerResponse.ANSWER, seconds)
 
@@ -120,7 +122,7 @@ def test_postponed_sends_to_a_quick_destination_return_soon(
     assert breaker.wait(NOON) == pytest.approx(told, rel=0.1)
 
 
-def test_an_unproven_destination_does_not_count_as_quick(breaker: CircuitBreaker[str]) -> None:
+def test_a_destination_without_results_does_not_count_as_quick(breaker: CircuitBreaker[str]) -> None:
     breaker.pace = 0.1
     fill(breaker)
 
@@ -146,7 +148,7 @@ def test_postponed_sends_to_a_possibly_quick_destination_return_within_seconds(b
     assert max(told) - min(told) == pytest.approx(2.0, rel=0.1)
 
 
-def test_three_silences_open_a_breaker_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
+def test_three_silent_sends_open_a_breaker_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
     for said in (
         PeerResponse.SILENCE,
         PeerResponse.SILENCE,
@@ -176,7 +178,7 @@ def test_internal_errors_neither_open_nor_close_a_breaker(breaker: CircuitBreake
     assert breaker.enter(NOON + FIRST_OPEN + 1) == 0.0
 
 
-def test_an_open_breaker_admits_one_try_after_its_time(breaker: CircuitBreaker[str]) -> None:
+def test_an_open_breaker_admits_one_try_after_its_waiting_time(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
     later = NOON + FIRST_OPEN
 
@@ -190,7 +192,7 @@ def test_an_open_breaker_admits_one_try_after_its_time(breaker: CircuitBreaker[s
     assert not breaker.is_ready(later)
 
 
-def test_an_answered_try_closes_the_breaker_completely(breaker: CircuitBreaker[str]) -> None:
+def test_an_answered_try_closes_an_open_breaker_completely(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
 
     send(breaker, NOON + FIRST_OPEN, PeerResponse.ANSWER)
@@ -199,7 +201,7 @@ def test_an_answered_try_closes_the_breaker_completely(breaker: CircuitBreaker[s
     assert fill(breaker, NOON + 6) > WIDTH
 
 
-def test_each_silent_try_doubles_the_time_up_to_a_minute(breaker: CircuitBreaker[str]) -> None:
+def test_each_silent_try_doubles_the_breakers_waiting_time_up_to_a_minute(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
     waits, now = [], NOON
 
@@ -211,7 +213,7 @@ def test_each_silent_try_doubles_the_time_up_to_a_minute(breaker: CircuitBreaker
     assert waits == [5, 10, 20, 40, LONGEST_OPEN, LONGEST_OPEN]
 
 
-def test_sends_begun_before_the_opening_do_not_extend_it(breaker: CircuitBreaker[str]) -> None:
+def test_sends_begun_before_a_breaker_opened_do_not_keep_it_open_longer(breaker: CircuitBreaker[str]) -> None:
     for _ in range(WIDTH):
         breaker.enter(NOON)
         begin(breaker)
@@ -223,7 +225,7 @@ def test_sends_begun_before_the_opening_do_not_extend_it(breaker: CircuitBreaker
     assert breaker.load == breaker.running == 0
 
 
-def test_an_answer_to_an_earlier_send_closes_the_breaker(breaker: CircuitBreaker[str]) -> None:
+def test_an_answer_to_an_earlier_send_closes_an_open_breaker(breaker: CircuitBreaker[str]) -> None:
     breaker.enter(NOON)
     begin(breaker)
     shut(breaker)
@@ -233,7 +235,7 @@ def test_an_answer_to_an_earlier_send_closes_the_breaker(breaker: CircuitBreaker
     assert breaker.enter(NOON + 1) == 0.0
 
 
-def test_only_long_idle_breakers_may_be_forgotten(breaker: CircuitBreaker[str]) -> None:
+def test_only_breakers_unused_for_long_may_be_forgotten(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
     assert not breaker.is_forgettable(NOON + 1, 0)
     assert breaker.is_forgettable(NOON + 700, 600)

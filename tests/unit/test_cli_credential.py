@@ -58,7 +58,7 @@ def lets_in(verifier: str, password: str) -> bool:
     return base64.b64decode(keys.split(":")[0]) == stored
 
 
-def test_the_password_is_printed_once_and_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_password_is_printed_once_by_the_cli_and_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi("opening", "open")
     monkeypatch.setattr(requests, "call", api.call)
 
@@ -74,7 +74,7 @@ def test_the_password_is_printed_once_and_never_sent(monkeypatch: pytest.MonkeyP
     assert (shown["state"], shown["role"]) == ("open", "lbx_1")
 
 
-def test_a_login_not_ready_in_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_role_that_is_not_ready_in_time_is_reported_by_the_cli(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "call", FakeApi("open_failed").call)
 
     done = CliRunner().invoke(app, ["request", "credential", REQUEST, "--wait", "0s"])
@@ -85,7 +85,7 @@ def test_a_login_not_ready_in_time_is_reported(monkeypatch: pytest.MonkeyPatch) 
     assert "unreachable" in waited.stdout
 
 
-def test_connections_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cli_lists_target_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "call", FakeApi("closed").call)
 
     done = CliRunner().invoke(app, ["request", "connections", REQUEST], env={"COLUMNS": "200"})
@@ -95,7 +95,7 @@ def test_connections_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "closed" in done.stdout
 
 
-def test_passwords_and_verifiers_are_never_equal() -> None:
+def test_two_target_passwords_or_verifiers_are_never_equal() -> None:
     password = new_password()
 
     assert new_password() != password

@@ -21,7 +21,7 @@ def lockbox(*words: str, catalogue: Path | None = SAMPLE) -> Result:
     return CliRunner().invoke(app, ["gate", *words], env=set_to)
 
 
-def test_a_request_is_printed_with_what_it_uses() -> None:
+def test_the_cli_prints_what_resource_and_action_a_gated_http_request_uses() -> None:
     shown = lockbox("test", *MAIL, *AT)
 
     assert shown.exit_code == 0
@@ -33,7 +33,7 @@ def test_a_request_is_printed_with_what_it_uses() -> None:
     ]
 
 
-def test_a_request_is_printed_as_json() -> None:
+def test_the_cli_prints_what_a_gated_http_request_uses_as_json() -> None:
     assert json.loads(lockbox("test", *MAIL, *AT, "--output", "json").stdout) == {
         "tenant": "contoso",
         "service": "exchange-online",
@@ -42,7 +42,7 @@ def test_a_request_is_printed_as_json() -> None:
     }
 
 
-def test_the_file_may_be_an_argument(tmp_path: Path) -> None:
+def test_the_catalogue_file_may_be_an_argument_of_the_gate_command(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(SAMPLE.read_text().replace('host: "{tenant}.mail.example"', "header: Lockbox-Tenant"))
 
@@ -64,7 +64,7 @@ def test_the_file_may_be_an_argument(tmp_path: Path) -> None:
         (("none", "GET /"), "the catalogue has no service none"),
     ],
 )
-def test_a_refusal_says_why_and_exits_1(words: tuple[str, ...], said: str) -> None:
+def test_the_gate_command_says_why_a_request_is_refused_and_exits_1(words: tuple[str, ...], said: str) -> None:
     refused = lockbox("test", *words)
 
     assert refused.exit_code == 1
@@ -72,7 +72,7 @@ def test_a_refusal_says_why_and_exits_1(words: tuple[str, ...], said: str) -> No
     assert refused.stdout == ""
 
 
-def test_a_valid_catalogue_is_listed() -> None:
+def test_the_gate_command_lists_a_valid_catalogue() -> None:
     listed = lockbox("check")
 
     assert listed.exit_code == 0
@@ -83,7 +83,9 @@ def test_a_valid_catalogue_is_listed() -> None:
 
 
 @pytest.mark.parametrize("words", [("check",), ("test", *MAIL)])
-def test_each_mistake_of_a_catalogue_is_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_the_gate_command_prints_each_mistake_of_a_catalogue_on_one_line(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(SAMPLE.read_text().replace("title: OneDrive", "titel: OneDrive"))
 
@@ -94,7 +96,7 @@ def test_each_mistake_of_a_catalogue_is_one_line(tmp_path: Path, words: tuple[st
     assert len(refused.stderr.splitlines()) == 2
 
 
-def test_without_a_file_the_command_says_which_is_missing() -> None:
+def test_without_a_catalogue_file_the_gate_command_says_which_is_missing() -> None:
     refused = lockbox("check", catalogue=None)
 
     assert refused.exit_code == 1
@@ -142,7 +144,7 @@ def reported(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, object], *word
     return lockbox("report", "exchange-online", *words), calls[0]
 
 
-def test_a_report_lists_calls_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_report_of_the_cli_lists_calls_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, called = reported(monkeypatch, FOUND, "--last", "7d")
 
     assert called == ("GET", "/v1/gate/enforcement/exchange-online/report", {"params": {"days": 7}})
@@ -159,7 +161,7 @@ def test_a_report_lists_calls_with_advice(monkeypatch: pytest.MonkeyPatch) -> No
         assert said in text
 
 
-def test_an_empty_report_says_so_and_a_full_one_prints_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_gate_report_says_so_and_a_full_report_prints_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, _ = reported(monkeypatch, FOUND | {"items": []})
     plain, _ = reported(monkeypatch, FOUND, "--output", "json")
 

@@ -21,12 +21,12 @@ SAME_SECOND = "01a20f05-b9ff-7000-8000-000000000000"
     ("typed", "seconds"),
     [("90s", 90), ("15m", 900), ("8h", 28_800), ("1h30m", 5_400), ("2d", 172_800), ("1d2h3m4s", 93_784), ("0s", 0)],
 )
-def test_a_duration_is_one_or_several_numbers_with_units(typed: str, seconds: int) -> None:
+def test_a_duration_argument_is_one_or_several_numbers_with_units(typed: str, seconds: int) -> None:
     assert inputs.seconds(typed) == seconds
 
 
 @each("typed", ["", "15", "m", "15 m", "-15m", "1.5h", "30m1h", "15min", "1e3s", "٣m", "9999999d"])
-def test_an_invalid_duration_is_refused_with_examples(typed: str) -> None:
+def test_an_invalid_duration_argument_is_refused_with_examples(typed: str) -> None:
     with pytest.raises(typer.BadParameter, match="such as 90s, 15m, 8h, 1h30m or 2d"):
         inputs.seconds(typed)
 
@@ -41,12 +41,12 @@ def test_an_invalid_duration_is_refused_with_examples(typed: str) -> None:
         (partial(inputs.seconds, most=300), "6m", "at least 0s and at most 5m"),
     ],
 )
-def test_a_duration_out_of_bounds_states_the_bounds(parser: Any, typed: str, says: str) -> None:
+def test_a_duration_argument_out_of_bounds_is_refused_with_the_bounds(parser: Any, typed: str, says: str) -> None:
     with pytest.raises(typer.BadParameter, match=says):
         parser(typed)
 
 
-def test_units_have_singular_and_plural() -> None:
+def test_units_of_a_duration_argument_have_singular_and_plural() -> None:
     assert (inputs.hours("2d"), inputs.days("48h"), inputs.days(30)) == (48, 2, 30)
 
 
@@ -61,7 +61,7 @@ def test_units_have_singular_and_plural() -> None:
         ("01a20f05-b", "01a20f05-b"),
     ],
 )
-def test_an_id_is_accepted_in_any_spelling_and_in_part(typed: str, read: str) -> None:
+def test_an_id_argument_is_accepted_in_any_spelling_and_in_part(typed: str, read: str) -> None:
     assert inputs.identifier(typed) == read
     assert inputs.is_whole(read) is (read == ID)
 
@@ -93,12 +93,12 @@ def api(monkeypatch: pytest.MonkeyPatch) -> ListingApi:
     return listing
 
 
-def test_a_whole_id_needs_no_lookup(api: ListingApi) -> None:
+def test_a_whole_id_argument_needs_no_lookup(api: ListingApi) -> None:
     assert request_ids.request_id(ID) == ID
     assert api.asked == []
 
 
-def test_an_id_prefix_is_looked_up_on_all_pages_from_its_time(api: ListingApi) -> None:
+def test_an_id_prefix_is_looked_up_on_all_pages_from_the_time_it_contains(api: ListingApi) -> None:
     assert request_ids.request_id("01a20f05-b903") == ID
 
     first, second = api.asked
@@ -109,7 +109,7 @@ def test_an_id_prefix_is_looked_up_on_all_pages_from_its_time(api: ListingApi) -
     assert (before - after).total_seconds() < 1260
 
 
-def test_an_ambiguous_prefix_is_refused_with_all_ids(api: ListingApi) -> None:
+def test_an_ambiguous_id_prefix_is_refused_with_all_matching_ids(api: ListingApi) -> None:
     ended = CliRunner().invoke(app, ["request", "show", "01a20f05-b9"])
 
     assert (ended.exit_code, ended.stdout) == (1, "")
@@ -122,7 +122,7 @@ def test_an_ambiguous_prefix_is_refused_with_all_ids(api: ListingApi) -> None:
 
 
 @each("typed", ["01a20f05-b904", "ffffffff", "00000000"])
-def test_an_unknown_prefix_is_refused(api: ListingApi, typed: str) -> None:
+def test_an_unknown_id_prefix_is_refused(api: ListingApi, typed: str) -> None:
     ended = CliRunner().invoke(app, ["request", "approve", typed])
 
     assert ended.exit_code == 1
@@ -164,7 +164,7 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> WebhookApi:
     return found
 
 
-def test_a_webhook_id_prefix_is_enough(hooks: WebhookApi) -> None:
+def test_the_prefix_of_a_webhook_id_is_enough(hooks: WebhookApi) -> None:
     ended = CliRunner().invoke(app, ["endpoint", "test", "01a20f05-b9ff"])
 
     assert ended.exit_code == 0, ended.stderr
@@ -172,7 +172,7 @@ def test_a_webhook_id_prefix_is_enough(hooks: WebhookApi) -> None:
     assert not [path for path in hooks.called if "fabrikam" in path]
 
 
-def test_a_delivery_id_prefix_is_looked_up_from_its_time(hooks: WebhookApi) -> None:
+def test_the_prefix_of_a_delivery_id_is_looked_up_from_the_time_it_contains(hooks: WebhookApi) -> None:
     ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06-b904"])
 
     assert ended.exit_code == 0, ended.stderr
@@ -181,7 +181,7 @@ def test_a_delivery_id_prefix_is_looked_up_from_its_time(hooks: WebhookApi) -> N
 
 
 @pytest.mark.usefixtures("hooks")
-def test_an_ambiguous_delivery_prefix_is_refused_with_all_ids() -> None:
+def test_an_ambiguous_delivery_id_prefix_is_refused_with_all_matching_ids() -> None:
     ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06"])
 
     assert ended.exit_code == 1
@@ -193,7 +193,7 @@ def test_an_ambiguous_delivery_prefix_is_refused_with_all_ids() -> None:
     ]
 
 
-def test_an_invalid_id_or_duration_exits_2() -> None:
+def test_an_invalid_id_or_duration_argument_exits_2() -> None:
     for words in (["request", "show", "x"], ["request", "approve", ID, "--window", "15"], ["token", "revoke", "x"]):
         ended = CliRunner().invoke(app, words)
 

@@ -110,7 +110,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @each(("words", "route", "body", "shows"), SENT)
-def test_a_command_sends_its_options_and_prints_the_answer(
+def test_a_cli_command_sends_its_options_and_prints_the_answer(
     sent: list[Any], words: list[str], route: str, body: Any, shows: list[str]
 ) -> None:
     sent.clear()
@@ -133,21 +133,21 @@ def test_a_command_sends_its_options_and_prints_the_answer(
         [*SUBMIT, "--not-before", "tomorrow"],
     ],
 )
-def test_contradictory_options_are_not_sent(sent: list[Any], words: list[str]) -> None:
+def test_contradictory_cli_options_are_not_sent(sent: list[Any], words: list[str]) -> None:
     ended = CliRunner().invoke(app, words)
 
     assert (ended.exit_code, sent) == (2, [])
     assert ("write a moment such as" in ended.output) == ("tomorrow" in words)
 
 
-def test_json_output_is_the_whole_answer(sent: list[Any]) -> None:
+def test_the_json_output_of_the_cli_is_the_whole_answer(sent: list[Any]) -> None:
     ended = CliRunner().invoke(app, ["request", "endorse", ONE, TWO, "--output", "json"])
 
     assert json.loads(ended.stdout) == DECIDED
     assert sent == [("POST /v1/requests/decisions", {"action": "endorse", "comment": None, **BOTH})]
 
 
-def test_close_case_repeats_until_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_close_case_command_repeats_until_no_request_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     portions, paths = 3, list[str]()
 
     def call(method: str, path: str, **_: object) -> Any:

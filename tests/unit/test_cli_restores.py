@@ -36,7 +36,7 @@ def remembered(folder: Path) -> str:
     return checkpoint.read(json.loads(file.read_text())["note"]).origin
 
 
-def test_a_restore_is_not_accepted_by_default_and_the_command_says_how(folder: Path) -> None:
+def test_verify_does_not_accept_a_restored_log_by_default_and_says_how(folder: Path) -> None:
     results = [verify(folder, "after"), verify(folder, "after")]
 
     for result in results:
@@ -45,7 +45,7 @@ def test_a_restore_is_not_accepted_by_default_and_the_command_says_how(folder: P
     assert remembered(folder) == BEFORE.origin
 
 
-def test_an_accepted_restore_is_stated_and_later_exports_continue(folder: Path) -> None:
+def test_verify_states_an_accepted_restore_and_later_exports_continue(folder: Path) -> None:
     accepted = verify(folder, "after", "--accept-restore", COMMON)
     known = remembered(folder)
     later = verify(folder, "after")
@@ -57,7 +57,7 @@ def test_an_accepted_restore_is_stated_and_later_exports_continue(folder: Path) 
     assert (later.exit_code, later.stdout.startswith("Intact, continues your checkpoint")) == (INTACT, True)
 
 
-def test_an_older_checkpoint_proves_the_common_part_and_may_be_required(folder: Path) -> None:
+def test_with_an_older_checkpoint_verify_proves_the_common_part_and_may_require_it(folder: Path) -> None:
     (folder / "older").write_text(BEFORE.note(COMMON), encoding="utf-8")
     accepts = ("--accept-restore", COMMON, "--require-checkpoint")
 
@@ -70,7 +70,7 @@ def test_an_older_checkpoint_proves_the_common_part_and_may_be_required(folder: 
     assert remembered(folder) == AFTER.origin
 
 
-def test_only_the_named_restore_is_accepted(folder: Path) -> None:
+def test_verify_accepts_only_the_restore_named_by_its_option(folder: Path) -> None:
     other = verify(folder, "after", "--accept-restore", COMMON + 1)
     assert verify(folder, "after", "--accept-restore", COMMON).exit_code == INTACT
     (folder / "again").write_bytes(gone_on(AFTER, 200, 3).whole())
@@ -81,7 +81,7 @@ def test_only_the_named_restore_is_accepted(folder: Path) -> None:
     assert remembered(folder) == AFTER.origin
 
 
-def test_an_unexplained_or_altered_log_is_tampered_despite_acceptance(folder: Path) -> None:
+def test_verify_calls_an_unexplained_or_altered_log_tampered_despite_acceptance(folder: Path) -> None:
     silent = Log([*BEFORE.events[:COMMON], event(20_000)], generation=2)
     cut_back = Log(BEFORE.events[:COMMON], at="2025-12-31T00:00:00.000000Z")
     changed = AFTER.whole().replace(b"Erin 7", b"Eric 7", 1)
@@ -96,7 +96,7 @@ def test_an_unexplained_or_altered_log_is_tampered_despite_acceptance(folder: Pa
     assert remembered(folder) == BEFORE.origin
 
 
-def test_a_filtered_export_or_a_given_up_checkpoint_is_not_accepted(folder: Path) -> None:
+def test_verify_accepts_no_restore_with_a_filtered_export_or_a_given_up_checkpoint(folder: Path) -> None:
     (folder / "filtered").write_bytes(AFTER.filtered(lambda number: number == COMMON))
     (folder / "given up").write_text(BEFORE.note(), encoding="utf-8")
 

@@ -44,14 +44,14 @@ def packages(modules: set[str]) -> set[str]:
 
 
 @each("word", ["--help", "--version"])
-def test_help_and_version_import_no_commands(word: str) -> None:
+def test_help_and_version_import_no_cli_commands(word: str) -> None:
     _, modules = loaded(word)
 
     assert packages(modules) - {"cli"} <= NEEDED
     assert {one for one in modules if one.startswith("cli.")} == {"cli.app", "cli.lazy"}
 
 
-def test_completing_a_command_imports_no_command() -> None:
+def test_completing_a_cli_command_imports_no_command() -> None:
     offered, modules = loaded(_LOCKBOX_COMPLETE="complete_bash", COMP_WORDS="lockbox req", COMP_CWORD="1")
 
     assert offered.split() == ["request"]
@@ -59,7 +59,7 @@ def test_completing_a_command_imports_no_command() -> None:
 
 
 @pytest.mark.far
-def test_request_commands_import_no_server_code() -> None:
+def test_request_commands_of_the_cli_import_no_server_code() -> None:
     _, modules = loaded("request", "--help")
 
     assert not packages(modules) & {"alembic", "cryptography", "psycopg", "redis", "sqlalchemy", "sqlmodel", "yaml"}
@@ -77,13 +77,13 @@ def seconds_of(*command: str) -> float:
 
 
 @pytest.mark.far
-def test_help_takes_little_more_than_python_and_typer() -> None:
+def test_cli_help_takes_little_more_time_than_python_and_typer() -> None:
     bare = seconds_of(sys.executable, "-c", "import typer.main, typer.completion")
 
     assert seconds_of(sys.executable, "-m", "cli", "--help") < 2 * bare + 0.05
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_cli_version_is_the_version_of_the_package() -> None:
     assert loaded("--version")[0] == f"lockbox {metadata.version('lockbox')}\n"
 
 
@@ -105,7 +105,7 @@ def bash_script() -> str:
         ("lockbox audit ver", ["verify"]),
     ],
 )
-def test_bash_completes_commands_and_formats(line: str, offered: list[str]) -> None:
+def test_bash_completes_cli_commands_and_formats(line: str, offered: list[str]) -> None:
     words = line.split(" ")
     quoted = " ".join(f"'{word}'" for word in words)
     asks = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _lockbox_completion lockbox"
@@ -125,7 +125,7 @@ def test_bash_completes_commands_and_formats(line: str, offered: list[str]) -> N
 
 
 @pytest.mark.parametrize(("shell", "mark"), [("zsh", "#compdef lockbox"), ("fish", "complete --command lockbox")])
-def test_other_shells_have_their_own_script(shell: str, mark: str) -> None:
+def test_other_shells_have_their_own_completion_script(shell: str, mark: str) -> None:
     printed, _ = loaded(_LOCKBOX_COMPLETE=f"source_{shell}")
 
     assert mark in printed

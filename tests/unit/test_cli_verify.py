@@ -72,7 +72,7 @@ def verify(folder: Path, *words: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_a_good_export_exits_0_and_says_what_it_was_compared_with(folder: Path) -> None:
+def test_verify_exits_0_for_a_good_export_and_says_what_it_was_compared_with(folder: Path) -> None:
     code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--checkpoint", "older", "--key", "key")
 
     assert code == 0
@@ -83,14 +83,14 @@ def test_a_good_export_exits_0_and_says_what_it_was_compared_with(folder: Path) 
     assert "it extends your checkpoint of 20 events" in said
 
 
-def test_a_key_may_be_text_and_a_missing_checkpoint_is_mentioned(folder: Path) -> None:
+def test_verify_accepts_a_key_as_text_and_mentions_a_missing_checkpoint(folder: Path) -> None:
     code, said = verify(folder, "export.ndjson", "--key", public().text)
 
     assert code == 0
     assert said.startswith(f"{NOT_COMPARED} 20 events")
 
 
-def test_the_invitations_fingerprint_follows_from_the_key(folder: Path) -> None:
+def test_the_fingerprint_in_an_invitation_follows_from_the_audit_key(folder: Path) -> None:
     """By docs/audit-format.md: SHA-256 over the 32 bytes of the key, in groups of eight."""
     _, _, encoded = public().text.split("+", 2)
     digest = hashlib.sha256(base64.b64decode(encoded)[1:]).hexdigest()
@@ -101,7 +101,7 @@ def test_the_invitations_fingerprint_follows_from_the_key(folder: Path) -> None:
     assert "of another name" not in said
 
 
-def test_a_key_named_unlike_the_log_is_mentioned(folder: Path) -> None:
+def test_verify_mentions_a_key_named_unlike_the_log(folder: Path) -> None:
     other = Log(LOG.events, key=OTHER_KEY)
     name = VerifierKey("evil.example", OTHER_KEY.public_key().public_bytes_raw())
     said = Checkpoint(other.origin, 20, root_of(other.leaves), "2026-01-01T00:00:00.000000Z")
@@ -118,7 +118,7 @@ def test_a_key_named_unlike_the_log_is_mentioned(folder: Path) -> None:
     )
 
 
-def test_a_tampered_export_exits_1_and_names_the_place(folder: Path) -> None:
+def test_verify_exits_1_for_a_tampered_export_and_names_the_place(folder: Path) -> None:
     rows = LOG.whole().splitlines(keepends=True)
     rows[5] = rows[5].replace(b"submit", b"submIt")
     (folder / "export.ndjson").write_bytes(b"".join(rows))
@@ -130,14 +130,14 @@ def test_a_tampered_export_exits_1_and_names_the_place(folder: Path) -> None:
     assert "  edited: line 6, number 3: this event differs from what was sealed" in said
 
 
-def test_an_unlisted_key_is_not_trusted(folder: Path) -> None:
+def test_verify_does_not_trust_an_unlisted_key(folder: Path) -> None:
     code, said = verify(folder, "export.ndjson", "--key", public(OTHER_KEY).text)
 
     assert code == 1
     assert "unknown key: the export's checkpoint is signed by" in said
 
 
-def test_an_unverifiable_export_exits_2(folder: Path) -> None:
+def test_verify_exits_2_for_an_export_that_cannot_be_verified(folder: Path) -> None:
     (folder / "export.ndjson").write_bytes(LOG.filtered(lambda number: number == 3))
 
     code, said = verify(folder, "export.ndjson", "--checkpoint", "older", "--key", "key")
@@ -158,7 +158,7 @@ def test_an_unverifiable_export_exits_2(folder: Path) -> None:
         ("export.ndjson", "--key", "key", "--checkpoint", "no-such-file"),
     ],
 )
-def test_an_unreadable_export_exits_3_with_one_line(folder: Path, words: tuple[str, ...]) -> None:
+def test_verify_exits_3_for_an_unreadable_export_with_one_line(folder: Path, words: tuple[str, ...]) -> None:
     code, said = verify(folder, *words)
 
     assert code == 3
@@ -167,7 +167,7 @@ def test_an_unreadable_export_exits_3_with_one_line(folder: Path, words: tuple[s
 
 
 @pytest.mark.far
-def test_it_needs_no_settings_and_no_network(folder: Path) -> None:
+def test_the_verify_command_needs_no_settings_and_no_network(folder: Path) -> None:
     words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
 
     ended = subprocess.run(
@@ -189,7 +189,7 @@ def test_it_needs_no_settings_and_no_network(folder: Path) -> None:
     ],
     ids=["CRLF", "no last line feed", "one more", "empty lines around", "a mark of the byte order"],
 )
-def test_a_checkpoint_saved_by_an_editor_is_the_same(folder: Path, saved: str) -> None:
+def test_verify_accepts_a_checkpoint_whose_line_ends_an_editor_changed(folder: Path, saved: str) -> None:
     (folder / "note").write_bytes(saved.encode())
 
     code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--key", "key")
@@ -199,7 +199,7 @@ def test_a_checkpoint_saved_by_an_editor_is_the_same(folder: Path, saved: str) -
 
 
 @pytest.mark.parametrize("ends", ["", "\r\n", "\r\n\r\n"])
-def test_a_key_file_may_have_any_line_ends(folder: Path, ends: str) -> None:
+def test_a_key_file_for_verify_may_have_any_line_ends(folder: Path, ends: str) -> None:
     (folder / "key").write_bytes(f"\ufeff{public(OTHER_KEY).text}\r\n{public().text}{ends}".encode())
 
     code, _ = verify(folder, "export.ndjson", "--key", "key")
@@ -208,7 +208,7 @@ def test_a_key_file_may_have_any_line_ends(folder: Path, ends: str) -> None:
 
 
 @pytest.mark.far
-def test_it_imports_no_server_code(folder: Path) -> None:
+def test_the_verify_command_imports_no_server_code(folder: Path) -> None:
     words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
 
     ended = subprocess.run(
@@ -223,7 +223,7 @@ def test_it_imports_no_server_code(folder: Path) -> None:
     assert not {name.partition(".")[0] for name in loaded} & SERVERS
 
 
-def test_terminal_escapes_in_a_file_are_not_printed(folder: Path) -> None:
+def test_verify_prints_no_terminal_escapes_from_a_file(folder: Path) -> None:
     rows = LOG.whole().splitlines(keepends=True)
     first = json.loads(rows[0])
     rows[0] = json.dumps(first | {"origin": "\x1b[2J[red]x"}).encode() + b"\n"
@@ -236,7 +236,7 @@ def test_terminal_escapes_in_a_file_are_not_printed(folder: Path) -> None:
     assert "[red]x" in said
 
 
-def test_the_next_export_must_continue_the_verified_one(folder: Path) -> None:
+def test_verify_requires_the_next_export_to_continue_the_verified_export(folder: Path) -> None:
     longer, forked = (
         Log([*LOG.events[: 20 - cut], *(event(90 + number) for number in range(cut + 5))]) for cut in (0, 1)
     )
@@ -255,7 +255,7 @@ def test_the_next_export_must_continue_the_verified_one(folder: Path) -> None:
     assert f"its fingerprint: {public().fingerprint}" in said
 
 
-def test_an_export_older_than_the_verified_one_is_recognised(folder: Path) -> None:
+def test_verify_recognises_an_export_older_than_the_verified_export(folder: Path) -> None:
     verify(folder, "export.ndjson", "--key", "key")
     (folder / "export.ndjson").write_bytes(Log(LOG.events[:12], at="2025-12-31T00:00:00.000000Z").whole())
 
@@ -269,7 +269,7 @@ def test_an_export_older_than_the_verified_one_is_recognised(folder: Path) -> No
     assert verify(folder, "export.ndjson")[1].startswith(CONTINUES)
 
 
-def test_verifying_one_log_says_nothing_about_another(folder: Path) -> None:
+def test_verifying_one_log_says_nothing_about_another_log(folder: Path) -> None:
     verify(folder, "export.ndjson", "--key", "key")
     other = UUID(int=8)
     events = [event(number, log=other, tenant_id=other) for number in range(3)]
@@ -281,7 +281,7 @@ def test_verifying_one_log_says_nothing_about_another(folder: Path) -> None:
     assert len(list((folder / "verified").iterdir())) == 2
 
 
-def test_a_renamed_log_is_not_a_new_one(folder: Path) -> None:
+def test_verify_does_not_accept_a_renamed_log_as_a_new_log(folder: Path) -> None:
     verify(folder, "export.ndjson", "--key", "key")
     (folder / "export.ndjson").write_bytes(Log(LOG.events[:12], name="other.test").whole())
     key = VerifierKey("other.test", public().public).text
@@ -294,7 +294,7 @@ def test_a_renamed_log_is_not_a_new_one(folder: Path) -> None:
     assert verify(folder, "export.ndjson")[1].startswith(CONTINUES)
 
 
-def test_without_a_key_nothing_is_verified_and_it_says_where_keys_are(folder: Path) -> None:
+def test_without_a_key_nothing_is_verified_and_verify_says_where_keys_are(folder: Path) -> None:
     code, said = verify(folder, "export.ndjson")
 
     assert code == 3
@@ -302,7 +302,7 @@ def test_without_a_key_nothing_is_verified_and_it_says_where_keys_are(folder: Pa
     assert not (folder / "verified").exists()
 
 
-def test_a_checkpoint_may_be_required_and_an_unchecked_export_provides_none(folder: Path) -> None:
+def test_an_export_that_was_not_compared_provides_no_required_checkpoint(folder: Path) -> None:
     for _ in range(2):
         code, said = verify(folder, "export.ndjson", "--key", "key", "--require-checkpoint")
         assert (code, said.startswith(NOT_COMPARED)) == (2, True)
@@ -313,7 +313,7 @@ def test_a_checkpoint_may_be_required_and_an_unchecked_export_provides_none(fold
 
 
 @pytest.mark.parametrize("what", ["", "{}", "[]", "nonsense", "another log"])
-def test_a_damaged_memory_is_reported(folder: Path, what: str) -> None:
+def test_verify_reports_a_damaged_memory_of_earlier_exports(folder: Path, what: str) -> None:
     verify(folder, "export.ndjson", "--key", "key")
     (file,) = (folder / "verified").iterdir()
     other = json.loads(file.read_text()) | {"note": Log(LOG.events, name="other.test").note()}
@@ -325,7 +325,7 @@ def test_a_damaged_memory_is_reported(folder: Path, what: str) -> None:
     assert "move it away" in said
 
 
-def test_the_memory_is_private_and_its_absence_does_not_stop_verifying(folder: Path) -> None:
+def test_the_memory_of_verify_is_private_and_verify_works_without_it(folder: Path) -> None:
     verify(folder, "export.ndjson", "--key", "key")
     (file,) = (folder / "verified").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
@@ -337,7 +337,7 @@ def test_the_memory_is_private_and_its_absence_does_not_stop_verifying(folder: P
     assert (code, said.startswith("Cannot read it.")) == (3, True)
 
 
-def test_keys_may_come_from_the_servers_environment_variable(folder: Path) -> None:
+def test_verify_reads_keys_from_the_servers_environment_variable_too(folder: Path) -> None:
     env = {
         "COLUMNS": "200",
         "LOCKBOX_VERIFIED_FOLDER": str(folder / "verified"),
@@ -350,7 +350,7 @@ def test_keys_may_come_from_the_servers_environment_variable(folder: Path) -> No
 
 
 @pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
-def test_a_digest_mail_is_accepted_as_saved(folder: Path, encoding: str) -> None:
+def test_verify_accepts_a_digest_mail_as_saved(folder: Path, encoding: str) -> None:
     mail = EmailMessage()
     text = f"On Monday the audit log held 7 events.\n\n{LOG.note(7)}\nKey: {public().text}\nFingerprint: 12345678\n"
     mail.set_content(text, cte=encoding)
@@ -365,7 +365,7 @@ def test_a_digest_mail_is_accepted_as_saved(folder: Path, encoding: str) -> None
         assert "it extends your checkpoint of 7 events" in said
 
 
-def test_no_key_is_read_from_a_name_in_a_digest_mail(folder: Path) -> None:
+def test_verify_reads_no_key_from_a_tenant_name_in_a_digest_mail(folder: Path) -> None:
     forger = VerifierKey("lockbox.test", public(OTHER_KEY).public).text
     note = LOG.note(7)
     text = f"On Monday the audit log of {forger} Inc. held 7 events.\nKey: {forger}\n\n{note}\nKey: {public().text}\n"
@@ -378,7 +378,7 @@ def test_no_key_is_read_from_a_name_in_a_digest_mail(folder: Path) -> None:
     assert "which you do not trust" in said
 
 
-def test_a_checkpoint_from_the_future_is_not_trusted(folder: Path) -> None:
+def test_verify_does_not_trust_a_checkpoint_from_the_future(folder: Path) -> None:
     rows = LOG.whole().splitlines(keepends=True)
     said = Checkpoint(LOG.origin, 20, root_of(LOG.leaves), "2999-01-01T00:00:00.000000Z")
     rows[0] = line(json.loads(rows[0]) | {"checkpoint": sign(said, "lockbox.test", [KEY])})

@@ -76,7 +76,9 @@ LIFE = [
 ]
 
 
-def test_each_event_is_one_line_and_the_watch_ends_with_the_request(watched: Callable[..., Result]) -> None:
+def test_the_watch_command_prints_one_line_per_event_and_ends_with_the_request(
+    watched: Callable[..., Result],
+) -> None:
     ended = watched(LIFE)
 
     lines = ended.stdout.splitlines()
@@ -90,7 +92,7 @@ def test_each_event_is_one_line_and_the_watch_ends_with_the_request(watched: Cal
     ]
 
 
-def test_a_held_back_window_says_why_in_a_sentence(watched: Callable[..., Result]) -> None:
+def test_the_watch_command_says_in_a_sentence_why_a_window_is_held_back(watched: Callable[..., Result]) -> None:
     held = event(None, "hold_back", None, actor=None, role="clock", held_back="tenant_suspended")
 
     ended = watched([[SUBMITTED, APPROVED, held, REVOKED]])
@@ -106,14 +108,16 @@ def test_watching_until_active_exits_0_once_access_is_open(watched: Callable[...
     assert "revoke" not in ended.stdout
 
 
-def test_watching_until_active_exits_1_if_the_request_ends_without(watched: Callable[..., Result]) -> None:
+def test_watching_until_active_exits_1_if_the_request_ends_without_being_opened(
+    watched: Callable[..., Result],
+) -> None:
     ended = watched([[SUBMITTED], [SUBMITTED, DENIED]], "--until", "active")
 
     assert ended.exit_code == 1
     assert "deny → denied  No case" in ended.stdout
 
 
-def test_an_unreachable_api_is_reported_once_and_waited_for(watched: Callable[..., Result]) -> None:
+def test_the_watch_command_reports_an_unreachable_api_once_and_waits_for_it(watched: Callable[..., Result]) -> None:
     away = NoAnswer("http://x does not answer")
 
     ended = watched([[SUBMITTED], away, away, away, [SUBMITTED, DENIED]])
@@ -123,7 +127,7 @@ def test_an_unreachable_api_is_reported_once_and_waited_for(watched: Callable[..
     assert ended.stdout.count("submit") == 1
 
 
-def test_json_is_one_object_a_line_and_csv_has_one_header(watched: Callable[..., Result]) -> None:
+def test_json_output_of_watch_is_one_object_per_line_and_csv_has_one_header(watched: Callable[..., Result]) -> None:
     objects = [json.loads(line) for line in watched(LIFE, "-o", "json").stdout.splitlines()]
     rows = list(csv.reader(io.StringIO(watched(LIFE, "-o", "csv").stdout)))
 

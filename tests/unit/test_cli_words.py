@@ -49,7 +49,7 @@ def helped(path: tuple[str, ...]) -> str:
 
 @pytest.mark.far
 @each("path", PATHS)
-def test_every_command_has_help_within_eighty_columns(path: tuple[str, ...]) -> None:
+def test_every_cli_command_has_help_within_eighty_columns(path: tuple[str, ...]) -> None:
     text = helped(path)
 
     assert FOUND[path].help
@@ -58,7 +58,7 @@ def test_every_command_has_help_within_eighty_columns(path: tuple[str, ...]) -> 
 
 
 @each("path", PATHS)
-def test_every_option_and_argument_has_help(path: tuple[str, ...]) -> None:
+def test_every_cli_option_and_argument_has_help(path: tuple[str, ...]) -> None:
     bare = [part.name for part in FOUND[path].params if not getattr(part, "help", None)]
 
     assert bare == []
@@ -66,7 +66,7 @@ def test_every_option_and_argument_has_help(path: tuple[str, ...]) -> None:
 
 @pytest.mark.far
 @each("path", [path for path in PATHS if not hasattr(FOUND[path], "commands")])
-def test_every_reading_command_has_output_formats(path: tuple[str, ...]) -> None:
+def test_every_reading_cli_command_has_output_formats(path: tuple[str, ...]) -> None:
     reads = path[-1] in {
         "me",
         "access",
@@ -87,14 +87,14 @@ def test_every_reading_command_has_output_formats(path: tuple[str, ...]) -> None
 
 
 @each("path", [path for path in PATHS if isinstance(FOUND[path], LazyGroup)])
-def test_a_lazy_group_repeats_each_commands_help(path: tuple[str, ...]) -> None:
+def test_a_lazily_loaded_group_shows_the_same_help_as_its_commands(path: tuple[str, ...]) -> None:
     group = FOUND[path]
 
     for name, part in commands_of(group).items():
         assert group.commands[name].get_short_help_str(80) == part.get_short_help_str(80)
 
 
-def test_commands_are_listed_in_their_usual_order() -> None:
+def test_cli_commands_are_listed_in_their_usual_order() -> None:
     listed = re.findall(r"^  ([a-z-]+)  +[A-Z]", helped(()).partition("Commands:")[2], re.MULTILINE)
 
     assert listed[:3] == ["me", "request", "access"]
@@ -102,7 +102,7 @@ def test_commands_are_listed_in_their_usual_order() -> None:
     assert sorted(listed) == sorted(COMMANDS.commands)  # type: ignore[attr-defined]
 
 
-def test_commands_in_a_digest_exist() -> None:
+def test_cli_commands_named_in_a_digest_mail_exist() -> None:
     content = AccountMail(
         notification_id=UUID(int=1),
         template=DIGEST,
@@ -133,7 +133,7 @@ def test_commands_in_a_digest_exist() -> None:
         FOUND[tuple(path)].make_context(" ".join(path), shlex.split(options))
 
 
-def test_no_command_takes_a_token_as_an_argument() -> None:
+def test_no_cli_command_takes_a_token_as_an_argument() -> None:
     names = {name for command in FOUND.values() for part in command.params for name in part.opts}
 
     assert not names & {"--token", "--password", "--secret"}
@@ -154,7 +154,7 @@ def test_no_command_takes_a_token_as_an_argument() -> None:
         (Text("as it is"), "as it is"),
     ],
 )
-def test_values_are_printed_as_people_write_them(value: object, shown: str) -> None:
+def test_the_cli_prints_values_as_people_write_them(value: object, shown: str) -> None:
     assert values.shown(value).plain == shown
 
 
@@ -162,7 +162,7 @@ def test_values_are_printed_as_people_write_them(value: object, shown: str) -> N
     ("seconds", "said"),
     [(1, "1 s"), (59, "59 s"), (60, "1 min"), (90, "90 s"), (3600, "1 h"), (5400, "90 min"), (259200, "3 d")],
 )
-def test_a_duration_is_printed_in_the_largest_exact_unit(seconds: int, said: str) -> None:
+def test_the_cli_prints_a_duration_in_the_largest_exact_unit(seconds: int, said: str) -> None:
     assert str(Duration(seconds)) == said
 
 
@@ -179,7 +179,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_times_are_printed_in_local_time_and_sent_in_utc() -> None:
+def test_the_cli_prints_times_in_local_time_and_sends_utc() -> None:
     instant = values.moment(AT)
 
     assert str(instant) == "2030-05-01 10:00:01"
@@ -188,7 +188,7 @@ def test_times_are_printed_in_local_time_and_sent_in_utc() -> None:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_the_time_zone_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_output_names_the_time_zone_once(capsys: pytest.CaptureFixture[str]) -> None:
     at = values.moment(AT)
     listing = Listing.of(("Time", "What"), [(at, values.phrase("open until ", at)), (at, None)])
 
@@ -200,13 +200,13 @@ def test_the_time_zone_is_named_once(capsys: pytest.CaptureFixture[str]) -> None
     assert "08:00" not in out
 
 
-def test_without_times_no_zone_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_output_without_times_names_no_time_zone(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.TABLE, {}, Facts({"Name": "Ann"}), "Done.")
 
     assert "Times" not in capsys.readouterr().out
 
 
-def test_every_state_has_a_label() -> None:
+def test_every_request_state_has_a_label_in_the_cli() -> None:
     assert set(request_table.WORDS) == {*State, OUTLIVED}
 
 
@@ -224,7 +224,7 @@ def printed(
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_fitting_table_has_one_line_for_each_row(
+def test_a_cli_table_that_fits_has_one_line_for_each_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = printed(capsys, monkeypatch, 80, 40)
@@ -232,13 +232,15 @@ def test_a_fitting_table_has_one_line_for_each_row(
     assert lines == [f"{'Id':36}  Name", f"{ID}  {'x' * 40}", f"{'short':36}  [red]y"]
 
 
-def test_a_too_wide_table_becomes_facts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cli_table_that_is_too_wide_becomes_a_list_of_facts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = printed(capsys, monkeypatch, 80, 60)
 
     assert lines == [f"Id    {ID}", f"Name  {'x' * 60}", "", "Id    short", "Name  [red]y"]
 
 
-def test_a_word_wider_than_the_terminal_is_not_cut(
+def test_cli_output_does_not_cut_a_word_wider_than_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = printed(capsys, monkeypatch, 50, 120)
@@ -248,13 +250,13 @@ def test_a_word_wider_than_the_terminal_is_not_cut(
     assert max(map(len, lines)) <= 50
 
 
-def test_an_empty_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_list_in_the_cli_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.TABLE, {}, Listing.of(("Id",), []))
 
     assert capsys.readouterr().out == "None.\n"
 
 
-def test_a_table_in_a_file_has_one_line_for_each_row(
+def test_a_cli_table_written_to_a_file_has_one_line_for_each_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
@@ -264,7 +266,9 @@ def test_a_table_in_a_file_has_one_line_for_each_row(
     assert capsys.readouterr().out.splitlines()[1].rstrip() == f"{ID}  {'x' * 300}"
 
 
-def test_shortened_ids_remain_distinct(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_shortened_by_the_cli_remain_distinct(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     same_millisecond = [f"01a20f05-b903-7{digit}c9-a099-71e4eacade78" for digit in "12"]
     rows = {1: [ID], 2: same_millisecond}
     for name, value in TERMINAL.items():
@@ -279,7 +283,7 @@ def test_shortened_ids_remain_distinct(capsys: pytest.CaptureFixture[str], monke
     assert shown == {1: ["01a20f05-b903"], 2: ["01a20f05-b903-71c9", "01a20f05-b903-72c9"]}
 
 
-def test_csv_has_whole_ids_utc_times_and_api_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_csv_has_whole_ids_utc_times_and_api_words(capsys: pytest.CaptureFixture[str]) -> None:
     row = (
         values.Identifier(ID),
         values.moment(AT),
@@ -302,20 +306,20 @@ def test_csv_has_whole_ids_utc_times_and_api_words(capsys: pytest.CaptureFixture
 
 
 @each("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
-def test_no_csv_cell_is_a_formula(capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_no_cell_of_a_cli_csv_is_a_formula(capsys: pytest.CaptureFixture[str], text: str) -> None:
     terminal.show(OutputFormat.CSV, {}, Facts({"Comment": text}))
 
     assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == [f"'{text}"]
 
 
-def test_an_empty_csv_has_its_header(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_cli_csv_has_its_header(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.CSV, {}, Listing.of(("Id", "Name"), []))
 
     assert capsys.readouterr().out == "Id,Name\n"
 
 
 @pytest.mark.parametrize(("page", "said"), [({"next_cursor": None}, ""), ({"next_cursor": "b"}, "--cursor b")])
-def test_a_longer_list_says_how_to_continue(
+def test_a_cli_list_with_more_pages_says_how_to_continue(
     capsys: pytest.CaptureFixture[str], page: Mapping[str, Any], said: str
 ) -> None:
     terminal.more(OutputFormat.TABLE, page)
@@ -323,7 +327,7 @@ def test_a_longer_list_says_how_to_continue(
     assert said in capsys.readouterr().out
 
 
-def test_the_hint_to_continue_is_not_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hint_how_to_continue_a_cli_list_is_not_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     for output in (OutputFormat.CSV, OutputFormat.JSON):
         terminal.more(output, {"next_cursor": "b"})
 
@@ -331,7 +335,7 @@ def test_the_hint_to_continue_is_not_in_a_file(capsys: pytest.CaptureFixture[str
     assert (printed.out, printed.err) == ("", "There are more: --cursor b\n")
 
 
-def test_a_long_refusal_stays_on_one_line(
+def test_a_long_refusal_stays_on_one_line_of_cli_output(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")

@@ -17,7 +17,7 @@ def two() -> tuple[ClientCounts, ClientCounts]:
     return first, second
 
 
-def test_one_processs_holdings_count_in_the_other(two: tuple[ClientCounts, ClientCounts]) -> None:
+def test_slots_taken_by_one_process_count_in_the_other_process(two: tuple[ClientCounts, ClientCounts]) -> None:
     first, second = two
 
     taken = [first.take("a", 3), second.take("a", 3), first.take("a", 3), second.take("a", 3), first.take("a", 3)]
@@ -27,7 +27,7 @@ def test_one_processs_holdings_count_in_the_other(two: tuple[ClientCounts, Clien
     assert second.take("b", 1)
 
 
-def test_a_released_holding_is_free_in_both(two: tuple[ClientCounts, ClientCounts]) -> None:
+def test_a_slot_released_by_one_process_is_free_in_both_processes(two: tuple[ClientCounts, ClientCounts]) -> None:
     first, second = two
     assert first.take("a", 1)
     assert not second.take("a", 1)
@@ -38,7 +38,7 @@ def test_a_released_holding_is_free_in_both(two: tuple[ClientCounts, ClientCount
     assert first.held("a") == 1
 
 
-def test_an_ended_process_holds_nothing(two: tuple[ClientCounts, ClientCounts]) -> None:
+def test_an_ended_process_has_no_slots(two: tuple[ClientCounts, ClientCounts]) -> None:
     first, second = two
     for _ in range(5):
         assert second.take("a", 9)
@@ -49,7 +49,7 @@ def test_an_ended_process_holds_nothing(two: tuple[ClientCounts, ClientCounts]) 
     assert first.held("a") == 1
 
 
-def test_a_replacing_process_holds_nothing(two: tuple[ClientCounts, ClientCounts]) -> None:
+def test_a_replacing_process_begins_without_slots(two: tuple[ClientCounts, ClientCounts]) -> None:
     first, second = two
     assert second.take("a", 9)
 
@@ -58,7 +58,7 @@ def test_a_replacing_process_holds_nothing(two: tuple[ClientCounts, ClientCounts
     assert first.held("a") == 0
 
 
-def test_many_clients_are_distinguished() -> None:
+def test_the_slots_of_many_clients_are_distinguished() -> None:
     counts = ClientCounts()
     for number in range(2000):
         assert counts.take(f"client {number}", 1)

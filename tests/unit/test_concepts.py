@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
 ROW = re.compile(r"^\| (\N{EN DASH}|[a-z]+) \| ([a-z_]+) \| ([a-z_, ]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 
 
-def test_the_page_lists_exactly_the_moves() -> None:
+def test_the_concepts_page_lists_exactly_the_moves() -> None:
     shown = {}
     rows = [row for row in ROW.findall(PAGE.read_text()) if row[0] in {"\N{EN DASH}", *State}]
     for state, action, parties, to in rows:

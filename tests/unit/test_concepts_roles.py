@@ -24,13 +24,13 @@ def words(cell: str) -> set[str]:
     return set() if cell == DASH else set(cell.split(", "))
 
 
-def test_every_role_is_listed_with_its_side() -> None:
+def test_every_role_is_listed_on_the_concepts_page_with_its_side() -> None:
     sides = {role.value: Side.CUSTOMER if role in TENANT_ROLES else Side.VENDOR for role in Role}
 
     assert {role: cells[0] for role, cells in SHOWN.items()} == sides
 
 
-def test_a_role_is_listed_with_exactly_its_moves() -> None:
+def test_a_role_is_listed_on_the_concepts_page_with_exactly_its_moves() -> None:
     shown = {role: words(cells[1]) for role, cells in SHOWN.items()}
 
     known = {
@@ -40,7 +40,7 @@ def test_a_role_is_listed_with_exactly_its_moves() -> None:
     assert shown == known
 
 
-def test_a_role_is_listed_with_what_it_reads() -> None:
+def test_a_role_is_listed_on_the_concepts_page_with_what_it_may_read() -> None:
     assert {role: cells[2] for role, cells in SHOWN.items()} == {
         role.value: VISIBILITY_SCOPES[role].value for role in Role
     }

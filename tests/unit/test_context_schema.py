@@ -55,13 +55,13 @@ def orders(folder: Path, more: str = "") -> Service:
         ),
     ],
 )
-def test_values_fit_the_declared_parameters(
+def test_context_values_must_fit_the_declared_parameters(
     tmp_path: Path, context: dict[str, ContextValue], wrong: dict[str, str]
 ) -> None:
     assert dict(defects(orders(tmp_path).context, context)) == wrong
 
 
-def test_a_service_without_parameters_accepts_none() -> None:
+def test_a_service_without_declared_parameters_accepts_no_context() -> None:
     assert dict(defects(None, {"x": 1})) == {"x": "there is no parameter of that name; this service declares none"}
 
 
@@ -84,20 +84,20 @@ def test_a_service_without_parameters_accepts_none() -> None:
         ("X: {type: string}", "properties.X: write a name of small letters"),
     ],
 )
-def test_other_json_schema_keywords_are_refused_with_their_line(tmp_path: Path, more: str, said: str) -> None:
+def test_unsupported_json_schema_keywords_are_refused_with_their_line(tmp_path: Path, more: str, said: str) -> None:
     with pytest.raises(CatalogueRefused) as refused:
         orders(tmp_path, more)
 
     assert said in str(refused.value)
 
 
-def test_patterns_take_linear_time(tmp_path: Path) -> None:
+def test_parameter_patterns_take_linear_time(tmp_path: Path) -> None:
     service = orders(tmp_path, 'x: {type: string, pattern: "^(a+)+$"}')
 
     assert "x" in dict(defects(service.context, {"environment": "staging", "x": "a" * 400 + "b"}))
 
 
-def test_an_actions_level_is_its_name_or_the_highest(tmp_path: Path) -> None:
+def test_the_level_of_actions_is_its_name_or_the_highest_level(tmp_path: Path) -> None:
     assert orders(tmp_path).levels == {
         "read": Level.READ,
         "change": Level.CHANGE,
@@ -110,7 +110,7 @@ def test_an_actions_level_is_its_name_or_the_highest(tmp_path: Path) -> None:
     ("typed", "value"),
     [("a=production", "production"), ("a=10", 10), ("a=true", True), ('a="10"', "10"), ("a=b=c", "b=c"), ("a=", "")],
 )
-def test_the_cli_accepts_numbers_switches_and_text(typed: str, value: Any) -> None:
+def test_the_cli_accepts_numbers_switches_and_text_as_parameters(typed: str, value: Any) -> None:
     found = inputs.parameters([typed])
 
     assert found == {"a": value}

@@ -50,12 +50,12 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
-def test_text_and_edges_have_contrast(palette: dict[str, str]) -> None:
+def test_text_and_edges_of_pages_have_enough_contrast(palette: dict[str, str]) -> None:
     assert {pair: contrast(palette[pair[0]], palette[pair[1]]) for pair in TEXT if _is_weak(palette, pair, 4.5)} == {}
     assert {pair: contrast(palette[pair[0]], palette[pair[1]]) for pair in EDGES if _is_weak(palette, pair, 3)} == {}
 
 
-def test_both_palettes_define_every_colour() -> None:
+def test_light_and_dark_palettes_define_every_colour() -> None:
     assert LIGHT.keys() == DARK.keys()
 
 

@@ -101,18 +101,18 @@ def failed(seen: DemoEvidence) -> set[str]:
     return {line.title for line in lines if not line.holds}
 
 
-def test_a_correct_run_passes() -> None:
+def test_the_demo_proofs_pass_for_a_correct_run() -> None:
     assert failed(good()) == set()
 
 
-def test_a_gateway_asked_late_after_the_revoke_is_not_blamed() -> None:
+def test_the_demo_does_not_blame_a_gateway_asked_late_after_the_revoke() -> None:
     seen = good()
     seen.probes[4] = [one for one in seen.probes[4] if not 0 <= one.sent - second(CLOSED) < 2]
 
     assert failed(seen) == set()
 
 
-def test_a_repeated_mail_or_webhook_counts_once() -> None:
+def test_the_demo_counts_a_repeated_mail_or_webhook_once() -> None:
     seen = good()
 
     seen.mails, seen.hooks = [*seen.mails, seen.mails[0]], [*seen.hooks, seen.hooks[-1]]
@@ -374,7 +374,7 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
 
 
 @each(("tamper", "lines"), TAMPERINGS)
-def test_each_deviation_is_shown_on_its_line(tamper: Callable[[DemoEvidence], None], lines: set[str]) -> None:
+def test_the_demo_shows_each_deviation_on_its_line(tamper: Callable[[DemoEvidence], None], lines: set[str]) -> None:
     seen = good()
 
     tamper(seen)
@@ -382,7 +382,7 @@ def test_each_deviation_is_shown_on_its_line(tamper: Callable[[DemoEvidence], No
     assert failed(seen) == lines
 
 
-def test_mails_are_recognised_by_their_subjects() -> None:
+def test_the_demo_recognises_mails_by_their_subjects() -> None:
     subjects = {BREAK_GLASS if name == "break_glass" else name: told for name, told in SUBJECTS_SENT.items()}
     subjects["after_review"] = subjects["after_review"].replace("{found_of}", JUSTIFIED)
 

@@ -58,14 +58,14 @@ def test_every_deployed_file_has_a_test() -> None:
 
 
 @pytest.mark.parametrize("place", VALIDATED)
-def test_a_files_test_exists_and_reads_it(place: str) -> None:
+def test_the_test_listed_for_a_deployed_file_exists_and_reads_that_file(place: str) -> None:
     test, word = VALIDATED[place]
 
     assert any(covers(place, name) for name in files())
     assert word in (TESTS / test).read_text()
 
 
-def test_without_python_the_environment_is_not_made_and_says_so(tmp_path: Path) -> None:
+def test_without_python_the_environment_is_not_made_and_the_script_says_so(tmp_path: Path) -> None:
     made = tmp_path / "venv"
     (tmp_path / "dirname").symlink_to(str(shutil.which("dirname")))
 

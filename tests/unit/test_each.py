@@ -7,7 +7,7 @@ import pytest
 from tests.each import each
 
 
-def test_every_case_runs_and_failing_ones_are_named() -> None:
+def test_every_case_of_a_table_test_runs_and_failing_cases_are_named() -> None:
     tried = []
 
     @each("number", [1, 2, 3])
@@ -22,7 +22,7 @@ def test_every_case_runs_and_failing_ones_are_named() -> None:
     assert off.value.exceptions[0].__notes__[-1] == "case: {'number': 2}"
 
 
-def test_tables_multiply_and_fixtures_remain_parameters() -> None:
+def test_tables_of_a_test_multiply_and_fixtures_remain_parameters() -> None:
     seen = []
 
     @each("letter", "ab")
@@ -36,7 +36,7 @@ def test_tables_multiply_and_fixtures_remain_parameters() -> None:
     assert seen == [(9, "a", 1, 2), (9, "a", 3, 4), (9, "b", 1, 2), (9, "b", 3, 4)]
 
 
-def test_a_table_without_cases_fails() -> None:
+def test_a_table_test_without_cases_fails() -> None:
     @each("number", [])
     def nothing(number: int) -> None:
         raise AssertionError(number)

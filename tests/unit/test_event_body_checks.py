@@ -29,12 +29,12 @@ COLUMNS: dict[str, Any] = {
 BODY = canonical(COLUMNS | {"personal": {"name": commitment(SALT, "Ann")}})
 
 
-def test_a_matching_body_is_read_without_findings() -> None:
+def test_an_event_body_that_matches_its_row_is_read_without_findings() -> None:
     assert event_checks.compare_columns(BODY, COLUMNS, {"name": (SHOWN, "Ann")}) == (COLUMNS, ())
 
 
 @each("name", event_checks.MEMBERS)
-def test_differences_are_named_and_read_from_the_body_except_the_id(name: str) -> None:
+def test_columns_that_differ_from_the_event_body_are_named_and_read_from_the_body(name: str) -> None:
     other = COLUMNS | {name: None if name in {"seq", "from_state", "to_state", "tenant_id"} else _other(name)}
 
     members, altered = event_checks.compare_columns(BODY, other, {})
@@ -48,12 +48,12 @@ def _other(name: str) -> object:
 
 
 @pytest.mark.parametrize(("salt", "value"), [(SHOWN, "Mallory"), ("AAAA", "Ann"), ("A", "Ann")])
-def test_an_uncommitted_value_is_named(salt: str, value: str) -> None:
+def test_an_event_value_without_its_commitment_is_named(salt: str, value: str) -> None:
     assert event_checks.compare_columns(BODY, COLUMNS, {"name": (salt, value)})[1] == ("name",)
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'"text"', b"\xff", b'{"at":7,"id":[],"action":{}}'])
-def test_an_empty_body_leaves_only_the_indispensable(body: bytes) -> None:
+def test_an_empty_event_body_leaves_only_the_indispensable_columns(body: bytes) -> None:
     members, altered = event_checks.compare_columns(body, COLUMNS, {"name": (SHOWN, "Ann")})
 
     assert set(altered) == {*event_checks.MEMBERS, "name"}
@@ -64,7 +64,7 @@ def test_an_empty_body_leaves_only_the_indispensable(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("resources", "item"), [('["a", "b"]', "azure-sql a, b"), (None, "azure-sql"), ('["c"]', "azure-sql")]
 )
-def test_an_item_names_the_requested_and_no_altered_resource(resources: str | None, item: str) -> None:
+def test_a_timeline_item_names_the_requested_resource_unless_it_was_altered(resources: str | None, item: str) -> None:
     body = json.dumps({"service": "azure-sql", "personal": {"resources": commitment(SALT, '["a", "b"]')}}).encode()
 
     assert event_checks.item(body, {"resources": (SHOWN, resources)} if resources else {}) == item

@@ -46,11 +46,11 @@ def event(action: str, personal: dict[str, str] | None = None, actor: bool = Tru
 
 
 @each("action", [*Action, *Reminder, *sorted(ACCOUNT_TITLES.keys() - NO_EVENTS)])
-def test_every_action_has_a_sentence(action: str) -> None:
+def test_every_event_action_has_a_sentence(action: str) -> None:
     assert action in WORDS
 
 
-def test_the_diff_names_actor_action_and_object() -> None:
+def test_the_sentence_of_a_policy_diff_names_actor_action_and_object() -> None:
     said = describe(
         event(
             "member_changed",
@@ -63,7 +63,7 @@ def test_the_diff_names_actor_action_and_object() -> None:
     assert said.about == (("Who", "Abe <abe@contoso.example>"), ("roles", "approver → auditor"))
 
 
-def test_an_erased_name_and_the_clock_have_words() -> None:
+def test_an_erased_name_and_the_timer_have_words_in_event_sentences() -> None:
     assert describe(event("approve")).who == "Somebody whose name was erased"
     assert describe(event("time_out", actor=False)).who == "The lockbox"
 
@@ -78,11 +78,11 @@ def test_an_erased_name_and_the_clock_have_words() -> None:
         ({}, "sent notifications"),
     ],
 )
-def test_notifications_are_counted(facts: dict[str, Any], deed: str) -> None:
+def test_notifications_are_counted_in_event_sentences(facts: dict[str, Any], deed: str) -> None:
     assert describe(event("notifications_sent", actor=False, **facts)).deed == deed
 
 
-def test_notified_people_are_counted_and_named_where_known() -> None:
+def test_notified_people_in_an_event_sentence_are_counted_and_named_where_known() -> None:
     mails = {"1": ["id-1", "mail", "dead", "at"], "2": ["id-2", "mail", "sent", "at"], "3": ["id-3", "mail", "sent"]}
     said = {"sent": 7, "dead": 1, "moot": 0, "open": 0, "mails": mails}
     told = describe(
@@ -96,17 +96,17 @@ def test_notified_people_are_counted_and_named_where_known() -> None:
 
 
 @pytest.mark.parametrize("mails", [None, 7, {"1": "x"}, {"1": []}, {"1": [1, 2, 3]}])
-def test_an_altered_list_of_mails_is_counted(mails: object) -> None:
+def test_an_altered_list_of_mails_is_only_counted_in_the_event_sentence(mails: object) -> None:
     told = describe(event("notified", {"recipient_1": "Abe <a@b.example>"}, actor=False, sent=2, mails=mails))
 
     assert told.about == (("Mails", "mailed to 2 people"),)
 
 
-def test_an_unknown_action_is_shown_by_its_name() -> None:
+def test_an_unknown_event_action_is_shown_by_its_name() -> None:
     assert describe(event("something_new")).deed == "something new"
 
 
-def test_outside_access_is_worded_with_who_when_where_and_why() -> None:
+def test_an_event_of_outside_access_is_worded_with_who_when_where_and_why() -> None:
     said = describe(
         event(
             "outside_access",
@@ -135,11 +135,11 @@ def test_outside_access_is_worded_with_who_when_where_and_why() -> None:
     )
 
 
-def test_a_malformed_time_is_shown_unchanged() -> None:
+def test_a_malformed_time_in_an_event_is_shown_unchanged() -> None:
     assert ("First", "not a time") in describe(event("activity", first_at="not a time")).about
 
 
-def test_unapproved_access_is_worded_with_numbers_and_services() -> None:
+def test_an_event_of_unapproved_access_is_worded_with_numbers_and_services() -> None:
     facts: dict[str, Any] = {
         "month": "2026-12",
         "mode": "enforce",

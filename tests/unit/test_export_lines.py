@@ -96,7 +96,7 @@ def personal(**changes: object) -> bytes:
         ),
     ],
 )
-def test_each_kind_of_line_is_parsed(row: bytes, says: Line) -> None:
+def test_each_kind_of_export_line_is_parsed(row: bytes, says: Line) -> None:
     assert read(row) == says
 
 
@@ -118,7 +118,7 @@ def test_each_kind_of_line_is_parsed(row: bytes, says: Line) -> None:
         ),
     ],
 )
-def test_a_malformed_line_is_refused_with_the_reason(row: bytes, why: str) -> None:
+def test_a_malformed_export_line_is_refused_with_the_reason(row: bytes, why: str) -> None:
     with pytest.raises(Unreadable) as caught:
         read(row)
 
@@ -169,7 +169,7 @@ OF_ANOTHER_FORM: list[bytes] = [
 
 
 @each("row", OF_ANOTHER_FORM)
-def test_a_line_of_another_shape_is_refused(row: bytes) -> None:
+def test_an_export_line_of_another_shape_is_refused(row: bytes) -> None:
     with pytest.raises(Unreadable) as caught:
         read(row)
 
@@ -186,7 +186,9 @@ def test_a_line_of_another_shape_is_refused(row: bytes) -> None:
         (FIRST["consistency"][0], "proof", 128),
     ],
 )
-def test_hashes_are_read_up_to_their_limit(members: dict[str, Any], name: str, most: int) -> None:
+def test_the_hashes_in_an_export_line_are_read_up_to_their_limit(
+    members: dict[str, Any], name: str, most: int
+) -> None:
     def row(count: int) -> bytes:
         long = members | {name: [text(HASH)] * count}
         if members is REMOVED["removed"]:
@@ -215,20 +217,20 @@ def test_hashes_are_read_up_to_their_limit(members: dict[str, Any], name: str, m
         (2**40, 2**40 + 2**39 + 1, [(39, 2), (0, 2**40 + 2**39)]),
     ],
 )
-def test_a_range_splits_into_its_largest_complete_subtrees(
+def test_a_range_of_events_splits_into_its_largest_complete_subtrees(
     start: int, end: int, subtrees: list[tuple[int, int]]
 ) -> None:
     assert list(parts(start, end)) == subtrees
 
 
-def test_an_overlong_line_is_cut_and_refused() -> None:
+def test_an_overlong_export_line_is_cut_off_and_refused() -> None:
     longest = b" " * (LONGEST_LINE - 1) + b"\n"
     file = io.BytesIO(longest + b" " + longest + b"last")
 
     assert [len(row) for row in export_format.lines_of(file)] == [LONGEST_LINE, LONGEST_LINE, 1, 4]
 
 
-def test_a_line_of_the_maximum_length_is_read() -> None:
+def test_an_export_line_of_the_maximum_length_is_read() -> None:
     bare = line({"end": {"events": 1}})
     longest = b" " * (LONGEST_LINE - len(bare)) + bare
 

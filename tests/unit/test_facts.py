@@ -109,19 +109,19 @@ def names(view: Any) -> list[tuple[type[Part], str]]:
     return [(part, name) for part, name, fact in facts() if view in fact.views]
 
 
-def test_the_parts_cover_all_columns_of_the_table() -> None:
+def test_the_declared_parts_of_a_request_cover_all_its_columns() -> None:
     declared = [name for part in PARTS for name in part.model_fields]
 
     assert len(declared) == len(set(declared))
     assert set(AccessRequest.model_fields) == {*declared, *WHOSE}
 
 
-def test_a_part_refuses_unknown_arguments() -> None:
+def test_a_part_of_a_request_refuses_unknown_arguments() -> None:
     with pytest.raises(ValidationError, match="severity"):
         Requester(severity="S1")  # type: ignore[call-arg]
 
 
-def test_stored_values_are_read_though_a_bound_became_stricter() -> None:
+def test_stored_request_values_are_read_although_a_limit_became_stricter() -> None:
     row = full()
     row.justification, row.severity = "x" * 9000, "S1"  # type: ignore[assignment]
 
@@ -133,7 +133,7 @@ def test_stored_values_are_read_though_a_bound_became_stricter() -> None:
 
 
 @each(("part", "name"), names(EVENT))
-def test_an_event_has_a_fact_in_clear_or_as_a_commitment(part: type[Part], name: str) -> None:
+def test_an_event_has_a_request_fact_in_clear_or_as_a_commitment(part: type[Part], name: str) -> None:
     request = full()
 
     clear, hashed = dict[str, Any](submit.facts(request)), dict[str, Any](submit.personal(request))
@@ -150,7 +150,7 @@ def test_no_other_field_of_a_request_is_in_its_event() -> None:
 
 
 @each("name", [name for _, name in names(REPEAT)])
-def test_a_repeated_request_copies_the_fact(name: str) -> None:
+def test_a_resubmitted_or_extended_request_copies_the_facts_of_the_first(name: str) -> None:
     earlier = full()
     returned = re.findall(
         r"lock_(?:earlier|extended)_request.*?RETURNS TABLE \((.*?)\) LANGUAGE", SCHEMA.read_text(), re.DOTALL
@@ -169,12 +169,12 @@ def earlier_row(request: AccessRequest) -> Any:
 
 
 @each("name", [name for _, name in names(LOG)])
-def test_log_pages_label_the_fact(name: str) -> None:
+def test_log_pages_label_each_request_fact(name: str) -> None:
     assert {**LABELS, **FACTS}[name] in {fact.label for _, of, fact in facts() if of == name}
 
 
 @each("name", [name for part, name in names(MAIL) if part is Ask])
-def test_a_mail_has_a_line_for_the_fact(name: str) -> None:
+def test_a_mail_has_a_line_for_each_request_fact(name: str) -> None:
     value = sample(Ask, name)
 
     label = facts_of(Ask, MAIL)[name].label
@@ -186,7 +186,7 @@ def test_a_mail_has_a_line_for_the_fact(name: str) -> None:
 
 
 @each("name", [name for part, name in names(WEBHOOK) if part is Ask])
-def test_a_webhook_call_has_a_member_for_the_fact(name: str) -> None:
+def test_a_webhook_call_has_a_member_for_each_request_fact(name: str) -> None:
     target = webhook.WebhookTarget(UUID(int=3), "https://calls.example", Format.JSON, False, b"", None)
     value = sample(Ask, name)
 
@@ -196,7 +196,7 @@ def test_a_webhook_call_has_a_member_for_the_fact(name: str) -> None:
 
 
 @each("name", [name for _, name in names(FORM)])
-def test_the_form_shows_and_sends_the_fact(name: str) -> None:
+def test_the_form_shows_and_sends_each_request_fact(name: str) -> None:
     value = str(sample(Ask, name))
     form = SENT_FORM.model_validate({name: value, "tenant": "contoso"})
     drawn = next(one for one in FACT_FIELDS if one.name == name)
@@ -212,7 +212,7 @@ def test_the_form_shows_and_sends_the_fact(name: str) -> None:
 
 
 @each("place", [PAGE, LIST])
-def test_a_page_shows_the_fact_to_its_readers(place: FactView) -> None:
+def test_a_page_shows_each_request_fact_to_its_readers(place: FactView) -> None:
     request, filters = full(), {PAGE: "on_page", LIST: "listed"}
     wanted = {name: fact for part, name, fact in facts() if place in fact.views}
     read_by = {fact.label: fact.show(getattr(request, name)) for name, fact in wanted.items()}
@@ -237,7 +237,7 @@ def said_to(who: Caller, listed: str, request: AccessRequest) -> list[tuple[str,
 
 
 @each("name", [name for _, name in names(CSV)])
-def test_a_csv_has_a_column_for_the_fact(name: str) -> None:
+def test_a_csv_has_a_column_for_each_request_fact(name: str) -> None:
     fact, request = facts_of(Ask, CSV)[name], full()
     approver = Caller(NOBODY, "Ann", frozenset({RoleGrant(Role.APPROVER, request.tenant_id)}), side=Side.CUSTOMER)
 
@@ -250,19 +250,19 @@ def test_a_csv_has_a_column_for_the_fact(name: str) -> None:
     assert dict(zip(head, cells, strict=True))[fact.label] == fact.show(getattr(request, name))
 
 
-def test_csv_columns_keep_their_order() -> None:
+def test_the_csv_columns_of_request_facts_keep_their_order() -> None:
     head = next(csv.reader(StringIO(history.table_head().decode("utf-8-sig"))))
 
     assert head[:22] == COLUMNS
 
 
 @each("name", [*NewRequest.model_fields])
-def test_a_command_sends_the_fact(name: str) -> None:
+def test_a_cli_command_sends_each_request_fact(name: str) -> None:
     assert name in {option.name for option in submission.REQUEST}
 
 
 @each("name", [name for _, name in names(PAGE)])
-def test_a_command_prints_the_fact_where_set(name: str) -> None:
+def test_a_cli_command_prints_a_request_fact_where_set(name: str) -> None:
     label = next(fact.label for _, of, fact in facts() if of == name)
 
     printed, without = (request_table.request(PRINTED | {name: value}).rows for value in ("S2", None))
@@ -272,7 +272,7 @@ def test_a_command_prints_the_fact_where_set(name: str) -> None:
 
 
 @each("name", [name for part, name, fact in facts() if LIST in fact.views and fact.personal is not WHY])
-def test_a_commands_list_has_a_column_for_the_fact(name: str) -> None:
+def test_the_list_of_a_cli_command_has_a_column_for_each_request_fact(name: str) -> None:
     listing = request_table.requests([PRINTED | {name: "S2"}], in_file=True)
 
     label = next(fact.label for _, of, fact in facts() if of == name)
@@ -280,7 +280,7 @@ def test_a_commands_list_has_a_column_for_the_fact(name: str) -> None:
 
 
 @each("name", [name for _, name, fact in facts() if fact.personal is not NO])
-def test_personal_facts_can_be_erased(name: str) -> None:
+def test_personal_facts_of_a_request_can_be_erased(name: str) -> None:
     removable = re.search(r"FUNCTION without_texts.*?'\{(.*?)\}'", SCHEMA.read_text(), re.DOTALL)
 
     assert removable
@@ -290,12 +290,12 @@ def test_personal_facts_can_be_erased(name: str) -> None:
 
 
 @each("name", [name for _, name, fact in facts() if fact.personal is WHY])
-def test_vendor_auditors_do_not_read_reasons(name: str) -> None:
+def test_vendor_auditors_do_not_read_the_reasons_in_a_request(name: str) -> None:
     assert name in audit_access.VENDORS.hidden
 
 
 @each("name", [name for _, name, fact in facts() if fact.personal is WHY])
-def test_the_api_returns_reasons_only_to_their_readers(name: str) -> None:
+def test_the_api_returns_the_reasons_in_a_request_only_to_their_readers(name: str) -> None:
     request = full()
     approver = Caller(NOBODY, "Ann", frozenset({RoleGrant(Role.APPROVER, request.tenant_id)}), side=Side.CUSTOMER)
     auditor = Caller(NOBODY, "Vic", frozenset({RoleGrant(Role.VENDOR_AUDITOR)}))
@@ -307,7 +307,7 @@ def test_the_api_returns_reasons_only_to_their_readers(name: str) -> None:
     assert answers == [getattr(request, name), None]
 
 
-def test_the_server_signs_exactly_these_facts() -> None:
+def test_the_servers_signature_covers_exactly_the_signed_request_facts() -> None:
     request = full()
 
     said = json.loads(approvals.statement(request, ["b", "a"]))
@@ -316,11 +316,11 @@ def test_the_server_signs_exactly_these_facts() -> None:
     assert set(AccessRequest.model_fields) >= SIGNED
 
 
-def test_rules_look_at_declared_facts() -> None:
+def test_policy_rules_look_at_declared_request_facts() -> None:
     assert set(policy_rules.PLACES) <= set(Requester.model_fields)
 
 
-def test_the_intake_is_part_of_the_stored_request() -> None:
+def test_the_input_of_a_new_request_is_part_of_the_stored_request() -> None:
     asked = RequestInput(
         tenant="contoso",
         service="mail",
@@ -347,7 +347,7 @@ ASKED = {
 
 
 @each("name", [*SubmittedAsk.model_fields])
-def test_bounds_apply_to_input_and_not_to_answers(name: str) -> None:
+def test_limits_of_request_fields_apply_to_input_and_not_to_answers(name: str) -> None:
     answered = RequestView.model_json_schema(mode="serialization")
 
     assert name in NewRequest.model_json_schema()["properties"]
@@ -358,16 +358,16 @@ def test_bounds_apply_to_input_and_not_to_answers(name: str) -> None:
 
 
 @each("name", [name for part in PARTS for name in part.model_fields if name not in NewRequest.model_fields])
-def test_derived_facts_cannot_be_sent(name: str) -> None:
+def test_derived_facts_of_a_request_cannot_be_sent_by_a_client(name: str) -> None:
     with pytest.raises(ValidationError, match=name):
         NewRequest.model_validate(ASKED | {name: None})
 
 
-def test_accepted_facts_can_be_sent() -> None:
+def test_input_facts_of_a_request_can_be_sent_by_a_client() -> None:
     assert NewRequest.model_validate(ASKED).actions == ["read"]
 
 
-def test_reasons_are_blanked_whether_or_not_events_have_them() -> None:
+def test_the_reasons_in_a_request_are_blanked_whether_or_not_events_have_them() -> None:
     class Quiet(Part):
         on_page: Annotated[str, Fact("On the page", PAGE, WHY)]
         unsaid: Annotated[str, Fact("Unsaid", personal=WHY)]

@@ -24,19 +24,19 @@ print("never said", flush=True)
 """
 
 
-def test_each_failpoint_is_reached_by_a_scene() -> None:
+def test_each_failpoint_is_reached_by_a_test_scene() -> None:
     of_connectors = {*OF_OPEN, *OF_CLOSE}
     assert {scene.name for scene in SCENES} | of_connectors == set(POINTS)
     assert len({scene.title for scene in SCENES}) >= len(POINTS) - len(of_connectors)
 
 
-def test_each_scene_names_its_failpoint_as_the_settings_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_failpoint_scene_names_its_failpoint_as_the_settings_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for scene in SCENES:
         monkeypatch.setenv("LOCKBOX_FAILPOINT", scene.point)
         assert load().failpoint == scene.point
 
 
-def test_a_process_exits_at_its_failpoint_the_configured_time() -> None:
+def test_a_process_exits_at_its_failpoint_at_the_configured_occurrence() -> None:
     ended = subprocess.run([sys.executable, "-c", SCRIPT], cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
     assert ended.returncode == KILLED
@@ -52,7 +52,7 @@ def test_disabled_failpoints_are_passed() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["clock.after_lunch", "clock.after_lunch:2"])
-def test_an_unknown_failpoint_is_refused(chosen: str) -> None:
+def test_an_unknown_failpoint_setting_is_refused(chosen: str) -> None:
     with pytest.raises(UnknownFailpoint, match=r"LOCKBOX_FAILPOINT: there is no clock\.after_lunch; lockbox/failp"):
         failpoints.arm(chosen)
 
@@ -60,7 +60,7 @@ def test_an_unknown_failpoint_is_refused(chosen: str) -> None:
 @pytest.mark.parametrize(
     "chosen", ["after_lock", "clock.after_lock:0", "clock.after_lock:x", "Clock.after_lock", "."]
 )
-def test_a_malformed_failpoint_is_refused(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+def test_a_malformed_failpoint_setting_is_refused(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
     monkeypatch.setenv("LOCKBOX_FAILPOINT", chosen)
 
     with pytest.raises(UnsafeSettings, match="LOCKBOX_FAILPOINT"):

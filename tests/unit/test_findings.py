@@ -5,7 +5,7 @@ import pytest
 from lockbox.audit.verifier.export_format import MOST, UNSURE, Finding, FindingKind, Findings
 
 
-def test_a_finding_is_kept_unchanged() -> None:
+def test_a_finding_of_the_verifier_is_kept_unchanged() -> None:
     findings = Findings()
 
     findings.add(FindingKind.EDITED, "this", line=3, number=1, event="e")
@@ -15,7 +15,7 @@ def test_a_finding_is_kept_unchanged() -> None:
     assert (findings.count, findings.kinds) == (2, {FindingKind.EDITED, FindingKind.TRUNCATED})
 
 
-def test_beyond_fifty_findings_only_numbers_and_kinds_are_kept() -> None:
+def test_beyond_fifty_findings_the_verifier_keeps_only_numbers_and_kinds() -> None:
     findings = Findings()
 
     for number in range(MOST):
@@ -35,9 +35,9 @@ def test_beyond_fifty_findings_only_numbers_and_kinds_are_kept() -> None:
         (Finding(FindingKind.EDITED, "this", 3, 1, "e"), "line 3, number 1, event e"),
     ],
 )
-def test_a_place_is_described_as_far_as_known(finding: Finding, place: str) -> None:
+def test_the_place_of_a_finding_is_described_as_far_as_known(finding: Finding, place: str) -> None:
     assert finding.place == place
 
 
-def test_only_non_contradictions_leave_a_verifier_unsure() -> None:
+def test_only_findings_that_contradict_nothing_leave_the_verifier_unsure() -> None:
     assert {kind.value for kind in UNSURE} == {"not proven", "restored", "from the future", "newer known"}

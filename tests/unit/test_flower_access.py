@@ -26,7 +26,7 @@ async def tried(attempts: AttemptGate, *addresses: str, is_right: bool = False) 
     return monotonic() - began, answers
 
 
-def test_an_ipv6_networks_wrong_passwords_take_turns() -> None:
+def test_flower_checks_wrong_passwords_of_an_ipv6_network_one_after_the_other() -> None:
     attempts = AttemptGate(SECONDS)
 
     took, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(5))))
@@ -35,7 +35,7 @@ def test_an_ipv6_networks_wrong_passwords_take_turns() -> None:
     assert answers == [401] * 5
 
 
-def test_an_ipv6_network_shares_its_few_slots() -> None:
+def test_an_ipv6_network_shares_its_few_slots_at_flower() -> None:
     attempts = AttemptGate(SECONDS, most=2)
 
     _, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(6))))
@@ -44,7 +44,7 @@ def test_an_ipv6_network_shares_its_few_slots() -> None:
 
 
 @pytest.mark.parametrize("other", ["2001:db8:1:3::1", "192.0.2.2", "::ffff:192.0.2.2", "", "nonsense"])
-def test_another_network_waits_for_no_one_and_finds_a_slot(other: str) -> None:
+def test_another_network_need_not_wait_at_flower_and_gets_a_slot(other: str) -> None:
     attempts = AttemptGate(SECONDS, most=1)
 
     async def told() -> list[int | None]:
@@ -56,7 +56,7 @@ def test_another_network_waits_for_no_one_and_finds_a_slot(other: str) -> None:
     assert asyncio.run(told()) == [401, 429, None]
 
 
-def test_an_ipv4_mapped_address_is_the_same_address() -> None:
+def test_an_ipv4_mapped_address_counts_as_the_ipv4_address_at_flower() -> None:
     attempts = AttemptGate(SECONDS, most=1)
 
     _, answers = asyncio.run(tried(attempts, "192.0.2.2", "::ffff:192.0.2.2"))

@@ -111,7 +111,7 @@ def by(style: str) -> list[Specimen]:
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_a_mails_page_contains_only_text_and_our_links(style: str) -> None:
+def test_the_page_of_a_mail_contains_only_text_and_lockbox_links(style: str) -> None:
     for one in by(style):
         markup = MarkupParser(one.mail.html)
 
@@ -156,14 +156,14 @@ def test_a_mail_keeps_its_layout_whatever_people_wrote(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_direction_marks_and_terminal_escapes_are_removed(style: str) -> None:
+def test_direction_marks_and_terminal_escapes_are_removed_from_mails(style: str) -> None:
     for one in by(style):
         for said in (one.mail.subject, one.mail.to_name, one.mail.text, one.mail.html):
             assert not UNTURNED.search(said), one.name
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_every_mail_says_how_to_recognise_ours(style: str) -> None:
+def test_every_mail_says_how_to_recognise_a_mail_of_lockbox(style: str) -> None:
     for one in by(style):
         said = " ".join(one.mail.text.split())
 
@@ -171,7 +171,7 @@ def test_every_mail_says_how_to_recognise_ours(style: str) -> None:
         assert one.mail.message_id.endswith("@lockbox.vendor.example>"), one.name
 
 
-def test_the_gallery_has_every_template_by_every_actor_with_and_without_link() -> None:
+def test_the_mail_gallery_has_every_template_by_every_actor_with_and_without_link() -> None:
     names = {one.name for one in every_mail()}
     by_style = [one.name for style in STYLE_NAMES for one in by(style)]
 
@@ -184,7 +184,7 @@ def test_the_gallery_has_every_template_by_every_actor_with_and_without_link() -
         assert {name for name in names if name.startswith("receipt-") and f"-{style.name}" in name}
 
 
-def test_the_gallery_is_written_as_pages_texts_and_mails_with_an_index(
+def test_the_mail_gallery_is_written_as_pages_texts_and_mails_with_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "deep" / "mails"
@@ -203,7 +203,7 @@ def test_the_gallery_is_written_as_pages_texts_and_mails_with_an_index(
         assert "<script" not in index
 
 
-def test_the_gallery_has_account_mails_each_of_another_kind() -> None:
+def test_no_two_mails_of_the_gallery_are_equal() -> None:
     shown = gallery_mails()
 
     assert len({one.mail.text for one in shown}) == len({one.mail.html for one in shown}) == len(gallery.SHOWN)
@@ -226,14 +226,14 @@ def test_a_mail_names_services_by_their_titles() -> None:
         assert not re.search("exchange-online|tenant_admin|in_force", one.mail.text + one.mail.html), one.name
 
 
-def test_one_button_leads_to_the_page_before_the_details() -> None:
+def test_a_mail_has_one_button_to_its_page_before_the_details() -> None:
     for one in gallery_mails():
         buttons = one.mail.html.count('class="button"')
         is_without = one.name.startswith(("copied", "sign_in_code", "delegate_begins")) or "no-link" in one.name
         assert buttons == (0 if is_without else 1), one.name
 
 
-def test_what_a_decision_needs_is_in_the_first_five_lines() -> None:
+def test_the_facts_a_decision_needs_are_in_the_first_five_lines_of_a_mail() -> None:
     (asks,) = [one.mail for one in gallery_mails() if one.name == "pending-plain"]
 
     first = " ".join(" ".join([line for line in asks.text.splitlines() if line.strip()][:5]).split())

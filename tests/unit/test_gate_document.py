@@ -239,7 +239,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_example_is_valid(tmp_path: Path) -> None:
+def test_the_gate_example_in_the_documentation_is_valid(tmp_path: Path) -> None:
     gate = read_catalogue(written(tmp_path, GOOD)).services["mail"].gate
 
     assert gate is not None
@@ -272,11 +272,11 @@ def test_a_mistake_in_a_gate_is_named_by_line_and_field(tmp_path: Path, mistake:
         "/archive.v1.zip/{x}/all",
     ],
 )
-def test_disjoint_paths_are_valid(tmp_path: Path, path: str) -> None:
+def test_gate_paths_that_do_not_overlap_are_valid(tmp_path: Path, path: str) -> None:
     read_catalogue(written(tmp_path, GOOD.replace("plans:", more(path))))
 
 
-def test_a_path_may_be_mapped_again_for_another_method_or_query(tmp_path: Path) -> None:
+def test_a_gate_path_may_be_mapped_again_for_another_method_or_query(tmp_path: Path) -> None:
     same = more("/boxes/{x}/parts/{}")
 
     read_catalogue(written(tmp_path, GOOD.replace("plans:", same.replace("[GET]", "[PUT]"))))
@@ -289,14 +289,14 @@ def test_a_path_may_be_mapped_again_for_another_method_or_query(tmp_path: Path) 
         read_catalogue(written(tmp_path, GOOD.replace("plans:", other.replace("text", "mbox"))))
 
 
-def test_escaped_characters_cannot_be_path_text(tmp_path: Path) -> None:
+def test_a_gate_path_template_cannot_contain_escaped_characters(tmp_path: Path) -> None:
     text = GOOD.replace("/find", "/box:find").replace("      ignored", '      escaped: "@:"\n      ignored')
 
     with pytest.raises(CatalogueRefused, match=r":16: services.mail.gate.paths\[1\].path: leave : out"):
         read_catalogue(written(tmp_path, text))
 
 
-def test_the_sample_shows_every_gate_field() -> None:
+def test_the_sample_catalogue_shows_every_gate_field() -> None:
     text = SAMPLE.read_text()
     gates = [service.gate for service in sample_catalogue().services.values() if service.gate]
     models = [*gates, *sample_catalogue().issuers, *(gate.callers for gate in gates), *gates[0].paths]
@@ -321,14 +321,14 @@ def _fields() -> Iterator[str]:
         yield from type(model).model_fields
 
 
-def test_a_templates_resource_could_be_submitted() -> None:
+def test_resources_of_the_sample_gate_templates_could_be_submitted() -> None:
     for name, service in sample_catalogue().services.items():
         for rule in service.gate.paths if service.gate else ():
             resource = rule.resource.replace("{address}", "a").replace("{site}", "a")
             assert check_resource(resource) == resource, name
 
 
-def test_the_sample_maps_what_its_comments_say() -> None:
+def test_the_sample_gate_maps_calls_as_its_comments_say() -> None:
     service = sample_catalogue().services["sharepoint-online"]
 
     found = ServiceMapping("sharepoint-online", service).map(
@@ -423,12 +423,12 @@ OTHER: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_equal_meanings_have_equal_digests(what: str) -> None:
+def test_gate_definitions_with_equal_meaning_have_equal_digests(what: str) -> None:
     assert defined(SAME[what]).digest == defined().digest
 
 
 @pytest.mark.parametrize("what", OTHER)
-def test_everything_that_decides_a_calls_use_is_in_the_digest_and_named(what: str) -> None:
+def test_everything_that_decides_a_gated_calls_use_is_in_the_digest_and_named(what: str) -> None:
     part, change = OTHER[what]
     before, after = defined(), defined(change)
 
@@ -436,7 +436,7 @@ def test_everything_that_decides_a_calls_use_is_in_the_digest_and_named(what: st
     assert list(differences(before.body, after.body, "contoso")) == [part]
 
 
-def test_every_field_of_gate_and_issuers_is_in_the_definition() -> None:
+def test_every_field_of_gate_and_issuers_is_in_the_gate_definition() -> None:
     """A field that is added to the catalogue is either part of it, or left out here for a reason."""
     document = deepcopy(DOCUMENT)
     catalogue = Catalogue.model_validate(document)
@@ -448,7 +448,7 @@ def test_every_field_of_gate_and_issuers_is_in_the_definition() -> None:
         assert {name for name in said if f'"{name}":' not in body} <= {"enforcement"}
 
 
-def test_a_difference_lists_removed_and_added() -> None:
+def test_the_difference_of_two_gate_definitions_lists_removed_and_added_paths() -> None:
     after = defined(lambda _, gate: gate["paths"][0].update(resource="mailbox:everybody-{box}", methods=("GET",)))
 
     (said,) = differences(defined().body, after.body, "contoso").values()
@@ -459,7 +459,7 @@ def test_a_difference_lists_removed_and_added() -> None:
     )
 
 
-def test_a_long_difference_is_summarised() -> None:
+def test_a_long_difference_of_gate_definitions_is_summarised() -> None:
     def many(_: object, gate: dict[str, Any]) -> None:
         gate["paths"] += tuple(
             {"methods": ("GET",), "path": f"/x{n}/{{box}}", "resource": "m:{box}", "action": "read"}
@@ -473,7 +473,7 @@ def test_a_long_difference_is_summarised() -> None:
     assert after.count(";") == MOST_SHOWN
 
 
-def test_another_customer_is_never_named() -> None:
+def test_the_difference_of_gate_definitions_never_names_another_customer() -> None:
     before, after = defined(lambda _, gate: gate.update(tenant={"fixed": "contoso"})), defined()
 
     assert differences(before.body, after.body, "contoso")["customer"][0] == "fixed: contoso"

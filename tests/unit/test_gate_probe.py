@@ -78,7 +78,7 @@ def written_token(folder: Path) -> Path:
     return file
 
 
-def test_a_gateway_refusing_everything_passes(gateway: StubGateway) -> None:
+def test_the_probe_passes_a_gateway_that_refuses_everything(gateway: StubGateway) -> None:
     found = probe(gateway.url)
 
     assert found.exit_code == 0
@@ -91,7 +91,7 @@ def test_a_gateway_refusing_everything_passes(gateway: StubGateway) -> None:
 @pytest.mark.parametrize(
     ("where", "status"), [(TARGET + "/", 200), ("x-original-uri", 204), ("lockbox-decision", 302), ("/", 404)]
 )
-def test_one_admitted_call_is_a_hole(gateway: StubGateway, where: str, status: int) -> None:
+def test_the_probe_reports_a_single_admitted_call_as_a_hole(gateway: StubGateway, where: str, status: int) -> None:
     gateway.holes = {where: status}
 
     found = probe(gateway.url, "--output", "json")
@@ -102,7 +102,7 @@ def test_one_admitted_call_is_a_hole(gateway: StubGateway, where: str, status: i
     assert shown["holes"][0]["status"] == status
 
 
-def test_a_bad_request_is_acceptable_for_odd_calls_only(gateway: StubGateway) -> None:
+def test_the_probe_accepts_a_bad_request_answer_for_odd_calls_only(gateway: StubGateway) -> None:
     gateway.holes = {TARGET + "/": 400, "x-original-uri": 400}
 
     (hole,) = json.loads(probe(gateway.url, "--output", "json").stdout)["holes"]
@@ -110,7 +110,7 @@ def test_a_bad_request_is_acceptable_for_odd_calls_only(gateway: StubGateway) ->
     assert hole["call"] == "X-Original-URI"
 
 
-def test_a_403_not_from_the_gate_is_a_hole(gateway: StubGateway) -> None:
+def test_the_probe_reports_a_403_not_from_the_gate_as_a_hole(gateway: StubGateway) -> None:
     gateway.status, gateway.headers = 403, {}
 
     found = probe(gateway.url, "--output", "json")
@@ -119,7 +119,7 @@ def test_a_403_not_from_the_gate_is_a_hole(gateway: StubGateway) -> None:
     assert json.loads(found.stdout)["refused"] == 0
 
 
-def test_with_a_token_each_call_is_repeated_with_it(gateway: StubGateway, tmp_path: Path) -> None:
+def test_a_probe_with_a_token_repeats_each_call_with_the_token(gateway: StubGateway, tmp_path: Path) -> None:
     file = written_token(tmp_path)
     without = json.loads(probe(gateway.url, "--output", "json").stdout)["calls"]
 
@@ -130,7 +130,7 @@ def test_with_a_token_each_call_is_repeated_with_it(gateway: StubGateway, tmp_pa
     assert TOKEN not in found.output
 
 
-def test_a_silent_gateway_does_not_pass() -> None:
+def test_the_probe_does_not_pass_a_silent_gateway() -> None:
     with running() as stub:
         url = stub.url
 
@@ -143,14 +143,14 @@ def test_a_silent_gateway_does_not_pass() -> None:
 @pytest.mark.parametrize(
     "url", ["mail.example", "ftp://mail.example", "https://mail.example/a", "https://a:b@mail.example"]
 )
-def test_an_invalid_gateway_address_is_refused(url: str) -> None:
+def test_the_probe_refuses_an_invalid_gateway_address(url: str) -> None:
     found = probe(url)
 
     assert found.exit_code == 1
     assert "write the gateway's address" in found.output
 
 
-def test_a_result_is_recorded_at_each_tenant_with_the_service(
+def test_a_probe_result_is_recorded_at_each_tenant_with_the_service(
     gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, str, dict[str, Any]]] = []
@@ -164,13 +164,13 @@ def test_a_result_is_recorded_at_each_tenant_with_the_service(
     ]
 
 
-def test_recording_needs_the_service(gateway: StubGateway) -> None:
+def test_recording_a_probe_result_needs_the_name_of_the_service(gateway: StubGateway) -> None:
     assert probe(gateway.url, "--record", "contoso").exit_code == 1
     assert gateway.seen == []
 
 
 @pytest.mark.parametrize("said", ["bad_token", "unknown_engineer", "unmapped", "narrowed", "behind"])
-def test_a_token_that_proves_nothing_is_reported_and_not_recorded(
+def test_a_probe_token_that_proves_nothing_is_reported_and_not_recorded(
     gateway: StubGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
 ) -> None:
     calls: list[str] = []
@@ -188,7 +188,7 @@ def test_a_token_that_proves_nothing_is_reported_and_not_recorded(
     assert len(calls) == 1
 
 
-def test_an_admitted_token_proves_nothing_and_is_a_hole(gateway: StubGateway, tmp_path: Path) -> None:
+def test_a_probe_token_that_is_admitted_proves_nothing_and_is_a_hole(gateway: StubGateway, tmp_path: Path) -> None:
     gateway.holes = {"authorization": 200}
 
     found = probe(gateway.url, "--token-file", str(written_token(tmp_path)))
@@ -221,13 +221,13 @@ def asked(
 
 
 @pytest.mark.parametrize("dialect", OF_HEADERS)
-def test_the_call_is_in_the_headers_as_sent(dialect: Dialect) -> None:
+def test_the_gateways_question_has_the_call_in_the_headers_as_sent(dialect: Dialect) -> None:
     found = asked(dialect, own(dialect))
 
     assert (found.method, found.target) == ("GET", "/mailboxes/a%2Fb?x=1")
 
 
-def test_envoys_question_is_the_call_itself() -> None:
+def test_the_question_of_envoy_is_the_call_itself() -> None:
     found = asked(Dialect.ENVOY, HOST, method="DELETE", rest=b"/../a%2fb", query=b"x=1&x=2")
 
     assert found == AskedCall("DELETE", "/../a%2fb?x=1&x=2", "lockbox.example")
@@ -255,14 +255,16 @@ def test_envoys_question_is_the_call_itself() -> None:
         (Dialect.NGINX, (b"transfer-encoding", b"chunked"), "body"),
     ],
 )
-def test_a_foreign_or_repeated_header_is_refused(dialect: Dialect, more: tuple[bytes, bytes], named: str) -> None:
+def test_a_gateways_question_with_a_foreign_or_repeated_header_is_refused(
+    dialect: Dialect, more: tuple[bytes, bytes], named: str
+) -> None:
     for headers in ([*own(dialect), more], [more, *own(dialect)]):
         with pytest.raises(MalformedQuestion, match=named):
             asked(dialect, headers)
 
 
 @pytest.mark.parametrize("header", [*ORIGINAL[:2], *FORWARDED[:2], (b"x-rewrite-url", b"/evil")])
-def test_a_guards_question_has_no_gateway_header_and_no_body(header: tuple[bytes, bytes]) -> None:
+def test_the_question_of_a_guard_has_no_gateway_header_and_no_body(header: tuple[bytes, bytes]) -> None:
     name, value = header
 
     dialects.check_direct(GateQuestion("GET", "mail", b"/check", b"", SentHeaders([*HOST, (name, b"")])))
@@ -276,13 +278,13 @@ def test_a_guards_question_has_no_gateway_header_and_no_body(header: tuple[bytes
 
 
 @pytest.mark.parametrize("header", [*ORIGINAL, *FORWARDED, (b"x-http-method", b"PUT")])
-def test_envoy_sends_no_headers_of_other_gateways(header: tuple[bytes, bytes]) -> None:
+def test_envoys_question_has_no_headers_of_other_gateways(header: tuple[bytes, bytes]) -> None:
     with pytest.raises(MalformedQuestion, match=header[0].decode()):
         asked(Dialect.ENVOY, [*HOST, header], rest=b"/a")
 
 
 @pytest.mark.parametrize("dialect", OF_HEADERS)
-def test_an_emptied_header_counts_as_absent(dialect: Dialect) -> None:
+def test_an_emptied_header_of_a_gateways_question_counts_as_absent(dialect: Dialect) -> None:
     others = FORWARDED if dialect in {Dialect.NGINX, Dialect.HAPROXY} else ORIGINAL
 
     assert asked(dialect, [*own(dialect), *((name, b"") for name, _ in others)]).method == "GET"
@@ -290,7 +292,7 @@ def test_an_emptied_header_counts_as_absent(dialect: Dialect) -> None:
 
 @pytest.mark.parametrize("dialect", OF_HEADERS)
 @pytest.mark.parametrize("missing", [1, 2])
-def test_a_missing_header_is_refused(dialect: Dialect, missing: int) -> None:
+def test_a_gateways_question_with_a_missing_header_is_refused(dialect: Dialect, missing: int) -> None:
     headers = own(dialect)
     name, _ = headers.pop(missing)
 
@@ -300,7 +302,7 @@ def test_a_missing_header_is_refused(dialect: Dialect, missing: int) -> None:
 
 
 @pytest.mark.parametrize("dialect", OF_HEADERS)
-def test_the_question_is_a_get_of_the_service(dialect: Dialect) -> None:
+def test_a_gateways_question_must_be_a_get_of_the_service_path(dialect: Dialect) -> None:
     with pytest.raises(MalformedQuestion, match="GET"):
         asked(dialect, own(dialect), method="POST")
     for part in ({"rest": b"/"}, {"rest": b"/mailboxes/b"}, {"query": b"x=1"}):
@@ -308,18 +310,18 @@ def test_the_question_is_a_get_of_the_service(dialect: Dialect) -> None:
             asked(dialect, own(dialect), **part)  # type: ignore[arg-type]
 
 
-def test_only_haproxy_may_ask_with_head() -> None:
+def test_only_haproxy_may_ask_the_gate_with_head() -> None:
     assert asked(Dialect.HAPROXY, own(Dialect.HAPROXY), method="HEAD").method == "GET"
     with pytest.raises(MalformedQuestion, match="GET"):
         asked(Dialect.NGINX, own(Dialect.NGINX), method="HEAD")
 
 
-def test_envoy_without_the_calls_path_is_refused() -> None:
+def test_envoys_question_without_the_path_of_the_call_is_refused() -> None:
     with pytest.raises(MalformedQuestion, match="path_prefix"):
         asked(Dialect.ENVOY, HOST)
 
 
-def test_the_service_is_in_the_path() -> None:
+def test_the_path_of_a_gateways_question_contains_the_service() -> None:
     assert dialects.service_in(b"/gate/v1/mail") == ("mail", b"")
     assert dialects.service_in(b"/gate/v1/mail/a/b%2f") == ("mail", b"/a/b%2f")
     for path in (b"/gate/v1/", b"/gate/v1//a", b"/gate/v1/m\xc3\xa4il"):

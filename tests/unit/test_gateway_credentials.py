@@ -57,7 +57,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
     return clock
 
 
-def test_a_token_is_looked_up_once_and_again_before_expiry(later: Later) -> None:
+def test_a_gateway_token_is_looked_up_once_and_again_before_it_expires(later: Later) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -79,7 +79,7 @@ def test_a_token_is_looked_up_once_and_again_before_expiry(later: Later) -> None
     asyncio.run(asked())
 
 
-def test_a_revoked_token_is_refused_after_five_seconds_at_most(later: Later) -> None:
+def test_a_revoked_gateway_token_is_refused_after_five_seconds_at_most(later: Later) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -94,7 +94,7 @@ def test_a_revoked_token_is_refused_after_five_seconds_at_most(later: Later) -> 
     asyncio.run(asked())
 
 
-def test_news_makes_a_token_be_looked_up_again(later: Later) -> None:
+def test_news_makes_the_gate_look_up_a_gateway_token_again(later: Later) -> None:
     assert later.at
 
     async def asked() -> None:
@@ -111,7 +111,9 @@ def test_news_makes_a_token_be_looked_up_again(later: Later) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError()])
-def test_without_postgres_no_token_is_accepted_or_remembered_as_bad(later: Later, error: Exception) -> None:
+def test_without_postgres_no_gateway_token_is_accepted_or_remembered_as_invalid(
+    later: Later, error: Exception
+) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -125,7 +127,7 @@ def test_without_postgres_no_token_is_accepted_or_remembered_as_bad(later: Later
     asyncio.run(asked())
 
 
-def test_a_few_unknown_tokens_are_looked_up_at_once(later: Later) -> None:
+def test_only_a_few_unknown_gateway_tokens_are_looked_up_at_once(later: Later) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")

@@ -12,36 +12,36 @@ NAMES = st.lists(st.sampled_from(ASKED), unique=True)
 VOTES = st.lists(st.none() | NAMES.filter(bool), max_size=4)
 
 
-def test_keeping_everything_or_nothing_said_narrows_nothing() -> None:
+def test_an_approval_that_keeps_everything_or_omits_the_choice_narrows_nothing() -> None:
     assert kept(ASKED, None, "resources") is None
     assert kept(ASKED, ["c", "b", "a", "a"], "resources") is None
     assert granted(ASKED, [], "resources") is None
 
 
-def test_kept_parts_are_in_the_requested_order_once_each() -> None:
+def test_parts_kept_by_an_approval_are_in_the_requested_order_without_repeats() -> None:
     assert kept(ASKED, ["c", "a", "c"], "resources") == ["a", "c"]
 
 
 @pytest.mark.parametrize("wanted", [["d"], ["a", "d"], ["A"], ["a "], [""]])
-def test_nothing_can_be_added(wanted: list[str]) -> None:
+def test_an_approval_cannot_add_a_part(wanted: list[str]) -> None:
     with pytest.raises(Invalid, match="not add any") as refused:
         kept(ASKED, wanted, "resources")
 
     assert refused.value.facts == {"field": "resources"}
 
 
-def test_at_least_one_part_is_kept() -> None:
+def test_an_approval_must_keep_at_least_one_part() -> None:
     with pytest.raises(Invalid, match="Keep at least one of the actions"):
         kept(ASKED, [], "actions")
 
 
-def test_disjoint_approvals_open_nothing() -> None:
+def test_approvals_that_keep_disjoint_parts_open_nothing() -> None:
     with pytest.raises(NothingLeft, match="none of the actions in common"):
         granted(ASKED, [["a", "b"], None, ["c"]], "actions")
 
 
 @given(VOTES)
-def test_the_intersection_is_granted(votes: list[list[str] | None]) -> None:
+def test_two_approvals_grant_the_intersection_of_their_parts(votes: list[list[str] | None]) -> None:
     everybodys = [name for name in ASKED if all(vote is None or name in vote for vote in votes)]
 
     if not everybodys:

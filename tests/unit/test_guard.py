@@ -39,7 +39,7 @@ def guard(lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gu
         yield made
 
 
-def test_an_open_window_admits_its_engineer_only(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_in_the_guard_an_open_window_admits_its_engineer_only(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
 
     allowed = guard.check(**USE, engineer=ERIN)
@@ -55,7 +55,9 @@ def test_an_open_window_admits_its_engineer_only(lockbox: SmallLockbox, guard: G
         guard.check(**USE, engineer=ERIN, service="onedrive")
 
 
-def test_a_refused_engineer_gets_the_true_reason_and_the_form(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_an_engineer_refused_by_the_guard_gets_the_true_reason_and_the_form(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     lockbox.reasons[str(ERIN)] = "used_up"
 
     for _ in range(3):
@@ -70,7 +72,7 @@ def test_a_refused_engineer_gets_the_true_reason_and_the_form(lockbox: SmallLock
     assert "authorization" not in headers
 
 
-def test_a_yes_about_another_engineer_is_a_no(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_treats_an_allow_about_another_engineer_as_a_refusal(lockbox: SmallLockbox, guard: Guard) -> None:
     other = uuid4()
     lockbox.says_yes(str(ERIN))
     lockbox.says_yes(str(other))
@@ -79,7 +81,7 @@ def test_a_yes_about_another_engineer_is_a_no(lockbox: SmallLockbox, guard: Guar
     assert reason(guard, engineer=other) == "behind"
 
 
-def test_events_open_narrow_and_close_windows(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_stream_events_open_narrow_and_close_windows_in_the_guard(lockbox: SmallLockbox, guard: Guard) -> None:
     assert reason(guard, engineer=ERIN) == "no_window"
     request = lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
@@ -94,7 +96,7 @@ def test_events_open_narrow_and_close_windows(lockbox: SmallLockbox, guard: Guar
 
 
 @pytest.mark.far
-def test_a_window_ends_by_the_databases_clock(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_ends_a_window_by_the_databases_clock(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.ahead = 600
     lockbox.open(window(seconds=600.8))
     began = asked = time.monotonic()
@@ -108,7 +110,7 @@ def test_a_window_ends_by_the_databases_clock(lockbox: SmallLockbox, guard: Guar
     wait_until(guard, "no_window", engineer=ERIN)
 
 
-def test_a_token_is_identified_once_and_forgotten_when_told(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_identifies_a_token_once_and_forgets_it_when_told(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     token = lockbox.knows("erin's")
     for _ in range(3):
@@ -122,7 +124,7 @@ def test_a_token_is_identified_once_and_forgotten_when_told(lockbox: SmallLockbo
 
 
 @pytest.mark.far
-def test_a_token_is_remembered_no_longer_than_stated(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_remembers_a_token_no_longer_than_stated(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     token = lockbox.knows("short", seconds=0.5)
     assert reason(guard, token=token) is None
@@ -132,7 +134,9 @@ def test_a_token_is_remembered_no_longer_than_stated(lockbox: SmallLockbox, guar
 
 
 @pytest.mark.far
-def test_a_no_from_memory_is_asked_once_and_remembered_for_a_second(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_refusal_from_the_guards_memory_is_checked_and_remembered_for_a_second(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     token = lockbox.knows("erin's")
     with pytest.raises(Refused) as refused:
         guard.check(**USE, token=token)
@@ -152,7 +156,7 @@ def test_a_no_from_memory_is_asked_once_and_remembered_for_a_second(lockbox: Sma
     assert str(guard.check(**USE, token=token).request) == said["request"]
 
 
-def test_a_yes_from_lockbox_is_for_one_call(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_an_allow_from_lockbox_to_the_guard_is_for_one_call(lockbox: SmallLockbox, guard: Guard) -> None:
     token = lockbox.knows("erin's")
     lockbox.says_yes("Bearer erin's")
     guard.check(**USE, token=token)
@@ -166,7 +170,9 @@ def test_a_yes_from_lockbox_is_for_one_call(lockbox: SmallLockbox, guard: Guard)
 
 
 @pytest.mark.parametrize("about", ["tenant", "resource", "action", "service", "decision"])
-def test_a_yes_about_something_else_is_a_no(lockbox: SmallLockbox, guard: Guard, about: str) -> None:
+def test_the_guard_treats_an_allow_about_another_resource_as_a_refusal(
+    lockbox: SmallLockbox, guard: Guard, about: str
+) -> None:
     token = lockbox.knows("erin's")
     lockbox.says_yes("Bearer erin's", **{about: "another"})
 
@@ -174,7 +180,7 @@ def test_a_yes_about_something_else_is_a_no(lockbox: SmallLockbox, guard: Guard,
 
 
 @pytest.mark.parametrize("how", ["broken", "welcome page", "elsewhere", "hang up"])
-def test_any_unclear_answer_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
+def test_the_guard_treats_any_unclear_answer_as_a_refusal(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
     lockbox.open(window())
     lockbox.how = how
 
@@ -183,7 +189,9 @@ def test_any_unclear_answer_is_a_no(lockbox: SmallLockbox, guard: Guard, how: st
 
 @pytest.mark.far
 @pytest.mark.parametrize("how", ["late", "drip"])
-def test_an_answer_slower_than_two_seconds_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
+def test_the_guard_treats_an_answer_slower_than_two_seconds_as_a_refusal(
+    lockbox: SmallLockbox, guard: Guard, how: str
+) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = how
     began = time.monotonic()
@@ -192,7 +200,7 @@ def test_an_answer_slower_than_two_seconds_is_a_no(lockbox: SmallLockbox, guard:
     assert 1.9 < time.monotonic() - began < 3
 
 
-def test_a_caller_who_is_not_gated_passes_without_a_window(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_lets_a_caller_who_is_not_gated_pass_without_a_window(lockbox: SmallLockbox, guard: Guard) -> None:
     token = lockbox.knows("customer's")
     said = lockbox.engineers["Bearer customer's"]
     del said["engineer"]
@@ -204,7 +212,7 @@ def test_a_caller_who_is_not_gated_passes_without_a_window(lockbox: SmallLockbox
     assert guard.watch(allowed).may_go_on()
 
 
-def test_a_subject_is_sent_in_the_catalogues_header(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_sends_a_subject_in_the_header_named_by_the_catalogue(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     lockbox.knows("")
     lockbox.engineers["erin"] = lockbox.engineers["Bearer "]
@@ -214,13 +222,17 @@ def test_a_subject_is_sent_in_the_catalogues_header(lockbox: SmallLockbox, guard
 
 
 @pytest.mark.parametrize("shown", ["a\r\nLockbox-Gateway: x", "é", " a", "", "a" * 9000])
-def test_a_value_no_header_can_hold_is_refused_unsent(lockbox: SmallLockbox, guard: Guard, shown: str) -> None:
+def test_the_guard_refuses_a_value_no_header_can_contain_without_sending_it(
+    lockbox: SmallLockbox, guard: Guard, shown: str
+) -> None:
     assert reason(guard, token=shown) in {"malformed", "no_token"}
     assert lockbox.asked == []
 
 
 @pytest.mark.far
-def test_without_heartbeats_everything_is_refused_within_three_seconds(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_without_heartbeats_the_guard_refuses_everything_within_three_seconds(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     time.sleep(0.5)
@@ -233,7 +245,7 @@ def test_without_heartbeats_everything_is_refused_within_three_seconds(lockbox: 
 
 
 @pytest.mark.far
-def test_without_lockbox_it_refuses_and_recovers(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_without_lockbox_the_guard_refuses_and_later_recovers(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.refuse_stream = 503
     began = time.monotonic()
     assert reason(guard, engineer=ERIN) == "behind"
@@ -244,7 +256,7 @@ def test_without_lockbox_it_refuses_and_recovers(lockbox: SmallLockbox, guard: G
     wait_until(guard, None, engineer=ERIN)
 
 
-def test_a_broken_stream_reconnects_and_drops_closed_windows(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_reconnects_a_broken_stream_and_drops_closed_windows(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     lockbox.windows.pop(str(request))
@@ -255,7 +267,9 @@ def test_a_broken_stream_reconnects_and_drops_closed_windows(lockbox: SmallLockb
     assert lockbox.began[-1]["last-event-id"].startswith("g1-")
 
 
-def test_large_snapshots_arrive_in_parts_and_are_swapped_as_a_whole(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_large_snapshots_reach_the_guard_in_parts_and_are_swapped_as_a_whole(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     lockbox.part = 10
     for number in range(95):
         lockbox.open(window(resources=[f"mailbox:{number}@contoso.example"]))
@@ -264,7 +278,7 @@ def test_large_snapshots_arrive_in_parts_and_are_swapped_as_a_whole(lockbox: Sma
         guard.check(**USE | {"resource": f"mailbox:{number}@contoso.example"}, engineer=ERIN)
 
 
-def test_unreadable_input_empties_memory(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_unreadable_stream_data_empty_the_guards_memory(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     lockbox.refuse_stream = 503
@@ -274,7 +288,9 @@ def test_unreadable_input_empties_memory(lockbox: SmallLockbox, guard: Guard) ->
     assert wait_until(guard, "behind", engineer=ERIN) < 0.5
 
 
-def test_an_event_of_another_process_without_a_snapshot_empties_memory(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_an_event_of_another_process_without_a_snapshot_empties_the_guards_memory(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     lockbox.refuse_stream = 503
@@ -284,7 +300,7 @@ def test_an_event_of_another_process_without_a_snapshot_empties_memory(lockbox: 
     assert wait_until(guard, "behind", engineer=ERIN) < 1
 
 
-def test_many_threads_and_loops_share_one_stream(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_many_threads_and_event_loops_share_one_guard_stream(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     token = lockbox.knows("erin's")
 
@@ -300,7 +316,7 @@ def test_many_threads_and_loops_share_one_stream(lockbox: SmallLockbox, guard: G
 
 
 @pytest.mark.far
-def test_the_loop_continues_while_lockbox_is_asked(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_event_loop_continues_while_the_guard_asks_lockbox(lockbox: SmallLockbox, guard: Guard) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"
 
@@ -318,7 +334,7 @@ def test_the_loop_continues_while_lockbox_is_asked(lockbox: SmallLockbox, guard:
 
 
 @pytest.mark.far
-def test_concurrent_questions_are_limited(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_limits_concurrent_questions_to_lockbox(lockbox: SmallLockbox, guard: Guard) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"
 
@@ -328,7 +344,7 @@ def test_concurrent_questions_are_limited(lockbox: SmallLockbox, guard: Guard) -
     assert set(found) == {"busy", "behind"}
 
 
-def test_a_stopped_guard_starts_over(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_stopped_guard_can_be_started_again(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     assert reason(guard, engineer=ERIN) is None
 
@@ -339,7 +355,7 @@ def test_a_stopped_guard_starts_over(lockbox: SmallLockbox, guard: Guard) -> Non
 
 
 @pytest.mark.far
-def test_a_new_token_in_the_file_is_used(lockbox: SmallLockbox, tmp_path: Path) -> None:
+def test_the_guard_uses_a_new_token_written_to_its_file(lockbox: SmallLockbox, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old\n")
     guard = Guard(lockbox.url, service=SERVICE, token_file=file)
@@ -354,7 +370,9 @@ def test_a_new_token_in_the_file_is_used(lockbox: SmallLockbox, tmp_path: Path) 
 @pytest.mark.parametrize(
     "url", ["http://lockbox.example", "ftp://127.0.0.1", "lockbox", "https://u:p@lockbox.example", "http://10.0.0.1"]
 )
-def test_only_tls_or_loopback_is_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_accepts_only_tls_or_loopback_addresses_of_lockbox(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOCKBOX_GUARD_TOKEN", TOKEN)
 
     with pytest.raises(ValueError, match="give the address of Lockbox"):
@@ -362,7 +380,7 @@ def test_only_tls_or_loopback_is_accepted(url: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.far
-def test_no_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_guard_logs_no_secret(lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "lockbox_guard")
     lockbox.refuse_stream = 401
     reason(guard, token="secret-of-erin")
@@ -374,7 +392,7 @@ def test_no_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: pytest
 
 
 @pytest.mark.far
-def test_a_call_may_continue_until_its_window_ends(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_lets_a_call_continue_until_its_window_ends(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     watch = guard.watch(guard.check(**USE, engineer=ERIN))
     assert watch.may_go_on()
@@ -389,7 +407,7 @@ def test_a_call_may_continue_until_its_window_ends(lockbox: SmallLockbox, guard:
 
 
 @pytest.mark.far
-def test_a_call_continues_while_its_window_is_verified(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_lets_a_call_continue_while_its_window_is_verified(lockbox: SmallLockbox, guard: Guard) -> None:
     again = window()
     request = lockbox.open(again)
     watch = guard.watch(guard.check(**USE, engineer=ERIN))
@@ -404,7 +422,7 @@ def test_a_call_continues_while_its_window_is_verified(lockbox: SmallLockbox, gu
     assert watch.may_go_on()
 
 
-def test_a_call_ends_at_once_when_its_window_is_narrowed(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_ends_a_call_at_once_when_its_window_is_narrowed(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     watch = guard.watch(guard.check(**USE, engineer=ERIN))
 
@@ -415,7 +433,7 @@ def test_a_call_ends_at_once_when_its_window_is_narrowed(lockbox: SmallLockbox, 
 
 
 @pytest.mark.far
-def test_a_call_may_drain_for_a_bounded_time(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_lets_a_call_drain_for_a_bounded_time(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     watch = guard.watch(guard.check(**USE, engineer=ERIN), drain_seconds=1)
     lockbox.open(window(request, actions=["export"]))
@@ -432,7 +450,7 @@ def test_a_call_may_drain_for_a_bounded_time(lockbox: SmallLockbox, guard: Guard
 
 
 @pytest.mark.far
-def test_a_call_of_a_window_missing_from_the_stream_ends_after_three_seconds(
+def test_the_guard_ends_a_call_whose_window_left_the_stream_after_three_seconds(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:
     token = lockbox.knows("erin's")
@@ -446,7 +464,9 @@ def test_a_call_of_a_window_missing_from_the_stream_ends_after_three_seconds(
     assert 2.8 < time.monotonic() - began < 3.3
 
 
-def test_a_check_from_memory_takes_less_than_twenty_microseconds(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_a_check_from_the_guards_memory_takes_less_than_twenty_microseconds(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     lockbox.open(window())
     token = lockbox.knows("x" * 1200)
     guard.check(**USE, token=token)

@@ -53,7 +53,7 @@ def soon(says: Callable[[], bool]) -> None:
     wait_for("it was reported", says, SOON)
 
 
-def test_activity_is_reported_with_its_request_and_counted(
+def test_the_guard_reports_activity_with_its_request_and_counts_it(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     for _ in range(1000):
@@ -73,7 +73,7 @@ def test_activity_is_reported_with_its_request_and_counted(
 
 
 @pytest.mark.far
-def test_a_report_is_repeated_under_its_key_until_accepted(
+def test_the_guard_repeats_a_report_under_its_key_until_accepted(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     lockbox.takes = 503
@@ -90,7 +90,7 @@ def test_a_report_is_repeated_under_its_key_until_accepted(
 
 
 @pytest.mark.far
-def test_a_refused_report_is_dropped_and_logged(
+def test_the_guard_drops_and_logs_a_refused_report(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed, caplog: pytest.LogCaptureFixture
 ) -> None:
     lockbox.takes = 409
@@ -104,7 +104,7 @@ def test_a_refused_report_is_dropped_and_logged(
     assert ANNA not in caplog.text
 
 
-def test_checks_never_wait_for_reports_and_reports_are_bounded(
+def test_checks_of_the_guard_never_wait_for_reports_and_reports_are_bounded(
     lockbox: SmallLockbox,
     guard: Guard,
     allowed: Allowed,
@@ -123,7 +123,9 @@ def test_checks_never_wait_for_reports_and_reports_are_bounded(
     soon(lambda: "'no room'" in caplog.text)
 
 
-def test_stopping_sends_the_remaining_reports(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
+def test_stopping_the_guard_sends_the_remaining_reports(
+    lockbox: SmallLockbox, guard: Guard, allowed: Allowed
+) -> None:
     guard.report(allowed, method="GET")
 
     guard.stop()
@@ -132,12 +134,14 @@ def test_stopping_sends_the_remaining_reports(lockbox: SmallLockbox, guard: Guar
 
 
 @pytest.mark.parametrize(("method", "outcome"), [("", "served"), ("GET", "Served"), ("G T", "served"), ("GET", "")])
-def test_unacceptable_activity_is_not_gathered(guard: Guard, allowed: Allowed, method: str, outcome: str) -> None:
+def test_the_guard_does_not_gather_unacceptable_activity(
+    guard: Guard, allowed: Allowed, method: str, outcome: str
+) -> None:
     with pytest.raises(ValueError, match="name a method"):
         guard.report(allowed, method=method, outcome=outcome)
 
 
-def test_without_a_reports_token_nothing_is_reported(
+def test_without_a_token_for_reports_the_guard_reports_nothing(
     lockbox: SmallLockbox, allowed: Allowed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with guard_of(lockbox, monkeypatch) as bare, pytest.raises(TypeError, match="reports_token_file"):
@@ -151,7 +155,9 @@ def uses(lockbox: SmallLockbox, request: UUID | None) -> int:
 
 
 @pytest.mark.far
-def test_each_yes_from_memory_is_reported_as_a_use(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
+def test_the_guard_reports_each_allow_from_memory_as_a_use(
+    lockbox: SmallLockbox, guard: Guard, allowed: Allowed
+) -> None:
     lockbox.takes = 503
     for _ in range(9):
         guard.check(**USE, engineer=ERIN)
@@ -168,7 +174,7 @@ def test_each_yes_from_memory_is_reported_as_a_use(lockbox: SmallLockbox, guard:
     assert datetime.fromisoformat(first["at"]) <= datetime.fromisoformat(last["at"]) <= datetime.now(UTC)
 
 
-def test_a_yes_counted_by_the_gate_is_not_reported(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_does_not_report_an_allow_already_counted_by_the_gate(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.knows("erin", seconds=3600)
     lockbox.says_yes("Bearer erin")
     wait_until(guard, None, token="erin")
@@ -183,7 +189,9 @@ def test_a_yes_counted_by_the_gate_is_not_reported(lockbox: SmallLockbox, guard:
 
 @pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_middleware_reports_each_call_and_cut_ones(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
+def test_guard_middleware_reports_each_call_and_each_call_it_cut(
+    lockbox: SmallLockbox, guard: Guard, allowed: Allowed
+) -> None:
     assert allowed.request is not None
     lockbox.knows("erin", seconds=3600)
     shown = "Authorization: Bearer erin"
@@ -205,7 +213,7 @@ def test_middleware_reports_each_call_and_cut_ones(lockbox: SmallLockbox, guard:
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_at_the_seam_nothing_passes_until_the_next_window_which_is_reported(
+def test_between_window_and_extension_nothing_passes_and_the_extension_is_reported(
     lockbox: SmallLockbox, guard: Guard, kind: str
 ) -> None:
     lockbox.knows("erin", seconds=3600)
@@ -233,7 +241,7 @@ def test_at_the_seam_nothing_passes_until_the_next_window_which_is_reported(
     assert {path for path, _ in lockbox.used} == reported()
 
 
-def test_middleware_without_a_reports_token_reports_nothing(
+def test_guard_middleware_without_a_token_for_reports_reports_nothing(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lockbox.knows("erin", seconds=3600)

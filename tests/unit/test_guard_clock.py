@@ -73,7 +73,7 @@ def off(found: DatabaseClock, clock: GuardSeconds) -> float:
     return (now - clock.database) / 1e6
 
 
-def test_an_answer_improves_the_clock_of_a_slow_connection() -> None:
+def test_an_answer_of_lockbox_improves_the_guards_clock_on_a_slow_connection() -> None:
     clock = GuardSeconds(100)
     found = known(clock, 1.5)
     assert off(found, clock) == pytest.approx(1.5)
@@ -85,7 +85,7 @@ def test_an_answer_improves_the_clock_of_a_slow_connection() -> None:
     assert off(found, clock) == pytest.approx(0.2)
 
 
-def test_a_slow_answer_does_not_improve_the_clock() -> None:
+def test_a_slow_answer_of_lockbox_does_not_improve_the_guards_clock() -> None:
     clock = GuardSeconds(100)
     found = known(clock, 0.1)
 
@@ -96,7 +96,7 @@ def test_a_slow_answer_does_not_improve_the_clock() -> None:
     assert off(found, clock) == pytest.approx(0.1)
 
 
-def test_an_answer_unaware_of_a_clock_change_does_not_count() -> None:
+def test_an_answer_from_before_a_clock_change_does_not_set_the_guards_clock() -> None:
     clock = GuardSeconds(100)
     found = known(clock)
     sent, old = found.moment(), clock.database
@@ -107,7 +107,7 @@ def test_an_answer_unaware_of_a_clock_change_does_not_count() -> None:
     assert off(found, clock) == pytest.approx(60)
 
 
-def test_an_answer_improves_the_clock_of_a_slow_read() -> None:
+def test_an_answer_of_lockbox_improves_the_guards_clock_after_a_slow_read() -> None:
     clock = GuardSeconds(100)
     found = known(clock)
     found.hear(clock.database + 900_000, current=clock.database - 100_000)
@@ -121,7 +121,7 @@ def test_an_answer_improves_the_clock_of_a_slow_read() -> None:
 
 
 @pytest.mark.parametrize("back", [0, 2, 10])
-def test_a_deaf_guard_stops_whatever_an_answer_says(back: int) -> None:
+def test_a_guard_without_heartbeats_stops_whatever_an_answer_says(back: int) -> None:
     clock = GuardSeconds(100)
     found = known(clock, 1.5)
     heard = clock.now
@@ -134,7 +134,7 @@ def test_a_deaf_guard_stops_whatever_an_answer_says(back: int) -> None:
     assert clock.now - heard <= 2.01
 
 
-def test_before_the_first_stream_an_answer_sets_no_clock() -> None:
+def test_an_answer_before_the_first_stream_sets_no_guard_clock() -> None:
     clock = GuardSeconds(100)
     found = DatabaseClock(clock)
 
@@ -145,7 +145,7 @@ def test_before_the_first_stream_an_answer_sets_no_clock() -> None:
 
 
 @pytest.mark.far
-def test_an_admitted_call_is_not_cut_for_a_slow_connection(
+def test_the_guard_does_not_cut_an_admitted_call_because_of_a_slow_connection(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SlowSeconds()
@@ -172,7 +172,9 @@ def test_an_admitted_call_is_not_cut_for_a_slow_connection(
 
 
 @pytest.mark.far
-def test_a_too_slow_connection_is_replaced(lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_replaces_a_connection_that_is_too_slow(
+    lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = SlowSeconds()
     lockbox.begin, clock.slow = clock.begin, 2.5
     token = lockbox.knows("erin's")
@@ -185,7 +187,9 @@ def test_a_too_slow_connection_is_replaced(lockbox: SmallLockbox, monkeypatch: p
 
 
 @pytest.mark.parametrize("member", [True, False, None, "true", 1])
-def test_a_windows_break_glass_member_is_returned(member: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_returns_the_break_glass_member_of_a_window(
+    member: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     facts: dict[str, Any] = {} if member is None else {"break_glass": member}
     with closing(SmallLockbox()) as lockbox, guard_of(lockbox, monkeypatch) as guard:
         lockbox.open(window(**facts))
@@ -194,7 +198,9 @@ def test_a_windows_break_glass_member_is_returned(member: object, monkeypatch: p
 
 
 @pytest.mark.parametrize("header", ["true", "false", None])
-def test_an_answers_break_glass_header_is_returned(header: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_returns_the_break_glass_header_of_an_answer(
+    header: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     about = {} if header is None else {"break-glass": header}
     with closing(SmallLockbox()) as lockbox, guard_of(lockbox, monkeypatch) as guard:
         token = lockbox.knows("erin's")
@@ -208,14 +214,14 @@ GUARD = HOME / "packages" / "guard-python"
 SERVER = {"api", "catalogue", "cli", "config", "devstack", "gate", "harness", "lockbox", "worker"}
 
 
-def test_the_guard_depends_on_httpx_alone() -> None:
+def test_the_guard_package_depends_on_httpx_only() -> None:
     project = tomllib.loads((GUARD / "pyproject.toml").read_text())["project"]
 
     assert project["dependencies"] == ["httpx>=0.28"]
     assert project["version"] == tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["version"]
 
 
-def test_it_imports_nothing_of_the_server() -> None:
+def test_the_guard_package_imports_no_server_code() -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(GUARD)!r})
@@ -229,7 +235,7 @@ print(*{{name.partition(".")[0] for name in sys.modules}})
     assert loaded & (SERVER | {"fastapi", "starlette", "pydantic", "sqlalchemy", "redis", "uvicorn"}) == set()
 
 
-def test_its_wheel_contains_package_and_types(tmp_path: Path) -> None:
+def test_the_wheel_of_the_guard_contains_package_and_types(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=GUARD, capture_output=True, timeout=60, check=True)
 
@@ -240,5 +246,5 @@ def test_its_wheel_contains_package_and_types(tmp_path: Path) -> None:
     assert {f"lockbox_guard/{path.name}" for path in (GUARD / "lockbox_guard").glob("*.py")} <= set(names)
 
 
-def test_the_development_environment_installs_it() -> None:
+def test_the_development_environment_installs_the_guard_package() -> None:
     assert "--editable ./packages/guard-python" in (HOME / "deploy" / "venv").read_text()

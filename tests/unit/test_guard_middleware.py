@@ -97,7 +97,7 @@ def ask(port: int, path: str = "/mailboxes/anna", **headers: str) -> httpx.Respo
     return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=10, trust_env=False)
 
 
-def test_a_window_admits_and_the_service_learns_which(opened: Opener, port: int) -> None:
+def test_guard_middleware_admits_a_call_with_a_window_and_tells_the_service_which(opened: Opener, port: int) -> None:
     request = opened(window())
 
     answer = ask(port, authorization="Bearer erin")
@@ -117,7 +117,7 @@ def ask_until_it_hears(port: int, **headers: str) -> httpx.Response:
     return answers[-1]
 
 
-def test_a_refusal_says_why_and_where_to_request_access(port: int) -> None:
+def test_a_refusal_of_guard_middleware_says_why_and_where_to_request_access(port: int) -> None:
     answer = ask_until_it_hears(port, authorization="Bearer erin")
 
     assert answer.status_code == 403
@@ -127,7 +127,7 @@ def test_a_refusal_says_why_and_where_to_request_access(port: int) -> None:
     assert answer.json()["request_form"] == "https://lockbox.example/ask?tenant=contoso"
 
 
-def test_browsers_get_a_page(port: int) -> None:
+def test_guard_middleware_shows_browsers_a_refusal_page(port: int) -> None:
     answer = ask_until_it_hears(port, authorization="Bearer erin", accept="text/html,*/*")
 
     assert answer.status_code == 403
@@ -135,7 +135,7 @@ def test_browsers_get_a_page(port: int) -> None:
 
 
 @pytest.mark.parametrize("shown", ["", "Basic ZXJpbg==", "Bearer", "erin"])
-def test_without_a_token_the_answer_is_401(opened: Opener, port: int, shown: str) -> None:
+def test_guard_middleware_answers_401_without_a_token(opened: Opener, port: int, shown: str) -> None:
     opened(window())
 
     answer = ask(port, **({"authorization": shown} if shown else {}))
@@ -144,7 +144,7 @@ def test_without_a_token_the_answer_is_401(opened: Opener, port: int, shown: str
     assert answer.headers["lockbox-reason"] == "no_token"
 
 
-def test_no_server_sends_whole_files_by_itself(opened: Opener, guard: Guard) -> None:
+def test_the_tested_servers_send_no_whole_files_past_guard_middleware(opened: Opener, guard: Guard) -> None:
     """It would send one past the guard, which could not cut it."""
     opened(window())
     tls: dict[str, Any] = {"tls": {"version": 772}}
@@ -160,7 +160,7 @@ def test_no_server_sends_whole_files_by_itself(opened: Opener, guard: Guard) -> 
     assert seen == tls
 
 
-def test_two_tokens_are_refused(opened: Opener, port: int) -> None:
+def test_guard_middleware_refuses_a_call_with_two_tokens(opened: Opener, port: int) -> None:
     opened(window())
     call = get(port, "/mailboxes/anna", BEARER, BEARER, "Connection: close")
 
@@ -171,7 +171,9 @@ def test_two_tokens_are_refused(opened: Opener, port: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/mailboxes/bob", "/", "/mailboxes/anna/../anna", "/docs"])
-def test_an_unmapped_call_is_refused(opened: Opener, port: int, path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_guard_middleware_refuses_an_unmapped_call(
+    opened: Opener, port: int, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     opened(window())
 
     call = get(port, path, BEARER, "Connection: close")
@@ -183,7 +185,7 @@ def test_an_unmapped_call_is_refused(opened: Opener, port: int, path: str, caplo
     assert "bob" not in caplog.text
 
 
-def test_a_mapping_without_a_result_refuses(guard: Guard, opened: Opener) -> None:
+def test_guard_middleware_refuses_if_the_mapping_function_returns_nothing(guard: Guard, opened: Opener) -> None:
     opened(window())
     service = GuardedService(guard)
     service.app._call = lambda _: None  # type: ignore[assignment, return-value] # noqa: SLF001 - planted
@@ -210,7 +212,7 @@ def talk(port: int) -> OpenCall:
 
 
 @pytest.mark.far
-def test_a_stream_is_cut_with_its_window(
+def test_guard_middleware_cuts_a_stream_when_its_window_ends(
     lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
 ) -> None:
     request = opened(window())
@@ -229,7 +231,7 @@ def test_a_stream_is_cut_with_its_window(
 
 
 @pytest.mark.far
-def test_an_upload_is_refused_when_its_window_ends(
+def test_guard_middleware_refuses_an_upload_when_its_window_ends(
     lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
 ) -> None:
     request = opened(window())
@@ -248,7 +250,9 @@ def test_an_upload_is_refused_when_its_window_ends(
 
 
 @pytest.mark.far
-def test_a_websocket_is_closed_when_its_window_ends(lockbox: SmallLockbox, opened: Opener, port: int) -> None:
+def test_guard_middleware_closes_a_websocket_when_its_window_ends(
+    lockbox: SmallLockbox, opened: Opener, port: int
+) -> None:
     request = opened(window())
     call = talk(port)
     time.sleep(1.0)
@@ -264,7 +268,7 @@ def test_a_websocket_is_closed_when_its_window_ends(lockbox: SmallLockbox, opene
     assert end_of(call) == 1008
 
 
-def test_a_websocket_without_a_window_is_refused_before_it_opens(port: int) -> None:
+def test_guard_middleware_refuses_a_websocket_without_a_window_before_it_opens(port: int) -> None:
     wait_for(
         "the guard says why", lambda: ask(port, authorization="Bearer erin").json()["code"] == "no_window", PATIENCE
     )
@@ -276,7 +280,7 @@ def test_a_websocket_without_a_window_is_refused_before_it_opens(port: int) -> N
 
 
 @pytest.mark.far
-def test_a_call_ends_at_the_deadline(opened: Opener, port: int) -> None:
+def test_guard_middleware_ends_a_call_at_the_deadline_of_its_window(opened: Opener, port: int) -> None:
     opened(window(seconds=1.5))
     began = time.monotonic()
     call = stream(port)
@@ -284,7 +288,9 @@ def test_a_call_ends_at_the_deadline(opened: Opener, port: int) -> None:
     assert 1.0 < call.wait_for_end() - began < 1.5 + 0.25 + SLACK
 
 
-def test_calls_end_when_lockbox_stops_answering(lockbox: SmallLockbox, opened: Opener, port: int) -> None:
+def test_guard_middleware_ends_calls_when_lockbox_stops_answering(
+    lockbox: SmallLockbox, opened: Opener, port: int
+) -> None:
     opened(window())
     call = stream(port)
     began = time.monotonic()
@@ -295,7 +301,9 @@ def test_calls_end_when_lockbox_stops_answering(lockbox: SmallLockbox, opened: O
 
 
 @pytest.mark.far
-def test_a_call_drains_where_configured(lockbox: SmallLockbox, opened: Opener, guard: Guard) -> None:
+def test_guard_middleware_lets_a_call_drain_where_configured(
+    lockbox: SmallLockbox, opened: Opener, guard: Guard
+) -> None:
     request = opened(window())
     with served(GuardedService(guard, drain_seconds=1.5)) as port:
         call = stream(port)
@@ -307,7 +315,7 @@ def test_a_call_drains_where_configured(lockbox: SmallLockbox, opened: Opener, g
 
 
 @pytest.mark.far
-def test_an_answer_that_ends_in_time_is_complete(opened: Opener, port: int) -> None:
+def test_an_answer_that_ends_before_its_window_is_complete(opened: Opener, port: int) -> None:
     opened(window())
 
     answers = [ask(port, authorization="Bearer erin") for _ in range(20)]
@@ -321,7 +329,7 @@ def wsgi(guard: Guard) -> Iterator[int]:
         yield found
 
 
-def test_wsgi_admits_and_refuses(opened: Opener, wsgi: int) -> None:
+def test_wsgi_guard_middleware_admits_and_refuses(opened: Opener, wsgi: int) -> None:
     wait_for("it hears Lockbox", lambda: ask(wsgi, authorization="Bearer erin").json()["code"] != "behind", PATIENCE)
     refused = ask(wsgi, authorization="Bearer erin")
     assert (refused.status_code, refused.json()["code"]) == (403, "no_window")
@@ -334,7 +342,7 @@ def test_wsgi_admits_and_refuses(opened: Opener, wsgi: int) -> None:
 
 @pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_wsgi_cuts_a_stream(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
+def test_wsgi_guard_middleware_cuts_a_stream(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
     request = opened(window())
     call = stream(wsgi)
     began = time.monotonic()
@@ -345,7 +353,7 @@ def test_wsgi_cuts_a_stream(lockbox: SmallLockbox, opened: Opener, wsgi: int) ->
 
 
 @pytest.mark.far
-def test_wsgi_cuts_an_upload(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
+def test_wsgi_guard_middleware_cuts_an_upload(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
     request = opened(window())
     call = get(wsgi, "/mailboxes/anna", BEARER, "Content-Length: 1000000", method="POST")
     send_slowly(call)
@@ -359,7 +367,7 @@ def test_wsgi_cuts_an_upload(lockbox: SmallLockbox, opened: Opener, wsgi: int) -
     call.close()
 
 
-def test_a_calls_own_subject_counts_before_its_header() -> None:
+def test_a_caller_named_by_the_mapping_function_counts_before_the_header() -> None:
     assert GuardedCall("t", "r:1", "read", engineer=ERIN).token_or(["Bearer other"]) is None
     assert GuardedCall("t", "r:1", "read", token="own").token_or(["Bearer other"]) == "own"
     assert GuardedCall("t", "r:1", "read").token_or(["bearer other"]) == "other"

@@ -62,7 +62,7 @@ def told() -> ToldGuard:
     return ToldGuard()
 
 
-def test_a_window_being_verified_is_waited_for_from_its_close(
+def test_a_guarded_call_waits_for_a_window_being_verified_counted_from_its_close(
     told: ToldGuard,
 ) -> None:
     told.open(FIRST, until=3600)
@@ -79,7 +79,7 @@ def test_a_window_being_verified_is_waited_for_from_its_close(
     assert watch.may_go_on()
 
 
-def test_a_long_closed_window_is_not_waited_for(told: ToldGuard) -> None:
+def test_a_guarded_call_does_not_wait_for_a_window_closed_long_ago(told: ToldGuard) -> None:
     told.open(FIRST, until=3600)
     watch = told.watch()
 
@@ -91,7 +91,7 @@ def test_a_long_closed_window_is_not_waited_for(told: ToldGuard) -> None:
     assert watch.look() is IS_OVER
 
 
-def test_a_window_missing_from_a_new_snapshot_is_closed(told: ToldGuard) -> None:
+def test_a_window_missing_from_a_new_guard_snapshot_counts_as_closed(told: ToldGuard) -> None:
     told.open(FIRST, until=3600)
     watch = told.watch()
     told.go_to(10)
@@ -104,7 +104,7 @@ def test_a_window_missing_from_a_new_snapshot_is_closed(told: ToldGuard) -> None
 
 
 @pytest.mark.parametrize("ending", ["close", "time"])
-def test_a_call_continues_under_another_window_that_allows_it(told: ToldGuard, ending: str) -> None:
+def test_a_guarded_call_continues_under_another_window_that_allows_it(told: ToldGuard, ending: str) -> None:
     told.open(FIRST, until=20)
     told.open(SECOND, until=60, break_glass=True)
     watch = told.watch()
@@ -138,7 +138,9 @@ def test_a_call_continues_under_another_window_that_allows_it(told: ToldGuard, e
     ],
     ids="".join,
 )
-def test_a_window_not_allowing_the_same_use_continues_nothing(told: ToldGuard, other: dict[str, Any]) -> None:
+def test_a_window_that_does_not_allow_the_same_use_continues_no_guarded_call(
+    told: ToldGuard, other: dict[str, Any]
+) -> None:
     told.open(FIRST, until=20)
     told.open(SECOND, until=60, **other)
     watch = told.watch()
@@ -148,7 +150,7 @@ def test_a_window_not_allowing_the_same_use_continues_nothing(told: ToldGuard, o
     assert (watch.look(), told.changes) == (IS_OVER, [])
 
 
-def test_at_an_extensions_seam_a_call_waits_for_the_next_window(told: ToldGuard) -> None:
+def test_between_window_and_extension_a_guarded_call_waits_for_the_extension(told: ToldGuard) -> None:
     told.open(FIRST, until=20)
     watch = told.watch()
     told.open(FIRST, until=20, extended=True)
@@ -165,7 +167,7 @@ def test_at_an_extensions_seam_a_call_waits_for_the_next_window(told: ToldGuard)
 
 
 @pytest.mark.parametrize("ended", [None, 20.1])
-def test_a_missing_extension_is_not_waited_for_long(told: ToldGuard, ended: float | None) -> None:
+def test_a_guarded_call_does_not_wait_long_for_a_missing_extension(told: ToldGuard, ended: float | None) -> None:
     told.open(FIRST, until=20, extended=True)
     watch = told.watch()
 
@@ -179,7 +181,7 @@ def test_a_missing_extension_is_not_waited_for_long(told: ToldGuard, ended: floa
     assert (waits, watch.look()) == (WAITS, IS_OVER)
 
 
-def test_a_revoked_window_is_not_waited_for_despite_its_extension(told: ToldGuard) -> None:
+def test_a_guarded_call_of_a_revoked_window_does_not_wait_for_an_extension(told: ToldGuard) -> None:
     told.open(FIRST, until=20, extended=True)
     watch = told.watch()
     told.go_to(10)
@@ -190,7 +192,7 @@ def test_a_revoked_window_is_not_waited_for_despite_its_extension(told: ToldGuar
     assert watch.look() is IS_OVER
 
 
-def test_the_drain_time_counts_from_the_windows_end(told: ToldGuard) -> None:
+def test_the_drain_time_of_a_guarded_call_counts_from_the_windows_end(told: ToldGuard) -> None:
     told.open(FIRST, until=20)
     watch = told.watch(drain=5)
 

@@ -28,13 +28,13 @@ def named_in_templates() -> set[str]:
     return {name for place in places for name in QUOTED.findall(place)}
 
 
-def test_each_icon_is_used() -> None:
+def test_each_page_icon_is_used() -> None:
     used = named_in_templates() | SECTION_ICONS | set(TONES.values())
 
     assert ICONS.keys() - used == set()
 
 
-def test_each_icon_named_in_a_template_exists() -> None:
+def test_each_icon_named_in_a_page_template_exists() -> None:
     folder = files("api.portal").joinpath("templates")
     named = {
         name
@@ -47,18 +47,18 @@ def test_each_icon_named_in_a_template_exists() -> None:
     assert named - ICONS.keys() == set()
 
 
-def test_each_section_and_state_has_its_own_icon() -> None:
+def test_each_page_section_and_request_state_has_its_own_icon() -> None:
     assert ICONS.keys() >= SECTION_ICONS
     assert len(SECTION_ICONS) == len(navigation.SECTIONS)
     assert len({tone_icon(tone) for tone in Tone}) == len(Tone)
 
 
 @pytest.mark.parametrize("name", ICONS)
-def test_icons_are_hidden_from_screen_readers(name: str) -> None:
+def test_page_icons_are_hidden_from_screen_readers(name: str) -> None:
     assert CHANGES_NOTHING.fullmatch(icon(name))
 
 
-def test_a_state_has_words_beside_its_icon() -> None:
+def test_a_request_state_has_words_next_to_its_icon() -> None:
     shown = TEMPLATES.from_string(
         '{% import "parts.html" as parts %}{{ parts.mark("refused", "it has <b>failed</b>") }}'
     ).render()

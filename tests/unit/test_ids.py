@@ -25,7 +25,7 @@ def test_ids_are_version_7_uuids_in_creation_order() -> None:
     assert ids == sorted(ids)
 
 
-def test_an_id_begins_with_its_creation_time() -> None:
+def test_an_id_begins_with_the_time_of_its_creation() -> None:
     before = time.time_ns() // 1_000_000
 
     made = new_id().int >> 80
@@ -46,11 +46,13 @@ def test_an_id_begins_with_its_creation_time() -> None:
         (timedelta(seconds=1, microseconds=1), "+1001"),
     ],
 )
-def test_a_due_time_is_rounded_up_to_the_millisecond(due: datetime | timedelta | None, score: str) -> None:
+def test_a_due_time_in_the_index_is_rounded_up_to_the_millisecond(
+    due: datetime | timedelta | None, score: str
+) -> None:
     assert IndexEntry("id", "expire", due).score == score
 
 
-def test_a_score_is_never_before_its_instant() -> None:
+def test_an_index_score_is_never_before_its_due_time() -> None:
     start = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
     instants = [start + timedelta(microseconds=micros) for micros in range(0, 5000, 7)]
 
@@ -59,7 +61,7 @@ def test_a_score_is_never_before_its_instant() -> None:
         assert -0.001 < late_by < 1.001
 
 
-def test_a_tokens_form_shows_environment_and_id() -> None:
+def test_the_text_of_a_token_shows_environment_and_id() -> None:
     parts = authentication.TOKEN_FORM.fullmatch(GOOD)
 
     assert parts is not None
@@ -69,7 +71,7 @@ def test_a_tokens_form_shows_environment_and_id() -> None:
     assert parts["checksum"] == "6c89ee55"
 
 
-def test_a_tokens_checksum_is_the_crc_32_of_the_rest() -> None:
+def test_the_checksum_of_a_token_is_the_crc_32_of_the_rest() -> None:
     assert authentication.token_checksum("123456789") == "cbf43926"
     assert authentication.token_checksum("lbx_116023") == "00000465"
     assert BODY + authentication.token_checksum(BODY) == GOOD
@@ -99,7 +101,7 @@ def test_a_tokens_checksum_is_the_crc_32_of_the_rest() -> None:
         "lbx_test_" + "0" * 100_000,
     ],
 )
-def test_a_foreign_token_never_reaches_the_database(shown: str) -> None:
+def test_a_token_in_a_foreign_format_never_reaches_the_database(shown: str) -> None:
     unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="begin with lbx_test_"):

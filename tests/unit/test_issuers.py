@@ -87,7 +87,9 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_keys_and_metadata_are_fetched_once_for_many_tokens(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_keys_and_metadata_of_an_issuer_are_fetched_once_for_many_tokens(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
     for _ in range(20):
         verify(issuer.token(), issuers, NOON)
 
@@ -102,7 +104,7 @@ def test_an_issuer_with_a_jwks_url_is_not_asked_for_metadata(issuer: LocalIssuer
     assert issuer.fetched == {"/jwks": 1}
 
 
-def test_unknown_keys_fetch_at_most_once_a_minute(
+def test_tokens_with_unknown_keys_cause_at_most_one_fetch_a_minute(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     def flood() -> None:
@@ -123,14 +125,16 @@ def test_unknown_keys_fetch_at_most_once_a_minute(
     assert issuer.fetched["/jwks"] == 3
 
 
-def test_an_unknown_key_on_a_cold_start_is_fetched_once(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_unknown_issuer_key_on_a_cold_start_is_fetched_once(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(header={"kid": "made-up"}), issuers, NOON)
 
     assert issuer.fetched["/jwks"] == 1
 
 
-def test_a_rotated_key_works_at_once_and_a_removed_one_no_longer(
+def test_a_rotated_issuer_key_works_at_once_and_a_removed_key_no_longer(
     issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     old = issuer.token()
@@ -145,7 +149,7 @@ def test_a_rotated_key_works_at_once_and_a_removed_one_no_longer(
 
 
 @pytest.mark.far
-def test_old_keys_serve_for_a_days_outage(
+def test_old_issuer_keys_are_used_during_a_days_outage(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     token = issuer.token()
@@ -163,7 +167,9 @@ def test_old_keys_serve_for_a_days_outage(
         verify(token, issuers, NOON)
 
 
-def test_a_caller_with_keys_does_not_wait_for_a_slow_fetch(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_caller_whose_issuer_keys_are_known_does_not_wait_for_a_slow_fetch(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
     verify(issuer.token(), issuers, NOON)
     issuer.troubles["/jwks"] = HELD
 
@@ -208,7 +214,7 @@ def test_a_misbehaving_issuer_is_distinguished_from_a_bad_token(
         {"jwks_uri": ["https://sso.example/jwks"]},
     ],
 )
-def test_metadata_pointing_elsewhere_is_refused(
+def test_issuer_metadata_pointing_to_another_issuer_are_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, published: dict[str, Any]
 ) -> None:
     issuer.published = published
@@ -226,7 +232,7 @@ def test_a_plain_http_endpoint_of_an_https_issuer_is_refused() -> None:
     assert read.authorization_endpoint is None
 
 
-def test_a_public_name_resolving_to_loopback_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_issuer_name_resolving_to_loopback_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: inside)
 
@@ -240,7 +246,7 @@ def test_a_public_name_resolving_to_loopback_is_not_called(monkeypatch: pytest.M
             listening.accept()
 
 
-def test_an_issuer_withdrawing_every_key_is_obeyed(
+def test_no_token_is_accepted_once_its_issuer_withdrew_every_key(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     token = issuer.token()
@@ -255,7 +261,7 @@ def test_an_issuer_withdrawing_every_key_is_obeyed(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_key_rotated_under_its_id_is_fetched_at_once(
+def test_an_issuer_key_rotated_under_the_same_id_is_fetched_at_once(
     issuer: LocalIssuer, issuers: IdentityProviders, number: int
 ) -> None:
     old = issuer.token()
@@ -269,7 +275,7 @@ def test_a_key_rotated_under_its_id_is_fetched_at_once(
     assert issuer.fetched["/jwks"] == 2
 
 
-def test_another_kind_of_key_under_an_old_id_is_fetched_at_once(
+def test_another_kind_of_issuer_key_under_an_old_id_is_fetched_at_once(
     issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     verify(issuer.token(), issuers, NOON)
@@ -280,7 +286,7 @@ def test_another_kind_of_key_under_an_old_id_is_fetched_at_once(
     assert issuer.fetched["/jwks"] == 2
 
 
-def test_forged_signatures_fetch_at_most_once_a_minute(
+def test_forged_signatures_cause_at_most_one_key_fetch_a_minute(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     verify(issuer.token(), issuers, NOON)
@@ -293,7 +299,7 @@ def test_forged_signatures_fetch_at_most_once_a_minute(
     assert issuer.fetched["/jwks"] == 3
 
 
-def test_forged_tokens_of_many_slow_issuers_hold_few_slots_briefly(issuer: LocalIssuer) -> None:
+def test_forged_tokens_of_many_slow_issuers_use_few_slots_briefly(issuer: LocalIssuer) -> None:
     """Six issuers that answer nothing, thirty forged tokens at once: the good issuer is served meanwhile."""
     with ExitStack() as stack:
         slow = [stack.enter_context(local_issuer()) for _ in range(6)]
@@ -314,7 +320,7 @@ def test_forged_tokens_of_many_slow_issuers_hold_few_slots_briefly(issuer: Local
         settled()
 
 
-def test_an_abandoned_call_leaves_the_fetch_to_the_next(issuer: LocalIssuer) -> None:
+def test_an_abandoned_call_leaves_the_key_fetch_to_the_next_call(issuer: LocalIssuer) -> None:
     issuer.troubles["/jwks"] = HELD
     issuers = IdentityProviders([issuer.configured()], wait_seconds=0.05)
 
@@ -405,7 +411,7 @@ def test_an_unsafe_or_malformed_issuer_setting_is_refused_with_advice(facts: dic
     assert "hunter2" not in str(refused.value)
 
 
-def test_an_issuer_may_be_listed_once() -> None:
+def test_an_issuer_may_be_listed_only_once() -> None:
     twice = [GOOD | {"tenant": "contoso"}, GOOD | {"tenant": "fabrikam"}]
 
     with pytest.raises(ValidationError, match="name each issuer once"):
@@ -414,7 +420,7 @@ def test_an_issuer_may_be_listed_once() -> None:
     assert len(TypeAdapter(IssuerList).validate_python([GOOD])) == 1
 
 
-def test_a_client_secret_is_not_shown() -> None:
+def test_the_client_secret_of_an_issuer_is_not_shown() -> None:
     issuer = IdentityProvider.model_validate(GOOD | {"client_id": "web", "client_secret": "hunter2"})
 
     assert "hunter2" not in repr(issuer) + issuer.model_dump_json()

@@ -19,14 +19,14 @@ ABOUT = UUID(int=7)
 PART = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.uuids() | st.lists(st.text())
 
 
-def test_keys_of_different_purposes_differ() -> None:
+def test_keyring_keys_of_different_purposes_differ() -> None:
     derived = {keyring.derived(OLD, purpose) for purpose in KeyPurpose}
 
     assert len(derived) == len(KeyPurpose)
     assert OLD not in derived
 
 
-def test_a_mark_fits_exactly_its_content() -> None:
+def test_a_mac_fits_exactly_its_content() -> None:
     keys = Keys([NEW])
     mark = keys.mark("session", ABOUT, None)
 
@@ -39,7 +39,7 @@ def test_a_mark_fits_exactly_its_content() -> None:
 
 
 @given(st.lists(PART, max_size=4), st.lists(PART, max_size=4))
-def test_different_contents_have_different_marks(one: list[object], other: list[object]) -> None:
+def test_different_contents_have_different_macs(one: list[object], other: list[object]) -> None:
     keys = Keys([NEW])
 
     same = [(type(part), part) for part in one] == [(type(part), part) for part in other]
@@ -53,14 +53,14 @@ def _alike(one: list[object], other: list[object]) -> bool:
     ]
 
 
-def test_a_mark_ignores_the_time_zone() -> None:
+def test_a_mac_ignores_the_time_zone_of_times() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
     assert Keys([NEW]).mark(at) == Keys([NEW]).mark(at.astimezone(timezone(timedelta(hours=5))))
     assert Keys([NEW]).mark(at) != Keys([NEW]).mark(at + timedelta(microseconds=1))
 
 
-def test_an_older_key_verifies_and_marks_nothing() -> None:
+def test_an_older_keyring_key_verifies_macs_and_makes_no_new_mac() -> None:
     before, during, after = Keys([OLD]), Keys([NEW, OLD]), Keys([NEW])
     mark = before.mark("token")
 
@@ -81,7 +81,7 @@ def test_a_resent_mail_has_the_same_code_after_a_key_rotation() -> None:
     assert after.short(nonce, ABOUT) is None
 
 
-def test_a_code_belongs_to_one_row_and_one_address() -> None:
+def test_a_derived_code_belongs_to_one_row_and_one_address() -> None:
     codes = CodeKeys([NEW])
     nonce, other = codes.nonce(), codes.nonce()
 
@@ -97,7 +97,7 @@ def test_a_code_belongs_to_one_row_and_one_address() -> None:
     assert len(codes.short(nonce, ABOUT) or "") == 8
 
 
-def test_the_code_key_file_makes_the_roots_codes_only(tmp_path: Path) -> None:
+def test_the_code_key_file_derives_only_the_codes_of_the_root_key(tmp_path: Path) -> None:
     root, codes = tmp_path / "root", tmp_path / "codes"
     keyring.make(root)
     keyring.make_codes(root, codes)
@@ -113,7 +113,7 @@ def test_the_code_key_file_makes_the_roots_codes_only(tmp_path: Path) -> None:
         keyring.read_codes([root])
 
 
-def test_the_mark_key_file_checks_the_roots_marks_only(tmp_path: Path) -> None:
+def test_the_mark_key_file_checks_only_the_macs_of_the_root_key(tmp_path: Path) -> None:
     root, marks = tmp_path / "root", tmp_path / "marks"
     keyring.make(root)
     keyring.make_marks(root, marks)
@@ -130,14 +130,14 @@ def test_the_mark_key_file_checks_the_roots_marks_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "lockbox-credential-key-1:", "lockbox-credential-key-1:AAAA", "\u00e4"])
-def test_an_invalid_key_is_refused_with_advice(tmp_path: Path, content: str) -> None:
+def test_an_invalid_keyring_key_is_refused_with_advice(tmp_path: Path, content: str) -> None:
     (tmp_path / "key").write_text(content, encoding="utf-8")
 
     with pytest.raises(BadKey, match="new-credential-key"):
         keyring.read([tmp_path / "key"])
 
 
-def test_a_key_is_never_overwritten_and_a_missing_one_named(tmp_path: Path) -> None:
+def test_a_keyring_key_is_never_overwritten_and_a_missing_key_is_named(tmp_path: Path) -> None:
     keyring.make(tmp_path / "key")
 
     with pytest.raises(BadKey, match="never written over"):
@@ -153,7 +153,7 @@ def test_the_development_keyring_is_equal_in_every_process() -> None:
     assert isinstance(keyring.development(), Keyring)
 
 
-def test_a_remembered_verification_covers_the_same_bytes_only() -> None:
+def test_a_remembered_signature_check_covers_the_same_bytes_only() -> None:
     keys, others = (ApprovalKeys([Ed25519PrivateKey.generate()]) for _ in "ab")
     signed = keys.sign(b"opened")
 

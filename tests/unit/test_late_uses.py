@@ -36,7 +36,7 @@ class LateCalls:
         return await asyncio.Event().wait()
 
 
-def test_a_use_beginning_after_its_answer_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_use_of_a_window_that_begins_after_the_answer_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_checks, "ASK_SECONDS", 0.05)
     calls = LateCalls()
     checks = WindowChecks(WindowMemory(), cast("MemoryReader", None), calls, compare_every=1_000_000)

@@ -92,7 +92,7 @@ CELLS = [cell for cell in EVERYTHING if cell in TABLE]
 PAIRS = list(itertools.product([None, *State], Action))
 
 
-def test_the_states_and_actions_are_those_of_the_table() -> None:
+def test_the_states_and_actions_of_the_lifecycle_are_those_of_the_table() -> None:
     words = {(state, action) for action, states in STARTS.items() for state in states}
 
     assert {(state, action) for state, action, _ in TABLE} == words
@@ -103,7 +103,7 @@ def test_the_states_and_actions_are_those_of_the_table() -> None:
 
 
 @each(("state", "action", "party"), CELLS)
-def test_each_move_leads_where_the_table_says(state: State | None, action: Action, party: Party) -> None:
+def test_each_move_leads_to_the_state_in_the_table(state: State | None, action: Action, party: Party) -> None:
     row, taken_as = move(state, action, {party})
 
     assert (row.to, row.instead) == TABLE[state, action, party]
@@ -111,7 +111,7 @@ def test_each_move_leads_where_the_table_says(state: State | None, action: Actio
 
 
 @each(("state", "action"), PAIRS)
-def test_every_other_move_is_refused_to_every_party(state: State | None, action: Action) -> None:
+def test_every_move_outside_the_table_is_refused_to_every_party(state: State | None, action: Action) -> None:
     for party in [party for party in Party if (state, action, party) not in TABLE]:
         wrong_state = action in EVER_DOES[party] and state not in STARTS[action]
 
@@ -140,7 +140,7 @@ def test_no_move_is_possible_without_a_role(action: Action) -> None:
         (None, Action.SUBMIT, {Party.SYSTEM, Party.ENGINEER}, Party.ENGINEER),
     ],
 )
-def test_a_person_with_two_roles_acts_in_the_one_that_may(
+def test_a_person_with_two_roles_acts_in_the_role_that_permits_the_move(
     state: State | None, action: Action, parties: set[Party], taken_as: Party
 ) -> None:
     _, party = move(state, action, parties)
@@ -148,7 +148,7 @@ def test_a_person_with_two_roles_acts_in_the_one_that_may(
     assert party is taken_as
 
 
-def test_six_states_are_final() -> None:
+def test_six_request_states_are_final() -> None:
     final = {"denied", "cancelled", "timed_out", "completed", "revoked", "expired"}
 
     assert final == FINAL_STATES
@@ -158,7 +158,7 @@ def test_six_states_are_final() -> None:
             move(state, action, set(Party))
 
 
-def test_the_clock_ends_open_requests_and_people_make_all_other_moves() -> None:
+def test_the_timer_ends_open_requests_and_people_make_all_other_moves() -> None:
     assert CLOCK_ACTIONS == {"reviewing": "time_out", "pending": "time_out", "active": "expire"}
     assert {"endorse", "break_glass", "approve", "deny"} == DECISIONS
     assert {*DECISIONS, "cancel", "complete", "revoke"} == PEOPLES_ACTIONS
@@ -185,7 +185,7 @@ def test_the_clock_ends_open_requests_and_people_make_all_other_moves() -> None:
         ),
     ],
 )
-def test_a_refusal_names_the_roles_and_the_final_states(
+def test_a_refused_move_names_the_roles_and_the_final_states(
     state: State | None, action: Action, parties: set[Party], refusal: type[NotYours | InvalidMove], said: str
 ) -> None:
     with pytest.raises(refusal) as refused:
@@ -195,7 +195,7 @@ def test_a_refusal_names_the_roles_and_the_final_states(
 
 
 @each("state", sorted(OPEN_STATES))
-def test_the_clock_reminds_before_the_deadline_and_ends_at_it(state: State) -> None:
+def test_the_timer_reminds_before_the_deadline_and_ends_the_request_at_it(state: State) -> None:
     deadline_at = datetime(2026, 3, 1, tzinfo=UTC)
     moment = timedelta(microseconds=1)
 
@@ -203,7 +203,7 @@ def test_the_clock_reminds_before_the_deadline_and_ends_at_it(state: State) -> N
     assert clock_task(state, deadline_at, deadline_at) == CLOCK_ACTIONS[state]
 
 
-def test_the_schedule_covers_everything_the_clock_does() -> None:
+def test_the_schedule_covers_everything_the_timer_does() -> None:
     assert set(CLOCK.kinds) == {*CLOCK_ACTIONS.values(), REMIND}
 
 
@@ -241,7 +241,7 @@ def at(place: int, message: str) -> Finding:
         [(4, "revoked"), (2, "active"), (3, "active"), (1, "pending")],
     ],
 )
-def test_complete_moves_in_any_order_are_no_finding(moves: list[Move]) -> None:
+def test_complete_moves_of_a_request_in_any_order_are_no_finding(moves: list[Move]) -> None:
     assert taken(moves) == []
 
 
@@ -270,7 +270,7 @@ def test_complete_moves_in_any_order_are_no_finding(moves: list[Move]) -> None:
         ),
     ],
 )
-def test_a_surplus_move_is_found_at_its_place(moves: list[Move], place: int, message: str) -> None:
+def test_the_verifier_detects_a_surplus_move_at_its_place(moves: list[Move], place: int, message: str) -> None:
     assert taken(moves)[0] == at(place, message)
 
 
@@ -287,7 +287,7 @@ def test_a_surplus_move_is_found_at_its_place(moves: list[Move], place: int, mes
         ),
     ],
 )
-def test_a_missing_first_move_is_found_for_the_whole(moves: list[Move], message: str) -> None:
+def test_the_verifier_reports_a_missing_first_move_without_a_place(moves: list[Move], message: str) -> None:
     assert taken(moves) == [Finding(FindingKind.GAP_IN_MOVES, message)]
 
 
@@ -300,7 +300,7 @@ def test_a_missing_first_move_is_found_for_the_whole(moves: list[Move], message:
         [(2, "denied"), (1, "pending")],
     ],
 )
-def test_where_events_were_removed_a_request_may_begin_later(moves: list[Move]) -> None:
+def test_a_request_may_begin_later_in_a_log_where_events_were_removed(moves: list[Move]) -> None:
     assert taken(moves, removed_before=True) == []
 
 
@@ -329,7 +329,9 @@ def test_where_events_were_removed_a_request_may_begin_later(moves: list[Move]) 
         ),
     ],
 )
-def test_a_request_beginning_later_has_no_gap_and_no_repeated_move(moves: list[Move], found: list[Finding]) -> None:
+def test_a_request_that_begins_later_in_a_log_has_no_gap_and_no_repeated_move(
+    moves: list[Move], found: list[Finding]
+) -> None:
     assert taken(moves, removed_before=True) == found
 
 
@@ -342,17 +344,19 @@ def test_a_request_beginning_later_has_no_gap_and_no_repeated_move(moves: list[M
     ],
 )
 @pytest.mark.parametrize("removed_before", [True, False])
-def test_a_requests_moves_begin_with_the_one_asking_the_customer(moves: list[Move], *, removed_before: bool) -> None:
+def test_in_a_customers_log_a_requests_moves_begin_with_asking_the_customer(
+    moves: list[Move], *, removed_before: bool
+) -> None:
     assert taken(moves, asked_by=2, removed_before=removed_before) == []
     assert taken([(2, "denied"), *moves], asked_by=2)[0].kind is FindingKind.GAP_IN_MOVES
 
 
 @pytest.mark.parametrize("moves", [[(2, "pending"), (1, "reviewing")], [(1, "reviewing"), (2, "pending")]])
-def test_a_move_before_the_one_asking_the_customer_is_found(moves: list[Move]) -> None:
+def test_the_verifier_detects_a_move_before_the_one_asking_the_customer(moves: list[Move]) -> None:
     assert taken(moves, asked_by=2) == [at(1, "request A has its move 1 before the one with which it begins")]
 
 
-def test_asking_the_customer_twice_is_reported() -> None:
+def test_the_verifier_reports_that_the_customer_was_asked_twice() -> None:
     requests = MoveChecker(Findings())
 
     for seq in (2, 3):
@@ -362,7 +366,7 @@ def test_asking_the_customer_twice_is_reported() -> None:
     assert only.message == "request A begins twice: with its move 2, and with 3"
 
 
-def test_each_request_has_its_own_moves() -> None:
+def test_the_verifier_checks_the_moves_of_each_request_separately() -> None:
     requests = MoveChecker(Findings())
 
     for request, seq in (("A", 1), ("B", 1), ("B", 2), ("C", 2)):
@@ -386,27 +390,27 @@ PRODUCT = {
 }
 
 
-def test_every_state_has_words_and_a_tone() -> None:
+def test_every_request_state_has_words_and_a_tone() -> None:
     assert STATE_WORDINGS.keys() == {*State, NOBODY_NOTIFIED, OUTLIVED}
     assert {name: STATE_WORDINGS[name].to(Side.CUSTOMER) for name in PRODUCT} == PRODUCT
     assert {saying.tone for saying in STATE_WORDINGS.values()} == set(Tone) == set(COLOURS)
 
 
-def test_vendor_people_are_not_addressed_as_the_customer() -> None:
+def test_words_for_vendor_people_do_not_address_them_as_the_customer() -> None:
     for saying in STATE_WORDINGS.values():
         words = saying.to(Side.VENDOR)
         assert "you" not in words.lower().split()
         assert "your" not in words.lower().split()
 
 
-def test_a_terminal_uses_the_same_words() -> None:
+def test_a_terminal_shows_the_same_words_for_states_as_pages() -> None:
     assert {name: WORDS[name][0] for name in PRODUCT} == PRODUCT | {"pending": "Waiting for the customer's approval"}
 
 
 @pytest.mark.parametrize("name", ["denied", "cancelled", "timed_out", "completed", "revoked", "expired"])
-def test_a_mail_subject_begins_with_the_words_for_the_end(name: str) -> None:
+def test_the_subject_of_an_outcome_mail_begins_with_the_words_for_the_end(name: str) -> None:
     assert REQUEST_SUBJECTS[name].startswith(f"{STATE_WORDINGS[name].others}: ")
 
 
-def test_votes_are_counted_after_the_words() -> None:
+def test_the_words_for_a_pending_request_are_followed_by_the_vote_count() -> None:
     assert approved(1, 2) == "(1 of 2 approved)"

@@ -47,11 +47,11 @@ Logs = pytest.CaptureFixture[str]
         ("https://lockbox.example/requests/1", "https://lockbox.example/requests/1"),
     ],
 )
-def test_tokens_passwords_secrets_and_addresses_are_masked(text: str, shown: str) -> None:
+def test_tokens_passwords_secrets_and_addresses_are_masked_in_logs(text: str, shown: str) -> None:
     assert masked(text) == shown
 
 
-def test_our_log_lines_are_masked_json(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+def test_log_lines_of_lockbox_are_masked_json(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     structlog.get_logger("x").info("went", token=TOKEN, number=3)
@@ -65,7 +65,7 @@ def test_our_log_lines_are_masked_json(log_as_in_production: Callable[[], None],
     assert line["timestamp"].endswith("Z")
 
 
-def test_a_librarys_log_lines_are_masked(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+def test_log_lines_of_libraries_are_masked(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     logging.getLogger("library").warning("cannot reach %s for %s", "redis://:p4ss@h/0", "a@b.example")
@@ -75,7 +75,7 @@ def test_a_librarys_log_lines_are_masked(log_as_in_production: Callable[[], None
     assert line["event"] == "cannot reach redis://***@h/0 for ***@***"
 
 
-def test_a_traceback_is_masked(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+def test_a_traceback_in_the_log_is_masked(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
     structlog.get_logger("x").error("failed", exc_info=RuntimeError(f"bad token {TOKEN}"))
@@ -87,7 +87,9 @@ def test_a_traceback_is_masked(log_as_in_production: Callable[[], None], capsys:
 
 
 @pytest.mark.parametrize("held", [[TOKEN], {"a": TOKEN}, (TOKEN,), {"a": {"b": [TOKEN]}}, RuntimeError(TOKEN)])
-def test_a_nested_secret_is_masked(held: object, log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+def test_a_nested_secret_in_a_log_line_is_masked(
+    held: object, log_as_in_production: Callable[[], None], capsys: Logs
+) -> None:
     log_as_in_production()
 
     structlog.get_logger("x").info("went", held=held)

@@ -22,7 +22,7 @@ SENDERS = ["Lockbox <lockbox@vendor.example>", "lockbox@vendor.example", "Änne,
 
 @settings(max_examples=examples(30), deadline=None)
 @given(TEXTS, TEXTS, TEXTS)
-def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comment: str) -> None:
+def test_any_text_makes_a_mail_with_exactly_one_of_each_header(name: str, why: str, comment: str) -> None:
     made = mail(requester_name=name, recipient_name=name, justification=why, case_ref=why, comment=comment)
 
     raw = compose(made, "Lockbox <lockbox@vendor.example>").content
@@ -52,7 +52,7 @@ def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comm
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_body_reads_back_line_by_line(text: str, html: str) -> None:
+def test_the_body_of_a_mail_reads_back_line_by_line(text: str, html: str) -> None:
     raw = compose(replace(mail(), text=text, html=html), "Lockbox <lockbox@vendor.example>").content
 
     read = email.message_from_bytes(raw, policy=default)
@@ -65,7 +65,7 @@ def test_a_body_reads_back_line_by_line(text: str, html: str) -> None:
 
 @settings(max_examples=examples(200), deadline=None)
 @given(st.text(HARD, max_size=120), st.sampled_from(SENDERS))
-def test_headers_equal_those_of_the_email_package(subject: str, sender: str) -> None:
+def test_mail_headers_equal_those_of_pythons_email_package(subject: str, sender: str) -> None:
     made = replace(mail(), subject=subject)
     plain = EmailMessage(policy=SMTP)
     plain["From"], plain["Subject"] = sender, subject
@@ -81,7 +81,7 @@ def test_headers_equal_those_of_the_email_package(subject: str, sender: str) -> 
 @example("Erin Bcc: everyone@contoso.example <h1>Approve</h1>[U+202E]gnp.exe[U+2066][U+2028]Request 0 [31m")
 @example('"Ann" <everyone@contoso.example>, ' + "Äpfel " * 10)
 @example("=?utf-8?q?Ann?= <everyone@contoso.example>")
-def test_any_recipient_name_stays_one_name(name: str) -> None:
+def test_any_recipient_name_stays_one_name_in_the_mail_header(name: str) -> None:
     written = fields(compose(replace(mail(), to_name=name), SENDERS[0]).content)[b"To"]
 
     (read,) = email.message_from_bytes(written + b"\r\n\r\n", policy=default)["To"].addresses
@@ -96,7 +96,7 @@ def test_any_recipient_name_stays_one_name(name: str) -> None:
 @example("Vendor, Inc. <boss@contoso.example>, a very long name of a vendor that goes on and on and on")
 @example("Änne Müller <boss@contoso.example>, der sehr lange Name eines Herstellers, GmbH")
 @example("=?utf-8?q?Ann?= <everyone@contoso.example>")
-def test_any_sender_name_stays_one_name(name: str) -> None:
+def test_any_sender_name_stays_one_name_in_the_mail_header(name: str) -> None:
     quoted = re.sub(r'(["\\])', r"\\\1", name).replace("\t", " ")
     sender = f'"{quoted}" <lockbox@vendor.example>'
 
@@ -116,7 +116,7 @@ def fields(raw: bytes) -> dict[bytes, bytes]:
     return {line.partition(b":")[0]: line for line in lines}
 
 
-def test_no_text_ends_its_mime_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_text_in_a_mail_ends_its_mime_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp, "_boundary", lambda: "=_known")
     hostile = "Before\n--=_known--\n--=_known\nContent-Type: text/html\n\n<b>forged</b>\n.\n"
 
@@ -134,7 +134,7 @@ def test_mime_boundaries_are_unpredictable() -> None:
     assert len({email.message_from_bytes(one).get_boundary() for one in sent}) == 3
 
 
-def test_no_line_exceeds_the_smtp_limit() -> None:
+def test_no_line_of_a_mail_exceeds_the_smtp_limit() -> None:
     raw = compose(replace(mail(), text="x" * 5_000, html="é" * 5_000), "Lockbox <lockbox@vendor.example>").content
 
     assert max(len(line) for line in raw.splitlines()) <= 78

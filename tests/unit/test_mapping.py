@@ -191,12 +191,14 @@ UNMAPPED = [
 
 
 @each(("method", "target", "resource", "action"), TAKEN)
-def test_a_request_uses_one_resource_and_one_action(method: str, target: str, resource: str, action: str) -> None:
+def test_a_mapped_http_request_uses_one_resource_and_one_action(
+    method: str, target: str, resource: str, action: str
+) -> None:
     assert mapped(MAIL, target, method) == ("contoso", resource, action)
 
 
 @each(("target", "words"), MALFORMED)
-def test_an_ambiguous_request_is_malformed(target: str, words: str) -> None:
+def test_an_ambiguous_http_request_is_malformed_for_the_gate(target: str, words: str) -> None:
     code, reason = refused(MAIL, target)
 
     assert code == "malformed"
@@ -206,7 +208,7 @@ def test_an_ambiguous_request_is_malformed(target: str, words: str) -> None:
 
 
 @each(("method", "target", "words"), UNMAPPED)
-def test_an_unlisted_request_is_unmapped(method: str, target: str, words: str) -> None:
+def test_an_http_request_not_in_the_catalogue_is_unmapped(method: str, target: str, words: str) -> None:
     code, reason = refused(MAIL, target, method)
 
     assert code == "unmapped"
@@ -214,7 +216,7 @@ def test_an_unlisted_request_is_unmapped(method: str, target: str, words: str) -
     assert reason.isascii()
 
 
-def test_characters_clients_escape_are_accepted_in_that_spelling_only() -> None:
+def test_characters_that_clients_escape_are_accepted_in_escaped_spelling_only() -> None:
     escaping = mapping(escaped="@:")
 
     assert mapped(escaping, "/mailboxes/a%40b")[1] == "mailbox:a@b"
@@ -248,22 +250,22 @@ def test_characters_clients_escape_are_accepted_in_that_spelling_only() -> None:
         ("\u212aontoso.mail.example", "malformed"),
     ],
 )
-def test_a_host_names_its_tenant_in_one_spelling(host: str, code: str) -> None:
+def test_a_host_names_its_tenant_in_one_spelling_only(host: str, code: str) -> None:
     assert refused(MAIL, "/mailboxes/a", host=host)[0] == code
 
 
-def test_a_port_is_part_of_the_template() -> None:
+def test_a_port_is_part_of_the_host_template_for_a_tenant() -> None:
     made = mapping(tenant=TenantSource(host="{tenant}.mail.example:8443"))
 
     assert mapped(made, "/mailboxes/a", host="contoso.mail.example:8443")[0] == "contoso"
     assert refused(made, "/mailboxes/a", host="contoso.mail.example")[0] == "unmapped"
 
 
-def test_a_tenant_may_be_fixed_in_the_catalogue() -> None:
+def test_the_tenant_of_a_gate_may_be_fixed_in_the_catalogue() -> None:
     assert mapped(mapping(tenant=TenantSource(fixed="contoso")), "/mailboxes/a", host="any")[0] == "contoso"
 
 
-def test_a_tenant_may_be_a_path_segment() -> None:
+def test_the_tenant_of_a_gated_call_may_be_a_path_segment() -> None:
     made = mapping(rule("/orgs/{org}/mailboxes/{a}", "mailbox:{a}"), tenant=TenantSource(path="org"))
 
     assert mapped(made, "/orgs/contoso/mailboxes/x") == ("contoso", "mailbox:x", "read")
@@ -283,7 +285,7 @@ def test_a_tenant_may_be_a_path_segment() -> None:
         (((b"x-tenant", b"contoso"),), "malformed"),
     ],
 )
-def test_a_gateways_header_names_the_tenant_exactly_once(headers: Any, code: str) -> None:
+def test_the_header_of_a_gateway_names_the_tenant_exactly_once(headers: Any, code: str) -> None:
     made = mapping(tenant=TenantSource(header="Lockbox-Tenant"))
 
     assert refused(made, "/mailboxes/a", headers=SentHeaders(headers))[0] == code
@@ -291,7 +293,7 @@ def test_a_gateways_header_names_the_tenant_exactly_once(headers: Any, code: str
     assert mapped(made, "/mailboxes/a", headers=SentHeaders(given))[0] == "contoso"
 
 
-def test_paths_with_a_common_beginning_are_distinguished() -> None:
+def test_mapped_paths_with_a_common_beginning_are_distinguished() -> None:
     made = mapping(
         rule("/a/{x}/c", "one:{x}"),
         rule("/a/b/d", "two:b"),
@@ -311,7 +313,7 @@ def test_a_service_without_a_gate_has_no_mapping() -> None:
         ServiceMapping("mail", Service(title="Mail"))
 
 
-def test_the_table_has_enough_rows() -> None:
+def test_the_table_of_malformed_request_targets_has_enough_rows() -> None:
     assert len({target for target, _ in MALFORMED}) == len(MALFORMED) >= 60
     assert HOST.startswith("contoso.")
 
@@ -324,7 +326,7 @@ def test_the_table_has_enough_rows() -> None:
         ("GET", "/search?mailbox=anna", "/search?mailbox"),
     ],
 )
-def test_a_mapped_request_names_its_catalogue_path(method: str, target: str, path: str) -> None:
+def test_a_mapped_http_request_names_its_catalogue_path(method: str, target: str, path: str) -> None:
     assert MAIL.map(GateCall(method, target, HOST)).path == path
 
 
@@ -347,7 +349,7 @@ SECRET = "eyJhbGciOiJSUzI1NiJ9"
         ("/?a=1&b=1&c=1&d=1&e=1&f=1&g=1&h=1&i=1&j=1", "/?a&b&c&d&e&f&g&h"),
     ],
 )
-def test_a_paths_outline_has_no_names_values_or_secrets(target: str, outline: str) -> None:
+def test_the_outline_of_a_path_has_no_names_values_or_secrets(target: str, outline: str) -> None:
     assert MAIL.outline(GateCall("GET", target, HOST)) == outline
 
 
@@ -373,7 +375,7 @@ def of_type(*types: str) -> SentHeaders:
         'multipart/mixed; boundary="b"',
     ],
 )
-def test_a_call_acting_by_its_body_is_refused(kind: str) -> None:
+def test_the_mapping_refuses_a_call_whose_action_depends_on_its_body(kind: str) -> None:
     code, reason = refused(MAIL, "/mailboxes/anna", "PUT", headers=of_type(kind))
 
     assert code == "unmapped"
@@ -383,11 +385,11 @@ def test_a_call_acting_by_its_body_is_refused(kind: str) -> None:
 @each(
     "kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/x", ""]
 )
-def test_a_form_body_for_a_mapped_path_is_accepted(kind: str) -> None:
+def test_the_mapping_accepts_a_form_body_for_a_mapped_path(kind: str) -> None:
     assert mapped(MAIL, "/mailboxes/anna", "PUT", headers=of_type(kind))[1] == "mailbox:anna"
 
 
-def test_two_content_types_are_refused() -> None:
+def test_the_mapping_refuses_two_content_types() -> None:
     code, reason = refused(MAIL, "/mailboxes/anna", "PUT", headers=of_type("application/json", "application/grpc"))
 
     assert (code, reason) == ("malformed", "send one Content-Type")
@@ -439,7 +441,7 @@ def again(call: MappedCall, escaped: str, order: str) -> str:
 
 @settings(deadline=None)
 @given(MADE, TARGETS)
-def test_a_mapped_request_leads_back_to_its_one_target(made: tuple[ServiceMapping, str], target: str) -> None:
+def test_a_mapped_http_request_leads_back_to_its_one_target(made: tuple[ServiceMapping, str], target: str) -> None:
     service, escaped = made
 
     found = taken(service, target)
@@ -449,7 +451,9 @@ def test_a_mapped_request_leads_back_to_its_one_target(made: tuple[ServiceMappin
 
 @settings(deadline=None)
 @given(MADE, TARGETS, TARGETS)
-def test_no_two_targets_map_to_the_same_resource(made: tuple[ServiceMapping, str], one: str, other: str) -> None:
+def test_no_two_request_targets_map_to_the_same_resource(
+    made: tuple[ServiceMapping, str], one: str, other: str
+) -> None:
     first, second = taken(made[0], one), taken(made[0], other)
 
     if first is not None and first == second:
@@ -459,7 +463,7 @@ def test_no_two_targets_map_to_the_same_resource(made: tuple[ServiceMapping, str
 
 @settings(deadline=None)
 @given(MADE, st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zs"], exclude_characters="/\\;%?#*")))
-def test_a_canonical_address_maps_to_itself(made: tuple[ServiceMapping, str], address: str) -> None:
+def test_a_canonical_request_target_maps_to_itself(made: tuple[ServiceMapping, str], address: str) -> None:
     service, escaped = made
     safe = "".join(mark for mark in PATH_MARKS if mark not in escaped)
 
@@ -472,7 +476,7 @@ def test_a_canonical_address_maps_to_itself(made: tuple[ServiceMapping, str], ad
 
 @settings(deadline=None)
 @given(st.sampled_from(["", "@:+"]), TARGETS)
-def test_each_refused_target_has_its_own_reason(escaped: str, target: str) -> None:
+def test_each_refused_request_target_has_a_specific_reason(escaped: str, target: str) -> None:
     if target_pattern(escaped).fullmatch(target) is None:
         said = explain(target, escaped)
 
@@ -480,7 +484,7 @@ def test_each_refused_target_has_its_own_reason(escaped: str, target: str) -> No
         assert said.isascii()
 
 
-def test_a_variable_matches_one_segment_literally() -> None:
+def test_a_variable_in_a_path_template_matches_one_segment_literally() -> None:
     found = taken(PLAIN, "/mailboxes/mailboxes")
 
     assert found is not None

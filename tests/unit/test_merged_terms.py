@@ -93,7 +93,7 @@ def earliest(terms: Terms) -> dict[str, int]:
 
 
 @each(("field", "loose", "strict"), ORDER)
-def test_the_stricter_term_of_two_wins(field: str, loose: Any, strict: Any) -> None:
+def test_the_stricter_of_two_policy_terms_wins(field: str, loose: Any, strict: Any) -> None:
     lax, tight = Terms.model_validate({field: loose}), Terms.model_validate({field: strict})
 
     assert stricter(lax, tight) == stricter(tight, lax) == tight
@@ -101,13 +101,13 @@ def test_the_stricter_term_of_two_wins(field: str, loose: Any, strict: Any) -> N
     assert not loosens(lax, tight)
 
 
-def test_strictness_is_defined_for_all_terms_except_timing() -> None:
+def test_strictness_is_defined_for_all_policy_terms_except_timing() -> None:
     assert {field for field, _, _ in ORDER} == set(Terms.model_fields) - WHO_HEARS_WHEN
 
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merging_reminds_escalates_and_warns_as_early_as_either(a: Terms, b: Terms) -> None:
+def test_merged_terms_remind_escalate_and_warn_as_early_as_either(a: Terms, b: Terms) -> None:
     merged = stricter(a, b)
 
     for name in ("approval_reminders", "review_reminders"):
@@ -120,7 +120,7 @@ def test_merging_reminds_escalates_and_warns_as_early_as_either(a: Terms, b: Ter
     assert merged.closing_warning == max(a.closing_warning, b.closing_warning)
 
 
-def test_any_number_of_rules_with_reminders_merges() -> None:
+def test_any_number_of_rules_with_reminders_can_be_merged() -> None:
     rules = tuple(
         Rule(
             name="often",
@@ -135,7 +135,7 @@ def test_any_number_of_rules_with_reminders_merges() -> None:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS, TERMS)
-def test_merging_is_associative_and_commutative(a: Terms, b: Terms, c: Terms) -> None:
+def test_merging_policy_terms_is_associative_and_commutative(a: Terms, b: Terms, c: Terms) -> None:
     assert stricter(a, b) == stricter(b, a)
     assert stricter(stricter(a, b), c) == stricter(a, stricter(b, c))
     assert stricter(a, a) == a
@@ -143,7 +143,7 @@ def test_merging_is_associative_and_commutative(a: Terms, b: Terms, c: Terms) ->
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merging_never_loosens_either_side(a: Terms, b: Terms) -> None:
+def test_merging_policy_terms_never_loosens_either_side(a: Terms, b: Terms) -> None:
     merged = stricter(a, b)
 
     assert not loosens(a, merged)
@@ -152,7 +152,7 @@ def test_merging_never_loosens_either_side(a: Terms, b: Terms) -> None:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merging_keeps_terms_that_do_not_loosen(a: Terms, b: Terms) -> None:
+def test_merging_policy_terms_keeps_terms_that_do_not_loosen(a: Terms, b: Terms) -> None:
     b = b.model_copy(update={name: getattr(a, name) for name in WHO_HEARS_WHEN})
 
     assert loosens(a, b) is (stricter(a, b) != b)
@@ -160,7 +160,7 @@ def test_merging_keeps_terms_that_do_not_loosen(a: Terms, b: Terms) -> None:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merging_prompts_each_group_at_the_earlier_time(a: Terms, b: Terms) -> None:
+def test_merged_policy_terms_prompt_each_group_at_the_earlier_time(a: Terms, b: Terms) -> None:
     when = earliest(stricter(a, b))
 
     assert when == {
@@ -169,19 +169,19 @@ def test_merging_prompts_each_group_at_the_earlier_time(a: Terms, b: Terms) -> N
     }
 
 
-def test_an_emptied_tier_stays_so_that_later_ones_do_not_move_up() -> None:
+def test_a_tier_emptied_by_merging_stays_so_that_later_tiers_do_not_move_up() -> None:
     merged = stricter(Terms(tiers=(("a",), ("b",), ("c",))), Terms(tiers=(("b",),)))
 
     assert merged.tiers == (("a", "b"), (), ("c",))
 
 
-def test_rules_without_a_common_reason_leave_none() -> None:
+def test_merged_rules_without_a_common_reason_code_leave_no_reason_code() -> None:
     merged = stricter(Terms(reasons=frozenset({OTHER, ALERT})), Terms(reasons=frozenset({CASE})))
 
     assert merged.reasons == frozenset()
 
 
-def test_a_rule_tightens_only_what_it_matches() -> None:
+def test_a_policy_rule_tightens_only_requests_it_matches() -> None:
     policy = Policy(
         quorum=2,
         groups={"legal": PEOPLE},
@@ -200,7 +200,7 @@ def test_a_rule_tightens_only_what_it_matches() -> None:
     assert terms_for(policy, FILES) == Terms(quorum=2)
 
 
-def test_every_matching_rule_counts() -> None:
+def test_every_matching_policy_rule_counts() -> None:
     by_service = Rule(name="mail", match=Match(services=("mail",)), terms=Overrides(quorum=2, sign_in_age=600))
     by_action = Rule(name="reading", match=Match(actions=("read",)), terms=Overrides(quorum=3, sign_in_age=800))
 
@@ -208,7 +208,7 @@ def test_every_matching_rule_counts() -> None:
     assert terms_for(Policy(rules=(by_service, by_action)), FILES) == Terms(quorum=3, sign_in_age=800)
 
 
-def test_a_loosening_rule_changes_nothing() -> None:
+def test_a_policy_rule_that_loosens_changes_nothing() -> None:
     lax = Overrides(vendor_review=False, quorum=1, access_ceiling=7 * 86_400, mail_link=True, sign_in_age=86_400)
     policy = Policy(quorum=2, mail_link=False, rules=(Rule(name="lax", match=Match(services=("mail",)), terms=lax),))
 
@@ -217,7 +217,7 @@ def test_a_loosening_rule_changes_nothing() -> None:
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS, st.data())
-def test_the_order_of_rules_has_no_effect(policy: Policy, ask: RequestFacts, data: st.DataObject) -> None:
+def test_the_order_of_policy_rules_has_no_effect(policy: Policy, ask: RequestFacts, data: st.DataObject) -> None:
     rules = tuple(data.draw(st.permutations(policy.rules)))
 
     assert terms_for(policy.model_copy(update={"rules": rules}), ask) == terms_for(policy, ask)
@@ -225,13 +225,13 @@ def test_the_order_of_rules_has_no_effect(policy: Policy, ask: RequestFacts, dat
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
-def test_effective_terms_never_loosen_the_tenants(policy: Policy, ask: RequestFacts) -> None:
+def test_the_effective_terms_of_a_request_never_loosen_the_tenants_terms(policy: Policy, ask: RequestFacts) -> None:
     assert not loosens(policy, terms_for(policy, ask))
 
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
-def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
+def test_a_further_policy_rule_never_loosens(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
     more = policy.model_copy(update={"rules": (rule, *policy.rules)})
 
     assert not loosens(terms_for(policy, ask), terms_for(more, ask))
@@ -239,7 +239,7 @@ def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: RequestFa
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
-def test_a_matching_rule_is_obeyed(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
+def test_a_matching_policy_rule_is_obeyed(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
     terms = terms_for(policy.model_copy(update={"rules": (*policy.rules, rule)}), ask)
     wanted = policy.model_copy(update=rule.terms.given())
 
@@ -251,7 +251,7 @@ def test_a_matching_rule_is_obeyed(policy: Policy, rule: Rule, ask: RequestFacts
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
-def test_the_strictest_terms_are_met_by_whatever_meets_every_rule(policy: Policy, ask: RequestFacts) -> None:
+def test_terms_that_meet_every_rule_meet_the_strictest_terms(policy: Policy, ask: RequestFacts) -> None:
     strict = strictest(policy)
 
     assert not loosens(policy, strict)
@@ -259,7 +259,7 @@ def test_the_strictest_terms_are_met_by_whatever_meets_every_rule(policy: Policy
     assert all(not loosens(policy.model_copy(update=rule.terms.given()), strict) for rule in policy.rules)
 
 
-def test_without_rules_the_strictest_terms_are_the_tenants() -> None:
+def test_without_rules_the_strictest_terms_are_the_tenants_terms() -> None:
     assert strictest(Policy(quorum=2, mail_suffices=True)) == Terms(quorum=2, mail_suffices=True)
 
 

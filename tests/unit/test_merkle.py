@@ -51,12 +51,12 @@ MANY = [leaf_hash(str(number).encode()) for number in range(40)]
 
 
 @each("size", range(len(ROOTS)))
-def test_roots_match_the_reference(size: int) -> None:
+def test_merkle_roots_match_the_reference(size: int) -> None:
     assert root_of(LEAVES[:size]).hex() == ROOTS[size]
 
 
 @pytest.mark.parametrize(("index", "size"), INCLUSION)
-def test_audit_paths_match_the_reference(index: int, size: int) -> None:
+def test_merkle_audit_paths_match_the_reference(index: int, size: int) -> None:
     path = merkle.inclusion(subtree_of(LEAVES), index, size)
 
     assert [node.hex() for node in path] == INCLUSION[index, size]
@@ -64,7 +64,7 @@ def test_audit_paths_match_the_reference(index: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), CONSISTENCY)
-def test_consistency_proofs_match_the_reference(old: int, new: int) -> None:
+def test_merkle_consistency_proofs_match_the_reference(old: int, new: int) -> None:
     path = merkle.consistency(subtree_of(LEAVES), old, new)
 
     assert [node.hex() for node in path] == CONSISTENCY[old, new]
@@ -72,7 +72,7 @@ def test_consistency_proofs_match_the_reference(old: int, new: int) -> None:
 
 
 @each("size", range(1, len(MANY) + 1))
-def test_a_second_implementation_agrees_on_every_leaf_of_small_trees(size: int) -> None:
+def test_a_second_implementation_agrees_on_every_leaf_of_small_merkle_trees(size: int) -> None:
     root = second_verifier.tree(MANY[:size])
     assert root_of(MANY[:size]) == root
 
@@ -84,7 +84,7 @@ def test_a_second_implementation_agrees_on_every_leaf_of_small_trees(size: int) 
 
 
 @each("new", range(1, len(MANY) + 1))
-def test_a_second_implementation_agrees_on_the_growth_of_small_trees(new: int) -> None:
+def test_a_second_implementation_agrees_on_the_growth_of_small_merkle_trees(new: int) -> None:
     for old in range(1, new + 1):
         roots = root_of(MANY[:old]), root_of(MANY[:new])
         path = merkle.consistency(subtree_of(MANY), old, new)
@@ -94,7 +94,7 @@ def test_a_second_implementation_agrees_on_the_growth_of_small_trees(new: int) -
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 8, 11])
-def test_a_wrong_audit_path_proves_nothing(size: int) -> None:
+def test_a_wrong_merkle_audit_path_proves_nothing(size: int) -> None:
     root = root_of(MANY[:size])
 
     for index in range(size):
@@ -111,7 +111,7 @@ def test_a_wrong_audit_path_proves_nothing(size: int) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (3, 7), (4, 8), (6, 8), (7, 11)])
-def test_no_proof_shows_a_rewritten_tree_as_an_extension(old: int, new: int) -> None:
+def test_no_proof_shows_a_rewritten_merkle_tree_as_an_extension(old: int, new: int) -> None:
     rewritten = [MANY[-1], *MANY[1:]]
     path = merkle.consistency(subtree_of(rewritten), old, new)
 
@@ -120,7 +120,7 @@ def test_no_proof_shows_a_rewritten_tree_as_an_extension(old: int, new: int) -> 
             merkle.check_consistency(old, new, root_of(MANY[:old]), root_of(rewritten[:new]), way)
 
 
-def test_adding_a_whole_subtree_equals_adding_its_leaves() -> None:
+def test_adding_a_whole_merkle_subtree_equals_adding_its_leaves() -> None:
     growing = CompactRange()
 
     for level, start in ((4, 0), (2, 16), (0, 20)):
@@ -132,7 +132,7 @@ def test_adding_a_whole_subtree_equals_adding_its_leaves() -> None:
 
 
 @pytest.mark.parametrize("levels", [(0, 0, 1, 2, 3), (3, 3), (4, 3, 3), (2, 1, 0, 0), (1, 1, 0, 0, 1)])
-def test_adjacent_equal_subtrees_merge(levels: tuple[int, ...]) -> None:
+def test_adjacent_equal_merkle_subtrees_merge(levels: tuple[int, ...]) -> None:
     growing, start = CompactRange(), 0
 
     for level in levels:
@@ -144,7 +144,7 @@ def test_adjacent_equal_subtrees_merge(levels: tuple[int, ...]) -> None:
 
 @settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.binary(max_size=8), max_size=300))
-def test_an_independent_library_computes_the_same_roots(entries: list[bytes]) -> None:
+def test_an_independent_library_computes_the_same_merkle_roots(entries: list[bytes]) -> None:
     library = InmemoryTree(algorithm="sha256")
     growing = CompactRange()
 
@@ -156,7 +156,7 @@ def test_an_independent_library_computes_the_same_roots(entries: list[bytes]) ->
 
 
 @each("size", range(len(MANY)))
-def test_a_tree_grows_from_its_peaks_alone(size: int) -> None:
+def test_a_merkle_tree_grows_from_its_peaks_only(size: int) -> None:
     peaks = [subtree_of(MANY)(level, number) for level, number in merkle.complete(0, size)]
 
     growing = CompactRange(size, peaks)
@@ -167,13 +167,13 @@ def test_a_tree_grows_from_its_peaks_alone(size: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "peaks"), [(0, 1), (1, 0), (3, 1), (4, 2), (7, 2)])
-def test_a_wrong_number_of_peaks_is_refused(size: int, peaks: int) -> None:
+def test_a_wrong_number_of_merkle_peaks_is_refused(size: int, peaks: int) -> None:
     with pytest.raises(ValueError, match=r"^a tree has one peak for each bit of its size$"):
         CompactRange(size, MANY[:peaks])
 
 
 @each(("size", "level"), [(1, 1), (1, 2), (2, 2), (3, 1), (4, 3), (5, 1), (6, 2), (12, 3), (13, 2)])
-def test_a_subtree_is_added_only_at_its_boundary(size: int, level: int) -> None:
+def test_a_merkle_subtree_is_added_only_at_its_boundary(size: int, level: int) -> None:
     growing = CompactRange()
     for leaf in MANY[:size]:
         growing.add(leaf)
@@ -195,7 +195,7 @@ def test_a_subtree_is_added_only_at_its_boundary(size: int, level: int) -> None:
         (8, 13, [(2, 2), (0, 12)]),
     ],
 )
-def test_a_range_consists_of_its_largest_complete_subtrees(
+def test_a_range_of_leaves_consists_of_its_largest_complete_subtrees(
     start: int, end: int, parts: list[tuple[int, int]]
 ) -> None:
     assert list(merkle.complete(start, end)) == parts
@@ -203,7 +203,7 @@ def test_a_range_consists_of_its_largest_complete_subtrees(
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (3, 3), (4, 3), (-1, 3)])
-def test_a_missing_leaf_has_no_audit_path(index: int, size: int) -> None:
+def test_a_missing_leaf_has_no_merkle_audit_path(index: int, size: int) -> None:
     with pytest.raises(ValueError, match=rf"^a tree of {size} leaves has none with the index {index}$"):
         merkle.inclusion(subtree_of(MANY), index, size)
     with pytest.raises(BadProof, match=r"^the leaf is not in a tree of that size$"):
@@ -211,7 +211,7 @@ def test_a_missing_leaf_has_no_audit_path(index: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, 0), (4, 3), (-1, 3)])
-def test_a_smaller_tree_does_not_extend_a_larger_one(old: int, new: int) -> None:
+def test_a_smaller_merkle_tree_does_not_extend_a_larger_tree(old: int, new: int) -> None:
     with pytest.raises(ValueError, match=rf"^a tree of {new} leaves does not extend one of {old}$"):
         merkle.consistency(subtree_of(MANY), old, new)
     with pytest.raises(BadProof, match=r"^the older tree is the larger one$"):
@@ -219,7 +219,7 @@ def test_a_smaller_tree_does_not_extend_a_larger_one(old: int, new: int) -> None
 
 
 @pytest.mark.parametrize(("old", "new"), [(0, 0), (0, 1), (0, 5), (1, 1), (5, 5)])
-def test_empty_and_equal_trees_need_no_proof_and_accept_none(old: int, new: int) -> None:
+def test_empty_and_equal_merkle_trees_need_no_proof_and_accept_none(old: int, new: int) -> None:
     roots = root_of(MANY[:old]), root_of(MANY[:new])
 
     assert merkle.consistency(subtree_of(MANY), old, new) == []
@@ -234,13 +234,13 @@ def test_empty_and_equal_trees_need_no_proof_and_accept_none(old: int, new: int)
             merkle.check_consistency(old, new, older, newer, path)
 
 
-def test_a_tree_grown_from_empty_has_the_empty_root() -> None:
+def test_a_new_merkle_tree_has_the_root_of_the_empty_tree() -> None:
     with pytest.raises(BadProof, match=r"^trees of these sizes differ$"):
         merkle.check_consistency(0, 0, MANY[0], MANY[0], [])
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 2), (1, 3), (2, 3), (6, 7), (7, 8), (8, 11)])
-def test_a_bad_audit_path_is_reported_with_its_fault(index: int, size: int) -> None:
+def test_an_invalid_merkle_audit_path_is_reported_with_its_fault(index: int, size: int) -> None:
     root = root_of(MANY[:size])
     path = merkle.inclusion(subtree_of(MANY), index, size)
 
@@ -255,7 +255,7 @@ def test_a_bad_audit_path_is_reported_with_its_fault(index: int, size: int) -> N
 
 
 @each(("old", "new"), [(1, 2), (2, 3), (3, 4), (3, 7), (4, 8), (6, 8), (7, 11), (8, 11)])
-def test_a_bad_consistency_proof_is_reported_with_its_fault(old: int, new: int) -> None:
+def test_an_invalid_merkle_consistency_proof_is_reported_with_its_fault(old: int, new: int) -> None:
     older, newer = root_of(MANY[:old]), root_of(MANY[:new])
     path = merkle.consistency(subtree_of(MANY), old, new)
 

@@ -50,7 +50,7 @@ def admitted(message: object, queue: str = "core") -> dict[str, Any]:
     return message_filter.task(json.dumps(message).encode(), queue)
 
 
-def test_a_task_keeps_only_name_id_and_ids() -> None:
+def test_a_queue_message_of_a_task_keeps_only_name_id_and_ids() -> None:
     found = admitted(sent([[REQUEST]], eta="2030-01-01T00:00:00", retries=7, timelimit=[1, 1], group="g", x="y"))
 
     assert json.loads(base64.b64decode(found["body"]))[:2] == [[[REQUEST]], {}]
@@ -62,7 +62,7 @@ def test_a_task_keeps_only_name_id_and_ids() -> None:
     assert UUID(found["properties"]["delivery_tag"])
 
 
-def test_a_redelivered_task_says_so() -> None:
+def test_a_redelivered_task_message_says_so() -> None:
     message = sent([[REQUEST]])
     message["properties"]["delivery_info"]["redelivered"] = True
 
@@ -83,19 +83,19 @@ def test_a_redelivered_task_says_so() -> None:
         ([], "core", "form"),
     ],
 )
-def test_an_unknown_message_is_dropped(message: object, queue: str, why: str) -> None:
+def test_an_unknown_queue_message_is_dropped(message: object, queue: str, why: str) -> None:
     with pytest.raises(Undecodable, match=why):
         admitted(message, queue)
 
 
-def test_an_overlong_or_deep_message_is_dropped_unread() -> None:
+def test_an_overlong_or_deeply_nested_queue_message_is_dropped_unread() -> None:
     for raw, why in ((b'"' + b"x" * MOST_BYTES + b'"', "size"), (b"[" * 100_000, "json")):
         with pytest.raises(Undecodable, match=why):
             message_filter.task(raw, "core")
 
 
 @given(JSON, st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding", None]))
-def test_any_message_is_admitted_or_dropped(anything: Any, where: str | None) -> None:
+def test_any_queue_message_is_admitted_or_dropped(anything: Any, where: str | None) -> None:
     message = anything if where is None else sent([[REQUEST]]) | {where: anything}
     raw = json.dumps(message).encode()
 
@@ -105,7 +105,7 @@ def test_any_message_is_admitted_or_dropped(anything: Any, where: str | None) ->
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_are_dropped(raw: bytes) -> None:
+def test_arbitrary_bytes_in_the_queue_are_dropped(raw: bytes) -> None:
     for admit in ADMITTING:
         with pytest.raises(Undecodable):
             admit(raw)
@@ -117,7 +117,7 @@ def asked(**said: Any) -> bytes:
     return json.dumps(message).encode()
 
 
-def test_an_inspection_is_answered_to_its_sender_only() -> None:
+def test_a_celery_inspection_is_answered_to_its_sender_only() -> None:
     reply = {"exchange": "reply.celery.pidbox", "routing_key": ID}
 
     found = message_filter.control(asked(reply_to=reply, ticket="t", destination=["core@vm"], arguments={"x": 1}))
@@ -138,6 +138,6 @@ def test_an_inspection_is_answered_to_its_sender_only() -> None:
         {"destination": 7},
     ],
 )
-def test_an_unknown_broadcast_is_dropped(said: dict[str, Any]) -> None:
+def test_an_unknown_celery_broadcast_is_dropped(said: dict[str, Any]) -> None:
     with pytest.raises(Undecodable):
         message_filter.control(asked(**said))

@@ -72,7 +72,9 @@ def told(kind: type[BaseModel], facts: Any) -> dict[str, str]:
         (Policy, {"tiers": [[], []]}, "tiers", "put a group into each tier, or leave the tier out"),
     ],
 )
-def test_a_mistake_says_what_to_do(kind: type[BaseModel], facts: Any, where: str, what: str) -> None:
+def test_the_message_for_an_invalid_field_says_what_to_do(
+    kind: type[BaseModel], facts: Any, where: str, what: str
+) -> None:
     assert told(kind, facts)[where].startswith(what)
 
 
@@ -87,13 +89,13 @@ def test_a_mistake_says_what_to_do(kind: type[BaseModel], facts: Any, where: str
         (["x"], "write a text, a whole number, true or false"),
     ],
 )
-def test_a_value_of_several_types_is_refused_once_by_its_name(value: object, what: str) -> None:
+def test_an_invalid_field_of_several_types_is_refused_once_by_its_name(value: object, what: str) -> None:
     (where, said), *more = told(NewRequest, ASKED | {"context": {"environment": value}}).items()
 
     assert (where, said.startswith(what), more) == ("context.environment", True, [])
 
 
-def test_a_pattern_mistake_lists_the_allowed_characters() -> None:
+def test_the_message_for_a_pattern_mistake_lists_the_allowed_characters() -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter[str](GroupName).validate_python("Legal")
 
@@ -103,7 +105,7 @@ def test_a_pattern_mistake_lists_the_allowed_characters() -> None:
 @pytest.mark.parametrize(
     "kind", [Policy, NewRequest, NewMember, NewDelegation, NewEndpoint, NewSecret, ApprovalInput]
 )
-def test_no_validator_wording_reaches_the_caller(kind: type[BaseModel]) -> None:
+def test_no_wording_of_the_validation_library_reaches_the_caller(kind: type[BaseModel]) -> None:
     wrong = set[str]()
 
     for value in HOSTILE:

@@ -21,7 +21,7 @@ def test_the_nginx_sample_has_the_gates_sentence_for_each_reason() -> None:
     assert written == {reason.value: sentence for reason, sentence in SENTENCES.items()}
 
 
-def test_no_sentence_breaks_its_answer() -> None:
+def test_no_refusal_sentence_contains_characters_that_break_the_nginx_answer() -> None:
     assert not [one for one in SENTENCES.values() if set(one) & set('"\\<>&$')]
 
 

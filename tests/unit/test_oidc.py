@@ -80,14 +80,14 @@ UNFIT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("claims", UNFIT.values(), ids=UNFIT.keys())
-def test_a_token_with_unfit_claims_is_refused(
+def test_an_id_token_with_unfit_claims_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, claims: dict[str, Any]
 ) -> None:
     with pytest.raises(NotSignedIn, match="was not accepted; sign in again"):
         verify(issuer.token(**claims), issuers, NOON)
 
 
-def test_an_expired_token_is_refused_as_expired(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_expired_id_token_is_refused_as_expired(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     token = issuer.token(exp=AT)
 
     assert verify(token, issuers, NOON + timedelta(seconds=59)).subject == "anne"
@@ -95,14 +95,16 @@ def test_an_expired_token_is_refused_as_expired(issuer: LocalIssuer, issuers: Id
         verify(token, issuers, NOON + timedelta(seconds=60))
 
 
-def test_clocks_may_differ_by_a_minute(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_clocks_of_issuer_and_lockbox_may_differ_by_a_minute(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     token = issuer.token(nbf=AT + 60, iat=AT + 60, auth_time=AT + 60)
 
     assert verify(token, issuers, NOON).authenticated_at == NOON + timedelta(seconds=60)
 
 
 @pytest.mark.parametrize("key", [rsa_key(), ec_key(), ed_key()], ids=["RS256", "ES256", "Ed25519"])
-def test_each_kind_of_key_verifies_a_sign_in(issuer: LocalIssuer, issuers: IdentityProviders, key: Any) -> None:
+def test_each_kind_of_issuer_key_verifies_a_sign_in(
+    issuer: LocalIssuer, issuers: IdentityProviders, key: Any
+) -> None:
     token = issuer.token(
         key=key,
         header={"typ": "at+jwt", "x-unknown": "is ignored"},
@@ -124,7 +126,7 @@ def test_each_kind_of_key_verifies_a_sign_in(issuer: LocalIssuer, issuers: Ident
 
 
 @pytest.mark.parametrize("algorithm", sorted(get_args(Algorithm)))
-def test_every_allowed_algorithm_works(issuer: LocalIssuer, algorithm: str) -> None:
+def test_every_allowed_signing_algorithm_of_an_issuer_works(issuer: LocalIssuer, algorithm: str) -> None:
     kinds = {"ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521")}
     kind, curve = kinds.get(algorithm, ("OKP", "Ed25519"))
     key = rsa_key() if algorithm.startswith(("RS", "PS")) else generate_key(kind, curve, {"kid": "own"})  # type: ignore[call-overload]
@@ -134,14 +136,14 @@ def test_every_allowed_algorithm_works(issuer: LocalIssuer, algorithm: str) -> N
     assert verify(issuer.token(header={"alg": algorithm}), issuers, NOON).subject == "anne"
 
 
-def test_a_sparse_token_proves_only_a_subject(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_id_token_with_few_claims_proves_only_a_subject(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     assert verify(issuer.token(header={"typ": None}), issuers, NOON) == VerifiedIdentity(
         issuer=issuer.url, subject="anne", authenticated_at=NOON, name=None, email=None, methods=()
     )
 
 
 @pytest.mark.parametrize("is_verified", [None, False, "true", 1])
-def test_an_unverified_address_is_ignored(
+def test_an_unverified_address_in_an_id_token_is_ignored(
     issuer: LocalIssuer, issuers: IdentityProviders, *, is_verified: Any
 ) -> None:
     token = issuer.token(email="anne@contoso.example", email_verified=is_verified)
@@ -150,14 +152,16 @@ def test_an_unverified_address_is_ignored(
 
 
 @pytest.mark.parametrize("email", ["anne", "a@b@c", "a b@c", "a@b\nBcc: c@d", "@", "ä@b.example", ["a@b"], 7])
-def test_an_invalid_address_claim_is_ignored(issuer: LocalIssuer, issuers: IdentityProviders, email: Any) -> None:
+def test_an_invalid_address_in_an_id_token_is_ignored(
+    issuer: LocalIssuer, issuers: IdentityProviders, email: Any
+) -> None:
     token = issuer.token(email=email, email_verified=True, name=["Anne"], amr="pwd")
 
     assert verify(token, issuers, NOON) == VerifiedIdentity(issuer.url, "anne", NOON, None, None, ())
 
 
 @pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
-def test_several_audiences_are_accepted_if_the_token_was_issued_to_us(
+def test_an_id_token_of_several_audiences_is_accepted_if_issued_to_lockbox(
     issuer: LocalIssuer, issuers: IdentityProviders, party: str
 ) -> None:
     token = issuer.token(aud=["https://other.example", AUDIENCE], azp=party)
@@ -165,14 +169,14 @@ def test_several_audiences_are_accepted_if_the_token_was_issued_to_us(
     assert verify(token, issuers, NOON).subject == "anne"
 
 
-def test_several_audiences_need_an_authorised_party(issuer: LocalIssuer) -> None:
+def test_an_id_token_of_several_audiences_needs_an_authorised_party(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(client_id=None, client_secret=None)])
 
     with pytest.raises(NotSignedIn):
         verify(issuer.token(aud=["https://other.example", AUDIENCE]), issuers, NOON)
 
 
-def test_another_clients_token_is_accepted_if_listed(issuer: LocalIssuer) -> None:
+def test_a_bearer_token_of_another_client_is_accepted_if_the_client_is_listed(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(authorized_parties=("cli", "batch"))])
     several = [AUDIENCE, "https://other.example"]
     good: list[dict[str, Any]] = [{"azp": "batch"}, {"azp": CLIENT_ID}, {"aud": several, "azp": "cli"}]
@@ -191,7 +195,7 @@ CLIENTS = [None, CLIENT_ID, AUDIENCE, LISTED, "other", "", 7, ["cli"]]
 
 
 @pytest.mark.parametrize("claims", list(combinations(CLIENT_CLAIMS, 2)), ids="-".join)
-def test_a_bearer_token_counts_if_all_its_client_claims_are_ours(
+def test_a_bearer_token_counts_if_all_its_client_claims_are_lockboxs_or_listed(
     issuer: LocalIssuer, claims: tuple[str, str]
 ) -> None:
     issuers = IdentityProviders([issuer.configured(authorized_parties=(LISTED,))])
@@ -207,7 +211,7 @@ def test_a_bearer_token_counts_if_all_its_client_claims_are_ours(
 
 
 @pytest.mark.parametrize("meant_for", [CLIENT_ID, [CLIENT_ID]])
-def test_an_id_token_for_our_client_alone_needs_no_client_claim(
+def test_an_id_token_for_lockboxs_client_only_needs_no_client_claim(
     issuer: LocalIssuer, meant_for: str | list[str]
 ) -> None:
     issuers = IdentityProviders([issuer.configured(audience=CLIENT_ID)])
@@ -223,7 +227,7 @@ def test_an_id_token_for_our_client_alone_needs_no_client_claim(
 
 
 @pytest.mark.parametrize("name", ["https://other.example", None, 7, ["x"], "{url}/", "{upper}"])
-def test_an_unknown_issuers_token_is_refused_without_a_fetch(
+def test_the_token_of_an_unknown_issuer_is_refused_without_a_fetch(
     issuer: LocalIssuer, issuers: IdentityProviders, name: Any
 ) -> None:
     if isinstance(name, str):
@@ -235,7 +239,7 @@ def test_an_unknown_issuers_token_is_refused_without_a_fetch(
     assert not issuer.fetched
 
 
-def test_one_issuers_key_does_not_sign_for_another(issuer: LocalIssuer) -> None:
+def test_the_key_of_one_issuer_does_not_sign_for_another_issuer(issuer: LocalIssuer) -> None:
     with local_issuer() as other:
         other.keys = [SOMEBODY_ELSES]
         issuers = IdentityProviders([issuer.configured(), other.configured()])
@@ -247,7 +251,7 @@ def test_one_issuers_key_does_not_sign_for_another(issuer: LocalIssuer) -> None:
             verify(issuer.token(iss=other.url), issuers, NOON)
 
 
-def test_the_tenant_comes_from_the_settings(issuer: LocalIssuer) -> None:
+def test_the_tenant_of_an_issuers_token_comes_from_the_settings(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(tenant="contoso")])
 
     proven = verify(issuer.token(tenant="fabrikam", tid="fabrikam", org="fabrikam"), issuers, NOON)
@@ -258,14 +262,16 @@ def test_the_tenant_comes_from_the_settings(issuer: LocalIssuer) -> None:
     assert "fabrikam" not in repr(proven)
 
 
-def test_a_single_key_needs_no_id(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_token_needs_no_key_id_if_its_issuer_has_a_single_key(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
     issuer.keys = [ec_key()]
 
     assert verify(issuer.token(header={"kid": None}), issuers, NOON).subject == "anne"
 
 
 @pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
-def test_one_audience_with_our_own_party_is_accepted(
+def test_a_token_of_one_audience_with_lockbox_as_authorised_party_is_accepted(
     issuer: LocalIssuer, issuers: IdentityProviders, party: str
 ) -> None:
     assert verify(issuer.token(azp=party), issuers, NOON).subject == "anne"
@@ -274,14 +280,14 @@ def test_one_audience_with_our_own_party_is_accepted(
 @pytest.mark.parametrize(
     "claims", [{"exp": AT + 86_401}, {"exp": 10**15}, {"iat": AT - 86_400, "exp": AT + 300}, {"iat": 0}]
 )
-def test_a_token_lasting_over_a_day_is_refused(
+def test_an_issuers_token_lasting_over_a_day_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, claims: dict[str, Any]
 ) -> None:
     with pytest.raises(NotSignedIn, match="longer than 24 hours"):
         verify(issuer.token(**claims), issuers, NOON)
 
 
-def test_a_token_lasting_a_day_is_accepted(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_issuers_token_lasting_a_day_is_accepted(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     assert verify(issuer.token(exp=AT + 86_400), issuers, NOON)
 
 
@@ -330,7 +336,7 @@ FORGED: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED.keys())
-def test_a_token_signed_for_another_use_is_refused(
+def test_a_token_signed_with_a_key_of_another_use_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, make: Make
 ) -> None:
     with pytest.raises(NotSignedIn, match="was not accepted; sign in again"):
@@ -338,7 +344,7 @@ def test_a_token_signed_for_another_use_is_refused(
 
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256", "RS512", "made-up"])
-def test_a_forbidden_algorithm_is_refused_before_keys_are_fetched(
+def test_a_token_with_a_forbidden_algorithm_is_refused_before_keys_are_fetched(
     issuer: LocalIssuer, issuers: IdentityProviders, algorithm: str
 ) -> None:
     with pytest.raises(NotSignedIn):
@@ -348,7 +354,7 @@ def test_a_forbidden_algorithm_is_refused_before_keys_are_fetched(
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 10, 40, 87, 100, 200])
-def test_a_truncated_token_is_refused(issuer: LocalIssuer, issuers: IdentityProviders, cut: int) -> None:
+def test_a_truncated_issuer_token_is_refused(issuer: LocalIssuer, issuers: IdentityProviders, cut: int) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token()[:-cut], issuers, NOON)
 
@@ -372,14 +378,16 @@ def test_a_truncated_token_is_refused(issuer: LocalIssuer, issuers: IdentityProv
         made_up(b'{"alg":"ES256","b64":false,"crit":["b64"]}', b""),
     ],
 )
-def test_junk_is_refused_without_a_fetch(issuer: LocalIssuer, issuers: IdentityProviders, junk: str) -> None:
+def test_a_text_that_is_no_token_is_refused_without_a_key_fetch(
+    issuer: LocalIssuer, issuers: IdentityProviders, junk: str
+) -> None:
     with pytest.raises(NotSignedIn):
         verify(junk, issuers, NOON)
 
     assert not issuer.fetched
 
 
-def test_a_token_over_8_kib_is_refused_unread(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_issuers_token_over_8_kib_is_refused_unread(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(padding="x" * 6200), issuers, NOON)
 

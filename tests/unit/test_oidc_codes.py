@@ -90,7 +90,7 @@ def begun_with(issuers: IdentityProviders, issuer: LocalIssuer) -> Authorization
     return begin(known(issuers, issuer), issuers.metadata(known(issuers, issuer)), REDIRECT_URI)
 
 
-def test_a_browser_is_redirected_with_a_challenge_and_without_its_verifier() -> None:
+def test_the_sign_in_redirect_contains_a_pkce_challenge_and_not_its_verifier() -> None:
     begun = begin(IdentityProvider.model_validate(GOOD), METADATA, REDIRECT_URI)
 
     asked = parse_qs(urlsplit(begun.url).query)
@@ -110,7 +110,7 @@ def test_a_browser_is_redirected_with_a_challenge_and_without_its_verifier() -> 
     assert begun.verifier not in begun.url
 
 
-def test_no_two_sign_ins_share_secrets_and_none_is_shown() -> None:
+def test_no_two_issuer_sign_ins_share_secrets_and_no_secret_is_shown() -> None:
     begun = [begin(IdentityProvider.model_validate(GOOD), METADATA, REDIRECT_URI) for _ in range(50)]
 
     secrets = {secret for one in begun for secret in (one.state, one.nonce, one.verifier)}
@@ -120,7 +120,7 @@ def test_no_two_sign_ins_share_secrets_and_none_is_shown() -> None:
     assert not any(secret in repr(replace(begun[0], url="")) for secret in secrets)
 
 
-def test_a_browser_sign_in_proves_its_person(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_browser_sign_in_at_an_issuer_proves_its_person(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     issuer.subject = "bert"
 
@@ -131,7 +131,7 @@ def test_a_browser_sign_in_proves_its_person(issuer: LocalIssuer, issuers: Ident
     assert proven == VerifiedIdentity(issuer.url, "bert", NOON - timedelta(seconds=5), None, None, ())
 
 
-def test_a_public_client_signs_in_without_a_secret(issuer: LocalIssuer) -> None:
+def test_a_public_client_signs_in_at_an_issuer_without_a_secret(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(client_id="public", client_secret=None)])
     begun = begun_with(issuers, issuer)
 
@@ -151,7 +151,7 @@ def test_a_public_client_signs_in_without_a_secret(issuer: LocalIssuer) -> None:
         {"answered_by": "https://other.example"},
     ],
 )
-def test_a_callback_differing_from_its_start_is_refused(
+def test_an_issuer_callback_differing_from_the_sign_in_it_answers_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, changes: dict[str, Any]
 ) -> None:
     begun = begun_with(issuers, issuer)
@@ -160,7 +160,7 @@ def test_a_callback_differing_from_its_start_is_refused(
         come_back(issuers, issuer, begun, sign_in(begun), **changes)
 
 
-def test_an_authorisation_code_works_once(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_issuers_authorisation_code_works_once(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
     come_back(issuers, issuer, begun, brought)
@@ -169,7 +169,7 @@ def test_an_authorisation_code_works_once(issuer: LocalIssuer, issuers: Identity
         come_back(issuers, issuer, begun, brought)
 
 
-def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_authorisation_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     mine, attackers = begun_with(issuers, issuer), begun_with(issuers, issuer)
     brought = sign_in(attackers)
 
@@ -178,7 +178,7 @@ def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: Iden
         come_back(issuers, issuer, mine, brought)
 
 
-def test_another_clients_id_token_is_refused_despite_the_list(issuer: LocalIssuer) -> None:
+def test_the_id_token_of_another_client_is_refused_even_if_the_client_is_listed(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(authorized_parties=("another",))])
     issuer.id_token = {"azp": "another"}
     begun = begun_with(issuers, issuer)
@@ -204,7 +204,7 @@ def test_another_clients_id_token_is_refused_despite_the_list(issuer: LocalIssue
         {"key": ec_key(7)},
     ],
 )
-def test_an_invalid_id_token_is_refused(
+def test_a_sign_in_with_an_invalid_id_token_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, claims: dict[str, Any]
 ) -> None:
     issuer.id_token = claims
@@ -229,7 +229,7 @@ def test_a_misbehaving_token_endpoint_is_not_blamed_on_the_person(
         come_back(issuers, issuer, begun, brought)
 
 
-def test_an_answer_without_an_id_token_is_refused(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_issuer_answer_without_an_id_token_is_refused(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
     issuer.troubles["/token"] = ScriptedAnswer(body=b'{"access_token": "opaque"}')
@@ -238,7 +238,7 @@ def test_an_answer_without_an_id_token_is_refused(issuer: LocalIssuer, issuers: 
         come_back(issuers, issuer, begun, brought)
 
 
-def test_an_issuer_need_not_name_itself(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_an_issuer_need_not_name_itself_in_the_callback(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     issuer.published = {"authorization_response_iss_parameter_supported": False}
     begun = begun_with(issuers, issuer)
 
@@ -262,7 +262,7 @@ def test_an_issuer_without_a_client_is_for_bearer_tokens_only() -> None:
         begin(IdentityProvider.model_validate(GOOD | {"client_id": None}), METADATA, REDIRECT_URI)
 
 
-def test_an_unreachable_issuer_starts_no_sign_in(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_sign_in_with_an_unreachable_issuer_does_not_start(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     issuer.troubles[DISCOVERY] = BROKEN
 
     with pytest.raises(Busy):
@@ -287,7 +287,7 @@ def test_an_unreachable_issuer_starts_no_sign_in(issuer: LocalIssuer, issuers: I
         None,
     ],
 )
-def test_an_invalid_key_does_not_spoil_the_others(
+def test_an_invalid_issuer_key_does_not_spoil_its_valid_keys(
     issuer: LocalIssuer, issuers: IdentityProviders, entry: Any
 ) -> None:
     issuer.keys = [ec_key(), ed_key(), rsa_key()]
@@ -299,7 +299,7 @@ def test_an_invalid_key_does_not_spoil_the_others(
 
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
 @pytest.mark.parametrize("flaw", ["short", "curve", "published", "for encryption"])
-def test_an_invalid_key_is_never_used(issuer: LocalIssuer, flaw: str) -> None:
+def test_an_invalid_issuer_key_is_never_used(issuer: LocalIssuer, flaw: str) -> None:
     flawed: dict[str, tuple[str, str | int]] = {"short": ("RSA", 1024), "curve": ("OKP", "Ed448")}
     key = JWKRegistry.generate_key(*flawed.get(flaw, ("RSA", 2048)), {"kid": "bad"})
     use = {"use": "enc"} if flaw == "for encryption" else {}
@@ -310,7 +310,7 @@ def test_an_invalid_key_is_never_used(issuer: LocalIssuer, flaw: str) -> None:
         verify(token, IdentityProviders([issuer.configured()]), NOON)
 
 
-def test_an_encryption_key_does_not_make_a_single_key_ambiguous(
+def test_an_encryption_key_does_not_make_an_issuers_single_signing_key_ambiguous(
     issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     issuer.strange_keys = [rsa_key(1).as_dict(private=False) | {"use": "enc"}]

@@ -64,7 +64,7 @@ def by(proxy: ConnectProxy, **more: str) -> OutboundRoute:
     return OutboundRoute(proxy=OutboundProxy(HOST, proxy.port, **more))  # type: ignore[arg-type] # credentials alone
 
 
-def test_the_proxy_gets_the_checked_address_and_tls_the_name(
+def test_the_outbound_proxy_gets_the_checked_address_and_tls_the_name(
     monkeypatch: pytest.MonkeyPatch,
     issuer: LocalIssuer,
     proxy: ConnectProxy,
@@ -82,7 +82,7 @@ def test_the_proxy_gets_the_checked_address_and_tls_the_name(
     assert asked.count(NAME) == 1
 
 
-def test_an_ipv6_address_is_sent_to_the_proxy_in_brackets(
+def test_an_ipv6_address_is_sent_to_the_outbound_proxy_in_brackets(
     monkeypatch: pytest.MonkeyPatch,
     issuer: LocalIssuer,
     proxy: ConnectProxy,
@@ -96,7 +96,7 @@ def test_an_ipv6_address_is_sent_to_the_proxy_in_brackets(
     assert "Proxy-Authorization: Basic eDp5\r\n" in proxy.asked[0]
 
 
-def test_the_far_ends_certificate_is_verified_for_the_name(
+def test_behind_a_proxy_the_servers_certificate_is_verified_for_the_name(
     monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer, proxy: ConnectProxy
 ) -> None:
     resolve_to(monkeypatch, [PUBLIC])
@@ -153,7 +153,7 @@ def test_behind_a_proxy_redirects_are_not_followed(
         (b"", "the outbound proxy did not answer as one"),
     ],
 )
-def test_a_wrong_proxy_is_named_and_not_quoted(
+def test_an_invalid_outbound_proxy_is_named_by_its_setting_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, says: bytes | None, reason: str
 ) -> None:
     resolve_to(monkeypatch, ["9.9.9.9"])
@@ -166,7 +166,7 @@ def test_a_wrong_proxy_is_named_and_not_quoted(
     assert "secret" not in str(failed.value)
 
 
-def test_an_unreachable_proxy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_outbound_proxy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         resolve_to(monkeypatch, [PUBLIC])
@@ -191,7 +191,9 @@ def test_a_listed_private_network_is_called_without_the_proxy(
 
 
 @each("address", [*INNER, "fd12::7"])
-def test_other_internal_addresses_are_never_called(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_internal_addresses_outside_the_listed_networks_are_never_called(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     named = address in {"10.0.0.1", "fd12::7"}
     route = OutboundRoute(private=(ip_network("10.0.0.0/8"), ip_network("fc00::/7")))
     resolve_to(monkeypatch, [address])
@@ -212,7 +214,7 @@ def test_plain_http_to_a_private_network_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @each(("tenant", "is_called"), [(None, True), ("contoso", False)])
-def test_private_networks_serve_the_vendors_issuers_only(
+def test_listed_private_networks_may_be_called_for_the_vendors_issuers_only(
     monkeypatch: pytest.MonkeyPatch, tenant: str | None, *, is_called: bool
 ) -> None:
     resolve_to(monkeypatch, [PRIVATE])
@@ -225,7 +227,7 @@ def test_private_networks_serve_the_vendors_issuers_only(
 
 
 @each("is_vendors", [True, False])
-def test_private_networks_serve_the_vendors_webhooks_only(
+def test_listed_private_networks_may_be_called_for_the_vendors_webhooks_only(
     monkeypatch: pytest.MonkeyPatch, *, is_vendors: bool
 ) -> None:
     resolve_to(monkeypatch, [PRIVATE])
@@ -255,14 +257,14 @@ def test_only_private_networks_can_be_listed(network: str) -> None:
 
 @each("url", ["proxy.example:3128", "http://proxy.example", "socks5://proxy.example:1080", "http://proxy:0",
               "http://proxy:99999", "http://proxy:1/path", "http://:3128", "http://s3cret@[proxy:1"])  # fmt: skip
-def test_an_invalid_proxy_is_refused_and_not_quoted(url: str) -> None:
+def test_an_invalid_outbound_proxy_setting_is_refused_and_not_quoted(url: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(outbound_proxy=SecretStr(url))
 
     assert "s3cret" not in str(refused.value)
 
 
-def test_a_proxys_password_is_in_no_text() -> None:
+def test_the_password_of_the_outbound_proxy_is_in_no_text() -> None:
     settings = Settings(outbound_proxy=SecretStr("https://lockbox:p%40ss@proxy.example:3128"))
 
     assert settings.outbound.proxy == OutboundProxy("proxy.example", 3128, True, "Basic bG9ja2JveDpwQHNz")

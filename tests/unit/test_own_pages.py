@@ -26,12 +26,12 @@ def filled(path: str) -> str:
 
 
 @each("path", sorted({route.path for route in OF_PORTAL if "GET" in route.methods and NO_PAGE not in route.tags}))
-def test_each_page_has_one_owner(path: str) -> None:
+def test_each_portal_page_has_one_owner(path: str) -> None:
     assert own_page(REQUEST, filled(path)) == filled(path)
 
 
 @each("path", sorted({route.path for route in OF_PORTAL}))
-def test_each_form_and_file_belongs_to_a_page(path: str) -> None:
+def test_each_portal_form_and_file_belongs_to_a_page(path: str) -> None:
     found = own_page(REQUEST, filled(path))
 
     assert (found == "/") is (path in ANYWHERE)
@@ -51,5 +51,5 @@ def test_each_form_and_file_belongs_to_a_page(path: str) -> None:
         ("/" + "a/" * 5_000, "/"),
     ],
 )
-def test_a_form_returns_to_the_nearest_page(path: str, page: str) -> None:
+def test_a_refused_portal_form_returns_to_the_nearest_page(path: str, page: str) -> None:
     assert own_page(REQUEST, path) == page

@@ -69,7 +69,7 @@ def test_a_webhook_names_parameters_without_values() -> None:
 @pytest.mark.parametrize(
     ("state", "is_said"), [("reviewing", set()), ("active", set(OF_WINDOW)), ("revoked", {"pre_approval_id"})]
 )
-def test_a_webhook_says_what_opened_a_window_from_the_opening_on(state: str, is_said: set[str]) -> None:
+def test_a_webhook_says_what_opened_a_window_from_its_opening_on(state: str, is_said: set[str]) -> None:
     opens_at = datetime(2026, 11, 24, 12, tzinfo=UTC)
     mail = sample_mail(template=state, to_state=state, pre_approval_id=UUID(int=8), opens_at=opens_at)
 
@@ -89,7 +89,7 @@ def test_a_webhook_says_what_opened_a_window_from_the_opening_on(state: str, is_
         ("expired", None, None),
     ],
 )
-def test_a_webhook_body_has_ids_state_and_both_clocks(
+def test_a_webhook_body_has_ids_state_and_both_deadlines(
     template: str, answer_by: str | None, open_until: str | None
 ) -> None:
     body = payload(sample_mail(template=template, to_state=template))
@@ -113,7 +113,7 @@ def test_a_webhook_body_has_ids_state_and_both_clocks(
     }
 
 
-def test_webhook_and_chat_flag_a_resource_of_mixed_alphabets() -> None:
+def test_webhook_calls_and_chat_messages_flag_a_resource_of_mixed_alphabets() -> None:
     mixed = sample_mail(resources=["mailbox:\u0430nna@contoso.example"])
 
     assert json.loads(payload(mixed))["data"]["mixed_alphabets"] is True

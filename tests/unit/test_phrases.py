@@ -26,14 +26,14 @@ AT = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
         (["mailbox:\u0430nna@contoso.example"], "1 mailbox"),
     ],
 )
-def test_short_lists_are_named_and_long_ones_counted(resources: list[str], said: str) -> None:
+def test_short_lists_in_a_sentence_are_named_and_long_lists_counted(resources: list[str], said: str) -> None:
     assert phrases.things(resources) == said
 
 
 @pytest.mark.parametrize(
     ("words", "said"), [(["read"], "read"), (["read", "export"], "read and export"), (list("abc"), "a, b and c")]
 )
-def test_words_are_joined_like_in_a_sentence(words: list[str], said: str) -> None:
+def test_several_words_are_joined_like_in_a_sentence(words: list[str], said: str) -> None:
     assert joined(words) == said
 
 
@@ -62,11 +62,11 @@ def test_a_duration_is_written_out(seconds: int, said: str) -> None:
         (timedelta(days=40), "UTC", "20:00 on 7 January 2027"),
     ],
 )
-def test_a_time_is_relative_to_the_readers_day(after: timedelta, zone: str, said: str) -> None:
+def test_a_time_is_written_relative_to_the_readers_day(after: timedelta, zone: str, said: str) -> None:
     assert phrases.time_of_day(AT + after, AT, zone) == said
 
 
-def test_an_ambiguous_hour_has_its_zone() -> None:
+def test_an_hour_made_ambiguous_by_daylight_saving_is_shown_with_its_zone() -> None:
     at = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 
     assert phrases.time_of_day(at, at, "Europe/Berlin") == "02:30 CEST today"
@@ -100,7 +100,7 @@ def test_a_relative_time_says_how_far_away(after: timedelta, said: str) -> None:
         (timedelta(days=-1), "over"),
     ],
 )
-def test_a_countdown_begins_with_the_time_left(after: timedelta, said: str) -> None:
+def test_the_words_of_a_countdown_begin_with_the_time_left(after: timedelta, said: str) -> None:
     assert phrases.left(AT + after, AT) == said
 
 
@@ -113,7 +113,7 @@ def test_a_countdown_begins_with_the_time_left(after: timedelta, said: str) -> N
         ("https://desk.example/{case}", None, ""),
     ],
 )
-def test_a_case_links_to_the_vendors_page(template: str | None, case: str | None, link: str) -> None:
+def test_a_case_reference_links_to_the_vendors_page(template: str | None, case: str | None, link: str) -> None:
     assert case_link(template, case) == link
 
 
@@ -126,11 +126,11 @@ def test_a_case_links_to_the_vendors_page(template: str | None, case: str | None
         (["Ann", "Abe", "Amir", "Max", "Mia", "Eve", "Erin"], "Ann, Abe, Amir, Max, Mia and 2 others"),
     ],
 )
-def test_five_of_many_people_are_named(names: list[str], said: str) -> None:
+def test_of_many_people_in_a_sentence_five_are_named(names: list[str], said: str) -> None:
     assert some(names) == said
 
 
-def test_some_of_many_mails_are_named_and_the_others_counted() -> None:
+def test_of_many_mails_in_a_sentence_some_are_named_and_the_rest_counted() -> None:
     said = {"sent": 4, "mails": {str(number): ["", "mail", "sent"] for number in range(4)}}
     recipients = {
         f"{RECIPIENT}_{number}": f"{name} <x@example>" for number, name in enumerate(("Ann", "Abe", "Amir"))

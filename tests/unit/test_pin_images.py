@@ -98,7 +98,9 @@ def sha(body: bytes) -> str:
 
 
 @pytest.mark.far
-def test_each_foreign_image_gets_the_digest_served(registry: Registry, files: list[Path]) -> None:
+def test_each_foreign_container_image_gets_the_digest_the_registry_serves(
+    registry: Registry, files: list[Path]
+) -> None:
     python = sha(registry.served["/v2/library/python/manifests/3.13-slim"])
     postgres = sha(registry.served["/v2/library/postgres/manifests/18"])
 
@@ -111,7 +113,7 @@ def test_each_foreign_image_gets_the_digest_served(registry: Registry, files: li
 
 
 @pytest.mark.far
-def test_a_new_release_replaces_the_last_digests(registry: Registry, files: list[Path]) -> None:
+def test_the_digest_of_a_new_image_release_replaces_the_old_digest(registry: Registry, files: list[Path]) -> None:
     pin(files, registry.url)
     before = [file.read_text() for file in files]
     pin(files, registry.url)
@@ -133,7 +135,7 @@ def test_a_new_release_replaces_the_last_digests(registry: Registry, files: list
         ({"served": {}}, "answers 404"),
     ],
 )
-def test_without_a_valid_digest_nothing_is_written(
+def test_without_a_valid_image_digest_no_file_is_changed(
     registry: Registry, files: list[Path], change: dict[str, object], why: str
 ) -> None:
     for name, value in change.items():
@@ -145,14 +147,14 @@ def test_without_a_valid_digest_nothing_is_written(
     assert [file.read_text() for file in files] == [DOCKERFILE, COMPOSE]
 
 
-def test_without_a_registry_nothing_is_written(files: list[Path]) -> None:
+def test_without_a_container_registry_no_file_is_changed(files: list[Path]) -> None:
     with pytest.raises(NoDigest, match="cannot be reached"):
         pin(files, "http://127.0.0.1:1")
 
     assert [file.read_text() for file in files] == [DOCKERFILE, COMPOSE]
 
 
-def test_every_image_of_the_repository_is_found() -> None:
+def test_every_container_image_named_in_the_repository_is_found() -> None:
     compose = YAML(typ="safe", pure=True).load((CHECKOUT / "docker-compose.yml").read_text())
     named = {one["image"].partition("@")[0] for one in compose["services"].values()} - {"lockbox:local"}
     built_on = re.findall(r"^FROM ([^\s@]+)", (CHECKOUT / "Dockerfile").read_text(), re.MULTILINE)

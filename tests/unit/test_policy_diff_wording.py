@@ -50,12 +50,12 @@ SAID = {one.name: (one.title, one.was, one.now) for one in lines(changes(BEFORE,
         ("rules.0.match.actions", ("Rule 1: about actions", "not set", "export")),
     ],
 )
-def test_a_diff_line_is_worded(name: str, said: tuple[str, str, str]) -> None:
+def test_a_line_of_a_policy_diff_is_worded(name: str, said: tuple[str, str, str]) -> None:
     assert SAID[name] == said
 
 
 @each("name", Terms.model_fields)
-def test_every_term_has_a_name(name: str) -> None:
+def test_every_policy_term_has_a_name(name: str) -> None:
     assert name in TERMS
 
 

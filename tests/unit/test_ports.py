@@ -27,7 +27,7 @@ def another(code: str, *told: object) -> Iterator[tuple[str, ...]]:
         process.communicate("\n")
 
 
-def test_no_two_processes_get_the_same_port_range() -> None:
+def test_no_two_test_processes_get_the_same_port_range() -> None:
     with ExitStack() as ends:
         told = [ends.enter_context(another(ASKS)) for _ in range(4)]
         ranges = [range(int(start), int(stop)) for start, stop in told]
@@ -37,7 +37,7 @@ def test_no_two_processes_get_the_same_port_range() -> None:
     assert len({port for one in (*ranges, ours) for port in one}) == 5 * len(ours)
 
 
-def test_an_ended_processs_range_is_free() -> None:
+def test_the_port_range_of_an_ended_process_is_free() -> None:
     with another(TAKES, 20_005) as first, another(TAKES, 20_005) as second:
         assert (first, second) == (("True",), ("False",))
         assert not ports.take(20_005)
@@ -46,14 +46,14 @@ def test_an_ended_processs_range_is_free() -> None:
         assert third == ("True",)
 
 
-def test_own_ports_differ_and_leave_the_requested_room() -> None:
+def test_ports_of_a_process_differ_and_leave_the_requested_room() -> None:
     one, other, roomy, last = own_port(), own_port(), own_port(20), own_port()
 
     assert len({one, other, *range(roomy, roomy + 20), last}) == 23
     assert {one, other, roomy, roomy + 19, last} <= set(ports.own())
 
 
-def test_a_used_port_is_skipped() -> None:
+def test_a_port_already_in_use_is_skipped() -> None:
     with ports.hold(own_port(2)) as held:
         port = held.getsockname()[1]
         is_free = ports.is_free(port)

@@ -41,7 +41,7 @@ finally:
 
 
 @pytest.mark.far
-def test_a_live_child_stays_watched_after_a_stale_event_and_a_lost_connection() -> None:
+def test_a_live_pool_child_stays_watched_after_a_stale_event_and_a_lost_connection() -> None:
     asked = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, timeout=60, check=False)
 
     assert asked.stdout.split() == ["watched", "registered", "replaced"], asked.stderr

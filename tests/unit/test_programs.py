@@ -11,11 +11,11 @@ from tests.programs import absent, left_out, missing, need
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_without_missing_programs_nothing_is_printed() -> None:
+def test_if_no_program_is_missing_nothing_is_printed() -> None:
     assert missing(lambda name: f"/usr/bin/{name}") == ""
 
 
-def test_either_browser_is_accepted() -> None:
+def test_either_supported_browser_is_accepted_for_browser_tests() -> None:
     assert missing(lambda name: None if name == "chromium-headless-shell" else f"/usr/bin/{name}") == ""
 
 
@@ -31,7 +31,7 @@ def test_a_missing_program_is_named_with_its_package() -> None:
     )
 
 
-def test_a_missing_program_fails_in_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_fails_a_test_in_ci_and_skips_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception):
         need("no-such-program")
@@ -48,7 +48,7 @@ def test_skipped_tests_are_counted_by_missing_program() -> None:
     assert left_out(reasons[3:]) == ""
 
 
-def test_a_run_announces_missing_programs_and_counts_skipped_tests(
+def test_a_test_run_announces_missing_programs_and_counts_skipped_tests(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "test_tried.py").write_text(

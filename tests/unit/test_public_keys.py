@@ -24,7 +24,9 @@ def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
     return CliRunner().invoke(operate, ["public-keys"]).output
 
 
-def test_the_command_prints_the_setting_in_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_public_keys_command_prints_the_setting_in_file_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = [signing_keys.make(tmp_path / name).public_key().public_bytes_raw() for name in ("new", "old")]
 
     text = printed(monkeypatch, tmp_path / "new", tmp_path / "old")
@@ -35,13 +37,15 @@ def test_the_command_prints_the_setting_in_file_order(tmp_path: Path, monkeypatc
     assert signing_keys.trusted(Settings().audit_public_keys) == {key.id: key for key in wanted}
 
 
-def test_without_a_readable_file_the_command_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_readable_key_file_the_public_keys_command_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "LOCKBOX_AUDIT_KEY_FILES is not set" in printed(monkeypatch)
     assert "nothing-here cannot be read" in printed(monkeypatch, tmp_path / "nothing-here")
 
 
 @pytest.mark.parametrize("process", ["api", "worker", "notifications", "connectors"])
-def test_the_development_stack_gives_each_checking_process_its_keys(tmp_path: Path, process: str) -> None:
+def test_the_development_stack_gives_each_checking_process_the_keys_it_needs(tmp_path: Path, process: str) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
@@ -53,7 +57,7 @@ def test_the_development_stack_gives_each_checking_process_its_keys(tmp_path: Pa
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
 
 
-def test_the_development_stack_gives_approval_keys_to_their_checkers_only(tmp_path: Path) -> None:
+def test_the_development_stack_gives_approval_keys_only_to_processes_that_check_them(tmp_path: Path) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
@@ -68,14 +72,14 @@ def test_the_development_stack_gives_approval_keys_to_their_checkers_only(tmp_pa
     assert [name for name in told if APPROVAL_KEY in str(told[name])] == ["api"]
 
 
-def test_an_approval_key_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_approval_key_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKBOX_APPROVAL_PUBLIC_KEYS", json.dumps([public().text]))
 
     with pytest.raises(UnsafeSettings, match=r"LOCKBOX_APPROVAL_PUBLIC_KEYS.*--of-approvals"):
         load()
 
 
-def test_approval_public_keys_print_as_their_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approval_public_keys_are_printed_as_their_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [tmp_path / "newest", tmp_path / "older"]
     wanted = [VerifierKey(NAME, signing_keys.make(file).public_key().public_bytes_raw()).text for file in files]
     words = ["public-keys", "--of-approvals"]
@@ -88,7 +92,9 @@ def test_approval_public_keys_print_as_their_setting(tmp_path: Path, monkeypatch
     assert load().approval_public_keys == tuple(wanted)
 
 
-def test_customers_keys_are_those_of_logs_and_approvals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_customers_public_keys_are_those_of_logs_and_approvals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     of_log = VerifierKey("lockbox.example", signing_keys.make(tmp_path / "log").public_key().public_bytes_raw())
     of_approvals = VerifierKey(NAME, signing_keys.make(tmp_path / "approvals").public_key().public_bytes_raw())
     words = ["public-keys", "--for-customers"]

@@ -112,7 +112,7 @@ def test_a_quorum_counts_distinct_seats_and_one_denial_prevails(votes: list[Vote
         ([vote(AMIR)], [ApprovalStage(group="gone")], [("gone", 1)]),
     ],
 )
-def test_each_stage_needs_different_people_of_its_group(
+def test_each_approval_stage_needs_different_people_of_its_group(
     votes: list[Vote], stages: list[ApprovalStage], short: list[tuple[str | None, int]]
 ) -> None:
     assert missing(iter(votes), 1, iter(stages), GROUPS) == short
@@ -133,13 +133,15 @@ def test_each_stage_needs_different_people_of_its_group(
         (ANN, [LEA], 1, True),
     ],
 )
-def test_a_person_of_a_later_group_only_has_to_wait(who: UUID, for_: list[UUID], step: int, *, has: bool) -> None:
+def test_an_approver_of_a_later_group_only_has_to_wait_for_earlier_steps(
+    who: UUID, for_: list[UUID], step: int, *, has: bool
+) -> None:
     stages = [LEGAL.model_copy(update={"order": 2}), OPS]
 
     assert has_turn(who, frozenset(for_), stages, GROUPS, step) is has
 
 
-def test_the_current_step_is_the_first_lacking_approvals() -> None:
+def test_the_current_step_is_the_first_step_lacking_approvals() -> None:
     stages = [LEGAL.model_copy(update={"order": 3}), OPS]
     steps = [step_of(tallies(votes, 1, stages, GROUPS)) for votes in ([], [vote(ANN)], [vote(ANN), vote(LOU)])]
 
@@ -148,7 +150,7 @@ def test_the_current_step_is_the_first_lacking_approvals() -> None:
 
 
 @pytest.mark.parametrize("quorum", [1, 2, 5])
-def test_one_person_voting_for_ten_counts_once(quorum: int) -> None:
+def test_one_person_voting_for_ten_principals_counts_once(quorum: int) -> None:
     ten = [new_id() for _ in range(10)]
     alone = [vote(ANN, for_=ten)]
 
@@ -158,14 +160,14 @@ def test_one_person_voting_for_ten_counts_once(quorum: int) -> None:
     )
 
 
-def test_a_denial_prevails_over_approving_stages() -> None:
+def test_a_denial_prevails_over_approvals_of_all_stages() -> None:
     assert quorum_met([vote(LEA), vote(LOU)], 2, [LEGALS], GROUPS)
     assert not quorum_met([vote(LEA), vote(LOU), vote(AMIR, Action.DENY)], 2, [LEGALS], GROUPS)
 
 
 @settings(max_examples=examples(200), deadline=None)
 @given(DENIED, ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
-def test_no_votes_with_a_denial_open_anything(
+def test_no_set_of_votes_with_a_denial_opens_anything(
     votes: list[Vote], quorum: int, stages: tuple[ApprovalStage, ...], groups: Mapping[str, frozenset[UUID]]
 ) -> None:
     assert not quorum_met(votes, quorum, stages, groups)
@@ -173,7 +175,7 @@ def test_no_votes_with_a_denial_open_anything(
 
 @settings(max_examples=examples(200), deadline=None)
 @given(YES_VOTES, st.integers(0), ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
-def test_removing_a_right_or_principal_never_meets_a_quorum(
+def test_removing_a_right_or_a_principal_never_makes_votes_meet_a_quorum(
     votes: list[Vote], at: int, quorum: int, stages: tuple[ApprovalStage, ...], groups: Mapping[str, frozenset[UUID]]
 ) -> None:
     at %= len(votes)
@@ -188,7 +190,7 @@ def test_removing_a_right_or_principal_never_meets_a_quorum(
 
 @settings(max_examples=examples(200), deadline=None)
 @given(YES_VOTES, ANY_QUORUM, ANY_STAGES, ANY_GROUPS, st.permutations(PEOPLE))
-def test_repeated_or_reordered_votes_change_nothing(
+def test_repeating_or_reordering_votes_changes_nothing(
     votes: list[Vote],
     quorum: int,
     stages: tuple[ApprovalStage, ...],
@@ -207,7 +209,7 @@ def test_repeated_or_reordered_votes_change_nothing(
     ANY_STAGES,
     ANY_GROUPS,
 )
-def test_a_request_is_approvable_exactly_if_all_together_suffice(
+def test_a_request_is_approvable_exactly_if_all_voters_together_suffice(
     seats: Mapping[UUID, frozenset[UUID]],
     quorum: int,
     stages: tuple[ApprovalStage, ...],
@@ -247,7 +249,7 @@ def test_a_request_is_approvable_exactly_if_all_together_suffice(
         ),
     ],
 )
-def test_it_says_why_no_one_could_approve(
+def test_the_quorum_check_says_why_no_one_could_approve(
     quorum: int, stages: list[ApprovalStage], seats: list[set[UUID]], lacks: list[str]
 ) -> None:
     assert who_lacks(quorum, iter(stages), GROUPS, dict(zip(PEOPLE, seats, strict=False))) == lacks
@@ -264,5 +266,5 @@ def test_it_says_why_no_one_could_approve(
         ([vote(ANN, window=7200)], 3600),
     ],
 )
-def test_the_shortest_window_of_counting_voters_is_granted(votes: list[Vote], granted: int) -> None:
+def test_the_shortest_window_chosen_by_counting_voters_is_granted(votes: list[Vote], granted: int) -> None:
     assert granted_window(3600, iter(votes)) == granted

@@ -21,17 +21,17 @@ from tests.each import each
         (0, 0, 0, 0, ""),
     ],
 )
-def test_a_sentence_says_how_many_could_not_be_reached(
+def test_a_sentence_says_how_many_people_could_not_be_reached(
     asked: int, reached: int, waiting: int, unreached: int, *, sentence: str
 ) -> None:
     assert DeliveryReach("pending", asked, reached, waiting, unreached).sentence() == sentence
 
 
-def test_during_a_review_it_counts_managers() -> None:
+def test_during_a_review_the_sentence_about_unreached_people_counts_managers() -> None:
     assert DeliveryReach("reviewing", 2, 1, 0, 1).sentence() == "One of two managers could not be reached."
 
 
-def test_after_the_deadline_pending_people_count_as_unreached() -> None:
+def test_after_the_deadline_people_with_pending_prompts_count_as_unreached() -> None:
     past = DeliveryReach("pending", asked=3, reached=1, waiting=2, unreached=0).of_the_past()
 
     assert (past.waiting, past.unreached) == (0, 2)
@@ -41,15 +41,17 @@ def test_after_the_deadline_pending_people_count_as_unreached() -> None:
 @pytest.mark.parametrize(
     ("reached", "waiting", "nobody"), [(0, 0, True), (1, 0, False), (0, 1, False), (1, 1, False)]
 )
-def test_no_one_was_notified_if_no_one_was_reached_or_is_pending(reached: int, waiting: int, *, nobody: bool) -> None:
+def test_no_one_was_notified_if_no_person_was_reached_or_is_pending(
+    reached: int, waiting: int, *, nobody: bool
+) -> None:
     assert DeliveryReach("pending", 3, reached, waiting, 0).nobody is nobody
 
 
-def test_unreached_people_are_counted() -> None:
+def test_people_who_were_not_reached_are_counted() -> None:
     assert undelivered_sentence("pending", 3) == "none of three approvers could be reached"
     assert undelivered_sentence("reviewing", 1) == "the one manager could not be reached"
     assert undelivered_sentence("pending", 0) == "there was no approver to ask"
 
 
-def test_large_numbers_are_written_in_figures() -> None:
+def test_large_numbers_of_unreached_people_are_written_in_figures() -> None:
     assert (number(12), number(13), number(1200)) == ("twelve", "13", "1,200")

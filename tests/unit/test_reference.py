@@ -21,7 +21,7 @@ def test_every_page_marked_as_generated_is_generated() -> None:
     assert {page.name for page in FOLDER.glob("*.md") if MADE in page.read_text()} == set(PAGES)
 
 
-def test_every_setting_has_a_description_and_a_row() -> None:
+def test_every_setting_has_a_description_and_a_row_in_the_reference() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", setting_page.page(), re.MULTILINE)
 
     assert setting_page.attribute_texts(SettingFields).keys() == Settings.model_fields.keys()
@@ -31,7 +31,7 @@ def test_every_setting_has_a_description_and_a_row() -> None:
     }
 
 
-def test_a_setting_is_shown_with_its_bounds_and_its_default() -> None:
+def test_a_setting_is_shown_in_the_reference_with_its_bounds_and_default() -> None:
     page = setting_page.page()
 
     assert "| `LOCKBOX_API_PROCESSES` | number, 1 to 64 | `1` |" in page
@@ -40,7 +40,7 @@ def test_a_setting_is_shown_with_its_bounds_and_its_default() -> None:
     assert "aW5zZWN1cmU" not in page
 
 
-def test_every_settings_heading_precedes_a_field() -> None:
+def test_every_heading_of_the_settings_reference_precedes_a_field() -> None:
     assert setting_page.SECTIONS.keys() <= Settings.model_fields.keys()
     assert next(iter(Settings.model_fields)) == next(iter(setting_page.SECTIONS))
 
@@ -49,14 +49,14 @@ def test_every_type_of_event_of_a_request_is_described() -> None:
     assert event_page.REQUEST_EVENTS.keys() == TYPES
 
 
-def test_every_command_has_a_heading() -> None:
+def test_every_cli_command_has_a_heading_in_the_reference() -> None:
     words = [" ".join(words) for words, _ in command_page.commands()]
 
     assert re.findall(r"^#{2,} (lockbox .*)$", command_page.page(), re.MULTILINE) == words
     assert {"lockbox request submit", "lockbox audit verify", "lockbox gate identity add"} <= set(words)
 
 
-def test_metrics_are_listed_as_scraped() -> None:
+def test_the_metrics_reference_lists_metrics_as_scraped() -> None:
     page = metric_page.page()
 
     assert "| `lockbox_gate_answers_total` | counter | `decision`, `gateway`, `reason`, `service` |" in page
@@ -64,5 +64,5 @@ def test_metrics_are_listed_as_scraped() -> None:
     assert "| `lockbox_redis_up` | gauge | - |" in page
 
 
-def test_a_bar_in_a_cell_is_escaped() -> None:
+def test_a_vertical_bar_in_a_table_cell_of_the_reference_is_escaped() -> None:
     assert table(("a",), [("x | y",)]) == "| a |\n| --- |\n| x \\| y |\n"

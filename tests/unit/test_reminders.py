@@ -60,14 +60,14 @@ def run(phase: Phase, terms: Terms, late: timedelta = timedelta(0)) -> list[tupl
     return seen
 
 
-def test_reminders_come_at_their_shares_of_the_window() -> None:
+def test_reminders_come_at_their_shares_of_the_approval_window() -> None:
     assert [(at, due.remind) for at, due in run(pending(), Terms(approval_reminders=(50, 90)))] == [
         (NOON + 6 * HOUR, True),
         (NOON + 10.8 * HOUR, True),
     ]
 
 
-def test_a_review_has_its_own_reminders() -> None:
+def test_a_review_has_reminders_separate_from_the_approval() -> None:
     terms = Terms(approval_reminders=(), review_reminders=(25,))
 
     assert run(pending(), terms) == []
@@ -99,7 +99,7 @@ def test_a_review_escalates_by_its_own_shares_up_to_the_last_tier() -> None:
     assert [at for at, _ in run(reviewing(tiers_asked=2, review_tiers=3), terms)] == [NOON + 2 * HOUR]
 
 
-def test_a_late_clock_in_a_review_reminds_once_and_escalates_as_far_as_due() -> None:
+def test_a_late_timer_in_a_review_reminds_once_and_escalates_as_far_as_due() -> None:
     late = run(reviewing(tiers_asked=1, review_tiers=5), Terms(), late=HOUR)
 
     assert late == [
@@ -108,7 +108,7 @@ def test_a_late_clock_in_a_review_reminds_once_and_escalates_as_far_as_due() -> 
     ]
 
 
-def test_a_windows_end_is_announced_once_unless_it_is_too_short() -> None:
+def test_the_end_of_a_window_is_announced_once_unless_the_window_is_too_short() -> None:
     assert run(pending(4, state=State.ACTIVE), Terms()) == [
         (NOON + 4 * HOUR - timedelta(minutes=10), DueReminders(remind=False, escalate=0, warn=True))
     ]
@@ -116,27 +116,27 @@ def test_a_windows_end_is_announced_once_unless_it_is_too_short() -> None:
 
 
 @pytest.mark.parametrize("state", OPEN_STATES)
-def test_without_reminders_the_clock_wakes_at_the_deadline_only(state: State) -> None:
+def test_without_reminders_the_timer_wakes_at_the_deadline_only(state: State) -> None:
     phase = pending(state=state, tiers_asked=1)
 
     assert wake_at(phase, QUIET.model_copy(update={"tiers": TIERED.tiers}), NOON) == phase.deadline_at
 
 
 @pytest.mark.parametrize("state", FINAL_STATES)
-def test_reminders_and_escalation_stop_once_settled(state: State) -> None:
+def test_reminders_and_escalation_stop_once_the_request_is_settled(state: State) -> None:
     phase = pending(state=state, tiers_asked=1)
 
     assert wake_at(phase, TIERED, NOON) is None
     assert due_reminders(phase, TIERED, NOON, NOON + 7 * HOUR) == DueReminders(remind=False, escalate=1, warn=False)
 
 
-def test_a_late_clock_reminds_once_and_escalates_as_far_as_due() -> None:
+def test_a_late_timer_reminds_once_and_escalates_as_far_as_due() -> None:
     late = run(pending(tiers_asked=1), TIERED, late=5 * HOUR)
 
     assert late == [(NOON + 11 * HOUR, DueReminders(remind=True, escalate=3, warn=False))]
 
 
-def test_after_the_deadline_only_the_end_remains() -> None:
+def test_after_the_deadline_only_the_end_of_the_request_remains_to_be_done() -> None:
     phase = pending()
 
     assert due_reminders(phase, Terms(), NOON + 6 * HOUR, phase.deadline_at) == NOTHING
@@ -144,7 +144,7 @@ def test_after_the_deadline_only_the_end_remains() -> None:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, AT)
-def test_the_clock_never_wakes_after_the_deadline_or_in_the_past(phase: Phase, terms: Terms, share: float) -> None:
+def test_the_timer_never_wakes_after_the_deadline_or_in_the_past(phase: Phase, terms: Terms, share: float) -> None:
     at = phase.since + (phase.deadline_at - phase.since) * share
     woken_at = wake_at(phase, terms, at)
 
@@ -155,7 +155,9 @@ def test_the_clock_never_wakes_after_the_deadline_or_in_the_past(phase: Phase, t
 
 @settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, st.integers(0, 10**12))
-def test_however_late_it_ends_the_request_and_sends_no_more_than_due(phase: Phase, terms: Terms, late: int) -> None:
+def test_a_timer_however_late_ends_the_request_and_sends_no_more_than_due(
+    phase: Phase, terms: Terms, late: int
+) -> None:
     seen = run(phase, terms, timedelta(microseconds=late))
 
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
@@ -171,7 +173,7 @@ def test_however_late_it_ends_the_request_and_sends_no_more_than_due(phase: Phas
 
 @settings(max_examples=examples(200), deadline=None)
 @given(STRETCHES, TERMS)
-def test_on_time_every_share_of_the_window_reminds(phase: Phase, terms: Terms) -> None:
+def test_a_punctual_timer_reminds_at_every_share_of_the_approval_window(phase: Phase, terms: Terms) -> None:
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
 
     reminded = [at for at, due in run(phase, terms) if due.remind]
@@ -181,7 +183,7 @@ def test_on_time_every_share_of_the_window_reminds(phase: Phase, terms: Terms) -
 
 
 @pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
-def test_across_daylight_saving_a_window_keeps_length_and_shares(here: datetime) -> None:
+def test_across_daylight_saving_an_approval_window_keeps_length_and_shares(here: datetime) -> None:
     there = here.astimezone(UTC)
     ends = there + 4 * HOUR
     terms = Terms(approval_reminders=(25, 50, 75))
@@ -204,7 +206,7 @@ def test_across_daylight_saving_a_deadline_keeps_its_distance(here: datetime) ->
 
 @pytest.mark.parametrize("state", [State.REVIEWING, State.PENDING])
 @pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
-def test_across_daylight_saving_tiers_keep_their_shares(here: datetime, state: State) -> None:
+def test_across_daylight_saving_escalation_tiers_keep_their_shares(here: datetime, state: State) -> None:
     there = here.astimezone(UTC)
     ends = there + 4 * HOUR
     shares = dict.fromkeys(("escalation", "review_escalation"), (25, 50))
@@ -217,7 +219,7 @@ def test_across_daylight_saving_tiers_keep_their_shares(here: datetime, state: S
 
 
 @pytest.mark.parametrize("seconds", [300, 600])
-def test_a_window_no_longer_than_the_warning_is_not_announced(seconds: int) -> None:
+def test_the_end_of_a_window_no_longer_than_the_warning_is_not_announced(seconds: int) -> None:
     terms = QUIET.model_copy(update={"closing_warning": 600})
     opened = Phase(State.ACTIVE, NOON, NOON + timedelta(seconds=seconds))
 
@@ -226,7 +228,7 @@ def test_a_window_no_longer_than_the_warning_is_not_announced(seconds: int) -> N
 
 
 @pytest.mark.parametrize("night", CHANGES, ids=CHANGED)
-def test_a_window_across_daylight_saving_is_announced_in_time(night: datetime) -> None:
+def test_the_end_of_a_window_across_daylight_saving_is_announced_in_time(night: datetime) -> None:
     terms = QUIET.model_copy(update={"closing_warning": 7200})
     ends = (night.astimezone(UTC) + 4 * HOUR).astimezone(BERLIN)
     opened = Phase(State.ACTIVE, night, ends)

@@ -38,7 +38,7 @@ def seen(html: str) -> str:
 
 @pytest.mark.parametrize("template", PROMPTS)
 @pytest.mark.parametrize("part", ["text", "html"])
-def test_a_prompt_contains_all_a_decision_needs(template: str, part: str) -> None:
+def test_a_prompt_mail_contains_everything_a_decision_needs(template: str, part: str) -> None:
     made = mail(template=template)
 
     body = made.text if part == "text" else seen(made.html)
@@ -76,7 +76,7 @@ def test_every_state_has_a_mail_with_text_and_subject(state: State) -> None:
 
 @pytest.mark.parametrize("template", [*REMINDERS, "closing"])
 @pytest.mark.parametrize("part", ["text", "html"])
-def test_a_reminder_says_what_it_is_about_and_the_time_left(template: str, part: str) -> None:
+def test_a_reminder_mail_says_what_it_is_about_and_the_time_left(template: str, part: str) -> None:
     made = mail(template=template, now=AT + timedelta(hours=6, minutes=1))
 
     body = made.text if part == "text" else seen(made.html)
@@ -95,7 +95,7 @@ def test_a_reminder_says_what_it_is_about_and_the_time_left(template: str, part:
     assert "never ask you to approve by" in body
 
 
-def test_a_requester_is_warned_that_their_window_ends() -> None:
+def test_a_requester_is_warned_by_mail_that_their_window_ends() -> None:
     assert (
         "Your access ends automatically in 9 min 59 s."
         in mail(template="closing", recipient_id=ERIN, now=AT + timedelta(hours=11, minutes=50, seconds=1)).text
@@ -104,7 +104,7 @@ def test_a_requester_is_warned_that_their_window_ends() -> None:
 
 
 @pytest.mark.parametrize("template", [*REMINDERS, "closing"])
-def test_a_reminder_omits_what_every_mail_omits(template: str) -> None:
+def test_a_reminder_mail_omits_what_the_policy_keeps_out_of_every_mail(template: str) -> None:
     made = mail(template=template, wording=MailWording(link=False, justification=False))
 
     for body in (made.text, seen(made.html)):
@@ -127,7 +127,7 @@ def test_a_mail_without_a_link_says_where_to_go_and_has_no_address(state: State)
 
 
 @each("state", State)
-def test_a_mail_that_may_not_quote_gives_only_the_reason_code(state: State) -> None:
+def test_a_mail_that_may_not_quote_the_justification_gives_only_the_reason_code(state: State) -> None:
     made = mail(template=state.value, wording=MailWording(justification=False))
 
     for body in (made.text, seen(made.html)):
@@ -148,7 +148,7 @@ def test_opening_a_mail_does_nothing(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", ["active", "denied", "revoked"])
-def test_an_outcome_names_its_actor_and_comment(state: str) -> None:
+def test_an_outcome_mail_names_its_actor_and_comment(state: str) -> None:
     made = mail(template=state, actor_name="Amir Approver", comment="Ticket closed")
 
     assert "by Amir Approver" in made.text
@@ -157,19 +157,19 @@ def test_an_outcome_names_its_actor_and_comment(state: str) -> None:
     assert "Ticket closed" in seen(made.html)
 
 
-def test_an_open_window_states_its_end() -> None:
+def test_the_mail_about_an_open_window_states_its_end() -> None:
     made = mail(template="active", deadline_at=AT + timedelta(seconds=5400))
 
     assert re.search(r"Open until +Tuesday 24 November 2026, 10:30 UTC\n", made.text)
     assert "if approved now" not in made.text
 
 
-def test_completing_says_you_to_the_requester_and_the_name_to_others() -> None:
+def test_the_mail_about_completed_access_says_you_to_the_requester_only() -> None:
     assert "You completed the access" in mail(template="completed", recipient_id=ERIN).text
     assert "Erin Engineer completed the access" in mail(template="completed").text
 
 
-def test_a_request_without_a_case_says_so() -> None:
+def test_the_mail_about_a_request_without_a_case_says_so() -> None:
     assert re.search(r"Case +none given\n", mail(case_ref=None).text)
 
 
@@ -181,7 +181,7 @@ HOSTILE = "<script>alert(1)</script><img src=x>\"'&{{7*7}}"
     "field",
     ["requester_name", "tenant", "service", "justification", "case_ref", "comment", "actor_name", "reason_code"],
 )
-def test_html_in_a_field_is_escaped(template: str, field: str) -> None:
+def test_html_in_a_field_of_a_mail_is_escaped(template: str, field: str) -> None:
     made = mail(template=str(template), **{field: HOSTILE})
 
     assert "<script" not in made.html
@@ -190,7 +190,7 @@ def test_html_in_a_field_is_escaped(template: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["resources", "actions"])
-def test_html_in_a_list_is_escaped(field: str) -> None:
+def test_html_in_a_list_of_a_mail_is_escaped(field: str) -> None:
     made = mail(**{field: [HOSTILE, "mailbox:b"]})
 
     assert "<script" not in made.html
@@ -210,7 +210,7 @@ def test_html_in_a_list_is_escaped(field: str) -> None:
         "\ud800",
     ],
 )
-def test_a_name_cannot_break_its_line_direction_or_the_page(name: str) -> None:
+def test_a_name_in_a_mail_cannot_break_its_line_direction_or_the_page(name: str) -> None:
     made = mail(requester_name=name, recipient_name=name, actor_name=name, tenant=name, template="revoked")
 
     for line in (made.subject, made.to_name):
@@ -220,7 +220,7 @@ def test_a_name_cannot_break_its_line_direction_or_the_page(name: str) -> None:
     assert made.subject.startswith("Revoked: access to Exchange Online at ")
 
 
-def test_further_lines_of_a_field_cannot_imitate_our_fields() -> None:
+def test_further_lines_of_a_mail_field_cannot_imitate_lockboxs_fields() -> None:
     forged = (
         "Fine\nAnswer by        never\r\nRequest          0\u2028Case             none\rTo decide, sign in at evil"
     )
@@ -233,7 +233,7 @@ def test_further_lines_of_a_field_cannot_imitate_our_fields() -> None:
     assert sum(line.startswith("To decide") for line in made.text.splitlines()) == 1
 
 
-def test_one_notification_has_one_message_id_and_one_request_one_thread() -> None:
+def test_a_notification_has_one_message_id_and_a_request_one_mail_thread() -> None:
     first, again, other = mail(), mail(now=AT + timedelta(hours=1)), mail(notification_id=UUID(int=100))
 
     assert first.message_id == again.message_id == f"<{UUID(int=99)}@lockbox.vendor.example>"
@@ -253,7 +253,7 @@ def test_one_notification_has_one_message_id_and_one_request_one_thread() -> Non
         (3661, "1 h 1 min 1 s"),
     ],
 )
-def test_a_duration_is_worded(seconds: int, words: str) -> None:
+def test_a_duration_in_a_mail_is_worded(seconds: int, words: str) -> None:
     assert mail_text.duration(seconds) == words
 
 
@@ -278,7 +278,7 @@ def test_a_duration_is_worded(seconds: int, words: str) -> None:
         ({"time_zone": "Asia/Tokyo"}, "Approval needed by Wed 25 Nov 06:00 JST: Erin Engineer requests access"),
     ],
 )
-def test_a_subject_states_the_deadline_in_the_readers_zone_rounded_down(
+def test_a_mail_subject_states_the_deadline_in_the_readers_zone_rounded_down(
     changes: dict[str, Any], subject: str
 ) -> None:
     assert mail(**{"time_zone": BERLIN} | changes).subject.startswith(subject)
@@ -288,7 +288,7 @@ BERLIN = "Europe/Berlin"
 DENIED = EarlierRequest(UUID(int=7), "Eve Engineer", "denied", AT - timedelta(days=1), "Amir Approver")
 
 
-def test_times_are_given_in_the_readers_zone_and_utc() -> None:
+def test_times_in_a_mail_are_given_in_the_readers_zone_and_utc() -> None:
     made = mail(time_zone=BERLIN)
 
     for body in (made.text, seen(made.html)):
@@ -297,7 +297,7 @@ def test_times_are_given_in_the_readers_zone_and_utc() -> None:
 
 @each("link", [True, False])
 @each("state", [*State, RECEIPT])
-def test_every_mail_says_how_to_recognise_it(state: str, *, link: bool) -> None:
+def test_every_request_mail_says_how_to_recognise_a_mail_of_lockbox(state: str, *, link: bool) -> None:
     made = mail(template=str(state), wording=MailWording(link=link))
 
     for body in (" ".join(made.text.split()), seen(made.html)):
@@ -308,7 +308,7 @@ def test_every_mail_says_how_to_recognise_it(state: str, *, link: bool) -> None:
     assert made.message_id.endswith("@lockbox.vendor.example>")
 
 
-def test_a_prompt_says_what_silence_and_approval_do() -> None:
+def test_a_prompt_mail_says_what_silence_and_approval_do() -> None:
     made = mail()
 
     for body in (" ".join(made.text.split()), seen(made.html)):
@@ -327,7 +327,7 @@ def test_a_prompt_says_what_silence_and_approval_do() -> None:
         (Mode.OFF, "Endorsing opens"),
     ],
 )
-def test_a_managers_mail_says_whether_endorsing_asks_or_opens(mode: Mode, words: str) -> None:
+def test_a_managers_mail_says_whether_endorsing_asks_the_customer_or_opens(mode: Mode, words: str) -> None:
     made = mail(template="reviewing", mode=mode)
 
     for body in (" ".join(made.text.split()), seen(made.html)):
@@ -335,13 +335,13 @@ def test_a_managers_mail_says_whether_endorsing_asks_or_opens(mode: Mode, words:
         assert ("The customer is asked only after" in body) is (mode is Mode.ENFORCE)
 
 
-def test_an_answer_during_open_access_does_not_ask_for_a_decision() -> None:
+def test_a_mail_about_an_answer_during_open_access_does_not_ask_for_a_decision() -> None:
     for state, way in (("pending", "To decide, sign in"), ("active", "To view it, sign in")):
         assert way in mail(template="answer", action="answer", to_state=state).text
 
 
 @pytest.mark.parametrize("template", PROMPTS)
-def test_a_prompt_says_how_earlier_requests_ended(template: str) -> None:
+def test_a_prompt_mail_says_how_earlier_requests_ended(template: str) -> None:
     made = mail(template=template, earlier=[DENIED])
 
     for body in (made.text, seen(made.html)):
@@ -350,17 +350,17 @@ def test_a_prompt_says_how_earlier_requests_ended(template: str) -> None:
         assert str(UUID(int=7)) in body
 
 
-def test_a_prompt_without_earlier_requests_mentions_none() -> None:
+def test_a_prompt_mail_without_earlier_requests_mentions_none() -> None:
     assert "Earlier requests" not in mail().text + mail().html
 
 
-def test_only_an_earlier_requests_decider_is_named() -> None:
+def test_of_an_earlier_request_a_prompt_mail_names_only_the_decider() -> None:
     withdrawn = replace(DENIED, state="cancelled", actor="Eve Engineer")
 
     assert "Eve Engineer: cancelled by vendor, Monday" in mail(earlier=[withdrawn]).text
 
 
-def test_an_earlier_requesters_name_cannot_break_its_line() -> None:
+def test_the_name_of_an_earlier_requester_cannot_break_its_line() -> None:
     forged = replace(DENIED, requester="Eve\nAnswer by        never", actor=HOSTILE)
 
     made = mail(earlier=[forged])
@@ -371,7 +371,7 @@ def test_an_earlier_requesters_name_cannot_break_its_line() -> None:
 
 @each("part", ["text", "html"])
 @each("template", [COPIED, "active", "denied", "cancelled", "expired"])
-def test_a_copy_identifies_itself_asks_nothing_and_has_no_link(template: str, part: str) -> None:
+def test_an_observers_copy_is_labelled_asks_for_nothing_and_has_no_link(template: str, part: str) -> None:
     made = mail(template=template, is_copy=True, recipient_id=None, wording=MailWording(link=False))
 
     body = " ".join(made.text.split()) if part == "text" else seen(made.html)
@@ -383,7 +383,7 @@ def test_a_copy_identifies_itself_asks_nothing_and_has_no_link(template: str, pa
     assert not URL.search(made.text)
 
 
-def test_a_copy_has_no_justification_where_the_policy_omits_it() -> None:
+def test_an_observers_copy_has_no_justification_where_the_policy_omits_it() -> None:
     kept, told = (
         mail(template=COPIED, is_copy=True, wording=MailWording(link=False, justification=said))
         for said in (False, True)
@@ -406,7 +406,7 @@ def test_a_mail_flags_a_resource_of_mixed_alphabets() -> None:
 
 @pytest.mark.parametrize("template", PROMPTS)
 @pytest.mark.parametrize(("uses", "said"), [(1, "1 h 30 min, at most 1 use"), (3, "1 h 30 min, at most 3 uses")])
-def test_a_prompt_states_the_number_of_uses(template: str, uses: int, said: str) -> None:
+def test_a_prompt_mail_states_the_number_of_uses(template: str, uses: int, said: str) -> None:
     made = mail(template=template, max_uses=uses)
 
     for body in (made.text, seen(made.html)):
@@ -425,7 +425,7 @@ def test_a_mail_says_why_access_is_held_back_and_what_to_do() -> None:
     assert made.subject == "Held back: access to Exchange Online at Contoso is not open"
 
 
-def test_each_held_back_reason_has_words() -> None:
+def test_each_reason_for_held_back_access_has_words() -> None:
     assert set(HeldBack) == request_wording.HELD_BACK_REASONS.keys() == request_wording.HELD_BACK_REMEDIES.keys()
 
 
@@ -441,7 +441,7 @@ RECEIPT_OF_A_VOTE = {
 }
 
 
-def test_a_receipt_says_who_decided_from_where_and_what_to_do_if_not_you() -> None:
+def test_a_receipt_says_who_decided_from_where_and_what_to_do_if_it_was_not_you() -> None:
     made = mail(**RECEIPT_OF_A_VOTE)
 
     assert made.subject == "Receipt: Ann Approver approved access to Exchange Online at Contoso"
@@ -459,7 +459,7 @@ def test_a_receipt_says_who_decided_from_where_and_what_to_do_if_not_you() -> No
     assert set(re.findall(r'href="([^"]*)"', made.html)) == {PAGE, "https://lockbox.vendor.example/account"}
 
 
-def test_an_admins_receipt_omits_the_session() -> None:
+def test_the_receipt_for_an_admin_omits_the_session() -> None:
     made = mail(**RECEIPT_OF_A_VOTE | {"recipient_id": UUID(int=3), "to_state": "active", "action": "approve"})
 
     for body in (" ".join(made.text.split()), seen(made.html)):
@@ -468,7 +468,7 @@ def test_an_admins_receipt_omits_the_session() -> None:
         assert "session" not in body
 
 
-def test_the_other_sides_receipt_omits_the_origin() -> None:
+def test_the_receipt_for_the_other_side_omits_the_origin() -> None:
     made = mail(**RECEIPT_OF_A_VOTE | {"address": None, "user_agent": None})
 
     assert not re.search(r"^(From|With) ", made.text, re.MULTILINE)
@@ -482,7 +482,7 @@ def test_a_receipt_without_a_link_contains_none() -> None:
 
 
 @pytest.mark.parametrize("agent", ["Fox\r\nBcc: x", HOSTILE, "F" * 5000, "\u202eevil"])
-def test_a_user_agent_is_escaped_and_stays_on_its_line(agent: str) -> None:
+def test_a_user_agent_in_a_receipt_is_escaped_and_stays_on_its_line(agent: str) -> None:
     made = mail(**RECEIPT_OF_A_VOTE | {"user_agent": agent})
 
     assert "<script" not in made.html

@@ -68,7 +68,7 @@ def answered(of: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @each(("name", "path"), ROUTES)
-def test_every_row_names_an_existing_route_with_its_parameters(name: str, path: str) -> None:
+def test_every_cli_table_row_names_an_existing_route_with_its_parameters(name: str, path: str) -> None:
     row = ROWS[name]
     takes, needs = taken(operation(row, path))
     given = {one.name for one in row.parameters}
@@ -81,7 +81,7 @@ def test_every_row_names_an_existing_route_with_its_parameters(name: str, path: 
 
 
 @each(("name", "path"), ROUTES)
-def test_every_shown_field_is_in_the_routes_answer(name: str, path: str) -> None:
+def test_every_field_shown_by_a_cli_command_is_in_the_routes_answer(name: str, path: str) -> None:
     view, answer = ROWS[name].view, answered(operation(ROWS[name], path))
     shown = [view.field] if isinstance(view, Once) else []
     if isinstance(view, TableOf | FactsOf):
@@ -96,7 +96,7 @@ def test_every_shown_field_is_in_the_routes_answer(name: str, path: str) -> None
             found = resolved(found["properties"][part])
 
 
-def test_only_empty_answers_have_no_json() -> None:
+def test_only_cli_commands_with_empty_answers_have_no_json_output() -> None:
     bare = {name for name, row in ROWS.items() if not row.view.is_read}
 
     removals = {name for name, row in ROWS.items() if row.method == "DELETE"}
@@ -168,7 +168,9 @@ ROLES = ("--role", "approver", "--role", "auditor")
 
 @pytest.mark.far
 @pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "7"), '"7"')])
-def test_the_replaced_version_is_a_header(api: RecordingApi, version: tuple[str, ...], header: str) -> None:
+def test_the_version_replaced_by_a_cli_command_is_sent_as_a_header(
+    api: RecordingApi, version: tuple[str, ...], header: str
+) -> None:
     api.answer = {"id": ID, "since": None, "version": 8, "name": "", "address": "", "roles": [], "eligible": True}
 
     sent = api.sent("member", "roles", "contoso", ID, *ROLES, *version)
@@ -179,7 +181,7 @@ def test_the_replaced_version_is_a_header(api: RecordingApi, version: tuple[str,
 
 
 @pytest.mark.far
-def test_omitted_options_are_not_sent_and_renamed_ones_are(api: RecordingApi) -> None:
+def test_omitted_cli_options_are_not_sent_and_renamed_options_are(api: RecordingApi) -> None:
     api.answer = {"id": ID, "name": "", "address": "", "roles": []}
 
     sent = api.sent("vendor", "invite", "--name", "Nils", "--email", "nils@vendor.example", "--role", "engineer")
@@ -190,7 +192,7 @@ def test_omitted_options_are_not_sent_and_renamed_ones_are(api: RecordingApi) ->
 
 
 @pytest.mark.far
-def test_a_lists_options_are_its_query(api: RecordingApi) -> None:
+def test_the_options_of_a_cli_list_command_are_its_query(api: RecordingApi) -> None:
     api.answer = {"items": [], "next_cursor": "n"}
 
     sent = api.sent("vendor", "undelivered", "--cursor", "c")
@@ -205,7 +207,7 @@ def test_a_lists_options_are_its_query(api: RecordingApi) -> None:
     ("whose", "path"),
     [((), "/v1/vendor/endpoints"), (("--tenant", "a/../b?"), "/v1/tenants/a%2F..%2Fb%3F/endpoints")],
 )
-def test_the_first_path_with_all_parts_is_called_and_parts_are_escaped(
+def test_a_cli_command_calls_the_first_path_whose_parts_are_all_given_and_escapes_them(
     api: RecordingApi, whose: tuple[str, ...], path: str
 ) -> None:
     api.answer = {"items": []}
@@ -225,7 +227,7 @@ def test_the_first_path_with_all_parts_is_called_and_parts_are_escaped(
         (("--all-events",), {"event_types": []}),
     ],
 )
-def test_a_webhook_change_sends_the_named_fields_only(
+def test_the_cli_sends_only_the_named_fields_of_a_webhook_change(
     api: RecordingApi, options: tuple[str, ...], body: dict[str, Any]
 ) -> None:
     sent = api.sent("endpoint", "change", ID, *options, "--output", "json")
@@ -234,7 +236,7 @@ def test_a_webhook_change_sends_the_named_fields_only(
 
 
 @pytest.mark.far
-def test_an_empty_change_is_refused_and_not_sent(api: RecordingApi) -> None:
+def test_the_cli_refuses_an_empty_change_and_does_not_send_it(api: RecordingApi) -> None:
     refused = api.run("endpoint", "change", ID)
 
     assert (refused.exit_code, api.calls) == (1, [])
@@ -243,7 +245,9 @@ def test_an_empty_change_is_refused_and_not_sent(api: RecordingApi) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("as_json", [(), ("--output", "json")])
-def test_a_secret_is_printed_alone_and_notes_go_to_stderr(api: RecordingApi, as_json: tuple[str, ...]) -> None:
+def test_the_cli_prints_a_secret_without_other_text_and_notes_to_stderr(
+    api: RecordingApi, as_json: tuple[str, ...]
+) -> None:
     api.answer = {"id": ID, "secret": "whsec_x"}
 
     shown = api.run("endpoint", "rotate", ID, *as_json)
@@ -254,7 +258,7 @@ def test_a_secret_is_printed_alone_and_notes_go_to_stderr(api: RecordingApi, as_
 
 
 @pytest.mark.far
-def test_a_sentence_names_argument_and_answer(api: RecordingApi) -> None:
+def test_the_sentence_printed_by_a_cli_command_names_argument_and_answer(api: RecordingApi) -> None:
     api.answer = {"webhook_id": "msg_1"}
 
     shown = api.run("endpoint", "test", ID)
@@ -263,7 +267,7 @@ def test_a_sentence_names_argument_and_answer(api: RecordingApi) -> None:
 
 
 @pytest.mark.far
-def test_marking_a_delegate_keeps_roles_at_the_read_version(api: RecordingApi) -> None:
+def test_marking_a_delegate_by_cli_keeps_roles_at_the_version_it_read(api: RecordingApi) -> None:
     api.answer = {"roles": ["auditor"], "version": 5}
 
     api.sent("member", "delegate-eligible", "contoso", ID, "--no", "--output", "json")
@@ -275,7 +279,7 @@ def test_marking_a_delegate_keeps_roles_at_the_read_version(api: RecordingApi) -
 
 @pytest.mark.far
 @pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "0"), '"0"')])
-def test_exclusions_are_published_from_a_file(
+def test_the_cli_publishes_exclusions_from_a_file(
     api: RecordingApi, tmp_path: Path, version: tuple[str, ...], header: str
 ) -> None:
     api.answer = {"version": 1, "created_at": "2026-11-28T12:36:00Z"}
@@ -291,7 +295,7 @@ def test_exclusions_are_published_from_a_file(
 
 
 @pytest.mark.far
-def test_an_omitted_retention_is_the_installations(api: RecordingApi) -> None:
+def test_an_omitted_retention_option_means_the_installations_default(api: RecordingApi) -> None:
     api.answer = {"kept_days": None, "retention_days": None, "holds": [], "offboarding": None}
 
     assert api.sent("data", "retention", "contoso").body == {"days": None}
@@ -299,7 +303,7 @@ def test_an_omitted_retention_is_the_installations(api: RecordingApi) -> None:
 
 
 @pytest.mark.far
-def test_tenants_with_holds_or_off_boardings_are_listed(api: RecordingApi) -> None:
+def test_the_cli_lists_tenants_with_legal_holds_or_off_boardings(api: RecordingApi) -> None:
     asked_at = "2026-11-29T08:00:00Z"
     one = {"tenant": "contoso", "name": "Contoso", "held_by": ["vendor", "customer"], "retention_days": 90}
     one |= {"offboarding_asked_at": asked_at, "offboarding_closed_at": None}
@@ -329,7 +333,9 @@ OTHER_ID = "0197f3a0-a0a1-7a0a-8a0a-0a0a0a0a0a0a"
         (("gate", "identity", "remove"), "/v1/gate/identities"),
     ],
 )
-def test_an_id_prefix_is_enough_where_a_list_has_it(api: RecordingApi, words: tuple[str, ...], listed: str) -> None:
+def test_an_id_prefix_is_enough_for_cli_commands_whose_ids_are_in_a_list(
+    api: RecordingApi, words: tuple[str, ...], listed: str
+) -> None:
     api.answer, api.calls = {"items": [{"id": OTHER_ID}, {"id": ID}]}, []
 
     removed = api.sent(*words, ID[:13])
@@ -342,7 +348,7 @@ def test_an_id_prefix_is_enough_where_a_list_has_it(api: RecordingApi, words: tu
     assert all(one in ambiguous.stderr for one in (ID, OTHER_ID))
 
 
-def test_no_row_shows_a_version_without_its_header() -> None:
+def test_no_cli_table_row_shows_a_version_without_sending_its_header() -> None:
     with_version = {name for name, row in ROWS.items() if IF_MATCH in {one.name for one in row.parameters}}
 
     assert with_version == {"member roles", "vendor roles"}

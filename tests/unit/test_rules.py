@@ -53,7 +53,7 @@ def test_a_policy_can_be_written_in_few_words() -> None:
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES)
-def test_a_policy_survives_json(policy: Policy) -> None:
+def test_a_policy_survives_conversion_to_json_and_back(policy: Policy) -> None:
     assert Policy.model_validate(policy.model_dump(mode="json")) == policy
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
 
@@ -61,7 +61,7 @@ def test_a_policy_survives_json(policy: Policy) -> None:
 @pytest.mark.far
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, st.randoms(use_true_random=False))
-def test_a_policys_json_ignores_writing_order(policy: Policy, order: random.Random) -> None:
+def test_the_json_of_a_policy_ignores_the_order_of_writing(policy: Policy, order: random.Random) -> None:
     written = policy.model_dump(mode="json")
 
     again = Policy.model_validate(shuffled(written, order))
@@ -90,7 +90,7 @@ def test_a_policys_json_ignores_writing_order(policy: Policy, order: random.Rand
         ({"consent": {"mode": "off", "until": "9999-12-31T23:59:59-05:00"}}, "choose a moment"),
     ],
 )
-def test_an_unstorable_policy_is_refused_with_advice(wrong: dict[str, Any], says: str) -> None:
+def test_a_policy_that_cannot_be_stored_is_refused_with_advice(wrong: dict[str, Any], says: str) -> None:
     groups = {"legal": [str(ANN), str(AMIR)], "empty": []}
 
     with pytest.raises(ValidationError, match=says):
@@ -105,7 +105,7 @@ def test_an_unstorable_policy_is_refused_with_advice(wrong: dict[str, Any], says
         ({"stages": [{"group": "legal", "quorum": 2}]}, r"rules\.1\.terms\.stages: .* 2 approvals with 1"),
     ],
 )
-def test_a_rules_groups_must_be_able_to_answer(terms: dict[str, Any], says: str) -> None:
+def test_the_groups_of_a_policy_rule_must_be_able_to_answer(terms: dict[str, Any], says: str) -> None:
     fine = {"name": "fine", "match": {"services": ["mail"]}, "terms": {"stages": [{"group": "legal"}]}}
 
     with pytest.raises(ValidationError, match=says):
@@ -121,7 +121,7 @@ def test_a_policy_has_at_most_a_hundred_rules() -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "n" * 101, "two\nlines", "turned\u202e", "bell\a"])
-def test_a_rules_name_is_one_short_line(name: str) -> None:
+def test_the_name_of_a_policy_rule_is_one_short_line(name: str) -> None:
     with pytest.raises(ValidationError):
         Rule(name=name, match=Match(services=("mail",)), terms=Overrides(quorum=2))
 
@@ -146,13 +146,13 @@ def test_a_rules_name_is_one_short_line(name: str) -> None:
         ({"services": ["mail"], "reasons": ["other"]}, False),
     ],
 )
-def test_a_rule_matches_if_every_dimension_matches(match: dict[str, Any], *, hit: bool) -> None:
+def test_a_policy_rule_matches_if_every_dimension_matches(match: dict[str, Any], *, hit: bool) -> None:
     assert Match.model_validate(match).matches(READS_ANN) is hit
 
 
 @settings(max_examples=examples(100), deadline=None)
 @given(MATCHES, ASKS, ASKS)
-def test_requesting_more_never_avoids_a_rule(match: Match, ask: RequestFacts, more: RequestFacts) -> None:
+def test_requesting_more_never_avoids_a_policy_rule(match: Match, ask: RequestFacts, more: RequestFacts) -> None:
     both = replace(ask, actions=[*ask.actions, *more.actions], resources=[*more.resources, *ask.resources])
 
     assert match.matches(both) >= match.matches(ask)
@@ -165,7 +165,7 @@ def test_requesting_more_never_avoids_a_rule(match: Match, ask: RequestFacts, mo
 @example("*ab*ab*", "ab")
 @example("a*b*b", "ab")
 @example("*", "")
-def test_a_pattern_matches_as_defined(pattern: str, text: str) -> None:
+def test_a_resource_pattern_matches_as_defined(pattern: str, text: str) -> None:
     assert fits(pattern, text) is fits_by_hand(pattern, text)
 
 
@@ -181,7 +181,7 @@ def test_a_pattern_matches_as_defined(pattern: str, text: str) -> None:
         ("mailbox:*", "mailboxes:ann"),
     ],
 )
-def test_only_a_star_is_special_and_the_whole_resource_is_matched(pattern: str, resource: str) -> None:
+def test_in_a_resource_pattern_only_a_star_is_special_and_the_whole_is_matched(pattern: str, resource: str) -> None:
     match = Match(resources=(pattern,))
 
     assert match.matches(RequestFacts("mail", ["read"], Reason.OTHER, [pattern.replace("*", "x")]))
@@ -208,12 +208,12 @@ def test_only_a_star_is_special_and_the_whole_resource_is_matched(pattern: str, 
         {"resources": ["mailbox:a**", "mailbox:a*"]},
     ],
 )
-def test_a_contradictory_match_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_policy_rule_with_a_contradictory_match_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Match.model_validate(wrong)
 
 
-def test_consecutive_stars_are_one_star() -> None:
+def test_consecutive_stars_in_a_resource_pattern_count_as_one_star() -> None:
     assert Match(resources=("mailbox:a***b**c*d*",)).resources == ("mailbox:a*b*c*d*",)
 
 
@@ -228,17 +228,17 @@ def test_dated_consent_relaxes_mode_enforce_and_ends_by_itself(consent: Any, aft
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
 @pytest.mark.parametrize("consent", [None, Mode.OBSERVE, Mode.OFF])
-def test_consent_has_no_effect_in_other_modes(mode: Mode, consent: Any) -> None:
+def test_dated_consent_has_no_effect_in_other_modes(mode: Mode, consent: Any) -> None:
     policy = Policy(consent=consent and Consent(mode=consent, until=NOON))
 
     assert effective_mode(mode, policy.consent, NOON - timedelta(hours=1)) is mode
 
 
-def test_a_tenant_without_consent_decides() -> None:
+def test_a_tenant_without_dated_consent_decides_under_enforce() -> None:
     assert effective_mode(Mode.ENFORCE, None, NOON) is Mode.ENFORCE
 
 
-def test_consents_end_ignores_the_time_zone() -> None:
+def test_the_end_of_dated_consent_ignores_the_time_zone() -> None:
     here = Consent(mode=Mode.OFF, until=datetime(2026, 2, 28, 14, tzinfo=timezone(timedelta(hours=2))))
 
     assert here == Consent(mode=Mode.OFF, until=NOON)
@@ -265,7 +265,9 @@ PATTERN = "write a pattern as kind:id, with * for any part of the id, such as ma
         ({"outside_countries": ["XX"]}, False),
     ],
 )
-def test_the_schema_of_a_match_accepts_what_a_policy_accepts(match: dict[str, Any], *, is_taken: bool) -> None:
+def test_the_json_schema_of_a_rules_match_accepts_what_a_policy_accepts(
+    match: dict[str, Any], *, is_taken: bool
+) -> None:
     assert jsonschema_rs.Draft202012Validator(Match.model_json_schema()).is_valid(match) is is_taken
     with nullcontext() if is_taken else pytest.raises(ValidationError):
         Match.model_validate(match)
@@ -283,7 +285,7 @@ def test_the_schema_of_a_match_accepts_what_a_policy_accepts(match: dict[str, An
         (Policy, {"tiers": [[]]}, False),
     ],
 )
-def test_the_schema_of_terms_accepts_what_a_policy_accepts(
+def test_the_json_schema_of_terms_accepts_what_a_policy_accepts(
     part: type[PolicyPart], facts: dict[str, Any], *, is_taken: bool
 ) -> None:
     groups = {"groups": {"legal": [str(ANN)]}} if part is Policy else {}
@@ -325,7 +327,7 @@ def test_the_schema_of_terms_accepts_what_a_policy_accepts(
         ),
     ],
 )
-def test_an_unstorable_policy_is_refused_in_a_sentence(
+def test_a_policy_that_cannot_be_stored_is_refused_in_a_sentence(
     model: type[BaseModel], wrong: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:

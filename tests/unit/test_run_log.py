@@ -33,7 +33,7 @@ def message(data: str | bytes, name: str = "worker") -> honcho.printer.Message:
     return honcho.printer.Message("line", data, datetime.now(UTC), name, None)
 
 
-def test_all_lines_go_to_the_log_and_those_for_people_to_the_console_too() -> None:
+def test_all_run_log_lines_go_to_the_log_and_lines_for_people_to_the_console_too() -> None:
     log, screen = io.StringIO(), io.StringIO()
     told: list[str] = []
     printer = LogPrinter(log, Console(file=screen, width=200))
@@ -71,7 +71,7 @@ class InterruptedFile(io.RawIOBase):
         return len(data)
 
 
-def test_output_of_a_signal_follows_the_current_line() -> None:
+def test_run_log_output_of_a_signal_handler_follows_the_current_line() -> None:
     file = InterruptedFile(lambda: printer.write(message("SIGINT received\n", "system")))
     log = io.TextIOWrapper(io.BufferedWriter(file), write_through=True)
     printer = LogPrinter(log, None)
@@ -83,7 +83,7 @@ def test_output_of_a_signal_follows_the_current_line() -> None:
     assert lines == ["a line"] * 2000 + ["SIGINT received"]
 
 
-def test_processes_end_if_their_lines_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_end_if_their_output_lines_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     full = InterruptedFile(lambda: os.write(-1, b""))
     printer = LogPrinter(io.TextIOWrapper(io.BufferedWriter(full), write_through=True), None)
@@ -99,7 +99,7 @@ def test_processes_end_if_their_lines_cannot_be_printed(monkeypatch: pytest.Monk
     assert [child for child in children if child.is_alive()] == []
 
 
-def test_the_last_lines_of_each_process_are_kept() -> None:
+def test_the_run_log_keeps_the_last_lines_of_each_process() -> None:
     printer = LogPrinter(io.StringIO(), None)
     for number in range(LAST_LINES + 2):
         printer.write(message(f"{number}\n", "api"))
@@ -109,7 +109,7 @@ def test_the_last_lines_of_each_process_are_kept() -> None:
     assert printer.last_of("worker") == ["\N{REPLACEMENT CHARACTER} broken"]
 
 
-def test_a_log_is_new_and_private_and_an_earlier_one_is_kept(tmp_path: Path) -> None:
+def test_a_run_log_is_new_and_private_and_an_earlier_log_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "log" / "run.log"
     with new_log(path) as first:
         first.write("first\n")
@@ -121,7 +121,7 @@ def test_a_log_is_new_and_private_and_an_earlier_one_is_kept(tmp_path: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_flowers_password_is_in_a_private_file(tmp_path: Path) -> None:
+def test_the_password_for_flower_is_in_a_private_file(tmp_path: Path) -> None:
     path = tmp_path / "var" / "flower-password"
     first = welcome.keep_flower_password(plan(), path)
     path.chmod(0o644)
@@ -141,7 +141,7 @@ def test_a_password_unfit_for_flower_is_replaced(tmp_path: Path, known: str) -> 
     assert path.read_text().strip() == own.flower_password
 
 
-def test_the_banner_names_the_files_and_no_secret(tmp_path: Path) -> None:
+def test_the_run_banner_names_the_files_and_no_secret(tmp_path: Path) -> None:
     tokens = {name: f"lbx_development_{name}" for name in NAMES}
     seeded = Sample("contoso", uuid4(), {name: uuid4() for name in NAMES}, tokens)
     services = {"payroll": Service.model_validate({"title": "Payroll", "actions": ("export",)})}

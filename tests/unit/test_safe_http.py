@@ -47,7 +47,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str
     return asked
 
 
-def test_a_good_servers_answer_is_returned(issuer: LocalIssuer) -> None:
+def test_safe_http_returns_the_answer_of_a_valid_server(issuer: LocalIssuer) -> None:
     said = fetch(f"{issuer.url}/jwks", allow_loopback=True)
 
     assert said.startswith(b'{"keys": [')
@@ -68,7 +68,7 @@ INWARD = {
 
 
 @pytest.mark.parametrize(("url", "allow_loopback", "addresses"), INWARD.values(), ids=INWARD)
-def test_only_public_addresses_are_called_and_loopback_where_allowed(
+def test_safe_http_calls_only_public_addresses_and_loopback_where_allowed(
     monkeypatch: pytest.MonkeyPatch, url: str, addresses: list[str], *, allow_loopback: bool
 ) -> None:
     resolve_to(monkeypatch, addresses)
@@ -80,7 +80,7 @@ def test_only_public_addresses_are_called_and_loopback_where_allowed(
 @pytest.mark.parametrize(
     "host", ["2130706433", "0x7f000001", "0177.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"]
 )
-def test_other_spellings_of_loopback_are_refused(host: str) -> None:
+def test_safe_http_refuses_other_spellings_of_loopback(host: str) -> None:
     with pytest.raises(FetchFailed):
         fetch(f"https://{host}/jwks")
 
@@ -102,7 +102,9 @@ def test_other_spellings_of_loopback_are_refused(host: str) -> None:
         "",
     ],
 )
-def test_an_address_of_another_form_is_refused_without_a_lookup(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_safe_http_refuses_an_address_of_another_form_without_a_lookup(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
     asked = resolve_to(monkeypatch, ["8.8.8.8"])
 
     with pytest.raises(FetchFailed):
@@ -111,7 +113,7 @@ def test_an_address_of_another_form_is_refused_without_a_lookup(monkeypatch: pyt
     assert asked == []
 
 
-def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
+def test_safe_http_looks_up_a_name_once(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
     asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
     url = issuer.url.replace("127.0.0.1", "sso.example")
 
@@ -121,7 +123,7 @@ def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch, issuer: Local
     assert issuer.heard[-1]["host"] == url.removeprefix("http://")
 
 
-def test_a_hanging_resolver_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_resolver_costs_safe_http_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(10) and [])
     started = time.monotonic()
@@ -134,7 +136,7 @@ def test_a_hanging_resolver_costs_no_more_than_the_deadline(monkeypatch: pytest.
 
 
 @pytest.mark.far
-def test_a_hanging_name_is_looked_up_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_safe_http_looks_up_a_hanging_name_once_for_all_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     answered, asked = threading.Event(), []
 
     def hang(host: str, *_: object, **__: object) -> list[object]:
@@ -167,7 +169,9 @@ def test_hanging_resolvers_use_only_a_few_threads() -> None:
             LOOK_UPS.release()
 
 
-def test_the_environment_cannot_set_a_proxy(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
+def test_environment_variables_cannot_set_a_proxy_for_safe_http(
+    monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer
+) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
@@ -188,7 +192,7 @@ def test_the_environment_cannot_set_a_proxy(monkeypatch: pytest.MonkeyPatch, iss
         (DRIPPING_HEADERS, "took too long"),
     ],
 )
-def test_a_bad_answer_is_refused_in_time_and_not_quoted(
+def test_safe_http_refuses_a_bad_answer_in_time_and_does_not_quote_it(
     issuer: LocalIssuer, answer: ScriptedAnswer, reason: str
 ) -> None:
     issuer.troubles["/jwks"] = answer
@@ -203,7 +207,7 @@ def test_a_bad_answer_is_refused_in_time_and_not_quoted(
     assert "stack trace" not in str(failed.value)
 
 
-def test_a_refused_connection_is_reported_at_once(issuer: LocalIssuer) -> None:
+def test_safe_http_reports_a_refused_connection_at_once(issuer: LocalIssuer) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
 
@@ -213,7 +217,7 @@ def test_a_refused_connection_is_reported_at_once(issuer: LocalIssuer) -> None:
     assert issuer.fetched == {}
 
 
-def test_a_certificate_is_checked_for_the_name_though_the_address_is_called(tmp_path: Path) -> None:
+def test_safe_http_checks_the_certificate_for_the_name_though_it_calls_the_address(tmp_path: Path) -> None:
     serving, trusting = certified(tmp_path, "localhost")
 
     with local_issuer(name="localhost", tls=serving) as issuer:
@@ -221,7 +225,7 @@ def test_a_certificate_is_checked_for_the_name_though_the_address_is_called(tmp_
 
 
 @pytest.mark.parametrize(("name", "is_trusted"), [("other.example", True), ("localhost", False)])
-def test_a_certificate_for_another_name_or_by_an_unknown_authority_is_refused(
+def test_safe_http_refuses_a_certificate_for_another_name_or_by_an_unknown_authority(
     tmp_path: Path, name: str, *, is_trusted: bool
 ) -> None:
     serving, trusting = certified(tmp_path, name)

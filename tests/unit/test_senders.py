@@ -52,7 +52,7 @@ def test_a_mail_is_marked_as_automatic_and_threaded_by_request() -> None:
     assert "List-Unsubscribe" not in read
 
 
-def test_a_mails_text_part_precedes_its_html_part() -> None:
+def test_the_text_part_of_a_mail_precedes_its_html_part() -> None:
     read = email.message_from_bytes(compose(MAIL, FROM).content, policy=default)
 
     parts = [(part.get_content_type(), part.get_content().strip()) for part in read.iter_parts()]
@@ -61,7 +61,7 @@ def test_a_mails_text_part_precedes_its_html_part() -> None:
     assert parts == [("text/plain", "Grüße"), ("text/html", "<p>Grüße</p>")]
 
 
-def test_every_try_has_the_same_message_id() -> None:
+def test_every_send_attempt_of_a_mail_has_the_same_message_id() -> None:
     sent = [email.message_from_bytes(compose(MAIL, FROM).content) for _ in range(3)]
 
     assert {one["Message-ID"] for one in sent} == {"<n-1@vendor.example>"}
@@ -76,7 +76,7 @@ def test_every_try_has_the_same_message_id() -> None:
         {"to_address": "ann@contoso.example\r\nBcc: all@contoso.example"},
     ],
 )
-def test_a_line_break_in_a_header_is_refused_permanently(change: dict[str, str]) -> None:
+def test_a_line_break_in_a_mail_header_is_refused_permanently(change: dict[str, str]) -> None:
     hostile = replace(MAIL, **change)
 
     with pytest.raises(SendFailed) as failed:
@@ -86,12 +86,12 @@ def test_a_line_break_in_a_header_is_refused_permanently(change: dict[str, str])
 
 
 @pytest.mark.parametrize("sender", ["L <l@v.example>\r\nBcc: all@contoso.example", "l@v.example\nBcc: x@y.example"])
-def test_a_line_break_in_the_sender_is_refused(sender: str) -> None:
+def test_a_line_break_in_the_sender_of_a_mail_is_refused(sender: str) -> None:
     with pytest.raises(ValueError, match="linefeed"):
         compose(MAIL, sender)
 
 
-def test_an_address_cannot_name_a_second_recipient() -> None:
+def test_a_mail_address_cannot_name_a_second_recipient() -> None:
     envelope = compose(replace(MAIL, to_address="ann@contoso.example, all@contoso.example"), FROM)
 
     assert len(email.message_from_bytes(envelope.content, policy=default)["To"].addresses) == 1
@@ -125,20 +125,20 @@ def test_the_published_library_refuses_a_changed_webhook(body: bytes, change: di
         Webhook(HOOK.secrets[0]).verify(body, headers)
 
 
-def test_the_published_library_refuses_another_secret() -> None:
+def test_the_published_library_refuses_a_webhook_signed_with_another_secret() -> None:
     with pytest.raises(WebhookVerificationError):
         Webhook(new_secret()).verify(HOOK.body, signed(HOOK, datetime.now(UTC)))
 
 
 @pytest.mark.parametrize("url", ["http://hooks.example/", "ftp://hooks.example/", "file:///etc/passwd", "", "hooks"])
-def test_a_plain_http_address_is_never_called(url: str) -> None:
+def test_a_webhook_with_a_plain_http_address_is_never_called(url: str) -> None:
     with pytest.raises(SendFailed) as failed:
         asyncio.run(HttpWebhooks().send(replace(HOOK, url=url)))
 
     assert failed.value.permanent
 
 
-def test_signing_secrets_have_256_bits_and_are_stored_encrypted() -> None:
+def test_webhook_signing_secrets_have_256_bits_and_are_stored_encrypted() -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     secret = new_secret()
 
@@ -168,7 +168,7 @@ def test_signing_secrets_have_256_bits_and_are_stored_encrypted() -> None:
         (1, timedelta(seconds=-9), None),
     ],
 )
-def test_the_next_try_doubles_its_wait_within_the_time_left(
+def test_the_wait_before_the_next_send_attempt_doubles_within_the_time_left(
     attempts: int, left: timedelta, wait: timedelta | None
 ) -> None:
     again = next_try(attempts, NOON, NOON + left)
@@ -177,7 +177,7 @@ def test_the_next_try_doubles_its_wait_within_the_time_left(
 
 
 @pytest.mark.parametrize("minutes", [1, 30, 720])
-def test_tries_end_before_the_notification_is_moot(minutes: int) -> None:
+def test_send_attempts_end_before_the_notification_is_obsolete(minutes: int) -> None:
     until, at, tries = NOON + timedelta(minutes=minutes), NOON, 1
 
     while again := next_try(tries, at, until):
@@ -188,7 +188,7 @@ def test_tries_end_before_the_notification_is_moot(minutes: int) -> None:
     assert until - at <= timedelta(seconds=1)
 
 
-def test_the_in_memory_sender_keeps_sends_and_fails_as_told() -> None:
+def test_the_in_memory_sender_of_tests_keeps_sends_and_fails_as_told() -> None:
     sender = MemoryMail()
     asyncio.run(sender.send(MAIL))
     sender.refused[MAIL.to_address] = SendFailed("no such mailbox", permanent=True)

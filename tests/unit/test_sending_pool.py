@@ -106,7 +106,7 @@ def prove(way: ChannelPool, destination: str) -> None:
     assert send(way, destination, quick()).over.wait(PATIENCE)
 
 
-def test_urgent_sends_go_before_waiting_ones(way: ChannelPool) -> None:
+def test_urgent_sends_go_before_waiting_sends(way: ChannelPool) -> None:
     prove(way, "slow:443")
     hanging = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in hanging))
@@ -127,7 +127,7 @@ def test_urgent_sends_go_before_waiting_ones(way: ChannelPool) -> None:
     assert (came_first, came_second, others) == (True, True, [])
 
 
-def test_a_breaker_runs_four_sends_and_delays_no_other(way: ChannelPool) -> None:
+def test_a_destination_runs_at_most_four_sends_and_delays_no_other_destination(way: ChannelPool) -> None:
     hanging = [send(way, "slow:443", HangingJob()) for _ in range(6)]
 
     good = send(way, "good:443", quick())
@@ -141,7 +141,7 @@ def test_a_breaker_runs_four_sends_and_delays_no_other(way: ChannelPool) -> None
     assert all(one.over.wait(PATIENCE) for one in hanging)
 
 
-def test_proven_destinations_continue_while_others_hang(way: ChannelPool) -> None:
+def test_destinations_known_to_work_continue_while_others_hang(way: ChannelPool) -> None:
     prove(way, "good:443")
     hanging = [send(way, f"slow-{number}:443", HangingJob()) for number in range(5) for _ in range(4)]
     assert wait(lambda: sum(one.begun.is_set() for one in hanging) == 6)
@@ -154,7 +154,7 @@ def test_proven_destinations_continue_while_others_hang(way: ChannelPool) -> Non
     assert all(one.over.wait(PATIENCE) for one in hanging)
 
 
-def test_waiting_breakers_take_turns(way: ChannelPool) -> None:
+def test_destinations_with_waiting_sends_take_turns(way: ChannelPool) -> None:
     order: list[str] = []
     blocking = [send(way, f"slow-{number}:443", HangingJob()) for number in (1, 2) for _ in range(4)]
     assert wait(lambda: sum(one.begun.is_set() for one in blocking) == 6)
@@ -178,7 +178,7 @@ def test_waiting_breakers_take_turns(way: ChannelPool) -> None:
     assert order.index("few:1") < 3
 
 
-def test_an_opening_breaker_returns_waiting_and_promised_sends(way: ChannelPool, clock: HandClock) -> None:
+def test_a_breaker_that_opens_returns_waiting_and_promised_sends(way: ChannelPool, clock: HandClock) -> None:
     trying = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in trying))
     waiting = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(8)]
@@ -204,7 +204,7 @@ def test_an_opening_breaker_returns_waiting_and_promised_sends(way: ChannelPool,
     assert way.enter("dead:443") == 0.0
 
 
-def test_an_unused_slot_is_free_again(way: ChannelPool) -> None:
+def test_a_send_slot_that_was_not_used_is_free_again(way: ChannelPool) -> None:
     places = 0
     while not way.enter("host:443"):
         places += 1
@@ -217,7 +217,7 @@ def test_an_unused_slot_is_free_again(way: ChannelPool) -> None:
         way.leave("host:443")
 
 
-def test_an_overdue_waiting_send_is_returned(way: ChannelPool, clock: HandClock) -> None:
+def test_a_send_that_waits_too_long_in_the_pool_is_returned(way: ChannelPool, clock: HandClock) -> None:
     trying = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in trying))
     late = send(way, "slow:443", quick())
@@ -231,7 +231,7 @@ def test_an_overdue_waiting_send_is_returned(way: ChannelPool, clock: HandClock)
     assert not late.begun.is_set()
 
 
-def test_stopping_returns_waiting_sends_and_waits_for_running_ones(way: ChannelPool) -> None:
+def test_stopping_the_sending_pool_returns_waiting_sends_and_awaits_running_ones(way: ChannelPool) -> None:
     running = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in running))
     waiting = send(way, "slow:443", quick())
@@ -250,7 +250,7 @@ def test_stopping_returns_waiting_sends_and_waits_for_running_ones(way: ChannelP
     assert all(one.over.is_set() for one in running)
 
 
-def test_a_withdrawn_send_is_returned_and_running_ones_continue(way: ChannelPool) -> None:
+def test_a_withdrawn_send_is_returned_and_running_sends_continue(way: ChannelPool) -> None:
     running = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in running))
     mine, another = send(way, "slow:443", quick()), send(way, "slow:443", quick())
@@ -265,7 +265,7 @@ def test_a_withdrawn_send_is_returned_and_running_ones_continue(way: ChannelPool
     assert not any(one.returned for one in (*running, another))
 
 
-def test_at_most_fifty_sends_are_running_or_unrecorded(way: ChannelPool) -> None:
+def test_at_most_fifty_sends_are_running_or_not_yet_recorded(way: ChannelPool) -> None:
     jobs = [quick() for _ in range(MOST_UNRECORDED + 20)]
     for number, job in enumerate(jobs):
         job.is_unrecorded = True
@@ -284,7 +284,7 @@ def test_at_most_fifty_sends_are_running_or_unrecorded(way: ChannelPool) -> None
     assert all(one.over.wait(PATIENCE) for one in jobs)
 
 
-def test_the_loop_starts_and_ends_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_event_loop_of_the_sending_pool_starts_and_ends_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending_pool, "IDLE_SECONDS", 0.05)
     loop = SendingLoop()
     way = ChannelPool("webhook", 8, loop=loop)
@@ -299,7 +299,7 @@ def test_the_loop_starts_and_ends_on_demand(monkeypatch: pytest.MonkeyPatch) -> 
     way.stop(PATIENCE)
 
 
-def test_a_send_arriving_as_the_loop_checks_for_work_is_handled() -> None:
+def test_a_send_arriving_as_the_pools_loop_checks_for_work_is_handled() -> None:
     looks, calls = threading.Event(), threading.Event()
 
     class CalledLoop(SendingLoop):
@@ -326,7 +326,7 @@ def test_a_send_arriving_as_the_loop_checks_for_work_is_handled() -> None:
     assert job.over.wait(PATIENCE)
 
 
-def test_kept_connections_are_closed_before_another_loop_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_connections_are_closed_before_another_event_loop_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending_pool, "IDLE_SECONDS", 0.05)
     loop = SendingLoop()
     way = ChannelPool("webhook", 8, loop=loop)
@@ -354,7 +354,7 @@ def test_kept_connections_are_closed_before_another_loop_uses_them(monkeypatch: 
     assert wait(lambda: not loop.is_running)
 
 
-def test_the_loop_does_not_keep_the_process_alive(way: ChannelPool) -> None:
+def test_the_event_loop_of_the_sending_pool_does_not_keep_the_process_alive(way: ChannelPool) -> None:
     hanging = send(way, "slow:443", HangingJob())
     assert hanging.begun.wait(PATIENCE)
 
@@ -365,7 +365,7 @@ def test_the_loop_does_not_keep_the_process_alive(way: ChannelPool) -> None:
     hanging.let_go.set()
 
 
-def test_unused_breakers_are_forgotten(way: ChannelPool, clock: HandClock) -> None:
+def test_circuit_breakers_that_are_not_used_are_forgotten(way: ChannelPool, clock: HandClock) -> None:
     for number in range(100):
         prove(way, f"host-{number}:443")
     used = send(way, "slow:443", HangingJob())
@@ -377,7 +377,7 @@ def test_unused_breakers_are_forgotten(way: ChannelPool, clock: HandClock) -> No
     used.let_go.set()
 
 
-def test_mails_and_webhooks_share_no_slots() -> None:
+def test_mails_and_webhooks_share_no_send_slots() -> None:
     sending_pool = SendingPool(mails_at_once=2, hooks_at_once=2)
     hanging = [send(sending_pool.hooks, f"slow-{number}:443", HangingJob()) for number in range(4)]
 
@@ -398,10 +398,10 @@ def test_mails_and_webhooks_share_no_slots() -> None:
         ("https://hooks.example:99999/", ":0"),
     ],
 )
-def test_a_webhooks_breaker_is_its_host_and_port(url: str, destination: str) -> None:
+def test_webhooks_share_a_circuit_breaker_by_host_and_port(url: str, destination: str) -> None:
     assert host_of(url) == destination
 
 
-def test_a_mails_breaker_is_its_domain() -> None:
+def test_mails_share_a_circuit_breaker_by_domain() -> None:
     assert domain_of("Ann@Contoso.Example") == "contoso.example"
     assert domain_of("") == ""

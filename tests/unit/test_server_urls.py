@@ -21,7 +21,7 @@ OTHERS = "host=db1:5432&host=db2:1&target_session_attrs=primary"
         (f"postgresql://u:p%40@/lockbox?{OTHERS}", "db1,db2", "5432,1", "primary"),
     ],
 )  # fmt: skip
-def test_several_postgres_hosts_are_passed_on_and_the_writable_one_used(
+def test_several_postgres_hosts_are_passed_on_and_the_writable_host_is_used(
     url: str, host: str, port: str, attrs: str
 ) -> None:
     found = make_url(postgres_url(url))

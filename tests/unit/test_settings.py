@@ -199,7 +199,7 @@ def test_unsafe_production_settings_are_refused_by_name(
 PLAYING = {"LOCKBOX_PLAYGROUND": "/var/playground.json", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
 
 
-def test_production_refuses_the_playground(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_settings_refuse_the_playground(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, LOCKBOX_PLAYGROUND="/var/playground.json")
 
     with pytest.raises(UnsafeSettings, match="LOCKBOX_PLAYGROUND: unset it; it lets anybody in as anybody"):
@@ -247,7 +247,7 @@ def test_all_unsafe_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatc
     ("name", "value"),
     [("LOCKBOX_MARK_KEY_FILES", None), ("LOCKBOX_CREDENTIAL_KEY_FILES", PRODUCTION["LOCKBOX_CREDENTIAL_KEY_FILES"])],
 )
-def test_the_connector_worker_has_the_mark_key_only(
+def test_the_connector_worker_gets_the_mark_key_only(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     given = dict.fromkeys(PRODUCTION) | CONNECTORS
@@ -261,7 +261,7 @@ def test_the_connector_worker_has_the_mark_key_only(
 
 
 @each(("name", "value"), UNSAFE)
-def test_the_same_settings_are_allowed_in_development(
+def test_settings_unsafe_in_production_are_allowed_in_development(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     set_up(monkeypatch, LOCKBOX_ENVIRONMENT="development", **{name: value})
@@ -271,7 +271,7 @@ def test_the_same_settings_are_allowed_in_development(
 
 @each("environment", ["development", "production"])
 @each(("name", "value"), MALFORMED)
-def test_a_malformed_value_is_refused_by_name_without_being_quoted(
+def test_a_malformed_setting_is_refused_by_name_without_being_quoted(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment: str
 ) -> None:
     set_up(monkeypatch, **{"LOCKBOX_ENVIRONMENT": environment, name: value})
@@ -283,13 +283,13 @@ def test_a_malformed_value_is_refused_by_name_without_being_quoted(
     assert refused.value.__cause__ is None
 
 
-def test_a_plain_relay_on_loopback_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unencrypted_mail_relay_on_loopback_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, LOCKBOX_SMTP_URL="smtp://127.0.0.1:25")
 
     assert load().require("smtp_url") == "smtp://127.0.0.1:25"
 
 
-def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch)
 
     settings = load()
@@ -310,7 +310,7 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://[::1]:8443", "https://[::1]:8443", None),
     ],
 )
-def test_the_origin_is_normalised_and_an_ip_address_allows_no_passkeys(
+def test_the_public_origin_is_normalised_and_an_ip_address_allows_no_passkeys(
     url: str, origin: str, domain: str | None
 ) -> None:
     settings = Settings(public_url=url)
@@ -332,7 +332,7 @@ def test_sign_ins_are_limited_by_default() -> None:
 @pytest.mark.parametrize(
     ("said", "known"), [("none", ()), ("None", ()), ("[]", ()), ('["10.0.0.0/8"]', ("10.0.0.0/8",))]
 )
-def test_trusted_proxies_are_networks_or_none(
+def test_the_trusted_proxies_setting_is_a_list_of_networks_or_none(
     monkeypatch: pytest.MonkeyPatch, said: str, known: tuple[str, ...]
 ) -> None:
     set_up(monkeypatch, LOCKBOX_TRUSTED_PROXIES=said)
@@ -340,7 +340,7 @@ def test_trusted_proxies_are_networks_or_none(
     assert tuple(map(str, load().trusted_proxies)) == known
 
 
-def test_only_the_api_needs_trusted_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_api_needs_the_trusted_proxies_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up(monkeypatch, LOCKBOX_TRUSTED_PROXIES=None, LOCKBOX_DATABASE_URL=None)
 
     assert load().trusted_proxies == ()
@@ -367,7 +367,7 @@ def test_a_missing_required_setting_is_named() -> None:
         ("LOCKBOX_FLOWER_USER", "admin:x"),
     ],
 )
-def test_a_value_another_program_would_misread_is_refused(
+def test_a_setting_that_another_program_would_misread_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -408,7 +408,9 @@ def test_a_setting_reaches_the_processes_that_need_it() -> None:
     assert passed.refused == {}
 
 
-def test_a_relative_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_relative_file_in_settings_is_found_from_another_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     passed = sort_settings({"LOCKBOX_CATALOGUE": "mine.yaml"})
@@ -450,7 +452,7 @@ def test_settings_used_by_the_stack_are_not_refused() -> None:
     assert sort_settings({"LOCKBOX_REDIS_URL": "redis://:x@localhost/0"}).refused == {}
 
 
-def test_environment_variables_ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_of_settings_ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("lockbox_log_level", "debug")
     monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
 

@@ -49,27 +49,27 @@ def somebody(*standings: RoleGrant) -> Caller:
     return Caller(ME, "Somebody", frozenset(standings))
 
 
-def test_the_table_covers_every_field_and_role() -> None:
+def test_the_table_of_readable_fields_covers_every_field_and_role() -> None:
     assert set(TABLE) == set(ProtectedField)
     assert set(COLUMNS) == set(ReaderRole)
 
 
 @each(("field", "capacity", "reads"), CELLS)
-def test_a_role_reads_what_the_table_says(field: str, capacity: str, reads: bool) -> None:  # noqa: FBT001
+def test_a_role_reads_the_fields_the_table_says(field: str, capacity: str, reads: bool) -> None:  # noqa: FBT001
     assert may_read(ProtectedField(field), {ReaderRole(capacity)}) is reads
 
 
 @pytest.mark.parametrize("field", ProtectedField)
-def test_a_person_without_roles_reads_nothing(field: ProtectedField) -> None:
+def test_a_person_without_roles_reads_no_field(field: ProtectedField) -> None:
     assert not may_read(field, frozenset())
 
 
-def test_several_roles_read_their_union() -> None:
+def test_a_person_with_several_roles_reads_the_union_of_fields() -> None:
     assert may_read(ProtectedField.COMMENT, {ReaderRole.VENDOR_AUDITOR, ReaderRole.REQUESTER})
 
 
 @pytest.mark.parametrize("role", [Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR])
-def test_a_role_at_another_tenant_does_not_count(role: Role) -> None:
+def test_a_role_at_another_tenant_does_not_let_a_person_read_fields(role: Role) -> None:
     at_home = reader_roles(somebody(RoleGrant(role, TENANT)), OTHER, TENANT)
     elsewhere = reader_roles(somebody(RoleGrant(role, OTHER)), OTHER, TENANT)
 
@@ -94,7 +94,7 @@ def test_engineers_operators_and_systems_read_only_their_own_requests(role: Role
         ("clock", ProtectedField.VENDOR_ORIGIN),
     ],
 )
-def test_an_origin_belongs_to_the_acting_side(role: str, field: ProtectedField) -> None:
+def test_the_origin_of_a_decision_belongs_to_the_acting_side(role: str, field: ProtectedField) -> None:
     assert origin_of(role) is field
 
 
@@ -145,13 +145,13 @@ def next_of(known: RecipientDirectory, asked: int, to: int) -> PromptedApprovers
     )
 
 
-def test_the_lowest_tier_with_someone_else_is_asked_first() -> None:
+def test_the_lowest_manager_tier_with_someone_besides_the_requester_is_asked_first() -> None:
     assert prompt_tiers.first_reviewers(vendor({A: 1, B: 1, C: 2}), E) == PromptedApprovers(1, frozenset({A, B}))
     assert prompt_tiers.first_reviewers(vendor({E: 1, C: 3, D: 4}), E) == PromptedApprovers(3, frozenset({C}))
     assert not prompt_tiers.first_reviewers(vendor({E: 1}), E).people
 
 
-def test_a_tier_adding_no_one_lets_the_next_in() -> None:
+def test_a_manager_tier_that_adds_no_one_lets_the_next_tier_in() -> None:
     known = vendor({A: 1, E: 2, C: 4, D: 5})
 
     assert next_of(known, 1, 2) == PromptedApprovers(4, frozenset({C}))
@@ -159,7 +159,7 @@ def test_a_tier_adding_no_one_lets_the_next_in() -> None:
     assert next_of(known, 5, 6) == PromptedApprovers(5, frozenset())
 
 
-def test_people_with_prompts_off_are_asked_only_if_no_one_else_is_left() -> None:
+def test_managers_with_prompts_off_are_asked_only_if_no_one_else_is_left() -> None:
     known = vendor({A: 1, B: 1, C: 2, D: 3}, quiet={A, C})
 
     assert prompt_tiers.first_reviewers(known, E).people == {B}
@@ -167,13 +167,13 @@ def test_people_with_prompts_off_are_asked_only_if_no_one_else_is_left() -> None
     assert prompt_tiers.first_reviewers(vendor({A: 1, B: 2}, quiet={A}), E) == PromptedApprovers(1, frozenset({A}))
 
 
-def test_without_tiers_everyone_is_asked_except_requester_and_opted_out() -> None:
+def test_without_tiers_every_manager_is_asked_except_requester_and_opted_out() -> None:
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, B: 2, C: 5, E: 1}, quiet={C}), E, 0) == {A, B}
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, C: 5}, quiet={A, C}), E, 0) == {A, C}
 
 
 @given(KNOWN, st.sampled_from(PEOPLE))
-def test_someone_is_asked_if_anyone_could_endorse_and_tiers_only_add(
+def test_someone_is_asked_if_anyone_could_endorse_and_later_tiers_only_add(
     known: RecipientDirectory, requester_id: UUID
 ) -> None:
     others = known.managers.keys() - {requester_id}

@@ -72,7 +72,7 @@ def refused(mail: Mailing) -> SendFailed:
     return failed.value
 
 
-def test_a_healthy_relay_gets_each_mail_once_over_one_connection() -> None:
+def test_a_healthy_mail_relay_gets_each_mail_once_over_one_connection() -> None:
     with relaying() as relay:
         mail = mailing(relay)
         for _ in range(3):
@@ -95,7 +95,9 @@ def test_a_refused_smtp_connection_is_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("answer", "permanent"), [("450 4.2.1 try later", False), ("550 5.1.1 no such mailbox", True)]
 )
-def test_a_recipients_answer_is_kept_and_the_connection_continues(answer: str, *, permanent: bool) -> None:
+def test_a_relays_answer_about_a_recipient_is_kept_and_the_connection_continues(
+    answer: str, *, permanent: bool
+) -> None:
     with relaying(answers={MAIL.to_address: answer}) as relay:
         mail = mailing(relay)
         failure = refused(mail)
@@ -117,7 +119,7 @@ def test_a_recipients_answer_is_kept_and_the_connection_continues(answer: str, *
         ({"to_body": "554 this is spam"}, 554, True),
     ],
 )
-def test_a_refusal_is_permanent_only_if_about_this_mail(
+def test_a_relays_refusal_is_permanent_only_if_it_concerns_this_mail(
     behaviour: dict[str, str], status: int, *, permanent: bool
 ) -> None:
     with relaying(**behaviour) as relay:
@@ -127,7 +129,7 @@ def test_a_refusal_is_permanent_only_if_about_this_mail(
     assert failure.said is PeerResponse.ANSWER
 
 
-def test_a_slow_greeting_is_waited_for() -> None:
+def test_a_slow_greeting_of_a_mail_relay_is_waited_for() -> None:
     with relaying(greets_after=0.3) as relay:
         mail = mailing(relay, seconds=5.0)
         mail.send(MAIL)
@@ -207,7 +209,7 @@ def test_only_a_relay_with_a_valid_certificate_gets_a_mail(
 
 
 @pytest.mark.far
-def test_a_relay_hanging_in_a_handshake_is_left() -> None:
+def test_a_mail_relay_hanging_in_a_tls_handshake_is_abandoned() -> None:
     with relaying(hangs_at="GREETING") as relay:
         began = time.monotonic()
         failure = refused(mailing(relay, "smtps", seconds=QUICKLY))
@@ -216,7 +218,7 @@ def test_a_relay_hanging_in_a_handshake_is_left() -> None:
     assert time.monotonic() - began < 15
 
 
-def test_without_the_demanded_starttls_no_mail_is_sent_in_clear() -> None:
+def test_no_mail_is_sent_in_clear_if_the_required_starttls_is_missing() -> None:
     with relaying() as relay:
         failure = refused(mailing(relay, "smtp+starttls"))
 
@@ -225,7 +227,7 @@ def test_without_the_demanded_starttls_no_mail_is_sent_in_clear() -> None:
     assert relay.taken == []
 
 
-def test_a_foreign_greeting_is_not_a_mail_relay() -> None:
+def test_a_server_with_another_greeting_is_not_accepted_as_a_mail_relay() -> None:
     with relaying(greeting="HTTP/1.1 400 Bad Request") as relay:
         failure = refused(mailing(relay))
 
@@ -233,7 +235,7 @@ def test_a_foreign_greeting_is_not_a_mail_relay() -> None:
 
 
 @pytest.mark.far
-def test_one_hanging_relay_delays_no_other() -> None:
+def test_one_hanging_mail_relay_delays_no_other_relay() -> None:
     with relaying(hangs_for="hangs.example") as relay:
         mail = mailing(relay, seconds=1.5)
         began = time.monotonic()
@@ -263,7 +265,7 @@ def test_one_hanging_relay_delays_no_other() -> None:
     ],
     ids=["begun in one go", "one by one", "refused", "refused, and waited for", "refused one by one"],
 )
-def test_a_mail_is_pipelined_where_offered(behaviour: dict[str, Any], said: list[str]) -> None:
+def test_smtp_commands_of_a_mail_are_pipelined_where_offered(behaviour: dict[str, Any], said: list[str]) -> None:
     with relaying(**behaviour) as relay:
         mail = mailing(relay)
         failed = refused(mail).reply.status if "answers" in behaviour else mail.send(MAIL)[0]
@@ -279,7 +281,7 @@ def test_a_mail_is_pipelined_where_offered(behaviour: dict[str, Any], said: list
     assert relay.callers == 1
 
 
-def test_lines_of_dots_arrive_unchanged() -> None:
+def test_lines_of_dots_in_a_mail_arrive_unchanged() -> None:
     text = ".\n..\n. end\n"
     with relaying() as relay:
         mail = mailing(relay)
@@ -292,7 +294,7 @@ def test_lines_of_dots_arrive_unchanged() -> None:
         assert part.get_content().splitlines() == text.splitlines()
 
 
-def test_no_other_line_break_ends_a_mail() -> None:
+def test_no_line_break_other_than_crlf_ends_a_mail() -> None:
     envelope = MailEnvelope("a@v.example", "b@c.example", b"one\n.\r\nMAIL FROM:<x@y.example>\r.\r\n\n.\n")
 
     async def send(port: int) -> None:
@@ -308,7 +310,7 @@ def test_no_other_line_break_ends_a_mail() -> None:
     assert [one.partition(" ")[0] for one in relay.said][:4] == ["EHLO", "MAIL", "RCPT", "DATA"]
 
 
-def test_plaintext_after_starttls_is_discarded(tmp_path: Path) -> None:
+def test_plaintext_received_after_starttls_is_discarded(tmp_path: Path) -> None:
     serving, _ = certified(tmp_path, "localhost")
 
     with relaying(tls=serving, injects="250-relay.example\r\n250 AUTH PLAIN\r\n") as relay:
@@ -321,7 +323,7 @@ def test_plaintext_after_starttls_is_discarded(tmp_path: Path) -> None:
     assert not any("AUTH" in one for one in relay.said)
 
 
-def test_capabilities_from_before_tls_are_forgotten(tmp_path: Path) -> None:
+def test_smtp_capabilities_from_before_tls_are_forgotten(tmp_path: Path) -> None:
     serving, _ = certified(tmp_path, "localhost")
 
     with relaying(tls=serving) as relay:
@@ -340,7 +342,7 @@ def test_capabilities_from_before_tls_are_forgotten(tmp_path: Path) -> None:
         ("AUTH CRAM-MD5", ["AUTH CRAM-MD5", "bWUgNzM1YWQ3OTQ4NzNmMjE1MGMxNDFlNWRkZjc3MTIzMGM="]),
     ],
 )
-def test_the_best_offered_login_method_is_used(offered: str, said: list[str]) -> None:
+def test_the_best_offered_smtp_login_method_is_used(offered: str, said: list[str]) -> None:
     with relaying(offers=[offered, "SIZE 1000000"]) as relay:
         mail = mailing(relay, host="me:s3cret@127.0.0.1")
         mail.send(MAIL)
@@ -351,7 +353,7 @@ def test_the_best_offered_login_method_is_used(offered: str, said: list[str]) ->
     assert len(relay.taken) == 1
 
 
-def test_a_non_ascii_address_needs_smtputf8() -> None:
+def test_a_non_ascii_mail_address_needs_smtputf8() -> None:
     international = replace(MAIL, to_address="änne@contoso.example")
     with relaying() as relay:
         mail = mailing(relay)
@@ -368,7 +370,7 @@ def test_a_non_ascii_address_needs_smtputf8() -> None:
     assert [one.recipient for one in relay.taken] == ["änne@contoso.example"]
 
 
-def test_a_connection_closed_by_the_relay_costs_no_try() -> None:
+def test_an_idle_connection_closed_by_the_relay_costs_no_send_attempt() -> None:
     with relaying() as relay:
         mail = mailing(relay)
         mail.send(MAIL, MAIL, MAIL)
@@ -402,7 +404,7 @@ class TalkativeRelay(Sink):
 
 
 @pytest.mark.parametrize("more", [b"250 taken\r\n", b"25", b"250-taken\r\n"])
-def test_an_early_answer_is_not_the_answer_to_a_mail(more: bytes) -> None:
+def test_an_early_smtp_answer_is_not_taken_as_the_answer_to_a_mail(more: bytes) -> None:
     with serving(TalkativeRelay(more)) as relay:
         mail = Mailing(SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=FROM))
         failure = refused(mail)
@@ -413,7 +415,7 @@ def test_an_early_answer_is_not_the_answer_to_a_mail(more: bytes) -> None:
 
 
 @pytest.mark.parametrize("greeting", ["220-" + "x" * 10_000, "\r\n".join(["220-on and on"] * 200)])
-def test_an_endless_answer_is_refused(greeting: str) -> None:
+def test_an_endless_smtp_answer_is_refused(greeting: str) -> None:
     with relaying(greeting=greeting) as relay:
         failure = refused(mailing(relay))
 

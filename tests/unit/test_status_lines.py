@@ -16,7 +16,7 @@ def shown(
     return {line.name: line for line in lines(found)}
 
 
-def test_late_work_is_wrong_and_timely_work_is_fine() -> None:
+def test_status_reports_late_work_as_wrong_and_timely_work_as_fine() -> None:
     found = shown(
         {(MetricName.OVERDUE, ""): 2, (MetricName.SEAL_LAG, ""): 61.0, (MetricName.OLDEST_UNSENT, "mail"): 300.0},
         HELD,
@@ -27,7 +27,7 @@ def test_late_work_is_wrong_and_timely_work_is_fine() -> None:
     assert found["Oldest mail to send"] == StatusLine("Oldest mail to send", "5 min", is_well=True)
 
 
-def test_a_failing_webhook_is_its_owners_and_not_checked() -> None:
+def test_status_leaves_failing_webhooks_to_their_owners_and_does_not_check_them() -> None:
     dead: dict[tuple[str, str], float] = {(MetricName.DEAD_LATELY, channel): 3.0 for channel in ("mail", "webhook")}
 
     found = shown(dead, HELD)
@@ -37,7 +37,7 @@ def test_a_failing_webhook_is_its_owners_and_not_checked() -> None:
     assert found["Webhook calls not delivered within a day"].is_well is None
 
 
-def test_a_schedule_lacking_an_entry_is_wrong() -> None:
+def test_status_reports_a_schedule_lacking_an_entry_as_wrong() -> None:
     lacking = shown({(MetricName.SOON, "count"): 3.0}, HELD)
     whole = shown({(MetricName.SOON, "count"): 1.0}, HELD)
 
@@ -45,7 +45,7 @@ def test_a_schedule_lacking_an_entry_is_wrong() -> None:
     assert whole["Missing in the schedule"] == StatusLine("Missing in the schedule", "0", is_well=True)
 
 
-def test_an_unreachable_redis_is_wrong_and_an_unasked_one_unknown() -> None:
+def test_status_reports_an_unreachable_redis_as_wrong_and_a_skipped_one_as_unknown() -> None:
     away, not_asked = shown({}, None, said="away: x"), shown({}, None, said="not asked")
 
     for name in ("Unacknowledged messages", "Missing in the schedule"):
@@ -53,14 +53,14 @@ def test_an_unreachable_redis_is_wrong_and_an_unasked_one_unknown() -> None:
         assert not_asked[name] == StatusLine(name, "not known", is_well=None)
 
 
-def test_without_postgres_its_figures_are_unknown() -> None:
+def test_status_reports_database_figures_as_unknown_without_postgres() -> None:
     found = shown(None, HELD)
 
     for name in ("Windows open", "Scheduled steps", "Mails to send", "Webhooks failing", "Newest checkpoint"):
         assert found[name].value == "not known"
 
 
-def test_unsent_outbox_rows_are_counted() -> None:
+def test_status_counts_unsent_outbox_rows() -> None:
     waiting: dict[tuple[str, str], float] = {
         (MetricName.UNSENT, "outbox"): 12.0,
         (MetricName.OLDEST_UNSENT, "outbox"): 301.0,
@@ -74,7 +74,7 @@ def test_unsent_outbox_rows_are_counted() -> None:
     assert none["Oldest event to notify"] == StatusLine("Oldest event to notify", "0 s", is_well=True)
 
 
-def test_a_connector_worker_is_missed_only_if_needed() -> None:
+def test_status_misses_a_connector_worker_only_if_one_is_needed() -> None:
     needed: dict[tuple[str, str], float] = {(MetricName.NEEDS_CONNECTORS, ""): 1.0}
     living = needed | {(MetricName.PROCESSES, "connectors"): 1.0, (MetricName.HEARTBEAT, "connectors"): 3.0}
 

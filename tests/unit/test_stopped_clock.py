@@ -18,26 +18,26 @@ def after(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def test_a_paused_clock_has_its_latest_possible_deadline() -> None:
+def test_a_paused_approval_clock_has_its_latest_possible_deadline() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
     assert clock == RequestClock(after(2 * HOUR), after(600), after(HOUR), 0)
 
 
-def test_an_answer_moves_the_deadline_by_the_pause() -> None:
+def test_an_answer_to_a_question_moves_the_deadline_by_the_pause() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
     assert resumed(clock, after(900)) == RequestClock(after(HOUR + 300), stopped_for=300)
 
 
-def test_time_is_counted_in_whole_seconds_rounded_up() -> None:
+def test_paused_time_is_counted_in_whole_seconds_rounded_up() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
     assert resumed(clock, after(600.001)) == RequestClock(after(HOUR + 1), stopped_for=1)
     assert stood(clock, after(601.5)) == timedelta(seconds=2)
 
 
-def test_a_pause_lasts_one_further_window_at_most() -> None:
+def test_a_pause_of_the_approval_clock_lasts_one_further_window_at_most() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(3000))
 
     in_time, late = resumed(clock, after(3000 + HOUR - 1)), resumed(clock, after(2 * HOUR - 1))
@@ -48,7 +48,7 @@ def test_a_pause_lasts_one_further_window_at_most() -> None:
     assert stood(clock, after(2 * HOUR - 1)) == timedelta(seconds=HOUR)
 
 
-def test_pausing_or_resuming_twice_changes_nothing() -> None:
+def test_pausing_or_resuming_the_approval_clock_twice_changes_nothing() -> None:
     runs = RequestClock(after(HOUR), stopped_for=20)
     stands = stopped(runs, HOUR, after(600))
 
@@ -56,7 +56,7 @@ def test_pausing_or_resuming_twice_changes_nothing() -> None:
     assert resumed(runs, after(700)) == runs
 
 
-def test_a_second_question_has_the_rest_of_the_first() -> None:
+def test_the_pause_of_a_second_question_has_the_time_the_first_pause_left() -> None:
     first = resumed(stopped(RequestClock(after(HOUR)), HOUR, after(0)), after(3000))
 
     second = stopped(first, HOUR, after(3000))
@@ -66,7 +66,7 @@ def test_a_second_question_has_the_rest_of_the_first() -> None:
 
 
 @given(WAITS)
-def test_all_pauses_end_within_one_further_window(waits: list[tuple[int, int]]) -> None:
+def test_all_pauses_of_a_request_end_within_one_further_approval_window(waits: list[tuple[int, int]]) -> None:
     clock, at = RequestClock(after(HOUR)), NOON
     for running, waiting in waits:
         at = min(at + timedelta(seconds=running), clock.deadline_at)
@@ -79,7 +79,7 @@ def test_all_pauses_end_within_one_further_window(waits: list[tuple[int, int]]) 
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 599])
-def test_the_time_left_is_equal_before_and_after(seconds: int) -> None:
+def test_the_time_left_is_equal_before_and_after_a_pause(seconds: int) -> None:
     clock = RequestClock(after(HOUR))
 
     gone_on = resumed(stopped(clock, HOUR, after(60)), after(60 + seconds))

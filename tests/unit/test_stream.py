@@ -93,7 +93,7 @@ async def _stays() -> Message:
     raise AssertionError
 
 
-def test_guards_with_one_token_get_snapshots_in_turn() -> None:
+def test_guards_with_the_same_token_get_snapshots_in_turn() -> None:
     async def play(opened: OpenedStreams) -> None:
         for _ in range(4):
             opened.begin(1)
@@ -104,7 +104,7 @@ def test_guards_with_one_token_get_snapshots_in_turn() -> None:
     assert run(play).sent == [(number, kind) for number in range(4) for kind in parts]
 
 
-def test_a_guard_with_another_token_waits_for_one_part_each_at_most() -> None:
+def test_a_guard_with_another_token_waits_for_one_snapshot_part_per_token_at_most() -> None:
     async def play(opened: OpenedStreams) -> None:
         for _ in range(10):
             opened.begin(1)
@@ -117,7 +117,7 @@ def test_a_guard_with_another_token_waits_for_one_part_each_at_most() -> None:
     assert len(between) <= PARTS + 1
 
 
-def test_at_most_half_of_the_time_is_spent_on_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_half_of_the_time_is_spent_on_guard_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the test goes on by a second with each part, and each pause is as long."""
     slept: list[float] = []
     sleep = asyncio.sleep
@@ -141,7 +141,7 @@ def test_at_most_half_of_the_time_is_spent_on_snapshots(monkeypatch: pytest.Monk
     assert sum(one >= 1 for one in slept) > PARTS
 
 
-def test_a_guard_waiting_for_its_turn_gets_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guard_waiting_for_its_snapshot_turn_gets_stream_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "WAITING_SECONDS", 0.01)
 
     async def play(opened: OpenedStreams) -> None:
@@ -156,7 +156,7 @@ def test_a_guard_waiting_for_its_turn_gets_comments(monkeypatch: pytest.MonkeyPa
     assert [kind for _, kind in sent if kind != "waits"] == ["part"] * (PARTS - 1) + ["last"]
 
 
-def test_a_leaving_guard_passes_its_turn_on() -> None:
+def test_a_guard_that_leaves_passes_its_snapshot_turn_on() -> None:
     async def play(opened: OpenedStreams) -> None:
         first, second = opened.begin(1), opened.begin(1)
         third = opened.begin(1)
@@ -171,7 +171,7 @@ def test_a_leaving_guard_passes_its_turn_on() -> None:
     assert (0, "last") not in run(play).sent
 
 
-def test_a_stalled_guard_keeps_its_turn_for_one_part_at_most(
+def test_a_stalled_guard_keeps_its_snapshot_turn_for_one_part_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream, "PART_SECONDS", 0.05)
@@ -189,7 +189,7 @@ def test_a_stalled_guard_keeps_its_turn_for_one_part_at_most(
     assert [kind for number, kind in sent if number == 0] == ["part"]
 
 
-def test_stream_starts_are_limited_by_token() -> None:
+def test_starts_of_guard_streams_are_limited_by_token() -> None:
     at = 0.0
     pace = StreamPace(3, lambda: at)
 
@@ -201,7 +201,7 @@ def test_stream_starts_are_limited_by_token() -> None:
     assert [pace.begin(UUID(int=1)) for _ in range(8)] == [True] * 6 + [False] * 2
 
 
-def test_a_too_frequent_start_gets_retry_after() -> None:
+def test_a_guard_that_starts_streams_too_often_gets_retry_after() -> None:
     async def play(opened: OpenedStreams) -> None:
         for _ in range(2):
             gone = opened.begin(1)
@@ -261,7 +261,7 @@ class OneStream:
 
 
 @pytest.mark.parametrize("how", ["forgotten", "doubted", "verified"])
-def test_closes_during_an_absence_are_sent_on_resuming(how: str) -> None:
+def test_windows_closed_while_a_guard_was_away_are_sent_when_it_resumes(how: str) -> None:
     async def play() -> list[tuple[str, dict[str, Any]]]:
         one = OneStream()
         one.streams.listen()
@@ -291,7 +291,7 @@ def test_closes_during_an_absence_are_sent_on_resuming(how: str) -> None:
     assert told[-1][1]["request"] == str(SECOND.request.id)
 
 
-def test_windows_of_a_rolled_back_tenant_are_in_no_snapshot() -> None:
+def test_windows_of_a_tenant_with_a_rolled_back_log_are_in_no_guard_snapshot() -> None:
     memory = OneStream().memory
     memory.put([FIRST, SECOND])
     tenant = FIRST.request.tenant_id
@@ -310,7 +310,7 @@ def test_windows_of_a_rolled_back_tenant_are_in_no_snapshot() -> None:
     assert doubted == []
 
 
-def test_a_loading_memory_gives_no_snapshot() -> None:
+def test_a_window_memory_that_is_loading_gives_no_guard_snapshot() -> None:
     """By a part of what is open it would cut the rest."""
 
     async def play() -> tuple[Denial, list[str]]:
@@ -337,7 +337,7 @@ def test_a_loading_memory_gives_no_snapshot() -> None:
 
 
 @pytest.mark.parametrize("is_in_doubt", [False, True])
-def test_a_returning_guard_resumes_while_windows_are_in_doubt(*, is_in_doubt: bool) -> None:
+def test_a_returning_guard_resumes_its_stream_while_windows_are_in_doubt(*, is_in_doubt: bool) -> None:
     async def play() -> list[tuple[str, dict[str, Any]]]:
         one = OneStream()
         one.streams.listen()
@@ -356,7 +356,7 @@ def test_a_returning_guard_resumes_while_windows_are_in_doubt(*, is_in_doubt: bo
     assert asyncio.run(play()) == [("close", {"request": str(FIRST.request.id)})]
 
 
-def test_a_new_guard_gets_no_window_of_a_rolled_back_tenant() -> None:
+def test_a_new_guard_gets_no_window_of_a_tenant_with_a_rolled_back_log() -> None:
     async def play() -> list[dict[str, Any]]:
         one = OneStream()
         one.memory.put([FIRST])

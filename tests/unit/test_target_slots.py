@@ -30,7 +30,7 @@ def taken(slots: TargetSlots, target: str) -> TargetSlot:
     return slot
 
 
-def test_each_target_has_three_slots() -> None:
+def test_each_connector_target_has_three_slots() -> None:
     slots = TargetSlots(8)
     held = [taken(slots, "a") for _ in range(MOST_AT_A_TARGET)]
 
@@ -40,7 +40,7 @@ def test_each_target_has_three_slots() -> None:
     taken(slots, "a")
 
 
-def test_waiting_steps_get_slots_in_turn_once() -> None:
+def test_connector_steps_waiting_for_a_target_get_slots_in_turn_once() -> None:
     slots = TargetSlots(8)
     slot = taken(slots, "a")
 
@@ -53,7 +53,7 @@ def test_waiting_steps_get_slots_in_turn_once() -> None:
     assert slots.give_back(slot) == []
 
 
-def test_no_step_waits_forever() -> None:
+def test_no_connector_step_waits_forever_for_a_target() -> None:
     watch = Watch()
     slots = TargetSlots(8, clock=watch)
     slot = taken(slots, "a")
@@ -68,7 +68,7 @@ def test_no_step_waits_forever() -> None:
     assert not slots.wait("a", UUID(int=MOST_WAITING))
 
 
-def test_hanging_targets_leave_half_of_the_slots_to_others() -> None:
+def test_hanging_targets_leave_half_of_the_slots_to_other_targets() -> None:
     watch = Watch()
     slots = TargetSlots(8, clock=watch)
     hanging = [taken(slots, "hangs") for _ in range(MOST_AT_A_TARGET)]

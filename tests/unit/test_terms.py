@@ -38,7 +38,7 @@ def lacking(terms: Terms, requester: Requester = UNKNOWN, **changes: Any) -> lis
     return list(policy.lacking(asked, terms, timing, requester, NOON))
 
 
-def test_the_defaults_are_safe() -> None:
+def test_the_default_policy_terms_are_safe() -> None:
     assert Terms().model_dump(mode="json") == {
         "vendor_review": True,
         "review_window": 14_400,
@@ -101,7 +101,9 @@ def test_the_defaults_are_safe() -> None:
     ],
 )
 @each("model", [Terms, Overrides])
-def test_each_number_has_hard_limits(model: type[Terms] | type[Overrides], field: str, least: int, most: int) -> None:
+def test_each_number_in_policy_terms_has_hard_limits(
+    model: type[Terms] | type[Overrides], field: str, least: int, most: int
+) -> None:
     for allowed in (least, most):
         assert model.model_validate({field: allowed}).model_dump()[field] == allowed
     for beyond in (least - 1, most + 1, least + 0.5, "many"):
@@ -127,7 +129,7 @@ def test_each_number_has_hard_limits(model: type[Terms] | type[Overrides], field
     ],
 )
 @each("model", [Terms, Overrides])
-def test_contradictory_terms_are_refused(model: type[Terms] | type[Overrides], wrong: dict[str, Any]) -> None:
+def test_contradictory_policy_terms_are_refused(model: type[Terms] | type[Overrides], wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(wrong)
 
@@ -144,14 +146,16 @@ def test_contradictory_terms_are_refused(model: type[Terms] | type[Overrides], w
     ],
 )
 @pytest.mark.parametrize("model", [Terms, Overrides])
-def test_a_repeated_name_is_reported(model: type[Terms] | type[Overrides], wrong: dict[str, Any], says: str) -> None:
+def test_a_repeated_name_in_policy_terms_is_reported(
+    model: type[Terms] | type[Overrides], wrong: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ValidationError) as refused:
         model.model_validate(wrong)
 
     assert [error["msg"] for error in refused.value.errors()] == [f"Value error, {says}"]
 
 
-def test_a_rule_leaves_no_tier_empty() -> None:
+def test_a_policy_rule_with_an_empty_tier_is_refused() -> None:
     overrides = Overrides.model_validate({"tiers": [["ops", "board"], ["legal"]]})
     assert overrides.given() == {"tiers": (("board", "ops"), ("legal",))}
     for tiers in ([[], ["legal"]], [["legal"], []]):
@@ -163,22 +167,22 @@ def test_a_rule_leaves_no_tier_empty() -> None:
 
 
 @pytest.mark.parametrize("nothing", [{}, {"quorum": None}, {"reasons": []}, {"stages": []}, {"tiers": []}])
-def test_an_override_must_set_something(nothing: dict[str, Any]) -> None:
+def test_the_terms_of_a_policy_rule_must_set_something(nothing: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Overrides.model_validate(nothing)
 
 
-def test_an_override_contains_only_what_is_set() -> None:
+def test_the_terms_of_a_policy_rule_contain_only_what_is_set() -> None:
     overrides = Overrides(quorum=2, vendor_review=False)
 
     assert overrides.given() == {"quorum": 2, "vendor_review": False}
 
 
-def test_each_term_can_be_overridden() -> None:
+def test_each_policy_term_can_be_set_by_a_rule() -> None:
     assert list(Overrides(quorum=2).root) == list(Terms.model_fields)
 
 
-def test_equal_terms_are_equal_however_written() -> None:
+def test_equal_policy_terms_are_equal_however_they_are_written() -> None:
     one = Terms.model_validate(
         {
             "stages": [{"group": "ops"}, {"group": "legal", "quorum": 2}],
@@ -199,14 +203,14 @@ def test_equal_terms_are_equal_however_written() -> None:
 
 @settings(max_examples=examples(100), deadline=None)
 @given(TERMS)
-def test_any_terms_survive_json(terms: Terms) -> None:
+def test_any_policy_terms_survive_conversion_to_json_and_back(terms: Terms) -> None:
     written = terms.model_dump(mode="json")
 
     assert Terms.model_validate(written) == terms
     assert written["reasons"] == sorted(written["reasons"])
 
 
-def test_a_submission_meeting_the_terms_lacks_nothing() -> None:
+def test_a_submission_that_meets_the_policy_terms_lacks_nothing() -> None:
     terms = Terms(require_case=True, justification_least=19, access_ceiling=3600)
 
     assert lacking(terms) == []
@@ -283,7 +287,7 @@ WITH_A_PASSKEY = Requester(
         ),
     ],
 )
-def test_the_requesters_countries_must_be_allowed(
+def test_the_policy_must_allow_the_requesters_countries(
     terms: dict[str, Any], requester: Requester, says: str | None
 ) -> None:
     found = lacking(Terms.model_validate(terms), requester)
@@ -308,7 +312,7 @@ def test_the_requesters_countries_must_be_allowed(
         ({"requester_means": "strong", "requester_sign_in_age": 60}, {"sign_in_means": AuthMethod.SAMPLE}, True),
     ],
 )
-def test_the_requesters_sign_in_must_suffice(
+def test_the_sign_in_of_the_requester_must_meet_the_policy(
     terms: dict[str, Any], changes: dict[str, Any], *, is_enough: bool
 ) -> None:
     found = lacking(Terms.model_validate(terms), Requester(**dict(WITH_A_PASSKEY) | changes))
@@ -317,6 +321,6 @@ def test_the_requesters_sign_in_must_suffice(
 
 
 @each("wrong", [[], ["de"], ["XK"], ["DE", "DE"], "DE"])
-def test_countries_are_named_by_their_codes(wrong: Any) -> None:
+def test_countries_in_policy_terms_are_named_by_their_codes(wrong: Any) -> None:
     with pytest.raises(ValidationError):
         Overrides.model_validate({"countries": wrong})

@@ -20,7 +20,7 @@ HIDDEN = [
 
 @each("mark", HIDDEN)
 @each("check", [text_rules.check_text, text_rules.check_line, text_rules.check_name, text_rules.check_resource])
-def test_an_invisible_character_is_refused_by_its_number(check: text_rules.Check, mark: str) -> None:
+def test_an_invisible_character_is_refused_with_its_unicode_number(check: text_rules.Check, mark: str) -> None:
     with pytest.raises(ValueError, match=f"U\\+{ord(mark):04X}"):
         check(f"mailbox:an{mark}na")
 
@@ -57,7 +57,7 @@ def test_blank_text_is_refused(blank: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "no\u00a0break"])
-def test_a_line_has_no_blanks_but_spaces(text: str) -> None:
+def test_a_one_line_text_has_no_white_space_but_spaces(text: str) -> None:
     with pytest.raises(ValueError, match=r"line|plain space"):
         text_rules.check_line(text)
 
@@ -71,7 +71,7 @@ def test_a_line_has_no_blanks_but_spaces(text: str) -> None:
         "Anna (sso.contoso.com)", "evil。example", "\uff45vil\uff0ecom", "пример.рф", "ftp://x", "WWW.X",
     ],
 )  # fmt: skip
-def test_a_name_with_a_web_or_mail_address_is_refused(name: str) -> None:
+def test_a_persons_name_with_a_web_or_mail_address_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="leave out web and mail addresses"):
         text_rules.check_name(name)
 
@@ -79,11 +79,11 @@ def test_a_name_with_a_web_or_mail_address_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["J.R. Tolkien", "Dr. Smith", "A/B GmbH & Co. KG", "Contoso, Inc.", "O'Neill", "3.5 Ltd"]
 )
-def test_a_name_with_dots_is_accepted(name: str) -> None:
+def test_a_persons_name_with_dots_is_accepted(name: str) -> None:
     assert text_rules.check_name(name) == name
 
 
-def test_an_id_with_a_second_unicode_form_is_refused() -> None:
+def test_a_resource_id_with_a_second_unicode_form_is_refused() -> None:
     assert text_rules.check_resource("mailbox:ren\u00e9@contoso.example")
 
     with pytest.raises(ValueError, match=r"composed form \(NFC\)"):
@@ -104,7 +104,7 @@ def test_an_id_with_a_second_unicode_form_is_refused() -> None:
         ("site:ren\u00e9", []),
     ],
 )
-def test_an_id_of_mixed_alphabets_is_recognised(resource: str, found: list[str]) -> None:
+def test_a_resource_id_of_mixed_alphabets_is_recognised(resource: str, found: list[str]) -> None:
     assert text_rules.alphabets(resource) == found
     assert text_rules.mixed([resource, "a:b"]) == ([resource] if found else [])
 
@@ -120,7 +120,7 @@ def test_a_mail_writes_out_invisible_characters(mark: str) -> None:
 AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
 
-def test_a_demo_token_is_shown_as_one() -> None:
+def test_a_demo_token_is_described_as_a_demo_token() -> None:
     assert request_wording.signed_in("token", "sample", None, AT) == "a demo token, without a sign-in"
     assert request_wording.signed_in("token", "token", None, AT) == "an API token, without a sign-in"
     assert request_wording.signed_in("session", "sample", AT, AT).startswith("as a demo user")
@@ -137,10 +137,10 @@ MAX = ("Max Mann", ["max@vendor.example"])
         ("Max Mann", ["max@vendor.example"]),
     ],
 )
-def test_equal_names_and_mailboxes_look_alike(other: tuple[str, list[str]]) -> None:
+def test_equal_names_and_mailboxes_count_as_look_alikes(other: tuple[str, list[str]]) -> None:
     assert is_alike(MAX, other)
 
 
 @pytest.mark.parametrize("other", [("Maxine Mann", ["maxine@vendor.example"]), ("M. Mann", ["max@other.example"])])
-def test_different_names_and_mailboxes_are_not_alike(other: tuple[str, list[str]]) -> None:
+def test_different_names_and_mailboxes_are_no_look_alikes(other: tuple[str, list[str]]) -> None:
     assert not is_alike(MAX, other)

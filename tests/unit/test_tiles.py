@@ -12,7 +12,7 @@ SIZES = (0, 1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 3)
 
 @each("first", SIZES)
 @each("then", SIZES)
-def test_a_tree_grown_in_steps_has_the_root_of_the_whole(first: int, then: int) -> None:
+def test_a_tile_tree_grown_in_steps_has_the_root_of_the_whole(first: int, then: int) -> None:
     grown = Edge(0, {})
     grown.extend(MANY[:first])
     kept = {place: grown.tiles[place] for place in merkle.edge(first)}
@@ -27,7 +27,7 @@ def test_a_tree_grown_in_steps_has_the_root_of_the_whole(first: int, then: int) 
     assert {place for place in edge.tiles if edge.tiles[place] != kept.get(place)} == edge.changed
 
 
-def test_each_tile_holds_its_levels_subtree_hashes() -> None:
+def test_each_tile_holds_the_subtree_hashes_of_its_level() -> None:
     edge = Edge(0, {})
 
     edge.extend(MANY)
@@ -50,7 +50,7 @@ def test_each_tile_holds_its_levels_subtree_hashes() -> None:
         (WIDTH**2 + 5 * WIDTH + 7, [(0, 261), (1, 1), (2, 0)]),
     ],
 )
-def test_a_trees_edge_is_its_partial_tiles(size: int, places: list[tuple[int, int]]) -> None:
+def test_the_edge_of_a_tile_tree_consists_of_its_partial_tiles(size: int, places: list[tuple[int, int]]) -> None:
     assert merkle.edge(size) == places
 
 
@@ -58,7 +58,7 @@ def test_a_trees_edge_is_its_partial_tiles(size: int, places: list[tuple[int, in
     ("level", "number", "tile"),
     [(0, 0, (0, 0)), (0, 300, (0, 1)), (3, 32, (0, 1)), (7, 1, (0, 0)), (8, 5, (1, 0)), (9, 200, (1, 1))],
 )
-def test_a_subtree_hash_comes_from_its_leaves_tile(level: int, number: int, tile: tuple[int, int]) -> None:
+def test_a_subtree_hash_comes_from_the_tile_of_its_leaves(level: int, number: int, tile: tuple[int, int]) -> None:
     assert merkle.of_subtree(level, number) == tile
 
 

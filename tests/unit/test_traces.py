@@ -46,7 +46,7 @@ def fail() -> None:
 
 
 @pytest.mark.far
-def test_without_a_collector_no_exporter_is_imported() -> None:
+def test_without_a_trace_collector_no_exporter_is_imported() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", WITHOUT],
         env=environment({"LOCKBOX_REDIS_URL": "redis://127.0.0.1:1/0"}),
@@ -58,7 +58,7 @@ def test_without_a_collector_no_exporter_is_imported() -> None:
     assert ended.stdout == "[]\n"
 
 
-def test_without_a_collector_the_trace_is_passed_on_unchanged() -> None:
+def test_without_a_trace_collector_the_trace_is_passed_on_unchanged() -> None:
     traces.start(Settings(environment="test"), "lockbox-test")
 
     with traces.caused_by(CALLER), traces.span("x", SpanKind.INTERNAL):
@@ -90,14 +90,14 @@ def test_with_a_collector_but_without_opentelemetry_a_process_refuses_to_start(
         "http://c/?token=secret",
     ],
 )
-def test_an_invalid_collector_is_refused_and_not_quoted(endpoint: str) -> None:
+def test_an_invalid_trace_collector_is_refused_and_not_quoted(endpoint: str) -> None:
     with pytest.raises(ValidationError, match="http://collector:4318") as refused:
         to(endpoint)
 
     assert "secret" not in str(refused.value)
 
 
-def test_a_span_has_its_kind_and_error_inside_the_callers() -> None:
+def test_a_trace_span_has_its_kind_and_error_and_is_inside_the_callers_span() -> None:
     with collecting() as collector:
         traces.start(to(collector.url + "/"), "lockbox-test")
         with pytest.raises(KeyError):
@@ -111,7 +111,7 @@ def test_a_span_has_its_kind_and_error_inside_the_callers() -> None:
     assert "a secret" not in collector.said
 
 
-def test_an_unsampled_caller_is_followed_and_a_share_of_others_sent() -> None:
+def test_an_unsampled_trace_stays_unsampled_and_a_share_of_new_traces_is_sent() -> None:
     silent = CallOrigin(None, f"00-{TRACE}-{SPAN}-00")
     with collecting() as collector:
         traces.start(to(collector.url, otlp_share=0.0), "lockbox-test")
@@ -124,7 +124,7 @@ def test_an_unsampled_caller_is_followed_and_a_share_of_others_sent() -> None:
 
 
 @pytest.mark.far
-def test_a_silent_collector_delays_nothing() -> None:
+def test_a_silent_trace_collector_delays_nothing() -> None:
     with socket.create_server((HOST, 0)) as deaf:
         traces.start(to(f"http://{HOST}:{deaf.getsockname()[1]}"), "lockbox-test")
         began = time.monotonic()

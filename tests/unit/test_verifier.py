@@ -40,7 +40,7 @@ def changed(row: bytes, **members: object) -> bytes:
     return line(json.loads(row) | members)
 
 
-def test_whole_and_filtered_exports_of_an_honest_log_are_good() -> None:
+def test_the_verifier_accepts_whole_and_filtered_exports_of_an_honest_log() -> None:
     whole, filtered = verified(EXPORT, LOG.note(), LOG.note(257)), verified(FILTERED, LOG.note())
 
     assert (whole.exit_code, whole.events, whole.details, sorted(whole.seen)) == (GOOD, 600, 600, [257, 600])
@@ -49,7 +49,7 @@ def test_whole_and_filtered_exports_of_an_honest_log_are_good() -> None:
 
 @pytest.mark.far
 @each("size", [1, 2, 255, 256, 257, 511, 512, 513])
-def test_logs_of_every_shape_are_good_and_extend_earlier_ones(size: int) -> None:
+def test_the_verifier_accepts_logs_of_every_shape_that_extend_earlier_logs(size: int) -> None:
     log = Log(LOG.events[:size])
     older = sorted({0, 1, size // 2, size - 1, size})
 
@@ -176,7 +176,7 @@ TAMPERINGS: list[tuple[Callable[[list[bytes]], None], FindingKind, int | None]] 
 
 @pytest.mark.far
 @each(("tamper", "kind", "number"), TAMPERINGS)
-def test_any_change_to_a_file_is_named_and_located(
+def test_the_verifier_names_and_locates_any_change_to_an_export(
     tamper: Callable[[list[bytes]], None], kind: FindingKind, number: int | None
 ) -> None:
     rows = rows_of(EXPORT)
@@ -187,7 +187,7 @@ def test_any_change_to_a_file_is_named_and_located(
     assert (first.kind, first.number) == (kind, number), first
 
 
-def test_a_truncated_file_says_from_which_event_on() -> None:
+def test_the_verifier_says_from_which_event_on_a_truncated_export_lacks_events() -> None:
     rows = rows_of(EXPORT)[: row_of(300)]
 
     said = {finding.message for finding in found(verified(b"".join(rows)))}
@@ -195,7 +195,7 @@ def test_a_truncated_file_says_from_which_event_on() -> None:
     assert "the events from 300 on are missing: the file has been cut off" in said
 
 
-def test_an_edited_event_is_located_by_its_line() -> None:
+def test_the_verifier_locates_an_edited_event_by_its_line() -> None:
     rows = rows_of(EXPORT)
     edit(rows)
 
@@ -215,7 +215,9 @@ def test_an_edited_event_is_located_by_its_line() -> None:
         (lambda rows: rows.__delitem__(slice(5, None)), FindingKind.TRUNCATED),
     ],
 )
-def test_any_change_to_a_filtered_file_is_named(tamper: Callable[[list[bytes]], object], kind: FindingKind) -> None:
+def test_the_verifier_names_any_change_to_a_filtered_export(
+    tamper: Callable[[list[bytes]], object], kind: FindingKind
+) -> None:
     rows = rows_of(FILTERED)
 
     tamper(rows)
@@ -230,14 +232,14 @@ def rewritten(number: int) -> Log:
     return Log(events)
 
 
-def test_another_root_at_a_seen_size_is_a_fork() -> None:
+def test_the_verifier_calls_another_root_at_a_seen_size_a_fork() -> None:
     (only,) = found(verified(rewritten(3).whole(), LOG.note()))
 
     assert only.kind is FindingKind.FORKED
 
 
 @pytest.mark.parametrize("since", [(), (500,)])
-def test_a_log_not_extending_a_seen_checkpoint_is_a_fork(since: tuple[int, ...]) -> None:
+def test_the_verifier_calls_a_log_not_extending_a_seen_checkpoint_a_fork(since: tuple[int, ...]) -> None:
     (only,) = found(verified(rewritten(3).whole(since), LOG.note(500)))
 
     assert only.kind is FindingKind.FORKED
@@ -251,7 +253,7 @@ def test_a_filtered_export_proves_growth_only_with_a_proof() -> None:
     assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_TELL, FindingKind.UNPROVEN)
 
 
-def test_missing_events_are_named_beside_unprovable_ones() -> None:
+def test_the_verifier_names_missing_events_next_to_events_it_cannot_prove() -> None:
     result = verified(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.UNPROVEN, FindingKind.REMOVED})
@@ -261,7 +263,9 @@ def test_missing_events_are_named_beside_unprovable_ones() -> None:
     ("at", "code", "kind"),
     [("2025-12-31T23:59:59.999999Z", CANNOT_TELL, FindingKind.NEWER_KNOWN), (LOG.at, BAD, FindingKind.OLDER)],
 )
-def test_an_export_ending_before_a_checkpoint_gets_one_verdict(at: str, code: int, kind: FindingKind) -> None:
+def test_an_export_ending_before_a_checkpoint_gets_the_same_verdict_from_memory(
+    at: str, code: int, kind: FindingKind
+) -> None:
     lines = Log(LOG.events[:400], at=at).whole()
 
     given, remembered = verified(lines, LOG.note(500)), verified(lines, last=LOG.note(500))
@@ -270,20 +274,20 @@ def test_an_export_ending_before_a_checkpoint_gets_one_verdict(at: str, code: in
     assert (given.exit_code, given.findings.kinds) == (remembered.exit_code, {kind}) == (code, {kind})
 
 
-def test_another_logs_checkpoint_proves_nothing_to_the_verifier() -> None:
+def test_the_checkpoint_of_another_log_proves_nothing_to_the_verifier() -> None:
     other = Log(LOG.events, whose="vendor")
 
     assert found(verified(EXPORT, other.note()))[0].kind is FindingKind.ANOTHER_LOG
 
 
-def test_an_untrusted_key_is_unknown() -> None:
+def test_the_verifier_reports_an_untrusted_key_as_unknown() -> None:
     forged = Log(LOG.events, key=OTHER_KEY)
 
     assert found(verified(forged.whole()))[0].kind is FindingKind.UNKNOWN_KEY
     assert found(verified(EXPORT, forged.note()))[0].kind is FindingKind.UNKNOWN_KEY
 
 
-def test_a_signature_of_another_text_is_wrong() -> None:
+def test_the_verifier_calls_a_signature_of_another_text_wrong() -> None:
     rows = rows_of(EXPORT)
     note = json.loads(rows[0])["checkpoint"].replace("\n600\n", "\n599\n")
     rows[0] = changed(rows[0], checkpoint=note, size=599)
@@ -292,7 +296,7 @@ def test_a_signature_of_another_text_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("owner", [None, "00000000-0000-0000-0000-000000000009"])
-def test_another_tenants_event_does_not_belong_in_the_log(owner: str | None) -> None:
+def test_the_verifier_reports_an_event_of_another_tenant_in_the_log(owner: str | None) -> None:
     log = Log([*LOG.events[:10], event(10, tenant_id=owner)])
 
     (only,) = found(verified(log.whole()))
@@ -314,7 +318,7 @@ def test_another_tenants_event_does_not_belong_in_the_log(owner: str | None) -> 
         lambda body: body.replace(b'{"action":"submit",', b"{").replace(b"}", b',"action":"submit"}'),
     ],
 )
-def test_a_non_canonical_body_is_named(spoil: Callable[[bytes], bytes]) -> None:
+def test_the_verifier_names_a_non_canonical_event_body(spoil: Callable[[bytes], bytes]) -> None:
     good = event(10, {})
     log = Log([*LOG.events[:10], SealedEvent(spoil(good.body), {})])
 
@@ -324,13 +328,13 @@ def test_a_non_canonical_body_is_named(spoil: Callable[[bytes], bytes]) -> None:
 
 
 @pytest.mark.parametrize("seqs", [[1, 3], [2], [1, 2, 2], [1, 1], [1, 2, 4, 6]])
-def test_a_missing_or_repeated_move_is_named(seqs: list[int]) -> None:
+def test_the_verifier_names_a_missing_or_repeated_move(seqs: list[int]) -> None:
     log = Log([event(number, seq=seq, request_id=TENANT) for number, seq in enumerate(seqs)])
 
     assert found(verified(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
 
 
-def test_a_missing_first_move_is_named_if_another_event_names_its_request() -> None:
+def test_the_verifier_names_a_missing_first_move_if_another_event_names_the_request() -> None:
     told = event(1, seq=None, to_state=None, action="question", request_id=TENANT)
     begun = event(2, request_id=TENANT)
 
@@ -353,13 +357,13 @@ OVER = [(1, "pending"), (2, "denied")]
         [(2, "denied"), (1, "cancelled")],
     ],
 )
-def test_a_closed_request_has_no_further_moves(moves: list[tuple[int, str]]) -> None:
+def test_the_verifier_detects_further_moves_of_a_closed_request(moves: list[tuple[int, str]]) -> None:
     log = Log([event(n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(moves)])
 
     assert found(verified(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
 
 
-def test_a_request_with_a_removed_beginning_has_no_gap_and_no_repeat() -> None:
+def test_a_request_whose_beginning_was_removed_has_no_gap_and_no_repeat() -> None:
     later = [(4, "pending"), (3, "pending"), (5, "completed")]
     moves = [event(600 + n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(later)]
     told = event(700, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=0, removed_to=300)
@@ -373,14 +377,14 @@ def test_a_request_with_a_removed_beginning_has_no_gap_and_no_repeat() -> None:
     assert found(twice)[0].kind is found(gap)[0].kind is FindingKind.GAP_IN_MOVES
 
 
-def test_late_sealed_moves_are_no_gap() -> None:
+def test_moves_sealed_late_are_no_gap_for_the_verifier() -> None:
     moves = [(1, "reviewing"), (3, "denied"), (2, "pending")]
     log = Log([event(n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(moves)])
 
     assert verified(log.whole()).exit_code == GOOD
 
 
-def test_omitted_details_are_counted_and_no_error() -> None:
+def test_the_verifier_counts_omitted_details_and_reports_no_error() -> None:
     log = Log([SealedEvent(one.body, {}) for one in LOG.events[:5]])
 
     result = verified(log.whole())
@@ -389,7 +393,7 @@ def test_omitted_details_are_counted_and_no_error() -> None:
 
 
 @pytest.mark.parametrize("gone", [range(100), range(256), range(512), range(300), range(1)])
-def test_recorded_removals_are_good(gone: range) -> None:
+def test_the_verifier_accepts_recorded_removals_of_events(gone: range) -> None:
     log = pruned(gone, gone.start, gone.stop)
 
     result = verified(log.whole(since=[300]), log.note(), log.note(300))
@@ -398,28 +402,28 @@ def test_recorded_removals_are_good(gone: range) -> None:
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 511), (1, 512), (600, 700)])
-def test_removal_beyond_what_the_log_says_is_named(start: int, stop: int) -> None:
+def test_the_verifier_names_removals_beyond_what_the_log_says(start: int, stop: int) -> None:
     (only,) = found(verified(pruned(range(512), start, stop).whole()))
 
     assert only.kind is FindingKind.REMOVED
 
 
 @pytest.mark.parametrize("gone", [range(250, 520), range(10, 20), range(300, 301), range(256, 512)])
-def test_only_the_beginning_of_a_log_is_removed(gone: range) -> None:
+def test_the_verifier_accepts_removals_only_at_the_beginning_of_a_log(gone: range) -> None:
     for start in (0, gone.start):
         (only,) = found(verified(pruned(gone, start, gone.stop).whole()))
 
         assert (only.kind, only.number) == (FindingKind.REMOVED, gone.start)
 
 
-def test_a_removal_event_covers_only_earlier_events() -> None:
+def test_a_removal_event_covers_only_events_before_it() -> None:
     told = event(0, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=0, removed_to=2**40)
     log = Log([told, *(event(number) for number in range(1, 5))], removed=[range(2, 5)])
 
     assert found(verified(log.whole()))[0].kind is FindingKind.REMOVED
 
 
-def test_removed_hashes_must_lead_to_the_root() -> None:
+def test_the_hashes_of_removed_events_must_lead_to_the_root() -> None:
     rows = rows_of(pruned(range(512), 0, 512).whole())
     rows[1] = line({"removed": {"from": 0, "to": 512, "hashes": ["A" * 43 + "="]}})
 
@@ -437,17 +441,17 @@ def pruned(gone: range, start: int, stop: int) -> Log:
 
 
 @pytest.mark.parametrize("first", [b"", b"\n", b"{}\n", b"[1]\n", b'{"export":"other/1"}\n', rows_of(EXPORT)[1]])
-def test_a_file_not_beginning_as_an_export_is_not_read(first: bytes) -> None:
+def test_the_verifier_does_not_read_a_file_that_does_not_begin_as_an_export(first: bytes) -> None:
     with pytest.raises(Unreadable):
         verify([first], [public()])
 
 
-def test_an_invalid_checkpoint_is_not_read() -> None:
+def test_the_verifier_does_not_read_an_invalid_checkpoint() -> None:
     with pytest.raises(Unreadable):
         verify(rows_of(EXPORT), [public()], ["no checkpoint"])
 
 
-def test_memory_is_bounded_for_faulty_files() -> None:
+def test_the_verifiers_memory_use_is_bounded_for_faulty_files() -> None:
     garbage = [rows_of(EXPORT)[0], *[b"garbage\n"] * 1_000]
 
     result = verify(garbage, [public()])
@@ -475,7 +479,7 @@ def logs(draw: st.DrawFn) -> Log:
 
 @settings(max_examples=examples(60), deadline=None)
 @given(logs(), st.data())
-def test_any_history_is_good_and_any_flipped_byte_is_found(log: Log, data: st.DataObject) -> None:
+def test_the_verifier_accepts_any_history_and_detects_any_flipped_byte(log: Log, data: st.DataObject) -> None:
     export = log.whole()
     before = data.draw(st.integers(0, len(log.events)))
     assert verified(export, log.note(before)).exit_code == GOOD
@@ -497,7 +501,7 @@ def said(export: bytes) -> object:
         return None
 
 
-def test_events_canonical_form_is_the_verifiers() -> None:
+def test_server_and_verifier_use_the_same_canonical_form_of_events() -> None:
     body = canonical({"text": '\u007f\u2028é\U0001f512"\\\n', "number": -(2**53 - 1), "list": ["a"], "none": None})
 
     assert verified(Log([SealedEvent(event(0, {}, said=body.decode()).body, {})]).whole()).exit_code == GOOD

@@ -86,13 +86,13 @@ def result_of(events: list[SealedEvent], *keys: Ed25519PrivateKey) -> Verificati
 
 
 @pytest.mark.parametrize("by", [None, TENANT])
-def test_a_matching_approval_is_verified(by: str | None) -> None:
+def test_the_verifier_accepts_an_approval_that_matches_its_request(by: str | None) -> None:
     result = result_of(history(approval(), by=by and str(by)), OTHER_KEY, SIGNER)
 
     assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0)
 
 
-def test_a_filtered_export_contains_approvals() -> None:
+def test_a_filtered_export_contains_approvals_the_verifier_checks() -> None:
     result = verified(Log(history(approval())).filtered(lambda _: True), keys=[named(SIGNER)])
 
     assert (result.exit_code, result.approvals) == (GOOD, 1)
@@ -108,7 +108,9 @@ def test_an_approval_with_erased_resources_is_verified_by_its_hash() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"request_id": ANN}, {"until": OPENED}, {"by": [ENGINEER]}, {"tenant_id": ANN}])
-def test_an_approval_of_another_window_is_forged_though_resources_were_erased(changes: dict[str, Any]) -> None:
+def test_an_approval_of_another_window_counts_as_forged_although_resources_are_erased(
+    changes: dict[str, Any],
+) -> None:
     asked, opened = history(approval(**changes))
 
     result = result_of([SealedEvent(asked.body, {}), opened], SIGNER)
@@ -116,7 +118,7 @@ def test_an_approval_of_another_window_is_forged_though_resources_were_erased(ch
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
-def test_an_approval_without_its_key_is_unverified() -> None:
+def test_an_approval_whose_key_is_missing_counts_as_unverified() -> None:
     result = result_of(history(approval()))
 
     assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
@@ -135,7 +137,7 @@ def test_an_approval_without_its_key_is_unverified() -> None:
         {"tenant_id": None},
     ],
 )
-def test_a_mismatched_approval_is_found_with_or_without_a_key(
+def test_the_verifier_detects_a_mismatched_approval_with_or_without_a_key(
     changes: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
 ) -> None:
     result = result_of(history(approval(**changes)), *keys)
@@ -144,27 +146,27 @@ def test_a_mismatched_approval_is_found_with_or_without_a_key(
     assert result.findings.first[0].number == 1
 
 
-def test_an_approval_by_an_untrusted_key_is_found() -> None:
+def test_the_verifier_detects_an_approval_by_an_untrusted_key() -> None:
     result = result_of(history(approval(OTHER_KEY)), SIGNER)
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.UNKNOWN_KEY})
 
 
 @pytest.mark.parametrize("signature", ["", "AAAA", "no base64", base64.b64encode(bytes(64)).decode()])
-def test_a_malformed_approval_signature_is_wrong(signature: str) -> None:
+def test_the_verifier_calls_a_malformed_approval_signature_wrong(signature: str) -> None:
     result = result_of(history(approval() | {"signature": signature}), SIGNER)
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
 @pytest.mark.parametrize("given", [None, "yes", {}, {"statement": "a", "signature": "b"}])
-def test_an_approval_of_another_form_is_found_in_its_statement(given: object) -> None:
+def test_the_verifier_detects_an_approval_of_another_form_in_its_statement(given: object) -> None:
     assert result_of(history(given), SIGNER).findings.kinds == {FindingKind.APPROVAL}
 
 
 @pytest.mark.parametrize("side", ["vendor", None])
 @pytest.mark.parametrize("to_state", ["active", "pending"])
-def test_an_approval_by_another_side_is_found(side: str | None, to_state: str) -> None:
+def test_the_verifier_detects_an_approval_by_another_side(side: str | None, to_state: str) -> None:
     submitted = history(None)[0]
     approved = OPENING | {"side": side, "to_state": to_state}
     approval_of_it = {"approval": approval()} if to_state == "active" else {}
@@ -186,7 +188,9 @@ def test_an_approval_by_another_side_is_found(side: str | None, to_state: str) -
         (["observe"], "enforce", BAD),
     ],
 )
-def test_an_endorsed_request_continues_only_in_a_stricter_mode(before: Any, mode: Any, code: int) -> None:
+def test_the_verifier_lets_an_endorsed_request_continue_only_in_a_stricter_mode(
+    before: Any, mode: Any, code: int
+) -> None:
     submitted, opened = history(approval(mode=mode if code == GOOD else before))
     first = SealedEvent(canonical(json.loads(submitted.body) | {"mode": before}), submitted.personal)
     endorsed = event(2, {}, request_id=REQUEST, seq=2, action="endorse", side="vendor", mode=mode)
@@ -196,7 +200,7 @@ def test_an_endorsed_request_continues_only_in_a_stricter_mode(before: Any, mode
 
 
 @pytest.mark.parametrize("side", ["vendor", None])
-def test_an_approval_in_an_event_that_is_no_move_is_found(side: str | None) -> None:
+def test_the_verifier_detects_an_approval_in_an_event_that_is_no_move(side: str | None) -> None:
     submitted = history(None)[0]
     told = event(1, {}, **OPENING | {"request_id": REQUEST, "seq": None, "side": side, "to_state": None})
 
@@ -218,7 +222,7 @@ def test_a_signed_approval_on_another_kind_of_event_is_reported(given: object, a
 
 
 @pytest.mark.parametrize("action", ["approve", "endorse"])
-def test_a_window_without_an_approval_is_found_by_both_verifiers(action: str) -> None:
+def test_both_verifiers_detect_a_window_without_an_approval(action: str) -> None:
     submitted = history(None)[0]
     opened = event(1, {}, request_id=REQUEST, seq=2, **OPENING | {"action": action})
 
@@ -228,7 +232,7 @@ def test_a_window_without_an_approval_is_found_by_both_verifiers(action: str) ->
     assert FindingKind.APPROVAL in result.findings.kinds
 
 
-def test_an_approval_key_signs_no_log() -> None:
+def test_a_key_for_approvals_signs_no_log() -> None:
     log = Log(history(approval()), key=SIGNER, name=NAME)
 
     result = verified(log.whole(), keys=[named(SIGNER), named(KEY)])
@@ -240,7 +244,7 @@ def test_an_approval_key_signs_no_log() -> None:
     ("resources", "actions"),
     [(RESOURCES, ["read"]), (RESOURCES, None), (None, ["read"]), (WIDE["resources"], WIDE["actions"])],
 )
-def test_a_narrowed_approval_is_compared_with_what_was_granted(
+def test_a_narrowed_approval_is_compared_with_the_granted_parts(
     resources: list[str] | None, actions: list[str] | None
 ) -> None:
     granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
@@ -263,7 +267,9 @@ def test_a_narrowed_approval_is_compared_with_what_was_granted(
         ("x", None),
     ],
 )
-def test_an_approval_of_something_unrequested_is_named_despite_its_signature(resources: Any, actions: Any) -> None:
+def test_the_verifier_names_a_granted_part_that_was_not_requested_despite_a_signature(
+    resources: Any, actions: Any
+) -> None:
     granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
 
     result = result_of(narrowed(approval(**granted), resources, actions), SIGNER)
@@ -271,7 +277,7 @@ def test_an_approval_of_something_unrequested_is_named_despite_its_signature(res
     assert result.findings.kinds == {FindingKind.APPROVAL}
 
 
-def test_an_approval_of_hidden_grants_is_verified_by_its_hash() -> None:
+def test_an_approval_of_hidden_granted_parts_is_verified_by_their_hash() -> None:
     asked, opened = narrowed(approval(resources=RESOURCES, actions=WIDE["actions"]), RESOURCES, None)
 
     result = result_of([asked, SealedEvent(opened.body, {})], SIGNER)

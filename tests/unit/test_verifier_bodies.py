@@ -50,7 +50,7 @@ def without(name: str) -> Log:
         {"\uffff": "x"},
     ],
 )
-def test_rfc_8785_output_is_read(fields: dict[str, Any]) -> None:
+def test_the_verifier_reads_rfc_8785_output(fields: dict[str, Any]) -> None:
     assert fields_of(rfc8785.dumps(fields)) == fields
 
 
@@ -85,12 +85,12 @@ def test_rfc_8785_output_is_read(fields: dict[str, Any]) -> None:
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
-def test_non_canonical_json_is_not_read(body: bytes) -> None:
+def test_the_verifier_does_not_read_non_canonical_json(body: bytes) -> None:
     with pytest.raises(NotCanonical):
         fields_of(body)
 
 
-def test_a_non_canonical_body_is_named_once() -> None:
+def test_the_verifier_names_a_non_canonical_body_once() -> None:
     log = bodies_with(b'{"seq": 1}')
 
     assert told(verified(log.whole())) == [
@@ -119,12 +119,12 @@ ODD: list[tuple[str, Any]] = [
         (with_members(request_id=None, to_state=None, personal=None), "request_id"),
     ],
 )
-def test_the_first_malformed_member_is_named(log: Log, name: str) -> None:
+def test_the_verifier_names_the_first_malformed_member_of_an_event(log: Log, name: str) -> None:
     assert told(verified(log.whole())) == [f"malformed: {WHERE}: the body's {name} is missing or malformed"]
 
 
 @pytest.mark.parametrize(("id_", "said"), [(None, "None"), (7, "7"), (["a"], "['a']")])
-def test_an_event_with_an_invalid_id_is_named_by_it(id_: object, said: str) -> None:
+def test_the_verifier_names_an_event_with_an_invalid_id_by_that_id(id_: object, said: str) -> None:
     result = verified(with_members(id=id_).whole())
 
     assert told(result) == [f"malformed: line 4, number 1, event {said}: the body's id is missing or malformed"]
@@ -139,7 +139,7 @@ def test_an_event_with_an_invalid_id_is_named_by_it(id_: object, said: str) -> N
         bodies_with(rfc8785.dumps({"id": "a", "action": "b", "personal": {}, "seq": None} | PLACE)),
     ],
 )
-def test_moves_and_other_events_have_their_form(log: Log) -> None:
+def test_the_verifier_finds_no_malformed_event_in_a_correct_log(log: Log) -> None:
     assert [one for one in told(verified(log.whole())) if "malformed" in one] == []
 
 
@@ -150,7 +150,9 @@ def test_moves_and_other_events_have_their_form(log: Log) -> None:
         (str(TENANT), "somebody", "somebody"),
     ],
 )
-def test_a_foreign_event_is_named_with_its_tenant(whose: str, tenant: str | None, said: str) -> None:
+def test_the_verifier_names_an_event_of_another_tenant_with_that_tenant(
+    whose: str, tenant: str | None, said: str
+) -> None:
     log = Log([event(0), event(1, tenant_id=tenant)], whose=whose)
 
     assert told(verified(log.whole())) == [f"foreign event: {WHERE}: this event is of {said}"]
@@ -161,13 +163,13 @@ def vendors(*events: SealedEvent) -> bytes:
     return log.whole().replace(b'"log":"vendor"', f'"log":"{UUID(int=0)}"'.encode(), 1)
 
 
-def test_the_vendors_log_contains_tenants_events_too() -> None:
+def test_the_vendors_log_may_contain_events_of_tenants_too() -> None:
     export = vendors(event(0, log=UUID(int=0)), event(1, log=UUID(int=0), tenant_id=None, seq=None, request_id=None))
 
     assert told(verified(export)) == []
 
 
-def test_an_event_sealed_in_another_log_is_named() -> None:
+def test_the_verifier_names_an_event_sealed_in_another_log() -> None:
     own = verified(Log([event(0), event(1, log=UUID(int=0))]).whole())
     theirs = verified(vendors(event(0, log=UUID(int=0)), event(1)))
 
@@ -175,7 +177,7 @@ def test_an_event_sealed_in_another_log_is_named() -> None:
         assert told(result) == [f"foreign event: {WHERE}: this event belongs to another log, {log}"]
 
 
-def test_every_value_that_misses_its_commitment_is_named() -> None:
+def test_the_verifier_names_every_value_that_does_not_match_its_commitment() -> None:
     log = Log([event(0), event(1, {"name": "Erin", "comment": "Hello", "reason": "None"}), event(2)])
     export = log.whole()
     salted, salted_anew = (text(given).encode() + b'","value":"None"' for given in (SALT, bytes(16)))
@@ -191,7 +193,7 @@ def test_every_value_that_misses_its_commitment_is_named() -> None:
     ]
 
 
-def test_shown_and_hidden_values_are_counted() -> None:
+def test_the_verifier_counts_shown_and_hidden_values() -> None:
     bare = event(1, {"name": "Erin", "comment": "Hello", "reason": "None"})
     log = Log([event(0), SealedEvent(bare.body, {"name": "Erin"}), SealedEvent(event(2).body, {}), event(3, {})])
 
@@ -200,7 +202,7 @@ def test_shown_and_hidden_values_are_counted() -> None:
     assert (told(result), result.details, result.left_out) == ([], 2, 3)
 
 
-def test_a_value_in_any_script_is_compared_with_its_commitment() -> None:
+def test_the_verifier_compares_a_value_in_any_script_with_its_commitment() -> None:
     result = verified(Log([event(0, {"name": "Zoë \U0001f512"})]).whole())
 
     assert (told(result), result.details) == ([], 1)
@@ -213,14 +215,14 @@ def test_a_value_in_any_script_is_compared_with_its_commitment() -> None:
         ("filtered", []),
     ],
 )
-def test_only_a_whole_export_shows_a_missing_move(export: str, says: list[str]) -> None:
+def test_the_verifier_detects_a_missing_move_only_in_a_whole_export(export: str, says: list[str]) -> None:
     log = Log([event(0), event(1, seq=2), event(2)])
     file = log.whole() if export == "whole" else log.filtered(lambda _: True)
 
     assert told(verified(file)) == [f"gap in moves: {one}" for one in says]
 
 
-def test_a_repeated_move_is_named_with_its_place() -> None:
+def test_the_verifier_names_a_repeated_move_with_its_place() -> None:
     log = Log([event(0), event(1, request_id=UUID(int=100_000)), event(2)])
 
     assert told(verified(log.whole())) == [
@@ -247,7 +249,7 @@ def removal(number: int, start: Any, stop: Any) -> SealedEvent:
         (None, 2, BAD),
     ],
 )
-def test_a_removal_concerns_earlier_events(start: Any, stop: Any, code: int) -> None:
+def test_a_removal_event_must_concern_earlier_events(start: Any, stop: Any, code: int) -> None:
     log = Log([*(event(number) for number in range(4)), removal(4, start, stop)], removed=[range(1)])
 
     assert verified(log.whole()).exit_code == code
@@ -261,7 +263,9 @@ MALFORMED_RECORDS: list[tuple[str, dict[str, Any]]] = [
 
 
 @each(("name", "facts"), MALFORMED_RECORDS)
-def test_a_malformed_removal_is_found_though_nothing_was_removed(name: str, facts: dict[str, Any]) -> None:
+def test_the_verifier_detects_a_malformed_removal_event_though_nothing_was_removed(
+    name: str, facts: dict[str, Any]
+) -> None:
     said = event(1, {}, action="audit_events_removed", request_id=None, seq=None, **facts)
     log = Log([event(0), said, event(2)])
 
@@ -273,7 +277,7 @@ def test_a_malformed_removal_is_found_though_nothing_was_removed(name: str, fact
 
 
 @each("name", ["removed_from", "removed_to"])
-def test_a_removal_lacking_a_number_is_found(name: str) -> None:
+def test_the_verifier_detects_a_removal_event_lacking_a_number(name: str) -> None:
     facts = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
     del facts[name]
 
@@ -312,7 +316,7 @@ def restored(number: int, size: object, **changes: Any) -> SealedEvent:
         (3, {"shipped_root": text(bytes(32)), "shipped_size": 4}, FindingKind.RESTORED),
     ],
 )
-def test_a_restore_counts_only_if_complete_and_about_earlier_events(
+def test_a_restore_event_counts_only_if_complete_and_about_earlier_events(
     size: object, changes: dict[str, Any], kind: FindingKind
 ) -> None:
     log = Log([*BEFORE.events[:3], restored(3, size, **changes)], generation=2)
@@ -331,7 +335,9 @@ MALFORMED_RESTORES: list[tuple[str, dict[str, Any]]] = [
 
 @each(("name", "changes"), MALFORMED_RESTORES)
 @each("generation", [1, 2])
-def test_a_malformed_restore_is_found_and_ignored(name: str, changes: dict[str, Any], generation: int) -> None:
+def test_the_verifier_reports_and_ignores_a_malformed_restore_event(
+    name: str, changes: dict[str, Any], generation: int
+) -> None:
     log = Log([*BEFORE.events[:3], restored(3, **{"size": 3} | changes)], generation=generation)
 
     filtered, whole = verified(log.filtered(lambda number: number == 3)), verified(log.whole())
@@ -343,14 +349,14 @@ def test_a_malformed_restore_is_found_and_ignored(name: str, changes: dict[str, 
         assert verified(log.whole(), BEFORE.note()).findings.kinds == {FindingKind.MALFORMED, FindingKind.FORKED}
 
 
-def test_a_restore_of_later_events_explains_no_new_generation() -> None:
+def test_a_restore_event_about_later_events_explains_no_new_generation() -> None:
     beyond = verified(Log([*BEFORE.events[:3], restored(3, 4)], generation=2).whole())
     before = verified(Log([*BEFORE.events[:3], restored(3, 3)], generation=2).whole())
 
     assert (beyond.findings.kinds, before.findings.kinds) == ({FindingKind.FORKED}, set())
 
 
-def test_a_restore_is_reported_with_time_size_and_number() -> None:
+def test_the_verifier_reports_a_restore_with_time_size_and_number() -> None:
     log = Log([*BEFORE.events[:3], restored(3, 2)], generation=2)
 
     (only,) = told(verified(log.whole(), BEFORE.note()))

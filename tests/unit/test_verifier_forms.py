@@ -52,7 +52,7 @@ def with_row(place: int, row: bytes) -> bytes:
         (EVENT, b'"value":"', b'"value":"\\udfff'),
     ],
 )
-def test_undocumented_members_of_a_line_are_damage(place: int, old: bytes, new: bytes) -> None:
+def test_undocumented_members_of_an_export_line_count_as_damage(place: int, old: bytes, new: bytes) -> None:
     assert old in ROWS[place]
 
     result = verified(with_row(place, ROWS[place].replace(old, new, 1)))
@@ -72,7 +72,7 @@ def test_undocumented_members_of_a_line_are_damage(place: int, old: bytes, new: 
         (b'"checkpoint":"', b'"checkpoint":"\\ud800'),
     ],
 )
-def test_a_malformed_first_line_is_not_read(old: bytes, new: bytes) -> None:
+def test_the_verifier_does_not_read_an_export_with_a_malformed_first_line(old: bytes, new: bytes) -> None:
     assert old in ROWS[FIRST]
 
     with pytest.raises(Unreadable):
@@ -80,13 +80,13 @@ def test_a_malformed_first_line_is_not_read(old: bytes, new: bytes) -> None:
 
 
 @pytest.mark.parametrize("behind", [b'{"number":4,"body":"approve"', b"\n", b"}", ROWS[EVENT]])
-def test_nothing_follows_the_last_line(behind: bytes) -> None:
+def test_the_verifier_reports_lines_after_the_last_line_of_an_export(behind: bytes) -> None:
     result = verify([*ROWS, behind], [public()])
 
     assert (result.exit_code, result.findings.first[0].kind) == (BAD, FindingKind.INSERTED)
 
 
-def test_a_vendor_log_with_an_invalid_id_is_refused() -> None:
+def test_a_vendor_log_whose_header_has_an_invalid_id_is_refused() -> None:
     log = Log([event(0, tenant_id=None)], whose="vendor")
 
     result = verified(log.whole())
@@ -114,7 +114,7 @@ ODD: list[tuple[str, Any]] = [
 
 
 @each(("name", "odd"), ODD)
-def test_a_malformed_member_is_a_finding_and_no_crash(name: str, odd: object) -> None:
+def test_a_malformed_event_member_is_a_finding_and_crashes_no_verifier(name: str, odd: object) -> None:
     fields = json.loads(event(1, {}).body) | {name: odd}
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
     log = Log([event(0), SealedEvent(body, {}), event(2)])
@@ -125,12 +125,12 @@ def test_a_malformed_member_is_a_finding_and_no_crash(name: str, odd: object) ->
 
 
 @pytest.mark.parametrize("plain", [{"a": None, "b": True, "c": 1, "d": "e", "f": ["g", "h"]}, ["a"], [], {}])
-def test_an_object_in_a_body_contains_no_objects(plain: Any) -> None:
+def test_an_object_in_an_event_body_may_contain_no_objects(plain: Any) -> None:
     assert verified(Log([event(0, changes=plain)]).whole()).exit_code == GOOD
 
 
 @pytest.mark.parametrize("name", ["id", "log", "tenant_id", "at", "action", "seq", "personal"])
-def test_a_missing_mandatory_member_is_found(name: str) -> None:
+def test_the_verifier_detects_a_missing_mandatory_member(name: str) -> None:
     fields = json.loads(event(1, {}).body)
     del fields[name]
     log = Log([event(0), SealedEvent(json.dumps(fields, separators=(",", ":"), sort_keys=True).encode(), {})])
@@ -138,7 +138,7 @@ def test_a_missing_mandatory_member_is_found(name: str) -> None:
     assert verified(log.whole()).exit_code == BAD
 
 
-def test_two_events_with_one_id_are_reported() -> None:
+def test_the_verifier_reports_two_events_with_the_same_id() -> None:
     log = Log([event(0), event(1), event(2, id=UUID(int=1_000)), event(3, id="none"), event(4, id="none")])
 
     for export in (log.whole(), log.filtered(lambda _: True)):
@@ -150,21 +150,21 @@ def test_two_events_with_one_id_are_reported() -> None:
         assert result.exit_code == BAD
 
 
-def test_a_file_with_other_line_ends_is_the_same_export() -> None:
+def test_an_export_file_with_other_line_ends_is_the_same_export() -> None:
     for export in (b"".join(ROWS), Log(LOG.events[:3]).filtered(lambda _: True)):
         result = verified(export.replace(b"\n", b"\r\n"))
 
         assert (result.exit_code, result.findings.first) == (GOOD, [])
 
 
-def test_times_imply_no_order() -> None:
+def test_the_times_of_events_imply_no_order() -> None:
     times = ("2026-01-01T00:00:05.000000Z", "2026-01-01T00:00:03.000000Z")
     moves = [event(n, seq=n + 1, at=at, request_id=UUID(int=5)) for n, at in enumerate(times)]
 
     assert verified(Log(moves).whole()).exit_code == GOOD
 
 
-def test_hidden_findings_count_for_the_exit_code() -> None:
+def test_findings_too_many_to_print_still_count_for_the_exit_code() -> None:
     seen = [LOG.note(1)] * 60
     rows = Log(LOG.events).filtered(lambda number: number < 2).splitlines(keepends=True)
     rows[1] = rows[1].replace(b"Erin 0", b"Eric 0")
@@ -194,7 +194,7 @@ def put(value: Any, way: tuple[Any, ...], new: object) -> Any:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(st.data())
-def test_any_value_at_any_place_of_a_file_is_checked(data: st.DataObject) -> None:
+def test_any_value_at_any_place_of_an_export_is_checked(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(ROWS) - 1))
     said = json.loads(ROWS[number])
     changed = put(said, data.draw(st.sampled_from(places(said))), data.draw(json_values))
@@ -217,7 +217,7 @@ def only_remarks(changed: Any, said: Any) -> bool:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(st.data())
-def test_any_value_at_any_place_of_a_body_is_checked(data: st.DataObject) -> None:
+def test_any_value_at_any_place_of_an_event_body_is_checked(data: st.DataObject) -> None:
     said = json.loads(
         event(1, {}, action=data.draw(st.sampled_from(["submit", "audit_events_removed", "restored"]))).body
     )

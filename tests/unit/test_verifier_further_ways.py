@@ -48,7 +48,7 @@ def extension(signed_for: str = FIRST) -> list[SealedEvent]:
     return [changed(asked, extends=FIRST), opened]
 
 
-def test_an_extensions_origin_is_part_of_the_approval() -> None:
+def test_the_window_an_extension_continues_is_part_of_the_signed_approval() -> None:
     assert result_of(extension()).exit_code == GOOD
 
 
@@ -102,7 +102,7 @@ def opened_by_it(*gone: str, **changes: Any) -> SealedEvent:
     )
 
 
-def test_a_window_opened_by_a_pre_approval_is_good() -> None:
+def test_the_verifier_accepts_a_window_opened_by_a_pre_approval() -> None:
     result = result_of([*rule(0), opened_by_it()])
 
     assert result.exit_code == GOOD, told(result)
@@ -129,7 +129,7 @@ FALSE: dict[str, tuple[list[SealedEvent], str]] = {
 
 
 @pytest.mark.parametrize(("events", "said"), FALSE.values(), ids=FALSE)
-def test_a_mismatched_pre_approval_is_found_by_both_verifiers(events: list[SealedEvent], said: str) -> None:
+def test_both_verifiers_detect_a_mismatched_pre_approval(events: list[SealedEvent], said: str) -> None:
     result = result_of(events)
 
     assert result.exit_code == BAD
@@ -153,7 +153,7 @@ FOUND = Log([*glass(0, REQUEST, "justified", "As agreed"), *glass(4, ANOTHER, "n
 NOT_JUSTIFIED = r"\"finding\":\"not_justified\""
 
 
-def test_sealed_break_glass_findings_are_good() -> None:
+def test_the_verifier_accepts_sealed_break_glass_findings() -> None:
     result = verified(FOUND.whole(), keys=[named(SIGNER)])
 
     assert (result.exit_code, result.by_break_glass) == (GOOD, 2), told(result)
@@ -183,7 +183,9 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize(("export", "kind"), TAMPERED.values(), ids=TAMPERED)
-def test_an_altered_swapped_or_omitted_finding_is_found_by_both_verifiers(export: bytes, kind: FindingKind) -> None:
+def test_both_verifiers_detect_an_altered_swapped_or_omitted_break_glass_finding(
+    export: bytes, kind: FindingKind
+) -> None:
     result = verified(export, keys=[named(SIGNER)])
 
     assert result.exit_code == BAD

@@ -79,13 +79,13 @@ def test_faulty_lines_of_a_whole_export_are_reported(rows: list[bytes], says: li
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
-def test_an_overlong_line_is_damage_at_its_cut() -> None:
+def test_an_overlong_export_line_is_damage_at_the_place_of_its_cut() -> None:
     rows = [WHOLE[0], b" " * LONGEST_LINE, *WHOLE[1:]]
 
     assert told(verify(rows, [public()])) == ["damaged: line 2: this is no JSON"]
 
 
-def test_a_line_cut_by_the_end_of_file_is_no_separate_damage() -> None:
+def test_an_export_line_cut_off_by_the_end_of_file_is_no_separate_damage() -> None:
     assert told(result_of([*WHOLE[:-2], WHOLE[-2][:-2]])) == [
         CUT_OFF,
         "truncated: number 5: the events from 5 on are missing: the file has been cut off",
@@ -154,7 +154,7 @@ def test_a_filtered_export_may_start_with_the_first_event() -> None:
         {"log": VENDORS_ID},
     ],
 )
-def test_a_first_line_contradicting_its_checkpoint_is_edited(spoil: dict[str, object]) -> None:
+def test_a_first_line_contradicting_its_checkpoint_counts_as_edited(spoil: dict[str, object]) -> None:
     result = result_of([changed(WHOLE[0], **spoil), *WHOLE[1:]])
 
     assert told(result) == [FIRST_DIFFERS]
@@ -169,14 +169,14 @@ def test_a_first_line_contradicting_its_checkpoint_is_edited(spoil: dict[str, ob
         (Log([event(0)], whose=f"{TENANT}/02"), [FIRST_DIFFERS]),
     ],
 )
-def test_an_origin_names_its_log_in_one_way(log: Log, says: list[str]) -> None:
+def test_a_checkpoint_origin_names_its_log_in_one_way_only(log: Log, says: list[str]) -> None:
     header, *rest = log.whole().splitlines(keepends=True)
     named = changed(header, log=str(TENANT), generation=2 if log.whose.endswith("/02") else log.generation)
 
     assert told(result_of([named, *rest])) == says
 
 
-def test_a_restarted_log_has_an_event_that_says_so() -> None:
+def test_a_restarted_log_must_have_an_event_that_says_so() -> None:
     silent = verified(Log([event(0)], generation=2).whole())
     of_another = verified(Log([event(0), restored(1, log_id=VENDORS_ID)], generation=2).whole())
     filtered = verified(Log([event(0)], generation=2).filtered(lambda _: True))
@@ -186,27 +186,27 @@ def test_a_restarted_log_has_an_event_that_says_so() -> None:
     assert (silent.exit_code, filtered.exit_code) == (BAD, GOOD)
 
 
-def test_the_first_generation_is_1() -> None:
+def test_the_first_generation_of_a_log_is_1() -> None:
     result = verify([changed(WHOLE[0], generation=0), *WHOLE[1:]], [public()])
 
     assert told(result) == [FIRST_DIFFERS]
 
 
 @pytest.mark.parametrize(("id_", "says"), [(VENDORS_ID, []), (str(TENANT), [FIRST_DIFFERS])])
-def test_the_vendors_log_has_no_id(id_: str, says: list[str]) -> None:
+def test_the_vendors_log_has_no_tenant_id(id_: str, says: list[str]) -> None:
     first, *rest = Log([event(0, tenant_id=None, log=VENDORS_ID)], whose="vendor").whole().splitlines(keepends=True)
 
     assert told(result_of([changed(first, log=id_), *rest])) == says
 
 
-def test_an_installation_may_be_named_like_a_log() -> None:
+def test_the_name_of_an_installation_may_look_like_a_log_name() -> None:
     log = Log([event(0)], name="house/audit/east")
     key = VerifierKey("house/audit/east", public().public)
 
     assert told(verify(log.whole().splitlines(keepends=True), [key])) == []
 
 
-def test_an_origin_without_audit_names_no_log() -> None:
+def test_a_checkpoint_origin_without_audit_names_no_log() -> None:
     first, *rest = Log([event(0)]).whole().splitlines(keepends=True)
     strange = Log([event(0)])
     note = strange.note().replace("/audit/", "/log/")
@@ -219,7 +219,7 @@ def test_an_origin_without_audit_names_no_log() -> None:
     assert FIRST_DIFFERS in told(result)
 
 
-def test_an_untrusted_checkpoint_is_named_with_its_signer() -> None:
+def test_the_verifier_names_an_untrusted_checkpoint_with_its_signer() -> None:
     forged = Log(LOG.events, key=OTHER_KEY)
     by = f"signed by {OF_ANOTHER_KEY}, which you do not trust"
 
@@ -227,7 +227,7 @@ def test_an_untrusted_checkpoint_is_named_with_its_signer() -> None:
     assert told(verified(LOG.whole(), forged.note(2))) == [f"unknown key: a checkpoint that you gave is {by}"]
 
 
-def test_an_altered_checkpoint_is_named_with_its_signer() -> None:
+def test_the_verifier_names_an_altered_checkpoint_with_its_signer() -> None:
     note = LOG.note(3).replace("\n3\n", "\n2\n")
     said = f"the signature by {IDENTITY} is wrong"
 
@@ -238,7 +238,7 @@ def test_an_altered_checkpoint_is_named_with_its_signer() -> None:
     assert told(own)[0] == f"wrong signature: the export's checkpoint: {said}"
 
 
-def test_checkpoints_after_a_bad_one_are_checked() -> None:
+def test_the_verifier_checks_checkpoints_after_an_invalid_checkpoint() -> None:
     result = verified(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
 
     assert (len(told(result)), result.seen) == (1, [3])
@@ -261,14 +261,14 @@ def test_checkpoints_after_a_bad_one_are_checked() -> None:
         ),
     ],
 )
-def test_an_unreadable_file_says_why(rows: list[bytes], seen: list[str], why: str) -> None:
+def test_the_verifier_says_why_a_file_cannot_be_read(rows: list[bytes], seen: list[str], why: str) -> None:
     with pytest.raises(Unreadable) as caught:
         verify(rows, [public()], seen)
 
     assert str(caught.value) == why
 
 
-def test_a_result_counts_what_was_seen() -> None:
+def test_the_verifiers_result_counts_events_details_and_checkpoints() -> None:
     result = verified(LOG.whole(), LOG.note(2), keys=[public(OTHER_KEY)])
 
     assert (result.exit_code, result.at, result.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
@@ -276,7 +276,7 @@ def test_a_result_counts_what_was_seen() -> None:
     assert (result.removed, result.approvals, result.unchecked_approvals) == ([], 0, 0)
 
 
-def test_a_file_without_its_end_states_no_count() -> None:
+def test_the_verifier_states_no_count_for_an_export_without_its_end() -> None:
     assert result_of(WHOLE[:-1]).said is None
 
 
@@ -290,7 +290,7 @@ Spoil = Callable[[list[bytes]], object]
         lambda rows: rows.__delitem__(2),
     ],
 )
-def test_a_faulty_event_is_reported_once(spoil: Spoil) -> None:
+def test_the_verifier_reports_a_faulty_event_once(spoil: Spoil) -> None:
     rows = [*WHOLE[:-1], end(60)]
 
     spoil(rows)

@@ -167,7 +167,7 @@ FROM_LATER = {"kept_opens_at": LATER}
         SignedApprovalExample(shown={"opens_at": LATER}, requested={"not_before": SOON}),
     ],
 )
-def test_a_genuine_signature_verifies_with_the_customers_key_after_erasure(
+def test_a_genuine_passkey_signature_verifies_with_the_customers_key_after_erasure(
     approval_: SignedApprovalExample,
 ) -> None:
     result = result_of(approval_.events())
@@ -282,14 +282,14 @@ def assert_named(forged: SignedApprovalExample, said: str) -> None:
 
 @each(("forged", "said"), FORGED)
 @each("is_erased", [False, True])
-def test_any_forgery_by_the_vendors_root_is_named_after_erasure_too(
+def test_any_forgery_by_the_vendors_root_is_named_even_after_erasure(
     forged: SignedApprovalExample, said: str, *, is_erased: bool
 ) -> None:
     assert_named(replace(forged, is_erased=is_erased), said)
 
 
 @pytest.mark.parametrize(("forged", "said"), FORGED_VALUES)
-def test_resources_and_comments_differing_from_the_signed_ones_are_named(
+def test_resources_and_comments_that_differ_from_the_signed_ones_are_named(
     forged: SignedApprovalExample, said: str
 ) -> None:
     assert_named(forged, said)
@@ -346,7 +346,7 @@ def test_the_signed_statement_is_compared_though_the_approval_precedes_the_reque
     assert "another service" in said_of(forged)
 
 
-def test_the_requester_is_the_submitter() -> None:
+def test_an_approval_signed_for_another_requester_than_the_submitter_is_reported() -> None:
     first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
     result = result_of([changed(first, actor_id=OTHER, engineer=ENGINEER), second])
@@ -366,7 +366,7 @@ def test_signatures_over_hidden_values_are_counted_separately() -> None:
     assert said in [*remarks(result)]
 
 
-def test_a_later_move_does_not_change_the_request() -> None:
+def test_a_later_move_does_not_change_the_request_a_signature_is_compared_with() -> None:
     first, _ = SignedApprovalExample().events()
     between = event(2, {}, request_id=REQUEST, seq=2, action="note", actor_id=ENGINEER, **LOOSE)
 
@@ -376,7 +376,7 @@ def test_a_later_move_does_not_change_the_request() -> None:
     assert "no approver of the customer approved" in said_of(result)
 
 
-def test_a_window_with_a_removed_beginning_must_be_opened_by_an_approval() -> None:
+def test_a_window_whose_beginning_was_removed_must_be_opened_by_an_approval() -> None:
     gone = event(2)
     says = event(
         3, action="audit_events_removed", removed_from=0, removed_to=1, seq=None, request_id=None, to_state=None
@@ -397,7 +397,7 @@ def test_required_signatures_are_unverified_without_the_customers_keys() -> None
     assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
-def test_an_approval_falsely_called_signed_is_named() -> None:
+def test_an_approval_falsely_recorded_as_signed_is_named() -> None:
     result = result_of(without(SignedApprovalExample(), "assertion", "decision", approve_means="attested"))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
@@ -445,7 +445,7 @@ def test_windows_opened_by_the_vendor_are_counted_and_refused_where_signing_is_r
 
 
 @each("mode", [["observe"], {"observe": "off"}, 1])
-def test_a_malformed_mode_opens_nothing_alone(mode: Any) -> None:
+def test_a_malformed_mode_does_not_let_the_vendor_open_a_window_without_the_customer(mode: Any) -> None:
     result = result_of(opened_alone(mode=mode))
 
     assert (result.exit_code, result.opened_alone) == (BAD, 0)
@@ -459,20 +459,20 @@ def test_a_window_of_a_request_without_contents_is_named() -> None:
     assert "lacks the submission" in said_of(result)
 
 
-def test_without_the_customers_keys_nothing_is_called_verified() -> None:
+def test_the_verifier_calls_no_signature_verified_without_the_customers_keys() -> None:
     result = result_of(SignedApprovalExample(authenticator=MALLORYS).events(), approvers=Approvers())
 
     assert (result.exit_code, result.signed_approvals, result.unchecked_signatures) == (GOOD, 0, 1)
     assert any("not checked without the file of your approvers' keys" in one for one in remarks(result))
 
 
-def test_another_tenants_keys_verify_no_one() -> None:
+def test_the_passkeys_of_another_tenant_verify_no_one() -> None:
     result = result_of(SignedApprovalExample().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
-def test_an_older_file_verifies_a_removed_key() -> None:
+def test_an_older_key_file_verifies_a_removed_passkey() -> None:
     newer = replace(FILE, keys=())
 
     result = result_of(SignedApprovalExample().events(), approvers=Approvers((newer, FILE)))
@@ -480,7 +480,7 @@ def test_an_older_file_verifies_a_removed_key() -> None:
     assert (result.exit_code, result.signed_approvals) == (GOOD, 1)
 
 
-def test_a_key_file_reads_back() -> None:
+def test_an_approver_key_file_reads_back() -> None:
     text = json.dumps(approver_keys.document(FILE))
 
     assert approver_keys.read(text) == FILE
@@ -501,12 +501,12 @@ ENTRY = DOCUMENT["keys"][0]
         ({"keys": [ENTRY | {"public_key": "?"}]}, "is no public key"),
     ],
 )
-def test_an_invalid_key_file_is_refused(changed: dict[str, Any], said: str) -> None:
+def test_an_invalid_key_file_for_the_verifier_is_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(BadKeys, match=said):
         approver_keys.read(json.dumps(DOCUMENT | changed))
 
 
-def test_a_non_json_key_file_is_refused() -> None:
+def test_a_key_file_that_is_not_json_is_refused() -> None:
     with pytest.raises(BadKeys, match="no JSON"):
         approver_keys.read("name+id+base64")
 
@@ -523,7 +523,7 @@ def _rsa() -> tuple[bytes, Callable[[bytes], bytes]]:
 
 
 @pytest.mark.parametrize("make", [_ed25519, _rsa])
-def test_keys_of_every_registrable_algorithm_are_verified(
+def test_passkeys_of_every_algorithm_lockbox_registers_are_verified(
     make: Callable[[], tuple[bytes, Callable[[bytes], bytes]]],
 ) -> None:
     public, sign = make()

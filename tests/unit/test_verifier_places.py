@@ -149,7 +149,7 @@ def test_a_misplaced_event_in_a_tile_is_reported(rows: list[bytes], says: list[s
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
-def test_valid_events_beside_invalid_ones_are_verified() -> None:
+def test_valid_events_next_to_invalid_events_are_verified() -> None:
     foreign = Log([event(0), event(1, tenant_id=None), event(2)])
     head, tile, _, there, *rest = foreign.whole().splitlines(keepends=True)
 
@@ -195,13 +195,13 @@ TILED: list[tuple[list[bytes], list[str]]] = [
 
 
 @each(("rows", "says"), TILED)
-def test_faulty_tiles_are_reported(rows: list[bytes], says: list[str]) -> None:
+def test_faulty_tiles_of_an_export_are_reported(rows: list[bytes], says: list[str]) -> None:
     result = result_of(rows)
 
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
-def test_nothing_follows_a_full_last_tile() -> None:
+def test_the_verifier_reports_lines_after_a_full_last_tile() -> None:
     first, *rows, _ = Log(EVENTS[:256]).whole().splitlines(keepends=True)
     another = changed(rows[0], tile=1)
 
@@ -210,7 +210,7 @@ def test_nothing_follows_a_full_last_tile() -> None:
     ]
 
 
-def test_a_completely_removed_log_has_no_event_that_says_so() -> None:
+def test_a_completely_removed_log_has_no_event_recording_the_removal() -> None:
     result = verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))
 
     assert told(result) == [
@@ -218,7 +218,7 @@ def test_a_completely_removed_log_has_no_event_that_says_so() -> None:
     ]
 
 
-def test_a_tile_has_as_many_hashes_as_events() -> None:
+def test_a_tile_must_have_as_many_hashes_as_events() -> None:
     """The root of three leaves is that of two and the root of the other, so that the root alone shows nothing."""
     leaves = SHORT.leaves
     halves = [subtree_of(leaves)(1, number) for number in range(2)]
@@ -229,7 +229,7 @@ def test_a_tile_has_as_many_hashes_as_events() -> None:
     assert told(result)[0] == "edited: line 2: the hashes of the events 0 to 3 do not lead to the signed root"
 
 
-def test_at_most_four_tiles_of_events_are_kept() -> None:
+def test_the_verifier_keeps_at_most_four_tiles_of_events() -> None:
     rows = [HEAD, TILE, *[ONE] * 1_026, *(TWO, THREE, FOUR), end(1_029)]
 
     result = result_of(rows)
@@ -291,7 +291,7 @@ GAPS: list[tuple[list[bytes], list[str]]] = [
 
 
 @pytest.mark.parametrize(("rows", "says"), GAPS)
-def test_a_misplaced_gap_is_reported(rows: list[bytes], says: list[str]) -> None:
+def test_a_misplaced_gap_line_of_an_export_is_reported(rows: list[bytes], says: list[str]) -> None:
     count = sum(row.startswith(b'{"number"') for row in rows)
 
     assert told(result_of([FIRST, *rows, end(count)])) == says
@@ -307,7 +307,7 @@ def test_a_misplaced_gap_is_reported(rows: list[bytes], says: list[str]) -> None
         [gap(1, 3), ONE, FOUR],
     ],
 )
-def test_missing_numbers_are_reported_in_order_once(rows: list[bytes]) -> None:
+def test_missing_event_numbers_are_reported_in_order_once(rows: list[bytes]) -> None:
     events = sum(b'"number"' in row for row in rows)
 
     assert verified(b"".join([HEAD, TILE, *rows, end(events)])).exit_code == BAD
@@ -334,7 +334,7 @@ def _removal(number: int, gone: range) -> SealedEvent:
         ([range(600)], [range(100), range(600)]),
     ],
 )
-def test_recorded_removals_may_be_missing(gone: list[range], said: list[range]) -> None:
+def test_events_of_recorded_removals_may_be_missing(gone: list[range], said: list[range]) -> None:
     result = verdict_of(pruned(gone, *said))
 
     assert (told(result), result.removed) == ([], [(one.start, one.stop) for one in gone])
@@ -373,7 +373,9 @@ def test_recorded_removals_may_be_missing(gone: list[range], said: list[range]) 
         ),
     ],
 )
-def test_removals_beyond_the_recorded_ones_are_named(gone: list[range], said: list[range], says: list[str]) -> None:
+def test_the_verifier_names_removals_beyond_the_recorded_removals(
+    gone: list[range], said: list[range], says: list[str]
+) -> None:
     result = verdict_of(pruned(gone, *said))
 
     assert told(result) == [f"removed: {one}" for one in says]
@@ -399,7 +401,7 @@ def test_hashes_of_removed_tiles_must_be_complete_and_ordered() -> None:
         assert told(result_of([first, gap(0, 768, hashes), *rest])) == says
 
 
-def test_a_log_with_only_its_removal_event_left_is_good() -> None:
+def test_the_verifier_accepts_a_log_with_only_its_removal_event_left() -> None:
     log = Log([*EVENTS[:256], _removal(256, range(256))], removed=[range(256)])
 
     result = verdict_of(log, log.note(256))
@@ -409,19 +411,19 @@ def test_a_log_with_only_its_removal_event_left_is_good() -> None:
 
 @pytest.mark.far
 @each("size", [0, 1, 255, 256, 257, 511, 512, 513, 640, 699, 700])
-def test_older_sizes_are_proven_at_every_place_of_a_tile(size: int) -> None:
+def test_older_log_sizes_are_proven_at_every_place_of_a_tile(size: int) -> None:
     assert result_of(ROWS, LOG.note(size)).seen == [size]
     if size:
         assert result_of(ROWS, FORGED.note(size)).findings.kinds == {FindingKind.FORKED}
 
 
-def test_several_older_sizes_within_a_tile_are_proven() -> None:
+def test_several_older_log_sizes_within_a_tile_are_proven() -> None:
     result = result_of(ROWS, *map(LOG.note, (20, 10, 300, 600, 599)))
 
     assert (told(result), result.seen) == ([], [20, 10, 300, 600, 599])
 
 
-def test_older_sizes_are_proven_at_ends_of_removed_subtrees_only() -> None:
+def test_older_log_sizes_are_proven_only_at_ends_of_removed_subtrees() -> None:
     shown = verdict_of(LONG, *map(LONG.note, (512, 768, 800)))
     not_shown = verdict_of(LONG, *map(LONG.note, (256, 600)))
 

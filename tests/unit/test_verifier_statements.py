@@ -38,12 +38,12 @@ def result_of(export: bytes) -> VerificationResult:
     return verified(export, keys=[KEY_OF_APPROVALS], approvers=Approvers((FILE,)))
 
 
-def test_the_golden_files_match_the_format_byte_for_byte() -> None:
+def test_the_golden_files_of_approval_statements_match_the_format_byte_for_byte() -> None:
     assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == files()
 
 
 @each("name", VALID)
-def test_a_valid_statement_is_verified_with_its_signatures(name: str) -> None:
+def test_a_valid_approval_statement_is_verified_with_its_signatures(name: str) -> None:
     result = result_of((FOLDER / f"valid-{name}.ndjson").read_bytes())
 
     assert (result.exit_code, told(result)) == (GOOD, [])
@@ -53,7 +53,7 @@ def test_a_valid_statement_is_verified_with_its_signatures(name: str) -> None:
 @each(
     ("name", "says"), [(name, says) for name, (_, says) in MALFORMED.items()] + [(name, NO_FORM) for name in KEPT_ODD]
 )
-def test_a_malformed_statement_is_refused_for_its_fault(name: str, says: str) -> None:
+def test_a_malformed_approval_statement_is_refused_for_its_fault(name: str, says: str) -> None:
     result = result_of((FOLDER / f"malformed-{name}.ndjson").read_bytes())
 
     assert result.exit_code == BAD
@@ -62,14 +62,16 @@ def test_a_malformed_statement_is_refused_for_its_fault(name: str, says: str) ->
 
 @each("odd", ODD_MEMBERS.values())
 @each("example", [StatementExample(), StatementExample(is_signed=False, is_filtered=True)])
-def test_a_malformed_member_is_named_whatever_was_signed(odd: dict[str, Any], example: StatementExample) -> None:
+def test_a_malformed_statement_member_is_named_whatever_was_signed(
+    odd: dict[str, Any], example: StatementExample
+) -> None:
     result = result_of(replace(malformed(odd), is_signed=example.is_signed, is_filtered=example.is_filtered).export)
 
     assert FindingKind.MALFORMED in result.findings.kinds
     assert told(result)[0].endswith(f"the body's {next(iter(odd))} {NO_FORM}")
 
 
-def test_other_events_may_use_these_members_differently() -> None:
+def test_events_other_than_approvals_may_use_statement_member_names_differently() -> None:
     other: dict[str, Any] = {"agent": "x", "call": None, "act_as": 1}
     noted = event(2, {}, action="noted", seq=None, request_id=None, to_state=None, **other)
 
@@ -141,11 +143,11 @@ def kinds(*told: dict[str, Any]) -> set[FindingKind]:
         (FIRST, said("gate_redefined", B)),
     ],
 )
-def test_a_log_with_every_definition_is_good(told: tuple[dict[str, Any], ...]) -> None:
+def test_the_verifier_accepts_a_log_with_every_gate_definition(told: tuple[dict[str, Any], ...]) -> None:
     assert kinds(*told) == set()
 
 
-def test_an_omitted_definition_is_found() -> None:
+def test_the_verifier_detects_an_omitted_gate_definition() -> None:
     assert kinds(FIRST, said("gate_redefined", C, B)) == {FindingKind.GATE}
 
 
@@ -158,7 +160,7 @@ def test_an_omitted_definition_is_found() -> None:
         said("gate_defined", A, service=1),
     ],
 )
-def test_a_definition_without_a_digest_is_found(told: dict[str, Any]) -> None:
+def test_the_verifier_detects_a_gate_definition_without_a_digest(told: dict[str, Any]) -> None:
     assert kinds(FIRST, told) == {FindingKind.MALFORMED}
 
 
@@ -184,7 +186,7 @@ def gone_on(of: Log, size: int, generation: int, said: SealedEvent | None = None
 AFTER = gone_on(BEFORE, COMMON, 2)
 
 
-def test_checkpoints_before_the_given_up_part_are_extended() -> None:
+def test_checkpoints_before_the_part_given_up_in_a_restore_are_extended() -> None:
     whole = verified(AFTER.whole(), BEFORE.note(0), BEFORE.note(100), BEFORE.note(COMMON), AFTER.note())
     filtered = verified(AFTER.filtered(lambda n: n == 3, since=[100]), BEFORE.note(100))
 
@@ -192,7 +194,7 @@ def test_checkpoints_before_the_given_up_part_are_extended() -> None:
     assert (filtered.exit_code, filtered.seen) == (GOOD, [100])
 
 
-def test_a_given_up_checkpoint_is_unprovable_and_says_where_the_log_continued() -> None:
+def test_a_checkpoint_given_up_in_a_restore_is_unprovable_and_says_where_the_log_continues() -> None:
     result = verified(AFTER.whole(), BEFORE.note())
 
     (only,) = result.findings.first
@@ -201,7 +203,7 @@ def test_a_given_up_checkpoint_is_unprovable_and_says_where_the_log_continued() 
     assert "that they are the same is not shown" in only.message
 
 
-def test_the_common_part_is_proven_as_far_as_another_checkpoint_goes() -> None:
+def test_the_common_part_of_a_log_is_proven_as_far_as_another_checkpoint_goes() -> None:
     result = verified(AFTER.whole(), BEFORE.note(), BEFORE.note(250))
 
     (only,) = result.findings.first
@@ -214,7 +216,7 @@ def test_a_log_that_lost_more_than_it_gained_is_not_called_older() -> None:
     assert verified(short.whole(), BEFORE.note()).findings.kinds == {FindingKind.RESTORED}
 
 
-def test_the_part_before_the_restore_must_be_unchanged() -> None:
+def test_the_part_of_the_log_before_the_restore_must_be_unchanged() -> None:
     events = list(AFTER.events)
     events[3] = event(3, {"name": "Somebody else"})
 
@@ -223,7 +225,7 @@ def test_the_part_before_the_restore_must_be_unchanged() -> None:
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.FORKED})
 
 
-def test_an_unexplained_restarted_log_is_forked() -> None:
+def test_an_unexplained_restarted_log_counts_as_forked() -> None:
     silent = Log([*BEFORE.events[:COMMON], event(20_000)], generation=2)
     of_another = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON, log_id="another"))
     beyond_itself = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON + 1))
@@ -233,13 +235,13 @@ def test_an_unexplained_restarted_log_is_forked() -> None:
         assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.FORKED})
 
 
-def test_a_restore_naming_an_unseen_root_is_a_fork() -> None:
+def test_a_restore_event_naming_an_unseen_root_is_a_fork() -> None:
     log = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON, shipped_root="A" * 43 + "="))
 
     assert verified(log.whole(), BEFORE.note()).findings.kinds == {FindingKind.FORKED}
 
 
-def test_of_two_restores_the_larger_loss_counts() -> None:
+def test_of_two_restores_the_one_that_lost_more_counts() -> None:
     third = gone_on(AFTER, 200, 3)
 
     result = verified(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))
@@ -247,7 +249,7 @@ def test_of_two_restores_the_larger_loss_counts() -> None:
     assert (result.exit_code, result.seen, result.findings.kinds) == (CANNOT_TELL, [200], {FindingKind.RESTORED})
 
 
-def test_a_later_restore_brings_nothing_back() -> None:
+def test_a_later_restore_does_not_make_given_up_events_provable() -> None:
     third = gone_on(AFTER, COMMON + 2, 3)
 
     result = verified(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
@@ -259,13 +261,13 @@ def test_a_later_restore_brings_nothing_back() -> None:
     )
 
 
-def test_only_a_whole_export_links_to_an_earlier_generation() -> None:
+def test_only_a_whole_export_links_to_an_earlier_log_generation() -> None:
     result = verified(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
 
     assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
-def test_an_export_from_before_a_seen_restore_is_older() -> None:
+def test_an_export_from_before_a_seen_restore_counts_as_older() -> None:
     result = verified(BEFORE.whole(), AFTER.note(100))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.OLDER})

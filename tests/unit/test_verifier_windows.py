@@ -61,20 +61,20 @@ def log_of(**changes: Any) -> Log:
     )
 
 
-def test_break_glass_is_a_finding_where_signing_is_required() -> None:
+def test_the_verifier_reports_break_glass_where_signing_is_required() -> None:
     result = verified(log_of().whole(), keys=[named(SIGNER)], approvers=Approvers((), is_required=True))
 
     assert any("no passkey of yours signed it" in one for one in told(result))
 
 
-def test_valid_break_glass_is_good_and_counted() -> None:
+def test_the_verifier_accepts_and_counts_valid_break_glass() -> None:
     result = verified(log_of().whole(), keys=[named(SIGNER)])
 
     assert (result.exit_code, result.by_break_glass, result.approvals) == (GOOD, 1, 1), told(result)
 
 
 @pytest.mark.parametrize(("changes", "said"), FALSE.values(), ids=FALSE)
-def test_invalid_break_glass_is_found_by_both_verifiers(changes: dict[str, Any], said: str) -> None:
+def test_both_verifiers_detect_invalid_break_glass(changes: dict[str, Any], said: str) -> None:
     result = verified(log_of(**changes).whole(), keys=[named(SIGNER)])
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})
@@ -107,7 +107,7 @@ def kinds_of_uses(events: list[SealedEvent]) -> set[FindingKind]:
 
 
 @pytest.mark.parametrize("told", [(), (USED_UP,), (USED_UP, LAST_USED), (LAST_USED | {"count": 1},)])
-def test_a_window_used_up_exactly_is_good(told: tuple[dict[str, Any], ...]) -> None:
+def test_the_verifier_accepts_a_window_used_exactly_as_often_as_allowed(told: tuple[dict[str, Any], ...]) -> None:
     assert kinds_of_uses(used(*told)) == set()
 
 
@@ -123,17 +123,17 @@ def test_a_window_used_up_exactly_is_good(told: tuple[dict[str, Any], ...]) -> N
         (USED_UP, USED_UP),
     ],
 )
-def test_a_window_used_too_often_is_found(told: tuple[dict[str, Any], ...]) -> None:
+def test_the_verifier_detects_a_window_used_too_often(told: tuple[dict[str, Any], ...]) -> None:
     assert kinds_of_uses(used(*told)) == {FindingKind.USES}
 
 
-def test_uses_of_other_and_unlimited_windows_are_not_compared() -> None:
+def test_uses_of_other_windows_and_windows_without_a_limit_are_not_compared() -> None:
     other = {"request_id": ANN, "seq": 1, "action": "submit", "to_state": "pending"}
     assert kinds_of_uses(used(other, LAST_USED | {"count": 3, "request_id": ANN})) == set()
     assert kinds_of_uses(used(LAST_USED | {"count": 3}, max_uses=None)) == set()
 
 
-def test_a_finding_names_its_fault() -> None:
+def test_a_finding_about_too_many_uses_names_its_fault() -> None:
     result = verified(Log(used(LAST_USED | {"count": 3})).whole(), keys=[named(SIGNER)])
 
     (finding,) = result.findings.first
@@ -196,18 +196,18 @@ def findings(*events: Mapping[str, Any], shown: Mapping[str, str] = SHOWN, patte
     return [one.message for one in found.first]
 
 
-def test_a_window_within_its_pre_approval_is_good_in_any_order() -> None:
+def test_the_verifier_accepts_a_window_within_its_pre_approval_in_any_order() -> None:
     assert findings(PROPOSED, APPROVED, OPENED, REVOKED) == []
     assert findings(OPENED, APPROVED, PROPOSED) == []
     assert findings(PROPOSED, APPROVED, OPENED, shown={}) == []
 
 
 @pytest.mark.parametrize(("events", "said"), WRONG.values(), ids=WRONG)
-def test_a_window_beyond_its_pre_approval_is_found(events: list[dict[str, Any]], said: str) -> None:
+def test_the_verifier_detects_a_window_beyond_its_pre_approval(events: list[dict[str, Any]], said: str) -> None:
     assert any(said in one for one in findings(*events))
 
 
-def test_resources_not_fitting_the_pattern_are_found() -> None:
+def test_the_verifier_detects_resources_that_do_not_fit_the_pre_approvals_pattern() -> None:
     assert "for other resources" in findings(PROPOSED, APPROVED, OPENED, pattern="mailbox:*@fabrikam.example")[0]
 
 
@@ -233,22 +233,24 @@ def kinds(*told: dict[str, Any]) -> set[FindingKind]:
     return set(verified(Log([event(number, {}, **one) for number, one in enumerate(told)]).whole()).findings.kinds)
 
 
-def test_one_statement_a_month_is_good() -> None:
+def test_the_verifier_accepts_one_statement_of_unapproved_access_a_month() -> None:
     assert kinds(stated(), stated("2027-01-01T00:00:05.000000Z")) == set()
 
 
-def test_a_month_stated_twice_is_found() -> None:
+def test_the_verifier_detects_a_month_of_unapproved_access_stated_twice() -> None:
     assert kinds(stated(), stated("2026-12-02T00:00:05.000000Z")) == {FindingKind.STATED}
 
 
 @pytest.mark.parametrize(
     "changes", [{"month": "2026-11"}, {"month": 12}, {"since": "x"}, {"opened": {}}, {"opened": {"break_glass": "1"}}]
 )
-def test_a_statement_without_month_or_numbers_is_found(changes: dict[str, Any]) -> None:
+def test_the_verifier_detects_a_statement_of_unapproved_access_without_month_or_numbers(
+    changes: dict[str, Any],
+) -> None:
     assert kinds(stated(**changes)) == {FindingKind.MALFORMED}
 
 
-def test_an_impossible_time_is_named_and_verification_continues() -> None:
+def test_an_impossible_time_in_an_event_is_named_and_verification_continues() -> None:
     nowhen = "2026-13-01T00:00:05.000000Z"
     broken = {"action": "break_glass", "to_state": "active", "at": nowhen, "seq": 1}
 
@@ -259,7 +261,9 @@ def test_an_impossible_time_is_named_and_verification_continues() -> None:
 
 
 @pytest.mark.parametrize(("at", "found"), [("2026-10-01", {FindingKind.STATED}), ("2026-08-01", set())])
-def test_an_uncounted_break_glass_window_is_found(at: str, found: set[FindingKind]) -> None:
+def test_the_verifier_detects_a_break_glass_window_missing_from_the_monthly_statement(
+    at: str, found: set[FindingKind]
+) -> None:
     findings = Findings()
     checker = StatedAccessChecker(findings)
     opened = {"seq": 2, "action": "break_glass", "to_state": "active", "at": f"{at}T00:00:00.000000Z"}

@@ -51,7 +51,7 @@ def event(**changes: Any) -> RequestEvent:
     return RequestEvent(**values, ask=ask, window=window)
 
 
-def test_each_event_type_is_documented() -> None:
+def test_each_webhook_event_type_is_documented() -> None:
     assert set(DOCUMENT["webhooks"]) == {*OF_REQUESTS, *OF_TENANTS, CHECKPOINT_TYPE, INVARIANT_TYPE, TEST_TYPE}
 
 
@@ -67,7 +67,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @each(("changes", "place"), [(changes, place) for changes in CHANGES for place in PLACES])
-def test_the_request_body_is_as_documented(changes: dict[str, Any], place: str) -> None:
+def test_the_webhook_body_of_a_request_is_as_documented(changes: dict[str, Any], place: str) -> None:
     body = event(**changes).body(ONE, PLACES[place], "https://lockbox.vendor.example")
 
     validator = body_schema("request.approved")
@@ -77,7 +77,7 @@ def test_the_request_body_is_as_documented(changes: dict[str, Any], place: str) 
     assert not validator.is_valid({**body, "data": {**body["data"], "request_id": "1"}})
 
 
-def test_the_tenant_body_is_as_documented() -> None:
+def test_the_webhook_body_of_a_tenant_change_is_as_documented() -> None:
     head = webhook.head(ONE, "tenant.policy_changed", AT, ONE, PLACES["first"])
     body = head | webhook.account_data("contoso", ONE, {"quorum": "1 → 2"})
 

@@ -51,7 +51,7 @@ def refused(hook: WebhookCall, seconds: float = SEND_SECONDS) -> SendFailed:
     return failed.value
 
 
-def test_a_call_arrives_as_json_verified_by_the_published_library(
+def test_a_webhook_call_arrives_as_json_verified_by_the_published_library(
     receiver: WebhookReceiver, hook: WebhookCall
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=202, body=b"thank you")]
@@ -71,7 +71,7 @@ def test_a_call_arrives_as_json_verified_by_the_published_library(
         *((status, True) for status in (400, 401, 404, 422, 499)),
     ],
 )
-def test_anything_but_2xx_is_a_failure_and_a_client_error_settles_the_call(
+def test_a_webhook_answer_other_than_2xx_is_a_failure_and_a_4xx_settles_the_call(
     receiver: WebhookReceiver, hook: WebhookCall, status: int, *, is_permanent: bool
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status, body=b"what a day")]
@@ -83,7 +83,9 @@ def test_anything_but_2xx_is_a_failure_and_a_client_error_settles_the_call(
     assert "what a day" not in failure.reason
 
 
-def test_a_redirect_is_a_failure_and_not_followed(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+def test_a_redirect_answer_to_a_webhook_is_a_failure_and_not_followed(
+    receiver: WebhookReceiver, hook: WebhookCall
+) -> None:
     with receiving() as elsewhere:
         receiver.answers = [METADATA, ScriptedAnswer(status=307, headers={"Location": elsewhere.url})]
 
@@ -93,7 +95,7 @@ def test_a_redirect_is_a_failure_and_not_followed(receiver: WebhookReceiver, hoo
     assert len(receiver.calls) == 2
 
 
-def test_an_endpoint_answering_gone_is_done(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+def test_an_endpoint_answering_gone_needs_no_further_call(receiver: WebhookReceiver, hook: WebhookCall) -> None:
     receiver.answers = [ScriptedAnswer(status=410)]
 
     failure = refused(hook)
@@ -114,7 +116,7 @@ def test_an_endpoint_answering_gone_is_done(receiver: WebhookReceiver, hook: Web
         (500, "120", None),
     ],
 )
-def test_retry_after_in_seconds_is_read(
+def test_a_retry_after_header_in_seconds_is_read(
     receiver: WebhookReceiver, hook: WebhookCall, status: int, said: str, wait: timedelta | None
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status, headers={"Retry-After": said})]
@@ -122,7 +124,7 @@ def test_retry_after_in_seconds_is_read(
     assert refused(hook).wait == wait
 
 
-def test_retry_after_may_be_a_date(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+def test_a_retry_after_header_may_be_a_date(receiver: WebhookReceiver, hook: WebhookCall) -> None:
     until = datetime.now(UTC) + timedelta(minutes=10)
     receiver.answers = [ScriptedAnswer(status=503, headers={"Retry-After": format_datetime(until, usegmt=True)})]
 
@@ -133,7 +135,7 @@ def test_retry_after_may_be_a_date(receiver: WebhookReceiver, hook: WebhookCall)
 
 
 @pytest.mark.parametrize("answer", [ScriptedAnswer(padding=GIGABYTE), BOMB])
-def test_one_kilobyte_of_a_long_answer_is_read_raw(
+def test_one_kilobyte_of_a_long_webhook_answer_is_read_raw(
     receiver: WebhookReceiver, hook: WebhookCall, answer: ScriptedAnswer
 ) -> None:
     receiver.answers = [answer]
@@ -155,7 +157,7 @@ def test_one_kilobyte_of_a_long_answer_is_read_raw(
         ScriptedAnswer(status=0, drops=b" "),
     ],
 )
-def test_an_endless_or_dripping_endpoint_is_left_at_the_deadline(
+def test_an_endless_or_dripping_endpoint_is_abandoned_at_the_deadline(
     receiver: WebhookReceiver, hook: WebhookCall, answer: ScriptedAnswer
 ) -> None:
     receiver.answers = [answer]
@@ -168,7 +170,7 @@ def test_an_endless_or_dripping_endpoint_is_left_at_the_deadline(
     assert not failure.permanent
 
 
-def test_a_refused_connection_may_be_retried(hook: WebhookCall) -> None:
+def test_a_webhook_whose_connection_was_refused_may_be_retried(hook: WebhookCall) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         failure = refused(replace(hook, url=f"http://127.0.0.1:{taken.getsockname()[1]}/"))
@@ -177,7 +179,9 @@ def test_a_refused_connection_may_be_retried(hook: WebhookCall) -> None:
 
 
 @pytest.mark.parametrize(("name", "is_trusted"), [("localhost", True), ("other.example", True), ("localhost", False)])
-def test_only_a_valid_certificate_for_the_name_is_called(tmp_path: Path, name: str, *, is_trusted: bool) -> None:
+def test_a_webhook_is_called_only_with_a_valid_certificate_for_its_name(
+    tmp_path: Path, name: str, *, is_trusted: bool
+) -> None:
     serving, trusting = certified(tmp_path, name)
     hooks = HttpWebhooks(allow_http=True, tls=trusting if is_trusted else None)
 
@@ -194,7 +198,7 @@ def test_only_a_valid_certificate_for_the_name_is_called(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"])
-def test_a_name_resolving_to_an_internal_address_is_not_called_and_may_be_fixed(
+def test_a_webhook_name_resolving_to_an_internal_address_is_not_called_but_may_be_fixed(
     monkeypatch: pytest.MonkeyPatch, hook: WebhookCall, address: str
 ) -> None:
     resolve_to(monkeypatch, [address])
@@ -205,7 +209,7 @@ def test_a_name_resolving_to_an_internal_address_is_not_called_and_may_be_fixed(
     assert (failed.value.kind, failed.value.permanent) == ("not_public", False)
 
 
-def test_a_changing_resolver_is_asked_once_a_call(
+def test_a_resolver_that_changes_its_answer_is_asked_once_per_webhook_call(
     monkeypatch: pytest.MonkeyPatch, receiver: WebhookReceiver, hook: WebhookCall
 ) -> None:
     asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
@@ -240,17 +244,17 @@ def test_a_changing_resolver_is_asked_once_a_call(
         "https://192.168.0.1/",
     ],
 )
-def test_an_impossible_address_is_refused_before_it_is_saved(url: str) -> None:
+def test_an_impossible_webhook_address_is_refused_before_it_is_saved(url: str) -> None:
     with pytest.raises(FetchFailed):
         safe_http.check(url)
 
 
 @pytest.mark.parametrize("url", ["https://hooks.example/a?b=c", "https://hooks.example:8443/", "https://8.8.8.8/"])
-def test_a_public_address_may_be_saved(url: str) -> None:
+def test_a_public_webhook_address_may_be_saved(url: str) -> None:
     safe_http.check(url)
 
 
-def test_the_development_setting_opens_loopback_only() -> None:
+def test_the_development_setting_for_webhooks_opens_loopback_only() -> None:
     safe_http.check("http://127.0.0.1:8900/hook", allow_loopback=True)
 
     for url in ("http://10.0.0.1/", "http://8.8.8.8/", "https://169.254.169.254/"):
@@ -258,7 +262,7 @@ def test_the_development_setting_opens_loopback_only() -> None:
             safe_http.check(url, allow_loopback=True)
 
 
-def test_during_the_overlap_both_secrets_sign(hook: WebhookCall) -> None:
+def test_both_webhook_secrets_sign_during_the_overlap(hook: WebhookCall) -> None:
     old, new = new_secret(), new_secret()
 
     headers = signed(replace(hook, secrets=(new, old)), datetime.now(UTC))
@@ -268,7 +272,7 @@ def test_during_the_overlap_both_secrets_sign(hook: WebhookCall) -> None:
         assert Webhook(secret).verify(hook.body, headers)
 
 
-def test_a_key_signs_as_specified(hook: WebhookCall) -> None:
+def test_a_webhook_signing_key_signs_as_specified(hook: WebhookCall) -> None:
     private, public = new_key()
     secret = new_secret()
 
@@ -284,7 +288,7 @@ def test_a_key_signs_as_specified(hook: WebhookCall) -> None:
         key.verify(base64.b64decode(signature), content + b" ")
 
 
-def test_the_signature_matches_the_algorithms_test_vector() -> None:
+def test_the_webhook_signature_matches_the_algorithms_test_vector() -> None:
     # RFC 8032 section 7.1, test 1: the key whose public half this is.
     private = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")

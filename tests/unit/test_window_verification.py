@@ -126,7 +126,7 @@ def played(actions: Callable[[Scene], Sequence[Callable[[], object]]]) -> Iterat
         yield scene
 
 
-def test_an_approved_window_is_announced_once_in_any_order_of_news() -> None:
+def test_an_approved_window_is_announced_once_whatever_the_order_of_news() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         return [
             lambda: scene.rows.commit(WINDOW),
@@ -139,7 +139,7 @@ def test_an_approved_window_is_announced_once_in_any_order_of_news() -> None:
         assert scene.kinds == [ChangeKind.OPEN]
 
 
-def test_an_ended_window_never_returns_in_any_order_of_news() -> None:
+def test_an_ended_window_never_returns_to_memory_whatever_the_order_of_news() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         def heard() -> None:
             scene.windows.hear([ID], end=True)
@@ -159,7 +159,7 @@ def test_an_ended_window_never_returns_in_any_order_of_news() -> None:
         assert scene.kinds == []
 
 
-def test_false_news_of_an_end_loses_no_window() -> None:
+def test_false_news_of_an_end_loses_no_window_from_memory() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         return [lambda: scene.rows.commit(WINDOW), lambda: scene.windows.hear([ID], end=True)]
 
@@ -175,7 +175,9 @@ def test_only_news_of_remembered_windows_triggers_a_read() -> None:
     assert (before, scene.windows.hear([ID])) == (False, True)
 
 
-def test_a_doubtful_window_is_announced_only_if_not_verified_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doubtful_window_is_announced_as_closed_only_if_not_verified_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = Scene()
     for number in (1, 2):
         scene.rows.commit(open_window(number, "files"))
@@ -231,7 +233,7 @@ def found(scene: Scene, entry: RequestEntry) -> bool:
     return scene.memory.find(AccessCheck(*asked)) is not None
 
 
-def test_two_thousand_doubtful_but_open_windows_are_not_announced() -> None:
+def test_two_thousand_doubtful_but_open_windows_are_not_announced_as_closed() -> None:
     rows, scene = crowded(2_000)
     last = open_window(2_000, "files")
     known_at, beats = rows.now - 0.5, []
@@ -253,7 +255,7 @@ def test_two_thousand_doubtful_but_open_windows_are_not_announced() -> None:
     assert beats[-1] > beats[-2]
 
 
-def test_one_ended_window_in_two_thousand_is_remembered_for_a_second_at_most() -> None:
+def test_one_ended_window_among_two_thousand_is_remembered_for_a_second_at_most() -> None:
     rows, scene = crowded(2_000)
     last = open_window(2_000, "files")
     del rows.active[last.request.id]
@@ -269,7 +271,7 @@ def test_one_ended_window_in_two_thousand_is_remembered_for_a_second_at_most() -
     assert not found(scene, last)
 
 
-def test_a_window_in_doubt_for_too_long_is_closed_and_returns() -> None:
+def test_a_window_in_doubt_for_too_long_is_closed_in_memory_and_later_returns() -> None:
     rows, scene = crowded(5_000)
 
     rows.moves.append(OF_TENANT)
@@ -285,7 +287,7 @@ def test_a_window_in_doubt_for_too_long_is_closed_and_returns() -> None:
     assert len(scene.memory) == 5_000
 
 
-def test_memory_is_complete_once_the_last_page_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_memory_is_complete_once_the_last_page_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 2)
     scene = Scene()
     for number in range(1, 6):
@@ -301,7 +303,7 @@ def test_memory_is_complete_once_the_last_page_was_loaded(monkeypatch: pytest.Mo
     assert found == [(2, False, False), (4, False, False), (5, True, True)]
 
 
-def test_any_number_of_forged_ends_loses_no_window() -> None:
+def test_any_number_of_forged_end_messages_loses_no_window_from_memory() -> None:
     count = 10_500
     _, scene = crowded(count)
 
@@ -350,7 +352,7 @@ def test_a_window_whose_extension_ended_is_announced_again() -> None:
     assert scene.memory.has(ID)
 
 
-def test_a_later_starting_window_is_read_at_its_start() -> None:
+def test_a_window_with_a_later_start_is_read_into_memory_at_its_start() -> None:
     scene = Scene()
     begins = AT + timedelta(hours=1)
     entry = later(2, begins)

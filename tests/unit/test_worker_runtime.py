@@ -18,7 +18,7 @@ from worker.maintenance import JOBS
 NOWHERE = "postgresql+psycopg://worker@127.0.0.1:1/nothing"
 
 
-def test_senders_trust_the_configured_keys_newest_first() -> None:
+def test_worker_processes_trust_the_configured_audit_keys_newest_first() -> None:
     keys = [public(OTHER_KEY), public(KEY)]
     of_approvals = VerifierKey(NAME, KEY.public_key().public_bytes_raw()).text
     chosen = Settings(
@@ -38,7 +38,7 @@ def test_senders_trust_the_configured_keys_newest_first() -> None:
     assert not senders.sending_pool.loop.is_running, "it starts with the first send, never before a fork"
 
 
-def test_a_workers_pools_open_the_stated_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pools_of_a_worker_open_the_stated_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     core = _settings(worker_database_url=NOWHERE)
     parent = _most(runtime.make(core).database)
     in_child = threading.Event()
@@ -52,7 +52,7 @@ def test_a_workers_pools_open_the_stated_connections(monkeypatch: pytest.MonkeyP
     assert len(JOBS) < runtime.CORE_CHILDREN, "the clock finds a child that is free"
 
 
-def test_an_api_processs_pools_open_the_stated_connections() -> None:
+def test_the_pools_of_an_api_process_open_the_stated_number_of_connections() -> None:
     chosen = _settings(database_url=NOWHERE)
     database = make_database(chosen)
 

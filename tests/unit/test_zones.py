@@ -26,7 +26,7 @@ from tests.each import each
         ("2026-11-24T12:00:00", "Asia/Kathmandu", "Tuesday 24 November 2026, 17:45 UTC+0545 (12:00 UTC)"),
     ],
 )
-def test_a_time_is_given_by_both_clocks(moment: str, zone: str, words: str) -> None:
+def test_a_time_is_given_in_the_readers_zone_and_in_utc(moment: str, zone: str, words: str) -> None:
     assert clock_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
 
 
@@ -40,7 +40,7 @@ def test_a_time_is_given_by_both_clocks(moment: str, zone: str, words: str) -> N
         ("2026-10-25T02:30:00", "Europe/Berlin", "Sun 25 Oct 2026, 03:30"),
     ],
 )
-def test_a_page_repeats_the_zone_only_for_an_ambiguous_hour(moment: str, zone: str, words: str) -> None:
+def test_a_page_repeats_the_time_zone_only_for_an_ambiguous_hour(moment: str, zone: str, words: str) -> None:
     assert page_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
 
 
@@ -55,20 +55,20 @@ def test_a_page_repeats_the_zone_only_for_an_ambiguous_hour(moment: str, zone: s
         ("2026-11-24T12:00:00", "America/Sao_Paulo", "09:00 UTC-03"),
     ],
 )
-def test_a_deadline_names_the_day_if_it_differs_there(moment: str, zone: str, words: str) -> None:
+def test_a_deadline_names_the_day_if_the_day_differs_in_the_second_zone(moment: str, zone: str, words: str) -> None:
     noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
     assert deadline(datetime.fromisoformat(moment).replace(tzinfo=UTC), noon, zone) == words
 
 
-def test_an_ambiguous_hour_is_distinguished() -> None:
+def test_an_hour_made_ambiguous_by_daylight_saving_is_distinguished() -> None:
     first, second = (datetime(2026, 10, 25, hour, 30, tzinfo=UTC) for hour in (0, 1))
 
     assert clock_time(first, "Europe/Berlin") == "Sunday 25 October 2026, 02:30 CEST (00:30 UTC)"
     assert clock_time(second, "Europe/Berlin") == "Sunday 25 October 2026, 02:30 CET (01:30 UTC)"
 
 
-def test_a_skipped_hour_is_never_shown() -> None:
+def test_an_hour_skipped_by_daylight_saving_is_never_shown() -> None:
     last, first = datetime(2026, 3, 29, 0, 59, tzinfo=UTC), datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
 
     assert clock_time(last, "Europe/Berlin") == "Sunday 29 March 2026, 01:59 CET (00:59 UTC)"
@@ -76,11 +76,11 @@ def test_a_skipped_hour_is_never_shown() -> None:
 
 
 @pytest.mark.parametrize("zone", ["Nowhere/Land", "../../etc/passwd", "", "America", "\x00", "é"])
-def test_an_unknown_zone_is_read_as_utc(zone: str) -> None:
+def test_an_unknown_time_zone_is_read_as_utc(zone: str) -> None:
     assert clock_time(datetime(2026, 11, 24, 21, tzinfo=UTC), zone) == "Tuesday 24 November 2026, 21:00 UTC"
 
 
-def test_zone_names_are_those_of_the_database() -> None:
+def test_the_accepted_time_zone_names_are_those_of_the_database() -> None:
     assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"} <= time_zones.names()
     assert not time_zones.names() & {"localtime", "posixrules", "America", "posix/UTC", "right/UTC", "zone.tab"}
 
@@ -96,7 +96,7 @@ def test_zone_names_are_those_of_the_database() -> None:
         ("2026-11-24T21:00", "Nowhere/Else", "2026-11-24T21:00:00"),
     ],
 )
-def test_a_local_time_field_is_an_instant(written: str, zone: str, moment: str) -> None:
+def test_the_value_of_a_local_time_field_is_converted_to_an_instant(written: str, zone: str, moment: str) -> None:
     assert time_zones.instant(written, zone) == datetime.fromisoformat(moment).replace(tzinfo=UTC)
 
 

@@ -89,7 +89,7 @@ def answers(stage: RunningStack) -> bool:
         return False
 
 
-def test_an_address_has_one_connection_limit_over_all_processes(stage: RunningStack) -> None:
+def test_an_ip_address_has_one_connection_limit_over_all_api_processes(stage: RunningStack) -> None:
     with ExitStack() as held:
         found = [asked(held, stage)[0] for _ in range(MOST + 5)]
         spread = connections(stage)
@@ -102,7 +102,7 @@ def test_an_address_has_one_connection_limit_over_all_processes(stage: RunningSt
 
 
 @pytest.mark.far
-def test_streams_are_limited_over_all_processes(stage: RunningStack) -> None:
+def test_live_streams_are_limited_over_all_api_processes(stage: RunningStack) -> None:
     ann = stage.world().people["ann"]
     sessions = [sign_in(stage.db, ann) for _ in range(4)]
     streams: list[LiveStream] = []
@@ -124,7 +124,7 @@ def test_streams_are_limited_over_all_processes(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_no_metric_goes_back_whichever_process_answers(stage: RunningStack) -> None:
+def test_no_metric_decreases_whichever_api_process_answers(stage: RunningStack) -> None:
     seen: list[float] = []
 
     for _ in range(30):
@@ -138,7 +138,7 @@ def test_no_metric_goes_back_whichever_process_answers(stage: RunningStack) -> N
 
 
 @pytest.mark.far
-def test_an_ended_process_is_replaced_and_its_holdings_freed(stage: RunningStack) -> None:
+def test_an_ended_api_process_is_replaced_and_its_slots_are_freed(stage: RunningStack) -> None:
     with ExitStack() as held:
         assert [asked(held, stage)[0] for _ in range(MOST)] == [200] * MOST
         (killed, its), *_ = connections(stage).most_common()
@@ -159,7 +159,7 @@ def test_an_ended_process_is_replaced_and_its_holdings_freed(stage: RunningStack
 
 
 @pytest.mark.far
-def test_all_processes_stop_when_told_after_answering(stage: RunningStack) -> None:
+def test_all_api_processes_stop_when_told_after_answering(stage: RunningStack) -> None:
     family = children(stage)
     api = stage.processes.running["api"]
 
@@ -171,7 +171,7 @@ def test_all_processes_stop_when_told_after_answering(stage: RunningStack) -> No
 
 
 @pytest.mark.far
-def test_no_process_outlives_its_parent(stage: RunningStack) -> None:
+def test_no_api_process_outlives_its_parent(stage: RunningStack) -> None:
     family = children(stage)
 
     stage.processes.kill("api")
@@ -182,7 +182,7 @@ def test_no_process_outlives_its_parent(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_a_used_port_ends_the_start(stage: RunningStack) -> None:
+def test_an_api_whose_port_is_already_used_does_not_start(stage: RunningStack) -> None:
     second = stage.processes.start("api", name="second")
 
     assert second.wait(30) == 1
@@ -191,7 +191,7 @@ def test_a_used_port_ends_the_start(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_during_shutdown_no_client_waits_in_vain(stage: RunningStack) -> None:
+def test_no_client_waits_in_vain_while_the_api_shuts_down(stage: RunningStack) -> None:
     api = stage.processes.running.pop("api")
     with ExitStack() as held:
         half = held.enter_context(socket.create_connection((HOST, stage.plan.api_port), timeout=10))

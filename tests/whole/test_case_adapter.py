@@ -85,7 +85,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAdapter
         process.wait()
 
 
-def test_it_answers_from_its_file_and_no_for_unknown_cases(adapter: RunningAdapter) -> None:
+def test_the_sample_case_adapter_answers_from_its_file_and_denies_unknown_cases(adapter: RunningAdapter) -> None:
     assert adapter.says("INC1") == YES
     assert adapter.says("INC1", "ERIN@vendor.example") == YES
     assert adapter.says("INC1", "eve@x.test") == {"open": True, "assigned": False}
@@ -94,7 +94,7 @@ def test_it_answers_from_its_file_and_no_for_unknown_cases(adapter: RunningAdapt
     assert adapter.says("INC5", "") == {"open": True, "assigned": False}
 
 
-def test_it_answers_only_fresh_signed_questions(adapter: RunningAdapter) -> None:
+def test_the_sample_case_adapter_answers_only_fresh_signed_questions(adapter: RunningAdapter) -> None:
     refused = [
         adapter.ask("INC1", secret=new_secret()),
         adapter.ask("INC1", later=-timedelta(minutes=6)),
@@ -107,7 +107,7 @@ def test_it_answers_only_fresh_signed_questions(adapter: RunningAdapter) -> None
     assert adapter.ask("X" * 20_000).status_code == 413
 
 
-def test_a_case_closed_in_the_file_is_closed_with_the_next_question(adapter: RunningAdapter) -> None:
+def test_a_case_closed_in_the_sample_adapters_file_is_closed_with_the_next_question(adapter: RunningAdapter) -> None:
     adapter.cases.write_text(json.dumps(CASES | {"INC4": {"open": True, "assigned": "erin@vendor.example"}}))
     before = adapter.says("INC4")
     adapter.cases.write_text(json.dumps(CASES))
@@ -115,7 +115,7 @@ def test_a_case_closed_in_the_file_is_closed_with_the_next_question(adapter: Run
     assert (before, adapter.says("INC4")) == (YES, NO)
 
 
-def test_the_sample_is_as_short_as_documented_and_needs_only_python() -> None:
+def test_the_sample_case_adapter_is_as_short_as_documented_and_needs_only_python() -> None:
     text = SAMPLE.read_text()
 
     assert len(text.splitlines()) <= 120

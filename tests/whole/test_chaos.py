@@ -27,7 +27,7 @@ def template() -> Iterator[ServerAddresses]:
 @pytest.mark.timeout(300)
 @pytest.mark.far
 @pytest.mark.parametrize("seed", [3, 11])
-def test_every_invariant_holds_after_the_faults_of_a_seed(
+def test_every_invariant_holds_after_the_chaos_faults_of_a_seed(
     seed: int, template: ServerAddresses, tmp_path: Path
 ) -> None:
     for seconds in SECONDS:

@@ -31,7 +31,7 @@ CUTS = tuple(plan.Fault(float(at), "partition", plan.GUARD_LINK, 9, at) for at i
 @pytest.mark.timeout(300)
 @pytest.mark.far
 @pytest.mark.parametrize("bug", FOUND)
-def test_a_planted_bug_is_found(bug: str, template: ServerAddresses, tmp_path: Path) -> None:
+def test_the_chaos_run_detects_a_planted_bug(bug: str, template: ServerAddresses, tmp_path: Path) -> None:
     # Other faults would only excuse: a judge says nothing about a moment at which something was struck.
     planned = replace(plan.make(SEED, SECONDS), faults=CUTS if bug == "open-guard" else ())
 

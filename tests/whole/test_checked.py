@@ -159,7 +159,9 @@ def ask(guard: str, address: str = "anna@contoso.example", **headers: str) -> ht
 
 
 @pytest.mark.far
-def test_an_open_window_is_served_and_never_cached(lockbox: FakeLockbox, guard: str) -> None:
+def test_the_sample_guarded_service_serves_an_open_window_and_is_never_cached(
+    lockbox: FakeLockbox, guard: str
+) -> None:
     lockbox.how = "yes"
 
     answer = ask(guard)
@@ -170,7 +172,7 @@ def test_an_open_window_is_served_and_never_cached(lockbox: FakeLockbox, guard: 
 
 
 @pytest.mark.far
-def test_activity_is_reported_before_it_is_served(lockbox: FakeLockbox, guard: str) -> None:
+def test_the_sample_service_reports_activity_before_serving(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how = "yes"
     lockbox.reported.clear()
 
@@ -182,7 +184,7 @@ def test_activity_is_reported_before_it_is_served(lockbox: FakeLockbox, guard: s
     assert shown == f"Bearer {TOKEN}"
 
 
-def test_unreportable_activity_is_not_served(lockbox: FakeLockbox, guard: str) -> None:
+def test_the_sample_service_does_not_serve_activity_it_cannot_report(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how, lockbox.takes = "yes", 503
 
     answer = ask(guard)
@@ -208,7 +210,7 @@ def test_unreportable_activity_is_not_served(lockbox: FakeLockbox, guard: str) -
         "about nothing",
     ],
 )
-def test_any_unclear_yes_is_refused(lockbox: FakeLockbox, guard: str, how: str) -> None:
+def test_the_sample_service_refuses_on_any_unclear_allow_answer(lockbox: FakeLockbox, guard: str, how: str) -> None:
     lockbox.how = how
 
     answer = ask(guard)
@@ -220,7 +222,7 @@ def test_any_unclear_yes_is_refused(lockbox: FakeLockbox, guard: str, how: str) 
 
 @pytest.mark.far
 @pytest.mark.parametrize("how", ["late", "drip"])
-def test_a_slow_answer_is_a_no(lockbox: FakeLockbox, guard: str, how: str) -> None:
+def test_the_sample_service_treats_a_slow_answer_as_a_refusal(lockbox: FakeLockbox, guard: str, how: str) -> None:
     lockbox.how = how
     began = time.monotonic()
 
@@ -231,7 +233,9 @@ def test_a_slow_answer_is_a_no(lockbox: FakeLockbox, guard: str, how: str) -> No
 
 
 @pytest.mark.far
-def test_it_asks_before_every_answer_about_exactly_the_wanted_resource(lockbox: FakeLockbox, guard: str) -> None:
+def test_the_sample_service_asks_before_every_answer_about_exactly_the_wanted_resource(
+    lockbox: FakeLockbox, guard: str
+) -> None:
     lockbox.how = "yes"
     lockbox.asked.clear()
 
@@ -251,7 +255,7 @@ def test_it_asks_before_every_answer_about_exactly_the_wanted_resource(lockbox: 
 
 
 @pytest.mark.far
-def test_without_lockbox_it_refuses(tmp_path: Path) -> None:
+def test_the_sample_service_refuses_without_lockbox(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
     port, nobody = own_port(), own_port()
@@ -268,7 +272,7 @@ def test_without_lockbox_it_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_a_token_is_never_taken_from_the_command_line() -> None:
+def test_the_sample_service_never_takes_a_token_from_the_command_line() -> None:
     said = subprocess.run([sys.executable, str(GUARD), "--help"], capture_output=True, text=True, check=True)
 
     assert "--token-file" in said.stdout

@@ -60,7 +60,7 @@ def test_a_request_is_submitted_approved_and_revoked_from_a_terminal(shell: Shel
     assert re.findall(r"submit|approve |revoke ", timeline) == ["submit", "approve ", "revoke "]
 
 
-def test_unreached_people_are_printed_and_a_timed_out_request_resubmitted(shell: Shell) -> None:
+def test_the_cli_prints_unreached_people_and_resubmits_a_timed_out_request(shell: Shell) -> None:
     submitted = shell.reads("erin", "request", "submit", *submission(shell))
     shell.is_refused("erin", "not-timed-out: ", "request", "again", submitted["id"])
     root = unbound(shell.world.db).execution_options(isolation_level="AUTOCOMMIT")
@@ -82,7 +82,7 @@ def test_unreached_people_are_printed_and_a_timed_out_request_resubmitted(shell:
     assert asked["follows"] == submitted["id"]
 
 
-def test_a_vendor_auditor_reads_a_request_without_hidden_values(shell: Shell) -> None:
+def test_a_vendor_auditor_reads_a_request_in_the_cli_without_hidden_values(shell: Shell) -> None:
     request = shell.world.submit()
 
     shown = shell.does("vera", "request", "show", request.id)
@@ -91,7 +91,7 @@ def test_a_vendor_auditor_reads_a_request_without_hidden_values(shell: Shell) ->
     assert request.justification not in shown
 
 
-def test_delegates_and_their_sign_ins_are_printed(shell: Shell) -> None:
+def test_the_cli_prints_delegates_and_their_sign_ins(shell: Shell) -> None:
     shell.world.add("dora", Role.AUDITOR, shell.world.tenant.id)
     stand_in(shell.world, "dora", "ann")
     request = shell.world.submit()
@@ -104,7 +104,7 @@ def test_delegates_and_their_sign_ins_are_printed(shell: Shell) -> None:
     assert re.search(r"Dora \(approver\) for Ann +approve by sample", events)
 
 
-def test_an_id_prefix_is_enough_and_a_watch_ends_with_the_request(shell: Shell) -> None:
+def test_an_id_prefix_is_enough_for_the_cli_and_a_watch_ends_with_the_request(shell: Shell) -> None:
     whole = str(shell.world.submit().id)
     beginning = whole[:18]
 
@@ -122,7 +122,7 @@ def test_an_id_prefix_is_enough_and_a_watch_ends_with_the_request(shell: Shell) 
     assert without.code == 1
 
 
-def test_a_list_is_printed_as_csv_with_whole_ids_and_utc(shell: Shell) -> None:
+def test_the_cli_prints_a_list_as_csv_with_whole_ids_and_utc(shell: Shell) -> None:
     request = shell.world.submit()
 
     (row,) = csv.DictReader(io.StringIO(shell.does("erin", "request", "list", "--output", "csv")))
@@ -140,7 +140,7 @@ def test_a_list_is_printed_as_csv_with_whole_ids_and_utc(shell: Shell) -> None:
     }
 
 
-def test_a_preview_of_a_rejected_request_exits_1(shell: Shell) -> None:
+def test_the_cli_preview_of_a_request_that_would_be_rejected_exits_1(shell: Shell) -> None:
     too_long = ["24h" if word == "10m" else word for word in submission(shell)]
 
     ended = shell.run("erin", "request", "preview", *too_long)
@@ -150,11 +150,11 @@ def test_a_preview_of_a_rejected_request_exits_1(shell: Shell) -> None:
     assert '"can_be_submitted": false' in shell.run("erin", "request", "preview", *too_long, "--output", "json").out
 
 
-def test_without_a_sign_in_it_says_how_to_sign_in(shell: Shell) -> None:
+def test_without_a_sign_in_the_cli_says_how_to_sign_in(shell: Shell) -> None:
     assert "LOCKBOX_URL" in shell.is_refused(None, "run `lockbox sign-in`", "request", "list")
 
 
-def test_an_unreachable_api_is_reported(shell: Shell) -> None:
+def test_the_cli_reports_an_unreachable_api(shell: Shell) -> None:
     ended = lockbox(shell.token("erin") | {"LOCKBOX_URL": "http://127.0.0.1:9"}, "request", "list")
 
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -162,7 +162,7 @@ def test_an_unreachable_api_is_reported(shell: Shell) -> None:
     assert shell.world.tokens["erin"] not in ended.stderr
 
 
-def test_a_server_that_is_no_lockbox_is_reported(shell: Shell) -> None:
+def test_the_cli_reports_a_server_that_is_not_lockbox(shell: Shell) -> None:
     class Greeter(BaseHTTPRequestHandler):
         """Some other server."""
 
@@ -186,7 +186,7 @@ def test_a_server_that_is_no_lockbox_is_reported(shell: Shell) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_no_token_is_in_the_apis_log(shell: Shell) -> None:
+def test_no_token_used_by_the_cli_is_in_the_apis_log(shell: Shell) -> None:
     for who in ("erin", "ann", "olga"):
         shell.run(who, "me")
         shell.run(f"{shell.world.tokens[who]}x", "me")

@@ -46,7 +46,7 @@ def the_request(shell: Shell) -> str:
 
 
 @pytest.mark.far
-def test_an_export_is_verified_and_an_altered_one_found(shell: Shell, tmp_path: Path) -> None:
+def test_the_cli_verifies_an_export_and_detects_an_altered_export(shell: Shell, tmp_path: Path) -> None:
     export, note = tmp_path / "export.ndjson", tmp_path / "checkpoint"
     written = shell.run("aude", "audit", "export", "-f", export)
     shell.run("aude", "audit", "checkpoint", "-f", note)
@@ -64,7 +64,7 @@ def test_an_export_is_verified_and_an_altered_one_found(shell: Shell, tmp_path: 
     assert "the value shown as comment is not the one that the event commits to" in bad.out
 
 
-def test_no_file_is_overwritten(shell: Shell, tmp_path: Path) -> None:
+def test_the_cli_overwrites_no_export_file(shell: Shell, tmp_path: Path) -> None:
     export = tmp_path / "export.ndjson"
     export.write_text("mine")
 
@@ -75,14 +75,14 @@ def test_no_file_is_overwritten(shell: Shell, tmp_path: Path) -> None:
     assert export.read_text() == "mine"
 
 
-def test_a_csv_is_printed(shell: Shell) -> None:
+def test_the_cli_prints_an_audit_log_as_csv(shell: Shell) -> None:
     rows = list(csv.DictReader(io.StringIO(shell.does("aude", "audit", "export", "--format", "csv"))))
 
     assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
 
 
 @pytest.mark.far
-def test_a_report_is_printed_and_written_as_a_page(shell: Shell, tmp_path: Path) -> None:
+def test_the_cli_prints_a_report_and_writes_it_as_a_page(shell: Shell, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
 
     shown = shell.does("aude", "audit", "report", the_request(shell))

@@ -80,7 +80,7 @@ def test_the_first_operators_token_reads_and_opens_nothing(stage: RunningStack) 
 
 
 @pytest.mark.far
-def test_the_printed_code_is_a_day_long_invitation_for_the_operator(stage: RunningStack) -> None:
+def test_the_code_printed_by_bootstrap_is_a_day_long_invitation_of_the_operator(stage: RunningStack) -> None:
     made = at_once(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
     (code,) = CODE.findall(made.stderr)
     (row,) = stage.rows(
@@ -102,7 +102,7 @@ def test_the_printed_code_is_a_day_long_invitation_for_the_operator(stage: Runni
 
 
 @pytest.mark.far
-def test_bootstrap_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
+def test_bootstrap_is_refused_after_the_first_operator_exists(urls: Urls, superuser: Engine) -> None:
     assert at_once(owner(urls), *OLGA).returncode == 0
 
     again = at_once(owner(urls), "bootstrap", "--name", "Oscar", "--email", "oscar@vendor.example")
@@ -139,7 +139,7 @@ def tries(urls: Urls, number: int = 1) -> str:
 
 
 @pytest.mark.far
-def test_of_concurrent_bootstraps_one_is_first(urls: Urls, superuser: Engine) -> None:
+def test_of_concurrent_bootstraps_only_the_first_succeeds(urls: Urls, superuser: Engine) -> None:
     together = Barrier(5)
 
     def at_once(number: int) -> str:
@@ -236,7 +236,7 @@ def test_bootstrap_is_the_vendors_first_event_without_secrets(urls: Urls, superu
         ("Olga", f"{'x' * 310}@vendor.example", "--email: "),
     ],
 )
-def test_an_invalid_name_or_address_is_reported_and_adds_no_one(
+def test_bootstrap_with_an_invalid_name_or_address_reports_it_and_adds_no_one(
     urls: Urls, superuser: Engine, name: str, email: str, says: str
 ) -> None:
     refused = CliRunner().invoke(app, ["bootstrap", "--name", name, "--email", email], env=dict(owner(urls)))
@@ -248,7 +248,7 @@ def test_an_invalid_name_or_address_is_reported_and_adds_no_one(
 
 
 @pytest.mark.far
-def test_a_database_without_migrations_is_reported(template: ServerAddresses) -> None:
+def test_bootstrap_reports_a_database_without_migrations(template: ServerAddresses) -> None:
     name = f"lockbox_unmigrated_{os.getpid()}"
     url = on_database(template.owner_database_url, name)
     with copied(template.superuser_url, name, "template0"):
@@ -259,7 +259,7 @@ def test_a_database_without_migrations_is_reported(template: ServerAddresses) ->
 
 
 @pytest.mark.far
-def test_a_login_other_than_the_owners_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_bootstrap_refuses_a_database_role_other_than_the_owners(urls: Urls, superuser: Engine) -> None:
     for url in (urls.api, urls.worker):
         refused = at_once(owner(urls, LOCKBOX_OWNER_DATABASE_URL=url), *OLGA)
 

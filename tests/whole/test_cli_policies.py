@@ -28,7 +28,7 @@ def written(path: Path, **changes: Any) -> Path:
     return file
 
 
-def test_the_policy_is_printed_as_people_write_it(shell: Shell) -> None:
+def test_the_cli_prints_a_policy_as_people_write_it(shell: Shell) -> None:
     ann = str(id_of(shell.world, "ann"))
     changes = {
         "groups": {"legal": [ann]},
@@ -55,7 +55,7 @@ def test_the_policy_is_printed_as_people_write_it(shell: Shell) -> None:
     assert "groups.legal" not in first
 
 
-def test_a_printed_policy_replaces_only_its_own_version(shell: Shell, tmp_path: Path) -> None:
+def test_a_policy_printed_by_the_cli_replaces_only_its_own_version(shell: Shell, tmp_path: Path) -> None:
     slug = shell.world.tenant.slug
     printed = shell.reads("tara", "policy", "show", slug)
     printed["policy"]["quorum"] = 3

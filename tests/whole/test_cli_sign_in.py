@@ -139,7 +139,7 @@ def test_an_empty_installation_leads_to_a_first_customer(
 
 
 @pytest.mark.far
-def test_a_saved_token_is_private_and_for_its_address(
+def test_a_token_saved_by_the_cli_is_private_and_for_one_lockbox_address(
     stage: RunningStack, olga: PasskeyVisitor, tmp_path: Path
 ) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
@@ -163,7 +163,9 @@ def test_a_saved_token_is_private_and_for_its_address(
 
 
 @pytest.mark.far
-def test_a_token_is_printed_on_request_and_a_refusal_exits_1(olga: PasskeyVisitor, tmp_path: Path) -> None:
+def test_the_cli_prints_a_token_on_request_and_a_refused_sign_in_exits_1(
+    olga: PasskeyVisitor, tmp_path: Path
+) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
     first = begin(known, tmp_path / "first", "--print")
     olga.answer(first.code, "allow")

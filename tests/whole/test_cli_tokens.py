@@ -24,7 +24,7 @@ def printed(ended: CommandResult) -> str:
     return token
 
 
-def test_a_token_is_printed_once_alone_and_never_listed_or_logged(shell: Shell) -> None:
+def test_the_cli_prints_a_new_token_once_and_never_lists_or_logs_it(shell: Shell) -> None:
     token = printed(shell.run("erin", "token", "make", "laptop", "--lifetime", "7d"))
 
     listed = shell.does("erin", "token", "list")
@@ -49,7 +49,7 @@ def test_a_token_is_printed_once_alone_and_never_listed_or_logged(shell: Shell) 
         ("two\nlines", "does not contain a token"),
     ],
 )
-def test_a_malformed_api_token_is_not_used(shell: Shell, token: str, says: str) -> None:
+def test_the_cli_does_not_use_a_malformed_api_token(shell: Shell, token: str, says: str) -> None:
     ended = shell.run(token, "token", "rotate")
 
     assert (ended.code, ended.out) == (1, "")

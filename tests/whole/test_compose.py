@@ -92,7 +92,7 @@ def default(setting: str) -> object:
 
 
 @pytest.mark.far
-def test_the_file_follows_the_compose_specification() -> None:
+def test_the_compose_file_follows_the_compose_specification() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
 
     checked = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
@@ -100,7 +100,7 @@ def test_the_file_follows_the_compose_specification() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_every_part_of_the_stack_is_defined() -> None:
+def test_every_part_of_the_stack_is_defined_in_compose() -> None:
     assert set(services()) == set(HOLDERS)
     assert set(ours()) == {"migrate", "api", "worker", "notifications", "connectors", "flower"}
     assert [name for name, service in services().items() if "profiles" in service] == ["connectors"]
@@ -119,23 +119,23 @@ def test_containers_run_unprivileged_on_a_read_only_filesystem(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(services()))
-def test_a_container_has_a_memory_limit(name: str) -> None:
+def test_every_container_in_compose_has_a_memory_limit(name: str) -> None:
     assert re.fullmatch(r"\d+[mg]", str(services()[name]["mem_limit"]))
 
 
-def test_the_api_knows_its_proxies() -> None:
+def test_the_api_in_compose_knows_its_proxies() -> None:
     told = json.loads(services()["api"]["environment"]["LOCKBOX_TRUSTED_PROXIES"])
 
     assert all(ip_network(one).is_private for one in told)
     assert told
 
 
-def test_the_api_may_hold_many_connections() -> None:
+def test_the_api_in_compose_may_open_many_connections() -> None:
     assert services()["api"]["ulimits"]["nofile"] >= 65536
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_lasting_services_are_health_checked_and_restarted(name: str) -> None:
+def test_lasting_services_in_compose_are_health_checked_and_restarted(name: str) -> None:
     service = services()[name]
 
     assert service["restart"] == "unless-stopped"
@@ -143,7 +143,7 @@ def test_lasting_services_are_health_checked_and_restarted(name: str) -> None:
     assert seconds(service["healthcheck"]["timeout"]) <= seconds(service["healthcheck"]["interval"])
 
 
-def test_migrations_run_once_and_all_services_wait_for_them() -> None:
+def test_migrations_in_compose_run_once_and_all_services_wait_for_them() -> None:
     migrate = services()["migrate"]
 
     assert migrate["restart"] == "no"
@@ -153,7 +153,7 @@ def test_migrations_run_once_and_all_services_wait_for_them() -> None:
         assert set(ours()[name]["depends_on"]) <= set(services())
 
 
-def test_images_are_pinned_and_our_own_is_built_once_and_never_pulled() -> None:
+def test_images_in_compose_are_pinned_and_lockboxs_image_is_built_once() -> None:
     for name, service in services().items():
         if name not in ours():
             assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)*(@sha256:[0-9a-f]{64})?", service["image"])
@@ -166,7 +166,7 @@ def test_images_are_pinned_and_our_own_is_built_once_and_never_pulled() -> None:
     assert services()["redis"]["image"].partition("@")[0] == f"valkey/valkey:{major}.{minor}", "as in the tests"
 
 
-def test_only_loopback_ports_are_published() -> None:
+def test_compose_publishes_loopback_ports_only() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
     assert published == {
         "proxy": [f"127.0.0.1:{API_PORT}:{API_PORT}"],
@@ -178,19 +178,19 @@ def test_only_loopback_ports_are_published() -> None:
     assert services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"] == f"http://localhost:{API_PORT}"
 
 
-def test_browsers_may_create_passkeys_for_the_pages() -> None:
+def test_the_public_address_in_compose_allows_passkeys() -> None:
     chosen = Settings(public_url=services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"])
 
     assert chosen.passkey_domain == "localhost"
 
 
-def test_the_api_and_the_workers_can_be_scaled() -> None:
+def test_the_api_and_the_workers_in_compose_can_be_scaled() -> None:
     for name in SCALED:
         assert not {"ports", "container_name", "hostname"} & set(services()[name])
     assert all("container_name" not in service for service in services().values())
 
 
-def test_two_apis_and_three_core_workers_fit_postgres_connections() -> None:
+def test_two_apis_and_three_core_workers_fit_the_postgres_connections_of_compose() -> None:
     (most,) = re.findall(r"max_connections=(\d+)", " ".join(services()["postgres"]["command"]))
     opened = 2 * CONNECTIONS + 3 * runtime.CONNECTIONS["core"]
     opened += runtime.CONNECTIONS["notifications"] + runtime.CONNECTIONS["connectors"]
@@ -198,7 +198,7 @@ def test_two_apis_and_three_core_workers_fit_postgres_connections() -> None:
     assert opened <= int(most) - RESERVED
 
 
-def test_the_guide_counts_the_connections_of_processes() -> None:
+def test_the_compose_guide_counts_the_connections_of_processes() -> None:
     guide = (CHECKOUT / "docs" / "scaling.md").read_text()
 
     assert f"| API process | {CONNECTIONS} |" in guide
@@ -208,7 +208,7 @@ def test_the_guide_counts_the_connections_of_processes() -> None:
     assert re.search(rf"`N . {CONNECTIONS} \+ M . {runtime.CONNECTIONS['core']}`", guide)
 
 
-def test_the_proxy_reaches_every_api_container_and_trusts_no_client() -> None:
+def test_the_proxy_in_compose_reaches_every_api_container_and_trusts_no_client() -> None:
     text = (SCRIPTS / "proxy.conf").read_text()
     port = option(services()["api"], "--port")
 
@@ -222,7 +222,7 @@ def test_the_proxy_reaches_every_api_container_and_trusts_no_client() -> None:
 
 
 @pytest.mark.far
-def test_nginx_accepts_the_proxys_file(tmp_path: Path) -> None:
+def test_nginx_accepts_the_proxy_configuration_of_compose(tmp_path: Path) -> None:
     program = nginx()
     if program is None and not is_demanded():
         pytest.skip(absent("nginx"))
@@ -241,7 +241,7 @@ def test_nginx_accepts_the_proxys_file(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_stop_period_covers_the_soft_shutdown() -> None:
+def test_the_stop_period_in_compose_covers_the_soft_shutdown() -> None:
     soft = float(str(default("shutdown_seconds")))
 
     for name in LASTING:
@@ -252,7 +252,7 @@ def test_the_stop_period_covers_the_soft_shutdown() -> None:
         assert services()[name]["stop_signal"] == "SIGTERM"
 
 
-def test_every_command_exists() -> None:
+def test_every_command_in_compose_exists() -> None:
     scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
     commands = set(CommandGroup.PLACES)
 
@@ -266,20 +266,20 @@ def test_every_command_exists() -> None:
             assert rest[0] in commands
 
 
-def test_a_workers_health_check_asks_its_own_kind() -> None:
+def test_the_health_check_of_a_worker_in_compose_asks_its_own_kind() -> None:
     for name in WORKERS:
         kind = services()[name]["command"][-1]
 
         assert services()[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "worker.health", kind]
 
 
-def test_every_variable_is_a_setting() -> None:
+def test_every_environment_variable_in_compose_is_a_setting() -> None:
     for service in ours().values():
         for variable in set(service["environment"]) - {"REMAP_SIGTERM"}:
             assert variable.removeprefix("LOCKBOX_").lower() in Settings.model_fields
 
 
-def test_the_variables_values_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_values_of_environment_variables_in_compose_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     for service in ours().values():
         with monkeypatch.context() as environment:
             for variable, value in service["environment"].items():
@@ -293,11 +293,11 @@ def _from_checkout(service: dict[str, Any], value: str) -> str:
     return next((str(CHECKOUT / source) for source, target, *_ in mounts if target == value), value)
 
 
-def test_no_service_holds_an_unneeded_secret() -> None:
+def test_no_service_in_compose_gets_an_unneeded_secret() -> None:
     assert {name: set(service.get("secrets", ())) for name, service in services().items()} == HOLDERS
 
 
-def test_every_secret_is_named_by_a_setting_or_a_role() -> None:
+def test_every_secret_in_compose_is_named_by_a_setting_or_a_role() -> None:
     roles = (CHECKOUT / "config" / "roles.sql").read_text()
 
     assert set(compose()["secrets"]) == set().union(*HOLDERS.values())
@@ -312,7 +312,7 @@ def test_every_secret_is_named_by_a_setting_or_a_role() -> None:
         assert rf"\getenv {role}_password LOCKBOX_{role.upper()}_PASSWORD" in roles
 
 
-def test_every_mount_and_network_exists() -> None:
+def test_every_mount_and_network_in_compose_exists() -> None:
     for name, service in services().items():
         assert set(service["networks"]) <= set(compose()["networks"])
         for mount in service.get("volumes", ()):
@@ -326,7 +326,7 @@ def test_every_mount_and_network_exists() -> None:
     assert (CHECKOUT / "deploy" / "compose" / "roles.sh").stat().st_mode & 0o111
 
 
-def test_checkpoints_are_separate_and_written_by_the_sealing_worker_only() -> None:
+def test_checkpoints_in_compose_are_separate_and_written_by_the_sealing_worker_only() -> None:
     holding = {name for name, service in ours().items() if "LOCKBOX_CHECKPOINT_FOLDER" in service["environment"]}
 
     assert holding == {"api", "worker", "connectors"}
@@ -334,13 +334,13 @@ def test_checkpoints_are_separate_and_written_by_the_sealing_worker_only() -> No
     assert f"mkdir -p {CHECKPOINTS} && chown 10001:10001 {CHECKPOINTS}" in (CHECKOUT / "Dockerfile").read_text()
 
 
-def test_data_services_have_no_outbound_network() -> None:
+def test_data_services_in_compose_have_no_outbound_network() -> None:
     assert compose()["networks"]["inside"]["internal"] is True
     for name in ("postgres", "redis", "migrate", "worker"):
         assert services()[name]["networks"] == ["inside"]
 
 
-def test_the_files_image_is_the_dockerfiles() -> None:
+def test_the_image_in_compose_is_built_from_the_dockerfile_with_its_user() -> None:
     assert services()["migrate"]["build"] == "."
     assert services()["migrate"]["image"] == IMAGE
     user = re.findall(r"^USER (.+)$", (CHECKOUT / "Dockerfile").read_text(), re.MULTILINE)

@@ -24,7 +24,7 @@ def containers() -> Iterator[Containers]:
         yield made
 
 
-def test_every_service_is_healthy_with_its_settings_and_a_dead_one_is_not(containers: Containers) -> None:
+def test_every_compose_service_is_healthy_with_its_settings_and_a_dead_one_is_not(containers: Containers) -> None:
     assert not containers.healthy("api")
     assert not containers.healthy("flower")
 
@@ -40,7 +40,7 @@ def test_every_service_is_healthy_with_its_settings_and_a_dead_one_is_not(contai
     assert containers.healthy("notifications")
 
 
-def test_redis_persists_and_reads_its_password_from_a_file(containers: Containers) -> None:
+def test_redis_in_compose_persists_and_reads_its_password_from_a_file(containers: Containers) -> None:
     with Redis.from_url(containers.secret("lockbox_redis_url"), decode_responses=True) as redis:
         assert redis.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert redis.config_get("appendonly") == {"appendonly": "yes"}
@@ -54,7 +54,7 @@ def test_redis_persists_and_reads_its_password_from_a_file(containers: Container
     assert not shown.exists() or (containers.secrets / "redis_password").read_text() not in shown.read_text()
 
 
-def test_roles_can_be_created_again_with_a_new_password(containers: Containers) -> None:
+def test_database_roles_of_compose_can_be_created_again_with_a_new_password(containers: Containers) -> None:
     url = containers.secret("lockbox_database_url")
     password = containers.secrets / "lockbox_api_password"
     old = password.read_text()

@@ -25,7 +25,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.far
-def test_the_secrets_are_those_of_the_file_in_a_private_folder(tmp_path: Path) -> None:
+def test_the_secrets_script_makes_the_secrets_of_the_compose_file_in_a_private_folder(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "secrets"
 
     made = make(folder)
@@ -39,7 +39,7 @@ def test_the_secrets_are_those_of_the_file_in_a_private_folder(tmp_path: Path) -
 
 
 @pytest.mark.far
-def test_existing_secrets_are_kept_and_missing_ones_made(tmp_path: Path) -> None:
+def test_the_secrets_script_keeps_existing_secrets_and_makes_missing_secrets(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     make(folder)
     before = contents(folder)
@@ -54,7 +54,7 @@ def test_existing_secrets_are_kept_and_missing_ones_made(tmp_path: Path) -> None
     assert len(set(before.values())) == len(before)
 
 
-def test_a_folder_others_may_enter_is_refused(tmp_path: Path) -> None:
+def test_the_secrets_script_refuses_a_folder_others_may_enter(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
 
     refused = make(tmp_path / "open")
@@ -65,7 +65,7 @@ def test_a_folder_others_may_enter_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
+def test_settings_load_from_the_files_of_the_secrets_script(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     settings = Settings(_secrets_dir=tmp_path / "secrets")
@@ -87,7 +87,7 @@ def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_api_can_read_the_approval_key(tmp_path: Path) -> None:
+def test_the_api_can_read_the_approval_key_of_the_secrets_script(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     (key,) = signing_keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
@@ -97,7 +97,7 @@ def test_the_api_can_read_the_approval_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_code_key_is_the_one_the_api_derives(tmp_path: Path) -> None:
+def test_the_code_key_made_by_the_secrets_script_is_the_key_the_api_derives(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     ring = keyring.read([tmp_path / "secrets" / "lockbox_credential_key"])
@@ -109,7 +109,7 @@ def test_the_code_key_is_the_one_the_api_derives(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_mark_key_is_the_one_the_api_derives(tmp_path: Path) -> None:
+def test_the_mark_key_made_by_the_secrets_script_is_the_key_the_api_derives(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     ring = keyring.read([tmp_path / "secrets" / "lockbox_credential_key"])
@@ -119,7 +119,7 @@ def test_the_mark_key_is_the_one_the_api_derives(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_public_key_is_the_audit_keys_under_its_name(tmp_path: Path) -> None:
+def test_the_public_key_made_by_the_secrets_script_belongs_to_the_audit_key(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     (key,) = signing_keys.read([tmp_path / "secrets" / "lockbox_audit_key"])
@@ -130,7 +130,7 @@ def test_the_public_key_is_the_audit_keys_under_its_name(tmp_path: Path) -> None
 
 
 @pytest.mark.far
-def test_a_replaced_audit_keys_public_half_stays_behind_the_newest(tmp_path: Path) -> None:
+def test_the_public_key_of_a_replaced_audit_key_stays_listed_after_the_newest(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     make(folder)
     (before,) = Settings(_secrets_dir=folder).audit_public_keys
@@ -143,7 +143,7 @@ def test_a_replaced_audit_keys_public_half_stays_behind_the_newest(tmp_path: Pat
     assert earlier == before
 
 
-def test_the_scripts_are_posix_shell_stopping_at_errors() -> None:
+def test_the_secrets_scripts_are_posix_shell_and_stop_at_errors() -> None:
     for name in ("secrets", "roles.sh", "valkey.sh"):
         text = (SCRIPTS / name).read_text()
 

@@ -86,7 +86,7 @@ def hanging(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.far
-def test_a_credential_works_until_its_window_is_revoked(template: ServerAddresses, tmp_path: Path) -> None:
+def test_a_target_credential_works_until_its_window_is_revoked(template: ServerAddresses, tmp_path: Path) -> None:
     with (
         stage_of(template, tmp_path, names=()) as stage,
         postgres_target(stage.urls.superuser, tmp_path / "targets") as target,
@@ -127,7 +127,7 @@ def test_without_redis_a_window_is_opened_and_closed_at_the_target(template: Ser
 
 
 @pytest.mark.far
-def test_a_hanging_target_with_many_windows_delays_no_close_at_another(
+def test_a_hanging_target_with_many_windows_delays_no_close_at_another_target(
     template: ServerAddresses, tmp_path: Path
 ) -> None:
     with (

@@ -80,7 +80,7 @@ def check_details(details: str) -> None:
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 30
 
 
-def test_every_story_ends_as_planned_and_every_proof_holds(
+def test_every_demo_story_ends_as_planned_and_every_proof_holds(
     here: ModuleRunner,
 ) -> None:
     scratch = here.place / "tmp"
@@ -108,7 +108,7 @@ def test_every_story_ends_as_planned_and_every_proof_holds(
 
 
 @pytest.mark.far
-def test_a_dying_worker_fails_the_demo_and_is_named(here: ModuleRunner) -> None:
+def test_a_worker_that_dies_fails_the_demo_and_is_named(here: ModuleRunner) -> None:
     with play(here) as demo:
         wait_for(demo, "1 endorsed")
         for worker in children(demo, "worker notifications"):
@@ -133,7 +133,7 @@ def test_a_stopped_demo_leaves_nothing_behind(here: ModuleRunner, number: signal
     assert here.left() == []
 
 
-def test_an_unusable_folder_is_refused_in_one_line(here: ModuleRunner, tmp_path: Path) -> None:
+def test_the_demo_refuses_an_unusable_folder_in_one_line(here: ModuleRunner, tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("somebody's")
 
@@ -146,7 +146,7 @@ def test_an_unusable_folder_is_refused_in_one_line(here: ModuleRunner, tmp_path:
     assert len(complained.splitlines()) == 1
 
 
-def test_production_is_refused(here: ModuleRunner) -> None:
+def test_the_demo_refuses_production(here: ModuleRunner) -> None:
     with play(here, LOCKBOX_ENVIRONMENT="production") as demo:
         _, complained = demo.communicate(timeout=PATIENCE)
 

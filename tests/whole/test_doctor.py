@@ -92,7 +92,9 @@ def only(found: list[DoctorFinding]) -> DoctorFinding:
     return one
 
 
-def test_a_healthy_installation_has_no_findings(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_has_no_findings_for_a_healthy_installation(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = findings(monkeypatch, **variables)
 
     assert bad(found) == []
@@ -114,7 +116,7 @@ def test_a_healthy_installation_has_no_findings(variables: dict[str, str], monke
         ("LOCKBOX_ISSUERS", SECRET, "LOCKBOX_ISSUERS can't be used", "write it as JSON"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_accepted_values(
+def test_doctor_names_a_wrong_setting_with_its_accepted_values(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str, fix: str
 ) -> None:
     found = findings(monkeypatch, **{variable: value})
@@ -123,7 +125,7 @@ def test_a_wrong_setting_is_named_with_its_accepted_values(
     assert SECRET not in str(found)
 
 
-def test_each_production_danger_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_each_danger_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     unsafe = {
         "LOCKBOX_ENVIRONMENT": "production",
         "LOCKBOX_EMBEDDED": "true",
@@ -138,7 +140,7 @@ def test_each_production_danger_is_a_finding(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-def test_without_servers_doctor_says_so(tmp_path: Path) -> None:
+def test_doctor_says_so_if_there_are_no_servers(tmp_path: Path) -> None:
     found = examine(given(), tmp_path / "nothing")
 
     assert [one.check for one in bad(found)] == ["Servers"]
@@ -147,7 +149,7 @@ def test_without_servers_doctor_says_so(tmp_path: Path) -> None:
 # Postgres
 
 
-def test_an_unreachable_postgres_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_an_unreachable_postgres_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"postgresql://lockbox_api:{SECRET}@127.0.0.1:{own_port()}/lockbox"
 
     one = only(findings(monkeypatch, LOCKBOX_WORKER_DATABASE_URL=url))
@@ -158,7 +160,7 @@ def test_an_unreachable_postgres_is_named_by_its_variable(monkeypatch: pytest.Mo
     assert SECRET not in str(one)
 
 
-def test_a_refused_login_is_distinguished_from_an_unreachable_postgres(
+def test_doctor_distinguishes_a_refused_database_role_from_an_unreachable_postgres(
     urls: Urls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = make_url(urls.worker).set(password=SECRET).render_as_string(hide_password=False)
@@ -180,7 +182,7 @@ def test_a_refused_login_is_distinguished_from_an_unreachable_postgres(
         ("LOCKBOX_OWNER_DATABASE_URL", "worker", "does not own the tables", "use lockbox_owner"),
     ],
 )
-def test_another_processs_login_is_found(
+def test_doctor_reports_a_process_with_another_processs_database_role(
     urls: Urls, monkeypatch: pytest.MonkeyPatch, *, variable: str, login: str, says: str, fix: str
 ) -> None:
     one = only(findings(monkeypatch, **{variable: getattr(urls, login)}))
@@ -191,7 +193,7 @@ def test_another_processs_login_is_found(
 
 
 @pytest.mark.far
-def test_a_database_without_migrations_is_found(
+def test_doctor_reports_a_database_without_migrations(
     urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with superuser.begin() as connection:
@@ -204,7 +206,9 @@ def test_a_database_without_migrations_is_found(
     )  # fmt: skip
 
 
-def test_a_removed_time_limit_is_found(urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_removed_time_limit_of_a_database_role(
+    urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     login, database = make_url(urls.worker).username, make_url(urls.worker).database
     with superuser.begin() as connection:
         connection.execute(text(f'ALTER ROLE {login} IN DATABASE "{database}" SET lock_timeout = 0'))
@@ -215,7 +219,7 @@ def test_a_removed_time_limit_is_found(urls: Urls, superuser: Engine, monkeypatc
     assert one.fix.startswith("run config/roles.sql again")
 
 
-def test_a_direct_url_of_another_database_is_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_direct_url_of_another_database(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = make_url(urls.worker).set(database="postgres").render_as_string(hide_password=False)
     both = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_DATABASE_DIRECT_URL": elsewhere}
 
@@ -224,7 +228,7 @@ def test_a_direct_url_of_another_database_is_found(urls: Urls, monkeypatch: pyte
     assert one.fix.startswith("set LOCKBOX_DATABASE_DIRECT_URL to the login and database of LOCKBOX_WORKER")
 
 
-def test_a_server_without_fsync_is_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_postgres_server_without_fsync(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(monkeypatch, LOCKBOX_WORKER_DATABASE_URL=urls.worker)
 
     fixes = {one.fix for one in found if one.check == "Postgres, server"}
@@ -236,7 +240,7 @@ def test_a_server_without_fsync_is_found(urls: Urls, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("environment", "level"), [("test", FindingLevel.WARNING), ("production", FindingLevel.FAILURE)]
 )
-def test_an_unencrypted_connection_to_another_machine_is_found(
+def test_doctor_reports_an_unencrypted_connection_to_another_machine(
     urls: Urls, monkeypatch: pytest.MonkeyPatch, environment: str, level: FindingLevel
 ) -> None:
     far = make_url(urls.worker).set(host="db.example", query={"hostaddr": HOST}).render_as_string(hide_password=False)
@@ -249,7 +253,7 @@ def test_an_unencrypted_connection_to_another_machine_is_found(
 
 
 @pytest.mark.far
-def test_an_asynchronous_standby_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_reports_an_asynchronous_standby(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with own_servers("doctor", only=("postgres",)) as servers, receiving(servers.superuser_url, tmp_path):
         found = findings(monkeypatch, LOCKBOX_OWNER_DATABASE_URL=servers.owner_database_url)
 
@@ -258,7 +262,9 @@ def test_an_asynchronous_standby_is_found(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.far
 @pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
-def test_an_unverified_server_name_is_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_postgres_server_name_that_is_not_verified(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with own_folder("doctor") as place:
         keyed(place, "db.example")
         (place / "certificate.pem").chmod(0o644)
@@ -293,7 +299,7 @@ def receiving(superuser_url: str, folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.far
-def test_a_wrong_clock_is_found_on_both_servers(variables: dict[str, str]) -> None:
+def test_doctor_reports_a_wrong_clock_on_both_servers(variables: dict[str, str]) -> None:
     clock = {"PYTHONPATH": str(CHECKOUT / "chaos" / "shifted"), "CHAOS_SHIFT": "-120"}
     ended = subprocess.run(
         [sys.executable, "-m", "cli", "doctor", "--output", "json"],
@@ -312,7 +318,7 @@ def test_a_wrong_clock_is_found_on_both_servers(variables: dict[str, str]) -> No
 # Redis
 
 
-def test_an_unreachable_or_refusing_redis_is_named(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_an_unreachable_or_refusing_redis(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     away = only(findings(monkeypatch, LOCKBOX_REDIS_URL=f"redis://:{SECRET}@127.0.0.1:{own_port()}/0"))
     refused = only(
         findings(monkeypatch, LOCKBOX_REDIS_URL=urls.redis.replace(str(urlsplit(urls.redis).password), SECRET))
@@ -323,7 +329,7 @@ def test_an_unreachable_or_refusing_redis_is_named(urls: Urls, monkeypatch: pyte
     assert SECRET not in f"{away}{refused}"
 
 
-def test_an_unencrypted_redis_on_another_machine_is_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_an_unencrypted_redis_on_another_machine(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     # The same address, written so that it is not one of those that are this machine.
     one = only(findings(monkeypatch, LOCKBOX_REDIS_URL=urls.redis.replace(f"@{HOST}:", "@127.1:")))
 
@@ -344,7 +350,7 @@ def redis_url() -> Iterator[str]:
         ("maxmemory", "1", "Redis, policy", FindingLevel.WARNING, "raise maxmemory"),
     ],
 )
-def test_a_redis_that_loses_data_is_found(
+def test_doctor_reports_a_redis_that_loses_data(
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -365,7 +371,7 @@ def test_a_redis_that_loses_data_is_found(
     assert (one.check, one.level, one.fix) == (check, level, fix)
 
 
-def test_a_redis_replica_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_redis_replica(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Redis.from_url(redis_url) as redis:
         redis.replicaof(HOST, str(own_port()))
         try:
@@ -377,7 +383,9 @@ def test_a_redis_replica_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.far
-def test_a_redis_that_cannot_write_to_its_disk_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_redis_that_cannot_write_to_its_disk(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Redis.from_url(redis_url) as redis:
         folder = Path(redis.config_get("dir")["dir"])
         mode = folder.stat().st_mode
@@ -401,7 +409,7 @@ def relay_of(url: str, **changes: Any) -> DoctorFinding:
     return only(list(check_mail_relay(Settings(environment="test", smtp_url=url, **changes))))
 
 
-def test_a_relay_refusing_mail_is_named_with_what_to_change(tmp_path: Path) -> None:
+def test_doctor_names_a_relay_refusing_mail_with_what_to_change(tmp_path: Path) -> None:
     with relaying() as plain, relaying(tls=certified(tmp_path, "localhost")) as untrusted:
         away = relay_of(f"smtp://127.0.0.1:{own_port()}")
         in_the_clear = relay_of(f"smtp+starttls://localhost:{plain.port}")
@@ -421,13 +429,13 @@ def test_a_relay_refusing_mail_is_named_with_what_to_change(tmp_path: Path) -> N
 
 
 @pytest.mark.far
-def test_a_silent_relay_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_does_not_wait_for_a_silent_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mail_relay, "SECONDS", 0.5)
     with relaying(hangs_at="GREETING") as relay:
         assert relay_of(f"smtp://127.0.0.1:{relay.port}").says == "the mail relay took too long"
 
 
-def test_a_sender_other_relays_refuse_is_found() -> None:
+def test_doctor_reports_a_sender_address_that_other_relays_refuse() -> None:
     with relaying() as relay:
         one = relay_of(f"smtp://127.1:{relay.port}")
 
@@ -481,7 +489,7 @@ def certified(folder: Path, name: str, lasts: timedelta = 3650 * DAY) -> ssl.SSL
         ("localhost", 100 * DAY, False, FindingLevel.FAILURE, "self-signed certificate"),
     ],
 )
-def test_an_invalid_or_soon_expiring_certificate_is_found(
+def test_doctor_reports_an_invalid_or_soon_expiring_certificate(
     urls: Urls,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -505,7 +513,7 @@ def test_an_invalid_or_soon_expiring_certificate_is_found(
 
 
 @pytest.mark.far
-def test_unreachable_or_unencrypted_pages_are_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_unreachable_or_unencrypted_pages(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKBOX_API_PORT", str(own_port()))
     away = only(
         findings(monkeypatch, LOCKBOX_DATABASE_URL=urls.api, LOCKBOX_PUBLIC_URL=f"https://localhost:{own_port()}")
@@ -522,7 +530,7 @@ def test_unreachable_or_unencrypted_pages_are_found(urls: Urls, monkeypatch: pyt
 
 
 @pytest.mark.far
-def test_a_port_used_by_something_else_is_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_port_used_by_something_else(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     password = {"LOCKBOX_FLOWER_USER": "operator", "LOCKBOX_FLOWER_PASSWORD": SECRET}
     with serving(ScriptedApi("404 Not Found", "nothing")) as api, serving(ScriptedApi("200 OK", "hello")) as flower:
         ports = {"LOCKBOX_API_PORT": str(api.port), "LOCKBOX_FLOWER_PORT": str(flower.port)}
@@ -534,7 +542,9 @@ def test_a_port_used_by_something_else_is_found(urls: Urls, monkeypatch: pytest.
     ]
 
 
-def test_our_own_port_is_fine_and_an_invalid_one_is_not(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_accepts_lockboxs_own_port_and_reports_an_invalid_port(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(ScriptedApi("200 OK", '{"status":"alive"}')) as api:
         found = findings(monkeypatch, LOCKBOX_DATABASE_URL=urls.api, LOCKBOX_API_PORT=str(api.port))
     assert bad(found) == []
@@ -570,7 +580,9 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_missing_or_readable_key_file_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_reports_a_missing_key_file_or_one_readable_by_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
     for file, mode in ((private, 0o600), (public, 0o644)):
         file.write_text(SECRET)
@@ -585,7 +597,7 @@ def test_a_missing_or_readable_key_file_is_found(monkeypatch: pytest.MonkeyPatch
     assert SECRET not in str(found)
 
 
-def test_another_users_key_file_and_checkpoint_folder_are_found() -> None:
+def test_doctor_reports_a_key_file_and_checkpoint_folder_of_another_user() -> None:
     with own_folder("doctor") as place:
         key, folder = place / "key.pem", place / "checkpoints"
         key.write_text(SECRET)
@@ -604,7 +616,7 @@ def test_another_users_key_file_and_checkpoint_folder_are_found() -> None:
     ]
 
 
-def test_an_unenterable_folder_is_found_above_keys_links_and_checkpoints() -> None:
+def test_doctor_reports_a_closed_folder_above_keys_links_and_checkpoints() -> None:
     with own_folder("doctor") as place:
         shut, link = place / "shut in", place / "link.pem"
         (shut / "checkpoints").mkdir(parents=True)
@@ -631,7 +643,7 @@ def test_an_unenterable_folder_is_found_above_keys_links_and_checkpoints() -> No
     assert disks
 
 
-def test_a_missing_checkpoint_folder_and_a_full_disk_are_found(tmp_path: Path) -> None:
+def test_doctor_reports_a_missing_checkpoint_folder_and_a_full_disk(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     missing = Settings(environment="test", checkpoint_folder=tmp_path / "not-mounted")
     there = Settings(environment="test", checkpoint_folder=tmp_path)
@@ -649,7 +661,7 @@ def test_a_missing_checkpoint_folder_and_a_full_disk_are_found(tmp_path: Path) -
 # The command
 
 
-def test_each_finding_has_a_fix_and_no_secret(urls: Urls) -> None:
+def test_each_finding_of_doctor_has_a_fix_and_no_secret(urls: Urls) -> None:
     redis = f"redis://:{SECRET}@127.0.0.1:{own_port()}/0"
     relay = f"smtp://me:{SECRET}@127.0.0.1:{own_port()}"
     variables = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": redis, "LOCKBOX_SMTP_URL": relay}
@@ -666,7 +678,7 @@ def test_each_finding_has_a_fix_and_no_secret(urls: Urls) -> None:
     assert str(make_url(urls.worker).password) not in ended.output
 
 
-def test_a_password_repeated_by_a_relay_is_masked() -> None:
+def test_doctor_masks_a_password_that_a_relay_repeats() -> None:
     answer = {"greeting": f"554 I know that your password is {SECRET}"}
     with relaying(**answer) as relay:
         variables = {"LOCKBOX_SMTP_URL": f"smtp://me:{SECRET}@127.0.0.1:{relay.port}"}
@@ -677,7 +689,7 @@ def test_a_password_repeated_by_a_relay_is_masked() -> None:
     assert "your password is ***" in ended.output
 
 
-def test_log_lines_are_not_among_the_findings() -> None:
+def test_the_json_output_of_doctor_contains_no_log_lines() -> None:
     issuers = '[{"issuer": "https://login.nowhere.invalid", "audience": "x"}]'
     redis = f"redis://127.0.0.1:{own_port()}/0"
     ended = CliRunner().invoke(
@@ -689,7 +701,7 @@ def test_log_lines_are_not_among_the_findings() -> None:
 
 
 @pytest.mark.far
-def test_servers_of_make_run_are_checked_by_default() -> None:
+def test_doctor_checks_the_servers_of_make_run_by_default() -> None:
     with own_servers("doctor", only=("redis",)) as servers:
         ended = CliRunner().invoke(app, ["doctor", "--output", "json", "--folder", str(servers.folder)])
 
@@ -699,5 +711,5 @@ def test_servers_of_make_run_are_checked_by_default() -> None:
     assert all(set(one) == {"check", "level", "says", "fix"} for one in said["findings"])
 
 
-def test_every_login_of_a_process_is_checked() -> None:
+def test_doctor_checks_every_database_role_of_a_process() -> None:
     assert {*LOGINS} == {*map(str, ServerKind), "LOCKBOX_OWNER_DATABASE_URL"}

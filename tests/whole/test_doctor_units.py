@@ -31,7 +31,7 @@ def machine(template: ServerAddresses) -> Iterator[MachineOfUnits]:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_an_install_by_the_guide_is_healthy_as_each_units_user(machine: MachineOfUnits, unit: str) -> None:
+def test_doctor_finds_an_install_by_the_guide_healthy_as_each_units_user(machine: MachineOfUnits, unit: str) -> None:
     found = machine.examines(unit)
 
     assert [one for one in found if one["level"] != "ok"] == []
@@ -101,7 +101,7 @@ def kept(machine: MachineOfUnits) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", FILES)
-def test_a_wrong_file_is_found_and_its_fix_works(machine: MachineOfUnits, fault: str) -> None:
+def test_doctor_reports_a_wrong_file_of_a_unit_and_its_fix_works(machine: MachineOfUnits, fault: str) -> None:
     unit, plant, says = FILES[fault]
     with kept(machine):
         plant(machine)
@@ -160,7 +160,7 @@ SETTINGS: dict[str, tuple[str, str, Planted, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("fault", SETTINGS)
-def test_a_wrong_setting_is_found_and_fixed(machine: MachineOfUnits, fault: str) -> None:
+def test_doctor_reports_a_wrong_setting_of_a_unit_and_its_fix_works(machine: MachineOfUnits, fault: str) -> None:
     unit, file, settings, (says, fix) = SETTINGS[fault]
     with kept(machine):
         for key in ("other.pem", "another.key", "code-of-another.key"):
@@ -174,7 +174,7 @@ def test_a_wrong_setting_is_found_and_fixed(machine: MachineOfUnits, fault: str)
     assert machine.finds(unit) == []
 
 
-def test_a_revoked_right_is_found_and_its_statement_restores_it(machine: MachineOfUnits) -> None:
+def test_doctor_reports_a_revoked_right_and_its_statement_restores_it(machine: MachineOfUnits) -> None:
     run_as_superuser(
         machine.urls.superuser,
         "REVOKE SELECT ON people FROM lockbox_api",
@@ -192,7 +192,7 @@ def test_a_revoked_right_is_found_and_its_statement_restores_it(machine: Machine
 
 
 @pytest.mark.parametrize(("limit", "says"), [(97, "all processes together open up to 98"), (57, "opens up to 58")])
-def test_too_few_connections_are_found(machine: MachineOfUnits, limit: int, says: str) -> None:
+def test_doctor_reports_too_few_connections(machine: MachineOfUnits, limit: int, says: str) -> None:
     name = make_url(machine.urls.superuser).database
     run_as_superuser(machine.urls.superuser, f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
     try:
@@ -213,7 +213,7 @@ class LoginRelay(MailRelay):
         return await super()._to_recipient(recipient)
 
 
-def test_a_relay_demanding_a_login_is_found_and_gets_no_mail(machine: MachineOfUnits) -> None:
+def test_doctor_reports_a_relay_demanding_a_login_and_sends_it_no_mail(machine: MachineOfUnits) -> None:
     with serving(LoginRelay(offers=("AUTH PLAIN",))) as relay:
         with machine.changed("notifications.env", LOCKBOX_SMTP_URL=f"smtp://127.0.0.1:{relay.port}"):
             (found,) = machine.finds(NOTIFICATIONS)
@@ -231,7 +231,7 @@ def other_postgres(machine: MachineOfUnits, url: str) -> AbstractContextManager[
 
 
 @pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
-def test_pgbouncer_is_named_in_statement_mode_and_fine_in_transaction_mode(machine: MachineOfUnits) -> None:
+def test_doctor_accepts_pgbouncer_in_transaction_mode_and_names_statement_mode(machine: MachineOfUnits) -> None:
     with ExitStack() as stack:
         pooled = stack.enter_context(pooler(machine.urls.api, pool_mode="statement"))
         stack.enter_context(other_postgres(machine, pooled.through(machine.urls.api)))
@@ -243,7 +243,7 @@ def test_pgbouncer_is_named_in_statement_mode_and_fine_in_transaction_mode(machi
     assert found["fix"].startswith("set pool_mode = transaction")
 
 
-def test_postgres_17_is_reported(machine: MachineOfUnits) -> None:
+def test_doctor_reports_postgres_17(machine: MachineOfUnits) -> None:
     with older(machine.urls.api) as url, other_postgres(machine, url):
         (found,) = machine.finds(API)
 

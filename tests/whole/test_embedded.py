@@ -111,7 +111,7 @@ def passwords(servers: ServerAddresses) -> set[str]:
 
 
 @pytest.mark.far
-def test_three_servers_answer_after_a_first_start(servers: ServerAddresses) -> None:
+def test_three_embedded_servers_answer_after_a_first_start(servers: ServerAddresses) -> None:
     assert answering(servers)
     assert query(servers.superuser_url, "SHOW server_version_num")[0] >= ("180000",)
     assert query(servers.superuser_url, "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN "
@@ -124,7 +124,7 @@ def test_three_servers_answer_after_a_first_start(servers: ServerAddresses) -> N
 
 
 @pytest.mark.far
-def test_mail_to_any_address_is_caught(servers: ServerAddresses) -> None:
+def test_the_embedded_mail_server_catches_mail_to_any_address(servers: ServerAddresses) -> None:
     host, _, port = servers.smtp_url.removeprefix("smtp://").partition(":")
     with smtplib.SMTP(host, int(port)) as smtp:
         smtp.sendmail("from@vendor.example", ["a@b.example"], "Subject: an access request\r\n\r\nPlease decide.\r\n")
@@ -138,14 +138,14 @@ def test_mail_to_any_address_is_caught(servers: ServerAddresses) -> None:
 
 
 @pytest.mark.far
-def test_no_server_runs_as_root(servers: ServerAddresses) -> None:
+def test_no_embedded_server_runs_as_root(servers: ServerAddresses) -> None:
     for pid in servers.pids.values():
         assert 0 not in psutil.Process(pid).uids()
         assert 0 not in psutil.Process(pid).gids()
 
 
 @pytest.mark.far
-def test_roles_have_no_more_rights_than_needed(servers: ServerAddresses) -> None:
+def test_database_roles_of_embedded_servers_have_no_more_rights_than_needed(servers: ServerAddresses) -> None:
     sql = """SELECT rolname, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication, rolbypassrls, rolinherit
              FROM pg_roles WHERE rolname LIKE 'lockbox%' ORDER BY rolname"""
 
@@ -169,7 +169,7 @@ def test_roles_have_no_more_rights_than_needed(servers: ServerAddresses) -> None
 
 @pytest.mark.far
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_a_wrong_or_missing_password_is_refused(servers: ServerAddresses, password: str) -> None:
+def test_embedded_servers_refuse_a_wrong_or_missing_password(servers: ServerAddresses, password: str) -> None:
     for url in (
         servers.superuser_url,
         servers.owner_database_url,
@@ -189,7 +189,7 @@ def test_a_wrong_or_missing_password_is_refused(servers: ServerAddresses, passwo
 
 
 @pytest.mark.far
-def test_no_password_is_in_a_command_line_or_log(servers: ServerAddresses) -> None:
+def test_no_password_of_embedded_servers_is_in_a_command_line_or_log(servers: ServerAddresses) -> None:
     secrets = passwords(servers)
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     logs = [log.read_text() for log in servers.folder.glob("*.log")]
@@ -200,7 +200,7 @@ def test_no_password_is_in_a_command_line_or_log(servers: ServerAddresses) -> No
 
 
 @pytest.mark.far
-def test_the_folder_and_its_secrets_are_private(servers: ServerAddresses) -> None:
+def test_the_folder_of_embedded_servers_and_its_secrets_are_private(servers: ServerAddresses) -> None:
     assert mode(servers.folder) == 0o700
     assert mode(servers.folder / "state.json") == 0o600
     assert {mode(path) & 0o077 for path in servers.folder.iterdir()} == {0}
@@ -208,7 +208,7 @@ def test_the_folder_and_its_secrets_are_private(servers: ServerAddresses) -> Non
 
 
 @pytest.mark.far
-def test_a_second_start_finds_the_running_servers(servers: ServerAddresses) -> None:
+def test_a_second_start_finds_the_running_embedded_servers(servers: ServerAddresses) -> None:
     before = servers.pids
 
     again = start(servers.folder)
@@ -219,7 +219,7 @@ def test_a_second_start_finds_the_running_servers(servers: ServerAddresses) -> N
 
 
 @pytest.mark.far
-def test_data_survive_a_restart(servers: ServerAddresses) -> None:
+def test_data_of_embedded_servers_survive_a_restart(servers: ServerAddresses) -> None:
     query(servers.owner_database_url, "CREATE TABLE kept AS SELECT 7 AS number")
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("kept", "seven")
@@ -236,7 +236,7 @@ def test_data_survive_a_restart(servers: ServerAddresses) -> None:
 
 
 @pytest.mark.far
-def test_servers_killed_with_a_busy_backend_start_again(servers: ServerAddresses) -> None:
+def test_embedded_servers_killed_with_a_busy_backend_start_again(servers: ServerAddresses) -> None:
     before = servers.pids
     with closing(psycopg.connect(servers.database_url.replace("+psycopg", ""))) as busy:
         busy.pgconn.send_query(b"DO 'BEGIN LOOP END LOOP; END'")
@@ -251,7 +251,7 @@ def test_servers_killed_with_a_busy_backend_start_again(servers: ServerAddresses
 
 
 @pytest.mark.far
-def test_a_running_server_without_a_recorded_pid_is_found(servers: ServerAddresses) -> None:
+def test_a_running_embedded_server_without_a_recorded_pid_is_found(servers: ServerAddresses) -> None:
     before, state = servers.pids, servers.folder / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "pids": {}}))
 
@@ -261,7 +261,7 @@ def test_a_running_server_without_a_recorded_pid_is_found(servers: ServerAddress
 
 
 @pytest.mark.far
-def test_a_reused_pid_is_neither_trusted_nor_touched(servers: ServerAddresses) -> None:
+def test_a_reused_pid_of_an_embedded_server_is_neither_trusted_nor_killed(servers: ServerAddresses) -> None:
     with subprocess.Popen(["/bin/sleep", "300"], user=SERVERS_UID) as stranger:
         for name in NAMES:
             servers.kill(name)
@@ -281,7 +281,7 @@ def test_a_reused_pid_is_neither_trusted_nor_touched(servers: ServerAddresses) -
 
 
 @pytest.mark.far
-def test_a_killed_server_returns_on_its_port_and_redis_empty_on_request(servers: ServerAddresses) -> None:
+def test_a_killed_embedded_server_returns_on_its_port_and_redis_empty_on_request(servers: ServerAddresses) -> None:
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("lost", "soon")
     for name in NAMES:
@@ -295,7 +295,7 @@ def test_a_killed_server_returns_on_its_port_and_redis_empty_on_request(servers:
 
 @pytest.mark.far
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process ends with its first thread")
-def test_a_killed_server_is_gone_once_its_port_is_free() -> None:
+def test_a_killed_embedded_server_is_gone_once_its_port_is_free() -> None:
     with subprocess.Popen([sys.executable, "-c", LAST_THREAD], stdin=PIPE, stdout=PIPE) as process:
         assert process.stdin
         assert process.stdout
@@ -311,7 +311,7 @@ def test_a_killed_server_is_gone_once_its_port_is_free() -> None:
     socket.create_server(("127.0.0.1", port)).close()
 
 
-def test_a_servers_fork_is_not_taken_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_of_an_embedded_server_is_not_mistaken_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", FORKED], stdin=PIPE, stdout=PIPE) as process:
         assert process.stdin
         assert process.stdout
@@ -327,7 +327,7 @@ def test_a_servers_fork_is_not_taken_for_the_server(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.far
-def test_a_frozen_server_can_be_stopped(servers: ServerAddresses) -> None:
+def test_a_frozen_embedded_server_can_be_stopped(servers: ServerAddresses) -> None:
     os.kill(servers.pids["mail"], signal.SIGSTOP)
 
     servers.stop()
@@ -337,7 +337,7 @@ def test_a_frozen_server_can_be_stopped(servers: ServerAddresses) -> None:
 
 
 @pytest.mark.far
-def test_two_folders_run_side_by_side(servers: ServerAddresses, place: Path) -> None:
+def test_embedded_servers_of_two_folders_run_next_to_each_other(servers: ServerAddresses, place: Path) -> None:
     other = start(place / "with a space", only=("postgres", "redis"))
 
     assert query(other.database_url, "SELECT current_user") == [("lockbox_api",)]
@@ -350,7 +350,7 @@ def test_two_folders_run_side_by_side(servers: ServerAddresses, place: Path) -> 
 
 
 @pytest.mark.far
-def test_concurrent_starts_start_one_server(place: Path) -> None:
+def test_concurrent_starts_start_one_embedded_server(place: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: start(place / "raced", only=("redis",)), range(4)))
 
@@ -361,7 +361,7 @@ def test_concurrent_starts_start_one_server(place: Path) -> None:
 
 
 @pytest.mark.far
-def test_servers_outlive_their_starter_and_a_later_process_stops_them(place: Path) -> None:
+def test_embedded_servers_outlive_their_starter_and_a_later_process_stops_them(place: Path) -> None:
     def call(action: str) -> str:
         command = [sys.executable, "-m", "devstack.embedded", action, "--folder", str(place / "cli")]
         return subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
@@ -379,7 +379,7 @@ def test_servers_outlive_their_starter_and_a_later_process_stops_them(place: Pat
 
 
 @pytest.mark.far
-def test_a_server_that_fails_to_start_is_reported_with_the_end_of_its_log(place: Path) -> None:
+def test_an_embedded_server_that_fails_to_start_is_reported_with_the_end_of_its_log(place: Path) -> None:
     broken = start(place / "broken", only=("redis", "mail"))
     broken.stop()
     [kept] = (broken.folder / "redis").rglob("*.base.*")
@@ -391,7 +391,7 @@ def test_a_server_that_fails_to_start_is_reported_with_the_end_of_its_log(place:
     assert not broken.pids
 
 
-def test_a_machine_without_free_ports_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_servers_refuse_a_machine_without_free_ports(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         monkeypatch.setattr(embedded, "PORTS", range(port, port + 1))
@@ -400,7 +400,7 @@ def test_a_machine_without_free_ports_is_refused(place: Path, monkeypatch: pytes
             start(place / "crowded", only=["redis"])
 
 
-def test_production_is_refused(place: Path) -> None:
+def test_embedded_servers_refuse_to_run_in_production(place: Path) -> None:
     with pytest.raises(EmbeddedRefused, match="production"):
         start(place / "production", environment="production")
 
@@ -408,7 +408,9 @@ def test_production_is_refused(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "content"), [(0o755, "somebody's"), (0o755, ""), (0o700, "somebody's")])
-def test_a_foreign_folder_is_refused_and_left_unchanged(place: Path, wanted: int, content: str) -> None:
+def test_embedded_servers_refuse_a_foreign_folder_and_leave_it_unchanged(
+    place: Path, wanted: int, content: str
+) -> None:
     foreign = Path(tempfile.mkdtemp(dir=place))
     if content:
         (foreign / "file").write_text(content)
@@ -426,7 +428,7 @@ def test_a_foreign_folder_is_refused_and_left_unchanged(place: Path, wanted: int
 
 @pytest.mark.far
 @pytest.mark.skipif(not AS_ROOT, reason="only root's servers run as somebody else")
-def test_a_folder_inside_a_closed_one_is_refused_for_root(place: Path) -> None:
+def test_embedded_servers_refuse_a_folder_inside_a_closed_folder_for_root(place: Path) -> None:
     closed = place / "closed"
     closed.mkdir(mode=0o700)
 
@@ -438,7 +440,7 @@ def test_a_folder_inside_a_closed_one_is_refused_for_root(place: Path) -> None:
 
 
 @pytest.mark.far
-def test_everything_works_without_root(place: Path) -> None:
+def test_embedded_servers_work_without_root(place: Path) -> None:
     mine = place / "unprivileged"
     mine.mkdir()
     if AS_ROOT:
@@ -473,7 +475,7 @@ def reachable_interpreter() -> str | None:
     return next((program for program in (sys.executable, same) if can(program, "-x")), None)
 
 
-def test_the_default_folder_is_in_the_checkout_or_accessible_for_root() -> None:
+def test_the_default_folder_of_embedded_servers_is_in_the_checkout_or_open_to_them() -> None:
     folder = default_folder(CHECKOUT)
 
     assert folder.is_relative_to("/var/lib/lockbox-embedded" if AS_ROOT else CHECKOUT)

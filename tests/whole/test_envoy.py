@@ -50,7 +50,7 @@ def gate_of(manager: HttpConnectionManager) -> ExtAuthz:
     return found
 
 
-def test_the_file_strips_asks_and_serves_in_this_order(manager: HttpConnectionManager) -> None:
+def test_the_envoy_file_strips_headers_asks_lockbox_and_serves_in_this_order(manager: HttpConnectionManager) -> None:
     kinds = [HeaderMutation, ExtAuthz, Router]
 
     assert all(one.typed_config.Is(kind.DESCRIPTOR) for one, kind in zip(manager.http_filters, kinds, strict=True))
@@ -60,7 +60,7 @@ def test_the_file_strips_asks_and_serves_in_this_order(manager: HttpConnectionMa
     assert not manager.upgrade_configs
 
 
-def test_the_file_refuses_when_lockbox_does_not_answer(manager: HttpConnectionManager) -> None:
+def test_the_envoy_file_refuses_when_lockbox_does_not_answer(manager: HttpConnectionManager) -> None:
     gate = gate_of(manager)
 
     assert not gate.failure_mode_allow
@@ -70,7 +70,7 @@ def test_the_file_refuses_when_lockbox_does_not_answer(manager: HttpConnectionMa
     assert 0 < manager.route_config.virtual_hosts[0].routes[0].route.timeout.seconds <= 300
 
 
-def test_the_file_strips_forgeable_headers(manager: HttpConnectionManager) -> None:
+def test_the_envoy_file_strips_forgeable_headers(manager: HttpConnectionManager) -> None:
     strip = HeaderMutation()
     assert manager.http_filters[0].typed_config.Unpack(strip)
     mutations = strip.mutations.request_mutations
@@ -103,7 +103,7 @@ def asked(
 
 
 @pytest.mark.far
-def test_lockbox_answers_envoys_questions(home: Installation, manager: HttpConnectionManager) -> None:
+def test_lockbox_answers_the_questions_of_envoy(home: Installation, manager: HttpConnectionManager) -> None:
     gate, mailbox = gate_of(manager), address()
     request = home.world.submit(resources=[f"mailbox:{mailbox}"])
     assert asked(home, gate, f"/mailboxes/{mailbox}").headers["lockbox-reason"] == "no_window"
@@ -132,7 +132,9 @@ def test_lockbox_answers_envoys_questions(home: Installation, manager: HttpConne
 
 
 @pytest.mark.far
-def test_forged_calls_envoy_would_pass_on_are_refused(home: Installation, manager: HttpConnectionManager) -> None:
+def test_forged_calls_that_envoy_would_pass_on_are_refused(
+    home: Installation, manager: HttpConnectionManager
+) -> None:
     gate, mailbox = gate_of(manager), address()
 
     for header in (

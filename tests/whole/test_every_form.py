@@ -116,11 +116,11 @@ def furnished(stage: RunningStack) -> World:
 
 
 @pytest.mark.parametrize("play", SCENES, ids=lambda play: play.__name__)
-def test_forms_are_submitted_correctly_and_incorrectly(book: Book, play: Scene) -> None:
+def test_every_form_in_the_browser_is_submitted_correctly_and_incorrectly(book: Book, play: Scene) -> None:
     book.play(play)
 
 
-def test_every_form_was_submitted(book: Book, world: list[World]) -> None:
+def test_no_portal_form_is_left_out_of_the_browser_test(book: Book, world: list[World]) -> None:
     for play in SCENES:
         book.play(play)
 

@@ -108,7 +108,7 @@ def is_free(port: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["nginx", "caddy", "traefik"])
-def test_a_gateway_serves_only_with_a_window(reader: GuideReader, kind: str) -> None:
+def test_the_gateway_of_each_guide_serves_only_with_a_window(reader: GuideReader, kind: str) -> None:
     if KINDS[kind].find() is None:
         (pytest.fail if is_demanded() else pytest.skip)(absent(kind))
     start, stop = (
@@ -124,7 +124,7 @@ def test_a_gateway_serves_only_with_a_window(reader: GuideReader, kind: str) -> 
     wait_until(lambda: is_free(reader.ports["8080"]) and is_free(reader.ports["9000"]), "an end")
 
 
-def test_the_guard_admits_only_with_a_window(reader: GuideReader) -> None:
+def test_the_guard_of_each_guide_admits_only_with_a_window(reader: GuideReader) -> None:
     start, uses = trial(GUARD)
 
     said = reader.type(start, "sleep 5\n", uses, "kill %1")
@@ -137,7 +137,7 @@ def test_the_guard_admits_only_with_a_window(reader: GuideReader) -> None:
     ], said
 
 
-def test_a_receiver_gets_a_request_once_the_customer_is_asked(reader: GuideReader) -> None:
+def test_the_webhook_receiver_of_a_guide_gets_a_request_once_the_customer_is_asked(reader: GuideReader) -> None:
     add, start, acts = trial(WEBHOOKS)
 
     said = reader.type(add, start, "sleep 1\n", acts, "kill %1")

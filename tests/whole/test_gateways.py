@@ -138,7 +138,7 @@ def opened(entrance: Entrance, opened_before: dict[str, OpenMailbox]) -> OpenMai
     return found
 
 
-def test_an_open_window_admits_and_the_service_learns_for_what(entrance: Entrance) -> None:
+def test_a_gateway_admits_an_open_window_and_tells_the_service_for_what(entrance: Entrance) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
 
@@ -161,7 +161,7 @@ def test_an_open_window_admits_and_the_service_learns_for_what(entrance: Entranc
     assert entrance.line.asked[-1][entrance.names[0]] == "HEAD"
 
 
-def test_a_refused_caller_learns_why_and_where_to_request_access(entrance: Entrance) -> None:
+def test_a_caller_refused_by_a_gateway_learns_why_and_where_to_request_access(entrance: Entrance) -> None:
     mailbox = address()
     form = f"{PUBLIC}/ask?tenant={entrance.home.world.tenant.slug}&service={SERVICE}&resource=mailbox%3A"
 
@@ -179,7 +179,7 @@ def test_a_refused_caller_learns_why_and_where_to_request_access(entrance: Entra
     assert form.encode() in page.body.replace(b"&amp;", b"&")
 
 
-def test_without_a_valid_token_no_caller_is_known(entrance: Entrance) -> None:
+def test_a_gateway_knows_no_caller_without_a_valid_token(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox)
     old = int(time.time()) - 600
@@ -199,7 +199,7 @@ def test_without_a_valid_token_no_caller_is_known(entrance: Entrance) -> None:
     entrance.refused(f"/mailboxes/{mailbox}", ("Authorization", f"Bearer {entrance.home.token('mallory')}"))
 
 
-def test_a_window_covers_its_resource_action_and_tenant_only(entrance: Entrance) -> None:
+def test_at_a_gateway_a_window_covers_its_resource_action_and_tenant_only(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox)
 
@@ -217,7 +217,7 @@ def test_a_window_covers_its_resource_action_and_tenant_only(entrance: Entrance)
         entrance.refused(target, method=method, host=host)
 
 
-def test_a_narrowed_window_refuses_the_omitted_part(entrance: Entrance) -> None:
+def test_a_gateway_refuses_the_part_omitted_from_a_narrowed_window(entrance: Entrance) -> None:
     mailbox, other = address(), address()
     world, kept = entrance.home.world, [f"mailbox:{mailbox}"]
     request = world.submit(resources=[*kept, f"mailbox:{other}"])
@@ -230,7 +230,7 @@ def test_a_narrowed_window_refuses_the_omitted_part(entrance: Entrance) -> None:
 
 
 @pytest.mark.parametrize("spelling", RAW)
-def test_a_path_in_another_spelling_is_refused(entrance: Entrance, opened: OpenMailbox, spelling: str) -> None:
+def test_a_gateway_refuses_a_path_in_another_spelling(entrance: Entrance, opened: OpenMailbox, spelling: str) -> None:
     mailbox, _ = opened
     target = RAW[spelling].format(mailbox)
 
@@ -243,7 +243,7 @@ def test_a_path_in_another_spelling_is_refused(entrance: Entrance, opened: OpenM
 
 
 @pytest.mark.parametrize(("name", "value"), FORGED)
-def test_forgeable_headers_are_refused_or_stripped(
+def test_a_gateway_refuses_or_strips_forgeable_headers(
     entrance: Entrance, opened: OpenMailbox, name: str, value: str
 ) -> None:
     (open_one, request_id), shut_one = opened, address()
@@ -261,7 +261,7 @@ def test_forgeable_headers_are_refused_or_stripped(
     assert (answer.status == 200) is (len(entrance.home.service.seen) > before)
 
 
-def test_a_revoked_window_is_refused_by_the_gateway_within_a_second(entrance: Entrance) -> None:
+def test_a_gateway_refuses_a_revoked_window_within_a_second(entrance: Entrance) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
 
@@ -276,7 +276,7 @@ def test_a_revoked_window_is_refused_by_the_gateway_within_a_second(entrance: En
     assert entrance.refused(f"/mailboxes/{mailbox}").headers["lockbox-reason"] == "no_window"
 
 
-def test_a_probe_finds_no_hole(entrance: Entrance, tmp_path: Path) -> None:
+def test_a_probe_finds_no_hole_in_a_gateway(entrance: Entrance, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(entrance.home.token())
     before = len(entrance.home.service.seen)
     url, host = f"http://{HOST}:{entrance.port}", f"{entrance.home.world.tenant.slug}.mail.example"
@@ -289,7 +289,7 @@ def test_a_probe_finds_no_hole(entrance: Entrance, tmp_path: Path) -> None:
     assert entrance.home.service.seen[before:] == []
 
 
-def test_a_body_reaches_the_service_and_never_lockbox(entrance: Entrance) -> None:
+def test_a_body_sent_through_a_gateway_reaches_the_service_and_never_lockbox(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox, actions=["read", "change"])
 
@@ -302,7 +302,7 @@ def test_a_body_reaches_the_service_and_never_lockbox(entrance: Entrance) -> Non
 
 
 @pytest.mark.parametrize("kind", ["application/grpc", "application/grpc-web+proto", "application/graphql"])
-def test_a_call_acting_by_its_body_is_refused_by_the_gateway(
+def test_a_gateway_refuses_a_call_whose_action_depends_on_its_body(
     entrance: Entrance, opened: OpenMailbox, kind: str
 ) -> None:
     target = f"/mailboxes/{opened[0]}"
@@ -314,7 +314,7 @@ def test_a_call_acting_by_its_body_is_refused_by_the_gateway(
     assert (answer.status, answer.headers["lockbox-reason"]) == (403, "unmapped")
 
 
-def test_graphql_at_its_usual_address_is_refused_in_any_content_type(entrance: Entrance) -> None:
+def test_a_gateway_refuses_graphql_at_its_usual_address_in_any_content_type(entrance: Entrance) -> None:
     query = b'{"query": "{ mailbox { messages } }"}'
     for kind in ("application/json", "application/graphql", "text/plain"):
         sent = ("Content-Type", kind), ("Content-Length", str(len(query)))
@@ -324,7 +324,7 @@ def test_graphql_at_its_usual_address_is_refused_in_any_content_type(entrance: E
         assert (answer.status, answer.headers["lockbox-reason"]) == (403, "unmapped")
 
 
-def test_each_call_of_a_connection_is_checked(entrance: Entrance) -> None:
+def test_a_gateway_has_each_call_of_a_connection_checked(entrance: Entrance) -> None:
     open_one, shut_one = address(), address()
     entrance.opened(open_one)
     headers = {
@@ -340,7 +340,7 @@ def test_each_call_of_a_connection_is_checked(entrance: Entrance) -> None:
     connection.close()
 
 
-def test_an_answer_continuing_past_a_revoke_is_cut_at_its_time_limit(entrance: Entrance) -> None:
+def test_an_answer_continuing_past_a_revoke_is_cut_at_the_gateways_time_limit(entrance: Entrance) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
     headers = {
@@ -363,7 +363,7 @@ def test_an_answer_continuing_past_a_revoke_is_cut_at_its_time_limit(entrance: E
 
 
 @pytest.mark.far
-def test_a_window_is_refused_at_its_deadline(entrance: Entrance) -> None:
+def test_a_gateway_refuses_a_window_at_its_deadline(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox, access_window=2)
 
@@ -389,7 +389,7 @@ def lockbox_away(entrance: Entrance, *, silent: bool) -> Iterator[None]:
 
 @pytest.mark.far
 @pytest.mark.parametrize("silent", [False, True], ids=["dead", "slow"])
-def test_without_lockboxs_answer_calls_are_refused_soon(entrance: Entrance, *, silent: bool) -> None:
+def test_a_gateway_without_lockboxs_answer_soon_refuses_calls(entrance: Entrance, *, silent: bool) -> None:
     mailbox = address()
     entrance.opened(mailbox)
 
@@ -401,7 +401,7 @@ def test_without_lockboxs_answer_calls_are_refused_soon(entrance: Entrance, *, s
     wait_for("the gate answers so", lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200, PATIENCE)
 
 
-def test_without_redis_a_window_opens_and_closes_as_quickly(entrance: Entrance) -> None:
+def test_without_redis_a_window_opens_and_closes_as_quickly_at_a_gateway(entrance: Entrance) -> None:
     home = entrance.home
     db = Database(make_engine(home.urls.api, role="test-no-redis"), Schedule(f"redis://127.0.0.1:{own_port()}/0"))
     with api_of(home.issuer, db) as port:
@@ -422,7 +422,7 @@ def test_without_redis_a_window_opens_and_closes_as_quickly(entrance: Entrance) 
 
 
 @pytest.mark.far
-def test_without_postgres_calls_are_refused_and_service_recovers(entrance: Entrance) -> None:
+def test_without_postgres_a_gateway_refuses_calls_and_later_recovers(entrance: Entrance) -> None:
     mailbox, urls = address(), entrance.home.urls
     entrance.opened(mailbox)
     name = make_url(urls.api).database
@@ -444,7 +444,7 @@ def reason_for(entrance: Entrance, mailbox: str) -> str:
 
 
 @pytest.mark.far
-def test_a_suspended_tenant_is_refused(entrance: Entrance) -> None:
+def test_a_gateway_refuses_a_suspended_tenant(entrance: Entrance) -> None:
     mailbox, world = address(), entrance.home.world
     entrance.opened(mailbox)
     with world.db.transaction() as session:

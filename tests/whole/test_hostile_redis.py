@@ -156,7 +156,7 @@ def living(stage: RunningStack) -> Iterator[RunningStack]:
 
 
 @pytest.mark.far
-def test_any_garbage_is_dropped_counted_and_ends_no_worker(living: RunningStack) -> None:
+def test_any_garbage_in_redis_is_dropped_counted_and_ends_no_worker(living: RunningStack) -> None:
     redis = redis_of(living)
 
     for _ in range(3):
@@ -171,7 +171,7 @@ def test_any_garbage_is_dropped_counted_and_ends_no_worker(living: RunningStack)
 
 
 @pytest.mark.far
-def test_no_broadcast_changes_a_worker(living: RunningStack) -> None:
+def test_no_broadcast_through_a_hostile_redis_changes_a_worker(living: RunningStack) -> None:
     with Celery("stranger", broker=living.plan.redis_url) as stranger:
         for command, arguments in COMMANDS.items():
             stranger.control.broadcast(command, arguments=arguments)
@@ -188,7 +188,7 @@ KINDS = ["string", *(pytest.param(one, marks=pytest.mark.far) for one in ("list"
 
 @pytest.mark.far
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_key_of_another_type_delays_and_is_deleted(living: RunningStack, kind: str) -> None:
+def test_a_redis_key_of_another_type_delays_work_and_is_deleted(living: RunningStack, kind: str) -> None:
     redis = redis_of(living)
     make: dict[str, Callable[[str], object]] = {
         "string": lambda key: redis.set(key, "x"),
@@ -210,7 +210,7 @@ def test_a_key_of_another_type_delays_and_is_deleted(living: RunningStack, kind:
 
 
 @pytest.mark.far
-def test_workers_start_despite_existing_garbage(template: ServerAddresses, tmp_path: Path) -> None:
+def test_workers_start_despite_garbage_already_in_redis(template: ServerAddresses, tmp_path: Path) -> None:
     with stage_of(template, tmp_path, names=()) as stage:
         redis = redis_of(stage)
         litter(redis, number_of(stage))

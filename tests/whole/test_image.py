@@ -55,7 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "unpacked"
 
 
-def test_every_copied_path_exists_and_nothing_else_reaches_the_build() -> None:
+def test_every_path_copied_into_the_image_exists_and_nothing_else_is_in_the_build() -> None:
     rules = [line for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
 
     assert all((CHECKOUT / source).exists() for source in copied())
@@ -63,13 +63,13 @@ def test_every_copied_path_exists_and_nothing_else_reaches_the_build() -> None:
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied()
 
 
-def test_the_base_is_pinned_and_no_process_is_root() -> None:
+def test_the_base_image_is_pinned_and_no_process_is_root() -> None:
     assert {words[0].partition("@")[0] for words in said("FROM")} == {"python:3.13-slim"}
     assert said("USER") == [["10001:10001"]]
     assert LINES.index("USER 10001:10001") > max(n for n, line in enumerate(LINES) if line.startswith("RUN"))
 
 
-def test_the_last_stage_installs_nothing_and_no_registry_is_named() -> None:
+def test_the_last_image_stage_installs_nothing_and_no_registry_is_named() -> None:
     last = "\n".join(LINES).rpartition("\nFROM")[2]
 
     assert "install" not in last.replace("uninstall", "")
@@ -78,7 +78,7 @@ def test_the_last_stage_installs_nothing_and_no_registry_is_named() -> None:
     assert all("--require-hashes" in step for step in "\n".join(LINES).split("&&") if " -r " in step)
 
 
-def test_the_partial_lock_is_complete_and_without_development_packages() -> None:
+def test_the_production_lock_file_is_complete_and_without_development_packages() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     servers = part()
 
@@ -132,7 +132,7 @@ def test_the_wheel_contains_data_files_and_no_tests(wheel: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_servers_need_no_package_missing_from_the_image(wheel: Path) -> None:
+def test_the_servers_import_no_package_missing_from_the_image(wheel: Path) -> None:
     inside = part() | part("tracing", "requirements-dev.lock") | {"lockbox"}
     outside = [
         module

@@ -27,7 +27,7 @@ runpy.run_module("worker", run_name="__main__")
 
 
 @pytest.mark.far
-def test_a_workers_output_is_json(urls: Urls) -> None:
+def test_the_journal_output_of_a_worker_is_json(urls: Urls) -> None:
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, script=LOUD)
@@ -55,7 +55,7 @@ def test_a_worker_refusing_to_start_says_so_in_json(urls: Urls) -> None:
 
 
 @pytest.mark.far
-def test_on_a_terminal_celery_keeps_its_banner(urls: Urls) -> None:
+def test_celery_keeps_its_banner_on_a_terminal(urls: Urls) -> None:
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good | {"LOCKBOX_LOG_FORMAT": "console"}, script=LOUD)

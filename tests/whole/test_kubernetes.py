@@ -106,7 +106,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(kustomized(mine), mine / "secrets")
 
 
-def test_the_base_is_complete_without_an_overlay() -> None:
+def test_the_kubernetes_base_is_complete_without_an_overlay() -> None:
     kinds = [one["kind"] for one in kustomized(FOLDER / "base")]
 
     assert {kind: kinds.count(kind) for kind in ("Deployment", "Job", "HorizontalPodAutoscaler", "Secret")} == {
@@ -117,7 +117,7 @@ def test_the_base_is_complete_without_an_overlay() -> None:
     }
 
 
-def test_the_example_builds_without_connectors(built: Built, tmp_path: Path) -> None:
+def test_the_kubernetes_example_builds_without_connectors(built: Built, tmp_path: Path) -> None:
     shutil.copytree(built.secrets.parent.parent, tmp_path / "kubernetes")
     mine = tmp_path / "kubernetes" / "mine"
     shutil.copy(FOLDER / "example" / "kustomization.yaml", mine)
@@ -130,12 +130,12 @@ def test_the_example_builds_without_connectors(built: Built, tmp_path: Path) -> 
 
 @pytest.mark.far
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_manifest_fits_kubernetes_schemas(built: Built, version: str) -> None:
+def test_every_kubernetes_manifest_fits_the_schemas(built: Built, version: str) -> None:
     for one in built.documents:
         kubernetes_validate.validate(one, version, strict=True)
 
 
-def test_an_unknown_manifest_field_is_found(built: Built) -> None:
+def test_an_unknown_field_of_a_kubernetes_manifest_is_reported(built: Built) -> None:
     wrong = json.loads(json.dumps(built.of("Deployment")["lockbox-api"]))
     wrong["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFileSystem"] = True
 
@@ -144,7 +144,7 @@ def test_an_unknown_manifest_field_is_found(built: Built) -> None:
 
 
 @pytest.mark.far
-def test_every_pod_meets_the_restricted_standard(built: Built) -> None:
+def test_every_kubernetes_pod_meets_the_restricted_standard(built: Built) -> None:
     (namespace,) = built.of("Namespace").values()
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert {one["metadata"].get("namespace", "lockbox") for one in built.documents} == {"lockbox"}
@@ -170,12 +170,12 @@ def test_every_pod_meets_the_restricted_standard(built: Built) -> None:
         }
 
 
-def test_no_setting_comes_from_service_variables(built: Built) -> None:
+def test_no_setting_comes_from_kubernetes_service_variables(built: Built) -> None:
     assert any(name.startswith("lockbox-") for name in built.of("Service"))
     assert all(pod["spec"]["enableServiceLinks"] is False for pod in built.pods().values())
 
 
-def test_every_container_has_limits_and_uses_one_image(built: Built) -> None:
+def test_every_kubernetes_container_has_limits_and_uses_one_image(built: Built) -> None:
     images = {built.container(component)["image"] for component in COMPONENTS}
 
     assert images == {"registry.vendor.example/lockbox:0.2.0"}
@@ -185,7 +185,7 @@ def test_every_container_has_limits_and_uses_one_image(built: Built) -> None:
         assert "memory" in resources["limits"]
 
 
-def test_every_process_runs_the_command_of_compose(built: Built) -> None:
+def test_every_process_in_kubernetes_runs_the_command_of_compose(built: Built) -> None:
     for component in COMPONENTS:
         service = services()[component]
         assert built.container(component)["command"] == service["command"]
@@ -196,7 +196,7 @@ def test_every_process_runs_the_command_of_compose(built: Built) -> None:
             assert built.environment(component)["REMAP_SIGTERM"] == "SIGQUIT"
 
 
-def test_probes_of_an_api_pod_exist(built: Built) -> None:
+def test_the_kubernetes_probes_of_an_api_pod_are_existing_routes(built: Built) -> None:
     container = built.container("api")
     (port,) = container["ports"]
     (service,) = built.of("Service").values()
@@ -212,7 +212,7 @@ def test_probes_of_an_api_pod_exist(built: Built) -> None:
     assert service["spec"]["selector"].items() <= built.pods()["api"]["metadata"]["labels"].items()
 
 
-def test_the_grace_period_covers_the_soft_shutdown(built: Built) -> None:
+def test_the_grace_period_in_kubernetes_covers_the_soft_shutdown(built: Built) -> None:
     soft = float(str(Settings.model_fields["shutdown_seconds"].default))
 
     for component in COMPONENTS - {"migrate"}:
@@ -220,7 +220,7 @@ def test_the_grace_period_covers_the_soft_shutdown(built: Built) -> None:
         assert built.pods()[component]["spec"]["terminationGracePeriodSeconds"] >= soft + 10 + float(pause[-1])
 
 
-def test_no_pod_holds_an_unneeded_secret(built: Built) -> None:
+def test_no_kubernetes_pod_gets_an_unneeded_secret(built: Built) -> None:
     for component in COMPONENTS - {"migrate"}:
         expected = set(services()[component]["secrets"]) | OWN.get(component, set())
         assert built.files(component, "/run/secrets").keys() == expected
@@ -230,7 +230,7 @@ def test_no_pod_holds_an_unneeded_secret(built: Built) -> None:
         assert {one["defaultMode"] for one in secrets} == {0o440}
 
 
-def test_only_the_core_worker_writes_checkpoints(built: Built) -> None:
+def test_only_the_core_worker_in_kubernetes_writes_checkpoints(built: Built) -> None:
     writers = [
         component
         for component in COMPONENTS
@@ -271,7 +271,7 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("component", sorted(COMPONENTS))
-def test_each_process_accepts_its_settings_in_production(
+def test_each_process_accepts_its_kubernetes_settings_in_production(
     built: Built, component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_up(built, component, tmp_path, monkeypatch)
@@ -295,7 +295,7 @@ def test_each_process_accepts_its_settings_in_production(
     assert named - {"remap_sigterm"} <= Settings.model_fields.keys()
 
 
-def test_a_process_without_one_of_its_secrets_does_not_start(
+def test_a_process_without_one_of_its_kubernetes_secrets_does_not_start(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_up(built, "api", tmp_path, monkeypatch)
@@ -342,13 +342,13 @@ def reaches(built: Built, component: str, address: str, port: int) -> bool:
     return any(has_port(rule, port) and holds(rule["to"], address) for rule in rules)
 
 
-def test_traffic_without_a_policy_is_refused(built: Built) -> None:
+def test_kubernetes_traffic_without_a_network_policy_is_refused(built: Built) -> None:
     nothing = built.of("NetworkPolicy")["lockbox-nothing"]["spec"]
 
     assert nothing == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_each_process_reaches_exactly_what_it_needs(built: Built) -> None:
+def test_each_process_in_kubernetes_reaches_exactly_what_it_needs(built: Built) -> None:
     for component in COMPONENTS:
         assert reaches(built, component, CLUSTER, 5432)
         assert reaches(built, component, CLUSTER, 6379) is (component != "migrate")
@@ -360,7 +360,7 @@ def test_each_process_reaches_exactly_what_it_needs(built: Built) -> None:
         assert reaches(built, component, CLUSTER, 443) is (component == "connectors")
 
 
-def test_only_the_api_accepts_calls(built: Built) -> None:
+def test_only_the_api_in_kubernetes_accepts_calls(built: Built) -> None:
     inbound = {
         name: policy["spec"] for name, policy in built.of("NetworkPolicy").items() if policy["spec"].get("ingress")
     }
@@ -371,7 +371,7 @@ def test_only_the_api_accepts_calls(built: Built) -> None:
     assert all("namespaceSelector" in peer and peer["namespaceSelector"]["matchLabels"] for peer in rule["from"])
 
 
-def test_workers_scale_by_metrics_the_adapter_provides() -> None:
+def test_kubernetes_workers_scale_by_metrics_the_prometheus_adapter_provides() -> None:
     adapter = YAML(typ="safe", pure=True).load((FOLDER / "prometheus-adapter.yaml").read_text())["externalRules"]
     shown = {f"lockbox_{one.name}" for one in FIGURES}
 
@@ -386,7 +386,7 @@ def test_workers_scale_by_metrics_the_adapter_provides() -> None:
     assert all(rule["resources"] == {"namespaced": False} for rule in adapter)
 
 
-def test_the_adapters_queries_are_valid_promql(tmp_path: Path) -> None:
+def test_the_queries_of_the_prometheus_adapter_are_valid_promql(tmp_path: Path) -> None:
     adapter = YAML(typ="safe", pure=True).load((FOLDER / "prometheus-adapter.yaml").read_text())["externalRules"]
     rules = [{"record": rule["name"]["as"], "expr": rule["metricsQuery"]} for rule in adapter]
     file = tmp_path / "rules.json"
@@ -399,7 +399,7 @@ def test_the_adapters_queries_are_valid_promql(tmp_path: Path) -> None:
     assert f"SUCCESS: {len(rules)} rules found" in checked.stdout, checked.stdout + checked.stderr
 
 
-def test_each_scaled_deployment_exists_without_a_fixed_count(built: Built) -> None:
+def test_each_scaled_kubernetes_deployment_exists_without_a_fixed_count(built: Built) -> None:
     scaled = built.of("HorizontalPodAutoscaler")
 
     assert scaled.keys() == {"lockbox-api", "lockbox-worker", "lockbox-notifications"}
@@ -410,7 +410,7 @@ def test_each_scaled_deployment_exists_without_a_fixed_count(built: Built) -> No
         assert name in built.of("PodDisruptionBudget")
 
 
-def test_the_page_counts_the_connections_of_all_pods(built: Built) -> None:
+def test_the_kubernetes_page_counts_the_connections_of_all_pods(built: Built) -> None:
     most = {name: one["spec"]["maxReplicas"] for name, one in built.of("HorizontalPodAutoscaler").items()}
     opened = most["lockbox-api"] * CONNECTIONS
     opened += most["lockbox-worker"] * runtime.CONNECTIONS["core"]

@@ -118,7 +118,7 @@ def hostile(stage: RunningStack) -> tuple[World, dict[str, str]]:
 
 
 @pytest.mark.parametrize("who", PAGES)
-def test_no_page_overflows_with_long_words(
+def test_no_portal_page_overflows_with_long_words(
     desk: BrowserDesk, hostile: tuple[World, dict[str, str]], who: str
 ) -> None:
     world, places = hostile
@@ -139,7 +139,7 @@ def test_no_page_overflows_with_long_words(
 
 @pytest.mark.parametrize("size", [PHONE, LAPTOP], ids=["phone", "laptop"])
 @pytest.mark.parametrize("java_script_enabled", [True, False], ids=["script", "plain"])
-def test_a_long_reason_hides_neither_clocks_nor_buttons(
+def test_a_long_reason_hides_neither_deadlines_nor_buttons_of_a_page(
     stage: RunningStack, desk: BrowserDesk, size: ViewportSize, *, java_script_enabled: bool
 ) -> None:
     world = stage.world(approval_window=900)
@@ -156,7 +156,9 @@ def test_a_long_reason_hides_neither_clocks_nor_buttons(
     assert overflow(ann) <= 0
 
 
-def test_a_long_reason_is_readable_by_keyboard_and_printed_whole(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_long_reason_on_a_page_is_readable_by_keyboard_and_printed_whole(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(approval_window=900, review_window=900, vendor_review=True)
     request = world.fresh(justification=LINES + "the end")
     max_ = desk.person(world, "max")
@@ -180,7 +182,7 @@ def test_a_long_reason_is_readable_by_keyboard_and_printed_whole(stage: RunningS
         assert found == []
 
 
-def test_a_short_reason_is_shown_whole(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_short_reason_on_a_page_is_shown_whole(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.fresh(justification="It does not open.\nSince Monday.")
     ann = desk.person(world, "ann")

@@ -16,7 +16,7 @@ pytestmark = [
 SIZES = (ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844))
 
 
-def test_no_mail_overflows_its_window() -> None:
+def test_no_mail_is_wider_than_the_browser_window() -> None:
     wider: dict[str, int] = {}
 
     with desk_at("http://localhost") as desk:

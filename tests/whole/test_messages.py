@@ -63,7 +63,7 @@ def test_a_request_runs_its_whole_life_without_intervention(stage: RunningStack)
 
 
 @pytest.mark.far
-def test_hand_made_messages_decide_nothing(stage: RunningStack) -> None:
+def test_queue_messages_written_by_hand_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit()
     wait_until(lambda: not stage.open_notifications(world), "the prompts are sent")
@@ -137,7 +137,7 @@ def test_flower_shows_both_workers_though_they_answer_only_inspections(stage: Ru
 
 
 @pytest.mark.far
-def test_flowers_metrics_need_this_machine_or_the_password(stage: RunningStack) -> None:
+def test_the_metrics_of_flower_need_this_machine_or_the_password(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     passed_on = {"X-Forwarded-For": "127.0.0.1"}
 
@@ -167,7 +167,7 @@ def test_flower_checks_one_wrong_password_a_second(stage: RunningStack) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("timer", [{"countdown": 31}, {"eta": "2030-01-01T00:00:00"}])
-def test_no_task_accepts_a_timer(stage: RunningStack, timer: dict[str, object]) -> None:
+def test_no_celery_task_accepts_a_timer(stage: RunningStack, timer: dict[str, object]) -> None:
     script = f"from worker.app import app; app.tasks['lockbox.expire'].apply_async(([],), **{timer!r})"
 
     ended = stage.python(script)
@@ -178,7 +178,7 @@ def test_no_task_accepts_a_timer(stage: RunningStack, timer: dict[str, object]) 
 
 
 @pytest.mark.far
-def test_no_task_has_a_soft_time_limit(stage: RunningStack) -> None:
+def test_no_celery_task_has_a_soft_time_limit(stage: RunningStack) -> None:
     """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
     ended = stage.python(SOFT_LIMITS)
 

@@ -175,7 +175,7 @@ def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: RunningSt
 
 
 @pytest.mark.far
-def test_repeatedly_killed_pool_children_hang_nothing(stage: RunningStack) -> None:
+def test_repeatedly_killed_pool_children_make_no_task_hang(stage: RunningStack) -> None:
     world = stage.world(approval_window=1)
     parent = psutil.Process(stage.processes.running["worker"].pid)
     # Celery gives up, with an error code, on a worker whose pool dies before it has begun to serve.
@@ -230,7 +230,7 @@ def test_access_ends_on_time_with_all_workers_dead(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_senders_yield_to_timers_in_cpu_scheduling(stage: RunningStack) -> None:
+def test_senders_have_a_lower_cpu_priority_than_timers(stage: RunningStack) -> None:
     stage.world()
     clock, sending = (stage.processes.running[name].pid for name in ("worker", "notifications"))
 

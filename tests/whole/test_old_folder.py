@@ -32,7 +32,7 @@ def here() -> Iterator[ModuleRunner]:
 
 
 @pytest.mark.parametrize("module", ["demo", "devstack.run"])
-def test_another_versions_folder_is_reported_with_advice(here: ModuleRunner, module: str) -> None:
+def test_an_embedded_folder_of_another_version_is_reported_with_advice(here: ModuleRunner, module: str) -> None:
     program = module.removeprefix("devstack.")
     ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()
 

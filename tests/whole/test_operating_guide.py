@@ -53,7 +53,7 @@ def here() -> Iterator[Machine]:
 
 @pytest.mark.far
 @pytest.mark.timeout(400)
-def test_every_command_of_the_guide_works(here: Machine) -> None:
+def test_every_command_of_the_operating_guide_works(here: Machine) -> None:
     left_out = set()
     for block in BLOCKS:
         lines = block.splitlines(keepends=True)
@@ -87,11 +87,11 @@ def _what_was_restored_is_what_runs(here: Machine) -> None:
     assert cores >= 2
 
 
-def test_every_page_of_the_guide_is_tested() -> None:
+def test_every_page_of_the_operating_guide_is_tested() -> None:
     assert {f"operating/{page.name}" for page in (DOCS / "operating").glob("*.md")} == set(PAGES) - {"scaling.md"}
 
 
-def test_every_mentioned_command_exists() -> None:
+def test_every_command_mentioned_in_the_operating_guide_exists() -> None:
     unknown = []
     for command in INLINE:
         words = [word for word in command.split()[1:] if re.fullmatch(r"[a-z][a-z-]*", word)]
@@ -103,7 +103,7 @@ def test_every_mentioned_command_exists() -> None:
     assert len(INLINE) > 10
 
 
-def test_postgres_has_connections_for_everything_the_guide_starts() -> None:
+def test_postgres_has_connections_for_everything_the_operating_guide_starts() -> None:
     (most,) = re.findall(r"ALTER SYSTEM SET max_connections = (\d+)", TEXT)
     started = set(re.findall(r"lockbox-(?:api|(?:worker|notifications|connectors)@\w+)", "\n".join(BLOCKS)))
     opened = {"api": CONNECTIONS, "worker": OF_WORKERS["core"], **OF_WORKERS}
@@ -114,7 +114,7 @@ def test_postgres_has_connections_for_everything_the_guide_starts() -> None:
     assert wanted + OF_SUPERUSERS + OF_COMMANDS <= int(most)
 
 
-def test_the_passwords_of_all_roles_are_listed() -> None:
+def test_the_operating_guide_lists_the_passwords_of_all_database_roles() -> None:
     roles = (CHECKOUT / "config" / "roles.sql").read_text()
 
     assert len(set(re.findall(r"LOCKBOX_\w+_PASSWORD", roles))) == 5
@@ -123,7 +123,7 @@ def test_the_passwords_of_all_roles_are_listed() -> None:
     assert "its five roles" in words
 
 
-def test_the_proxy_limits_each_client() -> None:
+def test_the_proxy_in_the_operating_guide_limits_each_client() -> None:
     (proxy,) = [block for kind, block in FENCES if kind == "nginx"]
 
     for kind in ("req", "conn"):
@@ -132,7 +132,7 @@ def test_the_proxy_limits_each_client() -> None:
         assert zones == used != set()
 
 
-def test_the_proxy_exempts_gateways_and_guards() -> None:
+def test_the_proxy_in_the_operating_guide_exempts_gateways_and_guards() -> None:
     (proxy,) = [block for kind, block in FENCES if kind == "nginx"]
 
     locations = dict(re.findall(r"^    location (?:= )?(/\S*) \{(.*?)\}$", proxy, flags=re.MULTILINE | re.DOTALL))

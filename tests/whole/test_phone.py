@@ -65,7 +65,7 @@ def _is_within(part: Locator, lowest: float) -> bool:
     return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= lowest
 
 
-def test_an_approver_approves_from_the_mail_in_few_taps(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_on_a_phone_an_approver_approves_from_the_mail_in_few_taps(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     address = address_of(stage, world, "ann")
     secret = sign_in(world.db, world.people["ann"], AuthMethod.OIDC)
@@ -105,7 +105,7 @@ def test_an_approver_approves_from_the_mail_in_few_taps(stage: RunningStack, des
     expect(phone.locator("#done")).to_contain_text("You revoked the access. Erin's access ended at")
 
 
-def test_the_button_states_the_duration_and_a_denial_asks_for_its_reason(
+def test_the_approve_button_states_the_duration_and_a_denial_asks_for_its_reason(
     stage: RunningStack, desk: BrowserDesk
 ) -> None:
     world = stage.world(approval_window=900)
@@ -126,7 +126,7 @@ def test_the_button_states_the_duration_and_a_denial_asks_for_its_reason(
     assert stage.state(request.id) == "denied"
 
 
-def test_enter_in_a_field_decides_nothing(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_the_enter_key_in_a_form_field_decides_nothing(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit(access_window=900)
     ann = desk.person(world, "ann")

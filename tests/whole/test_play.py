@@ -31,7 +31,7 @@ def step(page: Page, number: int) -> Locator:
 
 
 @pytest.mark.timeout(240)
-def test_a_newcomer_plays_every_role(page: Page) -> None:
+def test_a_newcomer_plays_every_role_in_the_playground(page: Page) -> None:
     step(page, 1)
     wrong = violations(page)
     picture(page, "play")

@@ -89,7 +89,7 @@ def test_another_worker_seals_within_five_seconds_of_the_sealers_death(stage: Ru
     holder.wait()
 
 
-def test_a_core_worker_without_a_direct_url_says_what_to_set(stage: RunningStack) -> None:
+def test_a_core_worker_behind_a_pooler_without_a_direct_url_says_what_to_set(stage: RunningStack) -> None:
     variables = stage.plan.variables("worker")
 
     ended = warm().run(variables, module="worker", options=["core"])

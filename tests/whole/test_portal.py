@@ -73,7 +73,9 @@ def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example
     return page.url.rsplit("/", 1)[1].partition("?")[0]
 
 
-def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_three_people_run_a_request_through_the_portal_from_start_to_end(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(vendor_review=True, approval_window=900, review_window=900)
     erin, max_, ann = (desk.person(world, name) for name in ("erin", "max", "ann"))
     address = address_of(stage, world, "ann")
@@ -109,7 +111,9 @@ def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDes
     stage.events_are_whole()
 
 
-def test_a_denial_needs_a_reason_and_the_requester_reads_it(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_denial_in_the_browser_needs_a_reason_and_the_requester_reads_it(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann, erin = desk.person(world, "ann"), desk.person(world, "erin")
@@ -126,7 +130,7 @@ def test_a_denial_needs_a_reason_and_the_requester_reads_it(stage: RunningStack,
     expect(erin.locator("main")).to_contain_text("Ask the owner of the mailbox first")
 
 
-def test_the_loser_of_a_race_sees_who_decided(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_person_who_decides_too_late_in_a_race_sees_who_decided(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann, amir = desk.person(world, "ann"), desk.person(world, "amir", java_script_enabled=False)
@@ -144,7 +148,9 @@ def test_the_loser_of_a_race_sees_who_decided(stage: RunningStack, desk: Browser
     assert stage.state(request.id) == "denied"
 
 
-def test_an_open_page_shows_mailed_people_and_announces_only_moves(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_an_open_request_page_shows_mailed_people_and_announces_only_moves(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")
@@ -160,7 +166,9 @@ def test_an_open_page_shows_mailed_people_and_announces_only_moves(stage: Runnin
     expect(ann.locator("#announcement")).to_contain_text("Abe denied it")
 
 
-def test_an_open_page_says_that_the_time_is_over(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_an_open_request_page_says_that_the_approval_deadline_has_passed(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     told(stage, stage.world(approval_window=900))
     world = stage.world(approval_window=10)
     ann = desk.person(world, "ann")
@@ -173,7 +181,9 @@ def test_an_open_page_says_that_the_time_is_over(stage: RunningStack, desk: Brow
     stage.ends(request.id, "timed_out")
 
 
-def test_a_window_moved_to_the_next_page_is_not_called_closed(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_window_moved_to_the_next_page_of_a_list_is_not_called_closed(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(approval_window=900)
     opened = [world.fresh(access_window=3600) for _ in range(MOST)]
     for one in opened:
@@ -207,7 +217,7 @@ def test_a_window_moved_to_the_next_page_is_not_called_closed(stage: RunningStac
     expect(ann.locator(f"#open-{last.id}")).to_have_count(0)
 
 
-def test_everything_works_without_script(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_every_portal_page_works_without_script(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(vendor_review=True, approval_window=900, review_window=900)
     erin, max_, ann = (desk.person(world, name, java_script_enabled=False) for name in ("erin", "max", "ann"))
 
@@ -257,7 +267,7 @@ def test_on_a_phone_a_mailed_code_signs_in_and_denies(stage: RunningStack, desk:
     assert stage.state(request.id) == "denied"
 
 
-def test_any_written_text_is_escaped(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_any_text_written_by_people_is_escaped_on_pages(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     erin, ann = desk.person(world, "erin"), desk.person(world, "ann")
 
@@ -269,7 +279,7 @@ def test_any_written_text_is_escaped(stage: RunningStack, desk: BrowserDesk) -> 
     assert ann.locator("main img").count() == 0
 
 
-def test_a_form_works_once_in_its_own_session(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_portal_form_works_once_and_in_its_own_session(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900, quorum=2)
     request = world.submit()
     ann, amir = desk.person(world, "ann"), desk.person(world, "amir")
@@ -309,7 +319,7 @@ class Frame(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_no_page_is_shown_in_a_foreign_frame(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_no_portal_page_is_shown_in_a_foreign_frame(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")
@@ -330,7 +340,7 @@ def test_no_page_is_shown_in_a_foreign_frame(stage: RunningStack, desk: BrowserD
         server.server_close()
 
 
-def test_a_link_checker_changes_nothing(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_link_checker_following_all_links_changes_nothing(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")

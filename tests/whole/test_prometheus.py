@@ -221,7 +221,7 @@ def promtool_accepts(folder: Path, cases: list[dict[str, Any]]) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_sample_and_rules_are_valid_for_prometheus(tmp_path: Path) -> None:
+def test_the_prometheus_sample_and_rules_are_valid(tmp_path: Path) -> None:
     text = (PROMETHEUS / "prometheus.yaml").read_text()
     token = tmp_path / "token"
     token.write_text("a-token")
@@ -243,7 +243,7 @@ def test_sample_and_rules_are_valid_for_prometheus(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_each_alert_fires_for_its_own_reason(tmp_path: Path) -> None:
+def test_each_prometheus_alert_fires_for_its_own_reason(tmp_path: Path) -> None:
     assert WRONG.keys() == ALERTS.keys()
 
     promtool_accepts(
@@ -256,11 +256,11 @@ def test_each_alert_fires_for_its_own_reason(tmp_path: Path) -> None:
     )
 
 
-def test_no_alert_fires_on_a_healthy_installation(tmp_path: Path) -> None:
+def test_no_prometheus_alert_fires_on_a_healthy_installation(tmp_path: Path) -> None:
     promtool_accepts(tmp_path, [case(name, changes, firing()) for name, changes in HARMLESS.items()])
 
 
-def test_an_alerts_text_names_what_is_wrong(tmp_path: Path) -> None:
+def test_the_text_of_an_alert_names_what_is_wrong(tmp_path: Path) -> None:
     alert = ALERTS["LockboxProcessSilent"]
     summary = "No process has said for 5m 0s that it runs as notifications."
     says = {
@@ -281,7 +281,7 @@ def test_an_alerts_text_names_what_is_wrong(tmp_path: Path) -> None:
     promtool_accepts(tmp_path, [case("said", late("notifications"), [], alert_rule_test=[says])])
 
 
-def test_an_alert_has_a_severity_and_a_runbook() -> None:
+def test_every_prometheus_alert_has_a_severity_and_a_runbook() -> None:
     for name, rule in ALERTS.items():
         assert name.startswith("Lockbox")
         assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -295,7 +295,7 @@ def test_an_alert_has_a_severity_and_a_runbook() -> None:
         )
 
 
-def test_rules_and_panels_query_existing_metrics(api: Database) -> None:
+def test_alert_rules_and_dashboard_panels_query_existing_metrics(api: Database) -> None:
     text = exposition(read(api), answered=()).decode()
     families = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, flags=re.MULTILINE))
     known = set(families)
@@ -307,14 +307,14 @@ def test_rules_and_panels_query_existing_metrics(api: Database) -> None:
     assert {f"lockbox_{one.name}" for one in FIGURES} <= {name.removesuffix("_total") for name in known}
 
 
-def test_queries_use_existing_labels_and_values() -> None:
+def test_prometheus_queries_use_existing_labels_and_values() -> None:
     labels = {name: set(re.findall(r'(\w+)="', series)) for series in WELL for name in [series.partition("{")[0]]}
     for query in queries():
         for name, matchers in re.findall(r"\b(lockbox_\w+)\{([^}]*)\}", query):
             assert set(re.findall(r"(\w+)[=!]", matchers)) <= labels.get(name, set()), query
 
 
-def test_every_panel_shows_data_on_a_healthy_installation(tmp_path: Path) -> None:
+def test_every_dashboard_panel_shows_data_on_a_healthy_installation(tmp_path: Path) -> None:
     asked = [expression.replace("$__rate_interval", "5m") for expression in SHOWN]
 
     promtool_accepts(
@@ -359,7 +359,7 @@ def queries() -> list[str]:
     return [*(rule["expr"] for rule in ALERTS.values()), *RECORDS.values(), *SHOWN, *annotations]
 
 
-def test_recorded_series_and_their_uses_match() -> None:
+def test_the_recorded_prometheus_series_are_exactly_the_ones_queries_use() -> None:
     used = {name for query in queries() for name in re.findall(r"\blockbox:[\w:]+", query)}
 
     assert used == RECORDS.keys()

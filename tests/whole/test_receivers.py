@@ -101,7 +101,7 @@ def receiver(command: list[str], tmp_path: Path) -> Iterator[RunningReceiver]:
         process.communicate()
 
 
-def test_a_signed_call_is_processed_once(receiver: RunningReceiver) -> None:
+def test_the_sample_webhook_receiver_processes_a_signed_call_once(receiver: RunningReceiver) -> None:
     newest, old = receiver.secrets
     answers = [receiver.call(newest, hook_id="call-1") for _ in range(2)]
     answers.append(receiver.call(new_key()[0], new_secret(), old))
@@ -110,7 +110,7 @@ def test_a_signed_call_is_processed_once(receiver: RunningReceiver) -> None:
     assert receiver.end() == TAKEN * 2
 
 
-def test_an_unsigned_call_is_refused(receiver: RunningReceiver) -> None:
+def test_the_sample_webhook_receiver_refuses_an_unsigned_call(receiver: RunningReceiver) -> None:
     ours = receiver.secrets[0]
     other = json.dumps({"sequence": 8, "type": "request.approved", "data": {}}).encode()
 
@@ -132,7 +132,7 @@ def test_an_unsigned_call_is_refused(receiver: RunningReceiver) -> None:
     assert receiver.end() == ""
 
 
-def test_a_body_that_is_too_large_is_refused(receiver: RunningReceiver) -> None:
+def test_the_sample_webhook_receiver_refuses_a_body_that_is_too_large(receiver: RunningReceiver) -> None:
     large = b"{" + b" " * 300_000 + b"}"
 
     assert receiver.call(receiver.secrets[0], body=large) == 413
@@ -140,7 +140,7 @@ def test_a_body_that_is_too_large_is_refused(receiver: RunningReceiver) -> None:
     assert receiver.end() == TAKEN
 
 
-def test_an_event_without_a_state_is_accepted(receiver: RunningReceiver) -> None:
+def test_the_sample_webhook_receiver_accepts_an_event_without_a_state(receiver: RunningReceiver) -> None:
     news = json.dumps({"sequence": 9, "type": "tenant.policy_changed", "data": {"changes": {}}}).encode()
 
     assert receiver.call(receiver.secrets[0], body=news) == 204
@@ -148,7 +148,9 @@ def test_an_event_without_a_state_is_accepted(receiver: RunningReceiver) -> None
 
 
 @pytest.mark.parametrize("held", ["", "whsec_\n", "whsec_c2hvcnQ=\n"])
-def test_it_does_not_start_without_a_secret(command: list[str], tmp_path: Path, held: str) -> None:
+def test_the_sample_webhook_receiver_does_not_start_without_a_secret(
+    command: list[str], tmp_path: Path, held: str
+) -> None:
     file = tmp_path / "webhook.secret"
     file.write_text(held)
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.far
 WINDOW = 10
 
 
-def test_a_lost_index_does_not_prevent_reminders(stage: RunningStack) -> None:
+def test_a_lost_redis_index_does_not_prevent_reminders(stage: RunningStack) -> None:
     world = stage.world()
     lay_down(world, approval_window=WINDOW, approval_reminders=[60])
     request = world.submit()

@@ -157,14 +157,14 @@ def refusal(port: int) -> str:
 
 
 @pytest.mark.far
-def test_ports_of_api_and_flower_are_reserved_until_they_serve(made: MadeRun) -> None:
+def test_make_run_reserves_the_ports_of_api_and_flower_until_they_serve(made: MadeRun) -> None:
     assert ["in use" in why for why in made.taken] == [True, True]
     assert playground(made.said) == f"http://localhost:{made.port}"
     assert (made.answers["ready"].status_code, made.answers["flower"].text) == (200, "OK")
 
 
 @pytest.mark.far
-def test_its_output_works_and_ctrl_c_stops_everything(made: MadeRun) -> None:
+def test_the_output_of_make_run_works_and_ctrl_c_stops_everything(made: MadeRun) -> None:
     account, mail = made.played
     place, stands, mine = made.here.place, json.loads(made.stands.stdout), made.answers["mine"].json()["items"]
 
@@ -201,7 +201,7 @@ def test_the_curl_tutorial_works_as_written(made: MadeRun) -> None:
 
 
 @pytest.mark.far
-def test_verbose_prints_the_logs_and_writes_no_file(fresh: ModuleRunner) -> None:
+def test_the_verbose_option_of_make_run_prints_the_logs_and_writes_no_file(fresh: ModuleRunner) -> None:
     with run(fresh, "--verbose") as running:
         said = read_until(running, "curl ")
         running.send_signal(signal.SIGINT)
@@ -213,7 +213,7 @@ def test_verbose_prints_the_logs_and_writes_no_file(fresh: ModuleRunner) -> None
 
 
 @pytest.mark.far
-def test_it_accepts_a_catalogue_and_names_ignored_settings(fresh: ModuleRunner) -> None:
+def test_make_run_accepts_a_catalogue_and_names_ignored_settings(fresh: ModuleRunner) -> None:
     own = fresh.place / "own.yaml"
     own.write_text("services: {payroll: {title: Payroll, actions: [export]}}\nplans: {standard: {}}\n")
     given = {"LOCKBOX_CATALOGUE": str(own), "LOCKBOX_CATALOG": str(own), "LOCKBOX_PUBLIC_URL": "http://localhost:1"}
@@ -242,7 +242,7 @@ def workers(running: "subprocess.Popen[str]") -> set[int]:
 
 
 @pytest.mark.far
-def test_a_dead_worker_is_restarted_and_a_dead_api_ends_everything(
+def test_make_run_restarts_a_dead_worker_and_ends_if_the_api_dies(
     here: ModuleRunner,
 ) -> None:
     with run(here) as running:

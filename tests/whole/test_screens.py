@@ -184,7 +184,9 @@ def take(page: Page, folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("shot", SHOTS, ids=lambda shot: shot.name)
-def test_a_page(desk: BrowserDesk, day: tuple[World, dict[str, str]], folder: Path, shot: Shot) -> None:
+def test_a_screenshot_of_a_page_is_taken(
+    desk: BrowserDesk, day: tuple[World, dict[str, str]], folder: Path, shot: Shot
+) -> None:
     world, places = day
     how: dict[str, Any] = {"viewport": SIZES[shot.on], "is_mobile": shot.on == "phone", "color_scheme": shot.scheme}
     page = desk.person(world if shot.who else None, shot.who, **how)
@@ -197,7 +199,9 @@ def test_a_page(desk: BrowserDesk, day: tuple[World, dict[str, str]], folder: Pa
     page.context.close()
 
 
-def test_an_approval_on_a_phone(desk: BrowserDesk, day: tuple[World, dict[str, str]], folder: Path) -> None:
+def test_a_screenshot_of_an_approval_on_a_phone_is_taken(
+    desk: BrowserDesk, day: tuple[World, dict[str, str]], folder: Path
+) -> None:
     world, _ = day
     request = world.submit(
         resources=["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"],
@@ -216,7 +220,7 @@ def test_an_approval_on_a_phone(desk: BrowserDesk, day: tuple[World, dict[str, s
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (PHONE, "dark"), (TABLET, "light")])
-def test_a_mail(desk: BrowserDesk, folder: Path, size: ViewportSize, scheme: Scheme) -> None:
+def test_a_screenshot_of_a_mail_is_taken(desk: BrowserDesk, folder: Path, size: ViewportSize, scheme: Scheme) -> None:
     asked, *_ = gallery.shown(specimens())
     page = desk.person(viewport=size, color_scheme=scheme)
 

@@ -46,7 +46,7 @@ def _fill(tmp_path: Path) -> None:
     (tmp_path / "own.env").write_text("LOCKBOX_AUDIT_KEY_FILES='[\"a b\"]'\nLOCKBOX_REDIS_URL=redis://b\n")
 
 
-def test_an_instance_is_read_from_its_template(units: Path) -> None:
+def test_a_systemd_instance_is_read_from_its_template(units: Path) -> None:
     unit = ServiceUnit.read("lockbox-worker@2.service")
 
     assert unit.user == (4711, 4712, [4712, 4713, 4714])
@@ -61,7 +61,7 @@ def test_an_instance_is_read_from_its_template(units: Path) -> None:
     assert units.exists()
 
 
-def test_a_drop_in_overrides_and_an_empty_value_resets(units: Path) -> None:
+def test_a_systemd_drop_in_overrides_and_an_empty_value_resets(units: Path) -> None:
     (units / "lockbox-worker@2.service.d").mkdir()
     drop_in = "[Service]\nGroup=4715\nSupplementaryGroups=\nEnvironmentFile=\nEnvironment=\n"
     (units / "lockbox-worker@2.service.d" / "own.conf").write_text(drop_in)
@@ -76,14 +76,14 @@ def test_a_drop_in_overrides_and_an_empty_value_resets(units: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"), [("User=nobody-knows", "no user nobody-knows"), ("Group=nobody-knows", "no group nobody-knows")]
 )
-def test_an_unknown_user_is_reported(units: Path, line: str, says: str) -> None:
+def test_an_unknown_user_of_a_systemd_unit_is_reported(units: Path, line: str, says: str) -> None:
     (units / "lockbox-api.service").write_text(f"[Service]\nUser=4711\n{line}\n")
 
     with pytest.raises(UnitRefused, match=says):
         _ = ServiceUnit.read("lockbox-api").user
 
 
-def test_a_missing_unit_is_reported(units: Path) -> None:
+def test_a_missing_systemd_unit_is_reported(units: Path) -> None:
     refused = CliRunner().invoke(app, ["doctor", "--unit", "lockbox-nothing"])
 
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -91,7 +91,7 @@ def test_a_missing_unit_is_reported(units: Path) -> None:
 
 
 @pytest.mark.usefixtures("units")
-def test_a_non_root_caller_gets_the_command_for_root() -> None:
+def test_a_caller_who_is_not_root_gets_the_command_for_root() -> None:
     with as_nobody():
         if not os.geteuid():
             pytest.skip("this user can't be another one")
@@ -103,7 +103,7 @@ def test_a_non_root_caller_gets_the_command_for_root() -> None:
     assert refused.stderr.rstrip().endswith("-m cli doctor")
 
 
-def test_paths_hidden_or_read_only_for_a_unit_are_found(units: Path) -> None:
+def test_paths_hidden_or_read_only_for_a_systemd_unit_are_reported(units: Path) -> None:
     (units / "own.env").write_text(
         'LOCKBOX_AUDIT_KEY_FILES=["/etc/lockbox/a.pem", "/root/my keys/b.pem"]\n'
         "LOCKBOX_CHECKPOINT_FOLDER=/srv/checkpoints\n"
@@ -123,7 +123,7 @@ def test_paths_hidden_or_read_only_for_a_unit_are_found(units: Path) -> None:
     assert list(ServiceUnit.read("lockbox-worker@2").check_sandbox()) == []
 
 
-def test_binary_settings_are_reported(units: Path) -> None:
+def test_binary_settings_of_a_systemd_unit_are_reported(units: Path) -> None:
     (units / "own.env").write_bytes(b"LOCKBOX_VENDOR_NAME=Caf\xe9\n")
 
     with pytest.raises(UnitRefused, match=r"own\.env is not in UTF-8"):

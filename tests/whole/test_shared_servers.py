@@ -10,7 +10,7 @@ MAIL = ("mail",)
 
 
 @pytest.mark.far
-def test_servers_started_by_any_process_are_stopped_by_the_folders_owner() -> None:
+def test_embedded_servers_started_by_any_process_are_stopped_by_the_folders_owner() -> None:
     started = []
 
     def run() -> None:

@@ -38,7 +38,7 @@ def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 @pytest.mark.far
-def test_a_playground_is_not_opened_to_other_machines(urls: Urls) -> None:
+def test_a_playground_does_not_start_open_to_other_machines(urls: Urls) -> None:
     playing = {"LOCKBOX_PLAYGROUND": "x", "LOCKBOX_EMBEDDED": "true", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 
@@ -71,13 +71,13 @@ def test_a_worker_that_gives_up_has_an_exit_code(urls: Urls) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["owner", "superuser", "worker"])
-def test_the_api_refuses_a_login_with_wrong_rights(urls: Urls, login: str) -> None:
+def test_the_api_refuses_to_start_with_a_database_role_with_wrong_rights(urls: Urls, login: str) -> None:
     refused(api(urls, LOCKBOX_DATABASE_URL=getattr(urls, login)), "LOCKBOX_DATABASE_URL")
 
 
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["owner", "superuser", "api"])
-def test_a_worker_refuses_a_login_with_wrong_rights(urls: Urls, login: str) -> None:
+def test_a_worker_refuses_to_start_with_a_database_role_with_wrong_rights(urls: Urls, login: str) -> None:
     refused(workers(urls, LOCKBOX_WORKER_DATABASE_URL=getattr(urls, login)), "LOCKBOX_WORKER_DATABASE_URL")
 
 
@@ -123,7 +123,7 @@ with app.connection_for_write() as connection:
 
 @pytest.mark.far
 @pytest.mark.parametrize("process", ["worker", "flower"])
-def test_every_process_has_the_same_effective_celery_settings(urls: Urls, process: str) -> None:
+def test_workers_and_flower_have_the_same_effective_celery_settings(urls: Urls, process: str) -> None:
     imported = {"worker": "import worker.runtime", "flower": "import worker.flower"}[process]
 
     shown = warm().run({"LOCKBOX_REDIS_URL": urls.redis}, script=f"{imported}\n{EFFECTIVE}").stdout
@@ -137,7 +137,7 @@ def test_every_process_has_the_same_effective_celery_settings(urls: Urls, proces
 
 @pytest.mark.far
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_used_port_is_reported(urls: Urls, processes: str) -> None:
+def test_an_api_port_already_in_use_is_reported(urls: Urls, processes: str) -> None:
     with socket.create_server((HOST, own_port())) as taken:
         port = taken.getsockname()[1]
         good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis, "LOCKBOX_API_PROCESSES": processes}
@@ -148,7 +148,7 @@ def test_a_used_port_is_reported(urls: Urls, processes: str) -> None:
 
 
 @pytest.mark.far
-def test_an_invalid_descriptor_is_refused(urls: Urls) -> None:
+def test_a_file_descriptor_that_is_no_socket_is_refused_by_the_api(urls: Urls) -> None:
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, module="api", options=["--fd", "2"])
@@ -158,7 +158,7 @@ def test_an_invalid_descriptor_is_refused(urls: Urls) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("port", ["0", "65536", "80000", "-1", "http"])
-def test_an_invalid_port_is_refused(urls: Urls, port: str) -> None:
+def test_an_invalid_port_of_the_api_is_refused(urls: Urls, port: str) -> None:
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, module="api", options=[f"--port={port}"])
@@ -168,7 +168,7 @@ def test_an_invalid_port_is_refused(urls: Urls, port: str) -> None:
 
 
 @pytest.mark.far
-def test_a_used_port_of_flower_is_reported(urls: Urls) -> None:
+def test_a_port_of_flower_already_in_use_is_reported(urls: Urls) -> None:
     known = {"LOCKBOX_REDIS_URL": urls.redis, "LOCKBOX_FLOWER_USER": "olga", "LOCKBOX_FLOWER_PASSWORD": "a" * 16}
     with socket.create_server((HOST, own_port())) as taken:
         port = str(taken.getsockname()[1])

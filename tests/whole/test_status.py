@@ -36,7 +36,7 @@ def known(stage: RunningStack) -> dict[str, str]:
 
 @pytest.mark.far
 @pytest.mark.parametrize("login", ["LOCKBOX_DATABASE_URL", "LOCKBOX_OWNER_DATABASE_URL"])
-def test_a_healthy_installation_says_so(stage: RunningStack, login: str) -> None:
+def test_the_status_command_says_that_a_healthy_installation_is_healthy(stage: RunningStack, login: str) -> None:
     url = {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_OWNER_DATABASE_URL": stage.urls.owner}[login]
 
     ended = lockbox({login: url, "LOCKBOX_REDIS_URL": stage.urls.redis}, "operate", "status")
@@ -48,7 +48,7 @@ def test_a_healthy_installation_says_so(stage: RunningStack, login: str) -> None
 
 
 @pytest.mark.far
-def test_status_also_prints_json(stage: RunningStack) -> None:
+def test_the_status_command_also_prints_json(stage: RunningStack) -> None:
     ended = at_once(known(stage), "operate", "status", "--output", "json")
 
     found = json.loads(ended.stdout)
@@ -59,7 +59,7 @@ def test_status_also_prints_json(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_without_postgres_the_rest_is_shown_and_no_secret(stage: RunningStack) -> None:
+def test_without_postgres_the_status_command_shows_the_rest_and_no_secret(stage: RunningStack) -> None:
     ended = at_once(known(stage) | AWAY_POSTGRES, "operate", "status")
 
     assert (ended.returncode, ended.stderr) == (1, ""), ended
@@ -69,7 +69,7 @@ def test_without_postgres_the_rest_is_shown_and_no_secret(stage: RunningStack) -
 
 
 @pytest.mark.far
-def test_without_settings_it_says_what_to_set() -> None:
+def test_without_settings_the_status_command_says_what_to_set() -> None:
     ended = lockbox({}, "operate", "status")
 
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -77,7 +77,7 @@ def test_without_settings_it_says_what_to_set() -> None:
 
 
 @pytest.mark.far
-def test_an_older_database_is_named(stage: RunningStack) -> None:
+def test_the_status_command_names_an_older_database(stage: RunningStack) -> None:
     stage.rows("UPDATE alembic_version SET version_num = '0001' RETURNING 1")
     try:
         ended = at_once(known(stage), "operate", "status")
@@ -94,7 +94,7 @@ def head(stage: RunningStack) -> str:
 
 
 @pytest.mark.far
-def test_the_running_apis_metrics_are_local(stage: RunningStack) -> None:
+def test_the_metrics_of_the_running_api_can_be_read_locally(stage: RunningStack) -> None:
     url = f"http://127.0.0.1:{stage.plan.api_port}/metrics"
 
     found = httpx.get(url, trust_env=False)
@@ -106,7 +106,7 @@ def test_the_running_apis_metrics_are_local(stage: RunningStack) -> None:
 
 
 @pytest.mark.far
-def test_a_just_killed_core_worker_is_missed_despite_its_recent_heartbeat(stage: RunningStack) -> None:
+def test_status_misses_a_just_killed_core_worker_despite_its_recent_heartbeat(stage: RunningStack) -> None:
     stage.processes.kill("worker")
     try:
         wait_until(
@@ -124,7 +124,7 @@ def test_a_just_killed_core_worker_is_missed_despite_its_recent_heartbeat(stage:
 
 
 @pytest.mark.far
-def test_a_refusing_relay_is_reported(stage: RunningStack) -> None:
+def test_the_status_command_reports_a_relay_that_refuses_mail(stage: RunningStack) -> None:
     ended = at_once(known(stage) | {"LOCKBOX_SMTP_URL": "smtp://127.0.0.1:1"}, "operate", "status")
 
     assert ended.returncode == 1

@@ -94,7 +94,7 @@ def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
 
 
 @pytest.mark.parametrize("who", PAGES)
-def test_pages_fit_every_reader_wide_and_narrow_light_and_dark(
+def test_portal_pages_fit_every_reader_wide_and_narrow_light_and_dark(
     desk: BrowserDesk, furnished: tuple[World, dict[str, str]], who: str
 ) -> None:
     world, places = furnished
@@ -110,7 +110,7 @@ def test_pages_fit_every_reader_wide_and_narrow_light_and_dark(
     assert wrong == []
 
 
-def test_no_page_is_missing_from_the_sweep() -> None:
+def test_no_portal_page_is_missing_from_the_layout_sweep() -> None:
     swept_paths = {path.partition("?")[0] for paths in PAGES.values() for path in paths}
     pages = {route.removeprefix("GET ") for route in MATRIX if route.startswith("GET ")} - NO_PAGE - ELSEWHERE
     shapes = {path: re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in pages}
@@ -119,7 +119,7 @@ def test_no_page_is_missing_from_the_sweep() -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/operations", 403), ("/requests?state=odd", 422)])
-def test_error_pages_fit_every_reader(
+def test_error_pages_fit_the_screen_of_every_reader(
     desk: BrowserDesk, furnished: tuple[World, dict[str, str]], path: str, status: int
 ) -> None:
     page = desk.person(furnished[0], "ann")
@@ -131,7 +131,7 @@ def test_error_pages_fit_every_reader(
     assert swept(page) == []
 
 
-def test_a_person_without_a_session_is_asked_to_sign_in_and_returns(desk: BrowserDesk) -> None:
+def test_a_person_without_a_session_is_asked_to_sign_in_and_returns_to_the_page(desk: BrowserDesk) -> None:
     page = desk.person()
 
     page.goto("/waiting")
@@ -190,7 +190,7 @@ def in_states(stage: RunningStack) -> dict[State, tuple[World, UUID]]:
 
 @pytest.mark.parametrize("who", ["erin", "max", "ann"])
 @pytest.mark.parametrize("state", State)
-def test_a_request_in_each_state_fits_its_readers(
+def test_the_page_of_a_request_in_each_state_fits_its_readers_screens(
     desk: BrowserDesk, in_states: dict[State, tuple[World, UUID]], state: State, who: str
 ) -> None:
     world, request_id = in_states[state]
@@ -201,7 +201,7 @@ def test_a_request_in_each_state_fits_its_readers(
     assert swept(page) == []
 
 
-def test_several_requests_are_denied_and_failures_listed(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_several_requests_are_denied_at_once_and_failures_listed(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=3600)
     gone, *rest = (world.fresh() for _ in range(3))
     page = desk.person(world, "ann")
@@ -225,7 +225,7 @@ def test_several_requests_are_denied_and_failures_listed(stage: RunningStack, de
     assert [stage.state(one.id) for one in (gone, *rest)] == ["active", "denied", "denied"]
 
 
-def test_an_engineer_cancels_several_requests(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_an_engineer_cancels_several_requests_at_once(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=3600)
     requests = [world.fresh() for _ in range(2)]
     page = desk.person(world, "erin")
@@ -243,7 +243,7 @@ def test_an_engineer_cancels_several_requests(stage: RunningStack, desk: Browser
     assert {stage.state(one.id) for one in requests} == {"cancelled"}
 
 
-def test_a_manager_denies_several_reviews(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_manager_denies_several_reviews_at_once(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=3600, review_window=3600, vendor_review=True)
     requests = [world.fresh() for _ in range(2)]
     page = desk.person(world, "max")

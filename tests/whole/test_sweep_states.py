@@ -119,7 +119,9 @@ STATES: dict[str, tuple[Scenery, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_special_state_fits_every_reader(stage: RunningStack, desk: BrowserDesk, state: str) -> None:
+def test_a_page_in_a_special_state_fits_the_screen_of_every_reader(
+    stage: RunningStack, desk: BrowserDesk, state: str
+) -> None:
     make, readers = STATES[state]
     world, path = make(stage)
     wrong: list[str] = []
@@ -135,7 +137,7 @@ def test_a_special_state_fits_every_reader(stage: RunningStack, desk: BrowserDes
     assert wrong == []
 
 
-def test_a_changed_gate_is_shown_as_one_sentence(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_a_changed_gate_is_shown_on_a_page_as_one_sentence(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(**SLOW)
     for one in (A, B):
         with stage.db.transaction() as session:
@@ -151,7 +153,9 @@ def test_a_changed_gate_is_shown_as_one_sentence(stage: RunningStack, desk: Brow
     assert change.evaluate("(one) => getComputedStyle(one).display") == "list-item"
 
 
-def test_the_form_of_a_service_with_parameters_fits_every_reader(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_the_form_of_a_service_with_parameters_fits_every_readers_screen(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(**SLOW)
     page = desk.person(world, "erin")
     page.goto("/ask")

@@ -76,27 +76,27 @@ def analyzed(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_systemd_accepts_every_line(placed: list[Path]) -> None:
+def test_systemd_accepts_every_line_of_the_units(placed: list[Path]) -> None:
     checked = analyzed("verify", "--man=no", *placed)
 
     about_ours = [line for line in checked.stderr.splitlines() if "lockbox" in line]
     assert about_ours == [], checked.stderr
 
 
-def test_an_unknown_line_is_found(placed: list[Path]) -> None:
+def test_an_unknown_line_of_a_systemd_unit_is_reported(placed: list[Path]) -> None:
     placed[0].write_text(placed[0].read_text().replace("ProtectHome=", "ProtectHomes="))
 
     assert "ProtectHomes" in analyzed("verify", "--man=no", placed[0]).stderr
 
 
-def test_units_have_few_rights(placed: list[Path]) -> None:
+def test_systemd_units_have_few_rights(placed: list[Path]) -> None:
     for unit in placed:
         found = analyzed("security", "--offline=true", "--json=short", "--threshold=100", unit)
         exposed = sum(float(line["exposure"] or 0) for line in json.loads(found.stdout))
         assert exposed <= MOST_EXPOSED, f"{unit.name}: {exposed}\n{found.stdout}"
 
 
-def test_all_units_are_hardened_alike() -> None:
+def test_all_systemd_units_are_hardened_alike() -> None:
     shared = [[item for item in said(unit) if item[0] not in OWN] for unit in UNITS]
 
     assert len(UNITS) == 5
@@ -107,13 +107,13 @@ def test_all_units_are_hardened_alike() -> None:
     assert dict(shared[0])["PartOf"] == dict(shared[0])["WantedBy"] == "lockbox.target"
 
 
-def test_only_the_core_worker_writes_and_only_checkpoints() -> None:
+def test_only_the_core_workers_systemd_unit_may_write_and_only_checkpoints() -> None:
     assert {unit.name: one(unit, "ReadWritePaths") for unit in UNITS if one(unit, "ReadWritePaths")} == {
         "lockbox-worker@.service": "/var/lib/lockbox/checkpoints"
     }
 
 
-def test_each_process_has_its_own_settings_file() -> None:
+def test_each_systemd_unit_has_its_own_settings_file() -> None:
     written = set(re.findall(r"^cat > (/etc/lockbox/\w+\.env)", GUIDE, flags=re.MULTILINE))
     given = {}
     for unit in UNITS:
@@ -126,7 +126,7 @@ def test_each_process_has_its_own_settings_file() -> None:
     assert len(written) == 4
 
 
-def test_every_start_command_is_known_to_the_script(tmp_path: Path) -> None:
+def test_every_start_command_of_a_systemd_unit_is_known_to_the_script(tmp_path: Path) -> None:
     script = tmp_path / "deploy" / "run"
     script.parent.mkdir()
     text = (CHECKOUT / "deploy" / "run").read_text()
@@ -191,7 +191,7 @@ def may(file: Path, right: int, user: tuple[int, set[int]]) -> bool:
     return bool(found.st_mode >> shift & right)
 
 
-def test_each_unit_has_its_own_user_and_needed_groups(machine: Path) -> None:
+def test_each_systemd_unit_has_its_own_user_and_needed_groups(machine: Path) -> None:
     known = users(machine)
     runs_as = {str(one(unit, "User")) for unit in UNITS}
 
@@ -203,7 +203,7 @@ def test_each_unit_has_its_own_user_and_needed_groups(machine: Path) -> None:
         assert len(known[user][1]) == 1 + len(wanted)
 
 
-def test_a_key_is_readable_by_its_users_and_writable_by_none(machine: Path) -> None:
+def test_a_key_file_is_readable_by_users_that_need_it_and_writable_by_none(machine: Path) -> None:
     known = users(machine)
 
     for name, readers in KEYS.items():
@@ -213,7 +213,7 @@ def test_a_key_is_readable_by_its_users_and_writable_by_none(machine: Path) -> N
         assert not file.stat().st_mode & 0o007
 
 
-def test_checkpoints_are_written_by_the_core_worker_and_read_by_their_checkers(machine: Path) -> None:
+def test_checkpoints_are_writable_by_the_core_worker_and_readable_by_api_and_connectors(machine: Path) -> None:
     known, folder = users(machine), machine / "var" / "lib" / "lockbox" / "checkpoints"
     readers = {user for user, ids in known.items() if may(folder, 4, ids)}
 

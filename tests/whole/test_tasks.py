@@ -178,7 +178,7 @@ def is_done(stage: RunningStack, requests: dict[UUID, str]) -> bool:
 
 
 @pytest.mark.far
-def test_each_task_is_sent_and_its_result_says_what_it_did(stage: RunningStack) -> None:
+def test_each_worker_task_is_sent_and_its_result_says_what_it_did(stage: RunningStack) -> None:
     with listening(stage) as events:
         requests = one_of_each(stage)
         wait_until(lambda: is_done(stage, requests), "all is done")
@@ -199,7 +199,7 @@ def test_each_task_is_sent_and_its_result_says_what_it_did(stage: RunningStack) 
 
 
 @pytest.mark.far
-def test_each_task_fails_visibly_without_postgres_and_is_done_later(
+def test_each_worker_task_fails_visibly_without_postgres_and_is_done_later(
     stage: RunningStack, proxies: ProxiedServers
 ) -> None:
     with listening(stage) as events:
@@ -216,7 +216,7 @@ def test_each_task_fails_visibly_without_postgres_and_is_done_later(
 
 
 @pytest.mark.far
-def test_the_worker_itself_seals_what_no_task_seals(stage: RunningStack) -> None:
+def test_the_core_worker_seals_by_itself_events_that_no_task_seals(stage: RunningStack) -> None:
     held = children(stage)
     log = stage.processes.logs / "worker.log"
 
@@ -237,7 +237,7 @@ def test_the_worker_itself_seals_what_no_task_seals(stage: RunningStack) -> None
 
 
 @pytest.mark.far
-def test_long_sealing_and_reconciling_delay_no_time_out(stage: RunningStack) -> None:
+def test_long_sealing_and_reconciling_delay_no_time_out_of_a_request(stage: RunningStack) -> None:
     before = children(stage)
     with superuser_at(stage.urls.superuser) as engine, engine.connect() as holder, engine.connect() as looking:
         holder.execute(text("SELECT pg_advisory_lock(:number)"), {"number": HELD})

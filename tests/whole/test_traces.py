@@ -35,7 +35,7 @@ def calls(receiver: WebhookReceiver) -> list[Call]:
     return [one for one in receiver.calls if one.event["type"] == "request.submitted"]
 
 
-def test_a_call_and_its_consequences_in_other_processes_share_a_trace(
+def test_an_api_call_and_its_consequences_in_other_processes_share_a_trace(
     template: ServerAddresses, tmp_path: Path, collector: Collector, receiver: WebhookReceiver
 ) -> None:
     with stage_of(template, tmp_path, names=PROCESSES, settings={"LOCKBOX_OTLP_ENDPOINT": collector.url}) as stage:
@@ -72,7 +72,7 @@ def test_a_call_and_its_consequences_in_other_processes_share_a_trace(
         assert {(one["event"], one["trace_id"]) for one in told} == {(event, TRACE)}
 
 
-def test_a_dead_collector_delays_neither_answers_nor_notifications_nor_shutdown(
+def test_a_dead_trace_collector_delays_neither_answers_nor_notifications_nor_shutdown(
     template: ServerAddresses, tmp_path: Path
 ) -> None:
     with socket.create_server((HOST, 0)) as deaf:
