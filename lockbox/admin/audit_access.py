@@ -54,7 +54,7 @@ VENDORS = EventScope(
 VENDORS_OWN = EventScope(of_tenants=replace(VENDORS, hidden=VENDORS.hidden - {RECIPIENT}))
 """Three scopes: a tenant's readers in its log, the vendor's readers in that log, and these in the vendor's own log.
 
-The vendor's readers do not see the people whom a tenant invited, asked or gave something to.
+The vendor's readers do not see the people that a tenant invited, asked or gave something to.
 """
 
 

@@ -40,7 +40,7 @@ NOT_ASKED = "Nobody has asked to off-board the tenant."
 
 
 class OffboardingState(BaseModel, frozen=True):
-    """When off-boarding was requested and by whom, and how far the command of the database's owner has come."""
+    """The time and author of the request to off-board, and how far the command of the database's owner has come."""
 
     asked_at: datetime
     asked_by: str | None

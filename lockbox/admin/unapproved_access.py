@@ -1,4 +1,4 @@
-"""Access that can open at a tenant without its approval, by whom and until when, and windows opened recently.
+"""Access that can open at a tenant without its approval, for which people and how long, and recent windows.
 
 Used by its page, the API, the mode's page and the log's monthly event.
 """

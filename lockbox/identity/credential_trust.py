@@ -64,8 +64,9 @@ def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
 def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
     """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
-    It counts at once after a strong sign-in, for a person who was just invited, and for a person whom the database's
-    owner created. Otherwise only a mailbox vouches for it, and the mailbox's rightful owner has 72 hours to notice.
+    It counts at once after a strong sign-in, for a person who was just invited, and for a person created by the
+    database's owner. Otherwise only a mailbox vouches for it, and the mailbox's rightful owner has 72 hours to
+    notice.
     """
     at = now(session)
     ever = session.execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()

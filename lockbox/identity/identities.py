@@ -1,4 +1,4 @@
-"""Identities of people at identity providers, and the rules for which provider may sign in whom."""
+"""Identities of people at identity providers, and which provider may sign in which person."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ BOUND = text(f"{insert(Identity)} ON CONFLICT DO NOTHING RETURNING person_id")
 
 
 def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
-    """Return the person whom an identity provider just authenticated; the transaction then acts as this person.
+    """Return the person that an identity provider just authenticated; the transaction then acts as this person.
 
     A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
     at a tenant that did not choose it. An identity bound after a mailed code alone counts as a mailed code until it

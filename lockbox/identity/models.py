@@ -269,7 +269,7 @@ class DirectoryRecord(SQLModel, table=True):
 
 
 class EligibleDelegate(SQLModel, table=True):
-    """A person whom approvers may name as their delegate; `id` distinguishes this permission from an earlier one."""
+    """A person that approvers may name as their delegate; `id` distinguishes this permission from an earlier one."""
 
     __tablename__ = "eligible_delegates"
 
