@@ -113,7 +113,7 @@ class Denial:
 
 
 class RefusedCall(Exception):  # noqa: N818 - it names what was found
-    """A call that is denied. If the gate `only_reports`, the call is admitted all the same."""
+    """A call that is denied. If the gate `only_reports`, the call is admitted anyway."""
 
     def __init__(self, denial: Denial, *, only_reports: bool = False) -> None:
         super().__init__(denial.reason)

@@ -112,8 +112,8 @@ class Gate:
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
         """Return whether a denied call is admitted, because the gate only reports for its tenant.
 
-        Only a denial about the call itself can be reported. If the tenant is unknown, the gate must only report for
-        all tenants. The path, tenant and caller are stored in `call`.
+        Only a denial about the call itself can be reported. If the tenant is unknown, the call is admitted only if
+        the gate only reports for every tenant. Path, tenant and caller are stored in `call`.
         """
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):

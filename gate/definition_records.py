@@ -99,7 +99,7 @@ def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
 def _due(
     session: UnitOfWork, said: Mapping[str, GateDefinition]
 ) -> dict[str, tuple[Row[Any] | None, Row[Any] | None]]:
-    """Return the services to write, each with its newest record and its newest record equal to this definition."""
+    """Return the services to write, each with its newest record and the newest one equal to this definition."""
     values = {"services": list(said), "again": SAID_AGAIN, "in_use": IN_USE}
     newest: dict[str, Row[Any]] = {}
     same: dict[str, Row[Any]] = {}

@@ -64,7 +64,7 @@ CALL = re.compile(rb"[!-~]{1,100}")
 
 
 class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
-    """A question that cannot be answered, and why."""
+    pass
 
 
 class AskedCall(NamedTuple):

@@ -261,7 +261,7 @@ def allow_report(
 
     Raises:
         NotFound, NotYours, SignInAgain: as named.
-        Conflict: the vendor does not, or no longer, ask for consent to this revision.
+        Conflict: the vendor does not ask, or no longer asks, for consent to this revision.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)

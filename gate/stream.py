@@ -148,7 +148,7 @@ class StreamPace:
 
 
 class SnapshotTurns:
-    """Serialises snapshots: one for each token, one part at a time for all, and half of the time none.
+    """Serialises snapshots: one for each token, one part at a time for all, and none for half of the time.
 
     A guard that keeps asking delays mainly guards with its own token, other guards by one part, and the gate's calls
     by less.
@@ -305,7 +305,7 @@ class WindowStreams:
     def _missed(self, last: bytes | None) -> tuple[int, list[MemoryEvent]] | None:
         """Return the number of the guard's last event and the events since then; None if some are no longer kept.
 
-        Also None if memory began anew since then: the time in that event is out of date.
+        Also None if memory began anew since then: the time in its `ANEW` event is long past.
         """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:

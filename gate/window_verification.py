@@ -179,7 +179,10 @@ class WindowVerification:
         return set(self._memory.of(tenants=tenants, people=people))
 
     def settle(self, judge: WindowJudge, at: datetime) -> None:
-        """Verify windows in doubt for `AGAIN_SECONDS` at most; drop windows in doubt since `DOUBT_SECONDS`."""
+        """Verify windows in doubt, for at most `AGAIN_SECONDS`.
+
+        Windows that have been in doubt for `DOUBT_SECONDS` are dropped.
+        """
         began = self._memory.clock()
         doubted_at = began if self._doubted_at is None else self._doubted_at
         while self._doubtful:

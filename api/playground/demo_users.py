@@ -13,8 +13,6 @@ from lockbox.identity.roles import VENDOR_ROLES, Role
 
 
 class DemoUser(BaseModel):
-    """A demo user and their demo token."""
-
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str

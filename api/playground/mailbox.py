@@ -43,7 +43,7 @@ class OpenedMail(Envelope):
         return CODE.findall(self.text)
 
     def pieces(self, origin: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the text in pieces. A link to one of our pages is a piece, and comes with the link again."""
+        """Yield the text in pieces, each with the link to one of our pages that it is, or None."""
         end = 0
         for found in ADDRESS.finditer(self.text):
             yield self.text[end : found.start()], None

@@ -315,7 +315,7 @@ def _span(seconds: int, units: Sequence[str]) -> str:
 
 
 def provider_unavailable(issuer: IdentityProvider, trouble: FetchFailure, vendor: str) -> str:
-    """A failing provider of a tenant is that tenant's to repair, not the operators'."""
+    """A tenant repairs its own provider, so the text does not refer to the operators."""
     if trouble is FetchFailure.BUSY:
         whom = TRY_AGAIN
     elif issuer.tenant is None:

@@ -1,4 +1,4 @@
-"""The route that has an approver's passkey asked."""
+"""The route that makes a challenge for an approver's passkey."""
 
 import json
 from functools import partial

@@ -190,7 +190,7 @@ class AvailableMoveView(BaseModel):
 
 
 class RequestDetail(RequestView):
-    """A request with its decisions, the oldest first, its notifications, its resubmission and its extension."""
+    """A request with its decisions (oldest first), notifications, resubmission and extension."""
 
     decisions: list[DecisionView]
     notifications: NotificationCount

@@ -246,7 +246,7 @@ def make_token(
     services: Annotated[frozenset[Word], Form(max_length=MOST_SERVICES)] = frozenset(),
     tenants: Annotated[str, Form(max_length=LONGEST_TENANTS)] = "",
 ) -> Response:
-    """The new token is shown on this page only."""
+    """Make a token. Only the page that answers this form shows it."""
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
         bound_to = frozenset(SLUG_BREAKS.split(tenants.strip())) - {""}

@@ -58,7 +58,7 @@ TURNS = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class VerificationInput:
-    """The upload: a file, trusted keys, and a checkpoint that the person kept, or the mail with it.
+    """The upload: a file, trusted keys, and the checkpoint that the person kept, or its mail.
 
     `approver_keys` are files of approvers' keys that the person's organisation exported.
     """

@@ -123,7 +123,7 @@ def ahead_of_page(request_id: UUID) -> list[database.Query]:
 
 @router.post("/{request_id}/look")
 def look(work: FormContextDep, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on") -> Response:
-    """Show the person's colleagues that they are reviewing the request, or have stopped."""
+    """Show a reviewer's colleagues that the reviewer is looking at the request, or has stopped."""
     change = inbox.begin if looking == "on" else inbox.end
     with work.open() as (session, visitor):
         one = request_id_of(request_id)
