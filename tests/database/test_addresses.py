@@ -175,7 +175,9 @@ def test_events_about_addresses_contain_no_address_in_clear(world: World, worker
 
 
 @each("whose", ["amir", "max"])
-def test_a_mail_address_someone_else_signs_in_with_is_refused_without_naming_them(world: World, whose: str) -> None:
+def test_a_mail_address_someone_else_signs_in_with_is_refused_without_naming_that_person(
+    world: World, whose: str
+) -> None:
     theirs = address(world.db, world, whose)
 
     with pytest.raises(AddressTaken) as refused:

@@ -79,7 +79,7 @@ def test_ending_an_emergency_stop_needs_a_sign_in_as_strong_as_for_an_approval(w
         does(world, "tara", emergency_stop.end_stop)
 
 
-def test_members_see_an_emergency_stop_and_the_vendor_does_not(world: World) -> None:
+def test_members_see_that_an_emergency_stop_bars_break_glass_and_the_vendor_does_not(world: World) -> None:
     stop(world)
     with world.db.transaction() as session:
         own = tenants.show(session, world.people["ann"], world.tenant.slug)
@@ -116,7 +116,7 @@ def test_a_concurrent_emergency_stop_and_break_glass_leave_nothing_open(world: W
             does(world, "tara", emergency_stop.end_stop)
 
 
-def test_an_emergency_stop_waits_for_uncommitted_break_glass_and_revokes_it(
+def test_an_emergency_stop_waits_for_uncommitted_break_glass_and_revokes_its_window(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
     request = asked(world)

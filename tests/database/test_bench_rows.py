@@ -62,7 +62,7 @@ def test_one_sql_statement_writes_all_rows_of_a_submission(world: World, root: E
 
 
 @pytest.mark.parametrize(("state", "moves"), [("active", 2), ("pending", 1)])
-def test_rows_loaded_by_the_benchmark_equal_those_of_a_real_request(
+def test_rows_loaded_by_the_benchmark_equal_the_rows_of_a_real_request(
     world: World, root: Engine, state: str, moves: int
 ) -> None:
     pattern = approved(world, root)

@@ -269,7 +269,7 @@ def unarmed(world: World, worker: Database) -> str:
     return f"remind:{request.id}"
 
 
-def test_an_unarmed_deadline_is_armed_in_the_last_minute_before_it(
+def test_an_unarmed_deadline_is_armed_in_the_last_minute_before_the_deadline(
     unarmed: str, worker: Database, superuser: Engine
 ) -> None:
     list(reconcile(worker, None))
@@ -291,7 +291,9 @@ def test_a_deadline_never_armed_in_its_last_minute_is_detected(
     assert found == [f"clock lacks {unarmed}"]
 
 
-def test_the_planted_early_allow_bug_is_detected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chaos_check_detects_the_planted_bug_of_an_early_allow_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     groups = {name: (world.people[who].person_id,) for name, who in (("first", "ann"), ("then", "amir"))}
     lay_down(world, groups=groups, stages=(ApprovalStage(group="first"), ApprovalStage(group="then", order=2)))
     request = world.submit()
@@ -305,7 +307,7 @@ def test_the_planted_early_allow_bug_is_detected(world: World, monkeypatch: pyte
     assert [row.id for row in read(world.db, questions.OUT_OF_STEP)] == [request.id]
 
 
-def test_the_planted_late_allow_bug_is_detected(
+def test_the_chaos_check_detects_the_planted_bug_of_a_late_allow_answer(
     api: Database, world: World, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.clock = later

@@ -52,7 +52,9 @@ def test_an_idle_database_connection_is_tested_before_use(
     engine.dispose()
 
 
-def test_a_recently_used_broken_connection_fails_once_and_closes_the_idle_ones(urls: Urls, superuser: Engine) -> None:
+def test_a_recently_used_broken_connection_fails_once_and_closes_idle_connections(
+    urls: Urls, superuser: Engine
+) -> None:
     engine = make_engine(urls.api, role="test", pool_size=2, overflow=0)
     with engine.connect() as one, engine.connect() as other:
         pids = [int(each.execute(PID).scalar_one()) for each in (one, other)]

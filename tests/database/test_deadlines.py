@@ -145,7 +145,7 @@ def test_the_length_of_a_window_is_counted_from_the_approval(world: World) -> No
     assert opened.wake_at == opened.deadline_at
 
 
-def test_an_approver_can_shorten_a_window_but_not_lengthen_it(world: World) -> None:
+def test_an_approver_can_shorten_but_not_lengthen_a_window(world: World) -> None:
     first, second = many(world, 2, access_window=600)
 
     opened = world.act("ann", Action.APPROVE, first, access_window=60)

@@ -232,7 +232,9 @@ MOVES = "SELECT id, body FROM events WHERE action <> 'notified' ORDER BY id"
 PAST_THE_LEASE = LEASE + timedelta(seconds=1)
 
 
-def test_a_failing_mail_address_fails_alone_and_permanently(world: World, worker: Database, post: Postbag) -> None:
+def test_a_failing_mail_address_fails_permanently_without_affecting_other_addresses(
+    world: World, worker: Database, post: Postbag
+) -> None:
     world.submit()
     post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True)
 
@@ -344,7 +346,9 @@ def test_failing_mails_and_webhooks_never_change_a_request(
     assert post.hooks.sent == []
 
 
-def test_an_endpoint_with_an_undecryptable_secret_fails_alone(world: World, worker: Database, post: Postbag) -> None:
+def test_an_endpoint_with_an_undecryptable_secret_fails_without_affecting_others(
+    world: World, worker: Database, post: Postbag
+) -> None:
     Postbag().endpoint(world, "https://old-key.example/", tenant_id=None)
     post.endpoint(world, "https://good.example/", tenant_id=None)
     world.submit()

@@ -227,7 +227,7 @@ def test_the_database_lets_an_operator_only_cancel_or_revoke(world: World, state
         manages(world, "olga", forge, id_of(world, "erin"))
 
 
-def test_disabling_an_engineer_waits_for_an_uncommitted_approval_and_revokes_it(
+def test_disabling_an_engineer_revokes_a_window_whose_approval_was_uncommitted(
     api: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(api)

@@ -68,7 +68,7 @@ def bodies(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.far
-def test_an_off_boarded_tenant_is_erased_and_its_log_proves_it(
+def test_an_off_boarded_tenant_is_erased_and_the_tenants_log_proves_the_erasure(
     world: World, superuser: Engine, run: Run, tmp_path: Path
 ) -> None:
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
@@ -166,7 +166,7 @@ def test_nothing_of_a_tenant_is_erased_without_its_export(
 
 
 @pytest.mark.far
-def test_a_legal_hold_stops_off_boarding_and_releasing_the_hold_resumes_it(
+def test_a_legal_hold_stops_off_boarding_until_the_hold_is_released(
     world: World, superuser: Engine, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving(world, superuser)

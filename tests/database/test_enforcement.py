@@ -146,7 +146,7 @@ def test_each_switch_of_a_gate_to_report_needs_a_new_consent(world: World) -> No
     assert watched.reports(world.tenant.slug)
 
 
-def test_consent_to_a_gate_switch_is_void_if_a_later_switch_overtakes_it(world: World) -> None:
+def test_consent_to_a_gate_switch_is_void_if_a_later_switch_came_first(world: World) -> None:
     """The admin's transaction read the revision; the switch is committed before it is."""
     revision = asked(world)
     with world.db.transaction() as session:

@@ -273,7 +273,7 @@ def test_both_sides_can_compare_events_from_before_the_customer_was_asked(api: D
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_window_opened_by_the_vendor_alone_begins_the_customers_log(
+def test_a_window_opened_by_the_vendor_without_the_customer_begins_the_customers_log(
     api: Database, worker: Database, mode: Mode
 ) -> None:
     world = World.make(api, Policy(vendor_review=True), mode)

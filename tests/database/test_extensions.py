@@ -127,7 +127,9 @@ def test_a_stricter_policy_shortens_or_refuses_an_extension(world: World, still:
 
 
 @each(("who", "refusal"), [("ann", NotYours), ("max", NotYours), ("eve", NotFound), ("gate", NotFound)])
-def test_only_the_requester_of_a_window_extends_it(world: World, who: str, refusal: type[LockboxError]) -> None:
+def test_only_the_requester_of_a_window_can_extend_the_window(
+    world: World, who: str, refusal: type[LockboxError]
+) -> None:
     with pytest.raises(refusal):
         extended(world, opened(world).id, who)
 

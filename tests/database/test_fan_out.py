@@ -136,7 +136,7 @@ def test_events_of_one_request_are_fanned_out_in_order(world: World, worker: Dat
     assert {("pending", amir), ("pending", abe), ("denied", amir), ("denied", abe)} <= told
 
 
-def test_a_move_dated_before_the_request_by_a_set_back_clock_is_still_notified(
+def test_a_move_dated_before_its_request_by_a_set_back_clock_is_still_notified(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = world.submit()

@@ -175,7 +175,7 @@ def test_only_a_tenants_approvers_write_its_approvals(world: World) -> None:
     assert not read(world.db, APPROVALS, id=request_id)
 
 
-def test_a_manager_alone_cannot_open_a_window_under_enforce(world: World) -> None:
+def test_a_manager_cannot_open_a_window_under_enforce_without_the_customer(world: World) -> None:
     request_id = _request(world, "pending")
     _vain(world, "mia", DECIDE, request=request_id, decision="approve")
 
@@ -318,7 +318,7 @@ def test_nothing_can_be_added_to_a_written_event(world: World) -> None:
     assert not read(world.db, "SELECT FROM event_details WHERE fields ? 'remark'")
 
 
-def test_no_notification_of_a_request_reaches_a_person_outside_it(world: World) -> None:
+def test_no_notification_of_a_request_reaches_a_person_not_involved_in_the_request(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
     values = {"request": request_id, "event": _event(world, request_id), "person": stranger.person_id}
 

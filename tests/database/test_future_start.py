@@ -218,7 +218,9 @@ def test_a_window_whose_start_passed_before_the_last_approval_opens_at_once(
     check_log_of_one_window(world, worker)
 
 
-def test_a_window_approved_for_a_later_start_can_be_revoked_before_it(world: World, still: StoppedClock) -> None:
+def test_a_window_approved_for_a_later_start_can_be_revoked_before_that_start(
+    world: World, still: StoppedClock
+) -> None:
     request = scheduled(world, still)
 
     world.act("ann", Action.REVOKE, request.id)

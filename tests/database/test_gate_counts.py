@@ -83,7 +83,7 @@ def test_gate_answers_are_counted_by_minute_hour_and_in_total(world: World, api:
     assert process.writer.unwritten == 0
 
 
-def test_the_first_and_last_use_of_a_window_are_those_over_all_processes(world: World, api: Database) -> None:
+def test_first_and_last_use_of_a_window_are_computed_over_all_processes(world: World, api: Database) -> None:
     request_id = opened(world)
     late, early = Counting(api), Counting(api)
     late.use(request_id, BOXES[1], CADDY, ago=2)

@@ -103,7 +103,7 @@ def test_a_relay_with_an_invalid_certificate_gets_nothing_and_the_log_says_why(
     assert len(open_notifications(worker)) == 3
 
 
-def test_a_relay_refuses_one_recipient_for_good_and_one_for_now_and_others_get_mail(
+def test_a_relay_can_refuse_one_recipient_permanently_while_other_recipients_get_mail(
     world: World, worker: Database
 ) -> None:
     world.submit()

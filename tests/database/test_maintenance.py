@@ -100,7 +100,7 @@ def test_reconciling_runs_locally_if_the_last_run_was_too_long_ago(
 
 
 @pytest.mark.far
-def test_a_maintenance_job_run_elsewhere_is_neither_sent_nor_done(
+def test_a_maintenance_job_that_another_process_runs_is_neither_sent_nor_done(
     world: World, worker: Database, superuser: Engine, broker: "Redis", looping: Looping
 ) -> None:
     overdue = world.submit()

@@ -121,7 +121,7 @@ def test_an_approval_that_no_longer_counts_narrows_nothing(api: Database, superu
     "kept",
     [{"resources": ["mailbox:boss@contoso.example"]}, {"actions": ["delete"]}, {"resources": []}, {"actions": []}],
 )
-def test_an_approval_can_add_no_part_and_must_keep_one(world: World, kept: dict[str, Any]) -> None:
+def test_an_approval_can_add_no_part_and_must_keep_at_least_one_part(world: World, kept: dict[str, Any]) -> None:
     request = world.submit(**WIDE)
 
     with pytest.raises(Invalid):

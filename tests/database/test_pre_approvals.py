@@ -210,7 +210,7 @@ def test_an_extension_of_a_pre_approved_window_that_ran_out_survives_a_late_cloc
     assert events(world, "pre_approval_revoked")[0]["closed"] == []
 
 
-def test_a_window_opened_by_the_vendor_alone_clears_no_denial(world: World) -> None:
+def test_a_window_opened_by_the_vendor_without_the_customer_clears_no_denial(world: World) -> None:
     in_force(world)
     world.act("ann", Action.DENY, world.submit(access_window=2 * HOUR).id)
     switch = partial(does, world, "tara", emergency_stop.switch_mode, plans=SETTINGS.catalogue.plans)
@@ -277,7 +277,7 @@ def test_a_pre_approval_needs_the_quorum_of_the_strictest_request_it_covers(worl
     assert approve(world, elsewhere, "ann").status is PreApprovalStatus.IN_FORCE
 
 
-def test_a_stricter_policy_suspends_a_pre_approval_until_more_people_approve_it(world: World) -> None:
+def test_a_stricter_policy_suspends_a_pre_approval_until_more_people_have_approved(world: World) -> None:
     which = in_force(world)
     lay_down(world, quorum=2)
 

@@ -135,7 +135,7 @@ def test_only_approvers_ask_about_a_pending_request(world: World, who: str, refu
 
 
 @each("who", ["eve", "olga", "gate"])
-def test_people_who_may_not_see_a_request_cannot_ask_about_it(world: World, who: str) -> None:
+def test_people_who_may_not_see_a_request_cannot_ask_questions_about_the_request(world: World, who: str) -> None:
     request = world.submit()
 
     with pytest.raises(NotFound):

@@ -385,7 +385,7 @@ def test_only_the_timer_sends_reminders(world: World, api: Database, worker: Dat
     assert state_of(api, request.id) == State.PENDING
 
 
-def test_reminders_of_a_batch_equal_those_of_single_requests(world: World, worker: Database) -> None:
+def test_reminders_sent_for_a_batch_equal_reminders_of_single_requests(world: World, worker: Database) -> None:
     first = world.submit()
     rule = {"name": "Bob", "match": {"resources": ["mailbox:bob*"]}, "terms": {"quorum": 3, "closing_warning": 900}}
     lay_down(world, quorum=2, rules=[rule], groups={"first": group(world, "abe")}, tiers=[["first"]])

@@ -118,7 +118,7 @@ def test_a_request_that_was_never_opened_has_no_report(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_window_opened_by_the_vendor_alone_is_reported_to_the_customer_only(
+def test_a_vendor_opened_window_is_reported_to_the_customer_only(
     api: Database, sender: Database, later: ShiftedClock, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)

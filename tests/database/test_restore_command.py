@@ -109,7 +109,7 @@ def test_the_restore_command_ends_open_access_and_keeps_the_old_database(live: L
     assert not live.plant.folder.shipped(live.plant.world.tenant.id), "its log is another generation"
 
 
-def test_the_restore_command_refuses_while_clients_are_connected_and_names_them(live: LiveDatabase) -> None:
+def test_the_restore_command_refuses_while_clients_are_connected_and_lists_the_clients(live: LiveDatabase) -> None:
     with live.session():
         refused = live.restore()
 
@@ -136,7 +136,7 @@ def test_a_client_connecting_during_restore_leaves_the_database_unchanged(
         session.execute("SELECT 1")
 
 
-def test_the_restore_command_ends_reconnecting_clients_when_told_to(live: LiveDatabase) -> None:
+def test_the_restore_command_ends_reconnecting_clients_with_its_end_connections_option(live: LiveDatabase) -> None:
     stopped = threading.Event()
 
     def connect() -> None:

@@ -370,7 +370,7 @@ def test_a_script_that_redis_forgot_is_loaded_again(schedule: Schedule, redis: "
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_without_redis_no_call_waits_for_arming_and_threads_skip_it(away_url: str) -> None:
+def test_without_redis_no_call_waits_for_arming_and_threads_skip_arming(away_url: str) -> None:
     with closing(Schedule(away_url)) as away:
         began = time.monotonic()
         _followed(away, lambda at: at.follow({CLOCK: [_entry()]}, {None: [str(new_id())]}))
@@ -426,7 +426,7 @@ def _seconds_to_arm(schedule: Schedule, count: int = 1) -> float:
     return time.monotonic() - began
 
 
-def test_without_redis_the_first_arming_fails_in_a_moment_and_further_ones_at_once(away: Schedule) -> None:
+def test_without_redis_the_first_arming_fails_in_a_moment_and_further_armings_at_once(away: Schedule) -> None:
     first = _seconds_to_arm(away, 2000)
     rest = [_seconds_to_arm(away) for _ in range(50)]
 

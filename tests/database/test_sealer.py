@@ -203,7 +203,9 @@ def test_a_rolled_back_database_is_not_sealed_further(world: World, worker: Data
     assert read(unbound(world.db), LATE)
 
 
-def test_an_older_checkpoint_never_replaces_the_shipped_one(world: World, worker: Database, tmp_path: Path) -> None:
+def test_an_older_checkpoint_never_replaces_the_shipped_checkpoint(
+    world: World, worker: Database, tmp_path: Path
+) -> None:
     folder = WitnessFolder(tmp_path)
     world.fresh()
     first = sealed(worker)

@@ -155,7 +155,9 @@ def test_each_log_names_notified_people_of_its_own_side_only(api: Database, work
     )
 
 
-def test_neither_side_sees_who_was_notified_on_the_other(api: Database, worker: Database, post: Postbag) -> None:
+def test_neither_side_sees_which_people_were_notified_on_the_other_side(
+    api: Database, worker: Database, post: Postbag
+) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)

@@ -391,7 +391,9 @@ def test_an_erased_persons_signature_is_verified_with_the_kept_key_file(
     assert not read(api, "SELECT FROM event_details WHERE fields ? 'credential'")
 
 
-def test_a_vendor_reviewed_request_is_verified_by_the_customers_log_alone(api: Database, worker: Database) -> None:
+def test_a_vendor_reviewed_request_can_be_verified_with_only_the_customers_log(
+    api: Database, worker: Database
+) -> None:
     world = World.make(api, Policy(approve_means=ApproveMeans.PASSKEY_SIGNED))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)

@@ -201,7 +201,7 @@ def test_a_database_role_with_too_few_connections_is_refused(another_worker: str
             startup_checks.check(engine, ServerKind.WORKER, connections=4)
 
 
-def test_processes_that_need_too_many_connections_in_total_log_it(
+def test_processes_log_a_warning_if_together_they_need_too_many_connections(
     urls: Urls, api: Database, worker: Database
 ) -> None:
     here = socket.gethostname()

@@ -46,7 +46,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     return set(found)
 
 
-def test_a_later_group_is_asked_and_may_approve_once_the_earlier_group_has_approved(world: World) -> None:
+def test_a_later_group_may_approve_once_the_earlier_group_has_approved(world: World) -> None:
     ordered(world)
     request = world.submit()
     before = prompted(world, request.id)

@@ -217,7 +217,7 @@ def test_dated_consent_is_part_of_the_policy_and_ends_without_a_change(world: Wo
     assert (submitted.mode, submitted.state) == (Mode.OBSERVE, State.REVIEWING)
 
 
-def test_withdrawing_consent_closes_windows_the_vendor_opened_under_it(world: World) -> None:
+def test_withdrawing_consent_closes_windows_the_vendor_opened_by_consent(world: World) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
     opened = world.act("max", Action.ENDORSE, world.submit().id)

@@ -216,7 +216,7 @@ def test_the_apis_database_role_changes_no_tenant_data_without_an_event(world: W
     assert kept(world) == before
 
 
-def test_an_off_boarding_can_be_withdrawn_until_the_owner_begins_it(world: World, superuser: Engine) -> None:
+def test_an_off_boarding_can_be_withdrawn_until_the_database_owner_begins(world: World, superuser: Engine) -> None:
     with pytest.raises(NotYours):
         does(world, "ann", tenant_data.ask_to_leave)
     does(world, "tara", tenant_data.ask_to_leave)

@@ -90,7 +90,7 @@ def test_a_retention_time_shortened_by_a_database_role_falls_back_to_the_default
     assert (doubted(world), retained(urls)) == (["retention"], [])
 
 
-def test_a_forged_release_ends_no_legal_hold_until_its_side_releases_it(
+def test_a_forged_release_ends_no_legal_hold_until_the_right_side_releases_the_hold(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     denied(world, superuser)
@@ -158,7 +158,7 @@ def test_no_database_role_writes_the_mac_value_reserved_for_older_rows(world: Wo
 
 
 @pytest.mark.parametrize("statement", [KEEP_LESS, RELEASE])
-def test_a_row_from_before_macs_counts_until_a_database_role_changes_it(
+def test_a_row_from_before_macs_counts_until_a_database_role_changes_the_row(
     world: World, worker: Database, urls: Urls, superuser: Engine, statement: str
 ) -> None:
     denied(world, superuser)

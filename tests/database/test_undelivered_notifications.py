@@ -108,7 +108,7 @@ def test_a_prompt_that_was_sent_later_does_not_mention_unreached_people(
     assert prompt.text.index("Erin: timed out") < prompt.text.index("Erin: nobody could be notified")
 
 
-def test_prompts_through_an_unavailable_mail_server_count_as_reaching_no_one(
+def test_prompts_sent_through_an_unavailable_mail_server_count_as_unreached(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()

@@ -260,7 +260,7 @@ def test_changes_that_may_end_a_window_make_the_gate_verify_that_window_again(
     assert watched.find(world, "eve", "site:HR") is not None
 
 
-def test_news_of_an_end_drops_a_window_from_memory_and_it_returns_if_still_open(
+def test_news_of_an_end_drops_a_window_from_memory_until_it_is_read_again_as_open(
     watched: Watched, world: World
 ) -> None:
     request_id = opened(world)
@@ -328,7 +328,7 @@ def test_the_memory_reader_wakes_at_the_start_of_a_window(idle: MemoryReader, wo
     assert datetime.now(UTC) >= begins
 
 
-def test_news_of_an_opened_window_brings_it_into_memory(watched: Watched, world: World) -> None:
+def test_news_of_an_opened_window_brings_the_window_into_memory(watched: Watched, world: World) -> None:
     request_id = opened(world)
 
     watched.reader.hear([str(request_id)])
@@ -338,7 +338,7 @@ def test_news_of_an_opened_window_brings_it_into_memory(watched: Watched, world:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_window_read_before_its_own_news_stays_in_memory_unless_it_ended(
+def test_a_window_read_before_the_news_of_its_opening_stays_in_memory_unless_ended(
     watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch, *, ended: bool
 ) -> None:
     request_id = opened(world)

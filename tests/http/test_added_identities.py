@@ -21,7 +21,7 @@ def asked_to_add(scene: IssuerScene, browser: Browser) -> str:
 
 
 @pytest.mark.far
-def test_an_identity_is_added_only_in_the_session_that_began_adding_it(scene: IssuerScene) -> None:
+def test_an_identity_is_added_only_in_the_session_that_began_the_addition(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("ann")
     url = asked_to_add(scene, browser)
@@ -121,7 +121,7 @@ def test_an_identity_added_with_a_strong_sign_in_counts_at_once(scene: IssuerSce
     assert "counts as a code from a mail" not in page.words
 
 
-def test_an_identity_is_not_added_to_a_person_who_did_not_begin_adding_it(scene: IssuerScene) -> None:
+def test_an_identity_is_not_added_to_a_person_who_did_not_begin_the_addition(scene: IssuerScene) -> None:
     """An attacker's own round trip, slipped to a victim, would make the attacker the victim."""
     thief, victim = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("amir")

@@ -145,7 +145,7 @@ def test_the_contacts_of_a_tenant_are_hidden_from_the_vendor(fresh_door: Door) -
     assert set(theirs["personal"]) == {"name"}
 
 
-def test_a_downloaded_export_verifies_and_the_csv_export_matches_it(audit_log: Door) -> None:
+def test_a_downloaded_export_verifies_and_equals_the_csv_export(audit_log: Door) -> None:
     answer = audit_log.get("aude", "/v1/audit/export", since=[1, 3])
     table = audit_log.get("aude", "/v1/audit/export", format="csv", action="deny")
 

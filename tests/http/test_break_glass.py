@@ -54,7 +54,7 @@ def opened_on_stream(gate: GateDoor, wanted: set[str]) -> dict[str, bool | None]
     return found
 
 
-def test_break_glass_findings_due_are_listed_to_people_who_may_record_them(open_door: OpenDoor) -> None:
+def test_break_glass_findings_due_are_listed_to_people_who_may_record_a_finding(open_door: OpenDoor) -> None:
     door = open_door(ON)
     stand_in(door.world, "aude", "ann")
     door.world.add("rob", Role.AUDITOR, door.world.tenant.id)
@@ -119,7 +119,7 @@ def test_an_engineer_submits_break_glass_on_the_form_where_the_policy_allows(ope
     assert submitted(other) == []
 
 
-def test_break_glass_pages_are_red_and_both_sides_act_on_them(open_portal: OpenPortal) -> None:
+def test_break_glass_pages_are_red_and_both_sides_can_act_on_the_pages(open_portal: OpenPortal) -> None:
     portal = open_portal(ON)
     request_id = portal.world.submit(**ASK).id
     manager, approver = portal.browser(), portal.browser()

@@ -111,7 +111,7 @@ def test_a_finished_use_case_reads_nothing_more() -> None:
 
 
 @pytest.mark.far
-def test_calls_of_a_group_are_answered_as_if_each_ran_alone(door: Door, other: World) -> None:
+def test_calls_of_a_group_are_answered_as_if_each_call_ran_separately(door: Door, other: World) -> None:
     """In every order: one who may ask, one of another tenant, one who asks about somebody else, and a stranger."""
     door.active()
     world = door.world

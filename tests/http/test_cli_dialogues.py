@@ -442,7 +442,7 @@ def test_the_cli_sends_validates_and_prints_parameters_with_the_level(open_termi
     assert re.search(r"^Parameters +environment: staging; rows: 7 *$", shown, re.MULTILINE)
 
 
-def test_the_cli_refuses_an_erased_tenant_with_the_reason_and_does_not_list_it(
+def test_the_cli_refuses_an_erased_tenant_with_the_reason_and_omits_it_from_lists(
     open_terminal: OpenTerminal, root: Engine
 ) -> None:
     terminal = open_terminal()

@@ -143,7 +143,9 @@ def _ask(**more: Any) -> RequestFacts:
 
 
 @pytest.mark.parametrize("decision", ["approve", "endorse"])
-def test_older_code_that_ignores_the_context_cannot_approve_a_request_with_one(door: Door, decision: str) -> None:
+def test_older_code_that_ignores_the_context_cannot_approve_a_request_with_a_context(
+    door: Door, decision: str
+) -> None:
     view = submitted(door.file(context=CONTEXT))
     ann = door.world.people["ann"].person_id
 

@@ -77,7 +77,7 @@ def test_a_terminal_acts_as_the_confirming_person_for_fifteen_minutes(portal: Po
 
 
 @pytest.mark.far
-def test_a_terminal_has_the_rights_and_age_of_the_sign_in_that_confirmed_it(portal: Portal) -> None:
+def test_a_terminal_has_the_rights_and_age_of_the_sign_in_that_confirmed_the_terminal(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     by_mail = AskingTerminal(portal)
     allows(portal.by_mail("tara"), by_mail)
@@ -235,7 +235,7 @@ def test_a_device_code_and_its_token_are_stored_hashed(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda t: t[:-1] + ("0" if t[-1] != "0" else "1"), lambda _: "x", lambda _: ""])
-def test_a_caller_without_the_token_of_a_terminal_learns_nothing_about_it(
+def test_a_caller_without_the_token_of_a_terminal_learns_nothing_about_the_terminal(
     portal: Portal, change: Callable[[str], str]
 ) -> None:
     terminal = AskingTerminal(portal)

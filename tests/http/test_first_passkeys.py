@@ -78,7 +78,7 @@ def waiting(open_portal: OpenPortal) -> Portal:
     return open_portal(Policy(vendor_review=False, first_passkey_wait=HOUR))
 
 
-def test_a_first_passkey_is_announced_to_all_deciders_who_can_disable_it(portal: Portal) -> None:
+def test_the_mail_about_a_first_passkey_tells_all_deciders_who_when_where_and_how_to_react(portal: Portal) -> None:
     nora = joined(portal)
     deciding = {row.person_id for row in portal.sql(DECIDING, t=nora.tenant_id)}
 
@@ -140,7 +140,7 @@ def test_a_row_written_by_a_database_role_does_not_suppress_a_passkey_announceme
     assert portal.sql(TOLD, t=portal.world.tenant.id)
 
 
-def test_the_page_in_a_passkey_announcement_changes_nothing_but_lets_an_admin_disable(portal: Portal) -> None:
+def test_the_page_about_a_first_passkey_changes_nothing_but_lets_an_admin_act(portal: Portal) -> None:
     nora, request = joined(portal), portal.world.submit()
     admin, approver = portal.browser(), portal.browser()
     admin.enter("tara", AuthMethod.PASSKEY)

@@ -155,7 +155,7 @@ def test_without_postgres_the_gate_refuses_all_calls_and_later_recovers(own_urls
     elsewhere.dispose()
 
 
-def test_the_gate_forgets_a_revoked_gateway_token_at_the_news(gate: GateDoor) -> None:
+def test_news_of_a_revoked_gateway_token_makes_the_gate_forget_the_token(gate: GateDoor) -> None:
     opened(gate)
     nginx = gate.world.people["nginx"]
     assert nginx.key_id is not None

@@ -264,7 +264,7 @@ def test_an_identity_change_makes_guards_forget_remembered_callers(gate: GateDoo
 
 
 @pytest.mark.far
-def test_news_for_pages_and_counts_close_no_window_of_a_guard_and_forget_nothing(
+def test_news_of_pages_or_counts_closes_no_window_of_a_guard_and_forgets_no_caller(
     gate: GateDoor, reader: Opener
 ) -> None:
     request = opened(gate)

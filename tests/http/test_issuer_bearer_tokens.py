@@ -76,7 +76,7 @@ def test_a_bearer_token_with_a_false_claim_is_refused(scene: IssuerScene, lie: d
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_unsigned_bearer_tokens_and_those_of_disabled_people_are_refused(scene: IssuerScene) -> None:
+def test_an_unsigned_bearer_token_or_one_of_a_disabled_person_is_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     scene.tenants.subject = "ann"
     browser = scene.portal.browser()

@@ -136,7 +136,7 @@ def test_a_list_gets_no_live_news_of_requests_its_reader_may_not_see(
 
 
 @pytest.mark.far
-def test_an_approver_gets_live_news_of_their_tenant_while_other_tenants_have_news_too(
+def test_an_approver_gets_live_news_of_their_tenant_among_news_of_other_tenants(
     live: Live, open_portal: OpenPortal
 ) -> None:
     other = open_portal().world
@@ -291,7 +291,7 @@ def test_an_unknown_last_event_id_makes_the_page_reload(live: Live, last: str) -
 
 
 @pytest.mark.far
-def test_a_fresh_page_is_not_told_to_reload(live: Live) -> None:
+def test_a_newly_loaded_page_gets_no_message_to_reload(live: Live) -> None:
     stays = live.settled(live.secret("amir"), "list")
     secret = live.secret("ann")
     page = httpx.get(f"{live.url}/requests", cookies={SESSION: secret}).text

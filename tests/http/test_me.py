@@ -108,7 +108,7 @@ def test_an_unknown_time_zone_is_refused(door: Door, name: str) -> None:
         {"time_zone": "UTC", "name": "Mallory"},
     ],
 )
-def test_no_other_field_of_ones_own_account_can_be_changed_by_the_api(door: Door, body: dict[str, object]) -> None:
+def test_the_api_changes_no_other_field_of_a_persons_own_account(door: Door, body: dict[str, object]) -> None:
     facts(door.call("ann", "PATCH", "/v1/me", json=body), 422, "invalid-request")
 
 

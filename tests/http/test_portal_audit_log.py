@@ -231,7 +231,7 @@ def test_vendor_auditors_read_vendor_and_tenant_logs_without_hidden_values(
     assert (words.status, "Leave out `text`" in words.words) == (422, True)
 
 
-def test_a_reader_of_several_audit_logs_chooses_one(open_portal: OpenPortal) -> None:
+def test_a_reader_of_several_audit_logs_chooses_one_log(open_portal: OpenPortal) -> None:
     first, second = open_portal(), open_portal()
     second.sql(
         "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :p, :t, 'auditor')",

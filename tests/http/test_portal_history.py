@@ -134,7 +134,7 @@ def test_a_history_search_matches_wildcards_literally(portal: Portal) -> None:
 
 
 @pytest.mark.far
-def test_a_history_search_matches_justifications_only_for_people_who_may_read_them(portal: Portal) -> None:
+def test_a_history_search_finds_justifications_only_for_people_who_may_read_them(portal: Portal) -> None:
     secret = portal.world.fresh(justification="Numbat in the mailbox")
 
     found = {

@@ -76,7 +76,7 @@ def test_the_error_page_of_an_anonymous_reader_links_to_the_start_page(shared: P
     assert browser.get("/").path == "/sign-in"
 
 
-def test_an_error_page_after_the_session_ended_names_no_one(shared: Portal) -> None:
+def test_an_error_page_after_the_session_ended_names_no_person(shared: Portal) -> None:
     browser = shared.by_mail("ann")
     session = browser.session or ""
     browser.submit(browser.get("/account"), "/sign-out")

@@ -125,7 +125,7 @@ def test_a_denial_in_the_review_queue_needs_a_reason_and_keeps_the_text(reviewed
     assert {one.id: one.state for one in reviewed.states()}[request.id] == "denied"
 
 
-def test_a_managers_own_requests_are_marked_in_the_queue_and_have_no_forms(reviewed: Portal) -> None:
+def test_a_managers_own_requests_are_labelled_in_the_review_queue_and_have_no_forms(reviewed: Portal) -> None:
     reviewed.sql(ROLE, p=reviewed.world.people["max"].person_id, r=Role.ENGINEER.value)
     browser = reviewed.by_passkey("max")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]

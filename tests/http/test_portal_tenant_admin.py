@@ -84,7 +84,7 @@ def test_the_tenant_overview_links_to_all_settings(portal: Portal) -> None:
     assert "No delegates" in page.words
 
 
-def test_an_emergency_stop_shows_the_requests_it_ends_and_ends_them(portal: Portal) -> None:
+def test_the_page_of_an_emergency_stop_lists_the_requests_that_the_stop_ends(portal: Portal) -> None:
     opened, waiting = portal.world.submit(), portal.world.submit(resources=["mailbox:b@contoso.example"])
     portal.world.act("ann", Action.APPROVE, opened.id)
     lay_down(portal.world, vendor_review=True)
@@ -104,7 +104,7 @@ def test_an_emergency_stop_shows_the_requests_it_ends_and_ends_them(portal: Port
     assert [states[one.id] for one in (opened, waiting, in_review)] == ["revoked", "denied", "denied"]
 
 
-def test_an_emergency_stop_with_an_invalid_comment_stops_nothing_and_keeps_it(portal: Portal) -> None:
+def test_an_emergency_stop_with_an_invalid_comment_is_refused_and_keeps_the_comment(portal: Portal) -> None:
     request = portal.world.submit()
     browser = portal.by_passkey("tara")
 

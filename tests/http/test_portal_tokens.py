@@ -27,7 +27,7 @@ def test_a_new_api_token_is_shown_once_and_works(portal: Portal) -> None:
     assert [row.name for row in newest] == ["command line"]
 
 
-def test_the_account_page_lists_a_token_without_its_text_and_revokes_it(portal: Portal) -> None:
+def test_the_account_page_lists_a_token_without_its_text_and_can_revoke_the_token(portal: Portal) -> None:
     browser = portal.by_passkey("amir")
     shown = browser.submit(browser.get("/account"), "/account/tokens/new", name="to be gone")
     (token,) = TOKEN.findall(shown.text)

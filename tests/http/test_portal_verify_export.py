@@ -175,7 +175,7 @@ def test_too_many_exports_to_verify_of_one_tenant_are_refused_to_that_tenant_onl
     assert audit_log.runner.run(sent()) == [503, 403, 403, 403]
 
 
-def test_an_export_to_verify_waits_while_those_of_other_people_use_all_slots(audit_log: Portal) -> None:
+def test_an_export_to_verify_waits_while_exports_of_other_people_use_all_slots(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     aude = audit_log.world.people["aude"].person_id

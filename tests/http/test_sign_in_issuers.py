@@ -58,7 +58,7 @@ def test_the_authorisation_request_is_bound_by_state_nonce_and_pkce(scene: Issue
     assert "prompt" not in asked
 
 
-def test_an_issuer_identity_not_linked_to_a_person_signs_in_no_one(scene: IssuerScene) -> None:
+def test_no_person_is_signed_in_by_an_issuer_identity_not_linked_to_a_person(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
 
     page = scene.sign_in(browser, "ann")
@@ -70,7 +70,7 @@ def test_an_issuer_identity_not_linked_to_a_person_signs_in_no_one(scene: Issuer
     ("name", "known_by", "number"),
     [("max", "tenants", 0), ("ann", "vendors", 1), ("tara", "vendors", 1), ("olga", "tenants", 0)],
 )
-def test_an_issuer_signs_in_no_one_of_the_other_side(
+def test_an_issuer_signs_in_no_person_of_the_other_side(
     scene: IssuerScene, name: str, known_by: str, number: int
 ) -> None:
     scene.bind(name, getattr(scene, known_by))
@@ -81,7 +81,7 @@ def test_an_issuer_signs_in_no_one_of_the_other_side(
     assert (page.status, NOBODY in page.words, browser.session) == (401, True, None)
 
 
-def test_an_issuer_of_one_tenant_signs_in_no_one_of_another_tenant(
+def test_an_issuer_of_one_tenant_signs_in_no_person_of_another_tenant(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     elsewhere = open_portal().world
@@ -277,7 +277,7 @@ def test_an_id_token_signed_by_another_key_is_refused(scene: IssuerScene) -> Non
     assert page.status in {401, 503}
 
 
-def test_an_issuer_sign_in_can_be_completed_only_in_the_browser_that_began_it(scene: IssuerScene) -> None:
+def test_an_issuer_sign_in_can_be_completed_only_in_the_browser_where_it_began(scene: IssuerScene) -> None:
     scene.bind("ann")
     thief, victim = scene.portal.browser(), scene.portal.browser()
     scene.tenants.subject = "ann"

@@ -162,7 +162,7 @@ def test_flushing_redis_resets_no_sign_in_limit(strict: Portal, urls: Urls) -> N
     assert ask(strict.browser(), address).status == 429
 
 
-def test_counters_of_sign_in_attempts_name_no_one(strict: Portal) -> None:
+def test_counters_of_sign_in_attempts_contain_no_names(strict: Portal) -> None:
     browser = strict.browser()
     ask(browser, strict.address("ann"))
 

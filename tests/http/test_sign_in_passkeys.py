@@ -253,7 +253,7 @@ def test_a_passkey_registration_with_another_challenge_is_refused(portal: Portal
 
 
 @pytest.mark.far
-def test_a_passkey_is_added_only_in_the_session_that_began_adding_it(portal: Portal) -> None:
+def test_a_passkey_is_added_only_in_the_session_that_began_the_addition(portal: Portal) -> None:
     ann, eve = portal.browser(), portal.browser()
     ann.sign_in("ann")
     eve.sign_in("amir")

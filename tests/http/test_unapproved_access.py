@@ -167,7 +167,7 @@ ALLOWED: dict[str, tuple[Callable[[Portal], object], str]] = {
 
 
 @pytest.mark.parametrize(("allow", "words"), ALLOWED.values(), ids=ALLOWED)
-def test_if_unapproved_access_is_possible_no_page_denies_it_and_each_links_to_it(
+def test_pages_name_possible_unapproved_access_and_promise_nothing_to_the_contrary(
     open_portal: OpenPortal, allow: Callable[[Portal], object], words: str
 ) -> None:
     portal = open_portal(Policy(vendor_review=False))
@@ -223,7 +223,7 @@ def test_no_page_promises_no_access_while_an_unapproved_window_is_open(
     assert NOBODY in stopped.words
 
 
-def test_the_unapproved_access_page_links_the_newest_window_and_says_what_a_stop_bars(
+def test_the_unapproved_access_page_shows_the_newest_window_and_what_is_barred(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(GLASS)

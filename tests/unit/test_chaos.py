@@ -372,7 +372,7 @@ def test_each_named_chaos_occurrence_is_covered_by_a_case() -> None:
     assert len(sometimes.NAMES) >= 20
 
 
-def test_chaos_occurrences_seen_only_by_an_observer_are_counted_from_it() -> None:
+def test_chaos_occurrences_that_only_an_observer_sees_are_counted_by_that_observer() -> None:
     journal = Journal(seen=Counter({Sight.LATER: 2}))
 
     seen = sometimes.further(journal, {("gate", HANDED_OVER): 3, ("gate", YES_SAID): 9})

@@ -323,7 +323,7 @@ def test_an_export_shorter_than_a_seen_checkpoint_counts_as_older() -> None:
     assert "has 13, and was signed no later" in one.message
 
 
-def test_the_required_sizes_are_those_of_the_logs_checkpoints_in_all_generations() -> None:
+def test_the_required_sizes_come_from_the_logs_checkpoints_in_all_generations() -> None:
     own = Checkpoint(SECOND, SIZE, root_of(LEAVES[:SIZE]), AT)
     holding = ConsistencyChecker(
         ExportHeader(SECOND, "contoso", 2, SIZE, "", whole=True, asked={}, consistency={}), own, Findings()

@@ -57,7 +57,7 @@ def test_verify_states_an_accepted_restore_and_later_exports_continue(folder: Pa
     assert (later.exit_code, later.stdout.startswith("Intact, continues your checkpoint")) == (INTACT, True)
 
 
-def test_with_an_older_checkpoint_verify_proves_the_common_part_and_may_require_it(folder: Path) -> None:
+def test_an_older_checkpoint_satisfies_verify_where_a_checkpoint_is_required(folder: Path) -> None:
     (folder / "older").write_text(BEFORE.note(COMMON), encoding="utf-8")
     accepts = ("--accept-restore", COMMON, "--require-checkpoint")
 

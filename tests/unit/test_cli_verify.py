@@ -325,7 +325,7 @@ def test_verify_reports_a_damaged_memory_of_earlier_exports(folder: Path, what: 
     assert "move it away" in said
 
 
-def test_the_memory_of_verify_is_private_and_verify_works_without_it(folder: Path) -> None:
+def test_verify_remembers_exports_in_a_private_file_and_works_without_the_file(folder: Path) -> None:
     verify(folder, "export.ndjson", "--key", "key")
     (file,) = (folder / "verified").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600

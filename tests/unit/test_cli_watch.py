@@ -117,7 +117,9 @@ def test_watching_until_active_exits_1_if_the_request_ends_without_being_opened(
     assert "deny → denied  No case" in ended.stdout
 
 
-def test_the_watch_command_reports_an_unreachable_api_once_and_waits_for_it(watched: Callable[..., Result]) -> None:
+def test_the_watch_command_reports_an_unreachable_api_once_and_waits_for_the_api(
+    watched: Callable[..., Result],
+) -> None:
     away = NoAnswer("http://x does not answer")
 
     ended = watched([[SUBMITTED], away, away, away, [SUBMITTED, DENIED]])

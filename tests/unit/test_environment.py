@@ -206,7 +206,7 @@ def test_make_clean_removes_generated_files_and_keeps_container_secrets(checkout
 
 
 @pytest.mark.far
-def test_make_clean_mentions_embedded_data_and_its_all_option_removes_them(checkout: Path) -> None:
+def test_make_clean_mentions_embedded_data_and_removes_them_with_its_all_option(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")
     try:

@@ -222,7 +222,7 @@ def test_the_guard_sends_a_subject_in_the_header_named_by_the_catalogue(lockbox:
 
 
 @pytest.mark.parametrize("shown", ["a\r\nLockbox-Gateway: x", "é", " a", "", "a" * 9000])
-def test_the_guard_refuses_a_value_no_header_can_contain_without_sending_it(
+def test_the_guard_refuses_a_value_no_header_can_contain_without_asking_lockbox(
     lockbox: SmallLockbox, guard: Guard, shown: str
 ) -> None:
     assert reason(guard, token=shown) in {"malformed", "no_token"}

@@ -53,7 +53,7 @@ def soon(says: Callable[[], bool]) -> None:
     wait_for("it was reported", says, SOON)
 
 
-def test_the_guard_reports_activity_with_its_request_and_counts_it(
+def test_the_guard_counts_activity_and_reports_it_with_its_request(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     for _ in range(1000):

@@ -195,7 +195,7 @@ def test_a_refused_move_names_the_roles_and_the_final_states(
 
 
 @each("state", sorted(OPEN_STATES))
-def test_the_timer_reminds_before_the_deadline_and_ends_the_request_at_it(state: State) -> None:
+def test_the_timer_reminds_before_the_deadline_and_ends_the_request_at_the_deadline(state: State) -> None:
     deadline_at = datetime(2026, 3, 1, tzinfo=UTC)
     moment = timedelta(microseconds=1)
 

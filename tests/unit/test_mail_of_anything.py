@@ -65,7 +65,7 @@ def test_the_body_of_a_mail_reads_back_line_by_line(text: str, html: str) -> Non
 
 @settings(max_examples=examples(200), deadline=None)
 @given(st.text(HARD, max_size=120), st.sampled_from(SENDERS))
-def test_mail_headers_equal_those_of_pythons_email_package(subject: str, sender: str) -> None:
+def test_mail_headers_equal_the_headers_made_by_pythons_email_package(subject: str, sender: str) -> None:
     made = replace(mail(), subject=subject)
     plain = EmailMessage(policy=SMTP)
     plain["From"], plain["Subject"] = sender, subject

@@ -57,7 +57,7 @@ def test_the_development_stack_gives_each_checking_process_the_keys_it_needs(tmp
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
 
 
-def test_the_development_stack_gives_approval_keys_only_to_processes_that_check_them(tmp_path: Path) -> None:
+def test_the_development_stack_gives_approval_keys_only_to_processes_that_use_the_keys(tmp_path: Path) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
@@ -92,7 +92,7 @@ def test_approval_public_keys_are_printed_as_their_setting(tmp_path: Path, monke
     assert load().approval_public_keys == tuple(wanted)
 
 
-def test_a_customers_public_keys_are_those_of_logs_and_approvals(
+def test_a_customers_public_keys_are_the_keys_of_logs_and_approvals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_log = VerifierKey("lockbox.example", signing_keys.make(tmp_path / "log").public_key().public_bytes_raw())

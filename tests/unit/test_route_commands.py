@@ -207,7 +207,7 @@ def test_the_options_of_a_cli_list_command_are_its_query(api: RecordingApi) -> N
     ("whose", "path"),
     [((), "/v1/vendor/endpoints"), (("--tenant", "a/../b?"), "/v1/tenants/a%2F..%2Fb%3F/endpoints")],
 )
-def test_a_cli_command_calls_the_first_path_whose_parts_are_all_given_and_escapes_them(
+def test_a_cli_command_calls_the_first_path_whose_parts_are_all_given(
     api: RecordingApi, whose: tuple[str, ...], path: str
 ) -> None:
     api.answer = {"items": []}

@@ -231,7 +231,7 @@ def test_a_send_that_waits_too_long_in_the_pool_is_returned(way: ChannelPool, cl
     assert not late.begun.is_set()
 
 
-def test_stopping_the_sending_pool_returns_waiting_sends_and_awaits_running_ones(way: ChannelPool) -> None:
+def test_stopping_the_sending_pool_returns_waiting_sends_and_waits_for_running_sends(way: ChannelPool) -> None:
     running = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in running))
     waiting = send(way, "slow:443", quick())

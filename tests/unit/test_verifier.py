@@ -416,7 +416,7 @@ def test_the_verifier_accepts_removals_only_at_the_beginning_of_a_log(gone: rang
         assert (only.kind, only.number) == (FindingKind.REMOVED, gone.start)
 
 
-def test_a_removal_event_covers_only_events_before_it() -> None:
+def test_a_removal_event_covers_only_earlier_events() -> None:
     told = event(0, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=0, removed_to=2**40)
     log = Log([told, *(event(number) for number in range(1, 5))], removed=[range(2, 5)])
 

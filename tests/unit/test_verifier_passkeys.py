@@ -289,7 +289,7 @@ def test_any_forgery_by_the_vendors_root_is_named_even_after_erasure(
 
 
 @pytest.mark.parametrize(("forged", "said"), FORGED_VALUES)
-def test_resources_and_comments_that_differ_from_the_signed_ones_are_named(
+def test_resources_and_comments_that_differ_from_the_signed_values_are_named(
     forged: SignedApprovalExample, said: str
 ) -> None:
     assert_named(forged, said)
@@ -466,7 +466,7 @@ def test_the_verifier_calls_no_signature_verified_without_the_customers_keys() -
     assert any("not checked without the file of your approvers' keys" in one for one in remarks(result))
 
 
-def test_the_passkeys_of_another_tenant_verify_no_one() -> None:
+def test_the_passkeys_of_another_tenant_verify_no_signature() -> None:
     result = result_of(SignedApprovalExample().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})

@@ -236,7 +236,7 @@ def test_bootstrap_is_the_vendors_first_event_without_secrets(urls: Urls, superu
         ("Olga", f"{'x' * 310}@vendor.example", "--email: "),
     ],
 )
-def test_bootstrap_with_an_invalid_name_or_address_reports_it_and_adds_no_one(
+def test_bootstrap_with_an_invalid_name_or_address_reports_the_mistake_and_adds_no_one(
     urls: Urls, superuser: Engine, name: str, email: str, says: str
 ) -> None:
     refused = CliRunner().invoke(app, ["bootstrap", "--name", name, "--email", email], env=dict(owner(urls)))

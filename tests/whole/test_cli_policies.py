@@ -28,7 +28,7 @@ def written(path: Path, **changes: Any) -> Path:
     return file
 
 
-def test_the_cli_prints_a_policy_as_people_write_it(shell: Shell) -> None:
+def test_the_cli_prints_a_policy_in_readable_words(shell: Shell) -> None:
     ann = str(id_of(shell.world, "ann"))
     changes = {
         "groups": {"legal": [ann]},

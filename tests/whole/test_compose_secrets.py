@@ -54,7 +54,7 @@ def test_the_secrets_script_keeps_existing_secrets_and_makes_missing_secrets(tmp
     assert len(set(before.values())) == len(before)
 
 
-def test_the_secrets_script_refuses_a_folder_others_may_enter(tmp_path: Path) -> None:
+def test_the_secrets_script_refuses_a_folder_that_other_users_may_enter(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
 
     refused = make(tmp_path / "open")

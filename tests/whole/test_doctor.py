@@ -580,7 +580,7 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_doctor_reports_a_missing_key_file_or_one_readable_by_others(
+def test_doctor_reports_a_key_file_that_is_missing_or_readable_by_other_users(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"

@@ -213,7 +213,7 @@ class LoginRelay(MailRelay):
         return await super()._to_recipient(recipient)
 
 
-def test_doctor_reports_a_relay_demanding_a_login_and_sends_it_no_mail(machine: MachineOfUnits) -> None:
+def test_doctor_reports_a_relay_demanding_a_login_and_sends_no_mail_through_it(machine: MachineOfUnits) -> None:
     with serving(LoginRelay(offers=("AUTH PLAIN",))) as relay:
         with machine.changed("notifications.env", LOCKBOX_SMTP_URL=f"smtp://127.0.0.1:{relay.port}"):
             (found,) = machine.finds(NOTIFICATIONS)

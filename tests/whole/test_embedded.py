@@ -251,7 +251,7 @@ def test_embedded_servers_killed_with_a_busy_backend_start_again(servers: Server
 
 
 @pytest.mark.far
-def test_a_running_embedded_server_without_a_recorded_pid_is_found(servers: ServerAddresses) -> None:
+def test_a_running_embedded_server_without_a_recorded_pid_is_recognised(servers: ServerAddresses) -> None:
     before, state = servers.pids, servers.folder / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "pids": {}}))
 
@@ -361,7 +361,7 @@ def test_concurrent_starts_start_one_embedded_server(place: Path) -> None:
 
 
 @pytest.mark.far
-def test_embedded_servers_outlive_their_starter_and_a_later_process_stops_them(place: Path) -> None:
+def test_embedded_servers_outlive_their_starter_and_another_process_can_stop_them(place: Path) -> None:
     def call(action: str) -> str:
         command = [sys.executable, "-m", "devstack.embedded", action, "--folder", str(place / "cli")]
         return subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout

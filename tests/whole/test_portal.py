@@ -111,7 +111,7 @@ def test_three_people_run_a_request_through_the_portal_from_start_to_end(
     stage.events_are_whole()
 
 
-def test_a_denial_in_the_browser_needs_a_reason_and_the_requester_reads_it(
+def test_a_denial_in_the_browser_needs_a_reason_which_the_requester_can_read(
     stage: RunningStack, desk: BrowserDesk
 ) -> None:
     world = stage.world(approval_window=900)

@@ -359,7 +359,7 @@ def queries() -> list[str]:
     return [*(rule["expr"] for rule in ALERTS.values()), *RECORDS.values(), *SHOWN, *annotations]
 
 
-def test_the_recorded_prometheus_series_are_exactly_the_ones_queries_use() -> None:
+def test_the_recorded_prometheus_series_are_exactly_the_series_that_queries_use() -> None:
     used = {name for query in queries() for name in re.findall(r"\blockbox:[\w:]+", query)}
 
     assert used == RECORDS.keys()
