@@ -98,8 +98,8 @@ class CataloguePart(BaseModel):
 class TenantSource(CataloguePart):
     """Where the tenant of a call is read: exactly one of the fields is set.
 
-    `host` is a template of the request's host, `path` a variable that every path has, and `header` a header that the gateway sets itself and
-    accepts from no client.
+    `host` is a template of the request's host, `path` a variable that every path has, and `header` a header that the
+    gateway sets itself and accepts from no client.
     """
 
     fixed: TenantSlug | None = None

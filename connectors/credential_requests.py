@@ -75,7 +75,8 @@ def request_credential(
 ) -> ConnectionStatus:
     """Open a window at its target, for the holder of the password that belongs to this verifier.
 
-    Earlier credentials of the request are closed. While `MOST_UNCLOSED` of them are not closed yet, no other is issued.
+    Earlier credentials of the request are closed. While `MOST_UNCLOSED` of them are not closed yet, no other is
+    issued.
 
     Raises:
         NotFound, NotYours, NoOpenWindow, Conflict: as named.
