@@ -1,1 +1,1 @@
-"""The door for terminals: a client of the API, and what starts the whole on one machine."""
+"""The command line: a client of the API, and the commands that start everything on one machine."""

@@ -1,4 +1,4 @@
-"""The command `lockbox`: all of it calls the API, except migrations and the commands of the database's owner."""
+"""The command `lockbox`. All commands call the API, except migrations and the commands of the database's owner."""
 
 from importlib import metadata
 from typing import Annotated, ClassVar
@@ -68,12 +68,11 @@ Version = Annotated[
 
 
 def begin(version: Version = False) -> None:
-    """Take the options that come before a command."""
+    """Accept the options that come before a command."""
 
 
 app = typer.Typer(cls=CommandGroup, callback=begin, no_args_is_help=True, help=HELP, rich_markup_mode=None)
 
 
 def main() -> None:
-    """Run the command."""
     app()

@@ -1,4 +1,4 @@
-"""Commands of the audit log that ask the API: search, export, checkpoint, the report on a request."""
+"""Commands of the audit log that call the API: search, export, checkpoint, and the report on a request."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,10 +54,9 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class EventTable(TableOf):
-    """Events, with a warning of those that are not as they were sealed."""
+    """Events, with a warning if some differ from what was sealed."""
 
     def show(self, output: OutputFormat, answer: Values, given: Values) -> None:
-        """Print it."""
         super().show(output, answer, given)
         if altered := [one for one in answer["items"] if one["altered"]]:
             warn(f"Do not rely on this list: {len(altered)} events differ from what was sealed. Verify an export.")

@@ -28,7 +28,7 @@ ALONE = text("LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE")
 
 
 class AlreadyBootstrapped(Exception):  # noqa: N818 - it names what was found
-    """The database has people, or had them."""
+    """The database has or had people."""
 
 
 class InvalidOperator(Exception):  # noqa: N818 - likewise
@@ -37,7 +37,7 @@ class InvalidOperator(Exception):  # noqa: N818 - likewise
 
 @dataclass(frozen=True)
 class Operator:
-    """The first operator, their token, and the code of an invitation with which they add a passkey."""
+    """The first operator, their token, and the code of an invitation that lets them add a passkey."""
 
     name: str
     token: str
@@ -46,14 +46,14 @@ class Operator:
 
 
 def first_operator(session: UnitOfWork, *, name: str, email: str, environment: str) -> Operator:
-    """Create the first operator in a database that never had people, as its owner.
+    """Create the first operator, as the database's owner, in a database that never had people.
 
-    They get a token, which reads and closes, and the code of an invitation to the same roles, which signs them in
-    once and lets them add the passkey without which nothing is opened. Both last 24 hours. `environment` is the
-    installation's; its API accepts no tokens of another one.
+    The operator gets a token, which allows reading and closing. They also get the code of an invitation to the same
+    roles: it signs them in once, to add the passkey without which nothing can be opened. Both last 24 hours.
+    `environment` is the installation's environment; its API accepts no tokens of another environment.
 
     Raises:
-        AlreadyBootstrapped, InvalidOperator: the database has had people, or name or address is invalid.
+        AlreadyBootstrapped, InvalidOperator: the database has or had people, or the name or address is invalid.
     """
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):

@@ -1,4 +1,4 @@
-"""Calls to the API, and its errors as one line in the terminal."""
+"""Calls to the API. Its errors become one line in the terminal."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def at(*parts: object) -> str:
 
 
 def headers(*, key: str | None = None, version: object = None) -> dict[str, str]:
-    """`key` makes a call happen once, `version` only if something is still at it; `*` is any."""
+    """`key` makes a call happen only once; with `version`, it fails at another version of the object (`*`: any)."""
     version = version if version in {None, ANY_VERSION} else f'"{version}"'
     given = {"idempotency-key": key, "if-match": version}
     return {name: str(value) for name, value in given.items() if value is not None}
@@ -38,7 +38,7 @@ def chosen() -> ClientSettings:
 
 
 def shown() -> str:
-    """Return the token in LOCKBOX_TOKEN, or else the one that `lockbox sign-in` saved for this API."""
+    """Return the token in LOCKBOX_TOKEN, else the token that `lockbox sign-in` saved for this API."""
     where = chosen()
     if where.token is None:
         try:
@@ -59,7 +59,7 @@ class NoAnswer(Exception):  # noqa: N818 - it names what was found
 
 
 def call(method: str, path: str, **parts: Any) -> Any:  # noqa: ANN401 - JSON
-    """Like `answer_of`; exit with a message and 1 also if the API does not answer."""
+    """Call `answer_of`, and exit with a message and 1 also if the API does not answer."""
     try:
         return answer_of(method, path, **parts)
     except NoAnswer as away:
@@ -77,7 +77,7 @@ def answer_of(
 ) -> Any:  # noqa: ANN401 - JSON
     """Call the API and return its JSON, or None for an empty answer; exit with a message and 1 if it refuses.
 
-    `is_anonymous` leaves the terminal's token out. Raises NoAnswer where calling again may help.
+    `is_anonymous` omits the terminal's token. Raises NoAnswer if calling again may help.
     """
     bearing = {} if is_anonymous else {"authorization": f"Bearer {shown()}"}
     where = chosen()
@@ -105,7 +105,7 @@ def answer_of(
 
 @contextmanager
 def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
-    """Stream a long answer of the API; exit with a message and 1 if it breaks off."""
+    """Stream a long answer of the API; exit with a message and 1 if the stream breaks off."""
     headers = {"authorization": f"Bearer {shown()}"}
     where = chosen()
     given = {name: value for name, value in params.items() if value is not None}

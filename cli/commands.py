@@ -232,9 +232,9 @@ def _endpoint_ids() -> Iterator[str]:
 
 
 def _delivery_ids(beginning: str) -> Iterator[str]:
-    """Yield delivery ids that may begin like this, from the last one back.
+    """Yield the ids of deliveries that may begin with `beginning`, newest first.
 
-    A delivery's id begins with its time, and the log is read from any id on.
+    A delivery's id begins with its time, so the log can be read from any id on.
     """
     last = str(UUID(beginning.replace("-", "").ljust(32, "f")))
     for endpoint in _endpoint_ids():

@@ -1,4 +1,4 @@
-"""Create the keys that mark sign-ins and roles, and read them for the owner's commands."""
+"""Create the keys for sign-ins and for MACs of roles, and read them for the owner's commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -67,10 +67,10 @@ def mark_key(
 
 
 def keyring_of(settings: Settings) -> Keyring:
-    """Return the keys by which the owner's commands add people and roles.
+    """Return the keys that the owner's commands need to add people and roles.
 
     Raises:
-        UnsafeSettings: they are not set in production, or cannot be read.
+        UnsafeSettings: the keys are not set in production, or cannot be read.
     """
     if not settings.credential_key_files:
         if settings.environment == "production":

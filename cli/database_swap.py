@@ -1,4 +1,4 @@
-"""Restore a back-up into a new database, which then replaces the live one; until then that one stays as it is.
+"""Restore a back-up into a new database, which then replaces the live one; until then the live one is unchanged.
 
 Functions raise SwapRefused.
 """
@@ -44,7 +44,7 @@ MOST_NAMED = 5
 
 
 class SwapRefused(Exception):  # noqa: N818 - it names what was found
-    """The back-up was not restored, and the database is as it was; the message says why."""
+    """The back-up was not restored, and the live database is unchanged; the message says why."""
 
 
 def check_dump(file: Path) -> None:
@@ -74,7 +74,7 @@ def _pg_restore(*arguments: str, password: str | None = None) -> "subprocess.Com
 
 @contextmanager
 def superuser(owner: URL) -> Iterator["Connection[tuple[object, ...]]"]:
-    """Connect as PGHOST, PGPORT, PGUSER and PGPASSWORD say, to the server of the owner's database."""
+    """Connect to the server of the owner's database with PGHOST, PGPORT, PGUSER and PGPASSWORD."""
     try:
         root = psycopg.connect(dbname=ROOT, autocommit=True, application_name="lockbox restore")
     except psycopg.OperationalError as error:
@@ -99,7 +99,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class DatabaseSwap:
-    """The live database, and the new one that gets its name; `aside` is the live one's name then."""
+    """The live database, and the new one that gets its name; `aside` is the live database's name after the swap."""
 
     root: "Connection[tuple[object, ...]]"
     owner: URL
@@ -120,7 +120,7 @@ class DatabaseSwap:
         return self.owner.set(database=self.made)
 
     def refuse_connections(self) -> None:
-        """Refuse while anything is connected to the live database."""
+        """Raise SwapRefused while anything is connected to the live database."""
         found = [str(row[0]) for row in self.root.execute(CONNECTED, [self.name]).fetchall()]
         if found:
             more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
@@ -131,7 +131,7 @@ class DatabaseSwap:
 
     @contextmanager
     def filled(self, dump: Path) -> Iterator[None]:
-        """Make the new database and fill it from the dump; it is dropped again if anything fails in the block."""
+        """Create the new database and fill it from the dump; drop it again if anything fails in the block."""
         self._run("CREATE DATABASE {made} OWNER {owner}")
         try:
             with psycopg.connect(dbname=self.made, autocommit=True) as inside:
@@ -150,7 +150,7 @@ class DatabaseSwap:
             raise
 
     def rename(self, *, ends_connections: bool) -> None:
-        """Swap the names in one transaction, or change nothing."""
+        """Swap the names in one transaction; if it fails, no name changes."""
         try:
             if ends_connections and self.is_there:
                 # What is restarted at once would come back before the name is another's.
@@ -171,7 +171,7 @@ class DatabaseSwap:
 
     @property
     def _target(self) -> str:
-        """The new database's address without the password, which the list of processes would show."""
+        """The new database's URL without the password, which would be visible in the list of processes."""
         of = libpq_url(self.owner)
         plain = URL.create("postgresql", of.username, None, of.host, of.port, self.made, of.query)
         return plain.render_as_string()

@@ -1,4 +1,4 @@
-"""The commands `lockbox exclusions`: what Lockbox does not cover, stated by the vendor, acknowledged by customers."""
+"""The commands `lockbox exclusions`: the vendor states what Lockbox does not cover, and customers acknowledge it."""
 
 from collections.abc import Mapping
 from pathlib import Path

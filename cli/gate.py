@@ -1,4 +1,4 @@
-"""Commands of the gate: its catalogue and mappings, what gates do and would have refused, and access around them."""
+"""Commands of the gate: catalogue and mappings, calls that gates answer or would refuse, and access around gates."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""The command `lockbox gate probe`: call a deployed gateway from outside, and see that it lets nothing in."""
+"""The command `lockbox gate probe`: call a deployed gateway from outside, and check that it admits no call."""
 
 import socket
 import ssl
@@ -61,9 +61,10 @@ app = group("", {"probes": PROBES}, {})
 
 @dataclass(frozen=True)
 class ProbeCall:
-    """A GET without a body; `target` is sent as it is written here.
+    """A GET without a body; `target` is sent exactly as written.
 
-    `is_odd`: a gateway may refuse it as a bad request without asking Lockbox; `is_plain`: only the window is missing.
+    `is_odd` means that a gateway may refuse the call as a bad request without asking Lockbox. `is_plain` means that
+    the call lacks only an open window.
     """
 
     name: str
@@ -74,7 +75,7 @@ class ProbeCall:
 
 
 def probe_calls(target: str, token: str | None) -> Iterator[ProbeCall]:
-    """Yield the calls, plain ones first; with a token of a probe engineer each is made with it too."""
+    """Yield the calls, plain ones first; if there is a probe engineer's token, also each call with it."""
     yield ProbeCall("no token", target)
     yield ProbeCall("a token that is none", target, _bearer("lockbox-probe"))
     yield ProbeCall("an unsigned token", target, _bearer(UNSIGNED))
@@ -134,9 +135,9 @@ class ProbeAnswer:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the gate refused the call, or the gateway an odd one by itself.
+        """Whether the gate refused the call, or the gateway itself refused an odd call.
 
-        Anything else is a hole, also a 404: something behind the gate has answered.
+        Any other status is a hole, also a 404: a server behind the gate has answered.
         """
         return (self.status in {401, 403} and bool(self.reason)) or (self.call.is_odd and self.status == BAD_REQUEST)
 

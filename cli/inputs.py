@@ -1,4 +1,4 @@
-"""Typed values: durations such as 15m, and ids of which the beginning is enough.
+"""Typed values, such as durations (15m), and ids that may be shortened to their beginning.
 
 Parsers raise BadParameter.
 """
@@ -26,7 +26,7 @@ ID_HELP = "or its beginning, 8 characters or more"
 
 
 def seconds(given: str | int, *, least: int = 0, most: int | None = None, unit: int = 1) -> int:
-    """Return a duration as a number of units of so many seconds; a number is a default in units."""
+    """Return a duration in units of `unit` seconds; an integer is a default that is already in units."""
     if isinstance(given, int):
         return given
     found = DURATION.fullmatch(given)
@@ -51,7 +51,7 @@ def written(number: int) -> str:
 
 
 def parameters(given: Iterable[str]) -> dict[str, str | int | bool]:
-    """Parse parameters: `true`, `false` and whole numbers as such, and text, in quotes too."""
+    """Parse parameters: `true`, `false` and whole numbers get their types; the rest is text, quoted or not."""
     found: dict[str, str | int | bool] = {}
     for one in given:
         name, equals, typed = one.partition("=")
@@ -74,7 +74,7 @@ def duration_option(flag: str, help_: str, parser: Any = seconds, **more: Any) -
 
 
 def instant(given: str) -> str:
-    """Parse a moment; one without a zone is of this machine's."""
+    """Parse a moment; without a zone, it is in this machine's zone."""
     try:
         return datetime.fromisoformat(given).astimezone(UTC).isoformat()
     except (ValueError, OverflowError):
@@ -97,7 +97,7 @@ def is_whole(given: str) -> bool:
 
 
 def the_one(given: str, ids: Iterable[str]) -> str:
-    """Return the id that begins as given; exit with a message and 1 if there is none, or more than one."""
+    """Return the id that begins with `given`; exit with a message and 1 if there is none, or more than one."""
     if is_whole(given):
         return given
     found = sorted({one for one in ids if one.startswith(given)})

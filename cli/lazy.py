@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called, so that each starts fast and loads only what it needs."""
+"""Commands that are imported when they are called, so that each starts fast and loads only the modules it needs."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -11,14 +11,14 @@ from typer.models import TyperInfo
 
 
 class CommandPlace(NamedTuple):
-    """`module:command`, or `module` for all of its commands as a group; and its summary."""
+    """`place` is `module:command`, or `module` for a group of all its commands."""
 
     place: str
     summary: str
 
 
 class LazyGroup(TyperGroup):
-    """A group of such commands, in the order of `PLACES`; help and completion read the summaries alone."""
+    """A group of lazy commands, in the order of `PLACES`; help and completion read only the summaries."""
 
     PLACES: ClassVar[Mapping[str, CommandPlace]] = {}
 

@@ -98,7 +98,7 @@ def _erase(transactions: OwnerTransactions, leaving: LeavingTenant, folder: Path
 def _log(
     transactions: OwnerTransactions, tenant_id: UUID, file: Path, checkpoint: Path | None = None
 ) -> tuple[int, str]:
-    """Write the whole log once all of it is sealed; return its size and the file's SHA-256."""
+    """Wait until the whole log is sealed, and write it; return its size and the file's SHA-256."""
     _wait(lambda: _is_sealed(transactions, tenant_id))
     with transactions() as session:
         export = departures.export(session, tenant_id)

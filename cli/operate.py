@@ -1,4 +1,4 @@
-"""Commands for operators of an installation: on its machine, with its files, or as the owner of its database."""
+"""Commands for operators of an installation: they run on its machine, with its files, or as the database's owner."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Commands of the database's owner: its migrations, and what fills an empty database."""
+"""Commands of the database's owner: migrations, and commands that fill an empty database."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -94,9 +94,10 @@ def make_sample() -> None:
 def owner_session(
     *refusals: type[Exception], armed_by_reconcile: bool = False
 ) -> Iterator[tuple[UnitOfWork, Settings]]:
-    """Open one transaction as the database's owner; exit with a message if it, or its work, is refused.
+    """Open one transaction as the database's owner; exit with a message if the transaction or its work is refused.
 
-    `refusals` are further errors that say why. With `armed_by_reconcile` it may promise what the servers then arm.
+    `refusals` are further errors whose text is such a message. With `armed_by_reconcile`, the transaction may promise
+    schedule entries, which the servers arm later.
     """
     with owner_transactions(*refusals) as (transactions, settings), transactions(armed_by_reconcile) as session:
         yield session, settings
@@ -104,7 +105,7 @@ def owner_session(
 
 @contextmanager
 def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransactions, Settings]]:
-    """Return what opens transactions as the database's owner; exit with a message if one is refused."""
+    """Yield a function that opens transactions as the database's owner; exit with a message if one is refused."""
     try:
         settings = load()
         failpoints.arm(settings.failpoint)

@@ -1,4 +1,4 @@
-"""Commands of a tenant's policy: show it, compare it with a file, and replace it by the file."""
+"""Commands of a tenant's policy: show it, compare it with a file, and replace it by a file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ File = Annotated[
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """`version` is the one that the file was made from, if it says so."""
+    """`version` is the version that the file was made from, if the file names one."""
 
     body: dict[str, Any]
     policy: Policy

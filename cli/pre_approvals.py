@@ -1,4 +1,4 @@
-"""The commands `lockbox pre-approval`: what a customer approves before it is asked."""
+"""The commands `lockbox pre-approval`: access that a customer approves before anyone asks for it."""
 
 from collections.abc import Mapping
 from typing import Annotated

@@ -73,9 +73,9 @@ def after_review(item: Mapping[str, Any]) -> Facts:
 
 
 def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Listing:
-    """Return a table; the state is the word by which `--state` finds it.
+    """Return a table of requests. The state is the same word as in `--state`.
 
-    People read customer and service in one column, which is narrower; a file has a column for each.
+    In a terminal, customer and service share one column, which is narrower; a file has a column for each.
     """
     items = list(items)
     has_severity = in_file or any(item.get("severity") for item in items)
@@ -372,7 +372,7 @@ def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def credential(item: Mapping[str, Any], password: str) -> Sequence[Part]:
-    """Return a login at a target, and what to do where it is not valid yet."""
+    """Return a database login at a target, and what to do if it is not valid yet."""
     at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
     login = Facts({"State": Word(item["state"]), **at})
     if item["state"] == "open":

@@ -1,4 +1,4 @@
-"""Put a back-up in the place of the database, and end all access that it holds open."""
+"""Replace the database by a back-up, and end all access that the back-up holds open."""
 
 import os
 from collections.abc import Iterator
@@ -100,7 +100,7 @@ def after_restore(
 
 @contextmanager
 def _nothing_changed() -> Iterator[None]:
-    """Exit with one line if anything fails: the database is as it was."""
+    """Exit with one line if anything fails: the database is unchanged."""
     try:
         yield
     except (
@@ -119,7 +119,7 @@ def _folder(settings: Settings, *, is_optional: bool) -> WitnessFolder | None:
 
 
 def _ended(url: str, settings: Settings, folder: WitnessFolder | None) -> RestoreResult:
-    """Bring a restored database up to date, and end all open access, before anything serves it."""
+    """Bring a restored database up to date and end all open access, before any process uses the database."""
     migrations.upgrade(url)
     keys = ProcessKeys(credentials.keyring_of(settings))
     with as_owner(url, keys, armed_by_reconcile=True) as session:
@@ -138,7 +138,7 @@ def _end_all(session: UnitOfWork, settings: Settings, folder: WitnessFolder | No
 
 
 def _set_aside(done: RestoreResult, folder: WitnessFolder | None) -> None:
-    """Set the checkpoints of the logs that were behind aside, and print what was ended."""
+    """Set aside the checkpoints of logs that were behind them, and print the number of ended windows and requests."""
     for log_id in done.logs:
         try:
             if folder:

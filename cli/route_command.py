@@ -1,4 +1,4 @@
-"""Commands that call one route each, as rows: parameters, body and view."""
+"""Commands that call one route each, written as rows: parameters, body and view."""
 
 import inspect
 import re
@@ -29,7 +29,7 @@ Field = str | Callable[[Values], object]
 
 
 class IdField(str):
-    """The name of a field that is an id, of which commands accept the beginning."""
+    """The name of a field with an id; commands also accept the beginning of the id."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class IdField(str):
 class CommandParameter:
     """An option or argument, by its name in the route: a part of the path, of the query or of the body.
 
-    `whole` completes what may be given in part, from that and the other parameters.
+    `whole` completes a shortened value, from the value and the other parameters.
     """
 
     name: str
@@ -52,7 +52,7 @@ def argument(name: str, metavar: str, help_: str, kind: type = UUID) -> CommandP
 
 
 def listed_id(name: str, metavar: str, help_: str, path: str) -> CommandParameter:
-    """An id, or the beginning of one of those in a list of the API."""
+    """Return a parameter for an id in a list of the API, or for the beginning of the id."""
 
     def whole(given: str, said: Values) -> str:
         return the_one(given, ids_at(_filled(path, said)))
@@ -67,7 +67,7 @@ def option(
 
 
 def optional(name: str, flag: str, help_: str, kind: type = str) -> CommandParameter:
-    """An option that is not sent where it is left out."""
+    """Return an option that is not sent if it is left out."""
     return option(name, flag, help_, kind | None, default=None)
 
 
@@ -93,7 +93,7 @@ class TableOf:
 
 @dataclass(frozen=True)
 class FactsOf:
-    """A line for each fact, and a sentence below."""
+    """A line for each fact, and a sentence below them."""
 
     fields: Mapping[str, Field]
     below: str = ""
@@ -109,7 +109,7 @@ class FactsOf:
 
 @dataclass(frozen=True)
 class Sentence:
-    """The sentence may name fields of the answer, and parameters."""
+    """A sentence that may contain fields of the answer, and parameters."""
 
     text: str
     is_read: ClassVar = False
@@ -120,7 +120,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Once:
-    """Prints a warning to stderr and one field of the answer, so that it can be piped."""
+    """Prints a warning to stderr, and one field of the answer to stdout, so that the field can be piped."""
 
     field: str
     warning: str
@@ -138,8 +138,8 @@ class Once:
 class RouteCommand:
     """A command and its route.
 
-    `route` is a method and a path of the API's description, or several paths with `or` between them: the first one is
-    called whose parts are all given. `body` makes the body from the parameters, where they differ.
+    `route` is a method and a path of the API's description, or several paths with `or` between them. The command
+    calls the first path whose parts are all given. `body` makes the body from the parameters, if the names differ.
     """
 
     route: str
@@ -162,7 +162,7 @@ class RouteCommand:
         return taking([*self.parameters, *output], self.run)
 
     def run(self, *, output: OutputFormat = OutputFormat.TABLE, **given: Any) -> None:  # noqa: ANN401 - whatever the route takes
-        """Call the route and show its answer; what was left out is not sent."""
+        """Call the route and show its answer; parameters that were left out are not sent."""
         said = {name: str(one) if isinstance(one, UUID) else one for name, one in given.items() if one is not None}
         said |= {
             one.name: one.whole(said[one.name], said) for one in self.parameters if one.whole and one.name in said
@@ -193,7 +193,7 @@ def words_of(name: str) -> Field:
 
 
 def group(help_: str, commands: Mapping[str, RouteCommand], others: Mapping[str, Callable[..., None]]) -> typer.Typer:
-    """Return a group of rows and other functions."""
+    """Return a group of route commands and of other functions."""
     app = typer.Typer(no_args_is_help=True, help=help_)
     for name, command in commands.items():
         app.command(name, help=command.help)(command.function())

@@ -22,7 +22,7 @@ class SavedToken:
 
 
 def keep(path: Path, url: str, token: str) -> None:
-    """At no moment can others read the file."""
+    """Save the token; others can at no moment read the file."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
@@ -33,7 +33,7 @@ def keep(path: Path, url: str, token: str) -> None:
 
 
 def read(path: Path, url: str) -> SavedToken | None:
-    """Raises TokenExposed where others may read the file."""
+    """Raises TokenExposed if others may read the file."""
     try:
         mode, text = path.stat().st_mode, path.read_text()
     except OSError:

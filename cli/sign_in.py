@@ -1,4 +1,4 @@
-"""Sign this terminal in by a page in a browser, and out again."""
+"""Sign this terminal in through a page in a browser, and sign it out."""
 
 import platform
 import time

@@ -1,4 +1,4 @@
-"""The command `lockbox audit statistics`: what became of requests, in numbers."""
+"""The command `lockbox audit statistics`: numbers of requests by outcome."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any

@@ -32,9 +32,9 @@ Line = tuple[str, str, bool | None]
 
 
 def read(settings: Settings, folder: Path | None = None) -> Status:
-    """Read the status, with the login of the API or of the database's owner, whichever is set.
+    """Read the status with the database login of the API or of the owner, whichever is set.
 
-    If neither is set, read it from the embedded servers of this checkout, or of another folder, if they run.
+    If neither is set, read the status from the running embedded servers of this checkout, or of another folder.
 
     Raises:
         UnsafeSettings: no server is known.
@@ -67,7 +67,7 @@ async def _relay(settings: Settings) -> str:
 
 
 def _running(settings: Settings, folder: Path | None) -> ServerAddresses | None:
-    """Return the embedded servers that `make run` started, if they run; there are none in production."""
+    """Return the embedded servers that `make run` started, if they are running; in production there are none."""
     if settings.environment == "production":
         return None
     with suppress(EmbeddedRefused):

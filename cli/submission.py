@@ -1,4 +1,4 @@
-"""Commands that submit requests: new ones, those that timed out, extensions, and previews of them."""
+"""Commands that submit requests: new requests, requests that timed out, extensions, and previews."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The commands `lockbox data`: for how long a tenant's log is kept, legal holds, and leaving."""
+"""The commands `lockbox data`: retention of a tenant's log, legal holds, and leaving."""
 
 from collections.abc import Mapping
 from typing import Any

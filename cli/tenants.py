@@ -1,4 +1,4 @@
-"""Commands of tenants: operators add, suspend and recover them; their admins switch, rename and stop them."""
+"""Commands of tenants. Operators add, suspend and recover a tenant; its admins switch, rename and stop it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Terminal output: tables, facts, JSON and CSV, without markup in what people wrote."""
+"""Terminal output: tables, facts, JSON and CSV. Text written by people is never read as markup."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ Cursor = Annotated[str | None, typer.Option(help="continue from where the last l
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows under the names of their columns, or a sentence where there are none."""
+    """Rows under the names of their columns, or a sentence if there are no rows."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -65,13 +65,13 @@ Part = Listing | Facts | Phrase | str
 
 
 def paper() -> Console:
-    """Return a console as wide as the terminal is now; elsewhere each row is on one line."""
+    """Return a console with the terminal's current width; if there is no terminal, each row is one line."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDEST)
 
 
 def show(output: OutputFormat, answer: Mapping[str, Any], *parts: Part) -> None:
-    """Print an answer: as the API gave it, as the first of the parts that has values, or all parts for people."""
+    """Print an answer: JSON as the API sent it, CSV of the first table or facts, or all parts for people."""
     match output:
         case OutputFormat.JSON:
             as_json(answer)
@@ -94,7 +94,7 @@ def as_json(value: object) -> None:
 
 
 def as_csv(part: Listing | Facts, *, with_names: bool = True) -> None:
-    """No cell acts as a formula in a spreadsheet."""
+    """Print a CSV file in which no cell can act as a formula."""
     columns, rows = (part.columns, part.rows) if isinstance(part, Listing) else (part.rows, [[*part.rows.values()]])
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if with_names:
@@ -103,7 +103,7 @@ def as_csv(part: Listing | Facts, *, with_names: bool = True) -> None:
 
 
 def more(output: OutputFormat, page: Mapping[str, Any]) -> None:
-    """Print how to get the next page, if there is one; not in JSON, which has it, and not in CSV."""
+    """Print how to get the next page: for CSV to stderr, and not for JSON, which contains the cursor."""
     if page["next_cursor"] and output is not OutputFormat.JSON:
         Console(highlight=False, stderr=output is OutputFormat.CSV).print(
             f"There are more: --cursor {page['next_cursor']}", markup=False, soft_wrap=True
@@ -121,7 +121,10 @@ def _print(part: Part) -> None:
 
 
 def _print_listing(part: Listing) -> None:
-    """Print rows, each as facts where the terminal is so narrow that a table would break words; nothing is cut."""
+    """Print rows as a table; if that would break words in a narrow terminal, print each row as facts.
+
+    Nothing is cut off.
+    """
     if not part.rows:
         say(part.if_none)
         return
@@ -166,7 +169,7 @@ def _width(console: Console, column: Sequence[Text]) -> Measurement:
 
 
 def _shared(widths: Sequence[Measurement], room: int) -> list[int]:
-    """Return the widths of columns that share this room: what is left over goes to the narrowest that need more."""
+    """Return the widths of columns that share this room: the narrowest columns that need more get the rest of it."""
     given = [one.minimum for one in widths]
     for _ in range(room - sum(given)):
         growing = [number for number, one in enumerate(widths) if given[number] < one.maximum]
@@ -177,7 +180,7 @@ def _shared(widths: Sequence[Measurement], room: int) -> list[int]:
 
 
 def _brief(part: Listing) -> list[list[Text]]:
-    """Return the cells for a terminal: as much of each id as tells it apart, and instants to the minute."""
+    """Return the cells for a terminal: ids shortened as long as they differ, and instants to the minute."""
     lengths = [
         shortened({one.whole for one in column if isinstance(one, Identifier)})
         for column in zip(*part.rows, strict=True)

@@ -1,4 +1,4 @@
-"""Values of the API as people read them in a terminal, and as a CSV file has them."""
+"""Values of the API, in one form for people in a terminal and in another form for CSV files."""
 
 import json
 import time
@@ -18,7 +18,7 @@ UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 
 class ApiValue(ABC):
-    """A value that people read in another form than files have it."""
+    """A value that looks different to people and in files."""
 
     @property
     @abstractmethod
@@ -27,7 +27,7 @@ class ApiValue(ABC):
 
 @dataclass(frozen=True)
 class Instant(ApiValue):
-    """Local in a terminal, in UTC in a file."""
+    """An instant, in local time in a terminal and in UTC in a file."""
 
     utc: str
 
@@ -41,7 +41,7 @@ class Instant(ApiValue):
 
     @property
     def brief(self) -> str:
-        """To the minute, and with the year only if it is another one."""
+        """To the minute; the year is shown only if it is not the current one."""
         year = "" if self._local.year == time.localtime().tm_year else f" {self._local.year}"
         return f"{self._local.day:>2} {self._local:%b}{year} {self._local:%H:%M}"
 
@@ -83,7 +83,7 @@ class Word(ApiValue):
 
 @dataclass(frozen=True)
 class Identifier(ApiValue):
-    """An id of the API, of which a narrow table shows the beginning; commands accept that too."""
+    """An id of the API. A narrow table shows its beginning, which commands accept too."""
 
     whole: str
 
@@ -97,7 +97,7 @@ class Identifier(ApiValue):
 
 @dataclass(frozen=True)
 class Phrase(ApiValue):
-    """Words with values among them, and maybe a colour."""
+    """Words and values, perhaps with a colour."""
 
     parts: tuple[object, ...]
     style: str = ""
@@ -107,7 +107,7 @@ class Phrase(ApiValue):
 
     @property
     def in_file(self) -> str:
-        """The same words, with the values as a file has them."""
+        """The same words, with the values in their form for files."""
         return "".join(map(exact, self.parts))
 
 
@@ -124,7 +124,7 @@ def words(value: object) -> str:
 
 
 def shown(value: object) -> Text:
-    """Lists with commas, booleans as yes and no, nothing as a dash."""
+    """Return text for people: lists with commas, booleans as yes and no, nothing as a dash."""
     match value:
         case Text():
             return value
@@ -141,7 +141,7 @@ def shown(value: object) -> Text:
 
 
 def exact(value: object) -> str:
-    """Instants in UTC, seconds, and the API's own words."""
+    """Return text for files: instants in UTC, durations in seconds, and the API's own words."""
     match value:
         case None:
             return ""
@@ -167,6 +167,6 @@ def instants(value: object) -> Iterator[Instant]:
 
 
 def shortened(ids: set[str]) -> int:
-    """Return how many characters of each id tell all of them apart."""
+    """Return the length of the beginnings by which all ids differ."""
     lengths = (SHORTEST_ID, 18, 23, 36)
     return next((length for length in lengths if len({one[:length] for one in ids}) == len(ids)), lengths[-1])

@@ -1,4 +1,4 @@
-"""Commands of the vendor's staff, and of notifications that were not delivered."""
+"""Commands of the vendor's staff, and of undelivered notifications."""
 
 from collections.abc import Mapping
 from typing import Annotated

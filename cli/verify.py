@@ -63,7 +63,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class TrustAnchors:
-    """Keys, the reader's own checkpoints, and the last one verified."""
+    """The trusted keys, the reader's own checkpoints, and the last verified checkpoint."""
 
     keys: tuple[VerifierKey, ...]
     seen: tuple[str, ...]
@@ -147,9 +147,9 @@ def _verified(
 
 
 def _restore(result: VerificationResult, last: VerifiedCheckpoint | None) -> int | None:
-    """Return the number of the restore event, if the restore is all that separates an export from the one before.
+    """Return the number of the restore event, if only that restore separates this export from the last verified one.
 
-    A log that began again without such an event was forked.
+    A log that began again without a restore event was forked.
     """
     numbers = {one.number for one in result.findings.first}
     if last is None or result.findings.kinds != {FindingKind.RESTORED} or len(numbers) != 1:
@@ -166,7 +166,7 @@ def _known(*from_best: Iterable[VerifierKey]) -> Iterator[VerifierKey]:
 
 
 def _keys(text: str) -> Iterator[VerifierKey]:
-    """Yield the keys in a text, or in a file of that name; JSON lists and lines are both read."""
+    """Yield the keys in a text, or in the file that the text names; JSON lists and lines are both read."""
     path = Path(text)
     is_file = len(text) < LONGEST_NOTE and path.is_file()
     words = path.read_text(encoding="utf-8-sig").split() if is_file else [text]
@@ -183,7 +183,7 @@ def _start(path: Path) -> bytes:
 
 
 def _remember(folder: Path, result: VerificationResult, trusted: TrustAnchors) -> None:
-    """If saving fails, print that and keep the result."""
+    """Save the checkpoint; if that fails, print the failure and keep the result."""
     of_approvals = [key for key in trusted.keys if key.name == NAME]
     signer = [result.signer] if result.signer else []
     log = notes.named(result.header.origin)[0]

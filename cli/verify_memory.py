@@ -1,4 +1,4 @@
-"""The last verified checkpoint of each log on this machine, which the next export has to continue."""
+"""The last verified checkpoint of each log on this machine; the next export has to continue it."""
 
 import hashlib
 import json
@@ -31,10 +31,10 @@ class VerifiedCheckpoint:
 def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
     """Return the last verified checkpoint of a log, named by its origin without a generation; None the first time.
 
-    A tenant's log is identified by the tenant, so that a renamed log is not taken for a new one.
+    A tenant's log is identified by the tenant, so that a renamed log does not count as a new one.
 
     Raises:
-        UnreadableMemory: it cannot be read, or is of another log.
+        UnreadableMemory: the checkpoint cannot be read, or is of another log.
     """
     path = _path(folder, log)
     try:
@@ -56,7 +56,7 @@ def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
 
 
 def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None:
-    """Replace the last one; the file is never half-written. Raises OSError where it cannot be saved."""
+    """Replace the last checkpoint; the file is never half-written. Raises OSError if it cannot be saved."""
     path = _path(folder, log)
     path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
     fresh = path.with_suffix(f".{os.getpid()}")
@@ -69,7 +69,7 @@ def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None
 
 
 def _whose(log: str) -> str:
-    """Return the tenant of a log; the vendor's own log is identified by its whole name."""
+    """Return the tenant of a log; for the vendor's own log, its whole name."""
     tenant = log.rpartition("/audit/")[2]
     return log if tenant == VENDORS else tenant
 

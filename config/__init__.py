@@ -1,1 +1,1 @@
-"""Settings, logging and the embedded servers: the only reader of the environment."""
+"""Settings, logging and the embedded servers. Only this package reads the environment."""

@@ -31,7 +31,7 @@ def given() -> dict[str, str]:
 
 
 def environment(values: Mapping[str, str]) -> dict[str, str]:
-    """Return a child's environment: without LOCKBOX_ variables but these, and with this Python first.
+    """Return a child's environment: no LOCKBOX_ variables except `values`, and this Python first on the path.
 
     SIGTERM is mapped to Celery's soft shutdown.
     """

@@ -9,7 +9,7 @@ from catalogue.unsafe_settings import UnsafeSettings
 
 
 class ClientSettings(BaseSettings):
-    """The command line's settings; a token is never an argument, which others could read."""
+    """The command line's settings. A token is never an argument: other users can read arguments."""
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 

@@ -42,7 +42,7 @@ def _masked_all(value: object) -> object:
 
 
 def add_origin(_: object, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Name the HTTP request that caused an entry, and its trace; `request_id` is an access request's."""
+    """Add the HTTP request that caused a log entry, and its trace; `request_id` is the id of an access request."""
     origin = ORIGIN.get()
     if origin.http_request_id:
         entry["http_request_id"] = origin.http_request_id

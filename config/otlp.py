@@ -23,7 +23,7 @@ ERROR = 500
 class OtlpTracer:
     """Records spans, and sends them in batches from its own thread.
 
-    If the collector does not answer, spans wait in a bounded queue and then are dropped.
+    If the collector does not answer, spans wait in a bounded queue and are then dropped.
     """
 
     def __init__(self, endpoint: str, service: str, share: float) -> None:

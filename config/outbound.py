@@ -1,4 +1,4 @@
-"""Where calls may go besides public addresses, and by which proxy: the operator's choice."""
+"""The addresses that calls may reach besides public ones, and the proxy for the calls: the operator's choice."""
 
 from base64 import b64encode
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,7 @@ class OutboundProxy:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Read a proxy's URL. Raises a ValueError that does not quote it."""
+        """Read a proxy's URL. Raises a ValueError that does not quote the URL."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -47,7 +47,7 @@ class OutboundProxy:
 
 @dataclass(frozen=True)
 class OutboundRoute:
-    """Private networks that may be called, and the proxy to public addresses; neither by default."""
+    """Private networks that may be called, and the proxy for public addresses; neither by default."""
 
     private: tuple[Network, ...] = ()
     proxy: OutboundProxy | None = None
@@ -61,7 +61,7 @@ class OutboundRoute:
 
 
 def check_private(networks: tuple[Network, ...]) -> tuple[Network, ...]:
-    """Refuse, with a ValueError, networks that are not of private use: loopback, link-local, public."""
+    """Refuse, with a ValueError, networks that are not for private use: loopback, link-local, public."""
     for one in networks:
         kin = (block for block in PRIVATE_USE if block.version == one.version)
         if not any(one.subnet_of(block) for block in kin):  # type: ignore[arg-type] # of one version, as mypy cannot see

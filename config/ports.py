@@ -1,4 +1,4 @@
-"""Reserve loopback ports among the processes that ask here."""
+"""Reserve loopback ports among the processes that use this module."""
 
 import fcntl
 import os
@@ -17,9 +17,9 @@ class NoPortsError(OSError):
 
 
 def take(first: int, count: int = 1) -> bool:
-    """Reserve ports until this process ends; return whether all were unreserved.
+    """Reserve ports until this process ends; return whether all of them were free to reserve.
 
-    Nothing is bound: programs that do not ask here may still listen.
+    No port is bound: programs that do not use this module may still listen on the ports.
     """
     try:
         fcntl.lockf(_book(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
@@ -37,9 +37,9 @@ def own() -> range:
 
 
 def hold(first: int, room: int = 200) -> socket.socket:
-    """Return a listening socket on the first free port, to be handed to a server.
+    """Return a listening socket on the first free port, to be passed to a server.
 
-    It listens at once: a port that is only bound could be bound again. Raises NoPortsError.
+    It listens at once: another process could bind a port that is only bound. Raises NoPortsError.
     """
     for port in range(first, first + room):
         listener = socket.socket()

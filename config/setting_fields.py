@@ -1,4 +1,4 @@
-"""Define what can be configured, with types, bounds and defaults; docs/reference/settings.md is made from it."""
+"""Define all settings, with types, bounds and defaults; docs/reference/settings.md is made from this module."""
 
 import json
 from base64 import b64decode
@@ -64,7 +64,7 @@ def _postgres(value: SecretStr | None) -> SecretStr | None:
 
 
 def _if_set(check: Callable[[str], object]) -> AfterValidator:
-    """Check a text or a secret, unless it is empty."""
+    """Return a validator that checks a text or a secret, unless it is empty."""
 
     def checked(value: Text) -> Text:
         if value:
@@ -117,9 +117,9 @@ Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
 class SettingFields(BaseSettings):
-    """Everything that can be configured: `LOCKBOX_` and the field's name, or a file so named in `/run/secrets`.
+    """All settings: each is `LOCKBOX_` and the field's name, or a file of that name in `/run/secrets`.
 
-    Each process needs only a part.
+    A process needs only some of them.
     """
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)

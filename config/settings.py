@@ -147,7 +147,7 @@ class Settings(SettingFields):
 
     @property
     def origin(self) -> str:
-        """The origin of our pages as browsers write it (RFC 6454): lower case, no default port."""
+        """The origin of our pages in the form that browsers send (RFC 6454): lower case, no default port."""
         parts = urlsplit(self.public_url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         usual = {"https": 443, "http": 80}[parts.scheme]
@@ -201,7 +201,7 @@ def load() -> Settings:
 
 
 def _named(location: tuple[int | str, ...], message: str) -> str:
-    """Return the problem after the setting's name, which some messages have already."""
+    """Return the problem with the setting's name in front, unless the message already names the setting."""
     message = message.removeprefix("Value error, ")
     names_itself = not location or location == ("catalogue",)
     return message if names_itself else f"LOCKBOX_{'.'.join(map(str, location)).upper()}: {message}"

@@ -1,7 +1,7 @@
-"""Say what caused the work in hand, and record it as spans where a collector is set.
+"""Record the origin of the current work, and the work itself as spans if a collector is set.
 
-Work begun over HTTP keeps its origin through the outbox to each mail and webhook call, and in logs. Without
-LOCKBOX_OTLP_ENDPOINT nothing is imported that sends spans, and no span is made.
+Work that begins over HTTP keeps its origin through the outbox up to each mail and webhook call, and in logs. Without
+LOCKBOX_OTLP_ENDPOINT, no module that sends spans is imported, and no span is made.
 """
 
 import re
@@ -33,7 +33,7 @@ class SpanKind(StrEnum):
 
 
 class CallOrigin(NamedTuple):
-    """What caused the work in hand: an HTTP request's id, and the surrounding span as W3C's `traceparent`."""
+    """The origin of the current work: an HTTP request's id, and the surrounding span as W3C's `traceparent`."""
 
     http_request_id: str | None
     traceparent: str | None
@@ -47,11 +47,11 @@ class Span(Protocol):
     traceparent: str
 
     def end(self, name: str, attributes: Attributes) -> None:
-        """End it; names and attributes never hold a reason, an id or an address."""
+        """End the span. Its name and attributes never contain a reason, an id or an address."""
 
 
 class SpanRecorder(Protocol):
-    """Begins spans and sends those that have ended, in a thread of its own."""
+    """Begins spans, and sends ended spans from its own thread."""
 
     def begin(self, name: str, kind: SpanKind, parent: str | None) -> Span: ...
 
@@ -71,7 +71,7 @@ def check(settings: Settings) -> None:
 
 
 def start(settings: Settings, service: str) -> None:
-    """Begin to record spans, if a collector is set; the process must fork no more."""
+    """Begin to record spans, if a collector is set; after that, the process must not fork."""
     stop()
     if settings.otlp_endpoint:
         TRACING.tracer = _exporter().OtlpTracer(settings.otlp_endpoint, service, settings.otlp_share)
@@ -101,7 +101,7 @@ def caused_by(origin: CallOrigin) -> Iterator[None]:
 
 @contextmanager
 def span(name: str, kind: SpanKind, **attributes: str | int) -> Iterator[dict[str, str | int]]:
-    """Record the block as a span of its trace; what is yielded takes further attributes."""
+    """Record the block as a span of its trace; add further attributes to the yielded dictionary."""
     if TRACING.tracer is None:
         yield {}
         return
@@ -118,14 +118,14 @@ def span(name: str, kind: SpanKind, **attributes: str | int) -> Iterator[dict[st
 
 
 def propagated() -> dict[str, str]:
-    """Return the headers by which a called server can continue our trace."""
+    """Return the headers with which a called server can continue our trace."""
     parent = ORIGIN.get().traceparent
     return {"traceparent": parent} if TRACING.tracer and parent else {}
 
 
 @contextmanager
 def spans(name: str, kind: SpanKind, origins: Mapping[Key, CallOrigin]) -> Iterator[Mapping[Key, CallOrigin]]:
-    """Record work done for several causes as a span of each; yield the origins of what follows from it."""
+    """Record work that has several origins as one span for each origin; yield the origins for later work."""
     if TRACING.tracer is None:
         yield origins
         return

@@ -1,1 +1,1 @@
-"""The whole stack on one machine: for trying out, demos and tests."""
+"""The whole stack on one machine: for trying it out, for demos and for tests."""

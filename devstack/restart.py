@@ -11,7 +11,7 @@ ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Keeper:
-    """Restarts the command until a signal comes, which reaches the command by its process group."""
+    """Restarts the command until a signal comes. The command gets the signal too, through its process group."""
 
     def __init__(self, command: list[str]) -> None:
         self._command = command

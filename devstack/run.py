@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What one `make run` goes by; without a `log` processes write to the terminal.
+    """The parts of one `make run`. Without a `log`, processes write to the terminal.
 
     `listeners` are the sockets of the API and Flower.
     """
@@ -148,7 +148,7 @@ class Steps:
 
 @contextmanager
 def new_log(path: Path | None) -> Iterator[TextIO]:
-    """Return a fresh private file; without a path, the terminal."""
+    """Yield a new private file; without a path, the terminal."""
     if path is None:
         yield sys.stdout
         return
@@ -161,7 +161,7 @@ def new_log(path: Path | None) -> Iterator[TextIO]:
 
 
 class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
-    """honcho's printer; its own messages also go to `tell`, and lines for people to the console."""
+    """honcho's printer. It also passes honcho's own messages to `tell`, and lines for people to the console."""
 
     def __init__(self, output: TextIO, console: Console | None) -> None:
         super().__init__(output)
@@ -175,7 +175,7 @@ class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no 
         self.in_turn(partial(self._write, message))
 
     def in_turn(self, prints: Callable[[], object]) -> None:
-        """Print, once the line being printed is finished: Python's files refuse writes by signal handlers."""
+        """Print after the line being printed is finished: Python's files refuse writes by signal handlers."""
         self._waiting.append(prints)
         if self._is_printing:
             return
@@ -272,7 +272,7 @@ def _kept_up(run: RunPlan) -> int:
 
 
 def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
-    """Return why no connector worker starts, None where one does; empty where none is expected."""
+    """Return why no connector worker starts, an empty text if none is expected, or None if one starts."""
     has_connector = any(service.connector for service in settings.catalogue.services.values())
     if not has_connector:
         return NO_CONNECTOR if settings.connector_targets else ""
@@ -282,7 +282,7 @@ def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
 
 
 class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho has no types
-    """honcho's process with an inherited socket to serve on."""
+    """honcho's process, which inherits a socket to serve on."""
 
     listener: socket.socket | None = None
 
@@ -294,9 +294,9 @@ class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho 
 
 
 class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
-    """honcho's manager; a signal while processes are being started waits until all are.
+    """honcho's manager; a signal that comes while processes are being started waits until all are started.
 
-    `when_started` is called in a thread once all are started: none may run when processes are forked.
+    After that, `when_started` is called in a thread: no thread may run while processes are forked.
     """
 
     def __init__(self, starting: int, when_started: Callable[[], None], printer: LogPrinter) -> None:

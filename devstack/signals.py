@@ -8,7 +8,7 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_on_signals() -> None:
-    """Turn the signals into SystemExit with the shell's exit codes, so that cleanup runs."""
+    """Turn the signals into SystemExit with the shell's exit codes, so that the cleanup runs."""
     for number in ENDINGS:
         signal.signal(number, _end)
 

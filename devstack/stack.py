@@ -45,9 +45,9 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 
 @dataclass(frozen=True)
 class StackPlan:
-    """Where everything is; `found`: the embedded servers were running before.
+    """The addresses and settings of a stack. `found` says that the embedded servers were running before.
 
-    `playground` lets browsers on this machine be any demo user. Without a `connectors_database_url` no connector
+    `playground` lets browsers on this machine act as any demo user. Without a `connectors_database_url`, no connector
     worker can be started.
     """
 
@@ -75,7 +75,7 @@ class StackPlan:
 
     @property
     def public_url(self) -> str:
-        """The API's address by host name: browsers create no passkey for an IP address."""
+        """The API's address with a host name: browsers create no passkey for an IP address."""
         return f"http://localhost:{self.api_port}"
 
     @property
@@ -93,7 +93,7 @@ class StackPlan:
         return f"http://127.0.0.1:{self.flower_port}"
 
     def variables(self, process: str) -> dict[str, str]:
-        """Return the LOCKBOX_ variables of one process: only what it needs, and only its own login."""
+        """Return the LOCKBOX_ variables of one process: only those that it needs, and only its own database login."""
         shared = {
             "LOCKBOX_ENVIRONMENT": self.environment,
             "LOCKBOX_EMBEDDED": "true" if self.servers else "false",
@@ -151,10 +151,10 @@ def prepare(
     flower_port: int,
     say: Callable[[str], object] | None = None,
 ) -> StackPlan:
-    """Start an embedded server for every URL that is not set, and bring the schema up.
+    """Start an embedded server for every URL that is not set, and bring the schema up to date.
 
     Raises:
-        EmbeddedRefused: in production, where servers do not start, or where another version made the database.
+        EmbeddedRefused: in production, if servers do not start, or if another version made the database.
     """
     given = {name: getattr(settings, name) for names in SERVERS.values() for name in names}
     urls = {name: value.get_secret_value() for name, value in given.items() if value is not None}
@@ -217,7 +217,7 @@ def make_keys(folder: Path) -> Path:
 
 
 def release(plan: StackPlan) -> bool:
-    """Stop the embedded servers if `prepare` started them and no process uses them; return whether it did."""
+    """Stop the embedded servers if `prepare` started them and no process uses them; return whether it did so."""
     if plan.servers is None or plan.found or (plan.servers.superuser_url and _in_use(plan.servers)):
         return False
     plan.servers.stop()
@@ -225,7 +225,7 @@ def release(plan: StackPlan) -> bool:
 
 
 def _in_use(servers: ServerAddresses) -> bool:
-    """Whether other processes stay connected; ended ones take a moment to disconnect."""
+    """Whether other processes stay connected; waits, because an ended process takes a moment to disconnect."""
     until = time.monotonic() + LEAVE_SECONDS
     with suppress(psycopg.Error), psycopg.connect(servers.superuser_url.replace("+psycopg", "")) as connection:
         connection.autocommit = True
@@ -249,9 +249,9 @@ def commands(checkout: Path = CHECKOUT) -> dict[str, str]:
 
 
 class Processes:
-    """The processes of a plan as children of this one, each with a log file, ended by pid.
+    """The processes of a plan as children of this process, each with a log file, ended by pid.
 
-    `checkout` is the folder of whose version they are.
+    `checkout` is the folder with their code.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, process: str, *, name: str | None = None, options: str = "") -> subprocess.Popen[bytes]:
-        """Start a process of the Procfile; under another name and with options, a second one of a kind."""
+        """Start a process of the Procfile; `name` and `options` allow a second process of the same kind."""
         own = {**self.plan.variables(process), **self.extra}
         line = Template(f"{commands(self.checkout)[process]} {options}").substitute(own)
         return self.launch(name or process, shlex.split(line), own)
@@ -285,7 +285,7 @@ class Processes:
         return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
     def wait_until_ready(self) -> None:
-        """Raise RuntimeError, which names the log, unless the API serves within 30 seconds."""
+        """Raise RuntimeError, which names the log, unless the API is ready within 30 seconds."""
         until = time.monotonic() + READY_SECONDS
         while time.monotonic() < until:
             if self.running["api"].poll() is not None:

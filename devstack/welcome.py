@@ -1,4 +1,4 @@
-"""What `make run` tells a newcomer: addresses, demo users, and a call that works as it is."""
+"""The text of `make run` for a newcomer: addresses, demo users, and a call that works as printed."""
 
 import io
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
 
 
 def keep_flower_password(plan: StackPlan, path: Path) -> StackPlan:
-    """Return the plan with the password of an earlier run, or its own, kept in a private file."""
+    """Return the plan with an earlier run's password, or its own; save the password in a private file."""
     with suppress(OSError, UnicodeDecodeError):
         known = path.read_text(encoding="utf-8").strip()
         if len(known) >= len(plan.flower_password) and known.isprintable() and not set(known) & {",", ":", " "}:
@@ -44,7 +44,7 @@ def keep_flower_password(plan: StackPlan, path: Path) -> StackPlan:
 def show(
     console: Console, plan: StackPlan, seeded: Sample, services: Mapping[str, Service], tokens: Path, log: Path | None
 ) -> None:
-    """Print in one write, so that no log line comes between; without any token or password."""
+    """Print in one write, so that no log line comes in between; no token or password is printed."""
     width = min(WIDEST, console.width)
     paper = Console(file=io.StringIO(), width=width, force_terminal=console.is_terminal, highlight=False)
     with paper.capture() as written:

@@ -1,1 +1,1 @@
-"""Checks of an installation, from the machine of one of its processes."""
+"""Checks of an installation, made on the machine of one of its processes."""

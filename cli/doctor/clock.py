@@ -1,4 +1,4 @@
-"""Whether the clock of this machine agrees with that of a server."""
+"""Compare the clock of this machine with a server's clock."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ FIX = "synchronise both machines by NTP: `timedatectl` shows whether this one is
 
 
 def compare(check: str, server: str, read: Callable[[], float]) -> DoctorFinding:
-    """Compare with the server's clock, in seconds since 1970; the time that the question takes is no skew."""
+    """Compare with the server's clock, in seconds since 1970; the duration of the call is not counted."""
     before = time.time()
     theirs = read()
     after = time.time()

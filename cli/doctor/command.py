@@ -70,10 +70,10 @@ def doctor(
 
 
 def examine_unit(name: str) -> list[DoctorFinding]:
-    """Run all checks as the process of a unit, and check its files of settings.
+    """Run all checks as the process of a systemd unit, and check the unit's files of settings.
 
     Raises:
-        typer.Exit: there is no such unit, or this is not root.
+        typer.Exit: there is no such unit, or the caller is not root.
     """
     command = [sys.executable, "-m", "cli", "doctor"]
     try:
@@ -145,7 +145,7 @@ def _parts_of(secret: str) -> Iterator[str]:
 
 
 def _without_secrets(finding: DoctorFinding, secrets: Iterable[str]) -> DoctorFinding:
-    """Replace secrets by stars: a server may repeat what it was sent."""
+    """Replace secrets by stars: a server's message may repeat the secrets that were sent to it."""
     says, fix = masked(finding.says), finding.fix
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= SHORTEST:

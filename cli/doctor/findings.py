@@ -1,4 +1,4 @@
-"""What a check has found, and what mends it."""
+"""The finding of a check, and the fix."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class FindingLevel(StrEnum):
-    """A failure keeps a process from starting or from doing its work, or endangers its data."""
+    """A failure keeps a process from starting or from working, or endangers its data."""
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class FindingLevel(StrEnum):
 
 @dataclass(frozen=True)
 class DoctorFinding:
-    """All but `ok` have a `fix`."""
+    """All levels except `ok` have a `fix`."""
 
     check: str
     level: FindingLevel

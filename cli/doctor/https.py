@@ -1,4 +1,4 @@
-"""Check of TLS: the certificate that browsers get for the pages, and its end."""
+"""Check of TLS: the certificate that browsers get for the pages, and when it expires."""
 
 import socket
 import ssl
@@ -18,7 +18,7 @@ PORT = 443
 
 
 def check_https(settings: Settings) -> Iterator[DoctorFinding]:
-    """Only where this machine runs the API."""
+    """Runs only where this machine runs the API."""
     if settings.database_url is None:
         return
     parts = urlsplit(settings.public_url)
@@ -43,7 +43,7 @@ def check_https(settings: Settings) -> Iterator[DoctorFinding]:
 
 
 def _valid_until(host: str, port: int) -> float:
-    """Return the certificate's end, in seconds since 1970."""
+    """Return when the certificate expires, in seconds since 1970."""
     context = ssl.create_default_context()
     with (
         socket.create_connection((host, port), timeout=SECONDS) as plain,

@@ -1,4 +1,4 @@
-"""Checks of Postgres by the login of each process: reachable, encrypted, with the right rights, and durable."""
+"""Checks of Postgres with each process's database login: reachable, encrypted, durable, with the correct rights."""
 
 import json
 import re
@@ -133,7 +133,7 @@ def _process_findings(check: str, variable: str, settings: Settings, connection:
 
 
 def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Iterator[DoctorFinding]:
-    """Find missing rights of this version's schema; a later schema may grant others."""
+    """Report missing rights of this version's schema; a later schema may grant other rights."""
     if migrations.current(connection) != migrations.head():
         return
     missing = lacking(connection, kind)
@@ -148,7 +148,10 @@ def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Ite
 
 
 def _room(check: str, kind: ServerKind, settings: Settings, connection: Connection) -> Iterator[DoctorFinding]:
-    """Find a Postgres with too few connections for this process, or for one of each and all that live."""
+    """Report a Postgres with too few connections for this process, or for all processes.
+
+    All processes are one of each kind in `ALWAYS`, or the processes alive now if these open more.
+    """
     if is_pooled(connection):
         return
     opens = {one: rules.connections for one, rules in startup_checks.RULES.items()}
@@ -174,7 +177,7 @@ def _room(check: str, kind: ServerKind, settings: Settings, connection: Connecti
 
 
 def _check_process(settings: Settings, kind: ServerKind, engine: Engine) -> None:
-    """Check as the process does when it starts; only the core worker takes locks, by connections of their own."""
+    """Run the checks of the process's start. Only the core worker takes locks, through connections of their own."""
     url = settings.database_direct_url
     if kind != ServerKind.WORKER or url is None:
         startup_checks.check(engine, kind, direct=engine if kind == ServerKind.WORKER else None)
@@ -210,7 +213,7 @@ def _server(connection: Connection) -> Iterator[DoctorFinding]:
 
 @dataclass(frozen=True)
 class GrantedRight:
-    """One right of one login: on a table, on some of its columns, or to call a function."""
+    """One right of one database login: on a table, on some of its columns, or to call a function."""
 
     right: str
     thing: str

@@ -1,4 +1,4 @@
-"""A unit of systemd by its files: the user, the settings and the folder of its process."""
+"""A systemd unit, read from its files: the user, the settings and the folder of its process."""
 
 import grp
 import os
@@ -34,22 +34,22 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
 
 class UnitRefused(Exception):  # noqa: N818 - it names what was found
-    """The unit does not exist, or can't be run as."""
+    """The unit does not exist, or its user, settings or folder cannot be used."""
 
 
 @dataclass(frozen=True)
 class ServiceUnit:
-    """The settings of a unit that decide what its process may do and sees."""
+    """The lines of a unit that decide what its process may do and see."""
 
     name: str
     said: dict[str, list[str]]
 
     @classmethod
     def read(cls, name: str) -> "ServiceUnit":
-        """Read a unit and its drop-ins: from systemd if it runs here, otherwise from its folders.
+        """Read a unit and its drop-ins: from systemd if it runs on this machine, otherwise from systemd's folders.
 
         Raises:
-            UnitRefused: there is none of that name.
+            UnitRefused: there is no unit of that name.
         """
         name = name.removesuffix(".service")
         prefix, at, instance = name.partition("@")
@@ -66,10 +66,10 @@ class ServiceUnit:
 
     @property
     def user(self) -> tuple[int, int, list[int]]:
-        """The number of its user, of its group, and of all groups.
+        """The numbers of the unit's user, of its group, and of all its groups.
 
         Raises:
-            UnitRefused: this machine does not know one of them.
+            UnitRefused: this machine does not know the user or a group.
         """
         name = self.last("User") or "root"
         try:
@@ -93,7 +93,7 @@ class ServiceUnit:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The process's variables; of one that is set twice the last one counts.
+        """The process's variables. If a variable is set twice, its last value counts.
 
         Raises:
             UnitRefused: a file of settings can't be read.
@@ -112,7 +112,7 @@ class ServiceUnit:
         return found
 
     def check_files(self) -> Iterator[DoctorFinding]:
-        """Check that only root, by which systemd reads them, reads the files of settings: they hold passwords."""
+        """Check that only root can read the files of settings: they hold passwords; systemd reads them as root."""
         for file, _ in self.files:
             found = file.stat() if file.exists() else None
             if found is None:
@@ -125,7 +125,7 @@ class ServiceUnit:
                 yield failure(CHECK, says, f"chown root:root {named} && chmod 600 {named}")
 
     def check_sandbox(self) -> Iterator[DoctorFinding]:
-        """Check the sandbox: what the unit hides from its process, or makes read-only."""
+        """Check the sandbox: which paths the unit hides from its process, or makes read-only."""
         told = self.environment
         named = {(name, path) for name in sorted(PATHS & told.keys()) for path in A_PATH.findall(told[name])}
         for name, path in sorted(named) if self.last("ProtectHome") in {*YES, "tmpfs"} else ():
@@ -145,10 +145,10 @@ class ServiceUnit:
         return any(found.is_relative_to(os.path.realpath(one)) for one in given)
 
     def run(self, does: Callable[[], str]) -> str:
-        """Run a function in a child as the unit's process: its user, groups, settings and folder.
+        """Run a function in a child process with the unit's user, groups, settings and folder.
 
         Raises:
-            UnitRefused: its user can't enter the folder, or the function failed.
+            UnitRefused: the user can't enter the folder, or the function failed.
         """
         uid, gid, groups = self.user
         environment, folder = self.environment, self.last("WorkingDirectory") or "/"
@@ -178,7 +178,7 @@ class ServiceUnit:
         return said.removeprefix(DONE)
 
     def transient(self, command: Sequence[str]) -> str:
-        """Return the line by which root runs a program as its process without us."""
+        """Return the command line with which root runs a program as the unit's process, without Lockbox."""
         kept = ("User", "Group", "SupplementaryGroups", "WorkingDirectory", "Environment", "EnvironmentFile")
         properties = [f"--property={key}={value}" for key in kept for value in self.said.get(key, [])]
         return shlex.join(["systemd-run", "--pipe", "--wait", "--collect", *properties, *command])

@@ -1,4 +1,4 @@
-"""Checks that a process's keys are those with which the database was written."""
+"""Checks that a process's keys are the keys that the database was written with."""
 
 import os
 from collections.abc import Iterator
@@ -32,9 +32,9 @@ SECRETS = text("SELECT secret FROM endpoints WHERE removed_at IS NULL ORDER BY i
 
 
 def check_written_keys(settings: Settings, kind: ServerKind, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check the keys of this kind of process against what its login may read.
+    """Check the keys of this kind of process against the rows that its database login may read.
 
-    Unreadable files are found in cli/doctor/files.py.
+    cli/doctor/files.py reports unreadable files.
     """
     if not all(
         os.access(file, os.R_OK, effective_ids=True) for name in KEY_FILES for file in getattr(settings, name)
@@ -115,7 +115,7 @@ def _not_of_the_logs() -> DoctorFinding:
 
 
 def _own_key(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that the core worker signs with a key that all others trust."""
+    """Check that the core worker signs with a key that all other processes trust."""
     keys = signing_keys.read(settings.audit_key_files)
     ours = [VerifierKey(settings.log_name, key.public_key().public_bytes_raw()).text for key in keys]
     if ours and settings.audit_public_keys and not set(ours) & set(settings.audit_public_keys):

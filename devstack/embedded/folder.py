@@ -29,7 +29,7 @@ class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as in lockbox.error
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """The unprivileged account for servers when we are root: Postgres refuses to run as root."""
+    """The unprivileged account for servers if we are root: Postgres refuses to run as root."""
 
     name: str
     uid: int
@@ -38,7 +38,7 @@ class Account:
 
 @dataclasses.dataclass(frozen=True)
 class DataFolder:
-    """A data folder and the account that its servers run as (None: our own)."""
+    """A data folder and the account that its servers run as; None for our own account."""
 
     folder: Path
     account: Account | None
@@ -50,7 +50,7 @@ class DataFolder:
 
 @dataclasses.dataclass
 class FolderState:
-    """What must survive a restart; `roles` is the hash of the roles.sql last run."""
+    """The state that must survive a restart; `roles` is the hash of the roles.sql that was last run."""
 
     passwords: dict[str, str]
     ports: dict[str, int]
@@ -65,7 +65,7 @@ def default_folder(checkout: Path) -> Path:
 
 
 def open_home(folder: Path) -> DataFolder:
-    """Create the folder, or accept one that we created; a foreign one is refused and never changed."""
+    """Create the folder, or accept one that we created; any other folder is refused and never changed."""
     home = DataFolder(folder.resolve(), _account())
     if home.account and home.folder.parent == FOLDERS_OF_ROOT and not FOLDERS_OF_ROOT.exists():
         with contextlib.suppress(FileExistsError):
@@ -89,7 +89,8 @@ def find_home(folder: Path) -> DataFolder:
 def make_folder(path: Path, account: Account | None, *, holding: str = "") -> None:
     """Create a folder of mode 0700 owned by the account, atomically.
 
-    Of concurrent calls one succeeds if each puts a file in it: a rename replaces only an empty folder.
+    If each of several concurrent calls puts a file in the folder, only one succeeds: a rename replaces only an empty
+    folder.
     """
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     if holding:
@@ -106,7 +107,7 @@ def make_folder(path: Path, account: Account | None, *, holding: str = "") -> No
 
 
 def write_private(path: Path, text: str, account: Account | None = None) -> None:
-    """Replace a file of mode 0600 atomically, readable by the account, else by us only."""
+    """Replace a file of mode 0600 atomically. The account can read it, or only we can if there is no account."""
     handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         if account:

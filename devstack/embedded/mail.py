@@ -51,7 +51,7 @@ class MailCatcher:
         return greeting.startswith(b"220 ") and greeting.endswith(b" Lockbox mail catcher\r\n")
 
     def settle(self) -> None:
-        """Nothing to do once it answers."""
+        """Do nothing: the mail catcher needs no set-up."""
 
     def stop(self, process: psutil.Process) -> None:
         process.terminate()

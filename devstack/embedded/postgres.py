@@ -76,7 +76,7 @@ class Postgres:
         return True
 
     def settle(self) -> None:
-        """Create roles and database with roles.sql, unless that very file was run before."""
+        """Create roles and database with roles.sql, unless that version of the file was run before."""
         sql = ROLES_SQL.read_bytes()
         wanted = hashlib.sha256(sql).hexdigest()
         if self.state.roles == wanted:
@@ -134,11 +134,11 @@ class Postgres:
         fresh.rename(self._data)
 
     def _heal(self) -> None:
-        """Clean up after a killed postmaster, when none of ours runs.
+        """Clean up after a killed postmaster, if none of our own is running.
 
-        Backends busy with a query are killed, as Postgres does in a crash; others end by themselves. The pid file is
-        left to Postgres, which checks the shared memory first, unless its pid is taken by another process or the
-        postmaster's zombie.
+        Backends busy with a query are killed, as Postgres does in a crash; other backends end by themselves. Postgres
+        itself handles the pid file, because it checks the shared memory first; but if another process, or the
+        postmaster's zombie, has the pid in the file, the file is deleted here.
         """
         if not self._pid_file.exists():
             return

@@ -20,7 +20,7 @@ TAIL_BYTES = 2000
 
 @dataclass(frozen=True)
 class ProcessMark:
-    """What identifies a server of one folder: user, program and first arguments."""
+    """The signs of a server of one folder: user, program and first arguments."""
 
     uid: int
     program: str
@@ -38,7 +38,7 @@ class ProcessMark:
 
 
 def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
-    """Return the process of this pid if it is that server, and did not reuse the pid."""
+    """Return the process with this pid if it is that server and not another process that reuses the pid."""
     if pid is None:
         return None
     with contextlib.suppress(psutil.Error):
@@ -49,9 +49,9 @@ def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
 
 
 def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
-    """Return the recorded process, or any that is that server: its starter may have died before noting the pid.
+    """Return the recorded process, or search for the server: its starter may have died before it recorded the pid.
 
-    A child that it has just forked has the same command line, and is not the server.
+    A child that the server has just forked has the same command line, and is not the server.
     """
     if found := recorded(mark, pid):
         return found
@@ -71,9 +71,9 @@ def alive(pid: int) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Return whether a thread of this process is left: until the last one ends, its ports are taken.
+    """Return whether any thread of this process still runs: the process's ports are taken until the last one ends.
 
-    Its command line is gone before that, and maybe its first thread: a zombie with threads still runs.
+    The command line disappears earlier, and perhaps the first thread too: a zombie that has threads still runs.
     """
     try:
         return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
@@ -91,7 +91,7 @@ def run(
 ) -> str:
     """Run a short command in the folder, as the servers' account, and return its output.
 
-    With `as_root` it starts with our own rights and drops them itself.
+    With `as_root`, the command starts with our own rights and drops them itself.
     """
     account = None if as_root else home.account
     try:
@@ -127,7 +127,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
 
 
 def wait_gone(process: psutil.Process, seconds: float) -> bool:
-    """Wait for a server to end and free its port, reaping a child of ours; False if it still runs."""
+    """Wait for a server to end and free its port; return False if it still runs. A child of ours is reaped."""
 
     def gone() -> bool:
         with contextlib.suppress(ChildProcessError):

@@ -1,4 +1,4 @@
-"""Start and stop the servers of one folder together, and kill single ones for tests."""
+"""Start and stop the servers of one folder together, and kill individual servers for tests."""
 
 import contextlib
 import secrets
@@ -115,11 +115,11 @@ class ServerAddresses:
 
 
 def start(folder: Path, *, environment: str = "development", only: Collection[str] = NAMES) -> ServerAddresses:
-    """Start the servers that do not run yet, and wait until all answer; safe to call concurrently.
+    """Start the servers that are not running yet, and wait until all answer. Concurrent calls are safe.
 
     Raises:
-        EmbeddedRefused: in production, in a folder that is not ours, or when a server does not come up; what this
-            call started is stopped again then.
+        EmbeddedRefused: in production, in a folder that is not ours, or if a server does not come up; then the
+            servers that this call started are stopped again.
     """
     if environment.strip().lower() == "production":
         raise EmbeddedRefused("the embedded servers are for development and tests: production brings its own")
@@ -150,7 +150,7 @@ def start(folder: Path, *, environment: str = "development", only: Collection[st
 
 
 def find(folder: Path) -> ServerAddresses:
-    """Return the servers of a folder as last started, running or not; starts nothing."""
+    """Return the servers of a folder as they were last started, running or not; start none."""
     home = find_home(folder)
     state = read_state(home)
     return _addresses(home, state, state.ports)

@@ -71,7 +71,7 @@ class Valkey:
             return False
 
     def settle(self) -> None:
-        """Nothing to do once it answers."""
+        """Do nothing: Valkey needs no set-up."""
 
     def stop(self, process: psutil.Process) -> None:
         process.terminate()

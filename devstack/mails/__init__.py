@@ -1,1 +1,1 @@
-"""A gallery of mails, to look at in a browser or a mail program: `make mails`."""
+"""A gallery of mails, for a browser or a mail program: `make mails`."""

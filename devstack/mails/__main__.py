@@ -1,4 +1,4 @@
-"""Writes the gallery into a folder: `python -m devstack.mails [--all] [FOLDER]`, var/mails where none is named."""
+"""Write the gallery into a folder: `python -m devstack.mails [--all] [FOLDER]`; by default into var/mails."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Specimens of closed windows for reports: used, unused, and by erased people."""
+"""Specimens of closed windows for reports: used windows, unused windows, and windows of erased people."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What people wrote that mails repeat: plain, long, right-to-left and hostile."""
+"""Text by people that mails repeat: plain, long, right-to-left and hostile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
