@@ -8,8 +8,6 @@ from cli.lazy import CommandPlace, LazyGroup
 
 
 class AuditGroup(LazyGroup):
-    """The commands of the audit log."""
-
     PLACES: ClassVar = {
         "list": CommandPlace("cli.audit:list", "Search the audit log, newest events first."),
         "export": CommandPlace("cli.audit:export", "Export sealed events, with proofs."),

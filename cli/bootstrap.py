@@ -48,9 +48,9 @@ class Operator:
 def first_operator(session: UnitOfWork, *, name: str, email: str, environment: str) -> Operator:
     """Create the first operator, as the database's owner, in a database that never had people.
 
-    The operator gets a token, which allows reading and closing. They also get the code of an invitation to the same
-    roles: it signs them in once, to add the passkey without which nothing can be opened. Both last 24 hours.
-    `environment` is the installation's environment; its API accepts no tokens of another environment.
+    The operator gets a token, which reads and closes, and the code of an invitation to the same roles. The code signs
+    them in once, to add the passkey without which nothing is opened. Both last 24 hours. `environment` is the
+    installation's; its API accepts no tokens of another environment.
 
     Raises:
         AlreadyBootstrapped, InvalidOperator: the database has or had people, or the name or address is invalid.

@@ -24,7 +24,7 @@ def at(*parts: object) -> str:
 
 
 def headers(*, key: str | None = None, version: object = None) -> dict[str, str]:
-    """`key` makes a call happen only once; with `version`, it fails at another version of the object (`*`: any)."""
+    """`key` makes a call happen only once; with `version`, it fails if another version is current (`*`: any)."""
     version = version if version in {None, ANY_VERSION} else f'"{version}"'
     given = {"idempotency-key": key, "if-match": version}
     return {name: str(value) for name, value in given.items() if value is not None}

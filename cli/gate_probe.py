@@ -63,8 +63,8 @@ app = group("", {"probes": PROBES}, {})
 class ProbeCall:
     """A GET without a body; `target` is sent exactly as written.
 
-    `is_odd` means that a gateway may refuse the call as a bad request without asking Lockbox. `is_plain` means that
-    the call lacks only an open window.
+    `is_odd`: a gateway may refuse the call as a bad request without asking Lockbox. `is_plain`: the call lacks only
+    an open window.
     """
 
     name: str

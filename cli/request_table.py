@@ -372,7 +372,7 @@ def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def credential(item: Mapping[str, Any], password: str) -> Sequence[Part]:
-    """Return a database login at a target, and what to do if it is not valid yet."""
+    """Return the credentials at a target, and what to do if they are not valid yet."""
     at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
     login = Facts({"State": Word(item["state"]), **at})
     if item["state"] == "open":

@@ -52,7 +52,7 @@ def argument(name: str, metavar: str, help_: str, kind: type = UUID) -> CommandP
 
 
 def listed_id(name: str, metavar: str, help_: str, path: str) -> CommandParameter:
-    """Return a parameter for an id in a list of the API, or for the beginning of the id."""
+    """Return a parameter for an id in a list of the API, or for its beginning."""
 
     def whole(given: str, said: Values) -> str:
         return the_one(given, ids_at(_filled(path, said)))
@@ -193,7 +193,6 @@ def words_of(name: str) -> Field:
 
 
 def group(help_: str, commands: Mapping[str, RouteCommand], others: Mapping[str, Callable[..., None]]) -> typer.Typer:
-    """Return a group of route commands and of other functions."""
     app = typer.Typer(no_args_is_help=True, help=help_)
     for name, command in commands.items():
         app.command(name, help=command.help)(command.function())

@@ -52,7 +52,7 @@ class Instant(ApiValue):
 
 @dataclass(frozen=True)
 class Duration(ApiValue):
-    """A number of seconds, shown in the largest unit that is exact."""
+    """Seconds, shown in the largest unit that is exact."""
 
     seconds: int
 

@@ -1,4 +1,4 @@
-"""The addresses that calls may reach besides public ones, and the proxy for the calls: the operator's choice."""
+"""The addresses that calls may reach besides public ones, and the proxy: the operator's choice."""
 
 from base64 import b64encode
 from dataclasses import dataclass, field, replace

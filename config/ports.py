@@ -17,9 +17,9 @@ class NoPortsError(OSError):
 
 
 def take(first: int, count: int = 1) -> bool:
-    """Reserve ports until this process ends; return whether all of them were free to reserve.
+    """Reserve ports until this process ends; return whether all were free to reserve.
 
-    No port is bound: programs that do not use this module may still listen on the ports.
+    No port is bound: programs that do not use this module may still listen.
     """
     try:
         fcntl.lockf(_book(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)

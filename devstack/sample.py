@@ -32,7 +32,7 @@ CUSTOMER = (
 
 
 class NotInProduction(Exception):  # noqa: N818 - it names what was found
-    """Sample data is refused in production: its people have known names, and tokens that last a day."""
+    """Sample people have known names, and tokens that last a day."""
 
 
 @dataclass(frozen=True)

@@ -117,14 +117,11 @@ def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoo
 
 
 def note_warning(said: Diagnostic, warnings: list[str | None]) -> None:
-    """Add the server's notice to `warnings` if it says that a commit is not on the standby."""
     if (said.severity_nonlocalized, said.sqlstate) == NOT_REPLICATED:
         warnings.append(said.message_primary)
 
 
 class WarnedSession(Session):
-    """A session that keeps the server's warnings about its transaction."""
-
     warnings: list[str | None]
 
 
@@ -190,7 +187,7 @@ NO_KEYS = ProcessKeys()
 
 
 class ReadAhead:
-    """The queries that a transaction will send next, and the rows of those already sent.
+    """The queries that a transaction will send next, and the rows of queries sent ahead.
 
     Rows are used only in the announced order of their queries: in another order, a query might have read other rows.
     """
@@ -224,7 +221,6 @@ def _is_same(foreseen: Query, wanted: Query) -> bool:
 
 @lru_cache(maxsize=MOST_PREPARED)
 def compiled(statement: TextClause | str) -> bytes:
-    """Return a statement in the form that the driver accepts."""
     return (statement if isinstance(statement, str) else str(statement.compile(dialect=DIALECT)).strip()).encode()
 
 
@@ -245,11 +241,10 @@ def rows_of(
 class UnitOfWork:
     """One transaction: its connection, its clock, the keys of the process, its caller, and the work after its commit.
 
-    Our own SQL goes through `execute` and `write`, which do not need a connection of their own. `orm` reads and
-    writes rows as objects. `call_groups` has a subclass that shares its round trips with other transactions.
-    `promises` are the entries that the schedule holds after the commit. `news` are the ids of the requests that
-    change with it, by the side that may know of the change (None: both sides). `caller` is the person and the one
-    tenant that row-level security checks.
+    Our own SQL goes through `execute` and `write`, which `call_groups` offers too, in a transaction that shares its
+    round trips. `orm` reads and writes rows as objects. `promises` are the entries that the schedule holds after the
+    commit. `news` are the ids of requests that the commit changes, by the side that may know of it (None: both
+    sides). `caller` is the person and the one tenant for row-level security.
     """
 
     def __init__(self, orm: WarnedSession, clock: Clock, keys: ProcessKeys) -> None:
@@ -308,8 +303,7 @@ def postgres_clock(session: UnitOfWork) -> datetime:
 class Database:
     """An engine, the schedule that mirrors it, the clock that decides, and the keys of the process.
 
-    The engine `direct` makes connections that keep their session between two transactions. It is None where those of
-    `engine` do so.
+    `direct` makes connections that keep their session between two transactions; None where those of `engine` do.
     """
 
     def __init__(
@@ -366,7 +360,7 @@ class Database:
                     connection.rollback()
 
     def beside(self, engine: Engine) -> "Database":
-        """Return the same database through the connections of another pool."""
+        """Return the same database on another pool of connections."""
         return Database(engine, self.schedule, self.clock, keys=self.keys)
 
     def dispose(self) -> None:
@@ -398,7 +392,7 @@ def read_at(session: UnitOfWork, seen: datetime) -> datetime:
 
 
 def other_clock(session: UnitOfWork) -> datetime | None:
-    """Return the time of a clock other than Postgres', or None where statements read Postgres' clock themselves."""
+    """None where Postgres' clock decides: statements read that clock themselves."""
     return None if session.clock is postgres_clock else session.clock(session)
 
 

@@ -93,7 +93,7 @@ POINTS = {
 
 
 class UnknownFailpoint(Exception):  # noqa: N818 - it names what was found
-    """LOCKBOX_FAILPOINT names no failpoint."""
+    pass
 
 
 @dataclass
@@ -106,7 +106,7 @@ _armed: _ArmedFailpoint | None = None
 
 
 def arm(chosen: str | None) -> None:
-    """End this process and its children at the failpoint `name`, or at its Nth call for `name:N`; None disables it.
+    """Make this process and its children end at the failpoint `name`, at its Nth call for `name:N`; None disarms.
 
     Raises:
         UnknownFailpoint: no failpoint has that name.

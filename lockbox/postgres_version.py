@@ -23,7 +23,7 @@ def named(number: int) -> str:
 
 
 def too_old(number: int) -> str | None:
-    """Return what is wrong with this version; None where it is new enough."""
+    """Return the problem with this version; None where it is new enough."""
     if number // BASE >= OLDEST:
         return None
     return f"this is Postgres {named(number)}, and Lockbox needs {OLDEST} or later"

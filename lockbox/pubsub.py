@@ -47,7 +47,7 @@ def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
 
 
 def unmark(client: "Redis", of: str, person: str) -> bool:
-    """Delete the record that the person is viewing the request; return whether there was one."""
+    """Return whether there was a record."""
     return bool(client.delete(_key(of, person)))
 
 
@@ -198,7 +198,6 @@ class Bell:
         self._listening = True
 
     def wait(self, seconds: float) -> None:
-        """Sleep until the bell rings, for at most this long."""
         until = time.monotonic() + seconds
         try:
             while (left := until - time.monotonic()) > 0:

@@ -125,7 +125,7 @@ return 1
 
 
 class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Redis is unavailable; nothing is lost, because Postgres holds everything that Redis holds."""
+    """Nothing is lost: Postgres holds everything that Redis holds."""
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def connect(url: str, *, timeout: float) -> "Redis":
 
 
 def connect_on_loop(url: str) -> "LoopRedis":
-    """Return a client for an event loop, where the caller limits the time of a call."""
+    """Return such a client for an event loop; the caller limits the time of a call."""
     return LoopRedis.from_url(
         url, protocol=2, driver_info=None, socket_keepalive=True, retry=LoopRetry(NoBackoff(), 0)
     )

@@ -46,9 +46,9 @@ class ScheduleIndex:
     `kinds` are the actions that a member may be due for; an id has one member at a time. Members due within `lead`
     may already be claimed, because the way to the worker takes about as long. A claim is leased for `lease`. At most
     `budget` members are leased at once, so that a backlog waits here and not in a queue. While due members of the
-    index in `yields_to` wait too long, only a few members of this index are claimed; while more than one batch of
-    that index is leased, none are. If `publishes` is set, armed ids are published. If `has_urgent` is set, some
-    members go `BEFORE_OTHERS`.
+    index in `yields_to` wait too long, only a few members of this index are claimed, and none while more than one
+    batch of that index is leased. If `publishes`, armed ids are published. If `has_urgent`, some members go
+    `BEFORE_OTHERS`.
     """
 
     name: str
@@ -113,10 +113,9 @@ class ScheduleClaim:
 
 
 class IndexRebuild:
-    """The marker of an index: a member that is never due, and says that the index is whole or how far its rebuild is.
+    """The marker of an index: a member that is never due. It says that the index is whole, or how far a rebuild is.
 
-    Redis loses the marker together with the index. The marker names the server process of Redis, so it is invalid
-    after a restart.
+    It is lost together with the index. It names the server process of Redis, so a restart makes it invalid.
     """
 
     def __init__(self, client: Redis, key: str) -> None:
@@ -186,12 +185,12 @@ class Schedule:
         self._following: asyncio.Task[None] | None = None
 
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
-        """Set ids in the index to what Postgres promises, drop their leases, and ring the bell if one is sooner.
+        """Make the index match Postgres for these ids, drop their leases, and ring the bell if an id is due sooner.
 
         Arming, settling after a commit, and rebuilding are this one operation; all but rebuilding publish the ids.
         With `only_missing`, an id that is in the index or leased is left as it is. Returns whether Redis accepted the
-        entries. The call never raises and takes a tenth of a second at most. After a failure, calls are skipped for
-        two seconds.
+        entries. Never raises, and takes a tenth of a second at most. After a failure, calls are skipped for two
+        seconds.
         """
         return self._tried("arm", lambda: self._arm_parts(index, promises, only_missing=only_missing)) or False
 
@@ -204,7 +203,6 @@ class Schedule:
     def _parts(
         self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False
     ) -> Iterator[list[str | int]]:
-        """Yield the arguments of the script for each part of the promises."""
         news = self._news if index.publishes and not only_missing else ""
         for start in range(0, len(promises), MOST_A_CALL):
             part = promises[start : start + MOST_A_CALL]
@@ -283,7 +281,7 @@ class Schedule:
         return bool(self._tried("look", lambda: pubsub.mark(self._arming, of, person, since)))
 
     def unmark_looking(self, of: str, person: str) -> bool:
-        """Delete the record that a person is viewing a request; return whether there was one. Never raises."""
+        """Delete the record of `mark_looking`; return whether there was one. Never raises."""
         return bool(self._tried("look", lambda: pubsub.unmark(self._arming, of, person)))
 
     def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
@@ -346,7 +344,7 @@ class Schedule:
                 self._drop(index, last)
 
     def _delete_strange_keys(self, error: RedisError) -> None:
-        """Delete each key of the indexes that is not a sorted set, if the error of Redis is about a wrong type."""
+        """If Redis reports a wrong type, delete each key of the indexes that is not a sorted set."""
         if not isinstance(error, ResponseError) or "WRONGTYPE" not in str(error):
             return
         for key in {key for index in INDEXES for key in index.keys}:
@@ -379,12 +377,12 @@ class Schedule:
         return int(count)
 
     def look(self, span: tuple[float, float]) -> QueueDepth:
-        """Return the counts in Redis; timers are counted if due after the first ms of `span` and up to the second."""
+        """Return the counts in Redis; timers count if due after `span[0]` and no later than `span[1]`, both in ms."""
         with redis_errors():
             return redis_scripts.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
 
     def bell(self, index: ScheduleIndex) -> Bell:
-        """Return a listener that wakes its owner when something sooner is armed on this index."""
+        """Return a listener that wakes its owner when an id is armed that is due sooner."""
         return Bell(self._polling, index.name)
 
     def close(self) -> None:

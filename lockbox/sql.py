@@ -203,10 +203,10 @@ def look_through(
 
     Args:
         kind: the rows' class, with an `id`.
-        branches: queries for rows of the class, each the newest first; no row is in two of them.
+        branches: queries for rows of the class, each the newest first; no row is in two.
         filters: returns the conditions on such rows, in the class's table or an alias of it.
         most_looked: how many rows are read, in all branches together.
-        limit: how many ids are returned at most.
+        limit: the maximum number of ids.
     """
     each = most_looked // len(branches) or 1
     ids = [one.with_only_columns(one.selected_columns.id) for one in branches]

@@ -41,7 +41,7 @@ class StartupCheckFailed(Exception):  # noqa: N818 - it names what was found
 
 
 class ServerKind(StrEnum):
-    """The kinds of server process. The value is the environment variable with the URL of its database login."""
+    """The kinds of server process; the value is the environment variable of its database login."""
 
     API = "LOCKBOX_DATABASE_URL"
     WORKER = "LOCKBOX_WORKER_DATABASE_URL"
@@ -232,7 +232,6 @@ def _login_refused(server: str) -> StartupCheckFailed:
 
 
 def unreachable(server: str, error: OperationalError) -> StartupCheckFailed:
-    """Return the error where Postgres does not answer, or has no connection left."""
     if any(words in str(error.orig) for words in NONE_LEFT):
         return StartupCheckFailed(
             f"{server}: Postgres has no connection left for this login: {_why(error)}",
@@ -267,7 +266,7 @@ def fits(connection: Connection, *, also_later: bool = True) -> None:
 
 
 def has_lagging_standby(connection: Connection) -> bool:
-    """Return whether this Postgres has a standby whose confirmation commits do not wait for."""
+    """Return whether this Postgres has a standby, and commits do not wait for the standby's confirmation."""
     return bool(connection.execute(HAS_LAGGING_STANDBY).scalar_one())
 
 
@@ -294,7 +293,7 @@ def _has_own_statements(connection: Connection, server: ServerKind) -> None:
 def _is_direct(connection: Connection, direct: Engine) -> None:
     """Refuse a `direct` engine that goes through a pooler, or to another server, database or login.
 
-    A pooler keeps a session, and its locks, after the session's client has gone.
+    A pooler keeps a session and its locks after the client has gone.
     """
     try:
         with direct.connect() as own:

@@ -1,7 +1,7 @@
-"""Rules for text that people read before they decide: no invisible characters, one spelling, no links; pure.
+"""Rules for text that people read before they decide: no invisible characters, one spelling, no links.
 
-Each rule is also a JSON Schema pattern, for the OpenAPI document. A check returns the text or raises ValueError. It
-strips the text where the rule allows surrounding white space.
+Each rule is also a JSON Schema pattern, for the OpenAPI document. A check returns the text, stripped if the rule
+allows surrounding white space, or raises ValueError.
 """
 
 import re
@@ -192,7 +192,6 @@ def alphabets(value: str) -> list[str]:
 
 
 def mixed(resources: Iterable[str]) -> list[str]:
-    """Return the ids whose letters come from several alphabets."""
     return [resource for resource in resources if alphabets(resource)]
 
 

@@ -23,10 +23,10 @@ def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
     """Run a use case in its own transaction, and return its answer after the commit.
 
     Postgres checks the policy and people's roles again, at the latest at the commit. If Postgres refuses, the use
-    case runs a second time: it then reads the changed rows, and refuses with its own error.
+    case runs a second time: it reads the changed rows, and refuses with its own error.
 
     Raises:
-        DBAPIError: Postgres refuses a second time, or the use case failed in another way.
+        DBAPIError: Postgres refuses a second time, or fails.
     """
     try:
         return _run(db, use_case)

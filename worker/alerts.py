@@ -51,7 +51,7 @@ class AlertMonitor(WorkerLoop):
         self._rota = ScanPosition()
 
     def run(self) -> None:
-        """Wait first, until the backlog of an outage is done."""
+        """Wait a few seconds first, until the backlog of an outage is done."""
         self.stopping.wait(FIRST_SECONDS)
         super().run()
 

@@ -1,4 +1,4 @@
-"""Access to Flower. A wrong password is answered slowly; metrics need it too, except on this machine."""
+"""Access to Flower: wrong passwords are answered slowly; metrics need the password too, except on this machine."""
 
 import asyncio
 from collections import Counter

@@ -76,7 +76,6 @@ class WorkerLoop(threading.Thread, ABC):
                 self.stopping.wait(IDLE_SECONDS)
 
     def stop(self) -> None:
-        """Ask the thread to end."""
         self.stopping.set()
 
     @abstractmethod

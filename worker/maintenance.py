@@ -54,9 +54,9 @@ YIELD_LOOK_SECONDS = 0.1
 class MaintenanceJob:
     """Work that one worker at a time does, in small steps, as a task named `lockbox.NAME`.
 
-    A run is recorded as a heartbeat of `part`. There is one run each `interval` while `is_due` returns true, else one
-    each `rest`; this is checked each `look`. A job that `gives_way` waits while many deadlines are waiting. Times are
-    in seconds. `counts` names the figure that is always in the job's result.
+    A run is recorded as a heartbeat of `part`. While `is_due` is true, there is one run each `interval`, else one
+    each `rest`; this is checked each `look`. A job that `gives_way` waits while many deadlines are due. Times are in
+    seconds. `counts` names the figure that the result always has.
     """
 
     name: str

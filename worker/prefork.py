@@ -1,4 +1,4 @@
-"""Celery's pool of child processes, changed so that it never forgets a child that is alive."""
+"""Celery's pool of child processes, which never forgets a living child."""
 
 # The event loop of kombu works through descriptors that it polled at once. When several children end together, the
 # first of them has all replaced, and the new children's descriptors get the numbers of the old ones: the events that

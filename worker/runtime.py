@@ -167,7 +167,7 @@ def _direct(chosen: Settings) -> Engine | None:
 
 
 def runtime() -> Runtime:
-    """Return the tools of this process, never those of the process that it was forked from."""
+    """Return the tools of this process, never those of its parent."""
     with _making:
         return _of_process(os.getpid())
 

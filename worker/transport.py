@@ -134,7 +134,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             dropped.add(_where(queue), type(error).__name__)
 
     def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Take an item from a queue, and deliver it if it is a valid message.
+        """Deliver a queue's item if it is a valid message.
 
         Raises:
             queue.Empty: no item came.
@@ -177,10 +177,10 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             raise Empty from None
 
     def _receive_one(self, c: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Take an item from a channel, and deliver it if it is a question that we answer, or an event.
+        """Deliver a channel's item if it is a question that we answer, or an event.
 
         Raises:
-            queue.Empty: the item is neither of these.
+            queue.Empty: the item is neither.
         """
         try:
             response = c.parse_response()

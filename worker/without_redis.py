@@ -53,9 +53,9 @@ class DirectSender:
         self._tools = tools
 
     def __call__(self, ids: list[UUID]) -> None:
-        """Dispatch the notifications, a transaction for each batch. If there is no room, they are deferred.
+        """Dispatch the notifications, one transaction for each batch.
 
-        Failed ones come again.
+        Notifications without room are deferred, and failed ones come again.
         """
         for start in range(0, len(ids), MOST_NOTIFICATIONS):
             self._dispatch(ids[start : start + MOST_NOTIFICATIONS])

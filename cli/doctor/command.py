@@ -145,7 +145,7 @@ def _parts_of(secret: str) -> Iterator[str]:
 
 
 def _without_secrets(finding: DoctorFinding, secrets: Iterable[str]) -> DoctorFinding:
-    """Replace secrets by stars: a server's message may repeat the secrets that were sent to it."""
+    """Replace secrets by stars: a server's message may repeat them."""
     says, fix = masked(finding.says), finding.fix
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= SHORTEST:

@@ -1,4 +1,4 @@
-"""Check of identity providers: they can be reached from this machine, and their documents are valid."""
+"""Check of identity providers: reachable from this machine, with valid documents."""
 
 from collections.abc import Iterator
 

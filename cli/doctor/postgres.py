@@ -148,9 +148,9 @@ def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Ite
 
 
 def _room(check: str, kind: ServerKind, settings: Settings, connection: Connection) -> Iterator[DoctorFinding]:
-    """Report a Postgres with too few connections for this process, or for all processes.
+    """Report too few connections for this process, or for all together.
 
-    All processes are one of each kind in `ALWAYS`, or the processes alive now if these open more.
+    All together are one process of each kind in `ALWAYS`, or the living processes if these open more.
     """
     if is_pooled(connection):
         return

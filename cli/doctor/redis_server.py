@@ -1,4 +1,4 @@
-"""Check of Redis or Valkey: it can be reached, drops no data, and keeps its data over a restart."""
+"""Check of Redis or Valkey: reachable, dropping no data, and keeping its data over a restart."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit

@@ -107,7 +107,7 @@ def make_folder(path: Path, account: Account | None, *, holding: str = "") -> No
 
 
 def write_private(path: Path, text: str, account: Account | None = None) -> None:
-    """Replace a file of mode 0600 atomically. The account can read it, or only we can if there is no account."""
+    """Replace a file of mode 0600 atomically; without an account, only we can read it."""
     handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         if account:

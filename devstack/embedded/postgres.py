@@ -136,9 +136,9 @@ class Postgres:
     def _heal(self) -> None:
         """Clean up after a killed postmaster, if none of our own is running.
 
-        Backends busy with a query are killed, as Postgres does in a crash; other backends end by themselves. Postgres
-        itself handles the pid file, because it checks the shared memory first; but if another process, or the
-        postmaster's zombie, has the pid in the file, the file is deleted here.
+        Backends busy with a query are killed, as Postgres does in a crash; other backends end by themselves. The pid
+        file is left to Postgres, which checks the shared memory first. If another process or the postmaster's zombie
+        has that pid, the file is deleted.
         """
         if not self._pid_file.exists():
             return

@@ -69,8 +69,8 @@ class LoopConnections:
 class CallGroups:
     """Runs calls of one kind in groups of limited size, two groups at once.
 
-    A call that would wait, or needs more than a group offers, runs by itself in one of a few threads. While it does,
-    any other call with the same key goes to a thread at once, too.
+    A call that would wait, or needs more than a group offers, runs by itself in one of a few threads. Meanwhile,
+    other calls with the same key go to a thread at once, too.
     """
 
     def __init__(

@@ -1,9 +1,8 @@
 """Shared transactions on the event loop: the statements of several calls share the round trips to Postgres.
 
-A use case is the same function that runs in a thread with `Database.transaction`. Here each use case runs in its own
-greenlet, which pauses whenever it needs rows; then the queries of the whole group are sent in one pipeline. The
-statements of each member run with the member's own session variables, so row-level security applies as in a separate
-transaction.
+A use case is the same function that runs in a thread with `Database.transaction`. Here it runs in its own greenlet,
+which pauses whenever it needs rows; then the queries of the whole group are sent in one pipeline. Each member's
+statements run with its own session variables, so row-level security applies as in a separate transaction.
 """
 
 import asyncio
@@ -50,7 +49,7 @@ class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
 
 
 class SharedWork(UnitOfWork):
-    """A unit of work in a group. Its writes are sent with the next read, or with the commit.
+    """Writes are sent with the next read, or with the commit.
 
     The rows of the last reads are put into `handed`. After `is_over` is set, no more rows come.
     """
@@ -79,7 +78,6 @@ class SharedWork(UnitOfWork):
         raise AloneNeeded
 
     def write(self, statement: TextClause, values: Values) -> None:
-        """Send this statement before the next read, or before the commit."""
         self.writes.append((statement, cast("Mapping[str, Any]", values or {})))
 
     def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
@@ -304,7 +302,7 @@ class SharedTransaction:
             one.go_on(results)
 
     async def _commit(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Send the members' last writes with the commit, answer the members, and arm in the background."""
+        """Commit with the members' last writes, answer the members, and arm the schedule in the background."""
         sent = [one for member in members for one in self._own(member, member.work.taken()[0])]
         self._is_committing = bool(members)
         warnings: list[str | None] = []

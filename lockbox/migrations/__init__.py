@@ -155,7 +155,7 @@ def head() -> str:
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision of the database; None where it has none."""
+    """None where the database has no revision."""
     return MigrationContext.configure(connection).get_current_revision()
 
 

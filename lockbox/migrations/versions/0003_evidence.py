@@ -12,6 +12,5 @@ SCRIPT = Path(__file__).with_suffix(".sql")
 
 
 def upgrade() -> None:
-    """Run the script."""
     with closing(op.get_bind().connection.cursor()) as cursor:
         cursor.execute(SCRIPT.read_text(encoding="utf-8"))
