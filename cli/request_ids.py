@@ -33,7 +33,7 @@ def _submitted_then(beginning: str) -> Iterator[str]:
 
 
 def _moment(beginning: str, digit: str, shift: timedelta) -> str | None:
-    """Return the time in an id of this beginning, padded with `digit`, plus `shift`; None if it is invalid."""
+    """Return the time in an id's beginning, padded with `digit`, plus `shift`; None if it is invalid."""
     digits = beginning.replace("-", "")[:TIME_DIGITS].ljust(TIME_DIGITS, digit)
     try:
         return f"{datetime.fromtimestamp(int(digits, 16) / 1000, UTC) + shift:%Y-%m-%dT%H:%M:%SZ}"

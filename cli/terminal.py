@@ -169,7 +169,7 @@ def _width(console: Console, column: Sequence[Text]) -> Measurement:
 
 
 def _shared(widths: Sequence[Measurement], room: int) -> list[int]:
-    """Return the widths of columns that share this room: the narrowest columns that need more get the rest of it."""
+    """Return the widths of columns in this room; spare width goes to the narrowest columns that need more."""
     given = [one.minimum for one in widths]
     for _ in range(room - sum(given)):
         growing = [number for number, one in enumerate(widths) if given[number] < one.maximum]

@@ -18,7 +18,7 @@ UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 
 class ApiValue(ABC):
-    """A value that looks different to people and in files."""
+    """A value that has one form for people and another for files."""
 
     @property
     @abstractmethod
@@ -167,6 +167,6 @@ def instants(value: object) -> Iterator[Instant]:
 
 
 def shortened(ids: set[str]) -> int:
-    """Return the length of the beginnings by which all ids differ."""
+    """Return how many characters from the beginning tell all ids apart."""
     lengths = (SHORTEST_ID, 18, 23, 36)
     return next((length for length in lengths if len({one[:length] for one in ids}) == len(ids)), lengths[-1])

@@ -1,4 +1,4 @@
-"""`lockbox audit verify`: reads a file, trusts keys that came another way, and uses no network."""
+"""`lockbox audit verify`: reads a file, trusts keys that do not come from it, and uses no network."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence

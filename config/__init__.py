@@ -1,1 +1,1 @@
-"""Settings, logging and the embedded servers. Only this package reads the environment."""
+"""Settings and logging. Only this package reads the environment."""

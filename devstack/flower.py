@@ -1,4 +1,4 @@
-"""Query Flower as an operator sees it: the tasks, and that nothing can be changed through it."""
+"""Query Flower as an operator does: read the tasks, and check that nothing can be changed there."""
 
 import time
 from collections import Counter

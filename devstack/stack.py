@@ -249,9 +249,9 @@ def commands(checkout: Path = CHECKOUT) -> dict[str, str]:
 
 
 class Processes:
-    """The processes of a plan as children of this process, each with a log file, ended by pid.
+    """The processes of a plan as children of this process, each with a log file, stopped by pid.
 
-    `checkout` is the folder with their code.
+    `checkout` is the folder with the processes' code.
     """
 
     def __init__(

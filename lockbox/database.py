@@ -301,7 +301,7 @@ def postgres_clock(session: UnitOfWork) -> datetime:
 
 
 class Database:
-    """An engine, the schedule that mirrors it, the clock that decides, and the keys of the process.
+    """An engine, the schedule that mirrors its database, the authoritative clock, and the keys of the process.
 
     `direct` makes connections that keep their session between two transactions; None where those of `engine` do.
     """
@@ -379,7 +379,7 @@ def not_replicated() -> NotReplicated:
 
 
 def now(session: UnitOfWork) -> datetime:
-    """Read the clock that decides. Call it after a lock is acquired, not before."""
+    """Read the authoritative clock. Call it after a lock is acquired, not before."""
     return session.clock(session)
 
 

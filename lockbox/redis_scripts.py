@@ -139,7 +139,7 @@ def redis_errors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """Timers due in a time span, notifications (also leased ones), and unacknowledged Celery messages.
+    """Timers due in a time span, notifications (including leased ones), and unacknowledged Celery messages.
 
     `oldest_unacked_at` is when the oldest unacknowledged message was handed out, in seconds since 1970 by the clock
     of its worker; `now` is Redis' own clock.

@@ -1,4 +1,4 @@
-"""A worker's threads. They work in small steps until stopped; no child is forked while a thread holds a lock."""
+"""A worker's threads. They work in small steps until stopped; no child of the pool inherits a held lock."""
 
 import os
 import threading

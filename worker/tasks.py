@@ -88,7 +88,7 @@ def notify(ids: list[str]) -> dict[str, int]:
 
 @_task("case_check")
 def check_case(ids: list[str]) -> dict[str, int]:
-    """Ask a ticket system about the case of this row, and record its answer once; an engineer waits for it."""
+    """Ask a ticket system about the case of this row, and record its answer once; an engineer is waiting for it."""
     return _run("case_check", lambda: _check_case(_uuids(ids, MOST_CASES)))
 
 
