@@ -104,7 +104,7 @@ def _numbers(cell: str) -> Iterator[str]:
         yield from (f"{section}.{number}" for number in range(int(start), int(end) + 1))
 
 
-def test_every_requirement_of_both_levels_has_exactly_one_row() -> None:
+def test_every_security_requirement_of_both_levels_has_exactly_one_row() -> None:
     named = [number for row in ROWS for number in _numbers(row[0])]
 
     wanted = {f"{section}.{number}" for section, most in SECTIONS.items() for number in range(1, most + 1)}

@@ -55,7 +55,7 @@ def anchors(page: Path) -> frozenset[str]:
 
 
 @each("page", PAGES)
-def test_every_link_has_a_target(page: Path) -> None:
+def test_every_link_in_the_docs_has_a_target(page: Path) -> None:
     broken = [
         f"{target.relative_to(HOME)}#{anchor}"
         for target, anchor in links(page)
@@ -66,7 +66,7 @@ def test_every_link_has_a_target(page: Path) -> None:
 
 
 @each("page", PAGES)
-def test_every_named_file_exists(page: Path) -> None:
+def test_every_file_named_in_the_docs_exists(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         assert [name for name in MENTIONED.findall(page.read_text()) if not (HOME / name).exists()] == []
 
@@ -89,7 +89,7 @@ def test_the_readme_is_short_and_links_to_the_index() -> None:
     assert (INDEX, "") in links(readme)
 
 
-def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
+def test_headings_of_the_docs_become_the_same_anchors_as_on_github(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# The `a-b` command, and C\n\n```sh\n# no heading\n```\n\n## Try it\n\n## Try it\n\n## [Linked](x.md) one\n"
@@ -99,12 +99,12 @@ def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
 
 
 @each("page", PAGES)
-def test_no_shown_command_contains_a_date(page: Path) -> None:
+def test_no_command_shown_in_the_docs_contains_a_date(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         assert DATED.findall(page.read_text()) == []
 
 
-def test_decision_notes_are_short_and_begin_with_their_decision() -> None:
+def test_decision_notes_are_short_and_begin_with_the_decision() -> None:
     off = []
     for note in sorted((HOME / "docs" / "decisions").glob("*.md")):
         text = source(note)

@@ -208,7 +208,7 @@ def test_each_table_class_is_used_by_the_product() -> None:
 
 
 # plpgsql reads the statements of a body when it comes to them: it comes to some without any row and argument.
-def test_functions_name_existing_tables_and_columns(superuser: Engine) -> None:
+def test_database_functions_name_existing_tables_and_columns(superuser: Engine) -> None:
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         functions = connection.execute(FUNCTIONS).all()
         said = {}
@@ -273,7 +273,7 @@ def _changed_by_columns(connection: Connection, statements: Mapping[str, TextCla
 
 
 # The planted ones show that this finds what it looks for.
-def test_prepared_statements_survive_added_columns(superuser: Engine) -> None:
+def test_prepared_sql_statements_survive_added_columns(superuser: Engine) -> None:
     planted = (
         "SELECT * FROM requests WHERE id = :id",
         "SELECT r.*, 1 FROM requests r",

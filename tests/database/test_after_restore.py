@@ -56,7 +56,7 @@ def test_after_restore_keeps_the_shipped_checkpoint_of_the_older_log(plant: Rest
 
 
 @pytest.mark.far
-def test_a_second_restore_to_an_earlier_state_is_detected(plant: RestorableWorld) -> None:
+def test_a_second_database_restore_to_an_earlier_state_is_detected(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     restored.after_restore()

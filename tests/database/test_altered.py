@@ -63,7 +63,7 @@ def reported(world: World, request_id: UUID | None = None) -> tuple[Report, str]
         return found, report.page(found, made_at=now(session))
 
 
-def test_an_unaltered_report_has_no_findings(story: World) -> None:
+def test_a_report_of_an_unaltered_request_has_no_findings(story: World) -> None:
     found, page = reported(story)
 
     assert [event.altered for event in listed(story) if event.request_id] == [()] * 3

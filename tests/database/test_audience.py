@@ -222,7 +222,7 @@ def test_disabled_people_and_people_who_opted_out_are_not_notified(
     assert _told(world, api, "pending") == expected
 
 
-def test_a_requester_who_is_also_an_approver_is_not_prompted_but_learns_the_outcome(
+def test_a_requester_who_is_also_an_approver_is_not_prompted_but_gets_the_outcome(
     api: Database,
 ) -> None:
     world = _world(api, Policy(vendor_review=False))
@@ -320,7 +320,9 @@ def test_an_unprompted_voter_is_notified_of_the_outcome(api: Database) -> None:
     assert _told(world, api, "active") == {"erin", "abe"} | HOOKS
 
 
-def test_a_prompted_person_who_left_the_tenant_is_not_notified_of_the_end(api: Database, superuser: Engine) -> None:
+def test_a_prompted_person_who_left_the_tenant_is_not_notified_of_the_requests_end(
+    api: Database, superuser: Engine
+) -> None:
     world = _world(api, Policy(vendor_review=False))
     request = world.submit()
     write(superuser, "DELETE FROM memberships WHERE person_id = :abe", abe=world.people["abe"].person_id)
@@ -330,7 +332,7 @@ def test_a_prompted_person_who_left_the_tenant_is_not_notified_of_the_end(api: D
     assert _told(world, api, "denied") == {"erin", "amir"} | HOOKS
 
 
-def test_a_person_who_joins_after_the_opening_is_not_notified_of_the_close(
+def test_a_person_who_joins_after_the_opening_is_not_notified_of_the_windows_close(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
     world = _world(api, Policy(), OBSERVE)

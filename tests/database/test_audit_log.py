@@ -64,7 +64,7 @@ def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return careful
 
 
-def test_event_bytes_are_canonical_json_equal_to_the_columns(told_all: World) -> None:
+def test_the_bytes_of_an_event_are_canonical_json_equal_to_the_columns(told_all: World) -> None:
     rows = read(told_all.db, EVENTS)
 
     assert len(rows) == 5
@@ -133,7 +133,7 @@ def test_each_event_names_its_acting_side_and_policy_version(
     assert json.loads(changed.body)["side"] == "customer"
 
 
-def test_event_bytes_contain_no_personal_text(told_all: World) -> None:
+def test_the_bytes_of_an_event_contain_no_personal_text(told_all: World) -> None:
     names = {caller.name for caller in told_all.people.values()}
     emails = {row.email for row in read(told_all.db, "SELECT email FROM people")}
 

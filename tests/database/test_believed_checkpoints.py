@@ -82,7 +82,7 @@ def test_a_digest_names_the_key_that_signed_and_not_the_key_the_database_lists(
 
 @pytest.mark.usefixtures("due")
 @pytest.mark.parametrize("forge", FORGERIES, ids=["unknown key", "another log", "changed", "empty"])
-def test_a_checkpoint_signed_by_no_known_key_is_not_sent_and_raises_an_alarm(
+def test_a_checkpoint_signed_by_an_unknown_key_is_not_sent_and_raises_an_alarm(
     sender: Database, superuser: Engine, post: Postbag, forge: Callable[[Engine], None]
 ) -> None:
     forge(superuser)

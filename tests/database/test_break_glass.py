@@ -186,7 +186,7 @@ def test_break_glass_is_limited_to_the_policys_number_in_thirty_days(world: Worl
 
 
 @pytest.mark.far
-def test_concurrent_break_glass_at_the_limit_opens_once(api: Database, superuser: Engine) -> None:
+def test_concurrent_break_glass_requests_at_the_limit_open_one_window(api: Database, superuser: Engine) -> None:
     world = World.make(api, ON.model_copy(update={"break_glass_monthly": 1}))
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):

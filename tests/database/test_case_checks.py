@@ -62,7 +62,9 @@ def _run(world: World, number: UUID, adapter: CaseAdapterServer) -> str:
     return case_check.run(as_sender(world.db), number, adapters_of(adapter.url))
 
 
-def test_a_case_check_is_answered_once_despite_repeated_messages(world: World, adapter: CaseAdapterServer) -> None:
+def test_a_case_check_is_answered_once_despite_repeated_queue_messages(
+    world: World, adapter: CaseAdapterServer
+) -> None:
     number = _asked(world)
     assert _answer(world, number) is None
     assert world.db.schedule.members(NOTIFICATIONS).keys() == {f"case_check:{number}"}
@@ -104,7 +106,7 @@ def test_giving_up_on_a_case_check_removes_it_from_the_schedule(world: World, ad
         assert case_check.read_last(session, number, _question(world)) == CaseAnswer(is_open=True, is_assigned=True)
 
 
-def test_an_abandoned_case_check_calls_no_adapter(
+def test_an_abandoned_case_check_calls_no_case_adapter(
     world: World, adapter: CaseAdapterServer, superuser: Engine
 ) -> None:
     number = _asked(world)

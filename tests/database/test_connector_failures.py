@@ -169,7 +169,7 @@ def fail(driver: ConnectionDriver, superuser: Engine, one: UUID) -> None:
 
 
 @pytest.mark.far
-def test_a_repeated_credential_request_sends_no_second_notification(
+def test_a_repeated_request_for_a_target_credential_sends_no_second_notification(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window, driver, target, _, superuser = plant

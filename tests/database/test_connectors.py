@@ -48,7 +48,7 @@ UPDATE requests SET deadline_at = now(), wake_at = now() WHERE id = :id
 
 
 @pytest.mark.far
-def test_an_engineer_signs_in_with_a_password_that_never_left_the_terminal(
+def test_an_engineer_signs_in_at_a_target_with_a_password_made_in_the_terminal(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     found, password = window.credential()

@@ -75,7 +75,7 @@ def test_each_allow_answer_counts_one_use_and_the_last_use_is_an_event(world: Wo
     assert event["on_behalf_of"] == str(world.people["erin"].person_id)
 
 
-def test_a_window_without_a_limit_is_preferred_and_not_counted(world: World) -> None:
+def test_a_window_without_a_use_limit_is_preferred_and_not_counted(world: World) -> None:
     counted, free = opened(world, 1), opened(world, None)
 
     assert [check(world) for _ in range(3)] == [None, None, None]

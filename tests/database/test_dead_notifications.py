@@ -214,7 +214,7 @@ def test_only_readers_on_the_same_side_see_which_people_were_not_notified(
     }
 
 
-def test_only_operators_list_dead_notifications(scene: DeadNotificationScene, api: Database) -> None:
+def test_only_operators_may_list_dead_notifications(scene: DeadNotificationScene, api: Database) -> None:
     scene.world.submit()
     scene.refuse("amir")
     scene.send()

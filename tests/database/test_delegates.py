@@ -67,7 +67,7 @@ def test_a_delegate_of_two_approvers_has_one_vote(world: World) -> None:
 
 
 @pytest.mark.parametrize(("who", "role"), [("ann", "approver"), ("tara", "tenant_admin")])
-def test_a_delegation_is_ended_by_its_principal_or_an_admin(world: World, who: str, role: str) -> None:
+def test_a_delegation_can_be_ended_by_the_principal_or_an_admin(world: World, who: str, role: str) -> None:
     entry = names_delegate(world)
     waiting = world.submit().id
 
@@ -93,7 +93,7 @@ def test_a_past_delegation_ends_once(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_another_approver_cannot_end_a_delegation(world: World) -> None:
+def test_an_approver_cannot_end_a_delegation_of_another_approver(world: World) -> None:
     entry = names_delegate(world)
 
     with pytest.raises(NotYours):
@@ -249,7 +249,7 @@ def test_an_admin_names_a_delegate_for_an_absent_approver(world: World) -> None:
     assert (last_change(world.db).actor, last_change(world.db).role) == ("Tara", "tenant_admin")
 
 
-def test_an_approver_cannot_name_a_delegate_for_another(world: World) -> None:
+def test_an_approver_cannot_name_a_delegate_for_another_approver(world: World) -> None:
     with pytest.raises(NotYours, match="your own delegate"):
         names_delegate(world, "ann", principal="amir")
 
@@ -279,7 +279,7 @@ def test_a_member_of_another_tenant_cannot_be_a_delegate(world: World, api: Data
         names_delegate(world, delegate="theirs")
 
 
-def test_an_approver_cannot_be_their_own_delegate(world: World) -> None:
+def test_an_approver_cannot_name_themselves_as_delegate(world: World) -> None:
     with pytest.raises(Invalid, match="You cannot be your own delegate"):
         names_delegate(world, "abe", delegate="abe")
 

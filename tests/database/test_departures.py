@@ -246,7 +246,7 @@ def test_no_reminders_of_a_break_glass_finding_follow_an_off_boarding(
 
 @pytest.mark.far
 @pytest.mark.parametrize("at", ["_people", "_rows", "remove"])
-def test_an_interrupted_off_boarding_resumes(
+def test_an_interrupted_off_boarding_of_a_tenant_resumes(
     world: World, superuser: Engine, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str
 ) -> None:
     leaving(world, superuser)

@@ -446,7 +446,7 @@ def test_a_request_that_no_one_could_approve_is_refused_with_the_reason(world: W
         world.submit()
 
 
-def test_a_request_that_a_stage_could_not_approve_is_refused_with_its_group(world: World) -> None:
+def test_a_request_that_a_stage_could_not_approve_is_refused_naming_the_group(world: World) -> None:
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "aude")})
 
     with pytest.raises(NobodyCanApprove, match="legal"):
@@ -462,7 +462,7 @@ def test_a_delegate_adds_no_seat_to_a_unanimous_quorum(world: World) -> None:
         world.submit()
 
 
-def test_an_approver_and_their_delegate_have_one_seat(world: World) -> None:
+def test_an_approver_and_their_delegate_share_one_seat_of_the_quorum(world: World) -> None:
     lay_down(world, quorum=2)
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")

@@ -147,7 +147,7 @@ def test_a_loosened_tenant_mode_does_not_apply_to_requests_in_review(api: Databa
     assert (endorsed.state, endorsed.mode) == ("pending", Mode.ENFORCE)
 
 
-def test_a_switch_from_off_to_observe_notifies_the_customer_of_reviews(api: Database) -> None:
+def test_switching_from_off_to_observe_notifies_the_customer_of_requests_in_review(api: Database) -> None:
     world = World.make(api, mode=Mode.OFF)
     request_id = world.submit().id
     does(world, "tara", emergency_stop.switch_mode, Mode.OBSERVE, plans=PLANS)

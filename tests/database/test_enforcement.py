@@ -435,7 +435,7 @@ def test_the_database_refuses_gate_consents_and_switches_by_the_wrong_people(wor
             on_the_database(world, who, gate)
 
 
-def test_operators_see_the_number_of_tenants_a_gate_reports_for(world: World) -> None:
+def test_operators_see_for_how_many_tenants_a_gate_only_reports(world: World) -> None:
     allow(world, asked(world))
     says(world.db, REPORT, "new")
     says(world.db, ENFORCE, "safe")

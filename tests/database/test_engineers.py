@@ -232,7 +232,7 @@ def test_an_unreachable_issuer_and_an_outdated_database_read_have_separate_refus
         lost.resolver.close()
 
 
-def test_a_sign_in_link_is_offered_only_with_401() -> None:
+def test_the_gate_offers_a_sign_in_link_only_with_status_401() -> None:
     expected = {
         GateReason.NO_TOKEN: 401,
         GateReason.BAD_TOKEN: 401,

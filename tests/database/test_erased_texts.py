@@ -118,7 +118,7 @@ def test_erasing_texts_erases_stored_idempotent_answers_too(world: World, urls: 
     assert [row.key for row in read(world.db, "SELECT key FROM idempotency_keys")] == ["second"]
 
 
-def test_erased_texts_are_gone_and_both_logs_still_verify(
+def test_erased_texts_are_gone_and_the_logs_of_both_sides_still_verify(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request_id = used(world)
@@ -210,7 +210,9 @@ def test_erasing_a_person_removes_texts_that_contain_their_address(
 
 
 @pytest.mark.far
-def test_erasing_with_texts_removes_all_texts_of_an_engineer(world: World, urls: Urls, superuser: Engine) -> None:
+def test_erasing_an_engineer_with_texts_removes_all_texts_of_the_engineer(
+    world: World, urls: Urls, superuser: Engine
+) -> None:
     used(world)
     as_long_ago(superuser, *AN_HOUR_AGO)
 
@@ -311,5 +313,5 @@ def test_the_erasing_owner_cannot_change_open_requests_or_decisions(world: World
             by_hand(urls, "SELECT set_config('lockbox.owner_command', 'erase', true)", statement)
 
 
-def test_erasing_waits_for_the_hour_of_activity_reports() -> None:
+def test_erasing_texts_waits_for_the_hour_in_which_activity_may_be_reported() -> None:
     assert timedelta(hours=1) == erased_texts.SETTLED

@@ -81,7 +81,7 @@ def test_an_erased_person_is_named_nowhere_and_log_hashes_are_unchanged(
     assert root_of(map(leaf_hash, after[: len(before)])) == root_of(map(leaf_hash, before))
 
 
-def test_an_erased_persons_acts_stay_under_a_pseudonym(world: World, urls: Urls) -> None:
+def test_the_acts_of_an_erased_person_stay_under_a_pseudonym(world: World, urls: Urls) -> None:
     request = world.act("ann", Action.DENY, world.submit().id, comment="Not today")
     ann = world.people["ann"].person_id
 
@@ -346,7 +346,7 @@ def test_an_owner_removes_no_field_outside_an_erasure(world: World, urls: Urls, 
 
 
 @pytest.mark.far
-def test_an_engineers_name_is_erased_from_both_logs(api: Database, worker: Database, urls: Urls) -> None:
+def test_an_engineers_name_is_erased_from_the_logs_of_both_sides(api: Database, worker: Database, urls: Urls) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)

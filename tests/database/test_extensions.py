@@ -146,7 +146,7 @@ def test_only_one_extension_is_open_at_a_time(world: World, pool: ThreadPoolExec
     assert extended(world, first.id).state is State.REVIEWING
 
 
-def test_an_extensions_start_cannot_be_moved(world: World, still: StoppedClock) -> None:
+def test_the_start_of_an_extension_cannot_be_moved(world: World, still: StoppedClock) -> None:
     second = extended(world, opened(world).id)
 
     with pytest.raises(Invalid, match="An extension begins"):
@@ -164,7 +164,7 @@ def test_an_extensions_start_cannot_be_moved(world: World, still: StoppedClock) 
         ("ann", Action.REVOKE, False, "pending"),
     ],
 )
-def test_an_extension_ends_with_its_revoked_window(
+def test_an_extension_ends_when_the_extended_window_is_revoked(
     world: World, still: StoppedClock, who: str, action: Action, *, approved: bool, becomes: str
 ) -> None:
     first = opened(world)
@@ -182,7 +182,7 @@ def test_an_extension_ends_with_its_revoked_window(
     assert door(world) is None
 
 
-def test_an_extension_being_approved_ends_with_its_window(world: World, pool: ThreadPoolExecutor) -> None:
+def test_an_extension_being_approved_ends_with_the_extended_window(world: World, pool: ThreadPoolExecutor) -> None:
     first = opened(world)
     second = extended(world, first.id)
     with world.db.transaction() as session:

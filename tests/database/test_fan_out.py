@@ -62,7 +62,7 @@ def test_an_outbox_row_is_claimed_fanned_out_and_deleted(world: World, worker: D
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_claimed_outbox_row_is_scheduled_at_its_lease_end(
+def test_a_claimed_outbox_row_is_scheduled_at_the_end_of_its_lease(
     world: World, worker: Database, post: Postbag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()

@@ -61,7 +61,7 @@ def test_pending_and_open_requests_are_counted_by_their_next_timer(world: World,
     assert (found["postgres_up", ()], found["redis_up", ()]) == (1, 1)
 
 
-def test_an_expired_window_counts_as_overdue_not_open(world: World, api: Database, superuser: Engine) -> None:
+def test_an_expired_window_counts_as_overdue_and_not_as_open(world: World, api: Database, superuser: Engine) -> None:
     request = world.fresh()
     world.act("ann", Action.APPROVE, request.id)
     set_back(superuser, [request.id], 5)
@@ -172,7 +172,7 @@ def test_unacknowledged_queue_messages_are_counted_with_their_age(api: Database,
     assert 49 <= found["redis_oldest_unacked_age_seconds", ()] < 60
 
 
-def test_heartbeats_report_age_and_clock_offset(api: Database, worker: Database) -> None:
+def test_heartbeats_of_processes_report_age_and_clock_offset(api: Database, worker: Database) -> None:
     HeartbeatSender("api@here").beat(api, ProcessPart.API)
     HeartbeatSender("core@here").beat(worker, ProcessPart.CORE)
     HeartbeatSender("core@there").beat(worker, ProcessPart.CORE)
@@ -287,7 +287,7 @@ def test_every_metric_is_computed_once_and_named(api: Database) -> None:
     assert Counter(worked_out) == {one: told_apart.get(one, 1) for one in set(MetricName) - counted - beside}
 
 
-def test_metrics_are_read_by_indexes(api: Database) -> None:
+def test_metrics_queries_use_indexes(api: Database) -> None:
     with unbound(api).connect() as connection:
         bodies = connection.exec_driver_sql(BODIES, (["operating_figures", "seal_lag"],)).scalars().all()
         connection.exec_driver_sql("SET enable_seqscan = off")

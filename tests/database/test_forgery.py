@@ -166,7 +166,7 @@ def _stranger(world: World) -> Caller:
     return World.make(world.db).people["tara"]
 
 
-def test_only_a_tenants_approvers_write_its_approvals(world: World) -> None:
+def test_only_the_approvers_of_a_tenant_write_approvals_for_that_tenant(world: World) -> None:
     request_id = _request(world, "pending")
 
     for who in ("mia", "max", "vera", "ada", "tara", "erin", "olga"):
@@ -507,7 +507,7 @@ def test_a_policy_row_names_its_author_and_a_delegation_row_its_maker(world: Wor
     _vain(world, "ann", DELEGATE, **delegation)
 
 
-def test_only_eligible_delegates_of_approvers_can_be_named(world: World) -> None:
+def test_only_eligible_delegates_of_approvers_can_be_named_as_delegates(world: World) -> None:
     ann, aude, tara = (world.people[name].person_id for name in ("ann", "aude", "tara"))
 
     _vain(world, "ann", DELEGATE, tenant=world.tenant.id, principal=ann, delegate=tara, by=ann)

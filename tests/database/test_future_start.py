@@ -182,7 +182,7 @@ def test_a_later_start_must_be_in_the_future_and_within_the_limit(
     assert refused.value.facts["field"] == "not_before"
 
 
-def test_a_policy_may_forbid_later_starts(world: World, still: StoppedClock) -> None:
+def test_a_policy_may_forbid_later_starts_of_windows(world: World, still: StoppedClock) -> None:
     lay_down(world, start_ahead=0)
 
     with pytest.raises(PolicyNotMet, match="no later start"):

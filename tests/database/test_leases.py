@@ -69,7 +69,7 @@ def test_a_backlog_of_entries_beyond_the_budget_waits_in_the_index(schedule: Sch
     assert len(schedule.members(SHORT)) == 12 - 7
 
 
-def test_an_expired_lease_does_not_count_against_the_budget_twice(schedule: Schedule) -> None:
+def test_an_index_entry_whose_lease_expired_counts_once_against_the_budget(schedule: Schedule) -> None:
     schedule.arm(SHORT, _due(_ids(12)))
     first = set(schedule.claim(SHORT).ids["expire"])
     time.sleep(0.25)

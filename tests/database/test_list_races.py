@@ -32,7 +32,7 @@ def _inside(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
         (_inside, "ann", (("max", Action.ENDORSE), ("amir", Action.APPROVE), ("amir", Action.REVOKE))),
     ],
 )
-def test_a_request_decided_between_two_reads_is_not_listed(
+def test_a_request_decided_between_two_reads_of_a_list_is_not_listed(
     world: World, monkeypatch: pytest.MonkeyPatch, looking: Any, who: str, deeds: Sequence[tuple[str, Action]]
 ) -> None:
     *before, last = deeds

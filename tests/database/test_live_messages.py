@@ -167,7 +167,7 @@ def test_changes_seen_by_only_one_side_are_published_on_its_channel(ear: Channel
 
 
 @pytest.mark.far
-def test_activity_inside_a_window_is_published_to_pages_only(ear: ChannelListener, world: World) -> None:
+def test_activity_inside_a_window_is_published_live_to_pages_only(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
     assert opened.opened_at
@@ -182,7 +182,7 @@ def test_activity_inside_a_window_is_published_to_pages_only(ear: ChannelListene
 
 
 @pytest.mark.far
-def test_a_question_is_published_to_both_sides_and_in_review_to_the_vendor_only(
+def test_a_question_is_published_live_to_both_sides_and_in_review_to_the_vendor_only(
     ear: ChannelListener, world: World
 ) -> None:
     pending = world.submit()

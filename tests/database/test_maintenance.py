@@ -115,7 +115,7 @@ def test_a_maintenance_job_that_another_process_runs_is_neither_sent_nor_done(
 
 
 @pytest.mark.far
-def test_an_unserved_queue_gets_only_a_few_messages(
+def test_a_task_queue_without_a_worker_gets_only_a_few_messages(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:
     beat(worker, SEAL)

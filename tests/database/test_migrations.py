@@ -279,7 +279,7 @@ def test_the_schema_files_match_the_migrations(fresh: str, owner: Engine, superu
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_difference_between_two_databases_would_be_detected(superuser: Engine, change: str) -> None:
+def test_a_schema_difference_between_two_databases_would_be_detected(superuser: Engine, change: str) -> None:
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         before = connection.exec_driver_sql(OBJECTS).all()
         connection.exec_driver_sql(change)
@@ -393,7 +393,7 @@ def test_tables_are_analysed_after_the_first_load(urls: Urls, superuser: Engine)
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("other", ["0001", "0045", "0001_0123456789ab", "9999_later"])
-def test_a_database_of_another_version_is_named_and_untouched(urls: Urls, superuser: Engine, other: str) -> None:
+def test_a_database_of_another_version_is_named_and_left_unchanged(urls: Urls, superuser: Engine, other: str) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = :other", other=other)
     write(superuser, ENDS_SERVICE)
     before = objects(superuser)
@@ -493,7 +493,7 @@ def test_an_owners_command_refuses_a_later_schema(urls: Urls, superuser: Engine)
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_newer_database_is_reported_in_one_line(urls: Urls, superuser: Engine) -> None:
+def test_a_database_newer_than_the_code_is_reported_in_one_line(urls: Urls, superuser: Engine) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = '0045'")
     write(superuser, "DROP FUNCTION oldest_revision")
 

@@ -204,7 +204,7 @@ def test_both_verifiers_accept_the_audit_log_of_a_narrowed_window(api: Database,
     check_log_of_one_window(world, worker)
 
 
-def test_mails_about_an_open_window_name_the_granted_part(world: World, worker: Database) -> None:
+def test_mails_about_an_open_window_name_only_the_granted_part(world: World, worker: Database) -> None:
     request = opened(world, resources=[A])
     post = Postbag()
     ids = [

@@ -209,7 +209,7 @@ def test_an_address_gets_one_copy_and_a_tenant_has_at_most_fifty_observers(world
         _watched(world, ObserverInput("Desk", "more@contoso.example"))
 
 
-def test_unknown_services_and_observers_are_refused(world: World) -> None:
+def test_unknown_services_and_unknown_observers_are_refused(world: World) -> None:
     desk = _watched(world)
     does(world, "tara", observers.remove, desk.observer.id)
 
@@ -219,7 +219,7 @@ def test_unknown_services_and_observers_are_refused(world: World) -> None:
         does(world, "tara", observers.remove, desk.observer.id)
 
 
-def test_requests_of_another_tenant_are_not_copied(world: World, api: Database) -> None:
+def test_requests_of_another_tenant_are_not_copied_to_an_observer(world: World, api: Database) -> None:
     _watched(World.make(api))
 
     world.submit()

@@ -25,7 +25,7 @@ def told(world: World, request_id: UUID, template: str) -> Counter[str]:
     return Counter(names[row.person_id] for row in read(world.db, TOLD, id=request_id, template=template))
 
 
-def test_a_person_asked_only_by_a_reminder_is_notified_of_the_outcome(
+def test_a_person_prompted_only_by_a_reminder_is_notified_of_the_outcome(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()

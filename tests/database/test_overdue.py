@@ -65,7 +65,9 @@ def test_overdue_deadlines_are_handled_without_redis(
     assert steps == [("overdue", 1), ("forgotten", 0)]
 
 
-def test_a_locked_overdue_request_waits_for_the_next_round(world: World, worker: Database, superuser: Engine) -> None:
+def test_a_locked_overdue_request_waits_for_the_next_reconciling_round(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     held, free = many(world, 2)
     set_back(superuser, [held, free], 4)
 
@@ -92,7 +94,9 @@ def test_only_one_process_reconciles_at_a_time(world: World, worker: Database, s
     assert state_of(worker, request.id) == "timed_out"
 
 
-def test_an_aborted_round_lets_the_next_one_run(world: World, worker: Database, superuser: Engine) -> None:
+def test_after_an_aborted_reconciling_round_the_next_round_runs(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     set_back(superuser, [world.submit().id], 4)
     steps = reconcile(worker, None)
     assert isinstance(steps, Generator)

@@ -235,7 +235,7 @@ def test_concurrent_submits_for_the_last_use_of_a_pre_approval_open_once(
     assert len(events(world, "pre_approval_used_up")) == 1
 
 
-def test_no_window_outlives_its_pre_approval(world: World) -> None:
+def test_no_window_outlasts_the_pre_approval_that_opened_it(world: World) -> None:
     in_force(world, ends_at=datetime.now(UTC) + timedelta(minutes=5))
 
     request = world.submit()
@@ -245,7 +245,7 @@ def test_no_window_outlives_its_pre_approval(world: World) -> None:
 
 
 @pytest.mark.parametrize("who", ["amir", "tara"])
-def test_revoking_a_pre_approval_revokes_only_its_windows(world: World, who: str) -> None:
+def test_revoking_a_pre_approval_revokes_only_windows_it_opened(world: World, who: str) -> None:
     which = in_force(world)
     by_it, asked = world.submit(), world.submit(actions=["export"])
     other = world.act("ann", Action.APPROVE, asked.id)

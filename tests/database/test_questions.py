@@ -125,7 +125,9 @@ def test_question_texts_are_commitments_in_events(world: World) -> None:
     ("who", "refusal"),
     [("max", NotYours), ("erin", OwnRequest), ("tara", NotYours), ("aude", NotYours), ("vera", NotYours)],
 )
-def test_only_approvers_ask_about_a_pending_request(world: World, who: str, refusal: type[LockboxError]) -> None:
+def test_only_approvers_may_ask_questions_about_a_pending_request(
+    world: World, who: str, refusal: type[LockboxError]
+) -> None:
     request = world.submit()
 
     with pytest.raises(refusal):
@@ -202,7 +204,7 @@ def test_only_the_requester_answers_a_question_and_only_once(world: World) -> No
         answer(world, request.id, asked.id)
 
 
-def test_an_answer_is_never_dated_before_its_question(world: World, still: StoppedClock) -> None:
+def test_an_answer_is_never_dated_before_the_question(world: World, still: StoppedClock) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
     still.at -= timedelta(milliseconds=1)
@@ -210,7 +212,7 @@ def test_an_answer_is_never_dated_before_its_question(world: World, still: Stopp
     assert answer(world, request.id, asked.id).answered_at == asked.asked_at
 
 
-def test_of_two_concurrent_answers_one_counts(world: World, pool: ThreadPoolExecutor) -> None:
+def test_of_two_concurrent_answers_to_a_question_one_counts(world: World, pool: ThreadPoolExecutor) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
 
@@ -396,7 +398,7 @@ def test_the_database_refuses_answers_in_the_engineers_name(world: World, who: s
     assert changed == 0
 
 
-def test_the_database_keeps_answers_unchanged(world: World) -> None:
+def test_the_database_refuses_changes_of_an_answer(world: World) -> None:
     request = world.submit()
     answer(world, request.id, ask(world, "ann", request.id).id)
 

@@ -44,7 +44,7 @@ def test_a_policy_can_require_reasons_to_approve_and_revoke(world: World) -> Non
     assert (opened.state, closed.state) == ("active", "revoked")
 
 
-def test_a_policy_can_waive_the_customers_reasons_not_a_managers(api: Database) -> None:
+def test_a_policy_can_waive_reasons_of_the_customer_but_not_of_a_manager(api: Database) -> None:
     world = World.make(api, Policy(comment_required=frozenset()))
     reviewed, denied = world.submit(), world.submit()
     world.act("max", Action.ENDORSE, denied.id)
@@ -68,7 +68,7 @@ def test_a_policy_rule_adds_to_the_required_reasons(world: World) -> None:
     assert state_of(world.db, request.id) == "pending"
 
 
-def test_an_emergency_stop_and_disabling_never_need_a_reason(api: Database) -> None:
+def test_neither_an_emergency_stop_nor_disabling_a_person_ever_needs_a_reason(api: Database) -> None:
     everything = Policy.model_validate({"comment_required": ["approve", "deny", "revoke"], "vendor_review": False})
     world = World.make(api, everything)
     waiting, opened = world.submit(), world.submit()

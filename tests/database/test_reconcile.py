@@ -102,7 +102,7 @@ def test_index_entries_lost_during_a_rebuild_are_restored_in_the_next_round(
     assert_indexes_are_true(worker)
 
 
-def test_requests_with_lost_leases_are_handled_when_overdue(
+def test_requests_whose_leases_were_lost_are_handled_when_overdue(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     requests = many(world, 3)
@@ -160,7 +160,9 @@ def test_a_lost_overdue_notification_is_handed_to_the_sender(
 
 
 @pytest.mark.far
-def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, superuser: Engine, redis: "Redis") -> None:
+def test_a_large_index_is_rebuilt_page_by_page(
+    world: World, worker: Database, superuser: Engine, redis: "Redis"
+) -> None:
     world.submit()
     write(
         superuser,

@@ -83,7 +83,7 @@ def test_refusals_of_an_account_are_in_its_tenants_log_without_its_name_in_clear
     assert b"x@y.example" not in bodies
 
 
-def test_a_refused_decision_is_recorded_with_its_request(world: World, worker: Database, later: ShiftedClock) -> None:
+def test_a_refused_decision_is_recorded_with_the_request(world: World, worker: Database, later: ShiftedClock) -> None:
     request, erin = world.submit(), world.people["erin"].person_id
     facts = {"refused": "approve", "code": "own-request", "channel": "api"}
     count(world.db, 2, kind=DECISION_REFUSED, facts=facts, person_id=erin, request_id=request.id, of="")
@@ -96,7 +96,9 @@ def test_a_refused_decision_is_recorded_with_its_request(world: World, worker: D
     assert told.facts["count"] == 2
 
 
-def test_reconciling_writes_the_refusal_events(world: World, worker: Database, later: ShiftedClock) -> None:
+def test_reconciling_writes_the_events_of_counted_refusals(
+    world: World, worker: Database, later: ShiftedClock
+) -> None:
     count(world.db, 1)
     later.shift, worker.clock = timedelta(minutes=2, seconds=1), later
 

@@ -209,7 +209,7 @@ def test_people_with_prompts_off_get_no_reminder_and_no_escalation(
     assert told(world, needed.id, "answer_reminder") == {"abe": 1, "amir": 1}
 
 
-def test_a_delegate_is_asked_and_reminded_for_an_absent_approver(
+def test_a_delegate_is_prompted_and_reminded_for_an_absent_approver(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world)
@@ -232,7 +232,7 @@ def test_a_delegate_is_asked_and_reminded_for_an_absent_approver(
         (Mode.OFF, {"tara", "erin"}),
     ],
 )
-def test_people_notified_of_an_opening_are_warned_of_the_close(
+def test_people_notified_of_an_opened_window_are_warned_before_it_closes(
     api: Database, sender: Database, later: ShiftedClock, mode: Mode, hear: set[str]
 ) -> None:
     world = World.make(api, Policy(), mode)

@@ -108,7 +108,7 @@ LEFT JOIN event_details d ON d.event_id = e.id WHERE e.action = 'directory_recor
 """
 
 
-def test_each_directory_change_is_one_vendor_event(api: Database) -> None:
+def test_each_change_of_a_directory_record_is_one_event_of_the_vendor(api: Database) -> None:
     world = made(api)
 
     for entry in (ABROAD, ABROAD, DirectoryEntry()):
@@ -209,7 +209,7 @@ SIGNED = [
 
 @pytest.mark.far
 @each(("match", "entry", "severity", "opens"), SIGNED)
-def test_the_database_applies_location_rules(
+def test_the_database_enforces_rules_about_the_requesters_location(
     api: Database, match: dict[str, Any], entry: DirectoryEntry | None, severity: Severity | None, *, opens: bool
 ) -> None:
     rule = {"name": "Signed", "match": match, "terms": {"approve_means": "passkey-signed"}}

@@ -118,7 +118,7 @@ def test_only_a_timed_out_request_can_be_resubmitted(world: World, ending: Actio
     ("who", "refusal"),
     [("ann", NotYours), ("max", NotYours), ("tara", NotYours), ("eve", NotFound), ("gate", NotFound)],
 )
-def test_only_the_requester_resubmits(
+def test_only_the_requester_can_resubmit_a_request(
     world: World, superuser: Engine, worker: Database, who: str, refusal: type[Exception]
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -127,7 +127,7 @@ def test_only_the_requester_resubmits(
         asks_again(world, who, first.id)
 
 
-def test_the_database_shows_a_resubmitted_request_to_its_requester_only(
+def test_the_database_shows_a_request_to_resubmit_to_its_requester_only(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -211,7 +211,9 @@ def test_the_database_refuses_invalid_links_to_a_first_request(
         write(superuser, FORGED, who=erin, id=first.id)
 
 
-def test_the_link_to_the_first_request_never_changes(world: World, superuser: Engine, worker: Database) -> None:
+def test_the_link_of_a_resubmission_to_the_first_request_never_changes(
+    world: World, superuser: Engine, worker: Database
+) -> None:
     first = timed_out(world, superuser, worker)
     second = asks_again(world, "erin", first.id).request
 

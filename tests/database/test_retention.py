@@ -202,7 +202,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "ended_at", [one if one in NEAR else pytest.param(one, marks=pytest.mark.far) for one in range(1, 14)]
 )
-def test_interrupted_retention_resumes_and_records_before_removing(
+def test_interrupted_retention_resumes_and_records_the_removal_before_removing(
     world: World, worker: Database, urls: Urls, superuser: Engine, ended_at: int
 ) -> None:
     old = [denied(world, superuser) for _ in range(3)]

@@ -459,7 +459,7 @@ def test_listening_for_wake_ups_reports_an_unavailable_redis(refused_url: str) -
 
 
 @pytest.mark.far
-def test_arming_works_again_once_the_breaker_closes(schedule: Schedule, redis: "Redis", redis_url: str) -> None:
+def test_arming_works_again_once_the_redis_breaker_closes(schedule: Schedule, redis: "Redis", redis_url: str) -> None:
     password = urlsplit(redis_url).password or ""
     redis.config_set("requirepass", "another")
     try:
@@ -487,7 +487,7 @@ def test_a_wrong_redis_password_counts_as_an_unavailable_redis(redis_url: str) -
             locked_out.ping()
 
 
-def test_a_full_redis_is_recognised_and_raises_nothing(schedule: Schedule, restored: "Redis") -> None:
+def test_a_full_redis_is_recognised_and_raises_no_error(schedule: Schedule, restored: "Redis") -> None:
     schedule.arm(CLOCK, _some())
     before = schedule.members(CLOCK)
     restored.config_set("maxmemory", 1)

@@ -67,7 +67,7 @@ def test_a_move_is_sealed_in_the_logs_of_the_sides_its_states_belong_to(
         as_owner_of_all(superuser, "UPDATE events SET internal = NOT internal WHERE request_id = :id", id=request.id)
 
 
-def test_an_unqueued_event_is_sealed_too(world: World, worker: Database) -> None:
+def test_an_event_missing_from_the_seal_queue_is_sealed_too(world: World, worker: Database) -> None:
     event_id = written_by_tara(world, {})
 
     sealed(worker)

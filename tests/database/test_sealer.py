@@ -59,7 +59,7 @@ def kept_tiles(db: Database, log: UUID) -> dict[tuple[int, int], bytes]:
     return {(row.level, row.number): bytes(row.hashes) for row in rows}
 
 
-def test_each_event_is_sealed_and_the_signed_root_matches_the_bytes(world: World, worker: Database) -> None:
+def test_each_event_is_sealed_and_the_signed_root_matches_the_event_bytes(world: World, worker: Database) -> None:
     request = world.fresh()
     world.act("ann", Action.APPROVE, request.id)
 
@@ -232,7 +232,9 @@ def test_an_older_checkpoint_never_replaces_the_shipped_checkpoint(
         "DELETE FROM audit_keys",
     ],
 )
-def test_sealed_rows_cannot_be_changed(world: World, worker: Database, superuser: Engine, statement: str) -> None:
+def test_rows_of_sealed_events_cannot_be_changed(
+    world: World, worker: Database, superuser: Engine, statement: str
+) -> None:
     world.fresh()
     sealed(worker)
 
@@ -254,7 +256,7 @@ def test_a_new_key_that_first_signs_a_log_without_new_events_is_listed(
     assert rotated.public.text in {row.key for row in read(unbound(sender), "SELECT key FROM audit_keys")}
 
 
-def test_a_log_continues_under_a_new_name_and_key(world: World, worker: Database) -> None:
+def test_an_audit_log_continues_under_a_new_name_and_key(world: World, worker: Database) -> None:
     world.fresh()
     sealed(worker)
     world.fresh()

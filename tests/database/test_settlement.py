@@ -275,7 +275,7 @@ def test_an_erased_person_is_removed_from_the_details_of_all_events(
     assert {**before, "to": {}} == {**after, "to": {}}
 
 
-def test_an_event_written_during_an_erasure_does_not_keep_the_name(
+def test_an_event_written_during_an_erasure_does_not_keep_the_erased_name(
     world: World, worker: Database, post: Postbag, urls: Urls
 ) -> None:
     world.submit()

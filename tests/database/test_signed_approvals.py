@@ -273,7 +273,7 @@ def test_a_key_file_without_a_key_is_reported(tmp_path: Path, prepare: Callable[
         signing_keys.read([file])
 
 
-def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
+def test_an_approval_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
 
     made = signing_keys.make(file)
@@ -350,7 +350,7 @@ def test_a_role_row_written_by_a_database_role_makes_no_approver(api: Database, 
     assert [one.person_id for one in keys_of(world).keys] == [str(world.people["ann"].person_id)]
 
 
-def test_a_real_log_is_verified_with_the_customers_keys(api: Database, worker: Database) -> None:
+def test_an_export_of_a_real_log_is_verified_with_the_customers_keys(api: Database, worker: Database) -> None:
     world = World.make(api, DEMANDED)
     request = world.submit()
     approve(world, "ann", request.id, enrol(world, "ann"), comment="For the case")
@@ -361,7 +361,7 @@ def test_a_real_log_is_verified_with_the_customers_keys(api: Database, worker: D
     assert (result.signed_approvals, result.attested) == (1, {})
 
 
-def test_a_passkey_enrolled_by_the_vendor_later_is_named(api: Database, worker: Database) -> None:
+def test_a_passkey_that_the_vendor_enrolled_later_is_named_by_the_verifier(api: Database, worker: Database) -> None:
     world = World.make(api, DEMANDED)
     enrol(world, "ann")
     before = keys_of(world)

@@ -133,7 +133,7 @@ def test_a_passkey_that_is_not_trusted_yet_cannot_sign_an_approval(demanding: Wo
         {"comment": "All of it"},
     ],
 )
-def test_a_signature_over_another_decision_is_refused(demanding: World, changes: dict[str, Any]) -> None:
+def test_an_approval_signature_over_another_decision_is_refused(demanding: World, changes: dict[str, Any]) -> None:
     authenticator, request = enrol(demanding, "ann"), demanding.submit(**TWO)
     said = signed(asked(demanding, "ann", request.id), authenticator)
 
@@ -141,7 +141,7 @@ def test_a_signature_over_another_decision_is_refused(demanding: World, changes:
         demanding.act("ann", Action.APPROVE, request.id, signed=said, **changes)
 
 
-def test_a_signature_over_another_request_or_an_older_version_is_refused(api: Database) -> None:
+def test_an_approval_signature_over_another_request_or_older_version_is_refused(api: Database) -> None:
     world = World.make(api, DEMANDED.model_copy(update={"quorum": 2}))
     authenticator, first, second = enrol(world, "ann"), world.submit(), world.submit()
     other, old = (signed(asked(world, "ann", one.id), authenticator) for one in (first, second))

@@ -135,7 +135,7 @@ def older(url: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("server", list(ServerKind))
-def test_a_postgres_older_than_18_is_refused_with_its_source(urls: Urls, server: ServerKind) -> None:
+def test_a_postgres_older_than_18_is_refused_with_advice_where_to_get_18(urls: Urls, server: ServerKind) -> None:
     with older(_url(urls, server)) as url, _engine(url) as engine, pytest.raises(StartupCheckFailed) as refused:
         startup_checks.wait_until_fit(engine, server)
 
@@ -358,7 +358,7 @@ def test_a_later_compatible_schema_is_accepted(urls: Urls, superuser: Engine, se
 
 
 @pytest.mark.parametrize("other", ["0000", "0001", "0001_0123456789ab", "later", "99999999999"])
-def test_an_unknown_revision_is_refused(urls: Urls, superuser: Engine, other: str) -> None:
+def test_an_unknown_schema_revision_is_refused(urls: Urls, superuser: Engine, other: str) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = :other", other=other)
 
     assert f"at migration {other}" in _complaint(urls.api, ServerKind.API)

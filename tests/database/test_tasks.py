@@ -279,7 +279,7 @@ def test_a_maintenance_run_is_skipped_while_another_run_is_in_progress(
     assert counts == {"skipped": 1}
 
 
-def test_a_seal_run_is_cut_short_and_the_next_one_continues(
+def test_a_seal_run_that_is_cut_short_is_continued_by_the_next_run(
     world: World, worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Passing:

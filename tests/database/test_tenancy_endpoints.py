@@ -333,7 +333,7 @@ def test_a_test_call_of_a_webhook_ignores_the_filter_and_is_logged(
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-def test_a_webhook_is_tested_at_most_ten_times_a_minute(
+def test_a_webhook_can_be_tested_at_most_ten_times_a_minute(
     world: World, later: ShiftedClock, reach: WebhookUrlPolicy, who: str
 ) -> None:
     shown, other = added(world, reach, who), added(world, reach, who)
@@ -414,7 +414,7 @@ def test_a_webhook_call_can_be_repeated_under_the_same_id(
     assert last_change(world.db).action == "delivery_repeated"
 
 
-def test_a_dead_notification_can_be_revived_with_enough_time(
+def test_a_dead_notification_can_be_sent_again_if_enough_time_is_left(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)

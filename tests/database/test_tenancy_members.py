@@ -144,7 +144,7 @@ def test_concurrent_invitations_of_one_address_invite_once(world: World, pool: T
     assert read(world.db, "SELECT count(*) AS number FROM invitations")[0].number == 1
 
 
-def test_an_ended_invitation_may_be_repeated(world: World, worker: Database) -> None:
+def test_a_person_whose_invitation_ended_may_be_invited_again(world: World, worker: Database) -> None:
     invited = does(world, "tara", members.invite, **NEW)
     code_of(worker, invited.id)
     with setting(world.db).transaction() as session:
@@ -173,7 +173,7 @@ def test_only_admins_mark_members_as_eligible_delegates(world: World, who: str) 
         does(world, who, members.set_eligible, id_of(world, "aude"), eligible=True)
 
 
-def test_roles_are_replaced_as_a_whole_and_notified_as_a_diff(world: World) -> None:
+def test_roles_of_a_member_are_replaced_as_a_whole_and_notified_as_a_diff(world: World) -> None:
     member = does(
         world, "tara", members.set_roles, id_of(world, "aude"), roles=frozenset({Role.APPROVER, Role.TENANT_ADMIN})
     )
@@ -325,7 +325,7 @@ def test_a_member_can_leave_with_any_sign_in_and_everyone_is_notified(
         does(world, who, members.leave)
 
 
-def test_a_leaving_members_delegations_end(world: World) -> None:
+def test_delegations_of_a_member_who_leaves_end(world: World) -> None:
     made = with_delegates(world.db)
     names_delegate(made)
 

@@ -93,7 +93,7 @@ def test_of_two_concurrent_policy_replacements_one_is_refused(world: World, pool
     assert [one.version for one in reads(world, "ann", policies.editions, before=None, most=9)] == [2, 1]
 
 
-def test_requests_are_submitted_during_a_policy_change(world: World) -> None:
+def test_requests_can_be_submitted_during_a_policy_change(world: World) -> None:
     with world.db.transaction() as session:
         policies.change(session, world.people["tara"], HERE, world.tenant.slug, STRICT)
         submitted = world.submit()
@@ -249,7 +249,7 @@ def reviewed(api: Database, mode: Mode = Mode.ENFORCE, **terms: Any) -> World:
     return World.make(api, Policy.model_validate(terms), mode)
 
 
-def test_a_mailed_code_vote_counts_only_while_the_policy_accepts_it(world: World) -> None:
+def test_a_vote_by_mailed_code_counts_only_while_the_policy_accepts_mailed_codes(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
@@ -261,7 +261,7 @@ def test_a_mailed_code_vote_counts_only_while_the_policy_accepts_it(world: World
     assert (after_two, after_three) == (State.PENDING, State.ACTIVE)
 
 
-def test_a_mailed_code_vote_still_counts_where_the_policy_accepts_it(world: World) -> None:
+def test_a_vote_by_mailed_code_still_counts_where_the_policy_accepts_mailed_codes(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
@@ -269,7 +269,7 @@ def test_a_mailed_code_vote_still_counts_where_the_policy_accepts_it(world: Worl
     assert acts(world, signed_in(world, "amir", AuthMethod.PASSKEY), Action.APPROVE, request) is State.ACTIVE
 
 
-def test_a_void_mailed_code_vote_shortens_no_window(world: World) -> None:
+def test_a_void_vote_by_mailed_code_shortens_no_window(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit(access_window=3600)
     with world.db.transaction() as session:
@@ -294,7 +294,7 @@ def test_a_mailed_code_vote_that_became_void_is_reported_to_its_voter(world: Wor
         acts(world, signed_in(world, "ann", AuthMethod.PASSKEY), Action.APPROVE, request)
 
 
-def test_a_mailed_code_denial_counts_under_every_policy(world: World) -> None:
+def test_a_denial_by_mailed_code_counts_under_every_policy(world: World) -> None:
     request = world.submit()
 
     assert acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.DENY, request) is State.DENIED

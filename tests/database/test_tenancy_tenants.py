@@ -96,7 +96,7 @@ def test_a_person_without_roles_sees_no_tenant(world: World) -> None:
 
 
 @each("who", ["tara", "ann", "aude"])
-def test_another_customers_tenant_looks_nonexistent(world: World, api: Database, who: str) -> None:
+def test_the_tenant_of_another_customer_looks_nonexistent(world: World, api: Database, who: str) -> None:
     elsewhere = World.make(api)
 
     with pytest.raises(NotFound) as theirs:
@@ -222,7 +222,7 @@ def test_a_just_removed_operator_may_change_no_tenant(world: World) -> None:
         ("tara", "UPDATE tenants SET plan = 'golden' WHERE id = :id"),
     ],
 )
-def test_the_database_enforces_who_changes_which_tenant_field(world: World, who: str, statement: str) -> None:
+def test_the_database_enforces_who_may_change_which_field_of_a_tenant(world: World, who: str, statement: str) -> None:
     with pytest.raises(DBAPIError, match=r"only (the admins|operators)"):
         on_the_database(world, who, statement, id=world.tenant.id)
 

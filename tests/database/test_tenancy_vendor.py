@@ -149,7 +149,7 @@ def test_a_person_cannot_become_a_service_account_nor_the_reverse(world: World, 
     assert len(recorded_changes(world.db)) == before
 
 
-def test_repeating_a_vendor_change_changes_nothing(world: World) -> None:
+def test_repeating_a_change_of_a_vendor_person_changes_nothing(world: World) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
     before = len(recorded_changes(world.db))

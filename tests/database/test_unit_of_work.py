@@ -174,7 +174,7 @@ def test_index_entries_that_could_not_be_armed_are_repaired_by_reconciling(
     assert state_of(worker, request.id) == "pending"
 
 
-def test_killing_the_api_between_commit_and_arming_loses_nothing(world: World, urls: Urls) -> None:
+def test_killing_the_api_between_commit_and_arming_loses_no_deadline(world: World, urls: Urls) -> None:
     class DyingSchedule(Schedule):
         def arm(self, *_: object, **__: object) -> bool:
             raise SystemExit(137)

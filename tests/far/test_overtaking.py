@@ -29,7 +29,9 @@ WHERE outcome = 'sent' AND (template = 'sign_in_code' OR (template = 'pending' A
 """
 
 
-def test_a_submission_and_a_sign_in_overtake_ten_thousand_expiries(template: ServerAddresses, tmp_path: Path) -> None:
+def test_a_submission_and_a_sign_in_overtake_ten_thousand_queued_expiries(
+    template: ServerAddresses, tmp_path: Path
+) -> None:
     with stage_of(template, tmp_path, names=("api", "worker", "notifications")) as stage:
         world = stage.world(approval_window=600)
         pattern = world.act("ann", Action.APPROVE, world.submit().id)

@@ -503,7 +503,7 @@ def test_processes_that_the_schema_no_longer_serves_refuse_to_start(
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, "HEAD~0"])
-def test_a_commit_missing_from_the_history_is_reported(commit: str) -> None:
+def test_a_release_commit_missing_from_the_git_history_is_reported(commit: str) -> None:
     found = lacking("0.2.0", said_by("rev-parse", commit))
 
     assert ("was it rewritten?" in found or "this clone is shallow" in found) is (commit == "0" * 40)

@@ -49,7 +49,7 @@ def test_successful_health_probes_are_logged_at_debug_level(door: Door, path: st
     assert line["log_level"] == level
 
 
-def test_no_log_line_contains_path_query_body_or_token(door: Door) -> None:
+def test_no_access_log_line_contains_path_query_body_or_token(door: Door) -> None:
     secret = "s3cret"
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/{secret}", {}),

@@ -200,7 +200,7 @@ def test_a_valid_credential_frees_the_slot_for_unknown_callers(slow: SlowApp, ru
     assert slow.most_inside == READS.most + PER_ADDRESS
 
 
-def test_an_ipv6_network_counts_as_one_address(slow: SlowApp, runner: LoopThread) -> None:
+def test_an_ipv6_network_counts_as_one_address_in_admission(slow: SlowApp, runner: LoopThread) -> None:
     """Whoever has one has 2^64 addresses in it."""
     app = HttpGuard(slow, settings=SETTINGS)
 
@@ -391,7 +391,7 @@ def test_check_deny_revoke_and_stop_answer_while_all_common_slots_wait_for_locks
     assert [answer.status_code for answer in answers] == [200] * len(calls), [answer.text for answer in answers]
 
 
-def test_check_deny_revoke_and_stop_answer_while_all_common_connections_are_held(narrow: Door) -> None:
+def test_check_deny_revoke_and_stop_answer_while_all_common_connections_are_in_use(narrow: Door) -> None:
     calls = _vital(narrow)
 
     with ExitStack() as held:

@@ -51,7 +51,7 @@ def test_an_invalid_content_length_is_refused(door: Door, declared: str) -> None
 
 
 @pytest.mark.parametrize("arrived", [[], [b""], [b'{"access_window"'], [b'{"access_window": 60}']])
-def test_a_decision_with_an_incomplete_body_is_not_made(door: Door, arrived: list[bytes]) -> None:
+def test_a_decision_whose_http_body_is_incomplete_is_not_made(door: Door, arrived: list[bytes]) -> None:
     request_id = door.pending(resources=["site:cut"])
     before = door.rows()
     app = make_app(SETTINGS, door.db)

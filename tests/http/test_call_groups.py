@@ -413,7 +413,7 @@ def test_a_call_that_writes_no_rows_still_arms_its_index_entries(door: Door) -> 
     door.runner.run(call())
 
 
-def test_a_client_that_hangs_up_loses_only_its_own_answer(door: Door) -> None:
+def test_a_client_that_hangs_up_loses_only_the_answer_to_its_own_call(door: Door) -> None:
     door.active()
 
     async def calls() -> list[Response]:

@@ -184,7 +184,9 @@ def test_forms_waiting_for_a_case_adapter_take_no_slots_of_other_calls(
 
 
 @pytest.mark.far
-def test_a_form_is_submitted_once_its_case_is_confirmed(open_portal: OpenPortal, asked: CaseAdapterServer) -> None:
+def test_a_request_form_is_submitted_once_the_case_is_confirmed(
+    open_portal: OpenPortal, asked: CaseAdapterServer
+) -> None:
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "refuse"})
     portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(asked.url)))
     browser = portal.by_mail("erin")

@@ -188,7 +188,7 @@ def test_a_case_with_many_requests_is_closed_in_portions_despite_a_late_clock(de
     assert sorted(one["request_id"] for answer in answers for one in answer["ended"]) == sorted(map(str, ids[120:]))
 
 
-def test_a_case_closing_token_names_its_tenants(desk: Door) -> None:
+def test_a_token_for_closing_cases_names_the_tenants_it_may_act_for(desk: Door) -> None:
     slug = desk.world.tenant.slug
     body = {"name": "desk", "scopes": ["case:close"]}
 

@@ -76,7 +76,7 @@ def test_an_engineer_who_is_a_manager_decides_on_requests_of_other_engineers(ope
     facts(door.act("erin", "endorse", own), 403, "own-request")
 
 
-def test_a_person_never_endorses_and_approves_even_if_on_both_sides(
+def test_a_person_on_both_sides_can_never_both_endorse_and_approve_a_request(
     open_door: OpenDoor,
 ) -> None:
     door = open_door(Policy(), Mode.ENFORCE)

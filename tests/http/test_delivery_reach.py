@@ -74,7 +74,7 @@ def test_during_a_review_the_delivery_count_is_of_managers(open_door: OpenDoor, 
     assert re.fullmatch(r"One of \w+ managers could not be reached\.", found["sentence"])
 
 
-def test_the_vendors_delivery_failures_stay_with_the_vendor(open_door: OpenDoor, worker: Database) -> None:
+def test_delivery_failures_of_the_vendor_are_shown_to_the_vendor_only(open_door: OpenDoor, worker: Database) -> None:
     door = open_door(Policy())
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["max"])

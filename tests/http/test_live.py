@@ -356,7 +356,7 @@ def test_a_live_stream_ends_when_its_reader_loses_the_role(live: Live) -> None:
 
 
 @pytest.mark.far
-def test_an_open_page_does_not_prolong_its_session(live: Live) -> None:
+def test_a_page_left_open_does_not_prolong_the_readers_session(live: Live) -> None:
     secret, ann = live.secret("ann"), live.portal.world.people["ann"].person_id
     stream = live.settled(secret, "list")
     live.portal.sql("UPDATE sessions SET last_seen_at = now() - interval '10 minutes' WHERE person_id = :p", p=ann)

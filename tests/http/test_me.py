@@ -56,7 +56,7 @@ def test_an_api_token_does_not_count_as_a_sign_in(door: Door) -> None:
     assert (me["means"], me["signed_in_at"]) == ("token", None)
 
 
-def test_a_session_shows_when_and_how_its_person_signed_in(portal: Portal) -> None:
+def test_the_api_shows_when_and_how_the_person_of_a_session_signed_in(portal: Portal) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
 

@@ -27,7 +27,7 @@ def test_replacing_a_policy_needs_the_version_the_caller_saw(door: Door, body: d
     assert door.get("tara", door.path("/policy")).json() == before
 
 
-def test_the_policy_is_returned_with_its_version_as_etag(door: Door) -> None:
+def test_the_api_returns_the_policy_with_its_version_as_etag(door: Door) -> None:
     answer = door.get("aude", door.path("/policy"))
 
     assert answer.headers["etag"] == '"1"'

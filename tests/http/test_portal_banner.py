@@ -30,7 +30,7 @@ def banner(page: PortalPage) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split())
 
 
-def test_an_approval_banner_says_what_opened_and_can_revoke_it(portal: Portal) -> None:
+def test_an_approval_banner_says_what_opened_and_offers_to_revoke_the_window(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
 

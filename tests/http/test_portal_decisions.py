@@ -178,7 +178,7 @@ def test_a_managers_old_sign_in_is_reported_on_the_page(open_portal: OpenPortal)
     assert offered(old) == {"deny"}
 
 
-def test_text_written_before_a_new_sign_in_is_kept(open_portal: OpenPortal) -> None:
+def test_text_typed_before_a_required_new_sign_in_is_kept(open_portal: OpenPortal) -> None:
     portal = open_portal()
     browser, page = portal.opened("ann", portal.world.fresh().id, AuthMethod.PASSKEY)
     portal.wait(minutes=16)

@@ -127,7 +127,7 @@ def test_open_windows_are_listed_in_the_order_of_their_end(open_portal: OpenPort
 
 
 @pytest.mark.parametrize("name", ["ann", "tara", "max"])
-def test_one_click_closes_a_window_and_shows_the_timeline(portal: Portal, name: str) -> None:
+def test_an_open_window_is_closed_with_one_click_and_the_timeline_shown(portal: Portal, name: str) -> None:
     request = portal.world.fresh()
     portal.world.act("amir", Action.APPROVE, request.id)
     browser = portal.by_passkey(name)

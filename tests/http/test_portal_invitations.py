@@ -79,7 +79,7 @@ def test_the_person_with_the_invitation_code_accepts_and_is_signed_in(nora: Newc
 
 
 @pytest.mark.far
-def test_a_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> None:
+def test_a_new_person_adds_a_passkey_and_approves_with_that_passkey(nora: Newcomer) -> None:
     browser, authenticator = nora.portal.browser(), Authenticator()
     request = nora.portal.world.submit()
 

@@ -177,7 +177,7 @@ def test_a_policy_tightened_while_the_form_is_open_refuses_and_keeps_the_text(po
     assert submitted(portal) == []
 
 
-def test_a_customer_that_leaves_decisions_to_the_vendor_is_shown_as_such(portal: Portal) -> None:
+def test_the_form_says_so_if_a_customer_leaves_decisions_to_the_vendor(portal: Portal) -> None:
     portal.sql("UPDATE tenants SET mode = :m WHERE id = :t", m=Mode.OBSERVE.value, t=portal.world.tenant.id)
 
     page = previewed(portal.by_mail("erin"), portal)

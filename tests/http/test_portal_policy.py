@@ -321,7 +321,7 @@ def test_impossible_policy_groups_are_reported_and_kept(
     assert held(portal) == Policy(vendor_review=False)
 
 
-def test_a_member_who_decides_nothing_is_refused_in_a_group(portal: Portal) -> None:
+def test_a_member_without_a_deciding_role_is_refused_in_a_policy_group(portal: Portal) -> None:
     browser, aude = portal.by_passkey("tara"), id_of(portal.world, "aude")
 
     page = browser.post(portal.here("/tiers"), table(portal, browser, people=[f"0:{aude}", f"1:{aude}"]))
@@ -359,7 +359,7 @@ def test_impossible_dates_of_consent_are_reported(portal: Portal, fields: dict[s
     assert answer.form("/mode/consent").fields["until"] == fields.get("until", "2100-01-01T10:00")
 
 
-def test_windows_opened_by_the_vendor_are_listed_before_enforcing_closes_them(portal: Portal) -> None:
+def test_vendor_opened_windows_are_listed_before_a_switch_to_enforce_closes_them(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     page = browser.submit(browser.get(portal.here("/mode")), "/mode", mode="observe")
     browser.submit(page, "/mode/save")

@@ -36,7 +36,7 @@ def send(browser: Browser, path: str, *chosen: str, comment: str = "Not today") 
     return browser.post(path, {"csrf": fields["csrf"], "comment": comment, "chosen": list(chosen)})
 
 
-def test_an_approver_denies_several_requests_each_as_its_own_move(portal: Portal) -> None:
+def test_an_approver_denies_several_requests_and_each_denial_is_a_separate_move(portal: Portal) -> None:
     ids = many(portal.world, 3)
     kept = portal.world.submit("eve").id
     browser = portal.by_passkey("ann")

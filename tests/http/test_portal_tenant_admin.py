@@ -155,7 +155,7 @@ def test_an_approver_names_a_delegate_in_their_time_zone_and_ends_the_delegation
     assert "There are no current or planned delegates" in ended.words
 
 
-def test_a_webhook_is_added_and_its_secret_shown_on_one_page(portal: Portal) -> None:
+def test_adding_a_webhook_shows_its_secret_on_one_page(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     page = browser.get(portal.here("/endpoints"))
 

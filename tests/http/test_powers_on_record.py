@@ -99,7 +99,7 @@ def test_the_passkey_and_denial_of_an_invitee_raise_no_alarm(portal: Portal, sup
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
 
 
-def test_a_vote_written_for_someone_absent_is_an_alarm(portal: Portal) -> None:
+def test_a_vote_written_for_a_person_who_was_not_signed_in_is_an_alarm(portal: Portal) -> None:
     ann, request = portal.world.people["ann"], portal.world.submit()
 
     with as_caller(portal.db, ann) as connection:

@@ -90,7 +90,7 @@ def test_the_report_of_a_request_contains_questions_and_answers(door: Door) -> N
     assert [one["comment"] for one in vendors["questions"]] == [None, None]
 
 
-def test_a_question_repeated_under_a_key_is_asked_once(door: Door) -> None:
+def test_a_question_repeated_under_an_idempotency_key_is_asked_once(door: Door) -> None:
     request_id = door.pending()
 
     first, second = (asked(door, request_id, **{"idempotency-key": request_id}) for _ in range(2))

@@ -32,5 +32,5 @@ def test_an_ordinary_invitation_cannot_be_objected_to(fresh_door: Door) -> None:
 @each(
     "changes", [{"roles": ["approver"]}, {"takes_effect_at": "2020-01-01T00:00:00Z"}, {"address": "x"}, {"name": ""}]
 )
-def test_an_invalid_recovery_is_refused(door: Door, changes: dict[str, object]) -> None:
+def test_an_invalid_recovery_proposal_is_refused(door: Door, changes: dict[str, object]) -> None:
     facts(door.call("olga", "POST", door.path("/recovery"), json=somebody() | changes), 422, "invalid-request")

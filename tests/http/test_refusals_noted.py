@@ -163,7 +163,7 @@ def test_a_refused_token_is_recorded_at_the_tenant_of_its_person(fresh_door: Doo
     assert str(world.people["ann"].person_id).encode() in bytes(told.body)
 
 
-def test_a_refused_passkey_is_counted_for_its_account(portal: Portal) -> None:
+def test_a_refused_passkey_sign_in_is_counted_for_its_account(portal: Portal) -> None:
     authenticator, browser = Authenticator(), portal.browser()
     browser.enter("ann")
     add(browser, authenticator)

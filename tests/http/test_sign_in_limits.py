@@ -114,7 +114,7 @@ def test_sign_in_attempts_are_allowed_again_after_ten_minutes(strict: Portal) ->
     assert (early, ask(strict.browser(), address).status) == (429, 200)
 
 
-def test_failed_code_attempts_count_by_account(strict: Portal) -> None:
+def test_failed_attempts_at_sign_in_codes_count_by_account(strict: Portal) -> None:
     browsers = [strict.browser(), strict.browser()]
     for browser in browsers:
         ask(browser, strict.address("ann"))
@@ -188,7 +188,7 @@ def test_concurrent_sign_in_attempts_are_all_counted(strict: Portal) -> None:
     assert sorted(statuses) == [303] * 3 + [429] * 5
 
 
-def test_an_ipv6_network_counts_as_one_for_sign_ins(strict: Portal) -> None:
+def test_an_ipv6_network_counts_as_one_address_in_sign_in_limits(strict: Portal) -> None:
     browsers = [strict.browser(address=f"2001:db8:77:1::{number:x}") for number in range(1, 7)]
     beside = strict.browser(address="2001:db8:77:2::1")
 

@@ -237,7 +237,7 @@ def test_a_bearer_token_sent_with_a_session_cookie_decides_the_identity(portal: 
     facts(empty, 401, "invalid-token")
 
 
-def test_a_form_token_is_worthless_without_its_session(portal: Portal) -> None:
+def test_a_form_token_is_worthless_without_the_session_it_belongs_to(portal: Portal) -> None:
     browser = signed_in(portal)
 
     token = own_csrf(browser)

@@ -257,7 +257,7 @@ def test_a_passkey_with_an_unreadable_key_is_shown_as_unusable_and_removable(dem
     assert "unusable" not in gone.words
 
 
-def test_an_admin_compares_and_exports_the_approvers_keys(demanding: Portal) -> None:
+def test_an_admin_compares_and_exports_the_passkeys_of_approvers(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     ann, tara, slug = demanding.by_passkey("ann"), demanding.by_passkey("tara"), demanding.world.tenant.slug
     print_ = approver_keys.grouped(fingerprint(passkeys.public_key(cose_bytes(authenticator))))

@@ -181,7 +181,7 @@ def test_an_altered_token_is_refused_and_not_echoed(door: Door, how: str) -> Non
 
 
 @pytest.mark.far
-def test_the_twenty_first_token_is_refused_until_one_is_revoked(fresh_door: Door) -> None:
+def test_the_twenty_first_token_of_a_person_is_refused_until_a_token_is_revoked(fresh_door: Door) -> None:
     ids = [made(fresh_door)["id"] for _ in range(api_tokens.MOST_TOKENS - 1)]
 
     full = asked(fresh_door, "erin")

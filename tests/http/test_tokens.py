@@ -109,7 +109,7 @@ def test_a_token_with_the_same_id_and_another_secret_is_refused(door: Door, end:
 
 
 @pytest.mark.parametrize("at", [-1, -8, -9, -20, -60])
-def test_a_token_with_one_wrong_character_is_reported_as_such(door: Door, at: int) -> None:
+def test_a_token_with_one_wrong_character_is_reported_as_mistyped(door: Door, at: int) -> None:
     good = door.world.tokens["erin"]
     wrong = "1" if good[at] == "0" else "0"
     mangled = good[:at] + wrong + good[len(good) + at + 1 :]

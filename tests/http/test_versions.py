@@ -70,7 +70,7 @@ def test_an_invalid_if_match_header_is_refused(door: Door, seen: str) -> None:
     assert door.rows() == before
 
 
-def test_an_outdated_version_reveals_nothing_to_a_stranger(two: Door) -> None:
+def test_a_decision_with_an_outdated_version_reveals_nothing_to_a_stranger(two: Door) -> None:
     request_id = two.pending()
 
     facts(two.act("eve", "cancel", request_id, headers={"if-match": '"7"'}), 404, "not-found")

@@ -74,7 +74,7 @@ def test_a_window_opened_by_the_vendor_notifies_as_the_tenants_mode_says(mode: s
 
 
 @each("to_state", State)
-def test_no_observer_is_copied_in_mode_off(to_state: State) -> None:
+def test_observers_get_no_copies_in_mode_off(to_state: State) -> None:
     begun = [people_to_notify(state, to_state, Mode.OFF, customer_knows=True) for state in ("reviewing", "active")]
 
     assert not [told for told in begun if "observers" in told and to_state is not State.PENDING]

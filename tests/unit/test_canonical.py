@@ -119,6 +119,6 @@ def test_every_byte_string_has_one_accepted_base64_text(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["QQ", "QR==", "QUF=", "QQ==\n", "Q Q==", "QQ==QQ==", "é"])
-def test_an_inexact_base64_text_is_refused(text: str) -> None:
+def test_a_base64_text_that_is_not_canonical_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         decoded(text)

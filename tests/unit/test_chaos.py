@@ -300,7 +300,7 @@ def test_the_chaos_run_notices_secrets_sent_to_redis_except_its_own_passwords() 
 
 @pytest.mark.far
 @pytest.mark.parametrize("shift", [-300, 300])
-def test_a_process_with_a_shifted_clock_runs_with_that_shift(shift: int) -> None:
+def test_a_chaos_process_with_a_shifted_clock_runs_with_that_shift(shift: int) -> None:
     script = """
 import time, datetime
 from sqlmodel import SQLModel

@@ -37,7 +37,7 @@ def _refusal(note: str) -> str:
     return str(refused.value)
 
 
-def test_a_signed_checkpoint_reads_back() -> None:
+def test_a_signed_checkpoint_can_be_read_back() -> None:
     note = checkpoint.sign(SAID, NAME, [KEY])
 
     assert checkpoint.read(note) == SAID

@@ -53,7 +53,7 @@ def covers(place: str, name: str) -> bool:
     return name.startswith(place) if place.endswith("/") else name == place
 
 
-def test_every_deployed_file_has_a_test() -> None:
+def test_every_file_in_the_deploy_folder_has_a_test() -> None:
     assert [name for name in files() if not any(covers(place, name) for place in VALIDATED)] == []
 
 

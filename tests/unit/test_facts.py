@@ -143,7 +143,7 @@ def test_an_event_has_a_request_fact_in_clear_or_as_a_commitment(part: type[Part
     assert canonical({name: said[0][name]}) == canonical({name: getattr(request, name)})
 
 
-def test_no_other_field_of_a_request_is_in_its_event() -> None:
+def test_no_undeclared_field_of_a_request_is_in_its_event() -> None:
     said = {**submit.facts(full()), **submit.personal(full())}
 
     assert said.keys() == {name for _, name in names(EVENT)} | COMPOSED

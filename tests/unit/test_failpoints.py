@@ -44,7 +44,7 @@ def test_a_process_exits_at_its_failpoint_at_the_configured_occurrence() -> None
     assert ended.stderr == f"{mark('clock.after_lock')}\n"
 
 
-def test_disabled_failpoints_are_passed() -> None:
+def test_a_process_does_not_exit_at_disabled_failpoints() -> None:
     failpoints.arm(None)
 
     for name in POINTS:

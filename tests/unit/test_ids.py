@@ -118,7 +118,7 @@ def test_a_token_in_a_foreign_format_never_reaches_the_database(shown: str) -> N
         BODY + "00000000",
     ],
 )
-def test_a_mistyped_token_is_caught_by_its_checksum(mangled: str) -> None:
+def test_a_mistyped_token_is_recognised_by_the_tokens_checksum(mangled: str) -> None:
     unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="checksum is wrong"):

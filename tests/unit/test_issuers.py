@@ -366,7 +366,7 @@ GOOD = {"issuer": "https://sso.example", "audience": "lockbox"}
         ({"jwks_url": "http://localhost:8080/jwks"}, True, True),
     ],
 )
-def test_an_issuer_states_whether_it_is_fit_for_production(
+def test_the_settings_of_an_issuer_say_whether_it_is_fit_for_production(
     facts: dict[str, str], *, is_plain_http: bool, is_on_loopback: bool
 ) -> None:
     issuer = IdentityProvider.model_validate(GOOD | facts)
@@ -430,7 +430,7 @@ def found(*issuers: IdentityProvider) -> list[DoctorFinding]:
     return list(check_issuers(Settings(issuers=issuers)))
 
 
-def test_an_answering_issuer_is_healthy() -> None:
+def test_an_issuer_that_answers_is_reported_as_healthy() -> None:
     with local_issuer() as issuer:
         (one,) = found(issuer.configured())
 

@@ -47,7 +47,7 @@ def test_several_words_are_joined_like_in_a_sentence(words: list[str], said: str
         (3601, "1 hour 1 second"),
     ],
 )
-def test_a_duration_is_written_out(seconds: int, said: str) -> None:
+def test_a_duration_in_a_sentence_is_written_out(seconds: int, said: str) -> None:
     assert phrases.full_duration(seconds) == said
 
 
@@ -86,7 +86,7 @@ def test_an_hour_made_ambiguous_by_daylight_saving_is_shown_with_its_zone() -> N
         (timedelta(days=1, minutes=4), "in 1 d 4 min"),
     ],
 )
-def test_a_relative_time_says_how_far_away(after: timedelta, said: str) -> None:
+def test_a_relative_time_says_how_far_away_the_time_is(after: timedelta, said: str) -> None:
     assert phrases.away(AT + after, AT) == said
 
 

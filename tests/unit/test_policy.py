@@ -53,7 +53,7 @@ def test_where_the_vendor_decides_a_manager_always_decides_first(
     assert reviewed_first(Policy(vendor_review=vendor_review), mode) is reviewed
 
 
-def test_the_customer_decides_under_enforce_only() -> None:
+def test_the_customer_decides_only_in_mode_enforce() -> None:
     assert [mode for mode in Mode if customer_decides(mode)] == ["enforce"]
 
 

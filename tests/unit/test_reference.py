@@ -17,7 +17,7 @@ def test_a_reference_page_matches_the_code(name: str) -> None:
     assert (FOLDER / name).read_text() == PAGES[name](), "run `make reference`"
 
 
-def test_every_page_marked_as_generated_is_generated() -> None:
+def test_every_docs_page_labelled_as_generated_is_generated() -> None:
     assert {page.name for page in FOLDER.glob("*.md") if MADE in page.read_text()} == set(PAGES)
 
 
@@ -45,7 +45,7 @@ def test_every_heading_of_the_settings_reference_precedes_a_field() -> None:
     assert next(iter(Settings.model_fields)) == next(iter(setting_page.SECTIONS))
 
 
-def test_every_type_of_event_of_a_request_is_described() -> None:
+def test_every_type_of_request_event_is_described_in_the_reference() -> None:
     assert event_page.REQUEST_EVENTS.keys() == TYPES
 
 

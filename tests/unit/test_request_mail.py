@@ -61,7 +61,7 @@ def test_a_prompt_mail_contains_everything_a_decision_needs(template: str, part:
 
 
 @each("state", State)
-def test_every_state_has_a_mail_with_text_and_subject(state: State) -> None:
+def test_every_request_state_has_a_mail_with_text_and_subject(state: State) -> None:
     made = mail(template=state.value)
 
     of_targets = {*OPERATED, *OPERATED.values()}
@@ -475,7 +475,7 @@ def test_the_receipt_for_the_other_side_omits_the_origin() -> None:
     assert not re.search(r">(From|With)<", made.html)
 
 
-def test_a_receipt_without_a_link_contains_none() -> None:
+def test_a_receipt_that_may_have_no_link_contains_no_link() -> None:
     made = mail(**RECEIPT_OF_A_VOTE, wording=MailWording(link=False))
 
     assert URL.findall(made.text + made.html) == []

@@ -117,7 +117,7 @@ def test_every_role_has_a_side_or_none() -> None:
 
 
 @each("word", SIDES)
-def test_a_person_acts_on_their_own_side(word: str) -> None:
+def test_a_person_acts_on_the_side_of_their_role(word: str) -> None:
     assert Actor(new_id(), word).side == SIDES[word]
 
 

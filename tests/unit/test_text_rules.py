@@ -26,7 +26,7 @@ def test_an_invisible_character_is_refused_with_its_unicode_number(check: text_r
 
 
 @each("mark", [mark for mark in HIDDEN if mark not in {"\ue000", "\ud800"}])
-def test_openapi_patterns_reject_every_refused_character(mark: str) -> None:
+def test_openapi_patterns_reject_every_character_the_text_rules_refuse(mark: str) -> None:
     for pattern in (
         text_rules.TEXT_PATTERN,
         text_rules.LINE_PATTERN,

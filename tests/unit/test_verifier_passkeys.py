@@ -326,7 +326,7 @@ def opened_by_the_vendor(**changes: Any) -> SealedEvent:
 
 
 @pytest.mark.parametrize("lacking", ["access_window", "mode", "actions", "service"])
-def test_the_signed_statement_is_compared_though_the_log_hides_the_request(lacking: str) -> None:
+def test_the_signed_statement_is_compared_even_if_the_log_hides_the_request(lacking: str) -> None:
     first, second = SignedApprovalExample().events()
 
     result = result_of([SealedEvent(changed(first, lacking).body, {}), SealedEvent(second.body, {})])
@@ -335,7 +335,7 @@ def test_the_signed_statement_is_compared_though_the_log_hides_the_request(lacki
     assert "does not say what was asked for" in said_of(result)
 
 
-def test_the_signed_statement_is_compared_though_the_approval_precedes_the_request() -> None:
+def test_the_signed_statement_is_compared_even_if_the_approval_precedes_the_request() -> None:
     first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
     honest = result_of([second, first])
@@ -452,7 +452,7 @@ def test_a_malformed_mode_does_not_let_the_vendor_open_a_window_without_the_cust
     assert "no approver of the customer approved" in said_of(result)
 
 
-def test_a_window_of_a_request_without_contents_is_named() -> None:
+def test_the_verifier_names_a_window_whose_request_lacks_contents() -> None:
     result = result_of(opened_alone(access_window=None))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})

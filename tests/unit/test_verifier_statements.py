@@ -80,7 +80,7 @@ def test_events_other_than_approvals_may_use_statement_member_names_differently(
 
 @settings(max_examples=examples(600), deadline=None)
 @given(st.data())
-def test_both_verifiers_agree_on_any_value_at_any_place(data: st.DataObject) -> None:
+def test_both_verifiers_agree_on_any_value_at_any_place_of_a_statement(data: st.DataObject) -> None:
     first, opening = data.draw(st.sampled_from(EXAMPLES)).events
     known = [part for one in (first, opening) for part in json.loads(one.body).values()]
     values = json_values | st.sampled_from([*known, *VALID["all"].members.values()])

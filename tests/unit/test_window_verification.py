@@ -321,7 +321,7 @@ def later(number: int, begins: datetime, extends: UUID | None = None) -> Request
 
 
 @pytest.mark.parametrize("is_held_back", [False, True])
-def test_a_window_with_an_approved_extension_is_announced_again(*, is_held_back: bool) -> None:
+def test_a_window_with_an_approved_extension_is_announced_to_guards_again(*, is_held_back: bool) -> None:
     scene = Scene()
     scene.rows.commit(WINDOW)
     scene.settle()
@@ -337,7 +337,7 @@ def test_a_window_with_an_approved_extension_is_announced_again(*, is_held_back:
     assert scene.kinds == [ChangeKind.OPEN] * len(told)
 
 
-def test_a_window_whose_extension_ended_is_announced_again() -> None:
+def test_a_window_whose_extension_ended_is_announced_to_guards_again() -> None:
     """Else guards would hold calls at its end for an extension that the customer has revoked."""
     scene = Scene()
     extension = later(2, AT + timedelta(hours=1), ID)

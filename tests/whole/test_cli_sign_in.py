@@ -108,7 +108,7 @@ def begin(known: dict[str, str], errors: Path, *words: str) -> WaitingSignIn:
 
 
 @pytest.mark.far
-def test_an_empty_installation_leads_to_a_first_customer(
+def test_the_sign_in_commands_lead_from_an_empty_installation_to_a_first_customer(
     stage: RunningStack, olga: PasskeyVisitor, tmp_path: Path
 ) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}

@@ -74,7 +74,9 @@ def test_the_guarded_service_refuses_without_lockbox(tmp_path: Path) -> None:
 
 
 @pytest.mark.far
-def test_the_admin_tool_reads_the_tenant_from_its_database(lockbox: SmallLockbox, tmp_path: Path) -> None:
+def test_the_sample_admin_tool_reads_the_tenant_from_the_tools_database(
+    lockbox: SmallLockbox, tmp_path: Path
+) -> None:
     database, reports = tmp_path / "tool.db", tmp_path / "reports"
     reports.write_text("lbx_test_reports")
     with closing(sqlite3.connect(database)) as records, records:

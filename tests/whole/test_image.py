@@ -106,7 +106,7 @@ def test_the_production_lock_file_is_complete_and_without_development_packages()
 
 
 @pytest.mark.far
-def test_the_wheel_contains_data_files_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_of_the_servers_contains_data_files_and_no_tests(wheel: Path) -> None:
     for path in (
         "catalogue/catalogue.yaml",
         "config/roles.sql",

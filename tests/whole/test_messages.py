@@ -114,7 +114,7 @@ def test_flower_shows_tasks_by_name_and_refuses_every_control_call(stage: Runnin
 
 
 @pytest.mark.far
-def test_flower_shows_both_workers_though_they_answer_only_inspections(stage: RunningStack) -> None:
+def test_flower_shows_both_workers_although_they_answer_only_inspections(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
     with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=30) as flower:

@@ -60,7 +60,7 @@ runpy.run_module("worker", run_name="__main__")
 
 
 @pytest.mark.far
-def test_a_worker_that_gives_up_has_an_exit_code(urls: Urls) -> None:
+def test_a_worker_that_cannot_start_its_pool_exits_with_an_error_code(urls: Urls) -> None:
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
 
     ended = warm().run(good, script=POOL_NEVER_STARTS)
