@@ -71,7 +71,7 @@ def test_an_allow_to_a_guard_states_no_database_time_if_the_read_is_old(
     assert "lockbox-at" not in answer.headers
 
 
-def test_a_guard_may_name_an_engineer_whom_it_authenticated(gate: GateDoor) -> None:
+def test_a_guard_may_name_an_engineer_that_the_guard_authenticated(gate: GateDoor) -> None:
     erin, eve = (str(gate.world.people[who].person_id) for who in ("erin", "eve"))
 
     answer = asked(gate, about(gate, engineer=erin), who=None)
@@ -83,7 +83,7 @@ def test_a_guard_may_name_an_engineer_whom_it_authenticated(gate: GateDoor) -> N
     assert other.headers["lockbox-form"].startswith(f"{PUBLIC}/ask?tenant={gate.world.tenant.slug}")
 
 
-def test_a_guard_naming_an_engineer_is_told_that_the_window_is_used_up(gate: GateDoor) -> None:
+def test_a_guard_naming_an_engineer_is_refused_as_used_up_after_the_last_use(gate: GateDoor) -> None:
     resource = "mailbox:once@contoso.example"
     request = gate.world.submit(resources=[resource], max_uses=1)
     gate.world.act("ann", Action.APPROVE, request.id)

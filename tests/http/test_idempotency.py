@@ -62,7 +62,7 @@ def test_an_idempotency_key_with_another_body_is_refused(door: Door, change: dic
     assert door.rows() == before
 
 
-def test_a_repeated_call_is_told_that_the_first_call_is_still_running(door: Door) -> None:
+def test_a_call_repeated_under_its_key_is_refused_while_the_first_call_still_runs(door: Door) -> None:
     header = key()
     before = submitted(door)
     name = f"{door.world.people['erin'].person_id}:{header['idempotency-key']}"
