@@ -17,7 +17,7 @@ TABLE = problems() | {200: {"content": {"text/csv": {}}}}
 
 @router.get("/v1/tenants/{slug}/access-review", tags=["tenants"], responses=problems(404))
 def get_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> AccessReviewView:
-    """Show everybody with a role at a tenant, through what they may approve, and when they signed in last.
+    """Show everyone with a role at a tenant, why they may approve, and when they last signed in.
 
     For its admins and auditors; also the vendor's people with more than one role.
     """
@@ -31,13 +31,13 @@ def get_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> Acce
     responses=TABLE | problems(404),
 )
 def export_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> Response:
-    """Export the same as CSV: a row for each person."""
+    """Export the access review as CSV: a row for each person."""
     return csv_answer(access_review.of_tenant(session, who, slug))
 
 
 @router.get("/v1/vendor/access-review", tags=["vendor"], responses=problems())
 def get_vendor_access_review(who: CurrentUser, session: SessionDep) -> AccessReviewView:
-    """Show everybody with a role at the vendor, when they signed in last, and who has two roles.
+    """Show everyone with a role at the vendor, when they last signed in, and who has two roles.
 
     For its operators and auditors.
     """
@@ -46,7 +46,7 @@ def get_vendor_access_review(who: CurrentUser, session: SessionDep) -> AccessRev
 
 @router.get("/v1/vendor/access-review/export", tags=["vendor"], response_class=Response, responses=TABLE)
 def export_vendor_access_review(who: CurrentUser, session: SessionDep) -> Response:
-    """Export the same as CSV: a row for each person."""
+    """Export the access review as CSV: a row for each person."""
     return csv_answer(access_review.of_vendor(session, who))
 
 

@@ -159,7 +159,7 @@ def get_access_report(request: UUID, who: CurrentUser, came: RequestOrigin, sess
 def list_audit_keys(session: SessionDep) -> AuditKeyList:
     """List every key that has ever signed checkpoints or approvals here.
 
-    Verifiers must compare the fingerprints over another channel: whoever could forge a log could forge this list.
+    Verifiers must compare the fingerprints over another channel: anyone who can forge a log can forge this list.
     """
     return AuditKeyList(items=[_key(key) for key in proofs.keys(session)])
 

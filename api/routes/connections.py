@@ -21,10 +21,10 @@ def request_credential(
     session: SessionDep,
     chosen: SettingsDep,
 ) -> ConnectionStatus:
-    """Have the window opened at its target, as its engineer, for the password of this verifier.
+    """Open the window at its target system, as its engineer, with the password that belongs to this verifier.
 
-    It is opened within seconds, until the window's end at the latest; an earlier credential of the request is closed.
-    While three of a request are not closed yet, there is no fourth.
+    The connection opens within seconds and is closed at the window's end at the latest. Earlier credentials of the
+    request are closed. A request has at most three credentials that are not closed yet.
     """
     return credential_requests.request_credential(
         session, who, came, request_id, verifier=body.verifier, catalogue=chosen.catalogue
@@ -33,5 +33,5 @@ def request_credential(
 
 @router.get("/{request_id}/connections", responses=problems(404))
 def list_connections(request_id: UUID, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> ConnectionList:
-    """List what is, or was, opened at targets for a request."""
+    """List the connections that were opened at target systems for a request."""
     return ConnectionList(items=credential_requests.connections(session, who, request_id, chosen.catalogue))

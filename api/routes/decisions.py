@@ -33,11 +33,11 @@ def decide_requests(
 ) -> DecisionResults:
     """Endorse, approve or deny up to 50 requests, each by itself as if it were the only one.
 
-    The answer is 200 whatever became of them, and says it for each: `request` as it is after the decision, or the
-    `problem` for which that one was refused. A repeated call refuses what it has done before.
+    The answer is always 200 and holds the outcome of each: the `request` after the decision, or the `problem` for
+    which the decision was refused. If a call is repeated, requests that the first call has decided are refused.
 
-    An approval is for all that was asked. It needs a fresh sign-in, as a single one does, and is refused with
-    `passkey-must-sign` where the policy requires the approver's own signature.
+    Each approval covers everything requested. Like a single approval, it needs a fresh sign-in. It is refused with
+    `passkey-must-sign` if the policy requires a passkey's signature.
     """
     items = [
         _result(request, db, came, one.id, DecisionInput(body.action, body.comment, version=one.version))

@@ -28,7 +28,7 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 2)]
 def get_exclusions(
     who: CurrentUser, session: SessionDep, response: Response, version: Version = None
 ) -> ExclusionsView:
-    """Show what Lockbox does not cover, as the vendor states it, to anybody who is signed in.
+    """Show what Lockbox does not cover, as the vendor states it, for anyone who is signed in.
 
     It is the version in force, or another one; 404 where the vendor has stated none.
     """
@@ -59,7 +59,7 @@ def list_exclusions_versions(
     before: Version = None,
     limit: Annotated[int, Query(ge=1, le=exclusions.MOST_A_PAGE)] = 50,
 ) -> ExclusionsList:
-    """List the versions of the exclusions to anybody who is signed in, the newest first, below `before`."""
+    """List the versions of the exclusions below `before`, the newest first, for anyone who is signed in."""
     found = exclusions.versions(session, who, before=before, most=limit)
     return ExclusionsList(items=[ExclusionsView.of(one) for one in found])
 
@@ -71,7 +71,7 @@ def list_exclusions_acknowledgements(
     cursor: Slug | None = None,
     limit: Annotated[int, Query(ge=1, le=exclusions.MOST_A_PAGE)] = 50,
 ) -> TenantStandingPage:
-    """List which version each tenant has acknowledged, by slug, to the vendor's operators and auditors."""
+    """List which version each tenant has acknowledged, by slug. For the vendor's operators and auditors."""
     page = exclusions.standings(session, who, cursor=cursor, most=limit)
     items = [
         TenantStandingView(tenant=one.slug, name=one.name, version=one.version, at=one.at) for one in page.standings
@@ -91,7 +91,7 @@ def acknowledge_exclusions(
 ) -> TenantExclusionsView:
     """Acknowledge the version in force for the tenant, as a tenant admin with a fresh sign-in.
 
-    It says that the tenant knows of them, and gives nobody access. 409 where there is a newer version.
+    It states that the tenant knows of the exclusions, and gives no one access. 409 if there is a newer version.
     """
     return TenantExclusionsView.of(exclusions.acknowledge(session, who, came, slug, version=body.version))
 

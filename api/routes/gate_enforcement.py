@@ -63,7 +63,7 @@ def allow_gate_report(
 ) -> TenantGateView:
     """Let the gate of a service only report for the tenant, as a tenant admin with a fresh sign-in.
 
-    `revision` is that of the list: the yes is to what is asked there, and ends with the next switch.
+    `revision` is the revision shown in the list. The consent answers that question only and ends with the next switch.
     """
     return _gate(enforcement.allow_report(session, who, came, slug, service, revision=body.revision))
 
@@ -72,7 +72,7 @@ def allow_gate_report(
     "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404)
 )
 def end_gate_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Take the yes back, as a tenant admin: the gate enforces at once."""
+    """Withdraw the consent, as a tenant admin: the gate enforces at once."""
     enforcement.end_report(session, who, came, slug, service)
 
 

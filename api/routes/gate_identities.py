@@ -22,7 +22,7 @@ def list_gate_identities(
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=identity_map.MOST_A_PAGE)] = 50,
 ) -> GateIdentityPage:
-    """List the identities that are mapped to engineers, to the vendor's operators and auditors."""
+    """List the identities that are mapped to engineers. For the vendor's operators and auditors."""
     page = identity_map.page(session, who, cursor=cursor, most=limit)
     return GateIdentityPage(items=[_view(one) for one in page.identities], next_cursor=page.next_cursor)
 
@@ -34,7 +34,7 @@ def add_gate_identity(
     """Map an identity to an engineer, as another operator with a fresh sign-in.
 
     The issuer is one of the catalogue's; `mtls:` and a service, for subjects of certificates; or `header:` and the id
-    of a gateway's service account. The subject is compared to the letter.
+    of a gateway's service account. The subject is compared exactly.
     """
     wanted = MappingInput(body.issuer, body.subject, body.person_id)
     return _view(identity_map.add(session, who, came, wanted, engineers.issuer_names(chosen.catalogue)))

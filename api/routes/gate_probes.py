@@ -26,7 +26,7 @@ def record_gate_probe(
 ) -> GateProbeView:
     """Record what a probe of the gateway in front of a service found, as an operator.
 
-    It is an event of the tenant's log and stands on the tenant's page; nobody is notified.
+    The result is recorded in the tenant's log and shown on the tenant's page. No one is notified.
     """
     result = ProbeResult(body.service, body.gateway, body.refused, body.let_through)
     recorded = gate_probes.record(session, who, came, slug, result, services=chosen.catalogue.services)

@@ -27,7 +27,7 @@ class Readiness(BaseModel):
     """Whether requests can be served: Postgres is required; without Redis everything works, more slowly.
 
     `audit_log` is `behind` if the database, after a restore, holds less than was shipped: no access is granted.
-    `writes` is what came of a trial, such as where commits wait for a standby that is dead; reads go on.
+    `writes` is the result of a trial write, which fails for example if commits wait for a dead standby; reads go on.
     """
 
     status: Literal["ready", "degraded", "down"]

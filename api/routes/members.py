@@ -92,7 +92,7 @@ def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, came: RequestOr
 
 @router.post("/leave", status_code=204, responses=problems(404))
 def leave_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Leave the tenant, as any member; the last admin only if nobody else stays."""
+    """Leave the tenant, as any member; the last admin only if no one else stays."""
     members.leave(session, who, came, slug)
 
 

@@ -19,8 +19,8 @@ router = CallRouter(tags=["health"])
 def get_metrics(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Response:
     """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other.
 
-    They are read at each call: whichever process answers, no counter goes back. Answers that are not written yet
-    are those of the process that answers.
+    Shared counters are read at each call, so no counter goes back when another process answers. Answers of the gate
+    that are not written yet are counted by their own process only.
     """
     if not (_has_token(request, chosen) or loopback.is_local(request)):
         raise MetricsClosed(

@@ -31,8 +31,8 @@ def declare_outside_access(
 ) -> Response:
     """Declare access that engineers took around Lockbox, as an operator, once it has ended.
 
-    It is an event of the tenant's log, stands on the tenant's page, and is told to its admins, approvers and
-    webhooks. Nobody can change it or take it back. With an Idempotency-Key, it can be repeated safely for 24 hours.
+    It is recorded in the tenant's log, shown on the tenant's page, and sent to its admins, approvers and webhooks. It
+    cannot be changed or withdrawn. With an Idempotency-Key, the call can be repeated safely for 24 hours.
     """
     plain = f"outside access {slug} {body.model_dump_json()}".encode()
     answer = idempotency.earlier_answer(session, key, plain) if key else None

@@ -19,7 +19,7 @@ router = CallRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
 
 @router.get("", responses=problems(404))
 def list_pre_approvals(slug: Slug, who: CurrentUser, session: SessionDep) -> PreApprovalList:
-    """List what the tenant has approved beforehand, or is asked to, to its members."""
+    """List the tenant's proposed and approved pre-approvals, for its members."""
     found = pre_approvals.listed(session, who, slug)
     return PreApprovalList(items=[pre_approval_view(session, who, one) for one in found])
 
@@ -36,7 +36,7 @@ def propose_pre_approval(
 ) -> PreApprovalView:
     """Propose a pre-approval, as a tenant admin; it opens nothing before approvers have approved it.
 
-    As many have to as the strictest request needs that it would cover, and whoever proposes it is none of them.
+    It needs as many approvals as the strictest request that it would cover. The proposer cannot approve it.
     """
     made = pre_approvals.propose(session, who, came, slug, body, chosen.catalogue.services)
     response.headers["location"] = f"/v1/tenants/{slug}/pre-approvals/{made.row.id}"

@@ -81,7 +81,7 @@ def end_legal_hold(slug: Slug, who: CurrentUser, came: RequestOrigin, session: S
 def request_off_boarding(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantDataView:
-    """Ask the vendor to export and then erase all that there is of the tenant, as a tenant admin.
+    """Ask the vendor to export and then erase all data of the tenant, as a tenant admin.
 
     Requires a fresh sign-in. The owner of the installation does it by `lockbox operate off-board`.
     """
@@ -91,7 +91,7 @@ def request_off_boarding(
 
 @router.delete(f"{AT_TENANT}/off-boarding", tags=["tenants"], status_code=204, responses=problems(404, 409))
 def withdraw_off_boarding(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Withdraw that the tenant leaves, as a tenant admin, while the owner has not begun."""
+    """Withdraw the off-boarding, as a tenant admin, before the owner has begun it."""
     tenant_data.stay(session, who, came, slug)
 
 

@@ -46,7 +46,7 @@ def add_tenant(
     chosen: SettingsDep,
     response: Response,
 ) -> TenantView:
-    """Create a tenant, as an operator; its first admin gets an invitation whose code nobody else sees."""
+    """Create a tenant, as an operator; its first admin gets an invitation whose code no one else sees."""
     founding = TenantInput(body.slug, body.name, body.plan, body.admin.name, body.admin.address)
     added = tenants.add(session, who, came, founding, chosen.catalogue.plans)
     response.headers["location"] = f"/v1/tenants/{body.slug}"
@@ -123,7 +123,7 @@ def start_emergency_stop(
 ) -> EmergencyStopView:
     """Revoke all open windows and deny all pending requests and those in review, as a tenant admin.
 
-    Nobody opens anything by break-glass from then on, until an admin ends the stop.
+    Break-glass is barred until an admin ends the stop.
     """
     done = emergency_stop.stop_all(session, who, came, slug, body.comment if body else None)
     return EmergencyStopView(
