@@ -63,7 +63,7 @@ def allow_gate_report(
 ) -> TenantGateView:
     """Let the gate of a service only report for the tenant, as a tenant admin with a fresh sign-in.
 
-    `revision` is the revision shown in the list. The consent answers that question only and ends with the next switch.
+    `revision` is the revision in the list. The consent answers only that question, and ends with the next switch.
     """
     return _gate(enforcement.allow_report(session, who, came, slug, service, revision=body.revision))
 
