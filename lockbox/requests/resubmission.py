@@ -28,6 +28,8 @@ SELECT {REPEATED}, access_window, not_before, state, open_follower FROM lock_ear
 
 
 class NotTimedOut(Conflict):
+    """Only a request that timed out can be resubmitted."""
+
     code = "not-timed-out"
 
 
