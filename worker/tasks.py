@@ -1,7 +1,7 @@
 """The Celery tasks: each task reads its rows again by their ids, and does the work on them.
 
 A task ends when its work is recorded. It returns counts of its work, which Flower shows as its result. If the work
-could not be done, the task fails; the work stays promised in Postgres, so the schedule sends it again.
+could not be done, the task fails; the work stays recorded as due in Postgres, so the schedule sends it again.
 """
 
 import threading

@@ -65,7 +65,7 @@ def start_legal_hold(
 ) -> TenantDataView:
     """Set a legal hold: as a tenant admin for the customer, as an operator for the vendor, with a fresh sign-in.
 
-    Until its own side releases it, nothing of the tenant is removed by retention or erased.
+    Until the side that set the hold releases it, none of the tenant's data is removed or erased.
     """
     legal_holds.hold(session, who, came, slug, body.reason)
     return _shown(session, who, slug, chosen)

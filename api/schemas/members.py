@@ -79,7 +79,7 @@ class MemberChange(RequestBody):
 class ColleagueChange(RequestBody):
     """All roles of a person of the vendor.
 
-    `review_tier` is for managers and stays if left out: the lowest is asked first.
+    `review_tier` applies to managers only; the lowest tier is asked first. If omitted, it is unchanged.
     """
 
     model_config = ConfigDict(json_schema_extra=TIERS_ARE_FOR_MANAGERS)

@@ -1,4 +1,4 @@
-"""Bodies of access that can open without approval."""
+"""Request and response bodies for access that can open without approval."""
 
 from datetime import datetime
 from uuid import UUID

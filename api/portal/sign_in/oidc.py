@@ -121,7 +121,7 @@ def begin(
 ) -> tuple[str, OAuthState]:
     """Return the provider's URL, and the state that the browser keeps.
 
-    `tied_to` is the session to whose person an identity is added.
+    `tied_to` is the session of a signed-in person who adds this identity to their account.
 
     Raises:
         Busy: the provider cannot be reached.
