@@ -13,7 +13,6 @@ import pytest
 from lockbox_guard import Allowed, Guard, Refused
 
 from tests.unit.guard_lockbox import (
-    ANNA,
     ERIN,
     SERVICE,
     TOKEN,
