@@ -93,7 +93,7 @@ class ServiceCallers:
         rules = self.rules
         if rules.claim is None or rules.value is None:
             return True
-        # A token without the claim is gated: whoever asks for one can often leave a claim out of it.
+        # A token without the claim is gated: its requester can often leave the claim out.
         return claims["iss"] == rules.issuer and may_say(claims.get(rules.claim), rules.value)
 
 

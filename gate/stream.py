@@ -305,7 +305,7 @@ class WindowStreams:
     def _missed(self, last: bytes | None) -> tuple[int, list[MemoryEvent]] | None:
         """Return the number of the guard's last event and the events since then; None if some are no longer kept.
 
-        Also None if memory began anew since then: the time in its `ANEW` event is long past.
+        Also None if memory was emptied since then: the time in its `ANEW` event is long past.
         """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:

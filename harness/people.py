@@ -365,7 +365,7 @@ class World:
 
 
 def decision_input(action: Action, **changes: Any) -> DecisionInput:
-    """Return what somebody wants done, with limits by their own names."""
+    """Return a decision input, with its limits as keywords."""
     limits = ApprovalLimits(**{name: changes.pop(name) for name in vars(NO_LIMITS) if name in changes})
     return DecisionInput(action, limits=limits, **changes)
 

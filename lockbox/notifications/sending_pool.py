@@ -109,7 +109,7 @@ class SendingLoop:
             await asyncio.sleep(min(TICK_SECONDS, IDLE_SECONDS))
             with self._changing:
                 self._was_called = False
-            # Not under our own lock: whoever calls us holds that of a channel.
+            # Not under our own lock: the caller holds the lock of a channel.
             are_busy = [tend() for tend in self.channels]
             if any(are_busy):
                 busy_at = time.monotonic()

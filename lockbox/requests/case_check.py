@@ -208,7 +208,7 @@ class AdapterCall:
             self._failure = AdapterSilent(failed.trouble.value)
             is_silent = failed.trouble.value in SILENT and left >= LEAST_SECONDS
             return PeerResponse.SILENCE if is_silent else PeerResponse.NOTHING
-        except Exception as error:  # noqa: BLE001 - whoever waits raises it; the loop serves others after this
+        except Exception as error:  # noqa: BLE001 - the waiting caller raises it; the loop serves others after this
             self._failure = error
             return PeerResponse.NOTHING
         return PeerResponse.ANSWER

@@ -66,7 +66,7 @@ def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:
 
 
 REQUEST_READ = "request_read"
-# The row is the first read of its hour or it is not written: whoever reads again and again leaves one event.
+# The row is the first read of its hour or it is not written: repeated reads leave one event.
 FIRST = text(f"""
 WITH this AS (SELECT date_trunc('hour', CAST(:at AS timestamptz)) AS hour)
 INSERT INTO {insert_list(RequestRead, of="r")} SELECT :person_id, :request_id, this.hour FROM this

@@ -107,7 +107,7 @@ class SharedDatabase:
     def check(self) -> None:
         """Fail the test that changed more than rows, and no other for it."""
         before = self.schema
-        # With a roll-back the driver would forget what it has prepared, and all that `clear` says be planned anew.
+        # With a roll-back the driver would forget what it has prepared, and plan all of `clear` again.
         with self.root.begin() as connection:
             self.schema = connection.execute(SCHEMA).scalar_one()
         assert self.schema == before, "this test changes more than rows: it needs a database that is `alone`"

@@ -293,7 +293,7 @@ NO_POLICIES = {
 
 
 def both_sides(world: World) -> None:
-    """Let somebody be an engineer and a manager."""
+    """Make one person an engineer and a manager."""
     world.add("both", Role.ENGINEER)
     world.put_on_both_sides("both", Role.MANAGER)
 

@@ -35,7 +35,7 @@ WAYS = """(page) => [...page.forms].flatMap((form) => {
 })"""
 
 SAME_FOR_ALL = "/docs/"
-"""How pages of the API's reference begin, which are hundreds, and the same whoever reads them."""
+"""How pages of the API's reference begin, hundreds that are the same for every reader."""
 CRAWL = f"""async ([first, most, read]) => {{
   const ways = {WAYS};
   const queue = [first], known = new Set([first, ...read]), shapes = new Map(), found = [], dead = [];

@@ -148,7 +148,7 @@ def made() -> Iterator[MadeRun]:
 
 
 def refusal(port: int) -> str:
-    """Return why nobody else can serve at a port; empty where they can."""
+    """Return why no other process can serve at a port; empty if one can."""
     try:
         socket.create_server((HOST, port)).close()
     except OSError as refused:

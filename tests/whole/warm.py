@@ -37,7 +37,7 @@ import gc, json, os, runpy, select, signal, socket, sys
 gc.freeze()
 
 if len(sys.argv) > 1:
-    # It has a way to each process of a run of the tests: whoever comes gets one that is forked for it.
+    # It has a way to each process of a run of the tests: each caller gets a process forked for it.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(fileno=int(sys.argv[1]))
     while True:

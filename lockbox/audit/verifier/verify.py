@@ -142,7 +142,7 @@ def verify(
 
 
 def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
-    """Report a log that began anew without an event about a restore, if retention removed nothing."""
+    """Report a log that began again without an event about a restore, if retention removed nothing."""
     header = result.header
     is_later = header.generation > 1 and not result.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not result.removed:
