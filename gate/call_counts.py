@@ -55,7 +55,7 @@ SELECT add_gate_counts(CAST(:process AS uuid), CAST(:batch AS bigint), CAST(:ans
 """)
 MOST_EVENTS = 200
 CHANNEL = "gate"
-# It takes the lock of the counts. A locked row is judged again: another process may have written its events meanwhile.
+# It takes the lock of the counts. A locked row is judged again: another process may have written its events since.
 DUE_USES = text(f"""
 WITH due AS MATERIALIZED (SELECT request_id FROM window_uses WHERE look_at <= :at ORDER BY look_at LIMIT :most)
 SELECT {columns(WindowUse, "w")}, w.count AS times, r.tenant_id, r.requester_id, r.closed_at, r.deadline_at,
