@@ -1,4 +1,4 @@
-"""A service's connector in the catalogue: the target, and what each action opens there. Pure."""
+"""A service's connector in the catalogue. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ Roles = Annotated[tuple[RoleName, ...], Field(min_length=1, max_length=MOST_ROLE
 
 
 class ServiceConnector(CataloguePart):
-    """The access that is opened for a service's windows, and its target.
+    """`target` names a file of the connector worker.
 
-    `target` names a file of the connector worker; without `{tenant}` it is the target of only one tenant, `tenant`. A
-    Postgres connector opens windows that name `resource`, with the database roles that `actions` list, and shows
-    `address` to engineers. A webhook receives everything that the window covers.
+    Without `{tenant}`, it is the target of only one tenant, `tenant`. A Postgres connector opens windows that name
+    `resource`, with the database roles that `actions` list, and shows `address` to engineers. A webhook receives
+    everything that the window covers.
     """
 
     kind: Literal["postgres", "webhook"]

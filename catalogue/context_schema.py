@@ -141,8 +141,6 @@ class ContextParameter(CataloguePart):
 
 
 class ContextSchema(CataloguePart):
-    """The parameters of a service's requests. Any other parameter is refused."""
-
     model_config = ConfigDict(validate_by_name=True)
 
     type: Literal["object"] = "object"

@@ -1,4 +1,4 @@
-"""Find contradictions in a catalogue's gates: variables, actions, issuers, ambiguous paths. Pure."""
+"""Find contradictions in a catalogue's gates. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator
 

@@ -1,4 +1,4 @@
-"""A service's gate in the catalogue: its tenant, its callers, and which request uses which resource. Pure."""
+"""A service's gate in the catalogue. Pure."""
 
 import re
 from collections.abc import Callable
@@ -90,7 +90,7 @@ Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class CataloguePart(BaseModel):
-    """A part of the catalogue. Unknown fields are refused, and no text is converted to a number or a boolean."""
+    """Unknown fields are refused, and no text is converted to a number or a boolean."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -143,8 +143,6 @@ class GateCallers(CataloguePart):
 
 
 class PathRule(CataloguePart):
-    """The requests that use a resource, and the action."""
-
     methods: tuple[Method, ...] = Field(min_length=1, max_length=7)
     path: PathTemplate
     resource: ResourceTemplate
@@ -153,10 +151,9 @@ class PathRule(CataloguePart):
 
 
 class ServiceGate(CataloguePart):
-    """How the gate reads the requests for a service, and whether it enforces.
+    """`escaped` are characters that clients percent-encode without need.
 
-    `escaped` are characters that clients percent-encode without need. `ignored_query` names parameters that affect
-    neither the data that is read nor the action.
+    `ignored_query` names parameters that affect neither the data that is read nor the action.
     """
 
     tenant: TenantSource

@@ -17,7 +17,7 @@ ANY = "{}"
 
 @dataclass(frozen=True)
 class TemplateSegment:
-    """A literal or a variable. With neither, the segment matches any text."""
+    """Without a literal and a variable, the segment matches any text."""
 
     literal: str | None = None
     variable: str | None = None
@@ -37,7 +37,7 @@ class TextTemplate:
 
 @lru_cache(maxsize=1024)
 def parse_path(template: str) -> tuple[TemplateSegment, ...]:
-    """Return the segments of a path such as `/mailboxes/{address}/messages/{}`."""
+    """`template` is a path such as `/mailboxes/{address}/messages/{}`."""
     if not template.startswith("/"):
         raise ValueError("begin the path with /")
     parts = template[1:].split("/")
@@ -67,7 +67,7 @@ def _segment(part: str) -> TemplateSegment:
 
 
 def parse_resource(template: str) -> TextTemplate:
-    """Return the parts of a resource such as `mailbox:{address}`."""
+    """`template` is a resource such as `mailbox:{address}`."""
     if not KIND.match(template):
         raise ValueError("begin with a kind and a colon, such as mailbox:{address}")
     parts = _texts(template)
@@ -79,7 +79,7 @@ def parse_resource(template: str) -> TextTemplate:
 
 
 def parse_value(template: str) -> TextTemplate:
-    """Return the parts of a template that is either one variable or a plain text."""
+    """`template` is either one variable or a plain text."""
     parts = _texts(template)
     if parts.variables and any(parts.texts):
         raise ValueError("write either a literal text or one variable such as {name}")

@@ -21,12 +21,11 @@ Party = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class IdentityProvider(BaseModel):
-    """An identity provider. The `iss` of its tokens equals `issuer` exactly.
+    """The `iss` of the provider's tokens equals `issuer` exactly.
 
     Bearer tokens are for `audience`; ID tokens of browsers are for `client_id`. A token's client is `client_id`,
     `audience` or, for bearer tokens, one of `authorized_parties`. A token without a client is only for `client_id`.
     `tenant` is the slug of the only tenant that the provider serves, or None for the vendor; no claim overrides it.
-    Only the vendor's providers have directory claims.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -85,7 +84,7 @@ class IdentityProvider(BaseModel):
 
     @property
     def is_on_loopback(self) -> bool:
-        """Whether the provider is on this machine, so that loopback addresses may be called for it."""
+        """Loopback addresses may be called only for such a provider."""
         return any(_is_loopback(urlsplit(url).hostname or "") for url in self._urls())
 
     def _urls(self) -> tuple[str, ...]:

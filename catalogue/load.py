@@ -1,4 +1,4 @@
-"""Read the catalogue from its file. Each problem names the file, the line, the field and the correction."""
+"""Read the catalogue from its file."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -34,7 +34,7 @@ SAID = {
 
 
 class CatalogueRefused(ValueError):  # noqa: N818 - it names what was found
-    """The catalogue cannot be used. The message has one line for each problem, `file:line: field: what to do`."""
+    """The message has one line for each problem, `file:line: field: what to do`."""
 
 
 class CatalogueUnreadable(CatalogueRefused):

@@ -57,9 +57,9 @@ LEVELS = tuple(Level)
 
 
 class Service(CataloguePart):
-    """A service for which engineers request access.
+    """An action without a level gets the level of the same name, or else `admin`.
 
-    An action without a level gets the level of the same name, or else `admin`. Once read, `levels` has every action.
+    Once read, `levels` has every action.
     """
 
     title: Title
@@ -107,7 +107,7 @@ def _check_adapter(address: str) -> str:
 
 
 class CaseSystem(CataloguePart):
-    """A ticket system: the URL prefix of its cases, and the adapter that Lockbox asks about cases."""
+    """`address` is the URL prefix of the system's cases; Lockbox asks the adapter about cases."""
 
     title: Title
     address: Annotated[str, Field(max_length=500), AfterValidator(_check_address)]

@@ -34,7 +34,7 @@ class UnreadableYaml(ValueError):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class MarkedDocument:
-    """Plain values, with lists as tuples, and the line of each place, counted from 1."""
+    """Lists are tuples. `lines` has the line of each place, counted from 1."""
 
     value: Any
     lines: dict[Place, int]
@@ -47,7 +47,7 @@ class MarkedDocument:
 
 
 def read_yaml(text: str) -> MarkedDocument:
-    """Return one YAML document of maps with text keys, lists, texts, whole numbers, true, false and null.
+    """Return one document of maps with text keys, lists, texts, whole numbers, true, false and null.
 
     Refused are unquoted words that look like numbers or booleans, repeated keys, anchors, aliases, tags, directives,
     and files with several documents.

@@ -1,4 +1,4 @@
-"""Query Flower as an operator does: read the tasks, and check that nothing can be changed there."""
+"""Query Flower as an operator does."""
 
 import time
 from collections import Counter
@@ -39,7 +39,7 @@ class Flower:
         )
 
     def sees(self, workers: set[str]) -> bool:
-        """Whether Flower has heard of all these workers, named without the host."""
+        """`workers` are named without the host."""
         try:
             known = self._http.get("/api/workers", params={"status": 1}).raise_for_status().json()
         except httpx.HTTPError:

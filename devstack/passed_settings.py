@@ -71,7 +71,7 @@ class PassedSettings:
 
 
 def sort_settings(variables: Mapping[str, str]) -> PassedSettings:
-    """Sort the caller's LOCKBOX_ variables; paths become absolute."""
+    """Paths become absolute."""
     values, refused = {}, {}
     for variable, value in variables.items():
         name = variable.upper().removeprefix(PREFIX).lower()

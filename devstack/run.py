@@ -108,10 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The parts of one `make run`. Without a `log`, processes write to the terminal.
-
-    `listeners` are the sockets of the API and Flower.
-    """
+    """Without a `log`, processes write to the terminal. `listeners` are the sockets of the API and Flower."""
 
     stack: StackPlan
     seeded: Sample
@@ -161,7 +158,7 @@ def new_log(path: Path | None) -> Iterator[TextIO]:
 
 
 class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
-    """honcho's printer. It also passes honcho's own messages to `tell`, and lines for people to the console."""
+    """Passes honcho's own messages to `tell`, and lines for people to the console."""
 
     def __init__(self, output: TextIO, console: Console | None) -> None:
         super().__init__(output)
@@ -282,8 +279,6 @@ def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
 
 
 class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho has no types
-    """honcho's process, which inherits a socket to serve on."""
-
     listener: socket.socket | None = None
 
     def run(self, *arguments: object) -> None:
@@ -294,7 +289,7 @@ class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho 
 
 
 class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
-    """honcho's manager; a signal that comes while processes are being started waits until all are started.
+    """A signal that comes while processes are being started waits until all are started.
 
     After that, `when_started` is called in a thread: no thread may run while processes are forked.
     """

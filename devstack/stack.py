@@ -45,7 +45,7 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 
 @dataclass(frozen=True)
 class StackPlan:
-    """The addresses and settings of a stack. `found` says that the embedded servers were running before.
+    """`found` says that the embedded servers were running before.
 
     `playground` lets browsers on this machine act as any demo user. Without a `connectors_database_url`, no connector
     worker can be started.
@@ -75,7 +75,7 @@ class StackPlan:
 
     @property
     def public_url(self) -> str:
-        """The API's address with a host name: browsers create no passkey for an IP address."""
+        """The host is a name, because browsers create no passkey for an IP address."""
         return f"http://localhost:{self.api_port}"
 
     @property
@@ -93,7 +93,7 @@ class StackPlan:
         return f"http://127.0.0.1:{self.flower_port}"
 
     def variables(self, process: str) -> dict[str, str]:
-        """Return the LOCKBOX_ variables of one process: only those that it needs, and only its own database login."""
+        """Return the LOCKBOX_ variables of one process, with no database login but its own."""
         shared = {
             "LOCKBOX_ENVIRONMENT": self.environment,
             "LOCKBOX_EMBEDDED": "true" if self.servers else "false",
@@ -153,8 +153,7 @@ def prepare(
 ) -> StackPlan:
     """Start an embedded server for every URL that is not set, and bring the schema up to date.
 
-    Raises:
-        EmbeddedRefused: in production, if servers do not start, or if another version made the database.
+    Raises EmbeddedRefused in production, if servers do not start, or if another version made the database.
     """
     given = {name: getattr(settings, name) for names in SERVERS.values() for name in names}
     urls = {name: value.get_secret_value() for name, value in given.items() if value is not None}
@@ -225,7 +224,7 @@ def release(plan: StackPlan) -> bool:
 
 
 def _in_use(servers: ServerAddresses) -> bool:
-    """Whether other processes stay connected; waits, because an ended process takes a moment to disconnect."""
+    """Waits, because an ended process takes a moment to disconnect."""
     until = time.monotonic() + LEAVE_SECONDS
     with suppress(psycopg.Error), psycopg.connect(servers.superuser_url.replace("+psycopg", "")) as connection:
         connection.autocommit = True
@@ -249,7 +248,7 @@ def commands(checkout: Path = CHECKOUT) -> dict[str, str]:
 
 
 class Processes:
-    """The processes of a plan as children of this process, each with a log file, stopped by pid.
+    """The processes of a plan as children of this process, each with a log file.
 
     `checkout` is the folder with the processes' code.
     """

@@ -1,1 +1,1 @@
-"""The gate: it stands before a vendor's service and decides each call by the open windows."""
+"""The gate in front of a vendor's service: it decides each call by the open windows."""

@@ -85,7 +85,7 @@ SIGN_IN = frozenset({GateReason.NO_TOKEN, GateReason.BAD_TOKEN})
 
 
 class GrantedAccess(NamedTuple):
-    """The window that admits a call. `uses_left` is None if the window has no limit of uses."""
+    """The window that admits a call. `uses_left` is None without a limit of uses."""
 
     request_id: UUID
     until: datetime
@@ -96,7 +96,7 @@ class GrantedAccess(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """Why a call is refused. `detail` replaces the default sentence of the reason; `retry_after` is in seconds."""
+    """`detail` replaces the default sentence of the reason; `retry_after` is in seconds."""
 
     reason: GateReason
     detail: str = ""
@@ -113,7 +113,7 @@ class Denial:
 
 
 class RefusedCall(Exception):  # noqa: N818 - it names what was found
-    """A call that is denied. If the gate `only_reports`, the call is admitted anyway."""
+    """If the gate `only_reports`, the call is admitted anyway."""
 
     def __init__(self, denial: Denial, *, only_reports: bool = False) -> None:
         super().__init__(denial.reason)
@@ -133,7 +133,6 @@ def written(until: datetime) -> str:
 
 
 async def allow(send: Send, question: AccessCheck, window: GrantedAccess, at: datetime | None = None) -> None:
-    """Answer "allow". `at` is the database's time, which only guards need."""
     told: Headers = ((b"lockbox-at", written(at).encode()),) if at else ()
     if window.break_glass:
         told += ((b"lockbox-break-glass", b"true"),)
@@ -162,7 +161,7 @@ async def let_pass(send: Send) -> None:
 
 
 async def report(send: Send, denial: Denial) -> None:
-    """Answer "would-deny", with status 200: an enforcing gate would deny this call."""
+    """Answer "would-deny" with status 200, because the gate only reports."""
     await _empty(send, ((b"lockbox-decision", b"would-deny"), (b"lockbox-reason", denial.reason.value.encode())))
 
 

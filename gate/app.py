@@ -1,6 +1,6 @@
 """Answer gateways at /gate/v1/{service}.
 
-The gate is a bare ASGI callable in front of the API. It uses neither the API's threads nor its checks.
+The gate is an ASGI callable in front of the API. It uses neither the API's threads nor its checks.
 """
 
 import re
@@ -39,7 +39,7 @@ METHOD = re.compile(r"[A-Z]{1,20}")
 
 
 class AllowedCall(NamedTuple):
-    """A call that a window admits. `at` is the database's time, which only guards need."""
+    """`at` is the database's time, which only guards need."""
 
     question: AccessCheck
     window: GrantedAccess
@@ -91,7 +91,7 @@ class Gate:
     async def decide(
         self, scope: Scope, headers: SentHeaders, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable:
-        """Return why a call is admitted. What the gate learns about the call is stored in `call`."""
+        """What the gate learns about the call is stored in `call`. Raises RefusedCall."""
         service, rest, query = dialects.asked_at(scope)
         mapping = self._mapping(credential, service)
         call.service = service
@@ -110,11 +110,7 @@ class Gate:
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
-        """Return whether a denied call is admitted, because the gate only reports for its tenant.
-
-        Only a denial about the call itself can be reported. If the tenant is unknown, the call is admitted only if
-        the gate only reports for every tenant. Path, tenant and caller are stored in `call`.
-        """
+        """Return whether the gate only reports, for all tenants if the tenant is unknown. Sets `call.reported`."""
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
             return False
@@ -138,7 +134,7 @@ class Gate:
         *,
         anew: bool = False,
     ) -> EngineerCall | NotApplicable:
-        """Return who makes the call. `anew` ignores the cached identity map."""
+        """`anew` ignores the cached identity map."""
         found = await self._engineers.identify(service, headers, credential.account_id, anew=anew, ends=call.ends)
         if isinstance(found, UnidentifiedCall):
             call.identity = found.identity

@@ -37,10 +37,9 @@ OVERLOADED = "Too many tokens are being verified; try again in a moment."
 
 @dataclass(frozen=True)
 class GateIssuer:
-    """An issuer of tokens for one service.
+    """`longest_seconds` bounds a token's `exp` - `iat`.
 
-    `longest_seconds` bounds a token's `exp` - `iat`. With `vouches_for_mail`, the issuer's mail addresses identify
-    people.
+    With `vouches_for_mail`, the issuer's mail addresses identify people.
     """
 
     provider: IdentityProvider
@@ -50,10 +49,9 @@ class GateIssuer:
 
 @dataclass(frozen=True)
 class VerifiedToken:
-    """The subject of a verified token.
+    """`email` is set only if the issuer vouches for addresses and has verified this address.
 
-    `email` is set only if the issuer vouches for addresses and has verified this address. `is_gated`: the gate of the
-    service applies to calls with these claims. `expires_at` is in seconds since 1970.
+    `is_gated`: the service's gate applies to calls with these claims. `expires_at` is in seconds since 1970.
     """
 
     issuer: str
@@ -71,10 +69,7 @@ class TokenRealm:
 
 
 class TokenMemory:
-    """Verified tokens by service and SHA-256.
-
-    A token is kept for at most a minute, and only until its issuer's keys change.
-    """
+    """Verified tokens by service and SHA-256, until their issuer's keys change."""
 
     def __init__(
         self, issuers: IdentityProviders, *, clock: Callable[[], float], most: int = MOST_REMEMBERED
@@ -110,10 +105,7 @@ class TokenMemory:
 
 
 class TokenVerifier:
-    """Verifies tokens for one event loop, which never waits for an issuer or a signature.
-
-    Each issuer's keys are fetched separately, so that a slow issuer delays only calls with its own tokens.
-    """
+    """Verifies tokens in threads for one event loop. A slow issuer delays only calls with its own tokens."""
 
     def __init__(
         self,
@@ -136,7 +128,7 @@ class TokenVerifier:
         return self.memory.find((realm.service, hashlib.sha256(token).digest()))
 
     async def verified(self, realm: TokenRealm, token: bytes, ends: float | None = None) -> VerifiedToken:
-        """Return the subject of a token; wait until `ends` at most.
+        """Wait until `ends` at most.
 
         Raises:
             NotSignedIn: the token is malformed, forged, for another service or not valid now.

@@ -31,7 +31,7 @@ class SentHeaders:
         self.repeated = NONE if len(self.values) == len(sent) else _repeated(sent)
 
     def once(self, name: bytes) -> bytes | None:
-        """Return the value of a header that was sent exactly once."""
+        """Return the header's value if the header was sent exactly once."""
         return None if name in self.repeated else self.values.get(name)
 
 
@@ -40,11 +40,11 @@ def _repeated(sent: Collection[tuple[bytes, bytes]]) -> frozenset[bytes]:
 
 
 def call_end() -> float:
-    """Return the deadline of a call that begins now, in `time.monotonic()` seconds."""
+    """In `time.monotonic()` seconds."""
     return time.monotonic() + CALL_SECONDS
 
 
 async def in_time(awaited: Awaitable[Answer], ends: float | None) -> Answer:
-    """Await something until the deadline `ends`. If `ends` is None, the call begins now."""
+    """Raise TimeoutError at the deadline `ends`. If `ends` is None, the call begins now."""
     async with asyncio.timeout_at(call_end() if ends is None else ends):
         return await awaited

@@ -98,10 +98,9 @@ OTHER_CALLS = ReportedCall("")
 
 @dataclass(slots=True)
 class CountedCall:
-    """A call to be counted.
+    """`ends` is the call's deadline.
 
-    `ends` is its deadline. `identity` is set if no engineer is mapped to the caller, `reported` if the gate only
-    reports.
+    `identity` is set if no engineer is mapped to the caller, `reported` if the gate only reports.
     """
 
     gateway: UUID | None = None
@@ -113,7 +112,7 @@ class CountedCall:
 
 
 def kept(text: str, most: int) -> str:
-    """Return a text of at most `most` characters. Each unprintable character becomes `?`."""
+    """Cut a text to `most` characters, and replace each unprintable character by `?`."""
     shown = "".join(mark if mark.isprintable() else "?" for mark in text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
@@ -170,7 +169,6 @@ class CallCounts:
     def count_use(
         self, call: CountedCall, question: AccessCheck, request_id: UUID, *, is_same_use: bool = False
     ) -> None:
-        """Count an allowed call, and a use of the window unless it repeats the same use."""
         at, place = self._clock(), (call.gateway, question.action, question.resource)
         key = (call.gateway, call.service, GateDecision.ALLOW.value, "")
         with self._changing:
@@ -213,7 +211,7 @@ class CallCounts:
             return sum(self._answers.values())
 
     def take(self) -> CountBatch:
-        """Remove and return the counts. Uses are returned for at most `MOST_A_BATCH` windows."""
+        """Remove and return the counts, with the uses of at most `MOST_A_BATCH` windows."""
         with self._changing:
             some = list(islice(self._uses, MOST_A_BATCH))
             uses = {one: self._uses.pop(one) for one in some}
@@ -229,8 +227,6 @@ class CallCounts:
 
 @dataclass(frozen=True)
 class NumberedBatch:
-    """A batch in the form in which it is written. It is sent until Postgres confirms it, and counts once."""
-
     batch: int
     answers: str
     uses: str
@@ -244,8 +240,8 @@ class NumberedBatch:
 class CountWriter(threading.Thread):
     """Writes every second. Without Postgres it keeps the counts and retries.
 
-    Postgres stores each process's last batch number, so an unconfirmed batch that is sent again counts once. A
-    process that dies loses about a second of counts.
+    Postgres stores each process's last batch number, so a batch that is sent twice counts once. A process that dies
+    loses about a second of counts.
     """
 
     def __init__(self, database: Database, counts: CallCounts, *, every: float = WRITE_SECONDS) -> None:
@@ -316,7 +312,7 @@ class CountWriter(threading.Thread):
             self._database.schedule.tell(batch.told, PAGES)
 
     def _taken(self, at: datetime, ours: float) -> NumberedBatch:
-        """Take a batch. `at` is the database's time at the moment when the process's timer read `ours`."""
+        """`at` is the database's time at the moment when the process's timer read `ours`."""
         taken = self._counts.take()
         self._number += 1
         uses = [
@@ -348,10 +344,7 @@ class CountWriter(threading.Thread):
 
 
 def _clock_of(connection: Connection) -> tuple[datetime, float]:
-    """Return the database's time, and the process's timer as read just after it.
-
-    In this order, no use seems later than it was.
-    """
+    """Return the database's time and the process's timer, which is read second: no use may seem later than it was."""
     reads: list[tuple[float, datetime, float]] = []
     while len(reads) < MOST_READS and not (reads and min(reads)[0] <= CLOSE_SECONDS):
         began = BOOT_CLOCK()
@@ -394,7 +387,7 @@ def _reported(taken: CountBatch) -> str:
 
 
 def record_uses(db: Database) -> Iterator[int]:
-    """Write the events of first and last uses that are due, in batches. Yield the number of events of each batch.
+    """Write the events of first and last uses that are due. Yield the number of events of each batch.
 
     Safe to run concurrently. A last use is due `USES_SETTLE` after the window's end, when all counts are written.
     """

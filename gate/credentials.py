@@ -1,4 +1,4 @@
-"""Authenticate gateways by their tokens. Tokens are looked up in Postgres and remembered for at most five seconds."""
+"""Authenticate gateways by their tokens. A token's result is remembered for at most five seconds."""
 
 import asyncio
 import hashlib
@@ -36,8 +36,7 @@ class GatewayCredential:
 class GatewayCredentials:
     """The valid and invalid tokens that gateways have sent, by a keyed digest, for one event loop.
 
-    A valid token is looked up again before its result is too old. Only a few unknown tokens are looked up at once, so
-    that a flood of unknown tokens keeps no gateway waiting.
+    Only a few unknown tokens are looked up at once, so that a flood of unknown tokens delays no gateway.
     """
 
     def __init__(self, calls: GroupedCalls, environment: str) -> None:

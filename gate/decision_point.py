@@ -64,8 +64,8 @@ class AuthzenQuestion:
 class DecisionPoint:
     """Decides for programs with a token of the scope `gate:authzen`, on one event loop.
 
-    The tenant is fixed in the catalogue, or named by the resource's properties. `context` is ignored: programs often
-    fill it with their users' input.
+    The tenant is fixed in the catalogue, or named by the resource's properties. `context` is ignored, because
+    programs often fill it with their users' input.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class DecisionPoint:
         self._public_url = public_url.rstrip("/")
 
     async def credential(self, shown: str) -> GatewayCredential | GateReason:
-        """Authenticate a program. Returns `malformed` for a gateway's token."""
+        """Returns `malformed` for a gateway's token."""
         found = await self._credentials.find(shown.encode("latin-1"))
         if isinstance(found, GatewayCredential) and found.dialect is not Dialect.AUTHZEN:
             return GateReason.MALFORMED
         return found
 
     async def decide(self, credential: GatewayCredential, asked: AuthzenQuestion | Denial) -> AllowedCall | Denial:
-        """Decide and count. If `asked` is a Denial already, it is only counted and returned."""
+        """Decide and count. If `asked` is a Denial, it is only counted."""
         name = _bound_service(credential)
         call = CountedCall(credential.account_id, name if name in self._services else "")
         found = asked if isinstance(asked, Denial) else await self._decide(credential, asked, call)
@@ -144,7 +144,6 @@ class DecisionPoint:
         return found
 
     def _read(self, credential: GatewayCredential, asked: AuthzenQuestion) -> tuple[str, str] | Denial:
-        """Return tenant and service, or a Denial if the question does not fit the service."""
         name = _bound_service(credential)
         service = self._services.get(name)
         if service is None or service.gate is None:
@@ -172,7 +171,6 @@ class DecisionPoint:
         return found or Denial(GateReason.UNKNOWN_ENGINEER, UNKNOWN)
 
     def _issuer(self, credential: GatewayCredential, subject: AuthzenEntity) -> str | None:
-        """Return the issuer of a subject: the calling program, or an issuer of the catalogue."""
         # Claims with another `sub` come with a name that people may choose, perhaps as another one's `sub`.
         if subject.properties.get("sub", subject.id) != subject.id:
             return None
@@ -182,7 +180,6 @@ class DecisionPoint:
 
 
 def _bound_service(credential: GatewayCredential) -> str:
-    """Return the only service of a token, or an empty text if the token has several."""
     return next(iter(credential.services)) if len(credential.services) == 1 else ""
 
 
@@ -196,7 +193,7 @@ def _tenant(source: TenantSource, properties: Mapping[str, Any]) -> str | Denial
 
 
 def _is_resource(resource: AuthzenEntity) -> bool:
-    """Whether type and id form a valid resource that can be split into the same type and id again."""
+    """Type and id must be valid, and must be recoverable from `type:id`."""
     try:
         return ":" not in resource.type and bool(check_resource(f"{resource.type}:{resource.id}"))
     except ValueError:

@@ -1,7 +1,6 @@
 """Record each gate's definition in the catalogue, and notify customers of changes.
 
-While a new catalogue is rolled out, old and new processes run side by side. This is recorded as one change, not as
-one for each process.
+While a new catalogue is rolled out, old and new processes run side by side. This is recorded as one change.
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,7 +66,7 @@ WHERE d.place <= 2 ORDER BY d.service, d.place
 
 @dataclass(frozen=True)
 class DefinitionChange:
-    """A gate's definition for a tenant, and how it differs from the previous definition.
+    """How a gate's definition for a tenant differs from the previous definition.
 
     `changes` has two texts for each part: what only the old definition has, and what only the new one has. While
     `is_beside` is true, some process may still use the old definition.
@@ -99,7 +98,7 @@ def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
 def _due(
     session: UnitOfWork, said: Mapping[str, GateDefinition]
 ) -> dict[str, tuple[Row[Any] | None, Row[Any] | None]]:
-    """Return the services to write, each with its newest record and the newest one equal to this definition."""
+    """Return the services to write, each with its newest record and the newest record that equals this definition."""
     values = {"services": list(said), "again": SAID_AGAIN, "in_use": IN_USE}
     newest: dict[str, Row[Any]] = {}
     same: dict[str, Row[Any]] = {}
@@ -138,7 +137,7 @@ def _body(session: UnitOfWork, service: str, revision: int) -> str:
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Notify of each change, as `gate_news.announce` does. A gate's first definition is logged without a mail."""
+    """Work like `gate_news.announce`. A gate's first definition is logged without a mail."""
     return gate_news.announce(database, NEWS, settled=settled)
 
 

@@ -25,7 +25,7 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True)
 class DialectHeaders:
-    """The names of the headers that describe the call. `call` carries the gateway's own id of the call."""
+    """Names of headers. `call` carries the gateway's own id of the call."""
 
     method: bytes
     target: bytes
@@ -68,7 +68,7 @@ class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
 
 
 class AskedCall(NamedTuple):
-    """Method, target and host as the client sent them, and the gateway's id of the call."""
+    """Method, target and host are as the client sent them; `call` is the gateway's id of the call."""
 
     method: str
     target: str
@@ -77,7 +77,7 @@ class AskedCall(NamedTuple):
 
 
 class GateQuestion(NamedTuple):
-    """A question as received; `rest` is the path after the service."""
+    """`rest` is the path after the service."""
 
     method: str
     service: str
@@ -125,7 +125,7 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
 
 
 def check_direct(question: GateQuestion) -> None:
-    """Check that a guard is asking. A gateway would read a guard's answer as permission to let the call in."""
+    """Refuse gateways: a gateway would read a guard's answer as permission to admit the call."""
     if question.method != "GET":
         raise MalformedQuestion("A guard must ask with GET.")
     sent = question.headers

@@ -111,8 +111,8 @@ def of_catalogue(catalogue: Catalogue) -> dict[str, str]:
 def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
     """Record the catalogue's `enforcement` of each gate. `announce` sends the notifications later.
 
-    Of several processes, the first one records it. A gate that never enforced may report for all tenants. A switch to
-    enforce takes effect at once for all tenants and ends all consents. The transaction must be entered as a system.
+    A gate that never enforced may report for all tenants. A switch to enforce takes effect at once for all tenants
+    and ends all consents. The transaction must be entered as a system.
     """
     session.execute(HOLD)
     query = select(ServiceEnforcement).where(col(ServiceEnforcement.service).in_(wanted))
@@ -125,10 +125,7 @@ def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
 
 
 def _write(session: UnitOfWork, row: ServiceEnforcement | None, service: str, says: str) -> None:
-    """Record a new gate or a switch. A new gate that enforces is not announced.
-
-    A row without a valid MAC counts as enforced before, so that it opens nothing.
-    """
+    """A row without a valid MAC counts as enforced before, so that it opens nothing."""
     at = now(session)
     is_news = row is not None or says == REPORT
     if row is None:
@@ -156,7 +153,7 @@ def _write(session: UnitOfWork, row: ServiceEnforcement | None, service: str, sa
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Notify of each switch, as `gate_news.announce` does. New tenants are notified of gates that only report."""
+    """Work like `gate_news.announce`. New tenants are notified of gates that only report."""
     return gate_news.announce(database, NEWS, settled=settled)
 
 
@@ -204,10 +201,10 @@ def _overview(row: Row[Any]) -> EnforcementOverview:
 
 @dataclass(frozen=True)
 class TenantGate:
-    """What a gate does for a tenant.
+    """`is_asked`: the gate enforced before, and the vendor asks for consent to `revision`.
 
-    `is_asked`: the gate enforced before, and the vendor asks for consent to `revision`. `last_asked_at` is the time
-    of the last question by any gateway for any tenant: to the minute, after two hours to the hour.
+    `last_asked_at` is the time of the last question by any gateway for any tenant: to the minute, after two hours to
+    the hour.
     """
 
     service: str
@@ -246,10 +243,7 @@ def ahead_of_unenforced(request_id: UUID) -> Query:
 
 
 def is_unenforced(session: UnitOfWork, request_id: UUID) -> bool:
-    """Return whether the gate of a request's service only reports for its tenant.
-
-    False if the reader may not see that.
-    """
+    """Return whether the gate only reports for the request's tenant; False also if the reader may not see this."""
     row = session.execute(*ahead_of_unenforced(request_id)).one_or_none()
     return row is not None and not _gate(row).is_enforced
 
@@ -259,9 +253,7 @@ def allow_report(
 ) -> TenantGate:
     """Consent, as the tenant's admin, to a gate that only reports.
 
-    Raises:
-        NotFound, NotYours, SignInAgain: as named.
-        Conflict: the vendor does not ask, or no longer asks, for consent to this revision.
+    Raises Conflict if the vendor does not ask for consent to this revision.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -355,7 +347,7 @@ class EnforcementMemory:
         return service in self._current()
 
     def reports(self, service: str, tenant: str | None) -> bool:
-        """Return whether the gate only reports for a tenant. None stands for an unknown tenant."""
+        """A `tenant` of None is an unknown tenant."""
         tenants = self._current().get(service, frozenset())
         return tenants is None or tenant in tenants
 
@@ -369,7 +361,7 @@ class EnforcementMemory:
             return bool(gone)
 
     def read(self, session: UnitOfWork, began: float) -> None:
-        """Read the present state. The transaction began at `began` and must be entered as a system."""
+        """The transaction began at `began` and must be entered as a system."""
         if not self._services:
             return
         with self._changing:
@@ -400,7 +392,7 @@ class EnforcementMemory:
         return {one: frozenset(who) for one, who in found.items()}
 
     def _holds(self, session: UnitOfWork, judged: dict[Row[Any], bool], row: Row[Any], parts: Parts) -> bool:
-        """Return whether a row has a valid MAC. Each row is verified, and a failure logged, once."""
+        """Return whether a row has a valid MAC."""
         is_good = self._judged.get(row)
         if is_good is None:
             is_good = row_macs.is_held(session, row.mac, parts(row), row.id)

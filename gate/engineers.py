@@ -38,10 +38,7 @@ BEHIND = "Lockbox cannot look up now whose call this is, and so grants no access
 
 @dataclass(frozen=True, slots=True)
 class EngineerCall:
-    """The call of an engineer in good standing.
-
-    `expires_at` is the end of the engineer's token, in seconds since 1970.
-    """
+    """`expires_at` is the end of the engineer's token, in seconds since 1970."""
 
     person_id: UUID
     issuer: str
@@ -59,7 +56,7 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class UnidentifiedCall:
-    """A refused call. `identity` is set if it was proven but is not mapped: issuer, blank, subject."""
+    """`identity` (issuer, blank, subject) is set if it was proven but is not mapped to an engineer."""
 
     reason: GateReason
     detail: str
@@ -76,10 +73,10 @@ CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
 
 @dataclass(frozen=True)
 class ServiceCallers:
-    """How callers of one service are identified, and which calls are gated.
+    """At a support entrance all calls are gated.
 
-    At a support entrance all calls are gated. Elsewhere a token of the rules' issuer is gated if its claim has, or
-    may have, the rules' value; calls with other verified tokens pass.
+    Elsewhere a token of the rules' issuer is gated if its claim has, or may have, the rules' value; calls with other
+    verified tokens pass.
     """
 
     issuers: Sequence[GateIssuer] = ()
@@ -100,8 +97,8 @@ class ServiceCallers:
 def may_say(found: object, value: str) -> bool:
     """Return whether a claim has a value, or might have it: ambiguous claims are gated.
 
-    A text matches as a whole or by one of its words, as in `scope` (RFC 8693 section 4.2), ignoring case. A list
-    matches if one of its texts does. Any other type of claim counts as a match, because its meaning is unknown.
+    A text matches as a whole or by one of its words, as in `scope` (RFC 8693 section 4.2), ignoring case. Types
+    other than text and list count as a match, because their meaning is unknown.
     """
     if isinstance(found, list):
         return any(may_say(one, value) if isinstance(one, str) else True for one in found)
@@ -122,7 +119,7 @@ class EngineerResolver:
         token_header: str = AUTHORIZATION,
         route: OutboundRoute = NO_WAY_ASIDE,
     ) -> None:
-        """`now` is the database's time; `token_header` (lower case) carries `Bearer` and the token."""
+        """`now` is the database's time; `token_header` is in lower case."""
         providers = {one.provider.issuer: one.provider for callers in services.values() for one in callers.issuers}
         self._services = services
         self._realms = {
@@ -146,7 +143,7 @@ class EngineerResolver:
         anew: bool = False,
         ends: float | None = None,
     ) -> CallIdentity:
-        """Never raises. `gateway` is the account of an authenticated gateway; `anew` reads the identity map again."""
+        """Never raises. `gateway` is the account of an authenticated gateway; `anew` ignores the cached map."""
         try:
             found = await self._identify(service, headers, gateway, ends)
             if not isinstance(found, _Identity):
@@ -222,10 +219,7 @@ def issuer_names(catalogue: Catalogue) -> frozenset[str]:
 
 
 def callers_of(catalogue: Catalogue) -> dict[str, ServiceCallers]:
-    """Return how callers of each service are identified.
-
-    Services without a gate accept the tokens that guards forward.
-    """
+    """Services without a gate accept the tokens that guards forward."""
     issuers = tuple(map(_issuer, catalogue.issuers))
     return {
         name: ServiceCallers(issuers, service.gate.callers) if service.gate is not None else ServiceCallers(issuers)

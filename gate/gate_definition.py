@@ -1,4 +1,4 @@
-"""A gate's definition in the catalogue, in canonical form, and the differences of two definitions in words. Pure."""
+"""A gate's definition in the catalogue, and the differences of two definitions in words. Pure."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ PARTS = {
 
 
 class GateDefinition:
-    """A gate's definition. `body` is canonical JSON: it does not depend on the order in the catalogue.
+    """`body` is canonical JSON: it does not depend on the order in the catalogue.
 
     Fields without a value are left out. Whether the gate enforces is not part of the definition.
     """
@@ -75,7 +75,7 @@ class GateDefinition:
     def lines(self, part: str, reader: str | None) -> list[str]:
         """Return a part in words for a tenant's reader, or for the vendor (None).
 
-        Tenants do not see other tenants' names.
+        A tenant does not see other tenants' names.
         """
         said = self._parts.get(part, [])
         if part == "paths":

@@ -1,4 +1,4 @@
-"""Announce rows about gates in all logs and by mail: in order, once in each log, and resumable."""
+"""Announce rows about gates in all logs and by mail: in order, and once in each log."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class GateNews:
 def announce(database: Database, news: GateNews, *, settled: timedelta = SETTLED) -> Iterator[int]:
     """Write each row into the vendor's log and then into the tenants' logs. Yield the number of entries of each step.
 
-    Safe to run repeatedly and concurrently. Raises OperationalError if Postgres is away.
+    Safe to run concurrently. Raises OperationalError if Postgres is away.
     """
     failed: list[str] = []
     while True:

@@ -80,10 +80,6 @@ class GateReport:
 
 
 def of_service(session: UnitOfWork, caller: Caller, service: str, *, days: int = MOST_DAYS) -> GateReport:
-    """Return the calls that an enforcing gate would have denied.
-
-    For each reason the hundred most frequent kinds are kept.
-    """
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     gate = next((one for one in enforcement.overviews(session, caller) if one.service == service), None)

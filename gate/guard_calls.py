@@ -1,4 +1,4 @@
-"""Answer guards, which run inside a service: streams of windows, identification of callers, and single checks."""
+"""Answer guards, which run inside a service."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -43,7 +43,7 @@ class GuardCalls:
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable | None:
-        """Answer a guard and return None, or return why the call that the guard asks about is admitted."""
+        """Return None if the guard has been answered; else return why the guard's call is admitted."""
         service, rest, query = dialects.asked_at(scope)
         headers = SentHeaders(scope["headers"])
         question = GateQuestion(scope["method"], service, rest, query, headers)
@@ -92,7 +92,6 @@ class GuardCalls:
         return (await self._gate.check(use, UsingCaller(credential.account_id), call))._replace(at=at)
 
     def _named(self, service: str, engineer: str, headers: SentHeaders) -> UUID:
-        """Return the engineer whom the guard has authenticated and names by id."""
         if self._gate.shows_caller(service, headers):
             raise MalformedQuestion(SEVERAL_WAYS)
         if not UUID_FORM.fullmatch(engineer):

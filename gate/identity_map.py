@@ -1,4 +1,4 @@
-"""The identity map: which engineer makes a gated call. It is cached for seconds and edited by operators."""
+"""The identity map: which engineer makes a gated call."""
 
 import asyncio
 import time
@@ -77,12 +77,7 @@ class IdentityMap:
     async def engineer(self, key: IdentityKey, *, anew: bool = False, ends: float | None = None) -> UUID | None:
         """Return the engineer in good standing, or None. `anew` ignores the cache.
 
-        Known engineers are looked up again in the background before they are too old. Other look-ups wait until
-        `ends`.
-
-        Raises:
-            MapUnreadable: Postgres does not answer.
-            Busy: too many callers are being looked up.
+        Raises MapUnreadable, also at the deadline `ends`, and Busy if too many callers are being looked up.
         """
         at, kept = self._clock(), None if anew else self._kept.get(key)
         if kept is not None and at < kept[1]:
@@ -106,7 +101,7 @@ class IdentityMap:
         return reading
 
     def forget(self) -> None:
-        """Forget everything, including reads under way, because the map, a person or a role has changed."""
+        """Forget everything, including reads under way."""
         self._kept.clear()
         self._reads.clear()
 
@@ -174,12 +169,11 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int)
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, wanted: MappingInput, known: Collection[str]
 ) -> MappedIdentity:
-    """Map an identity to an engineer, as an operator. The mapping takes effect with the next call at a gate.
+    """Map an identity to an engineer, as an operator.
 
     `known` are the issuers of the catalogue, and `mtls:` with the name of each service that accepts certificates.
 
     Raises:
-        NotYours, SignInAgain, Conflict, TooManyIdentities: as named.
         OwnRoles: the caller would map an identity to themselves.
         Invalid: there is no such issuer or gateway.
         UnknownEngineer: the person is not an engineer in good standing.

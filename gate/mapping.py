@@ -93,10 +93,7 @@ class _Route:
 
 @dataclass(slots=True)
 class _Node:
-    """A node of the tree of path segments.
-
-    `routes` are the routes that end at this node, by their parameters' names.
-    """
+    """`routes` are the routes that end at this node, by their parameters' names."""
 
     literals: "dict[str, _Node]" = field(default_factory=dict)
     variable: "_Node | None" = None
@@ -194,7 +191,7 @@ class ServiceMapping:
 
 
 def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
-    """Return the nodes at which a path ends. There are several if their routes name different parameters."""
+    """Return several nodes if their routes name different parameters."""
     while at < len(segments):
         segment = segments[at]
         literal, variable = node.literals.get(segment), node.variable if segment else None

@@ -54,10 +54,9 @@ class SessionJudge:
 
 
 class MemoryReader(threading.Thread):
-    """Reads on its own connection until stopped. Without Postgres it keeps trying, and the memory ages.
+    """Reads on its own connection until stopped.
 
-    When another server answers, the memory is filled again. The thread reads at a fixed interval, when a window
-    begins, and at once when a notification concerns a window in memory.
+    Without Postgres it keeps trying, and the memory ages. When another server answers, the memory is filled again.
     """
 
     def __init__(
@@ -118,26 +117,23 @@ class MemoryReader(threading.Thread):
             self.join(1)
 
     def hear(self, ids: Iterable[str]) -> None:
-        """Have the windows of these requests verified at once. Gates with these ids enforce until the next read."""
+        """Verify the windows of these requests at once. Gates with these ids enforce until the next read."""
         ids = frozenset(ids)
         is_mode = self._modes.forget(ids)
         if self._windows.hear(_ids(ids)) or is_mode:
             self._woken.set()
 
     def hear_ended(self, ids: Iterable[str]) -> None:
-        """Drop the windows of these requests at once. The next read verifies that they have ended."""
+        """Drop the windows of these requests at once."""
         self._windows.hear(_ids(ids), end=True)
 
     def suspect(self, window: RememberedWindow) -> None:
-        """Note a window in memory for which Postgres refused access.
-
-        If the window has just ended, the next read drops it. Otherwise memory is wrong.
-        """
+        """Note a window for which Postgres refused access: if the next read leaves it in memory, memory is wrong."""
         self._suspected.append((self._memory.clock(), window))
         self._woken.set()
 
     def read(self) -> bool:
-        """Read once; return whether more windows are to be verified. Raises SQLAlchemyError if Postgres is away."""
+        """Return whether more windows are to be verified. Raises SQLAlchemyError if Postgres is away."""
         # First: no call is judged by what is not on record.
         self._define()
         began = self._memory.clock()
@@ -176,7 +172,6 @@ class MemoryReader(threading.Thread):
         self._defined_at = at
 
     def _judge_suspected(self, began: float) -> None:
-        """Raise an alarm for each suspected window that is still in memory after this read."""
         if self._windows.in_doubt:
             return
         while self._suspected and self._suspected[0][0] < began:
@@ -187,10 +182,7 @@ class MemoryReader(threading.Thread):
                 self._windows.verify_again(window.request_id)
 
     def _check_logs(self, session: UnitOfWork) -> None:
-        """Check some tenants' logs against their shipped checkpoints.
-
-        If a log is behind, the tenant's windows grant nothing.
-        """
+        """If a log is behind its shipped checkpoints, its tenant's windows grant nothing."""
         shipped = checkpoint_folder.of(session)
         if shipped is None:
             return

@@ -62,7 +62,7 @@ def event_text(kind: ChangeKind, position: str, said: dict[str, Any]) -> bytes:
 
 
 class MemoryEvent:
-    """A change of memory, serialised once, when the first stream sends it."""
+    """A change of memory, serialised once for all streams."""
 
     def __init__(self, generation: str, change: MemoryChange) -> None:
         self.change = change
@@ -88,7 +88,7 @@ class MemoryEvent:
 
 
 class GuardStream:
-    """One open stream. When `ended` is done, the stream must end."""
+    """When `ended` is done, the stream must end."""
 
     def __init__(self, credential: GatewayCredential) -> None:
         self.credential = credential
@@ -98,7 +98,7 @@ class GuardStream:
         self._sent_to: int | None = None
 
     def put(self, events: Iterable[MemoryEvent]) -> None:
-        """Queue events if the stream has begun. A stream to a guard that reads too slowly is ended."""
+        """A stream to a guard that reads too slowly is ended."""
         if self._sent_to is None:
             return
         services = self.credential.services
@@ -128,7 +128,7 @@ class StreamLimits:
 
 
 class StreamPace:
-    """Bounds how often streams begin with one token: a burst of twice the number that may be open, then a rate."""
+    """Limits how often streams begin with one token: a burst of twice the number that may be open, then a rate."""
 
     def __init__(self, most_open: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = 2 * most_open
@@ -148,10 +148,9 @@ class StreamPace:
 
 
 class SnapshotTurns:
-    """Serialises snapshots: one for each token, one part at a time for all, and none for half of the time.
+    """Makes one snapshot at a time for each token, and one part at a time for all.
 
-    A guard that keeps asking delays mainly guards with its own token, other guards by one part, and the gate's calls
-    by less.
+    Half of the time no part is made. A guard that keeps asking therefore delays mainly guards with its own token.
     """
 
     def __init__(self) -> None:
@@ -166,7 +165,6 @@ class SnapshotTurns:
 
     @asynccontextmanager
     async def part(self) -> AsyncIterator[None]:
-        """Wait for the turn to make a part. Afterwards pause for as long as the part took."""
         async with self._part:
             began = time.perf_counter()
             try:
@@ -204,7 +202,7 @@ class WindowStreams:
         return len(self._open)
 
     def listen(self) -> None:
-        """Receive all changes of memory from now on. Call this on the event loop."""
+        """Call this on the event loop."""
         loop = asyncio.get_running_loop()
 
         def tell(changes: Sequence[MemoryChange]) -> None:
@@ -294,7 +292,6 @@ class WindowStreams:
                 turn.release()
 
     def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
-        """Resume after the guard's last event, if all later events are still kept. Old heartbeats are skipped."""
         found = self._missed(last)
         if found is None:
             return False
@@ -303,9 +300,9 @@ class WindowStreams:
         return True
 
     def _missed(self, last: bytes | None) -> tuple[int, list[MemoryEvent]] | None:
-        """Return the number of the guard's last event and the events since then; None if some are no longer kept.
+        """Return the number of the guard's last event and the events since then.
 
-        Also None if memory was emptied since then: the time in its `ANEW` event is long past.
+        None if some are no longer kept, or if memory was emptied since then.
         """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:
@@ -337,7 +334,7 @@ class WindowStreams:
     def _parts(
         self, services: frozenset[str], number: int, windows: list[RememberedWindow], at: datetime
     ) -> Iterator[bytes]:
-        """Yield the events of a snapshot, and empty bytes as a pause after each group of windows."""
+        """Yield the events of a snapshot, with empty bytes as pauses."""
         mine: list[RememberedWindow] = []
         for first in range(0, len(windows), SCANNED_WINDOWS):
             some = windows[first : first + SCANNED_WINDOWS]

@@ -61,7 +61,7 @@ def _granted(request: int, deadline: int, *, break_glass: bool) -> GrantedAccess
 
 
 class FailureLog:
-    """Logs failures of one kind, at most one a second."""
+    """Logs at most one failure a second."""
 
     def __init__(self, event: str) -> None:
         self._event = event
@@ -78,8 +78,8 @@ class WindowChecks:
     """Answers whether a window is open, on one event loop.
 
     "Allow" comes from memory, or from Postgres if memory has no window. A refusal always comes from Postgres and is
-    remembered for a second, but `used_up` until a window may have opened for the engineer. One in `compare_every`
-    answers from memory is compared with Postgres, and a refusal by Postgres prevails.
+    remembered for a second; `used_up` is remembered until a window may have opened for the engineer. One in
+    `compare_every` answers from memory is compared with Postgres, and a refusal by Postgres prevails.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class WindowChecks:
     async def _compare(
         self, question: AccessCheck, found: RememberedWindow, ends: float | None
     ) -> GrantedAccess | GateReason:
-        """Ask Postgres too. If Postgres cannot answer, memory's answer counts while it is fresh."""
+        """If Postgres cannot answer, memory's answer counts while it is fresh."""
         answer = await self._ask(question, ends)
         if isinstance(answer, GrantedAccess) and answer.uses_left is None:
             return answer
@@ -138,7 +138,7 @@ class WindowChecks:
     async def _use(
         self, question: AccessCheck, caller: UsingCaller, ends: float | None
     ) -> GrantedAccess | GateReason:
-        """Use a window once. A transaction that begins after the call's deadline uses nothing."""
+        """A transaction that begins after the call's deadline uses nothing."""
         if self._using >= MOST_ASKED:
             return GateReason.BUSY
         self._using += 1
@@ -192,7 +192,6 @@ class WindowChecks:
         return known.reason if is_fresh or self._is_still_used_up(question, known) else None
 
     def _is_still_used_up(self, question: AccessCheck, known: RememberedRefusal) -> bool:
-        """Return whether no window with uses left can have opened since the refusal."""
         return (
             known.reason is GateReason.USED_UP
             and self._memory.clock() < known.asked_at + USED_UP_SECONDS

@@ -29,7 +29,7 @@ BOOT_CLOCK: Callable[[], float] = (
 
 @dataclass(frozen=True, slots=True)
 class RememberedWindow:
-    """A window as last verified. It is small, because memory keeps a hundred thousand windows.
+    """A window as last verified; small, because memory keeps a hundred thousand windows.
 
     `deadline` is in microseconds since 1970. `extended`: an approved extension follows the window.
     """
@@ -81,8 +81,7 @@ class MemoryChange:
     """A change of memory, numbered in order without gaps.
 
     `window` is the window that opened or closed. After `ANEW` memory is empty. After `FORGET` callers may be other
-    engineers. A `HEARTBEAT` is sent only after every closing that a read found. `at` is the latest value that the
-    database's time can have.
+    engineers. A `HEARTBEAT` is sent only after every closing that a read found. `at` is as in `WindowMemory.now`.
     """
 
     number: int
@@ -144,9 +143,9 @@ class WindowMemory:
         return EPOCH + (self.clock() * 1e6 + self._read[1]) * MICROSECOND
 
     def find(self, question: AccessCheck) -> RememberedWindow | None:
-        """Return the window that admits the engineer; of several, the one with the latest deadline.
+        """Return the window that admits the engineer; of several, the window with the latest deadline.
 
-        None decides nothing: Postgres may still have a window, or the last read is older than a second.
+        None decides nothing: Postgres may still have a window, or the last read is too old.
         """
         found = self._by_key.get((question.tenant, question.service, question.engineer.int, question.resource))
         if found is None:
@@ -176,7 +175,7 @@ class WindowMemory:
         return request_id.int in self._by_request
 
     def holds(self, window: RememberedWindow) -> bool:
-        """Whether exactly this window is in memory and not over."""
+        """Return whether exactly this window is in memory and not over."""
         latest = self.clock() * 1e6 + self._read[1]
         return self._by_request.get(window.request) is window and window.deadline > latest
 
@@ -227,8 +226,7 @@ class WindowMemory:
         """Store the entries judged in this round, and drop the windows of all other `judged` requests.
 
         Windows with counted uses are dropped, because Postgres counts their uses. `extended` are requests that
-        another window follows. Returns the requests that were forgotten since the round began: they must be judged
-        again.
+        another window follows. Returns requests that were forgotten since the round began and must be judged again.
         """
         with self._changing:
             found = dict.fromkeys(judged) | {one.request.id: one for one in entries}
@@ -279,7 +277,7 @@ class WindowMemory:
             return sorted(self._tenants)
 
     def doubt(self, checked: Collection[UUID], doubted: Collection[UUID]) -> None:
-        """Record which of the checked tenants have a log that is behind its shipped checkpoints."""
+        """The logs of the `doubted` tenants are behind their shipped checkpoints."""
         with self._changing:
             before = self._doubted
             self._doubted = (before - frozenset(checked)) | frozenset(doubted)
@@ -341,7 +339,7 @@ class WindowMemory:
         self._untold.append(MemoryChange(self._number, kind, self.now(), window))
 
     def _tell(self) -> None:
-        """Notify the listener. The caller holds the lock, so that the listener receives all changes in order."""
+        """The caller holds the lock, so that the listener receives all changes in order."""
         if self._untold:
             untold, self._untold = self._untold, []
             self._listener(untold)

@@ -45,8 +45,8 @@ class WindowChange:
 class ChangeBatch:
     """The changes that one read found, and the database's time after the read.
 
-    `seen` is where the next read continues. It is valid only for the same `server`, whose value differs for each
-    start of Postgres and each database.
+    The next read continues at `seen`, which is valid only for the same `server`: its value differs for each start of
+    Postgres and each database.
     """
 
     server: str
@@ -59,12 +59,12 @@ class ChangeBatch:
         return self.server.endswith(RECOVERY)
 
     def follows(self, earlier: "ChangeBatch | None") -> bool:
-        """Whether the batch has all changes since an earlier batch: it is from the same server, and no older."""
+        """Return whether the batch has all changes since an earlier batch."""
         return earlier is not None and earlier.server == self.server and _first_unseen(earlier) <= _first_unseen(self)
 
 
 def read_changes(session: UnitOfWork, earlier: ChangeBatch | None) -> ChangeBatch:
-    """Return the changes of transactions that ended since the earlier read; no changes without an earlier read.
+    """Return the changes of transactions that ended since the earlier read; the first read returns none.
 
     The transaction must be entered as a system.
     """
@@ -95,7 +95,7 @@ class ScheduledWindow:
 
 
 class WindowVerification:
-    """Keeps memory as Postgres judges windows, a few hundred at a time.
+    """Keeps memory as Postgres judges windows.
 
     A window that has ended is dropped at once. After any other change a window is verified again and meanwhile stays
     in memory; if it may have ended, it is `in_doubt` until then. Any thread may call `hear`; only the reader's thread
@@ -119,7 +119,6 @@ class WindowVerification:
 
     @property
     def in_doubt(self) -> Collection[UUID]:
-        """Windows in memory that may have ended and are not yet verified."""
         return self._doubtful.keys()
 
     @property
@@ -129,9 +128,7 @@ class WindowVerification:
     def hear(self, ids: Iterable[UUID], *, end: bool = False) -> bool:
         """Drop these windows if they ended (`end`), or else have them verified.
 
-        Return whether any of them is in memory.
-
-        Notifications may be wrong, so dropped windows are verified too.
+        Return whether any of them is in memory. Notifications may be wrong, so dropped windows are verified too.
         """
         heard = self._memory.forget(list(ids)) if end else [one for one in ids if self._memory.has(one)]
         for one in heard:
@@ -221,7 +218,6 @@ class WindowVerification:
         self._put(found, some, at)
 
     def _put(self, entries: Sequence[RequestEntry], judged: Sequence[UUID], at: datetime) -> None:
-        """Put windows into memory. Windows that have not begun are verified again when they begin."""
         for entry in entries:
             begins, extends = entry.request.opens_at, entry.request.extends
             if begins is not None and begins > at:

@@ -24,12 +24,12 @@ ROLES = ("superuser", "owner", "api", "worker", "notifications", "connectors", "
 
 
 class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as in lockbox.errors
-    """The servers cannot run as requested; the message says what to do."""
+    """The message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """The unprivileged account for servers if we are root: Postgres refuses to run as root."""
+    """The unprivileged account for servers if we are root, because Postgres refuses to run as root."""
 
     name: str
     uid: int
@@ -38,7 +38,7 @@ class Account:
 
 @dataclasses.dataclass(frozen=True)
 class DataFolder:
-    """A data folder and the account that its servers run as; None for our own account."""
+    """The servers run as `account`; None stands for our own account."""
 
     folder: Path
     account: Account | None
@@ -50,7 +50,7 @@ class DataFolder:
 
 @dataclasses.dataclass
 class FolderState:
-    """The state that must survive a restart; `roles` is the hash of the roles.sql that was last run."""
+    """State that must survive a restart. `roles` is the hash of the roles.sql that was last run."""
 
     passwords: dict[str, str]
     ports: dict[str, int]

@@ -1,4 +1,4 @@
-"""Start and stop the mail catcher, which accepts every message and forwards none."""
+"""The mail catcher, which accepts every message and forwards none."""
 
 import os
 import socket

@@ -137,8 +137,7 @@ class Postgres:
         """Clean up after a killed postmaster, if none of our own is running.
 
         Backends busy with a query are killed, as Postgres does in a crash; other backends end by themselves. The pid
-        file is left to Postgres, which checks the shared memory first. If another process or the postmaster's zombie
-        has that pid, the file is deleted.
+        file is left to Postgres, which checks the shared memory first, unless another process has that pid.
         """
         if not self._pid_file.exists():
             return

@@ -20,7 +20,7 @@ TAIL_BYTES = 2000
 
 @dataclass(frozen=True)
 class ProcessMark:
-    """The signs of a server of one folder: user, program and first arguments."""
+    """How a server of one folder is recognised: by user, program and first arguments."""
 
     uid: int
     program: str
@@ -49,10 +49,7 @@ def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
 
 
 def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
-    """Return the recorded process, or search for the server: its starter may have died before it recorded the pid.
-
-    A child that the server has just forked has the same command line, and is not the server.
-    """
+    """Return the recorded process, or search for the server: its starter may have died before it recorded the pid."""
     if found := recorded(mark, pid):
         return found
     fitting = {process.pid: process for process in psutil.process_iter() if mark.fits(process)}
@@ -71,10 +68,7 @@ def alive(pid: int) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Return whether any thread of this process still runs: the process's ports are taken until the last one ends.
-
-    The command line disappears earlier, and perhaps the first thread too: a zombie that has threads still runs.
-    """
+    """Return whether any thread of the process still runs, because its ports are taken until the last thread ends."""
     try:
         return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.Error:
@@ -127,7 +121,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
 
 
 def wait_gone(process: psutil.Process, seconds: float) -> bool:
-    """Wait for a server to end and free its port; return False if it still runs. A child of ours is reaped."""
+    """Wait for a server to end and free its port; return False if it still runs."""
 
     def gone() -> bool:
         with contextlib.suppress(ChildProcessError):

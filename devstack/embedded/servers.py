@@ -55,7 +55,7 @@ class EmbeddedServer(Protocol):
 
 @dataclass(frozen=True)
 class ServerAddresses:
-    """The addresses of the running servers; empty for a server that was not requested."""
+    """An address is empty if its server was not requested."""
 
     folder: Path
     superuser_url: str
@@ -117,9 +117,8 @@ class ServerAddresses:
 def start(folder: Path, *, environment: str = "development", only: Collection[str] = NAMES) -> ServerAddresses:
     """Start the servers that are not running yet, and wait until all answer. Concurrent calls are safe.
 
-    Raises:
-        EmbeddedRefused: in production, in a folder that is not ours, or if a server does not come up; then the
-            servers that this call started are stopped again.
+    Raises EmbeddedRefused in production, in a folder that is not ours, or if a server does not come up; then the
+    servers that this call started are stopped again.
     """
     if environment.strip().lower() == "production":
         raise EmbeddedRefused("the embedded servers are for development and tests: production brings its own")
@@ -150,7 +149,7 @@ def start(folder: Path, *, environment: str = "development", only: Collection[st
 
 
 def find(folder: Path) -> ServerAddresses:
-    """Return the servers of a folder as they were last started, running or not; start none."""
+    """Return the servers of a folder as they were last started, running or not."""
     home = find_home(folder)
     state = read_state(home)
     return _addresses(home, state, state.ports)

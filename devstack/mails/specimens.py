@@ -1,4 +1,4 @@
-"""Specimens of every mail, made from plain, long, right-to-left and hostile input."""
+"""Specimens of every mail."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Specimens of closed windows for reports: used windows, unused windows, and windows of erased people."""
+"""Specimens of closed windows for reports."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
