@@ -156,7 +156,6 @@ class ContextSchema(CataloguePart):
 
 
 def defects(schema: ContextSchema | None, context: Mapping[str, ContextValue]) -> Iterator[tuple[str, str]]:
-    """Yield the name of each wrong parameter, and how to correct it."""
     properties = schema.properties if schema else {}
     for name, value in context.items():
         if name not in properties:

@@ -71,7 +71,6 @@ class IdentityProvider(BaseModel):
 
     @property
     def directory_claims(self) -> dict[str, str | None]:
-        """Names of claims by field of the directory."""
         return {
             "employing_entity": self.employing_entity_claim,
             "office_country": self.office_country_claim,

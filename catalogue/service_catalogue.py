@@ -1,4 +1,4 @@
-"""The catalogue of an installation: plans, and the services for which engineers request access."""
+"""The catalogue of an installation: plans, and services for which engineers request access."""
 
 import re
 from collections.abc import Iterable, Mapping

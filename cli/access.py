@@ -1,4 +1,4 @@
-"""The commands `me` and `access`: who you are, and whether access is open."""
+"""The commands `me` and `access`."""
 
 from typing import Annotated
 from uuid import UUID

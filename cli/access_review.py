@@ -11,8 +11,6 @@ from cli.values import moment
 
 @dataclass(frozen=True)
 class AccessReviewTable(TableOf):
-    """Everyone with a role; below, people with more than one role at the vendor."""
-
     def below(self, answer: Mapping[str, Any]) -> Iterator[Part]:
         yield ""
         yield "Vendor staff with multiple roles:"

@@ -26,8 +26,6 @@ Exit codes:
 
 
 class CommandGroup(LazyGroup):
-    """The commands, in the order in which people need them."""
-
     PLACES: ClassVar = {
         "me": CommandPlace("cli.access:me", "Show your account and your roles."),
         "request": CommandPlace("cli.requests", "Access requests."),

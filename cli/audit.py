@@ -1,4 +1,4 @@
-"""Commands of the audit log that call the API: search, export, checkpoint, and the report on a request."""
+"""Commands of the audit log that call the API."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,7 +54,7 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class EventTable(TableOf):
-    """Events, with a warning if some differ from what was sealed."""
+    """Warns of events that differ from what was sealed."""
 
     def show(self, output: OutputFormat, answer: Values, given: Values) -> None:
         super().show(output, answer, given)

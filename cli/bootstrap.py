@@ -37,7 +37,7 @@ class InvalidOperator(Exception):  # noqa: N818 - likewise
 
 @dataclass(frozen=True)
 class Operator:
-    """The first operator, their token, and the code of an invitation that lets them add a passkey."""
+    """`code` is the code of an invitation that lets the operator add a passkey."""
 
     name: str
     token: str
@@ -49,11 +49,7 @@ def first_operator(session: UnitOfWork, *, name: str, email: str, environment: s
     """Create the first operator, as the database's owner, in a database that never had people.
 
     The operator gets a token, which reads and closes, and the code of an invitation to the same roles. The code signs
-    them in once, to add the passkey without which nothing is opened. Both last 24 hours. `environment` is the
-    installation's; its API accepts no tokens of another environment.
-
-    Raises:
-        AlreadyBootstrapped, InvalidOperator: the database has or had people, or the name or address is invalid.
+    them in once, to add the passkey without which nothing is opened. Both last 24 hours.
     """
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):

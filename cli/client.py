@@ -1,4 +1,4 @@
-"""Calls to the API. Its errors become one line in the terminal."""
+"""Calls to the API. Its errors become one line in the terminal, and end the command with 1."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,7 +59,7 @@ class NoAnswer(Exception):  # noqa: N818 - it names what was found
 
 
 def call(method: str, path: str, **parts: Any) -> Any:  # noqa: ANN401 - JSON
-    """Call `answer_of`, and exit with a message and 1 also if the API does not answer."""
+    """Call `answer_of`, and end the command also if the API does not answer."""
     try:
         return answer_of(method, path, **parts)
     except NoAnswer as away:
@@ -75,7 +75,7 @@ def answer_of(
     headers: Mapping[str, str] | None = None,
     is_anonymous: bool = False,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Call the API and return its JSON, or None for an empty answer; exit with a message and 1 if it refuses.
+    """Call the API and return its JSON, or None for an empty answer.
 
     `is_anonymous` omits the terminal's token. Raises NoAnswer if calling again may help.
     """
@@ -105,7 +105,6 @@ def answer_of(
 
 @contextmanager
 def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
-    """Stream a long answer of the API; exit with a message and 1 if the stream breaks off."""
     headers = {"authorization": f"Bearer {shown()}"}
     where = chosen()
     given = {name: value for name, value in params.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The commands that call one route each: members, invitations, delegates, observers, webhooks."""
+"""The commands that call one route each."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -232,10 +232,7 @@ def _endpoint_ids() -> Iterator[str]:
 
 
 def _delivery_ids(beginning: str) -> Iterator[str]:
-    """Yield the ids of deliveries that may begin with `beginning`, newest first.
-
-    A delivery's id begins with its time, so the log can be read from any id on.
-    """
+    """Yield the ids of deliveries that may begin with `beginning`, newest first."""
     last = str(UUID(beginning.replace("-", "").ljust(32, "f")))
     for endpoint in _endpoint_ids():
         asked: dict[str, Any] = {"limit": 200, "cursor": last}

@@ -1,4 +1,4 @@
-"""Create the keys for sign-ins and for MACs of roles, and read them for the owner's commands."""
+"""Keys for sign-ins and for MACs of roles."""
 
 from pathlib import Path
 from typing import Annotated
@@ -69,8 +69,7 @@ def mark_key(
 def keyring_of(settings: Settings) -> Keyring:
     """Return the keys that the owner's commands need to add people and roles.
 
-    Raises:
-        UnsafeSettings: the keys are not set in production, or cannot be read.
+    Raises UnsafeSettings if the keys are not set in production, or cannot be read.
     """
     if not settings.credential_key_files:
         if settings.environment == "production":

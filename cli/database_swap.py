@@ -1,7 +1,4 @@
-"""Restore a back-up into a new database, which then replaces the live one; until then the live one is unchanged.
-
-Functions raise SwapRefused.
-"""
+"""Restore a back-up into a new database, which then replaces the live one. Functions raise SwapRefused."""
 
 import shutil
 import subprocess
@@ -44,7 +41,7 @@ MOST_NAMED = 5
 
 
 class SwapRefused(Exception):  # noqa: N818 - it names what was found
-    """The back-up was not restored, and the live database is unchanged; the message says why."""
+    """The live database is unchanged; the message says why."""
 
 
 def check_dump(file: Path) -> None:
@@ -74,7 +71,7 @@ def _pg_restore(*arguments: str, password: str | None = None) -> "subprocess.Com
 
 @contextmanager
 def superuser(owner: URL) -> Iterator["Connection[tuple[object, ...]]"]:
-    """Connect to the server of the owner's database with PGHOST, PGPORT, PGUSER and PGPASSWORD."""
+    """Connect to the owner's server with PGHOST, PGPORT, PGUSER and PGPASSWORD."""
     try:
         root = psycopg.connect(dbname=ROOT, autocommit=True, application_name="lockbox restore")
     except psycopg.OperationalError as error:
@@ -99,7 +96,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class DatabaseSwap:
-    """The live database, and the new one that gets its name; `aside` is the live database's name after the swap."""
+    """The new database `made` gets the live database's `name`; the live database is renamed `aside`."""
 
     root: "Connection[tuple[object, ...]]"
     owner: URL
@@ -120,7 +117,6 @@ class DatabaseSwap:
         return self.owner.set(database=self.made)
 
     def refuse_connections(self) -> None:
-        """Raise SwapRefused while anything is connected to the live database."""
         found = [str(row[0]) for row in self.root.execute(CONNECTED, [self.name]).fetchall()]
         if found:
             more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
@@ -131,7 +127,7 @@ class DatabaseSwap:
 
     @contextmanager
     def filled(self, dump: Path) -> Iterator[None]:
-        """Create the new database and fill it from the dump; drop it again if anything fails in the block."""
+        """Fill the new database from the dump; drop it again if anything fails in the block."""
         self._run("CREATE DATABASE {made} OWNER {owner}")
         try:
             with psycopg.connect(dbname=self.made, autocommit=True) as inside:
@@ -171,7 +167,7 @@ class DatabaseSwap:
 
     @property
     def _target(self) -> str:
-        """The new database's URL without the password, which would be visible in the list of processes."""
+        """Without the password, which would be visible in the list of processes."""
         of = libpq_url(self.owner)
         plain = URL.create("postgresql", of.username, None, of.host, of.port, self.made, of.query)
         return plain.render_as_string()

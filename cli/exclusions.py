@@ -1,4 +1,4 @@
-"""The commands `lockbox exclusions`: the vendor states what Lockbox does not cover, and customers acknowledge it."""
+"""The commands `lockbox exclusions`."""
 
 from collections.abc import Mapping
 from pathlib import Path

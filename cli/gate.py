@@ -1,4 +1,4 @@
-"""Commands of the gate: catalogue and mappings, calls that gates answer or would refuse, and access around gates."""
+"""Commands of the gate."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial

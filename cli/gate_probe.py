@@ -1,4 +1,4 @@
-"""The command `lockbox gate probe`: call a deployed gateway from outside, and check that it admits no call."""
+"""The command `lockbox gate probe`."""
 
 import socket
 import ssl
@@ -75,7 +75,7 @@ class ProbeCall:
 
 
 def probe_calls(target: str, token: str | None) -> Iterator[ProbeCall]:
-    """Yield the calls, plain ones first; if there is a probe engineer's token, also each call with it."""
+    """`token` is a token of a probe engineer."""
     yield ProbeCall("no token", target)
     yield ProbeCall("a token that is none", target, _bearer("lockbox-probe"))
     yield ProbeCall("an unsigned token", target, _bearer(UNSIGNED))
@@ -127,8 +127,6 @@ class GatewayUrl:
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """The status and the gate's reason; the body is never read."""
-
     call: ProbeCall
     status: int
     reason: str
@@ -137,7 +135,7 @@ class ProbeAnswer:
     def is_refused(self) -> bool:
         """Whether the gate refused the call, or the gateway itself refused an odd call.
 
-        Any other status is a hole, also a 404: a server behind the gate has answered.
+        Any other status, also 404, is a hole: a server behind the gate has answered.
         """
         return (self.status in {401, 403} and bool(self.reason)) or (self.call.is_odd and self.status == BAD_REQUEST)
 

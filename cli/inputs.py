@@ -1,7 +1,4 @@
-"""Typed values, such as durations (15m), and ids that may be shortened to their beginning.
-
-Parsers raise BadParameter.
-"""
+"""Typed values, such as durations (15m), and beginnings of ids. Parsers raise BadParameter."""
 
 import json
 import re
@@ -51,7 +48,7 @@ def written(number: int) -> str:
 
 
 def parameters(given: Iterable[str]) -> dict[str, str | int | bool]:
-    """Parse parameters: `true`, `false` and whole numbers get their types; the rest is text, quoted or not."""
+    """`true`, `false` and whole numbers get their types; the rest is text, quoted or not."""
     found: dict[str, str | int | bool] = {}
     for one in given:
         name, equals, typed = one.partition("=")
@@ -97,7 +94,7 @@ def is_whole(given: str) -> bool:
 
 
 def the_one(given: str, ids: Iterable[str]) -> str:
-    """Return the id that begins with `given`; exit with a message and 1 if there is none, or more than one."""
+    """Return the only id that begins with `given`, or exit with 1."""
     if is_whole(given):
         return given
     found = sorted({one for one in ids if one.startswith(given)})

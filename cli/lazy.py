@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called, so that each starts fast and loads only the modules it needs."""
+"""Commands that are imported when they are called, so that each starts fast."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""The command `lockbox operate off-board`: export, erase and prove, as the database's owner."""
+"""The command `lockbox operate off-board`."""
 
 import hashlib
 import json

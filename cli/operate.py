@@ -1,4 +1,4 @@
-"""Commands for operators of an installation: they run on its machine, with its files, or as the database's owner."""
+"""Commands for operators of an installation, on its machine."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Commands of the database's owner: migrations, and commands that fill an empty database."""
+"""Commands of the database's owner."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -94,7 +94,7 @@ def make_sample() -> None:
 def owner_session(
     *refusals: type[Exception], armed_by_reconcile: bool = False
 ) -> Iterator[tuple[UnitOfWork, Settings]]:
-    """Open one transaction as the database's owner; exit with a message if the transaction or its work is refused.
+    """Open one transaction as the database's owner; exit with a message if it is refused.
 
     `refusals` are further errors with such a message. With `armed_by_reconcile`, the transaction may promise schedule
     entries, which the servers arm later.
@@ -105,7 +105,7 @@ def owner_session(
 
 @contextmanager
 def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransactions, Settings]]:
-    """Yield a function that opens transactions as the database's owner; exit with a message if one is refused."""
+    """Like `owner_session`, but yield a function that opens transactions."""
     try:
         settings = load()
         failpoints.arm(settings.failpoint)

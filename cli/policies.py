@@ -1,4 +1,4 @@
-"""Commands of a tenant's policy: show it, compare it with a file, and replace it by a file."""
+"""Commands of a tenant's policy."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The commands `lockbox pre-approval`: access that a customer approves before anyone asks for it."""
+"""The commands `lockbox pre-approval`."""
 
 from collections.abc import Mapping
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Previews of requests and their recipients in the terminal."""
+"""Previews of requests in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any

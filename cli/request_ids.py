@@ -16,7 +16,7 @@ RequestIds = Annotated[list[str], id_argument("REQUEST", "the ids of at most 50 
 
 
 def request_id(given: str) -> str:
-    """Return the whole id; exit with a message and 1 if no request has it, or more than one."""
+    """Return the whole id, or exit with 1 unless exactly one request has it."""
     return given if is_whole(given) else the_one(given, _submitted_then(given))
 
 
@@ -33,7 +33,6 @@ def _submitted_then(beginning: str) -> Iterator[str]:
 
 
 def _moment(beginning: str, digit: str, shift: timedelta) -> str | None:
-    """Return the time in an id's beginning, padded with `digit`, plus `shift`; None if it is invalid."""
     digits = beginning.replace("-", "")[:TIME_DIGITS].ljust(TIME_DIGITS, digit)
     try:
         return f"{datetime.fromtimestamp(int(digits, 16) / 1000, UTC) + shift:%Y-%m-%dT%H:%M:%SZ}"

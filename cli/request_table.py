@@ -1,4 +1,4 @@
-"""Requests, their timelines, previews and connections in the terminal; each state has one wording and one colour."""
+"""Requests in the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -73,10 +73,7 @@ def after_review(item: Mapping[str, Any]) -> Facts:
 
 
 def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Listing:
-    """Return a table of requests. The state is the same word as in `--state`.
-
-    In a terminal, customer and service share one column, which is narrower; a file has a column for each.
-    """
+    """In a terminal, customer and service share one column; a file has a column for each."""
     items = list(items)
     has_severity = in_file or any(item.get("severity") for item in items)
     rows = (
@@ -372,7 +369,6 @@ def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def credential(item: Mapping[str, Any], password: str) -> Sequence[Part]:
-    """Return the credentials at a target, and what to do if they are not valid yet."""
     at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
     login = Facts({"State": Word(item["state"]), **at})
     if item["state"] == "open":

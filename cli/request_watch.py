@@ -1,4 +1,4 @@
-"""The command `lockbox request watch`: follow a request until it ends, a line for each event."""
+"""The command `lockbox request watch`."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Commands of requests: list, show, decide and end them."""
+"""Commands of requests."""
 
 import time
 from collections.abc import Callable, Sequence

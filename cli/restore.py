@@ -119,7 +119,7 @@ def _folder(settings: Settings, *, is_optional: bool) -> WitnessFolder | None:
 
 
 def _ended(url: str, settings: Settings, folder: WitnessFolder | None) -> RestoreResult:
-    """Bring a restored database up to date and end all open access, before any process uses the database."""
+    """End all open access before any process uses the restored database."""
     migrations.upgrade(url)
     keys = ProcessKeys(credentials.keyring_of(settings))
     with as_owner(url, keys, armed_by_reconcile=True) as session:
@@ -138,7 +138,6 @@ def _end_all(session: UnitOfWork, settings: Settings, folder: WitnessFolder | No
 
 
 def _set_aside(done: RestoreResult, folder: WitnessFolder | None) -> None:
-    """Set aside the checkpoints of logs that were behind them, and print the number of ended windows and requests."""
     for log_id in done.logs:
         try:
             if folder:

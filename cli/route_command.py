@@ -52,8 +52,6 @@ def argument(name: str, metavar: str, help_: str, kind: type = UUID) -> CommandP
 
 
 def listed_id(name: str, metavar: str, help_: str, path: str) -> CommandParameter:
-    """Return a parameter for an id in a list of the API, or for its beginning."""
-
     def whole(given: str, said: Values) -> str:
         return the_one(given, ids_at(_filled(path, said)))
 
@@ -67,14 +65,12 @@ def option(
 
 
 def optional(name: str, flag: str, help_: str, kind: type = str) -> CommandParameter:
-    """Return an option that is not sent if it is left out."""
+    """The option is not sent if it is left out."""
     return option(name, flag, help_, kind | None, default=None)
 
 
 @dataclass(frozen=True)
 class TableOf:
-    """A table of the answer's items, lines below it, and how to get the next page."""
-
     fields: Mapping[str, Field]
     is_read: ClassVar = True
 
@@ -93,8 +89,6 @@ class TableOf:
 
 @dataclass(frozen=True)
 class FactsOf:
-    """A line for each fact, and a sentence below them."""
-
     fields: Mapping[str, Field]
     below: str = ""
     is_read: ClassVar = True
@@ -109,7 +103,7 @@ class FactsOf:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence that may contain fields of the answer, and parameters."""
+    """`text` may contain fields of the answer, and parameters, in braces."""
 
     text: str
     is_read: ClassVar = False
@@ -136,10 +130,10 @@ class Once:
 
 @dataclass(frozen=True)
 class RouteCommand:
-    """A command and its route.
+    """`route` is a method and a path of the API's description, or several paths with `or` between them.
 
-    `route` is a method and a path of the API's description, or several paths with `or` between them. The command
-    calls the first path whose parts are all given. `body` makes the body from the parameters, if the names differ.
+    The command calls the first path whose parts are all given. `body` makes the body if its names differ from the
+    parameters' names.
     """
 
     route: str
@@ -154,7 +148,7 @@ class RouteCommand:
 
     @property
     def paths(self) -> list[str]:
-        """The paths, the one with the most parts first."""
+        """The path with the most parts comes first."""
         return self.route.partition(" ")[2].split(" or ")
 
     def function(self) -> Callable[..., None]:
@@ -162,7 +156,6 @@ class RouteCommand:
         return taking([*self.parameters, *output], self.run)
 
     def run(self, *, output: OutputFormat = OutputFormat.TABLE, **given: Any) -> None:  # noqa: ANN401 - whatever the route takes
-        """Call the route and show its answer; parameters that were left out are not sent."""
         said = {name: str(one) if isinstance(one, UUID) else one for name, one in given.items() if one is not None}
         said |= {
             one.name: one.whole(said[one.name], said) for one in self.parameters if one.whole and one.name in said

@@ -22,7 +22,6 @@ class SavedToken:
 
 
 def keep(path: Path, url: str, token: str) -> None:
-    """Save the token; others can at no moment read the file."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Sign this terminal in through a page in a browser, and sign it out."""
+"""Sign this terminal in through a browser, and sign it out."""
 
 import platform
 import time
@@ -65,7 +65,6 @@ def sign_out() -> None:
 
 
 def _wait(asked: dict[str, Any]) -> None:
-    """Poll until the sign-in is allowed; exit with a message and 1 if it is refused or expires."""
     state = "waiting"
     while state == "waiting":
         time.sleep(asked["interval"])

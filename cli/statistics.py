@@ -1,4 +1,4 @@
-"""The command `lockbox audit statistics`: numbers of requests by outcome."""
+"""The command `lockbox audit statistics`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any

@@ -34,10 +34,8 @@ Line = tuple[str, str, bool | None]
 def read(settings: Settings, folder: Path | None = None) -> Status:
     """Read the status with the database login of the API or of the owner, whichever is set.
 
-    If neither is set, read the status from the running embedded servers of this checkout, or of another folder.
-
-    Raises:
-        UnsafeSettings: no server is known.
+    If neither is set, read it from the running embedded servers of this checkout, or of another folder. Raises
+    UnsafeSettings if no server is known.
     """
     login = settings.database_url or settings.owner_database_url
     if login is None and (servers := _running(settings, folder)):
@@ -67,7 +65,6 @@ async def _relay(settings: Settings) -> str:
 
 
 def _running(settings: Settings, folder: Path | None) -> ServerAddresses | None:
-    """Return the embedded servers that `make run` started, if they are running; in production there are none."""
     if settings.environment == "production":
         return None
     with suppress(EmbeddedRefused):

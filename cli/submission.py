@@ -1,4 +1,4 @@
-"""Commands that submit requests: new requests, requests that timed out, extensions, and previews."""
+"""Commands that submit or preview requests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The commands `lockbox data`: retention of a tenant's log, legal holds, and leaving."""
+"""The commands `lockbox data`."""
 
 from collections.abc import Mapping
 from typing import Any

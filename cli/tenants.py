@@ -1,4 +1,4 @@
-"""Commands of tenants. Operators add, suspend and recover a tenant; its admins switch, rename and stop it."""
+"""Commands of tenants."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any

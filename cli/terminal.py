@@ -37,8 +37,6 @@ Cursor = Annotated[str | None, typer.Option(help="continue from where the last l
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows under the names of their columns, or a sentence if there are no rows."""
-
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     if_none: str = NONE
@@ -65,13 +63,13 @@ Part = Listing | Facts | Phrase | str
 
 
 def paper() -> Console:
-    """Return a console with the terminal's current width; if there is no terminal, each row is one line."""
+    """Without a terminal, each row is one line."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDEST)
 
 
 def show(output: OutputFormat, answer: Mapping[str, Any], *parts: Part) -> None:
-    """Print an answer: JSON as the API sent it, CSV of the first table or facts, or all parts for people."""
+    """Print JSON as the API sent it, CSV of the first table or facts, or all parts."""
     match output:
         case OutputFormat.JSON:
             as_json(answer)
@@ -94,7 +92,7 @@ def as_json(value: object) -> None:
 
 
 def as_csv(part: Listing | Facts, *, with_names: bool = True) -> None:
-    """Print a CSV file in which no cell can act as a formula."""
+    """No cell can act as a formula."""
     columns, rows = (part.columns, part.rows) if isinstance(part, Listing) else (part.rows, [[*part.rows.values()]])
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if with_names:
@@ -121,10 +119,6 @@ def _print(part: Part) -> None:
 
 
 def _print_listing(part: Listing) -> None:
-    """Print rows as a table; if that would break words in a narrow terminal, print each row as facts.
-
-    Nothing is cut off.
-    """
     if not part.rows:
         say(part.if_none)
         return
@@ -169,7 +163,6 @@ def _width(console: Console, column: Sequence[Text]) -> Measurement:
 
 
 def _shared(widths: Sequence[Measurement], room: int) -> list[int]:
-    """Return the widths of columns in this room; spare width goes to the narrowest columns that need more."""
     given = [one.minimum for one in widths]
     for _ in range(room - sum(given)):
         growing = [number for number, one in enumerate(widths) if given[number] < one.maximum]
@@ -180,7 +173,6 @@ def _shared(widths: Sequence[Measurement], room: int) -> list[int]:
 
 
 def _brief(part: Listing) -> list[list[Text]]:
-    """Return the cells for a terminal: ids shortened as long as they differ, and instants to the minute."""
     lengths = [
         shortened({one.whole for one in column if isinstance(one, Identifier)})
         for column in zip(*part.rows, strict=True)

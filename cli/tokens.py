@@ -1,4 +1,4 @@
-"""Commands of your own API tokens; a new token is printed once."""
+"""Commands of your own API tokens."""
 
 from typing import Annotated, Any
 from uuid import UUID

@@ -18,8 +18,6 @@ UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 
 class ApiValue(ABC):
-    """A value that has one form for people and another for files."""
-
     @property
     @abstractmethod
     def in_file(self) -> str: ...
@@ -27,12 +25,11 @@ class ApiValue(ABC):
 
 @dataclass(frozen=True)
 class Instant(ApiValue):
-    """An instant, in local time in a terminal and in UTC in a file."""
+    """Local time in a terminal, and UTC in a file."""
 
     utc: str
 
     def __str__(self) -> str:
-        """To the second."""
         return f"{self._local:%Y-%m-%d %H:%M:%S}"
 
     @property
@@ -41,7 +38,6 @@ class Instant(ApiValue):
 
     @property
     def brief(self) -> str:
-        """To the minute; the year is shown only if it is not the current one."""
         year = "" if self._local.year == time.localtime().tm_year else f" {self._local.year}"
         return f"{self._local.day:>2} {self._local:%b}{year} {self._local:%H:%M}"
 
@@ -52,7 +48,7 @@ class Instant(ApiValue):
 
 @dataclass(frozen=True)
 class Duration(ApiValue):
-    """Seconds, shown in the largest unit that is exact."""
+    """Shown in the largest unit that is exact."""
 
     seconds: int
 
@@ -83,7 +79,7 @@ class Word(ApiValue):
 
 @dataclass(frozen=True)
 class Identifier(ApiValue):
-    """An id of the API. A narrow table shows its beginning, which commands accept too."""
+    """A narrow table shows the id's beginning, which commands accept too."""
 
     whole: str
 
@@ -97,8 +93,6 @@ class Identifier(ApiValue):
 
 @dataclass(frozen=True)
 class Phrase(ApiValue):
-    """Words and values, perhaps with a colour."""
-
     parts: tuple[object, ...]
     style: str = ""
 
@@ -107,7 +101,6 @@ class Phrase(ApiValue):
 
     @property
     def in_file(self) -> str:
-        """The same words, with the values in their form for files."""
         return "".join(map(exact, self.parts))
 
 
@@ -124,7 +117,6 @@ def words(value: object) -> str:
 
 
 def shown(value: object) -> Text:
-    """Return text for people: lists with commas, booleans as yes and no, nothing as a dash."""
     match value:
         case Text():
             return value
@@ -141,7 +133,6 @@ def shown(value: object) -> Text:
 
 
 def exact(value: object) -> str:
-    """Return text for files: instants in UTC, durations in seconds, and the API's own words."""
     match value:
         case None:
             return ""
@@ -167,6 +158,5 @@ def instants(value: object) -> Iterator[Instant]:
 
 
 def shortened(ids: set[str]) -> int:
-    """Return how many characters from the beginning tell all ids apart."""
     lengths = (SHORTEST_ID, 18, 23, 36)
     return next((length for length in lengths if len({one[:length] for one in ids}) == len(ids)), lengths[-1])

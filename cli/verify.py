@@ -63,7 +63,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class TrustAnchors:
-    """The trusted keys, the reader's own checkpoints, and the last verified checkpoint."""
+    """`seen` are the reader's own checkpoints; `last` is the last verified checkpoint."""
 
     keys: tuple[VerifierKey, ...]
     seen: tuple[str, ...]
@@ -183,7 +183,6 @@ def _start(path: Path) -> bytes:
 
 
 def _remember(folder: Path, result: VerificationResult, trusted: TrustAnchors) -> None:
-    """Save the checkpoint; if that fails, print the failure and keep the result."""
     of_approvals = [key for key in trusted.keys if key.name == NAME]
     signer = [result.signer] if result.signer else []
     log = notes.named(result.header.origin)[0]

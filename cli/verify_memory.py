@@ -29,12 +29,10 @@ class VerifiedCheckpoint:
 
 
 def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
-    """Return the last verified checkpoint of a log, named by its origin without a generation; None the first time.
+    """`log` is the origin without a generation.
 
-    A tenant's log is identified by the tenant, so that a renamed log does not count as a new one.
-
-    Raises:
-        UnreadableMemory: the checkpoint cannot be read, or is of another log.
+    A tenant's log is identified by the tenant, so that a renamed log does not count as a new one. Raises
+    UnreadableMemory if the checkpoint cannot be read, or is of another log.
     """
     path = _path(folder, log)
     try:
@@ -56,7 +54,7 @@ def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
 
 
 def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None:
-    """Replace the last checkpoint; the file is never half-written. Raises OSError if it cannot be saved."""
+    """The file is never half-written. Raises OSError if it cannot be saved."""
     path = _path(folder, log)
     path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
     fresh = path.with_suffix(f".{os.getpid()}")
@@ -69,7 +67,6 @@ def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None
 
 
 def _whose(log: str) -> str:
-    """Return the tenant of a log; for the vendor's own log, its whole name."""
     tenant = log.rpartition("/audit/")[2]
     return log if tenant == VENDORS else tenant
 

@@ -1,4 +1,4 @@
-"""The caller's own settings that `make run` passes on to its processes, and why it passes no others."""
+"""The caller's own settings that `make run` passes on to its processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -145,7 +145,6 @@ class Steps:
 
 @contextmanager
 def new_log(path: Path | None) -> Iterator[TextIO]:
-    """Yield a new private file; without a path, the terminal."""
     if path is None:
         yield sys.stdout
         return
@@ -158,8 +157,6 @@ def new_log(path: Path | None) -> Iterator[TextIO]:
 
 
 class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
-    """Passes honcho's own messages to `tell`, and lines for people to the console."""
-
     def __init__(self, output: TextIO, console: Console | None) -> None:
         super().__init__(output)
         self.tell: Callable[[str], object] = str

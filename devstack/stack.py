@@ -248,10 +248,7 @@ def commands(checkout: Path = CHECKOUT) -> dict[str, str]:
 
 
 class Processes:
-    """The processes of a plan as children of this process, each with a log file.
-
-    `checkout` is the folder with the processes' code.
-    """
+    """`checkout` is the folder with the processes' code."""
 
     def __init__(
         self, plan: StackPlan, logs: Path = LOGS, extra: Mapping[str, str] | None = None, checkout: Path = CHECKOUT
@@ -264,7 +261,7 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, process: str, *, name: str | None = None, options: str = "") -> subprocess.Popen[bytes]:
-        """Start a process of the Procfile; `name` and `options` allow a second process of the same kind."""
+        """`name` and `options` allow a second process of the same kind."""
         own = {**self.plan.variables(process), **self.extra}
         line = Template(f"{commands(self.checkout)[process]} {options}").substitute(own)
         return self.launch(name or process, shlex.split(line), own)
@@ -284,7 +281,7 @@ class Processes:
         return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
     def wait_until_ready(self) -> None:
-        """Raise RuntimeError, which names the log, unless the API is ready within 30 seconds."""
+        """Raise RuntimeError unless the API is ready within 30 seconds."""
         until = time.monotonic() + READY_SECONDS
         while time.monotonic() < until:
             if self.running["api"].poll() is not None:

@@ -1,4 +1,4 @@
-"""The text of `make run` for a newcomer: addresses, demo users, and a call that works as printed."""
+"""The text of `make run` for a newcomer."""
 
 import io
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
 
 
 def keep_flower_password(plan: StackPlan, path: Path) -> StackPlan:
-    """Return the plan with an earlier run's password, or its own; save the password in a private file."""
+    """Return the plan with an earlier run's password, or its own."""
     with suppress(OSError, UnicodeDecodeError):
         known = path.read_text(encoding="utf-8").strip()
         if len(known) >= len(plan.flower_password) and known.isprintable() and not set(known) & {",", ":", " "}:

@@ -211,7 +211,6 @@ class CallCounts:
             return sum(self._answers.values())
 
     def take(self) -> CountBatch:
-        """Remove and return the counts, with the uses of at most `MOST_A_BATCH` windows."""
         with self._changing:
             some = list(islice(self._uses, MOST_A_BATCH))
             uses = {one: self._uses.pop(one) for one in some}

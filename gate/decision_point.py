@@ -193,7 +193,6 @@ def _tenant(source: TenantSource, properties: Mapping[str, Any]) -> str | Denial
 
 
 def _is_resource(resource: AuthzenEntity) -> bool:
-    """Type and id must be valid, and must be recoverable from `type:id`."""
     try:
         return ":" not in resource.type and bool(check_resource(f"{resource.type}:{resource.id}"))
     except ValueError:

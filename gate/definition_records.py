@@ -66,10 +66,9 @@ WHERE d.place <= 2 ORDER BY d.service, d.place
 
 @dataclass(frozen=True)
 class DefinitionChange:
-    """How a gate's definition for a tenant differs from the previous definition.
+    """`changes` has two texts for each part: what only the old definition has, and what only the new one has.
 
-    `changes` has two texts for each part: what only the old definition has, and what only the new one has. While
-    `is_beside` is true, some process may still use the old definition.
+    While `is_beside` is true, some process may still use the old definition.
     """
 
     since: datetime

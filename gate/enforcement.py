@@ -109,7 +109,7 @@ def of_catalogue(catalogue: Catalogue) -> dict[str, str]:
 
 
 def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
-    """Record the catalogue's `enforcement` of each gate. `announce` sends the notifications later.
+    """Record the catalogue's `enforcement` of each gate.
 
     A gate that never enforced may report for all tenants. A switch to enforce takes effect at once for all tenants
     and ends all consents. The transaction must be entered as a system.
@@ -203,8 +203,7 @@ def _overview(row: Row[Any]) -> EnforcementOverview:
 class TenantGate:
     """`is_asked`: the gate enforced before, and the vendor asks for consent to `revision`.
 
-    `last_asked_at` is the time of the last question by any gateway for any tenant: to the minute, after two hours to
-    the hour.
+    `last_asked_at` is the time of the last question for any tenant: to the minute, after two hours to the hour.
     """
 
     service: str
@@ -251,10 +250,7 @@ def is_unenforced(session: UnitOfWork, request_id: UUID) -> bool:
 def allow_report(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, service: str, *, revision: int
 ) -> TenantGate:
-    """Consent, as the tenant's admin, to a gate that only reports.
-
-    Raises Conflict if the vendor does not ask for consent to this revision.
-    """
+    """Raises Conflict if the vendor does not ask for consent to this revision."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     permissions.require_fresh_admin(session, actor, tenant)

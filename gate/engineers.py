@@ -97,8 +97,7 @@ class ServiceCallers:
 def may_say(found: object, value: str) -> bool:
     """Return whether a claim has a value, or might have it: ambiguous claims are gated.
 
-    A text matches as a whole or by one of its words, as in `scope` (RFC 8693 section 4.2), ignoring case. Types
-    other than text and list count as a match, because their meaning is unknown.
+    A text matches as a whole or by one of its words, as in `scope` (RFC 8693 section 4.2), ignoring case.
     """
     if isinstance(found, list):
         return any(may_say(one, value) if isinstance(one, str) else True for one in found)

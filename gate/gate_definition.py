@@ -26,10 +26,7 @@ PARTS = {
 
 
 class GateDefinition:
-    """`body` is canonical JSON: it does not depend on the order in the catalogue.
-
-    Fields without a value are left out. Whether the gate enforces is not part of the definition.
-    """
+    """`body` is canonical JSON without fields that have no value. It does not say whether the gate enforces."""
 
     __slots__ = ("_parts", "body")
 

@@ -26,8 +26,8 @@ HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox enforcement 
 class GateNews:
     """The SQL statements of a table whose rows store how far they were announced.
 
-    `announced_to` is the last notified tenant, and null before the vendor. `waiting` locks the first due row of a
-    service that has not `failed`. Other workers wait for this lock, because skipping the row would break the order.
+    `waiting` locks the first due row of a service that has not `failed`. Other workers wait for this lock, because
+    skipping the row would break the order.
     """
 
     waiting: TextClause

@@ -169,9 +169,7 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int)
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, wanted: MappingInput, known: Collection[str]
 ) -> MappedIdentity:
-    """Map an identity to an engineer, as an operator.
-
-    `known` are the issuers of the catalogue, and `mtls:` with the name of each service that accepts certificates.
+    """`known` are the issuers of the catalogue, and `mtls:` with the name of each service that accepts certificates.
 
     Raises:
         OwnRoles: the caller would map an identity to themselves.

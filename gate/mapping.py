@@ -77,10 +77,10 @@ class MappingRefused(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """A compiled path rule.
+    """`sources` are numbers of segments and names of parameters.
 
-    `sources` are numbers of segments and names of parameters. `resource` is a format string of their values. `action`
-    is a text or the index of a value. `tenant` is the number of a segment.
+    `resource` is a format string of the sources' values. `action` is a text or the index of a value. `tenant` is the number
+    of a segment.
     """
 
     path: str

@@ -62,8 +62,6 @@ def event_text(kind: ChangeKind, position: str, said: dict[str, Any]) -> bytes:
 
 
 class MemoryEvent:
-    """A change of memory, serialised once for all streams."""
-
     def __init__(self, generation: str, change: MemoryChange) -> None:
         self.change = change
         self._position = f"{generation}-{change.number}"
@@ -150,7 +148,7 @@ class StreamPace:
 class SnapshotTurns:
     """Makes one snapshot at a time for each token, and one part at a time for all.
 
-    Half of the time no part is made. A guard that keeps asking therefore delays mainly guards with its own token.
+    Half of the time no part is made, so that other calls can run.
     """
 
     def __init__(self) -> None:

@@ -200,7 +200,6 @@ class WindowChecks:
         )
 
     def _is_long_used_up(self, question: AccessCheck) -> bool:
-        """Return whether a call with an id is too late to repeat an earlier use of the window."""
         known = self._refused.get(question)
         return (
             known is not None

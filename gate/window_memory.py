@@ -29,7 +29,7 @@ BOOT_CLOCK: Callable[[], float] = (
 
 @dataclass(frozen=True, slots=True)
 class RememberedWindow:
-    """A window as last verified; small, because memory keeps a hundred thousand windows.
+    """Small, because memory keeps a hundred thousand windows.
 
     `deadline` is in microseconds since 1970. `extended`: an approved extension follows the window.
     """
@@ -78,7 +78,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """A change of memory, numbered in order without gaps.
+    """A change of memory, numbered without gaps.
 
     `window` is the window that opened or closed. After `ANEW` memory is empty. After `FORGET` callers may be other
     engineers. A `HEARTBEAT` is sent only after every closing that a read found. `at` is as in `WindowMemory.now`.
@@ -95,7 +95,7 @@ Listener = Callable[[Sequence[MemoryChange]], None]
 
 
 class WindowMemory:
-    """Open windows by tenant, service, engineer and resource, as last read from Postgres.
+    """Open windows by tenant, service, engineer and resource.
 
     One thread writes. Any number of threads read without a lock: each change replaces one value of a dictionary.
     """
@@ -175,7 +175,6 @@ class WindowMemory:
         return request_id.int in self._by_request
 
     def holds(self, window: RememberedWindow) -> bool:
-        """Return whether exactly this window is in memory and not over."""
         latest = self.clock() * 1e6 + self._read[1]
         return self._by_request.get(window.request) is window and window.deadline > latest
 

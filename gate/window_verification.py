@@ -43,9 +43,9 @@ class WindowChange:
 
 @dataclass(frozen=True)
 class ChangeBatch:
-    """The changes that one read found, and the database's time after the read.
+    """`at` is the database's time after the read.
 
-    The next read continues at `seen`, which is valid only for the same `server`: its value differs for each start of
+    The next read continues at `seen`, which is valid only for the same `server`, whose value differs for each start of
     Postgres and each database.
     """
 
@@ -193,7 +193,7 @@ class WindowVerification:
         self._doubted_at = doubted_at if self._doubtful else None
 
     def go_on(self, judge: WindowJudge, at: datetime) -> None:
-        """Verify some of the other changed windows. If there are none, load the next windows."""
+        """Verify some of the other changed windows, or else load the next windows."""
         due = [one for one, scheduled in self._scheduled.items() if scheduled.begins <= at]
         for one in due:
             del self._scheduled[one]

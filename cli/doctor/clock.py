@@ -10,7 +10,7 @@ FIX = "synchronise both machines by NTP: `timedatectl` shows whether this one is
 
 
 def compare(check: str, server: str, read: Callable[[], float]) -> DoctorFinding:
-    """Compare with the server's clock, in seconds since 1970; the duration of the call is not counted."""
+    """`read` returns seconds since 1970; the duration of the call is not counted."""
     before = time.time()
     theirs = read()
     after = time.time()

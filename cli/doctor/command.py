@@ -70,11 +70,6 @@ def doctor(
 
 
 def examine_unit(name: str) -> list[DoctorFinding]:
-    """Run all checks as the process of a systemd unit, and check the unit's files of settings.
-
-    Raises:
-        typer.Exit: there is no such unit, or the caller is not root.
-    """
     command = [sys.executable, "-m", "cli", "doctor"]
     try:
         unit = ServiceUnit.read(name)
@@ -92,7 +87,7 @@ def examine_unit(name: str) -> list[DoctorFinding]:
 
 
 def examine(given: Mapping[str, str], folder: Path | None = None) -> list[DoctorFinding]:
-    """Run all checks; findings contain no secret."""
+    """Findings contain no secret."""
     settings, found = environment.read_settings(given)
     if settings is None:
         return [_without_secrets(finding, ()) for finding in found]

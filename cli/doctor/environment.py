@@ -1,4 +1,4 @@
-"""Checks of the settings: whether a process would start with them, and whether each variable is a known setting."""
+"""Checks of the settings."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches

@@ -20,7 +20,7 @@ SHARED = {"credential_key_files": "lockbox-credential", "checkpoint_folder": "lo
 
 
 def check_keys(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that this process and no one else can read each key file; mounts of containers are excepted.
+    """Check that only this process can read each key file; mounts of containers are excepted.
 
     After an install, the files belong to root, with the process's group and mode 0640.
     """
@@ -58,7 +58,6 @@ def _unreadable(variable: str, file: Path, mend: str) -> DoctorFinding:
 
 
 def _shut(check: str, variable: str, path: Path) -> DoctorFinding | None:
-    """Return a failure for the first folder above the path or its link's target that this user can't enter."""
     above = [*reversed(path.absolute().parents), *reversed(Path(os.path.realpath(path)).parents)]
     closed = [one for one in above if os.path.lexists(one) and not os.access(one, os.X_OK, effective_ids=True)]
     if not closed:
@@ -69,7 +68,7 @@ def _shut(check: str, variable: str, path: Path) -> DoctorFinding | None:
 
 
 def _others(found: os.stat_result) -> str | None:
-    """Return who else may read a file. Root cannot tell which group a process has, and so checks no group."""
+    """Root cannot tell which group a process has, and so checks no group."""
     if found.st_mode & EVERYBODY:
         return "everybody"
     if os.geteuid() == ROOT:
@@ -82,7 +81,6 @@ def _others(found: os.stat_result) -> str | None:
 
 
 def check_folders(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check the folder of checkpoints, which the core worker writes and others read, and the folder of targets."""
     folder = settings.checkpoint_folder
     if folder is not None:
         is_writer = bool(settings.audit_key_files) or settings.worker_database_url is not None

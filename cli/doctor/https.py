@@ -1,4 +1,4 @@
-"""Check of TLS: the certificate that browsers get for the pages, and when it expires."""
+"""Check of the certificate that browsers get for the pages, and when it expires."""
 
 import socket
 import ssl
@@ -43,7 +43,7 @@ def check_https(settings: Settings) -> Iterator[DoctorFinding]:
 
 
 def _valid_until(host: str, port: int) -> float:
-    """Return when the certificate expires, in seconds since 1970."""
+    """In seconds since 1970."""
     context = ssl.create_default_context()
     with (
         socket.create_connection((host, port), timeout=SECONDS) as plain,

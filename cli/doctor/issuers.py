@@ -1,4 +1,4 @@
-"""Check of identity providers: reachable from this machine, with valid documents."""
+"""Check of identity providers."""
 
 from collections.abc import Iterator
 

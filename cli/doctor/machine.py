@@ -1,4 +1,4 @@
-"""Checks of this machine: its ports, and the free space on its disks."""
+"""Checks of this machine's ports and disks."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Check of the mail relay: reachable, with a certificate for its name, accepting the password; no mail is sent."""
+"""Check of the mail relay; no mail is sent."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""Checks of Postgres with each process's database login: reachable, encrypted, durable, with the correct rights."""
+"""Checks of Postgres with each process's database login."""
 
 import json
 import re
@@ -133,7 +133,7 @@ def _process_findings(check: str, variable: str, settings: Settings, connection:
 
 
 def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Iterator[DoctorFinding]:
-    """Report missing rights of this version's schema; a later schema may grant other rights."""
+    """Compare with this version's schema only: a later schema may grant other rights."""
     if migrations.current(connection) != migrations.head():
         return
     missing = lacking(connection, kind)
@@ -148,9 +148,9 @@ def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Ite
 
 
 def _room(check: str, kind: ServerKind, settings: Settings, connection: Connection) -> Iterator[DoctorFinding]:
-    """Report too few connections for this process, or for all together.
+    """Report too few connections for this process, or for all processes together.
 
-    All together are one process of each kind in `ALWAYS`, or the living processes if these open more.
+    The check counts one process of each kind in `ALWAYS`, or the living processes if they open more.
     """
     if is_pooled(connection):
         return
@@ -177,7 +177,7 @@ def _room(check: str, kind: ServerKind, settings: Settings, connection: Connecti
 
 
 def _check_process(settings: Settings, kind: ServerKind, engine: Engine) -> None:
-    """Run the checks of the process's start. Only the core worker takes locks, through connections of their own."""
+    """Run the checks of the process's start."""
     url = settings.database_direct_url
     if kind != ServerKind.WORKER or url is None:
         startup_checks.check(engine, kind, direct=engine if kind == ServerKind.WORKER else None)
@@ -213,8 +213,6 @@ def _server(connection: Connection) -> Iterator[DoctorFinding]:
 
 @dataclass(frozen=True)
 class GrantedRight:
-    """One right of one database login: on a table, on some of its columns, or to call a function."""
-
     right: str
     thing: str
     columns: tuple[str, ...] | None = None

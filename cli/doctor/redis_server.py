@@ -1,4 +1,4 @@
-"""Check of Redis or Valkey: reachable, dropping no data, and keeping its data over a restart."""
+"""Check of Redis or Valkey."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit

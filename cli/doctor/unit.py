@@ -1,4 +1,7 @@
-"""A systemd unit, read from its files: the user, the settings and the folder of its process."""
+"""A systemd unit, read from its files: the user, the settings and the folder of its process.
+
+The properties raise UnitRefused.
+"""
 
 import grp
 import os
@@ -46,11 +49,7 @@ class ServiceUnit:
 
     @classmethod
     def read(cls, name: str) -> "ServiceUnit":
-        """Read a unit and its drop-ins: from systemd if it runs on this machine, otherwise from systemd's folders.
-
-        Raises:
-            UnitRefused: there is no unit of that name.
-        """
+        """Read a unit and its drop-ins: from systemd if it runs on this machine, otherwise from systemd's folders."""
         name = name.removesuffix(".service")
         prefix, at, instance = name.partition("@")
         names = {"%i": instance, "%I": instance, "%p": prefix, "%N": name, "%n": f"{name}.service", "%%": "%"}
@@ -66,11 +65,7 @@ class ServiceUnit:
 
     @property
     def user(self) -> tuple[int, int, list[int]]:
-        """The numbers of the unit's user, of its group, and of all its groups.
-
-        Raises:
-            UnitRefused: this machine does not know the user or a group.
-        """
+        """The ids of the unit's user, of its group, and of all its groups."""
         name = self.last("User") or "root"
         try:
             entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
@@ -93,11 +88,7 @@ class ServiceUnit:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The process's variables. If a variable is set twice, its last value counts.
-
-        Raises:
-            UnitRefused: a file of settings can't be read.
-        """
+        """If a variable is set twice, its last value counts."""
         found = {"PATH": PATH, "LANG": "C.UTF-8"}
         for value in self.said.get("Environment", []):
             found |= dict(word.partition("=")[::2] for word in shlex.split(value))
@@ -112,7 +103,7 @@ class ServiceUnit:
         return found
 
     def check_files(self) -> Iterator[DoctorFinding]:
-        """Check that only root can read the files of settings: they hold passwords; systemd reads them as root."""
+        """Check that only root can read the files of settings, because they hold passwords."""
         for file, _ in self.files:
             found = file.stat() if file.exists() else None
             if found is None:
@@ -125,7 +116,6 @@ class ServiceUnit:
                 yield failure(CHECK, says, f"chown root:root {named} && chmod 600 {named}")
 
     def check_sandbox(self) -> Iterator[DoctorFinding]:
-        """Check the sandbox: which paths the unit hides from its process, or makes read-only."""
         told = self.environment
         named = {(name, path) for name in sorted(PATHS & told.keys()) for path in A_PATH.findall(told[name])}
         for name, path in sorted(named) if self.last("ProtectHome") in {*YES, "tmpfs"} else ():
@@ -147,8 +137,7 @@ class ServiceUnit:
     def run(self, does: Callable[[], str]) -> str:
         """Run a function in a child process with the unit's user, groups, settings and folder.
 
-        Raises:
-            UnitRefused: the user can't enter the folder, or the function failed.
+        Raises UnitRefused if the user can't enter the folder, or the function failed.
         """
         uid, gid, groups = self.user
         environment, folder = self.environment, self.last("WorkingDirectory") or "/"

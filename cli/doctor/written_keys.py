@@ -32,10 +32,7 @@ SECRETS = text("SELECT secret FROM endpoints WHERE removed_at IS NULL ORDER BY i
 
 
 def check_written_keys(settings: Settings, kind: ServerKind, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check the keys of this kind of process against the rows that its database login may read.
-
-    cli/doctor/files.py reports unreadable files.
-    """
+    """Check the keys against the rows that this kind of process may read."""
     if not all(
         os.access(file, os.R_OK, effective_ids=True) for name in KEY_FILES for file in getattr(settings, name)
     ):

@@ -47,7 +47,6 @@ async def serve(listener: socket.socket, maildir: Path) -> None:
 
 
 def main() -> None:
-    """Drop root's rights and listen; then continue in the background, and print the new pid."""
     folder, port, *account = sys.argv[1:]
     if account:
         uid, gid = map(int, account)

@@ -89,8 +89,7 @@ def find_home(folder: Path) -> DataFolder:
 def make_folder(path: Path, account: Account | None, *, holding: str = "") -> None:
     """Create a folder of mode 0700 owned by the account, atomically.
 
-    If each of several concurrent calls puts a file in the folder, only one succeeds: a rename replaces only an empty
-    folder.
+    Of several concurrent calls that put a file `holding` into the folder, only one succeeds.
     """
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     if holding:
@@ -99,6 +98,7 @@ def make_folder(path: Path, account: Account | None, *, holding: str = "") -> No
         # The account may replace anything in its own folder with a link: as root, never follow one.
         os.chown(fresh, account.uid, account.gid, follow_symlinks=False)
     try:
+        # A rename replaces only an empty folder.
         fresh.rename(path)
     except OSError:
         shutil.rmtree(fresh)

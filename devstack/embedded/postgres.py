@@ -134,22 +134,20 @@ class Postgres:
         fresh.rename(self._data)
 
     def _heal(self) -> None:
-        """Clean up after a killed postmaster, if none of our own is running.
-
-        Backends busy with a query are killed, as Postgres does in a crash; other backends end by themselves. The pid
-        file is left to Postgres, which checks the shared memory first, unless another process has that pid.
-        """
+        """Clean up after a killed postmaster, if none of our own is running."""
         if not self._pid_file.exists():
             return
         if not wait_until(lambda: not self._leftovers(), LEFTOVER_SECONDS):
             for process in self._leftovers():
                 with contextlib.suppress(psutil.Error):
+                    # A backend that is busy with a query does not end by itself. Postgres kills it in a crash, too.
                     if process.cmdline()[0].startswith("postgres: "):
                         process.kill()
         if not wait_until(lambda: not self._leftovers(), START_SECONDS):
             pids = ", ".join(str(process.pid) for process in self._leftovers())
             raise EmbeddedRefused(f"another Postgres runs in {self._data}: pids {pids}")
         words = self._pid_file.read_text().split()
+        # Otherwise Postgres deletes the file, once it has checked the shared memory.
         if not words or psutil.pid_exists(int(words[0])):
             self._pid_file.unlink()
 

@@ -83,10 +83,7 @@ def run(
     stdin: bytes = b"",
     as_root: bool = False,
 ) -> str:
-    """Run a short command in the folder, as the servers' account, and return its output.
-
-    With `as_root`, the command starts with our own rights and drops them itself.
-    """
+    """With `as_root`, the command starts with our own rights and drops them itself."""
     account = None if as_root else home.account
     try:
         done = subprocess.run(  # noqa: S603 - programs of the wheels, arguments of our own, no shell
@@ -121,7 +118,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
 
 
 def wait_gone(process: psutil.Process, seconds: float) -> bool:
-    """Wait for a server to end and free its port; return False if it still runs."""
+    """Return whether the server ended and freed its port in time."""
 
     def gone() -> bool:
         with contextlib.suppress(ChildProcessError):

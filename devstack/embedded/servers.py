@@ -149,7 +149,7 @@ def start(folder: Path, *, environment: str = "development", only: Collection[st
 
 
 def find(folder: Path) -> ServerAddresses:
-    """Return the servers of a folder as they were last started, running or not."""
+    """The servers need not be running."""
     home = find_home(folder)
     state = read_state(home)
     return _addresses(home, state, state.ports)

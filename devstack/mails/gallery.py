@@ -75,7 +75,7 @@ def shown(among: Iterable[Specimen]) -> Sequence[Specimen]:
 
 
 def write(folder: Path, *, every: bool = False) -> int:
-    """Write the mails worth a look, or every one; return their number. Files of an earlier gallery are replaced."""
+    """Return the number of mails written. Files of an earlier gallery are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     known = sorted(specimens(), key=lambda one: one.name)
     chosen = known if every else shown(known)
