@@ -1,1 +1,5 @@
-"""The life of a request: its states and moves, its policy, and the only code that writes one."""
+"""The life of a request: its states and moves, its policy, and the only code that writes requests.
+
+Functions with a `caller` raise NotFound for a request that the caller may not know of, and NotYours for an act that
+the caller may not do. A malformed `cursor` raises Invalid. `ahead` are the queries that follow.
+"""

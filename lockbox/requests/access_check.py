@@ -104,11 +104,9 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str 
     """Return the open window that admits the engineer; of several, the window that lasts longest.
 
     Names are compared exactly. If a service account asks and the window's uses are limited, one use is counted.
-    Engineers who check their own access use up nothing. `call` is the account's id of the call.
+    `call` is the service account's id of the call.
 
     Raises:
-        NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about someone
-            else.
         AuditLogRolledBack: a window would be open, but the database is behind the shipped part of its audit log.
         Also NoOpenWindow, WindowUsedUp.
     """
@@ -120,10 +118,9 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str 
 
 
 def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
-    """Like `check`, for whichever caller has entered the transaction; no use is counted.
+    """Like `check`, but for any caller, and no use is counted.
 
     Windows with unlimited uses come first. A window without uses left is returned only with `whatever_is_left`.
-    Raises as `check`.
     """
     found = judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
     windows = [entry for entry in found if entry.open]
@@ -138,10 +135,9 @@ def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left:
 
 
 def use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller) -> RequestEntry:
-    """Return the open window and, if its uses are limited, count one use in the same transaction.
+    """Like `open_window`, but one use is counted in this transaction if the window's uses are limited.
 
-    The last use is recorded as an event. A repeated call within five seconds counts as the same use. Raises as
-    `check`.
+    A repeated call within five seconds counts as the same use.
     """
     entry = open_window(session, question, whatever_is_left=True)
     if entry.uses_left is None:
@@ -176,7 +172,7 @@ def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) 
 
 
 def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
-    """Explain a refusal: `suspended`, or `narrowed` if this was requested but left out of the approval."""
+    """Return `suspended`, or `narrowed` if this access was requested but left out of the approval."""
     row = session.execute(REFUSAL, question.values).one_or_none()
     if row is None:
         return None
@@ -226,10 +222,7 @@ class RequestRow:
 
 
 def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None = None) -> list[RequestEntry]:
-    """Judge rows by the database's time: whether each window is open, and what holds it back.
-
-    `at` is when the rows were read, if the caller knows it; without `at`, the database's time is read last.
-    """
+    """`at` is the database's time when the rows were read; the default is the current time."""
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
     proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
     later = [row.request for row in signed if row.request.opens_at]

@@ -73,7 +73,7 @@ class WindowUsage(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class ActivityEntry:
-    """Something that an engineer did `count` times, all at `at`, or from `at` on within the same report."""
+    """An act of the engineer, done `count` times from `at` on."""
 
     at: datetime
     method: str
@@ -85,7 +85,7 @@ class ActivityEntry:
 
 @dataclass(frozen=True)
 class GuardUse:
-    """Calls that a guard admitted by itself and no gate has counted: `count` calls at `at`, or from `at` on."""
+    """`count` calls, from `at` on, that a guard admitted by itself and no gate has counted."""
 
     at: datetime
     resource: str
@@ -120,18 +120,15 @@ def report(
     *,
     uses: Sequence[GuardUse] = (),
 ) -> int:
-    """Record what a system reports about a window, one event for each kind of activity; return the number of events.
+    """Write one event for each kind of activity; return the number of events.
 
-    Uses are counted like the gate's own, with the caller as the gateway. A report may arrive up to an hour after the
-    window ended. Each entry or use must lie within the time in which the window was open, with five seconds of
-    tolerance for differing clocks. A single entry or use outside this time, or a use for which the window was not
-    opened, refuses the whole report.
+    Uses are counted like the gate's own, with the caller as the gateway. One entry or use from outside the window,
+    give or take five seconds, refuses the whole report.
 
     Raises:
-        NotYours: the caller is not a service account with the scope.
         OutsideWindow: the window was never open, or not at a reported time, or a use is not covered by the window.
         Invalid: uses are reported for a window of limited uses.
-        Also NotFound, TooLate.
+        TooLate: the window ended more than an hour ago.
     """
     authentication.enter(session, caller)
     window = _window(session, caller, request_id)
@@ -164,10 +161,7 @@ def report(
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
-    """Return the activity inside a window, the latest report first, at most a thousand entries.
-
-    Raises NotFound.
-    """
+    """The latest report first, at most a thousand entries."""
     if not queries.known(session, caller, [request_id]):
         raise NotFound(queries.NOT_KNOWN)
     return inside(session, request_id)

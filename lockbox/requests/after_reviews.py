@@ -96,7 +96,7 @@ class FindingInput:
 
 @dataclass(frozen=True)
 class DueFinding:
-    """A window that was opened by break-glass and has ended; `opened_by` is None if the name was erased."""
+    """`opened_by` is None if the name was erased."""
 
     entry: RequestEntry
     opened_at: datetime
@@ -137,10 +137,7 @@ def ahead_of_due_findings() -> Query:
 
 
 def due_findings(session: UnitOfWork, caller: Caller, known: RecipientDirectory | None = None) -> list[DueFinding]:
-    """Return the windows for which the caller can give a finding now, the earliest due date first.
-
-    `known` is the directory of the caller's tenants, if it was looked up before.
-    """
+    """Return the windows for which the caller can give a finding now, the earliest due date first."""
     authentication.enter(session, caller)
     of_customer = caller.tenants()
     if not of_customer or not _may_give(caller):
@@ -165,11 +162,9 @@ def due_findings(session: UnitOfWork, caller: Caller, known: RecipientDirectory 
 def give_finding(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, said: FindingInput
 ) -> AfterReviewEntry:
-    """Record the customer's finding about a window that was opened by break-glass, as an approver or admin.
+    """Record the finding of an approver or admin of the customer.
 
-    Raises:
-        NotYours: the caller is neither approver nor admin of the customer.
-        Also NotFound, SignInAgain, InvalidMove, AlreadyDecided, CommentRequired.
+    Raises SignInAgain, InvalidMove, AlreadyDecided, CommentRequired.
     """
     authentication.enter(session, caller)
     request = transition.locked(session, caller, request_id)
@@ -196,7 +191,7 @@ def give_finding(
 
 
 def remind(database_: Database) -> Iterator[int]:
-    """Send reminders of missing findings, to more people once they are overdue; yields the number sent per batch."""
+    """Yield the number of reminders sent per batch. Once a finding is overdue, more people are reminded."""
     while count := _remind_batch(database_):
         yield count
 

@@ -84,7 +84,7 @@ NO_PROOF = Proof()
 
 @dataclass(frozen=True)
 class StatementContext:
-    """The parts of a statement that neither request nor decision holds; `version` is the version that was seen."""
+    """`version` is the version of the request that the approver saw."""
 
     version: int
     policy_version: int
@@ -100,10 +100,7 @@ def issue_challenge(
     party: RelyingParty,
     effective: EffectivePolicy,
 ) -> ApprovalChallenge:
-    """Return the challenge by which a passkey of the approver signs this decision about the current request.
-
-    Raises NotYours if the approver has no passkey that can sign here.
-    """
+    """Raises NotYours if the approver has no passkey that can sign here."""
     salt = secrets.token_bytes(SALT_BYTES).hex()
     at = decision.decided_at
     met = StatementContext(request.version, effective.version, instant(at), salt)
@@ -156,9 +153,8 @@ def hold_by_signatures(
 ) -> frozenset[UUID]:
     """Return the ids of the open requests whose passkey signatures are valid, or whose policy demands none.
 
-    A request is left out if anyone whose approval counts has signed nothing or something else, or has signed with a
-    passkey that they no longer have. `opened` are the requests, each with the body of the event that opened the
-    window.
+    Anyone whose approval counts must have signed the request with a passkey that they still have. `opened` has for
+    each request the body of the event that opened the window.
     """
     demanding = [request for request, _ in opened if _is_demanded(request)]
     rows = _signed_rows(session, demanding)
@@ -192,7 +188,7 @@ def _holds(session: UnitOfWork, request: AccessRequest, body: bytes | None, rows
 
 
 def _is_marked(session: UnitOfWork, row: Row[Any]) -> bool:
-    """Whether the passkey's MAC is valid: Lockbox has added the passkey, not someone with a database login."""
+    """Whether Lockbox has added the passkey, not someone with a database login."""
     covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
     key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
     return row_macs.is_held(session, row.mac, row_macs.passkey(key), key.id)
@@ -237,10 +233,7 @@ def _another(request: AccessRequest) -> StaleVersion:
 
 
 def _circumstances(statement: str, content: str) -> StatementContext:
-    """Read from the two texts what neither request nor decision holds.
-
-    Both texts are then rebuilt with these values and compared as a whole.
-    """
+    """The caller rebuilds both texts with these values and compares them as a whole."""
     said, salted = json.loads(statement), json.loads(content)
     return StatementContext(
         int(said["version"]), int(said["policy_version"]), str(said["issued_at"]), str(salted["salt"])
@@ -248,7 +241,7 @@ def _circumstances(statement: str, content: str) -> StatementContext:
 
 
 def _content(request: AccessRequest, decision: DecisionRow, met: StatementContext) -> bytes:
-    """The canonical bytes of the parts of a decision that can be personal and may be erased; the salt hides them."""
+    """The canonical bytes of a decision's parts that can be personal and may be erased; the salt hides them."""
     kept = request.resources if decision.resources is None else decision.resources
     content = {"comment": decision.comment, "resources": list(kept), "salt": met.salt}
     return canonical(content | _context(request))
@@ -260,7 +253,7 @@ def _context(request: AccessRequest) -> dict[str, str]:
 
 
 def _statement(request: AccessRequest, decision: DecisionRow, met: StatementContext, content: bytes) -> bytes:
-    """The canonical bytes whose SHA-256 a passkey signs: who approves which access, for whom, in which version."""
+    """The canonical bytes whose SHA-256 a passkey signs."""
     kept = request.actions if decision.actions is None else decision.actions
     return canonical(
         {
@@ -286,9 +279,9 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
 
 
 def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
-    """The canonical bytes whose hash is signed: the engineer, the access, its time and uses, and who approved it.
+    """The canonical bytes whose SHA-256 the server signs when a window opens.
 
-    The window of `request` is open; `by` are the ids of the people whose approvals count.
+    `by` are the ids of the people whose approvals count.
     """
     return canonical(
         {
@@ -317,8 +310,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
 def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
     """Sign the approval by which a move opens a window; return what the event records of it.
 
-    Resources are personal, so the event holds only the SHA-256 of the statement. The event's other fields hold the
-    rest of the statement.
+    Resources are personal, so the event holds only the SHA-256 of the statement.
     """
     people = sorted(map(str, by))
     said = _hash_of(request, people)
@@ -334,7 +326,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
 
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
-    """The event's facts on how an approval narrows uses, start and actions; and the opened actions, if not all."""
+    """How an approval narrows uses, start and actions; and the opened actions, if not all."""
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,
         "kept_max_uses": decision.max_uses if decision else None,
@@ -345,7 +337,7 @@ def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
 
 
 def limits_of(move: EventRow) -> ApprovalLimits:
-    """How a move of a timeline narrows the request. Erased resources count as not narrowed."""
+    """Erased resources count as not narrowed."""
     body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
     opens_at = body.get("kept_opens_at")
     return ApprovalLimits(
@@ -410,8 +402,7 @@ def passkey_obstacle(
 ) -> PasskeyTooNew | None:
     """Return why the caller's passkey cannot approve yet; None if it can, or if no passkey is needed.
 
-    The age of the person's oldest passkey counts, because the first passkey vouches for later ones. `keys` are the
-    person's passkeys, if they were read before.
+    The age of the person's oldest passkey counts, because the first passkey vouches for later ones.
     """
     by_passkey = caller.means is AuthMethod.PASSKEY or is_signed
     must_sign = terms.approve_means is ApproveMeans.PASSKEY_SIGNED

@@ -42,10 +42,10 @@ FROM break_glass_record(:tenant_id)
 
 @dataclass(frozen=True)
 class BreakGlassRecord:
-    """Earlier break-glass at a tenant: the number of windows within 30 days, and of overdue findings.
+    """`lately` counts windows within 30 days, and `overdue` counts overdue findings.
 
     `is_denied` is whether the customer's last decision about one of the resources was a denial. `is_stopped` is
-    whether an emergency stop is in force at the tenant.
+    whether an emergency stop is in force.
     """
 
     lately: int
@@ -64,7 +64,6 @@ class BreakGlassRecord:
 
 
 def record_of_review(session: UnitOfWork, request: AccessRequest, caller: Caller) -> BreakGlassRecord | None:
-    """None unless a vendor user reviews a request for break-glass."""
     reviewed = request.break_glass and request.state is State.REVIEWING and caller.side is Side.VENDOR
     return BreakGlassRecord.read(session, request) if reviewed else None
 
@@ -77,7 +76,7 @@ def begin_after_review(session: UnitOfWork, request: AccessRequest, opened_at: d
 
 
 def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> datetime:
-    """When to send the next reminder of a missing finding: before the due date, at it, and daily after it."""
+    """Reminders are sent before the due date, at it, and daily after it."""
     moments = [opened_at + (due_at - opened_at) * percent / 100 for percent in REMINDERS]
     if at < due_at:
         return min((moment for moment in moments if moment > at), default=due_at)
@@ -85,9 +84,9 @@ def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> dateti
 
 
 def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that the submitter is a person with a sign-in as fresh and strong as is needed to open the window.
+    """Check that a person submits, with a sign-in as fresh and strong as is needed to open the window.
 
-    Raises NotYours, SignInAgain.
+    Raises SignInAgain.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours(NOT_BY_MACHINES)

@@ -53,7 +53,7 @@ class DuplicateRequest(Conflict):
 
 @dataclass(frozen=True)
 class CaseQuestion:
-    """Whether the case is open and assigned to the engineer; `caller` is the submitter."""
+    """`caller` is the submitter."""
 
     tenant_id: UUID
     case_system: str | None
@@ -63,7 +63,7 @@ class CaseQuestion:
 
 
 class CaseCheckRow(SQLModel, table=True):
-    """A question, its answer or the failure to get one, and the request for which the answer was used."""
+    """`request_id` is the request for which the answer was used."""
 
     __tablename__ = "case_checks"
 
@@ -84,8 +84,7 @@ class CaseCheckRow(SQLModel, table=True):
 class CaseUnchecked(Invalid):
     """The policy demands that the ticket system confirms the case, and the ticket system has not been asked yet.
 
-    The caller of `submit` has the ticket system asked, outside a transaction, and submits again. `demand` is the
-    policy's term for a case that could not be confirmed.
+    The caller of `submit` has the ticket system asked, outside a transaction, and submits again.
     """
 
     def __init__(self, question: CaseQuestion, demand: UnconfirmedCase) -> None:
@@ -107,10 +106,7 @@ class CaseSystemDown(Busy):
 
 
 def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -> RequestInput:
-    """Return the submission with the ticket system of its case; the only ticket system is the default.
-
-    Raises Invalid.
-    """
+    """The only ticket system is the default. Raises Invalid."""
     if submission.case_ref is None:
         raise Invalid("Name the case too.", field="case_ref")
     if submission.case_url and not systems:
@@ -172,7 +168,7 @@ class AdapterQuestion:
 
 
 class AdapterCall:
-    """A job of the sending pool; `response` becomes the answer or raises `AdapterSilent`."""
+    """`response` becomes the answer or raises `AdapterSilent`."""
 
     def __init__(
         self,
@@ -234,10 +230,9 @@ class AdapterCall:
 
 @dataclass(frozen=True)
 class CaseAdapters:
-    """The ticket systems with the addresses of their adapters, and the secret that signs calls and answers.
+    """`secret` signs calls and answers. `pool` has a circuit breaker for each host.
 
-    `allow_http` permits adapters on this machine without TLS, and `route` adapters in a private network. `pool` has a
-    circuit breaker for each host.
+    `allow_http` permits adapters on this machine without TLS, and `route` adapters in a private network.
     """
 
     systems: Mapping[str, CaseSystem]
@@ -247,12 +242,7 @@ class CaseAdapters:
     pool: ChannelPool = field(default_factory=lambda: ChannelPool(CHANNEL, MOST_AT_ONCE), repr=False)
 
     def ask(self, question: AdapterQuestion) -> CaseAnswer:
-        """Return the answer of the adapter.
-
-        Raises:
-            AdapterSilent: there is no valid answer, or the adapter is not called, such as while its circuit breaker
-                is open.
-        """
+        """Raises AdapterSilent if there is no adapter or no valid answer, or if the circuit breaker is open."""
         system = self.systems.get(question.case_system)
         if system is None or system.adapter is None or self.secret is None:
             raise AdapterSilent("no_adapter")
@@ -321,7 +311,7 @@ WHERE id = :id AND answered_at IS NULL
 
 
 def ask(session: UnitOfWork, question: CaseQuestion, most: int) -> UUID:
-    """Write the question for a worker and return its id; `most` is how many questions a person may ask in a minute.
+    """Write the question for a worker and return its id; a person may ask at most `most` questions in a minute.
 
     Raises TooMany.
     """
@@ -354,7 +344,7 @@ def read(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswe
 
 
 def read_last(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswer | None:
-    """Like `read`, for the last time: if there is no answer, the question is withdrawn from the workers."""
+    """If there is no answer, the question is withdrawn from the workers."""
     answer = read(session, number, question)
     if answer is None:
         _settle(session, number)
@@ -373,10 +363,10 @@ def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
 
 
 def run(database: Database, number: UUID, adapters: CaseAdapters, *, may_wait: bool = True) -> str:
-    """Ask the adapter, record its answer once, and return the outcome as one word. No lock is held during the call.
+    """Ask the adapter and record its answer once; no lock is held during the call.
 
-    The outcome is `skipped` if the question is already answered or its submitter no longer waits. Without `may_wait`,
-    the adapter is not called, and the recorded failure is `busy`.
+    Return `confirmed`, `refused` or `failed`; `skipped` if the question is answered or its submitter no longer waits.
+    Without `may_wait`, the adapter is not called, and the recorded failure is `busy`.
     """
     with database.transaction() as session:
         row = session.execute(QUESTION, {"id": number, "within": f"{SECONDS - TO_RECORD} s"}).one_or_none()

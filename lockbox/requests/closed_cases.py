@@ -48,7 +48,7 @@ class EndedRequest:
 
 @dataclass(frozen=True)
 class CaseClosing:
-    """The requests that ended with a case; if `left` are still open, the call must be repeated."""
+    """If `left` requests are still open, the call must be repeated."""
 
     ended: Sequence[EndedRequest]
     left: int
@@ -57,14 +57,10 @@ class CaseClosing:
 def close_case(
     session: UnitOfWork, caller: Caller, origin: Origin, system: str, case_ref: str, *, is_only: bool = False
 ) -> CaseClosing:
-    """Cancel a case's pending requests and revoke its open windows, as its ticket system: at most a hundred.
+    """Cancel a case's pending requests and revoke its open windows, at most a hundred.
 
     With `is_only`, requests that name no ticket system count too. Only tenants to which the token is bound are
-    affected, and nothing is revealed about others. A repeated call ends what is left or was submitted since; nothing
-    ends twice. A request that is submitted at the same moment may be missed.
-
-    Raises:
-        NotYours: the caller is no service account whose token has the scope and names tenants.
+    affected, and nothing is revealed about others.
     """
     if not caller.holds(Role.SYSTEM) or Scope.CASE_CLOSE not in caller.scopes:
         raise NotYours(f"This needs a token of a service account with the scope {Scope.CASE_CLOSE}.")

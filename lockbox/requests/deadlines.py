@@ -18,12 +18,10 @@ REMIND = "remind"
 
 @dataclass(frozen=True)
 class Phase:
-    """The current state of a request with its times, and the progress of its reminders.
+    """`since` is when the review began, the customer was asked, or the window begins.
 
-    `since` is when the review began, the customer was asked, or the window begins. `opens_at` is the window's start
-    if it is later than the approval. `tiers_asked` is 0 if everyone was asked at once. `review_tiers` is how many
-    tiers the vendor's managers have. A high `severity` brings earlier reminders and escalations, but moves no
-    deadline.
+    `opens_at` is the window's start if it is later than the approval. `tiers_asked` is 0 if everyone was asked at
+    once. `review_tiers` is how many tiers the vendor's managers have.
     """
 
     state: State
@@ -49,7 +47,7 @@ def deadline(
 ) -> datetime:
     """When a request that enters this state at `since` reaches its deadline; `since` itself for final states.
 
-    A window counts from `start` if that is later, and a request must be answered before `start`.
+    A window counts from `start` if that is later; an answer is due before `start`.
     """
     if state is State.ACTIVE:
         return max(since, start or since).astimezone(UTC) + timedelta(seconds=access)
@@ -69,8 +67,8 @@ def too_late_at(
 ) -> datetime:
     """The time from which a move is too late, even if no timer has ended the request yet.
 
-    A policy that became stricter since the submission leaves less time for an approval. `paused` is how long
-    questions stopped the approval clock.
+    A policy that became stricter since the submission leaves less time. `paused` is how long questions stopped the
+    approval clock.
     """
     if action is Action.APPROVE and asked_at:
         return min(deadline_at, asked_at + timedelta(seconds=terms.approval_window) + paused)
@@ -80,11 +78,7 @@ def too_late_at(
 
 
 def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
-    """Return the next time after `at` at which a timer must act on this request; None for a final state.
-
-    This is the earliest of reminder, escalation, start of the window, warning and deadline. Nothing comes after the
-    deadline.
-    """
+    """Return the next time after `at` at which a timer must act on this request; None for a final state."""
     if phase.state in FINAL_STATES:
         return None
     phase, at = _in_utc(phase), at.astimezone(UTC)
@@ -94,7 +88,7 @@ def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
 
 
 def due_reminders(phase: Phase, terms: Terms, woken_at: datetime, at: datetime) -> DueReminders:
-    """Return what is due at `at` for a request whose timer was set to `woken_at`.
+    """`woken_at` is the time for which the timer was set.
 
     However late the timer runs, at most one reminder is due. From the deadline on, nothing is due.
     """
@@ -158,11 +152,10 @@ def _in_utc(phase: Phase) -> Phase:
 
 @dataclass(frozen=True)
 class RequestClock:
-    """The approval clock of a request that waits for the customer.
+    """While the approval clock is stopped, `deadline_at` is the latest deadline to which the stop can lead.
 
-    While the clock is stopped, `stopped_at` is when it stopped, `stopped_deadline` is the deadline before the stop,
-    and `deadline_at` is the latest deadline to which the stop can lead. `stopped_for` is for how many seconds the
-    clock was stopped earlier.
+    `stopped_at` is when the clock stopped, and `stopped_deadline` is the deadline before the stop. `stopped_for` is
+    for how many seconds the clock was stopped earlier.
     """
 
     deadline_at: datetime
@@ -172,10 +165,10 @@ class RequestClock:
 
 
 def stopped(clock: RequestClock, window: int, at: datetime, latest: datetime | None = None) -> RequestClock:
-    """Return the clock, stopped at `at`; all stops together last at most `window` seconds.
+    """All stops of the clock together last at most `window` seconds.
 
-    The stop moves the deadline no further than `latest`. A clock that is already stopped, or has used up its stops,
-    is returned unchanged.
+    A stop moves the deadline no further than `latest`. A clock that is already stopped, or has used up its stops, is
+    returned unchanged.
     """
     left = window - clock.stopped_for
     if latest is not None:
@@ -186,7 +179,7 @@ def stopped(clock: RequestClock, window: int, at: datetime, latest: datetime | N
 
 
 def resumed(clock: RequestClock, at: datetime) -> RequestClock:
-    """Return the clock, running again: the deadline moves by the length of the stop, rounded up to whole seconds."""
+    """The deadline moves by the length of the stop, rounded up to whole seconds."""
     if clock.stopped_at is None or clock.stopped_deadline is None:
         return clock
     moved = _moved(clock, at)
@@ -203,7 +196,7 @@ def whole_seconds(span: timedelta) -> int:
 
 
 class TimedAsk(Protocol):
-    """When a window is to begin, and when the first of the windows that it extends began."""
+    """`first_opened_at` is when the first of the windows that this request extends began."""
 
     @property
     def not_before(self) -> datetime | None: ...

@@ -51,14 +51,13 @@ class MadeDecision:
 def act(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> AccessRequest:
-    """Raises as `act_and_show`."""
     return act_and_show(session, caller, origin, request_id, decision_input).request
 
 
 def act_and_show(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> RequestEntry:
-    """Return the request after the move, without another read. Raises as `judge` and `make`."""
+    """Raises as `judge` and `make`."""
     return make(session, judge(session, caller, origin, request_id, decision_input)).entry
 
 
@@ -74,11 +73,10 @@ def judge(
 ) -> JudgedDecision:
     """Lock the request and judge a person's move on it; nothing is written.
 
-    Roles, delegates, policy and time are read after the lock. A decision that waited for the lock past the deadline
-    is too late, and a decision by a person who was removed meanwhile does not count. `with_keys` also reads the
-    person's passkeys. `ahead` are the queries that follow before the move is made.
+    Roles, delegates, policy and time are read after the lock: a decision that waited for the lock past the deadline
+    is too late. `with_keys` also reads the person's passkeys.
 
-    Raises as `permitted`; also NotFound, CommentRequired.
+    Raises CommentRequired; also as `permitted`.
     """
     authentication.enter(session, caller)
     entry = transition.locked_entry(session, caller, request_id)
@@ -89,7 +87,7 @@ def judge(
 
 
 def make(session: UnitOfWork, judged: JudgedDecision) -> MadeDecision:
-    """Make a move that was judged in this transaction.
+    """Write a move that was judged in this transaction.
 
     Raises WindowTooLong, Invalid, NothingLeft, PasskeyMustSign.
     """
@@ -108,10 +106,10 @@ def act_on(
     *,
     as_party: Party | None = None,
 ) -> AccessRequest:
-    """Act on a request whose row is locked and detached from the session, in any capacity that the caller has.
+    """Act on a request whose row is locked and detached from the session.
 
-    With `as_party`, the caller acts only in that capacity, which the calling code has checked: see
-    `admin.emergency_stop`. Raises as `act_and_show`, except NotFound.
+    With `as_party`, the caller acts only in that capacity, which the calling code has checked. Raises as `judge` and
+    `make`.
     """
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
     _made(session, scene, request, decision_input, taken, with_extensions=as_party is None)
@@ -154,7 +152,7 @@ def to_sign(
     """Return the challenge by which the caller's passkey signs this approval, judged as if it were made now.
 
     `party` is called last: only someone who may approve the request learns that passkeys are not set up here. Raises
-    as `act`, except PasskeyMustSign; also NotYours if the caller has no passkey that can sign here.
+    as `judge`; also NotYours if the caller has no passkey that can sign here.
     """
     return challenge(judge(session, caller, origin, request_id, decision_input, with_keys=True), party=party)
 
@@ -308,7 +306,7 @@ def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> S
 
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
-    """The people whose votes count: approvers who may still approve, or the manager if the vendor opens it."""
+    """Approvers who may still approve count, or the manager if the vendor opens the window."""
     return {
         vote.person_id for vote in votes if vote.decision is action and (vote.seats or action in REVIEWERS_OPENING)
     }
@@ -341,7 +339,7 @@ def _principals(session: UnitOfWork, principals: frozenset[UUID]) -> Mapping[str
 
 
 def _actor(scene: DecisionContext, party: Party, principals: frozenset[UUID]) -> Actor:
-    """Name a delegate and one principal, even if the delegate is an approver; the facts name all principals."""
+    """A delegate acts for one principal, even if the delegate is an approver; the facts name all principals."""
     return scene.origin.actor(scene.caller, party, on_behalf_of=min(principals, key=str, default=None))
 
 
@@ -361,7 +359,7 @@ def _next_state(
 def _advance(
     request: AccessRequest, to: State, votes: Sequence[Vote], scene: DecisionContext, *, until: datetime | None = None
 ) -> None:
-    """Apply the move to the row; the request's own terms can only become stricter."""
+    """The request's own terms can only become stricter."""
     terms, at = scene.effective.terms, scene.at
     request.version += 1
     request.quorum = max(request.quorum, terms.quorum)

@@ -99,9 +99,9 @@ class DecisionInput:
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """What an act is judged by, read after the lock; `is_extended` is whether an open request extends this request.
+    """`is_extended` is whether an open request extends this request.
 
-    `keys` are the caller's passkeys, if they were read. `too_new` is why the caller's passkeys cannot approve yet.
+    `too_new` is why the caller's passkeys cannot approve yet.
     """
 
     caller: Caller
@@ -162,11 +162,7 @@ def after_lock(
     with_votes: bool = False,
     ahead: Sequence[Query] = (),
 ) -> DecisionContext:
-    """Return what an act on a locked request is judged by: the caller's roles, the policy and the time.
-
-    For a vendor user, the transaction works at the request's tenant from here on. `ahead` are the queries that
-    follow.
-    """
+    """For a vendor user, the transaction works at the request's tenant from here on."""
     of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     judged: Query = AFTER_LOCK, of_request | {"id": request.id, "person_id": caller.person_id}
     votes = [_votes([request.id])] if with_votes else []
@@ -186,7 +182,7 @@ def after_lock(
 def votes_of(
     session: UnitOfWork, request: AccessRequest, known: RecipientDirectory, terms: Terms
 ) -> tuple[Vote, ...]:
-    """The votes so far. A vote fills a seat only if the person could still vote in the same way.
+    """A vote fills a seat only if the person could still vote in the same way.
 
     A delegate speaks for principals for whom the delegate stood in then and still stands in. A vote by mailed code
     fills no seat if the policy no longer accepts mail alone. Nor does an approval without a valid MAC: someone with a
@@ -240,7 +236,7 @@ def votes_in_rows(
 
 
 def short(statement: str) -> str:
-    """A statement without its layout: the driver parses a long statement each time that it is sent."""
+    """Without layout: the driver parses a long statement each time that it is sent."""
     return " ".join(statement.split()).replace(", ", ",")
 
 
@@ -298,7 +294,7 @@ def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
 
 
 def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
-    """Check that a required reason is there; it is always required if a manager denies or uses break-glass.
+    """Whatever the policy demands, a manager needs a reason to deny a request or to use break-glass.
 
     Raises CommentRequired.
     """
@@ -309,7 +305,7 @@ def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool
 
 
 def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[ReasonedDecision]:
-    """The decisions that need a reason; no customer's policy weakens the vendor's own rules."""
+    """No customer's policy weakens the vendor's own rules."""
     return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
 
 
@@ -324,7 +320,7 @@ def decide(
     terms: Terms,
     at: datetime,
 ) -> Decision:
-    """Return the row of a decision under these terms, still unsigned. Raises WindowTooLong, Invalid, NothingLeft."""
+    """Return the unsigned row of a decision. Raises WindowTooLong, Invalid, NothingLeft."""
     if (
         decision_input.limits.access_window is not None
         and decision_input.limits.access_window > request.access_window
@@ -358,7 +354,7 @@ def decide(
 def _kept(
     request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
-    """The resources and actions that an approval keeps, None for all; None for other decisions."""
+    """None for all, and for decisions other than approvals."""
     if decision_input.action is not Action.APPROVE:
         return None, None
     resources = quorum.kept(request.resources, decision_input.limits.resources, "resources")
@@ -370,7 +366,7 @@ def _kept(
 
 
 def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | None) -> int | None:
-    """The number of uses that an approval permits, None for any number; None for other decisions."""
+    """None for any number, and for decisions other than approvals."""
     if decision_input.action is not Action.APPROVE:
         return None
     fewer = decision_input.limits.max_uses
@@ -381,7 +377,7 @@ def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | Non
 
 
 def _start(request: AccessRequest, decision_input: DecisionInput, terms: Terms, at: datetime) -> datetime | None:
-    """When the approved window begins, None for at once; None for other decisions."""
+    """None for a start at once, and for decisions other than approvals."""
     start = decision_input.limits.opens_at
     if decision_input.action is not Action.APPROVE:
         return None

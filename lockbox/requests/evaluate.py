@@ -69,11 +69,11 @@ WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of evaluating a submission now. `mode` is the mode when access begins, dated consent included.
+    """`mode` is the mode when access begins, dated consent included.
 
     `was_denied` is whether the customer's last decision about one of the resources was a denial. `pre_approval` opens
-    the window without asking the customer, after the endorsement if there is a review. `duplicate` is the engineer's
-    open request for the same case and one of the resources.
+    the window without asking the customer. `duplicate` is the engineer's open request for the same case and one of
+    the resources.
     """
 
     party: Party
@@ -95,7 +95,6 @@ class Evaluation:
 
     @property
     def first_state(self) -> State:
-        """A request that was denied before, or is for break-glass, is first reviewed by a manager."""
         row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
         reviewed = bool(self.break_glass) or self.was_denied or reviewed_first(self.terms, self.mode)
         if self.pre_approval and row.pre_approved and not reviewed:
@@ -149,12 +148,10 @@ class Evaluation:
 def evaluate_request(
     session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Evaluation:
-    """Evaluate a submission against the tenant's policy, as of now.
+    """Evaluate a submission as of now.
 
-    Raises:
-        NotYours: the caller is neither an engineer nor a service account that may submit for an engineer.
-        Also UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer,
-            InvalidContext.
+    Raises UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer,
+    InvalidContext.
     """
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, submitting_parties(caller))
@@ -182,7 +179,7 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 
 
 def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
-    """The parameters of `RULES`; without `tenant_id`, the transaction's tenant is read."""
+    """Without `tenant_id`, the transaction's tenant is read."""
     case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system", "break_glass")}
     if of and (of.extends or of.follows):
         # What names another request is no duplicate, whatever else is open.
@@ -192,7 +189,7 @@ def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput |
 
 
 def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> Requester:
-    """The records about the requester; a directory record without a valid MAC is ignored."""
+    """A directory record without a valid MAC is ignored."""
     parts = row_macs.directory_record(rules)
     if not (rules.person_id and row_macs.is_believed(session, rules.directory_mac, parts, rules.person_id)):
         return Requester(**caller.sign_in)
@@ -208,7 +205,7 @@ def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> Requester
 def evaluate_what_if(
     session: UnitOfWork, tenant: Tenant, ask: RequestFacts, services: Mapping[str, Service]
 ) -> Evaluation:
-    """Evaluate a hypothetical request to a tenant, as of now, for the tenant's own people; it has no requester.
+    """For the tenant's own people: the hypothetical request has no requester.
 
     Raises UnknownService, PolicyUnverified.
     """

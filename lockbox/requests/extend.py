@@ -73,13 +73,10 @@ def extend(  # noqa: PLR0917 - as much names an extension
 ) -> SubmittedRequest:
     """Request more time for an open window, as its requester or the system that submitted it for them.
 
-    The window's row is locked and stays unchanged. The extension is a separate request for the access that was
-    opened, and begins when the window ends. Today's policy, people and limits apply.
+    The window's row is locked and stays unchanged. Today's policy, people and limits apply.
 
-    Raises:
-        NotYours: the caller is not the requester.
-        WindowTooLong: also if the window and its extensions would together last too long.
-        Also NotFound, InvalidMove, AlreadyExtended, and the errors of `submit`.
+    Raises WindowTooLong also if the window and its extensions would together last too long; also InvalidMove,
+    AlreadyExtended, and the errors of `submit`.
     """
     authentication.enter(session, caller)
     earlier = session.execute(EXTENDED, {"id": request_id}).one_or_none()
@@ -99,7 +96,7 @@ def extend(  # noqa: PLR0917 - as much names an extension
 
 @dataclass(frozen=True)
 class ExtensionOutlook:
-    """The newest extension request, and how many more seconds the reader can request now; 0 if none."""
+    """`longest` is how many more seconds the reader can request now."""
 
     extension: AccessRequest | None
     longest: int = 0

@@ -65,7 +65,7 @@ ORDER BY requests.deadline_at, requests.id, d.id
 
 @dataclass(frozen=True)
 class Viewer:
-    """Someone who looks at a request since `since`, and until `until` unless they renew it."""
+    """The person is shown as looking at the request until `until`, unless they renew it."""
 
     person_id: UUID
     name: str
@@ -82,12 +82,9 @@ class Viewers:
 def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
     """Show others of the caller's side, for five minutes, that the caller looks at the request; it blocks no one.
 
-    This is no move and leaves no trace. While Redis is down, no one is shown as looking. Nothing is shown for a
-    request that does not wait for an answer of the caller's side.
+    Nothing is shown while Redis is down, or if the request does not wait for an answer of the caller's side.
 
-    Raises:
-        NotYours: the caller cannot answer the request.
-        Also NotFound.
+    Raises NotYours if the caller cannot answer the request.
     """
     request = queries.find(session, caller, request_id).request
     at = now(session)
@@ -124,7 +121,7 @@ def viewers(  # noqa: PLR0917 - what may be known of who looks
 
 
 def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) -> frozenset[UUID] | None:
-    """The people of a side who could answer now; None if the request does not wait for that side."""
+    """None if the request does not wait for that side."""
     if request.state == State.REVIEWING and side is Side.VENDOR:
         return frozenset(known.managers) - {request.requester_id}
     if request.state == State.PENDING and side is Side.CUSTOMER and customer_decides(request.mode):
@@ -133,7 +130,7 @@ def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) ->
 
 
 def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
-    """The approvals so far, for each of these requests that needs no group's approval.
+    """The approvals so far of requests that need no group's approval.
 
     The caller must be allowed to know of all of the requests.
     """
@@ -191,10 +188,7 @@ def _is_waiting(
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request that its reader may still answer; admins may only deny.
-
-    `is_waiting` is whether the reader's step comes after the request's current step.
-    """
+    """`is_waiting` is whether the reader's step comes after the request's current step."""
 
     entry: RequestEntry
     tallies: Sequence[ApprovalTally]
@@ -215,7 +209,7 @@ class PendingRequests:
 
 @dataclass(frozen=True)
 class OpenWindow:
-    """A window before its deadline; whether its reader may revoke it, and must give a reason.
+    """`needs_reason` is whether the reader must give a reason to revoke the window.
 
     `needs_reason` is None for vendor users: they do not read the customer's policy here.
     """
@@ -228,11 +222,9 @@ class OpenWindow:
 def pending_requests(
     session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> PendingRequests:
-    """Return the requests that the caller is asked to answer and has not answered, the soonest deadline first.
+    """The requests that the caller is asked to answer and has not answered, the soonest deadline first.
 
     Approvers, their current delegates, and admins are asked.
-
-    Raises Invalid.
     """
     authentication.enter(session, caller)
     at = database.other_clock(session)
@@ -293,11 +285,9 @@ def _pending(  # noqa: PLR0917 - what one request is judged by
 def open_windows(
     session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> tuple[list[OpenWindow], str | None]:
-    """Return the active windows that the caller may know of, the first to close first, and the next page's cursor.
+    """The active windows that the caller may know of, the first to close first, and the next page's cursor.
 
     A window that is held back is included, with `entry.open` false.
-
-    Raises Invalid.
     """
     authentication.enter(session, caller)
     at = now(session)

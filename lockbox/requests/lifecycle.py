@@ -30,7 +30,7 @@ class Party(StrEnum):
 
     An operator acts only by shutting out the requester, which ends that person's requests. A tenant admin acts on a
     request in review only by the emergency stop. The owner of the database ends requests that a restored back-up left
-    open. A system submits for an engineer, and ends the requests of a closed case.
+    open.
     """
 
     ENGINEER = "engineer"
@@ -65,11 +65,10 @@ class HeldBack(StrEnum):
 
 @dataclass(frozen=True)
 class MoveRule:
-    """One row of the table.
+    """`to` is the usual next state; `pre_approved` is the next state if the customer has pre-approved the access.
 
-    `to` is the usual next state. `instead` is the next state at submit if no vendor review is needed, at endorse if
-    the mode needs no approval by the customer, and at approve if the quorum is not yet met. `pre_approved` is the
-    next state if the customer has pre-approved the access.
+    `instead` is the next state at submit if no vendor review is needed, at endorse if the mode needs no approval by
+    the customer, and at approve if the quorum is not yet met.
     """
 
     to: State

@@ -26,10 +26,9 @@ from lockbox.sql import Ids, Instant, Texts, words
 
 
 class AccessRequest(Window, Clock, Requester, Ask, table=True):
-    """A request: its people, and its facts by base class. The last base's columns come first in the table.
+    """`submitted_by` is the requester, or the system that submitted for them.
 
-    `token_id` is the token of the submission. `submitted_by` is the requester, or the system that submitted for them.
-    Both can be null for old requests that did not record them.
+    `token_id` is the token of the submission. Old requests may have neither value.
     """
 
     __tablename__ = "requests"
@@ -64,7 +63,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @property
     def window_from(self) -> datetime | None:
-        """When the window begins or began; None if it was never opened."""
+        """None if the window was never opened."""
         return self.opens_at or self.opened_at
 
     @property
@@ -72,7 +71,6 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
         return timing_of(self, self.created_at)
 
     def runs_at(self, at: datetime) -> bool:
-        """Whether the window has begun and not ended at this time of the database."""
         return (self.opens_at is None or self.opens_at <= at) and at < self.deadline_at
 
     @property
@@ -81,10 +79,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
-        """The condition for requests that the caller may know of.
-
-        `VISIBILITY_SCOPES` defines the reach of each role. Requesters know of their own requests in any role.
-        """
+        """Requesters know of their own requests in any role."""
         if caller.holds(*SEE_ALL):
             return true()
         own = col(cls.requester_id) == caller.person_id
@@ -94,7 +89,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def can_be_answered(cls) -> ColumnElement[bool]:
-        """The condition for requests whose answer can be used: a window that they extend was not ended early."""
+        """A window that the request extends must not have been ended early."""
         return or_(col(cls.extends).is_(None), func.ran_to_its_end(col(cls.extends), type_=Boolean))
 
     @classmethod
@@ -120,12 +115,12 @@ IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', '
 
 
 class Decision(SQLModel, table=True):
-    """One person's decision on one request; never changed. The narrowing of an approval is as in `ApprovalLimits`.
+    """Never changed. An approval narrows the request as in `ApprovalLimits`.
 
-    `principals` are the approvers for whom the person acted as a delegate. `means` is how the person signed in.
-    `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
-    None if only the vendor's server attests the decision. `mac` is the MAC under the key `powers`. `knows_context` is
-    whether the deciding code shows the request's context.
+    `principals` are the approvers for whom the person acted as a delegate. `statement`, `signed_content` and
+    `assertion` are what the person signed with the passkey `passkey_id`; all are None if only the vendor's server
+    attests the decision. `mac` is the MAC under the key `powers`. `knows_context` is whether the deciding code shows
+    the request's context.
     """
 
     __tablename__ = "decisions"
@@ -155,10 +150,10 @@ class Decision(SQLModel, table=True):
 
 
 class PreApproval(SQLModel, table=True):
-    """The customer's advance approval of requests of one kind, for a number of windows, until `ends_at`.
+    """The customer's advance approval of requests of one kind, until `ends_at`.
 
     `resource` is a pattern, `access_window` the longest window in seconds, `used` the number of windows opened so
-    far. `ended_at` is when its end was recorded. `mac` covers all columns but `used` and `ended_at`.
+    far. `mac` covers all columns but `used` and `ended_at`.
     """
 
     __tablename__ = "pre_approvals"
@@ -196,9 +191,9 @@ class PreApprovalVote(SQLModel, table=True):
 
 
 class AfterReview(SQLModel, table=True):
-    """The customer's finding about a window that was opened by break-glass, and its due date.
+    """`remind_at` is None once there is a finding or no one is left to give it.
 
-    `remind_at` is None once there is a finding or no one is left to give it. The comment is stored with the event.
+    The finding's comment is stored with the event.
     """
 
     __tablename__ = "after_reviews"
@@ -216,7 +211,7 @@ class AfterReview(SQLModel, table=True):
 
 
 class Question(SQLModel, table=True):
-    """A question and its answer; their texts are stored with the two events.
+    """The texts of question and answer are stored with the two events.
 
     `state` is the request's state when the question was asked. `stops_clock` is whether the approval clock waits for
     the answer.
@@ -246,10 +241,9 @@ class RequestRead(SQLModel, table=True):
 
 
 class WindowUse(SQLModel, table=True):
-    """How often a window was used; the gateway, action and resource of the first and last use.
+    """A resource is stored as its position in the window's list, from 1; None if the list does not have it.
 
-    A resource is stored as its position in the window's list, from 1; None if the list does not have it. `look_at` is
-    when the next of the two events about the uses is due.
+    `look_at` is when the next of the two events about the uses is due.
     """
 
     __tablename__ = "window_uses"
@@ -282,11 +276,11 @@ class IdempotencyKey(SQLModel, table=True):
 
 @dataclass(frozen=True)
 class RequestEntry:
-    """A request as a reader sees it. `tenant` is the tenant's slug, `tenant_name` its current name.
+    """`held_back` is why an approved window admits no one, or would admit no one if it began now.
 
-    `held_back` is why an approved window admits no one, or would admit no one if it began now. `is_same_use` is
-    whether the same call used the window within the last five seconds. `is_outlived` is whether the request waits for
-    an answer that can no longer be used, because the window that it extends was ended.
+    `tenant` is the tenant's slug. `is_same_use` is whether the same call used the window within the last five
+    seconds. `is_outlived` is whether the request waits for an answer that can no longer be used, because the window
+    that it extends was ended.
     """
 
     request: AccessRequest

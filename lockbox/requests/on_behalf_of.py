@@ -26,7 +26,7 @@ class EventPerson:
 
 @dataclass(frozen=True)
 class OnBehalfOf:
-    """For whom else a move was made, and by which `means` the person who made it had signed in.
+    """`means` is how the person who made the move had signed in.
 
     `proof` is who vouches for an approval: the approver (`passkey-signed`) or the vendor's server (`attested`).
     """
@@ -54,8 +54,7 @@ def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[st
 def on_behalf_of(session: UnitOfWork, moves: Sequence[EventRow]) -> dict[int, OnBehalfOf]:
     """Return for whom each move of a timeline was made, by the move's seq.
 
-    The name comes from the event. If the event never held a name, as for an engineer for whom a system submitted, it
-    is the person's current name, if the reader may know it.
+    If the event never held a name, the name is the person's current name, if the reader may know it.
     """
     bodies = {move.seq: json.loads(move.body) if move.body else {} for move in moves}
     unnamed = {person for body in bodies.values() if not _holds_names(body) for person in _people(body)}

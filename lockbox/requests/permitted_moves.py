@@ -63,13 +63,12 @@ NOT_YET = (
 
 @dataclass(frozen=True)
 class Situation:
-    """All that decides a person's permitted moves on one request, read at one time; to make a move, under its lock.
+    """The values are read at one time; to make a move, under the lock of the request's row.
 
     `paused` is how long questions have stopped the approval clock. `terms` are the strictest of the request's own
     terms and today's. `lacks` is what the request no longer meets under `terms` (field and sentence). `principals`
-    are the approvers for whom the caller stands in. `groups` are the groups of the stages. `is_outlived` is whether
-    the window that the request extends was ended. `break_glass_lacks` is what the request does not meet for
-    break-glass, None if that was not checked. `too_new` is why the caller's passkey cannot approve yet.
+    are the approvers for whom the caller stands in. `is_outlived` is whether the window that the request extends was
+    ended. `break_glass_lacks` is what the request does not meet for break-glass, None if that was not checked.
     """
 
     caller: Caller
@@ -100,7 +99,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class PossibleMove:
-    """A move that people make, and why this person may not make it now; None if they may."""
+    """`refusal` is None if the person may make the move now."""
 
     action: Action
     refusal: LockboxError | None = None
@@ -111,7 +110,7 @@ class PossibleMove:
 
 
 def permitted_moves(here: Situation) -> tuple[PossibleMove, ...]:
-    """Return all moves that people make, in the order of the table.
+    """All moves that people make, in the order of the table.
 
     The comment, limits and signature of a move are checked only when the move is made.
     """
@@ -126,11 +125,8 @@ def permitted(
     `parties` replaces the caller's own capacities; the calling code has checked them. `seen` is the version that the
     caller saw.
 
-    Raises:
-        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller may not do this, or not with
-            this sign-in, or not yet.
-        Also StaleVersion, InvalidMove, TooLate, AlreadyDecided, TenantSuspended, PolicyUnverified, PolicyNotMet,
-            EarlierStepFirst.
+    Raises OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew, StaleVersion, InvalidMove, TooLate,
+    AlreadyDecided, TenantSuspended, PolicyUnverified, PolicyNotMet, EarlierStepFirst.
     """
     if action in DECISIONS and here.caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot decide.")
@@ -162,9 +158,7 @@ def permitted(
 def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
     """Return the table's rule for a move, and the capacity, of `parties`, in which the caller makes it.
 
-    Raises:
-        NotYours: none of `parties` may make this move in any state, or not in this state.
-        InvalidMove: the state has no such move.
+    Raises NotYours; InvalidMove if the state has no such move.
     """
     if not any(row.by & parties for (_, taken), row in MOVES.items() if taken is action):
         raise NotYours(f"Only {_names(action)} may {_verb(action)} a request.")
@@ -184,9 +178,9 @@ def parties_of(here: Situation) -> frozenset[Party]:
 def parties(
     caller: Caller, requester_id: UUID, tenant_id: UUID, state: State, *, is_delegate: bool
 ) -> frozenset[Party]:
-    """The capacities in which someone acts on a request in this state; the only place that determines them.
+    """The only place that determines in which capacities someone acts on a request.
 
-    `is_delegate` is whether they stand in for an approver of the tenant now.
+    `is_delegate` is whether the caller stands in for an approver of the tenant now.
     """
     held = {
         Party.REQUESTER: caller.person_id == requester_id,
@@ -198,11 +192,7 @@ def parties(
 
 
 def submitting_parties(caller: Caller) -> set[Party]:
-    """The capacities in which someone can submit a request.
-
-    Raises:
-        NotYours: the token of a service account lacks the scope.
-    """
+    """Raises NotYours if the token of a service account lacks the scope."""
     if caller.holds(Role.ENGINEER):
         return {Party.ENGINEER}
     if not caller.holds(Role.SYSTEM):
@@ -278,7 +268,7 @@ def _may_break_glass(here: Situation) -> None:
 
 
 def _first_answer(here: Situation, action: Action) -> None:
-    """Check that the person has not made this decision before, and has not endorsed what they now approve."""
+    """Refuse a decision that the person has made before, and an approval by the person who endorsed the request."""
     mine = {vote.decision: vote for vote in here.votes if vote.person_id == here.caller.person_id}
     if action in mine:
         in_vain = action is Action.APPROVE and not mine[action].seats
@@ -336,10 +326,7 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
 
 
 def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that the sign-in is fresh enough to revoke a window, if the policy demands this.
-
-    Raises SignInAgain.
-    """
+    """Raises SignInAgain if the policy limits the age of a sign-in that revokes a window."""
     age = terms.revoke_sign_in_age
     if age is None or caller.means is AuthMethod.SAMPLE:
         return

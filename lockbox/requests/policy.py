@@ -128,10 +128,9 @@ DECLARED: Mapping[str, Term] = {
 
 @dataclass(frozen=True)
 class Timing:
-    """When a request wants its window to begin, in seconds, for checks against the terms.
+    """`ahead` is the time from the submission to the start in seconds, None for a start at once.
 
-    `ahead` is the time from the submission to the start, None for a start at once. `used` is how long the windows
-    that it extends have lasted by then, None if it extends none.
+    `used` is how many seconds the windows that the request extends have lasted by then, None if it extends none.
     """
 
     ahead: int | None = None
@@ -163,7 +162,7 @@ class RequesterOnRecord(RequesterPlace, Protocol):
 
 
 class AskedAccess(Protocol):
-    """The fields of a request that terms restrict, before or after submission; `access_window` in seconds."""
+    """`access_window` is in seconds."""
 
     @property
     def reason_code(self) -> str: ...
@@ -294,7 +293,7 @@ def customer_decides(mode: Mode) -> bool:
 
 
 def stricter_mode(one: Mode, other: Mode) -> Mode:
-    """The stricter mode: `enforce` is stricter than `observe`, and `observe` is stricter than `off`."""
+    """`enforce` is stricter than `observe`, and `observe` is stricter than `off`."""
     return max(one, other, key=STRICTNESS.index)
 
 
@@ -322,11 +321,10 @@ TierGroups = tuple[tuple[str, ...], ...]
 
 
 def stricter(a: Terms, b: Terms) -> Terms:
-    """Return the strictest of both, term by term; associative, commutative and idempotent.
+    """The strictest of both, term by term; associative, commutative and idempotent.
 
     Stages are united; each group has the larger quorum and the later step of the two. Each approver group and each
-    tier of the vendor's managers is prompted at the earlier time of the two; a side without tiers does not count. The
-    result may permit no reason or country at all.
+    tier of the vendor's managers is prompted at the earlier time of the two; a side without tiers does not count.
     """
     ours, theirs = dict(a), dict(b)
     return Terms.model_validate({name: _strictest(term, ours[name], theirs[name]) for name, term in DECLARED.items()})

@@ -21,8 +21,7 @@ EITHER = "|"
 def fits(pattern: str, text: str) -> bool:
     """Whether the pattern matches the whole text; `*` matches any text, also none; case matters.
 
-    Each stretch between stars is searched for once, from left to right. This takes linear time, and no pattern or
-    text can cause backtracking.
+    This takes linear time: no pattern or text can cause backtracking.
     """
     first, *rest = pattern.split("*")
     if not rest:
@@ -40,7 +39,7 @@ def fits(pattern: str, text: str) -> bool:
 
 
 def fits_case(patterns: Iterable[str], case_ref: str) -> bool:
-    """Whether a case matches all of these patterns; a pattern matches if any alternative between its bars does."""
+    """A pattern matches if any alternative between its bars does."""
     return all(any(fits(one, case_ref) for one in pattern.split(EITHER)) for pattern in patterns)
 
 
@@ -137,10 +136,10 @@ class Stricter(Enum):
 
 @dataclass(frozen=True)
 class Term:
-    """How a policy's term is merged, declared at the term's field.
+    """`binds` is whether the term restricts anything; the other terms only define who is notified when.
 
-    `binds` is whether the term restricts anything; the other terms only define who is notified when. `is_later` is
-    whether processes of the previous release do not know the term: a stored policy names the term only if it is set.
+    `is_later` is whether processes of the previous release do not know the term: a stored policy names the term only
+    if it is set.
     """
 
     stricter: Stricter

@@ -72,7 +72,7 @@ NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """The parts of a request and its requester that rules match on; a `level` of None is unknown."""
+    """A `level` of None is unknown."""
 
     service: str
     actions: Collection[str]
@@ -213,7 +213,7 @@ class Match(PolicyPart):
         return self
 
     def matches(self, ask: RequestFacts) -> bool:
-        """Whether every non-empty dimension has a match; a single match in a dimension is enough."""
+        """A single match in each non-empty dimension is enough."""
         return (
             (not self.services or ask.service in self.services)
             and (not self.actions or any(action in self.actions for action in ask.actions))
@@ -247,7 +247,7 @@ class TenantTerms(Terms):
 class EachTerm:
     """Marks a mapping of terms to values, each validated as the field of `TenantTerms`; None leaves a term as it is.
 
-    For terms that are united or merged to the earliest, an empty value would also change nothing, so it is refused.
+    An empty value is refused where it would change nothing.
     """
 
     @classmethod
@@ -346,10 +346,7 @@ def stored(policy: Policy) -> dict[str, Any]:
 
 
 def terms_for(policy: Policy, ask: RequestFacts) -> Terms:
-    """Return the terms for one request: the tenant's own, merged with the terms of every matching rule.
-
-    A rule can only make the tenant's own terms stricter. The order of the rules has no effect.
-    """
+    """The tenant's own terms, made stricter by every matching rule; the order of the rules has no effect."""
     return merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
 
 
@@ -366,19 +363,15 @@ def merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
 
 
 def strictest(policy: Policy) -> Terms:
-    """The strictest terms for any request: the tenant's own, merged with the terms of every rule.
-
-    A change that loosens the policy must meet these terms, because it may loosen the strictest rule.
-    """
+    """The tenant's own terms, merged with the terms of every rule."""
     return merged(policy, policy.rules)
 
 
 def changes(old: Policy, new: Policy) -> dict[str, str]:
-    """Return the differences as dotted ASCII names with "old → new"; empty if there are none.
+    """Return the differences as dotted ASCII names, such as `rules.0.terms.quorum`, with "old → new".
 
-    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`. Rules
-    and tiers are counted from 0, as in the fields of errors. Members are ids, windows are in seconds, and "none" is a
-    missing value. The only free text is the name of a rule, which is in quotes.
+    Rules and tiers are counted from 0. Members are ids, windows are in seconds, and "none" is a missing value. The
+    only free text is the name of a rule, which is in quotes.
     """
     was, now = dict(_flat(old)), dict(_flat(new))
     return {

@@ -84,12 +84,11 @@ SELECT request_id, tenant_id, version, body, mac, before FROM policies_at_start(
 
 @dataclass(frozen=True)
 class EffectivePolicy:
-    """The terms that apply to a request now, and the members of the groups that they name.
+    """`groups` are the members of the groups that the terms name. `mode` is the tenant's own mode now.
 
-    `today` is the tenant's policy now, `version` is its version, and `mode` is the tenant's own mode now. If the MAC
-    of the tenant or a policy is invalid, `is_verified` is false and no window opens: the mode is `enforce`, and the
-    terms are at least as strict as the default terms. `is_outlived` is whether the window that the request extends
-    was ended.
+    `today` is the tenant's policy now, and `version` is its version. If the MAC of the tenant or a policy is invalid,
+    `is_verified` is false and no window opens: the mode is `enforce`, and the terms are at least as strict as the
+    default terms. `is_outlived` is whether the window that the request extends was ended.
     """
 
     terms: Terms
@@ -104,8 +103,8 @@ class EffectivePolicy:
     def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
         """Return the mode in which a request leaves the vendor's review, and the end of the consent for this mode.
 
-        The mode is the stricter of the mode at submit and today's mode. It is `enforce` if the consent at submit was
-        taken back, or is over by its original or today's end.
+        The mode is the stricter of the mode at submit and today's mode; `enforce` if the consent at submit was taken
+        back or is over.
         """
         today = effective_mode(self.mode, self.today.consent, at)
         until, given = request.consent_until, self.today.consent.until if self.today.consent else None
@@ -136,7 +135,7 @@ def at_version(session: UnitOfWork, tenant_id: UUID, version: int) -> Policy:
 def todays(
     session: UnitOfWork, tenant: Tenant, body: str, mac: bytes | None, ask: RequestFacts
 ) -> tuple[Policy, Terms]:
-    """Return the tenant's policy, parsed from `body`, and the terms for a request under it.
+    """Return the policy that `body` holds, and the terms for a request under this policy.
 
     Raises PolicyUnverified.
     """
@@ -148,10 +147,9 @@ def todays(
 
 
 def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePolicy:
-    """Return the policy for a request: the stricter of the version that judged it and today's version.
+    """A group that was removed since keeps its earlier members: its removal does not remove the need to ask it.
 
-    A group has its members of today. A group that was removed since keeps its earlier members, so that removing a
-    group does not remove the need to ask it.
+    Other groups have their members of today.
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     return effective_policy_in(session, session.execute(OWN_AND_TODAYS, values).one(), request)
@@ -181,7 +179,6 @@ def effective_policy_under(
 
 
 def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, EffectivePolicy]:
-    """Each policy is read once, and equal requests are judged once."""
     rows = session.execute(ASKS, {"ids": list(request_ids)}).all()
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
     values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}
@@ -274,7 +271,7 @@ def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:
 
 
 def _wait_for_many(session: UnitOfWork, ask: RequestFacts, *bodies: str) -> None:
-    """Leave the event loop, if there is one, before a long comparison of policies that would block other calls."""
+    """A long comparison of policies in the event loop would block other calls."""
     patterns = sum(len(rule.match.resources) for body in set(bodies) for rule in parsed(body).rules)
     if len(ask.resources) * patterns > MOST_COMPARED:
         session.wait()
@@ -328,5 +325,4 @@ def _terms(body: str, hits: MatchingRules) -> Terms:
 
 @lru_cache(maxsize=MOST_KEPT)
 def parsed(body: str) -> Policy:
-    """Each text is parsed only once."""
     return Policy.model_validate_json(body)

@@ -37,9 +37,9 @@ Row = PreApproval | SimpleNamespace
 
 @dataclass(frozen=True)
 class CoveringPreApproval:
-    """A pre-approval that opens a request now, and the people whose approvals of it count.
+    """`uses_left` is the number of uses left after this use; None before the use.
 
-    `uses_left` is the number of uses left after this use; None before it is used.
+    `approved_by` are the people whose approvals of the pre-approval count.
     """
 
     id: UUID
@@ -50,10 +50,7 @@ class CoveringPreApproval:
 
 @dataclass(frozen=True)
 class CoverageContext:
-    """The requested access, and what a pre-approval is judged by: today's policy and the request's terms.
-
-    An approval dated after `at` does not count yet; this happens if the database's time was set back.
-    """
+    """An approval dated after `at` does not count yet; this happens if the database's time was set back."""
 
     tenant_id: UUID
     ask: RequestFacts
@@ -73,11 +70,10 @@ def ahead_of_covering(request: AccessRequest) -> Query:
 def covering(
     session: UnitOfWork, rows: Iterable[Mapping[str, Any]], scene: CoverageContext
 ) -> CoveringPreApproval | None:
-    """Return the pre-approval that opens a request, of several the one that ends last, or None.
+    """Return the pre-approval that opens a request; of several, the one that ends last.
 
-    A pre-approval opens a request if it covers the whole request and its MAC is valid. Its approvals must also
-    suffice for all that it covers under today's policy, and its approvers must still be able to approve. A stricter
-    policy, or an approver who leaves, suspends the pre-approval until more people approve it.
+    Its approvals must suffice today for all that the pre-approval covers. A stricter policy, or an approver who
+    leaves, suspends the pre-approval until more people approve it.
     """
     found = [one for row in rows if (one := _covering(session, _read(row), scene))]
     return max(found, key=lambda one: one.ends_at, default=None)
@@ -90,10 +86,10 @@ def use(
     policy_version: int | None = None,
     engineer: UUID | None = None,
 ) -> CoveringPreApproval | None:
-    """Count a use of a pre-approval and return it with its remaining uses; None if it can no longer be used.
+    """Count a use; None if the pre-approval can no longer be used.
 
     With `engineer`, the result is also None if the policy version has changed, the tenant is suspended, or the
-    engineer is not active: see the SQL function `use_pre_approval`.
+    engineer is not active.
     """
     session.wait()
     values = {"id": which.id, "policy_version": policy_version, "engineer_id": engineer}
@@ -134,11 +130,11 @@ def strictest_terms(policy: Policy, row: Row) -> Terms:
 def votes_on(
     session: UnitOfWork, row: Row, votes: Iterable[Any], known: RecipientDirectory, terms: Terms
 ) -> tuple[Vote, ...]:
-    """The approvals of a pre-approval. A seat is filled only if the person could still approve in the same way.
+    """A seat is filled only if the person could still approve in the same way.
 
-    As with requests, a delegate speaks for principals for whom the delegate stood in then and still stands in. A
-    mailed code counts only if the policy accepts it, and a vote without a valid MAC does not count. Neither does the
-    vote of the proposer or of the proposer's delegate in that seat.
+    A delegate speaks for principals for whom the delegate stood in then and still stands in. A mailed code counts
+    only if the policy accepts it, and a vote without a valid MAC does not count. Neither does the vote of the
+    proposer or of the proposer's delegate in that seat.
     """
     proposer, seats = UUID(str(row.proposed_by)), known.seats(UUID(str(row.tenant_id)))
     return tuple(
@@ -149,7 +145,7 @@ def votes_on(
 
 
 def is_enough(votes: Collection[Vote], terms: Terms, groups: Mapping[str, Sequence[UUID]]) -> bool:
-    """Whether these approvals suffice for a pre-approval; they never do if the policy demands passkey signatures."""
+    """Approvals never suffice if the policy demands passkey signatures."""
     is_signed = terms.approve_means is ApproveMeans.PASSKEY_SIGNED
     return not is_signed and quorum_met(votes, terms.quorum, terms.stages, groups)
 

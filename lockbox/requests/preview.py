@@ -57,9 +57,9 @@ def compare(  # noqa: PLR0917 - what one request is weighed by
     known: RecipientDirectory,
     at: datetime,
 ) -> list[str]:
-    """Return what a new policy would change for a request that waits for the customer; empty if nothing.
+    """What a new policy would change for a request that waits for the customer.
 
-    The stricter of the policy that judged the request and today's policy applies, so a looser policy changes nothing.
+    The stricter of the request's and today's policy applies, so a looser policy changes nothing.
     """
     before = policy_store.effective_policy(session, request)
     after = policy_store.effective_policy_under(session, tenant, request, policy)
@@ -90,7 +90,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
-    """How long the request can be approved; stops of the clock count only if the terms permit them."""
+    """Stops of the clock count only if the terms permit them."""
     stood = deadlines.stood(scene.request.clock, scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
@@ -181,7 +181,7 @@ class PreviewGroup:
 
 @dataclass(frozen=True)
 class PreviewRecipients:
-    """The customer's people whom the request would reach first, with their addresses; None is the sign-in address."""
+    """An address of None is the sign-in address."""
 
     people: Mapping[UUID, tuple[UUID | None, ...]]
     observers: frozenset[UUID]
@@ -197,10 +197,11 @@ class RecipientMailboxes:
 
 
 class PreviewedSubmission(BaseModel, frozen=True):
-    """What a submission would meet now; `obstacles` are reasons why no one could approve it.
+    """`notified_first` are the customer's people whom the submission would reach first.
 
-    `notified_first` are the customer's people whom it would reach first, `endpoints` is the number of its webhooks.
-    `pre_approval_id` is the pre-approval that would open it at submission or at endorsement, without asking anyone.
+    `endpoints` is the number of the customer's webhooks, and `obstacles` are reasons why no one could approve the
+    request. `pre_approval_id` is the pre-approval that would open the window at submission or endorsement, without
+    asking anyone.
     """
 
     policy_version: int
@@ -229,10 +230,7 @@ class Preview(PreviewedSubmission):
 def preview(
     session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Preview:
-    """Return the policy, stages, windows and people that a submission would meet; nothing is written or sent.
-
-    Raises as `evaluate_request`.
-    """
+    """Nothing is written or sent. Raises as `evaluate_request`."""
     evaluation = evaluate_request(session, caller, submission, services)
     decides = _is_asked(evaluation)
     reviewing = evaluation.first_state is State.REVIEWING
@@ -311,7 +309,7 @@ class PreviewNames:
         return tuple(name for _, name in self.of(people))
 
     def of(self, people: Iterable[UUID]) -> list[tuple[UUID, str]]:
-        """Like calling the object, but with each person's id; ordered by name."""
+        """Ordered by name."""
         named = [(person, self._known[person]) for person in people if person in self._known]
         return sorted(named, key=lambda pair: (pair[1], pair[0]))
 

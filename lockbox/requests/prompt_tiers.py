@@ -57,7 +57,7 @@ def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) 
 def wider_reviewers(
     known: RecipientDirectory, requester_id: UUID, *, informed: AbstractSet[UUID], asked: int, to: int
 ) -> PromptedApprovers:
-    """The managers who are added to `informed` as the number of tiers grows from `asked` to `to`."""
+    """As `added_by_tier`, for the vendor's managers."""
     return added_by_tier(
         lambda number: reviewers_so_far(known, requester_id, number),
         known.review_tiers,

@@ -26,7 +26,6 @@ NOT_KNOWN = "There is no such request."
 
 
 def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Raises NotFound if there is no such request that the caller may know of."""
     authentication.enter(session, caller)
     found = read(session, entries().where(col(AccessRequest.id) == request_id, AccessRequest.visible_to(caller)))
     if not found:
@@ -40,9 +39,9 @@ def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozens
 
 
 def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
-    """Return the requests that the caller may know of, in the order of the ids.
+    """In the order of the ids, without requests that the caller may not know of.
 
-    With `state`, only requests that are still in this state: a decision may have come after the ids were looked up.
+    With `state`, only requests that are still in this state.
     """
     authentication.enter(session, caller)
     theirs = col(AccessRequest.id) == any_(literal(list(ids), Ids)), AccessRequest.visible_to(caller)
@@ -83,10 +82,10 @@ SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAS
 
 
 def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: AccessRequest) -> None:
-    """Record that a vendor user has read a request, once an hour and not for their own request.
+    """Reads by vendor users are recorded once an hour, except reads of their own requests.
 
-    The event is in the tenant's log once the customer was asked, and in the vendor's log before. It is written after
-    everything shown was read, because the transaction works at the tenant from here on.
+    The event is in the tenant's log once the customer was asked, and in the vendor's log before. Call this last: the
+    transaction works at the tenant from here on.
     """
     if caller.side is not Side.VENDOR or caller.person_id == request.requester_id:
         return
@@ -110,7 +109,7 @@ def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: Ac
 
 @dataclass(frozen=True)
 class LiveReader:
-    """Someone who listens for live updates; `only_at` is the only tenant at which their sign-in counts."""
+    """`only_at` is the only tenant at which the reader's sign-in counts."""
 
     person_id: UUID
     only_at: UUID | None = None

@@ -76,7 +76,7 @@ SELECT id, state, stops_clock, asked_by, answered_at FROM questions WHERE reques
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question with its answer, if any; names and texts are None if erased or not for the reader.
+    """Names and texts are None if erased or not for the reader.
 
     `stops_clock` is whether the approval clock waits for the answer. `role` is the asker's role.
     """
@@ -103,7 +103,7 @@ class Conversation:
 
 
 def of_request(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Exchange]:
-    """Return the exchanges, the oldest first; their texts only for readers of comments. Raises NotFound."""
+    """The oldest first; the texts only for readers of comments."""
     return read(session, caller, queries.find(session, caller, request_id).request)
 
 
@@ -168,7 +168,7 @@ class QuestionContext:
 
 @dataclass(frozen=True)
 class QuestionMove:
-    """A question or answer that was checked: its author and text, and the request's clock afterwards.
+    """A question or answer that was checked; `clock` is the request's clock afterwards.
 
     `state` is the request's state when the question was asked; `asker_id` is the person who asked.
     """
@@ -185,13 +185,11 @@ class QuestionMove:
 
 
 def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
-    """Ask the engineer a question: as a manager in review, later also as an approver or delegate.
+    """The caller asks as a manager in review, later also as an approver or delegate.
 
     If the policy demands it, the approval clock stops until all such questions are answered.
 
-    Raises:
-        NotYours, OwnRequest: the caller may not ask.
-        Also NotFound, InvalidMove, TooLate, TooManyQuestions.
+    Raises OwnRequest, InvalidMove, TooLate, TooManyQuestions.
     """
     scene = _enter(session, caller, origin, request_id)
     request, caller = scene.request, scene.caller
@@ -220,11 +218,9 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
 def answer(  # noqa: PLR0917 - as many things name a question
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, question_id: UUID, words: str
 ) -> Exchange:
-    """Answer a question, as the requester. The clock goes on once no question that stops it is open.
+    """Only the requester may answer. The approval clock goes on once no question that stops the clock is open.
 
-    Raises:
-        NotYours: the caller is not the requester.
-        Also NotFound, InvalidMove, TooLate, AlreadyAnswered.
+    Raises InvalidMove, TooLate, AlreadyAnswered.
     """
     scene = _enter(session, caller, origin, request_id)
     request = scene.request
@@ -308,7 +304,7 @@ def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, s
 
 
 def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
-    """Set the clock of the request's row; if it has changed, arm the request's timer after the commit."""
+    """If the clock has changed, the request's timer is armed after the commit."""
     request = scene.request
     moves = clock != request.clock
     if moves:

@@ -17,11 +17,9 @@ SHOWN = 100
 
 
 def kept(asked: Sequence[str], wanted: Collection[str] | None, field: str) -> list[str] | None:
-    """Return the part of the request that an approver keeps, in the request's order; None for all of it.
+    """The part of the request that an approver keeps, in the request's order; None for all of it.
 
-    `field` is the part's name, such as `resources`.
-
-    Raises Invalid.
+    `field` is the part's name, such as `resources`. Raises Invalid.
     """
     if wanted is None:
         return None
@@ -36,7 +34,7 @@ def kept(asked: Sequence[str], wanted: Collection[str] | None, field: str) -> li
 
 
 def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field: str) -> list[str] | None:
-    """Return what all of these approvals keep of the request, in its order; None for all of it.
+    """What all of these approvals keep of the request, in its order; None for all of it.
 
     Raises NothingLeft.
     """
@@ -54,10 +52,7 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
 
 @dataclass(frozen=True)
 class ApprovalLimits:
-    """How an approval narrows the request: the window in seconds, resources, actions; None is as requested.
-
-    `max_uses` is the number of uses, None for any number. `opens_at` is the start, None for at once.
-    """
+    """How an approval narrows the request; None is as requested. `access_window` is in seconds."""
 
     access_window: int | None = None
     resources: Sequence[str] | None = None
@@ -78,10 +73,9 @@ NO_LIMITS = ApprovalLimits()
 
 @dataclass(frozen=True)
 class Vote:
-    """One person's decision on a request that waits for the customer.
+    """`seats` are the approvers whose seat the person could fill, as the approver or as a delegate.
 
-    `seats` are the approvers whose seat the person could fill: an approver's own seat, and the seats of a delegate's
-    principals. Without a seat, the person may no longer approve.
+    Without a seat, the person may no longer approve.
     """
 
     person_id: UUID
@@ -96,7 +90,7 @@ def quorum_met(
     """Whether the approvals fill enough approvers' seats, and enough in each stage, and no one has denied.
 
     A person fills one seat, even as a delegate of several approvers, and a seat counts once: an approver and their
-    delegate together are one voice. In a stage, the members of its group count; a deleted group has none.
+    delegate together are one voice. A deleted group has no members.
     """
     votes = tuple(votes)
     denied = any(vote.decision is Action.DENY for vote in votes)
@@ -104,7 +98,7 @@ def quorum_met(
 
 
 class ApprovalTally(BaseModel, frozen=True):
-    """Approvals so far: from anyone (`group` is None), or from a group that must also agree, in its `step`."""
+    """`group` is None for approvals by anyone; otherwise the group must also agree, in its `step`."""
 
     group: str | None
     approvals: int
@@ -124,10 +118,7 @@ def sole(counted: Sequence[ApprovalTally]) -> ApprovalTally | None:
 def missing(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[tuple[str | None, int]]:
-    """The number of approvals still missing: from anyone (None), and from the group of each stage.
-
-    A further approval may count in several places. Denials are ignored.
-    """
+    """The number of approvals still missing: from anyone (None), and from the group of each stage."""
     counted = tallies(votes, terms_quorum, stages, groups)
     return [(one.group, one.needed - one.approvals) for one in counted if not one.is_met]
 
@@ -135,9 +126,9 @@ def missing(
 def tallies(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[ApprovalTally]:
-    """Count the approvals: for None by the seats that they fill, and for each stage by the members of its group.
+    """The tally without a group counts filled seats; a stage's tally counts the members of its group.
 
-    The stages are in the order of their steps.
+    Stages are in the order of their steps.
     """
     seats: dict[UUID, frozenset[UUID]] = {}
     for vote in votes:
@@ -181,12 +172,11 @@ def steps_of(counted: Iterable[ApprovalTally]) -> list[ApprovalStep]:
 
 
 def has_steps(stages: Iterable[ApprovalStage]) -> bool:
-    """Without steps, everyone may approve at once."""
     return any(stage.order > FIRST_STEP for stage in stages)
 
 
 def step_of(counted: Iterable[ApprovalTally]) -> int:
-    """The current step of a request: the first in which a group lacks approvals, otherwise the last."""
+    """The first step in which a group lacks approvals, otherwise the last step."""
     stages = [one for one in counted if one.group is not None]
     lacking = [one.step for one in stages if not one.is_met]
     return min(lacking, default=max((one.step for one in stages), default=FIRST_STEP))
@@ -201,8 +191,7 @@ def has_turn(
 ) -> bool:
     """Whether someone who could fill these seats may approve at a step.
 
-    They have to wait if they speak only for groups of later steps. They may approve if they also speak for a group of
-    this or an earlier step, or for an approver who is in no group of a later step.
+    People who speak only for groups of later steps have to wait.
     """
     later = [stage for stage in stages if stage.order > step]
     if not later:
@@ -214,7 +203,7 @@ def has_turn(
 
 
 def granted_window(asked: int, votes: Iterable[Vote]) -> int:
-    """The shortest of the requested window and the windows that voters set, in seconds."""
+    """The shortest of the requested window and the voters' windows, in seconds."""
     return min([asked, *(v.limits.access_window for v in votes if v.limits.access_window and v.seats)])
 
 
@@ -231,8 +220,8 @@ def who_lacks(
 ) -> list[str]:
     """Return why no one could approve; empty if someone could.
 
-    `seats` has, for everyone who could vote now, the approvers whose seats they could fill, as in a vote. Leave out
-    the requester, as a person and as a seat: no one votes in the requester's place either.
+    `seats` has the approvers whose seats each person could fill now. Leave out the requester, as a person and as a
+    seat: no one votes in the requester's place either.
     """
     reasons = []
     everybody = _filled(seats.values())
@@ -249,15 +238,12 @@ def who_lacks(
 
 
 def _represented(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
-    """Count the members for whom these people can speak, as themselves or as a delegate.
-
-    A member need not be an approver: a group may name delegates, who count while they stand in for anyone.
-    """
+    """A member need not be an approver: a group may name delegates, who count while they stand in for anyone."""
     return _filled(({person} | options) & set(members) for person, options in seats.items() if options)
 
 
 def _filled(choices: Iterable[AbstractSet[UUID]]) -> int:
-    """Count the most seats that people with these choices can fill, one seat each (Kuhn's algorithm)."""
+    """The most seats that people with these choices can fill, one seat each (Kuhn's algorithm)."""
     taken: dict[UUID, AbstractSet[UUID]] = {}
 
     def sit(options: AbstractSet[UUID], tried: set[UUID]) -> bool:

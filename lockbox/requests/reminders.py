@@ -40,10 +40,7 @@ VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY
 
 @dataclass(frozen=True)
 class UndeliveredRequest:
-    """A request whose notifications reached none of the people `asked`.
-
-    `is_said` is whether an event in the request's current state already records this.
-    """
+    """`is_said` is whether an event in the request's current state already records that no one was reached."""
 
     asked: frozenset[UUID]
     is_said: bool
@@ -71,8 +68,7 @@ def last_resort(
 ) -> dict[Reminder, frozenset[UUID]]:
     """Return whom to prompt if no tier is left: all others who can decide; and, once, those who can fix delivery.
 
-    People who want no prompts are asked too. People in `waiting` are not asked, because their step comes later. A
-    review has no one else: all managers were asked.
+    People who want no prompts are asked too. People in `waiting` are not asked, because their step comes later.
     """
     prompts: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - waiting - {row.requester_id}
@@ -106,7 +102,7 @@ def notify_unreached_reviews(
 
 
 def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tuple[UUID, str]], at: datetime) -> None:
-    """One mail for each operator; `lines` has the tenant and text for each request."""
+    """`lines` has the tenant and text for each request."""
     if not lines:
         return
     tenants = list({tenant for tenant, _ in lines.values()})
@@ -121,8 +117,8 @@ def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tup
 def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, escalate and warn for locked rows whose timer is due before the deadline; set their timers.
 
-    If no one who was asked could be notified, the next tier is asked now, even before its time. No one is asked about
-    an extension of a window that was ended.
+    If no one who was asked could be notified, the next tier is asked before its time. No one is asked about an
+    extension of a window that was ended.
     """
     policies = policy_store.effective_policies(session, [row.id for row in rows])
     known = recipients.look_up(session, {row.tenant_id for row in rows}, at)
@@ -264,7 +260,7 @@ def _recipients(
 def _still_needed(
     row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID], step: int
 ) -> frozenset[UUID]:
-    """The people whose answer is still useful; not a delegate whose principals have all voted themselves."""
+    """A delegate is left out once all of the delegate's principals have voted themselves."""
     seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
     return frozenset(
         one for one in _so_far(row, effective, known, step) - voted if one not in seats or not seats[one] <= voted

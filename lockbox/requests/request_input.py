@@ -15,11 +15,11 @@ from lockbox.facts.fact import REPEAT, facts_of, values_of
 
 
 class RequestInput(SubmittedAsk):
-    """`engineer` is the person for whom a system submits.
+    """`engineer` is the person for whom a system submits. Without `max_uses`, the policy sets the number of uses.
 
-    `follows` is the request that is resubmitted. Without `max_uses`, the policy sets the number of uses. `extends` is
-    the request whose window is extended, and `first_opened_at` is when the first window of the chain began.
-    `case_check` is the ticket system's answer about the case, once it was asked.
+    `follows` is the request that is resubmitted. `extends` is the request whose window is extended, and
+    `first_opened_at` is when the first window of the chain began. `case_check` is None until the ticket system was
+    asked.
     """
 
     model_config = ConfigDict(frozen=True)  # type: ignore[assignment] # SQLModel's own kind of configuration
@@ -46,9 +46,9 @@ REPEATED = ", ".join(("tenant", "requester_id", "max_uses", "context", *facts_of
 
 
 def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row
-    """A new submission of an earlier request with `changes`; the row of `earlier` has its tenant's slug.
+    """The row of `earlier` has its tenant's slug.
 
-    It is not validated, because its values may be erased in part.
+    The result is not validated, because its values may be erased in part.
     """
     values = values_of(RequestInput, earlier, facts_of(RequestInput, REPEAT))
     values |= {"tenant": earlier.tenant, "engineer": earlier.requester_id, "max_uses": earlier.max_uses}

@@ -3,11 +3,6 @@
 A branch is what a reader sees of one tenant, of one requester, or of everyone. Open requests come from partial
 indexes of open requests. Closed requests are read from the newest id on, no further than a page. A filter without an
 index looks through a bounded number of the newest requests, and the cursor leads on to older ones.
-
-Limits are literals in the statement: with a parameter, the planner does not expect few rows and sorts all of them. A
-tenant, requester or state is compared as an array of one element, and its column is part of the sort order. Only the
-index of that column has this order. Otherwise Postgres might read the index of all requests, in which a reader's
-requests may be few.
 """
 
 import base64
@@ -100,7 +95,7 @@ class RequestListing:
 
 @dataclass(frozen=True)
 class Branch:
-    """The requests of one tenant or requester, by `column` and `value`, or all; optionally in one open state."""
+    """The requests whose `column` is `value`, or all requests; optionally in one open state."""
 
     column: SQLCoreOperations[UUID] | None = None
     value: UUID | None = None
@@ -111,16 +106,12 @@ class Branch:
         return replace(self, conditions=(*self.conditions, *conditions))
 
     def open_in(self, state: State | None) -> "Branch":
-        """The branch's requests in an open state; all of them for None."""
         return replace(self, state=state)
 
     def newest(self, *conditions: ColumnElement[bool]) -> Select[AccessRequest]:
-        """The query for the branch's requests, the newest first.
-
-        A tenant's requests in one open state are few: a subquery with OFFSET reads all of them, in no index's order.
-        """
         wanted, order = [*self.conditions, *conditions], list[ColumnElement[Any]]()
         if self.state and self.column is TENANT:
+            # These requests are few: a subquery with OFFSET reads all of them, in no index's order.
             is_its = col(AccessRequest.tenant_id) == self.value
             few = select(AccessRequest).where(is_its, _is_in(self.state), *wanted)
             part = aliased(AccessRequest, few.offset(written(0)).subquery())
@@ -165,12 +156,9 @@ def visible_branches(caller: Caller) -> list[Branch]:
 def page(
     session: UnitOfWork, caller: Caller, wanted: RequestFilter, *, cursor: str | None, most: int
 ) -> RequestListing:
-    """Return the newest matching requests after the cursor, at most `most`.
+    """Return the newest matching requests after the cursor.
 
-    A filter without an index looks through a bounded number of requests. The page may then have fewer entries, with a
-    cursor to look further.
-
-    Raises Invalid.
+    With a filter that has no index, a page may have fewer than `most` entries and still a cursor to look further.
     """
     authentication.enter(session, caller)
     before = [] if (latest := _latest(wanted, cursor)) is None else [col(AccessRequest.id) < latest]
@@ -203,12 +191,7 @@ def soonest(
     cursor: str | None,
     most: int,
 ) -> tuple[list[UUID], str | None]:
-    """Return the ids of matching requests in an open state after the cursor, the soonest deadline first.
-
-    There are at most `most` ids, followed by the cursor of the next page.
-
-    Raises Invalid.
-    """
+    """The ids of matching requests in an open state, the soonest deadline first, and the cursor of the next page."""
     if not branches:
         return [], None
     further = [*conditions, *([_later(cursor)] if cursor else [])]
@@ -237,10 +220,7 @@ def read_cursor(given: str) -> UUID:
 
 
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
-    """The condition for requests with these words, in any case, in a text that the caller may read.
-
-    The texts are the case reference, the address of the case's page, the resources, the id and the justification.
-    """
+    """Finds the words, in any case, in any text of a request that the caller may read."""
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     own = col(rows.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()
@@ -256,9 +236,9 @@ def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElemen
 
 
 def _is_in(state: State | None) -> ColumnElement[bool]:
-    """The state is a literal, because each index covers a single state."""
     if state is None:
         return true()
+    # A literal, because each index covers a single state.
     return col(AccessRequest.state) == literal_column(f"'{state.value}'", String)
 
 
@@ -267,10 +247,7 @@ def limit(most: int) -> int:
 
 
 def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
-    """The branches of one requester or of everyone, as far as the caller may know of them.
-
-    Customers do not know of requests in review.
-    """
+    """Customers do not know of requests in review."""
     if wanted.requester and (wanted.requester == caller.person_id or caller.holds(*SEE_ALL)):
         return [of_requester(wanted.requester)]
     branches = visible_branches(caller)
@@ -308,16 +285,13 @@ def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
 
 
 def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
-    """The id from which the next page continues; None if all further requests are too old.
-
-    The statement has no lower bound: with two bounds, Postgres would read the requests of all tenants of that time.
-    """
+    """None if all further requests are too old."""
+    # Not a bound of the statement: with two bounds, Postgres would read the requests of all tenants of that time.
     is_over = wanted.created_after is not None and end is not None and end < id_at(wanted.created_after, -SKEW)
     return None if is_over else end
 
 
 def read_deadline(cursor: str) -> tuple[datetime, UUID]:
-    """Raises Invalid."""
     read = FORM.fullmatch(cursor)
     if read is None:
         raise Invalid(NO_PAGE, field="after")

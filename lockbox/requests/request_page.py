@@ -111,10 +111,10 @@ WHERE p.id IN (SELECT at_person() UNION SELECT requester_id FROM requests WHERE 
 
 @dataclass(frozen=True)
 class SimilarRequest:
-    """An earlier request of the tenant for the same case or resource: its state, and when and by whom it got there.
+    """`state` is `nobody_notified` if the request timed out before anyone was notified.
 
-    The state is `nobody_notified` if the request timed out before anyone was notified. `tally` is the approvals so
-    far if the request waits for approvers only.
+    `at` and `actor` are when and by whom the request got into this state. `tally` is the approvals so far if the
+    request waits for approvers only.
     """
 
     id: UUID
@@ -127,11 +127,11 @@ class SimilarRequest:
 
 @dataclass(frozen=True)
 class RequestOverview:
-    """What the reader of one request is shown; everything was read at one time, `at`.
+    """Everything was read at one time, `at`.
 
-    `events` are the moves up to the version that was read, and the other events of the request. `tallies` are the
-    approvals so far if the customer is asked. `namesakes` took part and have a name or mailbox like the reader's;
-    they are listed only if the reader could be the second person to decide.
+    `events` are the moves up to the version that was read, and the other events of the request. `tallies` are empty
+    unless the customer is asked. `namesakes` took part and have a name or mailbox like the reader's; they are listed
+    only if the reader could be the second person to decide.
     """
 
     entry: RequestEntry
@@ -168,7 +168,7 @@ def _people(request_id: UUID, at: datetime | None = None) -> Query:
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOverview:
-    """The transaction works at the request's tenant from here on. Raises NotFound."""
+    """The transaction works at the request's tenant from here on."""
     authentication.enter(session, caller)
     by_id = {"id": request_id}
     session.execute(TURN_TO_TENANT, by_id)
@@ -225,11 +225,7 @@ def rows_beside(session: UnitOfWork, request_id: UUID) -> RowsBeside:
 
 
 def after_decision(session: UnitOfWork, made: MadeDecision, beside: RowsBeside) -> RequestOverview:
-    """Return what the person who has just decided is shown, from the values that were written.
-
-    Only two things are read again: how many people the mails reached, while the request waits; and the extension of a
-    window that was open.
-    """
+    """Return what the person who has just decided is shown, mostly from the values that were written."""
     (entry,) = access_check.unless_restored(session, [made.entry])
     request, scene = entry.request, replace(made.scene, break_glass=None, too_new=None)
     caller, known, is_pending = scene.caller, scene.known, request.state is State.PENDING
@@ -281,7 +277,7 @@ def _scene(  # noqa: PLR0917 - what a move is judged by
     known: RecipientDirectory,
     at: datetime,
 ) -> DecisionContext:
-    """What a move of the reader's is judged by; nothing is locked."""
+    """Nothing is locked."""
     theirs = [row for row in rows if row.place == OWN]
     effective = RuledRows(rows).effective(session, theirs[0], request)
     votes = votes_in_rows(session, request, theirs, known, effective)

@@ -48,15 +48,13 @@ def resubmit(
     *,
     limits: SubmissionLimits | None = None,
 ) -> SubmittedRequest:
-    """Resubmit a request that timed out, as its requester or the system that submitted it for them.
+    """Resubmit a request as its requester or the system that submitted it for them.
 
     Today's policy, people and limits apply. The earlier row is locked first: of two concurrent calls, one submits,
     and the other fails with the id of the new request.
 
-    Raises:
-        NotYours: the caller is not the requester.
-        Conflict: all resources of the request were erased.
-        Also NotFound, NotTimedOut, AlreadyAskedAgain, and the errors of `submit`.
+    Raises Conflict if all resources of the request were erased; also NotTimedOut, AlreadyAskedAgain, and the errors
+    of `submit`.
     """
     authentication.enter(session, caller)
     earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()

@@ -46,11 +46,10 @@ IS_CLOSED = col(AccessRequest.closed_at).is_not(None)
 
 @dataclass(frozen=True)
 class OwnRequestEntry:
-    """A requester's own request: who has yet to answer, who was not reached, and what the requester can do.
+    """`waits_for` are the names of people who were asked and have not answered.
 
-    `waits_for` are the names of people who were asked and have not answered. `reach` is a sentence about people who
-    were not reached; `unreached` are colleagues who did not get a mail. `outlook` is for an active window, and
-    `after_review` for a window opened by break-glass.
+    `reach` is a sentence about people who were not reached; `unreached` are colleagues who did not get a mail.
+    `outlook` is for an active window, and `after_review` for a window opened by break-glass.
     """
 
     entry: RequestEntry
@@ -73,7 +72,7 @@ class OwnRequestListing:
 
 @dataclass(frozen=True)
 class ReviewEntry:
-    """A request in review, and what keeps this manager from endorsing it, if anything."""
+    """`obstacle` is what keeps this manager from endorsing the request."""
 
     entry: RequestEntry
     obstacle: str = ""
@@ -90,12 +89,7 @@ class ReviewListing:
 
 
 def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> OwnRequestListing:
-    """Return a page of the caller's own requests.
-
-    Raises:
-        NotYours: the caller is no engineer and has never requested access.
-        Also Invalid.
-    """
+    """Raises NotYours if the caller is no engineer and has never requested access."""
     authentication.enter(session, caller)
     rows = _own(session, caller.person_id, cursor, most)
     if not rows and not caller.holds(Role.ENGINEER):
@@ -109,12 +103,6 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
 
 
 def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
-    """Return a page of the requests in review.
-
-    Raises:
-        NotYours: the caller is no manager of the vendor.
-        Also Invalid.
-    """
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only managers of the vendor can review requests.")
     authentication.enter(session, caller)
@@ -130,7 +118,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def _own(session: UnitOfWork, person_id: UUID, cursor: str | None, most: int) -> list[tuple[str, UUID]]:
-    """The ids of a person's requests, `open` before `closed`; more than `most` if there is a next page."""
+    """`open` requests come before `closed` ones; there are more than `most` if there is a next page."""
     read = CURSOR.fullmatch(cursor or f"open-{LATEST.hex}")
     if read is None:
         raise Invalid(request_list.NO_PAGE, field="after")

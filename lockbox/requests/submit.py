@@ -67,7 +67,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 
 
 @dataclass(frozen=True)
 class SubmissionFacts:
-    """What an event records of a submission; `salts` are the salts of personal values in the first event."""
+    """`salts` are the salts of personal values in the first event."""
 
     facts: Mapping[str, Value]
     personal: Mapping[str, str | None]
@@ -80,7 +80,7 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
 
 
 def personal(request: AccessRequest) -> dict[str, str | None]:
-    """The personal values of a request. Empty fields of `Ask` are included as None."""
+    """Empty fields of `Ask` are included as None."""
     return {
         **{name: getattr(request, name) for name in committed(Ask)},
         "resources": json.dumps(request.resources, ensure_ascii=False),
@@ -92,8 +92,7 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
 def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
     """Return the submission of a request that has not moved yet, and the hashes of its events since.
 
-    Both go into the event by which the customer is asked or notified. This event begins the customer's log of the
-    request.
+    Both go into the event that begins the customer's log of the request.
     """
     earlier = session.execute(*ahead_of_read(request)).all()
     first = next(row for row in earlier if row.seq == 1)
@@ -119,7 +118,7 @@ def ahead_of_read(request: AccessRequest) -> Query:
 
 @dataclass(frozen=True)
 class SubmissionLimits:
-    """The most submissions in a minute: by one person, with any credential, and for one tenant."""
+    """The most submissions in a minute; `by_person` counts a person's submissions with any credential."""
 
     by_person: int
     for_tenant: int
@@ -147,10 +146,9 @@ def submit(
     *,
     limits: SubmissionLimits | None = None,
 ) -> SubmittedRequest:
-    """Submit a request.
+    """Raises PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked, DuplicateRequest, TooMany.
 
-    Raises as `evaluate_request`; also PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked,
-    DuplicateRequest, TooMany.
+    Also raises as `evaluate_request`.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     if evaluation.break_glass:
@@ -182,7 +180,7 @@ def submit(
 
 
 def _used(session: UnitOfWork, evaluation: Evaluation) -> Evaluation:
-    """Use the pre-approval if it opens the request; if it can no longer be used, the customer is asked."""
+    """If the pre-approval can no longer be used, the customer is asked."""
     which = evaluation.pre_approval
     if which is None or evaluation.first_state is not State.ACTIVE:
         return evaluation
@@ -223,7 +221,7 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
 
 
 def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> None:
-    """Raises CaseUnchecked if the policy demands the ticket system's answer about the case and it is missing."""
+    """Raises CaseUnchecked."""
     demand = evaluation.terms.unconfirmed_case
     if demand is UnconfirmedCase.ACCEPT or submission.case_ref is None or submission.case_check is not None:
         return
@@ -232,7 +230,7 @@ def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Ev
 
 
 def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:
-    """Check the limits. Near a limit, where uncommitted submissions could exceed it, take locks and count exactly.
+    """Near a limit, where uncommitted submissions could exceed it, locks are taken for an exact count.
 
     Raises TooMany.
     """

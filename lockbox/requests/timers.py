@@ -70,13 +70,9 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
     """Run the timers that are due for these requests, and update the schedule for all of them.
 
-    Each row is locked, read again and judged, so a late, early, repeated or forged message does no harm. A failed
-    batch is run again in halves, so that one bad row never blocks the others. Requests that end are committed first,
-    so that nothing else delays them.
-
-    Returns:
-        How many requests timed_out, expired, were reminded, and failed; failed requests come again when their lease
-            ends.
+    Each row is locked, read again and judged, so a late, early, repeated or forged message does no harm. One bad row
+    never blocks the others. Return how many requests timed_out, expired, were reminded, and failed; failed requests
+    come again when their lease ends.
 
     Raises:
         sqlalchemy.exc.OperationalError: Postgres is down; nothing has changed.
@@ -120,7 +116,7 @@ def _lost(request_id: UUID, error: Exception) -> Counter[str]:
 
 
 def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Counter[str]:
-    """If a request's reminder fails, set its timer to the deadline, so that it does not block others."""
+    """After a failed reminder, set the request's timer to the deadline, so that the request does not block others."""
     failed = _lost(request_id, error)
     with database.transaction() as session:
         rows = session.execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
@@ -129,7 +125,7 @@ def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Coun
 
 
 def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[str]:
-    """End requests that have reached their deadline. Add requests that are due earlier to `early`, still on lease."""
+    """Add requests that are due before their deadline to `early`; they stay on lease."""
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     due = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
@@ -173,7 +169,7 @@ def _move(row: Row[Any], reach: DeliveryReach | None, at: datetime) -> Move:
 
 
 def _settled(session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:
-    """The index entries of requests that did not move: early requests are scheduled again, unknown ids removed."""
+    """Early requests are scheduled again, unknown ids removed."""
     promises = []
     for row in rows:
         if row.wake_at is None:

@@ -106,11 +106,10 @@ OF_PHASE = (*OF_MOVE, "created_at", "opened_at", "opens_at", "tiers_asked", "war
 
 @dataclass(frozen=True, kw_only=True)
 class Move(NotifiedMove):
-    """One permitted move of a request, or one reminder: the source of its event, notifications and schedule.
+    """`version` is the request's version after the move.
 
-    `version` is the request's version after the move. `policy_version` is the version of the tenant's policy that
-    judged the move, None for moves by a timer. `personal` values enter the event as commitments with `salts`, or with
-    new salts.
+    `policy_version` is the version of the tenant's policy that judged the move, None for moves by a timer. `personal`
+    values enter the event as commitments with `salts`, or with new salts.
     """
 
     to_state: State
@@ -204,12 +203,7 @@ def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessReque
 
 
 def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Lock a request's row and return it with the names of its tenant and requester; `open` is not judged.
-
-    Raises:
-        NotYours: the caller may only read the request.
-        Also NotFound.
-    """
+    """Lock a request's row; `open` is not judged. Raises NotYours if the caller may only read the request."""
     row = session.execute(*ahead_of_lock(request_id)).one_or_none()
     if row is None:
         if not queries.known(session, caller, [request_id]):
@@ -223,10 +217,7 @@ def ahead_of_lock(request_id: UUID) -> Query:
 
 
 def insert(session: UnitOfWork, request: AccessRequest, move: Move, approval_key: str | None = None) -> None:
-    """Write a new request with its first event and its row in the outbox.
-
-    `approval_key` is the public key of the signed approval if the window opens at once: see `update`.
-    """
+    """`approval_key` is as in `update`; it is given if the window opens at once."""
     row = _row(request)
     if approval_key is None:
         _write(session, SUBMITTED, [move], row)
@@ -243,7 +234,7 @@ def update(
     *,
     beside: Sequence[Move] = (),
 ) -> None:
-    """Write a person's move: the changed request, the decision if there is one, the event, and its row in the outbox.
+    """Write a person's move.
 
     `approval_key` is the public key that signs approvals; it is listed with the first decision that it signs.
     `beside` are reminders that follow from the move.
