@@ -100,7 +100,7 @@ OTHER_CALLS = ReportedCall("")
 class CountedCall:
     """`ends` is the call's deadline.
 
-    `identity` is set if no engineer is mapped to the caller, `reported` if the gate only reports.
+    `identity` is set if no engineer is mapped to the caller; `reported` is set if the gate only reports.
     """
 
     gateway: UUID | None = None

@@ -79,8 +79,8 @@ class MappingRefused(Exception):  # noqa: N818 - it names what was found
 class _Route:
     """`sources` are numbers of segments and names of parameters.
 
-    `resource` is a format string of the sources' values. `action` is a text or the index of a value. `tenant` is the number
-    of a segment.
+    `resource` is a format string of the sources' values. `action` is a text or the index of a value. `tenant` is the
+    number of a segment.
     """
 
     path: str

@@ -45,8 +45,8 @@ class WindowChange:
 class ChangeBatch:
     """`at` is the database's time after the read.
 
-    The next read continues at `seen`, which is valid only for the same `server`, whose value differs for each start of
-    Postgres and each database.
+    The next read continues at `seen`, which is valid only for the same `server`, whose value differs for each start
+    of Postgres and each database.
     """
 
     server: str
