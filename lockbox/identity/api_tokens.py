@@ -34,8 +34,8 @@ class TokenTerms:
     """`environment` is part of the token's text: an environment of another kind refuses the token.
 
     `is_sample` marks a demo token, which counts as a fresh sign-in. `by_mail`: the token was created after a sign-in
-    by mailed code alone. `scopes` and `services` limit a service account's token. `replaces` is the token that was
-    rotated, `only_at` the one tenant at which the token counts, or None for all.
+    by mailed code alone. `replaces` is the token that was rotated, `only_at` the one tenant at which the token
+    counts, or None for all.
     """
 
     environment: str
@@ -83,7 +83,7 @@ def written(environment: str, token_id: UUID, secret: str) -> str:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Token]:
-    """Return the caller's unrevoked tokens, newest first; at a sign-in for one tenant, only that tenant's."""
+    """Unrevoked, newest first; at a sign-in for one tenant, only that tenant's."""
     query = _all_of(caller).where(col(Token.revoked_at).is_(None))
     return session.orm.exec(query.order_by(col(Token.id).desc())).all()
 
@@ -98,7 +98,6 @@ def rotate(
     overlap: timedelta,
     by_mail: bool,
 ) -> IssuedToken:
-    """Replace a token; the old one keeps working during the overlap."""
     old = _of(session, caller, token_id)
     if not row_macs.is_held(session, old.mac, row_macs.token(old), old.id):
         raise NotFound("There is no such token.")

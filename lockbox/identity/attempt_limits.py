@@ -39,8 +39,7 @@ HERE = ["account here", "code here"]
 class AttemptLimits:
     """Allowed attempts within ten minutes.
 
-    `per_account` limits one account from all networks, `per_account_here` one account from one network (None: the
-    same limit), and `per_address` one network for all accounts together.
+    `per_account` limits one account from all networks, `per_account_here` from one network (None: the same limit).
     """
 
     per_account: int
@@ -84,18 +83,11 @@ def count(
 ) -> AttemptCount:
     """Count an attempt to sign in, name an address, export data or upload a file; commit before checking the result.
 
-    Args:
-        session: the open transaction.
-        limits: the limits.
-        address: the network address of the attempt; an IPv6 /64 counts as one address.
-        account: the mail address that requested a code, if one did.
-        code_of: the mail address whose code is tried. It has a count of its own, so that requesting codes for someone
-            does not block the code that this person has. `account` and `code_of` are counted by network too, if
-            `address` or `tried_from` is set.
-        tried_from: the network of a tried code, if the attempt was already counted by address.
-        naming: the person who names a mail address; a refusal reveals that someone has this address.
-        taking: the person who exports a table or audit log.
-        verifying: the person who uploads a file to verify.
+    `address` is the network address of the attempt, `account` the mail address that requested a code. `code_of` is
+    the mail address whose code is tried. It has a count of its own, so that requesting codes for someone does not
+    block the code that this person has. `tried_from` is the network of a tried code, if the attempt was already
+    counted by address. `naming`, `taking` and `verifying` are the people who name a mail address, export data or
+    upload a file.
     """
     of = network(address) if address else None
     acting = {"naming": naming, "taking": taking, "verifying": verifying}

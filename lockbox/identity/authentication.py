@@ -1,4 +1,7 @@
-"""Look-up of credentials, and the session variables that tell row-level security who the caller is."""
+"""Look-up of credentials, and the session variables that tell row-level security who the caller is.
+
+The session variables last until the end of the transaction.
+"""
 
 import re
 import zlib
@@ -79,33 +82,32 @@ def enter(session: UnitOfWork, caller: Caller) -> None:
 
 
 def reenter(session: UnitOfWork, caller: Caller) -> None:
-    """Let the transaction act as the caller with their current roles, after the roles changed."""
     session.caller = None
     enter(session, caller)
 
 
 def turn_to(session: UnitOfWork, tenant_id: UUID) -> None:
-    """Let a vendor user reach the people, policy and webhooks of one tenant in this transaction."""
+    """Let a vendor user reach the people, policy and webhooks of one tenant."""
     session.execute(TURN_TO, {"tenant": str(tenant_id)})
 
 
 def see_off(session: UnitOfWork, person_id: UUID) -> None:
-    """Let an operator reach the requests of a person who is no longer an engineer, in this transaction."""
+    """Let an operator reach the requests of a person who is no longer an engineer."""
     session.execute(SEE_OFF, {"person": str(person_id)})
 
 
 def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
-    """Let an operator reach the open windows of a suspended tenant, in this transaction."""
+    """Let an operator reach the open windows of a suspended tenant."""
     session.execute(SUSPEND, {"tenant": str(tenant_id)})
 
 
 def close_cases(session: UnitOfWork, caller: Caller) -> None:
-    """Let a ticket system reach the requests at the tenants of its token, in this transaction."""
+    """Let a ticket system reach the requests at the tenants of its token."""
     session.execute(CLOSE_CASES, {"token": str(caller.key_id or "")})
 
 
 def describe(session: UnitOfWork, person_id: UUID) -> None:
-    """Let a service account write a person's directory record, in this transaction."""
+    """Let a service account write a person's directory record."""
     session.execute(DESCRIBE, {"person": str(person_id)})
 
 
@@ -140,9 +142,7 @@ class CredentialLookup:
     """The unchecked result of a look-up.
 
     `person_id` is None if the credential is valid but has no person (yet). `standings` are the roles held, or those
-    that an invitation offers. `revoked` also means that a pending login or an invitation was used. `only_at` is the
-    one tenant at which the credential counts, or None for all. `by_device_login`: a device login's token, with the
-    means and sign-in time of the session that allowed it.
+    that an invitation offers. `revoked` also means that a pending login or an invitation was used.
     """
 
     key_id: UUID | None
@@ -226,9 +226,9 @@ def look_up_credential(
 ) -> CredentialLookup | None:
     """Look up a credential, and let the transaction act as its person; return None if it is unknown.
 
-    The first of the `hashes` is made with the newest key. A token or session without a valid MAC counts as unknown,
-    and a role without a valid MAC as not held. The calling function checks expiry, revocation and the person's
-    standing, and rolls the transaction back if a check fails.
+    The first of the `hashes` is made with the newest key. A token, session or role without a valid MAC does not
+    count. The calling function checks expiry, revocation and the person's standing, and rolls the transaction back if
+    a check fails.
     """
     statement = LOOK_UP_SESSION if kind is CredentialKind.SESSION else LOOK_UP_CREDENTIAL
     for hash_ in hashes:
@@ -259,7 +259,6 @@ def _checked(
 
 
 def _is_marked(session: UnitOfWork, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
-    """Return whether a token or session has a valid MAC; a MAC under an older key is renewed."""
     ring, parts = keyring.of(session), _parts(kind, row, hash_)
     if not row_macs.is_held(session, row.mac, parts, row.key_id):
         return False

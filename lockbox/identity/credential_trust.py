@@ -29,8 +29,7 @@ def check(session: UnitOfWork, caller: Caller) -> None:
     """Check that this session may add or remove a passkey or an identity of its person.
 
     After a sign-in by mailed code alone, a person may only add their first method, or a method right after accepting
-    an invitation of their only tenant. Otherwise an attacker who reads the mailbox could add a sign-in method, if
-    need be with an invitation from the attacker's own tenant.
+    an invitation of their only tenant. Otherwise an attacker who reads the mailbox could add a sign-in method.
     """
     by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_device_login
     if caller.key_id is None or caller.signed_in_at is None or not by_browser:
@@ -39,7 +38,7 @@ def check(session: UnitOfWork, caller: Caller) -> None:
 
 
 def check_address_change(session: UnitOfWork, caller: Caller) -> None:
-    """Check that the caller may change their mail addresses, as strictly as sign-in methods, through the API too."""
+    """The rules are as strict as for sign-in methods."""
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN:
@@ -64,8 +63,7 @@ def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
 def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
     """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
-    It counts at once after a strong sign-in, for a person who was just invited, and for a person created by the
-    database's owner. Otherwise only a mailbox vouches for it, and the mailbox's rightful owner has 72 hours to
+    If only a mailbox vouches for the method, it counts after 72 hours, so that the mailbox's rightful owner can
     notice.
     """
     at = now(session)

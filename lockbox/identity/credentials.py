@@ -14,11 +14,9 @@ LONGEST_ISSUER, LONGEST_GATE_SUBJECT = 500, 500
 
 
 class Token(SQLModel, table=True):
-    """A bearer token of a person.
+    """A bearer token of a person; its terms are as in `api_tokens.TokenTerms`.
 
-    `replaces` is the token that was rotated. `by_mail`: the token was created after a sign-in by mailed code alone.
-    `only_at` is the one tenant at which the token counts, or None for all. The token of a device login has the
-    `means` and `signed_in_at` of the session that allowed it.
+    The token of a device login has the `means` and `signed_in_at` of the session that allowed it.
     """
 
     __tablename__ = "tokens"
@@ -143,9 +141,7 @@ class BrowserSession(SQLModel, table=True):
 class PendingLogin(SQLModel, table=True):
     """A login that a browser has begun, used once. The keyed hash of a cookie binds it to the browser.
 
-    A mailed code has the address, and the nonce from which the code is made. OIDC has the issuer, the hash of the
-    state, the nonce and the PKCE verifier. A decision by passkey has the challenge; other ceremonies derive theirs.
-    `mac` covers the meaning of the login, its purpose, and the browser's secret.
+    `challenge` is set only for a decision by passkey; other ceremonies derive their challenge.
     """
 
     __tablename__ = "sign_ins"

@@ -1,7 +1,7 @@
-"""Terminal sign-in by a code that a person types into a page (RFC 8628). The token lasts a quarter of an hour.
+"""Terminal sign-in by a code that a person types into a page (RFC 8628).
 
-The browser session acts as the authorization server. The code must be typed and is never part of a link, the page
-shows which terminal asks, and the token approves nothing and soon expires.
+The code must be typed and is never part of a link, the page shows which terminal asks, and the token approves
+nothing.
 """
 
 import secrets
@@ -83,8 +83,7 @@ def state(session: UnitOfWork, shown: str, *, environment: str) -> DeviceLoginSt
 def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLogin:
     """Return the device login with this code, for a person who may allow it.
 
-    Raises:
-        Invalid: no login waits with this code.
+    Raises Invalid if no login waits with this code.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot use a device login. Use one of its API tokens.")
@@ -103,11 +102,8 @@ def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLo
 def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *, allowed: bool) -> None:
     """Allow or refuse the device login with this code, once.
 
-    The token lasts fifteen minutes. It is as strong and as fresh as the sign-in of this session, and counts at the
-    same tenants. It can administer and close access. It cannot approve, create tokens or passkeys, or be rotated.
-
-    Raises:
-        Invalid: no login waits with this code.
+    The token is as strong and as fresh as the sign-in of this session, and counts at the same tenants. It can
+    administer and close access. It cannot approve, create tokens or passkeys, or be rotated.
     """
     row, at = pending_for_code(session, caller, code), now(session)
     row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed

@@ -47,10 +47,7 @@ def find(session: UnitOfWork, person_id: UUID) -> DirectoryRecord | None:
 def keep(
     session: UnitOfWork, actor: Actor, person_id: UUID, entry: DirectoryEntry, *, source: str, as_of: datetime
 ) -> None:
-    """Replace a person's record with a newer one from a source; a change is recorded in the vendor's log.
-
-    An entry that is not newer than the record changes nothing.
-    """
+    """Replace a person's record with a newer one from a source; a change is recorded in the vendor's log."""
     held = find(session, person_id)
     if held is not None and held.as_of >= as_of:
         return

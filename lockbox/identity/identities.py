@@ -28,9 +28,8 @@ BOUND = text(f"{insert(Identity)} ON CONFLICT DO NOTHING RETURNING person_id")
 def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
     """Return the person that an identity provider just authenticated; the transaction then acts as this person.
 
-    A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
-    at a tenant that did not choose it. An identity bound after a mailed code alone counts as a mailed code until it
-    is trusted. From then on, the vendor's provider may also update the directory record.
+    A tenant's provider vouches for its people at that tenant only: it must not open anything at a tenant that did not
+    choose it.
     """
     found = authentication.look_up_credential(session, CredentialKind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
     if found is None:
@@ -112,8 +111,7 @@ def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) ->
 def is_bound(session: UnitOfWork, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
     """Return whether the person can sign in with one of our identity providers at any of their tenants.
 
-    Further memberships do not change the result: joining another tenant must not make a mailed code enough again. An
-    identity bound after a mailed code alone does not count until it is trusted, so that it does not lock out the
+    An identity bound after a mailed code alone does not count until it is trusted, so that it does not lock out the
     mailbox's owner.
     """
     at = now(session)
@@ -161,7 +159,7 @@ def remove(
     *,
     issuers: Iterable[IdentityProvider],
 ) -> None:
-    """Remove the caller's identity; a sign-in for one tenant may remove only identities of that tenant's provider."""
+    """A sign-in for one tenant may remove only identities of that tenant's provider."""
     credential_trust.check(session, caller)
     named = [one for one in issuers if one.issuer == issuer]
     is_reached = caller.only_at is None or any(speaks_for(session, one, caller) for one in named)

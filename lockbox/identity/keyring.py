@@ -1,4 +1,7 @@
-"""The keys of a process: for hashes of secrets, mailed codes, row MACs, and signed approvals."""
+"""The keys of a process: for hashes of secrets, mailed codes, row MACs, and signed approvals.
+
+Functions that read or write key files raise BadKey if a file is unusable.
+"""
 
 import base64
 import binascii
@@ -76,7 +79,7 @@ class Keys:
         return mark[:ID_BYTES] == self.newest
 
     def digest(self, key_id: bytes, *parts: Part) -> bytes | None:
-        """Return the HMAC under the key with this id, or None if there is no such key."""
+        """None if there is no key with this id."""
         return self._mark(key_id, parts)[ID_BYTES:] if key_id in self._keys else None
 
     def _mark(self, key_id: bytes, parts: Sequence[Part]) -> bytes:
@@ -86,8 +89,7 @@ class Keys:
 class CodeKeys:
     """The keys of mailed codes. A code is derived from the id and nonce of its row.
 
-    The API and the notifications worker have these keys. The nonce begins with the id of its key, so that a mail that
-    is sent again has the same code.
+    The nonce begins with the id of its key, so that a mail that is sent again has the same code.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -105,7 +107,7 @@ class CodeKeys:
         return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
 
     def short(self, nonce: bytes, *about: Part) -> str | None:
-        """Return eight digits, or None if the nonce's key is unknown here."""
+        """Return eight digits, or None as for `long`."""
         digest = self._keys.digest(nonce[:ID_BYTES], "short", nonce, *about)
         return None if digest is None else f"{int.from_bytes(digest) % 10**CODE_DIGITS:0{CODE_DIGITS}}"
 
@@ -139,9 +141,8 @@ class Ed25519Signature:
 class ApprovalKeys:
     """The approval keys of this installation. The newest key signs; signatures by all are trusted.
 
-    `public` is the newest key's public half, `listed` its text in the table `audit_keys`, for other verifiers. Only
-    keys from this process's files are trusted, because the database's owner could add a key to that table. A process
-    that approves nothing has only the public keys (`others`), and only verifies.
+    Only keys from this process's files are trusted, because the database's owner could add a key to the table
+    `audit_keys`. A process that approves nothing has only the public keys (`others`), and only verifies.
     """
 
     def __init__(self, keys: Sequence[Ed25519PrivateKey], others: Sequence[VerifierKey] = ()) -> None:
@@ -158,7 +159,6 @@ class ApprovalKeys:
         return Ed25519Signature(self._newest_id, base64.b64encode(self._newest.sign(text)).decode())
 
     def has_signed(self, text: bytes, signature: Ed25519Signature) -> bool:
-        """Each signature is verified once; the result is cached."""
         return self._is_verified(text, signature)
 
     def _verify(self, text: bytes, signature: Ed25519Signature) -> bool:
@@ -174,7 +174,7 @@ class ApprovalKeys:
 
 @cache
 def ephemeral() -> ApprovalKeys:
-    """Return a key for the lifetime of this process: for development and tests without a configured key."""
+    """A key for the lifetime of this process, for development and tests."""
     return ApprovalKeys([Ed25519PrivateKey.generate()])
 
 
@@ -203,32 +203,32 @@ def of(session: UnitOfWork) -> Keyring:
 
 
 def read(files: Sequence[Path]) -> Keyring:
-    """Newest first; raises BadKey if a file is unusable."""
+    """`files` begin with the newest key."""
     return Keyring([_read(file, ROOT) for file in files])
 
 
 def read_codes(files: Sequence[Path]) -> CodeKeys:
-    """Newest first; raises BadKey if a file is unusable."""
+    """`files` begin with the newest key."""
     return CodeKeys([_read(file, CODES) for file in files])
 
 
 def read_marks(files: Sequence[Path]) -> Keyring:
-    """Read MAC keys, which verify rows, but no secrets or codes; raises BadKey if a file is unusable."""
+    """Read MAC keys, which verify rows, but no secrets or codes."""
     return Keyring([], [_read(file, MARKS) for file in files])
 
 
 def make(file: Path) -> None:
-    """Create a root key; raises BadKey if the file exists or cannot be written."""
+    """Create a root key; an existing file is never overwritten."""
     _write(file, ROOT, secrets.token_bytes(KEY_BYTES))
 
 
 def make_codes(root_file: Path, file: Path) -> None:
-    """Derive the notifications worker's code key into a new file; raises BadKey as `read` and `make` do."""
+    """Derive the notifications worker's code key into a new file."""
     _write(file, CODES, derived(_read(root_file, ROOT), KeyPurpose.CODES))
 
 
 def make_marks(root_file: Path, file: Path) -> None:
-    """Derive the connector worker's MAC key into a new file; raises BadKey as `read` and `make` do."""
+    """Derive the connector worker's MAC key into a new file."""
     _write(file, MARKS, derived(_read(root_file, ROOT), KeyPurpose.POWERS))
 
 

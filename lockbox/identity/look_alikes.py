@@ -17,10 +17,7 @@ PEOPLE = text(f"{NAMED} WHERE p.id = ANY(:ids)")
 
 
 def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) -> list[str]:
-    """Return the names of the `others` who share the person's name or a mailbox, as far as the reader sees them.
-
-    Mailboxes are the sign-in address and further confirmed addresses.
-    """
+    """Return the names of the `others` who share the person's name or a mailbox, as far as the reader sees them."""
     wanted = {person_id, *others}
     if len(wanted) == 1:
         return []
@@ -29,8 +26,6 @@ def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) 
 
 
 class MailboxOwner(NamedTuple):
-    """A row of `NAMED`: a person's sign-in mailbox, and a further confirmed one."""
-
     id: UUID
     name: str
     email: str

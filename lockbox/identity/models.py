@@ -115,7 +115,7 @@ class Offboarding(SQLModel, table=True):
 
 
 class ServiceEnforcement(SQLModel, table=True):
-    """The gate setting of a service in the catalogue, `report` or `enforce`, as the API has recorded it.
+    """The gate setting of a service in the catalogue, `report` or `enforce`.
 
     Each switch raises `revision`. `enforced_at` is when the gate was first enforced.
     """
@@ -179,10 +179,7 @@ class ReportConsent(SQLModel, table=True):
 
 
 class PolicyVersion(SQLModel, table=True):
-    """One immutable version of a tenant's policy: `body` is the JSON form of `requests.policy.Policy`.
-
-    The author of the initial policy is null.
-    """
+    """One immutable version of a tenant's policy: `body` is the JSON form of `requests.policy.Policy`."""
 
     __tablename__ = "policies"
 
@@ -197,8 +194,7 @@ class PolicyVersion(SQLModel, table=True):
 class Person(SQLModel, table=True):
     """A person with a name and an address, permanently on one side, or a service account with the role *system*.
 
-    `time_zone` is an IANA name; mails state times in this zone and in UTC. An approver who declined prompts is asked
-    only if there are too few other approvers.
+    `time_zone` is an IANA name.
     """
 
     __tablename__ = "people"
@@ -214,11 +210,7 @@ class Person(SQLModel, table=True):
 
 
 class Address(SQLModel, table=True):
-    """A further address of a person, used once it is confirmed by a code mailed to it.
-
-    A key outside the database makes the code from `code_nonce`. Without `prompts` the address gets only receipts and
-    notices of changes.
-    """
+    """A further address of a person, used once it is confirmed by a code mailed to it."""
 
     __tablename__ = "addresses"
 
@@ -236,8 +228,8 @@ class Address(SQLModel, table=True):
 class Membership(SQLModel, table=True):
     """One role of one person: at a tenant, or at the vendor if `tenant_id` is null.
 
-    Postgres derives a further column `side`, and compares it with the person's side: no one is on both sides.
-    `review_tier` is for the vendor's managers: the lowest tier is asked first.
+    Postgres compares the role's side with the person's side: no one is on both sides. `review_tier` is for the
+    vendor's managers: the lowest tier is asked first.
     """
 
     __tablename__ = "memberships"
@@ -253,8 +245,7 @@ class Membership(SQLModel, table=True):
 class DirectoryRecord(SQLModel, table=True):
     """A directory record; countries are ISO 3166-1 codes, None means unknown.
 
-    `source` is the issuer of a sign-in, or `account:` and the id of the service account that wrote the record at
-    `as_of`. The record is always replaced as a whole: values that its source does not give are unknown.
+    `source` is the issuer of a sign-in, or `account:` and the id of the service account that wrote the record.
     """
 
     __tablename__ = "directory_records"
@@ -299,9 +290,8 @@ class Delegation(SQLModel, table=True):
 class Invitation(SQLModel, table=True):
     """An invitation by mail: to a tenant, or to the vendor if `tenant_id` is null.
 
-    A key outside the database makes the code from `code_nonce`; only a keyed hash of the code is stored. If an
-    operator proposes an admin (`is_recovery`), the invitation is mailed at `takes_effect_at` unless a tenant admin
-    withdraws it.
+    If an operator proposes an admin (`is_recovery`), the invitation is mailed at `takes_effect_at` unless a tenant
+    admin withdraws it.
     """
 
     __tablename__ = "invitations"

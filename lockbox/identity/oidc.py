@@ -83,8 +83,8 @@ class Claims(jwt.JWTClaimsRegistry):
 class VerifiedIdentity:
     """A person that an identity provider authenticated, identified by issuer and subject, never by name or address.
 
-    `authenticated_at` is in UTC. `email` is set only if the provider verified it. `methods` is the claim `amr`
-    (RFC 8176). `directory` is None if the provider is not asked for it, otherwise as of `issued_at`.
+    `email` is set only if the provider verified it. `methods` is the claim `amr` (RFC 8176). `directory` is None if
+    the provider is not asked for it.
     """
 
     issuer: str
@@ -99,7 +99,7 @@ class VerifiedIdentity:
 
 @dataclass(frozen=True)
 class UnverifiedToken:
-    """A parsed token that is not verified. `issuer` is the provider that the token names, if any."""
+    """`issuer` is the provider that the token names, if any."""
 
     text: str = field(repr=False)
     header: Mapping[str, Any] = field(repr=False)
@@ -248,10 +248,7 @@ def verified_claims(
     """Return the claims of a token that one of these keys signed for that audience and that is valid now.
 
     `key_id` has checked the header. `longest` is the longest accepted lifetime in seconds. `clients` lists the claims
-    that can name the client to which the token was issued.
-
-    Raises:
-        UnexplainedSignature: none of these keys made the signature.
+    that can name the client to which the token was issued. Raises UnexplainedSignature.
     """
     rules = Claims(
         now=int(now.timestamp()),
@@ -304,7 +301,6 @@ def _claims(
     now: datetime,
     clients: Sequence[str] = BEARER_CLIENTS,
 ) -> dict[str, Any]:
-    """Return the verified claims; fetch the provider's keys if needed, and again if the provider replaced a key."""
     kid = key_id(shown, issuer, types)
     keys = issuers.keys(issuer, kid)
     try:

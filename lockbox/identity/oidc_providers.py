@@ -1,4 +1,7 @@
-"""Metadata and keys of identity providers, fetched and cached, and calls to their token endpoints."""
+"""Metadata and keys of identity providers, fetched and cached, and calls to their token endpoints.
+
+A document that cannot be used raises FetchFailed.
+"""
 
 import functools
 import json
@@ -52,8 +55,8 @@ T = TypeVar("T")
 class CachedFetch(Generic[T]):
     """A value that is fetched and cached. Threads share it; each fetch runs in its own thread.
 
-    `name` is for the log. `clock` returns seconds. `wait_seconds` is the longest wait for a fetch. `places` limits
-    how many calls wait at once, and may be shared with other cached values.
+    `clock` returns seconds. `places` limits how many calls wait at once, and may be shared with other cached values.
+    `get`, `in_background` and `again` raise FetchFailed if they have no value.
     """
 
     def __init__(
@@ -77,10 +80,7 @@ class CachedFetch(Generic[T]):
         self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
 
     def due(self) -> Future[None] | None:
-        """Begin a fetch if one is needed; return it if no value can be served before it ends.
-
-        A stale value is renewed in the background. After a failure, no fetch begins during a pause.
-        """
+        """Begin a fetch if one is needed; return it if no value can be served before it ends."""
         since_failure = self._clock() - self._failed_at
         if self.usable() is None:
             return self._fetch() if since_failure >= COLD_PAUSE_SECONDS else None
@@ -103,20 +103,12 @@ class CachedFetch(Generic[T]):
             return self._value if self._clock() - self._loaded_at < KEEP_SECONDS else None
 
     def get(self) -> T:
-        """Return the cached value, after a fetch if there is no usable value.
-
-        Raises:
-            FetchFailed: the fetch failed, now or a moment ago.
-        """
+        """Return the cached value; wait for a fetch if there is no usable value."""
         self._wait(self.due())
         return self._present()
 
     def in_background(self, seconds: float) -> T:
-        """Return the cached value, waiting at most `seconds` for a fetch. For background threads.
-
-        Raises:
-            FetchFailed: as for `get`.
-        """
+        """Wait at most `seconds` for a fetch. For background threads."""
         fetching = self.due()
         if fetching is not None:
             with suppress(TimeoutError):
@@ -124,11 +116,7 @@ class CachedFetch(Generic[T]):
         return self._present()
 
     def again(self) -> T:
-        """Return the value after one more fetch; at most one such fetch begins per minute.
-
-        Raises:
-            FetchFailed: as for `get`, or too many calls wait for the fetch.
-        """
+        """Return the value after one more fetch; at most one such fetch begins per minute."""
         self._wait(self.renewal())
         return self.get()
 
@@ -201,7 +189,7 @@ class ProviderMetadata:
 
 
 class ProviderUnavailable(Busy):
-    """`trouble` says why; callers read no more than that it cannot be reached."""
+    """`trouble` says why; the error message says only that the provider cannot be reached."""
 
     def __init__(self, issuer: IdentityProvider, failed: FetchFailed) -> None:
         super().__init__(UNREACHABLE)
@@ -256,10 +244,7 @@ class IdentityProviders:
             raise ProviderUnavailable(issuer, error) from error
 
     def fetch_for(self, issuer: IdentityProvider, kid: str | None) -> Future[None] | None:
-        """Return the fetch to wait for until a key with this id is known, None if no wait is needed.
-
-        The counterpart of `keys` for an event loop: the fetch has begun, and `known_keys` returns its result.
-        """
+        """Return the fetch to wait for until a key with this id is known, None if no wait is needed."""
         kept = self._keys[issuer.issuer]
         fetching, keys = kept.due(), kept.usable()
         return fetching if fetching or keys is None or has_key(keys, kid) else kept.renewal()
@@ -274,7 +259,7 @@ class IdentityProviders:
     def newer_keys(self, issuer: IdentityProvider, keys: KeySet) -> KeySet | None:
         """Return the keys after one more fetch (at most one a minute), None if `keys` is still the newest set.
 
-        Needed if none of `keys` verifies a signature: a provider may replace a key and keep its id.
+        A provider may replace a key and keep its id.
         """
         try:
             newest = self._keys[issuer.issuer].again()
@@ -283,11 +268,7 @@ class IdentityProviders:
         return None if newest is keys else newest
 
     def exchange(self, issuer: IdentityProvider, form: Mapping[str, str], authorization: str | None) -> bytes:
-        """Return the answer of the provider's token endpoint; calls at a time are limited per provider and in total.
-
-        Raises:
-            FetchFailed: the endpoint refused or failed.
-        """
+        """Return the answer of the provider's token endpoint; raises FetchFailed if the endpoint refuses or fails."""
         endpoint, place = self.metadata(issuer).token_endpoint, self._exchanges[issuer.issuer]
         if endpoint is None or not place.acquire(blocking=False):
             raise Busy(UNREACHABLE)
@@ -331,11 +312,7 @@ class IdentityProviders:
 
 
 def read_metadata(document: bytes, issuer: IdentityProvider) -> ProviderMetadata:
-    """Read a discovery document, which must be the provider's own (OpenID Connect Discovery 1.0 section 4.3).
-
-    Raises:
-        FetchFailed: the document is another provider's, or no JSON object.
-    """
+    """Read a discovery document, which must be the provider's own (OpenID Connect Discovery 1.0 section 4.3)."""
     said = read_object(document)
     if said.get("issuer") != issuer.issuer:
         raise FetchFailed("its discovery document is another issuer's")
@@ -357,11 +334,7 @@ def _scheme(url: str) -> str:
 
 
 def read_keys(document: bytes) -> KeySet:
-    """Read a JWK Set (RFC 7517 section 5), without entries that are no valid public signing keys.
-
-    Raises:
-        FetchFailed: the document is no JWK Set.
-    """
+    """Read a JWK Set (RFC 7517 section 5), without entries that are no valid public signing keys."""
     listed = read_object(document).get("keys")
     if not isinstance(listed, list):
         raise FetchFailed("its keys are no JWK Set")

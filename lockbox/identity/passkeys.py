@@ -1,4 +1,8 @@
-"""Passkeys: registration, sign-in, and signed decisions (WebAuthn level 2)."""
+"""Passkeys: registration, sign-in, and signed decisions (WebAuthn level 2).
+
+`shown` is an authenticator's answer as JSON, `challenge` a challenge that is already used up. An answer that is not
+accepted raises Invalid, at a sign-in NotSignedIn.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -83,24 +87,18 @@ EVER_ADDED = text("SELECT count(DISTINCT at) FROM events WHERE actor_id = :id AN
 
 @dataclass(frozen=True)
 class RelyingParty:
-    """The host of our pages, and their exact origin."""
-
     domain: str
     origin: str
 
 
 @dataclass(frozen=True)
 class PasskeyChallenge:
-    """The options for an authenticator as JSON, and the challenge that its answer must contain."""
-
     options: str
     challenge: bytes
 
 
 @dataclass(frozen=True)
 class PasskeySignature:
-    """`passkey_id` is the id of the row."""
-
     passkey_id: UUID
     credential_id: bytes
     assertion: Assertion
@@ -120,16 +118,11 @@ def has_voucher(session: UnitOfWork, caller: Caller) -> bool:
 def vouching_challenge(
     session: UnitOfWork, caller: Caller, party: RelyingParty, challenge: bytes
 ) -> PasskeyChallenge:
-    """Return the options with which an older passkey of the caller signs the addition of a new one."""
     return _any_of(_vouchers(session, caller, now(session)), party, challenge)
 
 
 def check_vouched(session: UnitOfWork, caller: Caller, party: RelyingParty, *, challenge: bytes, shown: str) -> None:
-    """Check that an older passkey of the caller has signed the addition of a new one.
-
-    Raises:
-        Invalid: the answer is invalid, or is of a passkey that cannot vouch here.
-    """
+    """Check that an older passkey of the caller has signed the addition of a new one."""
     at = now(session)
     keys = _vouchers(session, caller, at, locked=True)
     if _answered(session, keys, party, at=at, challenge=challenge, shown=shown) is None:
@@ -168,11 +161,9 @@ def add(
     """Add the passkey that an authenticator created for the caller; return whether it is their first.
 
     The passkey counts at the same tenants as the sign-in that adds it. If the caller has or had an older passkey that
-    has not signed this addition (`is_vouched`), the new one counts only as a mailed code for three days. `challenge`
-    is already used up; `shown` is the browser's answer as JSON.
+    has not signed this addition (`is_vouched`), the new one counts only as a mailed code for three days.
 
     Raises:
-        Invalid: the answer is invalid.
         Conflict: the passkey is registered already.
     """
     credential_trust.check(session, caller)
@@ -223,8 +214,7 @@ def sign_in_challenge(party: RelyingParty, challenge: bytes) -> PasskeyChallenge
 def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
     """Return the person whose passkey just answered; the transaction then acts as this person.
 
-    A passkey added after a mailed code alone counts as a mailed code until it is trusted. If the authenticator
-    counts its signatures, the count has to grow; otherwise the passkey may be a copy.
+    If the authenticator counts its signatures, the count has to grow; otherwise the passkey may be a copy.
     """
     try:
         answer = parse_authentication_credential_json(shown)
@@ -263,11 +253,7 @@ def signed(
     challenge: bytes,
     shown: str,
 ) -> PasskeySignature:
-    """Return a signature by one of the locked `keys`, checked like a sign-in: host, origin, user and count.
-
-    Raises:
-        Invalid: the answer is invalid, or is of a passkey that cannot sign here.
-    """
+    """Return a signature by one of the locked `keys`, checked like a sign-in: host, origin, user and count."""
     made = _answered(session, keys, party, at=at, challenge=challenge, shown=shown)
     if made is None:
         raise Invalid(NOT_SIGNED)

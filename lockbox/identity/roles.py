@@ -77,9 +77,9 @@ class RoleGrant:
 class Caller:
     """The person behind a call, with all current roles, the sign-in, and its limits.
 
-    `scopes` and `services` limit only tokens of the role *system*; people are limited by their roles. `key_id` is the
-    token or the browser session. If `only_at` is set, the sign-in counts only at that tenant, and `standings` has
-    only the roles there. `by_device_login`: the caller may administer but not approve.
+    `scopes` and `services` limit only tokens of the role *system*. `key_id` is the token or the browser session. If
+    `only_at` is set, the sign-in counts only at that tenant, and `standings` has only the roles there.
+    `by_device_login`: the caller may administer but not approve.
     """
 
     person_id: UUID
@@ -111,14 +111,12 @@ class Caller:
         return SignInKind.PROVIDER_TOKEN if self.key_id is None else SignInKind.SESSION
 
     def within(self, tenant_id: UUID | None) -> "Caller":
-        """Limit the caller to one tenant, or leave the caller unchanged if it is None."""
         if tenant_id is None:
             return self
         held = frozenset(standing for standing in self.standings if standing.tenant_id == tenant_id)
         return replace(self, standings=held, only_at=tenant_id)
 
     def holds(self, *roles: Role, tenant_id: UUID | None = None) -> bool:
-        """`tenant_id` is None for the vendor."""
         return any(RoleGrant(role, tenant_id) in self.standings for role in roles)
 
     def tenants(self, roles: Iterable[Role] = TENANT_ROLES) -> frozenset[UUID]:
@@ -198,7 +196,6 @@ def reader_roles(caller: Caller, requester_id: UUID, tenant_id: UUID) -> frozens
 
 
 def origin_of(role: str) -> ProtectedField:
-    """Return the origin field for events of an actor with this role; for events of the timer, the vendor's."""
     return ProtectedField.CUSTOMER_ORIGIN if role in CUSTOMERS_PARTIES else ProtectedField.VENDOR_ORIGIN
 
 

@@ -197,7 +197,6 @@ def tenant(row: Tenant | Row[Any] | SimpleNamespace) -> Sequence[Part]:
 
 
 def policy(tenant_id: UUID, version: int, body: str | Mapping[str, Any]) -> Sequence[Part]:
-    """`body` is the parsed policy or its JSON text."""
     return (MarkedRowKind.POLICY, tenant_id, version, _digest(body if isinstance(body, str) else json.dumps(body)))
 
 
@@ -229,21 +228,16 @@ def token(row: Token | SimpleNamespace) -> Sequence[Part]:
 
 
 def invitation(row: Invitation | Row[Any]) -> Sequence[Part]:
-    """The inviter, the offered roles, the address and the period."""
     return _covered(MarkedRowKind.INVITATION, row)
 
 
 def decision(row: object) -> Sequence[Part]:
-    """Everything that decides how the decision counts.
-
-    Columns added later are covered only if they are set, so that earlier MACs stay valid.
-    """
+    """Columns added later are covered only if they are set, so that earlier MACs stay valid."""
     opens_at = getattr(row, "opens_at", None)
     return (*_covered(MarkedRowKind.DECISION, row), *((opens_at,) if opens_at else ()))
 
 
 def pre_approval(row: object) -> Sequence[Part]:
-    """Everything that it allows, and whether it was revoked."""
     return _covered(MarkedRowKind.PRE_APPROVAL, row)
 
 
@@ -252,7 +246,6 @@ def pre_approval_vote(row: object) -> Sequence[Part]:
 
 
 def tenant_data(row: TenantDataRow) -> Sequence[Part]:
-    """Its values and times, and the people who set it."""
     return _covered(KIND_OF[type(row)], row)
 
 
@@ -266,17 +259,14 @@ def is_from_before(row: object) -> bool:
 
 
 def is_vouched_for(session: UnitOfWork, row: TenantDataRow) -> bool:
-    """Return whether a row has a valid MAC, or was written before rows of its kind had MACs."""
     return is_from_before(row) or is_held(session, row.mac, tenant_data(row), row.tenant_id)
 
 
 def connection(row: object) -> Sequence[Part]:
-    """The connection's request, kind and target, and the verifier of its password."""
     return _covered(MarkedRowKind.CONNECTION, row)
 
 
 def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:
-    """Make a MAC with the newest key."""
     return keyring.of(session).powers.mark(*parts)
 
 
@@ -336,7 +326,7 @@ def _part(row: object, name: str) -> Part:
 
 @lru_cache(maxsize=MOST_KEPT)
 def _digest(body: str) -> bytes:
-    """Hash the content of a JSON text, however Postgres formats it; equal texts are parsed once."""
+    """Hash the content of a JSON text, however Postgres formats it."""
     return hashlib.sha256(json.dumps(json.loads(body), sort_keys=True).encode()).digest()
 
 
@@ -390,10 +380,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class RowOwners:
-    """The owners of rows with MACs: queries for the next owners and for owners with new rows.
-
-    For each kind of row, `marked` has a function for the row's owner and one for the parts that its MAC covers.
-    """
+    """For each kind of row, `marked` has a function for the row's owner and one for the parts that its MAC covers."""
 
     next: TextClause
     fresh: TextClause

@@ -91,8 +91,7 @@ def begin_login(
     """Begin a login that only this browser can finish.
 
     If the login adds a method to a signed-in person, `tied_to` is the browser session that has to finish it. `state`
-    is the text that the identity provider has to send back; a keyed hash of it is stored. `facts` are the row's
-    values for this method.
+    is the text that the identity provider has to send back.
     """
     stub, at = LoginStub(new_id(), secrets.token_urlsafe(32)), at or now(session)
     if state is not None:
@@ -177,14 +176,14 @@ def is_state(session: UnitOfWork, row: PendingLogin, shown: str) -> bool:
 
 
 def look_up_login(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> CredentialLookup | None:
-    """Look up a pending login by its stub; the transaction may then read and use the login."""
+    """The transaction may then read and use the login."""
     return authentication.look_up_credential(
         session, CredentialKind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to)
     )
 
 
 def hashes(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
-    """Return the hash of a stub under each key, newest first; a reader of the hashes cannot finish the login."""
+    """Return the hash of a stub under each key, newest first."""
     return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
 
 
@@ -193,10 +192,9 @@ def _covered(stub: LoginStub, purpose: SignInPurpose, row: PendingLogin, tied_to
 
 
 def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key_id: bytes) -> bytes:
-    """Return the challenge of a ceremony; it is derived from the stub and not stored.
+    """The challenge is derived from the stub and not stored.
 
-    A decision signs a bare SHA-256 (`docs/audit-format.md`). This challenge begins with its purpose, and is never a
-    bare hash.
+    It begins with its purpose, because a decision signs a bare SHA-256 (`docs/audit-format.md`).
     """
     digest = keyring.of(session).secrets.digest(key_id, "challenge", purpose, stub.id, stub.secret)
     return f"lockbox passkey {purpose} 1\n".encode() + (digest or secrets.token_bytes(32))
@@ -266,7 +264,7 @@ def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself
 
 
 def end(session: UnitOfWork, secret: str) -> None:
-    """End a session; the transaction then acts as its person."""
+    """The transaction then acts as the session's person."""
     found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
         _revoke(session, session.orm.get_one(BrowserSession, found.key_id))
@@ -286,7 +284,6 @@ def mine(session: UnitOfWork, caller: Caller, *, idle: timedelta) -> Sequence[Br
 
 
 def revoke(session: UnitOfWork, caller: Caller, session_id: UUID, place: ClientInfo) -> None:
-    """In force from the next call."""
     query = select(BrowserSession).where(
         col(BrowserSession.id) == session_id,
         col(BrowserSession.person_id) == caller.person_id,
@@ -324,9 +321,9 @@ def record(
     personal: Mapping[str, str] | None = None,
     **facts: Value,
 ) -> AuditEvent:
-    """Record a sign-in, or a change to sign-in methods or addresses, and return the first event.
+    """Write an event about a sign-in, sign-in methods or addresses to the logs of the person's tenants.
 
-    Each of the person's tenants gets an event. If they have no tenant, the vendor's log gets one.
+    A person without a tenant gets an event in the vendor's log. Returns the first event.
     """
     at = now(session)
     actor = Actor(

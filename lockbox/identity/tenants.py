@@ -58,7 +58,7 @@ def add_policy(
 
 
 def mark(session: UnitOfWork, tenant: Tenant) -> None:
-    """Write a tenant as it is now, with a new MAC; the calling function has checked the previous MAC."""
+    """The calling function has checked the previous MAC."""
     tenant.revision += 1
     tenant.mac = row_macs.mark(session, row_macs.tenant(tenant))
     session.orm.add(tenant)
@@ -73,7 +73,7 @@ def add_person(session: UnitOfWork, name: str, email: str, side: Side) -> Person
 
 
 def give_role(session: UnitOfWork, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
-    """Add a role; the database refuses a role of the other side. `tenant_id` is None for the vendor."""
+    """Add a role; the database refuses a role of the other side."""
     row_id = new_id()
     mac = keyring.of(session).powers.mark(*row_macs.membership(row_id, person_id, tenant_id, role))
     session.orm.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))

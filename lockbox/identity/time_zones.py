@@ -19,8 +19,7 @@ def names() -> frozenset[str]:
 def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
     """Such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
 
-    Seconds are shown unless they are zero, and the UTC day if it differs. An unknown zone, which an update of the
-    IANA database can cause, is read as UTC.
+    An unknown zone, which an update of the IANA database can cause, is read as UTC.
     """
     there, utc = moment.astimezone(_zone(zone)), moment.astimezone(UTC)
     said = f"{_day(there)}, {_clock(there)} {_abbreviation(there)}"
@@ -64,8 +63,7 @@ def wall_clock(there: datetime) -> str:
 def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[datetime | None, datetime | None]:
     """Return the instants of midnight before the first day and after the last day.
 
-    Raises:
-        OverflowError: there is no such instant.
+    Raises OverflowError if there is no such instant.
     """
     there = _zone(zone)
     since = datetime.combine(first, time.min, there).astimezone(UTC) if first else None
@@ -79,7 +77,7 @@ def instant(written: str, zone: str = DEFAULT) -> datetime:
     For an hour that occurs twice, it is the first; a skipped hour is read as if it existed.
 
     Raises:
-        ValueError: the text is not of the form 2026-01-31T10:00, or no date of the calendar.
+        ValueError: the text is no date and time of the form 2026-01-31T10:00.
     """
     if not LOCAL.fullmatch(written):
         raise ValueError("write a date and a time, such as 2026-01-31T10:00")

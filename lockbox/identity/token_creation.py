@@ -66,13 +66,8 @@ def make(
 ) -> IssuedToken:
     """Create a token for the caller, who just signed in; no one creates one for another person.
 
-    A service account is a person with the role *system*. The human who sets it up accepts the account's invitation
-    and creates its first token in that session. Only tokens of service accounts are limited to scopes and services;
-    people are limited by their roles.
-
     Raises:
-        Invalid: the token would last too long, a gateway's token has more than its one scope, or a token that closes
-            cases names no tenant.
+        Invalid: the token would last too long, or its scopes do not fit its services or tenants.
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
@@ -108,14 +103,11 @@ def rotate(
 ) -> IssuedToken:
     """Replace a token of the caller with an equivalent one; the old token keeps working during the overlap.
 
-    The new token lasts as long as the old one was made for, unless the caller asks for another lifetime. A token may
-    rotate itself once, for at most the usual lifetime, so that unattended jobs work. A thief can do the same, but
-    then the owner's copy stops working. A token made after a mailed code alone lasts at most seven days, however
-    often it is rotated.
+    A token may rotate itself once, for at most the usual lifetime, so that unattended jobs work. A token made after a
+    mailed code alone lasts at most seven days, however often it is rotated.
 
     Raises:
         Conflict: the token was rotated already.
-        Invalid: the new token would last longer than allowed.
     """
     itself = caller.means is AuthMethod.TOKEN and caller.key_id == token_id
     if not itself:

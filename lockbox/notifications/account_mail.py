@@ -79,7 +79,7 @@ LONGEST_REASON = 2000
 
 @dataclass(frozen=True)
 class DelegatedRequest:
-    """A request that waits for an answer when a delegation begins; `link` is whether its policy allows a link."""
+    """`link` is whether the request's policy allows a link in mails."""
 
     request_id: UUID
     requester: str
@@ -90,11 +90,9 @@ class DelegatedRequest:
 
 @dataclass(frozen=True)
 class AccountMail:
-    """A mail about no request.
+    """`named` maps labels to the people that the mail is about; `fingerprint` is of the audit log's key.
 
-    `changes` are the lines of a diff. `named` maps labels to the people that the mail is about. `secret` is the code
-    of an invitation or a sign-in; it is made only for this mail and stored nowhere. `waiting` are the requests that a
-    delegate takes over. An invited person gets the `fingerprint` of the audit log's key, and the offered `roles`.
+    `secret` is the code of an invitation or a sign-in; it is made only for this mail and stored nowhere.
     """
 
     notification_id: UUID
@@ -121,10 +119,7 @@ class AccountMail:
 
 
 def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
-    """Return the actor's role and the diff from an event's canonical bytes.
-
-    For access around Lockbox, the diff is the service and the period.
-    """
+    """Return the actor's role and the diff from an event's canonical bytes."""
     if body is None:
         return "", {}
     facts = json.loads(body)
@@ -148,7 +143,6 @@ def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
 def worded_changes(
     mail: AccountMail, zone: str = DEFAULT, services: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """Return the diff in words, by label: times in a zone, services by name, a policy as on its page."""
     if mail.template == POLICY_CHANGED:
         found = policy_wording.lines(mail.changes, {})
         return {one.title: f"{one.was}{policy_wording.ARROW}{one.now}" for one in found}
@@ -171,10 +165,7 @@ def _worded(template: str, name: str, said: str, zone: str, services: Mapping[st
 
 
 def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
-    """Return the mail; its code works only on the invitation's page, or where the person typed their address.
-
-    `public_url` is the portal's address, `sender` is the From header.
-    """
+    """Return the mail; its code works only on the invitation's page, or where the person typed their address."""
     title, subject = _title(mail, ACCOUNT_TITLES), _title(mail, ACCOUNT_TITLES | ACCOUNT_SUBJECTS)
     domain = urlsplit(public_url).hostname
     said = {

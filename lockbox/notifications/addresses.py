@@ -1,4 +1,7 @@
-"""People's choices for their mails: further addresses, whether they want prompts, and the time zone."""
+"""People's choices for their mails: further addresses, whether they want prompts, and the time zone.
+
+A change of an address is an event, and is mailed to all of the person's addresses.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,16 +34,13 @@ IS_TAKEN = text("SELECT is_sign_in(:email) OR is_across(:email, :side)")
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Address]:
-    """Return the caller's further addresses, oldest first, without the sign-in address."""
+    """Oldest first, without the sign-in address."""
     query = select(Address).where(col(Address.person_id) == caller.person_id, col(Address.removed_at).is_(None))
     return session.orm.exec(query.order_by(col(Address.id))).all()
 
 
 def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
-    """Add an address and mail a code to it; until it is confirmed, it gets no other mail.
-
-    The change is an event, and the earlier addresses are notified.
-    """
+    """Add an address and mail a code to it; until it is confirmed, it gets no other mail."""
     _held(session, caller)
     at = now(session)
     _few_enough(session, caller)
@@ -73,11 +73,7 @@ def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, p
 
 
 def confirm(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID, code: str) -> Address:
-    """Confirm an address by its code; idempotent.
-
-    Raises:
-        Invalid: the code is wrong or has expired.
-    """
+    """Idempotent; raises Invalid if the code is wrong or has expired."""
     address = _locked(session, caller, address_id)
     if address.confirmed_at is not None:
         return address
@@ -111,7 +107,7 @@ def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 
 def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID) -> None:
-    """Remove an address; it gets the notice of its removal, and no more mails about requests."""
+    """The removed address gets a notice of its removal."""
     address = _locked(session, caller, address_id)
     _record_change(session, caller, place, address, "address_removed")
     address.removed_at = now(session)
@@ -180,8 +176,7 @@ def adopt_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
 def choose_prompts(session: UnitOfWork, caller: Caller, place: ClientInfo, *, wanted: bool) -> None:
     """Set whether the caller, an approver, gets prompts by mail; receipts are always sent.
 
-    A person who declined prompts still gets them if too few other approvers are left to decide. The change is an
-    event.
+    A person who declined prompts still gets them if too few other approvers are left to decide.
     """
     person = _signed_in(session, caller)
     if person.wants_prompts is wanted:

@@ -48,7 +48,7 @@ ANNOUNCED = text(f"WITH {ANNOUNCE} SELECT 1")
 
 @dataclass(frozen=True)
 class AnnouncementRecipient:
-    """One recipient: a person (perhaps at a further address), an endpoint, or the subject of a mail."""
+    """A person (perhaps at a further address), an endpoint, or the row `about_id` that holds the address."""
 
     person_id: UUID | None = None
     address_id: UUID | None = None
@@ -71,10 +71,9 @@ def record(session: UnitOfWork, *audit_events: AuditEvent) -> None:
 
 
 def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
-    """Write an event of a tenant, and notify its admins, approvers and endpoints.
+    """Write an event of a tenant; notify its admins, its approvers, the people in `also`, and the endpoints.
 
-    The template is the event's action. `also` are further people to notify. An endpoint is called if it wants this
-    type; a recovery is sent to every endpoint.
+    An endpoint is called if it wants this type of event. A recovery is sent to every endpoint.
     """
     assert audit_event.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
     record(session, audit_event)
@@ -84,7 +83,7 @@ def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[
 
 
 def try_out(session: UnitOfWork, audit_event: AuditEvent, endpoint_id: UUID) -> UUID:
-    """Write an event, call one endpoint with it, whatever types the endpoint wants; return the notification's id."""
+    """Write an event and call one endpoint with it, whatever types the endpoint wants."""
     record(session, audit_event)
     occasion = Announcement(
         str(audit_event.action),
@@ -115,7 +114,7 @@ def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
 
 
 def notify_person(session: UnitOfWork, audit_event: AuditEvent, person_id: UUID) -> None:
-    """Notify one person, at all their present addresses, of an event that is already written."""
+    """Notify one person, at all their addresses, of an event that is already written."""
     known = _directory(session, frozenset(), audit_event.at, frozenset({person_id}))
     _notify(session, audit_event, known, {person_id}, ())
 
@@ -130,10 +129,9 @@ def write_to(
     at: datetime,
     until: datetime,
 ) -> None:
-    """Schedule one mail to the subject of `about_id`; its content is made when it is sent.
+    """Schedule a mail about an invitation, begun sign-in, delegation or unconfirmed address.
 
-    `about_id` is an invitation, begun sign-in, delegation or unconfirmed address. `template` is `invitation`,
-    `sign_in_code`, `delegate_begins` or `address_code`. The mail is sent at `at`, and stops mattering at `until`.
+    `about_id` is the id of that row. The mail is sent at `at`, and stops mattering at `until`.
     """
     queue_notifications(
         session, [AnnouncementRecipient(about_id=about_id)], Announcement(template, tenant_id, event_id, at, until)
@@ -193,7 +191,7 @@ def queue_notifications(
 
 
 def _turn(occasion: Announcement) -> datetime:
-    """Return when an announcement is due; codes, which matter only for minutes, go before all others."""
+    """Codes are due first, because they matter only for minutes."""
     hurries = occasion.until - occasion.at <= HURRIED
     return occasion.at - 2 * BEFORE_OTHERS if hurries else occasion.at
 

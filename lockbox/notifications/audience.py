@@ -139,7 +139,6 @@ class AudienceGroup(StrEnum):
     - `informed`: people of the customer who were asked about the request, were notified that its window is open, or
       answered without being asked.
     - `approvers`: everyone who could decide and wants prompts; `every_approver`: also those who want no prompts.
-    - `observers` get copies and cannot decide; `asker` asked a question; `operators` run the installation.
     """
 
     REQUESTER = "requester"
@@ -191,11 +190,7 @@ def people_to_notify(
 ) -> frozenset[AudienceGroup]:
     """Return the people to notify of a request's change of state.
 
-    A vote that does not change the state notifies no one; its receipts are separate. `customer_knows` is whether the
-    customer has been asked, or is asked or notified by this move; if not, only the vendor's people are notified. The
-    outcome of a request, or of a window that the vendor opened without the customer, goes to the people of the
-    customer who were notified of it. A window opened by a pre-approval is announced to everyone who would have been
-    asked.
+    If the customer does not know of the request yet, only the vendor's people are notified.
     """
     if from_state == to_state:
         return frozenset()
@@ -210,21 +205,14 @@ def people_to_notify(
 
 
 def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
-    """Return whose webhooks are called: always the vendor's, and the customer's once the customer was asked.
-
-    Endpoints are called in every mode, also for votes, reminders and escalations; they choose their event types.
-    """
+    """Return whose webhooks are called: always the vendor's, and the customer's once the customer was asked."""
     return ENDPOINTS if customer_knows else frozenset({AudienceGroup.VENDOR_ENDPOINTS})
 
 
 def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
     """Return the people who get a reminder.
 
-    - A reminder to answer goes to the managers or approvers who were asked and have not answered.
-    - A reminder that a window begins, is held back, or is about to close goes to the requester and to the people who
-      were notified of its approval.
-    - If no approver could be reached, the tenant's admins are notified.
-    - If no manager could be reached, no one is returned: the vendor's operators get an account mail.
+    If no manager could be reached, the result is empty: the vendor's operators get an account mail instead.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
@@ -236,9 +224,7 @@ def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[Au
 def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> frozenset[AudienceGroup]:
     """Return who gets a receipt of an action in that role; no one can opt out.
 
-    Each decider gets a receipt, also for each vote of a quorum; the tenant's admins get one for each decision of the
-    tenant. Decisions of the vendor's managers give the customer a notification, but no receipt. Before the customer
-    is asked, an emergency stop's denials give no receipts.
+    Before the customer is asked, an emergency stop's denials give no receipts.
     """
     if action not in DECISIONS or (role in CUSTOMERS and not customer_knows):
         return frozenset()
@@ -250,21 +236,12 @@ def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> fr
 
 
 def question_groups(said: str, state: str) -> frozenset[AudienceGroup]:
-    """Return who is notified of a question or its answer, by the request's state when the question was asked.
-
-    A question goes to the requester, an answer to the asker. Questions and answers during a review stay inside the
-    vendor.
-    """
+    """`state` is the request's state when the question was asked."""
     endpoints = endpoints_to_notify(customer_knows=state != "reviewing")
     return frozenset({AudienceGroup.REQUESTER if said == QUESTION else AudienceGroup.ASKER, *endpoints})
 
 
 def connection_groups(template: str, mode: Mode) -> frozenset[AudienceGroup]:
-    """Return who is notified when access at a target fails, and when the failure is settled.
-
-    Possible deciders by mode, the tenant's admins in any mode, and the operators. The engineer only for opening
-    access.
-    """
     if template not in OPERATED:
         return frozenset()
     customers = (OPENED_ALONE[mode] | AFTERWARDS[mode] | {AudienceGroup.ADMINS}) - COPIES - {AudienceGroup.ASKED}
@@ -282,10 +259,9 @@ def is_reported(from_state: str | None, to_state: str) -> bool:
 
 
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
-    """Return whether a side may know of a notification with this template, or of an event that is no move.
+    """Return whether people of a side may see an event or notification.
 
-    Events inside the vendor before the customer is asked stay there. Only the customer knows of copies to its
-    observers.
+    The customer does not see events inside the vendor. The vendor does not see copies to the customer's observers.
     """
     if side is Side.CUSTOMER:
         return to_state != "reviewing" and template not in INSIDE
@@ -293,14 +269,14 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 
 
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
-    """Return when a mail stops mattering: a prompt at its deadline, all others a day later."""
+    """A prompt stops mattering at its deadline, all other mails a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
 
 
 def is_moot(
     template: str, state: str, *, has_decided: bool, wants_report: bool, is_found: bool, is_outlived: bool
 ) -> bool:
-    """Return whether a mail is obsolete, because the request's state has changed or the recipient has decided.
+    """Return whether a mail is obsolete by now.
 
     `wants_report` is whether the policy wants a report and there is a window. `is_found` is whether a finding about
     break-glass exists. `is_outlived` is whether the window to extend was ended.

@@ -62,7 +62,6 @@ def _sentence(mail: RequestMail) -> str:
 
 
 def _message(summary: str, words: str, address: str, label: str) -> dict[str, Any]:
-    """Return a message whose button only opens a page that asks the user to sign in."""
     button = {"type": "button", "text": {"type": "plain_text", "text": label}, "url": address}
     return {"text": summary, "blocks": [_section(words), {"type": "actions", "elements": [button]}]}
 

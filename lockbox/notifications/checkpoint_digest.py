@@ -44,12 +44,10 @@ MAILED = text("UPDATE logs SET digest_at = :at WHERE id = ANY(:ids)")
 
 
 def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
-    """Return a notification's checkpoint and its time; other notifications give an empty mapping and None.
-
-    A digest also names the public keys of approvals, so that its mail and an export are all that a verifier needs.
+    """Return a notification's checkpoint and its time; an empty mapping and None if it has no checkpoint.
 
     Raises:
-        SendFailed: no key in `keys` has signed the checkpoint, or it is of another log; this is logged as critical.
+        SendFailed: no key in `keys` has signed the checkpoint, or it is of another log.
     """
     if row.template not in {CHECKPOINT, DIGEST}:
         return {}, None

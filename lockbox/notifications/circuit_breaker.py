@@ -37,8 +37,6 @@ class PeerResponse(Enum):
 
 
 class NotSent(StrEnum):
-    """Why a job was not sent: its destination's circuit is open or full, or the pool gave the job back."""
-
     CIRCUIT_OPEN = "circuit_open"
     FULL = "full"
     STOPPING = "stopping"
@@ -52,7 +50,7 @@ class CircuitBreaker(Generic[T]):
 
     `load` counts the jobs that are in `queue`, are `running`, or have a promised slot. A destination is `proven`
     while its last send was answered; until then it gets at most `first_load` jobs. The circuit is open up to
-    `open_until`. After that it is half open: it allows one send at a time, until a send is answered.
+    `open_until`. After that it allows one send at a time, until a send is answered.
     """
 
     name: str
@@ -85,8 +83,7 @@ class CircuitBreaker(Generic[T]):
     def enter(self, now: float, *, urgent: bool = False) -> float:
         """Promise a slot and return 0.0; if none is free, return in how many seconds to try again.
 
-        Jobs without a slot get successive times, spaced by how fast the destination may work. If they all came back
-        at once, they would only delay everything else.
+        Jobs without a slot get successive times, so that they do not all come back at once.
         """
         self.used_at = now
         wait = self.wait(now, urgent=urgent)
@@ -107,11 +104,9 @@ class CircuitBreaker(Generic[T]):
         return self.open_until is not None and now < self.open_until
 
     def is_forgettable(self, now: float, after: float) -> bool:
-        """Return whether the destination has no load, is not open, and was unused for more than `after` seconds."""
         return not self.load and not self.is_open(now) and now - self.used_at > after
 
     def end(self, now: float, seconds: float, said: PeerResponse) -> None:
-        """Record the outcome and duration of a send; this may open or close the circuit."""
         self.running -= 1
         self.load -= 1
         self.used_at = now
@@ -140,7 +135,7 @@ class CircuitBreaker(Generic[T]):
 
 
 def host_of(url: str) -> str:
-    """Return the destination of a webhook: host and port, in lower case."""
+    """Host and port, in lower case."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname or ''}:{parts.port or PORTS.get(parts.scheme, 0)}"
@@ -149,5 +144,5 @@ def host_of(url: str) -> str:
 
 
 def domain_of(address: str) -> str:
-    """Return the destination of a mail: its domain, in lower case."""
+    """The domain, in lower case."""
     return address.rpartition("@")[2].strip().lower()

@@ -33,20 +33,19 @@ class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers pl
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
-    """Dispatch notifications, wait, and return the recorded results of all that were not given back."""
     results = [one.result() for one in dispatch(database_, ids, senders)]
     return [one for one in results if one]
 
 
 def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: float = SEND_SECONDS) -> Counter[str]:
-    """Dispatch notifications and wait, at most fifteen seconds, until their results are recorded; return counts.
+    """Dispatch notifications and wait, at most fifteen seconds, until their results are recorded.
 
     After four seconds, or once nothing has ended for `stall` seconds, notifications whose sending has not begun are
     given back.
 
     Returns:
-        How many are `sent`, `moot` (not needed any more), `dead` (given up) and `deferred` (tried again later);
-        `unfinished` are still being sent, and are retried after their lease; `skipped` were not due.
+        How many are `sent`, `moot` (not needed any more), `dead` (given up), `deferred` (tried again later),
+        `unfinished` (still being sent) and `skipped` (not due).
 
     Raises:
         NotRecorded: some notifications could not be claimed, or some results not written.
@@ -73,8 +72,8 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
     """Send the due notifications with a free slot, and update the schedule for all notifications.
 
     A claim is a commit of its own that moves the next try past a lease. Until then, no other process sends the
-    notification; if this process dies, another one sends it after the lease. No row is locked while sending. Delivery
-    is at least once, with the same Message-ID or webhook-id each time. The sending pool's loop does the sending.
+    notification. No row is locked while sending. Delivery is at least once, with the same Message-ID or webhook-id
+    each time.
 
     Returns:
         For each claimed notification, a future of its recorded result; None if the notification was given back
@@ -97,7 +96,7 @@ def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "
 
 
 def _claimed_apart(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_DispatchedBatch":
-    """Claim notifications; after a fault of our own, claim each half alone: one bad row never blocks the others."""
+    """If claiming fails, claim each half alone: one bad row never blocks the others."""
     try:
         return _claimed(database_, ids, senders)
     except (OperationalError, InterfaceError, PoolTimeout):
@@ -146,15 +145,13 @@ def _claimed(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_Di
 
 @dataclass(frozen=True)
 class _DispatchedBatch:
-    """The claimed jobs of one message; how many notifications had no slot, were not due, or failed to be claimed."""
-
     jobs: "list[NotificationSendJob]"
     put_off: int = 0
     skipped: int = 0
     failed: int = 0
 
     def wait(self, seconds: float, stall: float) -> bool:
-        """Wait until all results are recorded; return False as soon as nothing has ended for `stall` seconds."""
+        """Return False as soon as nothing has ended for `stall` seconds."""
         until, over = time.monotonic() + seconds, 0
         while (left := until - time.monotonic()) > 0:
             if not wait([job.recorded for job in self.jobs], min(left, stall)).not_done:
@@ -176,6 +173,5 @@ class _DispatchedBatch:
 
 
 def _stand_behind(job: NotificationSendJob, before: NotificationSendJob) -> None:
-    """Put a call behind the one before it; all calls that wait for the first one share its queue."""
     job.behind = before.behind
     job.behind.append(job)

@@ -95,9 +95,9 @@ ORDER BY 2
 
 @dataclass(frozen=True)
 class DeliveryReach:
-    """How many people were asked, were reached, are still being tried, or could not be reached.
+    """How many of the people asked were reached, are still being tried, or could not be reached.
 
-    The rest of `asked` no longer had to be notified. `people` are all who were asked.
+    The rest no longer had to be notified. `people` are all who were asked.
     """
 
     stage: str
@@ -113,7 +113,7 @@ class DeliveryReach:
         return not self.reached and not self.waiting
 
     def sentence(self) -> str:
-        """Return a sentence such as "Two of three approvers could not be reached."; empty if `unreached` is 0."""
+        """Such as "Two of three approvers could not be reached."; empty if `unreached` is 0."""
         if not self.unreached:
             return ""
         if self.unreached == self.asked:
@@ -206,7 +206,7 @@ class NotificationProgress:
 
 
 def count(session: UnitOfWork, request_id: UUID) -> dict[str, int]:
-    """Count a request's notifications that are waiting, sent, moot and dead.
+    """Count a request's notifications by outcome.
 
     An event in the outbox counts as waiting: once for each person that it asks, or once if it asks no one.
     """
@@ -224,7 +224,7 @@ def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Sid
 
 
 def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> NotificationProgress:
-    """Return a request's notifications to a reader on this side; the reader may know of the request."""
+    """The caller has checked that the reader may know of the request."""
     rows = session.execute(READ, {"request_id": request_id}).all()
     own = [_notification_status(row) for row in rows if _side(row, side) is side]
     other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]

@@ -39,12 +39,12 @@ class SecretVault:
 
 
 def new_secret() -> str:
-    """Return a new HMAC secret of 256 bits, in the form of Standard Webhooks."""
+    """256 bits, in the form of Standard Webhooks."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
 
 
 def new_key() -> tuple[str, str]:
-    """Return a new Ed25519 key, in the form of Standard Webhooks: private half, public half."""
+    """Return the private and the public half of an Ed25519 key, in the form of Standard Webhooks."""
     key = Ed25519PrivateKey.generate()
     private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
     return PRIVATE_KEY + base64.b64encode(private).decode(), PUBLIC_KEY + base64.b64encode(public).decode()
@@ -101,7 +101,7 @@ def made(
 
 
 def rotate(endpoint: Endpoint, signing: EndpointSigningKeys, at: datetime, overlap: timedelta = OVERLAP) -> None:
-    """Replace an endpoint's keys; the old keys sign too until the overlap is over."""
+    """The old keys sign too until the overlap is over."""
     endpoint.old_secret, endpoint.old_secret_until = (endpoint.secret, at + overlap) if overlap else (None, None)
     endpoint.secret, endpoint.public_key = signing.sealed, signing.public_key
 

@@ -36,8 +36,6 @@ CONVERSATION = frozenset({QUESTION, ANSWER})
 
 @dataclass(frozen=True)
 class NotificationRecipient:
-    """A template, and its recipient: a person (perhaps at a further address), an observer, or an endpoint."""
-
     template: str
     person_id: UUID | None = None
     address_id: UUID | None = None
@@ -51,7 +49,7 @@ class NotificationRecipient:
 
 @dataclass(frozen=True)
 class AudienceMember:
-    """A recipient of an event; the notification stops mattering at `until_at`."""
+    """The notification stops mattering at `until_at`."""
 
     recipient: NotificationRecipient
     until_at: datetime
@@ -106,7 +104,7 @@ def preview_recipients(known: RecipientDirectory, item: NotifiedMove) -> list[No
 def _recipients(
     known: RecipientDirectory, item: NotifiedMove, informed: frozenset[UUID]
 ) -> Iterator[NotificationRecipient]:
-    """Yield the recipients of an event, once for each address; a receipt replaces the mail about the outcome."""
+    """A receipt replaces the mail about the outcome."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
         yield from at_each_address(known, person, RECEIPT)

@@ -118,9 +118,9 @@ class FannedCall(NamedTuple):
 class FannedBatch:
     """The result of one fan-out.
 
-    `known` are the ids that were in the outbox or are `unsettled`. `claims` are on mails. `calls` are webhook calls
-    in the order of their events; they are not claimed or numbered yet. `put_off` counts mails without a slot, and
-    events that another process works on. `origins` are the causes of the events that were fanned out.
+    `known` are the ids that were in the outbox or are `unsettled`. `calls` are webhook calls in the order of their
+    events; they are not claimed or numbered yet. `put_off` counts mails without a slot, and events that another
+    process works on.
     """
 
     known: set[UUID]
@@ -145,9 +145,8 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
 def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBatch:
     """Fan out the events in the outbox with these ids, and all other events of their requests in the outbox.
 
-    Events that another process works on are tried again later. The schedule is updated for all events. `let_in`
-    decides which notifications are claimed now, and when to try the others again. The transaction must be committed
-    before anything is sent.
+    Events that another process works on are tried again later. `let_in` decides which notifications are claimed now.
+    The transaction must be committed before anything is sent.
     """
     rows = session.execute(FIND, {"ids": list(ids)}).all()
     found = [row for row in rows if row.request_id]
@@ -244,7 +243,7 @@ def _write(  # noqa: PLR0917 - as many things meet here
 
 @dataclass(frozen=True)
 class NewNotification:
-    """A notification to write; `cause` and `member` are indexes of causes and audience members, counted from one."""
+    """`cause` and `member` are indexes of causes and audience members, counted from one."""
 
     id: UUID
     cause: int

@@ -153,10 +153,7 @@ WHERE n.id = ANY(:ids) ORDER BY n.id
 
 @dataclass(frozen=True, kw_only=True)
 class AccountNotification(LoadedNotification):
-    """A notification about no request; its mail is made from `row` when it is sent.
-
-    A code in the mail is made only for that mail and stored nowhere.
-    """
+    """A notification about no request; its mail is made from `row` when it is sent."""
 
     row: Row[Any]
 
@@ -176,9 +173,6 @@ def prepared(
     approval_keys: Sequence[str],
 ) -> AccountMail:
     """Return a notification's content; if it carries a code, every try carries the same code.
-
-    `wordings` looks up which requests a mail may link to. `audit_keys` verify checkpoints. `approval_keys` are the
-    public keys of approvals.
 
     Raises:
         SendFailed: no key in `audit_keys` has signed the checkpoint, or this process lacks the key of the code.
@@ -212,11 +206,7 @@ def prepared(
 
 
 def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: str) -> str:
-    """Return a mailed code, bound to the mail's address.
-
-    Raises:
-        SendFailed: `codes` lacks the key of the nonce.
-    """
+    """Return a mailed code, bound to the mail's address; raises SendFailed if `codes` lacks the key of the nonce."""
     if template == SIGN_IN_CODE:
         code = codes.short(nonce, template, about, email)
         code = f"{code[:GROUP]} {code[GROUP:]}" if code else None
@@ -228,7 +218,7 @@ def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: st
 
 
 def is_code(session: UnitOfWork, template: str, row: Address | PendingLogin, shown: str) -> bool:
-    """Return whether `shown` is the row's code, comparing in constant time."""
+    """Compare in constant time."""
     if row.code_nonce is None or row.email is None:
         return False
     try:
@@ -294,7 +284,7 @@ def address_of(database: Database, stub: LoginStub) -> str | None:
 
 
 def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
-    """Return the person whose address got the code, and continue the transaction as that person."""
+    """Return the person whose address got the code; the transaction then acts as this person."""
     row = sessions.find(session, stub, AuthMethod.MAIL)
     if not is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)

@@ -27,7 +27,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True)
 class StateWording:
-    """The words for a state: to the customer, and to others (the vendor's people, or both sides at once)."""
+    """`others` are the vendor's people, or both sides at once."""
 
     customers: str
     others: str
@@ -58,8 +58,6 @@ STATE_WORDINGS: Mapping[str, StateWording] = {
 
 @dataclass(frozen=True)
 class RoleWording:
-    """A role's name, its duty, and the mails that it gets."""
-
     name: str
     duty: str
     mails: str
@@ -375,24 +373,24 @@ def counted(forms: tuple[str, str], number: int, **words: str) -> str:
 
 
 def roles_in_words(roles: Iterable[Role]) -> str:
-    """Return roles in words, such as `an admin and an approver`, in the order of ROLE_WORDINGS."""
+    """Such as `an admin and an approver`, in the order of ROLE_WORDINGS."""
     held = frozenset(roles)
     return joined([wording.name for role, wording in ROLE_WORDINGS.items() if role in held])
 
 
 def joined(words: Sequence[str]) -> str:
-    """Join words, such as `read, change and export`."""
+    """Such as `read, change and export`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
 
 
 def steps(of: Iterable[Iterable[tuple[int, str]]]) -> str:
-    """Return approval steps in words, such as `1 of security, then 2 of legal`."""
+    """Return approval steps, such as `1 of security, then 2 of legal`."""
     groups = (joined([OF_GROUP.format(number=number, group=group) for number, group in step]) for step in of)
     return THEN.join(groups)
 
 
 def parameters(context: Mapping[str, str | int | bool]) -> str:
-    """Return a context as text, such as `environment: production; rows: 10`."""
+    """Such as `environment: production; rows: 10`."""
     values = {
         name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in sorted(context.items())
     }
@@ -404,7 +402,7 @@ def approved(approvals: int, needed: int) -> str:
 
 
 def duration(seconds: int) -> str:
-    """Return a duration as text, such as `4 h` or `1 h 30 min`."""
+    """Such as `4 h` or `1 h 30 min`."""
     hours, rest = divmod(seconds, 3600)
     minutes, left = divmod(rest, 60)
     parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else "", f"{left} s" if left else ""]

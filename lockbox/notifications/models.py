@@ -33,11 +33,10 @@ class Format(StrEnum):
 class Notification(SQLModel, table=True):
     """A notification of one event to one recipient on one channel.
 
-    `template` names its text. `run_at` is the next try: a claim moves it past the lease, a failure past the back-off.
-    The notification stops mattering at `until_at`. In a mail about no request, `about_id` is the invitation, begun
-    sign-in, delegation or unconfirmed address. `address_id` is a further address, None for the sign-in address.
-    `sequence` counts the calls of an endpoint; `blocked_by` is the previous call, while this call waits for it.
-    `failed_at` is when a try first failed. `http_request_id` and `traceparent` name the notification's cause.
+    `run_at` is the next try: a claim moves it past the lease, a failure past the back-off. The notification stops
+    mattering at `until_at`. In a mail about no request, `about_id` is the invitation, begun sign-in, delegation or
+    unconfirmed address. `address_id` is None for the sign-in address. `sequence` counts the calls of an endpoint;
+    `blocked_by` is the previous call, while this call waits for it. `failed_at` is when a try first failed.
     """
 
     __tablename__ = "notifications"
@@ -69,11 +68,10 @@ class Notification(SQLModel, table=True):
 
 
 class OutboxEvent(SQLModel, table=True):
-    """An event of a request that is not fanned out yet; the row is deleted once its recipients are worked out.
+    """An event of a request that is not fanned out yet.
 
-    `number` orders the events of a request. `run_at` is the place in the schedule. `asked` are the people whom the
-    event asks. `mode` is the request's mode when the event happened. `http_request_id` and `traceparent` name the
-    event's cause.
+    `number` orders the events of a request. `run_at` is the place in the schedule. `mode` is the request's mode when
+    the event happened.
     """
 
     __tablename__ = "outbox"
@@ -92,11 +90,9 @@ class OutboxEvent(SQLModel, table=True):
 
 
 class UnsettledMails(SQLModel, table=True):
-    """The mails of an event, or the reports on a window, until events have recorded their outcomes.
+    """The mails of an event, or the reports on a window, until events have recorded their outcomes; see `settlement`.
 
-    The first event is due once all mails have ended, at the latest by `settle_by`. If mails are open then,
-    `left_open` lists them. A second event records their outcomes, and `settle_by` becomes the time by which it is
-    due.
+    The next event is due at the latest by `settle_by`. `left_open` lists the mails that were open at the first event.
     """
 
     __tablename__ = "unsettled"
@@ -111,10 +107,9 @@ class UnsettledMails(SQLModel, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """One try of a notification; `took_ms` is in milliseconds.
+    """`status` is the HTTP or SMTP status, `answer` the first kilobyte of the answer.
 
-    `status` is the HTTP or SMTP status, `answer` the first kilobyte of the answer. `error` is a code, null if it
-    arrived.
+    `error` is a code, null if the notification arrived.
     """
 
     __tablename__ = "deliveries"
@@ -149,9 +144,8 @@ class Endpoint(SQLModel, table=True):
     """A webhook receiver of a tenant, or of the vendor if `tenant_id` is null.
 
     `secret` holds, encrypted, the HMAC secret and perhaps the Ed25519 private key. `old_secret` signs too until
-    `old_secret_until`. `why_disabled` states who or what disabled the endpoint. A removed endpoint is kept only for
-    its delivery log. `called_by_hand` are the last times at which a test or repeat was requested.
-    `with_justification` is only for a tenant's endpoints; the vendor's endpoints never get the justification.
+    `old_secret_until`. A removed endpoint is kept only for its delivery log. `called_by_hand` are the last times at
+    which a test or repeat was requested. The vendor's endpoints never get the justification.
     """
 
     __tablename__ = "endpoints"

@@ -56,10 +56,8 @@ ON_RECORD = f"{APPEND},{QUEUE}"
 class NotifiedMove:
     """The facts of a request's event that notifications need; `requests.transition.Move` is such an event.
 
-    `asked` are the people whom the event asks: managers for a review, approvers after it, the requester or the asker
-    for questions. `asked_at` is when the customer was first asked or notified, None while only the vendor knows of
-    the request. A `reminder` does not change the request. An event at a target `settles` a notified failure,
-    `repeats` it, or does neither.
+    `asked_at` is when the customer was first asked or notified, None while only the vendor knows of the request. An
+    event at a target `settles` a notified failure, `repeats` it, or does neither.
     """
 
     request_id: UUID

@@ -72,9 +72,8 @@ SILENT = (*UNRECORDED, CHECKPOINT, DIGEST)
 class DeliveryAttempt:
     """A try of a notification, for the delivery log.
 
-    `error` is a code, None if the notification arrived. `is_gone` is whether the endpoint wants no more calls. A
-    notification that was not sent because its checkpoint failed verification does not count against its endpoint.
-    `id` is the row's id: writing again, after an unanswered commit, adds no second row.
+    `is_gone` is whether the endpoint wants no more calls. `id` is the row's id: writing again, after an unanswered
+    commit, adds no second row.
     """
 
     notification_id: UUID
@@ -112,7 +111,7 @@ def write(session: UnitOfWork, attempts: Sequence[DeliveryAttempt], at: datetime
 
 
 def shown(answer: str) -> str:
-    """Return an answer without control characters, cut to a kilobyte."""
+    """Without control characters, cut to a kilobyte."""
     kept = "".join(STRANGE if _is_control(mark) else mark for mark in answer.replace("\r\n", "\n"))
     return kept.encode()[:MOST_ANSWER].decode(errors="ignore")
 
@@ -151,10 +150,7 @@ def _notify_disabled(session: UnitOfWork, row: Row[Any], at: datetime) -> None:
 
 
 def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mapping[UUID, str]:
-    """Lock, in order, the requests whose notifications could not be delivered; return their states by id.
-
-    A notification that arrived concerns no request; nor does one that the request's progress made obsolete.
-    """
+    """Lock, in order, the requests whose notifications could not be delivered; return their states by id."""
     failed = {notification: outcome for notification, outcome in ended.items() if outcome is not Outcome.SENT}
     if not failed:
         return {}
@@ -171,7 +167,6 @@ def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mappin
 def record_dead(
     session: UnitOfWork, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime
 ) -> None:
-    """Write an event for each dead notification about no request: template, recipient's id, and error."""
     audit_events = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNRECORDED]
     if audit_events:
         announcements.record(session, *audit_events)
@@ -180,7 +175,7 @@ def record_dead(
 def wake_undelivered(session: UnitOfWork, states: Mapping[UUID, str], at: datetime) -> None:
     """Make waiting requests due now if none of their recipients could be notified.
 
-    The requests are locked, and their notifications have ended. `reminders` decides what happens when they are due.
+    The requests are locked, and their notifications have ended.
     """
     asking = {one: state for one, state in states.items() if state in ASKING}
     unreached = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]

@@ -133,8 +133,6 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 @dataclass(frozen=True)
 class Slot:
-    """A destination's slot, promised to one notification; urgent notifications are queued first."""
-
     pool: ChannelPool
     destination: str
     is_urgent: bool = False
@@ -145,8 +143,6 @@ class Slot:
 
 @dataclass(frozen=True)
 class ReadyNotification:
-    """A due notification, whose row is written or about to be written."""
-
     id: UUID
     channel: Channel
     until_at: datetime
@@ -185,7 +181,7 @@ class ClaimedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReturnedClaim:
-    """A claim given back without an attempt; no slot is free for the time `wait`."""
+    """No slot is free for the time `wait`."""
 
     notification_id: UUID
     lease: datetime
@@ -199,12 +195,10 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
     """Claim due notifications with a free slot, and update the schedule for the others.
 
-    A claim moves the next attempt past a lease. A notification without a slot is tried again when its destination may
-    have one, at the latest a second before it is too late; in that last second, it is claimed without a slot. A call
-    is claimed together with the calls that wait for it, and put off while an earlier open call of its endpoint is not
-    claimed here. Calls without a number are numbered in the order of `ids`. `at_once` receives each slot when it is
-    promised, so that the caller can release it if the transaction fails. The transaction must be committed before
-    anything is sent.
+    A notification without a slot is tried again when its destination may have one; in the last second before it is
+    too late, it is claimed without a slot. Calls without a number are numbered in the order of `ids`. `at_once`
+    receives each slot when it is promised, so that the caller can release it if the transaction fails. The
+    transaction must be committed before anything is sent.
     """
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
@@ -261,9 +255,7 @@ def _in_turn(
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime], list[Row[Any]]]:
     """Return claims on unblocked calls, when to try the calls without a slot again, and the blocked calls.
 
-    A call follows the previous call of its endpoint, if that call is claimed here. Otherwise it overtakes the
-    previous call, once it has waited long enough. A call that follows an overtaking call must have waited long enough
-    too. A failing endpoint gets one call at a time.
+    A failing endpoint gets one call at a time.
     """
     claims: list[NotificationClaim] = []
     full: dict[UUID, datetime] = {}
@@ -338,8 +330,7 @@ def let_in(
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime]]:
     """Return claims on notifications with a free slot, and when to try the others again.
 
-    `leads_to` maps notifications to addresses or URLs. `at_once` receives each slot when it is promised, for release
-    if the transaction fails.
+    `leads_to` maps notifications to addresses or URLs.
     """
     claims, put_off = [], {}
     for row in ready:

@@ -90,7 +90,7 @@ def prompted(session: UnitOfWork, request_ids: Sequence[UUID]) -> Mapping[UUID, 
 
 @dataclass(frozen=True)
 class EndpointRecipient:
-    """An endpoint; no event types means all types."""
+    """No event types means all types."""
 
     id: UUID
     event_types: tuple[str, ...]
@@ -109,7 +109,7 @@ class MailboxRecipient:
 
 @dataclass(frozen=True)
 class ObserverRecipient:
-    """An observer of one service, or of all services if `service` is None."""
+    """`service` is None for all services."""
 
     id: UUID
     service: str | None
@@ -175,10 +175,9 @@ def look_up(
 ) -> RecipientDirectory:
     """Look up everyone in good standing who could be notified, in one query.
 
-    Without `tenant_ids`, the tenants of the transaction count; without `at`, Postgres' present time. Auditors may be
-    many, and are looked up only on request; `with_places` looks up endpoints, observers and further addresses. A
-    delegate counts only with valid MACs of the delegation and of the delegate's eligibility. A worker has no keys to
-    check MACs; it accepts the rows, because it only writes to these people.
+    Without `tenant_ids`, the tenants of the transaction count; without `at`, Postgres' present time. A delegate
+    counts only with valid MACs of the delegation and of the delegate's eligibility. A worker has no keys to check
+    MACs; it accepts the rows, because it only writes to these people.
     """
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     tenants = None if tenant_ids is None else list(tenant_ids)
@@ -201,10 +200,7 @@ def directory_in(session: UnitOfWork, rows: Iterable[Row[Any]]) -> RecipientDire
 def with_places(
     session: UnitOfWork, known: RecipientDirectory, tenant_ids: AbstractSet[UUID], *, also: AbstractSet[UUID]
 ) -> RecipientDirectory:
-    """Add the tenants' endpoints and observers, and everyone's further addresses.
-
-    `also` are further people whose addresses are looked up, such as a requester.
-    """
+    """Add the tenants' endpoints and observers, and the further addresses of everyone in `known` or `also`."""
     for row in session.execute(PLACES, {"tenants": list(tenant_ids), "also": list(also)}):
         if row.role == "endpoint":
             known.receivers[row.tenant_id].append(EndpointRecipient(row.id, tuple(row.more)))
@@ -216,7 +212,7 @@ def with_places(
 
 
 def _principal(session: UnitOfWork, row: Row[Any]) -> UUID | None:
-    """Return the principal of a delegate; None if the delegation's or the eligibility's MAC is invalid."""
+    """None if the delegation's or the eligibility's MAC is invalid."""
     id_, principal_id, made_by, eligible_id = (UUID(one) for one in row.more[:4])
     starts_at, ends_at, created_at = (datetime.fromisoformat(one) for one in row.more[4:7])
     delegated, eligible = (None if one is None else bytes.fromhex(one) for one in row.more[7:])

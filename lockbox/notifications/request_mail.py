@@ -74,8 +74,6 @@ class MailWording:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNotification:
-    """A claimed notification: how, until when and why it is sent, and whether it is still needed."""
-
     notification_id: UUID
     template: str
     until_at: datetime
@@ -90,17 +88,14 @@ class LoadedNotification:
 class RequestMail(LoadedNotification):
     """Everything that a notification may contain: the event that caused it, and the unchanging facts of its request.
 
-    - Of the event: `action`, `to_state`, `actor_id`; `address` and `user_agent`, None if the recipient is of the
-      other side.
-    - Of the recipient: `time_zone`; `is_copy` is whether the recipient is an observer, who cannot decide or sign in.
-    - Of the moment of sending: `now`, `tenant` (the tenant's present name), and `opened_until` (when the window would
-      close if it were approved now).
-    - Of the request: `requester` as of `submitted_at`; `is_pre_approved` is whether a pre-approval opened the window.
+    - `address` and `user_agent` are the actor's, None if the recipient is of the other side.
+    - `is_copy` is whether the recipient is an observer, who cannot decide or sign in.
+    - `tenant` is the tenant's present name; `requester` is as of `submitted_at`.
     - `in_vain` states how many people were asked, if none of them could be notified.
-    - `closed` is the window of a report; `connection` is the state of access at a target.
-    - `finding` is the customer's finding about break-glass, due at `finding_due`; `overdue_findings` counts other
-      findings that were overdue when the window was opened.
-    - `held_back` is why the window lets no one in, although it has begun.
+    - `closed` is the window of a report.
+    - `finding` is the customer's finding about break-glass; `overdue_findings` counts other findings that were
+      overdue when the window was opened.
+    - `held_back` is why the window admits no one, although it has begun.
     """
 
     now: datetime
@@ -179,7 +174,7 @@ class RequestMail(LoadedNotification):
 
 
 def portal_address(public_url: str, request_id: UUID) -> str:
-    """Return the address of the request's page; the address by itself gives no access."""
+    """The address by itself gives no access."""
     return f"{public_url.rstrip('/')}/requests/{request_id}"
 
 
@@ -188,7 +183,7 @@ def sender_domain(sender: str) -> str:
 
 
 def fact(label: str, value: object) -> str:
-    """Return a labelled value for a plain text; further lines are indented, and cannot pass for other facts."""
+    """Further lines are indented, and cannot pass for other facts."""
     lines = [part for line in str(value).splitlines() or [""] for part in WRAPPER.wrap(line) or [""]]
     return f"{label_text(label):<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
 
@@ -199,7 +194,7 @@ TEMPLATES.globals |= {"fact": fact, "label_text": label_text}
 def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
     """Return the mail; its link only leads to a page that asks the user to sign in.
 
-    The host of `public_url` is the domain of every Message-ID; `sender` is the From header.
+    The host of `public_url` is the domain of every Message-ID.
     """
     domain = urlsplit(public_url).hostname
     said = _said(mail, services)

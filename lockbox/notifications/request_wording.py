@@ -1,7 +1,6 @@
 """The wording about requests that mails, chats, pages and the terminal share; pure.
 
-It covers why an approved window lets no one in, where the requester works, and how the requester had signed in. Names
-in braces are placeholders.
+Names in braces are placeholders.
 """
 
 from datetime import datetime
@@ -54,9 +53,9 @@ def held_back_because(reason: str, *, tenant: str = CUSTOMER, requester: str = R
 
 
 def held_back(reason: str, *, tenant: str, requester: str = REQUESTER, is_ahead: bool = False) -> str:
-    """Return why an approved window lets no one in, and the remedy.
+    """Return why an approved window admits no one, and the remedy.
 
-    If `is_ahead`, the window has not begun; the text then only states why it will let no one in.
+    `is_ahead` is whether the window has not begun yet.
     """
     because, then = (
         held_back_because(reason, tenant=tenant, requester=requester),
@@ -66,7 +65,7 @@ def held_back(reason: str, *, tenant: str, requester: str = REQUESTER, is_ahead:
 
 
 def located(entity: str | None, office: str | None, country: str | None) -> str:
-    """Return a place in words, such as `Example GmbH, office in DE, located in PL`."""
+    """Such as `Example GmbH, office in DE, located in PL`."""
     parts = [entity] if entity else []
     parts += [OFFICE.format(country=office)] if office else []
     parts += [LOCATED.format(country=country)] if country else []

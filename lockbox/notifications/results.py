@@ -90,8 +90,7 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 class AttemptResult:
     """The result of a try; without an `outcome`, the next try is at `run_at`; without an `attempt`, nothing was sent.
 
-    `endpoint_id` is the call's, `lease` the claim's. Once the lease has ended and another process has claimed the
-    notification, only an arrival is recorded.
+    Once the lease has ended and another process has claimed the notification, only an arrival is recorded.
     """
 
     notification_id: UUID
@@ -125,10 +124,8 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
 def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     """Write the results of tries, with a row of the delivery log for each try that was sent.
 
-    The last mail of an event also settles it: see `settlement`. Each notification about no request that was sent or
-    is dead gets an event. If no recipient of a request can be notified any more, the request is made due now.
-    Recording a result again changes nothing. A notification that ran out of time keeps the reason of its last
-    failure.
+    If no recipient of a request can be notified any more, the request is made due now. Recording a result again
+    changes nothing.
     """
     concerned = outcome_events.lock_concerned(
         session, {one.notification_id: one.outcome for one in tries if one.outcome}
@@ -181,7 +178,7 @@ def _end_of_lease() -> float:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """The result of a claim; `recorded` is set once the result is written.
+    """`recorded` is set once the result is written.
 
     No other process sends the notification until `lease_ends`, by this process' monotonic clock.
     """
@@ -199,9 +196,8 @@ class ClaimResult:
 class ResultRecorder:
     """Writes results in a thread, which ends two seconds after the last result.
 
-    It writes as soon as there are 25 results, the first of them is half a second old, or all results announced by
-    `expect` have come. While Postgres is away, it keeps at most 10,000 results, and tries to write them every half
-    second until their leases end. A notification that arrived, but is not recorded by then, is sent again.
+    While Postgres is away, it keeps at most 10,000 results, and tries to write them every half second until their
+    leases end. A notification that arrived, but is not recorded by then, is sent again.
     """
 
     def __init__(self) -> None:
@@ -219,7 +215,7 @@ class ResultRecorder:
             self._expected += number
 
     def record(self, ended: Sequence[ClaimResult]) -> None:
-        """Queue results for writing; never waits."""
+        """Never waits."""
         with self._change:
             self._expected = max(0, self._expected - len(ended))
             self._add(ended)
@@ -235,7 +231,7 @@ class ResultRecorder:
             self._change.notify_all()
 
     def finish(self, seconds: float) -> bool:
-        """Wait at most `seconds` until everything is written; return whether it is."""
+        """Return whether everything is written within `seconds`."""
         with self._change:
             return self._change.wait_for(lambda: not (self._pending or self._is_writing), seconds)
 
@@ -282,7 +278,7 @@ class ResultRecorder:
         return taken
 
     def _write(self, batch: Sequence[ClaimResult]) -> None:
-        """Write results in one transaction; if it fails, write each half alone, so that a bad result fails alone."""
+        """If the transaction fails, write each half alone, so that a bad result fails alone."""
         if not batch:
             return
         try:
@@ -318,10 +314,7 @@ class ResultRecorder:
 
 
 def _arrived_first(batch: Sequence[ClaimResult]) -> tuple[Sequence[ClaimResult], Sequence[ClaimResult]]:
-    """Separate arrivals, to write them first; other results may wait for locks of requests.
-
-    An arrival that is recorded too late would be sent again.
-    """
+    """Separate arrivals, to write them first: an arrival that is recorded too late would be sent again."""
     return [one for one in batch if one.has_arrived], [one for one in batch if not one.has_arrived]
 
 

@@ -45,8 +45,7 @@ NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 class Senders:
     """The senders, and everything that texts need; `sender` is the From header of mails.
 
-    `wordings` looks up what the customers' policies allow in mails about a request. `audit_keys` verify checkpoints.
-    `approval_keys` are the public keys of approvals, which digests name. `codes` make mailed codes.
+    `wordings` looks up what the customers' policies allow in mails about a request.
     """
 
     mail: MailSender
@@ -113,7 +112,7 @@ class NotificationSendJob:
             self.fault = error
 
     def set_out(self) -> None:
-        """Queue the job, unless it follows another one; with nothing to send, continue with the calls behind it."""
+        """Queue the job, unless it follows another one."""
         if self.claim.follows:
             return
         slot = self.claim.slot
@@ -147,11 +146,7 @@ class NotificationSendJob:
         self._give_back(self.take_behind(), 0.0)
 
     def _go_on(self) -> None:
-        """Make the endpoint's next call, if this one is settled; otherwise give back all calls behind it.
-
-        The calls are also given back once their batch has taken too long; a later claim records their results
-        separately.
-        """
+        """Make the endpoint's next call, if this one is settled; otherwise give back all calls behind it."""
         is_settled = self.result is not None and self.result.outcome is not None
         if not is_settled or self.senders.sending_pool.clock() - self.began > LONGEST_IN_QUEUE:
             self.stop()
@@ -165,7 +160,7 @@ class NotificationSendJob:
             slot.pool.send(slot.destination, following, urgent=slot.is_urgent)
 
     def _taken(self) -> "Iterator[NotificationSendJob]":
-        """Take the calls behind this one, one by one; another thread may take some of them at the same time."""
+        """Another thread may take some of the calls at the same time."""
         with suppress(IndexError):
             while True:
                 yield self.behind.popleft()
@@ -179,7 +174,6 @@ class NotificationSendJob:
         seconds: float,
         others: Sequence["NotificationSendJob"] = (),
     ) -> None:
-        """Give up this claim and the claims of other jobs; no attempt is counted."""
         ours = (self, *others)
         self._give_back([*ours, *(behind for one in ours for behind in one.take_behind())], seconds)
 
@@ -249,7 +243,7 @@ class NotificationSendJob:
 
     @property
     def lease_ends(self) -> float:
-        """The time until which no other process sends this notification, by this process' monotonic clock."""
+        """By this process' monotonic clock."""
         return self.began + (self.claim.lease - self.at).total_seconds()
 
     def _now(self) -> datetime:

@@ -38,7 +38,7 @@ class SendJob(Protocol):
         """Send the mail or call, within its own time limit."""
 
     def finish(self, recorded: Callable[[], None]) -> None:
-        """Pass the result to the recorder, and call `recorded` once it is recorded; its slot is already free."""
+        """Pass the result to the recorder, and call `recorded` once it is recorded."""
 
     def give_back(self, why: NotSent, seconds: float, others: Sequence[Any] = ()) -> None:
         """Take back this job and others: they were not tried, and there is no slot for `seconds`."""
@@ -49,7 +49,7 @@ class SendJob(Protocol):
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job, queued at `since`; urgent jobs are queued before all others."""
+    """Urgent jobs are queued before all others."""
 
     job: SendJob
     since: float
@@ -65,8 +65,8 @@ class StartedSend(NamedTuple):
 class SendingLoop:
     """An asyncio loop in a thread of its own, which runs while there is something to send and two seconds longer.
 
-    The first send starts it: it runs in the process that sends, and never before a fork. `channels` are called
-    repeatedly, and return whether they are busy. `rest` closes the connections that sending keeps open.
+    The first send starts the thread, so that it runs in the process that sends, never before a fork. `channels` are
+    called repeatedly, and return whether they are busy.
     """
 
     def __init__(self) -> None:
@@ -158,10 +158,7 @@ class ChannelPool:
         self._stopping = False
 
     def enter(self, name: str, *, urgent: bool = False) -> float:
-        """Promise a slot of a destination and return 0.0, or return in how many seconds to try again.
-
-        There are more slots for `urgent` jobs than for others.
-        """
+        """Promise a slot of a destination and return 0.0, or return in how many seconds to try again."""
         with self._change:
             if self._stopping:
                 return STOPPED_WAIT

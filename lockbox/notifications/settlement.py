@@ -1,8 +1,7 @@
 """Events about the outcomes of a move's mails: one event, or two if mails are still open a minute after the fan-out.
 
-The second event follows once the last mail has ended. A row of `unsettled` guarantees that the events are written;
-the last event deletes it. A writer locks the row before it reads results. If two processes record the last results,
-one of them therefore sees them all.
+The second event follows once the last mail has ended. A writer locks the row of `unsettled` before it reads results.
+If two processes record the last results, one of them therefore sees them all.
 """
 
 from collections import Counter
@@ -113,8 +112,6 @@ def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> No
 
 
 class _Settlement:
-    """What is to be recorded about one row of `unsettled` and its mails."""
-
     def __init__(self, mails: Sequence[Row[Any]], at: datetime) -> None:
         self._first = mails[0]
         self._mails = [row for row in mails if row.notification_id]

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class TargetFailure:
-    """Access at a target; `failing` is a code, None if it does not fail."""
+    """`failing` is a code, None if access at the target does not fail."""
 
     connection_id: str
     target: str

@@ -61,9 +61,9 @@ FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:
 class WebhookTarget:
     """An endpoint to call; its secrets are encrypted.
 
-    `sequence` counts the calls of the endpoint without a gap; `previous` is the id of the call before.
-    `with_justification` is a tenant's choice for its own endpoint. The vendor's endpoints (`is_vendors`) never get
-    the justification; they get the case, so that the ticket system can comment on it.
+    `sequence` counts the calls of the endpoint without a gap; `previous` is the id of the call before. The vendor's
+    endpoints (`is_vendors`) never get the justification; they get the case, so that the ticket system can comment on
+    it.
     """
 
     endpoint_id: UUID
@@ -114,10 +114,7 @@ def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: Secre
 def request_payload(
     mail: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
-    """Return the body about a request; it has the justification only if both the endpoint and the policy allow it.
-
-    Only the vendor's endpoints get the case, for their ticket system.
-    """
+    """The body has the justification only if both the endpoint and the policy allow it."""
     justification = mail.ask.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
         return _json(chat_message.of_request(mail, justification, public_url=public_url, services=services))
@@ -134,9 +131,7 @@ def request_payload(
 class RequestEvent:
     """The content of a webhook about a request's event: ids, states and times, but no reason and no names of people.
 
-    `connection` is the state of access at a target. Only the names of the context are included, because its values
-    are personal. The pre-approval and the beginning of the window are included once the window is opened. `held_back`
-    is why the window lets no one in, although it has begun.
+    Only the names of the context are included, because its values are personal.
     """
 
     event_id: UUID
@@ -209,7 +204,7 @@ def _event_of(mail: RequestMail) -> RequestEvent:
 def head(
     call_id: UUID, event_type: str, at: datetime, event_id: UUID | None, place: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the beginning of every body; `event_id` is the id of the audit log's event, None without one."""
+    """Return the beginning of every body."""
     return {
         "id": str(call_id),
         "type": event_type,
@@ -220,14 +215,13 @@ def head(
 
 
 def account_data(slug: str | None, tenant_id: UUID | None, changes: Mapping[str, str]) -> dict[str, Any]:
-    """Return the tenant and the diff, without names of people."""
+    """Without names of people."""
     return {"data": {"tenant": slug, "tenant_id": tenant_id and str(tenant_id), "changes": dict(changes)}}
 
 
 def account_payload(
     mail: AccountMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
-    """Return the body about no request: ids, the kind of change, and its diff."""
     if mail.template == TEST:
         return _test(mail, target)
     if target.format is Format.JSON:

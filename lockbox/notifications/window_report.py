@@ -112,7 +112,7 @@ def _recorded(row: Row[Any]) -> RecordedEvent:
 
 
 def summary(closed: ClosedWindow) -> str:
-    """Return the uses in words, such as `12 actions, 3 of them outside the request`."""
+    """Such as `12 actions, 3 of them outside the request`."""
     if not closed.times:
         count = closed.let_in.get("count")
         if not isinstance(count, int):
@@ -126,7 +126,7 @@ def summary(closed: ClosedWindow) -> str:
 
 
 def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
-    """Return the template variables for a window; `as_of` is when the audit log was read."""
+    """`as_of` is when the audit log was read."""
     late_until = closed.shut_at + LATE
     return {
         "use": _use(closed),

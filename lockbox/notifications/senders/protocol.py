@@ -1,4 +1,7 @@
-"""The protocol of senders: their arguments and their errors."""
+"""The protocol of senders: their arguments and their errors.
+
+A sender sends several mails or calls at once in one event loop; every `send` ends within SEND_SECONDS.
+"""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +15,7 @@ SILENT = frozenset({"time", "connection", "certificate", "name"})
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP or SMTP status, and the beginning of the text."""
+    """`text` is the beginning of the answer."""
 
     status: int | None = None
     text: str = ""
@@ -58,7 +61,7 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 class OutgoingMail:
     """One mail to one person; `message_id` is the same for every attempt, so that mailboxes can drop duplicates.
 
-    Mailboxes can sort by `list_id`: it is the same for all mails about one tenant's requests, or about accounts.
+    `list_id` is the same for all mails about one tenant's requests, or about accounts.
     """
 
     message_id: str
@@ -86,8 +89,6 @@ class WebhookCall:
 
 
 class MailSender(Protocol):
-    """Sends several mails at once in one event loop; every call ends within SEND_SECONDS."""
-
     async def send(self, mail: OutgoingMail) -> None:
         """Raises SendFailed."""
 
@@ -95,7 +96,5 @@ class MailSender(Protocol):
 
 
 class WebhookSender(Protocol):
-    """Sends several calls at once in one event loop; every call ends within SEND_SECONDS."""
-
     async def send(self, hook: WebhookCall) -> Reply:
         """Raises SendFailed."""

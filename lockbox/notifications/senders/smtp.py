@@ -54,11 +54,7 @@ class MailboxHeader(NamedTuple):
 
 
 def header(name: str, value: str) -> str:
-    """Format a header; the email package formats those that are long or not plain ASCII.
-
-    Raises:
-        ValueError: the header would hold a line break.
-    """
+    """Raises ValueError if the header would hold a line break."""
     if PLAIN.fullmatch(value) and ENCODED not in value and len(name) + len(": ") + len(value) <= LONGEST_LINE:
         return f"{name}: {value}\r\n"
     return _folded_once(name, value)
@@ -70,6 +66,7 @@ def _folded(name: str, value: str | Address) -> str:
 
 
 _folded_once = lru_cache(maxsize=MOST_RECIPIENTS)(_folded)
+# Auto-Submitted (RFC 3834) keeps machines from answering; Exchange needs X-Auto-Response-Suppress for that.
 FIXED = (
     header("Auto-Submitted", "auto-generated")
     + header("X-Auto-Response-Suppress", "OOF, AutoReply")
@@ -82,14 +79,7 @@ HTML = header("Content-Type", 'text/html; charset="utf-8"') + ENCODING
 
 # Written by hand, for the email package takes half of the CPU of a sent mail to write one header after the other.
 def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
-    """Format a mail.
-
-    `Auto-Submitted` (RFC 3834) keeps machines from answering; Exchange needs `X-Auto-Response-Suppress` for that.
-    Mailboxes can sort by `List-Id` (RFC 2919).
-
-    Raises:
-        ValueError: a header would hold a line break, or the address is not valid.
-    """
+    """Raises ValueError if a header would hold a line break, or the address is not valid."""
     by, to = _from(sender), _to(mail.to_name, mail.to_address)
     boundary = _boundary()
     head = (
@@ -169,8 +159,7 @@ def _quoted(body: str) -> str:
 class SmtpMail:
     """Sends through one relay; connections are kept until `close`, or until something goes wrong.
 
-    There are as many open connections as mails being sent. Between two calls of `close`, the object belongs to one
-    event loop.
+    Between two calls of `close`, the object belongs to one event loop.
 
     Args:
         url: `smtp+starttls://user:password@host:587`, `smtps://…` or `smtp://…`; the login is optional.
@@ -204,8 +193,7 @@ class SmtpMail:
     async def check(self) -> None:
         """Connect, encrypt, log in, and begin a mail from the sender to itself, without sending it.
 
-        Raises:
-            SendFailed: the relay would not accept a mail.
+        Raises SendFailed if the relay would not accept a mail.
         """
         try:
             async with asyncio.timeout(self._seconds):
@@ -270,7 +258,7 @@ class SmtpMail:
 
 
 def _failed(error: BaseException) -> SendFailed:
-    """Return the failure for an error of the relay; only a refusal of the mail's content is permanent."""
+    """Only a refusal of the mail's content is permanent."""
     causes = list(_causes(error))
     if any(isinstance(one, TimeoutError) for one in causes):
         return SendFailed("the mail relay took too long", kind="time")

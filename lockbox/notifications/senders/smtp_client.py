@@ -1,7 +1,7 @@
 """An SMTP connection over asyncio (RFC 5321) that pipelines a mail's commands if the relay allows it.
 
-It is our own because we know of no client with pipelining (RFC 2920), which saves half of a mail's round trips. Its
-errors are those of smtplib. It sets no time limits: its callers set one for the whole mail.
+It is our own because we know of no client with pipelining (RFC 2920). If the relay fails or refuses, its methods
+raise smtplib.SMTPException or OSError. It sets no time limits: its callers set one for the whole mail.
 """
 
 import asyncio
@@ -52,8 +52,6 @@ class ConnectionUsedUp(Exception):  # noqa: N818 - a state of affairs that calle
 
 
 class SmtpClient(asyncio.Protocol):
-    """One connection to a relay, which sends one mail after another."""
-
     def __init__(self) -> None:
         self.features: dict[str, str] = {}
         self._transport: asyncio.Transport | None = None
@@ -100,11 +98,6 @@ class SmtpClient(asyncio.Protocol):
             self._transport.abort()
 
     async def greet(self) -> None:
-        """Read the greeting, and send EHLO.
-
-        Raises:
-            smtplib.SMTPException, OSError: the relay refuses, or the peer is no mail relay.
-        """
         (greeting,) = await self._answers(1)
         if greeting.code != READY:
             raise smtplib.SMTPConnectError(*greeting)
@@ -114,8 +107,8 @@ class SmtpClient(asyncio.Protocol):
         """Continue under TLS; nothing that the relay stated before TLS stays valid.
 
         Raises:
-            smtplib.SMTPException, OSError: the relay has no TLS, its certificate is not for that host, or it sent
-                something in the clear that would pass for an answer under TLS (RFC 3207, section 6).
+            smtplib.SMTPException: also if the relay sent something in the clear that would pass for an answer under
+                TLS (RFC 3207, section 6).
         """
         if "STARTTLS" not in self.features:
             raise smtplib.SMTPNotSupportedError("STARTTLS extension not supported by server.")
@@ -130,11 +123,7 @@ class SmtpClient(asyncio.Protocol):
         await self._say_hello()
 
     async def log_in(self, user: str, password: str) -> None:
-        """Log in by the best of the offered methods.
-
-        Raises:
-            smtplib.SMTPException: the relay offers no method that we know, or the login is wrong.
-        """
+        """Log in by the best of the offered methods."""
         if "AUTH" not in self.features:
             raise smtplib.SMTPNotSupportedError("SMTP AUTH extension not supported by server.")
         offered = self.features["AUTH"].upper().split()
@@ -174,9 +163,7 @@ class SmtpClient(asyncio.Protocol):
     async def try_out(self, address: str) -> None:
         """Begin a mail from an address to itself, and cancel it before any content is sent.
 
-        Raises:
-            smtplib.SMTPException, OSError: the relay accepts no mail of ours from here; an unknown recipient raises
-                nothing.
+        An unknown recipient raises nothing.
         """
         reply = await self._ask(f"MAIL FROM:<{address}>")
         if reply.code < FIRST_REFUSAL:
@@ -201,7 +188,6 @@ class SmtpClient(asyncio.Protocol):
         return replies
 
     async def _check(self, envelope: MailEnvelope, started: Sequence[SmtpReply]) -> None:
-        """Raise the error for a refused command, after resetting the connection for the next mail."""
         sender, *others = started
         if len(others) == 2 and others[1].code == GO_ON and _fine(sender) and _fine(others[0]):  # noqa: PLR2004 - all three
             return
@@ -285,11 +271,7 @@ class SmtpClient(asyncio.Protocol):
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> SmtpClient:
-    """Return a greeted connection; with `tls`, it uses TLS from the first byte.
-
-    Raises:
-        smtplib.SMTPException, OSError: there is no relay, or it refuses.
-    """
+    """Return a greeted connection; with `tls`, it uses TLS from the first byte."""
     loop = asyncio.get_running_loop()
     _, client = await loop.create_connection(
         SmtpClient, host, port, ssl=tls, server_hostname=host if tls else None, happy_eyeballs_delay=0.25
@@ -307,8 +289,7 @@ def _commands(envelope: MailEnvelope, features: dict[str, str]) -> list[bytes]:
 
     Raises:
         ValueError: a line break in an address would begin another command.
-        smtplib.SMTPNotSupportedError: an address is not ASCII, and the relay does not accept such addresses (RFC
-            6531).
+        smtplib.SMTPNotSupportedError: an address is not ASCII, and the relay does not accept it (RFC 6531).
     """
     options = f" SIZE={len(envelope.content)}" if "SIZE" in features else ""
     if envelope.is_utf8:
