@@ -74,7 +74,6 @@ def _given(number: int) -> socket.socket:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Raises SystemExit: the address is not available, for instance because another process uses it."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)

@@ -86,7 +86,7 @@ CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_L
 
 
 def make_database(settings: Settings) -> Database:
-    """Return the database without connecting to it.
+    """This does not connect to Postgres.
 
     Raises:
         UnsafeSettings: a setting is missing, or a key that this process needs.
@@ -198,12 +198,10 @@ def make_app(
     counts: ClientCounts | None = None,
     reading: Database | None = None,
 ) -> FastAPI:
-    """Make the app.
+    """`vital` and `reading` are the same database with connections of their own. The app closes all three.
 
-    `vital` and `reading` are the same database with connections of their own. The app closes all three.
-
-    The gate runs in front of the app: `app.state.gateway.before(app)`. `counts` are the clients' counts over all
-    processes of the server; None if there is only one process.
+    The caller runs the gate in front of the app: `app.state.gateway.before(app)`. `counts` is None if there is only
+    one process.
     """
 
     @asynccontextmanager

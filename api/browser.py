@@ -32,7 +32,7 @@ FOREIGN = "This form did not come from a page of this Lockbox. Open the page aga
 
 @dataclass(frozen=True)
 class Visitor:
-    """The person who is signed in at a browser, the secret of the session, the time, and the time zone for pages."""
+    """The person who is signed in at a browser. `secret` is the session's secret."""
 
     caller: Caller
     secret: str = field(repr=False)
@@ -46,7 +46,7 @@ class Visitor:
 
 @dataclass(frozen=True)
 class OAuthState:
-    """A login that this browser has begun, its purpose, and the path to open afterwards."""
+    """A login that this browser has begun. `path` is opened afterwards."""
 
     stub: LoginStub
     purpose: SignInPurpose
@@ -54,7 +54,6 @@ class OAuthState:
 
 
 def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
-    """Raises NotSignedIn: no one is signed in at this browser."""
     secret = session_secret(request, chosen)
     if secret is None:
         raise NotSignedIn(sessions.ENDED)
@@ -69,7 +68,7 @@ def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
 
 
 def recognised(request: Request) -> Visitor | None:
-    """Return the person whom `visitor` returned for this call; None if it was not called."""
+    """Return what `visitor` returned earlier in this call; None if it was not called."""
     found: Visitor | None = getattr(request.state, "visitor", None)
     return found
 
@@ -101,10 +100,10 @@ def session_secret(request: HTTPConnection, chosen: Settings) -> str | None:
 
 
 def check_same_site(request: Request, chosen: Settings) -> None:
-    """Check that a form came from one of our pages: by Origin, or by Sec-Fetch-Site if Origin decides nothing.
+    """Check, by Origin or else by Sec-Fetch-Site, that a form came from one of our pages.
 
-    Our pages send no referrer, so their forms have the Origin `null` (Fetch, "append a request Origin header"). Forms
-    of other sites may have the Origin `null` too. Then Sec-Fetch-Site decides, which no page can set.
+    Our pages send no referrer, so their forms have the Origin `null`. Forms of other sites may have it too. No page
+    can set Sec-Fetch-Site.
 
     Raises:
         ForeignForm: the form came from another site, or the headers do not show where it came from.
@@ -117,13 +116,11 @@ def check_same_site(request: Request, chosen: Settings) -> None:
 
 
 def check_form(found: Visitor, token: str) -> None:
-    """Raises ForeignForm: the form's token is missing, or belongs to another session."""
     if not sessions.is_csrf(found.secret, token):
         raise ForeignForm(FOREIGN)
 
 
 def keep_session(response: Response, chosen: Settings, secret: str) -> None:
-    """Set the session's cookie. The cookie ends with the browser, the session by its own limits."""
     _set(response, chosen, _name(chosen), secret)
 
 
@@ -132,7 +129,6 @@ def drop_session(response: Response, chosen: Settings) -> None:
 
 
 def keep_oauth_state(response: Response, chosen: Settings, errand: OAuthState) -> None:
-    """Set the cookie with the browser's half of a pending login."""
     path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
     value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
     _set(response, chosen, _name(chosen, "-begun"), value, int(sessions.LASTS.total_seconds()))
@@ -159,7 +155,6 @@ def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
 
 
 def _name(chosen: Settings, tail: str = "") -> str:
-    """Return a cookie's name. Its prefix makes browsers accept the cookie only from this host and over TLS."""
     return ("__Host-lockbox" if chosen.is_https else "lockbox") + tail
 
 

@@ -1,7 +1,4 @@
-"""A route with a transaction that commits before the answer is sent.
-
-If Postgres refuses it, the route runs once more.
-"""
+"""Routes with a transaction that commits before the answer is sent."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,7 +22,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 @dataclass
 class CallTransactions:
-    """The transactions of a call. `opened` is the transaction that ends with the route.
+    """`opened` is the transaction that ends with the route.
 
     A call `may_be_repeated` if Postgres refused its first transaction, because then nothing was committed. Work that
     must not be repeated, such as using up a code, uses `Database.transaction`, which this class does not count.
@@ -38,10 +35,6 @@ class CallTransactions:
 
 @contextmanager
 def transaction(request: Request, db: Database) -> Iterator[UnitOfWork]:
-    """Open a transaction of a call.
-
-    If Postgres refuses it and nothing was committed before, the call is handled again.
-    """
     noted: CallTransactions = request.state.transactions
     try:
         with db.transaction() as session:
@@ -53,7 +46,7 @@ def transaction(request: Request, db: Database) -> Iterator[UnitOfWork]:
 
 
 def begin(request: Request, db: Database) -> UnitOfWork:
-    """Begin the one transaction of a call, which its route ends. Its first statement takes a connection."""
+    """Begin the transaction that the route ends."""
     request.state.transactions.opened = opened = transaction(request, db)
     return opened.__enter__()
 
@@ -97,7 +90,7 @@ async def _to_the_end(handle: Handler, request: Request) -> Response:
 
 
 async def _end(request: Request, error: BaseException | None = None) -> None:
-    """End the transaction in a thread outside the limit: waiting calls may occupy all threads within it."""
+    """Use a thread outside the limit, because waiting calls may occupy all threads within it."""
     opened = request.state.transactions.opened
     if opened is None:
         return

@@ -15,7 +15,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 
 async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUnchecked) -> CaseCheck:
-    """Ask the ticket system about the case. The submission is then tried again with the answer.
+    """Return the ticket system's answer, for a second attempt at the submission.
 
     Raises:
         CaseNotConfirmed, CaseSystemDown: the submission is refused for that reason.
@@ -30,7 +30,6 @@ async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUncheck
 
 
 async def _answer(groups: CallGroups, question: CaseQuestion, most: int) -> CaseAnswer | None:
-    """Ask, and poll for the answer until it arrives or the time is up."""
     until, pause = time.monotonic() + case_check.SECONDS, FIRST_PAUSE
     number = await groups.run(partial(case_check.ask, question=question, most=most))
     while (left := until - time.monotonic()) > 0:

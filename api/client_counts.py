@@ -13,9 +13,9 @@ CELL_BYTES = 4
 class ClientCounts:
     """How many items each client has open, in memory that the processes of one server share.
 
-    The memory contains only hashes under a key of its own, no names. Each process writes a row of its own and reads
-    all rows, so that no process waits for another. A count is never too low. It is too high if other clients use all
-    four cells of a client: with 10,000 clients at once, this is so for four of them.
+    The memory contains no names, only hashes under a key of its own. Each process writes only its own row, so that no
+    process waits for another. A count is never too low. It is too high if other clients use all four cells of a
+    client: with 10,000 clients at once, this is so for four of them.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -37,7 +37,7 @@ class ClientCounts:
         self._cells[first : first + size] = memoryview(bytes(size * CELL_BYTES)).cast("I")
 
     def take(self, client: str, most: int) -> bool:
-        """Count one more item for the client, up to `most`; return whether it was counted.
+        """Count one more item for the client, unless it has `most`; return whether the item was counted.
 
         If two processes take the last free item at the same time, neither may get it.
         """
@@ -52,7 +52,6 @@ class ClientCounts:
         self._add(client, -1)
 
     def held(self, client: str) -> int:
-        """Return the number of the client's items in all processes."""
         return min(
             sum(self._cells[self._place(process, row, cell)] for process in range(self._processes))
             for row, cell in self._hashes(client)

@@ -1,8 +1,6 @@
 """FastAPI dependencies of all routes: parameter checks, transaction, caller, origin.
 
-Dependencies that only read the request are coroutines. FastAPI runs a plain function in a thread, and switching
-threads takes longer than the function. The dependencies of every call depend on little but the request: FastAPI
-visits the dependencies of a dependency each time it is mentioned, even if its result is known already.
+Dependencies that only read the request are coroutines, because FastAPI runs plain functions in threads.
 """
 
 import re
@@ -52,7 +50,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters and form fields of a route. The value is True if the name may be repeated, as a list."""
+    """The parameters and form fields of a route by name; True if the name may be repeated."""
 
     of: APIRoute
     queries: dict[str, bool]
@@ -64,14 +62,10 @@ LOOKED_UP: dict[int, Parameters] = {}
 
 
 async def known_alone(request: Request) -> None:
-    """Refuse parameters that the route would ignore: a misspelled filter must not return the whole list.
+    """Refuse parameters that the route would ignore: unknown ones, and all but one of repeated ones.
 
-    Of a repeated parameter, the route would ignore all values but one: a question about one resource must not be
-    answered about another.
-
-    Raises:
-        RequestValidationError: names each unknown query parameter or form field, and each repeated one.
-        HTTPException: 405, the path belongs to another route, which has other methods.
+    A misspelled filter must not return the whole list, and a question about one resource must not be answered about
+    another. Also refuse a path of another route that has other methods.
     """
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
@@ -114,7 +108,6 @@ def _errors(kind: str, where: str, names: Iterable[str], says: str) -> list[dict
 
 
 def _taken(dependant: Dependant, kind: type[Query] | type[Form]) -> Iterator[tuple[str, bool]]:
-    """Yield the name of each parameter, and whether it is a list."""
     for field in (*dependant.query_params, *dependant.body_params):
         annotation = field.field_info.annotation
         if not isinstance(field.field_info, kind):
@@ -162,7 +155,7 @@ def _known(request: Request) -> RouteTable:
 
 
 def without_thread(look: Callable[[Request], Found]) -> Callable[[Request], Awaitable[Found]]:
-    """Make a dependency, which uses no thread, from a function that waits for nothing."""
+    """Make a dependency that runs `look` on the event loop. `look` must not block."""
 
     @wraps(look)
     async def looked(request: Request) -> Found:
@@ -199,10 +192,7 @@ VaultDep = Annotated[SecretVault, Depends(without_thread(vault))]
 
 
 async def unit_of_work(request: Request) -> UnitOfWork:
-    """Begin the one transaction of a request.
-
-    It commits before the answer is sent; if it fails, the answer is an error.
-    """
+    """Begin the transaction of a request. It commits before the answer is sent."""
     return call_routes.begin(request, database(request))
 
 
@@ -247,10 +237,7 @@ CallGroupsDep = Annotated[CallGroups, Depends(without_thread(groups))]
 
 
 class GroupedRoute(APIRoute):
-    """A route whose calls run in groups.
-
-    If a call is invalid and its credential too, the answer names only the credential.
-    """
+    """If a call is invalid and its credential too, the answer names only the credential."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -294,7 +281,7 @@ def place(request: Request) -> sessions.ClientInfo:
 
 
 def address(request: Request) -> str | None:
-    """Return the client's address. Headers that name it count only from trusted proxies."""
+    """Headers that name the client's address count only from trusted proxies."""
     return client_address(request, settings(request).trusted_proxies)
 
 
@@ -304,11 +291,7 @@ def _agent(request: Request) -> str | None:
 
 
 def if_match(request: Request) -> int | None:
-    """Return the version in If-Match; None if the header is missing or `*`.
-
-    Raises:
-        Invalid: the header is not one of Lockbox's ETags.
-    """
+    """Return the version in If-Match; None if the header is missing or `*`."""
     value = request.headers.get("if-match", "*").strip()
     if value == "*":
         return None
@@ -319,11 +302,7 @@ def if_match(request: Request) -> int | None:
 
 
 def must_match(request: Request) -> int | None:
-    """As `if_match`, for replacing a whole document.
-
-    Raises:
-        VersionRequired: the header is missing.
-    """
+    """As `if_match`, but the header is required."""
     _has_if_match(request)
     if request.headers["if-match"].strip().isdigit():
         raise Invalid('Send If-Match as it came in ETag, such as "3".', field="If-Match")
@@ -331,12 +310,7 @@ def must_match(request: Request) -> int | None:
 
 
 def must_match_tag(request: Request) -> str | None:
-    """Return the tag in If-Match; None if the header is `*`.
-
-    Raises:
-        VersionRequired: the header is missing.
-        Invalid: the header is not one of Lockbox's ETags.
-    """
+    """Return the tag in If-Match, which is required; None if the header is `*`."""
     _has_if_match(request)
     value = request.headers["if-match"].strip()
     if value == "*":
@@ -371,7 +345,6 @@ def submission_limits(chosen: Settings) -> SubmissionLimits:
 
 
 def relying_party(chosen: Settings) -> RelyingParty:
-    """Raises NotYours: passkeys cannot be used on this installation."""
     if chosen.passkey_domain is None:
         raise NotYours(NO_PASSKEYS)
     return RelyingParty(chosen.passkey_domain, chosen.origin)

@@ -131,18 +131,14 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
 
 
 def _one_name_each(schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """If a schema differs for input and output, keep only the input schema, which is the looser one."""
+    # Where input and output differ, the input schema is the looser one.
     return {name.removesuffix(SIDES[0]): schema for name, schema in schemas.items() if not name.endswith(SIDES[1])}
 
 
 def _tidy(document: Mapping[str, Any]) -> None:
-    """Correct what FastAPI and pydantic write.
-
-    The limits of a list are `minItems` and `maxItems`, but pydantic writes `minLength` for lists with further checks.
-    Titles of properties and parameters are removed, because they only repeat the names.
-    """
     for part in list(_parts({"paths": document["paths"], "components": document["components"]})):
         if part.get("type") == "array":
+            # pydantic writes `minLength` for a list with further checks.
             for wrong, right in LENGTHS.items():
                 if wrong in part:
                     part[right] = part.pop(wrong)
@@ -162,7 +158,6 @@ def _parts(part: object) -> Iterator[dict[str, Any]]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    """Return the response of a status, with an example and all codes that it may have."""
     codes = [one for one in every_code() if one.status == status]
     shown = codes[0]
     example = {
@@ -184,7 +179,6 @@ def _problem(status: int) -> dict[str, Any]:
 
 
 def _name(path: str, method: str, operation: dict[str, Any]) -> None:
-    """Name an operation like its function. FastAPI appends path and method to the name."""
     name = operation["operationId"].removesuffix(re.sub(r"\W", "_", path) + f"_{method}")
     words = " ".join(UNLIKE.get(word, word) for word in name.split("_"))
     operation |= {"operationId": name, "summary": words[0].upper() + words[1:]}
@@ -221,7 +215,6 @@ class Glossary:
         self._unused = set(written)
 
     def entry(self, of: str, name: str) -> Mapping[str, Any]:
-        """Raises GlossaryGap: there is no entry."""
         for key in (f"{of}.{name}", name):
             if key in self._entries:
                 self._unused.discard(key)
@@ -229,11 +222,9 @@ class Glossary:
         raise GlossaryGap(f"api/glossary.yaml: add {name}, or {of}.{name}")
 
     def is_special(self, of: str, name: str) -> bool:
-        """Whether the glossary has an entry for this name only in this schema or operation."""
         return f"{of}.{name}" in self._entries
 
     def check(self) -> None:
-        """Raises GlossaryGap: names the entries that nothing uses."""
         if self._unused:
             raise GlossaryGap(f"api/glossary.yaml: remove {', '.join(sorted(self._unused))}")
 
@@ -269,11 +260,6 @@ def _properties(schemas: Mapping[str, Schema]) -> Iterator[tuple[str, str, Schem
 
 
 def _example(schema: Schema, schemas: Mapping[str, Schema], of: str) -> object:
-    """Return an example of a schema. If it has properties, the example is made of their examples.
-
-    Raises:
-        GlossaryGap: neither the schema nor the glossary has an example.
-    """
     if "examples" in schema:
         return schema["examples"][0]
     if "$ref" in schema:

@@ -25,11 +25,6 @@ from lockbox.pubsub import ENDS, GATES, Listener
 
 
 class GateRuntime:
-    """The gate of one process.
-
-    It reads on a connection of `reading`, and checks windows in groups, through `calls`.
-    """
-
     def __init__(self, settings: Settings, database: Database, reading: Database, calls: CallGroups) -> None:
         self.memory = WindowMemory()
         self.counts = CallCounts()
@@ -71,9 +66,9 @@ class GateRuntime:
         return GateApp(app, self.gate, self.counts, self.guards.answer)
 
     def start(self) -> None:
-        """Start the gate; call this on the event loop.
+        """Call this on the event loop.
 
-        If the catalogue names no callers, only the counts are written, because access checks are counted too.
+        If the catalogue names no callers, only counts of access checks are written.
         """
         self.writer.start()
         if not self._has_callers:

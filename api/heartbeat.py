@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class HeartbeatThread(threading.Thread):
-    """Sends heartbeats until stopped. Without Postgres it keeps trying."""
+    """Without Postgres it keeps trying."""
 
     def __init__(
         self,
@@ -50,11 +50,7 @@ class HeartbeatThread(threading.Thread):
             self._stopping.wait(BEAT_SECONDS)
 
     def beat(self) -> None:
-        """Send a heartbeat. Every half minute, also report invalid logs and MACs.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: Postgres is away.
-        """
+        """Every half minute, also report invalid logs and MACs."""
         is_due = time.monotonic() >= self._look_at
         if is_due:
             with self._database.transaction() as session:

@@ -19,12 +19,12 @@ from lockbox.identity.attempt_limits import network
 
 @dataclass(frozen=True)
 class ClientBounds:
-    """What one client may do. Times are in seconds.
+    """A head (request line and headers) must be complete within `head_seconds`.
 
-    A head (request line and headers) must be complete within `head_seconds`. Until a body is complete, `body_bytes`
-    of it must arrive in each `body_seconds`, unless the server itself is not reading. An answer is dropped if the
-    client reads none of it for `unread_seconds`. Connections are counted by address over all processes of the server;
-    an IPv6 network of 64 bits counts as one address. Connections from `trusted` networks are not counted.
+    Until a body is complete, `body_bytes` of it must arrive in each `body_seconds`, unless the server itself is not
+    reading. An answer is dropped if the client reads none of it for `unread_seconds`. Connections are counted by
+    address over all processes of the server; an IPv6 network of 64 bits counts as one address. Connections from
+    `trusted` networks are not counted.
     """
 
     head_bytes: int = 32 * 1024
@@ -40,7 +40,7 @@ class ClientBounds:
 
 
 class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
-    """The client exceeded a bound. The protocol has stored the answer."""
+    """The protocol has stored the answer."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -103,11 +103,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header of the head, or a trailer after the body.
-
-        Raises:
-            BoundExceeded: there are too many headers, or they are too long.
-        """
         self._headers += 1
         self._header_bytes += len(name) + len(value)
         if self._headers > self.bounds.headers or self._header_bytes > self.bounds.head_bytes:
@@ -116,7 +111,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Raises BoundExceeded: too many earlier requests wait on this connection."""
         if len(self.pipeline) >= self.bounds.pipelined:
             self._refusal = _too_many("too-many-requests", "Read the answers before you send more requests.")
             raise BoundExceeded
@@ -163,7 +157,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.bounds.head_seconds, self._too_slow)
 
     def _look_at_body(self) -> None:
-        """Go on waiting if the body still arrives, or if the server itself is not reading."""
         self._timer = None
         if self.flow.read_paused or self.cycle.waiting_for_100_continue or self._body_bytes >= self.bounds.body_bytes:
             self._expect()
@@ -184,7 +177,6 @@ class BoundedProtocol(HttpToolsProtocol):
         return problem(431, "headers-too-large", f"Send at most {most} headers, and {kib} KiB of them.")
 
     def _refuse(self, answer: Response) -> None:
-        """Send the answer, unless another answer is being sent, and close the connection."""
         self._stop_waiting()
         cycle = self.cycle
         is_answering = cycle is not None and not cycle.response_complete and (cycle.response_started or self.pipeline)
@@ -220,5 +212,5 @@ def _too_many(code: str, detail: str) -> Response:
 
 
 def bounded(bounds: ClientBounds) -> type[BoundedProtocol]:
-    """Return the protocol class with the bounds of one server, which counts all its connections together."""
+    """All connections of the returned class are counted together."""
     return type("BoundedProtocol", (BoundedProtocol,), {"bounds": bounds})

@@ -71,10 +71,7 @@ MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not bu
 
 @dataclass
 class IncomingRequest:
-    """A request and its credential. The code that authenticates the request records that the credential is valid.
-
-    `found_valid` is then called, from any thread.
-    """
+    """`vouch` calls `found_valid`, from any thread."""
 
     budget: Budget
     is_known: bool = False
@@ -100,7 +97,6 @@ def _budget_of_post(path: str) -> Budget:
 
 
 def vouch(connection: HTTPConnection) -> None:
-    """Record that the credential of this request is valid."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
     if entry is not None and not entry.is_known:
         entry.is_known = True
@@ -108,7 +104,6 @@ def vouch(connection: HTTPConnection) -> None:
 
 
 def is_vital(connection: HTTPConnection) -> bool:
-    """Whether this request uses the connections that are reserved for access checks and closing moves."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
     return entry is not None and entry.budget.vital
 
@@ -141,7 +136,7 @@ class KnownCredentials:
 
 
 def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:
-    """Return the client's address. X-Forwarded-For counts only if a trusted proxy sent it."""
+    """X-Forwarded-For counts only if a trusted proxy sent it."""
     found = connection.client.host if connection.client else None
     lines = connection.headers.getlist("x-forwarded-for") if trusted else []
     hops = [hop.strip() for line in lines for hop in line.split(",")]

@@ -102,7 +102,7 @@ class Replay:
             return f"{self._epoch}-{self._number - later}"
 
     def since(self, position: str) -> list[LiveEvent] | None:
-        """Return the updates after a position; None if the position is unknown."""
+        """Return None if the position is unknown."""
         epoch, _, number = position.partition("-")
         with self._lock:
             if epoch != self._epoch or not number.isascii() or not number.isdigit() or len(number) > 15:  # noqa: PLR2004
@@ -118,7 +118,7 @@ class Subscription:
     """A page's subscription to named requests, to all requests that the person may see, or to operations.
 
     It reports that something changed, never what changed. Updates for a slow reader are merged, so that it never
-    contains more than its topics. `secret` is the session's secret.
+    contains more than its topics.
     """
 
     caller: Caller
@@ -154,7 +154,6 @@ class Subscription:
         self._woken.set()
 
     def close(self, name: str | None = None) -> None:
-        """End the stream, after a last signal if `name` is set."""
         if name:
             self.signal(name)
         self.is_over = True
@@ -226,7 +225,6 @@ class LiveUpdates:
         return self._recent.settled
 
     def sent_position(self) -> str:
-        """The position after all updates that were sent to pages."""
         return self._sent_position
 
     @property
@@ -295,7 +293,6 @@ class LiveUpdates:
             self._listener.start()
 
     def _hear(self, ids: frozenset[str], side: str | None) -> None:
-        """Receive an update. Ids that are not UUIDs are ignored."""
         if side == ENDS:
             return
         good = frozenset(one for one in ids if UUID_FORM.fullmatch(one))
@@ -306,7 +303,6 @@ class LiveUpdates:
             self._stirred.set()
 
     def _turn(self, hears: bool) -> None:  # noqa: FBT001 - what the listener says
-        """Note that updates begin to arrive, or no longer arrive."""
         if hears:
             self._recent.begin_anew()
             self._fresh.clear()
@@ -346,7 +342,6 @@ class LiveUpdates:
             self._wait(news.get(None, ()))
 
     def _wait(self, ids: Iterable[str]) -> None:
-        """Queue ids of changed requests. If too many ids wait, the oldest are dropped."""
         self._listed.update(dict.fromkeys(ids))
         for one in list(self._listed)[: max(0, len(self._listed) - MOST_WAITING)]:
             del self._listed[one]
@@ -354,7 +349,6 @@ class LiveUpdates:
             self._rung.set()
 
     async def _report_lists(self) -> None:
-        """Notify pages of changed lists, two thousand requests at a time; the rest wait."""
         listeners = {seat.reader: None for seat in self._seats if seat.lists}
         ids = list(self._listed)[:MOST_AT_ONCE]
         self._listed = dict.fromkeys(list(self._listed)[MOST_AT_ONCE:])
@@ -398,7 +392,7 @@ class LiveUpdates:
         return known == seat.requests and not _lost(seat.caller, caller)
 
     async def _ask(self, call: Callable[[], Found]) -> Found | None:
-        """Query the database outside the event loop; return None if the database is away."""
+        """Return None if the database is away."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._clerk, call)
         except SQLAlchemyError as error:
@@ -411,7 +405,6 @@ def _clients(seat: Subscription) -> tuple[str, str]:
 
 
 def _lost(before: Caller, after: Caller) -> bool:
-    """Whether the person has lost a role since the page subscribed."""
     return bool(before.standings - after.standings)
 
 

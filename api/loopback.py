@@ -16,19 +16,16 @@ PLAYGROUND_CLOSED = (
 
 
 async def require_loopback(request: Request) -> None:
-    """Check that a browser on this machine calls, under a name of this machine.
+    """Refuse calls that do not come from this machine, under a name of this machine.
 
-    A foreign name that resolves to this machine (DNS rebinding) is refused.
-
-    Raises:
-        NotYours: the call comes from another machine or under another name.
+    A foreign name that resolves to this machine (DNS rebinding) is refused. A proxy may add no headers, but it
+    forwards the foreign name.
     """
     if not is_local(request):
         raise NotYours(PLAYGROUND_CLOSED)
 
 
 def is_local(request: Request) -> bool:
-    """Whether this machine calls under its own name. A proxy that adds no headers still forwards another name."""
     return _is_from_here(request) and _name_of(request) in LOOPBACK
 
 

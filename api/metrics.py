@@ -14,7 +14,7 @@ from lockbox.sql import LAG_BUCKETS
 
 @dataclass(frozen=True)
 class ShownFigure:
-    """A metric. `name` is written without the prefix `lockbox_`."""
+    """`name` has no prefix `lockbox_`."""
 
     figure: MetricName
     name: str
@@ -100,10 +100,10 @@ FIGURES = (
 
 
 def exposition(figures: MetricSnapshot, answered: Iterable[GateAnswers] | None = None, unwritten: int = 0) -> bytes:
-    """Return the metrics as text. Values that could not be read are left out.
+    """Values that could not be read are left out.
 
-    `answered` is None if the gate's answers could not be read. `unwritten` is the number of answers that the gate of
-    this process has counted but not written yet.
+    `answered` is None if the gate's answers could not be read. `unwritten` is the number of answers that this process
+    has counted but not written yet.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_SnapshotCollector(figures, answered, unwritten))
@@ -111,8 +111,6 @@ def exposition(figures: MetricSnapshot, answered: Iterable[GateAnswers] | None =
 
 
 class _SnapshotCollector(Collector):
-    """Metrics that were read before the scrape. Nothing is kept between scrapes."""
-
     def __init__(self, figures: MetricSnapshot, answered: Iterable[GateAnswers] | None, unwritten: int) -> None:
         self._figures = figures
         self._answered = answered
@@ -136,7 +134,6 @@ class _SnapshotCollector(Collector):
 
 
 def _family(one: ShownFigure, values: Mapping[str, float]) -> Metric:
-    """Make one metric. By channel it has a value for every channel; without labels it may have no value."""
     family = one.kind(f"lockbox_{one.name}", one.help, labels=one.labels)
     zeros: dict[str, float] = dict.fromkeys(Channel, 0.0) if one.labels == CHANNEL else {}
     for label, number in sorted((zeros | dict(values)).items()):

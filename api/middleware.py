@@ -62,11 +62,11 @@ Leave = Callable[[], None]
 
 
 class HttpGuard:
-    """Checks, admits and logs each request, in one pass around the app.
+    """Checks, admits and logs each request.
 
     The checks, in this order: 400 if the request has no host or several (RFC 9112 section 3.2); 415 if a form is not
     in UTF-8; 413 if the body is too large; 503 if too many requests are being handled. A HEAD request is passed on as
-    a GET, and the body of its answer is left out (RFC 9110 section 9.3.2). No answer lets browsers guess types.
+    a GET, and the body of its answer is left out (RFC 9110 section 9.3.2).
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
@@ -118,11 +118,10 @@ class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
 
 
 class GuardedAnswer:
-    """An answer that is being sent. It frees the request's place, is logged, and loses its body for a HEAD request.
+    """An answer that is being sent. Its beginning frees the request's place.
 
     The log line and the span name the template of the route, because paths and queries contain people's names and
-    content. The answer's id is in each line that is logged during the call, and in the lines of the mails and calls
-    that follow.
+    content. The answer's id is also in the log lines of the mails and calls that follow.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -169,7 +168,6 @@ class GuardedAnswer:
 
 
 def _with_headers(message: Message, origin: CallOrigin) -> Message:
-    """Add these headers, unless the app has set them already."""
     headers = message.get("headers", ())
     said = {name.lower() for name, _ in headers}
     added = (NO_SNIFF, (REQUEST_ID.encode(), (origin.http_request_id or "").encode()))
@@ -177,7 +175,6 @@ def _with_headers(message: Message, origin: CallOrigin) -> Message:
 
 
 def _origin_of(scope: Scope) -> CallOrigin:
-    """Return the caller's id and span if they are well-formed; else new ones."""
     shown = Headers(scope=scope)
     own, parent = (shown.getlist(name) for name in (REQUEST_ID, TRACEPARENT))
     return CallOrigin(
@@ -187,32 +184,18 @@ def _origin_of(scope: Scope) -> CallOrigin:
 
 
 def _check_headers(scope: Scope) -> None:
-    """Check the host, and the charset of a form.
-
-    Starlette decodes a form by any Python codec that the form names. Some codecs produce lone surrogates, which
-    cannot be written anywhere later.
-
-    Raises:
-        EarlyAnswer: 400 or 415.
-    """
     if [name for name, _ in scope["headers"]].count(b"host") != 1:
         raise EarlyAnswer(
             problem(400, "host-required", "Send exactly one Host header.", headers={"connection": "close"})
         )
     kind, options = parse_options_header(Headers(scope=scope).get("content-type"))
+    # Starlette decodes by any Python codec that is named; some make lone surrogates, which no later step can write.
     if kind in FORMS and options.get(b"charset", b"utf-8").lower() not in CHARSETS:
         raise EarlyAnswer(early(scope, 415, "unsupported-charset", "Send forms in UTF-8.", {"connection": "close"}))
 
 
 async def _limited(scope: Scope, receive: Receive) -> Receive:
-    """Read the body, and return the function by which the app receives it.
-
-    An upload is counted while the app reads it.
-
-    Raises:
-        EarlyAnswer: 413, the body is larger than this path allows; it is not read to its end.
-        ClientDisconnect: the client disconnected before the whole body had arrived.
-    """
+    """An upload is counted while the app reads it; any other body is read first."""
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if scope["path"] in UPLOADS and declared.isdigit():
         return _counted(receive, MOST_UPLOAD_BYTES, int(declared))
@@ -238,7 +221,6 @@ def _too_large(scope: Scope, most: int) -> EarlyAnswer:
 
 
 def _counted(receive: Receive, most: int, declared: int) -> Receive:
-    """Pass on at most `most` bytes, and none if more are declared."""
     taken = 0
 
     async def counted() -> Message:
@@ -283,9 +265,9 @@ class Admission:
         self._known = KnownCredentials()
 
     async def admit(self, scope: Scope) -> Callable[[int | None], None]:
-        """Wait for a place, and return a function that frees it.
+        """Wait for a place.
 
-        Call the function with the status of the answer when the answer begins, or with None.
+        To free the place, call the result with the status of the answer when it begins, or with None.
 
         Raises:
             EarlyAnswer: 503, the request has queued for its budget's maximum time.
@@ -308,7 +290,6 @@ class Admission:
         return left
 
     async def _place(self, entry: IncomingRequest, shown: bytes | None, address: str | None) -> Leave | None:
-        """Return a function that frees the place; None if waiting took too long."""
         budget = entry.budget
         if shown in self._known and not (free := self._places[budget]).locked():
             await free.acquire()
@@ -327,7 +308,6 @@ class Admission:
             return None
 
     def _until_valid(self, entry: IncomingRequest, leave: Leave) -> Leave:
-        """Return a function that frees the request's place: the first one, or the one to which it has moved."""
         held, free = [leave], self._places[entry.budget]
         loop = asyncio.get_running_loop()
 
@@ -376,6 +356,5 @@ def _credential(connection: HTTPConnection, settings: Settings) -> str | None:
 
 
 def _once(leave: Leave) -> Leave:
-    """Return a function that frees the place only when first called."""
     left: list[Leave] = [leave]
     return lambda: left.pop()() if left else None

@@ -11,7 +11,7 @@ FILE = openapi_document.FILE
 
 
 def described() -> str:
-    """Return the document. The result is deterministic; no connection is made."""
+    """The result is deterministic; no connection is made."""
     nowhere = Settings(
         environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost"
     )

@@ -88,7 +88,6 @@ OF_THE_SERVER = (
 
 
 def every_code() -> Sequence[ProblemCode]:
-    """All codes, by status and name."""
     return sorted([*_of_classes(), *OF_THE_SERVER])
 
 
@@ -118,7 +117,7 @@ def problem(
 
 
 def problem_of(error: LockboxError) -> dict[str, Any]:
-    """A refusal as a part of an answer. Its status is the one that it would have as a separate answer."""
+    """The problem's status is the one that it would have as a separate answer."""
     return _body(_status(error), error.code, error.detail, error.facts)
 
 
@@ -190,7 +189,6 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _gone(_: Request, __: Exception) -> JSONResponse:
-    """Answer a client that disconnected before its request was complete. No one reads this answer."""
     return problem(400, "hung-up", "The request arrived incomplete. Send it again.")
 
 

@@ -1,4 +1,4 @@
-"""Limit exports, and how often people enter mail addresses."""
+"""Limit exports, and how often people enter mail addresses. Counts are kept even if the call fails."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar
@@ -21,29 +21,21 @@ Part = TypeVar("Part", str, bytes)
 
 
 def count_export(who: Caller, db: Database) -> None:
-    """Count an export, in a transaction that is kept even if the call fails.
-
-    Raises:
-        TooMany: the person has made sixty exports in the last ten minutes.
-    """
+    """Raises TooMany: the person has made sixty exports in the last ten minutes."""
     with db.transaction() as session:
         counted = attempt_limits.count(session, EXPORTS, taking=who.person_id)
     counted.check("export")
 
 
 def count_address(who: CurrentUser, db: DatabaseDep) -> None:
-    """Count a mail address, in a transaction that is kept even if the call fails.
-
-    Raises:
-        TooMany: the person has named twenty addresses in the last ten minutes.
-    """
+    """Raises TooMany: the person has named twenty addresses in the last ten minutes."""
     with db.transaction() as session:
         counted = attempt_limits.count(session, ADDRESSES, naming=who.person_id)
     counted.check("name an address")
 
 
 async def streamed(parts: Iterable[Part]) -> AsyncIterator[Part]:
-    """Stream the parts. Each part is made in an export thread."""
+    """Each part is made in an export thread."""
     left = iter(parts)
     while (part := await to_thread.run_sync(next, left, None, limiter=WRITING)) is not None:
         yield part

@@ -28,7 +28,7 @@ UNREADABLE = "unknown"
 
 @dataclass(frozen=True)
 class AttemptedAction:
-    """An action that a caller attempted. Routes store it in `request.state.tried`, for the error handler."""
+    """Routes store it in `request.state.tried`, for the error handler."""
 
     caller: Caller
     origin: Origin
@@ -56,7 +56,7 @@ def note(request: Request, refusal: LockboxError) -> None:
 
 
 def decision(db: Database, tried: AttemptedAction, refusal: LockboxError) -> None:
-    """Record a refused decision. Invalid input and unknown requests are not recorded."""
+    """Invalid input and unknown requests are not recorded."""
     is_one = isinstance(refusal, NotYours | Conflict | PolicyNotMet) and not isinstance(refusal, ForeignForm)
     if tried.action not in NOTED or not is_one:
         return
@@ -78,7 +78,7 @@ def sign_in(
     account: str | None = None,
     stub: LoginStub | None = None,
 ) -> None:
-    """Record a refused sign-in by its person or account, or else by its network: one event a minute for each.
+    """Record a refused sign-in by its person, account or network: one event a minute for each.
 
     `account` is the typed address. `stub` is the pending login, which knows the address to which its code was sent.
     """

@@ -31,11 +31,7 @@ def attempt(
     came: Origin,
     shown: Callable[[RequestEntry, Caller], Shown],
 ) -> Shown | LockboxError:
-    """Return what `shown` makes of the changed request, or the refusal, which is recorded.
-
-    Raises:
-        NotSignedIn: no one is signed in.
-    """
+    """Return what `shown` makes of the changed request, or the refusal, which is recorded."""
 
     def judge(session: UnitOfWork) -> Shown:
         caller = who(session)

@@ -24,10 +24,9 @@ Serve = Callable[[int], None]
 
 
 class ApiServer(uvicorn.Server):
-    """A server that ends open streams when it has to stop. Otherwise they would continue until the timeout.
+    """A server that ends open streams, by the functions in `shut`, when it has to stop.
 
-    The functions in `shut` end the streams. `lifeline` is a descriptor that becomes readable when the parent process
-    has ended; None if there is no parent.
+    `lifeline` is a descriptor that becomes readable when the parent process has ended; None if there is no parent.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, shut down, and send the last spans: after this the signal ends the process."""
+        """Also send the last spans, because the signal ends the process afterwards."""
         for end in self._shut:
             end()
         await super().shutdown(sockets)
@@ -54,7 +53,7 @@ class ApiServer(uvicorn.Server):
 
 
 class Supervisor:
-    """The parent of the server processes. It serves nothing, and ends its children when it has to end.
+    """The parent of the server processes.
 
     `serve` runs in each child, with a descriptor that becomes readable when the parent has ended. A child that ends
     by itself is started again a second later. If a child ends with NOT_STARTED, all processes end. `listener` is the
@@ -71,7 +70,7 @@ class Supervisor:
         self._code = 0
 
     def run(self, processes: int) -> int:
-        """Run this number of processes until a signal ends them; return the exit code."""
+        """Run until a signal ends the processes; return the exit code."""
         lifeline, held = os.pipe()
         for name in ENDS:
             signal.signal(name, lambda *_: self._end())
@@ -87,7 +86,6 @@ class Supervisor:
         return self._code
 
     def _goes_on(self, pid: int, code: int) -> bool:
-        """Whether another process must replace the one that ended."""
         if code == NOT_STARTED:
             self._code = code
             self._end()

@@ -8,11 +8,7 @@ from config.settings import Settings
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Install the playground; never in production.
-
-    Raises:
-        UnsafeSettings: the file of demo users cannot be read.
-    """
+    """Never called in production."""
     if settings.playground is None or settings.environment == "production":
         return
     found: DemoUsers = demo_users.read(settings.playground)

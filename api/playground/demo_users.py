@@ -53,16 +53,11 @@ class DemoUsers(BaseModel):
         return next((part for part in self.people if part.email.casefold() == address.casefold()), None)
 
     def words_of(self, person_id: UUID) -> str:
-        """Return a demo user's words; empty for other people."""
         return next((part.words for part in self.people if part.id == person_id), "")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the file. Service accounts are left out.
-
-        Raises:
-            ValidationError: the text is not what `make run` writes.
-        """
+        """Service accounts are left out."""
         found = cls.model_validate_json(text)
         return found.model_copy(update={"people": tuple(one for one in found.people if one.role is not Role.SYSTEM)})
 

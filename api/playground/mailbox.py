@@ -43,7 +43,7 @@ class OpenedMail(Envelope):
         return CODE.findall(self.text)
 
     def pieces(self, origin: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the text in pieces, each with the link to one of our pages that it is, or None."""
+        """Yield the text in pieces. A link to one of our pages is a piece, with its URL; other pieces have None."""
         end = 0
         for found in ADDRESS.finditer(self.text):
             yield self.text[end : found.start()], None
@@ -59,7 +59,7 @@ class MailFolder:
     folder: Path
 
     def newest(self, to: str = "") -> Sequence[Envelope]:
-        """Return the newest mails, the latest first: all mails, or the mails to one address."""
+        """The latest mail comes first."""
         found: list[Envelope] = []
         for mail in self._mails():
             if not to or to.casefold() == mail.to.casefold():
@@ -96,7 +96,6 @@ def _key(name: str) -> str:
 
 @lru_cache(maxsize=2 * MOST_LOOKED_AT)
 def _seen(path: Path) -> Envelope | None:
-    """Read only the headers of a mail: a list of a thousand mails reads no bodies."""
     found = _raw(path, LONGEST_HEAD)
     if found is None:
         return None
@@ -125,10 +124,6 @@ def _envelope(path: Path, message: EmailMessage, at: datetime) -> Envelope:
 
 
 def _raw(path: Path, most: int) -> tuple[bytes, datetime] | None:
-    """Return the beginning of a mail, and when the mail arrived.
-
-    None if the path is not a regular file, or the mail is too large.
-    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -143,7 +138,6 @@ def _raw(path: Path, most: int) -> tuple[bytes, datetime] | None:
 
 
 def _line(message: EmailMessage, name: str) -> str:
-    """Return a header's value as far as it can be decoded."""
     try:
         value = str(message[name] or "")
     except (ValueError, LookupError, IndexError):
@@ -152,7 +146,6 @@ def _line(message: EmailMessage, name: str) -> str:
 
 
 def _part(message: EmailMessage, kind: str) -> str:
-    """Return a part of the mail, decoded as the part declares."""
     try:
         part = message.get_body((kind,))
     except (ValueError, LookupError, AttributeError):

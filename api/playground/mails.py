@@ -75,7 +75,6 @@ def look(request: Request, key: str, demo_users: DemoUsersDep) -> Response:
 
 
 def _leads_to(pieces: Sequence[tuple[str, str | None]], origin: str) -> str | None:
-    """Return the first path of ours that a mail links to; None if there is no plain path."""
     paths = (link.removeprefix(origin) for _, link in pieces if link)
     return next((path for path in paths if LOCAL_PATH.fullmatch(path)), None)
 

@@ -31,7 +31,6 @@ DemoUsersDep = Annotated[DemoUsers, Depends(without_thread(cast_of))]
 
 @router.get("/play")
 def show(request: Request, chosen: SettingsDep, session: SessionDep, demo_users: DemoUsersDep) -> Response:
-    """Show the page at the URL to which its forms are sent."""
     if request.headers.get("host", "").lower() != chosen.origin.partition("//")[2]:
         return go(request, f"{chosen.origin}/play")
     return page(
@@ -51,7 +50,7 @@ def switch(
     who: Annotated[str, Form(max_length=40)] = "",
     path: Annotated[str | None, Form(alias="next", max_length=100)] = None,
 ) -> Response:
-    """Sign the browser in as a demo user, as the user's token would. Never in production."""
+    """Sign the browser in as a demo user. Never in production."""
     browser.check_same_site(request, chosen)
     part = cast_of(request).find(who)
     if part is None:

@@ -15,10 +15,7 @@ class FormRejected(Invalid):
 
 @dataclass(frozen=True)
 class FormMistake:
-    """A mistake in a form.
-
-    Without `place` the form has no such field; without `name` the message names the subject itself.
-    """
+    """Without `place` the form has no such field; without `name` the message names the subject itself."""
 
     name: str
     place: str
@@ -36,7 +33,6 @@ def sentence(said: str) -> str:
 
 
 def mistakes_of(refused: LockboxError | None) -> Iterator[tuple[str, str]]:
-    """Yield pairs of a field and advice on how to correct it."""
     facts = refused.facts if refused else {}
     if "errors" in facts:
         yield from ((one["field"], one["message"]) for one in facts["errors"])

@@ -33,8 +33,6 @@ WHOLE = frozenset({LIST, OPERATIONS})
 
 
 class EventStream(Response):
-    """An answer that continues until the page is closed, the person loses access, or the process ends."""
-
     def __init__(self, room: LiveUpdates, seat: Subscription, position: str | None) -> None:
         super().__init__(None, headers=HEADERS | {"x-accel-buffering": "no"}, media_type="text/event-stream")
         del self.headers["content-length"]
@@ -76,7 +74,7 @@ async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
 def subscribe(
     request: Request, chosen: SettingsDep, session: SessionDep, topics: Annotated[str, Query(max_length=400)] = ""
 ) -> Subscription:
-    """Subscribe a page to topics. The person must be allowed to see all of them."""
+    """The person must be allowed to see all topics."""
     if request.headers.get("sec-fetch-site") not in {None, "same-origin"}:
         raise ForeignForm(browser.FOREIGN)
     try:

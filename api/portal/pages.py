@@ -1,4 +1,7 @@
-"""Render pages and refusals, and open the transactions of forms."""
+"""Render pages and refusals, and open the transactions of forms.
+
+Errors of Lockbox that a page's route does not catch become pages.
+"""
 
 import json
 import re
@@ -115,7 +118,6 @@ ICONS = {
 
 
 def icon(name: str) -> Markup:
-    """Return an icon. It is shown next to words, and screen readers skip it."""
     return ICONS[name]
 
 
@@ -133,8 +135,6 @@ TEMPLATES = Environment(
 
 
 def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
-    """Return a template filter that formats a time in the reader's time zone."""
-
     def formatted(moment: datetime, zone: str | None = None) -> str:
         reader = READER.get()
         return tell(moment, zone or (reader.time_zone if reader else time_zones.DEFAULT))
@@ -148,8 +148,6 @@ def _day_clock(moment: datetime, at: datetime) -> str:
 
 
 def _from_now(tell: Callable[[datetime, datetime], str]) -> Callable[[datetime], str]:
-    """Return a template filter that formats how far a time is from the page's time; empty if that is unknown."""
-
     def formatted(moment: datetime) -> str:
         at = MADE_AT.get()
         return tell(moment, at) if at else ""
@@ -172,8 +170,6 @@ def _signed_in(asked: AccessRequest) -> str:
 
 
 def _facts(view: FactView) -> Callable[[AccessRequest], list[tuple[str, str]]]:
-    """Return a template filter that yields label and text of the facts that the page's reader may see."""
-
     def said(asked: AccessRequest) -> list[tuple[str, str]]:
         reader = READER.get()
         held = reader_roles(reader.caller, asked.requester_id, asked.tenant_id) if reader else frozenset()
@@ -239,10 +235,7 @@ def page(
     reload_path: str | None = None,
     **said: Any,  # noqa: ANN401 - a template takes any variables
 ) -> HTMLResponse:
-    """Render a template.
-
-    If the page answers a form, `reload_path` is the path at which a browser gets the page again.
-    """
+    """If the page answers a form, `reload_path` is the path at which a browser gets the page again."""
     made = TEMPLATES.get_template(f"{template}.html")
     playing = getattr(request.app.state, "playground", None)
     settings = deps.settings(request)
@@ -271,7 +264,6 @@ def page(
 
 
 def _live(request: Request, reload_path: str | None) -> Mapping[str, str]:
-    """Return the URL at which the page's script fetches the page again, and the position of live updates."""
     path, query = request.url.path, request.url.query
     again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(request, path)
     position = request.app.state.live_updates.position
@@ -279,7 +271,6 @@ def _live(request: Request, reload_path: str | None) -> Mapping[str, str]:
 
 
 def go(request: Request, path: str, **query: str) -> Response:
-    """Redirect to one of our pages, which is then read by GET."""
     answer = RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)
     protect(request, answer)
     return answer
@@ -309,8 +300,6 @@ def origin(request: Request) -> Origin:
 
 @dataclass(frozen=True)
 class FormContext:
-    """The context of a form that was sent. It opens transactions for the sender."""
-
     request: Request
     chosen: Settings
     db: Database
@@ -322,7 +311,6 @@ class FormContext:
             yield session, self.visitor(session)
 
     def visitor(self, session: UnitOfWork) -> Visitor:
-        """Raises NotSignedIn, ForeignForm: no one is signed in, or the form is not from a page of their session."""
         visitor = browser.visitor(self.request, session, self.chosen)
         browser.check_form(visitor, self.csrf)
         return visitor
@@ -335,7 +323,6 @@ class FormContext:
 async def form_context(
     request: Request, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> FormContext:
-    """Raises ForeignForm: the form was not sent from one of our pages."""
     browser.check_same_site(request, chosen)
     return FormContext(request, chosen, db, csrf)
 
@@ -351,7 +338,6 @@ def own_page(request: Request, path: str) -> str:
 
 
 def _is_page(request: Request, path: str) -> bool:
-    """Whether a path has a page. If several routes match, the routes with the fewest parameters decide."""
     found = [route for route in request.app.state.addresses.routes if TAG in getattr(route, "tags", ())]
     found = [route for route in found if route.path_regex.fullmatch(path)]
     fewest = min((route.path.count("{") for route in found), default=0)
@@ -360,22 +346,18 @@ def _is_page(request: Request, path: str) -> bool:
 
 
 def _wanted(request: Request) -> str:
-    """Return the path that the person wanted to open before they had to sign in."""
     path, query = request.url.path, request.url.query
     page_of = own_page(request, path)
     return local(f"{path}?{query}" if query and request.method == "GET" and page_of == path else page_of)
 
 
 def install(app: FastAPI) -> None:
-    """Render refusals of pages as pages. `problems` maps errors to statuses."""
     for kind, handler in list(app.exception_handlers.items()):
         if kind is not WebSocketRequestValidationError:
             app.exception_handlers[kind] = _dressed(handler)
 
 
 def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that answers on the event loop and renders pages in a thread."""
-
     async def answer(request: Request, error: Exception) -> Response:
         made = handler(request, error)
         plain: Response = await made if isawaitable(made) else made
@@ -395,7 +377,6 @@ def _page_of(request: Request, error: Exception, plain: Response) -> Response:
 
 
 def _is_for_people(request: Request) -> bool:
-    """Whether to answer with a page: on a page's route, or without a route if HTML is accepted."""
     route = request.scope.get("route")
     return TAG in getattr(route, "tags", ()) if route else browser.reads_pages(request)
 
@@ -409,7 +390,6 @@ def problem(
 
 
 def early(scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str]) -> Response:
-    """Answer a request that is refused before routing, without looking up its sender."""
     request = Request(scope)
     if not browser.reads_pages(request):
         return plain_problem(status, code, detail, headers=headers)
@@ -446,14 +426,13 @@ def _problem(
 
 
 def _visitor(request: Request, status: int) -> Visitor | None:
-    """Return the person recognised before the refusal. Otherwise look the person up, unless the server failed."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return browser.recognised(request)
     return signed_in(request)
 
 
 def signed_in(request: Request) -> Visitor | None:
-    """Return the signed-in person, for pages that do not need one. None also if the database is away."""
+    """For pages that do not need a signed-in person. None also if the database is away."""
     known, chosen = browser.recognised(request), deps.settings(request)
     if known or not browser.session_secret(request, chosen):
         return known

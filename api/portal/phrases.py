@@ -1,6 +1,6 @@
 """The wording of pages that is not in their templates.
 
-To translate the portal, translate this file and `templates/`. Names in braces are filled in.
+To translate the portal, translate this file and `templates/`.
 """
 
 from collections.abc import Sequence

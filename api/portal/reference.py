@@ -1,7 +1,4 @@
-"""The API reference: plain pages made from the OpenAPI document, with a search on the server.
-
-The document is read at the first visit, so that processes start without it.
-"""
+"""The API reference: plain pages made from the OpenAPI document, with a search on the server."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,7 +106,6 @@ class Reference:
         self.problems = every_code()
 
     def search(self, text: str) -> Sequence[Found]:
-        """Return the operations, calls, schemas and problems that contain each word of a text."""
         words = text.lower().split()
         return list(self._found(words)) if words else []
 
@@ -197,7 +193,6 @@ class Reference:
         return {one: of["examples"][0] for one, of in self._schemas[name].get("properties", {}).items()}
 
     def _sample(self, path: str, method: str, said: Mapping[str, Any], body: Mapping[str, Any] | None) -> str:
-        """Return a curl call that contains the examples of all required values."""
         if not path.startswith("/"):
             return ""
         needed = [one for one in map(self._resolved, said.get("parameters", ())) if one.get("required")]
@@ -223,7 +218,6 @@ def _credential(security: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _named(schema: Mapping[str, Any]) -> str | None:
-    """Return the name of the schema to which a schema refers: directly, in a choice, or for its items."""
     if "$ref" in schema:
         return str(schema["$ref"].removeprefix(SCHEMA))
     inner = [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])]

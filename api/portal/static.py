@@ -46,7 +46,7 @@ UNCHANGING_SECONDS = 365 * 24 * 3600
 
 @dataclass(frozen=True)
 class StaticFile:
-    """The content, plain and compressed, its ETag, and how long to cache it."""
+    """`small` is the compressed content, `tag` the ETag."""
 
     plain: bytes
     small: bytes
@@ -70,7 +70,6 @@ FILES |= {name: StaticFile.read(("vendor",), name, kind, UNCHANGING_SECONDS) for
 
 @cache
 def brand_style(colour: str) -> bytes:
-    """Return a style sheet with the vendor's colour in place of ours. On a dark screen the colour is brighter."""
     mixtures = (mixed(colour, "#ffffff", share / 100) for share in range(0, 101, 5))
     bright = next(one for one in mixtures if contrast(one, NIGHT) >= LEAST_CONTRAST + 1)
     return STYLE.format(colour=colour, bright=bright, ink=INK).encode()
@@ -78,7 +77,6 @@ def brand_style(colour: str) -> bytes:
 
 @cache
 def vendor_logo(file: Path) -> tuple[bytes, str]:
-    """Return the logo's content and its media type."""
     content = file.read_bytes()
     return content, "image/png" if content.startswith(b"\x89PNG") else "image/svg+xml"
 
@@ -94,7 +92,6 @@ def _branded(name: str, colour: str | None, logo: Path | None) -> StaticFile | N
 
 @router.get("/static/{name}", tags=[NO_PAGE])
 def show(request: Request, name: str, chosen: SettingsDep) -> Response:
-    """Browsers may cache our own files for an hour, and versioned files for a year."""
     file = FILES.get(name)
     if file is None and name in {"brand.css", "logo"}:
         file = _branded(name, chosen.vendor_colour, chosen.vendor_logo)

@@ -31,10 +31,7 @@ LONGEST = 80
 
 
 def known_as(agent: str | None) -> str:
-    """Return words such as `Firefox on Windows`.
-
-    An unknown user agent is returned unchanged, but cut if it is long.
-    """
+    """Such as `Firefox on Windows`. An unknown user agent is only cut if it is long."""
     said = agent or ""
     tokens = set(TOKEN.findall(said))
     browser = next((name for token, name in BROWSERS.items() if token in tokens), None)

@@ -62,7 +62,6 @@ async def check_access(
 
 
 def _count(counts: CallCounts, asking: Caller, asked: AccessCheck, window: RequestEntry | NoOpenWindow) -> None:
-    """Count the answer to a service account as the gate counts its own."""
     call = CountedCall(asking.person_id, asked.service, asked)
     if isinstance(window, NoOpenWindow):
         reason = GateReason.USED_UP if isinstance(window, WindowUsedUp) else GateReason.NO_WINDOW

@@ -1,4 +1,4 @@
-"""Routes for activity: gateways report it, both sides read it."""
+"""Routes for activity."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""Routes for the audit log: search, export, proofs, reports, keys."""
+"""Routes for the audit log."""
 
 import base64
 import binascii
@@ -45,7 +45,7 @@ NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 def reader(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> AuditReader:
-    """Return the reader of a tenant's log, of the vendor's log, or of the log of the caller's only tenant."""
+    """Without a tenant, return the reader of the vendor's log, or of the log of the caller's only tenant."""
     return audit_access.audit_reader(session, who, tenant)
 
 

@@ -99,7 +99,6 @@ async def get_authzen_configuration(chosen: SettingsDep, response: Response) -> 
 
 
 async def _identified(request: Request, *, several: bool) -> Response:
-    """Answer with the same X-Request-ID as the question."""
     shown = request.headers.getlist(REQUEST_ID)
     try:
         if len(shown) > 1:
@@ -145,7 +144,6 @@ async def _credential(request: Request, point: DecisionPoint) -> GatewayCredenti
 
 
 def _object(request: Request, body: bytes) -> dict[str, Any]:
-    """Raises RefusedQuestion: the body is not a JSON object, repeats a member, or is not declared as JSON."""
     kinds = request.headers.getlist("content-type")
     if len(kinds) != 1 or not _is_json(kinds[0]) or "content-encoding" in request.headers:
         raise RefusedQuestion.malformed("Send the question as Content-Type: application/json, and not encoded.")

@@ -1,4 +1,4 @@
-"""Routes for a tenant's people: members, invitations, delegates, recovery."""
+"""Routes for a tenant's people."""
 
 from typing import Annotated
 from uuid import UUID

@@ -14,7 +14,6 @@ FILE = Path(__file__).parents[1] / "openapi.json"
 
 @router.get("/openapi.json")
 async def get_openapi_document() -> Response:
-    """Return the committed file, because making the document takes longer than a thousand calls."""
     return Response(_read(), media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""Routes for requests: submit, list, show, and act on one."""
+"""Routes for requests."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -286,7 +286,6 @@ for each in ACTIONS:
 def _signed(
     said: SignedApproval | None, chosen: Settings, db: Database, key_id: UUID | None
 ) -> SignedStatement | None:
-    """Return the signed approval. Its challenge is used up even if the answer is invalid."""
     if said is None:
         return None
     one, _, secret = said.ticket.partition(".")
@@ -303,10 +302,7 @@ def _signed(
 def _acted(
     request: Request, session: UnitOfWork, who: Caller, came: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> Response:
-    """Make a move and answer from its record, without another read.
-
-    The attempted action is stored first, so that a refusal of it can be recorded.
-    """
+    """Store the attempted action first, so that its refusal can be recorded."""
     request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
     entry = decide.act_and_show(session, who, came, request_id, decision_input)
     text = view(entry, who).model_dump_json()
@@ -314,11 +310,6 @@ def _acted(
 
 
 def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
-    """Return the submission. A ticket system or a case's page in the body must be one of the catalogue's.
-
-    Raises:
-        Invalid: the catalogue has no such ticket system, or the page does not belong to it.
-    """
     submission = RequestInput(**dict(body))
     if body.case_system or body.case_url:
         return in_its_system(submission, chosen.catalogue.case_systems)
@@ -330,7 +321,6 @@ def view(entry: RequestEntry, who: Caller) -> RequestView:
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:
-    """Return the fields of a request. Directly after a submission they include the justification that was sent."""
     request = entry.request
     held = reader_roles(who, request.requester_id, request.tenant_id)
     if may_read(ProtectedField.JUSTIFICATION, held):
@@ -378,7 +368,7 @@ def approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | No
 def submission_answer(
     session: UnitOfWork, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
-    """Answer with the submitted request, or repeat the earlier answer to the same key."""
+    """Repeat the earlier answer if `key` is repeated."""
     answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         submitted = file()

@@ -1,4 +1,4 @@
-"""Routes for tenants' data: retention, legal holds, off-boarding."""
+"""Routes for tenants' data."""
 
 from typing import Annotated
 

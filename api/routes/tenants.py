@@ -1,4 +1,4 @@
-"""Routes for tenants: plan, mode, name, emergency stop, policy."""
+"""Routes for tenants."""
 
 from collections.abc import Iterable
 from functools import partial

@@ -69,7 +69,7 @@ def _named(one: EventPerson) -> PersonView:
 
 
 def _knows_of(side: Side, row: Row[Any]) -> bool:
-    """Whether a side may see an event. Each side sees only which of its own people were notified."""
+    """Each side sees only which of its own people were notified."""
     return row.internal is (side is Side.VENDOR) if row.action == NOTIFIED else knows_of(side, row.to_state, None)
 
 

@@ -97,13 +97,11 @@ class AuthzenConfiguration(BaseModel):
 
 
 def components() -> Mapping[str, Any]:
-    """Return, for the OpenAPI document, the schemas of bodies that the routes parse themselves."""
     _, made = models_json_schema([(EvaluationBody, "validation"), (EvaluationsBody, "validation")], ref_template=REF)
     found: Mapping[str, Any] = made["$defs"]
     return found
 
 
 def body_of(model: type[AuthzenBody]) -> dict[str, Any]:
-    """Return the OpenAPI description of a body that its route parses itself."""
     content = {"application/json": {"schema": {"$ref": REF.format(model=model.__name__)}}}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,4 +1,4 @@
-"""Bodies of the gate: identity map, enforcement, reports, and access that bypassed the gate."""
+"""Bodies of the gate."""
 
 import re
 from datetime import datetime

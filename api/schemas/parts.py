@@ -38,7 +38,7 @@ def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
 
 
 def has(**rules: JsonValue) -> JsonDict:
-    """Return the JSON Schema of an object with these required fields, each with its schema."""
+    """The JSON Schema of an object with these required fields, each with its schema."""
     return {"required": [*rules], "properties": {**rules}}
 
 
@@ -50,7 +50,7 @@ class PersonView(BaseModel):
 
 
 def view_of(kind: type[View], row: object, **further: object) -> View:
-    """Return a view of a row. Its fields are the row's attributes of the same names, unless `further` has them."""
+    """The view's fields are the row's attributes of the same names, unless `further` has them."""
     attributes = {name: getattr(row, name) for name in kind.model_fields if name not in further}
     return kind.model_validate(attributes | further)
 

@@ -1,4 +1,4 @@
-"""Bodies of requests: decisions, and the views of readers."""
+"""Bodies of requests."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -102,7 +102,7 @@ class NotificationList(BaseModel):
 
 
 class IdentifiedRequest(SQLModel):
-    """The first fields of the view of a request. Scripts that cut a line look for the id there."""
+    """These fields come first, because scripts that cut a line look for the id there."""
 
     id: UUID
     tenant: str

@@ -11,8 +11,6 @@ from lockbox.requests.lifecycle import HeldBack
 
 
 class WebhookHead(BaseModel):
-    """The first fields of the body of every call."""
-
     id: UUID
     type: str
     timestamp: datetime

@@ -20,7 +20,7 @@ Answer = Annotated[Literal["allow", "refuse"], Form()]
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the page. The person must type the code: no link contains it."""
+    """The person must type the code: no link contains it."""
     visitor = browser.visitor(request, session, chosen)
     return page(request, "device_login", visitor=visitor, refused=None, needs_sign_in=False, code="")
 
@@ -59,7 +59,6 @@ def answer(work: FormContextDep, said: Annotated[Literal["allow", "refuse"], For
 
 
 def _count(work: FormContext) -> None:
-    """Count attempts by person and by network."""
     with work.open() as (_, visitor):
         account = f"device login of {visitor.caller.person_id}"
     sign_in_session.count(work.request, work.chosen, work.db, account=account)

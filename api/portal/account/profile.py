@@ -1,4 +1,4 @@
-"""The account page: sessions, passkeys, tokens, identities, addresses, preferences."""
+"""The account page."""
 
 import re
 from collections.abc import Callable, Collection
@@ -56,8 +56,6 @@ ADDING = frozenset({SignInPurpose.ADD, SignInPurpose.ADD_VOUCHED})
 
 @dataclass(frozen=True)
 class RefusedAccountForm:
-    """A refusal, its form, and the text and ticks that the person entered there."""
-
     why: LockboxError
     place: str
     written: str = ""
@@ -78,10 +76,7 @@ def done(
     ticked: Collection[str] = (),
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """Run an action; show a refusal next to its form.
-
-    `first` runs in a transaction of its own, which is kept even if the action is refused.
-    """
+    """`first` runs in a transaction of its own, which is kept even if the action is refused."""
     try:
         if first:
             with work.open() as (_, visitor):
@@ -138,7 +133,6 @@ def _shown(
 
 
 def _fingerprint(passkey: Passkey) -> str | None:
-    """Return the fingerprint of a passkey's key in groups; None if the row has no valid key."""
     try:
         return grouped(fingerprint(passkeys.public_key(passkey.public_key)))
     except ValueError:
@@ -158,10 +152,7 @@ def ask_for_passkey(
     credential: Credential = "",
     unsigned: Annotated[str, Form(max_length=3)] = "",
 ) -> Response:
-    """Ask for a new passkey.
-
-    A customer's person who has a passkey must first sign with it that another one is added.
-    """
+    """A customer's person who has a passkey must first sign with it that a second one is added."""
     party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
@@ -186,7 +177,7 @@ def ask_for_passkey(
 def add_passkey(
     work: FormContextDep, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
 ) -> Response:
-    """Add the passkey. The challenge is used up even if the answer is invalid."""
+    """The challenge is used up even if the answer is invalid."""
     party = deps.relying_party(work.chosen)
     named, errand = line(name, phrases.PASSKEY) or phrases.PASSKEY, browser.oauth_state(work.request, work.chosen)
     with work.open() as (session, visitor):
@@ -246,7 +237,7 @@ def make_token(
     services: Annotated[frozenset[Word], Form(max_length=MOST_SERVICES)] = frozenset(),
     tenants: Annotated[str, Form(max_length=LONGEST_TENANTS)] = "",
 ) -> Response:
-    """Make a token. Only the page that answers this form shows it."""
+    """Only the page that answers this form shows the token."""
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
         bound_to = frozenset(SLUG_BREAKS.split(tenants.strip())) - {""}
@@ -357,7 +348,6 @@ def _ceremony(
 def _challenge(
     session: UnitOfWork, visitor: Visitor, errand: OAuthState | None, purposes: Collection[SignInPurpose]
 ) -> tuple[bytes, SignInPurpose]:
-    """Use up the login that this browser began for one of these purposes."""
     stub, purpose = None, SignInPurpose.ADD
     if errand and errand.purpose in purposes:
         stub, purpose = errand.stub, errand.purpose
@@ -368,11 +358,6 @@ def _challenge(
 
 
 def line(name: str, what: str) -> str:
-    """Return the typed name; empty if it was left out.
-
-    Raises:
-        Invalid: the name is not a line of plain text.
-    """
     try:
         return NAMES.validate_python(name.strip()) if name.strip() else ""
     except ValidationError:

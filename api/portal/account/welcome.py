@@ -28,7 +28,7 @@ READS_THE_LOG = frozenset({Role.AUDITOR, Role.VENDOR_AUDITOR})
 
 @dataclass(frozen=True)
 class Place:
-    """A tenant, or the vendor (None), with the person's roles there and their descriptions."""
+    """`tenant` is None for the vendor."""
 
     tenant: str | None
     roles: str
@@ -39,7 +39,6 @@ class Place:
 def show(
     request: Request, chosen: SettingsDep, session: SessionDep, later: Annotated[str, Query(max_length=3)] = ""
 ) -> Response:
-    """Ask the person to add a passkey first, unless they postpone that or sign in by an identity provider."""
     visitor = browser.visitor(request, session, chosen)
     caller = visitor.caller
     is_weak = caller.means is AuthMethod.MAIL and not identities.is_bound(session, caller, chosen.issuers)

@@ -1,4 +1,4 @@
-"""The page of approvers' keys: fingerprints and export."""
+"""The page of approvers' keys."""
 
 import json
 from functools import partial

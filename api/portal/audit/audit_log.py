@@ -1,4 +1,4 @@
-"""The audit log pages: search, export, checkpoint."""
+"""The audit log pages."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,19 +67,14 @@ class AuditSearchForm(BaseModel):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the form filters by anything but the log."""
         return any(value for name, value in self if name not in {"tenant", "show"})
 
     @property
     def is_of_moves(self) -> bool:
-        """Whether only moves of requests are shown.
-
-        False if the person chose all events, or a filter that also matches events that are not moves.
-        """
+        """Whether only moves of requests are shown."""
         return not (self.show or self.action or self.person or self.request or self.text)
 
     def wanted(self, zone: str) -> EventFilter:
-        """Raises Invalid: names the first field that cannot be parsed."""
         return EventFilter(
             person=_id(self.person, "person"),
             action=_word(self.action, "action"),
@@ -98,7 +93,7 @@ AuditSearch = Annotated[AuditSearchForm, Query()]
 def search(
     request: Request, chosen: SettingsDep, session: SessionDep, what: AuditSearch, cursor: SearchField = ""
 ) -> Response:
-    """Search. In a tenant's log, moves of requests are shown first. Each search is recorded as an event."""
+    """Each search is recorded as an event."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     try:
@@ -124,7 +119,7 @@ def export(
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: SearchField = "",
 ) -> Response:
-    """Export events. Each export is recorded as an event."""
+    """Each export is recorded as an event."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     rate_limits.count_export(visitor.caller, db)
@@ -151,11 +146,7 @@ def export(
 
 
 def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
-    """Return a function that opens a transaction for each page of an export.
-
-    Raises:
-        NotSignedIn: when a transaction is opened and the person is no longer signed in.
-    """
+    """Opening a transaction of the result raises NotSignedIn if the person is no longer signed in."""
 
     @contextmanager
     def opened() -> Iterator[UnitOfWork]:
@@ -207,7 +198,6 @@ def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
 
 
 def _reading(session: UnitOfWork, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> AuditReader:
-    """Return the reader of the named log; if none is named, of the vendor's log or of the first tenant's."""
     if not slug and readable and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         slug = next(iter(readable.values())).slug
     try:

@@ -58,7 +58,7 @@ TURNS = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class VerificationInput:
-    """The upload: a file, trusted keys, and the checkpoint that the person kept, or its mail.
+    """`checkpoint` is the checkpoint that the person kept, or the mail with it.
 
     `approver_keys` are files of approvers' keys that the person's organisation exported.
     """
@@ -77,7 +77,7 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response
 
 
 async def verification_input(request: Request, chosen: SettingsDep, db: DatabaseDep) -> AsyncIterator[FormData]:
-    """Yield the upload, which is read only after the sender and their rights are known.
+    """Read the upload only after the sender and their rights are known.
 
     Raises:
         NotSignedIn, NotYours: no one is signed in, or the person may read no audit log.
@@ -103,7 +103,6 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
 
 @contextmanager
 def _only_file_of(caller: Caller, counts: ClientCounts) -> Iterator[None]:
-    """Occupy the only place of a person, and a place of each of their tenants, over all processes of the server."""
     tenants = sorted(map(str, caller.tenants(READERS))) or ["of the vendor"]
     with ExitStack() as held:
         if not _takes(held, counts, file_of(caller.person_id), 1):
@@ -134,7 +133,6 @@ def _count(db: Database, caller: Caller) -> None:
 async def verify(
     request: Request, chosen: SettingsDep, db: DatabaseDep, form: Annotated[FormData, Depends(verification_input)]
 ) -> Response:
-    """Verify the file. No part of it is stored."""
     try:
         what = await _given(form)
         try:
@@ -161,7 +159,6 @@ async def _given(form: FormData) -> VerificationInput:
 
 
 async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
-    """Raises Invalid: a file of keys is malformed or too large, or there are too many files."""
     chosen = [one for one in form.getlist("approver_keys") if isinstance(one, UploadFile) and one.size]
     if len(chosen) > MOST_KEY_FILES:
         raise Invalid(phrases.TOO_MANY_KEY_FILES.format(most=MOST_KEY_FILES), field="approver_keys")
@@ -192,7 +189,6 @@ def _result(what: VerificationInput) -> VerificationResult:
 
 
 def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Raises Invalid: the time is up."""
     until = time.monotonic() + DEADLINE
     for line in lines:
         if time.monotonic() > until:

@@ -1,1 +1,1 @@
-"""Pages of requests: lists, one request, decisions."""
+"""Pages of requests."""

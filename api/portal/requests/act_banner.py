@@ -55,7 +55,7 @@ def banner_of(
     title: str,
     tallies: Sequence[ApprovalTally] = (),
 ) -> ActBanner | None:
-    """Return the banner; None unless the log confirms that the reader took the action that the URL names."""
+    """Return None unless the log confirms that the reader took the action that the URL names."""
     if action not in ACTS or not any(one.action == action and one.actor_id == caller.person_id for one in happened):
         return None
     return ActBanner(action, entry, title, entry.request.requester_id == caller.person_id, tallies)
@@ -64,7 +64,6 @@ def banner_of(
 def on_a_list(
     session: UnitOfWork, caller: Caller, action: str, request_id: UUID | None, titles: Mapping[str, str]
 ) -> ActBanner | None:
-    """As `banner_of`, for a request on a list."""
     if request_id is None or action not in ACTS:
         return None
     try:

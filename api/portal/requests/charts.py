@@ -18,7 +18,7 @@ WORD = 30
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """The labels of a chart's times. Each `every`th time has a label; `unknown` replaces a missing value."""
+    """Each `every`th time has a label; `unknown` replaces a missing value."""
 
     unit: str
     heading: str
@@ -70,7 +70,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Several series over the same times. `say` formats a number with its unit."""
+    """`say` formats a number with its unit."""
 
     id: str
     title: str
@@ -86,7 +86,6 @@ class Chart:
 
     @property
     def nothing(self) -> str:
-        """The text that replaces the bars if there are none; else empty."""
         if any(value for one in self.series for value in one.values):
             return ""
         known = any(value is not None for one in self.series for value in one.values)
@@ -94,7 +93,6 @@ class Chart:
 
     @property
     def bars(self) -> Iterator[Bar]:
-        """The bars of all series, side by side at each time. A value of zero has no bar."""
         width = (self.slot - GAP) / len(self.series)
         for place, one in enumerate(self.series):
             for number, value in enumerate(one.values):
@@ -114,12 +112,10 @@ class Chart:
 
     @property
     def slot(self) -> float:
-        """The width of all bars of one time."""
         return (WIDTH - LEFT - RIGHT) / len(self.times)
 
     @property
     def rows(self) -> Iterator[tuple[datetime, Sequence[str]]]:
-        """The values by time, the newest first."""
         for number in reversed(range(len(self.times))):
             yield self.times[number], [self._written(one.values[number]) for one in self.series]
 

@@ -19,7 +19,7 @@ from lockbox.requests.quorum import ApprovalLimits
 
 
 class DecisionForm(BaseModel):
-    """A decision as typed. With `narrow`, `resources` and `actions` are the boxes that are still ticked."""
+    """With `narrow`, `resources` and `actions` are the boxes that are still ticked."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,12 +33,11 @@ class DecisionForm(BaseModel):
 
     @property
     def kept(self) -> Mapping[str, Sequence[str] | None]:
-        """The ticked resources and actions; None if the form does not narrow the request."""
+        """None if the form does not narrow the request."""
         narrowed = bool(self.narrow)
         return {"resources": self.resources if narrowed else None, "actions": self.actions if narrowed else None}
 
     def keeps(self, field: str, name: str) -> bool:
-        """Whether a box is ticked. At first all are."""
         kept = self.kept[field]
         return kept is None or name in kept
 
@@ -54,10 +53,7 @@ NOTHING_TYPED = DecisionForm()
 
 @dataclass(frozen=True)
 class SentForm:
-    """A form of the request's page as it was sent, and its refusal.
-
-    `seen` is the version of the request that it showed.
-    """
+    """`seen` is the version of the request that the form showed."""
 
     refused: LockboxError | None = None
     action: str = ""
@@ -67,7 +63,6 @@ class SentForm:
 
 
 def read(action: Action, form: DecisionForm, version: int, zone: str) -> DecisionInput:
-    """Raises Invalid: the form has values that the API would not accept either."""
     is_yes = action is Action.APPROVE
     try:
         limits = (form.window, form.uses) if is_yes else ("", "")

@@ -1,4 +1,4 @@
-"""The page of all requests: filters, paging, CSV."""
+"""The page of all requests, and its CSV."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -51,7 +51,7 @@ def table_head() -> bytes:
 
 
 def table_rows(caller: Caller, entries: Iterable[RequestEntry]) -> Iterator[bytes]:
-    """Yield the rows of the table. Times are in UTC; a value that the caller may not see is empty."""
+    """Times are in UTC; a value that the caller may not see is empty."""
     return (row(_cells(caller, entry)) for entry in entries)
 
 
@@ -78,7 +78,7 @@ Stripped = Annotated[str, AfterValidator(str.strip)]
 
 
 class HistorySearchForm(BaseModel):
-    """The filters. An empty filter matches anything. Days are in the reader's time zone."""
+    """An empty filter matches anything. Days are in the reader's time zone."""
 
     state: Stripped = ""
     service: Stripped = ""
@@ -100,7 +100,6 @@ HistorySearch = Annotated[HistorySearchForm, Query()]
 def list_all(
     request: Request, chosen: SettingsDep, session: SessionDep, sought: HistorySearch, cursor: str = ""
 ) -> Response:
-    """List all requests. An invalid filter is reported on the page."""
     visitor = browser.visitor(request, session, chosen)
     found, refused = RequestListing((), None), None
     try:
@@ -132,7 +131,7 @@ def list_all(
 def list_as_table(
     request: Request, chosen: SettingsDep, session: SessionDep, db: DatabaseDep, sought: HistorySearch
 ) -> Response:
-    """Return the list as CSV, with at most 10,000 rows. Rights are checked again for each part."""
+    """At most 10,000 rows. Rights are checked again for each part."""
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, chosen.catalogue.titles, visitor.time_zone)
     rate_limits.count_export(visitor.caller, db)
@@ -152,7 +151,6 @@ def list_as_table(
 def _further(
     request: Request, chosen: Settings, db: Database, wanted: RequestFilter, cursor: str | None, count: int
 ) -> Iterator[bytes]:
-    """Yield the rows after the cursor, until `MOST_ROWS` have been written."""
     while cursor and count < MOST_ROWS:
         with db.transaction() as session:
             caller = browser.visitor(request, session, chosen).caller
@@ -163,7 +161,6 @@ def _further(
 
 
 def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -> RequestFilter:
-    """Raises Invalid: a value cannot be searched for."""
     if sought.state not in {"", *State}:
         raise Invalid(phrases.NO_STATE)
     if sought.service not in {"", *services}:

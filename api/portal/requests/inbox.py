@@ -1,4 +1,4 @@
-"""The inbox: pending requests, findings about break-glass access that are due, and open windows."""
+"""The inbox."""
 
 from contextlib import suppress
 from typing import Annotated
@@ -52,10 +52,6 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
 
 
 def _ahead(cursor: str | None) -> list[database.Query]:
-    """Return the queries of the page, to be sent along with the look-up of the person.
-
-    None for an invalid cursor: the page refuses it when it reads.
-    """
     with suppress(Invalid):
         return [
             *inbox.ahead_of_pending(cursor),

@@ -1,4 +1,4 @@
-"""The page of a new request: write, preview, submit once."""
+"""The page of a new request."""
 
 import json
 import secrets
@@ -54,7 +54,7 @@ def show(
     resource: Annotated[str, Query(max_length=256)] = "",
     action: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
-    """Show the form, filled in from an earlier request or from the query, as in the gate's links."""
+    """The form is filled in from an earlier request, or from the query of a link of the gate."""
     visitor = browser.visitor(request, session, chosen)
     _check_engineer(visitor.caller)
     if earlier:
@@ -66,7 +66,6 @@ def show(
 
 @router.post("/preview")
 def look(work: FormContextDep, written: RequestFormDep) -> Response:
-    """Preview the request. Nothing is submitted or sent."""
     with work.open() as (session, visitor):
         _check_engineer(visitor.caller)
         try:
@@ -85,7 +84,7 @@ async def send(
     groups: CallGroupsDep,
     key: Annotated[str, Form(pattern=rf"^{KEY}$")],
 ) -> Response:
-    """Submit the request. If the same form is sent twice, the request is submitted once."""
+    """If the same form is sent twice, the request is submitted once."""
     try:
         one = await _filed(work, written, groups, key)
     except (Invalid, NotYours, Conflict, TooMany, KeyInUse, CaseSystemDown) as refused:
@@ -94,7 +93,6 @@ async def send(
 
 
 async def _filed(work: FormContext, written: RequestForm, groups: CallGroups, key: str) -> str:
-    """Submit. If the policy requires a confirmed case, have it confirmed and submit again."""
     file = partial(_file, work, written, key)
     try:
         return await groups.run(file)
@@ -105,7 +103,7 @@ async def _filed(work: FormContext, written: RequestForm, groups: CallGroups, ke
 
 
 def _refused(work: FormContext, written: RequestForm, refused: LockboxError, session: UnitOfWork) -> Response:
-    """Show the form with its mistakes. This leaves the group, whose other calls would wait too long for the page."""
+    # Leaves the group, whose other calls would wait too long for the page.
     session.wait()
     visitor = work.visitor(session)
     _check_engineer(visitor.caller)
@@ -120,7 +118,6 @@ def _file(
     *,
     case_check: CaseCheck | None = None,
 ) -> str:
-    """Return the request's id. If the key is repeated, it is the id of the first submission."""
     visitor = work.visitor(session)
     _check_engineer(visitor.caller)
     body = request_form.read(written, visitor.time_zone, work.chosen.catalogue.services)
@@ -189,7 +186,7 @@ def _shown(
 
 
 def _ceiling(session: UnitOfWork, visitor: Visitor, slug: str, longest: Mapping[str, int]) -> int:
-    """Return the longest window of the customer in seconds; if none is chosen, the longest of all customers."""
+    """In seconds. Without a chosen customer, the longest window of all customers."""
     if slug in longest:
         return longest[slug]
     try:
@@ -200,31 +197,28 @@ def _ceiling(session: UnitOfWork, visitor: Visitor, slug: str, longest: Mapping[
 
 
 def _closest(windows: Sequence[int], typed: str) -> int:
-    """Return the window that was typed, or else the longest offered window below it."""
     wanted = int(typed) if request_form.is_seconds(typed) else min(windows)
     return max((one for one in windows if one <= wanted), default=min(windows))
 
 
 def _windows(typed: str, ceiling: int) -> list[int]:
-    """Return the offered windows up to the ceiling, in seconds."""
+    """In seconds."""
     offered = {*WINDOWS, *([int(typed)] if request_form.is_seconds(typed) else [])}
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 
 
 def _duplicate(refused: LockboxError | None, found: Preview | None) -> UUID | str | None:
-    """Return the id of the open request for the same case and resource."""
     return found.duplicate_of if found else refused.facts.get("request_id") if refused else None
 
 
 def _least(chosen: Settings, named: str) -> list[str]:
-    """Return the first action of the level `read`, of the named service or else of any service."""
     services = chosen.catalogue.services
     some = [services[named]] if named in services else services.values()
     return next(([one] for service in some for one in service.actions if service.levels[one] is Level.READ), [])
 
 
 def _actions(chosen: Settings) -> dict[str, list[str]]:
-    """Return every action, with the titles of the services that have it."""
+    """Titles of services by action."""
     known = defaultdict[str, list[str]](list)
     for service in chosen.catalogue.services.values():
         for action in service.actions:
@@ -238,7 +232,7 @@ def _check_engineer(caller: Caller) -> None:
 
 
 def _levels(chosen: Settings) -> dict[str, str]:
-    """Return the level of each action; the highest level if services differ."""
+    """Levels by action; the highest if services differ."""
     of = list(chosen.catalogue.services.values())
     return {
         action: max((one.levels[action] for one in of if action in one.actions), key=LEVELS.index).value

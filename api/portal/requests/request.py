@@ -117,7 +117,7 @@ def show(
 
 
 def ahead_of_page(request_id: UUID) -> list[database.Query]:
-    """Return the queries of `show_request`, to be sent along with the look-up of the person."""
+    """The queries of `show_request`, which are sent along with the look-up of the person."""
     return [enforcement.ahead_of_unenforced(request_id), *request_page.ahead_of_read(request_id)]
 
 
@@ -161,7 +161,7 @@ def _finding(finding: str, comment: str) -> FindingInput:
 
 @router.post("/{request_id}/ask-again")
 def resubmit(work: FormContextDep, request_id: str) -> Response:
-    """Resubmit, and go to the new request. If the request was resubmitted before, go to that open request."""
+    """If the request was resubmitted before, go to that open request."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -178,7 +178,7 @@ def request_more_time(
     more: Annotated[str, Form(max_length=9)] = "",
     why: Annotated[str, Form()] = "",
 ) -> Response:
-    """Request an extension, and go to it. If an extension is open already, go to that one."""
+    """If an extension is open already, go to that one."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -199,7 +199,6 @@ def _extension(more: str, why: str) -> ExtensionInput:
 def _submitted(
     work: FormContext, request_id: UUID, submit: Callable[[UnitOfWork, Visitor], SubmittedRequest], sent: SentForm
 ) -> Response:
-    """Submit, and go to the submitted request. A refusal is shown with the form, on the request's page."""
     try:
         with work.open() as (session, visitor):
             submitted = submit(session, visitor)
@@ -224,10 +223,9 @@ def act(
     form: Annotated[DecisionForm, Form()],
     proof: Annotated[ApprovalProofForm, Form()],
 ) -> Response:
-    """Act, and show the request in its new state. A refusal keeps the form as sent.
+    """An approver with a passkey first signs, on a page that returns to this route.
 
-    An approver with a passkey first signs, on a page that returns to this route. A form that is sent again shows the
-    result of the first time.
+    A form that is sent again shows the result of the first time.
     """
     request, chosen, db = work.request, work.chosen, work.db
     sent = SentDecision(request_id_of(request_id), Action(action), form, version, is_final=proof.is_final)
@@ -250,8 +248,6 @@ def act(
 
 @dataclass(frozen=True)
 class SentDecision:
-    """A decision as sent. `is_final`: the approver was already asked for a signature."""
-
     request_id: UUID
     action: Action
     form: DecisionForm
@@ -261,10 +257,6 @@ class SentDecision:
 
 
 def _decided(work: FormContext, sent: SentDecision, session: UnitOfWork) -> Answer:
-    """Decide, or ask for a signature.
-
-    Return a function that renders the page of the decision, or the page for signing.
-    """
     request, chosen, request_id = work.request, work.chosen, sent.request_id
     session.foresee([transition.ahead_of_lock(request_id)])
     visitor = browser.recognised(request) if sent.signed else None
@@ -304,7 +296,6 @@ def _decided(work: FormContext, sent: SentDecision, session: UnitOfWork) -> Answ
 
 
 def _is_done(work: FormContext, sent: SentDecision) -> bool:
-    """Whether exactly this form was decided before, for instance because the browser sent it again."""
     visitor = browser.recognised(work.request)
     if visitor is None:
         return False
@@ -364,7 +355,7 @@ def _contents(
     is_unenforced: bool,
     done: str,
 ) -> dict[str, Any]:
-    """Return the template's variables, and record that the request was read."""
+    """Also record that the request was read."""
     chosen, entry, at, tallies = deps.settings(request), read.entry, read.at, read.tallies
     held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     moves, schedule = event_search.moves(read.events), deps.database(request).schedule
@@ -428,7 +419,6 @@ def _contents(
 
 
 def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, Any]]:
-    """Yield the moves, the escalations with their reason, and the people on the reader's side who were notified."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
         is_undelivered = said.get("nobody_notified") or (event.action == "escalate" and "unreached" in said)
@@ -446,29 +436,26 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
 
 
 def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]:
-    """Return the actions to offer. An action may come with a refusal: another sign-in, the policy or a suspension."""
+    """An offered action may come with a refusal: another sign-in, the policy or a suspension."""
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
 def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
-    """Return the decisions that need a comment. For vendor users only those that no policy can relax."""
+    """For vendor users, only the decisions whose comment no policy can waive."""
     is_vendors = caller.side is Side.VENDOR
     return decision_context.needing_reasons(Terms() if is_vendors else terms, by_the_vendor=is_vendors)
 
 
 def case_link(template: str | None, case: str | None) -> str:
-    """Return the link to a case; empty without a template of the vendor."""
     return template.replace("{case}", quote(case, safe="")) if template and case else ""
 
 
 def case_system(chosen: Settings, name: str | None) -> str:
-    """Return a ticket system's title, or its name if the catalogue no longer has it; empty without a name."""
     system = chosen.catalogue.case_systems.get(name) if name else None
     return system.title if system else name or ""
 
 
 def request_id_of(shown: str) -> UUID:
-    """Raises NotFound: the text is not an id."""
     try:
         return UUID(shown)
     except ValueError:

@@ -43,7 +43,7 @@ Column = Annotated[list[FormText], Field(max_length=MOST_COLUMNS)]
 
 @dataclass(frozen=True)
 class FactField:
-    """A field for a fact: a choice of words, or a text of at most `longest` characters, on one line or several."""
+    """`words` are the choices of the fact. A text has at most `longest` characters."""
 
     name: str
     label: str
@@ -73,10 +73,9 @@ FACT_FIELDS = tuple(_fact_fields())
 
 
 class RequestForm(BaseModel):
-    """The form as typed, unchecked. Items of `parameter` and `value` with the same index belong together.
+    """The form as typed, unchecked, with the parameters of all services.
 
-    It has the parameters of all services. The sent form has further fields: the facts that are declared for this
-    form.
+    Items of `parameter` and `value` with the same index belong together. The declared facts are further fields.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -107,13 +106,11 @@ class RequestForm(BaseModel):
 
     @property
     def texts(self) -> Mapping[str, str]:
-        """The declared facts of the form, as typed."""
         typed = dict(self)
         return {one.name: typed.get(one.name, "") for one in FACT_FIELDS}
 
     @property
     def sent(self) -> Iterator[tuple[str, str]]:
-        """The fields as a browser sends them."""
         for name, typed in self:
             yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))
 
@@ -128,7 +125,6 @@ else:
 
 
 def earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestForm:
-    """Raises NotFound: the request is not one of the person's own."""
     entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
@@ -147,7 +143,6 @@ def _typed(value: ContextValue) -> str:
 
 
 def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str, ContextValue]:
-    """Return the service's parameters that are filled in, converted to their types if possible."""
     service = services.get(written.service)
     found: dict[str, ContextValue] = {}
     for name, parameter in (service.context.properties if service and service.context else {}).items():
@@ -163,7 +158,7 @@ def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str,
 
 
 def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> NewRequest:
-    """Validate with the API's own model. The start is in the time zone `zone`."""
+    """`zone` is the time zone of the typed start."""
     try:
         start = time_zones.instant(written.not_before, zone) if written.not_before else None
     except ValueError:
@@ -191,7 +186,6 @@ def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> Ne
 
 
 def _field(where: Sequence[int | str]) -> str:
-    """Name the field of a mistake: a parameter by its name, any other list as a whole."""
     return f"context.{where[1]}" if where[0] == "context" and len(where) > 1 else str(where[0])
 
 

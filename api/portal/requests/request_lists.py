@@ -76,7 +76,6 @@ class RequestListPage:
         )
 
     def act(self, work: FormContext, request_id: UUID, action: Action, comment: str, version: int) -> Response:
-        """Act on a request of the list. A refusal is shown next to the request, with the form as sent."""
         refused = do(work, request_id, action, comment, version)
         if isinstance(refused, NotFound):
             raise refused

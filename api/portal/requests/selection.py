@@ -41,8 +41,6 @@ Listing = Callable[[UnitOfWork, Caller, str | None], tuple[Sequence[RequestEntry
 
 @dataclass(frozen=True)
 class RequestGroup:
-    """Requests of one engineer about one case, in the order of the list."""
-
     engineer: str
     engineer_id: UUID
     case_ref: str | None
@@ -60,7 +58,7 @@ class SelectionResult:
 
 @dataclass(frozen=True)
 class SelectionForm:
-    """The chosen ids, with the versions that the page showed, and the comment."""
+    """`chosen` are the ids, with the versions that the page showed."""
 
     chosen: frozenset[str] = frozenset()
     comment: str = ""
@@ -68,7 +66,7 @@ class SelectionForm:
 
 @dataclass(frozen=True)
 class SelectionPage:
-    """A page to select requests. `read` returns the requests that can be chosen, and a cursor."""
+    """`read` returns the requests that can be chosen, and a cursor."""
 
     path: str
     back: str
@@ -86,10 +84,7 @@ class SelectionPage:
         ticked: tuple[str, str] | None = None,
         refused: LockboxError | None = None,
     ) -> HTMLResponse:
-        """Show the requests.
-
-        Ticked are the requests of the engineer and case `ticked`, or the choice of the sent form.
-        """
+        """`ticked` names an engineer and a case whose requests are ticked."""
         entries, beyond = self.read(session, visitor.caller, after or None)
         return page(
             request,
@@ -208,7 +203,6 @@ def cancel_own(work: FormContextDep, chosen: Choice = None, comment: Comment = "
 
 
 def grouped(members: Iterable[Any], entry_of: Callable[[Any], RequestEntry]) -> list[RequestGroup]:
-    """Group by engineer and case. The groups and their members keep the order of the list."""
     groups = defaultdict[tuple[UUID, str | None], list[Any]](list)
     names = dict[UUID, str]()
     for one in members:
@@ -232,7 +226,6 @@ def do(work: FormContext, request_id: UUID, action: Action, comment: str, versio
 
 
 def comment_of(typed: str) -> str | None:
-    """Raises Invalid: the API would refuse the comment too."""
     try:
         return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
@@ -245,11 +238,7 @@ def _check_comment(action: Action, typed: str) -> None:
 
 
 def _chosen(given: Sequence[str]) -> dict[UUID, int]:
-    """Return the versions by request id.
-
-    Raises:
-        Invalid: no request was chosen, too many were, or an entry is not from the list.
-    """
+    """Versions by request id."""
     if not given:
         raise Invalid(phrases.NOTHING_CHOSEN, field="chosen")
     if len(given) > MOST:

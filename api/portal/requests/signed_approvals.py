@@ -31,8 +31,6 @@ Answer = Callable[[], Response]
 
 
 class ApprovalProofForm(BaseModel):
-    """The forms of the signing page: the two texts with the passkey's answer, or the choice not to sign."""
-
     model_config = ConfigDict(frozen=True)
 
     credential: Annotated[str, Field(max_length=LONGEST_ANSWER)] = ""
@@ -47,11 +45,6 @@ class ApprovalProofForm(BaseModel):
 
 
 def ask(work: FormContext, session: UnitOfWork, judged: JudgedDecision, filled: DecisionForm) -> Answer:
-    """Return a function that renders the page on which a passkey of the approver signs.
-
-    Raises:
-        As `decide.challenge`.
-    """
     request, chosen, entry, caller = work.request, work.chosen, judged.entry, judged.scene.caller
     asked = decide.challenge(judged, party=partial(deps.relying_party, chosen))
     stub = sessions.begin_login(
@@ -93,11 +86,7 @@ def _signing_page(
 
 
 def taken(work: FormContext, shown: ApprovalProofForm) -> SignedStatement | None:
-    """Return the passkey's answer. The challenge is used up even if the answer is invalid.
-
-    Raises:
-        Invalid: the challenge was used, has expired, or belongs to another browser.
-    """
+    """The challenge is used up even if the answer is invalid."""
     if not shown.credential:
         return None
     party = deps.relying_party(work.chosen)
@@ -116,7 +105,6 @@ def taken(work: FormContext, shown: ApprovalProofForm) -> SignedStatement | None
 
 
 def _fields(filled: DecisionForm, version: int) -> Iterator[tuple[str, str]]:
-    """Yield the fields of the approval form, which the forms of this page send again."""
     yield "version", str(version)
     for name, typed in filled:
         yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))

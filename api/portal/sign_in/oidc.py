@@ -42,7 +42,7 @@ def come_back(
     state: Annotated[str, Query(max_length=200)] = "",
     iss: Annotated[str | None, Query(max_length=1000)] = None,
 ) -> Response:
-    """Finish the login that this browser began. The login is used up whatever the result.
+    """The login is used up whatever the result.
 
     Unknown parameters from a provider are ignored, as RFC 6749 section 4.1.2 demands.
     """
@@ -77,7 +77,7 @@ def ask(
     known: IdentityProvidersDep,
     path: Annotated[str | None, Query(alias="next")] = None,
 ) -> Response:
-    """Redirect to the provider. A person who is signed in must authenticate there again."""
+    """A person who is signed in must authenticate at the provider again."""
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
         raise Invalid(phrases.NO_PREFETCH)
     issuer = find(chosen, number)
@@ -102,7 +102,6 @@ def _unavailable(request: Request, chosen: Settings, path: str | None, away: Pro
 
 
 def find(chosen: Settings, number: int) -> IdentityProvider:
-    """Raises NotFound: no provider that supports browsers has this number."""
     issuer = sign_in_session.issuers(chosen).get(number)
     if issuer is None:
         raise NotFound(phrases.NO_PROVIDER)
@@ -122,9 +121,6 @@ def begin(
     """Return the provider's URL, and the state that the browser keeps.
 
     `tied_to` is the session of a signed-in person who adds this identity to their account.
-
-    Raises:
-        Busy: the provider cannot be reached.
     """
     asked = oidc.begin(issuer, known.metadata(issuer), chosen.public_url + CALLBACK)
     purpose = SignInPurpose.ADD if tied_to else SignInPurpose.SIGN_IN
@@ -146,7 +142,7 @@ def begin(
 
 
 def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
-    """Use up the login that this browser began. To add an identity, it must have begun in this session."""
+    """A login that adds an identity must have begun in this session."""
     if errand is None:
         raise NotSignedIn(OVER)
     with db.transaction() as session:
@@ -166,7 +162,7 @@ def _finished(
     state: str,
     answered_by: str | None,
 ) -> tuple[IdentityProvider, VerifiedIdentity]:
-    """Verify the provider's answer. No Postgres connection is in use while the provider is called."""
+    """No Postgres connection is in use while the provider is called."""
     issuer = known.configured(row.issuer or "")
     with db.transaction() as session:
         is_ours, at = sessions.is_state(session, row, state), now(session)

@@ -43,7 +43,7 @@ def ask(
 
 @router.post("/sign-in/passkey/answer")
 def take(request: Request, chosen: SettingsDep, db: DatabaseDep, credential: Credential = "") -> Response:
-    """Sign in with the passkey's answer. The challenge is used up even if the answer is invalid."""
+    """The challenge is used up even if the answer is invalid."""
     browser.check_same_site(request, chosen)
     party, errand = relying_party(chosen), browser.oauth_state(request, chosen)
     sign_in_session.count(request, chosen, db)

@@ -31,11 +31,7 @@ def limits(chosen: Settings) -> AttemptLimits:
 
 
 def count(request: Request, chosen: Settings, db: Database, account: str | None = None) -> None:
-    """Count an attempt by network, and by account if one is named.
-
-    Raises:
-        TooMany: a limit is reached.
-    """
+    """Raises TooMany: the network, or the named account, has reached its limit."""
     with db.transaction() as session:
         counted = attempt_limits.count(session, limits(chosen), address=deps.address(request), account=account)
     try:
@@ -47,7 +43,7 @@ def count(request: Request, chosen: Settings, db: Database, account: str | None 
 
 
 def begin(request: Request, session: UnitOfWork, chosen: Settings, caller: Caller) -> str:
-    """End the browser's previous session, begin a new one, and return its secret."""
+    """End the browser's previous session, and return the new session's secret."""
     old = browser.session_secret(request, chosen)
     if old is not None:
         sessions.end(session, old)
@@ -67,7 +63,6 @@ def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Res
 
 
 def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
-    """Raises NotSignedIn: this browser has begun no such login."""
     if errand is None or errand.purpose is not purpose:
         raise NotSignedIn(OVER)
     return errand

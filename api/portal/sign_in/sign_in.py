@@ -34,7 +34,6 @@ def show(
     path: Annotated[str | None, Query(alias="next")] = None,
     ended: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """Show the page, also to a person who is signed in, for a fresh sign-in."""
     visitor = sign_in_session.visitor(request, session, chosen)
     return sign_in_session.ways(
         request, chosen, path, visitor=visitor, error=phrases.SIGNED_OUT if ended and visitor is None else None
@@ -49,7 +48,7 @@ def ask(
     address: Annotated[str, Form()] = "",
     path: Annotated[str | None, Form(alias="next")] = None,
 ) -> Response:
-    """Mail a code. The answer is the same whether or not a person has the address."""
+    """The answer is the same whether or not a person has the address."""
     browser.check_same_site(request, chosen)
     if not chosen.mail_sign_in:
         raise NotYours(phrases.NO_MAIL)
@@ -75,7 +74,7 @@ def show_code(request: Request, chosen: SettingsDep) -> Response:
 def redeem(
     request: Request, chosen: SettingsDep, db: DatabaseDep, code: Annotated[str, Form(max_length=100)] = ""
 ) -> Response:
-    """Redeem a code. It works once, in five attempts at most, and only in the browser that requested it."""
+    """A code works once, in five attempts at most, and only in the browser that requested it."""
     browser.check_same_site(request, chosen)
     sign_in_session.count(request, chosen, db)
     try:

@@ -1,1 +1,1 @@
-"""Pages of one customer: people, policy, connections and data."""
+"""Pages of one customer."""

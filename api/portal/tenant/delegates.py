@@ -1,4 +1,4 @@
-"""The delegates page: list, name and end delegations."""
+"""The delegates page."""
 
 from datetime import datetime
 from typing import Annotated
@@ -39,7 +39,6 @@ class DelegationForm(BaseModel):
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the delegations. Approvers name their own delegate here, and admins name one for an absent approver."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 

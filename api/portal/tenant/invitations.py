@@ -20,7 +20,7 @@ router = CallRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 
 @router.get("/{invitation_id}")
 def show(request: Request, invitation_id: str) -> Response:
-    """Show the page. It looks the same for an unknown invitation."""
+    """The page looks the same for an unknown invitation."""
     return _shown(request, _id(invitation_id))
 
 
@@ -32,7 +32,7 @@ def accept(
     db: DatabaseDep,
     code: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
-    """Accept the invitation and sign in. The mailed code proves that the person has the address."""
+    """The mailed code proves that the person has the address."""
     browser.check_same_site(request, chosen)
     one = _id(invitation_id)
     sign_in_session.count(request, chosen, db)

@@ -78,7 +78,7 @@ def set_roles(
     seen: Annotated[str, Form(alias="version", max_length=16)] = "",
     roles: Roles = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Set roles. Refused if the member's roles have changed since the form was shown."""
+    """Refused if the member's roles have changed since the form was shown."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
@@ -125,7 +125,7 @@ def show_proposals(request: Request, chosen: SettingsDep, session: SessionDep) -
 
 @proposals.post("/object")
 def object_to(work: FormContextDep, slug: Annotated[Slug, Form()], one: ById) -> Response:
-    """End the proposal. Any means of sign-in is enough for this."""
+    """Any means of sign-in is enough."""
     with work.open() as (session, visitor):
         recovery.object_to(session, visitor.caller, origin(work.request), slug, one)
     return go(work.request, PROPOSALS)

@@ -1,4 +1,4 @@
-"""The mode page: switch the mode, preview a switch, and consent temporarily."""
+"""The mode page, and temporary consent."""
 
 from datetime import datetime
 from typing import Annotated
@@ -36,7 +36,6 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("")
 def look(work: FormContextDep, slug: Slug, mode: ModeName = "") -> Response:
-    """Preview a switch of the mode."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
@@ -59,7 +58,7 @@ def switch(work: FormContextDep, slug: Slug, mode: ModeName = "") -> Response:
 def consent(
     work: FormContextDep, slug: Slug, mode: ModeName = "", until: Annotated[str, Form(max_length=40)] = ""
 ) -> Response:
-    """Preview temporary consent as a policy change. Without a mode, preview the end of the consent."""
+    """Without a mode, preview the end of the consent."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)

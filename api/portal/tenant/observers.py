@@ -1,4 +1,4 @@
-"""The observers page: list, add and remove observers."""
+"""The observers page."""
 
 from typing import Annotated
 from uuid import UUID

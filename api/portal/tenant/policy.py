@@ -1,4 +1,4 @@
-"""The policy pages: read, edit, preview and save."""
+"""The policy pages."""
 
 from typing import Annotated
 
@@ -39,7 +39,6 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("")
 def look(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
-    """Preview a policy written as text."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
@@ -52,7 +51,6 @@ def look(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersi
 def look_at_terms(
     work: FormContextDep, slug: Slug, form: Annotated[PolicyForm, Form()], version: PolicyVersionField = 1
 ) -> Response:
-    """Preview the filled-in form of default terms."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
@@ -64,8 +62,6 @@ def look_at_terms(
 
 @router.post("/save")
 def save(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
-    """Replace the version that the page showed. A refusal keeps what was written."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         policies.change(session, caller, origin, slug, policy_form.read(text), seen=version)
 
@@ -76,11 +72,7 @@ def save(work: FormContextDep, slug: Slug, text: Text = "", version: PolicyVersi
 
 
 def preview_page(at: TenantAdminPage, policy: Policy, seen: int) -> Response:
-    """Show what a policy would change. `seen` is the version on which it is based.
-
-    Raises:
-        Invalid, NobodyCanApprove: the policy cannot take effect.
-    """
+    """`seen` is the version on which the policy is based."""
     found = what_if.preview_policy(at.session, at.caller, at.tenant.slug, policy)
     if found.refusal:
         raise found.refusal

@@ -1,4 +1,7 @@
-"""The form of a policy's default terms."""
+"""The form of a policy's default terms.
+
+FormRejected names each mistake by its field, and says what to do about it.
+"""
 
 import json
 import re
@@ -52,7 +55,7 @@ Several = Annotated[list[str], Field(max_length=20)]
 
 
 class PolicyForm(BaseModel):
-    """The default terms as typed. A window has hours and minutes; the checked boxes are in `switched`."""
+    """A window has hours and minutes; the checked boxes are in `switched`."""
 
     review_window_hours: ShortText = ""
     review_window_minutes: ShortText = ""
@@ -110,13 +113,7 @@ class PolicyForm(BaseModel):
         )
 
     def onto(self, policy: Policy) -> Policy:
-        """Return the policy with the form's terms.
-
-        Everything else is kept, also a window's seconds if its hours and minutes are unchanged.
-
-        Raises:
-            FormRejected: says what to do about each wrong field.
-        """
+        """Keep everything else, also a window's seconds if its hours and minutes are unchanged."""
         values = policy.model_dump(mode="json")
         terms, wrong = values | self._picked(values), list[tuple[str, str]]()
         for name, read_field in self._numbers(values):
@@ -127,7 +124,6 @@ class PolicyForm(BaseModel):
         return checked(terms, wrong)
 
     def _numbers(self, values: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Yield each term that is typed as numbers, with the function that parses it."""
         typed = dict(self)
         for name in WINDOWS:
             yield name, partial(_window, typed[f"{name}_hours"], typed[f"{name}_minutes"], values[name])
@@ -140,7 +136,6 @@ class PolicyForm(BaseModel):
             yield name, partial(percents, typed[name])
 
     def _picked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the other terms. An optional number that is left empty is None."""
         typed, people = dict(self), _named(self.break_glass_people)
         is_signed = MEANS in self.switched
         return {
@@ -168,7 +163,7 @@ PLACES: Mapping[str, str] = {
 
 
 def percents(text: str) -> list[int]:
-    """Parse percentages, such as `50, 83`. An empty text gives an empty list.
+    """An empty text gives an empty list.
 
     Raises:
         ValueError: says what to write.
@@ -180,11 +175,7 @@ def percents(text: str) -> list[int]:
 
 
 def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
-    """Return a valid policy. `wrong` are mistakes in terms that could not be parsed.
-
-    Raises:
-        FormRejected: names each wrong part by its term.
-    """
+    """`wrong` are mistakes in terms that could not be parsed."""
     refused, policy = list(wrong), None
     try:
         policy = Policy.model_validate(said)
@@ -196,7 +187,6 @@ def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
 
 
 def read(text: str) -> Policy:
-    """Raises FormRejected: names each wrong part as in the text."""
     try:
         return Policy.model_validate(json.loads(text))
     except ValidationError as error:
@@ -209,7 +199,6 @@ def read(text: str) -> Policy:
 
 
 def _place(where: Place, what: str) -> str:
-    """Return an error with its place. Errors about a policy as a whole begin with the term."""
     first, _, rest = what.partition(": ")
     if not where and first not in TERMS:
         return what

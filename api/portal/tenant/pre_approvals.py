@@ -1,4 +1,4 @@
-"""The pre-approvals page: list, propose, approve and revoke."""
+"""The pre-approvals page."""
 
 from typing import Annotated
 from uuid import UUID
@@ -35,7 +35,7 @@ Comment = Annotated[str, Form(max_length=5000)]
 
 
 class PreApprovalForm(BaseModel):
-    """A pre-approval as typed. Its end is in the author's time zone."""
+    """`ends` is in the author's time zone."""
 
     service: FormText = ""
     resource: FormText = ""
@@ -47,7 +47,6 @@ class PreApprovalForm(BaseModel):
     comment: Annotated[str, Field(max_length=5000)] = ""
 
     def wanted(self, zone: str) -> PreApprovalInput:
-        """Raises Invalid: names each wrong field as the form does."""
         try:
             ends_at = time_zones.instant(self.ends.strip(), zone)
         except ValueError as error:
@@ -87,7 +86,7 @@ def approve(work: FormContextDep, slug: Slug, pre_approval_id: UUID, comment: Co
 
 @router.post("/{pre_approval_id}/revoke")
 def revoke(work: FormContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
-    """Revoke the pre-approval and all windows that it has opened."""
+    """Also revoke all windows that the pre-approval has opened."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         because = read(CommentInput, comment=_said(comment)).comment

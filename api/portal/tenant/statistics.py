@@ -1,4 +1,4 @@
-"""The statistics page: twelve months as figures, charts and CSV."""
+"""The statistics page of twelve months."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
@@ -35,7 +35,7 @@ TenantField = Annotated[str, Query(max_length=200)]
 
 @router.get("")
 def show_statistics(request: Request, chosen: SettingsDep, session: SessionDep, tenant: TenantField = "") -> Response:
-    """Show the statistics of a tenant. The vendor's auditor also sees the statistics of all tenants together."""
+    """The vendor's auditor also sees the statistics of all tenants together."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     found = statistics.read(session, visitor.caller, _slug(visitor, readable, tenant))
@@ -79,7 +79,7 @@ def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
 
 
 def _slug(visitor: Visitor, readable: Mapping[UUID, Tenant], typed: str) -> str | None:
-    """Return the named tenant, or the person's first tenant. None means all tenants, for an auditor of the vendor."""
+    """None means all tenants, for an auditor of the vendor."""
     if not typed.strip():
         is_all = visitor.caller.holds(Role.VENDOR_AUDITOR) or not readable
         return None if is_all else next(iter(readable.values())).slug

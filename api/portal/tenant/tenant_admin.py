@@ -1,4 +1,4 @@
-"""Shared parts of a tenant's pages: access, validation, actions."""
+"""Shared parts of a tenant's pages."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,7 +47,6 @@ class TenantAdminPage:
 
     @property
     def services(self) -> Mapping[str, str]:
-        """Titles of services by name."""
         return deps.settings(self.request).catalogue.titles
 
     def page(
@@ -89,7 +88,6 @@ class TenantAdminPage:
 def tenant_admin_page(
     request: Request, session: UnitOfWork, visitor: Visitor, slug: str, *roles: Role
 ) -> TenantAdminPage:
-    """Raises NotFound, NotYours: there is no such tenant, or the person has none of the roles in it."""
     tenant = permissions.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
     return TenantAdminPage(request, session, visitor, tenant)
 
@@ -103,10 +101,7 @@ def done(
     *,
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """Run an action and go on to the page `then`. A refusal is shown on the form's page.
-
-    `first` runs in a transaction of its own, which is kept even if the action is refused.
-    """
+    """`first` runs in a transaction of its own, which is kept even if the action is refused."""
     try:
         if first:
             with work.open() as (session, visitor):
@@ -122,11 +117,7 @@ def done(
 
 
 def read(kind: type[Body], **fields: object) -> Body:
-    """Validate with the API's own model.
-
-    Raises:
-        Invalid: names each wrong field as its form does.
-    """
+    """Raises Invalid: names each wrong field as its form does."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

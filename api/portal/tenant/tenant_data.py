@@ -1,4 +1,4 @@
-"""The data page of a tenant: retention, legal holds, off-boarding."""
+"""The data page of a tenant."""
 
 from typing import Annotated
 
@@ -70,8 +70,6 @@ def off_board(work: FormContextDep, slug: Slug, typed: Annotated[str, Form(max_l
 
 @router.post("/stay")
 def stay(work: FormContextDep, slug: Slug) -> Response:
-    """Withdraw the off-boarding."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         tenant_data.stay(session, caller, origin, slug)
 

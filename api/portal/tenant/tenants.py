@@ -1,4 +1,4 @@
-"""The pages of a tenant: state, name, emergency stop, off-boarding."""
+"""The pages of a tenant."""
 
 from typing import Annotated
 
@@ -38,7 +38,6 @@ MOST_OUTSIDE = 5
 
 @router.get("")
 def list_own(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Redirect to the person's only tenant, or list their tenants."""
     visitor = browser.visitor(request, session, chosen)
     own = [one.tenant for one in tenants.own(session, visitor.caller)]
     if len(own) == 1:
@@ -78,8 +77,6 @@ def stop(work: FormContextDep, slug: Slug, comment: Annotated[str, Form(max_leng
 
 @router.post("/{slug}/emergency-stop/end")
 def end_stop(work: FormContextDep, slug: Slug) -> Response:
-    """End the emergency stop. Until then it blocks break-glass."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         emergency_stop.end_stop(session, caller, origin, slug)
 

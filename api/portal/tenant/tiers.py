@@ -36,7 +36,7 @@ Places = Annotated[list[str], Form(max_length=MOST_PLACES)]
 
 @dataclass(frozen=True)
 class TierRow:
-    """A group: its people by id, its tier, how many of them must approve, and in which step they are asked."""
+    """`quorum` of the people must approve; `step` is the step in which they are asked."""
 
     name: str = ""
     people: frozenset[str] = frozenset()
@@ -47,7 +47,7 @@ class TierRow:
 
 @dataclass(frozen=True)
 class TierForm:
-    """A row for each group and an empty row for a new one. `escalation`: when later tiers are asked, in percent."""
+    """A row for each group, and an empty row for a new one. `escalation`: when later tiers are asked, in percent."""
 
     rows: Sequence[TierRow]
     escalation: str
@@ -70,11 +70,7 @@ class TierForm:
         return cls([*rows, TierRow()], ", ".join(map(str, policy.escalation)))
 
     def onto(self, policy: Policy) -> Policy:
-        """Return the policy with these groups. A group without a name is ignored.
-
-        Raises:
-            FormRejected: says what to do about each wrong field.
-        """
+        """A group without a name is ignored."""
         rows = [(number, row) for number, row in enumerate(self.rows) if row.name.strip()]
         wrong = [*self._misnamed(), *(one for number, row in rows for one in _misread(number, row))]
         said = policy.model_dump(mode="json")
@@ -115,7 +111,6 @@ def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
 
 
 def _columns(row: TierRow) -> Sequence[tuple[str, str, str, int]]:
-    """Return each number of a group: the name of its column, the typed text, its label and its maximum."""
     return (
         ("tier", row.tier, phrases.TIER_ASKED, MOST_TIERS),
         ("quorum", row.quorum, phrases.TIER_AGREES, MOST_APPROVALS),
@@ -148,7 +143,7 @@ def _why_no_name(name: str) -> str:
 
 
 def places_of(form: TierForm) -> dict[str, str]:
-    """Return the HTML id for each field."""
+    """HTML ids by field."""
     numbers = range(len(form.rows))
     places = {ESCALATION: ESCALATION} | {
         f"groups.{row.name.strip()}": f"g-{one}" for one, row in enumerate(form.rows)
@@ -167,7 +162,7 @@ async def tier_form(
     gone: Column = [],  # noqa: B006 - likewise
     escalation: Annotated[str, Form(max_length=200)] = "",
 ) -> TierForm:
-    """Read the form. Entries with the same index form a group; people are written as `number:id`."""
+    """Entries with the same index form a group; people are written as `number:id`."""
     inside: dict[str, set[str]] = {}
     for place in people:
         number, _, person = place.partition(":")
@@ -196,7 +191,6 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("")
 def look(work: FormContextDep, slug: Slug, form: TierFormDep, version: PolicyVersionField = 1) -> Response:
-    """Preview the changes of the policy that this form makes."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)

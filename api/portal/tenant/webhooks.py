@@ -1,4 +1,4 @@
-"""The webhook pages: settings, secrets, and attempts."""
+"""The webhook pages."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -37,7 +37,7 @@ LongText = Annotated[str, Field(max_length=4000)]
 
 
 class WebhookForm(BaseModel):
-    """A webhook as typed. If no events are chosen, it receives all."""
+    """If no events are chosen, the webhook receives all."""
 
     url: LongText = ""
     description: LongText = ""
@@ -59,7 +59,6 @@ class WebhookForm(BaseModel):
 
     @property
     def values(self) -> dict[str, object]:
-        """Values by the field names of the API's own model."""
         return {
             "url": self.url.strip(),
             "description": self.description.strip() or None,
@@ -78,7 +77,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("")
 def add(work: FormContextDep, slug: Slug, written: Annotated[WebhookForm, Form()]) -> Response:
-    """Add a webhook. Only the page that answers this form shows its secret."""
+    """Only the page that answers this form shows the secret."""
 
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         body = read(NewEndpoint, **written.values)
@@ -124,7 +123,7 @@ def turn(work: FormContextDep, slug: Slug, one: One, enabled: Annotated[str, For
 
 @router.post("/rotate")
 def rotate(work: FormContextDep, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS) -> Response:
-    """Replace the secret. Only the page that answers this form shows the new one."""
+    """Only the page that answers this form shows the new secret."""
 
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         _of_this(session, caller, slug, one)
@@ -166,7 +165,6 @@ def remove(work: FormContextDep, slug: Slug, one: One) -> Response:
 
 
 def _of_this(session: UnitOfWork, caller: Caller, slug: str, one: UUID) -> Endpoint:
-    """Raises NotFound, NotYours: the webhook belongs to another tenant, or the caller may not see it."""
     for endpoint in webhooks.listed(session, caller, slug):
         if endpoint.id == one:
             return endpoint

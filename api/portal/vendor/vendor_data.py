@@ -38,7 +38,6 @@ def show_all(
     tenant: Annotated[str, Query(max_length=200)] = "",
     after: Cursor = "",
 ) -> Response:
-    """List the customers, or redirect to the page of a named customer."""
     visitor = browser.visitor(request, session, chosen)
     found = tenant_data.listed(session, visitor.caller, cursor=after or None, most=tenant_data.MOST_A_PAGE)
     refused: LockboxError | None = None
