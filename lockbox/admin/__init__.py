@@ -1,5 +1,7 @@
 """Administration of tenants and of the vendor.
 
 Functions that take a slug or an id raise NotFound if the caller may not know of the object, NotYours without the
-role, and SignInAgain if the change needs a fresh sign-in (see `lockbox.errors`).
+role, SignInAgain if the change needs a fresh sign-in, Invalid for invalid input, and Conflict if the present state
+does not allow the change (see `lockbox.errors`). `seen` is the version that the caller wants to replace, None for
+any. Functions that take a `Database` may run anywhere and any number of times.
 """

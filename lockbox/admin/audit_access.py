@@ -1,4 +1,7 @@
-"""Searches, exports and proofs of the audit log, for people who may read it."""
+"""Searches, exports and proofs of the audit log, for people who may read it.
+
+A filter that searches texts that the reader may not read raises Invalid.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -108,11 +111,7 @@ class AuditReader:
 
 
 def audit_reader(session: UnitOfWork, caller: Caller, slug: str | None) -> AuditReader:
-    """Return a reader of the log; without a slug, of the vendor's log or of the log of the caller's only tenant.
-
-    Raises:
-        Invalid: the caller has several tenants.
-    """
+    """Without a slug, return a reader of the vendor's log, or of the log of the caller's only tenant."""
     authentication.enter(session, caller)
     if slug is not None:
         return _reader(caller, permissions.known(session, caller, slug).id)
@@ -135,11 +134,7 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
 def search(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
 ) -> FoundEvents:
-    """Return up to `most` matching events before an id, newest first; fewer if many events do not match.
-
-    Raises:
-        Invalid: the filter searches texts that the reader may not read.
-    """
+    """Newest first; fewer than `most` if many events do not match."""
     authentication.enter(session, who.caller)
     _check(who, wanted)
     return event_search.page(session, who.log_id, who.sight, wanted, before=before, most=most)
@@ -170,11 +165,7 @@ def _visible(session: UnitOfWork, who: AuditReader, number: int) -> bool:
 
 
 def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None) -> tuple[LogHead, int, list[bytes]]:
-    """Return the log, the newer size, and the proof that it extends the old size; `new` is None for the newest size.
-
-    Raises:
-        Invalid: the sizes are not in order, or the log has no such size.
-    """
+    """Return the log, the newer size, and the consistency proof; `new` is None for the newest size."""
     log = head(session, who)
     newer = log.size if new is None else new
     if not 0 <= old <= newer <= log.size:
@@ -185,11 +176,7 @@ def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None
 def export(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
 ) -> Export:
-    """Begin an export; `since` lists older sizes to prove consistency with.
-
-    Raises:
-        Invalid: the log has no such size, or the filter searches texts that the reader may not read.
-    """
+    """`since` lists older sizes to prove consistency with."""
     _check(who, wanted)
     log = head(session, who)
     proven = {}
@@ -201,10 +188,7 @@ def export(
 
 
 def length(session: UnitOfWork, export: Export) -> int:
-    """Count the events of an export, provided that the reader's rights stay the same.
-
-    Event numbers have no gaps: without a filter the first and the last number give the count.
-    """
+    """Count the events of an export, provided that the reader's rights stay the same."""
     log = export.log
     if export.wanted.is_all:
         return log.size - int(session.execute(CLEARED, {"log_id": log.id}).scalar_one())
@@ -212,10 +196,7 @@ def length(session: UnitOfWork, export: Export) -> int:
 
 
 def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> Report:
-    """Return the report of a request to a reader of the tenant's log, and record that it was read.
-
-    Moves that were removed from the log are read from the request's row, and labelled so.
-    """
+    """Return the report of a request, and record in the tenant's log that it was read."""
     entry = queries.find(session, caller, request_id)
     who = _reader(caller, entry.request.tenant_id)
     moves = _events(session, who, EventFilter(request=request_id, moves=True), MOST_MOVES)

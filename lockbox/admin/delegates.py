@@ -53,11 +53,7 @@ def add_delegation(
     """Let an eligible member decide for an approver, for at most 90 days.
 
     Approvers name their own delegate; admins may name one for an absent approver. An approver has one delegate at a
-    time, otherwise one vote would count twice. One person may be the delegate of several approvers, and has one vote.
-
-    Raises:
-        Invalid: the principal is no approver, the delegate is not eligible or is the principal, or the period is
-            invalid.
+    time, otherwise one vote would count twice.
     """
     tenant = permissions.known(session, caller, slug)
     principal_id = wanted.principal_id or caller.person_id
@@ -94,7 +90,7 @@ def add_delegation(
 
 
 def end(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
-    """End a delegation now, as its principal or an admin; if it has already ended, nothing changes."""
+    """End a delegation now, as its principal or an admin; idempotent."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
     query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
@@ -120,7 +116,7 @@ def end_those_of(
 
 
 def current(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
-    """Return the current and future delegations of a tenant, sorted by start. For the tenant's members."""
+    """Current and future delegations, sorted by start. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     at = now(session)
     return lasting(session, tenant.id, recipients.look_up(session, {tenant.id}, at), at)

@@ -86,7 +86,7 @@ class DeadNotificationListing:
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNotificationListing:
-    """Return the dead notifications of all tenants and the vendor, latest first. For operators."""
+    """Latest first. For operators."""
     authentication.enter(session, caller)
     permissions.capacity(caller, (Role.OPERATOR,))
     rows = session.execute(READ, {"before": cursor, "most": most + 1}).all()
@@ -125,7 +125,7 @@ class DeliveryState:
 
 
 def try_out(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
-    """Send a test call, whatever events the webhook subscribes to, and return the id of the call."""
+    """Send a test call, whatever events the webhook subscribes to; return the id of the call."""
     actor, endpoint, _ = webhooks.locked(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
@@ -136,7 +136,6 @@ def try_out(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UU
 
 
 def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
-    """Newest first."""
     webhooks.show(session, caller, endpoint_id)
     query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
     if cursor is not None:
@@ -158,7 +157,7 @@ def delivery_states(
 
 
 def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Send a finished notification again, under its previous id, and return that id."""
+    """Send a finished notification again, under its previous id, and return this id."""
     authentication.enter(session, caller)
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
@@ -202,11 +201,8 @@ class EventReplay:
 def replay(session: UnitOfWork, who: AuditReader, *, after: str | None, most: int, public_url: str) -> EventReplay:
     """Return the webhook bodies of a log's sealed events after a cursor, reading at most a thousand events.
 
-    The id of a body is the id of its event. A replay calls no webhook, so the delivery log does not list it.
-
-    Raises:
-        Invalid: the cursor is invalid, belongs to another log or to this log before a restore, or the events after it
-            were removed.
+    The id of a body is the id of its event. Raises Invalid for a cursor of another log, or of this log before a
+    restore, and if the events after the cursor were removed.
     """
     authentication.enter(session, who.caller)
     head = proofs.head(session, who.log_id)

@@ -177,7 +177,7 @@ class LeavingTenant:
 
 
 def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> LeavingTenant:
-    """Return a tenant with the state of its off-boarding. An erased tenant can be looked up only by its id."""
+    """An erased tenant can be looked up only by its id."""
     tenant = session.orm.get(Tenant, tenant_id) if tenant_id else registry.find(session, slug)
     if tenant is None:
         raise NotFound("There is no such tenant.")
@@ -188,7 +188,7 @@ def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> Leavi
 
 
 def snapshot(session: UnitOfWork, tenant_id: UUID) -> dict[str, Any]:
-    """Return a tenant's data outside its log; a closed tenant's former members are listed without roles."""
+    """Return a tenant's data outside its log."""
     found = {
         name: [dict(row._mapping) for row in session.execute(query, {"tenant": tenant_id})]  # noqa: SLF001 - documented
         for name, query in SNAPSHOT.items()
@@ -243,7 +243,6 @@ def is_sealed(session: UnitOfWork, tenant_id: UUID) -> bool:
 
 
 def export(session: UnitOfWork, tenant_id: UUID) -> Export:
-    """Raises Conflict if no event is sealed yet."""
     failpoint("departure.before_export")
     log = proofs.head(session, tenant_id)
     if log is None:
@@ -252,15 +251,13 @@ def export(session: UnitOfWork, tenant_id: UUID) -> Export:
 
 
 def exported(session: UnitOfWork, tenant_id: UUID, size: int, digest: str) -> None:
-    """Record the export; `digest` is the SHA-256 of its file, in hex."""
+    """`digest` is the SHA-256 of the export's file, in hex."""
     session.execute(EXPORTED, {"tenant": tenant_id, "size": size, "digest": digest})
     failpoint("departure.before_exported")
 
 
 def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
     """Erase an exported tenant; yield a sentence after each step. Ids, times, states and hashes remain.
-
-    Order: texts, people, exported events, rows with names, and last the event that records the erasure.
 
     Raises:
         Conflict: there is a legal hold, the off-boarding has no valid MAC, or the log has grown since the export.

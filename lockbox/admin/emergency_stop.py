@@ -1,4 +1,7 @@
-"""Immediate end of access: by a mode switch, an emergency stop, a suspension, or the removal of an engineer."""
+"""Immediate end of access: by a mode switch, an emergency stop, a suspension, or the removal of an engineer.
+
+Functions that end requests wait for concurrent moves, and return the ended requests sorted by id.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,11 +52,11 @@ def every(_: datetime) -> ColumnElement[bool]:
 
 
 def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
-    """Cancel a person's open requests and revoke their windows, as an operator; return the requests sorted by id.
+    """Cancel a person's open requests and revoke their windows, as an operator.
 
     The calling function has checked the operator, removed the role or disabled the person, and locked the vendor's
-    people. This function waits for concurrent moves. It may miss a request that is being submitted: this request
-    opens nothing and times out, because the requester is no longer an engineer.
+    people. A request that is being submitted may be missed; it times out, because the requester is no longer an
+    engineer.
     """
     authentication.enter(session, operator)
     authentication.see_off(session, requester_id)
@@ -68,7 +71,7 @@ def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_
 
 
 def end_windows_at(session: UnitOfWork, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
-    """Revoke all open windows of a tenant that the operator has just suspended; return the requests sorted by id."""
+    """Revoke all open windows of a tenant that the operator has just suspended."""
     authentication.enter(session, operator)
     authentication.suspend(session, tenant_id)
     return _end(session, operator, origin, _settled(session, tenant_id, {State.ACTIVE}), SUSPENDED)
@@ -111,11 +114,9 @@ class EmergencyStopResult:
 def switch_mode(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, mode: Mode, *, plans: Mapping[str, Plan]
 ) -> ModeChangeResult:
-    """Switch a tenant's mode, as its admin; the current mode changes nothing.
+    """Switch a tenant's mode, as its admin.
 
-    `enforce` takes effect at once. In the same transaction it withdraws temporary consent and revokes every window
-    that the vendor opened without the customer. Requests in review go to the customer once endorsed. Open requests
-    can only get stricter terms.
+    `enforce` also withdraws temporary consent and revokes every window that the vendor opened without the customer.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -151,7 +152,7 @@ def stop_all(
 ) -> EmergencyStopResult:
     """As the tenant's admin, revoke all windows and pre-approvals, and deny requests that are pending or in review.
 
-    The stop waits for concurrent reviews and votes. Break-glass is barred until an admin ends the stop.
+    Break-glass is barred until an admin ends the stop.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -177,7 +178,7 @@ def stop_all(
 
 
 def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Allow break-glass again, as the tenant's admin; nothing is reopened."""
+    """Allow break-glass again; nothing is reopened."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)
@@ -198,7 +199,7 @@ def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> 
 def _opened_meanwhile(
     session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None
 ) -> list[AccessRequest]:
-    """Revoke windows that break-glass has opened since the other requests were locked; later attempts see the stop.
+    """Revoke windows that break-glass has opened since the other requests were locked.
 
     Break-glass locks its request and then the tenant. So only active requests are locked here: none waits for the
     tenant.
@@ -220,10 +221,9 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
 
 
 def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> list[AccessRequest]:
-    """Revoke windows opened without the customer, and their extensions; return all requests that ended.
+    """Revoke windows opened without the customer, and their extensions. The actor is the tenant's admin.
 
-    If the original window has already run to its end, an extension approved by the customer stays open. The actor is
-    the tenant's admin. Windows of concurrent transactions are included.
+    If the original window has already run to its end, an extension approved by the customer stays open.
     """
 
     def which(at: datetime) -> ColumnElement[bool]:
@@ -235,7 +235,7 @@ def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: 
 
 
 def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
-    """Require a strong sign-in for a mode other than `enforce`, even while no one could approve yet."""
+    """A strong sign-in is required even while no one could approve yet."""
     strong_enough(actor.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
@@ -276,7 +276,7 @@ def _settled(
     states: Collection[State],
     which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> Sequence[AccessRequest]:
-    """Lock and return the requests in these states, sorted by id, after concurrent moves have finished.
+    """Lock and return the requests in these states.
 
     A filter on the state would miss a request that an open transaction is moving into one of these states. So all
     open requests are locked first, and then read again.

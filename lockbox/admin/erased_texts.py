@@ -87,9 +87,6 @@ class TextErasure:
 def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
     """Erase a closed request's reason, case, resources, comments, questions and the location of its requester.
 
-    Events remain, without their salted details. The tenant's log records the erasure; if the customer was never
-    asked, the vendor's log records it instead.
-
     Raises:
         Conflict: the request is open or was closed within the hour, or there is a legal hold.
     """
@@ -115,9 +112,9 @@ def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
 
 
 def blank(connection: Connection, request_ids: Collection[UUID]) -> int:
-    """Erase the texts of closed requests in every log; return the number of erased personal values. Idempotent.
+    """Erase the texts of requests in every log; return the number of erased personal values. Idempotent.
 
-    The calling function has checked that no request is open or under a legal hold, and records the erasure.
+    The calling function has checked that the requests are closed and not under a legal hold, and records the erasure.
     """
     if not request_ids:
         return 0

@@ -177,7 +177,7 @@ ROWS = tuple(
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """`pseudonym` replaces the name. `details` counts deleted details, `requests` those whose texts were erased."""
+    """`pseudonym` replaces the name. `requests` counts the requests whose texts were erased."""
 
     pseudonym: str
     details: int
@@ -187,13 +187,11 @@ class ErasureResult:
 def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> ErasureResult:
     """Erase a person's identifying data everywhere and disable the person; id, side and roles remain.
 
-    Events remain, without the salted details that are needed to read their commitments. The texts of a closed request
-    are erased if one contains an address of the person. `texts` also erases their comments and the texts of all
-    requests that they submitted. Their questions, answers and directory record are deleted. Each of their tenants,
-    and each tenant whose log has lost details, gets an event.
+    The texts of a closed request are erased if one contains an address of the person. `texts` also erases the
+    person's comments and the texts of all requests that they submitted.
 
     Raises:
-        Conflict: a request of the person is open, or one of these tenants has a legal hold.
+        Conflict: a request of the person is open, or a tenant of the person or of erased texts has a legal hold.
     """
     person = session.orm.get(Person, person_id, with_for_update=True)
     if person is None or person.email.endswith(f"@{DOMAIN}"):

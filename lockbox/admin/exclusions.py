@@ -76,8 +76,6 @@ class Exclusions:
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """The newest version that an admin of a tenant has acknowledged."""
-
     version: int
     person_id: UUID
     name: str | None
@@ -86,8 +84,6 @@ class Acknowledgement:
 
 @dataclass(frozen=True)
 class TenantExclusions:
-    """The version in force, if any, and the newest version that the tenant has acknowledged."""
-
     current: Exclusions | None
     acknowledged: Acknowledgement | None
 
@@ -133,7 +129,7 @@ def state(session: UnitOfWork, caller: Caller, origin: Origin, body: str, *, see
 
 
 def read(session: UnitOfWork, caller: Caller, version: int | None = None) -> Exclusions:
-    """Return a version, or the one in force if `version` is None. For everyone who is signed in."""
+    """`version` is None for the version in force. For everyone who is signed in."""
     authentication.enter(session, caller)
     found = _versions(session, version=version, most=1)
     if not found:
@@ -142,7 +138,7 @@ def read(session: UnitOfWork, caller: Caller, version: int | None = None) -> Exc
 
 
 def versions(session: UnitOfWork, caller: Caller, *, before: int | None, most: int) -> list[Exclusions]:
-    """Return the versions below `before`, newest first. For everyone who is signed in."""
+    """Newest first. For everyone who is signed in."""
     authentication.enter(session, caller)
     return _versions(session, before=before, most=most)
 
@@ -152,13 +148,7 @@ def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> TenantExclusion
 
 
 def acknowledge(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, version: int) -> TenantExclusions:
-    """Acknowledge the version in force, as the tenant's admin; idempotent. This grants no access.
-
-    The vendor's log records the acknowledgement without the admin's name.
-
-    Raises:
-        Conflict: there is a newer version.
-    """
+    """Acknowledge the version in force, as the tenant's admin; idempotent. This grants no access."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     permissions.require_fresh_admin(session, actor, tenant)
@@ -195,11 +185,7 @@ def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Write each version to all logs and notify the admins, oldest version first; yield the number of logs per step.
-
-    It may run anywhere and any number of times, because a row keeps its progress. Tenants that are added later see
-    the version in force on their page.
-    """
+    """Write each version to all logs and notify the admins, oldest first; yield the number of logs per step."""
     while True:
         with database.transaction() as session:
             values = {"nobody": NOBODY, "everybody": EVERYBODY, "settled": settled}

@@ -1,4 +1,7 @@
-"""Notices that tell a tenant that an invited person has added a first passkey, and from when it can approve."""
+"""Notice to a tenant that an invited person has added a first passkey, and from when it can approve.
+
+Someone else could have read the invitation's code.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +39,7 @@ class FirstPasskeyWait:
 
 
 def announce(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-    """Record a person's first passkey, and notify all admins and approvers of each tenant that has invited them.
-
-    Someone else could have read the invitation's code.
-    """
+    """Notify all admins and approvers of each tenant that has invited the person."""
     held = {place for place in caller.tenants(set(DECIDING)) if place is not None}
     invited = session.execute(INVITED, {"id": caller.person_id, "tenants": sorted(held)}).scalars().all()
     person, at = session.orm.get_one(Person, caller.person_id), now(session)

@@ -52,8 +52,6 @@ class RecordedProbe:
 
 @dataclass(frozen=True)
 class ProbePage:
-    """Newest first; `next_cursor` leads to older probes."""
-
     probes: Sequence[RecordedProbe]
     next_cursor: UUID | None
 
@@ -61,11 +59,7 @@ class ProbePage:
 def record(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, result: ProbeResult, *, services: Collection[str]
 ) -> RecordedProbe:
-    """Write the result to the tenant's log as an event, as an operator; no one is notified.
-
-    Raises:
-        Invalid: the catalogue has no such service.
-    """
+    """Write the result to the tenant's log, as an operator; no one is notified."""
     actor, _ = permissions.operate(session, caller, origin, slug)
     if result.service not in services:
         raise Invalid(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
@@ -89,7 +83,7 @@ def page(session: UnitOfWork, caller: Caller, slug: str, *, cursor: UUID | None,
 
 
 def newest(session: UnitOfWork, tenant_id: UUID) -> Sequence[RecordedProbe]:
-    """Return the newest result of each service, sorted by its name. For readers of the tenant's log."""
+    """Sorted by service. For readers of the tenant's log."""
     found: dict[str, RecordedProbe] = {}
     for one in _newest(session, tenant_id, MOST_READ):
         found.setdefault(one.result.service, one)

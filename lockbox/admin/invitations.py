@@ -69,7 +69,7 @@ class InvitationOffer:
 def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
     """Create an invitation, its event and its mail. Only the mail shows the code.
 
-    The inviter is not told if the address belongs to someone on the other side, who could not accept.
+    The inviter does not learn whether the address belongs to someone on the other side, who could not accept.
     """
     invitation = Invitation(
         id=new_id(),
@@ -143,7 +143,7 @@ def few_enough(session: UnitOfWork, tenant_id: UUID | None, at: datetime, most: 
 
 
 def not_of_the_vendor(session: UnitOfWork, address: str) -> None:
-    """Raises OtherSide if the proposed admin of a customer belongs to the vendor, whose people operators may know."""
+    """Raises OtherSide if the address belongs to someone at the vendor; operators may know the vendor's people."""
     same_address = func.lower(col(Person.email)) == func.lower(address)
     if session.orm.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
         raise OtherSide(
@@ -197,7 +197,7 @@ def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_rec
 
 
 def end_those_by(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw the invitations of a person who may no longer invite, at one tenant or at the vendor."""
+    """Withdraw the invitations of a person who may no longer invite at this place."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(actor.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.orm.exec(query).all():
@@ -215,13 +215,11 @@ def accept(
 ) -> Caller:
     """Accept an invitation with the mailed code, once; the transaction then acts as the invited person.
 
-    A new person is created on the inviting side; an existing person of that side also gets the offered roles. A
-    refusal writes nothing. A user of an identity provider needs a fresh and strong sign-in in this browser
-    (`visitor`), and gets the roles of this tenant only: a mailed code opens no other tenant.
+    A new person is created on the inviting side. A user of an identity provider needs a fresh and strong sign-in in
+    this browser (`visitor`), and gets the roles of this tenant only: a mailed code opens no other tenant.
 
     Raises:
-        InvitationRefused: the invitation is unknown, used, withdrawn or not yet valid, the code is wrong, or the
-            person is disabled (one answer for all); or the role *system* would be mixed with another.
+        InvitationRefused: the invitation, the code or the person is not valid; the answer does not say which.
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)
@@ -255,7 +253,6 @@ def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None
 
 
 def _narrowed(session: UnitOfWork, caller: Caller, tenant_id: UUID | None) -> Caller:
-    """Limit a person with an identity provider to the invitation's tenant: a mailed code opens no other."""
     narrow = caller.within(tenant_id)
     authentication.reenter(session, narrow)
     return narrow

@@ -65,12 +65,9 @@ def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]
 
 
 def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason: str) -> None:
-    """Set a legal hold on a tenant: for the customer as its admin, for the vendor as an operator.
+    """Set a hold: for the customer as its admin, for the vendor as an operator.
 
-    The customer is notified of both sides' holds. Each side's reason is stored only in its own log.
-
-    Raises:
-        Conflict: this side has a hold already.
+    The customer is notified of both sides' holds.
     """
     actor, tenant, side = _acting(session, caller, origin, slug)
     session.execute(WAIT_FOR_ERASURE, {"tenant": tenant.id})
@@ -102,16 +99,12 @@ def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> N
 
 
 def held(session: UnitOfWork) -> list[UUID]:
-    """Return the tenants with a legal hold. For the database's owner."""
+    """For the database's owner."""
     return sorted({one.tenant_id for one in session.orm.exec(select(LegalHold)) if _counts(session, one)})
 
 
 def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
-    """Check, as the database's owner, that none of these tenants has or gets a hold until the transaction ends.
-
-    Raises:
-        Conflict: one of them has a hold.
-    """
+    """Check, as the database's owner, that none of these tenants has or gets a hold until the transaction ends."""
     session.execute(ERASING, {"tenants": sorted(one for one in tenants if one)})
     found = [one for one in held(session) if one in tenants]
     if found:
@@ -144,7 +137,7 @@ def _held(session: UnitOfWork, tenant: Tenant, side: Side) -> list[LegalHold]:
 
 
 def _record(session: UnitOfWork, actor: AdminActor, side: Side, said: AdminChange, reason: str | None) -> None:
-    """Write both logs. The reason goes only to its side's log; a customer's name never goes to the vendor's log."""
+    """The reason goes only to its side's log; a customer's name never goes to the vendor's log."""
     customers = replace(said, personal={"comment": reason}) if side is Side.CUSTOMER else said
     permissions.record_change(session, actor, customers)
     event = permissions.audit_event_of(actor, replace(said, personal={"comment": reason}))

@@ -59,10 +59,7 @@ def set_roles(
     roles: frozenset[Role],
     seen: str | None = None,
 ) -> Member:
-    """Set a member's roles, in force from the next call; delegations and invitations of a lost role end.
-
-    `seen` is the version of the member to replace, None for any.
-    """
+    """Delegations and invitations of a lost role end."""
     actor, member = _member(session, caller, origin, slug, person_id)
     member.check_seen(seen)
     if roles != member.roles:
@@ -76,7 +73,6 @@ def set_roles(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
-    """Remove a member with all their roles, delegations and invitations."""
     actor, member = _member(session, caller, origin, slug, person_id)
     nothing = frozenset[Role]()
     if _weakens(session, actor, member, nothing):
@@ -86,10 +82,10 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, perso
 
 
 def leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Leave a tenant, as its member; all roles and delegations end.
+    """Leave a tenant, as its member.
 
-    A person who was tricked into a tenant can leave even as its last admin: only if no one else has ever joined, and
-    only in `enforce`, so that the tenant left behind grants nothing.
+    The last admin can leave only if no one else has ever joined and the mode is `enforce`, so that the tenant grants
+    nothing afterwards.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, sorted(TENANT_ROLES), tenant)
@@ -143,7 +139,7 @@ def _is_alone(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> bool:
 
 
 def _weakens(session: UnitOfWork, actor: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
-    """Return whether the tenant would lose an admin or its last approver: people who could object to changes."""
+    """Whether the tenant would lose an admin or its last approver, who could object to changes."""
     gone = member.roles - roles
     return Role.TENANT_ADMIN in gone or (
         Role.APPROVER in gone and permissions.is_last_approver(session, actor, member.person_id)

@@ -52,8 +52,8 @@ WHERE m.tenant_id = :tenant_id AND m.role = 'tenant_admin' AND m.person_id <> :p
 class Member:
     """`since` is when the oldest role was granted, None for a person of the vendor without roles.
 
-    `is_eligible`: approvers may name them as delegate. `review_tier` is set only for managers. `wants_prompts`: they
-    get prompts by mail even if there are enough other approvers.
+    `is_eligible`: approvers may name the member as delegate. `wants_prompts`: the member gets prompts by mail even if
+    there are enough other approvers.
     """
 
     person_id: UUID
@@ -98,7 +98,7 @@ def find(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member
 
 
 def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
-    """Add roles; existing roles stay."""
+    """Add roles to the existing ones."""
     if roles:
         count, key = len(roles), keyring.of(session).powers
         given = [(new_id(), role) for role in sorted(roles)]

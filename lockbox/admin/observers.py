@@ -51,11 +51,7 @@ def listed(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[ObserverS
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, wanted: ObserverInput, *, services: Iterable[str]
 ) -> ObserverSummary:
-    """For the tenant's admins.
-
-    Raises:
-        Invalid: there is no such service.
-    """
+    """For the tenant's admins."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)

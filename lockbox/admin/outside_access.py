@@ -71,11 +71,7 @@ class DeclaredAccess(BaseModel, frozen=True):
 def declare(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, taken: OutsideAccess, *, services: Collection[str]
 ) -> UUID:
-    """Write the access to the tenant's log, as an operator; notify its approvers, admins and webhooks; return its id.
-
-    Raises:
-        Conflict: the access has not ended yet, or began too long ago.
-    """
+    """Write the access to the tenant's log, as an operator; notify approvers, admins and webhooks; return its id."""
     actor, tenant = permissions.operate(session, caller, origin, slug)
     if taken.service not in services:
         raise UnknownService(f"Choose one of the services {', '.join(sorted(services))}.", field="service")

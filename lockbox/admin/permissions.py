@@ -44,7 +44,7 @@ class AdminActor:
 
 
 def known(session: UnitOfWork, caller: Caller, slug: str) -> Tenant:
-    """Return a tenant. For its members and for everyone with a role at the vendor."""
+    """For members of the tenant and for everyone with a role at the vendor."""
     authentication.enter(session, caller)
     tenant = registry.find(session, slug)
     if tenant is None:
@@ -63,8 +63,7 @@ def acting_as(
 ) -> AdminActor:
     """Return the caller in the first of the roles that they hold at the tenant, or at the vendor if `tenant` is None.
 
-    The people of the tenant or the vendor are locked until the transaction ends, so that concurrent changes see each
-    other.
+    The people of the tenant or the vendor are locked until the transaction ends.
     """
     authentication.enter(session, caller)
     place = tenant.id if tenant else None
@@ -77,8 +76,8 @@ def acting_as(
 def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
     """Require the sign-in that an approval needs, for a change that may loosen something.
 
-    The strictest rule of the policy applies, because the change may loosen that rule. If the policy has no valid MAC,
-    the default terms apply. While no one could approve, any sign-in may set the tenant up.
+    The strictest rule of the policy applies, because the change may loosen that rule. While no one could approve, any
+    sign-in may set the tenant up.
     """
     at = now(session)
     if recipients.look_up(session, {tenant.id}, at).approvers[tenant.id]:
@@ -86,7 +85,7 @@ def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) 
 
 
 def require_fresh_operator(session: UnitOfWork, actor: AdminActor) -> None:
-    """Require a fresh and strong sign-in of an operator, for a change that opens something."""
+    """Require a fresh and strong sign-in, for a change that opens something."""
     strong_enough(actor.caller, Policy(), now(session))
 
 
@@ -128,7 +127,7 @@ def lock_members(session: UnitOfWork, tenant_id: UUID | None) -> None:
 
 
 def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = None) -> Role:
-    """Return the first of the roles that the caller has at a tenant, or at the vendor if `tenant_id` is None."""
+    """Return the first of the roles that the caller has at the tenant or the vendor."""
     for role in roles:
         if caller.holds(role, tenant_id=tenant_id):
             return role
@@ -150,7 +149,7 @@ class AdminChange:
 
 
 def record_change(session: UnitOfWork, actor: AdminActor, admin_change: AdminChange) -> UUID:
-    """Write the event, create its notifications, and return its id. Changes at the vendor notify operators."""
+    """Write the event, create its notifications, and return its id."""
     audit_event = audit_event_of(actor, admin_change)
     if actor.tenant_id is None:
         announcements.notify_operators(session, audit_event)
@@ -189,7 +188,7 @@ def person(name: str, address: str) -> str:
 
 
 def revise_policy(session: UnitOfWork, actor: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
-    """Put a policy in force with the actor as author, renew the tenant's MAC, and return the policy's version."""
+    """Put a policy in force with the actor as author, and return its version."""
     newest = session.orm.exec(
         select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
     ).one()

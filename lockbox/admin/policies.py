@@ -50,7 +50,7 @@ class VersionedPolicy:
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str, version: int | None = None) -> VersionedPolicy:
-    """Return a version, or the one in force if `version` is None. For the tenant's members."""
+    """`version` is None for the version in force. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return _held(session, tenant, version or tenant.policy_version)
 
@@ -58,7 +58,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str, version: int | None = N
 def editions(
     session: UnitOfWork, caller: Caller, slug: str, *, before: int | None, most: int
 ) -> Sequence[PolicyEdition]:
-    """Return the versions below `before`, newest first. For the tenant's members."""
+    """Newest first. For the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return _editions(session, tenant, before, most)
 
@@ -70,11 +70,7 @@ def change(
 
     If the policy in force or the tenant's row has no valid MAC, the admin confirms the policy: it is written even if
     equal, the mode becomes `enforce`, and windows opened without the customer are revoked. Any sign-in may withdraw
-    temporary consent, because that only closes access; all other changes need the sign-in of an approval. `seen` is
-    the version to replace, None for any.
-
-    Raises:
-        Invalid: a group contains a person who could never decide at this tenant.
+    temporary consent, because that only closes access; all other changes need the sign-in of an approval.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -105,13 +101,12 @@ def change(
 
 
 def check(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> None:
-    """Raises Invalid or NobodyCanApprove, as `change` does."""
+    """Raises Invalid if a person in a group could never decide, or NobodyCanApprove."""
     _only_deciders(session, tenant, policy)
     _somebody_can_approve(session, tenant, policy, at)
 
 
 def _begun_anew(tenant: Tenant) -> dict[str, str]:
-    """Set `enforce` at a tenant whose mode or policy has no valid MAC, and return the change for the event."""
     was, tenant.mode = tenant.mode, Mode.ENFORCE
     return {"mode": permissions.change(f"{was} (unverified)", tenant.mode)}
 

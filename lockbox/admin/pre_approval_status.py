@@ -109,7 +109,7 @@ def judged_by(session: UnitOfWork, tenant: Tenant, at: datetime) -> PreApprovalC
 
 
 def todays_terms(judged: PreApprovalContext, row: PreApproval) -> Terms:
-    """Return the strictest terms that could apply to a request that the pre-approval covers."""
+    """The strictest terms that could apply to a request that the pre-approval covers."""
     if judged.policy is None:
         raise PolicyUnverified(UNVERIFIED)
     return pre_approvals.strictest_terms(judged.policy, row)
@@ -144,7 +144,7 @@ def approval_obstacle(
 
 
 def namesakes(session: UnitOfWork, caller: Caller, one: PreApprovalSummary) -> list[str]:
-    """Return the names of an open pre-approval's proposer and approvers whose accounts look like the caller's."""
+    """The names of an open pre-approval's proposer and approvers whose accounts look like the caller's."""
     people = {one.row.proposed_by, *(by.person_id for by in one.approvers)} - {caller.person_id}
     return look_alikes(session, caller.person_id, people) if one.status in OPEN else []
 
@@ -163,7 +163,7 @@ def ahead_of_awaiting() -> Query:
 
 
 def awaiting(session: UnitOfWork, caller: Caller) -> list[AwaitingPreApproval]:
-    """Return the pending pre-approvals that the caller could approve, with this sign-in or a fresh one."""
+    """Pending pre-approvals that the caller could approve, with this sign-in or a fresh one."""
     authentication.enter(session, caller)
     found: list[AwaitingPreApproval] = []
     for tenant_id in session.execute(*ahead_of_awaiting()).scalars().all():

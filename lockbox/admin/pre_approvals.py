@@ -97,12 +97,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     wanted: PreApprovalInput,
     services: Mapping[str, Service],
 ) -> PreApprovalSummary:
-    """Propose a pre-approval, as the tenant's admin; it opens nothing until approvers have approved it.
-
-    Raises:
-        Invalid: the pattern is too wide, the window is longer than the policy allows, or the end is invalid.
-        Conflict: too many pre-approvals are open.
-    """
+    """Propose a pre-approval, as the tenant's admin; it opens nothing until approvers have approved it."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     permissions.require_fresh_admin(session, actor, tenant)
@@ -133,7 +128,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
 def approve(  # noqa: PLR0917 - who approves what, where
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
 ) -> PreApprovalSummary:
-    """Approve a pre-approval, as an approver or a delegate; it needs the same sign-in as an approval of a request."""
+    """Approve as an approver or a delegate; this needs the same sign-in as an approval of a request."""
     caller, row, judged = _scene(session, caller, slug, which, others=NO_APPROVER)
     tenant, at = judged.tenant, judged.at
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
@@ -189,10 +184,7 @@ def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: 
 
 
 def record_ended(database: Database) -> Iterator[int]:
-    """Record the end of each expired pre-approval and notify its tenant; yield the number per step.
-
-    It may run anywhere and any number of times. Pre-approvals that were revoked or used up before are not announced.
-    """
+    """Record the end of each expired pre-approval and notify its tenant; yield the number per step."""
     while True:
         with database.transaction() as session:
             rows = session.execute(ENDED_BY_NOW, {"most": MOST_LISTED}).all()
@@ -263,8 +255,7 @@ def _scene(
 ) -> tuple[Caller, PreApproval, PreApprovalContext]:
     """Return the caller, a pre-approval and its context; the tenant's people and the pre-approval are locked.
 
-    A concurrent request uses the pre-approval before the lock, or sees it as this transaction leaves it. `others` is
-    the error message for members who may only see it.
+    `others` is the error message for members who may only see the pre-approval.
     """
     tenant = permissions.readable(session, caller, slug)
     permissions.lock_members(session, tenant.id)
@@ -293,7 +284,7 @@ def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval],
 
 
 def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> datetime:
-    """Return now, or the opening time of their last window if a clock was set back and that is later."""
+    """Now, or the opening time of their last window if this is later because a clock was set back."""
     ids = [row.id for row in rows]
     opened = session.orm.exec(
         select(func.max(col(AccessRequest.opened_at))).where(col(AccessRequest.pre_approval_id).in_(ids))
@@ -302,7 +293,7 @@ def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> da
 
 
 def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], comment: str | None) -> list[UUID]:
-    """Revoke the open windows of the requests `theirs`, and their approved extensions; return the ids of all.
+    """Revoke the open windows of the requests `theirs`, and their approved extensions.
 
     Extensions of a window that ran to its end stay open. Requests that could become active are locked first and then
     read again, so that concurrent approvals are included.
@@ -327,7 +318,7 @@ def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], 
 
 
 def _facts(row: PreApproval) -> dict[str, Value]:
-    """Return an event's facts. The pattern is left out, because it is personal data."""
+    """The pattern is left out, because it is personal data."""
     return {
         "pre_approval_id": row.id,
         "service": row.service,

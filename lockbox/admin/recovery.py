@@ -32,7 +32,7 @@ class AdminProposal:
 
 
 def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
-    """Propose an admin, as an operator: admins and approvers are notified now, the invitation goes after 72 hours."""
+    """Admins and approvers are notified now; the invitation is mailed after 72 hours."""
     actor, tenant = permissions.operate(session, caller, origin, slug)
     permissions.require_fresh_operator(session, actor)
     at = now(session)
@@ -57,7 +57,6 @@ def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, n
 
 
 def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Withdraw a proposal, as an operator; the tenant's admins and approvers are notified."""
     actor, _ = permissions.operate(session, caller, origin, slug)
     invitations.end(session, actor, invitation_id, only_recovery=True)
 
@@ -82,7 +81,7 @@ def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
 
 
 def object_to(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Object to a proposed admin, as an admin or approver of the tenant; this ends the recovery."""
+    """For admins and approvers of the tenant; this ends the recovery."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, OBJECTORS, tenant)
     invitations.end(session, actor, invitation_id, only_recovery=True)

@@ -60,8 +60,7 @@ class RestoreResult:
 def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
     """End everything that is open, and begin a new generation of each log that is behind its shipped checkpoint.
 
-    Open windows are revoked and pending requests timed out, with events and notifications; browser sessions end. If
-    no log is behind, nothing is done unless `anyway`. After the commit the calling function moves the shipped
+    If no log is behind, nothing is done unless `anyway`. After the commit the calling function moves the shipped
     checkpoints of these logs aside; until then access checks refuse.
 
     Raises:

@@ -94,14 +94,12 @@ class RemovedRange:
 
 
 def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[RemovedRange]:
-    """Remove old sealed events from the beginning of each log, without gaps; yield the removed ranges.
+    """Remove old sealed events from the beginning of each log, without gaps.
 
     A tenant's log is kept for the time that its admins have set (in a row with a valid MAC), but no longer than
     `keep`. If `keep` is None, logs without a time set by admins are kept. The range ends before the first event that
     is younger, whose request was open at its cut-off time, or whose tenant has a legal hold. With the last move of a
-    request, its texts are erased in its row and in the other log. Seals, tiles and checkpoints stay. Before anything
-    is removed, an event records the whole range and its root. A transaction removes at most a thousand events; before
-    each, the run waits for a second if deadlines are overdue. An interrupted run continues when called again.
+    request, its texts are erased in its row and in the other log. An interrupted run continues when called again.
     """
     with transactions() as session:
         at, logs = now(session), session.execute(LOGS).all()
@@ -141,7 +139,7 @@ def kept(days: int | None, most: timedelta | None) -> timedelta | None:
 
 
 def _first_to_stay(transactions: Transactions, log: Row[Any], since: datetime) -> int:
-    """Return the number of the first event to keep. No lock is needed: a removable event stays removable."""
+    """No lock is needed: a removable event stays removable."""
     for start in range(log.kept_from, log.size, A_LOOK):
         with transactions() as session:
             span = {"log_id": log.id, "start": start, "end": min(log.size, start + A_LOOK)}

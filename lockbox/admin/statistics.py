@@ -150,11 +150,7 @@ class Statistics:
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
-    """Return a tenant's statistics; without a slug, of the caller's only tenant, or of all for the vendor's auditors.
-
-    Raises:
-        Invalid: the caller has several tenants.
-    """
+    """Without a slug, return the statistics of the caller's only tenant, or of all for the vendor's auditors."""
     authentication.enter(session, caller)
     tenant = _only_tenant(session, caller) if slug is None else permissions.known(session, caller, slug)
     if not caller.holds(Role.VENDOR_AUDITOR) and not (tenant and caller.holds(*READERS, tenant_id=tenant.id)):
@@ -167,7 +163,6 @@ def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
 
 
 def table(found: Statistics) -> Iterator[bytes]:
-    """Yield CSV rows: the total, then each month, service, engineer, reason, severity and level."""
     columns = list(RequestFigures.model_fields)
     yield row(["group", "name", *columns])
     months = [CountedGroup(f"{month:%Y-%m}", figures) for month, figures in found.months]

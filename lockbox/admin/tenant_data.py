@@ -40,8 +40,6 @@ NOT_ASKED = "Nobody has asked to off-board the tenant."
 
 
 class OffboardingState(BaseModel, frozen=True):
-    """The time and author of the request to off-board, and how far the command of the database's owner has come."""
-
     asked_at: datetime
     asked_by: str | None
     closed_at: datetime | None
@@ -80,7 +78,7 @@ class TenantDataListing:
 
 
 def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantDataListing:
-    """Return tenants with a legal hold, an off-boarding or their own retention. For operators and auditors."""
+    """Tenants with a legal hold, an off-boarding or their own retention. For operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()
@@ -111,11 +109,7 @@ def _days(session: UnitOfWork, tenant: Tenant) -> int | None:
 def keep_for(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, days: int | None, *, most: int | None
 ) -> None:
-    """Set the retention of a log in days, as the tenant's admin; None is the installation's limit.
-
-    Raises:
-        Invalid: `days` is below the minimum, or above the limit.
-    """
+    """As the tenant's admin; `days` None is the installation's limit."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     tenant = permissions.locked(session, tenant)
@@ -136,13 +130,7 @@ def keep_for(
 
 
 def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Ask the vendor to off-board a tenant, as its admin.
-
-    Admins can withdraw this until the database's owner runs `lockbox operate off-board`.
-
-    Raises:
-        Conflict: there is a legal hold, or an earlier row has no valid MAC.
-    """
+    """Ask the vendor to off-board a tenant, as its admin."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)
@@ -162,11 +150,7 @@ def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str)
 
 
 def stay(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Withdraw the request to off-board the tenant, as its admin.
-
-    Raises:
-        Conflict: the database's owner has begun the off-boarding.
-    """
+    """Withdraw the request to off-board the tenant, as its admin, until the off-boarding begins."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)

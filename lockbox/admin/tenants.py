@@ -44,11 +44,10 @@ class TenantInput:
 
 @dataclass(frozen=True)
 class TenantOverview:
-    """A tenant as a reader sees it. Counts are for its members, `in_review` and `stopped_since` for its admins.
+    """A tenant as a reader sees it; counts that the reader may not see are None.
 
-    Operators see `open_windows`, because suspending a tenant ends its windows. Engineers and managers of the vendor
-    see slug and name; engineers also see `longest_window`, in seconds. `consented` is the temporary consent in force;
-    `stopped_since` is when an emergency stop began.
+    `consented` is the temporary consent in force, `longest_window` is in seconds, and `stopped_since` is when an
+    emergency stop began.
     """
 
     tenant: Tenant
@@ -75,7 +74,7 @@ class TenantListing:
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, founding: TenantInput, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Create a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail."""
+    """Create a tenant in `enforce` with the default policy, and invite its first admin by mail."""
     actor = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
     permissions.require_fresh_operator(session, actor)
     _is_a_plan(founding.plan, plans)
@@ -102,7 +101,7 @@ def add(
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
-    """Return the tenants that the caller may see, sorted by slug; a service account sees none."""
+    """Sorted by slug; a service account sees none."""
     authentication.enter(session, caller)
     if caller.holds(Role.SYSTEM):
         return TenantListing([], None)
@@ -130,10 +129,7 @@ def show(session: UnitOfWork, caller: Caller, slug: str) -> TenantOverview:
 
 
 def suspend(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
-    """Suspend a tenant, as an operator: no request can be submitted for it, and its open windows are revoked at once.
-
-    Requests in review or pending can be denied or cancelled, and opened only after the tenant is resumed.
-    """
+    """No request can be submitted for a suspended tenant, and its open windows are revoked at once."""
     return _suspended(session, caller, origin, slug, suspended=True)
 
 
@@ -144,7 +140,7 @@ def resume(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> Te
 def set_plan(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Set a tenant's plan, as an operator. The mode stays, whatever the plan includes."""
+    """The mode stays, whatever the plan includes."""
     actor, tenant = permissions.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
     tenant = permissions.locked(session, tenant)
@@ -195,10 +191,7 @@ def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
 
 
 def _change(session: UnitOfWork, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
-    """Change a column that the MAC covers.
-
-    A row without a valid MAC accepts only changes that close access, and gets no new MAC.
-    """
+    """A row without a valid MAC accepts only changes that close access, and gets no new MAC."""
     is_ours = row_macs.is_held(session, tenant.mac, row_macs.tenant(tenant), tenant.id)
     if not (is_ours or closes):
         raise PolicyUnverified(UNVERIFIED)

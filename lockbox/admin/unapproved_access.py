@@ -1,7 +1,4 @@
-"""Access that can open at a tenant without its approval, for which people and how long, and recent windows.
-
-Used by its page, the API, the mode's page and the log's monthly event.
-"""
+"""Access that can open at a tenant without its approval, for which people and how long, and recent windows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -117,10 +114,10 @@ class ReportingGate:
 
 @dataclass(frozen=True)
 class BreakGlassAllowance:
-    """The break-glass access that a policy allows.
+    """`people` maps ids to names; None means every engineer and manager.
 
-    `people` maps ids to names; None means every engineer and manager. `lately` counts windows opened within 30 days.
-    `overdue`: a finding of the customer is overdue. `stopped_since`: since when an emergency stop bars break-glass.
+    `lately` counts windows opened within 30 days. `overdue`: a finding of the customer is overdue. `stopped_since`:
+    since when an emergency stop bars break-glass.
     """
 
     services: Sequence[str]
@@ -160,7 +157,7 @@ class UnapprovedAccess:
 
     @property
     def ways(self) -> AbstractSet[UnapprovedWay]:
-        """The ways that are possible, including those that a stop or an overdue finding bars for now."""
+        """Includes the ways that a stop or an overdue finding bars for now."""
         leaves = UnapprovedWay.CONSENT if self.consent else UnapprovedWay.MODE
         can = {
             leaves: not customer_decides(self.mode),
@@ -172,7 +169,7 @@ class UnapprovedAccess:
 
     @property
     def still_open(self) -> int:
-        """The number of open windows that the customer was not asked about, even if no further window can open."""
+        """The number of open windows that the customer was not asked about."""
         return sum(one.still_open for one in self.opened.values())
 
     @property
@@ -221,9 +218,7 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
 def state(database: Database) -> Iterator[int]:
     """Write the monthly event to each tenant's log; yield the number of tenants per step.
 
-    It may run anywhere and any number of times: a row for each log keeps the last month, and is written with the
-    event. A new tenant gets its first event in the next month. A failed tenant is retried after an hour; the others
-    continue.
+    A failed tenant is retried after an hour; the others continue.
     """
     while True:
         with database.transaction() as session:

@@ -51,16 +51,13 @@ class ActiveConsent:
 
 
 def lasting(session: UnitOfWork, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, ActiveConsent]:
-    """Return the consent in force of each tenant, without tenants that the caller may not see."""
+    """Leaves out tenants that the caller may not see."""
     rows = session.execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
     return {row.tenant_id: ActiveConsent(Mode(row.mode), row.until_at) for row in rows}
 
 
 def record_expired_consents(database: Database) -> Iterator[str]:
-    """Write an event for each consent that has ended, and notify the tenant; yield after each consent.
-
-    It may run anywhere and any number of times: each end is recorded once. If one fails, the others continue.
-    """
+    """Write an event for each consent that has ended, and notify the tenant. If one fails, the others continue."""
     with database.transaction() as session:
         ended = session.execute(ENDED, {"at": now(session), "most": MOST}).all()
     for row in ended:

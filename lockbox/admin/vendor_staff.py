@@ -29,7 +29,7 @@ ACCOUNT = "account:"
 
 
 def withdraw_offers(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw all open invitations and proposals made by a person of the vendor; each withdrawal is notified.
+    """Withdraw all open invitations and proposals made by a person of the vendor.
 
     The vendor's people are already locked; each tenant's people are locked here, in order of the ids.
     """
@@ -64,7 +64,7 @@ class StaffRecord:
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return everyone at the vendor, with or without roles. For operators and auditors."""
+    """Includes people without roles. For operators and auditors."""
     _may_read(session, caller, READERS)
     return memberships.page(session, None, cursor=cursor, most=most)
 
@@ -91,7 +91,7 @@ def invite(
     roles: frozenset[Role],
     a_day: int | None = None,
 ) -> Invitation:
-    """For operators. The inviter is not told if the address belongs to a customer's member, who could not accept."""
+    """For operators."""
     actor = permissions.acting_as(session, caller, origin, OPERATORS)
     permissions.require_fresh_operator(session, actor)
     at = now(session)
@@ -117,11 +117,7 @@ def set_roles(
     """Set a person's roles, as an operator, in force from the next call.
 
     Losing the role *engineer* ends requests and windows; losing *operator* withdraws invitations and proposals.
-    `review_tier` is for managers; None keeps the tier, or sets the first tier for a new manager. `seen` is the
-    version to replace, None for any.
-
-    Raises:
-        Invalid: the person is disabled, or gets a tier without being a manager.
+    `review_tier` None keeps the tier, or sets the first tier for a new manager.
     """
     actor, member = _colleague(session, caller, origin, person_id)
     member.check_seen(seen)
@@ -146,10 +142,7 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID)
 
 
 def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> Member:
-    """Disable a person permanently, as an operator.
-
-    Their tokens, sign-ins, invitations and proposals end, requests are cancelled, and open windows revoked.
-    """
+    """Permanent. The person's tokens, sign-ins, invitations, proposals, requests and windows end."""
     actor, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
         withdraw_offers(session, actor, person_id)
@@ -174,7 +167,7 @@ def read_record(session: UnitOfWork, caller: Caller, person_id: UUID) -> StaffRe
 def write_record(
     session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID, entry: DirectoryEntry
 ) -> StaffRecord:
-    """Replace a person's directory record, as a service account with the scope for it; the record is dated now."""
+    """For service accounts with the scope for directory records; the record is dated now."""
     authentication.enter(session, caller)
     _may_write_records(caller)
     member = _again(session, person_id)

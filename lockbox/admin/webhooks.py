@@ -1,4 +1,4 @@
-"""Webhooks: of a tenant, managed by its admins, or of the vendor, managed by operators."""
+"""Webhooks: of a tenant, managed by its admins, or of the vendor (`slug` is None), managed by operators."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +70,6 @@ class WebhookWithSecret:
 
 
 def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
-    """`slug` is None for the vendor's webhooks."""
     if slug is None:
         authentication.enter(session, caller)
         permissions.capacity(caller, OPERATORS)
@@ -79,7 +78,6 @@ def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[En
 
 
 def show(session: UnitOfWork, caller: Caller, endpoint_id: UUID) -> Endpoint:
-    """For callers who may change the webhook."""
     endpoint = _seen(session, caller, endpoint_id)
     permissions.capacity(caller, ADMINS if endpoint.tenant_id else OPERATORS, endpoint.tenant_id)
     return endpoint
@@ -94,12 +92,6 @@ def add(
     *,
     reach: WebhookUrlPolicy,
 ) -> WebhookWithSecret:
-    """`slug` is None for a webhook of the vendor.
-
-    Raises:
-        Invalid: the URL is not allowed, there is no such event type, or a webhook of the vendor asks for the
-            justification.
-    """
     tenant = None if slug is None else permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     _firmly(session, actor, tenant)
@@ -134,11 +126,7 @@ def change(
     *,
     reach: WebhookUrlPolicy,
 ) -> Endpoint:
-    """Change fields of `WebhookInput`, or `enabled`; equal values change nothing.
-
-    Raises:
-        Invalid: a value is invalid.
-    """
+    """Change fields of `WebhookInput`, or `enabled`; equal values change nothing."""
     actor, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     before = _facts(endpoint)
     values = {name: value for name, value in wanted.items() if name != "enabled"}
@@ -166,7 +154,7 @@ def change(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
-    """Remove a webhook: its secrets are deleted, its delivery log stays."""
+    """The secrets are deleted, the delivery log stays."""
     actor, endpoint, _ = locked(session, caller, origin, endpoint_id)
     at = now(session)
     if endpoint.disabled_at is None:
@@ -187,7 +175,7 @@ def rotate(
     vault: SecretVault,
     overlap: timedelta = kept.OVERLAP,
 ) -> WebhookWithSecret:
-    """Replace the signing secret; calls are signed with the old secret too until the overlap ends."""
+    """Calls are signed with the old secret too until the overlap ends."""
     actor, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     _firmly(session, actor, tenant)
     at = now(session)

@@ -128,8 +128,6 @@ def _copied(session: UnitOfWork, ids: Iterable[UUID]) -> tuple[MailRecipient, ..
 
 @dataclass(frozen=True)
 class AffectedRequest:
-    """`says` contains sentences on what would change."""
-
     request: AccessRequest
     requester: str
     says: Sequence[str] = ()
@@ -145,11 +143,11 @@ class RequestSample:
 
 @dataclass(frozen=True)
 class PolicyImpact:
-    """The effect of a policy change.
+    """The twenty pending requests with the nearest deadlines are compared.
 
-    The twenty pending requests with the nearest deadlines are compared: `waiting` lists those that would change,
-    `same` counts those that would not. `unread` counts the further pending requests. `closes` lists windows opened
-    without the customer that would end because consent is withdrawn. `refusal` is why the policy could not be saved.
+    `waiting` lists those that the new policy would change, `same` counts those that it would not. `unread` counts the
+    further pending requests. `closes` lists windows opened without the customer that would end because consent is
+    withdrawn. `refusal` is why the policy could not be saved.
     """
 
     changes: Mapping[str, str]
@@ -163,7 +161,7 @@ class PolicyImpact:
 
 @dataclass(frozen=True)
 class ModeChangePreview:
-    """`closes` lists windows that would end, `consent_until` is the end of consent that would be withdrawn.
+    """`consent_until` is the end of consent that would be withdrawn.
 
     `in_review` counts requests that the customer would then decide about.
     """

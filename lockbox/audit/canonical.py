@@ -33,11 +33,8 @@ def canonical(fields: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of one flat object.
 
     Allowed values are text, whole numbers up to 2^53 - 1 (no floats), booleans, null, lists of text, and one level of
-    objects of these. Names must be ASCII. For them, the standard library's encoder already writes RFC 8785's form.
-
-    Raises:
-        ValueError: a number is out of range, or a name is not ASCII.
-        TypeError: a value is of another type.
+    objects of these; other values raise ValueError or TypeError. Names must be ASCII, so that the standard library's
+    encoder writes RFC 8785's form.
     """
     plain = {name: value if type(value) in AS_THEY_ARE else _plain(value) for name, value in fields.items()}
     if not "".join(plain).isascii():
@@ -82,8 +79,8 @@ def signed_text(
 ) -> bytes:
     """Return the bytes that an approval's signature covers: the window, its approvers, and the statement's hash.
 
-    The opening event holds all these values. The signature therefore stays verifiable after the statement's personal
-    values are erased. Members in `added` make it format 2.
+    The opening event holds all these values, so that the signature stays verifiable after personal values are erased.
+    With members in `added`, the format is 2.
     """
     return canonical(
         {
@@ -101,11 +98,7 @@ def signed_text(
 
 
 def decoded(text: str) -> bytes:
-    """Decode base64 (RFC 4648 section 4); accept only the canonical encoding, with zero padding bits.
-
-    Raises:
-        ValueError: the text is not the canonical encoding.
-    """
+    """Decode base64 (RFC 4648 section 4); raises ValueError if the encoding is not canonical."""
     found = base64.b64decode(text, validate=True)
     if base64.b64encode(found).decode() != text:
         raise ValueError("the bits that pad a text in base64 are zero")

@@ -53,7 +53,7 @@ def ahead_of_events(request_id: UUID) -> Query:
 
 
 def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
-    """Return a request's events in order, except activity, which has its own list; only moves have a `seq`."""
+    """In order, without activity, which has its own list. Only moves have a `seq`."""
     return session.execute(*ahead_of_events(request_id)).all()
 
 
@@ -63,7 +63,7 @@ def moves(events: Iterable["EventRow"]) -> list["EventRow"]:
 
 @dataclass(frozen=True)
 class WrittenEvent:
-    """An event that this transaction wrote, with the fields of `events`' rows, for the person who caused it."""
+    """Has the fields of `events`' rows, for the person who caused the event."""
 
     seq: Any  # as in a row
     at: datetime
@@ -113,7 +113,7 @@ EventRow = Row[Any] | WrittenEvent
 
 @dataclass(frozen=True)
 class EventFilter:
-    """A filter of events; a member that is None matches everything.
+    """A member that is None matches everything.
 
     `words` are searched in comments and justifications. `moves` leaves out events that are no moves.
     """
@@ -136,9 +136,9 @@ class EventFilter:
 class RecordedEvent:
     """An event as one reader may see it.
 
-    `number` is its position in its log, None until sealed. `details` holds the salt and value of each personal field;
-    other fields come from the body. `altered` names columns and values that contradict the body, and `body` if
-    another body was sealed. For an export, which a verifier checks, the columns are used unchecked.
+    `number` is its position in its log, None until sealed. `details` holds the salt and value of each personal field.
+    `altered` names columns and values that contradict the body, and `body` if another body was sealed; it is empty
+    for exports, whose columns are used unchecked.
     """
 
     id: UUID
@@ -165,7 +165,6 @@ class RecordedEvent:
         return {name: value for name, (_, value) in self.details.items() if name not in self.altered}
 
     def value(self, name: str) -> str | None:
-        """Return a personal value; None if it was erased, never stored, altered, or is hidden from this reader."""
         return self.personal.get(name)
 
 
@@ -213,7 +212,7 @@ def page(
     before: UUID | None,
     most: int,
 ) -> FoundEvents:
-    """Return the newest matching events of a log before an id, sealed or not.
+    """Newest first, sealed or not.
 
     The number of events read is limited. A page may therefore be short, although older events match.
     """
@@ -252,7 +251,7 @@ def _events(
 def span(
     session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
-    """Return the matching events from number `start` to before `end`, for an export."""
+    """For an export; `end` is not included."""
     query = _matching([log_id], sight, wanted)
     rows = session.execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(RecordedEvent(**_plain(row._asdict())), sight) for row in rows]
@@ -261,7 +260,7 @@ def span(
 def checked_span(
     session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
-    """Return the same events as `span`, checked against their bodies, for readers who do not verify exports."""
+    """Like `span`, but checked against the events' bodies, for readers who do not verify exports."""
     query = _matching([log_id], sight, wanted, IN_PLACE.label("in_place"))
     rows = session.execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(checked(row._asdict()), sight) for row in rows]
@@ -336,10 +335,10 @@ def _pairs(details: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, 
 
 
 def checked(row: dict[str, Any]) -> RecordedEvent:
-    """Return an event as its body states it, from the columns of its row.
+    """Return an event as its body states it.
 
-    The row also has `number`, `details` (salt and value by field) and `in_place`. `in_place` is whether exactly this
-    body was sealed; None if unchecked.
+    The row has the event's columns, `number`, `details` and `in_place`: whether exactly this body was sealed, None if
+    unchecked.
     """
     in_place = row.pop("in_place")
     columns = {name: row[name] for name in event_checks.MEMBERS}

@@ -39,7 +39,7 @@ RECORD = text(f"WITH {APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class Actor:
-    """Who caused an event: a person in one role and channel, or the system (`THE_CLOCK` or `THE_OWNER`).
+    """A person in one role and channel, or the system (`THE_CLOCK` or `THE_OWNER`).
 
     `address` is the network address. `on_behalf_of` is the person for whom a service account or a delegate acted.
     """
@@ -54,15 +54,13 @@ class Actor:
 
     @property
     def side(self) -> str | None:
-        """The actor's side; None for `THE_CLOCK` and `THE_OWNER`, which are no users."""
+        """None for `THE_CLOCK` and `THE_OWNER`, which are no users."""
         if self.role in NOBODYS:
             return None
         return CUSTOMER if self.role in CUSTOMERS else VENDOR
 
 
 class ActingPerson(Protocol):
-    """A person or a service account that acts."""
-
     @property
     def person_id(self) -> UUID: ...
     @property
@@ -76,7 +74,6 @@ class Origin:
     user_agent: str | None = None
 
     def actor(self, who: ActingPerson, role: str, on_behalf_of: UUID | None = None) -> Actor:
-        """Return the actor that the audit log names for a person who acts from this origin."""
         return Actor(who.person_id, role, who.name, self.channel, self.address, self.user_agent, on_behalf_of)
 
 
@@ -88,22 +85,18 @@ THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
 
 
 def is_internal(from_state: str | None, to_state: str | None) -> bool:
-    """Return whether a move is sealed in the vendor's log, because the customer was not asked yet.
-
-    The move that first asks or notifies the customer is the first one in the customer's log.
-    """
+    """Return whether a move is sealed in the vendor's log, because the customer was not asked yet."""
     return to_state == REVIEWING or (from_state == REVIEWING and to_state not in SHOWN)
 
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """An event to be written.
+    """`facts` hold nothing personal.
 
-    `facts` hold nothing personal. `personal` values enter the event as salted commitments; the values are stored
-    apart, where they can be erased. `salts` repeat the salts of earlier commitments to the same values, so that
-    readers can see that the values are equal. `seq` numbers the moves of a request. `policy_version` is the version
-    of the policy that was applied, if any. `stays_inside` puts the event in the vendor's log whatever its states are;
-    mails to managers use it.
+    `personal` values enter the event as salted commitments; the values are stored apart, where they can be erased.
+    `salts` repeat the salts of earlier commitments to the same values, so that readers can see that the values are
+    equal. `seq` numbers the moves of a request. `stays_inside` puts the event in the vendor's log whatever its states
+    are.
     """
 
     at: datetime
@@ -124,7 +117,7 @@ class AuditEvent:
 
     @property
     def internal(self) -> bool:
-        """Whether the event is sealed in the vendor's log, even if it is about a tenant."""
+        """Whether the event is sealed in the vendor's log."""
         return self.stays_inside or is_internal(self.from_state, self.to_state)
 
     @property
@@ -220,8 +213,7 @@ def record(
 ) -> None:
     """Record a read of the audit log, with one event in each log that was read.
 
-    `action` is `audit_log_read` or `audit_log_exported`. `logs` are tenant ids, None for the vendor's own log.
-    `wanted` is the reader's query, which may hold names. `count` is how many events were returned.
+    `logs` are tenant ids, None for the vendor's own log. `wanted` is the reader's query, which may hold names.
     """
     at = now(session)
     sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None

@@ -43,7 +43,7 @@ DECISIONS = {"approve": "Approved", "deny": "Denied", "revoke": "Revoked", "time
 
 @dataclass(frozen=True)
 class Export:
-    """The log as it was when the export began, the filter, and the reader's scope."""
+    """`log` is the log as it was when the export began."""
 
     log: LogHead
     sight: EventScope
@@ -170,7 +170,7 @@ def _line(**members: object) -> bytes:
 
 
 def table(pages: Pages, export: Export) -> Iterator[bytes]:
-    """Yield the CSV's header and one row for each event; no cell can act as a spreadsheet formula."""
+    """No cell can act as a spreadsheet formula."""
     yield row(COLUMNS)
     for start in range(0, export.log.size, NUMBERS_A_PAGE):
         with pages() as session:

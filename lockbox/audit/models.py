@@ -16,8 +16,8 @@ OF_LOG = f"CASE WHEN internal OR tenant_id IS NULL THEN '{UUID(int=0)}'::uuid EL
 class Event(SQLModel, table=True):
     """One fact of the audit log; `body` holds the exact canonical bytes (RFC 8785) that are sealed.
 
-    `seq` numbers the moves of a request without a gap; it is null for other events. `log_id` is the log in which the
-    event is sealed: the tenant's log, or the vendor's for events that are `internal` or of no tenant.
+    `seq` numbers the moves of a request without a gap; it is null for other events. `log_id` is the tenant's log, or
+    the vendor's for events that are `internal` or of no tenant.
     """
 
     __tablename__ = "events"
@@ -55,10 +55,9 @@ class AuditLog(SQLModel, table=True):
 
     `note` is the newest checkpoint; a checkpoint was last kept at `kept_at`. `generation` counts the restores of
     back-ups older than the shipped checkpoints; each generation has its own `origin`. The first `unproven` events
-    predate sealing; the log proves only that they existed when sealing began. The tenant last got a digest at
-    `digest_at`. Events before number `kept_from` are recorded as removed, and older than `kept_since`; events before
-    number `cleared_to` are deleted. `stated_for` is the last month whose access without approval the log records;
-    `unstated_at` is when recording it failed.
+    predate sealing. Events before number `kept_from` are recorded as removed, and older than `kept_since`; events
+    before number `cleared_to` are deleted. The tenant last got a digest at `digest_at`. `stated_for` is the last
+    month whose access without approval the log records; `unstated_at` is when recording it failed.
     """
 
     __tablename__ = "logs"

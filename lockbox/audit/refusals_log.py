@@ -44,7 +44,7 @@ RECORD = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class RefusalEntry:
-    """A refusal; refusals with equal `facts`, `kind`, person, request and `of` are counted together within a minute.
+    """Refusals with equal `facts`, `kind`, person, request and `of` are counted together within a minute.
 
     `of` distinguishes unidentified callers. `first` and `personal` describe the first refusal of the minute.
     """

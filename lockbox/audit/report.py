@@ -108,13 +108,12 @@ class RequestRecord:
 
 
 class ReportedRequest(BaseModel, frozen=True):
-    """The content of a report about its request; None for fields that were erased or are hidden from the reader.
+    """None stands for values that were erased or are hidden from the reader.
 
-    `opened_at` is when the window began, None if the window ended before that. `granted_actions` and
-    `granted_resources` are what was granted, if less than asked. `mails` states who was notified by mail. `more` is
-    whether there was more activity than listed. `lost` numbers the moves that are missing from the audit log; the
-    request's row stands in for them. `altered` lists the events whose columns contradict the body, or whose body is
-    not the sealed one.
+    `opened_at` is None if the window ended before it began. `granted_actions` and `granted_resources` are what was
+    granted, if less than asked. `more` is whether there was more activity than listed. `lost` numbers the moves that
+    are missing from the audit log; the request's row stands in for them. `altered` lists the events whose columns
+    contradict the body, or whose body is not the sealed one.
     """
 
     request_id: UUID
@@ -140,7 +139,7 @@ class ReportedRequest(BaseModel, frozen=True):
 
 
 class Report(ReportedRequest):
-    """The full report; `let_in` is a sentence about how often the gate let the engineer in."""
+    """`let_in` is a sentence about how often the gate let the engineer in."""
 
     steps: tuple[ReportStep, ...]
     questions: tuple[ReportStep, ...]
@@ -187,7 +186,7 @@ def report(
     kept: RequestRecord | None = None,
     let_in: str = "",
 ) -> Report:
-    """Build the report from a request's moves, in order, and its activity, oldest first.
+    """`moves` are in order, `used` oldest first.
 
     `asked` are the request's questions and answers. `told` are the events that record who was notified. `kept` is the
     request's row; without it, the moves must include the submission.

@@ -48,7 +48,7 @@ def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | N
 def some(names: Sequence[str], count: int = 0, most: int | None = MOST_NAMED) -> str:
     """Return names and the number of others, such as `Ann, Abe and 2 others`.
 
-    `count` is the total, if it is larger than the number of names. `most` limits the names; None lists all.
+    `count` is the total, if it is larger than the number of names.
     """
     count = max(count, len(names))
     if most is not None and count > most + 1:

@@ -195,7 +195,7 @@ NOBODYS = {"clock": "the lockbox", "owner": "the owner of the installation"}
 
 
 def let_in(said: Mapping[str, Any], time: Callable[[datetime], str]) -> str:
-    """Return how often the gate let the engineer in, as a sentence; `said` is the body of an event `last_used`."""
+    """A sentence about how often the gate let the engineer in; `said` is the body of an event `last_used`."""
     match said:
         case {"count": int(count), "first_at": str(first), "last_at": str(last)}:
             with suppress(ValueError):
@@ -208,7 +208,7 @@ def let_in(said: Mapping[str, Any], time: Callable[[datetime], str]) -> str:
 
 @dataclass(frozen=True)
 class EventWording:
-    """An event in words; `about` are labelled lines of details."""
+    """`about` are labelled lines of details."""
 
     event: RecordedEvent
     who: str

@@ -34,7 +34,7 @@ class WrongSignature(BadNote):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A log's size and root at one time; `at` is UTC, in the form that events use."""
+    """`at` is UTC, in the form that events use."""
 
     origin: str
     size: int
@@ -61,22 +61,17 @@ class VerifierKey:
 
     @property
     def text(self) -> str:
-        """The key as `name+id+base64`."""
         return f"{self.name}+{self.id.hex()}+{base64.b64encode(ED25519 + self.public).decode()}"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the public key in hex, in groups of eight digits, to read out over a telephone."""
+        """SHA-256 of the public key in hex, in groups of eight digits."""
         digest = hashlib.sha256(self.public).hexdigest()
         return " ".join(digest[start : start + 8] for start in range(0, len(digest), 8))
 
     @classmethod
     def read(cls, text: str) -> "VerifierKey":
-        """Parse a text such as `lockbox.example+1a2b3c4d+AbCd…`.
-
-        Raises:
-            BadNote: the text has another form, or its key is not an Ed25519 key.
-        """
+        """Parse a text such as `lockbox.example+1a2b3c4d+AbCd…`; raises BadNote."""
         name, _, rest = text.strip().partition("+")
         said, _, encoded = rest.partition("+")
         try:
@@ -117,11 +112,7 @@ def saved(text: str) -> str:
 
 
 def read(note: str) -> Checkpoint:
-    """Parse a signed note without verifying its signatures.
-
-    Raises:
-        BadNote: the note does not have the form of a checkpoint.
-    """
+    """Parse a signed note without verifying its signatures; raises BadNote."""
     said, _ = _parted(note)
     lines = said.split("\n")
     try:
@@ -139,10 +130,7 @@ def read(note: str) -> Checkpoint:
 def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, VerifierKey]:
     """Return the checkpoint and the trusted key that signed it; `keys` maps four-byte ids to keys.
 
-    Raises:
-        UnknownKey: no trusted key has signed the note.
-        WrongSignature: a signature under a trusted key's name is invalid.
-        BadNote: the note is no checkpoint.
+    Raises BadNote, and UnknownKey if no trusted key has signed the note.
     """
     checkpoint = read(note)
     said, signatures = _parted(note)

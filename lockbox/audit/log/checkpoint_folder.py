@@ -1,4 +1,7 @@
-"""The folder outside the database to which checkpoints are shipped, and detection of rollbacks with its help."""
+"""The folder outside the database to which checkpoints are shipped, and detection of rollbacks with its help.
+
+Functions that read or write the folder raise OSError if that fails, and BadNote if a file is no checkpoint.
+"""
 
 import os
 import threading
@@ -39,8 +42,8 @@ class WitnessFolder:
 
     It holds each log's newest checkpoint as `LOG/latest.note`, and hourly ones as `LOG/SIZE.note`. A marker file in
     the folder distinguishes it from an empty mount point. As far as this process knows, all checkpoints signed before
-    `seen` were shipped. `unfinished` describes an unfinished pass over the logs: when the pass began, and the last
-    log that it covered.
+    `seen` were shipped. `unfinished` is when an unfinished pass over the logs began, and the last log that it
+    covered.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,16 +52,12 @@ class WitnessFolder:
         self.unfinished: tuple[datetime, UUID | None] | None = None
 
     def newest(self, log_id: UUID) -> Checkpoint | None:
-        """Return the newest shipped checkpoint of a log, unverified; None if there is none.
-
-        Raises:
-            OSError, BadNote: the file cannot be read, or is no checkpoint.
-        """
+        """The newest shipped checkpoint of a log, unverified."""
         note = self._latest(log_id)
         return checkpoint.read(note) if note is not None else None
 
     def shipped(self, log_id: UUID) -> str | None:
-        """Return the newest shipped note, None if there is none; raises OSError, also if the folder is missing."""
+        """The newest shipped note of a log; raises OSError also if the folder is missing."""
         found = self._latest(log_id)
         if found is None and not self._path.is_dir():
             raise NotADirectoryError(ENOTDIR, "there is no such folder", str(self._path))
@@ -77,10 +76,7 @@ class WitnessFolder:
     def begin(self, *, is_new: bool) -> None:
         """Check that this is the same folder as before, by its marker file.
 
-        The marker file is written if nothing was ever signed, or if the folder already holds checkpoints.
-
         Raises:
-            OSError: the folder cannot be read or written.
             RollbackDetected: the folder has neither checkpoints nor the marker file, though something was signed
                 before.
         """
@@ -94,7 +90,7 @@ class WitnessFolder:
         _write(mark, "Lockbox keeps checkpoints of its audit logs here.\n")
 
     def has(self, noted: LatestCheckpoint) -> bool:
-        """Return whether a checkpoint is its log's newest shipped one; False if the shipped one cannot be read."""
+        """False also if the shipped checkpoint cannot be read."""
         with suppress(OSError):
             return self._latest(noted.log_id) == noted.note
         return False
@@ -104,8 +100,6 @@ class WitnessFolder:
 
         Raises:
             RollbackDetected: a shipped checkpoint is of another generation, which only `set_aside` removes.
-            OSError: a file cannot be read or written.
-            BadNote: an existing file is no checkpoint.
         """
         for one in noted:
             before = self.newest(one.log_id)
@@ -139,7 +133,7 @@ def _write(file: Path, text: str) -> None:
 class WitnessCheck:
     """Compare the shipped checkpoints with the database; results are cached for three seconds.
 
-    `trusted` maps four-byte ids to checkpoint keys. Each new checkpoint of a log is verified once.
+    `trusted` maps four-byte ids to checkpoint keys.
     """
 
     def __init__(
@@ -173,11 +167,7 @@ class WitnessCheck:
         return [f"log {one}: {doubt}" for one, doubt in sorted(found.items()) if doubt]
 
     def verified(self, log_id: UUID) -> Checkpoint:
-        """Return the newest shipped checkpoint of a log, verified.
-
-        Raises:
-            OSError, BadNote: the file cannot be read, is no checkpoint, or no trusted key has signed it.
-        """
+        """The newest shipped checkpoint of a log; raises BadNote also if no trusted key has signed it."""
         return checkpoint.verify(self.folder.shipped(log_id) or "", self.trusted)[0]
 
     def doubts(self, session: UnitOfWork, log_ids: Collection[UUID]) -> dict[UUID, str]:
@@ -220,7 +210,6 @@ class WitnessCheck:
             return error
 
     def _check(self, session: UnitOfWork, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
-        """Check one log, unless the same claim and note were valid before; raises LogMismatch."""
         if isinstance(note, OSError):
             raise LogMismatch(f"its checkpoint cannot be read: {note.strerror}")
         if note is None:

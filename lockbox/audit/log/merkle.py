@@ -40,11 +40,7 @@ class CompactRange:
         self._peaks = list(peaks)
 
     def add(self, hashed: bytes, level: int = 0) -> None:
-        """Append the hash of one leaf, or of a complete subtree of 2^level leaves.
-
-        Raises:
-            ValueError: no complete subtree of that level can begin at the tree's present size.
-        """
+        """Append the hash of one leaf, or of a complete subtree of 2^level leaves."""
         if self.size & (1 << level) - 1:
             raise ValueError(f"no complete subtree of 2^{level} leaves begins at {self.size}")
         self._peaks.append(hashed)
@@ -88,7 +84,7 @@ def range_hash(subtree: Subtree, start: int, end: int) -> bytes:
 def complete(start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield the complete subtrees, as (level, number), of the leaves from `start` to before `end`.
 
-    `start` must be a multiple of the largest power of two that is at most `end - start`. This holds for every node.
+    `start` must be a multiple of the largest power of two that is at most `end - start`.
     """
     while start < end:
         level = (end - start).bit_length() - 1
@@ -97,11 +93,7 @@ def complete(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def inclusion(subtree: Subtree, index: int, size: int) -> list[bytes]:
-    """Return the audit path of a leaf (RFC 6962 section 2.1.1), the lowest node first.
-
-    Raises:
-        ValueError: there is no such leaf.
-    """
+    """Return the audit path of a leaf (RFC 6962 section 2.1.1), the lowest node first."""
     if not 0 <= index < size:
         raise ValueError(f"a tree of {size} leaves has none with the index {index}")
     path = []
@@ -118,11 +110,7 @@ def inclusion(subtree: Subtree, index: int, size: int) -> list[bytes]:
 
 
 def consistency(subtree: Subtree, old: int, new: int) -> list[bytes]:
-    """Return the proof that the tree of size `new` extends the tree of size `old` (RFC 6962 section 2.1.2).
-
-    Raises:
-        ValueError: `old` is greater than `new`.
-    """
+    """Return the proof that the tree of size `new` extends the tree of size `old` (RFC 6962 section 2.1.2)."""
     if not 0 <= old <= new:
         raise ValueError(f"a tree of {new} leaves does not extend one of {old}")
     if old in {0, new}:
@@ -197,11 +185,7 @@ def of_subtree(level: int, number: int) -> Place:
 
 
 def subtree(tiles: Mapping[Place, bytes], level: int, number: int) -> bytes:
-    """Return the hash of a complete subtree, computed from its tile.
-
-    Raises:
-        KeyError: the tile is missing.
-    """
+    """Return the hash of a complete subtree, computed from its tile; raises KeyError if the tile is missing."""
     within = level % WIDTH_BITS
     hashes = tiles[of_subtree(level, number)]
     first = (number << within) % WIDTH * HASH_BYTES
@@ -226,7 +210,7 @@ def edge(size: int) -> list[Place]:
 
 @dataclass
 class Edge:
-    """The growing edge of a tree; `tiles` holds its partial tiles, and all tiles that change as it grows."""
+    """`tiles` holds the tree's partial tiles, and all tiles that change as the tree grows."""
 
     size: int
     tiles: dict[Place, bytes]
@@ -241,7 +225,6 @@ class Edge:
         self.size += len(leaves)
 
     def _fill(self, level: int, count: int, hashes: Sequence[bytes]) -> None:
-        """Append hashes to a level that holds `count` of them, and the roots of filled tiles to the next level."""
         full = []
         done = 0
         while done < len(hashes):

@@ -46,7 +46,7 @@ HEAD = text(f"SELECT {LOG_HEAD} FROM logs WHERE id = :log_id AND note <> ''")  #
 
 @dataclass(frozen=True)
 class PublicKeyEntry:
-    """A public key, as `name+id+base64`, with its purpose."""
+    """`key` has the form `name+id+base64`."""
 
     key: str
     purpose: str
@@ -63,7 +63,7 @@ def keys(session: UnitOfWork) -> list[PublicKeyEntry]:
 
 
 def number_of(session: UnitOfWork, log: LogHead, event_id: UUID) -> int | None:
-    """Return an event's number in its log; None if the checkpoint does not cover the event."""
+    """None if the checkpoint does not cover the event."""
     number = session.execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
     return number if number is not None and number < log.size else None
 
@@ -78,11 +78,6 @@ def inclusion(session: UnitOfWork, log: LogHead, numbers: Iterable[int]) -> dict
 
 
 def consistency(session: UnitOfWork, log_id: UUID, old: int, new: int) -> list[bytes]:
-    """Return the proof that the log of size `new` extends the log of size `old`.
-
-    Raises:
-        ValueError: `old` is greater than `new`.
-    """
     return proven(session, log_id, lambda subtree: merkle.consistency(subtree, old, new))
 
 
@@ -110,9 +105,6 @@ def proven(session: UnitOfWork, log_id: UUID, make: Callable[[Subtree], T], stat
     """Compute a value from hashes of complete subtrees, after reading the needed tiles in one statement.
 
     `statement` reads the tiles in the form of `TILES`, for database logins that may not read the table.
-
-    Raises:
-        KeyError: the log lacks a needed tile.
     """
     wanted: set[Place] = set()
 

@@ -87,7 +87,6 @@ def edges(session: UnitOfWork, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
 def append(
     session: UnitOfWork, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Sequence[tuple[UUID, bytes]]]
 ) -> None:
-    """Append events with their leaf hashes to their logs, and write the changed tiles of the trees."""
     places, changed = [], []
     for log_id, events in fresh.items():
         edge = edges[log_id]
@@ -119,13 +118,13 @@ def _columns(names: Iterable[str], rows: Sequence[tuple[object, ...]]) -> dict[s
 
 
 class CheckpointWitness(Protocol):
-    """The place to which checkpoints are shipped; see `checkpoint_folder.WitnessFolder`."""
+    """See `checkpoint_folder.WitnessFolder`."""
 
     seen: datetime | None
     unfinished: tuple[datetime, UUID | None] | None
 
     def begin(self, *, is_new: bool) -> None:
-        """Check that this is the same place as before; `is_new` is whether nothing was ever signed."""
+        """`is_new` is whether nothing was ever signed."""
 
     def newest(self, log_id: UUID) -> Checkpoint | None: ...
     def has(self, noted: LatestCheckpoint) -> bool: ...
@@ -133,7 +132,7 @@ class CheckpointWitness(Protocol):
 
 
 class LogMismatch(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """A log does not match its checkpoints; the message says how."""
+    """The message says how the log differs from its checkpoints."""
 
 
 @dataclass(frozen=True)

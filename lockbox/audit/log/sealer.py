@@ -59,7 +59,7 @@ ORDER BY id LIMIT :most
 
 @dataclass(frozen=True)
 class Signer:
-    """The name with which every origin begins, and the signing keys, newest first.
+    """Every origin begins with `name`; `keys` are the signing keys, newest first.
 
     `earlier` are public keys that signed logs before, possibly under an earlier name.
     """
@@ -95,7 +95,7 @@ def is_due(database: Database) -> bool:
 class RollbackDetected(Exception):  # noqa: N818 - a state of affairs that callers plan for
     """The database lacks signed or shipped parts of a log; signing would fork the log.
 
-    The message names each log and the reason. The reason may be that the check was impossible.
+    The message names each log and the reason, which may be that the check was impossible.
     """
 
 
@@ -115,11 +115,9 @@ def seal(
 ) -> Generator[list[LatestCheckpoint], None, None]:
     """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
-    Only the process that holds the turn seals; in others, this function returns at once. If two processes seal all
-    the same, each locks the rows that it takes, so no row is taken twice. An event waits in `unsealed` from the
-    moment it is visible until it is sealed, whatever its id and time. Events of late commits are therefore sealed
-    late, but never missed. Each run first ships checkpoints that another process signed and may not have shipped.
-    `held` receives each log that is not signed, and the reason.
+    Only the process that holds the turn seals; in others, this function returns at once. An event waits in `unsealed`
+    from the moment it is visible until it is sealed. Events of late commits are therefore sealed late, but never
+    missed. `held` receives each log that is not signed, and the reason.
 
     Raises:
         RollbackDetected: some logs differ from their signed or shipped checkpoints, or cannot be shipped; others are
@@ -147,7 +145,7 @@ def held_logs(held: Mapping[UUID, str]) -> str:
 
 @dataclass
 class SealPass:
-    """One pass over all work; `held` maps each log that is not signed to the reason."""
+    """`held` maps each log that is not signed to the reason."""
 
     database: Database
     signer: Signer
@@ -155,10 +153,7 @@ class SealPass:
     held: dict[UUID, str] = field(default_factory=dict)
 
     def left_over(self) -> Iterator[list[LatestCheckpoint]]:
-        """Ship and yield, in pages, the unshipped checkpoints that were signed since this process last looked.
-
-        This process's next run continues an unfinished pass.
-        """
+        """Ship and yield, in pages, the unshipped checkpoints that were signed since this process last looked."""
         if self.shipping is None:
             return
         with self.database.transaction() as session:
@@ -182,7 +177,7 @@ class SealPass:
             self.shipping.seen = began
 
     def batch(self) -> list[LatestCheckpoint] | None:
-        """Seal one batch; return its checkpoints, or None if events wait only for logs in `held`."""
+        """Return None if events wait only for logs in `held`."""
         try:
             return self._batch()
         except IntegrityError:
@@ -224,7 +219,7 @@ class SealPass:
             return kept
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Ship checkpoints; a failure puts its log in `held` and does not stop the others."""
+        """A failure puts its log in `held` and does not stop the others."""
         if self.shipping is None:
             return
         for one in noted:
@@ -234,7 +229,7 @@ class SealPass:
                 self.held[one.log_id] = str(bad)
 
     def ship_in_parts(self, noted: Sequence[LatestCheckpoint]) -> Iterator[list[LatestCheckpoint]]:
-        """Ship and yield a few checkpoints at a time; `left_over` ships the rest if the caller is interrupted."""
+        """Ship and yield a few checkpoints at a time, because the caller may be interrupted."""
         for start in range(0, max(len(noted), 1), MOST_SHIPPED):
             part = list(noted[start : start + MOST_SHIPPED])
             failpoint("sealer.before_ship")
@@ -248,11 +243,6 @@ class SealPass:
             return [LogClaim.of(row) for row in session.execute(NEWEST, values)]
 
     def _grown(self, session: UnitOfWork, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[LatestCheckpoint]:
-        """Append events to their logs, and sign their new checkpoints.
-
-        Raises:
-            _UnsealableLog: one of the logs does not match its checkpoints.
-        """
         at, ids = now(session), sorted(fresh)
         rollback.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
         claims = [LogClaim.of(row) for row in session.execute(LOCK, {"ids": ids})]

@@ -27,21 +27,13 @@ def read(files: Sequence[Path]) -> list[Ed25519PrivateKey]:
 
 
 def trusted(texts: Iterable[str]) -> dict[bytes, VerifierKey]:
-    """Parse public keys of the form `name+id+base64`, for `checkpoint.verify`.
-
-    Raises:
-        BadNote: one of the texts does not have that form.
-    """
+    """Parse public keys of the form `name+id+base64`; raises BadNote."""
     known = [VerifierKey.read(text) for text in texts]
     return {key.id: key for key in known}
 
 
 def make(file: Path) -> Ed25519PrivateKey:
-    """Create a key in a new file.
-
-    Raises:
-        BadKey: the file exists, or cannot be written.
-    """
+    """Raises BadKey if the file exists, or cannot be written."""
     key = Ed25519PrivateKey.generate()
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ALONE), "wb") as written:

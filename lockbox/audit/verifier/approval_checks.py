@@ -133,11 +133,10 @@ class ApprovalSignature:
 
 
 class ApprovalChecker:
-    """Check each approval against its request; moves must be taken in order.
+    """Memory is bounded by the requests open at one time.
 
     `checked` counts valid approvals; `by_hash` of them only matched the statement's hash, because the file does not
-    show their content. `unchecked` counts approvals without an approval key. Memory is bounded by the requests open
-    at one time.
+    show their content. `unchecked` counts approvals without an approval key.
     """
 
     def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:
@@ -150,7 +149,7 @@ class ApprovalChecker:
         self._added: dict[str, dict[str, Any]] = {}
 
     def judge_event(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Check, for every event, that only the customer approves, and that only a move has a signed approval."""
+        """Only the customer approves, and only a move has a signed approval."""
         if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
             message = "this approval is not of the customer's side: nobody else approves"
             self._findings.add(FindingKind.APPROVAL, message, **where)
@@ -159,7 +158,6 @@ class ApprovalChecker:
             self._findings.add(FindingKind.APPROVAL, message, **where)
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        """Check a move; `shown` are its personal values, each verified against its commitment."""
         request = fields["request_id"]
         if begins(fields):
             self._added[request] = statement_format.added(fields)
@@ -180,7 +178,6 @@ class ApprovalChecker:
             self._added.pop(request, None)
 
     def _get_stricter(self, request: str, mode: object, where: Mapping[str, Any]) -> None:
-        """Take over the mode of an endorsed request; it must be stricter than the submission's mode."""
         before = self._asked[request]["mode"]
         if isinstance(mode, str) and isinstance(before, str) and before in LOOSER.get(mode, ()):
             self._asked[request]["mode"] = mode
@@ -227,10 +224,7 @@ class ApprovalChecker:
 
 
 def _wrong_break_glass(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str | None:
-    """Return what is wrong with a break-glass window, or None.
-
-    Break-glass needs two people, and its window lasts at most an hour.
-    """
+    """Break-glass needs two people, and its window lasts at most an hour."""
     if (fields["action"] == BREAK_GLASS) is not (fields.get(BREAK_GLASS) is True):
         return "and does not say so, or says so and is none"
     if fields["action"] != BREAK_GLASS:

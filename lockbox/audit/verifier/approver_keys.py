@@ -18,7 +18,7 @@ GROUP = 8
 
 
 class BadKeys(Exception):  # noqa: N818 - it names what was found
-    """A file of keys cannot be used; the message says why."""
+    pass
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def document(given: ApproverKeys) -> dict[str, Any]:
 
 
 def read(text: str | bytes) -> ApproverKeys:
-    """Parse a file of keys; raises BadKeys."""
+    """Raises BadKeys."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):

@@ -31,11 +31,7 @@ class SavedCheckpoint:
 
 
 def read(raw: bytes) -> SavedCheckpoint:
-    """Return the first checkpoint in a file; the file is a note, a saved mail, or a mail's text.
-
-    Raises:
-        BadNote: the file has no checkpoint.
-    """
+    """Return the first checkpoint in a note, a saved mail, or a mail's text; raises BadNote if there is none."""
     for text in _texts(raw):
         if found := NOTE.search(text):
             quote = found["quote"]
@@ -86,7 +82,7 @@ class ConsistencyChecker:
         return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
 
     def take_last(self, last: Checkpoint) -> None:
-        """Take the last verified checkpoint: an export with fewer events is older, or the log was cut back."""
+        """An export with fewer events than the last verified checkpoint is older, or the log was cut back."""
         base, _ = named(last.origin)
         if base != self._base:
             message = (
@@ -122,7 +118,6 @@ class ConsistencyChecker:
             self._findings.add(FindingKind.NEWER_KNOWN, message)
 
     def finish(self, roots: Mapping[int, bytes], restores: Iterable[RestoreRecord]) -> None:
-        """Judge the checkpoints by the log's roots; `restores` are the log's events about restored back-ups."""
         for before in self._waiting:
             self._within(before, roots)
         for generation, before in sorted(self._earlier, key=lambda one: one[1].size):
@@ -173,7 +168,6 @@ class ConsistencyChecker:
     def _restored(
         self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[RestoreRecord]
     ) -> None:
-        """Report how the log continues from a checkpoint of an earlier generation that it does not extend."""
         later = [
             one
             for one in restores

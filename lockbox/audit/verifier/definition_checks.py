@@ -13,10 +13,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass
 class DefinitionChecker:
-    """Compare, at a log's end, the definition before each change with the definitions in the log.
-
-    The first event of a gate may name a definition from before the tenant existed.
-    """
+    """The first event of a gate may name a definition from before the tenant existed."""
 
     findings: Findings
     _told: dict[str, set[str]] = field(default_factory=dict)
@@ -35,7 +32,6 @@ class DefinitionChecker:
         self._told.setdefault(service, set()).add(str(digest))
 
     def finish(self, *, is_all_there: bool) -> None:
-        """Report changes from unknown definitions, if every definition must be in the file (`is_all_there`)."""
         for service, before, where in self._later if is_all_there else ():
             if before not in self._told[service]:
                 message = f"the gate of {service} was changed from a definition that the log does not tell of"

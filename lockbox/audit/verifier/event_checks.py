@@ -190,7 +190,6 @@ def _is(kind: type, value: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a member has an allowed form: an object in it holds no further objects."""
     members = value.values() if isinstance(value, dict) else [value]
     return all(
         type(one) in SCALARS or (type(one) is list and all(type(part) is str for part in one)) for one in members
@@ -219,10 +218,10 @@ class RestoreRecord:
 
 @dataclass
 class EventChecker:
-    """Check the events of one log, one after the other; their hashes are valid already.
+    """The hashes of the events are valid already.
 
-    `tenant` is None for the vendor's own log. `log` is the log's id. `whole` is whether every move must be present.
-    `removed` is how many of its first events the log records as removed. Memory grows by one id for each event.
+    `tenant` is None for the vendor's own log. `whole` is whether every move must be present. `removed` is how many of
+    the log's first events it records as removed. Memory grows by one id for each event.
     """
 
     tenant: str | None
@@ -335,12 +334,12 @@ class EventChecker:
         return good
 
     def _note_removal(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note the removal that an event records; the removal must begin at 0 and end before that event."""
+        """A removal counts only if it begins at 0 and ends before the event that records it."""
         if fields["removed_from"] == 0 and fields["removed_to"] <= number:
             self.removed = max(self.removed, fields["removed_to"])
 
     def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note the restore that an event records; the log must have continued from a size before that event."""
+        """A restore counts only if the log continued from a size before the event that records it."""
         if fields["log_id"] == self.log and fields["size"] <= number:
             shipped = fields["shipped_origin"], fields["shipped_size"], fields["shipped_root"]
             self.restores.append(RestoreRecord(number, fields["at"], fields["size"], shipped))

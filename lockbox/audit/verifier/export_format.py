@@ -52,7 +52,7 @@ UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTU
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding and its place: the line of the file, the number in the log, the event's id."""
+    """`line` is the line of the file, `number` the event's number in the log, and `event` its id."""
 
     kind: FindingKind
     message: str
@@ -93,7 +93,7 @@ class Findings:
 
 
 class Unreadable(Exception):  # noqa: N818 - it names what was found
-    """The file does not have the form of an export."""
+    pass
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def parts(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file; a line that is too long for an export is cut, so that parsing rejects it."""
+    """A line that is too long for an export is cut, so that parsing rejects it."""
     while line := file.readline(LONGEST_LINE):
         yield line
 

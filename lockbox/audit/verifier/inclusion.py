@@ -19,7 +19,7 @@ class EventRow:
 
 
 class InclusionChecker:
-    """Check the lines of a whole export in order; keeps one tile in memory at a time.
+    """Keeps one tile in memory at a time.
 
     `older` are the sizes of earlier checkpoints of the log; `roots` receives the roots at those sizes.
     """
@@ -40,7 +40,7 @@ class InclusionChecker:
         self._passed = 0
 
     def tile(self, line: int, tile: TileLine) -> None:
-        """Begin the next tile; its hashes must lead to the signed root."""
+        """The hashes of the tile must lead to the signed root."""
         self._close()
         start = tile.tile * WIDTH
         if start < self._at or start >= self._size:
@@ -156,7 +156,6 @@ class InclusionChecker:
             self.removed.append((gap.start, gap.end))
 
     def _unexplained(self) -> None:
-        """Report a removed range that does not begin the log, or whose removal no event records."""
         for start, end in self.removed:
             at = max(start, self._bodies.removed)
             if start > 0:
@@ -170,8 +169,6 @@ class InclusionChecker:
 
 
 class _TileMismatch:
-    """Report what is wrong in a tile whose events do not match its hashes."""
-
     def __init__(self, leaves: Mapping[int, bytes], due: list[int], findings: Findings, *, is_cut: bool) -> None:
         self._place = {leaf: number for number, leaf in leaves.items()}
         self._due = due

@@ -61,9 +61,9 @@ class KnownMoves:
 
 @dataclass
 class MoveChecker:
-    """Check the moves of a log in order; memory keeps an id for each finished request and a few numbers for others.
+    """Memory keeps an id for each finished request and a few numbers for others.
 
-    `removed_before` is whether retention removed events. If so, a request's first move may be missing.
+    `removed_before` is whether retention removed events: then a request's first move may be missing.
     """
 
     findings: Findings
@@ -118,17 +118,11 @@ class MoveChecker:
 
 @dataclass
 class UseChecker:
-    """Compare the recorded uses of windows with the uses that their openings allow.
-
-    It keeps a number for each window until the last use is recorded.
-    """
-
     findings: Findings
     _allowed: dict[str, int] = field(default_factory=dict)
     _used_up: set[str] = field(default_factory=set)
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Check an event, in the order of the log; only openings and uses matter."""
         request, allowed, action = fields.get("request_id"), fields.get("max_uses"), fields.get("action")
         if not isinstance(request, str):
             return
@@ -165,7 +159,7 @@ class StopChecker:
     _stopped_at: str | None = None
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Check an event, in the order of the log; stops that do not record that they bar break-glass are ignored."""
+        """Stops that do not record that they bar break-glass are ignored."""
         action, at = fields.get("action"), str(fields.get("at"))
         if action == STOPPED and fields.get("bars_break_glass") is True:
             self._stopped_at = self._stopped_at or at
@@ -183,10 +177,7 @@ Move = TypeVar("Move")
 
 @dataclass
 class MoveSequencer(Generic[Move]):
-    """Yield each request's moves in the order of their `seq`, which may differ from their order in the log.
-
-    Moves wait for the first move of their request, or for the end of the file.
-    """
+    """Yield each request's moves in the order of their `seq`, which may differ from their order in the log."""
 
     _waiting: dict[str, dict[int, Move]] = field(default_factory=dict)
     _next: dict[str, int] = field(default_factory=dict)

@@ -26,12 +26,12 @@ PARTS = ("authenticator_data", "client_data", "signature", "key")
 
 
 class BadAssertion(Exception):  # noqa: N818 - it names what was found
-    """An assertion is malformed or invalid; the message says why."""
+    pass
 
 
 @dataclass(frozen=True)
 class Assertion:
-    """An authenticator's signature, and the fingerprint of its public key."""
+    """`key` is the fingerprint of the public key."""
 
     authenticator_data: bytes
     client_data: bytes
@@ -60,18 +60,17 @@ def challenge(statement: bytes) -> bytes:
 
 
 def fingerprint(public_key: bytes) -> str:
-    """Return the SHA-256 in hex of a public key in SubjectPublicKeyInfo form (DER)."""
+    """The SHA-256 in hex of a public key in SubjectPublicKeyInfo form (DER)."""
     return hashlib.sha256(public_key).hexdigest()
 
 
 def check(
     assertion: Assertion, statement: bytes, public_key: bytes, *, rp_id: str | None = None, origin: str | None = None
 ) -> None:
-    """Check that a passkey's holder, verified by the authenticator, signed exactly this statement.
+    """Raises BadAssertion unless the passkey's holder, verified by the authenticator, signed exactly this statement.
 
     The challenge must be the statement's SHA-256. `public_key` is SubjectPublicKeyInfo in DER. `rp_id` and `origin`
-    are the host and the page's origin for which the passkey must have been used; None skips that check. Raises
-    BadAssertion.
+    are the host and the page's origin for which the passkey must have been used; None skips that check.
     """
     _check_client(assertion.client_data, statement, origin)
     data = assertion.authenticator_data

@@ -16,7 +16,7 @@ ACTIVE, SUBMISSION = "active", "submission"
 
 @dataclass
 class KnownPreApproval:
-    """A pre-approval as its events record it; `proposed` are the fields of the event that proposes it."""
+    """`proposed` are the fields of the event that proposes the pre-approval."""
 
     proposed: Mapping[str, Any] | None = None
     resource: str | None = None
@@ -26,7 +26,7 @@ class KnownPreApproval:
 
 @dataclass(frozen=True)
 class PreApprovedWindow:
-    """A window that a pre-approval opened: the opening move, its submission, and its resources as far as shown."""
+    """The opening move, its submission, and its resources as far as shown."""
 
     fields: Mapping[str, Any]
     asked: Mapping[str, Any]
@@ -36,17 +36,11 @@ class PreApprovedWindow:
 
 @dataclass
 class PreApprovalChecker:
-    """Compare windows with their pre-approvals at a log's end, whatever the order of their events.
-
-    It keeps in memory every pre-approval, and every window that a pre-approval opened.
-    """
-
     findings: Findings
     _known: dict[str, KnownPreApproval] = field(default_factory=dict)
     _windows: list[PreApprovedWindow] = field(default_factory=list)
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        """Note an event; `shown` are its personal values, each verified against its commitment."""
         which, action = fields.get(PRE_APPROVAL), fields["action"]
         if not isinstance(which, str):
             return
@@ -63,7 +57,6 @@ class PreApprovalChecker:
             known.revoked_at = str(fields["at"])
 
     def finish(self, *, is_all_there: bool) -> None:
-        """Report each problem; `is_all_there` is whether the file must have all events that a window depends on."""
         used = Counter[str]()
         for window in sorted(self._windows, key=lambda one: str(one.fields["at"])):
             which = str(window.fields[PRE_APPROVAL])
@@ -125,7 +118,7 @@ def _texts(value: object) -> bool:
 
 
 def _fits(pattern: str, resource: str) -> bool:
-    """Return whether a resource matches a pattern; `*` stands for any text, even none."""
+    """`*` stands for any text, even none."""
     first, *rest = pattern.split("*")
     if not rest:
         return resource == first

@@ -41,12 +41,12 @@ CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"
 
 
 class Mismatch(Exception):  # noqa: N818 - it names what was found
-    """A signed statement does not match the log; the message says why."""
+    pass
 
 
 @dataclass(frozen=True)
 class Approvers:
-    """The customer's input: files of keys, and whether each approval must be signed."""
+    """`is_required` is whether each approval must be signed."""
 
     files: tuple[ApproverKeys, ...] = ()
     is_required: bool = False
@@ -56,13 +56,10 @@ NO_APPROVERS = Approvers()
 
 
 class PasskeyApprovalChecker:
-    """Check passkey signatures against the moves of requests, in order, and against the customer's keys.
+    """Check passkey signatures against the moves of requests, and against the customer's keys.
 
-    `signed` counts signatures that are valid under a customer's key; `hidden` of them are over resources that the
-    file does not show. `unchecked` counts signatures that agree with the log, but no key file was given. `attested`
-    counts, by approver, the approvals that only the vendor's server attests. `alone` counts windows that, according
-    to the log, needed no approval of the customer; `by_break_glass` counts windows that the vendor opened in an
-    emergency. If each approval must be signed, everything in the last three is a finding.
+    `verify.VerificationResult` explains the counts. If each approval must be signed, everything that `attested`,
+    `alone` and `by_break_glass` count is a finding.
     """
 
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
@@ -82,10 +79,6 @@ class PasskeyApprovalChecker:
     def take(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
-        """Check the next move of a request; `is_all_there` is whether all earlier moves must be in the file.
-
-        `shown` are the move's personal values, each verified against its commitment.
-        """
         request = fields["request_id"]
         submitted = fields.get(SUBMISSION, fields)
         if begins(fields) and isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
@@ -151,7 +144,7 @@ class PasskeyApprovalChecker:
     def _take_opening(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
-        """Check that the log has, for each person counted as an approver of a window, an approval that covers it."""
+        """The log must have, for each person counted as an approver, an approval that covers the window."""
         request = fields["request_id"]
         asked, approved = self._asked.get(request), self._approved.get(request, {})
         if asked and _is_loose(asked["mode"]) and fields["action"] == ENDORSE:
@@ -181,10 +174,7 @@ class PasskeyApprovalChecker:
                 self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _take_pre_approved(self, where: Mapping[str, Any]) -> None:
-        """If each approval must be signed, report the window: no passkey signs a pre-approval.
-
-        `PreApprovalChecker` makes all other checks.
-        """
+        """No passkey signs a pre-approval. `PreApprovalChecker` makes all other checks."""
         if self._is_required:
             message = (
                 "a pre-approval opened this window, which only the vendor's server attests: no passkey signed it"

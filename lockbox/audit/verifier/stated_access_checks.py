@@ -18,8 +18,6 @@ BESIDE = timedelta(minutes=1)
 
 @dataclass
 class StatedAccessChecker:
-    """Compare, at a log's end, the number of stated break-glass windows with the windows that the log opens."""
-
     findings: Findings
     _months: set[str] = field(default_factory=set)
     _opened: list[datetime] = field(default_factory=list)
@@ -52,7 +50,7 @@ class StatedAccessChecker:
         self._stated.append((*span, count, where))
 
     def finish(self) -> None:
-        """Report statements that count too few windows; windows removed with the oldest events do not matter."""
+        """Windows removed with the oldest events do not matter."""
         for since, at, count, where in self._stated:
             opened = sum(one - since > BESIDE and at - one > BESIDE for one in self._opened)
             if opened > count:
@@ -61,7 +59,7 @@ class StatedAccessChecker:
 
 
 def _moments(*said: str) -> list[datetime]:
-    """Parse moments; leave out those that do not exist in the calendar."""
+    """Leaves out moments that do not exist in the calendar."""
     found = []
     for one in said:
         with suppress(ValueError):

@@ -18,7 +18,7 @@ LONGEST_TEXT = 4096
 
 
 def added(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a move that format 2 adds; if there are none, the approval has format 1."""
+    """The members of a move that format 2 adds; without these members, an approval has format 1."""
     return {name: fields[name] for name in (ACT_AS, AGENT, CALL) if name in fields}
 
 
@@ -39,10 +39,7 @@ def _is_text(value: object, form: re.Pattern[str]) -> bool:
 
 
 def contradiction(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str | None:
-    """Return what the members of format 2 in a move contradict, or None.
-
-    `asked` are those members of the request's first move, None if the file lacks that move.
-    """
+    """`asked` are the members of format 2 in the request's first move, None if the file lacks that move."""
     mine = added(fields)
     opens = fields["to_state"] == ACTIVE
     if asked is not None and (opens or fields["action"] == APPROVE) and mine != asked:

@@ -35,16 +35,17 @@ Numbered = Iterator[tuple[int, bytes]]
 class VerificationResult:
     """The findings, and counts of what was checked.
 
-    - `signer`: the trusted key that signed; `extended`: the other checkpoints that the log extends.
-    - `events`: events in the file; `said`: their number according to the last line.
+    - `extended`: the other checkpoints that the log extends.
+    - `said`: the number of events according to the last line.
     - `details`: personal values shown; `left_out`: those erased, or hidden from this reader.
     - `approvals`: signed with a trusted approval key; `approvals_by_hash`: those of them whose content the file does
-      not show; `unchecked_approvals`: those that could not be checked.
+      not show.
     - `signed_approvals`: signed by the approver's own passkey, under a key of the customer; `hidden_signatures`:
-      those of them over resources that the file does not show; `unchecked_signatures`: those whose key was not given.
+      those of them over resources that the file does not show; `unchecked_signatures`: no key file was given to
+      check them.
     - `attested`: by approver, the approvals that only the vendor's server attests.
     - `opened_alone`: windows opened without asking the customer; `by_break_glass`: windows opened in an emergency.
-    - `stopped_at`: the line at which reading stopped after enough findings, or None.
+    - `stopped_at`: the line at which reading stopped after enough findings.
     """
 
     header: ExportHeader
@@ -100,7 +101,7 @@ def verify(
         seen: signed checkpoints of the log from another source, such as a mail.
         last: the checkpoint of the last verified export, from a place that the caller trusts.
         now: the latest valid time; None checks no times.
-        approvers: the customer's own files of approvers' keys, and whether each approval must be signed.
+        approvers: the customer's own keys.
         most: how many findings are enough to stop, if one of them is a contradiction; None reads all lines.
     """
     following = iter(lines)
@@ -142,7 +143,6 @@ def verify(
 
 
 def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
-    """Report a log that began again without an event about a restore, if retention removed nothing."""
     header = result.header
     is_later = header.generation > 1 and not result.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not result.removed:
@@ -211,7 +211,7 @@ def _check_signature(result: VerificationResult, own: Checkpoint, keys: Mapping[
 
 
 def _log_of(origin: str) -> str:
-    """Return the log that an origin names: `name/audit/LOG`, with `/N` from generation 2 on."""
+    """An origin is `name/audit/LOG`, with `/N` from generation 2 on."""
     return checkpoint.named(origin)[0].rpartition("/audit/")[2]
 
 
