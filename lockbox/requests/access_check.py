@@ -172,7 +172,7 @@ def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) 
 
 
 def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
-    """Return `suspended`, or `narrowed` if this access was requested but left out of the approval."""
+    """`suspended` if the tenant is suspended, `narrowed` if the approval left out this requested access."""
     row = session.execute(REFUSAL, question.values).one_or_none()
     if row is None:
         return None

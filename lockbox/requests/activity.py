@@ -122,8 +122,8 @@ def report(
 ) -> int:
     """Write one event for each kind of activity; return the number of events.
 
-    Uses are counted like the gate's own, with the caller as the gateway. One entry or use from outside the window,
-    give or take five seconds, refuses the whole report.
+    Uses are counted like the gate's own, with the caller as the gateway. The whole report is refused if one entry or
+    use lies more than five seconds outside the window.
 
     Raises:
         OutsideWindow: the window was never open, or not at a reported time, or a use is not covered by the window.
@@ -161,7 +161,7 @@ def report(
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
-    """The latest report first, at most a thousand entries."""
+    """At most a thousand entries, the latest report first."""
     if not queries.known(session, caller, [request_id]):
         raise NotFound(queries.NOT_KNOWN)
     return inside(session, request_id)

@@ -326,7 +326,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
 
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
-    """How an approval narrows uses, start and actions; and the opened actions, if not all."""
+    """How the approval narrows uses, start and actions; and which actions are opened, if not all."""
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,
         "kept_max_uses": decision.max_uses if decision else None,

@@ -106,7 +106,7 @@ class CaseSystemDown(Busy):
 
 
 def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -> RequestInput:
-    """The only ticket system is the default. Raises Invalid."""
+    """A single configured ticket system is the default. Raises Invalid."""
     if submission.case_ref is None:
         raise Invalid("Name the case too.", field="case_ref")
     if submission.case_url and not systems:
@@ -168,7 +168,7 @@ class AdapterQuestion:
 
 
 class AdapterCall:
-    """`response` becomes the answer or raises `AdapterSilent`."""
+    """`response` returns the adapter's answer or raises `AdapterSilent`."""
 
     def __init__(
         self,

@@ -236,7 +236,7 @@ def votes_in_rows(
 
 
 def short(statement: str) -> str:
-    """Without layout: the driver parses a long statement each time that it is sent."""
+    """Remove the layout: the driver parses a long statement each time that it is sent."""
     return " ".join(statement.split()).replace(", ", ",")
 
 
@@ -354,7 +354,7 @@ def decide(
 def _kept(
     request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
-    """None for all, and for decisions other than approvals."""
+    """The resources and actions that are kept; None for all, and for decisions other than approvals."""
     if decision_input.action is not Action.APPROVE:
         return None, None
     resources = quorum.kept(request.resources, decision_input.limits.resources, "resources")

@@ -211,7 +211,7 @@ class PendingRequests:
 class OpenWindow:
     """`needs_reason` is whether the reader must give a reason to revoke the window.
 
-    `needs_reason` is None for vendor users: they do not read the customer's policy here.
+    Vendor users get None: they do not read the customer's policy here.
     """
 
     entry: RequestEntry

@@ -115,7 +115,7 @@ IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', '
 
 
 class Decision(SQLModel, table=True):
-    """Never changed. An approval narrows the request as in `ApprovalLimits`.
+    """A decision is never changed. `access_window` to `opens_at` narrow the request as in `ApprovalLimits`.
 
     `principals` are the approvers for whom the person acted as a delegate. `statement`, `signed_content` and
     `assertion` are what the person signed with the passkey `passkey_id`; all are None if only the vendor's server
@@ -177,7 +177,7 @@ class PreApproval(SQLModel, table=True):
 
 
 class PreApprovalVote(SQLModel, table=True):
-    """Never changed. `principals` and `means` are as in `Decision`."""
+    """A vote is never changed. `principals` and `means` are as in `Decision`."""
 
     __tablename__ = "pre_approval_votes"
 

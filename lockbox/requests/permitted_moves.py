@@ -156,7 +156,7 @@ def permitted(
 
 
 def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
-    """Return the table's rule for a move, and the capacity, of `parties`, in which the caller makes it.
+    """Return the table's rule for a move, and the one of `parties` that makes the move.
 
     Raises NotYours; InvalidMove if the state has no such move.
     """
@@ -326,7 +326,7 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
 
 
 def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Raises SignInAgain if the policy limits the age of a sign-in that revokes a window."""
+    """Raises SignInAgain if the sign-in is older than the policy permits for revoking a window."""
     age = terms.revoke_sign_in_age
     if age is None or caller.means is AuthMethod.SAMPLE:
         return

@@ -39,7 +39,7 @@ def fits(pattern: str, text: str) -> bool:
 
 
 def fits_case(patterns: Iterable[str], case_ref: str) -> bool:
-    """A pattern matches if any alternative between its bars does."""
+    """The case must match every pattern; `|` separates a pattern's alternatives."""
     return all(any(fits(one, case_ref) for one in pattern.split(EITHER)) for pattern in patterns)
 
 

@@ -213,7 +213,7 @@ class Match(PolicyPart):
         return self
 
     def matches(self, ask: RequestFacts) -> bool:
-        """A single match in each non-empty dimension is enough."""
+        """Every non-empty dimension must match; a single match in a dimension is enough."""
         return (
             (not self.services or ask.service in self.services)
             and (not self.actions or any(action in self.actions for action in ask.actions))

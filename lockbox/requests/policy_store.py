@@ -147,7 +147,7 @@ def todays(
 
 
 def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePolicy:
-    """A group that was removed since keeps its earlier members: its removal does not remove the need to ask it.
+    """A group that was removed since keeps its earlier members: the request still needs the group's approval.
 
     Other groups have their members of today.
     """

@@ -181,7 +181,7 @@ class PreviewGroup:
 
 @dataclass(frozen=True)
 class PreviewRecipients:
-    """An address of None is the sign-in address."""
+    """`people` are the customer's people with their addresses; None is the sign-in address."""
 
     people: Mapping[UUID, tuple[UUID | None, ...]]
     observers: frozenset[UUID]

@@ -39,7 +39,7 @@ def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozens
 
 
 def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
-    """In the order of the ids, without requests that the caller may not know of.
+    """Return the requests in the order of the ids, without requests that the caller may not know of.
 
     With `state`, only requests that are still in this state.
     """

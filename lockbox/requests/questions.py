@@ -103,7 +103,7 @@ class Conversation:
 
 
 def of_request(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Exchange]:
-    """The oldest first; the texts only for readers of comments."""
+    """The oldest question comes first. Only readers of comments get the texts."""
     return read(session, caller, queries.find(session, caller, request_id).request)
 
 
@@ -304,7 +304,6 @@ def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, s
 
 
 def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
-    """If the clock has changed, the request's timer is armed after the commit."""
     request = scene.request
     moves = clock != request.clock
     if moves:
@@ -317,7 +316,7 @@ def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock)
 
 
 def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
-    """The event of a question asked in review names that state, even if the answer comes later."""
+    """The event of a question that was asked in review names this state, even if the answer comes later."""
     request = scene.request
     state = State.REVIEWING if saying.state is State.REVIEWING else request.state
     return AuditEvent(

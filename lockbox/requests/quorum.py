@@ -89,8 +89,8 @@ def quorum_met(
 ) -> bool:
     """Whether the approvals fill enough approvers' seats, and enough in each stage, and no one has denied.
 
-    A person fills one seat, even as a delegate of several approvers, and a seat counts once: an approver and their
-    delegate together are one voice. A deleted group has no members.
+    A person fills one seat, even as a delegate of several approvers, and a seat counts once. A deleted group has no
+    members.
     """
     votes = tuple(votes)
     denied = any(vote.decision is Action.DENY for vote in votes)

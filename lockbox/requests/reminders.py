@@ -68,7 +68,7 @@ def last_resort(
 ) -> dict[Reminder, frozenset[UUID]]:
     """Return whom to prompt if no tier is left: all others who can decide; and, once, those who can fix delivery.
 
-    People who want no prompts are asked too. People in `waiting` are not asked, because their step comes later.
+    People who want no prompts are asked too, but not people in `waiting`: their step comes later.
     """
     prompts: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - waiting - {row.requester_id}

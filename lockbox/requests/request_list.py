@@ -220,7 +220,7 @@ def read_cursor(given: str) -> UUID:
 
 
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
-    """Finds the words, in any case, in any text of a request that the caller may read."""
+    """Match the words, in any case, in any text of a request that the caller may read."""
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     own = col(rows.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()
@@ -285,7 +285,6 @@ def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
 
 
 def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
-    """None if all further requests are too old."""
     # Not a bound of the statement: with two bounds, Postgres would read the requests of all tenants of that time.
     is_over = wanted.created_after is not None and end is not None and end < id_at(wanted.created_after, -SKEW)
     return None if is_over else end

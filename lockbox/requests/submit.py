@@ -221,7 +221,6 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
 
 
 def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> None:
-    """Raises CaseUnchecked."""
     demand = evaluation.terms.unconfirmed_case
     if demand is UnconfirmedCase.ACCEPT or submission.case_ref is None or submission.case_check is not None:
         return

@@ -116,7 +116,7 @@ def _lost(request_id: UUID, error: Exception) -> Counter[str]:
 
 
 def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Counter[str]:
-    """After a failed reminder, set the request's timer to the deadline, so that the request does not block others."""
+    """After a failed reminder, set the timer to the deadline, so that the request does not block others."""
     failed = _lost(request_id, error)
     with database.transaction() as session:
         rows = session.execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()

@@ -234,10 +234,9 @@ def update(
     *,
     beside: Sequence[Move] = (),
 ) -> None:
-    """Write a person's move.
+    """`beside` are reminders that follow from the move.
 
     `approval_key` is the public key that signs approvals; it is listed with the first decision that it signs.
-    `beside` are reminders that follow from the move.
     """
     row = _row(request)
     if decision is None:
