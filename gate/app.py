@@ -110,7 +110,7 @@ class Gate:
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
-        """Return whether the gate admits a denied call: it must only report, for all tenants if the tenant is unknown."""
+        """Return whether a denied call is admitted. If its tenant is unknown, the gate must report for all tenants."""
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
             return False
