@@ -1,4 +1,4 @@
-"""Off-boarding of a tenant by the database's owner: close the tenant, export it, erase it, and prove the erasure.
+"""Off-boarding of a tenant by the database's owner: close, export and erase the tenant, and prove the erasure.
 
 Each step commits separately and is recorded in `offboardings`. An interrupted command continues when run again.
 """

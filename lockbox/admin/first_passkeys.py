@@ -1,4 +1,4 @@
-"""Notice to a tenant that an invited person has added a first passkey, and from when it can approve.
+"""Notice to a tenant that an invited person has added a first passkey, and from when the passkey can approve.
 
 Someone else could have read the invitation's code.
 """

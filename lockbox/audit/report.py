@@ -1,4 +1,4 @@
-"""Report on one request: who asked, who decided, when it was open, and what was done inside."""
+"""Report on one request: who asked, who decided, when access was open, and what was done inside."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence

@@ -38,10 +38,10 @@ class VerificationResult:
     - `extended`: the other checkpoints that the log extends.
     - `said`: the number of events according to the last line.
     - `details`: personal values shown; `left_out`: those erased, or hidden from this reader.
-    - `approvals`: signed with a trusted approval key; `approvals_by_hash`: those of them whose content the file does
-      not show.
+    - `approvals`: signed with a trusted approval key; `approvals_by_hash`: of these, approvals whose content the
+      file does not show.
     - `signed_approvals`: signed by the approver's own passkey, under a key of the customer; `hidden_signatures`:
-      those of them over resources that the file does not show; `unchecked_signatures`: no key file was given to
+      of these, signatures over resources that the file does not show; `unchecked_signatures`: no key file was given to
       check them.
     - `attested`: by approver, the approvals that only the vendor's server attests.
     - `opened_alone`: windows opened without asking the customer; `by_break_glass`: windows opened in an emergency.
