@@ -46,7 +46,7 @@ class DeviceLoginState(StrEnum):
 
 @dataclass(frozen=True)
 class DeviceAuthorization:
-    """A terminal gets this once; the token is worthless until the login is allowed."""
+    """A terminal gets the token once; the token is worthless until the login is allowed."""
 
     code: str
     token: str = field(repr=False)

@@ -28,7 +28,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class DirectoryEntry:
-    """None if the directory has no value. Countries are ISO 3166-1 alpha-2 codes."""
+    """A field is None if the directory has no value. Countries are ISO 3166-1 alpha-2 codes."""
 
     employing_entity: str | None = None
     office_country: str | None = None

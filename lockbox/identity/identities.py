@@ -64,8 +64,8 @@ def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | Non
     """Return the engineer in good standing for a caller at the gate, or None.
 
     Two sources count: an operator's mapping, and a trusted identity that the person has bound for signing in. If they
-    name two people, neither counts. If there is neither, `email` counts, verified by a provider that vouches for
-    addresses. The transaction is only for this call: it then acts as the engineer.
+    name two people, neither counts. Without either source, `email` counts, which a provider that vouches for
+    addresses has verified. The transaction is only for this call: it then acts as the engineer.
     """
     if "\n" in issuer + subject:
         return None

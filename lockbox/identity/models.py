@@ -179,7 +179,7 @@ class ReportConsent(SQLModel, table=True):
 
 
 class PolicyVersion(SQLModel, table=True):
-    """One immutable version of a tenant's policy: `body` is the JSON form of `requests.policy.Policy`."""
+    """One immutable version of a tenant's policy; `body` is the JSON form of `requests.policy.Policy`."""
 
     __tablename__ = "policies"
 

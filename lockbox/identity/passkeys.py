@@ -198,7 +198,6 @@ def held_by(session: UnitOfWork, person_id: UUID, *, locked: bool = False) -> li
 
 
 def first_added(session: UnitOfWork, keys: Iterable[Passkey]) -> datetime | None:
-    """Return when the oldest of a person's passkeys was added; None if no passkey has a valid MAC."""
     held = [one for one in keys if row_macs.is_held(session, one.mac, row_macs.passkey(one), one.id)]
     return min((one.created_at for one in held), default=None)
 

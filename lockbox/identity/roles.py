@@ -96,7 +96,7 @@ class Caller:
 
     @property
     def sign_in(self) -> dict[str, Any]:
-        """The details of this sign-in that a request records; for a token without the sign-in time."""
+        """The details of this sign-in that a request records; the sign-in time is left out for a token."""
         if self.holds(Role.SYSTEM):
             return {"sign_in": SignInKind.SYSTEM}
         shown = {"sign_in": self._sign_in_kind, "sign_in_means": self.means}

@@ -169,12 +169,12 @@ UNORDERED = frozenset({"scopes", "services", "principals"})
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
-    """Everything but the review tier, which grants nothing."""
+    """The MAC covers everything but the review tier, which grants nothing."""
     return (MarkedRowKind.MEMBERSHIP, row_id, person_id, tenant_id, role)
 
 
 def passkey(row: Passkey) -> Sequence[Part]:
-    """Everything but its name and the columns that each use changes."""
+    """The MAC covers everything but the passkey's name and the columns that each use changes."""
     return _covered(MarkedRowKind.PASSKEY, row)
 
 
@@ -183,7 +183,7 @@ def identity(row: Identity) -> Sequence[Part]:
 
 
 def gate_identity(row: GateIdentity) -> Sequence[Part]:
-    """Everything but the operator who added it."""
+    """The MAC covers everything but the operator who added the identity."""
     return _covered(MarkedRowKind.GATE_IDENTITY, row)
 
 
@@ -192,7 +192,7 @@ def directory_record(row: DirectoryRecord | Row[Any]) -> Sequence[Part]:
 
 
 def tenant(row: Tenant | Row[Any] | SimpleNamespace) -> Sequence[Part]:
-    """Everything but its name, which opens nothing."""
+    """The MAC covers everything but the tenant's name, which opens nothing."""
     return _covered(MarkedRowKind.TENANT, row)
 
 
@@ -201,7 +201,7 @@ def policy(tenant_id: UUID, version: int, body: str | Mapping[str, Any]) -> Sequ
 
 
 def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
-    """Everything but `ended_at`, which any writer may set."""
+    """The MAC covers everything but `ended_at`, which any writer may set."""
     return _covered(MarkedRowKind.DELEGATION, row)
 
 
@@ -218,12 +218,12 @@ def report_consent(row: ReportConsent | Row[Any]) -> Sequence[Part]:
 
 
 def browser_session(row: BrowserSession | SimpleNamespace) -> Sequence[Part]:
-    """Everything but network address, user agent and last activity."""
+    """The MAC covers everything but network address, user agent and last activity."""
     return _covered(MarkedRowKind.SESSION, row)
 
 
 def token(row: Token | SimpleNamespace) -> Sequence[Part]:
-    """Everything but its name and last use."""
+    """The MAC covers everything but the token's name and last use."""
     return _covered(MarkedRowKind.TOKEN, row)
 
 
@@ -232,7 +232,7 @@ def invitation(row: Invitation | Row[Any]) -> Sequence[Part]:
 
 
 def decision(row: object) -> Sequence[Part]:
-    """Columns added later are covered only if they are set, so that earlier MACs stay valid."""
+    """The MAC covers columns that were added later only if they are set, so that earlier MACs stay valid."""
     opens_at = getattr(row, "opens_at", None)
     return (*_covered(MarkedRowKind.DECISION, row), *((opens_at,) if opens_at else ()))
 

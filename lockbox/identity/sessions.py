@@ -61,7 +61,7 @@ meaning = attrgetter(*MEANING)
 
 
 class SignInPurpose(StrEnum):
-    """A pending login counts for no other purpose."""
+    """The purpose of a pending login; the login counts for no other purpose."""
 
     SIGN_IN = "in"
     ADD = "add"
@@ -192,9 +192,10 @@ def _covered(stub: LoginStub, purpose: SignInPurpose, row: PendingLogin, tied_to
 
 
 def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key_id: bytes) -> bytes:
-    """The challenge is derived from the stub and not stored.
+    """Return a challenge, which is derived from the stub and not stored.
 
-    It begins with its purpose, because a decision signs a bare SHA-256 (`docs/audit-format.md`).
+    The challenge begins with its purpose, so that its signature never passes for the signature of a decision, which
+    is over a bare SHA-256.
     """
     digest = keyring.of(session).secrets.digest(key_id, "challenge", purpose, stub.id, stub.secret)
     return f"lockbox passkey {purpose} 1\n".encode() + (digest or secrets.token_bytes(32))

@@ -143,7 +143,7 @@ def rotate(
 
 
 def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
-    """After any kind of sign-in; idempotent, in force from the next call."""
+    """Any kind of sign-in may revoke a token. Idempotent, in force from the next call."""
     before = {token.id: token for token in api_tokens.mine(session, caller)}
     api_tokens.revoke(session, caller, token_id)
     # Gates remember tokens for some seconds.

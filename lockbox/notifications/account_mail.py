@@ -165,7 +165,10 @@ def _worded(template: str, name: str, said: str, zone: str, services: Mapping[st
 
 
 def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
-    """Return the mail; its code works only on the invitation's page, or where the person typed their address."""
+    """Return the mail.
+
+    A code in the mail works only on the invitation's page, or on the page where the person typed their address.
+    """
     title, subject = _title(mail, ACCOUNT_TITLES), _title(mail, ACCOUNT_TITLES | ACCOUNT_SUBJECTS)
     domain = urlsplit(public_url).hostname
     said = {

@@ -1,6 +1,6 @@
 """People's choices for their mails: further addresses, whether they want prompts, and the time zone.
 
-A change of an address is an event, and is mailed to all of the person's addresses.
+Each change of an address is an event, and the person is notified by mail.
 """
 
 from collections.abc import Sequence

@@ -48,7 +48,7 @@ ANNOUNCED = text(f"WITH {ANNOUNCE} SELECT 1")
 
 @dataclass(frozen=True)
 class AnnouncementRecipient:
-    """A person (perhaps at a further address), an endpoint, or the row `about_id` that holds the address."""
+    """A person (perhaps at a further address), an endpoint, or the address in the row `about_id`."""
 
     person_id: UUID | None = None
     address_id: UUID | None = None

@@ -109,7 +109,7 @@ class DeliveryReach:
 
     @property
     def nobody(self) -> bool:
-        """Whether no one was notified, and no one may still be."""
+        """Whether no one was reached, and no one is still being tried."""
         return not self.reached and not self.waiting
 
     def sentence(self) -> str:

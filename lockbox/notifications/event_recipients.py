@@ -123,7 +123,6 @@ def _recipients(
 
 
 def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NotificationRecipient]:
-    """Yield a person at the sign-in address, and at each further address that wants this template."""
     yield NotificationRecipient(template, person)
     for box in known.mailboxes.get(person, ()):
         if box.prompts or template == RECEIPT or template in ALARMING:

@@ -154,8 +154,8 @@ class ReadyNotification:
 class NotificationClaim:
     """A claim on a notification: no other process sends it before `lease`.
 
-    Without a slot, the notification is too late and is not sent. If it `follows` another notification, it is sent
-    once that one is settled; only then is its slot promised.
+    Without a slot, the notification is too late and is not sent. A claim that `follows` another notification is sent,
+    and gets its slot, once that notification is settled.
     """
 
     notification_id: UUID

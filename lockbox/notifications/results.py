@@ -215,7 +215,7 @@ class ResultRecorder:
             self._expected += number
 
     def record(self, ended: Sequence[ClaimResult]) -> None:
-        """Never waits."""
+        """Queue results for writing; never waits."""
         with self._change:
             self._expected = max(0, self._expected - len(ended))
             self._add(ended)

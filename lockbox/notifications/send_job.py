@@ -146,7 +146,6 @@ class NotificationSendJob:
         self._give_back(self.take_behind(), 0.0)
 
     def _go_on(self) -> None:
-        """Make the endpoint's next call, if this one is settled; otherwise give back all calls behind it."""
         is_settled = self.result is not None and self.result.outcome is not None
         if not is_settled or self.senders.sending_pool.clock() - self.began > LONGEST_IN_QUEUE:
             self.stop()

@@ -204,7 +204,6 @@ def _event_of(mail: RequestMail) -> RequestEvent:
 def head(
     call_id: UUID, event_type: str, at: datetime, event_id: UUID | None, place: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the beginning of every body."""
     return {
         "id": str(call_id),
         "type": event_type,
@@ -215,7 +214,7 @@ def head(
 
 
 def account_data(slug: str | None, tenant_id: UUID | None, changes: Mapping[str, str]) -> dict[str, Any]:
-    """Without names of people."""
+    """Return the tenant and the diff, without names of people."""
     return {"data": {"tenant": slug, "tenant_id": tenant_id and str(tenant_id), "changes": dict(changes)}}
 
 

@@ -175,7 +175,6 @@ class SmtpClient(asyncio.Protocol):
         await self._ask("RSET")
 
     async def _started(self, commands: Sequence[bytes]) -> list[SmtpReply]:
-        """Send the commands: all at once if the relay allows it, otherwise one by one until one is refused."""
         if "PIPELINING" in self.features:
             self._write(b"".join(commands))
             return await self._answers(len(commands))
