@@ -41,8 +41,8 @@ class VerificationResult:
     - `approvals`: signed with a trusted approval key; `approvals_by_hash`: of these, approvals whose content the
       file does not show.
     - `signed_approvals`: signed by the approver's own passkey, under a key of the customer; `hidden_signatures`:
-      of these, signatures over resources that the file does not show; `unchecked_signatures`: no key file was given to
-      check them.
+      of these, signatures over resources that the file does not show; `unchecked_signatures`: no key file was given
+      to check them.
     - `attested`: by approver, the approvals that only the vendor's server attests.
     - `opened_alone`: windows opened without asking the customer; `by_break_glass`: windows opened in an emergency.
     - `stopped_at`: the line at which reading stopped after enough findings.
