@@ -86,7 +86,7 @@ CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_L
 
 
 def make_database(settings: Settings) -> Database:
-    """This does not connect to Postgres.
+    """Does not connect to Postgres.
 
     Raises:
         UnsafeSettings: a setting is missing, or a key that this process needs.

@@ -102,8 +102,8 @@ def session_secret(request: HTTPConnection, chosen: Settings) -> str | None:
 def check_same_site(request: Request, chosen: Settings) -> None:
     """Check, by Origin or else by Sec-Fetch-Site, that a form came from one of our pages.
 
-    Our pages send no referrer, so their forms have the Origin `null`. Forms of other sites may have it too. No page
-    can set Sec-Fetch-Site.
+    Our pages send no referrer, so their forms have the Origin `null`. Forms of other sites may have the Origin `null`
+    too: then Sec-Fetch-Site decides, which no page can set.
 
     Raises:
         ForeignForm: the form came from another site, or the headers do not show where it came from.

@@ -90,7 +90,7 @@ async def _to_the_end(handle: Handler, request: Request) -> Response:
 
 
 async def _end(request: Request, error: BaseException | None = None) -> None:
-    """Use a thread outside the limit, because waiting calls may occupy all threads within it."""
+    """End the transaction in a thread outside the limit: waiting calls may occupy all threads within the limit."""
     opened = request.state.transactions.opened
     if opened is None:
         return

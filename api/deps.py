@@ -62,10 +62,13 @@ LOOKED_UP: dict[int, Parameters] = {}
 
 
 async def known_alone(request: Request) -> None:
-    """Refuse parameters that the route would ignore: unknown ones, and all but one of repeated ones.
+    """Refuse parameters that the route would ignore: unknown ones, and repeated ones that are not lists.
 
     A misspelled filter must not return the whole list, and a question about one resource must not be answered about
-    another. Also refuse a path of another route that has other methods.
+    another.
+
+    Raises:
+        HTTPException: 405, the path belongs to another route, which has other methods.
     """
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class HeartbeatThread(threading.Thread):
-    """Without Postgres it keeps trying."""
+    """Keeps trying while Postgres is away."""
 
     def __init__(
         self,

@@ -81,7 +81,6 @@ class Replay:
                 self._held -= len(self._recent.popleft().ids)
 
     def begin_anew(self) -> None:
-        """Drop all updates, because some may have been missed."""
         with self._lock:
             self._recent.clear()
             self._held = 0

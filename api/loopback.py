@@ -16,7 +16,7 @@ PLAYGROUND_CLOSED = (
 
 
 async def require_loopback(request: Request) -> None:
-    """Refuse calls that do not come from this machine, under a name of this machine.
+    """Refuse a call from another machine, or under a name that is not one of this machine.
 
     A foreign name that resolves to this machine (DNS rebinding) is refused. A proxy may add no headers, but it
     forwards the foreign name.

@@ -110,8 +110,6 @@ class HttpGuard:
 
 
 class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
-    """An answer that is sent before the app sees the request."""
-
     def __init__(self, answer: ASGIApp) -> None:
         super().__init__()
         self.answer = answer

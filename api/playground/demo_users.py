@@ -63,7 +63,6 @@ class DemoUsers(BaseModel):
 
 
 def read(path: Path) -> DemoUsers:
-    """Raises UnsafeSettings: the file cannot be read, or is not what `make run` writes."""
     try:
         return DemoUsers.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):

@@ -71,7 +71,6 @@ def of(caller: Caller) -> Iterable[Section]:
 
 
 def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
-    """Return the path of the section that lists this request and similar ones."""
     listed = {
         State.REVIEWING: "/review",
         State.PENDING: "/waiting",

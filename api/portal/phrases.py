@@ -305,7 +305,6 @@ def left(until: datetime, at: datetime) -> str:
 
 
 def _span(seconds: int, units: Sequence[str]) -> str:
-    """The two largest units that are not zero."""
     parts = []
     for unit in units:
         count, seconds = divmod(seconds, UNITS[unit])

@@ -55,8 +55,6 @@ class Answer:
 
 @dataclass(frozen=True)
 class OperationEntry:
-    """An operation of the API, or a call that webhooks receive."""
-
     id: str
     tag: str
     method: str

@@ -31,7 +31,7 @@ LONGEST = 80
 
 
 def known_as(agent: str | None) -> str:
-    """Such as `Firefox on Windows`. An unknown user agent is only cut if it is long."""
+    """Such as `Firefox on Windows`. An unknown user agent is returned as it is, cut if it is long."""
     said = agent or ""
     tokens = set(TOKEN.findall(said))
     browser = next((name for token, name in BROWSERS.items() if token in tokens), None)

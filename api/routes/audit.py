@@ -165,7 +165,6 @@ def list_audit_keys(session: SessionDep) -> AuditKeyList:
 
 
 def asked_for(what: EventFilter) -> dict[str, str]:
-    """Values by the names of the query parameters."""
     return {"text" if name == "words" else name: str(value) for name, value in vars(what).items() if value}
 
 

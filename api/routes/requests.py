@@ -368,7 +368,7 @@ def approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | No
 def submission_answer(
     session: UnitOfWork, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
-    """Repeat the earlier answer if `key` is repeated."""
+    """Repeat the earlier answer if `key` was used before."""
     answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         submitted = file()

@@ -28,8 +28,6 @@ Text = Annotated[str, Form()]
 
 @dataclass(frozen=True)
 class QuestionForm:
-    """A refused form as typed: a question, or an answer to the question `question_id`."""
-
     text: str
     question_id: UUID | None = None
 

@@ -117,7 +117,6 @@ def show(
 
 
 def ahead_of_page(request_id: UUID) -> list[database.Query]:
-    """The queries of `show_request`, which are sent along with the look-up of the person."""
     return [enforcement.ahead_of_unenforced(request_id), *request_page.ahead_of_read(request_id)]
 
 
@@ -161,7 +160,7 @@ def _finding(finding: str, comment: str) -> FindingInput:
 
 @router.post("/{request_id}/ask-again")
 def resubmit(work: FormContextDep, request_id: str) -> Response:
-    """If the request was resubmitted before, go to that open request."""
+    """If the request was resubmitted before, go to the open resubmission."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -178,7 +177,7 @@ def request_more_time(
     more: Annotated[str, Form(max_length=9)] = "",
     why: Annotated[str, Form()] = "",
 ) -> Response:
-    """If an extension is open already, go to that one."""
+    """If an extension is open already, go to that extension."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -355,7 +354,7 @@ def _contents(
     is_unenforced: bool,
     done: str,
 ) -> dict[str, Any]:
-    """Also record that the request was read."""
+    """Also records that the request was read."""
     chosen, entry, at, tallies = deps.settings(request), read.entry, read.at, read.tallies
     held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     moves, schedule = event_search.moves(read.events), deps.database(request).schedule
@@ -436,7 +435,7 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
 
 
 def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]:
-    """An offered action may come with a refusal: another sign-in, the policy or a suspension."""
+    """Actions to offer, each with the refusal that the page explains."""
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 

@@ -1,4 +1,4 @@
-"""Shared parts of sign-in: counted attempts, the new session, the page of sign-in methods."""
+"""Shared parts of signing in."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The exclusions pages: the vendor states exclusions, customers acknowledge them."""
+"""The exclusions pages."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The vendor's data pages: which customers have a legal hold or are being off-boarded."""
+"""The vendor's data pages."""
 
 from typing import Annotated
 
