@@ -110,7 +110,7 @@ class Gate:
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
-        """Return whether a denied call is admitted. If its tenant is unknown, the gate must report for all tenants."""
+        """Return whether a denied call is admitted. If its tenant is unknown, the gate must report for all."""
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
             return False

@@ -242,7 +242,7 @@ def ahead_of_unenforced(request_id: UUID) -> Query:
 
 
 def is_unenforced(session: UnitOfWork, request_id: UUID) -> bool:
-    """Return whether the gate only reports for the request's tenant; False also if the reader may not see the gate."""
+    """Return whether the gate only reports for the request's tenant; False if the reader may not see the gate."""
     row = session.execute(*ahead_of_unenforced(request_id)).one_or_none()
     return row is not None and not _gate(row).is_enforced
 
