@@ -31,10 +31,7 @@ def given() -> dict[str, str]:
 
 
 def environment(values: Mapping[str, str]) -> dict[str, str]:
-    """Return a child's environment: no LOCKBOX_ variables except `values`, and this Python first on the path.
-
-    SIGTERM is mapped to Celery's soft shutdown.
-    """
+    """Return a child's environment: no LOCKBOX_ variables except `values`, and this Python first on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "REMAP_SIGTERM": "SIGQUIT", **values}

@@ -9,7 +9,7 @@ from catalogue.unsafe_settings import UnsafeSettings
 
 
 class ClientSettings(BaseSettings):
-    """The command line's settings. A token is never an argument: other users can read arguments."""
+    """A token is never an argument of a command: other users of the machine can read arguments."""
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 

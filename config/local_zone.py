@@ -11,7 +11,7 @@ UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Etc/UCT", "Zulu", "Universal"})
 
 
 def described() -> str:
-    """Return the zone for people, such as `Europe/Berlin (UTC+01:00)`, or `UTC`."""
+    """For example `Europe/Berlin (UTC+01:00)`, or `UTC`."""
     name, offset = _name(), time.strftime("%z")
     return "UTC" if name in UTC_NAMES else f"{name} (UTC{offset[:3]}:{offset[3:]})"
 

@@ -42,7 +42,6 @@ def _masked_all(value: object) -> object:
 
 
 def add_origin(_: object, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the HTTP request that caused a log entry, and its trace; `request_id` is the id of an access request."""
     origin = ORIGIN.get()
     if origin.http_request_id:
         entry["http_request_id"] = origin.http_request_id

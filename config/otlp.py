@@ -21,7 +21,7 @@ ERROR = 500
 
 
 class OtlpTracer:
-    """Records spans, and sends them in batches from its own thread.
+    """Sends spans in batches from its own thread.
 
     If the collector does not answer, spans wait in a bounded queue and are then dropped.
     """

@@ -30,7 +30,7 @@ class OutboundProxy:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Read a proxy's URL. Raises a ValueError that does not quote the URL."""
+        """Raises a ValueError that does not quote the URL."""
         try:
             parts = urlsplit(url)
             port = parts.port

@@ -17,10 +17,7 @@ class NoPortsError(OSError):
 
 
 def take(first: int, count: int = 1) -> bool:
-    """Reserve ports until this process ends; return whether all were free to reserve.
-
-    No port is bound: programs that do not use this module may still listen.
-    """
+    """Reserve ports until this process ends; return whether all were free to reserve. No port is bound."""
     try:
         fcntl.lockf(_book(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
     except (BlockingIOError, PermissionError):
@@ -37,10 +34,7 @@ def own() -> range:
 
 
 def hold(first: int, room: int = 200) -> socket.socket:
-    """Return a listening socket on the first free port, to be passed to a server.
-
-    It listens at once: another process could bind a port that is only bound. Raises NoPortsError.
-    """
+    """Return a listening socket on the first free port: another process could bind a port that is only bound."""
     for port in range(first, first + room):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -16,7 +16,6 @@ ENCODED = "write @ in a password as %40, / as %2F, # as %23 and : as %3A"
 
 
 def postgres_url(value: str) -> str:
-    """Return a database's URL in the form for SQLAlchemy and our driver."""
     scheme, _, rest = value.partition("://")
     if scheme not in POSTGRES or not rest:
         raise ValueError("use a URL such as postgresql://user:password@host:5432/lockbox")
@@ -31,7 +30,6 @@ def postgres_url(value: str) -> str:
 
 
 def _of_several(rest: str) -> str:
-    """Return the URL after its scheme, with several hosts as SQLAlchemy expects them; the writable one is used."""
     place, slash, more = rest.partition("/")
     user, at, hosts = place.rpartition("@")
     if "," not in hosts:
@@ -49,7 +47,6 @@ def _of_several(rest: str) -> str:
 
 
 def libpq_url(url: URL) -> URL:
-    """Return a URL in the form for libpq and its programs, with lists of hosts and ports."""
     several = url.query.get("host")
     if not isinstance(several, tuple):
         return url.set(drivername="postgresql")
@@ -102,7 +99,6 @@ def _port(parts: SplitResult) -> int | None:
 
 
 def _is_server(host: str | None, port: int | None) -> bool:
-    """Whether host and port can be a server's; a missing host is left to libpq."""
     return (port is None or 1 <= port <= MOST_PORT) and "@" not in (host or "")
 
 

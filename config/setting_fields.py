@@ -64,8 +64,6 @@ def _postgres(value: SecretStr | None) -> SecretStr | None:
 
 
 def _if_set(check: Callable[[str], object]) -> AfterValidator:
-    """Return a validator that checks a text or a secret, unless it is empty."""
-
     def checked(value: Text) -> Text:
         if value:
             check(value.get_secret_value() if isinstance(value, SecretStr) else value)
@@ -117,10 +115,7 @@ Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
 class SettingFields(BaseSettings):
-    """All settings: each is `LOCKBOX_` and the field's name, or a file of that name in `/run/secrets`.
-
-    A process needs only some of them.
-    """
+    """Each setting is `LOCKBOX_` and the field's name, or a file of that name in `/run/secrets`."""
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 

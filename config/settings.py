@@ -201,7 +201,6 @@ def load() -> Settings:
 
 
 def _named(location: tuple[int | str, ...], message: str) -> str:
-    """Return the problem with the setting's name in front, unless the message already names the setting."""
     message = message.removeprefix("Value error, ")
     names_itself = not location or location == ("catalogue",)
     return message if names_itself else f"LOCKBOX_{'.'.join(map(str, location)).upper()}: {message}"

@@ -1,7 +1,7 @@
 """Record the origin of the current work, and the work itself as spans if a collector is set.
 
 Work that begins over HTTP keeps its origin through the outbox up to each mail and webhook call, and in logs. Without
-LOCKBOX_OTLP_ENDPOINT, no module that sends spans is imported, and no span is made.
+LOCKBOX_OTLP_ENDPOINT, no module that sends spans is imported.
 """
 
 import re
@@ -47,12 +47,10 @@ class Span(Protocol):
     traceparent: str
 
     def end(self, name: str, attributes: Attributes) -> None:
-        """End the span. Its name and attributes never contain a reason, an id or an address."""
+        """The name and the attributes never contain a reason, an id or an address."""
 
 
 class SpanRecorder(Protocol):
-    """Begins spans, and sends ended spans from its own thread."""
-
     def begin(self, name: str, kind: SpanKind, parent: str | None) -> Span: ...
 
     def stop(self) -> None: ...
@@ -71,7 +69,7 @@ def check(settings: Settings) -> None:
 
 
 def start(settings: Settings, service: str) -> None:
-    """Begin to record spans, if a collector is set; after that, the process must not fork."""
+    """Begin to record spans, if a collector is set. The process must not fork afterwards."""
     stop()
     if settings.otlp_endpoint:
         TRACING.tracer = _exporter().OtlpTracer(settings.otlp_endpoint, service, settings.otlp_share)
@@ -101,7 +99,7 @@ def caused_by(origin: CallOrigin) -> Iterator[None]:
 
 @contextmanager
 def span(name: str, kind: SpanKind, **attributes: str | int) -> Iterator[dict[str, str | int]]:
-    """Record the block as a span of its trace; add further attributes to the yielded dictionary."""
+    """Record the block as a span; add further attributes to the yielded dictionary."""
     if TRACING.tracer is None:
         yield {}
         return
@@ -118,14 +116,13 @@ def span(name: str, kind: SpanKind, **attributes: str | int) -> Iterator[dict[st
 
 
 def propagated() -> dict[str, str]:
-    """Return the headers with which a called server can continue our trace."""
     parent = ORIGIN.get().traceparent
     return {"traceparent": parent} if TRACING.tracer and parent else {}
 
 
 @contextmanager
 def spans(name: str, kind: SpanKind, origins: Mapping[Key, CallOrigin]) -> Iterator[Mapping[Key, CallOrigin]]:
-    """Record work that has several origins as one span for each origin; yield the origins for later work."""
+    """Record work of several origins as one span for each origin."""
     if TRACING.tracer is None:
         yield origins
         return

@@ -55,7 +55,6 @@ SELECT state, mode, requester_id, service, deadline_at, asked_at FROM requests W
 
 
 def failed(row: Row[Any], at: datetime, reason: str, *, is_open: bool) -> dict[str, Any]:
-    """Return the row's values after a failed step. The step is retried with growing pauses."""
     failures = row.failures + 1
     state = FAILED[is_open] if failures >= TRIES_BEFORE_FAILED else ConnectionState(row.state)
     pause = min(FIRST_PAUSE * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_PAUSE)
@@ -131,7 +130,10 @@ def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: date
 
 
 def _told(session: UnitOfWork, row: Row[Any], state: ConnectionState, at: datetime) -> tuple[bool, bool]:
-    """Return whether this outcome settles an earlier failure, and whether it repeats one. Serialised by request."""
+    """Return whether this outcome settles an earlier failure, and whether it repeats a failure.
+
+    Calls are serialised by request.
+    """
     session.execute(ONE_AT_A_TIME, {"request_id": row.request_id})
     of = {"id": row.id, "request_id": row.request_id, "target": row.target, "since": at - TOLD_AGAIN_AFTER}
     told = session.execute(TOLD, of).one()

@@ -109,7 +109,7 @@ def ended(session: UnitOfWork, *, most: int) -> list[UUID]:
 
 @dataclass(frozen=True)
 class ClaimedStep:
-    """A step to do: open access for this window, or close the access if `window` is None."""
+    """A step to do: open access for `window`, or close the access if `window` is None."""
 
     row: Row[Any]
     attempt: int
@@ -132,8 +132,7 @@ class ConnectionDriver:
     def run(self, ids: Iterable[UUID]) -> Counter[str]:
         """Take the next step of each connection that is due, and count the connections by their new state.
 
-        Without a free slot, a connection is `put_off`: the holder of a slot at its target takes it over, or it is due
-        later.
+        Without a free slot, a connection is `put_off`: another step at its target takes it over, or it is due later.
         """
         counts = Counter[str]()
         for one in ids:
@@ -167,7 +166,7 @@ class ConnectionDriver:
         return f"{row.kind} {row.target}" if row else ""
 
     def begin(self, *, most: int) -> int:
-        """Add connections for open windows that need no credential (webhooks); return the number of connections."""
+        """Add connections for open windows that need no credential (webhooks); return their number."""
         connectors = {
             name: service.connector
             for name, service in self._catalogue.services.items()
@@ -218,7 +217,7 @@ class ConnectionDriver:
         return ClaimedStep(row, row.attempts + 1, window)
 
     def _window(self, session: UnitOfWork, row: Row[Any], entry: RequestEntry) -> ConnectedWindow:
-        """Return the window to open. From the connection's row comes only a verifier, if the row's MAC is valid."""
+        """Return the window to open. The connection's row provides only the verifier, if the row's MAC is valid."""
         request = entry.request
         service = self._catalogue.services.get(request.service)
         connector = service.connector if service else None

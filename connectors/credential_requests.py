@@ -79,7 +79,6 @@ def request_credential(
     issued.
 
     Raises:
-        NotFound, NotYours, NoOpenWindow, Conflict: as named.
         Invalid: there is no such connector, it does not cover a resource, uses are counted, or the verifier is
             malformed.
     """

@@ -1,7 +1,4 @@
-"""Open a window at a Postgres target as a database role of its own.
-
-It is proved closed when neither the role nor any of its sessions exists.
-"""
+"""Open a window at a Postgres target as a database role of its own."""
 
 import os
 import socket
@@ -68,7 +65,7 @@ SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
 
 
 def role_name(connection_id: UUID) -> str:
-    """Return the name of a connection's role. The name contains no text that people wrote."""
+    """The name of a role contains no text that people wrote."""
     return f"{PREFIX}{connection_id.hex}"
 
 
@@ -93,7 +90,7 @@ def _cut_off(reached: Target, limit: threading.Event) -> Iterator[None]:
 
 
 class PostgresRoles:
-    """Makes a role for each window.
+    """Makes a role for each window. A window is closed when neither its role nor any session of the role exists.
 
     The connector's database login has CREATEROLE, and ADMIN on the roles that it grants.
     """
@@ -177,7 +174,6 @@ class PostgresRoles:
                 reached.execute(SQL(LOCK_OUT).format(Identifier(name)))
 
     def _lock_out(self, reached: Target, name: str) -> int | None:
-        """Refuse sign-ins permanently, and return the role's oid; None if there is no such role."""
         until = time.monotonic() + LOCK_OUT_SECONDS
         while True:
             try:

@@ -42,14 +42,12 @@ def end(reached: Target, name: str, waiting: int) -> None:
 
 @dataclass
 class BlockingLocks:
-    """Whether a close was blocked by a prepared transaction, which has no session."""
-
     by_prepared: bool = False
 
 
 @contextmanager
 def ending(ender: Target, name: str, waiting: int) -> Iterator[BlockingLocks]:
-    """Repeat `end` during the block, on the connection `ender`, so that sessions that reconnect are ended too."""
+    """Repeat `end` during the block, on the connection `ender`, because sessions may reconnect."""
     is_over, blocking = threading.Event(), BlockingLocks()
     words = (ender, name, waiting, is_over, blocking)
     thread = threading.Thread(target=_go_on, args=words, name="role-sessions", daemon=True)

@@ -56,10 +56,7 @@ class TargetSlots:
             return True
 
     def next(self, slot: TargetSlot) -> UUID | None:
-        """Note that a step has ended, and return the connection that has waited longest at this target.
-
-        None if no connection waits, or the slot must be given back.
-        """
+        """End a step; return the connection that has waited longest, or None if the slot must be given back."""
         with self._lock:
             now = self._clock()
             if now - slot.begun_at > SLOW_SECONDS:

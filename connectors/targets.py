@@ -14,7 +14,7 @@ OTHERS = stat.S_IWGRP | stat.S_IRWXO
 
 @dataclass(frozen=True)
 class TargetFolder:
-    """The folder of the targets' files. A file is read at each use, so that changes take effect at once."""
+    """A file is read at each use, so that changes take effect at once."""
 
     path: Path | None
 

@@ -89,10 +89,10 @@ WORDS_KEPT = 1024
 
 
 def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
-    """Return an engine whose connections fail rather than wait: `BOUNDS` are set on the server's side.
+    """Return an engine whose connections fail instead of waiting without limit.
 
-    Keep-alives detect a network that went silent; without them a client would wait two hours. `role` is part of
-    `application_name` in `pg_stat_activity`. `overflow` connections beyond `pool_size` are closed after use.
+    `role` is part of `application_name` in `pg_stat_activity`. `overflow` connections beyond `pool_size` are closed
+    after use.
     """
     engine = create_engine(
         url,
@@ -112,7 +112,6 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
 
 
 def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
-    """Add warnings that a commit is not on the standby to the list of the open transaction."""
     connection.add_notice_handler(lambda said: note_warning(said, record.info.get(WARNED, [])))
 
 
@@ -127,7 +126,7 @@ class WarnedSession(Session):
 
 @event.listens_for(WarnedSession, "after_begin")
 def _begin_warnings(session: WarnedSession, _: object, connection: Connection) -> None:
-    """Give each transaction its own list of warnings: after the commit, another transaction uses its connection."""
+    # After the commit, another transaction uses the connection.
     session.warnings = connection.info[WARNED] = []
 
 
@@ -136,7 +135,6 @@ def _note_use(_: object, record: ConnectionPoolEntry) -> None:
 
 
 def _see_if_there(engine: Engine, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-    """Replace the pool's connections if an idle connection turns out to be lost."""
     if time.monotonic() - record.info.get(USED_AT, math.inf) < ASKED_AFTER:
         return
     try:
@@ -146,7 +144,6 @@ def _see_if_there(engine: Engine, connection: DBAPIConnection, record: Connectio
 
 
 def are_plans_outdated(error: BaseException | None) -> bool:
-    """Whether a migration has changed what a prepared statement of this connection returns."""
     return getattr(error, "sqlstate", None) == PLANS_OUTDATED
 
 
@@ -157,7 +154,6 @@ def _drop_outdated(context: ExceptionContext) -> None:
 
 
 def _failed(connection: Connection, driver: psycopg.Connection[Any], error: psycopg.Error) -> BaseException:
-    """Return a pipeline's error as SQLAlchemy would raise it; SQLAlchemy itself does not see the pipeline."""
     is_lost = driver.closed or are_plans_outdated(error)
     if is_lost:
         connection.invalidate(error)
@@ -169,16 +165,15 @@ def _failed(connection: Connection, driver: psycopg.Connection[Any], error: psyc
 
 
 class ProcessKeys:
-    """The keys and checks of a process, at most one of each type. Workers have no key that signs or makes MACs.
+    """The keys and checks of a process, such as its `Keyring`, at most one of each type.
 
-    The packages that use the types define them: `Keyring`, `ApprovalKeys`, `WitnessCheck`.
+    Workers have no key that signs or makes MACs.
     """
 
     def __init__(self, *held: object) -> None:
         self._held = {type(one): one for one in held if one is not None}
 
     def get(self, kind: type[Key]) -> Key | None:
-        """None where the process has no key of this type."""
         found = self._held.get(kind)
         return found if isinstance(found, kind) else None
 
@@ -187,7 +182,7 @@ NO_KEYS = ProcessKeys()
 
 
 class ReadAhead:
-    """The queries that a transaction will send next, and the rows of queries sent ahead.
+    """The queries that a transaction will send next, and the rows of queries that were sent ahead.
 
     Rows are used only in the announced order of their queries: in another order, a query might have read other rows.
     """
@@ -197,11 +192,9 @@ class ReadAhead:
         self._ahead: deque[tuple[Query, Rows]] = deque()
 
     def foresee(self, queries: Iterable[Query]) -> None:
-        """Announce queries, to be sent together with the next query."""
         self._foreseen = list(queries)
 
     def take(self, wanted: Query, send: Callable[[list[Query]], Sequence[Rows]]) -> Rows:
-        """Return the rows that were read ahead, or `send` the query together with the announced queries."""
         if not self._ahead or not _is_same(self._ahead[0][0], wanted):
             if self._ahead and wanted[0] is CLOCK_TIME:
                 # It reads no row, and what is ahead stays as good as it was.
@@ -211,7 +204,6 @@ class ReadAhead:
         return self._ahead.popleft()[1]
 
     def forget(self) -> None:
-        """Drop the rows that were read ahead: the next statement may change them."""
         self._ahead.clear()
 
 
@@ -229,7 +221,6 @@ def rows_of(
     cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any],
     fetched: Iterable[tuple[Any, ...]],
 ) -> Rows:
-    """Return the rows that a cursor has fetched, as SQLAlchemy would."""
     # A migration may add columns while this process runs.
     width = cursor.pgresult.nfields if cursor.pgresult else 0
     names = COLUMNS.get((statement, width))
@@ -239,12 +230,11 @@ def rows_of(
 
 
 class UnitOfWork:
-    """One transaction: its connection, its clock, the keys of the process, its caller, and the work after its commit.
+    """One transaction, and the work after its commit.
 
-    Our own SQL goes through `execute` and `write`, which `call_groups` offers too, in a transaction that shares its
-    round trips. `orm` reads and writes rows as objects. `promises` are the entries that the schedule holds after the
-    commit. `news` are the ids of requests that the commit changes, by the side that may know of it (None: both
-    sides). `caller` is the person and the one tenant for row-level security.
+    `execute` and `write` run our own SQL; `orm` reads and writes rows as objects. `promises` are the entries that the
+    schedule has to hold after the commit. `news` are the ids of requests that the commit changes, by the side that
+    may know of the change (None: both sides). `caller` is the person and the one tenant for row-level security.
     """
 
     def __init__(self, orm: WarnedSession, clock: Clock, keys: ProcessKeys) -> None:
@@ -257,14 +247,12 @@ class UnitOfWork:
         self.news: dict[str | None, dict[str, None]] = {}
 
     def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
-        """Return a statement's rows if they were read ahead; else run it together with the announced queries."""
         if isinstance(statement, TextClause) and not isinstance(values, Sequence):
             return self.read_ahead.take((statement, values or {}), self._sent)
         self.read_ahead.forget()
         return self.orm.connection().execute(statement, values)
 
     def _sent(self, queries: list[Query]) -> Sequence[Rows]:
-        """Send several queries in one pipeline, and a single query through SQLAlchemy."""
         connection = self.orm.connection()
         if len(queries) == 1:
             return [connection.execute(*queries[0])]
@@ -295,15 +283,15 @@ class UnitOfWork:
 
 
 def postgres_clock(session: UnitOfWork) -> datetime:
-    """Read the database's clock in a separate statement: inside another one, it may be read before a lock wait."""
+    """Read the database's clock in a separate statement: a larger statement may read it before a wait for a lock."""
     instant: datetime = session.execute(CLOCK_TIME).scalar_one()
     return instant
 
 
 class Database:
-    """An engine, the schedule that mirrors its database, the authoritative clock, and the keys of the process.
+    """A Postgres database, the schedule that mirrors it, the authoritative clock, and the keys of the process.
 
-    `direct` makes connections that keep their session between two transactions; None where those of `engine` do.
+    `direct` makes connections that keep their session between two transactions; by default, `engine` makes them.
     """
 
     def __init__(
@@ -325,7 +313,7 @@ class Database:
     def transaction(self) -> Iterator[UnitOfWork]:
         """Open a unit of work; at the end commit it, arm its promises and publish its news.
 
-        Any error rolls it back. If the schedule is unreachable, the commit stays valid: reconcile arms the missing
+        Any error rolls it back. If the schedule is unreachable, the commit is still valid: reconcile arms the missing
         entries.
         """
         with WarnedSession(self.engine, expire_on_commit=False) as orm:
@@ -337,7 +325,6 @@ class Database:
             raise not_replicated()
 
     def follow(self, promises: Promises, news: News) -> None:
-        """Arm the promises and publish the news of a committed transaction."""
         for index, promised in promises.items():
             failpoint("transaction.before_arm")
             self.schedule.arm(index, promised)
@@ -360,7 +347,6 @@ class Database:
                     connection.rollback()
 
     def beside(self, engine: Engine) -> "Database":
-        """Return the same database on another pool of connections."""
         return Database(engine, self.schedule, self.clock, keys=self.keys)
 
     def dispose(self) -> None:
@@ -370,7 +356,6 @@ class Database:
 
 
 def not_replicated() -> NotReplicated:
-    """Log that a commit is not on the standby, and return the error to raise."""
     log.critical("database.not_replicated", do="look at the standby; see synchronous_standby_names")
     return NotReplicated(
         "This was done, but the standby of the database has not confirmed it: a failover could undo it. "
@@ -386,34 +371,33 @@ def now(session: UnitOfWork) -> datetime:
 def read_at(session: UnitOfWork, seen: datetime) -> datetime:
     """Return `seen`, the Postgres time that came with a read, or the current time of another clock.
 
-    This saves a round trip where nothing waited; after a wait for a lock, use `now`.
+    After a wait for a lock, use `now` instead.
     """
     return seen if session.clock is postgres_clock else session.clock(session)
 
 
 def other_clock(session: UnitOfWork) -> datetime | None:
-    """None where Postgres' clock decides: statements read that clock themselves."""
+    """None if Postgres' clock decides: statements read that clock themselves."""
     return None if session.clock is postgres_clock else session.clock(session)
 
 
 def async_commit(session: UnitOfWork) -> None:
     """Commit this transaction without waiting for the disk: a crash of Postgres may lose the last half second.
 
-    Use it for work that is repeated after a loss and may be done twice. The order is kept: if a later commit survives
-    a crash, so does this one.
+    Use it for work that is repeated after a loss and may be done twice. If a later commit survives a crash, so does
+    this one.
     """
     session.execute(ASYNC_COMMIT)
 
 
 def arm_after_commit(session: UnitOfWork, index: ScheduleIndex, promises: Iterable[IndexEntry]) -> None:
-    """Note the entries that the schedule has to hold after this transaction's commit."""
     session.promises.setdefault(index, []).extend(promises)
 
 
 def publish_after_commit(session: UnitOfWork, ids: Iterable[UUID], side: str | None = None) -> None:
-    """Note changed requests to publish after the commit, without schedule entries.
+    """Publish the ids of changed requests after the commit; ids that are armed in `CLOCK` are published anyway.
 
-    Entries of the clock's index are published anyway. `side` is the side that the change concerns, None for both.
+    `side` is the side that the change concerns, None for both.
     """
     session.news.setdefault(side, {}).update((str(one), None) for one in ids)
 
@@ -421,8 +405,7 @@ def publish_after_commit(session: UnitOfWork, ids: Iterable[UUID], side: str | N
 def array(values: Iterable[UUID | datetime | int | str | bytes | None]) -> str:
     """Return an array literal of ids, instants, numbers, bytes or our own plain words.
 
-    The driver would quote and escape each element, which took half the time of a batch. Pass text written by people
-    as bytes: they become hexadecimal digits.
+    Pass text written by people as bytes: they become hexadecimal digits.
 
     Raises:
         ValueError: a text is not a plain word, or a value has another type.
@@ -431,7 +414,7 @@ def array(values: Iterable[UUID | datetime | int | str | bytes | None]) -> str:
 
 
 def listed(ids: Iterable[str]) -> str:
-    """Return an array literal of ids that our own code wrote as text."""
+    """Return an array literal. The ids are not escaped: they must come from our own code."""
     return "{" + ",".join(ids) + "}"
 
 

@@ -119,13 +119,12 @@ def arm(chosen: str | None) -> None:
 
 
 def failpoint(name: str) -> None:
-    """End this process at once, as a crash would, if this failpoint is armed: nothing is rolled back or closed."""
+    """End this process at once, as a crash would, if this failpoint is armed."""
     if _armed is not None and _armed.name == name:
         _end(_armed)
 
 
 def mark(name: str) -> str:
-    """Return the line that a process writes to standard error before the failpoint ends it."""
     return f"failpoint reached: {name}"
 
 

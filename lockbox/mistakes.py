@@ -40,7 +40,7 @@ WORDS = {
 
 
 def say(error: Mapping[str, Any]) -> str:
-    """Return what to do about one error, a dictionary from pydantic or FastAPI; without a full stop."""
+    """Return what to do about one error of pydantic or FastAPI, without a full stop."""
     kind, said, context = str(error["type"]), str(error["msg"]), error.get("ctx") or {}
     if said.startswith(VALUE):
         return said.removeprefix(VALUE)
@@ -64,7 +64,6 @@ def of(refused: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
 
 
 def advice(refused: ValidationError) -> str:
-    """Return what to do about all errors, without their locations; fit for a single field."""
     return "; ".join(dict.fromkeys(what for _, what in of(refused)))
 
 

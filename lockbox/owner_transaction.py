@@ -14,7 +14,7 @@ SELECT set_config(name, value, true) FROM unnest(CAST(:names AS text[]), CAST(:v
 
 @contextmanager
 def as_owner(url: str, keys: ProcessKeys = NO_KEYS, *, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:
-    """Open one transaction as the database's owner, without row-level security, for manual set-up.
+    """Open one transaction as the database's owner, for manual set-up.
 
     To add people or tokens, pass the API's keyring.
 

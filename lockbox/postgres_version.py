@@ -23,7 +23,6 @@ def named(number: int) -> str:
 
 
 def too_old(number: int) -> str | None:
-    """Return the problem with this version; None where it is new enough."""
     if number // BASE >= OLDEST:
         return None
     return f"this is Postgres {named(number)}, and Lockbox needs {OLDEST} or later"

@@ -15,11 +15,11 @@ STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 
 
 class TunnelFailed(httpcore.ConnectError):
-    """The proxy was not reached, or did not open a tunnel; the message quotes nothing that it sent."""
+    """The proxy was not reached, or did not open a tunnel; the message quotes nothing that the proxy sent."""
 
 
 class TunnelTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport over tunnels; everything else, such as the name in TLS, is the same as without a proxy."""
+    """httpx's transport over tunnels. TLS verifies the name of the host, as without a proxy."""
 
     def __init__(self, proxy: OutboundProxy, tls: ssl.SSLContext) -> None:
         super().__init__(verify=tls, trust_env=False)
@@ -40,11 +40,6 @@ class _Tunnels(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Return a stream through the tunnel to the address.
-
-        Raises:
-            TunnelFailed: the proxy opens no tunnel.
-        """
         proxy = self._proxy
         try:
             stream = await self._direct.connect_tcp(proxy.host, proxy.port, timeout, local_address, socket_options)
@@ -78,7 +73,7 @@ class _Tunnels(httpcore.AsyncNetworkBackend):
 
 
 async def _answer(stream: httpcore.AsyncNetworkStream, seconds: float | None) -> int:
-    """Return the status of the proxy's answer. Bytes after it are an error: the target has not been contacted yet."""
+    """Return the status of the proxy's answer. Refuse bytes after the answer: no target has been contacted yet."""
     said = b""
     while b"\r\n\r\n" not in said:
         part = await stream.read(MOST_HEAD, seconds)

@@ -47,7 +47,6 @@ def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
 
 
 def unmark(client: "Redis", of: str, person: str) -> bool:
-    """Return whether there was a record."""
     return bool(client.delete(_key(of, person)))
 
 
@@ -68,7 +67,6 @@ def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tupl
 
 
 def _instant(said: bytes) -> datetime | None:
-    """None if the value is not one that we wrote."""
     try:
         return datetime.fromisoformat(said.decode()).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -76,20 +74,16 @@ def _instant(said: bytes) -> datetime | None:
 
 
 def database_number(client: "Redis") -> int:
-    """Return the number of the client's Redis database.
-
-    It is part of each channel's name: databases of one Redis have separate keys but share all channels.
-    """
+    """Return the number of the client's Redis database: databases of one Redis share all channels."""
     return int(client.get_connection_kwargs().get("db") or 0)
 
 
 def bell_of(number: int) -> str:
-    """Return the channel that wakes the pollers of a Redis database when an id falls due sooner."""
     return f"{{lockbox}}:{number}:bell"
 
 
 def channel_of(number: int, side: str | None = None) -> str:
-    """Return a Redis database's channel for one side or for the operators; with None, the channel for everyone."""
+    """Return the channel for one side or for the operators; with None, the channel for everyone."""
     channel = f"{{lockbox}}:{number}:news"
     return f"{channel}:{side}" if side else channel
 
@@ -100,11 +94,11 @@ def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
 
 
 class Listener(threading.Thread):
-    """Listens on one connection until stopped, and reconnects after an outage of Redis.
+    """Listens until stopped, and reconnects after an outage of Redis.
 
-    From its own thread, it calls `on_message` with ids and the side that they are meant for. It calls `on_connection`
-    with True when it starts to listen (earlier messages were missed), and with False when it cannot listen. Any
-    failure, also in these callbacks, is logged, and the thread continues.
+    The thread calls `on_message` with ids and the side that they are meant for. It calls `on_connection` with True
+    when it starts to listen (earlier messages were missed), and with False when it cannot listen. A failure, also in
+    these callbacks, is logged, and the thread continues.
     """
 
     def __init__(self, client: "Redis", on_message: OnMessage, on_connection: OnConnection) -> None:
@@ -138,7 +132,6 @@ class Listener(threading.Thread):
         self._stopping.wait(REST)
 
     def stop(self) -> None:
-        """Ask the thread to end, and wait briefly for it."""
         self._stopping.set()
         if self.is_alive():
             self.join(REST + 1)
@@ -190,7 +183,7 @@ class Bell:
         self._pubsub.close()
 
     def listen(self) -> None:
-        """Subscribe if not yet done. Call it before the claim, so that no id armed after the claim is missed."""
+        """Subscribe if not yet done. Call it before a claim, so that no id armed after the claim is missed."""
         if self._listening:
             return
         with redis_errors():

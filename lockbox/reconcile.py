@@ -111,8 +111,7 @@ def reconcile(
     """Repair in small steps. The caller may pause between steps, or stop: the next run continues.
 
     One process at a time repairs; in any other process the call returns at once, without a step. `send` delivers
-    overdue notifications; with None, other processes send them. Delivery attempts are deleted after
-    `deliveries_kept`.
+    overdue notifications; with None, other processes send them.
     """
     with database.turn(TURN) as is_held:
         if not is_held:
@@ -145,7 +144,6 @@ def reconcile(
 
 
 def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
-    """Deliver overdue notifications, and arm those due soon; the core worker repairs the rest of the schedule."""
     yield from act_on_overdue_notifications(database, send, grace=GRACE)
     try:
         if database.schedule.rebuild(NOTIFICATIONS).is_whole():
@@ -155,14 +153,13 @@ def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
 
 
 def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[Step]:
-    """Do the work that is overdue by `grace`, directly from Postgres."""
     yield from act_on_overdue_clock(database, grace=grace)
     if send:
         yield from act_on_overdue_notifications(database, send, grace=grace)
 
 
 def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[Step]:
-    """Run the timers of requests that are overdue by `grace`; with no grace, Redis isn't needed at all."""
+    """Run the timers of requests that are overdue by `grace`. This does not need Redis."""
     while ids := _overdue(database, timers.due, grace):
         counts = timers.run(database, ids)
         moved = counts.total() - counts["failed"]

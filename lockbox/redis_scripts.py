@@ -130,7 +130,6 @@ class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that calle
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Raise RedisUnavailable for each error of Redis."""
     try:
         yield
     except RedisError as error:
@@ -207,7 +206,6 @@ def read_facts(url: str, *, timeout: float) -> RedisFacts:
 
 
 def _is_saved(client: "Redis") -> bool | None:
-    """None where this Redis user may not read the configuration."""
     try:
         found: Any = client.config_get("save")
     except RedisError:
@@ -216,14 +214,11 @@ def _is_saved(client: "Redis") -> bool | None:
 
 
 def connect(url: str, *, timeout: float) -> "Redis":
-    """Return a client that tries each call once, for at most `timeout` seconds.
-
-    It does not send its library's name and version: each connection would need two more calls, and a search through
-    the installed packages.
-    """
+    """Return a client that tries each call once, for at most `timeout` seconds."""
     return Redis.from_url(
         url,
         protocol=2,
+        # The name of the library would cost each connection two more calls.
         driver_info=None,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
@@ -233,7 +228,7 @@ def connect(url: str, *, timeout: float) -> "Redis":
 
 
 def connect_on_loop(url: str) -> "LoopRedis":
-    """Return such a client for an event loop; the caller limits the time of a call."""
+    """Return a client for an event loop. It sets no time limit: the caller limits each call."""
     return LoopRedis.from_url(
         url, protocol=2, driver_info=None, socket_keepalive=True, retry=LoopRetry(NoBackoff(), 0)
     )

@@ -98,17 +98,9 @@ def fetch(
     """Return the body of a JSON answer with status 200, by GET or, with a form, by POST.
 
     The host is resolved once. The call goes to a checked address, with the host's own name in TLS and HTTP. It
-    follows no redirect, uses no proxy except the route's, and accepts no content encoding.
-
-    Args:
-        url: https, on port 443 or a port from 1024 on; http only to loopback, if allowed.
-        most_bytes: the limit of the body.
-        seconds: the time limit, from the name look-up to the last byte.
-        allow_loopback: whether this machine's own addresses may be called, on any port.
-        form: the fields to post, form-encoded.
-        authorization: the value of the `Authorization` header.
-        tls: trusts other authorities than the system's.
-        route: the private networks that may be called, and the proxy for public addresses.
+    follows no redirect, uses no proxy except the route's, and accepts no content encoding. The URL is https, on port
+    443 or a port from 1024 on. `allow_loopback` permits this machine's own addresses, on any port, and http to them.
+    `seconds` limits the time from the name look-up to the last byte. `tls` replaces the system's trusted authorities.
 
     Raises:
         FetchFailed: the address may not be called, or the answer is missing, late, too long or not JSON.
@@ -137,7 +129,7 @@ async def post(
 ) -> FetchResponse:
     """Post JSON and return the answer, whatever its status; the checks and arguments are the same as for `fetch`.
 
-    The call ends after the answer's head and its first `most_bytes`; the rest is not read.
+    Of the body, only the first `most_bytes` are read.
 
     Raises:
         FetchFailed: the address may not be called, or no answer came in time.
@@ -212,7 +204,6 @@ def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
 
 
 async def _look_up(host: str, seconds: float) -> Sequence[Address]:
-    """Resolve a name within a time limit, which the system's resolver does not offer."""
     try:
         async with asyncio.timeout(seconds):
             addresses = await asyncio.wrap_future(_asked(host))
@@ -338,7 +329,7 @@ def _is_of_certificate(error: BaseException | None) -> bool:
 
 
 async def _begin(answer: httpx.Response, *, most_bytes: int) -> FetchResponse:
-    """Read at most `most_bytes` raw bytes, without decompressing them, and do not wait for the rest."""
+    """Read at most `most_bytes`, without decompressing them, and do not wait for more."""
     body = bytearray()
     async for part in answer.aiter_raw():
         body += part

@@ -44,11 +44,10 @@ class ScheduleIndex:
     """A sorted set of due ids and the set of its leases.
 
     `kinds` are the actions that a member may be due for; an id has one member at a time. Members due within `lead`
-    may already be claimed, because the way to the worker takes about as long. A claim is leased for `lease`. At most
-    `budget` members are leased at once, so that a backlog waits here and not in a queue. While due members of the
-    index in `yields_to` wait too long, only a few members of this index are claimed, and none while more than one
-    batch of that index is leased. If `publishes`, armed ids are published. If `has_urgent`, some members go
-    `BEFORE_OTHERS`.
+    may already be claimed. A claim is leased for `lease`. At most `budget` members are leased at once, so that a
+    backlog waits here and not in a queue. While due members of the index in `yields_to` wait too long, only a few
+    members of this index are claimed, and none while more than one batch of that index is leased. If `publishes`,
+    armed ids are published. If `has_urgent`, some members go `BEFORE_OTHERS`.
     """
 
     name: str
@@ -83,7 +82,7 @@ INDEXES = (CLOCK, NOTIFICATIONS, CONNECTIONS)
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """The content of an index for one id: due at an instant, due after a delay, or nothing."""
+    """What an index holds for one id: due at an instant, due after a delay, or nothing."""
 
     id: str
     kind: str
@@ -115,7 +114,7 @@ class ScheduleClaim:
 class IndexRebuild:
     """The marker of an index: a member that is never due. It says that the index is whole, or how far a rebuild is.
 
-    It is lost together with the index. It names the server process of Redis, so a restart makes it invalid.
+    The marker is lost together with the index. A restart of Redis makes the marker invalid.
     """
 
     def __init__(self, client: Redis, key: str) -> None:
@@ -124,15 +123,11 @@ class IndexRebuild:
         self._mark = client.register_script(MARK)
 
     def is_whole(self) -> bool:
-        """Return whether the index was completed under the Redis server process that runs now."""
         with redis_errors():
             return self._client.zscore(self._key, self._epoch()) is not None
 
     def begin(self) -> tuple[str, UUID]:
-        """Return the marker of the rebuild, and the last id that it has armed; begin a rebuild if none is under way.
-
-        From now on the index counts as incomplete.
-        """
+        """Begin a rebuild or resume it; return its marker, and the last id that it has armed."""
         with redis_errors():
             begun = f"{BEGUN}:{self._run_id()}:"
             marks: Any = self._client.zrangebyscore(self._key, "+inf", "+inf")
@@ -151,7 +146,7 @@ class IndexRebuild:
         return moved if self._replace(mark, moved) else ""
 
     def complete(self, mark: str) -> bool:
-        """Record that the index holds all of Postgres' entries; False if it was lost since the rebuild began."""
+        """Record that the index is whole; return False if the index was lost since the rebuild began."""
         return self._replace(mark, self._epoch())
 
     def _replace(self, mark: str, by: str) -> bool:
@@ -187,10 +182,9 @@ class Schedule:
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
         """Make the index match Postgres for these ids, drop their leases, and ring the bell if an id is due sooner.
 
-        Arming, settling after a commit, and rebuilding are this one operation; all but rebuilding publish the ids.
-        With `only_missing`, an id that is in the index or leased is left as it is. Returns whether Redis accepted the
-        entries. Never raises, and takes a tenth of a second at most. After a failure, calls are skipped for two
-        seconds.
+        With `only_missing`, an id that is in the index or leased is left as it is, and no id is published. Returns
+        whether Redis accepted the entries. Never raises, and takes a tenth of a second at most. After a failure,
+        calls are skipped for two seconds.
         """
         return self._tried("arm", lambda: self._arm_parts(index, promises, only_missing=only_missing)) or False
 
@@ -213,7 +207,7 @@ class Schedule:
             yield words
 
     def follow(self, promises: Promises, news: News) -> None:
-        """Arm and publish in the background of the event loop, in this order, by the rules of `arm` and `tell`."""
+        """Call `arm` and then `tell` in the background of the event loop."""
         for index, promised in promises.items():
             self._promised.setdefault(index, []).extend(promised)
         for side, ids in news.items():
@@ -235,7 +229,7 @@ class Schedule:
             failpoint("pipeline.after_arm")
 
     async def _send_in_time(self, calls: Sequence[tuple[str | int, ...]]) -> None:
-        """Send calls; after a timeout send them once more, because the event loop itself may have stalled."""
+        """After a timeout send the calls once more, because the event loop itself may have stalled."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._send(calls)
@@ -251,7 +245,6 @@ class Schedule:
             yield "PUBLISH", pubsub.channel_of(self._number, side), " ".join(ids)
 
     async def _send(self, calls: Iterable[tuple[str | int, ...]]) -> None:
-        """Send calls in one write; if Redis has restarted, load the script and send them again."""
         pipe = self._on_loop.pipeline(transaction=False)
         for call in calls:
             pipe.execute_command(*call)
@@ -273,23 +266,22 @@ class Schedule:
         self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
     def listener(self, on_message: OnMessage, on_connection: OnConnection) -> Listener:
-        """Return a thread, not yet started, that calls these functions with published ids and connection changes."""
+        """Return a thread that is not yet started."""
         return Listener(self._polling, on_message, on_connection)
 
     def mark_looking(self, of: str, person: str, since: datetime) -> bool:
-        """Record for five minutes that a person is viewing a request; return whether that is new. Never raises."""
+        """See `pubsub.mark`. Never raises."""
         return bool(self._tried("look", lambda: pubsub.mark(self._arming, of, person, since)))
 
     def unmark_looking(self, of: str, person: str) -> bool:
-        """Delete the record of `mark_looking`; return whether there was one. Never raises."""
+        """See `pubsub.unmark`. Never raises."""
         return bool(self._tried("look", lambda: pubsub.unmark(self._arming, of, person)))
 
     def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
-        """Return who is viewing a request, since when, and how much longer the record lasts; empty without Redis."""
+        """See `pubsub.marked`. Never raises; without Redis, the result is empty."""
         return self._tried("look", lambda: pubsub.marked(self._arming, of, people)) or {}
 
     def _tried(self, what: str, call: Callable[[], Answer]) -> Answer | None:
-        """Make a call that may be lost without harm; after a failure, calls are skipped for two seconds."""
         if time.monotonic() < self._skip_until:
             return None
         try:
@@ -344,7 +336,6 @@ class Schedule:
                 self._drop(index, last)
 
     def _delete_strange_keys(self, error: RedisError) -> None:
-        """If Redis reports a wrong type, delete each key of the indexes that is not a sorted set."""
         if not isinstance(error, ResponseError) or "WRONGTYPE" not in str(error):
             return
         for key in {key for index in INDEXES for key in index.keys}:
@@ -366,27 +357,25 @@ class Schedule:
             raise RedisUnavailable("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
 
     def members(self, index: ScheduleIndex) -> dict[str, float]:
-        """Return every member with its due time in ms, without leased members; for tests and operators only."""
+        """Return the due time of each member that is not leased, in ms. For tests and operators only."""
         pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
         return {member.decode(): score for member, score in pairs if score != math.inf}
 
     def leased(self, index: ScheduleIndex) -> int:
-        """Count members that are claimed but not yet settled."""
         with redis_errors():
             count: Any = self._polling.zcard(index.keys[1])
         return int(count)
 
     def look(self, span: tuple[float, float]) -> QueueDepth:
-        """Return the counts in Redis; timers count if due after `span[0]` and no later than `span[1]`, both in ms."""
+        """Timers count if due after `span[0]` and no later than `span[1]`, both in ms."""
         with redis_errors():
             return redis_scripts.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
 
     def bell(self, index: ScheduleIndex) -> Bell:
-        """Return a listener that wakes its owner when an id is armed that is due sooner."""
         return Bell(self._polling, index.name)
 
     def close(self) -> None:
-        """Close every connection. An event loop in another thread must await `followed` first."""
+        """An event loop in another thread must await `followed` first."""
         self._arming.close()
         self._polling.close()
         if self._following is not None and (loop := self._following.get_loop()).is_running():

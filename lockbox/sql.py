@@ -66,7 +66,7 @@ ELEMENT_TYPES = {"varchar": "text", "timestamp with time zone": "timestamptz", "
 def columns(kind: type[SQLModel], of: str, *names: str) -> str:
     """Return the named columns, or all, for a select list; `of` is the table's name or alias in the statement.
 
-    Statements do not use `*`: after a migration adds a column, Postgres refuses a prepared statement that does.
+    Statements do not use `*`, because Postgres refuses a prepared `*` after a migration that adds a column.
     """
     return ", ".join(f"{of}.{name}" for name in _known(kind, names) or kind.model_fields)
 
@@ -79,18 +79,23 @@ def insert_list(kind: type[SQLModel], of: str = "", but: Collection[str] = ()) -
 def insert(
     kind: type[SQLModel], of: str = "", /, *, but: Collection[str] = (), prefix: str = "", **values: str
 ) -> str:
-    """Return the statement that inserts a row: values are parameters with the columns' names, or SQL in `values`."""
+    """Return the statement that inserts a row.
+
+    A value is the parameter with its column's name, or SQL from `values`.
+    """
     given = (values.get(name) or _parameter(kind, name, prefix) for name in _stored(kind, but, values))
     return f"INSERT INTO {insert_list(kind, of, but)}\nVALUES ({', '.join(given)})"
 
 
 def excluded(kind: type[SQLModel], but: Collection[str]) -> str:
-    """Return the SET list of ON CONFLICT, which takes all columns except `but` from the row to insert."""
     return ", ".join(f"{name} = excluded.{name}" for name in _stored(kind, but))
 
 
 def insert_rows(kind: type[SQLModel], /, *, but: Collection[str] = (), prefix: str = "", **values: str) -> str:
-    """Return the statement that inserts rows: columns from arrays, or from SQL in `values`, where a row is `n`."""
+    """Return the statement that inserts several rows.
+
+    A column's values are an array, the parameter with the column's name, or SQL from `values`, where a row is `n`.
+    """
     stored = _stored(kind, but, values)
     given = ", ".join(values.get(name) or f"n.{name}" for name in stored)
     rows = unnested(kind, "n", *(name for name in stored if name not in values), prefix=prefix)
@@ -98,13 +103,12 @@ def insert_rows(kind: type[SQLModel], /, *, but: Collection[str] = (), prefix: s
 
 
 def unnested(kind: type[SQLModel], of: str, *names: str, prefix: str = "") -> str:
-    """Return an `unnest` of arrays of these columns' values; each array is the parameter with its column's name."""
+    """Return an `unnest` of arrays; each array is the parameter with its column's name."""
     arrays = (f"CAST(:{prefix}{name} AS {_type(kind, name)}[])" for name in _known(kind, names))
     return f"unnest({', '.join(arrays)}) AS {of} ({', '.join(names)})"
 
 
 def _known(kind: type[SQLModel], names: Iterable[str]) -> tuple[str, ...]:
-    """Raise LookupError for a name that is no column, already when the statement's module is imported."""
     checked = tuple(names)
     if unknown := set(checked) - kind.model_fields.keys():
         raise LookupError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
@@ -130,7 +134,7 @@ def _parameter(kind: type[SQLModel], name: str, prefix: str) -> str:
 
 
 class CounterTotal(SQLModel, table=True):
-    """A part of a count: all rows of one name and label are added up; `total` is the sum of the counted values."""
+    """A part of a count. All rows of one name and label are added up; `total` is the sum of the counted values."""
 
     __tablename__ = "counters"
 
@@ -154,7 +158,6 @@ SELECT name, label, sum(count), sum(total) FROM gone GROUP BY name, label
 
 
 def lags(seconds: Iterable[float]) -> dict[str, Any]:
-    """Return the parameters of ADD_LAGS: how many seconds late deadlines were handled."""
     counts: Counter[float] = Counter()
     totals: Counter[float] = Counter()
     for lag in seconds:
@@ -180,10 +183,10 @@ def written(number: int) -> ColumnElement[int]:
 
 
 def among(column: SQLCoreOperations[Any], one: UUID | None) -> ColumnElement[bool]:
-    """Return the condition that a column equals one id, written as an array with one element.
+    """Return the condition that a column equals one id.
 
-    If such a statement also orders by the column, Postgres reads the index that begins with the column, and not an
-    index that has the same order for all rows.
+    The id is written as an array with one element. If the statement also orders by the column, Postgres then reads
+    the index that begins with the column.
     """
     return column == any_(literal([one], Ids))
 
@@ -198,15 +201,9 @@ def look_through(
 ) -> Select[UUID | None, UUID | None]:
     """Return the query for the newest matching ids, each after the id of the last row that was read.
 
-    The id of the last row is null where no more rows are left; it is returned also if no row matches. Rows are read
-    in the order of an index, and no further than the limit: with a filter only, Postgres might read all rows.
-
-    Args:
-        kind: the rows' class, with an `id`.
-        branches: queries for rows of the class, each the newest first; no row is in two.
-        filters: returns the conditions on such rows, in the class's table or an alias of it.
-        most_looked: how many rows are read, in all branches together.
-        limit: the maximum number of ids.
+    The id of the last row is null where no more rows are left; it is returned also if no row matches. `branches` are
+    queries for rows of `kind`, each the newest first; no row is in two branches. `filters` returns the conditions on
+    the rows of `kind` or of an alias of it. `most_looked` is how many rows are read, in all branches together.
     """
     each = most_looked // len(branches) or 1
     ids = [one.with_only_columns(one.selected_columns.id) for one in branches]
@@ -223,7 +220,6 @@ def look_through(
 
 
 def words(kind: type[StrEnum]) -> Enum:
-    """Return the column type of an enumeration: its values as text. A CHECK refuses other values."""
     return Enum(
         kind,
         native_enum=False,

@@ -54,10 +54,7 @@ FINAL = tuple((table, right) for table in ("events", "decisions") for right in (
 
 @dataclass(frozen=True)
 class ServerRules:
-    """The rules for a kind of process: its role (which begins its name in heartbeats), and its database rights.
-
-    `connections` is how many connections the process opens at most; a test compares it with the pools.
-    """
+    """`role` begins the process's name in heartbeats. The process opens at most `connections` connections."""
 
     role: str
     connections: int
@@ -150,7 +147,6 @@ def check(
 
     `direct` makes the connections whose locks outlive a transaction; None where the process takes no such lock.
     `node` is the process's name in its heartbeats: connections that it opened before a restart are not counted twice.
-    By default, `node` is the kind of process at this machine.
     """
     with engine.connect() as connection:
         is_new_enough(connection)
@@ -201,12 +197,11 @@ def wait_until_fit(
 
 
 def node_here(server: ServerKind) -> str:
-    """Return the default name in heartbeats for a process of this kind on this machine."""
     return f"{RULES[server].role}@{socket.gethostname()}"
 
 
 def is_new_enough(connection: Connection) -> None:
-    """Check Postgres' version before any query that a version before 18 doesn't know."""
+    """Check Postgres' version. Call it before any query that needs Postgres 18."""
     if old := postgres_version.too_old(postgres_version.read_number(connection)):
         raise StartupCheckFailed(old, postgres_version.GET_IT)
 
@@ -243,7 +238,7 @@ def unreachable(server: str, error: OperationalError) -> StartupCheckFailed:
 
 
 def _why(error: OperationalError) -> str:
-    """Return the first line of the driver's error, which contains no password."""
+    """Return the first line of the error, which contains no password."""
     return next(iter(str(error.orig).splitlines()), type(error.orig).__name__)
 
 
@@ -291,10 +286,7 @@ def _has_own_statements(connection: Connection, server: ServerKind) -> None:
 
 
 def _is_direct(connection: Connection, direct: Engine) -> None:
-    """Refuse a `direct` engine that goes through a pooler, or to another server, database or login.
-
-    A pooler keeps a session and its locks after the client has gone.
-    """
+    """Refuse a `direct` engine that goes through a pooler, or to another server, database or login."""
     try:
         with direct.connect() as own:
             is_fit = not is_pooled(own) and own.execute(SERVER).one() == connection.execute(SERVER).one()
@@ -329,7 +321,7 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
 
 @dataclass(frozen=True)
 class ConnectionBudget:
-    """The connections allowed for all logins together and for this login, and those that other processes may open."""
+    """`promised` is how many connections the other processes may open."""
 
     allowed: int
     of_login: int | None
@@ -337,13 +329,11 @@ class ConnectionBudget:
 
 
 def connection_budget(connection: Connection, server: ServerKind, node: str) -> ConnectionBudget:
-    """`node` is the process's name in its heartbeats."""
     row = connection.execute(BUDGET, {"role": RULES[server].role, "node": node}).one()
     return ConnectionBudget(row.allowed, row.of_login, int(row.promised))
 
 
 def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str) -> None:
-    """Refuse if Postgres allows fewer connections than this process opens; warn if all processes may open more."""
     if is_pooled(connection):
         return
     found = connection_budget(connection, server, node)
@@ -368,6 +358,5 @@ def _may(connection: Connection, table: str, right: str) -> bool:
 
 
 def _may_somewhere(connection: Connection, table: str, right: str) -> bool:
-    """Return whether the right is granted on the table or on any of its columns."""
     question = MAY if right in WHOLE_ROWS else MAY_A_COLUMN
     return bool(connection.execute(question, {"table": table, "right": right}).scalar_one())

@@ -78,7 +78,6 @@ Instant = Annotated[
 
 
 def _class(*ranges: Ranges) -> str:
-    """Return ranges as the content of a character class for both JSON Schema and Python."""
     return "".join(
         _mark(first) if first == last else f"{_mark(first)}-{_mark(last)}" for part in ranges for first, last in part
     )
@@ -181,8 +180,8 @@ def check_resource_pattern(value: str) -> str:
 def alphabets(value: str) -> list[str]:
     """Return the alphabets of an id's letters if they are not commonly combined, else an empty list.
 
-    A Cyrillic or Greek letter among Latin letters looks like a Latin one and names another resource. The kind before
-    the colon is our own word and is not checked.
+    A Cyrillic letter among Latin letters can look like a Latin letter and name another resource. The kind before the
+    colon is not checked.
     """
     found = {_script(mark) for mark in unicodedata.normalize("NFKC", value.partition(":")[2]) if mark.isalpha()}
     found.discard("")
@@ -196,7 +195,6 @@ def mixed(resources: Iterable[str]) -> list[str]:
 
 
 def warning(resource: str) -> str:
-    """Return a warning if an id's letters come from several alphabets, else an empty text."""
     found = alphabets(resource)
     return f"mixed alphabets: {' and '.join(found)}; check each letter" if found else ""
 
@@ -207,7 +205,6 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def flagged(resource: str) -> str:
-    """Return an id as plain text, with a warning if its letters come from several alphabets."""
     found = warning(resource)
     return f"{resource} ({found})" if found else resource
 
@@ -225,7 +222,7 @@ def one_line(text: str, longest: int = LONGEST_NAME) -> str:
 
 
 def prose(text: str) -> str:
-    """Return a text with its line breaks, without control characters, and with invisible characters written out."""
+    """Return a text without control characters, and with invisible characters written out; line breaks stay."""
     lines = visible(text).expandtabs(1).splitlines()
     return "\n".join(
         "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines

@@ -20,7 +20,7 @@ And how Postgres refuses statements that were prepared before a migration.
 
 
 def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
-    """Run a use case in its own transaction, and return its answer after the commit.
+    """Run a use case, and return its answer after the commit.
 
     Postgres checks the policy and people's roles again, at the latest at the commit. If Postgres refuses, the use
     case runs a second time: it reads the changed rows, and refuses with its own error.
@@ -38,7 +38,6 @@ def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
 
 
 def has_changed_since(error: DBAPIError) -> bool:
-    """Whether Postgres refuses because of a concurrent change, which a second run reads."""
     return getattr(error.orig, "sqlstate", None) in CHANGED_SINCE
 
 

@@ -25,8 +25,6 @@ from worker.runtime import CONNECTIONS, CONNECTOR_THREADS, CORE_CHILDREN, NOTIFY
 
 @dataclass(frozen=True)
 class WorkerKind:
-    """A kind of worker: its database login, Celery's pool and the pool's size, its queues, and its niceness."""
-
     server: ServerKind
     pool: str | type[PreforkPool]
     concurrency: int
@@ -48,7 +46,6 @@ HEARTBEAT_SECONDS = 5.0
 
 
 def main() -> None:
-    """Check the database login, then run Celery; the exit code is the worker's own, 0 after a clean shutdown."""
     # As in the API: what is imported stays. Children share it, too.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
@@ -81,8 +78,7 @@ def main() -> None:
 def _give_way(niceness: int) -> None:
     """Run at a lower priority than the core worker: a flood of mail must not take the processor from a deadline.
 
-    Linux compares the weights of whole sessions; the niceness of a process counts only within its own session
-    (sched(7)).
+    Linux compares the weights of whole sessions; a process's niceness counts only within its own session (sched(7)).
     """
     os.nice(niceness)
     if os.getsid(0) != os.getpid() or not AUTOGROUP.exists():

@@ -43,15 +43,13 @@ SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
 
 
 class AlertMonitor(WorkerLoop):
-    """Checks the invariants once a minute, in one worker at a time, and checks twice before it raises an alarm."""
-
     def __init__(self, tools: Runtime, heart: HeartbeatSender) -> None:
         super().__init__("watcher", tools)
         self._heart = heart
         self._rota = ScanPosition()
 
     def run(self) -> None:
-        """Wait a few seconds first, until the backlog of an outage is done."""
+        # Until then, the backlog of an outage is done.
         self.stopping.wait(FIRST_SECONDS)
         super().run()
 
@@ -95,10 +93,7 @@ def find_violations(database: Database, rota: ScanPosition) -> tuple[set[Invaria
 
 
 def confirm(database: Database, found: set[InvariantViolation], rota: ScanPosition) -> list[InvariantViolation]:
-    """Check again and raise an alarm for each remaining violation; return those that had no alarm within the hour.
-
-    The backlog of an outage is done by then and raises no alarm.
-    """
+    """Raise an alarm for violations that still exist; return the violations that had no alarm within the hour."""
     with database.transaction() as session:
         still = found & invariants.scan(session, rota)
         at = now(session)

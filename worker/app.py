@@ -77,7 +77,6 @@ class TimerlessCelery(Celery):
     """A Celery app that refuses timers. A signal cannot do that: Celery logs a receiver's error and continues."""
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's signature
-        """Raises ForbiddenTimer where the task has an eta or a countdown."""
         if options.get("eta") or options.get("countdown"):
             raise ForbiddenTimer(f"{name}: no eta and no countdown; the schedule keeps time")
         return super().send_task(name, *args, **options)

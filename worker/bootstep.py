@@ -21,7 +21,7 @@ STOP_SECONDS = 5.0
 class Pollers(bootsteps.StartStopStep):
     """Runs the poller of this worker's index, and the threads that send or do its maintenance.
 
-    The worker that sends notifications does not poll the clock or seal: it would be slow at both while it is busy.
+    The worker that sends notifications does not poll the clock or seal, because it would do both late.
     """
 
     requires = ("celery.worker.components:Pool",)
@@ -47,7 +47,6 @@ class Pollers(bootsteps.StartStopStep):
             loop.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
-        """Wait briefly for the threads; other workers pick up the work that they leave."""
         for loop in self.loops:
             loop.stop()
         for loop in self.loops:

@@ -20,7 +20,7 @@ MOST_TASKS = 10_000
 
 
 def arguments(chosen: Settings) -> list[str]:
-    """Raises SystemExit where Flower would be open to everyone."""
+    """Raises SystemExit if Flower would be open to everyone."""
     if not chosen.flower_user or not chosen.flower_password:
         raise SystemExit("lockbox: Flower needs LOCKBOX_FLOWER_USER and LOCKBOX_FLOWER_PASSWORD; it is never open")
     if chosen.flower_unauthenticated_api:
@@ -36,7 +36,7 @@ def arguments(chosen: Settings) -> list[str]:
 
 
 def main() -> None:
-    """Run Flower in place of this process; the password is in no command line."""
+    """Run Flower in place of this process. The password must not be in a command line."""
     # As in the API: what is imported stays.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker.flower", description=__doc__)

@@ -20,10 +20,9 @@ UNAUTHORIZED, TOO_MANY = 401, 429
 
 
 class AttemptGate:
-    """Judges one attempt of an address at a time, and delays the answer to a wrong password by a second.
+    """Delays the answer to a wrong password by a second, and judges one attempt of an address at a time.
 
-    However many attempts an address sends at once, it tries one password a second; a right password waits its turn.
-    As in the API, an IPv6 network of 64 bits counts as one address.
+    An address can try one password a second. An IPv6 network of 64 bits counts as one address.
     """
 
     def __init__(self, seconds: float = WRONG_SECONDS, most: int = MOST_WAITING) -> None:
@@ -33,11 +32,6 @@ class AttemptGate:
         self._waiting = Counter[str]()
 
     async def judge(self, address: str, *, is_right: bool) -> None:
-        """Return, when it is this attempt's turn, if the password is right.
-
-        Raises:
-            HTTPError: 401 for a wrong password, 429 where too many attempts of the address are waiting.
-        """
         address = network(address)
         if self._waiting[address] >= self._most:
             raise HTTPError(TOO_MANY, "Too many attempts; try again in a minute.")
@@ -69,7 +63,6 @@ def is_from_here(request: HTTPServerRequest) -> bool:
 
 class GuardedHandler(BaseHandler):  # type: ignore[misc]
     async def prepare(self) -> None:
-        """Raises HTTPError without access."""
         if self.request.path in WITHOUT_PASSWORD and is_from_here(self.request):
             return
         if "Authorization" in self.request.headers or self.request.path in WITHOUT_PASSWORD:
@@ -90,7 +83,7 @@ class GuardedHandler(BaseHandler):  # type: ignore[misc]
 
 
 def guarded(handlers: Sequence[Any]) -> list[Any]:
-    """Return Flower's routes with this guard before each, except those of style sheets and scripts."""
+    """Return Flower's routes with a guard before each, except before style sheets and scripts."""
     return [_guarded(handler) for handler in handlers]
 
 

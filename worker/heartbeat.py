@@ -17,8 +17,6 @@ HANGS_SECONDS = 60.0
 
 
 class HeartbeatLoop(WorkerLoop):
-    """Sends the heartbeats of the process, and stops while one of its other threads has been hanging for a minute."""
-
     def __init__(
         self, tools: Runtime, heart: HeartbeatSender, part: ProcessPart, others: Sequence[WorkerLoop]
     ) -> None:
@@ -38,7 +36,6 @@ class HeartbeatLoop(WorkerLoop):
         self.stopping.wait(BEAT_SECONDS)
 
     def _count_dropped(self) -> None:
-        """Store how many messages this process dropped since the last call; if that fails, the count is lost."""
         counts = dropped.take()
         if counts:
             with self.tools.database.transaction() as session:

@@ -22,8 +22,6 @@ STDERR = 2
 
 
 class JournalStream(io.TextIOBase):
-    """Replaces stdout and stderr, and logs each printed line."""
-
     def __init__(self) -> None:
         super().__init__()
         self._rest = ""
@@ -37,7 +35,7 @@ class JournalStream(io.TextIOBase):
 
 
 def begin(chosen: Settings) -> None:
-    """Configure the logs of this process. A child calls it again, because it inherits its parent's configuration."""
+    # A child calls this again, because it inherits its parent's configuration.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     lockbox_logging.configure(chosen)
     if chosen.log_format != "json":

@@ -52,8 +52,7 @@ class ForkGate:
 class WorkerLoop(threading.Thread, ABC):
     """A thread that does one round after another until it is stopped; no failure ends it.
 
-    A round is a series of small steps. The thread holds the gate during each step, so a fork waits for one step at
-    most.
+    A round is a series of small steps. The thread holds the gate during each step.
     """
 
     def __init__(self, name: str, tools: Runtime) -> None:
@@ -83,7 +82,6 @@ class WorkerLoop(threading.Thread, ABC):
         """Do the work that is due, then rest."""
 
     def stepwise(self, steps: Iterator[object]) -> int:
-        """Run the steps one by one, holding the gate during each; return their number."""
         taken = 0
         while not self.stopping.is_set():
             with self.gate:

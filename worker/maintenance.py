@@ -52,11 +52,11 @@ YIELD_LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class MaintenanceJob:
-    """Work that one worker at a time does, in small steps, as a task named `lockbox.NAME`.
+    """Work that one worker at a time does, in small steps, as a task named `lockbox.NAME`. Times are in seconds.
 
     A run is recorded as a heartbeat of `part`. While `is_due` is true, there is one run each `interval`, else one
-    each `rest`; this is checked each `look`. A job that `gives_way` waits while many deadlines are due. Times are in
-    seconds. `counts` names the figure that the result always has.
+    each `rest`; this is checked each `look`. A job that `gives_way` waits while many deadlines are due. `counts`
+    names the figure that the result always has.
     """
 
     name: str
@@ -93,8 +93,6 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:
     """Seal new events, ship signed checkpoints, and queue the notifications about them.
-
-    If another process is sealing, no step is done.
 
     Raises:
         RollbackDetected: some logs differ from their shipped checkpoints; all other logs are sealed.
@@ -183,7 +181,6 @@ def _sender() -> HeartbeatSender:
 
 
 def _deadlines_wait(tools: Runtime) -> bool:
-    """Whether more deadlines are being handled than fit one message; deadlines come before their seals."""
     with suppress(RedisUnavailable):
         return tools.database.schedule.leased(CLOCK) > MOST_A_CALL
     return False
@@ -203,7 +200,6 @@ class MaintenanceLoop(WorkerLoop):
         self._silent_until = 0.0
 
     def run(self) -> None:
-        """Warn once if Redis is unreachable or unfit, then run the rounds."""
         if self._job is RECONCILE:
             try:
                 self.tools.database.schedule.ping()
@@ -212,7 +208,6 @@ class MaintenanceLoop(WorkerLoop):
         super().run()
 
     def poke(self) -> None:
-        """Do the job now, regardless of its last run."""
         self._poked.set()
 
     def stop(self) -> None:
@@ -220,7 +215,7 @@ class MaintenanceLoop(WorkerLoop):
         self._poked.set()
 
     def round(self) -> None:
-        """Send or do the job if due, then rest until the next check or a poke. Problems are logged twice a minute."""
+        """Send the task or do the job if it is due, then rest until the next check or a poke."""
         is_poked = self._poked.is_set()
         self._poked.clear()
         with self.gate:
@@ -236,9 +231,7 @@ class MaintenanceLoop(WorkerLoop):
     def _look(self) -> tuple[float, bool]:
         """Return when the job last ran, by the monotonic clock and never too late, and whether it is due.
 
-        Raises:
-            sqlalchemy.exc.DBAPIError: Postgres is unreachable. Now and then a task is sent anyway, so that its
-                failure shows in Flower.
+        If Postgres is unreachable, a task is sent now and then, so that its failure shows in Flower.
         """
         now = time.monotonic()
         try:
@@ -268,7 +261,6 @@ class MaintenanceLoop(WorkerLoop):
         return False
 
     def _send(self) -> bool:
-        """Send the task, unless enough tasks wait; return whether the broker accepted or already has it."""
         try:
             # A Redis that does not answer is found out by this one within two seconds, by the broker's in ten.
             self.tools.database.schedule.leased(CLOCK)
@@ -290,7 +282,6 @@ class MaintenanceLoop(WorkerLoop):
             self._say("audit.not_shipped", str(error.strerror), error=type(error).__name__)
 
     def _let_the_clock_pass(self) -> None:
-        """Wait, two seconds at most, while more deadlines are due than fit a batch: they come before their seals."""
         until = time.monotonic() + YIELD_SECONDS
         while _deadlines_wait(self.tools) and time.monotonic() < until:
             self.stopping.wait(YIELD_LOOK_SECONDS)

@@ -41,7 +41,7 @@ WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Overfl
 
 
 class Undecodable(Exception):  # noqa: N818 - it names what was found
-    """The message is not one of ours; the text is a code that contains nothing of the message."""
+    """The message is not one of ours. The error's text contains nothing of the message."""
 
 
 def task(raw: bytes, queue: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def control(raw: bytes) -> dict[str, Any]:
 
 
 def other(raw: bytes) -> dict[str, Any]:
-    """Rebuild an answer or an event, which Flower and the health check read, around its JSON body."""
+    """Rebuild an answer or an event for Flower and the health check."""
     message = _message(raw)
     try:
         body = _body(message)

@@ -1,4 +1,7 @@
-"""Send Celery messages in batches, and send none to a queue that no worker empties."""
+"""Send Celery messages in batches, and send none to a queue that no worker empties.
+
+Functions raise kombu.exceptions.OperationalError or BatchPublishError if the broker is unreachable.
+"""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -13,11 +16,7 @@ FIRST, LATER = 0, 6
 
 
 def send(app: Celery, task: str, messages: Iterable[Sequence[object]], *, priority: int = FIRST) -> None:
-    """Send a task once for each of these argument lists, in one pipeline. Workers take a lower `priority` first.
-
-    Raises:
-        kombu.exceptions.OperationalError, kombu.exceptions.BatchPublishError: the broker is unreachable.
-    """
+    """Send a task once for each of these argument lists, in one pipeline. Workers take a lower `priority` first."""
     found = app.tasks[f"lockbox.{task}"]
     with app.producer_pool.acquire(block=True, timeout=ACQUIRE_SECONDS) as producer, _batch(producer):
         for arguments in messages:
@@ -25,11 +24,7 @@ def send(app: Celery, task: str, messages: Iterable[Sequence[object]], *, priori
 
 
 def waiting(app: Celery, queue: str) -> int:
-    """Count the messages in a queue that no worker has taken.
-
-    Raises:
-        kombu.exceptions.OperationalError: the broker is unreachable.
-    """
+    """Count the messages in a queue that no worker has taken."""
     with app.producer_pool.acquire(block=True, timeout=ACQUIRE_SECONDS) as producer:
         channel: Any = producer.channel
         connection = channel.connection.client

@@ -29,9 +29,7 @@ LONGEST_FULL = 0.5
 
 @dataclass(frozen=True)
 class PollerSettings:
-    """How one index is polled.
-
-    While `most_waiting` messages are untaken, no id is claimed; the poller looks again after `full_seconds`.
+    """While `most_waiting` messages are untaken, no id is claimed; the poller looks again after `full_seconds`.
 
     After a claim, ids gather for `gather_seconds`: a message costs eight milliseconds, however few ids it names.
     """
@@ -53,10 +51,7 @@ POLLED = {
 
 
 class Poller(WorkerLoop):
-    """Watches one index: claims due ids, sends them as tasks, and sleeps until the bell rings.
-
-    Without Redis, it handles due rows directly from Postgres, with the same functions as the tasks.
-    """
+    """Watches one index: claims due ids, sends them as tasks, and sleeps until the bell rings."""
 
     def __init__(
         self,
@@ -92,7 +87,6 @@ class Poller(WorkerLoop):
             self._act()
 
     def stop(self) -> None:
-        """The thread ends within a second."""
         self.stopping.set()
 
     def _claim_and_send(self) -> float:
@@ -120,7 +114,7 @@ class Poller(WorkerLoop):
             failpoint("poller.after_send")
 
     def _is_full(self) -> bool:
-        """Whether enough messages are waiting, as far as known: only a claim notices that Redis accepts no writes."""
+        """Now and then this is False although messages wait: only a claim notices a Redis that accepts no writes."""
         if time.monotonic() - self.claimed_at >= LONGEST_FULL:
             return False
         return messages.waiting(self.app, self.settings.queue) >= self.settings.most_waiting

@@ -13,8 +13,6 @@ _AsynPool: Any = asynpool.AsynPool  # the stubs lack most of it
 
 
 class ChildPool(_AsynPool):  # type: ignore[misc]  # of any type
-    """Watches each child until its exit code is known."""
-
     def _event_process_exit(self, hub: Any, proc: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Replace a child that has ended. For a child that is still alive, the event comes again when it ends."""
         if not proc._is_alive():  # noqa: SLF001 - as Celery does

@@ -65,7 +65,6 @@ _is_child = threading.Event()
 
 @cache
 def settings() -> Settings:
-    """Return the settings; if they are unsafe, end the process with a line for each setting to change."""
     try:
         return load()
     except UnsafeSettings as error:
@@ -74,8 +73,6 @@ def settings() -> Settings:
 
 @dataclass(frozen=True)
 class SealingSettings:
-    """The signer of events, the folder of checkpoints, if any, and how often people get digests."""
-
     signer: Signer
     folder: WitnessFolder | None
     digest_every: timedelta
@@ -85,8 +82,7 @@ class SealingSettings:
 class Runtime:
     """The tools of one process. `senders` is None if no mail relay is configured, `sealing` if no key is.
 
-    Only the connector worker has a `driver`, and only the notifications worker has `cases`. `deliveries_kept` is how
-    long the delivery log is kept.
+    Only the connector worker has a `driver`, and only the notifications worker has `cases`.
     """
 
     database: Database
@@ -98,13 +94,7 @@ class Runtime:
 
 
 def make(chosen: Settings) -> Runtime:
-    """Return the tools for these settings; nothing is connected yet.
-
-    The core worker and the notifications worker have different database logins; no process has both.
-
-    Raises:
-        UnsafeSettings: a required setting is missing.
-    """
+    """Nothing is connected yet. Raises UnsafeSettings if a required setting is missing."""
     url = chosen.require(_login(chosen))
     most = _most_connections(chosen)
     engine = make_engine(url, role="worker", pool_size=KEPT_CONNECTIONS, overflow=most - KEPT_CONNECTIONS)
@@ -137,7 +127,7 @@ def _driver(chosen: Settings, db: Database) -> ConnectionDriver:
 
 
 def _judging_keys(chosen: Settings) -> ProcessKeys:
-    """Return the keys that verify windows as the API does; for approvals, only the public keys."""
+    """Return the keys to verify windows. For approvals, these are only the public keys."""
     approvals = signing_keys.trusted(chosen.approval_public_keys).values()
     shipped = None
     if chosen.checkpoint_folder and chosen.audit_public_keys:

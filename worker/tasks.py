@@ -1,7 +1,7 @@
 """The Celery tasks: each task reads its rows again by their ids, and does the work on them.
 
-A task ends when its work is recorded. It returns counts of its work, which Flower shows as its result. If the work
-could not be done, the task fails; the work stays recorded as due in Postgres, so the schedule sends it again.
+A task ends when its work is recorded, and returns counts, which Flower shows. A task whose work could not be done
+fails. The work is still recorded as due in Postgres, so the schedule sends it again.
 """
 
 import threading
@@ -42,7 +42,7 @@ _asking = threading.BoundedSemaphore(NOTIFY_THREADS // 4)
 
 
 class TaskFailed(Exception):  # noqa: N818 - Flower shows the name
-    """The work could not be done; it is promised in Postgres and is sent again. A task raises no other error."""
+    """The only error that a task raises."""
 
 
 class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -54,7 +54,6 @@ class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
     # bytes.
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
-        """Remove the traceback."""
         einfo.tb = None
 
 
@@ -64,49 +63,42 @@ def _task(name: str) -> Callable[[Callable[..., dict[str, int]]], Any]:
 
 @_task("time_out")
 def time_out(ids: list[str]) -> dict[str, int]:
-    """Time out the given requests if their deadline for an answer has passed."""
     return _run("time_out", lambda: _run_clock(ids, "timed_out"))
 
 
 @_task("expire")
 def expire(ids: list[str]) -> dict[str, int]:
-    """End the given windows if their time is over."""
     return _run("expire", lambda: _run_clock(ids, "expired"))
 
 
 @_task("remind")
 def remind(ids: list[str]) -> dict[str, int]:
-    """For the given requests, remind people, ask the next tier, or warn before a window ends."""
     return _run("remind", lambda: _run_clock(ids, "reminded"))
 
 
 @_task("notify")
 def notify(ids: list[str]) -> dict[str, int]:
-    """Send the given notifications that are due, and wait until the results are recorded."""
     return _run("notify", lambda: _notify(_uuids(ids, MOST_NOTIFICATIONS)))
 
 
 @_task("case_check")
 def check_case(ids: list[str]) -> dict[str, int]:
-    """Ask a ticket system about the case of this row, and record its answer once; an engineer is waiting for it."""
+    """Ask a ticket system about a case, and record its answer once. An engineer is waiting for the answer."""
     return _run("case_check", lambda: _check_case(_uuids(ids, MOST_CASES)))
 
 
 @_task("connect")
 def connect(ids: list[str]) -> dict[str, int]:
-    """Do the next step of the given connections: open those that a window allows, close those that have ended."""
     return _run("connect", lambda: _connect(_uuids(ids, MOST_CONNECTIONS)))
 
 
 @_task("reconcile")
 def reconcile() -> dict[str, int]:
-    """Repair the schedule from Postgres, for some seconds at most; the next run continues."""
     return _run("reconcile", lambda: _maintain(RECONCILE))
 
 
 @_task("seal")
 def seal() -> dict[str, int]:
-    """Seal new events and ship checkpoints, for some seconds at most; the next run continues."""
     return _run("seal", lambda: _maintain(SEAL))
 
 
@@ -156,7 +148,7 @@ def _connect(ids: list[UUID]) -> Mapping[str, int]:
 
 @contextmanager
 def _patience() -> Iterator[float]:
-    """Yield how many seconds to wait for one more result: fewer if half of the threads are waiting already."""
+    """Yield how many seconds to wait for one more result: fewer if half of the threads already wait."""
     is_patient = _patient.acquire(blocking=False)
     try:
         yield SEND_SECONDS if is_patient else HURRIED_SECONDS
@@ -175,11 +167,7 @@ def _maintain(job: MaintenanceJob) -> Mapping[str, int]:
 
 
 def _run(task: str, work: Callable[[], Mapping[str, int]]) -> dict[str, int]:
-    """Do the work, and once more if a connection was lost: every task may be repeated.
-
-    Raises:
-        TaskFailed: the work could not be done.
-    """
+    """Do the work, and once more if a connection was lost: every task may be repeated."""
     try:
         try:
             return dict(work())

@@ -40,8 +40,6 @@ SAID_EVERY = 1.0
 
 
 class DropCounter:
-    """Counts dropped messages by queue or key, and logs at most one line a second."""
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -72,8 +70,6 @@ _KombuQoS: Any = redis.QoS
 
 
 class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
-    """Received and unacknowledged messages, with a failpoint at each step."""
-
     def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's signature
         failpoint("broker.after_pop")
         super().append(message, delivery_tag)
@@ -85,7 +81,6 @@ class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
         failpoint("broker.after_ack")
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's signature
-        """Put an unacknowledged message back, or drop it if it is not a valid message."""
         try:
             super().restore_by_tag(tag, client, leftmost)
         except self.channel.connection_errors:
@@ -125,7 +120,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         return [row for row in rows if len(row) == 3 and BOUND.fullmatch(row[2])]  # noqa: PLR2004 - key, pattern, queue
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's signature
-        """Write a message. If the key for an answer or an event is not a list, drop the message without failing."""
+        """If the key for an answer or an event is not a list, drop the message without failing."""
         try:
             super()._put(queue, message, **kwargs)
         except self.ResponseError as error:
@@ -134,11 +129,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             dropped.add(_where(queue), type(error).__name__)
 
     def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Deliver a queue's item if it is a valid message.
-
-        Raises:
-            queue.Empty: no item came.
-        """
+        """Deliver a queue's item if it is a valid message. Raises queue.Empty if no item came."""
         try:
             answer = self._answer(**options)
             if not answer:
@@ -177,11 +168,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             raise Empty from None
 
     def _receive_one(self, c: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Deliver a channel's item if it is a question that we answer, or an event.
-
-        Raises:
-            queue.Empty: the item is neither.
-        """
+        """Deliver a channel's item. Raises queue.Empty unless it is a question that we answer, or an event."""
         try:
             response = c.parse_response()
         except self.connection_errors:
@@ -241,13 +228,10 @@ def _where(queue: str) -> str:
 
 
 class Transport(redis.Transport):
-    """The transport for redis:// and rediss:// URLs; only the scheme of a URL can name a transport."""
-
     Channel = LockboxChannel
     connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
 
 
 def register() -> None:
-    """Use this transport for the schemes of Redis in this process."""
     for scheme in SCHEMES:
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"

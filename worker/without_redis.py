@@ -6,13 +6,13 @@ This is the complete list of the work that a worker does by itself, without a Ce
 - The poller of notifications (notifications worker), while Redis is away or accepts no writes: it sends due
   notifications.
 - `MaintenanceLoop` (core worker), if a task cannot be sent, or if a task was sent but the last recorded run is older
-  than twice the interval: it seals or reconciles. So reconciling never waits for the queue that it repairs.
+  than twice the interval: it seals or reconciles.
 - `NotificationReconciler` (notifications worker), every five seconds: it sends notifications that are overdue by
   three seconds and arms those due soon. Its database login does not allow the other parts of reconciling.
 - The poller of connections (connector worker), while Redis is away or accepts no writes: it drives due connections.
 - `ConnectionWatch` (connector worker), every second and when a request changes: it closes connections whose windows
   have ended, and drives connections that are overdue by three seconds.
-- Heartbeats and the alert monitor, always: they watch the workers and belong to no task.
+- Heartbeats and the alert monitor, always.
 
 All of this uses the same functions as the tasks, directly from Postgres, where rows are claimed or locked. So it does
 not matter which process does the work, or whether two try.
@@ -47,21 +47,17 @@ DIRECT_THREADS = 16
 
 
 class DirectSender:
-    """Passes ids of notifications to the sending pool of this process, which has its own threads. Never waits."""
+    """Passes ids of notifications to the sending pool of this process. Never waits."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
 
     def __call__(self, ids: list[UUID]) -> None:
-        """Dispatch the notifications, one transaction for each batch.
-
-        Notifications without room are deferred, and failed ones come again.
-        """
         for start in range(0, len(ids), MOST_NOTIFICATIONS):
             self._dispatch(ids[start : start + MOST_NOTIFICATIONS])
 
     def stop(self) -> None:
-        """Accept no more. Running sends have a few seconds; after their lease, other workers pick up the rest."""
+        """Accept no more. Running sends have a few seconds; after their lease, other workers send the rest."""
         senders = self._tools.senders
         if senders and not senders.sending_pool.stop(STOP_SECONDS):
             log.warning("sending.cut_short")
@@ -79,7 +75,7 @@ class DirectSender:
 
 
 class DirectConnector:
-    """Drives connections in this process, in its own threads, where no task does it. Never waits for a target."""
+    """Drives connections in threads of this process. Never waits for a target."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
@@ -89,15 +85,13 @@ class DirectConnector:
         self._stopped = False
 
     def overdue(self, grace: timedelta) -> int:
-        """Do a step of each connection that is overdue by `grace`; return how many steps were begun."""
         return self._drive(lambda session: connection_steps.due(session, grace=grace, most=MOST_OVERDUE))
 
     def ended(self) -> int:
-        """Do a step of each connection whose window has ended; return how many steps were begun."""
         return self._drive(lambda session: connection_steps.ended(session, most=MOST_OVERDUE))
 
     def stop(self) -> None:
-        """Begin no more steps; other workers pick up running steps after their lease."""
+        """Begin no more steps. After their lease, other workers repeat the steps that are running."""
         with self._lock:
             self._stopped = True
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -126,8 +120,6 @@ class DirectConnector:
 
 
 class ConnectionWatch(WorkerLoop):
-    """Closes connections whose windows have ended in any way, and drives connections that no task has driven."""
-
     def __init__(self, tools: Runtime, connecting: DirectConnector) -> None:
         super().__init__("connection-watch", tools)
         self._connecting = connecting
@@ -142,7 +134,7 @@ class ConnectionWatch(WorkerLoop):
         self._poked.set()
 
     def _hear(self, _: frozenset[str], side: str | None) -> None:
-        """Start a round only for news to both sides, such as a request's move; each sent mail publishes news too."""
+        """Start a round only for news to both sides: each sent mail publishes news to the operators."""
         if side is None:
             self.poke()
 
@@ -153,7 +145,6 @@ class ConnectionWatch(WorkerLoop):
         self._connecting.stop()
 
     def round(self) -> None:
-        """Arm ended connections, drive overdue ones, and rest until a request changes, or for one second."""
         self._poked.clear()
         if self.tools.driver:
             with self.gate:
@@ -169,8 +160,6 @@ class ConnectionWatch(WorkerLoop):
 
 
 class NotificationReconciler(WorkerLoop):
-    """Sends overdue notifications and arms those due soon, every five seconds or when poked."""
-
     def __init__(self, tools: Runtime, sending: DirectSender) -> None:
         super().__init__("notification-reconciler", tools)
         self._sending = sending

@@ -34,7 +34,7 @@ LONGEST_WAIT = 5.0
 
 
 class LoopConnections:
-    """Connections of the event loop to an engine's database; they are closed when the engine is disposed."""
+    """The connections of the event loop. They are closed when the engine is disposed."""
 
     def __init__(self, engine: Engine) -> None:
         self._url = libpq_url(engine.url).render_as_string(hide_password=False)
@@ -42,7 +42,7 @@ class LoopConnections:
         event.listen(engine, "engine_disposed", lambda _: self.close())
 
     async def take(self) -> AsyncConnection[Any]:
-        """Raises psycopg.Error where Postgres gives no connection."""
+        """Raises psycopg.Error if Postgres gives no connection."""
         while self._free:
             found = self._free.pop()
             if not found.closed:
@@ -54,7 +54,6 @@ class LoopConnections:
         return made
 
     async def give(self, connection: AsyncConnection[Any]) -> None:
-        """Return a connection to the pool; close it if it is inside a transaction."""
         if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
             await connection.close()
         else:
@@ -113,7 +112,6 @@ class CallGroups:
             self._running -= 1
 
     def _next_group(self) -> list[GroupMember[Any]]:
-        """Take the waiting calls in order; of several calls with the same key, take only the first."""
         taken: list[GroupMember[Any]] = []
         left: list[GroupMember[Any]] = []
         keys: set[str] = set()
@@ -138,7 +136,6 @@ class CallGroups:
                 self._leave(one)
 
     async def _share_again(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Run the members once more on a new connection, or separately if the schema changes again meanwhile."""
         try:
             await self._share(members)
         except PlansOutdated as outdated:
@@ -190,7 +187,6 @@ class CallGroups:
 
 
 def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], context: Context) -> None:
-    """Start a task in a context, and keep a reference to it until it is done."""
     task = asyncio.create_task(work, context=context)
     tasks.add(task)
     task.add_done_callback(tasks.discard)

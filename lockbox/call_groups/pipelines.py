@@ -1,8 +1,8 @@
 """Shared transactions on the event loop: the statements of several calls share the round trips to Postgres.
 
-A use case is the same function that runs in a thread with `Database.transaction`. Here it runs in its own greenlet,
-which pauses whenever it needs rows; then the queries of the whole group are sent in one pipeline. Each member's
-statements run with its own session variables, so row-level security applies as in a separate transaction.
+Each use case runs in its own greenlet, which pauses whenever it needs rows; then the queries of the whole group are
+sent in one pipeline. Each member's statements run with its own session variables, so row-level security applies as in
+a separate transaction.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
 
 
 class SharedWork(UnitOfWork):
-    """Writes are sent with the next read, or with the commit.
+    """A member's part of the shared transaction. Writes are sent with the next read, or with the commit.
 
     The rows of the last reads are put into `handed`. After `is_over` is set, no more rows come.
     """
@@ -70,18 +70,15 @@ class SharedWork(UnitOfWork):
         raise AttributeError(name)
 
     def connection(self) -> Connection:
-        """Leave the group: a member has no connection of its own."""
         raise AloneNeeded
 
     def wait(self) -> None:
-        """Leave the group, so that the other members do not wait too."""
         raise AloneNeeded
 
     def write(self, statement: TextClause, values: Values) -> None:
         self.writes.append((statement, cast("Mapping[str, Any]", values or {})))
 
     def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
-        """Return the rows that were read ahead, or pause until this query has run."""
         if not isinstance(statement, TextClause):
             raise AloneNeeded
         return self.read_ahead.take((statement, cast("Mapping[str, Any]", values or {})), self._awaited)
@@ -104,8 +101,8 @@ class SharedWork(UnitOfWork):
 class GroupMember(Generic[Answer]):
     """One call in a group: the use case, its work in the current attempt, and the answer that its caller awaits.
 
-    No two members of a group have the same `key`. `needs_alone` says that the member has to leave the group. The use
-    case runs in its caller's context, `called_in`, so that its log lines name the right call.
+    No two members of a group have the same `key`. A member that `needs_alone` has to leave the group. The use case
+    runs in its caller's context, `called_in`, so that its log lines name the right call.
     """
 
     def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:
@@ -125,24 +122,20 @@ class GroupMember(Generic[Answer]):
         self._fiber.switch(self.work)
 
     def go_on(self, handed: Sequence[Result[*tuple[Any, ...]]]) -> None:
-        """Run the use case until it needs further rows; `handed` are the rows that it last asked for."""
         self.work.handed.append(handed)
         self._fiber.switch()
 
     def drop(self) -> None:
         """End the current attempt at once.
 
-        A greenlet that is left to the garbage collector would be ended during a switch of any other greenlet.
+        The garbage collector would end the greenlet during a switch of any other greenlet.
         """
         self.work.is_over = True
         if not self._fiber.dead:
             self._fiber.throw()
 
     def _run(self, work: SharedWork) -> None:
-        """Store the outcome on the member.
-
-        The value that a switch returns may come from another greenlet, which was just ended.
-        """
+        """Store the outcome on the member: a switch may return the value of a greenlet that was just ended."""
         try:
             answer = self.use_case(work)
         except AloneNeeded:
@@ -162,10 +155,7 @@ class GroupMember(Generic[Answer]):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the use case is done, wrote nothing and has no work after the commit.
-
-        Its answer is then valid whatever happens to the group.
-        """
+        """Whether the use case is done, wrote nothing and has no work after the commit: its answer is final."""
         work = self.work
         unwritten = self._error is not None or not (work.writes or work.promises or work.news)
         return not (self.rests or self.needs_alone or work.has_written) and unwritten
@@ -186,8 +176,6 @@ class GroupMember(Generic[Answer]):
 
 
 class MemberFailed(Exception):  # noqa: N818 - it names what was found
-    """`member` is None if the transaction itself failed."""
-
     def __init__(self, member: GroupMember[Any] | None) -> None:
         super().__init__()
         self.member = member
@@ -195,8 +183,6 @@ class MemberFailed(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class Sent:
-    """`is_read` is whether the member reads the statement's rows."""
-
     member: GroupMember[Any] | None
     statement: TextClause | str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -225,7 +211,7 @@ class SharedTransaction:
         self._is_shared = False
 
     async def run(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Run the members to their end, and set `needs_alone` on those that have to run again by themselves.
+        """Run the members to their end, and set `needs_alone` on members that have to run again by themselves.
 
         Raises:
             OperationalError: the connection was lost during the commit, whose outcome is unknown.
@@ -247,7 +233,6 @@ class SharedTransaction:
                 one.drop()
 
     async def _without(self, failed: MemberFailed, left: Sequence[GroupMember[Any]]) -> Sequence[GroupMember[Any]]:
-        """Roll back, set `needs_alone` on members that have to leave; return those that may run again together."""
         is_lost = self._connection.closed or not await self._is_rolled_back()
         if is_lost and self._is_committing:
             raise OperationalError("COMMIT", None, failed.__cause__ or failed) from failed
@@ -261,7 +246,6 @@ class SharedTransaction:
         return [one for one in left if not one.needs_alone]
 
     async def _is_rolled_back(self) -> bool:
-        """Roll back. If that fails, close the connection, because its state is unknown."""
         try:
             await self._connection.execute(ROLLBACK)
         except psycopg.Error:
@@ -302,7 +286,6 @@ class SharedTransaction:
             one.go_on(results)
 
     async def _commit(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Commit with the members' last writes, answer the members, and arm the schedule in the background."""
         sent = [one for member in members for one in self._own(member, member.work.taken()[0])]
         self._is_committing = bool(members)
         warnings: list[str | None] = []
@@ -325,7 +308,7 @@ class SharedTransaction:
         return [*context, *(Sent(member, *query) for query in queries)]
 
     async def send(self, sent: Sequence[Sent]) -> list[tuple[Sent, AsyncCursor[Any]]]:
-        """Send the statements in one pipeline and return their cursors.
+        """Send the statements in one pipeline.
 
         Raises:
             MemberFailed: a statement failed, and with it all later statements and the transaction.
@@ -343,11 +326,7 @@ class SharedTransaction:
 
 
 def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
-    """Return the members that need rows.
-
-    Raises:
-        MemberFailed: a member failed after it had written.
-    """
+    """Return the members that need rows. Raises MemberFailed if a member failed after it had written."""
     for one in members:
         if one.is_refused and one.work.has_written:
             raise MemberFailed(one)

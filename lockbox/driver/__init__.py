@@ -2,9 +2,9 @@
 
 - psycopg, only in this package: each refusal is a ROLLBACK, after which psycopg forgets every prepared statement. It
   has no setting for that, and planning takes longer than running (decision 34). `tests/database/test_connections.py`
-  names the version whose code was read. `lockbox.call_groups` uses public parts: pipelines, and greenlets.
-- FastAPI, only in `api/deps.py`, because the core does not import FastAPI: it has no public list of a route's
-  parameters, and a parameter that the route would ignore has to be refused.
+  names the version whose code was read.
+- FastAPI, only in `api/deps.py`: it has no public list of a route's parameters, and a parameter that the route would
+  ignore has to be refused.
 - uvicorn, in `api/http_protocol.py` and the server next to it; Celery with kombu, in `worker/transport.py` and
   `worker/prefork.py`: subclasses that override protected methods. `pyproject.toml` limits their versions.
 

@@ -27,7 +27,7 @@ class KeptStatements(PrepareManager):
         return False
 
     def maybe_add_to_cache(self, query: PostgresQuery, prep: Prepare, name: bytes) -> StatementKey | None:
-        """Cache a statement; validate it also while it is prepared: another statement of its pipeline may fail."""
+        """Return a key also while the statement is being prepared, so that `validate` sees its result."""
         added = super().maybe_add_to_cache(query, prep, name)
         return self.key(query) if prep is Prepare.SHOULD else added
 

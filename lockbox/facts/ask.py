@@ -118,20 +118,17 @@ class SubmittedAsk(Part):
         return self.not_before is None
 
     def begins(self, at: datetime) -> datetime:
-        """When the window would begin if it were approved at this time."""
         return max(at, self.not_before or at)
 
     def would_end(self, at: datetime) -> datetime:
-        """When the window would end if it were approved at this time."""
         return self.begins(at) + timedelta(seconds=self.access_window)
 
 
 class Ask(SubmittedAsk):
-    """The fields of a submission, and what was determined when it was judged.
+    """The fields of a submission, and the facts that were determined when it was judged.
 
-    `duplicate_of` is the open request for the same case and resource in spite of which this one was submitted.
-    `level` is the highest level of the actions by the catalogue, None for requests of earlier versions. `context` is
-    None if the service declares no parameters.
+    `duplicate_of` is an open request for the same case and resource. `level` is the highest level of the actions by
+    the catalogue; None for requests of earlier versions.
     """
 
     case_check: Annotated[CaseCheck | None, Fact("Case according to its system", EVENT | LOG)] = Field(

@@ -27,7 +27,7 @@ MOST_USES = 1000
 
 @dataclass(frozen=True)
 class ComesIn:
-    """The type that an incoming value must meet. Only inputs are bounded, so answers are described without bounds."""
+    """The type that an incoming value must meet. The API describes answers without these bounds."""
 
     kind: Any
 

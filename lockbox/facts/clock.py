@@ -14,12 +14,11 @@ class Clock(Part):
     """The state of a request with its terms and deadlines; windows in seconds. No message holds these fields.
 
     `version` is the seq of the last move. Decisions and access checks compare with `deadline_at`. `wake_at` is when a
-    timer next acts, null once the request is closed. `asked_at` is when the customer was asked, or notified if the
-    vendor opens the window alone; null while only the vendor knows of the request. `reminders`, `tiers_asked` (0 if
-    there are no tiers) and `warned` are the progress of the reminders in the current state. `policy_version` is the
-    policy version that judged the request. `consent_until` is set if the vendor opens the window only by dated
-    consent: no window outlives this time. `approve_means` can only become stricter. For `stopped_…` see
-    `RequestClock`.
+    timer next acts. `asked_at` is when the customer was asked, or notified if the vendor opens the window alone; null
+    while only the vendor knows of the request. `reminders`, `tiers_asked` and `warned` are the progress of the
+    reminders in the current state. `policy_version` is the policy version that judged the request. `consent_until` is
+    set if the vendor opens the window only by dated consent: no window outlives this time. `approve_means` can only
+    become stricter. For `stopped_…` see `RequestClock`.
     """
 
     mode: Annotated[Mode, Fact("Mode", EVENT)] = Field(sa_type=words(Mode))

@@ -11,11 +11,11 @@ from sqlmodel import SQLModel
 
 
 class FactView(Flag):
-    """A place that shows facts; it shows only the facts whose declaration names it.
+    """A place that shows facts.
 
-    FORM is the texts and choices in the form of a new request. REPEAT is what a resubmission or extension copies from
-    the earlier request. EVENT is what the request's events hold, and LOG is what the audit log's pages show of these
-    events. PAGE is the page of a request, LIST its entry in lists, and CSV its row in a table.
+    FORM is the form of a new request. REPEAT is what a resubmission or extension copies from the earlier request.
+    EVENT is what the request's events hold; LOG is what the audit log's pages show of these events. PAGE is the page
+    of a request, LIST its entry in lists, and CSV its row in a table.
     """
 
     NONE = 0
@@ -53,7 +53,7 @@ NO, ERASED, WHY = Personal
 
 @dataclass(frozen=True)
 class Fact:
-    """A field's label, places and readers. `show` returns plain text: no markup, no permission check, no SQL."""
+    """`show` returns plain text, without markup."""
 
     label: str
     views: FactView = FactView.NONE
@@ -63,8 +63,6 @@ class Fact:
 
 
 class Part(SQLModel):
-    """Facts that tables and bodies inherit, and that messages contain."""
-
     model_config = ConfigDict(extra="forbid")  # type: ignore[assignment] # SQLModel's own kind of configuration
 
 
@@ -73,7 +71,7 @@ P = TypeVar("P", bound=Part)
 
 @cache
 def facts_of(part: type[SQLModel], view: FactView) -> Mapping[str, Fact]:
-    """The facts of one place, or all facts for NONE, by field name in the order of declaration."""
+    """Facts by field name, in the order of declaration; NONE returns the facts of all places."""
     every = ((name, fact) for name, field in part.model_fields.items() for fact in field.metadata)
     return {name: fact for name, fact in every if isinstance(fact, Fact) and view in fact.views}
 
@@ -89,13 +87,12 @@ def kinds_of(part: type[SQLModel]) -> Mapping[str, type[StrEnum]]:
 
 
 def values_of(part: type[SQLModel], row: object, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The values of a row by the field names of a part, or by `names`; enumerations as their members."""
     values = {name: getattr(row, name) for name in (part.model_fields if names is None else names)}
     return values | {n: kind(values[n]) for n, kind in kinds_of(part).items() if values.get(n) is not None}
 
 
 def read(part: type[P], row: object) -> P:
-    """Not validated: bounds may have become stricter since the row was stored."""
+    """The values are not validated: bounds may have become stricter since the row was stored."""
     return cast("P", part.model_construct(None, **values_of(part, row)))
 
 
@@ -117,12 +114,10 @@ def committed(part: type[SQLModel]) -> tuple[str, ...]:
 
 
 def why(part: type[SQLModel]) -> Iterator[str]:
-    """The names of fields that only readers of the justification may read, in events or not."""
     return (name for name, fact in facts_of(part, FactView.NONE).items() if fact.personal is WHY)
 
 
 def given(part: Part, view: FactView) -> dict[str, Any]:
-    """The non-empty values of a part for one place, by field name."""
     return {name: value for name in facts_of(type(part), view) if (value := getattr(part, name))}
 
 
@@ -134,7 +129,7 @@ def lines(part: Part, view: FactView, *, reads_why: bool) -> Iterator[tuple[str,
 
 
 def cells(part: Part, view: FactView, *, reads_why: bool) -> Iterator[str | None]:
-    """A text for each fact of a place, for a table; None for an empty value or without permission to read it."""
+    """A text for each fact; None for an empty value or without permission to read it."""
     values = given(part, view)
     for name, fact in facts_of(type(part), view).items():
         is_read = name in values and (reads_why or fact.personal is not WHY)

@@ -2,5 +2,4 @@
 
 
 def label_text(label: str) -> str:
-    """The label in its reader's language; so far always English, as in the code."""
     return label

@@ -14,10 +14,10 @@ from lockbox.sql import Instant, Texts
 class Window(Part):
     """A window as it was or will be opened.
 
-    `opens_at` is the start if it is later than the approval: an approver may have moved it. `first_opened_at` is when
-    the first of the windows that it extends began. `granted_resources` and `granted_actions` are what it was opened
-    for, if less than requested. Before the opening, `max_uses` is as requested or, if lower, as the policy permits;
-    afterwards it is as granted. `used` is the number of uses, counted only if they are limited.
+    `opens_at` is the start if it is later than the approval. `first_opened_at` is when the first of the windows that
+    this window extends began. `granted_resources` and `granted_actions` are set if the window covers less than
+    requested. `max_uses` is as requested or, if lower, as the policy permits; after the opening, it is as granted.
+    `used` is counted only if uses are limited.
     """
 
     max_uses: Annotated[int | None, Fact("Uses", EVENT)] = Field(

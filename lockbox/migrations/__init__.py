@@ -44,8 +44,6 @@ FROM pg_roles r, pg_namespace n WHERE r.rolname = current_user AND n.nspname = '
 
 
 class UnknownRevision(Exception):  # noqa: N818 - it names what was found
-    """Another version of Lockbox made the database, and no revision leads from its revision to this code's."""
-
     def __init__(self, found: str) -> None:
         super().__init__(
             f"the database is at migration {found}, which this version of Lockbox does not know, and nothing leads "
@@ -54,14 +52,14 @@ class UnknownRevision(Exception):  # noqa: N818 - it names what was found
 
 
 class OwnerRefused(Exception):  # noqa: N818 - it names what was found
-    """The owner's URL is not fit for the owner's work; the message says what to change."""
+    pass
 
 
 def check_owner(connection: Connection) -> None:
-    """Refuse the owner's work through a pooler, or by a database login that row-level security hides rows from.
+    """Refuse the owner's work through a pooler, or by another database login than the owner's.
 
-    A pooler may mix the statements of several clients. A login other than the owner's would find no rows, and report
-    that the work is done.
+    A pooler may mix the statements of several clients. Row-level security hides rows from another login, so its
+    commands would find nothing to do and report success.
 
     Raises:
         OwnerRefused: the connection goes through a pooler or has another login, or Postgres is too old.
@@ -95,8 +93,7 @@ def upgrade(owner_url: str) -> str:
 
     Raises:
         UnknownRevision: another version made the database.
-        OwnerRefused: the URL names a pooler, a Postgres that is too old, or another login than the owner's, or
-            processes of 0.2.0 are running.
+        OwnerRefused: see `check_owner`; or processes of 0.2.0 are running.
         sqlalchemy.exc.DBAPIError: the database is unreachable, or the login lacks a right.
     """
     engine = create_engine(owner_url, poolclass=NullPool)
@@ -116,9 +113,9 @@ def upgrade(owner_url: str) -> str:
 
 
 def _refuse_beside_running(connection: Connection, found: str | None) -> None:
-    """Wait for processes of 0.2.0 to disconnect, and refuse to add columns if they stay.
+    """Wait for processes of 0.2.0 to disconnect, and refuse the migration if some stay connected.
 
-    They read columns by position, and would read new columns under the names of others.
+    These processes read columns by position, and would take new columns for others.
     """
     if found is None or number_of(found) != NAMES_BY_PLACE:
         return
@@ -135,10 +132,10 @@ def _refuse_beside_running(connection: Connection, found: str | None) -> None:
 
 
 def analyze(owner_url: str) -> None:
-    """Analyze the tables that hold rows, so that Postgres plans by their contents and not by guesses.
+    """Analyze the tables that hold rows, so that Postgres plans by their contents.
 
-    Call it after a migration and after a first load. Empty tables are left out: for a table that was never analyzed,
-    Postgres assumes ten pages, which is nearer to its later size than zero.
+    Call it after a migration and after a first load. Empty tables are left out: Postgres would plan for zero rows,
+    and assumes ten pages for a table that was never analyzed.
 
     Raises:
         sqlalchemy.exc.DBAPIError: the database is unreachable, or the login lacks a right.
@@ -150,20 +147,17 @@ def analyze(owner_url: str) -> None:
 
 
 def head() -> str:
-    """Return the revision that this code was built for."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 def current(connection: Connection) -> str | None:
-    """None where the database has no revision."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def serves_older_code(connection: Connection, found: str) -> bool:
     """Return whether a later version made this revision, and this code may still run on it.
 
-    A higher number is not enough: the database must have been migrated through our revision, and must say that it
-    still serves our code.
+    The database must have been migrated through our revision, and must say that it still serves our code.
     """
     ours = number_of(head())
     if number_of(found) <= ours or not connection.execute(HAS_OLDEST).scalar_one():
@@ -175,13 +169,11 @@ def serves_older_code(connection: Connection, found: str) -> bool:
 
 
 def number_of(revision: str) -> int:
-    """Return the number at the beginning of a revision's name; 0 if there is none."""
     found = NUMBERED.match(revision)
     return int(found[1]) if found else 0
 
 
 def history() -> list[str]:
-    """Return the revisions of this code, the first one first."""
     walked = ScriptDirectory.from_config(_config()).walk_revisions()
     return [str(script.revision) for script in walked][::-1]
 

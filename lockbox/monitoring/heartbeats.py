@@ -43,7 +43,7 @@ class LagSample(SQLModel, table=True):
 
 
 class ProcessPart(StrEnum):
-    """Four kinds of process, and three periodic jobs; any worker may do a job, one worker at a time."""
+    """Four kinds of process, and three periodic jobs, which any worker may do, one worker at a time."""
 
     API = "api"
     CORE = "core"
@@ -69,8 +69,7 @@ def age(database: Database, part: ProcessPart) -> float:
 class HeartbeatSender:
     """One process, by its own name and its machine's; `id` changes with each start.
 
-    `connections` is the highest number of connections that it opens to Postgres; behind a pooler, they count as the
-    pooler's.
+    `connections` is how many connections the process opens to Postgres at most; it counts as 0 behind a pooler.
     """
 
     node: str
@@ -89,8 +88,8 @@ class HeartbeatSender:
         """Record that this process runs as this part.
 
         `doubts` has a line for each log that differs from its shipped checkpoint. `gate_differs` is whether the gate
-        remembered a window that was not open. `needs_connectors` is whether the catalogue has connectors. Each is
-        None if the process does not check it.
+        remembered a window that was not open. `needs_connectors` is whether the catalogue has connectors. None means
+        that the process does not check it.
         """
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             before = time.time()

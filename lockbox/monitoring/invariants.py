@@ -341,8 +341,6 @@ QUERIES = (
 
 @dataclass(frozen=True)
 class InvariantViolation:
-    """A violation; `what` names no person."""
-
     rule: str
     id: UUID
     tenant_id: UUID | None
@@ -355,7 +353,7 @@ class InvariantViolation:
 
 @dataclass(frozen=True)
 class ScanPosition:
-    """How far the rolling part of the scan is: the last request, seal, person and event that it has checked."""
+    """The last request, seal, person and event that the rolling part of the scan has checked."""
 
     request: UUID = NOBODY
     log: UUID = VENDORS_LOG

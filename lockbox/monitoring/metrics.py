@@ -54,8 +54,6 @@ GATE = text("SELECT gateway, service, decision, reason, number, of_hour, of_day 
 
 
 class MetricName(StrEnum):
-    """The figures that come from Postgres, by their names in READ."""
-
     OVERDUE = "overdue"
     PENDING = "pending"
     ACCESS_OPEN = "access_open"
@@ -93,7 +91,7 @@ class MetricName(StrEnum):
 
 
 def sample(database: Database) -> None:
-    """Record the lag of the schedule and of the sealer, and delete samples older than 25 hours."""
+    """Record the lags, and delete samples older than 25 hours."""
     with database.transaction() as session:
         connection = session.connection()
         connection.execute(PRUNE, {"kept": KEPT})
@@ -119,7 +117,7 @@ class MetricSnapshot:
     def drift(self) -> dict[tuple[str, str], float]:
         """Return how many entries each index lacks (`missing`) or has too many (`extra`), compared with Postgres.
 
-        The comparison covers the timers due within the next hour, and all notifications if they are few enough to
+        The comparison covers the timers due within the next hour, and all notifications if there are not too many to
         count.
         """
         if self.postgres is None or self.redis is None:
@@ -135,7 +133,7 @@ class MetricSnapshot:
         }
 
     def channel(self, channel: str) -> dict[str, float | None]:
-        """Return the figures of mails, webhook calls or the outbox's events; all are None if Postgres is away."""
+        """All figures are None if Postgres is away."""
         names: dict[str, MetricName] = {
             "unsent": MetricName.UNSENT,
             "oldest_unsent_seconds": MetricName.OLDEST_UNSENT,
@@ -145,7 +143,6 @@ class MetricSnapshot:
         return {said: self.one(name, channel) or 0.0 if known else None for said, name in names.items()}
 
     def gates_reporting(self) -> str | None:
-        """Return in words which gates only report, according to the catalogue, and for how many tenants each."""
         if self.postgres is None:
             return None
         services = sorted(self.labelled(MetricName.GATE_REPORTS).items())
@@ -153,7 +150,7 @@ class MetricSnapshot:
         return ", ".join(named) or "none"
 
     def oldest_unacked_age(self) -> float | None:
-        """Return the age in seconds of the oldest unacknowledged message; 0 without one, None if Redis is away."""
+        """In seconds; 0 if there is no unacknowledged message, None if Redis is away."""
         if self.redis is None:
             return None
         oldest = self.redis.oldest_unacked_at
@@ -205,12 +202,11 @@ class HourlyCounts:
         )
 
     def worst(self, name: str) -> tuple[float | None, ...]:
-        """Return the longest lag in each hour, in seconds; None for hours without samples."""
+        """The longest lags, in seconds; None for hours without samples."""
         return tuple(self.numbers.get((name, hour)) for hour in self.hours)
 
 
 def read_day(database: Database) -> HourlyCounts | None:
-    """Return the counts of the last 24 hours; None if Postgres does not answer within a few seconds."""
     try:
         with database.transaction() as session:
             session.execute(LIMITS)
@@ -234,8 +230,7 @@ def read_day(database: Database) -> HourlyCounts | None:
 class GateAnswers:
     """How often the gate gave one kind of answer to one gateway: in all, in the last hour, and in the last day.
 
-    `gateway` is the name of the gateway's account, empty without a valid token. `service` is empty if the call named
-    no service that the gateway may ask about.
+    `gateway` is empty without a valid token. `service` is empty if the gateway may not ask about the named service.
     """
 
     gateway: str
@@ -248,7 +243,7 @@ class GateAnswers:
 
 
 def read_gate(database: Database) -> list[GateAnswers] | None:
-    """Return at most a thousand kinds of answers; None if Postgres does not answer."""
+    """At most a thousand kinds of answers; None if Postgres does not answer."""
     try:
         with database.transaction() as session:
             session.execute(LIMITS)

@@ -23,8 +23,6 @@ FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 @dataclass(frozen=True)
 class InvariantFinding:
-    """A violation of an invariant; its last alarm was raised at `raised_at`."""
-
     rule: str
     about: UUID
     raised_at: datetime
@@ -48,10 +46,7 @@ class FailingWebhook:
 
 @dataclass(frozen=True)
 class FailingWebhooks:
-    """A page of failing webhooks, the longest failing first.
-
-    `first` is the number of the page's first webhook, from 1 on; `in_all` counts all failing webhooks.
-    """
+    """A page of failing webhooks, the longest failing first; `first` is the number of its first webhook, from 1."""
 
     webhooks: Sequence[FailingWebhook]
     first: int
@@ -73,7 +68,7 @@ class OperationsStatus:
 
 
 def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
-    """Read the content from the servers that answer, each query within a few seconds. Pages count from 1."""
+    """Read the content from the servers that answer. Each query takes a few seconds at most."""
     permissions.capacity(caller, (Role.OPERATOR,))
     stands = read(database, with_redis=True)
     failing = _failing(database, caller, failing_page, int(stands.figures.one(MetricName.WEBHOOKS_FAILING) or 0))

@@ -58,7 +58,7 @@ MINUTE = 60.0
 
 @dataclass(frozen=True)
 class ProcessHeartbeat:
-    """A process' last heartbeat; `age` is in seconds, `skew` is how far the process' clock is ahead.
+    """A process' last heartbeat; `age` is in seconds, `skew` is how many seconds the process' clock is ahead.
 
     `rolled_back` counts logs that differ from their shipped checkpoints; `doubt` describes the first difference.
     `unverified` counts rows that would grant rights but have no valid MAC.
@@ -76,7 +76,7 @@ class ProcessHeartbeat:
 
 @dataclass(frozen=True)
 class Status:
-    """The status; `troubles` are sentences, none if all is well. Without Postgres most members are empty."""
+    """`troubles` are sentences, none if all is well. Without Postgres most members are empty."""
 
     postgres: str
     redis: str
@@ -140,9 +140,9 @@ class Status:
 
 
 def read(database: Database, *, with_redis: bool) -> Status:
-    """Read the status; no server's failure raises an error, and no query takes longer than a few seconds.
+    """Read the status. It raises no error if a server fails, and no query takes longer than a few seconds.
 
-    `with_redis` is whether the address of Redis is known.
+    `with_redis` is False if the address of Redis is not known.
     """
     redis = _redis(database) if with_redis else "not asked"
     wanted = migrations.head()
@@ -249,7 +249,7 @@ def _gone(beats: Iterable[ProcessHeartbeat], connected: frozenset[str]) -> list[
 
 @dataclass(frozen=True)
 class StatusLine:
-    """A line of the status; `is_well` is None if the value is neither good nor bad."""
+    """`is_well` is None if the value is neither good nor bad."""
 
     name: str
     value: str
@@ -257,7 +257,7 @@ class StatusLine:
 
 
 def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLine]:
-    """Yield lines for the operators' page and the terminal; `schedule_lag` is the lag of the last minute."""
+    """Yield lines for the operators' page and the terminal; `schedule_lag` is in seconds."""
     of = found.figures
     yield StatusLine("Windows open", _count(of.one(MetricName.ACCESS_OPEN)))
     pending = sum(of.labelled(MetricName.PENDING).values()) if of.postgres is not None else None

@@ -36,7 +36,7 @@ class WriteTrial:
         self._tried_at = float("-inf")
 
     def outcome(self, engine: Engine) -> WriteOutcome:
-        """Return the outcome of the last trial; if it is too old, make a new one, which takes at most a second."""
+        """Return the outcome of the last trial; if it is too old, make a new one, which takes a second at most."""
         with self._lock:
             if time.monotonic() - self._tried_at >= KEPT_SECONDS:
                 before, self._outcome = self._outcome, _try(engine)
