@@ -1,4 +1,4 @@
-"""The addresses that calls may reach besides public ones, and the proxy: the operator's choice."""
+"""The operator's choice of a proxy, and of private networks that may be called."""
 
 from base64 import b64encode
 from dataclasses import dataclass, field, replace

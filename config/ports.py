@@ -34,7 +34,7 @@ def own() -> range:
 
 
 def hold(first: int, room: int = 200) -> socket.socket:
-    """Return a listening socket on the first free port: another process could bind a port that is only bound."""
+    """Return a socket that already listens on the first free port, so that no other process takes the port."""
     for port in range(first, first + room):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
 """Drive connections: open them while their window allows it, close them afterwards, and record each outcome.
 
 A step claims the row in one transaction, calls the target outside of any transaction, and records the outcome in
-another. Each of the three may be lost, late or repeated: a target is called until it confirms.
+another transaction. Each of these may be lost, late or repeated: the target is called until it confirms.
 """
 
 from collections import Counter

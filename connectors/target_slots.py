@@ -1,4 +1,4 @@
-"""Bound the steps under way at each target, so that a target that hangs delays no other. In memory only."""
+"""Limit the steps under way at each target, so that a target that hangs delays no other target. In memory only."""
 
 import threading
 import time

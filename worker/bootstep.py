@@ -19,10 +19,7 @@ STOP_SECONDS = 5.0
 
 
 class Pollers(bootsteps.StartStopStep):
-    """Runs the poller of this worker's index, and the threads that send or do its maintenance.
-
-    The worker that sends notifications does not poll the clock or seal, because it would do both late.
-    """
+    """The worker that sends notifications does not poll the clock or seal, because it would do both late."""
 
     requires = ("celery.worker.components:Pool",)
 

@@ -229,7 +229,7 @@ class MaintenanceLoop(WorkerLoop):
         self._poked.wait(max(self._job.look, ran_at + self._job.interval - time.monotonic()))
 
     def _look(self) -> tuple[float, bool]:
-        """Return when the job last ran, by the monotonic clock and never too late, and whether it is due.
+        """Return when the job last ran, as a monotonic time that is never too late, and whether the job is due.
 
         If Postgres is unreachable, a task is sent now and then, so that its failure shows in Flower.
         """

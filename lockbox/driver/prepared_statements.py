@@ -32,7 +32,7 @@ class KeptStatements(PrepareManager):
         return self.key(query) if prep is Prepare.SHOULD else added
 
     def validate(self, key: StatementKey, prep: Prepare, name: bytes, results: Sequence[PGresult]) -> None:
-        """Keep a prepared statement whose run failed; have the server drop one whose preparation failed."""
+        """Keep a prepared statement whose run failed. If its preparation failed, have the server drop it."""
         failed = not self._check_results(results)
         if failed and prep is Prepare.YES:
             return

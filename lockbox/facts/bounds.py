@@ -1,4 +1,4 @@
-"""The bounds of incoming facts of a request; pure. Stored facts met the bounds of their time."""
+"""The bounds of incoming facts of a request; pure. Stored facts may lie outside of newer bounds."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any

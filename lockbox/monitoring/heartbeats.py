@@ -67,7 +67,7 @@ def age(database: Database, part: ProcessPart) -> float:
 
 @dataclass(frozen=True)
 class HeartbeatSender:
-    """One process, by its own name and its machine's; `id` changes with each start.
+    """One process; `node` names it and its machine, and `id` changes with each start.
 
     `connections` is how many connections the process opens to Postgres at most; it counts as 0 behind a pooler.
     """

@@ -115,7 +115,7 @@ class MetricSnapshot:
         return sum(number for (_, way), number in self.drift().items() if way == "missing")
 
     def drift(self) -> dict[tuple[str, str], float]:
-        """Return how many entries each index lacks (`missing`) or has too many (`extra`), compared with Postgres.
+        """Return how many entries each index lacks (`missing`) or has in excess (`extra`), compared with Postgres.
 
         The comparison covers the timers due within the next hour, and all notifications if there are not too many to
         count.

@@ -68,7 +68,7 @@ class OperationsStatus:
 
 
 def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
-    """Read the content from the servers that answer. Each query takes a few seconds at most."""
+    """Each query takes a few seconds at most."""
     permissions.capacity(caller, (Role.OPERATOR,))
     stands = read(database, with_redis=True)
     failing = _failing(database, caller, failing_page, int(stands.figures.one(MetricName.WEBHOOKS_FAILING) or 0))
