@@ -128,7 +128,7 @@ class GroupMember(Generic[Answer]):
     def drop(self) -> None:
         """End the current attempt at once.
 
-        The garbage collector would end the greenlet during a switch of any other greenlet.
+        Otherwise, the garbage collector would end the greenlet during a switch of any other greenlet.
         """
         self.work.is_over = True
         if not self._fiber.dead:

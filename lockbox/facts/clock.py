@@ -11,7 +11,7 @@ from lockbox.sql import Instant, words
 
 
 class Clock(Part):
-    """The state of a request with its terms and deadlines; windows in seconds. No message holds these fields.
+    """The state of a request with its terms and deadlines; windows in seconds.
 
     `version` is the seq of the last move. Decisions and access checks compare with `deadline_at`. `wake_at` is when a
     timer next acts. `asked_at` is when the customer was asked, or notified if the vendor opens the window alone; null

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why access is needed; Google's typed reasons in this field's words."""
+    """Why access is needed; the values follow Google's typed reasons for access."""
 
     SUPPORT_CASE = "support_case"
     VENDOR_ALERT = "vendor_alert"
@@ -23,16 +23,18 @@ class Severity(StrEnum):
 
 
 class CaseCheck(StrEnum):
-    """What its ticket system says of a case: it is open and the engineer's, or it could not be asked."""
+    """Whether the ticket system confirmed that the case is open and the engineer's, or could not be asked."""
 
     CONFIRMED = "confirmed"
     UNCONFIRMED = "unconfirmed"
 
 
 class SignInKind(StrEnum):
-    """How the requester had signed in: a browser session, a token of an identity provider, of ours, or of a terminal.
+    """How the requester had signed in.
 
-    `system` is a service account that acts for a person whose own sign-in is unknown.
+    `session` is a browser session, `provider_token` a token of an identity provider, `token` an API token of Lockbox,
+    and `device_login` a token that a terminal got by a device login. `system` is a service account that acts for a
+    person whose own sign-in is unknown.
     """
 
     SESSION = "session"
@@ -65,9 +67,9 @@ class Mode(StrEnum):
 
 
 class ApproveMeans(StrEnum):
-    """Whose word an approval must be: the vendor's server's that the approver said so, or the approver's own.
+    """What must prove an approval: the word of the vendor's server (`attested`), or the approver's own signature.
 
-    In the order of their letters, which is also that of their strictness.
+    The values' alphabetical order is also their order of strictness.
     """
 
     ATTESTED = "attested"
@@ -75,7 +77,7 @@ class ApproveMeans(StrEnum):
 
 
 class State(StrEnum):
-    """Where a request stands. The last six are final, and six different facts."""
+    """The state of a request; the last six states are final."""
 
     REVIEWING = "reviewing"
     PENDING = "pending"

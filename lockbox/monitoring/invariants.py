@@ -8,9 +8,9 @@ The checks report these violations:
 - I5: an event has no notification, or no event records the outcome of its notification.
 - I12: a decision has no sign-in on record, or a power was granted by no one on record.
 - used-outside: a gate let a caller in by a window that was not open.
-- no-connector-worker: no process closes access at targets.
+- no-connector-worker: connectors are in use, but no connector worker runs.
 - unsaid: no event records a legal hold, a retention or an off-boarding.
-- unstated: a log lacks the statement of access without approval.
+- unstated: a tenant's log lacks this month's statement of what can open without the tenant's approval.
 
 Each check covers all open windows and the changes of the last minutes. Of all other data, it checks the next part
 each minute. No check reads more rows than `MOST`.

@@ -205,8 +205,8 @@ def _may_ask(caller: Caller, question: AccessCheck) -> None:
 class RequestRow:
     """`opening` is the body of the event that opened the window.
 
-    `obstacle` is why the request's rows admit no one: a value of `HeldBack`; or, if the request is not active,
-    `closed`, or `outlived` if an answer can no longer be used.
+    `obstacle` is why the request's rows admit no one. For an active request, it is a value of `HeldBack`. Otherwise
+    it is `outlived` if the request waits for an answer that can no longer be used, else `closed`.
     """
 
     request: AccessRequest
@@ -222,7 +222,10 @@ class RequestRow:
 
 
 def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None = None) -> list[RequestEntry]:
-    """`at` is the database's time when the rows were read; the default is the current time."""
+    """Return whether each request's window is open, and what holds the window back if not.
+
+    `at` is the database's time when the rows were read; the default is the current time.
+    """
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
     proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
     later = [row.request for row in signed if row.request.opens_at]
@@ -233,7 +236,7 @@ def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None 
 
 
 def unless_restored(session: UnitOfWork, entries: Sequence[RequestEntry]) -> list[RequestEntry]:
-    """Hold back open windows of tenants whose database is behind its own audit log."""
+    """Hold back a tenant's open windows if the database is behind the shipped log of the tenant or the vendor."""
     rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in entries if entry.open})
     return [
         replace(entry, open=False, held_back=HeldBack.DATABASE_RESTORED)
@@ -269,7 +272,10 @@ def _obstacle(row: RequestRow, proven: Container[UUID], by_policy: Mapping[UUID,
 
 
 def held_back(session: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, HeldBack]:
-    """Like `judged`, for the timers: they have no key to verify approvals, so only rows and policy count."""
+    """Return what holds back each of these windows; windows that nothing holds back are left out.
+
+    For the timers, which have no key to verify approvals: only rows and policy are checked.
+    """
     rows = [RequestRow.of(row) for row in session.execute(WINDOWS_BY_ID, {"ids": list(ids)})] if ids else []
     by_policy = policy_store.held_back(session, [row.request for row in rows])
     found = {row.request.id: _obstacle(row, {row.request.id}, by_policy) for row in rows}

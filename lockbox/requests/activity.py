@@ -63,7 +63,10 @@ class GateUse(BaseModel, frozen=True):
 
 
 class WindowUsage(BaseModel, frozen=True):
-    """How often the gate admitted the engineer by a window, and refused the engineer at that service meanwhile."""
+    """How often the gate admitted the engineer by a window, and how often it refused the engineer's other calls.
+
+    Refused calls to the window's service count while the window is open and for an hour afterwards.
+    """
 
     times: int
     refused: int
@@ -172,7 +175,7 @@ def ahead_of_inside(request_id: UUID) -> Query:
 
 
 def inside(session: UnitOfWork, request_id: UUID) -> list[RecordedActivity]:
-    """The caller must be allowed to know of the request."""
+    """Like `read`, but the calling code must have checked that its user may know of the request."""
     return [_done(row) for row in session.execute(*ahead_of_inside(request_id))]
 
 
@@ -181,7 +184,7 @@ def ahead_of_usage(request_id: UUID) -> Query:
 
 
 def usage(session: UnitOfWork, request_id: UUID) -> WindowUsage:
-    """The caller must be allowed to know of the request."""
+    """The calling code must have checked that its user may know of the request."""
     row = session.execute(*ahead_of_usage(request_id)).one()
     if not row.times:
         return WindowUsage(times=0, refused=row.refused, first=None, last=None)

@@ -233,7 +233,10 @@ def _another(request: AccessRequest) -> StaleVersion:
 
 
 def _circumstances(statement: str, content: str) -> StatementContext:
-    """The caller rebuilds both texts with these values and compares them as a whole."""
+    """Read the values that only the two signed texts hold.
+
+    The calling function rebuilds both texts with these values and compares the whole texts.
+    """
     said, salted = json.loads(statement), json.loads(content)
     return StatementContext(
         int(said["version"]), int(said["policy_version"]), str(said["issued_at"]), str(salted["salt"])
@@ -326,7 +329,10 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
 
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
-    """How the approval narrows uses, start and actions; and which actions are opened, if not all."""
+    """Return how the approval narrows uses, start and actions (`kept_…`).
+
+    `granted_actions` are the actions for which this approval opens the window, left out for all actions.
+    """
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,
         "kept_max_uses": decision.max_uses if decision else None,

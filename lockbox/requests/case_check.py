@@ -84,7 +84,7 @@ class CaseCheckRow(SQLModel, table=True):
 class CaseUnchecked(Invalid):
     """The policy demands that the ticket system confirms the case, and the ticket system has not been asked yet.
 
-    The caller of `submit` has the ticket system asked, outside a transaction, and submits again.
+    The caller of `submit` must get the ticket system's answer, outside a transaction, and submit again.
     """
 
     def __init__(self, question: CaseQuestion, demand: UnconfirmedCase) -> None:
@@ -232,7 +232,7 @@ class AdapterCall:
 class CaseAdapters:
     """`secret` signs calls and answers. `pool` has a circuit breaker for each host.
 
-    `allow_http` permits adapters on this machine without TLS, and `route` adapters in a private network.
+    `allow_http` permits adapters on this machine without TLS. `route` permits adapters in a private network.
     """
 
     systems: Mapping[str, CaseSystem]

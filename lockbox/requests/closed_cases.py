@@ -59,8 +59,8 @@ def close_case(
 ) -> CaseClosing:
     """Cancel a case's pending requests and revoke its open windows, at most a hundred.
 
-    With `is_only`, requests that name no ticket system count too. Only tenants to which the token is bound are
-    affected, and nothing is revealed about others.
+    `is_only` is whether `system` is the only ticket system in the catalogue: then requests that name no ticket system
+    are ended too. Only tenants to which the token is bound are affected, and nothing is revealed about others.
     """
     if not caller.holds(Role.SYSTEM) or Scope.CASE_CLOSE not in caller.scopes:
         raise NotYours(f"This needs a token of a service account with the scope {Scope.CASE_CLOSE}.")

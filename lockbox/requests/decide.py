@@ -151,8 +151,8 @@ def to_sign(
 ) -> approvals.ApprovalChallenge:
     """Return the challenge by which the caller's passkey signs this approval, judged as if it were made now.
 
-    `party` is called last: only someone who may approve the request learns that passkeys are not set up here. Raises
-    as `judge`; also NotYours if the caller has no passkey that can sign here.
+    `party` raises NotYours if passkeys are not set up here. It is called last, so that only someone who may approve
+    the request learns this. Raises also as `judge`, and NotYours if the caller has no passkey that can sign here.
     """
     return challenge(judge(session, caller, origin, request_id, decision_input, with_keys=True), party=party)
 
@@ -306,7 +306,7 @@ def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> S
 
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
-    """Approvers who may still approve count, or the manager if the vendor opens the window."""
+    """Return the approvers whose approvals still count, or the manager if the vendor opens the window."""
     return {
         vote.person_id for vote in votes if vote.decision is action and (vote.seats or action in REVIEWERS_OPENING)
     }
@@ -339,7 +339,10 @@ def _principals(session: UnitOfWork, principals: frozenset[UUID]) -> Mapping[str
 
 
 def _actor(scene: DecisionContext, party: Party, principals: frozenset[UUID]) -> Actor:
-    """A delegate acts for one principal, even if the delegate is an approver; the facts name all principals."""
+    """A delegate is recorded as acting for one principal, even if the delegate is an approver.
+
+    The facts of the event name all principals.
+    """
     return scene.origin.actor(scene.caller, party, on_behalf_of=min(principals, key=str, default=None))
 
 

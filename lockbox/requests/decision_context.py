@@ -162,7 +162,10 @@ def after_lock(
     with_votes: bool = False,
     ahead: Sequence[Query] = (),
 ) -> DecisionContext:
-    """For a vendor user, the transaction works at the request's tenant from here on."""
+    """Read what a decision about the locked request depends on.
+
+    For a vendor user, the request's tenant is the transaction's tenant from here on (`authentication.turn_to`).
+    """
     of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     judged: Query = AFTER_LOCK, of_request | {"id": request.id, "person_id": caller.person_id}
     votes = [_votes([request.id])] if with_votes else []
@@ -305,7 +308,11 @@ def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool
 
 
 def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[ReasonedDecision]:
-    """No customer's policy weakens the vendor's own rules."""
+    """Return the decisions for which the terms demand a reason.
+
+    For the vendor's decisions, the default terms' demands are added: no customer's policy weakens the vendor's own
+    rules.
+    """
     return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
 
 
@@ -354,7 +361,7 @@ def decide(
 def _kept(
     request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
-    """The resources and actions that are kept; None for all, and for decisions other than approvals."""
+    """The resources and actions that an approval keeps of the request; None for all, and for other decisions."""
     if decision_input.action is not Action.APPROVE:
         return None, None
     resources = quorum.kept(request.resources, decision_input.limits.resources, "resources")

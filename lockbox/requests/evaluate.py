@@ -69,7 +69,7 @@ WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`mode` is the mode when access begins, dated consent included.
+    """`mode` is the mode in force when access begins; dated consent may relax it.
 
     `was_denied` is whether the customer's last decision about one of the resources was a denial. `pre_approval` opens
     the window without asking the customer. `duplicate` is the engineer's open request for the same case and one of
@@ -179,7 +179,7 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 
 
 def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
-    """Without `tenant_id`, the transaction's tenant is read."""
+    """Return the parameters of `RULES`. Without `tenant_id`, the query reads the transaction's tenant."""
     case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system", "break_glass")}
     if of and (of.extends or of.follows):
         # What names another request is no duplicate, whatever else is open.

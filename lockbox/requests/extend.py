@@ -75,8 +75,8 @@ def extend(  # noqa: PLR0917 - as much names an extension
 
     The window's row is locked and stays unchanged. Today's policy, people and limits apply.
 
-    Raises WindowTooLong also if the window and its extensions would together last too long; also InvalidMove,
-    AlreadyExtended, and the errors of `submit`.
+    Raises InvalidMove, AlreadyExtended and the errors of `submit`, among them WindowTooLong if the window and its
+    extensions would together last too long.
     """
     authentication.enter(session, caller)
     earlier = session.execute(EXTENDED, {"id": request_id}).one_or_none()

@@ -11,7 +11,7 @@ FINAL_STATES = frozenset(State) - OPEN_STATES
 
 
 class Action(StrEnum):
-    """What can be done to a request."""
+    """A move that a person, a service account or a timer makes on a request."""
 
     SUBMIT = "submit"
     ENDORSE = "endorse"

@@ -119,8 +119,8 @@ class Decision(SQLModel, table=True):
 
     `principals` are the approvers for whom the person acted as a delegate. `statement`, `signed_content` and
     `assertion` are what the person signed with the passkey `passkey_id`; all are None if only the vendor's server
-    attests the decision. `mac` is the MAC under the key `powers`. `knows_context` is whether the deciding code shows
-    the request's context.
+    attests the decision. `mac` is the MAC under the key `powers`. `knows_context` is false if the release that wrote
+    the decision does not show the request's context.
     """
 
     __tablename__ = "decisions"
@@ -243,7 +243,7 @@ class RequestRead(SQLModel, table=True):
 class WindowUse(SQLModel, table=True):
     """A resource is stored as its position in the window's list, from 1; None if the list does not have it.
 
-    `look_at` is when the next of the two events about the uses is due.
+    `look_at` is when the event about the first or the last use is due.
     """
 
     __tablename__ = "window_uses"

@@ -54,7 +54,7 @@ def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[st
 def on_behalf_of(session: UnitOfWork, moves: Sequence[EventRow]) -> dict[int, OnBehalfOf]:
     """Return for whom each move of a timeline was made, by the move's seq.
 
-    A name that the event never held is the person's current name, if the reader may know it.
+    If an event never held names, the people's current names are returned, as far as the reader may know them.
     """
     bodies = {move.seq: json.loads(move.body) if move.body else {} for move in moves}
     unnamed = {person for body in bodies.values() if not _holds_names(body) for person in _people(body)}

@@ -63,7 +63,9 @@ NOT_YET = (
 
 @dataclass(frozen=True)
 class Situation:
-    """The values are read at one time; to make a move, under the lock of the request's row.
+    """What the caller's possible moves on a request depend on.
+
+    All values are read at one time. Before a move is made, they are read under the lock of the request's row.
 
     `paused` is how long questions have stopped the approval clock. `terms` are the strictest of the request's own
     terms and today's. `lacks` is what the request no longer meets under `terms` (field and sentence). `principals`
@@ -110,7 +112,7 @@ class PossibleMove:
 
 
 def permitted_moves(here: Situation) -> tuple[PossibleMove, ...]:
-    """All moves that people make, in the order of the table.
+    """Return all moves that people make, permitted or refused, in the order of `Action`.
 
     The comment, limits and signature of a move are checked only when the move is made.
     """
@@ -120,7 +122,7 @@ def permitted_moves(here: Situation) -> tuple[PossibleMove, ...]:
 def permitted(
     here: Situation, action: Action, *, parties: AbstractSet[Party] | None = None, seen: int | None = None
 ) -> tuple[MoveRule, Party]:
-    """Return the table's rule for the caller's move, and the capacity in which the caller makes it.
+    """Return the rule of `lifecycle.MOVES` for the caller's move, and the capacity in which the caller makes it.
 
     `parties` replaces the caller's own capacities; the calling code has checked them. `seen` is the version that the
     caller saw.
@@ -156,7 +158,7 @@ def permitted(
 
 
 def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
-    """Return the table's rule for a move, and the one of `parties` that makes the move.
+    """Return the rule of `lifecycle.MOVES` for a move, and the one of `parties` that makes the move.
 
     Raises NotYours; InvalidMove if the state has no such move.
     """

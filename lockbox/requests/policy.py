@@ -63,19 +63,20 @@ UNVERIFIED = (
 class Terms(PolicyPart):
     """Complete terms that judge one request; windows, `closing_warning` and ages of sign-ins in seconds.
 
-    The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the
-    design notes). The hard limits hold for every tenant. Merged terms may hold what nobody may choose: no reason
-    at all where rules share none, and a tier without groups where they were asked earlier.
+    The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the design
+    notes). The hard limits hold for every tenant. Merging can lead to terms that no one may choose: `reasons` is
+    empty if the merged terms have no reason in common, and a tier has no groups if its groups are in earlier tiers.
 
     Attributes:
         total_access_ceiling: never less than `access_ceiling`.
-        quorum: how many approvers' seats must say yes, each filled by the approver or a delegate, one person a seat.
-        escalation: in percent of the approval window, as `approval_reminders`; review's of the review window.
+        quorum: how many approvers' seats must approve, each filled by the approver or a delegate, one person a seat.
+        escalation, approval_reminders: in percent of the approval window.
+        review_escalation, review_reminders: in percent of the review window.
         case_patterns: the reference of a case, where one is named, has to fit all of them.
-        break_glass_services: none of them switches break-glass off.
-        break_glass_people: who of the vendor may take part in it; None is every engineer and manager.
-        countries: where the requester's office must be and the requester too; None is anywhere. Where the vendor's
-            directory does not say it, it is not there.
+        break_glass_services: if empty, no service permits break-glass.
+        break_glass_people: who of the vendor may take part in break-glass; None is every engineer and manager.
+        countries: where the requester and the requester's office must be; None is anywhere. A place that the vendor's
+            directory does not state is outside these countries.
     """
 
     # What each says stands in `api/glossary.yaml`, for who writes policies too.
@@ -130,7 +131,8 @@ DECLARED: Mapping[str, Term] = {
 class Timing:
     """`ahead` is the time from the submission to the start in seconds, None for a start at once.
 
-    `used` is how many seconds the windows that the request extends have lasted by then, None if it extends none.
+    `used` is how many seconds the windows that the request extends will have lasted when its own window starts, None
+    if the request extends none.
     """
 
     ahead: int | None = None
@@ -304,7 +306,10 @@ def _relaxed(mode: Mode) -> Mode:
 
 
 class Consent(PolicyPart):
-    """Dated consent: until then the vendor decides, and the tenant is notified or not; then the tenant decides."""
+    """Dated consent: the vendor decides until the time `until`, and the tenant decides from then on.
+
+    Until then, the tenant is notified in mode `observe`, and not notified in mode `off`.
+    """
 
     mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]
     until: Instant
@@ -324,7 +329,8 @@ def stricter(a: Terms, b: Terms) -> Terms:
     """The strictest of both, term by term; associative, commutative and idempotent.
 
     Stages are united; each group has the larger quorum and the later step of the two. Each approver group and each
-    tier of the vendor's managers is prompted at the earlier time of the two; a side without tiers does not count.
+    tier of the vendor's managers is prompted at the earlier of its times in `a` and `b`. If only one of `a` and `b`
+    has tiers, these tiers apply.
     """
     ours, theirs = dict(a), dict(b)
     return Terms.model_validate({name: _strictest(term, ours[name], theirs[name]) for name, term in DECLARED.items()})

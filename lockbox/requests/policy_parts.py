@@ -88,9 +88,9 @@ class ReasonedDecision(StrEnum):
 
 
 class UnconfirmedCase(StrEnum):
-    """What becomes of a submission whose case its ticket system does not confirm, because it cannot be asked.
+    """What happens to a submission if the ticket system cannot be asked to confirm the case.
 
-    In the order of their letters, which is also that of their strictness. By `accept` it is not asked.
+    With `accept`, the ticket system is never asked. The values' alphabetical order is also their order of strictness.
     """
 
     ACCEPT = "accept"
@@ -99,9 +99,10 @@ class UnconfirmedCase(StrEnum):
 
 
 class OverdueFinding(StrEnum):
-    """What an overdue finding does to further break-glass: bar it, or be told of with it.
+    """What the customer's overdue finding does to further break-glass.
 
-    In the order of their letters, which is also that of their strictness.
+    `block` forbids further break-glass. `allow_and_alarm` allows it, and its mails and event mention the overdue
+    finding. The values' alphabetical order is also their order of strictness.
     """
 
     ALLOW_AND_ALARM = "allow_and_alarm"
@@ -109,9 +110,10 @@ class OverdueFinding(StrEnum):
 
 
 class RequesterMeans(StrEnum):
-    """How the requester must have signed in to submit: anyhow, as a person, or with a passkey or identity provider.
+    """How the requester must have signed in to submit.
 
-    In the order of their letters, which is also that of their strictness.
+    `any` accepts an API token or a service account too, `sign-in` only a person's own sign-in, and `strong` only a
+    sign-in with a passkey or an identity provider. The values' alphabetical order is also their order of strictness.
     """
 
     ANY = "any"

@@ -121,7 +121,7 @@ def _pattern(value: str) -> str:
 
 
 def _about_something(schema: dict[str, Any]) -> None:
-    """Demand in JSON Schema a non-empty dimension other than `context`, and services if there is a `context`."""
+    """Demand in the JSON Schema a non-empty field of `Match` other than `context`, and services for a `context`."""
     named = {name: _names(name) for name in schema["properties"] if name != "context"}
     of_none = {"properties": {"context": {"maxProperties": 0}}}
     schema["anyOf"] = list(named.values())
@@ -176,12 +176,12 @@ def _meets(given: ContextValue | None, values: Collection[ContextValue]) -> bool
 
 
 class Match(PolicyPart):
-    """What a rule is about; an empty dimension is anything. Resources are patterns, see `fits`.
+    """What a rule is about; an empty field matches anything. Resources are patterns, see `fits`.
 
-    `context` has for parameters of the named services the values that it is about; a parameter that a request does
-    not give, and a level that is not known, could be any of them.
-    `outside_countries` is about requesters whose office is in none of them, or who are in none of them themselves,
-    and `outside_entities` about those whom none of these employs; of whom it is not known, the rule is about them.
+    `context` names values for parameters of the named services. A parameter that the request does not give, or a
+    level that is not known, matches any value. `outside_countries` matches requesters who are, or whose office is, in
+    none of these countries. `outside_entities` matches requesters whom none of these entities employs. An unknown
+    country or employer matches as well.
     """
 
     model_config = ConfigDict(json_schema_extra=_about_something)
@@ -268,7 +268,7 @@ def _opinion(name: str, annotation: Any) -> Any:  # noqa: ANN401 - a type
 
 
 class Overrides(RootModel[Annotated[dict[str, Any], EachTerm]]):
-    """Some of the terms, for what a rule matches; None is no opinion."""
+    """The terms that a rule sets; a term that is None stays unchanged."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra={"not": {"additionalProperties": {"type": "null"}}})
 
@@ -291,11 +291,11 @@ class Rule(PolicyPart):
 
 
 class Policy(TenantTerms):
-    """All that one tenant has laid down: its own terms, and rules that make them stricter for some asks.
+    """A tenant's own terms, and rules that make the terms stricter for some requests.
 
-    Every group that is called upon is there and has enough people: a policy under which nobody could approve is
-    refused when it is saved, not when access is needed. Equal policies have equal JSON, whatever the order in
-    which they were written.
+    Every group that a stage or tier names exists and has enough people: a policy under which no one could approve is
+    refused when it is saved, not when access is needed. Equal policies have equal JSON, whatever the order in which
+    they were written.
     """
 
     rules: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = ()
@@ -351,7 +351,10 @@ def terms_for(policy: Policy, ask: RequestFacts) -> Terms:
 
 
 def strictest_for(policy: Policy, some: RequestFacts) -> Terms:
-    """The strictest terms for any request for part of this access; the resources are patterns."""
+    """The tenant's own terms, merged with every rule that could match a request for a part of the access `some`.
+
+    The resources of `some` are patterns.
+    """
     return merged(policy, (rule for rule in policy.rules if rule.match.could_match(some)))
 
 

@@ -271,7 +271,7 @@ def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:
 
 
 def _wait_for_many(session: UnitOfWork, ask: RequestFacts, *bodies: str) -> None:
-    """A long comparison of policies in the event loop would block other calls."""
+    """Take a long comparison of policies out of the event loop, where it would block other calls."""
     patterns = sum(len(rule.match.resources) for body in set(bodies) for rule in parsed(body).rules)
     if len(ask.resources) * patterns > MOST_COMPARED:
         session.wait()

@@ -90,7 +90,10 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
-    """Stops of the clock count only if the terms permit them."""
+    """How long after asking the customer the request can be approved.
+
+    Stops of the approval clock extend this time only if the terms permit stops.
+    """
     stood = deadlines.stood(scene.request.clock, scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
@@ -171,7 +174,7 @@ def _groups(effective: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
 
 @dataclass(frozen=True)
 class PreviewGroup:
-    """A stage: a group that must also agree, how many of it, who could, and in which step."""
+    """A stage: a group that must also agree, with how many approvals, who could give them, and in which step."""
 
     group: str
     approvals: int

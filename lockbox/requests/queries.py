@@ -82,10 +82,10 @@ SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAS
 
 
 def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: AccessRequest) -> None:
-    """Reads by vendor users are recorded once an hour, except reads of their own requests.
+    """Record at most once an hour that a vendor user reads another person's request.
 
-    The event is in the tenant's log once the customer was asked, and in the vendor's log before. Call this last: the
-    transaction works at the tenant from here on.
+    The event is in the tenant's log once the customer was asked, and in the vendor's log before. Call this last: it
+    may make the request's tenant the transaction's tenant (`authentication.turn_to`).
     """
     if caller.side is not Side.VENDOR or caller.person_id == request.requester_id:
         return

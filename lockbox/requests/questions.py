@@ -187,7 +187,8 @@ class QuestionMove:
 def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
     """The caller asks as a manager in review, later also as an approver or delegate.
 
-    If the policy demands it, the approval clock stops until all such questions are answered.
+    If the policy permits it, a question to a pending request stops the approval clock until all such questions are
+    answered.
 
     Raises OwnRequest, InvalidMove, TooLate, TooManyQuestions.
     """

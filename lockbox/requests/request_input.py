@@ -46,9 +46,10 @@ REPEATED = ", ".join(("tenant", "requester_id", "max_uses", "context", *facts_of
 
 
 def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row
-    """The row of `earlier` has its tenant's slug.
+    """Return the submission that repeats a request, with `changes`.
 
-    The result is not validated, because its values may be erased in part.
+    `earlier` is a row with the columns `REPEATED`; its `tenant` is the tenant's slug. The result is not validated,
+    because its values may be erased in part.
     """
     values = values_of(RequestInput, earlier, facts_of(RequestInput, REPEAT))
     values |= {"tenant": earlier.tenant, "engineer": earlier.requester_id, "max_uses": earlier.max_uses}

@@ -1,8 +1,8 @@
-"""Lists of requests by branches; one index holds each branch in order, for any filter.
+"""Lists of requests, read by branches. Whatever the filter, each branch is read in the order of one index.
 
 A branch is what a reader sees of one tenant, of one requester, or of everyone. Open requests come from partial
-indexes of open requests. Closed requests are read from the newest id on, no further than a page. A filter without an
-index looks through a bounded number of the newest requests, and the cursor leads on to older ones.
+indexes of open requests. Closed requests are read from the newest id on, no further than a page. A filter without
+an index looks through a bounded number of the newest requests, and the cursor leads on to older ones.
 """
 
 import base64
@@ -220,7 +220,7 @@ def read_cursor(given: str) -> UUID:
 
 
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
-    """Match the words, in any case, in any text of a request that the caller may read."""
+    """Match requests of which a text that the caller may read contains `words`, in upper or lower case."""
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     own = col(rows.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()

@@ -130,8 +130,8 @@ class RequestOverview:
     """Everything was read at one time, `at`.
 
     `events` are the moves up to the version that was read, and the other events of the request. `tallies` are empty
-    unless the customer is asked. `namesakes` took part and have a name or mailbox like the reader's; they are listed
-    only if the reader could be the second person to decide.
+    unless the customer is asked. `namesakes` are participants with a name or mailbox like the reader's, who may be
+    the same person; they are listed only if the reader could endorse, approve or use break-glass.
     """
 
     entry: RequestEntry
@@ -168,7 +168,7 @@ def _people(request_id: UUID, at: datetime | None = None) -> Query:
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOverview:
-    """The transaction works at the request's tenant from here on."""
+    """From here on, the request's tenant is the transaction's tenant (`authentication.turn_to`)."""
     authentication.enter(session, caller)
     by_id = {"id": request_id}
     session.execute(TURN_TO_TENANT, by_id)

@@ -90,7 +90,7 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
 
 
 def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
-    """Return the submission of a request that has not moved yet, and the hashes of its events since.
+    """Return the submission of a request in review, and the hashes of the request's events in the vendor's log.
 
     Both go into the event that begins the customer's log of the request.
     """
