@@ -369,9 +369,9 @@ def now(session: UnitOfWork) -> datetime:
 
 
 def read_at(session: UnitOfWork, seen: datetime) -> datetime:
-    """Return `seen`, the Postgres time that came with a read, or the current time of another clock.
+    """Return `seen`, Postgres' time that came with a read. A session with another clock asks that clock instead.
 
-    After a wait for a lock, use `now` instead.
+    After a wait for a lock, use `now`.
     """
     return seen if session.clock is postgres_clock else session.clock(session)
 

@@ -76,7 +76,7 @@ class OutsideWindow(Invalid):
 
 
 class UnknownPlan(Invalid):
-    """There is no plan with that name."""
+    """The service catalogue has no plan with this name."""
 
     code = "unknown-plan"
 
@@ -194,7 +194,7 @@ class InvitationRefused(NotYours):
 
 
 class InvitationExpired(InvitationRefused):
-    """The invitation has expired."""
+    """The invitation was not accepted in time."""
 
     code = "invitation-expired"
 
@@ -206,7 +206,7 @@ class OtherSide(NotYours):
 
 
 class NoOpenWindow(NotYours):
-    """No window is open."""
+    """No open window covers this engineer, tenant, service, resource and action."""
 
     code = "no-open-window"
 
@@ -272,7 +272,7 @@ class AlreadyAnswered(Conflict):
 
 
 class EarlierStepFirst(Conflict):
-    """The policy asks other groups before the caller's, and not all of these have approved; `step` is theirs."""
+    """By the policy, groups of an earlier step must approve first, and not all have; `step` is that earlier step."""
 
     code = "earlier-step-first"
 
@@ -290,7 +290,7 @@ class VersionRequired(LockboxError):
 
 
 class SlugTaken(Conflict):
-    """Another tenant has that slug."""
+    """Slugs are unique, and another tenant has this one."""
 
     code = "slug-taken"
 

@@ -106,7 +106,9 @@ _armed: _ArmedFailpoint | None = None
 
 
 def arm(chosen: str | None) -> None:
-    """Make this process and its children end at the failpoint `name`, at its Nth call for `name:N`; None disarms.
+    """Make this process and its children end at a failpoint.
+
+    `chosen` is the failpoint's name, or `NAME:N` to end only at its Nth call; None disarms.
 
     Raises:
         UnknownFailpoint: no failpoint has that name.

@@ -73,7 +73,10 @@ class _Tunnels(httpcore.AsyncNetworkBackend):
 
 
 async def _answer(stream: httpcore.AsyncNetworkStream, seconds: float | None) -> int:
-    """Return the status of the proxy's answer. Refuse bytes after the answer: no target has been contacted yet."""
+    """Return the status of the proxy's answer.
+
+    Refuse bytes after a successful answer's head: nothing was sent to the target yet, so they cannot come from it.
+    """
     said = b""
     while b"\r\n\r\n" not in said:
         part = await stream.read(MOST_HEAD, seconds)

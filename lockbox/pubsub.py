@@ -1,4 +1,4 @@
-"""Redis channels of changed ids, bells, and records of who is viewing a request.
+"""Redis channels for changed ids and for bells, which wake pollers; and records of who is viewing a request.
 
 Functions raise redis.exceptions.RedisError where Redis can't be reached.
 """

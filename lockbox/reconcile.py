@@ -189,7 +189,6 @@ def _arm_soon(database: Database, index: ScheduleIndex) -> Iterator[Step]:
 
 
 def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Iterator[Step]:
-    """Arm all entries that Postgres promises, page by page, from where an earlier run stopped."""
     rebuild = database.schedule.rebuild(index)
     mark, after = rebuild.begin()
     log.warning("reconcile.rebuilding", index=index.name, after=str(after))

@@ -45,9 +45,10 @@ class ScheduleIndex:
 
     `kinds` are the actions that a member may be due for; an id has one member at a time. Members due within `lead`
     may already be claimed. A claim is leased for `lease`. At most `budget` members are leased at once, so that a
-    backlog waits here and not in a queue. While due members of the index in `yields_to` wait too long, only a few
-    members of this index are claimed, and none while more than one batch of that index is leased. If `publishes`,
-    armed ids are published. If `has_urgent`, some members go `BEFORE_OTHERS`.
+    backlog waits here and not in a queue. The index in `yields_to` has priority: while it is late, a claim gets at
+    most `TRICKLE` members of this index; while more than one batch of it is leased, a claim gets none. If
+    `publishes`, armed ids are published. If `has_urgent`, urgent members are armed `BEFORE_OTHERS` early, to be
+    claimed first.
     """
 
     name: str
@@ -180,7 +181,7 @@ class Schedule:
         self._following: asyncio.Task[None] | None = None
 
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
-        """Make the index match Postgres for these ids, drop their leases, and ring the bell if an id is due sooner.
+        """Make the index match Postgres for these ids, drop their leases, and wake a poller if one is now due first.
 
         With `only_missing`, an id that is in the index or leased is left as it is, and no id is published. Returns
         whether Redis accepted the entries. Never raises, and takes a tenth of a second at most. After a failure,

@@ -94,7 +94,8 @@ def excluded(kind: type[SQLModel], but: Collection[str]) -> str:
 def insert_rows(kind: type[SQLModel], /, *, but: Collection[str] = (), prefix: str = "", **values: str) -> str:
     """Return the statement that inserts several rows.
 
-    A column's values are an array, the parameter with the column's name, or SQL from `values`, where a row is `n`.
+    A column's values come from the array in the parameter with the column's name, or from an SQL expression in
+    `values`, in which `n` is a row of the arrays.
     """
     stored = _stored(kind, but, values)
     given = ", ".join(values.get(name) or f"n.{name}" for name in stored)
@@ -199,11 +200,11 @@ def look_through(
     most_looked: int,
     limit: int,
 ) -> Select[UUID | None, UUID | None]:
-    """Return the query for the newest matching ids, each after the id of the last row that was read.
+    """Return the query for the newest matching ids; each result has the last id that was read, and a matching id.
 
-    The id of the last row is null where no more rows are left; it is returned also if no row matches. `branches` are
-    queries for rows of `kind`, each the newest first; no row is in two branches. `filters` returns the conditions on
-    the rows of `kind` or of an alias of it. `most_looked` is how many rows are read, in all branches together.
+    The last id is null where no more rows are left; it is returned also if no row matches. `branches` are queries for
+    rows of `kind`, each the newest first; no row is in two branches. `filters` returns the conditions on the rows of
+    `kind` or of an alias of it. `most_looked` is how many rows are read, in all branches together.
     """
     each = most_looked // len(branches) or 1
     ids = [one.with_only_columns(one.selected_columns.id) for one in branches]

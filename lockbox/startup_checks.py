@@ -143,7 +143,7 @@ def check(
     direct: Engine | None = None,
     node: str | None = None,
 ) -> None:
-    """Refuse to start with excess rights, without our `BOUNDS`, on another schema, or with too few connections.
+    """Refuse to start with wrong rights, wrong settings (`database.BOUNDS`), another schema, or too few connections.
 
     `direct` makes the connections whose locks outlive a transaction; None where the process takes no such lock.
     `node` is the process's name in its heartbeats: connections that it opened before a restart are not counted twice.

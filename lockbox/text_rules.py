@@ -155,7 +155,7 @@ def check_name(value: str) -> str:
 
 
 def check_resource(value: str) -> str:
-    """Refuse a resource that is not kind:id, or has wildcards, invisible characters or a second spelling."""
+    """Refuse wildcards, invisible characters, and text that is not kind:id or not in Unicode's form NFC."""
     if "*" in value:
         raise ValueError("name each resource; wildcards are not allowed")
     _check_visible(value)

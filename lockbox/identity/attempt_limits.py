@@ -85,9 +85,9 @@ def count(
 
     `address` is the network address of the attempt, `account` the mail address that requested a code. `code_of` is
     the mail address whose code is tried. It has a count of its own, so that requesting codes for someone does not
-    block the code that this person has. `tried_from` is the network of a tried code, if the attempt was already
-    counted by address. `naming`, `taking` and `verifying` are the people who name a mail address, export data or
-    upload a file.
+    block the code that this person has. `tried_from` is the network address from which the code is tried; unlike
+    `address`, it is counted only together with `code_of`. `naming`, `taking` and `verifying` are the people who name
+    a mail address, export data or upload a file.
     """
     of = network(address) if address else None
     acting = {"naming": naming, "taking": taking, "verifying": verifying}

@@ -28,8 +28,8 @@ TRUSTED_AFTER = timedelta(hours=72)
 def check(session: UnitOfWork, caller: Caller) -> None:
     """Check that this session may add or remove a passkey or an identity of its person.
 
-    After a sign-in by mailed code alone, a person may only add their first method, or a method right after accepting
-    an invitation of their only tenant. Otherwise an attacker who reads the mailbox could add a sign-in method.
+    A sign-in by mailed code alone is enough only if the person has no sign-in method yet, or has just accepted an
+    invitation of their only tenant. Otherwise an attacker who reads the mailbox could add a sign-in method.
     """
     by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_device_login
     if caller.key_id is None or caller.signed_in_at is None or not by_browser:

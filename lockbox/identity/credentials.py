@@ -84,7 +84,7 @@ class Identity(SQLModel, table=True):
 class GateIdentity(SQLModel, table=True):
     """The engineer for a caller at the gate, as mapped by an operator. No one can sign in with it.
 
-    The issuer is an identity provider, `mtls:` and a service, or `header:` and a gateway.
+    `issuer` is an identity provider, or `mtls:` followed by a service, or `header:` followed by a gateway's id.
     """
 
     __tablename__ = "gate_identities"

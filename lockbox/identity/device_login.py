@@ -36,7 +36,7 @@ MEET = text("SELECT find_device_login(:secret, :code)")
 
 
 class DeviceLoginState(StrEnum):
-    """The state of a device login."""
+    """Whether a device login was allowed or refused; `over` means that it expired without an answer."""
 
     WAITING = "waiting"
     ALLOWED = "allowed"

@@ -268,7 +268,10 @@ def _canonical(parts: Sequence[Part]) -> bytes:
 
 
 def _plain(part: Part) -> object:
-    """Encode a part: different parts never have equal encodings; equal parts from different sources always do."""
+    """Convert a value that a MAC covers, for JSON.
+
+    Different values never give equal results. Equal values always do, such as bytes and a memoryview of them.
+    """
     if part is None or isinstance(part, bool | int):
         return part
     if isinstance(part, bytes | memoryview):

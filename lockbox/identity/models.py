@@ -100,7 +100,7 @@ class EmergencyStop(SQLModel, table=True):
 
 
 class Offboarding(SQLModel, table=True):
-    """The off-boarding of a tenant: how far the owner's command has come. `size` and `digest` are of the export."""
+    """How far a tenant's off-boarding by the database's owner has come. `size` and `digest` describe the export."""
 
     __tablename__ = "offboardings"
 

@@ -73,7 +73,7 @@ class UnexplainedSignature(NotSignedIn):
 
 
 class Claims(jwt.JWTClaimsRegistry):
-    """RFC 7519 and OpenID Connect Core 1.0 section 3.1.3.7."""
+    """Checks a token's claims by RFC 7519 and OpenID Connect Core 1.0 section 3.1.3.7."""
 
     def validate_auth_time(self, value: object) -> None:
         self.validate_iat(value)
@@ -83,8 +83,8 @@ class Claims(jwt.JWTClaimsRegistry):
 class VerifiedIdentity:
     """A person that an identity provider authenticated, identified by issuer and subject, never by name or address.
 
-    `email` is set only if the provider verified it. `methods` is the claim `amr` (RFC 8176). `directory` is None if
-    the provider is not asked for it.
+    `email` is set only if the provider verified it. `methods` is the claim `amr` (RFC 8176). `directory` is the
+    person's directory entry from the claims, None if no claims are configured for it.
     """
 
     issuer: str

@@ -111,7 +111,7 @@ def check_addition(session: UnitOfWork, caller: Caller) -> None:
 
 
 def has_voucher(session: UnitOfWork, caller: Caller) -> bool:
-    """Return whether a new passkey of the caller counts at once only if an older passkey has signed its addition."""
+    """Return whether the caller has an older passkey, whose signature a new passkey needs to count at once."""
     return caller.side is Side.CUSTOMER and bool(_vouchers(session, caller, now(session)))
 
 
@@ -160,8 +160,9 @@ def add(
 ) -> bool:
     """Add the passkey that an authenticator created for the caller; return whether it is their first.
 
-    The passkey counts at the same tenants as the sign-in that adds it. If the caller has or had an older passkey that
-    has not signed this addition (`is_vouched`), the new one counts only as a mailed code for three days.
+    The passkey counts at the same tenants as the sign-in that adds it. `is_vouched` is whether an older passkey has
+    signed this addition. If not, and the caller has or had an older passkey, the new one counts only as a mailed code
+    for three days.
 
     Raises:
         Conflict: the passkey is registered already.
@@ -294,7 +295,7 @@ def _use(
     *,
     at: datetime,
 ) -> None:
-    """Record that a locked passkey answered the challenge, or raise one of MALFORMED."""
+    """Record that a locked passkey answered the challenge. Raises an exception of MALFORMED if it did not."""
     verified = verify_authentication_response(
         credential=answer,
         expected_challenge=challenge,
@@ -343,8 +344,8 @@ def _answered(
 def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> datetime:
     """Return from when a new passkey counts as a passkey.
 
-    An older passkey is an approver's only credential that no one at the vendor can have. So a session alone cannot
-    add a passkey that counts at once, even if it removes the older one first.
+    No one at the vendor can have an approver's older passkey; all other credentials are within the vendor's reach. So
+    a session alone cannot add a passkey that counts at once, even if it removes the older passkey first.
     """
     if is_vouched:
         return now(session)

@@ -42,9 +42,10 @@ BOUND_TO = "tenant:"
 class Scope(StrEnum):
     """What a token may be used for; a person's token is limited by their roles only.
 
-    The scopes of the gate name the kind of gateway that shows the token, and so the headers in which it asks;
-    `gate:authzen` is of a program that asks by AuthZEN instead, `gate:guard` of one that enforces in the service.
-    A token of `case:close` also has a scope for each tenant that it is bound to: `tenant:` and the slug.
+    A scope of the gate names the kind of gateway that shows the token, which decides by which headers the gateway
+    describes a call. `gate:authzen` is for a program that asks by AuthZEN, `gate:guard` for a guard that enforces
+    inside a service. A token of `case:close` also has a scope for each tenant that it is bound to: `tenant:` and the
+    slug.
     """
 
     ACCESS_CHECK = "access:check"

@@ -380,7 +380,11 @@ ROWS = {
 
 @dataclass(frozen=True)
 class RowOwners:
-    """For each kind of row, `marked` has a function for the row's owner and one for the parts that its MAC covers."""
+    """Queries for owners (people or tenants), and functions to check their rows.
+
+    `next` finds the next page of owners, `fresh` the owners with new rows. For each kind of row, `marked` has two
+    functions of a row: one returns its owner, the other the parts that its MAC covers.
+    """
 
     next: TextClause
     fresh: TextClause

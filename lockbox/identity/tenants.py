@@ -58,7 +58,7 @@ def add_policy(
 
 
 def mark(session: UnitOfWork, tenant: Tenant) -> None:
-    """The calling function has checked the previous MAC."""
+    """Raise the tenant's revision and renew the MAC; the calling function has checked the previous MAC."""
     tenant.revision += 1
     tenant.mac = row_macs.mark(session, row_macs.tenant(tenant))
     session.orm.add(tenant)

@@ -90,9 +90,10 @@ class DelegatedRequest:
 
 @dataclass(frozen=True)
 class AccountMail:
-    """`named` maps labels to the people that the mail is about; `fingerprint` is of the audit log's key.
+    """`named` has the names and texts that the mail is about, by their keys in ACCOUNT_LABELS and FROM_WHERE.
 
-    `secret` is the code of an invitation or a sign-in; it is made only for this mail and stored nowhere.
+    `fingerprint` identifies the key that signs the audit log. `secret` is the code of an invitation or a sign-in; it
+    is made only for this mail and stored nowhere.
     """
 
     notification_id: UUID
@@ -167,7 +168,8 @@ def _worded(template: str, name: str, said: str, zone: str, services: Mapping[st
 def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
     """Return the mail.
 
-    A code in the mail works only on the invitation's page, or on the page where the person typed their address.
+    A code in the mail works only on the invitation's page, in the browser that requested the sign-in, or for the
+    person who added the address.
     """
     title, subject = _title(mail, ACCOUNT_TITLES), _title(mail, ACCOUNT_TITLES | ACCOUNT_SUBJECTS)
     domain = urlsplit(public_url).hostname

@@ -115,7 +115,7 @@ def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 
 def _held(session: UnitOfWork, caller: Caller) -> None:
-    """Check the caller, and lock the caller's addresses until the commit."""
+    """Check that the caller's sign-in may change addresses, and lock the caller's addresses until the commit."""
     credential_trust.check_address_change(session, caller)
     session.orm.get_one(Person, caller.person_id, with_for_update=True)
 

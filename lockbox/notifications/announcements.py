@@ -48,7 +48,7 @@ ANNOUNCED = text(f"WITH {ANNOUNCE} SELECT 1")
 
 @dataclass(frozen=True)
 class AnnouncementRecipient:
-    """A person (perhaps at a further address), an endpoint, or the address in the row `about_id`."""
+    """A person (perhaps at a further address), an endpoint, or the address of `about_id`; see `write_to`."""
 
     person_id: UUID | None = None
     address_id: UUID | None = None
@@ -73,7 +73,8 @@ def record(session: UnitOfWork, *audit_events: AuditEvent) -> None:
 def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
     """Write an event of a tenant; notify its admins, its approvers, the people in `also`, and the endpoints.
 
-    An endpoint is called if it wants this type of event. A recovery is sent to every endpoint.
+    An endpoint is called if it wants this type of event. All endpoints are called when the vendor proposes a new
+    admin, or when someone objects to the proposal.
     """
     assert audit_event.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
     record(session, audit_event)
@@ -129,9 +130,9 @@ def write_to(
     at: datetime,
     until: datetime,
 ) -> None:
-    """Schedule a mail about an invitation, begun sign-in, delegation or unconfirmed address.
+    """Schedule a mail about the invitation, begun sign-in, delegation or unconfirmed address with the id `about_id`.
 
-    `about_id` is the id of that row. The mail is sent at `at`, and stops mattering at `until`.
+    The mail is sent at `at`, and stops mattering at `until`.
     """
     queue_notifications(
         session, [AnnouncementRecipient(about_id=about_id)], Announcement(template, tenant_id, event_id, at, until)
@@ -191,7 +192,7 @@ def queue_notifications(
 
 
 def _turn(occasion: Announcement) -> datetime:
-    """Codes are due first, because they matter only for minutes."""
+    """Return the due time for the schedule. Codes go first, because they matter only for minutes."""
     hurries = occasion.until - occasion.at <= HURRIED
     return occasion.at - 2 * BEFORE_OTHERS if hurries else occasion.at
 

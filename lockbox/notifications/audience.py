@@ -212,7 +212,7 @@ def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
 def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
     """Return the people who get a reminder.
 
-    If no manager could be reached, the result is empty: the vendor's operators get an account mail instead.
+    If no manager could be reached, the result is empty: `requests.reminders` notifies the vendor's operators instead.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
@@ -224,7 +224,7 @@ def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[Au
 def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> frozenset[AudienceGroup]:
     """Return who gets a receipt of an action in that role; no one can opt out.
 
-    Before the customer is asked, an emergency stop's denials give no receipts.
+    An emergency stop also denies requests of which the customer does not know yet; these denials give no receipts.
     """
     if action not in DECISIONS or (role in CUSTOMERS and not customer_knows):
         return frozenset()
@@ -236,7 +236,7 @@ def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> fr
 
 
 def question_groups(said: str, state: str) -> frozenset[AudienceGroup]:
-    """`state` is the request's state when the question was asked."""
+    """Return who is notified of a question or an answer (`said`); the question was asked in `state`."""
     endpoints = endpoints_to_notify(customer_knows=state != "reviewing")
     return frozenset({AudienceGroup.REQUESTER if said == QUESTION else AudienceGroup.ASKER, *endpoints})
 
@@ -278,8 +278,9 @@ def is_moot(
 ) -> bool:
     """Return whether a mail is obsolete by now.
 
-    `wants_report` is whether the policy wants a report and there is a window. `is_found` is whether a finding about
-    break-glass exists. `is_outlived` is whether the window to extend was ended.
+    `wants_report` is whether the policy wants a report and there is a window. `is_found` is whether the customer has
+    given the finding about break-glass. `is_outlived` is whether someone has ended the window that the request would
+    extend.
     """
     if template in AWAITING_FINDING:
         return is_found

@@ -29,7 +29,7 @@ RECORD_SECONDS = 1.0
 
 
 class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Results or contents could not be written or read; the claims last until their leases end."""
+    """Some notifications could not be claimed, or some results not written. Claims last until their leases end."""
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
@@ -41,14 +41,11 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
     """Dispatch notifications and wait, at most fifteen seconds, until their results are recorded.
 
     After four seconds, or once nothing has ended for `stall` seconds, notifications whose sending has not begun are
-    given back.
+    given back. Raises NotRecorded.
 
     Returns:
         How many are `sent`, `moot` (not needed any more), `dead` (given up), `deferred` (tried again later),
         `unfinished` (still being sent) and `skipped` (not due).
-
-    Raises:
-        NotRecorded: some notifications could not be claimed, or some results not written.
     """
     batch = _dispatched(database_, ids, senders)
     goes_on = batch.wait(LONGEST_IN_QUEUE, stall)
@@ -69,11 +66,11 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
 
 
 def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
-    """Send the due notifications with a free slot, and update the schedule for all notifications.
+    """Send the due notifications with a free slot, and update the schedule for all `ids`.
 
-    A claim is a commit of its own that moves the next try past a lease. Until then, no other process sends the
-    notification. No row is locked while sending. Delivery is at least once, with the same Message-ID or webhook-id
-    each time.
+    A claim is committed before anything is sent, and sets the next try to the end of a lease. Until then, no other
+    process sends the notification. No row is locked while sending. Delivery is at least once, with the same
+    Message-ID or webhook-id each time.
 
     Returns:
         For each claimed notification, a future of its recorded result; None if the notification was given back
@@ -151,7 +148,7 @@ class _DispatchedBatch:
     failed: int = 0
 
     def wait(self, seconds: float, stall: float) -> bool:
-        """Return False as soon as nothing has ended for `stall` seconds."""
+        """Wait at most `seconds` for all jobs; return False once none has ended for `stall` seconds, else True."""
         until, over = time.monotonic() + seconds, 0
         while (left := until - time.monotonic()) > 0:
             if not wait([job.recorded for job in self.jobs], min(left, stall)).not_done:

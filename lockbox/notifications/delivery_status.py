@@ -97,7 +97,7 @@ ORDER BY 2
 class DeliveryReach:
     """How many of the people asked were reached, are still being tried, or could not be reached.
 
-    The rest no longer had to be notified. `people` are all who were asked.
+    Everyone else has left, or no longer had to be notified. `people` are all who were asked.
     """
 
     stage: str
@@ -127,7 +127,7 @@ class DeliveryReach:
         return f"{said[0].upper()}{said[1:]}."
 
     def of_the_past(self) -> "DeliveryReach":
-        """Return the reach at the end of its stage: people who were not notified by then could not be reached."""
+        """Return the final reach of the stage: everyone who was not reached counts as unreached."""
         return DeliveryReach(self.stage, self.asked, self.reached, 0, self.asked - self.reached, self.people)
 
 
@@ -167,7 +167,7 @@ def reach_of_request(session: UnitOfWork, request_id: UUID, state: str) -> Deliv
 
 @dataclass(frozen=True)
 class LastAttempt:
-    """The last attempt of a notification; `error` is a word, null if it arrived."""
+    """The last attempt of a notification; `error` is a code, null if the notification arrived."""
 
     at: datetime
     took_ms: int
@@ -179,7 +179,8 @@ class LastAttempt:
 class NotificationStatus:
     """A notification to someone on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
 
-    `address` is where a mail goes, or null if unknown by now; `copied` is whether the recipient is an observer.
+    `address` is the mail address, null for a webhook or if the address is no longer known. `copied` is whether the
+    recipient is an observer.
     """
 
     id: UUID
@@ -224,7 +225,7 @@ def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Sid
 
 
 def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> NotificationProgress:
-    """The caller has checked that the reader may know of the request."""
+    """Return a request's notifications. The calling function has checked that the reader may know of the request."""
     rows = session.execute(READ, {"request_id": request_id}).all()
     own = [_notification_status(row) for row in rows if _side(row, side) is side]
     other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
@@ -232,7 +233,10 @@ def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> Notificatio
 
 
 def _side(row: Row[Any], reader: Side) -> Side:
-    """Return a notification's side: invisible people are the customer's, invisible endpoints the other side's."""
+    """Return a notification's side.
+
+    Row-level security can hide only the customer's people and the other side's endpoints.
+    """
     if row.endpoint_id is None:
         return Side.VENDOR if row.side == Side.VENDOR else Side.CUSTOMER
     other = Side.CUSTOMER if reader is Side.VENDOR else Side.VENDOR

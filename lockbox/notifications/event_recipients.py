@@ -70,7 +70,7 @@ def notified_groups(move: NotifiedMove) -> frozenset[AudienceGroup]:
 class AudienceCache:
     """Recipients of events, computed once for all events that have the same audience.
 
-    `due` collects the recipients of all events; an audience is a range of numbers in `due`, counted from one.
+    `due` lists the recipients of all events. An event's audience is a range of positions in `due`, counted from one.
     """
 
     def __init__(self, known: RecipientDirectory) -> None:

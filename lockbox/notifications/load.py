@@ -266,7 +266,7 @@ def send_code(session: UnitOfWork, email: str) -> LoginStub:
 def count_try(
     session: UnitOfWork, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
 ) -> AttemptCount:
-    """Count one more try of a code, from a network address, before the code is checked; commit in any case."""
+    """Count one more try of a code from a network address; the caller commits before it checks code and result."""
     sessions.find(session, stub, AuthMethod.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
     email = session.execute(TRIED, values).scalar_one_or_none()

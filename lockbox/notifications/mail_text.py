@@ -27,7 +27,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True)
 class StateWording:
-    """`others` are the vendor's people, or both sides at once."""
+    """`customers` is the wording for the customer's people, `others` for the vendor's, or for both sides at once."""
 
     customers: str
     others: str

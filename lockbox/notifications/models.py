@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
 
 class Format(StrEnum):
-    """What a webhook's body looks like: Standard Webhooks, or a message for Slack and what understands the same."""
+    """The format of a webhook's body: Standard Webhooks, or a message for Slack and compatible programs."""
 
     JSON = "json"
     SLACK = "slack"
@@ -33,7 +33,7 @@ class Format(StrEnum):
 class Notification(SQLModel, table=True):
     """A notification of one event to one recipient on one channel.
 
-    `run_at` is the next try: a claim moves it past the lease, a failure past the back-off. The notification stops
+    `run_at` is the next try, no earlier than the end of a claim's lease or of the back-off. The notification stops
     mattering at `until_at`. In a mail about no request, `about_id` is the invitation, begun sign-in, delegation or
     unconfirmed address. `address_id` is None for the sign-in address. `sequence` counts the calls of an endpoint;
     `blocked_by` is the previous call, while this call waits for it. `failed_at` is when a try first failed.
@@ -90,9 +90,10 @@ class OutboxEvent(SQLModel, table=True):
 
 
 class UnsettledMails(SQLModel, table=True):
-    """The mails of an event, or the reports on a window, until events have recorded their outcomes; see `settlement`.
+    """The mails of a move, or the reports on a window, whose outcomes are still to be recorded; see `settlement`.
 
-    The next event is due at the latest by `settle_by`. `left_open` lists the mails that were open at the first event.
+    At most two audit events record the outcomes. The next event is due by `settle_by`. `left_open` lists the mails
+    that were open at the first event.
     """
 
     __tablename__ = "unsettled"

@@ -56,8 +56,9 @@ ON_RECORD = f"{APPEND},{QUEUE}"
 class NotifiedMove:
     """The facts of a request's event that notifications need; `requests.transition.Move` is such an event.
 
-    `asked_at` is when the customer was first asked or notified, None while only the vendor knows of the request. An
-    event at a target `settles` a notified failure, `repeats` it, or does neither.
+    `asked_at` is when the customer was first asked or notified, None while only the vendor knows of the request. At a
+    connector's target, `settles` is whether a success follows a notified failure, `repeats` whether a notified
+    failure continues.
     """
 
     request_id: UUID
@@ -96,7 +97,7 @@ class NotifiedMove:
 
 
 def queue(session: UnitOfWork, moves: Iterable[NotifiedMove]) -> dict[str, Any]:
-    """Return the parameters that QUEUE needs in addition to APPEND; schedule the events after the commit."""
+    """Return QUEUE's parameters that `audit.events.APPEND` does not have; schedule the events after the commit."""
     queued = [(move, move.template) for move in moves]
     due = [move.at - BEFORE_OTHERS if template in FIRST else move.at for move, template in queued]
     promises = [IndexEntry(str(move.event_id), KIND, run_at) for (move, _), run_at in zip(queued, due, strict=True)]

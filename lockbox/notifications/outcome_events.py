@@ -1,4 +1,4 @@
-"""The delivery log, and events about notifications of no request: one event for each cause, channel and batch."""
+"""The delivery log, and events about notifications that belong to no request: one per cause, channel and batch."""
 
 import unicodedata
 from collections import Counter

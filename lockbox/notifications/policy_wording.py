@@ -66,7 +66,7 @@ PROOFS = {"passkey-signed": "signed with the approver's passkey", "attested": "a
 
 @dataclass(frozen=True)
 class DiffLine:
-    """A line of a diff; `name` is the member's name in the policy's text, `title` the same in words."""
+    """A line of a diff; `name` is the path of the changed JSON member, `title` the same in words."""
 
     name: str
     title: str

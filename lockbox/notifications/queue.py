@@ -154,8 +154,9 @@ class ReadyNotification:
 class NotificationClaim:
     """A claim on a notification: no other process sends it before `lease`.
 
-    Without a slot, the notification is too late and is not sent. A claim that `follows` another notification is sent,
-    and gets its slot, once that notification is settled.
+    If the notification is too late, or finds no slot in its last second, `slot` is None: nothing is sent, and the
+    notification ends as dead. A claim that `follows` another notification is sent, and gets its slot, once that
+    notification is settled.
     """
 
     notification_id: UUID
@@ -195,10 +196,10 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
     """Claim due notifications with a free slot, and update the schedule for the others.
 
-    A notification without a slot is tried again when its destination may have one; in the last second before it is
-    too late, it is claimed without a slot. Calls without a number are numbered in the order of `ids`. `at_once`
-    receives each slot when it is promised, so that the caller can release it if the transaction fails. The
-    transaction must be committed before anything is sent.
+    A notification without a slot is tried again when its destination may have one. In the last second before it is
+    too late, it is claimed without a slot, to be recorded as dead. Calls without a number are numbered in the order
+    of `ids`. `at_once` receives each slot when it is promised, so that the caller can release it if the transaction
+    fails. The transaction must be committed before anything is sent.
     """
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)

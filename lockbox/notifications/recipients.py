@@ -154,7 +154,7 @@ class RecipientDirectory:
         }
 
     def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
-        """Return the approvers to prompt, all or those `among` them; delegates replace their principals."""
+        """Return the approvers to prompt, only those in `among` if it is set; delegates replace their principals."""
         approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
         standing_in = self.delegates[tenant_id]
         away = frozenset[UUID]().union(*standing_in.values())

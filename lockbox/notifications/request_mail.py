@@ -168,7 +168,7 @@ class RequestMail(LoadedNotification):
 
     @property
     def seconds_left(self) -> int:
-        """The time to the deadline, in whole minutes if more than ten minutes are left."""
+        """The seconds to the deadline, at least one; above ten minutes, rounded down to whole minutes."""
         left = int((self.deadline_at - self.now).total_seconds()) if self.deadline_at else 0
         return max(left - left % 60 if left > LONG else left, 1)
 
@@ -183,7 +183,7 @@ def sender_domain(sender: str) -> str:
 
 
 def fact(label: str, value: object) -> str:
-    """Further lines are indented, and cannot pass for other facts."""
+    """Return a labelled fact; its further lines are indented, so that they cannot pass for other facts."""
     lines = [part for line in str(value).splitlines() or [""] for part in WRAPPER.wrap(line) or [""]]
     return f"{label_text(label):<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
 

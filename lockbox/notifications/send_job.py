@@ -43,7 +43,7 @@ NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
 @dataclass(frozen=True)
 class Senders:
-    """The senders, and everything that texts need; `sender` is the From header of mails.
+    """The senders, and everything needed to render mails and webhook bodies; `sender` is the From header of mails.
 
     `wordings` looks up what the customers' policies allow in mails about a request.
     """
@@ -66,8 +66,8 @@ class Senders:
 class NotificationSendJob:
     """A claimed notification to send.
 
-    `at` is when it was claimed; `began` is the same time by the pool's clock. `behind` are the calls of the same
-    endpoint that are made after this one; all these calls share the queue.
+    `at` is when it was claimed; `began` is the same time by the pool's clock. `behind` is the queue of later calls to
+    the same endpoint; this call and those calls share the queue.
     """
 
     database: Database
@@ -112,7 +112,6 @@ class NotificationSendJob:
             self.fault = error
 
     def set_out(self) -> None:
-        """Queue the job, unless it follows another one."""
         if self.claim.follows:
             return
         slot = self.claim.slot
@@ -159,7 +158,7 @@ class NotificationSendJob:
             slot.pool.send(slot.destination, following, urgent=slot.is_urgent)
 
     def _taken(self) -> "Iterator[NotificationSendJob]":
-        """Another thread may take some of the calls at the same time."""
+        """Remove and yield the calls behind this one; another thread may remove some of them at the same time."""
         with suppress(IndexError):
             while True:
                 yield self.behind.popleft()

@@ -41,7 +41,7 @@ class SendJob(Protocol):
         """Pass the result to the recorder, and call `recorded` once it is recorded."""
 
     def give_back(self, why: NotSent, seconds: float, others: Sequence[Any] = ()) -> None:
-        """Take back this job and others: they were not tried, and there is no slot for `seconds`."""
+        """Release this job and `others`: the pool has not tried them, and has no slot for them for `seconds`."""
 
     async def rest(self) -> None:
         """Close kept connections, because there is nothing more to send."""

@@ -1,7 +1,7 @@
 """Events about the outcomes of a move's mails: one event, or two if mails are still open a minute after the fan-out.
 
 The second event follows once the last mail has ended. A writer locks the row of `unsettled` before it reads results.
-If two processes record the last results, one of them therefore sees them all.
+If two processes record the last results at once, the second therefore sees all results.
 """
 
 from collections import Counter
@@ -81,8 +81,8 @@ def settle_due(session: UnitOfWork, ids: Sequence[UUID]) -> None:
 def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> None:
     """Write the events of rows whose mails have all ended or whose time is over.
 
-    An earlier statement of the transaction locked the rows. `locked` states for each row whether its event may
-    contain names (`MAY_NAME`); if not, the row is tried again a second later.
+    An earlier statement of the transaction locked the rows. `locked` maps each row's id to `MAY_NAME`: whether the
+    event may contain names. While an erasure is under way, it may not; the row is tried again a second later.
     """
     put_off = [IndexEntry(str(one), KIND, ERASED_AGAIN) for one, may_name in locked.items() if not may_name]
     database.arm_after_commit(session, NOTIFICATIONS, put_off)
@@ -126,7 +126,7 @@ class _Settlement:
 
     @property
     def settle_by(self) -> datetime:
-        """When the outcome of the open mails is due: once all are too late, even without a result."""
+        """When the next event is due at the latest: a minute after the last open mail is too late."""
         latest: datetime = max(self._at, *(row.until_at for row in self._open))
         return latest + SETTLED_WITHIN
 

@@ -1,4 +1,4 @@
-"""The outcome of access at a target, for events, mails and webhooks."""
+"""The outcome of access at a connector's target, for events, mails and webhooks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -131,7 +131,7 @@ def request_payload(
 class RequestEvent:
     """The content of a webhook about a request's event: ids, states and times, but no reason and no names of people.
 
-    Only the names of the context are included, because its values are personal.
+    Of the request's context, only the keys are listed, because the values are personal.
     """
 
     event_id: UUID

@@ -55,9 +55,10 @@ Time = Callable[[datetime], str]
 class ClosedWindow:
     """A closed window as the customer may see it.
 
-    `shut_at` is when the window stopped granting access; the audit log may record the end later. The audit log has
-    `entries` of activity, which report `times` uses; `astray` of these uses are outside the request. `uses` are some
-    of the entries. `let_in` is the body of the event about the last use at the gate.
+    `shut_at` is when the window stopped granting access; the audit log may record the end later. `entries` is the
+    number of activity entries in the audit log, `times` the number of uses that they report, and `astray` how many of
+    these uses are outside the request. `uses` are at most `MOST_USES` of the entries, preferably those outside the
+    request. `let_in` is the body of the event about the last use at the gate.
     """
 
     steps: tuple[ReportStep, ...]
@@ -126,7 +127,7 @@ def summary(closed: ClosedWindow) -> str:
 
 
 def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
-    """`as_of` is when the audit log was read."""
+    """Return the report's values for the mail templates; `as_of` is when the audit log was read."""
     late_until = closed.shut_at + LATE
     return {
         "use": _use(closed),

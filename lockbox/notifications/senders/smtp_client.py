@@ -1,7 +1,8 @@
 """An SMTP connection over asyncio (RFC 5321) that pipelines a mail's commands if the relay allows it.
 
-It is our own because we know of no client with pipelining (RFC 2920). If the relay fails or refuses, its methods
-raise smtplib.SMTPException or OSError. It sets no time limits: its callers set one for the whole mail.
+It is our own because we know of no client with pipelining (RFC 2920). The connection's methods raise
+smtplib.SMTPException or OSError if the relay fails or refuses. They set no time limits: callers set one for the whole
+mail.
 """
 
 import asyncio
@@ -123,7 +124,6 @@ class SmtpClient(asyncio.Protocol):
         await self._say_hello()
 
     async def log_in(self, user: str, password: str) -> None:
-        """Log in by the best of the offered methods."""
         if "AUTH" not in self.features:
             raise smtplib.SMTPNotSupportedError("SMTP AUTH extension not supported by server.")
         offered = self.features["AUTH"].upper().split()
