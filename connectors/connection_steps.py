@@ -132,7 +132,8 @@ class ConnectionDriver:
     def run(self, ids: Iterable[UUID]) -> Counter[str]:
         """Take the next step of each connection that is due, and count the connections by their new state.
 
-        Without a free slot, a connection is `put_off`: another step at its target takes it over, or it is due later.
+        Without a free slot, a connection counts as `put_off`: it runs after another step at its target, or is due in
+        a second.
         """
         counts = Counter[str]()
         for one in ids:

@@ -22,7 +22,7 @@ class ConnectionState(StrEnum):
 
 
 class ConnectorKind(StrEnum):
-    """By what a connection is opened."""
+    """How access is opened: `postgres` by a role at the target, `webhook` by a call to the vendor's own system."""
 
     POSTGRES = "postgres"
     WEBHOOK = "webhook"

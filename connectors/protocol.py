@@ -1,4 +1,4 @@
-"""The interface of all connectors."""
+"""What connectors implement: opening access, closing it, and confirming that nothing is open."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class ConnectedWindow:
 
 
 class Connector(Protocol):
-    """Opens and closes access at targets. Each call may be repeated without harm, also after a crash."""
+    """Each call may be repeated without harm, also after a crash."""
 
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
         """Open the access, until the window's end at the latest.

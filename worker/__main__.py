@@ -1,4 +1,4 @@
-"""Start a worker: `core` runs the clock, `notifications` sends mail and webhooks, `connectors` opens at targets."""
+"""Start a worker: `core` keeps deadlines, `notifications` sends mail and webhooks, `connectors` opens access."""
 
 import argparse
 import gc
@@ -79,6 +79,7 @@ def _give_way(niceness: int) -> None:
     """Run at a lower priority than the core worker: a flood of mail must not take the processor from a deadline.
 
     Linux compares the weights of whole sessions; a process's niceness counts only within its own session (sched(7)).
+    So a session's leader also lowers the session's weight.
     """
     os.nice(niceness)
     if os.getsid(0) != os.getpid() or not AUTOGROUP.exists():

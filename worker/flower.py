@@ -36,7 +36,7 @@ def arguments(chosen: Settings) -> list[str]:
 
 
 def main() -> None:
-    """Run Flower in place of this process. The password must not be in a command line."""
+    """Run Flower in this process, so that the password is in no command line."""
     # As in the API: what is imported stays.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker.flower", description=__doc__)

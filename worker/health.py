@@ -1,6 +1,6 @@
 """Health check: `python -m worker.health core` exits with 0 if this machine's worker answers, else with 1.
 
-It answers through Redis. Without Redis it works on, from Postgres, and does not answer: a 1 means "check", never
+The worker answers through Redis. Without Redis it continues from Postgres but cannot answer: a 1 means "check", never
 "kill".
 """
 

@@ -55,8 +55,8 @@ class MaintenanceJob:
     """Work that one worker at a time does, in small steps, as a task named `lockbox.NAME`. Times are in seconds.
 
     A run is recorded as a heartbeat of `part`. While `is_due` is true, there is one run each `interval`, else one
-    each `rest`; this is checked each `look`. A job that `gives_way` waits while many deadlines are due. `counts`
-    names the figure that the result always has.
+    each `rest`; this is checked each `look`. A job that `gives_way` waits while many deadlines are due. A result
+    contains the figure named `counts` even if it is 0.
     """
 
     name: str
@@ -92,12 +92,7 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:
-    """Seal new events, ship signed checkpoints, and queue the notifications about them.
-
-    Raises:
-        RollbackDetected: some logs differ from their shipped checkpoints; all other logs are sealed.
-        OSError: no signed checkpoint can be shipped.
-    """
+    """Seal new events, ship signed checkpoints, and queue the notifications about them."""
     own = tools.sealing
     if own is None:
         raise OSError(0, "set LOCKBOX_AUDIT_KEY_FILES: this worker cannot sign")
@@ -215,7 +210,6 @@ class MaintenanceLoop(WorkerLoop):
         self._poked.set()
 
     def round(self) -> None:
-        """Send the task or do the job if it is due, then rest until the next check or a poke."""
         is_poked = self._poked.is_set()
         self._poked.clear()
         with self.gate:
@@ -229,7 +223,7 @@ class MaintenanceLoop(WorkerLoop):
         self._poked.wait(max(self._job.look, ran_at + self._job.interval - time.monotonic()))
 
     def _look(self) -> tuple[float, bool]:
-        """Return when the job last ran, as a monotonic time that is never too late, and whether the job is due.
+        """Return when the job last ran, as a monotonic time never later than the run, and whether the job is due.
 
         If Postgres is unreachable, a task is sent now and then, so that its failure shows in Flower.
         """

@@ -51,7 +51,7 @@ POLLED = {
 
 
 class Poller(WorkerLoop):
-    """Watches one index: claims due ids, sends them as tasks, and sleeps until the bell rings."""
+    """Watches one index of the schedule: claims due ids, sends them as tasks, and sleeps until a `Bell` wakes it."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Poller(WorkerLoop):
             failpoint("poller.after_send")
 
     def _is_full(self) -> bool:
-        """Now and then this is False although messages wait: only a claim notices a Redis that accepts no writes."""
+        """False after half a second without a claim, because only a claim notices that Redis accepts no writes."""
         if time.monotonic() - self.claimed_at >= LONGEST_FULL:
             return False
         return messages.waiting(self.app, self.settings.queue) >= self.settings.most_waiting

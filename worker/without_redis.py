@@ -8,7 +8,8 @@ This is the complete list of the work that a worker does by itself, without a Ce
 - `MaintenanceLoop` (core worker), if a task cannot be sent, or if a task was sent but the last recorded run is older
   than twice the interval: it seals or reconciles.
 - `NotificationReconciler` (notifications worker), every five seconds: it sends notifications that are overdue by
-  three seconds and arms those due soon. Its database login does not allow the other parts of reconciling.
+  three seconds, and schedules those due soon that are missing in Redis. Its database login does not allow the other
+  parts of reconciling.
 - The poller of connections (connector worker), while Redis is away or accepts no writes: it drives due connections.
 - `ConnectionWatch` (connector worker), every second and when a request changes: it closes connections whose windows
   have ended, and drives connections that are overdue by three seconds.
@@ -134,7 +135,7 @@ class ConnectionWatch(WorkerLoop):
         self._poked.set()
 
     def _hear(self, _: frozenset[str], side: str | None) -> None:
-        """Start a round only for news to both sides: each sent mail publishes news to the operators."""
+        """Start a round for messages to everyone only: operators get a message for each sent mail."""
         if side is None:
             self.poke()
 

@@ -61,7 +61,7 @@ class TwoRoles:
 
 @dataclass(frozen=True)
 class AccessReview:
-    """`tenant` is None for the vendor. `two_roles` lists only people of the vendor."""
+    """`tenant` is None for the vendor. `two_roles` lists the vendor's people with more than one role."""
 
     tenant: Tenant | None
     at: datetime

@@ -66,7 +66,7 @@ def export_approver_keys(
 ) -> ApproverKeys:
     """Return the keys of approvers and possible delegates, for an admin; keys without a valid MAC are left out.
 
-    `party` is evaluated only for an admin, so that others get the same 404 under any configuration.
+    `party` is called only for an admin, so that its errors never replace the refusal of another caller.
     """
     tenant = permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
     ours = party()
@@ -134,7 +134,7 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
 def search(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
 ) -> FoundEvents:
-    """Newest first; fewer than `most` if many events do not match."""
+    """Newest first. The number of events read is limited, so a page may be short although older events match."""
     authentication.enter(session, who.caller)
     _check(who, wanted)
     return event_search.page(session, who.log_id, who.sight, wanted, before=before, most=most)
@@ -188,7 +188,7 @@ def export(
 
 
 def length(session: UnitOfWork, export: Export) -> int:
-    """Count the events of an export, provided that the reader's rights stay the same."""
+    """Count the events of an export, as long as the reader's rights do not change."""
     log = export.log
     if export.wanted.is_all:
         return log.size - int(session.execute(CLEARED, {"log_id": log.id}).scalar_one())

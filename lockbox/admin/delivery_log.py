@@ -64,8 +64,8 @@ REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 class DeadNotification:
     """An undelivered notification, without its content or recipient; `error` is a word.
 
-    `request_id` and `tenant` are null if it was about none. `delivery_id` is the last attempt if a webhook of the
-    vendor was called: it can be repeated.
+    `request_id` and `tenant` are null if it was about none. `delivery_id` is that of the last call to a webhook of
+    the vendor, which can be repeated.
     """
 
     id: UUID
@@ -147,7 +147,7 @@ def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID 
 def delivery_states(
     session: UnitOfWork, caller: Caller, deliveries: Iterable[Delivery]
 ) -> Mapping[UUID, DeliveryState]:
-    """Leave out notifications that the caller may not know of."""
+    """Return the states of those notifications that the caller may know of, by id."""
     authentication.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
@@ -157,7 +157,7 @@ def delivery_states(
 
 
 def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Send a finished notification again, under its previous id, and return this id."""
+    """Send a delivery's notification again, unless it is still being retried; return its unchanged id."""
     authentication.enter(session, caller)
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
@@ -191,7 +191,7 @@ def _count(session: UnitOfWork, endpoint: Endpoint, at: datetime) -> None:
 
 @dataclass(frozen=True)
 class EventReplay:
-    """Webhook bodies, oldest first. `next_cursor` follows the last event read; `more`: whether events follow it."""
+    """Webhook bodies, oldest first. `next_cursor` goes on after the last event read; `more`: whether any follow."""
 
     bodies: Sequence[Mapping[str, Any]]
     next_cursor: str

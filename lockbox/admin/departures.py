@@ -200,8 +200,8 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
     """Remove all memberships and stop all notifications of a tenant; idempotent.
 
     Raises:
-        Conflict: no admin has asked for the off-boarding (in a row with a valid MAC), the tenant is not suspended,
-            requests are open or were closed within the hour, or there is a legal hold.
+        Conflict: the tenant is not suspended; requests are open or were closed within the hour; there is a legal
+            hold; or, unless `unasked`, no row with a valid MAC records that an admin has asked for the off-boarding.
     """
     at = now(session)
     row = session.orm.get(Offboarding, tenant_id, with_for_update=True)
@@ -251,7 +251,7 @@ def export(session: UnitOfWork, tenant_id: UUID) -> Export:
 
 
 def exported(session: UnitOfWork, tenant_id: UUID, size: int, digest: str) -> None:
-    """`digest` is the SHA-256 of the export's file, in hex."""
+    """Record that the tenant's log was exported; `digest` is the SHA-256 of the file, in hex."""
     session.execute(EXPORTED, {"tenant": tenant_id, "size": size, "digest": digest})
     failpoint("departure.before_exported")
 

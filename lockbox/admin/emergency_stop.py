@@ -201,8 +201,8 @@ def _opened_meanwhile(
 ) -> list[AccessRequest]:
     """Revoke windows that break-glass has opened since the other requests were locked.
 
-    Break-glass locks its request and then the tenant. So only active requests are locked here: none waits for the
-    tenant.
+    Break-glass locks its request and then the tenant. Here the tenant is locked first, so only active requests are
+    locked: a break-glass that waits for the tenant holds none of them.
     """
     session.execute(IN_TURN, {"tenant_id": tenant.id})
     ids = session.execute(OPENED_MEANWHILE, {"tenant": tenant.id}).scalars().all()
@@ -235,7 +235,7 @@ def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: 
 
 
 def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
-    """A strong sign-in is required even while no one could approve yet."""
+    """Require the sign-in of an approval, even while no one could approve yet."""
     strong_enough(actor.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 

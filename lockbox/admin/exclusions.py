@@ -185,7 +185,10 @@ def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Write each version to all logs and notify the admins, oldest first; yield the number of logs per step."""
+    """Write each version to all logs and notify the admins; yield the number of logs per step.
+
+    Older versions go first. A version must be `settled` old.
+    """
     while True:
         with database.transaction() as session:
             values = {"nobody": NOBODY, "everybody": EVERYBODY, "settled": settled}

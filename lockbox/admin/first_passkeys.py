@@ -1,6 +1,6 @@
 """Notice to a tenant that an invited person has added a first passkey, and from when the passkey can approve.
 
-Someone else could have read the invitation's code.
+The tenant is notified because someone else could have read the invitation's code.
 """
 
 from collections.abc import Sequence

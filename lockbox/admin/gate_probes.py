@@ -29,8 +29,6 @@ MOST_READ = 50
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """`refused` and `let_through` count calls."""
-
     service: str
     gateway: str
     refused: int

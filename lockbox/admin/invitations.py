@@ -69,7 +69,8 @@ class InvitationOffer:
 def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
     """Create an invitation, its event and its mail. Only the mail shows the code.
 
-    The inviter does not learn whether the address belongs to someone on the other side, who could not accept.
+    The inviter does not learn whether the address belongs to someone on the other side (vendor or customer). Such a
+    person could not accept.
     """
     invitation = Invitation(
         id=new_id(),
@@ -143,7 +144,7 @@ def few_enough(session: UnitOfWork, tenant_id: UUID | None, at: datetime, most: 
 
 
 def not_of_the_vendor(session: UnitOfWork, address: str) -> None:
-    """Raises OtherSide if the address belongs to someone at the vendor; operators may know the vendor's people."""
+    """Raises OtherSide if the address belongs to someone at the vendor. Only for operators, who may know this."""
     same_address = func.lower(col(Person.email)) == func.lower(address)
     if session.orm.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
         raise OtherSide(
@@ -186,7 +187,7 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
 
 
 def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
-    """Withdraw an invitation. A tenant that withdraws a proposed admin's invitation objects to the recovery."""
+    """Withdraw an invitation; with `only_recovery`, only that of a proposed admin, which ends the recovery."""
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(actor.tenant_id))
     invitation = session.orm.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
@@ -197,7 +198,7 @@ def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_rec
 
 
 def end_those_by(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw the invitations of a person who may no longer invite at this place."""
+    """Withdraw the invitations of a person who may no longer invite for the actor's tenant or the vendor."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(actor.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.orm.exec(query).all():

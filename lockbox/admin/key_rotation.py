@@ -65,8 +65,8 @@ class RotationResult:
 def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
     """Renew all row MACs that need it with the newest key, as the database's owner.
 
-    If the key is lost, a row without a valid MAC is accepted and gets a MAC. Tokens, browser sessions
-    and invitations without a valid MAC then end, because the database's owner may have changed a row meanwhile.
+    If the key is lost, a row without a valid MAC is accepted and gets a MAC. Tokens, browser sessions and invitations
+    without a valid MAC end instead: the database's owner may have written them.
     """
     ring, done, at = keyring.of(session), RotationResult(), now(session)
     for row, parts in _rows(session):

@@ -99,7 +99,7 @@ def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> N
 
 
 def held(session: UnitOfWork) -> list[UUID]:
-    """For the database's owner."""
+    """Return the ids of tenants with a legal hold, for the database's owner."""
     return sorted({one.tenant_id for one in session.orm.exec(select(LegalHold)) if _counts(session, one)})
 
 

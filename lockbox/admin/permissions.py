@@ -90,7 +90,7 @@ def require_fresh_operator(session: UnitOfWork, actor: AdminActor) -> None:
 
 
 def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
-    """Raises LicenceRequired unless the plan includes the lockbox, which `enforce` needs."""
+    """Raises LicenceRequired unless the plan allows the mode `enforce`."""
     bought = plans.get(plan)
     if bought is None or not bought.lockbox:
         raise LicenceRequired(f"The plan {plan} does not include the lockbox. Choose one that does.")

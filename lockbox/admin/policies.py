@@ -101,7 +101,7 @@ def change(
 
 
 def check(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> None:
-    """Raises Invalid if a person in a group could never decide, or NobodyCanApprove."""
+    """Raises Invalid if someone in a group could never decide, NobodyCanApprove if a quorum or stage lacks people."""
     _only_deciders(session, tenant, policy)
     _somebody_can_approve(session, tenant, policy, at)
 

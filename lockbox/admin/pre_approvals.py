@@ -318,7 +318,7 @@ def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], 
 
 
 def _facts(row: PreApproval) -> dict[str, Value]:
-    """The pattern is left out, because it is personal data."""
+    """Omits the pattern of resources, because it is personal data."""
     return {
         "pre_approval_id": row.id,
         "service": row.service,

@@ -1,4 +1,4 @@
-"""Steps after a restore of the database: end all open access, and begin a new generation of logs that are behind."""
+"""End all open access after a restore, and begin a new generation of logs that lag behind shipped checkpoints."""
 
 import base64
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ def _rolled_back(session: UnitOfWork, shipped: WitnessCheck) -> list[DivergedLog
 
 
 def _begin_anew(session: UnitOfWork, log: DivergedLog, at: datetime) -> None:
-    """Raise the log's generation above all shipped generations, one at a time."""
+    """Raise the log's generation above all shipped generations; a trigger allows only steps of one."""
     base, of_shipped = _parted(log.shipped.origin)
     if not log.is_there:
         begun = {"id": [log.id], "vendor": VENDORS_LOG, "origin": [base], "root": EMPTY_ROOT, "at": at}

@@ -98,8 +98,9 @@ def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[Remov
 
     A tenant's log is kept for the time that its admins have set (in a row with a valid MAC), but no longer than
     `keep`. If `keep` is None, logs without a time set by admins are kept. The range ends before the first event that
-    is younger, whose request was open at its cut-off time, or whose tenant has a legal hold. With the last move of a
-    request, its texts are erased in its row and in the other log. An interrupted run continues when called again.
+    is younger than this time, whose request was open within this time, or whose tenant has a legal hold. When a
+    request's last move is removed, the request's texts are erased in its row and in all logs. An interrupted run
+    continues when called again.
     """
     with transactions() as session:
         at, logs = now(session), session.execute(LOGS).all()

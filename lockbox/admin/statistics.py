@@ -121,7 +121,7 @@ NO_REQUESTS = RequestFigures.model_validate(
 
 @dataclass(frozen=True)
 class CountedGroup:
-    """`id` is an engineer's; `name` is empty for requests without a severity or, of earlier versions, a level."""
+    """`id` is set for engineers. `name` is empty for requests without a severity, or (of old versions) a level."""
 
     name: str
     figures: RequestFigures

@@ -1,4 +1,4 @@
-"""Access that can open at a tenant without its approval, for which people and how long, and recent windows."""
+"""The ways to open access at a tenant without its approval, their limits, and the windows recently opened."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -82,7 +82,7 @@ TRIED_AGAIN = timedelta(hours=1)
 
 
 class UnapprovedWay(StrEnum):
-    """A way to a customer's content without asking the customer's approvers; a delegate is asked instead of one."""
+    """A way to open access without asking the customer's approvers; in `delegate`, their delegates are asked."""
 
     MODE = "mode"
     CONSENT = "consent"
@@ -116,8 +116,8 @@ class ReportingGate:
 class BreakGlassAllowance:
     """`people` maps ids to names; None means every engineer and manager.
 
-    `lately` counts windows opened within 30 days. `overdue`: a finding of the customer is overdue. `stopped_since`:
-    since when an emergency stop bars break-glass.
+    `lately` counts windows opened within 30 days. `overdue` is whether the customer's finding on a window is overdue,
+    `overdue_finding` what follows from that. `stopped_since`: since when an emergency stop bars break-glass.
     """
 
     services: Sequence[str]
@@ -216,7 +216,7 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
 
 
 def state(database: Database) -> Iterator[int]:
-    """Write the monthly event to each tenant's log; yield the number of tenants per step.
+    """Write the month's statement of unapproved access to each log; yield the number of tenants per step.
 
     A failed tenant is retried after an hour; the others continue.
     """

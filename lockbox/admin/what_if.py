@@ -47,9 +47,9 @@ class MailRecipient:
 class WhatIfResult:
     """What a request would meet, for the tenant's own people; nothing was written or sent.
 
-    `reviewers` is how many of the vendor could endorse it. `notified_first` are asked, or notified of a window opened
-    without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
-    else named by their host. `warnings` say why no one would be asked.
+    `reviewers` counts the vendor's people who could endorse the request. `notified_first` are asked, or notified of a
+    window opened without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` lists
+    webhooks by description, or else by host. `warnings` say why no one would be asked.
     """
 
     policy_version: int

@@ -53,7 +53,7 @@ def ahead_of_events(request_id: UUID) -> Query:
 
 
 def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
-    """In order, without activity, which has its own list. Only moves have a `seq`."""
+    """In order, without events of the action `activity`. Only moves have a `seq`."""
     return session.execute(*ahead_of_events(request_id)).all()
 
 
@@ -63,7 +63,7 @@ def moves(events: Iterable["EventRow"]) -> list["EventRow"]:
 
 @dataclass(frozen=True)
 class WrittenEvent:
-    """Has the fields of `events`' rows, for the person who caused the event."""
+    """An event just written, for its actor's page; has the fields of a row of `events`."""
 
     seq: Any  # as in a row
     at: datetime
@@ -137,8 +137,8 @@ class RecordedEvent:
     """An event as one reader may see it.
 
     `number` is its position in its log, None until sealed. `details` holds the salt and value of each personal field.
-    `altered` names columns and values that contradict the body, and `body` if another body was sealed; it is empty
-    for exports, whose columns are used unchecked.
+    `altered` names columns and values that contradict the body, and contains "body" if another body was sealed. It is
+    empty in exports, which are unchecked.
     """
 
     id: UUID
@@ -174,7 +174,7 @@ class EventScope:
 
     `hidden` is left out of all events, `hidden_by_role` out of events by actors of these roles, `hidden_for_others`
     out of events by actors of other roles. In events about no request, only `shown_without_request` is readable,
-    unless it is None. `recipient` stands for each recipient of a mail. In the vendor's log, `of_tenants` replaces
+    unless it is None. `recipient` stands for all fields `recipient_N`. In the vendor's log, `of_tenants` replaces
     this scope for events about a tenant.
     """
 

@@ -126,7 +126,7 @@ class AuditEvent:
 
 
 def body_of(row: AuditEvent) -> bytes:
-    """Return the event's body for a reader; its commitments have other salts than the sealed body's."""
+    """Return the event's body to show to its actor; the commitments have other salts than in the sealed body."""
     hidden = {name: commitment(new_salt(), value) for name, value in _personal(row) if value is not None}
     return _body(row, hidden)
 

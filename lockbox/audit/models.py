@@ -1,4 +1,4 @@
-"""Tables of the audit package."""
+"""Tables of the audit logs: events, seals, trees, checkpoints and keys."""
 
 from datetime import date, datetime
 from typing import Any
@@ -55,9 +55,9 @@ class AuditLog(SQLModel, table=True):
 
     `note` is the newest checkpoint; a checkpoint was last kept at `kept_at`. `generation` counts the restores of
     back-ups older than the shipped checkpoints; each generation has its own `origin`. The first `unproven` events
-    predate sealing. Events before number `kept_from` are recorded as removed, and older than `kept_since`; events
-    before number `cleared_to` are deleted. The tenant last got a digest at `digest_at`. `stated_for` is the last
-    month whose access without approval the log records; `unstated_at` is when recording it failed.
+    predate sealing. The log records that events before number `kept_from`, all older than `kept_since`, are removed;
+    events before number `cleared_to` are already deleted. The tenant last got a digest at `digest_at`. `stated_for`
+    is the last month whose access without approval the log records; `unstated_at` is when recording it failed.
     """
 
     __tablename__ = "logs"

@@ -110,10 +110,10 @@ class RequestRecord:
 class ReportedRequest(BaseModel, frozen=True):
     """None stands for values that were erased or are hidden from the reader.
 
-    `opened_at` is None if the window ended before it began. `granted_actions` and `granted_resources` are what was
-    granted, if less than asked. `more` is whether there was more activity than listed. `lost` numbers the moves that
-    are missing from the audit log; the request's row stands in for them. `altered` lists the events whose columns
-    contradict the body, or whose body is not the sealed one.
+    `opened_at` is None if the window ended before its planned start. `granted_actions` and `granted_resources` are
+    what was granted, if less than asked. `more` is whether there was more activity than listed. `lost` lists the
+    numbers of moves missing from the audit log; the request's row stands in for them. `altered` lists the events
+    whose columns contradict the body, or whose body is not the sealed one.
     """
 
     request_id: UUID

@@ -30,7 +30,7 @@ class ReportedMails:
 
 
 def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | None = None) -> str:
-    """Return the outcomes of the mails about an event, with known names, otherwise with numbers.
+    """Return the outcomes of the mails about an event; recipients without a known name are only counted.
 
     `said` is the body of an event `notified`, `recipients` its personal values. `most` limits the names for each
     outcome.

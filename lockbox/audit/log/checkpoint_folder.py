@@ -42,8 +42,8 @@ class WitnessFolder:
 
     It holds each log's newest checkpoint as `LOG/latest.note`, and hourly ones as `LOG/SIZE.note`. A marker file in
     the folder distinguishes it from an empty mount point. As far as this process knows, all checkpoints signed before
-    `seen` were shipped. `unfinished` is when an unfinished pass over the logs began, and the last log that it
-    covered.
+    `seen` were shipped. `unfinished` holds the time when an interrupted pass over the logs began, and the last log
+    that it covered.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +99,7 @@ class WitnessFolder:
         """Write checkpoints atomically; skip a checkpoint with a smaller size than the shipped one.
 
         Raises:
-            RollbackDetected: a shipped checkpoint is of another generation, which only `set_aside` removes.
+            RollbackDetected: the shipped checkpoint is of another generation; only `set_aside` removes it.
         """
         for one in noted:
             before = self.newest(one.log_id)

@@ -115,9 +115,9 @@ def seal(
 ) -> Generator[list[LatestCheckpoint], None, None]:
     """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
-    Only the process that holds the turn seals; in others, this function returns at once. An event waits in `unsealed`
-    from the moment it is visible until it is sealed. Events of late commits are therefore sealed late, but never
-    missed. `held` receives each log that is not signed, and the reason.
+    One process at a time seals; in others, this function returns at once. An event waits in `unsealed` from the
+    moment it is visible until it is sealed. Events of late commits are therefore sealed late, but never missed.
+    `held` receives each log that is not signed, and the reason.
 
     Raises:
         RollbackDetected: some logs differ from their signed or shipped checkpoints, or cannot be shipped; others are
@@ -177,7 +177,7 @@ class SealPass:
             self.shipping.seen = began
 
     def batch(self) -> list[LatestCheckpoint] | None:
-        """Return None if events wait only for logs in `held`."""
+        """Seal some events. Return None if only logs in `held` have events left, an empty list to be called again."""
         try:
             return self._batch()
         except IntegrityError:

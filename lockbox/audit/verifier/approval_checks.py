@@ -135,8 +135,8 @@ class ApprovalSignature:
 class ApprovalChecker:
     """Memory is bounded by the requests open at one time.
 
-    `checked` counts valid approvals; `by_hash` of them only matched the statement's hash, because the file does not
-    show their content. `unchecked` counts approvals without an approval key.
+    `checked` counts valid approvals. `by_hash` counts those whose content the file does not show: only their
+    statement's hash was checked. `unchecked` counts approvals without an approval key.
     """
 
     def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:
@@ -149,7 +149,7 @@ class ApprovalChecker:
         self._added: dict[str, dict[str, Any]] = {}
 
     def judge_event(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Only the customer approves, and only a move has a signed approval."""
+        """Report approvals by others than the customer, and signed approvals in events that are no moves."""
         if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
             message = "this approval is not of the customer's side: nobody else approves"
             self._findings.add(FindingKind.APPROVAL, message, **where)

@@ -82,7 +82,7 @@ class ConsistencyChecker:
         return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
 
     def take_last(self, last: Checkpoint) -> None:
-        """An export with fewer events than the last verified checkpoint is older, or the log was cut back."""
+        """Take the last verified checkpoint; report a log that has changed its name."""
         base, _ = named(last.origin)
         if base != self._base:
             message = (

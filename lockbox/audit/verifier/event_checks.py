@@ -72,7 +72,7 @@ def compare_columns(
 
 
 def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the submission in a log's first move of a request: the move itself, or the copy in `submission`."""
+    """Return the submission from a request's first move in a log; a reviewed request has a copy in `submission`."""
     asked = found.get(SUBMISSION)
     return asked if isinstance(asked, dict) else found
 
@@ -218,7 +218,7 @@ class RestoreRecord:
 
 @dataclass
 class EventChecker:
-    """The hashes of the events are valid already.
+    """Checks the bodies of events whose hashes the caller has verified.
 
     `tenant` is None for the vendor's own log. `whole` is whether every move must be present. `removed` is how many of
     the log's first events it records as removed. Memory grows by one id for each event.

@@ -21,7 +21,7 @@ class KnownMoves:
     """The known moves of one request: all from `first` to before `next`, and some outside this range.
 
     `last` is the highest known number, `begin` the first move in this log, and `end` the move to a final state, once
-    known. No loop runs up to a number from the file, which may be huge.
+    known. Numbers in the file may be huge: no loop counts up to them.
     """
 
     first: int

@@ -174,7 +174,6 @@ class PasskeyApprovalChecker:
                 self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _take_pre_approved(self, where: Mapping[str, Any]) -> None:
-        """No passkey signs a pre-approval. `PreApprovalChecker` makes all other checks."""
         if self._is_required:
             message = (
                 "a pre-approval opened this window, which only the vendor's server attests: no passkey signed it"

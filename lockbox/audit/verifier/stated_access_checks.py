@@ -50,7 +50,7 @@ class StatedAccessChecker:
         self._stated.append((*span, count, where))
 
     def finish(self) -> None:
-        """Windows removed with the oldest events do not matter."""
+        """Report statements that count fewer break-glass windows than the log opens. Retention may remove others."""
         for since, at, count, where in self._stated:
             opened = sum(one - since > BESIDE and at - one > BESIDE for one in self._opened)
             if opened > count:
