@@ -35,9 +35,9 @@ Roles = Annotated[tuple[RoleName, ...], Field(min_length=1, max_length=MOST_ROLE
 class ServiceConnector(CataloguePart):
     """`target` names a file of the connector worker.
 
-    Without `{tenant}`, it is the target of only one tenant, `tenant`. A Postgres connector opens windows that name
-    `resource`, with the database roles that `actions` list, and shows `address` to engineers. A webhook receives
-    everything that the window covers.
+    If `target` contains no `{tenant}`, only the tenant named by `tenant` has this target. A Postgres connector opens
+    windows that name `resource`, with the database roles that `actions` list, and shows `address` to engineers. A
+    webhook receives everything that the window covers.
     """
 
     kind: Literal["postgres", "webhook"]

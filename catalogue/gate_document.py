@@ -117,8 +117,8 @@ class TenantSource(CataloguePart):
 class GateCallers(CataloguePart):
     """Which calls are gated: all calls at a support entrance, or else calls whose token has this claim.
 
-    At a support entrance the gateway may identify the caller: by the subject of a verified client certificate in
-    `subject_header`, or by a name in `engineer_header`.
+    A support entrance is a separate address for support. There the gateway may identify the caller: by the subject of
+    a verified client certificate in `subject_header`, or by a name in `engineer_header`.
     """
 
     entrance: Literal["support"] | None = None

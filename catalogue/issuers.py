@@ -23,9 +23,10 @@ Party = Annotated[str, Field(min_length=1, max_length=255)]
 class IdentityProvider(BaseModel):
     """The `iss` of the provider's tokens equals `issuer` exactly.
 
-    Bearer tokens are for `audience`; ID tokens of browsers are for `client_id`. A token's client is `client_id`,
-    `audience` or, for bearer tokens, one of `authorized_parties`. A token without a client is only for `client_id`.
-    `tenant` is the slug of the only tenant that the provider serves, or None for the vendor; no claim overrides it.
+    Bearer tokens are for `audience`; ID tokens of browsers are for `client_id`. The client that a token names must be
+    `client_id`, `audience` or, for bearer tokens, one of `authorized_parties`. A token that names no client must have
+    `client_id` (else `audience`) as its only audience. `tenant` is the slug of the only tenant that the provider
+    serves, or None for the vendor; no claim overrides it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -45,7 +45,7 @@ class InconsistentCatalogue(ValueError):  # noqa: N818 - it names what was found
 
 
 class Level(StrEnum):
-    """How far an action goes, in one word; each includes less than the next."""
+    """How far an action goes: `read`, `change`, `export` or `admin`, each further than the one before."""
 
     READ = "read"
     CHANGE = "change"

@@ -1,4 +1,4 @@
-"""Access reviews in the terminal."""
+"""Show an access review in the terminal."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -48,8 +48,8 @@ class Operator:
 def first_operator(session: UnitOfWork, *, name: str, email: str, environment: str) -> Operator:
     """Create the first operator, as the database's owner, in a database that never had people.
 
-    The operator gets a token, which reads and closes, and the code of an invitation to the same roles. The code signs
-    them in once, to add the passkey without which nothing is opened. Both last 24 hours.
+    The operator gets a token, which can read and revoke, and the code of an invitation. The code signs them in once,
+    to add the passkey that opening access requires. Both last 24 hours.
     """
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):

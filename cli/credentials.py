@@ -20,9 +20,9 @@ app = typer.Typer()
 def new_credential_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
     """Make the key of sign-ins and roles.
 
-    In a new file that its owner alone can read, for
-    LOCKBOX_CREDENTIAL_KEY_FILES, which the API and the owner's commands are
-    told, and no worker.
+    Only the owner of the new file can read it. Name it in
+    LOCKBOX_CREDENTIAL_KEY_FILES of the API and of the database owner's
+    commands, and of no worker.
     """
     try:
         keyring.make(file)
@@ -55,9 +55,9 @@ def mark_key(
 ) -> None:
     """Derive the key of marks into a file.
 
-    From a credential key, for LOCKBOX_MARK_KEY_FILES, which the connector
-    worker has. It checks that roles, policies and decisions are the API's,
-    and signs no one in.
+    A mark is a MAC of a database row. With this key the connector worker
+    (LOCKBOX_MARK_KEY_FILES) checks that the API wrote roles, policies and
+    decisions. Derived from a credential key, it signs no one in.
     """
     try:
         keyring.make_marks(root, file)

@@ -1,4 +1,4 @@
-"""The commands `lockbox exclusions`."""
+"""`lockbox exclusions`: what Lockbox does not cover."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,8 +97,8 @@ def state(
 ) -> None:
     """Publish a new version of the exclusions, as an operator.
 
-    Every customer's log tells of the new version, and its admins are asked to acknowledge it. Requires a fresh
-    sign-in.
+    Exclusions say what Lockbox does not cover. Every customer's log tells of the new version, and its admins are
+    asked to acknowledge it. Requires a fresh sign-in.
     """
     try:
         text = file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command `lockbox gate probe`."""
+"""`lockbox gate probe`: test that a deployed gateway refuses calls."""
 
 import socket
 import ssl
@@ -172,9 +172,10 @@ def probe_gateway(
 ) -> None:
     """Call a deployed gateway in ways that must all be refused.
 
-    Each call is a GET without a body, for a resource that should not exist; no answer's body is read. With a token of
-    an engineer without any window, each is made with it too: the plain call must be refused as `no_window`, or the
-    token proves nothing, and nothing is recorded. The exit code is 1 if anything is not refused.
+    Each call is a GET without a body, for a resource that should not exist; no answer's body is read. With
+    --token-file, calls are also made with the engineer's token. The call with nothing but that token must be refused
+    as `no_window`: otherwise the token proves nothing, and no result is recorded. The exit code is 1 then, and if any
+    call is not refused.
     """
     gateway = _gateway(url, host)
     if bool(record) != bool(service):

@@ -54,11 +54,13 @@ app.registered_commands += restore.app.registered_commands
 def public_keys(for_customers: ForCustomers = False, of_approvals: OfApprovals = False) -> None:
     """Print the public halves of the audit keys.
 
-    Of those in LOCKBOX_AUDIT_KEY_FILES, for LOCKBOX_AUDIT_PUBLIC_KEYS, with
-    LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL set as the worker has them. For
-    customers: the keys of logs and of approvals, a line each, with the API's
-    LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES. Of approvals: the
-    public halves of the latter, for the notifications worker, which names them in digests.
+    Without an option: those of LOCKBOX_AUDIT_KEY_FILES, for
+    LOCKBOX_AUDIT_PUBLIC_KEYS. Needs LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL
+    set as the worker has it. With --for-customers: the keys of logs and of
+    approvals, a line each. Needs LOCKBOX_AUDIT_PUBLIC_KEYS and
+    LOCKBOX_APPROVAL_KEY_FILES set as the API has them. With --of-approvals: the
+    public halves of LOCKBOX_APPROVAL_KEY_FILES, for the notifications worker,
+    which names them in digests.
     """
     if of_approvals:
         say(json.dumps(_of_approvals()))
@@ -151,7 +153,7 @@ def erase_texts(
     request: Annotated[UUID, typer.Argument(help="the request's id", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Erase what a closed request named and why, permanently.
+    """Permanently erase what a closed request named and why.
 
     As the database's owner. Its reason, case, resources, comments and
     questions go, from its row and from the audit log, which still verifies.
@@ -172,13 +174,14 @@ def re_key(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Mark rows that give power with the newest key.
+    """Renew the marks of rows that give power.
 
-    Of roles, passkeys, identities, delegates, modes, policies, retentions,
-    legal holds and off-boardings. As the database's owner, with
-    LOCKBOX_CREDENTIAL_KEY_FILES set as the API has it. Before an older key is taken out of that setting; with
-    --key-is-lost after it was lost: every sign-in, token and open invitation
-    by it ends, and the rows are taken as they are. Look through them first.
+    Roles, passkeys, identities, delegates, modes, policies, retentions, legal
+    holds and off-boardings get new marks (MACs) by the newest key. Run this as
+    the database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API has
+    it, before an older key is taken out of that setting. If that key was lost,
+    use --key-is-lost: every sign-in, token and open invitation by it ends, and
+    the rows are accepted as they are. Look through them first.
     """
     if key_is_lost and not yes:
         typer.confirm(
@@ -210,10 +213,10 @@ def retain(
     As the database's owner. Without this command everything is kept indefinitely.
     A tenant's log is kept for as long as its admins say, and no longer than
     LOCKBOX_RETENTION_DAYS or --older-than; all of it while there is a legal
-    hold. A log goes from its beginning up to the first event that is younger,
-    or of a request that was open since, with what old requests named and why;
-    what was sealed over it stays. It goes in small steps, which may be
-    interrupted: run it again to continue.
+    hold. Events are removed from the beginning of a log, up to the first event
+    that is younger, or whose request was open more recently than that. What the
+    old requests named, and why, is erased too. The seals of removed events
+    stay. If interrupted, run it again to continue.
     """
     if not yes:
         what = f"what is older than {older_than} days" if older_than else "what is older than was set"

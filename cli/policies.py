@@ -58,8 +58,8 @@ def set_policy(
 ) -> None:
     """Replace the policy by a file, as a tenant admin.
 
-    Refused if the policy is no longer at the version that --version or the file names, or else at the one that it
-    had when the command began. Prints the changes.
+    Refused if the policy has changed since the version that --version names. Without --version the version in the
+    file counts, and without both the one when the command began. Prints the changes.
     """
     written = _read(file)
     held = call("GET", at("tenants", tenant, "policy"))

@@ -1,4 +1,4 @@
-"""Previews of requests in the terminal."""
+"""Show the preview of a request in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -16,7 +16,7 @@ RequestIds = Annotated[list[str], id_argument("REQUEST", "the ids of at most 50 
 
 
 def request_id(given: str) -> str:
-    """Return the whole id, or exit with 1 unless exactly one request has it."""
+    """Return the only request's id that begins with `given`, or exit with 1."""
     return given if is_whole(given) else the_one(given, _submitted_then(given))
 
 

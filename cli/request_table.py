@@ -1,4 +1,4 @@
-"""Requests in the terminal."""
+"""Show requests and their events in the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""The command `lockbox request watch`."""
+"""`lockbox request watch`: follow the events of a request."""
 
 import json
 import time
@@ -41,7 +41,7 @@ def watch(
     """Follow a request until it ends, a line for each event.
 
     JSON comes as one object a line. While the API does not answer, the command says so and continues. With
-    --until active it ends with 0 once access is open, and with 1 if the request ends without.
+    --until active it ends with 0 once access is open, and with 1 if the request ends without access.
     """
     path, seen = at("requests", request_id(request), "events"), set[str]()
     if output is OutputFormat.TABLE:

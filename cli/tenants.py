@@ -1,4 +1,4 @@
-"""Commands of tenants."""
+"""Commands that add, show, switch and stop tenants."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -53,8 +53,8 @@ def show(tenant: Tenant, output: Output = OutputFormat.TABLE) -> None:
 def show_unapproved_access(tenant: Tenant, output: Output = OutputFormat.TABLE) -> None:
     """Show what can open without a tenant's approval.
 
-    To its admins, approvers and auditors: who can give it, how often, until when,
-    and what was opened so in the last 90 days.
+    For the tenant's admins, approvers and auditors: who can open such
+    access, how often and until when, and the windows opened in the last 90 days.
     """
     found = call("GET", at("tenants", tenant, "unapproved-access"))
     terminal.show(output, found, *unapproved_access.parts(found))
@@ -187,7 +187,7 @@ def emergency_stop(
 def end_emergency_stop(tenant: Tenant) -> None:
     """End an emergency stop, as a tenant admin.
 
-    Break-glass is as the policy says again. It reopens nothing.
+    The policy decides about break-glass again. Nothing that was stopped reopens.
     """
     call("DELETE", at("tenants", tenant, "emergency-stop"))
     say("Ended: break-glass is as the policy says again.")

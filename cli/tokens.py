@@ -83,7 +83,7 @@ def rotate(
 
 @app.command()
 def revoke(token: TokenId) -> None:
-    """Revoke a token."""
+    """Revoke one of your tokens."""
     call("DELETE", at("tokens", _whole(token)))
     say("Revoked.")
 

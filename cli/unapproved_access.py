@@ -1,4 +1,4 @@
-"""Access without a tenant's approval in the terminal."""
+"""Show in the terminal what can open without a tenant's approval."""
 
 from collections.abc import Mapping
 from typing import Any

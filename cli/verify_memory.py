@@ -29,10 +29,11 @@ class VerifiedCheckpoint:
 
 
 def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
-    """`log` is the origin without a generation.
+    """Return the last verified checkpoint of a log, or None.
 
-    A tenant's log is identified by the tenant, so that a renamed log does not count as a new one. Raises
-    UnreadableMemory if the checkpoint cannot be read, or is of another log.
+    `log` is the origin of its checkpoints, without the generation number that a restored back-up adds. A tenant's log
+    is identified by the tenant, so that a renamed log does not count as a new one. Raises UnreadableMemory if the
+    checkpoint cannot be read, or is of another log.
     """
     path = _path(folder, log)
     try:

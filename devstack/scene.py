@@ -62,7 +62,7 @@ SCENES = (
 
 
 def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
-    """Submit a few requests and answer them, unless Erin has open requests."""
+    """Submit a few requests and answer them, unless Erin, the sample engineer, has open requests."""
     approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
     db = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), keys=ProcessKeys(approvals))
     try:

@@ -53,9 +53,9 @@ GuardAnswers = Callable[
 
 
 class Gate:
-    """Decides for one event loop.
+    """Decides whether a gateway's call is admitted; each event loop has its own gate.
 
-    `Lockbox-Gateway` authenticates the gateway; `Authorization` carries the engineer's token.
+    The header `Lockbox-Gateway` authenticates the gateway; `Authorization` carries the engineer's token.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Gate:
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
-        """Return whether a denied call is admitted. If its tenant is unknown, the gate must report for all."""
+        """Return whether a denied call is admitted: the gate only reports for its tenant (if unknown, for all)."""
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
             return False

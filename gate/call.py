@@ -40,11 +40,11 @@ def _repeated(sent: Collection[tuple[bytes, bytes]]) -> frozenset[bytes]:
 
 
 def call_end() -> float:
-    """In `time.monotonic()` seconds."""
+    """Return the deadline of a call that begins now, in `time.monotonic()` seconds."""
     return time.monotonic() + CALL_SECONDS
 
 
 async def in_time(awaited: Awaitable[Answer], ends: float | None) -> Answer:
-    """Raise TimeoutError at the deadline `ends`. If `ends` is None, the call begins now."""
+    """Raise TimeoutError at the deadline `ends`; None is the deadline of a call that begins now."""
     async with asyncio.timeout_at(call_end() if ends is None else ends):
         return await awaited

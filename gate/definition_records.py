@@ -82,7 +82,7 @@ def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
     """Record this process' definitions that are new or were not confirmed lately.
 
     A definition is new if it differs from the newest record, unless both were in use within the last hour. The
-    transaction must be entered as the gate.
+    transaction must belong to the gate's caller (`authentication.enter`).
     """
     if not _due(session, said):
         return
@@ -177,7 +177,10 @@ NEWS = GateNews(WAITING, NEXT, ANNOUNCED, _tell)
 
 
 def of_tenant(session: UnitOfWork, slug: str) -> dict[str, DefinitionChange]:
-    """Return the newest definition of each gate that can decide a tenant's calls. The transaction must be entered."""
+    """Return the newest definition of each gate that can decide a tenant's calls.
+
+    The transaction must belong to a caller (`authentication.enter`).
+    """
     rows: dict[str, list[Row[Any]]] = {}
     for row in session.execute(NEWEST, {"slug": slug, "in_use": IN_USE}):
         rows.setdefault(row.service, []).append(row)

@@ -112,7 +112,7 @@ def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
     """Record the catalogue's `enforcement` of each gate.
 
     A gate that never enforced may report for all tenants. A switch to enforce takes effect at once for all tenants
-    and ends all consents. The transaction must be entered as a system.
+    and ends all consents. The transaction must belong to a system caller (`authentication.enter`).
     """
     session.execute(HOLD)
     query = select(ServiceEnforcement).where(col(ServiceEnforcement.service).in_(wanted))
@@ -203,7 +203,8 @@ def _overview(row: Row[Any]) -> EnforcementOverview:
 class TenantGate:
     """`is_asked`: the gate enforced before, and the vendor asks for consent to `revision`.
 
-    `last_asked_at` is the time of the last question for any tenant: to the minute, after two hours to the hour.
+    `last_asked_at` is when a gateway last asked about a call, at any tenant. It is exact to the minute, and after two
+    hours only to the hour.
     """
 
     service: str
@@ -348,7 +349,10 @@ class EnforcementMemory:
         return tenants is None or tenant in tenants
 
     def forget(self, ids: Collection[str]) -> bool:
-        """Enforce until the next read for the services of these changed rows. Return whether any row is known."""
+        """Until the next read, enforce for the services whose rows (`ids`) changed.
+
+        Return whether any of the rows is known.
+        """
         with self._changing:
             gone = {name for one, name in self._ids.items() if one in ids}
             self._heard |= gone
@@ -357,7 +361,7 @@ class EnforcementMemory:
             return bool(gone)
 
     def read(self, session: UnitOfWork, began: float) -> None:
-        """The transaction began at `began` and must be entered as a system."""
+        """`began` is when the transaction began. It must belong to a system caller (`authentication.enter`)."""
         if not self._services:
             return
         with self._changing:

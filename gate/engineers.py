@@ -56,7 +56,7 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class UnidentifiedCall:
-    """`identity` (issuer, blank, subject) is set if it was proven but is not mapped to an engineer."""
+    """`identity` is the issuer and subject, with a blank between, if they were proven but map to no engineer."""
 
     reason: GateReason
     detail: str
@@ -73,7 +73,7 @@ CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
 
 @dataclass(frozen=True)
 class ServiceCallers:
-    """At a support entrance all calls are gated.
+    """At a support entrance, a separate address for support, all calls are gated.
 
     Elsewhere a token of the rules' issuer is gated if its claim has, or may have, the rules' value; calls with other
     verified tokens pass.

@@ -191,7 +191,7 @@ class ServiceMapping:
 
 
 def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
-    """Return several nodes if their routes name different parameters."""
+    """Return the nodes with routes that fit the segments. Routes of several nodes name different parameters."""
     while at < len(segments):
         segment = segments[at]
         literal, variable = node.literals.get(segment), node.variable if segment else None

@@ -117,7 +117,7 @@ class MemoryReader(threading.Thread):
             self.join(1)
 
     def hear(self, ids: Iterable[str]) -> None:
-        """Verify the windows of these requests at once. Gates with these ids enforce until the next read."""
+        """Verify the windows of requests among `ids` at once. Gates among `ids` enforce until the next read."""
         ids = frozenset(ids)
         is_mode = self._modes.forget(ids)
         if self._windows.hear(_ids(ids)) or is_mode:

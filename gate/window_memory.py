@@ -80,8 +80,9 @@ class ChangeKind(StrEnum):
 class MemoryChange:
     """A change of memory, numbered without gaps.
 
-    `window` is the window that opened or closed. After `ANEW` memory is empty. After `FORGET` callers may be other
-    engineers. A `HEARTBEAT` is sent only after every closing that a read found. `at` is as in `WindowMemory.now`.
+    `window` is the window that opened or closed. After `ANEW` memory is empty. After `FORGET` the same identity may
+    map to another engineer. A `HEARTBEAT` is sent only after every closing that a read found. `at` is as in
+    `WindowMemory.now`.
     """
 
     number: int
@@ -181,8 +182,9 @@ class WindowMemory:
     def note_read(self, began: float, at: datetime, in_doubt: Collection[UUID] = ()) -> None:
         """Note a read that began at `began`, returned the database's time `at`, and is stored here already.
 
-        `at` counts as the time at the read's beginning, so that no window lasts too long. Windows `in_doubt` are as
-        old as the last read that left none in doubt. A second after that read, `find` skips them and heartbeats stop.
+        `at` counts as the time at the read's beginning, so that no window lasts too long. `in_doubt` are requests
+        whose windows may have ended. They were last verified by the last read that left none in doubt: a second after
+        that read, `find` skips them and heartbeats stop.
         """
         # First what is in doubt: a reader in between finds too little.
         self._settled = (self._settled[0], frozenset(one.int for one in in_doubt)) if in_doubt else (began, ())

@@ -66,7 +66,7 @@ class ChangeBatch:
 def read_changes(session: UnitOfWork, earlier: ChangeBatch | None) -> ChangeBatch:
     """Return the changes of transactions that ended since the earlier read; the first read returns none.
 
-    The transaction must be entered as a system.
+    The transaction must belong to a system caller (`authentication.enter`).
     """
     rows = session.execute(CHANGES, {"before": earlier.seen if earlier else None}).all()
     changes = tuple(_change(row) for row in rows if row.event_id is not None)

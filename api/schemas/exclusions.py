@@ -75,7 +75,7 @@ class TenantStandingView(BaseModel):
 
 
 class TenantStandingPage(BaseModel):
-    """A page of tenants; `next_cursor` leads to the next page."""
+    """A page of tenants."""
 
     items: list[TenantStandingView]
     next_cursor: str | None

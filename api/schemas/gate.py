@@ -81,7 +81,7 @@ class GateProbeView(BaseModel):
 
 
 class GateProbePage(BaseModel):
-    """A page of recorded probes; `next_cursor` leads to the next page."""
+    """A page of recorded probes."""
 
     items: list[GateProbeView]
     next_cursor: UUID | None
@@ -99,7 +99,7 @@ class GateIdentityView(BaseModel):
 
 
 class GateIdentityPage(BaseModel):
-    """A page of the identity map; `next_cursor` leads to the next page."""
+    """A page of the identity map."""
 
     items: list[GateIdentityView]
     next_cursor: UUID | None

@@ -137,7 +137,7 @@ class MemberView(BaseModel):
 
 
 class MemberPage(BaseModel):
-    """A page of members; `next_cursor` leads to the next page."""
+    """A page of members."""
 
     items: list[MemberView]
     next_cursor: UUID | None
@@ -160,7 +160,7 @@ class ColleagueView(BaseModel):
 
 
 class ColleaguePage(BaseModel):
-    """A page of the vendor's people; `next_cursor` leads to the next page."""
+    """A page of the vendor's people."""
 
     items: list[ColleagueView]
     next_cursor: UUID | None

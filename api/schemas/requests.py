@@ -70,7 +70,7 @@ class ChallengeView(BaseModel):
 
 
 class NotificationCount(BaseModel):
-    """The state of a request's notifications."""
+    """How many of a request's notifications are in each state."""
 
     waiting: int = 0
     sent: int = 0
@@ -82,8 +82,8 @@ class DeliveryReachView(BaseModel):
     """How many people were asked in the present or last stage, and how many of them were reached.
 
     `stage` is `reviewing`, in which the vendor's managers are asked, or `pending`, in which the customer's approvers
-    are. Of `asked`, `reached` were notified, `waiting` are still being tried and `unreached` could not be; the rest
-    no longer had to be. `sentence` says it if not all could be reached, and is empty otherwise.
+    are. Of the people `asked`, `reached` were notified, `waiting` are still being tried and `unreached` could not be
+    notified; the rest no longer had to be notified. `sentence` says how many are `unreached`, empty if none.
     """
 
     stage: str
@@ -102,7 +102,7 @@ class NotificationList(BaseModel):
 
 
 class IdentifiedRequest(SQLModel):
-    """These fields come first, because scripts that cut a line look for the id there."""
+    """The first fields in the JSON of a request: shell scripts cut the id from there."""
 
     id: UUID
     tenant: str
@@ -115,11 +115,11 @@ class RequestView(Requester, Ask, IdentifiedRequest):
     tiers, and `warned` whether the end of the open window was announced. `resources` and `actions` are what was
     asked; `granted_resources` and `granted_actions` what a window was opened for, or null. `not_before` is when
     access was to begin, if later than the approval, and `opens_at` when it does. `held_back` is why an approved
-    window lets nobody in, or would not if it began now, else null. `is_outlived` is whether it waits for an answer
-    though the window was ended that it extends. `max_uses` is how often it can be used, and `uses_left` how often
-    still, null for any number. `mixed_alphabets` are the resources whose letters come from several alphabets: a
-    Cyrillic letter among Latin ones looks the same and names something else. What the vendor's directory said of the
-    requester, and how they had signed in, is as of the submission; null is not known.
+    window admits no one, or would admit no one if it began now, else null. `is_outlived` is whether the request waits
+    for an answer although the window that it extends was ended. `max_uses` is how often it can be used, and
+    `uses_left` how often still, null for any number. `mixed_alphabets` are the resources whose letters come from
+    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. The requester's
+    sign-in, and their employer and countries by the vendor's directory, are as of the submission; null if unknown.
     """
 
     model_config = ConfigDict(extra="ignore", json_schema_serialization_defaults_required=True)  # type: ignore[assignment] # SQLModel's
@@ -158,9 +158,8 @@ class DecisionView(BaseModel):
 
     `proof` says who vouches for an approval: `passkey-signed` the approver, `attested` the vendor's server.
 
-    An approval that narrows what was asked has the kept `access_window` in seconds, `resources` and `actions`; null
-    means as asked. `max_uses` is for how many uses an approval is, null for any number. `opens_at` is from when it
-    is, null for at once.
+    An approval can grant less than was asked. Then `access_window` (in seconds), `resources`, `actions` and
+    `max_uses` are what it grants, and `opens_at` is the later start that it sets. Each is null if granted as asked.
     """
 
     decision: str
@@ -181,7 +180,7 @@ class DecisionView(BaseModel):
 class AvailableMoveView(BaseModel):
     """An action that people take on requests, whether the reader may take it now, and the reason if not.
 
-    A comment, a shorter window or a signature that it needs is checked when it is taken.
+    If the action needs a comment, a shorter window or a signature, this is checked when the action is taken.
     """
 
     action: Action
@@ -214,9 +213,9 @@ class WindowUsageView(WindowUsage):
 
 
 class ApprovalTallyView(ApprovalTally):
-    """How many approvals that count there are, and how many the policy asks for: of a group, or for null of anybody.
+    """How many approvals count so far, and how many the policy needs: from `group`, or from anyone if it is null.
 
-    A group of a later `step` is asked once each group of the earlier ones has approved.
+    A group of a later `step` is asked once each group of the earlier steps has approved.
     """
 
 
@@ -224,8 +223,8 @@ class RequestWithMoves(RequestDetail):
     """A request as a reader sees it, and for each action whether the reader may take it now.
 
     `approvals` is empty where the customer is not asked, `usage` null where the request was never open, and
-    `after_review` where it was not opened by break-glass. `look_alikes` are the names of people who took part
-    and have the reader's name or mailbox, where the reader could be the second person: nothing is refused by it.
+    `after_review` where it was not opened by break-glass. If the reader could be the second person to decide,
+    `look_alikes` names people who took part and share the reader's name or mailbox: a hint that refuses nothing.
     """
 
     available_moves: list[AvailableMoveView]
@@ -242,7 +241,7 @@ class NewRequestView(RequestView):
 
 
 class RequestPage(BaseModel):
-    """A page of requests, the newest first; `next_cursor` leads to the next page."""
+    """A page of requests, the newest first."""
 
     items: list[RequestView]
     next_cursor: str | None
@@ -259,10 +258,11 @@ class NotifiedRecipientView(BaseModel):
 
 
 class NotifiedView(BaseModel):
-    """How the mails about an event ended; `of_seq` is the number of the move, or null if it was none.
+    """How the mails about an event ended; `of_seq` is the number of the move, or null if the event was no move.
 
-    `part` 2 says how those ended that part 1 called open. `template` is `report` for the reports on a window, else
-    null. Of very many mails those that were not delivered are listed first, and `not_listed` counts the rest.
+    A second event, `part` 2, tells how the mails ended that were still open in part 1. `template` is `report` for the
+    reports on a window, else null. Of very many mails those that were not delivered are listed first, and
+    `not_listed` counts the rest.
     """
 
     of_seq: int | None
@@ -284,9 +284,11 @@ class EventView(BaseModel):
     `comment`. `notified` says who of the reader's own side got a mail about an event before it, and is not shown to
     the other side. `on_behalf_of` is for whom a service account or a delegate acted, `principals` all principals of
     a delegate, `means` how the decider had signed in: `mail-only` is a mailed code. Address and user agent are shown
-    to the actor's own side, comments to both parties; others get null. A time-out says how many people were `asked`
-    and `reached`; `unreached` is how many could not be, if that caused an escalation, `step` the step of approvals
-    that it began, and `held_back` why a window lets nobody in though its time has come.
+    to the actor's own side, comments to both parties; others get null.
+
+    A time-out says how many people were `asked` and `reached`. An escalation says how many were `unreached`, if it
+    happened because of them. `step` is the step of approvals that an event began. `hold_back` says in `held_back` why
+    a window admits no one though its time has come.
     """
 
     seq: int | None

@@ -1,4 +1,4 @@
-"""Bodies of the statistics."""
+"""Response bodies for statistics of requests."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,49 +19,49 @@ class FiguresView(RequestFigures):
 
 
 class MonthView(BaseModel):
-    """The requests that were submitted in one month of UTC."""
+    """Figures of the requests that were submitted in one month of UTC."""
 
     month: Annotated[str, Field(pattern=r"^\d{4}-\d{2}$")]
     figures: FiguresView
 
 
 class ServiceFiguresView(BaseModel):
-    """The requests for one service."""
+    """Figures of the requests for one service."""
 
     service: str
     figures: FiguresView
 
 
 class EngineerFiguresView(BaseModel):
-    """The requests of one engineer."""
+    """Figures of one engineer's requests."""
 
     engineer: PersonView
     figures: FiguresView
 
 
 class ReasonFiguresView(BaseModel):
-    """The requests with one reason."""
+    """Figures of the requests with one reason."""
 
     reason_code: str
     figures: FiguresView
 
 
 class SeverityFiguresView(BaseModel):
-    """The requests of one severity, or without one."""
+    """Figures of the requests of one severity, or without one."""
 
     severity: Severity | None
     figures: FiguresView
 
 
 class LevelFiguresView(BaseModel):
-    """The requests of one level; those from before levels have none."""
+    """Figures of the requests of one level; null is for requests made before levels existed."""
 
     level: Level | None
     figures: FiguresView
 
 
 class StatisticsView(BaseModel):
-    """Twelve months of requests, by the month of their submission; the last month goes on.
+    """Twelve months of requests, by the month of their submission; the last month is not over yet.
 
     At most the newest 10,000 requests are counted. Where that is not all of the twelve months, `counted_from` says
     since when all are counted, and months before it are left out.

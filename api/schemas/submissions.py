@@ -1,4 +1,4 @@
-"""Bodies of submissions and extensions."""
+"""Request bodies for submissions and extensions."""
 
 from typing import Annotated
 from uuid import UUID
@@ -41,7 +41,7 @@ class NewRequest(SubmittedAsk):
 
 
 class ExtensionRequest(RequestBody):
-    """More time for an open window, in seconds from its end on; without a justification that of the window counts."""
+    """More time for an open window, in seconds from its end on; the `justification` is the request's if left out."""
 
     access_window: Seconds
     justification: Annotated[str, Field(min_length=1, max_length=4000), IS_TEXT] | None = None

@@ -1,4 +1,4 @@
-"""Bodies of tenants' data."""
+"""Request and response bodies for retention, legal holds and off-boarding."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
@@ -19,7 +19,7 @@ class RetentionInput(RequestBody):
 
 
 class HoldInput(RequestBody):
-    """Why the tenant is held: for the caller's own side alone."""
+    """A legal hold; only the caller's own side sees the reason."""
 
     reason: Annotated[str, Field(max_length=legal_holds.LONGEST_REASON), IS_TEXT]
 
@@ -34,11 +34,11 @@ class HoldView(BaseModel):
 
 
 class OffboardingView(OffboardingState):
-    """A tenant that is leaving, and how far the owner of the installation has come."""
+    """The off-boarding of a tenant, and when its steps were done."""
 
 
 class TenantDataView(BaseModel):
-    """What becomes of a tenant's data; null for days is for ever."""
+    """For how long a tenant's log is kept, and its legal holds and off-boarding; null days are no limit."""
 
     retention_days: int | None
     most_retention_days: int | None
@@ -80,7 +80,7 @@ class TenantDataEntryView(BaseModel):
 
 
 class TenantDataPage(BaseModel):
-    """Tenants by slug, and the cursor of those that follow."""
+    """A page of tenants by slug."""
 
     items: list[TenantDataEntryView]
     next_cursor: str | None

@@ -1,4 +1,4 @@
-"""Bodies of tenants and policies."""
+"""Request and response bodies for tenants and policies."""
 
 from datetime import datetime
 from typing import Annotated
@@ -27,20 +27,16 @@ class NewTenant(RequestBody):
 
 
 class NewPlan(RequestBody):
-    """A tenant's new plan."""
+    """A tenant's new plan, one of the installation's."""
 
     plan: Word
 
 
 class NewMode(RequestBody):
-    """A tenant's new mode."""
-
     mode: Mode
 
 
 class NewName(RequestBody):
-    """A tenant's new name."""
-
     name: TenantName
 
 
@@ -72,7 +68,7 @@ class TenantView(BaseModel):
 
 
 class TenantPage(BaseModel):
-    """A page of tenants by slug; `next_cursor` leads to the next page."""
+    """A page of tenants by slug."""
 
     items: list[TenantView]
     next_cursor: str | None
@@ -93,7 +89,7 @@ class ClosedRequest(BaseModel):
 
 
 class ModeChangeView(BaseModel):
-    """A tenant's mode, and the windows opened without the customer that the switch closed.
+    """A tenant's mode, and the windows that the switch closed: they were opened without the customer.
 
     `in_review` is how many requests in the vendor's review will go to the customer once endorsed.
     """

@@ -1,4 +1,4 @@
-"""Bodies of API tokens."""
+"""Request and response bodies for API tokens."""
 
 from datetime import datetime
 from typing import Annotated

@@ -30,8 +30,9 @@ class ReportingGateView(BaseModel):
 class BreakGlassAllowanceView(BaseModel):
     """What the policy allows of break-glass; `people` is null for every engineer and manager of the vendor.
 
-    A window lasts at most `access_window` seconds, and `monthly` of them may open within 30 days; `lately` did. A
-    finding of the customer is `overdue`, and an emergency stop bars it all since `stopped_since`.
+    A window lasts at most `access_window` seconds. At most `monthly` windows may open within 30 days; `lately` did
+    in the last 30. `overdue` is whether a finding of the customer is overdue, `overdue_finding` what this does to
+    break-glass, and `stopped_since` since when an emergency stop bars break-glass.
     """
 
     services: list[str]
@@ -45,7 +46,7 @@ class BreakGlassAllowanceView(BaseModel):
 
 
 class OpenedLatelyView(BaseModel):
-    """How many windows were opened in one way since `since`, and the newest of them; null where there is none."""
+    """How many windows were opened in one `way` in the last 90 days; `newest` is the newest one's request."""
 
     way: UnapprovedWay
     count: int
@@ -54,10 +55,10 @@ class OpenedLatelyView(BaseModel):
 
 
 class UnapprovedAccessView(BaseModel):
-    """All that can open at a tenant without its approval, as of a moment, and what was opened so lately.
+    """All that can open at a tenant without its approval, as of a moment, and what was opened in these ways lately.
 
-    `ways` are those in which something can open now; `delegate` is none of them, for there an approver's delegate is
-    asked. Where `policy_verified` is false, the policy was changed in the database and nothing opens by it.
+    `ways` are those in which something can open now. `delegate` is only in `opened`: windows that an approver's
+    delegate approved. If `policy_verified` is false, the policy was changed in the database and nothing opens by it.
     """
 
     tenant: str

@@ -36,10 +36,10 @@ class CaseFacts(BaseModel):
 
 
 class RequestCallData(BaseModel):
-    """The facts of a request: ids, state and clocks; no names of people.
+    """The facts of a request: ids, state and deadlines; no names of people.
 
-    `extends` is the request whose window it goes on from, `pre_approval_id` what opened it without asking, and
-    `opens_at` when an approved window begins, where that is later. `held_back` is why it lets nobody in then.
+    `extends` is the request whose window this one continues, `pre_approval_id` the pre-approval that opened it, and
+    `opens_at` when an approved window begins, if later. `held_back` is why a window that has begun admits no one.
     """
 
     request_id: UUID
@@ -71,7 +71,7 @@ class RequestCall(WebhookHead):
 
 
 class AccountCallData(BaseModel):
-    """Whose it is, and what changed; no names."""
+    """The tenant, null for the installation, and what changed there; no names of people."""
 
     tenant: str | None
     tenant_id: UUID | None

@@ -37,7 +37,10 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class NewEndpoint(RequestBody):
-    """A webhook: no event types means all; a tenant's own gets the justification if asked for here."""
+    """A webhook; without event types it gets all events.
+
+    With `with_justification` a tenant's webhook also gets the justifications of requests; the vendor's cannot.
+    """
 
     url: Url
     event_types: EventTypes = Field(default_factory=list)
@@ -79,7 +82,10 @@ class NewSecret(RequestBody):
 
 
 class EndpointView(BaseModel):
-    """A webhook; `public_key` verifies `v1a`. `why_disabled` is `by_hand`, `gone` (it answered 410) or `failing`."""
+    """A webhook; `public_key` verifies the signature `v1a` of its calls.
+
+    `why_disabled` is `by_hand`, `gone` (it answered 410) or `failing`.
+    """
 
     id: UUID
     url: str
@@ -130,7 +136,7 @@ class DeliveryView(BaseModel):
 
 
 class DeliveryPage(BaseModel):
-    """A page of attempts, the newest first; `next_cursor` leads to the next page."""
+    """A page of attempts, the newest first."""
 
     items: list[DeliveryView]
     next_cursor: UUID | None
@@ -148,7 +154,7 @@ class EventReplayView(BaseModel):
 
 
 class DeadNotificationPage(BaseModel):
-    """A page of dead notifications, the latest first; `next_cursor` leads to the next page."""
+    """A page of dead notifications, the latest first."""
 
     items: list[DeadNotification]
     next_cursor: UUID | None

@@ -1,4 +1,4 @@
-"""The command `lockbox doctor`."""
+"""`lockbox doctor`: check this machine's settings and servers."""
 
 import json
 import os

@@ -167,7 +167,7 @@ class ServiceUnit:
         return said.removeprefix(DONE)
 
     def transient(self, command: Sequence[str]) -> str:
-        """Return the command line with which root runs a program as the unit's process, without Lockbox."""
+        """Return the `systemd-run` command line by which root runs a program with the unit's user and environment."""
         kept = ("User", "Group", "SupplementaryGroups", "WorkingDirectory", "Environment", "EnvironmentFile")
         properties = [f"--property={key}={value}" for key in kept for value in self.said.get(key, [])]
         return shlex.join(["systemd-run", "--pipe", "--wait", "--collect", *properties, *command])

@@ -1,4 +1,4 @@
-"""Write each mail as HTML, as text and as a whole, and an index that shows the mails light and dark."""
+"""Write each mail as HTML, as text and as a message file, and an index that shows the mails light and dark."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
