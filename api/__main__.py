@@ -1,4 +1,4 @@
-"""Start the API server: `python -m api`; it refuses excess database rights and an unknown schema."""
+"""Start the API server: `python -m api`. It does not start with excess database rights or an unknown schema."""
 
 import argparse
 import gc

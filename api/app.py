@@ -100,13 +100,13 @@ def make_database(settings: Settings) -> Database:
 
 
 def make_vital(settings: Settings, database: Database) -> Database:
-    """The connections that only access checks and closing moves use."""
+    """Return the database with connections reserved for access checks, health checks and calls that end access."""
     url = settings.require("database_url")
     return database.beside(make_engine(url, role="api-vital", pool_size=MOST_VITAL, overflow=VITAL_OVERFLOW))
 
 
 def make_reading(settings: Settings, database: Database) -> Database:
-    """The connections on which the gate reads changes."""
+    """Return the database with one connection, for the gate's memory of open windows."""
     url = settings.require("database_url")
     return database.beside(make_engine(url, role="api-gate", pool_size=READING, overflow=0))
 

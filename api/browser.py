@@ -68,7 +68,7 @@ def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
 
 
 def recognised(request: Request) -> Visitor | None:
-    """Return what `visitor` returned earlier in this call; None if it was not called."""
+    """Return what `visitor` returned earlier for this HTTP request; None if `visitor` has not run."""
     found: Visitor | None = getattr(request.state, "visitor", None)
     return found
 

@@ -22,10 +22,10 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 @dataclass
 class CallTransactions:
-    """`opened` is the transaction that ends with the route.
+    """`opened` is the transaction that the route ends.
 
     A call `may_be_repeated` if Postgres refused its first transaction, because then nothing was committed. Work that
-    must not be repeated, such as using up a code, uses `Database.transaction`, which this class does not count.
+    must not be repeated, such as using up a code, is done in `Database.transaction`, whose errors never set it.
     """
 
     opened: AbstractContextManager[UnitOfWork] | None = None
@@ -54,8 +54,8 @@ def begin(request: Request, db: Database) -> UnitOfWork:
 class CallRoute(APIRoute):
     """A route that ends its transaction before it sends the answer, and repeats a call if that is safe.
 
-    Triggers and row policies refuse a write if the policy or role that allowed it has changed since. The second time,
-    the call reads the change.
+    Postgres refuses a write if the customer's policy or the caller's role has changed since the call read it. The
+    repeated call reads the change.
     """
 
     def get_route_handler(self) -> Handler:
@@ -90,7 +90,7 @@ async def _to_the_end(handle: Handler, request: Request) -> Response:
 
 
 async def _end(request: Request, error: BaseException | None = None) -> None:
-    """End the transaction in a thread outside the limit: waiting calls may occupy all threads within the limit."""
+    """End the transaction in an extra thread, because waiting calls may occupy all threads of the default limit."""
     opened = request.state.transactions.opened
     if opened is None:
         return

@@ -18,7 +18,8 @@ async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUncheck
     """Return the ticket system's answer, for a second attempt at the submission.
 
     Raises:
-        CaseNotConfirmed, CaseSystemDown: the submission is refused for that reason.
+        CaseNotConfirmed: the case is closed, or not assigned to the engineer.
+        CaseSystemDown: there is no answer, and the policy requires one.
         TooMany: the caller has had too many cases checked within a minute.
     """
     systems, question = chosen.catalogue.case_systems, unchecked.question

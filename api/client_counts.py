@@ -13,9 +13,9 @@ CELL_BYTES = 4
 class ClientCounts:
     """How many items each client has open, in memory that the processes of one server share.
 
-    The memory contains no names, only hashes under a key of its own. Each process writes only its own row, so that no
-    process waits for another. A count is never too low. It is too high if other clients use all four cells of a
-    client: with 10,000 clients at once, this is so for four of them.
+    Each client is counted in four cells, chosen by a keyed hash: the memory contains no names. Each process writes
+    only its own part of the memory, so that no process waits for another. A count is never too low. It is too high
+    only if other clients share all four cells: with 10,000 clients at once, about four clients are affected.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -39,7 +39,7 @@ class ClientCounts:
     def take(self, client: str, most: int) -> bool:
         """Count one more item for the client, unless it has `most`; return whether the item was counted.
 
-        If two processes take the last free item at the same time, neither may get it.
+        If two processes take the last free item at the same time, it is possible that neither gets it.
         """
         self._add(client, 1)
         if self.held(client) <= most:

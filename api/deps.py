@@ -50,7 +50,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters and form fields of a route by name; True if the name may be repeated."""
+    """The parameters and form fields of the route `of`, by name. The value is True if the name may be repeated."""
 
     of: APIRoute
     queries: dict[str, bool]
@@ -148,7 +148,7 @@ def allowed(request: Request) -> list[str]:
 
 
 def is_of_another(request: Request, route: APIRoute) -> bool:
-    """Whether the path is that of a route without parameters, but the method led to another route."""
+    """Whether another route has exactly this path, but not this method: `route` matched by its path parameters."""
     return "{" in route.path and request.scope["path"] in _known(request).plain
 
 

@@ -68,7 +68,7 @@ class GateRuntime:
     def start(self) -> None:
         """Call this on the event loop.
 
-        If the catalogue names no callers, only counts of access checks are written.
+        If the catalogue has neither gates nor issuers, only the writer of counts starts.
         """
         self.writer.start()
         if not self._has_callers:

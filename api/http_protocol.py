@@ -1,4 +1,4 @@
-"""Bound the bytes that one client may send and leave unread, and its open connections."""
+"""Limit each client: what it sends, how long it leaves an answer unread, and how many connections it opens."""
 
 import asyncio
 from asyncio import TimerHandle
@@ -40,7 +40,7 @@ class ClientBounds:
 
 
 class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
-    """The protocol has stored the answer."""
+    """Stops the parser. The protocol's `_refusal` is the answer to the client."""
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -32,11 +32,11 @@ CLOSES = re.compile(
 
 @dataclass(frozen=True)
 class Budget:
-    """How many requests of one kind are handled at once, and for how many seconds a further request queues.
+    """At most `most` requests of one kind are handled at once. A further request queues for `seconds`.
 
-    A `vital` request uses a separate pool of database connections. `alone` is set if not every request needs a thread
-    and a connection of its own: at most this many requests have them at once. They are requests that run outside
-    their group, and uploads, which need both only for moments.
+    A `vital` request uses a separate pool of database connections. Each request has a thread and a connection of its
+    own, unless `alone` is set: then at most `alone` requests have them at once. The others share those of a group of
+    calls, or are uploads, which need both only for moments.
     """
 
     name: str
@@ -71,7 +71,7 @@ MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not bu
 
 @dataclass
 class IncomingRequest:
-    """`vouch` calls `found_valid`, from any thread."""
+    """`vouch` calls `found_valid`, from any thread, once the request's credential is known to be valid."""
 
     budget: Budget
     is_known: bool = False

@@ -62,7 +62,6 @@ class Replay:
     """The latest updates that this process received, with twenty thousand ids at most.
 
     A position is `<epoch>-<number>`. The epoch is unique to a process and changes when updates may have been missed.
-    So a position of another process is always unknown.
     """
 
     def __init__(self) -> None:
@@ -116,8 +115,8 @@ class Replay:
 class Subscription:
     """A page's subscription to named requests, to all requests that the person may see, or to operations.
 
-    It reports that something changed, never what changed. Updates for a slow reader are merged, so that it never
-    contains more than its topics.
+    It reports that something changed, never what changed. Updates for a slow reader are merged: at most one per topic
+    waits.
     """
 
     caller: Caller

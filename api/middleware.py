@@ -116,7 +116,7 @@ class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
 
 
 class GuardedAnswer:
-    """An answer that is being sent. Its beginning frees the request's place.
+    """An answer that is being sent.
 
     The log line and the span name the template of the route, because paths and queries contain people's names and
     content. The answer's id is also in the log lines of the mails and calls that follow.
@@ -263,9 +263,9 @@ class Admission:
         self._known = KnownCredentials()
 
     async def admit(self, scope: Scope) -> Callable[[int | None], None]:
-        """Wait for a place.
+        """Wait for a place, and return a function that frees it.
 
-        To free the place, call the result with the status of the answer when it begins, or with None.
+        Call the function with the answer's status when the answer begins; if no answer begins, call it with None.
 
         Raises:
             EarlyAnswer: 503, the request has queued for its budget's maximum time.

@@ -11,7 +11,6 @@ FILE = openapi_document.FILE
 
 
 def described() -> str:
-    """The result is deterministic; no connection is made."""
     nowhere = Settings(
         environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost"
     )

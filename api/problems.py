@@ -117,7 +117,7 @@ def problem(
 
 
 def problem_of(error: LockboxError) -> dict[str, Any]:
-    """The problem's status is the one that it would have as a separate answer."""
+    """Return the problem as a part of an answer, with the status that it would have as an answer by itself."""
     return _body(_status(error), error.code, error.detail, error.facts)
 
 

@@ -50,7 +50,7 @@ def switch(
     who: Annotated[str, Form(max_length=40)] = "",
     path: Annotated[str | None, Form(alias="next", max_length=100)] = None,
 ) -> Response:
-    """Sign the browser in as a demo user. Never in production."""
+    """Sign the browser in as a demo user."""
     browser.check_same_site(request, chosen)
     part = cast_of(request).find(who)
     if part is None:

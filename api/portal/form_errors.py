@@ -15,7 +15,7 @@ class FormRejected(Invalid):
 
 @dataclass(frozen=True)
 class FormMistake:
-    """Without `place` the form has no such field; without `name` the message names the subject itself."""
+    """`name` is the field's label, empty if `message` names it; `place` is its id on the page, empty without one."""
 
     name: str
     place: str

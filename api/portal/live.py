@@ -41,7 +41,7 @@ class EventStream(Response):
         self._position = position
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
-        """Raises TooMany, Busy: no stream is free; no part of an answer has been sent."""
+        """Raises TooMany, Busy: no stream is free. This is raised before any part of the answer is sent."""
         self._room.sit(self._seat, self._position)
         leaving = asyncio.create_task(_until_gone(receive, self._seat))
         try:

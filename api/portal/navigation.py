@@ -82,7 +82,6 @@ def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
 
 
 def first(caller: Caller) -> Section:
-    """People who only audit see the audit log first."""
     seen = [section for section in (*SECTIONS, ACCOUNT) if section.is_for(caller)]
     if caller.standings and {standing.role for standing in caller.standings} <= AUDITORS:
         seen.sort(key=lambda section: section.path != LOG)

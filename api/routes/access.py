@@ -36,7 +36,7 @@ async def check_access(
 ) -> AccessView:
     """Answer 200 while a window is open, else 403, so that a client that only reads the status fails closed.
 
-    The answer repeats the parameters. A repeated parameter is answered with 422. If access was
+    The answer contains the checked parameters. A parameter that is sent twice is answered with 422. If access was
     approved for a limited number of uses, each 200 to a service account counts as one use. `call` is the service
     account's own id of the checked call; the same id within five seconds counts as the same use.
     """

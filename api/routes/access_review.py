@@ -19,7 +19,7 @@ TABLE = problems() | {200: {"content": {"text/csv": {}}}}
 def get_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> AccessReviewView:
     """Show everyone with a role at a tenant, why they may approve, and when they last signed in.
 
-    For its admins and auditors; also the vendor's people with more than one role.
+    The answer also lists the vendor's people with more than one role. For the tenant's admins and auditors.
     """
     return AccessReviewView.of(access_review.of_tenant(session, who, slug))
 

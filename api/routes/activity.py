@@ -23,8 +23,8 @@ def report_activity(
 ) -> Response:
     """Report an engineer's activity, up to an hour after the window's end; needs the scope `activity:report`.
 
-    If any entry or use lies outside the window, none is accepted (`outside-window`). With an Idempotency-Key, which
-    uses need, a report can be repeated safely for 24 hours.
+    If any entry or use lies outside the window, none is accepted (`outside-window`). With an Idempotency-Key, a
+    report can be repeated safely for 24 hours. A report with uses requires the key.
     """
     if body.uses and key is None:
         raise Invalid("A report with uses needs an Idempotency-Key.", field="Idempotency-Key")

@@ -24,7 +24,7 @@ def list_my_addresses(who: CurrentUser, session: SessionDep, response: Response)
 
 @router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(count_address)])
 def add_my_address(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
-    """Add an address, with a fresh sign-in; it is used once it is confirmed with the mailed code."""
+    """Add an address, with a fresh sign-in. Mails go there only after it is confirmed with the mailed code."""
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))
 
 

@@ -14,10 +14,10 @@ router = CallRouter(prefix="/v1", tags=["requests"])
 
 @router.get("/findings", responses=problems())
 def list_due_findings(who: CurrentUser, session: SessionDep) -> DueFindingList:
-    """List the findings about break-glass that the caller may give now, the one that is due first at the top.
+    """List the findings about break-glass that the caller may give now, the earliest due first.
 
-    While one is overdue there is no other break-glass at that customer. At most 50 are listed, and none to an API
-    token, which cannot give a finding.
+    While a finding is overdue, the customer's policy may block other break-glass. At most 50 are listed, and none to
+    an API token, which cannot give a finding.
     """
     return DueFindingList(items=[_due(one) for one in after_reviews.due_findings(session, who)])
 

@@ -32,7 +32,7 @@ def create_approval_challenge(
     response: Response,
     body: ApprovalInput | None = None,
 ) -> ChallengeView:
-    """Return what a passkey of the caller's has to sign for an approval with this body, checked as if given now.
+    """Check an approval as if it were given now, and return what a passkey of the caller's has to sign for it.
 
     Passkeys only answer pages of this server's own origin. Send the answer with the same body to `approve`.
     """

@@ -79,9 +79,10 @@ async def evaluate_access(request: Request) -> Response:
     openapi_extra=body_of(EvaluationsBody),
 )
 async def evaluate_access_batch(request: Request) -> Response:
-    """Decide several questions in their order, 50 at most; without `evaluations` one, as `/access/v1/evaluation`.
+    """Decide several questions in their order, 50 at most.
 
-    A malformed one among several is a no with the reason `malformed`.
+    Without `evaluations`, the body is one question, as for `/access/v1/evaluation`. A malformed question among
+    several is a no with the reason `malformed`.
     """
     return await _identified(request, several=True)
 

@@ -30,8 +30,8 @@ def end_case(
 ) -> CaseClosingView:
     """Cancel the pending requests of a closed case and revoke its open windows; needs the scope `case:close`.
 
-    It reaches the tenants that the token is bound to. If the catalogue has one ticket system, cases that name none
-    are in that one. Repeating the call is harmless.
+    Only tenants that the token is bound to are affected. If the catalogue has only one ticket system, the call also
+    ends requests that name no ticket system. Repeating the call is harmless.
     """
     systems = chosen.catalogue.case_systems
     is_only = systems.keys() == {case_system}

@@ -21,7 +21,7 @@ def request_credential(
     session: SessionDep,
     chosen: SettingsDep,
 ) -> ConnectionStatus:
-    """Open the window at its target system, as its engineer, with the password that belongs to this verifier.
+    """Open the target system to the window's engineer, who signs in with the password that `verifier` was made from.
 
     The connection opens within seconds and is closed at the window's end at the latest. Earlier credentials of the
     request are closed. A request has at most three credentials that are not closed yet.

@@ -30,7 +30,7 @@ def get_exclusions(
 ) -> ExclusionsView:
     """Show what Lockbox does not cover, as the vendor states it, for anyone who is signed in.
 
-    It is the version in force, or another one; 404 where the vendor has stated none.
+    Without `version`, the version in force is shown; 404 if the vendor has stated none.
     """
     return _shown(exclusions.read(session, who, version), response)
 

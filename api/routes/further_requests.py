@@ -28,8 +28,8 @@ def resubmit_request(
 ) -> Response:
     """Resubmit a request that is `timed_out`, as its requester; today's policy applies.
 
-    In any other state the answer is `not-timed-out`. If a resubmitted request is still open, the answer is
-    `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
+    In any other state the answer is `not-timed-out`. If the request was resubmitted before and that resubmission is
+    still open, the answer is `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
     """
     limits = submission_limits(chosen)
 

@@ -63,7 +63,8 @@ def allow_gate_report(
 ) -> TenantGateView:
     """Let the gate of a service only report for the tenant, as a tenant admin with a fresh sign-in.
 
-    `revision` is the revision in the list. The consent answers only that question, and ends with the next switch.
+    `revision` is the gate's in the list of gates. The consent is for this revision only: it ends when the vendor next
+    switches the gate.
     """
     return _gate(enforcement.allow_report(session, who, came, slug, service, revision=body.revision))
 

@@ -31,10 +31,10 @@ def list_gate_identities(
 def add_gate_identity(
     body: NewGateIdentity, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> GateIdentityView:
-    """Map an identity to an engineer, as another operator with a fresh sign-in.
+    """Map an identity to an engineer other than the caller, as an operator with a fresh sign-in.
 
-    The issuer is one of the catalogue's; `mtls:` and a service, for subjects of certificates; or `header:` and the id
-    of a gateway's service account. The subject is compared exactly.
+    The issuer is one of the catalogue's issuers, `mtls:` and a service (for subjects of certificates), or `header:`
+    and the id of a gateway's service account. The subject is compared exactly.
     """
     wanted = MappingInput(body.issuer, body.subject, body.person_id)
     return _view(identity_map.add(session, who, came, wanted, engineers.issuer_names(chosen.catalogue)))

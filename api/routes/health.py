@@ -26,8 +26,9 @@ class Liveness(BaseModel):
 class Readiness(BaseModel):
     """Whether requests can be served: Postgres is required; without Redis everything works, more slowly.
 
-    `audit_log` is `behind` if the database, after a restore, holds less than was shipped: no access is granted.
-    `writes` is the result of a trial write, which fails for example if commits wait for a dead standby; reads go on.
+    `audit_log` is `rolled_back` if the database, after a restore, holds less of the log than the shipped checkpoints
+    attest: then no access is granted. `writes` is the result of a trial write, which fails for example if commits
+    wait for a dead standby; reads continue.
     """
 
     status: Literal["ready", "degraded", "down"]
@@ -46,7 +47,7 @@ async def get_liveness() -> Liveness:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def get_readiness(request: Request, db: DatabaseDep, response: Response) -> Readiness:
-    """Answer 200 with Postgres and the right schema; *degraded* without Redis or writes, or with the log behind."""
+    """Answer 200 with Postgres and the right schema; *degraded* without Redis or writes, or after a log rollback."""
     postgres, redis = _postgres(db), _redis(db)
     if postgres != "ok":
         response.status_code = 503

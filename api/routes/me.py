@@ -38,7 +38,7 @@ def get_me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
 def change_preferences(
     body: Preferences, who: CurrentUser, came: ClientInfoDep, session: SessionDep, response: Response
 ) -> MeView:
-    """Set the time zone of the caller's mails, and whether to get prompts; an API token cannot."""
+    """Set the time zone of the caller's mails, and whether the caller gets prompts. API tokens may not do this."""
     if body.time_zone is not None:
         addresses.choose_time_zone(session, who, body.time_zone)
     if body.wants_prompts is not None:

@@ -98,7 +98,7 @@ def leave_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: Ses
 
 @router.get("/invitations", responses=problems(404))
 def list_invitations(slug: Slug, who: CurrentUser, session: SessionDep) -> InvitationList:
-    """List the open invitations to the tenant's own people, proposed admins included."""
+    """List the open invitations, those of proposed admins included. For the tenant's members."""
     return InvitationList(items=[invitation_view(one) for one in invitations.still_open(session, who, slug)])
 
 
@@ -112,7 +112,7 @@ def withdraw_invitation(
 
 @router.get("/delegations", responses=problems(404))
 def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> DelegationList:
-    """List current and future delegations to the tenant's own people."""
+    """List current and future delegations. For the tenant's members."""
     return DelegationList(items=[delegation_view(entry) for entry in delegates.current(session, who, slug)])
 
 

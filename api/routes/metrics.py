@@ -17,7 +17,7 @@ router = CallRouter(tags=["health"])
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def get_metrics(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Response:
-    """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other.
+    """Return the metrics in Prometheus' text form. If Redis or Postgres is away, its metrics are left out.
 
     Shared counters are read at each call, so no counter goes back when another process answers. Answers of the gate
     that are not written yet are counted by their own process only.

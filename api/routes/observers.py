@@ -46,7 +46,10 @@ def remove_observer(
 def preview_policy(
     slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep
 ) -> WhatIfResult:
-    """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""
+    """Preview which people a hypothetical request would reach, and where. Nothing is written or sent.
+
+    For the tenant's members.
+    """
     ask = RequestFacts.of(body, requester=body)
     return what_if.preview_request(session, who, slug, ask, chosen.catalogue.services)
 

@@ -29,7 +29,7 @@ def declare_outside_access(
     chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
-    """Declare access that engineers took around Lockbox, as an operator, once it has ended.
+    """Declare, as an operator, access by engineers that bypassed Lockbox and has ended.
 
     It is recorded in the tenant's log, shown on the tenant's page, and sent to its admins, approvers and webhooks. It
     cannot be changed or withdrawn. With an Idempotency-Key, the call can be repeated safely for 24 hours.

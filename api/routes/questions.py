@@ -40,7 +40,7 @@ def ask_question(
 
 @router.get("/{request_id}/questions", responses=problems(404))
 def list_questions(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> QuestionList:
-    """List a request's questions and answers."""
+    """List a request's questions with their answers, the oldest first."""
     entry = queries.find(session, who, request_id)
     shown = QuestionList(items=[_view(one) for one in questions.of_request(session, who, request_id)])
     queries.record_read(session, who, came, entry.request)

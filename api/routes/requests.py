@@ -148,10 +148,10 @@ def list_requests(
 ) -> RequestPage:
     """List the requests that the caller may see, the newest first.
 
-    `engineer` is part of a name. `text` is searched case-insensitively in case references and their pages, names of
-    resources, ids and the justifications that the caller may read. Open states and `requester` are looked up. Any
-    other filter is searched in the newest 1,000 at a time: a page may hold fewer matches, or none, and its cursor
-    goes on.
+    `engineer` is part of the requester's name. `text` is searched case-insensitively in references and URLs of cases,
+    names of resources, ids and the justifications that the caller may read. Filters other than an open state and
+    `requester` look through the newest 1,000 requests at a time: a page may hold few matches or none, and still a
+    cursor to older ones.
     """
     wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text, level)
     page = request_list.page(session, who, wanted, cursor=cursor, most=limit)

@@ -70,7 +70,7 @@ def list_tenants(
 
 @router.get("/{slug}", responses=problems(404))
 def get_tenant(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
-    """Show one tenant."""
+    """Show one tenant; what the caller may not know is null."""
     return _tenant(tenants.show(session, who, slug))
 
 
@@ -78,7 +78,7 @@ def get_tenant(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
 def suspend_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
     """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked.
 
-    The tenant's `open_windows` is their number. Resuming the tenant reopens none.
+    Before the call, the tenant's `open_windows` says how many will be revoked. Resuming the tenant reopens none.
     """
     return _tenant(tenants.suspend(session, who, came, slug))
 
@@ -133,7 +133,7 @@ def start_emergency_stop(
 
 @router.delete("/{slug}/emergency-stop", status_code=204, responses=problems(404))
 def end_emergency_stop(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """End an emergency stop, as a tenant admin: break-glass is as the policy says again. It reopens nothing."""
+    """End an emergency stop, as a tenant admin: the policy decides about break-glass again. No window is reopened."""
     emergency_stop.end_stop(session, who, came, slug)
 
 

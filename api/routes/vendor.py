@@ -69,7 +69,8 @@ def change_vendor_member(
 ) -> ColleagueView:
     """Set the roles of someone else at the vendor, and a manager's review tier, as an operator.
 
-    What a lost role carried ends. If-Match names the version to replace; without it the answer is 428.
+    Losing the role `engineer` ends the person's requests and windows; losing `operator` withdraws their invitations
+    and proposals. If-Match names the version to replace; without it the answer is 428.
     """
     roles, tier = frozenset(map(Role, body.roles)), body.review_tier
     return _one(vendor_staff.set_roles(session, who, came, person_id, roles, review_tier=tier, seen=seen), response)
@@ -77,7 +78,10 @@ def change_vendor_member(
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
 def remove_vendor_member(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Remove every role of someone else at the vendor, as an operator; what they carried ends."""
+    """Remove every role of someone else at the vendor, as an operator.
+
+    Their requests and windows end, and their invitations and proposals are withdrawn.
+    """
     vendor_staff.remove(session, who, came, person_id)
 
 
@@ -91,7 +95,10 @@ def disable_vendor_member(
 
 @router.get("/members/{person_id}/directory", responses=problems(404))
 def get_directory_record(person_id: UUID, who: CurrentUser, session: SessionDep) -> DirectoryView:
-    """Show what the vendor's directory says of a person, to them, to operators and auditors, and to who writes it."""
+    """Show what the vendor's directory says of a person.
+
+    For that person, operators, auditors, and service accounts with the scope `directory:write`.
+    """
     return _directory_view(vendor_staff.read_record(session, who, person_id))
 
 
@@ -128,7 +135,7 @@ def list_undelivered_notifications(
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> DeadNotificationPage:
-    """List undelivered notifications for operators: their subject, channel and error, without recipients."""
+    """List undelivered notifications with their subject, channel and error, but without recipients. For operators."""
     page = delivery_log.page(session, who, cursor=cursor, most=limit)
     return DeadNotificationPage(items=list(page.notifications), next_cursor=page.next_cursor)
 

@@ -79,7 +79,7 @@ def add_vendor_endpoint(
 
 @router.get("/endpoints/{endpoint_id}", responses=problems(404))
 def get_endpoint(endpoint_id: UUID, who: CurrentUser, session: SessionDep) -> EndpointView:
-    """Show one webhook."""
+    """Show one webhook, without its secret."""
     return _view(webhooks.show(session, who, endpoint_id))
 
 
@@ -112,7 +112,10 @@ def rotate_endpoint_secret(
     response: Response,
     body: NewSecret | None = None,
 ) -> NewEndpointView:
-    """Rotate a webhook's secret and key, with a fresh sign-in; both sign for a while. Shown only in this answer."""
+    """Rotate a webhook's secret and key, with a fresh sign-in; for a while, calls are signed with old and new ones.
+
+    The new secret is shown only in this answer.
+    """
     overlap = timedelta(hours=(body or NewSecret()).overlap_hours)
     response.headers["cache-control"] = "no-store"
     return _with_secret(webhooks.rotate(session, who, came, endpoint_id, vault=keys, overlap=overlap))
@@ -147,9 +150,9 @@ def replay_events(
 ) -> EventReplayView:
     """Replay the events of a log as its webhooks were called with them, the oldest first.
 
-    For whoever missed calls (see docs/webhooks.md). An event is here within seconds, once it is sealed; `next_cursor`
-    is always there, also for the next time. For the readers of the log: a tenant's admins and auditors, and the
-    vendor's auditors.
+    For receivers that missed calls (see docs/webhooks.md). An event is included once it is sealed, within seconds.
+    `next_cursor` is never null: keep it to ask for later events. For the readers of the log: a tenant's admins and
+    auditors, and the vendor's auditors.
     """
     found = delivery_log.replay(session, who, after=after, most=limit, public_url=chosen.public_url)
     return EventReplayView(items=list(found.bodies), next_cursor=found.next_cursor, more=found.more)
@@ -157,7 +160,7 @@ def replay_events(
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
 def redeliver_call(delivery_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
-    """Repeat a finished call under its id, unless it asks for something that is settled."""
+    """Repeat a call that has succeeded or failed permanently, under its id. A call still being retried is refused."""
     return CallView(webhook_id=delivery_log.redeliver(session, who, came, delivery_id))
 
 

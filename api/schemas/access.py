@@ -10,9 +10,8 @@ from pydantic import BaseModel
 class AccessView(BaseModel):
     """An open window, and the checked parameters: let this engineer do this, and check again before `deadline_at`.
 
-    A gateway compares all of it with what it is about to serve. `uses_left` is how often the window
-    lets in after this, null for any number. `break_glass` is whether it was opened in an emergency without the
-    customer.
+    A gateway compares all of it with what it is about to serve. `uses_left` is how many more times the window can be
+    used, null for any number. `break_glass` is whether it was opened in an emergency without the customer.
     """
 
     open: Literal[True] = True

@@ -9,7 +9,7 @@ from lockbox.admin.access_review import AccessReview, ReviewedPerson
 
 
 class ReviewedPersonView(BaseModel):
-    """A person with roles, through what they may approve, and when and how they signed in last."""
+    """A person with roles, why they may approve (`through`), and when and how they last signed in."""
 
     id: UUID
     name: str

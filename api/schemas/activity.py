@@ -31,7 +31,7 @@ class ActivityItem(RequestBody):
 
 
 class UsedItem(RequestBody):
-    """Calls that a guard let in from its memory, `count` of them, which no gate has counted."""
+    """`count` calls that a guard admitted from its memory of open windows, and that no gate has counted."""
 
     at: Instant
     resource: Resource

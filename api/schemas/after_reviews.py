@@ -41,6 +41,6 @@ class DueFindingView(BaseModel):
 
 
 class DueFindingList(BaseModel):
-    """The findings that the reader may give, the one that is due first at the top."""
+    """The findings that the reader may give, the earliest due first."""
 
     items: list[DueFindingView]

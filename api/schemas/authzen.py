@@ -65,7 +65,10 @@ class EvaluationsOptions(AuthzenBody):
 
 
 class EvaluationsBody(AuthzenBody):
-    """Several questions; the members beside them count where a question leaves one out. Without any it is one."""
+    """Several questions. `subject`, `action` and `resource` apply to each question that leaves them out.
+
+    Without `evaluations`, they are a single question.
+    """
 
     subject: AuthzenSubject | None = None
     action: AuthzenAction | None = None
@@ -76,7 +79,7 @@ class EvaluationsBody(AuthzenBody):
 
 
 class AuthzenDecision(BaseModel):
-    """The answer to one question: `context` says for what it is and until when, or why not (`reason`, `detail`)."""
+    """The answer to one question; `context` says what is allowed and until when, or why not (`reason`, `detail`)."""
 
     decision: bool
     context: dict[str, str]

@@ -17,6 +17,6 @@ class NewCredential(RequestBody):
 
 
 class ConnectionList(BaseModel):
-    """What is, or was, opened at targets for a request, what is not closed first; at most a hundred."""
+    """Connections that were opened at targets for a request, at most a hundred; those not closed come first."""
 
     items: Sequence[ConnectionStatus]

@@ -29,6 +29,6 @@ class DeviceToken(RequestBody):
 
 
 class DeviceLoginStateView(BaseModel):
-    """The state of a device login."""
+    """Whether a person has allowed the device login."""
 
     state: DeviceLoginState

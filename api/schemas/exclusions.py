@@ -19,8 +19,6 @@ class ExclusionsInput(RequestBody):
 
 
 class ExclusionsView(BaseModel):
-    """A version of the exclusions."""
-
     version: int
     text: str
     author: PersonView

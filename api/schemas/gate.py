@@ -43,7 +43,7 @@ def _subject(value: str) -> str:
 
 
 class NewGateIdentity(RequestBody):
-    """An identity to map to an engineer: whom the issuer calls `subject` is `person_id`."""
+    """An identity to map to an engineer: `person_id` is the engineer whose name at the issuer is `subject`."""
 
     issuer: Annotated[str, Field(max_length=LONGEST_ISSUER), TextRule(_issuer, r"^[!-~]+$")]
     subject: Annotated[str, Field(max_length=LONGEST_GATE_SUBJECT), TextRule(_subject, r"^[!-~]([ -~]*[!-~])?$")]
@@ -60,8 +60,6 @@ class NewGateProbe(RequestBody):
 
 
 class GateProbeView(BaseModel):
-    """A recorded probe."""
-
     service: str
     gateway: str
     refused: int
@@ -88,8 +86,6 @@ class GateProbePage(BaseModel):
 
 
 class GateIdentityView(BaseModel):
-    """A mapped identity."""
-
     id: UUID
     issuer: str
     subject: str
@@ -106,7 +102,7 @@ class GateIdentityPage(BaseModel):
 
 
 class ReportConsentInput(RequestBody):
-    """A yes to what is asked in a revision."""
+    """A tenant's consent that a gate only reports; `revision` is the revision for which the vendor asks."""
 
     revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), IS_WHOLE]
 
@@ -116,13 +112,13 @@ class EnforcementView(EnforcementOverview):
 
 
 class EnforcementList(BaseModel):
-    """What all gates do."""
+    """What each gate does, sorted by service."""
 
     items: list[EnforcementView]
 
 
 class DefinitionPartView(BaseModel):
-    """A part of a gate's definition that was changed: what only the one `before` said, and what it says `now`."""
+    """A changed part of a gate's definition: what only the old one says (`before`), and only the new one (`now`)."""
 
     part: str
     before: str
@@ -130,10 +126,11 @@ class DefinitionPartView(BaseModel):
 
 
 class GateDefinitionView(BaseModel):
-    """What decides which resource and action a call at a gate uses, and whose call it is: since when it is in use.
+    """A gate's definition, in use since `since`: how it finds a call's resource, action and caller.
 
-    `changes` says how the definition before it differed; there are none for the `first` on record. While the one
-    before is `beside` it, a process of the vendor's may still have that. `sha256` is that of the events.
+    `changes` says how the previous definition differed; it is empty for the `first` one on record. While `beside` is
+    true, some process of the vendor may still use the previous definition. `sha256` is the definition's hash, as in
+    events.
     """
 
     since: datetime
@@ -167,7 +164,7 @@ class TenantGateView(BaseModel):
 
 
 class TenantGateList(BaseModel):
-    """What all gates do for a tenant."""
+    """What each gate does for a tenant, sorted by service."""
 
     items: list[TenantGateView]
 
@@ -200,7 +197,7 @@ class OutsideAccessView(DeclaredAccess):
 
 
 class OutsideAccessList(BaseModel):
-    """The access around Lockbox that was declared for a tenant."""
+    """Access around Lockbox that was declared for a tenant, the newest first, at most fifty."""
 
     items: list[OutsideAccessView]
 
@@ -208,8 +205,9 @@ class OutsideAccessList(BaseModel):
 class WouldDenyCallView(BaseModel):
     """A kind of call that was let in and would be refused; `path` is null for all calls that no other item lists.
 
-    A path is one of the catalogue, or has `{}` where it named something. `engineer` is whose call it was if that is
-    known, `identity` the issuer and subject of somebody who is mapped to nobody. `calls` counts from `first_at` on.
+    `path` is a path of the catalogue, or else the call's own with `{}` in place of values. `engineer` is the caller
+    if known; `identity` is the issuer and subject of a caller who is mapped to no engineer. `calls` counts from
+    `first_at` on.
     """
 
     path: str | None
@@ -222,7 +220,7 @@ class WouldDenyCallView(BaseModel):
 
 
 class WouldDenyReasonView(BaseModel):
-    """Why calls would be refused, what to do about it, and how many there were; of the kinds a hundred at most."""
+    """Why calls would be refused, what to do about it, and how many there were; `kinds` lists a hundred at most."""
 
     reason: GateReason
     remedy: str

@@ -51,26 +51,22 @@ TIERS_ARE_FOR_MANAGERS: JsonDict = {
 
 
 class Invitee(RequestBody):
-    """A person to invite."""
+    """A person to invite, or to propose as a tenant's admin."""
 
     name: PersonName
     address: Address
 
 
 class NewMember(Invitee):
-    """A person to invite to a tenant."""
-
     roles: TenantRoles
 
 
 class NewColleague(Invitee):
-    """A person to invite to the vendor."""
-
     roles: VendorRoles
 
 
 class MemberChange(RequestBody):
-    """All roles of a member; `eligible` as a delegate stays if left out."""
+    """All roles of a member. If `eligible` (as a delegate) is left out, it is unchanged."""
 
     roles: TenantRoles
     eligible: Annotated[bool, Field(strict=True)] | None = None
@@ -116,7 +112,7 @@ class DirectoryView(BaseModel):
 
 
 class NewDelegation(RequestBody):
-    """A delegation; by the caller if no principal is named, from now on without a start."""
+    """A delegation. Without `principal`, the caller is the principal; without `starts_at`, it begins at once."""
 
     delegate: UUID
     ends_at: Instant

@@ -30,7 +30,7 @@ class MeView(BaseModel):
 
 
 class Preferences(RequestBody):
-    """A person's preferences; members that are left out stay.
+    """A person's preferences; what is left out is unchanged.
 
     `time_zone` is an IANA name, such as `Europe/Berlin`. An approver who declined prompts is asked only if the others
     are too few; receipts are always sent.

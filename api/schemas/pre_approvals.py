@@ -13,8 +13,8 @@ from lockbox.admin.pre_approvals import PreApprovalInput
 class NewPreApproval(PreApprovalInput):
     """A pre-approval to propose; `access_window` in seconds is the longest window, and `resource` a pattern.
 
-    In a pattern `*` is any text, also none; it names at least a part of the id. `ends_at` is at most 90 days ahead.
-    `comment` says why.
+    In a pattern `*` is any text, even none; the pattern must name at least a part of the id. `ends_at` is at most 90
+    days ahead. `comment` says why.
     """
 
 
@@ -29,9 +29,10 @@ class PreApprovalApproverView(BaseModel):
 class PreApprovalView(BaseModel):
     """A pre-approval and what it is worth now.
 
-    While it is `pending`, `lacks` says what it needs before it opens anything, also where it was `in_force` and the
-    policy has become stricter or an approver has left. `used` counts the windows that it opened. `look_alikes` are
-    the names of those who proposed or approved it and have the reader's name or mailbox, while it is not over.
+    While it is `pending`, `lacks` says what it needs before it opens anything. A pre-approval that is `in_force`
+    becomes `pending` again if the policy becomes stricter or an approver leaves. `used` counts the windows that it
+    opened. `look_alikes` are the people who proposed or approved it and have the reader's name or mailbox; empty once
+    it is over.
     """
 
     id: UUID

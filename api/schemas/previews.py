@@ -22,10 +22,10 @@ class MissingField(BaseModel):
 class PreviewView(PreviewedSubmission):
     """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
 
-    `can_be_submitted` is whether it would be accepted. `notified_first` are the people of the customer whom it would
-    reach first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
-    `pre_approval_id` would open it without asking them, at once or, if it is reviewed first, as it is endorsed.
-    With `break_glass` a manager would open it without them.
+    `notified_first` are the people of the customer whom it would reach first, asked or notified of a window opened
+    without them; `endpoints` is how many of its webhooks. `pre_approval_id` is the pre-approval that would open the
+    window without asking the customer: at once, or when the request is endorsed. With `break_glass` a manager would
+    open the window without the customer.
     """
 
     can_be_submitted: bool

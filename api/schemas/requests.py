@@ -41,9 +41,10 @@ class SignedApproval(RequestBody):
 class ApprovalInput(CommentInput):
     """An approval; `access_window` in seconds shortens what was asked, and `max_uses` lowers it.
 
-    `resources` and `actions` are what is kept of those asked, all if left out: what opens is what every counting
-    approval has kept. `opens_at` is a later start. `signed` is the approver's own signature over all of that: without
-    it, only the vendor's server attests the approval, if the customer's policy allows that.
+    `resources` and `actions` limit the approval to a part of those requested; left out, it covers all. The window
+    opens only for what every counted approval covers. `opens_at` is a later start. `signed` is the approver's own
+    signature over all of that: without it, only the vendor's server attests the approval, if the customer's policy
+    allows that.
     """
 
     access_window: Seconds | None = None

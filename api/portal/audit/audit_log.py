@@ -71,7 +71,6 @@ class AuditSearchForm(BaseModel):
 
     @property
     def is_of_moves(self) -> bool:
-        """Whether only moves of requests are shown."""
         return not (self.show or self.action or self.person or self.request or self.text)
 
     def wanted(self, zone: str) -> EventFilter:
@@ -93,7 +92,6 @@ AuditSearch = Annotated[AuditSearchForm, Query()]
 def search(
     request: Request, chosen: SettingsDep, session: SessionDep, what: AuditSearch, cursor: SearchField = ""
 ) -> Response:
-    """Each search is recorded as an event."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     try:
@@ -119,7 +117,6 @@ def export(
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: SearchField = "",
 ) -> Response:
-    """Each export is recorded as an event."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     rate_limits.count_export(visitor.caller, db)
@@ -146,7 +143,7 @@ def export(
 
 
 def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
-    """Opening a transaction of the result raises NotSignedIn if the person is no longer signed in."""
+    """Make each transaction of `pages` raise NotSignedIn at its start if the person is no longer signed in."""
 
     @contextmanager
     def opened() -> Iterator[UnitOfWork]:

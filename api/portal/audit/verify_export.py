@@ -81,7 +81,7 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
 
     Raises:
         NotSignedIn, NotYours: no one is signed in, or the person may read no audit log.
-        Busy: one file of the person, or two of one of their tenants, are being verified.
+        Busy: the person is already verifying a file, or two people of one of their tenants are.
         TooMany: the person has verified thirty files in the last ten minutes.
     """
     browser.check_same_site(request, chosen)

@@ -19,7 +19,7 @@ from lockbox.requests.quorum import ApprovalLimits
 
 
 class DecisionForm(BaseModel):
-    """With `narrow`, `resources` and `actions` are the boxes that are still ticked."""
+    """If `narrow` is set, the boxes that are still ticked are in `resources` and `actions`."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -54,7 +54,7 @@ def show(
     resource: Annotated[str, Query(max_length=256)] = "",
     action: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
-    """The form is filled in from an earlier request, or from the query of a link of the gate."""
+    """The form is filled in from an earlier request, or from the query with which the gate links to this page."""
     visitor = browser.visitor(request, session, chosen)
     _check_engineer(visitor.caller)
     if earlier:
@@ -202,7 +202,7 @@ def _closest(windows: Sequence[int], typed: str) -> int:
 
 
 def _windows(typed: str, ceiling: int) -> list[int]:
-    """In seconds."""
+    """The windows to offer, in seconds; none is longer than `ceiling`."""
     offered = {*WINDOWS, *([int(typed)] if request_form.is_seconds(typed) else [])}
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 

@@ -160,7 +160,6 @@ def _finding(finding: str, comment: str) -> FindingInput:
 
 @router.post("/{request_id}/ask-again")
 def resubmit(work: FormContextDep, request_id: str) -> Response:
-    """If the request was resubmitted before, go to the open resubmission."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -177,7 +176,6 @@ def request_more_time(
     more: Annotated[str, Form(max_length=9)] = "",
     why: Annotated[str, Form()] = "",
 ) -> Response:
-    """If an extension is open already, go to that extension."""
     one, services = request_id_of(request_id), work.chosen.catalogue.services
 
     def submitted(session: UnitOfWork, visitor: Visitor) -> SubmittedRequest:
@@ -435,12 +433,12 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
 
 
 def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]:
-    """Actions to offer, each with the refusal that the page explains."""
+    """Actions to show: with None if the person may take them now, else with the refusal that the page explains."""
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
 def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
-    """For vendor users, only the decisions whose comment no policy can waive."""
+    """The decisions that need a comment; for vendor users, only those for which no policy can waive it."""
     is_vendors = caller.side is Side.VENDOR
     return decision_context.needing_reasons(Terms() if is_vendors else terms, by_the_vendor=is_vendors)
 

@@ -43,7 +43,7 @@ Column = Annotated[list[FormText], Field(max_length=MOST_COLUMNS)]
 
 @dataclass(frozen=True)
 class FactField:
-    """`words` are the choices of the fact. A text has at most `longest` characters."""
+    """A field for a declared fact of a request. `words` are its choices; a text has at most `longest` characters."""
 
     name: str
     label: str

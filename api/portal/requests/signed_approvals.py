@@ -40,7 +40,7 @@ class ApprovalProofForm(BaseModel):
 
     @property
     def is_final(self) -> bool:
-        """Whether the approver was already asked for a signature."""
+        """Whether the approver has given or declined a signature."""
         return bool(self.credential or self.unsigned)
 
 

@@ -46,7 +46,6 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response
 
 @of_vendor.get("")
 def show_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """A customer's member is redirected to the page of their tenant."""
     visitor = browser.visitor(request, session, chosen)
     if visitor.caller.side is Side.CUSTOMER:
         own = [one.tenant for one in tenants.own(session, visitor.caller)]

@@ -58,7 +58,7 @@ def switch(work: FormContextDep, slug: Slug, mode: ModeName = "") -> Response:
 def consent(
     work: FormContextDep, slug: Slug, mode: ModeName = "", until: Annotated[str, Form(max_length=40)] = ""
 ) -> Response:
-    """Without a mode, preview the end of the consent."""
+    """Preview temporary consent to `mode`. If `mode` is empty, preview the withdrawal of the consent."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)

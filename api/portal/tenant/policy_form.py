@@ -113,7 +113,7 @@ class PolicyForm(BaseModel):
         )
 
     def onto(self, policy: Policy) -> Policy:
-        """Keep other terms, and a window's seconds if its hours and minutes are unchanged."""
+        """Return `policy` with the form's terms. A window with unchanged hours and minutes keeps its seconds."""
         values = policy.model_dump(mode="json")
         terms, wrong = values | self._picked(values), list[tuple[str, str]]()
         for name, read_field in self._numbers(values):

@@ -86,8 +86,6 @@ def approve(work: FormContextDep, slug: Slug, pre_approval_id: UUID, comment: Co
 
 @router.post("/{pre_approval_id}/revoke")
 def revoke(work: FormContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
-    """Also revoke all windows that the pre-approval has opened."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         because = read(CommentInput, comment=_said(comment)).comment
         pre_approvals.revoke(session, caller, origin, slug, pre_approval_id, because)

@@ -35,7 +35,6 @@ TenantField = Annotated[str, Query(max_length=200)]
 
 @router.get("")
 def show_statistics(request: Request, chosen: SettingsDep, session: SessionDep, tenant: TenantField = "") -> Response:
-    """The vendor's auditor also sees the statistics of all tenants together."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     found = statistics.read(session, visitor.caller, _slug(visitor, readable, tenant))

@@ -58,8 +58,6 @@ def release(work: FormContextDep, slug: Slug) -> Response:
 
 @router.post("/off-board")
 def off_board(work: FormContextDep, slug: Slug, typed: Annotated[str, Form(max_length=100)] = "") -> Response:
-    """Ask the vendor to export and then erase all data of the tenant."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         if typed.strip() != slug:
             raise Invalid(phrases.TYPE_THE_SLUG.format(slug=slug))

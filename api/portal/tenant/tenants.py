@@ -66,8 +66,6 @@ def preview_emergency_stop(request: Request, slug: Slug, chosen: SettingsDep, se
 
 @router.post("/{slug}/emergency-stop")
 def stop(work: FormContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
-    """Revoke all open windows, and deny all requests that are pending or in review."""
-
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         said = read(CommentInput, comment=comment.replace("\r\n", "\n").strip() or None).comment
         emergency_stop.stop_all(session, caller, origin, slug, said)

@@ -47,7 +47,10 @@ class TierRow:
 
 @dataclass(frozen=True)
 class TierForm:
-    """A row for each group, and an empty row for a new one. `escalation`: when later tiers are asked, in percent."""
+    """A row for each group, and an empty row for a new one.
+
+    `escalation`: when later tiers are asked, in percent of the approval window.
+    """
 
     rows: Sequence[TierRow]
     escalation: str
@@ -162,7 +165,7 @@ async def tier_form(
     gone: Column = [],  # noqa: B006 - likewise
     escalation: Annotated[str, Form(max_length=200)] = "",
 ) -> TierForm:
-    """Entries with the same index form a group; people are written as `number:id`."""
+    """Entries with the same index form a group. A person is written as `number:id`, with the index of the group."""
     inside: dict[str, set[str]] = {}
     for place in people:
         number, _, person = place.partition(":")

@@ -123,8 +123,6 @@ def turn(work: FormContextDep, slug: Slug, one: One, enabled: Annotated[str, For
 
 @router.post("/rotate")
 def rotate(work: FormContextDep, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS) -> Response:
-    """Only the page that answers this form shows the new secret."""
-
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         _of_this(session, caller, slug, one)
         text = hours.strip()
