@@ -104,7 +104,7 @@ def _numbers(cell: str) -> Iterator[str]:
         yield from (f"{section}.{number}" for number in range(int(start), int(end) + 1))
 
 
-def test_every_security_requirement_of_both_levels_has_exactly_one_row() -> None:
+def test_every_asvs_level_1_and_2_requirement_has_exactly_one_row_in_the_controls() -> None:
     named = [number for row in ROWS for number in _numbers(row[0])]
 
     wanted = {f"{section}.{number}" for section, most in SECTIONS.items() for number in range(1, most + 1)}
@@ -113,7 +113,7 @@ def test_every_security_requirement_of_both_levels_has_exactly_one_row() -> None
     assert len(wanted) == 253
 
 
-def test_each_control_row_names_tests_that_make_test_runs_or_says_why_not() -> None:
+def test_each_control_names_tests_of_the_default_run_or_says_why_it_has_none() -> None:
     tests, off = _tests(), []
     for number, asks, proof in ROWS:
         named = set(re.findall(r"`(test_\w+)`", proof))

@@ -41,7 +41,7 @@ KINDS = {"docs": _docs, "docstrings": _docstrings, "test names": _test_names}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_number_of_dialect_marks_in_the_repository_only_decreases(kind: str) -> None:
+def test_the_count_of_discouraged_english_words_in_the_repository_does_not_grow(kind: str) -> None:
     number = sum(len(MARKS.findall(text)) for text in KINDS[kind]())
 
     assert number <= MOST[kind], "name the person or thing: the requester, no one, again, continues, is notified"

@@ -232,7 +232,7 @@ def test_no_sql_statement_is_too_large_to_be_prepared() -> None:
     assert [name for name, one in compiled.items() if len(str(one)) > MAX_CACHED_STATEMENT_LENGTH] == []
 
 
-def test_no_sql_statement_reads_all_closed_requests_except_the_listed_statements(superuser: Engine) -> None:
+def test_only_the_listed_sql_statements_scan_a_growing_table_as_a_whole(superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.exec_driver_sql("SET enable_seqscan = off")
         partial = set(connection.execute(PARTIAL).scalars())

@@ -69,7 +69,7 @@ def test_every_attacker_in_the_threat_model_has_rows() -> None:
     assert {row[0] for row in ROWS} == ATTACKERS
 
 
-def test_each_threat_row_names_tests_that_make_test_runs_or_says_not_stopped() -> None:
+def test_each_threat_row_names_tests_of_the_default_run_or_is_marked_not_stopped() -> None:
     tests, off = _tests(), []
     for who, tries, answer, proof in ROWS:
         named = set(re.findall(r"`(test_\w+)`", proof))
@@ -81,7 +81,7 @@ def test_each_threat_row_names_tests_that_make_test_runs_or_says_not_stopped() -
     assert off == []
 
 
-def test_a_far_test_alone_proves_no_row_of_the_threat_model() -> None:
+def test_a_test_marked_far_does_not_count_as_proof_in_the_threat_model() -> None:
     assert not _tests()["test_every_command_of_the_operating_guide_works"]
     assert not _tests()["test_no_portal_form_is_left_out_of_the_browser_test"]
     assert not _tests()["test_the_api_matches_its_openapi_document"]

@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
 
 
 @pytest.mark.parametrize("case", [*EVERYBODY, LATER, EXTENSION, SEVERE], ids=lambda case: case.name)
-def test_every_nearby_state_of_the_model_satisfies_the_invariants(case: Case) -> None:
+def test_every_model_state_within_the_search_limit_satisfies_the_invariants(case: Case) -> None:
     explored = explore(case, REAL, NEAR)
 
     assert explored.wrong is None, str(explored)
@@ -200,7 +200,7 @@ def test_the_model_explorer_detects_a_planted_bug_and_shows_its_history(name: st
     assert str(explored).startswith(f"Wrong: {explored.wrong}.\n 1. at 0  erin: submit")
 
 
-def test_a_model_handler_that_does_not_read_the_row_again_moves_twice() -> None:
+def test_the_explorer_detects_a_model_that_moves_a_request_without_rereading_its_row() -> None:
     rules = ModelRules(rechecks=False)
 
     explored = explore(ONE, rules, replace(NEAR, states=200_000), checks=(one_event_a_move,))
@@ -239,7 +239,7 @@ def test_every_model_run_of_the_outbox_notifies_everyone_once_in_order(name: str
 
 
 @pytest.mark.parametrize("name", FORGETFUL)
-def test_the_model_explorer_detects_an_outbox_that_loses_doubles_or_reorders(name: str) -> None:
+def test_the_model_explorer_detects_missing_stuck_and_out_of_order_outbox_rows(name: str) -> None:
     rules, said = FORGETFUL[name]
 
     explored = explore_outbox(LIFE, rules, Bound(states=200_000, faults=1))

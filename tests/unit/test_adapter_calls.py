@@ -169,7 +169,7 @@ def test_an_endless_case_adapter_answer_ends_when_its_caller_stops_waiting(
     assert ask(adapters, LITTLE) == "time"
 
 
-def test_after_silent_calls_the_case_adapter_is_skipped_until_a_try_succeeds(
+def test_repeated_connection_failures_open_the_case_adapters_circuit_until_a_retry_succeeds(
     adapters: CaseAdapters, adapter: ScriptedAdapter, clock: HandClock
 ) -> None:
     adapter.manner = Manner.CUT
@@ -206,7 +206,7 @@ def test_a_case_adapter_with_invalid_or_overdue_answers_is_not_skipped(
     assert ask(adapters) == CONFIRMED
 
 
-def test_a_case_adapter_name_that_turns_to_an_internal_address_is_not_called(
+def test_a_case_adapter_host_that_later_resolves_to_an_internal_address_is_not_called(
     adapter: ScriptedAdapter, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, truly = ["127.0.0.1", "169.254.169.254", "10.0.0.7"], socket.getaddrinfo
@@ -241,7 +241,9 @@ def test_a_case_adapter_answer_after_its_caller_left_counts_as_silence(adapters:
     assert ask(adapters, -SPARE_SECONDS) == "time"
 
 
-def test_a_case_adapter_call_that_is_not_made_says_why(adapters: CaseAdapters, adapter: ScriptedAdapter) -> None:
+def test_a_case_adapter_call_that_the_pool_rejects_returns_full_or_stopping(
+    adapters: CaseAdapters, adapter: ScriptedAdapter
+) -> None:
     host = f"127.0.0.1:{adapter.port}"
     while not adapters.pool.enter(host):
         pass

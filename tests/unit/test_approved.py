@@ -112,7 +112,7 @@ def test_the_verifier_compares_an_approval_with_the_request(submitted: dict[str,
     ],
 )
 @each("keys", [(), (KEY,)])
-def test_the_verifier_detects_an_approval_of_another_request_by_its_statement(
+def test_the_verifier_reports_an_approval_whose_statement_does_not_match_the_request(
     submitted: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
 ) -> None:
     assert taken(submitted, {"approval": approval()}, keys=keys) == found(FindingKind.APPROVAL, OTHERWISE)
@@ -148,11 +148,11 @@ def test_an_approval_does_not_match_resources_that_cannot_be_read(resources: str
         {"approval": approval(), "approved_by": ["ann", 1]},
     ],
 )
-def test_an_approval_of_another_form_is_reported_as_an_invalid_statement(changes: dict[str, Any]) -> None:
+def test_an_approval_with_a_missing_or_mistyped_field_is_reported_as_malformed(changes: dict[str, Any]) -> None:
     assert taken({}, changes) == found(FindingKind.APPROVAL, NO_FORM)
 
 
-def test_the_verifier_names_an_approval_by_an_untrusted_key() -> None:
+def test_the_verifier_reports_which_untrusted_key_signed_an_approval() -> None:
     message = f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which you do not trust"
 
     assert taken({}, {"approval": approval(STRANGER)}) == found(FindingKind.UNKNOWN_KEY, message)
@@ -197,7 +197,7 @@ def test_an_approval_of_hidden_resources_is_verified_by_their_hash(
 
 
 @pytest.mark.parametrize("name", ["statement", "signature"])
-def test_an_approval_of_another_window_counts_as_forged_despite_erasure(name: str) -> None:
+def test_an_approval_of_another_request_counts_as_forged_even_if_its_resources_are_erased(name: str) -> None:
     other = approval(request_id="B")
 
     for mixed in (other, approval() | {name: other[name]}):
@@ -242,7 +242,9 @@ def test_an_approval_may_grant_less_than_requested(resources: list[str] | None, 
         (None, "read"),
     ],
 )
-def test_the_verifier_detects_more_than_requested_despite_a_signature(resources: Any, actions: Any) -> None:
+def test_the_verifier_reports_a_signed_approval_of_resources_or_actions_not_requested(
+    resources: Any, actions: Any
+) -> None:
     granted = ({} if resources is None else {"resources": resources}) | (
         {} if actions is None else {"actions": actions}
     )

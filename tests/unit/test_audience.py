@@ -128,7 +128,7 @@ def test_timer_events_without_a_state_change_have_an_audience(
     assert people_to_remind(reminder, state, mode) == told
 
 
-def test_every_reminder_has_a_text_and_is_obsolete_once_its_state_has_changed() -> None:
+def test_every_reminder_has_a_mail_template_and_is_obsolete_once_the_request_changes_state() -> None:
     assert {reminder for reminder, _ in REMINDER_TEMPLATES} == set(Reminder)
     assert all(PROMPTS[template] == state for (_, state), template in REMINDER_TEMPLATES.items())
 
@@ -180,7 +180,7 @@ def test_a_question_goes_to_the_requester_and_an_answer_to_the_asker(state: str)
 
 
 @pytest.mark.parametrize(("said", "state"), CONVERSED)
-def test_questions_in_review_stay_with_the_vendor_and_all_questions_have_two_types(said: str, state: str) -> None:
+def test_the_customer_is_not_notified_of_questions_and_answers_during_vendor_review(said: str, state: str) -> None:
     template = CONVERSED[said, state]
 
     assert type_of(said, state) == f"request.{said}"
@@ -224,7 +224,7 @@ EVENT_TYPES = {
 }
 
 
-def test_every_move_reminder_question_and_answer_has_exactly_one_event_type() -> None:
+def test_each_kind_of_request_notification_has_exactly_one_event_type() -> None:
     moves = {(action.value, state and state.value) for state, action in MOVES}
     reminders = {(reminder.value, state) for reminder, state in REMINDER_TEMPLATES}
 
@@ -237,7 +237,7 @@ def test_every_move_reminder_question_and_answer_has_exactly_one_event_type() ->
     assert set(EVENT_TYPES.values()) == TYPES
 
 
-def test_vendor_webhooks_get_every_event_and_customer_webhooks_once_the_customer_is_asked() -> None:
+def test_customer_webhooks_get_no_event_before_the_customer_is_asked_but_vendor_webhooks_do() -> None:
     assert endpoints_to_notify(customer_knows=False) == {"vendor_endpoints"}
     assert endpoints_to_notify(customer_knows=True) == {"vendor_endpoints", "tenant_endpoints"}
 
@@ -257,7 +257,7 @@ def test_the_failure_and_recovery_of_a_target_notify_the_customer_and_operators(
 
 
 @each(("mode", "template"), list(itertools.product(Mode, ("connection_opened", "connection_closed"))))
-def test_a_prompt_success_at_a_target_sends_no_mail(mode: Mode, template: str) -> None:
+def test_a_connection_opened_or_closed_at_a_target_without_failure_sends_no_mail(mode: Mode, template: str) -> None:
     assert connection_groups(template, mode) == set()
 
 

@@ -102,7 +102,9 @@ def issuer() -> Iterator[LocalIssuer]:
         yield running
 
 
-def test_a_verified_bearer_token_yields_issuer_subject_and_whether_it_is_gated(issuer: LocalIssuer) -> None:
+def test_a_verified_bearer_token_yields_issuer_and_subject_and_whether_its_calls_are_gated(
+    issuer: LocalIssuer,
+) -> None:
     calls = VerifiedCalls([issuer])
 
     assert calls.read(issuer.token(team="support")) == VerifiedToken(issuer.url, "anne", None, is_gated=True)
@@ -183,7 +185,7 @@ def test_each_client_claim_of_a_bearer_token_is_checked(issuer: LocalIssuer, nam
         unlisted.read(naming("console"))
 
 
-def test_a_bearer_token_without_or_with_a_public_key_signature_is_refused(issuer: LocalIssuer) -> None:
+def test_bearer_tokens_that_are_unsigned_or_hmac_signed_with_a_public_key_are_refused(issuer: LocalIssuer) -> None:
     issuer.keys = [ec_key(), rsa_key()]
     calls = VerifiedCalls([issuer])
     good = issuer.token()

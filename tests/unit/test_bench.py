@@ -129,7 +129,7 @@ def test_refused_calls_do_not_count_in_benchmark_durations() -> None:
     assert 2 * accepted - 2 <= found["busy"] <= 2 * accepted
 
 
-def test_no_benchmark_call_may_be_refused_if_each_story_runs_once() -> None:
+def test_a_benchmark_that_plays_each_call_sequence_once_fails_on_a_503_answer() -> None:
     with pytest.raises(ExceptionGroup, match="unhandled") as failed:
         played(None, 503)
 
@@ -298,7 +298,7 @@ def test_a_worse_benchmark_figure_misses_its_target(
     assert any(name.startswith(what) for name in missed)
 
 
-def test_a_figure_that_a_quick_benchmark_omits_is_no_target() -> None:
+def test_the_benchmark_has_no_target_for_figures_that_a_quick_run_omits() -> None:
     quick = replace(GOOD, peers={}, crowd={}, mails={}, lists={}, audit_log={}, storms={10_000: GOOD.storms[10_000]})
 
     whats = " ".join(row.what for row in targets(quick))
@@ -330,7 +330,7 @@ def test_benchmark_times_are_listed_longest_first_and_complete() -> None:
     ]
 
 
-def test_the_page_of_a_benchmark_run_has_every_figure_by_its_path() -> None:
+def test_the_benchmark_page_lists_each_figure_under_its_nested_key_names() -> None:
     page = markdown("Lockbox on a machine", [("All figures", everything(GOOD))])
 
     assert page.startswith("# Lockbox on a machine\n\n## All figures\n\n| figure | value |\n| --- | --- |\n")

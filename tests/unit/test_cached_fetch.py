@@ -96,7 +96,7 @@ def test_a_day_old_cached_value_is_not_served(elsewhere: FakeSource) -> None:
         elsewhere.kept.get()
 
 
-def test_without_a_cached_value_an_outage_is_retried_every_few_seconds(elsewhere: FakeSource) -> None:
+def test_without_a_cached_value_a_failed_fetch_is_retried_every_five_seconds_at_most(elsewhere: FakeSource) -> None:
     elsewhere.fails = True
 
     for elsewhere.at in (0, 1, 4, 5, 9, 10):

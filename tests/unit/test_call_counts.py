@@ -58,7 +58,7 @@ def test_counts_keep_the_first_and_last_use_of_a_window() -> None:
     assert (use.first, use.last) == ((NGINX, "read", "file:a"), (NGINX, "read", "file:c"))
 
 
-def test_a_batch_of_counts_takes_the_uses_of_some_windows_and_doubles_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_call_counts_limit_window_uses_and_report_each_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_counts, "MOST_A_BATCH", 2)
     counts = CallCounts()
     for number in range(5):

@@ -77,7 +77,7 @@ def test_a_rule_for_gated_callers_concerns_one_claim_of_one_issuer(claims: dict[
     assert ServiceCallers([VENDOR, CUSTOMER], RULE).is_gated(claims) is gated
 
 
-def test_at_a_support_entrance_every_call_is_gated() -> None:
+def test_every_call_at_a_separate_address_for_support_is_gated() -> None:
     assert ServiceCallers([VENDOR]).is_gated({"iss": IDP})
 
 

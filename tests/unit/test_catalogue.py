@@ -152,7 +152,7 @@ def test_development_uses_the_deployed_catalogue() -> None:
     assert set(sample_catalogue().services) == {"exchange-online", "sharepoint-online", "onedrive"}
 
 
-def test_a_process_reads_the_catalogue_file_its_environment_names(
+def test_the_lockbox_catalogue_variable_names_the_catalogue_file_to_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LOCKBOX_CATALOGUE", str(written(tmp_path, GOOD)))

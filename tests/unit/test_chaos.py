@@ -43,13 +43,13 @@ def test_equal_chaos_seeds_make_equal_plans_and_different_seeds_different_plans(
     assert len({plan.make(seed, SECONDS).faults for seed in SEEDS}) == len(SEEDS)
 
 
-def test_over_twenty_seeds_every_chaos_fault_hits_each_target() -> None:
+def test_the_chaos_plans_of_twenty_seeds_use_every_fault_at_each_of_its_targets() -> None:
     wanted = {(kind.name, target) for kind in KINDS for target in kind.targets}
 
     assert {(fault.kind, fault.target) for fault in all_faults()} == wanted
 
 
-def test_over_twenty_seeds_the_clocks_of_both_core_workers_are_wrong_in_both_directions() -> None:
+def test_the_chaos_plans_of_twenty_seeds_set_each_core_workers_clock_back_and_forward() -> None:
     plans = [plan.make(seed, SECONDS) for seed in SEEDS]
 
     assert {(one.shifted, one.shift) for one in plans} == {
@@ -112,7 +112,7 @@ def test_in_each_minute_a_third_of_chaos_stories_end_close_to_a_deadline_or_anot
     assert all(sum(stories[start : start + 60]) >= 20 for start in range(len(stories) - 60))
 
 
-def test_no_ending_of_a_chaos_story_is_listed_as_both_close_and_plain() -> None:
+def test_no_ending_of_a_chaos_story_is_in_two_categories() -> None:
     assert len({*CLOSE, *PLAIN, *FURTHER}) == len(CLOSE) + len(PLAIN) + len(FURTHER)
 
 
@@ -274,7 +274,7 @@ def test_a_message_tripled_by_the_chaos_proxy_is_delivered_three_times() -> None
 
 
 @pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])
-def test_a_message_delayed_or_lost_by_the_chaos_proxy_goes_where_no_worker_looks(fate: MessageFate) -> None:
+def test_the_chaos_proxy_pushes_delayed_or_lost_messages_to_a_queue_no_worker_reads(fate: MessageFate) -> None:
     messages = MessageLog()
     messages.fate = fate
     line, _ = messages.line()
@@ -363,16 +363,16 @@ OPEN = OpenAnswer(DOOR, ONE, END - 0.09, END - 0.08)
 
 
 @each("name", CASES)
-def test_each_chaos_case_is_counted_under_the_name_of_its_occurrence(name: str) -> None:
+def test_the_example_of_each_chaos_situation_counts_as_that_situation_only(name: str) -> None:
     assert happened(*CASES[name]) == {name: 1}
 
 
-def test_each_named_chaos_occurrence_is_covered_by_a_case() -> None:
+def test_every_situation_that_chaos_must_produce_has_a_test_example() -> None:
     assert {*CASES, *sometimes.CHECKS} == {*sometimes.NAMES}
     assert len(sometimes.NAMES) >= 20
 
 
-def test_chaos_occurrences_that_only_an_observer_sees_are_counted_by_that_observer() -> None:
+def test_chaos_counts_later_starts_and_extensions_from_the_journal_and_gate_answers() -> None:
     journal = Journal(seen=Counter({Sight.LATER: 2}))
 
     seen = sometimes.further(journal, {("gate", HANDED_OVER): 3, ("gate", YES_SAID): 9})
@@ -406,7 +406,7 @@ def test_access_closed_after_a_revoke_is_counted_in_chaos() -> None:
     }
 
 
-def test_a_refusal_for_another_reason_is_not_counted_as_late_in_chaos() -> None:
+def test_chaos_does_not_count_a_409_refusal_as_late_unless_lateness_was_the_reason() -> None:
     assert happened(act("approve", status=409)) == {}
 
 
@@ -422,7 +422,7 @@ def test_a_chaos_story_is_close_if_two_acts_or_an_act_and_a_deadline_are_close()
     assert sometimes.close(chain(*far, at_the_end, together, *nobody_could)) == (2, 8)
 
 
-def test_of_enough_chaos_stories_a_third_must_be_close() -> None:
+def test_in_a_chaos_run_of_at_least_20_stories_a_third_must_act_near_a_deadline_or_each_other() -> None:
     assert list(enough.too_far(7, 21)) == []
     assert list(enough.too_far(6, 21)) == ["only 6 of 21 stories acted within 100 ms of a deadline or of each other"]
     assert list(enough.too_far(0, 19)) == []

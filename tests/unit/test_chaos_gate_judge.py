@@ -193,7 +193,7 @@ def test_the_chaos_judge_detects_a_refusal_of_an_open_window_unless_lockbox_is_a
 
 
 @each(("door", "seconds"), [(GATE, 0.0), (GUARD, 3.0)])
-def test_the_chaos_judge_detects_a_refusal_just_before_the_deadline_at_the_gate_only(
+def test_the_chaos_judge_allows_the_guard_to_refuse_3_s_before_the_deadline_but_not_the_gate(
     door: str, seconds: float
 ) -> None:
     over = DEADLINE - seconds
@@ -215,7 +215,7 @@ def test_the_chaos_judge_excuses_a_refusal_of_a_process_that_was_just_frozen() -
     assert line.startswith("the gate, for read of mailbox:anna@contoso.example at contoso/exchange-online: no, ")
 
 
-def test_the_chaos_judge_reports_gates_that_only_refuse_after_the_run() -> None:
+def test_the_chaos_judge_reports_a_gate_or_guard_that_admits_too_few_calls_without_faults() -> None:
     quiet = (OPENED + 5, OPENED + 20)
     let_in = [yes(OPENED + 6 + place / 10, GUARD) for place in range(10)]
     away = [no(OPENED + 6 + place / 10, "behind") for place in range(10)]
@@ -288,7 +288,7 @@ def test_a_window_with_a_later_start_counts_as_open_from_that_start(door: str, s
     assert judged.tested()[door, NOT_BEGUN] == 1
 
 
-def test_the_chaos_judge_counts_an_answer_for_the_rule_it_confirms() -> None:
+def test_the_chaos_judge_counts_gate_answers_by_cause_such_as_revoke_or_deadline() -> None:
     before, after, late = no(REVOKE + 0.5), no(REVOKE + 1.5), no(DEADLINE + 1)
     foreign, away = no(OPENED + 5, call=FOREIGN["resource"]), no(REVOKE + 1.5, "behind")
 
@@ -312,7 +312,7 @@ def test_the_chaos_judge_bounds_database_time_by_the_nearest_clock_readings() ->
     assert time.latest(40) == pytest.approx(1035.001)
 
 
-def test_the_chaos_judge_calls_no_answer_wrong_without_a_clock_reading() -> None:
+def test_the_chaos_judge_reports_no_wrong_answer_if_the_database_time_is_unknown() -> None:
     blind = HistoryJudge(GateHistory([yes(DEADLINE + 9), no(OPENED + 5)], opened={WINDOW: OPENED}), [TRUE])
 
     assert list(blind.wrong_yeses()) == list(blind.wrong_noes()) == []

@@ -43,7 +43,7 @@ def healed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_clock, "QUIET_SECONDS", database_clock.QUIET_SECONDS)
 
 
-def test_the_planted_deaf_gate_bug_forgets_no_window() -> None:
+def test_the_planted_deaf_gate_bug_keeps_ended_windows_in_the_gates_memory() -> None:
     memory = WindowMemory()
     memory.put([open_window(number, "files") for number in (1, 2)])
     memory.forget([open_window(1, "files").request.id])
@@ -66,7 +66,7 @@ def test_the_planted_lost_window_bug_keeps_a_window_out_of_memory() -> None:
     assert len(memory) == sum(entry.request.id.int % 4 > 0 for entry in entries) < len(entries)
 
 
-def test_the_planted_slow_memory_bug_adds_a_window_just_before_two_seconds() -> None:
+def test_the_planted_slow_memory_bug_delays_each_window_until_almost_two_seconds_after_opening() -> None:
     window, ended = open_window(1, "files"), open_window(2, "files")
     vars(window.request).update(opened_at=AT)
     clock = Seconds()

@@ -55,7 +55,7 @@ def test_the_chaos_report_excuses_a_dead_notification_for_each_permanent_refusal
 
 
 @pytest.mark.parametrize("error", [LATE, "the endpoint answered 500", "any word"])
-def test_the_chaos_report_detects_a_day_long_notification_given_up_after_a_minute(error: str) -> None:
+def test_the_chaos_report_detects_a_notification_given_up_a_day_before_it_expires(error: str) -> None:
     given_up = replace(OUTCOME, last_error=error, closed_at=AT + 60, to=HOOK)
 
     assert said(given_up, faults=(struck("refuse", "webhooks", AT),)) == [
@@ -113,7 +113,7 @@ def test_each_chaos_kill_excuses_one_process_exit_once() -> None:
     assert list(enough.unasked([ProcessExit("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
 
 
-def test_a_process_may_refuse_to_start_as_often_as_connections_are_lacking() -> None:
+def test_a_process_may_refuse_to_start_repeatedly_while_postgres_lacks_connections() -> None:
     few = [struck("few_connections", "postgres", AT)]
     refused = [ProcessExit("notifications", 1, AT + later) for later in (0.5, 1)]
 
@@ -163,7 +163,7 @@ def test_the_chaos_report_detects_an_event_in_no_export_even_if_sizes_agree() ->
     assert list(exports.missed([first], b"no line of an export\n")) == [f"it lacks the event {first.id}"]
 
 
-def test_the_command_to_repeat_a_chaos_run_contains_its_patience() -> None:
+def test_the_command_to_repeat_a_chaos_run_has_the_same_patience_option() -> None:
     planned = plan.make(7, 40)
 
     assert report.again(planned, None) == "again: make chaos SEED=7 SECONDS=40"
@@ -171,7 +171,7 @@ def test_the_command_to_repeat_a_chaos_run_contains_its_patience() -> None:
 
 
 @pytest.mark.parametrize("word", ["-1", "601", "nan", "inf", "long"])
-def test_the_patience_of_a_chaos_run_has_bounds(word: str) -> None:
+def test_a_chaos_run_refuses_a_patience_option_outside_0_to_600_seconds(word: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="no number of seconds from 0 to 600"):
         command.patience(word)
 

@@ -88,7 +88,7 @@ def test_the_size_in_a_checkpoint_has_up_to_nineteen_digits(size: int) -> None:
     assert checkpoint.read(_note(size=str(size))).size == size
 
 
-def test_the_time_of_a_checkpoint_is_read_from_the_first_time_line() -> None:
+def test_the_time_of_a_checkpoint_is_read_from_its_first_line_that_starts_with_time() -> None:
     assert checkpoint.read(_note()).at == ""
     assert checkpoint.read(_note(other="timely", time="time then", again="time later")).at == "then"
 
@@ -335,7 +335,7 @@ def test_the_required_sizes_come_from_the_logs_checkpoints_in_all_generations() 
     assert holding.sizes == {5, 7, 14}
 
 
-def test_checkpoints_of_earlier_log_generations_are_extended_by_size() -> None:
+def test_checkpoints_of_earlier_log_generations_are_matched_by_their_number_of_events() -> None:
     export = CheckpointedExport(THIRD, shows=[2, 5, 8])
 
     assert export.held(seen(8, SECOND), seen(2), seen(5, SECOND), seen(8, THIRD)) == ([8, 2, 5, 8], [])
@@ -367,13 +367,13 @@ def test_an_unexplained_new_log_generation_is_a_fork(restores: list[RestoreRecor
     assert found == ([], [forked(f"the log began anew as {SECOND}, and no event of it says why it left {LOG}")])
 
 
-def test_the_restore_of_an_earlier_generation_explains_no_later_generation() -> None:
+def test_a_restore_of_an_earlier_log_generation_does_not_excuse_a_forked_later_generation() -> None:
     found = CheckpointedExport(THIRD, restores=[restore(8, 14)]).held(seen(14, SECOND))
 
     assert found == ([], [forked(f"the log began anew as {THIRD}, and no event of it says why it left {SECOND}")])
 
 
-def test_a_checkpoint_given_up_in_a_restore_says_where_the_log_continued() -> None:
+def test_a_checkpoint_lost_in_a_restore_is_reported_with_the_size_the_log_continued_from() -> None:
     export = CheckpointedExport(SECOND, restores=[restore(8, 14)])
 
     assert export.held(seen(14)) == ([], [given_up(14, 8, NOTHING_SHOWN)])
@@ -385,7 +385,7 @@ def test_a_checkpoint_given_up_in_a_restore_may_not_exceed_the_log() -> None:
     assert export.held(seen(9, root=WRONG)) == ([], [given_up(9, 8, NOTHING_SHOWN)])
 
 
-def test_the_largest_extended_checkpoint_determines_the_common_part() -> None:
+def test_the_report_of_a_restore_names_the_largest_checkpoint_that_the_log_extends() -> None:
     export = CheckpointedExport(SECOND, shows=[3, 6], restores=[restore(8, 14)])
 
     found = export.held(seen(14), seen(6), seen(3))
@@ -393,14 +393,14 @@ def test_the_largest_extended_checkpoint_determines_the_common_part() -> None:
     assert found == ([3, 6], [given_up(14, 8, "that the first 6 are the same is shown")])
 
 
-def test_the_common_part_of_another_generation_does_not_count() -> None:
+def test_the_report_of_a_restore_ignores_extended_checkpoints_of_other_log_generations() -> None:
     export = CheckpointedExport(THIRD, shows=[6], restores=[restore(8, 14, origin=SECOND)])
 
     assert export.held(seen(6), seen(14, SECOND)) == ([6], [given_up(14, 8, NOTHING_SHOWN)])
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_several_restores_the_one_that_kept_least_counts(order: int) -> None:
+def test_of_several_restores_the_verifier_reports_the_restore_that_kept_the_fewest_events(order: int) -> None:
     restores = [restore(8, 14), restore(4, 10, origin=SECOND), restore(6, 9, origin=SECOND)][::order]
 
     assert CheckpointedExport(THIRD, restores=restores).held(seen(14)) == ([], [given_up(14, 4, NOTHING_SHOWN)])

@@ -50,7 +50,7 @@ def fill(breaker: CircuitBreaker[str], now: float = NOON) -> int:
     return number
 
 
-def test_a_circuit_breaker_without_results_yet_admits_few_sends(breaker: CircuitBreaker[str]) -> None:
+def test_a_circuit_breaker_admits_only_a_few_sends_before_the_first_result(breaker: CircuitBreaker[str]) -> None:
     assert fill(breaker) == FIRST_LOAD
 
 

@@ -96,7 +96,7 @@ def test_the_gate_command_prints_each_mistake_of_a_catalogue_on_one_line(
     assert len(refused.stderr.splitlines()) == 2
 
 
-def test_without_a_catalogue_file_the_gate_command_says_which_is_missing() -> None:
+def test_the_gate_command_without_a_catalogue_file_says_how_to_name_the_file() -> None:
     refused = lockbox("check", catalogue=None)
 
     assert refused.exit_code == 1

@@ -45,7 +45,7 @@ def test_verify_does_not_accept_a_restored_log_by_default_and_says_how(folder: P
     assert remembered(folder) == BEFORE.origin
 
 
-def test_verify_states_an_accepted_restore_and_later_exports_continue(folder: Path) -> None:
+def test_verify_accepts_a_restore_once_and_later_exports_continue_the_new_checkpoint(folder: Path) -> None:
     accepted = verify(folder, "after", "--accept-restore", COMMON)
     known = remembered(folder)
     later = verify(folder, "after")

@@ -158,7 +158,7 @@ def test_verify_exits_2_for_an_export_that_cannot_be_verified(folder: Path) -> N
         ("export.ndjson", "--key", "key", "--checkpoint", "no-such-file"),
     ],
 )
-def test_verify_exits_3_for_an_unreadable_export_with_one_line(folder: Path, words: tuple[str, ...]) -> None:
+def test_verify_reports_unreadable_input_in_one_line_and_exits_3(folder: Path, words: tuple[str, ...]) -> None:
     code, said = verify(folder, *words)
 
     assert code == 3
@@ -302,7 +302,7 @@ def test_without_a_key_nothing_is_verified_and_verify_says_where_keys_are(folder
     assert not (folder / "verified").exists()
 
 
-def test_an_export_that_was_not_compared_provides_no_required_checkpoint(folder: Path) -> None:
+def test_verify_with_require_checkpoint_does_not_remember_an_export_it_could_not_compare(folder: Path) -> None:
     for _ in range(2):
         code, said = verify(folder, "export.ndjson", "--key", "key", "--require-checkpoint")
         assert (code, said.startswith(NOT_COMPARED)) == (2, True)
@@ -350,7 +350,7 @@ def test_verify_reads_keys_from_the_servers_environment_variable_too(folder: Pat
 
 
 @pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
-def test_verify_accepts_a_digest_mail_as_saved(folder: Path, encoding: str) -> None:
+def test_verify_reads_the_checkpoint_in_a_saved_audit_digest_mail(folder: Path, encoding: str) -> None:
     mail = EmailMessage()
     text = f"On Monday the audit log held 7 events.\n\n{LOG.note(7)}\nKey: {public().text}\nFingerprint: 12345678\n"
     mail.set_content(text, cte=encoding)

@@ -22,7 +22,7 @@ def test_every_case_of_a_table_test_runs_and_failing_cases_are_named() -> None:
     assert off.value.exceptions[0].__notes__[-1] == "case: {'number': 2}"
 
 
-def test_tables_of_a_test_multiply_and_fixtures_remain_parameters() -> None:
+def test_stacked_each_decorators_run_every_combination_and_keep_fixture_parameters() -> None:
     seen = []
 
     @each("letter", "ab")

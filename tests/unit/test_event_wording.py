@@ -96,7 +96,7 @@ def test_notified_people_in_an_event_sentence_are_counted_and_named_where_known(
 
 
 @pytest.mark.parametrize("mails", [None, 7, {"1": "x"}, {"1": []}, {"1": [1, 2, 3]}])
-def test_an_altered_list_of_mails_is_only_counted_in_the_event_sentence(mails: object) -> None:
+def test_an_event_with_a_malformed_mail_list_states_only_how_many_people_were_mailed(mails: object) -> None:
     told = describe(event("notified", {"recipient_1": "Abe <a@b.example>"}, actor=False, sent=2, mails=mails))
 
     assert told.about == (("Mails", "mailed to 2 people"),)

@@ -367,7 +367,7 @@ def test_input_facts_of_a_request_can_be_sent_by_a_client() -> None:
     assert NewRequest.model_validate(ASKED).actions == ["read"]
 
 
-def test_the_reasons_in_a_request_are_blanked_whether_or_not_events_have_them() -> None:
+def test_the_facts_to_blank_are_all_personal_reasons_even_those_that_no_view_shows() -> None:
     class Quiet(Part):
         on_page: Annotated[str, Fact("On the page", PAGE, WHY)]
         unsaid: Annotated[str, Fact("Unsaid", personal=WHY)]

@@ -428,7 +428,7 @@ def test_gate_definitions_with_equal_meaning_have_equal_digests(what: str) -> No
 
 
 @pytest.mark.parametrize("what", OTHER)
-def test_everything_that_decides_a_gated_calls_use_is_in_the_digest_and_named(what: str) -> None:
+def test_a_change_of_any_gate_setting_changes_the_digest_and_is_listed_by_name(what: str) -> None:
     part, change = OTHER[what]
     before, after = defined(), defined(change)
 

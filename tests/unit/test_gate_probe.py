@@ -188,7 +188,9 @@ def test_a_probe_token_that_proves_nothing_is_reported_and_not_recorded(
     assert len(calls) == 1
 
 
-def test_a_probe_token_that_is_admitted_proves_nothing_and_is_a_hole(gateway: StubGateway, tmp_path: Path) -> None:
+def test_gate_probe_fails_if_the_gateway_admits_a_call_with_the_token_of_the_token_file(
+    gateway: StubGateway, tmp_path: Path
+) -> None:
     gateway.holes = {"authorization": 200}
 
     found = probe(gateway.url, "--token-file", str(written_token(tmp_path)))
@@ -221,13 +223,13 @@ def asked(
 
 
 @pytest.mark.parametrize("dialect", OF_HEADERS)
-def test_the_gateways_question_has_the_call_in_the_headers_as_sent(dialect: Dialect) -> None:
+def test_the_gate_reads_method_and_target_unchanged_from_the_gateways_headers(dialect: Dialect) -> None:
     found = asked(dialect, own(dialect))
 
     assert (found.method, found.target) == ("GET", "/mailboxes/a%2Fb?x=1")
 
 
-def test_the_question_of_envoy_is_the_call_itself() -> None:
+def test_for_envoy_the_gate_reads_method_and_target_of_the_check_request_itself() -> None:
     found = asked(Dialect.ENVOY, HOST, method="DELETE", rest=b"/../a%2fb", query=b"x=1&x=2")
 
     assert found == AskedCall("DELETE", "/../a%2fb?x=1&x=2", "lockbox.example")

@@ -80,7 +80,9 @@ def test_the_guard_treats_an_allow_about_another_engineer_as_a_refusal(lockbox: 
     assert reason(guard, engineer=other) == "behind"
 
 
-def test_stream_events_open_narrow_and_close_windows_in_the_guard(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_updates_its_windows_from_open_and_close_events_of_the_stream(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     assert reason(guard, engineer=ERIN) == "no_window"
     request = lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
@@ -133,7 +135,7 @@ def test_the_guard_remembers_a_token_no_longer_than_stated(lockbox: SmallLockbox
 
 
 @pytest.mark.far
-def test_a_refusal_from_the_guards_memory_is_checked_and_remembered_for_a_second(
+def test_the_guard_asks_lockbox_before_refusing_and_remembers_the_refusal_for_a_second(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:
     token = lockbox.knows("erin's")
@@ -449,7 +451,7 @@ def test_the_guard_lets_a_call_drain_for_a_bounded_time(lockbox: SmallLockbox, g
 
 
 @pytest.mark.far
-def test_the_guard_ends_a_call_whose_window_left_the_stream_after_three_seconds(
+def test_the_guard_ends_a_call_after_three_seconds_if_the_stream_never_shows_its_window(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:
     token = lockbox.knows("erin's")

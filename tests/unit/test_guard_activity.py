@@ -134,7 +134,7 @@ def test_stopping_the_guard_sends_the_remaining_reports(
 
 
 @pytest.mark.parametrize(("method", "outcome"), [("", "served"), ("GET", "Served"), ("G T", "served"), ("GET", "")])
-def test_the_guard_does_not_gather_unacceptable_activity(
+def test_the_guard_refuses_to_report_activity_with_an_invalid_method_or_outcome(
     guard: Guard, allowed: Allowed, method: str, outcome: str
 ) -> None:
     with pytest.raises(ValueError, match="name a method"):

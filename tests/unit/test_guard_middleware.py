@@ -97,7 +97,9 @@ def ask(port: int, path: str = "/mailboxes/anna", **headers: str) -> httpx.Respo
     return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=10, trust_env=False)
 
 
-def test_guard_middleware_admits_a_call_with_a_window_and_tells_the_service_which(opened: Opener, port: int) -> None:
+def test_guard_middleware_admits_a_call_with_a_window_and_gives_the_service_the_request_id(
+    opened: Opener, port: int
+) -> None:
     request = opened(window())
 
     answer = ask(port, authorization="Bearer erin")
@@ -144,7 +146,7 @@ def test_guard_middleware_answers_401_without_a_token(opened: Opener, port: int,
     assert answer.headers["lockbox-reason"] == "no_token"
 
 
-def test_the_tested_servers_send_no_whole_files_past_guard_middleware(opened: Opener, guard: Guard) -> None:
+def test_guard_middleware_removes_the_asgi_extensions_for_sending_whole_files(opened: Opener, guard: Guard) -> None:
     """It would send one past the guard, which could not cut it."""
     opened(window())
     tls: dict[str, Any] = {"tls": {"version": 772}}
@@ -315,7 +317,7 @@ def test_guard_middleware_lets_a_call_drain_where_configured(
 
 
 @pytest.mark.far
-def test_an_answer_that_ends_before_its_window_is_complete(opened: Opener, port: int) -> None:
+def test_guard_middleware_never_cuts_an_answer_that_ends_while_the_window_is_open(opened: Opener, port: int) -> None:
     opened(window())
 
     answers = [ask(port, authorization="Bearer erin") for _ in range(20)]
@@ -367,7 +369,7 @@ def test_wsgi_guard_middleware_cuts_an_upload(lockbox: SmallLockbox, opened: Ope
     call.close()
 
 
-def test_a_caller_named_by_the_mapping_function_counts_before_the_header() -> None:
+def test_a_caller_set_by_the_mapping_function_overrides_the_authorization_header() -> None:
     assert GuardedCall("t", "r:1", "read", engineer=ERIN).token_or(["Bearer other"]) is None
     assert GuardedCall("t", "r:1", "read", token="own").token_or(["Bearer other"]) == "own"
     assert GuardedCall("t", "r:1", "read").token_or(["bearer other"]) == "other"

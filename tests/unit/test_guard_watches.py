@@ -62,7 +62,7 @@ def told() -> ToldGuard:
     return ToldGuard()
 
 
-def test_a_guarded_call_waits_for_a_window_being_verified_counted_from_its_close(
+def test_a_guarded_call_waits_briefly_after_its_window_closes_and_continues_if_it_reopens(
     told: ToldGuard,
 ) -> None:
     told.open(FIRST, until=3600)

@@ -97,7 +97,7 @@ def test_a_derived_code_belongs_to_one_row_and_one_address() -> None:
     assert len(codes.short(nonce, ABOUT) or "") == 8
 
 
-def test_the_code_key_file_derives_only_the_codes_of_the_root_key(tmp_path: Path) -> None:
+def test_the_derived_code_key_makes_the_same_codes_as_the_root_key_but_nothing_else(tmp_path: Path) -> None:
     root, codes = tmp_path / "root", tmp_path / "codes"
     keyring.make(root)
     keyring.make_codes(root, codes)
@@ -113,7 +113,7 @@ def test_the_code_key_file_derives_only_the_codes_of_the_root_key(tmp_path: Path
         keyring.read_codes([root])
 
 
-def test_the_mark_key_file_checks_only_the_macs_of_the_root_key(tmp_path: Path) -> None:
+def test_the_derived_row_mac_key_checks_macs_of_the_root_key_but_nothing_else(tmp_path: Path) -> None:
     root, marks = tmp_path / "root", tmp_path / "marks"
     keyring.make(root)
     keyring.make_marks(root, marks)

@@ -36,7 +36,9 @@ class LateCalls:
         return await asyncio.Event().wait()
 
 
-def test_a_use_of_a_window_that_begins_after_the_answer_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_records_no_window_use_that_starts_after_it_answered_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(window_checks, "ASK_SECONDS", 0.05)
     calls = LateCalls()
     checks = WindowChecks(WindowMemory(), cast("MemoryReader", None), calls, compare_every=1_000_000)

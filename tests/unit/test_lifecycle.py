@@ -287,7 +287,9 @@ def test_the_verifier_detects_a_surplus_move_at_its_place(moves: list[Move], pla
         ),
     ],
 )
-def test_the_verifier_reports_a_missing_first_move_without_a_place(moves: list[Move], message: str) -> None:
+def test_the_verifier_reports_the_first_missing_move_of_a_request_without_an_event_number(
+    moves: list[Move], message: str
+) -> None:
     assert taken(moves) == [Finding(FindingKind.GAP_IN_MOVES, message)]
 
 
@@ -329,7 +331,7 @@ def test_a_request_may_begin_later_in_a_log_where_events_were_removed(moves: lis
         ),
     ],
 )
-def test_a_request_that_begins_later_in_a_log_has_no_gap_and_no_repeated_move(
+def test_if_earlier_events_were_removed_gaps_and_repeats_in_later_moves_are_still_reported(
     moves: list[Move], found: list[Finding]
 ) -> None:
     assert taken(moves, removed_before=True) == found

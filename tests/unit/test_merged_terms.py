@@ -152,7 +152,7 @@ def test_merging_policy_terms_never_loosens_either_side(a: Terms, b: Terms) -> N
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merging_policy_terms_keeps_terms_that_do_not_loosen(a: Terms, b: Terms) -> None:
+def test_new_policy_terms_loosen_old_terms_exactly_if_a_merge_would_tighten_them(a: Terms, b: Terms) -> None:
     b = b.model_copy(update={name: getattr(a, name) for name in WHO_HEARS_WHEN})
 
     assert loosens(a, b) is (stricter(a, b) != b)

@@ -50,7 +50,7 @@ def admitted(message: object, queue: str = "core") -> dict[str, Any]:
     return message_filter.task(json.dumps(message).encode(), queue)
 
 
-def test_a_queue_message_of_a_task_keeps_only_name_id_and_ids() -> None:
+def test_a_queue_message_keeps_only_the_task_name_the_task_id_and_the_request_ids() -> None:
     found = admitted(sent([[REQUEST]], eta="2030-01-01T00:00:00", retries=7, timelimit=[1, 1], group="g", x="y"))
 
     assert json.loads(base64.b64decode(found["body"]))[:2] == [[[REQUEST]], {}]

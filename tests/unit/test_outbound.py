@@ -64,7 +64,7 @@ def by(proxy: ConnectProxy, **more: str) -> OutboundRoute:
     return OutboundRoute(proxy=OutboundProxy(HOST, proxy.port, **more))  # type: ignore[arg-type] # credentials alone
 
 
-def test_the_outbound_proxy_gets_the_checked_address_and_tls_the_name(
+def test_the_outbound_proxy_is_given_the_checked_address_but_tls_verifies_the_host_name(
     monkeypatch: pytest.MonkeyPatch,
     issuer: LocalIssuer,
     proxy: ConnectProxy,

@@ -69,7 +69,7 @@ def test_a_webhook_names_parameters_without_values() -> None:
 @pytest.mark.parametrize(
     ("state", "is_said"), [("reviewing", set()), ("active", set(OF_WINDOW)), ("revoked", {"pre_approval_id"})]
 )
-def test_a_webhook_says_what_opened_a_window_from_its_opening_on(state: str, is_said: set[str]) -> None:
+def test_a_webhook_names_a_windows_pre_approval_only_after_the_window_opened(state: str, is_said: set[str]) -> None:
     opens_at = datetime(2026, 11, 24, 12, tzinfo=UTC)
     mail = sample_mail(template=state, to_state=state, pre_approval_id=UUID(int=8), opens_at=opens_at)
 

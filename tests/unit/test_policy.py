@@ -30,7 +30,7 @@ ANN, AMIR, ABE = new_id(), new_id(), new_id()
         (State.EXPIRED, 0),
     ],
 )
-def test_reviewing_pending_and_active_requests_each_have_their_own_time_limit(state: State, seconds: int) -> None:
+def test_each_open_state_of_a_request_has_its_own_time_limit(state: State, seconds: int) -> None:
     ends = deadline(state, NOON, review=1, approval=20, access=300)
 
     assert ends == NOON + timedelta(seconds=seconds)
@@ -47,7 +47,7 @@ def test_reviewing_pending_and_active_requests_each_have_their_own_time_limit(st
         (False, Mode.OFF, True),
     ],
 )
-def test_where_the_vendor_decides_a_manager_always_decides_first(
+def test_a_manager_reviews_first_if_the_policy_demands_it_or_the_mode_is_not_enforce(
     mode: Mode, *, vendor_review: bool, reviewed: bool
 ) -> None:
     assert reviewed_first(Policy(vendor_review=vendor_review), mode) is reviewed
@@ -57,7 +57,7 @@ def test_the_customer_decides_only_in_mode_enforce() -> None:
     assert [mode for mode in Mode if customer_decides(mode)] == ["enforce"]
 
 
-def test_default_times_are_12_hours_to_answer_4_to_review_and_4_of_access() -> None:
+def test_default_time_limits_are_12_h_for_approval_4_h_for_review_and_4_h_for_access() -> None:
     policy = Policy()
 
     assert policy.approval_window == 43_200

@@ -133,7 +133,7 @@ def test_each_approval_stage_needs_different_people_of_its_group(
         (ANN, [LEA], 1, True),
     ],
 )
-def test_an_approver_of_a_later_group_only_has_to_wait_for_earlier_steps(
+def test_only_approvers_whose_groups_all_come_later_wait_for_earlier_steps(
     who: UUID, for_: list[UUID], step: int, *, has: bool
 ) -> None:
     stages = [LEGAL.model_copy(update={"order": 2}), OPS]
@@ -266,5 +266,5 @@ def test_the_quorum_check_says_why_no_one_could_approve(
         ([vote(ANN, window=7200)], 3600),
     ],
 )
-def test_the_shortest_window_chosen_by_counting_voters_is_granted(votes: list[Vote], granted: int) -> None:
+def test_the_shortest_window_chosen_by_an_eligible_approver_is_granted(votes: list[Vote], granted: int) -> None:
     assert granted_window(3600, iter(votes)) == granted

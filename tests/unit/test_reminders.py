@@ -155,7 +155,7 @@ def test_the_timer_never_wakes_after_the_deadline_or_in_the_past(phase: Phase, t
 
 @settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, st.integers(0, 10**12))
-def test_a_timer_however_late_ends_the_request_and_sends_no_more_than_due(
+def test_a_late_timer_still_ends_the_request_and_sends_no_more_reminders_than_due(
     phase: Phase, terms: Terms, late: int
 ) -> None:
     seen = run(phase, terms, timedelta(microseconds=late))
@@ -196,7 +196,7 @@ def test_across_daylight_saving_an_approval_window_keeps_length_and_shares(here:
 
 
 @pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
-def test_across_daylight_saving_a_deadline_keeps_its_distance(here: datetime) -> None:
+def test_a_deadline_across_a_daylight_saving_change_is_the_same_number_of_hours_away(here: datetime) -> None:
     windows = {"review": 4 * 3600, "approval": 5 * 3600, "access": 6 * 3600}
 
     ends = [deadline(state, here, **windows, start=None) for state in (State.REVIEWING, State.PENDING, State.ACTIVE)]

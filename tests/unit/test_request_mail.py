@@ -164,7 +164,7 @@ def test_the_mail_about_an_open_window_states_its_end() -> None:
     assert "if approved now" not in made.text
 
 
-def test_the_mail_about_completed_access_says_you_to_the_requester_only() -> None:
+def test_the_mail_about_completed_access_addresses_only_the_requester_as_you() -> None:
     assert "You completed the access" in mail(template="completed", recipient_id=ERIN).text
     assert "Erin Engineer completed the access" in mail(template="completed").text
 
@@ -210,7 +210,7 @@ def test_html_in_a_list_of_a_mail_is_escaped(field: str) -> None:
         "\ud800",
     ],
 )
-def test_a_name_in_a_mail_cannot_break_its_line_direction_or_the_page(name: str) -> None:
+def test_a_name_in_a_mail_cannot_add_lines_control_characters_or_excessive_length(name: str) -> None:
     made = mail(requester_name=name, recipient_name=name, actor_name=name, tenant=name, template="revoked")
 
     for line in (made.subject, made.to_name):
@@ -327,7 +327,7 @@ def test_a_prompt_mail_says_what_silence_and_approval_do() -> None:
         (Mode.OFF, "Endorsing opens"),
     ],
 )
-def test_a_managers_mail_says_whether_endorsing_asks_the_customer_or_opens(mode: Mode, words: str) -> None:
+def test_a_managers_mail_says_whether_endorsing_opens_access_or_asks_the_customer(mode: Mode, words: str) -> None:
     made = mail(template="reviewing", mode=mode)
 
     for body in (" ".join(made.text.split()), seen(made.html)):
@@ -371,7 +371,9 @@ def test_the_name_of_an_earlier_requester_cannot_break_its_line() -> None:
 
 @each("part", ["text", "html"])
 @each("template", [COPIED, "active", "denied", "cancelled", "expired"])
-def test_an_observers_copy_is_labelled_asks_for_nothing_and_has_no_link(template: str, part: str) -> None:
+def test_an_observers_mail_is_labelled_as_a_copy_without_a_link_or_a_prompt_to_decide(
+    template: str, part: str
+) -> None:
     made = mail(template=template, is_copy=True, recipient_id=None, wording=MailWording(link=False))
 
     body = " ".join(made.text.split()) if part == "text" else seen(made.html)
@@ -468,7 +470,7 @@ def test_the_receipt_for_an_admin_omits_the_session() -> None:
         assert "session" not in body
 
 
-def test_the_receipt_for_the_other_side_omits_the_origin() -> None:
+def test_a_receipt_without_the_deciders_address_and_browser_has_no_lines_for_them() -> None:
     made = mail(**RECEIPT_OF_A_VOTE | {"address": None, "user_agent": None})
 
     assert not re.search(r"^(From|With) ", made.text, re.MULTILINE)

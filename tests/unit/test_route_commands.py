@@ -267,7 +267,7 @@ def test_the_sentence_printed_by_a_cli_command_names_argument_and_answer(api: Re
 
 
 @pytest.mark.far
-def test_marking_a_delegate_by_cli_keeps_roles_at_the_version_it_read(api: RecordingApi) -> None:
+def test_the_cli_command_delegate_eligible_resends_the_roles_with_the_version_just_read(api: RecordingApi) -> None:
     api.answer = {"roles": ["auditor"], "version": 5}
 
     api.sent("member", "delegate-eligible", "contoso", ID, "--no", "--output", "json")
@@ -348,7 +348,7 @@ def test_an_id_prefix_is_enough_for_cli_commands_whose_ids_are_in_a_list(
     assert all(one in ambiguous.stderr for one in (ID, OTHER_ID))
 
 
-def test_no_cli_table_row_shows_a_version_without_sending_its_header() -> None:
+def test_only_the_cli_commands_member_roles_and_vendor_roles_send_an_if_match_version() -> None:
     with_version = {name for name, row in ROWS.items() if IF_MATCH in {one.name for one in row.parameters}}
 
     assert with_version == {"member roles", "vendor roles"}

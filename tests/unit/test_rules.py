@@ -245,7 +245,7 @@ def test_the_end_of_dated_consent_ignores_the_time_zone() -> None:
     assert here.model_dump(mode="json") == {"mode": "off", "until": "2026-02-28T12:00:00Z"}
 
 
-def test_one_person_suffices_for_a_group_that_is_only_prompted_first() -> None:
+def test_a_group_that_is_prompted_first_but_not_required_may_have_one_member() -> None:
     policy = Policy.model_validate({"groups": {"legal": [str(ANN)]}, "tiers": [["legal"]]})
 
     assert policy.tiers == (("legal",),)

@@ -102,7 +102,7 @@ def test_safe_http_refuses_other_spellings_of_loopback(host: str) -> None:
         "",
     ],
 )
-def test_safe_http_refuses_an_address_of_another_form_without_a_lookup(
+def test_safe_http_refuses_malformed_or_disallowed_urls_before_any_dns_lookup(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     asked = resolve_to(monkeypatch, ["8.8.8.8"])

@@ -247,7 +247,7 @@ def test_all_unsafe_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatc
     ("name", "value"),
     [("LOCKBOX_MARK_KEY_FILES", None), ("LOCKBOX_CREDENTIAL_KEY_FILES", PRODUCTION["LOCKBOX_CREDENTIAL_KEY_FILES"])],
 )
-def test_the_connector_worker_gets_the_mark_key_only(
+def test_the_connector_worker_needs_the_row_mac_key_and_refuses_the_credential_key(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     given = dict.fromkeys(PRODUCTION) | CONNECTORS

@@ -94,7 +94,9 @@ def test_engineers_operators_and_systems_read_only_their_own_requests(role: Role
         ("clock", ProtectedField.VENDOR_ORIGIN),
     ],
 )
-def test_the_origin_of_a_decision_belongs_to_the_acting_side(role: str, field: ProtectedField) -> None:
+def test_a_deciders_address_and_browser_are_protected_as_customer_or_vendor_origin_by_role(
+    role: str, field: ProtectedField
+) -> None:
     assert origin_of(role) is field
 
 
@@ -112,7 +114,7 @@ SIDES: dict[str, str | None] = {
 }
 
 
-def test_every_role_has_a_side_or_none() -> None:
+def test_the_table_of_sides_covers_every_role_party_and_side() -> None:
     assert SIDES.keys() == {*map(str, Role), *map(str, Party), *map(str, Side)}
 
 
@@ -173,7 +175,7 @@ def test_without_tiers_every_manager_is_asked_except_requester_and_opted_out() -
 
 
 @given(KNOWN, st.sampled_from(PEOPLE))
-def test_someone_is_asked_if_anyone_could_endorse_and_later_tiers_only_add(
+def test_some_manager_is_asked_if_any_can_endorse_and_no_later_tier_drops_a_manager(
     known: RecipientDirectory, requester_id: UUID
 ) -> None:
     others = known.managers.keys() - {requester_id}

@@ -172,7 +172,7 @@ def test_a_hanging_relay_is_left_at_the_deadline_and_the_next_mail_reconnects(
 
 
 @pytest.mark.parametrize(("cuts", "doubled"), [("before", True), ("after", False)])
-def test_a_relay_hanging_up_after_acceptance_gets_the_same_message_id_or_nothing(cuts: str, *, doubled: bool) -> None:
+def test_a_mail_counts_as_unsent_only_if_the_relay_hangs_up_before_confirming_it(cuts: str, *, doubled: bool) -> None:
     with relaying(cuts=cuts) as relay:
         mail = mailing(relay)
         if doubled:

@@ -74,7 +74,7 @@ def test_status_counts_unsent_outbox_rows() -> None:
     assert none["Oldest event to notify"] == StatusLine("Oldest event to notify", "0 s", is_well=True)
 
 
-def test_status_misses_a_connector_worker_only_if_one_is_needed() -> None:
+def test_status_reports_a_missing_connector_worker_only_if_one_is_needed() -> None:
     needed: dict[tuple[str, str], float] = {(MetricName.NEEDS_CONNECTORS, ""): 1.0}
     living = needed | {(MetricName.PROCESSES, "connectors"): 1.0, (MetricName.HEARTBEAT, "connectors"): 3.0}
 

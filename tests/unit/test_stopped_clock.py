@@ -56,7 +56,7 @@ def test_pausing_or_resuming_the_approval_clock_twice_changes_nothing() -> None:
     assert resumed(runs, after(700)) == runs
 
 
-def test_the_pause_of_a_second_question_has_the_time_the_first_pause_left() -> None:
+def test_two_questions_together_pause_the_approval_clock_for_one_approval_window_at_most() -> None:
     first = resumed(stopped(RequestClock(after(HOUR)), HOUR, after(0)), after(3000))
 
     second = stopped(first, HOUR, after(3000))

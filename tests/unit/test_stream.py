@@ -104,7 +104,7 @@ def test_guards_with_the_same_token_get_snapshots_in_turn() -> None:
     assert run(play).sent == [(number, kind) for number in range(4) for kind in parts]
 
 
-def test_a_guard_with_another_token_waits_for_one_snapshot_part_per_token_at_most() -> None:
+def test_snapshot_parts_of_two_tokens_alternate_however_many_guards_share_a_token() -> None:
     async def play(opened: OpenedStreams) -> None:
         for _ in range(10):
             opened.begin(1)

@@ -40,7 +40,7 @@ def test_each_connector_target_has_three_slots() -> None:
     taken(slots, "a")
 
 
-def test_connector_steps_waiting_for_a_target_get_slots_in_turn_once() -> None:
+def test_connector_steps_waiting_for_a_target_each_get_a_slot_once_and_in_order() -> None:
     slots = TargetSlots(8)
     slot = taken(slots, "a")
 

@@ -232,7 +232,7 @@ def rewritten(number: int) -> Log:
     return Log(events)
 
 
-def test_the_verifier_calls_another_root_at_a_seen_size_a_fork() -> None:
+def test_the_verifier_reports_a_fork_if_the_root_at_a_checkpoints_size_differs() -> None:
     (only,) = found(verified(rewritten(3).whole(), LOG.note()))
 
     assert only.kind is FindingKind.FORKED
@@ -263,7 +263,7 @@ def test_the_verifier_names_missing_events_next_to_events_it_cannot_prove() -> N
     ("at", "code", "kind"),
     [("2025-12-31T23:59:59.999999Z", CANNOT_TELL, FindingKind.NEWER_KNOWN), (LOG.at, BAD, FindingKind.OLDER)],
 )
-def test_an_export_ending_before_a_checkpoint_gets_the_same_verdict_from_memory(
+def test_a_given_and_a_remembered_checkpoint_beyond_an_exports_end_cause_equal_findings(
     at: str, code: int, kind: FindingKind
 ) -> None:
     lines = Log(LOG.events[:400], at=at).whole()

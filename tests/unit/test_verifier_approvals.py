@@ -160,13 +160,13 @@ def test_the_verifier_calls_a_malformed_approval_signature_wrong(signature: str)
 
 
 @pytest.mark.parametrize("given", [None, "yes", {}, {"statement": "a", "signature": "b"}])
-def test_the_verifier_detects_an_approval_of_another_form_in_its_statement(given: object) -> None:
+def test_the_verifier_reports_an_approval_that_lacks_a_required_member(given: object) -> None:
     assert result_of(history(given), SIGNER).findings.kinds == {FindingKind.APPROVAL}
 
 
 @pytest.mark.parametrize("side", ["vendor", None])
 @pytest.mark.parametrize("to_state", ["active", "pending"])
-def test_the_verifier_detects_an_approval_by_another_side(side: str | None, to_state: str) -> None:
+def test_the_verifier_reports_an_approval_that_is_not_by_the_customers_side(side: str | None, to_state: str) -> None:
     submitted = history(None)[0]
     approved = OPENING | {"side": side, "to_state": to_state}
     approval_of_it = {"approval": approval()} if to_state == "active" else {}
@@ -222,7 +222,7 @@ def test_a_signed_approval_on_another_kind_of_event_is_reported(given: object, a
 
 
 @pytest.mark.parametrize("action", ["approve", "endorse"])
-def test_both_verifiers_detect_a_window_without_an_approval(action: str) -> None:
+def test_the_verifier_reports_a_window_that_opened_without_an_approval(action: str) -> None:
     submitted = history(None)[0]
     opened = event(1, {}, request_id=REQUEST, seq=2, **OPENING | {"action": action})
 

@@ -286,7 +286,7 @@ def test_the_verifier_detects_a_removal_event_lacking_a_number(name: str) -> Non
     assert result.findings.kinds == {FindingKind.MALFORMED}
 
 
-def test_only_its_action_makes_an_event_a_removal() -> None:
+def test_an_event_with_removal_fields_but_another_action_does_not_excuse_missing_events() -> None:
     said: dict[str, Any] = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
     log = Log([event(0), event(1), event(2, {}, action="log_restored", **said)], removed=[range(1)])
 

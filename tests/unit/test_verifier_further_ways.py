@@ -48,7 +48,7 @@ def extension(signed_for: str = FIRST) -> list[SealedEvent]:
     return [changed(asked, extends=FIRST), opened]
 
 
-def test_the_window_an_extension_continues_is_part_of_the_signed_approval() -> None:
+def test_the_signed_approval_of_an_extension_names_the_extended_window() -> None:
     assert result_of(extension()).exit_code == GOOD
 
 
@@ -129,7 +129,9 @@ FALSE: dict[str, tuple[list[SealedEvent], str]] = {
 
 
 @pytest.mark.parametrize(("events", "said"), FALSE.values(), ids=FALSE)
-def test_both_verifiers_detect_a_mismatched_pre_approval(events: list[SealedEvent], said: str) -> None:
+def test_the_verifier_reports_a_window_that_its_pre_approval_does_not_allow(
+    events: list[SealedEvent], said: str
+) -> None:
     result = result_of(events)
 
     assert result.exit_code == BAD
@@ -183,7 +185,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize(("export", "kind"), TAMPERED.values(), ids=TAMPERED)
-def test_both_verifiers_detect_an_altered_swapped_or_omitted_break_glass_finding(
+def test_the_verifier_reports_an_altered_swapped_or_omitted_break_glass_finding(
     export: bytes, kind: FindingKind
 ) -> None:
     result = verified(export, keys=[named(SIGNER)])

@@ -206,7 +206,7 @@ def test_the_name_of_an_installation_may_look_like_a_log_name() -> None:
     assert told(verify(log.whole().splitlines(keepends=True), [key])) == []
 
 
-def test_a_checkpoint_origin_without_audit_names_no_log() -> None:
+def test_the_verifier_rejects_a_checkpoint_whose_origin_lacks_the_audit_path() -> None:
     first, *rest = Log([event(0)]).whole().splitlines(keepends=True)
     strange = Log([event(0)])
     note = strange.note().replace("/audit/", "/log/")

@@ -282,7 +282,7 @@ def assert_named(forged: SignedApprovalExample, said: str) -> None:
 
 @each(("forged", "said"), FORGED)
 @each("is_erased", [False, True])
-def test_any_forgery_by_the_vendors_root_is_named_even_after_erasure(
+def test_every_passkey_approval_forged_with_the_vendors_keys_is_reported_even_after_erasure(
     forged: SignedApprovalExample, said: str, *, is_erased: bool
 ) -> None:
     assert_named(replace(forged, is_erased=is_erased), said)
@@ -410,7 +410,7 @@ def test_an_unsigned_approval_where_signing_was_required_is_named() -> None:
     assert "must be signed with a passkey" in said_of(result)
 
 
-def test_attested_approvals_are_counted_named_and_refused_where_signing_is_required() -> None:
+def test_approvals_attested_only_by_the_server_are_counted_and_fail_if_passkeys_are_required() -> None:
     attested = without(SignedApprovalExample(), "assertion", "decision", approve_means="attested", proof="attested")
 
     lenient = result_of(attested)

@@ -62,7 +62,7 @@ def test_a_malformed_approval_statement_is_refused_for_its_fault(name: str, says
 
 @each("odd", ODD_MEMBERS.values())
 @each("example", [StatementExample(), StatementExample(is_signed=False, is_filtered=True)])
-def test_a_malformed_statement_member_is_named_whatever_was_signed(
+def test_a_malformed_member_of_a_signed_or_unsigned_statement_is_reported_by_name(
     odd: dict[str, Any], example: StatementExample
 ) -> None:
     result = result_of(replace(malformed(odd), is_signed=example.is_signed, is_filtered=example.is_filtered).export)
@@ -80,7 +80,7 @@ def test_events_other_than_approvals_may_use_statement_member_names_differently(
 
 @settings(max_examples=examples(600), deadline=None)
 @given(st.data())
-def test_both_verifiers_agree_on_any_value_at_any_place_of_a_statement(data: st.DataObject) -> None:
+def test_the_verifier_and_the_tests_own_verifier_agree_on_any_value_in_a_statement(data: st.DataObject) -> None:
     first, opening = data.draw(st.sampled_from(EXAMPLES)).events
     known = [part for one in (first, opening) for part in json.loads(one.body).values()]
     values = json_values | st.sampled_from([*known, *VALID["all"].members.values()])
@@ -194,7 +194,7 @@ def test_checkpoints_before_the_part_given_up_in_a_restore_are_extended() -> Non
     assert (filtered.exit_code, filtered.seen) == (GOOD, [100])
 
 
-def test_a_checkpoint_given_up_in_a_restore_is_unprovable_and_says_where_the_log_continues() -> None:
+def test_the_verifier_cannot_prove_a_checkpoint_lost_in_a_restore_and_names_the_kept_size() -> None:
     result = verified(AFTER.whole(), BEFORE.note())
 
     (only,) = result.findings.first
@@ -203,14 +203,14 @@ def test_a_checkpoint_given_up_in_a_restore_is_unprovable_and_says_where_the_log
     assert "that they are the same is not shown" in only.message
 
 
-def test_the_common_part_of_a_log_is_proven_as_far_as_another_checkpoint_goes() -> None:
+def test_after_a_restore_the_kept_events_are_proven_up_to_the_largest_older_checkpoint() -> None:
     result = verified(AFTER.whole(), BEFORE.note(), BEFORE.note(250))
 
     (only,) = result.findings.first
     assert "that the first 250 are the same is shown" in only.message
 
 
-def test_a_log_that_lost_more_than_it_gained_is_not_called_older() -> None:
+def test_a_restored_log_shorter_than_the_checkpoint_is_reported_as_restored_not_as_older() -> None:
     short = gone_on(BEFORE, 10, 2)
 
     assert verified(short.whole(), BEFORE.note()).findings.kinds == {FindingKind.RESTORED}
@@ -241,7 +241,7 @@ def test_a_restore_event_naming_an_unseen_root_is_a_fork() -> None:
     assert verified(log.whole(), BEFORE.note()).findings.kinds == {FindingKind.FORKED}
 
 
-def test_of_two_restores_the_one_that_lost_more_counts() -> None:
+def test_of_two_restores_the_verifier_applies_the_restore_that_lost_more_events() -> None:
     third = gone_on(AFTER, 200, 3)
 
     result = verified(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))

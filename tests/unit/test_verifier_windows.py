@@ -74,7 +74,9 @@ def test_the_verifier_accepts_and_counts_valid_break_glass() -> None:
 
 
 @pytest.mark.parametrize(("changes", "said"), FALSE.values(), ids=FALSE)
-def test_both_verifiers_detect_invalid_break_glass(changes: dict[str, Any], said: str) -> None:
+def test_the_verifier_reports_a_break_glass_window_with_wrong_approvers_flag_or_length(
+    changes: dict[str, Any], said: str
+) -> None:
     result = verified(log_of(**changes).whole(), keys=[named(SIGNER)])
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})
@@ -196,7 +198,7 @@ def findings(*events: Mapping[str, Any], shown: Mapping[str, str] = SHOWN, patte
     return [one.message for one in found.first]
 
 
-def test_the_verifier_accepts_a_window_within_its_pre_approval_in_any_order() -> None:
+def test_the_verifier_accepts_a_pre_approved_window_whatever_the_order_of_the_events() -> None:
     assert findings(PROPOSED, APPROVED, OPENED, REVOKED) == []
     assert findings(OPENED, APPROVED, PROPOSED) == []
     assert findings(PROPOSED, APPROVED, OPENED, shown={}) == []

@@ -198,7 +198,7 @@ def test_a_webhook_is_called_only_with_a_valid_certificate_for_its_name(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"])
-def test_a_webhook_name_resolving_to_an_internal_address_is_not_called_but_may_be_fixed(
+def test_a_webhook_host_resolving_to_an_internal_address_is_not_called_but_retried_later(
     monkeypatch: pytest.MonkeyPatch, hook: WebhookCall, address: str
 ) -> None:
     resolve_to(monkeypatch, [address])

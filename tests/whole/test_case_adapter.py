@@ -107,7 +107,7 @@ def test_the_sample_case_adapter_answers_only_fresh_signed_questions(adapter: Ru
     assert adapter.ask("X" * 20_000).status_code == 413
 
 
-def test_a_case_closed_in_the_sample_adapters_file_is_closed_with_the_next_question(adapter: RunningAdapter) -> None:
+def test_the_sample_case_adapter_reports_a_case_as_closed_once_its_file_says_so(adapter: RunningAdapter) -> None:
     adapter.cases.write_text(json.dumps(CASES | {"INC4": {"open": True, "assigned": "erin@vendor.example"}}))
     before = adapter.says("INC4")
     adapter.cases.write_text(json.dumps(CASES))

@@ -55,7 +55,9 @@ def test_the_cli_prints_a_policy_in_readable_words(shell: Shell) -> None:
     assert "groups.legal" not in first
 
 
-def test_a_policy_printed_by_the_cli_replaces_only_its_own_version(shell: Shell, tmp_path: Path) -> None:
+def test_policy_set_refuses_a_printed_policy_if_a_newer_version_was_set_meanwhile(
+    shell: Shell, tmp_path: Path
+) -> None:
     slug = shell.world.tenant.slug
     printed = shell.reads("tara", "policy", "show", slug)
     printed["policy"]["quorum"] = 3

@@ -266,7 +266,7 @@ def test_every_command_in_compose_exists() -> None:
             assert rest[0] in commands
 
 
-def test_the_health_check_of_a_worker_in_compose_asks_its_own_kind() -> None:
+def test_the_compose_health_check_of_each_worker_checks_a_worker_of_the_same_kind() -> None:
     for name in WORKERS:
         kind = services()[name]["command"][-1]
 

@@ -109,7 +109,7 @@ def test_the_code_key_made_by_the_secrets_script_is_the_key_the_api_derives(tmp_
 
 
 @pytest.mark.far
-def test_the_mark_key_made_by_the_secrets_script_is_the_key_the_api_derives(tmp_path: Path) -> None:
+def test_the_row_mac_key_made_by_the_secrets_script_is_derived_from_the_credential_key(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
     ring = keyring.read([tmp_path / "secrets" / "lockbox_credential_key"])

@@ -616,7 +616,7 @@ def test_doctor_reports_a_key_file_and_checkpoint_folder_of_another_user() -> No
     ]
 
 
-def test_doctor_reports_a_closed_folder_above_keys_links_and_checkpoints() -> None:
+def test_doctor_reports_an_inaccessible_parent_folder_of_keys_checkpoints_and_targets() -> None:
     with own_folder("doctor") as place:
         shut, link = place / "shut in", place / "link.pem"
         (shut / "checkpoints").mkdir(parents=True)

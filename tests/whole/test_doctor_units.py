@@ -31,7 +31,9 @@ def machine(template: ServerAddresses) -> Iterator[MachineOfUnits]:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_doctor_finds_an_install_by_the_guide_healthy_as_each_units_user(machine: MachineOfUnits, unit: str) -> None:
+def test_doctor_reports_no_fault_in_any_unit_installed_by_the_installation_guide(
+    machine: MachineOfUnits, unit: str
+) -> None:
     found = machine.examines(unit)
 
     assert [one for one in found if one["level"] != "ok"] == []
@@ -174,7 +176,9 @@ def test_doctor_reports_a_wrong_setting_of_a_unit_and_its_fix_works(machine: Mac
     assert machine.finds(unit) == []
 
 
-def test_doctor_reports_a_revoked_right_and_its_statement_restores_it(machine: MachineOfUnits) -> None:
+def test_doctor_reports_missing_database_grants_and_prints_the_sql_that_restores_them(
+    machine: MachineOfUnits,
+) -> None:
     run_as_superuser(
         machine.urls.superuser,
         "REVOKE SELECT ON people FROM lockbox_api",

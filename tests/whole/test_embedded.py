@@ -281,7 +281,7 @@ def test_a_reused_pid_of_an_embedded_server_is_neither_trusted_nor_killed(server
 
 
 @pytest.mark.far
-def test_a_killed_embedded_server_returns_on_its_port_and_redis_empty_on_request(servers: ServerAddresses) -> None:
+def test_killed_embedded_servers_restart_on_their_ports_and_redis_can_start_empty(servers: ServerAddresses) -> None:
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("lost", "soon")
     for name in NAMES:
@@ -428,7 +428,7 @@ def test_embedded_servers_refuse_a_foreign_folder_and_leave_it_unchanged(
 
 @pytest.mark.far
 @pytest.mark.skipif(not AS_ROOT, reason="only root's servers run as somebody else")
-def test_embedded_servers_refuse_a_folder_inside_a_closed_folder_for_root(place: Path) -> None:
+def test_embedded_servers_run_by_root_refuse_a_data_folder_they_cannot_enter(place: Path) -> None:
     closed = place / "closed"
     closed.mkdir(mode=0o700)
 
@@ -475,7 +475,7 @@ def reachable_interpreter() -> str | None:
     return next((program for program in (sys.executable, same) if can(program, "-x")), None)
 
 
-def test_the_default_folder_of_embedded_servers_is_in_the_checkout_or_open_to_them() -> None:
+def test_the_default_folder_of_embedded_servers_is_outside_the_checkout_only_for_root() -> None:
     folder = default_folder(CHECKOUT)
 
     assert folder.is_relative_to("/var/lib/lockbox-embedded" if AS_ROOT else CHECKOUT)

@@ -27,5 +27,7 @@ def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("title", sorted(QUICK))
-def test_a_process_killed_at_a_failpoint_loses_doubles_and_opens_nothing(stage: Theatre, title: str) -> None:
+def test_a_process_killed_at_a_failpoint_causes_no_loss_duplicate_or_unapproved_window(
+    stage: Theatre, title: str
+) -> None:
     assert stage.play(CHOSEN[title]) == []

@@ -138,7 +138,7 @@ def opened(entrance: Entrance, opened_before: dict[str, OpenMailbox]) -> OpenMai
     return found
 
 
-def test_a_gateway_admits_an_open_window_and_tells_the_service_for_what(entrance: Entrance) -> None:
+def test_a_gateway_admits_a_call_by_an_open_window_and_describes_the_window_in_headers(entrance: Entrance) -> None:
     mailbox = address()
     request_id = entrance.opened(mailbox)
 
@@ -389,7 +389,9 @@ def lockbox_away(entrance: Entrance, *, silent: bool) -> Iterator[None]:
 
 @pytest.mark.far
 @pytest.mark.parametrize("silent", [False, True], ids=["dead", "slow"])
-def test_a_gateway_without_lockboxs_answer_soon_refuses_calls(entrance: Entrance, *, silent: bool) -> None:
+def test_a_gateway_refuses_calls_within_seconds_if_lockbox_does_not_answer(
+    entrance: Entrance, *, silent: bool
+) -> None:
     mailbox = address()
     entrance.opened(mailbox)
 

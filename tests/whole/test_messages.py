@@ -167,7 +167,7 @@ def test_flower_checks_one_wrong_password_a_second(stage: RunningStack) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("timer", [{"countdown": 31}, {"eta": "2030-01-01T00:00:00"}])
-def test_no_celery_task_accepts_a_timer(stage: RunningStack, timer: dict[str, object]) -> None:
+def test_no_celery_task_can_be_sent_with_a_countdown_or_an_eta(stage: RunningStack, timer: dict[str, object]) -> None:
     script = f"from worker.app import app; app.tasks['lockbox.expire'].apply_async(([],), **{timer!r})"
 
     ended = stage.python(script)

@@ -58,7 +58,7 @@ def test_without_redis_from_the_start_people_are_prompted_and_requests_time_out(
         stage.events_are_whole()
 
 
-def test_an_api_process_killed_between_commit_and_arming_loses_nothing(
+def test_a_request_times_out_though_its_api_process_was_killed_right_after_the_commit(
     template: ServerAddresses, tmp_path: Path
 ) -> None:
     with black_hole() as url, stage_of(template, tmp_path, redis_url=url, names=("api",)) as stage:

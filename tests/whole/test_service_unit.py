@@ -91,7 +91,7 @@ def test_a_missing_systemd_unit_is_reported(units: Path) -> None:
 
 
 @pytest.mark.usefixtures("units")
-def test_a_caller_who_is_not_root_gets_the_command_for_root() -> None:
+def test_doctor_unit_run_without_root_prints_the_systemd_run_command_for_root() -> None:
     with as_nobody():
         if not os.geteuid():
             pytest.skip("this user can't be another one")
@@ -123,7 +123,7 @@ def test_paths_hidden_or_read_only_for_a_systemd_unit_are_reported(units: Path) 
     assert list(ServiceUnit.read("lockbox-worker@2").check_sandbox()) == []
 
 
-def test_binary_settings_of_a_systemd_unit_are_reported(units: Path) -> None:
+def test_a_unit_environment_file_that_is_not_utf_8_is_refused_and_named(units: Path) -> None:
     (units / "own.env").write_bytes(b"LOCKBOX_VENDOR_NAME=Caf\xe9\n")
 
     with pytest.raises(UnitRefused, match=r"own\.env is not in UTF-8"):

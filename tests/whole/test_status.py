@@ -106,7 +106,7 @@ def test_the_metrics_of_the_running_api_can_be_read_locally(stage: RunningStack)
 
 
 @pytest.mark.far
-def test_status_misses_a_just_killed_core_worker_despite_its_recent_heartbeat(stage: RunningStack) -> None:
+def test_status_reports_a_killed_core_worker_at_once_despite_its_recent_heartbeat(stage: RunningStack) -> None:
     stage.processes.kill("worker")
     try:
         wait_until(

@@ -126,7 +126,7 @@ def test_each_systemd_unit_has_its_own_settings_file() -> None:
     assert len(written) == 4
 
 
-def test_every_start_command_of_a_systemd_unit_is_known_to_the_script(tmp_path: Path) -> None:
+def test_the_deploy_run_script_knows_every_start_command_of_the_systemd_units(tmp_path: Path) -> None:
     script = tmp_path / "deploy" / "run"
     script.parent.mkdir()
     text = (CHECKOUT / "deploy" / "run").read_text()

@@ -216,7 +216,7 @@ def test_each_worker_task_fails_visibly_without_postgres_and_is_done_later(
 
 
 @pytest.mark.far
-def test_the_core_worker_seals_by_itself_events_that_no_task_seals(stage: RunningStack) -> None:
+def test_the_core_worker_itself_seals_events_if_no_task_does(stage: RunningStack) -> None:
     held = children(stage)
     log = stage.processes.logs / "worker.log"
 
