@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 PAPER = "#f6f7f9"
-"""The darkest ground of our pages on a light screen."""
+"""The darkest background of our pages in the light colour scheme."""
 LEAST_CONTRAST = 4.5
-"""What text needs to stand out from what is behind it (WCAG 2.2, 1.4.3, level AA)."""
+"""The contrast that text needs against its background (WCAG 2.2, 1.4.3, level AA)."""
 MOST_BYTES = 20_000
 PNG = b"\x89PNG\r\n\x1a\n"
 SVG = re.compile(

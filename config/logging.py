@@ -75,7 +75,7 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    # Alembic says two lines at each look at the revision of the database, and `/readyz` looks each time.
+    # Alembic logs two lines each time the database's revision is read, and `/readyz` reads it each time.
     for chatty in ("httpx", "alembic.runtime.migration"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(

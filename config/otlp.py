@@ -27,7 +27,7 @@ class OtlpTracer:
     """
 
     def __init__(self, endpoint: str, service: str, share: float) -> None:
-        # Its retries are no news: a batch that was given up is logged as an error.
+        # The exporter's retries are not worth a line; a batch that it gives up is logged as an error.
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
         resource = Resource(
             {"service.name": service, "service.version": version("lockbox"), "service.instance.id": str(uuid4())}
@@ -48,7 +48,7 @@ class OtlpTracer:
         )
 
     def stop(self) -> None:
-        # A thread of its own, for a collector that does not answer holds up the SDK for longer.
+        # The thread limits the wait: if the collector does not answer, the SDK's shutdown takes longer.
         last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         last.start()
         last.join(STOP_SECONDS)

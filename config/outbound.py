@@ -15,7 +15,8 @@ PRIVATE_USE: tuple[Network, ...] = (
     IPv4Network("100.64.0.0/10"),
     IPv6Network("fc00::/7"),
 )
-# Clouds give a machine's own credentials to whoever asks there; the rest of their kind is link-local.
+# At these addresses, clouds give a machine's own credentials to any caller. Other addresses of this kind are
+# link-local.
 NEVER = frozenset({IPv6Address("fd00:ec2::254"), IPv4Address("100.100.100.200")})
 
 
@@ -64,7 +65,7 @@ def check_private(networks: tuple[Network, ...]) -> tuple[Network, ...]:
     """Refuse, with a ValueError, networks that are not for private use: loopback, link-local and public ones."""
     for one in networks:
         kin = (block for block in PRIVATE_USE if block.version == one.version)
-        if not any(one.subnet_of(block) for block in kin):  # type: ignore[arg-type] # of one version, as mypy cannot see
+        if not any(one.subnet_of(block) for block in kin):  # type: ignore[arg-type]  # both have the same IP version
             blocks = ", ".join(map(str, PRIVATE_USE))
             raise ValueError(f"{one} is not of private use: name networks within {blocks}")
     return networks

@@ -8,7 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-# Below the range that the embedded servers choose from, and above the ports that browsers refuse to open.
+# Above the ports that browsers refuse to open, and below the range from which the embedded servers choose.
 STARTS = range(11_000, 20_000, 300)
 
 
@@ -58,7 +58,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-# The process keeps one descriptor, because closing any would drop its locks. A byte stands for each port.
+# The process keeps one descriptor of the file, because closing any descriptor would drop the locks. Each byte of the
+# file stands for a port.
 @cache
 def _book() -> int:
     path = Path(tempfile.gettempdir()) / f"lockbox-ports-{os.getuid()}"

@@ -37,7 +37,7 @@ def _of_several(rest: str) -> str:
     if not re.fullmatch(r"[\w.-]+(:\d+)?(,[\w.-]+(:\d+)?)+", hosts) or not slash:
         raise ValueError(f"name several hosts as in postgresql://user:password@db1:5432,db2:5432/lockbox; {ENCODED}")
     name, _, query = more.partition("?")
-    # Without a port for each, SQLAlchemy would give none to any.
+    # If one host had no port, SQLAlchemy would pass no port for any host.
     found = [f"host={host if ':' in host else f'{host}:{POSTGRES_PORT}'}" for host in hosts.split(",")]
     if any(not 1 <= int(host.rpartition(":")[2]) <= MOST_PORT for host in found):
         raise ValueError(f"name ports from 1 to {MOST_PORT}")

@@ -47,7 +47,7 @@ def _networks(value: object) -> object:
         networks = [] if value.strip().lower() == "none" else json.loads(value)
     except ValueError:
         networks = None
-    # A number would be read as an address.
+    # Without this check, a number would be read as an IP address.
     if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
         raise ValueError('write it as JSON, such as ["10.0.0.7/32"], or none')
     return networks

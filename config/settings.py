@@ -189,7 +189,7 @@ def load() -> Settings:
     try:
         return Settings(_secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None)
     except SettingsError as error:
-        # Its text names the field; the exceptions behind it contain the value.
+        # The error's text names the field; the exceptions that caused it contain the value.
         field = str(error).split('"')[1]
         raise UnsafeSettings(f"LOCKBOX_{field.upper()}: write it as JSON") from None
     except ValidationError as error:

@@ -35,7 +35,7 @@ WHERE id = :id
 RECORD = text(UPDATED)
 RECORD_AND_TELL = text(f"WITH {outbox.ON_RECORD} {UPDATED}")
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('connected ' || CAST(:request_id AS uuid), 0))")
-# What people were told of the request's access at this target: of every connection that it had there.
+# What people were told about the request's access at this target, over all connections that the request had there.
 TOLD = text("""
 SELECT coalesce(open_failed_at > coalesce(opened_at, '-infinity'), false) AS open_fails,
     coalesce(open_failed_at > since, false) AS open_failed_lately,

@@ -36,11 +36,11 @@ log = structlog.get_logger(__name__)
 
 KIND = "connect"
 LEASE = timedelta(seconds=45)
-"""How long a step is not begun again: longer than a connector's own limits let it last."""
+"""How long a step that has begun is not started again. The connector's own limits end a step sooner."""
 MOST_OF_A_TARGET = 10
 """How many connections of one target are looked up at once."""
 NO_SLOT = timedelta(seconds=1)
-"""After how long a connection is tried again that got no slot although its target is idle."""
+"""The pause before the next try, if a connection got no slot although its target is idle."""
 MOST_SLOTS = 32
 OPENS = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.OPEN_FAILED})
 CLOSES = frozenset({ConnectionState.CLOSING, ConnectionState.CLOSE_FAILED})
@@ -53,7 +53,8 @@ CONNECTOR = Caller(
     Side.VENDOR,
     AuthMethod.TOKEN,
 )
-"""The identity by which windows are judged: a system, which sees what passkeys signed. No one can sign in as it."""
+"""The identity under which windows are checked: a system account, which sees what passkeys signed. No one can sign in
+as it."""
 
 LOCK = text(
     f"SELECT {columns(Connection, 'connections')} FROM connections WHERE id = :id FOR UPDATE"  # noqa: S608 - ours
@@ -64,14 +65,14 @@ UPDATE connections SET state = :state, run_at = :run_at, attempts = :attempts, f
 IS_CURRENT = text(
     "SELECT FROM connections WHERE id = :id AND attempts = :attempts AND state IN ('opening', 'open_failed')"
 )
-# Of each target some: those of one that hangs leave room for the others.
+# The statement limits the connections of each target, so that a target that hangs leaves room for other targets.
 DUE = text("""
 SELECT id FROM (SELECT id, run_at, row_number() OVER (PARTITION BY target ORDER BY run_at) AS place
     FROM connections WHERE run_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)) d
 WHERE place <= :most_a_target ORDER BY run_at LIMIT :most
 """)
 TARGET = text("SELECT kind, target FROM connections WHERE id = :id")
-# Of what is open there is little, so it costs little to look whether a window ended in a way that nobody told of.
+# Finds connections whose window ended unannounced. Few connections are open at a time, so the look-up costs little.
 ENDED = text(f"""
 SELECT id FROM (SELECT c.id, row_number() OVER (PARTITION BY c.target ORDER BY c.id) AS place
     FROM connections c JOIN requests ON requests.id = c.request_id

@@ -29,7 +29,7 @@ class ConnectorKind(StrEnum):
 
 
 LATER = {"attempts", "failures", "last_error", "opened_at", "closed_at"}
-"""Fields that a new connection does not have yet."""
+"""Fields that are not set in a new connection."""
 
 
 class Connection(SQLModel, table=True):

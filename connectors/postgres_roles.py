@@ -30,7 +30,8 @@ BOUNDS = (
 )
 CONNECT_SECONDS = 3
 CALL_SECONDS = 15.0
-"""How long a connection is used at most. A close uses two in turn, which together takes less than a lease."""
+"""How long a connection is used at most. A close uses two connections in turn; both together take less than a
+lease."""
 TERMINATE_MS = 1000
 TERMINATE_TRIES = 3
 AGAIN_SECONDS = 0.1
@@ -56,7 +57,7 @@ TERMINATE: LiteralString = """
 SELECT count(*) FROM (SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s) AS ended
 """
 SESSIONS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s"
-# A session whose role was dropped by hand goes on without a name: whose it is nobody can tell, so it counts.
+# A session whose role was dropped by hand continues without a name. It may belong to this role, so it counts as one.
 IS_GONE: LiteralString = """
 SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
     AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = %(name)s
@@ -125,7 +126,8 @@ class PostgresRoles:
     @staticmethod
     def _write_role(target: Target, name: str, window: ConnectedWindow) -> None:
         is_there = target.execute(FIND, [name]).fetchone() is not None
-        # It takes part in its own role, or it could neither end its sessions nor drop what it owns.
+        # The connector's login becomes a member of the role that it makes. Without this, it could neither end the
+        # role's sessions nor drop what the role owns.
         target.execute("SET LOCAL createrole_self_grant = 'inherit'")
         written = SQL("{} ROLE {} LOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {}").format(
             SQL("ALTER" if is_there else "CREATE"),
@@ -178,7 +180,7 @@ class PostgresRoles:
         while True:
             try:
                 return self._try_lock_out(reached, name)
-            except errors.InternalError_:  # its engineer changed the role in the same moment
+            except errors.InternalError_:  # the engineer changed the role at the same moment
                 if time.monotonic() > until:
                     raise
 

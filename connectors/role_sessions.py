@@ -16,8 +16,10 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 0.02
 LOOK_SECONDS = 0.5
-"""How often prepared transactions, which have no session, are checked for: only one that keeps its lock matters."""
-# Of others' sessions, those of our other roles: an engineer may hold for another one what the close waits for.
+"""How often the connector looks for a prepared transaction, which has no session, that blocks it. Only one that keeps
+its lock for longer matters."""
+# Also ends blocking sessions of other Lockbox roles: an engineer may use another role's session to hold a lock that
+# the close waits for.
 END: LiteralString = """
 SELECT count(*) FROM (
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -27,7 +29,7 @@ SELECT count(*) FROM (
 ) AS ended
 """
 
-# A prepared transaction has no process: among those that block it is 0.
+# A prepared transaction has no process: pg_blocking_pids() returns 0 for it.
 BLOCKED: LiteralString = "SELECT 0 = ANY (pg_blocking_pids(%s))"
 PREPARED: LiteralString = "SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database = current_database()"
 

@@ -10,7 +10,7 @@ from uuid import UUID
 MOST_AT_A_TARGET = 3
 MOST_WAITING = 500
 SLOW_SECONDS = 2.0
-"""A step that takes longer makes its target slow, until a later step there ends sooner."""
+"""A step that takes longer makes its target slow, until a later step at the target takes less time."""
 LONGEST_TURN = 5.0
 """For how many seconds the holder of a slot starts further waiting steps in it."""
 

@@ -36,7 +36,7 @@ Query = tuple[TextClause, Mapping[str, Any]]
 Rows = Result[*tuple[Any, ...]]
 
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
-"""A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""
+"""A silent network is noticed within twenty seconds. The last value is in milliseconds, the others are in seconds."""
 
 BOUNDS = {
     "lock_timeout": "2s",
@@ -48,33 +48,33 @@ BOUNDS = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
-"""What holds for each statement of ours. `config/roles.sql` gives it to the logins, for a pooler passes on nothing
-that a client sets for its session; a process checks it before it serves.
+"""Settings for each of our statements. `config/roles.sql` gives them to the database logins, because a pooler does
+not pass on what a client sets for its session. A process checks them before it serves.
 
-Planning takes longer than running here, for every table has its row policies: a statement is planned once. A commit
-returns when it is on disk, and on the standby where `synchronous_standby_names` names one.
+Every table has row policies, so planning a statement takes longer than running it; each statement is planned once. A
+commit returns when it is on disk, and also on the standby if `synchronous_standby_names` names one.
 """
 
 CONNECT_ARGS: Mapping[str, Any] = {"prepare_threshold": PREPARED_AFTER, "connect_timeout": 3, **STILL_THERE}
 
 WARNED = "warned"
 NOT_REPLICATED = ("WARNING", "01000")
-"""How Postgres says that it gave up waiting for the standby: the commit itself is reported as done all the same."""
+"""The warning that Postgres has stopped waiting for the standby. Postgres still reports the commit as done."""
 
 PLANS_OUTDATED = "0A000"
-"""How Postgres refuses a prepared statement that would return other columns since a migration.
+"""The error code of a prepared statement that would return other columns since a migration.
 
 Only a new connection helps.
 """
 
 USED_AT = "used_at"
 ASKED_AFTER = 1.0
-"""A connection that was used within so many seconds is not asked first whether it is still there."""
+"""A connection that was used within this many seconds is used again without a check that it is still open."""
 
 CLOCK_TIME = text("SELECT clock_timestamp()")
 ASYNC_COMMIT = text("SET LOCAL synchronous_commit = off")
-# Any login can hold an advisory lock; a row is locked by whoever may change it. A machine that is gone for minutes
-# loses its turn.
+# Any login can take an advisory lock, but only a login that may change a row can lock the row. A machine that is gone
+# for minutes loses its turn.
 TAKE_TURN = text("""
 SELECT set_config('idle_in_transaction_session_timeout', '5min', true) FROM turns WHERE name = :name
 FOR NO KEY UPDATE SKIP LOCKED
@@ -82,7 +82,7 @@ FOR NO KEY UPDATE SKIP LOCKED
 
 DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 COLUMNS: dict[tuple[TextClause | str, int], SimpleResultMetaData] = {}
-"""The names of the columns of each statement: the driver takes as long to name them as to read a row."""
+"""The column names of each statement, cached because the driver takes as long to name them as to read a row."""
 
 NULL = "NULL"
 WORDS_KEPT = 1024
@@ -126,7 +126,7 @@ class WarnedSession(Session):
 
 @event.listens_for(WarnedSession, "after_begin")
 def _begin_warnings(session: WarnedSession, _: object, connection: Connection) -> None:
-    # After the commit, another transaction uses the connection.
+    # Each transaction gets its own list, because another transaction uses the connection after the commit.
     session.warnings = connection.info[WARNED] = []
 
 
@@ -157,7 +157,7 @@ def _failed(connection: Connection, driver: psycopg.Connection[Any], error: psyc
     is_lost = driver.closed or are_plans_outdated(error)
     if is_lost:
         connection.invalidate(error)
-        # The others are gone too, or hold the same statements.
+        # The pool's other connections are lost too, or hold the same outdated statements.
         connection.engine.dispose()
     return DBAPIError.instance(
         "a pipeline", None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost
@@ -197,7 +197,7 @@ class ReadAhead:
     def take(self, wanted: Query, send: Callable[[list[Query]], Sequence[Rows]]) -> Rows:
         if not self._ahead or not _is_same(self._ahead[0][0], wanted):
             if self._ahead and wanted[0] is CLOCK_TIME:
-                # It reads no row, and what is ahead stays as good as it was.
+                # This statement reads no row, so the results that were read ahead stay valid.
                 return send([wanted])[0]
             queries, self._foreseen = [wanted, *self._foreseen], []
             self._ahead = deque(zip(queries, send(queries), strict=True))
@@ -221,7 +221,7 @@ def rows_of(
     cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any],
     fetched: Iterable[tuple[Any, ...]],
 ) -> Rows:
-    # A migration may add columns while this process runs.
+    # A migration may add columns while this process runs, so the key contains their number.
     width = cursor.pgresult.nfields if cursor.pgresult else 0
     names = COLUMNS.get((statement, width))
     if names is None:
@@ -342,7 +342,7 @@ class Database:
             try:
                 yield is_held
             finally:
-                # A connection that is gone holds nothing.
+                # A lost connection no longer holds the lock.
                 with suppress(DBAPIError):
                     connection.rollback()
 

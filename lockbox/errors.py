@@ -9,7 +9,7 @@ class LockboxError(Exception):
 
     code: ClassVar[str] = "refused"
 
-    def __init__(self, detail: str, **facts: Any) -> None:  # noqa: ANN401 - whatever the answer carries
+    def __init__(self, detail: str, **facts: Any) -> None:  # noqa: ANN401 - any member of the answer
         super().__init__(detail)
         self.detail = detail
         self.facts = facts
@@ -106,7 +106,7 @@ class NotSignedIn(LockboxError):
 
     def __init__(self, detail: str, *, person_id: UUID | None = None) -> None:
         super().__init__(detail)
-        self.person_id = person_id  # whose it was, if known; the caller does not see it
+        self.person_id = person_id  # the token's owner, if known; the caller does not see it
 
 
 class NotYours(LockboxError):

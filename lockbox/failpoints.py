@@ -113,7 +113,7 @@ def arm(chosen: str | None) -> None:
     Raises:
         UnknownFailpoint: no failpoint has that name.
     """
-    global _armed  # noqa: PLW0603 - where it is off, all that a failpoint costs is to look at this
+    global _armed  # noqa: PLW0603 - a disarmed failpoint costs one look at this variable
     name, _, number = (chosen or "").partition(":")
     if chosen and name not in POINTS:
         raise UnknownFailpoint(f"LOCKBOX_FAILPOINT: there is no {name}; lockbox/failpoints.py lists them")

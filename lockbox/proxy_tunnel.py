@@ -23,7 +23,7 @@ class TunnelTransport(httpx.AsyncHTTPTransport):
 
     def __init__(self, proxy: OutboundProxy, tls: ssl.SSLContext) -> None:
         super().__init__(verify=tls, trust_env=False)
-        # httpx's own way with a proxy verifies the certificate for the address, not for the name.
+        # httpx's own support of proxies would verify the certificate for the address, not for the name.
         self._pool = httpcore.AsyncConnectionPool(ssl_context=tls, network_backend=_Tunnels(proxy))
 
 

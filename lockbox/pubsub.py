@@ -23,11 +23,12 @@ OPERATORS = "operators"
 ASK_AFTER = 5.0
 REST = 1.0
 PAGES = "pages"
-"""The channel for requests whose pages show more now, such as uses and activity; no window opens or ends by that."""
+"""The channel for requests whose pages show something new, such as uses and activity. No window opens or ends by such
+news."""
 GATES = "gates"
-"""The channel for tokens and identities that changed, which gates remember for some seconds."""
+"""The channel for changed tokens and identities, which gates remember for some seconds."""
 ENDS = "ends"
-"""The channel for requests that have ended, which hears first, before all readers learn of the change."""
+"""The channel for requests that have ended. Its readers learn of the change before all other readers."""
 OnMessage = Callable[[frozenset[str], str | None], None]
 OnConnection = Callable[[bool], None]
 
@@ -145,7 +146,7 @@ class Listener(threading.Thread):
             while not self._stopping.is_set():
                 message = pubsub.get_message(timeout=0.5)
                 if message is None:
-                    # A network that drops everything looks like one without traffic.
+                    # A network that drops everything looks like an idle one, so a ping is sent.
                     if time.monotonic() - last > ASK_AFTER:
                         if asked:
                             raise TimeoutError

@@ -49,7 +49,7 @@ SELECT id, due FROM (
     (SELECT id, settle_by FROM unsettled WHERE id > :after ORDER BY id LIMIT :most)
 ) promised ORDER BY id LIMIT :most
 """)
-# A clock that is read once, and not for each row, lets an index find what is due.
+# The time is read once and not for each row, so that an index can find the rows that are due.
 SOON_CLOCKS = text("""
 SELECT id, state, deadline_at, wake_at AS due FROM requests
 WHERE wake_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
@@ -85,7 +85,7 @@ SOONS = {CLOCK: SOON_CLOCKS, NOTIFICATIONS: SOON_NOTIFICATIONS, CONNECTIONS: SOO
 FORGET_KEYS = text(
     "DELETE FROM idempotency_keys WHERE created_at < (SELECT clock_timestamp()) - CAST(:kept AS interval)"
 )
-# The oldest first and only so many: a log that was kept for long goes bit by bit, round after round.
+# Each round deletes only some of the oldest rows, so that a large delivery log shrinks bit by bit.
 FORGET_DELIVERIES = text("""
 DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries
     WHERE at < (SELECT clock_timestamp()) - CAST(:kept AS interval) ORDER BY at LIMIT :most)

@@ -218,7 +218,7 @@ def connect(url: str, *, timeout: float) -> "Redis":
     return Redis.from_url(
         url,
         protocol=2,
-        # The name of the library would cost each connection two more calls.
+        # Sending the library's name would cost each connection two more calls.
         driver_info=None,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,

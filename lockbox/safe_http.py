@@ -37,7 +37,8 @@ NOT_REALLY_GLOBAL = (
     IPv6Network("2002::/16"),
     IPv6Network("3fff::/20"),
 )
-# The only block that IANA allocates; mapped, translated (NAT64) and compatible IPv4 addresses lie outside it.
+# IANA allocates addresses only in this block. Mapped, translated (NAT64) and compatible IPv4 addresses are outside
+# it.
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 Address = IPv4Address | IPv6Address
@@ -178,14 +179,15 @@ async def _guarded(
     except (TimeoutError, httpx.TimeoutException):
         raise FetchFailed("it took too long", trouble=FetchFailure.TIME) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
-        # Not chained: the text of such an error may quote the other side.
+        # The cause is not chained, because its text may quote the other side.
         raise FetchFailed(f"the call failed: {type(error).__name__}", trouble=FetchFailure.CONNECTION) from None
 
 
 def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
     try:
         target = httpx.URL(url)
-        # Hosts are decoded only when read, and only if they begin with it: `xn--` alone is none.
+        # httpx decodes a host only when it is read, and only if it begins with `xn--`. So each such label is read
+        # here, because it may be invalid, as `xn--` alone is.
         host = target.host
         for label in host.split("."):
             _ = httpx.URL(scheme="https", host=label).host if label.startswith("xn--") else None
@@ -224,7 +226,7 @@ def _asked(host: str) -> "Future[Sequence[Address]]":
         if not LOOK_UPS.acquire(blocking=False):
             raise FetchFailed("too many names are being looked up", trouble=FetchFailure.BUSY)
         answer: Future[Sequence[Address]] = Future()
-        # Several may wait for it: whoever gives up first is not to cancel it for the others.
+        # Several callers may wait for this answer, so one that gives up must not cancel it for the others.
         answer.set_running_or_notify_cancel()
         try:
             threading.Thread(target=_ask, args=(host, answer), name="look-up", daemon=True).start()
@@ -253,7 +255,7 @@ def _ask(host: str, answer: "Future[Sequence[Address]]") -> None:
 
 
 def _check(address: Address, route: OutboundRoute, *, plain: bool, allow_loopback: bool) -> None:
-    # Later Pythons also count a mapped ::ffff:127.0.0.1 as loopback; nobody needs that form.
+    # Later Pythons also count a mapped ::ffff:127.0.0.1 as loopback. It is refused, because no one needs that form.
     is_mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
     if address.is_loopback and allow_loopback and not is_mapped:
         return
@@ -314,7 +316,7 @@ async def _call(
 
 
 def _client(address: Address, route: OutboundRoute, tls: ssl.SSLContext, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    # A private network is reached as this machine reaches it; to a proxy loopback would be its own.
+    # This machine reaches private networks directly. For a proxy, loopback would be the proxy itself.
     is_near = address.is_loopback or route.leads_inside(address)
     transport = TunnelTransport(route.proxy, tls) if route.proxy and not is_near else None
     return httpx.AsyncClient(

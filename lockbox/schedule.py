@@ -27,7 +27,8 @@ log = structlog.get_logger(__name__)
 
 MOST_A_CALL = 500
 BEFORE_OTHERS = timedelta(days=3650)
-"""How much earlier than it is due something stands in an index that is to go before all that is merely late."""
+"""How much earlier than due an urgent entry is put into an index, so that it comes before all entries that are
+late."""
 URGENT_FROM = BEFORE_OTHERS / 2
 LATE_MS, TRICKLE = 30, 10
 ARM_TIMEOUT = 0.1
@@ -224,7 +225,7 @@ class Schedule:
             failpoint("pipeline.before_arm")
             try:
                 await self._send_in_time(list(self._calls(promised, told)))
-            except Exception as error:  # noqa: BLE001 - whatever it is, Postgres holds what was promised
+            except Exception as error:  # noqa: BLE001 - Postgres still holds what was promised
                 self._skip("follow", error)
                 continue
             failpoint("pipeline.after_arm")

@@ -60,7 +60,7 @@ new_id = uuid7
 
 
 ELEMENT_TYPES = {"varchar": "text", "timestamp with time zone": "timestamptz", "float": "double precision"}
-"""How arrays of a column's values are cast, where that is not the column's own type."""
+"""The types to which arrays of a column's values are cast, if they differ from the column's own type."""
 
 
 def columns(kind: type[SQLModel], of: str, *names: str) -> str:

@@ -107,9 +107,9 @@ RULES = {
     ),
 }
 ALWAYS = (ServerKind.API, ServerKind.WORKER, ServerKind.NOTIFICATIONS)
-"""The kinds of which every installation has one."""
+"""The kinds of server that every installation has."""
 
-# A role counts with every role that it could become by SET ROLE.
+# A login has the rights of every role that it could become by SET ROLE.
 WHO = text("""
 SELECT current_user AS name, bool_or(r.rolsuper) AS rolsuper, bool_or(r.rolbypassrls) AS rolbypassrls,
     bool_or(r.rolcreaterole) AS rolcreaterole, bool_or(r.rolcreatedb) AS rolcreatedb,
@@ -130,7 +130,8 @@ SELECT pg_postmaster_start_time() AS started, current_database() AS database, cu
 """)
 OWN_NAME = "SELECT name FROM pg_prepared_statements WHERE statement LIKE '%lockbox: by what name%'"
 SENT_NAME = "_pg3_"
-"""How the names begin by which psycopg prepares statements; a pooler that keeps track of them gives others."""
+"""The prefix of psycopg's names for prepared statements. A pooler that tracks prepared statements gives them other
+names."""
 DIRECT = "LOCKBOX_DATABASE_DIRECT_URL"
 WHOLE_ROWS = frozenset({"DELETE", "TRUNCATE"})
 

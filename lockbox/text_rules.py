@@ -32,14 +32,14 @@ INVISIBLE: Ranges = (
     (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
     (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
-    # Invisible characters beyond these: line and paragraph separators, an empty Braille cell, other fillers.
+    # Further invisible characters: line and paragraph separators, an empty Braille cell, other fillers.
     (0x2028, 0x2029), (0x2800, 0x2800), (0x16FE4, 0x16FE4), (0x1D159, 0x1D159),
     # The other format characters of Unicode's category Cf.
     (0x600, 0x605), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2), (0xFFF9, 0xFFFB),
     (0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x13430, 0x1345F),
 )  # fmt: skip
 PRIVATE: Ranges = ((0xE000, 0xF8FF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xF0000, 0x10FFFF))
-"""Private-use code points: each font shows something else, or nothing. The patterns leave them out."""
+"""Private-use code points, which each font shows differently, or not at all. The patterns leave them out."""
 UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -104,7 +104,7 @@ RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^*{NOT_IN_IDS}]{{1,220}}$"
 
 
 DOT_SEGMENT = r"/([^?#]*/)?(\.|%2[Ee]){1,2}([/?#]|$)"
-"""By such a part of a path a browser goes elsewhere than the beginning of an address says."""
+"""A segment of dots: a browser follows it to another path than the beginning of the address says."""
 HTTPS_PATTERN = rf"^https://[A-Za-z0-9.-]+(:[0-9]{{1,5}})?(?!{DOT_SEGMENT})/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*$"
 
 
@@ -112,7 +112,7 @@ WILDCARD_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^{NOT_IN_IDS}]+$"
 
 
 NARROW_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:\\**[^*{NOT_IN_IDS}][^{NOT_IN_IDS}]*$"
-"""A wildcard pattern with more than stars."""
+"""A wildcard pattern that has more than stars."""
 
 
 HTTPS = re.compile(HTTPS_PATTERN)
@@ -253,7 +253,7 @@ def _script(letter: str) -> str:
 
 
 def _whole(value: object) -> object:
-    # JSON knows one kind of number: 60.0 is a whole one.
+    # JSON has one kind of number, so 60.0 is a whole number.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -290,7 +290,7 @@ PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR
 TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
 """.split()  # noqa: SIM905 - a line of codes reads better than a line of quotes
 )
-"""The officially assigned codes. User-assigned ones, such as XK, name a country in one place and none in another."""
+"""The officially assigned codes. User-assigned codes, such as XK, stand for a country in some systems only."""
 NOT_A_CODE = "write a country as the two capital letters of ISO 3166-1, such as DE"
 
 

@@ -34,7 +34,7 @@ class WorkerKind:
 
 KINDS = {
     "core": WorkerKind(ServerKind.WORKER, PreforkPool, CORE_CHILDREN, [CORE, MAINTENANCE]),
-    # A task of notifications waits until their servers have answered; a thread that waits costs little.
+    # A notify task waits for other servers to answer; a waiting thread costs little.
     "notifications": WorkerKind(ServerKind.NOTIFICATIONS, "threads", NOTIFY_THREADS, [NOTIFY], niceness=5),
     "connectors": WorkerKind(ServerKind.CONNECTORS, "threads", CONNECTOR_THREADS, [CONNECT]),
 }
@@ -42,11 +42,12 @@ AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
 HEARTBEAT_SECONDS = 5.0
-"""Flower takes a worker to live for twice as long after it said so."""
+"""Flower considers a worker alive for twice this interval after its last heartbeat."""
 
 
 def main() -> None:
-    # As in the API: what is imported stays. Children share it, too.
+    # As in the API, imported objects stay, so the collector need not visit them. Child processes also share their
+    # memory.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("kind", choices=sorted(KINDS))
@@ -84,7 +85,7 @@ def _give_way(niceness: int) -> None:
     os.nice(niceness)
     if os.getsid(0) != os.getpid() or not AUTOGROUP.exists():
         return
-    # One such write in a tenth of a second is taken from all processes together that have no rights.
+    # Linux accepts one such write in a tenth of a second, from all unprivileged processes together.
     for _ in range(AUTOGROUP_TRIES):
         try:
             AUTOGROUP.write_text(str(niceness))

@@ -32,7 +32,7 @@ IS_DUE = text("""
 SELECT NOT EXISTS (SELECT FROM heartbeats
     WHERE role = :part AND beat_at > clock_timestamp() - CAST(:every AS interval))
 """)
-# What was said within the hour is not said again, whichever worker looks.
+# An alarm is not raised again within an hour, whichever worker checks.
 RAISE = text(f"""
 INSERT INTO {insert_list(Alarm, of="a")} SELECT unnest(CAST(:keys AS text[])), :at
 ON CONFLICT (key) DO UPDATE SET raised_at = EXCLUDED.raised_at WHERE a.raised_at <= :at - CAST(:said_for AS interval)
@@ -49,7 +49,7 @@ class AlertMonitor(WorkerLoop):
         self._rota = ScanPosition()
 
     def run(self) -> None:
-        # Until then, the backlog of an outage is done.
+        # This wait lets the worker finish the backlog of an outage before the first check.
         self.stopping.wait(FIRST_SECONDS)
         super().run()
 
@@ -58,7 +58,7 @@ class AlertMonitor(WorkerLoop):
         database = self.tools.database
         if self._is_due():
             with database.turn(TURN) as is_held:
-                # Another worker may have looked while this one came to the lock.
+                # Another worker may have checked before this one got the lock.
                 if is_held and self._is_due():
                     self._look()
         self.stopping.wait(AGAIN_SECONDS)

@@ -37,7 +37,7 @@ def arguments(chosen: Settings) -> list[str]:
 
 def main() -> None:
     """Run Flower in this process, so that the password is in no command line."""
-    # As in the API: what is imported stays.
+    # As in the API, imported objects stay, so the collector need not visit them.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker.flower", description=__doc__)
     parser.add_argument("--fd", type=int, help="serve on this socket, which the parent process has bound")

@@ -87,7 +87,7 @@ def guarded(handlers: Sequence[Any]) -> list[Any]:
     return [_guarded(handler) for handler in handlers]
 
 
-def _guarded(handler: Any) -> Any:  # noqa: ANN401 - Tornado takes tuples and its own
+def _guarded(handler: Any) -> Any:  # noqa: ANN401 - Tornado accepts tuples and its own objects
     spec = handler if isinstance(handler, url) else url(*handler)
     if not issubclass(spec.target, StaticFileHandler):
         spec.target = spec.handler_class = type(spec.target.__name__, (GuardedHandler, spec.target), {})

@@ -35,7 +35,7 @@ class JournalStream(io.TextIOBase):
 
 
 def begin(chosen: Settings) -> None:
-    # A child calls this again, because it inherits its parent's configuration.
+    # A child process calls this again, because it inherits its parent's streams and configuration.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     lockbox_logging.configure(chosen)
     if chosen.log_format != "json":
@@ -44,7 +44,7 @@ def begin(chosen: Settings) -> None:
     sys.stdout = sys.stderr = JournalStream()
     sys.excepthook = _crashed
     threading.excepthook = _thread_crashed
-    # It writes to the descriptor, past any stream.
+    # Celery's own function writes to the file descriptor and bypasses these streams.
     celery_worker.safe_say = _say  # type: ignore[attr-defined] # the stubs lack it
 
 

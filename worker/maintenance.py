@@ -159,7 +159,7 @@ def run(tools: Runtime, job: MaintenanceJob) -> dict[str, int]:
     if not has_begun:
         return {"skipped": 1}
     if counts["held"]:
-        # Unrecorded, so that the thread makes the whole pass, and says which logs these are.
+        # The run is not recorded. So the thread makes the whole pass and names these logs.
         raise RollbackDetected(f"{counts['held']} so far, and the run was cut short")
     _record(tools, job)
     return {job.counts: 0} | +counts
@@ -189,7 +189,8 @@ class MaintenanceLoop(WorkerLoop):
         self._job = job
         self._app = app
         self._poked = threading.Event()
-        # When the first message was sent that no recorded run has answered. At the start, a run may be overdue.
+        # When the first message was sent that no recorded run has answered. The first value lets this thread do an
+        # overdue run at once.
         self._asked_at = time.monotonic() - 2 * job.interval
         self._shown_at = -math.inf
         self._silent_until = 0.0
@@ -241,7 +242,7 @@ class MaintenanceLoop(WorkerLoop):
     def _is_for_us(self, ran_at: float, *, is_due: bool) -> bool:
         now = time.monotonic()
         if ran_at > self._asked_at:
-            # Somebody ran it since.
+            # Some process has run the job since.
             self._asked_at = math.inf
         if not is_due:
             return False
@@ -256,7 +257,7 @@ class MaintenanceLoop(WorkerLoop):
 
     def _send(self) -> bool:
         try:
-            # A Redis that does not answer is found out by this one within two seconds, by the broker's in ten.
+            # This call reports an unresponsive Redis within two seconds; the broker's connection needs ten.
             self.tools.database.schedule.leased(CLOCK)
             if messages.waiting(self._app, QUEUE) < MOST_WAITING:
                 messages.send(self._app, self._job.name, [()])

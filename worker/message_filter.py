@@ -24,7 +24,7 @@ TASKS = {
     "lockbox.reconcile": "maintenance",
     "lockbox.seal": "maintenance",
 }
-"""The tasks and the queue in which each comes."""
+"""The queue of each task."""
 TAKES_IDS = frozenset(TASKS) - {"lockbox.reconcile", "lockbox.seal"}
 QUEUES = frozenset(TASKS.values())
 INSPECTION = frozenset(
@@ -33,7 +33,8 @@ INSPECTION = frozenset(
         *("clock", "enable_events"),
     }
 )
-"""What a worker answers to a broadcast: what Flower's pages and the health check ask, and nothing that changes it."""
+"""The broadcast commands that a worker answers: Flower's pages and the health check send them, and none changes the
+worker."""
 CONTROL, REPLIES = "celery.pidbox", "reply.celery.pidbox"
 JSON_KIND = {"content-type": "application/json", "content-encoding": "utf-8"}
 NO_CALLBACKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -117,7 +118,7 @@ def _message(raw: bytes) -> Mapping[str, Any]:
     return found
 
 
-def _body(message: Any) -> Any:  # noqa: ANN401 - whatever a stranger sent
+def _body(message: Any) -> Any:  # noqa: ANN401 - untrusted input
     if message["content-type"] != "application/json" or message["content-encoding"].lower() != "utf-8":
         raise Undecodable("kind")
     if message["properties"]["body_encoding"] != "base64":

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 
 ACQUIRE_SECONDS = 5
 FIRST, LATER = 0, 6
-"""Priorities, as kombu's queues on Redis have them."""
+"""Priorities of kombu's Redis queues."""
 
 
 def send(app: Celery, task: str, messages: Iterable[Sequence[object]], *, priority: int = FIRST) -> None:

@@ -83,7 +83,7 @@ class Poller(WorkerLoop):
         except (RedisUnavailable, BrokerAway, BatchPublishError):
             self._act()
             self.stopping.wait(AWAY_SECONDS)
-            # What could be claimed and not be handed out had not quite fallen due.
+            # Entries that were claimed but not sent were not quite due at the first call.
             self._act()
 
     def stop(self) -> None:

@@ -1,9 +1,10 @@
 """Celery's pool of child processes, which never forgets a living child."""
 
-# The event loop of kombu works through descriptors that it polled at once. When several children end together, the
-# first of them has all replaced, and the new children's descriptors get the numbers of the old ones: the events that
-# are left then say of a new child that it ended. Celery 5.7 stops watching it, finds no descriptor of it when it
-# connects to the broker again, and ends the worker: "file descriptor is None" (see celery/celery#9250).
+# Kombu's event loop handles all events of one poll by their descriptors. When several children end together, the
+# first event makes Celery replace all of them, and the new children's descriptors reuse the old numbers. The
+# remaining events then seem to say that a new child has ended. Celery 5.7 stops watching this child, finds no
+# descriptor for it when it reconnects to the broker, and ends the worker with "file descriptor is None" (see
+# celery/celery#9250).
 
 from typing import Any
 

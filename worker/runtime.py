@@ -37,16 +37,16 @@ from lockbox.schedule import Schedule
 KEPT_CONNECTIONS = 4
 NOTIFY_CONNECTIONS = 20
 CORE_CONNECTIONS = 8
-"""Each of its five threads takes one at a time, and three of them one more for a lock."""
+"""Each of its five threads uses one connection at a time, and three of them use one more for a lock."""
 CHILD_CONNECTIONS = 4
-"""A child does one task at a time, which may hold a lock besides."""
+"""A child does one task at a time, and the task may also need a connection for a lock."""
 CORE_CHILDREN = 3
-"""Of two maintenance jobs one process each does the work at a time: the clock always finds a child that is free."""
+"""Each of the two maintenance jobs occupies one child at a time, so a child is always free for the clock's tasks."""
 CONNECTOR_THREADS = MOST_SLOTS
-"""A thread waits for a target that does not answer, and `TargetSlots` leaves some to the others."""
+"""A thread waits while its target does not answer; `TargetSlots` leaves some threads to other targets."""
 CONNECTOR_CONNECTIONS = 12
-"""A step takes one for moments, before and after it calls the target; some are for the poller and for looking what
-has ended, and one is for the heartbeat."""
+"""A step uses a connection briefly, before and after it calls the target. Further connections are for the poller, for
+finding windows that have ended, and for the heartbeat."""
 CONNECTIONS = {
     "core": CORE_CONNECTIONS + CORE_CHILDREN * CHILD_CONNECTIONS,
     "notifications": NOTIFY_CONNECTIONS,
@@ -56,8 +56,8 @@ CONNECTIONS = {
 LOCKS = 3
 """How many locks a core worker's threads may hold at once: to reconcile, to seal, and to check the invariants."""
 NOTIFY_THREADS = NOTIFY_CONNECTIONS - 4
-"""How many notify tasks run at once. Each takes one of the process' connections to Postgres at a time; the rest are
-for the recorder of results, the reconciler, the heartbeat and mails that list what is pending."""
+"""How many notify tasks run at once. Each uses one of the process' connections to Postgres at a time. The remaining
+connections are for the recorder of results, the reconciler, the heartbeat and mails that list what is pending."""
 
 _making = threading.Lock()
 _is_child = threading.Event()
@@ -110,7 +110,7 @@ SERVICES = {
     "notifications_database_url": "lockbox-notifications",
     "connectors_database_url": "lockbox-connectors",
 }
-"""The name of a worker's kind in traces, by the login that it has."""
+"""The name of each kind of worker in traces, by the setting of its database login."""
 
 
 def _login(chosen: Settings) -> str:
@@ -229,6 +229,7 @@ def _send_last_spans(**_: object) -> None:
 def _warm(**_: object) -> None:
     _is_child.set()
     runtime()
-    # A full collection walks every imported module and takes as long as a batch; what is there by now stays.
+    # A full collection walks every imported module and takes as long as a batch. Later collections skip the objects
+    # that exist by now.
     gc.collect()
     gc.freeze()

@@ -33,7 +33,7 @@ MOST_IDS = 500
 MOST_NOTIFICATIONS = 200
 MOST_CASES = 1
 MOST_CONNECTIONS = 1
-"""A target that does not answer holds up one connection, and not those that came with it."""
+"""A target that does not answer delays one connection, and no others that came in the same message."""
 HURRIED_SECONDS = 0.5
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -48,10 +48,9 @@ class TaskFailed(Exception):  # noqa: N818 - Flower shows the name
 class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
     """A task whose failure is reported without a traceback."""
 
-    # A child sends what a task raises, with its traceback, to the worker's parent. While that waits for the broker it
-    # reads nothing; tracebacks fill the pipe, and a time limit that strikes in the midst of such a write ends the
-    # whole worker (billiard 4.3). The frames of a traceback take tens of kilobytes; as text they take hundreds of
-    # bytes.
+    # A child sends a task's exception, with its traceback, to the worker's parent. While the parent waits for the
+    # broker, it does not read, and tracebacks fill the pipe. If a time limit strikes during such a write, the whole
+    # worker ends (billiard 4.3). The frames of a traceback take tens of kilobytes; its text takes hundreds of bytes.
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
         einfo.tb = None
@@ -184,7 +183,7 @@ def _run(task: str, work: Callable[[], Mapping[str, int]]) -> dict[str, int]:
     except Exception as error:
         log.exception("task.failed", task=task)
         reason = f"{type(error).__name__}: see the worker's log; the work is still due and comes again"
-    # Raised out here, it has no context that would be sent along.
+    # Raised outside the handlers, the exception has no context that would be sent with it.
     raise TaskFailed(reason)
 
 

@@ -1,17 +1,15 @@
 """Kombu's Redis transport, extended so that a channel whose connection was closed reports it."""
 
-# Kombu asks such a channel to give back or to acknowledge a message that was in hand when the broker went away, and
-# the channel fails with an AttributeError where a connection error is meant (kombu 5.7). Celery takes it for a fault
-# of its own and ends the worker. The message itself is no loss: the schedule gives it out again when its lease is
-# over.
+# When the broker goes away, kombu asks a closed channel to restore or acknowledge the message in hand. The channel
+# then fails with an AttributeError instead of a connection error (kombu 5.7). Celery takes this for a fault of its
+# own and ends the worker. The message is not lost: the schedule hands it out again when its lease is over.
 #
-# What Redis refuses, for want of memory or as a replica, Celery takes for a fault of its own too, and a worker that
-# ended would end again once it is back, its pollers with it. Here that is a connection error as well: the consumer
-# waits and comes again, and the pollers act from Postgres meanwhile.
+# Redis refuses writes if it lacks memory or is a replica. Celery takes this refusal, too, for a fault of its own: the
+# worker ends with its pollers, and ends again after each restart. Here, the refusal becomes a connection error: the
+# consumer waits and reconnects, and meanwhile the pollers act from Postgres.
 #
-# What stands in Redis may be anybody's. An item that is no message of ours would end the worker, and the next one at
-# its start; so each is admitted by `message_filter` or dropped, and a key of another type than it has to be is
-# deleted.
+# Anyone may have written what is in Redis. An item that is no Lockbox message would end the worker, and the next
+# worker at its start. So `message_filter` admits or drops each item, and keys of a wrong type are deleted.
 
 import re
 import threading
@@ -35,7 +33,7 @@ log = structlog.get_logger(__name__)
 SCHEMES = ("redis", "rediss")
 EVENTS = "celeryev"
 BOUND = re.compile(r"celeryev\.[\w.@-]+|[\w.@-]+\.(?:reply\.)?celery\.pidbox")
-"""Queues to which what is no task may be led."""
+"""Names of queues to which messages other than tasks may be routed."""
 SAID_EVERY = 1.0
 
 
@@ -85,7 +83,7 @@ class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
             super().restore_by_tag(tag, client, leftmost)
         except self.channel.connection_errors:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is that somebody wrote there
+        except Exception as error:  # noqa: BLE001 - the entry may hold anything
             self._remove_from_indices(tag).execute()
             dropped.add(self.unacked_key, type(error).__name__)
 
@@ -216,7 +214,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
                 for (key, type_), found in zip(wanted.items(), types, strict=True)
                 if found.decode() not in {type_, "none"}
             ]
-            # Whoever holds it lets go within minutes.
+            # The mutex normally expires within minutes. One without an expiry would stay.
             strange += [self.unacked_mutex_key] if left == -1 else []
             if strange:
                 client.delete(*strange)

@@ -123,5 +123,5 @@ def _person(one: Row[Any], stands_in: Sequence[str]) -> ReviewedPerson:
     )
 
 
-def _yes(value: bool) -> str:  # noqa: FBT001 - the one word that it turns into text
+def _yes(value: bool) -> str:  # noqa: FBT001 - it turns a bool into text
     return "yes" if value else "no"

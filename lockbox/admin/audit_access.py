@@ -55,7 +55,8 @@ VENDORS = EventScope(
     shown_without_request=frozenset({"name"}) | ORIGIN,
 )
 VENDORS_OWN = EventScope(of_tenants=replace(VENDORS, hidden=VENDORS.hidden - {RECIPIENT}))
-"""Three scopes: a tenant's readers in its log, the vendor's readers in that log, and these in the vendor's own log.
+"""Three scopes: a tenant's readers in the tenant's log, the vendor's readers in a tenant's log, and the vendor's
+readers in the vendor's own log.
 
 The vendor's readers do not see the people that a tenant invited, asked or gave something to.
 """

@@ -47,7 +47,8 @@ LOOKED_THROUGH = 1000
 """How many events of a log one page of a replay reads."""
 CURSOR = struct.Struct(">16sIQ")
 CHANGES = sorted(ACCOUNT_TITLES.keys() - PERSONAL)
-# By the number that the sealer gives under the lock of the log: what is committed late gets a later one.
+# Ordered by the number that the sealer gives under the log's lock: an event that is committed late gets a later
+# number.
 REPLAY = text(f"""
 SELECT s.number, e.id, e.at, e.action, e.from_state, e.to_state, e.deadline_at, e.request_id, e.tenant_id, e.body,
     t.slug, {columns(Ask, "r")}, {columns(Window, "r")}
@@ -163,7 +164,7 @@ def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: 
     if delivery is None or delivery.endpoint_id is None:
         raise NotFound("There is no such delivery.")
     webhooks.show(session, caller, delivery.endpoint_id)
-    # Whoever sends locks notifications before endpoints: so does this.
+    # Senders lock notifications before endpoints, so this function does the same.
     found = session.execute(REOPEN, {"delivery": delivery_id, "moment": now(session)}).one_or_none()
     if found is None:
         raise NotFound("There is no such delivery.")

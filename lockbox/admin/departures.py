@@ -70,7 +70,7 @@ CLOSE = tuple(
         "DELETE FROM outbox WHERE tenant_id = :tenant",
         "DELETE FROM unsettled WHERE tenant_id = :tenant",
         "UPDATE pre_approvals SET ended_at = :at WHERE tenant_id = :tenant AND ended_at IS NULL",
-        # Nobody is there any more to give a finding, or to be reminded of it.
+        # No one is left to give a finding or to be reminded of it.
         "UPDATE after_reviews SET remind_at = NULL WHERE tenant_id = :tenant AND finding IS NULL",
         "DELETE FROM case_checks WHERE tenant_id = :tenant",
         "UPDATE offboardings SET closed_at = :at WHERE tenant_id = :tenant",
@@ -83,12 +83,13 @@ REQUESTS = text("SELECT id FROM requests WHERE tenant_id = :tenant AND id > :aft
 BEGAN = text(
     "SELECT body FROM events WHERE log_id = :tenant AND action = 'offboarding_begun' ORDER BY id DESC LIMIT 1"
 )
-# What erasing itself adds does not count.
+# Events that the erasure itself adds do not count.
 HAS_GROWN = text("""
 SELECT EXISTS (SELECT FROM events e LEFT JOIN seals s ON s.event_id = e.id WHERE e.log_id = :tenant
     AND coalesce(s.number >= :size, true) AND e.action NOT IN ('person_erased', 'audit_events_removed'))
 """)
-# Whoever was a member at the end, was invited, or has left a trace in the log, and is a member of nothing else.
+# Selects people who were members at the end, were invited, or left a trace in the log, and are members of no other
+# tenant.
 PEOPLE = text("""
 SELECT p.id FROM people p WHERE p.side = 'customer' AND NOT p.email LIKE '%@erased.invalid'
     AND NOT EXISTS (SELECT FROM memberships m WHERE m.person_id = p.id)

@@ -82,13 +82,13 @@ def _end(
 ) -> list[AccessRequest]:
     ended = []
     for request in requests:
-        # As everywhere, moves are written by statements of our own.
+        # Statements of our own write every move, so the ORM must not write this row.
         session.orm.expunge(request)
         decision_input = DecisionInput(WAYS_TO_LEAVE[request.state], why)
         try:
             ended.append(decide.act_on(session, operator, origin, request, decision_input, as_party=Party.OPERATOR))
         except TooLate:
-            # Its time has run out, and the clock is on its way to say so.
+            # The request's deadline has passed, and the clock will end it.
             continue
     return ended
 
@@ -158,7 +158,8 @@ def stop_all(
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     done = _close(session, actor, tenant, comment, STOP_ACTIONS)
     done += _opened_meanwhile(session, actor, tenant, comment)
-    # After what is open is locked, lest somebody waits for the other; what was opened meanwhile is revoked with it.
+    # Open requests are locked before this point, to avoid a deadlock. Windows that were opened meanwhile are revoked
+    # with their pre-approval.
     withdrawn = pre_approvals.revoke_all(session, actor, tenant, comment)
     ended = EmergencyStopResult(
         [request for request in done if request.state is State.REVOKED],
@@ -265,7 +266,7 @@ def _end_each(
                 )
             )
         except TooLate:
-            # Its deadline has passed, and the clock will end it.
+            # The request's deadline has passed, and the clock will end it.
             continue
     return done
 

@@ -20,11 +20,12 @@ from lockbox.notifications import announcements
 TEXTS_ERASED = "texts_erased"
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 PEOPLE = ("name", "address", "user_agent", "engineer", "credential", "gateway_name")
-"""The personal values of a request's events that identify people; `NUMBERED` matches further ones. All others are
-texts: what people wrote or named, and the requester's location."""
+"""The fields of a request's events that identify people; `NUMBERED` matches further ones. All other personal fields
+are texts: what people wrote or named, and the requester's location."""
 NUMBERED = "^(principal|recipient|engineer)_[0-9]+$"
 SETTLED: timedelta = LATE
-"""How long a request has to be closed. Until then its activity may still be reported, which names resources."""
+"""How long ago a request must have been closed. Until then, its activity may still be reported, and a report names
+resources."""
 FIELDS = {"people": list(PEOPLE), "numbered": NUMBERED, "settled": SETTLED}
 OF_REQUEST = text("SELECT tenant_id, closed_at, asked_at FROM requests WHERE id = :id FOR UPDATE")
 DETAILS = text("""
@@ -39,11 +40,11 @@ WITH said AS (
 )
 SELECT coalesce(sum(number), 0) FROM gone
 """)
-# Texts of what was asked say that they were erased; a link, parameters and where the requester worked are gone.
+# Texts that were asked for become 'erased'. The link, the parameters and where the requester worked become null.
 LINK = "case_url"
 SAY_ERASED = [f"{name} = CASE WHEN r.{name} IS NOT NULL THEN 'erased' END" for name in committed(Ask) if name != LINK]
 GONE = [f"{name} = NULL" for name in (LINK, "context", *committed(Requester))]
-# A resource that is erased keeps its place, so that what was granted of what was asked can still be told.
+# An erased resource keeps its position, so that readers can still tell which of the requested resources were granted.
 ROWS = tuple(
     text(statement)
     for statement in (

@@ -20,16 +20,17 @@ from lockbox.notifications import announcements, settlement
 
 PERSON_ERASED = "person_erased"
 DOMAIN = "erased.invalid"
-# Postgres regular expressions: the whole address but no longer one around it, and whole words.
+# Postgres regular expressions: one matches the whole address, but not inside a longer address, and one whole words.
 ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
 WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
-# Who was notified is said after the fact, and named: no such event may be written beside an erasure.
+# Events that record who was notified are written later and contain names. None of them may be written during an
+# erasure.
 HOLD_NAMES = text(f"SELECT pg_advisory_xact_lock({settlement.NAMES})")
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 OPEN_REQUESTS = text("""
 SELECT count(*) FROM requests WHERE requester_id = :id AND state IN ('reviewing', 'pending', 'active')
 """)
-# An unconfirmed address may be anyone's, and one that someone else uses too stays theirs.
+# Leaves out unconfirmed addresses, which may be anyone's, and addresses that someone else uses too.
 ADDRESSES = text("""
 SELECT lower(email) FROM people WHERE id = :id
 UNION SELECT lower(a.email) FROM addresses a WHERE a.person_id = :id AND a.confirmed_at IS NOT NULL
@@ -37,7 +38,8 @@ UNION SELECT lower(a.email) FROM addresses a WHERE a.person_id = :id AND a.confi
     AND NOT EXISTS (SELECT FROM addresses b WHERE lower(b.email) = lower(a.email) AND b.person_id <> :id
         AND b.confirmed_at IS NOT NULL)
 """)
-# What names them in a text goes with the texts of that request; with `texts` also those of all that they asked for.
+# Finds requests whose texts contain one of the person's addresses; with `texts`, also all requests that they
+# submitted.
 NAMING = text(f"""
 SELECT r.id, r.tenant_id FROM requests r
 WHERE r.closed_at <= CAST(:at AS timestamptz) - CAST(:settled AS interval) AND (
@@ -56,9 +58,9 @@ FROM requests r WHERE r.id = d.request_id AND d.person_id = :id AND r.closed_at 
 """)
 CALLED = text("SELECT lower(name) FROM people WHERE id = :id")
 PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id")
-# In their own events: their name and address. In events about them: how they were named.
-# In delegates' events: their name, by its position among the principals. Where they worked: in what the directory
-# said of them, and in what they asked for. The origin of a refused sign-in goes with the account that it was for.
+# In the person's own events: their name and address. In events about them: the name used there. In delegates' events:
+# their name, by its position among the principals. Where they worked: in the directory's statements about them and in
+# their requests. The origin of a refused sign-in is erased with the account that it was for.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
     SELECT d.event_id, f.field, e.log_id, e.tenant_id, e.actor_id, e.request_id,
@@ -101,7 +103,8 @@ WITH said AS MATERIALIZED (
 SELECT nullif(log_id, :vendor) AS tenant_id, array_agg(DISTINCT tenant_id) AS about, sum(number) AS details
 FROM gone GROUP BY log_id
 """)
-# Mails to them: the server's answer may hold anything. Other people's answers may contain their address.
+# In mails to the person, the server's answer may hold anything. In mails to others, it may contain the person's
+# address.
 TO_THEM = """
 WITH to_them AS (
     SELECT n.id FROM notifications n
@@ -208,7 +211,7 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
     if texts:
         connection.execute(OWN_WORDS, {"id": person_id})
     places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in (*gone, *naming))}
-    # A hold also keeps what the vendor's own log says of the tenant.
+    # A hold on a tenant also keeps what the vendor's own log says of this tenant.
     legal_holds.refuse_held(session, places.union(*(row.about for row in gone)))
     pseudonym = f"person {person_id.hex[-8:]}"
     values = {**named, "at": at, "name": pseudonym, "email": f"{person_id}@{DOMAIN}"}

@@ -26,7 +26,7 @@ LONGEST = 20_000
 MOST_A_PAGE = 200
 AT_ONCE = 20
 SETTLED = timedelta(minutes=1)
-"""A version is announced once it has this age: by then the ids of tenants are in the order of their commits."""
+"""A version is announced once it has this age. By then, the ids of new tenants are in the order of their commits."""
 NOBODY, EVERYBODY = UUID(int=0), UUID(int=2**128 - 1)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 NONE_YET = "The vendor has stated no exclusions yet."

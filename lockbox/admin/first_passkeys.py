@@ -25,7 +25,8 @@ from lockbox.requests.policy import Terms
 from lockbox.requests.policy_rules import Policy, strictest
 
 DECIDING = (Role.APPROVER, Role.TENANT_ADMIN)
-"""Roles that decide or set the policy: someone who intercepts their invitation could do the same."""
+"""Roles that decide requests or set the policy. Someone who intercepts an invitation to such a role could do the
+same."""
 AT_ONCE = "at once"
 INVITED = text("""
 SELECT DISTINCT tenant_id FROM invitations WHERE accepted_by = :id AND tenant_id = ANY(CAST(:tenants AS uuid[]))

@@ -224,7 +224,7 @@ def accept(
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)
-    # Read again: much may have changed while the locks were awaited.
+    # The credential is read again, because much may have changed during the wait for the locks.
     found = _valid_invitation(_shown(session, invitation_id, code), invitation, at)
     side = Side.CUSTOMER if invitation.tenant_id else Side.VENDOR
     if found.side not in {None, side}:

@@ -27,7 +27,7 @@ LONGEST_REASON = 2000
 ADMINS = (Role.TENANT_ADMIN,)
 NO_HOLD = "Your side holds nothing of this tenant."
 HELD_ALREADY = "Your side holds this tenant already. Release it first, to give another reason."
-# Whoever erases shares it until their commit, so that nothing is erased once a hold was set.
+# An erasure shares this lock until its commit, so that nothing is erased once a hold was set.
 WAIT_FOR_ERASURE = text(
     "SELECT pg_advisory_xact_lock(hashtextextended('legal hold of ' || CAST(:tenant AS uuid), 0))"
 )

@@ -187,7 +187,7 @@ def _replace(session: UnitOfWork, actor: AdminActor, member: Member, roles: froz
 
 def _mark(session: UnitOfWork, actor: AdminActor, person_id: UUID, *, eligible: bool) -> None:
     assert actor.tenant_id is not None  # noqa: S101 - likewise
-    # A row without a valid mark counts for nothing and is replaced.
+    # A row without a valid MAC counts for nothing and is replaced.
     if there := session.orm.get(EligibleDelegate, (actor.tenant_id, person_id)):
         session.orm.delete(there)
         session.orm.flush()
@@ -212,5 +212,5 @@ def _record_change(
     permissions.record_change(session, actor, admin_change)
 
 
-def _yes(value: bool) -> str:  # noqa: FBT001 - the one word that it turns into text
+def _yes(value: bool) -> str:  # noqa: FBT001 - it turns a bool into text
     return "yes" if value else "no"

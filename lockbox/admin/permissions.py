@@ -27,8 +27,9 @@ from lockbox.sql import new_id
 NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
 MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins", Role.VENDOR_AUDITOR: "auditors"}
-"""Names of the holders of each role, for texts in which their side is clear."""
-# Not everyone who may change people could lock a row: row-level security hides it from updates.
+"""Names of the holders of each role, for texts in which it is clear to which side they belong."""
+# These are advisory locks, because not everyone who may change people could lock a row: row-level security hides it
+# from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
 SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
 IS_ERASED = text("SELECT is_erased(:tenant)")
@@ -105,7 +106,8 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
     """Return the caller as an operator, and the tenant with its people locked."""
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
-    # A concurrent removal of the operator's role waits, and then finds what the operator did at tenants.
+    # A concurrent removal of the operator's role waits for this lock, and then finds what the operator did at
+    # tenants.
     session.execute(SHARE, {"whose": VENDOR})
     lock_members(session, tenant.id)
     caller = authentication.as_of_now(session, caller)

@@ -118,7 +118,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     session.orm.add(row)
     session.orm.flush()
     changes = {name: change(ABSENT, said) for name, said in _said(row).items()}
-    # Whoever stands in for an approver is asked too; all admins and approvers are told of any change.
+    # Delegates of approvers are asked too. All admins and approvers are notified of any change.
     able = judged.known.able(tenant.id)
     told = AdminChange(PROPOSED, at, changes, {"comment": wanted.comment}, _facts(row), able)
     _record(session, actor, row, told)
@@ -310,7 +310,7 @@ def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], 
         try:
             decide.act_on(session, actor.caller, actor.origin, request, why, as_party=party)
         except TooLate:
-            # Its deadline has passed, and the clock will end it.
+            # The request's deadline has passed, and the clock will end it.
             continue
         failpoint("pre_approval.after_end")
         closed += [request.id, *_close(session, actor, col(AccessRequest.extends) == request.id, comment)]

@@ -39,7 +39,7 @@ IS_HELD = text("""
 SELECT EXISTS (SELECT FROM seals s JOIN events e ON e.id = s.event_id
     WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end AND e.tenant_id = ANY(CAST(:held AS uuid[])))
 """)
-# What a request named and why goes with its last move: from its row, and from the other log's events.
+# The texts of a request are erased with its last move: in its row, and in the other log's events.
 ENDED = text("""
 SELECT r.id FROM seals s JOIN events e ON e.id = s.event_id JOIN requests r ON r.id = e.request_id
 WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end AND e.seq = r.version AND r.closed_at IS NOT NULL
@@ -67,7 +67,7 @@ REMOVE = tuple(
         "DELETE FROM events e USING gone g WHERE e.id = g.event_id",
     )
 )
-# The sealer locks a log in the same way while it grows.
+# The sealer takes the same lock while a log grows.
 KEPT = text("""
 UPDATE logs SET kept_from = :end, kept_since = :since WHERE id = :log_id AND kept_from < :end RETURNING true
 """)

@@ -28,9 +28,10 @@ READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
 ERASED = "erased"
 NEWEST_OF_TENANT = "WHERE tenant_id BETWEEN :tenant_id AND :tenant_id ORDER BY tenant_id DESC, id DESC LIMIT :most"
 NEWEST_OF_ALL = f"ORDER BY id DESC LIMIT {MOST_COUNTED}"
-# A bound by time would have Postgres read everybody's requests of that time: the newest are read, then filtered.
-# A generic plan takes BETWEEN for one row in 200, fewer than are counted, and would as soon read and sort a tenant's
-# whole history. It takes an unknown limit for a tenth of what there is: to stop in the index's order costs that much.
+# A bound by time would make Postgres read all tenants' requests of that time. So the newest requests are read first
+# and then filtered. A generic plan assumes that BETWEEN matches one row in 200. These are fewer rows than are
+# counted, so Postgres might read and sort a tenant's whole history. It assumes that an unknown limit stops after a
+# tenth of the rows, which makes reading in the index's order cheap.
 COUNTED = """
 WITH looked AS MATERIALIZED (
     SELECT service, requester_id, reason_code, severity, level, mode, state, break_glass, pre_approval_id,
@@ -78,7 +79,7 @@ FROM placed g LEFT JOIN people p ON p.id = g.requester_id
 WHERE g.month IS NOT NULL OR g.place <= {top} ORDER BY g.kind, g.month, g.place
 """
 MONTH, SERVICE, ENGINEER, REASON, SEVERITY, LEVEL, TOTAL = 31, 47, 55, 59, 61, 62, 63
-"""Values of SQL's grouping(): a set bit is a column by which a row is not grouped."""
+"""Values of SQL's grouping(): each set bit stands for a column by which a row is not grouped."""
 
 
 class RequestFigures(BaseModel, frozen=True):

@@ -105,7 +105,7 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) 
     authentication.enter(session, caller)
     if caller.holds(Role.SYSTEM):
         return TenantListing([], None)
-    # One that was erased keeps its log, and is offered to nobody.
+    # An erased tenant keeps its log but is not listed.
     query = select(Tenant).where(~func.is_erased(col(Tenant.id))).order_by(col(Tenant.slug)).limit(most + 1)
     if cursor is not None:
         query = query.where(col(Tenant.slug) > cursor)

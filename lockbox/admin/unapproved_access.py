@@ -32,9 +32,10 @@ log = structlog.get_logger(__name__)
 
 LATELY = timedelta(days=90)
 LONGEST_WAY = timedelta(days=60)
-"""The longest time from an approval to its window: other approvals, answers (the clock stops), a later start."""
+"""The longest time from an approval to the opening of its window. Other approvals, answers (the clock stops) and a
+later start delay the opening."""
 GATES, PEOPLE, RECORD, OPENED = "gate", "person", "record", "opened"
-# Each part of `opened` reads an index of nothing else. Of a gate counts what report_consents counts.
+# Each part of `opened` reads an index made for it. For a gate, the statement counts the same as report_consents.
 FOUND = text("""
 WITH opened AS (
     SELECT CASE WHEN r.break_glass THEN 'break_glass' WHEN r.pre_approval_id IS NOT NULL THEN 'pre_approval'
@@ -67,8 +68,8 @@ ORDER BY 1, 2, 3
 """)
 STATED = "unapproved_access_stated"
 AT_ONCE = 20
-# A tenant's log is made as its first events are sealed. Of two workers each states what the other has not locked, and
-# asks once more of the row as it is then.
+# A tenant's log row is made when its first events are sealed. Each of two workers skips the rows that the other has
+# locked, and Postgres checks the conditions again on the newest version of a row.
 DUE = text("""
 SELECT l.id FROM logs l JOIN tenants t ON t.id = l.tenant_id
 WHERE (l.stated_for IS NULL OR l.stated_for < CAST(:month AS date)) AND t.created_at < CAST(:begins AS timestamptz)
@@ -93,7 +94,7 @@ class UnapprovedWay(StrEnum):
 
 
 OF_THE_VENDOR = frozenset({UnapprovedWay.MODE, UnapprovedWay.CONSENT})
-"""The ways that are over once the customer decides again."""
+"""The ways that end once the customer decides again."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def _state_some(session: UnitOfWork) -> int:
 
 
 def _failed(tenant_id: UUID, error: Exception) -> None:
-    # Not the error itself, which quotes the policy.
+    # The error itself is not logged, because it quotes the policy.
     log.error("unapproved_access.not_stated", tenant_id=str(tenant_id), error=type(error).__name__)
 
 

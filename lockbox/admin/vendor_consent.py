@@ -23,7 +23,7 @@ CONSENT_ENDED = "consent_ended"
 MOST = 500
 
 CONSENTS = text("SELECT tenant_id, mode, until_at FROM consents(:tenants) WHERE until_at > :at")
-# The version in force at the end of its consent determines it, whatever replaced it since.
+# The policy version that was in force when its consent ended counts, even if it was replaced since.
 ENDED = text("""
 SELECT p.tenant_id, t.mode, c.mode AS consented, c.until_at
 FROM policies p JOIN tenants t ON t.id = p.tenant_id
@@ -66,7 +66,7 @@ def record_expired_consents(database: Database) -> Iterator[str]:
                 recorded = _record_expiry(session, row)
         except (OperationalError, InterfaceError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+        except Exception as error:  # noqa: BLE001 - an error at one tenant stops no other
             _failed(row.tenant_id, error)
         else:
             if recorded:

@@ -37,7 +37,7 @@ RECIPIENT = "recipient"
 """The name of the fields with the recipients of a move's mails; a number follows it."""
 UNREAD = frozenset({"deadline_at", "internal", "log_id"})
 DETAILS: ColumnElement[Any] = literal_column("(SELECT d.fields FROM event_details d WHERE d.event_id = events.id)")
-# Whether the leaf at the event's number is the hash of its body; null while it is not sealed.
+# Whether the log's leaf at the event's number is the hash of the event's body; null until the event is sealed.
 IN_PLACE: ColumnElement[Any] = literal_column(
     "(SELECT substr(t.hashes, CAST(seals.number % 256 * 32 + 1 AS integer), 32) "
     "= sha256('\\x00'::bytea || events.body) FROM tiles t "

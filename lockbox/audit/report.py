@@ -287,7 +287,7 @@ def _lost(events: Iterable[RecordedEvent], kept: RequestRecord | None) -> tuple[
     there: set[int] = set()
     for event in events:
         if isinstance(seq := event.said.get("seq"), int):
-            # What came before the customer was asked is in the vendor's log, and by its hash in this event.
+            # Moves before the customer was asked are in the vendor's log; this event contains their hash.
             there |= {*range(1, seq), seq} if SUBMISSION in event.said else {seq}
     most = kept.moves if kept else max(there, default=0)
     return tuple(number for number in range(1, most + 1) if number not in there)

@@ -26,9 +26,9 @@ log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 
 MOST_TOGETHER = 16
-"""How many calls share a transaction: all of them wait for its commit."""
+"""How many calls share a transaction; each of them waits for its commit."""
 GROUPS = 2
-"""How many groups of one kind run at once: while one waits for Postgres, the other one evaluates."""
+"""How many groups of one kind run at once: one group evaluates while the other waits for Postgres."""
 LONGEST_WAIT = 5.0
 """How many seconds a call waits for a place to run alone."""
 
@@ -95,7 +95,7 @@ class CallGroups:
         self._arrived.append(member)
         if self._running < GROUPS:
             self._running += 1
-            # Of no call's context: the same task goes on with those that come later.
+            # The task runs in an empty context, because it also serves calls that come later.
             _keep(self._groups, self._run_groups(), Context())
         return await member.answer
 
@@ -108,7 +108,8 @@ class CallGroups:
                     for one in members:
                         one.fail(error)
         finally:
-            # In the same turn of the loop as the last look: who comes now begins another group.
+            # No other code runs between the last look at the queue and this line, so a call that arrives later begins
+            # another group.
             self._running -= 1
 
     def _next_group(self) -> list[GroupMember[Any]]:
@@ -153,7 +154,7 @@ class CallGroups:
         try:
             await SharedTransaction(self._db, connection, in_one_round=self._in_one_round).run(members)
         except PlansOutdated:
-            # The others hold the same statements.
+            # The pool's other connections hold the same outdated statements.
             pool.close()
             raise
         finally:

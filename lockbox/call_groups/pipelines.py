@@ -31,7 +31,7 @@ VARIABLES = (
 """The session variables that row-level security and its functions read."""
 BEGIN, COMMIT, ROLLBACK = "BEGIN", "COMMIT", "ROLLBACK"
 LOCK_WAIT = "SELECT set_config('lock_timeout', '20ms', true)"
-"""How long a group waits for a lock; a member that needs it for longer then waits for it alone."""
+"""How long a group waits for a lock. A member that needs longer runs again alone and waits there."""
 READ_CONTEXT = text(
     "SELECT ARRAY[" + ", ".join(f"current_setting('lockbox.{one}', true)" for one in VARIABLES) + "] AS context"
 )
@@ -64,7 +64,7 @@ class SharedWork(UnitOfWork):
         self.is_over = False
         self.read_ahead = ReadAhead()
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - `orm`, which this has not
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - it only raises
         if name == "orm":
             raise AloneNeeded
         raise AttributeError(name)

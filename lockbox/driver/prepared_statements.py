@@ -20,8 +20,9 @@ class KeptStatements(PrepareManager):
     psycopg drops all of them, because a rolled back change of the schema could have made them wrong.
     """
 
-    # No process of ours continues after it changed the schema. Each refusal is a ROLLBACK, and without this its
-    # connection would plan every statement again. A test names the version of psycopg for which this was read.
+    # No Lockbox process continues after it changed the schema, so its statements stay right. Each refusal is a
+    # ROLLBACK, after which psycopg would plan every statement of the connection again. A test names the version of
+    # psycopg for which this was checked.
 
     def clear(self) -> bool:
         return False

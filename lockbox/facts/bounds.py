@@ -35,7 +35,7 @@ class ComesIn:
         plain, bounded = handler(source), handler.generate_schema(self.kind)
 
         def described(_: CoreSchema, describe: GetJsonSchemaHandler) -> JsonSchemaValue:
-            # A chain is described by what it is made of, with all that describes that.
+            # A chain with one step is described in full by this step.
             return describe(chain_schema([plain if describe.mode == "serialization" else bounded]))
 
         return chain_schema([bounded], metadata={"pydantic_js_functions": [described]})

@@ -39,7 +39,7 @@ SELECT r.key_id, r.person_id, r.name, r.side, r.disabled, r.roles, r.tenant_ids,
 FROM authenticate(:kind, :shown, :hash) r CROSS JOIN LATERAL credential_scope(:kind, r.key_id) b
 """
 LOOK_UP_CREDENTIAL = text(LOOKED_UP.format(time_zone="NULL::text"))
-# Pages alone tell times in the reader's own zone. The row of a person is theirs to read once `authenticate` has run.
+# Only pages show times in the reader's own zone. A person may read their own row once `authenticate` has run.
 LOOK_UP_SESSION = text(LOOKED_UP.format(time_zone="(SELECT p.time_zone FROM people p WHERE p.id = r.person_id)"))
 TOKEN_FORM = re.compile(
     r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"
@@ -134,7 +134,8 @@ class CredentialKind(StrEnum):
 
 
 MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: MarkedRowKind.SESSION}
-"""Kinds that count as unknown without a valid MAC; passkeys' and identities' MACs are checked with their rows."""
+"""Kinds that count as unknown without a valid MAC. The MACs of passkeys and identities are checked with their
+rows."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _checked(
     if row.person_id is not None:
         session.caller = (row.person_id, row.only_at)
         if len(standings) < len(row.roles or ()):
-            # Postgres saw these roles too; they do not count.
+            # Postgres also counted roles without a valid MAC; this call leaves them out.
             reenter(session, found.caller())
     return found
 

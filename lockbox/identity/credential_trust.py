@@ -82,6 +82,6 @@ def _just_invited(session: UnitOfWork, caller: Caller) -> bool:
         "until": caller.signed_in_at,
         "tenants": sorted(caller.tenants()),
     }
-    # Without its mark, a login of the database could have written the invitation.
+    # Any of the database's logins could have written an invitation that has no valid MAC.
     rows = session.execute(JUST_INVITED, invited).all()
     return any(row_macs.is_held(session, row.mac, row_macs.invitation(row), row.id) for row in rows)

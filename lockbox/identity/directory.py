@@ -17,7 +17,7 @@ from lockbox.sql import excluded, insert
 
 CHANGED = "directory_record_changed"
 LONGEST_ENTITY = 100
-# Of two sources the one that said it last counts; what is older than what is kept changes nothing.
+# Of two sources, the later statement counts. A statement older than the stored one changes nothing.
 KEPT = text(f"""
 {insert(DirectoryRecord, "d")}
 ON CONFLICT (person_id) DO UPDATE SET {excluded(DirectoryRecord, but={"person_id"})}

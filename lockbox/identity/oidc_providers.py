@@ -166,7 +166,7 @@ class CachedFetch(Generic[T]):
 class SignatureRegistry(jws.JWSRegistry):
     """joserfc's registry without the algorithm `none` and without shared secrets."""
 
-    algorithms = {name: jws.JWSRegistry.algorithms[name] for name in get_args(Algorithm)}  # noqa: RUF012 - as there
+    algorithms = {name: jws.JWSRegistry.algorithms[name] for name in get_args(Algorithm)}  # noqa: RUF012 - as in joserfc
     recommended = []  # noqa: RUF012 - likewise
     max_header_length = 2048
     max_signature_length = 2048
@@ -306,7 +306,7 @@ class IdentityProviders:
             form=form,
             authorization=authorization,
             tls=self._tls,
-            # A tenant's own provider is the tenant's, and what its metadata names too.
+            # A tenant controls its own provider and the addresses in the provider's metadata.
             route=self._route if issuer.tenant is None else self._route.to_tenants,
         )
 
@@ -355,7 +355,7 @@ def read_object(document: bytes) -> dict[str, Any]:
     return read
 
 
-def _public_key(entry: Any) -> Key | None:  # noqa: ANN401 - whatever the issuer wrote
+def _public_key(entry: Any) -> Key | None:  # noqa: ANN401 - any JSON value
     if not isinstance(entry, dict) or "d" in entry or entry.get("use", "sig") != "sig":
         return None
     try:

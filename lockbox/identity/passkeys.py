@@ -81,7 +81,7 @@ HELD = f"SELECT {columns(Passkey, 'passkeys')} FROM passkeys WHERE person_id = :
 HELD_BY, LOCKED_OF = text(HELD), text(f"{HELD} FOR NO KEY UPDATE")
 USED = text("UPDATE passkeys SET sign_count = :sign_count, last_used_at = :at WHERE id = :id")
 
-# Each of the person's tenants has an event of its own.
+# One addition writes an event in each of the person's tenants, so distinct times are counted.
 EVER_ADDED = text("SELECT count(DISTINCT at) FROM events WHERE actor_id = :id AND action = 'passkey_added'")
 
 

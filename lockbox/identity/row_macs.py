@@ -155,11 +155,11 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     ],
     MarkedRowKind.PRE_APPROVAL_VOTE: ["id", "pre_approval_id", "person_id", "principals", "means", "decided_at"],
     MarkedRowKind.RETENTION: ["tenant_id", "days", "set_at"],
-    # The reason goes with a tenant that has left, and stops nothing.
+    # The MAC leaves out the reason, which is erased when a tenant has left and blocks nothing.
     MarkedRowKind.LEGAL_HOLD: ["id", "tenant_id", "side", "set_by", "set_at", "released_by", "released_at"],
     MarkedRowKind.OFFBOARDING: ["tenant_id", "asked_by", "asked_at"],
 }
-"""For kinds whose MACs cover columns: these columns."""
+"""The columns that the MAC of each kind of row covers."""
 KIND_OF = {
     Retention: MarkedRowKind.RETENTION,
     LegalHold: MarkedRowKind.LEGAL_HOLD,

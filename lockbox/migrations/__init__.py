@@ -24,13 +24,14 @@ WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_si
 NUMBERED = re.compile(r"(\d{1,9})(?:_|$)")
 HAS_OLDEST = text("SELECT to_regprocedure('public.oldest_revision()') IS NOT NULL")
 OLDEST = text("SELECT oldest_revision()")
-# Each migration notes, beside the number of whom it serves, by which revisions the schema came to be.
+# The comment of oldest_revision() lists the revisions by which the schema came to be; each migration extends it.
 CAME_BY = text("SELECT obj_description('public.oldest_revision()'::regprocedure, 'pg_proc')")
 NOTE_HISTORY = sql.SQL("COMMENT ON FUNCTION public.oldest_revision() IS {}")
 NAMES_BY_PLACE = 1
 """The number of the revision whose processes name a statement's columns as they were when it was first sent."""
 LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.25
-"""So long are processes waited for that were just stopped, and those of the new version that refuse to start yet."""
+"""How long to wait for processes that were just stopped and for new ones that refuse to start yet; how often to
+look."""
 LOOK_ANEW = text("SELECT pg_stat_clear_snapshot()")
 CONNECTED = text("""
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()

@@ -100,8 +100,8 @@ LEFT JOIN LATERAL (SELECT e.to_state FROM events e WHERE e.request_id = r.id AND
 WHERE r.deadline_at < clock_timestamp() - CAST(:overdue AS interval) OR r.deadline_at > opening.deadline_at
     OR newest.to_state <> 'active'
 """)
-# What a log does not keep any more (`lockbox operate retain`) is no gap at its beginning. Of a request that was
-# reviewed, the first moves are in the vendor's log, which may keep them for another time than the tenant's the rest.
+# Events that retention has removed from a log's beginning are no gap (`lockbox operate retain`). The first moves of a
+# reviewed request are in the vendor's log, which may keep events for another time than the tenant's log.
 NOT_WHOLE = text("""
 WITH looked AS MATERIALIZED (
     (SELECT id FROM requests WHERE state = 'active' LIMIT :most)
@@ -167,8 +167,8 @@ UNION ALL
 SELECT DISTINCT 'I4', log_id, nullif(log_id, :vendor), 'has an event that has waited for over a minute to be sealed'
 FROM waiting
 """)
-# Who is told of an event waits in the outbox, then how it ended in `unsettled`, and then an event says it. Of what
-# opens or ends a request the requester is told at least.
+# Notifications of an event wait in the outbox, the outcomes of its mails wait in `unsettled`, and at last an event
+# records these outcomes. At least the requester is notified of each move that opens or ends a request.
 FORGOTTEN = text("""
 WITH lately AS MATERIALIZED (
     SELECT e.id, e.request_id, e.tenant_id, e.from_state IS DISTINCT FROM e.to_state
@@ -194,7 +194,7 @@ WHERE EXISTS (SELECT FROM notifications n WHERE n.event_id = l.id AND n.channel 
     AND NOT EXISTS (SELECT FROM events e WHERE e.request_id = l.request_id AND e.action = 'notified'
         AND convert_from(e.body, 'UTF8')::jsonb ->> 'of_event' = l.id::text)
 """)
-# A gate counts when it answers, which is a moment after it judged; a call may begin within a second of a revoke.
+# A gate counts a use when it answers, a moment after its check. A call may begin within a second of a revoke.
 USED_OUTSIDE = text("""
 WITH looked AS MATERIALIZED (
     (SELECT request_id AS id FROM window_uses WHERE look_at IS NOT NULL ORDER BY look_at LIMIT :most)
@@ -205,8 +205,8 @@ FROM looked l JOIN window_uses w ON w.request_id = l.id JOIN requests r ON r.id 
 WHERE w.last_at > least(r.deadline_at, r.closed_at) + CAST(:moment AS interval)
     OR w.first_at < coalesce(r.opens_at, r.opened_at) - CAST(:moment AS interval)
 """)
-# A session lasts a week at most; a bearer token of an identity provider begins none. Between a sign-in and a decision
-# the clock may be set back by a moment. Events that retention has removed prove nothing any more.
+# A session lasts a week at most, and a bearer token of an identity provider begins no session. The clock may be set
+# back by a moment between a sign-in and a decision. Events that retention has removed prove nothing any more.
 UNSIGNED = text("""
 WITH looked AS MATERIALIZED (
     (SELECT id FROM requests WHERE state = 'active' LIMIT :most)
@@ -230,8 +230,8 @@ ELSE
         AND e.at <= d.decided_at + CAST(:moment AS interval)))
 END
 """)
-# A membership says by its id when it was given, by the clock of the machine that gave it. The people of a try-out,
-# who have sample tokens, are made without events.
+# The id of a membership contains the time at which it was given, by the clock of the machine that gave it. Sample
+# people, who have sample tokens, are made without events.
 UNGIVEN = text("""
 WITH looked AS MATERIALIZED (
     (SELECT person_id AS id FROM memberships WHERE id >= (SELECT uuidv7(-CAST(:lately AS interval)))
@@ -261,7 +261,7 @@ WHERE s.kind IN ('passkey', 'identity') AND (s.was_removed OR (s.at > k.since
         AND e.action = CASE s.kind WHEN 'passkey' THEN 'passkey_added' ELSE 'identity_bound' END
         AND e.at BETWEEN s.at - interval '1 minute' AND s.at + interval '1 minute')))
 """)
-# Each is in its tenant's log at the moment that the row says, until retention removes the event.
+# Each of these changes has an event in its tenant's log at the time in the row, until retention removes the event.
 UNSAID = text("""
 WITH changed AS (
     SELECT tenant_id, 'hold_set' AS action, set_by AS who, set_at AS at, 'a legal hold' AS what FROM legal_holds
@@ -286,7 +286,7 @@ SELECT 'unstated' AS rule, l.id, l.tenant_id,
     'its log was not told this month what can open without its approval: see unapproved_access.not_stated' AS what
 FROM logs l WHERE l.unstated_at IS NOT NULL AND NOT is_erased(l.id) LIMIT :most
 """)
-# What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
+# A running API compares logs with the shipped checkpoints, and answers no access check for logs that are behind.
 AUDIT_LOG_BEHIND = text("""
 SELECT
     'audit-log-rolled-back' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node,
@@ -294,7 +294,7 @@ SELECT
 FROM heartbeats WHERE rolled_back > 0 AND beat_at > clock_timestamp() - interval '1 minute'
 ORDER BY rolled_back DESC, node LIMIT 1
 """)
-# Likewise by the keys that only an API has.
+# A running API also reports rows without a valid MAC, because only an API has the keys.
 UNVERIFIED = text("""
 SELECT 'I12' AS rule, CAST(:nobody AS uuid) AS id, unverified, unverified_first
 FROM heartbeats WHERE unverified > 0 AND beat_at > clock_timestamp() - interval '1 minute'

@@ -16,8 +16,8 @@ from lockbox.redis_scripts import QueueDepth, RedisUnavailable
 from lockbox.sql import insert_list
 
 KEPT = timedelta(hours=25)
-# How late the clock came, on average, to what it has ended since the last sample; or for how long the oldest waits,
-# if that is more.
+# The average delay of the deadlines that the clock has ended since the last sample, or for how long the oldest
+# deadline is overdue, if that is more.
 SAMPLE = text(f"""
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
 so_far AS MATERIALIZED (

@@ -23,7 +23,7 @@ STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("""
 SELECT role AS part, node, age, skew, rolled_back, doubt, unverified, unverified_first FROM operating_processes()
 """)
-# A process that ended has no session: that is seen at once, where its heartbeat is still young.
+# A process that ended has no session, which shows its end while its heartbeat is still young.
 CONNECTED = text("""
 SELECT DISTINCT usename::text FROM pg_stat_activity
 WHERE datname = current_database() AND usename IN ('lockbox_worker', 'lockbox_notifications')
@@ -193,7 +193,7 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
     missing = of.missing()
     seal_lag = of.one(MetricName.SEAL_LAG) or 0.0
     overdue, unsealed = int(of.one(MetricName.OVERDUE) or 0), int(of.one(MetricName.UNSEALED) or 0)
-    # A webhook is a customer's to mend: one that is dead is no trouble of this installation's.
+    # Customers mend their own webhooks, so a dead webhook call is no trouble of this installation.
     dead = of.one(MetricName.DEAD_LATELY, Channel.MAIL) or 0
     oldest = max(of.one(MetricName.OLDEST_UNSENT, label) or 0 for label in (Channel.MAIL, OUTBOX))
     still_open = of.one(MetricName.CONNECTION_STATE, "close_failed") or 0

@@ -15,7 +15,8 @@ from lockbox.database import WARNED
 log = structlog.get_logger(__name__)
 KEPT_SECONDS = 2.0
 SECONDS = 1.0
-# A record of the write-ahead log that nobody reads: no table grows, and its commit waits as every other one does.
+# Writes a record to the write-ahead log that no one reads. No table grows, and the commit waits like every other
+# commit.
 WRITE = text("SELECT pg_logical_emit_message(true, 'lockbox', '')")
 
 
@@ -79,5 +80,5 @@ def _commit(connection: Connection) -> None:
         waiting.cancel()
         waiting.join()
         if is_late.is_set():
-            # The cancellation may arrive after the commit: it is to hit nothing else.
+            # The cancellation may arrive after the commit, and must not cancel a later statement of this connection.
             connection.invalidate()

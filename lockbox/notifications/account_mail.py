@@ -51,7 +51,7 @@ PATHS = {
     DIGEST: "/audit-log/checkpoint",
     **dict.fromkeys((NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN), "/operations"),
 }
-"""The paths of links in mails whose link does not lead to the usual page that asks to sign in."""
+"""The paths of links in mails, except links to the usual page that asks to sign in."""
 CHANGES_WHAT_OPENS = frozenset(
     {
         *(POLICY_CHANGED, "mode_switched", "consent_ended", "pre_approval_approved", "delegate_named"),
@@ -245,7 +245,7 @@ def _said_of(one: DelegatedRequest, services: Mapping[str, str], zone: str, publ
 def _link(mail: AccountMail, public_url: str) -> str:
     base = public_url.rstrip("/")
     if mail.template == INVITATION:
-        # No server gets what stands behind the #, so the code is in no log.
+        # No server receives the part after the #, so no log contains the code.
         return f"{base}/invitations/{mail.about_id}#{(mail.secret or '').replace('-', '')}"
     return f"{base}{PATHS.get(mail.template, '/sign-in').format(slug=mail.slug, actor_id=mail.actor_id)}"
 

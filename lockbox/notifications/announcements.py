@@ -23,14 +23,14 @@ from lockbox.sql import insert_list, new_id
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)
 HURRIED = timedelta(minutes=15)
-# Whoever takes a tenant over must not be able to choose beforehand who hears of it.
+# Someone who takes a tenant over must not be able to choose beforehand who is notified of it.
 UNFILTERED = frozenset({"recovery_proposed", "recovery_objected"})
 OPERATORS = text("""
 SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 """)
 LATER = {"sequence", "numbered_at", "blocked_by", "failed_at", "closed_at", "outcome", "last_error"}
-"""The columns that a new notification does not have yet."""
+"""Columns that are not set in a new notification."""
 ANNOUNCE = f"""
 written AS (
     INSERT INTO {insert_list(Notification, but={"request_id", "observer_id", *LATER})}

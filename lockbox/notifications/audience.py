@@ -58,7 +58,7 @@ AFTER_REVIEWS = frozenset({AFTER_REVIEW, AFTER_REVIEW_REMINDER, AFTER_REVIEW_OVE
 """The customer's finding about a break-glass window, and the reminders of it; each has a template of that name."""
 AWAITING_FINDING = AFTER_REVIEWS - {AFTER_REVIEW}
 ALARMING = frozenset({BREAK_GLASS, *AWAITING_FINDING})
-"""Templates sent before those that only inform, and to every address, even to those without prompts."""
+"""Templates that are sent before merely informing ones, and to every address, even to addresses without prompts."""
 
 QUESTION, ANSWER = "question", "answer"
 CONVERSED = {
@@ -83,7 +83,8 @@ OPERATED = {
     "connection_close_failed": "target_close_failed",
     "connection_close_settled": "target_close_settled",
 }
-"""The templates of failures at a target and of their end, each with that for operators, who see no requests."""
+"""For each template about a failure at a target, or about its end: the template for operators, who see no
+requests."""
 
 INSIDE = frozenset(
     {

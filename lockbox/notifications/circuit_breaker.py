@@ -76,7 +76,7 @@ class CircuitBreaker(Generic[T]):
             return 0.0
         expected = max(0, self.load + 1 - WIDTH) / WIDTH * self.pace
         has_room = self.load < MOST_LOAD and expected <= LONGEST_WAIT if self.proven else self.load < self.first_load
-        # A quick destination may have been slow for a moment, on a busy machine: room may come sooner than expected.
+        # A busy machine may have slowed down a quick destination for a moment, so room may come sooner than expected.
         sooner = SOON if self.proven and self.pace <= QUICK_PACE else 1
         return 0.0 if has_room else max(min(expected, LONGEST_WAIT) / sooner, LEAST_DEFERRAL)
 

@@ -85,7 +85,7 @@ def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "
     failpoint("notify.after_claim")
     senders.recorder.expect(len(batch.jobs))
     senders.recorder.record([ended for job in batch.jobs if (ended := job.without_sending())])
-    # A call is ready to be sent before the one that it follows goes out.
+    # A call is prepared before the call that it follows is sent.
     for job in sorted(batch.jobs, key=lambda one: one.claim.follows is None):
         job.prepare()
         job.set_out()

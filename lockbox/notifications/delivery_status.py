@@ -16,9 +16,9 @@ from lockbox.notifications import mail_text
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.notifications.mail_text import counted
 
-# A person with several notifications counts once, as reached by any of them; a person who answered was reached
-# somehow. People who have left no longer count as potential approvers. LATERAL leads from the requests to their
-# notifications: a plan made while the tables were small begins with the notifications of everybody.
+# A person with several notifications counts once, and as reached if one of them arrived or the person answered.
+# People who have left no longer count as potential approvers. LATERAL makes Postgres go from the requests to their
+# notifications; a plan made while the tables were small begins with the notifications of all requests.
 REACHED = """
 WITH q AS ({asked}), notified AS (
     SELECT q.id, n.person_id, coalesce(n.outcome, 'open') AS outcome
@@ -50,7 +50,7 @@ FROM q LEFT JOIN people p ON p.id = q.id GROUP BY q.id, q.stage
 OF_REQUESTS = text(
     REACHED.format(asked="SELECT id, stage FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) q (id, stage)")
 )
-# A request that waits for nobody any more is in its last stage.
+# A request that no longer waits for an answer is in its last stage.
 OF_ONE = text(
     REACHED.format(
         asked="SELECT id, CASE WHEN state = 'reviewing' OR asked_at IS NULL THEN 'reviewing' ELSE 'pending' END "
@@ -67,8 +67,7 @@ SELECT t.outcome, sum(t.number) AS number FROM (
     SELECT 'waiting', greatest(cardinality(o.asked), 1) FROM outbox o WHERE o.request_id = :request_id
 ) t GROUP BY 1
 """)
-# Row-level security leaves out people, endpoints, addresses and observers of the other side, but for the vendor's
-# people.
+# Row-level security hides people, endpoints, addresses and observers of the other side, except the vendor's people.
 READ = text("""
 SELECT n.id, n.channel, n.template, e.at AS event_at, coalesce(n.outcome, 'waiting') AS outcome, n.attempts,
     CASE WHEN n.closed_at IS NULL THEN n.run_at END AS next_try_at, n.closed_at, n.last_error,

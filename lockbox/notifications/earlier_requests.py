@@ -12,10 +12,11 @@ from lockbox.database import UnitOfWork
 
 MOST = 5
 LOOKED_THROUGH = 500
-# The customer's people see requests of which the customer was asked or notified, managers all, anybody else of the
-# vendor their own. So many of the case and so many of the tenant's newest are looked through, by ranges
-# of one, for which Postgres takes the index of the tenant, however many requests others have.
-# Each notification leads to its rows by their ids: where tables have no statistics yet, all would be joined with all.
+# The customer's people see requests of which the customer was asked or notified. Managers see all requests, and other
+# people of the vendor see their own. Up to :through requests of the case and as many of the tenant's newest requests
+# are searched. BETWEEN with equal bounds makes Postgres use the tenant's index, however many requests other tenants
+# have. OFFSET 0 makes it look up each notification's rows by their ids; without statistics, it would join whole
+# tables.
 EARLIER = text("""
 SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.fields #>> '{name,1}' AS actor,
     CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN

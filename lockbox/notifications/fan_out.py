@@ -47,14 +47,15 @@ from lockbox.sql import columns, insert_list, insert_rows
 
 BUSY_AGAIN = timedelta(milliseconds=250)
 
-# One process at a time fans a request out; a lock that does not wait says which.
+# One process at a time fans a request out. The lock function does not wait, and tells whether this process got the
+# lock.
 FIND = text("""
 SELECT event_id, request_id, pg_try_advisory_xact_lock(hashtextextended('fan out ' || request_id, 0)) AS is_ours
 FROM outbox WHERE event_id = ANY(:ids)
 UNION ALL SELECT id, NULL, NULL FROM unsettled WHERE id = ANY(:ids)
 """)
-# LATERAL leads from each event to its rows by their ids: a plan made while the tables were empty may go through all
-# rows for each of 500, row security included.
+# LATERAL leads from each event to its rows by their ids. A plan made while the tables were empty may read all rows
+# for each of 500 events, row security included.
 TAKE = text(f"""
 WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING {columns(OutboxEvent, "outbox")})
 SELECT {columns(OutboxEvent, "o")}, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state,
@@ -70,8 +71,8 @@ SELECT id, email AS place FROM people WHERE id = ANY(:ids)
 UNION ALL SELECT id, email FROM addresses WHERE id = ANY(:ids)
 UNION ALL SELECT id, email FROM observers WHERE id = ANY(:ids)
 """)
-# Of a thousand events many are told to the same people: each audience is written once, each notification as two
-# numbers. Whoever is told by mail is accounted for later: see `settlement`.
+# Many of a thousand events notify the same people. So each audience is sent once, and each notification refers to it
+# by two numbers. Recipients of mails are recorded later: see `settlement`.
 ADDRESSED = f"""
 addressed AS (
     INSERT INTO {insert_list(Notification, but={"about_id", "checkpoint_id", *LATER})}
@@ -96,8 +97,8 @@ addressed AS (
         CAST(:c_request_id AS uuid[])) AS u (id, event_id, tenant_id, request_id)
     WHERE u.id IS NOT NULL ON CONFLICT DO NOTHING
 )"""  # noqa: S608 - ours
-# Who gets the report on a window is asked when it is due: a row now, and not one for each of them. That its last use
-# is told was due when the window would have ended at the latest.
+# The recipients of a window's report are looked up when it is due, so one row is enough now. The report of the last
+# use was planned for after the window's latest end, and is now due sooner.
 REPORTED = f"""
 reported AS (
     {insert_rows(ReportDue, prefix="r_")} ON CONFLICT DO NOTHING
@@ -137,7 +138,7 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     due = queue.claim(
         session, [*(call.id for call in fanned.calls), *sorted(set(ids) - fanned.known)], sending_pool, at_once
     )
-    # Whoever records locks endpoints before what is unsettled: so does this.
+    # The recorder of results locks endpoints before rows of `unsettled`, so this function does the same.
     settlement.settle_due(session, fanned.unsettled)
     return due._replace(claims=[*fanned.claims, *due.claims], put_off=fanned.put_off + due.put_off)
 
@@ -193,7 +194,7 @@ def _rounds(moves: Sequence[NotifiedMove]) -> Iterator[list[NotifiedMove]]:
     yield from rounds
 
 
-def _write(  # noqa: PLR0917 - as many things meet here
+def _write(  # noqa: PLR0917 - all that notifications are made from
     session: UnitOfWork,
     moves: Sequence[NotifiedMove],
     known: RecipientDirectory,

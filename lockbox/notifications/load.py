@@ -66,7 +66,7 @@ PRE_APPROVED = "pre_approval_id"
 """The member of an event that names the pre-approval which opened the window."""
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
-# Of a mail about no request: what it offers was taken, withdrawn or has run out, or nobody can use it any more.
+# Whether the offer of a mail about no request was taken, was withdrawn, has run out, or is of no more use to anyone.
 IS_SETTLED = """CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
             OR i.expires_at <= clock_timestamp()
         WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()

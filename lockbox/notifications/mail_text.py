@@ -357,7 +357,7 @@ USE_OUTSIDE = "{reported} while it was open, outside the request."
 USE_PARTLY_OUTSIDE = "{reported} while it was open; {astray:,} of them outside the request."
 REPORTED = "{actions} was reported", "{actions} were reported"
 
-# How many of those asked could be reached.
+# How many of the people asked could be reached.
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 ASKED = {"reviewing": ("manager", "managers"), "pending": ("approver", "approvers")}
 NOBODY_TO_ASK = "there was no {whom} to ask"

@@ -37,7 +37,7 @@ AS_IN_ROW = (
     *("at", "deadline_at", "asked_at"),
 )
 
-# Beside `audit.events.APPEND`, whose parameters it shares: a row for each of its events.
+# Used next to `audit.events.APPEND`, whose parameters it shares. It writes a row for each of the events.
 QUEUE = f"""
 new_outbox AS (
     INSERT INTO {insert_list(OutboxEvent)}

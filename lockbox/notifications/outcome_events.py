@@ -29,7 +29,7 @@ GONE = "gone"
 FAILING = "failing"
 UNVERIFIED = "unverified"
 WRITE = text(f"{insert_rows(Delivery)} ON CONFLICT DO NOTHING")
-# Rows are locked in order, for others write of the same endpoints.
+# Rows are locked in order, because other transactions write to the same endpoints.
 ARRIVED = text("""
 UPDATE endpoints SET failing_since = NULL WHERE id IN (SELECT id FROM endpoints
     WHERE id = ANY(:ids) AND failing_since IS NOT NULL AND removed_at IS NULL ORDER BY id FOR NO KEY UPDATE)
@@ -48,8 +48,7 @@ NOTIFICATION_DEAD = "notification_dead"
 TOO_LATE = "too_late"
 UNRECORDED = (SIGN_IN_CODE,)
 """The templates whose dead notifications give no event, because their recipients have not yet proven who they are."""
-# An open request whose question to somebody has ended without arriving; and any request of a notification that is
-# dead.
+# Selects open requests whose question to a person did not arrive, and all requests of dead notifications.
 CONCERNED = text("""
 SELECT DISTINCT n.request_id FROM notifications n JOIN requests r ON r.id = n.request_id
 WHERE n.id = ANY(:ids) AND n.closed_at IS NULL

@@ -73,8 +73,9 @@ LEFT JOIN addresses f ON f.id = n.about_id
 LEFT JOIN (SELECT d.id, q.email FROM delegations d JOIN people q ON q.id = d.delegate_id) g ON g.id = n.about_id
 WHERE n.id = ANY(:ids)
 """)
-# Whoever holds the lock of an endpoint sees all that was promised it and what has ended: it is taken in the order of
-# ids, before anything is read that depends on it. What is removed is called no more, and counts no more.
+# A transaction that has locked an endpoint sees all of its numbered calls, and which of them have ended. So endpoints
+# are locked in the order of ids before anything that depends on this is read. Calls to removed endpoints are neither
+# made nor numbered.
 NUMBER = text("""
 WITH locked AS MATERIALIZED (
     SELECT id, last_sequence FROM endpoints WHERE id = ANY(:endpoints) AND removed_at IS NULL
@@ -91,9 +92,10 @@ WITH locked AS MATERIALIZED (
 )
 SELECT count(*) FROM locked
 """)
-# With these calls come those that are blocked, of endpoints that work: each with the one that is open before it, and
-# since when that one fails. One that was not tried fails with its endpoint. The earlier of both: a call that always
-# fails begins the failure of its endpoint again and again, and during an outage each call fails for the first time.
+# In addition to the given calls, the statement reads blocked calls of endpoints that work. For each call, it reads
+# the open call before it and since when that call has failed. A call that was not tried counts as failing with its
+# endpoint. The earlier of both times counts: a call that always fails restarts the failure of its endpoint again and
+# again, and during an outage each call fails for the first time.
 CALLS = text("""
 SELECT n.id, n.run_at, n.until_at, n.attempts, n.template, n.channel, n.endpoint_id, n.blocked_by, h.url AS place,
     h.failing_since IS NULL AS answers, b.id AS before_id, b.numbered_at AS before_at, least(b.failed_at,
@@ -122,7 +124,7 @@ UPDATE notifications n SET run_at = c.run_at, blocked_by = c.blocked_by
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[]), CAST(:blocked_by AS uuid[]))
     AS c (id, run_at, blocked_by) WHERE n.id = c.id
 """)
-# Only while the claim is still ours: after its lease somebody else may have begun.
+# Only while the claim is still ours: after the lease, another worker may have claimed the notification.
 GIVE_BACK = text("""
 UPDATE notifications n SET attempts = n.attempts - 1,
     run_at = greatest(least(CAST(:at AS timestamptz) + c.wait, n.until_at - CAST(:last AS interval)), :at)
@@ -214,7 +216,8 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     put_off |= full | {row.id: _tried_again(row, at) for row in blocked}
     _write(session, claims, put_off, {row.id: row.before_id for row in blocked})
     database.arm_after_commit(session, NOTIFICATIONS, _settled(session, ids, rows, ready, at))
-    # The index has leased what it was asked for; calls may be fresh, or come with others.
+    # The index has leased only the ids that it handed out. Calls may be new or come with others, so they are armed
+    # here.
     called = {row.id for row in calls}
     moved = put_off | {one.notification_id: one.lease for one in claims if one.notification_id in called}
     database.arm_after_commit(
@@ -247,7 +250,7 @@ def _tried_again(row: Row[Any], at: datetime) -> datetime:
     until = _blocked_until(row)
     if until <= at:
         return at + LEASE
-    # Should the call before it begin to fail meanwhile, an end is due within a minute of that.
+    # If the call before an end begins to fail meanwhile, the end is due within a minute of this failure.
     return min(until, at + LONGEST_END_BLOCKED) if row.template in ENDINGS else until
 
 

@@ -15,8 +15,8 @@ from lockbox.database import Query, UnitOfWork
 from lockbox.identity import row_macs
 from lockbox.identity.roles import Role
 
-# A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a delegate
-# began while a request waited has a mail that lists it.
+# Each request is looked up by index; the reverse join would read whole tables. People whose time as a delegate began
+# while a request waited got a mail that lists the request.
 PROMPTED = text("""
 SELECT r.id AS request_id, h.person_id
 FROM unnest(CAST(:ids AS uuid[])) AS i (id) JOIN requests r ON r.id = i.id
@@ -34,7 +34,7 @@ CROSS JOIN LATERAL (
 WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
 """)
 ASKED = [Role.APPROVER, Role.TENANT_ADMIN]
-# By default the tenants that the transaction deals with, and this very moment.
+# By default, the tenants that the transaction deals with, and the current time.
 TENANTS = "coalesce(CAST(:tenants AS uuid[]), at_reach())"
 AT = "coalesce(CAST(:at AS timestamptz), clock_timestamp())"
 FOUND_BY_ROLE = f"""
@@ -65,9 +65,10 @@ coalesce(CAST(:tenants AS uuid[]), ARRAY(
     SELECT d.tenant_id FROM delegations d
     WHERE d.delegate_id = at_person() AND d.tenant_id = ANY(at_tenants()) AND d.ended_at IS NULL
         AND tstzrange(d.starts_at, d.ends_at) @> {AT}))"""  # noqa: S608 - ours
-"""The given tenants, or else those at which the transaction's person is an approver, an admin or a delegate now.
+"""The given tenants, or by default the tenants at which the transaction's person is an approver, an admin or a
+delegate now.
 
-It uses only the rows; readers check the rows by their MACs.
+The statement trusts the rows; readers check the rows' MACs.
 """
 PLACES = text("""
 SELECT 'endpoint' AS role, r.tenant_id, r.id, r.event_types AS more, true AS prompts

@@ -34,8 +34,8 @@ LEAST_JITTER = 0.75
 LONGEST_ERROR = 200
 TOO_LATE = "not delivered before it stopped mattering"
 CHANCE = random.SystemRandom()
-# Whoever claims calls of an endpoint holds its lock too: a call that is settled here frees all that wait for it, and
-# none begins to wait for it meanwhile.
+# A transaction that claims calls of an endpoint locks the endpoint too. So a call that is recorded here frees all
+# calls that wait for it, and no call begins to wait for it meanwhile.
 LOCK_CALLS = text("""
 WITH ours AS MATERIALIZED (
     SELECT endpoint_id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
@@ -164,7 +164,7 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     if any(one.outcome for one in tries):
         database.publish_after_commit(session, [one.notification_id for one in tries if one.outcome], OPERATORS)
     due = {row.id: None if row.outcome else row.run_at for row in recorded}
-    # Somebody else has claimed these meanwhile, or recorded them: the schedule holds what the rows say.
+    # Another worker has claimed or recorded these notifications meanwhile. The schedule gets what their rows say.
     if others := [one.notification_id for one in tries if one.notification_id not in due]:
         due |= {row.id: row.run_at for row in session.execute(DUE, {"ids": others})}
     settled = [IndexEntry(str(one.notification_id), KIND, due.get(one.notification_id)) for one in tries]
@@ -295,7 +295,7 @@ class ResultRecorder:
                 return
             log.exception("notification.not_recorded", notification_id=str(batch[0].result.notification_id))
             _fail(batch, error)
-        except BaseException as error:  # noqa: BLE001 - this process ends: whoever waits is to know
+        except BaseException as error:  # noqa: BLE001 - the process ends, and waiting threads must learn of it
             _fail(batch, error)
         else:
             for one in batch:
@@ -328,7 +328,7 @@ def _write_at_once(batch: Sequence[ClaimResult]) -> None:
     failpoint("notify.before_record")
     with batch[0].database.transaction() as session:
         async_commit(session)
-        # What is another's by now is waited for before any endpoint is locked.
+        # Rows that another worker has locked are waited for before any endpoint is locked.
         if returned:
             queue.give_back(session, returned)
         if tries:

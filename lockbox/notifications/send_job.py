@@ -108,7 +108,7 @@ class NotificationSendJob:
             return
         try:
             self.parcel = _parcel(self.database, self.loaded, self.target, self._now(), self.senders)
-        except Exception as error:  # noqa: BLE001 - it is a failed try of this one alone
+        except Exception as error:  # noqa: BLE001 - a failed try of this job only
             self.fault = error
 
     def set_out(self) -> None:
@@ -168,7 +168,7 @@ class NotificationSendJob:
 
     def give_back(
         self,
-        why: NotSent,  # noqa: ARG002 - the pool's
+        why: NotSent,  # noqa: ARG002 - the pool passes it
         seconds: float,
         others: Sequence["NotificationSendJob"] = (),
     ) -> None:

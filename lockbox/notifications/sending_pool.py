@@ -109,7 +109,7 @@ class SendingLoop:
             await asyncio.sleep(min(TICK_SECONDS, IDLE_SECONDS))
             with self._changing:
                 self._was_called = False
-            # Not under our own lock: the caller holds the lock of a channel.
+            # Our own lock is not held here: callers of this loop hold the lock of a channel.
             are_busy = [tend() for tend in self.channels]
             if any(are_busy):
                 busy_at = time.monotonic()
@@ -344,7 +344,7 @@ class SendingPool:
 
     def stop(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
-        # Both first take nothing more, then each is waited for.
+        # Both channels stop accepting jobs before either one is waited for.
         self.hooks.stop(0.0)
         return self.mail.stop(seconds) & self.hooks.stop(max(0.0, until - time.monotonic()))
 

@@ -37,11 +37,11 @@ MOST_LISTED = 500
 """How many mails one event lists, so that its line in an export always fits in 2^20 bytes."""
 WORST_FIRST = (Outcome.DEAD.value, OPEN, Outcome.MOOT.value, Outcome.SENT.value)
 
-# Rows are locked in order, for others settle the same events.
+# Rows are locked in order, because other transactions settle the same events.
 LOCK = text(f"""
 SELECT id, settle_by, {MAY_NAME} AS may_name FROM unsettled WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
 """)  # noqa: S608 - our own SQL
-# Of what is neither due nor has ended nothing is read: an event may be told to thousands.
+# Mails of an event are read only once the event is due or all its mails have ended: it may have thousands of mails.
 READ = text("""
 SELECT u.id, u.event_id, u.of_report, u.tenant_id, u.request_id, u.left_open IS NOT NULL AS is_second,
     u.settle_by, e.internal OR coalesce(p.side = 'vendor', false) AS is_internal, n.id AS notification_id, n.channel,

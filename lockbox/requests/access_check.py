@@ -22,7 +22,7 @@ from lockbox.requests.models import IS_OUTLIVED, AccessRequest, RequestEntry
 from lockbox.sql import columns
 
 CLOSED, OUTLIVED = "closed", "outlived"
-# The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
+# The state alone proves nothing: the decisions must be there, and the engineer and the tenant in good standing.
 OBSTACLE = f"""
 CASE WHEN requests.state <> 'active' AND {IS_OUTLIVED} THEN 'outlived' WHEN requests.state <> 'active' THEN 'closed'
     WHEN tenants.suspended IS NOT FALSE THEN 'tenant_suspended'
@@ -32,9 +32,9 @@ CASE WHEN requests.state <> 'active' AND {IS_OUTLIVED} THEN 'outlived' WHEN requ
     WHEN requests.extends IS NOT NULL AND NOT ran_to_its_end(requests.extends) THEN 'extended_window_ended'
     WHEN is_decided(requests) IS NOT TRUE THEN 'approval_unverified' END
 """
-# The state is written out again: a plan that takes any state cannot use the index of open windows.
+# The state is repeated here, because a plan for any state cannot use the index of open windows.
 GRANTED = f"(requests.state = 'active' AND {OBSTACLE} IS NULL)"
-# The event that opened the window is that of the last move as long as it is open.
+# While a window is open, the event that opened it is the event of the request's last move.
 OPENING = """
 (SELECT e.body FROM events e
     WHERE requests.state = 'active' AND e.request_id = requests.id AND e.seq = requests.version)
@@ -230,7 +230,7 @@ def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None 
     proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
     later = [row.request for row in signed if row.request.opens_at]
     by_policy = policy_store.held_back(session, later) if later else {}
-    # The clock is read last: an answer may not be older than the clock that it was judged by.
+    # The time is read after the checks above, so that they do not make it outdated.
     at = now(session) if at is None else at
     return unless_restored(session, [_entry(row, at, proven, by_policy) for row in rows])
 

@@ -31,8 +31,8 @@ WINDOW = text("""
 SELECT id, tenant_id, requester_id, service, resources, actions, max_uses, opened_at, deadline_at, closed_at
 FROM reported_window(:id)
 """)
-# In the transaction of the report, which a repeated one does not come to; and before the events, since whoever writes
-# those of uses has locked the counts first.
+# Uses are counted in the report's transaction, which a repeated report does not reach. The counts are locked before
+# events are written, as in the transaction that writes the events of uses.
 COUNT_USES = text("""
 SELECT add_gate_counts(NULL, NULL, CAST(:answers AS jsonb), CAST(:uses AS jsonb), '[]', '[]', 0)
 """)
@@ -226,7 +226,7 @@ def _count_uses(
     gateway, count = str(caller.person_id), sum(one.count for one in uses)
     used: dict[str, str | int] = {"request_id": str(window.id), "count": count}
     for which, use in (("first", min(uses, key=_moment)), ("last", max(uses, key=_moment))):
-        # The clock of whoever reports may be ahead of ours.
+        # The reporter's clock may be ahead of ours.
         used |= {f"{which}_at": min(use.at, at).isoformat(), f"{which}_gateway": gateway}
         used |= {f"{which}_action": use.action, f"{which}_resource": use.resource}
     answer = {"gateway_id": gateway, "service": window.service, "decision": "allow", "reason": "", "count": count}

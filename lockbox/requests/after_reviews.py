@@ -149,7 +149,7 @@ def due_findings(session: UnitOfWork, caller: Caller, known: RecipientDirectory 
     values = {"tenants": None, "at": at, "most": MOST_LISTED}
     rows = session.execute(OPEN, values).all()
     if not {row.tenant_id for row in rows} <= theirs:
-        # A row without a mark that holds makes nobody a delegate.
+        # A row without a valid MAC makes no one a delegate, so only the verified tenants are read.
         rows = session.execute(OPEN, values | {"tenants": sorted(theirs)}).all()
     entries = {one.request.id: one for one in queries.some(session, caller, [row.request_id for row in rows])}
     return [
@@ -246,7 +246,7 @@ def _write(
     database.publish_after_commit(session, [request.id])
 
 
-def _event(  # noqa: PLR0917 - as many things make an event
+def _event(  # noqa: PLR0917 - all that an event is made from
     request: AccessRequest | Row[Any],
     action: str,
     actor: Actor,

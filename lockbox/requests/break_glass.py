@@ -31,7 +31,7 @@ NOT_BY_MACHINES = "A service account cannot request break-glass. An engineer has
 NOT_BY_API_ACCESS = "An API token cannot submit it. Sign in with a browser or use a token of your identity provider."
 NOT_BY_A_DEVICE = "A device login cannot submit it. Use the browser or a token of your identity provider."
 FRESH_AND_STRONG = "Break-glass needs a recent and strong sign-in of both people. {why}"
-# Several at once are judged one after the other: the statement after this one sees what was committed meanwhile.
+# Concurrent break-glass at a tenant is judged in turn: the next statement sees what was committed meanwhile.
 IN_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('break-glass at ' || CAST(:tenant_id AS uuid), 0))")
 RECORD = text("""
 SELECT lately, overdue, stopped_since(:tenant_id) IS NOT NULL AS is_stopped,

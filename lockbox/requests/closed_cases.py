@@ -26,8 +26,8 @@ IS_OPEN_IN_CASE = """
 requests.tenant_id = ANY ((SELECT closing_tenants())::uuid[]) AND requests.case_ref = :case_ref
 AND (requests.case_system = :system OR :is_only AND requests.case_system IS NULL) AND requests.closed_at IS NULL
 """
-# A row that an open transaction is moving is waited for, and read as it is then: nothing but its end takes it out.
-# What is overdue comes last, for it is skipped: a clock that is behind must not hold up the rest.
+# The statement waits for a row that an open transaction is moving, and reads its new version; only a closed request
+# is left out. Overdue requests are skipped later, so they come last: a late clock must not delay the other requests.
 OF_CASE = text(f"""
 WITH portion AS (SELECT requests.id FROM requests WHERE {IS_OPEN_IN_CASE}
     ORDER BY requests.deadline_at <= clock_timestamp(), requests.id LIMIT :most)
@@ -76,7 +76,7 @@ def close_case(
         try:
             request = decide.act_on(session, caller, origin, request, decision_input, as_party=Party.SYSTEM)
         except TooLate:
-            # Its time has run out, and the clock is on its way to say so.
+            # The request's deadline has passed, and the clock will end it.
             continue
         ended.append(EndedRequest(request, row.tenant))
         failpoint("case.after_end")

@@ -13,7 +13,7 @@ from lockbox.requests.policy import AT_ONCE, Terms, Timing
 EARLIER = {Severity.S1: 4, Severity.S2: 2}
 """How much sooner people are asked again: after a quarter or half of the policy's time."""
 REMIND = "remind"
-"""A timer's act on a request before its deadline; the request stays in its state."""
+"""The action of a timer before a request's deadline. The request stays in its state."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _moments(phase: Phase, percents: tuple[int, ...], sooner: int = 1) -> Iterat
 
 
 def _in_utc(phase: Phase) -> Phase:
-    # Between two readings of a clock on a wall, an hour may be missing or come twice.
+    # In local time, an hour may be missing or come twice.
     since, until = phase.since.astimezone(UTC), phase.deadline_at.astimezone(UTC)
     return replace(phase, since=since, deadline_at=until)
 

@@ -189,7 +189,8 @@ def _evaluated(
         scene = replace(scene, keys=passkeys.held_by(session, caller.person_id, locked=is_signed))
     if decision_input.action is Action.BREAK_GLASS:
         record = BreakGlassRecord.read(session, request, in_turn=True)
-        # Its turn may have been long in coming: what was committed meanwhile is before this act.
+        # This move may have waited long for its turn, so its time is read again: it comes after what was committed
+        # meanwhile.
         scene = replace(scene, break_glass=record, at=now(session))
     if decision_input.action is Action.APPROVE:
         terms = scene.effective.terms

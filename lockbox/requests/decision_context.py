@@ -49,7 +49,7 @@ LATELY = text(
 )
 OF_TENANT, OF_VOTE = "t_", "d_"
 TENANT_COLUMNS = (*row_macs.COVERED[MarkedRowKind.TENANT], "mac")
-# A tenant's policies are long, and the same for many of its requests: each is sent once.
+# A tenant's policies are long, and many of its requests have the same ones, so each policy is sent once.
 ONCE = "CASE WHEN row_number() OVER (PARTITION BY {of}.tenant_id, {of}.version) = 1 THEN {of}.body::text END AS {of}"
 RULED_COLUMNS = f"""{ONCE.format(of="own")}, own.mac AS own_mac,
 {ONCE.format(of="today")}, today.mac AS todays_mac,
@@ -233,7 +233,7 @@ def votes_in_rows(
     known: RecipientDirectory,
     effective: EffectivePolicy,
 ) -> tuple[Vote, ...]:
-    mappings = [row._mapping for row in rows if row.d_id is not None]  # noqa: SLF001 - its public name
+    mappings = [row._mapping for row in rows if row.d_id is not None]  # noqa: SLF001 - SQLAlchemy documents it
     given = [SimpleNamespace(**{name: one[f"{OF_VOTE}{name}"] for name in VOTE_COLUMNS}) for one in mappings]
     return votes_in(session, [request], known, {request.id: effective.terms}, given)[request.id]
 
@@ -250,7 +250,7 @@ class RuledRows:
 
     def effective(self, session: UnitOfWork, row: Row[Any], request: AccessRequest | Row[Any]) -> EffectivePolicy:
         """The reader must be allowed to read the policies of the row's tenant."""
-        found = row._mapping  # noqa: SLF001 - its public name
+        found = row._mapping  # noqa: SLF001 - SQLAlchemy documents it
         ruled = SimpleNamespace(
             own=self._bodies[row.tenant_id, row.policy_version],
             own_mac=row.own_mac,
@@ -407,7 +407,7 @@ NONE = timedelta(0)
 ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
 
 
-def situation_of(  # noqa: PLR0917 - as many things decide
+def situation_of(  # noqa: PLR0917 - all that a situation is made from
     request: AccessRequest,
     caller: Caller,
     at: datetime,

@@ -49,7 +49,7 @@ WHERE p.id = :id AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_
 NOBODY = UUID(int=0)
 ERASED = "This tenant was off-boarded and erased. Nothing of it changes any more; its audit log can be read."
 TURN_TO = text("SELECT set_config('lockbox.at', t.id::text, true) FROM tenants t WHERE t.slug = :slug")
-# The tenant's row and its policy in one snapshot: a new version may be laid down at any moment.
+# One snapshot reads the tenant's row and its policy, because a new version may be stored at any moment.
 RULES = text(f"""
 SELECT {columns(Tenant, "t")}, p.body::text AS body, p.mac AS policy_mac, clock_timestamp() AS at,
     is_erased(t.id) AS is_erased,
@@ -124,7 +124,8 @@ class Evaluation:
     def lacks(self, submission: RequestInput) -> list[tuple[str, str]]:
         found = list(lacking(submission, self.terms, self.timing(submission), self.requester_facts, self.at))
         asked, most = submission.max_uses, self.terms.max_uses
-        # What repeats an earlier request asks for its uses: a lower limit of today only lowers them.
+        # A request that repeats an earlier one has the same number of uses. A lower limit of today lowers this number
+        # only.
         if asked and most and asked > most and not (submission.extends or submission.follows):
             found.append(("max_uses", f"A window may be for at most {most} uses here. Ask for fewer."))
         return found
@@ -182,7 +183,7 @@ def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput |
     """Return the parameters of `RULES`. Without `tenant_id`, the query reads the transaction's tenant."""
     case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system", "break_glass")}
     if of and (of.extends or of.follows):
-        # What names another request is no duplicate, whatever else is open.
+        # A request that names another request is no duplicate, whatever else is open.
         case["case_ref"] = None
     facts = {"service": ask.service, "resources": list(ask.resources), "reason": ask.reason.value}
     return {"tenant_id": tenant_id, **facts, **case}
@@ -232,7 +233,8 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     begins, found = submission.begins(at) if submission else at, rules.break_glasses
     mode = effective_mode(tenant.mode, policy.consent, begins)
     covered = None
-    # What begins later, or extends a window, is asked as ever; so is what was denied, and break-glass asks nobody.
+    # A request that begins later, extends a window or was denied before needs an approval as usual. Break-glass asks
+    # no one.
     is_coverable = not rules.was_denied and not found and customer_decides(mode)
     if submission and submission.is_at_once and rules.pre_approvals and is_coverable:
         scene = CoverageContext(tenant.id, ask, submission.access_window, policy, terms, policy.groups, known, at)

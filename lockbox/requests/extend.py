@@ -31,7 +31,7 @@ EXTENDED = text(f"""
 SELECT {REPEATED}, case_check, first_opened_at, deadline_at, opens_at, version, state, open_extension, break_glass
 FROM lock_extended_request(:id)
 """)  # noqa: S608 - ours
-# One that somebody is approving at this moment is waited for, and read as it is then.
+# The statement waits for an extension that is being approved at this moment, and reads its new version.
 EXTENSIONS = text(
     f"SELECT {columns(AccessRequest, 'requests')} FROM requests "  # noqa: S608 - ours
     "WHERE extends = :id AND closed_at IS NULL ORDER BY id FOR UPDATE"
@@ -61,7 +61,7 @@ class ExtensionInput:
     justification: str | None = None
 
 
-def extend(  # noqa: PLR0917 - as much names an extension
+def extend(  # noqa: PLR0917 - all that an extension needs
     session: UnitOfWork,
     caller: Caller,
     origin: Origin,

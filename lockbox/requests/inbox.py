@@ -41,7 +41,8 @@ from lockbox.schedule import Schedule
 MOST = 20
 
 
-# Each tenant's by its index, and no more of them than are shown: one more says that there are more.
+# Each tenant's requests are read by its index, and at most one more than a page shows. This one tells that there are
+# more.
 PENDING = text(
     short(f"""
 WITH asked AS (SELECT unnest({ASKED_AT}) AS tenant_id), pending AS (
@@ -233,7 +234,7 @@ def pending_requests(
     asked_at = able | caller.tenants({Role.TENANT_ADMIN})
     rows = session.execute(PENDING, _wanted(cursor, most, at=at)).all()
     if not {row.tenant_id for row in rows} <= asked_at:
-        # A row without a mark that holds makes nobody a delegate.
+        # A row without a valid MAC makes no one a delegate, so only the verified tenants are read.
         rows = session.execute(PENDING, _wanted(cursor, most, sorted(asked_at), at=at)).all()
     ruled, found = RuledRows(rows), by_request(rows)
     requests = [AccessRequest.of(some[0]) for some in found.values()]

@@ -94,7 +94,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
-        # As the ORM makes what it has read: a constructor sets each attribute by itself, which takes longer.
+        # Made as the ORM makes what it has read: a constructor sets each attribute separately, which takes longer.
         request: Self = class_mapper(cls).class_manager.new_instance()
         request.__dict__.update(values_of(cls, row))
         return request

@@ -297,7 +297,7 @@ def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime)
             raise SignInAgain(
                 "A device login cannot approve or endorse. Use the browser or a token of your identity provider."
             )
-        # A manager's sign-in meets any policy of ours, and the customer's, if that is stricter.
+        # A manager's sign-in must meet the default terms, and the customer's terms if they are stricter.
         strong_enough(caller, stricter(Terms(), terms) if action in REVIEWERS_OPENING else terms, at)
     except NotYours as refused:
         return refused

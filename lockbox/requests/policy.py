@@ -79,7 +79,7 @@ class Terms(PolicyPart):
             directory does not state is outside these countries.
     """
 
-    # What each says stands in `api/glossary.yaml`, for who writes policies too.
+    # `api/glossary.yaml` explains each term, also to people who write policies.
     vendor_review: Annotated[Switch, Term(Stricter.MORE)] = True
     review_window: Annotated[AnswerWindow, Term(Stricter.LESS)] = 4 * HOUR
     approval_window: Annotated[AnswerWindow, Term(Stricter.LESS)] = 12 * HOUR
@@ -347,7 +347,7 @@ def loosens(old: Terms, new: Terms) -> bool:
 
 def _strictest(term: Term, a: Any, b: Any) -> Any:  # noqa: ANN401 - a term's value
     match term.stricter:
-        # False is less than True, so the same two words say "and" and "or".
+        # False is less than True, so min and max also mean "and" and "or".
         case Stricter.LESS | Stricter.MORE:
             return min(a, b, key=_limit) if term.stricter is Stricter.LESS else max(a, b)
         case Stricter.UNION:
@@ -376,7 +376,8 @@ def _stages(a: tuple[ApprovalStage, ...], b: tuple[ApprovalStage, ...]) -> tuple
 
 
 def _tiers(a: TierGroups, b: TierGroups) -> TierGroups:
-    # A tier that loses all of its groups stays, empty: closing the gap would make the result depend on the order.
+    # A tier that loses all of its groups stays, empty. If tiers moved up, the result would depend on the order of
+    # merging.
     earliest: dict[str, int] = {}
     for tiers in (a, b):
         for position, groups in enumerate(tiers):

@@ -125,12 +125,12 @@ class Stricter(Enum):
     """How two values of a term are merged to the stricter value."""
 
     LESS = auto()
-    """The smaller one; None is no limit."""
+    """The smaller value; None is no limit."""
     MORE = auto()
     UNION = auto()
-    """The values in either."""
+    """The values of both together."""
     INTERSECTION = auto()
-    """The values in both; None is all values."""
+    """The values that both have; None is all values."""
     EARLIEST = auto()
     STAGES = auto()
     TIERS = auto()
@@ -193,7 +193,7 @@ class ApprovalStage(PolicyPart):
 
     group: GroupName
     quorum: Approvals = 1
-    # Not written where it is the first: what never heard of orders reads such a policy.
+    # The first step is not written, so that releases without orders can read such a policy.
     order: Annotated[Step, Field(exclude_if=lambda order: order == FIRST_STEP)] = FIRST_STEP
 
 

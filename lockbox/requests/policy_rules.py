@@ -65,7 +65,8 @@ Line = Annotated[
     Field(json_schema_extra={"pattern": LINE_PATTERN}),
 ]
 UNNAMED = Field(exclude_if=lambda value: not value)
-"""For a newer dimension, which processes of the previous release do not know: stored only if a rule names it."""
+"""For a newer field of a rule, which processes of the previous release do not know. It is stored only if a rule uses
+it."""
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
 NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}}
 
@@ -171,7 +172,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _meets(given: ContextValue | None, values: Collection[ContextValue]) -> bool:
-    # In Python 1 is True; in JSON they are two.
+    # In Python, 1 equals True; in JSON, they are two values.
     return given is None or any(type(given) is type(value) and given == value for value in values)
 
 
@@ -190,7 +191,7 @@ class Match(PolicyPart):
     actions: Annotated[Once[Word], Field(max_length=MOST_MATCHING_RULES)] = ()
     reasons: Once[Reason] = ()
     resources: Annotated[Once[Pattern], Field(max_length=MOST_MATCHING_RULES)] = ()
-    # Not written where they are empty: what never heard of them reads such a policy.
+    # Empty fields are not written, so that releases without these fields can read such a policy.
     levels: Annotated[Once[Level], AfterValidator(_in_order), Field(exclude_if=_is_empty)] = ()
     context: Annotated[
         dict[ContextName, Annotated[tuple[ContextChoice, ...], Field(min_length=1, max_length=MOST_MATCHING_RULES)]],

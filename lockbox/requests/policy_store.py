@@ -310,7 +310,7 @@ def _unverified(ruled: EffectivePolicy) -> EffectivePolicy:
     return replace(ruled, terms=stricter(ruled.terms, Terms()), mode=Mode.ENFORCE, is_verified=False)
 
 
-# To merge terms takes longer than to read them, and few texts and few sets of rules stand behind many asks.
+# Merging terms takes longer than reading them, and many requests share few policies and few sets of matching rules.
 @lru_cache(maxsize=MOST_KEPT)
 def _met(own: str, own_hits: MatchingRules, today: str, todays_hits: MatchingRules) -> Terms:
     terms = _terms(own, own_hits)

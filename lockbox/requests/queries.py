@@ -65,7 +65,7 @@ def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:
 
 
 REQUEST_READ = "request_read"
-# The row is the first read of its hour or it is not written: repeated reads leave one event.
+# The statement writes a row only for the first read of an hour, so repeated reads leave one event.
 FIRST = text(f"""
 WITH this AS (SELECT date_trunc('hour', CAST(:at AS timestamptz)) AS hour)
 INSERT INTO {insert_list(RequestRead, of="r")} SELECT :person_id, :request_id, this.hour FROM this

@@ -38,7 +38,7 @@ ASKERS: Mapping[State, tuple[Party, ...]] = {
     State.PENDING: (Party.APPROVER,),
     State.ACTIVE: (Party.APPROVER, Party.MANAGER),
 }
-"""Who may ask while a request is in this state."""
+"""The parties that may ask, by the request's state."""
 UNANSWERED = text("""
 SELECT request_id, count(*) AS number FROM questions WHERE request_id = ANY(:ids) AND answered_at IS NULL GROUP BY 1
 """)
@@ -216,7 +216,7 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
     return _exchange(session, scene, saying.question_id)
 
 
-def answer(  # noqa: PLR0917 - as many things name a question
+def answer(  # noqa: PLR0917 - all that an answer needs
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, question_id: UUID, words: str
 ) -> Exchange:
     """Only the requester may answer. The approval clock goes on once no question that stops the clock is open.
@@ -299,7 +299,7 @@ def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, s
         **outbox.queue(session, [_notified(scene, saying, audit_event)]),
     }
     session.execute(statement, parameters)
-    # What is asked in a review stays inside the vendor, and so does that something was.
+    # A question of the review stays inside the vendor, and the customer does not learn that there was one.
     side = Side.VENDOR.value if saying.state is State.REVIEWING else None
     database.publish_after_commit(session, [scene.request.id], side)
 

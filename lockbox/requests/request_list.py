@@ -63,7 +63,7 @@ MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
 """How many of the newest requests one page looks through for a filter without an index."""
 SIZES: Final = (6, 32, 64, MOST_A_PAGE + 1)
-"""The limits with which a branch is read; few sizes, so that there are few different statements."""
+"""The limits for reading a branch: few sizes, so that there are few different statements."""
 FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")
 NO_PAGE = "The cursor is invalid. Start again with the first page."
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -111,7 +111,7 @@ class Branch:
     def newest(self, *conditions: ColumnElement[bool]) -> Select[AccessRequest]:
         wanted, order = [*self.conditions, *conditions], list[ColumnElement[Any]]()
         if self.state and self.column is TENANT:
-            # These requests are few: a subquery with OFFSET reads all of them, in no index's order.
+            # These requests are few. A subquery with OFFSET makes Postgres read all of them, in no index's order.
             is_its = col(AccessRequest.tenant_id) == self.value
             few = select(AccessRequest).where(is_its, _is_in(self.state), *wanted)
             part = aliased(AccessRequest, few.offset(written(0)).subquery())
@@ -285,7 +285,7 @@ def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
 
 
 def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
-    # Not a bound of the statement: with two bounds, Postgres would read the requests of all tenants of that time.
+    # The statement does not have this bound: with two bounds, Postgres would read all tenants' requests of that time.
     is_over = wanted.created_after is not None and end is not None and end < id_at(wanted.created_after, -SKEW)
     return None if is_over else end
 

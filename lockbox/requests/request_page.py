@@ -53,7 +53,7 @@ OWN, EXTENSION, FOLLOWER = "own", "extension", "follower"
 PARTICIPANT = "participant"
 JUDGED_BY = ("id", "tenant_id", "mode", "state", "quorum", "policy_version", "extends", *FACTS)
 """The columns of an earlier request that are needed to count its votes."""
-# What follows deals with the request's tenant: somebody of the vendor reads its people and its policy.
+# The next statements deal with the request's tenant, so that the vendor's people can read its people and its policy.
 TURN_TO_TENANT = text("""
 SELECT set_config('lockbox.at', coalesce((SELECT tenant_id::text FROM requests WHERE id = :id), ''), true)
 """)
@@ -73,8 +73,9 @@ FROM these JOIN requests USING (id)
 {RULED_JOINS.format(which="place = 'own'")}
 """)  # noqa: S608 - ours
 )
-# Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
-# range of one, for which Postgres takes the index of tenants, however many newer requests others have.
+# Because of row-level security, no index helps with arrays. So only the tenant's newest requests are searched, up to
+# a limit. BETWEEN with equal bounds makes Postgres use the tenant's index, however many newer requests other tenants
+# have.
 SIMILAR = text(
     short(f"""
 WITH this AS (SELECT tenant_id, service, resources, case_ref FROM requests WHERE id = :id), newest AS (
@@ -98,7 +99,7 @@ LEFT JOIN event_details a ON a.event_id = v.id
 ORDER BY requests.id DESC
 """)  # noqa: S608 - ours
 )
-# Participants are read together with the people who can be notified: a row for each further mailbox of theirs.
+# Participants are read together with the people who can be notified; each of their further mailboxes gives a row.
 PEOPLE = text(
     short(f"""{FOUND_BY_ROLE}
 UNION ALL
@@ -180,7 +181,7 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOvervi
     similar = session.execute(SIMILAR, by_id).all()
     people = session.execute(*_people(request_id, None if at is own.read_at else at)).all()
     known = recipients.directory_in(session, (one for one in people if one.role != PARTICIPANT))
-    # A move made since the read is left to the next refresh: forms carry the version that was read.
+    # A move since the read is left to the next refresh, because the page's forms carry the version that was read.
     events = [one for one in event_search.events(session, request_id) if (one.seq or 0) <= request.version]
     reach = delivery_status.reach_of_request(session, request_id, request.state)
     exchanges = questions.read(session, caller, request)

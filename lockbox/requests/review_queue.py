@@ -212,6 +212,6 @@ def _to_review(caller: Caller, entry: RequestEntry, at: datetime, effective: Eff
     here = situation_of(entry.request, caller, at, effective)
     moves = {move.action: move for move in permitted_moves(here)}
     obstacle = moves[Action.ENDORSE].refusal
-    # How the manager signed in is the same for all of them, and is said once.
+    # A refusal of the manager's sign-in is the same for all entries, so the page shows it once.
     said = obstacle.detail if obstacle and not isinstance(obstacle, SignInAgain) else ""
     return ReviewEntry(entry, said, may_deny=moves[Action.DENY].allowed)

@@ -43,7 +43,8 @@ from lockbox.requests.request_input import RequestInput
 from lockbox.requests.transition import Move
 from lockbox.sql import new_id
 
-# The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.
+# These events are in the vendor's log; both sides can compare them later by their hashes. Events about mails are left
+# out.
 EARLIER = text("""
 SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') AS leaf,
     CASE WHEN e.seq = 1 THEN (SELECT d.fields FROM event_details d WHERE d.event_id = e.id) END AS fields,
@@ -56,8 +57,8 @@ NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant
 MOST_UNSEEN = 24
 """How many submissions a count may miss because they are not committed yet.
 
-`api.incoming_request` admits as many of known callers at once. Six submissions of unknown callers and four
-resubmissions may still exceed a limit at the same time.
+`api.incoming_request` admits this many submissions of known callers at once. Six submissions of unknown callers and
+four resubmissions may still exceed a limit at the same time.
 """
 COUNT_ALONE = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),
@@ -310,7 +311,7 @@ def _consent_until(evaluation: Evaluation) -> datetime | None:
 
 
 def _token(caller: Caller) -> UUID | None:
-    # A browser that plays a sample person has signed in at some time; a sample token never did.
+    # A browser that plays a sample person has signed in at some time; a sample token has not.
     is_sample = caller.means is AuthMethod.SAMPLE and caller.signed_in_at is None
     return caller.key_id if caller.means is AuthMethod.TOKEN or is_sample or caller.by_device_login else None
 

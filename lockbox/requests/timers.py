@@ -36,7 +36,7 @@ Fail = Callable[[UUID, Exception], Counter[str]]
 BUSY_ROW_AGAIN = timedelta(milliseconds=250)
 
 
-# A message may come a little before its time; nothing is locked while it waits, so that an answer is still in time.
+# A message may come a little before its time. The wait takes no lock, so that an answer can still come in time.
 SOON = text("""
 SELECT extract(epoch FROM max(wake_at) - clock_timestamp()) FROM requests
 WHERE id = ANY(:ids) AND wake_at BETWEEN clock_timestamp() AND clock_timestamp() + CAST(:soon AS interval)
@@ -101,7 +101,7 @@ def _in_halves(
             return work(session, batch)
     except (OperationalError, InterfaceError):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with a row, its neighbours go on
+    except Exception as error:  # noqa: BLE001 - an error at one row stops no other
         if len(batch) == 1:
             return fail(batch[0], error)
         middle = len(batch) // 2

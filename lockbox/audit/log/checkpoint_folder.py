@@ -189,7 +189,7 @@ class WitnessCheck:
         wanted = [one for one in log_ids if one not in known]
         if not wanted:
             return known
-        # The folder may be on another machine.
+        # The folder may be on another machine, so reading it may take long.
         session.wait()
         doubts = self.doubts(session, wanted)
         for one, doubt in doubts.items():

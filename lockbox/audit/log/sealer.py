@@ -31,15 +31,15 @@ HEARTBEAT = timedelta(hours=1)
 CLOCK_STEPS = timedelta(seconds=10)
 TURN = "seal"
 
-# A plan made while there were no events would loop over all of them for each row.
+# A plan that was made while there were no events would scan all of them for each row.
 PLANNED_ANEW = text("SET LOCAL plan_cache_mode = force_custom_plan")
-# An array is selected once and looked up; a join may be planned as a loop over both, which never ends.
+# The array is computed once and then looked up. A join might be planned as a loop over both sides, which never ends.
 TAKE = text("""
 SELECT e.id, e.log_id, sha256('\\x00'::bytea || e.body) AS leaf FROM events e
 WHERE e.id = ANY (ARRAY(SELECT take_unsealed(CAST(:held AS uuid[]), :most))) ORDER BY e.log_id, e.at, e.id
 """)
 FORGET = text("SELECT forget_sealed(CAST(:ids AS uuid[]))")
-# Nobody queues sealed events; if the owner did, nothing more would be sealed.
+# No server queues sealed events. If the owner queued some, nothing more would be sealed.
 SEALED_BEFORE = text("SELECT forget_sealed(ARRAY(SELECT event_id FROM unsealed))")
 LOG_CLAIM = columns(AuditLog, "logs", *(one.name for one in fields(LogClaim)))
 LOCK = text(f"SELECT {LOG_CLAIM} FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")  # noqa: S608 - ours
@@ -103,7 +103,7 @@ class IncompleteSeal(Exception):  # noqa: N818 - it ends a transaction before an
     """An event of the batch did not get into any log; nothing of the batch is sealed."""
 
 
-class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
+class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction; the code that began the transaction catches it
     """A log of the batch does not match its checkpoints; the next batch takes the other logs' events again."""
 
 
@@ -251,7 +251,7 @@ class SealPass:
             raise _UnsealableLog
         rollback.append(session, edges, fresh)
         failpoint("sealer.after_tree")
-        # A log that the migration created has no name until a signer exists.
+        # A log that the migration created gets its name once a signer exists.
         named = {
             one.id: one.origin if one.size or one.generation > 1 else self.signer.origin(one.id) for one in claims
         }

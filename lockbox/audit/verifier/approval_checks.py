@@ -102,7 +102,7 @@ def _uses(value: object, *, malformed: int) -> int | None:
 
 
 def _start(value: object, *, malformed: str | None) -> str | None:
-    # All times of a log are in UTC and have as many digits, so their order is that of their text.
+    # All times of a log are in UTC and have the same number of digits, so their texts sort like the times.
     return value if value is None or type(value) is str else malformed
 
 
@@ -252,7 +252,7 @@ def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any
     return {"engineer": engineer, RESOURCES: _read(shown[RESOURCES]), **asked, **of_context}
 
 
-def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
+def _read(resources: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(resources)
     except (ValueError, RecursionError):

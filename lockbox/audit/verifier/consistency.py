@@ -19,7 +19,7 @@ NOTE = re.compile(
     re.MULTILINE,
 )
 KEY = re.compile(r"^(?:> ?)*Key:? (\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})[ ]*$", re.MULTILINE)
-"""A key on a line of its own, after the checkpoint; names, which others choose, come before the checkpoint."""
+"""A key on a line of its own, after the checkpoint. Names, which other people choose, come before the checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,8 @@ def fields_of(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode()
         fields = DECODE(text)
-        # By code points, names sort as by UTF-16 (as the standard wants) while none is beyond the first plane.
+        # Names sort by code points here and by UTF-16 in the standard. Both orders agree unless a character is beyond
+        # the first plane.
         is_within = body.isascii() or max(text) <= HIGHEST_OF_BMP
         written = ENCODE(fields) if is_within else ENCODE_IN_ORDER(_in_order(fields))
     except (ValueError, RecursionError):

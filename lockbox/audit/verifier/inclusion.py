@@ -50,7 +50,7 @@ class InclusionChecker:
         last = (self._size + WIDTH - 1) // WIDTH
         try:
             if len(tile.leaves) != min(WIDTH, self._size - start):
-                raise BadProof  # noqa: TRY301 - as bad as another hash
+                raise BadProof  # noqa: TRY301 - handled like a wrong hash
             check_inclusion(root_of(tile.leaves), tile.tile, last, tile.proof, self._root)
         except BadProof:
             end = min(start + WIDTH, self._size)

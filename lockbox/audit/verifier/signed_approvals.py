@@ -108,7 +108,7 @@ class PasskeyApprovalChecker:
         if "assertion" in fields or "decision" in fields:
             try:
                 if asked is None and is_all_there:
-                    raise Mismatch("the log does not say what was asked for")  # noqa: TRY301 - as bad as another
+                    raise Mismatch("the log does not say what was asked for")  # noqa: TRY301 - handled like any mismatch
                 self._check(fields, shown)
             except (Mismatch, BadAssertion) as wrong:
                 self._findings.add(FindingKind.PASSKEY, f"the approval's signature by passkey: {wrong}", **where)
@@ -288,7 +288,7 @@ def _is_in_time(issued_at: object, at: object) -> bool:
         return False
 
 
-def _read(text: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
+def _read(text: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

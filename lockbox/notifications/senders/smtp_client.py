@@ -133,7 +133,7 @@ class SmtpClient(asyncio.Protocol):
         reply = SmtpReply(-1, b"")
         for one in means:
             reply = await self._log_in_by(one, user, password)
-            if reply.code // 100 == 2:  # noqa: PLR2004 - the class of what was done
+            if reply.code // 100 == 2:  # noqa: PLR2004 - the class of success
                 return
         raise smtplib.SMTPAuthenticationError(*reply)
 
@@ -156,7 +156,7 @@ class SmtpClient(asyncio.Protocol):
         await self._check(envelope, started)
         self._write(_dotted(envelope.content))
         (reply,) = await self._answers(1)
-        if reply.code // 100 != 2:  # noqa: PLR2004 - the class of what was done
+        if reply.code // 100 != 2:  # noqa: PLR2004 - the class of success
             raise smtplib.SMTPDataError(*reply)
         self._has_sent_mail = True
 
@@ -190,10 +190,10 @@ class SmtpClient(asyncio.Protocol):
         sender, *others = started
         if len(others) == 2 and others[1].code == GO_ON and _fine(sender) and _fine(others[0]):  # noqa: PLR2004 - all three
             return
-        if len(others) == 2 and others[1].code == GO_ON:  # noqa: PLR2004 - it waits for a mail to nobody
+        if len(others) == 2 and others[1].code == GO_ON:  # noqa: PLR2004 - the relay waits for content despite a refusal
             self._write(b".\r\n")
             await self._answers(1)
-        # What it says of this mail counts, whether or not it goes on to listen.
+        # The relay's answers about this mail count, even if the relay then ends the connection.
         with contextlib.suppress(smtplib.SMTPException, OSError):
             await self._ask("RSET")
         if not _fine(sender):
@@ -308,7 +308,7 @@ def _dotted(content: bytes) -> bytes:
 
 
 def _fine(reply: SmtpReply) -> bool:
-    return 200 <= reply.code < 300  # noqa: PLR2004 - the class of what was done
+    return 200 <= reply.code < 300  # noqa: PLR2004 - the class of success
 
 
 def _in_base64(text: str) -> str:
