@@ -124,7 +124,9 @@ def test_pending_mails_to_a_removed_address_are_not_sent(world: World, worker: D
     assert (one.outcome, post.mail.sent) == (Outcome.MOOT, [])
 
 
-def test_taking_over_a_tenant_suppresses_no_notification(world: World, worker: Database, post: Postbag) -> None:
+def test_removing_an_admin_or_their_address_does_not_drop_queued_notifications(
+    world: World, worker: Database, post: Postbag
+) -> None:
     desk = _confirmed(world, worker, "tara")
     world.add("nell", Role.TENANT_ADMIN, world.tenant.id)
 
@@ -187,7 +189,7 @@ def test_a_mail_address_someone_else_signs_in_with_is_refused_without_naming_tha
     assert not read(world.db, "SELECT FROM addresses")
 
 
-def test_a_mail_address_of_the_other_side_is_refused_but_one_shared_on_a_side_is_not(
+def test_an_address_of_the_other_side_is_refused_but_colleagues_may_share_an_address(
     world: World, worker: Database
 ) -> None:
     _confirmed(world, worker, "max", "team@vendor.example")

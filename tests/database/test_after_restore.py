@@ -16,7 +16,9 @@ plant = scene.plant
 
 
 @pytest.mark.far
-def test_after_restore_ends_open_access_and_the_audit_log_continues(plant: RestorableWorld, post: Postbag) -> None:
+def test_the_after_restore_command_ends_open_access_and_continues_the_audit_log(
+    plant: RestorableWorld, post: Postbag
+) -> None:
     revoked_since(plant)
     restored = plant.restore()
     waiting, world = restored.world.fresh(), restored.world
@@ -45,7 +47,7 @@ def test_after_restore_ends_open_access_and_the_audit_log_continues(plant: Resto
 
 
 @pytest.mark.far
-def test_after_restore_keeps_the_shipped_checkpoint_of_the_older_log(plant: RestorableWorld) -> None:
+def test_the_after_restore_command_keeps_the_shipped_checkpoint_of_the_abandoned_log(plant: RestorableWorld) -> None:
     revoked_since(plant)
     before = shipped(plant)
 
@@ -91,7 +93,7 @@ def test_the_after_restore_command_ends_sessions(plant: RestorableWorld) -> None
     assert row.revoked_at is not None
 
 
-def test_after_restore_runs_without_a_shipped_checkpoint_only_with_anyway(
+def test_the_after_restore_command_needs_a_checkpoint_folder_or_the_option_anyway(
     plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)

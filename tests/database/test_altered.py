@@ -139,7 +139,9 @@ def test_a_report_reads_requested_values_from_the_sealed_events(story: World, su
     assert before[1]["Item"] == "exchange-online mailbox:anna@contoso.example"
 
 
-def test_a_request_altered_to_look_never_asked_is_still_in_the_customers_log(story: World, superuser: Engine) -> None:
+def test_a_request_altered_to_hide_that_approvers_were_asked_stays_in_the_customers_log(
+    story: World, superuser: Engine
+) -> None:
     seen = note(story)
 
     freely(superuser, ASKED)
@@ -188,7 +190,7 @@ def test_a_report_says_that_retention_removed_events(
 
 
 @pytest.mark.far
-def test_a_report_names_the_requests_first_moves_that_retention_removed(
+def test_the_report_on_a_request_names_the_moves_that_retention_removed(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     first = world.fresh()

@@ -194,7 +194,7 @@ def test_an_earlier_end_event_does_not_end_a_later_emergency_stop(world: World) 
 
 
 @pytest.mark.parametrize("term", OverdueFinding)
-def test_an_overdue_finding_bars_break_glass_or_is_mentioned_in_the_request(
+def test_an_overdue_finding_blocks_further_break_glass_or_is_logged_as_the_policy_says(
     api: Database, superuser: Engine, term: OverdueFinding
 ) -> None:
     world = World.make(api, ON.model_copy(update={"overdue_finding": term}))

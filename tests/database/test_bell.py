@@ -80,7 +80,7 @@ def test_arming_an_entry_of_another_index_does_not_wake_the_poller(schedule: Sch
     assert slept[0] > NOT_RUNG - 0.05
 
 
-def test_the_epoch_entry_of_an_index_does_not_suppress_the_pollers_wake_ups(schedule: Schedule) -> None:
+def test_the_completeness_marker_of_an_index_does_not_keep_the_poller_asleep(schedule: Schedule) -> None:
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
 
     with _sleeper(schedule, CLOCK) as slept:
@@ -89,7 +89,7 @@ def test_the_epoch_entry_of_an_index_does_not_suppress_the_pollers_wake_ups(sche
     assert slept[0] < AWAKE
 
 
-def test_removing_or_arming_missing_entries_does_not_wake_the_poller(schedule: Schedule) -> None:
+def test_skipping_an_existing_entry_or_removing_an_entry_does_not_wake_the_poller(schedule: Schedule) -> None:
     held = str(new_id())
     schedule.arm(CLOCK, [IndexEntry(held, "expire", timedelta(seconds=60))])
 

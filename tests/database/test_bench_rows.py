@@ -89,7 +89,7 @@ def test_rows_loaded_by_the_benchmark_break_no_invariant(
     assert [one for one in found if one.id in loaded.ids] == []
 
 
-def test_the_benchmarks_floor_ends_requests_with_the_same_rows_as_the_timer(
+def test_the_benchmarks_raw_sql_ends_requests_with_the_same_rows_as_the_timer(
     world: World, root: Engine, worker: Database
 ) -> None:
     pattern = approved(world, root)
@@ -109,7 +109,7 @@ def test_the_benchmarks_floor_ends_requests_with_the_same_rows_as_the_timer(
 
 
 @pytest.mark.parametrize("state", ["active", "pending"])
-def test_requests_loaded_by_the_benchmark_need_only_the_timer(
+def test_requests_loaded_by_the_benchmark_have_no_pending_notifications(
     world: World, root: Engine, worker: Database, state: str
 ) -> None:
     pattern = approved(world, root)

@@ -146,7 +146,7 @@ def test_a_client_error_settles_a_webhook_call_and_releases_the_next_call(
 @pytest.mark.parametrize(
     ("ends", "longest"), [(True, LONGEST_END_BLOCKED), (False, LONGEST_BLOCKED)], ids=["end", "other"]
 )
-def test_no_webhook_call_waits_for_a_predecessor_longer_than_its_limit(
+def test_a_webhook_call_waits_for_a_failing_earlier_call_only_up_to_a_time_limit(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
     *, ends: bool, longest: timedelta,
 ) -> None:  # fmt: skip
@@ -188,7 +188,7 @@ def test_a_hanging_endpoint_delays_only_the_calls_to_that_endpoint(
     assert {row.outcome for row in calls(worker) if row.endpoint_id != stuck} == {"sent"}
 
 
-def test_a_batch_stops_at_a_failed_webhook_call_and_uses_up_no_later_tries(
+def test_a_failed_webhook_call_stops_its_batch_without_counting_attempts_for_later_calls(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, TAKEN, FAILED]
@@ -246,7 +246,7 @@ def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookRece
 
 
 @pytest.mark.far
-def test_claiming_webhook_calls_waits_for_and_sees_calls_being_settled(
+def test_claiming_webhook_calls_waits_for_uncommitted_results_and_takes_them_into_account(
     claimed: AttemptResult, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -368,7 +368,7 @@ def test_the_call_about_a_requests_end_waits_sixty_seconds_after_its_predecessor
     assert set(numbers(receiver.calls)) == {1, 4}
 
 
-def test_a_call_about_a_requests_end_that_overtakes_frees_no_other_call(
+def test_only_the_webhook_call_about_a_requests_end_overtakes_a_failing_earlier_call(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, FAILED, TAKEN]

@@ -160,7 +160,7 @@ def test_a_mismatched_old_or_negative_case_check_answer_confirms_nothing(
     assert row.request_id is None
 
 
-def test_a_case_check_is_started_and_read_only_by_the_person_who_asked(world: World) -> None:
+def test_only_the_requesting_engineer_can_start_or_read_a_case_check(world: World) -> None:
     world.add("eve", Role.ENGINEER)
     number = _asked(world)
 

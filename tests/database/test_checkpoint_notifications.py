@@ -34,7 +34,7 @@ def told(db: Database, digest_every: timedelta = DAY) -> list[tuple[str, int]]:
     return list(checkpoint_digest.queue_due(db, digest_every))
 
 
-def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_webhook_is_sent_each_hourly_checkpoint_once(world: World, sender: Database, later: ShiftedClock) -> None:
     post = Postbag()
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
     world.fresh()

@@ -143,7 +143,7 @@ async def _piped(connection: AsyncConnection[Any], *statements: bytes) -> bool:
     return True
 
 
-def test_the_psycopg_version_is_the_version_whose_private_parts_were_read() -> None:
+def test_the_installed_psycopg_is_the_version_whose_private_code_was_reviewed() -> None:
     read = "read psycopg/_preparing.py anew, see that KeptStatements still does what it says, then change this line"
 
     assert psycopg.__version__ == "3.3.9", read

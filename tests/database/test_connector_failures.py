@@ -206,7 +206,7 @@ def test_a_repeated_request_for_a_target_credential_sends_no_second_notification
 
 
 @pytest.mark.far
-def test_two_concurrent_close_failures_are_reported_once_and_settled_by_the_last(plant: Plant) -> None:
+def test_concurrent_close_failures_are_mailed_once_and_settled_when_all_are_closed(plant: Plant) -> None:
     window, driver, target, _, superuser = plant
     db = window.world.db
     first = window.credential()[0].id
@@ -229,7 +229,7 @@ def test_two_concurrent_close_failures_are_reported_once_and_settled_by_the_last
 
 @pytest.mark.far
 @each("point", OF_OPEN)
-def test_an_open_at_a_target_killed_midway_is_done_once_and_ends_with_its_window(
+def test_a_connection_half_opened_by_a_killed_worker_is_completed_once_and_later_closed(
     point: str, urls: Urls, api: Database, plant: Plant
 ) -> None:
     _, _, target, connectors, superuser = plant
@@ -250,7 +250,7 @@ def test_an_open_at_a_target_killed_midway_is_done_once_and_ends_with_its_window
 
 @pytest.mark.far
 @each("point", OF_OPEN)
-def test_an_open_killed_midway_of_an_ended_window_leaves_nothing_open_at_the_target(
+def test_a_connection_half_opened_by_a_killed_worker_is_closed_if_its_window_has_ended(
     point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
 ) -> None:
     with killed_at(point, urls, api, connectors, target) as (window, driver, die):

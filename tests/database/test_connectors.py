@@ -327,7 +327,7 @@ def test_another_engineers_target_session_does_not_delay_a_close(world: World, p
 
 
 @pytest.mark.far
-def test_a_target_without_an_encoding_is_opened_and_closed(
+def test_a_target_database_with_encoding_sql_ascii_is_opened_and_closed(
     urls: Urls, tmp_path: Path, connectors: Database, world: World
 ) -> None:
     ascii_alone = "TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"

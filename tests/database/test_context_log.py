@@ -30,7 +30,7 @@ def submitted(world: World) -> AccessRequest:
 
 
 @pytest.mark.parametrize("reviewed", [False, True])
-def test_both_verifiers_rebuild_an_approval_with_its_request_context(
+def test_both_audit_log_verifiers_accept_an_approval_of_a_request_with_context(
     world: World, worker: Database, *, reviewed: bool
 ) -> None:
     lay_down(world, vendor_review=reviewed)

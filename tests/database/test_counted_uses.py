@@ -154,7 +154,7 @@ def test_concurrent_repeats_of_a_call_count_as_one_use(world: World) -> None:
     assert used(world, request_id) == 1
 
 
-def test_the_gate_refuses_as_used_up_but_allows_a_repeated_call(world: World) -> None:
+def test_the_gate_refuses_new_calls_once_all_uses_are_spent_but_allows_a_repeated_call(world: World) -> None:
     opened(world, 1)
     checked = Checked(world)
     caller = world.people["gate"].person_id
@@ -293,7 +293,9 @@ def test_an_engineers_query_about_their_own_access_counts_no_use(world: World) -
     assert used(world, request_id) == 0
 
 
-def test_the_strictest_use_limit_of_request_old_and_current_policy_applies(world: World, api: Database) -> None:
+def test_the_lowest_use_limit_of_request_and_policy_applies_even_if_the_policy_changes(
+    world: World, api: Database
+) -> None:
     strict = World.make(api, Policy(vendor_review=False, max_uses=5))
 
     assert [strict.submit(max_uses=one).max_uses for one in (None, 3, 5)] == [5, 3, 5]

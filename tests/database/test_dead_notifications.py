@@ -107,7 +107,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_an_undeliverable_mail_is_in_its_moves_event_by_id_and_a_webhook_call_is_not(
+def test_the_event_on_a_moves_mails_names_an_unreached_person_by_id_and_omits_webhooks(
     scene: DeadNotificationScene,
 ) -> None:
     scene.post.endpoint(scene.world, "https://hooks.contoso.example/1", tenant_id=scene.world.tenant.id)
@@ -158,7 +158,7 @@ def test_a_send_attempt_recorded_twice_leaves_one_event(scene: DeadNotificationS
     assert scene.dead(request) == [1]
 
 
-def test_a_dead_account_mail_is_recorded_as_an_event_and_a_sign_in_code_is_not(
+def test_an_undeliverable_policy_notice_is_recorded_but_an_undeliverable_sign_in_code_is_not(
     scene: DeadNotificationScene,
 ) -> None:
     ann = scene.world.people["ann"].person_id
@@ -381,7 +381,7 @@ def test_a_send_result_lost_before_it_is_recorded_is_left_to_the_next_process(sc
     assert scene.dead(request) == [1]
 
 
-def test_a_process_killed_after_recording_a_failure_leaves_the_wake_up_in_the_request(
+def test_after_a_failed_mail_the_next_tier_is_asked_even_if_redis_is_unavailable(
     scene: DeadNotificationScene, worker: Database, refused_url: str
 ) -> None:
     request = tiered(scene.world)

@@ -92,7 +92,7 @@ def test_a_decision_after_the_approval_deadline_is_refused_without_a_worker(worl
     assert not [entry for entry in _entries(world) if entry.open]
 
 
-def test_each_deadline_starts_when_the_request_enters_its_state(api: Database) -> None:
+def test_each_deadline_counts_from_the_moment_the_request_enters_a_state(api: Database) -> None:
     quiet = Policy(review_reminders=(), approval_reminders=())
     windows = {"review_window": 100, "approval_window": 200, "access_ceiling": 300}
     world = World.make(api, quiet.model_copy(update=windows))

@@ -75,7 +75,9 @@ def body(of: Catalogue) -> str:
     return GateDefinition.of(of, SERVICE).body
 
 
-def test_the_first_gate_definition_is_recorded_in_every_log_without_mails(world: World, worker: Database) -> None:
+def test_the_first_definition_of_a_gate_is_recorded_in_every_log_and_mailed_to_no_one(
+    world: World, worker: Database
+) -> None:
     starts(world.db, A)
     announced(worker)
 
@@ -159,7 +161,7 @@ def test_a_gate_definition_that_returns_after_disuse_is_announced_again(world: W
     assert bodies(world) == [body(one) for one in (A, B, A, B)]
 
 
-def test_a_gate_roll_back_is_announced_once_no_process_uses_the_newer_definition(
+def test_a_rolled_back_gate_definition_is_announced_when_the_newer_is_no_longer_used(
     world: World, superuser: Engine
 ) -> None:
     starts(world.db, A)
@@ -183,7 +185,7 @@ def test_a_tenant_added_later_gets_the_newest_gate_definition(world: World, work
     assert read(world.db, EVENTS)[-1].said["sha256"] == GateDefinition.of(B, SERVICE).digest.hex()
 
 
-def test_a_gate_fixed_to_one_customer_is_announced_to_that_and_the_next_customer_only(
+def test_changes_of_a_single_tenant_gate_are_announced_to_its_old_and_new_tenant_only(
     world: World, worker: Database
 ) -> None:
     ours = world.tenant.slug

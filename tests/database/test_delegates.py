@@ -83,7 +83,7 @@ def test_a_delegation_can_be_ended_by_the_principal_or_an_admin(world: World, wh
         world.act("aude", Action.APPROVE, waiting)
 
 
-def test_a_past_delegation_ends_once(world: World) -> None:
+def test_ending_a_delegation_a_second_time_records_no_change(world: World) -> None:
     entry = names_delegate(world)
     does(world, "ann", delegates.end, entry.delegation.id)
     before = len(recorded_changes(world.db))

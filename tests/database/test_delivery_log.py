@@ -169,7 +169,7 @@ def test_one_success_resets_the_failure_days_of_an_endpoint(
     ("asked", "least", "most"),
     [(300, 300, 301), (86_000, 86_000, 86_001), (1, 1.4, 3)],
 )
-def test_retry_after_of_an_endpoint_is_respected_while_time_remains(
+def test_the_retry_after_header_of_a_webhook_endpoint_delays_the_next_attempt(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, asked: int, least: float, most: float
 ) -> None:
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)

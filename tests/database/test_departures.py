@@ -95,7 +95,7 @@ def test_an_off_boarded_tenant_is_erased_and_the_tenants_log_proves_the_erasure(
 
 
 @pytest.mark.far
-def test_off_boarding_needs_an_admins_request_a_suspension_and_an_hour(
+def test_off_boarding_is_refused_until_each_of_its_preconditions_is_met(
     world: World, superuser: Engine, run: Run
 ) -> None:
     refused = [run().output]
@@ -189,7 +189,9 @@ def test_a_legal_hold_stops_off_boarding_until_the_hold_is_released(
 
 
 @pytest.mark.far
-def test_off_boarding_erases_a_tenants_rows_whatever_their_names(world: World, superuser: Engine, run: Run) -> None:
+def test_off_boarding_erases_a_tenants_name_and_texts_everywhere_even_in_token_scopes(
+    world: World, superuser: Engine, run: Run
+) -> None:
     """A reason may be the word that stands for one that was erased, and the scope of a token names the tenant."""
     bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{world.tenant.slug}", f"{BOUND_TO}northwind"}
     world.add("desk", Role.SYSTEM, scopes=bounds)
@@ -208,7 +210,7 @@ def test_off_boarding_erases_a_tenants_rows_whatever_their_names(world: World, s
 
 
 @pytest.mark.far
-def test_a_second_off_boarding_folder_gets_a_complete_export(
+def test_off_boarding_writes_a_complete_export_again_if_the_export_file_is_missing(
     world: World, superuser: Engine, run: Run, tmp_path: Path
 ) -> None:
     leaving(world, superuser)

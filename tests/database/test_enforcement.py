@@ -86,7 +86,7 @@ def another_tenant(world: World, slug: str = "fabrikam") -> str:
         return all_tenants.add(session, slug, slug.title(), policy=Policy().model_dump(mode="json")).slug
 
 
-def test_a_gate_that_was_never_enforced_only_reports_for_all_tenants(world: World) -> None:
+def test_a_gate_never_set_to_enforce_is_in_report_mode_for_every_tenant(world: World) -> None:
     watched = WatchedModes(world.db)
 
     assert watched.reports(world.tenant.slug)
@@ -146,7 +146,7 @@ def test_each_switch_of_a_gate_to_report_needs_a_new_consent(world: World) -> No
     assert watched.reports(world.tenant.slug)
 
 
-def test_consent_to_a_gate_switch_is_void_if_a_later_switch_came_first(world: World) -> None:
+def test_consent_to_a_gates_report_mode_is_void_if_the_gate_was_switched_meanwhile(world: World) -> None:
     """The admin's transaction read the revision; the switch is committed before it is."""
     revision = asked(world)
     with world.db.transaction() as session:
@@ -410,7 +410,7 @@ def test_withdrawn_consent_to_a_reporting_gate_cannot_be_restored(world: World) 
         "UPDATE enforcements SET revision = revision - 1",
     ],
 )
-def test_no_database_role_clears_that_a_gate_was_enforced(world: World, statement: str) -> None:
+def test_no_database_role_clears_the_record_that_a_gate_was_enforced(world: World, statement: str) -> None:
     asked(world)
     with world.db.transaction() as session:
         authentication.enter(session, GATE)

@@ -134,7 +134,7 @@ def test_a_mail_address_identifies_an_engineer_only_if_its_issuer_vouches_for_it
     assert gated.failure("trusting", token=unverified) is GateReason.UNKNOWN_ENGINEER
 
 
-def test_a_caller_outside_the_gated_group_passes_only_with_a_verified_token(gated: GatedWorld) -> None:
+def test_a_caller_without_the_gated_claim_value_passes_only_with_a_verified_token(gated: GatedWorld) -> None:
     gated.map("anne")
     engineer = gated.issuer.token(groups=["sales", "support"])
 

@@ -91,7 +91,7 @@ def test_the_database_refuses_changes_of_an_erased_tenant(
         connection.execute(text(statement))
 
 
-def test_of_an_erased_tenants_log_only_reads_are_recorded(world: World) -> None:
+def test_reads_of_an_erased_tenants_log_are_recorded_but_changes_are_refused(world: World) -> None:
     reader = partial(audit_access.audit_reader, caller=world.people["vera"], slug=world.tenant.slug)
     with world.db.transaction() as session:
         audit_access.record_read(session, reader(session), HERE, AUDIT_LOG_READ, asked={}, count=1)

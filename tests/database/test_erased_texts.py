@@ -173,7 +173,7 @@ def test_an_erased_request_cannot_be_resubmitted(world: World, urls: Urls, super
 
 
 @pytest.mark.far
-def test_retention_removes_texts_from_the_row_and_the_other_sides_log(
+def test_retention_in_the_tenants_log_erases_texts_in_the_row_and_vendors_log_too(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request_id = used(world)

@@ -201,7 +201,7 @@ def test_an_address_of_another_person_in_a_text_stays(
     assert emails.count("lynn@contoso.example") == (1 if confirmed else 0)
 
 
-def test_a_former_tenant_is_notified_of_the_erasure(world: World, urls: Urls) -> None:
+def test_the_erasure_of_a_former_member_is_recorded_at_their_tenant(world: World, urls: Urls) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     does(world, "tara", members.remove, id_of(world, "ann"))
 
@@ -261,7 +261,9 @@ def test_the_erasure_event_names_the_person_by_id_and_can_be_read_by_their_tenan
     assert told.details == {}
 
 
-def test_people_with_pending_requests_unknown_or_already_erased_are_not_erased(world: World, urls: Urls) -> None:
+def test_erasure_refuses_a_person_with_a_pending_request_and_an_unknown_or_erased_person(
+    world: World, urls: Urls
+) -> None:
     world.submit()
     ann = world.people["ann"].person_id
     erase(urls, ann)

@@ -102,7 +102,7 @@ def described(action: str, *, is_first: bool) -> set[str]:
 
 
 @pytest.mark.far
-def test_each_event_member_is_documented_in_the_format(
+def test_the_audit_format_page_documents_every_json_field_of_events(
     world: World, superuser: Engine, worker: Database, still: StoppedClock
 ) -> None:
     for happens in (

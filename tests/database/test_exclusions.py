@@ -38,7 +38,9 @@ def standing(world: World, who: str = "ann") -> TenantExclusions:
     return reads(world, who, exclusions.of_tenant)
 
 
-def test_a_version_of_the_exclusions_is_in_each_log_and_notified_to_admins(world: World, worker: Database) -> None:
+def test_each_tenants_log_and_admins_get_every_version_of_the_vendors_exclusions(
+    world: World, worker: Database
+) -> None:
     stated(world)
     by_the_operator = last_change(world.db)
 
@@ -87,7 +89,7 @@ def test_an_admin_acknowledges_each_version_of_the_exclusions_once(world: World)
     )
 
 
-def test_only_the_current_exclusions_are_acknowledged_with_a_fresh_sign_in(world: World) -> None:
+def test_an_admin_acknowledges_only_the_current_exclusions_and_after_a_fresh_sign_in(world: World) -> None:
     with pytest.raises(NotFound):
         does(world, "tara", exclusions.acknowledge, version=1)
     stated(world)

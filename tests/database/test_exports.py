@@ -215,7 +215,7 @@ def shown(found: bytes) -> dict[str, set[str]]:
     return {json.loads(row["body"])["action"]: set(row["personal"]) for row in rows if "body" in row}
 
 
-def test_each_side_reads_origins_of_its_own_people_and_only_parties_read_texts(story: World) -> None:
+def test_an_export_hides_ip_addresses_of_the_other_side_and_texts_from_vendor_auditors(story: World) -> None:
     customers, vendors = shown(exported(story, "aude")), shown(exported(story, "vera"))
 
     assert customers["submit"] == {"name", "justification", "case_ref", "resources"}

@@ -195,7 +195,7 @@ def test_an_extension_being_approved_ends_with_the_extended_window(world: World,
 
 
 @pytest.mark.parametrize("how", ["revoked", "completed"])
-def test_an_extension_grants_nothing_if_older_code_ended_only_the_window(
+def test_an_extension_opens_nothing_if_only_the_extended_window_was_ended(
     world: World, still: StoppedClock, superuser: Engine, how: str
 ) -> None:
     first = opened(world)

@@ -70,7 +70,7 @@ def test_the_stricter_of_old_and_current_policy_decides_the_sign_in_to_revoke(wo
     assert state_of(world.db, request.id) == "active"
 
 
-def test_completing_access_never_needs_a_stronger_sign_in(world: World) -> None:
+def test_an_engineer_completes_a_window_without_the_fresh_sign_in_that_revoking_needs(world: World) -> None:
     lay_down(world, revoke_sign_in_age=60)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     caller = signed_in(world, "erin", AuthMethod.TOKEN)

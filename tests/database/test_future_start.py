@@ -86,7 +86,7 @@ def told_by_the_clock(world: World) -> list[tuple[str, str | None]]:
     return [(row.action, json.loads(row.body).get("held_back")) for row in rows]
 
 
-def test_a_held_back_window_start_notifies_the_same_people_with_the_reason(
+def test_approvers_and_requester_are_notified_why_an_approved_window_does_not_start(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -114,7 +114,7 @@ def test_a_held_back_window_start_notifies_the_same_people_with_the_reason(
         ("DELETE FROM memberships WHERE role = 'engineer'", HeldBack.ENGINEER_INACTIVE),
     ],
 )
-def test_access_check_page_and_timer_agree_why_access_is_held_back(
+def test_the_page_and_the_timers_event_state_the_same_reason_for_access_held_back(
     world: World, worker: Database, superuser: Engine, still: StoppedClock, *, statement: str, why: HeldBack
 ) -> None:
     request = scheduled(world, still)
@@ -140,7 +140,7 @@ def test_a_window_no_longer_approved_at_its_start_is_held_back(
     assert held_back(world, request) is HeldBack.APPROVAL_UNVERIFIED
 
 
-def test_access_held_back_by_an_unverified_policy_is_not_called_a_stricter_policy(
+def test_an_unverified_policy_is_stated_as_the_reason_for_access_held_back(
     world: World, superuser: Engine, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)

@@ -143,7 +143,7 @@ def _after_adding(act: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.mark.far
-def test_concurrent_writers_of_gate_counts_neither_lose_nor_double_counts(
+def test_concurrent_writers_of_gate_counts_lose_no_count_and_count_nothing_twice(
     world: World, api: Database, pool: ThreadPoolExecutor
 ) -> None:
     windows = [opened(world) for _ in range(6)]
@@ -256,7 +256,7 @@ def test_dropped_window_uses_are_counted_as_lost(
     assert read(api, "SELECT value FROM operating_figures() WHERE name = 'uses_lost'")[0].value == 1
 
 
-def test_the_gate_logs_refusals_once_per_round_without_call_targets(api: Database) -> None:
+def test_the_gate_logs_refused_calls_as_totals_by_gateway_and_reason(api: Database) -> None:
     process = Counting(api)
     for _ in range(500):
         process.refuse()
@@ -320,7 +320,7 @@ def test_every_process_reports_the_same_total_of_gate_answers(world: World, api:
 
 
 @pytest.mark.far
-def test_written_gate_counts_notify_pages_and_not_gates(world: World, api: Database) -> None:
+def test_written_gate_counts_are_published_to_pages_and_not_to_gates(world: World, api: Database) -> None:
     request_id, process = opened(world), Counting(api)
     heard: list[tuple[frozenset[str], str | None]] = []
     listening = threading.Event()

@@ -149,7 +149,7 @@ def test_the_invariant_checks_detect_a_window_lacking_a_required_signature(
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_window_opened_by_a_manager_in_observe_or_off_is_no_finding(
+def test_a_window_opened_by_endorsement_in_mode_observe_or_off_is_no_invariant_finding(
     api: Database, worker: Database, superuser: Engine, mode: Mode
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -292,7 +292,7 @@ def test_an_invariant_finding_fixed_before_the_second_check_raises_no_alarm(
 @pytest.mark.parametrize(
     "broken", ["DELETE FROM unsettled", "UPDATE unsettled SET settle_by = now() - interval '16 minutes'"]
 )
-def test_the_invariant_checks_detect_mails_without_a_notified_event(
+def test_the_invariant_checks_detect_mails_whose_outcome_event_is_missing(
     world: World, worker: Database, superuser: Engine, post: Postbag, broken: str
 ) -> None:
     told, forgotten = world.fresh(), world.fresh()

@@ -154,7 +154,7 @@ def test_a_row_whose_mac_no_key_verifies_is_named_and_left_unchanged(
     assert recognised(at(old.db, NEW, OLD), old, "amir") == {Role.APPROVER}
 
 
-def test_after_a_lost_key_roles_are_accepted_again_and_sign_ins_end(old: World, rekey: Rekey) -> None:
+def test_replacing_a_lost_key_restores_all_roles_and_ends_sessions_and_tokens(old: World, rekey: Rekey) -> None:
     done = rekey(NEW, key_is_lost=True)
 
     db = at(old.db, NEW)

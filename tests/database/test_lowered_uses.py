@@ -57,7 +57,7 @@ def test_an_approver_cannot_raise_the_number_of_uses(world: World) -> None:
     assert world.act("ann", Action.APPROVE, request.id).max_uses == 2
 
 
-def test_the_lowest_number_of_uses_among_counting_approvals_applies(api: Database) -> None:
+def test_the_lowest_number_of_uses_set_by_the_approvers_applies(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(max_uses=9)
 

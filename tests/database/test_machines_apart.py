@@ -68,7 +68,7 @@ def test_a_persons_role_cannot_be_changed_to_system(world: World) -> None:
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
-def test_of_concurrent_grants_of_a_person_role_and_system_one_is_refused(
+def test_concurrent_grants_of_role_system_and_a_role_for_people_never_both_succeed(
     world: World, urls: Urls, level: str
 ) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
@@ -98,7 +98,7 @@ def _given(engine: Engine, person_id: UUID, role: str, meanwhile: Callable[[], N
     return True
 
 
-def test_an_invitation_mixing_a_person_role_and_system_is_refused(world: World, worker: Database) -> None:
+def test_a_service_account_cannot_accept_an_invitation_to_a_role_for_people(world: World, worker: Database) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     (eve,) = read(world.db, "SELECT email FROM people WHERE id = :p", p=id_of(world, "eve"))
     roles = frozenset({Role.ENGINEER})

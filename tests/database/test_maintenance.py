@@ -63,7 +63,7 @@ def beat(worker: Database, job: MaintenanceJob) -> None:
 
 
 @pytest.mark.far
-def test_a_due_maintenance_task_is_sent_and_done_locally_after_two_idle_intervals(
+def test_a_due_maintenance_task_that_no_worker_takes_is_done_locally_after_two_intervals(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:
     beat(worker, SEAL)

@@ -120,7 +120,7 @@ def test_timer_messages_in_any_order_end_a_window_once(world: World, late: Datab
     assert [move for _, move, _ in moves_of(late, request.id)] == ["submit", "approve", "expire"]
 
 
-def test_a_request_is_indexed_as_a_reminder_until_its_deadline_comes_next(
+def test_a_requests_index_entry_is_a_reminder_until_only_the_deadline_is_left(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -214,7 +214,7 @@ def test_a_locked_request_row_is_skipped_and_offered_again(world: World, late: D
     assert timers.run(late, [held]) == {"timed_out": 1}
 
 
-def test_a_window_whose_row_is_locked_is_offered_again_as_its_next_timer(
+def test_a_timer_that_finds_its_request_row_locked_is_soon_due_again(
     world: World, late: Database, superuser: Engine
 ) -> None:
     request = world.submit()

@@ -336,7 +336,7 @@ def test_database_functions_are_executable_by_named_roles_only(superuser: Engine
     assert callers == {"lockbox_owner"} | servers
 
 
-def test_function_and_row_policies_share_one_rule_for_who_decides(superuser: Engine) -> None:
+def test_the_sql_function_and_the_row_policies_share_one_rule_for_who_may_decide(superuser: Engine) -> None:
     (decides,) = read(superuser, "SELECT prosrc FROM pg_proc WHERE proname = 'at_decides'")
     condition = re.sub(r"\btenant\b", "requests.tenant_id", decides.prosrc.replace("SELECT", "", 1))
     condition = condition.replace("at_person()", "(SELECT at_person())")

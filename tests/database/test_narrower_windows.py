@@ -186,7 +186,7 @@ def test_the_database_counts_no_more_parts_than_an_approval_keeps(world: World) 
     assert not read(world.db, wider)[0].decided
 
 
-def test_trigger_readers_and_row_policy_apply_the_same_rule_to_granted_parts(superuser: Engine) -> None:
+def test_triggers_and_readers_share_one_sql_rule_for_whether_a_window_was_approved(superuser: Engine) -> None:
     bodies = "SELECT proname, prosrc FROM pg_proc WHERE proname IN ('is_decided', 'is_founded')"
     asked = {row.proname: " ".join(row.prosrc.split()) for row in read(superuser, bodies)}
     demanded = re.compile(r" OR EXISTS \(SELECT FROM policies p .*? ->> 'approve_means' = 'passkey-signed'\)")

@@ -130,7 +130,7 @@ def test_an_observer_of_one_service_gets_no_copies_of_other_services(
     assert bool(_copies(world)) is copied
 
 
-def test_an_unsent_observers_copy_is_dropped_when_settled_or_the_observer_removed(
+def test_a_queued_copy_is_dropped_if_the_request_is_decided_or_the_observer_removed(
     world: World, worker: Database, post: Postbag
 ) -> None:
     desk = _watched(world)

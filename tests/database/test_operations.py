@@ -87,7 +87,7 @@ def test_notifications_on_the_operations_page_are_counted_by_outcome(world: Worl
     assert found.counts("dead")[-1] == 1
 
 
-def test_an_operations_sample_is_the_larger_of_overdue_age_and_lag(
+def test_the_sampled_timer_lag_is_the_larger_of_average_delay_and_longest_overdue_timer(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     metrics.sample(worker)

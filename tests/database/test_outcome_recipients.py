@@ -39,7 +39,7 @@ def test_a_person_prompted_only_by_a_reminder_is_notified_of_the_outcome(
     assert told(world, request.id, "denied")["nora"] == 1
 
 
-def test_a_delegate_whose_period_began_while_pending_is_notified_of_the_outcome(world: World) -> None:
+def test_a_delegate_whose_period_began_while_the_request_was_pending_hears_the_outcome(world: World) -> None:
     request = world.submit()
     stand_in(world, "aude", "ann")
 
@@ -48,7 +48,7 @@ def test_a_delegate_whose_period_began_while_pending_is_notified_of_the_outcome(
     assert told(world, request.id, "denied")["aude"] == 1
 
 
-def test_a_delegate_whose_period_began_after_the_end_is_not_notified(world: World) -> None:
+def test_a_delegate_whose_period_began_after_the_approval_is_not_notified_of_the_revocation(world: World) -> None:
     request = world.submit()
     world.act("amir", Action.APPROVE, request.id)
     stand_in(world, "aude", "ann")

@@ -339,7 +339,7 @@ def test_an_unreadable_policy_blocks_no_other_statement_and_raises_an_alarm(
 
 
 @pytest.mark.usefixtures("old")
-def test_the_core_workers_database_role_cannot_mark_a_log_as_stated(core: Database) -> None:
+def test_the_core_workers_database_role_cannot_mark_a_monthly_statement_as_made(core: Database) -> None:
     with pytest.raises(DBAPIError, match="was not told so"), core.transaction() as session:
         session.execute(text("UPDATE logs SET stated_for = date_trunc('month', now())"))
 

@@ -97,7 +97,9 @@ def test_an_invitation_vouches_for_a_passkey_only_with_a_valid_mac(
     assert (counts_from(world) < timedelta(minutes=1)) is marked
 
 
-def test_a_passkey_at_one_tenant_makes_a_global_passkey_a_further_passkey(world: World, superuser: Engine) -> None:
+def test_a_passkey_for_all_tenants_waits_72_hours_if_a_passkey_for_one_tenant_exists(
+    world: World, superuser: Engine
+) -> None:
     counts_from(world)
     write_unchecked(superuser, BOUND, tenant=world.tenant.id)
     vouch(superuser)

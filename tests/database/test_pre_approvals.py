@@ -156,7 +156,7 @@ def test_verifiers_and_monitor_accept_a_pre_approved_window(world: World, worker
     check_log_of_one_window(world, worker)
 
 
-def test_a_pre_approval_notifies_admins_and_everyone_who_would_be_asked_at_once(world: World) -> None:
+def test_a_window_opened_by_pre_approval_notifies_requester_admins_and_approvers(world: World) -> None:
     in_force(world)
 
     request = world.submit()
@@ -195,7 +195,7 @@ def test_an_extension_of_a_pre_approved_window_ends_with_the_pre_approval(world:
     assert events(world, "pre_approval_revoked")[0]["closed"] == [str(window.id), str(further.id)]
 
 
-def test_an_extension_of_a_pre_approved_window_that_ran_out_survives_a_late_clock(
+def test_revoking_a_pre_approval_after_its_window_expired_spares_an_approved_extension(
     world: World, later: ShiftedClock
 ) -> None:
     which = in_force(world)
@@ -349,7 +349,7 @@ def test_a_delegate_approves_a_pre_approval_for_an_approver_within_the_period(
     assert (opened.state, world.submit().state) == (State.ACTIVE, State.PENDING)
 
 
-def test_proposers_cannot_approve_and_pre_approvals_no_one_could_approve_are_refused(
+def test_proposers_cannot_approve_their_pre_approval_nor_propose_one_no_one_could_approve(
     world: World, superuser: Engine
 ) -> None:
     own = world.add("tim", Role.TENANT_ADMIN, world.tenant.id)

@@ -485,7 +485,7 @@ def test_an_approver_decides_while_the_approval_clock_is_paused(slow: World, lat
     assert (approved.stopped_at, approved.stopped_deadline) == (None, None)
 
 
-def test_an_unanswered_question_pauses_for_one_further_approval_window(
+def test_an_unanswered_question_pauses_the_deadline_for_at_most_one_approval_window(
     slow: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = slow.submit()

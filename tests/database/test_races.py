@@ -120,7 +120,7 @@ def test_exactly_one_of_concurrent_decisions_wins(
 
 @pytest.mark.far
 @pytest.mark.parametrize("race", RACES_FOR_THE_END, ids=_named)
-def test_exactly_one_of_concurrent_window_ends_wins(
+def test_exactly_one_of_several_concurrent_moves_that_end_a_window_succeeds(
     world: World, hasty: Database, later: ShiftedClock, pool: ThreadPoolExecutor, race: tuple[Contender, ...]
 ) -> None:
     requests = many(world, ROUNDS)

@@ -137,7 +137,7 @@ def test_managers_are_reminded_of_a_review_and_the_customer_is_not(
     assert asked.wake_at == asked.asked_at + timedelta(hours=6)
 
 
-def test_half_time_asks_the_next_tier_and_reminds_the_first_tier(
+def test_at_half_the_approval_time_the_next_tier_is_asked_and_the_first_reminded(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world)
@@ -305,7 +305,7 @@ def test_a_policy_change_affects_reminders_of_pending_requests(
 
 
 @pytest.mark.far
-def test_many_reminders_and_ends_take_as_few_sql_statements_as_two(
+def test_twenty_reminders_and_twenty_time_outs_take_at_most_twenty_sql_statements(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     lay_down(world, approval_window=600)

@@ -188,7 +188,7 @@ def test_only_operators_and_vendor_auditors_read_the_gate_report(world: World, a
         assert connection.exec_driver_sql("SELECT count(*) FROM reported_calls").scalar_one() == 0
 
 
-def test_the_status_command_names_gates_that_only_report_with_the_tenants(world: World, api: Database) -> None:
+def test_the_status_command_lists_gates_in_report_mode_with_their_tenant_counts(world: World, api: Database) -> None:
     says(world.db, REPORT)
     says(world.db, ENFORCE, "safe")
     says(world.db, ENFORCE, "asked-back")

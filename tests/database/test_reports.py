@@ -241,7 +241,9 @@ def test_a_window_report_lists_decisions_and_activity_as_of_sending(
         ({"count": "12"}, "no activity reported"),
     ],
 )
-def test_the_subject_of_a_window_report_counts_unreported_gate_calls(let_in: dict[str, Any], said: str) -> None:
+def test_the_subject_of_the_window_report_mail_counts_uses_without_reported_activity(
+    let_in: dict[str, Any], said: str
+) -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
 
     assert window_report.summary(ClosedWindow((), at, at, let_in=let_in)) == said

@@ -140,7 +140,7 @@ THEIRS = "UPDATE directory_records SET source = 'x' WHERE person_id = :id"
 MOVED = "UPDATE requests SET physical_country = 'DE' WHERE requester_id = :id"
 
 
-def test_no_database_role_restores_an_old_directory_record_or_moves_a_request(api: Database) -> None:
+def test_no_database_role_restores_an_old_directory_record_or_changes_a_requests_country(api: Database) -> None:
     world = made(api)
     says(world, ABROAD)
     world.fresh()

@@ -242,7 +242,7 @@ def test_a_back_up_of_an_earlier_log_generation_opens_nothing(plant: RestorableW
         "UPDATE logs SET size = size + 1, root = sha256('x'), note = replace(note, E'\\n1\\n', E'\\n3\\n')",
     ],
 )
-def test_no_claim_of_the_database_owner_makes_a_restored_log_open_or_signed(
+def test_a_log_altered_by_the_database_owner_after_a_restore_is_neither_trusted_nor_signed(
     plant: RestorableWorld, claim: str
 ) -> None:
     revoked_since(plant)
@@ -287,7 +287,7 @@ def test_a_restored_log_with_the_shipped_checkpoint_opens_nothing(plant: Restora
 
 
 @pytest.mark.far
-def test_a_rolled_back_log_is_never_signed_not_even_hourly(plant: RestorableWorld) -> None:
+def test_a_rolled_back_log_is_not_signed_even_when_its_hourly_signature_is_due(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     write(unbound_of(restored.urls), "UPDATE logs SET kept_at = '-infinity'")
@@ -332,7 +332,7 @@ def test_a_missing_checkpoint_mount_closes_every_window_and_nothing_is_signed(pl
 
 
 @pytest.mark.far
-def test_a_log_that_grew_since_shipping_is_trusted_only_by_its_tiles(plant: RestorableWorld) -> None:
+def test_a_log_newer_than_its_shipped_checkpoint_is_trusted_only_if_its_tiles_match(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     for _ in range(3):

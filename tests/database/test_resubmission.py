@@ -127,7 +127,7 @@ def test_only_the_requester_can_resubmit_a_request(
         asks_again(world, who, first.id)
 
 
-def test_the_database_shows_a_request_to_resubmit_to_its_requester_only(
+def test_only_the_requester_can_load_an_earlier_request_to_resubmit_it(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     first = timed_out(world, superuser, worker)
@@ -318,9 +318,7 @@ def test_requests_that_ended_in_review_are_mentioned_only_in_managers_prompts(
 
 
 @pytest.mark.far
-def test_requests_submitted_after_the_event_are_not_mentioned_in_its_prompt(
-    reviewed: World, worker: Database
-) -> None:
+def test_a_prompt_omits_other_requests_endorsed_after_its_own_request(reviewed: World, worker: Database) -> None:
     before, request = reviewed.submit(), reviewed.submit()
     reviewed.act("mia", Action.ENDORSE, request.id)
     reviewed.act("max", Action.ENDORSE, before.id)
@@ -331,7 +329,9 @@ def test_requests_submitted_after_the_event_are_not_mentioned_in_its_prompt(
     assert not [text for name, text in prompts.items() if name in {"Ann", "Amir", "Abe"} and _mentions(text, before)]
 
 
-def test_a_prompt_mentions_outcomes_as_of_its_event(world: World, worker: Database) -> None:
+def test_a_prompt_shows_other_requests_as_they_stood_when_its_own_was_submitted(
+    world: World, worker: Database
+) -> None:
     before, request = world.submit(), world.submit()
     world.act("ann", Action.DENY, before.id)
 

@@ -175,7 +175,7 @@ def test_retention_keeps_unsealed_and_recent_events(
 
 
 @pytest.mark.usefixtures("world")
-def test_retention_of_an_end_of_consent_event_does_not_announce_the_end_again(
+def test_the_end_of_a_consent_is_not_announced_again_after_retention_removes_its_event(
     worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     as_long_ago(superuser, CONSENTED)
@@ -252,7 +252,7 @@ def test_retention_waits_between_steps_while_deadlines_are_overdue(
 
 
 @pytest.mark.far
-def test_a_review_that_stays_only_in_the_vendors_log_is_no_gap_in_the_customers(
+def test_a_review_kept_only_in_the_vendors_log_is_no_gap_in_the_customers_log(
     api: Database, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     world = World.make(api, Policy())

@@ -154,7 +154,7 @@ def test_a_removed_manager_is_neither_asked_nor_reminded(
 
 
 @pytest.mark.far
-def test_a_later_manager_tiers_prompt_equals_the_first_and_ends_with_the_endorsement(
+def test_managers_of_a_later_tier_are_prompted_only_for_requests_not_yet_endorsed(
     tiered: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request, settled = tiered.submit(), tiered.submit()

@@ -339,7 +339,7 @@ def test_no_servers_database_role_writes_tables_reserved_to_functions(urls: Urls
 
 
 @each("who", ["olga", "max"])
-def test_a_workers_database_role_may_not_decide_submit_lengthen_or_read_credentials(
+def test_a_workers_database_role_cannot_make_peoples_moves_or_read_credentials(
     world: World, worker: Database, who: str
 ) -> None:
     world.submit()
@@ -435,7 +435,9 @@ def test_the_tables_refuse_an_impossible_request_row(world: World, behind_trigge
     assert {change: line for change, line in said.items() if BROKEN_REQUESTS[change] not in line} == {}
 
 
-def test_the_tables_refuse_impossible_rows_other_than_requests(world: World, superuser: Engine) -> None:
+def test_table_constraints_refuse_invalid_tenant_policy_and_notification_rows(
+    world: World, superuser: Engine
+) -> None:
     world.submit()
     fan_out_all(as_sender(world.db))
 

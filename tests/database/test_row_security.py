@@ -207,7 +207,7 @@ def test_no_database_role_sets_any_identity_and_no_worker_authenticates_anyone(
         _run(worker, "SELECT * FROM authenticate('passkey', '', '')")
 
 
-def test_the_row_security_scene_has_a_row_in_every_table(world: World) -> None:
+def test_the_row_security_test_data_has_rows_in_every_private_table(world: World) -> None:
     assert {name for name, rows in private_rows(world.db).items() if not rows} == EVERYBODYS
 
 

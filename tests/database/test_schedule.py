@@ -435,7 +435,7 @@ def test_without_redis_the_first_arming_fails_in_a_moment_and_further_armings_at
 
 
 @pytest.mark.far
-def test_claiming_and_reading_the_epoch_report_an_unavailable_redis(away: Schedule) -> None:
+def test_claiming_timers_raises_an_error_soon_if_redis_is_unavailable(away: Schedule) -> None:
     began = time.monotonic()
 
     with pytest.raises(RedisUnavailable):

@@ -120,7 +120,7 @@ def test_a_notification_claimed_by_another_process_is_not_released(
     assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before
 
 
-def test_a_send_attempt_past_its_expiry_only_records_its_delivery(
+def test_a_send_result_after_its_claim_expired_is_ignored_unless_the_mail_was_sent(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     world.submit()
@@ -158,7 +158,7 @@ def test_a_send_attempt_that_was_not_recorded_leaves_the_schedule_unchanged(
 
 
 @pytest.mark.far
-def test_send_results_are_written_by_25_after_half_a_second_or_at_the_batchs_end(
+def test_send_results_are_saved_when_25_wait_after_half_a_second_or_at_the_batchs_end(
     world: World, worker: Database
 ) -> None:
     many(world, 9)

@@ -202,7 +202,7 @@ def test_a_call_whose_breaker_stays_open_past_its_expiry_is_dead_with_that_reaso
     assert f"notify:{row.id}" not in sender.schedule.members(NOTIFICATIONS)
 
 
-def test_a_prompt_is_obsolete_if_its_request_is_answered_behind_an_open_breaker(
+def test_a_prompt_behind_an_open_circuit_breaker_is_dropped_if_its_request_was_decided(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     sending_pool = SendingPool(clock=clock)

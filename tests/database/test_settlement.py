@@ -83,7 +83,9 @@ def sent(ids: list[UUID], world: World) -> list[AttemptResult]:
     ]
 
 
-def test_the_ended_mails_of_a_move_are_one_notified_event(world: World, worker: Database, post: Postbag) -> None:
+def test_the_outcome_of_all_mails_about_a_move_is_recorded_in_one_event(
+    world: World, worker: Database, post: Postbag
+) -> None:
     request = world.submit()
     post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True, kind="status")
 
@@ -180,7 +182,7 @@ def test_neither_side_sees_which_people_were_notified_on_the_other_side(
     }
 
 
-def test_open_mails_are_stated_after_a_minute_and_their_result_in_a_second_event(
+def test_mails_unsent_after_a_minute_are_recorded_as_open_and_later_with_their_outcome(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -216,7 +218,7 @@ def test_open_mails_are_stated_after_a_minute_and_their_result_in_a_second_event
     assert_indexes_are_true(worker)
 
 
-def test_a_mail_that_was_closed_by_other_means_is_noticed_when_due(
+def test_the_outcome_of_a_mail_cancelled_by_an_erasure_is_recorded_when_next_due(
     world: World, worker: Database, post: Postbag, later: ShiftedClock, urls: Urls
 ) -> None:
     worker.clock = later
@@ -350,7 +352,7 @@ def test_a_waiting_recorder_of_send_results_sees_the_other_recorders_results(
 
 
 @pytest.mark.far
-def test_the_timer_and_the_last_send_result_write_at_most_two_complete_events(
+def test_when_timer_and_send_result_coincide_one_or_two_events_cover_all_mails(
     world: World, worker: Database, later: ShiftedClock, pool: ThreadPoolExecutor
 ) -> None:
     worker.clock = later
@@ -413,7 +415,7 @@ def test_a_process_killed_before_the_commit_neither_loses_nor_doubles_the_event(
     assert unsettled(worker) == []
 
 
-def test_the_schema_refuses_a_second_notified_event_of_the_same_part(
+def test_the_schema_allows_a_move_one_first_and_one_second_event_on_its_mails(
     world: World, worker: Database, post: Postbag
 ) -> None:
     world.submit()
@@ -542,7 +544,9 @@ def test_a_notified_event_counts_mails_beyond_its_list_and_lists_failures_first(
     assert said["mails"]["1"][0] == str(world.people["ann"].person_id)
 
 
-def test_the_databases_clock_decides_when_the_minute_for_open_mails_is_over(world: World, worker: Database) -> None:
+def test_the_minute_until_unsent_mails_are_recorded_runs_by_the_databases_clock(
+    world: World, worker: Database
+) -> None:
     world.submit()
     read(worker, "SELECT FROM notifications")
 

@@ -97,7 +97,7 @@ def test_an_unsigned_approval_is_refused_where_the_policy_requires_signing(deman
     assert not read(demanding.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
 
 
-def test_an_unsigned_approval_is_recorded_as_attested(api: Database) -> None:
+def test_an_approval_without_a_passkey_signature_is_recorded_as_attested_by_the_server(api: Database) -> None:
     world = World.make(api, WITHOUT_REVIEW)
     request = world.submit()
 

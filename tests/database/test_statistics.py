@@ -74,7 +74,9 @@ def test_each_request_counts_in_statistics_by_its_outcome(world: World, superuse
     assert (found.tenant and found.tenant.id, found.counted_from) == (world.tenant.id, None)
 
 
-def test_the_median_is_of_answer_times_and_open_time_ends_with_the_window(world: World, superuser: Engine) -> None:
+def test_statistics_take_the_median_of_answer_times_and_the_sum_of_open_times(
+    world: World, superuser: Engine
+) -> None:
     for minutes, hours in ((10, 1), (20, 2), (90, 3)):
         lasting(world, superuser, timedelta(minutes=minutes), timedelta(hours=hours))
     world.submit()  # nobody has answered: it has no part in the median

@@ -93,7 +93,7 @@ def test_the_delegate_of_a_later_group_waits_for_the_earlier_group_too(world: Wo
     assert world.act("aude", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_a_tier_skips_later_groups_and_a_new_step_prompts_all_tiers(
+def test_escalation_prompts_no_group_of_a_later_step_but_reaching_the_step_does(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ordered(world, tiers=[["first"], ["then"]], escalation=[50])

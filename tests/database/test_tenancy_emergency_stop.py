@@ -33,7 +33,9 @@ def switch(world: World, mode: Mode, who: str = "tara", db: Database | None = No
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_every_switch_of_a_tenants_mode_is_a_notified_event(world: World, post: Postbag, mode: Mode) -> None:
+def test_every_switch_of_a_tenants_mode_is_recorded_and_notified_to_everyone(
+    world: World, post: Postbag, mode: Mode
+) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
 
     switch(world, mode)
@@ -198,7 +200,7 @@ def test_a_just_removed_admin_may_not_switch_modes_or_stop_access(world: World) 
         does(world, "tara", emergency_stop.stop_all)
 
 
-def test_an_approved_extension_of_a_completed_window_survives_a_late_clock(
+def test_a_switch_to_mode_enforce_spares_an_approved_extension_of_an_expired_window(
     api: Database, later: ShiftedClock
 ) -> None:
     world = World.make(api, mode=Mode.OBSERVE)

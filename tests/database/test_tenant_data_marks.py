@@ -175,7 +175,7 @@ def test_a_row_from_before_macs_counts_until_a_database_role_changes_the_row(
     assert retained(urls) == []
 
 
-def test_a_row_from_before_macs_gets_one_by_the_owners_command_or_its_next_change(
+def test_a_row_older_than_macs_gets_its_mac_at_a_rekey_or_at_the_rows_next_change(
     world: World, urls: Urls, superuser: Engine
 ) -> None:
     does(world, "tara", tenant_data.keep_for, 90, most=None)

@@ -208,7 +208,7 @@ def _is_to_see(world: World, who: str) -> dict[str, Keys]:
     }
 
 
-def test_events_without_a_request_are_read_by_tenant_actor_and_vendor_auditors(world: World) -> None:
+def test_an_event_without_request_is_visible_to_its_tenant_its_actor_and_vendor_auditors(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
 
     seen = {who: _actions(world, who) for who in ("olga", "vera", "max", "erin", "gate", "tara", "aude", "zack")}
@@ -249,7 +249,7 @@ def test_the_vendor_reads_only_the_customer_rows_it_needs(world: World) -> None:
         assert {(world.tenant.id,), (elsewhere.tenant.id,)} <= apart["tenants"]
 
 
-def test_members_read_their_tenants_invitations_and_operators_also_recoveries(world: World) -> None:
+def test_invitations_are_visible_to_the_tenants_people_and_recoveries_also_to_operators(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
 
     of_a_member = {who for who, caller in world.people.items() if _keys(world.db, caller)["invitations"]}

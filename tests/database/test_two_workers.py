@@ -263,7 +263,7 @@ def test_the_core_workers_database_role_cannot_hide_an_event(
     assert [row.request_id for row in read(worker, WAITING)] == [hidden.id]
 
 
-def test_an_event_deleted_from_the_seal_queue_and_then_sealed_at_once_is_accepted(
+def test_an_event_may_leave_the_seal_queue_if_it_is_sealed_in_the_same_transaction(
     world: World, worker: Database
 ) -> None:
     world.submit()

@@ -65,7 +65,7 @@ def test_a_time_out_event_states_how_many_people_the_prompts_reached(
     assert mails_to(post, sender, world, "olga") == []
 
 
-def test_if_no_prompt_reached_anyone_the_event_the_mail_and_operators_say_so(
+def test_the_requester_and_operators_are_notified_if_no_approver_could_be_reached(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()

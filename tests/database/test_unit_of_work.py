@@ -59,7 +59,7 @@ def test_a_move_changes_the_single_index_entry_of_its_request(world: World) -> N
     assert world.db.schedule.members(CLOCK) == {}
 
 
-def test_connections_of_another_pool_have_the_keys_of_the_process(world: World) -> None:
+def test_a_transaction_on_a_second_connection_pool_uses_the_keyring_of_the_process(world: World) -> None:
     """Access checks and closing moves go by them, and know nobody without the keys that the others have."""
     ring = Keyring([b"r" * 32])
     db = Database(world.db.engine, world.db.schedule, keys=ProcessKeys(ring))

@@ -214,7 +214,9 @@ def test_the_database_refuses_a_second_event_of_the_same_use(
         )
 
 
-def test_a_request_states_how_often_its_window_was_used_and_calls_refused(world: World, api: Database) -> None:
+def test_a_request_shows_how_many_calls_used_its_window_and_how_many_were_refused(
+    world: World, api: Database
+) -> None:
     request_id = opened(world)
     used(world, request_id, times=3, refused=2)
     used(world, request_id, times=0, refused=1)
@@ -234,7 +236,9 @@ def test_a_request_states_how_often_its_window_was_used_and_calls_refused(world:
     assert usage.first.at < usage.last.at
 
 
-def test_refused_calls_count_for_the_newest_window_open_within_an_hour(world: World, api: Database) -> None:
+def test_refused_calls_count_for_the_newest_window_open_or_closed_within_the_last_hour(
+    world: World, api: Database
+) -> None:
     request_id = opened(world)
     world.act("tara", Action.REVOKE, request_id)
     used(world, request_id, times=0, refused=1)

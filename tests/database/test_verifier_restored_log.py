@@ -20,7 +20,7 @@ def verified(found: bytes, *seen: str) -> VerificationResult:
     return result
 
 
-def test_after_a_restore_the_verifier_proves_the_common_part_and_gives_up_the_rest(
+def test_a_checkpoint_abandoned_by_a_restore_proves_only_events_before_the_back_up(
     plant: RestorableWorld,
 ) -> None:
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)

@@ -172,7 +172,7 @@ def test_a_refused_window_check_states_its_reason(world: World, superuser: Engin
     assert checked.ask("site:IT") == [GateReason.SUSPENDED]
 
 
-def test_the_gate_asks_postgres_if_its_window_memory_is_stale(world: World) -> None:
+def test_the_gate_queries_postgres_when_its_own_memory_of_windows_is_stale(world: World) -> None:
     request_id = opened(world)
     checked = Checked(world)
     checked.later += 1.0

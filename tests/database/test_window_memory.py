@@ -273,7 +273,7 @@ def test_news_of_an_end_drops_a_window_from_memory_until_it_is_read_again_as_ope
     assert watched.find(world) is not None
 
 
-def test_news_that_is_no_end_makes_the_gate_verify_the_window_without_dropping_it(
+def test_a_change_message_makes_the_gate_verify_a_window_and_drop_it_only_if_invalid(
     watched: Watched, world: World, superuser: Engine
 ) -> None:
     request_id = opened(world)

@@ -160,7 +160,7 @@ def test_livez_answers_however_busy_the_process_is(slow: SlowApp, runner: LoopTh
     assert runner.run(told()) == [200] * (1 + STRANGERS.most)
 
 
-def test_wrong_credentials_of_an_address_use_two_slots_and_none_of_known_callers(
+def test_calls_with_wrong_credentials_use_two_slots_per_address_and_block_no_known_caller(
     slow: SlowApp, runner: LoopThread
 ) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
@@ -358,7 +358,7 @@ def _vital(door: Door) -> list[tuple[str, str, str, dict[str, Any]]]:
     ]
 
 
-def test_check_deny_revoke_and_stop_answer_while_all_common_slots_wait_for_locks(narrow: Door) -> None:
+def test_access_checks_and_closing_moves_are_answered_while_all_other_slots_wait_for_locks(narrow: Door) -> None:
     other, calls = World.make(narrow.db), _vital(narrow)
     elsewhere = str(other.fresh().id)
     token = {"authorization": f"Bearer {other.tokens['ann']}"}
@@ -391,7 +391,7 @@ def test_check_deny_revoke_and_stop_answer_while_all_common_slots_wait_for_locks
     assert [answer.status_code for answer in answers] == [200] * len(calls), [answer.text for answer in answers]
 
 
-def test_check_deny_revoke_and_stop_answer_while_all_common_connections_are_in_use(narrow: Door) -> None:
+def test_access_checks_and_closing_moves_are_answered_with_all_other_connections_in_use(narrow: Door) -> None:
     calls = _vital(narrow)
 
     with ExitStack() as held:

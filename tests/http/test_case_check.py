@@ -140,7 +140,7 @@ def test_no_case_adapter_is_asked_unless_the_policy_demands_it(open_door: OpenDo
 
 
 @pytest.mark.far
-def test_an_engineer_without_an_adapter_answer_in_time_gets_the_policys_result(
+def test_without_a_timely_ticket_system_answer_the_request_is_refused_or_flagged_by_policy(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(case_check, "SECONDS", 0.2)

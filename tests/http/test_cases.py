@@ -42,7 +42,7 @@ def of_case(door: Door, case: str, **changes: Any) -> str:
     return str(answer.json()["id"])
 
 
-def test_a_support_case_has_a_system_and_a_page(desk: Door) -> None:
+def test_a_request_names_the_ticket_system_and_web_page_of_its_support_case(desk: Door) -> None:
     view = desk.file(case_ref="CASE-7", case_system="helpdesk", case_url=PAGE).json()
 
     assert (view["case_system"], view["case_url"]) == ("helpdesk", PAGE)
@@ -86,7 +86,7 @@ def test_a_case_number_must_fit_the_policys_format(open_door: OpenDoor) -> None:
     assert door.file(case_ref=None).status_code == 201
 
 
-def test_a_duplicate_request_is_refused_with_the_open_id_unless_a_reason_is_given(desk: Door) -> None:
+def test_a_duplicate_request_needs_a_reason_or_is_refused_with_the_first_requests_id(desk: Door) -> None:
     resource = f"mailbox:{new_id()}@contoso.example"
     first = of_case(desk, "CASE-20", resources=[resource])
     again: dict[str, Any] = {"case_ref": "CASE-20", "resources": [f"mailbox:{new_id()}@contoso.example", resource]}
@@ -202,7 +202,9 @@ def test_a_token_for_closing_cases_names_the_tenants_it_may_act_for(desk: Door) 
 
 
 @pytest.mark.far
-def test_the_request_form_offers_system_page_and_duplicate_reason_of_a_case(open_portal: OpenPortal) -> None:
+def test_the_request_form_takes_a_ticket_system_a_case_link_and_a_reason_for_duplicates(
+    open_portal: OpenPortal,
+) -> None:
     portal = open_portal(WITHOUT_REVIEW)
     browser = portal.by_mail("erin")
     form = {

@@ -375,7 +375,7 @@ def lines(dialogue: str) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("dialogue", DIALOGUES)
-def test_each_cli_command_of_a_dialogue_gives_the_answer_in_the_table(
+def test_each_command_of_a_scripted_cli_session_prints_the_expected_answer(
     terminal: Commands, names: dict[str, Any], dialogue: str
 ) -> None:
     for words, sign, rest in lines(DIALOGUES[dialogue]):
@@ -430,7 +430,9 @@ def asking(terminal: Commands, *more: object) -> list[object]:
     return ["request", "submit", *asked, "--justification", "It does not open", "--window", "10m", *more]
 
 
-def test_the_cli_sends_validates_and_prints_parameters_with_the_level(open_terminal: OpenTerminal) -> None:
+def test_the_cli_sends_validates_and_shows_context_parameters_and_the_access_level(
+    open_terminal: OpenTerminal,
+) -> None:
     terminal = open_terminal(catalogue=catalogue(SETTINGS.catalogue))
 
     refused = terminal.is_refused("erin", "invalid-context: ", *asking(terminal, "--context", "environment=prod"))
@@ -442,7 +444,7 @@ def test_the_cli_sends_validates_and_prints_parameters_with_the_level(open_termi
     assert re.search(r"^Parameters +environment: staging; rows: 7 *$", shown, re.MULTILINE)
 
 
-def test_the_cli_refuses_an_erased_tenant_with_the_reason_and_omits_it_from_lists(
+def test_the_cli_explains_refusals_for_an_erased_tenant_and_omits_the_tenant_from_lists(
     open_terminal: OpenTerminal, root: Engine
 ) -> None:
     terminal = open_terminal()

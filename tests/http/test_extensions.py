@@ -85,7 +85,7 @@ def test_an_extension_of_a_revoked_window_is_not_offered_on_any_page(portal: Por
     assert "Cancel the request" in own.words
 
 
-def test_lists_and_moves_do_not_offer_an_extension_of_a_revoked_window(fresh_door: Door) -> None:
+def test_a_pending_extension_of_a_revoked_window_is_marked_and_can_only_be_denied(fresh_door: Door) -> None:
     first = fresh_door.active(case_ref=None)
     second = extend(fresh_door, "erin", first).json()["id"]
     before = fresh_door.get("ann", f"/v1/requests/{second}").json()

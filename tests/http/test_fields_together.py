@@ -98,7 +98,7 @@ def test_only_people_with_the_manager_role_can_be_given_a_review_tier(
     ("resource", "is_taken"),
     [("mailbox:**anna", True), ("mailbox:a*", True), ("mailbox:*", False), ("mailbox:**", False)],
 )
-def test_the_resource_pattern_of_a_pre_approval_names_part_of_the_id(
+def test_a_pre_approvals_resource_pattern_must_contain_part_of_the_resource_id(
     shared: Door, resource: str, *, is_taken: bool
 ) -> None:
     body = pre_approval() | {"resource": resource}

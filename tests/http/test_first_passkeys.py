@@ -140,7 +140,7 @@ def test_a_row_written_by_a_database_role_does_not_suppress_a_passkey_announceme
     assert portal.sql(TOLD, t=portal.world.tenant.id)
 
 
-def test_the_page_about_a_first_passkey_changes_nothing_but_lets_an_admin_act(portal: Portal) -> None:
+def test_viewing_a_first_passkeys_page_changes_nothing_and_admins_can_remove_the_member(portal: Portal) -> None:
     nora, request = joined(portal), portal.world.submit()
     admin, approver = portal.browser(), portal.browser()
     admin.enter("tara", AuthMethod.PASSKEY)
@@ -213,7 +213,7 @@ def test_an_older_passkey_row_written_by_a_database_role_shortens_no_wait(waitin
     assert nora.approve(request).status == 403
 
 
-def test_the_request_page_and_moves_say_when_a_waiting_first_passkey_may_approve(waiting: Portal) -> None:
+def test_the_request_page_and_the_api_say_from_when_a_new_first_passkey_may_approve(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)
     until = f"approves from {clock_time(row.created_at + timedelta(seconds=HOUR))} on"

@@ -171,7 +171,7 @@ def test_news_of_a_revoked_gateway_token_makes_the_gate_forget_the_token(gate: G
 
 
 @pytest.mark.far
-def test_a_gateway_token_rotates_like_other_tokens_and_keeps_its_dialect(gate: GateDoor) -> None:
+def test_a_rotated_gateway_token_stays_limited_to_the_gateway_type_of_the_old_token(gate: GateDoor) -> None:
     opened(gate)
     place, caddy = ClientInfo("127.0.0.1", "pytest"), gate.world.people["caddy"]
     with gate.db.transaction() as session:

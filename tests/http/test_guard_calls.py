@@ -53,7 +53,7 @@ def test_a_check_by_a_guard_is_answered_like_a_check_at_the_gate(gate: GateDoor)
     assert told == {name: value for name, value in same.headers.items() if name.startswith("lockbox-")}
 
 
-def test_an_allow_to_a_guard_states_the_latest_possible_database_time(gate: GateDoor) -> None:
+def test_the_gates_allow_answer_gives_guards_an_upper_bound_of_the_database_time(gate: GateDoor) -> None:
     before = datetime.now(UTC)
     answer = asked(gate, about(gate))
     latest = datetime.now(UTC) + timedelta(seconds=FRESH_SECONDS)

@@ -208,7 +208,7 @@ def test_a_restarting_server_sends_guards_a_new_snapshot(gate: GateDoor, reader:
 
 
 @pytest.mark.far
-def test_windows_of_a_tenant_with_a_doubtful_log_are_closed_until_it_is_cleared(
+def test_guards_see_a_tenants_windows_closed_while_its_log_is_behind_its_checkpoint(
     gate: GateDoor, reader: Opener
 ) -> None:
     window = opened(gate)
@@ -264,7 +264,7 @@ def test_an_identity_change_makes_guards_forget_remembered_callers(gate: GateDoo
 
 
 @pytest.mark.far
-def test_news_of_pages_or_counts_closes_no_window_of_a_guard_and_forgets_no_caller(
+def test_activity_reports_and_page_updates_send_guards_no_close_or_forget_message(
     gate: GateDoor, reader: Opener
 ) -> None:
     request = opened(gate)

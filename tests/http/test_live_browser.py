@@ -148,7 +148,7 @@ def test_buttons_that_newly_appear_on_an_open_page_are_disabled_for_a_second(liv
     expect(page.locator("#done")).to_contain_text("You revoked the access.")
 
 
-def test_changes_of_the_timer_only_are_no_live_news(live: Live, desk: BrowserDesk) -> None:
+def test_a_page_refreshed_without_a_new_move_announces_nothing(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     until = page.locator("[data-now] time").first

@@ -37,7 +37,7 @@ def test_a_manager_with_the_requesters_name_gets_a_warning_and_is_not_refused(op
     assert row.state == State.PENDING
 
 
-def test_the_api_names_the_second_persons_look_alikes(fresh_door: Door) -> None:
+def test_the_api_warns_an_approver_whose_name_equals_the_requesters(fresh_door: Door) -> None:
     request_id = fresh_door.pending()
     before = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["look_alikes"]
     name_like(fresh_door, "erin", "ann")

@@ -65,7 +65,7 @@ def test_an_empty_field_for_a_key_file_is_ignored(signed: SignedExport) -> None:
     assert "not checked without" in signed.verify(b"").words
 
 
-def test_a_signature_by_an_unknown_key_is_tampered_and_an_older_key_file_may_help(
+def test_a_signature_by_an_unknown_key_counts_as_tampering_unless_an_older_key_file_has_it(
     signed: SignedExport,
 ) -> None:
     none = json.dumps(json.loads(signed.keys) | {"keys": []}).encode()

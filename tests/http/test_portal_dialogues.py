@@ -174,7 +174,9 @@ def fits(page: PortalPage, wanted: str) -> bool:
 
 
 @pytest.mark.parametrize("dialogue", DIALOGUES)
-def test_each_portal_form_of_a_dialogue_gives_the_answer_in_the_table(open_portal: OpenPortal, dialogue: str) -> None:
+def test_each_step_of_a_scripted_portal_session_shows_the_expected_page(
+    open_portal: OpenPortal, dialogue: str
+) -> None:
     portal = open_portal()
     names, browsers, pages = named(portal, dialogue), dict[str, Browser](), dict[str, PortalPage]()
     for words, status, shows in lines(DIALOGUES[dialogue]):

@@ -53,7 +53,7 @@ def test_pending_requests_are_shown_to_their_deciders_by_deadline(open_portal: O
     assert "Approvals There are no requests for you to decide." in portal.by_passkey("rob").get("/waiting").words
 
 
-def test_an_inbox_card_shows_who_what_why_the_deadline_and_the_default(open_portal: OpenPortal) -> None:
+def test_an_inbox_card_shows_requester_resources_reason_and_deadline(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, quorum=2)
     request = portal.world.submit(

@@ -234,7 +234,7 @@ def test_the_invitation_mail_says_who_invites_to_what_and_its_code_is_in_no_log(
         (["auditor", "approver"], ["You are an approver and an auditor at Contoso"], "/waiting"),
     ],
 )
-def test_a_new_member_is_shown_role_example_mails_and_next_step(
+def test_the_welcome_page_explains_a_new_members_role_and_links_to_the_next_page(
     portal: Portal, roles: list[str], words: list[str], onward: str
 ) -> None:
     browser = portal.browser()

@@ -89,7 +89,7 @@ def test_an_operator_reads_no_contents_of_requests_on_the_operations_page(portal
         assert content not in page.text
 
 
-def test_each_operations_chart_has_a_name_words_and_a_table(portal: Portal) -> None:
+def test_each_operations_chart_has_a_title_a_description_and_a_data_table(portal: Portal) -> None:
     portal.world.submit()
 
     page = seen(portal)

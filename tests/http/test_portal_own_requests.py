@@ -108,7 +108,7 @@ def test_during_a_review_managers_are_the_pending_deciders(open_portal: OpenPort
     assert {"Max", "Mia"} & set(named[1].replace(" and ", ", ").split(", "))
 
 
-def test_undelivered_prompts_are_counted_for_the_customer_and_named_for_colleagues(
+def test_unreached_customer_approvers_are_only_counted_but_unreached_managers_are_named(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(Policy())
@@ -174,7 +174,7 @@ def test_hostile_text_in_the_list_of_own_requests_is_escaped(portal: Portal) -> 
     assert page.read.forms
 
 
-def test_the_list_of_own_requests_shows_the_next_step_for_steps_and_extensions(open_portal: OpenPortal) -> None:
+def test_the_list_of_own_requests_shows_the_current_step_and_how_to_extend_a_window(open_portal: OpenPortal) -> None:
     portal = open_portal()
     world = portal.world
     opened = world.act("ann", Action.APPROVE, world.fresh().id)

@@ -76,7 +76,7 @@ def test_the_request_page_shows_who_what_why_and_the_approval_and_access_deadlin
     assert offered(page) == {"approve", "deny"}
 
 
-def test_request_page_and_operators_see_that_a_target_failed_to_close_access(easy: Portal) -> None:
+def test_the_request_page_and_the_status_show_that_a_target_did_not_close_its_access(easy: Portal) -> None:
     request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), STILL_OPEN, id=request.id)

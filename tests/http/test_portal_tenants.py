@@ -187,7 +187,7 @@ def test_the_gates_page_shows_what_each_gate_does_and_its_last_probe(portal: Por
     assert "all 74 calls were refused" in after.text
 
 
-def test_the_gates_page_shows_since_when_a_mapping_has_been_different(open_portal: OpenPortal) -> None:
+def test_the_gates_page_shows_when_and_how_a_gates_path_mapping_changed(open_portal: OpenPortal) -> None:
     portal = open_portal()
 
     def starts(with_this: Catalogue) -> PortalPage:

@@ -205,7 +205,7 @@ def test_a_row_without_a_valid_mac_is_in_status_metrics_and_alarms(
     }
 
 
-def test_a_vote_without_a_valid_mac_is_an_alarm_and_a_persons_vote_is_not(portal: Portal) -> None:
+def test_only_a_vote_without_a_valid_mac_raises_an_alarm(portal: Portal) -> None:
     ann, amir, request = portal.world.people["ann"], portal.world.people["amir"], portal.world.submit()
     with as_caller(portal.db, ann) as connection:
         connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
@@ -223,7 +223,7 @@ def test_a_vote_without_a_valid_mac_is_an_alarm_and_a_persons_vote_is_not(portal
 
 
 @pytest.mark.far
-def test_row_macs_of_people_are_checked_page_by_page_and_doubtful_people_each_time(
+def test_row_macs_are_checked_in_pages_and_people_with_an_invalid_mac_in_every_round(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_macs, "SCAN_PAGE", 2)

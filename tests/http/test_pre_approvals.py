@@ -128,7 +128,7 @@ def test_the_pre_approval_page_says_why_a_person_cannot_approve(open_portal: Ope
     assert "1 pre-approval waits for your approval" in inbox.words
 
 
-def test_where_passkeys_must_sign_api_and_cli_refuse_pre_approvals(
+def test_api_and_cli_refuse_pre_approvals_if_approvals_need_a_passkey_signature(
     fresh_door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door = fresh_door

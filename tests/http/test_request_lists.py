@@ -176,7 +176,7 @@ def test_a_text_search_in_requests_covers_only_what_the_reader_may_read(fresh_do
     assert ids(door, "ann", text="%") == []
 
 
-def test_a_text_search_in_requests_continues_behind_the_searched_part(
+def test_the_next_page_of_a_text_search_continues_after_the_rows_already_searched(
     fresh_door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = fresh_door.pending(case_ref="CASE-7")

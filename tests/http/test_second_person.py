@@ -68,7 +68,7 @@ def test_readers_of_a_decision_see_the_delegates_principal(fresh_door: Door, who
     assert decision["at"] == event["at"]
 
 
-def test_an_approver_who_also_acts_as_delegate_has_the_principal_named(fresh_door: Door) -> None:
+def test_the_event_of_an_approver_who_is_also_a_delegate_names_the_principal_too(fresh_door: Door) -> None:
     world = fresh_door.world
     stand_in(world, "amir", "ann")
     request_id = fresh_door.pending()

@@ -255,7 +255,7 @@ def test_sign_in_by_mailed_code_can_be_switched_off(open_portal: OpenPortal) -> 
     assert browser.begun is None
 
 
-def test_no_sign_in_code_cookie_secret_or_mail_address_is_stored_in_clear(portal: Portal) -> None:
+def test_sign_in_codes_and_cookie_secrets_are_stored_nowhere_in_plain_text(portal: Portal) -> None:
     browser, code = asked(portal)
     secret = browser.client.cookies[BEGUN].split(".")[2]
     enter(browser, code)

@@ -129,7 +129,9 @@ def run(runner: LoopThread, test: Callable[[], Coroutine[Any, Any, None]]) -> No
     ],
     ids=["long", "many", "one value", "one name", "target", "empty lines", "trailers", "one trailer"],
 )
-def test_a_head_of_300_mb_is_cut_off_at_the_size_limit(runner: LoopThread, begun: bytes, part: bytes) -> None:
+def test_http_headers_and_trailers_of_300_mb_are_cut_off_at_the_size_limit(
+    runner: LoopThread, begun: bytes, part: bytes
+) -> None:
     async def test() -> None:
         async with serving() as connect:
             reader, writer = await connect()

@@ -115,7 +115,7 @@ def test_a_token_that_rotates_itself_lasts_no_longer_than_the_default(door: Door
     assert lasts(cut.json()) == timedelta(days=90)
 
 
-def test_a_person_with_a_fresh_sign_in_rotates_a_token_for_longer(door: Door) -> None:
+def test_a_person_with_a_fresh_sign_in_can_rotate_a_token_to_last_a_year(door: Door) -> None:
     old = made(door, "aude")
 
     new = rotate(door, "aude", old, days=365).json()
@@ -171,7 +171,7 @@ def test_a_token_being_revoked_cannot_be_rotated(fresh_door: Door) -> None:
 
 
 @pytest.mark.far
-def test_rotating_a_token_frees_a_place_only_where_the_old_token_ends(fresh_door: Door) -> None:
+def test_rotation_at_the_token_limit_needs_the_old_token_to_end_at_once(fresh_door: Door) -> None:
     made_ = [made(fresh_door) for _ in range(api_tokens.MOST_TOKENS - 1)]
 
     facts(rotate(fresh_door, "erin", made_[0]), 409, "too-many-tokens")

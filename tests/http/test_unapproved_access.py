@@ -185,7 +185,7 @@ def test_pages_name_possible_unapproved_access_and_promise_nothing_to_the_contra
     assert page.text.count("can open</span>") == 1
 
 
-def test_pages_of_a_switch_to_enforce_promise_nothing_that_break_glass_breaks(open_portal: OpenPortal) -> None:
+def test_the_preview_of_mode_enforce_mentions_break_glass_if_the_policy_permits_it(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False))
     set_mode(portal.world, Mode.OBSERVE)
     admin, here = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}/mode"
@@ -200,7 +200,7 @@ def test_pages_of_a_switch_to_enforce_promise_nothing_that_break_glass_breaks(op
     assert place(portal.world) in preview.read.links
 
 
-def test_no_page_promises_no_access_while_an_unapproved_window_is_open(
+def test_pages_mention_an_unapproved_window_that_is_still_open(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(GLASS)

@@ -31,7 +31,7 @@ def _also_at_the_desk(door: Door, worker: Database) -> None:
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_a_members_notification_preview_says_who_is_notified_could_decide_or_is_copied(
+def test_a_members_preview_lists_who_is_notified_who_could_approve_and_who_is_copied(
     fresh_door: Door, worker: Database, who: str
 ) -> None:
     world = fresh_door.world
