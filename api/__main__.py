@@ -28,7 +28,7 @@ SHUTDOWN_SECONDS = 10
 
 
 def main() -> None:
-    # Imported objects stay for ever, so the garbage collector need not scan them again, also not at exit.
+    # Imported objects live until exit. Frozen, they are not scanned by the garbage collector again, not even at exit.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
@@ -49,7 +49,7 @@ def main() -> None:
     if settings.api_processes == 1:
         _serve(settings, config, app, listener)
         return
-    # Each process makes its own: this one only found out that it can be made.
+    # Each API process makes its own app. This one was only made to check that it can be made.
     app.state.database.dispose()
     app.state.vital.engine.dispose()
     supervisor = Supervisor(counts, listener, partial(_serve_beside_others, settings, config, counts, listener))
@@ -79,7 +79,7 @@ def _listener(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, number)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # Else clients by IPv4 would have addresses that no network of LOCKBOX_TRUSTED_PROXIES holds.
+            # Otherwise IPv4 clients would get IPv6 addresses, which no network of LOCKBOX_TRUSTED_PROXIES contains.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
     except OSError as error:
@@ -133,7 +133,7 @@ def _serve(
     config.app = gateway.before(app)
     server = ApiServer(config, [app.state.live_updates.shut, gateway.streams.shut], lifeline)
     traces.start(settings, "lockbox-api")
-    # Collecting everything created so far takes a tenth of a second, in which no request is answered.
+    # Collect now: scanning all objects created so far takes a tenth of a second, during which no request is answered.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):

@@ -74,7 +74,7 @@ class CallRoute(APIRoute):
 
 
 class CallRouter(APIRouter):
-    def __init__(self, *, route_class: type[APIRoute] = CallRoute, **given: Any) -> None:  # noqa: ANN401 - FastAPI's
+    def __init__(self, *, route_class: type[APIRoute] = CallRoute, **given: Any) -> None:  # noqa: ANN401 - as FastAPI declares it
         super().__init__(route_class=route_class, **given)
 
 

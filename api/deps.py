@@ -37,7 +37,7 @@ from lockbox.requests.submit import SubmissionLimits
 ANY_QUERY = "any query"
 """The tag of a route that receives another party's answer, which may have parameters unknown to us."""
 NOT_READ_ALONE = re.compile(r"/live|/sign-in/oidc(?:/.*)?")
-"""Paths at which a GET never ends, or begins or uses up something."""
+"""Paths at which a GET does more than read: it never ends, begins something, or uses something up."""
 LONGEST_NAME = 100
 MOST_NAMED = 20
 LONGEST_AGENT = 256
@@ -58,7 +58,7 @@ class Parameters:
 
 
 LOOKED_UP: dict[int, Parameters] = {}
-"""Parameters by the id of their route, which they keep alive. Finding them takes longer than most calls."""
+"""A cache by the id of the route, which it keeps alive. Finding the parameters takes longer than most calls."""
 
 
 async def known_alone(request: Request) -> None:
@@ -264,7 +264,7 @@ def _of_browser(request: Request, session: UnitOfWork, chosen: Settings) -> Call
 
 
 def _of_issuer(session: UnitOfWork, shown: str, db: Database, known: IdentityProviders) -> Caller:
-    # A transaction of its own: an issuer's keys may have to be fetched, and no connection waits for that.
+    # A short transaction reads the time, so that no connection waits while an issuer's keys are fetched.
     session.wait()
     with db.transaction() as brief:
         at = now(brief)

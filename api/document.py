@@ -94,7 +94,7 @@ DECLARED = {
     for name, field in part.model_fields.items()
     if field.description and field.examples
 }
-"""The meaning of a request's facts, as their declaration has it, wherever they occur."""
+"""The descriptions and examples of a request's facts, from the declarations, for all schemas with these facts."""
 
 
 def made(app: FastAPI) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _security(path: str) -> list[dict[str, list[str]]]:
     return [] if path.startswith(PUBLIC) else [{"bearer": []}]
 
 
-class GlossaryGap(Exception):  # noqa: N818 - it names what is missing
+class GlossaryGap(Exception):  # noqa: N818 - the name says what is missing
     """The glossary lacks an entry or an example, or has an entry that nothing uses."""
 
 

@@ -39,7 +39,7 @@ class ClientBounds:
     counts: ClientCounts = field(default_factory=ClientCounts, compare=False)
 
 
-class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
+class BoundExceeded(Exception):  # noqa: N818 - the name says what went wrong; it ends the parsing
     """Stops the parser. The protocol's `_refusal` is the answer to the client."""
 
 
@@ -48,7 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     bounds: ClassVar[ClientBounds] = ClientBounds()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn declares it
         super().__init__(*args, **kwargs)
         self._refusal: Response | None = None
         self._address: str | None = None
@@ -57,10 +57,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._has_begun = False
         self._headers = self._header_bytes = 0
-        # How many bytes have come since the parser last reported something: it keeps what is not whole.
+        # How many bytes have arrived since the parser last reported a part: the parser buffers an incomplete part.
         self._kept = 0
         self._body_bytes = 0
-        # The request that is worked on: of several that a client has pipelined, uvicorn knows the last alone.
+        # The request being processed. If a client has pipelined several requests, uvicorn only knows the last one.
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -80,7 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.bounds.counts.give_back(self._address)
             self._address = None
         if self._running is not None and not self._running.response_complete:
-            # Else its next part would be written to a closed connection, and each one be a traceback in the log.
+            # Otherwise each further part of the answer would be written to a closed connection and log a traceback.
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
@@ -116,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise BoundExceeded
         self._stop_waiting()
         self._in_body, self._kept, self._body_bytes = True, 0, 0
-        # As it was sent: of the path and the query the parser leaves out what follows a #.
+        # The target as it was sent: the parser drops everything from a # on from the path and the query.
         self.scope[TARGET] = self.url  # type: ignore[literal-required] # an extension of ours
         super().on_headers_complete()
 

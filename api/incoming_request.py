@@ -27,7 +27,7 @@ CLOSES = re.compile(
     r"|/v1/vendor/members/[^/]+/disable"
     r"|/v1/cases/[^/]+/[^/]+/closed"
 )
-"""The paths of other calls that only end access, of the API and of the portal's forms."""
+"""The paths of other calls that only end access, in the API and in the portal's forms."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ KNOWN = (CHECKS, CLOSING_MOVES, CLOSINGS, HEALTH, OPENING_MOVES, READS, SUBMITS,
 POSTED = {"/v1/requests": SUBMITS, "/ask": SUBMITS, "/audit-log/verify": UPLOADS}
 STRANGERS = Budget("strangers", 6)
 VITAL_STRANGERS = Budget("vital strangers", 4, LONG, vital=True)
-"""For requests with no credential, or with one that this process has not found valid. They use no other budget."""
+"""The only budgets for requests without a credential, or with one that this process has not found to be valid."""
 MOST_VITAL = sum(budget.connections for budget in (*KNOWN, VITAL_STRANGERS) if budget.vital)
 MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not budget.vital)
 

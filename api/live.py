@@ -300,7 +300,7 @@ class LiveUpdates:
             self._rung.set()
             self._stirred.set()
 
-    def _turn(self, hears: bool) -> None:  # noqa: FBT001 - what the listener says
+    def _turn(self, hears: bool) -> None:  # noqa: FBT001 - _safely passes it by position
         if hears:
             self._recent.begin_anew()
             self._fresh.clear()

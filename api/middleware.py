@@ -95,21 +95,21 @@ class HttpGuard:
             await refused.answer(inner, receive, answer.send)
             return
         except ClientDisconnect:
-            # What came so far may read as another request: an approval without its shorter window.
+            # Drop the received part: it may read as another request, such as an approval without its shorter window.
             return
         try:
             await self.app(inner, receive, answer.send)
         except Exception as error:
             if answer.has_begun:
                 raise
-            # Outside of us it would have no id, neither in the answer nor in the log.
+            # Outside this middleware the error would have no request id, neither in the answer nor in the log.
             failed = await inner["app"].exception_handlers[Exception](Request(inner), error)
             await failed(inner, receive, answer.send)
         finally:
             answer.leave(None)
 
 
-class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
+class EarlyAnswer(Exception):  # noqa: N818 - it carries an answer
     def __init__(self, answer: ASGIApp) -> None:
         super().__init__()
         self.answer = answer
@@ -125,7 +125,7 @@ class GuardedAnswer:
     def __init__(self, scope: Scope, send: Send) -> None:
         self._method = scope["method"]
         self._is_head = self._method == "HEAD" and not NOT_READ_ALONE.fullmatch(scope["path"])
-        # A copy: the server has to know that it answers a HEAD.
+        # The GET is a copy of the scope: the server must still see that it answers a HEAD.
         self.scope: Scope = {**scope, "method": "GET"} if self._is_head else scope
         self.leave: Callable[[int | None], None] = lambda _: None
         self.has_begun = False
@@ -153,7 +153,7 @@ class GuardedAnswer:
     def _log(self, status: int) -> None:
         route = getattr(self.scope.get("route"), "path", None) or "unknown"
         took = round((time.perf_counter() - self._began) * 1000, 1)
-        # A probe asks every few seconds; one that is refused says something.
+        # A probe comes every few seconds, so it is logged at DEBUG. A refused probe is worth a line at INFO.
         level = logging.DEBUG if self.scope["path"] in PROBES and status < BAD_REQUEST else logging.INFO
         log.log(level, "http", method=self._method, route=route, status=status, ms=took)
         self._told |= {"http.route": route, "http.response.status_code": status}
@@ -187,7 +187,7 @@ def _check_headers(scope: Scope) -> None:
             problem(400, "host-required", "Send exactly one Host header.", headers={"connection": "close"})
         )
     kind, options = parse_options_header(Headers(scope=scope).get("content-type"))
-    # Starlette decodes by any Python codec that is named; some make lone surrogates, which no later step can write.
+    # Starlette decodes with any Python codec that a form names. Some make lone surrogates, which cannot be written.
     if kind in FORMS and options.get(b"charset", b"utf-8").lower() not in CHARSETS:
         raise EarlyAnswer(early(scope, 415, "unsupported-charset", "Send forms in UTF-8.", {"connection": "close"}))
 
@@ -298,7 +298,7 @@ class Admission:
                     leave = await self._strangers[budget.vital].enter(address or "")
                     if shown not in self._known:
                         return self._until_valid(entry, leave)
-                    # Another request has shown it to be good meanwhile.
+                    # Meanwhile another request has shown that the credential is valid.
                     leave()
                 await self._places[budget].acquire()
                 return _once(self._places[budget].release)

@@ -55,7 +55,7 @@ AWAY = ("08", "53", "57", "25006", "25P03")
 
 
 HOMES = (errors, case_check, extend, resubmission)
-"""The modules that define errors with a code: the list does not depend on what else a process has imported."""
+"""The modules that define errors with a code. Importing them makes the list of codes the same in every process."""
 
 
 @dataclass(frozen=True, order=True)
@@ -205,7 +205,7 @@ def _database(_: Request, error: Exception) -> JSONResponse:
 
 def _unexpected(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, DBAPIError):
-        # Its text may quote the refused row, and with it what a person wrote.
+        # Do not log the error's text: it may quote the refused row, and so what a person wrote.
         log.error("api.failed", error=type(error).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
     else:
         log.error("api.failed", exc_info=error)

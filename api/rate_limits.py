@@ -12,7 +12,7 @@ from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller
 
 EXPORTS = AttemptLimits(per_account=60, per_address=60)
-# A refusal reveals that an address is taken.
+# These limits are low, because a refusal reveals that an address is already in use.
 ADDRESSES = AttemptLimits(per_account=20, per_address=20)
 WRITING = CapacityLimiter(4)
 """Threads for exports, which are written after their request has freed its place."""

@@ -61,7 +61,7 @@ def decision(db: Database, tried: AttemptedAction, refusal: LockboxError) -> Non
     if tried.action not in NOTED or not is_one:
         return
     facts = {"refused": tried.action.value, "code": refusal.code, "channel": tried.origin.channel}
-    # Without the network address: each side reads the other's refusals but not the other's addresses.
+    # The network address is left out: each side reads the other's refusals, but not the other's addresses.
     personal = {"name": tried.caller.name}
     _count(
         db,

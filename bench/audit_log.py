@@ -220,7 +220,7 @@ def _sealer(sealer: Sequence[str]) -> Iterator[None]:
     """Run a sealer as a process beside this one."""
     command = [sys.executable, "-m", "bench.sealer", *sealer]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None  # noqa: S101 - they are pipes
+        assert child.stdin is not None  # noqa: S101 - both streams are pipes
         assert child.stdout is not None  # noqa: S101
         child.stdout.readline()
         try:

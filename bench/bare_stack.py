@@ -64,7 +64,7 @@ def rows_of_submit(submitted: Footprint) -> str:
 def _bare(port: int, mail: int, told: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "bench.bare_api", str(port), str(mail)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=stack.CHECKOUT) as child:
-        assert child.stdin is not None  # noqa: S101 - it is a pipe
+        assert child.stdin is not None  # noqa: S101 - the stream is a pipe
         json.dump(told, child.stdin)
         child.stdin.close()
         try:

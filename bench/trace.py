@@ -150,7 +150,7 @@ class Recorder:
     def _pipelined_here(self) -> Callable[..., Any]:
         """Return what psycopg runs a statement of a thread's pipeline by, and records it."""
 
-        def execute(cursor: Cursor[Any], query: Any, values: Any = None, **more: Any) -> Cursor[Any]:  # noqa: ANN401 - psycopg's
+        def execute(cursor: Cursor[Any], query: Any, values: Any = None, **more: Any) -> Cursor[Any]:  # noqa: ANN401 - as psycopg declares it
             if self._trip is not None and cursor.connection.pgconn.pipeline_status != PipelineStatus.OFF:
                 self._statement(cast("Connection", None), None, query.decode())
             return self._execute_here(cursor, query, values, **more)

@@ -33,7 +33,7 @@ SAID = {
 }
 
 
-class CatalogueRefused(ValueError):  # noqa: N818 - it names what was found
+class CatalogueRefused(ValueError):  # noqa: N818 - the name says what went wrong
     """The message has one line for each problem, `file:line: field: what to do`."""
 
 
@@ -86,7 +86,7 @@ def _problems(error: ValidationError) -> Iterator[CatalogueProblem]:
     items = error.errors(include_url=False, include_input=False)
     for item in items:
         if item["type"] == "too_short" and any(item["loc"] == other["loc"][:-1] for other in items):
-            continue  # its items are wrong, and none of them was counted
+            continue  # the items are wrong, so pydantic counted none of them
         context: Mapping[str, Any] = item.get("ctx", {})
         cause = context.get("error")
         if isinstance(cause, InconsistentCatalogue):

@@ -38,7 +38,7 @@ CatalogueName = Annotated[str, AfterValidator(_check_name)]
 Title = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_check_title)]
 
 
-class InconsistentCatalogue(ValueError):  # noqa: N818 - it names what was found
+class InconsistentCatalogue(ValueError):  # noqa: N818 - the name says what went wrong
     def __init__(self, problems: Iterable[CatalogueProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(problem.message for problem in self.problems))

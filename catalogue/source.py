@@ -24,7 +24,7 @@ class CatalogueProblem:
     message: str
 
 
-class UnreadableYaml(ValueError):  # noqa: N818 - it names what was found
+class UnreadableYaml(ValueError):  # noqa: N818 - the name says what went wrong
     def __init__(self, line: int, place: Place, message: str) -> None:
         super().__init__(message)
         self.line = line
@@ -85,7 +85,7 @@ class _Reader:
 
     def _expect(self, kind: type) -> None:
         event = next(self._events)
-        assert isinstance(event, kind)  # noqa: S101 - the order of a parser's events
+        assert isinstance(event, kind)  # noqa: S101 - a YAML parser yields events in this order
 
     def _value(self, event: Any, place: Place) -> Any:  # noqa: ANN401 - a value of YAML
         self._lines.setdefault(place, event.start_mark.line + 1)

@@ -66,5 +66,5 @@ def dealt(seed: int, number: int) -> Card:
     """Return the card of a story, which are numbered from 0: each card comes once before any comes twice."""
     turn, place = divmod(number, len(DECK))
     deck = list(DECK)
-    random.Random(f"{seed}/{turn}").shuffle(deck)  # noqa: S311 - it replays
+    random.Random(f"{seed}/{turn}").shuffle(deck)  # noqa: S311 - a seed must replay
     return deck[place]

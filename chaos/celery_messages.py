@@ -24,7 +24,7 @@ END = b"\r\n"
 class MessageFate(StrEnum):
     """What becomes of a message."""
 
-    PASS = "pass"  # noqa: S105 - a way, not a word
+    PASS = "pass"  # noqa: S105 - not a password
     TRIPLE = "triple"
     HOLD = "hold"
     LOSE = "lose"
@@ -75,7 +75,7 @@ class MessageLog:
 
     def release(self, redis: Redis, dice: int) -> int:
         """Deliver what was held back, in any order, throw away what was lost, and return how many those were."""
-        chance = random.Random(dice)  # noqa: S311 - it replays
+        chance = random.Random(dice)  # noqa: S311 - a seed must replay
         count = 0
         for queue in QUEUES:
             held = _key(MessageFate.HOLD, queue)
@@ -89,7 +89,7 @@ class MessageLog:
 
     def replay(self, redis: Redis, dice: int) -> int:
         """Send some that were sent before once more, and return how many."""
-        chance = random.Random(dice)  # noqa: S311 - it replays
+        chance = random.Random(dice)  # noqa: S311 - a seed must replay
         known: Sequence[tuple[bytes, bytes]] = list(self._recent)
         for queue, message in chance.sample(known, min(REPLAYED, len(known))):
             redis.lpush(queue.decode(), _again(message))

@@ -87,7 +87,7 @@ class Clients:
         """Hang up."""
         await self._http.aclose()
 
-    async def file(  # noqa: PLR0917 - as much makes a submission
+    async def file(  # noqa: PLR0917 - a submission has this many parts
         self,
         customer: ChaosCustomer,
         resource: str,
@@ -108,7 +108,7 @@ class Clients:
             customer, who, f"/v1/requests/{window['id']}/extend", {"access_window": seconds}, key, NONE
         )
 
-    async def _submitted(  # noqa: PLR0917 - as much makes a submission
+    async def _submitted(  # noqa: PLR0917 - a submission has this many parts
         self,
         customer: ChaosCustomer,
         who: str,
@@ -127,7 +127,7 @@ class Clients:
             self._note(found, customer, "submit", who, began)
         return found
 
-    async def act(  # noqa: PLR0917 - as much makes an act
+    async def act(  # noqa: PLR0917 - an act has this many parts
         self,
         customer: ChaosCustomer,
         who: str,
@@ -153,7 +153,7 @@ class Clients:
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
 
-    async def call(  # noqa: PLR0917 - as much makes a call
+    async def call(  # noqa: PLR0917 - a call has this many parts
         self,
         customer: ChaosCustomer,
         who: str,
@@ -203,7 +203,7 @@ class Clients:
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - a pause
         return LastAnswer(None, sent, time.time())
 
-    def _examine(  # noqa: PLR0917 - as much is known of an answer
+    def _examine(  # noqa: PLR0917 - an answer comes with these facts
         self,
         customer: ChaosCustomer,
         who: str,

@@ -37,7 +37,7 @@ UPDATE notifications SET run_at = clock_timestamp() WHERE id IN (
 WIND_REPORTS = text("UPDATE reports_due SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()")
 
 
-class NotHealed(Exception):  # noqa: N818 - it names what was found
+class NotHealed(Exception):  # noqa: N818 - the name says what went wrong
     """The stack did not come up again although every fault is lifted; the message says what is missing."""
 
 

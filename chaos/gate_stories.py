@@ -68,7 +68,7 @@ class GateStories:
         self._clients = clients
         self._prober = prober
         self._history = history
-        self._chance = random.Random(f"gate {seed}")  # noqa: S311 - it replays
+        self._chance = random.Random(f"gate {seed}")  # noqa: S311 - a seed must replay
         self._deck: list[str] = []
         self._suspending = asyncio.Lock()
         # A suspension whose answer was lost may come into force at any later time.

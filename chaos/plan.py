@@ -110,7 +110,7 @@ class FaultPlan:
 
 def make(seed: int, seconds: float) -> FaultPlan:
     """Return the plan of a seed: nothing is struck by two faults at once, and each deck is played before the next."""
-    chance = random.Random(seed)  # noqa: S311 - it replays
+    chance = random.Random(seed)  # noqa: S311 - a seed must replay
     shifted, shift = chance.choice(CORE), chance.choice((-SHIFT, SHIFT))
     deck: list[tuple[FaultKind, str]] = []
     busy: dict[str, float] = {}

@@ -54,7 +54,7 @@ class CommandGroup(LazyGroup):
     }
 
 
-def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer's
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer passes it by position
     if asked:
         typer.echo(f"lockbox {metadata.version('lockbox')}")
         raise typer.Exit

@@ -23,11 +23,11 @@ LIFETIME = timedelta(hours=24)
 ADDRESS = re.compile(r"[^\s@<>]+@[^\s@<>]+")
 LONGEST_NAME, LONGEST_ADDRESS = 200, 320
 
-# Whoever else would add a person waits until this one is there, or not: so two can't both be the first.
+# Other transactions that add a person wait until this one ends, so that two people can't both be the first.
 ALONE = text("LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE")
 
 
-class AlreadyBootstrapped(Exception):  # noqa: N818 - it names what was found
+class AlreadyBootstrapped(Exception):  # noqa: N818 - the name says what went wrong
     """The database has or had people."""
 
 

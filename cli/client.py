@@ -54,11 +54,11 @@ def shown() -> str:
     return token
 
 
-class NoAnswer(Exception):  # noqa: N818 - it names what was found
+class NoAnswer(Exception):  # noqa: N818 - the name says what went wrong
     """The API cannot be reached, or is busy."""
 
 
-def call(method: str, path: str, **parts: Any) -> Any:  # noqa: ANN401 - JSON
+def call(method: str, path: str, **parts: Any) -> Any:  # noqa: ANN401 - any JSON
     """Call `answer_of`, and end the command also if the API does not answer."""
     try:
         return answer_of(method, path, **parts)
@@ -74,7 +74,7 @@ def answer_of(
     body: object = None,
     headers: Mapping[str, str] | None = None,
     is_anonymous: bool = False,
-) -> Any:  # noqa: ANN401 - JSON
+) -> Any:  # noqa: ANN401 - any JSON
     """Call the API and return its JSON, or None for an empty answer.
 
     `is_anonymous` omits the terminal's token. Raises NoAnswer if calling again may help.

@@ -205,7 +205,7 @@ OBSERVER_COMMANDS = {
 }
 
 
-# Webhooks: those of a customer, as its admin, or the vendor's own, as an operator; and their log
+# Webhooks and their log, of a customer (as its admin) or of the vendor (as an operator)
 
 
 def _endpoint_state(one: Mapping[str, Any]) -> str | Phrase:

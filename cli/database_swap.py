@@ -18,7 +18,7 @@ from config.server_urls import libpq_url
 ROOT = "postgres"
 OWNER = "lockbox_owner"
 SERVERS = ("lockbox_api", "lockbox_worker", "lockbox_notifications", "lockbox_connectors")
-# What config/roles.sql gives to the database that it makes.
+# The rights that config/roles.sql grants on the database that it creates.
 RIGHTS = (
     "REVOKE ALL ON DATABASE {made} FROM PUBLIC",
     "GRANT CONNECT ON DATABASE {made} TO {owner}, {servers}",
@@ -27,7 +27,7 @@ RIGHTS = (
     "GRANT USAGE ON SCHEMA public TO {servers}",
 )
 TABLES = ("public alembic_version", "public requests", "public events")
-"""What a dump of ours lists."""
+"""The entries that every dump of a Lockbox database lists."""
 SAME_SERVER = "SELECT pg_postmaster_start_time()"
 STAMP = "SELECT to_char(now(), 'YYYYMMDDHH24MISS')"
 EXISTS = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s)"
@@ -40,7 +40,7 @@ END = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datnam
 MOST_NAMED = 5
 
 
-class SwapRefused(Exception):  # noqa: N818 - it names what was found
+class SwapRefused(Exception):  # noqa: N818 - the name says what went wrong
     """The live database is unchanged; the message says why."""
 
 
@@ -60,7 +60,7 @@ def _pg_restore(*arguments: str, password: str | None = None) -> "subprocess.Com
     if program is None:
         raise SwapRefused("pg_restore is not installed: it is in the package postgresql-client-18")
     login = {} if password is None else {"PGPASSWORD": password}
-    ran = subprocess.run(  # noqa: S603 - found on the path, without a shell
+    ran = subprocess.run(  # noqa: S603 - a program on the path, no shell
         [program, *arguments], env=environment(login), capture_output=True, text=True, check=False
     )
     if ran.returncode:
@@ -149,7 +149,7 @@ class DatabaseSwap:
         """Swap the names in one transaction; if it fails, no name changes."""
         try:
             if ends_connections and self.is_there:
-                # What is restarted at once would come back before the name is another's.
+                # Bar connections: a process that restarts at once would connect again before the database is renamed.
                 self._run("ALTER DATABASE {name} ALLOW_CONNECTIONS false")
                 self.root.execute(END, [self.name])
             with self.root.transaction():

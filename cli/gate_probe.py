@@ -188,7 +188,7 @@ def probe_gateway(
         if output is OutputFormat.TABLE and len(answers) % 10 == 0:
             warn(f"{len(answers)} calls made ...")
     holes = [one for one in answers if not one.is_refused]
-    # What is wrong stands last, above the sentence that counts it.
+    # Calls that were not refused come last, directly above the sentence that counts them.
     rows = map(_row, sorted(answers, key=lambda one: not one.is_refused))
     calls = Listing.of(("Call", "Status", "Reason", "Result"), rows)
     show(output, _summary(url, answers, holes), calls, f"{len(answers) - len(holes)} of {len(answers)} refused.")

@@ -66,7 +66,7 @@ def _scalar(typed: str) -> str | int | bool:
     return value if isinstance(value, str | int | bool) else typed
 
 
-def duration_option(flag: str, help_: str, parser: Any = seconds, **more: Any) -> Any:  # noqa: ANN401 - Typer's
+def duration_option(flag: str, help_: str, parser: Any = seconds, **more: Any) -> Any:  # noqa: ANN401 - as Typer declares it
     return typer.Option(flag, parser=parser, metavar="DURATION", help=help_, **more)
 
 
@@ -85,7 +85,7 @@ def identifier(given: str) -> str:
     return "-".join(filter(None, (digits[start:end] for start, end in GROUPS)))
 
 
-def id_argument(metavar: str, help_: str) -> Any:  # noqa: ANN401 - Typer's
+def id_argument(metavar: str, help_: str) -> Any:  # noqa: ANN401 - as Typer declares it
     return typer.Argument(parser=identifier, metavar=metavar, help=f"{help_}, {ID_HELP}", show_default=False)
 
 

@@ -122,7 +122,7 @@ def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransa
 
 
 @contextmanager
-def _transaction(url: str, keys: ProcessKeys, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:  # noqa: FBT001 - given by place
+def _transaction(url: str, keys: ProcessKeys, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:  # noqa: FBT001 - passed by position
     with as_owner(url, keys, armed_by_reconcile=armed_by_reconcile) as session:
         startup_checks.fits(session.connection(), also_later=False)
         migrations.check_owner(session.connection())

@@ -9,7 +9,7 @@ from cli.inputs import id_argument, is_whole, the_one
 
 TIME_DIGITS = 12
 SKEW = timedelta(minutes=10)
-"""By so much the clocks of the API and of Postgres may differ."""
+"""How far the clocks of the API and of Postgres may differ."""
 
 RequestId = Annotated[str, id_argument("REQUEST", "the request's id")]
 RequestIds = Annotated[list[str], id_argument("REQUEST", "the ids of at most 50 requests, each")]

@@ -27,7 +27,9 @@ COLOURS = {
     Tone.GIVEN_BACK: "",
     Tone.LAPSED: "",
 }
-"""Yellow, cyan and green letters are hard to read on white; bright black is the background of some dark schemes."""
+"""Yellow, cyan and green letters are not used, because they are hard to read on white. Bright black is not used,
+because it is the background of some dark schemes.
+"""
 GLASS = "white on red"
 HELD_BACK = "Held back, approved from "
 WORDS = {
@@ -35,7 +37,7 @@ WORDS = {
     for name, wording in STATE_WORDINGS.items()
     if name != NOBODY_NOTIFIED
 }
-"""The words for each state and their colour; a terminal does not know who reads it."""
+"""The words and colour of each state. The words are those for other people: a terminal does not know its reader."""
 
 
 def state(request: Mapping[str, Any]) -> Phrase:

@@ -17,7 +17,7 @@ from connectors.scram import new_password, verifier_of
 from lockbox.requests.lifecycle import AfterReviewFinding
 
 app = typer.Typer(no_args_is_help=True, help="Access requests.")
-# Before the others in the help: what `add_typer` adds comes after them.
+# Registered in this way, these commands come first in the help; `add_typer` would put them after the others.
 app.registered_commands += submission.app.registered_commands
 app.add_typer(request_watch.app)
 

@@ -19,13 +19,13 @@ from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat, Pa
 from cli.values import Identifier, Word
 
 IF_MATCH = "if_match"
-"""The parameter that is sent as the header If-Match: a version, or whichever is there."""
+"""The parameter that is sent as the header If-Match: a version, or any version."""
 PART = re.compile(r"{(\w+)}")
 REQUIRED: Any = inspect.Parameter.empty
 
 Values = Mapping[str, Any]
 Field = str | Callable[[Values], object]
-"""What is shown of an item: the name of a field, dotted where it is inside another one, or a function of the item."""
+"""What is shown of an item: a field's name, with dots for a field inside another one, or a function of the item."""
 
 
 class IdField(str):
@@ -155,7 +155,7 @@ class RouteCommand:
         output = [CommandParameter("output", Output, OutputFormat.TABLE)] if self.view.is_read else []
         return taking([*self.parameters, *output], self.run)
 
-    def run(self, *, output: OutputFormat = OutputFormat.TABLE, **given: Any) -> None:  # noqa: ANN401 - whatever the route takes
+    def run(self, *, output: OutputFormat = OutputFormat.TABLE, **given: Any) -> None:  # noqa: ANN401 - any value
         said = {name: str(one) if isinstance(one, UUID) else one for name, one in given.items() if one is not None}
         said |= {
             one.name: one.whole(said[one.name], said) for one in self.parameters if one.whole and one.name in said

@@ -11,7 +11,7 @@ MY_DIRECTORY = 0o700
 OTHERS = 0o077
 
 
-class TokenExposed(Exception):  # noqa: N818 - it names what was found
+class TokenExposed(Exception):  # noqa: N818 - the name says what went wrong
     """The message says what to do."""
 
 

@@ -23,7 +23,7 @@ GROUPS: Mapping[str, tuple[str, Callable[[Item], str | None]]] = {
     "severity": ("severities", lambda one: one["severity"]),
     "level": ("levels", lambda one: one["level"]),
 }
-"""What requests are grouped by, what the API calls these groups, and the name of one."""
+"""For each grouping of requests: the name of the groups in the API, and a function that names a group."""
 COUNTS = {
     "Requests": "requests",
     "Approved": "approved",

@@ -19,7 +19,7 @@ from config import local_zone
 from lockbox.text_rules import spreadsheet_cell
 
 WIDEST = 10_000
-"""In which every table fits, so that it can be measured, and in which it is printed into files."""
+"""Every table fits in this width. Tables are measured at it, and printed into files at it."""
 NONE = "None."
 GAP = 2
 

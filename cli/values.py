@@ -11,9 +11,9 @@ from rich.text import Text
 
 NOTHING = "-"
 LOOK_ALIKES = "Your name or mailbox"
-"""The label of people who look like the reader, who would be the second of two."""
+"""The label of people with the reader's name or mailbox: two approvals may be one person's."""
 SHORTEST_ID = 13
-"""Ids begin with their time: so much of one tells those apart that were made in different milliseconds."""
+"""Ids begin with their time: this many characters distinguish ids that were made in different milliseconds."""
 UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 

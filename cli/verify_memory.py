@@ -15,7 +15,7 @@ MINE_ALONE = 0o600
 MY_DIRECTORY = 0o700
 
 
-class UnreadableMemory(Exception):  # noqa: N818 - it names what was found
+class UnreadableMemory(Exception):  # noqa: N818 - the name says what went wrong
     """The message says what to do."""
 
 

@@ -24,7 +24,7 @@ COMMENTED = f"# engineer_header: {ENGINEER_HEADER}"
 SECONDS = 10
 
 
-class CaddyMissing(Exception):  # noqa: N818 - it names what was found
+class CaddyMissing(Exception):  # noqa: N818 - the name says what went wrong
     """Neither the demo's own environment nor this one has Caddy."""
 
 

@@ -221,7 +221,7 @@ class DemoRun:
     def _post(self, who: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
         return self._people[who].post(path, json=body, headers=headers)
 
-    def _get(self, who: str, path: str, **params: int) -> Any:  # noqa: ANN401 - JSON
+    def _get(self, who: str, path: str, **params: int) -> Any:  # noqa: ANN401 - any JSON
         return self._people[who].get(path, params=params).raise_for_status().json()
 
 

@@ -34,7 +34,7 @@ WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notifications")
 Say = Callable[[str], object]
 
 
-class DemoFailure(Exception):  # noqa: N818 - it names what happened
+class DemoFailure(Exception):  # noqa: N818 - the name says what happened
     """The demo cannot go on; the message says why and where to look."""
 
 

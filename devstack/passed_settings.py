@@ -36,10 +36,10 @@ PASSED = {
     **dict.fromkeys(("private_networks", "outbound_proxy"), frozenset({"api", "notifications", "connectors"})),
     "case_adapter_secret": frozenset({"notifications"}),
 }
-"""Which processes get a setting."""
+"""The processes that get each setting."""
 FILES = frozenset({"catalogue", "connector_targets", "smtp_ca_file", "vendor_logo"})
 TAKEN = frozenset({"environment", "connectors_database_url", *chain.from_iterable(SERVERS.values())})
-"""What `devstack.stack` uses itself, and gives to each process as far as it needs it."""
+"""Settings that `devstack.stack` uses itself, and passes to each process that needs them."""
 OWN_KEYS = "make run makes keys of its own, or uses those of development"
 REFUSED = {
     **dict.fromkeys(

@@ -21,7 +21,7 @@ class Keeper:
         for one in ENDINGS:
             signal.signal(one, self._hear)
         while True:
-            # The socket that one may serve on is handed through.
+            # File descriptors stay open, because the command may serve on a socket that it inherits.
             child = subprocess.Popen(self._command, close_fds=False)  # noqa: S603 - a command line of ours
             code = child.wait()
             if self._ending.is_set():

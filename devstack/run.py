@@ -38,7 +38,7 @@ from lockbox.owner_transaction import as_owner
 from lockbox.requests.policy_rules import Policy
 
 TENANT = "contoso"
-# Short enough for a newcomer to see things happen; vendor review stays on, so that the manager has a part.
+# The times are short, so that a newcomer sees things happen. Vendor review stays on, so that the manager has a part.
 POLICY = Policy(review_window=900, approval_window=900, access_ceiling=900)
 READY_SECONDS = 60
 STOPPED_ON_REQUEST = {128 + signal.SIGINT, 128 + signal.SIGTERM}
@@ -58,11 +58,11 @@ API = "api"
 """All processes end with this one; the others are restarted when they end by themselves."""
 FLOWER = "flower"
 VENDOR = {"LOCKBOX_VENDOR_NAME": "Fabrikam Support"}
-"""Who the playground's engineers work for, unless the caller says it."""
+"""The employer of the playground's engineers, unless the caller sets another one."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
 LAST_LINES = 15
 FOR_PEOPLE = "lockbox: "
-"""How a line begins by which a process says why it does not start, or that it is started again."""
+"""The beginning of a line in which a process says why it does not start, or that it is started again."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _for_this_machine(load())
         passed = _passed()
         with ExitStack() as ends:
-            # Held from here on: until they could be bound, minutes later, another process might have taken the ports.
+            # The ports are bound now: minutes later, when they are needed, another process might have taken them.
             listeners = {
                 name: ends.enter_context(ports.hold(first))
                 for name, first in ((API, asked.port), (FLOWER, asked.flower_port))
@@ -149,7 +149,7 @@ def new_log(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # An earlier one may still be written by another `make run`.
+    # Another `make run` may still write to an earlier file.
     path.unlink(missing_ok=True)
     path.touch(mode=0o600, exist_ok=False)
     with path.open("w", encoding="utf-8") as file:
@@ -165,7 +165,7 @@ class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no 
         self._is_printing = False
         self._last: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LAST_LINES))
 
-    def write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
+    def write(self, message: Any) -> None:  # noqa: ANN401 - as honcho declares it
         self.in_turn(partial(self._write, message))
 
     def in_turn(self, prints: Callable[[], object]) -> None:
@@ -180,7 +180,7 @@ class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no 
         finally:
             self._is_printing = False
 
-    def _write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
+    def _write(self, message: Any) -> None:  # noqa: ANN401 - as honcho declares it
         super().write(message)
         if message.name == honcho.manager.SYSTEM_PRINTER_NAME:
             self.tell(message.data)
@@ -238,7 +238,7 @@ def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path
 def _kept_up(run: RunPlan) -> int:
     plan = run.stack
     welcome.write_tokens(run.tokens, plan, run.seeded)
-    # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
+    # A busy worker takes the ten seconds of Celery's soft shutdown to end.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
     commands = stack.commands()
     if (why := _why_not_connected(plan, run.settings)) is not None:
@@ -252,7 +252,7 @@ def _kept_up(run: RunPlan) -> int:
             words = shlex.split(Template(command).substitute(own))
             if process != API:
                 words = [sys.executable, "-m", "devstack.restart", *words]
-            # exec: the pid that is reported and signalled is that of the process itself, not of a shell around it.
+            # With exec, the pid that is reported and signalled is the process's own, not that of a shell around it.
             made = manager.add_process(
                 process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT)
             )
@@ -305,7 +305,7 @@ class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has
         try:
             super().loop()
         except BaseException:
-            # Python waits for its children before it ends, and these wait for theirs.
+            # Kill the processes: Python waits for its children before it ends, and they wait for theirs.
             for process in self._processes.values():
                 if "pid" in process and "returncode" not in process:
                     self._procmgr.kill(process["pid"])

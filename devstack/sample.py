@@ -31,7 +31,7 @@ CUSTOMER = (
 )
 
 
-class NotInProduction(Exception):  # noqa: N818 - it names what was found
+class NotInProduction(Exception):  # noqa: N818 - the name says what went wrong
     """Sample people have known names, and tokens that last a day."""
 
 

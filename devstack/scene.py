@@ -79,7 +79,7 @@ def _possible(settings: Settings) -> list[DemoScene]:
 
 
 def write_playground(path: Path, plan: StackPlan, seeded: Sample) -> None:
-    assert plan.servers is not None  # noqa: S101 - the caller has looked
+    assert plan.servers is not None  # noqa: S101 - the caller has checked it
     parts = [(key, name, email, role) for key, name, email, role in sample.VENDOR]
     parts += [(key, name, f"{key}@{seeded.tenant}.example", role) for key, name, role in sample.CUSTOMER]
     people = [

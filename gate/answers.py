@@ -41,7 +41,7 @@ class GateReason(StrEnum):
     BUSY = "busy"
     BEHIND = "behind"
     NO_CREDENTIAL = "no_credential"
-    NO_TOKEN = "no_token"  # noqa: S105 - a word
+    NO_TOKEN = "no_token"  # noqa: S105 - not a password
     BAD_TOKEN = "bad_token"  # noqa: S105 - likewise
 
 
@@ -112,7 +112,7 @@ class Denial:
         return "Sign in first" if self.reason in SIGN_IN else "No access"
 
 
-class RefusedCall(Exception):  # noqa: N818 - it names what was found
+class RefusedCall(Exception):  # noqa: N818 - the name says what went wrong
     """If the gate `only_reports`, the call is admitted anyway."""
 
     def __init__(self, denial: Denial, *, only_reports: bool = False) -> None:

@@ -186,7 +186,7 @@ class GateApp:
         except MalformedQuestion as malformed:
             denial = Denial(GateReason.MALFORMED, str(malformed))
         except Exception:
-            # Whatever it is, nobody gets in by it.
+            # No unknown error may admit a call.
             log.exception("gate.failed")
             denial = Denial(GateReason.BEHIND)
         else:

@@ -55,7 +55,8 @@ SELECT add_gate_counts(CAST(:process AS uuid), CAST(:batch AS bigint), CAST(:ans
 """)
 MOST_EVENTS = 200
 CHANNEL = "gate"
-# It takes the lock of the counts. A locked row is judged again: another process may have written its events since.
+# It takes the row locks that counting takes too. Postgres checks a locked row again: another process may have written
+# the row's events meanwhile.
 DUE_USES = text(f"""
 WITH due AS MATERIALIZED (SELECT request_id FROM window_uses WHERE look_at <= :at ORDER BY look_at LIMIT :most)
 SELECT {columns(WindowUse, "w")}, w.count AS times, r.tenant_id, r.requester_id, r.closed_at, r.deadline_at,
@@ -279,7 +280,7 @@ class CountWriter(threading.Thread):
         try:
             self._write()
         except (DataError, IntegrityError) as error:
-            # Postgres would refuse it again, and all that comes after it.
+            # Drop the batch: Postgres would refuse it again, and no later batch would be written.
             log.critical("gate.counts_dropped", error=type(error).__name__, answers=self._batch and self._batch.total)
             self._batch = None
             return False

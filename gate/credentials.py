@@ -97,7 +97,7 @@ class GatewayCredentials:
             found = None
         except (Busy, TimeoutError) as busy:
             return GateReason.BUSY if isinstance(busy, Busy) else GateReason.BEHIND
-        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
+        except Exception as error:  # noqa: BLE001 - any error means a refusal
             self._failures.note(error)
             return GateReason.BEHIND
         else:

@@ -171,7 +171,7 @@ class DecisionPoint:
         return found or Denial(GateReason.UNKNOWN_ENGINEER, UNKNOWN)
 
     def _issuer(self, credential: GatewayCredential, subject: AuthzenEntity) -> str | None:
-        # Claims with another `sub` come with a name that people may choose, perhaps as another one's `sub`.
+        # With another `sub` in the claims, the id is a name that people may choose, perhaps another person's `sub`.
         if subject.properties.get("sub", subject.id) != subject.id:
             return None
         if "iss" not in subject.properties:

@@ -43,7 +43,7 @@ HEADERS: Mapping[Dialect, DialectHeaders] = {
     Dialect.CADDY: DialectHeaders(*FORWARDED, GET),
     Dialect.TRAEFIK: DialectHeaders(*FORWARDED, GET, None),
 }
-"""Envoy is left out: its question is the call itself, after our address. Other dialects ask elsewhere."""
+"""Envoy needs no headers: it sends the call itself, after our address. AuthZEN and guards ask at other addresses."""
 OVERRIDES = frozenset(
     {
         *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
@@ -63,7 +63,7 @@ FOREIGN: Mapping[Dialect, frozenset[bytes]] = {
 CALL = re.compile(rb"[!-~]{1,100}")
 
 
-class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
+class MalformedQuestion(Exception):  # noqa: N818 - the name says what went wrong
     pass
 
 

@@ -337,7 +337,7 @@ class EnforcementMemory:
         self._ids: dict[str, str] = {}
         self._heard: set[str] = set()
         self._judged: dict[Row[Any], bool] = {}
-        # When the last read began, and for each service the tenants for which it reports: None is all of them.
+        # When the last read began, and by service the tenants for which the gate only reports: None is all tenants.
         self._read: tuple[float, Mapping[str, frozenset[str] | None]] = (float("-inf"), {})
 
     def reports_anywhere(self, service: str) -> bool:

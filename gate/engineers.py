@@ -90,7 +90,7 @@ class ServiceCallers:
         rules = self.rules
         if rules.claim is None or rules.value is None:
             return True
-        # A token without the claim is gated: its requester can often leave the claim out.
+        # A token without the claim is gated, because its requester can often leave the claim out.
         return claims["iss"] == rules.issuer and may_say(claims.get(rules.claim), rules.value)
 
 
@@ -174,7 +174,7 @@ class EngineerResolver:
     ) -> NotApplicable | UnidentifiedCall | _Identity:
         callers = self._services[service]
         if self._token_header in headers.repeated:
-            # The service may take another one than we do, also where we look at none.
+            # With several headers, the service may use another one than the gate does, even where the gate uses none.
             return UnidentifiedCall(GateReason.MALFORMED, ONE_AUTHORIZATION)
         sent = self._watched[service].intersection(headers.values)
         if not sent:

@@ -87,7 +87,7 @@ class GuardCalls:
                 return found
             engineer = found.person_id
         use = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], engineer)
-        # By an older read, a clock that was set forward since would not show.
+        # After an older read no time is given: the database's clock may have been set forward since.
         at = self._memory.now() if self._memory.age < FRESH_SECONDS else None
         return (await self._gate.check(use, UsingCaller(credential.account_id), call))._replace(at=at)
 

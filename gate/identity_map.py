@@ -132,7 +132,7 @@ class IdentityMap:
         if self._reads.get(key) is ended:
             del self._reads[key]
         if not ended.cancelled():
-            # Whoever waited may have gone: the error is theirs, and nobody else's news.
+            # Retrieve the error: if the waiting call is gone, asyncio would log the error as never retrieved.
             ended.exception()
 
 

@@ -66,7 +66,7 @@ class MappedCall(NamedTuple):
     """The matching path of the catalogue, with the names of its parameters."""
 
 
-class MappingRefused(Exception):  # noqa: N818 - it names what was found
+class MappingRefused(Exception):  # noqa: N818 - the name says what went wrong
     """`malformed` if the spelling is refused, else `unmapped`."""
 
     def __init__(self, code: RefusalCode, reason: str) -> None:

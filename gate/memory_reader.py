@@ -134,7 +134,7 @@ class MemoryReader(threading.Thread):
 
     def read(self) -> bool:
         """Return whether more windows are to be verified. Raises SQLAlchemyError if Postgres is away."""
-        # First: no call is judged by what is not on record.
+        # Record the definition of the gate first: no call may be judged by a definition that is not on record.
         self._define()
         began = self._memory.clock()
         with self._database.transaction() as session:
@@ -144,7 +144,8 @@ class MemoryReader(threading.Thread):
             if batch.is_standby:
                 return False
             judge = SessionJudge(session)
-            # Only then is memory as new as this read: what may have ended was verified, or is known to be in doubt.
+            # Settle before `note_read`: memory is only as new as this read once each window that may have ended is
+            # verified, or known to be in doubt.
             self._windows.settle(judge, batch.at)
             self._memory.note_read(began, batch.at, self._windows.in_doubt)
             self._modes.read(session, began)

@@ -131,7 +131,7 @@ class StreamPace:
     def __init__(self, most_open: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = 2 * most_open
         self._clock = clock
-        # Until when the streams that began have used up what their token may begin.
+        # By token: until when the streams already begun use up the rate at which streams may begin.
         self._used_until: dict[UUID, float] = {}
 
     def begin(self, token_id: UUID) -> bool:
@@ -204,7 +204,7 @@ class WindowStreams:
         loop = asyncio.get_running_loop()
 
         def tell(changes: Sequence[MemoryChange]) -> None:
-            # The loop may have ended between two changes: then nobody is there to be told.
+            # The event loop may have ended since the last change. Then no stream is left to notify.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._take, changes)
 
@@ -238,7 +238,8 @@ class WindowStreams:
         if self._by_token[credential.token_id] >= limits.most_a_token:
             detail = "As many guards listen with this token as may. Use another token, or allow more."
             raise RefusedCall(Denial(GateReason.BUSY, detail))
-        # By a part of what is open a guard would cut the rest: it goes on by what it knows, and comes again.
+        # Refuse while memory is incomplete: a guard that knows only a part of the open windows would cut other calls.
+        # A guard that is refused continues with what it knows, and tries again.
         if self._memory.age >= FRESH_SECONDS or not (self._memory.is_whole or self._missed(last) is not None):
             raise RefusedCall(Denial(GateReason.BEHIND, retry_after=1))
         if not self._pace.begin(credential.token_id):
@@ -259,7 +260,7 @@ class WindowStreams:
             for failed in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(failed, Exception):
                     log.error("gate.stream_failed", error=type(failed).__name__)
-        # To a guard that does not read, not even this can be sent: the server then closes the connection.
+        # If the guard does not read, not even this can be sent, and the server closes the connection.
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await send({"type": "http.response.body"})
@@ -339,7 +340,7 @@ class WindowStreams:
             mine += [one for one in some if one.service in services and one.until > at]
             yield b""
             while len(mine) > SNAPSHOT_WINDOWS:
-                # A guard that has a part of it only cannot go on from there.
+                # This part has no number, because a guard cannot continue from a part of a snapshot.
                 yield self._part(mine[:SNAPSHOT_WINDOWS], at, None)
                 del mine[:SNAPSHOT_WINDOWS]
         yield self._part(mine, at, number)

@@ -31,7 +31,7 @@ REFUSED_SECONDS = 1.0
 USED_UP_SECONDS = 300.0
 """How long at most a window counts as used up, while no window opens for its engineer."""
 SAME_USE_SECONDS = 6.0
-"""How long after a refusal as used up a call can no longer repeat an earlier use, with a second to spare."""
+"""Once a window was refused as used up for this long, no call can repeat an earlier use. A second is to spare."""
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 """A standby may be behind, so it opens nothing."""
 MOST_ASKED = 128
@@ -117,7 +117,7 @@ class WindowChecks:
         if found is None:
             return self._still_refused(question) or await self._ask(question, ends)
         self._found += 1
-        # An answer that is under way may be from before the window opened.
+        # Do not compare with an answer that is already under way: it may be from before the window opened.
         if self._found % self._compare_every == 0 and question not in self._asked:
             return await self._compare(question, found, ends)
         return _granted(found.request, found.deadline, break_glass=found.break_glass)
@@ -180,7 +180,7 @@ class WindowChecks:
                 return await self._calls.run(judge)
         except (Busy, TimeoutError) as busy:
             return GateReason.BUSY if isinstance(busy, Busy) else GateReason.BEHIND
-        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
+        except Exception as error:  # noqa: BLE001 - any error means a refusal
             self._failures.note(error)
             return GateReason.BEHIND
 

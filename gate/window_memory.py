@@ -119,7 +119,7 @@ class WindowMemory:
         self._is_loaded = False
         # When the last read began, and by how many microseconds the database's clock is ahead of ours at most.
         self._read = (float("-inf"), 0.0)
-        # When the last read began that left nothing in doubt, and what later ones have left so.
+        # When the last read that left no window in doubt began, and the windows that later reads have left in doubt.
         self._settled: tuple[float, Container[int]] = (float("-inf"), ())
 
     def __len__(self) -> int:
@@ -186,7 +186,7 @@ class WindowMemory:
         whose windows may have ended. They were last verified by the last read that left none in doubt: a second after
         that read, `find` skips them and heartbeats stop.
         """
-        # First what is in doubt: a reader in between finds too little.
+        # Set the windows in doubt first: a thread that reads in between finds too few windows, never too many.
         self._settled = (self._settled[0], frozenset(one.int for one in in_doubt)) if in_doubt else (began, ())
         self._read = (began, (at - EPOCH) / MICROSECOND - began * 1e6)
         if began - self._beat_at >= HEARTBEAT_SECONDS and self.clock() - self._settled[0] < FRESH_SECONDS:

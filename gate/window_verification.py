@@ -21,7 +21,7 @@ DOUBT_SECONDS = 1.25
 Heartbeats wait for them too: after a longer pause guards would treat all windows as closed.
 """
 NOBODY = UUID(int=0)
-# By snapshots of transactions: a number of a sequence is taken before its commit is seen.
+# Transaction snapshots find the changes. A sequence would miss some: a number is taken before its commit is seen.
 CHANGES = text("""
 SELECT server, seen, event_id, request_id, ends, tenant_id, person_id FROM window_changes(CAST(:before AS text))
 """)
@@ -105,7 +105,7 @@ class WindowVerification:
     def __init__(self, memory: WindowMemory) -> None:
         self._memory = memory
         self.last: ChangeBatch | None = None
-        # Each was in memory: there are no more than windows, whatever news say between two reads.
+        # Only windows in memory are added, so the set stays small, whatever notifications arrive between two reads.
         self._heard: set[UUID] = set()
         self._doubtful: dict[UUID, None] = {}
         self._doubted_at: float | None = None
@@ -157,7 +157,8 @@ class WindowVerification:
         while self._heard:
             changed.add(self._heard.pop())
         scheduled = [self._scheduled.pop(one) for one in changed if one in self._scheduled]
-        # What may go on no more is told anew, once it is known what became of the window that was to follow.
+        # If a scheduled window changed, the window that it extends may no longer continue. Guards are notified of
+        # that window again, once the scheduled window is verified.
         extended = {one.extends for one in scheduled if one.extends and self._memory.has(one.extends)}
         self._doubtful |= dict.fromkeys(doubtful)
         fresh = dict.fromkeys(changed - ended - doubtful) | dict.fromkeys(extended - changed)
@@ -197,7 +198,7 @@ class WindowVerification:
         due = [one for one, scheduled in self._scheduled.items() if scheduled.begins <= at]
         for one in due:
             del self._scheduled[one]
-        # They open by themselves, as Postgres judges them then.
+        # Scheduled windows open without an event, if Postgres then still judges them to be open.
         self._unverified = dict.fromkeys(due) | self._unverified
         if self._unverified:
             self._verify(judge, self._unverified, at)
@@ -224,7 +225,7 @@ class WindowVerification:
                 goes_on = extends if entry.held_back is None else None
                 self._scheduled[entry.request.id] = ScheduledWindow(begins, goes_on)
                 if goes_on is not None and self._memory.has(goes_on):
-                    # It is told anew, as one that goes on.
+                    # Guards are notified of the extended window again, as one that continues.
                     self._unverified[goes_on] = None
         extended = {one.extends for one in self._scheduled.values() if one.extends}
         self._unverified |= dict.fromkeys(self._memory.put(entries, judged, extended))

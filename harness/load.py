@@ -33,7 +33,7 @@ Call = Mapping[str, Any]
 Story = list[Call]
 
 
-class UnexpectedAnswer(Exception):  # noqa: N818 - it names what was found
+class UnexpectedAnswer(Exception):  # noqa: N818 - the name says what went wrong
     pass
 
 

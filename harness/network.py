@@ -140,7 +140,7 @@ def abort(writer: asyncio.StreamWriter) -> None:
 class ProxyMode(StrEnum):
     """In a black hole nothing arrives, and all of it does once that is over."""
 
-    PASS = "pass"  # noqa: S105 - a way, not a word
+    PASS = "pass"  # noqa: S105 - not a password
     REFUSE = "refuse"
     BLACK_HOLE = "black_hole"
     SLOW = "slow"

@@ -20,7 +20,7 @@ MOST_BYTES = 2 * 1024 * 1024
 LONGEST_HEAD = 32 * 1024
 LONGEST_LINE = 300
 ADDRESS = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
-# Codes in our mails stand on a line of their own, after four spaces.
+# In our mails, a code is on a line of its own, after four spaces.
 CODE = re.compile(r"^ {4}([0-9A-Za-z]{4,}(?:[ -][0-9A-Za-z]{4,})*)$", re.MULTILINE)
 
 

@@ -21,7 +21,7 @@ from lockbox.errors import NotFound
 router = CallRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
 
 LONGEST_ADDRESS = 320
-# A mail's page runs, fetches and sends nothing and is framed only by our pages. Its links, when followed,
+# A mail's page may not run, fetch or send anything, and only our pages may frame it. Its links, when followed,
 # navigate the whole tab.
 SANDBOX = "allow-top-navigation-by-user-activation"
 POLICY_OF_A_MAIL = (
@@ -39,7 +39,7 @@ def show(
     demo_users: DemoUsersDep,
     to: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = "",
 ) -> Response:
-    # Before the database is queried, which would wait for the disk.
+    # Read the mails from disk before any query, so that no transaction waits for the disk.
     mails, recipients = demo_users.mailbox.newest(to), demo_users.mailbox.recipients()
     visitor = sign_in_session.visitor(request, session, chosen)
     return page(request, "mails", visitor=visitor, mails=mails, recipients=recipients, to=to)

@@ -40,13 +40,13 @@ class EventStream(Response):
         self._seat = seat
         self._position = position
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Raises TooMany, Busy: no stream is free. This is raised before any part of the answer is sent."""
         self._room.sit(self._seat, self._position)
         leaving = asyncio.create_task(_until_gone(receive, self._seat))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            # Pages of a process that ended reconnect one after the other.
+            # The wait is random, so that the pages of a process that ended reconnect one after the other.
             wait = AGAIN_AFTER_MS + secrets.randbelow(SPREAD_MS)
             await _write(send, f"retry: {wait}\n\n".encode())
             while not self._seat.is_over:

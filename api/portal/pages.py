@@ -61,7 +61,7 @@ SIGN_IN = "/sign-in"
 REFUSED = (Conflict, NotYours, Invalid, TooMany)
 """Errors that are shown on the form's page, with the person's input. All other errors get a page of their own."""
 
-# A sign-in may lead only to paths of ours that no browser can take for another host.
+# After a sign-in, only our own paths are opened, in a form that no browser can read as another host.
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
 LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 MOST_SEGMENTS = 6
@@ -90,7 +90,7 @@ READER: ContextVar[Visitor | None] = ContextVar("reader", default=None)
 """The reader of the page being rendered, for imported macros, which do not see the page's variables."""
 
 MADE_AT: ContextVar[datetime | None] = ContextVar("made_at", default=None)
-"""The time of Postgres at which the page is made, also for imported macros."""
+"""The database's time at which the page is made, also for imported macros."""
 
 ICON_FOLDER = files("api.portal").joinpath("static", "vendor", "lucide-1.62.0")
 SHAPE = re.compile(r"<(?:circle|line|path|polyline|rect)\s[^>]*>")
@@ -419,7 +419,7 @@ def _problem(
         onward=navigation.first(visitor.caller) if visitor else None,
         wanted=_wanted(request),
         needs_sign_in=needs_sign_in,
-        # A missing page and a page for others get exactly the same text, whenever that is.
+        # A missing page and a page that the person may not see get the same text, so it must not contain the time.
         at=None,
         live={"again": HOME, "since": request.app.state.live_updates.position, "reload": ""},
     )

@@ -12,7 +12,7 @@ from lockbox.identity.time_zones import local, wall_clock
 from lockbox.safe_http import FetchFailure
 from lockbox.text_rules import flagged
 
-# Titles of the pages of refusals, by status.
+# Titles of refusal pages, by status.
 TITLES = {
     403: "You do not have access to this",
     404: "Page not found",
@@ -43,7 +43,7 @@ EXCLUSIONS = "Exclusions"
 ACCESS_REVIEW = "Access review"
 YOUR_ACCOUNT = "your account"
 
-# What is not there, and what is said of any form.
+# Things that do not exist, and mistakes in any form.
 NO_REQUEST = "There is no such request."
 NO_OWN_REQUEST = "There is no such request of yours."
 NO_TENANT = "There is no such tenant."
@@ -226,7 +226,7 @@ HOW_ACCESS_ENDED = "How access ended"
 MEDIAN_ANSWER = "Median time to answer"
 ACCESS_OPEN, HOURS_OPEN = "Access open", "Hours of open access"
 
-# The API reference: types, and what their values are bounded by.
+# The API reference: types, and the bounds of their values.
 OR = " or "
 LIST_OF = "list of {what}"
 ANY_VALUE = "any value"

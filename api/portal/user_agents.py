@@ -16,7 +16,7 @@ BROWSERS = {
     "Chrome": "Chrome",
     "Safari": "Safari",
 }
-"""Browsers by their token. A browser whose token other browsers send too comes after them."""
+"""Browsers by their token. A browser whose token is also sent by other browsers comes after them."""
 SYSTEMS = {
     "iPhone": "iPhone",
     "iPad": "iPad",

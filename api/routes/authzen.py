@@ -46,7 +46,7 @@ FORWARD_AUTH = (
 UNAVAILABLE = frozenset({GateReason.BUSY, GateReason.BEHIND})
 
 
-class RefusedQuestion(Exception):  # noqa: N818 - it is an answer
+class RefusedQuestion(Exception):  # noqa: N818 - it carries an answer
     """An error that is answered in place of a decision."""
 
     def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:

@@ -38,7 +38,7 @@ class Readiness(BaseModel):
     audit_log: str
 
 
-# It uses no thread: others may have taken all of them.
+# An async route uses no thread: other requests may occupy all threads.
 @router.get("/livez")
 async def get_liveness() -> Liveness:
     """Answer as long as the process runs."""

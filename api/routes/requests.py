@@ -231,7 +231,7 @@ async def approve_request(
 
     def judge(session: UnitOfWork) -> Response:
         if said.signed:
-            # The challenge is used up in a transaction of its own, once, however often this is judged.
+            # A separate transaction uses up the challenge, only once, even if the request is judged several times.
             session.wait()
         session.foresee([transition.ahead_of_lock(request_id)])
         who, seen = caller(request, session), if_match(request)

@@ -38,7 +38,7 @@ app = typer.Typer()
 STYLES = {FindingLevel.OK: "green", FindingLevel.WARNING: "yellow", FindingLevel.FAILURE: "bold red"}
 STARS = "***"
 SHORTEST = 3
-"""So short a password would be found in any text."""
+"""A shorter password would be found in any text."""
 
 
 class DoctorOutput(StrEnum):
@@ -95,7 +95,7 @@ def examine(given: Mapping[str, str], folder: Path | None = None) -> list[Doctor
         settings = _embedded(settings, folder)
     if environment.is_empty(settings):
         found.append(failure("Servers", "no server is set, and none of `make run` runs", environment.UNSET))
-    # What is checked as a process does it is logged as by a process, and findings alone go to stdout.
+    # The checks log as the processes do. Their log goes to stderr, so that stdout has only the findings.
     with redirect_stdout(sys.stderr):
         found += _checked(settings, given)
     return [_without_secrets(finding, _secrets(settings)) for finding in found]

@@ -13,7 +13,7 @@ PREFIX = "LOCKBOX_"
 OTHERS = frozenset(
     {"api_port", "owner_password", "api_password", "worker_password", "notifications_password", "connectors_password"}
 )
-"""What scripts of ours read: deploy/run and config/roles.sql."""
+"""Variables that only our scripts read: deploy/run and config/roles.sql."""
 UNSET = "run this on the machine of a process, with its environment, or start `make run` on this one"
 SERVERS = (
     "database_url",

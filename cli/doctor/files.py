@@ -16,7 +16,7 @@ GROUP, EVERYBODY = stat.S_IRWXG, stat.S_IRWXO
 ROOT = 0
 KEY_FILES = ("approval_key_files", "credential_key_files", "code_key_files", "mark_key_files", "audit_key_files")
 SHARED = {"credential_key_files": "lockbox-credential", "checkpoint_folder": "lockbox-checkpoints"}
-"""What several processes read has a group of its own in deploy/systemd."""
+"""Files that several processes read have a group of their own in deploy/systemd."""
 
 
 def check_keys(settings: Settings) -> Iterator[DoctorFinding]:
@@ -47,7 +47,7 @@ def _key(setting: str, file: Path) -> Iterator[DoctorFinding]:
         yield failure(KEYS, f"{variable}: {file} can't be read: {error.strerror}", "name the file, or restore it")
         return
     if found.st_gid in _own_groups() and found.st_uid == ROOT and found.st_mode & stat.S_IRGRP and os.geteuid():
-        # It is right but for what others may: its group stays, for other processes may read by it.
+        # Only the rights of others are wrong. The group stays, because other processes may need it to read the file.
         mend = f"chmod o= {named}"
     if SECRETS_FOLDER not in file.parents and (who := _others(found)):
         yield failure(KEYS, f"{variable}: {who} may read {file} (mode {stat.S_IMODE(found.st_mode):04o})", mend)

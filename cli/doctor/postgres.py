@@ -37,7 +37,7 @@ GRANT = re.compile(
 )
 COMMA = re.compile(r",\s*(?![^()]*\))")
 RIGHT = re.compile(r"(\w+)\s*(?:\((.+)\))?", re.DOTALL)
-# A right on a table or on columns of it, or to call a function by its name.
+# Each right is on a table, on columns of a table, or to call a function by its name.
 LACKING = text("""
 SELECT g."right", g.thing, g.columns FROM jsonb_to_recordset(CAST(:granted AS jsonb))
     AS g ("right" text, thing text, columns text[])
@@ -89,7 +89,7 @@ def _encryption(
     check: str, variable: str, url: str, connection: Connection, *, is_strict: bool
 ) -> Iterator[DoctorFinding]:
     driver = connection.connection.driver_connection
-    # Of several hosts, the one that was connected to.
+    # If the URL has several hosts, use the host that was connected to.
     host = make_url(url).host or (driver.info.host if driver else None)
     if not host or host in LOOPBACK or host.startswith("/"):
         return
@@ -158,7 +158,7 @@ def _room(check: str, kind: ServerKind, settings: Settings, connection: Connecti
     opens[ServerKind.API] *= settings.api_processes
     found = startup_checks.connection_budget(connection, kind, startup_checks.node_here(kind))
     given = found.allowed if found.of_login is None else min(found.allowed, found.of_login)
-    # How a worker's node is called is not known here: what is promised may hold this one.
+    # The name of a worker's node is not known here: the promised connections may include this worker's.
     living = found.promised + (opens[kind] if kind is ServerKind.API else 0)
     together = max(living, sum(opens[one] for one in startup_checks.ALWAYS))
     fix = "raise max_connections (200 holds two of each process) and restart Postgres, or put PgBouncer before it"

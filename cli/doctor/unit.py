@@ -32,11 +32,11 @@ WRITERS = frozenset({"LOCKBOX_AUDIT_KEY_FILES", "LOCKBOX_WORKER_DATABASE_URL"})
 HOMES = ("/home", "/root", "/run/user")
 YES = frozenset({"yes", "true", "on", "1"})
 DONE = "done\n"
-# As systemd gives it to every service.
+# The PATH that systemd gives to every service.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
 
-class UnitRefused(Exception):  # noqa: N818 - it names what was found
+class UnitRefused(Exception):  # noqa: N818 - the name says what went wrong
     """The unit does not exist, or its user, settings or folder cannot be used."""
 
 
@@ -153,7 +153,7 @@ class ServiceUnit:
                 os.chdir(folder)
                 replace_own(environment)
                 said = f"{DONE}{does()}"
-            except BaseException as error:  # noqa: BLE001 - it is said by the parent, and no code of it runs here
+            except BaseException as error:  # noqa: BLE001 - the parent reports it, and none of the parent's code runs here
                 said = f"{type(error).__name__}: {error}"
             with os.fdopen(writing, "w") as pipe:
                 pipe.write(said)
@@ -183,7 +183,7 @@ def _gid(unit: str, group: str) -> int:
 def _text(name: str, template: str) -> str:
     systemctl = shutil.which("systemctl") if RUNS.is_dir() else None
     if systemctl:
-        ran = subprocess.run(  # noqa: S603 - found on the path, without a shell
+        ran = subprocess.run(  # noqa: S603 - a program on the path, no shell
             [systemctl, "cat", f"{name}.service"], capture_output=True, text=True, check=False
         )
         if ran.returncode == 0:

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("action", choices=["start", "stop", "status"])
     parser.add_argument("--folder", type=Path, default=default_folder(CHECKOUT), help="default: %(default)s")
     asked = parser.parse_args(arguments)
-    # The environment may be read here, as anywhere in config/.
+    # The environment may be read here, as in config/.
     environment = os.environ.get("LOCKBOX_ENVIRONMENT", "development")
     try:
         starts = asked.action == "start"

@@ -18,7 +18,7 @@ from pathlib import Path
 ACCOUNT = "nobody"
 FOLDERS_OF_ROOT = Path("/var/lib/lockbox-embedded")
 STATE = "state.json"
-LOCK = "lockbox.lock"  # also our mark: a folder of ours holds it from its creation on
+LOCK = "lockbox.lock"  # also identifies our folders: each has it from its creation on
 LOCK_SECONDS = 120.0
 ROLES = ("superuser", "owner", "api", "worker", "notifications", "connectors", "redis")
 
@@ -95,7 +95,7 @@ def make_folder(path: Path, account: Account | None, *, holding: str = "") -> No
     if holding:
         (fresh / holding).touch(0o600)
     if account:
-        # The account may replace anything in its own folder with a link: as root, never follow one.
+        # The account may replace anything in its own folder with a link, and root must never follow one.
         os.chown(fresh, account.uid, account.gid, follow_symlinks=False)
     try:
         # A rename replaces only an empty folder.

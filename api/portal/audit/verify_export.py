@@ -45,15 +45,15 @@ MOST_KEY_FILES = 5
 LONGEST_TEXT = 64 * 1024
 COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_TELL: "unsure"}
 MOST_FILES = 2 + 2 * MOST_KEY_FILES
-"""How many files are read: more files of approvers' keys than accepted, so that the error can give the number."""
+"""How many files are read: more key files of approvers than are accepted, so that the error can count them."""
 DEADLINE, QUEUING = 30.0, 90.0
 """The time limits in seconds of verifying a file, and of waiting for its turn."""
 LIMITS = AttemptLimits(per_account=30, per_address=30)
 """How many files one person may verify in ten minutes."""
 MOST_OF_A_TENANT = 2
-"""How many files of a tenant are verified at once; of a person it is one."""
+"""How many files of a tenant are verified at once. A person can verify one file at a time."""
 TURNS = asyncio.Semaphore(2)
-"""Two files at a time in a process: each takes a thread. Others wait, so that tenants do not block each other."""
+"""A process verifies two files at a time, each in a thread. Others wait, so that tenants do not block each other."""
 
 
 @dataclass(frozen=True)

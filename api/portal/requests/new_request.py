@@ -103,7 +103,7 @@ async def _filed(work: FormContext, written: RequestForm, groups: CallGroups, ke
 
 
 def _refused(work: FormContext, written: RequestForm, refused: LockboxError, session: UnitOfWork) -> Response:
-    # Leaves the group, whose other calls would wait too long for the page.
+    # Leave the group of calls: the other calls would wait too long while the page is made.
     session.wait()
     visitor = work.visitor(session)
     _check_engineer(visitor.caller)
@@ -150,13 +150,13 @@ def _shown(
     asked: RequestInput | None = None,
 ) -> HTMLResponse:
     if isinstance(refused, InvalidContext):
-        # Each parameter says at its field what is wrong with it.
+        # The page shows the error of each parameter at its field.
         refused = FormRejected(phrases.LOOK_AGAIN, errors=refused.facts["errors"])
     customers = tenants.page(session, visitor.caller, cursor=None, most=MOST_LISTED)
     longest = {one.tenant.slug: one.longest_window or max(WINDOWS) for one in customers.overviews}
     ceiling = found.terms.access_ceiling if found else _ceiling(session, visitor, written.tenant, longest)
     windows = _windows(written.access_window, ceiling)
-    # Mistakes in the form, or what the customer's policy requires.
+    # Mistakes in the form, and what the request lacks under the customer's policy.
     wrong = form_errors.by_field([*form_errors.mistakes_of(refused), *(found.lacks if found else ())])
     return page(
         request,

@@ -37,7 +37,7 @@ def count(request: Request, chosen: Settings, db: Database, account: str | None 
     try:
         counted.check()
     except TooMany as too_many:
-        # By network if that limit was met: otherwise one network could cause as many events as it invents accounts.
+        # If the network is at its limit, name no account: otherwise it could cause one event per invented account.
         refusal_log.sign_in(request, db, ANY_MEANS, too_many, account=None if counted.of_address else account)
         raise
 

@@ -1,4 +1,4 @@
-// Fills in the code of an invitation, which stands behind the # of the mail's link and so reaches no server or log.
+// Fills in the code of an invitation. The code is after the # of the mail's link, so that it reaches no server or log.
 "use strict";
 
 (() => {

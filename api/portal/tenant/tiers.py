@@ -107,7 +107,7 @@ def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
             stages.append({"group": row.name.strip(), "quorum": quorum, "order": step or FIRST_STEP})
     return {
         "groups": {row.name.strip(): sorted(row.people) for row in rows},
-        # Empty tiers are skipped: those after them move up.
+        # Empty tiers are skipped, so the tiers after them move up.
         "tiers": [tier for tier in tiers if tier],
         "stages": stages,
     }

@@ -28,7 +28,7 @@ router = CallRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_s
 
 MOST_TRIES = 50
 HOURS = "24"
-"""The default overlap in which an old secret signs too."""
+"""For how many hours an old secret signs too, by default."""
 CHECKPOINTS = "audit.checkpoint"
 EVENTS = (*sorted(OF_REQUESTS), CHECKPOINTS, *sorted(OF_TENANTS))
 
@@ -43,7 +43,7 @@ class WebhookForm(BaseModel):
     description: LongText = ""
     events: Annotated[list[str], Field(max_length=len(EVENTS) + 10)] = []
     form: LongText = Format.JSON
-    """The format."""
+    """The format of the call's body."""
     why: LongText = ""
 
     @classmethod

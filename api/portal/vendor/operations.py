@@ -21,7 +21,7 @@ router = CallRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 
 MOST_PAGES = 10_000
 PAGES_OF = {status.GATES_REPORTING: "/gates", status.LEGAL_HOLDS: "/data", status.OFFBOARDINGS: "/data"}
-"""Pages with details about a line."""
+"""The pages with details about a status line."""
 
 
 @router.get("")

@@ -26,7 +26,7 @@ MOST_KINDS = 10_000
 MOST_A_REPORT = 500
 MOST_WAITING = 1_000
 PASSING = frozenset({401, 408, 425, 429})
-"""Answers after which the same report is sent again, as after those from 500 on."""
+"""After these statuses, and after those from 500 on, the same report is sent again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ WEBSOCKET = "WEBSOCKET"
 CUT = "the access window has ended"
 RESPONSE = "websocket.http.response"
 BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-"""With these the server sends a whole file by itself, which could not be cut."""
+"""With these extensions the server sends a whole file by itself, and the guard could not cut that."""
 
 
 class AsgiGuard:
@@ -88,10 +88,10 @@ class AsgiGuard:
             found = self._call(scope)
             call = await found if inspect.isawaitable(found) else found
             if not isinstance(call, GuardedCall):
-                raise TypeError("say what a call uses with a GuardedCall")  # noqa: TRY301 - as any other mistake
+                raise TypeError("say what a call uses with a GuardedCall")  # noqa: TRY301 - handled like any other mistake
         except Refused:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the call is refused
+        except Exception as error:  # noqa: BLE001 - any error refuses the call
             log.warning("lockbox-guard: what a call uses is not known: %s", type(error).__name__)
             raise Refused(NoAccess("unmapped")) from None
         shown = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
@@ -138,7 +138,7 @@ class RunningCall:
         """End the call even if the application does not: what it sends from now on is dropped."""
         self.is_cut = True
         running.cancel()
-        # Whatever it still says is of no interest, but Python would complain of an exception that nobody looked at.
+        # The task's result does not matter, but Python would complain about an exception that was never retrieved.
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
         is_answered = False
         with suppress(TimeoutError, OSError):
@@ -165,7 +165,7 @@ class RunningCall:
 
     async def _hold(self) -> None:
         """Pass nothing while the call has no window: until the next one comes, or the call is cut."""
-        # Windows come in another thread, which no event of this loop could tell of.
+        # Windows arrive in another thread, which sets no event of this loop: look again and again.
         while not (self.is_cut or self._has_ended) and self._watch.look() is not CallStanding.GOES_ON:  # noqa: ASYNC110
             await asyncio.sleep(HELD_SECONDS)
         if self.is_cut:

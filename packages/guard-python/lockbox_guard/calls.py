@@ -34,5 +34,5 @@ class GuardedCall:
         return token if scheme.lower() == BEARER else None
 
 
-class CallCut(OSError):  # noqa: N818 - it names what was done
+class CallCut(OSError):  # noqa: N818 - the name says what was done
     """The window has ended, and the call with it: nothing more is read or sent."""

@@ -11,7 +11,7 @@ import httpx
 VARIABLE = "LOCKBOX_GUARD_TOKEN"
 CREDENTIAL = "Lockbox-Gateway"
 IDLE_SECONDS = 2.0
-"""Shorter than Lockbox waits for the next request on a connection: none is sent on one that it is closing."""
+"""Shorter than Lockbox keeps an idle connection open, so that no request is sent on one that is being closed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class LockboxAddress:
             limits=httpx.Limits(
                 max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=IDLE_SECONDS
             ),
-            timeout=None,  # noqa: S113 - whoever asks bounds the whole answer; httpx would begin anew with each byte
+            timeout=None,  # noqa: S113 - callers limit the whole answer; a time-out of httpx begins again with each byte
             trust_env=False,
             follow_redirects=False,
         )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 QUIET_SECONDS = 3.0
-"""So long after what a heartbeat says of, nothing is allowed any more."""
+"""Nothing is allowed once the newest state that the guard knows to be current is older than this."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 LONGEST_INSTANT = 40
@@ -21,7 +21,7 @@ def _boot_clock() -> Callable[[], float]:
 
 
 BOOT_CLOCK = _boot_clock()
-"""Seconds that count the time the machine sleeps, where possible: what was heard before that is old."""
+"""A timer in seconds that counts the machine's sleep too, if possible: what was heard before a sleep is old."""
 
 
 def read_instant(written: object) -> datetime:

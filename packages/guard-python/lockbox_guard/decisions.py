@@ -19,7 +19,7 @@ SENTENCES = {
     "bad_token": "Sign in again: your token was not accepted.",
 }
 SIGN_IN = frozenset({"no_token", "bad_token"})
-"""Those that signing in helps against: 401. All others are 403."""
+"""Reasons for which signing in is the remedy: 401. All other reasons are 403."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class NoAccess:
         return self.detail or SENTENCES.get(self.reason, SENTENCES["behind"])
 
 
-class Refused(Exception):  # noqa: N818 - it names what was decided
+class Refused(Exception):  # noqa: N818 - the name says what was decided
     """No access. `reason`, `detail`, `form` and `status` say why, and what to do."""
 
     def __init__(self, no: NoAccess) -> None:

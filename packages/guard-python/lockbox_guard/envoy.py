@@ -37,9 +37,9 @@ DROPPED = frozenset(
         *("transfer-encoding", "upgrade", CREDENTIAL.lower()),
     }
 )
-"""Headers of the call that are about its connection or its body, and the one by which Lockbox knows this gateway."""
+"""Headers that are not passed on: those of the call's connection or body, and this gateway's own credential."""
 TOLD = frozenset({"content-type", "cache-control", "vary", "www-authenticate", "x-content-type-options"})
-"""Of a no, beside Lockbox's own headers."""
+"""Headers of a refusal that are passed on, in addition to Lockbox's own."""
 
 
 class EnvoyAuthorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ignore[misc] # it has no types
@@ -64,7 +64,7 @@ class EnvoyAuthorization(external_auth_pb2_grpc.AuthorizationServicer):  # type:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 answer = await self._ask(http, sent)
-        except Exception:  # noqa: BLE001 - whatever it is, nobody gets in by it
+        except Exception:  # noqa: BLE001 - any error refuses the call
             return _denied(NoAccess("behind"), sent)
         told = {name: value for name, value in answer.headers.items() if name.startswith(OWN)}
         if answer.status_code == httpx.codes.OK and told.get("lockbox-decision") in YES:
@@ -80,7 +80,7 @@ class EnvoyAuthorization(external_auth_pb2_grpc.AuthorizationServicer):  # type:
         headers = [(name, value) for name, value in sent.items() if not name.startswith(":") and name not in DROPPED]
         headers += [(CREDENTIAL, self._token.read()), ("host", http.host)]
         path = f"/gate/v1/{self._service}"
-        # The target as it is: a URL would be put into another spelling, and something else be judged.
+        # The target is sent as it is: httpx would spell a URL in another way, and Lockbox would judge another target.
         request = self._client.build_request(
             http.method, path, headers=headers, extensions={"target": (path + http.path).encode("ascii")}
         )

@@ -17,10 +17,10 @@ from lockbox_guard.running_guard import RunningGuard
 from lockbox_guard.watches import CallWatch
 
 ANSWER_SECONDS = 8.0
-"""More than the thread ever takes: if it has died, the answer is no."""
+"""Longer than the guard's thread ever takes. If the thread has died, the call is refused."""
 
 Caller = CallerProof | UUID | str
-"""What a call shows, the engineer, or why neither is known."""
+"""The proof that a call shows, the engineer's id, or the reason why neither is known."""
 
 
 class Guard:

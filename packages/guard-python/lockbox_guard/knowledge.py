@@ -11,11 +11,11 @@ from lockbox_guard.stream_events import LockboxEvent, MalformedStream
 from lockbox_guard.windows import KnownWindow, WindowSet, read_window
 
 READ_AGE = 1_000_000
-"""How many microseconds before its time Lockbox may have read what a snapshot or a heartbeat says."""
+"""How many microseconds before the stated time Lockbox may have read the contents of a snapshot or a heartbeat."""
 MOST_IDENTITIES = 20_000
 MOST_CLOSINGS = 10_000
 IdentityKey = tuple[str, bytes]
-"""A service, and the digest of what a call shows."""
+"""A service, and the digest of the caller's proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Knowledge:
         is_last = data["more"] is False
         if self._coming is None or generation != self._generation:
             self._coming, self._closed, self._generation = WindowSet(), set(), generation
-            # What was said of people while nobody listened is not known.
+            # Changes to identities may have been missed while the guard was not connected.
             self.identities.forget()
         for window in windows:
             if window.request not in self._closed:

@@ -21,7 +21,7 @@ MOST_CONNECTIONS = 64
 LONGEST_PROOF = 8192
 AUTHORIZATION = "authorization"
 AT = "lockbox-at"
-"""The header of a yes with the time by the database."""
+"""The header with the database's time in an answer that allows a call."""
 BEHIND = NoAccess("behind")
 
 

@@ -125,7 +125,7 @@ class RunningGuard:
             return found
         running = self._checks.get(question)
         if running is not None:
-            # A no is for all who ask at once. A yes is for one: it may be one of so many uses.
+            # A refusal is for all callers that ask at once. An allowing answer is for one: it may count as a use.
             answer = await asyncio.shield(running)
             if isinstance(answer, NoAccess):
                 return answer

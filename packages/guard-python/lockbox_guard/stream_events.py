@@ -8,7 +8,7 @@ from typing import Any
 MOST_BYTES = 64 * 1024 * 1024
 
 
-class MalformedStream(Exception):  # noqa: N818 - it names what was found
+class MalformedStream(Exception):  # noqa: N818 - the name says what went wrong
     """What came is no stream of Lockbox: nothing of it can be relied on."""
 
 

@@ -16,12 +16,12 @@ PATH = "/gate/v1/stream"
 SILENCE_SECONDS = 3.0
 """Heartbeats come each second: a connection that is silent for longer is dead."""
 MOST_USELESS = 5
-"""After more heartbeats by which nothing may be allowed yet, another connection says better what time it is there."""
+"""After more heartbeats with which nothing may be allowed yet, a new connection limits the database's time better."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 SENT = "http11.send_request_headers.started"
 
 
-class StreamRefused(Exception):  # noqa: N818 - it names what was found
+class StreamRefused(Exception):  # noqa: N818 - the name says what went wrong
     """Lockbox does not give this service the stream."""
 
 
@@ -50,7 +50,7 @@ class StreamReader:
                     log.exception("lockbox-guard: the stream cannot be read")
                 self._failures += 1
                 longest = min(FIRST_PAUSE * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE)
-                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - it spreads clients, it hides nothing
+                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - it only spreads clients
 
     async def _read(self, client: httpx.AsyncClient) -> None:
         knowledge = self._knowledge

@@ -9,11 +9,11 @@ from lockbox_guard.knowledge import Knowledge
 from lockbox_guard.windows import KnownWindow
 
 UNKNOWN_SECONDS = 3.0
-"""A window that has just opened may not be in the stream yet. One that never comes is not watched: calls end then."""
+"""A window that has just opened may not be in the stream yet. If it has not come after this time, its calls end."""
 GONE_SECONDS = 0.6
-"""Lockbox may drop a window to verify it again. One that does not come back so long after its close has ended."""
+"""Lockbox may drop a window to verify it again. If the window does not come back in this time, it has ended."""
 SEAM_SECONDS = 2.0
-"""So long after a window that was extended the next one may come: Lockbox tells it once it has begun."""
+"""How long after the end of an extended window the next window may arrive: Lockbox sends it once it has begun."""
 MOST_DRAIN_SECONDS = 300.0
 ENDED = NoAccess("no_window", "The access window has ended, and this call with it. Request access again.")
 
@@ -104,7 +104,7 @@ class CallWatch:
         closed = None if request is None else self._knowledge.closings.get(request)
         known = window or (closed and closed.window)
         if not known:
-            # What the stream has brought once, and forgotten that it was closed, ended long ago.
+            # A window that the stream once brought, and whose close is forgotten, ended long ago.
             return (float("-inf") if self.allowed.is_known else self._began + UNKNOWN_SECONDS), 0.0
         end = now - (latest - known.end) / 1e6
         since = end if closed is None else min(closed.at, end)

@@ -73,10 +73,10 @@ class WsgiGuard:
         try:
             call = self._call(environ)
             if not isinstance(call, GuardedCall):
-                raise TypeError("say what a call uses with a GuardedCall")  # noqa: TRY301 - as any other mistake
+                raise TypeError("say what a call uses with a GuardedCall")  # noqa: TRY301 - handled like any other mistake
         except Refused:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the call is refused
+        except Exception as error:  # noqa: BLE001 - any error refuses the call
             log.warning("lockbox-guard: what a call uses is not known: %s", type(error).__name__)
             raise Refused(NoAccess("unmapped")) from None
         shown = environ.get("HTTP_AUTHORIZATION")
@@ -165,7 +165,7 @@ def _watched(start_response: "StartResponse", watch: CallWatch) -> "StartRespons
 
 def _answer(start_response: "StartResponse", no: NoAccess, accept: str, *, closes: bool = False) -> Iterable[bytes]:
     answer = answer_for(no, accept=accept)
-    # An application that had begun to answer is overruled, as long as nothing was sent; else this raises.
+    # This replaces an answer that the application has begun, if nothing was sent yet; otherwise it raises.
     failed = sys.exc_info() if closes else None
     start_response(answer.line, [(name, value) for name, value in answer.headers], failed)
     return [answer.body]
