@@ -161,7 +161,7 @@ def test_a_gate_definition_that_returns_after_disuse_is_announced_again(world: W
     assert bodies(world) == [body(one) for one in (A, B, A, B)]
 
 
-def test_a_rolled_back_gate_definition_is_announced_when_the_newer_is_no_longer_used(
+def test_a_rolled_back_gate_definition_is_announced_when_no_process_uses_the_newer_version(
     world: World, superuser: Engine
 ) -> None:
     starts(world.db, A)

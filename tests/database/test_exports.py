@@ -215,7 +215,7 @@ def shown(found: bytes) -> dict[str, set[str]]:
     return {json.loads(row["body"])["action"]: set(row["personal"]) for row in rows if "body" in row}
 
 
-def test_an_export_hides_ip_addresses_of_the_other_side_and_texts_from_vendor_auditors(story: World) -> None:
+def test_exports_hide_the_other_sides_ip_addresses_and_hide_free_texts_from_vendor_auditors(story: World) -> None:
     customers, vendors = shown(exported(story, "aude")), shown(exported(story, "vera"))
 
     assert customers["submit"] == {"name", "justification", "case_ref", "resources"}

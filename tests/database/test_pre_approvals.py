@@ -349,7 +349,7 @@ def test_a_delegate_approves_a_pre_approval_for_an_approver_within_the_period(
     assert (opened.state, world.submit().state) == (State.ACTIVE, State.PENDING)
 
 
-def test_proposers_cannot_approve_their_pre_approval_nor_propose_one_no_one_could_approve(
+def test_proposers_cannot_approve_a_pre_approval_and_unapprovable_proposals_are_refused(
     world: World, superuser: Engine
 ) -> None:
     own = world.add("tim", Role.TENANT_ADMIN, world.tenant.id)

@@ -339,7 +339,7 @@ def test_no_servers_database_role_writes_tables_reserved_to_functions(urls: Urls
 
 
 @each("who", ["olga", "max"])
-def test_a_workers_database_role_cannot_make_peoples_moves_or_read_credentials(
+def test_a_workers_database_role_can_neither_decide_nor_extend_requests_nor_read_credentials(
     world: World, worker: Database, who: str
 ) -> None:
     world.submit()

@@ -158,7 +158,7 @@ def test_a_send_attempt_that_was_not_recorded_leaves_the_schedule_unchanged(
 
 
 @pytest.mark.far
-def test_send_results_are_saved_when_25_wait_after_half_a_second_or_at_the_batchs_end(
+def test_send_results_are_saved_once_25_are_ready_or_after_half_a_second_or_at_batch_end(
     world: World, worker: Database
 ) -> None:
     many(world, 9)

@@ -415,7 +415,7 @@ def test_a_process_killed_before_the_commit_neither_loses_nor_doubles_the_event(
     assert unsettled(worker) == []
 
 
-def test_the_schema_allows_a_move_one_first_and_one_second_event_on_its_mails(
+def test_the_schema_refuses_a_duplicate_or_third_event_on_the_mails_of_a_move(
     world: World, worker: Database, post: Postbag
 ) -> None:
     world.submit()

@@ -131,7 +131,7 @@ def test_the_gate_requires_the_headers_that_name_the_call(gate: GateDoor) -> Non
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-def test_the_gate_answers_a_gateways_question_only_if_asked_by_http_get(gate: GateDoor, method: str) -> None:
+def test_the_gate_allows_only_questions_sent_with_the_http_method_get(gate: GateDoor, method: str) -> None:
     opened(gate)
     gate.until(200)
 

@@ -95,7 +95,7 @@ def test_a_denial_without_a_reason_is_refused_on_the_page_with_a_message(portal:
     assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-def test_the_request_page_shows_the_endorser_the_policy_version_and_the_default_outcome(
+def test_the_request_page_names_policy_version_endorser_and_what_happens_without_an_answer(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(Policy(vendor_review=True))
