@@ -46,7 +46,7 @@ FROM (VALUES ('lockbox_owner'), ('lockbox_api'), ('lockbox_worker'), ('lockbox_n
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name)
 \gexec
 
--- Migrations only: no server process holds the owner.
+-- Only migrations and the owner's commands use this login: no server process has it.
 ALTER ROLE lockbox_owner WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS
   PASSWORD :'owner_password';
 ALTER ROLE lockbox_api WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
@@ -58,8 +58,8 @@ ALTER ROLE lockbox_notifications WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE 
 ALTER ROLE lockbox_connectors WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
   PASSWORD :'connectors_password';
 
--- What holds for each statement of the servers; each checks it before it serves. A pooler passes on nothing that a
--- client sets for its session, so the login has it.
+-- Settings for each statement of the servers; each server checks them before it serves. A pooler does not pass on
+-- what a client sets for its session, so the login has these settings.
 SELECT format('ALTER ROLE %I SET %I TO %L', login.name, bound.name, bound.value)
 FROM (VALUES ('lockbox_api'), ('lockbox_worker'), ('lockbox_notifications'),
   ('lockbox_connectors')) AS login (name)

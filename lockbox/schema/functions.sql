@@ -1,14 +1,14 @@
--- All functions of the schema but triggers: session variables, checks for policies, and reads and writes across the
--- limits of row-level security.
+-- All functions of the schema except those of triggers: session variables, checks for policies, and reads and writes
+-- across the limits of row-level security.
 --
--- SECURITY DEFINER functions run as the owner and see every row: each of them checks the caller itself and answers
--- with less than a row, unless it says otherwise. grants.sql says who may call which.
+-- SECURITY DEFINER functions run as the owner and see every row. Each of them checks the caller itself and returns
+-- less than a row, unless its comment says otherwise. grants.sql says who may call which function.
 
 
 -- Versions of Lockbox
 
--- Processes that were built for this revision, or for a later one, may run on the schema as it stands. A migration that
--- takes away what earlier ones use replaces it with a higher number.
+-- Processes that were built for this revision, or for a later one, may run on the schema as it is. A migration that
+-- takes away what earlier processes use replaces this function by one with a higher number.
 CREATE FUNCTION oldest_revision() RETURNS integer LANGUAGE sql IMMUTABLE AS $$ SELECT 1 $$;
 
 
@@ -18,7 +18,7 @@ CREATE FUNCTION oldest_revision() RETURNS integer LANGUAGE sql IMMUTABLE AS $$ S
 CREATE FUNCTION at_person() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.person', true), '')::uuid $$;
 
--- Where the caller is a member, and where an admin.
+-- The tenants of which the caller is a member, and those of which the caller is an admin.
 CREATE FUNCTION at_tenants() RETURNS uuid[] LANGUAGE sql STABLE
     AS $$ SELECT coalesce(nullif(current_setting('lockbox.tenants', true), ''), '{}')::uuid[] $$;
 
@@ -29,14 +29,14 @@ CREATE FUNCTION at_administers() RETURNS uuid[] LANGUAGE sql STABLE
 CREATE FUNCTION at_roles() RETURNS text[] LANGUAGE sql STABLE
     AS $$ SELECT coalesce(nullif(current_setting('lockbox.roles', true), ''), '{}')::text[] $$;
 
--- The one tenant that a vendor user acts on.
+-- The one tenant that a person of the vendor acts on.
 CREATE FUNCTION at_tenant() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.at', true), '')::uuid $$;
 
 CREATE FUNCTION at_reach() RETURNS uuid[] LANGUAGE sql STABLE
     AS $$ SELECT at_tenants() || at_tenant() $$;
 
--- Credentials of a caller who is no person yet.
+-- Credentials of a caller who has no person yet.
 CREATE FUNCTION at_invitation() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.invitation', true), '')::uuid $$;
 
@@ -46,15 +46,15 @@ CREATE FUNCTION at_sign_in() RETURNS uuid LANGUAGE sql STABLE
 CREATE FUNCTION at_device_login() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.device_login', true), '')::uuid $$;
 
--- A person who is no longer an engineer, and a tenant that was just suspended: an operator ends their requests.
+-- A person who is no longer an engineer, and a tenant that was just suspended. An operator ends the requests of both.
 CREATE FUNCTION at_leaving() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.leaving', true), '')::uuid $$;
 
 CREATE FUNCTION at_suspending() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.suspending', true), '')::uuid $$;
 
--- The token of a ticket system that says that a case is closed, and the tenants that it is bound to: there it ends what
--- was asked for the case.
+-- The token of a ticket system that reports a closed case, and the tenants to which the token is bound. There the
+-- ticket system ends the requests for the case.
 CREATE FUNCTION at_closing() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.closing', true), '')::uuid $$;
 
@@ -65,11 +65,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND 'case:close' = ANY (k.scopes) AND k.revoked_at IS NULL AND k.expires_at > clock_timestamp()
 $$;
 
--- The person of whom a service account writes what the vendor's directory says.
+-- The person whose directory record a service account writes.
 CREATE FUNCTION at_directory() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.directory', true), '')::uuid $$;
 
--- A command of the database's owner sets this first, and no server can: `session_user` is the login.
+-- A command of the database's owner sets this variable first. No server can act as the owner: `session_user` is the
+-- database login.
 CREATE FUNCTION is_owner_command(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.owner_command', true), '') = what
 $$;
@@ -79,13 +80,14 @@ CREATE FUNCTION only_removes(old jsonb, new jsonb) RETURNS boolean LANGUAGE sql 
     SELECT new = old - ARRAY(SELECT key FROM jsonb_object_keys(old) AS key WHERE NOT jsonb_exists(new, key))
 $$;
 
--- A row of requests or decisions without what the owner may erase of it once the request is closed.
+-- A row of requests or decisions without the texts that the owner may erase once the request is closed.
 CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
     SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,context,comment,signed_content,
         address,user_agent,employing_entity,office_country,physical_country}'::text[]
 $$;
 
--- Whether `new` is `old` but for texts that are erased: gone, said to be erased, or named by their place alone.
+-- Whether `new` is `old` except for erased texts. An erased text is null, says that it was erased, or has only its
+-- position as a name.
 CREATE FUNCTION only_erases(old jsonb, new jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT without_texts(new) = without_texts(old) AND NOT EXISTS (SELECT FROM jsonb_each(new) AS n (key, value)
         WHERE n.value <> old -> n.key AND NOT CASE jsonb_typeof(n.value)
@@ -210,14 +212,14 @@ $$;
 
 -- Checks for policies and triggers
 
--- Operators invite a tenant's first admin; later ones they only propose, and the tenant has 72 hours to object.
+-- Operators invite a tenant's first admin. Later admins they can only propose, and the tenant has 72 hours to object.
 CREATE FUNCTION is_new(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT NOT EXISTS (SELECT FROM memberships m WHERE m.tenant_id = tenant)
         AND NOT EXISTS (SELECT FROM invitations i WHERE i.tenant_id = tenant)
 $$;
 
--- Admins change the roles of members; others need an invitation.
+-- Admins change the roles of members; other people need an invitation.
 CREATE FUNCTION is_member(who uuid, tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM memberships m WHERE m.person_id = who AND m.tenant_id = tenant)
@@ -247,7 +249,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM tenants t WHERE t.id = tenant AND t.suspended)
 $$;
 
--- While either side holds, nothing of the tenant is removed.
+-- While either side holds the tenant, nothing of the tenant is removed.
 CREATE FUNCTION is_held(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = tenant AND h.released_at IS NULL)
@@ -277,12 +279,13 @@ CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
         ELSE '{}' END::text[]
 $$;
 
--- As `fits` in lockbox/requests/policy_parts.py.
+-- The same as `fits` in lockbox/requests/policy_parts.py.
 CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;
 
--- Whether a policy requires signed approvals, as the invariants of 0.2.0 ask: what it does not name meets every rule.
+-- Whether a policy requires signed approvals, as the invariants of 0.2.0 call it. Facts that the call does not name
+-- meet every rule.
 CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
 RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
@@ -299,8 +302,8 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
                 unnest(demands_passkeys.resources) AS resource WHERE fits(pattern, resource))))
 $$;
 
--- The same of a request, as `Match.matches` in policy_rules.py: a level or a parameter that is not known meets every
--- rule that names one.
+-- The same for a request, as `Match.matches` in policy_rules.py: an unknown level or parameter meets every rule that
+-- names one.
 CREATE FUNCTION demands_passkeys(policy jsonb, request requests) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
         SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
@@ -328,9 +331,9 @@ CREATE FUNCTION demands_passkeys(policy jsonb, request requests) RETURNS boolean
             AND (about.entities = '[]' OR NOT coalesce(about.entities ? request.employing_entity, false)))
 $$;
 
--- Whether what a customer has approved beforehand lets a request be open: it covers what is open, for no longer and until
--- no later, was used for each window that it opened, and as many people have approved it as the request needs, none of
--- them by whom it was proposed. They have signed nothing with a passkey, so it opens nothing where that is demanded.
+-- Whether a pre-approval lets a request be open. It covers what is open, for no longer than its window and no later
+-- than its end. It was used for each window that it opened. As many people have approved it as the request needs, and
+-- its proposer is none of them. Its approvals have no passkey signatures, so it opens no request that demands them.
 CREATE FUNCTION is_pre_approved(request requests) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT request.approve_means <> 'passkey-signed' AND EXISTS (SELECT FROM pre_approvals p
@@ -345,15 +348,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
                 AND v.person_id <> p.proposed_by AND v.decided_at <= request.opened_at))
 $$;
 
--- Whether the decisions on record let a request be open: no denial, and as many approvals as its quorum says, none of
--- them by the requester or by who endorsed it. An approval counts for no more than it keeps, and where passkeys have
--- to sign, it counts only with an assertion. What was approved beforehand needs no other yes. Where the customer does
--- not decide, a manager's endorsement is enough; for break-glass, a manager's word who is not the requester.
+-- Whether the decisions on record let a request be open: no denial, and as many approvals as its quorum demands, none
+-- of them by the requester or by the endorser. An approval counts only for what it keeps of the request. Where
+-- passkeys have to sign, it counts only with an assertion. A pre-approved request needs no other approval. Where the
+-- customer does not decide, a manager's endorsement is enough. Break-glass needs a manager who is not the requester.
 --
--- One rule makes two functions. Readers ask is_decided, as themselves; the triggers ask is_founded, as the owner: a
--- plan under row-level security is one user's, and Postgres would plan a shared function anew at each change of
--- hands. The triggers do not take the row's word for what has to be signed: the tenant's terms of when it was asked
--- may demand it.
+-- One rule makes two functions. Readers call is_decided, as themselves. The triggers call is_founded, as the owner: a
+-- plan under row-level security belongs to one user, and Postgres would plan a shared function anew at each change of
+-- the user. The triggers do not trust the row about what has to be signed: the tenant's policy of the time when the
+-- customer was asked may demand it.
 DO $$
 DECLARE
     rule CONSTANT text := $rule$
@@ -393,10 +396,10 @@ END $$;
 
 -- Requests
 
--- Requests are counted over all of them; whoever submits one sees only their own. Ids sort by the time they were
--- made, by a clock that may differ from the database's by minutes at most. A range of one makes Postgres read the
--- index of the tenant or person and no further than the limit, by a plan that does not know the limit: one that knows
--- it takes few of many for a reason to sort all.
+-- Requests are counted over all people, but a submitter sees only their own. Ids sort by the time when they were
+-- made, by a clock that may differ from the database's by minutes at most. BETWEEN with equal bounds, and a plan that
+-- does not know the limit, make Postgres read the index of the tenant or person, and no further than the limit. A
+-- plan that knows a small limit would sort all rows.
 CREATE FUNCTION nth_submission(of_tenant uuid, most_tenant integer, most_person integer) RETURNS TABLE (
     tenant_at timestamptz, person_at timestamptz
 )
@@ -415,8 +418,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET plan_
         ) f ORDER BY f.id DESC OFFSET most_person - 1 LIMIT 1)
 $$;
 
--- Lock the request to resubmit, for its requester or for the service account that submitted it, which sees no closed
--- request. Two statements, so that a caller who waited for the lock sees what was submitted meanwhile.
+-- Lock the request to resubmit, for its requester or for the service account that submitted it. The account sees no
+-- closed request otherwise. There are two statements, so that a caller who waited for the lock sees what was
+-- submitted meanwhile.
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, access_window integer, max_uses integer,
@@ -440,8 +444,8 @@ BEGIN
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
--- Lock the request whose window is to be extended, for the same callers. `first_opened_at` is when the first of the
--- windows that go on from each other began.
+-- Lock the request whose window is to be extended, for the same callers. `first_opened_at` is when the first window
+-- of the chain of extensions began.
 CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, case_check text, max_uses integer,
@@ -467,15 +471,15 @@ BEGIN
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
--- Whether the window that another request extends still runs, or ran to its end: where somebody has ended it, that other
--- one lets nobody in.
+-- Whether a window still runs or ran to its end. If someone has ended it early, a request that extends it admits no
+-- one.
 CREATE FUNCTION ran_to_its_end(of_request uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM requests r WHERE r.id = of_request AND r.state IN ('active', 'expired'))
 $$;
 
--- Whether the customer's last decision about a resource was a denial, ignoring case and by what was granted. What was
--- opened without asking anybody is no decision.
+-- Whether the customer's last decision about one of the resources was a denial. Case is ignored, and an approval
+-- counts for the granted resources only. A window that was opened without asking the customer is no decision.
 CREATE FUNCTION was_denied(of_tenant uuid, of_service text, of_resources text[]) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH asked AS (SELECT array_agg(lower(one)) AS names FROM unnest(of_resources) AS one)
@@ -489,7 +493,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
                 AND lower(opened) = lower(resource)))
 $$;
 
--- What a customer has approved beforehand and could open such a request, with who approved it; null where nothing could.
+-- The pre-approvals that could open such a request, with their votes; null if there are none.
 CREATE FUNCTION usable_pre_approvals(of_tenant uuid, of_service text, of_reason text) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT jsonb_agg(to_jsonb(p) || jsonb_build_object('votes', (SELECT jsonb_agg(to_jsonb(v))
@@ -500,10 +504,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND p.ends_at > clock_timestamp()
 $$;
 
--- Use a pre-approval once, and return how many uses are left; null where it cannot be used any more. Uses of one come
--- one after another, and none after it was revoked. A request that opens as it is submitted is no row yet that
--- somebody could wait for: with the engineer, it holds the tenant, the policy that judged it and the engineer's role,
--- so that what ends their windows finds it.
+-- Use a pre-approval once, and return how many uses are left; null if it cannot be used any more. Uses of a
+-- pre-approval come one after another, and none comes after it was revoked. A request that opens as it is submitted
+-- has no row yet for which another transaction could wait. So with `of_engineer`, this locks the tenant, the policy
+-- that judged the request, and the engineer's role. A transaction that ends their windows waits for these locks and
+-- then finds the window.
 CREATE FUNCTION use_pre_approval(of_pre_approval uuid, of_policy integer, of_engineer uuid) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -528,7 +533,7 @@ BEGIN
     RETURN uses_left;
 END $$;
 
--- The engineer's newest open request for the same case and one of these resources. So many of a case are looked through.
+-- The engineer's newest open request for the same case and one of these resources, among 500 requests of the case.
 CREATE FUNCTION open_duplicate(of_tenant uuid, of_person uuid, of_service text, of_resources text[], of_system text,
     of_case text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -552,13 +557,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND (a.finding IS NULL OR a.opened_at > clock_timestamp() - interval '30 days')
 $$;
 
--- Since when an emergency stop bars break-glass at a tenant; null where none does.
+-- Since when an emergency stop has barred break-glass at a tenant; null if there is none.
 CREATE FUNCTION stopped_since(of_tenant uuid) RETURNS timestamptz
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT s.stopped_at FROM emergency_stops s WHERE s.tenant_id = of_tenant AND s.ended_at IS NULL
 $$;
 
--- When a tenant's consent ends, and under which mode it lets the vendor open.
+-- When a tenant's consent ends, and under which mode it lets the vendor open windows.
 CREATE FUNCTION consents(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, mode text, until_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT t.id, p.body -> 'consent' ->> 'mode', CAST(p.body -> 'consent' ->> 'until' AS timestamptz)
@@ -567,7 +572,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND t.mode = 'enforce' AND p.body -> 'consent' ->> 'until' IS NOT NULL
 $$;
 
--- An engineer sees the longest window that a tenant's policy allows, and nothing else of it.
+-- An engineer sees the longest window that a tenant's policy allows, and nothing else of the policy.
 CREATE FUNCTION longest_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, seconds integer)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT t.id, CAST(p.body ->> 'access_ceiling' AS integer)
@@ -575,8 +580,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE t.id = ANY (of_tenants) AND 'engineer' = ANY (at_roles())
 $$;
 
--- The policy in force when a window began that was approved for later, and the one before under which it was approved,
--- where that was another one.
+-- For a window that was approved for later: the policy in force when it began, and the policy under which it was
+-- approved if that was another one.
 CREATE FUNCTION policies_at_start(of_requests uuid[]) RETURNS TABLE (
     request_id uuid, tenant_id uuid, version integer, body text, mac bytea, before text
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -592,7 +597,7 @@ CREATE FUNCTION policies_at_start(of_requests uuid[]) RETURNS TABLE (
             OR session_user = 'lockbox_worker')
 $$;
 
--- The access check sees neither the deciders nor their passkeys: it gets what it needs to verify a window.
+-- The access check may read neither the deciders nor their passkeys. This returns what it needs to verify a window.
 CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
     request_id uuid, person_id uuid, principals uuid[], access_window integer, resources text[],
     actions text[], max_uses integer, opens_at timestamptz, comment text, statement text, signed_content text,
@@ -622,8 +627,8 @@ CREATE FUNCTION approver_keys(of_tenant uuid) RETURNS TABLE (
     ORDER BY p.name, p.id, k.id
 $$;
 
--- When everybody with a role in a place signed in last, and how: for the tenant's own people, or for the vendor's
--- operators and auditors where there is no tenant.
+-- When each person with a role at a tenant last signed in, and how, for the tenant's own people. Without a tenant:
+-- the same about the vendor, for its operators and auditors.
 CREATE FUNCTION last_sign_ins(of_tenant uuid) RETURNS TABLE (person_id uuid, at timestamptz, means text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT m.person_id, s.at, convert_from(s.body, 'UTF8')::jsonb ->> 'means'
@@ -634,7 +639,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         ELSE of_tenant = ANY (at_tenants()) END
 $$;
 
--- A service account sees open windows only; to report activity later it needs a part of a closed one.
+-- A service account sees open windows only. To report activity later, it needs a part of a closed window.
 CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
     id uuid, tenant_id uuid, requester_id uuid, service text, resources text[], actions text[],
     max_uses integer, opened_at timestamptz, deadline_at timestamptz, closed_at timestamptz
@@ -645,12 +650,13 @@ CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
     FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
 $$;
 
--- Which windows may have changed by transactions whose end an earlier snapshot had not seen; nothing without one. The
--- gate learns what an event is about, and of what it says only this: a move that `ends` a window ends it for good. In
--- the first columns, of one row at least, which server and database answers, and the snapshot to go on from. A passkey
--- that is gone may have signed at any tenant, one that its owner has left too: so that is about all windows. Of whom a
--- call is at the gate is remembered as windows are, and so told too. What comes from a back-up of another server has
--- numbers of that one, and is left out where this one has not come to them.
+-- Which windows may have changed by transactions that were still open in an earlier snapshot or began later; none
+-- without an earlier snapshot. The gate learns what an event is about, and only this of its content: whether it is a
+-- move that `ends` a window, which is final. The first columns name the server and database that answer, and the
+-- snapshot to continue from; at least one row has them. A removed passkey may have signed at any tenant, even at one
+-- that its owner has left, so its removal concerns all windows. The gate also remembers whose identity a caller has,
+-- so changes of identities are returned too. Events restored from another server's back-up have numbers of that
+-- server, and are left out until this server reaches these numbers.
 CREATE FUNCTION window_changes(before text) RETURNS TABLE (
     server text, seen text, event_id uuid, request_id uuid, ends boolean, tenant_id uuid, person_id text
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
@@ -674,9 +680,9 @@ CREATE FUNCTION window_changes(before text) RETURNS TABLE (
                 'gate_identity_removed')))
 $$;
 
--- Add calls that a gate has let in and would refuse; of each service and reason the hundred that came most often stay,
--- and of those that came as often the latest. The row without a path, which is taken first, counts all others, and keeps
--- processes from changing the rows of one service and reason at once.
+-- Add calls that a gate has admitted and would refuse. The hundred most frequent calls of each service and reason
+-- stay; among equally frequent calls, the latest stay. The row without a path counts all other calls. It is locked
+-- first, which keeps processes from changing the rows of one service and reason at once.
 CREATE FUNCTION add_reported_calls(reported jsonb, now_at timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
@@ -710,17 +716,17 @@ BEGIN
     WHERE r.path = '' AND r.service = g.service AND r.reason = g.reason;
 END $$;
 
--- When the gate of each service was last asked with a gateway's or a guard's token: to the minute within two hours, to
--- the hour within a month. A member of a tenant may know that, and no more of what is counted.
+-- When the gate of each service was last asked with a gateway's or a guard's token: to the minute within two hours,
+-- to the hour within a month. A member of a tenant may know these times, but not the counts.
 CREATE FUNCTION gates_last_asked() RETURNS TABLE (service text, at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT g.service, max(g.at) FROM gate_answers g WHERE g.span <> 'all'
         AND g.gateway_id <> '00000000-0000-0000-0000-000000000000' GROUP BY g.service
 $$;
 
--- Add what a process of the API has counted; a batch that comes twice counts once. Without a process it is a part of a
--- transaction that counts once. Rows are taken in the order of
--- their keys, so that processes never wait for each other in a circle. No login changes or lowers a count.
+-- Add what a process of the API has counted; a batch that comes twice counts once. Without a process, the counts are
+-- part of a transaction that itself counts once. Rows are locked in the order of their keys, so that processes never
+-- wait for each other in a circle. No login changes or lowers a count.
 CREATE FUNCTION add_gate_counts(of_process uuid, of_batch bigint, answers jsonb, uses jsonb, refused jsonb,
     reported jsonb, lost bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -784,9 +790,9 @@ BEGIN
         WHERE written_at < now_at - interval '1 day' FOR UPDATE SKIP LOCKED);
 END $$;
 
--- Use a window for a number of uses once, as a service account that checks access, and return how many are left; no row
--- where none is. Uses of one window come one after another, and none after the move that ends it. A call that has used
--- it within five seconds does not use it again. `name` is the account's.
+-- Use a window for a number of uses once, as a service account that checks access. Return how many uses are left, or
+-- no row if none are left. Uses of a window come one after another, and none comes after the move that ends it. A
+-- call that has used the window within five seconds does not use it again. `name` is the account's name.
 CREATE FUNCTION use_window(of_request uuid, by_call text) RETURNS TABLE (uses_left integer, is_new boolean, name text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -827,8 +833,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     GROUP BY r.tenant_id
 $$;
 
--- One listener serves the pages of many people and has no session variables: it learns which of them may see one
--- of the changed requests, but not which request. The caller says which roles see how much.
+-- One listener serves the pages of many people and has no session variables. It learns which of these people may see
+-- one of the changed requests, but not which request. The caller says which roles see how much.
 CREATE FUNCTION readers_of(ids uuid[], who uuid[], places uuid[], reach_all text[], reach_theirs text[])
 RETURNS TABLE (
     reader integer
@@ -856,7 +862,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT k.key, k.purpose, k.first_used_at FROM audit_keys k ORDER BY k.first_used_at, k.key
 $$;
 
--- The access check reads no events, only a log's signed checkpoint and the hashes that prove that it
+-- The access check reads no events. It reads only a log's signed checkpoint and the hashes that prove that the log
 -- has only grown.
 CREATE FUNCTION log_heads(of_logs uuid[]) RETURNS TABLE (
     id uuid, origin text, generation integer, size bigint, root bytea, note text
@@ -880,7 +886,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ON CONFLICT (key) DO UPDATE SET count = r.count + 1
 $$;
 
--- The sealer takes what waits, but for the logs that it holds back: two at once share the rows. It may delete none.
+-- The sealer takes the waiting events, except those of the logs that it holds back. Two sealers at once share the
+-- rows. Only forget_sealed deletes rows.
 CREATE FUNCTION take_unsealed(held uuid[], most integer) RETURNS SETOF uuid
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT u.event_id FROM unsealed u WHERE cardinality(held) = 0 OR NOT EXISTS (
@@ -949,8 +956,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             WHEN 'reviewing' THEN m.tenant_id IS NULL AND m.role = 'manager' ELSE m.tenant_id = tenant END)
 $$;
 
--- Anyone who may change a webhook may repeat a call, even about a request that they may not see: it
--- reports events to a machine.
+-- Anyone who may change a webhook may repeat its calls, even about a request that they may not see, because a call
+-- reports an event to a machine.
 CREATE FUNCTION reopen(of_delivery uuid, moment timestamptz) RETURNS TABLE (notification uuid, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -974,7 +981,7 @@ BEGIN
     END IF;
 END $$;
 
--- Operators see which notifications of a request were not delivered, and nothing else of it.
+-- Operators see which notifications of a request were not delivered, and nothing else of the request.
 CREATE FUNCTION dead_notifications(before uuid, most integer) RETURNS TABLE (
     id uuid, request_id uuid, tenant text, template text, channel text, died_at timestamptz, attempts integer,
     error text, delivery_id uuid
@@ -988,7 +995,7 @@ CREATE FUNCTION dead_notifications(before uuid, most integer) RETURNS TABLE (
     ORDER BY n.id DESC LIMIT most
 $$;
 
--- A failing webhook's URL without path and login, which may contain a secret.
+-- The URL of a failing webhook without its path and user name, which may contain a secret.
 CREATE FUNCTION failing_webhooks(most integer, skipped integer) RETURNS TABLE (id uuid, tenant text, leads_to text,
     failing_since timestamptz, unsent bigint, error text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -1005,9 +1012,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$;
 
 
--- Marks
+-- MACs of rows
 
--- Replace a row's mark with one under a newer key, if the caller has the present one.
+-- Replace a row's MAC with one under a newer key, if the caller has the present MAC.
 CREATE FUNCTION renew_mark(kind text, which uuid, old bytea, new bytea, new_hash bytea) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -1021,8 +1028,8 @@ BEGIN
     END CASE;
 END $$;
 
--- The API, which has the keys, checks the marks of all rows that grant rights, person by person and new ones at once.
--- Revoked and expired rows grant none.
+-- The API has the keys and checks the MACs of all rows that grant rights: person by person, and new rows at once.
+-- Revoked and expired rows grant no rights.
 CREATE FUNCTION people_to_check(after uuid, page integer) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT id FROM people WHERE id > after ORDER BY id LIMIT page
@@ -1079,8 +1086,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT d.* FROM decisions d WHERE d.id >= (SELECT uuidv7(-lately)) ORDER BY d.id DESC LIMIT most
 $$;
 
--- The same of tenants: their mode, the policies that hold, that were written since, and that judged what is still
--- open.
+-- The same for tenants: their mode, the policies in force, newer policies, and the policies that judged open
+-- requests.
 CREATE FUNCTION tenants_to_check(after uuid, page integer) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT id FROM tenants WHERE id > after ORDER BY id LIMIT page
@@ -1137,7 +1144,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE p.tenant_id = ANY (which) AND p.revoked_at IS NULL AND p.ends_at > clock_timestamp()
 $$;
 
--- What was written before these had marks has the empty one, and counts.
+-- Rows that were written before these tables had MACs have the empty MAC. They count, and are left out here.
 CREATE FUNCTION marked_retentions(which uuid[]) RETURNS SETOF retentions
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT t.* FROM retentions t WHERE t.tenant_id = ANY (which) AND t.mac IS DISTINCT FROM ''
@@ -1173,8 +1180,8 @@ $$;
 
 -- Operations
 
--- Record a heartbeat, only for a role of the login: workers act on what they read here. Processes silent for an hour
--- are removed.
+-- Record a heartbeat, only for a role of the caller's login, because workers act on what they read here. Processes
+-- that were silent for an hour are removed.
 CREATE FUNCTION record_heartbeat(of_role text, of_process uuid, of_node text, with_skew double precision,
     logs_rolled_back integer DEFAULT NULL, why text DEFAULT NULL, most_connections integer DEFAULT NULL,
     that_gate_differs boolean DEFAULT NULL, that_needs_connectors boolean DEFAULT NULL) RETURNS void
@@ -1193,15 +1200,15 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
         needs_connectors = EXCLUDED.needs_connectors
 $$;
 
--- Whether there is something for a connector worker to do: the catalogue has connectors, or access is not closed.
+-- Whether a connector worker is needed: the catalogue has connectors, or access at a target is not closed.
 CREATE FUNCTION needs_connectors() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM heartbeats WHERE needs_connectors AND beat_at > clock_timestamp() - interval '1 minute')
         OR EXISTS (SELECT FROM connections WHERE run_at IS NOT NULL)
 $$;
 
--- How many connections Postgres gives to all logins together, how many to this one, and how many the living processes
--- open at most, but for those of one role on one machine.
+-- How many connections Postgres allows to all logins together, how many to this login, and how many the living
+-- processes open at most, without the processes of one role on one machine.
 CREATE FUNCTION connection_budget(but_role text, but_node text)
 RETURNS TABLE (allowed integer, of_login integer, promised bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -1235,8 +1242,9 @@ LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
         FROM events e WHERE e.id = (SELECT event_id FROM unsealed ORDER BY event_id LIMIT 1)), 0)
 $$;
 
--- Every count is of an index, and of no more than 100,000 of its rows. The schedule's part for the clock is compared
--- from two seconds on to an hour ahead, or less where more is due by then; bounds are in ms since 1970, as in Redis.
+-- Every count reads an index, and at most 100,000 of its rows. The clock's part of the schedule is compared from two
+-- seconds ahead to an hour ahead, or to less if more than these rows are due by then. Bounds are in ms since 1970, as
+-- in Redis.
 CREATE FUNCTION operating_figures() RETURNS TABLE (name text, label text, value double precision)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
@@ -1316,7 +1324,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0
 $$;
 
--- What the gate has answered: in all, in the last hour and in the last day, by the names of the gateways' accounts.
+-- The gate's answers in total, in the last hour and in the last day, by the names of the gateways' accounts.
 CREATE FUNCTION operating_gate() RETURNS TABLE (
     gateway text, service text, decision text, reason text, number numeric, of_hour numeric, of_day numeric
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -1333,7 +1341,7 @@ CREATE FUNCTION operating_gate() RETURNS TABLE (
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT 1000
 $$;
 
--- Of what is open, and no further than a thousand and one of each: what is closed is not counted.
+-- Counts open requests only, and at most 1001 of each state.
 CREATE FUNCTION operating_states() RETURNS TABLE (state text, number bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT s.state, (SELECT count(*) FROM (SELECT FROM requests r WHERE r.state = s.state
@@ -1341,8 +1349,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     FROM unnest('{reviewing,pending,active}'::text[]) AS s (state)
 $$;
 
--- A day by the hour, by the ids of events and notifications, which are made as time goes: what was promised days ago may be
--- sent today. A plan that does not know what id the day begins with would read all there ever was.
+-- A day by the hour. The rows are found by the ids of events and notifications, which sort by time. A notification
+-- that was written days ago may be sent today. Sequential scans are off, because a plan that does not know the day's
+-- first id would read all rows.
 CREATE FUNCTION operating_day() RETURNS TABLE (name text, hour timestamptz, value double precision)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
     WITH span AS MATERIALIZED (

@@ -1,9 +1,9 @@
--- Who may do what: the API, the worker (deadlines, seals, reconciling) and the notifications worker. config/roles.sql
--- makes these logins. None of them owns a table, changes an event or a decision, or reads the secret of an
--- invitation.
+-- The rights of the API, the worker (deadlines, seals, reconciling), the notifications worker and the connector
+-- worker. config/roles.sql makes these logins. None of them owns a table, changes an event or a decision, or reads
+-- the secret of an invitation.
 
 
--- Nobody chooses by which transaction an event was written.
+-- No login can choose the transaction id that an event records.
 GRANT INSERT (id, tenant_id, internal, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
     deadline_at, body) ON events TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
@@ -30,7 +30,7 @@ GRANT UPDATE (name, plan, mode, suspended, policy_version, revision, mac) ON ten
 GRANT UPDATE (review_tier) ON memberships TO lockbox_api;
 GRANT UPDATE (employing_entity, office_country, physical_country, source, as_of, mac) ON directory_records TO lockbox_api;
 GRANT UPDATE (wanted, revision, enforced_at, changed_at, mac) ON enforcements TO lockbox_api;
--- When a definition was recorded says Postgres, and how far it was told the worker.
+-- Postgres sets when a definition was recorded, and the worker sets how far the definition was announced.
 GRANT SELECT ON gate_definitions TO lockbox_api;
 GRANT INSERT (id, service, revision, digest, body, only_for) ON gate_definitions TO lockbox_api;
 GRANT UPDATE (used_at) ON gate_definitions TO lockbox_api;
@@ -68,7 +68,7 @@ GRANT SELECT (id, request_id, tenant_id, kind, target, state, run_at, attempts, 
 GRANT UPDATE (state, run_at, failures) ON connections TO lockbox_api;
 
 
--- The worker moves requests by the clock and seals. It closes no notification, and knows no code and no token.
+-- The worker moves requests by the clock and seals. It closes no notification, and reads no code and no token.
 
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
@@ -77,7 +77,7 @@ GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, dele
     pre_approval_votes, turns TO lockbox_worker;
 GRANT INSERT ON event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
     counters, lag_samples, alarms TO lockbox_worker;
--- Of `unsealed` for core workers of 0.2.0, while a trigger refuses what is not sealed.
+-- Core workers of 0.2.0 delete from `unsealed`; a trigger refuses to delete events that are not sealed.
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
     reports_due, counters, lag_samples, alarms, gate_answers, reported_calls TO lockbox_worker;
 
@@ -85,20 +85,20 @@ GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, create
     accepted_at, withdrawn_at) ON invitations TO lockbox_worker;
 GRANT SELECT (id, means, email, created_at, expires_at, proven_at, used_at) ON sign_ins TO lockbox_worker;
 GRANT SELECT (id, person_id, email, created_at, expires_at, confirmed_at, removed_at) ON addresses TO lockbox_worker;
--- To forget what is old takes to see when it was.
+-- To delete old rows, the worker has to see how old they are.
 GRANT SELECT (id, expires_at) ON sessions, device_logins TO lockbox_worker;
 GRANT SELECT (key, since) ON sign_in_counts TO lockbox_worker;
 GRANT SELECT (id, at) ON deliveries TO lockbox_worker;
 
 GRANT SELECT (id, state, run_at) ON connections TO lockbox_worker;
--- To see that each stands in its tenant's log; not why.
+-- The worker checks that each of these changes has an event in its tenant's log. It does not see the reasons.
 GRANT SELECT (tenant_id, days, set_at) ON retentions TO lockbox_worker;
 GRANT SELECT (tenant_id, set_by, set_at, released_by, released_at) ON legal_holds TO lockbox_worker;
 GRANT SELECT (tenant_id, asked_by, asked_at, erased_at) ON offboardings TO lockbox_worker;
 
 GRANT UPDATE (state, version, closed_at, wake_at, reminders, tiers_asked, warned) ON requests TO lockbox_worker;
 GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at, stated_for, unstated_at) ON logs TO lockbox_worker;
--- To state what can open without a customer's approval.
+-- The worker states what can open without a customer's approval.
 GRANT SELECT (enforcement_id, tenant_id, revision, created_at) ON report_consents TO lockbox_worker;
 GRANT SELECT (tenant_id, stopped_at, ended_at) ON emergency_stops TO lockbox_worker;
 GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
@@ -110,14 +110,14 @@ GRANT SELECT ON exclusions TO lockbox_worker;
 GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
 GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
 GRANT UPDATE (ended_at) ON pre_approvals TO lockbox_worker;
--- To lock a row takes the right to change it; a trigger refuses the change.
+-- To lock a row, the worker needs the right to change it; a trigger refuses the change.
 GRANT UPDATE (name) ON turns TO lockbox_worker;
 GRANT SELECT ON after_reviews TO lockbox_worker;
 GRANT UPDATE (remind_at, reminders) ON after_reviews TO lockbox_worker;
 
 
--- The notifications worker sends and records. It moves no request and seals nothing; it derives codes from their
--- nonce.
+-- The notifications worker sends and records. It moves no request and seals nothing. It derives codes from their
+-- nonces.
 
 GRANT SELECT ON people, memberships, eligible_delegates, delegations, requests, events, event_details, logs, seals,
     checkpoints, observers, endpoints, notifications, outbox, unsettled, counters TO lockbox_notifications;
@@ -147,7 +147,8 @@ GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, failed_at, la
     ON notifications TO lockbox_notifications;
 
 
--- The connector worker opens and closes at targets, judges windows as an access check does, and moves nothing.
+-- The connector worker opens and closes access at targets. It judges windows as an access check does, and moves
+-- nothing.
 
 GRANT SELECT ON people, memberships, requests, connections, decisions, events, tenants, logs, seals, tiles
     TO lockbox_connectors;
@@ -160,7 +161,7 @@ GRANT UPDATE (state, run_at, attempts, failures, last_error, opened_at, closed_a
     TO lockbox_connectors;
 
 
--- Functions. Postgres lets everybody call a new one; here nobody may who is not named.
+-- Functions. By default, Postgres lets everyone call a new function; here only the named logins may.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
@@ -191,7 +192,8 @@ GRANT EXECUTE ON FUNCTION signed_decisions, policies_at_start, log_heads, log_ti
 -- Cases and duplicates
 GRANT EXECUTE ON FUNCTION at_closing TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION closing_tenants, open_duplicate TO lockbox_api;
--- The API asks, and can neither answer nor say when it has asked; the notifications worker answers; the worker forgets.
+-- The API asks, but can neither answer nor set when it asked. The notifications worker answers, and the worker
+-- deletes.
 GRANT SELECT, INSERT (id, tenant_id, engineer_id, asked_by, case_system, case_ref) ON case_checks TO lockbox_api;
 GRANT SELECT ON case_checks TO lockbox_notifications;
 GRANT UPDATE (answered_at, is_open, is_assigned, failure) ON case_checks TO lockbox_notifications;

@@ -1,8 +1,9 @@
--- Row-level security: no context, no rows. People reach their tenants, the vendor's people what their role needs.
+-- Row-level security: without a context, no row is visible. People reach the rows of their tenants, and the vendor's
+-- people reach what their roles need.
 --
--- USING is about the rows that are there, WITH CHECK about what is written. The context is read in a sub-select, once
--- a statement and not once a row. Another row is looked up for each one (OFFSET 0), or Postgres would hash its whole
--- table. What a condition on one row cannot say is in triggers.sql.
+-- USING is about existing rows, and WITH CHECK is about written rows. The context is read in a sub-select, once for a
+-- statement and not once for each row. Another row is looked up for each row (OFFSET 0); otherwise, Postgres would
+-- hash the whole other table. Rules that a condition on one row cannot express are in triggers.sql.
 
 DO $$
 DECLARE
@@ -15,7 +16,7 @@ BEGIN
 END $$;
 
 
--- The workers act for everybody; what they may do with a table is bound by their rights on it.
+-- The workers act for all people. Their rights on a table limit what they may do with it.
 
 DO $$
 DECLARE
@@ -51,10 +52,10 @@ BEGIN
         EXECUTE format('CREATE POLICY connectors ON %I FOR ALL TO lockbox_connectors USING (true)', seen);
     END LOOP;
 END $$;
--- It says what became of access at a target, and asks nobody.
+-- The connector worker reports what happened to access at a target, and asks no one.
 CREATE POLICY connectors ON outbox FOR INSERT TO lockbox_connectors
     WITH CHECK (template ^@ 'connection_' AND cardinality(asked) = 0 AND NOT event_exists(event_id));
--- Whoever holds the worker's login wipes no trace of today.
+-- An attacker with the worker's login cannot delete recent traces.
 CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_worker
     USING (at < now() - interval '1 day');
 CREATE POLICY worker_forgets ON case_checks AS RESTRICTIVE FOR DELETE TO lockbox_worker
@@ -71,7 +72,7 @@ CREATE POLICY api_select ON people FOR SELECT TO lockbox_api
     USING (id = (SELECT at_person()) OR (side = 'vendor' AND (SELECT at_person()) IS NOT NULL)
         OR EXISTS (SELECT FROM memberships m WHERE m.person_id = people.id
             AND m.tenant_id = ANY ((SELECT at_reach())::uuid[])));
--- Whoever accepts an invitation becomes a person of its side, with its address.
+-- A person who accepts an invitation becomes a person of the invitation's side, with its address.
 CREATE POLICY api_insert ON people FOR INSERT TO lockbox_api
     WITH CHECK (EXISTS (SELECT FROM invitations i WHERE i.id = (SELECT at_invitation())
         AND lower(i.email) = lower(people.email) AND i.withdrawn_at IS NULL AND i.accepted_at IS NULL
@@ -92,7 +93,7 @@ CREATE POLICY api_insert ON policies FOR INSERT TO lockbox_api
     WITH CHECK ((tenant_id = ANY ((SELECT at_administers())::uuid[]) AND author_id = (SELECT at_person()))
         OR ((SELECT at_roles()) && '{operator}'::text[] AND version = 1 AND author_id IS NULL));
 
--- Exclusions are the same for all. An operator says what they are, an admin acknowledges them for a tenant.
+-- Exclusions are the same for all tenants. An operator states them, and an admin acknowledges them for a tenant.
 CREATE POLICY api_select ON exclusions FOR SELECT TO lockbox_api USING ((SELECT at_person()) IS NOT NULL);
 CREATE POLICY api_insert ON exclusions FOR INSERT TO lockbox_api
     WITH CHECK ((SELECT at_roles()) && '{operator}'::text[] AND author_id = (SELECT at_person())
@@ -103,7 +104,7 @@ CREATE POLICY api_select ON exclusion_acknowledgements FOR SELECT TO lockbox_api
 CREATE POLICY api_insert ON exclusion_acknowledgements FOR INSERT TO lockbox_api
     WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND person_id = (SELECT at_person()));
 
--- Its admins say for how long a tenant's log is kept.
+-- A tenant's admins set how long its log is kept.
 CREATE POLICY api_select ON retentions FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
         OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
@@ -112,7 +113,7 @@ CREATE POLICY api_insert ON retentions FOR INSERT TO lockbox_api
 CREATE POLICY api_update ON retentions FOR UPDATE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
 
--- Either side holds for itself: the customer's admins, and the vendor's operators.
+-- Each side holds a tenant for itself: the customer's admins, and the vendor's operators.
 CREATE POLICY api_select ON legal_holds FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
         OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
@@ -165,7 +166,7 @@ CREATE POLICY api_update ON invitations FOR UPDATE TO lockbox_api
         OR ((SELECT at_roles()) && '{operator}'::text[] AND tenant_id IS NULL)
         OR (is_recovery AND EXISTS (SELECT FROM memberships m WHERE m.person_id = (SELECT at_person())
             AND m.tenant_id = invitations.tenant_id AND m.role = 'approver')));
--- An operator may take back what the vendor's side has offered.
+-- An operator may withdraw any invitation that the vendor's side has made.
 CREATE POLICY api_select_offered ON invitations FOR SELECT TO lockbox_api
     USING ((SELECT at_roles()) && '{operator}'::text[] AND is_of_the_vendor(invited_by));
 CREATE POLICY api_update_offered ON invitations FOR UPDATE TO lockbox_api
@@ -181,7 +182,7 @@ CREATE POLICY api_delete ON eligible_delegates FOR DELETE TO lockbox_api
 
 CREATE POLICY api_select ON delegations FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_reach())::uuid[]));
--- An approver names who decides for them, or an admin does; only whom an admin has allowed.
+-- An approver, or an admin for them, names who decides for the approver; only people whom an admin has allowed.
 CREATE POLICY api_insert ON delegations FOR INSERT TO lockbox_api
     WITH CHECK (made_by = (SELECT at_person())
         AND (tenant_id = ANY ((SELECT at_administers())::uuid[])
@@ -195,7 +196,7 @@ CREATE POLICY api_update ON delegations FOR UPDATE TO lockbox_api
         OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND (SELECT at_person()) IN (principal_id, delegate_id)));
 
 
--- What people sign in with, and what is theirs alone
+-- What people sign in with, and rows that only their owner sees
 
 DO $$
 DECLARE
@@ -213,7 +214,7 @@ BEGIN
             CASE owned.command WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END);
     END LOOP;
 END $$;
--- Operators map callers of gates to others, and never to themselves.
+-- Operators map callers of gates to other people, and never to themselves.
 CREATE POLICY api_select ON gate_identities FOR SELECT TO lockbox_api
     USING (person_id = (SELECT at_person()) OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
 CREATE POLICY api_insert ON gate_identities FOR INSERT TO lockbox_api
@@ -222,7 +223,8 @@ CREATE POLICY api_insert ON gate_identities FOR INSERT TO lockbox_api
 CREATE POLICY api_delete ON gate_identities FOR DELETE TO lockbox_api
     USING ((SELECT at_roles()) && '{operator}'::text[]);
 
--- At a sign-in the directory is the person's own identity provider; else it is a service account of somebody else.
+-- At a sign-in, the person's own identity provider is the directory. Otherwise, a service account writes another
+-- person's record.
 CREATE POLICY api_select ON directory_records FOR SELECT TO lockbox_api
     USING (person_id = (SELECT at_person())
         OR (SELECT at_roles()) && '{manager,operator,vendor_auditor,system}'::text[]);
@@ -235,8 +237,8 @@ CREATE POLICY api_update ON directory_records FOR UPDATE TO lockbox_api
         OR ((SELECT at_roles()) && '{system}'::text[] AND person_id = (SELECT at_directory())))
     WITH CHECK (as_of < now() + interval '1 day');
 
--- The gate, as which nobody signs in, records what the catalogue says; that is of all tenants. An admin says yes for
--- theirs, and takes it back.
+-- The gate records what the catalogue says, which concerns all tenants; no one can sign in as the gate. An admin
+-- gives consent for their tenant, and takes it back.
 CREATE POLICY api_select ON enforcements FOR SELECT TO lockbox_api USING ((SELECT at_person()) IS NOT NULL);
 CREATE POLICY api_insert ON enforcements FOR INSERT TO lockbox_api
     WITH CHECK ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
@@ -253,7 +255,7 @@ CREATE POLICY api_insert ON report_consents FOR INSERT TO lockbox_api
 CREATE POLICY api_delete ON report_consents FOR DELETE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
 
--- What gates mean is recorded by the gate; a customer reads of the gates whose calls can be theirs.
+-- The gate records the definitions of gates. A customer reads the definitions of gates whose calls can concern it.
 CREATE POLICY api_select ON gate_definitions FOR SELECT TO lockbox_api
     USING (cardinality((SELECT at_roles())) > 0 OR ((SELECT at_person()) IS NOT NULL AND (only_for IS NULL
         OR EXISTS (SELECT FROM tenants t WHERE t.slug = ANY (only_for) AND t.id = ANY ((SELECT at_tenants())::uuid[])))));
@@ -262,7 +264,7 @@ CREATE POLICY api_insert ON gate_definitions FOR INSERT TO lockbox_api
 CREATE POLICY api_update ON gate_definitions FOR UPDATE TO lockbox_api
     USING ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
 
--- The token of a terminal is as good as the session that allowed it, and no better.
+-- The token of a terminal has the rights of the session that allowed it, and no more.
 CREATE POLICY api_insert ON tokens FOR INSERT TO lockbox_api
     WITH CHECK (person_id = (SELECT at_person()) AND (means IS NULL
         OR (id = (SELECT at_device_login()) AND EXISTS (SELECT FROM sessions s WHERE s.person_id = tokens.person_id
@@ -274,7 +276,8 @@ CREATE POLICY api_insert ON sign_ins FOR INSERT TO lockbox_api
     WITH CHECK (proven_at IS NULL AND used_at IS NULL AND tries = 0);
 CREATE POLICY api_update ON sign_ins FOR UPDATE TO lockbox_api USING (id = (SELECT at_sign_in()));
 
--- Whoever signs in is nobody yet; a count is found by a hash that says nothing of whom it is about.
+-- A person who signs in is not known yet, so there is no caller to check. A count is found by a hash that does not
+-- reveal its subject.
 CREATE POLICY api_select ON sign_in_counts FOR SELECT TO lockbox_api USING (true);
 CREATE POLICY api_insert ON sign_in_counts FOR INSERT TO lockbox_api WITH CHECK (true);
 CREATE POLICY api_update ON sign_in_counts FOR UPDATE TO lockbox_api USING (true);
@@ -288,14 +291,14 @@ CREATE POLICY api_update ON device_logins FOR UPDATE TO lockbox_api
 
 -- Requests
 
--- The customer sees a request once it was asked; an admin also before, to stop it in an emergency. A system, which
--- guards a door, sees open windows.
+-- Customers see a request once they were asked; an admin sees it also before, to stop it in an emergency. A system,
+-- which guards access, sees open windows.
 CREATE POLICY api_select ON requests FOR SELECT TO lockbox_api
     USING (requester_id = (SELECT at_person()) OR (SELECT at_roles()) && '{manager,vendor_auditor}'::text[]
         OR (asked_at IS NOT NULL AND tenant_id = ANY ((SELECT at_tenants())::uuid[]))
         OR tenant_id = ANY ((SELECT at_administers())::uuid[])
         OR (state = 'active' AND (SELECT at_roles()) && '{system}'::text[]));
--- A mode without the customer's yes is the tenant's own, or one that its policy consents to for a time.
+-- A mode without the customer's approval is the tenant's own mode, or one to which its policy consents for a time.
 CREATE POLICY api_insert ON requests FOR INSERT TO lockbox_api
     WITH CHECK (tenant_id = (SELECT at_tenant())
         AND ((SELECT at_roles()) && '{system}'::text[]
@@ -309,15 +312,16 @@ CREATE POLICY api_insert ON requests FOR INSERT TO lockbox_api
 CREATE POLICY api_insert_own ON requests AS RESTRICTIVE FOR INSERT TO lockbox_api
     WITH CHECK (submitted_by = (SELECT at_person()));
 
--- Whoever submits has a case checked, for themselves or, as a system, for an engineer. It is used by use_case_check().
+-- A submitter has a case checked for themselves or, as a system, for an engineer. use_case_check() uses the answer.
 CREATE POLICY api_select ON case_checks FOR SELECT TO lockbox_api USING (asked_by = (SELECT at_person()));
 CREATE POLICY api_insert ON case_checks FOR INSERT TO lockbox_api
     WITH CHECK (asked_by = (SELECT at_person()) AND tenant_id = (SELECT at_tenant())
         AND ((SELECT at_roles()) && '{system}'::text[]
             OR (engineer_id = (SELECT at_person()) AND (SELECT at_roles()) && '{engineer}'::text[])));
--- Who decides is one text with three uses: a function for the triggers and for questions, and a part of two policies
--- that Postgres plans with their statements. By a call of the function each approval would take half as long again.
--- The caller is an approver of the tenant, or has been named by one as delegate; when, is the server's to judge.
+-- The rule for who decides is one text with three uses: a function for the triggers and for questions, and a part of
+-- two policies that Postgres plans with their statements. With a call of the function, each approval would take half
+-- as long again. The caller is an approver of the tenant, or one of its approvers has named the caller as delegate.
+-- The server judges whether the delegation applies now.
 DO $$
 DECLARE
     decides CONSTANT text := $text$
@@ -350,8 +354,8 @@ BEGIN
                     OR r.tenant_id = ANY ((SELECT at_administers())::uuid[]) OR (%1$s) END))$policy$,
         format(decides, 'r.tenant_id', person, tenants));
 END $$;
--- An admin proposes what is approved beforehand, and approvers approve it, none of them their own proposal. Who of them
--- revokes it, is the server's to judge. It is used by use_pre_approval() alone.
+-- An admin proposes a pre-approval, and approvers approve it, but never their own proposal. The server judges which
+-- of these people may revoke it. Only use_pre_approval() uses it.
 CREATE POLICY api_select ON pre_approvals FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]));
 CREATE POLICY api_insert ON pre_approvals FOR INSERT TO lockbox_api
@@ -366,7 +370,7 @@ CREATE POLICY api_insert ON pre_approval_votes FOR INSERT TO lockbox_api
     WITH CHECK (person_id = (SELECT at_person()) AND EXISTS (SELECT FROM pre_approvals p
         WHERE p.id = pre_approval_id AND p.proposed_by <> (SELECT at_person()) AND p.revoked_at IS NULL
             AND p.ends_at > clock_timestamp() AND at_decides(p.tenant_id)));
--- An operator ends the requests of somebody who leaves, and of a tenant that was just suspended.
+-- An operator ends the requests of a person who leaves, and of a tenant that was just suspended.
 CREATE POLICY api_select_leaving ON requests FOR SELECT TO lockbox_api
     USING (requester_id = (SELECT at_leaving()) AND (SELECT at_roles()) && '{operator}'::text[]
         AND NOT is_engineer(requester_id));
@@ -379,7 +383,7 @@ CREATE POLICY api_select_suspending ON requests FOR SELECT TO lockbox_api
 CREATE POLICY api_update_suspending ON requests FOR UPDATE TO lockbox_api
     USING (tenant_id = (SELECT at_suspending()) AND (SELECT at_roles()) && '{operator}'::text[]
         AND is_suspended(tenant_id));
--- A ticket system ends what was asked for a case that is closed, where its token is bound to the tenant.
+-- A ticket system ends the requests for a closed case at the tenants to which its token is bound.
 CREATE POLICY api_select_closing ON requests FOR SELECT TO lockbox_api
     USING ((SELECT at_closing()) IS NOT NULL AND case_ref IS NOT NULL
         AND tenant_id = ANY ((SELECT closing_tenants())::uuid[]));
@@ -389,8 +393,8 @@ CREATE POLICY api_update_closing ON requests FOR UPDATE TO lockbox_api
 
 CREATE POLICY api_select ON decisions FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
--- Who asks whom is the server's to judge, as with decisions; nobody asks in another's name, or answers for another.
--- The customer does not see what was asked in the vendor's review.
+-- As with decisions, the server judges who may ask whom. No one asks or answers in another person's name. The
+-- customer does not see questions of the vendor's review.
 CREATE POLICY api_select ON questions FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0)
         AND (state <> 'reviewing' OR NOT tenant_id = ANY ((SELECT at_tenants())::uuid[])));
@@ -412,8 +416,8 @@ CREATE POLICY api_update ON emergency_stops FOR UPDATE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[]))
     WITH CHECK (ended_by = (SELECT at_person()));
 
--- Who opens by break-glass has the customer asked for a finding, and reminded of it; the finding is that of its
--- approvers and admins.
+-- The manager who opens a window by break-glass adds the row that asks the customer for a finding and schedules
+-- reminders. The finding comes from the customer's approvers and admins.
 CREATE POLICY api_select ON after_reviews FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
 CREATE POLICY api_insert ON after_reviews FOR INSERT TO lockbox_api
@@ -429,13 +433,13 @@ CREATE POLICY api_select ON window_uses FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
 CREATE POLICY api_select ON window_refusals FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
--- Counted by add_gate_counts() alone; who runs gateways at the vendor sees all of it.
+-- Only add_gate_counts() counts. The vendor's people who run gateways see all counts.
 CREATE POLICY api_select ON gate_answers FOR SELECT TO lockbox_api
     USING ((SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
 CREATE POLICY api_select ON reported_calls FOR SELECT TO lockbox_api
     USING ((SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
 
--- The engineer of an open window has it opened at the target, and a new credential closes the one before.
+-- The engineer of an open window has access opened at the target. A new credential closes the previous connection.
 CREATE POLICY api_select ON connections FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
 CREATE POLICY api_insert ON connections FOR INSERT TO lockbox_api
@@ -454,9 +458,9 @@ CREATE POLICY api_update ON request_reads FOR UPDATE TO lockbox_api USING (perso
 
 -- The audit log
 
--- Whoever is of a tenant reads its log, whatever became of the rows of its requests. Of what is sealed with the
--- vendor they see the moves of requests that they know of, and nothing else: no questions, reminders or mails of a
--- review. Who of a tenant was notified is for the tenant, and for auditors, who read whole logs.
+-- A tenant's members read its log, whatever has happened to the rows of its requests. Of events in the vendor's log,
+-- they see only the moves of requests that they know: no questions, reminders or mails of a review. Only the tenant,
+-- and auditors, who read whole logs, see which of its people were notified.
 CREATE POLICY api_select ON events FOR SELECT TO lockbox_api
     USING (log_id = ANY ((SELECT at_tenants())::uuid[])
         OR CASE WHEN request_id IS NOT NULL
@@ -482,7 +486,7 @@ CREATE POLICY api_select ON tiles FOR SELECT TO lockbox_api
 CREATE POLICY api_select ON checkpoints FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM logs l WHERE l.id = log_id));
 
--- Whoever opens a window lists the key that it was signed by; nobody without a context opens one.
+-- A person who opens a window lists the key that signed it. Without a context, no one opens a window.
 CREATE POLICY api_insert ON audit_keys FOR INSERT TO lockbox_api
     WITH CHECK (purpose = 'approval' AND (SELECT at_person()) IS NOT NULL);
 
@@ -518,15 +522,15 @@ CREATE POLICY api_update ON endpoints FOR UPDATE TO lockbox_api
 CREATE POLICY api_select ON notifications FOR SELECT TO lockbox_api
     USING (CASE WHEN request_id IS NOT NULL THEN EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0)
         ELSE tenant_id = ANY ((SELECT at_tenants())::uuid[]) END);
--- A code to sign in with is mailed for somebody who is nobody yet, and names nobody. Of requests people are told by way
--- of the outbox alone.
+-- A sign-in code is mailed before the person is known, so its row names no one. Notifications about requests come
+-- only from the outbox.
 CREATE POLICY api_insert ON notifications FOR INSERT TO lockbox_api
     WITH CHECK (request_id IS NULL AND CASE WHEN template = 'sign_in_code'
         THEN event_id IS NULL AND tenant_id IS NULL AND person_id IS NULL AND endpoint_id IS NULL
         ELSE (SELECT at_person()) IS NOT NULL
             AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[])) END);
 
--- A row comes with its event, and asks nobody who has no part in such a request.
+-- A row comes with its event, and asks only people who can have a part in the request.
 CREATE POLICY api_select ON outbox FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id));
 CREATE POLICY api_insert ON outbox FOR INSERT TO lockbox_api
@@ -535,7 +539,7 @@ CREATE POLICY api_insert ON outbox FOR INSERT TO lockbox_api
         AND NOT EXISTS (SELECT FROM unnest(asked) AS a (id) WHERE NOT EXISTS (SELECT FROM memberships m
             WHERE m.person_id = a.id AND (m.tenant_id IS NULL OR m.tenant_id = outbox.tenant_id))));
 
--- What was answered is for the side that was called. The inner tables are seen through their own policies.
+-- The answer to a call is visible to the side that was called. The policies of the inner tables apply here.
 CREATE POLICY api_select ON deliveries FOR SELECT TO lockbox_api
     USING (CASE WHEN endpoint_id IS NOT NULL THEN EXISTS (SELECT FROM endpoints h WHERE h.id = endpoint_id)
         ELSE EXISTS (SELECT FROM notifications n JOIN memberships m ON m.person_id = n.person_id

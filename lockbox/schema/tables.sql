@@ -1,14 +1,14 @@
--- The tables of Lockbox with their constraints and indexes, by noun: tenants and their policies, people, what they
--- sign in with, requests and decisions, the audit log, notifications, and what an operator watches.
+-- The tables of Lockbox with their constraints and indexes, by subject: tenants and their policies, people,
+-- credentials, requests and decisions, the audit log, notifications, and operations.
 --
--- Ids are UUIDv7 and sort by the time they were made. `mac` is a mark by a key that no login of the database holds
--- (four bytes of the key's id and an HMAC-SHA256): a row that gives power counts for nothing without it. A hash of a
--- secret is an HMAC of the same form, so both have 36 bytes.
+-- Ids are UUIDv7 and sort by the time when they were made. `mac` is a MAC under a key that no database login has
+-- (four bytes of the key's id and an HMAC-SHA256). Without a valid MAC, a row that grants power counts for nothing. A
+-- hash of a secret is an HMAC of the same form, so both have 36 bytes.
 
 
 -- People, tenants and roles
 
--- Nobody is both of the vendor and of a customer, whatever roles they get: see memberships.side.
+-- No one is both of the vendor and of a customer, whatever roles they get: see memberships.side.
 CREATE TABLE people (
     id uuid CONSTRAINT pk_people PRIMARY KEY,
     side varchar(24) NOT NULL CONSTRAINT ck_people_side CHECK (side IN ('vendor', 'customer')),
@@ -53,8 +53,9 @@ CREATE INDEX ix_policies_consent ON policies (tenant_id, version) WHERE body -> 
 ALTER TABLE tenants ADD CONSTRAINT fk_tenants_policy_version
     FOREIGN KEY (id, policy_version) REFERENCES policies (tenant_id, version) DEFERRABLE INITIALLY DEFERRED;
 
--- What the vendor says that Lockbox does not cover; versions are only added. `announced_to` is the last tenant, in the
--- order of ids, whose log tells of a version; null before the first, all ones after the last.
+-- What the vendor states that Lockbox does not cover; versions are only added. `announced_to` is the last tenant, in
+-- the order of ids, whose log has an event about the version. It is null before the first tenant, and all ones after
+-- the last.
 CREATE TABLE exclusions (
     version integer CONSTRAINT pk_exclusions PRIMARY KEY CONSTRAINT ck_exclusions_version CHECK (version >= 1),
     body varchar(20000) NOT NULL CONSTRAINT ck_exclusions_body CHECK (body <> ''),
@@ -63,7 +64,7 @@ CREATE TABLE exclusions (
     announced_to uuid
 );
 
--- An admin of a tenant has acknowledged a version.
+-- The acknowledgement of a version by an admin of a tenant.
 CREATE TABLE exclusion_acknowledgements (
     tenant_id uuid NOT NULL CONSTRAINT fk_exclusion_acknowledgements_tenant_id REFERENCES tenants (id),
     version integer NOT NULL CONSTRAINT fk_exclusion_acknowledgements_version REFERENCES exclusions (version),
@@ -72,7 +73,7 @@ CREATE TABLE exclusion_acknowledgements (
     CONSTRAINT pk_exclusion_acknowledgements PRIMARY KEY (tenant_id, version)
 );
 
--- For how many days a tenant's log is kept, where its admins have said so; null is as long as the installation says.
+-- For how many days a tenant's log is kept, if its admins have set this; null means as long as the installation says.
 CREATE TABLE retentions (
     tenant_id uuid CONSTRAINT pk_retentions PRIMARY KEY
         CONSTRAINT fk_retentions_tenant_id REFERENCES tenants (id),
@@ -96,8 +97,9 @@ CREATE TABLE legal_holds (
 );
 CREATE UNIQUE INDEX uq_legal_holds_open ON legal_holds (tenant_id, side) WHERE released_at IS NULL;
 
--- A tenant that leaves: one of its admins has asked for it, or the owner began it alone. What the owner's command has
--- done is here, so that it goes on where it ended. `size` and `digest` are of the export.
+-- A tenant that leaves: one of its admins has asked for it, or the owner began it without being asked. The row
+-- records what the owner's command has done, so that it continues where it stopped. `size` and `digest` are those of
+-- the export.
 CREATE TABLE offboardings (
     tenant_id uuid CONSTRAINT pk_offboardings PRIMARY KEY
         CONSTRAINT fk_offboardings_tenant_id REFERENCES tenants (id),
@@ -112,8 +114,8 @@ CREATE TABLE offboardings (
     CONSTRAINT ck_offboardings_erased CHECK (erased_at IS NULL OR (closed_at IS NOT NULL AND size IS NOT NULL))
 );
 
--- A role at a tenant, or at the vendor where there is no tenant. `review_tier` is the tier of the vendor's review in
--- which a manager is asked.
+-- A role at a tenant, or without a tenant at the vendor. `review_tier` is the tier of the vendor's review in which a
+-- manager is asked.
 CREATE TABLE memberships (
     id uuid CONSTRAINT pk_memberships PRIMARY KEY,
     person_id uuid NOT NULL CONSTRAINT fk_memberships_person_id REFERENCES people (id),
@@ -157,7 +159,7 @@ CREATE TABLE invitations (
 );
 CREATE INDEX ix_invitations_tenant_id ON invitations (tenant_id);
 
--- Whom an admin has allowed to decide for an approver, and when they do.
+-- People whom an admin has allowed to decide for an approver, and the periods in which they do.
 CREATE TABLE eligible_delegates (
     tenant_id uuid NOT NULL CONSTRAINT fk_eligible_delegates_tenant_id REFERENCES tenants (id),
     person_id uuid NOT NULL CONSTRAINT fk_eligible_delegates_person_id REFERENCES people (id),
@@ -185,7 +187,7 @@ CREATE INDEX ix_delegations_tenant_id_ends_at ON delegations (tenant_id, ends_at
 
 -- What people sign in with
 
--- `only_at`, here and below: what was shown counts at this tenant alone.
+-- `only_at`, here and below: the credential counts at this tenant only.
 CREATE TABLE passkeys (
     id uuid CONSTRAINT pk_passkeys PRIMARY KEY,
     person_id uuid NOT NULL CONSTRAINT fk_passkeys_person_id REFERENCES people (id),
@@ -213,8 +215,8 @@ CREATE TABLE identities (
 );
 CREATE INDEX ix_identities_person_id ON identities (person_id);
 
--- Whom the gate takes a caller for: an operator's word, by which nobody signs in. The issuer is an identity provider's,
--- or `mtls:` and a service, or `header:` and a gateway.
+-- The person that the gate recognises in a caller, as an operator has stated. No one signs in by this. The issuer is
+-- an identity provider's, or `mtls:` and a service, or `header:` and a gateway.
 CREATE TABLE gate_identities (
     id uuid CONSTRAINT pk_gate_identities PRIMARY KEY,
     issuer varchar(500) NOT NULL CONSTRAINT ck_gate_identities_issuer CHECK (issuer <> ''),
@@ -227,8 +229,9 @@ CREATE TABLE gate_identities (
 );
 CREATE INDEX ix_gate_identities_person_id ON gate_identities (person_id);
 
--- Where the vendor's directory says that somebody of the vendor works and is: at the sign-in by an identity provider,
--- whose issuer is the source, or by a service account, whose id follows `account:`. Null is what it does not say.
+-- Where a person of the vendor works and is, according to the vendor's directory. The source is the issuer of the
+-- identity provider by which the person signed in, or `account:` and the id of a service account. Null is what the
+-- directory does not state.
 CREATE TABLE directory_records (
     person_id uuid CONSTRAINT pk_directory_records PRIMARY KEY
         CONSTRAINT fk_directory_records_person_id REFERENCES people (id),
@@ -241,8 +244,8 @@ CREATE TABLE directory_records (
     mac bytea
 );
 
--- What the catalogue says that the gate of a service does, as the API has recorded it. Each switch is a revision. What
--- was enforced once only reports for tenants with a consent to this revision.
+-- Whether the gate of a service reports or enforces according to the catalogue, as the API has recorded it. Each
+-- switch is a new revision. A gate that has enforced before only reports for tenants with a consent to this revision.
 CREATE TABLE enforcements (
     id uuid CONSTRAINT pk_enforcements PRIMARY KEY,
     service varchar(63) NOT NULL CONSTRAINT uq_enforcements_service UNIQUE,
@@ -254,8 +257,8 @@ CREATE TABLE enforcements (
     CONSTRAINT ck_enforcements_enforced_at CHECK (wanted = 'report' OR enforced_at IS NOT NULL)
 );
 
--- Each revision that the logs are to tell of. `announced_to` is the last tenant, in the order of ids, in whose log it
--- is; before that it is null, and then the vendor's.
+-- The revisions that the logs have to tell of. `announced_to` is the last tenant, in the order of ids, whose log has
+-- an event about the revision. It is null at first, and then the id of the vendor's log.
 CREATE TABLE enforcement_switches (
     id uuid CONSTRAINT pk_enforcement_switches PRIMARY KEY,
     enforcement_id uuid NOT NULL CONSTRAINT fk_enforcement_switches_enforcement_id REFERENCES enforcements (id),
@@ -267,7 +270,8 @@ CREATE TABLE enforcement_switches (
     CONSTRAINT uq_enforcement_switches_enforcement_id_revision UNIQUE (enforcement_id, revision)
 );
 
--- The yes of a tenant's admin to it that a gate which was enforced only reports: to one revision, until it is removed.
+-- The consent of a tenant's admin that a gate which has enforced only reports. It is for one revision, until it is
+-- removed.
 CREATE TABLE report_consents (
     id uuid CONSTRAINT pk_report_consents PRIMARY KEY,
     enforcement_id uuid NOT NULL CONSTRAINT fk_report_consents_enforcement_id REFERENCES enforcements (id),
@@ -280,9 +284,9 @@ CREATE TABLE report_consents (
 );
 CREATE INDEX ix_report_consents_tenant_id ON report_consents (tenant_id);
 
--- What each gate's part of the catalogue says, as the API has recorded it: a revision for each change. `used_at` is when
--- a process last had it, to five minutes; `only_for` are the slugs of the tenants for whom calls can be, null for all.
--- `announced_to` is as in `enforcement_switches`.
+-- The gate's part of the catalogue for each service, as the API has recorded it, with a revision for each change.
+-- `used_at` is when a process last had this definition, to five minutes. `only_for` are the slugs of the tenants that
+-- calls can concern, null for all. `announced_to` is as in `enforcement_switches`.
 CREATE TABLE gate_definitions (
     id uuid CONSTRAINT pk_gate_definitions PRIMARY KEY,
     service varchar(63) NOT NULL,
@@ -297,7 +301,7 @@ CREATE TABLE gate_definitions (
     CONSTRAINT uq_gate_definitions_service_revision UNIQUE (service, revision)
 );
 
--- A token of the API. One with `means` is a terminal's: it lasts as long as the sign-in that allowed it, at most.
+-- A token of the API. A token with `means` is a terminal's: it lasts at most as long as the sign-in that allowed it.
 CREATE TABLE tokens (
     id uuid CONSTRAINT pk_tokens PRIMARY KEY,
     person_id uuid NOT NULL CONSTRAINT fk_tokens_person_id REFERENCES people (id),
@@ -367,7 +371,8 @@ CREATE TABLE sign_in_counts (
 );
 CREATE INDEX ix_sign_in_counts_since ON sign_in_counts (since);
 
--- A terminal asks for a code; who types it into a page lets it act for a quarter of an hour, as that session could.
+-- A terminal asks for a code. A person who types the code into a page lets the terminal act for a quarter of an hour,
+-- with the rights of the person's session.
 CREATE TABLE device_logins (
     id uuid CONSTRAINT pk_device_logins PRIMARY KEY,
     secret_hash bytea NOT NULL CONSTRAINT uq_device_logins_secret_hash UNIQUE
@@ -385,7 +390,7 @@ CREATE TABLE device_logins (
 );
 CREATE INDEX ix_device_logins_expires_at ON device_logins (expires_at);
 
--- The marks of rows that were removed or marked anew: such a row does not come back.
+-- The MACs of rows that were removed or got a new MAC. A row with such a MAC is refused.
 CREATE TABLE ended_powers (
     mac bytea CONSTRAINT pk_ended_powers PRIMARY KEY,
     ended_at timestamptz NOT NULL
@@ -394,9 +399,9 @@ CREATE TABLE ended_powers (
 
 -- Requests and decisions
 
--- What a customer has approved beforehand: requests that it covers open without another yes, `max_uses` times and
--- until `ends_at`, while those who approved it still could, by the policy of that day. `resource` is a pattern,
--- `access_window` the longest window in seconds. `ended_at` is when its end was recorded.
+-- What a customer has approved beforehand. Requests that it covers open without another approval, `max_uses` times
+-- and until `ends_at`, while its approvers could still approve it under the policy of that day. `resource` is a
+-- pattern, and `access_window` is the longest window in seconds. `ended_at` is when the end was recorded.
 CREATE TABLE pre_approvals (
     id uuid CONSTRAINT pk_pre_approvals PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_pre_approvals_tenant_id REFERENCES tenants (id),
@@ -421,7 +426,8 @@ CREATE TABLE pre_approvals (
 CREATE INDEX ix_pre_approvals_tenant_id_id ON pre_approvals (tenant_id, id);
 CREATE INDEX ix_pre_approvals_ends_at ON pre_approvals (ends_at) WHERE ended_at IS NULL;
 
--- Who approved one, and what they had shown who they are. `principals` names those for whom a delegate decided.
+-- Who approved a pre-approval, and how they had signed in. `principals` are the approvers for whom a delegate
+-- decided.
 CREATE TABLE pre_approval_votes (
     id uuid CONSTRAINT pk_pre_approval_votes PRIMARY KEY,
     pre_approval_id uuid NOT NULL CONSTRAINT fk_pre_approval_votes_pre_approval_id REFERENCES pre_approvals (id),
@@ -434,17 +440,17 @@ CREATE TABLE pre_approval_votes (
     CONSTRAINT uq_pre_approval_votes_pre_approval_id_person_id UNIQUE (pre_approval_id, person_id)
 );
 
--- A row is where the request is now; `version` counts its moves, each of which is an event. `wake_at` is when the
--- clock next has something to do: remind somebody, time out or expire. Windows are in seconds.
+-- A row is the present state of a request. `version` counts its moves, each of which is an event. `wake_at` is when
+-- the clock next has to act: remind someone, time out or expire. Windows are in seconds.
 --
--- `quorum`, `mode`, `consent_until` and `approve_means` are the terms by which it is decided and only get stricter.
--- `level` is the highest of its actions', null for what is older than that is known; `context` are the parameters that
--- the service declares, null where there are none.
--- `granted_resources` and `granted_actions` are what a window was opened for, null where that is all that was asked
--- for, `pre_approval_id` what the customer had approved beforehand, where that opened it. While a question stops the
--- clock, `stopped_deadline` is the deadline of before, and `deadline_at` the last that it may become. With
--- `break_glass` two people of the vendor may open it in an emergency; a request of which the customer is asked is none,
--- so a window with it was opened without the customer.
+-- `quorum`, `mode`, `consent_until` and `approve_means` are the terms by which the request is decided; they only get
+-- stricter. `level` is the highest level of its actions, null for requests from before levels were recorded.
+-- `context` holds the parameters that the service declares, null if there are none. `granted_resources` and
+-- `granted_actions` are what a window was opened for, null for all that was asked for. `pre_approval_id` is the
+-- pre-approval that opened the window, if any. While a question stops the clock, `stopped_deadline` is the previous
+-- deadline, and `deadline_at` is the latest that it may become. With `break_glass`, two people of the vendor may open
+-- the request in an emergency. It is dropped when the customer is asked, so a window with it was opened without the
+-- customer.
 CREATE TABLE requests (
     id uuid CONSTRAINT pk_requests PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_requests_tenant_id REFERENCES tenants (id),
@@ -543,9 +549,9 @@ CREATE TABLE requests (
 CREATE INDEX ix_requests_wake_at ON requests (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX ix_requests_tenant_id_id ON requests (tenant_id, id);
 CREATE INDEX ix_requests_requester_id_id ON requests (requester_id, id);
--- Nearly everybody submits for themselves; this is for the requests that a system submits for somebody.
+-- Nearly all people submit for themselves. This index is for the requests that a system submits for someone.
 CREATE INDEX ix_requests_submitted_by_id ON requests (submitted_by, id) WHERE submitted_by <> requester_id;
--- Of what is open, by state: lists by the deadline and by the id, and the access check. What is closed has no entry.
+-- Open requests by state, for lists by deadline and by id and for the access check. Closed requests have no entry.
 CREATE INDEX ix_requests_open_of_tenant ON requests (tenant_id, state, deadline_at, id)
     WHERE state IN ('reviewing', 'pending', 'active');
 CREATE INDEX ix_requests_open_of_requester ON requests (requester_id, state, id)
@@ -559,14 +565,14 @@ CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL
 CREATE UNIQUE INDEX uq_requests_follows_open ON requests (follows) WHERE follows IS NOT NULL AND closed_at IS NULL;
 CREATE INDEX ix_requests_extends ON requests (extends) WHERE extends IS NOT NULL;
 CREATE UNIQUE INDEX uq_requests_extends_open ON requests (extends) WHERE extends IS NOT NULL AND closed_at IS NULL;
--- What was opened without the customer's approval, of which there is little.
+-- Windows that were opened without the customer's approval, of which there are few.
 CREATE INDEX ix_requests_unapproved ON requests (tenant_id, opened_at)
     WHERE opened_at IS NOT NULL AND (break_glass OR pre_approval_id IS NOT NULL OR mode <> 'enforce');
 
--- `access_window`, `resources` and `actions` are what an approval allows, null where that is all that was asked for.
--- `max_uses` is how many uses it is for, null for any number, and `opens_at` from when, null for at once.
--- `principals` names those for whom a delegate decided. `knows_context` is whether whoever decided was shown the
--- request's context, and what they signed has it in it: the code of 0.2.0 knows of none.
+-- `access_window`, `resources` and `actions` are what an approval allows, null for all that was asked for. `max_uses`
+-- is the number of uses, null for any number. `opens_at` is the start of the window, null for at once. `principals`
+-- are the approvers for whom a delegate decided. `knows_context` is whether the decider was shown the request's
+-- context, and signed a text that contains it: the code of 0.2.0 knows no context.
 CREATE TABLE decisions (
     id uuid CONSTRAINT pk_decisions PRIMARY KEY,
     request_id uuid NOT NULL CONSTRAINT fk_decisions_request_id REFERENCES requests (id),
@@ -601,8 +607,8 @@ CREATE TABLE decisions (
 CREATE INDEX ix_decisions_delegated ON decisions (decided_at)
     WHERE decision = 'approve' AND cardinality(principals) > 0;
 
--- What the customer finds of a window that was opened by break-glass, due a day after it was opened. `remind_at` is
--- when somebody is reminded next, null once there is a finding, or nobody is left to give one.
+-- The customer's finding about a window that was opened by break-glass, due a day after the opening. `remind_at` is
+-- when people are reminded next, null once there is a finding or no one is left to give one.
 CREATE TABLE after_reviews (
     request_id uuid CONSTRAINT pk_after_reviews PRIMARY KEY
         CONSTRAINT fk_after_reviews_request_id REFERENCES requests (id),
@@ -622,7 +628,8 @@ CREATE TABLE after_reviews (
 CREATE INDEX ix_after_reviews_tenant_id_opened_at ON after_reviews (tenant_id, opened_at);
 CREATE INDEX ix_after_reviews_remind_at ON after_reviews (remind_at) WHERE remind_at IS NOT NULL;
 
--- While an emergency stop is open, nobody opens a window by break-glass there: the event adds the row, an admin ends it.
+-- While an emergency stop is open, no one opens a window by break-glass at the tenant. The event of the stop adds the
+-- row, and an admin ends the stop.
 CREATE TABLE emergency_stops (
     id uuid CONSTRAINT pk_emergency_stops PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_emergency_stops_tenant_id REFERENCES tenants (id),
@@ -652,7 +659,7 @@ CREATE TABLE questions (
 );
 CREATE INDEX ix_questions_request_id ON questions (request_id);
 
--- When each of the vendor's people last read a request, so that each hour of it is on record once.
+-- When each of the vendor's people last read a request, so that all reads of an hour are recorded once.
 CREATE TABLE request_reads (
     person_id uuid NOT NULL CONSTRAINT fk_request_reads_person_id REFERENCES people (id),
     request_id uuid NOT NULL CONSTRAINT fk_request_reads_request_id REFERENCES requests (id),
@@ -660,9 +667,9 @@ CREATE TABLE request_reads (
     CONSTRAINT pk_request_reads PRIMARY KEY (person_id, request_id)
 );
 
--- How often a window was used, first and last, through which gateway and for what. A resource is its place among those
--- that the window is open for: a name stands in the request alone. `first_told` is whether an event tells the first
--- use, `look_at` when the next event is due, null once the last use is told.
+-- How often a window was used, and its first and last use: through which gateway and for what. A resource is stored
+-- by its position among the window's resources, so that only the request contains the name. `first_told` is whether
+-- an event reports the first use. `look_at` is when the next event is due, null once the last use is reported.
 CREATE TABLE window_uses (
     request_id uuid CONSTRAINT pk_window_uses PRIMARY KEY
         CONSTRAINT fk_window_uses_request_id REFERENCES requests (id),
@@ -681,7 +688,8 @@ CREATE TABLE window_uses (
 );
 CREATE INDEX ix_window_uses_look_at ON window_uses (look_at) WHERE look_at IS NOT NULL;
 
--- How many calls of its engineer to its tenant's service were refused while a window was open or within an hour after.
+-- How many calls of the window's engineer to its tenant's service were refused while the window was open or within an
+-- hour after.
 CREATE TABLE window_refusals (
     request_id uuid CONSTRAINT pk_window_refusals PRIMARY KEY
         CONSTRAINT fk_window_refusals_request_id REFERENCES requests (id),
@@ -689,8 +697,8 @@ CREATE TABLE window_refusals (
     last_at timestamptz NOT NULL
 );
 
--- What a connector opens at a target for a window, and closes with it. `verifier` is the SCRAM verifier of a password
--- that only the engineer has. `attempts` numbers the tries: what an overtaken one found out is not recorded.
+-- Access that a connector opens at a target for a window, and closes with it. `verifier` is the SCRAM verifier of a
+-- password that only the engineer has. `attempts` numbers the tries: the result of an overtaken try is not recorded.
 CREATE TABLE connections (
     id uuid CONSTRAINT pk_connections PRIMARY KEY,
     request_id uuid NOT NULL CONSTRAINT fk_connections_request_id REFERENCES requests (id),
@@ -717,8 +725,8 @@ CREATE INDEX ix_connections_request_id ON connections (request_id);
 CREATE INDEX ix_connections_run_at ON connections (run_at) WHERE run_at IS NOT NULL;
 CREATE UNIQUE INDEX uq_connections_open ON connections (request_id) WHERE state IN ('opening', 'open', 'open_failed');
 
--- The calls that used windows for a number of uses within the last five seconds, as service accounts name them: a call
--- that is asked about again is the same use.
+-- Calls that used windows for a number of uses within the last five seconds, as service accounts name them. A second
+-- check of the same call is the same use.
 CREATE TABLE used_calls (
     account_id uuid NOT NULL CONSTRAINT fk_used_calls_account_id REFERENCES people (id),
     call varchar(100) NOT NULL,
@@ -738,7 +746,8 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);
 
 -- Questions to the adapters of ticket systems: is this case open, and assigned to the engineer? The API asks, the
--- notifications worker answers once, and an answer confirms one request. `failure` is why there is none. Kept for a day.
+-- notifications worker answers once, and an answer confirms one request. `failure` is why there is no answer. Rows
+-- are kept for a day.
 CREATE TABLE case_checks (
     id uuid CONSTRAINT pk_case_checks PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_case_checks_tenant_id REFERENCES tenants (id),
@@ -765,17 +774,18 @@ CREATE INDEX ix_case_checks_asked_by_asked_at ON case_checks (asked_by, asked_at
 
 -- The audit log
 
--- Which of the events that say how the mails about another one ended this is.
+-- The key of an event that states how the mails about another event ended: the other event, the part, and the
+-- template.
 CREATE FUNCTION notified_of(body bytea) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT CASE WHEN b ->> 'part' IN ('1', '2')
         THEN (b ->> 'of_event') || ' ' || (b ->> 'part') || ' ' || coalesce(b ->> 'template', '') END
     FROM (SELECT convert_from(body, 'UTF8')::jsonb) AS said (b)
 $$;
 
--- `body` is what is sealed; the columns beside it say the same. `seq` is the number of the move, null for an event
--- that is none. A tenant's log holds what the tenant may see, and all of it: the moves of a request belong there from
--- the one on by which the customer is first asked or notified, and until then, as all that is `internal`, in the vendor's
--- log, whose id is zeros.
+-- `body` is what is sealed; the other columns repeat its content. `seq` is the number of the move, null for an event
+-- that is no move. A tenant's log holds all that the tenant may see, and nothing else. The moves of a request belong
+-- there from the move by which the customer is first asked or notified. Earlier moves, like all `internal` events,
+-- are in the vendor's log, whose id is zeros.
 CREATE TABLE events (
     id uuid CONSTRAINT pk_events PRIMARY KEY,
     tenant_id uuid,
@@ -804,7 +814,7 @@ CREATE INDEX ix_events_log_id_id ON events (log_id, id);
 CREATE INDEX ix_events_activity ON events (request_id, at) WHERE action = 'activity';
 CREATE INDEX ix_events_signing_in ON events (actor_id, at)
     WHERE action IN ('signed_in', 'identity_bound', 'passkey_added');
--- What may open or end a window, or say whose call one is: see window_changes.
+-- Events that may open or end a window, or change the person of a caller: see window_changes.
 CREATE INDEX ix_events_window_changes ON events (xid) WHERE (seq IS NOT NULL AND 'active' IN (from_state, to_state))
     OR action IN ('tenant_suspended', 'tenant_resumed', 'passkey_removed', 'person_erased', 'person_disabled', 'restored')
     OR (tenant_id IS NULL AND action IN ('member_added', 'member_changed', 'member_removed', 'powers_rekeyed',
@@ -812,16 +822,17 @@ CREATE INDEX ix_events_window_changes ON events (xid) WHERE (seq IS NOT NULL AND
 CREATE INDEX ix_events_probes ON events (tenant_id, id) WHERE action = 'gate_probed';
 CREATE INDEX ix_events_outside_access ON events (tenant_id, id) WHERE action = 'outside_access';
 CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
--- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
+-- The event itself is the record that the end of a consent was announced: one event for each tenant and end, from any
+-- writer.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
 
--- One tells the first use of a window and one the last, whoever writes them.
+-- One event reports the first use of a window and one event the last, from any writer.
 CREATE UNIQUE INDEX uq_events_uses ON events (request_id, action) WHERE action IN ('first_used', 'last_used');
--- At most two say how a move's mails ended in a log, whoever writes them.
+-- At most two events in a log state how a move's mails ended, from any writer.
 CREATE UNIQUE INDEX uq_events_notified ON events (log_id, notified_of(body)) WHERE action = 'notified';
 
--- Personal details stand beside an event, which holds their salted hash: they can be erased without breaking the
--- seal. `fields` maps a field's name to its salt, in base64, and its value.
+-- Personal details of an event are stored apart from the event, which holds their salted hash. So they can be erased
+-- without breaking the seal. `fields` maps a field's name to its salt, in base64, and its value.
 CREATE TABLE event_details (
     event_id uuid CONSTRAINT pk_event_details PRIMARY KEY CONSTRAINT fk_event_details_event_id REFERENCES events (id),
     fields jsonb NOT NULL CONSTRAINT ck_event_details_fields CHECK (jsonb_typeof(fields) = 'object')
@@ -832,13 +843,13 @@ CREATE TABLE unsealed (
     event_id uuid CONSTRAINT pk_unsealed PRIMARY KEY
 );
 
--- Who seals, reconciles or looks for alarms locks the row: the core worker's login may, and no other.
+-- A process that seals, reconciles or checks for alarms locks the row. Only the core worker's login may lock it.
 CREATE TABLE turns (
     name varchar(24) CONSTRAINT pk_turns PRIMARY KEY
 );
 INSERT INTO turns (name) VALUES ('seal'), ('reconcile'), ('alarm');
 
--- Refusals that are counted together in one minute; once that is over, a worker makes an event of each row.
+-- Refusals that are counted together in one minute. Once the minute is over, a worker makes an event of each row.
 CREATE TABLE refused (
     key bytea CONSTRAINT pk_refused PRIMARY KEY CONSTRAINT ck_refused_key CHECK (octet_length(key) = 32),
     minute timestamptz NOT NULL,
@@ -852,9 +863,9 @@ CREATE TABLE refused (
 CREATE INDEX ix_refused_minute ON refused (minute);
 
 -- A Merkle tree over each tenant's events and over the vendor's own. A tenant's log has the tenant's id. The signed
--- `note` is what counts; `size` and `root` beside it are held against it. Events before `kept_from` are recorded
--- as removed, and those before `cleared_to` are gone. `stated_for` is for which month it was last told what can open
--- without its tenant's approval, `unstated_at` when that failed.
+-- `note` is what counts; `size` and `root` are checked against it. Events before `kept_from` are recorded as removed,
+-- and events before `cleared_to` are deleted. `stated_for` is the last month for which the log states what can open
+-- without its tenant's approval, and `unstated_at` is when such a statement failed.
 CREATE TABLE logs (
     id uuid CONSTRAINT pk_logs PRIMARY KEY,
     tenant_id uuid CONSTRAINT fk_logs_tenant_id REFERENCES tenants (id),
@@ -949,8 +960,8 @@ CREATE UNIQUE INDEX uq_observers_tenant_id_service_email ON observers (tenant_id
     NULLS NOT DISTINCT WHERE removed_at IS NULL;
 CREATE INDEX ix_observers_email ON observers (lower(email)) WHERE removed_at IS NULL;
 
--- A webhook of a tenant, or of the vendor where there is no tenant: the vendor's do not get the justification.
--- `last_sequence` is how many calls it was promised; whoever counts on holds the row's lock.
+-- A webhook of a tenant, or without a tenant of the vendor. The vendor's webhooks do not get the justification.
+-- `last_sequence` is how many calls the webhook was promised; it only increases under the row's lock.
 CREATE TABLE endpoints (
     id uuid CONSTRAINT pk_endpoints PRIMARY KEY,
     tenant_id uuid CONSTRAINT fk_endpoints_tenant_id REFERENCES tenants (id),
@@ -978,11 +989,12 @@ CREATE TABLE endpoints (
 );
 CREATE INDEX ix_endpoints_tenant_id ON endpoints (tenant_id);
 
--- The outbox: an event of a request of which nobody was told yet. Whoever fans it out works out who is, and deletes
--- the row with the same commit that writes their notifications. `number` is given under the lock of the request and
--- says in which order its events are told. `run_at` is its place in the schedule: what asks somebody goes before the
--- rest. `asked` are those whom the event asks, `mode` is that of the request when it happened. The event was caused by
--- the HTTP request `http_request_id`, where it was one, and is part of the trace that `traceparent` names.
+-- The outbox: events of requests of which no one was notified yet. The transaction that fans an event out finds its
+-- recipients, writes their notifications and deletes the row. `number` is given under the lock of the request;
+-- notifications follow this order. `run_at` is the place in the schedule: events that ask someone come before the
+-- rest. `asked` are the people whom the event asks, and `mode` is the request's mode when the event happened.
+-- `http_request_id` is the HTTP request that caused the event, if there was one, and `traceparent` names the trace of
+-- the event.
 CREATE TABLE outbox (
     event_id uuid CONSTRAINT pk_outbox PRIMARY KEY,
     tenant_id uuid NOT NULL,
@@ -999,11 +1011,11 @@ CREATE TABLE outbox (
 CREATE INDEX ix_outbox_request_id ON outbox (request_id);
 
 -- What is to be sent to whom, because of an event, a checkpoint or `about_id` (a sign-in, an invitation or an address
--- to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address
--- names its person too, one to an observer nobody. A webhook call has a `sequence`, which counts the calls of its
--- endpoint from one without a gap, since `numbered_at`; `blocked_by` is the call before it while it waits for that one.
--- A try failed at `failed_at` for the first time.
--- `http_request_id` and `traceparent` are as in the outbox.
+-- to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address also names
+-- its person; a notification to an observer names no person. A webhook call has a `sequence`, which counts the calls
+-- of its endpoint from one without a gap; it was given at `numbered_at`. While the call waits for the call before it,
+-- `blocked_by` is that call. `failed_at` is when a try failed for the first time. `http_request_id` and `traceparent`
+-- are as in the outbox.
 CREATE TABLE notifications (
     id uuid CONSTRAINT pk_notifications PRIMARY KEY,
     tenant_id uuid,
@@ -1049,13 +1061,13 @@ CREATE INDEX ix_notifications_open_calls ON notifications (endpoint_id, sequence
     WHERE closed_at IS NULL AND endpoint_id IS NOT NULL;
 CREATE INDEX ix_notifications_blocked_by ON notifications (blocked_by) WHERE blocked_by IS NOT NULL;
 CREATE INDEX ix_notifications_dead ON notifications (id) WHERE outcome = 'dead';
--- Who was notified of a request is also notified of its end.
+-- People who were notified of a request are also notified of its end.
 CREATE INDEX ix_notifications_notified ON notifications (request_id) INCLUDE (person_id)
     WHERE template IN ('pending', 'answer_reminder', 'active', 'break_glass') AND person_id IS NOT NULL;
 
--- Mails of an event of a request, or with `of_report` the reports on its window, of which no event says yet how they
--- ended. At `settle_by` one says so, even of what is open; `left_open` are the notifications that were open then, and
--- a second event says how these ended. The row goes with the last event.
+-- Mails about an event of a request, or with `of_report` the reports on its window, whose outcomes no event states
+-- yet. At `settle_by`, an event states them, even if some mails are still open. `left_open` are the notifications
+-- that were open then; a second event states their outcomes. The last event deletes the row.
 CREATE TABLE unsettled (
     id uuid CONSTRAINT pk_unsettled PRIMARY KEY,
     event_id uuid NOT NULL,
@@ -1094,9 +1106,10 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 
 -- What an operator watches
 
--- A process says that it lives. `rolled_back` is in how many logs the database is behind what was shipped of them,
--- `unverified` how many rows carry no valid mark, `connections` how many it opens to Postgres at most, `gate_differs`
--- whether its gate remembered a window that was not open, `needs_connectors` whether its catalogue has connectors.
+-- Heartbeats of processes. `rolled_back` is in how many logs the database is behind the shipped checkpoints,
+-- `unverified` how many rows have no valid MAC, and `connections` how many connections the process opens to Postgres
+-- at most. `gate_differs` is whether its gate remembered a window that was not open, and `needs_connectors` whether
+-- its catalogue has connectors.
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
@@ -1114,7 +1127,7 @@ CREATE TABLE heartbeats (
     CONSTRAINT pk_heartbeats PRIMARY KEY (role, id)
 );
 
--- Counters. Rows are added and folded now and then: their sums are what counts, and nobody waits for a lock.
+-- Counters. Rows are added, and folded into sums now and then. Only the sums count, so no process waits for a lock.
 CREATE TABLE counters (
     id uuid CONSTRAINT pk_counters PRIMARY KEY DEFAULT uuidv7(),
     name varchar(24) NOT NULL CONSTRAINT ck_counters_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped', 'uses_lost',
@@ -1124,8 +1137,8 @@ CREATE TABLE counters (
     total double precision NOT NULL
 );
 
--- What the gate has answered, by minute for two hours, by hour for a month, and in all (then `at` is the epoch). A
--- gateway of zeros has shown no valid token.
+-- The gate's answers by minute for two hours, by hour for a month, and in total (then `at` is the epoch). A gateway
+-- of zeros has shown no valid token.
 CREATE TABLE gate_answers (
     span varchar(24) NOT NULL CONSTRAINT ck_gate_answers_span CHECK (span IN ('minute', 'hour', 'all')),
     at timestamptz NOT NULL,
@@ -1138,8 +1151,8 @@ CREATE TABLE gate_answers (
     CONSTRAINT pk_gate_answers PRIMARY KEY (span, at, gateway_id, service, decision, reason)
 );
 
--- Of the calls that a gate has let in and would refuse, those of each service and reason that came most often. A path
--- is without what it names. The row without a path counts the calls that no other row lists.
+-- Calls that a gate has admitted and would refuse: the most frequent ones of each service and reason. A path leaves
+-- out the names in it. The row without a path counts the calls that no other row lists.
 CREATE TABLE reported_calls (
     service varchar(63) NOT NULL,
     reason varchar(24) NOT NULL,
@@ -1152,15 +1165,15 @@ CREATE TABLE reported_calls (
     CONSTRAINT pk_reported_calls PRIMARY KEY (service, reason, path, tenant, caller)
 );
 
--- The last batch of counts that each process has written, so that one that comes twice counts once.
+-- The last batch of counts that each process has written, so that a repeated batch counts once.
 CREATE TABLE gate_writers (
     process uuid CONSTRAINT pk_gate_writers PRIMARY KEY,
     batch bigint NOT NULL,
     written_at timestamptz NOT NULL
 );
 
--- How late the schedule and the sealing were; `ended` and `late` are what the counters said by then: how many
--- deadlines the clock had ended, and how late in all.
+-- How late the schedule and the sealing were. `ended` and `late` are the counters at that time: how many deadlines
+-- the clock had ended, and how late in total.
 CREATE TABLE lag_samples (
     at timestamptz CONSTRAINT pk_lag_samples PRIMARY KEY,
     schedule_lag double precision NOT NULL CONSTRAINT ck_lag_samples_schedule_lag CHECK (schedule_lag >= 0),
@@ -1169,7 +1182,7 @@ CREATE TABLE lag_samples (
     late double precision NOT NULL
 );
 
--- What the invariant checks found and have raised an alarm about.
+-- Violations that the invariant checks found and raised an alarm about.
 CREATE TABLE alarms (
     key varchar(100) CONSTRAINT pk_alarms PRIMARY KEY,
     raised_at timestamptz NOT NULL

@@ -1,8 +1,7 @@
--- What the database itself refuses or adds, by table: the triggers, and the functions that only they call.
+-- What the database itself refuses or adds, by table: the triggers, and the functions that only triggers call.
 --
--- A rule that binds every role must not itself be bound by what one caller may see: where it reads other rows, its
--- function is SECURITY DEFINER. `current_user` is the login that acts: the API, the worker or the notifications
--- worker.
+-- A rule that binds every role must not depend on what one caller may see. So a function that reads other rows is
+-- SECURITY DEFINER. `current_user` is the database login that acts: the API's or a worker's.
 
 
 -- Refuse, with a message in which %s stands for the row's id.
@@ -24,7 +23,7 @@ CREATE TRIGGER only_operators BEFORE UPDATE ON tenants FOR EACH ROW
         AND NOT 'operator' = ANY (at_roles()))
     EXECUTE FUNCTION refuse('only operators suspend tenant %s and change its plan');
 
--- The owner marks a version anew, and changes nothing that it says, or erases what it says of a tenant that has left.
+-- The owner may give a version a new MAC without changing its content, or erase the content once the tenant has left.
 CREATE TRIGGER append_only BEFORE UPDATE ON policies FOR EACH ROW
     WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac
         OR to_jsonb(OLD) - '{mac,body}'::text[] <> to_jsonb(NEW) - '{mac,body}'::text[]
@@ -34,7 +33,7 @@ CREATE TRIGGER no_removal BEFORE DELETE ON policies FOR EACH ROW EXECUTE FUNCTIO
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON policies FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('policies is append-only');
 
--- What was said and acknowledged stays; only how far it was told changes.
+-- Stated exclusions and acknowledgements stay as they are. Only `announced_to` changes.
 CREATE TRIGGER append_only BEFORE UPDATE ON exclusions FOR EACH ROW
     WHEN (to_jsonb(NEW) - 'announced_to' <> to_jsonb(OLD) - 'announced_to')
     EXECUTE FUNCTION refuse('exclusions is append-only');
@@ -43,8 +42,8 @@ CREATE TRIGGER never_goes BEFORE DELETE ON exclusions FOR EACH ROW
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON exclusion_acknowledgements FOR EACH ROW
     EXECUTE FUNCTION refuse('exclusion_acknowledgements is append-only');
 
--- A hold that was released stays so; an end without a valid mark is said again. Its reason goes with a tenant that has
--- left.
+-- A released hold stays released. A release without a valid MAC may be repeated, with a later time. The reason of a
+-- hold is erased once its tenant has left.
 CREATE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
     WHEN (NOT is_owner_command('erase') AND ((OLD.released_at IS NOT NULL
             AND (NEW.released_at IS NULL OR NEW.released_at < OLD.released_at))
@@ -54,7 +53,8 @@ CREATE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
 CREATE TRIGGER never_goes BEFORE DELETE ON legal_holds FOR EACH ROW
     EXECUTE FUNCTION refuse('legal_holds is append-only');
 
--- How long a tenant's log is kept, what holds it and that the tenant leaves stands in that log, by the same transaction.
+-- An event of the same transaction states in the tenant's log how long the log is kept, what holds it, or that the
+-- tenant leaves.
 CREATE FUNCTION refuse_unsaid() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -82,7 +82,8 @@ CREATE CONSTRAINT TRIGGER asked_is_said AFTER INSERT ON offboardings DEFERRABLE 
 CREATE CONSTRAINT TRIGGER withdrawn_is_said AFTER DELETE ON offboardings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('offboarding_withdrawn', '');
 
--- The empty mark is of rows from before they had marks: they count. No login writes it, and the first change ends it.
+-- Rows from before these tables had MACs have the empty MAC, and count. No login writes it, and the first change ends
+-- it.
 CREATE FUNCTION unmark() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.mac = NULL;
@@ -108,7 +109,7 @@ CREATE TRIGGER ones_own_preferences BEFORE UPDATE ON people FOR EACH ROW
         AND NEW.id IS DISTINCT FROM at_person())
     EXECUTE FUNCTION refuse('only %s chooses what mails to them are like');
 
--- Nobody is on both sides: whoever signs in by an address takes it from the other one.
+-- No one is on both sides: a person who signs in by an address takes it from people of the other side.
 CREATE FUNCTION take_from_the_other_side() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -135,7 +136,7 @@ END $$;
 CREATE TRIGGER a_system_is_nothing_else AFTER INSERT OR UPDATE ON memberships FOR EACH ROW
     WHEN (NEW.tenant_id IS NULL) EXECUTE FUNCTION refuse_mixed();
 
--- The last admin stays, unless nobody else has ever joined whom they would leave behind.
+-- The last admin stays, unless no one else has ever joined the tenant.
 CREATE FUNCTION refuse_no_admin() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -181,7 +182,8 @@ CREATE TRIGGER never_good_again BEFORE UPDATE ON sessions FOR EACH ROW
         AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
     EXECUTE FUNCTION refuse('session %s stays revoked');
 
--- Tries at a code are counted for good, and of a network and an account for ten minutes by Postgres' own clock.
+-- Attempts at a code are never counted down. Attempts of a network and an account count for ten minutes by Postgres'
+-- own clock.
 CREATE TRIGGER tries_only_grow BEFORE UPDATE ON sign_ins FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND (NEW.tries < OLD.tries
         OR (OLD.used_at IS NOT NULL AND NEW.used_at IS DISTINCT FROM OLD.used_at)))
@@ -199,12 +201,12 @@ CREATE TRIGGER only_once_outdated BEFORE DELETE ON sign_in_counts FOR EACH ROW
     WHEN (current_user IN ('lockbox_api', 'lockbox_worker') AND OLD.since > clock_timestamp() - interval '10 minutes')
     EXECUTE FUNCTION refuse('attempts to sign in are counted for ten minutes');
 
--- What the directory said before does not come back.
+-- An older statement of the directory never replaces a newer one.
 CREATE TRIGGER never_older BEFORE UPDATE ON directory_records FOR EACH ROW
     WHEN (NEW.person_id <> OLD.person_id OR NEW.as_of < OLD.as_of)
     EXECUTE FUNCTION refuse('what the directory says of somebody only gets newer');
 
--- What was removed, or marked anew, does not come back: its mark is remembered, and no login forgets it.
+-- A row that was removed or got a new MAC does not come back: its old MAC is remembered, and no login deletes it.
 CREATE FUNCTION remember_ended_power() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -249,7 +251,7 @@ CREATE TRIGGER never_unenforced BEFORE UPDATE ON enforcements FOR EACH ROW
         OR (NEW.wanted <> OLD.wanted AND NEW.revision = OLD.revision)
         OR (OLD.enforced_at IS NOT NULL AND NEW.enforced_at IS DISTINCT FROM OLD.enforced_at))
     EXECUTE FUNCTION refuse('what gate %s has enforced stays on record, and each switch is a revision');
--- That a definition was in use is only ever found out now, and what it says stays on record.
+-- `used_at` is never set back or into the future, and the content of a definition stays on record.
 CREATE TRIGGER never_rewritten BEFORE UPDATE ON gate_definitions FOR EACH ROW
     WHEN (NEW.id <> OLD.id OR NEW.service <> OLD.service OR NEW.revision <> OLD.revision OR NEW.body <> OLD.body
         OR NEW.digest <> OLD.digest OR NEW.only_for IS DISTINCT FROM OLD.only_for OR NEW.recorded_at <> OLD.recorded_at
@@ -258,9 +260,9 @@ CREATE TRIGGER never_rewritten BEFORE UPDATE ON gate_definitions FOR EACH ROW
 CREATE TRIGGER never_goes BEFORE DELETE ON gate_definitions FOR EACH ROW
     EXECUTE FUNCTION refuse('what gate %s meant stays on record');
 
--- How far news was told moves on with an event in each log that it passes, by the same transaction: of this very row,
--- and with a mail to each admin and approver, but for the first definition of a gate. Whom a later row concerns alone,
--- or who came within a minute, need not be told.
+-- `announced_to` only moves on with an event about this row, in the same transaction and in each log that it passes.
+-- Each admin and approver gets a mail about the event, except about the first definition of a gate. Tenants that only
+-- a later row concerns, and tenants that were added within the last minute, may be left out.
 CREATE FUNCTION refuse_untold() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -329,7 +331,7 @@ CREATE TRIGGER told_to_nobody_yet BEFORE INSERT ON enforcement_switches FOR EACH
     WHEN (current_user = 'lockbox_api' AND NEW.announced_to IS NOT NULL)
     EXECUTE FUNCTION refuse('switch %s was told to nobody yet');
 
--- Likewise for which month a log was told what can open without its tenant's approval.
+-- In the same way, `stated_for` only moves on with an event that states what can open without the tenant's approval.
 CREATE FUNCTION refuse_unstated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -347,10 +349,10 @@ CREATE CONSTRAINT TRIGGER stated_is_said AFTER UPDATE ON logs DEFERRABLE INITIAL
 
 -- Requests
 
--- A request changes by one move at a time, from a state to one that it leads to. Three changes are no moves:
--- an approver's question stops the clock and the requester's answer lets it go on, by as much as it stood;
--- the notifications worker sets the clock forward where nobody could be reached;
--- the worker's clock reminds, escalates and warns, and only ever counts upwards.
+-- A request changes by one move at a time, from a state to a possible next state. Three changes are no moves. An
+-- approver's question stops the clock, and the requester's answer restarts it, later by as long as it was stopped.
+-- The notifications worker sets the clock forward if no one could be reached. The worker's clock reminds, escalates
+-- and warns, and only ever counts upwards.
 CREATE FUNCTION refuse_wrong_way() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     reminder_columns CONSTANT text[] := '{wake_at,reminders,tiers_asked,warned}';
@@ -408,7 +410,8 @@ CREATE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW
     EXECUTE FUNCTION refuse_wrong_way();
 CREATE TRIGGER no_removal BEFORE DELETE ON requests FOR EACH ROW EXECUTE FUNCTION refuse('requests is append-only');
 
--- One that follows is of the same engineer at the same tenant, and one of them is open at a time.
+-- A request that follows another request is of the same engineer at the same tenant, and only one of them is open at
+-- a time.
 CREATE FUNCTION refuse_stray() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -422,7 +425,7 @@ END $$;
 CREATE TRIGGER follows_its_own BEFORE INSERT ON requests FOR EACH ROW
     WHEN (NEW.follows IS NOT NULL) EXECUTE FUNCTION refuse_stray();
 
--- One that extends goes on from the end of an open window of the same engineer, for no more than that one is for.
+-- An extension begins at the end of an open window of the same engineer, and covers no more than that window.
 CREATE FUNCTION refuse_stray_extension() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -440,8 +443,8 @@ END $$;
 CREATE TRIGGER extends_its_own BEFORE INSERT ON requests FOR EACH ROW
     WHEN (NEW.extends IS NOT NULL) EXECUTE FUNCTION refuse_stray_extension();
 
--- A case counts as confirmed by an answer to this very question, a fresh one by which no other request was confirmed. An
--- extension goes on by what was confirmed for the window that it extends.
+-- A case counts as confirmed by a fresh answer to this very question that has confirmed no other request. For an
+-- extension, the confirmation of the extended window is enough.
 CREATE FUNCTION use_case_check() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -479,7 +482,7 @@ CREATE TRIGGER only_from_an_open_window BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (NEW.state = 'active' AND OLD.state <> 'active' AND NEW.extends IS NOT NULL)
     EXECUTE FUNCTION refuse_outlived_extension();
 
--- Who opens, and who denies or endorses.
+-- Who may open a request, and who may deny or endorse it.
 CREATE TRIGGER only_its_approvers_open BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND OLD.state = 'pending' AND NEW.state = 'active'
         AND NOT at_decides(NEW.tenant_id))
@@ -489,8 +492,8 @@ CREATE TRIGGER only_managers_open_alone BEFORE UPDATE ON requests FOR EACH ROW
         AND NOT 'manager' = ANY (at_roles())
         AND NOT (NEW.state = 'denied' AND OLD.tenant_id = ANY (at_administers())))
     EXECUTE FUNCTION refuse('only a manager endorses request %s, or denies it but for an emergency stop');
--- What the vendor opens alone is within the tenant's mode at that moment, or within consent that lasts as long, or what
--- the customer has approved beforehand.
+-- A window that the vendor opens alone needs the tenant's mode at that moment, a consent that lasts as long, or a
+-- pre-approval.
 CREATE FUNCTION refuse_without_the_customer() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -507,15 +510,14 @@ END $$;
 CREATE TRIGGER only_where_the_customer_lets BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.state = 'reviewing' AND NEW.state = 'active' AND NOT NEW.break_glass)
     EXECUTE FUNCTION refuse_without_the_customer();
--- Who submits says whether a request is for break-glass; that is given up once it is endorsed, and never taken up.
+-- The submitter says whether a request is for break-glass. An endorsement may drop this, and nothing adds it later.
 CREATE TRIGGER never_break_glass_later BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (NEW.break_glass <> OLD.break_glass
         AND NOT (OLD.break_glass AND OLD.state = 'reviewing' AND NEW.state IN ('pending', 'active')))
     EXECUTE FUNCTION refuse('whether request %s is for break-glass was said when it was submitted');
--- Break-glass is what the customer's policy of today allows: for which service, whom, how long and how often, by two
--- people, with a finding that is due within a day, while none is overdue unless the policy lets that be, and no emergency stop
--- is open. Of several at once all are counted: each
--- waits for the commit of the one before.
+-- Break-glass needs two people, and the customer's policy of today: it says for which service, for whom, for how long
+-- and how often. A finding is due within a day. None may be overdue unless the policy allows this, and no emergency
+-- stop may be open. Concurrent openings all count: each waits for the commit of the one before.
 CREATE FUNCTION refuse_break_glass() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -589,9 +591,9 @@ CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.asked_at IS NOT NULL AND NEW.asked_at IS DISTINCT FROM OLD.asked_at)
     EXECUTE FUNCTION refuse('who was asked about request %s was asked');
 
--- What the row says it is judged by, from then on: so it says that approvals are signed before it opens, where the
--- policy of submit or today's demands it. Somebody who approves while the policy gets stricter has to try again,
--- as the state of this error has it, and then to sign.
+-- From here on, the row says how the request is judged. So before the request opens, the row must demand signed
+-- approvals if the policy of the submission or of today does. If the policy gets stricter during an approval, the SQL
+-- state of this error makes the approver try again, and then sign.
 CREATE FUNCTION refuse_unsigned() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN
@@ -610,7 +612,7 @@ CREATE TRIGGER only_signed_where_demanded BEFORE UPDATE ON requests FOR EACH ROW
 CREATE TRIGGER only_signed_where_demanded_at_once BEFORE INSERT ON requests FOR EACH ROW
     WHEN (NEW.state = 'active' AND NEW.approve_means = 'attested') EXECUTE FUNCTION refuse_unsigned();
 
--- Nobody says yes to a request whose parameters they were not shown.
+-- No one approves a request whose parameters they were not shown.
 CREATE FUNCTION refuse_unknown_context() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -624,9 +626,9 @@ CREATE TRIGGER only_with_its_context BEFORE INSERT ON decisions FOR EACH ROW
     WHEN (NEW.decision <> 'deny' AND NOT NEW.knows_context)
     EXECUTE FUNCTION refuse_unknown_context();
 
--- No window is open without the decisions for it, and no move is made without its event. People's moves are judged at
--- their commit, in whatever order they were written; a worker writes each batch in one statement, which is judged at
--- once: by a look-up in an index for each row (OFFSET 0), as a join would read whole tables.
+-- No window is open without the decisions for it, and no move is made without its event. People's moves are checked
+-- at the commit, in whatever order the rows were written. A worker writes each batch in one statement, which is
+-- checked at once. Each row is looked up by index (OFFSET 0), because a join would read whole tables.
 CREATE FUNCTION refuse_unfounded() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -664,7 +666,7 @@ END $$;
 CREATE TRIGGER batches_are_founded AFTER UPDATE ON requests REFERENCING NEW TABLE AS moved FOR EACH STATEMENT
     WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_unfounded_batch();
 
--- Where somebody was, what they wrote and what they named can be erased; what they decided stays as it is.
+-- Where a person was, what they wrote and what they named can be erased. Their decision stays as it is.
 CREATE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
     WHEN (NOT (is_owner_command('erase') AND only_erases(to_jsonb(OLD), to_jsonb(NEW))))
     EXECUTE FUNCTION refuse('decisions is append-only');
@@ -672,7 +674,7 @@ CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON decisions FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('decisions is append-only');
 CREATE TRIGGER never_goes BEFORE DELETE ON decisions FOR EACH ROW EXECUTE FUNCTION refuse('decisions is append-only');
 
--- What is approved beforehand says for good what it covers. It is used one by one, revoked once, and its end recorded.
+-- What a pre-approval covers never changes. It is used one by one and revoked once, and its end is recorded.
 CREATE TRIGGER never_wider BEFORE UPDATE ON pre_approvals FOR EACH ROW
     WHEN (to_jsonb(NEW) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[]
         <> to_jsonb(OLD) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[] AND NOT is_owner_command('erase'))
@@ -687,7 +689,7 @@ CREATE TRIGGER used_one_by_one BEFORE UPDATE ON pre_approvals FOR EACH ROW
     EXECUTE FUNCTION refuse('pre-approval %s is used one by one, while it may be');
 CREATE TRIGGER never_goes BEFORE DELETE ON pre_approvals FOR EACH ROW
     EXECUTE FUNCTION refuse('pre_approvals is append-only');
--- The owner marks a vote anew, and changes nothing that it says.
+-- The owner may give a vote a new MAC without changing its content.
 CREATE TRIGGER append_only BEFORE UPDATE ON pre_approval_votes FOR EACH ROW
     WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac OR to_jsonb(OLD) - 'mac' <> to_jsonb(NEW) - 'mac')
     EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
@@ -695,7 +697,7 @@ CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON pre_approval_votes FOR EACH 
     EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
 CREATE TRIGGER never_goes BEFORE DELETE ON pre_approval_votes FOR EACH ROW
     EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
--- A finding is the customer's, given once, after the window has ended, with an event; reminders only count up.
+-- The customer gives a finding once, after the window has ended, and with an event. Reminders only count up.
 CREATE FUNCTION refuse_finding() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -735,7 +737,8 @@ BEGIN
 END $$;
 CREATE TRIGGER bars_break_glass AFTER INSERT ON events FOR EACH ROW
     WHEN (NEW.action = 'emergency_stop' AND NEW.tenant_id IS NOT NULL) EXECUTE FUNCTION bar_break_glass();
--- A stop is ended once, by whom the event names that says so in the same transaction: one of an earlier end says nothing.
+-- A stop is ended once, by the person in the event that states the end. The event is of the same transaction, so an
+-- event of an earlier end does not count.
 CREATE FUNCTION refuse_unrecorded_end() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -759,7 +762,7 @@ CREATE TRIGGER answered_once BEFORE UPDATE ON questions FOR EACH ROW
     WHEN (OLD.answered_at IS NOT NULL) EXECUTE FUNCTION refuse('question %s was answered');
 CREATE TRIGGER never_goes BEFORE DELETE ON questions FOR EACH ROW EXECUTE FUNCTION refuse('questions is append-only');
 
--- What is being closed is never opened again, and what was proven closed stays so.
+-- A connection that is being closed is never opened again, and a connection that was proven closed stays closed.
 CREATE TRIGGER never_opened_again BEFORE UPDATE ON connections FOR EACH ROW
     WHEN (OLD.state = 'closed' OR (OLD.state IN ('closing', 'close_failed')
         AND NEW.state NOT IN ('closing', 'close_failed', 'closed'))
@@ -774,12 +777,12 @@ CREATE TRIGGER never_goes BEFORE DELETE ON connections FOR EACH ROW
 CREATE TRIGGER append_only BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION refuse('events is append-only');
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON events FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('events is append-only');
--- Whole ranges go from the beginning of a log once they are old; what was sealed over them, and so every proof,
--- stays.
+-- Old events are removed in whole ranges from the beginning of a log. The hashes over them stay, and so does every
+-- proof.
 CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
     WHEN (NOT is_owner_command('retain') OR is_held(OLD.tenant_id)) EXECUTE FUNCTION refuse('events is append-only');
 
--- Personal values are erased one by one, and go with their event; none is ever changed or added.
+-- Personal values are erased one by one, or removed with their event. None is ever changed or added.
 CREATE TRIGGER append_only BEFORE UPDATE ON event_details FOR EACH ROW
     WHEN (NOT (is_owner_command('erase') AND NEW.event_id = OLD.event_id AND only_removes(OLD.fields, NEW.fields)))
     EXECUTE FUNCTION refuse('event_details is append-only');
@@ -799,7 +802,7 @@ CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
                 'connection_closed', 'connection_close_failed'))))
     EXECUTE FUNCTION refuse('a worker speaks for the clock alone');
 
--- Least privilege: a new event that the core worker writes is named here.
+-- Least privilege: the trigger lists all events that the core worker writes. Add a new event here.
 CREATE TRIGGER clocks_own BEFORE INSERT ON events FOR EACH ROW
     WHEN (current_user = 'lockbox_worker' AND NEW.action NOT IN ('time_out', 'expire', 'remind', 'escalate', 'begin',
         'hold_back', 'warn', 'unreached', 'after_review_reminder', 'after_review_overdue', 'first_used', 'last_used',
@@ -808,8 +811,8 @@ CREATE TRIGGER clocks_own BEFORE INSERT ON events FOR EACH ROW
         'invariant_broken', 'unapproved_access_stated'))
     EXECUTE FUNCTION refuse('event %s is none that the clock makes: see clocks_own in triggers.sql');
 
--- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old. A body writes each
--- value in one way, and each name once: of another, two readers could read two things.
+-- The rules for rows bind the columns, but the body is sealed, so both have to agree. A body writes each value in one
+-- form, and each name once; otherwise, two readers could read it in two ways. Only the owner removes old events.
 CREATE FUNCTION refuse_contradicting() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     written CONSTANT text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
@@ -838,7 +841,7 @@ CREATE TRIGGER true_to_its_row AFTER INSERT ON events REFERENCING NEW TABLE AS f
         'lockbox_connectors'))
     EXECUTE FUNCTION refuse_contradicting();
 
--- No event tells of a move that was not made: at the commit, and a worker's batch at once.
+-- No event reports a move that was not made. This is checked at the commit, and at once for a worker's batch.
 CREATE FUNCTION refuse_invented() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -864,7 +867,7 @@ END $$;
 CREATE TRIGGER batches_are_true AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
     WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_invented_batch();
 
--- Events are of the tenant of their request.
+-- An event is of the tenant of its request.
 CREATE FUNCTION refuse_foreign() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -878,7 +881,7 @@ CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON events DEFERRABLE INITIA
     WHEN (current_user IN ('lockbox_api', 'lockbox_connectors') AND NEW.request_id IS NOT NULL)
     EXECUTE FUNCTION refuse_foreign();
 
--- What is told of an event is told of that one: whoever queues it writes both at once.
+-- A row of the outbox has to match its event. Its writer writes both at once.
 CREATE FUNCTION refuse_unfounded_outbox() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -891,7 +894,8 @@ END $$;
 CREATE CONSTRAINT TRIGGER of_its_event AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user IN ('lockbox_api', 'lockbox_connectors')) EXECUTE FUNCTION refuse_unfounded_outbox();
 
--- Whoever writes an event queues nothing and leaves nothing out: the table does it, for a whole statement at once.
+-- The table itself queues events for sealing, for a whole statement at once. So no writer queues an event or leaves
+-- one out.
 CREATE FUNCTION queue_for_sealing() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -901,7 +905,8 @@ END $$;
 CREATE TRIGGER queued AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
     EXECUTE FUNCTION queue_for_sealing();
 
--- What waits is deleted once it is sealed. Core workers of 0.2.0 delete first and seal then; others ask forget_sealed.
+-- A waiting event is deleted once it is sealed. Core workers of 0.2.0 delete first and then seal; later ones call
+-- forget_sealed.
 CREATE FUNCTION refuse_hiding() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -917,7 +922,7 @@ CREATE CONSTRAINT TRIGGER only_once_sealed AFTER DELETE ON unsealed DEFERRABLE I
 CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON turns FOR EACH ROW
     EXECUTE FUNCTION refuse('turns is only locked');
 
--- Access that was taken around Lockbox stays counted, also when its event is removed by retention.
+-- Access around Lockbox stays counted, even when retention has removed its event.
 CREATE FUNCTION count_outside_access() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -927,7 +932,7 @@ END $$;
 CREATE TRIGGER counted AFTER INSERT ON events FOR EACH ROW WHEN (NEW.action = 'outside_access')
     EXECUTE FUNCTION count_outside_access();
 
--- A log grows and does nothing else: what was hashed stays, in its place.
+-- A log only grows: hashes stay as they are and where they are.
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON seals FOR EACH ROW
     EXECUTE FUNCTION refuse('seals is append-only');
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON seals FOR EACH STATEMENT
@@ -965,7 +970,7 @@ CREATE TRIGGER never_revived BEFORE UPDATE ON observers FOR EACH ROW
 CREATE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
     WHEN (OLD.removed_at IS NOT NULL AND NOT is_owner_command('erase')) EXECUTE FUNCTION refuse('endpoint %s was removed');
 
--- Of a request's event people are told by way of the outbox: a row that names one would stand in their way.
+-- Notifications of a request's event come from the outbox only: another row with the event would get in their way.
 CREATE FUNCTION refuse_misdirected() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -981,7 +986,8 @@ END $$;
 CREATE CONSTRAINT TRIGGER to_its_tenant AFTER INSERT ON notifications DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_misdirected();
 
--- Nobody says that a notification was sent without the row of deliveries that says when, where to and what was answered.
+-- A notification is recorded as sent only with a row of deliveries, which says when and where it went and what was
+-- answered.
 CREATE FUNCTION refuse_unrecorded() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -997,8 +1003,8 @@ CREATE CONSTRAINT TRIGGER sent_is_on_record AFTER UPDATE ON notifications DEFERR
 
 -- Erased tenants
 
--- Nothing of a tenant that was erased changes: the owner may erase once more, and marks rows anew. Reads are on record
--- in its log, and the core worker of 0.2.0 tells each log what concerns all tenants.
+-- Nothing of an erased tenant changes, but the owner may erase again and give rows new MACs. Reads are recorded in
+-- its log, and the core worker of 0.2.0 writes into each log what concerns all tenants.
 CREATE FUNCTION refuse_erased() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'nothing of a tenant that was erased changes, in %', TG_TABLE_NAME
