@@ -23,8 +23,8 @@ OPERATORS = "operators"
 ASK_AFTER = 5.0
 REST = 1.0
 PAGES = "pages"
-"""The channel for requests whose pages show something new, such as uses and activity. No window opens or ends by such
-news."""
+"""The channel for requests whose pages show something new, such as uses and activity. Such news opens or ends no
+window."""
 GATES = "gates"
 """The channel for changed tokens and identities, which gates remember for some seconds."""
 ENDS = "ends"

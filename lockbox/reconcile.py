@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 Send = Callable[[list[UUID]], None]
 Step = tuple[str, int]
-"""What was done, and to how many."""
+"""What was done, and to how many items."""
 
 GRACE = timedelta(seconds=3)
 SOON = timedelta(minutes=1)

@@ -38,7 +38,7 @@ DEADLINE_LAG = "deadline_lag"
 ATTEMPT = "attempt"
 DROPPED = "dropped"
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, float("inf"))
-"""Upper bounds in seconds; the last one has none."""
+"""Upper bounds in seconds; the last one is infinite."""
 MOST_ROWS = 200
 BACKEND = text("SELECT pg_backend_pid()")
 SQLModel.metadata.naming_convention = {

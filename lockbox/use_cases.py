@@ -13,10 +13,10 @@ log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 
 CHANGED_SINCE = frozenset({"40001", "42501", PLANS_OUTDATED})
-"""How triggers and row policies refuse a statement whose conditions no longer hold, for example because a policy
-became stricter.
+"""The SQL states by which triggers and row policies refuse a statement whose conditions no longer hold, for example
+because a policy became stricter.
 
-The last code is Postgres' refusal of a statement that was prepared before a migration.
+The last state is Postgres' refusal of a statement that was prepared before a migration.
 """
 
 

@@ -178,7 +178,7 @@ def _is_a_period(starts_at: datetime, ends_at: datetime, at: datetime) -> None:
         raise Invalid(f"The period may be at most {LONGEST.days} days long.", field="ends_at")
 
 
-def _no_clash(  # noqa: PLR0917 - what one delegation is made of
+def _no_clash(  # noqa: PLR0917 - all that a delegation is made from
     session: UnitOfWork, tenant: Tenant, principal_id: UUID, delegate_id: UUID, starts_at: datetime, ends_at: datetime
 ) -> None:
     both = (principal_id, delegate_id)
@@ -216,7 +216,7 @@ def _end(session: UnitOfWork, actor: AdminActor, delegations: Iterable[Delegatio
         )
 
 
-def _admin_change(  # noqa: PLR0917 - what one event is made of
+def _admin_change(  # noqa: PLR0917 - all that an event is made from
     action: str, delegation: Delegation, at: datetime, period: str, principal: str, delegate: str
 ) -> AdminChange:
     return AdminChange(

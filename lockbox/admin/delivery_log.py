@@ -44,7 +44,7 @@ FROM dead_notifications(:before, :most)
 """)
 MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
-"""How many events of a log one page of a replay reads."""
+"""How many events of a log are read for one page of a replay."""
 CURSOR = struct.Struct(">16sIQ")
 CHANGES = sorted(ACCOUNT_TITLES.keys() - PERSONAL)
 # Ordered by the number that the sealer gives under the log's lock: an event that is committed late gets a later

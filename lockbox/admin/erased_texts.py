@@ -40,7 +40,7 @@ WITH said AS (
 )
 SELECT coalesce(sum(number), 0) FROM gone
 """)
-# Texts that were asked for become 'erased'. The link, the parameters and where the requester worked become null.
+# Texts of the request become 'erased'. The link, the parameters and where the requester worked become null.
 LINK = "case_url"
 SAY_ERASED = [f"{name} = CASE WHEN r.{name} IS NOT NULL THEN 'erased' END" for name in committed(Ask) if name != LINK]
 GONE = [f"{name} = NULL" for name in (LINK, "context", *committed(Requester))]

@@ -20,7 +20,8 @@ from lockbox.notifications import announcements, settlement
 
 PERSON_ERASED = "person_erased"
 DOMAIN = "erased.invalid"
-# Postgres regular expressions: one matches the whole address, but not inside a longer address, and one whole words.
+# Postgres regular expressions. ADDRESS matches a whole address that is not part of a longer one, and WORDS matches
+# whole words.
 ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
 WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
 # Events that record who was notified are written later and contain names. None of them may be written during an

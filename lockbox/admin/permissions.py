@@ -28,8 +28,8 @@ NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
 MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins", Role.VENDOR_AUDITOR: "auditors"}
 """Names of the holders of each role, for texts in which it is clear to which side they belong."""
-# These are advisory locks, because not everyone who may change people could lock a row: row-level security hides it
-# from updates.
+# These locks are advisory: row-level security hides rows from the updates of some callers who may change people, so
+# these callers could not lock a row.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
 SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
 IS_ERASED = text("SELECT is_erased(:tenant)")

@@ -285,7 +285,7 @@ def _consent(tenant: Tenant, policy: Policy | None, at: datetime) -> ActiveConse
 
 def _break_glass(policy: Policy, rows: Sequence[Row[Any]]) -> BreakGlassAllowance | None:
     named = policy.break_glass_people
-    if not policy.break_glass_services or (named is not None and len(named) < 2):  # noqa: PLR2004 - as is said
+    if not policy.break_glass_services or (named is not None and len(named) < 2):  # noqa: PLR2004 - it needs two people
         return None
     names = {row.id: row.name for row in _of(rows, PEOPLE)}
     record = {row.name: row for row in _of(rows, RECORD)}

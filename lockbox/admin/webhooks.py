@@ -34,7 +34,7 @@ OPERATORS = (Role.OPERATOR,)
 NOT_THE_VENDORS = "A webhook of the vendor cannot receive justifications. Leave out this option."
 OF_REQUESTS = TYPES
 OF_TENANTS = frozenset(f"tenant.{kind}" for kind in ACCOUNT_TITLES.keys() - PERSONAL)
-# These changes send neither more nor to another address, so they need no fresh sign-in.
+# These changes add neither events nor another destination, so they need no fresh sign-in.
 HARMLESS = frozenset({"description"})
 
 

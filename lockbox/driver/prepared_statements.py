@@ -20,7 +20,7 @@ class KeptStatements(PrepareManager):
     psycopg drops all of them, because a rolled back change of the schema could have made them wrong.
     """
 
-    # No Lockbox process continues after it changed the schema, so its statements stay right. Each refusal is a
+    # No Lockbox process continues after it changed the schema, so its statements stay valid. Each refusal is a
     # ROLLBACK, after which psycopg would plan every statement of the connection again. A test names the version of
     # psycopg for which this was checked.
 

@@ -16,7 +16,7 @@ from lockbox.sql import insert_list
 SPAN = timedelta(minutes=10)
 IPV6_PREFIX = 64
 
-# Postgres folds an account here as in the look-up of people, so that no spelling gets a count of its own.
+# Postgres lower-cases an account here as in the look-up of people, so that no spelling gets a count of its own.
 COUNT = text(f"""
 INSERT INTO {insert_list(SignInCount, of="c")}
 SELECT sha256(convert_to(k.kind || ':' || lower(k.value), 'UTF8')) AS key, :at, 1

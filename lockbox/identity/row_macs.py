@@ -155,7 +155,7 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     ],
     MarkedRowKind.PRE_APPROVAL_VOTE: ["id", "pre_approval_id", "person_id", "principals", "means", "decided_at"],
     MarkedRowKind.RETENTION: ["tenant_id", "days", "set_at"],
-    # The MAC leaves out the reason, which is erased when a tenant has left and blocks nothing.
+    # The MAC leaves out the reason, which is erased when the tenant has left. The reason alone blocks nothing.
     MarkedRowKind.LEGAL_HOLD: ["id", "tenant_id", "side", "set_by", "set_at", "released_by", "released_at"],
     MarkedRowKind.OFFBOARDING: ["tenant_id", "asked_by", "asked_at"],
 }

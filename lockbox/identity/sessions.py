@@ -135,7 +135,7 @@ def find(
     ).one_or_none()
     if row is None or row.used_at is not None or now(session) >= row.expires_at:
         raise NotSignedIn(OVER)
-    # A row without a valid MAC was written by a process of 0.2.0 or by another login of the database.
+    # A row without a valid MAC was written by a process of 0.2.0, or directly by a login of the database.
     if not keyring.of(session).secrets.is_mark(row.mac, *_covered(stub, purpose, row, tied_to)):
         raise NotSignedIn(OVER)
     return row

@@ -28,7 +28,7 @@ OLDEST = text("SELECT oldest_revision()")
 CAME_BY = text("SELECT obj_description('public.oldest_revision()'::regprocedure, 'pg_proc')")
 NOTE_HISTORY = sql.SQL("COMMENT ON FUNCTION public.oldest_revision() IS {}")
 NAMES_BY_PLACE = 1
-"""The number of the revision whose processes name a statement's columns as they were when it was first sent."""
+"""The number of the revision whose processes keep a statement's column names from the first time that it was sent."""
 LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.25
 """How long to wait for processes that were just stopped and for new ones that refuse to start yet; how often to
 look."""

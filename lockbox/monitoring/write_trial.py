@@ -15,7 +15,7 @@ from lockbox.database import WARNED
 log = structlog.get_logger(__name__)
 KEPT_SECONDS = 2.0
 SECONDS = 1.0
-# Writes a record to the write-ahead log that no one reads. No table grows, and the commit waits like every other
+# Writes a record that no one reads to the write-ahead log. No table grows, and the commit waits like every other
 # commit.
 WRITE = text("SELECT pg_logical_emit_message(true, 'lockbox', '')")
 

@@ -22,7 +22,7 @@ PROMPTS = {
     "unreached": "pending",
     "review_unreached": "reviewing",
 }
-"""The templates that matter only until the deadline, and only while the request is in this state."""
+"""The templates that matter only until the deadline, and only while the request is in the given state."""
 
 REMINDERS = frozenset({"review_reminder", "answer_reminder"})
 ASKING = {"reviewing": ("reviewing", "review_reminder"), "pending": ("pending", "answer_reminder")}

@@ -31,7 +31,8 @@ ERASED_AGAIN = timedelta(seconds=1)
 NAMES = "hashtextextended('lockbox names', 0)"
 """The advisory lock that an erasure takes exclusively, from before it looks for names until they are erased."""
 MAY_NAME = f"pg_try_advisory_xact_lock_shared({NAMES})"
-"""Blocks erasures until the commit; false while an erasure is under way. Names may be read only after it was true."""
+"""Blocks erasures until the commit. It is false while an erasure is under way; names may be read only after it was
+true."""
 OPEN = "open"
 MOST_LISTED = 500
 """How many mails one event lists, so that its line in an export always fits in 2^20 bytes."""

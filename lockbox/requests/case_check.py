@@ -128,7 +128,7 @@ def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -
 CHANNEL = "case_check"
 MOST_AT_ONCE = 8
 LEAST_SECONDS = 1.0
-"""A call that had less time than this and was not answered is no failure of the adapter."""
+"""An unanswered call that had less time than this does not count as a failure of the adapter."""
 SPARE_SECONDS = 1.0
 MOST_BYTES = 4096
 TYPE = "case.check"

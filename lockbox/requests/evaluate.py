@@ -124,8 +124,8 @@ class Evaluation:
     def lacks(self, submission: RequestInput) -> list[tuple[str, str]]:
         found = list(lacking(submission, self.terms, self.timing(submission), self.requester_facts, self.at))
         asked, most = submission.max_uses, self.terms.max_uses
-        # A request that repeats an earlier one has the same number of uses. A lower limit of today lowers this number
-        # only.
+        # A request that repeats an earlier one has the same number of uses. If today's limit is lower, it lowers this
+        # number instead of refusing the request.
         if asked and most and asked > most and not (submission.extends or submission.follows):
             found.append(("max_uses", f"A window may be for at most {most} uses here. Ask for fewer."))
         return found
@@ -216,7 +216,7 @@ def evaluate_what_if(
     return _evaluation(session, rules, Party.ENGINEER, (NOBODY, ""), ask)
 
 
-def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
+def _evaluation(  # noqa: PLR0917 - all that an evaluation is made from
     session: UnitOfWork,
     rules: Row[Any],
     party: Party,
@@ -233,8 +233,8 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     begins, found = submission.begins(at) if submission else at, rules.break_glasses
     mode = effective_mode(tenant.mode, policy.consent, begins)
     covered = None
-    # A request that begins later, extends a window or was denied before needs an approval as usual. Break-glass asks
-    # no one.
+    # A request that begins later, extends a window or names a denied resource needs an approval as usual. Break-glass
+    # asks no one.
     is_coverable = not rules.was_denied and not found and customer_decides(mode)
     if submission and submission.is_at_once and rules.pre_approvals and is_coverable:
         scene = CoverageContext(tenant.id, ask, submission.access_window, policy, terms, policy.groups, known, at)

@@ -41,8 +41,8 @@ from lockbox.schedule import Schedule
 MOST = 20
 
 
-# Each tenant's requests are read by its index, and at most one more than a page shows. This one tells that there are
-# more.
+# Each tenant's requests are read by its index, and at most one more than a page shows. The extra request tells that
+# there are more.
 PENDING = text(
     short(f"""
 WITH asked AS (SELECT unnest({ASKED_AT}) AS tenant_id), pending AS (
@@ -104,7 +104,7 @@ def end(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUI
         database.publish_after_commit(session, [request_id], caller.side.value)
 
 
-def viewers(  # noqa: PLR0917 - what may be known of who looks
+def viewers(  # noqa: PLR0917 - all that tells who looks
     session: UnitOfWork,
     schedule: Schedule,
     caller: Caller,
@@ -269,7 +269,7 @@ def _wanted(
     return {"tenants": tenants, "at": at, "after_at": deadline_at, "after_id": last, "most": most + 1}
 
 
-def _pending(  # noqa: PLR0917 - what one request is judged by
+def _pending(  # noqa: PLR0917 - all that an entry is made from
     caller: Caller,
     entry: RequestEntry,
     known: RecipientDirectory,

@@ -187,7 +187,7 @@ class SubmittedAccess(AskedAccess, RequesterOnRecord, Protocol):
     def created_at(self) -> datetime: ...
 
 
-def lacking(  # noqa: PLR0917 - what is asked, and all that it is judged by
+def lacking(  # noqa: PLR0917 - the request, and all that it is judged by
     asked: AskedAccess,
     terms: Terms,
     timing: Timing,
@@ -376,8 +376,8 @@ def _stages(a: tuple[ApprovalStage, ...], b: tuple[ApprovalStage, ...]) -> tuple
 
 
 def _tiers(a: TierGroups, b: TierGroups) -> TierGroups:
-    # A tier that loses all of its groups stays, empty. If tiers moved up, the result would depend on the order of
-    # merging.
+    # A tier that loses all of its groups stays as an empty tier. If tiers moved up, the result would depend on the
+    # order of merging.
     earliest: dict[str, int] = {}
     for tiers in (a, b):
         for position, groups in enumerate(tiers):

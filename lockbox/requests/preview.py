@@ -49,7 +49,7 @@ class PreviewContext:
     at: datetime
 
 
-def compare(  # noqa: PLR0917 - what one request is weighed by
+def compare(  # noqa: PLR0917 - all that the comparison needs
     session: UnitOfWork,
     tenant: Tenant,
     request: AccessRequest,

@@ -270,7 +270,7 @@ def _namesakes(caller: Caller, people: Iterable[Row[Any]]) -> list[str]:
     return names_like(caller.person_id, took_part)
 
 
-def _scene(  # noqa: PLR0917 - what a move is judged by
+def _scene(  # noqa: PLR0917 - all that a context is made from
     session: UnitOfWork,
     caller: Caller,
     request: AccessRequest,

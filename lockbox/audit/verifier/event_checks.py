@@ -22,7 +22,7 @@ from lockbox.audit.verifier.stated_access_checks import StatedAccessChecker
 
 SERVICE, RESOURCES = "service", "resources"
 ASKING = ("submit", "endorse", "break_glass")
-"""The moves that may be the first to ask or notify the customer; these moves hold the submission."""
+"""The moves that may be the first to ask or notify the customer. These moves contain the submission."""
 MEMBERS = ("id", "tenant_id", "request_id", "seq", "at", "action", "actor_id", "actor_role", "from_state", "to_state")
 """Members of the body that are also columns of the event's row, for searching."""
 IDS = frozenset({"id", "tenant_id", "request_id", "actor_id"})

@@ -47,7 +47,7 @@ class FindingKind(StrEnum):
 
 
 UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTURE, FindingKind.NEWER_KNOWN})
-"""Kinds of findings that contradict nothing: something could not be proven."""
+"""Kinds of findings that are no contradictions: something could not be proven."""
 
 
 @dataclass(frozen=True)
