@@ -38,7 +38,7 @@ ROUNDS = 16
 A_ROUND = 40
 EVERYTHING = EventScope()
 
-# Sign-ins, one personal value each; the bodies are as `lockbox.audit.events` writes them.
+# Sign-in events with one personal value each. Their bodies are like those that `lockbox.audit.events` writes.
 LOAD = text("""
 WITH fresh AS MATERIALIZED (
     SELECT uuidv7() AS id, 'Ann Adler ' || n AS name, uuid_send(gen_random_uuid()) AS salt, clock_timestamp() AS at

@@ -24,7 +24,7 @@ def give_up(engine: Engine, rest_seconds: float = REST_SECONDS) -> None:
         connection.execute(NOTHING_MORE)
         while connection.execute(GIVE_UP, {"outcome": "moot"}).rowcount:
             time.sleep(PAUSE_SECONDS)
-        # Who has been told of since has promised to say how that ended.
+        # Mails that ended meanwhile may have left rows that promise to report their outcome: remove these rows too.
         connection.execute(NOTHING_MORE)
     time.sleep(rest_seconds)
 

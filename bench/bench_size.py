@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 OF_STACK = ("pending", "lone", "storms", "steady", "checks", "flooded", "submits", "lives", "notified", "mails")
 PARTS = (*OF_STACK, "gate", "lists", "sorted_set", "crowd", "audit_log", "peers")
-"""What can be measured by itself, with the floor of each; what needs the running stack comes first."""
+"""The parts that can be measured separately, each with its floor. Parts that need the running stack come first."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ A_SECOND = 200
 WINDOWS = 64
 FIRST_CALLS = 3_000
 ROUNDS = 3
-"""Floors and gate take turns: what else the machine does meets them alike."""
+"""The floors and the gate are measured in turns, so that other load on the machine affects them alike."""
 WARM_UP_SECONDS = 1.0
 HELD = 100_000
 MIB = 2**20
@@ -80,7 +80,7 @@ def doing_nothing(kind: str) -> Iterator[LoadedServer]:
     """Serve one of the floors."""
     port = own_port()
     command = [sys.executable, "-m", "bench.bare_gate", kind, str(port)]
-    # In a session of its own, as the API: by that the kernel shares out the processor among others' work.
+    # It has a session of its own, as the API does, because the kernel divides the processor among sessions.
     with subprocess.Popen(command, start_new_session=True) as child:
         try:
             wait_until_listening(port)
@@ -151,7 +151,7 @@ def revoked(stack: GateStack) -> dict[str, float]:
 
     Both ends are read on Postgres' clock, which is that of this machine: the answer's right after its commit.
     """
-    # News of the approvals drop windows for a moment: no close of theirs may be taken for one of a revoke.
+    # Notifications of approvals drop windows for a moment. Wait, so that no such close counts as that of a revoke.
     time.sleep(SETTLE_SECONDS)
     stack.told.closed.clear()
     shut, heard = [], []
@@ -178,7 +178,7 @@ def outage(stack: GateStack, lose: Callable[[], None], come_back: Callable[[], N
     slowest = last_yes = 0.0
     with GateClient(stack, next(iter(stack.windows))) as client:
         wait_for("the gate lets in", client.is_let_in, PATIENCE)
-        # Postgres may have said so: after an outage memory is read again a moment later.
+        # Postgres may have allowed that call: after an outage, memory is filled only a moment later.
         time.sleep(SETTLE_SECONDS)
         lose()
         lost = time.monotonic()
@@ -225,7 +225,7 @@ def held_mib(count: int = HELD) -> float:
         entry = RequestEntry(AccessRequest(**named), f"tenant-{number // 100}", "Erin", open=True)
         memory.put([entry])
     gc.collect()
-    assert len(memory) == count  # noqa: S101 - else nothing was measured
+    assert len(memory) == count  # noqa: S101 - otherwise nothing was measured
     return (process.memory_info().rss - before) / MIB
 
 

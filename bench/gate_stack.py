@@ -36,7 +36,7 @@ AUDIENCE = "lockbox-gate"
 SUBJECT = "erin-at-work"
 TOKEN_SECONDS = 3000
 GROUPS = [f"a-group-of-the-directory-{number}" for number in range(24)]
-"""With these a token has about a kilobyte, as those of companies have."""
+"""With these groups a token has about a kilobyte, as companies' tokens have."""
 
 
 class BenchIssuer:

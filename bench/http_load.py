@@ -115,7 +115,7 @@ def lives(subject: Subject, customers: Customers, count: int) -> dict[str, float
     stories = list(islice(cycle(customers.lives(LIFE_SECONDS)), count))
     spent, began, mails = subject.cpu(), time.monotonic(), subject.sinks.mails
     ids = subject.play([[submission] for submission, _ in stories], A_FEW)["ids"]
-    # An answer that comes before its question has left would make the mail moot.
+    # Wait for these mails: an approval before the mail to the approver has left would make that mail obsolete.
     subject.sinks.wait_for(mails + count * MAILS.submitted)
     subject.play([_named(approval, one) for (_, approval), one in zip(stories, ids, strict=True)], A_FEW)
     subject.sinks.wait_for(mails + count * sum(MAILS))

@@ -24,7 +24,7 @@ from lockbox.sql import new_id
 
 FEW, OPEN = 500, 30
 BYTES_EACH = 8_000
-"""What a closed request takes on disk with what it left, and what sorting and the write-ahead log take meanwhile."""
+"""The disk space for a closed request and all its rows, including the space for sorting and the write-ahead log."""
 WARM_UP, TIMES = 3, 25
 COLD_TIMES = 3
 SLOW_SECONDS = 4.0
@@ -41,7 +41,7 @@ CALLS: Mapping[str, tuple[str, ...]] = {
     "max": ("/v1/requests", "/v1/requests?state=reviewing"),
     "erin": ("/v1/requests", "/v1/requests?state=active"),
 }
-"""The pages and calls by whose they are: ann approves, max manages, erin asks, aude audits."""
+"""The pages and calls of each person: ann approves, max manages, erin requests access, aude audits."""
 
 Lists = dict[str, dict[str, float]]
 

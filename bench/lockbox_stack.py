@@ -80,7 +80,7 @@ def site() -> Iterator[Site]:
     with own_stack("bench") as plan, closing(Schedule(NOWHERE)) as nowhere:
         db = Database(make_engine(plan.database_url, role="bench"), nowhere)
         reviewed, world = (add_world(plan, db, policy) for policy in (Policy(), WITHOUT_REVIEW))
-        # The schedule hears of it when it is repaired.
+        # This schedule reaches no Redis. A later repair adds the rows to the real schedule.
         sender = Database(make_engine(plan.notifications_database_url, role="bench"), nowhere)
         submitted, pattern = _footprints(plan, world, sender)
         sender.engine.dispose()

@@ -28,7 +28,7 @@ SOON_SECONDS = 5
 MAILS = 2_000
 MANY_DOMAINS = 500
 COMMON = 2
-"""So many approve at every customer of `harness.people` here."""
+"""The number of approvers at every customer of `harness.people` in this benchmark."""
 LOOK_SECONDS = 0.05
 
 
@@ -55,7 +55,7 @@ def _in_time(bench: Bench, customer: World, sinks: SinkPorts) -> float:
     before = sinks.taken()
 
     def come() -> int:
-        # A call may come twice, and stands for no mail that has not come.
+        # A call may come twice. The limit keeps it from counting as a mail that has not come.
         return sum(min(now - then, most) for now, then, most in zip(sinks.taken(), before, expected, strict=True))
 
     for _ in range(REQUESTS):

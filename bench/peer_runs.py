@@ -28,7 +28,7 @@ WARM_UP = 50
 WARM_UPS = 8
 REST_SECONDS = 4
 MOST = {"dbos_delay": 1_000}
-"""More than these a peer is spared: it would take minutes."""
+"""The most deadlines for a peer for which more would take minutes."""
 
 LOAD = text("""
 INSERT INTO requests (id, requester, service, resources, actions, justification, access_window, state, version,

@@ -35,11 +35,11 @@ def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
     workers = list(costs.ours(bench.processes, "worker", "notifications").values())
     memory, before = costs.resident(workers), _bytes(bench)
     due = clock(bench.superuser) + timedelta(days=1)
-    # Each at an instant of its own, as people ask: an index keeps what is alike but once.
+    # Each request is due at its own instant, as in real use: an index stores equal values only once.
     load(bench.superuser, bench.db.schedule, bench.pattern, state="pending", count=count, due=due, step=APART)
     after = _bytes(bench)
     with bench.superuser.connect() as connection:
-        # Else autovacuum does it while it is to be seen what idling costs.
+        # Otherwise autovacuum would run while the cost of idling is measured.
         connection.execute(VACUUM)
     time.sleep(REST_SECONDS)
     everyone = bench.subject.processes().values()

@@ -28,7 +28,7 @@ SHOWN = (
     ),
     ("from a revoke to the gate's last yes, without Redis: p99", "", "revoke, without Redis: the gate's last yes"),
 )
-"""What a row says, and how the comparison (empty where there is none) and the target begin that it is made of."""
+"""The text of a row, and the beginnings of the names of its comparison (empty if there is none) and of its target."""
 ALL = "bench/results/bench.md#targets"
 
 

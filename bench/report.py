@@ -18,7 +18,7 @@ CPUINFO = Path("/proc/cpuinfo")
 BUSY_PERCENT = 20
 SMALL = 100
 COUNTED = ("storms", "floor_storms", "submits", "floor_submits", "floor_rows")
-"""What is by a number: JSON knows only names."""
+"""Results whose keys are numbers: JSON only has text keys."""
 NONE = "-"
 
 

@@ -19,7 +19,7 @@ WARY = 1.5
 TRIES = 5
 MISSED_SECONDS = 3
 
-# What is copied was checked when it was written: triggers and foreign keys are left out while it is.
+# Triggers and foreign keys are off while rows are copied: the originals were checked when they were written.
 UNCHECKED = text("SET session_replication_role = replica")
 CHECKED = text("RESET session_replication_role")
 KINDS = {"active": "expire", "pending": "time_out"}
@@ -33,7 +33,8 @@ OF_EACH = {
 }
 OPENED = {"active": "now()", "pending": "NULL::timestamptz"}
 REQUESTS, EVENTS = "requests", "events"
-# A table belongs to requests if it names a request or an event; what a trigger fills nobody else may write.
+# A table belongs to requests if it has a column for a request or an event. Columns that no login may insert are left
+# out, because a trigger fills them.
 TABLES = text("""
 SELECT c.relname AS name, array_agg(CAST(a.attname AS text) ORDER BY a.attnum) AS columns,
     array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum) AS types

@@ -89,7 +89,7 @@ async def main() -> None:
     tally, hole, *calls, mail = map(int, sys.argv[1:])
     relay = MailRelay(hangs_for=HANGING_DOMAIN, keeps=False)
     receivers = [WebhookReceiver(keeps=False) for _ in calls]
-    # Once the last one listens, all do.
+    # The relay opens last: once it listens, all sinks do.
     sinks = [(Tally(relay, receivers), tally), (Hole(), hole), *zip(receivers, calls, strict=True), (relay, mail)]
     for sink, port in sinks:
         await sink.open(port)

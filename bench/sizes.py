@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 SERVER = ("api", "catalogue", "cli", "config", "connectors", "devstack", "gate", "lockbox", "worker")
-# Today's folder of packages, and where the guard stood before.
+# The folder of packages, and the folder in which the guard used to be.
 PACKAGES = ("packages", "guard")
 PRODUCT = (*SERVER, *PACKAGES, "demo", "deploy", "harness")
 FIELDS = ("severity", "max_uses", "case_ref", "not_before", "employing_entity")

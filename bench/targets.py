@@ -20,7 +20,7 @@ CHECK_PERCENT = 60
 CLOSED_OF_OPEN = 1.1
 FLOODED_P99_MS = 100
 GATE_A_CORE_SECOND = 5_000
-"""In a second of the API process' CPU, so that what else the machine does says little."""
+"""Calls in a second of the API process' CPU time, so that other load on the machine matters little."""
 GATE_P99_MS = 10
 GATE_PACED_P99_MS = 3
 GATE_MIB = 100

@@ -107,7 +107,7 @@ class Recorder:
         event.listen(Engine, "connect", lambda connection, _: connection.add_notice_handler(self._plan))
         self._heard = WeakSet[object]()
         self._execute, self._execute_here = AsyncCursor.execute, Cursor.execute
-        # psycopg tells nobody of statements.
+        # psycopg reports no statements, so these methods are replaced.
         AsyncCursor.execute = self._pipelined()  # type: ignore[method-assign]
         Cursor.execute = self._pipelined_here()  # type: ignore[method-assign]
         threading.setprofile(self._call)

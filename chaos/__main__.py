@@ -23,7 +23,7 @@ from harness.stage import own_stack
 
 MOST_SEEDS = 1_000_000
 PATIENCE, MOST_PATIENCE = 70.0, 600.0
-"""Seconds; a lease of a notification's first claim is a minute."""
+"""In seconds. The lease of a notification's first claim is a minute."""
 
 
 def main(arguments: list[str] | None = None) -> int:

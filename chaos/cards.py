@@ -4,8 +4,9 @@ import random
 from typing import NamedTuple
 
 ENFORCING, TALKATIVE, OBSERVING, STEPWISE, URGENT, OWING, STOPPING = range(7)
-"""The places of the customers in the cast: one yes, a review and two, a review alone, two one after the other,
-break-glass, break-glass while a finding is overdue, and break-glass and emergency stops."""
+"""The places of the customers in the cast. They need one approval; a review and two approvals; a review alone; two
+approvals one after the other; break-glass; break-glass while a finding is overdue; break-glass and emergency stops.
+"""
 
 CLOSE = {
     "late_yes": (*[ENFORCING] * 8, TALKATIVE),
@@ -23,7 +24,7 @@ CLOSE = {
     "yes_twice": (ENFORCING, ENFORCING),
     "five_times": (ENFORCING, TALKATIVE),
 }
-"""Endings that come within 100 ms of a deadline, or of one another, and the customers at whom they are played."""
+"""Endings within 100 ms of a deadline or of each other, and the customers at which they are played."""
 
 PLAIN = {
     "left": (ENFORCING, TALKATIVE, OBSERVING),

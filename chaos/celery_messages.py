@@ -13,7 +13,7 @@ from redis import Redis
 from harness.network import Filter
 
 QUEUES = ("core", "notify", "notify\x06\x166", "maintenance")
-"""The lists of messages in Redis; that of messages with a lower priority has a name of its own."""
+"""The lists of messages in Redis. Messages with a lower priority have a list of their own."""
 REMEMBERED = 300
 REPLAYED = 40
 PUBLISH = b"LPUSH"

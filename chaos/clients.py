@@ -22,15 +22,15 @@ ANSWER_SECONDS = 4.0
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0, 2.0)
 UNAVAILABLE = 503
 FAILED = 500
-# What may be answered to somebody who comes twice, too late or in the midst of a race.
+# Statuses that a client may get if it repeats a call, comes too late, or is in a race.
 ORDINARY = {*DONE, 409, 412, UNAVAILABLE}
 IN_USE, SUSPENDED = "key-in-use", "tenant-suspended"
 FIRST_GUESS, LONGEST_GUESS = 0.02, 1.0
 NEWEST = 15
 Refusals = Mapping[str, Sight | None]
-"""Codes of refusals that are as they should be, and what each of them shows."""
+"""Codes of refusals that are right, and what each of them shows."""
 TOO_LATE_TO_BEGIN: Refusals = {"policy-not-met": None}
-"""Access cannot begin in the past; an answer may be long in coming."""
+"""Access cannot begin in the past, and an answer may come only after the requested beginning."""
 NONE: Refusals = MappingProxyType({})
 
 
@@ -217,7 +217,7 @@ class Clients:
             if (sight := refusals[code]) is not None:
                 self._journal.seen[sight] += 1
             return
-        # Who reviews may do nothing more to what the review has passed on.
+        # A reviewer can do nothing more with a request that has passed the review.
         is_past = who == "max" and status == httpx.codes.FORBIDDEN
         # A suspension whose answer was lost may come into force late.
         is_suspended = customer.is_suspended_at_times and SUSPENDED in answer.text

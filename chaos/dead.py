@@ -12,7 +12,7 @@ RECOVERS_SECONDS = 30.0
 FEW, MOST_LATE = 5, 0.8
 HOOK = "://"
 ON_THE_WAY = frozenset({*CORE, "notifications", "redis", "postgres", "messages"})
-"""What every notification passes, whatever it is for."""
+"""The parts of the stack that every notification passes through."""
 
 
 def unexplained(

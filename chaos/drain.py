@@ -25,9 +25,8 @@ SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND NOT id = ANY
     (SELECT count(*) FROM reports_due) AS reports,
     (SELECT count(*) FROM unsealed) AS unsealed
 """)
-# A lease of whoever was killed with a notification in hand lasts a minute, and doubles with each try; so do
-# back-offs.
-# What somebody has in hand just now is left to them: waiting for it in another order than theirs would be a deadlock.
+# If a worker is killed while it sends a notification, its lease lasts for a minute. Leases and back-offs double with
+# each try. Locked rows are skipped: waiting for locks in another order than their holders would be a deadlock.
 WIND = text("""
 UPDATE notifications SET run_at = clock_timestamp() WHERE id IN (
     SELECT id FROM notifications WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second'

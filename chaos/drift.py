@@ -29,7 +29,7 @@ SELECT 'connect:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS du
 WHERE run_at IS NOT NULL
 """),
 }
-# Well within the minute in which a reconcile has to arm it.
+# Well within the last minute, in which a reconcile has to arm the row.
 WIND = {
     CLOCK: text("UPDATE requests SET wake_at = least(wake_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"),
     NOTIFICATIONS: text(
@@ -68,7 +68,7 @@ def wind(superuser: Engine, schedule: Schedule) -> None:
             superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection,
             connection.begin(),
         ):
-            # No move of a request moves its clock alone; only time does.
+            # Without triggers: they refuse a change that moves only a request's timer.
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(WIND[index], {"soon": SOON, "ids": [UUID(id_) for _, id_ in _parted(promised - held)]})
         schedule.arm(index, [IndexEntry(id_, kind, timedelta(0)) for kind, id_ in _parted(held - promised)])

@@ -22,7 +22,8 @@ LEAST_A_SECOND = {
     "calls by gate past a deadline": 0.1,
     "calls by guard past a deadline": 0.1,
 }
-"""By seconds of load; a seed on two busy cores reaches several times as much, on quiet ones ten times."""
+"""The least counts in a second of load. A seed reaches several times as much on two busy cores, and ten times as much
+on quiet cores."""
 LEAST_DONE = 0.6
 LEAST_CLOSE, FEW_STORIES = 1 / 3, 20
 OF_ITS_OWN = ("freeze", "kill_child")

@@ -18,7 +18,7 @@ from lockbox.audit.verifier import verify
 from lockbox.audit.verifier.export_format import EventLine, Unreadable
 
 SEALED_SECONDS = 30.0
-# Of what is here so far; what nobody at the customer was told of is in the vendor's log.
+# The events of a customer's log so far. Events of which no one at the customer is notified are in the vendor's log.
 HAPPENED = text("SELECT e.id FROM events e WHERE e.log_id = :tenant_id")
 
 

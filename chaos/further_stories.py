@@ -21,7 +21,7 @@ BY_CASE = {"cancelled": Sight.CASE_CANCELLED, "revoked": Sight.CASE_REVOKED}
 NOT_MET, EARLIER_STEP = "policy-not-met", "earlier-step-first"
 TOO_OFTEN: Refusals = {NOT_MET: Sight.GLASS_TOO_OFTEN}
 NO_STOP: Refusals = {"not-found": None}
-"""An end whose answer was lost is tried again."""
+"""Ending a stop is tried again if the answer was lost, and may then find no stop."""
 Request = Mapping[str, Any]
 Ending = Callable[[ChaosCustomer, Request], Awaitable[object]]
 

@@ -24,22 +24,22 @@ from chaos.gate_history import (
 YES, NO = 200, frozenset({401, 403})
 NO_ANSWER = 0
 REVOKED_SECONDS = {GATE: 1.0, GUARD: 3.0}
-"""A call that begins so long after a revoke was answered gets no yes."""
+"""A call that begins this long after a revoke was answered must be refused."""
 REMEMBERED_SECONDS = {GATE: 1.0, GUARD: 3.0}
-"""For so long a no may be said once a window has opened. The guard waits for two seconds for one that the gate
-remembers for one."""
+"""A call may still be refused for this long after its window has opened. The gate remembers a refusal for one second,
+and the guard waits for the gate for up to two seconds."""
 EARLY_SECONDS = {GATE: 0.0, GUARD: 3.0}
-"""So long before its deadline a window may be taken to be over. The guard takes Postgres' clock to be as far ahead as
-it can be; if that may be more than this, it is behind. The gate asks Postgres itself by then."""
+"""A window may count as over this long before its deadline. The guard assumes that Postgres' clock is as far ahead as
+it can be; if that may be more than this, the guard answers `behind`. The gate asks Postgres itself by then."""
 TOLD_SECONDS = 2.0
-"""So long after an approval was answered its window stands on the gate's stream, where that is read all along."""
+"""This long after an approval was answered, its window is on the gate's stream, if the stream is read throughout."""
 REMEMBERED_BY, MOST_BEATS = 1.0, 1
-"""So long after an approval was answered its window is in the gate's memory, which the stream tells in order: one
-heartbeat of a later time may come before it, as Postgres may go away in the midst of a read."""
+"""This long after an approval was answered, its window is in the gate's memory. The stream reports memory in order.
+One heartbeat of a later time may come before the window, because Postgres may go away in the middle of a read."""
 BEAT_SECONDS = 1.0
-"""So far apart two heartbeats may be, of which there is one each half second, while all goes as it should."""
+"""The longest time between two heartbeats while all is well. The gate sends one each half second."""
 AWAY = frozenset({"busy", "behind"})
-"""Reasons of a no that are about Lockbox, and not about the window."""
+"""Reasons of a refusal that are about Lockbox, and not about the window."""
 LEAST_QUIET, LEAST_LET_IN = 10, 0.9
 YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE = "let in", "without a window", "past a revoke", "past a deadline"
 OTHERS = "away or not open yet"
@@ -47,7 +47,7 @@ NOT_BEGUN, HANDED_OVER = "before a later start", "as one window follows another"
 """What an answer shows."""
 STREAM, TOLD_IN_TIME, IN_MEMORY = "stream", "an open window within 2 s", "in memory within 1 s"
 JUST_SECONDS = 1.0
-"""For so long after its beginning a yes shows that a window goes on from another one."""
+"""A call allowed within this time after its window's beginning shows that the window continues another one."""
 Windows = Mapping[UUID, TrueWindow]
 
 
@@ -155,7 +155,7 @@ class HistoryJudge:
             yield f"by {one.yes.request_id}, which never opened a window"
             return
         yield from _misnamed(one, one.yes, window)
-        # What the approver left out, whatever Postgres says was granted.
+        # Compare with what the approver left out, whatever Postgres returns as granted.
         if one.call.resource == self._history.withheld.get(window.request_id):
             yield f"by {window.request_id}, though its approver left this resource out"
         yield from self._late(one, window)
@@ -164,7 +164,7 @@ class HistoryJudge:
         ended = self._history.ended.get(window.request_id)
         if ended is not None and one.began - ended > REVOKED_SECONDS[one.door]:
             yield f"by {window.request_id}, {one.began - ended:.3f} s after its revoke was answered"
-        # What is computed after the call has begun is computed at a later time than this.
+        # The gate decides after the call has begun, so Postgres' time is at least this.
         past = self._clock.earliest(one.began) - window.ends_at
         if past >= 0:
             yield f"by {window.request_id}, {past:.3f} s past its deadline"
@@ -178,7 +178,7 @@ class HistoryJudge:
     def _is_open_all_along(self, one: RecordedAnswer, window: TrueWindow) -> bool:
         opened = self._history.opened.get(window.request_id, float("inf"))
         remembered = REMEMBERED_SECONDS[one.door]
-        # What was stopped meanwhile may give an answer that it had asked for before.
+        # A process that was frozen meanwhile may give an answer that it got before.
         return (
             one.began > opened + remembered
             and self._has_begun(one, window)

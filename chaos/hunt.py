@@ -48,7 +48,7 @@ class InvariantWatch(threading.Thread):
         return late + [f"{row.id} was approved before its step" for row in self._asked(questions.OUT_OF_STEP)]
 
     def _gates(self) -> Iterator[str]:
-        # What was answered first, then what Postgres knows: a window opens before anybody is let in by it.
+        # Copy the answers first, then ask Postgres: a window opens before anyone is admitted by it.
         history = replace(self._crowd.history, answers=list(self._crowd.history.answers))
         rows = self._asked(questions.GATE_WINDOWS)
         judge = HistoryJudge(history, map(TrueWindow.of, rows))

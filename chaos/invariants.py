@@ -24,7 +24,7 @@ SHOWN = (YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE)
 OPENING = ("endorse", "break_glass", "approve")
 MAY_BE_MOOT = frozenset({*PROMPTS, *AWAITING_FINDING, REPORT})
 SEALS, TOLD = ("unsealed",), ("notifications", "reports")
-# Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
+# The expected keys: the schedule, kombu's own keys, queues, and mailboxes of answers. Any other key is a leftover.
 OURS = re.compile(
     r"\{lockbox\}:|_kombu\.|unacked|core$|notify$|maintenance$|celery|.*\.reply\.celery\.pidbox|celeryev"
 )

@@ -16,20 +16,20 @@ from chaos.prober import Prober
 from harness.people import submission
 
 STORY_SECONDS, BREATH = 0.6, 1.0
-"""Seconds from one story to the next, and how many acts' time more: a slow API is not to be buried."""
+"""Seconds from one story to the next, plus the time of this many acts, so that a slow API is not overloaded."""
 CALM_REQUESTS = 4
 SAID = {"comment": COMMENT}
 SEEN, NOT_THERE = 200, 404
 AIM = (-0.08, 0.08)
-"""Seconds from a deadline: between these one aims at it."""
+"""The times at which acts are aimed, in seconds from a deadline: from and to."""
 YESES, FIRST_YES, APART = 5, (-0.02, 0.03), 0.016
-"""How often a yes is said around a deadline, when the first is to arrive, and the seconds from one to the next."""
+"""How many approvals are sent around a deadline, when the first is to arrive, and the seconds between two of them."""
 AT_ONCE = 0.004
 
 Request = Mapping[str, Any]
 Ending = Callable[[ChaosCustomer, Request], Awaitable[object]]
 Shot = tuple[str, str]
-"""Who does what."""
+"""The person, and what they do."""
 
 
 class Load:
@@ -97,7 +97,7 @@ class Load:
     async def _told(self, number: int) -> None:
         try:
             await self._story(number)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong in a story is a finding, and ends no other
+        except Exception as error:  # noqa: BLE001 - any error in a story is a finding, and ends no other story
             self._journal.surprises.append(f"story {number} ended with {error!r}")
 
     async def _story(self, number: int) -> None:

@@ -56,7 +56,7 @@ GATED: dict[str, object] = QUICK | {
 BY_BREAK_GLASS: dict[str, object] = QUICK | {"break_glass_services": [SERVICE]}
 STOPPING: dict[str, object] = BY_BREAK_GLASS | {"break_glass_monthly": 20}
 OFTEN = 3
-"""How often the urgent customer allows break-glass."""
+"""How many times within 30 days the urgent customer allows break-glass."""
 STEPS = {"first": "ann", "then": "amir"}
 """The groups of the stepwise customer, whose steps come in this order."""
 DESK, HELPDESK = "desk", "helpdesk"
@@ -66,7 +66,7 @@ EXCLUSIONS = 1
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 SERVICES = tuple(read_catalogue(CATALOGUE).services)
 ENGINEERS = ("erin", "eve")
-"""Who asks at the gate and the guard, by the names under which the identity map has them."""
+"""The engineers who call at the gate and the guard, by their names in the identity map."""
 REASON = f"Quagga {secrets.token_hex(4)}: the mailbox does not open"
 COMMENT = f"Okapi {secrets.token_hex(4)}: as discussed"
 

@@ -22,7 +22,7 @@ from lockbox.requests.policy import Terms
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 A_DAY = 86_400.0
 LATE = timedelta(seconds=1.6)
-"""Often time enough for two heartbeats after the first second, and still within two."""
+"""Often long enough for two heartbeats after the first second, and still less than two seconds."""
 
 
 def _late_yes() -> None:
@@ -32,7 +32,7 @@ def _late_yes() -> None:
     def never(action: Action, terms: Terms, **facts: Any) -> datetime:  # noqa: ANN401 - as the rule takes them
         return NEVER if action in OPENING else too_late_at(action, terms, **facts)
 
-    # The one module that asks has its own name for the rule.
+    # The rule is used in one module, which has imported it by name.
     vars(permitted_moves)["too_late_at"] = never
 
 
@@ -67,7 +67,7 @@ def _slow_memory() -> None:
         opened = {one.request.id: one.request.opened_at for one in entries}
         young = {one for one, at in opened.items() if at and memory.now() - at < LATE}
         old = [one for one in entries if one.request.id not in young]
-        # What is returned is judged again with the next read.
+        # The requests returned are verified again at the next read.
         return put(memory, old, [one for one in judged if one not in young], extended) + list(young)
 
     _patch(WindowMemory, "put", later)

@@ -20,7 +20,7 @@ Tell = Callable[[str, float], object]
 SHARE_OF_FAULTS = 0.6
 TICK = 0.2
 SETTLES_SECONDS, LEAST_QUIET_SECONDS = 8.0, 5.0
-"""How long after all is healed it is quiet, and for how long at least: a guard connects again after five seconds."""
+"""The quiet time after all is healed, and its least length: a guard connects again after at most five seconds."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from chaos.gate_judge import HANDED_OVER, IN_MEMORY, NOT_BEGUN, STREAM, TOLD_IN_
 from chaos.journal import AttemptedAct, Journal, Sight
 
 NEAR = 0.1
-"""Seconds: how close to a deadline, or to each other, is close."""
+"""Events within this many seconds of a deadline, or of each other, count as close."""
 
 CHECKS = (
     "door open in the last 100 ms",
@@ -34,7 +34,7 @@ AT_DOORS = (
     *((STREAM, shown) for shown in (TOLD_IN_TIME, IN_MEMORY)),
 )
 FURTHER = (*Sight, *(f"{door}: {shown}" for door, shown in AT_DOORS))
-"""What is seen of the further ways to access, by whoever asks for it at the gate and the guard, and on the stream."""
+"""What is seen of the further ways to access: in stories, by callers at the gate and the guard, and on the stream."""
 
 
 def counted(journal: Journal, windows: Mapping[UUID, float]) -> dict[str, int]:

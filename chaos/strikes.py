@@ -108,7 +108,7 @@ def shuffle(stage: ChaosStack, fault: Fault) -> Iterator[None]:
         yield
     finally:
         stage.messages.fate = MessageFate.PASS
-        # Where Redis is away by now they are released as all is healed.
+        # If Redis is away now, the messages are released when everything is healed.
         with contextlib.suppress(RedisError), stage.redis() as redis:
             stage.messages.release(redis, fault.dice)
 

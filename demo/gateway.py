@@ -76,7 +76,7 @@ def map_engineer(api: str, operator: str, gateway: UUID, engineer: UUID) -> None
     body = {"issuer": f"{HEADER}{gateway}", "subject": ENGINEER, "person_id": str(engineer)}
     bearer = {"authorization": f"Bearer {operator}"}
     answer = httpx.post(f"{api}/v1/gate/identities", json=body, headers=bearer, timeout=SECONDS, trust_env=False)
-    if answer.status_code != httpx.codes.CONFLICT:  # a demo before this one has mapped it
+    if answer.status_code != httpx.codes.CONFLICT:  # an earlier demo has mapped it
         answer.raise_for_status()
 
 

@@ -143,7 +143,7 @@ class DemoRun:
         return submitted
 
     def _look(self) -> None:
-        # The manager, too: what the vendor is still reviewing no customer sees.
+        # Ask as the manager too: the customer does not see requests that the vendor is still reviewing.
         items = [self._get(who, "/v1/requests", limit=200)["items"] for who in ("ann", "max")]
         now = {item["id"]: item for page in items for item in page}
         for number, before in self.evidence.requests.items():

@@ -26,9 +26,9 @@ from devstack.flower import CONTROL_CALLS
 
 FORBIDDEN = 403
 GATE_SECONDS = 1.0
-"""A call that begins so long after a window was closed early is refused."""
+"""A call that begins this long after a window was closed early is refused."""
 TOLD_SECONDS = 5.0
-"""So long after access was opened by break-glass everybody of the customer who must hear of it has a mail."""
+"""This long after break-glass opened access, everyone at the customer who must be notified has a mail."""
 
 
 @dataclass(frozen=True)

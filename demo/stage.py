@@ -29,7 +29,7 @@ LOGS = stack.LOGS / "demo"
 READY_SECONDS = 40
 NO_WINDOW = "no_window"
 WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notifications")
-"""Names of their own: another stack on the same Redis has a core and a notifications too."""
+"""The names are unique, because another stack on the same Redis also has a core and a notifications worker."""
 
 Say = Callable[[str], object]
 
@@ -89,7 +89,7 @@ def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -
     plan = stack.prepare(caught, place, api_port=own_port(), flower_port=own_port(), say=say)
     if plan.servers is None:
         raise DemoFailure("there is no mail catcher")
-    # Nobody else knows a folder of our own, which is removed next.
+    # No other process uses a folder of our own, which is removed next, so its servers are stopped.
     ends.callback(*((stack.release, plan) if folder else (plan.servers.stop,)))
     say("Adding the people of the demo")
     receivers = [ends.enter_context(serving(DemoReceiver(endpoint))) for endpoint in ENDPOINTS]

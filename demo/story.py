@@ -10,20 +10,20 @@ REVOKED_SECONDS = 20
 """A window that runs on long after its revoke, so that a refusal then comes of the revoke alone."""
 RECEIPT = "receipt"
 DESK, CLOSE = "helpdesk", "closed"
-"""The ticket system, and what it says of a case."""
+"""The ticket system, and the state of a case that it reports."""
 EXTEND, BREAK_GLASS, FIND = "extend", "break-glass", "finding"
-"""More time is asked for, a manager opens access in an emergency, and the customer says what it finds about that."""
+"""More time is requested, a manager opens access in an emergency, and the customer gives its finding about that."""
 JUSTIFIED = "justified"
 ALARMED = ("amir", "ann", "tara")
-"""Who of the customer must hear of break-glass at once."""
+"""The customer's people who must be notified of break-glass at once."""
 REMINDED = "1 reminder, 2 tiers"
-"""What the clock does to a request that is left unanswered: those asked are reminded, then others are asked too."""
+"""What a timer does with an unanswered request: it reminds the people who were asked, then asks others too."""
 ENDPOINTS = ("customer", "vendor")
-"""Who is called by webhook."""
+"""The sides with a webhook."""
 OUT_OF_ORDER = ("customer", "request.denied")
-"""The one call at which a receiver is out of order for a while: whose endpoint, and of what it is told."""
+"""The only call at which a receiver fails for a while: whose endpoint it is, and the type of the event."""
 STATUSES = (503, 503, 204)
-"""What it answers to the tries of that call."""
+"""The receiver's answers to the tries of that call."""
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,9 @@ SUBJECTS = {
     "expired": "Expired",
     RECEIPT: "Receipt",
 }
-"""How the subject of a mail begins, as a pattern, by what it tells of; the first that fits."""
+"""Patterns for the beginning of a mail's subject, by what the mail is about. The first match counts."""
 MARK = "BREAK-GLASS: "
-"""What comes before that in each mail about break-glass."""
+"""The prefix of the subject in each mail about break-glass."""
 
 TASKS = ("lockbox.notify", "lockbox.time_out", "lockbox.expire")
 """What operators must see in Flower as the stories run."""

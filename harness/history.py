@@ -18,7 +18,7 @@ COLUMNS = text("""
 SELECT column_name FROM information_schema.columns
 WHERE table_schema = 'public' AND table_name = :name AND is_generated = 'NEVER'
 """)
-# A year ago, and then one after the other until an hour ago: ids and instants go together.
+# From a year ago to an hour ago, one after the other, so that ids and instants have the same order.
 AGO = "(interval '1 hour' + interval '365 days' * (1 - n / CAST(:count AS double precision)))"
 ID, AT = f"uuidv7(-{AGO})", f"(now() - {AGO})"
 STATE = """CASE WHEN n % 50 = 0 THEN 'denied' WHEN n % 50 IN (1, 2) THEN 'timed_out' ELSE 'expired' END"""
@@ -52,7 +52,7 @@ EVENTS = {
     "to_state": "r.state",
     "internal": "false",
 }
-# What the vendor's people read goes into the vendor's own log.
+# Reads by the vendor's people go into the vendor's own log.
 READS = {
     "id": ID,
     "tenant_id": "NULL",
@@ -98,7 +98,7 @@ SELECT log_id, row_number() OVER (PARTITION BY log_id ORDER BY id) - 1, id FROM 
 ON CONFLICT DO NOTHING
 """
 SEALED = "DELETE FROM unsealed"
-# A thousand of each at once, for indexes of what is open: they are due in an hour, one millisecond after another.
+# Open requests of each state, for the indexes of open requests. They are due in an hour, one millisecond apart.
 OPEN_STATES = ("reviewing", "pending", "active")
 DUE = "now() + interval '1 hour' + n * interval '1 millisecond'"
 OPEN = {
@@ -175,7 +175,7 @@ def _copy(
 ) -> None:
     columns = connection.execute(COLUMNS, {"name": table}).scalars().all()
     written = ", ".join(changed.get(name, f"p.{name}") for name in columns)
-    # All of it is our own.
+    # All parts of the statement come from our own code and schema.
     statement = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {written} FROM {source} ON CONFLICT DO NOTHING"  # noqa: S608
     named = {name: value for name, value in values.items() if f":{name}" in statement}
     connection.execute(text(statement), named)

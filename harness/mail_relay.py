@@ -24,7 +24,7 @@ async def _secure(writer: asyncio.StreamWriter, tls: ssl.SSLContext) -> None:
     plain = writer.transport
     await writer.start_tls(tls)
     if not writer.transport:
-        # CPython 3.11 leaves the writer without a transport then, and stumbles over that at its end.
+        # After a hang-up, CPython 3.11 leaves the writer without a transport, and fails when the writer is closed.
         vars(writer)["_transport"] = plain
 
 

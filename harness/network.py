@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 PATIENCE = 60.0
 MOST_BYTES = 1 << 20
 BACKLOG = 500
-# On close, an unsent rest is thrown away and the other side hears a reset.
+# On close, unsent data is thrown away, and the other side gets a reset.
 AT_ONCE = struct.pack("ii", 1, 0)
 SLOW_SECONDS = 0.06
 MOST_READ = 1 << 16
@@ -53,7 +53,7 @@ class EventLoopThread:
         self._loop.close()
 
     async def _end_all(self) -> None:
-        # A connection that was just accepted becomes a task only in the next turns.
+        # A connection that was just accepted becomes a task only in one of the loop's next turns.
         for _ in range(3):
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:

@@ -109,7 +109,7 @@ def vouch(engine: Engine) -> None:
     """Mark rows that grant rights and that a test has written by hand, as the API would have."""
     with WarnedSession(engine.execution_options(isolation_level="READ COMMITTED")) as orm, orm.begin():
         session = UnitOfWork(orm, postgres_clock, NO_KEYS)
-        # What is marked needs no look of the triggers.
+        # The triggers need not check rows to which only a MAC is added.
         session.execute(text("SET LOCAL session_replication_role = replica"))
         mark = keyring.of(session).powers.mark
         for one in session.orm.exec(select(Membership).where(col(Membership.mac).is_(None))):
@@ -211,7 +211,7 @@ class Enrolment:
         )
         issued = api_tokens.draft(person_id, self._at, ours, terms)
         mac = ours.powers.mark(*row_macs.membership(row_id, person_id, tenant_id, role))
-        # Not as rows of SQLModel, which take as long to make as all the rest.
+        # Plain dictionaries: making rows of SQLModel takes as long as everything else.
         self._people.append(
             {
                 "id": person_id,
@@ -241,10 +241,10 @@ class Enrolment:
 
     def write(self) -> None:
         """A statement a table."""
-        # People first: the others refer to them.
+        # People come first, because the other rows refer to them.
         for table, rows in (("people", self._people), ("memberships", self._memberships), ("tokens", self._tokens)):
             names = ", ".join(dict.fromkeys(name for row in rows for name in row))
-            # Each name is one of ours.
+            # All names come from our own code.
             written = f"INSERT INTO {table} ({names}) SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, %s)"  # noqa: S608
             self._session.connection().exec_driver_sql(written, (json.dumps(rows, default=_plain),))
 

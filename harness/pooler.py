@@ -64,7 +64,7 @@ def pooler(*urls: str, **changes: str) -> Iterator[Pooler]:
             wait_until_listening(port)
             yield Pooler(port, process)
         finally:
-            # By SIGTERM it would wait for its clients to leave.
+            # After SIGTERM, PgBouncer would wait for its clients to leave.
             process.send_signal(signal.SIGQUIT)
             process.wait(STOP_SECONDS)
 

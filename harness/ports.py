@@ -9,7 +9,7 @@ from harness.wait import within
 
 PATIENCE = 60.0
 PLACES: Iterator[int] = chain.from_iterable(ports.own() for _ in repeat(None))
-"""Our own ports, over and over; the range is taken at the first look."""
+"""Our own ports in an endless cycle. The range is reserved at the first use."""
 
 
 def own_port(room: int = 1) -> int:

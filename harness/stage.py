@@ -64,10 +64,11 @@ class Urls:
         )
 
 
-# For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
+# For the whole connection: each change discards all plans, and the statement that empties all tables takes longest to
+# plan.
 NO_TRIGGERS = "-c session_replication_role=replica"
 RETRIED = 4.0
-"""Seconds that redis-py tries again by itself where a Redis is away, unless configured otherwise."""
+"""For how many seconds redis-py tries again by default if Redis is away."""
 ALL_RIGHTS: dict[str, Engine] = {}
 SCENE_SETTERS: dict[str, Engine] = {}
 SENDERS: dict[str, Engine] = {}
@@ -113,14 +114,14 @@ def without_triggers(db: Database) -> Database:
 
 
 NUMBERS = itertools.count(1)
-# What is not armed in time is found by others later: whoever acts on a stage lets a busy machine take its time.
+# Arming has more time than usual: machines may be busy, and work that is not armed in time is found only later.
 ARM_SECONDS = 2.0
 MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is this process' own
 MEMORY_BYTES = 6 << 30
 REDIS_DATABASES = 16
-"""So many there are on a Redis or Valkey that was not told otherwise."""
+"""The default number of databases of Redis and Valkey."""
 SERVERS = "servers"
-# What a migration has written stays.
+# Rows that a migration has written stay.
 TABLES = text("""
 SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'turns')
 ORDER BY 1
@@ -249,9 +250,9 @@ def migrated_servers(name: str) -> Iterator[ServerAddresses]:
 
 
 def _migrate(servers: ServerAddresses) -> None:
-    # Nobody waits for the disk: a killed server loses nothing by it, and the machine is not unplugged.
+    # No commit waits for the disk: a killed server loses nothing by that, and the machine does not lose power.
     off = [f"ALTER SYSTEM SET {setting} = off" for setting in ("fsync", "full_page_writes")]
-    # Nor does anybody guess a random password: to stretch it takes half of the time that it takes to connect.
+    # No one guesses a random password, and stretching it would take half of the time of a connection.
     logins = (
         servers.superuser_url,
         servers.owner_database_url,
@@ -286,7 +287,7 @@ def shared_servers(folder: Path, number: int) -> ServerAddresses:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         servers = embedded.start(place, environment="test", only=("postgres", "redis"))
-        # Who looked into the database for its revision would keep others from copying it.
+        # The marker is a file: a look into the database for its revision would keep others from copying it.
         migrated = folder / f"{place.name}.migrated"
         if not migrated.exists():
             _migrate(servers)

@@ -16,7 +16,7 @@ from harness.sinks import A_PART, Manner, Sink, drip
 
 BUSY = (500, 429)
 QUIET = (204, 401)
-"""What is answered to a call that is well signed, or need not be, and to one that is not."""
+"""The statuses for a call that is signed rightly, or needs no signature, and for a call that is signed wrongly."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ DAYS = 7 * 24 * 3600
 app = Celery("celery_eta", broker=work.REDIS_URL)
 app.conf.update(
     task_ignore_result=True,
-    # What is lost with its worker is offered again, once the time-out is over; it must outlast every eta.
+    # A task that was lost with its worker is offered again after the time-out, which must be longer than every eta.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     broker_transport_options={"visibility_timeout": DAYS},

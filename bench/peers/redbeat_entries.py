@@ -11,7 +11,7 @@ app = celery_eta.app
 app.conf.update(
     redbeat_redis_url=work.REDIS_URL,
     redbeat_redis_options={},
-    # The beat looks for entries that came meanwhile after this many seconds; five minutes is how it comes.
+    # After this many seconds the beat looks for new entries. The default is five minutes.
     beat_max_loop_interval=1,
     redbeat_lock_timeout=30,
 )
