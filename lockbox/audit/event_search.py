@@ -14,7 +14,7 @@ from lockbox.audit.events import AuditEvent, body_of
 from lockbox.audit.models import Event, Seal
 from lockbox.audit.verifier import event_checks
 from lockbox.database import Query, UnitOfWork
-from lockbox.sql import SKEW, Ids, among, id_at, look_through
+from lockbox.sql import SKEW, Ids, id_at, look_through, only
 
 EVENTS = text("""
 SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
@@ -216,12 +216,12 @@ def page(
 
     The number of events read is limited. A page may therefore be short, although older events match.
     """
-    newest = select(Event).where(among(col(Event.log_id), log_id))
+    newest = select(Event).where(only(col(Event.log_id), log_id))
     bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]
     if latest := min((one for one in bounds if one), default=None):
         newest = newest.where(col(Event.id) < latest)
     if wanted.request:
-        newest = newest.where(among(col(Event.request_id), wanted.request)).order_by(col(Event.id).desc())
+        newest = newest.where(only(col(Event.request_id), wanted.request)).order_by(col(Event.id).desc())
     else:
         newest = newest.order_by(col(Event.log_id).desc(), col(Event.id).desc())
     filters = partial(_filters, sight, wanted)

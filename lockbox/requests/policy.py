@@ -308,8 +308,8 @@ def _relaxed(mode: Mode) -> Mode:
 class Consent(PolicyPart):
     """Dated consent: the vendor decides until the time `until`, and the tenant decides from then on.
 
-    Until then, mode `observe` notifies the tenant's approvers, admins and webhooks of each window, and mode `off` only
-    its admins and webhooks.
+    Until then, mode `observe` notifies the tenant's approvers, admins and webhooks of each window, and mode `off`
+    only its admins and webhooks.
     """
 
     mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]

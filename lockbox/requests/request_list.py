@@ -57,7 +57,7 @@ from lockbox.identity.roles import (
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import OPEN_STATES
 from lockbox.requests.models import AccessRequest, RequestEntry
-from lockbox.sql import SKEW, Ids, among, id_at, look_through, written
+from lockbox.sql import SKEW, Ids, id_at, look_through, only, written
 
 MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
@@ -117,11 +117,15 @@ class Branch:
             part = aliased(AccessRequest, few.offset(written(0)).subquery())
             return select(part).order_by(col(part.id).desc())
         if self.column is not None:
-            wanted, order = [among(self.column, self.value), *wanted], [self.column.desc()]
+            wanted, order = [only(self.column, self.value), *wanted], [self.column.desc()]
         if self.state:
             wanted.append(literal_column(f"requests.state = ANY (ARRAY['{self.state.value}'])", Boolean))
             order.append(STATE.desc())
         return select(AccessRequest).where(*wanted).order_by(*order, ID.desc())
+
+    def bound(self, number: int) -> int | ColumnElement[int]:
+        """The limit of a query for the branch: a parameter if the branch is a part of the requests (`sql.only`)."""
+        return written(number) if self.column is None else number
 
     def ids(self, *conditions: ColumnElement[bool]) -> Select[UUID]:
         query = self.newest(*conditions)
@@ -131,7 +135,7 @@ class Branch:
         order: list[SQLCoreOperations[Any]] = [DEADLINE, ID]
         wanted = [_is_in(self.state), *self.conditions, *conditions]
         if self.column is not None:
-            wanted, order = [among(self.column, self.value), *wanted], [self.column, *order]
+            wanted, order = [only(self.column, self.value), *wanted], [self.column, *order]
         found: Select[datetime, UUID] = select(DEADLINE.label("deadline_at"), ID.label("id"))
         return found.where(*wanted).order_by(*order)
 
@@ -170,7 +174,9 @@ def page(
         ids, end = newest(session, branches, before, most=most), None
     else:
         looked, filters = [one.newest(*before) for one in branches], partial(_filters, caller, wanted)
-        query = look_through(AccessRequest, looked, filters, most_looked=LOOKED_THROUGH, limit=limit(most))
+        query = look_through(
+            AccessRequest, looked, filters, most_looked=LOOKED_THROUGH, limit=limit(most), bound=branches[0].bound
+        )
         rows = session.orm.execute(query).all()
         ids, end = [one for _, one in rows if one], _beyond(wanted, rows[0][0])
     last = ids[most - 1] if len(ids) > most else end
@@ -196,7 +202,7 @@ def soonest(
         return [], None
     further = [*conditions, *([_later(cursor)] if cursor else [])]
     within = limit(most)
-    found = union_all(*(one.open_in(state).soonest(*further).limit(written(within)) for one in branches)).subquery()
+    found = union_all(*(one.open_in(state).soonest(*further).limit(one.bound(within)) for one in branches)).subquery()
     query = select(found.c.deadline_at, found.c.id).order_by(found.c.deadline_at, found.c.id).limit(written(within))
     rows = session.orm.execute(query).all()
     beyond = after_deadline(*rows[most - 1]) if len(rows) > most else None
@@ -272,7 +278,7 @@ def _filters(caller: Caller, wanted: RequestFilter, rows: type[AccessRequest]) -
 
 
 def _newest(branches: Sequence[Branch], bounds: Conditions, size: int) -> Select[UUID]:
-    found = union_all(*(one.ids(*bounds).limit(written(size)) for one in branches)).subquery()
+    found = union_all(*(one.ids(*bounds).limit(one.bound(size)) for one in branches)).subquery()
     return select(found.c.id).order_by(found.c.id.desc()).limit(written(size))
 
 
