@@ -99,7 +99,7 @@ PAGES = {
     "/v1/audit/report?request={request}": ("aude",),
 }
 MANY_IDS = (("requests", "tenant_id"), ("requests", "requester_id"), ("events", "log_id"))
-FOUND_NOWHERE = ({}, {"state": "denied"}, {"text": "nowhere to be found"})
+FOUND_NOWHERE: tuple[dict[str, str], ...] = ({}, {"state": "denied"}, {"text": "nowhere to be found"})
 UNSEEN = 2_000
 COSTS = ("random_page_cost = 8", "effective_cache_size = '8kB'", "cpu_operator_cost = 0.0001")
 """What makes it seem cheaper to read and sort all of a tenant's requests than to go back along an index."""
