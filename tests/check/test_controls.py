@@ -113,7 +113,7 @@ def test_every_asvs_level_1_and_2_requirement_has_exactly_one_row_in_the_control
     assert len(wanted) == 253
 
 
-def test_each_control_names_tests_of_the_default_run_or_says_why_it_has_none() -> None:
+def test_each_control_refers_to_tests_of_the_default_run_or_says_why_it_has_none() -> None:
     tests, off = _tests(), []
     for number, asks, proof in ROWS:
         named = set(re.findall(r"`(test_\w+)`", proof))

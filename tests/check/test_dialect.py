@@ -47,7 +47,7 @@ def test_the_count_of_discouraged_english_words_in_the_repository_does_not_grow(
     assert number <= MOST[kind], "name the person or thing: the requester, no one, again, continues, is notified"
 
 
-def test_a_dialect_word_is_matched_as_a_whole_word() -> None:
+def test_a_discouraged_english_word_is_matched_only_as_a_whole_word() -> None:
     text = "Nobody is told of it, and whoever asks goes on."
 
     assert MARKS.findall(text) == ["Nobody", "is told", "whoever", "goes on"]

@@ -17,7 +17,7 @@ def _reached() -> Iterator[str]:
                 yield str(name.value)
 
 
-def test_each_failpoint_is_used_once_and_listed() -> None:
+def test_each_listed_failpoint_is_used_in_the_code_exactly_once() -> None:
     found = Counter(_reached())
 
     assert set(found) == set(POINTS)

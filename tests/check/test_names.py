@@ -38,7 +38,7 @@ def test_a_class_name_is_unique_in_the_repository() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
-def test_no_file_is_named_by_a_gerund() -> None:
+def test_no_file_name_is_a_gerund() -> None:
     names = {path: path.stem for path in files(*PRODUCT) if not is_migration(path)}
 
     assert [

@@ -34,7 +34,7 @@ def private_imports(path: Path) -> Iterator[str]:
                 yield name
 
 
-def test_private_parts_of_frameworks_are_imported_by_three_files_only() -> None:
+def test_only_three_files_import_undocumented_names_of_frameworks() -> None:
     paths = files("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
     found = {path.relative_to(HOME) for path in paths if list(private_imports(path))}
 

@@ -193,7 +193,7 @@ def test_no_sql_statement_selects_all_columns() -> None:
 
 
 @pytest.mark.parametrize("planted", ["SELECT  * FROM x", "SELECT a, * FROM x", "SELECT r.* FROM x r", "TABLE x"])
-def test_an_sql_statement_naming_all_columns_would_be_detected(planted: str) -> None:
+def test_an_sql_statement_that_selects_all_columns_would_be_detected(planted: str) -> None:
     assert ALL_COLUMNS.search(planted)
     assert not ALL_COLUMNS.search("SELECT count(*), 2 * a FROM x")
 
@@ -232,7 +232,7 @@ def test_no_sql_statement_is_too_large_to_be_prepared() -> None:
     assert [name for name, one in compiled.items() if len(str(one)) > MAX_CACHED_STATEMENT_LENGTH] == []
 
 
-def test_only_the_listed_sql_statements_scan_a_growing_table_as_a_whole(superuser: Engine) -> None:
+def test_only_the_listed_sql_statements_scan_a_whole_growing_table(superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.exec_driver_sql("SET enable_seqscan = off")
         partial = set(connection.execute(PARTIAL).scalars())

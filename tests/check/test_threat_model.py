@@ -69,7 +69,7 @@ def test_every_attacker_in_the_threat_model_has_rows() -> None:
     assert {row[0] for row in ROWS} == ATTACKERS
 
 
-def test_each_threat_row_names_tests_of_the_default_run_or_is_marked_not_stopped() -> None:
+def test_each_threat_row_refers_to_tests_of_the_default_run_or_is_marked_not_stopped() -> None:
     tests, off = _tests(), []
     for who, tries, answer, proof in ROWS:
         named = set(re.findall(r"`(test_\w+)`", proof))

@@ -6,7 +6,9 @@ from devstack.embedded import ServerAddresses
 from harness.stage import fresh_database
 
 
-def test_a_gate_process_answers_remembered_and_new_tokens_and_notices_revokes(template: ServerAddresses) -> None:
+def test_a_gate_process_answers_calls_with_known_and_new_tokens_and_notices_revokes(
+    template: ServerAddresses,
+) -> None:
     with fresh_database(template, flushes=False) as urls, gate_stack(template, urls, 2) as stack:
         gate = LoadedServer(stack.port, stack.cpu)
         named = [[stack.call(one)] for one in stack.windows]

@@ -102,7 +102,7 @@ def new_request(models: Any, world: World) -> Any:
     )
 
 
-def test_a_generated_api_client_runs_a_whole_request(
+def test_a_generated_api_client_takes_a_request_from_start_to_end(
     package: str, world: World, client_of: Callable[[str], GeneratedClient]
 ) -> None:
     models = importlib.import_module(f"{package}.models")

@@ -117,7 +117,9 @@ def test_an_engineer_waiting_for_a_killed_worker_gets_an_answer_in_time(
     assert len(stage.rows(CONFIRMED, tenant=str(world.tenant.id))) == 2
 
 
-def test_without_redis_case_checks_fail_and_later_recover(stage: RunningStack, adapter: CaseAdapterServer) -> None:
+def test_case_checks_fail_without_redis_and_recover_when_redis_returns(
+    stage: RunningStack, adapter: CaseAdapterServer
+) -> None:
     world = stage.world(unconfirmed_case="refuse", approval_window=600)
     asked = len(adapter.asked)
     with stage.redis() as redis:
@@ -131,7 +133,7 @@ def test_without_redis_case_checks_fail_and_later_recover(stage: RunningStack, a
     assert within(60, lambda: submit(stage, world, "CASE-3")[0].status_code == 201)
 
 
-def test_a_silent_case_adapter_delays_no_one_until_it_answers_again(
+def test_submissions_are_refused_at_once_while_a_case_adapter_is_known_to_be_silent(
     stage: RunningStack, adapter: CaseAdapterServer
 ) -> None:
     world = stage.world(unconfirmed_case="refuse", approval_window=600)

@@ -67,7 +67,7 @@ def let_leases_run_out(superuser: Engine, urls: Urls) -> None:
 
 
 @pytest.mark.parametrize("taken", [40, 170])
-def test_a_worker_killed_within_a_batch_loses_no_mail_and_doubles_at_most_fifty_mails(
+def test_a_worker_killed_within_a_batch_loses_no_mail_and_sends_at_most_fifty_mails_twice(
     world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path, *, taken: int
 ) -> None:
     many(world, REQUESTS)
@@ -94,7 +94,7 @@ def test_a_worker_killed_within_a_batch_loses_no_mail_and_doubles_at_most_fifty_
     assert read(superuser, TRIES)[0].mails == len(ids)
 
 
-def test_a_worker_stopped_within_a_batch_doubles_no_mail_and_hands_over_the_rest(
+def test_a_worker_stopped_within_a_batch_sends_no_mail_twice_and_releases_its_unsent_mails(
     world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path
 ) -> None:
     many(world, MORE_REQUESTS)
@@ -119,7 +119,7 @@ def test_a_worker_stopped_within_a_batch_doubles_no_mail_and_hands_over_the_rest
     assert len(sent) == read(superuser, TRIES)[0].mails == 3 * MORE_REQUESTS
 
 
-def test_a_worker_killed_during_webhook_calls_keeps_order_and_ids_of_the_calls(
+def test_webhook_calls_keep_their_order_and_ids_after_their_worker_was_killed(
     world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path
 ) -> None:
     with receiving() as receiver, relaying() as relay:

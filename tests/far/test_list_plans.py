@@ -208,7 +208,9 @@ def _expect(archive: Archive, ids: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/requests", "/v1/audit"])
-def test_a_list_reads_only_rows_of_its_page_if_a_tenant_is_one_of_thousands(many_tenants: Archive, path: str) -> None:
+def test_a_list_of_one_tenant_among_thousands_reads_only_rows_of_the_requested_page(
+    many_tenants: Archive, path: str
+) -> None:
     sought = SEARCHES if path == "/v1/audit" else FOUND_NOWHERE
     for who in ("tara", "vera") if path == "/v1/audit" else ("erin", "rare", "max", "ann", "tara"):
         for query in sought:
@@ -228,7 +230,9 @@ def test_statistics_read_a_bounded_number_of_requests(archive: Archive, who: str
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_statistics_keep_their_row_limit_where_another_plan_seems_cheaper(archive: Archive, cost: str) -> None:
+def test_statistics_read_a_bounded_number_of_rows_even_if_another_query_plan_seems_cheaper(
+    archive: Archive, cost: str
+) -> None:
     db, tara = archive.portal.db, archive.portal.world.people["tara"]
     with db.transaction() as session, archive.log.kept() as plans:
         for setting_up in (f"SET LOCAL {cost}", "DISCARD PLANS"):

@@ -89,7 +89,7 @@ def test_closing_a_target_rolls_back_prepared_transactions_of_the_engineers_role
         assert there.execute("SELECT count(*)::text FROM orders").fetchone() == ("2",)
 
 
-def test_closing_a_connection_fails_until_other_roles_prepared_transactions_end(
+def test_closing_a_connection_fails_until_the_prepared_transactions_of_other_roles_end(
     world: World, target: PostgresTarget, driver: ConnectionDriver, superuser: Engine
 ) -> None:
     window, one, password = opened(world, target, driver)

@@ -44,7 +44,7 @@ def measured() -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("trip", MOST)
-def test_a_call_path_stays_within_its_budget_of_statements_files_and_buffers(
+def test_each_traced_action_stays_within_its_limits_on_statements_and_files_and_buffers(
     measured: dict[str, dict[str, float]], trip: str
 ) -> None:
     held = {name: measured[trip][name] for name in HELD}

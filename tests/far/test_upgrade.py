@@ -489,7 +489,7 @@ def test_a_migration_that_breaks_the_last_release_would_be_detected(
         old.submits()
 
 
-def test_processes_that_the_schema_no_longer_serves_refuse_to_start(
+def test_processes_of_the_last_release_refuse_to_start_on_a_schema_too_new_for_them(
     old: PlayedStack, coming: VersionFolder, urls: Urls
 ) -> None:
     later = coming.adds(ENDS)

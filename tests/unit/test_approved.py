@@ -127,7 +127,7 @@ def test_the_verifier_reports_an_approval_of_a_different_window(opened: dict[str
 
 
 @pytest.mark.parametrize("odd", [2**60, "\ud800"])
-def test_an_approval_whose_statement_is_impossible_counts_as_not_signed(odd: object) -> None:
+def test_an_approval_with_a_value_that_no_statement_can_contain_counts_as_not_signed(odd: object) -> None:
     assert taken({"policy_version": odd}, {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
@@ -209,7 +209,7 @@ def test_an_approval_counts_as_unverified_without_a_key() -> None:
     assert taken({}, {"approval": approval()}, keys=()) == UNCHECKED
 
 
-def test_a_request_that_ended_is_not_compared_with_its_approval_again() -> None:
+def test_an_approval_after_the_end_of_its_request_is_verified_by_the_hash_of_its_resources() -> None:
     approved = ApprovalChecker([named(KEY)], Findings())
 
     approved.take(SUBMITTED, {"resources": json.dumps(RESOURCES)}, {})
@@ -278,7 +278,7 @@ def test_the_verifier_compares_long_resource_lists_quickly() -> None:
     assert narrowed == found(FindingKind.APPROVAL, OTHERWISE)
 
 
-def test_the_verifier_counts_each_approval() -> None:
+def test_the_verifier_counts_each_verified_and_each_unverified_approval() -> None:
     findings = Findings()
     approved, keyless = ApprovalChecker([named(KEY)], findings), ApprovalChecker([], findings)
 

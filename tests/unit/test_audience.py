@@ -69,7 +69,7 @@ def test_an_outcome_notification_goes_to_the_requester_and_notified_customers(mo
 
 
 @pytest.mark.parametrize("mode", OPENED_ALONE)
-def test_a_window_opened_by_the_vendor_notifies_as_the_tenants_mode_says(mode: str) -> None:
+def test_who_is_notified_of_a_window_opened_by_the_vendor_depends_on_the_tenants_mode(mode: str) -> None:
     assert people_to_notify("reviewing", "active", Mode(mode), customer_knows=True) == OPENED_ALONE[mode]
 
 
@@ -99,7 +99,7 @@ def test_the_requester_is_notified_of_every_outcome() -> None:
 
 
 @each("state", State)
-def test_a_prompt_expires_at_the_deadline_and_an_outcome_after_a_day(state: State) -> None:
+def test_a_prompt_expires_at_the_deadline_and_an_outcome_notification_after_a_day(state: State) -> None:
     due = NOON + timedelta(hours=2)
 
     until = matters_until(state, NOON, due)

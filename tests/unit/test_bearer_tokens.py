@@ -244,7 +244,7 @@ def test_a_verified_token_is_remembered_for_a_minute_at_most_and_not_past_its_en
     calls.read(long)
 
 
-def test_an_old_bearer_token_is_refused_with_a_minutes_clock_tolerance(issuer: LocalIssuer) -> None:
+def test_expiry_and_issue_time_of_a_bearer_token_are_checked_with_a_minutes_tolerance(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     token = issuer.token(exp=AT + 100)
     calls.read(token)

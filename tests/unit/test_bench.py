@@ -37,7 +37,9 @@ def test_a_quantile_is_an_actual_value_chosen_by_nearest_rank() -> None:
 
 
 @given(VALUES, st.floats(min_value=0.01, max_value=1))
-def test_a_quantile_is_no_smaller_than_its_share_of_the_values(values: list[float], share: float) -> None:
+def test_a_quantile_is_the_smallest_value_not_exceeded_by_the_given_fraction_of_values(
+    values: list[float], share: float
+) -> None:
     found = quantile(values, share)
 
     assert found in values
@@ -154,7 +156,7 @@ def test_the_benchmark_has_no_duration_if_all_calls_are_refused() -> None:
     assert found == {"a_second": 0.0, "busy": 7.0, "p50_ms": math.inf, "p99_ms": math.inf}
 
 
-def test_the_worst_of_several_benchmark_runs_says_how_much_was_refused() -> None:
+def test_several_benchmark_runs_report_the_refused_calls_of_the_worst_run() -> None:
     runs = [{"a_second": 3.0, "busy": 0.0}, {"a_second": 1.0, "busy": 9.0}, {"a_second": 2.0, "busy": 0.0}]
 
     assert several(runs) == {"a_second": 2.0, "busy": 9.0}
@@ -185,14 +187,14 @@ def test_the_benchmark_reads_a_content_length_header_in_any_case() -> None:
         length(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
 
 
-def test_the_deadlines_of_a_benchmark_load_are_due_after_loading_ends() -> None:
+def test_a_benchmark_chooses_deadlines_that_lie_after_the_end_of_loading() -> None:
     pace = Pace(seconds_each=0.001)
 
     assert pace.ahead(10_000).total_seconds() > 10
     assert pace.ahead(1).total_seconds() == pytest.approx(LEAST_SECONDS, abs=0.01)
 
 
-def test_the_product_depends_on_no_benchmark_peer_and_peers_use_its_package_versions() -> None:
+def test_benchmark_peers_are_no_product_dependencies_and_use_the_products_package_versions() -> None:
     ours, theirs = (
         dict(PINNED.findall((ROOT / name).read_text())) for name in ("requirements.lock", "requirements-bench.lock")
     )

@@ -73,7 +73,7 @@ def test_a_small_picture_is_accepted_as_a_brand_logo(tmp_path: Path, content: by
         b"<!DOCTYPE svg [<!ENTITY a 'b'>]>" + PICTURE,
     ],
 )
-def test_a_brand_logo_that_is_not_a_small_picture_is_refused_at_the_start(
+def test_a_process_refuses_to_start_with_a_brand_logo_that_is_not_a_small_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     file = tmp_path / "hunter2.svg"

@@ -96,7 +96,7 @@ def test_a_day_old_cached_value_is_not_served(elsewhere: FakeSource) -> None:
         elsewhere.kept.get()
 
 
-def test_without_a_cached_value_a_failed_fetch_is_retried_every_five_seconds_at_most(elsewhere: FakeSource) -> None:
+def test_without_a_cached_value_a_failed_fetch_is_retried_only_after_five_seconds(elsewhere: FakeSource) -> None:
     elsewhere.fails = True
 
     for elsewhere.at in (0, 1, 4, 5, 9, 10):
@@ -120,7 +120,7 @@ def test_a_forced_fetch_during_an_outage_returns_the_old_cached_value(elsewhere:
     assert elsewhere.count == 2
 
 
-def test_concurrent_callers_share_one_fetch_of_a_value_and_few_callers_wait(elsewhere: FakeSource) -> None:
+def test_concurrent_callers_share_one_fetch_and_callers_above_a_limit_fail_at_once(elsewhere: FakeSource) -> None:
     elsewhere.go_on.clear()
 
     with ThreadPoolExecutor(MOST_FETCHES + 8) as pool:

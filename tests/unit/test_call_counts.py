@@ -33,7 +33,7 @@ def test_gate_answers_are_counted_by_gateway_service_decision_and_reason() -> No
     assert not counts.take_refused()
 
 
-def test_a_repeated_use_is_counted_as_an_answer_but_not_as_a_use() -> None:
+def test_a_repeated_call_of_one_use_is_counted_as_an_answer_but_not_as_another_use() -> None:
     counts = CallCounts()
     for is_same_use in (False, True):
         counts.count_use(CALL, QUESTION, UUID(int=5), is_same_use=is_same_use)
@@ -58,7 +58,9 @@ def test_counts_keep_the_first_and_last_use_of_a_window() -> None:
     assert (use.first, use.last) == ((NGINX, "read", "file:a"), (NGINX, "read", "file:c"))
 
 
-def test_batches_of_call_counts_limit_window_uses_and_report_each_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_batch_of_call_counts_covers_few_windows_and_each_count_is_in_one_batch_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(call_counts, "MOST_A_BATCH", 2)
     counts = CallCounts()
     for number in range(5):
@@ -72,7 +74,9 @@ def test_batches_of_call_counts_limit_window_uses_and_report_each_count_once(mon
     assert [sum(one.answers.values()) for one in batches] == [5, 0, 0]
 
 
-def test_uses_beyond_the_maximum_of_kept_windows_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uses_of_windows_beyond_the_maximum_number_of_counted_windows_are_counted_as_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(call_counts, "MOST_WINDOWS", 2)
     counts = CallCounts()
     for number in (1, 2, 3, 1):
@@ -114,5 +118,5 @@ def test_a_flood_of_different_paths_keeps_a_bounded_number_of_kinds_of_call(
     ("text", "shown"),
     [("abcde", "abcde"), ("abcdef", "abcd…"), ("a\0b\ud800", "a?b?"), ("a\u202eb", "a?b"), ("", "")],
 )
-def test_text_kept_of_a_reported_call_is_short_and_printable(text: str, shown: str) -> None:
+def test_text_stored_about_a_reported_call_is_short_and_printable(text: str, shown: str) -> None:
     assert kept(text, 5) == shown

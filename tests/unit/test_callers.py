@@ -49,7 +49,9 @@ RULE = GateCallers(issuer=IDP, claim="groups", value="support")
         (None, True),
     ],
 )
-def test_a_claim_that_is_not_plain_text_counts_as_a_match(found: object, *, says: bool) -> None:
+def test_a_claim_matches_by_its_whole_text_or_a_word_and_an_ambiguous_claim_always_matches(
+    found: object, *, says: bool
+) -> None:
     assert may_say(found, "support") is says
 
 
@@ -77,7 +79,7 @@ def test_a_rule_for_gated_callers_concerns_one_claim_of_one_issuer(claims: dict[
     assert ServiceCallers([VENDOR, CUSTOMER], RULE).is_gated(claims) is gated
 
 
-def test_every_call_at_a_separate_address_for_support_is_gated() -> None:
+def test_every_call_to_a_separate_support_address_is_gated() -> None:
     assert ServiceCallers([VENDOR]).is_gated({"iss": IDP})
 
 
@@ -131,5 +133,5 @@ def test_a_contradictory_setup_of_gated_callers_is_refused(
         catalogue(callers, **changes)
 
 
-def test_a_support_entrance_may_identify_engineers_by_header_without_issuers() -> None:
+def test_a_catalogue_without_issuers_may_identify_engineers_by_a_header_at_a_support_address() -> None:
     assert callers_of(catalogue({"entrance": "support", "engineer_header": "X-E"}, issuers=()))["mail"].issuers == ()

@@ -64,7 +64,7 @@ def test_canonical_json_refuses_a_number_beyond_the_safe_range(number: int) -> N
         (timedelta(1), "timedelta"),
     ],
 )
-def test_canonical_json_refuses_floats_and_other_types_by_name(value: Any, name: str) -> None:
+def test_canonical_json_refuses_floats_and_other_types_and_names_the_refused_type(value: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"^an event holds no {name}$"):
         canonical({"v": value})
 

@@ -152,7 +152,7 @@ def test_development_uses_the_deployed_catalogue() -> None:
     assert set(sample_catalogue().services) == {"exchange-online", "sharepoint-online", "onedrive"}
 
 
-def test_the_lockbox_catalogue_variable_names_the_catalogue_file_to_read(
+def test_the_catalogue_file_is_the_file_named_in_the_variable_lockbox_catalogue(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LOCKBOX_CATALOGUE", str(written(tmp_path, GOOD)))
@@ -160,7 +160,7 @@ def test_the_lockbox_catalogue_variable_names_the_catalogue_file_to_read(
     assert set(load().catalogue.services) == {"mail"}
 
 
-def test_a_process_with_catalogue_mistakes_refuses_to_start_with_a_line_each(
+def test_a_process_with_an_invalid_catalogue_refuses_to_start_and_prints_a_line_per_mistake(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = written(tmp_path, GOOD.replace("title: Mail", "title: 7").replace("lockbox: false", "lockbox: 0"))

@@ -87,7 +87,7 @@ def test_a_policy_diff_names_a_field_as_error_messages_do() -> None:
     assert change == ".".join(map(str, refused.value.errors()[0]["loc"])) == "rules.0.terms.quorum"
 
 
-def test_a_policy_diff_lists_consent_with_its_end() -> None:
+def test_a_policy_diff_lists_consent_with_the_time_at_which_consent_ends() -> None:
     until = Consent(mode=Mode.OBSERVE, until=datetime(2026, 3, 1, tzinfo=UTC))
 
     assert changes(Policy(), Policy(consent=until)) == {"consent": "none → observe until 2026-03-01T00:00:00.000000Z"}

@@ -38,7 +38,7 @@ def all_faults() -> list[Fault]:
     return [fault for seed in SEEDS for fault in plan.make(seed, SECONDS).faults]
 
 
-def test_equal_chaos_seeds_make_equal_plans_and_different_seeds_different_plans() -> None:
+def test_equal_chaos_seeds_make_equal_plans_and_different_seeds_do_not() -> None:
     assert plan.make(7, SECONDS) == plan.make(7, SECONDS)
     assert len({plan.make(seed, SECONDS).faults for seed in SEEDS}) == len(SEEDS)
 
@@ -93,12 +93,12 @@ def dealt(seed: int, stories: int) -> list[cards.Card]:
     return [cards.dealt(seed, number) for number in range(stories)]
 
 
-def test_equal_chaos_seeds_deal_equal_stories_and_different_seeds_different_stories() -> None:
+def test_equal_chaos_seeds_choose_equal_stories_and_different_seeds_do_not() -> None:
     assert dealt(7, ROUND) == dealt(7, ROUND)
     assert len({tuple(dealt(seed, ROUND)) for seed in range(20)}) == 20
 
 
-def test_each_chaos_story_is_dealt_once_before_any_story_repeats() -> None:
+def test_each_chaos_story_is_chosen_once_before_any_story_repeats() -> None:
     stories = dealt(3, 3 * ROUND)
 
     for start in range(0, len(stories), ROUND):
@@ -106,7 +106,7 @@ def test_each_chaos_story_is_dealt_once_before_any_story_repeats() -> None:
 
 
 @each("seed", range(20))
-def test_in_each_minute_a_third_of_chaos_stories_end_close_to_a_deadline_or_another_act(seed: int) -> None:
+def test_in_each_minute_of_chaos_a_third_of_the_stories_end_near_a_deadline_or_another_act(seed: int) -> None:
     stories = [story.ending in CLOSE for story in dealt(seed, 5 * ROUND)]
 
     assert all(sum(stories[start : start + 60]) >= 20 for start in range(len(stories) - 60))
@@ -173,14 +173,14 @@ def called(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
 
 
-def test_a_passing_chaos_proxy_forwards_in_both_directions(proxy: Proxy) -> None:
+def test_a_chaos_proxy_in_pass_mode_forwards_data_in_both_directions(proxy: Proxy) -> None:
     with called(proxy) as line:
         line.sendall(b"hello")
 
         assert line.recv(100) == b"hello"
 
 
-def test_a_refusing_chaos_proxy_resets_connections_accepts_none_and_recovers(
+def test_a_chaos_proxy_in_refuse_mode_resets_and_refuses_connections_until_the_mode_changes(
     loop: EventLoopThread, proxy: Proxy
 ) -> None:
     with called(proxy) as line:
@@ -221,7 +221,7 @@ def test_a_black_hole_proxy_accepts_connections_and_stays_silent_until_its_end(
                 assert line.recv(100) == b"lost?"
 
 
-def test_a_cut_by_the_chaos_proxy_resets_open_connections_and_accepts_new_ones(
+def test_after_the_chaos_proxy_cuts_open_connections_it_accepts_new_connections(
     loop: EventLoopThread, proxy: Proxy
 ) -> None:
     with called(proxy) as old:
@@ -237,7 +237,7 @@ def test_a_cut_by_the_chaos_proxy_resets_open_connections_and_accepts_new_ones(
         assert new.recv(100) == b"hello"
 
 
-def test_a_slow_chaos_proxy_delays_data(loop: EventLoopThread, proxy: Proxy) -> None:
+def test_a_chaos_proxy_in_slow_mode_delays_data(loop: EventLoopThread, proxy: Proxy) -> None:
     loop.do(proxy.turn(ProxyMode.SLOW))
     with called(proxy) as line:
         began = time.monotonic()
@@ -372,7 +372,7 @@ def test_every_situation_that_chaos_must_produce_has_a_test_example() -> None:
     assert len(sometimes.NAMES) >= 20
 
 
-def test_chaos_counts_later_starts_and_extensions_from_the_journal_and_gate_answers() -> None:
+def test_the_chaos_run_counts_windows_that_begin_later_and_extensions_seen_at_the_gate() -> None:
     journal = Journal(seen=Counter({Sight.LATER: 2}))
 
     seen = sometimes.further(journal, {("gate", HANDED_OVER): 3, ("gate", YES_SAID): 9})
@@ -385,19 +385,19 @@ def test_chaos_counts_later_starts_and_extensions_from_the_journal_and_gate_answ
 
 
 @each("name", CASES)
-def test_acts_far_apart_are_not_counted_as_close_in_chaos(name: str) -> None:
+def test_the_chaos_run_does_not_count_acts_far_apart_as_close(name: str) -> None:
     apart = [replace(one, sent=END - 9 * place, answered=END - 9 * place) for place, one in enumerate(CASES[name], 1)]
 
     assert happened(*apart) == {}
 
 
-def test_access_open_to_its_end_and_closed_afterwards_is_counted_in_chaos() -> None:
+def test_the_chaos_run_counts_access_that_stayed_open_to_its_deadline_and_was_then_closed() -> None:
     behind = ClosedAnswer(DOOR, END + 0.09, END + 0.1)
 
     assert happened(opened=(OPEN,), closed=(behind,)) == dict.fromkeys(sometimes.CHECKS[:2], 1)
 
 
-def test_access_closed_after_a_revoke_is_counted_in_chaos() -> None:
+def test_the_chaos_run_counts_access_that_was_closed_after_a_revoke() -> None:
     revoked = act("revoke", END - 3)
     early = replace(OPEN, sent=END - 3.1, answered=END - 3.05)
 
@@ -410,7 +410,7 @@ def test_chaos_does_not_count_a_409_refusal_as_late_unless_lateness_was_the_reas
     assert happened(act("approve", status=409)) == {}
 
 
-def test_a_chaos_story_is_close_if_two_acts_or_an_act_and_a_deadline_are_close() -> None:
+def test_a_chaos_story_counts_as_close_if_an_act_is_near_another_act_or_a_deadline() -> None:
     def story(number: int, *acts: AttemptedAct) -> list[AttemptedAct]:
         return [replace(one, request_id=UUID(int=number)) for one in (act("submit", END - 4, status=201), *acts)]
 
@@ -422,7 +422,7 @@ def test_a_chaos_story_is_close_if_two_acts_or_an_act_and_a_deadline_are_close()
     assert sometimes.close(chain(*far, at_the_end, together, *nobody_could)) == (2, 8)
 
 
-def test_in_a_chaos_run_of_at_least_20_stories_a_third_must_act_near_a_deadline_or_each_other() -> None:
+def test_a_chaos_run_fails_if_under_a_third_of_20_stories_act_near_a_deadline_or_another_act() -> None:
     assert list(enough.too_far(7, 21)) == []
     assert list(enough.too_far(6, 21)) == ["only 6 of 21 stories acted within 100 ms of a deadline or of each other"]
     assert list(enough.too_far(0, 19)) == []

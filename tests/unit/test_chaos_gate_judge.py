@@ -180,7 +180,7 @@ def test_the_chaos_judge_reports_an_answer_that_is_neither_allow_nor_refuse(stat
 
 
 @each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
-def test_the_chaos_judge_detects_a_refusal_of_an_open_window_unless_lockbox_is_away(
+def test_the_chaos_judge_detects_a_refusal_of_an_open_window_unless_lockbox_was_busy_or_behind(
     door: str, seconds: float
 ) -> None:
     known = OPENED + 0.1 + seconds
@@ -193,7 +193,7 @@ def test_the_chaos_judge_detects_a_refusal_of_an_open_window_unless_lockbox_is_a
 
 
 @each(("door", "seconds"), [(GATE, 0.0), (GUARD, 3.0)])
-def test_the_chaos_judge_allows_the_guard_to_refuse_3_s_before_the_deadline_but_not_the_gate(
+def test_the_chaos_judge_lets_only_the_guard_refuse_calls_in_the_last_3_s_before_the_deadline(
     door: str, seconds: float
 ) -> None:
     over = DEADLINE - seconds
@@ -243,7 +243,7 @@ def by_extension(began: float, door: str = GATE) -> RecordedAnswer:
     return replace(yes(began, door), yes=GateYes(MORE, CALL, EXTENSION.deadline))
 
 
-def test_where_an_extension_follows_a_window_no_call_is_refused_at_the_gate() -> None:
+def test_the_chaos_judge_detects_a_gate_refusal_at_the_moment_an_extension_follows_its_window() -> None:
     honest = [yes(DEADLINE - 0.02), by_extension(DEADLINE + 0.005), by_extension(DEADLINE + 0.3, GUARD)]
     judged = handed_over(*honest, no(DEADLINE + 0.005), no(DEADLINE - 0.005), no(DEADLINE + 0.005, door=GUARD))
 
@@ -360,7 +360,7 @@ def test_a_late_guard_stream_proves_nothing_about_the_window_memory() -> None:
     assert list(watched(OPENED + 1.9, beats=[delayed]).not_remembered()) == []
 
 
-def test_a_window_memory_that_is_loading_proves_nothing_about_the_previous_memory() -> None:
+def test_heartbeats_of_a_later_guard_stream_prove_nothing_about_the_earlier_window_memory() -> None:
     again = [StreamBeat(OPENED + 3 + number / 2, AHEAD + OPENED + 3 + number / 2) for number in range(6)]
 
     assert list(watched(OPENED + 6, beats=[BEATS[:7], again]).not_remembered()) == [

@@ -43,7 +43,7 @@ def healed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_clock, "QUIET_SECONDS", database_clock.QUIET_SECONDS)
 
 
-def test_the_planted_deaf_gate_bug_keeps_ended_windows_in_the_gates_memory() -> None:
+def test_a_planted_bug_keeps_ended_windows_in_the_gates_memory() -> None:
     memory = WindowMemory()
     memory.put([open_window(number, "files") for number in (1, 2)])
     memory.forget([open_window(1, "files").request.id])
@@ -57,7 +57,7 @@ def test_the_planted_deaf_gate_bug_keeps_ended_windows_in_the_gates_memory() -> 
     assert (left, len(memory)) == (1, 1)
 
 
-def test_the_planted_lost_window_bug_keeps_a_window_out_of_memory() -> None:
+def test_a_planted_bug_keeps_some_windows_out_of_the_gates_memory() -> None:
     entries = [open_window(number, "files") for number in range(1, 9)]
     planted.BUGS["lost-window"].plant()
     memory = WindowMemory()
@@ -66,7 +66,7 @@ def test_the_planted_lost_window_bug_keeps_a_window_out_of_memory() -> None:
     assert len(memory) == sum(entry.request.id.int % 4 > 0 for entry in entries) < len(entries)
 
 
-def test_the_planted_slow_memory_bug_delays_each_window_until_almost_two_seconds_after_opening() -> None:
+def test_a_planted_bug_keeps_each_window_out_of_memory_until_almost_two_seconds_after_opening() -> None:
     window, ended = open_window(1, "files"), open_window(2, "files")
     vars(window.request).update(opened_at=AT)
     clock = Seconds()
@@ -83,7 +83,7 @@ def test_the_planted_slow_memory_bug_delays_each_window_until_almost_two_seconds
     assert found == [([], [window.request.id])] * 2 + [([window.request.id], [])]
 
 
-def test_the_planted_late_gate_bug_sets_the_gates_clock_back_by_an_hour() -> None:
+def test_a_planted_bug_sets_the_gates_clock_back_by_an_hour() -> None:
     clock = Seconds()
     memory = WindowMemory(clock)
     memory.note_read(clock.now, AT)
@@ -95,7 +95,7 @@ def test_the_planted_late_gate_bug_sets_the_gates_clock_back_by_an_hour() -> Non
     assert right - memory.now() == timedelta(hours=1)
 
 
-def test_the_planted_early_gate_bug_opens_windows_at_their_approval() -> None:
+def test_a_planted_bug_opens_windows_with_a_later_start_at_their_approval() -> None:
     early, begins, late = (AT + timedelta(seconds=number) for number in range(3))
     of_times: Callable[..., AccessRequest] = AccessRequest
     request = of_times(opens_at=begins, deadline_at=late)
@@ -107,7 +107,7 @@ def test_the_planted_early_gate_bug_opens_windows_at_their_approval() -> None:
     assert [request.runs_at(at) for at in (early, begins, late)] == [True, True, False]
 
 
-def test_the_planted_other_mailbox_bug_makes_the_gate_confuse_mailboxes() -> None:
+def test_a_planted_bug_makes_the_gate_confuse_mailboxes() -> None:
     mapping = ServiceMapping(SERVICE, read_catalogue(CATALOGUE).services[SERVICE])
     call = GateCall("GET", "/mailboxes/other-anna@contoso.example", "contoso.mail.example")
     right = mapping.map(call)
@@ -119,7 +119,7 @@ def test_the_planted_other_mailbox_bug_makes_the_gate_confuse_mailboxes() -> Non
     assert mapping.map(call)[:2] == right[:2]
 
 
-def test_the_planted_open_guard_bug_keeps_the_guards_last_state() -> None:
+def test_a_planted_bug_makes_the_guard_ignore_that_heartbeats_stopped() -> None:
     clock = Seconds()
     known = DatabaseClock(clock)
     known.note_sent()

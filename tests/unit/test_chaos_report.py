@@ -90,7 +90,7 @@ def test_the_chaos_report_allows_a_late_prompt_only_during_a_fault(
     assert bool(said(late, faults=(fault,))) is not is_excused
 
 
-def test_faults_excuse_some_late_prompts_but_not_nearly_all_prompts() -> None:
+def test_faults_excuse_a_few_late_prompts_but_not_a_run_in_which_nearly_all_are_late() -> None:
     faults = (struck("refuse", "mail", AT),)
     late = [NotificationRow(id=number) for number in range(40)]
     sent = [NotificationRow(id=number, outcome="sent", last_error=None) for number in range(40)]
@@ -100,7 +100,7 @@ def test_faults_excuse_some_late_prompts_but_not_nearly_all_prompts() -> None:
     assert said(*late, *by_hook, faults=faults) == ["40 prompts by mail were late, and 0 were not"]
 
 
-def test_each_chaos_kill_excuses_one_process_exit_once() -> None:
+def test_each_chaos_kill_excuses_a_single_exit_of_the_killed_process() -> None:
     child = struck("kill_child", "worker", AT)
     ends = [ProcessExit("worker", 1, AT + 3), ProcessExit("worker", 1, AT + 9)]
 
@@ -151,7 +151,7 @@ class EventExample:
     id: UUID
 
 
-def test_the_chaos_report_detects_an_event_in_no_export_even_if_sizes_agree() -> None:
+def test_the_chaos_report_detects_an_event_missing_from_the_export_although_sizes_agree() -> None:
     log = Log([event(0), event(1)])
     first, second = (EventExample(UUID(json.loads(one.body)["id"])) for one in log.events)
     never_sealed = EventExample(UUID(int=9))
@@ -181,7 +181,7 @@ def test_the_patience_of_a_chaos_run_is_given_in_seconds() -> None:
 
 
 @pytest.mark.parametrize(("seeds", "code"), [(1, 0), (2, 1)])
-def test_a_chaos_run_of_one_seed_may_miss_occurrences_that_several_seeds_must_reach(
+def test_a_chaos_run_of_one_seed_may_lack_situations_that_a_run_of_several_seeds_must_produce(
     seeds: int, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = {**dict.fromkeys((*sometimes.NAMES, *sometimes.FURTHER), 1), "two yeses met, both counted": 0}

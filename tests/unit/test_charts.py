@@ -43,7 +43,7 @@ def test_no_bar_of_a_chart_leaves_the_drawing_or_touches_another_bar() -> None:
     assert [bar.kind for bar in drawn[:3]] == ["kind-0", "kind-1", "kind-2"]
 
 
-def test_months_in_a_chart_are_labelled_and_mention_missing_answers() -> None:
+def test_a_chart_labels_each_month_and_says_which_months_had_no_answer() -> None:
     months = [datetime(2026, number, 1, tzinfo=UTC) for number in range(1, 13)]
     drawn = Chart("a", "A", months, [Series("A", "a", [None] * 11 + [60.0])], lag, MONTHS)
 

@@ -111,7 +111,7 @@ def test_the_time_of_a_checkpoint_is_read_from_its_first_line_that_starts_with_t
         *((f"a\n7\n{ROOT}\n\n\u2014 {one} AAAAAAA=\n", NO_SIGNATURE) for one in ("a+b", "", "a b")),
     ],
 )
-def test_a_malformed_checkpoint_is_refused_with_its_fault(note: str, why: str) -> None:
+def test_a_malformed_checkpoint_is_refused_with_the_reason(note: str, why: str) -> None:
     assert _refusal(note) == why
 
 
@@ -269,7 +269,7 @@ def test_a_root_that_differs_from_a_seen_checkpoint_is_a_fork(size: int) -> None
     assert by_proof == by_hashes == ([], [not_extended(size)])
 
 
-def test_a_log_size_that_cannot_be_proven_needs_another_export() -> None:
+def test_the_verifier_asks_for_another_export_if_this_one_cannot_prove_a_checkpoints_log_size() -> None:
     assert CheckpointedExport(proofs=[4], shows=[6]).held(seen(5)) == ([], [not_shown(5)])
 
 
@@ -282,7 +282,7 @@ def test_two_differing_checkpoints_of_one_size_are_a_fork() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_two_differing_checkpoints_of_a_part_given_up_in_a_restore_are_a_fork(whole: bool) -> None:  # noqa: FBT001 - a case
+def test_two_differing_checkpoints_of_log_entries_given_up_in_a_restore_are_a_fork(whole: bool) -> None:  # noqa: FBT001 - a case
     export = CheckpointedExport(SECOND, whole=whole, restores=[restore(8, 13)])
 
     fork = forked(f"of {LOG} at 14 events you gave checkpoints with different roots")
@@ -323,7 +323,7 @@ def test_an_export_shorter_than_a_seen_checkpoint_counts_as_older() -> None:
     assert "has 13, and was signed no later" in one.message
 
 
-def test_the_required_sizes_come_from_the_logs_checkpoints_in_all_generations() -> None:
+def test_the_sizes_to_prove_are_checkpoint_sizes_of_this_and_earlier_log_generations() -> None:
     own = Checkpoint(SECOND, SIZE, root_of(LEAVES[:SIZE]), AT)
     holding = ConsistencyChecker(
         ExportHeader(SECOND, "contoso", 2, SIZE, "", whole=True, asked={}, consistency={}), own, Findings()
@@ -419,7 +419,7 @@ def test_the_part_of_a_log_before_a_restore_is_unproven_without_its_root() -> No
     assert export.held(seen(5)) == ([], [not_shown(5)])
 
 
-def test_a_restore_event_naming_another_root_is_a_fork() -> None:
+def test_a_restore_event_whose_root_differs_from_the_seen_checkpoints_root_is_a_fork() -> None:
     named = restore(8, 14, root=WRONG, number=9)
 
     found = CheckpointedExport(SECOND, restores=[named]).held(seen(14))
@@ -428,7 +428,9 @@ def test_a_restore_event_naming_another_root_is_a_fork() -> None:
 
 
 @pytest.mark.parametrize("named", [restore(8, 13, root=WRONG), restore(8, 14, origin=SECOND, root=WRONG)])
-def test_a_restore_event_naming_the_root_of_another_checkpoint_is_no_conflict(named: RestoreRecord) -> None:
+def test_a_restore_event_about_a_different_checkpoint_does_not_conflict_with_a_seen_checkpoint(
+    named: RestoreRecord,
+) -> None:
     found = CheckpointedExport(THIRD, restores=[named]).held(seen(14))
 
     assert found == ([], [given_up(14, 8, NOTHING_SHOWN)])

@@ -98,7 +98,7 @@ def test_the_estimated_pace_of_a_destination_follows_the_last_few_sends(breaker:
     assert 0.1 <= breaker.pace < 0.3
 
 
-def test_postponed_sends_are_spread_one_after_the_other(breaker: CircuitBreaker[str]) -> None:
+def test_postponed_sends_are_rescheduled_one_after_another(breaker: CircuitBreaker[str]) -> None:
     fill(breaker)
 
     told = [breaker.enter(NOON) for _ in range(50)]
@@ -112,7 +112,7 @@ def test_postponed_sends_are_spread_one_after_the_other(breaker: CircuitBreaker[
 @pytest.mark.parametrize(
     ("seconds", "told"), [(0.01, LEAST_DEFERRAL), (0.1, LONGEST_WAIT / SOON), (0.5, LONGEST_WAIT)]
 )
-def test_postponed_sends_to_a_quick_destination_return_soon(
+def test_postponed_sends_to_a_quick_destination_are_retried_soon(
     breaker: CircuitBreaker[str], seconds: float, told: float
 ) -> None:
     for _ in range(50):
@@ -140,7 +140,9 @@ def test_postponed_sends_are_spread_over_two_minutes_at_most(breaker: CircuitBre
     assert fullest < 600
 
 
-def test_postponed_sends_to_a_possibly_quick_destination_return_within_seconds(breaker: CircuitBreaker[str]) -> None:
+def test_postponed_sends_to_a_destination_of_unknown_pace_are_spread_over_two_seconds(
+    breaker: CircuitBreaker[str],
+) -> None:
     fill(breaker)
 
     told = [breaker.enter(NOON) for _ in range(2_000)]

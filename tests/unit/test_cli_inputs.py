@@ -61,7 +61,7 @@ def test_units_of_a_duration_argument_have_singular_and_plural() -> None:
         ("01a20f05-b", "01a20f05-b"),
     ],
 )
-def test_an_id_argument_is_accepted_in_any_spelling_and_in_part(typed: str, read: str) -> None:
+def test_an_id_argument_is_accepted_in_any_spelling_and_as_a_prefix(typed: str, read: str) -> None:
     assert inputs.identifier(typed) == read
     assert inputs.is_whole(read) is (read == ID)
 
@@ -98,7 +98,7 @@ def test_a_whole_id_argument_needs_no_lookup(api: ListingApi) -> None:
     assert api.asked == []
 
 
-def test_an_id_prefix_is_looked_up_on_all_pages_from_the_time_it_contains(api: ListingApi) -> None:
+def test_an_id_prefix_is_looked_up_among_all_requests_created_around_its_time(api: ListingApi) -> None:
     assert request_ids.request_id("01a20f05-b903") == ID
 
     first, second = api.asked
@@ -172,7 +172,7 @@ def test_the_prefix_of_a_webhook_id_is_enough(hooks: WebhookApi) -> None:
     assert not [path for path in hooks.called if "fabrikam" in path]
 
 
-def test_the_prefix_of_a_delivery_id_is_looked_up_from_the_time_it_contains(hooks: WebhookApi) -> None:
+def test_the_prefix_of_a_delivery_id_is_looked_up_among_deliveries_around_its_time(hooks: WebhookApi) -> None:
     ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06-b904"])
 
     assert ended.exit_code == 0, ended.stderr
@@ -193,7 +193,7 @@ def test_an_ambiguous_delivery_id_prefix_is_refused_with_all_matching_ids() -> N
     ]
 
 
-def test_an_invalid_id_or_duration_argument_exits_2() -> None:
+def test_the_cli_exits_2_on_an_invalid_id_or_duration_argument() -> None:
     for words in (["request", "show", "x"], ["request", "approve", ID, "--window", "15"], ["token", "revoke", "x"]):
         ended = CliRunner().invoke(app, words)
 

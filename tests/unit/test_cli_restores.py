@@ -36,7 +36,7 @@ def remembered(folder: Path) -> str:
     return checkpoint.read(json.loads(file.read_text())["note"]).origin
 
 
-def test_verify_does_not_accept_a_restored_log_by_default_and_says_how(folder: Path) -> None:
+def test_verify_does_not_accept_a_restored_log_by_default_and_names_the_option_that_accepts_it(folder: Path) -> None:
     results = [verify(folder, "after"), verify(folder, "after")]
 
     for result in results:
@@ -81,7 +81,7 @@ def test_verify_accepts_only_the_restore_named_by_its_option(folder: Path) -> No
     assert remembered(folder) == AFTER.origin
 
 
-def test_verify_calls_an_unexplained_or_altered_log_tampered_despite_acceptance(folder: Path) -> None:
+def test_verify_reports_tampering_with_a_restored_log_even_if_an_option_accepts_the_restore(folder: Path) -> None:
     silent = Log([*BEFORE.events[:COMMON], event(20_000)], generation=2)
     cut_back = Log(BEFORE.events[:COMMON], at="2025-12-31T00:00:00.000000Z")
     changed = AFTER.whole().replace(b"Erin 7", b"Eric 7", 1)

@@ -66,7 +66,7 @@ def test_every_cli_option_and_argument_has_help(path: tuple[str, ...]) -> None:
 
 @pytest.mark.far
 @each("path", [path for path in PATHS if not hasattr(FOUND[path], "commands")])
-def test_every_reading_cli_command_has_output_formats(path: tuple[str, ...]) -> None:
+def test_every_cli_command_that_lists_or_shows_data_has_output_formats(path: tuple[str, ...]) -> None:
     reads = path[-1] in {
         "me",
         "access",
@@ -283,7 +283,9 @@ def test_ids_shortened_by_the_cli_remain_distinct(
     assert shown == {1: ["01a20f05-b903"], 2: ["01a20f05-b903-71c9", "01a20f05-b903-72c9"]}
 
 
-def test_cli_csv_has_whole_ids_utc_times_and_api_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_csv_contains_ids_in_full_and_times_in_utc_and_the_words_of_the_api(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     row = (
         values.Identifier(ID),
         values.moment(AT),
@@ -327,7 +329,7 @@ def test_a_cli_list_with_more_pages_says_how_to_continue(
     assert said in capsys.readouterr().out
 
 
-def test_the_hint_how_to_continue_a_cli_list_is_not_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hint_how_to_continue_a_cli_list_is_printed_to_stderr_only(capsys: pytest.CaptureFixture[str]) -> None:
     for output in (OutputFormat.CSV, OutputFormat.JSON):
         terminal.more(output, {"next_cursor": "b"})
 

@@ -49,7 +49,9 @@ def test_an_ended_process_has_no_slots(two: tuple[ClientCounts, ClientCounts]) -
     assert first.held("a") == 1
 
 
-def test_a_replacing_process_begins_without_slots(two: tuple[ClientCounts, ClientCounts]) -> None:
+def test_a_replacement_process_begins_without_the_slots_of_the_process_it_replaces(
+    two: tuple[ClientCounts, ClientCounts],
+) -> None:
     first, second = two
     assert second.take("a", 9)
 

@@ -10,7 +10,7 @@ from lockbox.requests.models import Decision, IdempotencyKey
 from lockbox.sql import columns, excluded, insert, insert_list, insert_rows, unnested
 
 
-def test_the_sql_of_a_select_list_names_all_columns_or_the_wanted_columns() -> None:
+def test_a_select_list_contains_all_columns_of_a_table_or_only_the_wanted_columns() -> None:
     assert columns(Tile, "t") == "t.log_id, t.level, t.number, t.hashes"
     assert columns(Tile, "t", "number", "level") == "t.number, t.level"
 

@@ -10,7 +10,7 @@ from worker.without_redis import ConnectionWatch
 
 
 @pytest.mark.parametrize("side", [None, PAGES, OPERATORS, GATES, *SIDES])
-def test_the_connection_watch_checks_connections_only_after_news_of_a_request(side: str | None) -> None:
+def test_the_connection_watch_checks_connections_only_after_a_message_about_a_request(side: str | None) -> None:
     told: list[Any] = []
     schedule = SimpleNamespace(listener=lambda hear, _: told.append(hear))
     tools = SimpleNamespace(database=SimpleNamespace(schedule=schedule))

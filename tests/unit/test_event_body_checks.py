@@ -64,7 +64,9 @@ def test_an_empty_event_body_leaves_only_the_indispensable_columns(body: bytes) 
 @pytest.mark.parametrize(
     ("resources", "item"), [('["a", "b"]', "azure-sql a, b"), (None, "azure-sql"), ('["c"]', "azure-sql")]
 )
-def test_a_timeline_item_names_the_requested_resource_unless_it_was_altered(resources: str | None, item: str) -> None:
+def test_a_timeline_item_names_the_requested_resources_unless_they_were_altered(
+    resources: str | None, item: str
+) -> None:
     body = json.dumps({"service": "azure-sql", "personal": {"resources": commitment(SALT, '["a", "b"]')}}).encode()
 
     assert event_checks.item(body, {"resources": (SHOWN, resources)} if resources else {}) == item

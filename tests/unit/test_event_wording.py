@@ -63,7 +63,7 @@ def test_the_sentence_of_a_policy_diff_names_actor_action_and_object() -> None:
     assert said.about == (("Who", "Abe <abe@contoso.example>"), ("roles", "approver → auditor"))
 
 
-def test_an_erased_name_and_the_timer_have_words_in_event_sentences() -> None:
+def test_event_sentences_have_a_phrase_for_an_erased_actor_and_for_the_timer() -> None:
     assert describe(event("approve")).who == "Somebody whose name was erased"
     assert describe(event("time_out", actor=False)).who == "The lockbox"
 

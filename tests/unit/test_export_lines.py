@@ -169,7 +169,7 @@ OF_ANOTHER_FORM: list[bytes] = [
 
 
 @each("row", OF_ANOTHER_FORM)
-def test_an_export_line_of_another_shape_is_refused(row: bytes) -> None:
+def test_an_export_line_with_missing_or_surplus_or_mistyped_members_is_refused(row: bytes) -> None:
     with pytest.raises(Unreadable) as caught:
         read(row)
 

@@ -150,7 +150,7 @@ def test_no_undeclared_field_of_a_request_is_in_its_event() -> None:
 
 
 @each("name", [name for _, name in names(REPEAT)])
-def test_a_resubmitted_or_extended_request_copies_the_facts_of_the_first(name: str) -> None:
+def test_a_resubmission_or_extension_copies_the_facts_of_the_earlier_request(name: str) -> None:
     earlier = full()
     returned = re.findall(
         r"lock_(?:earlier|extended)_request.*?RETURNS TABLE \((.*?)\) LANGUAGE", SCHEMA.read_text(), re.DOTALL
@@ -262,7 +262,7 @@ def test_a_cli_command_sends_each_request_fact(name: str) -> None:
 
 
 @each("name", [name for _, name in names(PAGE)])
-def test_a_cli_command_prints_a_request_fact_where_set(name: str) -> None:
+def test_a_cli_command_prints_a_request_fact_only_if_it_has_a_value(name: str) -> None:
     label = next(fact.label for _, of, fact in facts() if of == name)
 
     printed, without = (request_table.request(PRINTED | {name: value}).rows for value in ("S2", None))
@@ -367,7 +367,7 @@ def test_input_facts_of_a_request_can_be_sent_by_a_client() -> None:
     assert NewRequest.model_validate(ASKED).actions == ["read"]
 
 
-def test_the_facts_to_blank_are_all_personal_reasons_even_those_that_no_view_shows() -> None:
+def test_all_personal_reasons_in_a_request_are_blanked_even_reasons_that_no_page_shows() -> None:
     class Quiet(Part):
         on_page: Annotated[str, Fact("On the page", PAGE, WHY)]
         unsaid: Annotated[str, Fact("Unsaid", personal=WHY)]

@@ -39,5 +39,5 @@ def test_the_place_of_a_finding_is_described_as_far_as_known(finding: Finding, p
     assert finding.place == place
 
 
-def test_unproven_restored_future_and_newer_known_are_the_only_inconclusive_findings() -> None:
+def test_only_four_kinds_of_verifier_finding_are_inconclusive() -> None:
     assert {kind.value for kind in UNSURE} == {"not proven", "restored", "from the future", "newer known"}

@@ -321,7 +321,7 @@ def _fields() -> Iterator[str]:
         yield from type(model).model_fields
 
 
-def test_resources_of_the_sample_gate_templates_could_be_submitted() -> None:
+def test_resources_of_the_sample_gate_templates_are_valid_in_a_request() -> None:
     for name, service in sample_catalogue().services.items():
         for rule in service.gate.paths if service.gate else ():
             resource = rule.resource.replace("{address}", "a").replace("{site}", "a")

@@ -312,7 +312,7 @@ def test_a_gateways_question_must_be_a_get_of_the_service_path(dialect: Dialect)
             asked(dialect, own(dialect), **part)  # type: ignore[arg-type]
 
 
-def test_only_haproxy_may_ask_the_gate_with_head() -> None:
+def test_only_haproxy_may_send_its_gate_question_as_a_head_request() -> None:
     assert asked(Dialect.HAPROXY, own(Dialect.HAPROXY), method="HEAD").method == "GET"
     with pytest.raises(MalformedQuestion, match="GET"):
         asked(Dialect.NGINX, own(Dialect.NGINX), method="HEAD")

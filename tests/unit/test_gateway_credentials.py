@@ -57,7 +57,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
     return clock
 
 
-def test_a_gateway_token_is_looked_up_once_and_again_before_it_expires(later: Later) -> None:
+def test_a_remembered_gateway_token_is_looked_up_again_only_shortly_before_it_expires(later: Later) -> None:
     async def asked() -> None:
         calls = LookUps(Scope.GATE_NGINX)
         known = GatewayCredentials(calls, "test")
@@ -94,7 +94,7 @@ def test_a_revoked_gateway_token_is_refused_after_five_seconds_at_most(later: La
     asyncio.run(asked())
 
 
-def test_news_makes_the_gate_look_up_a_gateway_token_again(later: Later) -> None:
+def test_after_a_message_about_a_gateway_token_the_gate_looks_up_that_token_again(later: Later) -> None:
     assert later.at
 
     async def asked() -> None:

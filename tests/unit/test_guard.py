@@ -54,7 +54,7 @@ def test_in_the_guard_an_open_window_admits_its_engineer_only(lockbox: SmallLock
         guard.check(**USE, engineer=ERIN, service="onedrive")
 
 
-def test_an_engineer_refused_by_the_guard_gets_the_true_reason_and_the_form(
+def test_an_engineer_refused_by_the_guard_gets_lockboxs_reason_and_a_link_to_the_request_form(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:
     lockbox.reasons[str(ERIN)] = "used_up"
@@ -111,7 +111,9 @@ def test_the_guard_ends_a_window_by_the_databases_clock(lockbox: SmallLockbox, g
     wait_until(guard, "no_window", engineer=ERIN)
 
 
-def test_the_guard_identifies_a_token_once_and_forgets_it_when_told(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_identifies_a_token_once_until_lockbox_sends_a_forget_event(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
     lockbox.open(window())
     token = lockbox.knows("erin's")
     for _ in range(3):
@@ -125,7 +127,7 @@ def test_the_guard_identifies_a_token_once_and_forgets_it_when_told(lockbox: Sma
 
 
 @pytest.mark.far
-def test_the_guard_remembers_a_token_no_longer_than_stated(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_the_guard_remembers_a_token_no_longer_than_lockbox_allows(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     token = lockbox.knows("short", seconds=0.5)
     assert reason(guard, token=token) is None
@@ -223,7 +225,7 @@ def test_the_guard_sends_a_subject_in_the_header_named_by_the_catalogue(lockbox:
 
 
 @pytest.mark.parametrize("shown", ["a\r\nLockbox-Gateway: x", "é", " a", "", "a" * 9000])
-def test_the_guard_refuses_a_value_no_header_can_contain_without_asking_lockbox(
+def test_the_guard_does_not_send_lockbox_a_token_that_no_header_can_contain(
     lockbox: SmallLockbox, guard: Guard, shown: str
 ) -> None:
     assert reason(guard, token=shown) in {"malformed", "no_token"}
@@ -279,7 +281,7 @@ def test_large_snapshots_reach_the_guard_in_parts_and_are_swapped_as_a_whole(
         guard.check(**USE | {"resource": f"mailbox:{number}@contoso.example"}, engineer=ERIN)
 
 
-def test_unreadable_stream_data_empty_the_guards_memory(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_an_unreadable_stream_event_clears_the_guards_memory(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)
     lockbox.refuse_stream = 503
@@ -289,7 +291,7 @@ def test_unreadable_stream_data_empty_the_guards_memory(lockbox: SmallLockbox, g
     assert wait_until(guard, "behind", engineer=ERIN) < 0.5
 
 
-def test_an_event_of_another_process_without_a_snapshot_empties_the_guards_memory(
+def test_an_event_of_another_api_process_clears_the_guards_memory_until_the_next_snapshot(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:
     lockbox.open(window())

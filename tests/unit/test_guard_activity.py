@@ -53,7 +53,7 @@ def soon(says: Callable[[], bool]) -> None:
     wait_for("it was reported", says, SOON)
 
 
-def test_the_guard_counts_activity_and_reports_it_with_its_request(
+def test_the_guard_counts_activity_and_reports_the_counts_to_the_request_that_allowed_it(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     for _ in range(1000):
@@ -73,7 +73,7 @@ def test_the_guard_counts_activity_and_reports_it_with_its_request(
 
 
 @pytest.mark.far
-def test_the_guard_repeats_a_report_under_its_key_until_accepted(
+def test_the_guard_repeats_a_report_with_one_idempotency_key_until_lockbox_accepts_it(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     lockbox.takes = 503
@@ -141,7 +141,7 @@ def test_the_guard_refuses_to_report_activity_with_an_invalid_method_or_outcome(
         guard.report(allowed, method=method, outcome=outcome)
 
 
-def test_without_a_token_for_reports_the_guard_reports_nothing(
+def test_a_guard_without_a_report_token_refuses_to_report_activity(
     lockbox: SmallLockbox, allowed: Allowed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with guard_of(lockbox, monkeypatch) as bare, pytest.raises(TypeError, match="reports_token_file"):
@@ -213,7 +213,7 @@ def test_guard_middleware_reports_each_call_and_each_call_it_cut(
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_between_window_and_extension_nothing_passes_and_the_extension_is_reported(
+def test_guard_middleware_pauses_a_call_between_a_window_and_its_extension_and_reports_both(
     lockbox: SmallLockbox, guard: Guard, kind: str
 ) -> None:
     lockbox.knows("erin", seconds=3600)
@@ -241,7 +241,7 @@ def test_between_window_and_extension_nothing_passes_and_the_extension_is_report
     assert {path for path, _ in lockbox.used} == reported()
 
 
-def test_guard_middleware_without_a_token_for_reports_reports_nothing(
+def test_guard_middleware_without_a_report_token_sends_no_reports(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lockbox.knows("erin", seconds=3600)

@@ -138,7 +138,7 @@ def test_a_guarded_call_continues_under_another_window_that_allows_it(told: Told
     ],
     ids="".join,
 )
-def test_a_window_that_does_not_allow_the_same_use_continues_no_guarded_call(
+def test_a_guarded_call_does_not_continue_under_a_window_that_does_not_allow_its_use(
     told: ToldGuard, other: dict[str, Any]
 ) -> None:
     told.open(FIRST, until=20)
@@ -150,7 +150,7 @@ def test_a_window_that_does_not_allow_the_same_use_continues_no_guarded_call(
     assert (watch.look(), told.changes) == (IS_OVER, [])
 
 
-def test_between_window_and_extension_a_guarded_call_waits_for_the_extension(told: ToldGuard) -> None:
+def test_between_a_window_and_its_extension_a_guarded_call_waits(told: ToldGuard) -> None:
     told.open(FIRST, until=20)
     watch = told.watch()
     told.open(FIRST, until=20, extended=True)

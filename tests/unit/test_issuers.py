@@ -134,7 +134,7 @@ def test_an_unknown_issuer_key_on_a_cold_start_is_fetched_once(
     assert issuer.fetched["/jwks"] == 1
 
 
-def test_a_rotated_issuer_key_works_at_once_and_a_removed_key_no_longer(
+def test_a_new_issuer_key_works_at_once_and_the_key_it_replaced_stops_working(
     issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     old = issuer.token()
@@ -444,7 +444,7 @@ def test_an_issuer_that_answers_is_reported_as_healthy() -> None:
         ("10.20.0.7", "contoso", "the address is not a public one", "a tenant's provider needs a public address"),
     ],
 )
-def test_an_issuer_in_a_private_network_is_reported_with_its_setting(
+def test_an_issuer_in_a_private_network_is_reported_with_advice(
     monkeypatch: pytest.MonkeyPatch, address: str, tenant: str | None, says: str, fix: str
 ) -> None:
     resolve_to(monkeypatch, [address])

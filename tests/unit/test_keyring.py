@@ -26,7 +26,7 @@ def test_keyring_keys_of_different_purposes_differ() -> None:
     assert OLD not in derived
 
 
-def test_a_mac_fits_exactly_its_content() -> None:
+def test_a_mac_is_valid_for_exactly_its_own_content() -> None:
     keys = Keys([NEW])
     mark = keys.mark("session", ABOUT, None)
 

@@ -36,7 +36,7 @@ class LateCalls:
         return await asyncio.Event().wait()
 
 
-def test_the_gate_records_no_window_use_that_starts_after_it_answered_the_call(
+def test_a_window_use_that_starts_after_the_gate_answered_its_call_is_not_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(window_checks, "ASK_SECONDS", 0.05)

@@ -158,7 +158,7 @@ def test_six_request_states_are_final() -> None:
             move(state, action, set(Party))
 
 
-def test_the_timer_ends_open_requests_and_people_make_all_other_moves() -> None:
+def test_only_the_timer_times_out_or_expires_requests_and_only_people_make_other_moves() -> None:
     assert CLOCK_ACTIONS == {"reviewing": "time_out", "pending": "time_out", "active": "expire"}
     assert {"endorse", "break_glass", "approve", "deny"} == DECISIONS
     assert {*DECISIONS, "cancel", "complete", "revoke"} == PEOPLES_ACTIONS
@@ -354,7 +354,7 @@ def test_in_a_customers_log_a_requests_moves_begin_with_asking_the_customer(
 
 
 @pytest.mark.parametrize("moves", [[(2, "pending"), (1, "reviewing")], [(1, "reviewing"), (2, "pending")]])
-def test_the_verifier_detects_a_move_before_the_one_asking_the_customer(moves: list[Move]) -> None:
+def test_in_a_customers_log_the_verifier_detects_a_move_before_the_customer_was_asked(moves: list[Move]) -> None:
     assert taken(moves, asked_by=2) == [at(1, "request A has its move 1 before the one with which it begins")]
 
 
@@ -405,12 +405,12 @@ def test_words_for_vendor_people_do_not_address_them_as_the_customer() -> None:
         assert "your" not in words.lower().split()
 
 
-def test_a_terminal_shows_the_same_words_for_states_as_pages() -> None:
+def test_a_terminal_and_the_pages_have_the_same_words_for_request_states() -> None:
     assert {name: WORDS[name][0] for name in PRODUCT} == PRODUCT | {"pending": "Waiting for the customer's approval"}
 
 
 @pytest.mark.parametrize("name", ["denied", "cancelled", "timed_out", "completed", "revoked", "expired"])
-def test_the_subject_of_an_outcome_mail_begins_with_the_words_for_the_end(name: str) -> None:
+def test_the_subject_of_an_outcome_mail_begins_with_the_words_for_the_final_state(name: str) -> None:
     assert REQUEST_SUBJECTS[name].startswith(f"{STATE_WORDINGS[name].others}: ")
 
 

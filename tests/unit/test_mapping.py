@@ -250,7 +250,7 @@ def test_characters_that_clients_escape_are_accepted_in_escaped_spelling_only() 
         ("\u212aontoso.mail.example", "malformed"),
     ],
 )
-def test_a_host_names_its_tenant_in_one_spelling_only(host: str, code: str) -> None:
+def test_a_host_identifies_its_tenant_in_one_spelling_only(host: str, code: str) -> None:
     assert refused(MAIL, "/mailboxes/a", host=host)[0] == code
 
 
@@ -441,7 +441,9 @@ def again(call: MappedCall, escaped: str, order: str) -> str:
 
 @settings(deadline=None)
 @given(MADE, TARGETS)
-def test_a_mapped_http_request_leads_back_to_its_one_target(made: tuple[ServiceMapping, str], target: str) -> None:
+def test_exactly_one_request_target_can_be_rebuilt_from_a_mapped_http_request(
+    made: tuple[ServiceMapping, str], target: str
+) -> None:
     service, escaped = made
 
     found = taken(service, target)

@@ -107,7 +107,7 @@ def test_strictness_is_defined_for_all_policy_terms_except_timing() -> None:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_merged_terms_remind_escalate_and_warn_as_early_as_either(a: Terms, b: Terms) -> None:
+def test_merged_terms_have_all_reminders_and_the_earlier_escalations_and_warnings(a: Terms, b: Terms) -> None:
     merged = stricter(a, b)
 
     for name in ("approval_reminders", "review_reminders"):
@@ -152,7 +152,9 @@ def test_merging_policy_terms_never_loosens_either_side(a: Terms, b: Terms) -> N
 
 @settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
-def test_new_policy_terms_loosen_old_terms_exactly_if_a_merge_would_tighten_them(a: Terms, b: Terms) -> None:
+def test_new_policy_terms_loosen_old_terms_exactly_if_merging_both_differs_from_the_new_terms(
+    a: Terms, b: Terms
+) -> None:
     b = b.model_copy(update={name: getattr(a, name) for name in WHO_HEARS_WHEN})
 
     assert loosens(a, b) is (stricter(a, b) != b)
@@ -169,7 +171,7 @@ def test_merged_policy_terms_prompt_each_group_at_the_earlier_time(a: Terms, b: 
     }
 
 
-def test_a_tier_emptied_by_merging_stays_so_that_later_tiers_do_not_move_up() -> None:
+def test_a_tier_emptied_by_merging_is_kept_and_later_tiers_do_not_move_up() -> None:
     merged = stricter(Terms(tiers=(("a",), ("b",), ("c",))), Terms(tiers=(("b",),)))
 
     assert merged.tiers == (("a", "b"), (), ("c",))
@@ -208,7 +210,7 @@ def test_every_matching_policy_rule_counts() -> None:
     assert terms_for(Policy(rules=(by_service, by_action)), FILES) == Terms(quorum=3, sign_in_age=800)
 
 
-def test_a_policy_rule_that_loosens_changes_nothing() -> None:
+def test_a_policy_rule_looser_than_the_policy_has_no_effect() -> None:
     lax = Overrides(vendor_review=False, quorum=1, access_ceiling=7 * 86_400, mail_link=True, sign_in_age=86_400)
     policy = Policy(quorum=2, mail_link=False, rules=(Rule(name="lax", match=Match(services=("mail",)), terms=lax),))
 
@@ -231,7 +233,9 @@ def test_the_effective_terms_of_a_request_never_loosen_the_tenants_terms(policy:
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
-def test_a_further_policy_rule_never_loosens(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
+def test_a_further_policy_rule_never_loosens_the_terms_of_a_request(
+    policy: Policy, rule: Rule, ask: RequestFacts
+) -> None:
     more = policy.model_copy(update={"rules": (rule, *policy.rules)})
 
     assert not loosens(terms_for(policy, ask), terms_for(more, ask))
@@ -265,7 +269,7 @@ def test_without_rules_the_strictest_terms_are_the_tenants_terms() -> None:
 
 @settings(max_examples=examples(50), deadline=None)
 @given(POLICIES)
-def test_a_policy_omits_fields_unknown_to_earlier_code_and_reads_back_equal(policy: Policy) -> None:
+def test_a_stored_policy_omits_newer_fields_with_default_values_and_reads_back_equal(policy: Policy) -> None:
     kept = stored(policy)
 
     assert Policy.model_validate(kept) == policy

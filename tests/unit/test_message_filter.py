@@ -117,7 +117,7 @@ def asked(**said: Any) -> bytes:
     return json.dumps(message).encode()
 
 
-def test_a_celery_inspection_is_answered_to_its_sender_only() -> None:
+def test_a_celery_inspection_is_answered_only_at_the_reply_address_of_its_sender() -> None:
     reply = {"exchange": "reply.celery.pidbox", "routing_key": ID}
 
     found = message_filter.control(asked(reply_to=reply, ticket="t", destination=["core@vm"], arguments={"x": 1}))

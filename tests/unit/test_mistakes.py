@@ -89,7 +89,7 @@ def test_the_message_for_an_invalid_field_says_what_to_do(
         (["x"], "write a text, a whole number, true or false"),
     ],
 )
-def test_an_invalid_field_of_several_types_is_refused_once_by_its_name(value: object, what: str) -> None:
+def test_an_invalid_value_of_a_field_that_accepts_several_types_is_reported_once(value: object, what: str) -> None:
     (where, said), *more = told(NewRequest, ASKED | {"context": {"environment": value}}).items()
 
     assert (where, said.startswith(what), more) == ("context.environment", True, [])

@@ -195,7 +195,7 @@ CLIENTS = [None, CLIENT_ID, AUDIENCE, LISTED, "other", "", 7, ["cli"]]
 
 
 @pytest.mark.parametrize("claims", list(combinations(CLIENT_CLAIMS, 2)), ids="-".join)
-def test_a_bearer_token_counts_if_all_its_client_claims_are_lockboxs_or_listed(
+def test_a_bearer_token_is_accepted_only_if_its_client_claims_agree_on_an_allowed_client(
     issuer: LocalIssuer, claims: tuple[str, str]
 ) -> None:
     issuers = IdentityProviders([issuer.configured(authorized_parties=(LISTED,))])
@@ -211,7 +211,7 @@ def test_a_bearer_token_counts_if_all_its_client_claims_are_lockboxs_or_listed(
 
 
 @pytest.mark.parametrize("meant_for", [CLIENT_ID, [CLIENT_ID]])
-def test_an_id_token_for_lockboxs_client_only_needs_no_client_claim(
+def test_an_id_token_whose_only_audience_is_lockboxs_client_needs_no_client_claim(
     issuer: LocalIssuer, meant_for: str | list[str]
 ) -> None:
     issuers = IdentityProviders([issuer.configured(audience=CLIENT_ID)])
@@ -336,7 +336,7 @@ FORGED: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED.keys())
-def test_a_token_signed_with_a_key_of_another_use_is_refused(
+def test_a_forged_token_or_a_token_of_another_type_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, make: Make
 ) -> None:
     with pytest.raises(NotSignedIn, match="was not accepted; sign in again"):

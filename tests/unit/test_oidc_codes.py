@@ -120,7 +120,7 @@ def test_no_two_issuer_sign_ins_share_secrets_and_no_secret_is_shown() -> None:
     assert not any(secret in repr(replace(begun[0], url="")) for secret in secrets)
 
 
-def test_a_browser_sign_in_at_an_issuer_proves_its_person(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
+def test_a_browser_sign_in_at_an_issuer_proves_who_signed_in(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     issuer.subject = "bert"
 
@@ -151,7 +151,7 @@ def test_a_public_client_signs_in_at_an_issuer_without_a_secret(issuer: LocalIss
         {"answered_by": "https://other.example"},
     ],
 )
-def test_an_issuer_callback_differing_from_the_sign_in_it_answers_is_refused(
+def test_an_issuer_callback_that_does_not_match_the_begun_sign_in_is_refused(
     issuer: LocalIssuer, issuers: IdentityProviders, changes: dict[str, Any]
 ) -> None:
     begun = begun_with(issuers, issuer)
@@ -287,7 +287,7 @@ def test_a_sign_in_with_an_unreachable_issuer_does_not_start(issuer: LocalIssuer
         None,
     ],
 )
-def test_an_invalid_issuer_key_does_not_spoil_its_valid_keys(
+def test_an_invalid_issuer_key_leaves_the_issuers_valid_keys_usable(
     issuer: LocalIssuer, issuers: IdentityProviders, entry: Any
 ) -> None:
     issuer.keys = [ec_key(), ed_key(), rsa_key()]

@@ -214,7 +214,7 @@ def test_plain_http_to_a_private_network_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @each(("tenant", "is_called"), [(None, True), ("contoso", False)])
-def test_listed_private_networks_may_be_called_for_the_vendors_issuers_only(
+def test_only_the_vendors_issuers_are_called_in_listed_private_networks(
     monkeypatch: pytest.MonkeyPatch, tenant: str | None, *, is_called: bool
 ) -> None:
     resolve_to(monkeypatch, [PRIVATE])
@@ -227,7 +227,7 @@ def test_listed_private_networks_may_be_called_for_the_vendors_issuers_only(
 
 
 @each("is_vendors", [True, False])
-def test_listed_private_networks_may_be_called_for_the_vendors_webhooks_only(
+def test_only_the_vendors_webhooks_are_called_in_listed_private_networks(
     monkeypatch: pytest.MonkeyPatch, *, is_vendors: bool
 ) -> None:
     resolve_to(monkeypatch, [PRIVATE])
@@ -264,7 +264,7 @@ def test_an_invalid_outbound_proxy_setting_is_refused_and_not_quoted(url: str) -
     assert "s3cret" not in str(refused.value)
 
 
-def test_the_password_of_the_outbound_proxy_is_in_no_text() -> None:
+def test_the_password_of_the_outbound_proxy_does_not_appear_in_printed_settings() -> None:
     settings = Settings(outbound_proxy=SecretStr("https://lockbox:p%40ss@proxy.example:3128"))
 
     assert settings.outbound.proxy == OutboundProxy("proxy.example", 3128, True, "Basic bG9ja2JveDpwQHNz")

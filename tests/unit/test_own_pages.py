@@ -51,5 +51,5 @@ def test_each_portal_form_and_file_belongs_to_a_page(path: str) -> None:
         ("/" + "a/" * 5_000, "/"),
     ],
 )
-def test_a_refused_portal_form_returns_to_the_nearest_page(path: str, page: str) -> None:
+def test_a_refused_portal_form_returns_to_the_page_that_owns_it_or_the_start_page(path: str, page: str) -> None:
     assert own_page(REQUEST, path) == page

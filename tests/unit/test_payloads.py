@@ -47,7 +47,7 @@ def test_a_webhook_body_is_minimal(template: State) -> None:
     assert str(ERIN).encode() not in body
 
 
-def test_only_the_vendors_webhooks_name_the_case() -> None:
+def test_only_webhook_calls_to_the_vendor_contain_the_case() -> None:
     page = "https://helpdesk.vendor.example/7"
     mail = sample_mail(template="active", to_state="active", case_ref="CASE-7", case_system="helpdesk", case_url=page)
     vendors = replace(TARGET, is_vendors=True)
@@ -58,7 +58,7 @@ def test_only_the_vendors_webhooks_name_the_case() -> None:
     assert "case" not in json.loads(payload(mail))["data"]
 
 
-def test_a_webhook_names_parameters_without_values() -> None:
+def test_a_webhook_body_has_the_names_of_parameters_but_not_their_values() -> None:
     mail = sample_mail(level="admin", context={"rows": 10, "environment": "s3cret"})
 
     assert b"s3cret" not in payload(mail)
@@ -69,7 +69,9 @@ def test_a_webhook_names_parameters_without_values() -> None:
 @pytest.mark.parametrize(
     ("state", "is_said"), [("reviewing", set()), ("active", set(OF_WINDOW)), ("revoked", {"pre_approval_id"})]
 )
-def test_a_webhook_names_a_windows_pre_approval_only_after_the_window_opened(state: str, is_said: set[str]) -> None:
+def test_a_webhook_body_contains_the_pre_approval_of_a_window_only_after_the_window_opened(
+    state: str, is_said: set[str]
+) -> None:
     opens_at = datetime(2026, 11, 24, 12, tzinfo=UTC)
     mail = sample_mail(template=state, to_state=state, pre_approval_id=UUID(int=8), opens_at=opens_at)
 

@@ -126,11 +126,11 @@ def test_a_case_reference_links_to_the_vendors_page(template: str | None, case: 
         (["Ann", "Abe", "Amir", "Max", "Mia", "Eve", "Erin"], "Ann, Abe, Amir, Max, Mia and 2 others"),
     ],
 )
-def test_of_many_people_in_a_sentence_five_are_named(names: list[str], said: str) -> None:
+def test_a_sentence_about_more_than_six_people_names_five_and_counts_the_others(names: list[str], said: str) -> None:
     assert some(names) == said
 
 
-def test_of_many_mails_in_a_sentence_some_are_named_and_the_rest_counted() -> None:
+def test_a_sentence_about_mails_names_known_recipients_and_counts_the_others() -> None:
     said = {"sent": 4, "mails": {str(number): ["", "mail", "sent"] for number in range(4)}}
     recipients = {
         f"{RECIPIENT}_{number}": f"{name} <x@example>" for number, name in enumerate(("Ann", "Abe", "Amir"))

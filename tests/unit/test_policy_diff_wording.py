@@ -50,7 +50,9 @@ SAID = {one.name: (one.title, one.was, one.now) for one in lines(changes(BEFORE,
         ("rules.0.match.actions", ("Rule 1: about actions", "not set", "export")),
     ],
 )
-def test_a_line_of_a_policy_diff_is_worded(name: str, said: tuple[str, str, str]) -> None:
+def test_a_policy_diff_line_has_a_readable_name_and_readable_old_and_new_values(
+    name: str, said: tuple[str, str, str]
+) -> None:
     assert SAID[name] == said
 
 

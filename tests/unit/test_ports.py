@@ -46,7 +46,7 @@ def test_the_port_range_of_an_ended_process_is_free() -> None:
         assert third == ("True",)
 
 
-def test_ports_of_a_process_differ_and_leave_the_requested_room() -> None:
+def test_ports_given_to_a_process_differ_and_a_range_has_the_requested_length() -> None:
     one, other, roomy, last = own_port(), own_port(), own_port(20), own_port()
 
     assert len({one, other, *range(roomy, roomy + 20), last}) == 23

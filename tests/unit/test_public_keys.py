@@ -24,7 +24,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
     return CliRunner().invoke(operate, ["public-keys"]).output
 
 
-def test_the_public_keys_command_prints_the_setting_in_file_order(
+def test_the_public_keys_command_prints_keys_in_file_order_in_the_form_of_their_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [signing_keys.make(tmp_path / name).public_key().public_bytes_raw() for name in ("new", "old")]
@@ -37,7 +37,7 @@ def test_the_public_keys_command_prints_the_setting_in_file_order(
     assert signing_keys.trusted(Settings().audit_public_keys) == {key.id: key for key in wanted}
 
 
-def test_without_a_readable_key_file_the_public_keys_command_names_it(
+def test_the_public_keys_command_says_that_key_files_are_unset_or_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "LOCKBOX_AUDIT_KEY_FILES is not set" in printed(monkeypatch)
@@ -45,7 +45,9 @@ def test_without_a_readable_key_file_the_public_keys_command_names_it(
 
 
 @pytest.mark.parametrize("process", ["api", "worker", "notifications", "connectors"])
-def test_the_development_stack_gives_each_checking_process_the_keys_it_needs(tmp_path: Path, process: str) -> None:
+def test_the_development_stack_gives_the_audit_public_keys_to_every_process_but_flower(
+    tmp_path: Path, process: str
+) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
@@ -79,7 +81,9 @@ def test_an_approval_key_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) 
         load()
 
 
-def test_approval_public_keys_are_printed_as_their_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approval_public_keys_are_printed_in_the_form_of_their_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = [tmp_path / "newest", tmp_path / "older"]
     wanted = [VerifierKey(NAME, signing_keys.make(file).public_key().public_bytes_raw()).text for file in files]
     words = ["public-keys", "--of-approvals"]

@@ -41,7 +41,7 @@ def test_after_the_deadline_people_with_pending_prompts_count_as_unreached() -> 
 @pytest.mark.parametrize(
     ("reached", "waiting", "nobody"), [(0, 0, True), (1, 0, False), (0, 1, False), (1, 1, False)]
 )
-def test_no_one_was_notified_if_no_person_was_reached_or_is_pending(
+def test_no_one_was_notified_if_no_prompt_reached_a_person_and_none_is_pending(
     reached: int, waiting: int, *, nobody: bool
 ) -> None:
     assert DeliveryReach("pending", 3, reached, waiting, 0).nobody is nobody

@@ -60,7 +60,7 @@ def run(phase: Phase, terms: Terms, late: timedelta = timedelta(0)) -> list[tupl
     return seen
 
 
-def test_reminders_come_at_their_shares_of_the_approval_window() -> None:
+def test_reminders_are_sent_at_the_configured_percentages_of_the_approval_window() -> None:
     assert [(at, due.remind) for at, due in run(pending(), Terms(approval_reminders=(50, 90)))] == [
         (NOON + 6 * HOUR, True),
         (NOON + 10.8 * HOUR, True),
@@ -88,7 +88,7 @@ def test_without_tiers_nothing_escalates() -> None:
     assert [due.escalate for _, due in run(reviewing(tiers_asked=0, review_tiers=3), Terms())] == [0, 0]
 
 
-def test_a_review_escalates_by_its_own_shares_up_to_the_last_tier() -> None:
+def test_a_review_escalates_at_its_own_percentages_of_the_review_window_up_to_the_last_tier() -> None:
     terms = TIERED.model_copy(update={"review_reminders": (), "escalation": (10,), "review_escalation": (25, 50, 75)})
 
     assert [(at, due.escalate) for at, due in run(reviewing(tiers_asked=1, review_tiers=3), terms)] == [
@@ -173,7 +173,9 @@ def test_a_late_timer_still_ends_the_request_and_sends_no_more_reminders_than_du
 
 @settings(max_examples=examples(200), deadline=None)
 @given(STRETCHES, TERMS)
-def test_a_punctual_timer_reminds_at_every_share_of_the_approval_window(phase: Phase, terms: Terms) -> None:
+def test_a_punctual_timer_reminds_at_every_configured_percentage_of_the_time_limit(
+    phase: Phase, terms: Terms
+) -> None:
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
 
     reminded = [at for at, due in run(phase, terms) if due.remind]
@@ -183,7 +185,7 @@ def test_a_punctual_timer_reminds_at_every_share_of_the_approval_window(phase: P
 
 
 @pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
-def test_across_daylight_saving_an_approval_window_keeps_length_and_shares(here: datetime) -> None:
+def test_a_daylight_saving_change_does_not_shift_reminders_within_the_approval_window(here: datetime) -> None:
     there = here.astimezone(UTC)
     ends = there + 4 * HOUR
     terms = Terms(approval_reminders=(25, 50, 75))
@@ -206,7 +208,7 @@ def test_a_deadline_across_a_daylight_saving_change_is_the_same_number_of_hours_
 
 @pytest.mark.parametrize("state", [State.REVIEWING, State.PENDING])
 @pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
-def test_across_daylight_saving_escalation_tiers_keep_their_shares(here: datetime, state: State) -> None:
+def test_a_daylight_saving_change_does_not_shift_escalation_to_later_tiers(here: datetime, state: State) -> None:
     there = here.astimezone(UTC)
     ends = there + 4 * HOUR
     shares = dict.fromkeys(("escalation", "review_escalation"), (25, 50))
@@ -228,7 +230,7 @@ def test_the_end_of_a_window_no_longer_than_the_warning_is_not_announced(seconds
 
 
 @pytest.mark.parametrize("night", CHANGES, ids=CHANGED)
-def test_the_end_of_a_window_across_daylight_saving_is_announced_in_time(night: datetime) -> None:
+def test_the_end_of_a_window_across_a_daylight_saving_change_is_announced_in_time(night: datetime) -> None:
     terms = QUIET.model_copy(update={"closing_warning": 7200})
     ends = (night.astimezone(UTC) + 4 * HOUR).astimezone(BERLIN)
     opened = Phase(State.ACTIVE, night, ends)

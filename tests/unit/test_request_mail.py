@@ -233,7 +233,7 @@ def test_further_lines_of_a_mail_field_cannot_imitate_lockboxs_fields() -> None:
     assert sum(line.startswith("To decide") for line in made.text.splitlines()) == 1
 
 
-def test_a_notification_has_one_message_id_and_a_request_one_mail_thread() -> None:
+def test_all_mails_of_a_request_belong_to_one_thread_and_a_resent_mail_keeps_its_message_id() -> None:
     first, again, other = mail(), mail(now=AT + timedelta(hours=1)), mail(notification_id=UUID(int=100))
 
     assert first.message_id == again.message_id == f"<{UUID(int=99)}@lockbox.vendor.example>"
@@ -278,7 +278,7 @@ def test_a_duration_in_a_mail_is_worded(seconds: int, words: str) -> None:
         ({"time_zone": "Asia/Tokyo"}, "Approval needed by Wed 25 Nov 06:00 JST: Erin Engineer requests access"),
     ],
 )
-def test_a_mail_subject_states_the_deadline_in_the_readers_zone_rounded_down(
+def test_a_mail_subject_states_the_deadline_rounded_down_and_in_the_readers_time_zone(
     changes: dict[str, Any], subject: str
 ) -> None:
     assert mail(**{"time_zone": BERLIN} | changes).subject.startswith(subject)
@@ -354,7 +354,7 @@ def test_a_prompt_mail_without_earlier_requests_mentions_none() -> None:
     assert "Earlier requests" not in mail().text + mail().html
 
 
-def test_of_an_earlier_request_a_prompt_mail_names_only_the_decider() -> None:
+def test_a_prompt_mail_names_who_decided_an_earlier_request_but_not_who_cancelled_it() -> None:
     withdrawn = replace(DENIED, state="cancelled", actor="Eve Engineer")
 
     assert "Eve Engineer: cancelled by vendor, Monday" in mail(earlier=[withdrawn]).text
@@ -371,7 +371,7 @@ def test_the_name_of_an_earlier_requester_cannot_break_its_line() -> None:
 
 @each("part", ["text", "html"])
 @each("template", [COPIED, "active", "denied", "cancelled", "expired"])
-def test_an_observers_mail_is_labelled_as_a_copy_without_a_link_or_a_prompt_to_decide(
+def test_an_observers_mail_is_labelled_as_a_copy_and_has_no_link_and_no_prompt_to_decide(
     template: str, part: str
 ) -> None:
     made = mail(template=template, is_copy=True, recipient_id=None, wording=MailWording(link=False))

@@ -68,7 +68,9 @@ def answered(of: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @each(("name", "path"), ROUTES)
-def test_every_cli_table_row_names_an_existing_route_with_its_parameters(name: str, path: str) -> None:
+def test_every_cli_command_in_the_route_table_calls_an_existing_route_with_its_parameters(
+    name: str, path: str
+) -> None:
     row = ROWS[name]
     takes, needs = taken(operation(row, path))
     given = {one.name for one in row.parameters}
@@ -181,7 +183,7 @@ def test_the_version_replaced_by_a_cli_command_is_sent_as_a_header(
 
 
 @pytest.mark.far
-def test_omitted_cli_options_are_not_sent_and_renamed_options_are(api: RecordingApi) -> None:
+def test_the_cli_sends_no_omitted_option_and_sends_a_renamed_option_under_the_apis_name(api: RecordingApi) -> None:
     api.answer = {"id": ID, "name": "", "address": "", "roles": []}
 
     sent = api.sent("vendor", "invite", "--name", "Nils", "--email", "nils@vendor.example", "--role", "engineer")
@@ -245,7 +247,7 @@ def test_the_cli_refuses_an_empty_change_and_does_not_send_it(api: RecordingApi)
 
 @pytest.mark.far
 @pytest.mark.parametrize("as_json", [(), ("--output", "json")])
-def test_the_cli_prints_a_secret_without_other_text_and_notes_to_stderr(
+def test_the_cli_prints_only_the_secret_to_stdout_and_its_notes_to_stderr(
     api: RecordingApi, as_json: tuple[str, ...]
 ) -> None:
     api.answer = {"id": ID, "secret": "whsec_x"}
@@ -267,7 +269,7 @@ def test_the_sentence_printed_by_a_cli_command_names_argument_and_answer(api: Re
 
 
 @pytest.mark.far
-def test_the_cli_command_delegate_eligible_resends_the_roles_with_the_version_just_read(api: RecordingApi) -> None:
+def test_before_changing_a_delegate_the_cli_reads_roles_and_version_and_sends_both_back(api: RecordingApi) -> None:
     api.answer = {"roles": ["auditor"], "version": 5}
 
     api.sent("member", "delegate-eligible", "contoso", ID, "--no", "--output", "json")
@@ -348,7 +350,7 @@ def test_an_id_prefix_is_enough_for_cli_commands_whose_ids_are_in_a_list(
     assert all(one in ambiguous.stderr for one in (ID, OTHER_ID))
 
 
-def test_only_the_cli_commands_member_roles_and_vendor_roles_send_an_if_match_version() -> None:
+def test_only_the_cli_commands_that_set_roles_take_the_version_to_replace() -> None:
     with_version = {name for name, row in ROWS.items() if IF_MATCH in {one.name for one in row.parameters}}
 
     assert with_version == {"member roles", "vendor roles"}

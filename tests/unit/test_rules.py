@@ -181,7 +181,9 @@ def test_a_resource_pattern_matches_as_defined(pattern: str, text: str) -> None:
         ("mailbox:*", "mailboxes:ann"),
     ],
 )
-def test_in_a_resource_pattern_only_a_star_is_special_and_the_whole_is_matched(pattern: str, resource: str) -> None:
+def test_a_resource_pattern_must_match_the_whole_resource_and_only_its_stars_are_special(
+    pattern: str, resource: str
+) -> None:
     match = Match(resources=(pattern,))
 
     assert match.matches(RequestFacts("mail", ["read"], Reason.OTHER, [pattern.replace("*", "x")]))
@@ -234,7 +236,7 @@ def test_dated_consent_has_no_effect_in_other_modes(mode: Mode, consent: Any) ->
     assert effective_mode(mode, policy.consent, NOON - timedelta(hours=1)) is mode
 
 
-def test_a_tenant_without_dated_consent_decides_under_enforce() -> None:
+def test_without_dated_consent_mode_enforce_is_the_effective_mode() -> None:
     assert effective_mode(Mode.ENFORCE, None, NOON) is Mode.ENFORCE
 
 

@@ -33,7 +33,7 @@ def message(data: str | bytes, name: str = "worker") -> honcho.printer.Message:
     return honcho.printer.Message("line", data, datetime.now(UTC), name, None)
 
 
-def test_all_run_log_lines_go_to_the_log_and_lines_for_people_to_the_console_too() -> None:
+def test_the_run_log_gets_all_lines_and_the_console_shows_only_lines_meant_for_people() -> None:
     log, screen = io.StringIO(), io.StringIO()
     told: list[str] = []
     printer = LogPrinter(log, Console(file=screen, width=200))

@@ -188,7 +188,7 @@ def test_send_attempts_end_before_the_notification_is_obsolete(minutes: int) -> 
     assert until - at <= timedelta(seconds=1)
 
 
-def test_the_in_memory_sender_of_tests_keeps_sends_and_fails_as_told() -> None:
+def test_the_in_memory_sender_of_tests_records_sends_and_fails_with_the_error_a_test_set() -> None:
     sender = MemoryMail()
     asyncio.run(sender.send(MAIL))
     sender.refused[MAIL.to_address] = SendFailed("no such mailbox", permanent=True)

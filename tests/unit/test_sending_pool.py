@@ -328,7 +328,9 @@ def test_a_send_arriving_as_the_pools_loop_checks_for_work_is_handled() -> None:
     assert job.over.wait(PATIENCE)
 
 
-def test_kept_connections_are_closed_before_another_event_loop_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_send_that_arrives_while_the_pools_loop_closes_connections_runs_in_the_same_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sending_pool, "IDLE_SECONDS", 0.05)
     loop = SendingLoop()
     way = ChannelPool("webhook", 8, loop=loop)

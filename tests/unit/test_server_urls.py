@@ -56,7 +56,7 @@ def test_invalid_postgres_hosts_are_refused_and_not_quoted(hosts: str) -> None:
         "rediss+cluster://r1:6379",
     ],
 )
-def test_sentinel_cluster_and_several_redis_hosts_are_refused_with_advice(url: str) -> None:
+def test_redis_urls_for_sentinel_or_a_cluster_or_several_hosts_are_refused_with_advice(url: str) -> None:
     with pytest.raises(ValueError, match="not supported: name one address that leads to the primary") as refused:
         check_redis_url(url)
 

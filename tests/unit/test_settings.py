@@ -394,7 +394,7 @@ def test_production_requires_https_for_addresses_in_the_catalogue(
         load()
 
 
-def test_every_setting_is_passed_on_used_or_refused_with_a_reason() -> None:
+def test_make_run_passes_on_every_setting_or_uses_it_itself_or_refuses_it_with_a_reason() -> None:
     assert sorted([*PASSED, *TAKEN, *REFUSED]) == sorted(Settings.model_fields)
     assert set(FILES) <= set(PASSED)
     assert set().union(*PASSED.values()) == set(commands())

@@ -94,7 +94,7 @@ def test_engineers_operators_and_systems_read_only_their_own_requests(role: Role
         ("clock", ProtectedField.VENDOR_ORIGIN),
     ],
 )
-def test_a_deciders_address_and_browser_are_protected_as_customer_or_vendor_origin_by_role(
+def test_a_deciders_address_and_browser_are_customer_or_vendor_data_depending_on_the_role(
     role: str, field: ProtectedField
 ) -> None:
     assert origin_of(role) is field
@@ -153,7 +153,7 @@ def test_the_lowest_manager_tier_with_someone_besides_the_requester_is_asked_fir
     assert not prompt_tiers.first_reviewers(vendor({E: 1}), E).people
 
 
-def test_a_manager_tier_that_adds_no_one_lets_the_next_tier_in() -> None:
+def test_if_a_manager_tier_adds_no_one_the_next_tier_is_asked() -> None:
     known = vendor({A: 1, E: 2, C: 4, D: 5})
 
     assert next_of(known, 1, 2) == PromptedApprovers(4, frozenset({C}))
@@ -169,7 +169,7 @@ def test_managers_with_prompts_off_are_asked_only_if_no_one_else_is_left() -> No
     assert prompt_tiers.first_reviewers(vendor({A: 1, B: 2}, quiet={A}), E) == PromptedApprovers(1, frozenset({A}))
 
 
-def test_without_tiers_every_manager_is_asked_except_requester_and_opted_out() -> None:
+def test_without_tiers_all_managers_are_asked_but_the_requester_and_managers_who_opted_out() -> None:
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, B: 2, C: 5, E: 1}, quiet={C}), E, 0) == {A, B}
     assert prompt_tiers.reviewers_so_far(vendor({A: 1, C: 5}, quiet={A, C}), E, 0) == {A, C}
 

@@ -37,7 +37,7 @@ def test_paused_time_is_counted_in_whole_seconds_rounded_up() -> None:
     assert stood(clock, after(601.5)) == timedelta(seconds=2)
 
 
-def test_a_pause_of_the_approval_clock_lasts_one_further_window_at_most() -> None:
+def test_a_pause_of_the_approval_clock_is_no_longer_than_one_approval_window() -> None:
     clock = stopped(RequestClock(after(HOUR)), HOUR, after(3000))
 
     in_time, late = resumed(clock, after(3000 + HOUR - 1)), resumed(clock, after(2 * HOUR - 1))
@@ -56,7 +56,7 @@ def test_pausing_or_resuming_the_approval_clock_twice_changes_nothing() -> None:
     assert resumed(runs, after(700)) == runs
 
 
-def test_two_questions_together_pause_the_approval_clock_for_one_approval_window_at_most() -> None:
+def test_two_questions_together_pause_the_approval_clock_for_at_most_one_approval_window() -> None:
     first = resumed(stopped(RequestClock(after(HOUR)), HOUR, after(0)), after(3000))
 
     second = stopped(first, HOUR, after(3000))
@@ -66,7 +66,9 @@ def test_two_questions_together_pause_the_approval_clock_for_one_approval_window
 
 
 @given(WAITS)
-def test_all_pauses_of_a_request_end_within_one_further_approval_window(waits: list[tuple[int, int]]) -> None:
+def test_all_pauses_of_a_request_together_extend_its_deadline_by_at_most_one_approval_window(
+    waits: list[tuple[int, int]],
+) -> None:
     clock, at = RequestClock(after(HOUR)), NOON
     for running, waiting in waits:
         at = min(at + timedelta(seconds=running), clock.deadline_at)

@@ -156,7 +156,7 @@ def test_a_guard_waiting_for_its_snapshot_turn_gets_stream_comments(monkeypatch:
     assert [kind for _, kind in sent if kind != "waits"] == ["part"] * (PARTS - 1) + ["last"]
 
 
-def test_a_guard_that_leaves_passes_its_snapshot_turn_on() -> None:
+def test_the_snapshot_turn_of_a_guard_that_disconnects_goes_to_the_next_guard() -> None:
     async def play(opened: OpenedStreams) -> None:
         first, second = opened.begin(1), opened.begin(1)
         third = opened.begin(1)

@@ -182,7 +182,7 @@ def test_each_policy_term_can_be_set_by_a_rule() -> None:
     assert list(Overrides(quorum=2).root) == list(Terms.model_fields)
 
 
-def test_equal_policy_terms_are_equal_however_they_are_written() -> None:
+def test_policy_terms_that_differ_only_in_the_order_of_writing_are_equal() -> None:
     one = Terms.model_validate(
         {
             "stages": [{"group": "ops"}, {"group": "legal", "quorum": 2}],

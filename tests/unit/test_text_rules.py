@@ -120,7 +120,7 @@ def test_a_mail_writes_out_invisible_characters(mark: str) -> None:
 AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
 
-def test_a_demo_token_is_described_as_a_demo_token() -> None:
+def test_the_description_of_a_sign_in_distinguishes_demo_tokens_from_api_tokens() -> None:
     assert request_wording.signed_in("token", "sample", None, AT) == "a demo token, without a sign-in"
     assert request_wording.signed_in("token", "token", None, AT) == "an API token, without a sign-in"
     assert request_wording.signed_in("session", "sample", AT, AT).startswith("as a demo user")

@@ -12,7 +12,7 @@ SIZES = (0, 1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 3)
 
 @each("first", SIZES)
 @each("then", SIZES)
-def test_a_tile_tree_grown_in_steps_has_the_root_of_the_whole(first: int, then: int) -> None:
+def test_a_tile_tree_grown_in_two_steps_has_the_same_root_as_one_built_at_once(first: int, then: int) -> None:
     grown = Edge(0, {})
     grown.extend(MANY[:first])
     kept = {place: grown.tiles[place] for place in merkle.edge(first)}

@@ -187,7 +187,7 @@ def test_the_verifier_names_and_locates_any_change_to_an_export(
     assert (first.kind, first.number) == (kind, number), first
 
 
-def test_the_verifier_says_from_which_event_on_a_truncated_export_lacks_events() -> None:
+def test_the_verifier_names_the_first_event_missing_from_a_truncated_export() -> None:
     rows = rows_of(EXPORT)[: row_of(300)]
 
     said = {finding.message for finding in found(verified(b"".join(rows)))}
@@ -239,7 +239,7 @@ def test_the_verifier_reports_a_fork_if_the_root_at_a_checkpoints_size_differs()
 
 
 @pytest.mark.parametrize("since", [(), (500,)])
-def test_the_verifier_calls_a_log_not_extending_a_seen_checkpoint_a_fork(since: tuple[int, ...]) -> None:
+def test_the_verifier_reports_a_fork_if_the_log_does_not_extend_a_seen_checkpoint(since: tuple[int, ...]) -> None:
     (only,) = found(verified(rewritten(3).whole(since), LOG.note(500)))
 
     assert only.kind is FindingKind.FORKED
@@ -253,7 +253,7 @@ def test_a_filtered_export_proves_growth_only_with_a_proof() -> None:
     assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_TELL, FindingKind.UNPROVEN)
 
 
-def test_the_verifier_names_missing_events_next_to_events_it_cannot_prove() -> None:
+def test_the_verifier_reports_missing_events_and_unproven_events_of_an_export_separately() -> None:
     result = verified(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
 
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.UNPROVEN, FindingKind.REMOVED})
@@ -263,7 +263,7 @@ def test_the_verifier_names_missing_events_next_to_events_it_cannot_prove() -> N
     ("at", "code", "kind"),
     [("2025-12-31T23:59:59.999999Z", CANNOT_TELL, FindingKind.NEWER_KNOWN), (LOG.at, BAD, FindingKind.OLDER)],
 )
-def test_a_given_and_a_remembered_checkpoint_beyond_an_exports_end_cause_equal_findings(
+def test_checkpoints_beyond_an_exports_end_cause_equal_findings_whether_given_or_remembered(
     at: str, code: int, kind: FindingKind
 ) -> None:
     lines = Log(LOG.events[:400], at=at).whole()
@@ -287,7 +287,7 @@ def test_the_verifier_reports_an_untrusted_key_as_unknown() -> None:
     assert found(verified(EXPORT, forged.note()))[0].kind is FindingKind.UNKNOWN_KEY
 
 
-def test_the_verifier_calls_a_signature_of_another_text_wrong() -> None:
+def test_the_verifier_reports_a_signature_of_another_text_as_wrong() -> None:
     rows = rows_of(EXPORT)
     note = json.loads(rows[0])["checkpoint"].replace("\n600\n", "\n599\n")
     rows[0] = changed(rows[0], checkpoint=note, size=599)

@@ -188,7 +188,7 @@ def test_the_verifier_reports_an_approval_that_is_not_by_the_customers_side(side
         (["observe"], "enforce", BAD),
     ],
 )
-def test_the_verifier_lets_an_endorsed_request_continue_only_in_a_stricter_mode(
+def test_the_verifier_accepts_a_mode_change_at_the_endorsement_only_to_a_stricter_mode(
     before: Any, mode: Any, code: int
 ) -> None:
     submitted, opened = history(approval(mode=mode if code == GOOD else before))

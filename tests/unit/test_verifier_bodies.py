@@ -150,9 +150,7 @@ def test_the_verifier_finds_no_malformed_event_in_a_correct_log(log: Log) -> Non
         (str(TENANT), "somebody", "somebody"),
     ],
 )
-def test_the_verifier_names_an_event_of_another_tenant_with_that_tenant(
-    whose: str, tenant: str | None, said: str
-) -> None:
+def test_a_finding_about_a_foreign_event_says_whose_event_it_is(whose: str, tenant: str | None, said: str) -> None:
     log = Log([event(0), event(1, tenant_id=tenant)], whose=whose)
 
     assert told(verified(log.whole())) == [f"foreign event: {WHERE}: this event is of {said}"]

@@ -79,7 +79,7 @@ def test_faulty_lines_of_a_whole_export_are_reported(rows: list[bytes], says: li
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
-def test_an_overlong_export_line_is_damage_at_the_place_of_its_cut() -> None:
+def test_an_overlong_export_line_is_reported_as_damaged_at_its_own_line_number() -> None:
     rows = [WHOLE[0], b" " * LONGEST_LINE, *WHOLE[1:]]
 
     assert told(verify(rows, [public()])) == ["damaged: line 2: this is no JSON"]
@@ -176,7 +176,7 @@ def test_a_checkpoint_origin_names_its_log_in_one_way_only(log: Log, says: list[
     assert told(result_of([named, *rest])) == says
 
 
-def test_a_restarted_log_must_have_an_event_that_says_so() -> None:
+def test_a_new_log_generation_without_an_event_about_a_restore_is_a_fork() -> None:
     silent = verified(Log([event(0)], generation=2).whole())
     of_another = verified(Log([event(0), restored(1, log_id=VENDORS_ID)], generation=2).whole())
     filtered = verified(Log([event(0)], generation=2).filtered(lambda _: True))

@@ -366,7 +366,7 @@ def test_signatures_over_hidden_values_are_counted_separately() -> None:
     assert said in [*remarks(result)]
 
 
-def test_a_later_move_does_not_change_the_request_a_signature_is_compared_with() -> None:
+def test_the_verifier_compares_a_signature_with_the_submitted_request_and_not_with_later_moves() -> None:
     first, _ = SignedApprovalExample().events()
     between = event(2, {}, request_id=REQUEST, seq=2, action="note", actor_id=ENGINEER, **LOOSE)
 

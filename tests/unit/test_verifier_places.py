@@ -210,7 +210,7 @@ def test_the_verifier_reports_lines_after_a_full_last_tile() -> None:
     ]
 
 
-def test_a_completely_removed_log_has_no_event_recording_the_removal() -> None:
+def test_the_verifier_reports_a_log_whose_last_events_are_marked_as_removed() -> None:
     result = verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))
 
     assert told(result) == [

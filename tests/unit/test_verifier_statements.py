@@ -80,7 +80,7 @@ def test_events_other_than_approvals_may_use_statement_member_names_differently(
 
 @settings(max_examples=examples(600), deadline=None)
 @given(st.data())
-def test_the_verifier_and_the_tests_own_verifier_agree_on_any_value_in_a_statement(data: st.DataObject) -> None:
+def test_two_independent_verifiers_agree_on_any_value_in_a_statement(data: st.DataObject) -> None:
     first, opening = data.draw(st.sampled_from(EXAMPLES)).events
     known = [part for one in (first, opening) for part in json.loads(one.body).values()]
     values = json_values | st.sampled_from([*known, *VALID["all"].members.values()])
@@ -186,7 +186,7 @@ def gone_on(of: Log, size: int, generation: int, said: SealedEvent | None = None
 AFTER = gone_on(BEFORE, COMMON, 2)
 
 
-def test_checkpoints_before_the_part_given_up_in_a_restore_are_extended() -> None:
+def test_a_restored_log_extends_every_checkpoint_of_the_part_that_the_restore_kept() -> None:
     whole = verified(AFTER.whole(), BEFORE.note(0), BEFORE.note(100), BEFORE.note(COMMON), AFTER.note())
     filtered = verified(AFTER.filtered(lambda n: n == 3, since=[100]), BEFORE.note(100))
 

@@ -74,7 +74,7 @@ def test_the_verifier_accepts_and_counts_valid_break_glass() -> None:
 
 
 @pytest.mark.parametrize(("changes", "said"), FALSE.values(), ids=FALSE)
-def test_the_verifier_reports_a_break_glass_window_with_wrong_approvers_flag_or_length(
+def test_the_verifier_reports_break_glass_that_is_wrongly_marked_or_wrongly_signed_or_too_long(
     changes: dict[str, Any], said: str
 ) -> None:
     result = verified(log_of(**changes).whole(), keys=[named(SIGNER)])
@@ -129,13 +129,13 @@ def test_the_verifier_detects_a_window_used_too_often(told: tuple[dict[str, Any]
     assert kinds_of_uses(used(*told)) == {FindingKind.USES}
 
 
-def test_uses_of_other_windows_and_windows_without_a_limit_are_not_compared() -> None:
+def test_the_verifier_ignores_uses_of_other_windows_and_of_windows_without_a_limit_of_uses() -> None:
     other = {"request_id": ANN, "seq": 1, "action": "submit", "to_state": "pending"}
     assert kinds_of_uses(used(other, LAST_USED | {"count": 3, "request_id": ANN})) == set()
     assert kinds_of_uses(used(LAST_USED | {"count": 3}, max_uses=None)) == set()
 
 
-def test_a_finding_about_too_many_uses_names_its_fault() -> None:
+def test_a_finding_about_too_many_uses_states_the_number_of_uses_and_the_limit() -> None:
     result = verified(Log(used(LAST_USED | {"count": 3})).whole(), keys=[named(SIGNER)])
 
     (finding,) = result.findings.first

@@ -95,7 +95,9 @@ def test_a_redirect_answer_to_a_webhook_is_a_failure_and_not_followed(
     assert len(receiver.calls) == 2
 
 
-def test_an_endpoint_answering_gone_needs_no_further_call(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+def test_a_410_answer_of_a_webhook_endpoint_is_permanent_and_marks_the_endpoint_as_gone(
+    receiver: WebhookReceiver, hook: WebhookCall
+) -> None:
     receiver.answers = [ScriptedAnswer(status=410)]
 
     failure = refused(hook)
@@ -135,7 +137,7 @@ def test_a_retry_after_header_may_be_a_date(receiver: WebhookReceiver, hook: Web
 
 
 @pytest.mark.parametrize("answer", [ScriptedAnswer(padding=GIGABYTE), BOMB])
-def test_one_kilobyte_of_a_long_webhook_answer_is_read_raw(
+def test_at_most_one_kilobyte_of_a_webhook_answer_is_read_and_it_is_not_decompressed(
     receiver: WebhookReceiver, hook: WebhookCall, answer: ScriptedAnswer
 ) -> None:
     receiver.answers = [answer]

@@ -126,7 +126,7 @@ def played(actions: Callable[[Scene], Sequence[Callable[[], object]]]) -> Iterat
         yield scene
 
 
-def test_an_approved_window_is_announced_once_whatever_the_order_of_news() -> None:
+def test_an_approved_window_is_announced_once_whatever_the_order_of_messages() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         return [
             lambda: scene.rows.commit(WINDOW),
@@ -139,7 +139,7 @@ def test_an_approved_window_is_announced_once_whatever_the_order_of_news() -> No
         assert scene.kinds == [ChangeKind.OPEN]
 
 
-def test_an_ended_window_never_returns_to_memory_whatever_the_order_of_news() -> None:
+def test_an_ended_window_never_returns_to_memory_whatever_the_order_of_messages() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         def heard() -> None:
             scene.windows.hear([ID], end=True)
@@ -159,14 +159,14 @@ def test_an_ended_window_never_returns_to_memory_whatever_the_order_of_news() ->
         assert scene.kinds == []
 
 
-def test_false_news_of_an_end_loses_no_window_from_memory() -> None:
+def test_a_false_message_that_an_open_window_ended_does_not_remove_the_window_from_memory() -> None:
     def story(scene: Scene) -> Sequence[Callable[[], object]]:
         return [lambda: scene.rows.commit(WINDOW), lambda: scene.windows.hear([ID], end=True)]
 
     assert all(scene.memory.has(ID) for scene in played(story))
 
 
-def test_only_news_of_remembered_windows_triggers_a_read() -> None:
+def test_only_a_message_about_a_remembered_window_triggers_a_read() -> None:
     scene = Scene()
     scene.rows.commit(WINDOW)
     before = scene.windows.hear([ID])
@@ -303,7 +303,7 @@ def test_the_window_memory_is_complete_once_the_last_page_was_loaded(monkeypatch
     assert found == [(2, False, False), (4, False, False), (5, True, True)]
 
 
-def test_any_number_of_forged_end_messages_loses_no_window_from_memory() -> None:
+def test_open_windows_return_to_memory_after_any_number_of_forged_messages_of_their_end() -> None:
     count = 10_500
     _, scene = crowded(count)
 

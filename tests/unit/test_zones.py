@@ -80,7 +80,7 @@ def test_an_unknown_time_zone_is_read_as_utc(zone: str) -> None:
     assert clock_time(datetime(2026, 11, 24, 21, tzinfo=UTC), zone) == "Tuesday 24 November 2026, 21:00 UTC"
 
 
-def test_the_accepted_time_zone_names_are_the_names_in_the_database() -> None:
+def test_the_accepted_time_zone_names_are_the_names_in_the_time_zone_database() -> None:
     assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"} <= time_zones.names()
     assert not time_zones.names() & {"localtime", "posixrules", "America", "posix/UTC", "right/UTC", "zone.tab"}
 

@@ -159,7 +159,7 @@ def test_an_ended_api_process_is_replaced_and_its_slots_are_freed(stage: Running
 
 
 @pytest.mark.far
-def test_all_api_processes_stop_when_told_after_answering(stage: RunningStack) -> None:
+def test_on_sigterm_all_api_processes_finish_their_answers_and_exit(stage: RunningStack) -> None:
     family = children(stage)
     api = stage.processes.running["api"]
 

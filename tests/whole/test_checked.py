@@ -159,7 +159,7 @@ def ask(guard: str, address: str = "anna@contoso.example", **headers: str) -> ht
 
 
 @pytest.mark.far
-def test_the_sample_guarded_service_serves_an_open_window_and_is_never_cached(
+def test_the_sample_guarded_service_serves_a_caller_with_an_open_window_and_forbids_caching(
     lockbox: FakeLockbox, guard: str
 ) -> None:
     lockbox.how = "yes"
@@ -210,7 +210,9 @@ def test_the_sample_service_does_not_serve_activity_it_cannot_report(lockbox: Fa
         "about nothing",
     ],
 )
-def test_the_sample_service_refuses_on_any_unclear_allow_answer(lockbox: FakeLockbox, guard: str, how: str) -> None:
+def test_the_sample_service_refuses_unless_lockbox_clearly_allows_this_very_resource(
+    lockbox: FakeLockbox, guard: str, how: str
+) -> None:
     lockbox.how = how
 
     answer = ask(guard)
@@ -233,7 +235,7 @@ def test_the_sample_service_treats_a_slow_answer_as_a_refusal(lockbox: FakeLockb
 
 
 @pytest.mark.far
-def test_the_sample_service_asks_before_every_answer_about_exactly_the_wanted_resource(
+def test_before_every_answer_the_sample_service_asks_lockbox_about_exactly_that_resource(
     lockbox: FakeLockbox, guard: str
 ) -> None:
     lockbox.how = "yes"

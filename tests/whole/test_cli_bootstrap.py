@@ -196,7 +196,7 @@ def test_bootstrap_works_in_production_with_a_production_token(urls: Urls, tmp_p
 
 
 @pytest.mark.far
-def test_bootstrap_is_the_vendors_first_event_without_secrets(urls: Urls, superuser: Engine) -> None:
+def test_bootstrap_records_the_vendors_first_event_and_no_secret_in_it(urls: Urls, superuser: Engine) -> None:
     token = at_once(owner(urls), *OLGA).stdout.strip()
 
     with superuser.connect() as connection:

@@ -299,7 +299,7 @@ def receiving(superuser_url: str, folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.far
-def test_doctor_reports_a_wrong_clock_on_both_servers(variables: dict[str, str]) -> None:
+def test_doctor_reports_a_clock_that_differs_from_the_clocks_of_postgres_and_redis(variables: dict[str, str]) -> None:
     clock = {"PYTHONPATH": str(CHECKOUT / "chaos" / "shifted"), "CHAOS_SHIFT": "-120"}
     ended = subprocess.run(
         [sys.executable, "-m", "cli", "doctor", "--output", "json"],
@@ -597,7 +597,7 @@ def test_doctor_reports_a_key_file_that_is_missing_or_readable_by_other_users(
     assert SECRET not in str(found)
 
 
-def test_doctor_reports_a_key_file_and_checkpoint_folder_of_another_user() -> None:
+def test_doctor_reports_key_files_and_checkpoint_folders_owned_by_another_user() -> None:
     with own_folder("doctor") as place:
         key, folder = place / "key.pem", place / "checkpoints"
         key.write_text(SECRET)

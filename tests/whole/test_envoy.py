@@ -50,7 +50,9 @@ def gate_of(manager: HttpConnectionManager) -> ExtAuthz:
     return found
 
 
-def test_the_envoy_file_strips_headers_asks_lockbox_and_serves_in_this_order(manager: HttpConnectionManager) -> None:
+def test_the_envoy_file_first_strips_headers_then_asks_lockbox_and_then_serves_the_call(
+    manager: HttpConnectionManager,
+) -> None:
     kinds = [HeaderMutation, ExtAuthz, Router]
 
     assert all(one.typed_config.Is(kind.DESCRIPTOR) for one, kind in zip(manager.http_filters, kinds, strict=True))

@@ -324,7 +324,7 @@ def test_a_gateway_refuses_graphql_at_its_usual_address_in_any_content_type(entr
         assert (answer.status, answer.headers["lockbox-reason"]) == (403, "unmapped")
 
 
-def test_a_gateway_has_each_call_of_a_connection_checked(entrance: Entrance) -> None:
+def test_a_gateway_asks_lockbox_about_each_call_of_a_connection(entrance: Entrance) -> None:
     open_one, shut_one = address(), address()
     entrance.opened(open_one)
     headers = {
@@ -403,7 +403,7 @@ def test_a_gateway_refuses_calls_within_seconds_if_lockbox_does_not_answer(
     wait_for("the gate answers so", lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200, PATIENCE)
 
 
-def test_without_redis_a_window_opens_and_closes_as_quickly_at_a_gateway(entrance: Entrance) -> None:
+def test_a_window_opens_and_closes_at_a_gateway_as_quickly_without_redis_as_with_redis(entrance: Entrance) -> None:
     home = entrance.home
     db = Database(make_engine(home.urls.api, role="test-no-redis"), Schedule(f"redis://127.0.0.1:{own_port()}/0"))
     with api_of(home.issuer, db) as port:

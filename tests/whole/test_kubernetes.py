@@ -175,7 +175,7 @@ def test_no_setting_comes_from_kubernetes_service_variables(built: Built) -> Non
     assert all(pod["spec"]["enableServiceLinks"] is False for pod in built.pods().values())
 
 
-def test_every_kubernetes_container_has_limits_and_uses_one_image(built: Built) -> None:
+def test_all_kubernetes_containers_have_limits_and_use_the_same_image(built: Built) -> None:
     images = {built.container(component)["image"] for component in COMPONENTS}
 
     assert images == {"registry.vendor.example/lockbox:0.2.0"}
@@ -399,7 +399,7 @@ def test_the_queries_of_the_prometheus_adapter_are_valid_promql(tmp_path: Path) 
     assert f"SUCCESS: {len(rules)} rules found" in checked.stdout, checked.stdout + checked.stderr
 
 
-def test_each_scaled_kubernetes_deployment_exists_without_a_fixed_count(built: Built) -> None:
+def test_each_autoscaled_kubernetes_deployment_exists_without_a_fixed_number_of_replicas(built: Built) -> None:
     scaled = built.of("HorizontalPodAutoscaler")
 
     assert scaled.keys() == {"lockbox-api", "lockbox-worker", "lockbox-notifications"}

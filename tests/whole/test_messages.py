@@ -137,7 +137,7 @@ def test_flower_shows_both_workers_although_they_answer_only_inspections(stage: 
 
 
 @pytest.mark.far
-def test_the_metrics_of_flower_need_this_machine_or_the_password(stage: RunningStack) -> None:
+def test_the_metrics_of_flower_can_be_read_only_from_this_machine_or_with_the_password(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     passed_on = {"X-Forwarded-For": "127.0.0.1"}
 

@@ -148,7 +148,7 @@ def test_a_person_who_decides_too_late_in_a_race_sees_who_decided(stage: Running
     assert stage.state(request.id) == "denied"
 
 
-def test_an_open_request_page_shows_mailed_people_and_announces_only_moves(
+def test_a_request_page_announces_moves_but_not_notifications_that_it_adds_to_the_timeline(
     stage: RunningStack, desk: BrowserDesk
 ) -> None:
     world = stage.world(approval_window=900)
@@ -243,7 +243,9 @@ def test_every_portal_page_works_without_script(stage: RunningStack, desk: Brows
     expect(ann.locator("main")).to_contain_text("The inbox")
 
 
-def test_on_a_phone_a_mailed_code_signs_in_and_denies(stage: RunningStack, desk: BrowserDesk) -> None:
+def test_on_a_phone_an_approver_signed_in_by_a_mailed_code_can_deny_but_not_approve(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     address = address_of(stage, world, "ann")

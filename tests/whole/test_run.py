@@ -164,7 +164,7 @@ def test_make_run_reserves_the_ports_of_api_and_flower_until_they_serve(made: Ma
 
 
 @pytest.mark.far
-def test_the_output_of_make_run_works_and_ctrl_c_stops_everything(made: MadeRun) -> None:
+def test_the_commands_and_links_printed_by_make_run_work_and_ctrl_c_stops_everything(made: MadeRun) -> None:
     account, mail = made.played
     place, stands, mine = made.here.place, json.loads(made.stands.stdout), made.answers["mine"].json()["items"]
 

@@ -61,7 +61,7 @@ def test_a_systemd_instance_is_read_from_its_template(units: Path) -> None:
     assert units.exists()
 
 
-def test_a_systemd_drop_in_overrides_and_an_empty_value_resets(units: Path) -> None:
+def test_a_systemd_drop_in_overrides_a_setting_and_an_empty_value_resets_a_list(units: Path) -> None:
     (units / "lockbox-worker@2.service.d").mkdir()
     drop_in = "[Service]\nGroup=4715\nSupplementaryGroups=\nEnvironmentFile=\nEnvironment=\n"
     (units / "lockbox-worker@2.service.d" / "own.conf").write_text(drop_in)

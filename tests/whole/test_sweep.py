@@ -94,7 +94,7 @@ def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
 
 
 @pytest.mark.parametrize("who", PAGES)
-def test_portal_pages_fit_every_reader_wide_and_narrow_light_and_dark(
+def test_portal_pages_fit_wide_and_narrow_screens_in_light_and_dark_colours_for_every_reader(
     desk: BrowserDesk, furnished: tuple[World, dict[str, str]], who: str
 ) -> None:
     world, places = furnished
