@@ -21,7 +21,7 @@ def opened(open_door: OpenDoor) -> Door:
     return door
 
 
-def test_an_access_check_of_an_open_window_returns_its_request_and_end(door: Door) -> None:
+def test_an_access_check_with_an_open_window_returns_the_request_and_the_windows_deadline(door: Door) -> None:
     request_id = door.active(access_window=600, resources=["site:one"])
     opened_at = datetime.fromisoformat(door.get("erin", f"/v1/requests/{request_id}").json()["opened_at"])
 
@@ -53,7 +53,7 @@ def test_the_window_of_one_engineer_does_not_cover_another_engineer(opened: Door
     refused(opened, engineer="max")
 
 
-def test_a_system_checking_access_needs_the_scope_and_the_service(opened: Door) -> None:
+def test_a_systems_token_needs_the_access_check_scope_and_the_service_to_check_access(opened: Door) -> None:
     opened.world.add("filer", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
     opened.world.add("drive", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services={"onedrive"})
     opened.world.add("bare", Role.SYSTEM, scopes={Scope.ACCESS_CHECK})
@@ -87,7 +87,7 @@ def test_an_access_check_compares_names_exactly(opened: Door, change: dict[str, 
 
 
 @each("change", [{"resource": "mailbox:*"}, {"resource": "*"}, {"action": "*"}, {"tenant": "%"}])
-def test_an_access_check_has_no_wildcards(opened: Door, change: dict[str, str]) -> None:
+def test_an_access_check_with_a_wildcard_is_refused_as_invalid(opened: Door, change: dict[str, str]) -> None:
     facts(opened.ask("gate", **change), 422, "invalid-request")
 
 
@@ -120,7 +120,7 @@ def test_a_window_closes_at_its_deadline_without_a_running_worker(door: Door) ->
     assert (view["state"], view["open"]) == ("active", False)
 
 
-def test_access_is_refused_at_the_deadline_and_open_a_microsecond_before(door: Door) -> None:
+def test_access_is_allowed_until_the_last_microsecond_before_the_deadline(door: Door) -> None:
     door.active(access_window=60, resources=["site:edge"])
     due = datetime.fromisoformat(door.ask("gate", resource="site:edge").json()["deadline_at"])
 

@@ -28,7 +28,7 @@ def lines_of(door: Door, method: str, path: str, **parts: Any) -> list[dict[str,
     return [dict(line) for line in lines]
 
 
-def test_an_http_call_writes_one_log_line_with_route_status_and_time(door: Door) -> None:
+def test_each_http_call_logs_one_line_with_its_route_its_status_and_its_duration(door: Door) -> None:
     structlog.get_logger("api").debug("warm")
     request_id = door.pending()
 
@@ -49,7 +49,7 @@ def test_successful_health_probes_are_logged_at_debug_level(door: Door, path: st
     assert line["log_level"] == level
 
 
-def test_no_access_log_line_contains_path_query_body_or_token(door: Door) -> None:
+def test_the_access_log_contains_no_paths_no_queries_no_bodies_and_no_tokens(door: Door) -> None:
     secret = "s3cret"
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/{secret}", {}),
@@ -179,7 +179,7 @@ def test_a_move_passes_call_id_and_trace_to_its_notifications(door: Door) -> Non
     assert rows == [("mine", PARENT)]
 
 
-def test_the_trace_span_of_a_call_has_only_the_route(door: Door) -> None:
+def test_the_trace_span_of_a_call_contains_the_route_pattern_and_no_request_data(door: Door) -> None:
     with collecting() as collector:
         traces.start(door.settings.model_copy(update={"otlp_endpoint": collector.url}), "lockbox-test")
         try:

@@ -36,7 +36,7 @@ def test_an_access_review_of_a_tenant_states_who_may_approve_and_by_what_right(f
     facts(fresh_door.get("tara", "/v1/tenants/nowhere/access-review"), 404, "not-found")
 
 
-def test_the_access_review_of_the_vendor_is_for_operators_and_auditors(door: Door) -> None:
+def test_only_operators_and_auditors_read_the_access_review_of_the_vendor(door: Door) -> None:
     found = door.get("vera", "/v1/vendor/access-review").json()
 
     assert found["tenant"] is None

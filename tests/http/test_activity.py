@@ -50,7 +50,7 @@ def test_both_sides_read_the_recorded_activity_of_a_window(gate: Door) -> None:
     assert (export["outcome"], export["as_asked"]) == ("refused", False)
 
 
-def test_the_resource_of_an_activity_is_a_personal_value_and_in_no_event_body(gate: Door) -> None:
+def test_the_event_of_an_activity_report_contains_no_name_of_a_resource(gate: Door) -> None:
     request_id = gate.active()
 
     report(gate, request_id, done())
@@ -61,7 +61,7 @@ def test_the_resource_of_an_activity_is_a_personal_value_and_in_no_event_body(ga
     assert b'"on_behalf_of":"' in bytes(body)
 
 
-def test_an_activity_report_repeated_under_its_key_counts_once(gate: Door) -> None:
+def test_an_activity_report_repeated_under_its_idempotency_key_counts_once(gate: Door) -> None:
     request_id, entry = gate.active(), done()
 
     answers = [report(gate, request_id, entry, **{"idempotency-key": request_id}) for _ in range(2)]
@@ -73,7 +73,7 @@ def test_an_activity_report_repeated_under_its_key_counts_once(gate: Door) -> No
     assert [one["count"] for one in listed(gate, request_id)] == [1]
 
 
-def test_one_activity_outside_the_window_refuses_the_whole_report(gate: Door) -> None:
+def test_an_activity_report_with_one_entry_outside_the_window_is_refused_as_a_whole(gate: Door) -> None:
     request_id = gate.active()
     moment = datetime.now(UTC)
     before, ahead = moment - timedelta(hours=1), moment + timedelta(minutes=1)
@@ -105,7 +105,7 @@ def test_activity_is_accepted_for_an_hour_after_the_window_ended(gate: Door) -> 
     facts(late, 409, "too-late")
 
 
-def test_only_a_service_account_with_the_scope_reports_activity(gate: Door) -> None:
+def test_only_a_service_account_with_the_activity_report_scope_reports_activity(gate: Door) -> None:
     request_id = gate.active()
 
     without_scope, of_another_service = (report(gate, request_id, done(), who=who) for who in ("gate", "other"))
@@ -194,7 +194,9 @@ def test_repeated_reports_of_a_guard_count_once(gate: Door) -> None:
         ({"minutes": 30}, "uses.1.at"),
     ],
 )
-def test_one_use_outside_its_window_refuses_the_whole_report(gate: Door, use: dict[str, Any], field: str) -> None:
+def test_a_report_of_uses_with_one_use_outside_the_window_is_refused_as_a_whole(
+    gate: Door, use: dict[str, Any], field: str
+) -> None:
     request_id, before = gate.active(), counted(gate)
 
     answer = report_uses(gate, request_id, used(), used(**use), key=request_id, entries=[done()])
@@ -215,7 +217,7 @@ def test_a_reported_use_after_the_end_of_the_window_is_refused(gate: Door) -> No
     assert report_uses(gate.later(minutes=1), request_id, used(), key=request_id).status_code == 201
 
 
-def test_a_report_of_uses_needs_a_key_and_an_activity_report_must_not_be_empty(gate: Door) -> None:
+def test_a_report_of_uses_needs_an_idempotency_key_and_no_report_may_be_empty(gate: Door) -> None:
     request_id = gate.active()
 
     facts(report_uses(gate, request_id, used()), 422, "invalid-request")
@@ -224,7 +226,7 @@ def test_a_report_of_uses_needs_a_key_and_an_activity_report_must_not_be_empty(g
     assert gate.get("ann", f"/v1/requests/{request_id}").json()["usage"]["times"] == 0
 
 
-def test_uses_of_a_window_with_a_limit_cannot_be_reported(gate: Door) -> None:
+def test_uses_cannot_be_reported_afterwards_if_the_window_has_a_use_limit(gate: Door) -> None:
     request_id = gate.active(max_uses=2)
 
     answer = report_uses(gate, request_id, used(), key=request_id)

@@ -81,7 +81,7 @@ def test_parallel_calls_succeed_while_columns_are_added(door: Door) -> None:
     assert found == {201: 4 * CLIENTS, 200: 7 * 4 * CLIENTS}
 
 
-def test_a_group_of_calls_with_outdated_statements_runs_again_on_a_new_connection(door: Door) -> None:
+def test_a_call_group_with_outdated_prepared_statements_runs_again_on_a_new_connection(door: Door) -> None:
     groups = CallGroups(door.db, places_alone=1)
     alone: list[object] = []
     groups._leave = alone.append  # type: ignore[method-assign, assignment]  # noqa: SLF001 - none may leave
@@ -102,7 +102,7 @@ def test_a_group_of_calls_with_outdated_statements_runs_again_on_a_new_connectio
     assert (before[1], door.runner.run(together()), alone) == ({width}, {width + 1}, [])
 
 
-def test_a_use_case_with_outdated_statements_runs_again_on_a_new_connection(door: Door) -> None:
+def test_a_use_case_with_outdated_prepared_statements_runs_again_on_a_new_connection(door: Door) -> None:
     def reads(session: UnitOfWork) -> int:
         return len(session.execute(ALL_COLUMNS).keys())
 

@@ -37,7 +37,7 @@ def test_an_identity_is_added_only_in_the_session_that_began_the_addition(scene:
 
 
 @pytest.mark.far
-def test_an_identity_added_after_a_mailed_code_opens_nothing_for_three_days(scene: IssuerScene) -> None:
+def test_sign_ins_by_an_identity_added_after_a_mailed_code_approve_nothing_for_three_days(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     reader, browser = scene.portal.browser(), scene.portal.browser()
     reader.sign_in("ann")
@@ -66,7 +66,7 @@ def test_an_identity_added_after_a_mailed_code_opens_nothing_for_three_days(scen
     assert "counts as a code from a mail" not in browser.get("/account").words
 
 
-def test_a_bearer_token_opens_nothing_while_only_a_mailbox_vouches_for_its_identity(
+def test_a_bearer_token_of_an_identity_added_after_a_mailed_code_waits_three_days_to_approve(
     scene: IssuerScene,
 ) -> None:
     scene.was_invited("ann")
@@ -95,7 +95,9 @@ def test_a_bearer_token_opens_nothing_while_only_a_mailbox_vouches_for_its_ident
 
 
 @pytest.mark.far
-def test_an_identity_that_only_a_mailbox_vouches_for_does_not_disable_mailed_codes(scene: IssuerScene) -> None:
+def test_an_identity_added_after_a_mailed_code_disables_mailed_codes_only_after_three_days(
+    scene: IssuerScene,
+) -> None:
     scene.was_invited("ann")
     thief, ann = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("ann")
@@ -109,7 +111,7 @@ def test_an_identity_that_only_a_mailbox_vouches_for_does_not_disable_mailed_cod
     assert (later.status, "You sign in with your identity provider here" in later.words) == (401, True)
 
 
-def test_an_identity_added_with_a_strong_sign_in_counts_at_once(scene: IssuerScene) -> None:
+def test_an_identity_added_after_a_strong_sign_in_counts_as_strong_at_once(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     scene.bind("ann")
     browser = scene.portal.browser()

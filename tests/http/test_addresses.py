@@ -44,7 +44,7 @@ def test_a_mail_address_is_added_confirmed_listed_changed_and_removed(fresh_door
     assert "code" not in str(added) + listed.text
 
 
-def test_a_wrong_confirmation_code_is_refused_with_advice(fresh_door: Door) -> None:
+def test_the_refusal_of_a_wrong_confirmation_code_advises_to_add_the_address_again(fresh_door: Door) -> None:
     added = add(fresh_door)
 
     answer = fresh_door.call("ann", "POST", f"{MINE}/{added['id']}/confirm", json={"code": "AAAA-BBBB"})
@@ -54,9 +54,7 @@ def test_a_wrong_confirmation_code_is_refused_with_advice(fresh_door: Door) -> N
 
 
 @pytest.mark.parametrize("whose", ["max", "amir"])
-def test_a_mail_address_already_in_use_is_refused_in_the_same_words_for_everyone(
-    fresh_door: Door, whose: str
-) -> None:
+def test_the_refusal_of_a_mail_address_already_in_use_does_not_reveal_the_owner(fresh_door: Door, whose: str) -> None:
     theirs = address(fresh_door.db, fresh_door.world, whose)
 
     answer = fresh_door.call("ann", "POST", MINE, json={"email": theirs})
@@ -141,7 +139,7 @@ def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Porta
     assert DESK not in removed.words
 
 
-def test_the_account_page_refuses_an_invalid_address_in_words(portal: Portal) -> None:
+def test_the_account_page_refuses_an_invalid_mail_address_with_an_explanation(portal: Portal) -> None:
     browser = portal.by_mail("ann")
 
     page = browser.submit(browser.get("/account"), "/account/addresses", email="desk")

@@ -160,7 +160,7 @@ def test_livez_answers_however_busy_the_process_is(slow: SlowApp, runner: LoopTh
     assert runner.run(told()) == [200] * (1 + STRANGERS.most)
 
 
-def test_calls_with_wrong_credentials_use_two_slots_per_address_and_block_no_known_caller(
+def test_calls_with_wrong_credentials_share_few_slots_and_block_no_verified_callers(
     slow: SlowApp, runner: LoopThread
 ) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
@@ -183,7 +183,9 @@ def test_calls_with_wrong_credentials_use_two_slots_per_address_and_block_no_kno
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
 
 
-def test_a_valid_credential_frees_the_slot_for_unknown_callers(slow: SlowApp, runner: LoopThread) -> None:
+def test_a_call_leaves_the_slots_of_unverified_callers_once_its_credential_is_verified(
+    slow: SlowApp, runner: LoopThread
+) -> None:
     """As engineers behind one address do, right after a restart, while a slow ticket system is asked."""
     app = HttpGuard(slow, settings=SETTINGS)
     slow.vouches_first = True
@@ -216,7 +218,7 @@ def test_an_ipv6_network_counts_as_one_address_in_admission(slow: SlowApp, runne
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == PER_ADDRESS
 
 
-def test_an_expired_credential_counts_as_unknown_again(slow: SlowApp, runner: LoopThread) -> None:
+def test_a_verified_credential_that_is_later_refused_counts_as_unverified(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> int:
@@ -288,11 +290,11 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
         ("DELETE", "/v1/tenants/contoso/members/x", WRITES),
     ],
 )
-def test_each_request_uses_the_admission_budget_of_its_kind(method: str, path: str, budget: Any) -> None:
+def test_method_and_path_of_an_http_request_select_its_admission_budget(method: str, path: str, budget: Any) -> None:
     assert budget_of(method, path) is budget
 
 
-def test_every_route_that_closes_access_has_the_closing_budget(door: Door) -> None:
+def test_the_routes_that_admission_budgets_name_exist_in_the_app(door: Door) -> None:
     """A route that moves elsewhere would leave its budget without a word."""
     paths = {route.path for route in iter_route_contexts(make_app(SETTINGS, door.db).routes)}
 
@@ -301,7 +303,7 @@ def test_every_route_that_closes_access_has_the_closing_budget(door: Door) -> No
 
 
 @pytest.mark.far
-def test_a_crowd_of_calls_takes_no_thread_from_calls_that_have_a_connection(door: Door) -> None:
+def test_each_of_many_simultaneous_access_checks_is_answered_or_refused_as_busy(door: Door) -> None:
     """Without a limit nobody gets on until connections are waited for in vain: that was answered `unavailable`."""
     asked = {
         "tenant": door.world.tenant.slug,
@@ -358,7 +360,7 @@ def _vital(door: Door) -> list[tuple[str, str, str, dict[str, Any]]]:
     ]
 
 
-def test_access_checks_and_closing_moves_are_answered_while_all_other_slots_wait_for_locks(narrow: Door) -> None:
+def test_access_checks_and_closing_moves_are_answered_while_other_calls_wait_for_locks(narrow: Door) -> None:
     other, calls = World.make(narrow.db), _vital(narrow)
     elsewhere = str(other.fresh().id)
     token = {"authorization": f"Bearer {other.tokens['ann']}"}
@@ -391,7 +393,7 @@ def test_access_checks_and_closing_moves_are_answered_while_all_other_slots_wait
     assert [answer.status_code for answer in answers] == [200] * len(calls), [answer.text for answer in answers]
 
 
-def test_access_checks_and_closing_moves_are_answered_with_all_other_connections_in_use(narrow: Door) -> None:
+def test_access_checks_and_closing_moves_are_answered_while_the_common_pool_is_exhausted(narrow: Door) -> None:
     calls = _vital(narrow)
 
     with ExitStack() as held:

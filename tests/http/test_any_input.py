@@ -47,7 +47,7 @@ def good_or_refused(answer: Any) -> None:
 
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(CHANGES)
-def test_an_arbitrary_body_of_a_new_request_is_accepted_or_refused(door: Door, changes: dict[str, Any]) -> None:
+def test_an_arbitrary_body_of_a_new_request_causes_no_internal_error(door: Door, changes: dict[str, Any]) -> None:
     content = json.dumps(door.world.body() | changes)
 
     answer = door.call("erin", "POST", "/v1/requests", content=content, headers={"content-type": "application/json"})
@@ -57,15 +57,13 @@ def test_an_arbitrary_body_of_a_new_request_is_accepted_or_refused(door: Door, c
 
 @settings(max_examples=examples(40, near=10), deadline=None)
 @given(QUERIES)
-def test_an_arbitrary_query_of_a_list_is_answered_or_refused(door: Door, query: dict[str, str]) -> None:
+def test_an_arbitrary_query_of_a_list_causes_no_internal_error(door: Door, query: dict[str, str]) -> None:
     good_or_refused(door.call("max", "GET", "/v1/requests", params=_sendable(query)))
 
 
 @settings(max_examples=examples(40, near=10), deadline=None)
 @given(st.fixed_dictionaries(dict.fromkeys(["tenant", "service", "resource", "action"], TEXTS)))
-def test_an_arbitrary_access_check_is_answered_or_refused_and_never_allowed(
-    door: Door, asked: dict[str, str]
-) -> None:
+def test_an_arbitrary_access_check_is_refused_without_an_internal_error(door: Door, asked: dict[str, str]) -> None:
     answer = door.call("gate", "GET", "/v1/access", params=_sendable(asked) | {"engineer": str(new_id())})
 
     good_or_refused(answer)
@@ -74,7 +72,7 @@ def test_an_arbitrary_access_check_is_answered_or_refused_and_never_allowed(
 
 @settings(max_examples=examples(40, near=10), deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=40))
-def test_arbitrary_bytes_in_headers_and_body_are_accepted_or_refused(door: Door, header: bytes, body: bytes) -> None:
+def test_arbitrary_bytes_in_headers_and_body_cause_no_internal_error(door: Door, header: bytes, body: bytes) -> None:
     for name in ("authorization", "if-match", "idempotency-key", "content-type", "user-agent"):
         headers = {"content-type": b"application/json", name: header}
         good_or_refused(door.call("ann", "POST", f"/v1/requests/{new_id()}/approve", content=body, headers=headers))

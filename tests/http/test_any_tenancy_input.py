@@ -74,7 +74,7 @@ CALLS = [
     max_examples=examples(25, near=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(changes=CHANGES)
-def test_an_arbitrary_body_of_an_admin_call_is_accepted_or_refused(
+def test_an_arbitrary_body_of_an_admin_call_causes_no_internal_error(
     door: Door, who: str, method: str, path: str, changes: dict[str, Any]
 ) -> None:
     good = {
@@ -102,7 +102,7 @@ def test_an_arbitrary_body_of_an_admin_call_is_accepted_or_refused(
 @pytest.mark.far
 @settings(max_examples=examples(40, near=10), deadline=None)
 @given(st.dictionaries(st.sampled_from(["cursor", "limit", "version", "before", "x"]), TEXTS, max_size=3))
-def test_an_arbitrary_query_of_an_admin_call_is_answered_or_refused(door: Door, query: dict[str, str]) -> None:
+def test_an_arbitrary_query_of_an_admin_call_causes_no_internal_error(door: Door, query: dict[str, str]) -> None:
     sendable = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
 
     for path in ("/v1/tenants", f"/v1/tenants/{door.world.tenant.slug}/members", "/v1/vendor/members"):

@@ -51,7 +51,9 @@ def why(found: dict[str, Any]) -> str:
     return str(found["context"]["reason"])
 
 
-def test_an_authzen_allow_states_what_it_covers_and_a_refusal_why_and_where_to_ask(point: AuthzenDoor) -> None:
+def test_an_authzen_allow_names_the_window_and_a_refusal_names_the_reason_and_request_form(
+    point: AuthzenDoor,
+) -> None:
     yes = point.decision(asked())
 
     assert datetime.fromisoformat(yes["context"].pop("until")).tzinfo is not None
@@ -94,7 +96,7 @@ def test_an_authzen_question_needs_a_token_with_the_authzen_scope(point: Authzen
     assert point.send(path, who=NGINX, json=asked()).status_code == 403
 
 
-def test_an_authzen_token_opens_nothing_at_the_gate(point: AuthzenDoor) -> None:
+def test_the_gate_refuses_an_authzen_token_as_a_gateway_token(point: AuthzenDoor) -> None:
     headers = {
         "lockbox-gateway": point.world.tokens[PROGRAM],
         "x-original-method": "GET",
@@ -202,7 +204,7 @@ def test_authzen_accepts_only_one_spelling_of_a_resource(point: AuthzenDoor) -> 
 
 @each("path", [EVALUATION, EVALUATIONS])
 @each("headers", FORWARD)
-def test_authzen_makes_no_decision_for_forwarded_authentication_calls(
+def test_authzen_refuses_calls_with_forward_authentication_headers(
     point: AuthzenDoor, path: str, headers: dict[str, str]
 ) -> None:
     facts(point.send(path, json=asked(), headers=headers), 400, "malformed-evaluation")
@@ -234,7 +236,7 @@ def test_authzen_refuses_a_body_whose_content_type_is_not_json(point: AuthzenDoo
     facts(point.send(EVALUATION, content=json.dumps(asked()), headers=headers), 400, "malformed-evaluation")
 
 
-def test_an_authzen_batch_is_bounded_and_has_the_specified_options(point: AuthzenDoor) -> None:
+def test_an_authzen_batch_with_too_many_evaluations_or_invalid_options_is_refused(point: AuthzenDoor) -> None:
     many: list[dict[str, Any]] = [{}] * MOST_EVALUATIONS
     assert point.decisions(asked(evaluations=many)) == [True] * MOST_EVALUATIONS
     bad: list[dict[str, Any]] = [
@@ -259,7 +261,7 @@ def test_an_authzen_batch_is_bounded_and_has_the_specified_options(point: Authze
         ("permit_on_first_permit", [True]),
     ],
 )
-def test_an_authzen_batch_stops_where_its_specified_semantics_say(
+def test_the_evaluations_semantic_of_an_authzen_batch_decides_where_the_batch_stops(
     point: AuthzenDoor, semantic: str, expected: list[bool]
 ) -> None:
     yes, no, malformed = {"action": {"name": "read"}}, {"action": {"name": "write"}}, {"action": {"name": 1}}
@@ -322,7 +324,7 @@ def test_authzen_never_allows_a_truncated_question(point: AuthzenDoor, data: st.
         }
 
 
-def test_each_authzen_allow_counts_as_a_use_whatever_the_request_id(point: AuthzenDoor) -> None:
+def test_each_authzen_allow_counts_as_a_use_even_under_the_same_request_id(point: AuthzenDoor) -> None:
     point.open("alice", resources=["record:counted"], max_uses=3)
     body = asked(record="counted", evaluations=[{}, {}])
 

@@ -36,7 +36,9 @@ def test_the_authzen_certification_fixture_gets_the_expected_decisions(
         asked(foo="bar", futureField={"nested": True}),
     ],
 )
-def test_authzen_accepts_context_properties_and_unknown_members(point: AuthzenDoor, body: dict[str, Any]) -> None:
+def test_authzen_accepts_a_context_and_properties_and_unknown_members(
+    point: AuthzenDoor, body: dict[str, Any]
+) -> None:
     found = point.decision(body)
 
     assert found["decision"] is True
@@ -72,7 +74,7 @@ def test_a_missing_or_mistyped_authzen_member_is_a_bad_request(
     ("kind", "content"),
     [("text/plain", '{"subject":'), ("application/json", '{"subject":'), ("application/json", "")],
 )
-def test_an_authzen_call_of_another_content_type_or_without_body_is_a_bad_request(
+def test_an_authzen_call_with_malformed_json_or_an_empty_body_is_a_bad_request(
     point: AuthzenDoor, path: str, kind: str, content: str
 ) -> None:
     assert point.send(path, content=content, headers={"content-type": kind}).status_code == 400

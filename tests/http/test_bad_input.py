@@ -161,7 +161,7 @@ def test_an_invalid_name_of_a_body_field_is_refused(door: Door) -> None:
     "kind",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", ""],
 )
-def test_a_body_of_another_content_type_is_not_read_as_json(door: Door, kind: str) -> None:
+def test_a_body_whose_content_type_is_not_json_is_refused_without_effect(door: Door, kind: str) -> None:
     content = json.dumps(door.world.body())
     request_id = door.pending()
     before = door.rows()
@@ -229,7 +229,7 @@ def test_an_invalid_request_id_is_refused(door: Door, method: str, tail: str, sh
     facts(answer, answer.status_code, {404: "not-found", 422: "invalid-request"}[answer.status_code])
 
 
-def test_of_a_repeated_json_field_the_last_value_counts_and_is_validated(door: Door) -> None:
+def test_the_last_value_of_a_repeated_json_field_counts_and_is_validated(door: Door) -> None:
     plain = json.dumps(door.world.body())[:-1] + ', "access_window": 99999999}'
 
     answer = door.call("erin", "POST", "/v1/requests", content=plain, headers={"content-type": "application/json"})

@@ -23,7 +23,7 @@ async def in_chunks(size: int, chunk: int = 4096) -> AsyncIterator[bytes]:
 
 @each("path", ["/v1/requests", "/v1/access", "/livez", "/nowhere"])
 @each("who", ["erin", None])
-def test_an_http_body_above_64_kib_is_refused_with_or_without_a_length(
+def test_an_http_body_above_64_kib_is_refused_even_without_a_content_length(
     door: Door, who: str | None, path: str
 ) -> None:
     before = door.rows()

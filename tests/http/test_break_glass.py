@@ -54,7 +54,7 @@ def opened_on_stream(gate: GateDoor, wanted: set[str]) -> dict[str, bool | None]
     return found
 
 
-def test_break_glass_findings_due_are_listed_to_people_who_may_record_a_finding(open_door: OpenDoor) -> None:
+def test_due_break_glass_findings_are_listed_only_to_people_who_may_record_findings(open_door: OpenDoor) -> None:
     door = open_door(ON)
     stand_in(door.world, "aude", "ann")
     door.world.add("rob", Role.AUDITOR, door.world.tenant.id)
@@ -80,7 +80,7 @@ def test_break_glass_findings_due_are_listed_to_people_who_may_record_a_finding(
     assert door.get("ann", "/v1/findings").json() == {"items": []}
 
 
-def test_the_inbox_shows_break_glass_findings_due_until_they_are_recorded(open_portal: OpenPortal) -> None:
+def test_the_inbox_shows_due_break_glass_findings_until_they_are_recorded(open_portal: OpenPortal) -> None:
     portal = open_portal(ON)
     stand_in(portal.world, "aude", "ann")
     portal.world.add("rob", Role.AUDITOR, portal.world.tenant.id)
@@ -106,7 +106,9 @@ def test_the_inbox_shows_break_glass_findings_due_until_they_are_recorded(open_p
 
 
 @pytest.mark.far
-def test_an_engineer_submits_break_glass_on_the_form_where_the_policy_allows(open_portal: OpenPortal) -> None:
+def test_the_form_submits_break_glass_only_if_the_customers_policy_allows_break_glass(
+    open_portal: OpenPortal,
+) -> None:
     allowed, other = open_portal(ON), open_portal()
 
     refused = previewed(other.by_mail("erin"), other, break_glass="yes")

@@ -66,7 +66,7 @@ async def _begun(use_case: Callable[[UnitOfWork], str]) -> GroupMember[str]:
     return member
 
 
-def test_an_answer_belongs_to_its_call_when_the_fiber_of_another_call_dies() -> None:
+def test_a_call_gets_its_own_answer_even_if_the_greenlet_of_another_call_dies() -> None:
     """One whose last reference another thread drops dies in our thread, as soon as something there switches."""
 
     def rest() -> None:
@@ -91,7 +91,7 @@ def test_an_answer_belongs_to_its_call_when_the_fiber_of_another_call_dies() -> 
     assert asyncio.run(play()) == "mine"
 
 
-def test_a_finished_use_case_reads_nothing_more() -> None:
+def test_a_dropped_use_case_cannot_read_the_database_again() -> None:
     ended = []
 
     def use_case(session: UnitOfWork) -> str:
@@ -228,7 +228,7 @@ def test_a_locked_request_delays_no_other_decision(door: Door, action: str) -> N
     assert door.act("ann", action, held).status_code == 200
 
 
-def test_of_concurrent_decisions_in_a_call_group_one_wins(door: Door) -> None:
+def test_only_one_of_several_concurrent_decisions_in_a_call_group_is_accepted(door: Door) -> None:
     request = door.pending()
     before = door.rows()["decisions"]
 
@@ -330,7 +330,7 @@ def test_a_slow_policy_comparison_delays_no_other_call(
     assert len(alone) == (2 if is_alone else 0)
 
 
-def test_a_refused_commit_leaves_nothing_on_its_database_connection(door: Door) -> None:
+def test_a_call_group_whose_statement_fails_leaves_no_notice_handler_on_its_connection(door: Door) -> None:
     def refused(session: UnitOfWork) -> None:
         session.execute(ONE)
         session.write(text("SELECT 1 / 0"), {})
@@ -358,7 +358,7 @@ def test_the_event_loop_connects_to_the_writable_postgres_host(door: Door) -> No
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_a_call_arriving_as_the_last_call_group_ends_is_answered(door: Door, turns: int) -> None:
+def test_a_call_that_arrives_while_the_last_call_group_ends_is_answered(door: Door, turns: int) -> None:
     groups = CallGroups(door.db, places_alone=1)
 
     async def late() -> str:
@@ -396,7 +396,7 @@ def test_log_lines_of_a_call_group_name_the_call_they_belong_to(door: Door, *, a
     assert door.runner.run(calls()) == [(name, name) for name in "abcdef"]
 
 
-def test_a_call_that_writes_no_rows_still_arms_its_index_entries(door: Door) -> None:
+def test_a_call_that_writes_no_rows_still_stores_its_schedule_entries_in_redis(door: Door) -> None:
     groups, schedule = CallGroups(door.db, places_alone=1), door.db.schedule
     promised = IndexEntry(str(new_id()), "notify", timedelta(hours=1))
 

@@ -79,7 +79,7 @@ def test_a_submission_with_an_open_case_assigned_to_the_engineer_is_confirmed(
 
 
 @pytest.mark.parametrize("demand", ["flag", "refuse"])
-def test_a_closed_case_or_one_of_another_engineer_is_refused(
+def test_a_request_is_refused_if_its_case_is_closed_or_not_assigned_to_the_engineer(
     open_door: OpenDoor, asked: CaseAdapterServer, demand: str
 ) -> None:
     door = demanding(open_door, demand, asked.url)
@@ -104,7 +104,7 @@ def test_an_unsigned_or_mismatched_case_adapter_answer_confirms_nothing(
 
 
 @pytest.mark.far
-def test_without_a_case_adapter_answer_approvers_see_a_flag(
+def test_approvers_see_a_flag_if_the_case_adapter_could_not_be_asked(
     open_portal: OpenPortal, work: Callable[[str | None], None]
 ) -> None:
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "flag"})
@@ -119,7 +119,7 @@ def test_without_a_case_adapter_answer_approvers_see_a_flag(
     assert "not confirmed: the ticket system could not be asked" in browser.get(page.path).words
 
 
-def test_an_unconfirmed_request_cannot_be_approved_once_the_policy_refuses_it(
+def test_an_unconfirmed_case_blocks_the_approval_once_the_policy_refuses_unconfirmed_cases(
     open_door: OpenDoor,
 ) -> None:
     door = demanding(open_door, "flag", None)
@@ -140,7 +140,7 @@ def test_no_case_adapter_is_asked_unless_the_policy_demands_it(open_door: OpenDo
 
 
 @pytest.mark.far
-def test_without_a_timely_ticket_system_answer_the_request_is_refused_or_flagged_by_policy(
+def test_the_policy_refuses_or_flags_a_request_if_the_ticket_system_does_not_answer(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(case_check, "SECONDS", 0.2)

@@ -86,7 +86,7 @@ def test_a_case_number_must_fit_the_policys_format(open_door: OpenDoor) -> None:
     assert door.file(case_ref=None).status_code == 201
 
 
-def test_a_duplicate_request_needs_a_reason_or_is_refused_with_the_first_requests_id(desk: Door) -> None:
+def test_a_duplicate_request_without_a_reason_is_refused_with_the_first_requests_id(desk: Door) -> None:
     resource = f"mailbox:{new_id()}@contoso.example"
     first = of_case(desk, "CASE-20", resources=[resource])
     again: dict[str, Any] = {"case_ref": "CASE-20", "resources": [f"mailbox:{new_id()}@contoso.example", resource]}
@@ -103,7 +103,7 @@ def test_a_duplicate_request_needs_a_reason_or_is_refused_with_the_first_request
     assert f'"duplicate_of":"{first}"' in _bodies(desk, second["id"])[0]
 
 
-def test_another_case_or_person_or_an_ended_request_makes_no_duplicate(desk: Door) -> None:
+def test_a_request_is_no_duplicate_if_case_or_person_differ_or_the_first_request_ended(desk: Door) -> None:
     resource = f"mailbox:{new_id()}@contoso.example"
     asked: dict[str, Any] = {"resources": [resource], "duplicate_reason": None}
     first = of_case(desk, "CASE-21", **asked)
@@ -149,7 +149,7 @@ def test_a_closed_case_ends_a_review(desk: Door) -> None:
     assert desk.get("max", f"/v1/requests/{request_id}").json()["state"] == "cancelled"
 
 
-def test_a_ticket_system_reaches_only_cases_of_its_own_system_and_tenants(desk: Door) -> None:
+def test_a_token_for_closing_cases_works_only_for_its_own_ticket_system_and_tenants(desk: Door) -> None:
     request_id = of_case(desk, "CASE-33")
 
     assert closed(desk, "CASE-33", "foreign").json()["ended"] == []
@@ -178,7 +178,7 @@ def test_an_invalid_case_reference_is_refused(desk: Door, ref: str) -> None:
 
 
 @pytest.mark.far
-def test_a_case_with_many_requests_is_closed_in_portions_despite_a_late_clock(desk: Door) -> None:
+def test_closing_a_case_ends_at_most_100_requests_per_call_and_skips_overdue_requests(desk: Door) -> None:
     ids = many(desk.world, 250, case_ref="CASE-35", case_system="helpdesk")
     set_back(desk.root, ids[:120], 60)
 
@@ -202,7 +202,7 @@ def test_a_token_for_closing_cases_names_the_tenants_it_may_act_for(desk: Door) 
 
 
 @pytest.mark.far
-def test_the_request_form_takes_a_ticket_system_a_case_link_and_a_reason_for_duplicates(
+def test_the_request_form_accepts_a_ticket_system_and_a_case_link_and_a_duplicate_reason(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(WITHOUT_REVIEW)
@@ -233,7 +233,7 @@ def test_the_request_form_takes_a_ticket_system_a_case_link_and_a_reason_for_dup
     assert f'href="{first.path}"' in second.text
 
 
-def test_a_case_without_a_system_belongs_to_the_only_system(desk: Door) -> None:
+def test_a_case_that_names_no_ticket_system_belongs_to_the_only_configured_ticket_system(desk: Door) -> None:
     systems = {name: CaseSystem(title=name, address=f"https://{name}.example/") for name in ("jira", "zendesk")}
     catalogue = desk.settings.catalogue.model_copy(update={"case_systems": systems})
     other = desk.with_settings(catalogue=catalogue)

@@ -404,7 +404,7 @@ def succeeds(ended: CommandResult) -> CommandResult:
     return ended
 
 
-def test_the_cli_names_the_windows_a_suspension_ends_and_asks_for_confirmation(terminal: Commands) -> None:
+def test_before_a_suspension_the_cli_counts_the_open_windows_and_asks_for_confirmation(terminal: Commands) -> None:
     slug, world = terminal.world.tenant.slug, terminal.world
     world.act("ann", Action.APPROVE, world.submit().id)
 

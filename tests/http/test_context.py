@@ -86,11 +86,11 @@ def test_an_invalid_request_context_is_refused_field_by_field(
 @pytest.mark.parametrize(
     "context", [{"a b": 1}, {"a": 1.5}, {"a": [1]}, {"a": None}, {"a": "x\u200by"}, {"a": 2**53}]
 )
-def test_a_malformed_context_parameter_is_refused_before_validation(door: Door, context: dict[str, Any]) -> None:
+def test_a_malformed_context_parameter_is_refused_as_an_invalid_request(door: Door, context: dict[str, Any]) -> None:
     assert facts(door.file(context=context), 422, "invalid-request")["errors"][0]["field"].startswith("context")
 
 
-def test_the_context_of_a_request_is_shown_signed_and_logged(door: Door) -> None:
+def test_the_context_of_a_request_is_shown_to_readers_and_only_its_hash_is_logged(door: Door) -> None:
     view = submitted(door.file(context=CONTEXT, actions=["export", "read"]))
 
     opened = door.act("ann", "approve", view["id"]).json()
@@ -109,7 +109,7 @@ def test_the_context_of_a_request_is_shown_signed_and_logged(door: Door) -> None
     assert "production" not in "".join(row.body for row in rows)
 
 
-def test_context_parameters_changed_after_the_approval_open_nothing(door: Door) -> None:
+def test_an_access_check_is_refused_if_the_context_was_changed_after_the_approval(door: Door) -> None:
     view = submitted(door.file(context=CONTEXT))
     door.act("ann", "approve", view["id"])
     with unbound(door.db).begin() as connection:

@@ -16,7 +16,7 @@ IDLE_CONNECTIONS = 8
 """As many as the loop keeps, and more."""
 
 
-def test_an_approval_whose_commit_is_cut_is_answered_and_not_repeated(
+def test_an_approval_whose_connection_is_cut_at_the_commit_answers_503_and_counts_once(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = door.pending()

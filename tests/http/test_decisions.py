@@ -93,7 +93,9 @@ def test_a_person_on_both_sides_can_never_both_endorse_and_approve_a_request(
 
 
 @pytest.mark.parametrize(("who", "action"), [("ann", "approve"), ("ann", "deny"), ("erin", "cancel")])
-def test_a_decision_at_the_deadline_is_too_late_even_before_the_timer(quick: Door, who: str, action: str) -> None:
+def test_a_decision_at_the_deadline_is_too_late_even_before_the_timer_runs(
+    quick: Door, who: str, action: str
+) -> None:
     request_id = quick.pending()
     before = quick.rows()
 

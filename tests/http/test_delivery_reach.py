@@ -63,7 +63,9 @@ def test_both_parties_see_how_many_prompts_could_not_be_delivered(door: Door, wo
     assert [shown(door, who, request_id) for who in ("erin", "max", "ann", "tara", "aude")] == [after] * 5
 
 
-def test_during_a_review_the_delivery_count_is_of_managers(open_door: OpenDoor, worker: Database) -> None:
+def test_during_a_review_the_vendor_sees_how_many_managers_could_not_be_reached(
+    open_door: OpenDoor, worker: Database
+) -> None:
     door = open_door(Policy())
     request_id = door.pending()
 
@@ -129,7 +131,7 @@ def test_the_timeline_names_notified_people_only_to_their_own_side(door: Door, w
     assert "no such mailbox" not in theirs.text + ours.text
 
 
-def test_a_time_out_states_in_the_timeline_how_many_people_were_reached(door: Door, worker: Database) -> None:
+def test_the_timeline_entry_of_a_time_out_states_how_many_people_were_reached(door: Door, worker: Database) -> None:
     some, nobody = door.pending(), door.pending()
     deliver(door, worker, some, refused=["abe"])
 

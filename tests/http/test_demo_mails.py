@@ -127,7 +127,7 @@ def test_the_frame_of_a_demo_mail_is_sandboxed(playing: Portal, tmp_path: Path) 
     assert '<head><base target="_top">' in browser.get(f"{page.path}/page").text
 
 
-def test_the_demo_inbox_skips_files_that_are_no_mails(playing: Portal, tmp_path: Path) -> None:
+def test_the_demo_inbox_skips_links_folders_pipes_and_too_large_files(playing: Portal, tmp_path: Path) -> None:
     new = tmp_path / "mail" / "new"
     (tmp_path / "secret").write_text("X-RcptTo: a@b.example\nSubject: secret\n\nsecret")
     (new / "link").symlink_to(tmp_path / "secret")

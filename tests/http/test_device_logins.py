@@ -77,7 +77,7 @@ def test_a_terminal_acts_as_the_confirming_person_for_fifteen_minutes(portal: Po
 
 
 @pytest.mark.far
-def test_a_terminal_has_the_rights_and_age_of_the_sign_in_that_confirmed_the_terminal(portal: Portal) -> None:
+def test_a_terminal_is_as_strong_and_as_old_as_the_confirming_sign_in(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     by_mail = AskingTerminal(portal)
     allows(portal.by_mail("tara"), by_mail)
@@ -149,7 +149,7 @@ def test_the_token_of_a_terminal_is_listed_and_revoked_on_the_account_page(porta
 
 
 @pytest.mark.parametrize("said", ["allow", "refuse"])
-def test_a_device_code_is_answered_once(portal: Portal, said: str) -> None:
+def test_a_second_person_cannot_answer_a_device_code_already_allowed_or_refused(portal: Portal, said: str) -> None:
     terminal, ann, amir = AskingTerminal(portal), portal.by_passkey("ann"), portal.by_passkey("amir")
     asks = types(amir, terminal.code)
 
@@ -190,7 +190,7 @@ def test_a_service_account_cannot_confirm_a_terminal(portal: Portal) -> None:
     assert types(portal.by_passkey("gate"), AskingTerminal(portal).code).status == 403
 
 
-def test_a_device_code_is_filled_in_by_no_link_and_posted_by_no_other_site(portal: Portal) -> None:
+def test_a_link_cannot_fill_in_a_device_code_nor_can_another_site_post_the_form(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     link = ann.get(f"/device?code={terminal.code}&user_code={terminal.code}")

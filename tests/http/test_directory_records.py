@@ -134,7 +134,7 @@ def test_missing_or_invalid_directory_claims_become_unknown(scene: ProviderScene
     assert (kept.employing_entity, kept.office_country, kept.physical_country) == (None, None, None)
 
 
-def test_a_token_older_than_the_directory_record_changes_nothing(scene: ProviderScene) -> None:
+def test_an_id_token_older_than_the_directory_record_does_not_change_the_record(scene: ProviderScene) -> None:
     scene.sign_in(here="PL")
     scene.at -= 30
 

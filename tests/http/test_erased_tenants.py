@@ -40,7 +40,7 @@ def test_every_change_of_an_erased_tenant_is_refused_as_a_conflict(
     assert "off-boarded and erased" in said["detail"]
 
 
-def test_outside_access_and_submissions_for_an_erased_tenant_are_conflicts(erased: Door) -> None:
+def test_declaring_outside_access_or_submitting_for_an_erased_tenant_is_a_conflict(erased: Door) -> None:
     at = f"/v1/tenants/{erased.world.tenant.slug}/outside-access"
 
     facts(erased.call("olga", "POST", at, json=around(erased)), 409, "tenant-erased")

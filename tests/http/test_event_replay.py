@@ -118,7 +118,7 @@ def test_the_event_replay_does_not_skip_an_event_committed_late(door: Door, work
 
 
 @pytest.mark.far
-def test_the_event_replay_refuses_an_invalid_cursor_or_one_of_another_log(
+def test_the_event_replay_refuses_an_invalid_cursor_and_a_cursor_of_another_log(
     door: Door, open_door: OpenDoor, worker: Database
 ) -> None:
     cursor = replayed(door)["next_cursor"]
@@ -132,7 +132,7 @@ def test_the_event_replay_refuses_an_invalid_cursor_or_one_of_another_log(
 
 
 @pytest.mark.far
-def test_the_event_replay_begins_at_the_oldest_kept_event_and_reports_older_cursors(door: Door) -> None:
+def test_the_event_replay_begins_at_the_oldest_kept_event_and_refuses_older_cursors(door: Door) -> None:
     items, _ = everything(door, 200)
     old, kept = (replayed(door, limit=limit)["next_cursor"] for limit in (1, 2))
     door.run_sql("UPDATE logs SET kept_from = 2, cleared_to = 2 WHERE id = :id", id=door.world.tenant.id)

@@ -20,7 +20,7 @@ def stated(door: Door) -> int:
 
 
 @pytest.mark.parametrize("text", ["", " \n", "x" * 20_001, "a\u202eb"])
-def test_a_text_of_exclusions_that_cannot_be_read_is_refused(door: Door, text: str) -> None:
+def test_an_exclusions_text_that_is_blank_too_long_or_has_hidden_characters_is_refused(door: Door, text: str) -> None:
     answer = door.call("olga", "PUT", "/v1/exclusions", json={"text": text}, headers={"if-match": "*"})
 
     facts(answer, 422, "invalid-request")
@@ -44,7 +44,7 @@ def test_the_pages_publish_show_and_acknowledge_exclusions(portal: Portal) -> No
     assert text in operator.get("/exclusions").words
 
 
-def test_an_exclusions_form_overtaken_by_a_new_version_keeps_its_text(portal: Portal) -> None:
+def test_an_exclusions_form_keeps_its_text_if_a_colleague_published_a_new_version(portal: Portal) -> None:
     operator = portal.by_passkey("olga")
     form = operator.get("/exclusions")
     manages(portal.world, "olga", exclusions.state, "By a colleague")

@@ -51,7 +51,7 @@ def test_invalid_input_to_an_extension_is_reported(door: Door, body: dict[str, A
     facts(extend(door, "erin", door.active(case_ref=None), **body), status, code)
 
 
-def test_the_page_of_a_narrowed_window_shows_what_it_was_opened_for(portal: Portal) -> None:
+def test_the_pages_of_a_window_and_its_extension_show_the_approved_extra_time(portal: Portal) -> None:
     first, second, _ = extended(portal)
     portal.world.act("ann", Action.APPROVE, second, access_window=1800)
 
@@ -85,7 +85,7 @@ def test_an_extension_of_a_revoked_window_is_not_offered_on_any_page(portal: Por
     assert "Cancel the request" in own.words
 
 
-def test_a_pending_extension_of_a_revoked_window_is_marked_and_can_only_be_denied(fresh_door: Door) -> None:
+def test_a_pending_extension_whose_window_was_revoked_is_flagged_and_can_only_be_denied(fresh_door: Door) -> None:
     first = fresh_door.active(case_ref=None)
     second = extend(fresh_door, "erin", first).json()["id"]
     before = fresh_door.get("ann", f"/v1/requests/{second}").json()
@@ -129,7 +129,7 @@ def test_an_approver_can_set_a_later_start_of_a_window(door: Door) -> None:
 
 
 @pytest.mark.far
-def test_the_page_tells_each_side_why_access_is_held_back(by_mail: Portal) -> None:
+def test_the_request_page_tells_each_side_why_an_approved_window_admits_no_one(by_mail: Portal) -> None:
     portal = by_mail
     request = portal.world.fresh(not_before=datetime.now(UTC) + 120 * MINUTE)
     portal.world.act("ann", Action.APPROVE, request.id)
@@ -155,7 +155,7 @@ def test_the_page_tells_each_side_why_access_is_held_back(by_mail: Portal) -> No
         assert f"Access that was approved for this time is held back, because {tenant} {why}" in page.words
 
 
-def test_the_api_says_why_access_is_held_back(fresh_door: Door) -> None:
+def test_the_api_states_why_an_approved_window_admits_no_one(fresh_door: Door) -> None:
     start, greta = datetime.now(UTC) + 10 * MINUTE, "mailbox:greta@contoso.example"
     request_id = fresh_door.file(not_before=start.isoformat(), resources=[greta]).json()["id"]
     fresh_door.act("ann", "approve", request_id)

@@ -43,7 +43,9 @@ def is_said_to_be_taken(schema: str, body: dict[str, Any]) -> bool:
         ({"case_ref": None, "case_system": "helpdesk", "case_url": PAGE}, False),
     ],
 )
-def test_a_case_system_or_page_needs_a_case(shared: Door, changes: dict[str, Any], *, is_taken: bool) -> None:
+def test_a_request_can_name_a_case_system_or_case_page_only_with_a_case_number(
+    shared: Door, changes: dict[str, Any], *, is_taken: bool
+) -> None:
     body = shared.world.body(**changes)
 
     answer = shared.call("erin", "POST", "/v1/requests/preview", json=body)
@@ -67,7 +69,9 @@ def test_a_case_system_or_page_needs_a_case(shared: Door, changes: dict[str, Any
         ({"scopes": ["gate:nginx", "gate:guard"], "services": [SERVICE]}, False),
     ],
 )
-def test_bindings_of_a_token_must_match_its_scopes(shared: Door, bounds: dict[str, Any], *, is_taken: bool) -> None:
+def test_the_services_and_tenants_of_a_token_must_match_the_tokens_scopes(
+    shared: Door, bounds: dict[str, Any], *, is_taken: bool
+) -> None:
     slug = shared.world.tenant.slug
     body = {"name": "Machine"} | {name: [one.format(slug=slug) for one in some] for name, some in bounds.items()}
 

@@ -78,7 +78,7 @@ def waiting(open_portal: OpenPortal) -> Portal:
     return open_portal(Policy(vendor_review=False, first_passkey_wait=HOUR))
 
 
-def test_the_mail_about_a_first_passkey_tells_all_deciders_who_when_where_and_how_to_react(portal: Portal) -> None:
+def test_all_deciders_are_mailed_details_of_a_first_passkey_and_how_to_react(portal: Portal) -> None:
     nora = joined(portal)
     deciding = {row.person_id for row in portal.sql(DECIDING, t=nora.tenant_id)}
 
@@ -110,7 +110,7 @@ def test_first_passkeys_of_approvers_admins_and_delegates_are_announced(
     assert bool(portal.sql(TOLD, t=nora.tenant_id)) is (roles != ("auditor",))
 
 
-def test_a_further_passkey_or_one_without_an_invitation_is_not_announced(portal: Portal) -> None:
+def test_a_second_passkey_and_a_passkey_without_an_invitation_are_not_announced(portal: Portal) -> None:
     nora = joined(portal)
     before = len(portal.sql(TOLD, t=nora.tenant_id))
     ann = portal.by_mail("ann")
@@ -140,7 +140,7 @@ def test_a_row_written_by_a_database_role_does_not_suppress_a_passkey_announceme
     assert portal.sql(TOLD, t=portal.world.tenant.id)
 
 
-def test_viewing_a_first_passkeys_page_changes_nothing_and_admins_can_remove_the_member(portal: Portal) -> None:
+def test_viewing_the_page_of_a_first_passkey_changes_nothing_and_admins_can_remove_its_owner(portal: Portal) -> None:
     nora, request = joined(portal), portal.world.submit()
     admin, approver = portal.browser(), portal.browser()
     admin.enter("tara", AuthMethod.PASSKEY)
@@ -185,7 +185,7 @@ def test_the_wait_of_a_first_passkey_is_shown_on_welcome_and_account_pages(waiti
     assert "your first passkey is new" not in nora.browser.get("/account").words
 
 
-def test_a_second_passkey_vouched_for_by_a_waiting_first_passkey_waits_as_long(waiting: Portal) -> None:
+def test_a_second_passkey_added_with_a_waiting_first_passkey_waits_as_long_as_the_first(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     waiting.wait(minutes=30)
     use(nora.browser, nora.authenticator)
@@ -200,7 +200,7 @@ def test_a_second_passkey_vouched_for_by_a_waiting_first_passkey_waits_as_long(w
     assert "Nora (approver) approved" in nora.approve(request).words
 
 
-def test_an_older_passkey_row_written_by_a_database_role_shortens_no_wait(waiting: Portal) -> None:
+def test_a_backdated_passkey_row_written_by_a_database_role_shortens_no_wait(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     waiting.sql(
         "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "
@@ -235,7 +235,7 @@ def test_the_request_page_and_the_api_say_from_when_a_new_first_passkey_may_appr
     assert [form for form in later.read.forms if form.action.endswith("/approve")]
 
 
-def test_a_pre_approval_cannot_be_approved_by_a_waiting_first_passkey_either(waiting: Portal) -> None:
+def test_a_first_passkey_that_still_waits_cannot_approve_a_pre_approval(waiting: Portal) -> None:
     nora, slug = joined(waiting), waiting.world.tenant.slug
     which, place = propose(waiting.world), f"/tenants/{slug}/pre-approvals"
     use(nora.browser, nora.authenticator)

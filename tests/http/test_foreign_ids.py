@@ -49,7 +49,7 @@ def named(home: Door) -> Mapping[str, object]:
     return ids | {"question_id": question(home, waits)}
 
 
-def test_routes_tested_with_ids_of_other_people_exist() -> None:
+def test_at_least_six_routes_are_tested_with_ids_of_other_people() -> None:
     assert len(TAKES_IDS) >= 6
 
 

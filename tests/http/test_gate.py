@@ -54,7 +54,7 @@ def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> UUID:
 
 
 @pytest.mark.parametrize("kind", dialect_scopes())
-def test_the_gate_allows_a_call_with_a_window_and_the_answer_says_for_what(gate: GateDoor, kind: str) -> None:
+def test_the_gate_allows_a_call_with_a_window_and_states_what_the_window_covers(gate: GateDoor, kind: str) -> None:
     address = f"{kind}@contoso.example"
     assert gate.ask(kind, gate.path(address)).reason == "no_window"
     request_id = opened(gate, address, actions=["read", "change"])
@@ -187,7 +187,7 @@ def test_a_refusal_of_the_gate_states_why_and_links_to_the_filled_in_form(gate: 
     assert b"No access" in for_people.body
 
 
-def test_the_gate_refuses_a_part_outside_a_narrowed_window_as_narrowed(gate: GateDoor) -> None:
+def test_the_gate_refuses_a_resource_that_the_approver_left_out_with_the_reason_narrowed(gate: GateDoor) -> None:
     world, address = gate.world, "narrow@contoso.example"
     request = world.submit(resources=[f"mailbox:{address}", "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
@@ -220,7 +220,7 @@ def test_the_gate_refuses_an_unknown_or_unnamed_caller(gate: GateDoor) -> None:
     assert (answer.status, answer.reason) == (401, "no_token")
 
 
-def test_paths_outside_the_gate_belong_to_the_api(gate: GateDoor) -> None:
+def test_paths_that_do_not_begin_with_gate_v1_are_answered_by_the_api(gate: GateDoor) -> None:
     for path, status in (("/livez", 200), ("/gate/v2/x", 404), ("/%67ate/v1/exchange-online", 404)):
         assert httpx.get(f"http://127.0.0.1:{gate.port}{path}").status_code == status
 

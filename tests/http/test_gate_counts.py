@@ -84,7 +84,7 @@ def test_service_account_checks_are_counted_and_an_engineers_own_checks_are_not(
 
 
 @pytest.mark.far
-def test_a_request_shows_its_customer_how_often_it_was_used(gate: GateDoor, fresh_door: Door) -> None:
+def test_a_request_shows_the_customer_how_often_its_window_was_used(gate: GateDoor, fresh_door: Door) -> None:
     request_id = fresh_door.active(resources=[f"mailbox:{ANNA}"])
     assert fresh_door.get("ann", f"/v1/requests/{fresh_door.pending()}").json()["usage"] is None
     unused = {"times": 0, "refused": 0, "first": None, "last": None}

@@ -122,7 +122,7 @@ def test_the_gate_refuses_a_window_at_its_deadline_without_a_worker(gate: GateDo
     assert timedelta(0) < late < timedelta(seconds=5)
 
 
-def test_without_redis_the_gate_refuses_ended_windows_just_as_soon(own_urls: Urls) -> None:
+def test_the_gate_refuses_ended_windows_without_redis_as_soon_as_with_redis(own_urls: Urls) -> None:
     db = Database(make_engine(own_urls.api, role="test-gate"), Schedule(f"redis://127.0.0.1:{own_port()}/0"))
     with gate_before(World.make(db), db, QUICK) as gate:
         request_id = opened(gate)
@@ -198,7 +198,7 @@ def test_a_rotated_gateway_token_stays_limited_to_the_gateway_type_of_the_old_to
         ({Scope.GATE_NGINX}, set[str]()),
     ],
 )
-def test_a_gateway_token_has_only_one_dialect_and_names_its_services(
+def test_a_gateway_token_has_exactly_one_scope_and_names_at_least_one_service(
     fresh_door: Door, scopes: set[Scope], services: set[str]
 ) -> None:
     wanted = TokenInput("gateway", scopes=frozenset(scopes), services=frozenset(services))

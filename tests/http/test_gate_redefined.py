@@ -18,7 +18,9 @@ WHERE action = 'gate_redefined' AND tenant_id = :tenant
 """
 
 
-def test_a_path_mapped_to_another_resource_is_announced_to_the_customer(fresh_door: Door, worker: Database) -> None:
+def test_mapping_a_gate_path_to_a_different_resource_is_recorded_in_the_customers_log(
+    fresh_door: Door, worker: Database
+) -> None:
     world = fresh_door.world
     old = CATALOGUE.services[SERVICE]
     assert old.gate is not None

@@ -134,7 +134,9 @@ def test_a_gate_in_report_mode_lets_calls_pass_and_reports_mode_and_reason(
 
 
 @pytest.mark.parametrize("service", MODES)
-def test_calls_to_a_suspended_tenant_pass_only_where_the_gate_reports(gates: ReportingDoor, service: str) -> None:
+def test_calls_to_a_suspended_tenant_pass_only_if_the_gate_is_in_report_mode(
+    gates: ReportingDoor, service: str
+) -> None:
     world = gates.gate.world
     with world.db.transaction() as session:
         tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
@@ -149,7 +151,7 @@ def test_calls_to_a_suspended_tenant_pass_only_where_the_gate_reports(gates: Rep
 
 @pytest.mark.parametrize("reason", [GateReason.UNKNOWN_ENGINEER, GateReason.NO_TOKEN, GateReason.BAD_TOKEN])
 @pytest.mark.parametrize("path", ["/crates/1", "/boxes/../1", "//boxes/1"])
-def test_a_path_without_a_tenant_passes_only_if_the_gate_was_never_enforced(
+def test_a_path_without_a_tenant_passes_only_if_the_gate_never_enforced(
     gates: ReportingDoor, reason: GateReason, path: str
 ) -> None:
     shown = {
@@ -162,12 +164,12 @@ def test_a_path_without_a_tenant_passes_only_if_the_gate_was_never_enforced(
     assert gates.ask(ASKED, path, *shown[reason]).status in {401, 403}
 
 
-def test_a_path_of_an_unknown_tenant_passes_only_if_the_gate_reports_for_all(gates: ReportingDoor) -> None:
+def test_a_path_of_an_unknown_tenant_passes_only_if_the_gate_never_enforced(gates: ReportingDoor) -> None:
     for service, is_let_in in {NEVER: True, ALLOWED: False, ASKED: False, ENFORCED: False}.items():
         check(gates.ask(service, "/boxes/1", ERIN, tenant="nobody"), GateReason.NO_WINDOW, is_let_in=is_let_in)
 
 
-def test_a_call_with_a_window_passes_as_usual_where_the_gate_reports(gates: ReportingDoor) -> None:
+def test_a_call_with_a_window_is_allowed_as_usual_by_a_gate_in_report_mode(gates: ReportingDoor) -> None:
     approved(gates.gate, NEVER, ["box:in"], ["box:in"])
 
     answer = gates.ask(NEVER, "/boxes/in", ERIN)
@@ -186,13 +188,13 @@ def test_a_call_with_a_window_passes_as_usual_where_the_gate_reports(gates: Repo
         ([("Authorization", "Bearer a.b.c")], GateReason.MALFORMED),
     ],
 )
-def test_a_faulty_question_of_a_gateway_is_refused_although_the_gate_reports(
+def test_a_gate_in_report_mode_still_refuses_malformed_questions_of_a_gateway(
     gates: ReportingDoor, headers: list[tuple[str, str]], reason: GateReason
 ) -> None:
     check(gates.ask(NEVER, "/boxes/1", ERIN, *headers), reason, is_let_in=False)
 
 
-def test_a_gateway_without_a_service_token_is_refused_although_the_gate_reports(gates: ReportingDoor) -> None:
+def test_a_gate_in_report_mode_still_refuses_gateways_without_a_token_for_the_service(gates: ReportingDoor) -> None:
     world = gates.gate.world
     path = f"/{world.tenant.slug}/boxes/1"
     asked = [("X-Original-Method", "GET"), ("X-Original-URI", path), ERIN]
@@ -266,7 +268,9 @@ def test_a_customer_sees_which_gates_do_not_enforce_for_their_tenant(gates: Repo
         assert said is is_said, service
 
 
-def test_reported_calls_have_path_and_caller_without_names_and_secrets(gates: ReportingDoor, door: Door) -> None:
+def test_the_gate_report_names_callers_and_path_patterns_but_no_resources_or_secrets(
+    gates: ReportingDoor, door: Door
+) -> None:
     gates.ask(NEVER, "/boxes/report-me?key=s3cret", ERIN)
     gates.ask(NEVER, "/crates/41/labels?key=s3cret", ERIN)
     gates.ask(NEVER, "/boxes/report-me?s3cret;draft", ERIN)

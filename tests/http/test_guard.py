@@ -55,7 +55,7 @@ def why_not(guard: Guard, gate: GateDoor, who: str = "erin", **about: str) -> st
     return None
 
 
-def test_the_guard_allows_a_newly_opened_window_at_once_and_then_from_memory(gate: GateDoor, guard: Guard) -> None:
+def test_the_guard_first_asks_about_a_new_window_and_later_answers_from_memory(gate: GateDoor, guard: Guard) -> None:
     assert why_not(guard, gate) == "no_window"
     request = approved(gate)
     time.sleep(1.0)

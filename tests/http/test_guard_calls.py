@@ -53,7 +53,7 @@ def test_a_check_by_a_guard_is_answered_like_a_check_at_the_gate(gate: GateDoor)
     assert told == {name: value for name, value in same.headers.items() if name.startswith("lockbox-")}
 
 
-def test_the_gates_allow_answer_gives_guards_an_upper_bound_of_the_database_time(gate: GateDoor) -> None:
+def test_an_allow_to_a_guard_states_an_upper_bound_of_the_database_time(gate: GateDoor) -> None:
     before = datetime.now(UTC)
     answer = asked(gate, about(gate))
     latest = datetime.now(UTC) + timedelta(seconds=FRESH_SECONDS)
@@ -61,7 +61,7 @@ def test_the_gates_allow_answer_gives_guards_an_upper_bound_of_the_database_time
     assert before <= datetime.fromisoformat(answer.headers["lockbox-at"]) < latest
 
 
-def test_an_allow_to_a_guard_states_no_database_time_if_the_read_is_old(
+def test_an_allow_to_a_guard_states_no_database_time_if_windows_were_read_too_long_ago(
     gate: GateDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(WindowMemory, "age", FRESH_SECONDS)
@@ -83,7 +83,7 @@ def test_a_guard_may_name_an_engineer_that_the_guard_authenticated(gate: GateDoo
     assert other.headers["lockbox-form"].startswith(f"{PUBLIC}/ask?tenant={gate.world.tenant.slug}")
 
 
-def test_a_guard_naming_an_engineer_is_refused_as_used_up_after_the_last_use(gate: GateDoor) -> None:
+def test_a_guard_that_names_an_engineer_is_refused_once_the_window_is_used_up(gate: GateDoor) -> None:
     resource = "mailbox:once@contoso.example"
     request = gate.world.submit(resources=[resource], max_uses=1)
     gate.world.act("ann", Action.APPROVE, request.id)
@@ -95,7 +95,7 @@ def test_a_guard_naming_an_engineer_is_refused_as_used_up_after_the_last_use(gat
     assert answers[1].headers["lockbox-form"].startswith(PUBLIC)
 
 
-def test_a_guard_names_the_caller_in_one_way_only_and_an_engineer_by_id(gate: GateDoor) -> None:
+def test_a_guard_must_name_the_caller_exactly_once_and_an_engineer_by_id(gate: GateDoor) -> None:
     erin = str(gate.world.people["erin"].person_id)
 
     by_header = asked(gate, about(gate, engineer=erin))

@@ -106,7 +106,7 @@ def envoy(gate: GateDoor, token: Path) -> Iterator[EnvoyClient]:
 
 
 @pytest.mark.far
-def test_an_allow_to_envoy_states_what_it_covers_and_removes_forged_headers(
+def test_an_allow_to_envoy_states_the_covered_access_and_removes_forged_headers(
     gate: GateDoor, envoy: EnvoyClient
 ) -> None:
     answer = envoy.ask(gate.path(), lockbox_request="forged", lockbox_extra="forged")
@@ -183,7 +183,7 @@ def test_the_envoy_guard_listens_on_loopback_only(token: Path, listen: str) -> N
 
 
 @pytest.mark.far
-def test_the_envoy_guard_command_serves_until_told_to_end(gate: GateDoor, token: Path) -> None:
+def test_the_envoy_guard_command_serves_until_it_is_terminated(gate: GateDoor, token: Path) -> None:
     port = own_port()
     words = ["serve", "--lockbox", f"http://127.0.0.1:{gate.port}", "--service", SERVICE, "--token-file", str(token)]
     program = [sys.executable, "-c", "from lockbox_guard.envoy import main; main()"]

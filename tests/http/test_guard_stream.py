@@ -96,9 +96,7 @@ def test_the_guard_stream_sends_the_open_windows_and_then_changes(gate: GateDoor
 
 
 @pytest.mark.far
-def test_the_guard_stream_sends_a_heartbeat_each_half_second_while_postgres_is_read(
-    gate: GateDoor, reader: Opener
-) -> None:
+def test_the_guard_stream_sends_heartbeats_only_while_the_gate_reads_postgres(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     beats = [stream.until("heartbeat") for _ in range(4)]
 
@@ -178,7 +176,7 @@ def test_a_guard_away_for_too_long_gets_a_snapshot(gate: GateDoor, reader: Opene
 
 
 @pytest.mark.far
-def test_only_the_last_part_of_a_snapshot_can_be_resumed(
+def test_a_guard_stream_can_be_resumed_only_after_the_last_part_of_a_snapshot(
     gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate_stream, "SNAPSHOT_WINDOWS", 2)
@@ -208,7 +206,7 @@ def test_a_restarting_server_sends_guards_a_new_snapshot(gate: GateDoor, reader:
 
 
 @pytest.mark.far
-def test_guards_see_a_tenants_windows_closed_while_its_log_is_behind_its_checkpoint(
+def test_the_guard_stream_closes_windows_of_a_tenant_whose_log_is_behind_the_checkpoint(
     gate: GateDoor, reader: Opener
 ) -> None:
     window = opened(gate)
@@ -264,7 +262,7 @@ def test_an_identity_change_makes_guards_forget_remembered_callers(gate: GateDoo
 
 
 @pytest.mark.far
-def test_activity_reports_and_page_updates_send_guards_no_close_or_forget_message(
+def test_guards_get_no_close_or_forget_message_after_activity_reports_or_page_updates(
     gate: GateDoor, reader: Opener
 ) -> None:
     request = opened(gate)
@@ -287,7 +285,9 @@ def test_activity_reports_and_page_updates_send_guards_no_close_or_forget_messag
 
 
 @pytest.mark.far
-def test_windows_opened_concurrently_are_all_streamed_and_remembered(gate: GateDoor, reader: Opener) -> None:
+def test_windows_opened_concurrently_all_reach_the_guard_stream_and_the_gates_memory(
+    gate: GateDoor, reader: Opener
+) -> None:
     stream = reader()
     stream.snapshot()
 

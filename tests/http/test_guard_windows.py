@@ -125,7 +125,7 @@ def extended(world: World, request: AccessRequest, seconds: int) -> AccessReques
 @pytest.mark.far
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_approved_extension_keeps_running_calls_of_the_guard(
+def test_running_calls_of_the_guard_continue_under_an_approved_extension(
     scene: GuardScene, worker: Database, kind: str
 ) -> None:
     tenant = scene.world.tenant.slug

@@ -21,7 +21,7 @@ def bearer(scene: IssuerScene, issuer: LocalIssuer, subject: str, **claims: Any)
     return {"authorization": f"Bearer {issuer.token(**{'iat': scene.at, 'exp': scene.at + 300} | claims)}"}
 
 
-def test_the_bearer_token_of_an_issuer_acts_as_its_person(scene: IssuerScene) -> None:
+def test_a_persons_bearer_token_from_an_issuer_can_read_and_approve(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -76,7 +76,7 @@ def test_a_bearer_token_with_a_false_claim_is_refused(scene: IssuerScene, lie: d
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_an_unsigned_bearer_token_or_one_of_a_disabled_person_is_refused(scene: IssuerScene) -> None:
+def test_a_bearer_token_that_is_unsigned_or_belongs_to_a_disabled_person_is_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     scene.tenants.subject = "ann"
     browser = scene.portal.browser()

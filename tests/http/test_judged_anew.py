@@ -77,7 +77,9 @@ def test_the_page_says_that_break_glass_was_just_switched_off(open_portal: OpenP
     assert (refused.status, REFUSED in refused.words) == (422, True)
 
 
-def test_an_endorsement_after_a_switch_to_enforce_goes_to_the_customer(open_door: OpenDoor, between: Between) -> None:
+def test_a_request_endorsed_after_a_switch_to_mode_enforce_waits_for_the_customer(
+    open_door: OpenDoor, between: Between
+) -> None:
     door = open_door(mode=Mode.OBSERVE)
     request = door.world.submit()
     between(lambda: set_mode(door.world, Mode.ENFORCE))
@@ -91,7 +93,7 @@ def test_an_endorsement_after_a_switch_to_enforce_goes_to_the_customer(open_door
 @pytest.mark.parametrize(
     "is_form", [False, pytest.param(True, marks=pytest.mark.far)], ids=["by the API", "by a form"]
 )
-def test_an_extension_after_a_switch_to_enforce_goes_to_the_customer(
+def test_an_extension_requested_after_a_switch_to_mode_enforce_is_for_the_customer_to_decide(
     open_portal: OpenPortal, between: Between, *, is_form: bool
 ) -> None:
     portal = open_portal()
@@ -119,7 +121,7 @@ ADMINISTERED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("action", ADMINISTERED)
-def test_an_admins_change_that_the_database_first_refuses_is_made_once(
+def test_an_admins_change_is_made_once_if_the_database_refuses_the_first_commit(
     open_door: OpenDoor, refuse_commit: Callable[..., None], action: str
 ) -> None:
     door = open_door()
@@ -134,7 +136,7 @@ def test_an_admins_change_that_the_database_first_refuses_is_made_once(
 
 
 @pytest.mark.parametrize("is_form", [False, True], ids=["by the API", "by a form"])
-def test_a_break_glass_finding_that_the_database_first_refuses_is_recorded_once(
+def test_a_break_glass_finding_is_recorded_once_if_the_database_refuses_the_first_commit(
     open_portal: OpenPortal, refuse_commit: Callable[..., None], *, is_form: bool
 ) -> None:
     portal = open_portal(ON)

@@ -136,9 +136,7 @@ def test_a_list_gets_no_live_news_of_requests_its_reader_may_not_see(
 
 
 @pytest.mark.far
-def test_an_approver_gets_live_news_of_their_tenant_among_news_of_other_tenants(
-    live: Live, open_portal: OpenPortal
-) -> None:
+def test_an_approver_gets_live_news_of_their_own_tenant_only(live: Live, open_portal: OpenPortal) -> None:
     other = open_portal().world
     stream = live.settled(live.secret("ann"), "list")
 
@@ -152,7 +150,7 @@ def test_an_approver_gets_live_news_of_their_tenant_among_news_of_other_tenants(
 
 
 @pytest.mark.far
-def test_a_review_is_no_live_news_for_the_customer(open_portal: OpenPortal) -> None:
+def test_the_customer_gets_no_live_news_of_a_request_in_review(open_portal: OpenPortal) -> None:
     with serving(open_portal(Policy(mail_suffices=True), settings=SETTINGS), own_port(), pause=0.2) as live:
         world = live.portal.world
         customer, vendor = (live.settled(live.secret(name), "list") for name in ("ann", "max"))
@@ -168,7 +166,7 @@ def test_a_review_is_no_live_news_for_the_customer(open_portal: OpenPortal) -> N
 
 
 @pytest.mark.far
-def test_operators_get_live_news_at_intervals(live: Live) -> None:
+def test_operators_get_live_news_at_most_once_per_interval(live: Live) -> None:
     world = live.portal.world
     stream = live.settled(live.secret("olga"), "operations")
 
@@ -215,7 +213,7 @@ def test_presence_on_a_request_is_sent_to_the_same_side_only(live: Live) -> None
     assert engineer.quiet()
 
 
-def test_the_live_topic_of_a_hidden_request_is_not_found(live: Live, open_portal: OpenPortal) -> None:
+def test_a_live_subscription_to_a_hidden_request_is_not_found(live: Live, open_portal: OpenPortal) -> None:
     request = live.portal.world.fresh()
     theirs = open_portal().world.fresh()
 
@@ -255,7 +253,7 @@ def test_opening_a_live_stream_needs_a_session_from_lockboxs_own_site(live: Live
 
 
 @pytest.mark.far
-def test_live_news_missed_while_disconnected_is_sent_from_the_last_event_on(live: Live) -> None:
+def test_a_reconnecting_live_stream_gets_the_news_missed_since_its_last_event(live: Live) -> None:
     world, secret = live.portal.world, live.secret("ann")
     request, other = world.fresh(), world.fresh()
     first = live.settled(secret, _topic(request))
@@ -386,9 +384,7 @@ def test_live_streams_are_limited_by_session_and_in_total(live: Live) -> None:
     assert live.open(first, "list").status == 200
 
 
-def test_further_sessions_of_a_person_take_no_live_streams_of_other_people(
-    portal: Portal, runner: LoopThread
-) -> None:
+def test_a_person_with_many_sessions_leaves_live_streams_for_other_people(portal: Portal, runner: LoopThread) -> None:
     room = LiveUpdates(portal.db, portal.settings)
     ann, amir = portal.world.people["ann"], portal.world.people["amir"]
     hers = [Subscription(ann, f"secret {number % 3}", lists=True) for number in range(12)]
@@ -409,7 +405,7 @@ def test_further_sessions_of_a_person_take_no_live_streams_of_other_people(
     room.stop()
 
 
-def test_live_streams_hold_no_connection_and_no_slot(live: Live) -> None:
+def test_live_streams_occupy_no_database_connection_and_no_admission_slot(live: Live) -> None:
     streams = [live.open(live.secret(name), "list") for name in ("ann", "amir", "abe", "erin") for _ in range(3)]
     for stream in streams:
         stream.until("ready")
@@ -446,7 +442,7 @@ def test_a_browser_that_does_not_read_its_live_stream_is_dropped(
 
 
 @pytest.mark.far
-def test_without_redis_open_pages_are_notified_and_reload_afterwards(live: Live, urls: Urls) -> None:
+def test_open_pages_are_notified_if_redis_is_lost_and_reload_once_it_is_back(live: Live, urls: Urls) -> None:
     stream = live.settled(live.secret("ann"), "list")
 
     hang_up_on_listeners(urls.redis)
@@ -458,7 +454,7 @@ def test_without_redis_open_pages_are_notified_and_reload_afterwards(live: Live,
 
 
 @pytest.mark.far
-def test_a_redis_that_was_missing_from_the_start_counts_as_unavailable(open_portal: OpenPortal) -> None:
+def test_live_streams_report_a_redis_that_never_answered_as_unavailable(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS)
     portal.db = Database(portal.db.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
     with serving(portal, own_port()) as live:

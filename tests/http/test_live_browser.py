@@ -62,7 +62,7 @@ def _asked(world: World, name: str, request: AccessRequest, text: str) -> UUID:
         return questions.ask(session, world.people[name], HERE, request.id, text).id
 
 
-def test_deciding_a_request_elsewhere_disables_its_buttons_and_names_the_decider(
+def test_after_a_decision_elsewhere_an_open_page_disables_its_buttons_and_names_the_decider(
     live: Live, desk: BrowserDesk
 ) -> None:
     request = live.portal.world.fresh()
@@ -94,7 +94,7 @@ def test_the_open_page_of_an_undecided_request_gets_its_new_version(live: Live, 
     expect(page.locator("main")).not_to_contain_text("Since you looked")
 
 
-def test_untouched_forms_on_an_open_page_follow_the_request(live: Live, desk: BrowserDesk) -> None:
+def test_untouched_forms_on_an_open_page_are_updated_when_the_request_changes(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     ann, erin = (_opened(live, desk, name, f"/requests/{request.id}") for name in ("ann", "erin"))
@@ -148,7 +148,7 @@ def test_buttons_that_newly_appear_on_an_open_page_are_disabled_for_a_second(liv
     expect(page.locator("#done")).to_contain_text("You revoked the access.")
 
 
-def test_a_page_refreshed_without_a_new_move_announces_nothing(live: Live, desk: BrowserDesk) -> None:
+def test_a_page_refreshed_without_a_new_move_shows_no_announcement(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     until = page.locator("[data-now] time").first
@@ -296,7 +296,9 @@ def test_an_open_page_whose_session_ended_says_so(live: Live, desk: BrowserDesk)
     expect(page.locator("main")).not_to_contain_text("The mailbox does not open")
 
 
-def test_without_redis_an_open_page_recovers_without_the_reader(live: Live, desk: BrowserDesk, urls: Urls) -> None:
+def test_an_open_page_shows_a_decision_without_a_manual_reload_although_redis_was_lost(
+    live: Live, desk: BrowserDesk, urls: Urls
+) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     hang_up_on_listeners(urls.redis)
@@ -308,7 +310,9 @@ def test_without_redis_an_open_page_recovers_without_the_reader(live: Live, desk
 
 # The stream breaks off several times before the page looks, by the browser's own time.
 @pytest.mark.far
-def test_a_live_stream_that_breaks_repeatedly_postpones_no_reload(live: Live, desk: BrowserDesk) -> None:
+def test_an_open_page_reloads_in_time_even_if_its_live_stream_breaks_repeatedly(
+    live: Live, desk: BrowserDesk
+) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     page.route("**/live?*", lambda route: route.abort())
@@ -339,7 +343,9 @@ def test_a_page_that_may_not_open_a_live_stream_reloads_every_fifteen_seconds(
         desk.leave()
 
 
-def test_the_request_form_follows_the_chosen_customer(live: Live, desk: BrowserDesk) -> None:
+def test_the_request_form_offers_only_durations_that_the_chosen_customer_allows(
+    live: Live, desk: BrowserDesk
+) -> None:
     strict, generous = World.make(live.portal.db), live.portal.world
     lay_down(strict, access_ceiling=1200)
     page = _opened(live, desk, "erin", f"/ask?tenant={generous.tenant.slug}")

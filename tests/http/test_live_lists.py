@@ -90,7 +90,7 @@ def test_a_newly_opened_window_appears_in_an_empty_list(place: LiveWorld) -> Non
 
 
 @pytest.mark.far
-def test_a_window_appears_in_its_place_next_to_a_comment_being_written(place: LiveWorld) -> None:
+def test_a_new_window_is_inserted_in_order_while_the_reader_types_a_comment(place: LiveWorld) -> None:
     first, last = place.inside(access_window=600), place.inside(access_window=3600)
     page = place.opened("ann", "/open")
     comment = _row(page, last).get_by_label("Comment")
@@ -109,7 +109,7 @@ def test_a_window_appears_in_its_place_next_to_a_comment_being_written(place: Li
 
 
 @pytest.mark.far
-def test_a_window_closed_elsewhere_disappears_from_the_list_naming_who_closed_it(place: LiveWorld) -> None:
+def test_a_window_closed_elsewhere_leaves_the_list_and_a_message_says_who_closed_it(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     expect(_row(page, request)).to_be_visible()
@@ -123,7 +123,7 @@ def test_a_window_closed_elsewhere_disappears_from_the_list_naming_who_closed_it
 
 
 @pytest.mark.far
-def test_the_list_names_three_of_many_closed_windows(place: LiveWorld) -> None:
+def test_if_many_windows_close_at_once_the_message_names_three_and_counts_the_rest(place: LiveWorld) -> None:
     opened = [place.inside() for _ in range(5)]
     page = place.opened("ann", "/open")
     # News are told together: the page looks at them once.
@@ -142,7 +142,7 @@ def test_the_list_names_three_of_many_closed_windows(place: LiveWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_window_card_with_a_typed_comment_stays_and_names_who_closed_the_window(place: LiveWorld) -> None:
+def test_a_window_card_with_a_typed_comment_stays_and_says_who_closed_the_window(place: LiveWorld) -> None:
     request, other = place.inside(), place.inside("eve")
     page = place.opened("ann", "/open")
     row = _row(page, request)
@@ -167,7 +167,7 @@ def test_a_window_card_with_a_typed_comment_stays_and_names_who_closed_the_windo
 
 
 @pytest.mark.far
-def test_the_last_window_card_stays_next_to_the_message_of_an_empty_list(place: LiveWorld) -> None:
+def test_a_card_with_a_typed_comment_stays_although_the_list_says_no_windows_are_open(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     _row(page, request).get_by_label("Comment").fill("Enough of")
@@ -180,7 +180,7 @@ def test_the_last_window_card_stays_next_to_the_message_of_an_empty_list(place: 
 
 
 @pytest.mark.far
-def test_a_window_that_expired_names_no_person_who_closed_it(live: Live, place: LiveWorld) -> None:
+def test_the_message_about_an_expired_window_names_no_person(live: Live, place: LiveWorld) -> None:
     request = place.inside(access_window=600)
     page = place.opened("ann", "/open")
     page.evaluate("() => { const now = Date.now; Date.now = () => now() + 15 * 60 * 1000; }")
@@ -211,7 +211,7 @@ def test_a_new_request_appears_in_the_open_review_list(reviewed: LiveWorld) -> N
 
 
 @pytest.mark.far
-def test_a_review_done_elsewhere_names_the_reviewer_in_the_open_list(reviewed: LiveWorld) -> None:
+def test_the_open_review_list_names_the_manager_who_reviewed_a_request_elsewhere(reviewed: LiveWorld) -> None:
     written, other = reviewed.world.fresh(), reviewed.world.fresh("eve")
     page = reviewed.opened("max", "/review")
     reason = _row(page, written).get_by_label("Reason (required)")
@@ -250,7 +250,7 @@ def test_an_error_stays_next_to_its_form_while_other_requests_appear(reviewed: L
 
 
 @pytest.mark.far
-def test_a_request_made_by_its_reader_elsewhere_appears_with_its_outcome(place: LiveWorld) -> None:
+def test_an_engineers_open_list_shows_a_request_submitted_elsewhere_and_its_outcome(place: LiveWorld) -> None:
     page = place.opened("erin", "/mine")
     expect(page.locator("main")).to_contain_text("You have no requests yet")
 
@@ -286,7 +286,7 @@ def test_a_form_unfolded_by_the_reader_stays_unfolded(place: LiveWorld) -> None:
 
 
 @pytest.mark.far
-def test_a_request_moved_to_the_next_page_of_a_list_is_not_called_ended(place: LiveWorld) -> None:
+def test_a_request_that_moves_to_the_next_page_of_an_open_list_is_not_reported_as_ended(place: LiveWorld) -> None:
     oldest = place.world.fresh()
     for _ in range(19):
         place.world.fresh()
@@ -302,7 +302,7 @@ def test_a_request_moved_to_the_next_page_of_a_list_is_not_called_ended(place: L
 
 
 @pytest.mark.far
-def test_a_list_that_cannot_insert_a_card_around_a_form_says_that_there_is_more(place: LiveWorld) -> None:
+def test_an_open_list_that_cannot_insert_a_new_card_asks_the_reader_to_reload(place: LiveWorld) -> None:
     first = place.inside()
     page = place.opened("ann", "/open")
     page.route("**/htmx*.js", lambda route: route.abort())

@@ -12,7 +12,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal
 
 
-def test_a_page_announces_only_moves_covered_by_the_version_in_its_forms(
+def test_a_page_shows_no_move_newer_than_the_version_in_its_forms(
     open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))

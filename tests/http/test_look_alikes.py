@@ -37,7 +37,7 @@ def test_a_manager_with_the_requesters_name_gets_a_warning_and_is_not_refused(op
     assert row.state == State.PENDING
 
 
-def test_the_api_warns_an_approver_whose_name_equals_the_requesters(fresh_door: Door) -> None:
+def test_the_api_warns_an_approver_whose_name_equals_the_requesters_name(fresh_door: Door) -> None:
     request_id = fresh_door.pending()
     before = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["look_alikes"]
     name_like(fresh_door, "erin", "ann")
@@ -50,7 +50,7 @@ def test_the_api_warns_an_approver_whose_name_equals_the_requesters(fresh_door: 
     assert fresh_door.act("ann", "approve", request_id).json()["state"] == "active"
 
 
-def test_a_confirmed_further_mailbox_counts_for_look_alikes(fresh_door: Door) -> None:
+def test_look_alike_warnings_include_confirmed_additional_mail_addresses(fresh_door: Door) -> None:
     request_id = fresh_door.pending()
     people = {name: fresh_door.world.people[name].person_id for name in ("ann", "erin")}
     adds = (
@@ -83,7 +83,7 @@ def test_an_approver_of_a_pre_approval_is_warned_of_a_proposer_with_a_similar_na
     assert approved.status == 200
 
 
-def test_the_unapproved_access_page_names_people_who_look_like_the_reader(fresh_door: Door) -> None:
+def test_the_unapproved_access_api_names_people_whose_names_resemble_the_readers_name(fresh_door: Door) -> None:
     which, slug = in_force(fresh_door.world), fresh_door.world.tenant.slug
     name_like(fresh_door, "tara", "amir")
     places = (f"/v1/tenants/{slug}/pre-approvals/{which}", f"/v1/tenants/{slug}/unapproved-access")

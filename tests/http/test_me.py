@@ -108,7 +108,9 @@ def test_an_unknown_time_zone_is_refused(door: Door, name: str) -> None:
         {"time_zone": "UTC", "name": "Mallory"},
     ],
 )
-def test_the_api_changes_no_other_field_of_a_persons_own_account(door: Door, body: dict[str, object]) -> None:
+def test_an_account_change_with_an_invalid_unknown_or_missing_field_is_refused(
+    door: Door, body: dict[str, object]
+) -> None:
     facts(door.call("ann", "PATCH", "/v1/me", json=body), 422, "invalid-request")
 
 

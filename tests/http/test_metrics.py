@@ -50,7 +50,7 @@ def test_the_metrics_can_be_read_locally_under_other_names_of_the_machine(ask: A
 
 
 @pytest.mark.parametrize("host", ["lockbox.example", "127.0.0.1.evil.example", "lockbox.example:8000"])
-def test_under_the_public_name_metrics_need_the_token(ask: Ask, host: str) -> None:
+def test_a_call_to_the_public_host_name_needs_a_token_to_read_the_metrics(ask: Ask, host: str) -> None:
     facts(ask("127.0.0.1", host=host), 403, "metrics-closed")
     assert ask("127.0.0.1", token=TOKEN, host=host, Authorization=f"Bearer {TOKEN}").status_code == 200
 
@@ -58,7 +58,9 @@ def test_under_the_public_name_metrics_need_the_token(ask: Ask, host: str) -> No
 @pytest.mark.parametrize(
     "header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Via"]
 )
-def test_a_call_through_a_local_proxy_may_not_read_the_metrics_as_local(ask: Ask, header: str) -> None:
+def test_a_call_through_a_proxy_on_the_same_machine_does_not_count_as_local_for_metrics(
+    ask: Ask, header: str
+) -> None:
     facts(ask("127.0.0.1", **{header: "127.0.0.1"}), 403, "metrics-closed")
 
 

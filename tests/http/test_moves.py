@@ -183,7 +183,7 @@ def test_an_endorsement_opens_a_window_where_the_vendor_decides(open_door: OpenD
 
 
 @pytest.mark.parametrize("action", ["submit", "time_out", "expire", "events", "", "Approve", "approve%00"])
-def test_moves_of_the_timer_and_unknown_actions_are_refused_to_callers(reviewing: Door, action: str) -> None:
+def test_callers_cannot_make_timer_moves_or_unknown_moves(reviewing: Door, action: str) -> None:
     request_id = reviewing.pending()
     before = reviewing.rows()
 

@@ -18,7 +18,7 @@ def two(open_door: OpenDoor) -> Door:
     return open_door(Policy(vendor_review=False, quorum=2))
 
 
-def test_a_lowered_number_of_uses_is_approved_and_readable(fresh_door: Door) -> None:
+def test_an_approver_can_lower_the_number_of_uses_and_readers_see_the_new_limit(fresh_door: Door) -> None:
     door = fresh_door
     request_id = door.pending(max_uses=5, **WIDE)
 
@@ -33,7 +33,7 @@ def test_a_lowered_number_of_uses_is_approved_and_readable(fresh_door: Door) -> 
     facts(door.ask("gate", resource=B), 403, "used-up")
 
 
-def test_without_narrowing_every_part_reads_as_granted(fresh_door: Door) -> None:
+def test_an_approval_without_narrowing_grants_all_requested_resources_and_actions(fresh_door: Door) -> None:
     request_id = fresh_door.pending(**WIDE)
 
     view = fresh_door.act("ann", "approve", request_id).json()
@@ -58,7 +58,7 @@ def test_two_approvals_of_disjoint_parts_open_nothing(two: Door) -> None:
     assert two.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
 
 
-def test_activity_in_a_resource_the_approver_omitted_counts_as_unrequested(open_door: OpenDoor) -> None:
+def test_activity_in_a_resource_that_the_approver_left_out_is_flagged(open_door: OpenDoor) -> None:
     door = open_door()
     scopes = {Scope.ACCESS_CHECK, Scope.ACTIVITY_REPORT}
     door.world.add("ward", Role.SYSTEM, scopes=scopes, services={"exchange-online"})

@@ -91,7 +91,7 @@ def test_each_openapi_operation_states_whether_it_needs_a_credential() -> None:
     assert named == set(DOCUMENT["components"]["securitySchemes"])
 
 
-def test_an_openapi_schema_has_one_name_and_equal_input_and_output_properties() -> None:
+def test_each_openapi_schema_has_the_same_name_and_properties_for_input_and_output() -> None:
     app = make_app(NOWHERE, make_database(NOWHERE))
     schemas = get_openapi(title="", version="", routes=app.routes)["components"]["schemas"]
     written = [name for name in schemas if name.endswith("-Input")]
@@ -150,7 +150,7 @@ def test_a_wrong_openapi_example_would_be_detected() -> None:
     assert not validator.is_valid({"id": "erin", "name": "Erin Engel"})
 
 
-def test_a_temporary_problem_in_openapi_states_when_to_try_again() -> None:
+def test_only_429_and_503_responses_in_openapi_have_a_retry_after_header() -> None:
     responses = DOCUMENT["components"]["responses"]
 
     waits = {name for name, said in responses.items() if "Retry-After" in said.get("headers", {})}

@@ -31,7 +31,7 @@ def test_declared_access_is_read_by_an_approver_and_is_in_the_audit_log(door: Do
     assert body["reason"] in str(event)
 
 
-def test_outside_access_declared_twice_under_one_key_is_declared_once(door: Door) -> None:
+def test_a_declaration_of_outside_access_repeated_under_its_idempotency_key_is_stored_once(door: Door) -> None:
     body = around(door)
 
     first, again = declare(door, body, "key-1"), declare(door, body, "key-1")

@@ -77,7 +77,7 @@ def test_the_next_playground_click_ends_the_previous_session(playing: Portal) ->
     assert "You are playing Aude (auditor)" in browser.get("/account").words
 
 
-def test_an_approver_played_in_the_playground_decides_like_with_a_demo_token(playing: Portal) -> None:
+def test_an_approver_played_in_the_playground_can_decide_without_a_fresh_sign_in(playing: Portal) -> None:
     request = playing.world.submit()
     browser = here(playing)
     be(browser, "ann")
@@ -150,12 +150,12 @@ def test_the_page_of_another_site_cannot_switch_playground_users(playing: Portal
 
 @each("path", PLACES)
 @each("address", ["10.0.0.5", "203.0.113.7", "::ffff:203.0.113.7", "2001:db8::1", "somewhere"])
-def test_from_another_machine_the_playground_is_not_found(playing: Portal, path: str, address: str) -> None:
+def test_a_call_to_the_playground_from_another_machine_is_refused(playing: Portal, path: str, address: str) -> None:
     assert "You do not have access to this" in playing.browser(address=address).get(path).words
 
 
 @pytest.mark.parametrize("host", ["lockbox.example", "localhost.evil.example", "192.168.0.7:8000", "", "[", "evil@x"])
-def test_under_another_name_the_playground_is_not_found(playing: Portal, host: str) -> None:
+def test_a_call_to_the_playground_under_another_host_name_is_refused(playing: Portal, host: str) -> None:
     browser = here(playing)
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", "host": host}
 
@@ -164,7 +164,7 @@ def test_under_another_name_the_playground_is_not_found(playing: Portal, host: s
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
-def test_through_a_local_proxy_the_playground_is_not_found(playing: Portal, header: str) -> None:
+def test_a_call_to_the_playground_through_a_local_proxy_is_refused(playing: Portal, header: str) -> None:
     browser = here(playing)
 
     assert [browser.call("GET", path, headers={header: HERE}).status_code for path in PLACES] == [403] * 4
@@ -215,7 +215,7 @@ def test_production_refuses_demo_sessions(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"people": []}', "\udcff"])
-def test_a_playground_file_of_another_user_is_refused_at_the_start(
+def test_the_app_does_not_start_with_a_missing_or_invalid_playground_file(
     playing: Portal, tmp_path: Path, content: str | None
 ) -> None:
     file = tmp_path / "playground.json"

@@ -39,7 +39,7 @@ def test_the_api_returns_the_policy_with_its_version_as_etag(door: Door) -> None
     }
 
 
-def test_replacing_a_policy_makes_the_next_version_and_other_callers_must_look_again(
+def test_each_policy_replacement_makes_a_new_version_and_outdated_replacements_are_refused(
     fresh_door: Door,
 ) -> None:
     shown = fresh_door.get("tara", fresh_door.path("/policy")).headers["etag"]

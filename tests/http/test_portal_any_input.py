@@ -193,7 +193,7 @@ def is_a_page(answer: Any) -> None:
 @pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(FORMS), FIELDS, st.sampled_from([None, "ann", "erin", "max"]))
-def test_an_arbitrary_form_is_answered_with_a_page(
+def test_a_portal_form_with_arbitrary_fields_is_answered_with_a_page(
     shared: Portal, form: str, fields: dict[str, str], who: str | None
 ) -> None:
     browser = Browser(shared)

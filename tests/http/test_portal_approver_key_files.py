@@ -65,7 +65,7 @@ def test_an_empty_field_for_a_key_file_is_ignored(signed: SignedExport) -> None:
     assert "not checked without" in signed.verify(b"").words
 
 
-def test_a_signature_by_an_unknown_key_counts_as_tampering_unless_an_older_key_file_has_it(
+def test_an_export_counts_as_tampered_if_no_given_key_file_has_the_key_of_a_signature(
     signed: SignedExport,
 ) -> None:
     none = json.dumps(json.loads(signed.keys) | {"keys": []}).encode()

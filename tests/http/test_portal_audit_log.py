@@ -62,7 +62,7 @@ def looks(portal: Portal, who: str = "aude", **query: Any) -> PortalPage:
     return PortalPage(portal.by_mail(who).call("GET", "/audit-log", params=query))
 
 
-def test_the_log_page_shows_events_in_words_with_time_number_and_request(
+def test_the_log_page_describes_each_event_and_shows_its_number_its_time_and_its_request(
     open_portal: OpenPortal, worker: Database
 ) -> None:
     portal = told(open_portal(), worker)
@@ -117,7 +117,9 @@ def test_every_search_field_of_the_log_page_works(audit_log: Portal) -> None:
         {"cursor": "x"},
     ],
 )
-def test_an_invalid_search_on_the_log_page_is_reported_and_kept(audit_log: Portal, query: dict[str, str]) -> None:
+def test_an_invalid_search_on_the_log_page_is_reported_and_stays_in_the_form(
+    audit_log: Portal, query: dict[str, str]
+) -> None:
     before = readings(audit_log)
 
     page = looks(audit_log, **{"text": "kept"} | query)
@@ -144,7 +146,7 @@ def test_an_impossible_local_time_in_a_log_search_is_reported(
 
 
 @pytest.mark.far
-def test_the_log_pages_follow_without_a_gap(open_portal: OpenPortal) -> None:
+def test_the_log_page_continues_on_a_second_page_with_the_same_filter(open_portal: OpenPortal) -> None:
     portal = open_portal()
     for number in range(55):
         portal.world.submit(resources=[f"mailbox:{number}@contoso.example"])
@@ -159,7 +161,7 @@ def test_the_log_pages_follow_without_a_gap(open_portal: OpenPortal) -> None:
     assert "action=submit" in older
 
 
-def test_the_log_page_first_shows_request_events_and_everything_on_demand(audit_log: Portal) -> None:
+def test_the_log_page_shows_only_request_events_until_the_reader_asks_for_everything(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     browser.get("/audit-log")
 
@@ -249,7 +251,7 @@ def test_a_reader_of_several_audit_logs_chooses_one_log(open_portal: OpenPortal)
     assert Role.AUDITOR in {one.role for one in first.world.people["aude"].standings}
 
 
-def test_an_export_from_the_log_page_verifies_and_the_csv_matches(audit_log: Portal) -> None:
+def test_an_export_from_the_log_page_can_be_verified_and_its_csv_obeys_the_filter(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
 
     whole = browser.call("GET", "/audit-log/export", params={"since": "2"})
@@ -263,7 +265,9 @@ def test_an_export_from_the_log_page_verifies_and_the_csv_matches(audit_log: Por
 
 
 @pytest.mark.parametrize("query", [{"since": "x"}, {"since": "9" * 12}, {"since": "9" * 30}, {"person": "x"}])
-def test_an_impossible_export_is_reported_and_not_recorded(audit_log: Portal, query: dict[str, str]) -> None:
+def test_an_export_with_an_invalid_query_is_reported_and_not_recorded(
+    audit_log: Portal, query: dict[str, str]
+) -> None:
     before = readings(audit_log)
 
     page = PortalPage(audit_log.by_mail("aude").call("GET", "/audit-log/export", params=query))
@@ -272,7 +276,7 @@ def test_an_impossible_export_is_reported_and_not_recorded(audit_log: Portal, qu
     assert readings(audit_log) == before
 
 
-def test_the_checkpoint_page_shows_the_checkpoint_keys_and_the_verify_command(audit_log: Portal) -> None:
+def test_the_checkpoint_page_shows_the_checkpoint_and_the_keys_and_the_verify_command(audit_log: Portal) -> None:
     page = audit_log.by_mail("aude").get("/audit-log/checkpoint")
 
     text = html.unescape(page.text)
@@ -283,7 +287,7 @@ def test_the_checkpoint_page_shows_the_checkpoint_keys_and_the_verify_command(au
     assert {form.action for form in page.read.forms} == {"/sign-out", "/account/preferences", "/audit-log/export"}
 
 
-def test_an_unsealed_log_says_so_on_its_page(portal: Portal) -> None:
+def test_the_checkpoint_page_of_an_unsealed_log_says_that_no_event_is_sealed(portal: Portal) -> None:
     browser = portal.by_mail("aude")
 
     shown, exported = browser.get("/audit-log/checkpoint"), browser.get("/audit-log/export")

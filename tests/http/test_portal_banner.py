@@ -46,7 +46,7 @@ def test_an_approval_banner_says_what_opened_and_offers_to_revoke_the_window(por
     assert 'id="revoke"' in after.text
 
 
-def test_a_partial_approval_banner_says_how_many_are_needed(open_portal: OpenPortal) -> None:
+def test_the_banner_of_a_partial_approval_says_how_many_approvals_are_needed(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
@@ -61,7 +61,7 @@ def test_a_partial_approval_banner_says_how_many_are_needed(open_portal: OpenPor
     assert banner(later) == "You approved. Since then: Denied"
 
 
-def test_an_endorsement_banner_says_who_is_asked_on_page_and_list(open_portal: OpenPortal) -> None:
+def test_after_an_endorsement_page_and_list_show_a_banner_that_says_who_is_asked_now(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True))
     first, second = portal.world.fresh(), portal.world.fresh()
     browser, page = opened(portal, "max", f"/requests/{first.id}")

@@ -29,7 +29,7 @@ def send(browser: Browser, page: PortalPage, action: str, **changes: Any) -> Por
     return browser.post(form.action, fields)
 
 
-def test_on_the_page_every_part_is_ticked_by_default_and_nothing_is_narrowed(portal: Portal) -> None:
+def test_the_approval_form_ticks_every_resource_and_action_by_default(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -41,7 +41,7 @@ def test_on_the_page_every_part_is_ticked_by_default_and_nothing_is_narrowed(por
     assert (row.granted_resources, row.granted_actions) == (None, None)
 
 
-def test_an_approval_opens_the_ticked_parts_and_the_request_stays_readable(portal: Portal) -> None:
+def test_an_approval_opens_only_the_ticked_parts_and_the_page_marks_the_parts_left_out(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
     browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
@@ -64,7 +64,7 @@ def test_an_approval_opens_the_ticked_parts_and_the_request_stays_readable(porta
         ({"resources": ["\x00<script>"]}, "was not requested"),
     ],
 )
-def test_a_forged_or_empty_choice_of_parts_is_refused_and_kept(
+def test_a_forged_or_empty_selection_of_parts_is_refused_and_the_form_keeps_its_values(
     portal: Portal, changes: dict[str, Any], sentence: str
 ) -> None:
     request = portal.world.submit(**WIDE)
@@ -95,7 +95,7 @@ def test_a_denial_without_a_reason_is_refused_on_the_page_with_a_message(portal:
     assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-def test_the_request_page_names_policy_version_endorser_and_what_happens_without_an_answer(
+def test_the_request_page_names_endorser_and_policy_and_says_what_happens_without_an_answer(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(Policy(vendor_review=True))
@@ -113,7 +113,7 @@ def test_the_request_page_names_policy_version_endorser_and_what_happens_without
         assert words in page.words
 
 
-def test_parts_of_the_page_that_update_live_are_marked_and_forms_are_not(portal: Portal) -> None:
+def test_the_request_page_marks_facts_and_votes_for_live_updates_and_leaves_forms_unmarked(portal: Portal) -> None:
     request = portal.world.submit()
 
     _, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
@@ -128,7 +128,7 @@ def test_parts_of_the_page_that_update_live_are_marked_and_forms_are_not(portal:
 
 
 @pytest.mark.far
-def test_closing_a_window_asks_for_a_new_sign_in_by_policy_and_keeps_the_comment(
+def test_a_policy_can_require_a_fresh_sign_in_to_revoke_and_the_page_keeps_the_comment(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -148,7 +148,7 @@ def test_closing_a_window_asks_for_a_new_sign_in_by_policy_and_keeps_the_comment
     assert "Revoked" in after.words
 
 
-def test_the_page_announces_a_too_weak_sign_in_first_and_denying_stays_possible(open_portal: OpenPortal) -> None:
+def test_the_page_says_in_advance_that_a_weak_sign_in_can_deny_but_not_approve(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.fresh()
     browser, page = portal.opened("ann", request.id)

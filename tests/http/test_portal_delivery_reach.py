@@ -48,7 +48,7 @@ def test_the_page_shows_how_many_people_could_not_be_reached(portal: Portal) -> 
         assert "Two of three approvers could not be reached; one is still being tried." in page.words
 
 
-def test_a_time_out_whose_prompts_reached_no_one_is_shown_as_such(portal: Portal) -> None:
+def test_the_page_of_a_timed_out_request_says_if_no_one_could_be_notified(portal: Portal) -> None:
     request = timed_out(portal)
 
     _, page = portal.opened("erin", request.id)

@@ -136,7 +136,9 @@ def test_a_lockbox_form_without_fetch_metadata_headers_is_accepted(lenient: Port
     assert (by_origin.status_code, by_site.status_code, without_referrer.status_code) == (200, 200, 200)
 
 
-def test_a_form_sent_after_the_session_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
+def test_a_form_sent_after_the_session_ended_changes_nothing_and_the_answer_says_so(
+    lenient: Portal, ann: Browser
+) -> None:
     request = lenient.world.fresh()
     page = ann.get(f"/requests/{request.id}")
     lenient.sql(

@@ -111,7 +111,9 @@ def test_days_in_a_history_filter_are_in_the_readers_time_zone(open_portal: Open
         ("cursor=%21", "The cursor is invalid"),
     ],
 )
-def test_an_invalid_history_filter_is_reported_and_kept(portal: Portal, query: str, sentence: str) -> None:
+def test_an_invalid_history_filter_is_reported_and_stays_in_the_form(
+    portal: Portal, query: str, sentence: str
+) -> None:
     portal.world.fresh()
     browser = portal.by_mail("ann")
 
@@ -194,7 +196,7 @@ def test_the_filtered_history_can_be_downloaded_as_csv_without_formulas(portal: 
     assert odd["Justification"] == 'A "quoted", odd\nreason'
 
 
-def test_a_history_csv_continues_beyond_one_read(open_portal: OpenPortal) -> None:
+def test_a_history_csv_contains_more_rows_than_one_database_read_returns(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     put_many(portal, request.id, 450)

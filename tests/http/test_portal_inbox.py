@@ -108,7 +108,7 @@ def test_an_empty_inbox_says_where_to_look(open_portal: OpenPortal) -> None:
     assert {"/open", "/requests"} <= set(page.read.links)
 
 
-def test_open_windows_are_listed_in_the_order_of_their_end(open_portal: OpenPortal) -> None:
+def test_open_windows_are_listed_with_the_earliest_end_first(open_portal: OpenPortal) -> None:
     portal = open_portal()
     long, short = portal.world.fresh(access_window=3600), portal.world.fresh("eve", access_window=600)
     for request in (long, short):
@@ -127,7 +127,7 @@ def test_open_windows_are_listed_in_the_order_of_their_end(open_portal: OpenPort
 
 
 @pytest.mark.parametrize("name", ["ann", "tara", "max"])
-def test_an_open_window_is_closed_with_one_click_and_the_timeline_shown(portal: Portal, name: str) -> None:
+def test_one_click_closes_an_open_window_and_shows_the_page_of_the_request(portal: Portal, name: str) -> None:
     request = portal.world.fresh()
     portal.world.act("amir", Action.APPROVE, request.id)
     browser = portal.by_passkey(name)
@@ -156,7 +156,7 @@ def test_the_list_of_open_windows_shows_what_each_window_was_opened_for(open_por
     )
 
 
-def test_a_window_that_another_person_closed_says_so(open_portal: OpenPortal) -> None:
+def test_the_list_of_open_windows_says_if_the_engineer_of_a_window_was_disabled(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.submit()
     portal.world.act("ann", Action.APPROVE, request.id)
@@ -166,7 +166,7 @@ def test_a_window_that_another_person_closed_says_so(open_portal: OpenPortal) ->
     assert why in portal.by_passkey("ann").get("/open").words
 
 
-def test_an_empty_list_of_open_windows_says_so(open_portal: OpenPortal) -> None:
+def test_the_list_of_open_windows_says_if_no_window_is_open(open_portal: OpenPortal) -> None:
     assert "There are no open windows" in open_portal().by_passkey("ann").get("/open").words
 
 
@@ -216,7 +216,7 @@ def test_an_invalid_page_number_of_the_inbox_is_refused(portal: Portal, path: st
     assert "Start again with the first" in page.words
 
 
-def test_an_inbox_page_beyond_the_last_links_back(portal: Portal) -> None:
+def test_an_inbox_page_after_the_last_page_links_back_to_the_first_page(portal: Portal) -> None:
     browser = portal.by_passkey("ann")
 
     for path in ("/waiting", "/open"):

@@ -97,7 +97,7 @@ def test_a_new_person_adds_a_passkey_and_approves_with_that_passkey(nora: Newcom
     assert "Nora (approver) approved" in page.words
 
 
-def test_a_passkey_added_later_after_a_mailed_code_opens_nothing_for_three_days(nora: Newcomer) -> None:
+def test_a_passkey_added_after_a_mailed_code_approves_nothing_for_three_days(nora: Newcomer) -> None:
     nora.accept(nora.portal.browser())
     nora.portal.wait(minutes=1)
     reader, authenticator = nora.portal.browser(), Authenticator()
@@ -174,7 +174,7 @@ def test_accepting_an_invitation_ends_the_existing_session_of_the_browser(nora: 
     assert all(row.revoked_at for row in rows)
 
 
-def test_a_person_who_lost_their_passkey_is_helped_by_a_new_invitation_of_their_tenant(portal: Portal) -> None:
+def test_a_new_invitation_by_their_tenant_lets_a_person_who_lost_their_passkey_add_another(portal: Portal) -> None:
     person = {"p": portal.world.people["ann"].person_id}
     portal.sql(LOST, key=some_key(), **person)
     portal.sql("DELETE FROM memberships WHERE person_id = :p", **person)
@@ -203,7 +203,7 @@ def test_a_new_invitation_by_another_tenant_does_not_replace_a_lost_passkey(
     assert (asked.status, "A code from a mail is not enough" in asked.words) == (403, True)
 
 
-def test_the_invitation_mail_says_who_invites_to_what_and_its_code_is_in_no_log(portal: Portal) -> None:
+def test_the_invitation_mail_names_inviter_and_roles_and_has_the_code_in_the_link_fragment(portal: Portal) -> None:
     nora = invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", "approver", "auditor")
 
     mail = nora.mail

@@ -58,7 +58,7 @@ def test_the_request_form_offers_the_read_action_by_default(portal: Portal) -> N
         assert one.form("/ask/preview").ticked["actions"] == ["read"]
 
 
-def test_the_default_duration_of_the_request_form_suits_the_demo_customer(portal: Portal) -> None:
+def test_the_default_duration_of_the_request_form_is_allowed_by_the_demo_policy(portal: Portal) -> None:
     page = portal.by_mail("erin").get("/ask")
 
     assert int(page.form("/ask/preview").fields["access_window"]) <= run.POLICY.access_ceiling
@@ -80,7 +80,7 @@ def test_a_preview_on_the_request_form_says_who_is_asked_and_submits_nothing(ope
     assert portal.count() == before
 
 
-def test_a_request_form_is_stored_as_written_and_shown(portal: Portal) -> None:
+def test_a_submitted_request_form_is_stored_unchanged_and_leads_to_the_request_page(portal: Portal) -> None:
     browser = portal.by_mail("erin")
 
     page = browser.submit(previewed(browser, portal), "/ask")
@@ -117,7 +117,7 @@ def test_a_request_form_sent_twice_submits_once(portal: Portal) -> None:
     assert len(submitted(portal)) == 2
 
 
-def test_a_request_form_resent_under_its_key_with_other_contents_submits_nothing(portal: Portal) -> None:
+def test_a_request_form_sent_again_with_changed_text_submits_nothing(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     browser.submit(page, "/ask")
@@ -130,7 +130,7 @@ def test_a_request_form_resent_under_its_key_with_other_contents_submits_nothing
 
 
 @pytest.mark.parametrize("where", ["/ask/preview", "/ask"])
-def test_an_invalid_field_of_the_request_form_is_reported_next_to_it_and_nothing_lost(
+def test_the_request_form_reports_invalid_input_next_to_the_field_and_loses_no_input(
     portal: Portal, where: str
 ) -> None:
     browser = portal.by_mail("erin")
@@ -164,7 +164,7 @@ def test_a_policy_requirement_is_reported_next_to_its_form_field(open_portal: Op
     assert page.text.count("aria-invalid") == 3
 
 
-def test_a_policy_tightened_while_the_form_is_open_refuses_and_keeps_the_text(portal: Portal) -> None:
+def test_if_the_policy_became_stricter_meanwhile_the_form_is_refused_and_keeps_its_text(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     lay_down(portal.world, access_ceiling=600, vendor_review=False)
@@ -177,7 +177,7 @@ def test_a_policy_tightened_while_the_form_is_open_refuses_and_keeps_the_text(po
     assert submitted(portal) == []
 
 
-def test_the_form_says_so_if_a_customer_leaves_decisions_to_the_vendor(portal: Portal) -> None:
+def test_the_request_form_says_if_the_customer_leaves_decisions_to_the_vendor(portal: Portal) -> None:
     portal.sql("UPDATE tenants SET mode = :m WHERE id = :t", m=Mode.OBSERVE.value, t=portal.world.tenant.id)
 
     page = previewed(portal.by_mail("erin"), portal)
@@ -211,7 +211,7 @@ def test_the_form_does_not_show_another_persons_request_for_resubmission(portal:
     assert "mailbox" not in shown.text
 
 
-def test_excess_input_in_the_request_form_is_reported_in_the_forms_words(portal: Portal) -> None:
+def test_input_above_a_limit_of_the_request_form_is_reported_with_that_limit(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     many = "\n".join(f"mailbox:{number}@contoso.example" for number in range(60))
     typed = written(portal, resources=many, justification="x" * 4001, case_ref="y" * 101)
@@ -242,7 +242,7 @@ def offered(page: PortalPage) -> list[int]:
     return [int(one) for one in re.findall(r'<option value="(\d+)"', page.text)]
 
 
-def test_before_a_preview_the_form_respects_the_chosen_customers_window_ceiling(
+def test_before_any_preview_the_form_offers_only_durations_up_to_the_customers_maximum(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal()
@@ -262,7 +262,7 @@ def test_before_a_preview_the_form_respects_the_chosen_customers_window_ceiling(
     assert refused.form("/ask/preview").fields["access_window"] == "1200"
 
 
-def test_before_a_customer_is_chosen_the_form_offers_the_highest_window_ceiling(portal: Portal) -> None:
+def test_before_a_customer_is_chosen_the_form_offers_durations_up_to_the_highest_maximum(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3600)
     browser = portal.by_mail("erin")
 

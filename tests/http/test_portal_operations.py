@@ -60,7 +60,7 @@ def seen(portal: Portal, who: str = "olga") -> PortalPage:
     return browser.get("/operations")
 
 
-def test_the_operations_page_shows_counts_ages_and_processes(portal: Portal) -> None:
+def test_the_operations_page_shows_open_windows_delays_and_whether_workers_are_alive(portal: Portal) -> None:
     request = portal.world.submit(justification=JUSTIFICATION)
     portal.world.act("ann", Action.APPROVE, request.id)
 
@@ -136,7 +136,7 @@ def test_the_operations_page_is_small_enough_for_a_slow_line(portal: Portal) -> 
     assert len(seen(portal).text.encode()) < 45_000
 
 
-def test_a_dead_webhook_is_named_without_secrets_and_raises_no_alarm(
+def test_an_unreachable_webhook_is_listed_without_secrets_and_raises_no_alarm(
     portal: Portal,
 ) -> None:
     post, world = Postbag(), portal.world
@@ -163,7 +163,7 @@ def test_a_dead_webhook_is_named_without_secrets_and_raises_no_alarm(
 
 
 @pytest.mark.far
-def test_many_failing_webhooks_are_paged_and_counted(portal: Portal) -> None:
+def test_failing_webhooks_are_counted_and_listed_fifty_to_a_page(portal: Portal) -> None:
     post, world = Postbag(), portal.world
     calm_down(portal)
     ids = [post.endpoint(world, f"{URL}/{number}", tenant_id=world.tenant.id) for number in range(52)]
@@ -188,7 +188,7 @@ def test_many_failing_webhooks_are_paged_and_counted(portal: Portal) -> None:
     assert browser.get("/operations?failing=0").status == 422
 
 
-def test_a_few_failing_webhooks_need_no_paging(portal: Portal) -> None:
+def test_a_few_failing_webhooks_are_listed_without_a_count_or_page_links(portal: Portal) -> None:
     calm_down(portal)
     endpoint = Postbag().endpoint(portal.world, URL, tenant_id=portal.world.tenant.id)
     write(unbound(portal.db), "UPDATE endpoints SET failing_since = now() WHERE id = :id", id=endpoint)

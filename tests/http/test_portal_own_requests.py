@@ -46,7 +46,7 @@ def test_an_empty_list_of_own_requests_says_what_to_do(portal: Portal) -> None:
     assert "/ask" in page.read.links
 
 
-def test_a_readers_open_requests_come_first_and_requests_of_other_people_never(portal: Portal) -> None:
+def test_the_list_of_own_requests_has_open_requests_first_and_none_of_other_people(portal: Portal) -> None:
     world = portal.world
     oldest, closed, newest = (world.fresh() for _ in range(3))
     others = world.fresh("eve")
@@ -59,7 +59,7 @@ def test_a_readers_open_requests_come_first_and_requests_of_other_people_never(p
 
 
 @pytest.mark.far
-def test_pages_of_own_requests_follow_without_a_gap(portal: Portal) -> None:
+def test_the_pages_of_own_requests_list_every_request_once(portal: Portal) -> None:
     world = portal.world
     ids = [world.fresh().id for _ in range(43)]
     for one in ids[::2]:
@@ -151,7 +151,7 @@ def test_a_request_is_cancelled_or_completed_on_the_list_of_own_requests(portal:
     assert f"/ask?from={waits.id}" in page.read.links
 
 
-def test_a_decision_made_meanwhile_is_shown_next_to_the_kept_text(portal: Portal) -> None:
+def test_if_a_request_was_decided_before_a_cancellation_the_page_keeps_the_typed_comment(portal: Portal) -> None:
     browser, request = portal.by_mail("erin"), portal.world.fresh()
     page = browser.get("/mine")
     portal.world.act("ann", Action.APPROVE, request.id)

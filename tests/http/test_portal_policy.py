@@ -52,7 +52,7 @@ def test_saving_an_unchanged_policy_form_changes_nothing(portal: Portal) -> None
     assert "Nothing changes: this is the policy in force." in page.words
 
 
-def test_common_policy_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Portal) -> None:
+def test_common_policy_terms_are_changed_in_a_form_that_shows_the_changes_before_saving(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
 
     asked = terms(
@@ -104,7 +104,7 @@ def test_break_glass_is_switched_on_by_the_policy_form(portal: Portal) -> None:
     assert "Nothing changes: this is the policy in force." in terms(portal, browser).words
 
 
-def test_the_policy_form_keeps_seconds_and_terms_without_a_field(portal: Portal) -> None:
+def test_saving_the_policy_form_changes_no_term_that_the_form_cannot_show(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3601, groups={"legal": group(portal.world, "ann")})
     browser = portal.by_passkey("tara")
 
@@ -127,7 +127,7 @@ def test_the_policy_form_keeps_seconds_and_terms_without_a_field(portal: Portal)
         ({"reasons": []}, "Accepted reasons: Choose at least one."),
     ],
 )
-def test_impossible_policy_terms_are_reported_before_saving_and_kept(
+def test_impossible_policy_terms_are_reported_before_saving_and_stay_in_the_form(
     portal: Portal, changes: dict[str, Any], says: str
 ) -> None:
     page = terms(portal, portal.by_passkey("tara"), **{"access_ceiling_minutes": "7"} | changes)
@@ -139,7 +139,7 @@ def test_impossible_policy_terms_are_reported_before_saving_and_kept(
     assert held(portal) == Policy(vendor_review=False)
 
 
-def test_each_mistake_in_the_policy_form_is_shown_at_its_field_and_linked_above(portal: Portal) -> None:
+def test_each_mistake_in_the_policy_form_is_shown_at_its_field_and_linked_at_the_top(portal: Portal) -> None:
     page = terms(
         portal,
         portal.by_passkey("tara"),
@@ -229,7 +229,7 @@ def test_the_policy_page_does_not_count_time_paused_by_a_question_as_passed(open
     assert "its approval deadline has passed" in stands_no_more.words
 
 
-def test_the_predicted_effect_of_a_policy_change_on_a_pending_request_happens(portal: Portal) -> None:
+def test_a_policy_change_has_the_predicted_effect_on_a_pending_request(portal: Portal) -> None:
     request = portal.world.submit()
     browser = portal.by_passkey("tara")
     asked = terms(portal, browser, quorum="2")
@@ -309,7 +309,7 @@ def test_removing_a_group_moves_the_later_tiers_up(portal: Portal) -> None:
         ({"escalation": "100"}, "When the next tiers are asked, in percent: Write 99 or less."),
     ],
 )
-def test_impossible_policy_groups_are_reported_and_kept(
+def test_impossible_policy_groups_are_reported_and_stay_in_the_form(
     portal: Portal, changes: dict[str, list[str] | str], says: str
 ) -> None:
     browser = portal.by_passkey("tara")
@@ -329,7 +329,7 @@ def test_a_member_without_a_deciding_role_is_refused_in_a_policy_group(portal: P
     assert (page.status, "not an approver or eligible delegate" in page.words) == (422, True)
 
 
-def test_dated_consent_given_by_form_is_a_policy_change_with_its_diff(portal: Portal) -> None:
+def test_the_form_for_consent_until_a_date_shows_and_saves_a_policy_change(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     until = datetime.now(UTC) + timedelta(days=2)
 

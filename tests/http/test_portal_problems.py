@@ -182,7 +182,7 @@ AS_A_BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "origin":
         ),
     ],
 )
-def test_an_early_refusal_is_a_page_for_browsers_and_json_for_programs(
+def test_the_refusal_of_an_unread_form_is_a_page_for_browsers_and_json_for_programs(
     shared: Portal, *, kind: str, size: int, status: int, title: str, said: str
 ) -> None:
     browser = shared.by_mail("ann")

@@ -76,7 +76,7 @@ def test_the_request_page_shows_who_what_why_and_the_approval_and_access_deadlin
     assert offered(page) == {"approve", "deny"}
 
 
-def test_the_request_page_and_the_status_show_that_a_target_did_not_close_its_access(easy: Portal) -> None:
+def test_the_request_page_and_the_operators_status_report_access_still_open_at_a_target(easy: Portal) -> None:
     request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), STILL_OPEN, id=request.id)
@@ -126,7 +126,7 @@ def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) ->
     assert (decision.means, decision.address, decision.user_agent) == ("mail", browser.address, browser.agent)
 
 
-def test_an_action_the_person_may_not_take_is_refused_in_a_sentence(easy: Portal) -> None:
+def test_an_action_that_the_person_may_not_take_is_refused_with_a_reason(easy: Portal) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("aude", request.id)
     fields = page.form("/sign-out").fields | {"version": "1"}
@@ -215,7 +215,7 @@ def test_a_decision_after_the_deadline_changes_nothing(easy: Portal) -> None:
         *({"version": version} for version in ("", "0", "-1", "x", "9999999999")),
     ],
 )
-def test_an_approval_of_a_duration_not_offered_or_a_version_not_seen_opens_nothing(
+def test_an_approval_with_an_invalid_duration_or_an_invalid_version_opens_nothing(
     easy: Portal, fields: dict[str, str]
 ) -> None:
     request = easy.world.fresh(access_window=3600)
@@ -229,7 +229,7 @@ def test_an_approval_of_a_duration_not_offered_or_a_version_not_seen_opens_nothi
 
 
 @each("comment", ["x" * 2001, "a\x00b", "a\u202eb"])
-def test_a_too_long_or_forged_comment_is_refused_and_kept(easy: Portal, comment: str) -> None:
+def test_a_comment_that_is_too_long_or_has_hidden_characters_is_refused(easy: Portal, comment: str) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("ann", request.id)
 

@@ -116,7 +116,7 @@ def test_an_invalid_selection_of_requests_is_reported_without_effect(
 
 
 @pytest.mark.far
-def test_fifty_requests_at_once_are_decided(portal: Portal) -> None:
+def test_fifty_requests_can_be_denied_in_one_step(portal: Portal) -> None:
     ids = many(portal.world, MOST)
     browser = portal.by_passkey("ann")
 

@@ -123,7 +123,7 @@ def test_the_member_list_shows_which_members_turned_prompts_off(portal: Portal) 
     assert page.words.count("asked by mail only when there are too few other approvers") == 1
 
 
-def test_an_admin_makes_a_member_an_eligible_delegate_and_revokes_eligibility(portal: Portal) -> None:
+def test_an_admin_makes_a_member_eligible_as_a_delegate_and_ineligible_again(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     fields = with_csrf(browser, {"id": str(id_of(portal.world, "aude"))})
 
@@ -183,7 +183,9 @@ def test_adding_a_webhook_shows_its_secret_on_one_page(portal: Portal) -> None:
         ({"description": "x" * 300}, "Not accepted: What it is: write at most 200 characters."),
     ],
 )
-def test_an_invalid_webhook_is_reported_and_kept(portal: Portal, fields: dict[str, str], says: str) -> None:
+def test_an_invalid_webhook_is_reported_and_stays_in_the_form(
+    portal: Portal, fields: dict[str, str], says: str
+) -> None:
     browser = portal.by_passkey("tara")
     written = {"url": URL, "description": "Ours"} | fields
     form = browser.get(portal.here("/endpoints")).form("/endpoints").fields

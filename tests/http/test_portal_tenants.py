@@ -133,7 +133,9 @@ def test_an_admin_with_a_weak_or_old_sign_in_changes_nothing_and_must_sign_in_ag
         ("[" * 20000, "not JSON"),
     ],
 )
-def test_an_invalid_policy_text_on_the_page_is_reported_and_kept(portal: Portal, text: str, says: str) -> None:
+def test_an_invalid_policy_text_on_the_page_is_reported_and_stays_in_the_form(
+    portal: Portal, text: str, says: str
+) -> None:
     browser = portal.by_passkey("tara")
 
     page = shown_to_change(portal, browser, text)

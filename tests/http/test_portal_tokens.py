@@ -41,7 +41,7 @@ def test_the_account_page_lists_a_token_without_its_text_and_can_revoke_the_toke
     assert answer.status_code == 401
 
 
-def test_a_gateway_token_without_its_service_is_refused_and_the_ticks_are_kept(portal: Portal) -> None:
+def test_a_gateway_token_form_without_a_service_is_refused_and_keeps_the_ticked_scopes(portal: Portal) -> None:
     browser = portal.by_passkey("gate")
 
     page = browser.submit(browser.get("/account"), "/account/tokens/new", name="nginx", scopes="gate:nginx")

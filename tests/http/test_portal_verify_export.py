@@ -54,7 +54,7 @@ def test_the_verify_page_verifies_an_export_and_names_the_trusted_signer(audit_l
     assert audit_log.count() == before
 
 
-def test_the_verify_page_trusts_the_readers_own_checkpoint_and_keys(audit_log: Portal) -> None:
+def test_the_verify_page_accepts_keys_and_a_checkpoint_that_the_reader_enters(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     note = re.search(
@@ -110,7 +110,7 @@ def test_an_export_uploaded_without_the_form_token_is_not_verified(audit_log: Po
     assert (nobody.status_code, nobody.headers["location"].partition("?")[0]) == (303, "/sign-in")
 
 
-def test_a_too_large_export_to_verify_is_refused_before_it_is_read(audit_log: Portal) -> None:
+def test_an_export_that_is_too_large_to_verify_is_refused_before_it_is_read(audit_log: Portal) -> None:
     browser = audit_log.by_mail("aude")
     much = b"x" * (middleware.MOST_UPLOAD_BYTES + 1)
 
@@ -150,7 +150,7 @@ def test_slow_uploads_of_exports_hold_only_a_few_slots(audit_log: Portal) -> Non
     assert audit_log.runner.run(sent()) == [403, 503, 403, 403]
 
 
-def test_too_many_exports_to_verify_of_one_tenant_are_refused_to_that_tenant_only(audit_log: Portal) -> None:
+def test_a_tenant_with_too_many_running_verifications_blocks_no_other_tenant(audit_log: Portal) -> None:
     audit_log.world.add("alma", Role.AUDITOR, audit_log.world.tenant.id)
     browsers = [audit_log.by_mail(who) for who in ("aude", "tara", "alma", "vera")]
 
@@ -232,7 +232,9 @@ def test_verifying_an_export_has_a_deadline(audit_log: Portal, monkeypatch: pyte
     assert (page.status, "takes too long here" in page.words) == (422, True)
 
 
-def test_exports_to_verify_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_export_verifications_applies_to_each_person_separately(
+    audit_log: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verify_export, "LIMITS", AttemptLimits(2, 2))
     for name in ("cora", "cleo"):
         audit_log.world.add(name, Role.AUDITOR, audit_log.world.tenant.id)

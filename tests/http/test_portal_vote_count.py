@@ -110,7 +110,7 @@ def test_every_list_shows_the_vote_count_of_pending_requests(open_portal: OpenPo
     assert "(1 of 2 approved)" not in words("eve", "/mine")
 
 
-def test_vendor_lists_count_the_votes_at_each_tenant_and_none_in_review(
+def test_vendor_lists_show_each_tenants_vote_count_and_no_vote_count_in_review(
     open_portal: OpenPortal,
 ) -> None:
     first, second = open_portal(), open_portal()
@@ -128,7 +128,7 @@ def test_vendor_lists_count_the_votes_at_each_tenant_and_none_in_review(
     assert "In vendor review (" not in page
 
 
-def test_no_list_shows_a_single_vote_count_where_a_group_must_also_approve(open_portal: OpenPortal) -> None:
+def test_no_list_shows_only_the_general_vote_count_if_a_group_must_also_approve(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, stages=[{"group": "legal"}], groups={"legal": group(portal.world, "abe")})
     request = portal.world.submit()

@@ -99,7 +99,7 @@ def test_the_passkey_and_denial_of_an_invitee_raise_no_alarm(portal: Portal, sup
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
 
 
-def test_a_vote_written_for_a_person_who_was_not_signed_in_is_an_alarm(portal: Portal) -> None:
+def test_a_vote_written_for_a_person_who_was_not_signed_in_raises_an_alarm(portal: Portal) -> None:
     ann, request = portal.world.people["ann"], portal.world.submit()
 
     with as_caller(portal.db, ann) as connection:
@@ -108,7 +108,7 @@ def test_a_vote_written_for_a_person_who_was_not_signed_in_is_an_alarm(portal: P
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
 
 
-def test_a_vote_stating_another_sign_in_method_than_recorded_is_an_alarm(portal: Portal) -> None:
+def test_a_vote_that_states_an_unrecorded_sign_in_method_raises_an_alarm(portal: Portal) -> None:
     ann, request, browser = portal.world.people["ann"], portal.world.submit(), portal.browser()
     browser.enter("ann", AuthMethod.OIDC)
 
@@ -118,7 +118,7 @@ def test_a_vote_stating_another_sign_in_method_than_recorded_is_an_alarm(portal:
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
 
 
-def test_a_role_written_by_the_apis_database_role_is_an_alarm(portal: Portal, nora: Newcomer) -> None:
+def test_a_member_role_written_by_the_apis_database_role_raises_an_alarm(portal: Portal, nora: Newcomer) -> None:
     nora.accept(portal.browser())
     person_id = who_is(portal, nora)
     assert found(portal, person_id) == []
@@ -130,7 +130,7 @@ def test_a_role_written_by_the_apis_database_role_is_an_alarm(portal: Portal, no
     assert found(portal, person_id) == ["I12 somebody is approver, and no event says who gave it"]
 
 
-def test_a_passkey_written_by_the_apis_database_role_is_an_alarm(portal: Portal) -> None:
+def test_a_passkey_written_by_the_apis_database_role_raises_an_alarm(portal: Portal) -> None:
     ann = portal.world.people["ann"]
     assert found(portal, ann.person_id) == []
 
@@ -171,7 +171,7 @@ OF_TENANTS = {
 
 @pytest.mark.far
 @pytest.mark.parametrize("kind", MARKS)
-def test_a_row_without_a_valid_mac_is_in_status_metrics_and_alarms(
+def test_a_row_without_a_valid_mac_appears_in_the_status_the_metrics_and_the_alarms(
     open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     portal = open_portal()
@@ -223,7 +223,7 @@ def test_only_a_vote_without_a_valid_mac_raises_an_alarm(portal: Portal) -> None
 
 
 @pytest.mark.far
-def test_row_macs_are_checked_in_pages_and_people_with_an_invalid_mac_in_every_round(
+def test_row_macs_are_scanned_page_by_page_and_an_invalid_mac_is_found_again_by_each_scan(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_macs, "SCAN_PAGE", 2)

@@ -82,7 +82,7 @@ def test_a_preview_says_what_is_missing_and_why_no_one_could_approve(fresh_door:
     assert "9 approvals" in found["obstacles"][0]
 
 
-def test_a_preview_counts_a_delegate_for_the_approver(fresh_door: Door) -> None:
+def test_a_preview_lists_a_delegate_in_place_of_the_approver(fresh_door: Door) -> None:
     stand_in(fresh_door.world, "aude", "ann")
 
     assert preview(fresh_door)["asked_first"] == ["Abe", "Amir", "Aude"]
@@ -105,7 +105,7 @@ def test_a_preview_names_no_customer_person_where_the_vendor_decides(fresh_door:
         ({"surprise": 1}, "invalid-request"),
     ],
 )
-def test_an_impossible_submission_is_refused_by_the_preview_in_the_same_words(
+def test_the_preview_of_an_impossible_submission_returns_the_problem_code(
     door: Door, changes: dict[str, Any], code: str
 ) -> None:
     facts(door.call("erin", "POST", PREVIEW, json=door.world.body(**changes)), 422, code)

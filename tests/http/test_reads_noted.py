@@ -68,7 +68,7 @@ def test_simultaneous_reads_of_a_request_leave_one_event(reviewed: Door) -> None
     assert len(reads(reviewed)) == 1
 
 
-def test_reading_own_requests_or_lists_or_reading_as_a_customer_leaves_no_event(reviewed: Door) -> None:
+def test_reads_by_the_requester_or_the_customer_and_reads_of_lists_leave_no_event(reviewed: Door) -> None:
     request = reviewed.world.submit()
     reviewed.world.act("max", Action.ENDORSE, request.id)
 

@@ -31,7 +31,7 @@ def ids(door: Door, who: str, **query: Any) -> list[str]:
     return [item["id"] for item in answer.json()["items"]]
 
 
-def test_a_list_of_requests_is_newest_first_and_equals_single_reads(fresh_door: Door) -> None:
+def test_a_list_of_requests_is_newest_first_with_the_same_fields_as_single_reads(fresh_door: Door) -> None:
     submitted = [fresh_door.pending(), fresh_door.active(), fresh_door.pending()]
 
     page = fresh_door.get("erin", "/v1/requests").json()
@@ -52,7 +52,9 @@ def test_an_empty_list_of_requests_is_returned_as_a_list(fresh_door: Door) -> No
 
 @pytest.mark.far
 @pytest.mark.parametrize("size", [1, 3, 7, 10])
-def test_pages_of_requests_neither_lose_nor_repeat_while_more_are_submitted(fresh_door: Door, size: int) -> None:
+def test_pages_of_requests_skip_and_repeat_no_request_while_new_requests_are_submitted(
+    fresh_door: Door, size: int
+) -> None:
     submitted = [fresh_door.pending() for _ in range(7)]
     seen: list[str] = []
     cursor: dict[str, str] = {}

@@ -21,7 +21,7 @@ def timed_out(door: Door, worker: Database) -> str:
     return request_id
 
 
-def test_a_resubmission_is_answered_like_a_submission_and_both_requests_are_linked(
+def test_a_resubmission_is_answered_like_a_submission_and_linked_with_the_first_request(
     door: Door, worker: Database
 ) -> None:
     first = timed_out(door, worker)
@@ -59,7 +59,9 @@ def test_concurrent_resubmissions_submit_once_over_http(door: Door, worker: Data
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
 
 
-def test_an_idempotency_key_replays_a_resubmission_and_fits_no_other_call(door: Door, worker: Database) -> None:
+def test_a_resubmission_repeated_under_its_idempotency_key_gets_the_first_answer(
+    door: Door, worker: Database
+) -> None:
     first, other, key = timed_out(door, worker), timed_out(door, worker), f"key-{uuid4()}"
     answer = again(door, "erin", first, key)
     before = door.rows()

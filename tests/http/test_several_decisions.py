@@ -49,7 +49,7 @@ def test_each_decision_of_a_bulk_call_is_a_move_with_its_own_version_check(door:
     assert (denied["action"], denied["comment"]) == ("deny", "Not today")
 
 
-def test_a_decision_refused_in_a_bulk_call_is_recorded_like_a_single_refusal(door: Door) -> None:
+def test_a_refusal_in_a_bulk_call_is_recorded_like_the_refusal_of_a_single_decision(door: Door) -> None:
     mine = door.pending()
 
     assert outcomes(decide(door, "erin", "approve", mine)) == ["own-request"]

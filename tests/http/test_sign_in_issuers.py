@@ -58,7 +58,7 @@ def test_the_authorisation_request_is_bound_by_state_nonce_and_pkce(scene: Issue
     assert "prompt" not in asked
 
 
-def test_no_person_is_signed_in_by_an_issuer_identity_not_linked_to_a_person(scene: IssuerScene) -> None:
+def test_an_issuer_identity_without_a_linked_person_signs_no_one_in(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
 
     page = scene.sign_in(browser, "ann")
@@ -191,7 +191,7 @@ def test_a_person_with_an_issuer_cannot_join_another_tenant_by_a_mailed_code_onl
     assert "You sign in with your identity provider here" in scene.portal.browser().sign_in("ann").words
 
 
-def test_joining_another_tenant_ends_no_issuer_sign_in_and_enables_no_mailed_code(
+def test_a_person_who_joins_another_tenant_still_signs_in_by_issuer_and_not_by_mail(
     scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     scene.bind("ann")
@@ -236,7 +236,9 @@ def test_vendor_people_sign_in_with_the_vendors_issuer(scene: IssuerScene) -> No
         {"error": "access_denied", "code": ""},
     ],
 )
-def test_a_mismatched_issuer_callback_is_refused_and_used_up(scene: IssuerScene, back: dict[str, str]) -> None:
+def test_a_mismatched_callback_is_refused_and_ends_the_issuer_sign_in(
+    scene: IssuerScene, back: dict[str, str]
+) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.tenants.subject = "ann"

@@ -82,7 +82,7 @@ def test_a_passkey_is_added_and_signs_in(portal: Portal, form: str, *, counts: b
 
 
 @pytest.mark.far
-def test_a_passkey_ceremony_names_lockbox_verifies_the_user_and_excludes_known_keys(portal: Portal) -> None:
+def test_passkey_options_name_lockbox_and_require_user_verification_and_exclude_known_keys(portal: Portal) -> None:
     authenticator, browser = Authenticator(), portal.browser()
     browser.sign_in("ann")
     add(browser, authenticator)
@@ -102,7 +102,7 @@ def test_a_passkey_ceremony_names_lockbox_verifies_the_user_and_excludes_known_k
 
 
 @pytest.mark.far
-def test_an_approval_by_passkey_counts_where_one_by_mailed_code_does_not(
+def test_a_person_signed_in_by_passkey_approves_where_a_mailed_code_is_too_weak(
     portal: Portal, enrolled: Authenticator
 ) -> None:
     request_id = portal.world.submit().id
@@ -298,7 +298,7 @@ def test_a_passkey_can_belong_to_one_person_only(portal: Portal, enrolled: Authe
     assert use(portal.browser(), enrolled).status == 200
 
 
-def test_a_further_passkey_counts_at_once_only_if_an_older_passkey_signed_its_addition(
+def test_a_further_passkey_is_strong_at_once_only_if_an_older_passkey_signed_the_addition(
     portal: Portal, enrolled: Authenticator
 ) -> None:
     browser, unsigned, signed = portal.browser(), Authenticator(), Authenticator()
@@ -335,7 +335,7 @@ def test_a_signature_by_an_older_passkey_allows_one_addition_only(portal: Portal
     assert (signed_in.status, stranger.session, added.status) == (401, None, 422)
 
 
-def test_removing_an_older_passkey_does_not_make_a_new_passkey_count_at_once(
+def test_removing_an_older_passkey_does_not_make_a_new_passkey_strong_at_once(
     portal: Portal, enrolled: Authenticator
 ) -> None:
     browser = portal.browser()
@@ -357,7 +357,7 @@ def test_adding_a_passkey_needs_a_sign_in_younger_than_fifteen_minutes(portal: P
 
 
 @pytest.mark.far
-def test_a_sign_in_that_became_too_old_while_adding_a_passkey_adds_none(portal: Portal) -> None:
+def test_no_passkey_is_added_if_the_sign_in_becomes_too_old_during_the_addition(portal: Portal) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
     portal.wait(minutes=14)

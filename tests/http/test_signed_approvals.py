@@ -108,7 +108,7 @@ def test_where_signing_is_optional_an_unsigned_approval_is_shown_as_attested(len
     assert proofs(lenient) == ["attested"]
 
 
-def test_an_approver_without_a_passkey_approves_at_once_where_allowed(lenient: Portal) -> None:
+def test_an_approver_without_a_passkey_approves_unsigned_where_the_policy_allows_it(lenient: Portal) -> None:
     request, browser = lenient.world.submit(), lenient.by_passkey("ann")
 
     done = asked(browser, request)
@@ -203,7 +203,7 @@ def test_an_api_clients_signed_approval_opens_the_window_and_is_shown_as_signed(
 
 
 @pytest.mark.far
-def test_a_signed_approval_repeated_after_a_database_refusal_counts_once(
+def test_a_signed_approval_counts_once_if_the_database_refuses_the_first_commit(
     demanding: Portal, refuse_commit: Callable[..., None]
 ) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()

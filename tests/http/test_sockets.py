@@ -129,7 +129,7 @@ def run(runner: LoopThread, test: Callable[[], Coroutine[Any, Any, None]]) -> No
     ],
     ids=["long", "many", "one value", "one name", "target", "empty lines", "trailers", "one trailer"],
 )
-def test_http_headers_and_trailers_of_300_mb_are_cut_off_at_the_size_limit(
+def test_the_server_stops_reading_http_headers_and_trailers_at_the_size_limit(
     runner: LoopThread, begun: bytes, part: bytes
 ) -> None:
     async def test() -> None:
@@ -149,7 +149,7 @@ def test_http_headers_and_trailers_of_300_mb_are_cut_off_at_the_size_limit(
 @pytest.mark.parametrize(
     ("count", "size", "status"), [(100, 8, 200), (101, 8, 431), (4, 10_000, 200), (5, 10_000, 431)]
 )
-def test_an_http_head_may_have_a_hundred_headers_of_32_kib(
+def test_an_http_head_has_at_most_a_hundred_headers_and_at_most_32_kib_in_total(
     runner: LoopThread, count: int, size: int, status: int
 ) -> None:
     headers = b"".join(b"x-%d: %s\r\n" % (number, b"a" * size) for number in range(count - 1))
@@ -209,7 +209,7 @@ def test_nine_hundred_half_sent_http_requests_are_closed_in_time(runner: LoopThr
 
 
 @pytest.mark.parametrize("begun", [HEAD + b"x-one: ", POST % 100_000])
-def test_an_http_request_dripping_slowly_is_closed_in_time(runner: LoopThread, begun: bytes) -> None:
+def test_a_client_that_sends_its_http_request_too_slowly_is_disconnected(runner: LoopThread, begun: bytes) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, body_seconds=0.5, body_bytes=100) as connect:
             reader, writer = await connect()
@@ -247,7 +247,7 @@ def test_a_slow_but_steady_upload_succeeds(runner: LoopThread) -> None:
 
 
 @pytest.mark.far
-def test_a_client_is_not_timed_out_while_the_server_has_not_read_the_body(runner: LoopThread) -> None:
+def test_a_server_that_reads_the_body_late_does_not_time_out_the_client(runner: LoopThread) -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(1)
         await reading(scope, receive, send)

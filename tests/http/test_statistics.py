@@ -21,7 +21,7 @@ def portal(open_portal: OpenPortal) -> Portal:
     return portal
 
 
-def test_statistics_of_the_api_and_its_csv_agree(fresh_door: Door) -> None:
+def test_statistics_from_the_api_agree_with_their_csv_export(fresh_door: Door) -> None:
     door = fresh_door
     door.act("ann", "revoke", door.active(), comment="Enough")
 

@@ -20,7 +20,7 @@ def ordered(at: Door | Portal) -> None:
     lay_down(at.world, stages=[{"group": "security"}, {"group": "legal", "order": 2}], groups=groups)
 
 
-def test_the_current_approval_step_is_in_the_answer_and_the_permitted_moves(door: Door) -> None:
+def test_the_api_shows_the_current_approval_step_and_permits_no_approval_of_a_later_step(door: Door) -> None:
     request = door.pending()
 
     view = door.get("ann", f"/v1/requests/{request}").json()

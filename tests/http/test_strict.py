@@ -27,7 +27,7 @@ def routes(db: Database) -> list[tuple[str, str]]:
     )
 
 
-def test_only_the_callback_of_issuers_accepts_unknown_parameters(door: Door) -> None:
+def test_only_the_issuer_callback_accepts_unknown_query_parameters(door: Door) -> None:
     taken = []
     for method, path in routes(door.db):
         answer = door.call("ann", method, path.replace("{number}", "1"), params={"no_such": "x"})

@@ -59,7 +59,7 @@ def test_a_submitted_request_reads_back_unchanged(own_door: Door) -> None:
     assert shown["case_ref"] == "CASE-7"
 
 
-def test_a_request_in_review_has_a_review_deadline_and_asks_managers(open_door: OpenDoor) -> None:
+def test_a_request_in_review_has_a_review_deadline_and_managers_are_asked(open_door: OpenDoor) -> None:
     door = open_door(Policy(review_window=60))
 
     view = door.file().json()
@@ -71,7 +71,9 @@ def test_a_request_in_review_has_a_review_deadline_and_asks_managers(open_door: 
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_where_the_vendor_decides_a_manager_reviews_despite_the_policy(open_door: OpenDoor, mode: Mode) -> None:
+def test_modes_in_which_the_vendor_decides_need_a_review_even_if_the_policy_needs_none(
+    open_door: OpenDoor, mode: Mode
+) -> None:
     view = open_door(WITHOUT_REVIEW, mode).file().json()
 
     assert (view["state"], view["mode"]) == ("reviewing", mode)
@@ -146,7 +148,7 @@ def test_no_request_can_be_submitted_to_a_suspended_tenant(fresh_door: Door) -> 
     assert fresh_door.rows() == before
 
 
-def test_a_system_token_without_the_scope_is_refused_with_the_scopes_name(door: Door) -> None:
+def test_a_system_token_that_may_not_submit_is_refused_with_the_name_of_the_missing_scope(door: Door) -> None:
     answer = door.call("gate", "POST", "/v1/requests", json=door.world.body(engineer=str(new_id())))
 
     assert answer.status_code == 403

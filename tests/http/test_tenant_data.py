@@ -131,7 +131,7 @@ def test_an_operator_sets_a_hold_on_a_page_and_each_side_reads_only_its_own_reas
 
 
 @pytest.mark.parametrize("typed", ["nobody", "%00", "../x", "x" * 64])
-def test_the_data_page_says_that_the_tenant_an_operator_typed_is_unknown(portal: Portal, typed: str) -> None:
+def test_the_data_page_says_if_an_operator_typed_an_unknown_tenant(portal: Portal, typed: str) -> None:
     page = portal.by_passkey("olga").get(f"/data?tenant={typed}")
 
     assert (page.status, "There is no such tenant." in page.words) == (404, True)

@@ -174,7 +174,9 @@ def test_an_invalid_tenant_mode_is_refused(door: Door, body: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/mode"), json=body), 422, "invalid-request")
 
 
-def test_enforce_needs_an_entitled_plan_and_a_lapsed_plan_changes_no_mode(open_door: OpenDoor) -> None:
+def test_switching_to_mode_enforce_needs_an_entitled_plan_and_a_lapsed_plan_keeps_the_mode(
+    open_door: OpenDoor,
+) -> None:
     door = open_door()
     plans = {"standard": Plan(), "basic": Plan(lockbox=False)}
     catalogue = SETTINGS.catalogue.model_copy(update={"plans": plans})
@@ -190,7 +192,7 @@ def test_enforce_needs_an_entitled_plan_and_a_lapsed_plan_changes_no_mode(open_d
     assert door.get("tara", at(door)).json()["mode"] == "observe"
 
 
-def test_an_admin_who_stops_access_sees_only_the_number_of_reviews_ended(fresh_door: Door) -> None:
+def test_an_admin_who_stops_access_learns_only_how_many_requests_in_review_ended(fresh_door: Door) -> None:
     fresh_door.call("tara", "PUT", at(fresh_door, "/mode"), json={"mode": "observe"})
     in_review = fresh_door.pending()
 

@@ -54,7 +54,7 @@ def test_a_misleading_person_or_tenant_name_is_refused(door: Door, name: str) ->
         assert [error["field"] for error in facts(answer, 422, "invalid-request")["errors"]] == ["name"]
 
 
-def test_a_resource_in_a_second_spelling_is_refused_with_the_reason(door: Door) -> None:
+def test_a_resource_not_in_composed_unicode_form_is_refused_with_the_reason(door: Door) -> None:
     told = facts(door.file(resources=["mailbox:rene\u0301@contoso.example"]), 422, "invalid-request")
 
     assert "composed form (NFC)" in told["errors"][0]["message"]

@@ -278,7 +278,7 @@ def test_a_row_without_a_valid_mac_is_reported_to_operators(at_door: Door, monke
     assert Role.APPROVER not in {one.role for one in _recognised(at_door, "abe").standings}
 
 
-def test_a_mode_forged_by_the_apis_database_role_lets_nothing_open_or_loosen(
+def test_a_mode_forged_by_the_apis_database_role_opens_no_access_and_allows_no_looser_mode(
     open_door: OpenDoor,
 ) -> None:
     at_door = open_door(Policy(vendor_review=True), mode=Mode.OBSERVE)
@@ -300,7 +300,7 @@ def test_a_mode_forged_by_the_apis_database_role_lets_nothing_open_or_loosen(
     assert at_door.get("max", f"/v1/requests/{request_id}").json()["state"] == "reviewing"
 
 
-def test_a_policy_forged_by_the_apis_database_role_blocks_opening_but_not_closing(open_door: OpenDoor) -> None:
+def test_a_policy_forged_by_the_apis_database_role_blocks_approvals_but_not_denials(open_door: OpenDoor) -> None:
     at_door = open_door(Policy(vendor_review=False, quorum=2))
     tara, tenant = at_door.world.people["tara"], at_door.world.tenant
     request_id, other = at_door.pending(), at_door.pending(who="eve")

@@ -92,7 +92,7 @@ def test_an_invalid_token_rotation_is_refused_and_changes_nothing(door: Door, bo
     assert listed(door, "olga") == before
 
 
-def test_a_token_that_rotates_itself_gets_its_original_lifetime(door: Door) -> None:
+def test_a_token_that_rotates_itself_is_replaced_by_a_token_of_the_same_lifetime(door: Door) -> None:
     old = made(door, "tara", days=7)
 
     new = rotate_itself(door, old)

@@ -33,7 +33,7 @@ def test_every_person_creates_their_own_tokens_and_sees_the_text_once(door: Door
     assert told["token"] not in door.get(who, "/v1/tokens").text
 
 
-def test_a_caller_with_an_api_token_opens_nothing(door: Door) -> None:
+def test_a_person_with_only_an_api_token_can_deny_but_not_approve(door: Door) -> None:
     token, request_id = made(door, "ann"), door.pending()
 
     refused = by(token, door, "POST", f"/v1/requests/{request_id}/approve")
@@ -204,7 +204,7 @@ def test_expired_tokens_do_not_count_against_the_limit_of_twenty(fresh_door: Doo
 
 
 @pytest.mark.far
-def test_twenty_tokens_are_the_limit_for_concurrent_calls_too(fresh_door: Door) -> None:
+def test_concurrent_calls_cannot_create_more_than_twenty_tokens(fresh_door: Door) -> None:
     for _ in range(api_tokens.MOST_TOKENS - 3):
         made(fresh_door)
     calls = [fresh_door.coming("erin", "POST", "/v1/tokens", json={"name": "rush"}) for _ in range(6)]

@@ -102,7 +102,7 @@ def test_a_token_made_with_a_mailed_code_lasts_a_week_despite_rotation(portal: P
         assert facts(answer, 422, "invalid-request")["limit_days"] == 7
 
 
-def test_a_token_rotated_after_a_mailed_code_lasts_a_week_but_after_a_passkey_longer(portal: Portal) -> None:
+def test_a_mailed_code_limits_a_rotated_token_to_a_week_and_a_passkey_does_not(portal: Portal) -> None:
     mine = asks(signed_in(portal, "ann", AuthMethod.PASSKEY), days=30).json()
     by_mail = browser_rotates(signed_in(portal, "ann", AuthMethod.MAIL), mine["id"]).json()
     by_passkey = browser_rotates(signed_in(portal, "ann", AuthMethod.PASSKEY), by_mail["id"], days=90).json()

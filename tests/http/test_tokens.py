@@ -179,7 +179,7 @@ def test_a_refused_call_does_not_update_the_last_use_of_a_token(door: Door) -> N
     assert last_used(door.db, token.token.id) is None
 
 
-def test_a_token_expires_at_its_time(door: Door) -> None:
+def test_a_token_is_refused_as_soon_as_it_expires(door: Door) -> None:
     assert door.later(minutes=59).get("erin", "/v1/requests").status_code == 200
 
     answer = door.later(minutes=60).get("erin", "/v1/requests")

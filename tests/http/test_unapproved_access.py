@@ -105,7 +105,7 @@ def test_the_api_lists_who_may_open_unapproved_access_how_often_and_what_was_ope
     }
 
 
-def test_people_named_for_break_glass_are_listed_and_a_single_person_opens_nothing(open_door: OpenDoor) -> None:
+def test_the_api_lists_people_named_for_break_glass_unless_only_one_person_is_named(open_door: OpenDoor) -> None:
     door = open_door()
     both = [str(door.world.people[who].person_id) for who in ("erin", "max")]
     lay_down(door.world, break_glass_services=(SERVICE,), break_glass_people=both)
@@ -137,7 +137,7 @@ def test_windows_opened_by_consent_and_by_mode_are_distinguished(open_door: Open
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_if_no_unapproved_access_is_possible_pages_promise_that_no_one_gets_in(
+def test_pages_promise_that_no_one_gets_in_if_unapproved_access_is_impossible(
     open_portal: OpenPortal, who: str
 ) -> None:
     portal = open_portal()
@@ -167,7 +167,7 @@ ALLOWED: dict[str, tuple[Callable[[Portal], object], str]] = {
 
 
 @pytest.mark.parametrize(("allow", "words"), ALLOWED.values(), ids=ALLOWED)
-def test_pages_name_possible_unapproved_access_and_promise_nothing_to_the_contrary(
+def test_pages_name_each_way_to_unapproved_access_and_do_not_promise_that_no_one_gets_in(
     open_portal: OpenPortal, allow: Callable[[Portal], object], words: str
 ) -> None:
     portal = open_portal(Policy(vendor_review=False))
@@ -223,7 +223,7 @@ def test_pages_mention_an_unapproved_window_that_is_still_open(
     assert NOBODY in stopped.words
 
 
-def test_the_unapproved_access_page_shows_the_newest_window_and_what_is_barred(
+def test_the_unapproved_access_page_shows_the_newest_window_and_whether_break_glass_is_barred(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(GLASS)
