@@ -63,9 +63,9 @@ UNVERIFIED = (
 class Terms(PolicyPart):
     """Complete terms that judge one request; windows, `closing_warning` and ages of sign-ins in seconds.
 
-    The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the design
-    notes). The hard limits hold for every tenant. Merging can lead to terms that no one may choose: `reasons` is
-    empty if the merged terms have no reason in common, and a tier has no groups if its groups are in earlier tiers.
+    The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4. The hard limits hold for every
+    tenant. Merging can lead to terms that no one may choose: `reasons` is empty if the merged terms have no reason in
+    common, and a tier has no groups if its groups are in earlier tiers.
 
     Attributes:
         total_access_ceiling: never less than `access_ceiling`.
