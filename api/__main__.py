@@ -1,4 +1,7 @@
-"""Start the API server: `python -m api`. It does not start with excess database rights or an unknown schema."""
+"""Start the API server: `python -m api`.
+
+It refuses to start if its database login has too many rights, or if the schema is unknown.
+"""
 
 import argparse
 import gc

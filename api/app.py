@@ -89,7 +89,7 @@ def make_database(settings: Settings) -> Database:
     """Does not connect to Postgres.
 
     Raises:
-        UnsafeSettings: a setting is missing, or a key that this process needs.
+        UnsafeSettings: a setting, or a key that this process needs, is missing.
     """
     engine = make_engine(settings.require("database_url"), role="api", pool_size=MOST_COMMON, overflow=OVERFLOW)
     return Database(

@@ -103,7 +103,7 @@ def check_same_site(request: Request, chosen: Settings) -> None:
     """Check, by Origin or else by Sec-Fetch-Site, that a form came from one of our pages.
 
     Our pages send no referrer, so their forms have the Origin `null`. Forms of other sites may have the Origin `null`
-    too: then Sec-Fetch-Site decides, which no page can set.
+    too: then Sec-Fetch-Site decides, because no page can set this header.
 
     Raises:
         ForeignForm: the form came from another site, or the headers do not show where it came from.

@@ -25,7 +25,8 @@ class CallTransactions:
     """`opened` is the transaction that the route ends.
 
     A call `may_be_repeated` if Postgres refused its first transaction, because then nothing was committed. Work that
-    must not be repeated, such as using up a code, is done in `Database.transaction`, whose errors never set it.
+    must not be repeated, such as using up a code, is done in `Database.transaction`, whose errors never set
+    `may_be_repeated`.
     """
 
     opened: AbstractContextManager[UnitOfWork] | None = None

@@ -15,7 +15,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 
 async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUnchecked) -> CaseCheck:
-    """Return the ticket system's answer, for a second attempt at the submission.
+    """Ask the ticket system about the case; the caller then submits again with the answer.
 
     Raises:
         CaseNotConfirmed: the case is closed, or not assigned to the engineer.

@@ -37,7 +37,7 @@ class ClientCounts:
         self._cells[first : first + size] = memoryview(bytes(size * CELL_BYTES)).cast("I")
 
     def take(self, client: str, most: int) -> bool:
-        """Count one more item for the client, unless it has `most`; return whether the item was counted.
+        """Count one more item, unless the client has `most` already; return whether the item was counted.
 
         If two processes take the last free item at the same time, it is possible that neither gets it.
         """

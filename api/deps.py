@@ -50,7 +50,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters and form fields of the route `of`, by name. The value is True if the name may be repeated."""
+    """Query parameters and form fields of the route `of`: each name, and whether it may be repeated."""
 
     of: APIRoute
     queries: dict[str, bool]
@@ -148,7 +148,7 @@ def allowed(request: Request) -> list[str]:
 
 
 def is_of_another(request: Request, route: APIRoute) -> bool:
-    """Whether another route has exactly this path, but not this method: `route` matched by its path parameters."""
+    """Whether another route, without this method, has exactly this path: `route` only matched by a path parameter."""
     return "{" in route.path and request.scope["path"] in _known(request).plain
 
 
@@ -240,7 +240,7 @@ CallGroupsDep = Annotated[CallGroups, Depends(without_thread(groups))]
 
 
 class GroupedRoute(APIRoute):
-    """If a call is invalid and its credential too, the answer names only the credential."""
+    """If both a call and its credential are invalid, the answer names only the credential."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -50,7 +50,7 @@ class HeartbeatThread(threading.Thread):
             self._stopping.wait(BEAT_SECONDS)
 
     def beat(self) -> None:
-        """Every half minute, also report invalid logs and MACs."""
+        """Send a heartbeat. Every half minute, also report rolled-back logs and invalid MACs."""
         is_due = time.monotonic() >= self._look_at
         if is_due:
             with self._database.transaction() as session:

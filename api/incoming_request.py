@@ -35,8 +35,8 @@ class Budget:
     """At most `most` requests of one kind are handled at once. A further request queues for `seconds`.
 
     A `vital` request uses a separate pool of database connections. Each request has a thread and a connection of its
-    own, unless `alone` is set: then at most `alone` requests have them at once. The others share those of a group of
-    calls, or are uploads, which need both only for moments.
+    own. If `alone` is set, only `alone` requests at once have them: calls in a group share one thread and one
+    connection, and uploads need both only for moments.
     """
 
     name: str

@@ -16,10 +16,10 @@ PLAYGROUND_CLOSED = (
 
 
 async def require_loopback(request: Request) -> None:
-    """Refuse a call from another machine, or under a name that is not one of this machine.
+    """Refuse a call from another machine, or under a name that does not belong to this machine.
 
     A foreign name that resolves to this machine (DNS rebinding) is refused. A call through a proxy is refused even if
-    the proxy adds no headers, because it forwards the foreign name.
+    the proxy adds no headers, because the proxy forwards the foreign name.
     """
     if not is_local(request):
         raise NotYours(PLAYGROUND_CLOSED)

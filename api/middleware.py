@@ -193,7 +193,7 @@ def _check_headers(scope: Scope) -> None:
 
 
 async def _limited(scope: Scope, receive: Receive) -> Receive:
-    """An upload is counted while the app reads it; any other body is read first."""
+    """Limit the body's size: an upload is counted while the app reads it, and any other body is read beforehand."""
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if scope["path"] in UPLOADS and declared.isdigit():
         return _counted(receive, MOST_UPLOAD_BYTES, int(declared))

@@ -20,7 +20,7 @@ app = typer.Typer()
 def new_credential_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
     """Make the key of sign-ins and roles.
 
-    Only the owner of the new file can read it. Name it in
+    Only the owner of the new file can read it. Name the file in
     LOCKBOX_CREDENTIAL_KEY_FILES of the API and of the database owner's
     commands, and of no worker.
     """
@@ -38,8 +38,8 @@ def code_key(
 ) -> None:
     """Derive the key of mailed codes into a file.
 
-    From a credential key, for LOCKBOX_CODE_KEY_FILES, which the notifications
-    worker has. It makes codes, and nothing else can be made by it.
+    From a credential key, for LOCKBOX_CODE_KEY_FILES of the notifications
+    worker. The derived key makes codes and nothing else.
     """
     try:
         keyring.make_codes(root, file)

@@ -97,8 +97,8 @@ def state(
 ) -> None:
     """Publish a new version of the exclusions, as an operator.
 
-    Exclusions say what Lockbox does not cover. Every customer's log tells of the new version, and its admins are
-    asked to acknowledge it. Requires a fresh sign-in.
+    Exclusions say what Lockbox does not cover. Every customer's log records the new version, and the customer's
+    admins are asked to acknowledge it. Requires a fresh sign-in.
     """
     try:
         text = file.read_text(encoding="utf-8")

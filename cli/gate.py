@@ -215,7 +215,7 @@ def try_request(
 ) -> None:
     """Show which tenant, resource and action a request maps to.
 
-    The exit code is 1 if it is refused, and the reason is printed.
+    The exit code is 1 if the request is refused, and the reason is printed.
     """
     known = _catalogue(catalogue).services.get(service)
     if known is None:
@@ -252,8 +252,8 @@ def show_report(
 ) -> None:
     """Show what the gate of a service would have refused.
 
-    It lists the calls that a gate which only reports has let in, with what to do about them, for operators and
-    auditors. The hundred kinds of calls that came most often are listed for each reason.
+    For operators and auditors. It lists calls that the gate let in because it only reports, and what to do about
+    them: for each reason, the hundred most frequent kinds of calls.
     """
     found = call("GET", at("gate", "enforcement", service, "report"), params={"days": last})
     gate, reasons = found["gate"], found["items"]

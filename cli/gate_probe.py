@@ -174,8 +174,8 @@ def probe_gateway(
 
     Each call is a GET without a body, for a resource that should not exist; no answer's body is read. With
     --token-file, calls are also made with the engineer's token. The call with nothing but that token must be refused
-    as `no_window`: otherwise the token proves nothing, and no result is recorded. The exit code is 1 then, and if any
-    call is not refused.
+    as `no_window`: otherwise the token proves nothing, and no result is recorded. The exit code is 1 in that case, or
+    if any call is not refused.
     """
     gateway = _gateway(url, host)
     if bool(record) != bool(service):

@@ -43,9 +43,10 @@ def off_board(
     Run this as the database's owner, while a core worker runs to seal the log.
     First, without --erase: all memberships of the tenant end, and the folder
     gets its whole log with proofs, and its members, policies and requests.
-    Verify that. Then, with --erase: texts, events, people and settings go, and
-    a statement that can be verified says so. The tenant has to be suspended,
-    and an admin of it has to have asked. If interrupted, run it again.
+    Verify the export. Then, with --erase: texts, events, people and settings
+    are erased, and a verifiable statement says so. The tenant has to be
+    suspended, and an admin of it has to have asked. If interrupted, run it
+    again.
     """
     if erase and not yes and typer.prompt("This cannot be undone. Type the tenant as before") != tenant:
         raise stop("That is another tenant; nothing was changed.")

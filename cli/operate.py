@@ -35,8 +35,8 @@ ForCustomers = Annotated[bool, typer.Option("--for-customers", help="what a cust
 def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
     """Make a key to sign with, in a new file.
 
-    Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the
-    API has, or for LOCKBOX_AUDIT_KEY_FILES, which only the core worker has.
+    Only its owner can read the file. For LOCKBOX_APPROVAL_KEY_FILES, which only
+    the API has, or for LOCKBOX_AUDIT_KEY_FILES, which only the core worker has.
     """
     try:
         signing_keys.make(file)
@@ -54,7 +54,7 @@ app.registered_commands += restore.app.registered_commands
 def public_keys(for_customers: ForCustomers = False, of_approvals: OfApprovals = False) -> None:
     """Print the public halves of the audit keys.
 
-    Without an option: those of LOCKBOX_AUDIT_KEY_FILES, for
+    Without an option: the keys of LOCKBOX_AUDIT_KEY_FILES, for
     LOCKBOX_AUDIT_PUBLIC_KEYS. Needs LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL
     set as the worker has it. With --for-customers: the keys of logs and of
     approvals, a line each. Needs LOCKBOX_AUDIT_PUBLIC_KEYS and
@@ -112,7 +112,7 @@ def status(output: Output = OutputFormat.TABLE, folder: RunFolder = None) -> Non
 
     Ends with 1 if something needs attention. Needs the API's LOCKBOX_DATABASE_URL (or the owner's login) and
     LOCKBOX_REDIS_URL; with LOCKBOX_SMTP_URL it tries the relay, too. If neither login is set, it reads what
-    `make run` started here. If a server is away, it says so and shows the rest.
+    `make run` started here. If a server is away, the command says so and shows the rest.
     """
     try:
         found = shown.read(load(), folder)
@@ -133,10 +133,10 @@ def erase(
 ) -> None:
     """Erase a person's data permanently.
 
-    As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays
-    in the audit log under a pseudonym, and the log still verifies. Texts of
-    closed requests that hold one of their addresses are erased too. A legal
-    hold at one of their tenants refuses it.
+    As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays in
+    the audit log under a pseudonym, and the log still verifies. Texts of closed
+    requests that contain one of the person's addresses are erased too. A legal
+    hold at one of the person's tenants prevents the erasure.
     """
     if not yes and typer.prompt("This cannot be undone. Type the person's id again") != str(person):
         raise stop("That is another id; nothing was changed.")
@@ -155,10 +155,10 @@ def erase_texts(
 ) -> None:
     """Permanently erase what a closed request named and why.
 
-    As the database's owner. Its reason, case, resources, comments and
-    questions go, from its row and from the audit log, which still verifies.
-    Who asked, who decided, when and for how long stays. A legal hold refuses
-    it.
+    As the database's owner. The request's reason, case, resources, comments and
+    questions are erased from its row and from the audit log, which still
+    verifies. Who asked, who decided, when and for how long stays. A legal hold
+    prevents the erasure.
     """
     if not yes and typer.prompt("This cannot be undone. Type the request's id again") != str(request):
         raise stop("That is another id; nothing was changed.")
@@ -180,8 +180,8 @@ def re_key(
     holds and off-boardings get new marks (MACs) by the newest key. Run this as
     the database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API has
     it, before an older key is taken out of that setting. If that key was lost,
-    use --key-is-lost: every sign-in, token and open invitation by it ends, and
-    the rows are accepted as they are. Look through them first.
+    use --key-is-lost: every sign-in, token and open invitation made with it
+    ends, and the rows are accepted as they are. Look through the rows first.
     """
     if key_is_lost and not yes:
         typer.confirm(
@@ -210,12 +210,12 @@ def retain(
 ) -> None:
     """Remove the oldest part of the audit log permanently.
 
-    As the database's owner. Without this command everything is kept indefinitely.
-    A tenant's log is kept for as long as its admins say, and no longer than
-    LOCKBOX_RETENTION_DAYS or --older-than; all of it while there is a legal
-    hold. Events are removed from the beginning of a log, up to the first event
-    that is younger, or whose request was open more recently than that. What the
-    old requests named, and why, is erased too. The seals of removed events
+    As the database's owner. Without this command everything is kept
+    indefinitely. A tenant's log is kept for as long as its admins say, and no
+    longer than LOCKBOX_RETENTION_DAYS or --older-than; under a legal hold the
+    whole log is kept. Events are removed from the beginning of a log, up to the
+    first event that is younger, or whose request was open more recently. What
+    the old requests named, and why, is erased too. The seals of removed events
     stay. If interrupted, run it again to continue.
     """
     if not yes:

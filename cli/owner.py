@@ -96,8 +96,8 @@ def owner_session(
 ) -> Iterator[tuple[UnitOfWork, Settings]]:
     """Open one transaction as the database's owner; exit with a message if it is refused.
 
-    `refusals` are further errors with such a message. With `armed_by_reconcile`, the transaction may have entries for
-    the schedule, which the servers add to it later.
+    `refusals` are further errors that become a message. With `armed_by_reconcile`, the transaction may make entries
+    that reconciliation adds to the schedule later.
     """
     with owner_transactions(*refusals) as (transactions, settings), transactions(armed_by_reconcile) as session:
         yield session, settings

@@ -59,7 +59,7 @@ def set_policy(
     """Replace the policy by a file, as a tenant admin.
 
     Refused if the policy has changed since the version that --version names. Without --version the version in the
-    file counts, and without both the one when the command began. Prints the changes.
+    file counts; if the file has none, the version when the command began. Prints the changes.
     """
     written = _read(file)
     held = call("GET", at("tenants", tenant, "policy"))

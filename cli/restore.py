@@ -43,10 +43,10 @@ def restore(
 ) -> None:
     """Put a back-up in the place of the database.
 
-    With the processes stopped. It restores into a new database, ends there
-    all access that the back-up holds open, as `after-restore` does, and then
-    renames both. Whatever fails before that leaves the database as it was.
-    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER,
+    Stop the processes first. The command restores into a new database, ends all
+    access there that the back-up holds open, as `after-restore` does, and then
+    renames both databases. If anything fails before that, the database stays as
+    it was. As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER,
     LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_CREDENTIAL_KEY_FILES as the API has
     them, and Postgres' superuser in PGHOST, PGPORT, PGUSER and PGPASSWORD.
     """
@@ -77,12 +77,12 @@ def after_restore(
 ) -> None:
     """End all access that a restored back-up holds open.
 
-    `lockbox operate restore` has done so; this is for what was restored by
-    other means. As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER and
+    `lockbox operate restore` does this itself; run this command after a restore
+    by other means. As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER and
     LOCKBOX_AUDIT_PUBLIC_KEYS set as the API has them. Windows are revoked,
-    requests timed out, sessions ended, and each log that is behind begins a
-    new generation. Tokens, members and policies are those of the back-up:
-    look through them.
+    requests timed out, sessions ended, and each log that is behind begins a new
+    generation. Tokens, members and policies are those of the back-up: look
+    through them.
     """
     if not yes:
         typer.confirm("End every open window and every request that waits", abort=True)

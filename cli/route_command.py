@@ -103,7 +103,7 @@ class FactsOf:
 
 @dataclass(frozen=True)
 class Sentence:
-    """`text` may contain fields of the answer, and parameters, in braces."""
+    """`text` may name fields of the answer and parameters in braces."""
 
     text: str
     is_read: ClassVar = False

@@ -40,8 +40,8 @@ COUNTS = {
 def statistics(tenant: Tenant = None, output: Output = OutputFormat.TABLE) -> None:
     """Count what became of requests, as an admin or auditor.
 
-    Requests of the last twelve months that reached the customer. Those "opened without approval" were opened by the
-    vendor alone, by break-glass too; the median is of the time until the customer answered.
+    It counts requests of the last twelve months that reached the customer. Requests "opened without approval" were
+    opened by the vendor alone, also by break-glass. The median is of the time until the customer answered.
     """
     found = call("GET", at("statistics"), params={"tenant": tenant})
     terminal.show(output, found, *_parts(found))

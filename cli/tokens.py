@@ -51,7 +51,7 @@ def make(
     """Create a token for yourself and print it once.
 
     Requires a fresh sign-in: set LOCKBOX_TOKEN to a token of your identity provider, not an API token. Otherwise
-    create it on your account page; a terminal's sign-in cannot.
+    create the token on your account page: a terminal's sign-in cannot create it.
     """
     body = {
         "name": name,

@@ -169,7 +169,7 @@ class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no 
         self.in_turn(partial(self._write, message))
 
     def in_turn(self, prints: Callable[[], object]) -> None:
-        """Print after the line being printed is finished: Python's files refuse writes by signal handlers."""
+        """Print after the line being printed: Python's files refuse a signal handler's write during another write."""
         self._waiting.append(prints)
         if self._is_printing:
             return

@@ -31,7 +31,7 @@ def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
 
 
 def keep_flower_password(plan: StackPlan, path: Path) -> StackPlan:
-    """Return the plan with an earlier run's password, or its own."""
+    """Return the plan with an earlier run's password, or with its own."""
     with suppress(OSError, UnicodeDecodeError):
         known = path.read_text(encoding="utf-8").strip()
         if len(known) >= len(plan.flower_password) and known.isprintable() and not set(known) & {",", ":", " "}:

@@ -110,7 +110,10 @@ class Gate:
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
-        """Return whether a denied call is admitted: the gate only reports for its tenant (if unknown, for all)."""
+        """Return whether a denied call is admitted because the gate only reports.
+
+        If the call's tenant is unknown, the gate must only report for all tenants.
+        """
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
             return False

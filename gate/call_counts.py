@@ -344,7 +344,7 @@ class CountWriter(threading.Thread):
 
 
 def _clock_of(connection: Connection) -> tuple[datetime, float]:
-    """Return the database's time and the process's timer, which is read second: no use may seem later than it was."""
+    """Return the database's time, and then the process's timer, so that no use seems later than it was."""
     reads: list[tuple[float, datetime, float]] = []
     while len(reads) < MOST_READS and not (reads and min(reads)[0] <= CLOSE_SECONDS):
         began = BOOT_CLOCK()

@@ -1,6 +1,6 @@
-"""Record each gate's definition in the catalogue, and notify customers of changes.
+"""Record how the catalogue defines each gate, and notify customers of changes.
 
-While a new catalogue is rolled out, old and new processes run side by side. This is recorded as one change.
+While a new catalogue is rolled out, old and new processes run side by side. The change is recorded once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
 def _due(
     session: UnitOfWork, said: Mapping[str, GateDefinition]
 ) -> dict[str, tuple[Row[Any] | None, Row[Any] | None]]:
-    """Return the services to write, each with its newest record and the newest record that equals this definition."""
+    """Return the services to write, each with its newest record and the newest record equal to its definition."""
     values = {"services": list(said), "again": SAID_AGAIN, "in_use": IN_USE}
     newest: dict[str, Row[Any]] = {}
     same: dict[str, Row[Any]] = {}
@@ -136,7 +136,7 @@ def _body(session: UnitOfWork, service: str, revision: int) -> str:
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Work like `gate_news.announce`. A gate's first definition is logged without a mail."""
+    """Announce new definitions as `gate_news.announce` does. A gate's first definition is logged without a mail."""
     return gate_news.announce(database, NEWS, settled=settled)
 
 

@@ -153,7 +153,10 @@ def _write(session: UnitOfWork, row: ServiceEnforcement | None, service: str, sa
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Work like `gate_news.announce`. New tenants are notified of gates that only report."""
+    """Announce gates' switches as `gate_news.announce` does.
+
+    A tenant created later is notified if the gate only reports.
+    """
     return gate_news.announce(database, NEWS, settled=settled)
 
 
@@ -279,7 +282,7 @@ def allow_report(
 
 
 def end_report(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, service: str) -> None:
-    """Withdraw the consent: the gate enforces at once."""
+    """Withdraw the consent that the gate only reports: the gate enforces at once."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     gate = _known(session, service)
@@ -325,8 +328,8 @@ def _gate(row: Row[Any]) -> TenantGate:
 class EnforcementMemory:
     """The services and tenants for which the gate only reports. One thread writes; any number read.
 
-    The gate enforces if this process' catalogue says so, or if the last read of Postgres began a second ago or
-    earlier. Rows without a valid MAC are ignored.
+    The gate enforces if this process' catalogue says so, or if the last read of Postgres began at least a second ago.
+    Rows without a valid MAC are ignored.
     """
 
     def __init__(self, wanted: Mapping[str, str], clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -361,7 +364,10 @@ class EnforcementMemory:
             return bool(gone)
 
     def read(self, session: UnitOfWork, began: float) -> None:
-        """`began` is when the transaction began. It must belong to a system caller (`authentication.enter`)."""
+        """`began` is when the transaction began.
+
+        The transaction must belong to a system caller (`authentication.enter`).
+        """
         if not self._services:
             return
         with self._changing:

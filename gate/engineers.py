@@ -73,7 +73,7 @@ CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
 
 @dataclass(frozen=True)
 class ServiceCallers:
-    """At a support entrance, a separate address for support, all calls are gated.
+    """At a support entrance (a separate address for support), all calls are gated.
 
     Elsewhere a token of the rules' issuer is gated if its claim has, or may have, the rules' value; calls with other
     verified tokens pass.

@@ -1,4 +1,4 @@
-"""Report, for operators, which calls a gate admitted that it would deny if it enforced."""
+"""Report to operators which admitted calls a gate would deny if it enforced."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ REMEDIES: Mapping[GateReason, str] = {
 
 @dataclass(frozen=True)
 class WouldDenyCall:
-    """`path` is None for the sum of all calls that are not listed separately; `identity` has no mapping."""
+    """`path` is None for the sum of all calls that are not listed separately; `identity` is mapped to no engineer."""
 
     path: str | None
     tenant: str | None

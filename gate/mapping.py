@@ -1,7 +1,7 @@
 """Map a request at the gate to the tenant, resource and action that it uses; refuse uncertain requests.
 
 Nothing is normalised: each target is accepted in one spelling only, so that the service reads exactly what the gate
-judged. The gate does not read bodies: it refuses gRPC, GraphQL and similar calls by their content type. Pure.
+read. The gate does not read bodies: it refuses gRPC, GraphQL and similar calls by their content type. Pure.
 """
 
 import re
@@ -191,7 +191,7 @@ class ServiceMapping:
 
 
 def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
-    """Return the nodes with routes that fit the segments. Routes of several nodes name different parameters."""
+    """Return the nodes whose routes fit the segments. Routes of different nodes name different parameters."""
     while at < len(segments):
         segment = segments[at]
         literal, variable = node.literals.get(segment), node.variable if segment else None

@@ -146,7 +146,7 @@ class StreamPace:
 
 
 class SnapshotTurns:
-    """Makes one snapshot at a time for each token, and one part at a time for all.
+    """Makes one snapshot at a time for each token, and one part of a snapshot at a time for all tokens.
 
     Half of the time no part is made, so that other calls can run.
     """
@@ -301,7 +301,7 @@ class WindowStreams:
     def _missed(self, last: bytes | None) -> tuple[int, list[MemoryEvent]] | None:
         """Return the number of the guard's last event and the events since then.
 
-        None if some are no longer kept, or if memory was emptied since then.
+        Return None if some of these events are no longer kept, or if memory was emptied since then.
         """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:

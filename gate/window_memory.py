@@ -183,8 +183,8 @@ class WindowMemory:
         """Note a read that began at `began`, returned the database's time `at`, and is stored here already.
 
         `at` counts as the time at the read's beginning, so that no window lasts too long. `in_doubt` are requests
-        whose windows may have ended. They were last verified by the last read that left none in doubt: a second after
-        that read, `find` skips them and heartbeats stop.
+        whose windows may have ended. They were last verified by the last read that left no window in doubt. A second
+        after that read, `find` skips these windows and heartbeats stop.
         """
         # Set the windows in doubt first: a thread that reads in between finds too few windows, never too many.
         self._settled = (self._settled[0], frozenset(one.int for one in in_doubt)) if in_doubt else (began, ())

@@ -45,8 +45,8 @@ class WindowChange:
 class ChangeBatch:
     """`at` is the database's time after the read.
 
-    The next read continues at `seen`, which is valid only for the same `server`, whose value differs for each start
-    of Postgres and each database.
+    The next read continues at `seen`, which is valid only for the same `server`. `server` differs for each start of
+    Postgres and each database.
     """
 
     server: str
@@ -95,7 +95,7 @@ class ScheduledWindow:
 
 
 class WindowVerification:
-    """Keeps memory as Postgres judges windows.
+    """Keeps the windows in memory as Postgres judges them.
 
     A window that has ended is dropped at once. After any other change a window is verified again and meanwhile stays
     in memory; if it may have ended, it is `in_doubt` until then. Any thread may call `hear`; only the reader's thread

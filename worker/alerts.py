@@ -93,7 +93,7 @@ def find_violations(database: Database, rota: ScanPosition) -> tuple[set[Invaria
 
 
 def confirm(database: Database, found: set[InvariantViolation], rota: ScanPosition) -> list[InvariantViolation]:
-    """Raise an alarm for violations that still exist, and had none within the last hour; return them."""
+    """Raise an alarm for violations that still exist and had no alarm within the last hour; return them."""
     with database.transaction() as session:
         still = found & invariants.scan(session, rota)
         at = now(session)

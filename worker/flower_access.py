@@ -20,7 +20,7 @@ UNAUTHORIZED, TOO_MANY = 401, 429
 
 
 class AttemptGate:
-    """Delays the answer to a wrong password by a second, and judges one attempt of an address at a time.
+    """Delays the answer to a wrong password by a second, and checks an address's attempts one at a time.
 
     An address can try one password a second. An IPv6 network of 64 bits counts as one address.
     """

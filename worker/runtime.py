@@ -80,7 +80,9 @@ class SealingSettings:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The tools of one process. `senders` is None if no mail relay is configured, `sealing` if no key is.
+    """The tools of one process.
+
+    `senders` is None if no mail relay is configured, and `sealing` is None if no key is configured.
 
     Only the connector worker has a `driver`, and only the notifications worker has `cases`.
     """

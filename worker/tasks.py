@@ -102,7 +102,7 @@ def seal() -> dict[str, int]:
 
 
 def _run_clock(ids: list[str], wanted: str) -> Mapping[str, int]:
-    """Run the timers of these requests. Each row decides which action is due, not the task's name."""
+    """Run the timers of these requests. Each row, not the task's name, decides which action is due."""
     requests = _uuids(ids, MOST_IDS)
     with traces.span(f"clock {wanted}", SpanKind.INTERNAL):
         counts = timers.run(runtime().database, requests)

@@ -189,7 +189,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         return True
 
     def _delete_strange_keys(self) -> None:
-        """Delete each of the broker's keys that has the wrong type: it would block the broker."""
+        """Delete each of the broker's keys that has the wrong type, because such a key blocks the broker."""
         lists = [self._q_for_pri(queue, step) for queue in QUEUES for step in self.priority_steps]
         exchanges = (CONTROL, REPLIES, EVENTS)
         sets = [key % (one,) for one in exchanges for key in (self.keyprefix_queue, self.keyprefix_binding_permanent)]

@@ -135,7 +135,7 @@ class ConnectionWatch(WorkerLoop):
         self._poked.set()
 
     def _hear(self, _: frozenset[str], side: str | None) -> None:
-        """Start a round for messages to everyone only: operators get a message for each sent mail."""
+        """Start a round only for messages to everyone: messages to operators come with each sent mail."""
         if side is None:
             self.poke()
 

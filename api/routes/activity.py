@@ -43,7 +43,7 @@ def report_activity(
 
 @router.get("/{request_id}/activity", responses=problems(404))
 def list_activity(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ActivityList:
-    """Show the reported activity inside the window; it is an empty list without reports."""
+    """Show the reported activity inside the window; the list is empty if nothing was reported."""
     entry = queries.find(session, who, request_id)
     shown = ActivityList(items=activity.read(session, who, request_id))
     queries.record_read(session, who, came, entry.request)

@@ -100,7 +100,7 @@ def export_audit_log(
     """Export sealed events: as lines of JSON with proofs (see docs/audit-format.md), or as a table.
 
     Without a filter, the lines also show that nothing is missing. `since` are earlier sizes of the log: the export
-    then proves that it has only grown. An interrupted file lacks its last line.
+    then proves that the log has only grown. An interrupted file lacks its last line.
     """
     rate_limits.count_export(who.caller, db)
     asked = asked_for(what)

@@ -65,7 +65,7 @@ class RefusedQuestion(Exception):  # noqa: N818 - it carries an answer
     openapi_extra=body_of(EvaluationBody),
 )
 async def evaluate_access(request: Request) -> Response:
-    """Decide one question. A no is 200 with `decision` false; anything but a well-formed question is 400.
+    """Decide one question. A refusal is 200 with `decision` false; anything but a well-formed question is 400.
 
     Needs a service account's token with the scope `gate:authzen`, bound to one service.
     """
@@ -82,7 +82,7 @@ async def evaluate_access_batch(request: Request) -> Response:
     """Decide several questions in their order, 50 at most.
 
     Without `evaluations`, the body is one question, as for `/access/v1/evaluation`. A malformed question among
-    several is a no with the reason `malformed`.
+    several is refused with the reason `malformed`.
     """
     return await _identified(request, several=True)
 

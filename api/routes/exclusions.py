@@ -46,8 +46,8 @@ def declare_exclusions(
 ) -> ExclusionsView:
     """Put a new version of the exclusions in force, as an operator with a fresh sign-in.
 
-    If-Match names the version in force, `"0"` where there is none; without it the answer is 428. Every customer's log
-    tells of the version within minutes, and its admins are asked to acknowledge it.
+    If-Match names the version in force, `"0"` where there is none; without it the answer is 428. Within minutes every
+    customer's log records the version, and the customer's admins are asked to acknowledge it.
     """
     return _shown(exclusions.state(session, who, came, body.text, seen=seen), response)
 
@@ -59,7 +59,7 @@ def list_exclusions_versions(
     before: Version = None,
     limit: Annotated[int, Query(ge=1, le=exclusions.MOST_A_PAGE)] = 50,
 ) -> ExclusionsList:
-    """List the versions of the exclusions below `before`, the newest first, for anyone who is signed in."""
+    """List the versions of the exclusions below `before`, the newest first. For anyone who is signed in."""
     found = exclusions.versions(session, who, before=before, most=limit)
     return ExclusionsList(items=[ExclusionsView.of(one) for one in found])
 
@@ -91,7 +91,8 @@ def acknowledge_exclusions(
 ) -> TenantExclusionsView:
     """Acknowledge the version in force for the tenant, as a tenant admin with a fresh sign-in.
 
-    It states that the tenant knows of the exclusions, and gives no one access. 409 if there is a newer version.
+    The acknowledgement states that the tenant knows of the exclusions, and gives no one access. 409 if there is a
+    newer version.
     """
     return TenantExclusionsView.of(exclusions.acknowledge(session, who, came, slug, version=body.version))
 

@@ -43,9 +43,9 @@ def get_gate_report(
     session: SessionDep,
     days: Annotated[int, Query(ge=1, le=gate_report.MOST_DAYS)] = gate_report.MOST_DAYS,
 ) -> GateReportView:
-    """Show which calls the gate of a service has let in and would have refused, to operators and auditors.
+    """Show operators and auditors which calls the gate of a service has let in but would have refused.
 
-    It counts calls for the tenants for which the gate only reports, in the last `days`.
+    The report counts calls of the last `days`, for the tenants for which the gate only reports.
     """
     found = gate_report.of_service(session, who, service, days=days)
     return GateReportView(gate=_overview(found.gate), days=days, items=[_reason(one) for one in found.reasons])
@@ -63,8 +63,8 @@ def allow_gate_report(
 ) -> TenantGateView:
     """Let the gate of a service only report for the tenant, as a tenant admin with a fresh sign-in.
 
-    `revision` is the gate's in the list of gates. The consent is for this revision only: it ends when the vendor next
-    switches the gate.
+    `revision` is the gate's revision in the list of gates. The consent is for this revision only: it ends when the
+    vendor next switches the gate.
     """
     return _gate(enforcement.allow_report(session, who, came, slug, service, revision=body.revision))
 
@@ -73,7 +73,7 @@ def allow_gate_report(
     "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404)
 )
 def end_gate_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Withdraw the consent, as a tenant admin: the gate enforces at once."""
+    """As a tenant admin, withdraw the consent that the gate only reports: the gate enforces at once."""
     enforcement.end_report(session, who, came, slug, service)
 
 

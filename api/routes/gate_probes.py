@@ -24,7 +24,7 @@ def record_gate_probe(
     session: SessionDep,
     chosen: SettingsDep,
 ) -> GateProbeView:
-    """Record what a probe of the gateway in front of a service found, as an operator.
+    """As an operator, record what a probe of the gateway in front of a service found.
 
     The result is recorded in the tenant's log and shown on the tenant's page. No one is notified.
     """
@@ -41,6 +41,6 @@ def list_gate_probes(
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=gate_probes.MOST_A_PAGE)] = 50,
 ) -> GateProbePage:
-    """List what probes of gateways found, to the tenant's members, the newest first."""
+    """List the results of gateway probes to the tenant's members, the newest first."""
     page = gate_probes.page(session, who, slug, cursor=cursor, most=limit)
     return GateProbePage(items=[GateProbeView.of(one) for one in page.probes], next_cursor=page.next_cursor)

@@ -73,7 +73,7 @@ def change_member(
     seen: RequiredIfMatchTag,
     response: Response,
 ) -> MemberView:
-    """Set a member's roles, and whether approvers may name them as delegate, as a tenant admin.
+    """As a tenant admin, set a member's roles, and whether approvers may name the member as delegate.
 
     If-Match names the version of the member to replace; without it the answer is 428.
     """
@@ -92,7 +92,7 @@ def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, came: RequestOr
 
 @router.post("/leave", status_code=204, responses=problems(404))
 def leave_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Leave the tenant, as any member; the last admin only if no one else stays."""
+    """Leave the tenant, as any member; the last admin can leave only if no one else stays."""
     members.leave(session, who, came, slug)
 
 
@@ -120,7 +120,7 @@ def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> Deleg
 def add_delegation(
     slug: Slug, body: NewDelegation, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> DelegationView:
-    """Name a delegate for yourself, as an approver, or for an absent approver, as a tenant admin."""
+    """As an approver, name a delegate for yourself; as a tenant admin, name one for an absent approver."""
     wanted = DelegationInput(body.delegate, body.ends_at, body.starts_at, body.principal)
     return delegation_view(delegates.add_delegation(session, who, came, slug, wanted))
 
@@ -146,7 +146,7 @@ def propose_admin(
 def object_to_proposed_admin(
     slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:
-    """Object to a proposed admin, as an admin or approver of the tenant, which ends the proposal."""
+    """As an admin or approver of the tenant, object to a proposed admin; this ends the proposal."""
     recovery.object_to(session, who, came, slug, invitation_id)
 
 
@@ -154,7 +154,7 @@ def object_to_proposed_admin(
 def withdraw_proposed_admin(
     slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:
-    """Withdraw a proposed admin, as an operator; everyone notified of the proposal is notified."""
+    """As an operator, withdraw a proposed admin; everyone who was notified of the proposal is notified again."""
     recovery.withdraw(session, who, came, slug, invitation_id)
 
 

@@ -29,7 +29,7 @@ def list_observers(slug: Slug, who: CurrentUser, session: SessionDep) -> Observe
 def add_observer(
     slug: Slug, body: NewObserver, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ObserverView:
-    """Add an observer, who gets copies and decides nothing, as the tenant's admin with a fresh sign-in."""
+    """As the tenant's admin with a fresh sign-in, add an observer, who gets copies and decides nothing."""
     wanted = ObserverInput(body.name, body.address, body.service)
     return _view(observers.add(session, who, came, slug, wanted, services=chosen.catalogue.services))
 

@@ -29,7 +29,7 @@ def declare_outside_access(
     chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
-    """Declare, as an operator, access by engineers that bypassed Lockbox and has ended.
+    """As an operator, declare access that engineers had around Lockbox and that has ended.
 
     It is recorded in the tenant's log, shown on the tenant's page, and sent to its admins, approvers and webhooks. It
     cannot be changed or withdrawn. With an Idempotency-Key, the call can be repeated safely for 24 hours.
@@ -49,6 +49,6 @@ def declare_outside_access(
 
 @router.get("", tags=["tenants"], responses=problems(404))
 def list_outside_access(slug: Slug, who: CurrentUser, session: SessionDep) -> OutsideAccessList:
-    """List the access around Lockbox that was declared, to the tenant's members; the newest first, fifty at most."""
+    """Show the tenant's members the access around Lockbox that was declared, the newest first, fifty at most."""
     declared = outside_access.of_tenant(session, who, slug)
     return OutsideAccessList(items=[OutsideAccessView.model_validate(one, from_attributes=True) for one in declared])

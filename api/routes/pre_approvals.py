@@ -72,7 +72,7 @@ def revoke_pre_approval(
     session: SessionDep,
     body: CommentInput | None = None,
 ) -> PreApprovalView:
-    """Revoke a pre-approval and the access that it has open, as an approver or a tenant admin."""
+    """Revoke a pre-approval and its open windows, as an approver or a tenant admin."""
     comment = body.comment if body else None
     return pre_approval_view(session, who, pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
 

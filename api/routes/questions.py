@@ -22,10 +22,10 @@ router = CallRouter(prefix="/v1/requests", tags=["requests"])
 def ask_question(
     request_id: UUID, body: QuestionText, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
 ) -> Response:
-    """Ask the engineer a question: a manager during the review, an approver or their delegate after it.
+    """Ask the engineer a question, as a manager during the review, or as an approver or delegate after it.
 
-    The engineer is notified. If the policy says so (`questions_stop_clock`), the approval clock pauses until all are
-    answered, for at most one further approval window. An Idempotency-Key works as for a submission.
+    The engineer is notified. If the policy says so (`questions_stop_clock`), the approval clock pauses until all
+    questions are answered, for at most one further approval window. An Idempotency-Key works as for a submission.
     """
     plain = f"ask {request_id} {body.model_dump_json()}".encode()
     answer = idempotency.earlier_answer(session, key, plain) if key else None

@@ -150,8 +150,8 @@ def list_requests(
 
     `engineer` is part of the requester's name. `text` is searched case-insensitively in references and URLs of cases,
     names of resources, ids and the justifications that the caller may read. Filters other than an open state and
-    `requester` look through the newest 1,000 requests at a time: a page may hold few matches or none, and still a
-    cursor to older ones.
+    `requester` look through the newest 1,000 requests at a time: a page may hold few or no matches, and still have a
+    cursor to older requests.
     """
     wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text, level)
     page = request_list.page(session, who, wanted, cursor=cursor, most=limit)
@@ -161,7 +161,7 @@ def list_requests(
 
 @router.post("/preview", responses=problems(400))
 def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> PreviewView:
-    """Show the policy, stages, windows and people that such a request would meet; nothing is written or sent."""
+    """Show which policy, stages, windows and people would apply to this request; nothing is written or sent."""
     submission = request_input(body, chosen)
     found = preview.preview(session, who, submission, chosen.catalogue.services)
     lacks = [MissingField(field=field, message=message) for field, message in found.lacks]
@@ -222,7 +222,7 @@ async def approve_request(
     db: DatabaseDep,
     body: ApprovalInput | None = None,
 ) -> Response:
-    """Approve for the customer: for the requested time or less, and all or a part of what was asked.
+    """Approve, for the customer, all or part of what was asked, for the requested time or less.
 
     If the policy requires a passkey's signature and there is none, the answer is `passkey-must-sign`.
     """

@@ -17,15 +17,15 @@ CSV = "text/csv; charset=utf-8"
 def get_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> StatisticsView:
     """Count a tenant's requests of the last twelve months, for its admins and auditors and the vendor's auditors.
 
-    Without `tenant`, it is the caller's only tenant, or all tenants for an auditor of the vendor. At most the newest
-    10,000 requests are counted; if there are more, `counted_from` says since when.
+    Without `tenant`, the caller's only tenant is counted, or all tenants for an auditor of the vendor. At most the
+    newest 10,000 requests are counted; if there are more, `counted_from` says from when on.
     """
     return StatisticsView.of(statistics.read(session, who, tenant))
 
 
 @router.get("/export", response_class=Response, responses=problems(404) | {200: {"content": {"text/csv": {}}}})
 def export_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> Response:
-    """Export the statistics as CSV: rows for all, and for each month, service, engineer, reason, severity, level."""
+    """Export the statistics as CSV: rows for all requests, each month, service, engineer, reason, severity, level."""
     return csv_answer(statistics.read(session, who, tenant))
 
 

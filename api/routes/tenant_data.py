@@ -63,7 +63,7 @@ def change_retention(
 def start_legal_hold(
     slug: Slug, body: HoldInput, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantDataView:
-    """Set a legal hold: as a tenant admin for the customer, as an operator for the vendor, with a fresh sign-in.
+    """Set a legal hold, with a fresh sign-in, as a tenant admin for the customer or as an operator for the vendor.
 
     Until the side that set the hold releases it, none of the tenant's data is removed or erased.
     """
@@ -83,7 +83,7 @@ def request_off_boarding(
 ) -> TenantDataView:
     """Ask the vendor to export and then erase all data of the tenant, as a tenant admin.
 
-    Requires a fresh sign-in. The owner of the installation does it by `lockbox operate off-board`.
+    Requires a fresh sign-in. The owner of the installation does this with `lockbox operate off-board`.
     """
     tenant_data.ask_to_leave(session, who, came, slug)
     return _shown(session, who, slug, chosen)

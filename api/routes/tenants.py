@@ -78,7 +78,8 @@ def get_tenant(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
 def suspend_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
     """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked.
 
-    Before the call, the tenant's `open_windows` says how many will be revoked. Resuming the tenant reopens none.
+    Before the call, the tenant's `open_windows` says how many windows will be revoked. Resuming the tenant reopens
+    none.
     """
     return _tenant(tenants.suspend(session, who, came, slug))
 
@@ -121,7 +122,7 @@ def rename_tenant(
 def start_emergency_stop(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: CommentInput | None = None
 ) -> EmergencyStopView:
-    """Revoke all open windows and deny all pending requests and those in review, as a tenant admin.
+    """As a tenant admin, revoke all open windows and deny all requests that are pending or in review.
 
     Break-glass is barred until an admin ends the stop.
     """
@@ -155,7 +156,7 @@ def change_policy(
     seen: RequiredIfMatch,
     response: Response,
 ) -> PolicyView:
-    """Replace the whole policy, as a tenant admin, if If-Match names the version in force.
+    """As a tenant admin, replace the whole policy; If-Match has to name the version in force.
 
     A term that is left out gets its default. Without If-Match the answer is 428; `*` replaces whichever version is in
     force.
@@ -165,7 +166,7 @@ def change_policy(
 
 @router.get("/{slug}/approver-keys", responses=problems(404))
 def get_approver_keys(slug: Slug, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> ApproverKeysView:
-    """Return the public keys of the tenant's approvers, as a tenant admin: the file for the verifier."""
+    """Return the public keys of the tenant's approvers to a tenant admin, as a file for the verifier."""
     given = audit_access.export_approver_keys(session, who, slug, partial(relying_party, chosen))
     return ApproverKeysView.model_validate(files.document(given))
 
@@ -178,7 +179,7 @@ def list_policy_versions(
     before: Version = None,
     limit: Annotated[int, Query(ge=1, le=policies.MOST_A_PAGE)] = 50,
 ) -> EditionList:
-    """List the versions of the policy to the tenant's members, the newest first, below `before`."""
+    """List the policy's versions below `before` to the tenant's members, the newest first."""
     editions = policies.editions(session, who, slug, before=before, most=limit)
     return EditionList(items=[_edition(edition) for edition in editions])
 

@@ -49,7 +49,7 @@ def list_request_events(request_id: UUID, who: CurrentUser, came: RequestOrigin,
 
 @router.get("/{request_id}/notifications", responses=problems(404))
 def list_request_notifications(request_id: UUID, who: CurrentUser, session: SessionDep) -> NotificationList:
-    """Show a request's notifications and their state: by name on the reader's own side, else in numbers."""
+    """Show a request's notifications and their state: by name on the reader's own side, else as numbers."""
     queries.find(session, who, request_id)
     found = delivery_status.of_request(session, request_id, who.side)
     return NotificationList(own=list(found.own), other=NotificationCount(**found.other))

@@ -66,7 +66,7 @@ def rotate_token(
     response: Response,
     body: Rotation | None = None,
 ) -> IssuedTokenView:
-    """Replace a token of one's own, after a fresh sign-in or with that very token; both work for a while."""
+    """Replace a token of one's own, after a fresh sign-in or with that very token; both tokens work for a while."""
     asked = body or Rotation()
     overlap = None if asked.overlap_hours is None else timedelta(hours=asked.overlap_hours)
     days = _days(asked.days)

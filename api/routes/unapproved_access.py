@@ -20,7 +20,7 @@ router = CallRouter()
 
 @router.get("/v1/tenants/{slug}/unapproved-access", tags=["tenants"], responses=problems(404))
 def get_unapproved_access(slug: Slug, who: CurrentUser, session: SessionDep) -> UnapprovedAccessView:
-    """Show what can open at a tenant without its approval: who can give it, how often and until when.
+    """Show what access can open at a tenant without its approval: who can open it, how often and until when.
 
     For its admins, approvers and auditors. `opened` says for each way what was opened in the last 90 days.
     """

@@ -45,7 +45,7 @@ def list_vendor_members(
 def invite_vendor_member(
     body: NewColleague, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> InvitationView:
-    """Invite a person to the vendor by mail, as an operator; the daily limit is that of a tenant."""
+    """Invite a person to the vendor by mail, as an operator; the daily limit is the same as a tenant's."""
     roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
     invited = vendor_staff.invite(session, who, came, name=body.name, address=body.address, roles=roles, a_day=a_day)
     return invitation_view(invited)
@@ -67,7 +67,7 @@ def change_vendor_member(
     seen: RequiredIfMatchTag,
     response: Response,
 ) -> ColleagueView:
-    """Set the roles of someone else at the vendor, and a manager's review tier, as an operator.
+    """As an operator, set the roles of someone else at the vendor and, for a manager, the review tier.
 
     Losing the role `engineer` ends the person's requests and windows; losing `operator` withdraws their invitations
     and proposals. If-Match names the version to replace; without it the answer is 428.
@@ -89,7 +89,7 @@ def remove_vendor_member(person_id: UUID, who: CurrentUser, came: RequestOrigin,
 def disable_vendor_member(
     person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> ColleagueView:
-    """Disable someone else at the vendor for ever, as an operator, and end their requests and windows."""
+    """As an operator, disable someone else at the vendor for ever, and end that person's requests and windows."""
     return _colleague(vendor_staff.disable(session, who, came, person_id))
 
 
@@ -108,7 +108,7 @@ def change_directory_record(
 ) -> DirectoryView:
     """Replace what the vendor's directory says of a person, as a service account with the scope `directory:write`.
 
-    Customers see it on each request of that person that is submitted from then on, and their policies may look at it.
+    Customers see the record on each request that the person submits from then on, and their policies may use it.
     """
     entry = DirectoryEntry(body.employing_entity, body.office_country, body.physical_country)
     return _directory_view(vendor_staff.write_record(session, who, came, person_id, entry))

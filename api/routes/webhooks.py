@@ -60,7 +60,7 @@ def add_tenant_endpoint(
 
 @router.get("/vendor/endpoints", responses=problems())
 def list_vendor_endpoints(who: CurrentUser, session: SessionDep) -> EndpointList:
-    """List the vendor's own webhooks, to its operators; they are called for the requests of every tenant."""
+    """List the vendor's own webhooks, which are called for the requests of every tenant, to its operators."""
     return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, None)])
 
 
@@ -148,7 +148,7 @@ def replay_events(
     after: Annotated[str | None, Query(max_length=MOST_CURSOR)] = None,
     limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> EventReplayView:
-    """Replay the events of a log as its webhooks were called with them, the oldest first.
+    """Replay the events of a log in the form in which webhooks receive them, the oldest first.
 
     For receivers that missed calls (see docs/webhooks.md). An event is included once it is sealed, within seconds.
     `next_cursor` is never null: keep it to ask for later events. For the readers of the log: a tenant's admins and
@@ -160,7 +160,10 @@ def replay_events(
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
 def redeliver_call(delivery_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
-    """Repeat a call that has succeeded or failed permanently, under its id. A call still being retried is refused."""
+    """Repeat, with the same id, a call that has succeeded or failed permanently.
+
+    A call still being retried is refused.
+    """
     return CallView(webhook_id=delivery_log.redeliver(session, who, came, delivery_id))
 
 

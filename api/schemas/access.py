@@ -8,10 +8,11 @@ from pydantic import BaseModel
 
 
 class AccessView(BaseModel):
-    """An open window, and the checked parameters: let this engineer do this, and check again before `deadline_at`.
+    """An open window, and the checked parameters: the call may be admitted; check again before `deadline_at`.
 
-    A gateway compares all of it with what it is about to serve. `uses_left` is how many more times the window can be
-    used, null for any number. `break_glass` is whether it was opened in an emergency without the customer.
+    A gateway compares all parameters with the call that it is about to serve. `uses_left` is how many more times the
+    window can be used, null for any number. `break_glass` is whether the window was opened in an emergency without
+    the customer.
     """
 
     open: Literal[True] = True

@@ -31,7 +31,7 @@ class TwoRolesView(BaseModel):
 
 
 class AccessReviewView(BaseModel):
-    """Everybody with a role in one place, as of a moment; `tenant` is null for the vendor."""
+    """Everyone with a role at a tenant or at the vendor, as of a moment; `tenant` is null for the vendor."""
 
     tenant: str | None
     at: datetime

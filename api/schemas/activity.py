@@ -17,7 +17,7 @@ Method = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9
 
 
 class ActivityItem(RequestBody):
-    """What the engineer did, `count` times: a method of the gateway, on a resource, and its outcome."""
+    """What the engineer did `count` times: a method of the gateway, the resource and the outcome."""
 
     at: Instant
     method: Method
@@ -43,7 +43,7 @@ class UsedItem(RequestBody):
 
 
 class NewActivity(RequestBody):
-    """A report: up to 500 entries, and as many uses, all of them within the window."""
+    """A report: up to 500 entries and up to 500 uses, all within the window."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["entries"]}, {"required": ["uses"]}]})
 

@@ -22,8 +22,8 @@ class FindingBody(RequestBody):
 class AfterReviewView(AfterReviewEntry):
     """The after-review of access that was opened by break-glass: until when a finding is due, and what was found.
 
-    `may_find` is whether the reader may give it now: approvers and admins may, once the access has ended, but not
-    by an API token.
+    `may_find` is whether the reader may give the finding now: approvers and admins may, once the access has ended,
+    but not with an API token.
     """
 
 

@@ -41,7 +41,7 @@ class AuditPage(BaseModel):
 
 
 class CheckpointView(BaseModel):
-    """A log's newest checkpoint; `note` is the signed note, which everything else only repeats."""
+    """A log's newest checkpoint; `note` is the signed note; the other fields only repeat it."""
 
     log: UUID
     origin: str
@@ -103,11 +103,12 @@ class StepView(BaseModel):
 
 
 class ReportView(ReportedRequest):
-    """The report on a request; `use` says in a sentence whether there was activity, `ending` how it ended.
+    """The report on a request; `use` says in a sentence whether there was activity, `ending` how the request ended.
 
-    `lost` are moves missing from the audit log, and `altered` events that differ from what was sealed: they are not
-    proven. `page` is the report as a self-contained HTML page. `granted_actions` and `granted_resources` are what was
-    granted if that is less than was asked, else null. `mails` says who was notified, as far as the reader may know.
+    `lost` are moves missing from the audit log, and `altered` events that differ from what was sealed: both are
+    unproven. `page` is the report as a self-contained HTML page. `granted_actions` and `granted_resources` are what
+    was granted if that is less than was asked, else null. `mails` says who was notified, as far as the reader may
+    know.
     """
 
     steps: list[StepView]

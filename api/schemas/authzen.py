@@ -18,7 +18,7 @@ class AuthzenBody(BaseModel):
 
 
 class AuthzenSubject(AuthzenBody):
-    """Who wants to do it: a `user` of the gateway or of the issuer in `properties.iss`, or a `person` of Lockbox."""
+    """Who wants access: a `user` of the gateway or of the issuer in `properties.iss`, or a `person` of Lockbox."""
 
     type: str
     id: str
@@ -26,14 +26,14 @@ class AuthzenSubject(AuthzenBody):
 
 
 class AuthzenAction(AuthzenBody):
-    """What they want to do: an action of the service."""
+    """What the subject wants to do: an action of the service."""
 
     name: str
     properties: dict[str, Any] = {}
 
 
 class AuthzenResource(AuthzenBody):
-    """What they want to do it to: `type:id` as engineers request it, of the tenant in `properties.tenant`."""
+    """What the subject wants to access: `type:id`, as engineers request it, of the tenant in `properties.tenant`."""
 
     type: str
     id: str
@@ -41,7 +41,7 @@ class AuthzenResource(AuthzenBody):
 
 
 class EvaluationBody(AuthzenBody):
-    """One question; `context` may be there and does not count."""
+    """One question; `context` is accepted and ignored."""
 
     subject: AuthzenSubject
     action: AuthzenAction

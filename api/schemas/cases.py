@@ -18,7 +18,7 @@ class EndedRequestView(BaseModel):
 class CaseClosingView(BaseModel):
     """What ended with a case: `cancelled` requests and `revoked` windows, by id.
 
-    A call ends a hundred at most; `left` is how many are still open: repeat it until that is 0.
+    A call ends a hundred at most; `left` is how many are still open: repeat the call until `left` is 0.
     """
 
     case_system: str

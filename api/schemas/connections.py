@@ -17,6 +17,6 @@ class NewCredential(RequestBody):
 
 
 class ConnectionList(BaseModel):
-    """Connections that were opened at targets for a request, at most a hundred; those not closed come first."""
+    """Connections opened at targets for a request, at most a hundred; connections not closed come first."""
 
     items: Sequence[ConnectionStatus]

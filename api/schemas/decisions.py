@@ -14,7 +14,7 @@ MOST_AT_ONCE = 50
 
 
 class DecidedRequest(RequestBody):
-    """A request to decide; with a `version`, only if it is still at this one."""
+    """A request to decide; with a `version`, only if the request is still at this version."""
 
     id: UUID
     version: Annotated[int, Field(ge=1, le=999_999_999, strict=True), IS_WHOLE] | None = None
@@ -27,7 +27,7 @@ def _each_once(requests: list[DecidedRequest]) -> list[DecidedRequest]:
 
 
 class SeveralDecisions(CommentInput):
-    """The same decision about several requests, each made by itself; the comment is recorded with each."""
+    """One decision about several requests, each decided separately; the comment is recorded with each request."""
 
     action: Literal[Action.ENDORSE, Action.APPROVE, Action.DENY]
     requests: Annotated[

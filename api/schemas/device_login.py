@@ -11,7 +11,7 @@ from lockbox.identity.device_login import DeviceLoginState
 class DeviceAuthorizationView(BaseModel):
     """The start of a device login (RFC 8628 section 3.2): show `user_code` and the page to type it into.
 
-    `token` is worthless until a person allows it; then it lasts `token_expires_in` seconds.
+    `token` is worthless until a person allows the login; then it lasts `token_expires_in` seconds.
     """
 
     user_code: str

@@ -102,13 +102,13 @@ class GateIdentityPage(BaseModel):
 
 
 class ReportConsentInput(RequestBody):
-    """A tenant's consent that a gate only reports; `revision` is the revision for which the vendor asks."""
+    """A tenant's consent that a gate only reports; `revision` is the revision for which the vendor asks consent."""
 
     revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), IS_WHOLE]
 
 
 class EnforcementView(EnforcementOverview):
-    """What the gate of a service does: as the catalogue has it, and for how many of the tenants it only reports."""
+    """What the gate of a service does: what the catalogue says, and for how many tenants the gate only reports."""
 
 
 class EnforcementList(BaseModel):
@@ -148,8 +148,9 @@ class GateDefinitionView(BaseModel):
 class TenantGateView(BaseModel):
     """What the gate of a service does for a tenant, and whether an admin is asked to let it only report.
 
-    `last_asked_at` is when any gateway or guard of the service last asked, for whichever tenant: to the minute, after
-    two hours to the hour, and null after a month. `probe` is the newest that the vendor has recorded for the tenant.
+    `last_asked_at` is when any gateway or guard of the service last asked, for whichever tenant. It is exact to the
+    minute, after two hours only to the hour, and null after a month. `probe` is the newest probe that the vendor has
+    recorded for the tenant.
     """
 
     service: str
@@ -170,7 +171,7 @@ class TenantGateList(BaseModel):
 
 
 class NewOutsideAccess(RequestBody):
-    """Access that engineers had around Lockbox, for so many `seconds` from `began_at` on; all of it is in the past.
+    """Access that engineers had around Lockbox, for `seconds` from `began_at` on; the access must have ended.
 
     Mails to the tenant leave out the `reason` where its policy keeps justifications out of mails.
     """
@@ -205,9 +206,9 @@ class OutsideAccessList(BaseModel):
 class WouldDenyCallView(BaseModel):
     """A kind of call that was let in and would be refused; `path` is null for all calls that no other item lists.
 
-    `path` is a path of the catalogue, or else the call's own with `{}` in place of values. `engineer` is the caller
-    if known; `identity` is the issuer and subject of a caller who is mapped to no engineer. `calls` counts from
-    `first_at` on.
+    `path` is a path of the catalogue, or else the call's own path with `{}` in place of values. `engineer` is the
+    caller if known; `identity` is the issuer and subject of a caller who is mapped to no engineer. `calls` counts
+    from `first_at` on.
     """
 
     path: str | None
@@ -229,7 +230,7 @@ class WouldDenyReasonView(BaseModel):
 
 
 class GateReportView(BaseModel):
-    """What the gate of a service has let in and would have refused, the most frequent reason first."""
+    """Calls that the gate of a service has let in but would have refused, the most frequent reason first."""
 
     gate: EnforcementView
     days: int

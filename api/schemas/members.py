@@ -85,7 +85,7 @@ class ColleagueChange(RequestBody):
 
 
 class DirectoryInput(RequestBody):
-    """What the vendor's directory says of a person, as a whole: what is left out or null is not known.
+    """All that the vendor's directory says of a person: what is left out or null is unknown.
 
     Countries are ISO 3166-1 alpha-2 codes. In SCIM (RFC 7643), `employing_entity` is the enterprise user's
     `organization`, `office_country` the `country` of the address of type `work`, and `physical_country` a claim of
@@ -98,7 +98,7 @@ class DirectoryInput(RequestBody):
 
 
 class DirectoryView(BaseModel):
-    """What the vendor's directory says of a person, as of when; null is not known.
+    """What the vendor's directory says of a person, and as of when; null means unknown.
 
     `source` is the issuer that said it at a sign-in, or `account:` and the id of the service account that wrote it.
     """
@@ -163,7 +163,7 @@ class ColleaguePage(BaseModel):
 
 
 class InvitationView(BaseModel):
-    """An open invitation; only its mail has the code, and `expires_at` counts from when that mail is due."""
+    """An open invitation; only its mail has the code, and `expires_at` is null until that mail is due."""
 
     id: UUID
     name: str

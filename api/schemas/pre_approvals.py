@@ -19,7 +19,7 @@ class NewPreApproval(PreApprovalInput):
 
 
 class PreApprovalApproverView(BaseModel):
-    """Somebody who has approved a pre-approval; `counts` is whether they could still do so."""
+    """A person who has approved a pre-approval; `counts` is whether they could still do so."""
 
     by: PersonView
     at: datetime

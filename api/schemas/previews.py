@@ -20,12 +20,12 @@ class MissingField(BaseModel):
 
 
 class PreviewView(PreviewedSubmission):
-    """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
+    """A request's terms and the people whom it would reach: names and counts, no addresses; nothing was written.
 
-    `notified_first` are the people of the customer whom it would reach first, asked or notified of a window opened
-    without them; `endpoints` is how many of its webhooks. `pre_approval_id` is the pre-approval that would open the
-    window without asking the customer: at once, or when the request is endorsed. With `break_glass` a manager would
-    open the window without the customer.
+    `notified_first` are the customer's people whom the request would reach first, to ask them or to notify them of a
+    window opened without them. `endpoints` is how many of the customer's webhooks it would call. `pre_approval_id` is
+    the pre-approval that would open the window without asking the customer: at once, or when the request is endorsed.
+    With `break_glass` a manager would open the window without the customer.
     """
 
     can_be_submitted: bool
@@ -34,7 +34,7 @@ class PreviewView(PreviewedSubmission):
 
 
 class WhatIfInput(RequestBody):
-    """A hypothetical request to a tenant, as far as its policy looks at it; what is left out is not known."""
+    """The facts of a hypothetical request that the tenant's policy can use; what is left out is unknown."""
 
     service: Word
     resources: list[Resource] = Field(min_length=1, max_length=50)

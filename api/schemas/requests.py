@@ -39,9 +39,9 @@ class SignedApproval(RequestBody):
 
 
 class ApprovalInput(CommentInput):
-    """An approval; `access_window` in seconds shortens what was asked, and `max_uses` lowers it.
+    """An approval; `access_window`, in seconds, and `max_uses` may lower what was asked.
 
-    `resources` and `actions` limit the approval to a part of those requested; left out, it covers all. The window
+    `resources` and `actions` limit the approval to some of those requested; without them it covers all. The window
     opens only for what every counted approval covers. `opens_at` is a later start. `signed` is the approver's own
     signature over all of that: without it, only the vendor's server attests the approval, if the customer's policy
     allows that.
@@ -58,9 +58,9 @@ class ApprovalInput(CommentInput):
 class ChallengeView(BaseModel):
     """What a passkey has to sign to approve: valid once, for ten minutes, for the same caller and body.
 
-    The challenge in `options` (those of `navigator.credentials.get` in JSON) is the SHA-256 of `statement`. `content`
-    is the erasable part of the decision; the statement has its SHA-256. `is_demanded` is whether the customer's
-    policy requires a signature.
+    `options` are for `navigator.credentials.get`, in JSON; their challenge is the SHA-256 of `statement`. `content`
+    is the erasable part of the decision; the statement contains the SHA-256 of `content`. `is_demanded` is whether
+    the customer's policy requires a signature.
     """
 
     ticket: str
@@ -96,7 +96,7 @@ class DeliveryReachView(BaseModel):
 
 
 class NotificationList(BaseModel):
-    """A request's notifications to the reader's side, the oldest first, and the state of those to the other side."""
+    """A request's notifications to the reader's side, the oldest first, and counts of the other side's by state."""
 
     own: list[NotificationStatus]
     other: NotificationCount
@@ -110,17 +110,18 @@ class IdentifiedRequest(SQLModel):
 
 
 class RequestView(Requester, Ask, IdentifiedRequest):
-    """A request; `open` is computed on the database's clock on each read, never from a timer having fired.
+    """A request; `open` is computed from the database's time on each read, and depends on no timer.
 
     `reminders` is how many were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without
     tiers, and `warned` whether the end of the open window was announced. `resources` and `actions` are what was
-    asked; `granted_resources` and `granted_actions` what a window was opened for, or null. `not_before` is when
-    access was to begin, if later than the approval, and `opens_at` when it does. `held_back` is why an approved
-    window admits no one, or would admit no one if it began now, else null. `is_outlived` is whether the request waits
-    for an answer although the window that it extends was ended. `max_uses` is how often it can be used, and
-    `uses_left` how often still, null for any number. `mixed_alphabets` are the resources whose letters come from
-    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. The requester's
-    sign-in, and their employer and countries by the vendor's directory, are as of the submission; null if unknown.
+    asked; `granted_resources` and `granted_actions` what a window was opened for, or null. `not_before` is the
+    requested start of access, or null; `opens_at` is the actual start if later than the approval. `held_back` is why
+    an approved window admits no one, or would admit no one if it began now, else null. `is_outlived` is whether the
+    request waits for an answer although the window that it extends was ended. `max_uses` is how often the window can
+    be used, and `uses_left` how many uses are left; null for any number. `mixed_alphabets` are the resources whose
+    letters come from several alphabets: a Cyrillic letter among Latin ones looks the same and names something else.
+    The requester's sign-in, and their employer and countries by the vendor's directory, are as of the submission;
+    null if unknown.
     """
 
     model_config = ConfigDict(extra="ignore", json_schema_serialization_defaults_required=True)  # type: ignore[assignment] # SQLModel's
@@ -204,9 +205,10 @@ class GateUseView(GateUse):
 
 
 class WindowUsageView(WindowUsage):
-    """How often the gate let the engineer in by a window; `refused` counts their other calls to the service.
+    """How often the gate let the engineer in by a window; `refused` counts refused calls.
 
-    Those are refused calls while the window was open and in the hour after it. All of it is a second behind.
+    Refused calls are the engineer's other calls to the service, while the window is open and in the hour after it.
+    All counts are a second behind.
     """
 
     first: GateUseView | None
@@ -223,8 +225,8 @@ class ApprovalTallyView(ApprovalTally):
 class RequestWithMoves(RequestDetail):
     """A request as a reader sees it, and for each action whether the reader may take it now.
 
-    `approvals` is empty where the customer is not asked, `usage` null where the request was never open, and
-    `after_review` where it was not opened by break-glass. If the reader could be the second person to decide,
+    `approvals` is empty if the customer is not asked, `usage` is null if the request was never open, and
+    `after_review` is null if it was not opened by break-glass. If the reader could be the second person to decide,
     `look_alikes` names people who took part and share the reader's name or mailbox: a hint that refuses nothing.
     """
 
@@ -249,7 +251,7 @@ class RequestPage(BaseModel):
 
 
 class NotifiedRecipientView(BaseModel):
-    """A mail to somebody, by name; `outcome` is `sent`, `dead`, `moot` or `open`, `at` is null while it is open."""
+    """A mail to a named person; `outcome` is `sent`, `dead`, `moot` or `open`; `at` is null for `open`."""
 
     id: UUID
     name: str
@@ -261,9 +263,9 @@ class NotifiedRecipientView(BaseModel):
 class NotifiedView(BaseModel):
     """How the mails about an event ended; `of_seq` is the number of the move, or null if the event was no move.
 
-    A second event, `part` 2, tells how the mails ended that were still open in part 1. `template` is `report` for the
-    reports on a window, else null. Of very many mails those that were not delivered are listed first, and
-    `not_listed` counts the rest.
+    A second event, `part` 2, tells how mails that were still open in part 1 ended. `template` is `report` for the
+    reports on a window, else null. If there are very many mails, undelivered mails are listed first, and `not_listed`
+    counts the rest.
     """
 
     of_seq: int | None
@@ -280,12 +282,12 @@ class NotifiedView(BaseModel):
 class EventView(BaseModel):
     """An event of a request's timeline; the actor is a person, or null for the clock.
 
-    Moves are numbered by `seq` without a gap; other events have none, such as `remind`, `escalate`, `begin`,
-    `hold_back`, `warn`, `notified`, `first_used`, `after_review`, `question` and `answer`, whose text is in
-    `comment`. `notified` says who of the reader's own side got a mail about an event before it, and is not shown to
-    the other side. `on_behalf_of` is for whom a service account or a delegate acted, `principals` all principals of
-    a delegate, `means` how the decider had signed in: `mail-only` is a mailed code. Address and user agent are shown
-    to the actor's own side, comments to both parties; others get null.
+    Moves are numbered by `seq` without a gap. Other events have no `seq`, such as `remind`, `escalate`, `begin`,
+    `hold_back`, `warn`, `notified`, `first_used`, `after_review`, `question` and `answer`. The text of a question or
+    an answer is in `comment`. A `notified` event says who of the reader's own side got mail about an earlier event;
+    the other side does not see it. `on_behalf_of` is for whom a service account or a delegate acted, `principals` all
+    principals of a delegate, `means` how the decider had signed in: `mail-only` is a mailed code. Address and user
+    agent are shown to the actor's own side, comments to both parties; others get null.
 
     A time-out says how many people were `asked` and `reached`. An escalation says how many were `unreached`, if it
     happened because of them. `step` is the step of approvals that an event began. `hold_back` says in `held_back` why

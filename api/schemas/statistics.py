@@ -19,7 +19,7 @@ class FiguresView(RequestFigures):
 
 
 class MonthView(BaseModel):
-    """Figures of the requests that were submitted in one month of UTC."""
+    """Figures of the requests that were submitted in one month, in UTC."""
 
     month: Annotated[str, Field(pattern=r"^\d{4}-\d{2}$")]
     figures: FiguresView
@@ -63,8 +63,8 @@ class LevelFiguresView(BaseModel):
 class StatisticsView(BaseModel):
     """Twelve months of requests, by the month of their submission; the last month is not over yet.
 
-    At most the newest 10,000 requests are counted. Where that is not all of the twelve months, `counted_from` says
-    since when all are counted, and months before it are left out.
+    At most the newest 10,000 requests are counted. If they do not cover the twelve months, `counted_from` says since
+    when all requests are counted, and months before that are left out.
     """
 
     tenant: str | None

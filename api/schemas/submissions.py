@@ -23,11 +23,11 @@ class NewRequest(SubmittedAsk):
     """A submission; `access_window` in seconds, from `not_before` on if that is given.
 
     `case_system` is a ticket system of the catalogue, and `case_url` the case's page in it.
-    With `duplicate_reason` a request is accepted beside an open one of the engineer's for the same case and resource.
-    With `break_glass` a manager may open it in an emergency without the customer, where the customer's policy lets
-    them: it takes a fresh and strong sign-in, as an approval does.
-    `severity` is from S1, the most severe, to S4: people are asked earlier, and reminded earlier too, and no deadline
-    moves. Where the requester works, and how they signed in, is looked up and cannot be submitted.
+    With `duplicate_reason` a request is accepted although the same engineer, case and resource have an open one.
+    With `break_glass` a manager may open access in an emergency without the customer, if the customer's policy allows
+    that: such a submission takes a fresh and strong sign-in, as an approval does.
+    `severity` is from S1, the most severe, to S4: people are asked and reminded earlier, and no deadline moves. Where
+    the requester works, and how they signed in, is looked up and cannot be submitted.
     """
 
     model_config = ConfigDict(frozen=True, json_schema_extra=NAMES_ITS_CASE)  # type: ignore[assignment] # SQLModel's

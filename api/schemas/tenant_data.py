@@ -25,7 +25,7 @@ class HoldInput(RequestBody):
 
 
 class HoldView(BaseModel):
-    """A legal hold; the reason and who set it are null to the other side."""
+    """A legal hold; the reason and who set the hold are null for the other side."""
 
     side: Literal["vendor", "customer"]
     since: datetime

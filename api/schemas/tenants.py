@@ -100,7 +100,7 @@ class ModeChangeView(BaseModel):
 
 
 class EmergencyStopView(BaseModel):
-    """What was revoked and denied; of requests denied in the vendor's review it is only the number."""
+    """What was revoked and denied; for requests denied in the vendor's review, only their number."""
 
     revoked: list[ClosedRequest]
     denied: list[ClosedRequest]

@@ -36,7 +36,7 @@ class NewToken(RequestBody):
     """A token for the caller; without `days` the installation decides how long it lasts.
 
     `scopes`, `services` and `tenants` are for service accounts: people's tokens are bound by their roles. `tenants`
-    are those whose cases a token with the scope `case:close` closes.
+    are the tenants whose cases a token with the scope `case:close` can close.
     """
 
     model_config = ConfigDict(json_schema_extra={"allOf": BINDING_RULES})
@@ -56,7 +56,7 @@ class Rotation(RequestBody):
 
 
 class TokenView(BaseModel):
-    """A token of the caller's, without its text; `replaces` is what it was rotated from."""
+    """A token of the caller's, without its text; `replaces` is the token that it replaced."""
 
     id: UUID
     name: str

@@ -28,11 +28,11 @@ class ReportingGateView(BaseModel):
 
 
 class BreakGlassAllowanceView(BaseModel):
-    """What the policy allows of break-glass; `people` is null for every engineer and manager of the vendor.
+    """What the policy allows of break-glass; `people` is null if it allows every engineer and manager of the vendor.
 
-    A window lasts at most `access_window` seconds. At most `monthly` windows may open within 30 days; `lately` did
-    in the last 30. `overdue` is whether a finding of the customer is overdue, `overdue_finding` what this does to
-    break-glass, and `stopped_since` since when an emergency stop bars break-glass.
+    A window lasts at most `access_window` seconds. At most `monthly` windows may open within 30 days; `lately` is how
+    many opened in the last 30 days. `overdue` is whether a finding of the customer is overdue, `overdue_finding` what
+    an overdue finding does to break-glass, and `stopped_since` since when an emergency stop bars break-glass.
     """
 
     services: list[str]
@@ -46,7 +46,7 @@ class BreakGlassAllowanceView(BaseModel):
 
 
 class OpenedLatelyView(BaseModel):
-    """How many windows were opened in one `way` in the last 90 days; `newest` is the newest one's request."""
+    """How many windows were opened in one `way` in the last 90 days; `newest` is the request of the newest window."""
 
     way: UnapprovedWay
     count: int
@@ -55,9 +55,9 @@ class OpenedLatelyView(BaseModel):
 
 
 class UnapprovedAccessView(BaseModel):
-    """All that can open at a tenant without its approval, as of a moment, and what was opened in these ways lately.
+    """All access that can open at a tenant without its approval, as of a moment, and what was opened lately.
 
-    `ways` are those in which something can open now. `delegate` is only in `opened`: windows that an approver's
+    `ways` are the ways in which something can open now. `delegate` is only in `opened`: windows that an approver's
     delegate approved. If `policy_verified` is false, the policy was changed in the database and nothing opens by it.
     """
 

@@ -50,7 +50,7 @@ class NewEndpoint(RequestBody):
 
 
 class EndpointChange(RequestBody):
-    """The changes; members that are left out stay, and only a description can be removed."""
+    """The changes; what is left out stays unchanged, and only a description can be removed."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -76,7 +76,7 @@ class EndpointChange(RequestBody):
 
 
 class NewSecret(RequestBody):
-    """A rotation; for so many hours the previous secret signs too."""
+    """A rotation; for `overlap_hours` the previous secret signs too."""
 
     overlap_hours: Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE] = 24
 
@@ -102,7 +102,7 @@ class EndpointView(BaseModel):
 
 
 class NewEndpointView(EndpointView):
-    """A webhook and the secret that signs its calls (`v1`), which is shown this once."""
+    """A webhook and the secret that signs its calls (`v1`), which is shown only once."""
 
     secret: str
 
@@ -114,7 +114,7 @@ class EndpointList(BaseModel):
 
 
 class CallView(BaseModel):
-    """A call that will be made: `webhook_id` is its header of that name, the same for every attempt."""
+    """A call that will be made; `webhook_id` is its header `webhook-id`, the same for every attempt."""
 
     webhook_id: UUID
 
@@ -122,7 +122,7 @@ class CallView(BaseModel):
 class DeliveryView(BaseModel):
     """One attempt: when it began, how long it took in milliseconds, and the first kilobyte of the answer.
 
-    `error` is null if it arrived; `status` is null without an answer.
+    `error` is null if the call arrived; `status` is null without an answer.
     """
 
     id: UUID
@@ -143,9 +143,9 @@ class DeliveryPage(BaseModel):
 
 
 class EventReplayView(BaseModel):
-    """Events as webhooks get them, the oldest first, and the cursor after the last one that was looked at.
+    """Events as webhooks get them, the oldest first, and the cursor after the last event that was read.
 
-    A page may hold fewer than asked for, or none, while there are `more`.
+    A page may hold fewer events than asked for, or none, although there are `more`.
     """
 
     items: list[dict[str, Any]]

@@ -68,7 +68,7 @@ def _shut(check: str, variable: str, path: Path) -> DoctorFinding | None:
 
 
 def _others(found: os.stat_result) -> str | None:
-    """Return who else may read the file; for root only "everybody", since root cannot tell a process' group."""
+    """Return who else may read the file. As root, only report "everybody": root cannot tell the process' group."""
     if found.st_mode & EVERYBODY:
         return "everybody"
     if os.geteuid() == ROOT:

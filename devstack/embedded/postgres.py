@@ -134,7 +134,7 @@ class Postgres:
         fresh.rename(self._data)
 
     def _heal(self) -> None:
-        """Clean up after a killed postmaster, if none of our own is running."""
+        """Clean up after a killed postmaster, unless another one of ours is running."""
         if not self._pid_file.exists():
             return
         if not wait_until(lambda: not self._leftovers(), LEFTOVER_SECONDS):

@@ -152,7 +152,7 @@ def ask_for_passkey(
     credential: Credential = "",
     unsigned: Annotated[str, Form(max_length=3)] = "",
 ) -> Response:
-    """If a customer's person already has a passkey, it is first asked to sign the addition of the new one."""
+    """A customer's person who has a passkey is first asked to sign with it that a new passkey is added."""
     party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:

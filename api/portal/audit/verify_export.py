@@ -58,7 +58,7 @@ TURNS = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class VerificationInput:
-    """`checkpoint` is the checkpoint that the person kept, or the mail with it.
+    """`checkpoint` is the checkpoint that the person kept, or the mail that contains it.
 
     `approver_keys` are files of approvers' keys that the person's organisation exported.
     """
@@ -81,7 +81,7 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
 
     Raises:
         NotSignedIn, NotYours: no one is signed in, or the person may read no audit log.
-        Busy: the person is already verifying a file, or two people of one of their tenants are.
+        Busy: the person is already verifying a file, or two people of the same tenant are.
         TooMany: the person has verified thirty files in the last ten minutes.
     """
     browser.check_same_site(request, chosen)

@@ -352,7 +352,7 @@ def _contents(
     is_unenforced: bool,
     done: str,
 ) -> dict[str, Any]:
-    """Also records that the request was read."""
+    """Return the template's values, and record that the request was read."""
     chosen, entry, at, tallies = deps.settings(request), read.entry, read.at, read.tallies
     held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     moves, schedule = event_search.moves(read.events), deps.database(request).schedule
@@ -438,7 +438,7 @@ def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]
 
 
 def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
-    """The decisions that need a comment; for vendor users, only those for which no policy can waive it."""
+    """The decisions that need a comment; for vendor users, only decisions whose comment no policy can waive."""
     is_vendors = caller.side is Side.VENDOR
     return decision_context.needing_reasons(Terms() if is_vendors else terms, by_the_vendor=is_vendors)
 

@@ -125,7 +125,7 @@ def show_proposals(request: Request, chosen: SettingsDep, session: SessionDep) -
 
 @proposals.post("/object")
 def object_to(work: FormContextDep, slug: Annotated[Slug, Form()], one: ById) -> Response:
-    """Any means of sign-in is enough to object."""
+    """Objecting needs no particular means of sign-in."""
     with work.open() as (session, visitor):
         recovery.object_to(session, visitor.caller, origin(work.request), slug, one)
     return go(work.request, PROPOSALS)
