@@ -63,7 +63,7 @@ FOUND = {file: list(texts(tree(file))) for file in FILES}
 
 
 @each("file", FILES)
-def test_user_visible_text_is_not_in_code(file: Path) -> None:
+def test_code_contains_no_text_that_users_see(file: Path) -> None:
     assert [text for text in FOUND[file] if text not in NO_WORDING] == []
 
 

@@ -53,7 +53,7 @@ def standby(plan: StackPlan) -> Iterator[Standby]:
     standby.stop()
 
 
-def test_all_processes_continue_at_the_promoted_standby(plan: StackPlan, standby: Standby, tmp_path: Path) -> None:
+def test_all_processes_continue_with_the_promoted_standby(plan: StackPlan, standby: Standby, tmp_path: Path) -> None:
     servers = servers_of(plan)
     written = logging_in(plan, lambda url: named_second(url, standby.port))
     read = logging_in(written, postgres_url)

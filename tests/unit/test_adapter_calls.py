@@ -230,14 +230,14 @@ def test_production_calls_no_case_adapter_on_loopback(adapter: ScriptedAdapter, 
     assert adapter.callers == 0
 
 
-def test_the_text_form_of_case_adapters_and_calls_contains_no_secret(adapters: CaseAdapters) -> None:
+def test_the_repr_of_a_case_adapter_or_call_contains_no_secret(adapters: CaseAdapters) -> None:
     call = WebhookCall("1", "https://helpdesk.vendor.example/", YES, (SECRET,))
     assert call.hook_id in repr(call)
     for shown in (adapters, call):
         assert SECRET.removeprefix("whsec_") not in repr(shown)
 
 
-def test_a_case_adapter_answer_after_its_caller_left_counts_as_silence(adapters: CaseAdapters) -> None:
+def test_a_case_adapter_answer_that_arrives_after_its_caller_left_counts_as_silence(adapters: CaseAdapters) -> None:
     assert ask(adapters, -SPARE_SECONDS) == "time"
 
 

@@ -261,5 +261,5 @@ def test_a_connection_opened_or_closed_at_a_target_without_failure_sends_no_mail
     assert connection_groups(template, mode) == set()
 
 
-def test_notifications_to_operators_stay_with_the_vendor() -> None:
+def test_notifications_to_operators_are_never_sent_to_the_customer() -> None:
     assert not [one for one in OPERATED.values() if knows_of(Side.CUSTOMER, "revoked", one)]

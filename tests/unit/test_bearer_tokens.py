@@ -227,7 +227,7 @@ def test_a_bearer_token_with_a_repeated_claim_is_refused(
         calls.read(token)
 
 
-def test_a_verified_token_is_remembered_for_a_minute_at_most_and_not_past_its_end(issuer: LocalIssuer) -> None:
+def test_a_verified_token_is_remembered_for_at_most_a_minute_and_not_past_its_expiry(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     long, short = issuer.token(exp=AT + 3600), issuer.token(sub="bob", exp=AT + 20)
     for token in (long, short):
@@ -282,7 +282,7 @@ def test_the_token_memory_is_bounded_and_drops_the_least_recently_used_token(iss
     assert known == [True, False, True, True]
 
 
-def test_a_changed_key_set_clears_the_token_memory_and_an_unchanged_one_does_not(issuer: LocalIssuer) -> None:
+def test_only_a_changed_key_set_clears_the_token_memory(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     issuer.keys = [ec_key(), ec_key(1)]
     token, other = issuer.token(exp=AT + 2 * 3600), issuer.token(key=ec_key(1), exp=AT + 2 * 3600)
@@ -390,7 +390,7 @@ def test_a_failing_issuer_is_asked_again_after_a_pause(issuer: LocalIssuer) -> N
     assert calls.read(issuer.token())
 
 
-def test_unknown_signing_keys_trigger_one_fetch_a_minute(issuer: LocalIssuer) -> None:
+def test_unknown_signing_keys_trigger_at_most_one_fetch_a_minute(issuer: LocalIssuer) -> None:
     calls = VerifiedCalls([issuer])
     calls.read(issuer.token())
 
@@ -418,7 +418,7 @@ def test_signing_keys_of_issuers_are_renewed_in_the_background(issuer: LocalIssu
         calls.read(token)
 
 
-def test_an_abandoned_call_that_waited_for_an_issuer_leaves_nothing_behind(issuer: LocalIssuer) -> None:
+def test_after_calls_waiting_for_an_issuer_are_abandoned_the_issuers_keys_can_be_fetched(issuer: LocalIssuer) -> None:
     issuer.troubles["/jwks"] = HELD
     calls = VerifiedCalls([issuer])
 

@@ -48,7 +48,7 @@ def test_a_quantile_is_the_smallest_value_not_exceeded_by_the_given_fraction_of_
 
 
 @pytest.mark.parametrize(("values", "share"), [([], 0.5), ([1.0], 0), ([1.0], 1.1)])
-def test_without_values_or_share_there_is_no_quantile(values: list[float], share: float) -> None:
+def test_a_quantile_needs_values_and_a_fraction_between_0_and_1(values: list[float], share: float) -> None:
     with pytest.raises(ValueError, match="quantile"):
         quantile(values, share)
 
@@ -131,7 +131,7 @@ def test_refused_calls_do_not_count_in_benchmark_durations() -> None:
     assert 2 * accepted - 2 <= found["busy"] <= 2 * accepted
 
 
-def test_a_benchmark_that_plays_each_call_sequence_once_fails_on_a_503_answer() -> None:
+def test_a_benchmark_that_runs_each_call_sequence_only_once_fails_on_a_503_answer() -> None:
     with pytest.raises(ExceptionGroup, match="unhandled") as failed:
         played(None, 503)
 
@@ -322,7 +322,7 @@ def test_a_missed_benchmark_target_is_marked_in_its_line() -> None:
     ]
 
 
-def test_benchmark_times_are_listed_longest_first_and_complete() -> None:
+def test_benchmark_times_are_listed_longest_first_and_add_up_to_the_total() -> None:
     assert times({"floor": 10.0, "storms": 40.0}, 55.0) == [
         ["part", "s"],
         ["storms", "40.0"],
@@ -332,7 +332,7 @@ def test_benchmark_times_are_listed_longest_first_and_complete() -> None:
     ]
 
 
-def test_the_benchmark_page_lists_each_figure_under_its_nested_key_names() -> None:
+def test_the_benchmark_page_names_each_figure_by_its_path_of_keys() -> None:
     page = markdown("Lockbox on a machine", [("All figures", everything(GOOD))])
 
     assert page.startswith("# Lockbox on a machine\n\n## All figures\n\n| figure | value |\n| --- | --- |\n")

@@ -76,7 +76,7 @@ def test_a_policy_diff_lists_a_removed_rule_in_full() -> None:
     }
 
 
-def test_a_policy_diff_names_a_field_as_error_messages_do() -> None:
+def test_policy_diffs_and_error_messages_have_the_same_name_for_a_field() -> None:
     rules: list[dict[str, Any]] = [{"name": "A", "match": {"services": ["mail"]}, "terms": {"quorum": 2}}]
     (change,) = (name for name in changes(Policy(), Policy.model_validate({"rules": rules})) if "quorum" in name)
 

@@ -274,7 +274,7 @@ def test_a_message_tripled_by_the_chaos_proxy_is_delivered_three_times() -> None
 
 
 @pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])
-def test_the_chaos_proxy_pushes_delayed_or_lost_messages_to_a_queue_no_worker_reads(fate: MessageFate) -> None:
+def test_the_chaos_proxy_moves_delayed_or_lost_messages_to_a_queue_that_no_worker_reads(fate: MessageFate) -> None:
     messages = MessageLog()
     messages.fate = fate
     line, _ = messages.line()

@@ -254,7 +254,7 @@ NOTHING_SHOWN = "that they are the same is not shown"
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 8, 11, 12])
-def test_a_log_extends_a_checkpoint_that_a_proof_or_the_logs_hashes_confirm(size: int) -> None:
+def test_a_checkpoint_is_confirmed_by_a_proof_or_by_the_hashes_of_the_log(size: int) -> None:
     by_proof = CheckpointedExport(whole=False, proofs=[size]).held(seen(size))
     by_hashes = CheckpointedExport(shows=[size]).held(seen(size))
 
@@ -393,7 +393,7 @@ def test_the_report_of_a_restore_names_the_largest_checkpoint_that_the_log_exten
     assert found == ([3, 6], [given_up(14, 8, "that the first 6 are the same is shown")])
 
 
-def test_the_report_of_a_restore_ignores_extended_checkpoints_of_other_log_generations() -> None:
+def test_a_restore_is_reported_without_checkpoints_of_other_log_generations() -> None:
     export = CheckpointedExport(THIRD, shows=[6], restores=[restore(8, 14, origin=SECOND)])
 
     assert export.held(seen(6), seen(14, SECOND)) == ([6], [given_up(14, 8, NOTHING_SHOWN)])

@@ -21,7 +21,7 @@ def lockbox(*words: str, catalogue: Path | None = SAMPLE) -> Result:
     return CliRunner().invoke(app, ["gate", *words], env=set_to)
 
 
-def test_the_cli_prints_what_resource_and_action_a_gated_http_request_uses() -> None:
+def test_the_cli_prints_which_resource_and_action_a_gated_http_request_uses() -> None:
     shown = lockbox("test", *MAIL, *AT)
 
     assert shown.exit_code == 0
@@ -161,7 +161,9 @@ def test_the_gate_report_of_the_cli_lists_calls_with_advice(monkeypatch: pytest.
         assert said in text
 
 
-def test_an_empty_gate_report_says_so_and_a_full_report_prints_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cli_says_that_a_gate_report_is_empty_and_can_print_a_report_as_json(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shown, _ = reported(monkeypatch, FOUND | {"items": []})
     plain, _ = reported(monkeypatch, FOUND, "--output", "json")
 

@@ -72,7 +72,7 @@ def verify(folder: Path, *words: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_verify_exits_0_for_a_good_export_and_says_what_it_was_compared_with(folder: Path) -> None:
+def test_verify_exits_0_for_a_good_export_and_says_what_the_export_was_compared_with(folder: Path) -> None:
     code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--checkpoint", "older", "--key", "key")
 
     assert code == 0
@@ -90,7 +90,7 @@ def test_verify_accepts_a_key_as_text_and_mentions_a_missing_checkpoint(folder: 
     assert said.startswith(f"{NOT_COMPARED} 20 events")
 
 
-def test_the_fingerprint_in_an_invitation_follows_from_the_audit_key(folder: Path) -> None:
+def test_the_fingerprint_in_an_invitation_is_computed_from_the_audit_key(folder: Path) -> None:
     """By docs/audit-format.md: SHA-256 over the 32 bytes of the key, in groups of eight."""
     _, _, encoded = public().text.split("+", 2)
     digest = hashlib.sha256(base64.b64decode(encoded)[1:]).hexdigest()
@@ -101,7 +101,7 @@ def test_the_fingerprint_in_an_invitation_follows_from_the_audit_key(folder: Pat
     assert "of another name" not in said
 
 
-def test_verify_mentions_a_key_named_unlike_the_log(folder: Path) -> None:
+def test_verify_mentions_a_key_whose_name_differs_from_the_name_of_the_log(folder: Path) -> None:
     other = Log(LOG.events, key=OTHER_KEY)
     name = VerifierKey("evil.example", OTHER_KEY.public_key().public_bytes_raw())
     said = Checkpoint(other.origin, 20, root_of(other.leaves), "2026-01-01T00:00:00.000000Z")

@@ -188,7 +188,7 @@ def test_the_cli_prints_times_in_local_time_and_sends_utc() -> None:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_cli_output_names_the_time_zone_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_output_states_the_time_zone_once(capsys: pytest.CaptureFixture[str]) -> None:
     at = values.moment(AT)
     listing = Listing.of(("Time", "What"), [(at, values.phrase("open until ", at)), (at, None)])
 
@@ -200,7 +200,7 @@ def test_cli_output_names_the_time_zone_once(capsys: pytest.CaptureFixture[str])
     assert "08:00" not in out
 
 
-def test_cli_output_without_times_names_no_time_zone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_output_without_times_states_no_time_zone(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.TABLE, {}, Facts({"Name": "Ann"}), "Done.")
 
     assert "Times" not in capsys.readouterr().out
@@ -250,7 +250,7 @@ def test_cli_output_does_not_cut_a_word_wider_than_the_terminal(
     assert max(map(len, lines)) <= 50
 
 
-def test_an_empty_list_in_the_cli_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cli_says_in_words_that_a_list_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show(OutputFormat.TABLE, {}, Listing.of(("Id",), []))
 
     assert capsys.readouterr().out == "None.\n"

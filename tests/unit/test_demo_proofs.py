@@ -105,7 +105,7 @@ def test_the_demo_proofs_pass_for_a_correct_run() -> None:
     assert failed(good()) == set()
 
 
-def test_the_demo_does_not_blame_a_gateway_it_did_not_probe_right_after_the_revoke() -> None:
+def test_the_demo_blames_a_gateway_only_if_it_was_probed_right_after_the_revoke() -> None:
     seen = good()
     seen.probes[4] = [one for one in seen.probes[4] if not 0 <= one.sent - second(CLOSED) < 2]
 

@@ -65,7 +65,7 @@ def test_the_test_listed_for_a_deployed_file_exists_and_reads_that_file(place: s
     assert word in (TESTS / test).read_text()
 
 
-def test_without_python_the_environment_is_not_made_and_the_script_says_so(tmp_path: Path) -> None:
+def test_the_environment_script_reports_a_missing_python_and_makes_no_environment(tmp_path: Path) -> None:
     made = tmp_path / "venv"
     (tmp_path / "dirname").symlink_to(str(shutil.which("dirname")))
 

@@ -137,7 +137,7 @@ def test_a_failed_install_of_the_environment_shows_pips_output_and_progress(tmp_
     assert done.stderr == f"{LINES}ERROR: no such hash\n"
 
 
-def test_installing_in_a_terminal_shows_each_package_at_once(tmp_path: Path) -> None:
+def test_an_installation_in_a_terminal_shows_each_package_as_soon_as_it_is_reported(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     script = 'printf "%s" "$1" | while read -r line; do echo "$line"; done'
     with subprocess.Popen(progress(tmp_path, script), cwd=CHECKOUT, stdout=theirs) as process:

@@ -133,7 +133,7 @@ def test_stored_request_values_are_read_although_a_limit_became_stricter() -> No
 
 
 @each(("part", "name"), names(EVENT))
-def test_an_event_has_a_request_fact_in_clear_or_as_a_commitment(part: type[Part], name: str) -> None:
+def test_an_event_contains_each_request_fact_in_clear_or_as_a_commitment(part: type[Part], name: str) -> None:
     request = full()
 
     clear, hashed = dict[str, Any](submit.facts(request)), dict[str, Any](submit.personal(request))
@@ -212,7 +212,7 @@ def test_the_form_shows_and_sends_each_request_fact(name: str) -> None:
 
 
 @each("place", [PAGE, LIST])
-def test_a_page_shows_each_request_fact_to_its_readers(place: FactView) -> None:
+def test_a_page_shows_each_request_fact_to_people_who_may_read_it(place: FactView) -> None:
     request, filters = full(), {PAGE: "on_page", LIST: "listed"}
     wanted = {name: fact for part, name, fact in facts() if place in fact.views}
     read_by = {fact.label: fact.show(getattr(request, name)) for name, fact in wanted.items()}

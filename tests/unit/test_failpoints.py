@@ -30,7 +30,7 @@ def test_each_failpoint_is_reached_by_a_test_scene() -> None:
     assert len({scene.title for scene in SCENES}) >= len(POINTS) - len(of_connectors)
 
 
-def test_each_failpoint_scene_names_its_failpoint_as_the_settings_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_failpoint_of_each_scene_is_a_valid_failpoint_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     for scene in SCENES:
         monkeypatch.setenv("LOCKBOX_FAILPOINT", scene.point)
         assert load().failpoint == scene.point

@@ -35,7 +35,7 @@ def test_beyond_fifty_findings_the_verifier_keeps_only_numbers_and_kinds() -> No
         (Finding(FindingKind.EDITED, "this", 3, 1, "e"), "line 3, number 1, event e"),
     ],
 )
-def test_the_place_of_a_finding_is_described_as_far_as_known(finding: Finding, place: str) -> None:
+def test_the_place_of_a_finding_is_described_by_the_parts_that_are_known(finding: Finding, place: str) -> None:
     assert finding.place == place
 
 

@@ -171,7 +171,7 @@ def test_every_mail_says_how_to_recognise_a_mail_of_lockbox(style: str) -> None:
         assert one.mail.message_id.endswith("@lockbox.vendor.example>"), one.name
 
 
-def test_the_mail_gallery_has_every_template_by_every_actor_with_and_without_link() -> None:
+def test_the_mail_gallery_has_every_template_for_each_kind_of_actor_with_and_without_a_link() -> None:
     names = {one.name for one in every_mail()}
     by_style = [one.name for style in STYLE_NAMES for one in by(style)]
 
@@ -184,7 +184,7 @@ def test_the_mail_gallery_has_every_template_by_every_actor_with_and_without_lin
         assert {name for name in names if name.startswith("receipt-") and f"-{style.name}" in name}
 
 
-def test_the_mail_gallery_is_written_as_pages_texts_and_mails_with_an_index(
+def test_the_mail_gallery_consists_of_html_pages_and_texts_and_mail_files_and_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "deep" / "mails"

@@ -159,7 +159,7 @@ def test_the_guard_asks_lockbox_before_refusing_and_remembers_the_refusal_for_a_
     assert str(guard.check(**USE, token=token).request) == said["request"]
 
 
-def test_an_allow_from_lockbox_to_the_guard_is_for_one_call(lockbox: SmallLockbox, guard: Guard) -> None:
+def test_an_allow_from_lockbox_to_the_guard_applies_to_one_call_only(lockbox: SmallLockbox, guard: Guard) -> None:
     token = lockbox.knows("erin's")
     lockbox.says_yes("Bearer erin's")
     guard.check(**USE, token=token)
@@ -270,7 +270,7 @@ def test_the_guard_reconnects_a_broken_stream_and_drops_closed_windows(lockbox: 
     assert lockbox.began[-1]["last-event-id"].startswith("g1-")
 
 
-def test_large_snapshots_reach_the_guard_in_parts_and_are_swapped_as_a_whole(
+def test_large_snapshots_reach_the_guard_in_parts_and_replace_its_memory_as_a_whole(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:
     lockbox.part = 10

@@ -189,7 +189,7 @@ def test_the_guard_does_not_report_an_allow_already_counted_by_the_gate(lockbox:
 
 @pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_guard_middleware_reports_each_call_and_each_call_it_cut(
+def test_guard_middleware_reports_each_served_call_and_each_call_that_it_cut(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:
     assert allowed.request is not None

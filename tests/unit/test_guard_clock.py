@@ -134,7 +134,7 @@ def test_without_heartbeats_the_guard_allows_nothing_after_2_s_even_if_lockbox_a
     assert clock.now - heard <= 2.01
 
 
-def test_an_answer_before_the_first_stream_sets_no_guard_clock() -> None:
+def test_an_answer_before_the_guards_first_stream_does_not_set_its_clock() -> None:
     clock = GuardSeconds(100)
     found = DatabaseClock(clock)
 

@@ -331,7 +331,7 @@ def wsgi(guard: Guard) -> Iterator[int]:
         yield found
 
 
-def test_wsgi_guard_middleware_admits_and_refuses(opened: Opener, wsgi: int) -> None:
+def test_wsgi_guard_middleware_admits_calls_with_a_window_and_refuses_others(opened: Opener, wsgi: int) -> None:
     wait_for("it hears Lockbox", lambda: ask(wsgi, authorization="Bearer erin").json()["code"] != "behind", PATIENCE)
     refused = ask(wsgi, authorization="Bearer erin")
     assert (refused.status_code, refused.json()["code"]) == (403, "no_window")
@@ -344,7 +344,9 @@ def test_wsgi_guard_middleware_admits_and_refuses(opened: Opener, wsgi: int) -> 
 
 @pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_wsgi_guard_middleware_cuts_a_stream(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
+def test_wsgi_guard_middleware_cuts_a_stream_when_its_window_ends(
+    lockbox: SmallLockbox, opened: Opener, wsgi: int
+) -> None:
     request = opened(window())
     call = stream(wsgi)
     began = time.monotonic()
@@ -355,7 +357,9 @@ def test_wsgi_guard_middleware_cuts_a_stream(lockbox: SmallLockbox, opened: Open
 
 
 @pytest.mark.far
-def test_wsgi_guard_middleware_cuts_an_upload(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
+def test_wsgi_guard_middleware_refuses_an_upload_when_its_window_ends(
+    lockbox: SmallLockbox, opened: Opener, wsgi: int
+) -> None:
     request = opened(window())
     call = get(wsgi, "/mailboxes/anna", BEARER, "Content-Length: 1000000", method="POST")
     send_slowly(call)

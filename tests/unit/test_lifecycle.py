@@ -92,7 +92,7 @@ CELLS = [cell for cell in EVERYTHING if cell in TABLE]
 PAIRS = list(itertools.product([None, *State], Action))
 
 
-def test_the_states_and_actions_of_the_lifecycle_are_those_of_the_table() -> None:
+def test_the_lifecycle_has_exactly_the_states_and_actions_of_the_table() -> None:
     words = {(state, action) for action, states in STARTS.items() for state in states}
 
     assert {(state, action) for state, action, _ in TABLE} == words
@@ -241,7 +241,7 @@ def at(place: int, message: str) -> Finding:
         [(4, "revoked"), (2, "active"), (3, "active"), (1, "pending")],
     ],
 )
-def test_complete_moves_of_a_request_in_any_order_are_no_finding(moves: list[Move]) -> None:
+def test_the_verifier_accepts_the_moves_of_a_request_in_any_order_if_none_is_missing(moves: list[Move]) -> None:
     assert taken(moves) == []
 
 

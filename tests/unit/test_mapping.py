@@ -285,7 +285,7 @@ def test_the_tenant_of_a_gated_call_may_be_a_path_segment() -> None:
         (((b"x-tenant", b"contoso"),), "malformed"),
     ],
 )
-def test_the_header_of_a_gateway_names_the_tenant_exactly_once(headers: Any, code: str) -> None:
+def test_the_tenant_header_of_a_gateway_must_be_present_exactly_once(headers: Any, code: str) -> None:
     made = mapping(tenant=TenantSource(header="Lockbox-Tenant"))
 
     assert refused(made, "/mailboxes/a", headers=SentHeaders(headers))[0] == code
@@ -326,7 +326,9 @@ def test_the_table_of_malformed_request_targets_has_enough_rows() -> None:
         ("GET", "/search?mailbox=anna", "/search?mailbox"),
     ],
 )
-def test_a_mapped_http_request_names_its_catalogue_path(method: str, target: str, path: str) -> None:
+def test_a_mapped_http_request_is_returned_with_the_catalogue_path_it_matched(
+    method: str, target: str, path: str
+) -> None:
     assert MAIL.map(GateCall(method, target, HOST)).path == path
 
 

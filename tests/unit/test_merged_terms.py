@@ -177,7 +177,7 @@ def test_a_tier_emptied_by_merging_is_kept_and_later_tiers_do_not_move_up() -> N
     assert merged.tiers == (("a", "b"), (), ("c",))
 
 
-def test_merged_rules_without_a_common_reason_code_leave_no_reason_code() -> None:
+def test_merged_rules_without_a_common_reason_code_allow_no_reason_code() -> None:
     merged = stricter(Terms(reasons=frozenset({OTHER, ALERT})), Terms(reasons=frozenset({CASE})))
 
     assert merged.reasons == frozenset()

@@ -62,7 +62,7 @@ def test_a_queue_message_keeps_only_the_task_name_the_task_id_and_the_request_id
     assert UUID(found["properties"]["delivery_tag"])
 
 
-def test_a_redelivered_task_message_says_so() -> None:
+def test_a_task_message_keeps_the_flag_that_marks_it_as_redelivered() -> None:
     message = sent([[REQUEST]])
     message["properties"]["delivery_info"]["redelivered"] = True
 
@@ -95,7 +95,9 @@ def test_an_overlong_or_deeply_nested_queue_message_is_dropped_unread() -> None:
 
 
 @given(JSON, st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding", None]))
-def test_any_queue_message_is_admitted_or_dropped(anything: Any, where: str | None) -> None:
+def test_any_queue_message_is_either_admitted_or_dropped_without_another_error(
+    anything: Any, where: str | None
+) -> None:
     message = anything if where is None else sent([[REQUEST]]) | {where: anything}
     raw = json.dumps(message).encode()
 

@@ -161,7 +161,7 @@ def test_an_invalid_address_in_an_id_token_is_ignored(
 
 
 @pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
-def test_an_id_token_of_several_audiences_is_accepted_if_issued_to_lockbox(
+def test_an_id_token_for_several_audiences_is_accepted_if_issued_to_lockbox(
     issuer: LocalIssuer, issuers: IdentityProviders, party: str
 ) -> None:
     token = issuer.token(aud=["https://other.example", AUDIENCE], azp=party)
@@ -169,7 +169,7 @@ def test_an_id_token_of_several_audiences_is_accepted_if_issued_to_lockbox(
     assert verify(token, issuers, NOON).subject == "anne"
 
 
-def test_an_id_token_of_several_audiences_needs_an_authorised_party(issuer: LocalIssuer) -> None:
+def test_an_id_token_for_several_audiences_needs_an_authorised_party(issuer: LocalIssuer) -> None:
     issuers = IdentityProviders([issuer.configured(client_id=None, client_secret=None)])
 
     with pytest.raises(NotSignedIn):
@@ -271,7 +271,7 @@ def test_a_token_needs_no_key_id_if_its_issuer_has_a_single_key(
 
 
 @pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
-def test_a_token_of_one_audience_with_lockbox_as_authorised_party_is_accepted(
+def test_a_token_for_one_audience_with_lockbox_as_authorised_party_is_accepted(
     issuer: LocalIssuer, issuers: IdentityProviders, party: str
 ) -> None:
     assert verify(issuer.token(azp=party), issuers, NOON).subject == "anne"

@@ -96,7 +96,7 @@ def test_an_ipv6_address_is_sent_to_the_outbound_proxy_in_brackets(
     assert "Proxy-Authorization: Basic eDp5\r\n" in proxy.asked[0]
 
 
-def test_behind_a_proxy_the_servers_certificate_is_verified_for_the_name(
+def test_behind_a_proxy_the_servers_certificate_is_verified_for_its_host_name(
     monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer, proxy: ConnectProxy
 ) -> None:
     resolve_to(monkeypatch, [PUBLIC])
@@ -120,7 +120,7 @@ def test_behind_a_proxy_internal_addresses_are_not_called(
 
 
 @each("host", ["2130706433", "0x7f000001", "0177.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"])
-def test_behind_a_proxy_other_spellings_of_loopback_are_refused(proxy: ConnectProxy, host: str) -> None:
+def test_behind_a_proxy_unusual_spellings_of_loopback_are_refused(proxy: ConnectProxy, host: str) -> None:
     with pytest.raises(FetchFailed):
         fetch(f"https://{host}/jwks", route=by(proxy))
 

@@ -33,7 +33,7 @@ def test_short_lists_in_a_sentence_are_named_and_long_lists_counted(resources: l
 @pytest.mark.parametrize(
     ("words", "said"), [(["read"], "read"), (["read", "export"], "read and export"), (list("abc"), "a, b and c")]
 )
-def test_several_words_are_joined_like_in_a_sentence(words: list[str], said: str) -> None:
+def test_several_words_are_joined_with_commas_and_a_final_and(words: list[str], said: str) -> None:
     assert joined(words) == said
 
 

@@ -169,7 +169,7 @@ def test_the_mail_about_completed_access_addresses_only_the_requester_as_you() -
     assert "Erin Engineer completed the access" in mail(template="completed").text
 
 
-def test_the_mail_about_a_request_without_a_case_says_so() -> None:
+def test_the_mail_about_a_request_without_a_case_says_that_there_is_no_case() -> None:
     assert re.search(r"Case +none given\n", mail(case_ref=None).text)
 
 
@@ -253,7 +253,7 @@ def test_all_mails_of_a_request_belong_to_one_thread_and_a_resent_mail_keeps_its
         (3661, "1 h 1 min 1 s"),
     ],
 )
-def test_a_duration_in_a_mail_is_worded(seconds: int, words: str) -> None:
+def test_a_duration_in_a_mail_is_written_in_hours_and_minutes(seconds: int, words: str) -> None:
     assert mail_text.duration(seconds) == words
 
 
@@ -308,7 +308,7 @@ def test_every_request_mail_says_how_to_recognise_a_mail_of_lockbox(state: str, 
     assert made.message_id.endswith("@lockbox.vendor.example>")
 
 
-def test_a_prompt_mail_says_what_silence_and_approval_do() -> None:
+def test_a_prompt_mail_says_what_an_approval_opens_and_what_happens_without_an_answer() -> None:
     made = mail()
 
     for body in (" ".join(made.text.split()), seen(made.html)):

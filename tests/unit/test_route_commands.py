@@ -194,7 +194,7 @@ def test_the_cli_sends_no_omitted_option_and_sends_a_renamed_option_under_the_ap
 
 
 @pytest.mark.far
-def test_the_options_of_a_cli_list_command_are_its_query(api: RecordingApi) -> None:
+def test_the_options_of_a_cli_list_command_are_sent_as_query_parameters(api: RecordingApi) -> None:
     api.answer = {"items": [], "next_cursor": "n"}
 
     sent = api.sent("vendor", "undelivered", "--cursor", "c")
@@ -260,7 +260,7 @@ def test_the_cli_prints_only_the_secret_to_stdout_and_its_notes_to_stderr(
 
 
 @pytest.mark.far
-def test_the_sentence_printed_by_a_cli_command_names_argument_and_answer(api: RecordingApi) -> None:
+def test_the_sentence_printed_by_a_cli_command_quotes_its_argument_and_the_answer(api: RecordingApi) -> None:
     api.answer = {"webhook_id": "msg_1"}
 
     shown = api.run("endpoint", "test", ID)

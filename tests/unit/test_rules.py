@@ -105,7 +105,9 @@ def test_a_policy_that_cannot_be_stored_is_refused_with_advice(wrong: dict[str, 
         ({"stages": [{"group": "legal", "quorum": 2}]}, r"rules\.1\.terms\.stages: .* 2 approvals with 1"),
     ],
 )
-def test_the_groups_of_a_policy_rule_must_be_able_to_answer(terms: dict[str, Any], says: str) -> None:
+def test_the_groups_of_a_policy_rule_must_have_enough_members_for_its_quorums(
+    terms: dict[str, Any], says: str
+) -> None:
     fine = {"name": "fine", "match": {"services": ["mail"]}, "terms": {"stages": [{"group": "legal"}]}}
 
     with pytest.raises(ValidationError, match=says):

@@ -80,7 +80,7 @@ def test_safe_http_calls_only_public_addresses_and_loopback_where_allowed(
 @pytest.mark.parametrize(
     "host", ["2130706433", "0x7f000001", "0177.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"]
 )
-def test_safe_http_refuses_other_spellings_of_loopback(host: str) -> None:
+def test_safe_http_refuses_unusual_spellings_of_loopback(host: str) -> None:
     with pytest.raises(FetchFailed):
         fetch(f"https://{host}/jwks")
 

@@ -178,7 +178,7 @@ def test_destinations_with_waiting_sends_take_turns(way: ChannelPool) -> None:
     assert order.index("few:1") < 3
 
 
-def test_a_circuit_breaker_that_opens_hands_back_all_sends_that_have_not_begun(
+def test_a_circuit_breaker_that_opens_returns_all_sends_that_have_not_begun(
     way: ChannelPool, clock: HandClock
 ) -> None:
     trying = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(4)]

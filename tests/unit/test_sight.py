@@ -114,7 +114,7 @@ SIDES: dict[str, str | None] = {
 }
 
 
-def test_the_table_of_sides_covers_every_role_party_and_side() -> None:
+def test_the_table_of_sides_has_an_entry_for_each_role_and_party_and_side() -> None:
     assert SIDES.keys() == {*map(str, Role), *map(str, Party), *map(str, Side)}
 
 

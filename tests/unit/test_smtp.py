@@ -129,7 +129,7 @@ def test_a_relays_refusal_is_permanent_only_if_it_concerns_this_mail(
     assert failure.said is PeerResponse.ANSWER
 
 
-def test_a_slow_greeting_of_a_mail_relay_is_waited_for() -> None:
+def test_lockbox_waits_for_a_slow_greeting_of_a_mail_relay() -> None:
     with relaying(greets_after=0.3) as relay:
         mail = mailing(relay, seconds=5.0)
         mail.send(MAIL)
@@ -152,7 +152,7 @@ def test_a_slow_greeting_of_a_mail_relay_is_waited_for() -> None:
     ],
     ids=str,
 )
-def test_a_hanging_relay_is_left_at_the_deadline_and_the_next_mail_reconnects(
+def test_a_hanging_relay_is_abandoned_at_the_deadline_and_the_next_mail_reconnects(
     behaviour: dict[str, str],
 ) -> None:
     with relaying(**behaviour) as relay:

@@ -45,7 +45,7 @@ def test_status_reports_a_schedule_lacking_an_entry_as_wrong() -> None:
     assert whole["Missing in the schedule"] == StatusLine("Missing in the schedule", "0", is_well=True)
 
 
-def test_status_reports_an_unreachable_redis_as_wrong_and_a_skipped_one_as_unknown() -> None:
+def test_status_reports_an_unreachable_redis_as_wrong_and_an_unchecked_redis_as_unknown() -> None:
     away, not_asked = shown({}, None, said="away: x"), shown({}, None, said="not asked")
 
     for name in ("Unacknowledged messages", "Missing in the schedule"):

@@ -189,7 +189,7 @@ def test_a_stalled_guard_keeps_its_snapshot_turn_for_one_part_at_most(
     assert [kind for number, kind in sent if number == 0] == ["part"]
 
 
-def test_starts_of_guard_streams_are_limited_by_token() -> None:
+def test_starts_of_guard_streams_are_limited_for_each_token() -> None:
     at = 0.0
     pace = StreamPace(3, lambda: at)
 
@@ -261,7 +261,7 @@ class OneStream:
 
 
 @pytest.mark.parametrize("how", ["forgotten", "doubted", "verified"])
-def test_windows_closed_while_a_guard_was_away_are_sent_when_it_resumes(how: str) -> None:
+def test_windows_closed_while_a_guard_was_disconnected_are_sent_when_the_guard_resumes(how: str) -> None:
     async def play() -> list[tuple[str, dict[str, Any]]]:
         one = OneStream()
         one.streams.listen()

@@ -83,7 +83,7 @@ def test_a_persons_name_with_dots_is_accepted(name: str) -> None:
     assert text_rules.check_name(name) == name
 
 
-def test_a_resource_id_with_a_second_unicode_form_is_refused() -> None:
+def test_a_resource_id_that_is_not_in_composed_unicode_form_is_refused() -> None:
     assert text_rules.check_resource("mailbox:ren\u00e9@contoso.example")
 
     with pytest.raises(ValueError, match=r"composed form \(NFC\)"):
@@ -137,7 +137,9 @@ MAX = ("Max Mann", ["max@vendor.example"])
         ("Max Mann", ["max@vendor.example"]),
     ],
 )
-def test_equal_names_and_mailboxes_count_as_look_alikes(other: tuple[str, list[str]]) -> None:
+def test_names_and_mailboxes_that_differ_only_in_case_or_spaces_or_tags_count_as_look_alikes(
+    other: tuple[str, list[str]],
+) -> None:
     assert is_alike(MAX, other)
 
 

@@ -58,7 +58,9 @@ def test_the_edge_of_a_tile_tree_consists_of_its_partial_tiles(size: int, places
     ("level", "number", "tile"),
     [(0, 0, (0, 0)), (0, 300, (0, 1)), (3, 32, (0, 1)), (7, 1, (0, 0)), (8, 5, (1, 0)), (9, 200, (1, 1))],
 )
-def test_a_subtree_hash_comes_from_the_tile_of_its_leaves(level: int, number: int, tile: tuple[int, int]) -> None:
+def test_a_subtree_hash_is_computed_from_the_tile_that_contains_its_leaves(
+    level: int, number: int, tile: tuple[int, int]
+) -> None:
     assert merkle.of_subtree(level, number) == tile
 
 

@@ -49,7 +49,7 @@ def test_the_verifier_accepts_whole_and_filtered_exports_of_an_honest_log() -> N
 
 @pytest.mark.far
 @each("size", [1, 2, 255, 256, 257, 511, 512, 513])
-def test_the_verifier_accepts_logs_of_every_shape_that_extend_earlier_logs(size: int) -> None:
+def test_the_verifier_accepts_logs_of_any_size_that_extend_earlier_checkpoints(size: int) -> None:
     log = Log(LOG.events[:size])
     older = sorted({0, 1, size // 2, size - 1, size})
 
@@ -402,7 +402,7 @@ def test_the_verifier_accepts_recorded_removals_of_events(gone: range) -> None:
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 511), (1, 512), (600, 700)])
-def test_the_verifier_names_removals_beyond_what_the_log_says(start: int, stop: int) -> None:
+def test_the_verifier_reports_removed_events_that_no_event_records(start: int, stop: int) -> None:
     (only,) = found(verified(pruned(range(512), start, stop).whole()))
 
     assert only.kind is FindingKind.REMOVED

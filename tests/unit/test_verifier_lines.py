@@ -169,7 +169,7 @@ def test_a_first_line_contradicting_its_checkpoint_counts_as_edited(spoil: dict[
         (Log([event(0)], whose=f"{TENANT}/02"), [FIRST_DIFFERS]),
     ],
 )
-def test_a_checkpoint_origin_names_its_log_in_one_way_only(log: Log, says: list[str]) -> None:
+def test_a_log_has_exactly_one_valid_spelling_of_its_checkpoint_origin(log: Log, says: list[str]) -> None:
     header, *rest = log.whole().splitlines(keepends=True)
     named = changed(header, log=str(TENANT), generation=2 if log.whose.endswith("/02") else log.generation)
 
@@ -186,7 +186,7 @@ def test_a_new_log_generation_without_an_event_about_a_restore_is_a_fork() -> No
     assert (silent.exit_code, filtered.exit_code) == (BAD, GOOD)
 
 
-def test_the_first_generation_of_a_log_is_1() -> None:
+def test_the_verifier_reports_a_log_generation_of_0() -> None:
     result = verify([changed(WHOLE[0], generation=0), *WHOLE[1:]], [public()])
 
     assert told(result) == [FIRST_DIFFERS]

@@ -373,7 +373,7 @@ def test_events_of_recorded_removals_may_be_missing(gone: list[range], said: lis
         ),
     ],
 )
-def test_the_verifier_names_removals_beyond_the_recorded_removals(
+def test_the_verifier_reports_removals_that_are_unconfirmed_or_not_at_the_logs_beginning(
     gone: list[range], said: list[range], says: list[str]
 ) -> None:
     result = verdict_of(pruned(gone, *said))

@@ -55,7 +55,9 @@ def test_a_page_repeats_the_time_zone_only_for_an_ambiguous_hour(moment: str, zo
         ("2026-11-24T12:00:00", "America/Sao_Paulo", "09:00 UTC-03"),
     ],
 )
-def test_a_deadline_names_the_day_if_the_day_differs_in_the_second_zone(moment: str, zone: str, words: str) -> None:
+def test_a_deadline_names_the_day_if_it_falls_on_another_day_in_the_readers_zone(
+    moment: str, zone: str, words: str
+) -> None:
     noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
     assert deadline(datetime.fromisoformat(moment).replace(tzinfo=UTC), noon, zone) == words

@@ -184,7 +184,7 @@ def test_the_sample_service_reports_activity_before_serving(lockbox: FakeLockbox
     assert shown == f"Bearer {TOKEN}"
 
 
-def test_the_sample_service_does_not_serve_activity_it_cannot_report(lockbox: FakeLockbox, guard: str) -> None:
+def test_the_sample_service_refuses_a_call_whose_activity_it_cannot_report(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how, lockbox.takes = "yes", 503
 
     answer = ask(guard)

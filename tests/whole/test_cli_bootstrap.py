@@ -154,7 +154,7 @@ def test_of_concurrent_bootstraps_only_the_first_succeeds(urls: Urls, superuser:
 
 
 @pytest.mark.far
-def test_of_two_bootstrap_processes_one_is_refused_in_a_clear_line(urls: Urls, superuser: Engine) -> None:
+def test_one_of_two_concurrent_bootstrap_processes_is_refused_in_a_clear_line(urls: Urls, superuser: Engine) -> None:
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda _: lockbox(owner(urls), *OLGA), range(2)))
 

@@ -24,7 +24,7 @@ def containers() -> Iterator[Containers]:
         yield made
 
 
-def test_every_compose_service_is_healthy_with_its_settings_and_a_dead_one_is_not(containers: Containers) -> None:
+def test_every_compose_service_is_healthy_once_started_and_unhealthy_once_killed(containers: Containers) -> None:
     assert not containers.healthy("api")
     assert not containers.healthy("flower")
 

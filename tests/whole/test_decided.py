@@ -18,7 +18,9 @@ def shoot(page: Page, name: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["approve", "deny", "revoke"])
-def test_a_page_after_a_decision_focuses_the_banner_and_has_its_own_address(stage: RunningStack, action: str) -> None:
+def test_the_page_shown_after_a_decision_has_its_own_address_and_focuses_the_banner(
+    stage: RunningStack, action: str
+) -> None:
     world = stage.world(approval_window=600)
     request = world.submit(access_window=600)
     if action == "revoke":

@@ -103,7 +103,9 @@ def kept(machine: MachineOfUnits) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", FILES)
-def test_doctor_reports_a_wrong_file_of_a_unit_and_its_fix_works(machine: MachineOfUnits, fault: str) -> None:
+def test_doctor_reports_a_wrong_file_of_a_unit_and_the_suggested_fix_works(
+    machine: MachineOfUnits, fault: str
+) -> None:
     unit, plant, says = FILES[fault]
     with kept(machine):
         plant(machine)
@@ -162,7 +164,9 @@ SETTINGS: dict[str, tuple[str, str, Planted, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("fault", SETTINGS)
-def test_doctor_reports_a_wrong_setting_of_a_unit_and_its_fix_works(machine: MachineOfUnits, fault: str) -> None:
+def test_doctor_reports_a_wrong_setting_of_a_unit_and_the_suggested_fix_works(
+    machine: MachineOfUnits, fault: str
+) -> None:
     unit, file, settings, (says, fix) = SETTINGS[fault]
     with kept(machine):
         for key in ("other.pem", "another.key", "code-of-another.key"):
@@ -235,7 +239,7 @@ def other_postgres(machine: MachineOfUnits, url: str) -> AbstractContextManager[
 
 
 @pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
-def test_doctor_accepts_pgbouncer_in_transaction_mode_and_names_statement_mode(machine: MachineOfUnits) -> None:
+def test_doctor_accepts_pgbouncer_in_transaction_mode_and_reports_statement_mode(machine: MachineOfUnits) -> None:
     with ExitStack() as stack:
         pooled = stack.enter_context(pooler(machine.urls.api, pool_mode="statement"))
         stack.enter_context(other_postgres(machine, pooled.through(machine.urls.api)))

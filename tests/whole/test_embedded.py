@@ -295,7 +295,7 @@ def test_killed_embedded_servers_restart_on_their_ports_and_redis_can_start_empt
 
 @pytest.mark.far
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process ends with its first thread")
-def test_a_killed_embedded_server_is_gone_once_its_port_is_free() -> None:
+def test_a_killed_embedded_server_counts_as_gone_only_once_its_port_is_free() -> None:
     with subprocess.Popen([sys.executable, "-c", LAST_THREAD], stdin=PIPE, stdout=PIPE) as process:
         assert process.stdin
         assert process.stdout

@@ -116,7 +116,7 @@ def furnished(stage: RunningStack) -> World:
 
 
 @pytest.mark.parametrize("play", SCENES, ids=lambda play: play.__name__)
-def test_every_form_in_the_browser_is_submitted_correctly_and_incorrectly(book: Book, play: Scene) -> None:
+def test_every_form_is_submitted_in_the_browser_with_valid_and_with_invalid_input(book: Book, play: Scene) -> None:
     book.play(play)
 
 

@@ -371,7 +371,7 @@ def test_only_the_api_in_kubernetes_accepts_calls(built: Built) -> None:
     assert all("namespaceSelector" in peer and peer["namespaceSelector"]["matchLabels"] for peer in rule["from"])
 
 
-def test_kubernetes_workers_scale_by_metrics_the_prometheus_adapter_provides() -> None:
+def test_kubernetes_workers_scale_by_metrics_that_the_prometheus_adapter_provides() -> None:
     adapter = YAML(typ="safe", pure=True).load((FOLDER / "prometheus-adapter.yaml").read_text())["externalRules"]
     shown = {f"lockbox_{one.name}" for one in FIGURES}
 

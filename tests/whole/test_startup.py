@@ -38,7 +38,7 @@ def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 @pytest.mark.far
-def test_a_playground_does_not_start_open_to_other_machines(urls: Urls) -> None:
+def test_a_playground_that_other_machines_could_reach_refuses_to_start(urls: Urls) -> None:
     playing = {"LOCKBOX_PLAYGROUND": "x", "LOCKBOX_EMBEDDED": "true", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
 

@@ -77,7 +77,7 @@ def test_without_settings_the_status_command_says_what_to_set() -> None:
 
 
 @pytest.mark.far
-def test_the_status_command_names_an_older_database(stage: RunningStack) -> None:
+def test_the_status_command_reports_a_database_at_an_older_migration(stage: RunningStack) -> None:
     stage.rows("UPDATE alembic_version SET version_num = '0001' RETURNING 1")
     try:
         ended = at_once(known(stage), "operate", "status")
