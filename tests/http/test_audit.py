@@ -158,7 +158,7 @@ def test_a_downloaded_export_verifies_and_equals_the_csv_export(audit_log: Door)
     assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]
 
 
-def test_a_filtered_export_states_its_filter_and_proves_each_line(audit_log: Door) -> None:
+def test_a_filtered_export_states_its_filter_and_each_line_can_be_verified(audit_log: Door) -> None:
     answer = audit_log.get("vera", "/v1/audit/export", tenant=audit_log.world.tenant.slug, action="deny")
 
     result = verify(answer.content.splitlines(keepends=True), [public()])
@@ -167,7 +167,7 @@ def test_a_filtered_export_states_its_filter_and_proves_each_line(audit_log: Doo
     assert result.header.asked == {"action": "deny"}
 
 
-def test_a_signed_checkpoint_proves_an_event(audit_log: Door) -> None:
+def test_a_signed_checkpoint_and_an_inclusion_proof_prove_an_event(audit_log: Door) -> None:
     shown = audit_log.get("aude", "/v1/audit/checkpoint").json()
     event = audit_log.get("aude", "/v1/audit", action="approve").json()["items"][0]["id"]
     proven = audit_log.get("aude", "/v1/audit/proof/inclusion", event=event).json()

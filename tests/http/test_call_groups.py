@@ -239,7 +239,7 @@ def test_only_one_of_several_concurrent_decisions_in_a_call_group_is_accepted(do
 
 
 @pytest.mark.far
-def test_concurrent_decisions_of_two_tenants_stay_separate(door: Door, other: World) -> None:
+def test_concurrent_decisions_in_two_tenants_get_the_answers_of_separate_calls(door: Door, other: World) -> None:
     """In every order; of each other's requests they may not even know."""
     theirs = replace(door, world=other)
     kinds: list[tuple[Door, str, Door, tuple[int, str | None]]] = [

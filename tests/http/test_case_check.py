@@ -203,7 +203,7 @@ def test_a_request_form_is_submitted_once_the_case_is_confirmed(
     assert page.path.startswith("/requests/")
 
 
-def test_case_checks_are_limited_by_person(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+def test_case_checks_are_limited_for_each_person(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "refuse", asked.url).with_settings(submissions_per_person=3)
     asked.says = {"open": False, "assigned": True}
 

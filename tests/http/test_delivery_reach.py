@@ -76,7 +76,9 @@ def test_during_a_review_the_vendor_sees_how_many_managers_could_not_be_reached(
     assert re.fullmatch(r"One of \w+ managers could not be reached\.", found["sentence"])
 
 
-def test_delivery_failures_of_the_vendor_are_shown_to_the_vendor_only(open_door: OpenDoor, worker: Database) -> None:
+def test_failed_deliveries_to_vendor_people_are_shown_to_the_vendor_only(
+    open_door: OpenDoor, worker: Database
+) -> None:
     door = open_door(Policy())
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["max"])

@@ -30,7 +30,7 @@ def puts(door: Door, body: Any, who: str = "copier", whose: str = "erin") -> Res
     return door.call(who, "PUT", f"/v1/vendor/members/{id_of(door.world, whose)}/directory", json=body)
 
 
-def test_a_directory_record_is_shown_and_copied_onto_requests(fresh_door: Door) -> None:
+def test_a_directory_record_is_copied_onto_each_new_request_and_shown_to_approvers(fresh_door: Door) -> None:
     put = puts(fresh_door, WORKS)
     request = fresh_door.file(severity="S1").json()
     puts(fresh_door, {"office_country": "US"})
@@ -123,7 +123,7 @@ def test_the_identity_providers_claims_at_sign_in_are_kept_in_the_directory_reco
 
 
 @pytest.mark.far
-def test_missing_or_invalid_directory_claims_become_unknown(scene: ProviderScene) -> None:
+def test_missing_or_invalid_directory_claims_are_stored_as_unknown(scene: ProviderScene) -> None:
     scene.sign_in(company="Example Support GmbH", ctry="DE", here="PL")
     scene.at += 1
 

@@ -11,7 +11,7 @@ from tests.database.scenes import write_unchecked
 from tests.http.door import Door, OpenDoor
 
 
-def test_every_move_leaves_one_timeline_entry_naming_the_person(open_door: OpenDoor) -> None:
+def test_every_move_leaves_one_timeline_entry_that_names_the_person(open_door: OpenDoor) -> None:
     door = open_door(Policy(quorum=2))
     request_id = door.file().json()["id"]
     door.act("max", "endorse", request_id, comment="A real fault")

@@ -181,7 +181,7 @@ def test_an_extension_form_without_a_duration_is_refused(portal: Portal, more: s
 
 
 @pytest.mark.far
-def test_a_start_is_chosen_on_the_request_form_and_moved_by_an_approver(by_mail: Portal) -> None:
+def test_an_engineer_chooses_a_start_on_the_form_and_an_approver_may_move_the_start_later(by_mail: Portal) -> None:
     portal = by_mail
     day = f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"
     browser = portal.by_mail("erin")

@@ -158,7 +158,7 @@ def test_viewing_the_page_of_a_first_passkey_changes_nothing_and_admins_can_remo
     assert admin.get(nora.page).status == 404
 
 
-def test_a_first_passkey_approves_nothing_during_the_policys_wait(waiting: Portal) -> None:
+def test_a_first_passkey_approves_nothing_during_the_waiting_time_set_by_the_policy(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)
     until = clock_time(row.created_at + timedelta(seconds=HOUR))
@@ -175,7 +175,7 @@ def test_a_first_passkey_approves_nothing_during_the_policys_wait(waiting: Porta
     assert "Nora (approver) approved" in nora.approve(request).words
 
 
-def test_the_wait_of_a_first_passkey_is_shown_on_welcome_and_account_pages(waiting: Portal) -> None:
+def test_welcome_and_account_pages_show_when_a_new_first_passkey_may_approve(waiting: Portal) -> None:
     nora = joined(waiting)
 
     for path in ("/welcome?later=yes", "/account"):
@@ -213,7 +213,7 @@ def test_a_backdated_passkey_row_written_by_a_database_role_shortens_no_wait(wai
     assert nora.approve(request).status == 403
 
 
-def test_the_request_page_and_the_api_say_from_when_a_new_first_passkey_may_approve(waiting: Portal) -> None:
+def test_the_request_page_and_the_api_say_when_a_waiting_first_passkey_may_approve(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)
     until = f"approves from {clock_time(row.created_at + timedelta(seconds=HOUR))} on"

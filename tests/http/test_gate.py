@@ -85,7 +85,7 @@ def test_a_non_ascii_resource_is_encoded_in_the_gates_answer(gate: GateDoor) -> 
 
 
 @pytest.mark.parametrize(("kind", "name", "value"), FORGED)
-def test_the_gate_refuses_forgeable_headers_despite_an_open_window(
+def test_the_gate_refuses_a_call_with_forgeable_headers_despite_an_open_window(
     gate: GateDoor, kind: str, name: str, value: str
 ) -> None:
     opened(gate)
@@ -121,7 +121,7 @@ def test_the_gate_refuses_a_call_with_two_authorization_headers(gate: GateDoor, 
     assert b"Authorization" in answer.body
 
 
-def test_the_gate_requires_the_headers_that_name_the_call(gate: GateDoor) -> None:
+def test_the_gate_refuses_a_question_without_the_method_or_the_path_of_the_call(gate: GateDoor) -> None:
     for kind in dialect_scopes():
         if kind != "envoy":
             good = gate.question(kind, gate.path())

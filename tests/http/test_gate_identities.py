@@ -45,7 +45,7 @@ def test_an_engineers_gate_identity_is_added_listed_and_removed(door: Door) -> N
     facts(door.call("olga", "DELETE", f"{IDENTITIES}/{added['id']}"), 404, "not-found")
 
 
-def test_a_refused_gate_identity_names_the_field_and_what_to_do(door: Door) -> None:
+def test_the_refusal_of_a_gate_identity_names_the_faulty_field(door: Door) -> None:
     new = unmapped(door)
     unknown = facts(
         door.call("olga", "POST", IDENTITIES, json=new | {"issuer": "https://x.example"}), 422, "invalid-request"

@@ -116,7 +116,9 @@ def own_urls(template: ServerAddresses) -> Iterator[Urls]:
 
 
 @pytest.mark.parametrize("mode", [ProxyMode.REFUSE, ProxyMode.BLACK_HOLE])
-def test_a_gate_without_postgres_refuses_in_time_and_later_recovers(own_urls: Urls, mode: ProxyMode) -> None:
+def test_a_gate_without_postgres_refuses_all_calls_within_its_limit_and_later_recovers(
+    own_urls: Urls, mode: ProxyMode
+) -> None:
     there = make_url(own_urls.api)
     assert there.port
     loop, proxy = EventLoopThread(), Proxy(there.port)

@@ -141,7 +141,7 @@ def test_an_allow_to_envoy_states_the_covered_access_and_removes_forged_headers(
         ({ENGINEER.replace("-", "_"): "erin,erin"}, "unknown_engineer"),
     ],
 )
-def test_envoy_calls_without_a_window_are_refused_like_at_the_gate(
+def test_calls_through_envoy_without_a_window_are_refused_with_the_reasons_of_the_gate(
     gate: GateDoor, envoy: EnvoyClient, change: dict[str, str], why: str
 ) -> None:
     asked = {"path": gate.path()} | change

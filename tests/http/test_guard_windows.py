@@ -85,7 +85,9 @@ def told(gate: GateDoor) -> Iterator[list[tuple[float, str, dict[str, Any]]]]:
 
 
 @pytest.mark.far
-def test_the_guard_does_not_cut_access_early_after_a_closing_warning(scene: GuardScene, worker: Database) -> None:
+def test_the_guard_does_not_end_access_before_the_deadline_after_a_closing_reminder(
+    scene: GuardScene, worker: Database
+) -> None:
     with (
         told(scene.gate) as events,
         served_wsgi(scene.guard, "erin", tenant=scene.world.tenant.slug, seconds=0.7) as port,

@@ -235,7 +235,7 @@ def test_an_invalid_live_topic_is_refused(live: Live, topics: str) -> None:
     assert live.open(live.secret("ann"), topics).status == 422
 
 
-def test_opening_a_live_stream_needs_a_session_from_lockboxs_own_site(live: Live) -> None:
+def test_a_live_stream_opens_only_with_a_session_and_only_from_lockboxs_own_site(live: Live) -> None:
     secret = live.secret("ann")
     cookies = {SESSION: secret}
 

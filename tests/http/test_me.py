@@ -66,7 +66,7 @@ def test_the_api_shows_when_and_how_the_person_of_a_session_signed_in(portal: Po
     assert abs(datetime.fromisoformat(me["signed_in_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_the_roles_a_person_sees_are_current(fresh_door: Door) -> None:
+def test_a_person_sees_only_their_current_roles(fresh_door: Door) -> None:
     fresh_door.run_sql("DELETE FROM memberships WHERE person_id = :p", p=fresh_door.world.people["ann"].person_id)
 
     me = fresh_door.get("ann", "/v1/me").json()

@@ -15,7 +15,7 @@ def declare(door: Door, body: dict[str, Any], key: str | None = None) -> Any:
     )
 
 
-def test_declared_access_is_read_by_an_approver_and_is_in_the_audit_log(door: Door) -> None:
+def test_approvers_and_the_audit_log_show_a_declaration_of_outside_access(door: Door) -> None:
     body = around(door)
 
     answer = declare(door, body)

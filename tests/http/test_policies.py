@@ -55,7 +55,7 @@ def test_each_policy_replacement_makes_a_new_version_and_outdated_replacements_a
 
 
 @each("seen", ["x", 'W/"1"', '"1", "2"', "-1", "1.0", "9" * 5000])
-def test_an_invalid_policy_version_is_refused(door: Door, seen: str) -> None:
+def test_an_invalid_policy_version_in_if_match_is_refused(door: Door, seen: str) -> None:
     facts(put(door, seen=seen, quorum=2), 422, "invalid-request")
 
     assert door.get("ann", door.path("/policy")).json()["version"] == 1
@@ -79,7 +79,7 @@ def test_old_policy_versions_are_readable_one_by_one_and_as_a_list(fresh_door: D
 
 
 @each("version", ["0", "-1", "x", str(2**31), str(10**30)])
-def test_an_impossible_policy_version_is_refused(door: Door, version: str) -> None:
+def test_an_invalid_policy_version_in_a_query_is_refused(door: Door, version: str) -> None:
     facts(door.get("ann", door.path("/policy"), version=version), 422, "invalid-request")
     facts(door.get("ann", door.path("/policy/versions"), before=version), 422, "invalid-request")
 

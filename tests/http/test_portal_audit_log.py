@@ -176,7 +176,7 @@ def test_the_log_page_shows_only_request_events_until_the_reader_asks_for_everyt
     assert '</b> <span class="quiet">(auditor)</span> read this audit log' in searched.text
 
 
-def test_the_page_of_the_vendors_log_shows_everything(audit_log: Portal) -> None:
+def test_the_page_of_the_vendors_log_shows_all_kinds_of_events(audit_log: Portal) -> None:
     browser = audit_log.by_mail("vera")
     browser.get("/audit-log")
 

@@ -80,7 +80,7 @@ def test_after_an_endorsement_page_and_list_show_a_banner_that_says_who_is_asked
 
 
 @pytest.mark.parametrize("done", ["approve", "deny", "expire", "made-up", "", "x" * 20])
-def test_a_forged_page_address_shows_no_banner(portal: Portal, done: str) -> None:
+def test_a_banner_parameter_that_does_not_fit_the_request_shows_no_banner(portal: Portal, done: str) -> None:
     request = portal.world.fresh()
     with portal.db.transaction() as session:
         questions.ask(session, portal.world.people["amir"], HERE, request.id, "Which folder?")

@@ -177,7 +177,7 @@ def test_the_history_of_another_tenant_is_empty(portal: Portal, open_portal: Ope
     assert table(browser.get(f"/requests.csv?text={request.id}")) == []
 
 
-def test_the_filtered_history_can_be_downloaded_as_csv_without_formulas(portal: Portal) -> None:
+def test_the_history_csv_obeys_the_filter_and_contains_no_spreadsheet_formulas(portal: Portal) -> None:
     formula = portal.world.fresh(justification="=HYPERLINK(1)", case_ref="@SUM(1)")
     other = portal.world.fresh("eve", justification='A "quoted", odd\nreason')
     browser = portal.by_mail("ann")

@@ -38,7 +38,7 @@ def pages(browser: Browser, path: str) -> list[PortalPage]:
     return found
 
 
-def test_pending_requests_are_shown_to_their_deciders_by_deadline(open_portal: OpenPortal) -> None:
+def test_pending_requests_are_shown_to_their_deciders_in_the_order_of_deadlines(open_portal: OpenPortal) -> None:
     portal = open_portal()
     stand_in(portal.world, "aude", "ann")
     portal.world.add("rob", Role.AUDITOR, portal.world.tenant.id)

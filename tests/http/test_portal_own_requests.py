@@ -84,7 +84,7 @@ def test_a_cursor_of_another_persons_list_is_refused(portal: Portal, after: str)
     assert portal.by_mail("erin").get(f"/mine?after={after}").status == 422
 
 
-def test_the_list_of_own_requests_names_pending_deciders_as_the_preview_does(open_portal: OpenPortal) -> None:
+def test_the_list_of_own_requests_names_the_people_who_still_have_to_decide(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
     before = portal.by_mail("erin").get("/mine")
@@ -96,7 +96,7 @@ def test_the_list_of_own_requests_names_pending_deciders_as_the_preview_does(ope
     assert "Waiting for: Abe, Ann." in after.words
 
 
-def test_during_a_review_managers_are_the_pending_deciders(open_portal: OpenPortal) -> None:
+def test_during_a_review_the_list_of_own_requests_names_managers_as_deciders(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     portal.world.fresh()
 

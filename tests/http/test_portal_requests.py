@@ -52,7 +52,7 @@ def offered(page: PortalPage) -> set[str]:
     return {found[1] for found in actions if found} - {"look", "questions"}
 
 
-def test_the_request_page_shows_who_what_why_and_the_approval_and_access_deadlines(easy: Portal) -> None:
+def test_the_request_page_shows_requester_and_resource_and_reason_and_both_deadlines(easy: Portal) -> None:
     request = easy.world.fresh(access_window=5400, justification="It does not open.\nSince Monday.")
 
     _, page = easy.opened("ann", request.id)

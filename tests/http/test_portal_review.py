@@ -64,7 +64,7 @@ def test_an_empty_review_queue_says_what_will_appear(template: ServerAddresses, 
     assert "There are no requests to review." in page.words
 
 
-def test_requests_to_review_are_listed_with_who_what_and_why(reviewed: Portal) -> None:
+def test_requests_to_review_are_listed_with_requester_and_resource_and_reason(reviewed: Portal) -> None:
     request = reviewed.world.fresh(justification="The <b>disk</b> is full", case_ref="CASE-5")
 
     page = reviewed.by_passkey("max").get("/review")

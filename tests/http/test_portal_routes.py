@@ -229,7 +229,7 @@ def apart(open_portal: OpenPortal) -> Stage:
     return _stage(open_portal(Policy(), PATIENT), open_portal())
 
 
-def test_every_portal_page_has_an_entry_in_the_matrix_and_is_not_in_the_api(everybody: Stage) -> None:
+def test_every_portal_route_has_an_entry_in_the_role_matrix_and_none_in_the_api_document(everybody: Stage) -> None:
     app = everybody.portal.app
     pages = [
         f"{method} {route.path}"
@@ -253,7 +253,7 @@ def browsers(everybody: Stage) -> dict[str, Browser]:
 
 
 @pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("GET ")])
-def test_each_portal_page_is_shown_to_each_role_as_the_matrix_says(
+def test_each_portal_page_answers_each_role_as_the_role_matrix_says(
     everybody: Stage, browsers: dict[str, Browser], route: str
 ) -> None:
     about = errand(everybody, route, "erin")
@@ -269,7 +269,7 @@ def test_each_portal_page_is_shown_to_each_role_as_the_matrix_says(
 
 @pytest.mark.far
 @pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("POST ")])
-def test_each_portal_form_does_for_each_role_what_the_matrix_says(
+def test_each_portal_form_answers_each_role_as_the_role_matrix_says(
     everybody: Stage, apart: Stage, browsers: dict[str, Browser], route: str
 ) -> None:
     stage = apart if route.startswith(APART) else everybody

@@ -135,7 +135,7 @@ def test_an_admin_makes_a_member_eligible_as_a_delegate_and_ineligible_again(por
     assert not members_of(portal.world)["Aude"].is_eligible
 
 
-def test_an_approver_names_a_delegate_in_their_time_zone_and_ends_the_delegation(portal: Portal) -> None:
+def test_an_approver_adds_a_delegate_until_a_local_time_and_ends_the_delegation(portal: Portal) -> None:
     aude = eligible(portal)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "ann"))
     browser = portal.by_passkey("ann")

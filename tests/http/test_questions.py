@@ -59,7 +59,7 @@ def test_a_managers_question_in_review_is_on_no_customers_timeline(open_door: Op
     assert "Is it needed?" not in door.get("aude", "/v1/audit/report", request=request_id).text
 
 
-def test_a_review_question_answered_later_stays_with_the_vendor(
+def test_a_review_question_answered_after_the_review_stays_hidden_from_the_customer(
     open_door: OpenDoor,
 ) -> None:
     door = open_door(Policy())

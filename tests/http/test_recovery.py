@@ -11,7 +11,7 @@ from tests.http.places import invited, somebody
 from tests.mailbox import sent_about
 
 
-def test_a_recovery_proposal_states_its_date_and_no_invitation_is_mailed_before(
+def test_a_recovery_takes_effect_after_72_hours_and_mails_no_invitation_before_that(
     fresh_door: Door, worker: Database
 ) -> None:
     answer = fresh_door.call("olga", "POST", fresh_door.path("/recovery"), json=somebody())

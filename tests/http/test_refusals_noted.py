@@ -188,7 +188,7 @@ def test_refusals_of_invented_accounts_are_counted_by_network(open_portal: OpenP
     assert rows(root, SIGN_INS, account="nobody-39@made-up.example") == []
 
 
-def test_an_account_has_one_refusal_event_a_minute(fresh_door: Door) -> None:
+def test_an_account_has_at_most_one_refusal_event_per_minute(fresh_door: Door) -> None:
     for how in ("guessed", "expired", "revoked"):
         shown(fresh_door, refusable(fresh_door, how))
 

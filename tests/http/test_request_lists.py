@@ -197,7 +197,7 @@ def test_the_next_page_of_a_text_search_continues_after_the_rows_already_searche
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["ann", "max", "erin"])
 @pytest.mark.parametrize("size", [1, 2, 50])
-def test_a_request_filter_without_an_index_is_searched_to_the_end(
+def test_a_request_list_filtered_without_an_index_is_searched_to_the_end(
     fresh_door: Door, monkeypatch: pytest.MonkeyPatch, who: str, size: int
 ) -> None:
     services = ["onedrive", None, None, "onedrive", "onedrive", None, None, None, "onedrive"]

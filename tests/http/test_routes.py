@@ -229,7 +229,7 @@ def _come_back(door: Door, who: str) -> None:
         stand_in(door.world, "dora", "ann")
 
 
-def test_every_api_route_has_an_entry_in_the_matrix() -> None:
+def test_every_api_route_has_an_entry_in_the_role_matrix() -> None:
     assert set(ROUTES) == MATRIX.keys() | WITHOUT_TOKEN.keys()
     assert len(ROUTES) == len(set(ROUTES))
 
@@ -240,7 +240,7 @@ def test_the_api_document_describes_every_route_and_nothing_else() -> None:
     assert described == set(ROUTES) - {"GET /openapi.json"}
 
 
-def test_every_api_route_needs_a_token_unless_the_matrix_says_otherwise(door: Door) -> None:
+def test_every_api_route_needs_a_token_unless_listed_as_a_route_without_token(door: Door) -> None:
     before, found = door.rows(), {}
 
     for route in ROUTES:
@@ -256,7 +256,9 @@ def test_every_api_route_needs_a_token_unless_the_matrix_says_otherwise(door: Do
 
 
 @pytest.mark.parametrize("route", MATRIX)
-def test_each_api_route_answers_each_role_as_the_matrix_says(everybody: Door, changing: Door, route: str) -> None:
+def test_each_api_route_answers_each_role_as_the_role_matrix_says(
+    everybody: Door, changing: Door, route: str
+) -> None:
     expected = dict(zip(WHO, MATRIX[route].split(), strict=True))
     refused = [who for who in WHO if expected[who] >= "400"]
     door = changing if route.split()[1].startswith(CHANGING) else everybody

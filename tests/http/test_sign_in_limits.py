@@ -114,7 +114,7 @@ def test_sign_in_attempts_are_allowed_again_after_ten_minutes(strict: Portal) ->
     assert (early, ask(strict.browser(), address).status) == (429, 200)
 
 
-def test_failed_attempts_at_sign_in_codes_count_by_account(strict: Portal) -> None:
+def test_failed_attempts_at_sign_in_codes_are_counted_for_each_account(strict: Portal) -> None:
     browsers = [strict.browser(), strict.browser()]
     for browser in browsers:
         ask(browser, strict.address("ann"))

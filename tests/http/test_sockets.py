@@ -182,7 +182,9 @@ def test_an_http_head_has_at_most_a_hundred_headers_and_at_most_32_kib_in_total(
         (POST % 10 + b"12", 408),
     ],
 )
-def test_a_half_sent_http_request_is_closed_in_time(runner: LoopThread, begun: bytes, status: int | None) -> None:
+def test_the_connection_of_a_half_sent_http_request_is_closed_in_time(
+    runner: LoopThread, begun: bytes, status: int | None
+) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.2, body_seconds=0.2) as connect:
             reader, writer = await connect()
@@ -195,7 +197,7 @@ def test_a_half_sent_http_request_is_closed_in_time(runner: LoopThread, begun: b
 
 
 @pytest.mark.far
-def test_nine_hundred_half_sent_http_requests_are_closed_in_time(runner: LoopThread) -> None:
+def test_the_connections_of_nine_hundred_half_sent_http_requests_are_closed_in_time(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, trusted=[ip_network("127.0.0.0/8")]) as connect:
             half = [await connect() for _ in range(900)]

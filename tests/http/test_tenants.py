@@ -78,7 +78,7 @@ def test_no_answer_or_log_for_an_operator_contains_a_customers_invitation_code(
     assert answers[3].json()["id"] == str(second.id)
 
 
-def test_only_an_engineer_sees_the_longest_window_of_a_tenant(fresh_door: Door) -> None:
+def test_only_an_engineer_sees_the_longest_window_that_a_tenant_permits(fresh_door: Door) -> None:
     lay_down(fresh_door.world, access_ceiling=1200)
 
     seen = {who: fresh_door.get(who, at(fresh_door)).json() for who in ("erin", "max", "olga", "vera", "ann")}

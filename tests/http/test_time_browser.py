@@ -65,7 +65,7 @@ def test_a_sign_in_page_stores_the_browsers_time_zone_for_the_first_sign_in(live
     assert found["lockbox-zone"] == BERLIN
 
 
-def test_the_page_script_updates_times_like_the_server(live: Live, desk: BrowserDesk) -> None:
+def test_the_page_script_shows_times_in_the_same_words_as_the_server(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     plain = desk.person(secret=live.secret("ann"), java_script_enabled=False)
     page = desk.person(secret=live.secret("ann"))

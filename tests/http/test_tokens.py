@@ -40,7 +40,7 @@ def shown(door: Door, authorization: str | bytes, path: str = "/v1/requests") ->
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_call_without_a_token_learns_nothing(door: Door, path: str) -> None:
+def test_a_caller_without_a_token_learns_nothing(door: Door, path: str) -> None:
     answer = door.call(None, "GET", path)
 
     facts(answer, 401, "invalid-token")

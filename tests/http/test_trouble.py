@@ -77,7 +77,7 @@ def test_a_locked_request_answers_busy_and_is_unchanged(door: Door) -> None:
     assert door.act("ann", "approve", request_id).status_code == 200
 
 
-def test_without_postgres_every_route_says_that_it_is_unavailable(door: Door) -> None:
+def test_without_postgres_every_route_answers_that_the_service_is_unavailable(door: Door) -> None:
     away = Database(make_engine("postgresql+psycopg://nobody:x@127.0.0.1:1/none", role="away"), door.db.schedule)
     lost = Door(door.world, away, door.root, door.runner)
 

@@ -116,7 +116,7 @@ def test_the_api_lists_people_named_for_break_glass_unless_only_one_person_is_na
     assert (said(door)["break_glass"], said(door)["ways"]) == (None, [])
 
 
-def test_windows_opened_by_consent_and_by_mode_are_distinguished(open_door: OpenDoor) -> None:
+def test_windows_opened_by_consent_and_windows_opened_by_mode_are_counted_separately(open_door: OpenDoor) -> None:
     door = open_door()
     until = datetime.now(UTC) + timedelta(hours=1)
     lay_down(door.world, consent={"mode": "observe", "until": until})

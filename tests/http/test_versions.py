@@ -32,7 +32,7 @@ def test_the_etag_of_an_answer_is_accepted_as_if_match_by_the_next_call(two: Doo
 
 @pytest.mark.parametrize("seen", ['"1"', '"3"', '"0"', '"999999999"'])
 @pytest.mark.parametrize(("who", "action"), [("amir", "approve"), ("amir", "deny"), ("erin", "cancel")])
-def test_a_decision_with_a_stale_version_is_refused_with_the_current_state(
+def test_a_decision_with_a_stale_version_is_refused_and_the_answer_states_the_current_state(
     two: Door, who: str, action: str, seen: str
 ) -> None:
     request_id = two.pending()
@@ -46,7 +46,7 @@ def test_a_decision_with_a_stale_version_is_refused_with_the_current_state(
     assert two.rows() == before
 
 
-def test_a_decision_with_a_stale_version_of_a_settled_request_states_its_outcome(door: Door) -> None:
+def test_the_refusal_of_a_decision_with_a_stale_version_states_that_the_request_ended(door: Door) -> None:
     request_id = door.pending()
     door.act("ann", "deny", request_id)
 
