@@ -53,7 +53,7 @@ def test_the_window_of_one_engineer_does_not_cover_another_engineer(opened: Door
     refused(opened, engineer="max")
 
 
-def test_a_systems_token_needs_the_access_check_scope_and_the_service_to_check_access(opened: Door) -> None:
+def test_a_system_without_the_access_check_scope_or_the_service_may_not_check_access(opened: Door) -> None:
     opened.world.add("filer", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
     opened.world.add("drive", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services={"onedrive"})
     opened.world.add("bare", Role.SYSTEM, scopes={Scope.ACCESS_CHECK})

@@ -37,7 +37,7 @@ def test_an_identity_is_added_only_in_the_session_that_began_the_addition(scene:
 
 
 @pytest.mark.far
-def test_sign_ins_by_an_identity_added_after_a_mailed_code_approve_nothing_for_three_days(scene: IssuerScene) -> None:
+def test_for_three_days_an_identity_added_after_a_mailed_code_cannot_be_used_to_approve(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     reader, browser = scene.portal.browser(), scene.portal.browser()
     reader.sign_in("ann")

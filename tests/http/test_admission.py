@@ -294,7 +294,7 @@ def test_method_and_path_of_an_http_request_select_its_admission_budget(method: 
     assert budget_of(method, path) is budget
 
 
-def test_the_routes_that_admission_budgets_name_exist_in_the_app(door: Door) -> None:
+def test_the_app_has_all_routes_named_in_the_admission_budgets(door: Door) -> None:
     """A route that moves elsewhere would leave its budget without a word."""
     paths = {route.path for route in iter_route_contexts(make_app(SETTINGS, door.db).routes)}
 
@@ -393,7 +393,7 @@ def test_access_checks_and_closing_moves_are_answered_while_other_calls_wait_for
     assert [answer.status_code for answer in answers] == [200] * len(calls), [answer.text for answer in answers]
 
 
-def test_access_checks_and_closing_moves_are_answered_while_the_common_pool_is_exhausted(narrow: Door) -> None:
+def test_access_checks_and_closing_moves_are_answered_when_common_connections_run_out(narrow: Door) -> None:
     calls = _vital(narrow)
 
     with ExitStack() as held:

@@ -324,7 +324,7 @@ def test_authzen_never_allows_a_truncated_question(point: AuthzenDoor, data: st.
         }
 
 
-def test_each_authzen_allow_counts_as_a_use_even_under_the_same_request_id(point: AuthzenDoor) -> None:
+def test_each_authzen_allow_answer_counts_as_a_use_even_under_the_same_request_id(point: AuthzenDoor) -> None:
     point.open("alice", resources=["record:counted"], max_uses=3)
     body = asked(record="counted", evaluations=[{}, {}])
 

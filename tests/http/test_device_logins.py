@@ -77,7 +77,7 @@ def test_a_terminal_acts_as_the_confirming_person_for_fifteen_minutes(portal: Po
 
 
 @pytest.mark.far
-def test_a_terminal_is_as_strong_and_as_old_as_the_confirming_sign_in(portal: Portal) -> None:
+def test_a_terminal_inherits_strength_and_age_from_the_confirming_sign_in(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     by_mail = AskingTerminal(portal)
     allows(portal.by_mail("tara"), by_mail)

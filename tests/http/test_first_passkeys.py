@@ -78,7 +78,7 @@ def waiting(open_portal: OpenPortal) -> Portal:
     return open_portal(Policy(vendor_review=False, first_passkey_wait=HOUR))
 
 
-def test_all_deciders_are_mailed_details_of_a_first_passkey_and_how_to_react(portal: Portal) -> None:
+def test_all_deciders_get_a_mail_with_details_and_instructions_about_a_first_passkey(portal: Portal) -> None:
     nora = joined(portal)
     deciding = {row.person_id for row in portal.sql(DECIDING, t=nora.tenant_id)}
 
@@ -200,7 +200,7 @@ def test_a_second_passkey_added_with_a_waiting_first_passkey_waits_as_long_as_th
     assert "Nora (approver) approved" in nora.approve(request).words
 
 
-def test_a_backdated_passkey_row_written_by_a_database_role_shortens_no_wait(waiting: Portal) -> None:
+def test_a_backdated_passkey_row_written_by_a_database_role_does_not_shorten_the_wait(waiting: Portal) -> None:
     nora, request = joined(waiting), waiting.world.submit()
     waiting.sql(
         "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "

@@ -122,7 +122,7 @@ def test_the_gate_refuses_a_window_at_its_deadline_without_a_worker(gate: GateDo
     assert timedelta(0) < late < timedelta(seconds=5)
 
 
-def test_the_gate_refuses_ended_windows_without_redis_as_soon_as_with_redis(own_urls: Urls) -> None:
+def test_the_gate_refuses_an_ended_window_as_quickly_without_redis_as_with_redis(own_urls: Urls) -> None:
     db = Database(make_engine(own_urls.api, role="test-gate"), Schedule(f"redis://127.0.0.1:{own_port()}/0"))
     with gate_before(World.make(db), db, QUICK) as gate:
         request_id = opened(gate)

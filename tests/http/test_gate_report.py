@@ -151,7 +151,7 @@ def test_calls_to_a_suspended_tenant_pass_only_if_the_gate_is_in_report_mode(
 
 @pytest.mark.parametrize("reason", [GateReason.UNKNOWN_ENGINEER, GateReason.NO_TOKEN, GateReason.BAD_TOKEN])
 @pytest.mark.parametrize("path", ["/crates/1", "/boxes/../1", "//boxes/1"])
-def test_a_path_without_a_tenant_passes_only_if_the_gate_never_enforced(
+def test_a_call_without_a_tenant_in_its_path_passes_only_if_the_gate_never_enforced(
     gates: ReportingDoor, reason: GateReason, path: str
 ) -> None:
     shown = {
@@ -164,7 +164,7 @@ def test_a_path_without_a_tenant_passes_only_if_the_gate_never_enforced(
     assert gates.ask(ASKED, path, *shown[reason]).status in {401, 403}
 
 
-def test_a_path_of_an_unknown_tenant_passes_only_if_the_gate_never_enforced(gates: ReportingDoor) -> None:
+def test_a_call_to_an_unknown_tenant_passes_only_if_the_gate_never_enforced(gates: ReportingDoor) -> None:
     for service, is_let_in in {NEVER: True, ALLOWED: False, ASKED: False, ENFORCED: False}.items():
         check(gates.ask(service, "/boxes/1", ERIN, tenant="nobody"), GateReason.NO_WINDOW, is_let_in=is_let_in)
 

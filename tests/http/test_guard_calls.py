@@ -53,7 +53,7 @@ def test_a_check_by_a_guard_is_answered_like_a_check_at_the_gate(gate: GateDoor)
     assert told == {name: value for name, value in same.headers.items() if name.startswith("lockbox-")}
 
 
-def test_an_allow_to_a_guard_states_an_upper_bound_of_the_database_time(gate: GateDoor) -> None:
+def test_an_allow_answer_to_a_guard_states_an_upper_bound_of_the_database_time(gate: GateDoor) -> None:
     before = datetime.now(UTC)
     answer = asked(gate, about(gate))
     latest = datetime.now(UTC) + timedelta(seconds=FRESH_SECONDS)
@@ -61,7 +61,7 @@ def test_an_allow_to_a_guard_states_an_upper_bound_of_the_database_time(gate: Ga
     assert before <= datetime.fromisoformat(answer.headers["lockbox-at"]) < latest
 
 
-def test_an_allow_to_a_guard_states_no_database_time_if_windows_were_read_too_long_ago(
+def test_an_allow_answer_to_a_guard_has_no_database_time_if_windows_were_read_too_long_ago(
     gate: GateDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(WindowMemory, "age", FRESH_SECONDS)

@@ -106,7 +106,7 @@ def envoy(gate: GateDoor, token: Path) -> Iterator[EnvoyClient]:
 
 
 @pytest.mark.far
-def test_an_allow_to_envoy_states_the_covered_access_and_removes_forged_headers(
+def test_an_allow_answer_to_envoy_states_the_covered_access_and_removes_forged_headers(
     gate: GateDoor, envoy: EnvoyClient
 ) -> None:
     answer = envoy.ask(gate.path(), lockbox_request="forged", lockbox_extra="forged")

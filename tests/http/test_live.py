@@ -454,7 +454,7 @@ def test_open_pages_are_notified_if_redis_is_lost_and_reload_once_it_is_back(liv
 
 
 @pytest.mark.far
-def test_live_streams_report_a_redis_that_never_answered_as_unavailable(open_portal: OpenPortal) -> None:
+def test_live_streams_report_that_redis_is_unavailable_if_redis_never_answered(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS)
     portal.db = Database(portal.db.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
     with serving(portal, own_port()) as live:

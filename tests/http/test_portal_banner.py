@@ -61,7 +61,7 @@ def test_the_banner_of_a_partial_approval_says_how_many_approvals_are_needed(ope
     assert banner(later) == "You approved. Since then: Denied"
 
 
-def test_after_an_endorsement_page_and_list_show_a_banner_that_says_who_is_asked_now(open_portal: OpenPortal) -> None:
+def test_the_banner_after_an_endorsement_says_on_page_and_list_who_is_asked_now(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True))
     first, second = portal.world.fresh(), portal.world.fresh()
     browser, page = opened(portal, "max", f"/requests/{first.id}")

@@ -111,7 +111,7 @@ def test_a_decision_of_another_person_in_the_meantime_is_not_shown_as_the_reader
     assert banner(refused) == ""
 
 
-def test_after_a_readers_decision_a_second_decision_from_the_same_page_is_refused(portal: Portal) -> None:
+def test_a_reader_cannot_decide_a_second_time_from_the_same_page(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = opened(portal, "ann", f"/requests/{request.id}")
     browser.submit(page, "/approve")

@@ -174,7 +174,7 @@ def test_accepting_an_invitation_ends_the_existing_session_of_the_browser(nora: 
     assert all(row.revoked_at for row in rows)
 
 
-def test_a_new_invitation_by_their_tenant_lets_a_person_who_lost_their_passkey_add_another(portal: Portal) -> None:
+def test_a_person_who_lost_their_passkey_can_add_another_if_their_tenant_invites_them_again(portal: Portal) -> None:
     person = {"p": portal.world.people["ann"].person_id}
     portal.sql(LOST, key=some_key(), **person)
     portal.sql("DELETE FROM memberships WHERE person_id = :p", **person)

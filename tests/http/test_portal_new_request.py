@@ -164,7 +164,7 @@ def test_a_policy_requirement_is_reported_next_to_its_form_field(open_portal: Op
     assert page.text.count("aria-invalid") == 3
 
 
-def test_if_the_policy_became_stricter_meanwhile_the_form_is_refused_and_keeps_its_text(portal: Portal) -> None:
+def test_a_request_form_opened_before_a_stricter_policy_is_refused_and_keeps_its_text(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     lay_down(portal.world, access_ceiling=600, vendor_review=False)

@@ -60,7 +60,7 @@ def seen(portal: Portal, who: str = "olga") -> PortalPage:
     return browser.get("/operations")
 
 
-def test_the_operations_page_shows_open_windows_delays_and_whether_workers_are_alive(portal: Portal) -> None:
+def test_the_operations_page_shows_how_many_windows_are_open_and_if_workers_are_alive(portal: Portal) -> None:
     request = portal.world.submit(justification=JUSTIFICATION)
     portal.world.act("ann", Action.APPROVE, request.id)
 

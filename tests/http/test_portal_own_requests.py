@@ -151,7 +151,7 @@ def test_a_request_is_cancelled_or_completed_on_the_list_of_own_requests(portal:
     assert f"/ask?from={waits.id}" in page.read.links
 
 
-def test_if_a_request_was_decided_before_a_cancellation_the_page_keeps_the_typed_comment(portal: Portal) -> None:
+def test_a_cancellation_that_comes_after_a_decision_is_refused_and_keeps_the_typed_comment(portal: Portal) -> None:
     browser, request = portal.by_mail("erin"), portal.world.fresh()
     page = browser.get("/mine")
     portal.world.act("ann", Action.APPROVE, request.id)

@@ -113,7 +113,7 @@ def test_without_redis_requests_are_submitted_and_decided_without_waiting(withou
     assert time.monotonic() - began < RETRIED
 
 
-def test_after_a_submission_reminder_and_notifications_are_scheduled_in_redis(own_door: Door) -> None:
+def test_a_submission_schedules_the_reminder_and_the_notifications_in_redis(own_door: Door) -> None:
     request_id = own_door.file().json()["id"]
     own_door.runner.run(own_door.db.schedule.followed())
 

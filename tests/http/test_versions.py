@@ -19,7 +19,7 @@ def test_a_decision_with_the_current_version_in_if_match_is_accepted(door: Door,
     assert door.act("ann", "approve", request_id, headers={"if-match": seen}).status_code == 200
 
 
-def test_the_etag_of_an_answer_is_accepted_as_if_match_by_the_next_call(two: Door) -> None:
+def test_the_etag_of_an_answer_is_accepted_in_the_if_match_header_of_the_next_call(two: Door) -> None:
     request_id = two.pending()
     shown = two.get("ann", f"/v1/requests/{request_id}").headers["etag"]
     voted = two.act("ann", "approve", request_id, headers={"if-match": shown})
