@@ -62,7 +62,7 @@ class OutboundRoute:
 
 
 def check_private(networks: tuple[Network, ...]) -> tuple[Network, ...]:
-    """Refuse, with a ValueError, networks that are not for private use: loopback, link-local and public ones."""
+    """Refuse, with a ValueError, networks that are not for private use: loopback, link-local and public networks."""
     for one in networks:
         kin = (block for block in PRIVATE_USE if block.version == one.version)
         if not any(one.subnet_of(block) for block in kin):  # type: ignore[arg-type]  # both have the same IP version

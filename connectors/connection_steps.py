@@ -1,7 +1,7 @@
 """Drive connections: open them while their window allows it, close them afterwards, and record each outcome.
 
 A step claims the row in one transaction, calls the target outside of any transaction, and records the outcome in
-another transaction. Each of these may be lost, late or repeated: the target is called until it confirms.
+another transaction. Each part may be lost, late or repeated. The target is called until it confirms.
 """
 
 from collections import Counter
@@ -168,7 +168,7 @@ class ConnectionDriver:
         return f"{row.kind} {row.target}" if row else ""
 
     def begin(self, *, most: int) -> int:
-        """Add connections for open windows that need no credential (webhooks); return their number."""
+        """For open windows, add the connections that need no credential (webhooks); return their number."""
         connectors = {
             name: service.connector
             for name, service in self._catalogue.services.items()

@@ -52,9 +52,9 @@ TOO_MANY = (
 
 @dataclass(frozen=True)
 class ConnectionStatus:
-    """Access at a target, as far as it has come; `role` and `address` are what the engineer signs in as, and where.
+    """The state of access at a target. The engineer signs in as `role` at `address`.
 
-    `failing` is why the last try failed, if it did; it is tried again.
+    `failing` is why the last try failed, if it did; the step is tried again.
     """
 
     id: UUID
@@ -75,8 +75,8 @@ def request_credential(
 ) -> ConnectionStatus:
     """Open a window at its target, for the holder of the password that belongs to this verifier.
 
-    Earlier credentials of the request are closed. While `MOST_UNCLOSED` of them are not closed yet, no other is
-    issued.
+    Earlier credentials of the request are closed. While `MOST_UNCLOSED` of them are not closed yet, no new credential
+    is issued.
 
     Raises:
         Invalid: there is no such connector, the request does not cover its resource, the number of uses is limited (a

@@ -11,7 +11,7 @@ from lockbox.sql import Instant, new_id, words
 
 
 class ConnectionState(StrEnum):
-    """How far a connection has come. The failed states are retried; `closed` is final, and was checked."""
+    """How far a connection has come. The failed states are retried; `closed` is final and confirmed by the target."""
 
     OPENING = "opening"
     OPEN = "open"

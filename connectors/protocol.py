@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class ConnectorFailed(Exception):  # noqa: N818 - it names what was found
-    """The target did not do the step; it will be called again. `reason` is a word for rows, events and pages."""
+    """The target did not do the step, and will be called again. `reason` is a code for rows, events and pages."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -46,7 +46,8 @@ class Connector(Protocol):
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
         """Open the access, until the window's end at the latest.
 
-        The connector calls `is_wanted` just before it opens, while a close of the same connection has to wait.
+        The connector calls `is_wanted` just before it opens the access; from then on, a close of the same connection
+        has to wait.
         """
         ...
 

@@ -75,9 +75,9 @@ def _go_on(ender: Target, name: str, waiting: int, is_over: threading.Event, blo
 
 
 def roll_back_prepared(reached: Target, name: str) -> None:
-    """Roll back a role's prepared transactions in this database, which outlive its sessions.
+    """Roll back a role's prepared transactions in this database; they outlive the role's sessions.
 
-    Only their owner may roll them back, so the connector's database login becomes that role meanwhile.
+    Only the owner of a transaction may roll it back, so the connector's database login becomes that role meanwhile.
     """
     prepared = reached.execute(PREPARED, [name]).fetchall()
     if not prepared:

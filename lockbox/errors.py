@@ -34,7 +34,7 @@ class UnknownService(Invalid):
 
 
 class InvalidContext(Invalid):
-    """The parameters are not those that the service declares; `errors` names each and what to do."""
+    """The parameters are not those that the service declares; `errors` names each wrong parameter and what to do."""
 
     code = "invalid-context"
 
@@ -224,7 +224,7 @@ class AuditLogRolledBack(NoOpenWindow):
 
 
 class NotFound(LockboxError):
-    """There is none, or none that the caller may know of; the answer is the same for both."""
+    """The object does not exist, or the caller may not know of it; the answer is the same for both."""
 
     code = "not-found"
 
@@ -380,7 +380,7 @@ class DelegationClash(Conflict):
 
 
 class TooMany(LockboxError):
-    """A limit of calls was met; `retry_after` is in how many seconds the call may succeed, as in `Retry-After`."""
+    """A limit of calls was met; after `retry_after` seconds the call may succeed, as in `Retry-After`."""
 
     code = "too-many"
 

@@ -46,10 +46,10 @@ class ScheduleIndex:
 
     `kinds` are the actions that a member may be due for; an id has one member at a time. Members due within `lead`
     may already be claimed. A claim is leased for `lease`. At most `budget` members are leased at once, so that a
-    backlog waits here and not in a queue. The index in `yields_to` has priority: while it is late, a claim gets at
-    most `TRICKLE` members of this index; while more than one batch of it is leased, a claim gets none. If
-    `publishes`, armed ids are published. If `has_urgent`, urgent members are armed `BEFORE_OTHERS` early, to be
-    claimed first.
+    backlog waits here and not in a queue. The index in `yields_to` has priority: while that index is late, a claim
+    gets at most `TRICKLE` members of this index; while more than one batch of that index is leased, a claim gets
+    none. If `publishes`, armed ids are published. If `has_urgent`, urgent members are armed `BEFORE_OTHERS` early, to
+    be claimed first.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Searches, exports and proofs of the audit log, for people who may read it.
 
-A filter that searches texts that the reader may not read raises Invalid.
+A search in texts that the reader may not read raises Invalid.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -189,7 +189,7 @@ def export(
 
 
 def length(session: UnitOfWork, export: Export) -> int:
-    """Count the events of an export, as long as the reader's rights do not change."""
+    """Count the events that the export will have, unless the reader's rights change."""
     log = export.log
     if export.wanted.is_all:
         return log.size - int(session.execute(CLEARED, {"log_id": log.id}).scalar_one())

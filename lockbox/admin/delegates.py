@@ -52,8 +52,8 @@ def add_delegation(
 ) -> DelegationSummary:
     """Let an eligible member decide for an approver, for at most 90 days.
 
-    Approvers name their own delegate; admins may name one for an absent approver. An approver has one delegate at a
-    time, otherwise one vote would count twice.
+    Approvers name their own delegate; admins may name one for an absent approver. An approver has at most one
+    delegate at a time, so that one vote never counts twice.
     """
     tenant = permissions.known(session, caller, slug)
     principal_id = wanted.principal_id or caller.person_id

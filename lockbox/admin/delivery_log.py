@@ -63,10 +63,10 @@ REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 @dataclass(frozen=True)
 class DeadNotification:
-    """An undelivered notification, without its content or recipient; `error` is a word.
+    """An undelivered notification, without its content or recipient; `error` is a code.
 
-    `request_id` and `tenant` are null if it was about none. `delivery_id` is that of the last call to a webhook of
-    the vendor, which can be repeated.
+    `request_id` and `tenant` are null if the notification was about no request or tenant. `delivery_id` is the last
+    call if a webhook of the vendor was called; this call can be repeated.
     """
 
     id: UUID
@@ -148,7 +148,7 @@ def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID 
 def delivery_states(
     session: UnitOfWork, caller: Caller, deliveries: Iterable[Delivery]
 ) -> Mapping[UUID, DeliveryState]:
-    """Return the states of those notifications that the caller may know of, by id."""
+    """Return, by id, the states of the notifications that the caller may know of."""
     authentication.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
@@ -192,7 +192,10 @@ def _count(session: UnitOfWork, endpoint: Endpoint, at: datetime) -> None:
 
 @dataclass(frozen=True)
 class EventReplay:
-    """Webhook bodies, oldest first. `next_cursor` goes on after the last event read; `more`: whether any follow."""
+    """Webhook bodies, oldest first.
+
+    `next_cursor` continues after the last event read; `more` is whether further events follow.
+    """
 
     bodies: Sequence[Mapping[str, Any]]
     next_cursor: str
@@ -202,8 +205,8 @@ class EventReplay:
 def replay(session: UnitOfWork, who: AuditReader, *, after: str | None, most: int, public_url: str) -> EventReplay:
     """Return the webhook bodies of a log's sealed events after a cursor, reading at most a thousand events.
 
-    The id of a body is the id of its event. Raises Invalid for a cursor of another log, or of this log before a
-    restore, and if the events after the cursor were removed.
+    The id of a body is the id of its event. Raises Invalid if the cursor is of another log or from before a restore,
+    or if the events after the cursor were removed.
     """
     authentication.enter(session, who.caller)
     head = proofs.head(session, who.log_id)

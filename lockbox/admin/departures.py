@@ -202,7 +202,8 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
 
     Raises:
         Conflict: the tenant is not suspended; requests are open or were closed within the hour; there is a legal
-            hold; or, unless `unasked`, no row with a valid MAC records that an admin has asked for the off-boarding.
+            hold; or no row with a valid MAC records that an admin has asked for the off-boarding (`unasked` skips
+            this check).
     """
     at = now(session)
     row = session.orm.get(Offboarding, tenant_id, with_for_update=True)

@@ -95,7 +95,10 @@ def _end(
 
 @dataclass(frozen=True)
 class ModeChangeResult:
-    """`closed` lists the windows that ended; `in_review` counts requests that go to the customer once endorsed."""
+    """`closed` lists the windows that ended.
+
+    `in_review` counts requests in the vendor's review, which go to the customer once endorsed.
+    """
 
     mode: Mode
     closed: Sequence[AccessRequest] = ()
@@ -104,7 +107,7 @@ class ModeChangeResult:
 
 @dataclass(frozen=True)
 class EmergencyStopResult:
-    """Of requests in the vendor's review, the customer learns only the number."""
+    """The customer learns only the number of the requests that were in the vendor's review."""
 
     revoked: Sequence[AccessRequest]
     denied: Sequence[AccessRequest]
@@ -202,8 +205,8 @@ def _opened_meanwhile(
 ) -> list[AccessRequest]:
     """Revoke windows that break-glass has opened since the other requests were locked.
 
-    Break-glass locks its request and then the tenant. Here the tenant is locked first, so only active requests are
-    locked: a break-glass that waits for the tenant holds none of them.
+    Break-glass locks its request and then the tenant; here the tenant is locked first. To avoid a deadlock, only
+    active requests are locked: the request of a waiting break-glass is not active yet.
     """
     session.execute(IN_TURN, {"tenant_id": tenant.id})
     ids = session.execute(OPENED_MEANWHILE, {"tenant": tenant.id}).scalars().all()
@@ -222,7 +225,7 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
 
 
 def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> list[AccessRequest]:
-    """Revoke windows opened without the customer, and their extensions. The actor is the tenant's admin.
+    """Revoke windows opened without asking the customer, and their extensions. The actor is the tenant's admin.
 
     If the original window has already run to its end, an extension approved by the customer stays open.
     """
@@ -236,7 +239,7 @@ def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: 
 
 
 def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
-    """Require the sign-in of an approval, even while no one could approve yet."""
+    """Require the sign-in that an approval needs, even while no one could approve yet."""
     strong_enough(actor.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 

@@ -195,7 +195,8 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
     person's comments and the texts of all requests that they submitted.
 
     Raises:
-        Conflict: a request of the person is open, or a tenant of the person or of erased texts has a legal hold.
+        Conflict: a request of the person is open, or there is a legal hold on a tenant of the person or of the texts
+            to erase.
     """
     person = session.orm.get(Person, person_id, with_for_update=True)
     if person is None or person.email.endswith(f"@{DOMAIN}"):

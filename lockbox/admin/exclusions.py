@@ -187,7 +187,7 @@ def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
     """Write each version to all logs and notify the admins; yield the number of logs per step.
 
-    Older versions go first. A version must be `settled` old.
+    Older versions go first. A version must be at least as old as `settled`.
     """
     while True:
         with database.transaction() as session:

@@ -1,4 +1,4 @@
-"""Notice to a tenant that an invited person has added a first passkey, and from when the passkey can approve.
+"""Notice to a tenant that an invited person has added a first passkey; it says from when the passkey can approve.
 
 The tenant is notified because someone else could have read the invitation's code.
 """

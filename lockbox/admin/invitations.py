@@ -54,7 +54,10 @@ HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox addr
 
 @dataclass(frozen=True)
 class InvitationOffer:
-    """Mailed at `takes_effect_at`, None for at once. `action`, `changes` and `facts` describe the event."""
+    """The invitation is mailed at `takes_effect_at`, or at once if None.
+
+    `action`, `changes` and `facts` describe the event.
+    """
 
     name: str
     address: str
@@ -187,7 +190,10 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
 
 
 def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
-    """Withdraw an invitation; with `only_recovery`, only that of a proposed admin, which ends the recovery."""
+    """Withdraw an invitation.
+
+    With `only_recovery`, it must be a proposed admin's; its withdrawal ends the recovery.
+    """
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(actor.tenant_id))
     invitation = session.orm.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):

@@ -63,7 +63,7 @@ class RotationResult:
 
 
 def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
-    """Renew all row MACs that need it with the newest key, as the database's owner.
+    """As the database's owner, replace row MACs of older keys with MACs of the newest key.
 
     If the key is lost, a row without a valid MAC is accepted and gets a MAC. Tokens, browser sessions and invitations
     without a valid MAC end instead: the database's owner may have written them.

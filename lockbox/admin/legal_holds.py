@@ -49,7 +49,7 @@ class HoldSummary:
 
 
 def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]:
-    """The calling function has checked the reader."""
+    """The calling function has checked that the reader may see the holds."""
     found = _counting(session, tenant)
     people = select(Person.id, Person.name).where(col(Person.id).in_([one.set_by for one in found]))
     names = dict(session.orm.exec(people).all())
@@ -65,7 +65,7 @@ def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]
 
 
 def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason: str) -> None:
-    """Set a hold: for the customer as its admin, for the vendor as an operator.
+    """Set a hold: an admin sets it for the customer, an operator for the vendor.
 
     The customer is notified of both sides' holds.
     """
@@ -104,7 +104,7 @@ def held(session: UnitOfWork) -> list[UUID]:
 
 
 def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
-    """Check, as the database's owner, that none of these tenants has or gets a hold until the transaction ends."""
+    """Check, as the database's owner, that these tenants have no hold; block holds until the transaction ends."""
     session.execute(ERASING, {"tenants": sorted(one for one in tenants if one)})
     found = [one for one in held(session) if one in tenants]
     if found:
@@ -137,7 +137,7 @@ def _held(session: UnitOfWork, tenant: Tenant, side: Side) -> list[LegalHold]:
 
 
 def _record(session: UnitOfWork, actor: AdminActor, side: Side, said: AdminChange, reason: str | None) -> None:
-    """The reason goes only to its side's log; a customer's name never goes to the vendor's log."""
+    """The reason goes only to the log of the hold's own side; a customer's name never goes to the vendor's log."""
     customers = replace(said, personal={"comment": reason}) if side is Side.CUSTOMER else said
     permissions.record_change(session, actor, customers)
     event = permissions.audit_event_of(actor, replace(said, personal={"comment": reason}))

@@ -1,4 +1,4 @@
-"""A tenant's members: invite, list, change and remove them, as its admin."""
+"""A tenant's members: an admin invites, lists, changes and removes them."""
 
 from uuid import UUID
 
@@ -139,7 +139,7 @@ def _is_alone(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> bool:
 
 
 def _weakens(session: UnitOfWork, actor: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
-    """Whether the tenant would lose an admin or its last approver, either of whom could object to changes."""
+    """Whether the tenant would lose an admin or its last approver: people who could object to changes."""
     gone = member.roles - roles
     return Role.TENANT_ADMIN in gone or (
         Role.APPROVER in gone and permissions.is_last_approver(session, actor, member.person_id)

@@ -62,7 +62,7 @@ def readable(session: UnitOfWork, caller: Caller, slug: str, roles: Sequence[Rol
 def acting_as(
     session: UnitOfWork, caller: Caller, origin: Origin, roles: Sequence[Role], tenant: Tenant | None = None
 ) -> AdminActor:
-    """Return the caller in the first of the roles that they hold at the tenant, or at the vendor if `tenant` is None.
+    """Return the caller, acting in the first of `roles` held at the tenant, or at the vendor if `tenant` is None.
 
     The people of the tenant or the vendor are locked until the transaction ends.
     """
@@ -103,7 +103,7 @@ def is_last_approver(session: UnitOfWork, actor: AdminActor, person_id: UUID) ->
 
 
 def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
-    """Return the caller as an operator, and the tenant with its people locked."""
+    """Return the caller as an operator, and the tenant, whose people are locked."""
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
     # A concurrent removal of the operator's role waits for this lock, and then finds what the operator did at

@@ -70,7 +70,7 @@ def change(
 
     If the policy in force or the tenant's row has no valid MAC, the admin confirms the policy: it is written even if
     equal, the mode becomes `enforce`, and windows opened without the customer are revoked. Any sign-in may withdraw
-    temporary consent, because that only closes access; all other changes need the sign-in of an approval.
+    temporary consent, because that only closes access; all other changes need the sign-in that an approval needs.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -101,7 +101,7 @@ def change(
 
 
 def check(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> None:
-    """Raises Invalid if someone in a group could never decide, NobodyCanApprove if a quorum or stage lacks people."""
+    """Raises Invalid if someone in a group could never decide; NobodyCanApprove if a quorum or stage lacks people."""
     _only_deciders(session, tenant, policy)
     _somebody_can_approve(session, tenant, policy, at)
 

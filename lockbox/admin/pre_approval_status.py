@@ -54,7 +54,7 @@ ALTERED = "It was changed in the database, and not by Lockbox: it opens nothing.
 
 
 class PreApprovalStatus(StrEnum):
-    """What a pre-approval is worth now: it waits for approvals, opens requests, or is over in one of three ways."""
+    """The state of a pre-approval: it waits for approvals, is in force, or is over in one of three ways."""
 
     PENDING = "pending"
     IN_FORCE = "in_force"
@@ -68,7 +68,7 @@ OPEN = frozenset({PreApprovalStatus.PENDING, PreApprovalStatus.IN_FORCE})
 
 @dataclass(frozen=True)
 class PreApprovalApprover:
-    """`counts`: whether this person could still approve it today."""
+    """`counts`: whether this person could still approve the pre-approval today."""
 
     person_id: UUID
     name: str
@@ -144,7 +144,7 @@ def approval_obstacle(
 
 
 def namesakes(session: UnitOfWork, caller: Caller, one: PreApprovalSummary) -> list[str]:
-    """The names of an open pre-approval's proposer and approvers whose accounts look like the caller's."""
+    """The names of an open pre-approval's proposer and approvers whose accounts resemble the caller's."""
     people = {one.row.proposed_by, *(by.person_id for by in one.approvers)} - {caller.person_id}
     return look_alikes(session, caller.person_id, people) if one.status in OPEN else []
 

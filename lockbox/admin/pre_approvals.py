@@ -284,7 +284,7 @@ def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval],
 
 
 def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> datetime:
-    """Now, or the opening time of their last window if this is later because a clock was set back."""
+    """Now, or the opening time of the last window of `rows` if that is later because a clock was set back."""
     ids = [row.id for row in rows]
     opened = session.orm.exec(
         select(func.max(col(AccessRequest.opened_at))).where(col(AccessRequest.pre_approval_id).in_(ids))
@@ -293,7 +293,7 @@ def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> da
 
 
 def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], comment: str | None) -> list[UUID]:
-    """Revoke the open windows of the requests `theirs`, and their approved extensions.
+    """Revoke the open windows of the requests that match `theirs`, and the windows' approved extensions.
 
     Extensions of a window that ran to its end stay open. Requests that could become active are locked first and then
     read again, so that concurrent approvals are included.

@@ -1,4 +1,7 @@
-"""Recovery: an operator proposes an admin for a tenant, in force after 72 hours unless the tenant objects."""
+"""Recovery: an operator proposes an admin for a tenant.
+
+The proposal takes effect after 72 hours unless the tenant objects.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -86,9 +86,9 @@ class RequestFigures(BaseModel, frozen=True):
     """Counts of requests that reached the customer, by their state or outcome.
 
     `opened_without_approval` counts requests opened in the modes `observe` and `off` or by break-glass;
-    `opened_by_break_glass` counts the latter separately. `pending` and `active` requests are not over. The median is
-    of the time from asking the customer to the approval that opened the window, or to the denial; None without
-    answers. `pre_approved` counts requests that were approved in advance.
+    `opened_by_break_glass` counts break-glass only. `pending` and `active` requests are not over.
+    `median_answer_seconds` is counted from asking the customer to the approval that opened the window, or to the
+    denial; None without answers. `pre_approved` counts requests that were approved in advance.
     """
 
     requests: Count
@@ -122,7 +122,10 @@ NO_REQUESTS = RequestFigures.model_validate(
 
 @dataclass(frozen=True)
 class CountedGroup:
-    """`id` is set for engineers. `name` is empty for requests without a severity, or (of old versions) a level."""
+    """`id` is set for engineers.
+
+    `name` is empty for requests without a severity, and for requests of old versions without a level.
+    """
 
     name: str
     figures: RequestFigures
@@ -133,8 +136,8 @@ class CountedGroup:
 class Statistics:
     """Requests of twelve months (UTC) by submission, oldest month first; the last month is incomplete.
 
-    `tenant` is None for all tenants. `counted_from` is set if there were too many requests to count all: it is when
-    the oldest counted one was submitted, and earlier months are left out.
+    `tenant` is None for all tenants. If there were too many requests to count all, `counted_from` is when the oldest
+    counted request was submitted, and earlier months are left out.
     """
 
     tenant: Tenant | None
@@ -151,7 +154,7 @@ class Statistics:
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
-    """Without a slug, return the statistics of the caller's only tenant, or of all for the vendor's auditors."""
+    """Without a slug, return statistics of the caller's only tenant, or of all tenants for the vendor's auditors."""
     authentication.enter(session, caller)
     tenant = _only_tenant(session, caller) if slug is None else permissions.known(session, caller, slug)
     if not caller.holds(Role.VENDOR_AUDITOR) and not (tenant and caller.holds(*READERS, tenant_id=tenant.id)):

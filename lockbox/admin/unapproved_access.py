@@ -117,8 +117,9 @@ class ReportingGate:
 class BreakGlassAllowance:
     """`people` maps ids to names; None means every engineer and manager.
 
-    `lately` counts windows opened within 30 days. `overdue` is whether the customer's finding on a window is overdue,
-    `overdue_finding` what follows from that. `stopped_since`: since when an emergency stop bars break-glass.
+    `lately` counts windows opened within 30 days. `overdue` is whether the customer's finding on a window is overdue;
+    `overdue_finding` is what that does to further break-glass. `stopped_since` is when an emergency stop began to bar
+    break-glass.
     """
 
     services: Sequence[str]
@@ -140,8 +141,8 @@ class BreakGlassAllowance:
 class UnapprovedAccess:
     """The ways to open access without approval at `at`, and the windows opened in these ways since `since`.
 
-    If the policy has no valid MAC (`is_verified` is False), nothing opens by it. `pre_approvals` lists those in
-    force, `delegations` those in force or in the future.
+    If the policy has no valid MAC (`is_verified` is False), it opens nothing. `pre_approvals` are in force;
+    `delegations` are in force or begin later.
     """
 
     tenant: Tenant

@@ -114,7 +114,7 @@ def set_roles(
     review_tier: int | None = None,
     seen: str | None = None,
 ) -> Member:
-    """Set a person's roles, as an operator, in force from the next call.
+    """As an operator, set a person's roles. They are in force from the next call.
 
     Losing the role *engineer* ends requests and windows; losing *operator* withdraws invitations and proposals.
     `review_tier` None keeps the tier, or sets the first tier for a new manager.

@@ -37,7 +37,7 @@ ALONE = col(AccessRequest.mode) != Mode.ENFORCE
 
 @dataclass(frozen=True)
 class MailRecipient:
-    """A person who would be notified by mail, and their addresses."""
+    """A person to notify by mail."""
 
     name: str
     addresses: tuple[str, ...]
@@ -45,11 +45,11 @@ class MailRecipient:
 
 @dataclass(frozen=True)
 class WhatIfResult:
-    """What a request would meet, for the tenant's own people; nothing was written or sent.
+    """The preview of a request for the tenant's own people; nothing was written or sent.
 
-    `reviewers` counts the vendor's people who could endorse the request. `notified_first` are asked, or notified of a
-    window opened without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` lists
-    webhooks by description, or else by host. `warnings` say why no one would be asked.
+    `reviewers` counts the vendor's people who could endorse the request. `notified_first` are the people asked, or
+    notified of a window opened without them; `quiet` could decide but declined prompts; `copied` cannot decide.
+    `endpoints` lists webhooks by description, or else by host. `warnings` say why no one would be asked.
     """
 
     policy_version: int
@@ -145,9 +145,9 @@ class RequestSample:
 class PolicyImpact:
     """The twenty pending requests with the nearest deadlines are compared.
 
-    `waiting` lists those that the new policy would change, `same` counts those that it would not. `unread` counts the
-    further pending requests. `closes` lists windows opened without the customer that would end because consent is
-    withdrawn. `refusal` is why the policy could not be saved.
+    `waiting` lists the requests that the new policy would change, `same` counts the unchanged ones, and `unread`
+    counts the further pending requests. `closes` lists windows opened without the customer that would end because
+    consent is withdrawn. `refusal` is why the policy could not be saved.
     """
 
     changes: Mapping[str, str]
@@ -205,7 +205,10 @@ def preview_mode_change(session: UnitOfWork, caller: Caller, slug: str, mode: Mo
 
 
 def open_and_waiting(session: UnitOfWork, caller: Caller, slug: str) -> tuple[RequestSample, RequestSample, int]:
-    """Return the open windows, the pending requests and the number in review that a stop would end. For admins."""
+    """Return what a stop would end: open windows, pending requests, and the number of requests in review.
+
+    For admins.
+    """
     tenant = permissions.readable(session, caller, slug, ADMINS)
     at = now(session)
     return (

@@ -63,7 +63,7 @@ def moves(events: Iterable["EventRow"]) -> list["EventRow"]:
 
 @dataclass(frozen=True)
 class WrittenEvent:
-    """An event just written, for its actor's page; has the fields of a row of `events`."""
+    """An event that was just written, for its actor's page. It has the fields of a row of `events`."""
 
     seq: Any  # as in a row
     at: datetime

@@ -126,7 +126,7 @@ class AuditEvent:
 
 
 def body_of(row: AuditEvent) -> bytes:
-    """Return the event's body to show to its actor; the commitments have other salts than in the sealed body."""
+    """Return the event's body for its actor to see; its commitments have other salts than in the sealed body."""
     hidden = {name: commitment(new_salt(), value) for name, value in _personal(row) if value is not None}
     return _body(row, hidden)
 
@@ -176,7 +176,7 @@ def _fields(salted: Mapping[str, tuple[bytes, str]]) -> bytes:
 
 
 def _body(row: AuditEvent, commitments: Mapping[str, str]) -> bytes:
-    """Return the bytes to seal; the members that every event has override facts of the same name."""
+    """Return the bytes to seal; the members common to all events override facts of the same name."""
     return canonical(
         {
             **row.facts,

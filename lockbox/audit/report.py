@@ -94,7 +94,10 @@ class ReportedUse:
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """A request's row, for moves that the audit log no longer holds; `moves` counts all moves of the request."""
+    """A request's row, which stands in for moves that the audit log no longer has.
+
+    `moves` counts all moves of the request.
+    """
 
     request_id: UUID
     service: str

@@ -34,7 +34,7 @@ LONGEST_WAIT = 5.0
 
 
 class LoopConnections:
-    """The connections of the event loop. They are closed when the engine is disposed."""
+    """The event loop's connections, closed when the engine is disposed."""
 
     def __init__(self, engine: Engine) -> None:
         self._url = libpq_url(engine.url).render_as_string(hide_password=False)
@@ -69,7 +69,7 @@ class CallGroups:
     """Runs calls of one kind in groups of limited size, two groups at once.
 
     A call that would wait, or needs more than a group offers, runs by itself in one of a few threads. Meanwhile,
-    other calls with the same key go to a thread at once, too.
+    other calls with the same key also run in a thread, without waiting for a group.
     """
 
     def __init__(

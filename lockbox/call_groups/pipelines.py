@@ -101,8 +101,8 @@ class SharedWork(UnitOfWork):
 class GroupMember(Generic[Answer]):
     """One call in a group: the use case, its work in the current attempt, and the answer that its caller awaits.
 
-    No two members of a group have the same `key`. A member that `needs_alone` has to leave the group. The use case
-    runs in its caller's context, `called_in`, so that its log lines name the right call.
+    No two members of a group have the same `key`. A member with `needs_alone` has to leave the group and run by
+    itself. The use case runs in its caller's context, `called_in`, so that its log lines name the right call.
     """
 
     def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:
@@ -135,7 +135,7 @@ class GroupMember(Generic[Answer]):
             self._fiber.throw()
 
     def _run(self, work: SharedWork) -> None:
-        """Store the outcome on the member: a switch may return the value of a greenlet that was just ended."""
+        """Store the outcome on the member, because a greenlet switch may return the value of another greenlet."""
         try:
             answer = self.use_case(work)
         except AloneNeeded:

@@ -125,7 +125,7 @@ class SubmittedAsk(Part):
 
 
 class Ask(SubmittedAsk):
-    """The fields of a submission, and the facts that were determined when it was judged.
+    """The fields of a submission, and the facts that its evaluation determined.
 
     `duplicate_of` is an open request for the same case and resource. `level` is the highest level of the actions by
     the catalogue; None for requests of earlier versions.

@@ -16,9 +16,9 @@ class Clock(Part):
     `version` is the seq of the last move. Decisions and access checks compare with `deadline_at`. `wake_at` is when a
     timer next acts. `asked_at` is when the customer was asked, or notified if the vendor opens the window alone; null
     while only the vendor knows of the request. `reminders`, `tiers_asked` and `warned` are the progress of the
-    reminders in the current state. `policy_version` is the policy version that judged the request. `consent_until` is
-    set if the vendor opens the window only by dated consent: no window outlives this time. `approve_means` can only
-    become stricter. For `stopped_…` see `RequestClock`.
+    reminders in the current state. `policy_version` is the policy version by which the request was evaluated.
+    `consent_until` is set if only the customer's dated consent lets the vendor open the window: no window outlives
+    this time. `approve_means` can only become stricter. For `stopped_…` see `RequestClock`.
     """
 
     mode: Annotated[Mode, Fact("Mode", EVENT)] = Field(sa_type=words(Mode))

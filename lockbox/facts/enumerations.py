@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 
 class CaseCheck(StrEnum):
-    """Whether the ticket system confirmed that the case is open and the engineer's, or could not be asked."""
+    """Whether the ticket system confirmed that the case is open and is the engineer's, or could not be asked."""
 
     CONFIRMED = "confirmed"
     UNCONFIRMED = "unconfirmed"

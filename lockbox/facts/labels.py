@@ -1,4 +1,4 @@
-"""Labels of facts and of mail lines; all of them pass through here."""
+"""Labels of facts and of mail lines."""
 
 
 def label_text(label: str) -> str:

@@ -14,10 +14,10 @@ from lockbox.sql import Instant, Texts
 class Window(Part):
     """A window as it was or will be opened.
 
-    `opens_at` is the start if it is later than the approval. `first_opened_at` is when the first of the windows that
-    this window extends began. `granted_resources` and `granted_actions` are set if the window covers less than
-    requested. `max_uses` is as requested or, if lower, as the policy permits; after the opening, it is as granted.
-    `used` is counted only if uses are limited.
+    `opens_at` is the start if it is later than the approval. `first_opened_at` is the start of the first window in
+    the chain that this window extends. `granted_resources` and `granted_actions` are set if the window covers less
+    than requested. `max_uses` is as requested or, if lower, as the policy permits; after the opening, it is as
+    granted. `used` is counted only if uses are limited.
     """
 
     max_uses: Annotated[int | None, Fact("Uses", EVENT)] = Field(

@@ -165,7 +165,7 @@ class CredentialLookup:
     time_zone: str | None
 
     def caller(self, means: AuthMethod | None = None, signed_in_at: datetime | None = None) -> Caller:
-        """Return the caller; a means and time that were just proven may be stronger than the stored ones."""
+        """`means` and `signed_in_at`, if just proven, replace the stored values, which may be weaker."""
         assert self.person_id is not None  # noqa: S101 - callers have judged that
         assert self.name is not None  # noqa: S101 - likewise
         assert self.side is not None  # noqa: S101 - likewise

@@ -1,4 +1,4 @@
-"""Rules for adding and removing sign-in methods, and from when an added method counts."""
+"""Rules for adding and removing sign-in methods, and for the time from which an added method counts."""
 
 from datetime import datetime, timedelta
 
@@ -38,7 +38,7 @@ def check(session: UnitOfWork, caller: Caller) -> None:
 
 
 def check_address_change(session: UnitOfWork, caller: Caller) -> None:
-    """The rules are as strict as for sign-in methods."""
+    """The same rules hold as for a change of sign-in methods."""
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN:
@@ -61,7 +61,7 @@ def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
 
 
 def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
-    """Return from when a method that the caller adds now counts as stronger than a mailed code.
+    """Return the time from which a sign-in method that the caller is adding counts as stronger than a mailed code.
 
     If only a mailbox vouches for the method, it counts after 72 hours, so that the mailbox's rightful owner can
     notice.

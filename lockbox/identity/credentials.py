@@ -51,7 +51,7 @@ class Token(SQLModel, table=True):
 class DeviceLogin(SQLModel, table=True):
     """A pending device login: hashes of the token's secret and of the code that the terminal shows.
 
-    When it is allowed, its token gets the same id.
+    Once the login is allowed, its token gets the login's id.
     """
 
     __tablename__ = "device_logins"
@@ -139,7 +139,7 @@ class BrowserSession(SQLModel, table=True):
 
 
 class PendingLogin(SQLModel, table=True):
-    """A login that a browser has begun, used once. The keyed hash of a cookie binds it to the browser.
+    """A login that a browser has begun; it can be used only once. The keyed hash of a cookie binds it to the browser.
 
     `challenge` is set only for a decision by passkey; other ceremonies derive their challenge.
     """

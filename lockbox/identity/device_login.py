@@ -1,7 +1,6 @@
 """Terminal sign-in by a code that a person types into a page (RFC 8628).
 
-The code must be typed and is never part of a link, the page shows which terminal asks, and the token approves
-nothing.
+The code must be typed and is never part of a link. The page shows which terminal asks. The token approves nothing.
 """
 
 import secrets
@@ -83,7 +82,7 @@ def state(session: UnitOfWork, shown: str, *, environment: str) -> DeviceLoginSt
 def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLogin:
     """Return the device login with this code, for a person who may allow it.
 
-    Raises Invalid if no login waits with this code.
+    Raises Invalid if no pending login has this code.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot use a device login. Use one of its API tokens.")

@@ -28,8 +28,7 @@ BOUND = text(f"{insert(Identity)} ON CONFLICT DO NOTHING RETURNING person_id")
 def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
     """Return the person that an identity provider just authenticated; the transaction then acts as this person.
 
-    A tenant's provider vouches for its people at that tenant only: it must not open anything at a tenant that did not
-    choose it.
+    A tenant's provider vouches for people at that tenant only, because no other tenant has chosen this provider.
     """
     found = authentication.look_up_credential(session, CredentialKind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
     if found is None:
@@ -64,8 +63,8 @@ def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | Non
     """Return the engineer in good standing for a caller at the gate, or None.
 
     Two sources count: an operator's mapping, and a trusted identity that the person has bound for signing in. If they
-    name two people, neither counts. Without either source, `email` counts, which a provider that vouches for
-    addresses has verified. The transaction is only for this call: it then acts as the engineer.
+    name two people, neither counts. Without either source, `email` counts: an address verified by a provider that
+    vouches for addresses. The transaction must serve this call only, because it then acts as the engineer.
     """
     if "\n" in issuer + subject:
         return None

@@ -89,7 +89,7 @@ class Keys:
 class CodeKeys:
     """The keys of mailed codes. A code is derived from the id and nonce of its row.
 
-    The nonce begins with the id of its key, so that a mail that is sent again has the same code.
+    The nonce begins with the id of its key: a mail that is sent again has the same code, even after a change of keys.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -116,7 +116,7 @@ class Keyring:
     """All keys derived from the root keys of an installation, newest root first.
 
     A worker's keyring is empty: it accepts no MAC, and `can_check` is false. The connector worker's keyring has only
-    the MAC keys, `marks`, and no root.
+    the MAC keys (`marks`) and no root.
     """
 
     def __init__(self, roots: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
@@ -132,14 +132,14 @@ MOST_VERIFIED = 10_000
 
 @dataclass(frozen=True)
 class Ed25519Signature:
-    """In base64; `key` is the key's id in hex."""
+    """`signature` is in base64; `key` is the key's id in hex."""
 
     key: str
     signature: str
 
 
 class ApprovalKeys:
-    """The approval keys of this installation. The newest key signs; signatures by all are trusted.
+    """The approval keys of this installation. The newest key signs; signatures by all of them are trusted.
 
     Only keys from this process's files are trusted, because the database's owner could add a key to the table
     `audit_keys`. A process that approves nothing has only the public keys (`others`), and only verifies.
@@ -270,7 +270,7 @@ def _canonical(parts: Sequence[Part]) -> bytes:
 def _plain(part: Part) -> object:
     """Convert a value that a MAC covers, for JSON.
 
-    Different values never give equal results. Equal values always do, such as bytes and a memoryview of them.
+    Equal values, such as bytes and a memoryview of them, give equal results; different values never do.
     """
     if part is None or isinstance(part, bool | int):
         return part

@@ -17,7 +17,7 @@ PEOPLE = text(f"{NAMED} WHERE p.id = ANY(:ids)")
 
 
 def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) -> list[str]:
-    """Return the names of the `others` who share the person's name or a mailbox, as far as the reader sees them."""
+    """Return the names, visible to the reader, of the `others` who have the same name or a mailbox in common."""
     wanted = {person_id, *others}
     if len(wanted) == 1:
         return []

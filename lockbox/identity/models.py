@@ -35,7 +35,7 @@ class Tenant(SQLModel, table=True):
 
 
 class Retention(SQLModel, table=True):
-    """For how many days a tenant's log is kept; None is the installation's limit."""
+    """How many days a tenant's log is kept; None is the installation's limit."""
 
     __tablename__ = "retentions"
 
@@ -132,7 +132,10 @@ class ServiceEnforcement(SQLModel, table=True):
 
 
 class EnforcementSwitch(SQLModel, table=True):
-    """A revision to announce to logs; `announced_to` is the last tenant whose log contains it."""
+    """A switch of a gate setting, to be recorded in logs.
+
+    `announced_to` is the last tenant whose log contains the switch.
+    """
 
     __tablename__ = "enforcement_switches"
 
@@ -146,9 +149,10 @@ class EnforcementSwitch(SQLModel, table=True):
 
 
 class GateDefinitionRecord(SQLModel, table=True):
-    """A revision of a gate's part of the catalogue; `used_at` is when a process last used it.
+    """A revision of the part of the catalogue that defines a gate. A process last used the revision at `used_at`.
 
-    `only_for` lists the slugs of tenants that calls can be for. `announced_to` is the last tenant whose log has it.
+    `only_for` lists the slugs of the tenants to which calls are limited. `announced_to` is the last tenant whose log
+    contains the revision.
     """
 
     __tablename__ = "gate_definitions"
@@ -165,7 +169,10 @@ class GateDefinitionRecord(SQLModel, table=True):
 
 
 class ReportConsent(SQLModel, table=True):
-    """A tenant's consent to one revision, by which the service's enforced gate only reports for this tenant."""
+    """A tenant's consent that the enforced gate of a service only reports for this tenant.
+
+    It holds for one revision.
+    """
 
     __tablename__ = "report_consents"
 

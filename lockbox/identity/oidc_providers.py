@@ -80,7 +80,7 @@ class CachedFetch(Generic[T]):
         self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
 
     def due(self) -> Future[None] | None:
-        """Begin a fetch if one is needed; return it if no value can be served before it ends."""
+        """Begin a fetch if the value needs one; return the fetch if no value can be served until it ends."""
         since_failure = self._clock() - self._failed_at
         if self.usable() is None:
             return self._fetch() if since_failure >= COLD_PAUSE_SECONDS else None
@@ -244,7 +244,7 @@ class IdentityProviders:
             raise ProviderUnavailable(issuer, error) from error
 
     def fetch_for(self, issuer: IdentityProvider, kid: str | None) -> Future[None] | None:
-        """Return the fetch to wait for until a key with this id is known, None if no wait is needed."""
+        """Return the fetch that may bring a key with this id; None if no wait is needed."""
         kept = self._keys[issuer.issuer]
         fetching, keys = kept.due(), kept.usable()
         return fetching if fetching or keys is None or has_key(keys, kid) else kept.renewal()
@@ -253,7 +253,7 @@ class IdentityProviders:
         return self._keys[issuer.issuer].renewal()
 
     def known_keys(self, issuer: IdentityProvider) -> KeySet | None:
-        """Return the cached keys, if any, without waiting; it is the same object until the keys change."""
+        """Return the cached keys, if any, without waiting; the same object is returned until the keys change."""
         return self._keys[issuer.issuer].usable()
 
     def newer_keys(self, issuer: IdentityProvider, keys: KeySet) -> KeySet | None:

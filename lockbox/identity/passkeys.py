@@ -1,7 +1,7 @@
 """Passkeys: registration, sign-in, and signed decisions (WebAuthn level 2).
 
 `shown` is an authenticator's answer as JSON, `challenge` a challenge that is already used up. An answer that is not
-accepted raises Invalid, at a sign-in NotSignedIn.
+accepted raises Invalid, or NotSignedIn at a sign-in.
 """
 
 from collections.abc import Iterable, Sequence
@@ -270,7 +270,7 @@ def public_key(cose: bytes) -> bytes:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Passkey]:
-    """Oldest first; at a sign-in for one tenant, only passkeys for that tenant."""
+    """Oldest first; with a sign-in for one tenant, only passkeys for that tenant."""
     theirs = select(Passkey).where(col(Passkey.person_id) == caller.person_id)
     query = theirs.where(sessions.visible_to(caller, col(Passkey.only_at)))
     return session.orm.exec(query.order_by(col(Passkey.id))).all()
@@ -295,7 +295,7 @@ def _use(
     *,
     at: datetime,
 ) -> None:
-    """Record that a locked passkey answered the challenge. Raises an exception of MALFORMED if it did not."""
+    """Record that a locked passkey answered the challenge. Raises one of the exceptions `MALFORMED` if it did not."""
     verified = verify_authentication_response(
         credential=answer,
         expected_challenge=challenge,

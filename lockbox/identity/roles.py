@@ -42,10 +42,9 @@ BOUND_TO = "tenant:"
 class Scope(StrEnum):
     """What a token may be used for; a person's token is limited by their roles only.
 
-    A scope of the gate names the kind of gateway that shows the token, which decides by which headers the gateway
-    describes a call. `gate:authzen` is for a program that asks by AuthZEN, `gate:guard` for a guard that enforces
-    inside a service. A token of `case:close` also has a scope for each tenant that it is bound to: `tenant:` and the
-    slug.
+    A scope of the gate names the kind of gateway that shows the token. The kind decides which headers describe a
+    call. `gate:authzen` is for a program that asks by AuthZEN, `gate:guard` for a guard that enforces inside a
+    service. A token of `case:close` also has a scope for each tenant that it is bound to: `tenant:` and the slug.
     """
 
     ACCESS_CHECK = "access:check"
@@ -76,7 +75,7 @@ class RoleGrant:
 
 @dataclass(frozen=True)
 class Caller:
-    """The person behind a call, with all current roles, the sign-in, and its limits.
+    """The person behind a call, with all current roles, and the sign-in with its limits.
 
     `scopes` and `services` limit only tokens of the role *system*. `key_id` is the token or the browser session. If
     `only_at` is set, the sign-in counts only at that tenant, and `standings` has only the roles there.

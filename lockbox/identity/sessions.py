@@ -126,7 +126,7 @@ def find(
     *,
     tied_to: UUID | None = None,
 ) -> PendingLogin:
-    """Return this browser's pending login, locked, if it is neither used nor expired."""
+    """Lock and return this browser's pending login if it is neither used nor expired."""
     found = look_up_login(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:
         raise NotSignedIn(OVER)
@@ -194,8 +194,8 @@ def _covered(stub: LoginStub, purpose: SignInPurpose, row: PendingLogin, tied_to
 def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key_id: bytes) -> bytes:
     """Return a challenge, which is derived from the stub and not stored.
 
-    The challenge begins with its purpose, so that its signature never passes for the signature of a decision, which
-    is over a bare SHA-256.
+    The challenge begins with its purpose, so that its signature never passes for the signature of a decision: a
+    decision signs a bare SHA-256.
     """
     digest = keyring.of(session).secrets.digest(key_id, "challenge", purpose, stub.id, stub.secret)
     return f"lockbox passkey {purpose} 1\n".encode() + (digest or secrets.token_bytes(32))
@@ -272,7 +272,7 @@ def end(session: UnitOfWork, secret: str) -> None:
 
 
 def mine(session: UnitOfWork, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
-    """Last used first; at a sign-in for one tenant, only sessions for that tenant."""
+    """Last used first; with a sign-in for one tenant, only sessions for that tenant."""
     at = now(session)
     query = select(BrowserSession).where(
         col(BrowserSession.person_id) == caller.person_id,

@@ -59,8 +59,8 @@ class OwnerRefused(Exception):  # noqa: N818 - it names what was found
 def check_owner(connection: Connection) -> None:
     """Refuse the owner's work through a pooler, or by another database login than the owner's.
 
-    A pooler may mix the statements of several clients. Row-level security hides rows from another login, so its
-    commands would find nothing to do and report success.
+    A pooler may mix the statements of several clients. Row-level security hides rows from another database login, so
+    its commands would find nothing to do and report success.
 
     Raises:
         OwnerRefused: the connection goes through a pooler or has another login, or Postgres is too old.
@@ -116,7 +116,7 @@ def upgrade(owner_url: str) -> str:
 def _refuse_beside_running(connection: Connection, found: str | None) -> None:
     """Wait for processes of 0.2.0 to disconnect, and refuse the migration if some stay connected.
 
-    These processes read columns by position, and would take new columns for others.
+    These processes read columns by position, and would mistake new columns for older ones.
     """
     if found is None or number_of(found) != NAMES_BY_PLACE:
         return

@@ -43,7 +43,7 @@ class LagSample(SQLModel, table=True):
 
 
 class ProcessPart(StrEnum):
-    """Four kinds of process, and three periodic jobs, which any worker may do, one worker at a time."""
+    """Four kinds of process, and three periodic jobs. Any worker may do such a job, one worker at a time."""
 
     API = "api"
     CORE = "core"
@@ -69,7 +69,7 @@ def age(database: Database, part: ProcessPart) -> float:
 class HeartbeatSender:
     """One process; `node` names it and its machine, and `id` changes with each start.
 
-    `connections` is how many connections the process opens to Postgres at most; it counts as 0 behind a pooler.
+    `connections` is the most connections that the process opens to Postgres; behind a pooler, this counts as 0.
     """
 
     node: str
@@ -89,7 +89,7 @@ class HeartbeatSender:
 
         `doubts` has a line for each log that differs from its shipped checkpoint. `gate_differs` is whether the gate
         remembered a window that was not open. `needs_connectors` is whether the catalogue has connectors. None means
-        that the process does not check it.
+        that the process does not check this.
         """
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             before = time.time()

@@ -6,14 +6,14 @@ The checks report these violations:
 - I2: a window is open past its end.
 - I4: an audit log has a gap, or an event is not sealed.
 - I5: an event has no notification, or no event records the outcome of its notification.
-- I12: a decision has no sign-in on record, or a power was granted by no one on record.
+- I12: a decision has no sign-in on record, or no event records who granted a power.
 - used-outside: a gate let a caller in by a window that was not open.
 - no-connector-worker: connectors are in use, but no connector worker runs.
 - unsaid: no event records a legal hold, a retention or an off-boarding.
 - unstated: a tenant's log lacks this month's statement of what can open without the tenant's approval.
 
-Each check covers all open windows and the changes of the last minutes. Of all other data, it checks the next part
-each minute. No check reads more rows than `MOST`.
+Each check covers all open windows and the changes of the last minutes. Each minute, it also checks the next part of
+all other data. No check reads more rows than `MOST`.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Trial writes to Postgres: only a write shows whether the standby on which commits wait is dead."""
+"""Trial writes to Postgres: only a write shows whether the standby that commits wait for is dead."""
 
 import threading
 import time

@@ -40,7 +40,7 @@ def mine(session: UnitOfWork, caller: Caller) -> Sequence[Address]:
 
 
 def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
-    """Add an address and mail a code to it; until it is confirmed, it gets no other mail."""
+    """Add an address and mail a code to it. An unconfirmed address gets no other mail."""
     _held(session, caller)
     at = now(session)
     _few_enough(session, caller)

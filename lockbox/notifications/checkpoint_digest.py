@@ -44,7 +44,7 @@ MAILED = text("UPDATE logs SET digest_at = :at WHERE id = ANY(:ids)")
 
 
 def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
-    """Return a notification's checkpoint and its time; an empty mapping and None if it has no checkpoint.
+    """Return the checkpoint of a notification and the checkpoint's time, or an empty mapping and None.
 
     Raises:
         SendFailed: no key in `keys` has signed the checkpoint, or it is of another log.

@@ -48,9 +48,9 @@ class NotSent(StrEnum):
 class CircuitBreaker(Generic[T]):
     """The state of a destination and its sends; all times are seconds of the same clock.
 
-    `load` counts the jobs that are in `queue`, are `running`, or have a promised slot. A destination is `proven`
-    while its last send was answered; until then it gets at most `first_load` jobs. The circuit is open up to
-    `open_until`. After that it allows one send at a time, until a send is answered.
+    `load` counts the jobs that are in `queue`, are `running`, or have a promised slot. A destination is `proven` if
+    its last send was answered; otherwise it gets at most `first_load` jobs. The circuit is open up to `open_until`.
+    After that it allows one send at a time, until a send is answered.
     """
 
     name: str

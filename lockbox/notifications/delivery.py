@@ -1,4 +1,4 @@
-"""Delivery of notifications: claim those with a free slot, render and send them, and record the results."""
+"""Delivery of notifications: claim notifications with a free slot, render and send them, and record the results."""
 
 import time
 from collections import Counter
@@ -93,7 +93,7 @@ def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "
 
 
 def _claimed_apart(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_DispatchedBatch":
-    """If claiming fails, claim each half alone: one bad row never blocks the others."""
+    """If claiming fails, claim each half separately, so that one bad row never blocks the others."""
     try:
         return _claimed(database_, ids, senders)
     except (OperationalError, InterfaceError, PoolTimeout):

@@ -96,7 +96,7 @@ ORDER BY 2
 class DeliveryReach:
     """How many of the people asked were reached, are still being tried, or could not be reached.
 
-    Everyone else has left, or no longer had to be notified. `people` are all who were asked.
+    The rest of the people asked have left, or no longer had to be notified. `people` are all who were asked.
     """
 
     stage: str
@@ -234,7 +234,7 @@ def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> Notificatio
 def _side(row: Row[Any], reader: Side) -> Side:
     """Return a notification's side.
 
-    Row-level security can hide only the customer's people and the other side's endpoints.
+    If row-level security hides the recipient, a person is the customer's, and an endpoint is the other side's.
     """
     if row.endpoint_id is None:
         return Side.VENDOR if row.side == Side.VENDOR else Side.CUSTOMER

@@ -1,4 +1,7 @@
-"""Queueing of the reports on closed windows, once due, for the people who are then entitled to them."""
+"""Queueing of the reports on closed windows.
+
+A report is queued once due, for the people who are then entitled to it.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The earlier requests for the same case or resource that a mail names."""
+"""The earlier requests for the same case or resource, which mails list."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -62,7 +62,10 @@ class EndpointSigningKeys:
 def add(
     session: UnitOfWork, vault: SecretVault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()
 ) -> str:
-    """Add an endpoint of a tenant, or of the vendor for None; return its signing secret. No types means all types."""
+    """Add an endpoint of a tenant, or of the vendor if `tenant_id` is None; return its signing secret.
+
+    No types means all types.
+    """
     signing = new_signing(vault)
     session.orm.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))
     session.orm.flush()

@@ -56,9 +56,9 @@ ON_RECORD = f"{APPEND},{QUEUE}"
 class NotifiedMove:
     """The facts of a request's event that notifications need; `requests.transition.Move` is such an event.
 
-    `asked_at` is when the customer was first asked or notified, None while only the vendor knows of the request. At a
-    connector's target, `settles` is whether a success follows a notified failure, `repeats` whether a notified
-    failure continues.
+    `asked_at` is when the customer was first asked or notified, None while only the vendor knows of the request. For
+    a connector's target, `settles` is whether access succeeds after a failure that people were notified of, `repeats`
+    whether such a failure continues.
     """
 
     request_id: UUID

@@ -71,8 +71,8 @@ SILENT = (*UNRECORDED, CHECKPOINT, DIGEST)
 class DeliveryAttempt:
     """A try of a notification, for the delivery log.
 
-    `is_gone` is whether the endpoint wants no more calls. `id` is the row's id: writing again, after an unanswered
-    commit, adds no second row.
+    `is_gone` is whether the endpoint wants no more calls. `id` is the row's id, so that writing the row again after
+    an unanswered commit adds no second row.
     """
 
     notification_id: UUID

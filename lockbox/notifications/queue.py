@@ -174,7 +174,7 @@ LetIn = Callable[
 
 
 class ClaimedBatch(NamedTuple):
-    """`put_off` counts the notifications without a free slot, `skipped` those that are not due."""
+    """`put_off` counts notifications without a free slot, `skipped` notifications that are not due."""
 
     claims: list[NotificationClaim]
     at: datetime
@@ -184,7 +184,7 @@ class ClaimedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReturnedClaim:
-    """No slot is free for the time `wait`."""
+    """For the time `wait`, no slot will be free."""
 
     notification_id: UUID
     lease: datetime
@@ -198,10 +198,10 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
     """Claim due notifications with a free slot, and update the schedule for the others.
 
-    A notification without a slot is tried again when its destination may have one. In the last second before it is
-    too late, it is claimed without a slot, to be recorded as dead. Calls without a number are numbered in the order
-    of `ids`. `at_once` receives each slot when it is promised, so that the caller can release it if the transaction
-    fails. The transaction must be committed before anything is sent.
+    A notification without a slot is tried again when its destination may have one. In the last second before the
+    notification is too late, it is claimed without a slot, to be recorded as dead. Calls without a number are
+    numbered in the order of `ids`. `at_once` receives each slot when it is promised, so that the caller can release
+    it if the transaction fails. The transaction must be committed before anything is sent.
     """
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)

@@ -155,7 +155,10 @@ class RecipientDirectory:
         }
 
     def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
-        """Return the approvers to prompt, only those in `among` if it is set; delegates replace their principals."""
+        """Return the approvers to prompt. If `among` is set, leave out all others.
+
+        Delegates replace their principals.
+        """
         approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
         standing_in = self.delegates[tenant_id]
         away = frozenset[UUID]().union(*standing_in.values())
@@ -178,7 +181,7 @@ def look_up(
 
     Without `tenant_ids`, the tenants of the transaction count; without `at`, Postgres' present time. A delegate
     counts only with valid MACs of the delegation and of the delegate's eligibility. A worker has no keys to check
-    MACs; it accepts the rows, because it only writes to these people.
+    MACs; it accepts the rows, because it only sends messages to these people.
     """
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     tenants = None if tenant_ids is None else list(tenant_ids)

@@ -278,7 +278,7 @@ class ResultRecorder:
         return taken
 
     def _write(self, batch: Sequence[ClaimResult]) -> None:
-        """If the transaction fails, write each half alone, so that a bad result fails alone."""
+        """If the transaction fails, write each half separately, so that only a bad result fails."""
         if not batch:
             return
         try:

@@ -67,7 +67,7 @@ class NotificationSendJob:
     """A claimed notification to send.
 
     `at` is when it was claimed; `began` is the same time by the pool's clock. `behind` is the queue of later calls to
-    the same endpoint; this call and those calls share the queue.
+    the same endpoint; all these calls have the same queue.
     """
 
     database: Database

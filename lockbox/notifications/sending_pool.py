@@ -115,7 +115,7 @@ class SendingLoop:
                 busy_at = time.monotonic()
 
     async def _ended(self) -> bool:
-        """Close connections before another loop can use them; return True and end, unless `call` came meanwhile."""
+        """Close connections before another loop can use them; return True and end unless `call` has run meanwhile."""
         if self.rest:
             await self.rest()
         with self._changing:
@@ -126,8 +126,8 @@ class SendingLoop:
 class ChannelPool:
     """All destinations of one channel, served in turn, with a limit of simultaneous sends.
 
-    All destinations whose last send was not answered share at most three quarters of the sends. However many of them
-    hang, the others continue.
+    All destinations whose last send was not answered together use at most three quarters of the sends. However many
+    of these hang, the other destinations continue.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Events about the outcomes of a move's mails: one event, or two if mails are still open a minute after the fan-out.
+"""Events about the outcomes of a move's mails: one, or two if mails are still open a minute after the fan-out.
 
 The second event follows once the last mail has ended. A writer locks the row of `unsettled` before it reads results.
 If two processes record the last results at once, the second therefore sees all results.
@@ -127,7 +127,7 @@ class _Settlement:
 
     @property
     def settle_by(self) -> datetime:
-        """When the next event is due at the latest: a minute after the last open mail is too late."""
+        """The latest time for the next event: a minute after the last open mail stops mattering."""
         latest: datetime = max(self._at, *(row.until_at for row in self._open))
         return latest + SETTLED_WITHIN
 

@@ -57,7 +57,7 @@ class ClosedWindow:
 
     `shut_at` is when the window stopped granting access; the audit log may record the end later. `entries` is the
     number of activity entries in the audit log, `times` the number of uses that they report, and `astray` how many of
-    these uses are outside the request. `uses` are at most `MOST_USES` of the entries, preferably those outside the
+    these uses are outside the request. `uses` are at most `MOST_USES` of the entries, preferably entries outside the
     request. `let_in` is the body of the event about the last use at the gate.
     """
 

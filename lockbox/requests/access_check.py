@@ -222,7 +222,7 @@ class RequestRow:
 
 
 def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None = None) -> list[RequestEntry]:
-    """Return whether each request's window is open, and what holds the window back if not.
+    """Return for each request whether its window is open and, if not, what holds the window back.
 
     `at` is the database's time when the rows were read; the default is the current time.
     """

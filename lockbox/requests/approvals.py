@@ -331,7 +331,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
     """Return how the approval narrows uses, start and actions (`kept_…`).
 
-    `granted_actions` are the actions for which this approval opens the window, left out for all actions.
+    `granted_actions` are the actions for which this approval opens the window; left out if it opens all actions.
     """
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,

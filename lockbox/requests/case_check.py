@@ -46,7 +46,7 @@ UNCHECKED = "The ticket system has to confirm the case first: submit a new reque
 
 
 class DuplicateRequest(Conflict):
-    """The engineer has an open request, `request_id`, for the same case and resource; a reason permits another."""
+    """The engineer has an open request, `request_id`, for the same case and resource; another needs a reason."""
 
     code = "duplicate-request"
 

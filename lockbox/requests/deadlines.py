@@ -1,4 +1,4 @@
-"""Until when a request can be answered or used, and when a timer next acts on it; pure."""
+"""The times until which a request can be answered or used, and when a timer next acts on it; pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class DueReminders:
 def deadline(
     state: State, since: datetime, *, review: int, approval: int, access: int, start: datetime | None = None
 ) -> datetime:
-    """When a request that enters this state at `since` reaches its deadline; `since` itself for final states.
+    """The deadline of a request that enters this state at `since`; for final states, `since` itself.
 
     A window counts from `start` if that is later; an answer is due before `start`.
     """
@@ -155,7 +155,7 @@ class RequestClock:
     """While the approval clock is stopped, `deadline_at` is the latest deadline to which the stop can lead.
 
     `stopped_at` is when the clock stopped, and `stopped_deadline` is the deadline before the stop. `stopped_for` is
-    for how many seconds the clock was stopped earlier.
+    the length of earlier stops in seconds.
     """
 
     deadline_at: datetime
@@ -196,7 +196,7 @@ def whole_seconds(span: timedelta) -> int:
 
 
 class TimedAsk(Protocol):
-    """`first_opened_at` is when the first of the windows that this request extends began."""
+    """`first_opened_at` is the start of the first window in the chain that this request extends."""
 
     @property
     def not_before(self) -> datetime | None: ...

@@ -57,7 +57,7 @@ def act(
 def act_and_show(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> RequestEntry:
-    """Raises as `judge` and `make`."""
+    """Raises the errors of `judge` and `make`."""
     return make(session, judge(session, caller, origin, request_id, decision_input)).entry
 
 
@@ -71,12 +71,12 @@ def judge(
     with_keys: bool = False,
     ahead: Sequence[Query] = (),
 ) -> JudgedDecision:
-    """Lock the request and judge a person's move on it; nothing is written.
+    """Lock the request and check whether the person may make this move; nothing is written.
 
     Roles, delegates, policy and time are read after the lock: a decision that waited for the lock past the deadline
     is too late. `with_keys` also reads the person's passkeys.
 
-    Raises CommentRequired; also as `permitted`.
+    Raises CommentRequired, and the errors of `permitted`.
     """
     authentication.enter(session, caller)
     entry = transition.locked_entry(session, caller, request_id)
@@ -87,7 +87,7 @@ def judge(
 
 
 def make(session: UnitOfWork, judged: JudgedDecision) -> MadeDecision:
-    """Write a move that was judged in this transaction.
+    """Write a move that `judge` has checked in this transaction.
 
     Raises WindowTooLong, Invalid, NothingLeft, PasskeyMustSign.
     """
@@ -108,8 +108,8 @@ def act_on(
 ) -> AccessRequest:
     """Act on a request whose row is locked and detached from the session.
 
-    With `as_party`, the caller acts only in that capacity, which the calling code has checked. Raises as `judge` and
-    `make`.
+    With `as_party`, the caller acts only in that capacity, which the calling code has checked. Raises the errors of
+    `judge` and `make`.
     """
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
     _made(session, scene, request, decision_input, taken, with_extensions=as_party is None)
@@ -149,16 +149,17 @@ def to_sign(
     *,
     party: Callable[[], RelyingParty],
 ) -> approvals.ApprovalChallenge:
-    """Return the challenge by which the caller's passkey signs this approval, judged as if it were made now.
+    """Return the challenge by which the caller's passkey signs this approval.
 
-    `party` raises NotYours if passkeys are not set up here. It is called last, so that only someone who may approve
-    the request learns this. Raises also as `judge`, and NotYours if the caller has no passkey that can sign here.
+    The approval is checked as if it were made now. `party` raises NotYours if passkeys are not set up here. It is
+    called last, so that only someone who may approve the request learns this. Also raises the errors of `judge`, and
+    NotYours if the caller has no passkey that can sign here.
     """
     return challenge(judge(session, caller, origin, request_id, decision_input, with_keys=True), party=party)
 
 
 def challenge(judged: JudgedDecision, *, party: Callable[[], RelyingParty]) -> approvals.ApprovalChallenge:
-    """Like `to_sign`, for an approval that was judged `with_keys`."""
+    """Like `to_sign`, for an approval that `judge` has checked `with_keys`."""
     request, scene = judged.entry.request, judged.scene
     principals = scene.principals(request) if judged.taken[1] is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, judged.decision_input, principals)

@@ -1,4 +1,4 @@
-"""What a decision is judged by: tenant, policies and votes, read with the request or under its lock."""
+"""The data by which a decision is checked: tenant, policies and votes, read with the request or under its lock."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,7 +86,7 @@ MUST_SIGN = (
 class DecisionInput:
     """`version` is the version that the person saw, if known; `signed` is what the person signed with a passkey.
 
-    `reason` is a code for the cause of the act, if it is not the person's own decision.
+    `reason` is a code for the cause of the move, if the move is not the person's own decision.
     """
 
     action: Action
@@ -187,9 +187,9 @@ def votes_of(
 ) -> tuple[Vote, ...]:
     """A vote fills a seat only if the person could still vote in the same way.
 
-    A delegate speaks for principals for whom the delegate stood in then and still stands in. A vote by mailed code
-    fills no seat if the policy no longer accepts mail alone. Nor does an approval without a valid MAC: someone with a
-    database login wrote it.
+    A delegate's vote counts for the principals whom the delegate represented at the vote and still represents. A vote
+    by mailed code fills no seat if the policy no longer accepts mail alone. Nor does an approval without a valid MAC:
+    someone with a database login wrote it.
     """
     return all_votes(session, [request], known, {request.id: terms})[request.id]
 

@@ -66,7 +66,7 @@ ORDER BY requests.deadline_at, requests.id, d.id
 
 @dataclass(frozen=True)
 class Viewer:
-    """The person is shown as looking at the request until `until`, unless they renew it."""
+    """The person is shown as looking at the request until `until`, or longer if they renew the record."""
 
     person_id: UUID
     name: str
@@ -81,9 +81,10 @@ class Viewers:
 
 
 def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
-    """Show others of the caller's side, for five minutes, that the caller looks at the request; it blocks no one.
+    """For five minutes, show other people of the caller's side that the caller is looking at the request.
 
-    Nothing is shown while Redis is down, or if the request does not wait for an answer of the caller's side.
+    This blocks no one. Nothing is shown while Redis is down, or if the request does not wait for an answer of the
+    caller's side.
 
     Raises NotYours if the caller cannot answer the request.
     """

@@ -52,7 +52,7 @@ class AfterReviewFinding(StrEnum):
 
 
 class HeldBack(StrEnum):
-    """Why a window that was approved lets nobody in, or would not if it began now."""
+    """Why an approved window admits no one, or would admit no one if it began now."""
 
     TENANT_SUSPENDED = "tenant_suspended"
     ENGINEER_INACTIVE = "engineer_inactive"

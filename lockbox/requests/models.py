@@ -115,12 +115,13 @@ IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', '
 
 
 class Decision(SQLModel, table=True):
-    """A decision is never changed. `access_window` to `opens_at` narrow the request as in `ApprovalLimits`.
+    """A decision is never changed.
 
-    `principals` are the approvers for whom the person acted as a delegate. `statement`, `signed_content` and
-    `assertion` are what the person signed with the passkey `passkey_id`; all are None if only the vendor's server
-    attests the decision. `mac` is the MAC under the key `powers`. `knows_context` is false if the release that wrote
-    the decision does not show the request's context.
+    The fields from `access_window` to `opens_at` narrow the request as in `ApprovalLimits`. `principals` are the
+    approvers for whom the person acted as a delegate. `statement`, `signed_content` and `assertion` are what the
+    person signed with the passkey `passkey_id`; all are None if only the vendor's server attests the decision. `mac`
+    is the MAC under the key `powers`. `knows_context` is false if the release that wrote the decision does not show
+    the request's context.
     """
 
     __tablename__ = "decisions"
@@ -280,7 +281,7 @@ class RequestEntry:
 
     `tenant` is the tenant's slug. `is_same_use` is whether the same call used the window within the last five
     seconds. `is_outlived` is whether the request waits for an answer that can no longer be used, because the window
-    that it extends was ended.
+    that the request extends was ended.
     """
 
     request: AccessRequest

@@ -61,7 +61,7 @@ UNVERIFIED = (
 
 
 class Terms(PolicyPart):
-    """Complete terms that judge one request; windows, `closing_warning` and ages of sign-ins in seconds.
+    """Complete terms for one request; windows, `closing_warning` and ages of sign-ins are in seconds.
 
     The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4. The hard limits hold for every
     tenant. Merging can lead to terms that no one may choose: `reasons` is empty if the merged terms have no reason in
@@ -131,8 +131,8 @@ DECLARED: Mapping[str, Term] = {
 class Timing:
     """`ahead` is the time from the submission to the start in seconds, None for a start at once.
 
-    `used` is how many seconds the windows that the request extends will have lasted when its own window starts, None
-    if the request extends none.
+    `used` is the length in seconds, up to the start of the request's own window, of the windows that the request
+    extends; None if it extends no window.
     """
 
     ahead: int | None = None
@@ -340,7 +340,8 @@ def stricter(a: Terms, b: Terms) -> Terms:
 def loosens(old: Terms, new: Terms) -> bool:
     """Whether the new terms permit anything that the old terms would have prevented.
 
-    To stop the reports of closed windows also counts: someone who plans to misuse a window would want that.
+    Stopping the reports on closed windows counts as loosening, because someone who plans to misuse a window would
+    want that.
     """
     values = dict(new)
     return any(value != values[name] for name, value in stricter(old, new) if DECLARED[name].binds)

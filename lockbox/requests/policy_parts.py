@@ -188,7 +188,7 @@ class ApprovalStage(PolicyPart):
     """A group that must also agree, with at least `quorum` approvals.
 
     Stages of the same `order` are one step. People of a later step are not prompted and cannot approve until each
-    stage of the earlier ones has its approvals. A stage without an order is of the first step.
+    stage of the earlier steps has its approvals. A stage without an order is of the first step.
     """
 
     group: GroupName

@@ -122,7 +122,7 @@ def _pattern(value: str) -> str:
 
 
 def _about_something(schema: dict[str, Any]) -> None:
-    """Demand in the JSON Schema a non-empty field of `Match` other than `context`, and services for a `context`."""
+    """Make the JSON Schema demand a non-empty field of `Match` besides `context`, and services with any `context`."""
     named = {name: _names(name) for name in schema["properties"] if name != "context"}
     of_none = {"properties": {"context": {"maxProperties": 0}}}
     schema["anyOf"] = list(named.values())
@@ -180,7 +180,7 @@ class Match(PolicyPart):
     """What a rule is about; an empty field matches anything. Resources are patterns, see `fits`.
 
     `context` names values for parameters of the named services. A parameter that the request does not give, or a
-    level that is not known, matches any value. `outside_countries` matches requesters who are, or whose office is, in
+    level that is not known, matches any value. `outside_countries` matches requesters whose location or office is in
     none of these countries. `outside_entities` matches requesters whom none of these entities employs. An unknown
     country or employer matches as well.
     """
@@ -284,7 +284,7 @@ class Overrides(RootModel[Annotated[dict[str, Any], EachTerm]]):
 
 
 class Rule(PolicyPart):
-    """Stricter terms for what it matches."""
+    """Stricter terms for the requests that `match` describes."""
 
     name: Line
     match: Match

@@ -147,9 +147,9 @@ def todays(
 
 
 def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePolicy:
-    """A group that was removed since keeps its earlier members: the request still needs the group's approval.
+    """A group that was removed after the submission keeps its earlier members.
 
-    Other groups have their members of today.
+    The request still needs the group's approval. Other groups have their members of today.
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     return effective_policy_in(session, session.execute(OWN_AND_TODAYS, values).one(), request)

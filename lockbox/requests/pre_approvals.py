@@ -72,7 +72,7 @@ def covering(
 ) -> CoveringPreApproval | None:
     """Return the pre-approval that opens a request; of several, the one that ends last.
 
-    Its approvals must suffice today for all that the pre-approval covers. A stricter policy, or an approver who
+    The pre-approval's approvals must suffice today for all that it covers. A stricter policy, or an approver who
     leaves, suspends the pre-approval until more people approve it.
     """
     found = [one for row in rows if (one := _covering(session, _read(row), scene))]
@@ -132,9 +132,9 @@ def votes_on(
 ) -> tuple[Vote, ...]:
     """A seat is filled only if the person could still approve in the same way.
 
-    A delegate speaks for principals for whom the delegate stood in then and still stands in. A mailed code counts
-    only if the policy accepts it, and a vote without a valid MAC does not count. Neither does the vote of the
-    proposer or of the proposer's delegate in that seat.
+    A delegate's vote counts for the principals whom the delegate represented at the vote and still represents. A
+    mailed code counts only if the policy accepts it, and a vote without a valid MAC does not count. Neither does the
+    vote of the proposer, or of the proposer's delegate in the proposer's seat.
     """
     proposer, seats = UUID(str(row.proposed_by)), known.seats(UUID(str(row.tenant_id)))
     return tuple(

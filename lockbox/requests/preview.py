@@ -1,4 +1,4 @@
-"""Which terms and people a request would meet, and what a new policy would change for a pending request."""
+"""Which terms and people would decide a request, and what a new policy would change for a pending request."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
-    """How long after asking the customer the request can be approved.
+    """The time, from asking the customer on, during which the request can be approved.
 
     Stops of the approval clock extend this time only if the terms permit stops.
     """
@@ -193,7 +193,7 @@ class PreviewRecipients:
 
 @dataclass(frozen=True)
 class RecipientMailboxes:
-    """A person who would be notified, and at how many addresses."""
+    """A person to notify, and at how many addresses."""
 
     name: str
     mailboxes: int
@@ -233,7 +233,7 @@ class Preview(PreviewedSubmission):
 def preview(
     session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Preview:
-    """Nothing is written or sent. Raises as `evaluate_request`."""
+    """Nothing is written or sent. Raises the errors of `evaluate_request`."""
     evaluation = evaluate_request(session, caller, submission, services)
     decides = _is_asked(evaluation)
     reviewing = evaluation.first_state is State.REVIEWING

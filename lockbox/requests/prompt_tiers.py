@@ -26,7 +26,7 @@ def added_by_tier(
 ) -> PromptedApprovers:
     """Return the people added as `tiers` grows to `to`; `asked(n)` returns the people of the first n tiers.
 
-    A tier that adds no one lets the next tier in.
+    If a tier adds no one, the next tier is added as well.
     """
     added: frozenset[UUID] = frozenset()
     while tiers < min(to, most) or (not added and tiers < most):
@@ -83,10 +83,11 @@ def approvers_so_far(
     *,
     step: int = FIRST_STEP,
 ) -> frozenset[UUID]:
-    """The people of the first `tiers` tiers who can decide now, with delegates for those away; 0 tiers are everyone.
+    """The people of the first `tiers` tiers who can decide now; delegates replace absent approvers.
 
-    The groups of a step after the first are not asked before that step. From then on they are asked whatever their
-    tier. A person who wants no prompts gets none, unless the others could not decide without them.
+    0 tiers are everyone. The groups of a step after the first are not asked before that step. From then on they are
+    asked whatever their tier. A person who wants no prompts gets none, unless the others could not decide without
+    them.
     """
     members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
     due = [stage.group for stage in terms.stages if FIRST_STEP < stage.order <= step]

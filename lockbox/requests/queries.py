@@ -1,4 +1,4 @@
-"""Requests by their ids, each judged as in an access check; reads by vendor users are logged."""
+"""Requests by their ids, each with the result of an access check; reads by vendor users are logged."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -84,8 +84,8 @@ SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAS
 def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: AccessRequest) -> None:
     """Record at most once an hour that a vendor user reads another person's request.
 
-    The event is in the tenant's log once the customer was asked, and in the vendor's log before. Call this last: it
-    may make the request's tenant the transaction's tenant (`authentication.turn_to`).
+    The event goes to the tenant's log if the customer was already asked, otherwise to the vendor's log. Call this
+    last: it may make the request's tenant the transaction's tenant (`authentication.turn_to`).
     """
     if caller.side is not Side.VENDOR or caller.person_id == request.requester_id:
         return

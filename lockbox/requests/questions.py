@@ -156,7 +156,7 @@ def among(caller: Caller, request: AccessRequest, *, is_delegate: bool) -> list[
 
 @dataclass(frozen=True)
 class QuestionContext:
-    """Read after the request's row was locked."""
+    """Values read after the request's row was locked."""
 
     caller: Caller
     origin: Origin
@@ -185,7 +185,7 @@ class QuestionMove:
 
 
 def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
-    """The caller asks as a manager in review, later also as an approver or delegate.
+    """In review, the caller must be a manager; later, an approver or delegate may also ask.
 
     If the policy permits it, a question to a pending request stops the approval clock until all such questions are
     answered.

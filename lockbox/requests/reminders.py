@@ -66,9 +66,10 @@ def last_resort(
     voted: AbstractSet[UUID],
     waiting: AbstractSet[UUID] = frozenset(),
 ) -> dict[Reminder, frozenset[UUID]]:
-    """Return whom to prompt if no tier is left: all others who can decide; and, once, those who can fix delivery.
+    """Return whom to prompt if no tier is left: all others who can decide.
 
-    People who want no prompts are asked too, but not people in `waiting`: their step comes later.
+    The first time, also remind the people who can fix delivery. People who want no prompts are asked too, but not
+    people in `waiting`: their step comes later.
     """
     prompts: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - waiting - {row.requester_id}

@@ -1,4 +1,4 @@
-"""A submission of an engineer, or of a system for an engineer, before it is judged."""
+"""A submission of an engineer, or of a system for an engineer, before its evaluation."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -124,7 +124,7 @@ class Branch:
         return select(AccessRequest).where(*wanted).order_by(*order, ID.desc())
 
     def bound(self, number: int) -> int | ColumnElement[int]:
-        """The limit of a query for the branch: a parameter if the branch is a part of the requests (`sql.only`)."""
+        """The limit of a query for the branch: a parameter unless the branch is of all requests (`sql.only`)."""
         return written(number) if self.column is None else number
 
     def ids(self, *conditions: ColumnElement[bool]) -> Select[UUID]:
@@ -162,7 +162,7 @@ def page(
 ) -> RequestListing:
     """Return the newest matching requests after the cursor.
 
-    With a filter that has no index, a page may have fewer than `most` entries and still a cursor to look further.
+    With a filter that has no index, a page may have fewer than `most` entries and still have a cursor.
     """
     authentication.enter(session, caller)
     before = [] if (latest := _latest(wanted, cursor)) is None else [col(AccessRequest.id) < latest]
@@ -226,7 +226,7 @@ def read_cursor(given: str) -> UUID:
 
 
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
-    """Match requests of which a text that the caller may read contains `words`, in upper or lower case."""
+    """Match requests with a text that the caller may read and that contains `words`, in upper or lower case."""
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     own = col(rows.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()

@@ -132,7 +132,7 @@ class RequestOverview:
 
     `events` are the moves up to the version that was read, and the other events of the request. `tallies` are empty
     unless the customer is asked. `namesakes` are participants with a name or mailbox like the reader's, who may be
-    the same person; they are listed only if the reader could endorse, approve or use break-glass.
+    the reader under another account. They are listed only if the reader could endorse, approve or use break-glass.
     """
 
     entry: RequestEntry
@@ -226,7 +226,7 @@ def rows_beside(session: UnitOfWork, request_id: UUID) -> RowsBeside:
 
 
 def after_decision(session: UnitOfWork, made: MadeDecision, beside: RowsBeside) -> RequestOverview:
-    """Return what the person who has just decided is shown, mostly from the values that were written."""
+    """Return the page's data for the person who has just decided, mostly from the values that were written."""
     (entry,) = access_check.unless_restored(session, [made.entry])
     request, scene = entry.request, replace(made.scene, break_glass=None, too_new=None)
     caller, known, is_pending = scene.caller, scene.known, request.state is State.PENDING

@@ -79,7 +79,7 @@ def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | No
 
 
 def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
-    """A start that is past by now becomes a start at once."""
+    """If the earlier request's start is past, the new request starts at once."""
     start = earlier.not_before
     return repeated(
         earlier,

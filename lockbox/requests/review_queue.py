@@ -118,7 +118,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def _own(session: UnitOfWork, person_id: UUID, cursor: str | None, most: int) -> list[tuple[str, UUID]]:
-    """`open` requests come before `closed` ones; there are more than `most` if there is a next page."""
+    """`open` requests come before `closed` requests; more than `most` are returned if there is a next page."""
     read = CURSOR.fullmatch(cursor or f"open-{LATEST.hex}")
     if read is None:
         raise Invalid(request_list.NO_PAGE, field="after")

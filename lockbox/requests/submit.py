@@ -149,7 +149,7 @@ def submit(
 ) -> SubmittedRequest:
     """Raises PolicyNotMet, WindowTooLong, SignInAgain, NobodyCanApprove, CaseUnchecked, DuplicateRequest, TooMany.
 
-    Also raises as `evaluate_request`.
+    Also raises the errors of `evaluate_request`.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     if evaluation.break_glass:

@@ -70,7 +70,7 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
     """Run the timers that are due for these requests, and update the schedule for all of them.
 
-    Each row is locked, read again and judged, so a late, early, repeated or forged message does no harm. One bad row
+    Each row is locked, read again and checked, so a late, early, repeated or forged message does no harm. One bad row
     never blocks the others. Return how many requests timed_out, expired, were reminded, and failed; failed requests
     come again when their lease ends.
 

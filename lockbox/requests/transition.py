@@ -108,8 +108,8 @@ OF_PHASE = (*OF_MOVE, "created_at", "opened_at", "opens_at", "tiers_asked", "war
 class Move(NotifiedMove):
     """`version` is the request's version after the move.
 
-    `policy_version` is the version of the tenant's policy that judged the move, None for moves by a timer. `personal`
-    values enter the event as commitments with `salts`, or with new salts.
+    `policy_version` is the version of the tenant's policy by which the move was checked, None for moves by a timer.
+    `personal` values enter the event as commitments with `salts`, or with new salts.
     """
 
     to_state: State
@@ -122,7 +122,7 @@ class Move(NotifiedMove):
 
     @classmethod
     def of(cls, row: AccessRequest | Row[Any], **changes: Any) -> Self:  # noqa: ANN401 - fields of a move
-        """`changes` are the fields that the row does not have, or not yet."""
+        """`changes` are fields that the row lacks or does not have yet."""
         known = {name: read(row) for name, read in FROM_ROW.items() if name not in changes}
         return cls(**(known | changes))
 
@@ -203,7 +203,7 @@ def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessReque
 
 
 def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Lock a request's row; `open` is not judged. Raises NotYours if the caller may only read the request."""
+    """Lock a request's row; `open` is not determined. Raises NotYours if the caller may only read the request."""
     row = session.execute(*ahead_of_lock(request_id)).one_or_none()
     if row is None:
         if not queries.known(session, caller, [request_id]):

@@ -104,7 +104,8 @@ def tiled(session: UnitOfWork, log: LogHead, numbers: Sequence[int]) -> dict[int
 def proven(session: UnitOfWork, log_id: UUID, make: Callable[[Subtree], T], statement: TextClause = TILES) -> T:
     """Compute a value from hashes of complete subtrees, after reading the needed tiles in one statement.
 
-    `statement` reads the tiles in the form of `TILES`, for database logins that may not read the table.
+    `statement` reads the tiles in the form of `TILES`; another statement is for database logins that may not read the
+    table.
     """
     wanted: set[Place] = set()
 

@@ -177,7 +177,10 @@ class SealPass:
             self.shipping.seen = began
 
     def batch(self) -> list[LatestCheckpoint] | None:
-        """Seal some events. Return None if only logs in `held` have events left, an empty list to be called again."""
+        """Seal some events.
+
+        Return None if only logs in `held` have events left, or an empty list if the caller should call again.
+        """
         try:
             return self._batch()
         except IntegrityError:
@@ -219,7 +222,7 @@ class SealPass:
             return kept
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """A failure puts its log in `held` and does not stop the others."""
+        """A log that cannot be shipped is put in `held`; the other logs are still shipped."""
         if self.shipping is None:
             return
         for one in noted:

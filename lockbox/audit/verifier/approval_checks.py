@@ -135,7 +135,7 @@ class ApprovalSignature:
 class ApprovalChecker:
     """Memory is bounded by the requests open at one time.
 
-    `checked` counts valid approvals. `by_hash` counts those whose content the file does not show: only their
+    `checked` counts valid approvals. `by_hash` counts approvals whose content the file does not show: only the
     statement's hash was checked. `unchecked` counts approvals without an approval key.
     """
 

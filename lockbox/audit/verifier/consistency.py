@@ -64,7 +64,7 @@ def _keys(text: str) -> Iterator[VerifierKey]:
 
 
 class ConsistencyChecker:
-    """Collect saved checkpoints, and judge them once the export is read.
+    """Collect saved checkpoints, and check them once the export is read.
 
     `extended` are the checkpoints that the log extends.
     """

@@ -72,7 +72,7 @@ def compare_columns(
 
 
 def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the submission from a request's first move in a log; a reviewed request has a copy in `submission`."""
+    """Return the submission from a request's first move in a log; after a review, this move holds a copy."""
     asked = found.get(SUBMISSION)
     return asked if isinstance(asked, dict) else found
 
@@ -222,7 +222,7 @@ class EventChecker:
     """Checks the bodies of events whose hashes the caller has verified.
 
     `tenant` is None for the vendor's own log. `whole` is whether every move must be present. `removed` is how many of
-    the log's first events it records as removed. Memory grows by one id for each event.
+    the log's first events the log records as removed. Memory grows by one id for each event.
     """
 
     tenant: str | None

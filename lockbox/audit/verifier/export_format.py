@@ -142,7 +142,7 @@ class EventLine:
 class GapLine:
     """A range of events that retention removed, and that the file therefore lacks.
 
-    `hashes` are those of the range's complete subtrees; empty unless whole tiles are missing.
+    `hashes` are of the range's complete subtrees; empty unless whole tiles are missing.
     """
 
     start: int

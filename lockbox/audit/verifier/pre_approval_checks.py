@@ -26,7 +26,7 @@ class KnownPreApproval:
 
 @dataclass(frozen=True)
 class PreApprovedWindow:
-    """The opening move, its submission, and its resources as far as shown."""
+    """The opening move, the request's submission, and its resources as far as the file shows them."""
 
     fields: Mapping[str, Any]
     asked: Mapping[str, Any]

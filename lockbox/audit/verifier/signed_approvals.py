@@ -58,8 +58,8 @@ NO_APPROVERS = Approvers()
 class PasskeyApprovalChecker:
     """Check passkey signatures against the moves of requests, and against the customer's keys.
 
-    `verify.VerificationResult` explains the counts. If each approval must be signed, everything that `attested`,
-    `alone` and `by_break_glass` count is a finding.
+    `verify.VerificationResult` explains the counts. If each approval must be signed, everything counted in
+    `attested`, `alone` and `by_break_glass` is a finding.
     """
 
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
@@ -144,7 +144,7 @@ class PasskeyApprovalChecker:
     def _take_opening(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
-        """The log must have, for each person counted as an approver, an approval that covers the window."""
+        """For each person counted as an approver, the log must have an approval that covers the window."""
         request = fields["request_id"]
         asked, approved = self._asked.get(request), self._approved.get(request, {})
         if asked and _is_loose(asked["mode"]) and fields["action"] == ENDORSE:

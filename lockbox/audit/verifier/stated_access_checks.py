@@ -50,7 +50,10 @@ class StatedAccessChecker:
         self._stated.append((*span, count, where))
 
     def finish(self) -> None:
-        """Report statements that count fewer break-glass windows than the log opens. Retention may remove others."""
+        """Report statements that count fewer break-glass windows than the log shows.
+
+        A statement may count more: retention may have removed events.
+        """
         for since, at, count, where in self._stated:
             opened = sum(one - since > BESIDE and at - one > BESIDE for one in self._opened)
             if opened > count:

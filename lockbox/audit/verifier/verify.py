@@ -37,12 +37,12 @@ class VerificationResult:
 
     - `extended`: the other checkpoints that the log extends.
     - `said`: the number of events according to the last line.
-    - `details`: personal values shown; `left_out`: those erased, or hidden from this reader.
-    - `approvals`: signed with a trusted approval key; `approvals_by_hash`: of these, approvals whose content the
-      file does not show.
-    - `signed_approvals`: signed by the approver's own passkey, under a key of the customer; `hidden_signatures`:
-      of these, signatures over resources that the file does not show; `unchecked_signatures`: no key file was given
-      to check them.
+    - `details`: personal values shown; `left_out`: values erased, or hidden from this reader.
+    - `approvals`: signed with a trusted approval key; `approvals_by_hash`: of these, approvals whose content the file
+      does not show.
+    - `signed_approvals`: signed by the approver's own passkey, under a key of the customer; `hidden_signatures`: of
+      these, signatures over resources that the file does not show; `unchecked_signatures`: signatures for which no
+      key file was given.
     - `attested`: by approver, the approvals that only the vendor's server attests.
     - `opened_alone`: windows opened without asking the customer; `by_break_glass`: windows opened in an emergency.
     - `stopped_at`: the line at which reading stopped after enough findings.

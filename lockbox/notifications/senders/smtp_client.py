@@ -1,8 +1,7 @@
 """An SMTP connection over asyncio (RFC 5321) that pipelines a mail's commands if the relay allows it.
 
-It is our own because we know of no client with pipelining (RFC 2920). The connection's methods raise
-smtplib.SMTPException or OSError if the relay fails or refuses. They set no time limits: callers set one for the whole
-mail.
+We know of no other client with pipelining (RFC 2920). The connection's methods raise smtplib.SMTPException or OSError
+if the relay fails or refuses. They set no time limits: callers set one for the whole mail.
 """
 
 import asyncio
