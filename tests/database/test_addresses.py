@@ -68,7 +68,7 @@ def test_an_unconfirmed_mail_address_gets_only_its_confirmation_code(
     assert DESK not in {mail.to_address for mail in post.mail.sent}
 
 
-def test_a_confirmed_mail_address_gets_separate_prompt_and_outcome_notifications(
+def test_prompts_and_outcomes_are_mailed_separately_to_each_confirmed_address(
     world: World, worker: Database, post: Postbag
 ) -> None:
     _confirmed(world, worker, "ann")
@@ -83,7 +83,7 @@ def test_a_confirmed_mail_address_gets_separate_prompt_and_outcome_notifications
     assert {mail.to_address for mail in post.mail.sent if mail.to_name == "Ann"} == {DESK, anns}
 
 
-def test_receipts_go_to_all_addresses_of_decider_and_admins_despite_preferences(
+def test_receipts_go_to_all_addresses_of_the_decider_and_the_admins_despite_mail_preferences(
     world: World, worker: Database
 ) -> None:
     _confirmed(world, worker, "ann", prompts=False)
@@ -177,9 +177,7 @@ def test_events_about_addresses_contain_no_address_in_clear(world: World, worker
 
 
 @each("whose", ["amir", "max"])
-def test_a_mail_address_someone_else_signs_in_with_is_refused_without_naming_that_person(
-    world: World, whose: str
-) -> None:
+def test_another_persons_sign_in_address_is_refused_without_naming_that_person(world: World, whose: str) -> None:
     theirs = address(world.db, world, whose)
 
     with pytest.raises(AddressTaken) as refused:
@@ -189,7 +187,7 @@ def test_a_mail_address_someone_else_signs_in_with_is_refused_without_naming_tha
     assert not read(world.db, "SELECT FROM addresses")
 
 
-def test_an_address_of_the_other_side_is_refused_but_colleagues_may_share_an_address(
+def test_colleagues_may_share_a_mail_address_but_vendor_and_customer_people_may_not(
     world: World, worker: Database
 ) -> None:
     _confirmed(world, worker, "max", "team@vendor.example")
@@ -201,7 +199,9 @@ def test_an_address_of_the_other_side_is_refused_but_colleagues_may_share_an_add
     assert len(read(world.db, "SELECT FROM addresses WHERE confirmed_at IS NOT NULL")) == 2
 
 
-def test_signing_in_with_a_mail_address_removes_it_from_the_other_side(world: World, worker: Database) -> None:
+def test_an_address_that_becomes_a_vendor_persons_sign_in_is_removed_from_customers(
+    world: World, worker: Database
+) -> None:
     _confirmed(world, worker, "ann")
 
     with setting(world.db).transaction() as session:
@@ -211,7 +211,7 @@ def test_signing_in_with_a_mail_address_removes_it_from_the_other_side(world: Wo
     assert DESK not in _emails(world, "pending")
 
 
-def test_an_address_someone_else_took_in_the_meantime_cannot_be_confirmed(world: World, worker: Database) -> None:
+def test_an_address_that_became_someone_elses_sign_in_cannot_be_confirmed(world: World, worker: Database) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
     with setting(world.db).transaction() as session:
@@ -291,7 +291,7 @@ def _mine(world: World, who: str) -> list[UUID]:
         return [one.id for one in addresses.mine(session, world.people[who])]
 
 
-def test_a_failing_mail_address_does_not_repeat_mails_to_working_addresses(
+def test_a_failure_at_one_mail_address_repeats_no_mail_to_working_addresses(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     _confirmed(world, worker, "ann")

@@ -93,7 +93,7 @@ def test_the_after_restore_command_ends_sessions(plant: RestorableWorld) -> None
     assert row.revoked_at is not None
 
 
-def test_the_after_restore_command_needs_a_checkpoint_folder_or_the_option_anyway(
+def test_the_after_restore_command_needs_a_checkpoint_folder_or_its_anyway_option(
     plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)

@@ -52,7 +52,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.far
-def test_the_alert_monitor_checks_twice_and_alarms_once(
+def test_two_alert_monitors_raise_one_alarm(
     world: World, worker: Database, superuser: Engine, tools: Runtime
 ) -> None:
     world.act("ann", Action.APPROVE, world.fresh().id)
@@ -74,7 +74,7 @@ def test_the_alert_monitor_checks_twice_and_alarms_once(
 
 
 @pytest.mark.far
-def test_the_monitors_heartbeat_continues_while_all_its_threads_run(
+def test_the_heartbeat_of_the_alert_monitor_continues_while_all_monitor_threads_run(
     worker: Database, tools: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stuck = StuckLoop(tools)

@@ -77,7 +77,7 @@ def _named(value: object) -> str | None:
 
 
 @pytest.mark.parametrize(("mode", "steps", "state", "expected"), CASES, ids=_named)
-def test_each_move_of_a_request_notifies_its_audience(
+def test_each_move_of_a_request_notifies_the_audience_of_that_move(
     api: Database, mode: Mode, steps: list[Step], state: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy(), mode)
@@ -98,7 +98,7 @@ def test_each_move_of_a_request_notifies_its_audience(
     ],
     ids=_named,
 )
-def test_moves_made_by_the_timer_are_notified_to_both_sides(
+def test_both_sides_are_notified_of_moves_made_by_the_timer(
     api: Database, worker: Database, superuser: Engine, *, steps: list[Step], state: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy())
@@ -155,7 +155,7 @@ def test_deciders_and_tenant_admins_get_receipts_of_decisions(
     assert {names[row.person_id] for row in rows} == expected
 
 
-def test_an_admin_who_approves_gets_only_one_mail_and_it_is_a_receipt(api: Database) -> None:
+def test_an_admin_who_approves_gets_a_receipt_and_no_other_mail(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False))
     with setting(api).transaction() as session:
         tenants.give_role(session, world.people["tara"].person_id, Role.APPROVER, world.tenant.id)
@@ -167,7 +167,7 @@ def test_an_admin_who_approves_gets_only_one_mail_and_it_is_a_receipt(api: Datab
     assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
 
 
-def test_a_decision_receipt_is_sent_despite_later_moves_and_names_the_channel(
+def test_a_decision_receipt_is_sent_despite_later_moves_and_names_the_deciders_ip_address(
     world: World, worker: Database, post: Postbag
 ) -> None:
     request = world.submit()
@@ -320,7 +320,7 @@ def test_an_unprompted_voter_is_notified_of_the_outcome(api: Database) -> None:
     assert _told(world, api, "active") == {"erin", "abe"} | HOOKS
 
 
-def test_a_prompted_person_who_left_the_tenant_is_not_notified_of_the_requests_end(
+def test_a_prompted_person_who_left_the_tenant_is_not_notified_of_the_end_of_the_request(
     api: Database, superuser: Engine
 ) -> None:
     world = _world(api, Policy(vendor_review=False))
@@ -332,7 +332,7 @@ def test_a_prompted_person_who_left_the_tenant_is_not_notified_of_the_requests_e
     assert _told(world, api, "denied") == {"erin", "amir"} | HOOKS
 
 
-def test_a_person_who_joins_after_the_opening_is_not_notified_of_the_windows_close(
+def test_a_person_who_joins_after_the_opening_is_not_notified_of_the_end_of_the_window(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
     world = _world(api, Policy(), OBSERVE)

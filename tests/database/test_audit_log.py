@@ -64,7 +64,7 @@ def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return careful
 
 
-def test_the_bytes_of_an_event_are_canonical_json_equal_to_the_columns(told_all: World) -> None:
+def test_the_stored_bytes_of_an_event_are_canonical_json_and_agree_with_its_columns(told_all: World) -> None:
     rows = read(told_all.db, EVENTS)
 
     assert len(rows) == 5
@@ -89,7 +89,7 @@ def test_the_bytes_of_an_event_are_canonical_json_equal_to_the_columns(told_all:
         assert body["format"] == 1
 
 
-def test_events_hold_personal_values_as_salted_commitments(told_all: World) -> None:
+def test_events_store_personal_values_as_salted_commitments(told_all: World) -> None:
     fields = []
 
     for row in read(told_all.db, EVENTS):
@@ -178,7 +178,7 @@ def test_every_event_is_queued_for_sealing(told_all: World, superuser: Engine, w
     assert read(superuser, "SELECT count(*) AS n FROM unsealed")[0].n == 8
 
 
-def test_a_decision_row_records_person_action_and_origin(told_all: World) -> None:
+def test_a_decision_row_records_the_person_and_the_action_and_the_origin(told_all: World) -> None:
     rows = read(told_all.db, "SELECT * FROM decisions ORDER BY decided_at")
 
     people = [told_all.people[name].person_id for name in ("max", "ann", "amir")]
@@ -370,7 +370,7 @@ def test_no_database_role_of_a_server_may_change_or_empty_the_audit_log(
             connection.execute(text(change))
 
 
-def test_columns_of_events_decisions_and_policies_cannot_be_changed(world: World, mighty: Engine) -> None:
+def test_columns_of_events_and_decisions_and_policies_cannot_be_changed(world: World, mighty: Engine) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
     columns = read(
         mighty,

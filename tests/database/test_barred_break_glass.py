@@ -40,7 +40,7 @@ def stop(world: World, db: Database | None = None) -> None:
     does(world, "tara", emergency_stop.stop_all, "Something is wrong", db=db)
 
 
-def test_break_glass_is_barred_after_an_emergency_stop_until_an_admin_ends_the_bar(world: World) -> None:
+def test_break_glass_is_blocked_from_an_emergency_stop_until_an_admin_ends_the_stop(world: World) -> None:
     first = opened(world)
     stop(world)
 
@@ -55,7 +55,7 @@ def test_break_glass_is_barred_after_an_emergency_stop_until_an_admin_ends_the_b
     assert opened(world, resources=["mailbox:other@contoso.example"]).state is State.ACTIVE
 
 
-def test_a_second_emergency_stop_adds_no_second_bar_on_break_glass(world: World) -> None:
+def test_a_second_emergency_stop_does_not_block_break_glass_a_second_time(world: World) -> None:
     stop(world)
     stop(world)
     does(world, "tara", emergency_stop.end_stop)
@@ -66,7 +66,7 @@ def test_a_second_emergency_stop_adds_no_second_bar_on_break_glass(world: World)
 
 
 @each("who", ["ann", "aude", "olga", "max"])
-def test_only_an_admin_ends_the_bar_of_an_emergency_stop(world: World, who: str) -> None:
+def test_only_an_admin_can_end_an_emergency_stop(world: World, who: str) -> None:
     stop(world)
     with pytest.raises((NotYours, NotFound)):
         does(world, who, emergency_stop.end_stop)
@@ -79,7 +79,7 @@ def test_ending_an_emergency_stop_needs_a_sign_in_as_strong_as_for_an_approval(w
         does(world, "tara", emergency_stop.end_stop)
 
 
-def test_members_see_that_an_emergency_stop_bars_break_glass_and_the_vendor_does_not(world: World) -> None:
+def test_members_but_not_the_vendor_see_that_an_emergency_stop_blocks_break_glass(world: World) -> None:
     stop(world)
     with world.db.transaction() as session:
         own = tenants.show(session, world.people["ann"], world.tenant.slug)
@@ -131,7 +131,7 @@ def test_an_emergency_stop_waits_for_uncommitted_break_glass_and_revokes_its_win
     assert read(world.db, "SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == State.REVOKED
 
 
-def test_break_glass_waits_for_an_uncommitted_emergency_stop_and_is_barred(
+def test_break_glass_waits_for_an_uncommitted_emergency_stop_and_is_then_refused(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
     before = asked(world)
@@ -194,7 +194,7 @@ def test_an_earlier_end_event_does_not_end_a_later_emergency_stop(world: World) 
 
 
 @pytest.mark.parametrize("term", OverdueFinding)
-def test_an_overdue_finding_blocks_further_break_glass_or_is_logged_as_the_policy_says(
+def test_the_policy_decides_whether_an_overdue_finding_blocks_break_glass_or_is_logged(
     api: Database, superuser: Engine, term: OverdueFinding
 ) -> None:
     world = World.make(api, ON.model_copy(update={"overdue_finding": term}))

@@ -68,7 +68,7 @@ def delivered(post: Postbag, sender: Database, query: str = TELLING) -> list[Out
 
 
 @pytest.mark.usefixtures("due")
-def test_a_digest_names_the_key_that_signed_and_not_the_key_the_database_lists(
+def test_a_digest_names_the_key_that_signed_the_checkpoint_and_not_the_key_in_the_database(
     sender: Database, superuser: Engine, post: Postbag
 ) -> None:
     forged = public(OTHER_KEY)

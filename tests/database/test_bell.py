@@ -47,14 +47,14 @@ def _arm(schedule: Schedule, seconds: float, index: ScheduleIndex = CLOCK) -> No
 
 
 @pytest.mark.far
-def test_arming_an_entry_in_an_empty_index_wakes_the_poller(schedule: Schedule) -> None:
+def test_scheduling_an_entry_in_an_empty_index_wakes_the_poller(schedule: Schedule) -> None:
     with _sleeper(schedule, CLOCK) as slept:
         _arm(schedule, 60)
 
     assert slept[0] < AWAKE
 
 
-def test_arming_an_earlier_entry_wakes_the_poller(schedule: Schedule) -> None:
+def test_scheduling_an_entry_before_all_other_entries_wakes_the_poller(schedule: Schedule) -> None:
     _arm(schedule, 60)
 
     with _sleeper(schedule, CLOCK) as slept:
@@ -63,7 +63,7 @@ def test_arming_an_earlier_entry_wakes_the_poller(schedule: Schedule) -> None:
     assert slept[0] < AWAKE
 
 
-def test_arming_a_later_entry_does_not_wake_the_poller(schedule: Schedule) -> None:
+def test_scheduling_an_entry_after_another_entry_does_not_wake_the_poller(schedule: Schedule) -> None:
     _arm(schedule, 30)
 
     with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
@@ -73,14 +73,14 @@ def test_arming_a_later_entry_does_not_wake_the_poller(schedule: Schedule) -> No
 
 
 @pytest.mark.far
-def test_arming_an_entry_of_another_index_does_not_wake_the_poller(schedule: Schedule) -> None:
+def test_scheduling_an_entry_of_another_index_does_not_wake_the_poller(schedule: Schedule) -> None:
     with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
         _arm(schedule, 1, NOTIFICATIONS)
 
     assert slept[0] > NOT_RUNG - 0.05
 
 
-def test_the_completeness_marker_of_an_index_does_not_keep_the_poller_asleep(schedule: Schedule) -> None:
+def test_scheduling_wakes_the_poller_though_the_index_has_its_completeness_marker(schedule: Schedule) -> None:
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
 
     with _sleeper(schedule, CLOCK) as slept:
@@ -89,7 +89,7 @@ def test_the_completeness_marker_of_an_index_does_not_keep_the_poller_asleep(sch
     assert slept[0] < AWAKE
 
 
-def test_skipping_an_existing_entry_or_removing_an_entry_does_not_wake_the_poller(schedule: Schedule) -> None:
+def test_neither_keeping_a_scheduled_entry_nor_removing_an_entry_wakes_the_poller(schedule: Schedule) -> None:
     held = str(new_id())
     schedule.arm(CLOCK, [IndexEntry(held, "expire", timedelta(seconds=60))])
 

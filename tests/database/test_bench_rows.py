@@ -89,7 +89,7 @@ def test_rows_loaded_by_the_benchmark_break_no_invariant(
     assert [one for one in found if one.id in loaded.ids] == []
 
 
-def test_the_benchmarks_raw_sql_ends_requests_with_the_same_rows_as_the_timer(
+def test_sql_of_the_benchmark_that_ends_requests_writes_the_same_rows_as_the_timer(
     world: World, root: Engine, worker: Database
 ) -> None:
     pattern = approved(world, root)
@@ -119,7 +119,7 @@ def test_requests_loaded_by_the_benchmark_have_no_pending_notifications(
     assert promised_notifications(worker) == {}
 
 
-def test_notifications_abandoned_by_the_benchmark_leave_nothing_to_send(
+def test_after_the_benchmark_gives_up_notifications_nothing_is_left_to_send(
     world: World, root: Engine, worker: Database
 ) -> None:
     world.submit()

@@ -175,7 +175,7 @@ def test_an_api_token_cannot_record_a_break_glass_finding(world: World) -> None:
         find(world, "ann", request)
 
 
-def test_break_glass_is_limited_to_the_policys_number_in_thirty_days(world: World) -> None:
+def test_the_policy_limits_how_often_break_glass_is_used_in_thirty_days(world: World) -> None:
     third = asked(world)
     ended(world), ended(world, access_window=60)
 
@@ -384,7 +384,7 @@ def test_reminders_of_a_break_glass_finding_continue_until_it_is_recorded(
     assert_audit_logs_are_whole(world.db)
 
 
-def test_break_glass_is_notified_to_everyone_at_the_customer_despite_preferences(
+def test_everyone_at_the_customer_is_notified_of_break_glass_despite_mail_preferences(
     world: World, superuser: Engine
 ) -> None:
     write_unchecked(superuser, "UPDATE people SET wants_prompts = false")

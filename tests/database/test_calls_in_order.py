@@ -80,7 +80,7 @@ def numbers(heard: Sequence[Call]) -> list[int]:
 
 
 @pytest.mark.far
-def test_every_webhook_call_names_its_sequence_and_predecessor(
+def test_every_webhook_call_states_its_sequence_number_and_its_predecessor(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = listen(world, post, receiver)
@@ -246,7 +246,7 @@ def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookRece
 
 
 @pytest.mark.far
-def test_claiming_webhook_calls_waits_for_uncommitted_results_and_takes_them_into_account(
+def test_a_claim_of_webhook_calls_waits_for_uncommitted_results_and_considers_these_results(
     claimed: AttemptResult, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -262,7 +262,7 @@ def test_claiming_webhook_calls_waits_for_uncommitted_results_and_takes_them_int
 
 
 @pytest.mark.far
-def test_settling_a_webhook_call_frees_calls_queued_at_the_same_time(
+def test_settling_a_webhook_call_also_releases_calls_that_another_transaction_is_queueing(
     claimed: AttemptResult, sender: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     db = as_sender(sender)
@@ -352,7 +352,7 @@ def test_an_untried_webhook_call_delays_later_calls_for_fifteen_minutes_at_most(
 
 
 @pytest.mark.usefixtures("abandoned")
-def test_the_call_about_a_requests_end_waits_sixty_seconds_after_its_predecessor_fails(
+def test_the_call_about_the_end_of_a_request_waits_sixty_seconds_after_its_predecessor_fails(
     sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [FAILED]
@@ -368,7 +368,7 @@ def test_the_call_about_a_requests_end_waits_sixty_seconds_after_its_predecessor
     assert set(numbers(receiver.calls)) == {1, 4}
 
 
-def test_only_the_webhook_call_about_a_requests_end_overtakes_a_failing_earlier_call(
+def test_only_the_webhook_call_about_the_end_of_a_request_overtakes_a_failing_earlier_call(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, FAILED, TAKEN]

@@ -146,7 +146,7 @@ def test_a_case_check_confirms_one_request_only(world: World, adapter: CaseAdapt
         "answered_at = NULL, is_open = NULL, is_assigned = NULL",
     ],
 )
-def test_a_mismatched_old_or_negative_case_check_answer_confirms_nothing(
+def test_a_case_check_answer_that_is_mismatched_or_outdated_or_negative_confirms_nothing(
     world: World, adapter: CaseAdapterServer, superuser: Engine, changed: str
 ) -> None:
     World.make(world.db)

@@ -82,7 +82,7 @@ def reached(worker: Database, night: StoppedClock, request_id: Any, at: datetime
 @pytest.mark.far
 @BOTH
 @pytest.mark.parametrize("stage", [REVIEW, APPROVAL], ids=["review", "approval"])
-def test_reminders_escalation_and_deadline_stay_on_time_when_clocks_change(
+def test_reminders_and_escalation_and_the_deadline_stay_on_time_when_clocks_change(
     night: StoppedClock,
     api: Database,
     worker: Database,

@@ -269,7 +269,7 @@ def unarmed(world: World, worker: Database) -> str:
     return f"remind:{request.id}"
 
 
-def test_an_unarmed_deadline_is_armed_in_the_last_minute_before_the_deadline(
+def test_a_deadline_missing_in_the_index_is_scheduled_in_the_minute_before_the_deadline(
     unarmed: str, worker: Database, superuser: Engine
 ) -> None:
     list(reconcile(worker, None))
@@ -281,7 +281,7 @@ def test_an_unarmed_deadline_is_armed_in_the_last_minute_before_the_deadline(
     assert list(drift.differences(superuser, worker.schedule)) == []
 
 
-def test_a_deadline_never_armed_in_its_last_minute_is_detected(
+def test_a_deadline_still_missing_in_the_index_in_its_last_minute_is_detected(
     unarmed: str, urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drift, "RECONCILED_SECONDS", 0)
@@ -291,7 +291,7 @@ def test_a_deadline_never_armed_in_its_last_minute_is_detected(
     assert found == [f"clock lacks {unarmed}"]
 
 
-def test_the_chaos_check_detects_the_planted_bug_of_an_early_allow_answer(
+def test_the_chaos_check_detects_a_planted_bug_that_allows_approval_before_an_earlier_step(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = {name: (world.people[who].person_id,) for name, who in (("first", "ann"), ("then", "amir"))}
@@ -307,7 +307,7 @@ def test_the_chaos_check_detects_the_planted_bug_of_an_early_allow_answer(
     assert [row.id for row in read(world.db, questions.OUT_OF_STEP)] == [request.id]
 
 
-def test_the_chaos_check_detects_the_planted_bug_of_a_late_allow_answer(
+def test_the_chaos_check_detects_a_planted_bug_that_accepts_approval_after_the_deadline(
     api: Database, world: World, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.clock = later

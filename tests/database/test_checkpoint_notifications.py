@@ -34,7 +34,9 @@ def told(db: Database, digest_every: timedelta = DAY) -> list[tuple[str, int]]:
     return list(checkpoint_digest.queue_due(db, digest_every))
 
 
-def test_a_webhook_is_sent_each_hourly_checkpoint_once(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_each_hourly_checkpoint_is_sent_to_a_webhook_once(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     post = Postbag()
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
     world.fresh()
@@ -55,7 +57,7 @@ def test_a_webhook_is_sent_each_hourly_checkpoint_once(world: World, sender: Dat
 
 
 @pytest.mark.far
-def test_sending_a_checkpoint_adds_no_event_to_a_silent_log(
+def test_sending_a_checkpoint_adds_no_event_to_a_log_without_new_events(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
@@ -74,7 +76,7 @@ def test_sending_a_checkpoint_adds_no_event_to_a_silent_log(
     assert len(set(sizes)) == 1
 
 
-def test_a_webhook_without_the_subscription_gets_no_checkpoint(world: World, worker: Database) -> None:
+def test_a_webhook_not_subscribed_to_checkpoints_gets_no_checkpoint(world: World, worker: Database) -> None:
     post = Postbag()
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
     write(unbound(worker), "UPDATE endpoints SET event_types = '{request.pending}'")
@@ -109,7 +111,7 @@ def test_admins_and_auditors_are_mailed_a_verifiable_checkpoint_daily(
 
 
 @pytest.mark.far
-def test_a_saved_digest_mail_suffices_to_verify_an_export_with_approvals(
+def test_a_saved_digest_mail_suffices_to_verify_an_export_that_contains_approvals(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, tmp_path: Path
 ) -> None:
     world.act("ann", Action.APPROVE, world.fresh().id)

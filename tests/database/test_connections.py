@@ -52,9 +52,7 @@ def test_an_idle_database_connection_is_tested_before_use(
     engine.dispose()
 
 
-def test_a_recently_used_broken_connection_fails_once_and_closes_idle_connections(
-    urls: Urls, superuser: Engine
-) -> None:
+def test_the_first_failure_of_a_broken_connection_closes_all_idle_connections(urls: Urls, superuser: Engine) -> None:
     engine = make_engine(urls.api, role="test", pool_size=2, overflow=0)
     with engine.connect() as one, engine.connect() as other:
         pids = [int(each.execute(PID).scalar_one()) for each in (one, other)]
@@ -106,7 +104,7 @@ def test_a_failing_sql_statement_stays_prepared(urls: Urls) -> None:
     engine.dispose()
 
 
-def test_sql_statements_that_always_fail_do_not_accumulate(urls: Urls) -> None:
+def test_failing_sql_statements_do_not_accumulate_as_prepared_statements(urls: Urls) -> None:
     engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
 
     for _ in range(20):

@@ -133,7 +133,7 @@ def test_an_unresponsive_target_is_reported_once_and_retried(
     target.sign_in(found.id, password).close()
 
 
-def test_a_failing_close_at_a_target_is_reported_and_repeated_until_confirmed(
+def test_a_target_connection_that_fails_to_close_is_reported_and_retried_until_closed(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, password = window.credential()
@@ -206,7 +206,7 @@ def test_a_repeated_request_for_a_target_credential_sends_no_second_notification
 
 
 @pytest.mark.far
-def test_concurrent_close_failures_are_mailed_once_and_settled_when_all_are_closed(plant: Plant) -> None:
+def test_several_close_failures_of_a_window_are_mailed_once_and_settled_after_the_last_close(plant: Plant) -> None:
     window, driver, target, _, superuser = plant
     db = window.world.db
     first = window.credential()[0].id
@@ -266,13 +266,15 @@ def test_a_connection_half_opened_by_a_killed_worker_is_closed_if_its_window_has
 
 
 @pytest.mark.far
-def test_a_close_killed_midway_is_finished_and_recorded_once(urls: Urls, api: Database, plant: Plant) -> None:
+def test_a_connection_is_closed_and_recorded_once_if_the_closing_worker_is_killed_midway(
+    urls: Urls, api: Database, plant: Plant
+) -> None:
     _close_killed(OF_CLOSE[-1], urls, api, plant)
 
 
 @pytest.mark.far
 @each("point", OF_CLOSE[:-1])
-def test_a_close_killed_before_reaching_the_target_is_finished_and_recorded_once(
+def test_a_connection_is_closed_and_recorded_once_if_the_worker_dies_before_the_target_call(
     point: str, urls: Urls, api: Database, plant: Plant
 ) -> None:
     _close_killed(point, urls, api, plant)
@@ -335,7 +337,9 @@ def test_a_hanging_target_delays_no_close_at_another_target(
 
 
 @pytest.mark.far
-def test_a_frozen_target_server_is_abandoned(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_gives_up_on_a_frozen_target_server_after_a_time_limit(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     window, driver, target, _, superuser = plant
     found, _ = window.credential()
     driver.run([found.id])

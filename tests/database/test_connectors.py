@@ -141,7 +141,7 @@ WAYS: tuple[Callable[[OrdersWindow, Database, Engine], None], ...] = (
 
 @pytest.mark.far
 @pytest.mark.parametrize("end", WAYS)
-def test_every_kind_of_window_end_ends_target_sessions_and_the_target_role(
+def test_target_sessions_and_the_target_role_end_however_the_window_ends(
     end: Callable[[OrdersWindow, Database, Engine], None],
     plant: Plant,
     worker: Database,
@@ -179,7 +179,7 @@ def test_no_target_role_is_created_after_the_window_ended(
         window.credential()
 
 
-def test_a_window_that_ends_while_it_is_opened_at_the_target_leaves_no_role(
+def test_a_window_that_ends_while_a_worker_opens_the_target_connection_leaves_no_role(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = window.credential()
@@ -196,7 +196,7 @@ def test_a_window_that_ends_while_it_is_opened_at_the_target_leaves_no_role(
     assert driver.run([found.id]) == {"closed": 1}
 
 
-def test_a_close_waits_for_an_open_that_has_passed_its_last_check(
+def test_closing_a_target_connection_waits_for_an_opening_that_is_past_the_last_check(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, password = window.credential()
@@ -233,7 +233,7 @@ COMMITTED = "ALTER ROLE CURRENT_USER PASSWORD {password}"
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", LOCKS)
-def test_a_close_ends_the_target_session_that_holds_the_close_lock(locks: str, plant: Plant) -> None:
+def test_closing_ends_a_target_session_that_holds_the_lock_that_closing_needs(locks: str, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, password = window.credential()
     driver.run([found.id])
@@ -250,7 +250,9 @@ def test_a_close_ends_the_target_session_that_holds_the_close_lock(locks: str, p
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", [*LOCKS, COMMITTED])
-def test_a_target_session_that_reconnects_and_locks_again_is_ended(locks: str, plant: Plant) -> None:
+def test_closing_ends_sessions_that_reconnect_and_retake_the_lock_that_closing_needs(
+    locks: str, plant: Plant
+) -> None:
     window, driver, target, _, _ = plant
     found, password = window.credential()
     driver.run([found.id])
@@ -282,7 +284,7 @@ def test_a_target_session_that_reconnects_and_locks_again_is_ended(locks: str, p
     assert target.roles() == []
 
 
-def test_a_lock_held_by_another_target_role_keeps_no_access_open(
+def test_access_ends_even_if_another_target_role_holds_the_lock_that_closing_needs(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its engineer may have one, which no close can end."""
@@ -360,7 +362,7 @@ def test_target_objects_of_an_engineer_are_dropped_with_the_role(
 
 
 @pytest.mark.far
-def test_a_new_target_credential_closes_the_previous_credential(
+def test_a_new_target_credential_closes_the_connection_of_the_previous_credential(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     first, lost = window.credential()
@@ -376,7 +378,7 @@ def test_a_new_target_credential_closes_the_previous_credential(
 
 
 @pytest.mark.far
-def test_unclosed_target_connections_are_listed_first_and_limited_to_three(
+def test_unclosed_target_connections_are_listed_first_and_a_request_has_at_most_three(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
     def listed() -> list[tuple[UUID, str]]:
@@ -421,7 +423,7 @@ def test_a_password_verifier_written_into_the_database_opens_nothing(
     assert read(window.world.db, "SELECT last_error FROM connections")[0].last_error == "nothing_to_open"
 
 
-def test_only_the_engineer_of_a_covering_window_gets_a_target_credential(
+def test_only_the_engineer_of_a_window_that_covers_the_target_gets_a_target_credential(
     world: World, target: PostgresTarget, window: OrdersWindow
 ) -> None:
     with pytest.raises(NotYours):

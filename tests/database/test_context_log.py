@@ -43,7 +43,7 @@ def test_both_audit_log_verifiers_accept_an_approval_of_a_request_with_context(
     check_log_of_one_window(world, worker)
 
 
-def test_a_resubmitted_request_keeps_the_context_of_the_first(
+def test_a_resubmitted_request_keeps_the_context_of_the_first_request(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     request = submitted(world)

@@ -75,14 +75,14 @@ def test_each_allow_answer_counts_one_use_and_the_last_use_is_an_event(world: Wo
     assert event["on_behalf_of"] == str(world.people["erin"].person_id)
 
 
-def test_a_window_without_a_use_limit_is_preferred_and_not_counted(world: World) -> None:
+def test_a_check_prefers_a_window_without_a_use_limit_and_counts_no_use(world: World) -> None:
     counted, free = opened(world, 1), opened(world, None)
 
     assert [check(world) for _ in range(3)] == [None, None, None]
     assert (used(world, counted), used(world, free)) == (0, 0)
 
 
-def test_another_window_grants_access_once_a_window_is_used_up(world: World) -> None:
+def test_after_a_window_is_used_up_another_window_grants_access(world: World) -> None:
     first, second = opened(world, 1), opened(world, 1)
 
     assert [check(world), check(world)] == [0, 0]
@@ -91,7 +91,7 @@ def test_another_window_grants_access_once_a_window_is_used_up(world: World) -> 
         check(world)
 
 
-def test_sixty_four_concurrent_checks_are_allowed_exactly_the_approved_uses(world: World) -> None:
+def test_of_sixty_four_concurrent_checks_exactly_the_approved_number_is_allowed(world: World) -> None:
     request_id = opened(world, 5)
     checked = Checked(world)
 
@@ -217,7 +217,7 @@ def test_the_gate_checks_a_used_up_window_again_after_five_minutes(world: World)
 
 
 @pytest.mark.parametrize("max_uses", [1, None])
-def test_a_window_with_a_later_start_grants_access_after_another_is_used_up(
+def test_a_window_opened_later_grants_access_after_an_earlier_window_is_used_up(
     world: World, max_uses: int | None
 ) -> None:
     gate = UsedUp(world)
@@ -230,7 +230,7 @@ def test_a_window_with_a_later_start_grants_access_after_another_is_used_up(
     assert gate.asks("b", "b")[0] == [second, second]
 
 
-def test_a_window_with_a_later_start_grants_access_while_it_is_being_verified(world: World) -> None:
+def test_a_window_opened_later_grants_access_even_while_the_gate_verifies_that_window(world: World) -> None:
     gate = UsedUp(world)
     second = opened(world, None)
     gate.later(window_checks.REFUSED_SECONDS)
@@ -251,7 +251,7 @@ def test_the_gate_reports_a_suspended_tenant_rather_than_a_used_up_window(world:
 
 
 @pytest.mark.far
-def test_an_ended_window_is_not_used_and_a_use_waits_for_an_uncommitted_move(world: World) -> None:
+def test_a_use_waits_for_an_uncommitted_revocation_and_is_then_refused(world: World) -> None:
     request_id = opened(world)
     erin = world.people["erin"]
 

@@ -72,7 +72,7 @@ def cutting(db: Database) -> Iterator[list[int]]:
 
 
 @pytest.mark.usefixtures("alone")
-def test_cutting_all_database_connections_while_sending_repeats_no_mail(
+def test_no_mail_is_repeated_if_all_database_connections_are_cut_during_sending(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     many(world, REQUESTS)
@@ -150,7 +150,7 @@ def first_address(db: Database, notification_id: UUID) -> str:
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_send_result_that_cannot_be_recorded_is_kept_until_its_lease_ends(
+def test_a_send_result_that_cannot_be_recorded_is_kept_until_the_notifications_lease_ends(
     world: World, urls: Urls, worker: Database
 ) -> None:
     world.submit()

@@ -107,7 +107,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_the_event_on_a_moves_mails_names_an_unreached_person_by_id_and_omits_webhooks(
+def test_the_event_on_mails_about_a_move_names_unreached_people_by_id_and_omits_webhooks(
     scene: DeadNotificationScene,
 ) -> None:
     scene.post.endpoint(scene.world, "https://hooks.contoso.example/1", tenant_id=scene.world.tenant.id)
@@ -253,7 +253,7 @@ def test_the_next_tier_is_prompted_at_once_if_the_first_tier_is_unreachable(
 
 
 @pytest.mark.far
-def test_without_a_next_tier_all_other_deciders_are_asked_and_admins_notified_once(
+def test_if_there_is_no_next_tier_all_other_deciders_are_asked_and_admins_notified_once(
     scene: DeadNotificationScene,
 ) -> None:
     with setting(scene.world.db).transaction() as session:
@@ -281,7 +281,9 @@ def test_without_a_next_tier_all_other_deciders_are_asked_and_admins_notified_on
     assert_audit_logs_are_whole(scene.db)
 
 
-def test_without_tiers_admins_are_notified_and_prompts_are_not_repeated(scene: DeadNotificationScene) -> None:
+def test_admins_are_notified_and_prompts_are_not_repeated_if_the_policy_has_no_tiers(
+    scene: DeadNotificationScene,
+) -> None:
     request = scene.world.submit()
     scene.refuse("abe", "ann", "amir")
 
@@ -293,7 +295,9 @@ def test_without_tiers_admins_are_notified_and_prompts_are_not_repeated(scene: D
     assert scene.actions(request) == ["unreached"]
 
 
-def test_one_reached_or_pending_recipient_keeps_the_prompt_schedule(scene: DeadNotificationScene) -> None:
+def test_one_reached_or_pending_recipient_is_enough_to_leave_the_prompt_schedule_unchanged(
+    scene: DeadNotificationScene,
+) -> None:
     told, tried = scene.world.submit(), scene.world.submit()
     scene.refuse("abe", "ann")
     scene.post.deliver(scene.db, notifications_of(scene, told))
@@ -334,7 +338,7 @@ def test_a_person_counts_as_reached_by_any_of_their_notifications(
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 
-def test_a_pending_prompt_to_a_former_member_does_not_count_as_pending(scene: DeadNotificationScene) -> None:
+def test_a_pending_prompt_to_a_disabled_person_does_not_delay_the_next_tier(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     with setting(scene.world.db).transaction() as session:
         session.execute(
@@ -365,7 +369,9 @@ def test_if_no_manager_is_reachable_operators_are_notified_and_the_customer_is_n
     assert scene.told(request, "unreached") == []
 
 
-def test_a_send_result_lost_before_it_is_recorded_is_left_to_the_next_process(scene: DeadNotificationScene) -> None:
+def test_if_recording_a_send_result_is_rolled_back_the_notification_is_sent_again(
+    scene: DeadNotificationScene,
+) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with WarnedSession(as_sender(scene.db).engine) as orm:
@@ -394,7 +400,7 @@ def test_after_a_failed_mail_the_next_tier_is_asked_even_if_redis_is_unavailable
     assert scene.told(request) == ["Abe", "Ann"]
 
 
-def test_reconciling_repairs_an_index_that_missed_a_requests_new_wake_up(
+def test_reconciling_handles_a_request_whose_new_wake_up_time_never_reached_the_index(
     scene: DeadNotificationScene, worker: Database, refused_url: str, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
@@ -433,7 +439,7 @@ def test_a_dead_notification_and_a_concurrent_approval_leave_a_consistent_reques
     assert_audit_logs_are_whole(worker)
 
 
-def test_a_dead_notification_waits_for_an_uncommitted_approval(
+def test_recording_a_dead_notification_waits_for_an_uncommitted_approval(
     scene: DeadNotificationScene, pool: ThreadPoolExecutor
 ) -> None:
     request = tiered(scene.world)
@@ -451,7 +457,7 @@ def test_a_dead_notification_waits_for_an_uncommitted_approval(
 
 
 @pytest.mark.far
-def test_two_last_prompts_that_die_at_the_same_time_still_wake_the_timer(
+def test_the_timer_wakes_even_if_the_last_two_prompts_become_dead_at_the_same_time(
     scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for _ in range(5):
@@ -473,7 +479,7 @@ def test_two_last_prompts_that_die_at_the_same_time_still_wake_the_timer(
     "change",
     ["reminders = reminders + 1", "tiers_asked = tiers_asked + 1", "warned = true", "deadline_at = deadline_at"],
 )
-def test_a_worker_can_only_bring_forward_the_timer_of_a_request(
+def test_a_worker_can_make_the_timer_of_a_request_earlier_but_change_nothing_else(
     scene: DeadNotificationScene, worker: Database, api: Database, change: str
 ) -> None:
     request = scene.world.submit()
@@ -493,7 +499,7 @@ def test_a_worker_can_only_bring_forward_the_timer_of_a_request(
     assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)
 
 
-def test_no_database_role_brings_forward_the_timer_of_an_open_window(
+def test_no_database_role_makes_the_timer_of_an_open_window_earlier(
     scene: DeadNotificationScene, worker: Database
 ) -> None:
     request = scene.world.submit()

@@ -92,7 +92,7 @@ def test_a_decision_after_the_approval_deadline_is_refused_without_a_worker(worl
     assert not [entry for entry in _entries(world) if entry.open]
 
 
-def test_each_deadline_counts_from_the_moment_the_request_enters_a_state(api: Database) -> None:
+def test_a_deadline_is_measured_from_the_moment_the_request_entered_its_current_state(api: Database) -> None:
     quiet = Policy(review_reminders=(), approval_reminders=())
     windows = {"review_window": 100, "approval_window": 200, "access_ceiling": 300}
     world = World.make(api, quiet.model_copy(update=windows))
@@ -156,7 +156,7 @@ def test_an_approver_can_shorten_but_not_lengthen_a_window(world: World) -> None
         world.act("ann", Action.APPROVE, second, access_window=601)
 
 
-def test_the_shortest_granted_window_length_counts_from_the_completing_approval(api: Database) -> None:
+def test_a_window_gets_the_shortest_approved_length_measured_from_the_last_approval(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=3))
     request = world.submit(access_window=600)
 
@@ -215,7 +215,9 @@ def test_the_end_of_one_window_does_not_end_other_windows(world: World) -> None:
         "DELETE FROM memberships WHERE person_id IN (SELECT requester_id FROM requests)",
     ],
 )
-def test_a_window_closes_when_engineer_or_tenant_is_disabled(world: World, superuser: Engine, change: str) -> None:
+def test_a_window_closes_when_the_engineer_is_disabled_or_removed_or_the_tenant_is_suspended(
+    world: World, superuser: Engine, change: str
+) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
     before = door(world)
 
@@ -255,7 +257,7 @@ def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: dat
         post.deliver(worker, waiting)
 
 
-def test_reminders_and_window_end_work_for_a_two_second_window(
+def test_reminders_and_the_time_out_work_for_an_approval_window_of_two_seconds(
     still: StoppedClock, api: Database, worker: Database, post: Postbag
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=2))

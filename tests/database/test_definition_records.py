@@ -102,7 +102,9 @@ def test_a_process_start_with_an_unchanged_catalogue_records_nothing(
     assert bodies(world) == [body(A)]
 
 
-def test_a_changed_gate_definition_is_recorded_in_every_log_and_notified(world: World, worker: Database) -> None:
+def test_a_changed_gate_definition_is_recorded_in_every_log_and_people_are_notified(
+    world: World, worker: Database
+) -> None:
     another_tenant(world)
     starts(world.db, A)
     starts(world.db, B)
@@ -149,7 +151,9 @@ def test_concurrent_process_starts_record_one_gate_definition_change(world: Worl
     assert bodies(world) == [body(A), body(B)]
 
 
-def test_a_gate_definition_that_returns_after_disuse_is_announced_again(world: World, superuser: Engine) -> None:
+def test_a_gate_definition_that_is_used_again_after_a_pause_is_announced_again(
+    world: World, superuser: Engine
+) -> None:
     starts(world.db, A)
     starts(world.db, B)
     pass_hours(superuser)
@@ -185,7 +189,7 @@ def test_a_tenant_added_later_gets_the_newest_gate_definition(world: World, work
     assert read(world.db, EVENTS)[-1].said["sha256"] == GateDefinition.of(B, SERVICE).digest.hex()
 
 
-def test_changes_of_a_single_tenant_gate_are_announced_to_its_old_and_new_tenant_only(
+def test_changes_of_a_gate_for_one_tenant_are_announced_only_to_its_old_and_new_tenant(
     world: World, worker: Database
 ) -> None:
     ours = world.tenant.slug
@@ -220,7 +224,9 @@ def test_an_interrupted_announcement_of_a_gate_definition_resumes(
         assert [action for log, action in told(world) if log == slug] == ["gate_defined", "gate_redefined"]
 
 
-def test_the_gate_decides_no_call_by_an_unrecorded_gate_definition(world: World, superuser: Engine) -> None:
+def test_the_gate_does_not_decide_calls_by_a_gate_definition_that_is_not_recorded(
+    world: World, superuser: Engine
+) -> None:
     """The reader records first: where it cannot, memory is not filled, and the gate says no."""
     later = BOOT_CLOCK()
     memory = WindowMemory(lambda: later)

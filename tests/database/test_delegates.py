@@ -133,7 +133,7 @@ def test_members_see_current_and_planned_delegations(world: World, later: Shifte
 @pytest.mark.parametrize(
     "ending", ["disabled delegate", "disabled principal", "unmarked", "no member", "no approver"]
 )
-def test_only_people_in_good_standing_count_as_delegate_or_principal(
+def test_a_delegation_counts_only_while_delegate_and_principal_are_active_and_entitled(
     world: World, superuser: Engine, ending: str
 ) -> None:
     names_delegate(world)
@@ -154,7 +154,7 @@ def test_only_people_in_good_standing_count_as_delegate_or_principal(
     assert not listed.counts
 
 
-def test_a_delegate_who_also_has_the_role_counts_once(world: World) -> None:
+def test_a_delegate_with_several_roles_counts_once(world: World) -> None:
     both = frozenset({Role.AUDITOR, Role.TENANT_ADMIN})
     does(world, "tara", members.set_roles, id_of(world, "aude"), roles=both)
     names_delegate(world)
@@ -207,7 +207,7 @@ def test_a_delegates_mail_has_no_link_where_the_policy_omits_links(
         assert "By your policy" in " ".join(said.split())
 
 
-def test_a_delegate_is_notified_even_if_no_request_is_pending(
+def test_a_delegate_is_notified_of_the_delegation_even_if_no_request_is_pending(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     entry = names_delegate(world)
@@ -230,7 +230,7 @@ def test_a_delegation_ended_before_its_start_sends_no_mail(
     assert sent_about(sender, entry.delegation.id) == []
 
 
-def test_naming_a_delegate_is_one_event_with_period_and_names(world: World) -> None:
+def test_naming_a_delegate_writes_one_event_with_the_period_and_the_names(world: World) -> None:
     entry = names_delegate(world)
 
     told = last_change(world.db)
@@ -305,7 +305,7 @@ def test_an_invalid_delegation_period_is_refused(
     assert refused.value.facts == {"field": "ends_at"}
 
 
-def test_a_delegation_of_ninety_days_is_allowed_and_a_past_start_means_now(world: World) -> None:
+def test_a_delegation_may_last_ninety_days_and_a_start_in_the_past_is_set_to_now(world: World) -> None:
     at = datetime.now(UTC)
 
     entry = names_delegate(world, starts_at=at - 30 * DAY, ends_at=at + 90 * DAY)

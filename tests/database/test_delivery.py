@@ -43,7 +43,9 @@ from tests.database.scenes import moves_of, promised_notifications, read, state_
 from tests.policy_setup import lay_down
 
 
-def test_sent_notifications_are_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:
+def test_sent_notifications_are_closed_and_removed_from_the_notification_index(
+    world: World, worker: Database, post: Postbag
+) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     request = world.submit()
     notifications = open_notifications(worker)
@@ -62,7 +64,7 @@ def test_sent_notifications_are_closed_and_leave_the_index(world: World, worker:
 
 
 @pytest.mark.parametrize("when", ["before", "since"])
-def test_a_mail_says_only_what_the_matching_policy_rule_allows(
+def test_a_mail_contains_only_what_the_matching_policy_rule_allows(
     world: World, worker: Database, post: Postbag, when: str
 ) -> None:
     terse = {
@@ -160,7 +162,7 @@ def test_sending_holds_no_row_lock_and_no_second_process_sends_the_same_notifica
     assert f"notify:{notifications[0]}" not in worker.schedule.members(NOTIFICATIONS)
 
 
-def test_an_early_queue_message_sends_nothing_and_loses_no_retry(
+def test_a_queue_message_before_the_retry_time_sends_no_mail_and_keeps_the_retry_scheduled(
     world: World, worker: Database, post: Postbag
 ) -> None:
     world.submit()
@@ -202,7 +204,7 @@ def test_a_locked_notification_is_skipped_and_not_lost(
     assert [one.outcome for one in post.deliver(worker, [held])] == [Outcome.SENT]
 
 
-def test_a_mail_shows_the_time_at_sending_in_the_readers_zone(
+def test_a_mail_shows_times_in_the_time_zone_that_the_reader_has_at_the_moment_of_sending(
     world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     world.submit()
@@ -232,7 +234,7 @@ MOVES = "SELECT id, body FROM events WHERE action <> 'notified' ORDER BY id"
 PAST_THE_LEASE = LEASE + timedelta(seconds=1)
 
 
-def test_a_failing_mail_address_fails_permanently_without_affecting_other_addresses(
+def test_a_permanent_failure_of_one_mail_address_does_not_affect_other_addresses(
     world: World, worker: Database, post: Postbag
 ) -> None:
     world.submit()
@@ -247,7 +249,7 @@ def test_a_failing_mail_address_fails_permanently_without_affecting_other_addres
 
 
 @pytest.mark.far
-def test_a_failed_notification_is_retried_until_its_time_is_up_and_then_dead(
+def test_a_failed_notification_is_retried_until_it_expires_and_is_then_recorded_as_dead(
     api: Database, worker: Database, still: StoppedClock, post: Postbag
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
@@ -304,7 +306,7 @@ def test_a_notification_not_sent_in_time_is_dead(
     assert post.mail.sent == []
 
 
-def test_a_mail_of_a_dead_sender_is_resent_after_its_lease_with_the_same_message_id(
+def test_the_mail_of_a_crashed_sender_is_resent_after_the_lease_with_the_same_message_id(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     dying, next_one = Postbag(mail=DyingMail()), Postbag()
@@ -346,7 +348,7 @@ def test_failing_mails_and_webhooks_never_change_a_request(
     assert post.hooks.sent == []
 
 
-def test_an_endpoint_with_an_undecryptable_secret_fails_without_affecting_others(
+def test_an_endpoint_secret_that_cannot_be_decrypted_fails_the_calls_of_that_endpoint_only(
     world: World, worker: Database, post: Postbag
 ) -> None:
     Postbag().endpoint(world, "https://old-key.example/", tenant_id=None)
@@ -490,7 +492,7 @@ def test_an_approval_repeated_after_a_lost_answer_reports_that_access_is_open(
     assert read(world.db, "SELECT count(*) AS n FROM decisions")[0].n == 1
 
 
-def test_a_submitted_request_whose_commit_is_unacknowledged_is_kept_but_not_armed(
+def test_a_submitted_request_whose_commit_is_unacknowledged_is_kept_but_not_scheduled(
     world: World, api_relay: CommitLosingProxy
 ) -> None:
     db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)

@@ -43,7 +43,7 @@ def hooks(db: Database) -> list[UUID]:
     return [row.id for row in read(db, HOOKS)]
 
 
-def test_each_send_attempt_is_a_delivery_log_row_with_the_answer(
+def test_each_send_attempt_adds_a_delivery_log_row_with_the_answer_of_the_endpoint(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -73,7 +73,7 @@ def test_each_send_attempt_is_a_delivery_log_row_with_the_answer(
     assert {call.headers["webhook-id"] for call in receiver.calls} == {str(notifications[0])}
 
 
-def test_mails_are_in_the_delivery_log_too(world: World, worker: Database, post: Postbag) -> None:
+def test_attempts_to_send_mails_are_in_the_delivery_log(world: World, worker: Database, post: Postbag) -> None:
     refused = SendFailed("no", permanent=True, kind="status", reply=Reply(550, "5.1.1 no such mailbox"))
     post.mail.refused[address(worker, world, "amir")] = refused
     world.submit()
@@ -107,7 +107,7 @@ def test_one_kilobyte_of_an_endpoints_answer_is_kept_without_control_characters(
     assert outcome_events.shown(answer) == kept
 
 
-def test_an_endpoint_answering_gone_is_disabled_and_admins_are_notified(
+def test_an_endpoint_that_answers_410_gone_is_disabled_and_admins_are_notified(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -149,7 +149,7 @@ def test_an_endpoint_failing_for_days_is_paused_and_the_owner_is_notified(
     assert list(told(sender, "endpoint_disabled").values()) == [names]
 
 
-def test_one_success_resets_the_failure_days_of_an_endpoint(
+def test_one_success_resets_the_count_of_days_on_which_an_endpoint_failed(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -201,7 +201,7 @@ def test_an_endpoint_is_retried_even_after_the_approval_window_ended(
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
 
 
-def test_both_webhook_secrets_sign_during_the_overlap_and_then_only_the_new_secret(
+def test_both_webhook_secrets_sign_during_the_overlap_and_only_the_new_secret_signs_afterwards(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -236,7 +236,7 @@ def test_an_endpoint_row_of_an_earlier_build_keeps_its_single_secret(
 
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("kind", ["json", "slack"])
-def test_a_webhook_gets_the_justification_only_if_its_setting_asks_for_it(
+def test_a_webhook_gets_the_justification_only_if_the_endpoint_is_set_to_get_justifications(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, kind: str, wanted: bool
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -277,7 +277,7 @@ def test_a_vendor_webhook_never_gets_the_justification(
     assert request.justification.encode() not in call.body
 
 
-def test_a_policy_omitting_the_justification_in_mails_omits_it_in_webhook_calls(
+def test_webhook_calls_omit_the_justification_if_the_policy_omits_justifications_in_mails(
     api: Database, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, mail_justification=False))
@@ -290,7 +290,7 @@ def test_a_policy_omitting_the_justification_in_mails_omits_it_in_webhook_calls(
     assert request.justification.encode() not in receiver.calls[0].body
 
 
-def test_a_crash_between_webhook_call_and_record_repeats_the_call_with_the_same_id(
+def test_after_a_crash_before_a_webhook_call_is_recorded_the_call_is_repeated_with_the_same_id(
     world: World,
     sender: Database,
     later: ShiftedClock,

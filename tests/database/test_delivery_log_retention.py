@@ -77,7 +77,7 @@ def test_a_long_delivery_log_is_deleted_in_steps_oldest_rows_first(
 
 
 @pytest.mark.usefixtures("told")
-def test_the_workers_database_role_cannot_delete_the_last_day_or_read_answers(
+def test_the_workers_database_role_cannot_read_answers_or_delete_log_rows_of_the_last_day(
     worker: Database, superuser: Engine
 ) -> None:
     fill(superuser, 5, "23 hours")

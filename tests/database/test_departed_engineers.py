@@ -73,7 +73,7 @@ def world(api: Database) -> World:
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_a_disabled_engineers_requests_and_windows_end_at_once(world: World, how: str) -> None:
+def test_disabling_an_engineer_ends_the_engineers_requests_and_windows_at_once(world: World, how: str) -> None:
     in_review, waiting, window = three(world)
     elsewhere = World.make(world.db)
     elsewhere.people["erin"] = world.people["erin"]
@@ -134,7 +134,7 @@ def test_a_disabled_engineer_gets_no_mail_about_their_ended_requests(
     assert "Erin" not in {mail.to_name for mail in post.mail.sent}
 
 
-def test_changes_of_other_roles_end_no_request_or_window(world: World) -> None:
+def test_a_change_of_roles_other_than_engineer_ends_no_request_or_window(world: World) -> None:
     requests = three(world)
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
@@ -186,7 +186,7 @@ def test_an_operator_cannot_end_a_request_directly(world: World, action: Action)
     assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
-def test_an_operator_with_another_role_cancels_no_request_of_another_person(world: World) -> None:
+def test_an_operator_who_is_also_a_manager_cannot_cancel_other_peoples_requests(world: World) -> None:
     requests = three(world)
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.OPERATOR, Role.MANAGER}))
 

@@ -74,7 +74,7 @@ def test_the_database_owners_dump_is_complete_and_restorable(
 
 
 @pytest.mark.parametrize("login", ["api", "worker", "notifications"])
-def test_a_servers_database_role_cannot_dump_a_part_as_if_it_were_everything(
+def test_a_servers_database_role_cannot_make_a_partial_dump_that_looks_complete(
     urls: Urls, world: World, tmp_path: Path, login: str
 ) -> None:
     url = make_url(getattr(urls, login))

@@ -81,7 +81,7 @@ def test_a_lowered_quorum_does_not_apply_to_pending_requests(world: World) -> No
     assert world.act("ann", Action.APPROVE, request.id).state is State.PENDING
 
 
-def test_a_lowered_policy_ceiling_shortens_the_window(world: World) -> None:
+def test_a_window_is_shortened_if_the_policy_lowered_the_longest_allowed_window(world: World) -> None:
     request = world.submit(access_window=3600)
     lay_down(world, access_ceiling=600)
 
@@ -158,7 +158,7 @@ def test_a_vendors_denial_does_not_count_as_a_customers_denial(world: World) -> 
     assert world.submit(resources=[HERS]).state is State.PENDING
 
 
-def test_an_approval_stage_added_by_the_policy_must_also_approve(world: World) -> None:
+def test_approvers_of_a_stage_added_by_a_policy_change_must_approve_too(world: World) -> None:
     world.add("lena", Role.APPROVER, world.tenant.id)
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "lena")})
     request = world.submit()
@@ -169,7 +169,7 @@ def test_an_approval_stage_added_by_the_policy_must_also_approve(world: World) -
     assert (after_ann, after_lena) == (State.PENDING, State.ACTIVE)
 
 
-def test_an_approval_stage_removed_by_the_policy_must_still_approve(world: World) -> None:
+def test_approvers_of_a_stage_removed_by_a_policy_change_must_still_approve(world: World) -> None:
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
     request = world.submit()
     lay_down(world)
@@ -272,7 +272,7 @@ def test_a_delegate_of_several_approvers_has_one_vote(world: World) -> None:
         world.act("dora", Action.APPROVE, request.id)
 
 
-def test_a_delegate_votes_for_the_principals_group(world: World) -> None:
+def test_the_vote_of_a_delegate_counts_for_the_group_of_the_principal(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
     stand_in(world, "dora", "abe")
@@ -357,7 +357,9 @@ def test_a_service_account_decides_nothing(world: World) -> None:
         decide.act(session, both, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
-def test_dated_consent_lets_the_vendor_open_windows_until_the_consent_ends(world: World, later: ShiftedClock) -> None:
+def test_temporary_consent_lets_the_vendor_open_windows_until_the_consent_ends(
+    world: World, later: ShiftedClock
+) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
     shifted = Database(world.db.engine, world.db.schedule, later)
@@ -382,7 +384,7 @@ def test_consent_that_ended_during_review_opens_nothing(world: World, later: Shi
         world.act("max", Action.ENDORSE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
-def test_consent_given_later_opens_earlier_requests_until_the_consent_ends(api: Database) -> None:
+def test_consent_given_after_submission_lets_the_vendor_open_the_request_until_consent_ends(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     request = world.submit(access_window=3600)
     does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
@@ -418,7 +420,7 @@ def test_the_database_refuses_a_vendor_opened_window_that_outlasts_consent(world
         ({"reasons": ["vendor_alert"]}, {}, "reason_code"),
     ],
 )
-def test_a_submission_lacking_what_the_policy_requires_is_refused_by_field(
+def test_the_refusal_of_a_submission_names_each_field_that_the_policy_requires(
     world: World, policy: dict[str, Any], changes: dict[str, Any], code: str
 ) -> None:
     lay_down(world, **policy)
@@ -429,7 +431,7 @@ def test_a_submission_lacking_what_the_policy_requires_is_refused_by_field(
     assert [error["field"] for error in refused.value.facts["errors"]] == [code]
 
 
-def test_a_window_above_a_rules_ceiling_is_refused_with_the_limit(world: World) -> None:
+def test_a_window_longer_than_a_policy_rule_allows_is_refused_and_the_limit_stated(world: World) -> None:
     mail = {"name": "Mail", "match": {"services": ["exchange-online"]}, "terms": {"access_ceiling": 600}}
     lay_down(world, rules=[mail])
 
@@ -446,14 +448,14 @@ def test_a_request_that_no_one_could_approve_is_refused_with_the_reason(world: W
         world.submit()
 
 
-def test_a_request_that_a_stage_could_not_approve_is_refused_naming_the_group(world: World) -> None:
+def test_the_refusal_of_a_request_that_a_stage_could_not_approve_names_the_group(world: World) -> None:
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "aude")})
 
     with pytest.raises(NobodyCanApprove, match="legal"):
         world.submit()
 
 
-def test_a_delegate_adds_no_seat_to_a_unanimous_quorum(world: World) -> None:
+def test_a_delegate_does_not_raise_the_number_of_votes_that_a_unanimous_quorum_needs(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     lay_down(world, quorum=4)
     stand_in(world, "dora", "ann")
@@ -462,7 +464,7 @@ def test_a_delegate_adds_no_seat_to_a_unanimous_quorum(world: World) -> None:
         world.submit()
 
 
-def test_an_approver_and_their_delegate_share_one_seat_of_the_quorum(world: World) -> None:
+def test_an_approver_and_their_delegate_have_one_vote_between_them(world: World) -> None:
     lay_down(world, quorum=2)
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")

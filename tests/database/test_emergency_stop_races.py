@@ -105,7 +105,7 @@ def test_an_emergency_stop_revokes_a_window_that_is_being_approved(api: Database
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_an_endorsement_after_the_switch_to_enforce_asks_the_customer(api: Database, mode: Mode) -> None:
+def test_an_endorsement_after_the_switch_to_mode_enforce_asks_the_customer(api: Database, mode: Mode) -> None:
     world = World.make(api, mode=mode)
     before = world.submit().id
     switched = does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
@@ -123,7 +123,7 @@ def test_an_endorsement_after_the_switch_to_enforce_asks_the_customer(api: Datab
     assert door(world) is not None
 
 
-def test_an_endorsement_waiting_for_the_switch_to_enforce_asks_the_customer(
+def test_an_endorsement_that_waited_for_the_switch_to_mode_enforce_asks_the_customer(
     api: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(api, mode=Mode.OBSERVE)

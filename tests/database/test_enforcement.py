@@ -97,7 +97,7 @@ def test_a_gate_never_set_to_enforce_is_in_report_mode_for_every_tenant(world: W
     assert not gate_of(world).is_asked
 
 
-def test_switching_a_gate_to_enforce_applies_at_once_to_all_tenants(world: World) -> None:
+def test_switching_a_gate_to_mode_enforce_applies_at_once_to_all_tenants(world: World) -> None:
     watched = WatchedModes(world.db)
 
     says(world.db, ENFORCE)
@@ -108,7 +108,7 @@ def test_switching_a_gate_to_enforce_applies_at_once_to_all_tenants(world: World
     assert gate_of(world).is_enforced
 
 
-def test_switching_a_gate_to_report_applies_only_to_consenting_tenants(world: World) -> None:
+def test_switching_a_gate_to_mode_report_applies_only_to_consenting_tenants(world: World) -> None:
     revision = asked(world)
     watched = WatchedModes(world.db)
     assert not watched.modes.reports_anywhere(SERVICE)
@@ -127,7 +127,7 @@ def test_switching_a_gate_to_report_applies_only_to_consenting_tenants(world: Wo
     assert gate_of(world).is_enforced
 
 
-def test_each_switch_of_a_gate_to_report_needs_a_new_consent(world: World) -> None:
+def test_each_switch_of_a_gate_to_mode_report_needs_a_new_consent(world: World) -> None:
     revision = asked(world)
     allow(world, revision)
     says(world.db, ENFORCE)
@@ -172,7 +172,7 @@ def test_concurrent_processes_record_a_gate_switch_once(world: World) -> None:
     assert rows == [(SERVICE, ENFORCE, 2, True), ("new", ENFORCE, 1, True)]
 
 
-def test_a_gate_process_enforces_if_its_own_catalogue_says_enforce(world: World) -> None:
+def test_a_gate_process_enforces_if_its_own_catalogue_sets_mode_enforce(world: World) -> None:
     says(world.db, REPORT)
     watched = WatchedModes(world.db, ENFORCE)
     with world.db.transaction() as session:
@@ -195,7 +195,7 @@ def test_a_gate_enforces_if_its_switch_state_was_read_over_a_second_ago(world: W
     assert not watched.modes.reports_anywhere(SERVICE)
 
 
-def test_news_of_a_switch_makes_the_gate_enforce_until_the_next_read(world: World) -> None:
+def test_after_a_message_about_a_switch_the_gate_enforces_until_it_reads_the_switch_again(world: World) -> None:
     watched = WatchedModes(world.db)
     (row,) = read(world.db, "SELECT id FROM enforcements")
 
@@ -208,7 +208,9 @@ def test_news_of_a_switch_makes_the_gate_enforce_until_the_next_read(world: Worl
     assert watched.reports(None)
 
 
-def test_a_switch_state_read_while_news_arrives_is_discarded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_discards_a_switch_state_if_a_message_about_a_switch_arrives_during_the_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     says(world.db, REPORT)
     watched = WatchedModes(world.db)
     (row,) = read(world.db, "SELECT id FROM enforcements")
@@ -244,7 +246,7 @@ def test_consent_to_reporting_needs_a_fresh_sign_in_but_withdrawal_does_not(worl
     assert gate_of(world).is_enforced
 
 
-def test_consent_to_a_reporting_gate_is_possible_only_where_it_is_requested(world: World) -> None:
+def test_a_tenant_can_consent_to_mode_report_of_a_gate_only_if_consent_is_requested(world: World) -> None:
     with pytest.raises(NotFound):
         allow(world, 1)
     says(world.db, REPORT)
@@ -255,7 +257,9 @@ def test_consent_to_a_reporting_gate_is_possible_only_where_it_is_requested(worl
         allow(world, 2)
 
 
-def test_each_gate_switch_request_and_consent_is_in_every_affected_log(world: World, worker: Database) -> None:
+def test_every_affected_log_records_gate_switches_and_requests_for_consent_and_consents(
+    world: World, worker: Database
+) -> None:
     says(world.db, REPORT)
     assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 1]
     assert list(enforcement.announce(worker, settled=timedelta(0))) == []
@@ -282,7 +286,9 @@ def test_each_gate_switch_request_and_consent_is_in_every_affected_log(world: Wo
     assert told == sorted((name, who) for name in every for who in (["Abe", "Amir", "Ann", "Tara"], ["Olga"]))
 
 
-def test_a_gate_switch_that_was_overtaken_is_recorded_in_every_log_too(world: World, worker: Database) -> None:
+def test_a_gate_switch_that_a_newer_switch_has_replaced_is_still_recorded_in_every_log(
+    world: World, worker: Database
+) -> None:
     says(world.db, ENFORCE)
     another_tenant(world)
     says(world.db, REPORT)
@@ -303,7 +309,7 @@ def test_a_gate_switch_that_was_overtaken_is_recorded_in_every_log_too(world: Wo
     assert found == {None: every, world.tenant.slug: every, "fabrikam": every, slug: every[-1:]}
 
 
-def test_an_interrupted_announcement_of_gate_switches_continues_with_the_older_switch(
+def test_an_interrupted_announcement_of_gate_switches_finishes_the_older_switch_first(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate_news, "AT_ONCE", 1)
@@ -381,7 +387,9 @@ def test_gate_switch_rows_not_written_by_the_api_have_no_effect(
     assert not watched.reports(None)
 
 
-def test_a_gate_with_a_forged_row_keeps_enforcing_through_each_switch(world: World, superuser: Engine) -> None:
+def test_a_gate_whose_switch_row_was_forged_keeps_enforcing_after_a_further_switch(
+    world: World, superuser: Engine
+) -> None:
     says(world.db, ENFORCE)
     write_unchecked(superuser, "UPDATE enforcements SET wanted = 'report', enforced_at = NULL")
     assert not WatchedModes(world.db).reports(None)
@@ -418,7 +426,7 @@ def test_no_database_role_clears_the_record_that_a_gate_was_enforced(world: Worl
             session.execute(text(statement))
 
 
-def test_the_database_refuses_gate_consents_and_switches_by_the_wrong_people(world: World) -> None:
+def test_the_database_refuses_consents_and_gate_switches_by_people_without_that_right(world: World) -> None:
     asked(world)
     consent = """
     INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)

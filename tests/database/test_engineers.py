@@ -111,7 +111,9 @@ def test_a_token_of_a_mapped_identity_names_the_mapped_engineer(gated: GatedWorl
 
 
 @pytest.mark.far
-def test_removed_identities_and_disabled_people_are_unknown_after_a_change_message(gated: GatedWorld) -> None:
+def test_after_a_change_message_the_gate_no_longer_knows_removed_identities_or_disabled_people(
+    gated: GatedWorld,
+) -> None:
     gated.world.add("emil", Role.ENGINEER)
     anne, _ = gated.map("anne"), gated.map("bob", "emil")
     tokens = [gated.issuer.token(), gated.issuer.token(sub="bob")]
@@ -134,7 +136,9 @@ def test_a_mail_address_identifies_an_engineer_only_if_its_issuer_vouches_for_it
     assert gated.failure("trusting", token=unverified) is GateReason.UNKNOWN_ENGINEER
 
 
-def test_a_caller_without_the_gated_claim_value_passes_only_with_a_verified_token(gated: GatedWorld) -> None:
+def test_a_caller_whose_token_lacks_the_engineer_claim_passes_only_if_the_token_is_verified(
+    gated: GatedWorld,
+) -> None:
     gated.map("anne")
     engineer = gated.issuer.token(groups=["sales", "support"])
 
@@ -156,7 +160,7 @@ def test_a_malformed_bearer_token_is_refused(gated: GatedWorld, value: bytes) ->
     assert gated.failure("support", (b"authorization", value)) is GateReason.NO_TOKEN
 
 
-def test_the_bearer_scheme_ignores_case_and_the_token_does_not(gated: GatedWorld) -> None:
+def test_upper_and_lower_case_differ_in_a_bearer_token_but_not_in_the_word_bearer(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token().encode()
 
@@ -166,7 +170,7 @@ def test_the_bearer_scheme_ignores_case_and_the_token_does_not(gated: GatedWorld
         assert gated.failure("support", (b"authorization", value)) is GateReason.BAD_TOKEN
 
 
-def test_the_subject_of_a_certificate_is_mapped_under_its_service(gated: GatedWorld) -> None:
+def test_the_subject_of_a_certificate_is_mapped_to_an_engineer_for_one_service_only(gated: GatedWorld) -> None:
     gated.map("CN=erin,O=Vendor", issuer="mtls:certified")
     erin, header = id_of(gated.world, "erin"), (SUBJECT, b"CN=erin,O=Vendor")
 
@@ -175,7 +179,7 @@ def test_the_subject_of_a_certificate_is_mapped_under_its_service(gated: GatedWo
     assert gated.failure("certified", (SUBJECT, b"CN=erin, O=Vendor")) is GateReason.UNKNOWN_ENGINEER
 
 
-def test_an_identity_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
+def test_an_identity_header_is_mapped_to_an_engineer_for_one_gateway_only(gated: GatedWorld) -> None:
     gateway = id_of(gated.world, "gate")
     gated.map("erin", issuer=f"header:{gateway}")
     erin, header = id_of(gated.world, "erin"), (ENGINEER, b"erin")
@@ -221,7 +225,7 @@ def test_an_identity_header_the_service_does_not_name_is_ignored(gated: GatedWor
     assert gated.failure("named", (SUBJECT, b"CN=erin"), token=gated.issuer.token()) is GateReason.NO_TOKEN
 
 
-def test_an_unreachable_issuer_and_an_outdated_database_read_have_separate_refusals(gated: GatedWorld) -> None:
+def test_an_unreachable_issuer_and_an_outdated_database_read_cause_different_refusals(gated: GatedWorld) -> None:
     gated.issuer.troubles["/jwks"] = BROKEN
     assert gated.failure("support", token=gated.issuer.token()) is GateReason.BUSY
 
@@ -256,7 +260,7 @@ def test_an_expired_token_is_refused_although_its_engineer_is_remembered(gated: 
     assert gated.failure("support", token=token) is GateReason.BAD_TOKEN
 
 
-def test_a_call_of_a_remembered_engineer_waits_for_nothing(gated: GatedWorld) -> None:
+def test_the_gate_identifies_a_remembered_engineer_without_waiting(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token()
     gated.ask("support", token=token)

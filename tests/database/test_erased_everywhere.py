@@ -217,7 +217,7 @@ def test_an_erased_persons_name_remains_only_in_free_text(world: World, urls: Ur
 
 @pytest.mark.far
 @pytest.mark.parametrize("who", ["annabelquist", "erasmusquist"])
-def test_an_erased_persons_location_remains_only_on_other_peoples_rows(world: World, urls: Urls, who: str) -> None:
+def test_an_erased_persons_location_remains_only_in_rows_of_other_people(world: World, urls: Urls, who: str) -> None:
     erase(urls, id_of(world, who))
     erase(urls, id_of(world, {"annabelquist": "erasmusquist", "erasmusquist": "annabelquist"}[who]))
 

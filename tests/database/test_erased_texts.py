@@ -104,7 +104,9 @@ def row(world: World, request_id: UUID) -> Any:
     return found
 
 
-def test_erasing_texts_erases_stored_idempotent_answers_too(world: World, urls: Urls, superuser: Engine) -> None:
+def test_erasing_the_texts_of_a_request_erases_answers_stored_for_repeated_calls_too(
+    world: World, urls: Urls, superuser: Engine
+) -> None:
     request_id, other = used(world), asked(world)
     with world.db.transaction() as session:
         authentication.enter(session, world.people["erin"])
@@ -141,7 +143,7 @@ def test_erased_texts_are_gone_and_the_logs_of_both_sides_still_verify(
     assert verified(vendors_log(world)).exit_code == GOOD
 
 
-def test_erasing_texts_keeps_who_and_when_and_a_second_erasure_changes_nothing(
+def test_erasing_texts_keeps_people_and_times_and_a_second_erasure_changes_nothing(
     world: World, urls: Urls, superuser: Engine
 ) -> None:
     request_id = used(world)
@@ -173,7 +175,7 @@ def test_an_erased_request_cannot_be_resubmitted(world: World, urls: Urls, super
 
 
 @pytest.mark.far
-def test_retention_in_the_tenants_log_erases_texts_in_the_row_and_vendors_log_too(
+def test_retention_of_the_tenants_log_also_erases_texts_in_the_request_row_and_vendors_log(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request_id = used(world)
@@ -248,7 +250,9 @@ def test_erasing_texts_erases_the_requesters_location(world: World, urls: Urls, 
 
 
 @pytest.mark.far
-def test_a_persons_own_location_is_erased_permanently(world: World, worker: Database, urls: Urls) -> None:
+def test_erasing_a_person_permanently_erases_the_location_of_that_person(
+    world: World, worker: Database, urls: Urls
+) -> None:
     says(world, THERE)
     request_id = world.act("ann", Action.DENY, asked(world)).id
     says(world, DirectoryEntry(f"{MARK} Inc", "US", "US"))
@@ -313,5 +317,5 @@ def test_the_erasing_owner_cannot_change_open_requests_or_decisions(world: World
             by_hand(urls, "SELECT set_config('lockbox.owner_command', 'erase', true)", statement)
 
 
-def test_erasing_texts_waits_for_the_hour_in_which_activity_may_be_reported() -> None:
+def test_texts_are_erased_only_after_the_hour_in_which_activity_may_still_be_reported() -> None:
     assert timedelta(hours=1) == erased_texts.SETTLED

@@ -187,7 +187,7 @@ def _look_for(world: World, word: str) -> None:
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-def test_an_address_of_another_person_in_a_text_stays(
+def test_erasing_a_person_keeps_the_address_of_another_person_in_a_text(
     world: World, urls: Urls, superuser: Engine, *, confirmed: bool
 ) -> None:
     invites(world, name="Lynn", address="lynn@contoso.example")
@@ -201,7 +201,7 @@ def test_an_address_of_another_person_in_a_text_stays(
     assert emails.count("lynn@contoso.example") == (1 if confirmed else 0)
 
 
-def test_the_erasure_of_a_former_member_is_recorded_at_their_tenant(world: World, urls: Urls) -> None:
+def test_the_erasure_of_a_former_member_is_recorded_in_the_log_of_the_former_tenant(world: World, urls: Urls) -> None:
     world.act("ann", Action.DENY, world.submit().id)
     does(world, "tara", members.remove, id_of(world, "ann"))
 
@@ -221,7 +221,7 @@ def test_each_audit_log_that_loses_a_name_records_the_erasure(world: World, urls
 
 
 @pytest.mark.far
-def test_a_relays_recorded_answer_no_longer_contains_the_erased_address(
+def test_the_recorded_answer_of_a_mail_relay_no_longer_contains_the_erased_address(
     world: World, urls: Urls, worker: Database, post: Postbag
 ) -> None:
     emails = {who: read(world.db, EMAIL, id=id_of(world, who))[0].email for who in ("ann", "amir")}
@@ -261,7 +261,7 @@ def test_the_erasure_event_names_the_person_by_id_and_can_be_read_by_their_tenan
     assert told.details == {}
 
 
-def test_erasure_refuses_a_person_with_a_pending_request_and_an_unknown_or_erased_person(
+def test_erasure_is_refused_for_unknown_or_erased_people_and_requesters_of_pending_requests(
     world: World, urls: Urls
 ) -> None:
     world.submit()
@@ -305,7 +305,9 @@ def test_no_database_role_of_a_server_erases_a_person(
     "statement",
     ["UPDATE decisions SET decision = 'approve'", "UPDATE decisions SET comment = 'x'", "DELETE FROM decisions"],
 )
-def test_an_owner_who_erases_a_person_changes_no_decision(world: World, urls: Urls, statement: str) -> None:
+def test_the_database_owner_can_change_no_decision_when_erasing_a_person(
+    world: World, urls: Urls, statement: str
+) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     engine = create_engine(urls.owner, poolclass=NullPool)
@@ -327,7 +329,9 @@ def test_an_owner_who_erases_a_person_changes_no_decision(world: World, urls: Ur
         "TRUNCATE event_details",
     ],
 )
-def test_an_owner_who_erases_a_person_only_removes_whole_fields(world: World, urls: Urls, statement: str) -> None:
+def test_the_database_owner_can_remove_only_whole_fields_when_erasing_a_person(
+    world: World, urls: Urls, statement: str
+) -> None:
     world.act("ann", Action.DENY, world.submit().id)
 
     engine = create_engine(urls.owner, poolclass=NullPool)
@@ -339,7 +343,9 @@ def test_an_owner_who_erases_a_person_only_removes_whole_fields(world: World, ur
 
 
 @each("statement", ["UPDATE event_details SET fields = fields - 'name'", "DELETE FROM event_details"])
-def test_an_owner_removes_no_field_outside_an_erasure(world: World, urls: Urls, statement: str) -> None:
+def test_the_database_owner_can_remove_fields_only_as_part_of_an_erasure(
+    world: World, urls: Urls, statement: str
+) -> None:
     world.submit()
 
     engine = create_engine(urls.owner, poolclass=NullPool)

@@ -38,7 +38,7 @@ def standing(world: World, who: str = "ann") -> TenantExclusions:
     return reads(world, who, exclusions.of_tenant)
 
 
-def test_each_tenants_log_and_admins_get_every_version_of_the_vendors_exclusions(
+def test_every_version_of_the_vendors_exclusions_reaches_the_log_and_admins_of_each_tenant(
     world: World, worker: Database
 ) -> None:
     stated(world)
@@ -89,7 +89,7 @@ def test_an_admin_acknowledges_each_version_of_the_exclusions_once(world: World)
     )
 
 
-def test_an_admin_acknowledges_only_the_current_exclusions_and_after_a_fresh_sign_in(world: World) -> None:
+def test_an_admin_can_acknowledge_only_the_current_exclusions_and_needs_a_fresh_sign_in(world: World) -> None:
     with pytest.raises(NotFound):
         does(world, "tara", exclusions.acknowledge, version=1)
     stated(world)

@@ -248,7 +248,9 @@ def test_a_customers_log_of_a_request_begins_when_the_customer_is_asked(api: Dat
     assert json.loads(said["resources"]["value"]) == first.resources
 
 
-def test_both_sides_can_compare_events_from_before_the_customer_was_asked(api: Database, worker: Database) -> None:
+def test_customer_and_vendor_can_compare_events_from_before_the_customer_was_asked(
+    api: Database, worker: Database
+) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -273,7 +275,7 @@ def test_both_sides_can_compare_events_from_before_the_customer_was_asked(api: D
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_window_opened_by_the_vendor_without_the_customer_begins_the_customers_log(
+def test_the_customers_log_of_a_request_begins_when_the_vendor_opens_the_window_by_itself(
     api: Database, worker: Database, mode: Mode
 ) -> None:
     world = World.make(api, Policy(vendor_review=True), mode)
@@ -342,7 +344,7 @@ def test_erased_values_are_left_out_of_an_export_and_its_proofs_still_hold(story
 
 
 @pytest.mark.parametrize("count", [700, pytest.param(70_000, marks=pytest.mark.far)])
-def test_a_single_event_is_proven_by_a_few_tiles(
+def test_a_few_hash_tiles_prove_that_a_single_event_is_in_the_log(
     world: World, worker: Database, superuser: Engine, count: int
 ) -> None:
     write(world, count)

@@ -182,7 +182,9 @@ def test_an_extension_ends_when_the_extended_window_is_revoked(
     assert door(world) is None
 
 
-def test_an_extension_being_approved_ends_with_the_extended_window(world: World, pool: ThreadPoolExecutor) -> None:
+def test_an_extension_with_an_uncommitted_approval_is_ended_with_the_extended_window(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     first = opened(world)
     second = extended(world, first.id)
     with world.db.transaction() as session:
@@ -195,7 +197,7 @@ def test_an_extension_being_approved_ends_with_the_extended_window(world: World,
 
 
 @pytest.mark.parametrize("how", ["revoked", "completed"])
-def test_an_extension_opens_nothing_if_only_the_extended_window_was_ended(
+def test_an_extension_opens_nothing_if_the_extended_window_was_ended_without_the_extension(
     world: World, still: StoppedClock, superuser: Engine, how: str
 ) -> None:
     first = opened(world)
@@ -235,7 +237,7 @@ def test_a_break_glass_window_cannot_be_extended(world: World) -> None:
         extended(world, first.id)
 
 
-def test_an_extension_of_a_vendor_opened_window_ends_with_the_switch_to_enforce(
+def test_the_switch_to_mode_enforce_ends_an_extension_of_a_window_that_the_vendor_opened(
     world: World, still: StoppedClock
 ) -> None:
     policy = lay_down(world, consent={"mode": "observe", "until": still.at + HOUR})
@@ -260,7 +262,7 @@ def test_an_extension_has_the_severity_of_the_extended_request(world: World) -> 
     assert (second.severity, second.quorum) == (Severity.S1, 2)
 
 
-def test_an_extension_approved_in_time_counts_although_written_after_the_windows_end(
+def test_an_extension_approved_in_time_counts_although_written_after_the_end_of_the_window(
     world: World, worker: Database, still: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened(world)

@@ -51,7 +51,9 @@ def test_a_move_of_a_request_writes_one_outbox_row(world: World) -> None:
     assert written(world.db) == []
 
 
-def test_an_outbox_row_is_claimed_fanned_out_and_deleted(world: World, worker: Database, post: Postbag) -> None:
+def test_an_outbox_row_is_claimed_and_then_fanned_out_and_then_deleted(
+    world: World, worker: Database, post: Postbag
+) -> None:
     world.submit()
 
     sent = post.deliver(worker, queued(world.db))
@@ -62,7 +64,7 @@ def test_an_outbox_row_is_claimed_fanned_out_and_deleted(world: World, worker: D
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_claimed_outbox_row_is_scheduled_at_the_end_of_its_lease(
+def test_a_claimed_outbox_row_is_scheduled_again_for_the_end_of_its_lease(
     world: World, worker: Database, post: Postbag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()
@@ -102,7 +104,7 @@ def test_a_repeated_fan_out_uses_the_same_notification_ids(world: World) -> None
     assert {row.id for row in written(world.db)} == first
 
 
-def test_a_notification_id_sorts_like_its_event_and_differs_by_recipient() -> None:
+def test_notification_ids_sort_in_the_order_of_events_and_differ_by_recipient() -> None:
     event_id, ann, amir = new_id(), new_id(), new_id()
 
     ids = [
@@ -136,7 +138,7 @@ def test_events_of_one_request_are_fanned_out_in_order(world: World, worker: Dat
     assert {("pending", amir), ("pending", abe), ("denied", amir), ("denied", abe)} <= told
 
 
-def test_a_move_dated_before_its_request_by_a_set_back_clock_is_still_notified(
+def test_a_move_dated_before_its_request_because_the_clock_was_set_back_still_notifies_people(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = world.submit()

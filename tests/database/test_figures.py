@@ -48,7 +48,9 @@ def shown(figures: MetricSnapshot) -> Samples:
     }
 
 
-def test_pending_and_open_requests_are_counted_by_their_next_timer(world: World, api: Database) -> None:
+def test_pending_and_open_requests_are_counted_by_the_kind_of_their_next_deadline(
+    world: World, api: Database
+) -> None:
     many(world, 3)
     world.act("ann", Action.APPROVE, world.fresh().id)
 
@@ -71,7 +73,7 @@ def test_an_expired_window_counts_as_overdue_and_not_as_open(world: World, api: 
     assert (found["deadlines_overdue", ()], found["access_open", ()]) == (1, 0)
 
 
-def test_the_lag_behind_deadlines_is_counted_by_bucket(
+def test_a_histogram_counts_how_late_the_timer_handles_deadlines(
     world: World, api: Database, worker: Database, superuser: Engine
 ) -> None:
     late, later = many(world, 2), many(world, 1)
@@ -89,7 +91,7 @@ def test_the_lag_behind_deadlines_is_counted_by_bucket(
 
 
 @pytest.mark.far
-def test_folding_metric_counters_keeps_every_sum(
+def test_merging_rows_of_metric_counters_keeps_every_sum(
     world: World, api: Database, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = many(world, 9)
@@ -188,7 +190,7 @@ def test_heartbeats_of_processes_report_age_and_clock_offset(api: Database, work
     assert 0 <= found["heartbeat_age_seconds", ("core",)] < 30
 
 
-def test_the_connections_of_live_processes_are_summed_next_to_the_allowed_number(
+def test_metrics_state_the_sum_of_connections_of_live_processes_and_the_allowed_number(
     api: Database, worker: Database
 ) -> None:
     for node in ("api@here", "api@there", "api@gone"):
@@ -270,7 +272,7 @@ def test_no_metric_names_a_person(world: World, api: Database, worker: Database,
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", said)
 
 
-def test_every_metric_is_computed_once_and_named(api: Database) -> None:
+def test_every_named_metric_is_computed_once(api: Database) -> None:
     with unbound(api).connect() as connection:
         (body,) = connection.exec_driver_sql(BODIES, (["operating_figures"],)).scalars()
 

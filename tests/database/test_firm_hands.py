@@ -83,7 +83,7 @@ def test_loosening_a_tenants_protection_needs_a_fresh_strong_sign_in(
     ("terms", "means", "minutes_ago"),
     [({"mail_suffices": False}, AuthMethod.MAIL, 0), ({"sign_in_age": 60}, AuthMethod.PASSKEY, 2)],
 )
-def test_loosening_a_tenants_protection_needs_the_sign_in_of_the_strictest_rule(
+def test_loosening_a_tenants_protection_needs_the_sign_in_that_the_strictest_rule_requires(
     world: World, what: str, terms: dict[str, Any], means: AuthMethod, minutes_ago: float
 ) -> None:
     rule = {"name": "strict", "match": {"services": ["payroll"]}, "terms": terms}
@@ -147,7 +147,7 @@ def test_an_admin_with_any_sign_in_may_tighten_protection(world: World, what: st
     TIGHTENING[what](world, signed_in(world, "tara", means, minutes_ago=60))
 
 
-def test_the_sign_in_of_an_accepted_invitation_lets_a_first_admin_invite_approvers(
+def test_a_first_admin_may_invite_approvers_with_the_sign_in_made_by_accepting_an_invitation(
     world: World,
 ) -> None:
     write(unbound(world.db), "DELETE FROM memberships WHERE role = 'approver'")

@@ -53,7 +53,7 @@ def suspended(world: World) -> World:
 
 @each(("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
 @each("what", OPENING)
-def test_an_operators_token_or_mailed_code_loosens_nothing(
+def test_an_operator_cannot_loosen_protection_with_a_token_or_a_mailed_code(
     suspended: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     before = (colleagues_of(suspended), len(recorded_changes(suspended.db)))
@@ -66,7 +66,7 @@ def test_an_operators_token_or_mailed_code_loosens_nothing(
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC])
 @pytest.mark.parametrize("what", OPENING)
-def test_an_operator_with_a_fresh_strong_sign_in_may_make_loosening_changes(
+def test_an_operator_with_a_fresh_strong_sign_in_may_loosen_protection(
     suspended: World, what: str, means: AuthMethod
 ) -> None:
     assert OPENING[what](suspended, signed_in(suspended, "olga", means, minutes_ago=1)) is not None
@@ -74,7 +74,7 @@ def test_an_operator_with_a_fresh_strong_sign_in_may_make_loosening_changes(
 
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("what", CLOSING)
-def test_an_operator_with_any_sign_in_may_make_tightening_changes(world: World, what: str, means: AuthMethod) -> None:
+def test_an_operator_with_any_sign_in_may_tighten_protection(world: World, what: str, means: AuthMethod) -> None:
     before = len(recorded_changes(world.db))
 
     CLOSING[what](world, signed_in(world, "olga", means, minutes_ago=60))

@@ -175,7 +175,7 @@ def test_only_the_approvers_of_a_tenant_write_approvals_for_that_tenant(world: W
     assert not read(world.db, APPROVALS, id=request_id)
 
 
-def test_a_manager_cannot_open_a_window_under_enforce_without_the_customer(world: World) -> None:
+def test_a_manager_cannot_open_a_window_in_mode_enforce_without_the_customer(world: World) -> None:
     request_id = _request(world, "pending")
     _vain(world, "mia", DECIDE, request=request_id, decision="approve")
 
@@ -224,7 +224,7 @@ def test_only_managers_write_endorsements(world: World) -> None:
     assert not read(world.db, "SELECT FROM decisions WHERE request_id = :id", id=request_id)
 
 
-def test_an_engineer_cannot_submit_in_a_mode_other_than_the_tenants(world: World) -> None:
+def test_an_engineer_cannot_submit_in_a_mode_other_than_the_mode_of_the_tenant(world: World) -> None:
     for mode in ("off", "observe"):
         _files_in_vain(world, world.people["erin"].person_id, mode)
 
@@ -264,7 +264,7 @@ def test_the_customer_sees_only_a_count_of_requests_in_review(world: World) -> N
     assert len(queries) == len(SEES)
 
 
-def test_a_customer_auditor_moves_no_request(world: World) -> None:
+def test_a_customer_auditor_cannot_move_a_request(world: World) -> None:
     request_id = _request(world, "pending")
 
     _vain(world, "ada", DENY, request=request_id, to="denied")
@@ -337,7 +337,7 @@ def test_no_forged_notification_blocks_a_notification_of_a_request(world: World)
         assert "tells of a request" in _vain(world, who, NOTIFY, at=at, **values)
 
 
-def test_no_tenant_notification_reaches_a_stranger_or_another_tenants_endpoint(world: World) -> None:
+def test_a_notification_about_a_tenant_reaches_no_stranger_and_no_endpoint_of_another_tenant(world: World) -> None:
     stranger = _stranger(world)
     here = {"tenant": next(iter(stranger.tenants())), "request": None}
     (told,) = read(world.db, "SELECT id FROM events WHERE request_id IS NULL AND tenant_id = :t", t=world.tenant.id)
@@ -347,7 +347,7 @@ def test_no_tenant_notification_reaches_a_stranger_or_another_tenants_endpoint(w
     _vain(world, stranger, CALL, endpoint=endpoint.id, **here)
 
 
-def test_an_operator_adds_no_tenant_whose_mode_is_not_enforce(world: World) -> None:
+def test_an_operator_can_add_a_tenant_only_in_mode_enforce(world: World) -> None:
     for mode in ("off", "observe"):
         _vain(world, "olga", FOUND, tenant=new_id(), mode=mode, slug=f"born-{mode}")
 
@@ -390,7 +390,7 @@ def test_an_ended_invitation_cannot_be_accepted(world: World, end: str) -> None:
     assert not read(world.db, "SELECT FROM people WHERE name = 'Mallory'")
 
 
-def test_an_invitation_is_only_for_its_addressee_and_only_on_its_own_side(world: World) -> None:
+def test_only_the_addressee_can_accept_an_invitation_and_only_on_the_inviting_side(world: World) -> None:
     (row,) = read(world.db, "SELECT email FROM invitations")
     stranger = _stranger(world).person_id
 
@@ -404,7 +404,7 @@ def test_an_invitation_is_only_for_its_addressee_and_only_on_its_own_side(world:
 
 
 @pytest.mark.far
-def test_a_member_cannot_accept_or_revive_an_invitation_of_someone_else(world: World) -> None:
+def test_a_member_cannot_accept_or_revive_an_invitation_addressed_to_someone_else(world: World) -> None:
     for who in ("aude", "ann", "tara"):
         _vain(world, who, "UPDATE invitations SET accepted_at = now(), accepted_by = :me")
     _past_triggers(world, "UPDATE invitations SET withdrawn_at = now(), withdrawn_by = invited_by")
@@ -413,7 +413,7 @@ def test_a_member_cannot_accept_or_revive_an_invitation_of_someone_else(world: W
         _vain(world, who, "UPDATE invitations SET withdrawn_at = NULL, withdrawn_by = NULL")
 
 
-def test_an_admin_cannot_add_a_stranger_to_read_the_strangers_address(world: World) -> None:
+def test_an_admin_cannot_read_the_address_of_a_stranger_by_adding_the_stranger(world: World) -> None:
     stranger, ann = _stranger(world), world.people["ann"].person_id
 
     _vain(world, stranger, JOIN, new=ann, tenant=next(iter(stranger.tenants())))
@@ -452,7 +452,9 @@ def test_a_stored_time_zone_must_be_a_zone_name(world: World) -> None:
         _vain(world, "ann", "UPDATE people SET time_zone = :name WHERE id = :me", name=name)
 
 
-def test_admins_removing_each_other_in_old_snapshots_leave_one_admin(world: World, urls: Urls) -> None:
+def test_admins_who_remove_each_other_in_repeatable_read_transactions_leave_one_admin(
+    world: World, urls: Urls
+) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     engine = create_engine(urls.api, poolclass=NullPool, isolation_level="REPEATABLE READ")
 
@@ -499,7 +501,7 @@ def test_a_customer_cannot_read_vendor_endpoints(world: World) -> None:
         _vain(world, who, "SELECT secret FROM endpoints WHERE tenant_id IS NULL")
 
 
-def test_a_policy_row_names_its_author_and_a_delegation_row_its_maker(world: World) -> None:
+def test_policy_and_delegation_rows_must_name_the_person_who_writes_them(world: World) -> None:
     ann, abe = world.people["ann"].person_id, world.people["abe"].person_id
     delegation = {"tenant": world.tenant.id, "principal": ann, "delegate": world.people["aude"].person_id, "by": abe}
 

@@ -58,7 +58,7 @@ def test_a_fresh_sign_in_is_always_enough_to_revoke(world: World, means: AuthMet
     assert revoked(world, caller, revoke_sign_in_age=300).state is State.REVOKED
 
 
-def test_the_stricter_of_old_and_current_policy_decides_the_sign_in_to_revoke(world: World) -> None:
+def test_the_stricter_of_old_and_current_policy_decides_which_sign_in_revoking_needs(world: World) -> None:
     lay_down(world, revoke_sign_in_age=300)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     lay_down(world)

@@ -39,7 +39,9 @@ def scheduled(world: World, clock: StoppedClock, *, ahead: timedelta = 2 * HOUR,
     return world.act("ann", Action.APPROVE, request.id, **kept)
 
 
-def test_a_window_with_a_later_start_is_open_between_its_start_and_end(world: World, still: StoppedClock) -> None:
+def test_a_window_with_a_future_start_is_open_only_between_its_start_and_its_end(
+    world: World, still: StoppedClock
+) -> None:
     request = scheduled(world, still)
 
     assert (request.state, request.opened_at, request.opens_at) == ("active", still.at, still.at + 2 * HOUR)
@@ -51,7 +53,9 @@ def test_a_window_with_a_later_start_is_open_between_its_start_and_end(world: Wo
     assert let_in == [False, False, True, False]
 
 
-def test_answers_to_a_request_with_a_later_start_are_due_before_that_start(world: World, still: StoppedClock) -> None:
+def test_answers_to_a_request_with_a_future_start_are_due_before_that_start(
+    world: World, still: StoppedClock
+) -> None:
     request = world.submit(not_before=still.at + HOUR)
 
     assert request.deadline_at == still.at + HOUR
@@ -60,7 +64,7 @@ def test_answers_to_a_request_with_a_later_start_are_due_before_that_start(world
         world.act("ann", Action.APPROVE, request.id)
 
 
-def test_the_timer_announces_a_windows_later_start_without_a_move(
+def test_the_timer_announces_the_start_of_a_window_without_making_a_move(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -114,7 +118,7 @@ def test_approvers_and_requester_are_notified_why_an_approved_window_does_not_st
         ("DELETE FROM memberships WHERE role = 'engineer'", HeldBack.ENGINEER_INACTIVE),
     ],
 )
-def test_the_page_and_the_timers_event_state_the_same_reason_for_access_held_back(
+def test_the_request_page_and_the_timers_event_state_the_same_reason_for_withholding_access(
     world: World, worker: Database, superuser: Engine, still: StoppedClock, *, statement: str, why: HeldBack
 ) -> None:
     request = scheduled(world, still)
@@ -130,7 +134,7 @@ def test_the_page_and_the_timers_event_state_the_same_reason_for_access_held_bac
     assert held_back(world, request) is None
 
 
-def test_a_window_no_longer_approved_at_its_start_is_held_back(
+def test_a_window_that_is_no_longer_approved_at_its_start_grants_no_access(
     world: World, superuser: Engine, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -140,7 +144,7 @@ def test_a_window_no_longer_approved_at_its_start_is_held_back(
     assert held_back(world, request) is HeldBack.APPROVAL_UNVERIFIED
 
 
-def test_an_unverified_policy_is_stated_as_the_reason_for_access_held_back(
+def test_an_unverified_policy_is_stated_as_the_reason_for_withholding_access(
     world: World, superuser: Engine, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -152,7 +156,7 @@ def test_an_unverified_policy_is_stated_as_the_reason_for_access_held_back(
     assert held_back(world, request) is HeldBack.POLICY_UNVERIFIED
 
 
-def test_a_window_altered_in_the_database_is_held_back_though_the_timer_announces_it(
+def test_a_window_altered_in_the_database_grants_no_access_though_the_timer_announces_it(
     world: World, worker: Database, superuser: Engine, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -173,7 +177,7 @@ def held_back(world: World, request: AccessRequest) -> HeldBack | None:
 
 
 @each("ahead", [-HOUR, timedelta(days=7, seconds=1)])
-def test_a_later_start_must_be_in_the_future_and_within_the_limit(
+def test_a_requested_start_must_be_in_the_future_and_within_the_limit(
     world: World, still: StoppedClock, ahead: timedelta
 ) -> None:
     with pytest.raises(PolicyNotMet) as refused:
@@ -182,7 +186,7 @@ def test_a_later_start_must_be_in_the_future_and_within_the_limit(
     assert refused.value.facts["field"] == "not_before"
 
 
-def test_a_policy_may_forbid_later_starts_of_windows(world: World, still: StoppedClock) -> None:
+def test_a_policy_may_forbid_windows_with_a_future_start(world: World, still: StoppedClock) -> None:
     lay_down(world, start_ahead=0)
 
     with pytest.raises(PolicyNotMet, match="no later start"):
@@ -218,7 +222,7 @@ def test_a_window_whose_start_passed_before_the_last_approval_opens_at_once(
     check_log_of_one_window(world, worker)
 
 
-def test_a_window_approved_for_a_later_start_can_be_revoked_before_that_start(
+def test_a_window_approved_for_a_future_start_can_be_revoked_before_that_start(
     world: World, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -229,7 +233,7 @@ def test_a_window_approved_for_a_later_start_can_be_revoked_before_that_start(
     assert door(world) is None
 
 
-def test_both_verifiers_accept_the_log_of_a_window_with_a_later_start(
+def test_both_verifiers_accept_the_log_of_a_window_with_a_future_start(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -271,7 +275,7 @@ def test_a_window_altered_to_begin_earlier_grants_no_access(
         ({"quorum": 2}, 2.5, True),
     ],
 )
-def test_a_policy_made_stricter_before_the_start_of_a_window_holds_access_back(
+def test_a_policy_made_stricter_before_the_start_of_a_window_withholds_access(
     world: World, still: StoppedClock, stricter: dict[str, Any], hours: float, *, lets_in: bool
 ) -> None:
     scheduled(world, still)
@@ -285,7 +289,7 @@ def test_a_policy_made_stricter_before_the_start_of_a_window_holds_access_back(
 
 
 @pytest.mark.usefixtures("patient_gate")
-def test_the_gate_opens_a_window_at_its_later_start_without_a_worker(world: World, later: ShiftedClock) -> None:
+def test_the_gate_opens_an_approved_window_at_its_start_without_a_worker(world: World, later: ShiftedClock) -> None:
     world.db.clock = later
     request = world.submit(not_before=datetime.now(UTC) + HOUR)
     request = world.act("ann", Action.APPROVE, request.id)
@@ -393,7 +397,7 @@ def test_no_database_role_can_open_a_window_without_recorded_decisions(urls: Url
     assert state_of(api, request_id) == "pending"
 
 
-def test_the_database_refuses_a_window_without_the_customers_decision_under_enforce(
+def test_in_mode_enforce_the_database_refuses_a_window_without_the_customers_decision(
     urls: Urls, api: Database
 ) -> None:
     world, request_id = _waiting(api, Mode.OBSERVE, quorum=1)
@@ -436,7 +440,7 @@ ENOUGH: list[tuple[Mode, int, list[Decision]]] = [
 
 
 @pytest.mark.parametrize(("mode", "quorum", "decisions"), ENOUGH)
-def test_the_api_opens_a_window_given_one_decision_from_each_eligible_person(
+def test_the_api_opens_a_window_with_one_decision_from_each_eligible_person(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
     world, request_id = _waiting(api, mode, quorum)

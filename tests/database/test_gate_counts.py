@@ -66,7 +66,7 @@ def total(api: Database) -> int:
     return int(read(api, IN_TOTAL)[0].n)
 
 
-def test_gate_answers_are_counted_by_minute_hour_and_in_total(world: World, api: Database) -> None:
+def test_gate_answers_are_counted_per_minute_and_per_hour_and_in_total(world: World, api: Database) -> None:
     process, request_id = Counting(api), opened(world)
     for _ in range(3):
         process.refuse()
@@ -110,7 +110,9 @@ def test_the_stored_time_of_a_window_use_is_never_later_than_the_use(world: Worl
     assert read(api, USED)[0].last_at <= after.at
 
 
-def test_a_batch_of_gate_counts_with_a_lost_acknowledgement_counts_once(world: World, api: Database) -> None:
+def test_a_batch_of_gate_counts_is_added_once_even_if_its_acknowledgement_is_lost(
+    world: World, api: Database
+) -> None:
     request_id, process = opened(world), Counting(api)
     process.use(request_id)
 
@@ -163,7 +165,7 @@ def test_concurrent_writers_of_gate_counts_lose_no_count_and_count_nothing_twice
     assert {row.number for row in read(api, USED)} == {60}
 
 
-def test_without_postgres_gate_counts_are_kept_logged_and_written_later(
+def test_gate_counts_are_kept_and_logged_while_postgres_is_away_and_written_later(
     world: World, api: Database, urls: Urls
 ) -> None:
     request_id = opened(world)

@@ -217,7 +217,7 @@ def test_an_endpoint_with_an_invalid_certificate_gets_nothing(
     assert [one.outcome for one in tries].count(None) == 1
 
 
-def test_an_endpoint_name_switching_to_an_internal_address_is_refused_and_logged(
+def test_a_call_is_refused_and_logged_if_the_endpoint_name_now_resolves_to_an_internal_address(
     world: World, sender: Database, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post = Postbag(calling=HttpWebhooks(allow_http=True))

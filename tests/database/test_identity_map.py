@@ -171,7 +171,7 @@ def test_operators_and_auditors_read_the_identity_map_page_by_page(world: World)
         assert rest.next_cursor is None
 
 
-def test_a_trusted_sign_in_identity_names_the_same_person_to_the_gate(world: World, superuser: Engine) -> None:
+def test_an_identity_trusted_for_sign_in_names_the_same_person_to_the_gate(world: World, superuser: Engine) -> None:
     bind(world, superuser, "erin", "trusted")
     bind(world, superuser, "erin", "fresh", trusted="1 hour")
     bind(world, superuser, "max", "manager")
@@ -192,7 +192,9 @@ def test_an_identity_mapped_to_two_people_names_no_person(world: World, superuse
     assert named(world.db, "two") is None
 
 
-def test_a_mail_address_names_an_engineer_only_without_a_mapped_identity(world: World, superuser: Engine) -> None:
+def test_a_mail_address_names_an_engineer_only_if_the_identity_of_the_caller_is_not_mapped(
+    world: World, superuser: Engine
+) -> None:
     address = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "erin"))[0].email
     customers = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))[0].email
     managers = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "max"))[0].email
@@ -409,7 +411,9 @@ def test_many_calls_of_one_caller_cause_one_identity_read_and_memory_is_bounded(
     asyncio.run(asked())
 
 
-def test_an_identity_lookup_that_was_read_during_a_change_is_not_kept(world: World, watched: WatchedMap) -> None:
+def test_the_result_of_an_identity_lookup_that_overlaps_a_change_is_not_remembered(
+    world: World, watched: WatchedMap
+) -> None:
     add(world)
 
     async def asked() -> None:
@@ -443,7 +447,7 @@ def test_the_identity_of_a_known_caller_is_looked_up_again_before_it_expires(
     asyncio.run(asked())
 
 
-def test_without_postgres_callers_are_unknown_and_no_lookup_is_kept() -> None:
+def test_while_postgres_is_away_callers_are_unknown_and_no_lookup_is_remembered() -> None:
     nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/x", connect_args={"connect_timeout": 1})
     lost = IdentityMap(Database(nowhere, None))  # type: ignore[arg-type]
 

@@ -175,7 +175,7 @@ def test_a_clock_set_back_between_decisions_is_no_invariant_finding(
 
 
 @pytest.mark.far
-def test_no_ordinary_life_of_a_request_leaves_an_invariant_finding(
+def test_ordinary_requests_cause_no_invariant_finding_however_they_end(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
     world = World.make(api, Policy(quorum=2))
@@ -212,7 +212,7 @@ def test_decisions_made_after_a_sign_in_are_no_invariant_finding(api: Database, 
 
 
 @pytest.mark.parametrize("statement", BREAKS)
-def test_the_invariant_checks_detect_faults_written_past_the_triggers(
+def test_the_invariant_checks_detect_faults_that_bypassed_the_triggers(
     lived: World, worker: Database, superuser: Engine, statement: str
 ) -> None:
     rule, what = BREAKS[statement]
@@ -223,7 +223,7 @@ def test_the_invariant_checks_detect_faults_written_past_the_triggers(
     assert any(one.rule == rule and what in one.what for one in found), (found, lived.tenant.slug)
 
 
-def test_an_invariant_finding_is_an_event_a_mail_to_operators_and_a_webhook_call(
+def test_an_invariant_finding_causes_an_event_and_a_mail_to_operators_and_a_webhook_call(
     lived: World, worker: Database, superuser: Engine, post: Postbag, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post.deliver(worker, open_notifications(worker))
@@ -256,7 +256,7 @@ def test_an_invariant_finding_is_an_event_a_mail_to_operators_and_a_webhook_call
     assert "invariant.broken" in capsys.readouterr().out
 
 
-def test_a_known_invariant_finding_is_repeated_hourly_and_a_new_one_sent_at_once(
+def test_known_invariant_findings_are_repeated_hourly_and_new_findings_are_sent_at_once(
     lived: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
     freely(superuser, "DELETE FROM decisions WHERE decision = 'approve'")
@@ -380,7 +380,7 @@ def test_the_invariant_checks_read_people_page_by_page(
     assert found == [set(), set(), {last}, set()]
 
 
-def test_events_removed_by_retention_lead_to_no_finding_about_a_person(
+def test_the_removal_of_events_by_retention_causes_no_invariant_finding_about_a_person(
     lived: World, worker: Database, superuser: Engine
 ) -> None:
     freely(superuser, "UPDATE tokens SET is_sample = false")
@@ -392,7 +392,9 @@ def test_events_removed_by_retention_lead_to_no_finding_about_a_person(
     assert lived.people
 
 
-def test_events_removed_by_retention_count_as_no_gap(lived: World, worker: Database, superuser: Engine) -> None:
+def test_the_invariant_checks_report_no_gap_where_retention_removed_events(
+    lived: World, worker: Database, superuser: Engine
+) -> None:
     write(superuser, "UPDATE logs SET kept_from = size")
     freely(superuser, "DELETE FROM events WHERE request_id IN (SELECT id FROM requests WHERE closed_at IS NOT NULL)")
 

@@ -141,7 +141,7 @@ def test_a_worker_without_keys_verifies_no_mac(old: World) -> None:
         recognised(worker, old, "ann")
 
 
-def test_a_row_whose_mac_no_key_verifies_is_named_and_left_unchanged(
+def test_rekeying_reports_a_row_without_a_valid_mac_and_leaves_the_row_unchanged(
     old: World, rekey: Rekey, superuser: Engine
 ) -> None:
     ann = old.people["ann"].person_id

@@ -25,9 +25,7 @@ def _due(ids: list[str], kind: str = "expire") -> list[IndexEntry]:
     return [IndexEntry(one, kind, LONG_AGO) for one in ids]
 
 
-def test_settling_an_index_entry_drops_the_lease_and_writes_the_current_state(
-    schedule: Schedule, redis: "Redis"
-) -> None:
+def test_rescheduling_or_removing_a_claimed_index_entry_drops_the_lease(schedule: Schedule, redis: "Redis") -> None:
     gone, again = _ids(2)
     schedule.arm(CLOCK, _due([gone, again]))
     schedule.claim(CLOCK)
@@ -53,7 +51,7 @@ def test_an_entry_whose_lease_expired_is_offered_again(schedule: Schedule) -> No
         assert within(2, lambda: schedule.claim(SHORT).ids == {"expire": [one]})
 
 
-def test_a_backlog_of_entries_beyond_the_budget_waits_in_the_index(schedule: Schedule) -> None:
+def test_due_entries_beyond_the_lease_budget_wait_in_the_index(schedule: Schedule) -> None:
     ids = _ids(12)
     schedule.arm(SHORT, _due(ids))
 
@@ -69,7 +67,7 @@ def test_a_backlog_of_entries_beyond_the_budget_waits_in_the_index(schedule: Sch
     assert len(schedule.members(SHORT)) == 12 - 7
 
 
-def test_an_index_entry_whose_lease_expired_counts_once_against_the_budget(schedule: Schedule) -> None:
+def test_an_index_entry_whose_lease_expired_counts_once_against_the_lease_budget(schedule: Schedule) -> None:
     schedule.arm(SHORT, _due(_ids(12)))
     first = set(schedule.claim(SHORT).ids["expire"])
     time.sleep(0.25)
@@ -77,7 +75,7 @@ def test_an_index_entry_whose_lease_expired_counts_once_against_the_budget(sched
     assert set(schedule.claim(SHORT).ids["expire"]) == first
 
 
-def test_notifications_wait_while_a_storm_of_deadlines_is_leased(schedule: Schedule) -> None:
+def test_notifications_wait_while_very_many_deadlines_are_leased(schedule: Schedule) -> None:
     storm = _ids(501)
     schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
     schedule.arm(CLOCK, _due(storm))
@@ -124,7 +122,7 @@ def test_a_deadline_that_is_just_due_delays_no_notification(schedule: Schedule) 
 
 
 @pytest.mark.parametrize("until", ["+inf", 1e15, 0])
-def test_an_unknown_lease_entry_delays_no_notification(
+def test_lease_entries_with_unknown_names_delay_no_notification(
     schedule: Schedule, redis: "Redis", until: str | float
 ) -> None:
     schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
@@ -133,7 +131,9 @@ def test_an_unknown_lease_entry_delays_no_notification(
     assert len(schedule.claim(NOTIFICATIONS).ids["notify"]) == 3
 
 
-def test_arming_one_kind_of_entry_drops_the_lease_of_the_other_kind(schedule: Schedule, redis: "Redis") -> None:
+def test_scheduling_an_id_under_another_kind_drops_the_lease_of_the_former_kind(
+    schedule: Schedule, redis: "Redis"
+) -> None:
     (one,) = _ids(1)
     schedule.arm(CLOCK, _due([one], "time_out"))
     schedule.claim(CLOCK)
@@ -161,7 +161,7 @@ def test_concurrent_claims_of_index_entries_are_disjoint(schedule: Schedule) -> 
     assert sorted(claimed) == sorted(ids)
 
 
-def test_concurrent_arming_and_claiming_neither_loses_nor_doubles_entries(schedule: Schedule) -> None:
+def test_concurrent_scheduling_and_claiming_neither_loses_nor_doubles_entries(schedule: Schedule) -> None:
     ids = _ids(1000)
     claimed: list[str] = []
 

@@ -103,7 +103,9 @@ def test_a_move_is_not_published_before_the_commit(ear: ChannelListener, world: 
     assert (before, ear.heard()) == ([], [(ear.everyone, {str(one)})])
 
 
-def test_index_rebuilds_and_open_notifications_are_not_published(ear: ChannelListener, world: World) -> None:
+def test_neither_index_rebuilds_nor_unsent_notifications_are_published_as_live_messages(
+    ear: ChannelListener, world: World
+) -> None:
     schedule = world.db.schedule
 
     schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
@@ -114,7 +116,7 @@ def test_index_rebuilds_and_open_notifications_are_not_published(ear: ChannelLis
 
 @pytest.mark.far
 @pytest.mark.parametrize("outcome", [Outcome.MOOT, None])
-def test_an_ended_notification_is_published_to_operators_only(
+def test_the_end_of_a_notification_is_published_to_operators_only(
     ear: ChannelListener, world: World, worker: Database, outcome: Outcome | None
 ) -> None:
     (notification, *_) = read(
@@ -157,7 +159,9 @@ def _until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_changes_seen_by_only_one_side_are_published_on_its_channel(ear: ChannelListener, world: World) -> None:
+def test_changes_that_only_one_side_may_see_are_published_on_the_channel_of_that_side(
+    ear: ChannelListener, world: World
+) -> None:
     one, other = new_id(), new_id()
 
     with world.db.transaction() as session:
@@ -182,7 +186,7 @@ def test_activity_inside_a_window_is_published_live_to_pages_only(ear: ChannelLi
 
 
 @pytest.mark.far
-def test_a_question_is_published_live_to_both_sides_and_in_review_to_the_vendor_only(
+def test_a_question_is_published_live_to_both_sides_but_during_review_only_to_the_vendor(
     ear: ChannelListener, world: World
 ) -> None:
     pending = world.submit()
@@ -197,7 +201,7 @@ def test_a_question_is_published_live_to_both_sides_and_in_review_to_the_vendor_
     assert ear.heard() == [(ear.everyone, {str(pending.id)}), (f"{ear.everyone}:vendor", {str(reviewed.id)})]
 
 
-def test_an_unavailable_redis_loses_published_news_but_no_commits(world: World) -> None:
+def test_an_unavailable_redis_loses_live_messages_but_no_commits(world: World) -> None:
     db = Database(world.db.engine, Schedule("redis://127.0.0.1:1"))
     began = time.monotonic()
 

@@ -68,7 +68,7 @@ def test_a_persons_role_cannot_be_changed_to_system(world: World) -> None:
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
-def test_concurrent_grants_of_role_system_and_a_role_for_people_never_both_succeed(
+def test_the_system_role_and_a_human_role_cannot_both_be_granted_by_concurrent_transactions(
     world: World, urls: Urls, level: str
 ) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))

@@ -63,7 +63,7 @@ def beat(worker: Database, job: MaintenanceJob) -> None:
 
 
 @pytest.mark.far
-def test_a_due_maintenance_task_that_no_worker_takes_is_done_locally_after_two_intervals(
+def test_a_maintenance_task_that_no_worker_takes_is_done_in_process_after_two_intervals(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:
     beat(worker, SEAL)
@@ -87,7 +87,7 @@ def test_no_seal_task_is_sent_without_unsealed_events(worker: Database, broker: 
     assert broker.llen(QUEUE) == 0
 
 
-def test_reconciling_runs_locally_if_the_last_run_was_too_long_ago(
+def test_reconciling_runs_in_process_if_the_last_run_was_too_long_ago(
     world: World, worker: Database, superuser: Engine, looping: Looping
 ) -> None:
     overdue = world.submit()
@@ -100,7 +100,7 @@ def test_reconciling_runs_locally_if_the_last_run_was_too_long_ago(
 
 
 @pytest.mark.far
-def test_a_maintenance_job_that_another_process_runs_is_neither_sent_nor_done(
+def test_a_maintenance_job_that_another_process_is_running_is_neither_queued_nor_done_again(
     world: World, worker: Database, superuser: Engine, broker: "Redis", looping: Looping
 ) -> None:
     overdue = world.submit()
@@ -129,7 +129,7 @@ def test_a_task_queue_without_a_worker_gets_only_a_few_messages(
 
 
 @pytest.mark.far
-def test_without_redis_maintenance_work_is_done_locally_at_once(
+def test_while_redis_is_away_maintenance_work_is_done_in_process_at_once(
     world: World, worker: Database, away_url: str, looping: Looping
 ) -> None:
     beat(worker, SEAL)
@@ -151,7 +151,9 @@ def test_the_notifications_workers_database_role_records_only_its_own_runs(worke
     assert [one for one in ProcessPart if heartbeats.age(worker, one) < math.inf] == [ProcessPart.NOTIFICATIONS]
 
 
-def test_a_maintenance_run_recorded_before_a_clock_set_back_is_ignored(worker: Database, superuser: Engine) -> None:
+def test_a_maintenance_run_recorded_before_the_clock_was_set_back_is_ignored(
+    worker: Database, superuser: Engine
+) -> None:
     beat(worker, SEAL)
     with superuser.begin() as connection:
         connection.execute(text("UPDATE heartbeats SET beat_at = beat_at + interval '1 hour'"))

@@ -120,7 +120,7 @@ def test_timer_messages_in_any_order_end_a_window_once(world: World, late: Datab
     assert [move for _, move, _ in moves_of(late, request.id)] == ["submit", "approve", "expire"]
 
 
-def test_a_requests_index_entry_is_a_reminder_until_only_the_deadline_is_left(
+def test_the_index_entry_of_a_request_is_of_kind_remind_until_only_the_deadline_is_left(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -147,7 +147,7 @@ def test_a_reminder_message_after_the_deadline_times_the_request_out(world: Worl
     assert late.schedule.members(CLOCK) == {}
 
 
-def test_a_time_out_message_before_the_deadline_sends_a_reminder(
+def test_a_time_out_message_that_arrives_before_the_deadline_causes_a_reminder(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     request = world.submit()
@@ -179,7 +179,7 @@ def test_an_empty_timer_message_does_nothing(late: Database) -> None:
 
 
 @pytest.mark.far
-def test_two_workers_share_a_batch_of_requests_without_doubling(
+def test_two_workers_with_the_same_batch_of_requests_handle_each_request_once(
     world: World, late: Database, pool: ThreadPoolExecutor
 ) -> None:
     requests = many(world, 100)

@@ -329,7 +329,7 @@ def test_constraint_and_index_names_follow_the_convention(superuser: Engine) -> 
     assert [name for name in ours if name.split("_")[0] not in {"pk", "fk", "uq", "ck", "ix"}] == []
 
 
-def test_database_functions_are_executable_by_named_roles_only(superuser: Engine) -> None:
+def test_only_the_database_roles_of_lockbox_may_execute_database_functions(superuser: Engine) -> None:
     callers = {line.split()[-1] for line in objects(superuser) if line.startswith("right EXECUTE ")}
 
     servers = {"lockbox_api", "lockbox_worker", "lockbox_notifications", "lockbox_connectors"}
@@ -362,7 +362,7 @@ def _as_r(found: "re.Match[str]") -> str:
 
 
 @pytest.mark.parametrize("state", State)
-def test_the_database_allows_the_same_moves_as_the_lifecycle(superuser: Engine, state: State) -> None:
+def test_the_database_allows_the_same_moves_as_the_lifecycle_in_the_code(superuser: Engine, state: State) -> None:
     (row,) = read(superuser, "SELECT leads_to(:state) AS states", state=state.value)
 
     ends = {end for (start, _), move in MOVES.items() if start is state for end in (move.to, move.instead) if end}
@@ -406,7 +406,7 @@ def test_a_database_of_another_version_is_named_and_left_unchanged(urls: Urls, s
 
 
 @pytest.mark.usefixtures("alone")
-def test_no_migration_runs_next_to_processes_of_0_2_0(
+def test_no_migration_runs_while_processes_of_version_0_2_0_run(
     urls: Urls, superuser: Engine, api: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrations, "LEAVE_SECONDS", 0.0)
@@ -421,7 +421,9 @@ def test_no_migration_runs_next_to_processes_of_0_2_0(
     assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == [first]
 
 
-def test_a_migration_waits_for_just_stopped_processes_of_0_2_0(urls: Urls, fresh: str, owner: Engine) -> None:
+def test_a_migration_waits_for_recently_stopped_processes_of_version_0_2_0(
+    urls: Urls, fresh: str, owner: Engine
+) -> None:
     with owner.begin() as connection:
         config = migrations._config()  # noqa: SLF001 - as `upgrade` runs it
         config.attributes["connection"] = connection
@@ -467,7 +469,7 @@ def test_a_migration_records_the_revisions_applied(fresh: str, owner: Engine) ->
     assert migrations.history()[-1] == migrations.head()
 
 
-def test_rows_written_before_macs_existed_get_the_mac_value_for_older_rows(fresh: str, owner: Engine) -> None:
+def test_the_migration_gives_rows_from_before_macs_existed_a_reserved_mac_value(fresh: str, owner: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations.FOLDER))
     with owner.begin() as connection:
@@ -508,7 +510,9 @@ def test_a_database_newer_than_the_code_is_reported_in_one_line(urls: Urls, supe
 @pytest.mark.parametrize(
     "command", [["migrate"], ["operate", "retain", "--older-than", "30d", "--yes"], ["operate", "re-key"], ["sample"]]
 )
-def test_an_owners_command_with_another_database_role_is_refused_in_one_line(urls: Urls, command: list[str]) -> None:
+def test_an_owner_command_run_with_a_servers_database_role_is_refused_with_a_one_line_message(
+    urls: Urls, command: list[str]
+) -> None:
     environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.api}
 
     refused = CliRunner(env=environment).invoke(app, command)

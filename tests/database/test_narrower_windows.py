@@ -92,7 +92,7 @@ def test_two_narrowing_approvals_open_their_intersection(api: Database) -> None:
     assert B not in json.dumps([one, other])
 
 
-def test_an_approval_that_leaves_nothing_is_refused_and_earlier_approvals_stay(api: Database) -> None:
+def test_an_approval_that_would_leave_no_part_is_refused_and_earlier_approvals_stay(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A])
@@ -131,7 +131,7 @@ def test_an_approval_can_add_no_part_and_must_keep_at_least_one_part(world: Worl
     assert not read(world.db, "SELECT FROM decisions")
 
 
-def test_a_row_widened_after_the_approval_opens_nothing(world: World, superuser: Engine) -> None:
+def test_a_request_row_widened_after_the_approval_opens_nothing(world: World, superuser: Engine) -> None:
     request = opened(world, resources=[A])
     before = let_in(world, A)
 
@@ -178,7 +178,7 @@ def test_nothing_is_granted_before_a_window_opens(world: World, superuser: Engin
         as_owner_of_all(superuser, "UPDATE requests SET granted_actions = actions WHERE id = :id", id=request.id)
 
 
-def test_the_database_counts_no_more_parts_than_an_approval_keeps(world: World) -> None:
+def test_the_database_treats_a_window_wider_than_its_approvals_as_not_approved(world: World) -> None:
     opened(world, resources=[A])
     wider = "SELECT is_decided(jsonb_populate_record(r, '{\"granted_resources\": null}')) AS decided FROM requests r"
 
@@ -186,7 +186,7 @@ def test_the_database_counts_no_more_parts_than_an_approval_keeps(world: World) 
     assert not read(world.db, wider)[0].decided
 
 
-def test_triggers_and_readers_share_one_sql_rule_for_whether_a_window_was_approved(superuser: Engine) -> None:
+def test_triggers_and_queries_use_the_same_sql_rule_for_whether_a_window_was_approved(superuser: Engine) -> None:
     bodies = "SELECT proname, prosrc FROM pg_proc WHERE proname IN ('is_decided', 'is_founded')"
     asked = {row.proname: " ".join(row.prosrc.split()) for row in read(superuser, bodies)}
     demanded = re.compile(r" OR EXISTS \(SELECT FROM policies p .*? ->> 'approve_means' = 'passkey-signed'\)")
@@ -231,7 +231,7 @@ def test_a_resource_omitted_by_an_approver_counts_as_not_yet_allowed(world: Worl
     assert (again.state, other.state) == (State.PENDING, State.REVIEWING)
 
 
-def test_only_the_tenants_deciders_write_the_granted_parts(world: World) -> None:
+def test_only_deciders_of_the_tenant_can_write_the_granted_parts_of_a_request(world: World) -> None:
     request = world.submit(**WIDE)
 
     for who in ("erin", "aude", "olga"):

@@ -61,7 +61,7 @@ CASES: list[tuple[Mode, Sequence[tuple[str, Action]], list[str]]] = [
 
 
 @pytest.mark.parametrize(("mode", "steps", "expected"), CASES)
-def test_an_observer_gets_copies_as_the_tenants_mode_says(
+def test_the_mode_of_the_tenant_decides_which_mails_are_copied_to_an_observer(
     api: Database, mode: Mode, steps: Sequence[tuple[str, Action]], expected: list[str]
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -106,7 +106,7 @@ def test_an_observers_copy_is_labelled_as_a_copy_and_has_no_link(
     assert {mail.to_name for mail in copies} == {"Service desk"}
 
 
-def test_an_observers_copy_omits_the_justification_where_the_policy_does(
+def test_an_observers_copy_omits_the_justification_if_the_policy_keeps_it_out_of_mails(
     world: World, worker: Database, post: Postbag
 ) -> None:
     lay_down(world, mail_justification=False)
@@ -146,7 +146,7 @@ def test_a_queued_copy_is_dropped_if_the_request_is_decided_or_the_observer_remo
     assert post.mail.sent == []
 
 
-def test_adding_or_removing_an_observer_is_an_event_and_notified(
+def test_adding_or_removing_an_observer_writes_an_event_and_notifies_people(
     world: World, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)

@@ -36,7 +36,7 @@ def _arm(schedule: Schedule) -> str:
     return entry.id
 
 
-def test_a_poller_hears_only_wake_ups_of_its_own_redis_database(schedule: Schedule, other: Schedule) -> None:
+def test_a_poller_receives_wake_ups_only_from_its_own_redis_database(schedule: Schedule, other: Schedule) -> None:
     with schedule.bell(CLOCK) as bell:
         bell.listen()
         began = time.monotonic()
@@ -51,7 +51,9 @@ def test_a_poller_hears_only_wake_ups_of_its_own_redis_database(schedule: Schedu
 
 
 @pytest.mark.far
-def test_a_listener_hears_only_news_of_its_own_redis_database(schedule: Schedule, other: Schedule) -> None:
+def test_a_listener_receives_live_messages_only_from_its_own_redis_database(
+    schedule: Schedule, other: Schedule
+) -> None:
     heard, turns = list[frozenset[str]](), list[bool]()
     listener = schedule.listener(lambda ids, _: heard.append(ids), turns.append)
     listener.start()
@@ -71,7 +73,7 @@ def test_a_listener_hears_only_news_of_its_own_redis_database(schedule: Schedule
     assert schedule.members(CLOCK).keys() == {f"expire:{armed}"}
 
 
-def test_a_worker_broadcast_stays_in_its_own_redis_database(redis: "Redis", other_url: str) -> None:
+def test_a_broadcast_to_workers_stays_within_one_redis_database(redis: "Redis", other_url: str) -> None:
     register()
     pubsub = redis.pubsub()  # type: ignore[no-untyped-call]
     with closing(pubsub), Celery("other", broker=other_url, set_as_current=False) as app:

@@ -87,7 +87,7 @@ def test_notifications_on_the_operations_page_are_counted_by_outcome(world: Worl
     assert found.counts("dead")[-1] == 1
 
 
-def test_the_sampled_timer_lag_is_the_larger_of_average_delay_and_longest_overdue_timer(
+def test_the_sampled_timer_lag_is_the_average_delay_or_the_longest_overdue_time_if_longer(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     metrics.sample(worker)
@@ -139,7 +139,7 @@ def test_operators_see_invariant_findings_by_id_and_other_people_see_none(world:
             operations.read_operations(api, world.people[who])
 
 
-def test_without_postgres_operations_figures_are_unknown_and_nothing_is_raised(world: World) -> None:
+def test_while_postgres_is_away_operations_figures_are_unknown_and_no_error_is_raised(world: World) -> None:
     away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.db.schedule)
 
     found = operations.read_operations(away, world.people["olga"])

@@ -39,7 +39,7 @@ def test_a_person_prompted_only_by_a_reminder_is_notified_of_the_outcome(
     assert told(world, request.id, "denied")["nora"] == 1
 
 
-def test_a_delegate_whose_period_began_while_the_request_was_pending_hears_the_outcome(world: World) -> None:
+def test_a_delegate_whose_period_began_while_the_request_was_pending_is_told_the_outcome(world: World) -> None:
     request = world.submit()
     stand_in(world, "aude", "ann")
 
@@ -73,7 +73,9 @@ def test_the_delegate_of_a_person_who_voted_is_not_reminded(
 
 
 @pytest.mark.parametrize("spelled", ["mailbox:ANNA@contoso.example", "mailbox:Anna@Contoso.Example"])
-def test_a_denied_case_needs_a_manager_however_its_reference_is_capitalised(world: World, spelled: str) -> None:
+def test_a_denied_case_needs_a_manager_even_if_its_reference_is_capitalised_differently(
+    world: World, spelled: str
+) -> None:
     denied = world.submit(resources=["mailbox:anna@contoso.example"])
     world.act("ann", Action.DENY, denied.id)
 

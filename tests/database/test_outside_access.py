@@ -162,7 +162,7 @@ def test_the_database_refuses_declarations_by_anyone_but_an_operator(world: Worl
         "SELECT count_outside_access()",
     ],
 )
-def test_no_database_role_changes_a_declaration_of_outside_access_or_its_count(
+def test_no_database_role_changes_a_declaration_of_outside_access_or_the_count_of_declarations(
     world: World, urls: Urls, login: str, statement: str
 ) -> None:
     declared(world)
@@ -186,7 +186,7 @@ def test_outside_access_is_counted_permanently_and_shown_for_thirty_days(world: 
     assert metrics.read(api).one(MetricName.OUTSIDE_ACCESS_LATELY) == 2
 
 
-def test_mails_about_outside_access_state_who_when_where_and_why(
+def test_mails_about_outside_access_state_who_had_access_and_when_and_where_and_why(
     world: World, worker: Database, post: Postbag
 ) -> None:
     taken = an_hour(world, "erin", "eve")
@@ -256,7 +256,7 @@ def stated(world: World) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in read(world.db, EVENTS)]
 
 
-def test_the_monthly_statement_has_numbers_and_services_of_unapproved_access(old: World, core: Database) -> None:
+def test_the_monthly_statement_has_counts_and_services_of_unapproved_access(old: World, core: Database) -> None:
     lay_down(old, break_glass_services=("exchange-online",), break_glass_ceiling=900)
     stand_in(old, "aude", "ann")
     in_force(old)
@@ -314,7 +314,7 @@ def unstated(core: Database) -> list[object]:
     return [one.tenant_id for one in alerts.find_violations(core, ScanPosition())[0] if one.rule == "unstated"]
 
 
-def test_an_unreadable_policy_blocks_no_other_statement_and_raises_an_alarm(
+def test_an_unreadable_policy_blocks_the_monthly_statement_of_one_tenant_and_raises_an_alarm(
     api: Database, old: World, core: Database, superuser: Engine
 ) -> None:
     other = World.make(api)
@@ -369,7 +369,7 @@ def test_a_gateway_probe_is_a_log_event_without_notification(world: World) -> No
     assert (told.facts["gateway"], told.facts["refused"], told.facts["let_through"]) == (ALL_REFUSED.gateway, 74, 0)
 
 
-def test_the_newest_probe_of_each_service_is_shown_to_its_tenant_only(world: World) -> None:
+def test_the_newest_gateway_probe_of_each_service_is_shown_to_the_probed_tenant_only(world: World) -> None:
     hole, drive = ProbeResult(MAIL, "https://a.example", 70, 4), ProbeResult(DRIVE, "https://b.example", 40, 0)
     recorded(world)
     recorded(world, drive)

@@ -122,7 +122,7 @@ def test_concurrent_reconciling_handles_each_overdue_item_once(
     assert all(len(moves_of(worker, one)) == 2 for one in requests)
 
 
-def test_unclaimed_notifications_are_handed_to_the_sender(
+def test_reconciling_with_a_sender_hands_over_overdue_notifications_that_no_one_claimed(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     post = Postbag()
@@ -145,7 +145,9 @@ def test_unclaimed_notifications_are_handed_to_the_sender(
     assert worker.schedule.members(NOTIFICATIONS).keys() == promised_notifications(worker).keys()
 
 
-def test_reconciling_leaves_notifications_to_senders(world: World, worker: Database, superuser: Engine) -> None:
+def test_reconciling_without_a_sender_leaves_overdue_notifications_unchanged(
+    world: World, worker: Database, superuser: Engine
+) -> None:
     world.submit()
     write(superuser, "UPDATE notifications SET run_at = run_at - interval '1 minute'")
 

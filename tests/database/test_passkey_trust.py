@@ -66,7 +66,7 @@ def test_an_identity_provider_vouches_for_a_persons_first_passkey_only(world: Wo
     assert counts_from(world) > timedelta(hours=71)
 
 
-def test_removing_older_passkeys_first_does_not_avoid_a_new_passkeys_wait(world: World) -> None:
+def test_removing_older_passkeys_first_does_not_make_a_new_passkey_count_earlier(world: World) -> None:
     counts_from(world)
     remove_all(world)
 
@@ -74,7 +74,9 @@ def test_removing_older_passkeys_first_does_not_avoid_a_new_passkeys_wait(world:
 
 
 @pytest.mark.parametrize("after", [[], [BOGUS]], ids=["", "and adds a row without a mark"])
-def test_deleting_older_passkeys_in_the_database_does_not_avoid_the_wait(world: World, after: list[str]) -> None:
+def test_deleting_older_passkeys_in_the_database_does_not_make_a_new_passkey_count_earlier(
+    world: World, after: list[str]
+) -> None:
     counts_from(world)
     for statement in ["DELETE FROM passkeys", *after]:
         on_the_database(world, "ann", statement)
@@ -97,7 +99,7 @@ def test_an_invitation_vouches_for_a_passkey_only_with_a_valid_mac(
     assert (counts_from(world) < timedelta(minutes=1)) is marked
 
 
-def test_a_passkey_for_all_tenants_waits_72_hours_if_a_passkey_for_one_tenant_exists(
+def test_a_passkey_for_all_tenants_counts_after_72_hours_if_a_passkey_for_one_tenant_exists(
     world: World, superuser: Engine
 ) -> None:
     counts_from(world)

@@ -45,7 +45,7 @@ def is_found(
         return False
 
 
-def test_each_column_of_a_pending_sign_in_is_covered_by_its_mac_or_tracks_its_state() -> None:
+def test_the_mac_of_a_pending_sign_in_covers_every_column_that_does_not_track_the_state() -> None:
     assert set(PendingLogin.model_fields) == STATES | set(MEANING)
 
 
@@ -97,7 +97,7 @@ def test_a_pending_sign_in_serves_its_own_purpose_only(world: World, purpose: Si
     assert [one for one in SignInPurpose if is_found(world, stub, AuthMethod.PASSKEY, one)] == [purpose]
 
 
-def test_a_sign_in_challenge_is_not_stored_and_differs_from_a_decisions_challenge(world: World) -> None:
+def test_a_sign_in_challenge_is_not_stored_and_differs_from_the_challenge_of_a_decision(world: World) -> None:
     own, asked = new_id(), set()
     for purpose in SignInPurpose:
         with world.db.transaction() as session:

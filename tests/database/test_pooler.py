@@ -84,7 +84,7 @@ def test_a_wrong_direct_database_address_is_reported_with_and_without_a_pooler(u
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["sample"], ["operate", "retain", "--older-than", "30d", "--yes"]])
-def test_owner_commands_refuse_a_pooler_in_one_line(urls: Urls, command: list[str]) -> None:
+def test_owner_commands_refuse_a_pooler_with_a_one_line_message(urls: Urls, command: list[str]) -> None:
     with pooler(urls.owner) as between:
         environment = {"LOCKBOX_OWNER_DATABASE_URL": between.through(urls.owner), "LOCKBOX_ENVIRONMENT": "test"}
         refused = CliRunner(env=environment).invoke(app, command)

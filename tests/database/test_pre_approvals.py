@@ -132,7 +132,7 @@ def test_a_request_only_partly_covered_by_a_pre_approval_goes_to_the_customer(
     assert read(world.db, "SELECT used FROM pre_approvals WHERE id = :id", id=which)[0].used == 0
 
 
-def test_a_pre_approved_request_opens_at_its_endorsement_where_the_vendor_reviews(
+def test_a_pre_approved_request_that_the_vendor_reviews_opens_when_it_is_endorsed(
     world: World, worker: Database
 ) -> None:
     lay_down(world, vendor_review=True)
@@ -164,7 +164,7 @@ def test_a_window_opened_by_pre_approval_notifies_requester_admins_and_approvers
     assert told(world, request.id, "active") == dict.fromkeys(("erin", "ann", "amir", "abe", "tara"), 1)
 
 
-def test_no_delegate_votes_for_the_proposer_of_a_pre_approval(world: World, superuser: Engine) -> None:
+def test_a_delegate_cannot_vote_in_place_of_the_proposer_of_a_pre_approval(world: World, superuser: Engine) -> None:
     write(superuser, ALSO_APPROVER, p=world.people["tara"].person_id, t=world.tenant.id)
     stand_in(world, "aude", "tara")
     which = propose(world)
@@ -222,7 +222,7 @@ def test_a_window_opened_by_the_vendor_without_the_customer_clears_no_denial(wor
     assert world.submit().state is State.REVIEWING
 
 
-def test_concurrent_submits_for_the_last_use_of_a_pre_approval_open_once(
+def test_of_concurrent_submits_for_the_last_use_of_a_pre_approval_only_one_opens(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
     which = in_force(world, max_uses=1)
@@ -289,7 +289,7 @@ def test_a_stricter_policy_suspends_a_pre_approval_until_more_people_have_approv
     assert (status(world, which), world.submit().state) == (PreApprovalStatus.PENDING, State.PENDING)
 
 
-def test_an_approval_dated_in_the_future_counts_once_the_time_has_come(world: World, still: StoppedClock) -> None:
+def test_an_approval_dated_in_the_future_counts_from_that_time_on(world: World, still: StoppedClock) -> None:
     in_force(world)
     still.at -= timedelta(milliseconds=1)
 
@@ -419,7 +419,9 @@ def test_the_end_of_a_pre_approval_is_one_event(world: World, worker: Database, 
 Call = Callable[[], object]
 
 
-def test_an_extension_being_approved_ends_with_its_pre_approval(world: World, pool: ThreadPoolExecutor) -> None:
+def test_an_extension_with_an_uncommitted_approval_is_ended_with_its_pre_approval(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     which = in_force(world)
     window = world.submit()
     further = extended(world, window.id)
@@ -441,7 +443,7 @@ def held_until_its_end(world: World, pool: ThreadPoolExecutor, later: ShiftedClo
     return running
 
 
-def test_an_approval_that_waits_for_the_row_past_the_pre_approvals_end_is_too_late(
+def test_an_approval_that_waits_for_the_row_lock_until_the_pre_approval_has_ended_is_too_late(
     world: World, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     which = propose(world)
@@ -450,7 +452,7 @@ def test_an_approval_that_waits_for_the_row_past_the_pre_approvals_end_is_too_la
         held_until_its_end(world, pool, later, partial(approve, world, which, "ann")).result(PATIENCE)
 
 
-def test_an_emergency_stop_waiting_for_the_row_leaves_an_ended_pre_approval_unchanged(
+def test_an_emergency_stop_that_waits_for_the_row_lock_leaves_an_ended_pre_approval_unchanged(
     world: World, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
     which = in_force(world)
@@ -523,7 +525,7 @@ def test_a_revoked_pre_approval_cannot_be_revived(world: World, superuser: Engin
     assert world.submit().state is State.PENDING
 
 
-def test_a_window_of_a_pre_approval_revoked_in_the_database_is_closed_with_an_alarm(
+def test_if_a_pre_approval_is_revoked_in_the_database_its_window_closes_with_an_alarm(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     in_force(world)

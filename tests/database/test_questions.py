@@ -109,7 +109,7 @@ def test_questions_and_answers_are_events_but_no_moves(world: World) -> None:
     assert_indexes_are_true(world.db)
 
 
-def test_question_texts_are_commitments_in_events(world: World) -> None:
+def test_events_contain_only_commitments_to_question_texts(world: World) -> None:
     request = world.submit()
 
     ask(world, "ann", request.id, "What of <Anna>?")
@@ -174,7 +174,7 @@ def test_managers_ask_questions_during_the_review_unseen_by_the_customer(api: Da
         assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0
 
 
-def test_an_endorser_cannot_ask_while_a_request_is_pending_but_can_once_it_is_open(api: Database) -> None:
+def test_a_manager_who_endorsed_a_request_may_ask_questions_only_after_the_window_opened(api: Database) -> None:
     world = World.make(api, Policy())
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -234,7 +234,9 @@ def test_a_closed_request_accepts_no_questions_or_answers(world: World, ending: 
         answer(world, request.id, asked.id)
 
 
-def test_no_question_is_accepted_after_the_deadline_despite_a_late_clock(world: World, later: ShiftedClock) -> None:
+def test_after_the_deadline_questions_are_refused_even_if_the_timer_is_late(
+    world: World, later: ShiftedClock
+) -> None:
     request = world.submit()
     db = Database(world.db.engine, world.db.schedule, later)
     asked = ask(world, "ann", request.id)
@@ -259,7 +261,7 @@ def test_a_request_has_at_most_twenty_questions(world: World) -> None:
 
 
 @pytest.mark.far
-def test_question_and_answer_notify_engineer_asker_and_endpoints(
+def test_a_question_notifies_the_engineer_and_an_answer_the_asker_and_both_notify_endpoints(
     world: World, post: Postbag, worker: Database
 ) -> None:
     post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
@@ -309,7 +311,7 @@ def test_a_policy_that_keeps_texts_out_of_mails_keeps_questions_out_too(
     assert "https://" not in mail.text
 
 
-def test_customer_endpoints_get_questions_where_the_vendor_decides(api: Database, post: Postbag) -> None:
+def test_customer_endpoints_get_questions_even_if_the_vendor_decides(api: Database, post: Postbag) -> None:
     world = World.make(api, Policy(), Mode.OFF)
     post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
     request = world.submit()
@@ -323,7 +325,7 @@ def test_customer_endpoints_get_questions_where_the_vendor_decides(api: Database
 @pytest.mark.parametrize(
     ("who", "reads"), [("ann", True), ("aude", True), ("tara", True), ("max", True), ("vera", False)]
 )
-def test_question_texts_can_be_read_by_readers_of_comments(world: World, who: str, reads: bool) -> None:  # noqa: FBT001
+def test_only_people_who_may_read_comments_can_read_question_texts(world: World, who: str, reads: bool) -> None:  # noqa: FBT001
     request = world.submit()
     answer(world, request.id, ask(world, "ann", request.id).id)
 

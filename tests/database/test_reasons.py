@@ -29,7 +29,7 @@ def test_a_denial_needs_a_reason_by_default(world: World, who: str, comment: str
     assert world.act(who, Action.DENY, request.id, comment="Not today").state == "denied"
 
 
-def test_a_policy_can_require_reasons_to_approve_and_revoke(world: World) -> None:
+def test_a_policy_can_require_a_reason_for_approving_and_for_revoking(world: World) -> None:
     lay_down(world, comment_required=["approve", "revoke"])
     request = world.submit()
 
@@ -56,7 +56,7 @@ def test_a_policy_can_waive_reasons_of_the_customer_but_not_of_a_manager(api: Da
     assert [state_of(api, one.id) for one in (reviewed, denied)] == ["reviewing", "denied"]
 
 
-def test_a_policy_rule_adds_to_the_required_reasons(world: World) -> None:
+def test_a_policy_rule_adds_to_the_actions_that_need_a_reason(world: World) -> None:
     rule = {"name": "mail", "match": {"services": ["exchange-online"]}, "terms": {"comment_required": ["approve"]}}
     lay_down(world, rules=[rule])
     request = world.submit()
@@ -82,7 +82,7 @@ def test_neither_an_emergency_stop_nor_disabling_a_person_ever_needs_a_reason(ap
     assert [state_of(api, one.id) for one in (waiting, opened, theirs)] == ["denied", "revoked", "revoked"]
 
 
-def test_a_switch_to_enforce_never_needs_a_reason(api: Database) -> None:
+def test_a_switch_to_mode_enforce_never_needs_a_reason(api: Database) -> None:
     world = World.make(api, Policy.model_validate({"comment_required": ["revoke"]}), Mode.OBSERVE)
     opened = world.act("max", Action.ENDORSE, world.submit().id)
 

@@ -130,7 +130,7 @@ def test_reconciling_leaves_leased_entries_unchanged(world: World, worker: Datab
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_lost_index_entry_due_within_a_minute_is_armed_again(
+def test_a_lost_index_entry_due_within_a_minute_is_scheduled_again(
     soon: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     waiting, *_ = many(soon, 3)

@@ -32,7 +32,7 @@ def settled(worker: Database, later: ShiftedClock) -> list[LoggedChange]:
     return [one for one in recorded_changes(worker) if one.action.endswith("_refused")]
 
 
-def test_a_flood_of_refusals_from_one_network_is_one_counted_event_a_minute(
+def test_many_refusals_from_one_network_are_counted_in_one_event_per_minute(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     world.db.clock = StoppedClock(later_at := _now(world))
@@ -60,7 +60,7 @@ def test_refusals_of_an_unfinished_minute_are_not_reported_yet(world: World, wor
     assert len(read(worker, "SELECT FROM refused")) == 1
 
 
-def test_refusals_of_an_account_are_in_its_tenants_log_without_its_name_in_clear(
+def test_refusals_of_an_account_are_in_the_tenants_log_without_the_accounts_name_in_clear(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
     (ann,) = read(worker, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)

@@ -157,7 +157,9 @@ def test_at_half_the_approval_time_the_next_tier_is_asked_and_the_first_reminded
     assert told(world, request.id, "answer_reminder") == {"abe": 2, "ann": 1}
 
 
-def test_a_tier_that_adds_no_one_is_skipped_at_once(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_tier_that_adds_no_further_people_is_skipped_at_once(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request = tiered(world, tiers=[["first"], ["gone"], ["second"]])
 
     later.shift = timedelta(hours=6)
@@ -181,7 +183,9 @@ def test_a_person_who_voted_early_is_not_asked_with_their_tier(
     assert row_of(sender, request.id).tiers_asked == 3
 
 
-def test_a_last_tier_that_adds_no_one_causes_no_event(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_last_tier_that_adds_no_further_people_causes_no_event(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     request = tiered(world, tiers=[["first"], ["gone"]], approval_reminders=[])
 
     later.shift = timedelta(hours=6)
@@ -385,7 +389,9 @@ def test_only_the_timer_sends_reminders(world: World, api: Database, worker: Dat
     assert state_of(api, request.id) == State.PENDING
 
 
-def test_reminders_sent_for_a_batch_equal_reminders_of_single_requests(world: World, worker: Database) -> None:
+def test_requests_handled_in_a_batch_get_the_same_reminders_as_requests_handled_singly(
+    world: World, worker: Database
+) -> None:
     first = world.submit()
     rule = {"name": "Bob", "match": {"resources": ["mailbox:bob*"]}, "terms": {"quorum": 3, "closing_warning": 900}}
     lay_down(world, quorum=2, rules=[rule], groups={"first": group(world, "abe")}, tiers=[["first"]])

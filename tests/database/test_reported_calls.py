@@ -53,7 +53,7 @@ def report(world: World, who: str = "olga", days: int = 30) -> GateReport:
         return gate_report.of_service(session, world.people[who], SERVICE, days=days)
 
 
-def test_the_gate_report_lists_unmapped_paths_unknown_engineers_and_missing_windows(
+def test_the_gate_report_lists_calls_with_an_unmapped_path_or_unknown_engineer_or_no_window(
     world: World, api: Database
 ) -> None:
     says(world.db, REPORT)
@@ -91,7 +91,9 @@ def test_each_reason_in_the_gate_report_has_advice(world: World, api: Database) 
     assert {one.reason for one in report(world).reasons if one.remedy} == REPORTABLE
 
 
-def test_a_flood_of_reported_calls_leaves_few_rows_and_keeps_frequent_calls(world: World, api: Database) -> None:
+def test_a_flood_of_reported_calls_is_stored_in_few_rows_and_frequent_calls_are_kept(
+    world: World, api: Database
+) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     process.let_in("GET /real", times=3)
@@ -112,7 +114,7 @@ def test_a_flood_of_reported_calls_leaves_few_rows_and_keeps_frequent_calls(worl
     assert found.kinds[-1].path is None
 
 
-def test_a_flood_of_reported_calls_of_one_reason_displaces_no_other_reason(api: Database) -> None:
+def test_a_flood_of_calls_reported_for_one_reason_displaces_no_calls_reported_for_another(api: Database) -> None:
     process = Reporting(api)
     process.let_in(GET, GateReason.NO_WINDOW)
     process.write()
@@ -123,7 +125,7 @@ def test_a_flood_of_reported_calls_of_one_reason_displaces_no_other_reason(api: 
     assert read(api, "SELECT path FROM reported_calls WHERE reason = 'no_window' AND path <> ''")[0].path == GET
 
 
-def test_a_reported_call_keeps_an_unmapped_subject_as_sent(world: World, api: Database) -> None:
+def test_the_subject_of_an_unmapped_caller_is_kept_unchanged_in_a_reported_call(world: World, api: Database) -> None:
     says(world.db, REPORT)
     process = Reporting(api)
     process.let_in("GET /" + "x" * 195, GateReason.UNKNOWN_ENGINEER, caller="\U0001f600" * 300, tenant="t" * 63)
@@ -166,7 +168,7 @@ def test_reported_calls_not_seen_for_long_are_hidden_and_then_deleted(
     assert {row.path for row in read(api, ROWS)} == {"", "GET /old", "GET /new"}
 
 
-def test_an_enforced_gate_has_a_report_and_a_service_without_a_gate_has_none(world: World) -> None:
+def test_an_enforced_gate_has_a_report_but_a_service_without_a_gate_has_no_report(world: World) -> None:
     with pytest.raises(NotFound):
         report(world)
     says(world.db, ENFORCE)

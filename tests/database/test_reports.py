@@ -199,7 +199,7 @@ def test_a_policy_rule_turns_on_reports_only_for_requests_it_matches(
 
 
 @pytest.mark.far
-def test_a_window_report_lists_decisions_and_activity_as_of_sending(
+def test_a_window_report_lists_the_decisions_and_activity_known_when_it_is_sent(
     world: World, sender: Database, worker: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
@@ -241,7 +241,7 @@ def test_a_window_report_lists_decisions_and_activity_as_of_sending(
         ({"count": "12"}, "no activity reported"),
     ],
 )
-def test_the_subject_of_the_window_report_mail_counts_uses_without_reported_activity(
+def test_if_no_activity_was_reported_the_subject_of_the_window_report_counts_the_uses(
     let_in: dict[str, Any], said: str
 ) -> None:
     at = datetime(2026, 5, 1, tzinfo=UTC)
@@ -263,7 +263,7 @@ def test_a_report_says_that_a_window_was_not_used(
     assert "Some steps are not sealed in the audit log yet." in said["Aude"].text
 
 
-def test_a_window_report_is_bounded_and_lists_unrequested_activity_first(
+def test_a_window_report_has_a_length_limit_and_lists_unrequested_activity_first(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request_id = opened(world)
@@ -296,7 +296,7 @@ def test_a_window_report_omits_what_the_policy_keeps_out_of_mails(
             assert str(request.id) in body
 
 
-def test_texts_in_a_report_mail_are_escaped_and_keep_their_direction(
+def test_texts_in_a_report_mail_are_escaped_and_cannot_change_the_text_direction(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()

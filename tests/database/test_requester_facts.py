@@ -80,7 +80,7 @@ def test_a_request_keeps_the_requesters_location_and_sign_in(api: Database) -> N
     assert "Inc" not in bytes(event.body).decode()
 
 
-def test_a_system_submission_has_an_unknown_sign_in(api: Database) -> None:
+def test_a_request_submitted_by_a_system_has_no_time_or_kind_of_sign_in(api: Database) -> None:
     world = made(api)
     says(world, GERMAN)
     world.add("desk", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
@@ -91,7 +91,7 @@ def test_a_system_submission_has_an_unknown_sign_in(api: Database) -> None:
     assert request.physical_country == "DE"
 
 
-def test_only_a_service_account_with_the_scope_writes_directory_records(api: Database) -> None:
+def test_only_a_service_account_with_the_directory_scope_writes_directory_records(api: Database) -> None:
     world = made(api)
 
     for who in ("erin", "olga", "gate", "tara"):
@@ -108,7 +108,7 @@ LEFT JOIN event_details d ON d.event_id = e.id WHERE e.action = 'directory_recor
 """
 
 
-def test_each_change_of_a_directory_record_is_one_event_of_the_vendor(api: Database) -> None:
+def test_each_change_of_a_directory_record_is_one_event_in_the_vendors_log(api: Database) -> None:
     world = made(api)
 
     for entry in (ABROAD, ABROAD, DirectoryEntry()):

@@ -167,7 +167,7 @@ def test_a_window_revoked_since_the_back_up_stays_closed_after_a_restore(plant: 
 
 
 @pytest.mark.far
-def test_a_log_behind_its_shipped_checkpoint_is_in_status_metrics_and_alarms(
+def test_a_log_behind_its_shipped_checkpoint_is_in_status_and_metrics_and_raises_an_alarm(
     plant: RestorableWorld,
 ) -> None:
     revoked_since(plant)
@@ -332,7 +332,9 @@ def test_a_missing_checkpoint_mount_closes_every_window_and_nothing_is_signed(pl
 
 
 @pytest.mark.far
-def test_a_log_newer_than_its_shipped_checkpoint_is_trusted_only_if_its_tiles_match(plant: RestorableWorld) -> None:
+def test_a_log_newer_than_its_shipped_checkpoint_is_trusted_only_if_it_extends_the_checkpoint(
+    plant: RestorableWorld,
+) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     for _ in range(3):
@@ -382,7 +384,7 @@ def test_a_log_missing_from_the_back_up_counts_as_behind(plant: RestorableWorld)
     assert log.origin.endswith(NEW)
 
 
-def test_the_vendors_rolled_back_log_closes_every_tenants_windows(plant: RestorableWorld) -> None:
+def test_a_rollback_of_the_vendors_log_closes_the_windows_of_every_tenant(plant: RestorableWorld) -> None:
     opened = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     (plant.shipped / str(UUID(int=0))).mkdir()
@@ -412,7 +414,7 @@ def test_an_unreadable_checkpoint_folder_closes_every_window(plant: RestorableWo
 
 
 @pytest.mark.far
-def test_an_unchanged_checkpoint_folder_changes_nothing(plant: RestorableWorld) -> None:
+def test_the_after_restore_command_changes_nothing_if_no_log_is_behind_its_checkpoint(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
 

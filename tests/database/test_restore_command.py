@@ -119,7 +119,7 @@ def test_the_restore_command_refuses_while_clients_are_connected_and_lists_the_c
     assert live.is_as_it_was
 
 
-def test_a_client_connecting_during_restore_leaves_the_database_unchanged(
+def test_if_a_client_connects_during_a_restore_the_command_fails_and_changes_nothing(
     live: LiveDatabase,
 ) -> None:
     def connect() -> "psycopg.Connection[Any]":
@@ -136,7 +136,9 @@ def test_a_client_connecting_during_restore_leaves_the_database_unchanged(
         session.execute("SELECT 1")
 
 
-def test_the_restore_command_ends_reconnecting_clients_with_its_end_connections_option(live: LiveDatabase) -> None:
+def test_with_the_option_end_connections_the_restore_command_ends_even_reconnecting_clients(
+    live: LiveDatabase,
+) -> None:
     stopped = threading.Event()
 
     def connect() -> None:

@@ -318,7 +318,7 @@ def test_requests_that_ended_in_review_are_mentioned_only_in_managers_prompts(
 
 
 @pytest.mark.far
-def test_a_prompt_omits_other_requests_endorsed_after_its_own_request(reviewed: World, worker: Database) -> None:
+def test_a_prompt_omits_other_requests_endorsed_after_the_prompted_request(reviewed: World, worker: Database) -> None:
     before, request = reviewed.submit(), reviewed.submit()
     reviewed.act("mia", Action.ENDORSE, request.id)
     reviewed.act("max", Action.ENDORSE, before.id)
@@ -329,7 +329,7 @@ def test_a_prompt_omits_other_requests_endorsed_after_its_own_request(reviewed: 
     assert not [text for name, text in prompts.items() if name in {"Ann", "Amir", "Abe"} and _mentions(text, before)]
 
 
-def test_a_prompt_shows_other_requests_as_they_stood_when_its_own_was_submitted(
+def test_a_prompt_shows_other_requests_as_they_were_when_the_prompted_request_was_submitted(
     world: World, worker: Database
 ) -> None:
     before, request = world.submit(), world.submit()

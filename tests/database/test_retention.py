@@ -81,7 +81,7 @@ def left(world: World, request_id: UUID) -> int:
 
 
 @pytest.mark.far
-def test_retention_removes_old_events_and_remaining_proofs_hold(
+def test_retention_removes_old_events_and_remaining_events_can_still_be_proven(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     old = [denied(world, superuser) for _ in range(3)]
@@ -131,7 +131,7 @@ def test_a_retention_event_states_the_removed_range_and_tree_root(
 
 
 @pytest.mark.far
-def test_an_open_or_recent_request_stops_retention_at_its_events(
+def test_retention_stops_before_the_events_of_an_open_or_recent_request(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     gone = denied(world, superuser)
@@ -202,7 +202,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "ended_at", [one if one in NEAR else pytest.param(one, marks=pytest.mark.far) for one in range(1, 14)]
 )
-def test_interrupted_retention_resumes_and_records_the_removal_before_removing(
+def test_interrupted_retention_resumes_and_records_each_removal_before_deleting_events(
     world: World, worker: Database, urls: Urls, superuser: Engine, ended_at: int
 ) -> None:
     old = [denied(world, superuser) for _ in range(3)]
@@ -252,7 +252,7 @@ def test_retention_waits_between_steps_while_deadlines_are_overdue(
 
 
 @pytest.mark.far
-def test_a_review_kept_only_in_the_vendors_log_is_no_gap_in_the_customers_log(
+def test_a_review_recorded_only_in_the_vendors_log_is_no_gap_in_the_customers_log(
     api: Database, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     world = World.make(api, Policy())

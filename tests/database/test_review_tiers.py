@@ -57,7 +57,7 @@ def test_the_lowest_manager_tier_is_asked_first_and_higher_tiers_over_time(
     assert_indexes_are_true(sender)
 
 
-def test_any_manager_may_endorse_and_customer_tiers_then_start_over(
+def test_any_manager_may_endorse_and_the_first_customer_tier_is_then_asked(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
     groups = {"first": group(tiered, "abe"), "second": group(tiered, "ann")}
@@ -75,7 +75,7 @@ def test_any_manager_may_endorse_and_customer_tiers_then_start_over(
     assert_indexes_are_true(sender)
 
 
-def test_an_endorsement_that_asks_every_approver_resets_the_tier_count(
+def test_the_count_of_asked_tiers_is_reset_if_an_endorsement_prompts_every_approver(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered.submit()
@@ -170,7 +170,9 @@ def test_managers_of_a_later_tier_are_prompted_only_for_requests_not_yet_endorse
     assert [str(request.id) in mail.text for mail in post.mail.sent if mail.to_address == mia] == [True]
 
 
-def test_a_vote_that_leaves_the_state_unchanged_does_not_reset_tiers(world: World, superuser: Engine) -> None:
+def test_a_vote_that_leaves_the_state_unchanged_does_not_reset_the_count_of_asked_tiers(
+    world: World, superuser: Engine
+) -> None:
     lay_down(world, tiers=[["first"]], groups={"first": group(world, "abe")})
     request = world.submit()
 

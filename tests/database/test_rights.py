@@ -331,7 +331,9 @@ def _forbidden(db: Database, world: World, who: str, statement: str) -> None:
 
 @each("login", ["api", "worker", "notifications"])
 @each("statement", NOBODYS)
-def test_no_servers_database_role_writes_tables_reserved_to_functions(urls: Urls, login: str, statement: str) -> None:
+def test_no_servers_database_role_writes_tables_that_only_database_functions_may_write(
+    urls: Urls, login: str, statement: str
+) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as connection:
@@ -409,7 +411,7 @@ def test_no_grant_of_a_role_puts_a_person_on_both_sides(
     assert len(read(api, "SELECT FROM memberships")) == len(world.people)
 
 
-def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Urls, superuser: Engine) -> None:
+def test_no_server_role_is_a_superuser_or_an_owner_or_exempt_from_row_security(urls: Urls, superuser: Engine) -> None:
     query = """
         SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication,
             EXISTS (SELECT FROM pg_class WHERE relowner = r.oid)
@@ -435,7 +437,7 @@ def test_the_tables_refuse_an_impossible_request_row(world: World, behind_trigge
     assert {change: line for change, line in said.items() if BROKEN_REQUESTS[change] not in line} == {}
 
 
-def test_table_constraints_refuse_invalid_tenant_policy_and_notification_rows(
+def test_table_constraints_refuse_invalid_rows_of_tenants_and_policies_and_notifications(
     world: World, superuser: Engine
 ) -> None:
     world.submit()

@@ -126,7 +126,7 @@ def test_no_view_reveals_a_row_hidden_by_row_security(api: Database) -> None:
     assert [row.relname for row in kinds if row.relkind not in {"r", "i", "S"}] == []
 
 
-def test_every_table_right_of_a_server_has_a_row_policy_for_the_same_command(api: Database) -> None:
+def test_every_command_that_a_server_may_run_on_a_table_has_a_row_policy(api: Database) -> None:
     assert read(api, UNBOUND_RIGHTS) == []
 
 
@@ -175,7 +175,7 @@ def test_privileged_database_functions_are_restricted_and_have_a_fixed_search_pa
 @pytest.mark.parametrize(
     ("who", "seconds"), [("erin", 4 * 3600), ("max", None), ("olga", None), ("gate", None), ("tara", None)]
 )
-def test_an_engineer_sees_of_a_policy_only_its_longest_window(
+def test_an_engineer_sees_only_the_longest_window_of_a_policy(
     world: World, api: Database, who: str, seconds: int | None
 ) -> None:
     with as_caller(api, world.people[who]) as connection:
@@ -197,7 +197,7 @@ def test_workers_and_anonymous_callers_cannot_read_a_policys_longest_window(
         _run(worker, "SELECT * FROM longest_windows('{}')")
 
 
-def test_no_database_role_sets_any_identity_and_no_worker_authenticates_anyone(
+def test_no_server_can_take_on_an_arbitrary_identity_and_no_worker_can_authenticate_anyone(
     api: Database, worker: Database
 ) -> None:
     for db in (api, worker):

@@ -76,7 +76,7 @@ def test_the_longest_due_index_entries_are_claimed_first_up_to_the_limit(schedul
     assert [set(claim.get("expire", [])) for claim in claims] == [set(ids[:4]), set(ids[4:8]), {ids[8]}, set()]
 
 
-def test_urgent_entries_ignore_the_budget_and_are_claimed_separately(schedule: Schedule) -> None:
+def test_urgent_entries_ignore_the_lease_budget_and_are_claimed_separately(schedule: Schedule) -> None:
     index = replace(NOTIFICATIONS, budget=2)
     late, urgent = _ids(6), _ids(2)
     schedule.arm(index, [IndexEntry(one, "notify", LONG_AGO) for one in late])
@@ -101,7 +101,7 @@ def test_an_id_has_only_one_index_entry_whatever_its_kind(schedule: Schedule) ->
     assert schedule.members(CLOCK) == {}
 
 
-def test_arming_only_missing_entries_leaves_armed_and_leased_entries_unchanged(schedule: Schedule) -> None:
+def test_scheduling_only_missing_entries_leaves_scheduled_and_leased_entries_unchanged(schedule: Schedule) -> None:
     held, leased, missing = _ids(3)
     schedule.arm(CLOCK, _due([leased], "time_out"))
     schedule.claim(CLOCK)
@@ -119,7 +119,9 @@ def test_arming_only_missing_entries_leaves_armed_and_leased_entries_unchanged(s
     }
 
 
-def test_an_entry_armed_with_a_delay_uses_the_redis_servers_clock(schedule: Schedule, redis: "Redis") -> None:
+def test_an_entry_scheduled_with_a_delay_uses_the_clock_of_the_redis_server(
+    schedule: Schedule, redis: "Redis"
+) -> None:
     one, past = _ids(2)
     before = _milliseconds_now(redis)
 
@@ -209,7 +211,7 @@ def test_an_index_rebuild_restarts_if_its_progress_mark_is_not_recognised(
     assert redis.zrange(CLOCK.keys[0], 0, -1) == [begun.encode()]
 
 
-def test_the_epoch_entry_is_never_claimed_and_is_lost_only_with_the_whole_index(
+def test_the_completeness_marker_is_never_claimed_and_is_lost_only_with_the_whole_index(
     schedule: Schedule, redis: "Redis"
 ) -> None:
     schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
@@ -232,7 +234,7 @@ def test_the_indexes_of_deadlines_and_notifications_are_independent(schedule: Sc
     assert schedule.claim(NOTIFICATIONS).ids == {"notify": [one]}
 
 
-def test_a_large_number_of_armings_is_split_into_several_calls(schedule: Schedule) -> None:
+def test_scheduling_very_many_entries_is_split_into_several_redis_calls(schedule: Schedule) -> None:
     ids = _ids(1203)
 
     assert schedule.arm(CLOCK, _due(ids))
@@ -241,7 +243,7 @@ def test_a_large_number_of_armings_is_split_into_several_calls(schedule: Schedul
     assert sorted(claimed) == sorted(ids)
 
 
-def test_the_last_of_several_armings_of_an_id_in_one_call_counts(schedule: Schedule) -> None:
+def test_if_one_call_schedules_an_id_several_times_the_last_entry_counts(schedule: Schedule) -> None:
     one, other = _ids(2)
 
     schedule.arm(
@@ -258,7 +260,7 @@ def test_the_last_of_several_armings_of_an_id_in_one_call_counts(schedule: Sched
 
 
 @pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=["clock", "notifications"])
-def test_arming_an_empty_list_does_nothing(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
+def test_scheduling_an_empty_list_does_nothing(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
     assert schedule.arm(index, [])
     assert redis.dbsize() == 0
 
@@ -283,7 +285,7 @@ def _followed(schedule: Schedule, *calls: Callable[[Schedule], None]) -> None:
     asyncio.run(run())
 
 
-def test_the_event_loop_arms_the_same_entries_as_a_thread(schedule: Schedule) -> None:
+def test_the_event_loop_schedules_the_same_entries_as_a_thread(schedule: Schedule) -> None:
     some = [_entry(), _entry("time_out"), IndexEntry(str(new_id()), "remind", timedelta(hours=1))]
     schedule.arm(CLOCK, some)
     armed = schedule.members(CLOCK)
@@ -297,7 +299,9 @@ def test_the_event_loop_arms_the_same_entries_as_a_thread(schedule: Schedule) ->
 
 
 @pytest.mark.far
-def test_an_arming_that_is_slow_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_attempt_to_schedule_an_entry_is_repeated_once(
+    schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
     send, entry, tries = Schedule._send, _entry(), 0  # noqa: SLF001 - each is one write
 
     async def slow_at_first(at: Schedule, calls: Any) -> None:
@@ -316,7 +320,7 @@ def test_an_arming_that_is_slow_is_tried_once_more(schedule: Schedule, monkeypat
     assert schedule.arm(CLOCK, [entry])
 
 
-def test_the_later_of_two_armings_of_an_id_counts(schedule: Schedule) -> None:
+def test_if_two_calls_schedule_the_same_id_the_later_call_counts(schedule: Schedule) -> None:
     one = str(new_id())
 
     _followed(
@@ -328,7 +332,7 @@ def test_the_later_of_two_armings_of_an_id_counts(schedule: Schedule) -> None:
     assert schedule.members(CLOCK).keys() == {f"expire:{one}"}
 
 
-def test_armings_of_one_event_loop_turn_are_sent_together(
+def test_entries_scheduled_in_one_turn_of_the_event_loop_are_sent_together(
     schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule.arm(CLOCK, [_entry()])
@@ -348,7 +352,9 @@ def test_armings_of_one_event_loop_turn_are_sent_together(
     assert (len(schedule.members(CLOCK)), len(schedule.members(NOTIFICATIONS))) == (6, 5)
 
 
-def test_publications_without_arming_reach_the_channel_of_their_side(schedule: Schedule, redis: "Redis") -> None:
+def test_a_live_message_for_the_vendor_is_published_even_if_no_entry_is_scheduled(
+    schedule: Schedule, redis: "Redis"
+) -> None:
     one, number = str(new_id()), database_number(redis)
     with closing(redis.pubsub(ignore_subscribe_messages=True)) as heard:  # type: ignore[no-untyped-call]
         heard.subscribe(channel_of(number, "vendor"))
@@ -370,7 +376,7 @@ def test_a_script_that_redis_forgot_is_loaded_again(schedule: Schedule, redis: "
     assert len(schedule.members(CLOCK)) == 1
 
 
-def test_without_redis_no_call_waits_for_arming_and_threads_skip_arming(away_url: str) -> None:
+def test_while_redis_is_away_no_call_waits_for_scheduling_and_threads_skip_scheduling(away_url: str) -> None:
     with closing(Schedule(away_url)) as away:
         began = time.monotonic()
         _followed(away, lambda at: at.follow({CLOCK: [_entry()]}, {None: [str(new_id())]}))
@@ -426,7 +432,7 @@ def _seconds_to_arm(schedule: Schedule, count: int = 1) -> float:
     return time.monotonic() - began
 
 
-def test_without_redis_the_first_arming_fails_in_a_moment_and_further_armings_at_once(away: Schedule) -> None:
+def test_while_redis_is_away_scheduling_first_fails_after_a_moment_and_then_at_once(away: Schedule) -> None:
     first = _seconds_to_arm(away, 2000)
     rest = [_seconds_to_arm(away) for _ in range(50)]
 
@@ -459,7 +465,9 @@ def test_listening_for_wake_ups_reports_an_unavailable_redis(refused_url: str) -
 
 
 @pytest.mark.far
-def test_arming_works_again_once_the_redis_breaker_closes(schedule: Schedule, redis: "Redis", redis_url: str) -> None:
+def test_scheduling_works_again_after_the_redis_circuit_breaker_closes(
+    schedule: Schedule, redis: "Redis", redis_url: str
+) -> None:
     password = urlsplit(redis_url).password or ""
     redis.config_set("requirepass", "another")
     try:

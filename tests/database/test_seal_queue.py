@@ -55,7 +55,7 @@ def written_by_tara(world: World, columns: dict[str, Any], **changes: Any) -> UU
 
 
 @pytest.mark.parametrize("vendor_review", [True, False])
-def test_a_submission_is_sealed_in_the_vendors_log_if_reviewed_else_in_the_tenants_log(
+def test_submissions_under_review_are_sealed_in_the_vendors_log_and_others_in_the_tenants_log(
     api: Database, superuser: Engine, *, vendor_review: bool
 ) -> None:
     world = World.make(api, Policy(vendor_review=vendor_review))
@@ -99,7 +99,7 @@ def test_the_sealer_refuses_an_event_body_that_differs_from_its_row(world: World
     assert read(world.db, "SELECT FROM events") == []
 
 
-def test_the_apis_database_role_cannot_write_that_retention_removed_events(world: World) -> None:
+def test_the_apis_database_role_cannot_write_an_event_about_removal_by_retention(world: World) -> None:
     with pytest.raises(DBAPIError, match="says something else"):
         written_by_tara(world, {"action": "audit_events_removed"}, removed_from=0, removed_to=1)
 
@@ -117,7 +117,7 @@ def test_a_queued_event_that_is_already_sealed_does_not_stop_sealing(world: Worl
     assert read(worker, "SELECT FROM unsealed") == []
 
 
-def test_the_facts_of_a_refusal_cannot_replace_its_actor_action_or_time(world: World, worker: Database) -> None:
+def test_the_facts_of_a_refusal_cannot_replace_its_actor_or_action_or_time(world: World, worker: Database) -> None:
     request = world.fresh()
     with world.db.transaction() as session:
         session.execute(

@@ -242,7 +242,7 @@ def test_rows_of_sealed_events_cannot_be_changed(
         write(superuser, statement)
 
 
-def test_a_new_key_that_first_signs_a_log_without_new_events_is_listed(
+def test_a_new_key_is_listed_even_if_it_first_signs_a_log_without_new_events(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     world.fresh()

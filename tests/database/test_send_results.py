@@ -120,7 +120,7 @@ def test_a_notification_claimed_by_another_process_is_not_released(
     assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before
 
 
-def test_a_send_result_after_its_claim_expired_is_ignored_unless_the_mail_was_sent(
+def test_a_send_result_that_arrives_after_the_claim_expired_counts_only_if_the_mail_was_sent(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     world.submit()
@@ -158,7 +158,7 @@ def test_a_send_attempt_that_was_not_recorded_leaves_the_schedule_unchanged(
 
 
 @pytest.mark.far
-def test_send_results_are_saved_once_25_are_ready_or_after_half_a_second_or_at_batch_end(
+def test_send_results_are_saved_when_25_are_ready_or_half_a_second_passed_or_the_batch_ends(
     world: World, worker: Database
 ) -> None:
     many(world, 9)

@@ -155,7 +155,7 @@ def test_an_open_circuit_breaker_uses_up_no_try_and_writes_no_log_line_or_notice
 
 
 @pytest.mark.far
-def test_a_notification_returned_unsent_by_the_sending_pool_keeps_its_attempt(
+def test_returning_a_notification_unsent_to_the_queue_does_not_count_as_an_attempt(
     world: World, worker: Database, clock: PoolClock
 ) -> None:
     post = sending(seconds=0.5, clock=clock)
@@ -180,7 +180,7 @@ def short(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, approval_window=60))
 
 
-def test_a_call_whose_breaker_stays_open_past_its_expiry_is_dead_with_that_reason(
+def test_a_call_that_expires_while_its_circuit_breaker_is_open_is_dead_and_states_that_reason(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
@@ -281,7 +281,7 @@ def test_a_stopping_worker_returns_its_queue_and_the_next_worker_sends_it_at_onc
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_a_claim_of_notifications_that_fails_to_commit_frees_its_slot(world: World, worker: Database) -> None:
+def test_a_failed_commit_of_a_claim_frees_the_slot_of_the_sending_pool(world: World, worker: Database) -> None:
     post = Postbag()
     senders = post.senders
     world.submit()

@@ -110,7 +110,7 @@ def test_the_outcome_of_all_mails_about_a_move_is_recorded_in_one_event(
     assert_audit_logs_are_whole(worker)
 
 
-def test_webhooks_add_no_notified_event(world: World, worker: Database, post: Postbag) -> None:
+def test_webhook_calls_cause_no_mail_outcome_event(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
     post.endpoint(world, "https://hooks.contoso.example/2", tenant_id=world.tenant.id)
     post.hooks.refused["https://hooks.contoso.example/2"] = SendFailed("no", permanent=True, kind="status")
@@ -126,7 +126,7 @@ def test_webhooks_add_no_notified_event(world: World, worker: Database, post: Po
     assert [row.outcome for row in outcomes] == ["dead", "sent"]
 
 
-def test_a_move_without_mails_needs_no_notified_event(world: World, worker: Database, post: Postbag) -> None:
+def test_a_move_without_mails_needs_no_mail_outcome_event(world: World, worker: Database, post: Postbag) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
@@ -182,7 +182,7 @@ def test_neither_side_sees_which_people_were_notified_on_the_other_side(
     }
 
 
-def test_mails_unsent_after_a_minute_are_recorded_as_open_and_later_with_their_outcome(
+def test_mails_unsent_after_a_minute_are_recorded_as_not_yet_sent_and_later_with_their_outcome(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -218,7 +218,7 @@ def test_mails_unsent_after_a_minute_are_recorded_as_open_and_later_with_their_o
     assert_indexes_are_true(worker)
 
 
-def test_the_outcome_of_a_mail_cancelled_by_an_erasure_is_recorded_when_next_due(
+def test_the_outcome_of_a_mail_cancelled_by_an_erasure_is_recorded_in_the_next_due_event(
     world: World, worker: Database, post: Postbag, later: ShiftedClock, urls: Urls
 ) -> None:
     worker.clock = later
@@ -239,7 +239,7 @@ def test_the_outcome_of_a_mail_cancelled_by_an_erasure_is_recorded_when_next_due
     assert unsettled(worker) == []
 
 
-def test_a_mails_late_result_is_stated_although_another_mail_is_open(
+def test_the_late_result_of_a_mail_is_recorded_although_another_mail_is_not_yet_sent(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -330,7 +330,7 @@ def test_concurrent_last_send_results_write_one_notified_event(
         assert unsettled(worker) == []
 
 
-def test_a_waiting_recorder_of_send_results_sees_the_other_recorders_results(
+def test_of_two_overlapping_recordings_of_send_results_the_second_sees_the_earlier_results(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     sender = as_sender(worker)
@@ -352,7 +352,7 @@ def test_a_waiting_recorder_of_send_results_sees_the_other_recorders_results(
 
 
 @pytest.mark.far
-def test_when_timer_and_send_result_coincide_one_or_two_events_cover_all_mails(
+def test_if_the_timer_and_a_send_result_coincide_one_or_two_events_cover_all_mails(
     world: World, worker: Database, later: ShiftedClock, pool: ThreadPoolExecutor
 ) -> None:
     worker.clock = later
@@ -435,7 +435,9 @@ def test_the_schema_refuses_a_duplicate_or_third_event_on_the_mails_of_a_move(
 
 
 @each("action", ["notifications_sent", "notification_dead", "endpoint_disabled", "submit", "read"])
-def test_the_sending_database_role_writes_only_notified_events(world: World, worker: Database, action: str) -> None:
+def test_the_sending_database_role_writes_only_mail_outcome_events(
+    world: World, worker: Database, action: str
+) -> None:
     request = world.submit()
     values = {"tenant": world.tenant.id, "request": request.id, "action": action}
 
@@ -450,7 +452,7 @@ def test_the_sending_database_role_writes_only_notified_events(world: World, wor
 
 
 @each("login", ["worker", "api"])
-def test_no_other_database_role_states_who_was_notified(
+def test_only_the_sending_database_role_records_who_was_notified(
     world: World, worker: Database, api: Database, login: str
 ) -> None:
     request = world.submit()
@@ -472,7 +474,7 @@ def test_no_other_database_role_states_who_was_notified(
             connection.execute(text(says.format(actor=":erin", role="engineer")), values)
 
 
-def test_account_notifications_are_one_notified_event_per_notification_and_channel(
+def test_each_account_notification_writes_one_outcome_event_per_channel(
     world: World, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
@@ -491,7 +493,7 @@ def test_account_notifications_are_one_notified_event_per_notification_and_chann
     assert (told(worker), unsettled(worker)) == ([], [])
 
 
-def test_window_reports_have_a_separate_notified_event(
+def test_mails_of_window_reports_have_a_separate_outcome_event(
     world: World, worker: Database, post: Postbag, later: ShiftedClock
 ) -> None:
     worker.clock = later
@@ -515,7 +517,7 @@ def test_window_reports_have_a_separate_notified_event(
     assert unsettled(worker) == []
 
 
-def test_reconciling_arms_missing_entries_for_notified_events(world: World, worker: Database) -> None:
+def test_reconciling_schedules_missing_index_entries_for_mail_outcome_events(world: World, worker: Database) -> None:
     world.submit()
     read(worker, "SELECT FROM notifications")
     held = worker.schedule.members(NOTIFICATIONS)
@@ -529,7 +531,7 @@ def test_reconciling_arms_missing_entries_for_notified_events(world: World, work
     assert f"notify:{unsettled(worker)[0].id}" in held
 
 
-def test_a_notified_event_counts_mails_beyond_its_list_and_lists_failures_first(
+def test_a_mail_outcome_event_lists_failures_first_and_counts_mails_that_are_not_listed(
     world: World, worker: Database, post: Postbag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settlement, "MOST_LISTED", 2)
@@ -544,7 +546,7 @@ def test_a_notified_event_counts_mails_beyond_its_list_and_lists_failures_first(
     assert said["mails"]["1"][0] == str(world.people["ann"].person_id)
 
 
-def test_the_minute_until_unsent_mails_are_recorded_runs_by_the_databases_clock(
+def test_the_databases_clock_measures_the_minute_after_which_unsent_mails_are_recorded(
     world: World, worker: Database
 ) -> None:
     world.submit()

@@ -141,7 +141,7 @@ def test_an_approval_signature_over_another_decision_is_refused(demanding: World
         demanding.act("ann", Action.APPROVE, request.id, signed=said, **changes)
 
 
-def test_an_approval_signature_over_another_request_or_older_version_is_refused(api: Database) -> None:
+def test_an_approval_signature_over_another_request_or_an_older_request_version_is_refused(api: Database) -> None:
     world = World.make(api, DEMANDED.model_copy(update={"quorum": 2}))
     authenticator, first, second = enrol(world, "ann"), world.submit(), world.submit()
     other, old = (signed(asked(world, "ann", one.id), authenticator) for one in (first, second))
@@ -287,7 +287,7 @@ def test_a_window_opened_by_the_vendor_needs_no_customer_passkey(api: Database) 
         "DELETE FROM passkeys",
     ],
 )
-def test_a_window_whose_signature_differs_from_its_rows_opens_nothing(
+def test_a_window_whose_database_rows_differ_from_the_signed_approval_opens_nothing(
     demanding: World, superuser: Engine, forged: str
 ) -> None:
     request = demanding.submit()
@@ -456,7 +456,7 @@ def test_the_database_matches_policy_rules_like_the_code(
     assert (terms_for(policy, ask).approve_means is ApproveMeans.PASSKEY_SIGNED) is demands
 
 
-def test_a_vote_written_by_a_database_role_fills_no_seat(api: Database) -> None:
+def test_a_vote_written_by_a_database_role_does_not_count_towards_the_quorum(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request, ann = world.submit(), world.people["ann"]
     vote = """

@@ -143,7 +143,7 @@ def test_a_postgres_older_than_18_is_refused_with_advice_where_to_get_18(urls: U
     assert "postgresql-18" in refused.value.fix
 
 
-def test_the_migration_refuses_a_postgres_older_than_18_in_one_line(urls: Urls) -> None:
+def test_the_migration_refuses_a_postgres_older_than_18_with_a_one_line_message(urls: Urls) -> None:
     with older(urls.owner) as url:
         refused = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": url}).invoke(app, ["migrate"])
 
@@ -162,7 +162,7 @@ def test_a_pooler_in_statement_mode_is_reported_at_once(urls: Urls) -> None:
         startup_checks.wait_until_fit(engine, ServerKind.WORKER)
 
 
-def test_the_error_for_a_full_postgres_does_not_advise_to_start_postgres(
+def test_the_error_for_a_postgres_without_free_connections_does_not_advise_starting_postgres(
     another_worker: str, superuser: Engine
 ) -> None:
     with superuser.begin() as connection:
@@ -175,7 +175,7 @@ def test_the_error_for_a_full_postgres_does_not_advise_to_start_postgres(
     assert "raise max_connections" in said.fix
 
 
-def test_a_process_announces_the_sum_of_its_connection_pools() -> None:
+def test_a_process_announces_the_total_size_of_its_connection_pools() -> None:
     workers = {
         ServerKind.WORKER: "core",
         ServerKind.NOTIFICATIONS: "notifications",
@@ -364,7 +364,7 @@ def test_an_unknown_schema_revision_is_refused(urls: Urls, superuser: Engine, ot
     assert f"at migration {other}" in _complaint(urls.api, ServerKind.API)
 
 
-def test_a_later_schema_without_compatibility_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_later_schema_that_states_no_compatible_revision_is_refused(urls: Urls, superuser: Engine) -> None:
     write(superuser, LATER)
     write(superuser, "DROP FUNCTION oldest_revision")
 

@@ -96,7 +96,7 @@ def test_a_window_closed_late_counts_as_open_only_until_its_deadline(world: Worl
     assert read(world).total.open_seconds == 60
 
 
-def test_statistics_count_a_request_in_its_month_for_a_year(world: World, superuser: Engine) -> None:
+def test_statistics_count_requests_by_month_and_cover_one_year(world: World, superuser: Engine) -> None:
     this, last, old = (opened(world) for _ in range(3))
     begin = read(world).months[-1][0]
     with world.db.transaction() as session:
@@ -114,7 +114,7 @@ def test_statistics_count_a_request_in_its_month_for_a_year(world: World, superu
     assert found.total.requests == 2
 
 
-def test_statistics_sort_services_engineers_and_reasons_by_frequency(world: World) -> None:
+def test_statistics_sort_services_and_engineers_and_reasons_by_frequency(world: World) -> None:
     for _ in range(2):
         opened(world, "eve", service="onedrive", reason_code="vendor_alert")
     opened(world)
@@ -203,7 +203,7 @@ def test_the_statistics_of_a_tenant_contain_only_its_own_requests(world: World) 
     assert read(world, "vera", other.tenant.slug).total.requests == 2
 
 
-def test_row_security_hides_other_tenants_statistics(world: World) -> None:
+def test_row_security_hides_statistics_of_other_tenants(world: World) -> None:
     other = World.make(world.db)
     opened(other)
     at = datetime.now(UTC)

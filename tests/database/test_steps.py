@@ -79,7 +79,7 @@ def test_a_member_of_two_approval_groups_counts_in_both(world: World) -> None:
     assert world.act("ann", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_the_delegate_of_a_later_group_waits_for_the_earlier_group_too(world: World) -> None:
+def test_a_delegate_for_the_later_group_must_wait_for_the_earlier_group_too(world: World) -> None:
     ordered(world)
     stand_in(world, "aude", "ann")
     request = world.submit()
@@ -93,7 +93,7 @@ def test_the_delegate_of_a_later_group_waits_for_the_earlier_group_too(world: Wo
     assert world.act("aude", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-def test_escalation_prompts_no_group_of_a_later_step_but_reaching_the_step_does(
+def test_a_later_group_is_prompted_when_its_step_is_reached_and_not_by_escalation(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ordered(world, tiers=[["first"], ["then"]], escalation=[50])

@@ -98,7 +98,7 @@ def test_submissions_by_a_system_count_against_the_systems_limit(world: World) -
         submit.submit(session, bot, HERE, named, SETTINGS.catalogue.services, limits=SubmissionLimits(3, 1000))
 
 
-def test_submissions_are_counted_for_the_limit_by_indexes(world: World) -> None:
+def test_indexes_serve_the_query_that_counts_submissions_for_the_limit(world: World) -> None:
     world.submit("erin")
 
     with unbound(world.db).begin() as connection:

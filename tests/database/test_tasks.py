@@ -117,7 +117,7 @@ def test_a_timer_task_returns_counts_of_what_it_did(
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_timer_task_fails_for_an_unwritable_request_and_ends_other_requests(
+def test_a_timer_task_ends_other_requests_and_fails_if_one_request_cannot_be_written(
     world: World, worker: Database, superuser: Engine, run_as: RunAs
 ) -> None:
     bad, *others = many(world, 3)
@@ -132,7 +132,7 @@ def test_a_timer_task_fails_for_an_unwritable_request_and_ends_other_requests(
     assert [state_of(worker, one) for one in (bad, *others)] == ["pending", "timed_out", "timed_out"]
 
 
-def test_the_notify_task_ends_once_results_are_recorded_and_counts_outcomes(
+def test_the_notify_task_ends_after_all_results_are_recorded_and_counts_outcomes(
     world: World, sender: Database, run_as: RunAs
 ) -> None:
     world.submit()
@@ -152,7 +152,7 @@ def test_the_notify_task_ends_once_results_are_recorded_and_counts_outcomes(
 
 
 @pytest.mark.far
-def test_the_notify_task_postpones_notifications_that_get_no_slot(
+def test_the_notify_task_postpones_notifications_for_which_the_sending_pool_has_no_slot(
     world: World, sender: Database, run_as: RunAs
 ) -> None:
     several = many(world, FIRST_LOAD)
@@ -169,7 +169,7 @@ def test_the_notify_task_postpones_notifications_that_get_no_slot(
     assert counts["sent"] + counts["deferred"] == len(news) > 2 * FIRST_LOAD
 
 
-def test_the_notify_task_returns_unstarted_sends_and_leaves_running_sends_leased(
+def test_the_notify_task_leaves_started_sends_leased_and_returns_all_other_notifications(
     world: World, sender: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "SEND_SECONDS", 0.2)
@@ -229,7 +229,7 @@ def test_a_task_without_postgres_fails_with_one_short_line(name: str) -> None:
     assert len(pickle.dumps(failed)) < MOST_PICKLED
 
 
-def test_an_internal_error_of_a_task_reaches_the_parent_as_one_line(
+def test_an_internal_error_of_a_task_reaches_the_parent_process_as_one_line(
     worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_as(worker, None)

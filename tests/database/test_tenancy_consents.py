@@ -68,7 +68,7 @@ def test_a_tenant_page_shows_the_effective_mode_and_when_consent_ends(
     assert (after.tenant.mode, after.effective_mode, after.consented) == (Mode.ENFORCE, Mode.ENFORCE, None)
 
 
-def test_consent_to_vendor_decisions_relaxes_mode_enforce_only(world: World, until: datetime) -> None:
+def test_consent_to_vendor_decisions_has_an_effect_only_in_mode_enforce(world: World, until: datetime) -> None:
     consents_to(world, until)
     does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
 
@@ -88,7 +88,7 @@ def test_the_consent_of_a_tenant_is_hidden_from_other_tenants(world: World, api:
     assert found == {}
 
 
-def test_the_end_of_consent_is_one_notified_event(
+def test_the_end_of_consent_writes_one_event_and_notifies_people(
     world: World, late: Database, later: ShiftedClock, post: Postbag, until: datetime
 ) -> None:
     post.endpoint(world, HOOK, tenant_id=world.tenant.id)
@@ -165,7 +165,7 @@ def test_changed_consent_ends_at_the_changed_time(
     assert [told.facts["deadline_at"] for told in ends(world)] == ([instant(changed)] if changed else [])
 
 
-def test_consent_saved_after_its_own_end_has_no_end_event(
+def test_consent_whose_end_has_passed_before_it_is_saved_has_no_end_event(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until - 2 * HOUR)
@@ -175,7 +175,7 @@ def test_consent_saved_after_its_own_end_has_no_end_event(
     assert ends(world) == []
 
 
-def test_an_end_of_consent_in_another_mode_states_that_mode(
+def test_the_event_about_an_end_of_consent_states_the_consented_mode_even_in_mode_off(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until)
@@ -190,7 +190,7 @@ def test_an_end_of_consent_in_another_mode_states_that_mode(
 
 @pytest.mark.far
 @pytest.mark.usefixtures("alone")
-def test_one_end_of_consent_that_cannot_be_announced_does_not_block_other_ends(
+def test_a_failure_to_announce_the_end_of_one_consent_does_not_block_other_consents(
     world: World, api: Database, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     elsewhere = World.make(api)
@@ -210,7 +210,7 @@ def test_one_end_of_consent_that_cannot_be_announced_does_not_block_other_ends(
     assert [row.tenant_id for row in rows] == [elsewhere.tenant.id]
 
 
-def test_ends_of_consent_to_announce_are_looked_up_by_an_index(
+def test_an_index_serves_the_lookup_of_consents_whose_end_must_be_announced(
     world: World, worker: Database, until: datetime
 ) -> None:
     consents_to(world, until)

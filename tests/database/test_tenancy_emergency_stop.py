@@ -46,7 +46,7 @@ def test_every_switch_of_a_tenants_mode_is_recorded_and_notified_to_everyone(
 
 
 @pytest.mark.parametrize("plan", ["basic", "gone"])
-def test_enforce_without_an_entitled_plan_is_refused(api: Database, plan: str) -> None:
+def test_mode_enforce_is_refused_without_an_entitled_plan(api: Database, plan: str) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     does(world, "olga", tenants.set_plan, plan, plans={plan: Plan()})
 
@@ -57,7 +57,7 @@ def test_enforce_without_an_entitled_plan_is_refused(api: Database, plan: str) -
     assert mode_of(world) is Mode.OBSERVE
 
 
-def test_a_lapsed_plan_changes_no_mode_and_allows_leaving_enforce(world: World) -> None:
+def test_a_lapsed_plan_changes_no_mode_and_allows_leaving_mode_enforce(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
     kept = mode_of(world)
 
@@ -67,7 +67,7 @@ def test_a_lapsed_plan_changes_no_mode_and_allows_leaving_enforce(world: World) 
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_switching_to_enforce_closes_only_windows_opened_by_the_vendor(api: Database, mode: Mode) -> None:
+def test_switching_to_mode_enforce_closes_only_windows_opened_by_the_vendor(api: Database, mode: Mode) -> None:
     world, elsewhere = World.make(api), World.make(api, mode=mode)
     decided = world.act("ann", Action.APPROVE, world.submit(resources=["mailbox:b@contoso.example"]).id).id
     switch(world, mode)
@@ -102,7 +102,7 @@ def _switch_and_stumble(session: UnitOfWork, caller: Caller, origin: Origin, slu
     raise ZeroDivisionError
 
 
-def test_an_expired_window_does_not_block_the_switch_to_enforce(api: Database, later: ShiftedClock) -> None:
+def test_an_expired_window_does_not_block_the_switch_to_mode_enforce(api: Database, later: ShiftedClock) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     alone = world.act("max", Action.ENDORSE, world.submit(access_window=60).id).id
     later.shift = timedelta(seconds=61)
@@ -188,7 +188,7 @@ def test_an_emergency_stop_with_nothing_open_ends_nothing(world: World) -> None:
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 0)
 
 
-def test_a_just_removed_admin_may_not_switch_modes_or_stop_access(world: World) -> None:
+def test_an_admin_who_was_just_removed_may_not_switch_modes_or_stop_access(world: World) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     does(world, "tom", members.remove, id_of(world, "tara"))
 

@@ -41,7 +41,7 @@ def test_open_invitations_are_listed_to_all_members(world: World, worker: Databa
     assert all("secret_hash" not in vars(one) for one in listed)
 
 
-def test_the_apis_database_role_cannot_read_set_or_hasten_invitation_codes(world: World) -> None:
+def test_the_apis_database_role_can_neither_read_invitation_codes_nor_change_invitations(world: World) -> None:
     invites(world)
 
     for statement in (
@@ -226,7 +226,9 @@ def test_an_invitee_gets_only_the_offered_roles(world: World, worker: Database) 
     assert {standing.role for standing in nina.standings} == {"auditor"}
 
 
-def test_a_new_member_may_decide_in_the_call_after_accepting(world: World, worker: Database) -> None:
+def test_a_new_member_may_decide_in_the_next_call_after_accepting_an_invitation(
+    world: World, worker: Database
+) -> None:
     waiting = world.submit().id
 
     nina = joins(world, worker, "nina", Role.APPROVER)

@@ -173,7 +173,7 @@ def test_only_admins_mark_members_as_eligible_delegates(world: World, who: str) 
         does(world, who, members.set_eligible, id_of(world, "aude"), eligible=True)
 
 
-def test_roles_of_a_member_are_replaced_as_a_whole_and_notified_as_a_diff(world: World) -> None:
+def test_setting_roles_replaces_all_roles_of_a_member_and_notifies_people_of_the_difference(world: World) -> None:
     member = does(
         world, "tara", members.set_roles, id_of(world, "aude"), roles=frozenset({Role.APPROVER, Role.TENANT_ADMIN})
     )
@@ -265,7 +265,7 @@ def test_the_database_refuses_to_remove_the_last_admin(world: World) -> None:
         on_the_database(world, "tara", "DELETE FROM memberships WHERE role = 'tenant_admin'")
 
 
-def test_changes_of_a_members_eligibility_are_notified_as_a_diff(world: World) -> None:
+def test_people_are_notified_of_the_difference_when_the_eligibility_of_a_member_changes(world: World) -> None:
     member = does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     told = last_change(world.db)
@@ -275,7 +275,7 @@ def test_changes_of_a_members_eligibility_are_notified_as_a_diff(world: World) -
 
 
 @pytest.mark.parametrize("ending", ["unmarked", "delegate removed", "principal removed", "principal no approver"])
-def test_a_delegation_ends_with_the_role_it_rests_on(world: World, ending: str) -> None:
+def test_a_delegation_ends_when_a_member_loses_the_role_that_the_delegation_needs(world: World, ending: str) -> None:
     aude, ann = id_of(world, "aude"), id_of(world, "ann")
     does(world, "tara", members.set_eligible, aude, eligible=True)
     ends_at = datetime.now(UTC) + timedelta(days=1)

@@ -62,7 +62,7 @@ def test_a_policy_change_is_a_new_version_and_the_old_version_stays(world: World
     assert world.submit().quorum == 2
 
 
-def test_a_policy_change_is_one_notified_event_with_a_diff(world: World) -> None:
+def test_a_policy_change_writes_one_event_with_a_diff_and_notifies_people(world: World) -> None:
     change(world, STRICT)
 
     told = last_change(world.db)
@@ -130,7 +130,7 @@ def test_a_policy_needing_more_approvals_than_approvers_is_refused_with_the_reas
     assert reads(world, "tara", policies.read).edition.version == 1
 
 
-def test_a_policy_rule_that_no_one_could_approve_is_refused_by_name(world: World) -> None:
+def test_the_refusal_of_a_policy_rule_under_which_no_one_could_approve_names_the_rule(world: World) -> None:
     rules = (
         Rule(name="Exports", match=Match(actions=("export",)), terms=Overrides(quorum=3)),
         Rule(name="Mail", match=Match(services=("exchange-online",)), terms=Overrides(quorum=4)),
@@ -207,7 +207,7 @@ def test_unknown_people_in_a_policy_group_are_named(world: World, api: Database)
         assert named == {str(person) for person in strangers}
 
 
-def test_dated_consent_is_part_of_the_policy_and_ends_without_a_change(world: World) -> None:
+def test_temporary_consent_is_part_of_the_policy_and_ends_without_a_policy_change(world: World) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
 
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
@@ -269,7 +269,7 @@ def test_a_vote_by_mailed_code_still_counts_where_the_policy_accepts_mailed_code
     assert acts(world, signed_in(world, "amir", AuthMethod.PASSKEY), Action.APPROVE, request) is State.ACTIVE
 
 
-def test_a_void_vote_by_mailed_code_shortens_no_window(world: World) -> None:
+def test_a_vote_by_mailed_code_that_no_longer_counts_shortens_no_window(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit(access_window=3600)
     with world.db.transaction() as session:
@@ -284,7 +284,7 @@ def test_a_void_vote_by_mailed_code_shortens_no_window(world: World) -> None:
     assert opened.deadline_at - opened.opened_at == timedelta(seconds=3600)
 
 
-def test_a_mailed_code_vote_that_became_void_is_reported_to_its_voter(world: World) -> None:
+def test_a_voter_is_told_that_their_vote_by_mailed_code_no_longer_counts(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)

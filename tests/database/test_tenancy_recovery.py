@@ -216,7 +216,7 @@ def test_an_operator_withdraws_a_mistyped_recovery_proposal_and_everyone_is_noti
     assert propose(world).id != proposed.id
 
 
-def test_an_operator_withdraws_no_tenant_invitation_and_no_ended_proposal(
+def test_an_operator_cannot_withdraw_an_invitation_of_a_tenant_or_an_ended_proposal(
     world: World,
 ) -> None:
     invited = does(world, "tara", members.invite, **WHO, roles=frozenset({Role.AUDITOR}))
@@ -245,7 +245,7 @@ def test_a_second_recovery_proposal_waits_for_the_first_to_end(world: World, api
     assert again.id != proposed.id
 
 
-def test_concurrent_recovery_proposals_propose_once(world: World, pool: ThreadPoolExecutor) -> None:
+def test_of_concurrent_recovery_proposals_only_one_is_accepted(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("oscar", Role.OPERATOR)
 
     answers = at_once(pool, lambda: propose(world), lambda: propose(world, "oscar", address="o@contoso.example"))
@@ -258,7 +258,9 @@ def test_operators_cannot_propose_a_vendor_person_for_a_recovery(world: World) -
         propose(world, address=address(world.db, world, "max"))
 
 
-def test_a_recovery_of_a_tenant_without_objectors_waits_just_as_long(world: World, worker: Database) -> None:
+def test_a_recovery_waits_72_hours_even_if_the_tenant_has_no_one_who_could_object(
+    world: World, worker: Database
+) -> None:
     founding = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
     manages(world, "olga", tenants.add, founding, {"standard": Plan()})
 
@@ -268,7 +270,7 @@ def test_a_recovery_of_a_tenant_without_objectors_waits_just_as_long(world: Worl
     assert sent_about(worker, proposed.id) == []
 
 
-def test_a_recovery_proposal_is_listed_to_people_who_may_object(world: World) -> None:
+def test_a_recovery_proposal_is_listed_for_people_who_may_object(world: World) -> None:
     proposed = propose(world)
 
     for who in ("tara", "ann"):

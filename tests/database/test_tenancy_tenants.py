@@ -96,7 +96,7 @@ def test_a_person_without_roles_sees_no_tenant(world: World) -> None:
 
 
 @each("who", ["tara", "ann", "aude"])
-def test_the_tenant_of_another_customer_looks_nonexistent(world: World, api: Database, who: str) -> None:
+def test_the_tenant_of_another_customer_is_reported_as_not_found(world: World, api: Database, who: str) -> None:
     elsewhere = World.make(api)
 
     with pytest.raises(NotFound) as theirs:
@@ -147,9 +147,7 @@ def test_requests_of_a_suspended_tenant_may_be_denied_but_not_opened(world: Worl
     assert (no.state, yes.state) == ("denied", "active")
 
 
-def test_a_window_about_to_open_ends_with_the_suspension_of_the_tenant(
-    world: World, pool: ThreadPoolExecutor
-) -> None:
+def test_suspending_a_tenant_ends_a_window_that_is_about_to_open(world: World, pool: ThreadPoolExecutor) -> None:
     request_id = world.submit().id
 
     with world.db.transaction() as session:
@@ -203,7 +201,7 @@ def test_renaming_a_tenant_is_notified_with_the_old_name(world: World) -> None:
     assert told.changes == {"name": "Contoso → Contoso AG"}
 
 
-def test_a_just_removed_operator_may_change_no_tenant(world: World) -> None:
+def test_an_operator_who_was_just_removed_may_change_no_tenant(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
     manages(world, "oscar", vendor_staff.remove, id_of(world, "olga"))
 
@@ -283,7 +281,7 @@ def test_adding_a_tenant_is_one_event_with_its_initial_state(world: World) -> No
     assert "fay@" not in str(told.facts)
 
 
-def test_a_plan_without_lockbox_is_refused_for_a_tenant_in_enforce(world: World) -> None:
+def test_a_plan_without_lockbox_is_refused_for_a_tenant_in_mode_enforce(world: World) -> None:
     with pytest.raises(LicenceRequired, match="basic does not include"):
         add(world, founding=TenantInput("fabrikam", "Fabrikam", "basic", "Fay", "fay@fabrikam.example"))
 

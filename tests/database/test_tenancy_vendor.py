@@ -140,7 +140,9 @@ def test_a_vendor_person_without_roles_regains_roles_without_an_invitation(world
 
 
 @each(("who", "roles"), [("gate", {Role.MANAGER}), ("eve", {Role.SYSTEM})])
-def test_a_person_cannot_become_a_service_account_nor_the_reverse(world: World, who: str, roles: set[Role]) -> None:
+def test_a_person_cannot_become_a_service_account_nor_a_service_account_a_person(
+    world: World, who: str, roles: set[Role]
+) -> None:
     before = len(recorded_changes(world.db))
 
     with pytest.raises(Invalid, match="cannot become a service account"):
@@ -234,7 +236,7 @@ def test_vendor_people_are_listed_page_by_page(world: World) -> None:
     assert rest.next_cursor is None
 
 
-def test_a_vendor_address_is_invited_once_and_a_colleague_is_not_invited(world: World) -> None:
+def test_neither_an_invited_address_nor_the_address_of_a_vendor_person_is_invited_again(world: World) -> None:
     manages(world, "olga", vendor_staff.invite, **NEW)
 
     with pytest.raises(AlreadyInvited):

@@ -90,7 +90,7 @@ def test_a_retention_time_shortened_by_a_database_role_falls_back_to_the_default
     assert (doubted(world), retained(urls)) == (["retention"], [])
 
 
-def test_a_forged_release_ends_no_legal_hold_until_the_right_side_releases_the_hold(
+def test_a_legal_hold_with_a_forged_release_lasts_until_its_own_side_releases_the_hold(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     denied(world, superuser)
@@ -121,7 +121,7 @@ def test_a_forged_legal_hold_applies_and_is_reported_until_released(world: World
     erase(urls, world.people["ann"].person_id)
 
 
-def test_a_forged_off_boarding_must_be_withdrawn_before_a_genuine_request(world: World) -> None:
+def test_a_forged_off_boarding_must_be_withdrawn_before_a_genuine_off_boarding_is_possible(world: World) -> None:
     forge(world, LEAVE)
 
     assert doubted(world) == ["off-boarding"]
@@ -158,7 +158,7 @@ def test_no_database_role_writes_the_mac_value_reserved_for_older_rows(world: Wo
 
 
 @pytest.mark.parametrize("statement", [KEEP_LESS, RELEASE])
-def test_a_row_from_before_macs_counts_until_a_database_role_changes_the_row(
+def test_a_row_from_before_macs_existed_is_valid_until_a_database_role_changes_the_row(
     world: World, worker: Database, urls: Urls, superuser: Engine, statement: str
 ) -> None:
     denied(world, superuser)
@@ -175,7 +175,7 @@ def test_a_row_from_before_macs_counts_until_a_database_role_changes_the_row(
     assert retained(urls) == []
 
 
-def test_a_row_older_than_macs_gets_its_mac_at_a_rekey_or_at_the_rows_next_change(
+def test_a_row_from_before_macs_existed_gets_a_mac_when_it_is_rekeyed_or_next_changed(
     world: World, urls: Urls, superuser: Engine
 ) -> None:
     does(world, "tara", tenant_data.keep_for, 90, most=None)

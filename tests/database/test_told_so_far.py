@@ -82,7 +82,7 @@ def tells(news: World, worker: Database, tell: Callable[[UnitOfWork, AuditEvent]
         session.execute(text(FORWARD.format("exclusions")), {"to": EVERYBODY})
 
 
-def test_exclusions_count_as_announced_only_if_the_event_has_mails_and_the_same_version(
+def test_exclusions_count_as_announced_only_if_an_event_of_that_version_has_mails(
     news: World, worker: Database
 ) -> None:
     with pytest.raises(DBAPIError, match="was not told so far"):

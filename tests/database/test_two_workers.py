@@ -62,7 +62,7 @@ def notifications(urls: Urls) -> Iterator[Database]:
 
 
 @each("statement", NOT_THE_CORES)
-def test_the_core_workers_database_role_closes_no_notification_and_reads_no_code(
+def test_the_core_workers_database_role_cannot_close_notifications_or_read_mailed_codes(
     world: World, worker: Database, statement: str
 ) -> None:
     world.submit()
@@ -128,7 +128,7 @@ def test_the_notifications_worker_writes_only_events_of_the_mails_it_sent(
 
 
 @each("changes", [{"action": "revoke"}, {"actor_role": "approver"}, {"seq": 2}, {"action": "audit_events_removed"}])
-def test_an_event_body_by_the_notifications_worker_must_equal_its_row(
+def test_an_event_body_written_by_the_notifications_worker_must_equal_the_event_row(
     world: World, notifications: Database, changes: dict[str, Value]
 ) -> None:
     request = world.submit()
@@ -177,7 +177,9 @@ LIES: dict[str, dict[str, Value]] = {
 
 
 @each("lie", LIES)
-def test_an_event_body_by_the_core_worker_must_equal_its_row(world: World, worker: Database, lie: str) -> None:
+def test_an_event_body_written_by_the_core_worker_must_equal_the_event_row(
+    world: World, worker: Database, lie: str
+) -> None:
     columns, body = reminder(world)
 
     with pytest.raises(DBAPIError, match="says something else"):
@@ -263,7 +265,7 @@ def test_the_core_workers_database_role_cannot_hide_an_event(
     assert [row.request_id for row in read(worker, WAITING)] == [hidden.id]
 
 
-def test_an_event_may_leave_the_seal_queue_if_it_is_sealed_in_the_same_transaction(
+def test_an_event_may_leave_the_seal_queue_only_if_it_is_sealed_in_the_same_transaction(
     world: World, worker: Database
 ) -> None:
     world.submit()
@@ -277,7 +279,7 @@ def test_an_event_may_leave_the_seal_queue_if_it_is_sealed_in_the_same_transacti
     assert read(worker, WAITING) == []
 
 
-def test_a_log_falsely_grown_by_the_core_workers_database_role_is_not_sealed_further(
+def test_a_log_that_the_core_workers_database_role_extended_wrongly_is_not_sealed_further(
     world: World, worker: Database
 ) -> None:
     world.submit()
@@ -290,7 +292,7 @@ def test_a_log_falsely_grown_by_the_core_workers_database_role_is_not_sealed_fur
         sealed(worker)
 
 
-def test_no_other_database_role_can_take_the_sealers_lock(
+def test_the_api_and_the_notifications_worker_cannot_take_the_lock_of_the_sealer(
     world: World, worker: Database, notifications: Database
 ) -> None:
     world.submit()

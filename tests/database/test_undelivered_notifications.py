@@ -119,7 +119,7 @@ def test_prompts_sent_through_an_unavailable_mail_server_count_as_unreached(
     assert reached(sender, request.id) == (3, 0, True)
 
 
-def test_a_person_who_voted_without_a_mail_counts_as_reached(
+def test_a_person_whose_mail_failed_but_who_voted_counts_as_reached(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, quorum=2)
@@ -134,7 +134,7 @@ def test_a_person_who_voted_without_a_mail_counts_as_reached(
     assert reached(sender, request.id) == (3, 1, False)
 
 
-def test_a_review_time_out_counts_managers_and_the_approvers_of_the_next_stage(
+def test_a_time_out_counts_the_prompted_managers_in_review_and_the_approvers_afterwards(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     lay_down(world, vendor_review=True)

@@ -41,7 +41,7 @@ def _cut_off(db: Database, url: str) -> None:
     db.schedule = Schedule(url)
 
 
-def test_index_entries_armed_in_a_committed_transaction_are_in_the_indexes(world: World) -> None:
+def test_index_entries_scheduled_in_a_committed_transaction_are_in_the_indexes(world: World) -> None:
     request = world.submit()
 
     assert world.db.schedule.members(CLOCK).keys() == {f"remind:{request.id}"}
@@ -68,7 +68,7 @@ def test_a_transaction_on_a_second_connection_pool_uses_the_keyring_of_the_proce
         assert keyring.of(session) is ring
 
 
-def test_no_index_entry_is_armed_before_the_commit(world: World) -> None:
+def test_no_index_entry_is_scheduled_before_the_commit(world: World) -> None:
     one = str(new_id())
 
     with world.db.transaction() as session:
@@ -79,7 +79,7 @@ def test_no_index_entry_is_armed_before_the_commit(world: World) -> None:
     assert world.db.schedule.members(CLOCK).keys() == {f"expire:{one}"}
 
 
-def test_a_rolled_back_transaction_writes_no_row_and_arms_no_entry(world: World) -> None:
+def test_a_rolled_back_transaction_writes_no_row_and_schedules_no_entry(world: World) -> None:
     class ChangeOfMind(Exception):  # noqa: N818 - of mind
         """Something else went wrong."""
 
@@ -98,7 +98,7 @@ def test_a_rolled_back_transaction_writes_no_row_and_arms_no_entry(world: World)
     assert not read(world.db, "SELECT FROM tenants WHERE suspended")
 
 
-def test_a_refused_move_arms_no_index_entry(world: World) -> None:
+def test_a_refused_move_schedules_no_index_entry(world: World) -> None:
     with pytest.raises(WindowTooLong):
         world.submit(access_window=HARD_ACCESS_LIMIT)
 
@@ -106,7 +106,7 @@ def test_a_refused_move_arms_no_index_entry(world: World) -> None:
     assert world.db.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_commit_refused_by_the_database_arms_no_index_entry(world: World) -> None:
+def test_a_commit_refused_by_the_database_schedules_no_index_entry(world: World) -> None:
     request = world.submit()
     before = world.db.schedule.members(CLOCK)
 
@@ -128,7 +128,7 @@ def test_a_commit_refused_by_the_database_arms_no_index_entry(world: World) -> N
     assert state_of(world.db, request.id) == "pending"
 
 
-def test_each_index_gets_only_the_entries_armed_for_it(world: World) -> None:
+def test_each_index_gets_only_the_entries_scheduled_in_that_index(world: World) -> None:
     one = str(new_id())
 
     with world.db.transaction() as session:
@@ -156,7 +156,7 @@ def test_without_redis_a_submit_is_answered_within_a_second(world: World, away_u
     assert len(promised_notifications(world.db)) == 4
 
 
-def test_index_entries_that_could_not_be_armed_are_repaired_by_reconciling(
+def test_index_entries_that_could_not_be_scheduled_are_restored_by_reconciling(
     world: World, worker: Database, superuser: Engine, refused_url: str
 ) -> None:
     list(reconcile(worker, None))
@@ -174,7 +174,7 @@ def test_index_entries_that_could_not_be_armed_are_repaired_by_reconciling(
     assert state_of(worker, request.id) == "pending"
 
 
-def test_killing_the_api_between_commit_and_arming_loses_no_deadline(world: World, urls: Urls) -> None:
+def test_killing_the_api_between_the_commit_and_scheduling_loses_no_deadline(world: World, urls: Urls) -> None:
     class DyingSchedule(Schedule):
         def arm(self, *_: object, **__: object) -> bool:
             raise SystemExit(137)
@@ -193,7 +193,7 @@ def test_killing_the_api_between_commit_and_arming_loses_no_deadline(world: Worl
     worker.dispose()
 
 
-def test_a_silent_database_network_is_noticed_within_seconds(api: Database) -> None:
+def test_a_database_connection_that_stops_answering_is_noticed_within_seconds(api: Database) -> None:
     with api.engine.connect() as connection:
         handle = connection.connection.driver_connection.pgconn.socket  # type: ignore[union-attr]
         with socket.fromfd(handle, socket.AF_INET, socket.SOCK_STREAM) as line:

@@ -112,7 +112,7 @@ def guarded(world: World) -> World:
     return world
 
 
-def test_guard_reports_count_as_first_and_last_use_of_a_window(
+def test_uses_reported_by_a_guard_are_announced_as_first_and_last_use_of_a_window(
     guarded: World, sender: Database, later: ShiftedClock
 ) -> None:
     request_id = opened(guarded)
@@ -170,7 +170,7 @@ def test_a_use_counted_after_the_end_of_the_window_is_included_in_the_last_use_e
     assert (recorded(sender), told(world, request_id)) == (1, ["first_used", "last_used"])
 
 
-def test_the_last_use_is_announced_after_the_deadline_without_an_end_report(
+def test_the_last_use_is_announced_after_the_deadline_even_if_no_end_was_recorded(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request_id = world.act("ann", Action.APPROVE, world.submit(access_window=60).id).id
@@ -236,7 +236,7 @@ def test_a_request_shows_how_many_calls_used_its_window_and_how_many_were_refuse
     assert usage.first.at < usage.last.at
 
 
-def test_refused_calls_count_for_the_newest_window_open_or_closed_within_the_last_hour(
+def test_refused_calls_count_for_the_newest_window_that_is_open_or_closed_in_the_last_hour(
     world: World, api: Database
 ) -> None:
     request_id = opened(world)

@@ -165,7 +165,7 @@ def test_a_close_by_webhook_connector_is_repeated_until_the_system_confirms(
     assert vendor.open == set()
 
 
-def test_a_webhook_connector_is_not_sent_another_tenants_window(
+def test_a_webhook_connector_gets_no_window_of_another_tenant(
     world: World, driver: ConnectionDriver, vendor: VendorSystem
 ) -> None:
     other = World.make(world.db)
@@ -222,7 +222,7 @@ def _fail(driver: ConnectionDriver, db: Database, superuser: Engine, times: int)
 
 
 @pytest.mark.far
-def test_a_failing_close_is_mailed_once_and_its_success_once(
+def test_a_failing_close_is_mailed_once_and_the_later_success_is_mailed_once(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     post = Postbag()
@@ -270,7 +270,7 @@ def test_a_failing_close_is_mailed_once_and_its_success_once(
 
 
 @pytest.mark.far
-def test_a_failing_open_of_a_window_is_mailed_to_the_engineer_too(
+def test_if_opening_a_window_fails_the_engineer_is_mailed_too(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     post = Postbag()
@@ -332,7 +332,7 @@ def _events(db: Database) -> list[str]:
 
 @pytest.mark.far
 @pytest.mark.parametrize("point", [*OF_OPEN, "transaction.before_arm"])
-def test_an_open_call_of_a_killed_worker_is_repeated_and_ends_with_its_window(
+def test_a_killed_workers_call_to_open_a_window_is_repeated_and_undone_when_the_window_ends(
     point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
 ) -> None:
     request = world.submit()
@@ -352,7 +352,7 @@ def test_an_open_call_of_a_killed_worker_is_repeated_and_ends_with_its_window(
 
 @pytest.mark.far
 @pytest.mark.parametrize("point", OF_OPEN)
-def test_an_open_call_of_a_killed_worker_leaves_nothing_open_once_the_window_ended(
+def test_a_killed_workers_call_to_open_a_window_leaves_nothing_open_after_the_window_ended(
     point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
 ) -> None:
     request = world.submit()
@@ -368,7 +368,7 @@ def test_an_open_call_of_a_killed_worker_leaves_nothing_open_once_the_window_end
 
 @pytest.mark.far
 @pytest.mark.parametrize("point", OF_CLOSE)
-def test_a_close_call_of_a_killed_worker_is_repeated_and_recorded_once(
+def test_a_killed_workers_call_to_close_a_window_is_repeated_and_recorded_once(
     point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
 ) -> None:
     request = world.submit()

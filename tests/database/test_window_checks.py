@@ -232,7 +232,7 @@ def test_window_checks_beyond_the_limit_are_refused_as_busy(world: World, monkey
     assert answers == [*[GateReason.NO_WINDOW] * 3, GateReason.BUSY, GateReason.NO_WINDOW]
 
 
-def test_without_postgres_few_window_checks_wait_and_all_are_refused(world: World) -> None:
+def test_while_postgres_is_away_few_window_checks_wait_and_all_checks_are_refused(world: World) -> None:
     checked = Checked(world)
     checked.later += 4.0
     checked.calls.error = OSError()
@@ -243,7 +243,7 @@ def test_without_postgres_few_window_checks_wait_and_all_are_refused(world: Worl
     assert checked.calls.count == window_checks.MOST_ASKED_AWAY
 
 
-def test_a_memory_answer_that_differs_from_postgres_is_a_refusal_and_an_alarm(
+def test_an_answer_from_memory_that_differs_from_postgres_is_refused_and_raises_an_alarm(
     world: World, superuser: Engine
 ) -> None:
     opened(world)
@@ -267,7 +267,7 @@ def test_a_window_check_that_cannot_be_compared_is_answered_from_memory(world: W
     assert not checked.reader.differs()
 
 
-def test_a_pause_of_postgres_is_not_reported_as_a_difference_from_memory(world: World) -> None:
+def test_a_pause_of_postgres_is_not_reported_as_a_difference_between_memory_and_postgres(world: World) -> None:
     opened(world)
     checked = Checked(world, compare_every=1)
     checked.calls.error = OSError()
@@ -283,7 +283,7 @@ def test_a_pause_of_postgres_is_not_reported_as_a_difference_from_memory(world: 
     assert len(checked.memory) == 1
 
 
-def test_a_refusal_computed_before_the_window_opened_is_no_difference_from_memory(world: World) -> None:
+def test_a_refusal_computed_before_the_window_opened_is_not_reported_as_a_difference(world: World) -> None:
     checked = Checked(world, compare_every=1)
 
     async def overtaken() -> list[GrantedAccess | GateReason]:

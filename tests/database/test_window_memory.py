@@ -135,7 +135,7 @@ def test_an_ended_window_is_dropped_from_memory_with_the_next_read(
     assert watched.find(world) is None
 
 
-def test_of_several_remembered_windows_the_longest_answers(watched: Watched, world: World) -> None:
+def test_the_gate_uses_the_longest_of_several_remembered_windows(watched: Watched, world: World) -> None:
     short, long = opened(world, access_window=600), opened(world, access_window=1200)
     watched.settle()
     found = watched.find(world)
@@ -163,7 +163,7 @@ def test_window_memory_older_than_a_second_answers_nothing(watched: Watched, wor
     assert watched.find(world) is not None
 
 
-def test_the_window_memory_judges_deadlines_by_the_databases_clock(api: Database, world: World) -> None:
+def test_the_window_memory_compares_deadlines_with_the_databases_clock(api: Database, world: World) -> None:
     opened(world, access_window=600)
     api.clock = later = ShiftedClock()
     watched = Watched(api)
@@ -189,9 +189,7 @@ def test_the_gate_closes_a_window_at_its_end_before_a_worker_ends_it(watched: Wa
     assert watched.find(world) is None
 
 
-def test_the_database_time_of_a_memory_read_is_dated_from_the_beginning_of_the_read(
-    world: World, watched: Watched
-) -> None:
+def test_the_database_time_of_a_memory_read_counts_from_the_start_of_the_read(world: World, watched: Watched) -> None:
     opened(world, access_window=600)
     watched.settle()
     deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
@@ -260,7 +258,7 @@ def test_changes_that_may_end_a_window_make_the_gate_verify_that_window_again(
     assert watched.find(world, "eve", "site:HR") is not None
 
 
-def test_news_of_an_end_drops_a_window_from_memory_until_it_is_read_again_as_open(
+def test_a_window_reported_as_ended_stays_out_of_memory_until_it_is_read_as_open_again(
     watched: Watched, world: World
 ) -> None:
     request_id = opened(world)
@@ -306,7 +304,7 @@ def idle(api: Database, world: World) -> Iterator[MemoryReader]:
     reader.stop()
 
 
-def test_news_of_a_remembered_window_wakes_the_memory_reader(
+def test_a_message_about_a_remembered_window_wakes_the_memory_reader(
     idle: MemoryReader, world: World, superuser: Engine
 ) -> None:
     (request_id,) = idle._memory.requests()  # noqa: SLF001
@@ -328,7 +326,7 @@ def test_the_memory_reader_wakes_at_the_start_of_a_window(idle: MemoryReader, wo
     assert datetime.now(UTC) >= begins
 
 
-def test_news_of_an_opened_window_brings_the_window_into_memory(watched: Watched, world: World) -> None:
+def test_a_message_about_an_opened_window_brings_the_window_into_memory(watched: Watched, world: World) -> None:
     request_id = opened(world)
 
     watched.reader.hear([str(request_id)])
@@ -338,7 +336,7 @@ def test_news_of_an_opened_window_brings_the_window_into_memory(watched: Watched
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_window_read_before_the_news_of_its_opening_stays_in_memory_unless_ended(
+def test_a_window_already_read_when_its_opening_is_reported_stays_in_memory_unless_ended(
     watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch, *, ended: bool
 ) -> None:
     request_id = opened(world)
@@ -430,7 +428,7 @@ def test_reading_from_another_server_or_an_older_database_empties_the_window_mem
     assert len(watched.memory) == 0
 
 
-def test_removing_an_approvers_passkey_at_another_tenant_ends_windows_it_signed(
+def test_removing_an_approvers_passkey_at_another_tenant_ends_windows_signed_with_the_passkey(
     api: Database, superuser: Engine
 ) -> None:
     world = World.make(api, DEMANDED)
@@ -502,7 +500,7 @@ def test_a_remembered_window_that_has_just_ended_raises_no_alarm(watched: Watche
     assert watched.find(world) is None
 
 
-def test_only_a_system_identity_reads_changes_of_windows(api: Database, world: World) -> None:
+def test_only_the_gates_own_system_identity_reads_changes_of_windows(api: Database, world: World) -> None:
     with api.transaction() as session:
         authentication.enter(session, GATE)
         earlier = window_verification.read_changes(session, None)
@@ -514,7 +512,7 @@ def test_only_a_system_identity_reads_changes_of_windows(api: Database, world: W
         assert len(window_verification.read_changes(session, earlier).changes) == 1
 
 
-def test_an_expiry_is_read_as_a_window_change_like_other_ends(
+def test_the_memory_reader_drops_a_window_that_the_timer_ended(
     watched: Watched, world: World, worker: Database
 ) -> None:
     request_id = opened(world, access_window=600)
