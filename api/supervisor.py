@@ -57,8 +57,8 @@ class Supervisor:
 
     `serve` runs in each child, with a descriptor that becomes readable when the parent has ended. A child that ends
     by itself is started again a second later. If a child ends with NOT_STARTED, all processes end. `listener` is the
-    socket on which the children accept. It is closed when all are to end: connections that no process accepts would
-    wait in it.
+    socket on which the children accept. It is closed when all processes have to end, because unaccepted connections
+    would wait in it.
     """
 
     def __init__(self, counts: ClientCounts, listener: socket.socket, serve: Serve) -> None:

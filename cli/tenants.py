@@ -64,8 +64,8 @@ def show_unapproved_access(tenant: Tenant, output: Output = OutputFormat.TABLE) 
 def approver_keys(tenant: Tenant) -> None:
     """Print the public keys of the approvers' passkeys.
 
-    As a tenant admin. Compare each fingerprint with the one on the approver's
-    own account page first, then keep them for `lockbox audit verify`.
+    As a tenant admin. First compare each fingerprint with that on the
+    approver's own account page, then keep the keys for `lockbox audit verify`.
     """
     terminal.as_json(call("GET", at("tenants", tenant, "approver-keys")))
 

@@ -32,7 +32,7 @@ CUSTOMER = (
 
 
 class NotInProduction(Exception):  # noqa: N818 - the name says what went wrong
-    """Sample people have known names, and tokens that last a day."""
+    """Sample people are refused: they have known names, and tokens that last a day."""
 
 
 @dataclass(frozen=True)

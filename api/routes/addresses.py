@@ -24,7 +24,10 @@ def list_my_addresses(who: CurrentUser, session: SessionDep, response: Response)
 
 @router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(count_address)])
 def add_my_address(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
-    """Add an address, with a fresh sign-in. Mails go there only after it is confirmed with the mailed code."""
+    """Add an address; requires a fresh sign-in.
+
+    Mails go there only after the address is confirmed with the mailed code.
+    """
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))
 
 
@@ -32,7 +35,7 @@ def add_my_address(body: NewAddress, who: CurrentUser, came: ClientInfoDep, sess
 def confirm_my_address(
     address_id: UUID, body: ConfirmationCode, who: CurrentUser, came: ClientInfoDep, session: SessionDep
 ) -> AddressView:
-    """Confirm an address with the mailed code; mails go there from now on."""
+    """Confirm an address with the mailed code; mails go there from then on."""
     return _view(addresses.confirm(session, who, came, address_id, body.code))
 
 

@@ -148,7 +148,7 @@ def get_consistency_proof(
 
 @router.get("/report", responses=problems(404))
 def get_access_report(request: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ReportView:
-    """Report on one request: who asked, who decided, when it was open, and what was done inside."""
+    """Report on one request: who asked, who decided, when access was open, and what was done."""
     found = audit_access.report(session, who, came, request)
     words = {"sealed": found.sealed, "ending": found.ending, "use": found.use}
     page = reports.page(found, made_at=now(session))

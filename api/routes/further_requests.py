@@ -1,4 +1,4 @@
-"""Routes for requests that follow another one: resubmitted, or for more time."""
+"""Routes for requests that follow an earlier request: resubmissions and extensions."""
 
 from uuid import UUID
 

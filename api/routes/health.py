@@ -47,7 +47,7 @@ async def get_liveness() -> Liveness:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def get_readiness(request: Request, db: DatabaseDep, response: Response) -> Readiness:
-    """Answer 200 with Postgres and the right schema; *degraded* without Redis or writes, or after a log rollback."""
+    """Answer 200 if Postgres has the right schema; *degraded* without Redis or writes, or after a log rollback."""
     postgres, redis = _postgres(db), _redis(db)
     if postgres != "ok":
         response.status_code = 503

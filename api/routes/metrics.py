@@ -19,8 +19,8 @@ router = CallRouter(tags=["health"])
 def get_metrics(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Response:
     """Return the metrics in Prometheus' text form. If Redis or Postgres is away, its metrics are left out.
 
-    Shared counters are read at each call, so no counter goes back when another process answers. Answers of the gate
-    that are not written yet are counted by their own process only.
+    Shared counters are read at each call, so no counter goes back when another process answers. Gate answers that are
+    not written yet are counted only by the process that gave them.
     """
     if not (_has_token(request, chosen) or loopback.is_local(request)):
         raise MetricsClosed(

@@ -32,8 +32,8 @@ class MeView(BaseModel):
 class Preferences(RequestBody):
     """A person's preferences; what is left out is unchanged.
 
-    `time_zone` is an IANA name, such as `Europe/Berlin`. An approver who declined prompts is asked only if the others
-    are too few; receipts are always sent.
+    `time_zone` is an IANA name, such as `Europe/Berlin`. An approver who declined prompts is asked only if the other
+    approvers are too few; receipts are always sent.
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})

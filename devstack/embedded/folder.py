@@ -89,7 +89,8 @@ def find_home(folder: Path) -> DataFolder:
 def make_folder(path: Path, account: Account | None, *, holding: str = "") -> None:
     """Create a folder of mode 0700 owned by the account, atomically.
 
-    `holding` names an empty file in the new folder: of several concurrent calls with it, only one creates the folder.
+    `holding` names an empty file in the new folder: of several concurrent calls with `holding`, only one creates the
+    folder.
     """
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     if holding:
