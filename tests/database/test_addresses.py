@@ -124,7 +124,7 @@ def test_pending_mails_to_a_removed_address_are_not_sent(world: World, worker: D
     assert (one.outcome, post.mail.sent) == (Outcome.MOOT, [])
 
 
-def test_removing_an_admin_or_their_address_does_not_drop_queued_notifications(
+def test_removing_an_admin_or_the_address_of_an_admin_drops_no_queued_notifications(
     world: World, worker: Database, post: Postbag
 ) -> None:
     desk = _confirmed(world, worker, "tara")
@@ -139,7 +139,7 @@ def test_removing_an_admin_or_their_address_does_not_drop_queued_notifications(
     assert told >= {DESK, address(world.db, world, "tara")}
 
 
-def test_a_changed_address_is_notified_to_all_previous_addresses_of_the_person(
+def test_a_change_of_address_is_mailed_to_all_previous_addresses_of_the_person(
     world: World, worker: Database, post: Postbag
 ) -> None:
     desk = _confirmed(world, worker, "ann")
@@ -221,7 +221,7 @@ def test_an_address_that_became_someone_elses_sign_in_cannot_be_confirmed(world:
         _by(world, "ann", addresses.confirm, added.id, code)
 
 
-def test_only_the_newest_code_confirms_an_address_and_only_before_it_expires(
+def test_only_the_newest_code_confirms_an_address_and_only_until_the_code_expires(
     world: World, worker: Database, superuser: Engine
 ) -> None:
     added, other = _by(world, "ann", addresses.add, DESK), _by(world, "ann", addresses.add, "b@contoso.example")
@@ -239,7 +239,9 @@ def test_only_the_newest_code_confirms_an_address_and_only_before_it_expires(
     assert code not in str(read(world.db, "SELECT to_jsonb(a) AS a FROM addresses a"))
 
 
-def test_another_persons_addresses_cannot_be_read_changed_or_confirmed(world: World, worker: Database) -> None:
+def test_a_person_cannot_read_or_change_or_confirm_addresses_of_another_person(
+    world: World, worker: Database
+) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
 

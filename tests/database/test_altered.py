@@ -73,7 +73,7 @@ def test_a_report_of_an_unaltered_request_has_no_findings(story: World) -> None:
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_an_altered_request_column_is_named_and_shown_with_its_sealed_value(
+def test_a_report_names_an_altered_request_column_and_shows_the_sealed_value(
     story: World, superuser: Engine, name: str
 ) -> None:
     before, rows = [event for event in listed(story) if event.request_id], table(story)
@@ -102,7 +102,7 @@ def test_a_value_that_does_not_match_its_commitment_is_not_shown(story: World, s
     assert "Do not rely on this report" in page
 
 
-def test_an_event_body_that_differs_from_the_sealed_body_is_named(story: World, superuser: Engine) -> None:
+def test_a_report_names_an_event_whose_body_differs_from_the_sealed_body(story: World, superuser: Engine) -> None:
     freely(superuser, BODY.format('"channel":"api"', '"channel":"ape"'))
 
     assert {event.altered for event in listed(story) if event.number is not None} == {("body",)}

@@ -112,7 +112,7 @@ def test_both_sides_are_notified_of_moves_made_by_the_timer(
     assert _told(world, api, state) == expected
 
 
-def test_an_approval_short_of_the_quorum_sends_only_receipts_and_webhooks(api: Database) -> None:
+def test_an_approval_that_does_not_complete_the_quorum_causes_only_receipts_and_webhook_calls(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     before = read(api, "SELECT count(*) AS n FROM notifications WHERE channel = 'mail'")[0].n

@@ -146,7 +146,7 @@ def test_the_bytes_of_an_event_contain_no_personal_text(told_all: World) -> None
     assert [found for body in bodies for found in words.findall(body)] == []
 
 
-def test_equal_texts_have_unlinkable_commitments(told_all: World) -> None:
+def test_commitments_to_equal_texts_cannot_be_linked_to_each_other(told_all: World) -> None:
     rows = read(told_all.db, EVENTS)
     commitments = [json.loads(row.body)["personal"].get("comment") for row in rows]
 

@@ -106,7 +106,7 @@ def test_the_database_refuses_break_glass_that_was_checked_before_an_emergency_s
         breaks_the_glass()
 
 
-def test_a_concurrent_emergency_stop_and_break_glass_leave_nothing_open(world: World) -> None:
+def test_an_emergency_stop_and_concurrent_break_glass_leave_no_window_open(world: World) -> None:
     with ThreadPoolExecutor(3) as pool:
         for number in range(4):
             request = asked(world, resources=[f"mailbox:box{number}@contoso.example"])
@@ -150,7 +150,7 @@ def test_break_glass_waits_for_an_uncommitted_emergency_stop_and_is_then_refused
     assert read(world.db, "SELECT FROM requests WHERE state = 'active'") == []
 
 
-def test_break_glass_that_waits_while_an_emergency_stop_is_ended_opens_afterwards(
+def test_break_glass_that_waited_until_an_emergency_stop_ended_opens_a_window(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
     slug, tara = world.tenant.slug, world.people["tara"]

@@ -132,7 +132,7 @@ def test_a_digest_mail_quotes_the_signed_note_and_not_the_database_row(
 
 
 @pytest.mark.parametrize("keys", [[KEY], [OTHER_KEY, KEY], []])
-def test_the_first_admins_invitation_contains_the_newest_key_fingerprint(
+def test_the_invitation_of_a_first_admin_contains_the_fingerprint_of_the_newest_key(
     world: World, sender: Database, post: Postbag, keys: list[Ed25519PrivateKey]
 ) -> None:
     post.audit_keys = {public(key).id: public(key) for key in keys}

@@ -83,7 +83,7 @@ def overdue(superuser: Engine) -> None:
     )
 
 
-def test_break_glass_opens_with_a_second_vendor_person_and_grants_access(world: World) -> None:
+def test_break_glass_by_two_vendor_people_opens_a_window_that_grants_access(world: World) -> None:
     request = opened(world)
 
     assert (request.state, request.break_glass, request.mode) == (State.ACTIVE, True, "enforce")

@@ -130,7 +130,7 @@ def test_a_webhook_call_is_sent_as_soon_as_the_preceding_call_settles(
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_client_error_settles_a_webhook_call_and_releases_the_next_call(
+def test_a_webhook_call_answered_with_a_client_error_is_settled_and_the_next_call_released(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, status: int
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status), TAKEN]
@@ -188,7 +188,7 @@ def test_a_hanging_endpoint_delays_only_the_calls_to_that_endpoint(
     assert {row.outcome for row in calls(worker) if row.endpoint_id != stuck} == {"sent"}
 
 
-def test_a_failed_webhook_call_stops_its_batch_without_counting_attempts_for_later_calls(
+def test_a_failed_webhook_call_stops_the_batch_without_counting_attempts_for_later_calls(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     receiver.answers = [TAKEN, TAKEN, FAILED]

@@ -90,7 +90,9 @@ def test_a_case_check_without_an_adapter_is_answered_at_once(world: World, adapt
     assert lines == [{"event": "case_check.failed", "log_level": "warning", "system": "helpdesk", "failure": "busy"}]
 
 
-def test_giving_up_on_a_case_check_removes_it_from_the_schedule(world: World, adapter: CaseAdapterServer) -> None:
+def test_a_case_check_that_was_given_up_is_removed_from_the_schedule(
+    world: World, adapter: CaseAdapterServer
+) -> None:
     number = _asked(world)
     claimed = world.db.schedule.claim(NOTIFICATIONS, urgent=True)
     other = _asked(world)

@@ -250,7 +250,7 @@ def test_a_connection_half_opened_by_a_killed_worker_is_completed_once_and_later
 
 @pytest.mark.far
 @each("point", OF_OPEN)
-def test_a_connection_half_opened_by_a_killed_worker_is_closed_if_its_window_has_ended(
+def test_a_connection_half_opened_by_a_killed_worker_is_closed_if_the_window_has_ended(
     point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
 ) -> None:
     with killed_at(point, urls, api, connectors, target) as (window, driver, die):
@@ -310,7 +310,7 @@ def hanging(target: PostgresTarget, folder: Path) -> Iterator[PostgresTarget]:
 
 
 @pytest.mark.far
-def test_a_hanging_target_delays_no_close_at_another_target(
+def test_a_hanging_target_does_not_delay_closing_at_other_targets(
     tmp_path: Path, world: World, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_roles, "CONNECT_SECONDS", HANGS_FOR)

@@ -86,7 +86,7 @@ def test_a_window_with_a_passkey_signed_approval_is_opened_at_the_target(
         assert connection_steps.ended(session, most=10) == []
 
 
-def test_an_action_grants_exactly_its_configured_target_roles(
+def test_an_action_grants_exactly_the_target_roles_configured_for_that_action(
     driver: ConnectionDriver, world: World, target: PostgresTarget
 ) -> None:
     found, password = OrdersWindow.open(world, target, "change", "export").credential()
@@ -311,7 +311,7 @@ def test_access_ends_even_if_another_target_role_holds_the_lock_that_closing_nee
 
 
 @pytest.mark.far
-def test_another_engineers_target_session_does_not_delay_a_close(world: World, plant: Plant) -> None:
+def test_the_target_session_of_another_engineer_does_not_delay_closing(world: World, plant: Plant) -> None:
     window, driver, target, _, _ = plant
     found, _ = window.credential()
     other, password = OrdersWindow.open(world, target, "change").credential()
@@ -400,7 +400,7 @@ def test_unclosed_target_connections_are_listed_first_and_a_request_has_at_most_
     assert listed() == [(fourth, "open"), (first, "closing"), (third, "closed"), (second, "closed")]
 
 
-def test_the_apis_database_role_cannot_postpone_a_close_at_a_target(window: OrdersWindow) -> None:
+def test_the_apis_database_role_cannot_postpone_closing_at_a_target(window: OrdersWindow) -> None:
     found, _ = window.credential()
     late = "UPDATE connections SET state = 'closing', run_at = now() + interval '1 day' WHERE id = :id"
 

@@ -60,7 +60,7 @@ def last_uses(world: World, request_id: UUID) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in rows]
 
 
-def test_each_allow_answer_counts_one_use_and_the_last_use_is_an_event(world: World) -> None:
+def test_each_allow_answer_counts_one_use_and_the_last_allowed_use_writes_an_event(world: World) -> None:
     request_id = opened(world)
 
     assert [check(world) for _ in range(3)] == [2, 1, 0]
@@ -105,7 +105,7 @@ def test_of_sixty_four_concurrent_checks_exactly_the_approved_number_is_allowed(
     assert len(last_uses(world, request_id)) == 1
 
 
-def test_the_api_and_the_gate_share_the_uses_of_a_window(world: World) -> None:
+def test_calls_at_the_api_and_calls_at_the_gate_count_as_uses_of_the_same_window(world: World) -> None:
     request_id = opened(world, 8)
 
     with ThreadPoolExecutor(16) as pool:

@@ -134,7 +134,7 @@ def test_a_notification_being_retried_causes_no_event_within_the_first_minute(sc
     assert scene.beside(request) == []
 
 
-def test_an_expired_notification_is_recorded_as_dead_because_it_was_too_late(
+def test_an_expired_notification_is_recorded_as_dead_for_being_too_late(
     scene: DeadNotificationScene, later: ShiftedClock
 ) -> None:
     request = scene.world.submit()

@@ -132,7 +132,9 @@ def test_a_changed_gate_definition_is_recorded_in_every_log_and_people_are_notif
     assert hears == {frozenset(), frozenset({"Olga"}), frozenset({"Abe", "Amir", "Ann", "Tara"})}
 
 
-def test_alternating_process_starts_with_two_catalogues_record_one_change(world: World, worker: Database) -> None:
+def test_processes_that_start_in_turn_with_two_catalogues_record_only_one_change(
+    world: World, worker: Database
+) -> None:
     starts(world.db, A)
     for _ in range(5):
         starts(world.db, B)

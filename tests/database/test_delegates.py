@@ -162,7 +162,7 @@ def test_a_delegate_with_several_roles_counts_once(world: World) -> None:
     assert stands(world) == {"aude": {"ann"}}
 
 
-def test_a_delegate_is_mailed_pending_requests_when_the_period_begins(
+def test_a_delegate_is_mailed_a_list_of_pending_requests_when_the_period_begins(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     start = datetime.now(UTC) + timedelta(hours=2)
@@ -219,7 +219,7 @@ def test_a_delegate_is_notified_of_the_delegation_even_if_no_request_is_pending(
     assert "http" not in mail.text + mail.html
 
 
-def test_a_delegation_ended_before_its_start_sends_no_mail(
+def test_ending_a_delegation_before_the_start_of_its_period_causes_no_mail(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     start = datetime.now(UTC) + timedelta(hours=2)

@@ -88,7 +88,9 @@ def test_a_mail_contains_only_what_the_matching_policy_rule_allows(
             assert str(request.id) in body
 
 
-def test_a_repeated_queue_message_sends_its_notification_once(world: World, worker: Database, post: Postbag) -> None:
+def test_a_notification_is_sent_once_even_if_its_queue_message_is_repeated(
+    world: World, worker: Database, post: Postbag
+) -> None:
     world.submit()
     notifications = open_notifications(worker)
 
@@ -278,7 +280,7 @@ def test_a_failed_notification_is_retried_until_it_expires_and_is_then_recorded_
     assert f"notify:{first}" not in worker.schedule.members(NOTIFICATIONS)
 
 
-def test_an_expired_notification_keeps_its_last_error(
+def test_an_expired_notification_keeps_the_error_of_the_last_attempt(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.submit()

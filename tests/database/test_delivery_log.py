@@ -131,7 +131,7 @@ def test_an_endpoint_that_answers_410_gone_is_disabled_and_admins_are_notified(
 
 
 @pytest.mark.parametrize("whose", ["tenant", "vendor"])
-def test_an_endpoint_failing_for_days_is_paused_and_the_owner_is_notified(
+def test_an_endpoint_that_fails_for_days_is_paused_and_the_owner_is_notified(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver, *, whose: str
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id if whose == "tenant" else None)

@@ -58,7 +58,7 @@ def test_delivery_log_rows_are_deleted_after_the_configured_days(
     assert told.act("ann", Action.APPROVE, read(worker, "SELECT id FROM requests")[0].id).state == "active"
 
 
-def test_a_long_delivery_log_is_deleted_in_steps_oldest_rows_first(
+def test_old_delivery_log_rows_are_deleted_in_steps_beginning_with_the_oldest_rows(
     told: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repairing, "PAGE", 20)

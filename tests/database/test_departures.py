@@ -95,9 +95,7 @@ def test_an_off_boarded_tenant_is_erased_and_the_tenants_log_proves_the_erasure(
 
 
 @pytest.mark.far
-def test_off_boarding_is_refused_until_each_of_its_preconditions_is_met(
-    world: World, superuser: Engine, run: Run
-) -> None:
+def test_off_boarding_is_refused_until_all_preconditions_are_met(world: World, superuser: Engine, run: Run) -> None:
     refused = [run().output]
     does(world, "tara", tenant_data.ask_to_leave)
     refused.append(run().output)
@@ -139,7 +137,7 @@ def test_an_off_boarding_row_without_a_valid_mac_is_refused_unless_the_owner_ove
 
 
 @pytest.mark.far
-def test_an_off_boarding_request_from_before_rows_had_macs_is_honoured(
+def test_an_off_boarding_request_from_before_macs_existed_is_honoured(
     world: World, superuser: Engine, run: Run
 ) -> None:
     leaving(world, superuser)
@@ -150,7 +148,7 @@ def test_an_off_boarding_request_from_before_rows_had_macs_is_honoured(
 
 
 @pytest.mark.far
-def test_nothing_of_a_tenant_is_erased_without_its_export(
+def test_nothing_of_a_tenant_is_erased_without_an_intact_export_of_the_tenant(
     world: World, superuser: Engine, run: Run, tmp_path: Path
 ) -> None:
     leaving(world, superuser)

@@ -51,7 +51,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     return {names[row.person_id] for row in rows}
 
 
-def test_a_request_keeps_the_policy_version_of_its_submission(world: World) -> None:
+def test_a_request_keeps_the_policy_version_that_applied_at_submission(world: World) -> None:
     first = world.submit()
 
     lay_down(world, quorum=2)
@@ -91,7 +91,7 @@ def test_a_window_is_shortened_if_the_policy_lowered_the_longest_allowed_window(
     assert opened.deadline_at - opened.opened_at == timedelta(seconds=600)
 
 
-def test_a_shortened_approval_window_refuses_late_approvals(world: World, later: ShiftedClock) -> None:
+def test_late_approvals_are_refused_if_the_approval_window_was_shortened(world: World, later: ShiftedClock) -> None:
     request = world.submit()
     lay_down(world, approval_window=600)
     later.shift = timedelta(seconds=601)
@@ -100,7 +100,7 @@ def test_a_shortened_approval_window_refuses_late_approvals(world: World, later:
         world.act("ann", Action.APPROVE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
-def test_a_policy_rule_applies_only_to_requests_it_matches(world: World) -> None:
+def test_a_policy_rule_applies_only_to_requests_that_match_the_rule(world: World) -> None:
     board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"quorum": 3}}
     lay_down(world, rules=[board])
 
@@ -138,7 +138,7 @@ def test_a_resource_denied_by_the_customer_needs_a_manager_at_the_next_request(w
     assert (again.state, other.state, asked.state) == (State.REVIEWING, State.PENDING, State.PENDING)
 
 
-def test_a_later_approval_of_a_resource_clears_its_denial(world: World) -> None:
+def test_a_later_approval_of_a_resource_clears_the_earlier_denial(world: World) -> None:
     lay_down(world)
     world.act("ann", Action.DENY, world.submit(resources=[HERS, HIS]).id)
     again = world.submit(resources=[HERS])
@@ -211,7 +211,7 @@ def test_a_tier_without_deciders_is_skipped(world: World) -> None:
     assert prompted(world, world.submit().id) == {"ann"}
 
 
-def test_a_delegate_is_prompted_instead_of_the_principal_and_decides_in_their_own_name(world: World) -> None:
+def test_a_delegate_is_prompted_instead_of_the_principal_and_decides_in_the_delegates_own_name(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
     request = world.submit()
@@ -311,7 +311,7 @@ def test_opening_a_window_needs_a_fresh_and_strong_sign_in(
         (AuthMethod.PASSKEY, 100, {"sign_in_age": 7200}),
     ],
 )
-def test_a_fresh_strong_sign_in_opens_a_window_and_is_recorded(
+def test_an_approver_with_a_fresh_strong_sign_in_opens_a_window_and_the_sign_in_is_recorded(
     world: World, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     lay_down(world, **policy)

@@ -46,7 +46,7 @@ def beside(world: World, pool: ThreadPoolExecutor, call: Callable[[], T]) -> Fut
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_a_switch_to_mode_enforce_closes_a_window_being_opened_by_an_endorsement(
+def test_a_switch_to_mode_enforce_closes_a_window_that_an_uncommitted_endorsement_opened(
     api: Database, pool: ThreadPoolExecutor, mode: Mode
 ) -> None:
     world = World.make(api, mode=mode)

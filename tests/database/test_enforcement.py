@@ -86,7 +86,7 @@ def another_tenant(world: World, slug: str = "fabrikam") -> str:
         return all_tenants.add(session, slug, slug.title(), policy=Policy().model_dump(mode="json")).slug
 
 
-def test_a_gate_never_set_to_enforce_is_in_report_mode_for_every_tenant(world: World) -> None:
+def test_a_gate_never_set_to_mode_enforce_is_in_mode_report_for_every_tenant(world: World) -> None:
     watched = WatchedModes(world.db)
 
     assert watched.reports(world.tenant.slug)
@@ -146,7 +146,7 @@ def test_each_switch_of_a_gate_to_mode_report_needs_a_new_consent(world: World) 
     assert watched.reports(world.tenant.slug)
 
 
-def test_consent_to_a_gates_report_mode_is_void_if_the_gate_was_switched_meanwhile(world: World) -> None:
+def test_consent_to_mode_report_of_a_gate_is_void_if_the_gate_was_switched_meanwhile(world: World) -> None:
     """The admin's transaction read the revision; the switch is committed before it is."""
     revision = asked(world)
     with world.db.transaction() as session:
@@ -184,7 +184,7 @@ def test_a_gate_process_enforces_if_its_own_catalogue_sets_mode_enforce(world: W
     assert not watched.reports(world.tenant.slug)
 
 
-def test_a_gate_enforces_if_its_switch_state_was_read_over_a_second_ago(world: World) -> None:
+def test_a_gate_enforces_if_the_switch_state_was_read_more_than_a_second_ago(world: World) -> None:
     watched = WatchedModes(world.db)
     watched.later += FRESH_SECONDS - 0.1
     assert watched.reports(None)
@@ -231,7 +231,7 @@ def test_the_gate_discards_a_switch_state_if_a_message_about_a_switch_arrives_du
     assert not watched.reports(None)
 
 
-def test_consent_to_reporting_needs_a_fresh_sign_in_but_withdrawal_does_not(world: World) -> None:
+def test_consent_to_mode_report_needs_a_fresh_sign_in_but_withdrawal_does_not(world: World) -> None:
     revision = asked(world)
     tara = world.people["tara"]
     old = replace(tara, means=AuthMethod.OIDC, signed_in_at=datetime.now(UTC) - timedelta(hours=1))
@@ -443,7 +443,7 @@ def test_the_database_refuses_consents_and_gate_switches_by_people_without_that_
             on_the_database(world, who, gate)
 
 
-def test_operators_see_for_how_many_tenants_a_gate_only_reports(world: World) -> None:
+def test_operators_see_the_number_of_tenants_for_which_a_gate_only_reports(world: World) -> None:
     allow(world, asked(world))
     says(world.db, REPORT, "new")
     says(world.db, ENFORCE, "safe")

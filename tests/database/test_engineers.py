@@ -126,7 +126,7 @@ def test_after_a_change_message_the_gate_no_longer_knows_removed_identities_or_d
     assert [gated.failure("support", token=token) for token in tokens] == [GateReason.UNKNOWN_ENGINEER] * 2
 
 
-def test_a_mail_address_identifies_an_engineer_only_if_its_issuer_vouches_for_it(gated: GatedWorld) -> None:
+def test_a_mail_address_identifies_an_engineer_only_if_the_issuer_vouches_for_the_address(gated: GatedWorld) -> None:
     address = read(gated.world.db, "SELECT email FROM people WHERE id = :id", id=id_of(gated.world, "erin"))[0].email
     token = gated.issuer.token(email=address, email_verified=True)
 
@@ -211,13 +211,13 @@ def test_an_identity_header_is_mapped_to_an_engineer_for_one_gateway_only(gated:
         [(ENGINEER, b"e" * 501)],
     ],
 )
-def test_an_empty_repeated_or_ambiguous_identity_header_is_refused(
+def test_an_identity_header_that_is_empty_or_repeated_or_ambiguous_is_refused(
     gated: GatedWorld, headers: list[tuple[bytes, bytes]]
 ) -> None:
     assert gated.failure("any", *headers) is GateReason.MALFORMED
 
 
-def test_an_identity_header_the_service_does_not_name_is_ignored(gated: GatedWorld) -> None:
+def test_an_identity_header_that_the_service_does_not_name_is_ignored(gated: GatedWorld) -> None:
     gated.map("anne")
 
     assert gated.failure("support", (ENGINEER, b"erin"), (SUBJECT, b"CN=erin")) is GateReason.NO_TOKEN
@@ -248,7 +248,7 @@ def test_the_gate_offers_a_sign_in_link_only_with_status_401() -> None:
     assert {reason: Denial(reason).status for reason in expected} == expected
 
 
-def test_an_expired_token_is_refused_although_its_engineer_is_remembered(gated: GatedWorld) -> None:
+def test_an_expired_token_is_refused_although_the_engineer_is_remembered(gated: GatedWorld) -> None:
     gated.map("anne")
     token = gated.issuer.token()
     assert isinstance(gated.ask("support", token=token), EngineerCall)

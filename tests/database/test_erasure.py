@@ -250,7 +250,9 @@ def test_refusals_of_an_erased_person_are_still_counted(world: World, urls: Urls
     assert tuple(row) == (ann, {}, 1)
 
 
-def test_the_erasure_event_names_the_person_by_id_and_can_be_read_by_their_tenants(world: World, urls: Urls) -> None:
+def test_the_erasure_event_names_the_person_by_id_and_can_be_read_by_the_persons_tenants(
+    world: World, urls: Urls
+) -> None:
     ann = world.people["ann"].person_id
 
     erase(urls, ann)

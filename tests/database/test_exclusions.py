@@ -55,7 +55,9 @@ def test_every_version_of_the_vendors_exclusions_reaches_the_log_and_admins_of_e
     assert event.changes == {"version": "none → 1"}
 
 
-def test_an_export_contains_the_exclusions_text_and_both_verifiers_accept_it(world: World, worker: Database) -> None:
+def test_both_verifiers_accept_an_export_that_contains_the_text_of_the_exclusions(
+    world: World, worker: Database
+) -> None:
     stated(world)
     told(worker)
     does(world, "tara", exclusions.acknowledge, version=1)

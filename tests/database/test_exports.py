@@ -215,7 +215,7 @@ def shown(found: bytes) -> dict[str, set[str]]:
     return {json.loads(row["body"])["action"]: set(row["personal"]) for row in rows if "body" in row}
 
 
-def test_exports_hide_the_other_sides_ip_addresses_and_hide_free_texts_from_vendor_auditors(story: World) -> None:
+def test_exports_hide_ip_addresses_of_the_other_side_and_hide_free_texts_from_vendor_auditors(story: World) -> None:
     customers, vendors = shown(exported(story, "aude")), shown(exported(story, "vera"))
 
     assert customers["submit"] == {"name", "justification", "case_ref", "resources"}
@@ -332,7 +332,7 @@ def test_no_export_contains_events_of_another_tenant(story: World, api: Database
     assert verified(exported(other)).events == 1
 
 
-def test_erased_values_are_left_out_of_an_export_and_its_proofs_still_hold(story: World) -> None:
+def test_an_export_omits_erased_values_and_the_proofs_are_still_valid(story: World) -> None:
     with unbound(story.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("UPDATE event_details SET fields = fields - 'name'"))

@@ -212,7 +212,9 @@ def test_an_extension_opens_nothing_if_the_extended_window_was_ended_without_the
     assert shown.held_back is HeldBack.EXTENDED_WINDOW_ENDED
 
 
-def test_the_database_refuses_an_extension_that_differs_from_its_window(world: World, superuser: Engine) -> None:
+def test_the_database_refuses_an_extension_that_differs_from_the_extended_window(
+    world: World, superuser: Engine
+) -> None:
     first, second = opened(world), world.submit()
 
     with pytest.raises(DBAPIError, match="extends no window"):
@@ -283,7 +285,7 @@ def test_an_extension_approved_in_time_counts_although_written_after_the_end_of_
     assert found.id == second.id
 
 
-def test_an_extension_of_a_revoked_window_is_not_prompted(
+def test_no_one_is_prompted_about_an_extension_of_a_revoked_window(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     first, other = opened(world), opened(world, case_ref="CASE-2")

@@ -233,7 +233,7 @@ def test_a_database_role_reports_heartbeats_of_its_own_kind_of_process_only(api:
 
 
 @pytest.mark.far
-def test_postgres_metrics_remain_without_redis(world: World, api: Database, away_url: str) -> None:
+def test_postgres_metrics_are_available_while_redis_is_away(world: World, api: Database, away_url: str) -> None:
     many(world, 2)
     schedule = Schedule(away_url)
 
@@ -244,7 +244,7 @@ def test_postgres_metrics_remain_without_redis(world: World, api: Database, away
     assert not [name for name, _ in found if name.startswith(("redis_un", "redis_old", "index_drift"))]
 
 
-def test_redis_metrics_remain_without_postgres(api: Database) -> None:
+def test_redis_metrics_are_available_while_postgres_is_away(api: Database) -> None:
     away = make_engine("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", role="away")
 
     found = shown(read(Database(away, api.schedule)))

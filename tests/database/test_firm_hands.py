@@ -95,7 +95,7 @@ def test_loosening_a_tenants_protection_needs_the_sign_in_that_the_strictest_rul
 
 
 @pytest.mark.parametrize("what", LOOSENING)
-def test_a_mailed_code_loosens_protection_only_if_it_suffices_for_every_rule(world: World, what: str) -> None:
+def test_a_mailed_code_loosens_protection_only_if_every_rule_accepts_mailed_codes(world: World, what: str) -> None:
     lay_down(world, mail_suffices=True)
 
     assert LOOSENING[what](world, signed_in(world, "tara", AuthMethod.MAIL)) is not None

@@ -231,7 +231,7 @@ def test_an_engineer_cannot_submit_in_a_mode_other_than_the_mode_of_the_tenant(w
     assert {row.mode for row in read(world.db, "SELECT mode FROM requests")} == {"enforce"}
 
 
-def test_a_submission_counts_against_the_limit_of_its_own_submitter(world: World) -> None:
+def test_a_submission_counts_against_the_limit_of_the_person_who_submits(world: World) -> None:
     erin, eve = (world.people[name].person_id for name in ("erin", "eve"))
     submission = {"tenant": world.tenant.id, "request": new_id(), "mode": "enforce", "me": erin, "submitter": erin}
 
@@ -272,7 +272,7 @@ def test_a_customer_auditor_cannot_move_a_request(world: World) -> None:
     assert state_of(world.db, request_id) == "pending"
 
 
-def test_an_operator_changes_no_request(world: World) -> None:
+def test_an_operator_cannot_change_a_request(world: World) -> None:
     said = _vain(world, "olga", "UPDATE requests SET asked_at = now()")
 
     assert said == NOTHING

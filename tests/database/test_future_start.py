@@ -195,7 +195,7 @@ def test_a_policy_may_forbid_windows_with_a_future_start(world: World, still: St
         world.act("ann", Action.APPROVE, world.submit().id, opens_at=still.at + HOUR)
 
 
-def test_an_approver_may_only_move_the_start_of_a_window_later(world: World, still: StoppedClock) -> None:
+def test_an_approver_may_move_the_start_of_a_window_only_to_a_later_time(world: World, still: StoppedClock) -> None:
     request = world.submit(not_before=still.at + 2 * HOUR)
     with pytest.raises(Invalid, match="later, not earlier"):
         world.act("ann", Action.APPROVE, request.id, opens_at=still.at + HOUR)

@@ -87,7 +87,7 @@ def test_a_mail_rejected_by_a_broken_relay_is_logged_and_sent_after_recovery(
 
 @pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
 @pytest.mark.parametrize("name", ["localhost", "other.example"])
-def test_a_relay_with_an_invalid_certificate_gets_nothing_and_the_log_says_why(
+def test_a_relay_with_an_invalid_certificate_gets_no_mail_and_the_log_says_why(
     world: World, worker: Database, tmp_path: Path, scheme: str, name: str
 ) -> None:
     world.submit()
@@ -120,7 +120,7 @@ def test_a_relay_can_refuse_one_recipient_permanently_while_other_recipients_get
     assert [one.recipient for one in relay.taken] == [address(worker, world, "abe")]
 
 
-def test_a_relay_hanging_up_after_acceptance_causes_no_second_mail(world: World, worker: Database) -> None:
+def test_no_second_mail_is_sent_if_a_relay_hangs_up_after_accepting_a_mail(world: World, worker: Database) -> None:
     world.submit()
     prompts = open_notifications(worker)
 
@@ -131,7 +131,7 @@ def test_a_relay_hanging_up_after_acceptance_causes_no_second_mail(world: World,
     assert {row.error for row in read(worker, TRIES)} == {None}
 
 
-def test_a_crash_between_sending_and_recording_a_mail_repeats_the_message_id(
+def test_a_mail_repeated_after_a_crash_before_recording_has_the_same_message_id(
     world: World, sender: Database, later: ShiftedClock, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()
@@ -200,7 +200,7 @@ def test_every_answer_of_an_endpoint_is_logged_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("name", ["localhost", "other.example"])
-def test_an_endpoint_with_an_invalid_certificate_gets_nothing(
+def test_an_endpoint_with_an_invalid_certificate_gets_no_call(
     world: World, worker: Database, tmp_path: Path, name: str
 ) -> None:
     serving, trusting = certified(tmp_path, name)

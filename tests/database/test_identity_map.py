@@ -395,7 +395,7 @@ def test_identity_lookups_are_remembered_for_five_seconds_and_dropped_after_a_ch
     asyncio.run(asked())
 
 
-def test_many_calls_of_one_caller_cause_one_identity_read_and_memory_is_bounded(
+def test_many_calls_of_one_caller_cause_one_identity_lookup_and_use_limited_memory(
     world: World, watched: WatchedMap
 ) -> None:
     add(world)

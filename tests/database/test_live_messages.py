@@ -231,7 +231,7 @@ def test_a_live_change_reaches_only_people_who_may_see_the_request(world: World)
     assert _told(world, [], *EVERYBODY, "zoe") == set()
 
 
-def test_a_live_change_reaches_no_customer_before_they_are_asked(api: Database) -> None:
+def test_a_live_change_reaches_no_customer_before_the_customer_is_asked(api: Database) -> None:
     world = World.make(api, Policy())
     request = world.submit()
 

@@ -78,7 +78,9 @@ def test_a_maintenance_task_that_no_worker_takes_is_done_in_process_after_two_in
 
 
 @pytest.mark.far
-def test_no_seal_task_is_sent_without_unsealed_events(worker: Database, broker: "Redis", looping: Looping) -> None:
+def test_a_seal_task_is_sent_only_if_there_are_unsealed_events(
+    worker: Database, broker: "Redis", looping: Looping
+) -> None:
     beat(worker, SEAL)
     looping(SEAL)
 

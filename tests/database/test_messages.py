@@ -70,7 +70,7 @@ def test_a_repeated_timer_message_takes_effect_once(world: World, late: Database
     assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
 
 
-def test_an_id_repeated_in_a_timer_message_takes_effect_once(world: World, late: Database) -> None:
+def test_a_request_named_twice_in_a_timer_message_is_handled_once(world: World, late: Database) -> None:
     request = world.submit()
 
     assert timers.run(late, [request.id, request.id]) == {"timed_out": 1}
@@ -85,7 +85,9 @@ def test_a_timer_message_days_late_still_takes_effect(world: World, late: Databa
     assert moves_of(late, request.id) == TIMED_OUT
 
 
-def test_an_early_timer_message_does_nothing_and_loses_no_deadline(world: World, worker: Database) -> None:
+def test_a_timer_message_before_the_deadline_changes_nothing_and_keeps_the_deadline_scheduled(
+    world: World, worker: Database
+) -> None:
     request = world.submit()
     _lease(worker, [request.id])
     assert worker.schedule.members(CLOCK) == {}
@@ -97,7 +99,9 @@ def test_an_early_timer_message_does_nothing_and_loses_no_deadline(world: World,
     _assert_clocks_are_held(worker)
 
 
-def test_a_late_message_of_the_approval_deadline_does_not_end_the_window(world: World, worker: Database) -> None:
+def test_a_late_message_about_the_approval_deadline_does_not_end_the_open_window(
+    world: World, worker: Database
+) -> None:
     request = world.submit()
     _lease(worker, [request.id])
     opened = world.act("ann", Action.APPROVE, request.id)
@@ -137,7 +141,9 @@ def test_the_index_entry_of_a_request_is_of_kind_remind_until_only_the_deadline_
     assert armed == [{f"remind:{request.id}"}] * (len(armed) - 1) + [{f"time_out:{request.id}"}]
 
 
-def test_a_reminder_message_after_the_deadline_times_the_request_out(world: World, late: Database) -> None:
+def test_a_reminder_message_that_arrives_after_the_deadline_times_out_the_request(
+    world: World, late: Database
+) -> None:
     request = world.submit()
     _lease(late, [request.id], "remind")
 
@@ -162,7 +168,7 @@ def test_a_time_out_message_that_arrives_before_the_deadline_causes_a_reminder(
     _assert_clocks_are_held(worker)
 
 
-def test_timer_messages_of_closed_requests_only_clean_the_index(world: World, late: Database) -> None:
+def test_timer_messages_about_closed_requests_only_remove_index_entries(world: World, late: Database) -> None:
     request = world.submit()
     world.act("erin", Action.CANCEL, request.id)
     late.schedule.arm(CLOCK, [IndexEntry(str(request.id), "time_out", LONG_AGO)])

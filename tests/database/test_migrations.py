@@ -336,7 +336,7 @@ def test_only_the_database_roles_of_lockbox_may_execute_database_functions(super
     assert callers == {"lockbox_owner"} | servers
 
 
-def test_the_sql_function_and_the_row_policies_share_one_rule_for_who_may_decide(superuser: Engine) -> None:
+def test_the_sql_function_and_the_row_policies_use_one_rule_for_who_may_decide(superuser: Engine) -> None:
     (decides,) = read(superuser, "SELECT prosrc FROM pg_proc WHERE proname = 'at_decides'")
     condition = re.sub(r"\btenant\b", "requests.tenant_id", decides.prosrc.replace("SELECT", "", 1))
     condition = condition.replace("at_person()", "(SELECT at_person())")
@@ -484,7 +484,7 @@ def test_the_migration_gives_rows_from_before_macs_existed_a_reserved_mac_value(
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_owners_command_refuses_a_later_schema(urls: Urls, superuser: Engine) -> None:
+def test_owner_commands_refuse_a_later_schema(urls: Urls, superuser: Engine) -> None:
     write(superuser, LATER)
 
     environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
@@ -495,7 +495,7 @@ def test_an_owners_command_refuses_a_later_schema(urls: Urls, superuser: Engine)
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_database_newer_than_the_code_is_reported_in_one_line(urls: Urls, superuser: Engine) -> None:
+def test_a_database_newer_than_the_code_is_reported_with_a_one_line_message(urls: Urls, superuser: Engine) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = '0045'")
     write(superuser, "DROP FUNCTION oldest_revision")
 

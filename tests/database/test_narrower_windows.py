@@ -71,7 +71,7 @@ def test_an_approval_that_keeps_every_part_narrows_nothing(world: World) -> None
     assert not {"kept_actions", "granted_actions"} & bodies(world.db, request.id)[1].keys()
 
 
-def test_two_narrowing_approvals_open_their_intersection(api: Database) -> None:
+def test_two_narrowing_approvals_open_only_the_parts_that_both_approvals_keep(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
 

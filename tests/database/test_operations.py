@@ -44,7 +44,7 @@ def _set_back_events(db: Database, request_id: UUID, by: str) -> None:
         connection.execute(SET_BACK, {"id": request_id, "by": by})
 
 
-def test_submitted_decided_and_unanswered_requests_are_counted_once(
+def test_each_request_that_is_submitted_or_decided_or_unanswered_is_counted_once(
     world: World, api: Database, superuser: Engine
 ) -> None:
     before = today(api)
@@ -59,7 +59,7 @@ def test_submitted_decided_and_unanswered_requests_are_counted_once(
     assert [total(found, name) - total(before, name) for name in ("submitted", "decided", "timed_out")] == [4, 2, 1]
 
 
-def test_requests_are_counted_by_hour_for_one_day(world: World, api: Database) -> None:
+def test_requests_of_the_last_day_are_counted_per_hour(world: World, api: Database) -> None:
     before = today(api).counts("submitted")
     for hours in (0, 3, 23, 24):
         request = world.submit()
@@ -103,7 +103,7 @@ def test_the_sampled_timer_lag_is_the_average_delay_or_the_longest_overdue_time_
     assert waits == pytest.approx(90, abs=10)
 
 
-def test_an_operations_sample_has_the_age_of_the_oldest_unsealed_event(world: World, worker: Database) -> None:
+def test_an_operations_sample_records_the_age_of_the_oldest_unsealed_event(world: World, worker: Database) -> None:
     request = world.submit()
     _set_back_events(world.db, request.id, "5 minutes")
 
@@ -113,7 +113,7 @@ def test_an_operations_sample_has_the_age_of_the_oldest_unsealed_event(world: Wo
     assert row.seal_lag == pytest.approx(300, abs=20)
 
 
-def test_operations_samples_are_kept_for_a_day_and_shown_by_hourly_maximum(api: Database, worker: Database) -> None:
+def test_operations_samples_are_kept_for_a_day_and_shown_as_hourly_maxima(api: Database, worker: Database) -> None:
     for minutes, lag in ((26 * 60, 70.0), (60, 3.0), (61, 9.0)):
         write(unbound(worker), AGO, ago=timedelta(minutes=minutes), lag=lag)
 

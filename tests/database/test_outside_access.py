@@ -276,7 +276,7 @@ def test_the_monthly_statement_has_counts_and_services_of_unapproved_access(old:
     assert (said["delegates"], said["opened"]["break_glass"], said["opened"]["pre_approval"]) == (1, 1, 0)
 
 
-def test_the_monthly_statement_is_written_once_by_concurrent_workers(
+def test_concurrent_workers_write_the_monthly_statement_once(
     old: World, core: Database, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     at_once(pool, *[lambda: list(unapproved_access.state(core))] * 4)
@@ -359,7 +359,7 @@ def newest(world: World, who: str) -> list[ProbeResult]:
         return [one.result for one in gate_probes.newest(session, world.tenant.id)]
 
 
-def test_a_gateway_probe_is_a_log_event_without_notification(world: World) -> None:
+def test_a_gateway_probe_writes_a_log_event_and_notifies_no_one(world: World) -> None:
     recorded(world)
 
     told = last_change(world.db)

@@ -61,7 +61,7 @@ def remove_all(world: World) -> None:
             passkeys.remove(session, ann, one.id, PLACE)
 
 
-def test_an_identity_provider_vouches_for_a_persons_first_passkey_only(world: World) -> None:
+def test_an_identity_provider_vouches_only_for_the_first_passkey_of_a_person(world: World) -> None:
     assert counts_from(world) < timedelta(minutes=1)
     assert counts_from(world) > timedelta(hours=71)
 

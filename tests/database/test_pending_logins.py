@@ -76,7 +76,9 @@ def test_a_pending_sign_in_written_without_a_mac_must_be_restarted(
         sessions.find(session, unmarked, means)
 
 
-def test_the_mac_of_one_pending_sign_in_does_not_fit_another(world: World, superuser: Engine) -> None:
+def test_the_mac_of_one_pending_sign_in_is_not_valid_for_another_pending_sign_in(
+    world: World, superuser: Engine
+) -> None:
     first, second = begun(world, AuthMethod.MAIL), begun(world, AuthMethod.MAIL)
 
     write(
@@ -91,7 +93,9 @@ def test_the_mac_of_one_pending_sign_in_does_not_fit_another(world: World, super
 
 
 @pytest.mark.parametrize("purpose", list(SignInPurpose))
-def test_a_pending_sign_in_serves_its_own_purpose_only(world: World, purpose: SignInPurpose) -> None:
+def test_a_pending_sign_in_can_be_used_only_for_the_purpose_for_which_it_was_started(
+    world: World, purpose: SignInPurpose
+) -> None:
     stub = begun(world, AuthMethod.PASSKEY, purpose)
 
     assert [one for one in SignInPurpose if is_found(world, stub, AuthMethod.PASSKEY, one)] == [purpose]

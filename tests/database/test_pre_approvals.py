@@ -156,7 +156,7 @@ def test_verifiers_and_monitor_accept_a_pre_approved_window(world: World, worker
     check_log_of_one_window(world, worker)
 
 
-def test_a_window_opened_by_pre_approval_notifies_requester_admins_and_approvers(world: World) -> None:
+def test_a_window_opened_by_pre_approval_notifies_the_requester_and_admins_and_approvers(world: World) -> None:
     in_force(world)
 
     request = world.submit()
@@ -245,7 +245,7 @@ def test_no_window_outlasts_the_pre_approval_that_opened_it(world: World) -> Non
 
 
 @pytest.mark.parametrize("who", ["amir", "tara"])
-def test_revoking_a_pre_approval_revokes_only_windows_it_opened(world: World, who: str) -> None:
+def test_revoking_a_pre_approval_revokes_only_windows_opened_by_that_pre_approval(world: World, who: str) -> None:
     which = in_force(world)
     by_it, asked = world.submit(), world.submit(actions=["export"])
     other = world.act("ann", Action.APPROVE, asked.id)
@@ -389,7 +389,9 @@ def test_an_emergency_stop_revokes_pre_approvals(world: World) -> None:
 
 
 @pytest.mark.far
-def test_a_suspension_during_pre_approved_submits_leaves_no_window(world: World, pool: ThreadPoolExecutor) -> None:
+def test_a_suspension_during_pre_approved_submits_leaves_no_window_open(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
     in_force(world, max_uses=100)
 
     def suspend() -> None:
@@ -401,7 +403,7 @@ def test_a_suspension_during_pre_approved_submits_leaves_no_window(world: World,
     assert not read(world.db, "SELECT FROM requests WHERE state = 'active'")
 
 
-def test_the_end_of_a_pre_approval_is_one_event(world: World, worker: Database, superuser: Engine) -> None:
+def test_the_end_of_a_pre_approval_writes_one_event(world: World, worker: Database, superuser: Engine) -> None:
     which = in_force(world)
     over = in_force(world)
     revoke(world, over)

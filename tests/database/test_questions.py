@@ -157,7 +157,7 @@ def test_a_question_of_a_delegate_names_delegate_and_principal(world: World) -> 
     assert body["on_behalf_of"] == str(world.people["ann"].person_id)
 
 
-def test_managers_ask_questions_during_the_review_unseen_by_the_customer(api: Database) -> None:
+def test_the_customer_does_not_see_questions_that_managers_ask_during_the_review(api: Database) -> None:
     world = World.make(api, Policy(questions_stop_clock=True))
     request = world.submit()
     before = clock_of(world, request.id)
@@ -212,7 +212,7 @@ def test_an_answer_is_never_dated_before_the_question(world: World, still: Stopp
     assert answer(world, request.id, asked.id).answered_at == asked.asked_at
 
 
-def test_of_two_concurrent_answers_to_a_question_one_counts(world: World, pool: ThreadPoolExecutor) -> None:
+def test_of_two_concurrent_answers_to_a_question_only_one_counts(world: World, pool: ThreadPoolExecutor) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)
 
@@ -390,7 +390,9 @@ def test_the_database_refuses_questions_in_another_persons_name(world: World, wh
         ("max", "answered_by = asked_by, answered_at = now(), answer_event = uuidv7()"),
     ],
 )
-def test_the_database_refuses_answers_in_the_engineers_name(world: World, who: str, change: str) -> None:
+def test_the_database_refuses_answers_that_another_person_writes_in_the_engineers_name(
+    world: World, who: str, change: str
+) -> None:
     request = world.submit()
     ask(world, "ann", request.id)
 

@@ -167,7 +167,9 @@ def test_two_concurrent_votes_meet_a_quorum_of_two_once(api: Database, pool: Thr
 
 
 @pytest.mark.far
-def test_a_concurrent_endorsement_and_denial_have_one_result(api: Database, pool: ThreadPoolExecutor) -> None:
+def test_of_a_concurrent_endorsement_and_denial_only_one_takes_effect(
+    api: Database, pool: ThreadPoolExecutor
+) -> None:
     world = World.make(api, Policy(vendor_review=True))
     requests = many(world, ROUNDS)
 

@@ -96,7 +96,7 @@ def test_no_reminder_is_sent_once_everyone_has_answered(world: World, sender: Da
     assert (row.reminders, row.wake_at) == (0, row.asked_at + 0.6 * timedelta(hours=12))
 
 
-def test_a_repeated_reminder_message_sends_one_reminder(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_repeated_reminder_message_causes_one_reminder(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     later.shift = timedelta(hours=6)
 
@@ -137,7 +137,7 @@ def test_managers_are_reminded_of_a_review_and_the_customer_is_not(
     assert asked.wake_at == asked.asked_at + timedelta(hours=6)
 
 
-def test_at_half_the_approval_time_the_next_tier_is_asked_and_the_first_reminded(
+def test_at_half_the_approval_time_the_next_tier_is_asked_and_the_first_tier_reminded(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world)
@@ -169,7 +169,7 @@ def test_a_tier_that_adds_no_further_people_is_skipped_at_once(
     assert row_of(sender, request.id).tiers_asked == 3
 
 
-def test_a_person_who_voted_early_is_not_asked_with_their_tier(
+def test_a_person_who_voted_early_is_not_prompted_when_their_tier_is_asked(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world, quorum=2, tiers=[["first"], ["second"], ["gone"]])

@@ -55,7 +55,7 @@ def asks_again(
         return resubmission.resubmit(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
 
 
-def test_resubmitting_submits_the_same_request_and_links_the_first_request(
+def test_resubmitting_submits_the_same_request_with_a_link_to_the_first_request(
     world: World, superuser: Engine, worker: Database
 ) -> None:
     first = timed_out(world, superuser, worker)

@@ -147,7 +147,7 @@ def test_retention_stops_before_the_events_of_an_open_or_recent_request(
 
 
 @pytest.mark.far
-def test_notifications_are_removed_with_their_event_and_the_request_stays_readable(
+def test_retention_removes_notifications_with_the_event_and_the_request_stays_readable(
     world: World, worker: Database, urls: Urls, superuser: Engine, post: Postbag
 ) -> None:
     request_id = denied(world, superuser)
@@ -175,7 +175,7 @@ def test_retention_keeps_unsealed_and_recent_events(
 
 
 @pytest.mark.usefixtures("world")
-def test_the_end_of_a_consent_is_not_announced_again_after_retention_removes_its_event(
+def test_the_end_of_a_consent_is_not_announced_again_after_retention_removes_the_event(
     worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     as_long_ago(superuser, CONSENTED)

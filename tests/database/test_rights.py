@@ -381,7 +381,9 @@ def test_the_apis_database_role_may_raise_but_not_lower_a_quorum(api: Database, 
 
 
 @each("login", ["superuser", "owner"])
-def test_not_even_a_superuser_can_put_a_person_on_both_sides(urls: Urls, world: World, login: str) -> None:
+def test_not_even_a_superuser_can_put_a_person_on_the_vendor_and_the_customer_side(
+    urls: Urls, world: World, login: str
+) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     for name, role, tenant_id in (("max", "approver", world.tenant.id), ("ann", "manager", None)):
@@ -393,7 +395,7 @@ def test_not_even_a_superuser_can_put_a_person_on_both_sides(urls: Urls, world: 
 
 
 @each(("by", "name", "role"), [("tara", "max", "approver"), ("olga", "ann", "manager")])
-def test_no_grant_of_a_role_puts_a_person_on_both_sides(
+def test_no_grant_of_a_role_puts_a_person_on_the_vendor_and_the_customer_side(
     world: World, api: Database, *, by: str, name: str, role: str
 ) -> None:
     values = {

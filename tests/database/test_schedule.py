@@ -89,7 +89,7 @@ def test_urgent_entries_ignore_the_lease_budget_and_are_claimed_separately(sched
     assert [set(claim.get("notify", [])) for claim in claims] == [set(), set(urgent), set()]
 
 
-def test_an_id_has_only_one_index_entry_whatever_its_kind(schedule: Schedule) -> None:
+def test_an_id_has_only_one_index_entry_for_all_kinds_together(schedule: Schedule) -> None:
     (one,) = _ids(1)
 
     schedule.arm(CLOCK, [IndexEntry(one, "time_out", NOON)])

@@ -88,7 +88,7 @@ def test_events_of_a_batch_are_sealed_in_time_order(world: World, worker: Databa
     assert not read(unbound(world.db), LATE)
 
 
-def test_a_grown_log_extends_the_earlier_log_and_proves_each_event(world: World, worker: Database) -> None:
+def test_a_log_that_has_grown_extends_the_earlier_log_and_proves_each_event(world: World, worker: Database) -> None:
     sizes = []
     for _ in range(4):
         world.fresh()

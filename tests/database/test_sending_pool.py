@@ -202,7 +202,7 @@ def test_a_call_that_expires_while_its_circuit_breaker_is_open_is_dead_and_state
     assert f"notify:{row.id}" not in sender.schedule.members(NOTIFICATIONS)
 
 
-def test_a_prompt_behind_an_open_circuit_breaker_is_dropped_if_its_request_was_decided(
+def test_a_prompt_behind_an_open_circuit_breaker_is_dropped_if_the_request_was_decided(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     sending_pool = SendingPool(clock=clock)
@@ -254,7 +254,7 @@ def _only_hole(db: Database) -> bool:
 
 
 @pytest.mark.far
-def test_a_stopping_worker_returns_its_queue_and_the_next_worker_sends_it_at_once(
+def test_a_stopping_worker_returns_queued_notifications_and_the_next_worker_sends_them_at_once(
     world: World, worker: Database
 ) -> None:
     slow, following = Postbag(mail=SlowMail(), sending_pool=SendingPool()), Postbag()

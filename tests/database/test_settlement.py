@@ -139,7 +139,9 @@ def test_a_move_without_mails_needs_no_mail_outcome_event(world: World, worker: 
     assert {one["of_event"] for one in told(worker)} == {str(row.event_id) for row in mailed}
 
 
-def test_each_log_names_notified_people_of_its_own_side_only(api: Database, worker: Database, post: Postbag) -> None:
+def test_the_log_of_each_side_names_only_notified_people_of_that_side(
+    api: Database, worker: Database, post: Postbag
+) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
@@ -307,7 +309,7 @@ def test_an_event_written_during_an_erasure_does_not_keep_the_erased_name(
 
 
 @pytest.mark.far
-def test_concurrent_last_send_results_write_one_notified_event(
+def test_concurrent_last_send_results_write_one_mail_outcome_event(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     sender = as_sender(worker)
@@ -388,7 +390,7 @@ def test_if_the_timer_and_a_send_result_coincide_one_or_two_events_cover_all_mai
         assert unsettled(worker) == []
 
 
-def test_a_process_killed_before_the_commit_neither_loses_nor_doubles_the_event(
+def test_a_process_killed_before_the_commit_neither_loses_nor_doubles_the_mail_outcome_event(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()

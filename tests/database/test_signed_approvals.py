@@ -178,7 +178,7 @@ def test_an_approval_key_listed_by_the_database_owner_opens_nothing(world: World
     assert door(world) is not None
 
 
-def test_the_signature_of_an_approval_fits_its_own_window_only(world: World, superuser: Engine) -> None:
+def test_the_signature_of_an_approval_is_valid_only_for_the_approved_window(world: World, superuser: Engine) -> None:
     real, other = opened(world), world.submit(resources=[OTHER])
     by = world.people["ann"].person_id
     (row,) = read(superuser, "SELECT body FROM events WHERE request_id = :id AND seq = 2", id=real.id)
@@ -211,7 +211,9 @@ def test_a_forged_approval_event_opens_nothing(world: World, superuser: Engine, 
     assert door(world) is None
 
 
-def test_a_revoked_window_stays_closed_when_its_state_is_reset(world: World, superuser: Engine) -> None:
+def test_a_revoked_window_stays_closed_when_the_state_is_reset_in_the_database(
+    world: World, superuser: Engine
+) -> None:
     request = opened(world)
     world.act("ann", Action.REVOKE, request.id)
 

@@ -246,7 +246,7 @@ def test_an_approval_with_a_passkey_sign_count_that_does_not_grow_is_refused(dem
         approve(demanding, "ann", later.id, copy)
 
 
-def test_an_unsigned_vote_stops_counting_once_the_policy_requires_signing(api: Database) -> None:
+def test_an_unsigned_vote_stops_counting_when_the_policy_begins_to_require_signing(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)

@@ -55,7 +55,7 @@ def lasting(world: World, root: Engine, answer: timedelta, length: timedelta, **
     return request_id
 
 
-def test_each_request_counts_in_statistics_by_its_outcome(world: World, superuser: Engine) -> None:
+def test_statistics_count_each_request_by_outcome(world: World, superuser: Engine) -> None:
     opened(world)
     world.act("ann", Action.REVOKE, opened(world), comment="Enough")
     world.act("erin", Action.COMPLETE, opened(world))

@@ -72,7 +72,7 @@ def test_anyone_asked_in_a_later_step_may_deny_at_any_time(world: World) -> None
     assert world.act("ann", Action.DENY, request.id).state is State.DENIED
 
 
-def test_a_member_of_two_approval_groups_counts_in_both(world: World) -> None:
+def test_a_member_of_two_approval_groups_counts_in_both_groups(world: World) -> None:
     ordered(world, first=("abe", "ann"))
     request = world.submit()
 
@@ -108,7 +108,9 @@ def test_a_later_group_is_prompted_when_its_step_is_reached_and_not_by_escalatio
     assert prompted(world, request.id) == {"abe", "ann"}
 
 
-def test_reminders_go_to_the_current_approval_step(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_reminders_go_to_people_of_the_current_approval_step(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
     ordered(world, quorum=2)
     request = world.submit()
     world.act("abe", Action.APPROVE, request.id)

@@ -100,7 +100,7 @@ def test_every_move_leaves_one_event_with_actor_and_time(careful: World, worker:
     assert_audit_logs_are_whole(worker)
 
 
-def test_an_event_has_the_deadline_set_by_its_move(api: Database) -> None:
+def test_an_event_contains_the_deadline_that_its_move_set(api: Database) -> None:
     world = World.make(api, Policy(review_window=100, approval_window=200))
     submitted = world.submit(access_window=300)
     asked = world.act("max", Action.ENDORSE, submitted.id)

@@ -33,7 +33,7 @@ def switch(world: World, mode: Mode, who: str = "tara", db: Database | None = No
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
-def test_every_switch_of_a_tenants_mode_is_recorded_and_notified_to_everyone(
+def test_every_switch_of_a_tenants_mode_is_recorded_and_everyone_is_notified(
     world: World, post: Postbag, mode: Mode
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
@@ -156,7 +156,7 @@ def test_an_emergency_stop_denies_requests_in_review(
         queries.find(session, world.people["tara"], in_review)
 
 
-def test_an_emergency_stop_event_counts_the_requests_it_ended(api: Database) -> None:
+def test_the_event_of_an_emergency_stop_states_how_many_requests_the_stop_ended(api: Database) -> None:
     world = World.make(api, Policy())
     opened, waiting, _ = (world.submit().id for _ in range(3))
     for one in (opened, waiting):

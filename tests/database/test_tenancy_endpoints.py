@@ -82,7 +82,7 @@ def test_an_added_webhook_is_called_and_its_secret_stored_encrypted(
     assert shown.secret.encode() not in bytes(row.secret)
 
 
-def test_webhook_changes_are_notified_without_secrets(
+def test_notifications_of_webhook_changes_contain_no_secrets(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     everybody = {"Tara", "Ann", "Amir", "Abe"}
@@ -214,7 +214,7 @@ def test_enabling_a_webhook_needs_a_fresh_sign_in(world: World, reach: WebhookUr
 
 
 @each("who", ["erin", "max", "vera", "gate", "olga", "zack"])
-def test_webhooks_of_a_tenant_are_visible_to_that_tenant_only(
+def test_webhooks_of_a_tenant_are_visible_only_to_that_tenant(
     world: World, reach: WebhookUrlPolicy, who: str
 ) -> None:
     other = World.make(world.db)
@@ -479,7 +479,7 @@ def test_the_database_refuses_repeated_webhook_calls_by_people_of_the_wrong_side
             assert bool(answers) is (who == ("olga" if row.is_vendors else "tara")), who
 
 
-def test_webhook_answers_are_readable_on_the_side_of_the_webhook_only(
+def test_webhook_answers_are_readable_only_on_the_side_of_the_webhook(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     added(world, reach)

@@ -56,7 +56,7 @@ def test_the_apis_database_role_can_neither_read_invitation_codes_nor_change_inv
             on_the_database(world, "tara", statement)
 
 
-def test_withdrawing_an_invitation_is_notified_and_the_pending_mail_is_not_sent(
+def test_people_are_notified_of_a_withdrawn_invitation_and_the_pending_mail_is_not_sent(
     world: World, worker: Database
 ) -> None:
     invited = invites(world)
@@ -102,7 +102,7 @@ def test_accepting_an_invitation_creates_a_person_with_the_offered_roles(world: 
     assert tuple(row) == ("Nina", "nina@contoso.example", "customer")
 
 
-def test_accepting_an_invitation_is_one_event_in_the_invitees_name(world: World, worker: Database) -> None:
+def test_accepting_an_invitation_writes_one_event_in_the_invitees_name(world: World, worker: Database) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
     with world.db.transaction() as session:
@@ -182,7 +182,7 @@ def test_spaces_and_case_of_an_invitation_code_do_not_matter(world: World, worke
     assert nina.name == "Nina"
 
 
-def test_concurrent_acceptances_of_an_invitation_make_one_person(
+def test_concurrent_acceptances_of_an_invitation_create_one_person(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     invited = invites(world)
@@ -363,7 +363,7 @@ def test_a_customer_cannot_accept_the_vendors_invitation(world: World, worker: D
     assert type(refused(world, invited, code_of(worker, invited.id))) is OtherSide
 
 
-def test_an_invitation_code_fits_its_own_invitation_only(world: World, worker: Database) -> None:
+def test_an_invitation_code_is_valid_only_for_its_own_invitation(world: World, worker: Database) -> None:
     mine, other = invites(world), invites(world, address="nora@contoso.example")
     codes = [code_of(worker, one.id) for one in (mine, other)]
 

@@ -81,7 +81,7 @@ def test_an_invitee_becomes_a_member_on_accepting_and_may_decide_at_once(world: 
     assert decided.state is State.ACTIVE
 
 
-def test_inviting_a_person_is_one_event_with_an_erasable_address(world: World) -> None:
+def test_inviting_a_person_writes_one_event_with_an_erasable_address(world: World) -> None:
     invited = does(world, "tara", members.invite, **NEW)
 
     told = last_change(world.db)
@@ -121,7 +121,7 @@ def test_inviting_a_person_does_not_reveal_vendor_addresses(world: World, worker
     assert "Nina" not in members_of(world)
 
 
-def test_an_address_has_one_open_invitation(world: World, worker: Database) -> None:
+def test_an_address_has_at_most_one_open_invitation(world: World, worker: Database) -> None:
     invited = does(world, "tara", members.invite, **NEW)
 
     with pytest.raises(AlreadyInvited) as refused:
@@ -133,7 +133,7 @@ def test_an_address_has_one_open_invitation(world: World, worker: Database) -> N
     assert (refused.value.code, known.value.code) == ("already-invited", "already-member")
 
 
-def test_concurrent_invitations_of_one_address_invite_once(world: World, pool: ThreadPoolExecutor) -> None:
+def test_of_concurrent_invitations_to_one_address_only_one_succeeds(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     answers = at_once(
@@ -325,7 +325,7 @@ def test_a_member_can_leave_with_any_sign_in_and_everyone_is_notified(
         does(world, who, members.leave)
 
 
-def test_delegations_of_a_member_who_leaves_end(world: World) -> None:
+def test_delegations_of_a_member_end_when_the_member_leaves(world: World) -> None:
     made = with_delegates(world.db)
     names_delegate(made)
 

@@ -52,7 +52,7 @@ def of_groups(world: World, stage: ApprovalStage | None = None, **groups: Any) -
     return Policy(groups=members_, stages=(stage,) if stage else ())
 
 
-def test_a_policy_change_is_a_new_version_and_the_old_version_stays(world: World) -> None:
+def test_a_policy_change_makes_a_new_version_and_keeps_the_old_version(world: World) -> None:
     held = change(world, STRICT)
 
     assert (held.edition.version, held.edition.author, held.policy) == (2, "Tara", STRICT)
@@ -168,7 +168,7 @@ def test_a_tenant_without_approvers_accepts_no_policy(api: Database) -> None:
         change(world, STRICT)
 
 
-def test_a_policy_group_may_hold_approvers_and_eligible_delegates(world: World) -> None:
+def test_a_policy_group_may_contain_approvers_and_eligible_delegates(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     held = change(world, of_groups(world, ApprovalStage(group="legal"), legal=("ann", "aude")))
@@ -359,7 +359,9 @@ def test_an_endorsed_request_can_be_approved_once_review_is_required(api: Databa
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-def test_a_shortened_review_window_refuses_late_endorsements(api: Database, mode: Mode, later: ShiftedClock) -> None:
+def test_late_endorsements_are_refused_if_the_review_window_was_shortened(
+    api: Database, mode: Mode, later: ShiftedClock
+) -> None:
     world = reviewed(api, mode)
     request = world.submit()
     lay_down(world, vendor_review=True, review_window=600)

@@ -53,7 +53,9 @@ OPERATOR_LEAVES: dict[str, Callable[[World], object]] = {
 
 
 @pytest.mark.parametrize("how", ADMIN_LEAVES)
-def test_open_invitations_of_a_removed_admin_end(world: World, worker: Database, how: str) -> None:
+def test_open_invitations_made_by_an_admin_end_when_the_admin_is_removed(
+    world: World, worker: Database, how: str
+) -> None:
     invited = invites(world)
     mailed = invites(world, name="Nora", address="nora@contoso.example")
     code = code_of(worker, mailed.id)
@@ -71,7 +73,7 @@ def test_open_invitations_of_a_removed_admin_end(world: World, worker: Database,
     assert all({"Theo", "Ann", "Amir", "Abe"} <= one.told for one in ended)
 
 
-def test_invitations_of_a_current_admin_stay(world: World) -> None:
+def test_open_invitations_made_by_a_current_admin_stay_open(world: World) -> None:
     invites(world)
 
     does(
@@ -87,7 +89,7 @@ def test_invitations_of_a_current_admin_stay(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", OPERATOR_LEAVES)
-def test_invitations_and_proposals_of_a_removed_operator_end(world: World, how: str) -> None:
+def test_invitations_and_proposals_by_an_operator_end_when_the_operator_is_removed(world: World, how: str) -> None:
     manages(world, "olga", vendor_staff.invite, **NILS)
     does(world, "olga", recovery.propose, **RITA)
     manages(world, "olga", tenants.add, FOUNDING, {"standard": Plan()})

@@ -107,7 +107,7 @@ def test_the_tenant_of_another_customer_is_reported_as_not_found(world: World, a
     assert theirs.value.detail == nobodys.value.detail
 
 
-def test_suspending_a_tenant_ends_every_window_and_resuming_reopens_none(world: World, post: Postbag) -> None:
+def test_suspending_a_tenant_ends_every_window_and_resuming_reopens_no_window(world: World, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     opened = world.act("ann", Action.APPROVE, world.submit().id)
     foreseen = reads(world, "olga", tenants.show).open_windows
@@ -184,7 +184,7 @@ def test_a_tenant_change_without_effect_writes_no_event(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-def test_setting_the_plan_of_a_tenant_is_an_event(world: World) -> None:
+def test_setting_the_plan_of_a_tenant_writes_an_event(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
 
     told = last_change(world.db)
@@ -193,7 +193,7 @@ def test_setting_the_plan_of_a_tenant_is_an_event(world: World) -> None:
         does(world, "olga", tenants.set_plan, "golden", plans=PLANS)
 
 
-def test_renaming_a_tenant_is_notified_with_the_old_name(world: World) -> None:
+def test_people_are_notified_of_the_old_and_new_name_when_a_tenant_is_renamed(world: World) -> None:
     does(world, "tara", tenants.rename, "Contoso AG")
 
     told = last_change(world.db)
@@ -270,7 +270,7 @@ def test_the_admin_who_accepts_the_first_invitation_controls_the_tenant(world: W
     assert (renamed.tenant.name, renamed.members) == ("Fabrikam AG", 1)
 
 
-def test_adding_a_tenant_is_one_event_with_its_initial_state(world: World) -> None:
+def test_adding_a_tenant_writes_one_event_with_the_initial_state_of_the_tenant(world: World) -> None:
     add(world)
 
     told = last_change(world.db)

@@ -38,7 +38,7 @@ NEW: dict[str, Any] = {
 OTHERS = ["erin", "max", "vera", "gate", "tara", "ann", "aude"]
 
 
-def test_vendor_changes_are_in_the_vendors_log_and_notified_to_operators(world: World, worker: Database) -> None:
+def test_vendor_changes_are_in_the_vendors_log_and_operators_are_notified(world: World, worker: Database) -> None:
     world.add("oscar", Role.OPERATOR)
     invited = manages(world, "olga", vendor_staff.invite, **NEW)
     accepts(world, "nils", invited.id, code_of(worker, invited.id))
@@ -60,7 +60,7 @@ def test_vendor_changes_are_in_the_vendors_log_and_notified_to_operators(world: 
     assert [one.told for one in told] == [{"Olga", "Oscar"}] * 5
 
 
-def test_setting_a_managers_review_tier_is_in_the_vendors_log(world: World) -> None:
+def test_setting_a_managers_review_tier_is_recorded_in_the_vendors_log(world: World) -> None:
     mia, manager, both = id_of(world, "mia"), frozenset({Role.MANAGER}), frozenset({Role.MANAGER, Role.ENGINEER})
     before = len(recorded_changes(world.db))
 

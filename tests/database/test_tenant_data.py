@@ -46,7 +46,7 @@ def retained(urls: Urls, most: int | None = None) -> list[RemovedRange]:
     return list(retention.retain(partial(as_owner, urls.owner), timedelta(days=most) if most else None))
 
 
-def test_the_log_of_a_tenant_is_kept_for_the_time_its_admin_set(
+def test_the_log_of_a_tenant_is_kept_for_the_time_that_the_admin_set(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     request = denied(world, superuser)
@@ -67,7 +67,7 @@ def test_the_log_of_a_tenant_is_kept_for_the_time_its_admin_set(
 
 
 @each(("days", "most"), [(29, None), (0, None), (36_501, None), (101, 100)])
-def test_a_retention_time_out_of_bounds_is_refused(world: World, days: int, most: int | None) -> None:
+def test_a_retention_time_outside_the_limits_is_refused(world: World, days: int, most: int | None) -> None:
     with pytest.raises(Invalid):
         does(world, "tara", tenant_data.keep_for, days, most=most)
     assert kept(world).retention_days is None
@@ -130,7 +130,7 @@ def test_a_legal_hold_stops_an_off_boarding_in_progress(
     assert left(world, request) > 0
 
 
-def test_the_reason_of_a_legal_hold_is_shown_only_to_its_own_side(world: World) -> None:
+def test_the_reason_of_a_legal_hold_is_shown_only_to_the_side_that_set_the_hold(world: World) -> None:
     does(world, "tara", legal_holds.hold, WHY)
     does(world, "olga", legal_holds.hold, "A demand by law")
 

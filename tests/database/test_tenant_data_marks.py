@@ -132,7 +132,7 @@ def test_a_forged_off_boarding_must_be_withdrawn_before_a_genuine_off_boarding_i
     assert doubted(world) == []
 
 
-def test_a_replaced_retention_time_cannot_be_restored_with_its_mac(world: World) -> None:
+def test_a_replaced_retention_time_cannot_be_restored_together_with_the_old_mac(world: World) -> None:
     does(world, "tara", tenant_data.keep_for, 30, most=None)
     (was,) = read(world.db, "SELECT mac FROM retentions")
     does(world, "tara", tenant_data.keep_for, 60, most=None)
@@ -141,7 +141,7 @@ def test_a_replaced_retention_time_cannot_be_restored_with_its_mac(world: World)
         forge(world, "UPDATE retentions SET days = 30, mac = :mac", "retention_changed", was.mac)
 
 
-def test_a_withdrawn_off_boarding_cannot_be_restored_with_its_mac(world: World) -> None:
+def test_a_withdrawn_off_boarding_cannot_be_restored_together_with_the_old_mac(world: World) -> None:
     does(world, "tara", tenant_data.ask_to_leave)
     (was,) = read(world.db, "SELECT mac FROM offboardings")
     does(world, "tara", tenant_data.stay)

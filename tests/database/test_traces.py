@@ -91,7 +91,7 @@ def test_outbox_and_notification_rows_without_a_call_carry_no_call_ids(
     assert not any({"http_request_id", "trace_id"} & line.keys() for line in lines)
 
 
-def test_outbox_notifications_and_webhook_calls_share_a_trace_without_personal_data(
+def test_outbox_rows_and_notifications_and_webhook_calls_have_one_trace_without_personal_data(
     world: World, sender: Database, post: Postbag, receiver: WebhookReceiver, collector: Collector
 ) -> None:
     submitted(world)

@@ -72,7 +72,7 @@ def sender(worker: Database, later: ShiftedClock) -> Database:
     return worker
 
 
-def test_the_first_use_of_a_window_is_announced_at_once_and_the_last_after_its_end(
+def test_the_first_use_of_a_window_is_announced_at_once_and_the_last_use_after_the_window_ends(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request_id = opened(world)

@@ -123,7 +123,7 @@ def _run(driver: ConnectionDriver, db: Database) -> dict[str, int]:
     return dict(driver.run([row.id for row in read(db, "SELECT id FROM connections ORDER BY id")]))
 
 
-def test_a_webhook_connector_opens_closes_and_verifies_by_signed_calls(
+def test_a_webhook_connector_opens_and_closes_and_verifies_windows_by_signed_calls(
     world: World, driver: ConnectionDriver, vendor: VendorSystem
 ) -> None:
     request = world.submit()
@@ -144,7 +144,7 @@ def test_a_webhook_connector_opens_closes_and_verifies_by_signed_calls(
     assert driver.begin(most=10) == 0, "a window is opened once"
 
 
-def test_a_close_by_webhook_connector_is_repeated_until_the_system_confirms(
+def test_a_webhook_connector_repeats_a_call_to_close_until_the_system_confirms(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     request = world.submit()
@@ -176,7 +176,7 @@ def test_a_webhook_connector_gets_no_window_of_another_tenant(
     assert vendor.receiver.calls == []
 
 
-def test_windows_of_other_tenants_do_not_delay_a_connectors_own_windows(
+def test_a_connector_opens_windows_of_its_tenant_without_waiting_for_windows_of_other_tenants(
     world: World, driver: ConnectionDriver
 ) -> None:
     other = World.make(world.db)
@@ -291,7 +291,7 @@ def test_if_opening_a_window_fails_the_engineer_is_mailed_too(
     assert erin.text.startswith("You have been let in now")
 
 
-def test_the_connector_workers_database_role_writes_connector_events_only(world: World, urls: Urls) -> None:
+def test_the_connector_workers_database_role_writes_only_connector_events(world: World, urls: Urls) -> None:
     request = world.submit()
     event = read(world.db, "SELECT id, at FROM events WHERE request_id = :id", id=request.id)[0]
     engine = make_engine(urls.connectors, role="test-connectors")

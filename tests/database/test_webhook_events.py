@@ -64,7 +64,7 @@ def test_every_webhook_event_arrives_although_the_request_ended_before_the_first
     ("who", "action", "type_"),
     [("max", Action.DENY, "review_denied"), ("erin", Action.CANCEL, "cancelled"), ("", None, "timed_out")],
 )
-def test_a_request_that_ends_in_review_calls_vendor_webhooks_only(  # noqa: PLR0917 - a case has as many parts
+def test_a_request_that_ends_in_review_calls_only_vendor_webhooks(  # noqa: PLR0917 - a case has as many parts
     reviewed: World, sender: Database, later: ShiftedClock, post: Postbag, who: str, action: Action | None, type_: str
 ) -> None:
     request = reviewed.submit()

@@ -160,7 +160,7 @@ def test_identical_concurrent_window_checks_ask_postgres_once(world: World) -> N
     assert checked.calls.count == 2
 
 
-def test_a_refused_window_check_states_its_reason(world: World, superuser: Engine) -> None:
+def test_a_refused_window_check_states_the_reason(world: World, superuser: Engine) -> None:
     request = world.submit(resources=[MAILBOX, "site:HR"])
     world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
     checked = Checked(world)
@@ -190,7 +190,7 @@ def test_the_gate_queries_postgres_when_its_own_memory_of_windows_is_stale(world
     ],
     ids=["away", "bug", "busy"],
 )
-def test_without_postgres_the_window_memory_answers_for_a_second_and_then_refuses(
+def test_the_window_memory_answers_for_a_second_after_postgres_is_lost_and_then_refuses(
     world: World, error: Exception, reason: GateReason
 ) -> None:
     opened(world)
@@ -306,7 +306,7 @@ def test_a_refusal_computed_before_the_window_opened_is_not_reported_as_a_differ
     assert len(checked.memory) == 1
 
 
-def test_the_thread_reading_the_window_memory_survives_a_lost_connection(
+def test_the_thread_that_reads_the_window_memory_survives_a_lost_connection(
     world: World, urls: Urls, superuser: Engine
 ) -> None:
     engine = make_engine(urls.api, role="gate-reader", pool_size=1, overflow=0)

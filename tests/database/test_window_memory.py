@@ -122,7 +122,7 @@ def test_a_narrowed_window_covers_only_the_granted_part(watched: Watched, world:
 
 
 @pytest.mark.parametrize("ending", [("erin", Action.COMPLETE), ("tara", Action.REVOKE), ("max", Action.REVOKE)])
-def test_an_ended_window_is_dropped_from_memory_with_the_next_read(
+def test_an_ended_window_is_dropped_by_the_next_memory_read(
     watched: Watched, world: World, ending: tuple[str, Action]
 ) -> None:
     request_id = opened(world)
@@ -150,7 +150,7 @@ def test_the_gate_uses_the_longest_of_several_remembered_windows(watched: Watche
     assert found.request_id == short
 
 
-def test_window_memory_older_than_a_second_answers_nothing(watched: Watched, world: World) -> None:
+def test_the_gate_does_not_use_window_memory_older_than_a_second(watched: Watched, world: World) -> None:
     opened(world)
     watched.settle()
 
@@ -177,7 +177,9 @@ def test_the_window_memory_compares_deadlines_with_the_databases_clock(api: Data
     assert watched.find(world) is None
 
 
-def test_the_gate_closes_a_window_at_its_end_before_a_worker_ends_it(watched: Watched, world: World) -> None:
+def test_the_gate_closes_a_window_on_time_even_if_no_worker_has_ended_the_window_yet(
+    watched: Watched, world: World
+) -> None:
     opened(world)
     watched.settle()
     deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
@@ -468,7 +470,7 @@ def test_a_standby_does_not_fill_the_window_memory(
     assert len(watched.memory) == 0
 
 
-def test_a_remembered_window_that_postgres_says_is_closed_is_dropped_with_an_alarm(
+def test_a_remembered_window_that_is_closed_in_postgres_is_dropped_with_an_alarm(
     watched: Watched, world: World, superuser: Engine
 ) -> None:
     opened(world)
