@@ -39,7 +39,7 @@ def test_a_person_prompted_only_by_a_reminder_is_notified_of_the_outcome(
     assert told(world, request.id, "denied")["nora"] == 1
 
 
-def test_a_delegate_whose_period_began_while_the_request_was_pending_is_told_the_outcome(world: World) -> None:
+def test_a_delegate_whose_period_began_while_a_request_was_pending_gets_the_outcome(world: World) -> None:
     request = world.submit()
     stand_in(world, "aude", "ann")
 

@@ -284,7 +284,7 @@ def test_a_vote_by_mailed_code_that_no_longer_counts_shortens_no_window(world: W
     assert opened.deadline_at - opened.opened_at == timedelta(seconds=3600)
 
 
-def test_a_voter_is_told_that_their_vote_by_mailed_code_no_longer_counts(world: World) -> None:
+def test_a_voter_is_notified_that_their_vote_by_mailed_code_no_longer_counts(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
     acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
