@@ -79,8 +79,8 @@ def request_credential(
     is issued.
 
     Raises:
-        Invalid: there is no such connector, the request does not cover its resource, the number of uses is limited (a
-            credential has no such limit), or the verifier is malformed.
+        Invalid: there is no such connector, the request does not cover the connector's resource, the number of uses
+            is limited (a credential has no such limit), or the verifier is malformed.
     """
     entry = queries.find(session, caller, request_id)
     if entry.request.requester_id != caller.person_id:

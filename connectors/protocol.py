@@ -46,8 +46,8 @@ class Connector(Protocol):
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
         """Open the access, until the window's end at the latest.
 
-        The connector calls `is_wanted` just before it opens the access; from then on, a close of the same connection
-        has to wait.
+        The connector calls `is_wanted` just before it does so; from then on, a close of the same connection has to
+        wait.
         """
         ...
 

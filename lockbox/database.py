@@ -148,7 +148,7 @@ def are_plans_outdated(error: BaseException | None) -> bool:
 
 
 def _drop_outdated(context: ExceptionContext) -> None:
-    """Close all connections of the pool: they all hold the same outdated statements."""
+    """Close all connections of the pool, because all hold the outdated statements."""
     if are_plans_outdated(context.original_exception):
         context.is_disconnect = True
 

@@ -145,7 +145,7 @@ def check(url: str, *, allow_loopback: bool = False, route: OutboundRoute = NO_W
     """Check a URL before it is saved, without resolving its name.
 
     Raises:
-        FetchFailed: its form, its port or the IP address in it is never allowed.
+        FetchFailed: the URL's form, port or IP address is never allowed.
     """
     target = _target(url, allow_loopback=allow_loopback)
     host = target.raw_host.decode("ascii").rstrip(".").lower()

@@ -204,7 +204,7 @@ def look_through(
 
     The last id is null where no more rows are left; it is returned also if no row matches. `branches` are queries for
     rows of `kind`, each the newest first; no row is in two branches. `filters` returns the conditions on the rows of
-    `kind` or of an alias of it. `most_looked` is how many rows are read, in all branches together. `bound` writes the
+    `kind` or of an alias of it. `most_looked` limits the rows read in all branches together. `bound` writes the
     number of rows that a branch reads into the query.
     """
     each = most_looked // len(branches) or 1

@@ -53,7 +53,7 @@ def add_delegation(
     """Let an eligible member decide for an approver, for at most 90 days.
 
     Approvers name their own delegate; admins may name one for an absent approver. An approver has at most one
-    delegate at a time, so that one vote never counts twice.
+    delegate at a time, so that no vote counts twice.
     """
     tenant = permissions.known(session, caller, slug)
     principal_id = wanted.principal_id or caller.person_id

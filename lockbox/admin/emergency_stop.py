@@ -107,7 +107,7 @@ class ModeChangeResult:
 
 @dataclass(frozen=True)
 class EmergencyStopResult:
-    """The customer learns only the number of the requests that were in the vendor's review."""
+    """The customer learns only the number of requests denied in review."""
 
     revoked: Sequence[AccessRequest]
     denied: Sequence[AccessRequest]

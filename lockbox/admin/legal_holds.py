@@ -49,7 +49,7 @@ class HoldSummary:
 
 
 def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]:
-    """The calling function has checked that the reader may see the holds."""
+    """The calling function has checked the reader's rights."""
     found = _counting(session, tenant)
     people = select(Person.id, Person.name).where(col(Person.id).in_([one.set_by for one in found]))
     names = dict(session.orm.exec(people).all())
@@ -65,7 +65,7 @@ def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]
 
 
 def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason: str) -> None:
-    """Set a hold: an admin sets it for the customer, an operator for the vendor.
+    """Set a hold: an admin for the customer, an operator for the vendor.
 
     The customer is notified of both sides' holds.
     """

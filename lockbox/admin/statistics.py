@@ -88,7 +88,7 @@ class RequestFigures(BaseModel, frozen=True):
     `opened_without_approval` counts requests opened in the modes `observe` and `off` or by break-glass;
     `opened_by_break_glass` counts break-glass only. `pending` and `active` requests are not over.
     `median_answer_seconds` is counted from asking the customer to the approval that opened the window, or to the
-    denial; None without answers. `pre_approved` counts requests that were approved in advance.
+    denial; None without answers. `pre_approved` counts requests approved in advance.
     """
 
     requests: Count

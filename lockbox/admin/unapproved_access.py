@@ -99,7 +99,7 @@ OF_THE_VENDOR = frozenset({UnapprovedWay.MODE, UnapprovedWay.CONSENT})
 
 @dataclass(frozen=True)
 class OpenedLately:
-    """Windows opened in one way. `still_open` never counts windows that a delegate approved."""
+    """Windows recently opened in one `UnapprovedWay`. `still_open` never counts windows that a delegate approved."""
 
     count: int = 0
     newest: UUID | None = None

@@ -214,7 +214,7 @@ def page(
 ) -> FoundEvents:
     """Newest first, sealed or not.
 
-    The number of events read is limited. A page may therefore be short, although older events match.
+    The number of events read is limited, so a page may be short although older events match.
     """
     newest = select(Event).where(only(col(Event.log_id), log_id))
     bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]
@@ -260,7 +260,7 @@ def span(
 def checked_span(
     session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
-    """Like `span`, but checked against the events' bodies, for readers who do not verify exports."""
+    """Check events against their bodies, for readers who do not verify exports; `end` is not included."""
     query = _matching([log_id], sight, wanted, IN_PLACE.label("in_place"))
     rows = session.execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(checked(row._asdict()), sight) for row in rows]

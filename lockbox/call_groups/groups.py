@@ -69,7 +69,7 @@ class CallGroups:
     """Runs calls of one kind in groups of limited size, two groups at once.
 
     A call that would wait, or needs more than a group offers, runs by itself in one of a few threads. Meanwhile,
-    other calls with the same key also run in a thread, without waiting for a group.
+    other calls with the same key go straight to a thread, too.
     """
 
     def __init__(

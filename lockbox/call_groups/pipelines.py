@@ -101,8 +101,8 @@ class SharedWork(UnitOfWork):
 class GroupMember(Generic[Answer]):
     """One call in a group: the use case, its work in the current attempt, and the answer that its caller awaits.
 
-    No two members of a group have the same `key`. A member with `needs_alone` has to leave the group and run by
-    itself. The use case runs in its caller's context, `called_in`, so that its log lines name the right call.
+    No two members of a group have the same `key`. A member with `needs_alone` has to leave the group. The use case
+    runs in its caller's context, `called_in`, so that its log lines name the right call.
     """
 
     def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:

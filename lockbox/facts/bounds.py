@@ -27,7 +27,7 @@ MOST_USES = 1000
 
 @dataclass(frozen=True)
 class ComesIn:
-    """The bounded type that an incoming value must meet. The API's description of answers leaves out the bounds."""
+    """The bounded type that an incoming value must have. The API's description of answers leaves out the bounds."""
 
     kind: Any
 

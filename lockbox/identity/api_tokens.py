@@ -83,7 +83,7 @@ def written(environment: str, token_id: UUID, secret: str) -> str:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Token]:
-    """The unrevoked tokens, newest first; with a sign-in for one tenant, only tokens for that tenant."""
+    """Unrevoked tokens, newest first; with a sign-in for one tenant, only tokens for that tenant."""
     query = _all_of(caller).where(col(Token.revoked_at).is_(None))
     return session.orm.exec(query.order_by(col(Token.id).desc())).all()
 

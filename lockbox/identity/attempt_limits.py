@@ -84,10 +84,10 @@ def count(
     """Count an attempt to sign in, name an address, export data or upload a file; commit before checking the result.
 
     `address` is the network address of the attempt, `account` the mail address that requested a code. `code_of` is
-    the mail address whose code is tried. It has a count of its own, so that requesting codes for someone does not
-    block the code that this person has. `tried_from` is the network address from which the code is tried; unlike
-    `address`, it is counted only together with `code_of`. `naming`, `taking` and `verifying` are the people who name
-    a mail address, export data or upload a file.
+    the mail address whose code is tried. It has its own count, so that requesting codes for someone does not block
+    that person's code. `tried_from` is the network address from which the code is tried; unlike `address`, it is
+    counted only together with `code_of`. `naming`, `taking` and `verifying` are the people who name a mail address,
+    export data or upload a file.
     """
     of = network(address) if address else None
     acting = {"naming": naming, "taking": taking, "verifying": verifying}

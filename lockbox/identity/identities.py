@@ -126,7 +126,7 @@ def mine(session: UnitOfWork, caller: Caller) -> Sequence[Identity]:
 def bind(
     session: UnitOfWork, caller: Caller, issuer: IdentityProvider, proven: VerifiedIdentity, place: ClientInfo
 ) -> None:
-    """Bind an identity to the caller; a provider has just authenticated it in a login that this very session began.
+    """Bind an identity to the caller; a provider has just authenticated it in a login that this session began.
 
     Raises:
         Conflict: the identity belongs to another person.

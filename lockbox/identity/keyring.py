@@ -107,7 +107,7 @@ class CodeKeys:
         return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
 
     def short(self, nonce: bytes, *about: Part) -> str | None:
-        """Return eight digits, or None as for `long`."""
+        """Return eight digits, or None if the nonce's key is unknown here."""
         digest = self._keys.digest(nonce[:ID_BYTES], "short", nonce, *about)
         return None if digest is None else f"{int.from_bytes(digest) % 10**CODE_DIGITS:0{CODE_DIGITS}}"
 

@@ -128,7 +128,7 @@ class Caller:
 
 
 class VisibilityScope(StrEnum):
-    """The requests that a role may know of: none, its own, its tenant's once the tenant was notified, or all."""
+    """Requests that a person may know of in a role: none, their own, the tenant's once it was notified, or all."""
 
     NONE = "none"
     OWN = "own"

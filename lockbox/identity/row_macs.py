@@ -271,7 +271,7 @@ def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:
 
 
 def is_believed(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Like `is_held`, but a worker, which has no keys and grants nothing, accepts all rows."""
+    """Return whether a row has a valid MAC. A worker, which has no keys and grants nothing, accepts all rows."""
     return not keyring.of(session).can_check or is_held(session, mac, parts, which)
 
 
@@ -289,7 +289,7 @@ def holds(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: 
 
 
 def is_held(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Like `holds`, without renewing the MAC."""
+    """Return whether a row has a valid MAC; the MAC is not renewed."""
     if keyring.of(session).powers.is_mark(mac, *parts):
         return True
     log.critical("power.unverified", kind=str(parts[0]), row=str(which), do=CREDENTIAL_KEY_GUIDE)

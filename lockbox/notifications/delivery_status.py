@@ -96,7 +96,7 @@ ORDER BY 2
 class DeliveryReach:
     """How many of the people asked were reached, are still being tried, or could not be reached.
 
-    The rest of the people asked have left, or no longer had to be notified. `people` are all who were asked.
+    The rest have left, or no longer had to be notified. `people` are all who were asked.
     """
 
     stage: str

@@ -97,7 +97,7 @@ class NotifiedMove:
 
 
 def queue(session: UnitOfWork, moves: Iterable[NotifiedMove]) -> dict[str, Any]:
-    """Return QUEUE's parameters that `audit.events.APPEND` does not have; schedule the events after the commit."""
+    """Return the parameters of `QUEUE` that `audit.events.APPEND` lacks; schedule the events after the commit."""
     queued = [(move, move.template) for move in moves]
     due = [move.at - BEFORE_OTHERS if template in FIRST else move.at for move, template in queued]
     promises = [IndexEntry(str(move.event_id), KIND, run_at) for (move, _), run_at in zip(queued, due, strict=True)]

@@ -126,8 +126,8 @@ class SendingLoop:
 class ChannelPool:
     """All destinations of one channel, served in turn, with a limit of simultaneous sends.
 
-    All destinations whose last send was not answered together use at most three quarters of the sends. However many
-    of these hang, the other destinations continue.
+    Together, destinations whose last send was not answered use at most three quarters of the sends. However many of
+    these hang, the other destinations continue.
     """
 
     def __init__(

@@ -118,7 +118,7 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str 
 
 
 def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
-    """Like `check`, but for any caller, and no use is counted.
+    """Return the open window that admits the engineer, for any caller; no use is counted.
 
     Windows with unlimited uses come first. A window without uses left is returned only with `whatever_is_left`.
     """
@@ -135,9 +135,10 @@ def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left:
 
 
 def use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller) -> RequestEntry:
-    """Like `open_window`, but one use is counted in this transaction if the window's uses are limited.
+    """Return the open window that admits the engineer.
 
-    A repeated call within five seconds counts as the same use.
+    If its uses are limited, one use is counted in this transaction. A repeated call within five seconds counts as the
+    same use.
     """
     entry = open_window(session, question, whatever_is_left=True)
     if entry.uses_left is None:

@@ -175,7 +175,7 @@ def ahead_of_inside(request_id: UUID) -> Query:
 
 
 def inside(session: UnitOfWork, request_id: UUID) -> list[RecordedActivity]:
-    """Like `read`, but the calling code must have checked that its user may know of the request."""
+    """Reported activity; the calling code must have checked that its user may know of the request."""
     return [_done(row) for row in session.execute(*ahead_of_inside(request_id))]
 
 

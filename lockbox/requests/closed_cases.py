@@ -48,7 +48,7 @@ class EndedRequest:
 
 @dataclass(frozen=True)
 class CaseClosing:
-    """If `left` requests are still open, the call must be repeated."""
+    """If `left` is not 0, requests are still open, and the call must be repeated."""
 
     ended: Sequence[EndedRequest]
     left: int

@@ -364,7 +364,7 @@ def _next_state(
 def _advance(
     request: AccessRequest, to: State, votes: Sequence[Vote], scene: DecisionContext, *, until: datetime | None = None
 ) -> None:
-    """The request's own terms can only become stricter."""
+    """Update the request for its new state; its own terms can only become stricter."""
     terms, at = scene.effective.terms, scene.at
     request.version += 1
     request.quorum = max(request.quorum, terms.quorum)

@@ -123,7 +123,7 @@ def viewers(  # noqa: PLR0917 - all that tells who looks
 
 
 def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) -> frozenset[UUID] | None:
-    """None if the request does not wait for that side."""
+    """Who can answer for a side; None if the request does not wait for that side."""
     if request.state == State.REVIEWING and side is Side.VENDOR:
         return frozenset(known.managers) - {request.requester_id}
     if request.state == State.PENDING and side is Side.CUSTOMER and customer_decides(request.mode):

@@ -131,8 +131,8 @@ DECLARED: Mapping[str, Term] = {
 class Timing:
     """`ahead` is the time from the submission to the start in seconds, None for a start at once.
 
-    `used` is the length in seconds, up to the start of the request's own window, of the windows that the request
-    extends; None if it extends no window.
+    `used` is the total length in seconds of the windows that the request extends, up to its own start; None if it
+    extends no window.
     """
 
     ahead: int | None = None
@@ -327,7 +327,7 @@ TierGroups = tuple[tuple[str, ...], ...]
 
 
 def stricter(a: Terms, b: Terms) -> Terms:
-    """The strictest of both, term by term; associative, commutative and idempotent.
+    """The stricter of both, term by term; associative, commutative and idempotent.
 
     Stages are united; each group has the larger quorum and the later step of the two. Each approver group and each
     tier of the vendor's managers is prompted at the earlier of its times in `a` and `b`. If only one of `a` and `b`

@@ -122,7 +122,7 @@ def current(session: UnitOfWork, tenant: Tenant) -> Policy:
 
 
 def verified(session: UnitOfWork, tenant: Tenant) -> Policy | None:
-    """Like `current`, but None if the MAC of the policy or of the tenant's row is invalid."""
+    """The tenant's policy; None if the MAC of the policy or of the tenant's row is invalid."""
     body, is_verified = _todays(session, tenant)
     return parsed(body) if is_verified else None
 

@@ -90,7 +90,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
-    """The time, from asking the customer on, during which the request can be approved.
+    """How long the request can be approved, counted from asking the customer.
 
     Stops of the approval clock extend this time only if the terms permit stops.
     """

@@ -57,7 +57,7 @@ def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) 
 def wider_reviewers(
     known: RecipientDirectory, requester_id: UUID, *, informed: AbstractSet[UUID], asked: int, to: int
 ) -> PromptedApprovers:
-    """As `added_by_tier`, for the vendor's managers."""
+    """Return the managers added as `asked` grows to `to`."""
     return added_by_tier(
         lambda number: reviewers_so_far(known, requester_id, number),
         known.review_tiers,

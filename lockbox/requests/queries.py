@@ -41,7 +41,7 @@ def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozens
 def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
     """Return the requests in the order of the ids, without requests that the caller may not know of.
 
-    With `state`, only requests that are still in this state.
+    With `state`, only requests still in this state.
     """
     authentication.enter(session, caller)
     theirs = col(AccessRequest.id) == any_(literal(list(ids), Ids)), AccessRequest.visible_to(caller)

@@ -125,7 +125,7 @@ def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Coun
 
 
 def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[str]:
-    """Add requests that are due before their deadline to `early`; they stay on lease."""
+    """End requests past their deadline. Other due requests stay on lease, and are added to `early`."""
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     due = [row for row in rows if row.wake_at is not None and row.wake_at <= at]

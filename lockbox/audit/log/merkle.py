@@ -210,7 +210,7 @@ def edge(size: int) -> list[Place]:
 
 @dataclass
 class Edge:
-    """`tiles` holds the tree's partial tiles, and all tiles that change as the tree grows."""
+    """`tiles` holds the tree's partial tiles, and all tiles that have changed while the tree grew."""
 
     size: int
     tiles: dict[Place, bytes]

@@ -31,7 +31,7 @@ DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
 class CachedHeaderRegistry(HeaderRegistry):
-    """Makes the class of each header only once; the email package makes a new class at each look-up."""
+    """Makes each header's class once; the email package makes a new class at each look-up."""
 
     def __init__(self) -> None:
         super().__init__()
