@@ -64,7 +64,7 @@ def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return careful
 
 
-def test_the_stored_bytes_of_an_event_are_canonical_json_and_agree_with_its_columns(told_all: World) -> None:
+def test_an_event_is_stored_as_canonical_json_that_agrees_with_the_event_columns(told_all: World) -> None:
     rows = read(told_all.db, EVENTS)
 
     assert len(rows) == 5

@@ -89,7 +89,7 @@ def test_rows_loaded_by_the_benchmark_break_no_invariant(
     assert [one for one in found if one.id in loaded.ids] == []
 
 
-def test_sql_of_the_benchmark_that_ends_requests_writes_the_same_rows_as_the_timer(
+def test_the_benchmarks_sql_for_ending_requests_writes_the_same_rows_as_the_timer(
     world: World, root: Engine, worker: Database
 ) -> None:
     pattern = approved(world, root)

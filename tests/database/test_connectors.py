@@ -233,7 +233,9 @@ COMMITTED = "ALTER ROLE CURRENT_USER PASSWORD {password}"
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", LOCKS)
-def test_closing_ends_a_target_session_that_holds_the_lock_that_closing_needs(locks: str, plant: Plant) -> None:
+def test_closing_a_connection_ends_a_target_session_that_holds_the_lock_needed_for_closing(
+    locks: str, plant: Plant
+) -> None:
     window, driver, target, _, _ = plant
     found, password = window.credential()
     driver.run([found.id])
@@ -250,7 +252,7 @@ def test_closing_ends_a_target_session_that_holds_the_lock_that_closing_needs(lo
 
 @pytest.mark.far
 @pytest.mark.parametrize("locks", [*LOCKS, COMMITTED])
-def test_closing_ends_sessions_that_reconnect_and_retake_the_lock_that_closing_needs(
+def test_a_target_session_that_reconnects_and_retakes_the_lock_needed_for_closing_is_ended(
     locks: str, plant: Plant
 ) -> None:
     window, driver, target, _, _ = plant
@@ -284,7 +286,7 @@ def test_closing_ends_sessions_that_reconnect_and_retake_the_lock_that_closing_n
     assert target.roles() == []
 
 
-def test_access_ends_even_if_another_target_role_holds_the_lock_that_closing_needs(
+def test_access_ends_even_if_another_target_role_holds_the_lock_needed_for_closing(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its engineer may have one, which no close can end."""
