@@ -45,6 +45,6 @@ def call_end() -> float:
 
 
 async def in_time(awaited: Awaitable[Answer], ends: float | None) -> Answer:
-    """Raise TimeoutError at the deadline `ends`; None is the deadline of a call that begins now."""
+    """Raise TimeoutError at the deadline `ends`; None means the deadline of a call that begins now."""
     async with asyncio.timeout_at(call_end() if ends is None else ends):
         return await awaited

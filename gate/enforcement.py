@@ -347,7 +347,7 @@ class EnforcementMemory:
         return service in self._current()
 
     def reports(self, service: str, tenant: str | None) -> bool:
-        """A `tenant` of None is an unknown tenant."""
+        """A `tenant` of None means an unknown tenant."""
         tenants = self._current().get(service, frozenset())
         return tenants is None or tenant in tenants
 

@@ -146,7 +146,7 @@ class WindowMemory:
     def find(self, question: AccessCheck) -> RememberedWindow | None:
         """Return the window that admits the engineer; of several, the window with the latest deadline.
 
-        None decides nothing: Postgres may still have a window, or the last read is too old.
+        A result of None does not refuse the call: Postgres may have a window, or the last read is too old.
         """
         found = self._by_key.get((question.tenant, question.service, question.engineer.int, question.resource))
         if found is None:

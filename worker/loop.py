@@ -1,4 +1,7 @@
-"""A worker's threads. They work in small steps until stopped; no child of the pool inherits a held lock."""
+"""A worker's threads. They work in small steps until stopped.
+
+A fork waits for the end of a step, so that no child process inherits a held lock.
+"""
 
 import os
 import threading

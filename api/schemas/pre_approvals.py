@@ -27,7 +27,7 @@ class PreApprovalApproverView(BaseModel):
 
 
 class PreApprovalView(BaseModel):
-    """A pre-approval and what it is worth now.
+    """A pre-approval and its current state.
 
     While it is `pending`, `lacks` says what it needs before it opens anything. A pre-approval that is `in_force`
     becomes `pending` again if the policy becomes stricter or an approver leaves. `used` counts the windows that it

@@ -13,7 +13,7 @@ from lockbox.text_rules import IS_TEXT, IS_WHOLE
 
 
 class RetentionInput(RequestBody):
-    """For how many days the tenant's log is kept; null for as long as the installation says."""
+    """For how many days the tenant's log is kept; null means as long as the installation keeps logs."""
 
     days: Annotated[int, Field(ge=tenant_data.LEAST_DAYS, le=tenant_data.MOST_DAYS, strict=True), IS_WHOLE] | None
 

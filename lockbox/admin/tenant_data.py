@@ -109,7 +109,7 @@ def _days(session: UnitOfWork, tenant: Tenant) -> int | None:
 def keep_for(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, days: int | None, *, most: int | None
 ) -> None:
-    """Set the tenant's retention, as its admin; `days` None is the installation's limit."""
+    """Set the tenant's retention, as its admin; `days` None means the installation's limit."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     tenant = permissions.locked(session, tenant)

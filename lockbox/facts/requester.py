@@ -11,7 +11,7 @@ from lockbox.sql import Instant, words
 
 
 class Requester(Part):
-    """The requester's employer, office and location by the vendor's directory, and their sign-in; None is unknown.
+    """The requester's employer, office and location by the vendor's directory, and their sign-in; None means unknown.
 
     If a service account submits for an engineer, the engineer's sign-in is unknown and `sign_in` is `system`.
     """

@@ -35,7 +35,7 @@ class Tenant(SQLModel, table=True):
 
 
 class Retention(SQLModel, table=True):
-    """How many days a tenant's log is kept; None is the installation's limit."""
+    """How many days a tenant's log is kept; None means the installation's limit."""
 
     __tablename__ = "retentions"
 

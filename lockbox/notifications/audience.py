@@ -270,7 +270,7 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 
 
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
-    """A prompt stops mattering at its deadline, all other mails a day later."""
+    """A prompt matters until its deadline, every other mail for a day after `at`."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
 
 

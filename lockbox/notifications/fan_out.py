@@ -119,9 +119,9 @@ class FannedCall(NamedTuple):
 class FannedBatch:
     """The result of one fan-out.
 
-    `known` are the ids that were in the outbox or are `unsettled`. `calls` are webhook calls in the order of their
-    events; they are not claimed or numbered yet. `put_off` counts mails without a slot, and events that another
-    process works on.
+    `known` holds the ids of the events that this fan-out read from the outbox, and the ids in `unsettled`. `calls`
+    are webhook calls in the order of their events; they are not claimed or numbered yet. `put_off` counts mails for
+    which the sending pool had no free slot, and events that another process works on.
     """
 
     known: set[UUID]

@@ -84,9 +84,9 @@ def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> dateti
 
 
 def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that a person submits, with a sign-in as fresh and strong as is needed to open the window.
+    """Check that the caller is a person whose sign-in is as fresh and strong as the policy requires.
 
-    Raises SignInAgain.
+    Raises NotYours, SignInAgain.
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours(NOT_BY_MACHINES)

@@ -74,9 +74,9 @@ class Terms(PolicyPart):
         review_escalation, review_reminders: in percent of the review window.
         case_patterns: the reference of a case, where one is named, has to fit all of them.
         break_glass_services: if empty, no service permits break-glass.
-        break_glass_people: who of the vendor may take part in break-glass; None is every engineer and manager.
-        countries: where the requester and the requester's office must be; None is anywhere. A place that the vendor's
-            directory does not state is outside these countries.
+        break_glass_people: who of the vendor may take part in break-glass; None means every engineer and manager.
+        countries: where the requester and the requester's office must be; None means anywhere. A place that the
+            vendor's directory does not state is outside these countries.
     """
 
     # `api/glossary.yaml` explains each term, also to people who write policies.
@@ -272,7 +272,7 @@ def _weak_sign_in(terms: Terms, requester: RequesterOnRecord, submitted_at: date
 
 
 def fewest(*limits: int | None) -> int | None:
-    """None is no limit."""
+    """None means no limit."""
     return min((one for one in limits if one is not None), default=None)
 
 

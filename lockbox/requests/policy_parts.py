@@ -125,12 +125,12 @@ class Stricter(Enum):
     """How two values of a term are merged to the stricter value."""
 
     LESS = auto()
-    """The smaller value; None is no limit."""
+    """The smaller value; None means no limit."""
     MORE = auto()
     UNION = auto()
     """The values of both together."""
     INTERSECTION = auto()
-    """The values that both have; None is all values."""
+    """The values that both have; None means all values."""
     EARLIEST = auto()
     STAGES = auto()
     TIERS = auto()

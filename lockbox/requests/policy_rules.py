@@ -73,7 +73,7 @@ NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """A `level` of None is unknown."""
+    """A `level` of None means unknown."""
 
     service: str
     actions: Collection[str]

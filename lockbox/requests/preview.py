@@ -174,7 +174,10 @@ def _groups(effective: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
 
 @dataclass(frozen=True)
 class PreviewGroup:
-    """A stage: a group that must also agree, with how many approvals, who could give them, and in which step."""
+    """A stage of the policy: a group, how many approvals it must give, and in which step.
+
+    `people` are those who could give these approvals.
+    """
 
     group: str
     approvals: int
@@ -184,7 +187,7 @@ class PreviewGroup:
 
 @dataclass(frozen=True)
 class PreviewRecipients:
-    """`people` are the customer's people with their addresses; None is the sign-in address."""
+    """`people` are the customer's people with their addresses; None means the sign-in address."""
 
     people: Mapping[UUID, tuple[UUID | None, ...]]
     observers: frozenset[UUID]

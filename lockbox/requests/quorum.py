@@ -52,7 +52,7 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
 
 @dataclass(frozen=True)
 class ApprovalLimits:
-    """How an approval narrows the request; None is as requested. `access_window` is in seconds."""
+    """How an approval narrows the request; None means as requested. `access_window` is in seconds."""
 
     access_window: int | None = None
     resources: Sequence[str] | None = None

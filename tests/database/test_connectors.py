@@ -413,7 +413,7 @@ def test_the_apis_database_role_cannot_postpone_closing_at_a_target(window: Orde
         connection.execute(text(late), {"id": found.id})
 
 
-def test_a_password_verifier_written_into_the_database_opens_nothing(
+def test_a_password_verifier_written_into_the_database_opens_no_connection(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
     found, _ = window.credential()

@@ -374,7 +374,7 @@ def test_temporary_consent_lets_the_vendor_open_windows_until_the_consent_ends(
     assert (after.mode, after.state) == (Mode.ENFORCE, State.PENDING)
 
 
-def test_consent_that_ended_during_review_opens_nothing(world: World, later: ShiftedClock) -> None:
+def test_consent_that_ended_during_review_opens_no_window(world: World, later: ShiftedClock) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "off", "until": until.isoformat()})
     request = world.submit()

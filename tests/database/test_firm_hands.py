@@ -159,7 +159,7 @@ def test_a_first_admin_may_invite_approvers_with_the_sign_in_made_by_accepting_a
 
 
 @pytest.mark.parametrize("left", [None, timedelta(seconds=2)])
-def test_withdrawing_or_shortening_consent_opens_nothing(
+def test_withdrawn_or_shortened_consent_opens_no_window(
     world: World, later: ShiftedClock, left: timedelta | None
 ) -> None:
     at = datetime.now(UTC)

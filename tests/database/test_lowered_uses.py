@@ -124,7 +124,7 @@ def test_the_signed_number_of_uses_stays_valid_when_the_policy_lowers_it(api: Da
     assert check(world) == 2
 
 
-def test_a_request_row_with_more_uses_than_signed_opens_nothing(api: Database, superuser: Engine) -> None:
+def test_a_request_row_with_more_uses_than_signed_opens_no_window(api: Database, superuser: Engine) -> None:
     world = World.make(api, DEMANDED)
     authenticator, request = enrol(world, "ann"), world.submit(max_uses=5)
     approve(world, "ann", request.id, authenticator, max_uses=2)

@@ -131,7 +131,7 @@ def test_an_approval_can_add_no_part_and_must_keep_at_least_one_part(world: Worl
     assert not read(world.db, "SELECT FROM decisions")
 
 
-def test_a_request_row_widened_after_the_approval_opens_nothing(world: World, superuser: Engine) -> None:
+def test_a_request_row_widened_after_the_approval_opens_no_window(world: World, superuser: Engine) -> None:
     request = opened(world, resources=[A])
     before = let_in(world, A)
 

@@ -510,7 +510,7 @@ TRIES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.far
 @pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
-def test_a_pre_approval_altered_in_the_database_opens_nothing(world: World, superuser: Engine, change: str) -> None:
+def test_a_pre_approval_altered_in_the_database_opens_no_window(world: World, superuser: Engine, change: str) -> None:
     in_force(world)
 
     write_unchecked(superuser, change)

@@ -209,7 +209,7 @@ def test_an_intact_log_raises_no_alarm(plant: RestorableWorld) -> None:
     assert b'lockbox_audit_logs_rolled_back{role="api"} 0.0' in exposition(metrics.read(plant.world.db))
 
 
-def test_a_back_up_of_an_earlier_log_generation_opens_nothing(plant: RestorableWorld) -> None:
+def test_access_is_refused_after_a_restore_to_an_earlier_log_generation(plant: RestorableWorld) -> None:
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.back_up()
@@ -266,7 +266,7 @@ def test_a_log_altered_by_the_database_owner_after_a_restore_is_neither_trusted_
     assert shipped(plant) == note
 
 
-def test_a_restored_log_with_the_shipped_checkpoint_opens_nothing(plant: RestorableWorld) -> None:
+def test_access_is_refused_if_the_shipped_checkpoint_was_copied_into_a_restored_log(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     said, note = plant.folder.newest(plant.world.tenant.id), shipped(plant)
@@ -351,7 +351,7 @@ def test_a_log_newer_than_its_shipped_checkpoint_is_trusted_only_if_it_extends_t
     assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
 
-def test_a_shipped_checkpoint_signed_by_another_key_opens_nothing(plant: RestorableWorld) -> None:
+def test_access_is_refused_if_the_shipped_checkpoint_is_signed_by_another_key(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     before = asked(plant.world)

@@ -133,7 +133,9 @@ def test_an_endorsement_is_signed_where_the_vendor_decides(api: Database, mode: 
         "version = version + 1",
     ],
 )
-def test_a_request_row_changed_after_the_approval_opens_nothing(world: World, superuser: Engine, change: str) -> None:
+def test_a_request_row_changed_after_the_approval_opens_no_window(
+    world: World, superuser: Engine, change: str
+) -> None:
     request = opened(world)
     before = door(world)
 
@@ -144,7 +146,7 @@ def test_a_request_row_changed_after_the_approval_opens_nothing(world: World, su
     assert door(world, "eve") is None
 
 
-def test_decisions_and_events_invented_by_the_database_owner_open_nothing(world: World, superuser: Engine) -> None:
+def test_decisions_and_events_invented_by_the_database_owner_open_no_window(world: World, superuser: Engine) -> None:
     request, by = world.submit(), world.people["ann"].person_id
     values = {"id": request.id, "by": by, "body": b'{"action":"approve"}'}
 
@@ -157,7 +159,7 @@ def test_decisions_and_events_invented_by_the_database_owner_open_nothing(world:
     assert not entry.open
 
 
-def test_an_approval_key_listed_by_the_database_owner_opens_nothing(world: World, superuser: Engine) -> None:
+def test_an_approval_key_listed_by_the_database_owner_opens_no_window(world: World, superuser: Engine) -> None:
     request, by = world.submit(), world.people["ann"].person_id
     mine = ApprovalKeys([Ed25519PrivateKey.generate()])
     as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, id=request.id, by=by)
@@ -201,7 +203,7 @@ def test_the_signature_of_an_approval_is_valid_only_for_the_approved_window(worl
         b'{"approved_by":[],"approval":{"key":"","signature":"\xff"}}',
     ],
 )
-def test_a_forged_approval_event_opens_nothing(world: World, superuser: Engine, body: bytes) -> None:
+def test_a_forged_approval_event_opens_no_window(world: World, superuser: Engine, body: bytes) -> None:
     request = opened(world)
 
     as_owner_of_all(

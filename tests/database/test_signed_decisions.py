@@ -287,7 +287,7 @@ def test_a_window_opened_by_the_vendor_needs_no_customer_passkey(api: Database) 
         "DELETE FROM passkeys",
     ],
 )
-def test_a_window_whose_database_rows_differ_from_the_signed_approval_opens_nothing(
+def test_a_window_whose_database_rows_differ_from_the_signed_approval_admits_no_one(
     demanding: World, superuser: Engine, forged: str
 ) -> None:
     request = demanding.submit()

@@ -182,7 +182,7 @@ def test_an_admin_cannot_deny_a_request_in_review(api: Database) -> None:
     assert state_of(api, in_review) == "reviewing"
 
 
-def test_an_emergency_stop_with_nothing_open_ends_nothing(world: World) -> None:
+def test_an_emergency_stop_without_any_open_request_ends_and_denies_nothing(world: World) -> None:
     done = does(world, "tara", emergency_stop.stop_all)
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 0)

@@ -173,7 +173,7 @@ def test_only_admins_mark_members_as_eligible_delegates(world: World, who: str) 
         does(world, who, members.set_eligible, id_of(world, "aude"), eligible=True)
 
 
-def test_setting_roles_replaces_all_roles_of_a_member_and_notifies_people_of_the_difference(world: World) -> None:
+def test_setting_a_members_roles_replaces_all_and_notices_show_the_old_and_the_new_roles(world: World) -> None:
     member = does(
         world, "tara", members.set_roles, id_of(world, "aude"), roles=frozenset({Role.APPROVER, Role.TENANT_ADMIN})
     )
@@ -265,7 +265,7 @@ def test_the_database_refuses_to_remove_the_last_admin(world: World) -> None:
         on_the_database(world, "tara", "DELETE FROM memberships WHERE role = 'tenant_admin'")
 
 
-def test_people_are_notified_of_the_difference_when_the_eligibility_of_a_member_changes(world: World) -> None:
+def test_notices_of_a_members_changed_eligibility_show_the_old_and_the_new_value(world: World) -> None:
     member = does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     told = last_change(world.db)

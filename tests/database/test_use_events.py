@@ -236,7 +236,7 @@ def test_a_request_shows_how_many_calls_used_its_window_and_how_many_were_refuse
     assert usage.first.at < usage.last.at
 
 
-def test_refused_calls_count_for_the_newest_window_that_is_open_or_closed_in_the_last_hour(
+def test_refused_calls_are_counted_for_the_newest_window_until_an_hour_after_its_end(
     world: World, api: Database
 ) -> None:
     request_id = opened(world)
@@ -251,7 +251,7 @@ def test_refused_calls_count_for_the_newest_window_that_is_open_or_closed_in_the
 
 
 @pytest.mark.far
-def test_refused_calls_count_for_an_open_window_despite_later_requests(world: World, api: Database) -> None:
+def test_refused_calls_are_counted_for_an_open_window_despite_later_requests(world: World, api: Database) -> None:
     closed, window = opened(world), opened(world)
     world.act("tara", Action.REVOKE, closed)
     used(world, closed, times=0, refused=1)

@@ -190,7 +190,7 @@ def test_a_connector_opens_windows_of_its_tenant_without_waiting_for_windows_of_
     assert [row.tenant_id for row in begun] == [world.tenant.id]
 
 
-def test_a_refused_connector_call_opens_nothing_and_is_repeated(
+def test_a_refused_connector_call_opens_no_connection_and_is_repeated(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
     right, vendor.receiver.secret = vendor.receiver.secret, new_secret()

@@ -105,7 +105,7 @@ def test_access_through_an_ended_window_is_refused_at_once(door: Door, ending: t
     refused(door, resource="site:ended")
 
 
-def test_an_unapproved_request_opens_nothing(door: Door) -> None:
+def test_an_unapproved_request_opens_no_window(door: Door) -> None:
     door.pending(resources=["site:waiting"])
 
     refused(door, resource="site:waiting")

@@ -48,7 +48,7 @@ def test_only_an_approval_can_narrow_a_window(door: Door, action: str) -> None:
     facts(door.act("ann", action, door.pending(**WIDE), resources=[A]), 422, "invalid-request")
 
 
-def test_two_approvals_of_disjoint_parts_open_nothing(two: Door) -> None:
+def test_a_second_approval_without_a_part_in_common_with_the_first_is_refused(two: Door) -> None:
     request_id = two.pending(**WIDE)
     two.act("ann", "approve", request_id, resources=[A])
 

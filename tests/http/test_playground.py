@@ -77,7 +77,7 @@ def test_the_next_playground_click_ends_the_previous_session(playing: Portal) ->
     assert "You are playing Aude (auditor)" in browser.get("/account").words
 
 
-def test_an_approver_played_in_the_playground_can_decide_without_a_fresh_sign_in(playing: Portal) -> None:
+def test_a_playground_approver_can_decide_without_a_fresh_sign_in(playing: Portal) -> None:
     request = playing.world.submit()
     browser = here(playing)
     be(browser, "ann")
@@ -90,7 +90,7 @@ def test_an_approver_played_in_the_playground_can_decide_without_a_fresh_sign_in
     assert playing.sql("SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == "active"
 
 
-def test_an_engineer_played_in_the_playground_submits_without_a_token(playing: Portal) -> None:
+def test_a_playground_engineer_can_submit_a_request_without_a_token(playing: Portal) -> None:
     browser = here(playing)
     be(browser, "erin")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]
@@ -119,7 +119,7 @@ def test_a_playground_click_redirects_only_to_lockbox_pages(playing: Portal, pat
 
 
 @pytest.mark.parametrize("who", ["", "gate", "eve", "root", "\x00", "x" * 41])
-def test_only_demo_users_can_be_played_in_the_playground(playing: Portal, who: str) -> None:
+def test_a_playground_visitor_can_act_only_as_a_demo_user(playing: Portal, who: str) -> None:
     browser = here(playing)
 
     answer = browser.send("/play", {"who": who})

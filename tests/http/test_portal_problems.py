@@ -87,7 +87,7 @@ def test_an_error_page_after_the_session_ended_names_no_person(shared: Portal) -
     assert (page.status, "/sign-out" in page.text) == (404, False)
 
 
-def test_an_error_page_in_the_playground_names_the_played_user(
+def test_an_error_page_in_the_playground_names_the_demo_user(
     open_portal: OpenPortal, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     playing = playground(open_portal(), tmp_path_factory.mktemp("playground"))

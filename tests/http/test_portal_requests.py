@@ -215,7 +215,7 @@ def test_a_decision_after_the_deadline_changes_nothing(easy: Portal) -> None:
         *({"version": version} for version in ("", "0", "-1", "x", "9999999999")),
     ],
 )
-def test_an_approval_with_an_invalid_duration_or_an_invalid_version_opens_nothing(
+def test_an_approval_with_an_invalid_duration_or_an_invalid_version_opens_no_window(
     easy: Portal, fields: dict[str, str]
 ) -> None:
     request = easy.world.fresh(access_window=3600)

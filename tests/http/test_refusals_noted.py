@@ -96,7 +96,7 @@ def test_a_decision_refused_on_a_page_is_counted(portal: Portal) -> None:
     assert one.facts == {"refused": "approve", "code": "own-request", "channel": "portal"}
 
 
-def test_a_wrong_sign_in_code_is_recorded_with_the_account_as_a_personal_value(portal: Portal) -> None:
+def test_after_a_wrong_sign_in_code_the_account_is_recorded_as_a_personal_value(portal: Portal) -> None:
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))
     browser.code()

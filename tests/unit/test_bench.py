@@ -69,7 +69,7 @@ def test_a_benchmark_target_is_met_at_its_exact_figure() -> None:
         assert below.is_met is not more
 
 
-def test_a_figure_of_zero_misses_a_target_where_more_is_better() -> None:
+def test_a_figure_of_zero_meets_no_target_if_more_is_better() -> None:
     nothing = Figure("rate", 0, 10, "/s", more_is_better=True)
 
     assert nothing.ratio == math.inf

@@ -304,7 +304,7 @@ def test_a_gateways_question_with_a_missing_header_is_refused(dialect: Dialect, 
 
 
 @pytest.mark.parametrize("dialect", OF_HEADERS)
-def test_a_gateways_question_must_be_a_get_of_the_service_path(dialect: Dialect) -> None:
+def test_a_gateways_question_must_use_the_get_method_and_the_path_of_the_service(dialect: Dialect) -> None:
     with pytest.raises(MalformedQuestion, match="GET"):
         asked(dialect, own(dialect), method="POST")
     for part in ({"rest": b"/"}, {"rest": b"/mailboxes/b"}, {"query": b"x=1"}):
@@ -312,7 +312,7 @@ def test_a_gateways_question_must_be_a_get_of_the_service_path(dialect: Dialect)
             asked(dialect, own(dialect), **part)  # type: ignore[arg-type]
 
 
-def test_only_haproxy_may_send_its_gate_question_as_a_head_request() -> None:
+def test_of_all_gateways_only_haproxy_may_ask_the_gate_with_the_head_method() -> None:
     assert asked(Dialect.HAPROXY, own(Dialect.HAPROXY), method="HEAD").method == "GET"
     with pytest.raises(MalformedQuestion, match="GET"):
         asked(Dialect.NGINX, own(Dialect.NGINX), method="HEAD")

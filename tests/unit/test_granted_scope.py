@@ -35,7 +35,7 @@ def test_an_approval_must_keep_at_least_one_part() -> None:
         kept(ASKED, [], "actions")
 
 
-def test_approvals_that_keep_disjoint_parts_open_nothing() -> None:
+def test_approvals_without_a_common_part_are_refused() -> None:
     with pytest.raises(NothingLeft, match="none of the actions in common"):
         granted(ASKED, [["a", "b"], None, ["c"]], "actions")
 

@@ -53,7 +53,7 @@ def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.far
-def test_the_first_operators_token_reads_and_opens_nothing(stage: RunningStack) -> None:
+def test_the_first_operators_token_can_read_but_opens_no_window(stage: RunningStack) -> None:
     address = stage.plan.public_url
 
     made = lockbox(owner(stage.urls, LOCKBOX_PUBLIC_URL=address), *OLGA)
