@@ -101,8 +101,8 @@ class UnconfirmedCase(StrEnum):
 class OverdueFinding(StrEnum):
     """What the customer's overdue finding does to further break-glass.
 
-    `block` forbids further break-glass. `allow_and_alarm` allows it, and its mails and event mention the overdue
-    finding. The values' alphabetical order is also their order of strictness.
+    `block` forbids further break-glass. `allow_and_alarm` allows it, and the mails and the event about it report the
+    overdue finding. The values' alphabetical order is also their order of strictness.
     """
 
     ALLOW_AND_ALARM = "allow_and_alarm"
@@ -185,7 +185,7 @@ BreakGlassNumber = Annotated[int, Field(ge=1, le=MOST_BREAK_GLASS, strict=True),
 
 
 class ApprovalStage(PolicyPart):
-    """A group that must also agree, with at least `quorum` approvals.
+    """A group that must approve, with at least `quorum` approvals.
 
     Stages of the same `order` are one step. People of a later step are not prompted and cannot approve until each
     stage of the earlier steps has its approvals. A stage without an order is of the first step.

@@ -98,7 +98,7 @@ def quorum_met(
 
 
 class ApprovalTally(BaseModel, frozen=True):
-    """`group` is None for approvals by anyone; otherwise the group must also agree, in its `step`."""
+    """`group` is None for approvals by anyone; otherwise the group must approve, in its `step`."""
 
     group: str | None
     approvals: int
@@ -111,7 +111,7 @@ class ApprovalTally(BaseModel, frozen=True):
 
 
 def sole(counted: Sequence[ApprovalTally]) -> ApprovalTally | None:
-    """None if a group must also agree."""
+    """The only tally, or None if a group must approve."""
     return counted[0] if len(counted) == 1 else None
 
 
