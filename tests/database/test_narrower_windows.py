@@ -62,7 +62,7 @@ def test_a_window_opens_for_exactly_the_parts_the_approver_keeps(world: World) -
     assert (decision.resources, decision.actions) == ([A, C], ["read"])
 
 
-def test_an_approval_that_keeps_every_part_narrows_nothing(world: World) -> None:
+def test_an_approval_that_keeps_every_part_does_not_narrow_the_request(world: World) -> None:
     request = opened(world, resources=[C, B, A], actions=["export", "read"])
 
     (row,) = read(world.db, WINDOW, id=request.id)
@@ -105,7 +105,7 @@ def test_an_approval_that_would_leave_no_part_is_refused_and_earlier_approvals_s
     assert [let_in(world, one) for one in (A, B)] == [True, False]
 
 
-def test_an_approval_that_no_longer_counts_narrows_nothing(api: Database, superuser: Engine) -> None:
+def test_an_approval_that_no_longer_counts_does_not_narrow_the_request(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A])

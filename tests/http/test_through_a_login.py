@@ -151,7 +151,7 @@ def test_a_terminals_token_hash_reassigned_to_another_terminal_is_void(at_door: 
     assert at_door.get("forged", "/v1/me").status_code == 401
 
 
-def test_a_role_granted_by_the_apis_database_role_counts_for_nothing(at_door: Door) -> None:
+def test_a_role_granted_by_the_apis_database_role_does_not_count(at_door: Door) -> None:
     world = at_door.world
     tara, aude = world.people["tara"], world.people["aude"]
     request_id = at_door.pending()
@@ -166,7 +166,7 @@ def test_a_role_granted_by_the_apis_database_role_counts_for_nothing(at_door: Do
 
 
 @pytest.mark.parametrize("mac", ["none", "another decision's", "another key's"])
-def test_the_first_of_two_votes_written_by_the_apis_database_role_counts_for_nothing(
+def test_the_first_of_two_votes_written_by_the_apis_database_role_does_not_count(
     open_door: OpenDoor, mac: str
 ) -> None:
     at_door = open_door(Policy(quorum=2, vendor_review=False))
@@ -191,7 +191,7 @@ def test_the_first_of_two_votes_written_by_the_apis_database_role_counts_for_not
     assert (third.status_code, third.json()["state"]) == (200, "active")
 
 
-def test_a_removed_role_whose_old_row_is_restored_counts_for_nothing(at_door: Door) -> None:
+def test_the_database_refuses_to_restore_the_old_row_of_a_removed_role(at_door: Door) -> None:
     world = at_door.world
     tara, abe = world.people["tara"], world.people["abe"]
     removed = "DELETE FROM memberships WHERE person_id = :id"

@@ -219,7 +219,7 @@ def test_a_second_token_of_the_same_person_works_too(door: Door) -> None:
     assert answer.status_code == 200
 
 
-def test_a_person_without_roles_is_known_but_may_do_nothing(fresh_door: Door) -> None:
+def test_a_person_without_roles_sees_no_requests_and_may_not_submit_requests(fresh_door: Door) -> None:
     fresh_door.run_sql("DELETE FROM memberships WHERE person_id = :p", p=fresh_door.world.people["erin"].person_id)
 
     facts(fresh_door.file("erin"), 403, "wrong-role")

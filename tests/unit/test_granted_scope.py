@@ -12,7 +12,7 @@ NAMES = st.lists(st.sampled_from(ASKED), unique=True)
 VOTES = st.lists(st.none() | NAMES.filter(bool), max_size=4)
 
 
-def test_an_approval_that_keeps_everything_or_omits_the_choice_narrows_nothing() -> None:
+def test_an_approval_that_keeps_all_parts_or_names_no_parts_does_not_narrow_the_request() -> None:
     assert kept(ASKED, None, "resources") is None
     assert kept(ASKED, ["c", "b", "a", "a"], "resources") is None
     assert granted(ASKED, [], "resources") is None
