@@ -22,6 +22,11 @@ from lockbox.audit.export import Export
 from lockbox.audit.log import proofs
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
+from lockbox.facts.ask import Ask
+from lockbox.facts.clock import Clock
+from lockbox.facts.fact import FactView, facts_of
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
 from lockbox.failpoints import failpoint
 from lockbox.identity import row_macs
 from lockbox.identity import tenants as registry
@@ -30,6 +35,7 @@ from lockbox.identity.models import Offboarding, PolicyVersion, Tenant
 from lockbox.identity.roles import BOUND_TO
 from lockbox.notifications import announcements
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import columns
 
 BEGUN, TENANT_ERASED = "offboarding_begun", "tenant_erased"
 ALL = EventScope()
@@ -159,11 +165,11 @@ SNAPSHOT = {
     SELECT version, person_id, created_at FROM exclusion_acknowledgements WHERE tenant_id = :tenant ORDER BY
     version
     """),
-    "requests": text("""
-    SELECT id, requester_id, service, resources, actions, reason_code, justification, case_ref, state,
-    granted_resources, granted_actions, level, context, created_at, asked_at, opened_at, closed_at FROM requests
-    WHERE tenant_id = :tenant AND asked_at IS NOT NULL ORDER BY id
-    """),
+    "requests": text(f"""
+    SELECT r.id, r.requester_id, {columns(Ask, "r")}, {columns(Requester, "r")}, {columns(Window, "r")},
+    {columns(Clock, "r", "state", "created_at", "asked_at", "closed_at", *facts_of(Clock, FactView.NONE))}
+    FROM requests r WHERE r.tenant_id = :tenant AND r.asked_at IS NOT NULL ORDER BY r.id
+    """),  # noqa: S608 - ours
 }
 
 

@@ -15,6 +15,11 @@ from harness.stage import Urls
 from lockbox.admin import departures, legal_holds, retention, tenant_data, tenants
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
+from lockbox.facts.ask import Ask
+from lockbox.facts.clock import Clock
+from lockbox.facts.fact import FactView, facts_of
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
 from lockbox.identity import authentication
 from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.monitoring import metrics
@@ -55,6 +60,13 @@ def run(world: World, worker: Database, urls: Urls, tmp_path: Path, monkeypatch:
     return called
 
 
+KEPT = {
+    *("id", "requester_id", "service", "resources", "actions", "reason_code", "justification", "case_ref", "state"),
+    *("granted_resources", "granted_actions", "level", "context", "created_at", "asked_at", "opened_at", "closed_at"),
+}
+"""Members of an exported request that the format keeps."""
+
+
 def leaving(world: World, superuser: Engine) -> None:
     """Let an admin have asked, an operator have suspended the tenant, and an hour have passed."""
     does(world, "tara", tenant_data.ask_to_leave)
@@ -92,6 +104,19 @@ def test_an_off_boarded_tenant_is_erased_and_the_tenants_log_proves_the_erasure(
     assert {one["action"] for one in bodies(tmp_path / "statement.ndjson")} == {
         *("audit_events_removed", "person_erased", "tenant_erased")
     }
+
+
+def test_the_export_of_a_leaving_tenant_has_each_declared_fact_of_its_requests(world: World, urls: Urls) -> None:
+    stated = {"severity": "S2", "access_window": 900, "max_uses": 3}
+    request_id = world.fresh(**stated).id
+    world.act("max", Action.ENDORSE, request_id)
+
+    with as_owner(urls.owner) as session:
+        exported = departures.snapshot(session, world.tenant.id)["requests"][-1]
+
+    declared = {name for part in (Ask, Requester, Clock, Window) for name in facts_of(part, FactView.NONE)}
+    assert sorted((declared | KEPT) - exported.keys()) == []
+    assert (exported["id"], {name: exported[name] for name in stated}) == (str(request_id), stated)
 
 
 @pytest.mark.far
