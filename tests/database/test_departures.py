@@ -107,7 +107,7 @@ def test_an_off_boarded_tenant_is_erased_and_the_tenants_log_proves_the_erasure(
 
 
 def test_the_export_of_a_leaving_tenant_has_each_declared_fact_of_its_requests(world: World, urls: Urls) -> None:
-    stated = {"severity": "S2", "access_window": 900, "max_uses": 3}
+    stated: dict[str, Any] = {"severity": "S2", "access_window": 900, "max_uses": 3}
     request_id = world.fresh(**stated).id
     world.act("max", Action.ENDORSE, request_id)
 
