@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from config.settings import Settings
+from gate.enforcement import REPORT
 from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.ports import own_port
@@ -23,6 +24,7 @@ from harness.wait import within
 from lockbox import reconcile
 from lockbox.audit.log import sealer
 from lockbox.database import Database, make_engine
+from lockbox.identity.roles import Role, Scope
 from lockbox.monitoring import heartbeats
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.notifications.circuit_breaker import FIRST_LOAD
@@ -32,9 +34,16 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, SlowMail, address, open_notifications
-from tests.database.scenes import many, promised_notifications, read, set_back, state_of, write
+from tests.database.scenes import many, promised_notifications, read, set_back, state_of, write, write_unchecked
+from tests.database.test_break_glass import ON, ended, overdue
+from tests.database.test_definition_records import A, B, starts
+from tests.database.test_enforcement import says
+from tests.database.test_exclusions import stated
+from tests.database.test_outside_access import OLD
 from tests.database.test_sealer import SIGNER
+from tests.database.test_use_events import SERVICE, opened, used
 from tests.each import each
+from tests.policy_setup import lay_down
 from worker import maintenance, tasks
 from worker.maintenance import SEAL
 from worker.runtime import NOTIFY_THREADS, Runtime, SealingSettings, make
@@ -47,6 +56,10 @@ CUT = text("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = 'lockbox_worker' AND datname = current_database()
 """)
+
+OF_THE_CLOCK = """
+SELECT e.action FROM events e JOIN tenants t ON t.id = e.log_id WHERE e.actor_role = 'clock' AND t.slug = :slug
+"""
 
 RunAs = Callable[[Database, Postbag | None], Runtime]
 
@@ -265,6 +278,33 @@ def test_the_reconcile_and_seal_tasks_count_and_record_their_runs(
     assert heartbeats.age(worker, ProcessPart.RECONCILE) < SOON
     assert heartbeats.age(worker, ProcessPart.SEAL) < SOON
     assert tasks.seal() == {"events": 0}
+
+
+def test_the_reconcile_task_announces_changes_and_writes_due_statements_and_reminders(
+    world: World, worker: Database, superuser: Engine, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "WORK_SECONDS", HANGING)
+    run_as(worker, None)
+    world.add("nginx", Role.SYSTEM, scopes={Scope("gate:nginx")}, services={SERVICE})
+    used(world, opened(world))
+    lay_down(world, **ON.model_dump(include={"break_glass_services"}))
+    ended(world)
+    overdue(superuser)
+    for catalogue in (A, B):
+        starts(world.db, catalogue)
+    says(world.db, REPORT)
+    stated(world)
+    tasks.seal()
+    for due in (OLD, "UPDATE exclusions SET created_at = created_at - interval '1 hour'"):
+        write_unchecked(superuser, due)
+
+    counts = tasks.reconcile()
+
+    assert {row.action for row in read(world.db, OF_THE_CLOCK, slug=world.tenant.slug)} >= {
+        *("gate_defined", "gate_redefined", "gate_report_began", "exclusions_changed"),
+        *("first_used", "after_review_overdue", "unapproved_access_stated"),
+    }
+    assert (counts["announced"], counts["uses"], counts["findings_awaited"], counts["stated"]) == (7, 1, 1, 1)
 
 
 @pytest.mark.parametrize(("name", "turn"), [("reconcile", reconcile.TURN), ("seal", sealer.TURN)])
