@@ -35,6 +35,8 @@ NEEDED = (
 
 
 ABSENT = " is not installed"
+WANTED = " is needed"
+NOT_ROOT = f"root{WANTED}"
 
 
 def absent(name: str) -> str:
@@ -52,6 +54,14 @@ def need(name: str) -> str:
     return found
 
 
+def need_root() -> None:
+    """Leave out a test that becomes other users or gives them files, and fail it in CI."""
+    if os.geteuid() and os.environ.get("CI"):
+        pytest.fail(NOT_ROOT)
+    if os.geteuid():
+        pytest.skip(NOT_ROOT)
+
+
 def missing(which: Callable[[str], str | None] = shutil.which) -> str:
     """Return a line that names what will not be tested and how to install what is missing; empty where nothing is."""
     lacking = [program for program in NEEDED if not any(which(name) for name in program.names)]
@@ -62,8 +72,10 @@ def missing(which: Callable[[str], str | None] = shutil.which) -> str:
 
 
 def left_out(reasons: Iterable[str]) -> str:
-    """Return a line that counts what was skipped for want of programs; empty where nothing was."""
-    names = Counter(why.removesuffix(ABSENT).removeprefix("Skipped: ") for why in reasons if why.endswith(ABSENT))
+    """Return a line that counts what was skipped for want of programs or of root; empty where nothing was."""
+    ends = (ABSENT, WANTED)
+    wanting = [why.removeprefix("Skipped: ") for why in reasons if why.endswith(ends)]
+    names = Counter(why.removesuffix(ABSENT).removesuffix(WANTED) for why in wanting)
     if not names:
         return ""
     total = f"{names.total()} tests were" if names.total() > 1 else "1 test was"

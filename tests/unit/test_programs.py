@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import absent, left_out, missing, need
+from tests.programs import NOT_ROOT, absent, left_out, missing, need, need_root
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -40,10 +40,28 @@ def test_a_missing_program_fails_a_test_in_ci_and_skips_it_elsewhere(monkeypatch
         need("no-such-program")
 
 
+def test_a_test_that_needs_root_fails_in_ci_without_root_and_is_counted_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception):
+        need_root()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception) as skipped:
+        need_root()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    need_root()
+
+    assert left_out([str(skipped.value)]) == "1 test was left out, for want of root (1)."
+
+
 def test_skipped_tests_are_counted_by_missing_program() -> None:
     reasons = [f"Skipped: {absent('promtool')}", absent("pgbouncer"), absent("pgbouncer"), "Skipped: only on Linux"]
+    for_root = [f"Skipped: {NOT_ROOT}"] * 4
 
     assert left_out(reasons) == "3 tests were left out, for want of pgbouncer (2), promtool (1)."
+    assert left_out(for_root + reasons[:1]) == "5 tests were left out, for want of root (4), promtool (1)."
     assert left_out(reasons[:1]) == "1 test was left out, for want of promtool (1)."
     assert left_out(reasons[3:]) == ""
 
