@@ -17,7 +17,7 @@ from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import attempt_limits
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import LoginStub
-from lockbox.notifications import load
+from lockbox.notifications import mailed_codes
 from lockbox.requests.lifecycle import DECISIONS, Action
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ def sign_in(
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None
     try:
-        account = account or (load.address_of(db, stub) if stub else None)
+        account = account or (mailed_codes.address_of(db, stub) if stub else None)
     except SQLAlchemyError as error:
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}

@@ -34,12 +34,13 @@ from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.models import Invitation, Membership, Person
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.notifications import announcements, load
+from lockbox.notifications import announcements, mailed_codes
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
 from lockbox.sql import new_id
 
 DAY = timedelta(days=1)
+INVITED_FOR = timedelta(hours=72)
 REFUSED = "This invitation or its code is not valid. Ask for a new invitation."
 OVER = "This invitation has expired. Ask for a new one."
 SIGN_IN_TOO = (
@@ -86,7 +87,7 @@ def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: da
         created_at=at,
         takes_effect_at=wanted.takes_effect_at or at,
     )
-    sealed(session, invitation, invitation.takes_effect_at + load.INVITED_FOR)
+    sealed(session, invitation, invitation.takes_effect_at + INVITED_FOR)
     session.orm.add(invitation)
     session.orm.flush()
     admin_change = AdminChange(
@@ -114,8 +115,8 @@ def sealed(session: UnitOfWork, invitation: Invitation, until: datetime) -> str:
     """Set the expiry, the hash of the code and the MAC of an invitation; return the code."""
     ring = keyring.of(session)
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
-    code = load.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
-    invitation.secret_hash = load.hashes(session, invitation.id, code)[0]
+    code = mailed_codes.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
+    invitation.secret_hash = mailed_codes.hashes(session, invitation.id, code)[0]
     invitation.mac = ring.powers.mark(*row_macs.invitation(invitation))
     return code
 
@@ -303,7 +304,7 @@ def _locked(session: UnitOfWork, invitation_id: UUID, code: str) -> Invitation:
 
 
 def _shown(session: UnitOfWork, invitation_id: UUID, code: str) -> CredentialLookup | None:
-    hashes = load.hashes(session, invitation_id, code)
+    hashes = mailed_codes.hashes(session, invitation_id, code)
     return authentication.look_up_credential(session, CredentialKind.INVITATION, str(invitation_id), hashes)
 
 

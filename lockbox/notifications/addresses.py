@@ -19,7 +19,7 @@ from lockbox.identity.credentials import BrowserSession
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import ClientInfo
-from lockbox.notifications import announcements, load
+from lockbox.notifications import announcements, mailed_codes
 from lockbox.notifications.account_mail import ADDRESS_CODE
 from lockbox.sql import new_id
 
@@ -78,7 +78,7 @@ def confirm(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: 
     if address.confirmed_at is not None:
         return address
     at = now(session)
-    if not load.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
+    if not mailed_codes.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
         raise Invalid(WRONG, field="code")
     values = {"email": address.email, "side": caller.side.value}
     if session.execute(IS_TAKEN, values).scalar_one():

@@ -1,10 +1,9 @@
 """Claimed notifications, with everything that their mails and webhooks may contain."""
 
-import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,31 +11,17 @@ from sqlalchemy import Row, text
 
 from config.traces import CallOrigin
 from lockbox.audit.events import CLOCK
-from lockbox.database import Database, UnitOfWork, now
-from lockbox.errors import NotSignedIn
+from lockbox.database import Database, UnitOfWork
 from lockbox.facts.ask import Ask
-from lockbox.facts.enumerations import AuthMethod, Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.facts.fact import read as read_part
 from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
-from lockbox.identity import attempt_limits, keyring, sessions
-from lockbox.identity.attempt_limits import AttemptCount, AttemptLimits
-from lockbox.identity.credentials import PendingLogin
-from lockbox.identity.keyring import GROUP, CodeKeys
-from lockbox.identity.models import Address
-from lockbox.identity.roles import Caller, Role
-from lockbox.identity.sessions import OVER, LoginStub
-from lockbox.notifications import (
-    announcements,
-    checkpoint_digest,
-    delivery_status,
-    earlier_requests,
-    window_report,
-)
+from lockbox.identity.keyring import CodeKeys
+from lockbox.identity.roles import Role
+from lockbox.notifications import checkpoint_digest, delivery_status, earlier_requests, mailed_codes, window_report
 from lockbox.notifications.account_mail import (
     DELEGATE_BEGINS,
-    INVITATION,
-    SIGN_IN_CODE,
     AccountMail,
     DelegatedRequest,
     facts_of,
@@ -47,7 +32,6 @@ from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.models import Channel
 from lockbox.notifications.request_mail import LoadedNotification, MailWording, RequestMail
-from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.window_report import ClosedWindow
 from lockbox.sql import columns
@@ -65,7 +49,6 @@ MOST_WAITING = 50
 PRE_APPROVED = "pre_approval_id"
 """The member of an event that names the pre-approval which opened the window."""
 OURSELVES = "Lockbox"
-INVITED_FOR = timedelta(hours=72)
 # Whether the offer of a mail about no request was taken, was withdrawn, has run out, or is of no more use to anyone.
 IS_SETTLED = """CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
             OR i.expires_at <= clock_timestamp()
@@ -113,13 +96,6 @@ WAITING = text("""
 SELECT r.id, q.name, r.service, r.deadline_at FROM requests r JOIN people q ON q.id = r.requester_id
 WHERE r.tenant_id = :tenant_id AND r.state = 'pending' AND (r.extends IS NULL OR ran_to_its_end(r.extends))
 ORDER BY r.deadline_at LIMIT :most
-""")
-MOST_TRIES = 5
-WRONG = "That is not the code of the newest mail. Look again, or ask for another one."
-ADDRESS = text("SELECT email FROM sign_ins WHERE id = :id AND means = 'mail'")
-TRIED = text("""
-UPDATE sign_ins SET tries = tries + 1
-WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
 """)
 READ = text(f"""
 SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n.http_request_id, n.traceparent,
@@ -179,6 +155,7 @@ def prepared(
     """
     role, changes = facts_of(row.body)
     of_checkpoint, noted_at = checkpoint_digest.checkpoint_of(row, audit_keys, approval_keys)
+    coded = (row.template, row.about_id, row.code_nonce, row.coded_for)
     details = row.details or ({"principal": row.principal} if row.principal else {})
     return AccountMail(
         notification_id=row.id,
@@ -198,42 +175,11 @@ def prepared(
         recipient_name=row.recipient_name,
         recipient_address=row.recipient_address or "",
         time_zone=row.time_zone,
-        secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
+        secret=mailed_codes.code_of(codes, *coded) if row.code_nonce else None,
         fingerprint=checkpoint_digest.fingerprint(row, audit_keys),
         roles=[Role(role) for role in row.roles or ()],
         waiting=_pending_requests(database, row, wordings) if row.template == DELEGATE_BEGINS else (),
     )
-
-
-def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: str) -> str:
-    """Return a mailed code, bound to the mail's address; raises SendFailed if `codes` lacks the key of the nonce."""
-    if template == SIGN_IN_CODE:
-        code = codes.short(nonce, template, about, email)
-        code = f"{code[:GROUP]} {code[GROUP:]}" if code else None
-    else:
-        code = codes.long(nonce, template, about, email)
-    if code is None:
-        raise SendFailed("no key here makes this code", kind="secret")
-    return code
-
-
-def is_code(session: UnitOfWork, template: str, row: Address | PendingLogin, shown: str) -> bool:
-    """Compare in constant time."""
-    if row.code_nonce is None or row.email is None:
-        return False
-    try:
-        code = code_of(keyring.of(session).codes, template, row.id, row.code_nonce, row.email)
-    except SendFailed:
-        return False
-    return hmac.compare_digest(typed(code).encode(), typed(shown).encode())
-
-
-def hashes(session: UnitOfWork, invitation_id: UUID, code: str) -> list[bytes]:
-    return keyring.of(session).secrets.marks(INVITATION, invitation_id, typed(code))
-
-
-def typed(code: str) -> str:
-    return "".join(sign for sign in code.upper() if not sign.isspace() and sign != "-")
 
 
 def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> list[DelegatedRequest]:
@@ -241,60 +187,6 @@ def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> 
         rows = session.execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])
     return [DelegatedRequest(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
-
-
-def send_code(session: UnitOfWork, email: str) -> LoginStub:
-    """Begin a sign-in by a code that is mailed to the address, if the address belongs to a person.
-
-    Only the sender of the mail looks up that person. This function does the same for every address, so that neither
-    its answer nor its duration reveals who has an account.
-    """
-    nonce, at = keyring.of(session).codes.nonce(), now(session)
-    stub = sessions.begin_login(session, AuthMethod.MAIL, email=email, code_nonce=nonce)
-    announcements.write_to(
-        session,
-        stub.id,
-        template=SIGN_IN_CODE,
-        tenant_id=None,
-        event_id=None,
-        at=at,
-        until=at + sessions.LASTS,
-    )
-    return stub
-
-
-def count_try(
-    session: UnitOfWork, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
-) -> AttemptCount:
-    """Count one more try of a code from a network address; the caller commits before it checks code and result."""
-    sessions.find(session, stub, AuthMethod.MAIL)
-    values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
-    email = session.execute(TRIED, values).scalar_one_or_none()
-    if email is None:
-        raise NotSignedIn(OVER)
-    return attempt_limits.count(session, limits, code_of=email, tried_from=address)
-
-
-def address_of(database: Database, stub: LoginStub) -> str | None:
-    """Return the mail address of this browser's sign-in, even after the sign-in is over."""
-    with database.transaction() as session:
-        sessions.look_up_login(session, stub)
-        email: str | None = session.execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
-        return email
-
-
-def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
-    """Return the person whose address got the code; the transaction then acts as this person."""
-    row = sessions.find(session, stub, AuthMethod.MAIL)
-    if not is_code(session, SIGN_IN_CODE, row, code):
-        raise NotSignedIn(WRONG)
-    row.proven_at = row.used_at = now(session)
-    session.orm.add(row)
-    session.orm.flush()
-    found = sessions.look_up_login(session, stub)
-    if found is None or found.person_id is None or found.disabled:
-        raise NotSignedIn(OVER)
-    return found.caller(AuthMethod.MAIL, row.used_at)
 
 
 def read(

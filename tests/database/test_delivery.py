@@ -19,7 +19,7 @@ from lockbox.database import Database, make_engine
 from lockbox.errors import InvalidMove
 from lockbox.identity import attempt_limits
 from lockbox.identity.attempt_limits import AttemptLimits
-from lockbox.notifications import load
+from lockbox.notifications import mailed_codes
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
@@ -224,7 +224,7 @@ def test_a_sign_in_code_is_sent_before_older_notifications(world: World, worker:
     world.submit()
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
     with world.db.transaction() as session:
-        load.send_code(session, ann.email)
+        mailed_codes.send_code(session, ann.email)
 
     (first,) = worker.schedule.claim(NOTIFICATIONS, most=1).ids["notify"]
 

@@ -21,7 +21,7 @@ from lockbox.identity import authentication, sessions, token_creation
 from lockbox.identity.roles import Role, Scope
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.identity.token_creation import TokenRules
-from lockbox.notifications import addresses, load
+from lockbox.notifications import addresses, mailed_codes
 from lockbox.requests import activity, idempotency
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
@@ -142,7 +142,7 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
     caller = signed_in(world, who, AuthMethod.PASSKEY)
     world.people[who] = caller
     with world.db.transaction() as session:
-        load.send_code(session, _email(world, who))
+        mailed_codes.send_code(session, _email(world, who))
     with world.db.transaction() as session:
         sessions.begin(session, caller, THERE, SessionLifetime(timedelta(hours=1), timedelta(hours=8)))
         token_creation.make(session, caller, THERE, token_creation.TokenInput(f"{who} at work"), _rules())

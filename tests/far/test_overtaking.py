@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from devstack.embedded import ServerAddresses
 from harness.stage import unbound
-from lockbox.notifications import load
+from lockbox.notifications import mailed_codes
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, IndexEntry
 from tests.whole.conftest import RunningStack, stage_of, wait_until
@@ -42,7 +42,7 @@ def test_a_submission_and_a_sign_in_overtake_ten_thousand_queued_expiries(
         with stage.as_(world, "erin") as erin:
             asked = erin.post("/v1/requests", json=world.body()).json()["id"]
         with stage.db.transaction() as session:
-            load.send_code(session, _address(stage, world.people["tara"].person_id))
+            mailed_codes.send_code(session, _address(stage, world.people["tara"].person_id))
 
         wait_until(lambda: stage.rows(SENT, id=asked)[0].number == 4, "three prompts and a code are sent", PATIENCE)
         # However fast the machine is: nearly all that came before them still waits.

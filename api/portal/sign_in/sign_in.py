@@ -19,7 +19,7 @@ from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import identities, sessions
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import OVER, SignInPurpose
-from lockbox.notifications import load
+from lockbox.notifications import mailed_codes
 
 router = CallRouter(tags=[TAG], include_in_schema=False)
 
@@ -57,7 +57,7 @@ def ask(
         return sign_in_session.ways(request, chosen, path, 422, error=phrases.NO_ADDRESS, address=address)
     sign_in_session.count(request, chosen, db, account=email)
     with db.transaction() as session:
-        stub = load.send_code(session, email)
+        stub = mailed_codes.send_code(session, email)
     answer = go(request, "/sign-in/code")
     browser.keep_oauth_state(answer, chosen, OAuthState(stub, SignInPurpose.SIGN_IN, pages.local(path)))
     return answer
@@ -80,10 +80,12 @@ def redeem(
     try:
         errand = sign_in_session.own(browser.oauth_state(request, chosen), SignInPurpose.SIGN_IN)
         with db.transaction() as session:
-            counted = load.count_try(session, errand.stub, sign_in_session.limits(chosen), deps.address(request))
+            counted = mailed_codes.count_try(
+                session, errand.stub, sign_in_session.limits(chosen), deps.address(request)
+            )
         counted.check()
         with db.transaction() as session:
-            caller = load.redeem(session, errand.stub, code)
+            caller = mailed_codes.redeem(session, errand.stub, code)
             _without_issuer(session, chosen, caller)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:
