@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial, wraps
 from itertools import islice
 from types import UnionType
@@ -31,6 +32,7 @@ from lockbox.identity import authentication, identities, oidc, sessions
 from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
+from lockbox.identity.token_creation import TokenRules
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.submit import SubmissionLimits
 
@@ -351,3 +353,16 @@ def relying_party(chosen: Settings) -> RelyingParty:
     if chosen.passkey_domain is None:
         raise NotYours(NO_PASSKEYS)
     return RelyingParty(chosen.passkey_domain, chosen.origin)
+
+
+async def token_rules(chosen: SettingsDep) -> TokenRules:
+    return TokenRules(
+        chosen.environment,
+        timedelta(days=chosen.token_days),
+        timedelta(days=chosen.most_token_days),
+        timedelta(hours=chosen.token_overlap_hours),
+        frozenset(chosen.catalogue.services),
+    )
+
+
+TokenRulesDep = Annotated[TokenRules, Depends(token_rules)]

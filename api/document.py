@@ -17,6 +17,8 @@ from lockbox.facts.ask import Ask
 from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
 
+FILE = Path(__file__).with_name("openapi.json")
+"""The committed document, which the API serves."""
 DESCRIPTION = """\
 The vendor's engineers request access, the customer's approvers decide, and gateways check whether a window is open.
 

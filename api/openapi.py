@@ -4,10 +4,7 @@ import json
 
 from api import document
 from api.app import make_app, make_database
-from api.routes import openapi_document
 from config.settings import Settings
-
-FILE = openapi_document.FILE
 
 
 def described() -> str:
@@ -21,7 +18,7 @@ def described() -> str:
 
 
 def main() -> None:
-    FILE.write_text(described(), encoding="utf-8")
+    document.FILE.write_text(described(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from markupsafe import Markup, escape
 
 from api.browser import Visitor
 from api.call_routes import CallRouter
+from api.document import FILE
 from api.portal import phrases
 from api.portal.pages import TAG, TEMPLATES, page, signed_in
 from api.problems import every_code
-from api.routes.openapi_document import FILE
 from lockbox.errors import NotFound
 
 router = CallRouter(prefix="/docs", tags=[TAG], include_in_schema=False)

@@ -3,15 +3,14 @@
 from fastapi import Response
 
 from api.call_routes import CallRouter
+from api.csv_answers import access_review_csv
 from api.deps import CurrentUser, SessionDep
 from api.schemas.access_review import AccessReviewView
 from api.schemas.parts import Slug, problems
 from lockbox.admin import access_review
-from lockbox.admin.access_review import AccessReview
 
 router = CallRouter()
 
-CSV = "text/csv; charset=utf-8"
 TABLE = problems() | {200: {"content": {"text/csv": {}}}}
 
 
@@ -32,7 +31,7 @@ def get_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> Acce
 )
 def export_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> Response:
     """Export the access review as CSV: a row for each person."""
-    return csv_answer(access_review.of_tenant(session, who, slug))
+    return access_review_csv(access_review.of_tenant(session, who, slug))
 
 
 @router.get("/v1/vendor/access-review", tags=["vendor"], responses=problems())
@@ -47,10 +46,4 @@ def get_vendor_access_review(who: CurrentUser, session: SessionDep) -> AccessRev
 @router.get("/v1/vendor/access-review/export", tags=["vendor"], response_class=Response, responses=TABLE)
 def export_vendor_access_review(who: CurrentUser, session: SessionDep) -> Response:
     """Export the access review as CSV: a row for each person."""
-    return csv_answer(access_review.of_vendor(session, who))
-
-
-def csv_answer(found: AccessReview) -> Response:
-    name = f"access-review-{found.tenant.slug if found.tenant else 'vendor'}-{found.at:%Y-%m-%d}.csv"
-    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
-    return Response(b"".join(access_review.table(found)), media_type=CSV, headers=headers)
+    return access_review_csv(access_review.of_vendor(session, who))

@@ -13,6 +13,8 @@ from api.call_routes import CallRouter
 from api.deps import CurrentUser, DatabaseDep, RequestOrigin, SessionDep
 from api.routes.timeline import ERASED
 from api.schemas.audit import (
+    LARGEST,
+    NAMES,
     AuditEventView,
     AuditKeyList,
     AuditKeyView,
@@ -39,9 +41,6 @@ from lockbox.text_rules import Instant
 
 router = CallRouter(prefix="/v1/audit", tags=["audit"])
 known = CallRouter(tags=["audit"])
-
-LARGEST = 2**53 - 1
-NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
 def reader(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> AuditReader:
@@ -83,7 +82,7 @@ def search_audit_log(
     before = _read_cursor(cursor) if cursor is not None else None
     found = audit_access.search(session, who, what, before=before, most=limit)
     items = [_event(event) for event in found.events]
-    audit_access.record_read(session, who, came, AUDIT_LOG_READ, asked=asked_for(what), count=len(items))
+    audit_access.record_read(session, who, came, AUDIT_LOG_READ, asked=what.recorded(), count=len(items))
     return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
 
 
@@ -103,7 +102,7 @@ def export_audit_log(
     then proves that the log has only grown. An interrupted file lacks its last line.
     """
     rate_limits.count_export(who.caller, db)
-    asked = asked_for(what)
+    asked = what.recorded()
     begun = audit_access.export(session, who, what, asked, since or ())
     audit_access.record_read(
         session,
@@ -162,10 +161,6 @@ def list_audit_keys(session: SessionDep) -> AuditKeyList:
     Verifiers must compare the fingerprints over another channel: anyone who can forge a log can forge this list.
     """
     return AuditKeyList(items=[_key(key) for key in proofs.keys(session)])
-
-
-def asked_for(what: EventFilter) -> dict[str, str]:
-    return {"text" if name == "words" else name: str(value) for name, value in vars(what).items() if value}
 
 
 def _key(key: proofs.PublicKeyEntry) -> AuditKeyView:

@@ -1,15 +1,13 @@
 """The route of the OpenAPI document."""
 
 from functools import cache
-from pathlib import Path
 
 from fastapi import Response
 
 from api.call_routes import CallRouter
+from api.document import FILE
 
 router = CallRouter(include_in_schema=False)
-
-FILE = Path(__file__).parents[1] / "openapi.json"
 
 
 @router.get("/openapi.json")

@@ -46,7 +46,7 @@ from api.schemas.requests import (
     SignedApproval,
     WindowUsageView,
 )
-from api.schemas.submissions import NewRequest
+from api.schemas.submissions import NewRequest, request_input
 from catalogue.service_catalogue import Level
 from config.settings import Settings
 from lockbox import text_rules
@@ -75,13 +75,12 @@ from lockbox.requests import (
     transition,
 )
 from lockbox.requests.approvals import SignedStatement, limits_of
-from lockbox.requests.case_check import CaseUnchecked, in_its_system
+from lockbox.requests.case_check import CaseUnchecked
 from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.models import RequestEntry
 from lockbox.requests.on_behalf_of import OnBehalfOf, on_behalf_of
 from lockbox.requests.quorum import ApprovalLimits
-from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.request_page import RequestOverview
 from lockbox.requests.submit import SubmittedRequest
@@ -111,7 +110,7 @@ async def submit_request(
 ) -> Response:
     """Submit a request for access; with an Idempotency-Key it can be repeated safely for 24 hours."""
     limits = submission_limits(chosen)
-    named = request_input(body, chosen)
+    named = request_input(body, chosen.catalogue.case_systems)
 
     async def submitted(case_check: CaseCheck | None) -> Response:
         submission = named.checked(case_check)
@@ -162,7 +161,7 @@ def list_requests(
 @router.post("/preview", responses=problems(400))
 def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> PreviewView:
     """Show which policy, stages, windows and people would apply to this request; nothing is written or sent."""
-    submission = request_input(body, chosen)
+    submission = request_input(body, chosen.catalogue.case_systems)
     found = preview.preview(session, who, submission, chosen.catalogue.services)
     lacks = [MissingField(field=field, message=message) for field, message in found.lacks]
     can_be_submitted = not (found.lacks or found.obstacles)
@@ -307,13 +306,6 @@ def _acted(
     entry = decide.act_and_show(session, who, came, request_id, decision_input)
     text = view(entry, who).model_dump_json()
     return Response(text, headers=etag(entry.request.version), media_type="application/json")
-
-
-def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
-    submission = RequestInput(**dict(body))
-    if body.case_system or body.case_url:
-        return in_its_system(submission, chosen.catalogue.case_systems)
-    return submission
 
 
 def view(entry: RequestEntry, who: Caller) -> RequestView:

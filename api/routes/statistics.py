@@ -3,14 +3,13 @@
 from fastapi import Response
 
 from api.call_routes import CallRouter
+from api.csv_answers import statistics_csv
 from api.deps import CurrentUser, SessionDep
 from api.schemas.parts import Slug, problems
 from api.schemas.statistics import StatisticsView
 from lockbox.admin import statistics
 
 router = CallRouter(prefix="/v1/statistics", tags=["audit"])
-
-CSV = "text/csv; charset=utf-8"
 
 
 @router.get("", responses=problems(404))
@@ -26,10 +25,4 @@ def get_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = 
 @router.get("/export", response_class=Response, responses=problems(404) | {200: {"content": {"text/csv": {}}}})
 def export_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> Response:
     """Export the statistics as CSV: rows for all requests, each month, service, engineer, reason, severity, level."""
-    return csv_answer(statistics.read(session, who, tenant))
-
-
-def csv_answer(found: statistics.Statistics) -> Response:
-    name = f"statistics-{found.tenant.slug if found.tenant else 'all'}-{found.until:%Y-%m-%d}.csv"
-    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
-    return Response(b"".join(statistics.table(found)), media_type=CSV, headers=headers)
+    return statistics_csv(statistics.read(session, who, tenant))

@@ -1,33 +1,19 @@
 """Routes for the caller's own tokens."""
 
 from datetime import timedelta
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Response
+from fastapi import Response
 
 from api.call_routes import CallRouter
-from api.deps import ClientInfoDep, CurrentUser, SessionDep, SettingsDep
+from api.deps import ClientInfoDep, CurrentUser, SessionDep, TokenRulesDep
 from api.schemas.parts import problems, view_of
 from api.schemas.tokens import IssuedTokenView, NewToken, Rotation, TokenList, TokenView
 from lockbox.identity import api_tokens, token_creation
 from lockbox.identity.api_tokens import IssuedToken
-from lockbox.identity.token_creation import TokenInput, TokenRules
+from lockbox.identity.token_creation import TokenInput
 
 router = CallRouter(prefix="/v1/tokens", tags=["tokens"])
-
-
-async def rules(chosen: SettingsDep) -> TokenRules:
-    return TokenRules(
-        chosen.environment,
-        timedelta(days=chosen.token_days),
-        timedelta(days=chosen.most_token_days),
-        timedelta(hours=chosen.token_overlap_hours),
-        frozenset(chosen.catalogue.services),
-    )
-
-
-TokenRulesDep = Annotated[TokenRules, Depends(rules)]
 
 
 @router.get("", responses=problems())

@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from api.schemas.parts import PersonView
 from lockbox.audit.report import ReportedRequest
 
+LARGEST = 2**53 - 1
+"""The largest size of a log that a caller may name: JavaScript reads larger numbers inexactly."""
+NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+"""The media type of an export, by its format."""
+
 
 class AuditEventView(BaseModel):
     """An event. `sealed` says whether a checkpoint covers it; if so, `number` is its position in its log.

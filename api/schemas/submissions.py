@@ -1,5 +1,6 @@
 """Request bodies for submissions and extensions."""
 
+from collections.abc import Mapping
 from typing import Annotated
 from uuid import UUID
 
@@ -7,8 +8,11 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.parts import RequestBody, Slug, has
+from catalogue.service_catalogue import CaseSystem
 from lockbox.facts.ask import SubmittedAsk
 from lockbox.facts.bounds import Actions, ComesIn, Context, Seconds, Uses
+from lockbox.requests.case_check import in_its_system
+from lockbox.requests.request_input import RequestInput
 from lockbox.text_rules import IS_TEXT
 
 GIVEN: JsonDict = {"type": "string"}
@@ -45,3 +49,8 @@ class ExtensionRequest(RequestBody):
 
     access_window: Seconds
     justification: Annotated[str, Field(min_length=1, max_length=4000), IS_TEXT] | None = None
+
+
+def request_input(body: NewRequest, systems: Mapping[str, CaseSystem]) -> RequestInput:
+    submission = RequestInput(**dict(body))
+    return in_its_system(submission, systems) if body.case_system or body.case_url else submission

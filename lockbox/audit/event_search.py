@@ -127,6 +127,10 @@ class EventFilter:
     words: str | None = None
     moves: bool = False
 
+    def recorded(self) -> dict[str, str]:
+        """The filter as the event of a read or an export holds it."""
+        return {"text" if name == "words" else name: str(value) for name, value in vars(self).items() if value}
+
     @property
     def is_all(self) -> bool:
         return self == EventFilter()

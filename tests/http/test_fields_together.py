@@ -6,14 +6,14 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from api import openapi
+from api import document
 from lockbox.identity.roles import Role
 from tests.database.tenancy import id_of
 from tests.each import each
 from tests.http.door import Door, OpenDoor
 from tests.http.places import pre_approval
 
-DOCUMENT: dict[str, Any] = json.loads(openapi.FILE.read_text(encoding="utf-8"))
+DOCUMENT: dict[str, Any] = json.loads(document.FILE.read_text(encoding="utf-8"))
 PAGE = "https://helpdesk.vendor.example/cases/CASE-7"
 SERVICE = "exchange-online"
 SLUG = "{slug}"

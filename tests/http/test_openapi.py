@@ -23,7 +23,7 @@ VERBS = (
     *("start", "end", "allow", "decide", "acknowledge"),
 )
 OPERATION_ID = re.compile(rf"(?:{'|'.join(VERBS)})_[a-z]+(?:_[a-z]+){{0,3}}")
-DOCUMENT: dict[str, Any] = json.loads(openapi.FILE.read_text(encoding="utf-8"))
+DOCUMENT: dict[str, Any] = json.loads(document.FILE.read_text(encoding="utf-8"))
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 
@@ -51,7 +51,7 @@ def once() -> str:
 
 
 def test_the_committed_openapi_document_matches_the_app(once: str) -> None:
-    committed = openapi.FILE.read_text(encoding="utf-8")
+    committed = document.FILE.read_text(encoding="utf-8")
 
     assert committed == once, "write it anew: make openapi"
 

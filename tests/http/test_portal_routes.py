@@ -7,7 +7,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from httpx import Response
 
-from api import openapi
+from api import document
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import sessions
 from lockbox.identity.roles import Role
@@ -242,7 +242,7 @@ def test_every_portal_route_has_an_entry_in_the_role_matrix_and_none_in_the_api_
     assert sorted(entries) == sorted(MATRIX)
     assert len(pages) == len(set(pages))
     # The committed description is that of the app: tests/http/test_openapi.py.
-    described = json.loads(openapi.FILE.read_text(encoding="utf-8"))["paths"]
+    described = json.loads(document.FILE.read_text(encoding="utf-8"))["paths"]
     assert not set(described) & {page.split()[1] for page in pages}
 
 

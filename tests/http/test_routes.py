@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from api import openapi
+from api import document
 from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.database import Database
@@ -22,7 +22,7 @@ from tests.policy_setup import stand_in
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
 APP = make_app(NOWHERE, make_database(NOWHERE))
-DESCRIBED = json.loads(openapi.FILE.read_text(encoding="utf-8"))
+DESCRIBED = json.loads(document.FILE.read_text(encoding="utf-8"))
 ROUTES = sorted(
     f"{method} {route.path}"
     for route in iter_route_contexts(APP.routes)

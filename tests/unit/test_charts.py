@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from api.portal.requests.charts import BOTTOM, HEIGHT, LEAST, LEFT, MONTHS, RIGHT, TOP, WIDTH, Chart, Series, count
+from api.portal.charts import BOTTOM, HEIGHT, LEAST, LEFT, MONTHS, RIGHT, TOP, WIDTH, Chart, Series, count
 from lockbox.monitoring.metrics import HOUR, HourlyCounts
 from lockbox.monitoring.status import lag
 

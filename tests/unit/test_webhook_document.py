@@ -7,7 +7,7 @@ from uuid import UUID
 
 import jsonschema_rs
 
-from api import openapi
+from api import document
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
 from lockbox.facts.ask import Ask
 from lockbox.facts.fact import taken
@@ -18,7 +18,7 @@ from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.webhook import TEST_TYPE, RequestEvent
 from tests.each import each
 
-DOCUMENT: dict[str, Any] = json.loads(openapi.FILE.read_text(encoding="utf-8"))
+DOCUMENT: dict[str, Any] = json.loads(document.FILE.read_text(encoding="utf-8"))
 AT = datetime(2026, 11, 28, 12, 36, tzinfo=UTC)
 ONE = UUID("0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b01")
 PLACES: dict[str, dict[str, Any]] = {

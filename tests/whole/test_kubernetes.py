@@ -17,8 +17,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from api.app import CONNECTIONS
+from api.document import FILE as OPENAPI
 from api.metrics import FIGURES
-from api.openapi import FILE as OPENAPI
 from catalogue.unsafe_settings import UnsafeSettings
 from config import settings as settings_module
 from config.settings import Settings, load

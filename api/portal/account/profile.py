@@ -14,14 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from api import browser, deps, rate_limits
 from api.browser import OAuthState, Visitor
 from api.call_routes import CallRouter
-from api.deps import IdentityProvidersDep, SessionDep, SettingsDep
+from api.deps import IdentityProvidersDep, SessionDep, SettingsDep, TokenRulesDep
 from api.portal import phrases
 from api.portal.pages import REFUSED, TAG, FormContext, FormContextDep, go, local, origin, page, status_of
 from api.portal.sign_in import oidc
 from api.portal.sign_in import passkey as sign_in_passkey
 from api.portal.sign_in import session as sign_in_session
 from api.portal.sign_in.passkey import Credential
-from api.routes.tokens import TokenRulesDep
 from api.schemas.members import Address
 from api.schemas.parts import Line
 from config.settings import Settings

@@ -9,7 +9,7 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep, relying_party
 from api.portal.pages import NO_PAGE, TAG, protect
-from api.portal.tenant.tenant_admin import tenant_admin_page
+from api.portal.tenant_admin import tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import audit_access
 from lockbox.audit.verifier import approver_keys as files

@@ -18,7 +18,7 @@ from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import NO_PAGE, TAG, origin, page, protect, status_of
-from api.routes.audit import LARGEST, NAMES, asked_for
+from api.schemas.audit import LARGEST, NAMES
 from api.schemas.parts import Line, Slug
 from config.settings import Settings
 from lockbox.admin import audit_access, tenants
@@ -102,7 +102,7 @@ def search(
     except Invalid as refused:
         return _shown(request, session, visitor, what, readable, refused=refused)
     audit_access.record_read(
-        session, who, origin(request), AUDIT_LOG_READ, asked=asked_for(wanted), count=len(found.events)
+        session, who, origin(request), AUDIT_LOG_READ, asked=wanted.recorded(), count=len(found.events)
     )
     return _shown(request, session, visitor, what, readable, who=who, found=found)
 
@@ -123,7 +123,7 @@ def export(
     try:
         who = _reading(session, visitor, what.tenant, readable)
         wanted = what.wanted(addresses.preferences(session, visitor.caller).time_zone)
-        looked = asked_for(wanted)
+        looked = wanted.recorded()
         begun = audit_access.export(session, who, wanted, looked, _sizes(since))
     except Invalid as refused:
         if since:

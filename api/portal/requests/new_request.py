@@ -20,7 +20,7 @@ from api.portal.form_errors import FormRejected
 from api.portal.pages import TAG, FormContext, FormContextDep, go, origin, page, status_of
 from api.portal.requests import request_form
 from api.portal.requests.request_form import FACT_FIELDS, MINUTE, RequestForm, RequestFormDep
-from api.routes.requests import request_input
+from api.schemas.submissions import request_input
 from catalogue.service_catalogue import LEVELS, Level
 from config.settings import Settings
 from lockbox.admin import tenants
@@ -69,8 +69,8 @@ def look(work: FormContextDep, written: RequestFormDep) -> Response:
     with work.open() as (session, visitor):
         _check_engineer(visitor.caller)
         try:
-            services = work.chosen.catalogue.services
-            asked = request_input(request_form.read(written, visitor.time_zone, services), work.chosen)
+            services, systems = work.chosen.catalogue.services, work.chosen.catalogue.case_systems
+            asked = request_input(request_form.read(written, visitor.time_zone, services), systems)
             found = preview.preview(session, visitor.caller, asked, work.chosen.catalogue.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
@@ -129,7 +129,7 @@ def _file(
         session,
         visitor.caller,
         origin(work.request),
-        request_input(body, work.chosen).checked(case_check),
+        request_input(body, work.chosen.catalogue.case_systems).checked(case_check),
         work.chosen.catalogue.services,
         limits=submission_limits(work.chosen),
     )

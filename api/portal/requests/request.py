@@ -21,7 +21,7 @@ from api.portal.pages import TAG, FormContext, FormContextDep, go, origin, page,
 from api.portal.requests import act_banner, decision_form, signed_approvals
 from api.portal.requests.decision_form import DecisionForm, SentForm
 from api.portal.requests.signed_approvals import Answer, ApprovalProofForm
-from api.portal.tenant.tenant_admin import read
+from api.portal.tenant_admin import read
 from api.refusal_log import AttemptedAction, note
 from api.schemas.after_reviews import FindingBody
 from api.schemas.submissions import ExtensionRequest

@@ -4,10 +4,10 @@ from fastapi import Request, Response
 
 from api import browser
 from api.call_routes import CallRouter
+from api.csv_answers import access_review_csv
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import NO_PAGE, TAG, page, protect
-from api.portal.tenant.tenant_admin import tenant_admin_page
-from api.routes.access_review import csv_answer
+from api.portal.tenant_admin import tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import access_review
 
@@ -26,7 +26,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 @router.get("/export", tags=[NO_PAGE])
 def export(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     visitor = browser.visitor(request, session, chosen)
-    answer = csv_answer(access_review.of_tenant(session, visitor.caller, slug))
+    answer = access_review_csv(access_review.of_tenant(session, visitor.caller, slug))
     protect(request, answer)
     return answer
 
@@ -42,6 +42,6 @@ def show_vendors(request: Request, chosen: SettingsDep, session: SessionDep) -> 
 @of_vendor.get("/export", tags=[NO_PAGE])
 def export_vendors(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     visitor = browser.visitor(request, session, chosen)
-    answer = csv_answer(access_review.of_vendor(session, visitor.caller))
+    answer = access_review_csv(access_review.of_vendor(session, visitor.caller))
     protect(request, answer)
     return answer

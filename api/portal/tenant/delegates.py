@@ -12,7 +12,7 @@ from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import TAG, FormContextDep
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import delegates
 from lockbox.admin.delegates import LONGEST, DelegationInput

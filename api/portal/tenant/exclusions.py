@@ -10,7 +10,7 @@ from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import REFUSED, TAG, FormContextDep, go, origin, page, status_of
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.exclusions import ExclusionsInput
 from api.schemas.parts import Slug
 from lockbox.admin import exclusions, tenants

@@ -8,7 +8,7 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, FormContextDep, page
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from gate import enforcement, gate_report
 from lockbox.audit.events import Origin

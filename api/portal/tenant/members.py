@@ -10,7 +10,7 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, FormContextDep, go, origin, page
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
 from lockbox.admin import access_review, invitations, members, recovery

@@ -12,7 +12,7 @@ from api.portal import phrases
 from api.portal.pages import REFUSED, TAG, FormContextDep
 from api.portal.tenant import policy_form
 from api.portal.tenant.policy import preview_page
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
 from lockbox.admin import emergency_stop, policies, tenants, unapproved_access, what_if

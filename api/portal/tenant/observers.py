@@ -10,7 +10,7 @@ from api import browser, rate_limits
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, FormContextDep
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.addresses import NewObserver
 from api.schemas.parts import Slug
 from lockbox.admin import observers

@@ -11,7 +11,7 @@ from api.portal import form_errors
 from api.portal.pages import REFUSED, TAG, FormContextDep
 from api.portal.tenant import policy_form
 from api.portal.tenant.policy_form import PLACES, PolicyForm
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies, what_if
 from lockbox.audit.events import Origin

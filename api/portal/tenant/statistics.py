@@ -10,12 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 from api import browser
 from api.browser import Visitor
 from api.call_routes import CallRouter
+from api.csv_answers import statistics_csv
 from api.deps import SessionDep, SettingsDep
-from api.portal import phrases
+from api.portal import charts, phrases
+from api.portal.charts import MONTHS, Chart, Series
 from api.portal.pages import NO_PAGE, TAG, page, protect
-from api.portal.requests import charts
-from api.portal.requests.charts import MONTHS, Chart, Series
-from api.routes.statistics import csv_answer
 from api.schemas.parts import Slug
 from lockbox.admin import statistics, tenants
 from lockbox.admin.statistics import READERS, RequestFigures, Statistics
@@ -59,7 +58,7 @@ def export_statistics(
 ) -> Response:
     visitor = browser.visitor(request, session, chosen)
     slug = _slug(visitor, _readable(session, visitor), tenant)
-    answer = csv_answer(statistics.read(session, visitor.caller, slug))
+    answer = statistics_csv(statistics.read(session, visitor.caller, slug))
     protect(request, answer)
     return answer
 

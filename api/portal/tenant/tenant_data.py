@@ -9,7 +9,7 @@ from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import TAG, FormContextDep
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.tenant_data import HoldInput
 from lockbox.admin import legal_holds, permissions, tenant_data

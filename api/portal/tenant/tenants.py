@@ -8,7 +8,7 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, FormContextDep, go, page
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName

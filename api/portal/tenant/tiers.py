@@ -14,7 +14,7 @@ from api.portal import form_errors, phrases
 from api.portal.pages import REFUSED, TAG, FormContextDep
 from api.portal.tenant.policy import PolicyVersionField, preview_page
 from api.portal.tenant.policy_form import NUMBER, checked, percents
-from api.portal.tenant.tenant_admin import TenantAdminPage, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox import mistakes
 from lockbox.admin import policies

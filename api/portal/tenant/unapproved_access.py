@@ -6,7 +6,7 @@ from api import browser
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG
-from api.portal.tenant.tenant_admin import tenant_admin_page
+from api.portal.tenant_admin import tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import unapproved_access
 

@@ -13,7 +13,7 @@ from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import REFUSED, TAG, FormContext, FormContextDep, origin
-from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.webhooks import EndpointChange, NewEndpoint, NewSecret
 from lockbox.admin import delivery_log, webhooks

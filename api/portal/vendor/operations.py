@@ -8,10 +8,9 @@ from fastapi import Query, Request, Response
 from api import browser
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SettingsDep
-from api.portal import phrases
+from api.portal import charts, phrases
+from api.portal.charts import Chart, Series
 from api.portal.pages import TAG, page
-from api.portal.requests import charts
-from api.portal.requests.charts import Chart, Series
 from lockbox.database import now
 from lockbox.monitoring import metrics, operations, status
 from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts

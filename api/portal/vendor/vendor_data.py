@@ -11,7 +11,7 @@ from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import REFUSED, TAG, FormContext, FormContextDep, go, origin, page, status_of
-from api.portal.tenant.tenant_admin import AdminAction, read
+from api.portal.tenant_admin import AdminAction, read
 from api.schemas.parts import Slug
 from api.schemas.tenant_data import HoldInput
 from config.settings import Settings
