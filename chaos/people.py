@@ -55,7 +55,7 @@ GATED: dict[str, object] = QUICK | {
 }
 BY_BREAK_GLASS: dict[str, object] = QUICK | {"break_glass_services": [SERVICE]}
 STOPPING: dict[str, object] = BY_BREAK_GLASS | {"break_glass_monthly": 20}
-OFTEN = 3
+OFTEN = 1
 """How many times within 30 days the urgent customer allows break-glass."""
 STEPS = {"first": "ann", "then": "amir"}
 """The groups of the stepwise customer, whose steps come in this order."""
