@@ -74,7 +74,7 @@ HEADERS: Mapping[str, Any] = {
 ANSWERS: Mapping[str, Any] = {
     "2XX": {"description": "Delivered; answer within ten seconds."},
     "410": {"description": "The webhook is disabled: it is not called any more."},
-    "4XX": {"description": "The call has failed for good, but for 408, 425 and 429: those are tried again."},
+    "4XX": {"description": "The call has failed and is not tried again, except after 408, 425 and 429."},
     "5XX": {"description": "The call is tried again, for up to 72 hours."},
 }
 

@@ -263,10 +263,10 @@ def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
 ACTIONS = {
     Action.ENDORSE: "Endorse a request, as a manager: the customer is asked next.",
     Action.BREAK_GLASS: (
-        "Open a request by break-glass, as a manager, where the customer's policy allows it: the customer is told at "
-        "once. The comment, which says why it could not wait, is required."
+        "Open a request by break-glass, as a manager, where the customer's policy allows it: the customer is "
+        "notified at once. The comment, which says why it could not wait, is required."
     ),
-    Action.DENY: "Deny a request; one denial ends it, whoever else approved.",
+    Action.DENY: "Deny a request; one denial ends it, even if others approved.",
     Action.CANCEL: "Cancel a request of one's own that is not decided yet.",
     Action.REVOKE: "Revoke an open window: the access ends at once.",
     Action.COMPLETE: "Complete a request of one's own: give the open window back.",

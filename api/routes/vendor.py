@@ -89,7 +89,7 @@ def remove_vendor_member(person_id: UUID, who: CurrentUser, came: RequestOrigin,
 def disable_vendor_member(
     person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> ColleagueView:
-    """As an operator, disable someone else at the vendor for ever, and end that person's requests and windows."""
+    """As an operator, permanently disable someone else at the vendor, and end that person's requests and windows."""
     return _colleague(vendor_staff.disable(session, who, came, person_id))
 
 

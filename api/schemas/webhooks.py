@@ -23,9 +23,9 @@ def _url(value: str) -> str:
 Url = Annotated[str, Field(min_length=1, max_length=2000), TextRule(_url, "^[!-~]+$")]
 EventType = Annotated[str, Field(max_length=64, pattern=r"^[a-z]+\.[a-z_]+$")]
 EVENT_TYPES = (
-    "Types of the events that are called; leave it out for all. A tenant's and the vendor's webhooks hear of "
-    f"{', '.join(sorted(OF_REQUESTS))} and {CHECKPOINT_TYPE}; a tenant's of {', '.join(sorted(OF_TENANTS))} too, and "
-    f"the vendor's of {INVARIANT_TYPE}. A tenant's webhook hears of a request once the tenant is asked."
+    "Types of the events that are called; leave it out for all. A tenant's and the vendor's webhooks get "
+    f"{', '.join(sorted(OF_REQUESTS))} and {CHECKPOINT_TYPE}; a tenant's get {', '.join(sorted(OF_TENANTS))} too, "
+    f"and the vendor's get {INVARIANT_TYPE}. A tenant's webhook gets a request's events once the tenant is asked."
 )
 EventTypes = Annotated[
     list[EventType],

@@ -215,12 +215,12 @@ ACCOUNT_TITLES = {
     "member_added": "A member of {tenant} was added",
     "member_changed": "The roles of a member of {tenant} were changed",
     "member_removed": "A member of {tenant} was removed",
-    "member_invited": "Somebody was invited to {tenant}",
-    "first_passkey_added": "A new member of {tenant} can sign in with a passkey: disable them if it is somebody else",
+    "member_invited": "A person was invited to {tenant}",
+    "first_passkey_added": "A new member of {tenant} can sign in with a passkey: disable them if it is someone else",
     "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
     "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
     "recovery_withdrawn": "The vendor withdrew the proposed admin for {tenant}",
-    "recovery_objected": "Somebody objected to the proposed admin for {tenant}",
+    "recovery_objected": "Someone objected to the proposed admin for {tenant}",
     "delegate_named": "A delegate was named at {tenant}",
     "delegate_ended": "A delegation at {tenant} was ended",
     "pre_approval_proposed": "A pre-approval was proposed at {tenant}: it needs your approval",
@@ -273,7 +273,7 @@ ACCOUNT_SUBJECTS = {
 }
 """Subjects that state more than the mail's title."""
 VENDOR_TITLES = {
-    "exclusions_changed": "What Lockbox does not cover was stated anew",
+    "exclusions_changed": "The list of what Lockbox does not cover has changed",
     "gate_redefined": "What calls at a gate use was changed",
     "gate_report_began": "A gate does not enforce yet",
     "gate_enforced": "A gate now enforces",
@@ -312,7 +312,7 @@ EXPLANATIONS = {
     "gate_enforced": "From now on this gate refuses calls without an open access window.",
     "gate_report_asked": (
         "With an admin's consent this gate would let in calls without an open access window, and record them. "
-        "Without it the gate goes on enforcing. Admins find it on the page Gates."
+        "Without it the gate continues to enforce. Admins find it on the page Gates."
     ),
     "gate_report_allowed": (
         "This gate now lets in calls without an open access window, and records them, until an admin ends this on "

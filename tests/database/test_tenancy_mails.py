@@ -59,12 +59,12 @@ def test_approvers_are_mailed_every_tenant_change_with_old_and_new_values(
         "The eligible delegates at Contoso AG were changed": ("Tara", "Aude"),
         "A delegate was named at Contoso AG": ("Ann", "Aude"),
         "A delegation at Contoso AG was ended": ("Ann", "Aude"),
-        "Somebody was invited to Contoso AG": ("Tara", "Nina <nina@contoso.example>"),
+        "A person was invited to Contoso AG": ("Tara", "Nina <nina@contoso.example>"),
         "An invitation to Contoso AG was withdrawn": ("Tara", "approver → none"),
         "The roles of a member of Contoso AG were changed": ("Tara", "approver → auditor"),
         "A member of Contoso AG was removed": ("Tara", "auditor → none"),
         "Object by … UTC if this is wrong: the vendor proposes a new admin for Contoso AG": ("Olga", "Rita"),
-        "Somebody objected to the proposed admin for Contoso AG": ("Tara", "tenant admin → none"),
+        "Someone objected to the proposed admin for Contoso AG": ("Tara", "tenant admin → none"),
     }
     assert said.keys() == lines.keys()
     for subject, words in lines.items():
