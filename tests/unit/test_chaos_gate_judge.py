@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 from uuid import UUID
 
 import pytest
 
+from chaos import invariants
+from chaos.evidence import ChaosEvidence
 from chaos.gate_history import (
     DOORS,
     GATE,
@@ -385,3 +389,14 @@ def test_a_window_need_not_be_on_a_partly_read_guard_stream(excuse: dict[str, ob
 
     assert list(judge.not_told()) == list(judge.not_remembered()) == []
     assert judge.tested()[STREAM, TOLD_IN_TIME] == 0
+
+
+def test_the_chaos_check_of_gates_reports_each_finding_of_the_judge() -> None:
+    judge = watched(None, answers=[yes(DEADLINE + 9), no(OPENED + 5)])
+    (check,) = [one for _, _, one in invariants.INVARIANTS if one is invariants.gates_hold]
+
+    _, found = check(cast("ChaosEvidence", SimpleNamespace(gates=judge, history=GateHistory())))
+
+    kinds = [*map(list, (judge.wrong_yeses(), judge.wrong_noes(), judge.not_told(), judge.not_remembered()))]
+    assert [len(kind) for kind in kinds] == [1, 1, 1, 1]
+    assert list(found) == [line for kind in kinds for line in kind]
