@@ -11,10 +11,11 @@ from redis import Redis
 from redis.exceptions import ReadOnlyError
 from sqlalchemy import Engine, text
 
-from chaos import drift, invariants, plan, planted, questions
+from chaos import drift, invariants, people, plan, planted, questions
 from chaos.celery_messages import MessageLog
 from chaos.crew import Crew, GuardProcess, ProcessExit
 from chaos.evidence import ChaosEvidence, InfrastructureState
+from chaos.gate_stories import SHORT_SECONDS
 from chaos.journal import Journal
 from chaos.people import ChaosCustomer, ChaosPeople
 from chaos.plan import Fault
@@ -168,6 +169,7 @@ def test_the_chaos_check_detects_each_planted_fault(honest: World) -> None:
     assert [name for name in WRONGS if not _found(honest, name)] == []
 
 
+WARNINGS = "SELECT tenant_id, CAST(body -> 'closing_warning' AS int) AS seconds FROM policies"
 NOBODY = InfrastructureState(frozenset(), 0, 0, {})
 CALM = ChaosCustomer("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm=True)
 
@@ -242,6 +244,18 @@ def test_a_request_that_ended_without_a_move_is_detected(nothing: ChaosEvidence)
     looping = replace(nothing, ended=(ProcessExit("worker", 1, 100.0),))
 
     assert found(looping)["crew"] == ("worker ended by itself with 1",)
+
+
+def test_chaos_customers_are_warned_before_their_windows_close(stage: ChaosStack, superuser: Engine) -> None:
+    cast = people.gather(stage.plan, stage.loop)
+    for hook in cast.hooks:
+        stage.loop.do(hook.leave())
+
+    found = {row.tenant_id: row.seconds for row in read(superuser, WARNINGS)}
+
+    (talkative,) = [one for one in cast.quick if one.slug.startswith("talkative")]
+    assert 0 < found[talkative.tenant_id] < people.ACCESS_SECONDS
+    assert [one.slug for one in cast.gated if not 0 < found[one.tenant_id] < SHORT_SECONDS] == []
 
 
 def test_a_read_only_redis_refuses_writes_until_the_fault_ends(stage: ChaosStack, own_valkey: str) -> None:
