@@ -1,7 +1,9 @@
 """`make run`, as a newcomer uses it: what it prints works as it is, and Ctrl-C leaves nothing behind."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -210,6 +212,25 @@ def test_the_verbose_option_of_make_run_prints_the_logs_and_writes_no_file(fresh
     assert re.search(r"^[\d:]+ api +\| ", said, re.MULTILINE)
     assert "run.log" not in said
     assert not log_of(fresh).exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [([], ""), (["PORT=1234"], "--port 1234"), (["PORT=1234", "VERBOSE=1"], "--port 1234 --verbose")],
+    ids=str,
+)
+def test_make_run_passes_its_variables_on_as_options(given: Sequence[str], options: str) -> None:
+    printed = subprocess.run(
+        [shutil.which("make") or "make", "--dry-run", "run", *given],
+        cwd=terminal.CHECKOUT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+    assert " ".join(printed.splitlines()[-1].partition(" -m ")[2].split()) == f"devstack.run {options}".strip()
 
 
 @pytest.mark.far
