@@ -2,36 +2,64 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 
 @dataclass(frozen=True)
 class Program:
-    """Any of these names will do; `leaves_out` is what nobody has tested without it."""
+    """Any of these names will do; `leaves_out` is what nobody has tested without it.
+
+    `package` is Debian's, empty if the program comes with requirements-dev.lock. If `is_unpacked`, tests unpack the
+    package by themselves.
+    """
 
     names: tuple[str, ...]
     leaves_out: str
-    of_package: str = ""
-
-    @property
-    def package(self) -> str:
-        return self.of_package or self.names[0]
+    package: str
+    is_unpacked: bool = False
 
 
 NEEDED = (
-    Program(("chromium-headless-shell", "chromium"), "the pages in a browser"),
-    Program(("redis-server",), "Redis itself beside Valkey"),
-    Program(("pgbouncer",), "PgBouncer before Postgres"),
-    Program(("promtool",), "the rules for Prometheus"),
-    Program(("kustomize",), "the files for Kubernetes"),
+    Program(("chromium-headless-shell", "chromium"), "the pages in a browser", "chromium-headless-shell"),
+    Program(("redis-server",), "Redis itself beside Valkey", "redis-server"),
+    Program(("pgbouncer",), "PgBouncer before Postgres", "pgbouncer"),
+    Program(("promtool",), "the rules for Prometheus", "promtool"),
+    Program(("kustomize",), "the files for Kubernetes", "kustomize"),
     Program(("systemd-analyze",), "the units of systemd", "systemd"),
+    Program(("systemd-sysusers",), "the units of systemd", "systemd"),
+    Program(("systemd-tmpfiles",), "the units of systemd", "systemd"),
     Program(("node",), "the webhook receiver in Node", "nodejs"),
+    Program(("go",), "the webhook receiver in Go", "golang-go"),
+    Program(("nginx",), "nginx as gateway and proxy", "nginx", is_unpacked=True),
+    Program(("haproxy",), "HAProxy as gateway", "haproxy", is_unpacked=True),
+    Program(("caddy",), "Caddy as gateway", ""),
+    Program(("traefik",), "Traefik as gateway", ""),
 )
+UNPACKED = Path(__file__).parents[1] / "var" / "programs"
+
+
+def find(name: str, path: str | None = None) -> str | None:
+    """Return where a program is, or where the tests will unpack it."""
+    path = os.environ.get("PATH", os.defpath) if path is None else path
+    unpacked = UNPACKED / name / "usr" / "sbin"
+    places = [path, "/usr/sbin", Path(sys.executable).parent, unpacked]
+    found = shutil.which(name, path=os.pathsep.join(map(str, places)))
+    is_unpacked = any(program.is_unpacked and name in program.names for program in NEEDED)
+    return found or (str(unpacked / name) if is_unpacked and _can_be_fetched(name, path) else None)
+
+
+def _can_be_fetched(package: str, path: str) -> bool:
+    """Whether apt knows where to download the package; nothing is downloaded yet."""
+    fetch, unpack = (shutil.which(one, path=path) for one in ("apt-get", "dpkg"))
+    command = [fetch or "", "download", "--print-uris", package]
+    return bool(fetch and unpack) and not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 ABSENT = " is not installed"
@@ -40,13 +68,18 @@ NOT_ROOT = f"root{WANTED}"
 
 
 def absent(name: str) -> str:
-    """Return why a test is skipped that needs this program; what is skipped for such a reason is counted."""
+    """Return why a test is skipped that needs this program; what is skipped for such a reason is counted.
+
+    Raises ValueError if the program is not named before the run.
+    """
+    if not any(name in program.names for program in NEEDED):
+        raise ValueError(f"NEEDED lacks {name}")
     return f"{name}{ABSENT}"
 
 
 def need(name: str) -> str:
     """Return where a program is; a test of one that is missing is left out, and fails in CI."""
-    found = shutil.which(name)
+    found = find(name)
     if found is None and os.environ.get("CI"):
         pytest.fail(f"{name} is missing; .ci/run installs it")
     if found is None:
@@ -62,13 +95,14 @@ def need_root() -> None:
         pytest.skip(NOT_ROOT)
 
 
-def missing(which: Callable[[str], str | None] = shutil.which) -> str:
+def missing(which: Callable[[str], str | None] = find) -> str:
     """Return a line that names what will not be tested and how to install what is missing; empty where nothing is."""
     lacking = [program for program in NEEDED if not any(which(name) for name in program.names)]
     if not lacking:
         return ""
-    what = " and ".join(program.leaves_out for program in lacking)
-    return f"Not tested here: {what}. Install it: apt-get install {' '.join(program.package for program in lacking)}"
+    what = ", ".join(dict.fromkeys(program.leaves_out for program in lacking))
+    packages = " ".join(dict.fromkeys(program.package for program in lacking if program.package))
+    return f"Not tested here: {what}. Install it: {f'apt-get install {packages}' if packages else 'make test'}"
 
 
 def left_out(reasons: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
 from tests.database.scenes import write
 from tests.database.schema import ENDS_SERVICE, LATER
+from tests.programs import absent
 from worker.runtime import CONNECTIONS as OF_WORKERS
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -152,7 +153,7 @@ def test_the_migration_refuses_a_postgres_older_than_18_with_a_one_line_message(
     assert "postgresql-18" in refused.stderr
 
 
-@pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
+@pytest.mark.skipif(not PROGRAM, reason=absent("pgbouncer"))
 def test_a_pooler_in_statement_mode_is_reported_at_once(urls: Urls) -> None:
     with (
         pooler(urls.worker, pool_mode="statement") as pooled,

@@ -1,14 +1,22 @@
 """What a missing program leaves out, and how to install it: said before a run, and counted in its last line."""
 
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.programs import NOT_ROOT, absent, left_out, missing, need, need_root
+from tests.programs import ABSENT, NEEDED, NOT_ROOT, absent, find, left_out, missing, need, need_root
+from tests.whole.gateways import KINDS
+from tests.whole.test_receivers import LANGUAGES
 
 CHECKOUT = Path(__file__).parents[2]
+EVERYTHING = (
+    "apt-get install chromium-headless-shell redis-server pgbouncer promtool kustomize systemd nodejs golang-go "
+    "nginx haproxy"
+)
 
 
 def test_if_no_program_is_missing_nothing_is_printed() -> None:
@@ -21,23 +29,49 @@ def test_either_supported_browser_is_accepted_for_browser_tests() -> None:
 
 def test_a_missing_program_is_named_with_its_package() -> None:
     assert missing(lambda _: None) == (
-        "Not tested here: the pages in a browser and Redis itself beside Valkey and PgBouncer before Postgres and "
-        "the rules for Prometheus and the files for Kubernetes and the units of systemd and "
-        "the webhook receiver in Node. "
-        "Install it: apt-get install chromium-headless-shell redis-server pgbouncer promtool kustomize systemd nodejs"
+        "Not tested here: the pages in a browser, Redis itself beside Valkey, PgBouncer before Postgres, "
+        "the rules for Prometheus, the files for Kubernetes, the units of systemd, the webhook receiver in Node, "
+        "the webhook receiver in Go, nginx as gateway and proxy, HAProxy as gateway, Caddy as gateway, "
+        f"Traefik as gateway. Install it: {EVERYTHING}"
     )
     assert missing(lambda name: None if name == "redis-server" else f"/usr/bin/{name}") == (
         "Not tested here: Redis itself beside Valkey. Install it: apt-get install redis-server"
     )
+    assert missing(lambda name: None if name == "caddy" else f"/usr/bin/{name}").endswith(". Install it: make test")
+    assert EVERYTHING in (CHECKOUT / "README.md").read_text()
+
+
+def test_every_program_that_tests_need_is_named_before_a_run() -> None:
+    tests = {path: path.read_text() for path in (CHECKOUT / "tests").rglob("*.py") if path != Path(__file__)}
+    named = {program.names[0] for program in NEEDED}
+
+    asked = set(re.findall(r"\b(?:need|absent)\(\"([^\"]+)\"", "\n".join(tests.values())))
+
+    assert asked | set(KINDS) | (set(LANGUAGES) - {"python3"}) == named
+    assert [path.name for path, text in tests.items() if f'{ABSENT}"' in text] == ["programs.py"]
+    with pytest.raises(ValueError, match="no-such-program"):
+        absent("no-such-program")
+
+
+def test_a_program_that_tests_unpack_by_themselves_counts_as_there(tmp_path: Path) -> None:
+    for name, code in (("dpkg", 0), ("apt-get", 0)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / name).chmod(0o755)
+
+    assert find("haproxy", str(tmp_path))
+    assert find("kustomize", str(tmp_path)) is None
+    (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 100\n")
+    assert find("haproxy", str(tmp_path)) == find("haproxy", "/nowhere")
 
 
 def test_a_missing_program_fails_a_test_in_ci_and_skips_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception):
-        need("no-such-program")
+        need("promtool")
     monkeypatch.delenv("CI")
     with pytest.raises(pytest.skip.Exception):
-        need("no-such-program")
+        need("promtool")
 
 
 def test_a_test_that_needs_root_fails_in_ci_without_root_and_is_counted_elsewhere(
@@ -87,6 +121,7 @@ def test_a_test_run_announces_missing_programs_and_counts_skipped_tests(
     said = ran.stdout.splitlines()
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    lacking = missing(partial(find, path="/nowhere"))
     before = said[: next(place for place, line in enumerate(said) if line.startswith("collected"))]
-    assert missing(lambda _: None) in before
-    assert said[-1] == f"2 tests were left out, for want of promtool (2). {missing(lambda _: None)}"
+    assert lacking in before
+    assert said[-1] == f"2 tests were left out, for want of promtool (2). {lacking}"

@@ -14,9 +14,9 @@ from devstack.stack import CHECKOUT
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
 from harness.sample_files import replaced
+from tests.programs import UNPACKED
 
 SAMPLES = CHECKOUT / "deploy" / "gateways"
-CACHE = CHECKOUT / "var" / "programs"
 STOP_SECONDS = 10
 LONGEST_SECONDS = 5
 
@@ -48,16 +48,16 @@ def nginx() -> Path | None:
 
 def _of_debian(name: str, *packages: str) -> Path | None:
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin")
-    unpacked = CACHE / name / "usr" / "sbin" / name
+    unpacked = UNPACKED / name / "usr" / "sbin" / name
     fetch, unpack = shutil.which("apt-get"), shutil.which("dpkg")
     if found is None and not unpacked.exists() and fetch and unpack:
-        _unpack(packages, CACHE / name, fetch, unpack)
+        _unpack(packages, UNPACKED / name, fetch, unpack)
     return Path(found) if found else unpacked if unpacked.exists() else None
 
 
 def _unpack(packages: tuple[str, ...], place: Path, fetch: str, unpack: str) -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    UNPACKED.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=UNPACKED) as folder:
         fetched = subprocess.run([fetch, "download", *packages], cwd=folder, capture_output=True, check=False)
         if fetched.returncode == 0:
             for archive in Path(folder).glob("*.deb"):

@@ -118,7 +118,7 @@ def machine_of_units(urls: Urls) -> Iterator[MachineOfUnits]:
     """Install on a machine with this database, as docs/operating says."""
     if os.geteuid():
         pytest.skip("only root becomes the user of a unit")
-    programs = [need(name) for name in ("systemd-sysusers", "systemd-tmpfiles")]
+    programs = [need("systemd-sysusers"), need("systemd-tmpfiles")]
     with own_folder("units") as place:
         (place / "etc" / "lockbox" / "targets").mkdir(parents=True)
         for name in ("passwd", "group"):

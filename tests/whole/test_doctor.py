@@ -43,6 +43,7 @@ from harness.ports import own_port
 from harness.stage import Urls, own_folder, own_servers, superuser_at
 from harness.wait import within
 from lockbox.startup_checks import ServerKind
+from tests.programs import absent
 from tests.whole.terminal import CHECKOUT
 
 SECRET = "n0t-for-anybody"
@@ -261,7 +262,7 @@ def test_doctor_reports_an_asynchronous_standby(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.far
-@pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
+@pytest.mark.skipif(not PROGRAM, reason=absent("pgbouncer"))
 def test_doctor_reports_a_postgres_server_name_that_is_not_verified(
     urls: Urls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

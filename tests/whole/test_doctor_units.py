@@ -16,6 +16,7 @@ from harness.network import serving
 from harness.pooler import PROGRAM, pooler
 from harness.stage import fresh_database, run_as_superuser
 from tests.database.test_startup_checks import older
+from tests.programs import absent
 from tests.whole.machine_of_units import UNITS, MachineOfUnits, machine_of_units
 
 API, WORKER, NOTIFICATIONS, CONNECTORS, FLOWER = UNITS
@@ -238,7 +239,7 @@ def other_postgres(machine: MachineOfUnits, url: str) -> AbstractContextManager[
     return machine.changed("api.env", LOCKBOX_DATABASE_URL=url)
 
 
-@pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
+@pytest.mark.skipif(not PROGRAM, reason=absent("pgbouncer"))
 def test_doctor_accepts_pgbouncer_in_transaction_mode_and_reports_statement_mode(machine: MachineOfUnits) -> None:
     with ExitStack() as stack:
         pooled = stack.enter_context(pooler(machine.urls.api, pool_mode="statement"))

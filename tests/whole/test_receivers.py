@@ -42,11 +42,11 @@ def _go(folder: Path) -> list[str] | None:
 
 
 LANGUAGES: Mapping[str, Callable[[Path], list[str] | None]] = {
-    "Python": lambda _: [sys.executable, "-I", str(SAMPLES / "receiver.py")],
-    "Node": _node,
-    "Go": _go,
+    "python3": lambda _: [sys.executable, "-I", str(SAMPLES / "receiver.py")],
+    "node": _node,
+    "go": _go,
 }
-DEMANDED = frozenset({"Python", "Node"})
+DEMANDED = frozenset({"python3", "node"})
 
 
 @dataclass
@@ -79,7 +79,7 @@ class RunningReceiver:
         return self.process.communicate(timeout=20)[0]
 
 
-@pytest.fixture(params=["Python", "Node", pytest.param("Go", marks=pytest.mark.far)], scope="module")
+@pytest.fixture(params=["python3", "node", pytest.param("go", marks=pytest.mark.far)], scope="module")
 def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     found = LANGUAGES[request.param](tmp_path_factory.mktemp("program"))
     if found is None:
