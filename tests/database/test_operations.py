@@ -8,9 +8,11 @@ from sqlalchemy import Engine, text
 
 from harness.people import World
 from harness.stage import unbound
+from harness.wait import within
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotYours
 from lockbox.monitoring import metrics, operations, status
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.monitoring.metrics import HourlyCounts
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
@@ -25,6 +27,7 @@ COPIES = """
 INSERT INTO requests SELECT (jsonb_populate_record(r, jsonb_build_object('id', uuidv7()))).*
 FROM requests r, generate_series(1, {number}) WHERE r.id = '{id}'
 """
+OF_WORKERS = "SELECT 1 FROM pg_stat_activity WHERE usename = 'lockbox_worker' AND datname = current_database()"
 SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request_id = :id")
 
 
@@ -146,6 +149,22 @@ def test_while_postgres_is_away_operations_figures_are_unknown_and_no_error_is_r
 
     assert (found.day, found.findings, found.status.figures.postgres) == (None, None, None)
     assert found.status.redis == "ok"
+
+
+def test_status_reports_a_core_worker_without_a_connection_whose_heartbeat_is_new(
+    api: Database, worker: Database, superuser: Engine
+) -> None:
+    HeartbeatSender("core@here").beat(worker, ProcessPart.CORE)
+    alive = status.read(api, with_redis=False)
+    worker.dispose()
+    within(20, lambda: not read(superuser, OF_WORKERS), pause=0.02)
+    write(superuser, "UPDATE heartbeats SET beat_at = clock_timestamp() + interval '1 minute'")
+
+    found = status.read(api, with_redis=False)
+
+    assert [one for one in alive.troubles if one.startswith("core: no such worker")] == []
+    assert "core: no such worker is connected to Postgres: has it ended?" in found.troubles
+    assert [one.age for one in found.beats] == [0]
 
 
 @pytest.mark.far
