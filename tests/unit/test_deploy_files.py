@@ -1,13 +1,18 @@
 """Every file of deploy/ is validated by a test: a new one needs one, and is named here with it."""
 
+import hashlib
+import re
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from devstack.stack import CHECKOUT
 
+WHEEL = "taken_offline-1.0-py3-none-any.whl"
 DEPLOY, TESTS = CHECKOUT / "deploy", CHECKOUT / "tests"
 VALIDATED = {
     "catalogue.yaml": ("unit/test_catalogue.py", "deploy"),
@@ -81,3 +86,35 @@ def test_the_environment_script_reports_a_missing_python_and_makes_no_environmen
     assert ended.returncode == 1
     assert ended.stderr.startswith("lockbox: Python 3.11 or newer is missing")
     assert not made.exists()
+
+
+def offline_lock(folder: Path) -> str:
+    """Write a wheel into a new folder `index`; return a lock of it."""
+    (folder / "index").mkdir()
+    wheel = folder / "index" / WHEEL
+    with zipfile.ZipFile(wheel, "w") as files:
+        about = "taken_offline-1.0.dist-info"
+        files.writestr("taken_offline.py", "")
+        files.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: taken-offline\nVersion: 1.0\n")
+        files.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        files.writestr(f"{about}/RECORD", "")
+    return f"taken-offline==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+@pytest.mark.far
+def test_the_commands_for_a_machine_without_the_internet_install_from_the_wheels(tmp_path: Path) -> None:
+    guide = (CHECKOUT / "docs" / "deploy.md").read_text().partition("**Without the internet.**")[2]
+    download, install = re.findall(r"^    (.+)$", guide.partition("\n## ")[0], flags=re.MULTILINE)
+    (tmp_path / "offline.lock").write_text(offline_lock(tmp_path))
+    make = [shutil.which("make") or "make", "--dry-run", "production"]
+    path = {"PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"}
+    made = subprocess.run(make, cwd=CHECKOUT, env=path, capture_output=True, text=True, check=True).stdout.strip()
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "index"}
+
+    for line, settings in ((download, index), (install.replace("make production", made), {})):
+        # With requirements-production.lock, the script would install Lockbox too.
+        own = line.replace("requirements-production.lock", "offline.lock").replace("deploy/venv", f"{DEPLOY}/venv")
+        subprocess.run(["/bin/sh", "-c", own], cwd=tmp_path, env=path | settings, capture_output=True, check=True)
+
+    assert [wheel.name for wheel in tmp_path.glob("wheels/*")] == [WHEEL]
+    assert list(tmp_path.glob(".venv/lib/*/site-packages/taken_offline.py"))

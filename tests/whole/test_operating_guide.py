@@ -116,10 +116,17 @@ def test_postgres_has_connections_for_everything_the_operating_guide_starts() ->
 
 def test_the_operating_guide_lists_the_passwords_of_all_database_roles() -> None:
     roles = (CHECKOUT / "config" / "roles.sql").read_text()
-
-    assert len(set(re.findall(r"LOCKBOX_\w+_PASSWORD", roles))) == 5
     words = " ".join(TEXT.split())
+    deploy = " ".join((DOCS / "deploy.md").read_text().split())
+    made = set(re.findall(r"\w+", (CHECKOUT / "deploy" / "compose" / "secrets").read_text()))
+
+    names = set(re.findall(r"LOCKBOX_\w+_PASSWORD", roles))
+
+    assert len(names) == 5
+    assert names == set(re.findall(r"`(LOCKBOX_\w+_PASSWORD)`", TEXT))
+    assert {name.lower().removesuffix("_password") for name in names} <= made
     assert "with the five passwords in the environment" in words
+    assert "the five passwords in `secrets/lockbox_*_password`" in deploy
     assert "its five roles" in words
 
 
