@@ -21,6 +21,7 @@ from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import OverdueFinding
 from tests.database.audit_logs import last_change
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import PATIENCE, at_once, read, write_unchecked
 from tests.database.tenancy import does, id_of, on_the_database
 from tests.database.test_break_glass import ON, WHY, asked, ended, find, opened, overdue
@@ -194,8 +195,8 @@ def test_an_earlier_end_event_does_not_end_a_later_emergency_stop(world: World) 
 
 
 @pytest.mark.parametrize("term", OverdueFinding)
-def test_the_policy_decides_whether_an_overdue_finding_blocks_break_glass_or_is_logged(
-    api: Database, superuser: Engine, term: OverdueFinding
+def test_the_policy_decides_whether_an_overdue_finding_blocks_break_glass_or_raises_an_alarm(
+    api: Database, worker: Database, superuser: Engine, post: Postbag, term: OverdueFinding
 ) -> None:
     world = World.make(api, ON.model_copy(update={"overdue_finding": term}))
     ended(world)
@@ -206,10 +207,20 @@ def test_the_policy_decides_whether_an_overdue_finding_blocks_break_glass_or_is_
             asked(world)
         return
     request = opened(world)
+    post.deliver(worker, open_notifications(worker))
 
     told = "SELECT body FROM events WHERE action = 'break_glass' AND request_id = :id"
     (event,) = read(world.db, told, id=request.id)
     assert b'"overdue_findings":1' in event.body
+    alarm = "1 finding about earlier break-glass was overdue at that time."
+    mails = [
+        one
+        for one in post.mail.sent
+        if "without the customer's approval" in one.subject and str(request.id) in one.text
+    ]
+    alarmed = [one.to_address for one in mails if alarm in " ".join(one.text.split()) and alarm in one.html]
+    assert sorted(alarmed) == sorted(address(worker, world, who) for who in ("abe", "amir", "ann", "tara"))
+    assert address(worker, world, "erin") in {one.to_address for one in mails if alarm not in one.html}
 
 
 def test_the_verifier_reports_break_glass_during_an_emergency_stop(

@@ -137,6 +137,10 @@ def test_break_glass_pages_are_red_and_both_sides_can_act_on_the_pages(open_port
     seen = approver.get(f"/requests/{request_id}")
     assert "Any approver or admin can revoke it at once." in seen.words
     ended = approver.submit(seen, "/revoke")
+    finders = (
+        "Any approver of your organisation, a delegate of one, or an admin can give it, once. An API token cannot."
+    )
+    assert (finders in seen.words, finders in ended.words) == (False, True)
     refused = approver.submit(ended, "/finding", finding="justified", comment="")
     assert refused.status == 422
     assert 'value="justified" required checked' in refused.text

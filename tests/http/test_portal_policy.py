@@ -10,7 +10,7 @@ from lockbox.admin import policies
 from lockbox.facts.enumerations import Mode, Reason, State
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_parts import ApprovalStage
+from lockbox.requests.policy_parts import ApprovalStage, OverdueFinding
 from lockbox.requests.policy_rules import Policy
 from tests.database.tenancy import id_of, reads
 from tests.http.portal import Browser, Filled, OpenPortal, Portal, PortalPage
@@ -64,12 +64,16 @@ def test_common_policy_terms_are_changed_in_a_form_that_shows_the_changes_before
         switched=[*SWITCHED, "require_case"],
         reasons=["support_case"],
         approval_reminders="25 75",
+        overdue_finding="allow_and_alarm",
     )
     before = held(portal)
     saved = browser.submit(asked, "/policy/save")
+    finders = "Any approver, delegate or admin of yours can give a finding, within a day of the opening."
 
+    assert finders in browser.get(portal.here("/policy")).words
     assert "Time to answer approval_window 12 h → 1 h 30 min" in asked.words
     assert "Require a support case require_case no → yes" in asked.words
+    assert "An overdue finding about break-glass overdue_finding block → allow_and_alarm" in asked.words
     assert before == Policy(vendor_review=False)
     assert (saved.status, saved.path) == (200, portal.here("/policy"))
     assert held(portal) == Policy(
@@ -79,6 +83,7 @@ def test_common_policy_terms_are_changed_in_a_form_that_shows_the_changes_before
         require_case=True,
         reasons=frozenset({Reason.SUPPORT_CASE}),
         approval_reminders=(25, 75),
+        overdue_finding=OverdueFinding.ALLOW_AND_ALARM,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, event
@@ -14,6 +15,7 @@ from lockbox.database import Database
 from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_parts import OverdueFinding
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import write_unchecked
 from tests.database.test_pre_approvals import in_force
@@ -242,6 +244,35 @@ def test_the_unapproved_access_page_shows_the_newest_window_and_whether_break_gl
     assert "Emergency stop bars it since" in stopped.words
     assert ("barred for now" in page.words, "barred for now" in stopped.words) == (False, True)
     assert "End it on the overview" in again.words
+
+
+@pytest.mark.parametrize(
+    ("term", "before", "after"),
+    [
+        (
+            OverdueFinding.BLOCK,
+            "none is overdue; an overdue one bars break-glass",
+            "one of yours is overdue: there is no break-glass before you give it",
+        ),
+        (
+            OverdueFinding.ALLOW_AND_ALARM,
+            "none is overdue; an overdue one bars nothing, and raises an alarm",
+            "one of yours is overdue: break-glass goes on, with an alarm",
+        ),
+    ],
+)
+def test_the_unapproved_access_page_says_what_an_overdue_finding_does(
+    open_portal: OpenPortal, term: OverdueFinding, before: str, after: str
+) -> None:
+    portal = open_portal(GLASS.model_copy(update={"overdue_finding": term}))
+    portal.world.act("ann", Action.REVOKE, UUID(breaks_glass(portal.world)))
+
+    page = portal.by_passkey("ann").get(place(portal.world))
+    portal.wait(hours=25)
+    later = portal.by_passkey("ann").get(place(portal.world))
+
+    assert (before in page.words, after in page.words) == (True, False)
+    assert (before in later.words, after in later.words) == (False, True)
 
 
 def test_opening_a_denied_break_glass_request_is_not_offered(open_portal: OpenPortal) -> None:
