@@ -16,6 +16,7 @@ from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound
 from lockbox.identity import passkeys
+from lockbox.identity.credentials import Passkey
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications.account_mail import FIRST_PASSKEY
@@ -30,6 +31,10 @@ same."""
 AT_ONCE = "at once"
 INVITED = text("""
 SELECT DISTINCT tenant_id FROM invitations WHERE accepted_by = :id AND tenant_id = ANY(CAST(:tenants AS uuid[]))
+""")
+KEYS_OF = text("""
+SELECT passkey_id AS id, person_id, credential_id, public_key, created_at, trusted_at, only_at, mac
+FROM approver_keys(:tenant_id) WHERE person_id = :person_id
 """)
 
 
@@ -66,6 +71,14 @@ def waits(session: UnitOfWork, caller: Caller) -> Sequence[FirstPasskeyWait]:
     held = sorted(caller.tenants({Role.APPROVER}))
     ends = [(place, approvals.passkey_approves_from(added, _terms(session, place))) for place in held]
     return [FirstPasskeyWait(session.orm.get_one(Tenant, place).name, until) for place, until in ends if at < until]
+
+
+def end_of_wait(session: UnitOfWork, tenant: Tenant, person_id: UUID) -> datetime | None:
+    """Return from when a member's first passkey approves; None if it does now. Only an admin can read it."""
+    rows = session.execute(KEYS_OF, {"tenant_id": tenant.id, "person_id": person_id})
+    added = passkeys.first_added(session, [Passkey(**row._asdict()) for row in rows])
+    until = added and approvals.passkey_approves_from(added, _terms(session, tenant.id))
+    return until if until and now(session) < until else None
 
 
 def _terms(session: UnitOfWork, tenant_id: UUID) -> Terms:

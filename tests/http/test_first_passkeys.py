@@ -9,12 +9,13 @@ import pytest
 
 from harness.authenticator import Authenticator
 from lockbox.facts.enumerations import AuthMethod
-from lockbox.identity.time_zones import clock_time
+from lockbox.identity.time_zones import clock_time, page_time
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag
+from tests.database.tenancy import id_of
 from tests.database.test_pre_approvals import propose
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.http.test_portal_invitations import invite, sign
@@ -99,6 +100,7 @@ def test_all_deciders_get_a_mail_with_details_and_instructions_about_a_first_pas
             assert "at once" in body
             assert f"{portal.settings.public_url}{nora.page}" in body
         assert "Disable" in mail.html
+        assert f"To disable them, open {portal.settings.public_url}{nora.page} and sign in as an admin." in mail.text
 
 
 @pytest.mark.parametrize("roles", [("tenant_admin",), ("auditor", "approver"), ("auditor",)])
@@ -183,6 +185,20 @@ def test_welcome_and_account_pages_show_when_a_new_first_passkey_may_approve(wai
     waiting.wait(hours=1)
     use(nora.browser, nora.authenticator)
     assert "your first passkey is new" not in nora.browser.get("/account").words
+
+
+def test_the_page_of_a_member_shows_only_admins_when_a_new_first_passkey_may_approve(waiting: Portal) -> None:
+    nora = joined(waiting)
+    (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)
+    until = f"by your policy, it approves from {page_time(row.created_at + timedelta(seconds=HOUR))} on"
+
+    during = {who: waiting.by_passkey(who).get(nora.page) for who in ("tara", "ann")}
+    other = waiting.by_passkey("tara").get(nora.page.replace(str(nora.person_id), str(id_of(waiting.world, "ann"))))
+    waiting.wait(hours=1)
+    later = waiting.by_passkey("tara").get(nora.page)
+
+    assert {who: until in page.words for who, page in during.items()} == {"tara": True, "ann": False}
+    assert not [page for page in (other, later) if "first passkey is new" in page.words]
 
 
 def test_a_second_passkey_added_with_a_waiting_first_passkey_waits_as_long_as_the_first(waiting: Portal) -> None:

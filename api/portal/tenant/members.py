@@ -13,7 +13,7 @@ from api.portal.pages import TAG, FormContextDep, go, origin, page
 from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
-from lockbox.admin import access_review, invitations, members, recovery
+from lockbox.admin import access_review, first_passkeys, invitations, members, recovery
 from lockbox.audit.events import Origin
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, StaleVersion
@@ -56,7 +56,12 @@ def show(
 def show_member(request: Request, slug: Slug, person_id: UUID, chosen: SettingsDep, session: SessionDep) -> Response:
     at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug)
     member = members.show(session, at.caller, slug, person_id)
-    return at.page("member", member=member, admins=[one for one in at.members() if Role.TENANT_ADMIN in one.roles])
+    return at.page(
+        "member",
+        member=member,
+        approves_from=first_passkeys.end_of_wait(session, at.tenant, person_id),
+        admins=[one for one in at.members() if Role.TENANT_ADMIN in one.roles],
+    )
 
 
 @router.post("")
