@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 WAIT_SECONDS = 30
 LOGIN_REFUSED = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 STATEMENT_MODE = "not allowed in statement pooling mode"
+RAISE_MAX_CONNECTIONS = (
+    "raise max_connections (200 holds two of each process) and restart Postgres, or put PgBouncer before it"
+)
 NONE_LEFT = ("too many clients already", "remaining connection slots", "too many connections for")
 
 
@@ -124,6 +127,13 @@ SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous
 HAS_LAGGING_STANDBY = text(LAGGING_STANDBY)
 HAS_REVISIONS = text("SELECT to_regclass('public.alembic_version') IS NOT NULL")
 BUDGET = text("SELECT allowed, of_login, promised FROM connection_budget(:role, :node)")
+LIMITS = text("""
+SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+        - current_setting('reserved_connections')::integer AS of_server,
+    nullif(d.datconnlimit, -1) AS of_database, quote_ident(d.datname) AS database,
+    nullif(r.rolconnlimit, -1) AS of_login, quote_ident(r.rolname) AS login
+FROM pg_database d, pg_roles r WHERE d.datname = current_database() AND r.rolname = session_user
+""")
 SETTINGS = text("SELECT name, current_setting(name) AS value FROM unnest(CAST(:names AS text[])) AS b (name)")
 SERVER = text("""
 SELECT pg_postmaster_start_time() AS started, current_database() AS database, current_user AS login
@@ -231,7 +241,7 @@ def unreachable(server: str, error: OperationalError) -> StartupCheckFailed:
     if any(words in str(error.orig) for words in NONE_LEFT):
         return StartupCheckFailed(
             f"{server}: Postgres has no connection left for this login: {_why(error)}",
-            "raise max_connections or what limits the login or the database, and restart Postgres",
+            "raise max_connections and restart Postgres, or raise what limits the login or the database",
         )
     return StartupCheckFailed(
         f"Postgres cannot be reached at {server}: {_why(error)}", f"start it, or check the host and port in {server}"
@@ -342,7 +352,7 @@ def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str
     if given < wanted:
         raise StartupCheckFailed(
             f"{server}: this process opens up to {wanted} connections, and Postgres gives this login {given}",
-            "raise max_connections, or what limits the login or the database",
+            allow_more_connections(connection, wanted, wanted),
         )
     if found.allowed < found.promised + wanted:
         log.critical(
@@ -350,8 +360,22 @@ def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str
             wanted=wanted,
             promised_to_others=found.promised,
             allowed=found.allowed,
-            do="raise max_connections, run fewer processes, or put PgBouncer before Postgres; see docs/scaling.md",
+            do=f"{allow_more_connections(connection, wanted, found.promised + wanted)}, or run fewer processes; see "
+            "docs/scaling.md",
         )
+
+
+def allow_more_connections(connection: Connection, of_login: int, of_all: int) -> str:
+    """Return how to lift each limit that is too low: of this login, of the database, or of the server."""
+    row = connection.execute(LIMITS).one()
+    limits = (
+        (row.of_login, of_login, f"ROLE {row.login}"),
+        (row.of_database, of_all, f"DATABASE {row.database}"),
+    )
+    low = [limited for limit, wanted, limited in limits if limit is not None and limit < wanted]
+    statements = [f"ALTER {limited} CONNECTION LIMIT -1" for limited in low]
+    fixes = [f"as a superuser: {'; '.join(statements)}"] if statements else []
+    return ", and ".join([*fixes, RAISE_MAX_CONNECTIONS] if row.of_server < of_all else fixes)
 
 
 def _may(connection: Connection, table: str, right: str) -> bool:

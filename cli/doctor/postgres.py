@@ -161,7 +161,7 @@ def _room(check: str, kind: ServerKind, settings: Settings, connection: Connecti
     # The name of a worker's node is not known here: the promised connections may include this worker's.
     living = found.promised + (opens[kind] if kind is ServerKind.API else 0)
     together = max(living, sum(opens[one] for one in startup_checks.ALWAYS))
-    fix = "raise max_connections (200 holds two of each process) and restart Postgres, or put PgBouncer before it"
+    fix = startup_checks.allow_more_connections(connection, opens[kind], together)
     if given < opens[kind]:
         yield failure(
             check,

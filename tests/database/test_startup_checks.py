@@ -202,6 +202,23 @@ def test_a_database_role_with_too_few_connections_is_refused(another_worker: str
             startup_checks.check(engine, ServerKind.WORKER, connections=4)
 
 
+@pytest.mark.parametrize("limited", ["ROLE", "DATABASE"])
+def test_too_few_connections_are_refused_with_the_statement_that_lifts_the_limit(
+    another_worker: str, superuser: Engine, limited: str
+) -> None:
+    name = {"ROLE": LOGIN, "DATABASE": superuser.url.database}[limited]
+    write(superuser, f"ALTER {limited} {name} CONNECTION LIMIT 150")
+
+    with _engine(another_worker) as engine:
+        with pytest.raises(StartupCheckFailed) as refused:
+            startup_checks.check(engine, ServerKind.WORKER, connections=151)
+        who, _, statement = refused.value.fix.partition(": ")
+        write(superuser, statement)
+        startup_checks.check(engine, ServerKind.WORKER, connections=151)
+
+    assert who == "as a superuser"
+
+
 def test_processes_log_a_warning_if_together_they_need_too_many_connections(
     urls: Urls, api: Database, worker: Database
 ) -> None:
