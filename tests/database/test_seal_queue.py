@@ -92,9 +92,7 @@ def test_an_event_missing_from_the_seal_queue_is_sealed_too(world: World, worker
         {"to_state": "active"},
     ],
 )
-def test_the_sealer_refuses_an_event_body_that_differs_from_the_event_row(
-    world: World, changes: dict[str, Any]
-) -> None:
+def test_an_event_body_written_by_the_api_must_equal_the_event_row(world: World, changes: dict[str, Any]) -> None:
     with pytest.raises(DBAPIError, match="says something else"):
         written_by_tara(world, {}, **changes)
 

@@ -153,16 +153,16 @@ def test_an_event_body_written_by_the_notifications_worker_must_equal_the_event_
 
 REMINDER = """
 INSERT INTO events (id, tenant_id, request_id, at, action, actor_role, body)
-VALUES (:id, :tenant_id, :request_id, :at, 'remind', 'clock', :body)
+VALUES (:id, :tenant_id, :request_id, :at, :action, 'clock', :body)
 """
 
 
-def reminder(world: World) -> tuple[dict[str, Value], dict[str, Value]]:
-    """Return the columns of a reminder's event, and a body that says the same."""
+def reminder(world: World, action: str = "remind") -> tuple[dict[str, Value], dict[str, Value]]:
+    """Return the columns of a reminder's event, or of another one, and a body that says the same."""
     request = world.submit()
     columns: dict[str, Value] = {"id": new_id(), "tenant_id": world.tenant.id, "request_id": request.id}
-    columns |= {"at": request.created_at}
-    body = columns | {"log": world.tenant.id, "action": "remind", "actor_role": "clock", "format": 1, "personal": {}}
+    columns |= {"at": request.created_at, "action": action}
+    body = columns | {"log": world.tenant.id, "actor_role": "clock", "format": 1, "personal": {}}
     return columns, body
 
 
@@ -177,15 +177,18 @@ LIES: dict[str, dict[str, Value]] = {
 
 
 @each("lie", LIES)
-def test_an_event_body_written_by_the_core_worker_must_equal_the_event_row(
-    world: World, worker: Database, lie: str
+@each(("login", "action"), [("worker", "remind"), ("connectors", "connection_opened"), ("owner", "remind")])
+def test_an_event_body_written_by_a_worker_or_the_owner_must_equal_the_event_row(
+    world: World, urls: Urls, login: str, action: str, lie: str
 ) -> None:
-    columns, body = reminder(world)
+    columns, body = reminder(world, action)
+    engine = make_engine(getattr(urls, login), role="test-login")
 
     with pytest.raises(DBAPIError, match="says something else"):
-        write(worker.engine, REMINDER, **columns, body=canonical(body | LIES[lie]))
+        write(engine, REMINDER, **columns, body=canonical(body | LIES[lie]))
 
-    write(worker.engine, REMINDER, **columns, body=canonical(body))
+    write(engine, REMINDER, **columns, body=canonical(body))
+    engine.dispose()
 
 
 @each(
