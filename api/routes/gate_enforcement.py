@@ -70,7 +70,7 @@ def allow_gate_report(
 
 
 @router.delete(
-    "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404)
+    "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404, 409)
 )
 def end_gate_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """As a tenant admin, withdraw the consent that the gate only reports: the gate enforces at once."""

@@ -62,7 +62,7 @@ def get_member(slug: Slug, person_id: UUID, who: CurrentUser, session: SessionDe
     return _one(members.show(session, who, slug, person_id), response)
 
 
-@router.put("/members/{person_id}", responses=problems(400, 404, 412, 428), openapi_extra=MUST_MATCH_TAG)
+@router.put("/members/{person_id}", responses=problems(400, 404, 409, 412, 428), openapi_extra=MUST_MATCH_TAG)
 def change_member(
     slug: Slug,
     person_id: UUID,
@@ -84,13 +84,13 @@ def change_member(
     return _one(member, response)
 
 
-@router.delete("/members/{person_id}", status_code=204, responses=problems(404))
+@router.delete("/members/{person_id}", status_code=204, responses=problems(404, 409))
 def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Remove a member at once, as a tenant admin; never the last admin."""
     members.remove(session, who, came, slug, person_id)
 
 
-@router.post("/leave", status_code=204, responses=problems(404))
+@router.post("/leave", status_code=204, responses=problems(404, 409))
 def leave_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Leave the tenant, as any member; the last admin can leave only if no one else stays."""
     members.leave(session, who, came, slug)
@@ -125,7 +125,7 @@ def add_delegation(
     return delegation_view(delegates.add_delegation(session, who, came, slug, wanted))
 
 
-@router.delete("/delegations/{delegation_id}", status_code=204, responses=problems(404))
+@router.delete("/delegations/{delegation_id}", status_code=204, responses=problems(404, 409))
 def end_delegation(
     slug: Slug, delegation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:

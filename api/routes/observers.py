@@ -34,7 +34,7 @@ def add_observer(
     return _view(observers.add(session, who, came, slug, wanted, services=chosen.catalogue.services))
 
 
-@router.delete("/{observer_id}", status_code=204, responses=problems(404))
+@router.delete("/{observer_id}", status_code=204, responses=problems(404, 409))
 def remove_observer(
     slug: Slug, observer_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:

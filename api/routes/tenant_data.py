@@ -41,7 +41,7 @@ def get_tenant_data(slug: Slug, who: CurrentUser, session: SessionDep, chosen: S
     return _shown(session, who, slug, chosen)
 
 
-@router.put(f"{AT_TENANT}/retention", tags=["tenants"], responses=problems(400, 404))
+@router.put(f"{AT_TENANT}/retention", tags=["tenants"], responses=problems(400, 404, 409))
 def change_retention(
     slug: Slug,
     body: RetentionInput,

@@ -98,7 +98,7 @@ def change_tenant_plan(
     return _tenant(tenants.set_plan(session, who, came, slug, body.plan, plans=chosen.catalogue.plans))
 
 
-@router.put("/{slug}/mode", responses=problems(400, 404))
+@router.put("/{slug}/mode", responses=problems(400, 404, 409))
 def change_tenant_mode(
     slug: Slug, body: NewMode, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ModeChangeView:
@@ -110,7 +110,7 @@ def change_tenant_mode(
     return ModeChangeView(mode=switched.mode, closed=_closed(switched.closed), in_review=switched.in_review)
 
 
-@router.put("/{slug}/name", responses=problems(400, 404))
+@router.put("/{slug}/name", responses=problems(400, 404, 409))
 def rename_tenant(
     slug: Slug, body: NewName, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> TenantView:
@@ -118,7 +118,7 @@ def rename_tenant(
     return _tenant(tenants.rename(session, who, came, slug, body.name))
 
 
-@router.post("/{slug}/emergency-stop", responses=problems(400, 404))
+@router.post("/{slug}/emergency-stop", responses=problems(400, 404, 409))
 def start_emergency_stop(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: CommentInput | None = None
 ) -> EmergencyStopView:
@@ -132,7 +132,7 @@ def start_emergency_stop(
     )
 
 
-@router.delete("/{slug}/emergency-stop", status_code=204, responses=problems(404))
+@router.delete("/{slug}/emergency-stop", status_code=204, responses=problems(404, 409))
 def end_emergency_stop(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """End an emergency stop, as a tenant admin: the policy decides about break-glass again. No window is reopened."""
     emergency_stop.end_stop(session, who, came, slug)
@@ -146,7 +146,7 @@ def get_policy(
     return _policy(policies.read(session, who, slug, version), response)
 
 
-@router.put("/{slug}/policy", responses=problems(400, 404, 412, 428), openapi_extra=MUST_MATCH)
+@router.put("/{slug}/policy", responses=problems(400, 404, 409, 412, 428), openapi_extra=MUST_MATCH)
 def change_policy(
     slug: Slug,
     body: Policy,

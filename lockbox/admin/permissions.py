@@ -64,10 +64,12 @@ def acting_as(
 ) -> AdminActor:
     """Return the caller, acting in the first of `roles` held at the tenant, or at the vendor if `tenant` is None.
 
-    The people of the tenant or the vendor are locked until the transaction ends.
+    The people of the tenant or the vendor are locked until the transaction ends. Raises TenantErased.
     """
     authentication.enter(session, caller)
     place = tenant.id if tenant else None
+    if tenant:
+        refuse_erased(session, tenant)
     capacity(caller, roles, place)
     lock_members(session, place)
     caller = authentication.as_of_now(session, caller)
@@ -112,10 +114,15 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
     lock_members(session, tenant.id)
     caller = authentication.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))
-    if session.execute(IS_ERASED, {"tenant": tenant.id}).scalar_one():
-        raise TenantErased(ERASED)
+    refuse_erased(session, tenant)
     authentication.turn_to(session, tenant.id)
     return AdminActor(caller, role, origin, tenant.id), tenant
+
+
+def refuse_erased(session: UnitOfWork, tenant: Tenant) -> None:
+    """Raises TenantErased. Only suspended tenants can be erased, and an erased tenant stays suspended."""
+    if tenant.suspended and session.execute(IS_ERASED, {"tenant": tenant.id}).scalar_one():
+        raise TenantErased(ERASED)
 
 
 def locked(session: UnitOfWork, tenant: Tenant) -> Tenant:

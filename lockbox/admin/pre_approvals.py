@@ -44,7 +44,7 @@ from lockbox.facts.enumerations import ApproveMeans, AuthMethod, Reason, State
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
-from lockbox.identity.roles import Caller, Role
+from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications.mail_text import duration
 from lockbox.requests import decide
@@ -257,7 +257,9 @@ def _scene(
 
     `others` is the error message for members who may only see the pre-approval.
     """
-    tenant = permissions.readable(session, caller, slug)
+    tenant = permissions.known(session, caller, slug)
+    permissions.refuse_erased(session, tenant)
+    permissions.capacity(caller, tuple(TENANT_ROLES), tenant.id)
     permissions.lock_members(session, tenant.id)
     mine = col(PreApproval.id) == which, col(PreApproval.tenant_id) == tenant.id
     row = session.orm.exec(select(PreApproval).where(*mine).with_for_update(key_share=True)).one_or_none()
