@@ -1,5 +1,6 @@
 """Webhooks over HTTP: a secret is in one answer alone, what is sent in is checked, and the log is read in pages."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -93,6 +94,16 @@ def test_an_invalid_webhook_is_refused_and_nothing_is_written(door: Door, change
         facts(answer, 422, "invalid-request")
         assert "secret@" not in answer.text
     assert door.rows() == before
+
+
+def test_only_a_vendor_webhook_may_be_in_a_private_network_of_the_settings(fresh_door: Door) -> None:
+    door, body = (
+        fresh_door.with_settings(private_networks=(ip_network("10.20.0.0/16"),)),
+        {"url": "https://10.20.0.7/"},
+    )
+
+    assert add(door, "olga", **body)["url"] == body["url"]
+    facts(door.call("tara", "POST", door.path("/endpoints"), json=body), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("body", [{}, {"url": None}, {"enabled": None}, {"event_types": None}, {"disabled_at": None}])

@@ -3,26 +3,41 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from api.app import make_app, make_database
+from catalogue.service_catalogue import CaseSystem, Catalogue, Plan, Service
 from config.outbound import OutboundProxy, OutboundRoute
 from config.settings import Settings
+from connectors.models import ConnectorKind
+from connectors.protocol import ConnectorFailed
+from gate.bearer_tokens import TokenRealm
+from gate.engineers import callers_of
 from harness.connect_proxy import ConnectProxy
 from harness.network import HOST, serving
 from lockbox import safe_http
 from lockbox.admin.webhooks import WebhookUrlPolicy
+from lockbox.errors import Busy
 from lockbox.identity.oidc_providers import IdentityProviders, ProviderUnavailable
+from lockbox.notifications.endpoints import new_secret
 from lockbox.notifications.senders.protocol import SendFailed, WebhookCall
 from lockbox.notifications.webhook import HttpWebhooks
+from lockbox.requests.case_check import AdapterQuestion, AdapterSilent, CaseAdapters
 from lockbox.safe_http import FetchFailed, FetchFailure, fetch
+from lockbox.sql import new_id
 from tests.each import each
 from tests.oidc_issuer import REDIRECT, LocalIssuer, local_issuer
+from tests.unit.gate_examples import ISSUER
 from tests.unit.test_safe_http import INNER, INWARD, certified, resolve_to
+from tests.unit.test_worker_runtime import NOWHERE
+from worker import runtime
 
 NAME = "sso.example"
 PUBLIC = "8.8.8.8"
@@ -237,6 +252,99 @@ def test_only_the_vendors_webhooks_are_called_in_listed_private_networks(
         asyncio.run(hooks.send(WebhookCall("1", f"https://{NAME}/", b"{}", ("whsec_" + "a" * 32,), is_vendors)))
 
     assert (failed.value.kind != FetchFailure.NOT_PUBLIC) is is_vendors
+
+
+SECRET = new_secret()
+HELPDESK = CaseSystem(title="Helpdesk", address="https://helpdesk.example/", adapter=f"https://{NAME}/")
+HOOK = WebhookCall("1", f"https://{NAME}/", b"{}", (SECRET,), is_vendors=True)
+VENDORS = LocalIssuer(f"https://{NAME}")
+
+
+def asked(adapters: CaseAdapters, seconds: float) -> str:
+    """Ask about a case; return the word for why there is no answer."""
+    question = AdapterQuestion(new_id(), "contoso", "helpdesk", "CASE-7", new_id(), "erin@vendor.example", seconds)
+    with pytest.raises(AdapterSilent) as silent:
+        adapters.ask(question)
+    return str(silent.value)
+
+
+@each(("route", "seconds", "is_called"), [(INSIDE, 0.3, True), (OutboundRoute(), 2.9, False)])
+def test_case_adapters_are_called_in_listed_private_networks_only(
+    monkeypatch: pytest.MonkeyPatch, route: OutboundRoute, seconds: float, *, is_called: bool
+) -> None:
+    resolve_to(monkeypatch, [PRIVATE])
+
+    trouble = asked(CaseAdapters({"helpdesk": HELPDESK}, SECRET, route=route), seconds)
+
+    assert (trouble != FetchFailure.NOT_PUBLIC) is is_called
+
+
+def call_by_sign_in(chosen: Settings, _: Path) -> None:
+    app = make_app(chosen, make_database(chosen))
+    with pytest.raises(ProviderUnavailable):
+        app.state.issuers.metadata(chosen.issuers[0])
+
+
+def call_by_gate(chosen: Settings, _: Path) -> None:
+    tokens = make_app(chosen, make_database(chosen)).state.gateway.engineers.tokens
+    callers = callers_of(chosen.catalogue)["mail"]
+    realm = TokenRealm("mail", {one.provider.issuer: one for one in callers.issuers}, callers.is_gated)
+    with pytest.raises(Busy):
+        asyncio.run(tokens.verified(realm, VENDORS.token().encode()))
+
+
+def call_by_notifications(chosen: Settings, _: Path) -> None:
+    senders = runtime.make(chosen.model_copy(update={"notifications_database_url": SecretStr(NOWHERE)})).senders
+    assert senders is not None
+    with pytest.raises(SendFailed):
+        asyncio.run(senders.hooks.send(HOOK))
+
+
+def call_by_case_check(chosen: Settings, _: Path) -> None:
+    cases = runtime.make(chosen.model_copy(update={"notifications_database_url": SecretStr(NOWHERE)})).cases
+    assert cases is not None
+    asked(cases, 2.9)
+
+
+def call_by_connector(chosen: Settings, folder: Path) -> None:
+    (folder / "helpdesk").write_text(f"https://{NAME}/\n{SECRET}\n", encoding="utf-8")
+    (folder / "helpdesk").chmod(0o600)
+    changes = {"connectors_database_url": SecretStr(NOWHERE), "connector_targets": folder}
+    driver = runtime.make(chosen.model_copy(update=changes)).driver
+    assert driver is not None
+    with pytest.raises(ConnectorFailed, match="unreachable"):
+        driver._connectors[ConnectorKind.WEBHOOK].close(new_id(), "helpdesk")  # noqa: SLF001 - it has no public name
+
+
+@each("call", [call_by_sign_in, call_by_gate, call_by_notifications, call_by_case_check, call_by_connector])
+def test_each_process_uses_the_proxy_and_private_networks_of_its_settings(
+    monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, tmp_path: Path, call: Callable[[Settings, Path], None]
+) -> None:
+    # Without the private network, the second address would forbid the call.
+    resolve_to(monkeypatch, [PUBLIC, "fd12::7"])
+    services = {"mail": Service(title="Mail", actions=("read",))}
+    known: dict[str, Any] = {
+        "plans": {"standard": Plan()},
+        "issuers": (ISSUER,),
+        "case_systems": {"helpdesk": HELPDESK},
+    }
+    chosen = Settings(
+        environment="test",
+        database_url=SecretStr(NOWHERE),
+        redis_url=SecretStr("redis://127.0.0.1:1/0"),
+        smtp_url=SecretStr("smtp://127.0.0.1:1"),
+        catalogue=Catalogue(services=services, **known),
+        issuers=(VENDORS.configured(),),
+        case_adapter_secret=SecretStr(SECRET),
+        private_networks=INSIDE.private,
+        outbound_proxy=SecretStr(f"http://{HOST}:{proxy.port}"),
+    )
+
+    proxy.asked.clear()
+
+    call(chosen, tmp_path)
+
+    assert proxy.targets == [f"{PUBLIC}:443"]
 
 
 def test_a_vendor_webhook_may_have_an_address_in_a_listed_network() -> None:
