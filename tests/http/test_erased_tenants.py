@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from api import openapi
+from api import document
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from tests.database.tenancy import is_erased_now
@@ -22,7 +22,7 @@ AT_TENANT = "/v1/tenants/{slug}/"
 CHANGES_NOTHING = {"POST /v1/tenants/{slug}/preview"}
 CHANGES = sorted(
     f"{method.upper()} {path}"
-    for path, methods in json.loads(openapi.FILE.read_text(encoding="utf-8"))["paths"].items()
+    for path, methods in json.loads(document.FILE.read_text(encoding="utf-8"))["paths"].items()
     for method in methods
     if path.startswith(AT_TENANT) and method != "get"
 )
