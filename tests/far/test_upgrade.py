@@ -1,4 +1,7 @@
-"""Processes of the last release go on, and start anew, on the schema of today and on one that is still to come."""
+"""Restarted processes of the last release work on the schema of today and on a later one.
+
+Processes of today continue during a migration.
+"""
 
 import fcntl
 import hashlib
@@ -399,7 +402,7 @@ def test_the_upgrade_test_uses_the_files_of_the_last_release(released: VersionFo
     assert forked.stdout.split() == places, forked.stderr
 
 
-def test_running_processes_of_the_last_release_work_on_a_later_schema(
+def test_restarted_processes_of_the_last_release_work_on_a_later_schema(
     old: PlayedStack, new: PlayedStack, coming: VersionFolder, urls: Urls
 ) -> None:
     start(old, "api", "worker", "notifications")
