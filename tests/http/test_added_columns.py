@@ -87,7 +87,7 @@ class HotPaths:
         request_id = submitted.json()["id"]
         path = f"/v1/requests/{request_id}"
         asked = await self._post("ann", f"{path}/questions", text="Which mails?")
-        found = [
+        found: list[Response | int] = [
             await self._post("erin", f"{path}/questions/{asked.json()['id']}/answer", text="Those of May"),
             await self._page("/waiting"),
             await self._page(f"/requests/{request_id}"),
