@@ -26,9 +26,15 @@ STOP_SECONDS = 10
 class Pooler:
     port: int
     process: "subprocess.Popen[bytes]"
+    file: Path
 
     def through(self, url: str) -> str:
         return make_url(url).set(host=HOST, port=self.port).render_as_string(hide_password=False)
+
+    def reload(self, **changes: str) -> None:
+        """Change settings in its file, and make it read the file again."""
+        self.file.write_text(_changed(self.file.read_text(), changes))
+        self.process.send_signal(signal.SIGHUP)
 
 
 @contextmanager
@@ -62,7 +68,7 @@ def pooler(*urls: str, **changes: str) -> Iterator[Pooler]:
         process = subprocess.Popen([PROGRAM, "--quiet", str(folder / "ini")], user=account)  # noqa: S603 - our own
         try:
             wait_until_listening(port)
-            yield Pooler(port, process)
+            yield Pooler(port, process, folder / "ini")
         finally:
             # After SIGTERM, PgBouncer would wait for its clients to leave.
             process.send_signal(signal.SIGQUIT)

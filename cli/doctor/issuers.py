@@ -12,7 +12,7 @@ CHECK = "Issuers"
 PROXY = "LOCKBOX_OUTBOUND_PROXY"
 FIXES = {
     FetchFailure.NOT_PUBLIC: "name its network in LOCKBOX_PRIVATE_NETWORKS",
-    FetchFailure.NAME: "check the name, or let this machine's resolver know it",
+    FetchFailure.NAME: "check its name in LOCKBOX_ISSUERS, or let this machine's resolver know it",
     FetchFailure.CERTIFICATE: "add its authority to the certificates that this machine trusts",
     FetchFailure.ANSWER: "write it as its discovery document does",
     FetchFailure.FORM: "use https on port 443, or on one from 1024 on",

@@ -119,8 +119,8 @@ def _own_key(settings: Settings) -> Iterator[DoctorFinding]:
         yield failure(
             CHECK,
             "LOCKBOX_AUDIT_KEY_FILES: no public half of these keys is in LOCKBOX_AUDIT_PUBLIC_KEYS",
-            "name the files of the keys whose public halves are listed, or list what `lockbox operate public-keys` "
-            "prints",
+            "name the files of the keys whose public halves are listed, or add to that list what `lockbox operate "
+            "public-keys` prints",
         )
 
 

@@ -1,7 +1,8 @@
-"""A machine on which the files of deploy/systemd are installed by the book: users, keys, settings, and a database."""
+"""A machine on which the files of deploy/systemd are installed by docs/operating/install.md, and a database."""
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
@@ -30,10 +30,11 @@ from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.owner_transaction import as_owner
 from lockbox.schedule import Schedule
-from tests.programs import need
+from tests.programs import need, need_root
 from tests.whole.test_doctor import DAY, SilentServer, certified
 
 FOLDER = CHECKOUT / "deploy" / "systemd"
+GUIDE = CHECKOUT / "docs" / "operating" / "install.md"
 UNITS = ("lockbox-api", "lockbox-worker@1", "lockbox-notifications@1", "lockbox-connectors@1", "lockbox-flower")
 LISTS_KEY = "INSERT INTO audit_keys (key, purpose, first_used_at) VALUES ('{}', 'approval', now())"
 
@@ -68,6 +69,7 @@ class MachineOfUnits:
     secret: str
     python: dict[str, str]
     other_audit: str = ""
+    issuer: str = ""
 
     @property
     def etc(self) -> Path:
@@ -76,6 +78,11 @@ class MachineOfUnits:
     @property
     def checkpoints(self) -> Path:
         return self.place / "var" / "lib" / "lockbox" / "checkpoints"
+
+    def moved(self, text: str) -> str:
+        """Return a text of the guide or of a unit with the folders of this machine."""
+        here = text.replace("/etc/lockbox", str(self.etc)).replace("/srv/lockbox", str(CHECKOUT))
+        return here.replace("/var/lib/lockbox/checkpoints", str(self.checkpoints))
 
     def runs(self, *arguments: str, **variables: str) -> str:
         """Run a command of ours, and return what it prints."""
@@ -102,11 +109,13 @@ class MachineOfUnits:
         return [one for one in self.examines(unit) if one["level"] != "ok"]
 
     @contextmanager
-    def changed(self, file: str, **settings: str) -> Iterator[None]:
+    def changed(self, file: str, **settings: str | None) -> Iterator[None]:
+        """Write other settings into a file; None removes one."""
         path = self.etc / file
         before = path.read_text()
         lines = [line for line in before.splitlines() if line.partition("=")[0] not in settings]
-        path.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in settings.items())]) + "\n")
+        lines += [f"{name}={value}" for name, value in settings.items() if value is not None]
+        path.write_text("\n".join(lines) + "\n")
         try:
             yield
         finally:
@@ -116,8 +125,7 @@ class MachineOfUnits:
 @contextmanager
 def machine_of_units(urls: Urls) -> Iterator[MachineOfUnits]:
     """Install on a machine with this database, as docs/operating says."""
-    if os.geteuid():
-        pytest.skip("only root becomes the user of a unit")
+    need_root()
     programs = [need("systemd-sysusers"), need("systemd-tmpfiles")]
     with own_folder("units") as place:
         (place / "etc" / "lockbox" / "targets").mkdir(parents=True)
@@ -138,12 +146,10 @@ def machine_of_units(urls: Urls) -> Iterator[MachineOfUnits]:
 def _keys(machine: MachineOfUnits) -> None:
     etc = machine.etc
     shutil.copy(CHECKOUT / "deploy" / "catalogue.yaml", etc)
-    for name in ("approval", "audit", "other"):
-        machine.runs("operate", "new-key", str(etc / f"{name}.pem"))
-    for name in ("credential", "another"):
-        machine.runs("operate", "new-credential-key", str(etc / f"{name}.key"))
-    machine.runs("operate", "code-key", str(etc / "credential.key"), str(etc / "code.key"))
-    machine.runs("operate", "mark-key", str(etc / "credential.key"), str(etc / "mark.key"))
+    for command in re.findall(r"(?m)^lockbox (operate (?:new|code|mark)-.+)$", GUIDE.read_text()):
+        machine.runs(*machine.moved(command).split())
+    machine.runs("operate", "new-key", str(etc / "other.pem"))
+    machine.runs("operate", "new-credential-key", str(etc / "another.key"))
     machine.runs("operate", "code-key", str(etc / "another.key"), str(etc / "code-of-another.key"))
     (etc / "targets" / "orders").write_text("secret")
 
@@ -180,53 +186,40 @@ def _settings(machine: MachineOfUnits, public_url: str) -> None:
         "operate", "public-keys", "--of-approvals", LOCKBOX_APPROVAL_KEY_FILES=f'["{etc}/approval.pem"]', **public
     )
     machine.other_audit = other
-    written = {
-        "all.env": f"""
-            LOCKBOX_ENVIRONMENT=production
-            LOCKBOX_PUBLIC_URL={public_url}
-            LOCKBOX_REDIS_URL={urls.redis}
-            LOCKBOX_AUDIT_PUBLIC_KEYS='{audit}'
-            SSL_CERT_FILE={machine.place}/certificate.pem
-        """,
-        "api.env": f"""
-            LOCKBOX_API_PORT={own_port()}
-            LOCKBOX_DATABASE_URL={urls.api}
-            LOCKBOX_SECRET_KEYS='["{machine.secret}"]'
-            LOCKBOX_CATALOGUE={etc}/catalogue.yaml
-            LOCKBOX_APPROVAL_KEY_FILES='["{etc}/approval.pem"]'
-            LOCKBOX_CREDENTIAL_KEY_FILES='["{etc}/credential.key"]'
-            LOCKBOX_CHECKPOINT_FOLDER={machine.checkpoints}
-            LOCKBOX_TRUSTED_PROXIES='["127.0.0.1/32"]'
-            LOCKBOX_METRICS_TOKEN={secrets.token_hex(32)}
-        """,
-        "worker.env": f"""
-            LOCKBOX_WORKER_DATABASE_URL={urls.worker}
-            LOCKBOX_AUDIT_KEY_FILES='["{etc}/audit.pem"]'
-            LOCKBOX_CHECKPOINT_FOLDER={machine.checkpoints}
-        """,
-        "notifications.env": f"""
-            LOCKBOX_NOTIFICATIONS_DATABASE_URL={urls.notifications}
-            LOCKBOX_CATALOGUE={etc}/catalogue.yaml
-            LOCKBOX_SECRET_KEYS='["{machine.secret}"]'
-            LOCKBOX_CODE_KEY_FILES='["{etc}/code.key"]'
-            LOCKBOX_APPROVAL_PUBLIC_KEYS='{approval}'
-            LOCKBOX_SMTP_URL={urls.smtp}
-            LOCKBOX_MAIL_FROM="Lockbox <lockbox@vendor.example>"
-        """,
-        "connectors.env": f"""
-            LOCKBOX_CONNECTORS_DATABASE_URL={urls.connectors}
-            LOCKBOX_CONNECTOR_TARGETS={etc}/targets
-            LOCKBOX_APPROVAL_PUBLIC_KEYS='{approval}'
-            LOCKBOX_MARK_KEY_FILES='["{etc}/mark.key"]'
-            LOCKBOX_CHECKPOINT_FOLDER={machine.checkpoints}
-            LOCKBOX_CATALOGUE={etc}/catalogue.yaml
-        """,
-        "flower.env": f"""
-            LOCKBOX_FLOWER_USER=operator
-            LOCKBOX_FLOWER_PASSWORD={secrets.token_hex(16)}
-            LOCKBOX_FLOWER_PORT={own_port()}
-        """,
+    values = {
+        "LOCKBOX_PUBLIC_URL": public_url,
+        "LOCKBOX_REDIS_URL": urls.redis,
+        "LOCKBOX_AUDIT_PUBLIC_KEYS": f"'{audit}'",
+        "LOCKBOX_APPROVAL_PUBLIC_KEYS": f"'{approval}'",
+        "LOCKBOX_API_PORT": str(own_port()),
+        "LOCKBOX_DATABASE_URL": urls.api,
+        "LOCKBOX_WORKER_DATABASE_URL": urls.worker,
+        "LOCKBOX_NOTIFICATIONS_DATABASE_URL": urls.notifications,
+        "LOCKBOX_SECRET_KEYS": f"'[\"{machine.secret}\"]'",
+        "LOCKBOX_METRICS_TOKEN": secrets.token_hex(32),
+        "LOCKBOX_SMTP_URL": urls.smtp,
     }
+    text = machine.moved(GUIDE.read_text())
+    written: dict[str, str] = dict(re.findall(r"(?ms)^cat > \S+/(\w+\.env) <<END\n(.+?)^END$", text))
+    assert set(written) == {"all.env", "api.env", "worker.env", "notifications.env"}
+    for name, lines in written.items():
+        pairs = [line.partition("=") for line in lines.splitlines()]
+        written[name] = "".join(f"{one}={values.get(one, value)}\n" for one, _, value in pairs)
+        assert "$" not in written[name]
+    written["all.env"] += f"SSL_CERT_FILE={machine.place}/certificate.pem\n"
+    written["connectors.env"] = f"""
+        LOCKBOX_CONNECTORS_DATABASE_URL={urls.connectors}
+        LOCKBOX_CONNECTOR_TARGETS={etc}/targets
+        LOCKBOX_APPROVAL_PUBLIC_KEYS='{approval}'
+        LOCKBOX_MARK_KEY_FILES='["{etc}/mark.key"]'
+        LOCKBOX_CHECKPOINT_FOLDER={machine.checkpoints}
+        LOCKBOX_CATALOGUE={etc}/catalogue.yaml
+    """
+    written["flower.env"] = f"""
+        LOCKBOX_FLOWER_USER=operator
+        LOCKBOX_FLOWER_PASSWORD={secrets.token_hex(16)}
+        LOCKBOX_FLOWER_PORT={own_port()}
+    """
     for name, lines in written.items():
         (etc / name).write_text("".join(f"{line.strip()}\n" for line in lines.strip().splitlines()))
 
@@ -264,6 +257,5 @@ def _units(machine: MachineOfUnits) -> None:
             elif name == "SupplementaryGroups":
                 lines.append(f"{name}={' '.join(str(machine.groups[one]) for one in value.split())}")
             else:
-                moved = line.replace("/etc/lockbox", str(machine.etc)).replace("/srv/lockbox", str(CHECKOUT))
-                lines.append(moved.replace("/var/lib/lockbox/checkpoints", str(machine.checkpoints)))
+                lines.append(machine.moved(line))
         (folder / unit.name).write_text("\n".join(lines))

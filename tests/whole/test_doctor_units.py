@@ -1,5 +1,6 @@
 """`lockbox doctor --unit` on the files of deploy/systemd: no false alarm, and each planted fault with its mend."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,8 +15,9 @@ from devstack.embedded import ServerAddresses
 from harness.mail_relay import MailRelay
 from harness.network import serving
 from harness.pooler import PROGRAM, pooler
-from harness.stage import fresh_database, run_as_superuser
+from harness.stage import fresh_database, migrated_servers, run_as_superuser
 from tests.database.test_startup_checks import older
+from tests.oidc_issuer import local_issuer
 from tests.programs import absent
 from tests.whole.machine_of_units import UNITS, MachineOfUnits, machine_of_units
 
@@ -27,7 +29,8 @@ pytestmark = [pytest.mark.far, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def machine(template: ServerAddresses) -> Iterator[MachineOfUnits]:
     """One for all: each fault is mended."""
-    with fresh_database(template) as urls, machine_of_units(urls) as made:
+    with fresh_database(template) as urls, machine_of_units(urls) as made, local_issuer() as issuer:
+        made.issuer = issuer.url
         yield made
 
 
@@ -45,7 +48,7 @@ def test_doctor_reports_no_fault_in_any_unit_installed_by_the_installation_guide
 
 
 # Each fault: in which unit it shows, what plants it, and the words of the finding. What mends it is the finding's own
-# command, or what the fault says where that is a setting or a statement.
+# command.
 FILES: dict[str, tuple[str, Callable[[MachineOfUnits], None], str]] = {
     "a key that the process can't read": (
         API, lambda m: _owned(m.etc / "approval.pem", 0, 0, 0o600), "this user can't read",
@@ -120,64 +123,122 @@ def test_doctor_reports_a_wrong_file_of_a_unit_and_the_suggested_fix_works(
         assert {name: machine.finds(name) for name in others} == {name: [] for name in others}
 
 
-Planted = Callable[[MachineOfUnits], dict[str, str]]
-SETTINGS: dict[str, tuple[str, str, Planted, tuple[str, str]]] = {
+Finding = dict[str, str]
+Settings = dict[str, str | None]
+Planted = Callable[[MachineOfUnits], Settings]
+Mend = Callable[[MachineOfUnits, Finding], Settings]
+ANOTHER_SECRET = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+
+
+def _listed(*files: Path) -> str:
+    return f"'{json.dumps([str(file) for file in files])}'"
+
+
+def _printed(machine: MachineOfUnits, found: Finding, *arguments: str, **variables: str) -> str:
+    """Run the command of ours that the fix of a finding names in backquotes, and return what it prints."""
+    named = re.search(r"`lockbox (.+?)`", found["fix"])
+    assert named, found
+    return machine.runs(*named[1].split(), *arguments, **variables)
+
+
+def _public_keys(machine: MachineOfUnits, found: Finding, *keys: str) -> Settings:
+    variables = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_PUBLIC_URL": "https://localhost"}
+    listed = json.dumps([str(machine.etc / key) for key in keys])
+    return {"LOCKBOX_AUDIT_PUBLIC_KEYS": f"'{_printed(machine, found, **variables, LOCKBOX_AUDIT_KEY_FILES=listed)}'"}
+
+
+def _derived(machine: MachineOfUnits, found: Finding) -> Settings:
+    anew = machine.etc / "anew.key"
+    _printed(machine, found, str(machine.etc / "credential.key"), str(anew))
+    _owned(anew, 0, machine.users["lockbox-notifications"][1], 0o640)
+    return {"LOCKBOX_CODE_KEY_FILES": _listed(anew, machine.etc / "code-of-another.key")}
+
+
+def _meant(found: Finding, value: str) -> Settings:
+    (unknown,), (meant,) = re.findall(r"^\w+", found["says"]), re.findall(r"did you mean (\w+)\?", found["fix"])
+    return {unknown: None, meant: value}
+
+
+# What is planted in which file, the words of the finding and of its fix, and the settings that the fix says to write.
+SETTINGS: dict[str, tuple[str, str, Planted, tuple[str, str], Mend]] = {
     "another credential key": (
-        API, "api.env", lambda m: {"LOCKBOX_CREDENTIAL_KEY_FILES": f"'[\"{m.etc}/another.key\"]'"},
+        API, "api.env", lambda m: {"LOCKBOX_CREDENTIAL_KEY_FILES": _listed(m.etc / "another.key")},
         ("bear no mark of these keys", "name the file of that key as well"),
+        lambda m, _: {"LOCKBOX_CREDENTIAL_KEY_FILES": _listed(m.etc / "another.key", m.etc / "credential.key")},
     ),
     "another approval key": (
-        API, "api.env", lambda m: {"LOCKBOX_APPROVAL_KEY_FILES": f"'[\"{m.etc}/other.pem\"]'"},
-        ("none of these keys has signed an approval", "name the file of the key that did"),
+        API, "api.env", lambda m: {"LOCKBOX_APPROVAL_KEY_FILES": _listed(m.etc / "other.pem")},
+        ("none of these keys has signed an approval", "name the file of the key that did as well"),
+        lambda m, _: {"LOCKBOX_APPROVAL_KEY_FILES": _listed(m.etc / "other.pem", m.etc / "approval.pem")},
     ),
     "other public keys": (
         API, "api.env", lambda m: {"LOCKBOX_AUDIT_PUBLIC_KEYS": f"'{m.other_audit}'"},
-        ("no key of this list has signed the logs", "lockbox operate public-keys"),
+        ("no key of this list has signed the logs", "write what `lockbox operate public-keys` prints"),
+        lambda m, found: _public_keys(m, found, "audit.pem"),
     ),
     "an audit key that nobody trusts": (
-        WORKER, "worker.env", lambda m: {"LOCKBOX_AUDIT_KEY_FILES": f"'[\"{m.etc}/other.pem\"]'"},
+        WORKER, "worker.env", lambda m: {"LOCKBOX_AUDIT_KEY_FILES": _listed(m.etc / "other.pem")},
         ("no public half of these keys is in LOCKBOX_AUDIT_PUBLIC_KEYS", "name the files of the keys"),
+        lambda m, _: {"LOCKBOX_AUDIT_KEY_FILES": _listed(m.etc / "audit.pem")},
+    ),
+    "a new audit key that is not listed": (
+        WORKER, "worker.env", lambda m: {"LOCKBOX_AUDIT_KEY_FILES": _listed(m.etc / "other.pem")},
+        ("no public half of these keys is in LOCKBOX_AUDIT_PUBLIC_KEYS", "add to that list what"),
+        lambda m, found: _public_keys(m, found, "audit.pem", "other.pem"),
     ),
     "another code key": (
         NOTIFICATIONS, "notifications.env",
-        lambda m: {"LOCKBOX_CODE_KEY_FILES": f"'[\"{m.etc}/code-of-another.key\"]'"},
-        ("codes that wait to be entered are of another key", "lockbox operate code-key"),
+        lambda m: {"LOCKBOX_CODE_KEY_FILES": _listed(m.etc / "code-of-another.key")},
+        ("codes that wait to be entered are of another key", "derive it anew by `lockbox operate code-key`"),
+        _derived,
     ),
     "another secret key": (
-        NOTIFICATIONS, "notifications.env",
-        lambda _: {"LOCKBOX_SECRET_KEYS": "'[\"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"]'"},
-        ("a webhook's secret was encrypted with a key that is not in the list", "add the older key"),
+        NOTIFICATIONS, "notifications.env", lambda _: {"LOCKBOX_SECRET_KEYS": f"'[\"{ANOTHER_SECRET}\"]'"},
+        ("a webhook's secret was encrypted with a key that is not in the list", "add the older key at the end"),
+        lambda m, _: {"LOCKBOX_SECRET_KEYS": f"'[\"{ANOTHER_SECRET}\", \"{m.secret}\"]'"},
     ),
     "an issuer that there is not": (
         API, "api.env",
-        lambda _: {"LOCKBOX_ISSUERS": "'[{\"issuer\": \"https://login.nowhere.invalid\", \"audience\": \"x\"}]'"},
-        ("nobody can sign in by https://login.nowhere.invalid", "check the name"),
+        lambda _: {"LOCKBOX_ENVIRONMENT": "test", **_issuer("https://login.nowhere.invalid")},
+        ("nobody can sign in by https://login.nowhere.invalid", "check its name in LOCKBOX_ISSUERS"),
+        lambda m, _: _issuer(m.issuer),
     ),
     "a setting that there is not": (
-        API, "api.env", lambda _: {"LOCKBOX_CATALOG": "x"},
+        API, "api.env", lambda m: {"LOCKBOX_CATALOGUE": None, "LOCKBOX_CATALOG": f"{m.etc}/catalogue.yaml"},
         ("LOCKBOX_CATALOG is no setting", "did you mean LOCKBOX_CATALOGUE?"),
+        lambda m, found: _meant(found, f"{m.etc}/catalogue.yaml"),
     ),
     "the login of another process": (
         WORKER, "worker.env", lambda m: {"LOCKBOX_WORKER_DATABASE_URL": m.urls.api},
         ("this login may", "use its own login"),
+        lambda m, _: {"LOCKBOX_WORKER_DATABASE_URL": m.urls.worker},
     ),
 }  # fmt: skip
+
+
+def _issuer(url: str) -> Settings:
+    return {"LOCKBOX_ISSUERS": f"'{json.dumps([{'issuer': url, 'audience': 'x'}])}'"}
 
 
 @pytest.mark.parametrize("fault", SETTINGS)
 def test_doctor_reports_a_wrong_setting_of_a_unit_and_the_suggested_fix_works(
     machine: MachineOfUnits, fault: str
 ) -> None:
-    unit, file, settings, (says, fix) = SETTINGS[fault]
-    with kept(machine):
+    unit, file, plant, (says, fix), mend = SETTINGS[fault]
+    planted = plant(machine)
+    with kept(machine), machine.changed(file, **planted):
         for key in ("other.pem", "another.key", "code-of-another.key"):
             readers = {API: "lockbox-api", WORKER: "lockbox-worker", NOTIFICATIONS: "lockbox-notifications"}
-            if key in str(settings(machine)):
+            if key in str(planted):
                 _owned(machine.etc / key, 0, machine.users[readers[unit]][1], 0o640)
-        with machine.changed(file, **settings(machine)):
-            found = machine.finds(unit)
+        found = machine.finds(unit)
+        told = [one for one in found if says in one["says"] and fix in one["fix"]]
+        assert told, found
+        mended = mend(machine, told[0])
+        assert [name for name in mended if name not in f"{told[0]}"] == [], "the finding names each setting"
+        with machine.changed(file, **mended):
+            assert machine.finds(unit) == []
 
-    assert [one for one in found if says in one["says"] and fix in one["fix"]], found
     assert machine.finds(unit) == []
 
 
@@ -200,17 +261,44 @@ def test_doctor_reports_missing_database_grants_and_prints_the_sql_that_restores
     assert machine.finds(API) == []
 
 
-@pytest.mark.parametrize(("limit", "says"), [(97, "all processes together open up to 98"), (57, "opens up to 58")])
-def test_doctor_reports_too_few_connections(machine: MachineOfUnits, limit: int, says: str) -> None:
-    name = make_url(machine.urls.superuser).database
-    run_as_superuser(machine.urls.superuser, f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
-    try:
-        found = machine.finds(API)
-    finally:
-        run_as_superuser(machine.urls.superuser, f"ALTER DATABASE {name} CONNECTION LIMIT 200")
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[ServerAddresses]:
+    """One whose limits only these tests meet."""
+    with migrated_servers("limits") as servers:
+        yield servers
 
-    assert [one for one in found if says in one["says"] and "raise max_connections" in one["fix"]], found
-    assert machine.finds(API) == []
+
+def limit(servers: ServerAddresses, *statements: str) -> None:
+    run_as_superuser(servers.superuser_url, *statements)
+    if any("max_connections" in one for one in statements):
+        servers.kill("postgres")
+        servers.start_again("postgres")
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("ALTER DATABASE lockbox CONNECTION LIMIT 97", "all processes together open up to 98"),
+        ("ALTER DATABASE lockbox CONNECTION LIMIT 57", "opens up to 58"),
+        ("ALTER ROLE lockbox_api CONNECTION LIMIT 57", "58 connections, and Postgres gives this login 57"),
+        ("ALTER SYSTEM SET max_connections = 100", "all processes together open up to 98"),
+    ],
+)
+def test_doctor_reports_too_few_connections_and_the_suggested_fix_works(
+    machine: MachineOfUnits, own_postgres: ServerAddresses, statement: str, says: str
+) -> None:
+    limit(own_postgres, statement)
+
+    with other_postgres(machine, own_postgres.database_url):
+        (found,) = machine.finds(API)
+        who, _, statements = found["fix"].partition(": ")
+        raised = re.match(r"raise max_connections \((\d+) .+\) and restart Postgres", found["fix"])
+        assert raised or who == "as a superuser"
+        fixes = [f"ALTER SYSTEM SET max_connections = {raised[1]}"] if raised else statements.split("; ")
+        limit(own_postgres, *fixes)
+        assert machine.finds(API) == []
+
+    assert says in found["says"]
 
 
 class LoginRelay(MailRelay):
@@ -240,16 +328,17 @@ def other_postgres(machine: MachineOfUnits, url: str) -> AbstractContextManager[
 
 
 @pytest.mark.skipif(not PROGRAM, reason=absent("pgbouncer"))
-def test_doctor_accepts_pgbouncer_in_transaction_mode_and_reports_statement_mode(machine: MachineOfUnits) -> None:
+def test_doctor_reports_pgbouncer_in_statement_mode_and_the_suggested_fix_works(machine: MachineOfUnits) -> None:
     with ExitStack() as stack:
         pooled = stack.enter_context(pooler(machine.urls.api, pool_mode="statement"))
         stack.enter_context(other_postgres(machine, pooled.through(machine.urls.api)))
         (found,) = machine.finds(API)
-    with pooler(machine.urls.api) as pooled, other_postgres(machine, pooled.through(machine.urls.api)):
+        told = re.match(r"set (\w+) = (\w+) in PgBouncer's file, and reload it$", found["fix"])
+        assert told, found
+        pooled.reload(**{told[1]: told[2]})
         assert machine.finds(API) == []
 
     assert "the pooler is in statement mode" in found["says"]
-    assert found["fix"].startswith("set pool_mode = transaction")
 
 
 def test_doctor_reports_postgres_17(machine: MachineOfUnits) -> None:
