@@ -14,7 +14,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Program:
-    """Any of these names will do; `leaves_out` is what nobody has tested without it.
+    """Any of these names will do; `leaves_out` is what stays untested without it.
 
     `package` is Debian's, empty if the program comes with requirements-dev.lock. If `is_unpacked`, tests unpack the
     package by themselves.

@@ -225,7 +225,7 @@ def page(
     if latest := min((one for one in bounds if one), default=None):
         newest = newest.where(col(Event.id) < latest)
     if wanted.request:
-        newest = newest.where(only(col(Event.request_id), wanted.request)).order_by(col(Event.id).desc())
+        newest = newest.where(col(Event.request_id) == wanted.request).order_by(col(Event.id).desc())
     else:
         newest = newest.order_by(col(Event.log_id).desc(), col(Event.id).desc())
     filters = partial(_filters, sight, wanted)

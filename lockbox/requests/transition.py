@@ -34,7 +34,7 @@ SELECT {sql.columns(AccessRequest, "requests")}, t.slug AS tenant, p.name AS req
 FROM requests JOIN tenants t ON t.id = requests.tenant_id JOIN people p ON p.id = requests.requester_id
 WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
 """)  # noqa: S608 - ours
-# A row is sent as one value: psycopg parses a statement with more than fifty values anew each time.
+# A row is sent as one value: psycopg parses a statement with more than fifty values again each time.
 ROW = "jsonb_populate_record(CAST(NULL AS requests), CAST(:request AS jsonb)) AS n"
 NEW_REQUEST = f"""
 new_request AS (

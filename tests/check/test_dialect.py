@@ -14,7 +14,7 @@ MARKS = re.compile(
 )
 SHOWN = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 """What a page shows as code, names of tests too."""
-MOST = {"docs": 5, "docstrings": 27, "test names": 0, "wording": 126, "API description": 9}
+MOST = {"docs": 5, "docstrings": 27, "test names": 0, "wording": 118, "API description": 9}
 """How many there may be: never raise a number, and lower it when there are fewer."""
 ROOM = 10
 """By how much a number may be below its limit."""

@@ -53,6 +53,7 @@ SEARCHES: tuple[dict[str, str], ...] = (
     {"action": "policy_changed"},
     {"person": str(UUID(int=1))},
     {"service": "onedrive"},
+    {"request": "{request}"},
     {"text": "nowhere to be found"},
     {"after": "2026-03-01T00:00:00Z", "before": "2026-03-02T00:00:00Z"},
     {"before": "2020-01-01T00:00:00Z"},
@@ -119,8 +120,9 @@ class Archive:
 
     def check(self, who: str, path: str, query: Mapping[str, str] | None = None, most_counted: int = 0) -> None:
         """Fail where a statement of a call reads more the more there is."""
+        sought = query and {name: value.format(**self.names) for name, value in query.items()}
         with self.log.kept() as plans:
-            answer = self.browsers[who].client.get(path.format(**self.names), params=query)
+            answer = self.browsers[who].client.get(path.format(**self.names), params=sought)
             found = self.portal.runner.run(answer)
         assert found.status_code < 400, found.text
         assert plans

@@ -39,7 +39,7 @@ DIALOGUES = {
         ann {here}/mode > ~Now: observe
         tara + /mode/save > @{here}/mode | Now: observe , the vendor decides, and you are notified
         tara {here}/mode /mode mode=off > observe → off | Only your admins and webhooks are notified
-        tara + /mode/save > @{here}/mode | Now: off , the vendor decides, and only your admins are notified
+        tara + /mode/save > @{here}/mode | Now: off , the vendor decides, and only your admins and webhooks
         tara {here} /name name='  ' ! 422 Not accepted: Name
         tara + /name name='Fabrikam <b>' > Fabrikam &lt;b&gt;""",
     "the policy": """

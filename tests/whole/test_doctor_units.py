@@ -148,10 +148,10 @@ def _public_keys(machine: MachineOfUnits, found: Finding, *keys: str) -> Setting
 
 
 def _derived(machine: MachineOfUnits, found: Finding) -> Settings:
-    anew = machine.etc / "anew.key"
-    _printed(machine, found, str(machine.etc / "credential.key"), str(anew))
-    _owned(anew, 0, machine.users["lockbox-notifications"][1], 0o640)
-    return {"LOCKBOX_CODE_KEY_FILES": _listed(anew, machine.etc / "code-of-another.key")}
+    new_key = machine.etc / "new.key"
+    _printed(machine, found, str(machine.etc / "credential.key"), str(new_key))
+    _owned(new_key, 0, machine.users["lockbox-notifications"][1], 0o640)
+    return {"LOCKBOX_CODE_KEY_FILES": _listed(new_key, machine.etc / "code-of-another.key")}
 
 
 def _meant(found: Finding, value: str) -> Settings:
