@@ -16,7 +16,7 @@ LINE = re.compile(
 )
 HELD = ("files", "statements", "written", "buffers", "read", "ms")
 MOST = {
-    "submit": (33, 5, 5, 110, 50, 500),
+    "submit": (34, 5, 5, 110, 50, 500),
     "approve": (31, 6, 6, 150, 50, 500),
     "access check": (20, 3, 0, 80, 30, 500),
     "page": (60, 8, 0, 220, 110, 500),
