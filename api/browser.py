@@ -53,13 +53,13 @@ class OAuthState:
     path: str
 
 
-def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
-    secret = session_secret(request, chosen)
+def visitor(request: Request, session: UnitOfWork, settings: Settings) -> Visitor:
+    secret = session_secret(request, settings)
     if secret is None:
         raise NotSignedIn(sessions.ENDED)
-    idle, by_itself = timedelta(seconds=chosen.session_idle_seconds), BY_ITSELF in request.headers
+    idle, by_itself = timedelta(seconds=settings.session_idle_seconds), BY_ITSELF in request.headers
     found = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
-    if found.caller.means is AuthMethod.SAMPLE and chosen.environment == "production":
+    if found.caller.means is AuthMethod.SAMPLE and settings.environment == "production":
         raise NotSignedIn(sessions.ENDED)
     signed_in = Visitor(found.caller, secret, found.at, found.time_zone)
     request.state.visitor = signed_in
@@ -90,16 +90,16 @@ def reads_pages(request: Request) -> bool:
 
 
 def _weight(parameters: Iterable[str]) -> float:
-    said = next((one.removeprefix("q=") for one in parameters if one.startswith("q=")), "1")
+    said = next((parameter.removeprefix("q=") for parameter in parameters if parameter.startswith("q=")), "1")
     return float(said) if WEIGHT.fullmatch(said) else 0.0
 
 
-def session_secret(request: HTTPConnection, chosen: Settings) -> str | None:
+def session_secret(request: HTTPConnection, settings: Settings) -> str | None:
     """The session's secret as sent, unchecked."""
-    return request.cookies.get(_name(chosen)) or None
+    return request.cookies.get(_name(settings)) or None
 
 
-def check_same_site(request: Request, chosen: Settings) -> None:
+def check_same_site(request: Request, settings: Settings) -> None:
     """Check, by Origin or else by Sec-Fetch-Site, that a form came from one of our pages.
 
     Our pages send no referrer, so their forms have the Origin `null`. Forms of other sites may have the Origin `null`
@@ -111,7 +111,7 @@ def check_same_site(request: Request, chosen: Settings) -> None:
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if site not in {None, "same-origin"}:
         raise ForeignForm(FOREIGN)
-    if origin != chosen.origin and (origin not in {None, "null"} or site is None):
+    if origin != settings.origin and (origin not in {None, "null"} or site is None):
         raise ForeignForm(FOREIGN)
 
 
@@ -120,32 +120,32 @@ def check_form(found: Visitor, token: str) -> None:
         raise ForeignForm(FOREIGN)
 
 
-def keep_session(response: Response, chosen: Settings, secret: str) -> None:
-    _set(response, chosen, _name(chosen), secret)
+def keep_session(response: Response, settings: Settings, secret: str) -> None:
+    _set(response, settings, _name(settings), secret)
 
 
-def drop_session(response: Response, chosen: Settings) -> None:
-    _set(response, chosen, _name(chosen), "", 0)
+def drop_session(response: Response, settings: Settings) -> None:
+    _set(response, settings, _name(settings), "", 0)
 
 
-def keep_oauth_state(response: Response, chosen: Settings, errand: OAuthState) -> None:
+def keep_oauth_state(response: Response, settings: Settings, errand: OAuthState) -> None:
     path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
     value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
-    _set(response, chosen, _name(chosen, "-begun"), value, int(sessions.LASTS.total_seconds()))
+    _set(response, settings, _name(settings, "-begun"), value, int(sessions.LASTS.total_seconds()))
 
 
-def time_zone(request: Request, chosen: Settings) -> str:
+def time_zone(request: Request, settings: Settings) -> str:
     """Return the time zone that a page's script wrote into a cookie, unchecked."""
-    return request.cookies.get(_name(chosen, "-zone"), "")
+    return request.cookies.get(_name(settings, "-zone"), "")
 
 
-def drop_oauth_state(response: Response, chosen: Settings) -> None:
-    _set(response, chosen, _name(chosen, "-begun"), "", 0)
+def drop_oauth_state(response: Response, settings: Settings) -> None:
+    _set(response, settings, _name(settings, "-begun"), "", 0)
 
 
-def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
+def oauth_state(request: Request, settings: Settings) -> OAuthState | None:
     """Return the pending login in this browser's cookie, unchecked."""
-    parts = request.cookies.get(_name(chosen, "-begun"), "").split(".")
+    parts = request.cookies.get(_name(settings, "-begun"), "").split(".")
     try:
         purpose, one, secret, path = parts
         where = base64.urlsafe_b64decode(path + "=" * (-len(path) % 4)).decode("ascii")
@@ -154,9 +154,11 @@ def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
         return None
 
 
-def _name(chosen: Settings, tail: str = "") -> str:
-    return ("__Host-lockbox" if chosen.is_https else "lockbox") + tail
+def _name(settings: Settings, tail: str = "") -> str:
+    return ("__Host-lockbox" if settings.is_https else "lockbox") + tail
 
 
-def _set(response: Response, chosen: Settings, name: str, value: str, seconds: int | None = None) -> None:
-    response.set_cookie(name, value, max_age=seconds, path="/", secure=chosen.is_https, httponly=True, samesite="lax")
+def _set(response: Response, settings: Settings, name: str, value: str, seconds: int | None = None) -> None:
+    response.set_cookie(
+        name, value, max_age=seconds, path="/", secure=settings.is_https, httponly=True, samesite="lax"
+    )

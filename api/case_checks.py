@@ -14,7 +14,7 @@ from lockbox.requests.case_check import CaseAnswer, CaseQuestion, CaseUnchecked
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 
-async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUnchecked) -> CaseCheck:
+async def confirmed(groups: CallGroups, settings: Settings, unchecked: CaseUnchecked) -> CaseCheck:
     """Ask the ticket system about the case; the caller then submits again with the answer.
 
     Raises:
@@ -22,10 +22,10 @@ async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUncheck
         CaseSystemDown: there is no answer, and the policy requires one.
         TooMany: the caller has had too many cases checked within a minute.
     """
-    systems, question = chosen.catalogue.case_systems, unchecked.question
+    systems, question = settings.catalogue.case_systems, unchecked.question
     named = question.case_system or (next(iter(systems)) if len(systems) == 1 else "")
     has_adapter = named in systems and systems[named].adapter
-    most = chosen.submissions_per_person
+    most = settings.submissions_per_person
     answer = await _answer(groups, replace(question, case_system=named), most) if has_adapter else None
     return case_check.judged(answer, unchecked.demand)
 

@@ -257,10 +257,10 @@ class GroupedRoute(APIRoute):
         return handled
 
 
-def _of_browser(request: Request, session: UnitOfWork, chosen: Settings) -> Caller:
-    found = browser.visitor(request, session, chosen)
+def _of_browser(request: Request, session: UnitOfWork, settings: Settings) -> Caller:
+    found = browser.visitor(request, session, settings)
     if request.method not in browser.SAFE_METHODS:
-        browser.check_same_site(request, chosen)
+        browser.check_same_site(request, settings)
         browser.check_form(found, request.headers.get(browser.CSRF_HEADER, ""))
     return found.caller
 
@@ -345,14 +345,14 @@ def etag(version: int | str) -> dict[str, Any]:
     return {"etag": f'"{version}"', "cache-control": "no-store"}
 
 
-def submission_limits(chosen: Settings) -> SubmissionLimits:
-    return SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+def submission_limits(settings: Settings) -> SubmissionLimits:
+    return SubmissionLimits(settings.submissions_per_person, settings.submissions_per_tenant)
 
 
-def relying_party(chosen: Settings) -> RelyingParty:
-    if chosen.passkey_domain is None:
+def relying_party(settings: Settings) -> RelyingParty:
+    if settings.passkey_domain is None:
         raise NotYours(NO_PASSKEYS)
-    return RelyingParty(chosen.passkey_domain, chosen.origin)
+    return RelyingParty(settings.passkey_domain, settings.origin)
 
 
 async def token_rules(chosen: SettingsDep) -> TokenRules:

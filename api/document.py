@@ -169,7 +169,7 @@ def _problem(status: int) -> dict[str, Any]:
         "code": shown.code,
         "detail": shown.meaning,
     }
-    named = ", ".join(f"`{one.code}`" for one in codes)
+    named = ", ".join(f"`{code.code}`" for code in codes)
     content = problems(status)[status]["content"]
     response = {
         "description": f"{phrase(status)}: {named}.",

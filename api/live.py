@@ -148,7 +148,7 @@ class Subscription:
 
     def signal(self, name: str) -> None:
         """Queue `again`, `away` or `ended`. Of several equal signals only the last is kept."""
-        self._signals = [*(one for one in self._signals if one != name), name]
+        self._signals = [*(signal for signal in self._signals if signal != name), name]
         self._woken.set()
 
     def close(self, name: str | None = None) -> None:

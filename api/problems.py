@@ -93,9 +93,9 @@ def every_code() -> Sequence[ProblemCode]:
 
 def _of_classes() -> Iterator[ProblemCode]:
     for home in HOMES:
-        for one in vars(home).values():
-            if isinstance(one, type) and issubclass(one, LockboxError) and one.__module__ == home.__name__:
-                yield from _own_code(one)
+        for var in vars(home).values():
+            if isinstance(var, type) and issubclass(var, LockboxError) and var.__module__ == home.__name__:
+                yield from _own_code(var)
 
 
 def _own_code(kind: type[LockboxError]) -> Iterator[ProblemCode]:

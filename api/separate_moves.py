@@ -28,15 +28,15 @@ def attempt(
     request_id: UUID,
     decision_input: DecisionInput,
     *,
-    came: Origin,
+    origin: Origin,
     shown: Callable[[RequestEntry, Caller], Shown],
 ) -> Shown | LockboxError:
     """Return what `shown` makes of the changed request, or the refusal, which is recorded."""
 
     def judge(session: UnitOfWork) -> Shown:
         caller = who(session)
-        request.state.tried = AttemptedAction(caller, came, request_id, decision_input.action)
-        return shown(decide.act_and_show(session, caller, came, request_id, decision_input), caller)
+        request.state.tried = AttemptedAction(caller, origin, request_id, decision_input.action)
+        return shown(decide.act_and_show(session, caller, origin, request_id, decision_input), caller)
 
     try:
         return run_alone(db, judge)

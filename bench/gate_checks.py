@@ -93,8 +93,8 @@ def doing_nothing(kind: str) -> Iterator[LoadedServer]:
 
 def rates(stack: GateStack, seconds: float) -> dict[str, dict[str, float]]:
     """Return what a check costs: with a header or a token that is remembered, with a new token, and with no gate."""
-    named = [[stack.call(one)] for one in stack.windows]
-    tokens = [[stack.call(one, stack.issuer.token())] for one in stack.windows]
+    named = [[stack.call(window)] for window in stack.windows]
+    tokens = [[stack.call(window, stack.issuer.token())] for window in stack.windows]
     gate = LoadedServer(stack.port, stack.cpu)
     with ExitStack() as ends:
         floors = {f"nothing_{kind}": ends.enter_context(doing_nothing(kind)) for kind in ("callable", "route")}

@@ -187,7 +187,7 @@ class StreamTimes:
         if kind == b"close":
             self.closed[data["request"]] = time.time()
         windows = data.get("windows", [data]) if kind in {b"snapshot", b"open"} else []
-        self.opened.update((one["request"], time.time()) for one in windows if "request" in one)
+        self.opened.update((window["request"], time.time()) for window in windows if "request" in window)
 
 
 def addresses(count: int) -> list[str]:
@@ -208,7 +208,9 @@ def gate_stack(servers: ServerAddresses, urls: Urls, windows: int) -> Iterator[G
         running = ends.enter_context(stage.running(plan, processes, ()))
         world = GatewayWorld(World.make(running.db), running.db, plan.api_port)
         _map(world, issuer)
-        requests = {one: world.world.submit(resources=[f"mailbox:{one}"]).id for one in addresses(windows)}
+        requests = {
+            address: world.world.submit(resources=[f"mailbox:{address}"]).id for address in addresses(windows)
+        }
         for one in requests.values():
             world.world.act("ann", Action.APPROVE, one)
         child = processes.start("api")
@@ -237,6 +239,6 @@ def _all_told(found: GateStack) -> StreamTimes:
     with GateClient(found, next(iter(found.windows))) as client:
         wait_for("the gate lets in", client.is_let_in, PATIENCE)
     told = StreamTimes(found.world)
-    wanted = {str(one) for one in found.windows.values()}
+    wanted = {str(window) for window in found.windows.values()}
     wait_for("all windows are in memory", lambda: wanted <= told.opened.keys(), PATIENCE)
     return told

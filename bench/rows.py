@@ -75,7 +75,7 @@ class Footprint:
         made = {row["id"] for row in self.tables[EVENTS] if not row["seq"].startswith("NULL")}
         numbers = [number for number, one in enumerate(self.events) if literal(one) in made]
         first = self.events[: numbers[moves]] if moves < len(numbers) else self.events
-        later = {literal(one) for one in self.events[len(first) :]}
+        later = {literal(event) for event in self.events[len(first) :]}
         kept = {
             name: [row for row in rows if not later & {row.get("event_id"), row["id"] if name == EVENTS else None}]
             for name, rows in self.tables.items()
@@ -91,7 +91,7 @@ class Footprint:
             for name, rows in self.tables.items()
             if name != REQUESTS
         }
-        events = [one for one in self.events if one not in before.events]
+        events = [event for event in self.events if event not in before.events]
         return Footprint(self.request, events, {name: rows for name, rows in fresh.items() if rows})
 
     def changed(self, before: "Footprint") -> Literals:

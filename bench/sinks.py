@@ -81,7 +81,9 @@ class Tally(Sink):
 
     async def talk(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Say it and end."""
-        await self.say(writer, f"{self._relay.count} {sum(one.callers for one in self._receivers)}\n".encode())
+        await self.say(
+            writer, f"{self._relay.count} {sum(receiver.callers for receiver in self._receivers)}\n".encode()
+        )
 
 
 async def main() -> None:

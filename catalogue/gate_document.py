@@ -67,8 +67,8 @@ def _check_escapes(marks: str) -> None:
 
 def _check_is_told_by_path(template: str) -> None:
     literals = [segment.literal or "" for segment in parse_path(template)]
-    named = next((one for one in literals if one.lower().partition(".")[0] in IN_BODIES), None)
-    named = named or next((one for one in literals[-2:-1] if GRPC_SERVICE.fullmatch(one)), None)
+    named = next((literal for literal in literals if literal.lower().partition(".")[0] in IN_BODIES), None)
+    named = named or next((literal for literal in literals[-2:-1] if GRPC_SERVICE.fullmatch(literal)), None)
     if named is not None:
         raise ValueError(
             f"leave out paths with {named}: what is read there stands in the call's body, which no gate reads; check "

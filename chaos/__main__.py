@@ -72,10 +72,12 @@ def _checked(results: Sequence[run.Result], console: Console) -> int:
 
     One seed alone may miss some of it.
     """
-    total = {name: sum(one.sometimes[name] for one in results) for name in (*sometimes.NAMES, *sometimes.FURTHER)}
+    total = {
+        name: sum(result.sometimes[name] for result in results) for name in (*sometimes.NAMES, *sometimes.FURTHER)
+    }
     never = report.show_sometimes(console, total)
     is_demanded = len(results) > 1
-    return int(bool(is_demanded and never) or not all(one.good for one in results))
+    return int(bool(is_demanded and never) or not all(result.good for result in results))
 
 
 def _played(planned: plan.FaultPlan, asked: float | None, logs: Path, console: Console) -> run.Result:

@@ -48,7 +48,7 @@ def unexplained(
             yield f"{name} was given up {row.until_at - row.closed_at:.1f} s before it stopped mattering"
         else:
             late[sink] += 1
-            if not any(_delays(one, sink, row.notified_at, row.until_at) for one in outages):
+            if not any(_delays(outage, sink, row.notified_at, row.until_at) for outage in outages):
                 yield f"{name} was late, and no fault was on its way"
     for sink, count in late.items():
         if count > FEW + MOST_LATE * (count + told[sink]):

@@ -97,7 +97,7 @@ class ChaosEvidence:
 
 def plant(stage: ChaosStack) -> InfrastructureState:
     """Look at the plant."""
-    orphans = [f"{one.pid} {one.name()}" for one in stage.crew.lasting_orphans(ORPHAN_SECONDS)]
+    orphans = [f"{orphan.pid} {orphan.name()}" for orphan in stage.crew.lasting_orphans(ORPHAN_SECONDS)]
     with stage.redis() as redis:
         keys = frozenset(key.decode() for key in redis.scan_iter(count=1000))
         waiting = sum(int(redis.llen(queue)) for queue in QUEUES)

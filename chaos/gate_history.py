@@ -79,7 +79,8 @@ class PostgresTime:
 
     def __init__(self, readings: Sequence[ClockReading]) -> None:
         good = sorted(
-            (one for one in readings if one.after - one.before <= LONGEST_READING), key=lambda one: one.before
+            (reading for reading in readings if reading.after - reading.before <= LONGEST_READING),
+            key=lambda one: one.before,
         )
         self._good = good
         self._begun = [one.before for one in good]
@@ -164,7 +165,7 @@ class GateHistory:
     def was_heard(self, began: float, ended: float, pause: float) -> bool:
         """Whether one stream was read all along, from its first heartbeat on, without a longer pause between two."""
         for beats in self.beats:
-            inside = [one.heard for one in beats if began - pause <= one.heard <= ended + pause]
+            inside = [beat.heard for beat in beats if began - pause <= beat.heard <= ended + pause]
             is_around = inside and inside[0] <= began and ended <= inside[-1]
             if is_around and all(later - one <= pause for one, later in pairwise(inside)):
                 return True

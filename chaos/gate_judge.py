@@ -57,26 +57,27 @@ class HistoryJudge:
     def __init__(self, history: GateHistory, windows: Iterable[TrueWindow]) -> None:
         self._history = history
         self._answers = list(history.answers)
-        self._windows = {one.request_id: one for one in windows}
+        self._windows = {window.request_id: window for window in windows}
         self._clock = PostgresTime(list(history.readings))
         self._covering = defaultdict[ProbedCall, list[TrueWindow]](list)
-        for call in {one.call for one in self._answers}:
-            self._covering[call] = [one for one in self._windows.values() if one.covers(call)]
+        for call in {answer.call for answer in self._answers}:
+            self._covering[call] = [window for window in self._windows.values() if window.covers(call)]
 
     def wrong_yeses(self) -> Iterator[str]:
         """Yield a line for each yes that nobody may ever get, and for each answer that is neither yes nor no."""
-        for one in self._answers:
-            if one.status not in {YES, NO_ANSWER, *NO}:
-                yield f"{one}: answered {one.status}"
-            elif one.status == YES:
-                yield from (f"{one}: yes {why}" for why in self._wrong_yes(one))
+        for answer in self._answers:
+            if answer.status not in {YES, NO_ANSWER, *NO}:
+                yield f"{answer}: answered {answer.status}"
+            elif answer.status == YES:
+                yield from (f"{answer}: yes {why}" for why in self._wrong_yes(answer))
 
     def wrong_noes(self) -> Iterator[str]:
         """Yield a line for each no that says of an open window that there is none."""
-        for one in self._answers:
-            if one.status in NO and one.reason not in AWAY and (window := self._surely_open(one)):
-                since = one.began - self._history.opened[window.request_id]
-                yield f"{one}: no, {one.reason or 'for no reason'}, {since:.3f} s after {window.request_id} opened"
+        for answer in self._answers:
+            if answer.status in NO and answer.reason not in AWAY and (window := self._surely_open(answer)):
+                since = answer.began - self._history.opened[window.request_id]
+                why = answer.reason or "for no reason"
+                yield f"{answer}: no, {why}, {since:.3f} s after {window.request_id} opened"
 
     def not_told(self) -> Iterator[str]:
         """Yield a line for each open window that did not stand on the gate's stream in time."""
@@ -124,7 +125,7 @@ class HistoryJudge:
         if not self._history.quiet:
             return
         for door in DOORS:
-            asked = [one for one in self._answers if one.door == door and self._counts_as_quiet(one)]
+            asked = [answer for answer in self._answers if answer.door == door and self._counts_as_quiet(answer)]
             let_in = sum(one.status == YES for one in asked)
             if len(asked) < LEAST_QUIET:
                 yield f"only {len(asked)} calls by open windows at the {door} while all was quiet"

@@ -158,7 +158,9 @@ class GateStories:
         yield replace(mine, action="change")
         yield replace(mine, service=next(one for one in SERVICES if one != mine.service))
         yield replace(mine, tenant=next(one.slug for one in self._cast.gated if one is not customer))
-        yield replace(mine, engineer=next(one for one in self._cast.engineers() if one != mine.engineer))
+        yield replace(
+            mine, engineer=next(engineer for engineer in self._cast.engineers() if engineer != mine.engineer)
+        )
 
     def _by(self, who: str, action: str) -> Callable[[ProbedWindow], Awaitable[str]]:
         """Return what ends a window by an act, and how it ended, if it did; without a name it is the requester's."""

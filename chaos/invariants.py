@@ -119,8 +119,8 @@ def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         not_sealed_for_long=questions.UNSEALED,
         alarmed_by_itself=questions.ALARMED,
     )
-    found = (f"the audit log of {one.slug}: {line}" for one in seen.exports for line in one.found)
-    return f"{sum(one.events for one in seen.exports)} events verified", chain(_left(seen, *SEALS), off, found)
+    found = (f"the audit log of {export.slug}: {line}" for export in seen.exports for line in export.found)
+    return f"{sum(export.events for export in seen.exports)} events verified", chain(_left(seen, *SEALS), off, found)
 
 
 def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
@@ -140,7 +140,7 @@ def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def _undelivered(seen: ChaosEvidence) -> Iterator[str]:
-    arrived = {one.id for one in seen.arrivals}
+    arrived = {arrival.id for arrival in seen.arrivals}
     notifications = seen.rows(questions.NOTIFICATIONS)
     yield from dead.unexplained(notifications, seen.stage.mail.refused, seen.struck)
     for row in notifications:
@@ -154,11 +154,12 @@ def _undelivered(seen: ChaosEvidence) -> Iterator[str]:
 
 def _strange(seen: ChaosEvidence) -> Iterator[str]:
     to = {str(row.id): row.to for row in seen.rows(questions.NOTIFICATIONS)}
-    for one in seen.arrivals:
-        if to.get(one.id) != one.to:
-            yield f"{one.subject!r} arrived at {one.to} under the id {one.id}, which is no notification to there"
-        if not one.good:
-            yield f"{one.subject!r} arrived at {one.to} with a wrong form or signature"
+    for arrival in seen.arrivals:
+        if to.get(arrival.id) != arrival.to:
+            mail = f"{arrival.subject!r} arrived at {arrival.to}"
+            yield f"{mail} under the id {arrival.id}, which is no notification to there"
+        if not arrival.good:
+            yield f"{arrival.subject!r} arrived at {arrival.to} with a wrong form or signature"
 
 
 def acknowledged_is_kept(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
@@ -177,9 +178,9 @@ def acknowledged_is_kept(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     off += [f"{name} was submitted twice" for name in twice]
     given = {row.id for row in seen.rows(questions.FINDINGS)}
     off += [
-        f"the finding about {one} was acknowledged and is not there"
-        for one in seen.journal.findings
-        if one not in given
+        f"the finding about {finding} was acknowledged and is not there"
+        for finding in seen.journal.findings
+        if finding not in given
     ]
     return f"{len(seen.journal.acknowledged)} acknowledged", [*off, *seen.journal.surprises]
 
@@ -214,7 +215,7 @@ def back_to_base(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     off = [f"a key of nobody's: {key}" for key in sorted(plant.keys) if not OURS.match(key)]
     off += [f"{len(plant.keys)} keys in Redis"] if len(plant.keys) > MOST_KEYS else []
     off += [f"{plant.waiting} messages still wait"] if plant.waiting else []
-    off += [f"still runs: {one}" for one in plant.orphans]
+    off += [f"still runs: {orphan}" for orphan in plant.orphans]
     for name, size in plant.memory.items():
         if size - base.memory[name] > MOST_GROWN:
             off.append(f"{name} has grown by {(size - base.memory[name]) >> 20} MiB")
@@ -231,7 +232,7 @@ def in_stories(seen: ChaosEvidence) -> list[AcknowledgedAct]:
 
 def acts_in_stories(seen: ChaosEvidence) -> list[AttemptedAct]:
     """Return what people did in them."""
-    ids = {one.request_id for one in in_stories(seen)}
+    ids = {story.request_id for story in in_stories(seen)}
     return [act for act in seen.journal.acts if act.request_id in ids]
 
 
@@ -283,7 +284,7 @@ def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         "stories acknowledged": len(stories),
         "doors found open": len(journal.opened),
         "doors found closed": journal.checks[CLOSED],
-        "events verified": sum(one.events for one in seen.exports),
+        "events verified": sum(export.events for export in seen.exports),
         "notifications arrived": len(seen.arrivals),
         **{f"calls by {door} {what}": tested[door, what] for door in DOORS for what in SHOWN},
     }

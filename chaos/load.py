@@ -106,7 +106,7 @@ class Load:
         key = f"{self._seed}-{number}-{uuid4().hex}"
         times = 5 if ending == "five_times" else 1
         answers = await asyncio.gather(*(self.submit(customer, key) for _ in range(times)))
-        ids = {one["id"] for one in answers if one}
+        ids = {answer["id"] for answer in answers if answer}
         if len(ids) > 1:
             self._journal.surprises.append(f"one key submitted {len(ids)} requests")
         if request := next(filter(None, answers), None):

@@ -111,7 +111,7 @@ class ChaosPeople:
 
     def gateway_token(self, scope: Scope) -> str:
         """Return the token of the gateway with this scope."""
-        return next(one.token for one in self.gateways if one.scope is scope)
+        return next(gateway.token for gateway in self.gateways if gateway.scope is scope)
 
     def engineers(self) -> Mapping[UUID, str]:
         """Return the names by which gateways know engineers."""
@@ -172,13 +172,14 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
         eve_id, eve_token = _add(session, plan, "eve", Role.ENGINEER)
         scopes = (Scope.GATE_NGINX, Scope.GATE_GUARD)
         added = (
-            _add(session, plan, one.name.lower(), Role.SYSTEM, scopes=[one], services=SERVICES) for one in scopes
+            _add(session, plan, scope.name.lower(), Role.SYSTEM, scopes=[scope], services=SERVICES)
+            for scope in scopes
         )
         gateways = [GatewayAccount(id_, one, token) for one, (id_, token) in zip(scopes, added, strict=True)]
         desk = _add(session, plan, DESK, Role.SYSTEM, scopes=_of_desk(customers))
-        _lay_down_steps(session, next(one for one in customers if one.slug.startswith("stepwise")))
+        _lay_down_steps(session, next(customer for customer in customers if customer.slug.startswith("stepwise")))
         _state_exclusions(session, customers[0].people["olga"])
-    *quick, calm_db, gated, suspended = [_with(one, DESK, *desk) for one in customers]
+    *quick, calm_db, gated, suspended = [_with(customer, DESK, *desk) for customer in customers]
     both = [_with(one, "eve", eve_id, eve_token) for one in (gated, replace(suspended, is_suspended_at_times=True))]
     return ChaosPeople(quick, calm_db, hooks, both, gateways)
 
@@ -195,7 +196,7 @@ def _state_exclusions(session: UnitOfWork, author: UUID) -> None:
 
 
 def _of_desk(customers: Sequence[ChaosCustomer]) -> list[str]:
-    return [Scope.CASE_CLOSE, *(f"{BOUND_TO}{one.slug}" for one in customers)]
+    return [Scope.CASE_CLOSE, *(f"{BOUND_TO}{customer.slug}" for customer in customers)]
 
 
 def _lay_down_steps(session: UnitOfWork, customer: ChaosCustomer) -> None:

@@ -64,9 +64,9 @@ def _slow_memory() -> None:
     def later(
         memory: WindowMemory, entries: Sequence[RequestEntry], judged: Sequence[UUID], extended: Container[UUID]
     ) -> list[UUID]:
-        opened = {one.request.id: one.request.opened_at for one in entries}
+        opened = {entry.request.id: entry.request.opened_at for entry in entries}
         young = {one for one, at in opened.items() if at and memory.now() - at < LATE}
-        old = [one for one in entries if one.request.id not in young]
+        old = [entry for entry in entries if entry.request.id not in young]
         # The requests returned are verified again at the next read.
         return put(memory, old, [one for one in judged if one not in young], extended) + list(young)
 

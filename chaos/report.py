@@ -23,8 +23,8 @@ def again(plan: FaultPlan, patience: float | None) -> str:
 def show(console: Console, result: Result, patience: float | None) -> None:
     """Print it; `patience` as in `again`."""
     table = Table("", "", "invariant", "looked at", title=f"seed {result.plan.seed}, {result.seconds:.0f} s in all")
-    for one in result.findings:
-        table.add_row(GOOD if one.holds else BAD, one.name, one.says, one.looked_at)
+    for finding in result.findings:
+        table.add_row(GOOD if finding.holds else BAD, finding.name, finding.says, finding.looked_at)
     console.print(table)
     for line in _lines(result, patience):
         console.print(Text(line))

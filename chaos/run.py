@@ -38,7 +38,7 @@ class Result:
     @property
     def good(self) -> bool:
         """Whether every invariant holds."""
-        return all(one.holds for one in self.findings)
+        return all(finding.holds for finding in self.findings)
 
 
 def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
@@ -122,7 +122,7 @@ def _windows(seen: evidence.ChaosEvidence) -> dict[UUID, float]:
 
 def _counts(seen: evidence.ChaosEvidence, stage: ChaosStack) -> dict[str, int]:
     found = seen.rows(questions.COUNTS)[0]._mapping  # noqa: SLF001 - SQLAlchemy's public name
-    arrived = Counter(one.id for one in seen.arrivals)
+    arrived = Counter(arrival.id for arrival in seen.arrivals)
     close, stories = sometimes.close(invariants.acts_in_stories(seen))
     return {
         **{name: int(count) for name, count in found.items()},

@@ -56,8 +56,8 @@ class StreamWatch:
     def _take(self, kind: str, said: dict[str, Any], now: float) -> None:
         """Note which windows an event names; a heartbeat shows that memory is read."""
         windows = {"snapshot": said.get("windows", ()), "open": (said,)}.get(kind, ())
-        for one in windows:
-            self._history.told.setdefault(UUID(one["request"]), now)
+        for window in windows:
+            self._history.told.setdefault(UUID(window["request"]), now)
         if kind == "heartbeat":
             at = datetime.fromisoformat(said["at"]).timestamp()
             self._history.beats[-1].append(StreamBeat(now, at))

@@ -262,8 +262,10 @@ def show_report(
         f"only reports for {gate['reporting']} of {tenants}" if gate["reporting"] else "is enforced for all tenants"
     )
     none = f"In the last {last} days it let in no call that it would have refused."
-    calls = Listing.of(REPORT_COLUMNS, (row for one in reasons for row in _report_rows(one)), none)
-    remedies = [f"{values.words(one['reason'])}: {one['calls']:,} calls. {one['remedy']}" for one in reasons]
+    calls = Listing.of(REPORT_COLUMNS, (row for reason in reasons for row in _report_rows(reason)), none)
+    remedies = [
+        f"{values.words(reason['reason'])}: {reason['calls']:,} calls. {reason['remedy']}" for reason in reasons
+    ]
     show(output, found, f"The gate of {service} {reports}.", calls, *(["", *remedies] if remedies else []))
 
 

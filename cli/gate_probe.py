@@ -187,7 +187,7 @@ def probe_gateway(
         answers.append(_asked(gateway, probe))
         if output is OutputFormat.TABLE and len(answers) % 10 == 0:
             warn(f"{len(answers)} calls made ...")
-    holes = [one for one in answers if not one.is_refused]
+    holes = [answer for answer in answers if not answer.is_refused]
     # Calls that were not refused come last, directly above the sentence that counts them.
     rows = map(_row, sorted(answers, key=lambda one: not one.is_refused))
     calls = Listing.of(("Call", "Status", "Reason", "Result"), rows)
@@ -206,7 +206,7 @@ def probe_gateway(
 
 
 def _proves_nothing(answers: Sequence[ProbeAnswer]) -> str:
-    plain = next((one for one in answers if one.call.is_plain), None)
+    plain = next((answer for answer in answers if answer.call.is_plain), None)
     if plain is None or plain.reason == NO_WINDOW:
         return ""
     said = f"refused as {plain.reason}" if plain.is_refused else f"answered with {plain.status or 'nothing'}"
@@ -217,7 +217,7 @@ def _proves_nothing(answers: Sequence[ProbeAnswer]) -> str:
 
 
 def _summary(url: str, answers: Sequence[ProbeAnswer], holes: Sequence[ProbeAnswer]) -> dict[str, object]:
-    found = [{"call": one.call.name, "status": one.status, "reason": one.reason} for one in holes]
+    found = [{"call": hole.call.name, "status": hole.status, "reason": hole.reason} for hole in holes]
     return {"url": url, "refused": len(answers) - len(holes), "calls": len(answers), "holes": found}
 
 

@@ -150,7 +150,7 @@ def _requester(item: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _moves(moves: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(words(one["action"]) for one in moves if one["allowed"])
+    return ", ".join(words(move["action"]) for move in moves if move["allowed"])
 
 
 def _shown_where_there(item: Mapping[str, Any]) -> dict[str, object]:

@@ -48,10 +48,10 @@ def watch(
         terminal.say(f"Times are in {local_zone.described()}.")
     while True:
         events = _events(path, every)
-        fresh = [one for one in events if json.dumps(one) not in seen]
+        fresh = [event for event in events if json.dumps(event) not in seen]
         _print(fresh, output, is_first=not seen)
         seen.update(map(json.dumps, fresh))
-        state = next(one["to_state"] for one in reversed(events) if one["to_state"])
+        state = next(event["to_state"] for event in reversed(events) if event["to_state"])
         if state == until.value:
             return
         if State(state) not in OPEN_STATES:

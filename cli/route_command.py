@@ -158,7 +158,9 @@ class RouteCommand:
     def run(self, *, output: OutputFormat = OutputFormat.TABLE, **given: Any) -> None:  # noqa: ANN401 - any value
         said = {name: str(one) if isinstance(one, UUID) else one for name, one in given.items() if one is not None}
         said |= {
-            one.name: one.whole(said[one.name], said) for one in self.parameters if one.whole and one.name in said
+            parameter.name: parameter.whole(said[parameter.name], said)
+            for parameter in self.parameters
+            if parameter.whole and parameter.name in said
         }
         path = next(path for path in self.paths if said.keys() >= set(PART.findall(path)))
         sent = {name: one for name, one in said.items() if name not in {*PART.findall(path), IF_MATCH}}
@@ -202,9 +204,12 @@ def taking(parameters: Iterable[CommandParameter], function: Callable[..., None]
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, annotation=one.annotation, default=one.default
+                parameter.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=parameter.annotation,
+                default=parameter.default,
             )
-            for one in parameters
+            for parameter in parameters
         ]
     )
     return run

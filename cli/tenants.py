@@ -266,5 +266,8 @@ def _mode(tenant: Mapping[str, Any]) -> str | Phrase:
 
 
 def _closed(title: str, requests: Iterable[Mapping[str, Any]]) -> list[str | Listing]:
-    rows = [(Identifier(one["id"]), one["service"], ", ".join(one["resources"]), one["actions"]) for one in requests]
+    rows = [
+        (Identifier(request["id"]), request["service"], ", ".join(request["resources"]), request["actions"])
+        for request in requests
+    ]
     return [title, Listing.of(("Request", "Service", "Resources", "Actions"), rows)] if rows else []

@@ -127,7 +127,7 @@ def _print_listing(part: Listing) -> None:
     columns = [[Text(name), *column] for name, column in zip(part.columns, zip(*cells, strict=True), strict=True)]
     widths = [_width(console, column) for column in columns]
     room = console.width - GAP * (len(columns) - 1)
-    if sum(one.minimum for one in widths) <= room:
+    if sum(width.minimum for width in widths) <= room:
         console.print(_table(part.columns, cells, _shared(widths, room)))
         return
     for number, row in enumerate(part.rows):
@@ -163,7 +163,7 @@ def _width(console: Console, column: Sequence[Text]) -> Measurement:
 
 
 def _shared(widths: Sequence[Measurement], room: int) -> list[int]:
-    given = [one.minimum for one in widths]
+    given = [width.minimum for width in widths]
     for _ in range(room - sum(given)):
         growing = [number for number, one in enumerate(widths) if given[number] < one.maximum]
         if not growing:
@@ -192,4 +192,4 @@ def _brief_cell(value: object, length: int) -> Text:
 
 def _instants(part: Part) -> Iterator[Instant]:
     values = part.values if isinstance(part, Listing | Facts) else (part,)
-    return (one for value in values for one in instants(value))
+    return (instant for value in values for instant in instants(value))

@@ -36,7 +36,7 @@ def _details(answer: Mapping[str, Any]) -> dict[str, object]:
     if consent := answer["consent"]:
         found["Consent until"] = moment(consent["until"])
     if gates := answer["gates"]:
-        found["Gates that only report"] = ", ".join(one["service"] for one in gates)
+        found["Gates that only report"] = ", ".join(gate["service"] for gate in gates)
     for number, one in enumerate(answer["pre_approvals"], 1):
         used = f"{one['resource']} in {one['service']}, used {one['used']} of {one['max_uses']} times, until "
         found[f"Pre-approval {number}"] = phrase(used, moment(one["ends_at"]))

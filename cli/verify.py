@@ -136,7 +136,7 @@ def _verified(
     if not isinstance(header, ExportHeader):
         raise Unreadable("this is no export: it does not begin with the line of one")
     last = verify_memory.read(folder, notes.named(header.origin)[0])
-    known = tuple(_known(keys, [one for mail in given for one in mail.keys], last.keys if last else ()))
+    known = tuple(_known(keys, [key for mail in given for key in mail.keys], last.keys if last else ()))
     if not any(one.name != NAME for one in known):
         raise BadNote(NO_KEY)
     trusted = TrustAnchors(known, tuple(mail.note for mail in given), last)

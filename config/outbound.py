@@ -63,9 +63,9 @@ class OutboundRoute:
 
 def check_private(networks: tuple[Network, ...]) -> tuple[Network, ...]:
     """Refuse, with a ValueError, networks that are not for private use: loopback, link-local and public networks."""
-    for one in networks:
-        kin = (block for block in PRIVATE_USE if block.version == one.version)
-        if not any(one.subnet_of(block) for block in kin):  # type: ignore[arg-type]  # both have the same IP version
+    for network in networks:
+        kin = (block for block in PRIVATE_USE if block.version == network.version)
+        if not any(network.subnet_of(block) for block in kin):  # type: ignore[arg-type]  # both have the same IP version
             blocks = ", ".join(map(str, PRIVATE_USE))
-            raise ValueError(f"{one} is not of private use: name networks within {blocks}")
+            raise ValueError(f"{network} is not of private use: name networks within {blocks}")
     return networks

@@ -48,7 +48,7 @@ def _networks(value: object) -> object:
     except ValueError:
         networks = None
     # Without this check, a number would be read as an IP address.
-    if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
+    if not isinstance(networks, list) or not all(isinstance(network, str) for network in networks):
         raise ValueError('write it as JSON, such as ["10.0.0.7/32"], or none')
     return networks
 

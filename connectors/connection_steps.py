@@ -179,8 +179,8 @@ class ConnectionDriver:
         with self._database.transaction() as session:
             values = {
                 "services": list(connectors),
-                "targets": [one.target for one in connectors.values()],
-                "tenants": [one.tenant for one in connectors.values()],
+                "targets": [connector.target for connector in connectors.values()],
+                "tenants": [connector.tenant for connector in connectors.values()],
                 "most": most,
             }
             found = session.execute(UNCONNECTED, values).all()

@@ -53,7 +53,7 @@ class WebhookCalls:
 
     def _call(self, action: str, connection_id: UUID, target: str, told: Mapping[str, Any] | None = None) -> Reply:
         url, *secrets = self._targets.lines(target) or [""]
-        if not 1 <= len(secrets) <= 2 or not all(SECRET.fullmatch(one) for one in secrets):  # noqa: PLR2004
+        if not 1 <= len(secrets) <= 2 or not all(SECRET.fullmatch(secret) for secret in secrets):  # noqa: PLR2004
             raise ConnectorFailed("no_target_file")
         body = {"type": f"connection.{action}", "connection": str(connection_id), "data": dict(told or {})}
         hook = WebhookCall(

@@ -90,7 +90,9 @@ class DemoCast:
             tokens = {**seeded.tokens, DESK: api_tokens.issue(session, desk.id, terms).text}
             ahead = now(session).timestamp() - time.time()
         migrations.analyze(plan.owner_database_url)
-        return cls(slug, seeded.people, tokens, ahead, db, tuple(one.url for one in receivers), gateway_token)
+        return cls(
+            slug, seeded.people, tokens, ahead, db, tuple(receiver.url for receiver in receivers), gateway_token
+        )
 
     def dismiss(self) -> None:
         """Disable the endpoints: nobody listens there from now on."""

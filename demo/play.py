@@ -120,7 +120,9 @@ class DemoRun:
 
     def _quiet(self) -> bool:
         requests = self.evidence.requests.values()
-        return not any(self._get("ann", f"/v1/requests/{one['id']}")["notifications"]["waiting"] for one in requests)
+        return not any(
+            self._get("ann", f"/v1/requests/{request['id']}")["notifications"]["waiting"] for request in requests
+        )
 
     def _submit(self, story: Story) -> Mapping[str, Any]:
         body = submission(
@@ -215,7 +217,10 @@ class DemoRun:
 
     def _log(self) -> list[Mapping[str, Any]]:
         endpoints = self._get("tara", f"/v1/tenants/{self._cast.tenant}/endpoints")["items"]
-        logs = (self._get("tara", f"/v1/endpoints/{one['id']}/deliveries", limit=200)["items"] for one in endpoints)
+        logs = (
+            self._get("tara", f"/v1/endpoints/{endpoint['id']}/deliveries", limit=200)["items"]
+            for endpoint in endpoints
+        )
         return [delivery for log in logs for delivery in log]
 
     def _post(self, who: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:

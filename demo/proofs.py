@@ -98,7 +98,10 @@ def _hooks(seen: DemoEvidence) -> ProofLine:
 def _retried(seen: DemoEvidence) -> ProofLine:
     """The receiver's own account of the call that it refused twice, held against the delivery log's."""
     here = [(hook.hook_id, hook.status) for hook in seen.hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER]
-    log = sorted((one for one in seen.deliveries if one["event_type"] == OUT_OF_ORDER[1]), key=lambda one: one["at"])
+    log = sorted(
+        (delivery for delivery in seen.deliveries if delivery["event_type"] == OUT_OF_ORDER[1]),
+        key=lambda one: one["at"],
+    )
     logged = [(one["webhook_id"], one["status"]) for one in log]
     must, said = _tries(STATUSES, 1), _tries((status for _, status in logged), len({one for one, _ in logged}))
     off = () if said == must else (f"the log has the tries {said} instead of {must}",)
@@ -124,7 +127,7 @@ def _events(seen: DemoEvidence) -> ProofLine:
 
 def _reminders(seen: DemoEvidence) -> ProofLine:
     counts = (seen.requests[s.number] for s in STORIES if any(step.event == "reminded" for step in s.beside))
-    said = " / ".join(f"{one['reminders']} reminder, {one['tiers_asked']} tiers" for one in counts)
+    said = " / ".join(f"{count['reminders']} reminder, {count['tiers_asked']} tiers" for count in counts)
     off = () if said == REMINDED else (f"the clock's reminders were {said}, not {REMINDED}",)
     return ProofLine("reminders while 3 waited", REMINDED, said, off)
 

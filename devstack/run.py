@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
                 name: ends.enter_context(ports.hold(first))
                 for name, first in ((API, asked.port), (FLOWER, asked.flower_port))
             }
-            api_port, flower_port = (one.getsockname()[1] for one in listeners.values())
+            api_port, flower_port = (listener.getsockname()[1] for listener in listeners.values())
             with unbroken():
                 plan = stack.prepare(
                     settings, asked.folder, api_port=api_port, flower_port=flower_port, say=steps.say

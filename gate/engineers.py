@@ -119,10 +119,12 @@ class EngineerResolver:
         route: OutboundRoute = NO_WAY_ASIDE,
     ) -> None:
         """`now` is the database's time; `token_header` is in lower case."""
-        providers = {one.provider.issuer: one.provider for callers in services.values() for one in callers.issuers}
+        providers = {
+            issuer.provider.issuer: issuer.provider for callers in services.values() for issuer in callers.issuers
+        }
         self._services = services
         self._realms = {
-            name: TokenRealm(name, {one.provider.issuer: one for one in callers.issuers}, callers.is_gated)
+            name: TokenRealm(name, {issuer.provider.issuer: issuer for issuer in callers.issuers}, callers.is_gated)
             for name, callers in services.items()
         }
         self._token_header = token_header.encode()

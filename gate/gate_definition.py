@@ -40,14 +40,15 @@ class GateDefinition:
         if known.gate is None:
             raise ValueError(f"add `gate` to the service {service} in the catalogue: there is nothing to define")
         gate = known.gate.model_dump(mode="json", exclude_none=True, exclude={"enforcement"})
-        issuers = [one.model_dump(mode="json", exclude_none=True) for one in catalogue.issuers]
+        issuers = [issuer.model_dump(mode="json", exclude_none=True) for issuer in catalogue.issuers]
         said = gate | {
             "escaped": sorted(gate["escaped"]),
             "ignored_query": sorted(gate["ignored_query"]),
             "paths": _in_order({**rule, "methods": sorted(rule["methods"])} for rule in gate["paths"]),
             "actions": sorted(known.actions),
             "issuers": _in_order(
-                {**one, "algorithms": sorted(one["algorithms"]), "azp": sorted(one["azp"])} for one in issuers
+                {**issuer, "algorithms": sorted(issuer["algorithms"]), "azp": sorted(issuer["azp"])}
+                for issuer in issuers
             ),
         }
         return cls(_written(said))

@@ -67,7 +67,7 @@ def _announce_some(session: UnitOfWork, news: GateNews, row: Row[Any], settled: 
         session.execute(news.told, {"id": row.id, "to": NOBODY})
         return 1
     tenants = session.execute(news.tenants, {**row._asdict(), "settled": settled, "most": AT_ONCE}).all()
-    for one in tenants:
-        news.tell(session, row, one)
+    for tenant in tenants:
+        news.tell(session, row, tenant)
     session.execute(news.told, {"id": row.id, "to": tenants[-1].id if tenants else row.announced_to})
     return len(tenants)

@@ -90,9 +90,13 @@ def of_service(session: UnitOfWork, caller: Caller, service: str, *, days: int =
     for row in session.execute(CALLS, {**within, "form": f"^{UUID_FORM.pattern}$"}):
         kinds[row.reason].append(_kind(row))
     totals = {row.reason: int(row.number) for row in session.execute(TOTALS, within)}
-    reasons = [GateReason(one) for one in dict.fromkeys((*totals, *kinds))]
+    reasons = [GateReason(key) for key in dict.fromkeys((*totals, *kinds))]
     return GateReport(
-        gate, [WouldDenyReason(one, REMEDIES[one], totals.get(one, 0), kinds.get(one, ())) for one in reasons]
+        gate,
+        [
+            WouldDenyReason(reason, REMEDIES[reason], totals.get(reason, 0), kinds.get(reason, ()))
+            for reason in reasons
+        ],
     )
 
 

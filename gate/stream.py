@@ -100,7 +100,9 @@ class GuardStream:
         if self._sent_to is None:
             return
         services = self.credential.services
-        self._unsent.extend(one for one in events if one.change.number > self._sent_to and one.is_for(services))
+        self._unsent.extend(
+            event for event in events if event.change.number > self._sent_to and event.is_for(services)
+        )
         if len(self._unsent) > MOST_UNSENT:
             self.end()
         self.woken.set()
@@ -346,7 +348,7 @@ class WindowStreams:
         yield self._part(mine, at, number)
 
     def _part(self, windows: Iterable[RememberedWindow], at: datetime, number: int | None) -> bytes:
-        said = {"at": written(at), "windows": [described(one) for one in windows], "more": number is None}
+        said = {"at": written(at), "windows": [described(window) for window in windows], "more": number is None}
         return event_text(ChangeKind.ANEW, f"{self._generation}-{number or 0}", said)
 
     async def _watch(self, stream: GuardStream, shown: bytes) -> None:
@@ -356,8 +358,8 @@ class WindowStreams:
             found = await self._credentials.find(shown)
 
     def _take(self, changes: Sequence[MemoryChange]) -> None:
-        events = [MemoryEvent(self._generation, one) for one in changes]
-        if any(one.kind is ChangeKind.FORGET for one in changes):
+        events = [MemoryEvent(self._generation, change) for change in changes]
+        if any(change.kind is ChangeKind.FORGET for change in changes):
             self._forget()
         self._replayed.extend(events)
         for stream in self._open:

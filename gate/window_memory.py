@@ -213,7 +213,7 @@ class WindowMemory:
                 return None
             windows = list(self._by_request.values())
             if self._doubted:
-                windows = [one for one in windows if one.tenant_id not in self._doubted]
+                windows = [window for window in windows if window.tenant_id not in self._doubted]
             return self._number, windows
 
     def begin_round(self) -> None:
@@ -266,9 +266,11 @@ class WindowMemory:
             self._tell()
 
     def of(self, *, tenants: Collection[UUID] = (), people: Collection[UUID] = ()) -> list[UUID]:
-        engineers = {one.int for one in people}
+        engineers = {person.int for person in people}
         windows = list(self._by_request.values())
-        return [one.request_id for one in windows if one.tenant_id in tenants or one.engineer in engineers]
+        return [
+            window.request_id for window in windows if window.tenant_id in tenants or window.engineer in engineers
+        ]
 
     def requests(self) -> list[UUID]:
         return [UUID(int=one) for one in list(self._by_request)]
@@ -291,14 +293,14 @@ class WindowMemory:
     def _window(self, entry: RequestEntry, extended: Container[UUID]) -> RememberedWindow:
         request = entry.request
         tenant, service = sys.intern(entry.tenant), sys.intern(request.service)
-        actions = frozenset(sys.intern(one) for one in request.open_actions)
+        actions = frozenset(sys.intern(action) for action in request.open_actions)
         return RememberedWindow(
             request.id.int,
             request.tenant_id,
             request.requester_id.int,
             (request.deadline_at - EPOCH) // MICROSECOND,
             self._actions.setdefault(actions, actions),
-            tuple((tenant, service, request.requester_id.int, one) for one in dict.fromkeys(request.open_resources)),
+            tuple((tenant, service, request.requester_id.int, key) for key in dict.fromkeys(request.open_resources)),
             request.break_glass,
             request.id in extended,
         )

@@ -149,11 +149,11 @@ class WindowVerification:
         if batch.is_standby or not batch.follows(self.last):
             self.begin_anew()
         changes = batch.changes
-        ended = {one.request_id for one in changes if one.request_id and one.ends}
-        changed = {one.request_id for one in changes if one.request_id}
+        ended = {change.request_id for change in changes if change.request_id and change.ends}
+        changed = {change.request_id for change in changes if change.request_id}
         self._memory.forget(ended)
         doubtful = {one for one in changed if self._memory.has(one)}
-        doubtful |= self._in_doubt([one for one in changes if one.request_id is None])
+        doubtful |= self._in_doubt([change for change in changes if change.request_id is None])
         while self._heard:
             changed.add(self._heard.pop())
         scheduled = [self._scheduled.pop(one) for one in changed if one in self._scheduled]
@@ -169,11 +169,11 @@ class WindowVerification:
         if not changes:
             return set()
         self._memory.announce(ChangeKind.FORGET)
-        if any(one.tenant_id is None and one.person_id is None for one in changes):
+        if any(change.tenant_id is None and change.person_id is None for change in changes):
             self._loaded_to = NOBODY
             return set(self._memory.requests())
-        tenants = {one.tenant_id for one in changes if one.tenant_id}
-        people = {one.person_id for one in changes if one.person_id}
+        tenants = {change.tenant_id for change in changes if change.tenant_id}
+        people = {change.person_id for change in changes if change.person_id}
         return set(self._memory.of(tenants=tenants, people=people))
 
     def settle(self, judge: WindowJudge, at: datetime) -> None:

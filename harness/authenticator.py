@@ -86,7 +86,7 @@ class Authenticator:
 
     def clone(self) -> "Authenticator":
         """The copy holds the same keys and counts apart."""
-        return replace(self, credentials=[replace(one) for one in self.credentials])
+        return replace(self, credentials=[replace(credential) for credential in self.credentials])
 
     def _client(self, kind: str, options: dict[str, Any], lies: dict[str, Any]) -> bytes:
         told = {

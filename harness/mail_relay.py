@@ -152,7 +152,7 @@ class MailRelay(Sink):
     def _features(self, writer: asyncio.StreamWriter) -> str:
         is_plain = self.starttls and not writer.get_extra_info("ssl_object")
         lines = [STARTTLS if is_plain else "", PIPELINING if self.pipelines else ""]
-        lines += [f"250-{one}\r\n" for one in self.offers]
+        lines += [f"250-{offer}\r\n" for offer in self.offers]
         return f"250-relay.example\r\n{''.join(lines)}250 8BITMIME"
 
     def _note(self, line: bytes) -> None:

@@ -86,7 +86,7 @@ def _command(
 def _records(command: Any, words: tuple[str, ...]) -> list[Record]:  # noqa: ANN401 - Click's
     """Return the names and texts of a command's parameters, without `--help`."""
     context = _context(command, words)
-    records = [one.get_help_record(context) for one in command.get_params(context)]
+    records = [param.get_help_record(context) for param in command.get_params(context)]
     return [
         (TEXTS.sub("", name), text)
         for name, text in filter(None, records)

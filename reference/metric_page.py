@@ -19,8 +19,13 @@ left out.
 def page() -> str:
     """Return the page."""
     rows = [
-        (f"`{_name(one)}`", one.type, ", ".join(f"`{label}`" for label in _labels(one)) or "-", one.documentation)
-        for one in families()
+        (
+            f"`{_name(family)}`",
+            family.type,
+            ", ".join(f"`{label}`" for label in _labels(family)) or "-",
+            family.documentation,
+        )
+        for family in families()
     ]
     return head("Metrics", INTRODUCTION) + "\n" + table(("metric", "type", "labels", "meaning"), rows)
 

@@ -114,11 +114,11 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - whatever a field is annotat
         return WORDS[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return ", ".join(f"`{one}`" for one in arguments)
+        return ", ".join(f"`{argument}`" for argument in arguments)
     if origin is Annotated:
         return _type(arguments[0])
     if origin in {Union, UnionType} and NoneType in arguments:
-        return _type(next(one for one in arguments if one is not NoneType))
+        return _type(next(argument for argument in arguments if argument is not NoneType))
     if origin is tuple:
         return {"secret": "list of secrets", "path": "list of paths"}.get(_type(arguments[0]), "list")
     return "path" if annotation is Catalogue else "text"

@@ -200,7 +200,7 @@ def send_slowly(call: OpenCall, seconds: float = PATIENCE) -> None:
 
 def websocket(port: int, path: str, *headers: str) -> OpenCall:
     client = WSConnection(ConnectionType.CLIENT)
-    extra = [tuple(one.encode().split(b": ", 1)) for one in headers]
+    extra = [tuple(header.encode().split(b": ", 1)) for header in headers]
     head = client.send(Handshake(host="service", target=path, extra_headers=extra))  # type: ignore[arg-type]
     return OpenCall(port, head.decode().replace("\r\n", "\n").removesuffix("\n\n"))
 

@@ -65,7 +65,7 @@ def _span(service: str, span: Span) -> CollectedSpan:
 
 
 def _plain(attributes: list[KeyValue]) -> dict[str, str | int]:
-    return {one.key: one.value.string_value or one.value.int_value for one in attributes}
+    return {attribute.key: attribute.value.string_value or attribute.value.int_value for attribute in attributes}
 
 
 @contextmanager

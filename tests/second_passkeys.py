@@ -155,7 +155,7 @@ def _signed(
         context = json.loads(shown["signed_content"]["value"]).get("context")
         must(not submitted or context == submitted.get("context", context), "another context was signed")
     if files:
-        _assertion(fields, [one for one in files if one["tenant_id"] == fields["tenant_id"]])
+        _assertion(fields, [file for file in files if file["tenant_id"] == fields["tenant_id"]])
 
 
 def _content(

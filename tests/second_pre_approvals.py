@@ -14,7 +14,7 @@ NEVER = "9"
 def check(lines: Iterable[dict[str, Any]]) -> None:
     """Stop where a window is beyond its pre-approval, or nobody but its proposer approved that."""
     events = [(json.loads(line["body"]), line["personal"]) for line in lines if "body" in line]
-    of = [one for one in events if "pre_approval_id" in one[0]]
+    of = [event for event in events if "pre_approval_id" in event[0]]
     for which in {fields["pre_approval_id"] for fields, _ in of}:
         mine = [one for one in of if one[0]["pre_approval_id"] == which]
         windows = [one for one in mine if one[0]["seq"] is not None and one[0]["to_state"] == "active"]
@@ -45,4 +45,6 @@ def _within(fields: dict[str, Any], personal: dict[str, Any], proposed: dict[str
     must(lasts <= timedelta(seconds=proposed["access_window"]), "it lasts longer than was approved beforehand")
     resources = json.loads(personal["resources"]["value"]) if "resources" in personal else []
     literal = pattern.replace("[", "[[]").replace("?", "[?]")
-    must(all(fnmatchcase(one, literal) for one in resources), "other resources than were approved beforehand")
+    must(
+        all(fnmatchcase(resource, literal) for resource in resources), "other resources than were approved beforehand"
+    )

@@ -31,7 +31,7 @@ def must(condition: object, what: str) -> None:
 
 
 def bytes_of(texts: list[str]) -> list[bytes]:
-    return [exact(one) for one in texts]
+    return [exact(text) for text in texts]
 
 
 def exact(text: str) -> bytes:
@@ -173,13 +173,13 @@ def _records(events: list[dict[str, Any]], log: str) -> bool:
         if said["action"] == "restored":
             must(_counts(said["size"], said["shipped_size"]), "what was restored is not said in numbers")
             texts = [said[name] for name in ("log_id", "shipped_origin", "shipped_root")]
-            must(all(type(one) is str for one in texts), "a restore is of no log")
+            must(all(type(text) is str for text in texts), "a restore is of no log")
             found = found or (said["log_id"] == log and said["size"] <= line["number"])
     return found
 
 
 def _counts(*numbers: object) -> bool:
-    return all(type(one) is int and one >= 0 for one in numbers)
+    return all(type(number) is int and number >= 0 for number in numbers)
 
 
 def _filtered(lines: list[dict[str, Any]], size: int, root: bytes) -> None:
@@ -292,7 +292,7 @@ def _events(lines: list[dict[str, Any]], log: str, *, whole: bool, gone: bool) -
         must(type(fields.get("actor_id")) in {str, type(None)}, "an actor is no text")
         must(type(fields.get("submission", {})) is dict, "a submission is no object")
         must(type(fields.get("pre_approval_id", "")) is str, "a pre-approval is not named")
-        must(all(type(one) is str for one in fields["personal"].values()), "a commitment is no text")
+        must(all(type(field) is str for field in fields["personal"].values()), "a commitment is no text")
         _details(line["personal"], fields["personal"])
         request, seq, state = fields.get("request_id"), fields["seq"], fields.get("to_state")
         must(all(type(one) is str or (one is None and seq is None) for one in (request, state)), "not of a request")
@@ -375,8 +375,8 @@ def _gates(events: list[dict[str, Any]], *, is_all_there: bool) -> None:
 
 def _unapproved(events: list[dict[str, Any]]) -> None:
     bodies = [json.loads(line["body"]) for line in events]
-    moves = [one for one in bodies if one["seq"] is not None]
-    glass = [one["at"] for one in moves if (one["action"], one["to_state"]) == ("break_glass", "active")]
+    moves = [body for body in bodies if body["seq"] is not None]
+    glass = [move["at"] for move in moves if (move["action"], move["to_state"]) == ("break_glass", "active")]
     months = set()
     for said in bodies:
         if said["action"] != "unapproved_access_stated" or said["seq"] is not None:

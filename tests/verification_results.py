@@ -26,12 +26,12 @@ def verified(
     result = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, last=last, approvers=approvers)
     try:
         second_verifier.check(export, [key.text for key in trusted], (*seen, *([last] if last else [])))
-        _, *lines = (json.loads(one) for one in export.splitlines())
+        _, *lines = (json.loads(line) for line in export.splitlines())
         second_break_glass.check(lines)
         second_statements.check(lines, whole=json.loads(export.splitlines()[0])["whole"])
-        if json.loads(export.splitlines()[0])["whole"] and not any("removed" in one for one in lines):
+        if json.loads(export.splitlines()[0])["whole"] and not any("removed" in line for line in lines):
             second_pre_approvals.check(lines)
-        files = [approver_keys.document(one) for one in approvers.files]
+        files = [approver_keys.document(file) for file in approvers.files]
         whole, is_required = json.loads(export.splitlines()[0])["whole"], approvers.is_required
         second_passkeys.check(lines, files, whole=whole, is_required=is_required)
     except WRONG:

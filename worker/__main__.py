@@ -120,20 +120,20 @@ def _wait_until_fit(kind: str, node: str) -> None:
     database.dispose()
 
 
-def _opens_nothing(chosen: Settings) -> None:
-    if chosen.connectors_database_url:
+def _opens_nothing(settings: Settings) -> None:
+    if settings.connectors_database_url:
         raise UnsafeSettings("LOCKBOX_CONNECTORS_DATABASE_URL is for the connector worker alone; unset it here")
 
 
-def _is_the_core(chosen: Settings) -> None:
-    if chosen.notifications_database_url:
+def _is_the_core(settings: Settings) -> None:
+    if settings.notifications_database_url:
         raise UnsafeSettings(
             "LOCKBOX_NOTIFICATIONS_DATABASE_URL is for the notifications worker alone; unset it here"
         )
 
 
-def _can_seal(chosen: Settings) -> None:
-    if chosen.environment == "production" and not chosen.audit_key_files:
+def _can_seal(settings: Settings) -> None:
+    if settings.environment == "production" and not settings.audit_key_files:
         raise UnsafeSettings("LOCKBOX_AUDIT_KEY_FILES is not set: make a key by `lockbox operate new-key FILE`")
 
 

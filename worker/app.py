@@ -82,12 +82,12 @@ class TimerlessCelery(Celery):
         return super().send_task(name, *args, **options)
 
 
-def make_app(chosen: Settings) -> Celery:
+def make_app(settings: Settings) -> Celery:
     """Return the app of this installation. Workers get the pollers as a step that runs even without the broker."""
     register()
     _answer_questions_only()
-    celery = TimerlessCelery("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
-    celery.conf.update(configuration(chosen.shutdown_seconds))
+    celery = TimerlessCelery("lockbox", broker=settings.require("redis_url"), include=["worker.tasks"])
+    celery.conf.update(configuration(settings.shutdown_seconds))
     celery.steps["worker"].add(Pollers)
     return celery
 

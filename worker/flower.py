@@ -19,16 +19,16 @@ log = structlog.get_logger(__name__)
 MOST_TASKS = 10_000
 
 
-def arguments(chosen: Settings) -> list[str]:
+def arguments(settings: Settings) -> list[str]:
     """Raises SystemExit if Flower would be open to everyone."""
-    if not chosen.flower_user or not chosen.flower_password:
+    if not settings.flower_user or not settings.flower_password:
         raise SystemExit("lockbox: Flower needs LOCKBOX_FLOWER_USER and LOCKBOX_FLOWER_PASSWORD; it is never open")
-    if chosen.flower_unauthenticated_api:
+    if settings.flower_unauthenticated_api:
         raise SystemExit("lockbox: unset FLOWER_UNAUTHENTICATED_API; it opens Flower's API to everybody")
     return [
-        f"--address={chosen.flower_address}",
-        f"--port={chosen.flower_port}",
-        f"--basic-auth={chosen.flower_user}:{chosen.flower_password.get_secret_value()}",
+        f"--address={settings.flower_address}",
+        f"--port={settings.flower_port}",
+        f"--basic-auth={settings.flower_user}:{settings.flower_password.get_secret_value()}",
         "--read-only",
         f"--max-tasks={MOST_TASKS}",
         "--persistent=false",

@@ -34,11 +34,11 @@ class JournalStream(io.TextIOBase):
         return len(text)
 
 
-def begin(chosen: Settings) -> None:
+def begin(settings: Settings) -> None:
     # A child process calls this again, because it inherits its parent's streams and configuration.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-    lockbox_logging.configure(chosen)
-    if chosen.log_format != "json":
+    lockbox_logging.configure(settings)
+    if settings.log_format != "json":
         return
     logging.captureWarnings(capture=True)
     sys.stdout = sys.stderr = JournalStream()

@@ -95,16 +95,18 @@ class Runtime:
     cases: CaseAdapters | None = None
 
 
-def make(chosen: Settings) -> Runtime:
+def make(settings: Settings) -> Runtime:
     """Nothing is connected yet. Raises UnsafeSettings if a required setting is missing."""
-    url = chosen.require(_login(chosen))
-    most = _most_connections(chosen)
+    url = settings.require(_login(settings))
+    most = _most_connections(settings)
     engine = make_engine(url, role="worker", pool_size=KEPT_CONNECTIONS, overflow=most - KEPT_CONNECTIONS)
-    keys = _judging_keys(chosen) if chosen.connectors_database_url else ProcessKeys(Keyring([]))
-    db = Database(engine, Schedule(chosen.require("redis_url")), keys=keys, direct=_direct(chosen))
-    driver = _driver(chosen, db) if chosen.connectors_database_url else None
-    cases = _cases(chosen) if chosen.notifications_database_url else None
-    return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen), driver, cases)
+    keys = _judging_keys(settings) if settings.connectors_database_url else ProcessKeys(Keyring([]))
+    db = Database(engine, Schedule(settings.require("redis_url")), keys=keys, direct=_direct(settings))
+    driver = _driver(settings, db) if settings.connectors_database_url else None
+    cases = _cases(settings) if settings.notifications_database_url else None
+    return Runtime(
+        db, _senders(settings), timedelta(days=settings.deliveries_kept_days), _sealing(settings), driver, cases
+    )
 
 
 SERVICES = {
@@ -115,47 +117,47 @@ SERVICES = {
 """The name of each kind of worker in traces, by the setting of its database login."""
 
 
-def _login(chosen: Settings) -> str:
-    if chosen.connectors_database_url:
+def _login(settings: Settings) -> str:
+    if settings.connectors_database_url:
         return "connectors_database_url"
-    return "notifications_database_url" if chosen.notifications_database_url else "worker_database_url"
+    return "notifications_database_url" if settings.notifications_database_url else "worker_database_url"
 
 
-def _driver(chosen: Settings, db: Database) -> ConnectionDriver:
-    targets = TargetFolder(chosen.connector_targets)
-    roles = PostgresRoles(targets, needs_tls=chosen.environment == "production")
-    calls = WebhookCalls(targets, HttpWebhooks(allow_http=chosen.webhooks_allow_http, route=chosen.outbound))
-    return ConnectionDriver(db, chosen.catalogue, {ConnectorKind.POSTGRES: roles, ConnectorKind.WEBHOOK: calls})
+def _driver(settings: Settings, db: Database) -> ConnectionDriver:
+    targets = TargetFolder(settings.connector_targets)
+    roles = PostgresRoles(targets, needs_tls=settings.environment == "production")
+    calls = WebhookCalls(targets, HttpWebhooks(allow_http=settings.webhooks_allow_http, route=settings.outbound))
+    return ConnectionDriver(db, settings.catalogue, {ConnectorKind.POSTGRES: roles, ConnectorKind.WEBHOOK: calls})
 
 
-def _judging_keys(chosen: Settings) -> ProcessKeys:
+def _judging_keys(settings: Settings) -> ProcessKeys:
     """Return the keys to verify windows. For approvals, these are only the public keys."""
-    approvals = signing_keys.trusted(chosen.approval_public_keys).values()
+    approvals = signing_keys.trusted(settings.approval_public_keys).values()
     shipped = None
-    if chosen.checkpoint_folder and chosen.audit_public_keys:
-        folder = WitnessFolder(chosen.checkpoint_folder)
-        shipped = WitnessCheck(folder, signing_keys.trusted(chosen.audit_public_keys))
+    if settings.checkpoint_folder and settings.audit_public_keys:
+        folder = WitnessFolder(settings.checkpoint_folder)
+        shipped = WitnessCheck(folder, signing_keys.trusted(settings.audit_public_keys))
     try:
-        ring = keyring.read_marks(chosen.mark_key_files) if chosen.mark_key_files else keyring.development()
+        ring = keyring.read_marks(settings.mark_key_files) if settings.mark_key_files else keyring.development()
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_MARK_KEY_FILES: {bad}") from None
     return ProcessKeys(ApprovalKeys([], list(approvals)) if approvals else None, shipped, ring)
 
 
-def _most_connections(chosen: Settings) -> int:
-    if chosen.connectors_database_url:
+def _most_connections(settings: Settings) -> int:
+    if settings.connectors_database_url:
         return CONNECTOR_CONNECTIONS
-    if chosen.notifications_database_url:
+    if settings.notifications_database_url:
         return NOTIFY_CONNECTIONS
     return CHILD_CONNECTIONS if _is_child.is_set() else CORE_CONNECTIONS
 
 
-def _direct(chosen: Settings) -> Engine | None:
+def _direct(settings: Settings) -> Engine | None:
     """Return the engine for locks that outlive a transaction, if the other connections go through a pooler."""
-    if chosen.database_direct_url is None:
+    if settings.database_direct_url is None:
         return None
     more = 0 if _is_child.is_set() else LOCKS - 1
-    return make_engine(chosen.require("database_direct_url"), role="worker-direct", pool_size=1, overflow=more)
+    return make_engine(settings.require("database_direct_url"), role="worker-direct", pool_size=1, overflow=more)
 
 
 def runtime() -> Runtime:
@@ -170,54 +172,54 @@ def _of_process(_: int) -> Runtime:
     return make(settings())
 
 
-def _sealing(chosen: Settings) -> SealingSettings | None:
-    if not chosen.audit_key_files:
+def _sealing(settings: Settings) -> SealingSettings | None:
+    if not settings.audit_key_files:
         return None
     try:
-        signer = Signer(chosen.log_name, signing_keys.read(chosen.audit_key_files), _earlier(chosen))
+        signer = Signer(settings.log_name, signing_keys.read(settings.audit_key_files), _earlier(settings))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_AUDIT_KEY_FILES: {bad}") from None
-    folder = WitnessFolder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None
-    return SealingSettings(signer, folder, timedelta(hours=chosen.digest_hours))
+    folder = WitnessFolder(settings.checkpoint_folder) if settings.checkpoint_folder else None
+    return SealingSettings(signer, folder, timedelta(hours=settings.digest_hours))
 
 
-def _earlier(chosen: Settings) -> list[VerifierKey]:
-    return list(signing_keys.trusted(chosen.audit_public_keys).values())
+def _earlier(settings: Settings) -> list[VerifierKey]:
+    return list(signing_keys.trusted(settings.audit_public_keys).values())
 
 
-def _senders(chosen: Settings) -> Senders | None:
-    if chosen.smtp_url is None:
+def _senders(settings: Settings) -> Senders | None:
+    if settings.smtp_url is None:
         return None
-    mail = SmtpMail(chosen.require("smtp_url"), sender=chosen.mail_from, ca_file=chosen.smtp_ca_file)
+    mail = SmtpMail(settings.require("smtp_url"), sender=settings.mail_from, ca_file=settings.smtp_ca_file)
     return Senders(
         mail=mail,
-        hooks=HttpWebhooks(allow_http=chosen.webhooks_allow_http, route=chosen.outbound),
-        vault=SecretVault([key.get_secret_value() for key in chosen.secret_keys]),
-        public_url=chosen.public_url,
-        services=chosen.catalogue.titles,
+        hooks=HttpWebhooks(allow_http=settings.webhooks_allow_http, route=settings.outbound),
+        vault=SecretVault([key.get_secret_value() for key in settings.secret_keys]),
+        public_url=settings.public_url,
+        services=settings.catalogue.titles,
         wordings=policy_store.wordings,
-        sender=chosen.mail_from,
-        audit_keys=signing_keys.trusted(chosen.audit_public_keys),
-        codes=_codes(chosen),
-        approval_keys=chosen.approval_public_keys,
+        sender=settings.mail_from,
+        audit_keys=signing_keys.trusted(settings.audit_public_keys),
+        codes=_codes(settings),
+        approval_keys=settings.approval_public_keys,
     )
 
 
-def _cases(chosen: Settings) -> CaseAdapters:
-    secret = chosen.case_adapter_secret
+def _cases(settings: Settings) -> CaseAdapters:
+    secret = settings.case_adapter_secret
     return CaseAdapters(
-        chosen.catalogue.case_systems,
+        settings.catalogue.case_systems,
         secret.get_secret_value() if secret else None,
-        allow_http=chosen.webhooks_allow_http,
-        route=chosen.outbound,
+        allow_http=settings.webhooks_allow_http,
+        route=settings.outbound,
     )
 
 
-def _codes(chosen: Settings) -> CodeKeys:
-    if not chosen.code_key_files:
+def _codes(settings: Settings) -> CodeKeys:
+    if not settings.code_key_files:
         return keyring.development_codes()
     try:
-        return keyring.read_codes(chosen.code_key_files)
+        return keyring.read_codes(settings.code_key_files)
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_CODE_KEY_FILES: {bad}") from None
 

@@ -192,7 +192,11 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         """Delete each of the broker's keys that has the wrong type, because such a key blocks the broker."""
         lists = [self._q_for_pri(queue, step) for queue in QUEUES for step in self.priority_steps]
         exchanges = (CONTROL, REPLIES, EVENTS)
-        sets = [key % (one,) for one in exchanges for key in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
+        sets = [
+            key % (exchange,)
+            for exchange in exchanges
+            for key in (self.keyprefix_queue, self.keyprefix_binding_permanent)
+        ]
         wanted = (
             dict.fromkeys(lists, "list")
             | dict.fromkeys(sets, "set")

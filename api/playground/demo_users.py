@@ -59,7 +59,9 @@ class DemoUsers(BaseModel):
     def parse(cls, text: str) -> Self:
         """Service accounts are left out."""
         found = cls.model_validate_json(text)
-        return found.model_copy(update={"people": tuple(one for one in found.people if one.role is not Role.SYSTEM)})
+        return found.model_copy(
+            update={"people": tuple(person for person in found.people if person.role is not Role.SYSTEM)}
+        )
 
 
 def read(path: Path) -> DemoUsers:

@@ -86,10 +86,12 @@ def subscribe(
 
 def _subscription(session: UnitOfWork, visitor: Visitor, topics: list[str]) -> Subscription:
     try:
-        wanted = frozenset(UUID(one.removeprefix(REQUEST)) for one in topics if one not in WHOLE)
+        wanted = frozenset(UUID(topic.removeprefix(REQUEST)) for topic in topics if topic not in WHOLE)
     except ValueError:
         raise Invalid(phrases.TOPICS.format(most=MOST_TOPICS), field="topics") from None
-    if not 0 < len(topics) <= MOST_TOPICS or any(one not in WHOLE and not one.startswith(REQUEST) for one in topics):
+    if not 0 < len(topics) <= MOST_TOPICS or any(
+        topic not in WHOLE and not topic.startswith(REQUEST) for topic in topics
+    ):
         raise Invalid(phrases.TOPICS.format(most=MOST_TOPICS), field="topics")
     if OPERATIONS in topics:
         permissions.capacity(visitor.caller, (Role.OPERATOR,))

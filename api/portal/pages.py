@@ -334,7 +334,7 @@ def own_page(request: Request, path: str) -> str:
     """Return the longest prefix of a form's path that is the path of a page."""
     parts = path.partition(".")[0].split("/")[:MOST_SEGMENTS]
     beginnings = ("/".join(parts[:length]) for length in range(len(parts), 1, -1))
-    return next((one for one in beginnings if _is_page(request, one)), HOME)
+    return next((beginning for beginning in beginnings if _is_page(request, beginning)), HOME)
 
 
 def _is_page(request: Request, path: str) -> bool:

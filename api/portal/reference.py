@@ -68,7 +68,7 @@ class OperationEntry:
     sample: str
 
     def holds(self, words: Sequence[str]) -> bool:
-        names = " ".join(one.name for one in self.parameters)
+        names = " ".join(parameter.name for parameter in self.parameters)
         text = f"{self.id} {self.method} {self.path} {self.summary} {self.said} {names} {self.body}".lower()
         return all(word in text for word in words)
 
@@ -113,7 +113,7 @@ class Reference:
                 if one.holds(words):
                     yield Found(f"/docs/{section.name}#{one.id}", f"{one.method} {one.path}", one.summary)
         for schema in self.schemas.values():
-            named = " ".join([schema.name, schema.said, *(one.name for one in schema.members), *schema.values])
+            named = " ".join([schema.name, schema.said, *(member.name for member in schema.members), *schema.values])
             if all(word in named.lower() for word in words):
                 yield Found(f"/docs/schemas/{schema.name}", schema.name, schema.said)
         for problem in self.problems:
@@ -127,8 +127,8 @@ class Reference:
         return ReferenceSection(
             name,
             tag["description"],
-            [one for one in operations if one.tag == name],
-            [one for one in calls if one.tag == name],
+            [operation for operation in operations if operation.tag == name],
+            [call for call in calls if call.tag == name],
         )
 
     def _operation(self, path: str, method: str, said: Mapping[str, Any]) -> OperationEntry:

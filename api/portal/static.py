@@ -71,7 +71,7 @@ FILES |= {name: StaticFile.read(("vendor",), name, kind, UNCHANGING_SECONDS) for
 @cache
 def brand_style(colour: str) -> bytes:
     mixtures = (mixed(colour, "#ffffff", share / 100) for share in range(0, 101, 5))
-    bright = next(one for one in mixtures if contrast(one, NIGHT) >= LEAST_CONTRAST + 1)
+    bright = next(mixture for mixture in mixtures if contrast(mixture, NIGHT) >= LEAST_CONTRAST + 1)
     return STYLE.format(colour=colour, bright=bright, ink=INK).encode()
 
 

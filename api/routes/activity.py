@@ -19,7 +19,7 @@ router = CallRouter(prefix="/v1/requests", tags=["requests"])
     "/{request_id}/activity", status_code=201, response_model=ActivityReceipt, responses=problems(400, 404, 409)
 )
 def report_activity(
-    request_id: UUID, body: NewActivity, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
+    request_id: UUID, body: NewActivity, who: CurrentUser, origin: RequestOrigin, session: SessionDep, key: Key = None
 ) -> Response:
     """Report an engineer's activity, up to an hour after the window's end; needs the scope `activity:report`.
 
@@ -31,8 +31,8 @@ def report_activity(
     plain = f"activity {request_id} {body.model_dump_json()}".encode()
     answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
-        entries, uses = [one.entry() for one in body.entries], [one.use() for one in body.uses]
-        taken = activity.report(session, who, came, request_id, entries, uses=uses)
+        entries, uses = [entry.entry() for entry in body.entries], [use.use() for use in body.uses]
+        taken = activity.report(session, who, origin, request_id, entries, uses=uses)
         text = ActivityReceipt(events=taken).model_dump_json()
         if key:
             idempotency.keep(session, who.person_id, key, plain, text)
@@ -42,9 +42,9 @@ def report_activity(
 
 
 @router.get("/{request_id}/activity", responses=problems(404))
-def list_activity(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ActivityList:
+def list_activity(request_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> ActivityList:
     """Show the reported activity inside the window; the list is empty if nothing was reported."""
     entry = queries.find(session, who, request_id)
     shown = ActivityList(items=activity.read(session, who, request_id))
-    queries.record_read(session, who, came, entry.request)
+    queries.record_read(session, who, origin, entry.request)
     return shown

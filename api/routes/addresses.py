@@ -23,34 +23,34 @@ def list_my_addresses(who: CurrentUser, session: SessionDep, response: Response)
 
 
 @router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(count_address)])
-def add_my_address(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
+def add_my_address(body: NewAddress, who: CurrentUser, origin: ClientInfoDep, session: SessionDep) -> AddressView:
     """Add an address; requires a fresh sign-in.
 
     Mails go there only after the address is confirmed with the mailed code.
     """
-    return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))
+    return _view(addresses.add(session, who, origin, body.email, prompts=body.prompts))
 
 
 @router.post("/{address_id}/confirm", responses=problems(400, 404, 409))
 def confirm_my_address(
-    address_id: UUID, body: ConfirmationCode, who: CurrentUser, came: ClientInfoDep, session: SessionDep
+    address_id: UUID, body: ConfirmationCode, who: CurrentUser, origin: ClientInfoDep, session: SessionDep
 ) -> AddressView:
     """Confirm an address with the mailed code; mails go there from then on."""
-    return _view(addresses.confirm(session, who, came, address_id, body.code))
+    return _view(addresses.confirm(session, who, origin, address_id, body.code))
 
 
 @router.patch("/{address_id}", responses=problems(400, 404))
 def change_my_address(
-    address_id: UUID, body: AddressChange, who: CurrentUser, came: ClientInfoDep, session: SessionDep
+    address_id: UUID, body: AddressChange, who: CurrentUser, origin: ClientInfoDep, session: SessionDep
 ) -> AddressView:
     """Set whether prompts, reminders and outcomes go to an address; receipts always do."""
-    return _view(addresses.choose(session, who, came, address_id, prompts=body.prompts))
+    return _view(addresses.choose(session, who, origin, address_id, prompts=body.prompts))
 
 
 @router.delete("/{address_id}", status_code=204, responses=problems(404))
-def remove_my_address(address_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
+def remove_my_address(address_id: UUID, who: CurrentUser, origin: ClientInfoDep, session: SessionDep) -> None:
     """Remove an address; nothing more is sent there, not even what is queued."""
-    addresses.remove(session, who, came, address_id)
+    addresses.remove(session, who, origin, address_id)
 
 
 def _view(address: Address) -> AddressView:

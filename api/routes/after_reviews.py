@@ -19,15 +19,15 @@ def list_due_findings(who: CurrentUser, session: SessionDep) -> DueFindingList:
     While a finding is overdue, the customer's policy may block other break-glass. At most 50 are listed, and none to
     an API token, which cannot give a finding.
     """
-    return DueFindingList(items=[_due(one) for one in after_reviews.due_findings(session, who)])
+    return DueFindingList(items=[_due(finding) for finding in after_reviews.due_findings(session, who)])
 
 
 @router.post("/requests/{request_id}/finding", responses=problems(400, 404, 409))
 def record_finding(
-    request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: FindingBody
+    request_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep, body: FindingBody
 ) -> AfterReviewView:
     """Say as an approver or admin whether access by break-glass was justified, once it has ended."""
-    found = after_reviews.give_finding(session, who, came, request_id, FindingInput(body.finding, body.comment))
+    found = after_reviews.give_finding(session, who, origin, request_id, FindingInput(body.finding, body.comment))
     return AfterReviewView.model_validate(found, from_attributes=True)
 
 

@@ -25,7 +25,7 @@ def create_approval_challenge(
     request: Request,
     request_id: UUID,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
     seen: IfMatch,
@@ -38,8 +38,8 @@ def create_approval_challenge(
     """
     said = body or ApprovalInput()
     decision_input = approval(said, seen)
-    request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
-    asked = decide.to_sign(session, who, came, request_id, decision_input, party=partial(relying_party, chosen))
+    request.state.tried = AttemptedAction(who, origin, request_id, decision_input.action)
+    asked = decide.to_sign(session, who, origin, request_id, decision_input, party=partial(relying_party, chosen))
     challenge = asked.question.challenge
     stub = sessions.begin_login(
         session, AuthMethod.PASSKEY, SignInPurpose.APPROVE, tied_to=who.key_id, challenge=challenge

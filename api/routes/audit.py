@@ -69,7 +69,7 @@ LogSize = Annotated[int, Query(ge=0, le=LARGEST)]
 def search_audit_log(
     who: AuditReaderDep,
     what: EventFilterDep,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=audit_access.MOST_A_PAGE)] = 50,
@@ -82,7 +82,7 @@ def search_audit_log(
     before = _read_cursor(cursor) if cursor is not None else None
     found = audit_access.search(session, who, what, before=before, most=limit)
     items = [_event(event) for event in found.events]
-    audit_access.record_read(session, who, came, AUDIT_LOG_READ, asked=what.recorded(), count=len(items))
+    audit_access.record_read(session, who, origin, AUDIT_LOG_READ, asked=what.recorded(), count=len(items))
     return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
 
 
@@ -90,7 +90,7 @@ def search_audit_log(
 def export_audit_log(
     who: AuditReaderDep,
     what: EventFilterDep,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     db: DatabaseDep,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
@@ -107,7 +107,7 @@ def export_audit_log(
     audit_access.record_read(
         session,
         who,
-        came,
+        origin,
         AUDIT_LOG_EXPORTED,
         asked=asked | {"format": form},
         count=audit_access.length(session, begun),
@@ -146,9 +146,9 @@ def get_consistency_proof(
 
 
 @router.get("/report", responses=problems(404))
-def get_access_report(request: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ReportView:
+def get_access_report(request: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> ReportView:
     """Report on one request: who asked, who decided, when access was open, and what was done."""
-    found = audit_access.report(session, who, came, request)
+    found = audit_access.report(session, who, origin, request)
     words = {"sealed": found.sealed, "ending": found.ending, "use": found.use}
     page = reports.page(found, made_at=now(session))
     return ReportView.model_validate({**dict(found), **words, "page": page})

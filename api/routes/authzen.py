@@ -123,7 +123,7 @@ async def _decided(request: Request, *, several: bool) -> dict[str, Any]:
         return _decision(await point.decide(credential, _read(EvaluationBody, body).question))
     asked = _read(EvaluationsBody, body)
     defaults = {name: body[name] for name in ENTITIES if name in body}
-    questions = [_question(defaults | one) for one in asked.evaluations]
+    questions = [_question(defaults | evaluation) for evaluation in asked.evaluations]
     found = await point.decide_all(credential, questions, asked.options.evaluations_semantic)
     return {"evaluations": [_decision(one) for one in found]}
 

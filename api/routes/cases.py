@@ -23,7 +23,7 @@ def end_case(
     case_system: Word,
     case_ref: CaseRef,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
     response: Response,
@@ -35,7 +35,7 @@ def end_case(
     """
     systems = chosen.catalogue.case_systems
     is_only = systems.keys() == {case_system}
-    closing = closed_cases.close_case(session, who, came, case_system, case_ref, is_only=is_only)
+    closing = closed_cases.close_case(session, who, origin, case_system, case_ref, is_only=is_only)
     if case_system not in systems and not closing.ended:
         raise NotFound("The catalogue has no such ticket system.")
     response.headers["cache-control"] = "no-store"

@@ -17,7 +17,7 @@ def request_credential(
     request_id: UUID,
     body: NewCredential,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
 ) -> ConnectionStatus:
@@ -27,7 +27,7 @@ def request_credential(
     request are closed. A request has at most three credentials that are not closed yet.
     """
     return credential_requests.request_credential(
-        session, who, came, request_id, verifier=body.verifier, catalogue=chosen.catalogue
+        session, who, origin, request_id, verifier=body.verifier, catalogue=chosen.catalogue
     )
 
 

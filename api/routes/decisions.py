@@ -29,7 +29,7 @@ router = CallRouter(prefix="/v1/requests", tags=["requests"], dependencies=[Depe
 
 @router.post("/decisions", responses=problems(400))
 def decide_requests(
-    request: Request, body: SeveralDecisions, came: RequestOrigin, db: DatabaseDep
+    request: Request, body: SeveralDecisions, origin: RequestOrigin, db: DatabaseDep
 ) -> DecisionResults:
     """Endorse, approve or deny up to 50 requests, each by itself as if it were the only one.
 
@@ -40,16 +40,16 @@ def decide_requests(
     `passkey-must-sign` if the policy requires a passkey's signature.
     """
     items = [
-        _result(request, db, came, one.id, DecisionInput(body.action, body.comment, version=one.version))
+        _result(request, db, origin, one.id, DecisionInput(body.action, body.comment, version=one.version))
         for one in body.requests
     ]
     return DecisionResults(items=items)
 
 
 def _result(
-    request: Request, db: Database, came: Origin, request_id: UUID, decision_input: DecisionInput
+    request: Request, db: Database, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> DecisionResult:
-    done = attempt(request, db, partial(caller, request), request_id, decision_input, came=came, shown=view)
+    done = attempt(request, db, partial(caller, request), request_id, decision_input, origin=origin, shown=view)
     if isinstance(done, LockboxError):
         return DecisionResult(request_id=request_id, request=None, problem=Problem(**problem_of(done)))
     return DecisionResult(request_id=request_id, request=done, problem=None)

@@ -18,7 +18,7 @@ EVERY_SECONDS = 2
 
 @router.post("", status_code=201, responses=problems(429))
 def start_device_login(
-    request: Request, came: ClientInfoDep, chosen: SettingsDep, db: DatabaseDep, response: Response
+    request: Request, origin: ClientInfoDep, chosen: SettingsDep, db: DatabaseDep, response: Response
 ) -> DeviceAuthorizationView:
     """Request a code that a person types into the page; needs no token, and is counted like a sign-in attempt."""
     with db.transaction() as session:
@@ -26,7 +26,7 @@ def start_device_login(
         counted = attempt_limits.count(session, limits, address=deps.address(request))
     counted.check()
     with db.transaction() as session:
-        asked = device_login.start(session, came, environment=chosen.environment)
+        asked = device_login.start(session, origin, environment=chosen.environment)
     response.headers["cache-control"] = "no-store"
     return DeviceAuthorizationView(
         user_code=asked.code,

@@ -39,7 +39,7 @@ def get_exclusions(
 def declare_exclusions(
     body: ExclusionsInput,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     seen: RequiredIfMatch,
     response: Response,
@@ -49,7 +49,7 @@ def declare_exclusions(
     If-Match names the version in force, `"0"` where there is none; without it the answer is 428. Within minutes every
     customer's log records the version, and the customer's admins are asked to acknowledge it.
     """
-    return _shown(exclusions.state(session, who, came, body.text, seen=seen), response)
+    return _shown(exclusions.state(session, who, origin, body.text, seen=seen), response)
 
 
 @router.get("/v1/exclusions/versions", tags=["vendor"], responses=problems())
@@ -87,14 +87,14 @@ def get_tenant_exclusions(slug: Slug, who: CurrentUser, session: SessionDep) -> 
 
 @router.put("/v1/tenants/{slug}/exclusions", tags=["tenants"], responses=problems(400, 404, 409))
 def acknowledge_exclusions(
-    slug: Slug, body: AcknowledgementInput, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, body: AcknowledgementInput, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> TenantExclusionsView:
     """Acknowledge the version in force for the tenant, as a tenant admin with a fresh sign-in.
 
     The acknowledgement states that the tenant knows of the exclusions, and gives no one access. 409 if there is a
     newer version.
     """
-    return TenantExclusionsView.of(exclusions.acknowledge(session, who, came, slug, version=body.version))
+    return TenantExclusionsView.of(exclusions.acknowledge(session, who, origin, slug, version=body.version))
 
 
 def _shown(held: Exclusions, response: Response) -> ExclusionsView:

@@ -21,7 +21,7 @@ router = CallRouter(prefix="/v1/requests", tags=["requests"])
 def resubmit_request(
     request_id: UUID,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
     key: Key = None,
@@ -34,7 +34,7 @@ def resubmit_request(
     limits = submission_limits(chosen)
 
     def file() -> SubmittedRequest:
-        return resubmission.resubmit(session, who, came, request_id, chosen.catalogue.services, limits=limits)
+        return resubmission.resubmit(session, who, origin, request_id, chosen.catalogue.services, limits=limits)
 
     return submission_answer(session, who, key, f"ask-again {request_id}".encode(), file)
 
@@ -46,7 +46,7 @@ def submit_extension(
     request_id: UUID,
     body: ExtensionRequest,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
     key: Key = None,
@@ -60,6 +60,6 @@ def submit_extension(
     wanted = ExtensionInput(**dict(body))
 
     def file() -> SubmittedRequest:
-        return extend.extend(session, who, came, request_id, wanted, chosen.catalogue.services, limits=limits)
+        return extend.extend(session, who, origin, request_id, wanted, chosen.catalogue.services, limits=limits)
 
     return submission_answer(session, who, key, f"extend {request_id} {body.model_dump_json()}".encode(), file)

@@ -48,7 +48,7 @@ def get_gate_report(
     The report counts calls of the last `days`, for the tenants for which the gate only reports.
     """
     found = gate_report.of_service(session, who, service, days=days)
-    return GateReportView(gate=_overview(found.gate), days=days, items=[_reason(one) for one in found.reasons])
+    return GateReportView(gate=_overview(found.gate), days=days, items=[_reason(reason) for reason in found.reasons])
 
 
 @router.get("/v1/tenants/{slug}/gates", tags=["tenants"], responses=problems(404))
@@ -59,22 +59,22 @@ def list_tenant_gates(slug: Slug, who: CurrentUser, session: SessionDep) -> Tena
 
 @router.put("/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], responses=problems(400, 404, 409))
 def allow_gate_report(
-    slug: Slug, service: Word, body: ReportConsentInput, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, service: Word, body: ReportConsentInput, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> TenantGateView:
     """Let the gate of a service only report for the tenant, as a tenant admin with a fresh sign-in.
 
     `revision` is the gate's revision in the list of gates. The consent is for this revision only: it ends when the
     vendor next switches the gate.
     """
-    return _gate(enforcement.allow_report(session, who, came, slug, service, revision=body.revision))
+    return _gate(enforcement.allow_report(session, who, origin, slug, service, revision=body.revision))
 
 
 @router.delete(
     "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404, 409)
 )
-def end_gate_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def end_gate_report(slug: Slug, service: Word, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """As a tenant admin, withdraw the consent that the gate only reports: the gate enforces at once."""
-    enforcement.end_report(session, who, came, slug, service)
+    enforcement.end_report(session, who, origin, slug, service)
 
 
 def _reason(one: WouldDenyReason) -> WouldDenyReasonView:

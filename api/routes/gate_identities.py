@@ -24,12 +24,12 @@ def list_gate_identities(
 ) -> GateIdentityPage:
     """List the identities that are mapped to engineers. For the vendor's operators and auditors."""
     page = identity_map.page(session, who, cursor=cursor, most=limit)
-    return GateIdentityPage(items=[_view(one) for one in page.identities], next_cursor=page.next_cursor)
+    return GateIdentityPage(items=[_view(identity) for identity in page.identities], next_cursor=page.next_cursor)
 
 
 @router.post("", status_code=201, responses=problems(400, 409))
 def add_gate_identity(
-    body: NewGateIdentity, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    body: NewGateIdentity, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> GateIdentityView:
     """Map an identity to an engineer other than the caller, as an operator with a fresh sign-in.
 
@@ -37,13 +37,13 @@ def add_gate_identity(
     and the id of a gateway's service account. The subject is compared exactly.
     """
     wanted = MappingInput(body.issuer, body.subject, body.person_id)
-    return _view(identity_map.add(session, who, came, wanted, engineers.issuer_names(chosen.catalogue)))
+    return _view(identity_map.add(session, who, origin, wanted, engineers.issuer_names(chosen.catalogue)))
 
 
 @router.delete("/{identity_id}", status_code=204, responses=problems(404))
-def remove_gate_identity(identity_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def remove_gate_identity(identity_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """Remove an identity from the map, as an operator with a fresh sign-in."""
-    identity_map.remove(session, who, came, identity_id)
+    identity_map.remove(session, who, origin, identity_id)
 
 
 def _view(mapped: MappedIdentity) -> GateIdentityView:

@@ -20,7 +20,7 @@ def record_gate_probe(
     slug: Slug,
     body: NewGateProbe,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
 ) -> GateProbeView:
@@ -29,7 +29,7 @@ def record_gate_probe(
     The result is recorded in the tenant's log and shown on the tenant's page. No one is notified.
     """
     result = ProbeResult(body.service, body.gateway, body.refused, body.let_through)
-    recorded = gate_probes.record(session, who, came, slug, result, services=chosen.catalogue.services)
+    recorded = gate_probes.record(session, who, origin, slug, result, services=chosen.catalogue.services)
     return GateProbeView.of(recorded)
 
 
@@ -43,4 +43,4 @@ def list_gate_probes(
 ) -> GateProbePage:
     """List the results of gateway probes to the tenant's members, the newest first."""
     page = gate_probes.page(session, who, slug, cursor=cursor, most=limit)
-    return GateProbePage(items=[GateProbeView.of(one) for one in page.probes], next_cursor=page.next_cursor)
+    return GateProbePage(items=[GateProbeView.of(probe) for probe in page.probes], next_cursor=page.next_cursor)

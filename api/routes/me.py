@@ -36,11 +36,11 @@ def get_me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
 
 @router.patch("/v1/me", responses=problems(400))
 def change_preferences(
-    body: Preferences, who: CurrentUser, came: ClientInfoDep, session: SessionDep, response: Response
+    body: Preferences, who: CurrentUser, origin: ClientInfoDep, session: SessionDep, response: Response
 ) -> MeView:
     """Set the time zone of the caller's mails, and whether the caller gets prompts. API tokens may not do this."""
     if body.time_zone is not None:
         addresses.choose_time_zone(session, who, body.time_zone)
     if body.wants_prompts is not None:
-        addresses.choose_prompts(session, who, came, wanted=body.wants_prompts)
+        addresses.choose_prompts(session, who, origin, wanted=body.wants_prompts)
     return get_me(who, session, response)

@@ -45,14 +45,16 @@ def list_members(
 
 @router.post("/members", status_code=201, responses=problems(400, 404, 409))
 def invite_member(
-    slug: Slug, body: NewMember, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    slug: Slug, body: NewMember, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> InvitationView:
     """Invite a person by mail, as a tenant admin; they become a member when they accept.
 
     A tenant can invite 30 people in 24 hours by default; more are answered with 429.
     """
     roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
-    invited = members.invite(session, who, came, slug, name=body.name, address=body.address, roles=roles, a_day=a_day)
+    invited = members.invite(
+        session, who, origin, slug, name=body.name, address=body.address, roles=roles, a_day=a_day
+    )
     return invitation_view(invited)
 
 
@@ -68,7 +70,7 @@ def change_member(
     person_id: UUID,
     body: MemberChange,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     seen: RequiredIfMatchTag,
     response: Response,
@@ -78,22 +80,22 @@ def change_member(
     If-Match names the version of the member to replace; without it the answer is 428.
     """
     roles = frozenset(map(Role, body.roles))
-    member = members.set_roles(session, who, came, slug, person_id, roles=roles, seen=seen)
+    member = members.set_roles(session, who, origin, slug, person_id, roles=roles, seen=seen)
     if body.eligible is not None:
-        member = members.set_eligible(session, who, came, slug, person_id, eligible=body.eligible)
+        member = members.set_eligible(session, who, origin, slug, person_id, eligible=body.eligible)
     return _one(member, response)
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404, 409))
-def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """Remove a member at once, as a tenant admin; never the last admin."""
-    members.remove(session, who, came, slug, person_id)
+    members.remove(session, who, origin, slug, person_id)
 
 
 @router.post("/leave", status_code=204, responses=problems(404, 409))
-def leave_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def leave_tenant(slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """Leave the tenant, as any member; the last admin can leave only if no one else stays."""
-    members.leave(session, who, came, slug)
+    members.leave(session, who, origin, slug)
 
 
 @router.get("/invitations", responses=problems(404))
@@ -104,10 +106,10 @@ def list_invitations(slug: Slug, who: CurrentUser, session: SessionDep) -> Invit
 
 @router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
 def withdraw_invitation(
-    slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, invitation_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> None:
     """Withdraw an invitation, as a tenant admin; its mailed code no longer works."""
-    invitations.withdraw(session, who, came, slug, invitation_id)
+    invitations.withdraw(session, who, origin, slug, invitation_id)
 
 
 @router.get("/delegations", responses=problems(404))
@@ -118,44 +120,44 @@ def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> Deleg
 
 @router.post("/delegations", status_code=201, responses=problems(400, 404, 409))
 def add_delegation(
-    slug: Slug, body: NewDelegation, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, body: NewDelegation, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> DelegationView:
     """As an approver, name a delegate for yourself; as a tenant admin, name one for an absent approver."""
     wanted = DelegationInput(body.delegate, body.ends_at, body.starts_at, body.principal)
-    return delegation_view(delegates.add_delegation(session, who, came, slug, wanted))
+    return delegation_view(delegates.add_delegation(session, who, origin, slug, wanted))
 
 
 @router.delete("/delegations/{delegation_id}", status_code=204, responses=problems(404, 409))
 def end_delegation(
-    slug: Slug, delegation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, delegation_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> None:
     """End a delegation now, as its principal or a tenant admin."""
-    delegates.end(session, who, came, slug, delegation_id)
+    delegates.end(session, who, origin, slug, delegation_id)
 
 
 @router.post("/recovery", status_code=201, responses=problems(400, 404, 409))
 def propose_admin(
-    slug: Slug, body: Invitee, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, body: Invitee, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> RecoveryView:
     """Propose an admin, as an operator: all admins and approvers are notified, and have 72 hours to object."""
-    proposed = recovery.propose(session, who, came, slug, name=body.name, address=body.address)
+    proposed = recovery.propose(session, who, origin, slug, name=body.name, address=body.address)
     return RecoveryView(id=proposed.id, takes_effect_at=proposed.takes_effect_at)
 
 
 @router.post("/recovery/{invitation_id}/object", status_code=204, responses=problems(404, 409))
 def object_to_proposed_admin(
-    slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, invitation_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> None:
     """As an admin or approver of the tenant, object to a proposed admin; this ends the proposal."""
-    recovery.object_to(session, who, came, slug, invitation_id)
+    recovery.object_to(session, who, origin, slug, invitation_id)
 
 
 @router.delete("/recovery/{invitation_id}", status_code=204, responses=problems(404, 409))
 def withdraw_proposed_admin(
-    slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, invitation_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> None:
     """As an operator, withdraw a proposed admin; everyone who was notified of the proposal is notified again."""
-    recovery.withdraw(session, who, came, slug, invitation_id)
+    recovery.withdraw(session, who, origin, slug, invitation_id)
 
 
 def invitation_view(invitation: Invitation) -> InvitationView:

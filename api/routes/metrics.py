@@ -31,9 +31,9 @@ def get_metrics(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Respo
     return Response(shown, media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"})
 
 
-def _has_token(request: Request, chosen: Settings) -> bool:
+def _has_token(request: Request, settings: Settings) -> bool:
     sent = request.headers.getlist("authorization")
     scheme, _, shown = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
-    if chosen.metrics_token is None or scheme.lower() != "bearer":
+    if settings.metrics_token is None or scheme.lower() != "bearer":
         return False
-    return hmac.compare_digest(shown.strip().encode(), chosen.metrics_token.get_secret_value().encode())
+    return hmac.compare_digest(shown.strip().encode(), settings.metrics_token.get_secret_value().encode())

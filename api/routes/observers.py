@@ -27,19 +27,19 @@ def list_observers(slug: Slug, who: CurrentUser, session: SessionDep) -> Observe
 
 @router.post("", status_code=201, responses=problems(400, 404, 409, 429), dependencies=[Depends(count_address)])
 def add_observer(
-    slug: Slug, body: NewObserver, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    slug: Slug, body: NewObserver, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ObserverView:
     """As the tenant's admin with a fresh sign-in, add an observer, who gets copies and decides nothing."""
     wanted = ObserverInput(body.name, body.address, body.service)
-    return _view(observers.add(session, who, came, slug, wanted, services=chosen.catalogue.services))
+    return _view(observers.add(session, who, origin, slug, wanted, services=chosen.catalogue.services))
 
 
 @router.delete("/{observer_id}", status_code=204, responses=problems(404, 409))
 def remove_observer(
-    slug: Slug, observer_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, observer_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> None:
     """Remove an observer, as the tenant's admin."""
-    observers.remove(session, who, came, slug, observer_id)
+    observers.remove(session, who, origin, slug, observer_id)
 
 
 @what_if_router.post("", responses=problems(400, 404))

@@ -24,7 +24,7 @@ def declare_outside_access(
     slug: Slug,
     body: NewOutsideAccess,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
     key: Key = None,
@@ -38,7 +38,7 @@ def declare_outside_access(
     answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         services = chosen.catalogue.services
-        declared = outside_access.declare(session, who, came, slug, body.taken(), services=services)
+        declared = outside_access.declare(session, who, origin, slug, body.taken(), services=services)
         text = OutsideAccessReceipt(id=declared).model_dump_json()
         if key:
             idempotency.keep(session, who.person_id, key, plain, text)

@@ -29,7 +29,7 @@ def propose_pre_approval(
     slug: Slug,
     body: NewPreApproval,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
     response: Response,
@@ -38,7 +38,7 @@ def propose_pre_approval(
 
     It needs as many approvals as the strictest request that it would cover. The proposer cannot approve it.
     """
-    made = pre_approvals.propose(session, who, came, slug, body, chosen.catalogue.services)
+    made = pre_approvals.propose(session, who, origin, slug, body, chosen.catalogue.services)
     response.headers["location"] = f"/v1/tenants/{slug}/pre-approvals/{made.row.id}"
     return pre_approval_view(session, who, made)
 
@@ -54,13 +54,15 @@ def approve_pre_approval(
     slug: Slug,
     pre_approval_id: UUID,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     body: CommentInput | None = None,
 ) -> PreApprovalView:
     """Approve a pre-approval, as an approver with a fresh sign-in."""
     comment = body.comment if body else None
-    return pre_approval_view(session, who, pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
+    return pre_approval_view(
+        session, who, pre_approvals.approve(session, who, origin, slug, pre_approval_id, comment)
+    )
 
 
 @router.post("/{pre_approval_id}/revoke", responses=problems(400, 404, 409))
@@ -68,13 +70,13 @@ def revoke_pre_approval(
     slug: Slug,
     pre_approval_id: UUID,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     body: CommentInput | None = None,
 ) -> PreApprovalView:
     """Revoke a pre-approval and its open windows, as an approver or a tenant admin."""
     comment = body.comment if body else None
-    return pre_approval_view(session, who, pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
+    return pre_approval_view(session, who, pre_approvals.revoke(session, who, origin, slug, pre_approval_id, comment))
 
 
 def pre_approval_view(session: UnitOfWork, who: Caller, one: PreApprovalSummary) -> PreApprovalView:

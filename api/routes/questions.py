@@ -20,7 +20,12 @@ router = CallRouter(prefix="/v1/requests", tags=["requests"])
     "/{request_id}/questions", status_code=201, response_model=QuestionView, responses=problems(400, 404, 409)
 )
 def ask_question(
-    request_id: UUID, body: QuestionText, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
+    request_id: UUID,
+    body: QuestionText,
+    who: CurrentUser,
+    origin: RequestOrigin,
+    session: SessionDep,
+    key: Key = None,
 ) -> Response:
     """Ask the engineer a question, as a manager during the review, or as an approver or delegate after it.
 
@@ -30,7 +35,7 @@ def ask_question(
     plain = f"ask {request_id} {body.model_dump_json()}".encode()
     answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
-        answered = _view(questions.ask(session, who, came, request_id, body.text)).model_dump_json()
+        answered = _view(questions.ask(session, who, origin, request_id, body.text)).model_dump_json()
         if key:
             idempotency.keep(session, who.person_id, key, plain, answered)
     else:
@@ -39,11 +44,11 @@ def ask_question(
 
 
 @router.get("/{request_id}/questions", responses=problems(404))
-def list_questions(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> QuestionList:
+def list_questions(request_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> QuestionList:
     """List a request's questions with their answers, the oldest first."""
     entry = queries.find(session, who, request_id)
     shown = QuestionList(items=[_view(one) for one in questions.of_request(session, who, request_id)])
-    queries.record_read(session, who, came, entry.request)
+    queries.record_read(session, who, origin, entry.request)
     return shown
 
 
@@ -53,11 +58,11 @@ def answer_question(
     question_id: UUID,
     body: QuestionText,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
 ) -> QuestionView:
     """Answer a question, as the requester; the asker is notified."""
-    return _view(questions.answer(session, who, came, request_id, question_id, body.text))
+    return _view(questions.answer(session, who, origin, request_id, question_id, body.text))
 
 
 def _view(one: Exchange) -> QuestionView:

@@ -103,7 +103,7 @@ Key = Annotated[
 async def submit_request(
     request: Request,
     body: NewRequest,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     groups: CallGroupsDep,
     chosen: SettingsDep,
     key: Key = None,
@@ -118,7 +118,7 @@ async def submit_request(
         def judge(session: UnitOfWork) -> Response:
             session.foresee(submit.ahead_of_submit(submission, limits, key))
             who = caller(request, session)
-            file = partial(submit.submit, session, who, came, submission, chosen.catalogue.services, limits=limits)
+            file = partial(submit.submit, session, who, origin, submission, chosen.catalogue.services, limits=limits)
             return submission_answer(session, who, key, body.model_dump_json().encode(), file)
 
         return await groups.run(judge, key=key)
@@ -176,7 +176,7 @@ async def foreseen(request: Request, session: SessionDep) -> None:
 
 @router.get("/{request_id}", responses=problems(404), dependencies=[Depends(foreseen)])
 def get_request(
-    request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, response: Response
+    request_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep, response: Response
 ) -> RequestWithMoves:
     """Show one request, whether it is open now, the state of its notifications, and what the reader may do.
 
@@ -187,11 +187,13 @@ def get_request(
     response.headers.update(etag(entry.request.version))
     detail = _detail(session, read, who)
     moves = [
-        AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
-        for one in read.moves
+        AvailableMoveView(
+            action=move.action, allowed=move.allowed, reason=move.refusal.detail if move.refusal else None
+        )
+        for move in read.moves
     ]
-    approvals = [ApprovalTallyView.model_validate(one, from_attributes=True) for one in read.tallies]
-    queries.record_read(session, who, came, entry.request)
+    approvals = [ApprovalTallyView.model_validate(tally, from_attributes=True) for tally in read.tallies]
+    queries.record_read(session, who, origin, entry.request)
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
     found = after_reviews.read(session, who, entry.request)
@@ -215,7 +217,7 @@ def get_request(
 async def approve_request(
     request: Request,
     request_id: UUID,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     groups: CallGroupsDep,
     chosen: SettingsDep,
     db: DatabaseDep,
@@ -235,7 +237,7 @@ async def approve_request(
         session.foresee([transition.ahead_of_lock(request_id)])
         who, seen = caller(request, session), if_match(request)
         decision_input = approval(said, seen, signed_by(who.key_id))
-        return _acted(request, session, who, came, request_id, decision_input)
+        return _acted(request, session, who, origin, request_id, decision_input)
 
     return await groups.run(judge, key=str(request_id))
 
@@ -244,7 +246,7 @@ def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
     async def act(
         request: Request,
         request_id: UUID,
-        came: RequestOrigin,
+        origin: RequestOrigin,
         groups: CallGroupsDep,
         body: CommentInput | None = None,
     ) -> Response:
@@ -252,7 +254,7 @@ def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
             session.foresee([transition.ahead_of_lock(request_id)])
             who, seen = caller(request, session), if_match(request)
             decision_input = DecisionInput(action, body.comment if body else None, seen)
-            return _acted(request, session, who, came, request_id, decision_input)
+            return _acted(request, session, who, origin, request_id, decision_input)
 
         return await groups.run(judge, key=str(request_id))
 
@@ -283,7 +285,7 @@ for each in ACTIONS:
 
 
 def _signed(
-    said: SignedApproval | None, chosen: Settings, db: Database, key_id: UUID | None
+    said: SignedApproval | None, settings: Settings, db: Database, key_id: UUID | None
 ) -> SignedStatement | None:
     if said is None:
         return None
@@ -295,15 +297,20 @@ def _signed(
             used = row.challenge or b""
     except (NotSignedIn, ValueError):
         raise Invalid(OVER, field="signed") from None
-    return SignedStatement(said.statement, said.content, json.dumps(said.credential), used, relying_party(chosen))
+    return SignedStatement(said.statement, said.content, json.dumps(said.credential), used, relying_party(settings))
 
 
 def _acted(
-    request: Request, session: UnitOfWork, who: Caller, came: Origin, request_id: UUID, decision_input: DecisionInput
+    request: Request,
+    session: UnitOfWork,
+    who: Caller,
+    origin: Origin,
+    request_id: UUID,
+    decision_input: DecisionInput,
 ) -> Response:
     """Store the attempted action first, so that its refusal can be recorded."""
-    request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
-    entry = decide.act_and_show(session, who, came, request_id, decision_input)
+    request.state.tried = AttemptedAction(who, origin, request_id, decision_input.action)
+    entry = decide.act_and_show(session, who, origin, request_id, decision_input)
     text = view(entry, who).model_dump_json()
     return Response(text, headers=etag(entry.request.version), media_type="application/json")
 

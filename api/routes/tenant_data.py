@@ -46,7 +46,7 @@ def change_retention(
     slug: Slug,
     body: RetentionInput,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
 ) -> TenantDataView:
@@ -55,45 +55,45 @@ def change_retention(
     At least 30 days, and at most as many as the installation keeps. Older events are removed when the owner of the
     installation next runs `lockbox operate retain`, unless there is a legal hold.
     """
-    tenant_data.keep_for(session, who, came, slug, body.days, most=chosen.retention_days or None)
+    tenant_data.keep_for(session, who, origin, slug, body.days, most=chosen.retention_days or None)
     return _shown(session, who, slug, chosen)
 
 
 @router.put(f"{AT_TENANT}/hold", tags=["tenants"], responses=problems(400, 404, 409))
 def start_legal_hold(
-    slug: Slug, body: HoldInput, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    slug: Slug, body: HoldInput, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantDataView:
     """Set a legal hold, with a fresh sign-in, as a tenant admin for the customer or as an operator for the vendor.
 
     Until the side that set the hold releases it, none of the tenant's data is removed or erased.
     """
-    legal_holds.hold(session, who, came, slug, body.reason)
+    legal_holds.hold(session, who, origin, slug, body.reason)
     return _shown(session, who, slug, chosen)
 
 
 @router.delete(f"{AT_TENANT}/hold", tags=["tenants"], status_code=204, responses=problems(404, 409))
-def end_legal_hold(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def end_legal_hold(slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """Release the hold of the caller's side, as a tenant admin or an operator with a fresh sign-in."""
-    legal_holds.release(session, who, came, slug)
+    legal_holds.release(session, who, origin, slug)
 
 
 @router.put(f"{AT_TENANT}/off-boarding", tags=["tenants"], responses=problems(400, 404, 409))
 def request_off_boarding(
-    slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantDataView:
     """Ask the vendor to export and then erase all data of the tenant, as a tenant admin.
 
     Requires a fresh sign-in. The owner of the installation does this with `lockbox operate off-board`.
     """
-    tenant_data.ask_to_leave(session, who, came, slug)
+    tenant_data.ask_to_leave(session, who, origin, slug)
     return _shown(session, who, slug, chosen)
 
 
 @router.delete(f"{AT_TENANT}/off-boarding", tags=["tenants"], status_code=204, responses=problems(404, 409))
-def withdraw_off_boarding(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def withdraw_off_boarding(slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """Withdraw the off-boarding, as a tenant admin, before the owner has begun it."""
-    tenant_data.stay(session, who, came, slug)
+    tenant_data.stay(session, who, origin, slug)
 
 
-def _shown(session: UnitOfWork, who: Caller, slug: str, chosen: Settings) -> TenantDataView:
-    return TenantDataView.of(tenant_data.read(session, who, slug, most=chosen.retention_days or None))
+def _shown(session: UnitOfWork, who: Caller, slug: str, settings: Settings) -> TenantDataView:
+    return TenantDataView.of(tenant_data.read(session, who, slug, most=settings.retention_days or None))

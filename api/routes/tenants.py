@@ -41,14 +41,14 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 2)]
 def add_tenant(
     body: NewTenant,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
     response: Response,
 ) -> TenantView:
     """Create a tenant, as an operator; its first admin gets an invitation whose code no one else sees."""
     founding = TenantInput(body.slug, body.name, body.plan, body.admin.name, body.admin.address)
-    added = tenants.add(session, who, came, founding, chosen.catalogue.plans)
+    added = tenants.add(session, who, origin, founding, chosen.catalogue.plans)
     response.headers["location"] = f"/v1/tenants/{body.slug}"
     return _tenant(added)
 
@@ -75,67 +75,67 @@ def get_tenant(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
 
 
 @router.post("/{slug}/suspend", responses=problems(404, 409))
-def suspend_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
+def suspend_tenant(slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> TenantView:
     """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked.
 
     Before the call, the tenant's `open_windows` says how many windows will be revoked. Resuming the tenant reopens
     none.
     """
-    return _tenant(tenants.suspend(session, who, came, slug))
+    return _tenant(tenants.suspend(session, who, origin, slug))
 
 
 @router.post("/{slug}/resume", responses=problems(404, 409))
-def resume_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
+def resume_tenant(slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> TenantView:
     """End a suspension, as an operator."""
-    return _tenant(tenants.resume(session, who, came, slug))
+    return _tenant(tenants.resume(session, who, origin, slug))
 
 
 @router.put("/{slug}/plan", responses=problems(400, 404, 409))
 def change_tenant_plan(
-    slug: Slug, body: NewPlan, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    slug: Slug, body: NewPlan, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantView:
     """Set a tenant's plan, as an operator; its mode stays."""
-    return _tenant(tenants.set_plan(session, who, came, slug, body.plan, plans=chosen.catalogue.plans))
+    return _tenant(tenants.set_plan(session, who, origin, slug, body.plan, plans=chosen.catalogue.plans))
 
 
 @router.put("/{slug}/mode", responses=problems(400, 404, 409))
 def change_tenant_mode(
-    slug: Slug, body: NewMode, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    slug: Slug, body: NewMode, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ModeChangeView:
     """Switch the mode, as a tenant admin; switching to enforce closes windows opened without the customer.
 
     Requests in the vendor's review go to the customer once endorsed.
     """
-    switched = emergency_stop.switch_mode(session, who, came, slug, body.mode, plans=chosen.catalogue.plans)
+    switched = emergency_stop.switch_mode(session, who, origin, slug, body.mode, plans=chosen.catalogue.plans)
     return ModeChangeView(mode=switched.mode, closed=_closed(switched.closed), in_review=switched.in_review)
 
 
 @router.put("/{slug}/name", responses=problems(400, 404, 409))
 def rename_tenant(
-    slug: Slug, body: NewName, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    slug: Slug, body: NewName, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> TenantView:
     """Rename the tenant, as a tenant admin."""
-    return _tenant(tenants.rename(session, who, came, slug, body.name))
+    return _tenant(tenants.rename(session, who, origin, slug, body.name))
 
 
 @router.post("/{slug}/emergency-stop", responses=problems(400, 404, 409))
 def start_emergency_stop(
-    slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: CommentInput | None = None
+    slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep, body: CommentInput | None = None
 ) -> EmergencyStopView:
     """As a tenant admin, revoke all open windows and deny all requests that are pending or in review.
 
     Break-glass is barred until an admin ends the stop.
     """
-    done = emergency_stop.stop_all(session, who, came, slug, body.comment if body else None)
+    done = emergency_stop.stop_all(session, who, origin, slug, body.comment if body else None)
     return EmergencyStopView(
         revoked=_closed(done.revoked), denied=_closed(done.denied), denied_in_review=done.denied_in_review
     )
 
 
 @router.delete("/{slug}/emergency-stop", status_code=204, responses=problems(404, 409))
-def end_emergency_stop(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def end_emergency_stop(slug: Slug, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """End an emergency stop, as a tenant admin: the policy decides about break-glass again. No window is reopened."""
-    emergency_stop.end_stop(session, who, came, slug)
+    emergency_stop.end_stop(session, who, origin, slug)
 
 
 @router.get("/{slug}/policy", responses=problems(404))
@@ -151,7 +151,7 @@ def change_policy(
     slug: Slug,
     body: Policy,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     seen: RequiredIfMatch,
     response: Response,
@@ -161,7 +161,7 @@ def change_policy(
     A term that is left out gets its default. Without If-Match the answer is 428; `*` replaces whichever version is in
     force.
     """
-    return _policy(policies.change(session, who, came, slug, body, seen=seen), response)
+    return _policy(policies.change(session, who, origin, slug, body, seen=seen), response)
 
 
 @router.get("/{slug}/approver-keys", responses=problems(404))

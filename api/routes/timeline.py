@@ -34,7 +34,7 @@ ERASED = "erased"
 
 
 @router.get("/{request_id}/events", responses=problems(404))
-def list_request_events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> EventList:
+def list_request_events(request_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> EventList:
     """Show a request's timeline: its moves in order without a gap, and other events."""
     entry = queries.find(session, who, request_id)
     held = reader_roles(who, entry.request.requester_id, entry.request.tenant_id)
@@ -43,7 +43,7 @@ def list_request_events(request_id: UUID, who: CurrentUser, came: RequestOrigin,
     said = on_behalf_of(session, event_search.moves(rows))
     seen = [row for row in rows if row.seq is not None or _knows_of(who.side, row)]
     shown = EventList(items=[_event(row, said.get(row.seq, OnBehalfOf()), held, numbers) for row in seen])
-    queries.record_read(session, who, came, entry.request)
+    queries.record_read(session, who, origin, entry.request)
     return shown
 
 
@@ -58,7 +58,7 @@ def list_request_notifications(request_id: UUID, who: CurrentUser, session: Sess
 def on_behalf_of_fields(voice: OnBehalfOf) -> dict[str, Any]:
     return {
         "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
-        "principals": [_named(one) for one in voice.principals],
+        "principals": [_named(principal) for principal in voice.principals],
         "means": voice.means,
         "proof": voice.proof,
     }

@@ -28,7 +28,7 @@ def list_tokens(who: CurrentUser, session: SessionDep) -> TokenList:
 def create_token(
     body: NewToken,
     who: CurrentUser,
-    came: ClientInfoDep,
+    origin: ClientInfoDep,
     session: SessionDep,
     laid_down: TokenRulesDep,
     response: Response,
@@ -39,14 +39,14 @@ def create_token(
     """
     bounds = frozenset(body.scopes), frozenset(body.services), frozenset(body.tenants)
     wanted = TokenInput(body.name, _days(body.days), *bounds)
-    return _issued(token_creation.make(session, who, came, wanted, laid_down), response)
+    return _issued(token_creation.make(session, who, origin, wanted, laid_down), response)
 
 
 @router.post("/{token_id}/rotate", status_code=201, responses=problems(400, 404, 409))
 def rotate_token(
     token_id: UUID,
     who: CurrentUser,
-    came: ClientInfoDep,
+    origin: ClientInfoDep,
     session: SessionDep,
     laid_down: TokenRulesDep,
     response: Response,
@@ -57,14 +57,14 @@ def rotate_token(
     overlap = None if asked.overlap_hours is None else timedelta(hours=asked.overlap_hours)
     days = _days(asked.days)
     return _issued(
-        token_creation.rotate(session, who, came, token_id, laid_down, lifetime=days, overlap=overlap), response
+        token_creation.rotate(session, who, origin, token_id, laid_down, lifetime=days, overlap=overlap), response
     )
 
 
 @router.delete("/{token_id}", status_code=204, responses=problems(404))
-def revoke_token(token_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
+def revoke_token(token_id: UUID, who: CurrentUser, origin: ClientInfoDep, session: SessionDep) -> None:
     """Revoke a token of one's own at once; repeating it is harmless."""
-    token_creation.revoke(session, who, came, token_id)
+    token_creation.revoke(session, who, origin, token_id)
 
 
 def _days(days: int | None) -> timedelta | None:

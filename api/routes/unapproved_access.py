@@ -33,10 +33,10 @@ def get_unapproved_access(slug: Slug, who: CurrentUser, session: SessionDep) -> 
         mode=found.mode,
         consent=GivenConsentView(mode=found.consent.mode, until=found.consent.until) if found.consent else None,
         policy_verified=found.is_verified,
-        gates=[ReportingGateView(service=one.service, since=one.since) for one in found.gates],
-        pre_approvals=[pre_approval_view(session, who, one) for one in found.pre_approvals],
+        gates=[ReportingGateView(service=gate.service, since=gate.since) for gate in found.gates],
+        pre_approvals=[pre_approval_view(session, who, grant) for grant in found.pre_approvals],
         break_glass=_break_glass(found.break_glass) if found.break_glass else None,
-        delegations=[delegation_view(one) for one in found.delegations],
+        delegations=[delegation_view(delegation) for delegation in found.delegations],
         opened=[
             OpenedLatelyView(way=way, count=one.count, newest=one.newest, at=one.at)
             for way in UnapprovedWay

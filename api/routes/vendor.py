@@ -43,11 +43,13 @@ def list_vendor_members(
 
 @router.post("/members", status_code=201, responses=problems(400, 409))
 def invite_vendor_member(
-    body: NewColleague, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+    body: NewColleague, who: CurrentUser, origin: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> InvitationView:
     """Invite a person to the vendor by mail, as an operator; the daily limit is the same as a tenant's."""
     roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
-    invited = vendor_staff.invite(session, who, came, name=body.name, address=body.address, roles=roles, a_day=a_day)
+    invited = vendor_staff.invite(
+        session, who, origin, name=body.name, address=body.address, roles=roles, a_day=a_day
+    )
     return invitation_view(invited)
 
 
@@ -62,7 +64,7 @@ def change_vendor_member(
     person_id: UUID,
     body: ColleagueChange,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     seen: RequiredIfMatchTag,
     response: Response,
@@ -73,24 +75,24 @@ def change_vendor_member(
     and proposals. If-Match names the version to replace; without it the answer is 428.
     """
     roles, tier = frozenset(map(Role, body.roles)), body.review_tier
-    return _one(vendor_staff.set_roles(session, who, came, person_id, roles, review_tier=tier, seen=seen), response)
+    return _one(vendor_staff.set_roles(session, who, origin, person_id, roles, review_tier=tier, seen=seen), response)
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
-def remove_vendor_member(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def remove_vendor_member(person_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """Remove every role of someone else at the vendor, as an operator.
 
     Their requests and windows end, and their invitations and proposals are withdrawn.
     """
-    vendor_staff.remove(session, who, came, person_id)
+    vendor_staff.remove(session, who, origin, person_id)
 
 
 @router.post("/members/{person_id}/disable", responses=problems(404))
 def disable_vendor_member(
-    person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    person_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> ColleagueView:
     """As an operator, permanently disable someone else at the vendor, and end that person's requests and windows."""
-    return _colleague(vendor_staff.disable(session, who, came, person_id))
+    return _colleague(vendor_staff.disable(session, who, origin, person_id))
 
 
 @router.get("/members/{person_id}/directory", responses=problems(404))
@@ -104,14 +106,14 @@ def get_directory_record(person_id: UUID, who: CurrentUser, session: SessionDep)
 
 @router.put("/members/{person_id}/directory", responses=problems(400, 404))
 def change_directory_record(
-    person_id: UUID, body: DirectoryInput, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    person_id: UUID, body: DirectoryInput, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> DirectoryView:
     """Replace what the vendor's directory says of a person, as a service account with the scope `directory:write`.
 
     Customers see the record on each request that the person submits from then on, and their policies may use it.
     """
     entry = DirectoryEntry(body.employing_entity, body.office_country, body.physical_country)
-    return _directory_view(vendor_staff.write_record(session, who, came, person_id, entry))
+    return _directory_view(vendor_staff.write_record(session, who, origin, person_id, entry))
 
 
 @router.get("/invitations", responses=problems())
@@ -122,10 +124,10 @@ def list_vendor_invitations(who: CurrentUser, session: SessionDep) -> Invitation
 
 @router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
 def withdraw_vendor_invitation(
-    invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+    invitation_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep
 ) -> None:
     """Withdraw an invitation to the vendor, as an operator."""
-    vendor_staff.withdraw(session, who, came, invitation_id)
+    vendor_staff.withdraw(session, who, origin, invitation_id)
 
 
 @router.get("/undelivered", responses=problems())

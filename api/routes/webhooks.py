@@ -49,13 +49,13 @@ def add_tenant_endpoint(
     slug: Slug,
     body: NewEndpoint,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     within: WebhookUrlPolicyDep,
     response: Response,
 ) -> NewEndpointView:
     """Add a webhook of a tenant, as its admin with a fresh sign-in; its secret is only in this answer."""
-    return _added(webhooks.add(session, who, came, slug, _wanted(body), reach=within), response)
+    return _added(webhooks.add(session, who, origin, slug, _wanted(body), reach=within), response)
 
 
 @router.get("/vendor/endpoints", responses=problems())
@@ -68,13 +68,13 @@ def list_vendor_endpoints(who: CurrentUser, session: SessionDep) -> EndpointList
 def add_vendor_endpoint(
     body: NewEndpoint,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     within: WebhookUrlPolicyDep,
     response: Response,
 ) -> NewEndpointView:
     """Add a webhook of the vendor, as an operator with a fresh sign-in; its secret is only in this answer."""
-    return _added(webhooks.add(session, who, came, None, _wanted(body), reach=within), response)
+    return _added(webhooks.add(session, who, origin, None, _wanted(body), reach=within), response)
 
 
 @router.get("/endpoints/{endpoint_id}", responses=problems(404))
@@ -88,25 +88,25 @@ def change_endpoint(
     endpoint_id: UUID,
     body: EndpointChange,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     within: WebhookUrlPolicyDep,
 ) -> EndpointView:
     """Change a webhook; everything but disabling and describing it needs a fresh sign-in."""
-    return _view(webhooks.change(session, who, came, endpoint_id, body.values(), reach=within))
+    return _view(webhooks.change(session, who, origin, endpoint_id, body.values(), reach=within))
 
 
 @router.delete("/endpoints/{endpoint_id}", status_code=204, responses=problems(404))
-def remove_endpoint(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def remove_endpoint(endpoint_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
     """Remove a webhook; it is not called any more."""
-    webhooks.remove(session, who, came, endpoint_id)
+    webhooks.remove(session, who, origin, endpoint_id)
 
 
 @router.post("/endpoints/{endpoint_id}/rotate", responses=problems(400, 404))
 def rotate_endpoint_secret(
     endpoint_id: UUID,
     who: CurrentUser,
-    came: RequestOrigin,
+    origin: RequestOrigin,
     session: SessionDep,
     keys: VaultDep,
     response: Response,
@@ -118,13 +118,13 @@ def rotate_endpoint_secret(
     """
     overlap = timedelta(hours=(body or NewSecret()).overlap_hours)
     response.headers["cache-control"] = "no-store"
-    return _with_secret(webhooks.rotate(session, who, came, endpoint_id, vault=keys, overlap=overlap))
+    return _with_secret(webhooks.rotate(session, who, origin, endpoint_id, vault=keys, overlap=overlap))
 
 
 @router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409, 429))
-def test_endpoint(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
+def test_endpoint(endpoint_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> CallView:
     """Send a test event to a webhook; the result is in its log."""
-    return CallView(webhook_id=delivery_log.try_out(session, who, came, endpoint_id))
+    return CallView(webhook_id=delivery_log.try_out(session, who, origin, endpoint_id))
 
 
 @router.get("/endpoints/{endpoint_id}/deliveries", responses=problems(404))
@@ -137,7 +137,7 @@ def list_deliveries(
 ) -> DeliveryPage:
     """List each attempt to call a webhook, the newest first."""
     log = delivery_log.log(session, who, endpoint_id, cursor=cursor, most=limit)
-    return DeliveryPage(items=[_delivery(one) for one in log.deliveries], next_cursor=log.next_cursor)
+    return DeliveryPage(items=[_delivery(delivery) for delivery in log.deliveries], next_cursor=log.next_cursor)
 
 
 @router.get("/events", responses=problems(404))
@@ -159,12 +159,12 @@ def replay_events(
 
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
-def redeliver_call(delivery_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
+def redeliver_call(delivery_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> CallView:
     """Repeat, with the same id, a call that has succeeded or failed permanently.
 
     A call still being retried is refused.
     """
-    return CallView(webhook_id=delivery_log.redeliver(session, who, came, delivery_id))
+    return CallView(webhook_id=delivery_log.redeliver(session, who, origin, delivery_id))
 
 
 def _wanted(body: NewEndpoint) -> WebhookInput:

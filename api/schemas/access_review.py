@@ -43,9 +43,9 @@ class AccessReviewView(BaseModel):
         return cls(
             tenant=found.tenant.slug if found.tenant else None,
             at=found.at,
-            items=[_person(one) for one in found.people],
+            items=[_person(person) for person in found.people],
             vendor_with_two_roles=[
-                TwoRolesView(id=one.id, name=one.name, roles=list(one.roles)) for one in found.two_roles
+                TwoRolesView(id=role.id, name=role.name, roles=list(role.roles)) for role in found.two_roles
             ],
         )
 

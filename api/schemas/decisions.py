@@ -21,7 +21,7 @@ class DecidedRequest(RequestBody):
 
 
 def _each_once(requests: list[DecidedRequest]) -> list[DecidedRequest]:
-    if len({one.id for one in requests}) < len(requests):
+    if len({request.id for request in requests}) < len(requests):
         raise ValueError("name each only once")
     return requests
 

@@ -85,9 +85,9 @@ class StatisticsView(BaseModel):
             "months": [{"month": f"{month:%Y-%m}", "figures": figures} for month, figures in found.months],
             "services": _groups(found.services, "service"),
             "engineers": [
-                {"engineer": {"id": one.id, "name": one.name}, "figures": one.figures}
-                for one in found.engineers
-                if one.id
+                {"engineer": {"id": engineer.id, "name": engineer.name}, "figures": engineer.figures}
+                for engineer in found.engineers
+                if engineer.id
             ],
             "reasons": _groups(found.reasons, "reason_code"),
             "severities": _groups(found.severities, "severity"),

@@ -63,7 +63,9 @@ def doctor(
     """
     findings = examine(given_variables(), folder) if unit is None else examine_unit(unit)
     if output is DoctorOutput.JSON:
-        as_json({"ok": worst(findings) is not FindingLevel.FAILURE, "findings": [vars(one) for one in findings]})
+        as_json(
+            {"ok": worst(findings) is not FindingLevel.FAILURE, "findings": [vars(finding) for finding in findings]}
+        )
     else:
         show(findings)
     raise typer.Exit(1 if worst(findings) is FindingLevel.FAILURE else 0)

@@ -224,7 +224,7 @@ class GrantedRight:
 
 
 def lacking(connection: Connection, kind: ServerKind) -> list[GrantedRight]:
-    granted = [vars(one) for one in granted_rights(LOGINS[kind])]
+    granted = [vars(right) for right in granted_rights(LOGINS[kind])]
     rows = connection.execute(LACKING, {"granted": json.dumps(granted)})
     return [GrantedRight(row.right, row.thing, tuple(row.columns) if row.columns else None) for row in rows]
 

@@ -36,7 +36,7 @@ class EventReceiver(ThreadingHTTPServer):
         if not (sent_at.isascii() and sent_at.isdigit()) or abs(time.time() - int(sent_at)) > MOST_SECONDS:
             return False
         signed = f"{call_id}.{sent_at}.".encode() + body
-        ours = [b"v1," + base64.b64encode(hmac.digest(one, signed, hashlib.sha256)) for one in self._secrets]
+        ours = [b"v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)) for secret in self._secrets]
         return any(hmac.compare_digest(given.encode(), one) for given in signatures.split() for one in ours)
 
     def take(self, call_id: str, event: dict[str, Any]) -> None:

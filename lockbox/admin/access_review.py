@@ -86,11 +86,13 @@ def table(found: AccessReview) -> Iterator[bytes]:
     """Yield CSV rows; no cell can act as a spreadsheet formula."""
     yield csv_row(COLUMNS)
     part = "member" if found.tenant else "vendor"
-    for one in found.people:
-        signed_in = instant(one.last_sign_in) if one.last_sign_in else None
-        through = ", ".join(one.through)
-        who = [one.id, one.name, one.address, " ".join(one.roles)]
-        yield csv_row([part, *who, _yes(one.may_approve), through, signed_in, one.means, _yes(one.is_disabled)])
+    for person in found.people:
+        signed_in = instant(person.last_sign_in) if person.last_sign_in else None
+        through = ", ".join(person.through)
+        who = [person.id, person.name, person.address, " ".join(person.roles)]
+        yield csv_row(
+            [part, *who, _yes(person.may_approve), through, signed_in, person.means, _yes(person.is_disabled)]
+        )
     for two in found.two_roles:
         yield csv_row(["vendor with two roles", two.id, two.name, None, " ".join(two.roles), *[None] * 5])
 

@@ -204,7 +204,7 @@ def _no_clash(  # noqa: PLR0917 - all that a delegation is made from
 
 def _end(session: UnitOfWork, actor: AdminActor, delegations: Iterable[Delegation]) -> None:
     at = now(session)
-    running = [one for one in delegations if one.ended_at is None and one.ends_at > at]
+    running = [delegation for delegation in delegations if delegation.ended_at is None and delegation.ends_at > at]
     names = _names(session, running)
     for one in running:
         one.ended_at = at
@@ -238,5 +238,5 @@ def _period(delegation: Delegation) -> str:
 
 
 def _names(session: UnitOfWork, delegations: Sequence[Delegation]) -> dict[UUID, str]:
-    ids = {person for one in delegations for person in (one.principal_id, one.delegate_id)}
+    ids = {person for delegation in delegations for person in (delegation.principal_id, delegation.delegate_id)}
     return dict(session.orm.exec(select(Person.id, Person.name).where(col(Person.id).in_(ids))).all())

@@ -150,7 +150,9 @@ def delivery_states(
 ) -> Mapping[UUID, DeliveryState]:
     """Return, by id, the states of the notifications that the caller may know of."""
     authentication.enter(session, caller)
-    query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
+    query = select(Notification).where(
+        col(Notification.id).in_({delivery.notification_id for delivery in deliveries})
+    )
     return {
         one.id: DeliveryState(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
         for one in session.orm.exec(query)

@@ -281,9 +281,9 @@ def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
         at = now(session)
     yield from _texts(transactions, leaving.id)
     people = 0
-    for one in _people(transactions, leaving.id, members):
+    for person in _people(transactions, leaving.id, members):
         with transactions() as session:
-            erasure.erase(session, one)
+            erasure.erase(session, person)
         failpoint("departure.after_person")
         people += 1
     yield f"{people} people were erased."
@@ -354,7 +354,7 @@ def _unbind_tokens(session: UnitOfWork, bound: str) -> None:
     """Remove a tenant from the scopes of tokens, because another customer may later get the same slug."""
     for token in session.orm.exec(select(Token).where(literal(bound) == any_(col(Token.scopes)))):
         is_ours = row_macs.is_held(session, token.mac, row_macs.token(token), token.id)
-        token.scopes = [one for one in token.scopes if one != bound]
+        token.scopes = [scope for scope in token.scopes if scope != bound]
         token.mac = row_macs.mark(session, row_macs.token(token)) if is_ours else None
         session.orm.add(token)
 

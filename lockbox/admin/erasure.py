@@ -235,7 +235,7 @@ def _named(connection: Connection, person_id: UUID) -> dict[str, Any]:
     addresses = list(connection.execute(ADDRESSES, {"id": person_id}).scalars())
     called = connection.execute(CALLED, {"id": person_id}).scalar_one()
     quoted = json.dumps(called, ensure_ascii=False)[1:-1]
-    addressed = [ADDRESS.format(re.escape(one)) for one in addresses]
+    addressed = [ADDRESS.format(re.escape(address)) for address in addresses]
     return {
         "id": person_id,
         "addresses": addresses,

@@ -205,9 +205,9 @@ def _tell_some(session: UnitOfWork, row: Row[Any]) -> int:
     at = now(session)
     changes = {"version": change(row.version - 1 or permissions.ABSENT, row.version)}
     facts = {**_said(row.version, row.body), "changes": changes}
-    for one in tenants:
+    for tenant in tenants:
         announcements.announce(
-            session, AuditEvent(at=at, action=CHANGED, actor=THE_CLOCK, tenant_id=one, facts=facts)
+            session, AuditEvent(at=at, action=CHANGED, actor=THE_CLOCK, tenant_id=tenant, facts=facts)
         )
     is_last = len(tenants) < AT_ONCE
     session.execute(TOLD, {"version": row.version, "to": EVERYBODY if is_last else tenants[-1]})

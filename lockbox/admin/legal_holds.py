@@ -105,7 +105,7 @@ def held(session: UnitOfWork) -> list[UUID]:
 
 def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
     """Check, as the database's owner, that these tenants have no hold; block holds until the transaction ends."""
-    session.execute(ERASING, {"tenants": sorted(one for one in tenants if one)})
+    session.execute(ERASING, {"tenants": sorted(tenant for tenant in tenants if tenant)})
     found = [one for one in held(session) if one in tenants]
     if found:
         at = ", ".join(session.execute(SLUGS, {"tenants": found}).scalars())

@@ -96,10 +96,10 @@ def declare(
 
 def _names(session: UnitOfWork, engineers: Sequence[UUID]) -> dict[UUID, str]:
     names = {row.id: row.name for row in session.execute(PEOPLE, {"ids": array(engineers)})}
-    if missing := [one for one in engineers if one not in names]:
+    if missing := [engineer for engineer in engineers if engineer not in names]:
         said = f"There is nobody at the vendor with the id {missing[0]}. See `lockbox vendor list`."
         raise UnknownEngineer(said, field="engineers")
-    return {one: names[one] for one in engineers}
+    return {engineer: names[engineer] for engineer in engineers}
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> list[DeclaredAccess]:

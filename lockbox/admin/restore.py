@@ -90,7 +90,7 @@ def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool =
 def _rolled_back(session: UnitOfWork, shipped: WitnessCheck) -> list[DivergedLog]:
     heads = {row.id: row for row in session.execute(LOGS)}
     # Signatures are checked first: under a wrong key every log would seem to be behind.
-    notes = {one: shipped.verified(one) for one in shipped.folder.logs()}
+    notes = {log: shipped.verified(log) for log in shipped.folder.logs()}
     doubts = shipped.doubts(session, notes)
     found = []
     for log_id, note in notes.items():

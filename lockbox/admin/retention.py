@@ -105,7 +105,7 @@ def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[Remov
     with transactions() as session:
         at, logs = now(session), session.execute(LOGS).all()
         set_by_admins = [one for one in session.orm.exec(select(Retention)) if row_macs.is_vouched_for(session, one)]
-    days = {one.tenant_id: one.days for one in set_by_admins}
+    days = {admin.tenant_id: admin.days for admin in set_by_admins}
     for log in logs:
         kept_for = kept(days.get(log.tenant_id), keep)
         if kept_for is None:

@@ -180,8 +180,8 @@ def table(found: Statistics) -> Iterator[bytes]:
         "level": found.levels,
     }
     for name, members in groups.items():
-        for one in members:
-            yield row([name, one.name, *(getattr(one.figures, column) for column in columns)])
+        for member in members:
+            yield row([name, member.name, *(getattr(member.figures, column) for column in columns)])
 
 
 def _only_tenant(session: UnitOfWork, caller: Caller) -> Tenant | None:

@@ -206,7 +206,7 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
         consent,
         is_verified=policy is not None,
         gates=[ReportingGate(row.name, row.at) for row in rows if row.kind == GATES],
-        pre_approvals=[one for one in pre_approvals if one.status is PreApprovalStatus.IN_FORCE],
+        pre_approvals=[given for given in pre_approvals if given.status is PreApprovalStatus.IN_FORCE],
         break_glass=_break_glass(policy, rows) if policy else None,
         delegations=delegates.lasting(session, tenant.id, judged.known, at),
         opened={way: OpenedLately() for way in UnapprovedWay}
@@ -266,10 +266,10 @@ def _statement(found: UnapprovedAccess) -> AuditEvent:
         "since": found.since,
         "mode": found.mode.value,
         "consent_until": found.consent.until if found.consent else None,
-        "gates": [one.service for one in found.gates],
+        "gates": [gate.service for gate in found.gates],
         "pre_approvals": len(found.pre_approvals),
         "break_glass": list(glass.services) if glass else [],
-        "delegates": sum(one.counts for one in found.delegations),
+        "delegates": sum(delegation.counts for delegation in found.delegations),
         "opened": {way.value: one.count for way, one in found.opened.items()},
     }
     if glass:

@@ -74,7 +74,7 @@ def preview_request(
     evaluation = evaluate.evaluate_what_if(session, tenant, ask, services)
     decides, reached = customer_decides(evaluation.mode), preview.first_recipients(session, evaluation)
     people = _people(session, evaluation.able | reached.people.keys())
-    names = PreviewNames({one.id: one.name for one in people.values()})
+    names = PreviewNames({person.id: person.name for person in people.values()})
     quiet = evaluation.able & evaluation.known.quiet - reached.people.keys()
     return WhatIfResult(
         policy_version=tenant.policy_version,

@@ -222,7 +222,7 @@ def page(
     """
     newest = select(Event).where(only(col(Event.log_id), log_id))
     bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]
-    if latest := min((one for one in bounds if one), default=None):
+    if latest := min((bound for bound in bounds if bound), default=None):
         newest = newest.where(col(Event.id) < latest)
     if wanted.request:
         newest = newest.where(col(Event.request_id) == wanted.request).order_by(col(Event.id).desc())

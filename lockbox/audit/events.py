@@ -219,8 +219,8 @@ def record(
     sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None
     audit_events = [
         AuditEvent(
-            at=at, action=action, actor=actor, tenant_id=one, facts={"count": count}, personal={"wanted": sought}
+            at=at, action=action, actor=actor, tenant_id=log, facts={"count": count}, personal={"wanted": sought}
         )
-        for one in logs
+        for log in logs
     ]
     session.execute(RECORD, append(audit_events))

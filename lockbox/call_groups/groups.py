@@ -105,8 +105,8 @@ class CallGroups:
                 try:
                     await self._run_group(members)
                 except Exception as error:  # noqa: BLE001 - each caller raises it
-                    for one in members:
-                        one.fail(error)
+                    for member in members:
+                        member.fail(error)
         finally:
             # No other code runs between the last look at the queue and this line, so a call that arrives later begins
             # another group.
@@ -132,24 +132,24 @@ class CallGroups:
         except PlansOutdated as outdated:
             log.info("group.plans_outdated")
             await self._share_again(outdated.members)
-        for one in members:
-            if one.needs_alone:
-                self._leave(one)
+        for member in members:
+            if member.needs_alone:
+                self._leave(member)
 
     async def _share_again(self, members: Sequence[GroupMember[Any]]) -> None:
         try:
             await self._share(members)
         except PlansOutdated as outdated:
-            for one in outdated.members:
-                one.needs_alone = True
+            for member in outdated.members:
+                member.needs_alone = True
 
     async def _share(self, members: Sequence[GroupMember[Any]]) -> None:
         pool = _pool(self._db.engine)
         try:
             connection = await pool.take()
         except psycopg.Error:
-            for one in members:
-                one.needs_alone = True
+            for member in members:
+                member.needs_alone = True
             return
         try:
             await SharedTransaction(self._db, connection, in_one_round=self._in_one_round).run(members)

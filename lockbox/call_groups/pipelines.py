@@ -261,7 +261,7 @@ class SharedTransaction:
         while (resting := _resting(members)) and not (rounds and self._in_one_round):
             await self._round(resting, is_first=not rounds)
             rounds += 1
-        left = [one for one in members if not (one.needs_alone or one.changes_nothing)]
+        left = [member for member in members if not (member.needs_alone or member.changes_nothing)]
         if rounds and not self._in_one_round:
             await self._commit(left)
         for one in left:
@@ -330,4 +330,4 @@ def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
     for one in members:
         if one.is_refused and one.work.has_written:
             raise MemberFailed(one)
-    return [one for one in members if one.rests]
+    return [member for member in members if member.rests]

@@ -41,11 +41,11 @@ class Token(SQLModel, table=True):
 
     @property
     def tenants(self) -> list[str]:
-        return [one.removeprefix(BOUND_TO) for one in self.scopes if one.startswith(BOUND_TO)]
+        return [scope.removeprefix(BOUND_TO) for scope in self.scopes if scope.startswith(BOUND_TO)]
 
     @property
     def plain_scopes(self) -> list[str]:
-        return [one for one in self.scopes if not one.startswith(BOUND_TO)]
+        return [scope for scope in self.scopes if not scope.startswith(BOUND_TO)]
 
 
 class DeviceLogin(SQLModel, table=True):

@@ -136,7 +136,7 @@ def _token(row: DeviceLogin, caller: Caller) -> Token:
 
 
 def _met(session: UnitOfWork, *, secrets_: Sequence[bytes] = (), codes: Sequence[bytes] = ()) -> DeviceLogin | None:
-    shown = [{"secret": one, "code": None} for one in secrets_] + [{"secret": None, "code": one} for one in codes]
+    shown = [{"secret": one, "code": None} for one in secrets_] + [{"secret": None, "code": code} for code in codes]
     for values in shown:
         found: UUID | None = session.execute(MEET, values).scalar_one()
         if found is not None:

@@ -67,7 +67,7 @@ class Keys:
 
     def marks(self, *parts: Part) -> list[bytes]:
         """Return the MAC under each key, to look up a row whose MAC was made with an older key."""
-        return [self._mark(one, parts) for one in self._keys]
+        return [self._mark(key, parts) for key in self._keys]
 
     def is_mark(self, mark: bytes | None, *parts: Part) -> bool:
         """Compare in constant time."""
@@ -150,7 +150,7 @@ class ApprovalKeys:
         self.public = publics[0]
         self.listed = self.public.text
         self._newest, self._newest_id = next(iter(keys), None), self.public.id.hex()
-        self._known = {one.id.hex(): Ed25519PublicKey.from_public_bytes(one.public) for one in publics}
+        self._known = {public.id.hex(): Ed25519PublicKey.from_public_bytes(public.public) for public in publics}
         self._is_verified = lru_cache(MOST_VERIFIED)(self._verify)
 
     def sign(self, text: bytes) -> Ed25519Signature:

@@ -22,7 +22,7 @@ def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) 
     if len(wanted) == 1:
         return []
     rows = session.execute(PEOPLE, {"ids": list(wanted)})
-    return names_like(person_id, [MailboxOwner(one.id, one.name, one.email, one.further) for one in rows])
+    return names_like(person_id, [MailboxOwner(row.id, row.name, row.email, row.further) for row in rows])
 
 
 class MailboxOwner(NamedTuple):

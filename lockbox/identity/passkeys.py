@@ -199,7 +199,7 @@ def held_by(session: UnitOfWork, person_id: UUID, *, locked: bool = False) -> li
 
 
 def first_added(session: UnitOfWork, keys: Iterable[Passkey]) -> datetime | None:
-    held = [one for one in keys if row_macs.is_held(session, one.mac, row_macs.passkey(one), one.id)]
+    held = [key for key in keys if row_macs.is_held(session, key.mac, row_macs.passkey(key), key.id)]
     return min((one.created_at for one in held), default=None)
 
 
@@ -312,7 +312,7 @@ def _any_of(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> P
     options = generate_authentication_options(
         rp_id=party.domain,
         challenge=challenge,
-        allow_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in keys],
+        allow_credentials=[PublicKeyCredentialDescriptor(id=key.credential_id) for key in keys],
         user_verification=UserVerificationRequirement.REQUIRED,
     )
     return PasskeyChallenge(options_to_json(options), options.challenge)
@@ -376,7 +376,7 @@ def _vouchers(session: UnitOfWork, caller: Caller, at: datetime, *, locked: bool
 
 
 def _trusted(keys: Iterable[Passkey], at: datetime) -> list[Passkey]:
-    return [one for one in keys if one.trusted_at <= at]
+    return [key for key in keys if key.trusted_at <= at]
 
 
 def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRegistration:

@@ -111,7 +111,7 @@ def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
     record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
     known = _directory(session, frozenset(), audit_event.at, operators)
-    _notify(session, audit_event, known, operators, [one.id for one in known.receivers[None]])
+    _notify(session, audit_event, known, operators, [receiver.id for receiver in known.receivers[None]])
 
 
 def notify_person(session: UnitOfWork, audit_event: AuditEvent, person_id: UUID) -> None:
@@ -199,4 +199,6 @@ def _turn(occasion: Announcement) -> datetime:
 
 def _endpoints(known: RecipientDirectory, audit_event: AuditEvent) -> list[UUID]:
     event_type, wanted = f"tenant.{audit_event.action}", audit_event.action in UNFILTERED
-    return [one.id for one in known.receivers[audit_event.tenant_id] if wanted or one.wants(event_type)]
+    return [
+        receiver.id for receiver in known.receivers[audit_event.tenant_id] if wanted or receiver.wants(event_type)
+    ]

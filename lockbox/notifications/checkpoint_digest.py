@@ -95,7 +95,7 @@ def _page(database: Database, work: Callable[[UnitOfWork, datetime], int]) -> in
 def _notify_endpoints(session: UnitOfWork, at: datetime) -> int:
     rows = session.execute(UNANNOUNCED, {"type": CHECKPOINT_TYPE, "most": MOST}).all()
     for row in rows:
-        recipients = [AnnouncementRecipient(endpoint_id=one) for one in row.endpoints]
+        recipients = [AnnouncementRecipient(endpoint_id=endpoint) for endpoint in row.endpoints]
         announcements.queue_notifications(
             session, recipients, Announcement(CHECKPOINT, row.tenant_id, None, at, at + MATTERS_FOR, row.id)
         )
@@ -108,7 +108,7 @@ def _notify_endpoints(session: UnitOfWork, at: datetime) -> int:
 def _mail(session: UnitOfWork, since: datetime, at: datetime) -> int:
     rows = session.execute(DUE, {"since": since, "most": MOST}).all()
     for row in rows:
-        recipients = [AnnouncementRecipient(person_id=one) for one in row.readers] if row.newest else []
+        recipients = [AnnouncementRecipient(person_id=reader) for reader in row.readers] if row.newest else []
         announcements.queue_notifications(
             session, recipients, Announcement(DIGEST, row.tenant_id, None, at, at + MATTERS_FOR, row.newest)
         )

@@ -34,7 +34,7 @@ class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers pl
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
     results = [one.result() for one in dispatch(database_, ids, senders)]
-    return [one for one in results if one]
+    return [result for result in results if result]
 
 
 def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: float = SEND_SECONDS) -> Counter[str]:
@@ -118,17 +118,23 @@ def _claimed(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_Di
         with database_.transaction() as session:
             async_commit(session)
             claims, at, put_off, skipped = fan_out.claim(session, ids, senders.sending_pool, promised)
-            claimed = [one.notification_id for one in claims]
+            claimed = [claim.notification_id for claim in claims]
             if not claimed:
                 return _DispatchedBatch([], put_off, skipped)
             loaded = {one.notification_id: one for one in load.read(session, claimed, at, senders.wordings)}
             targets = webhook.targets(session, claimed)
         began = senders.sending_pool.clock()
         jobs = {
-            one.notification_id: NotificationSendJob(
-                database_, senders, one, loaded[one.notification_id], targets.get(one.notification_id), at, began
+            claim.notification_id: NotificationSendJob(
+                database_,
+                senders,
+                claim,
+                loaded[claim.notification_id],
+                targets.get(claim.notification_id),
+                at,
+                began,
             )
-            for one in claims
+            for claim in claims
         }
         for one in claims:
             if one.follows:

@@ -77,7 +77,7 @@ def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetim
     values = addressed(ended, pairs, due, [at] * len(pairs))
     values |= {"c_unsettled": array(unsettled), "settle_by": at + SETTLED_WITHIN}
     session.execute(WRITE_REPORTS, values)
-    promises = [IndexEntry(str(one.id), KIND, at) for one in pairs]
+    promises = [IndexEntry(str(pair.id), KIND, at) for pair in pairs]
     promises += [IndexEntry(str(one), KIND, at + SETTLED_WITHIN) for one in unsettled if one]
     arm_after_commit(session, NOTIFICATIONS, promises)
 

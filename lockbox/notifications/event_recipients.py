@@ -83,10 +83,14 @@ class AudienceCache:
         numbers = self._found.get(alike)
         if numbers is None:
             first = len(self.due) + 1
-            for one in _recipients(self._known, move, informed):
-                is_called = one.endpoint_id is not None
-                until = move.at + CALLED_FOR if is_called else matters_until(one.template, move.at, move.deadline_at)
-                self.due.append(AudienceMember(one, until))
+            for recipient in _recipients(self._known, move, informed):
+                is_called = recipient.endpoint_id is not None
+                until = (
+                    move.at + CALLED_FOR
+                    if is_called
+                    else matters_until(recipient.template, move.at, move.deadline_at)
+                )
+                self.due.append(AudienceMember(recipient, until))
             numbers = self._found[alike] = range(first, len(self.due) + 1)
         return numbers
 

@@ -221,7 +221,7 @@ def _write(  # noqa: PLR0917 - all that notifications are made from
     due = put_off | leases
     unsettled = mailed_causes(pairs, audiences.due, [move.event_id for move in moves])
     values = addressed(
-        moves, pairs, audiences.due, [due.get(one.id, at) for one in pairs], leases, origins=batch.origins
+        moves, pairs, audiences.due, [due.get(pair.id, at) for pair in pairs], leases, origins=batch.origins
     )
     values |= {"c_unsettled": array(unsettled), "settle_by": at + SETTLED_WITHIN}
     written = set(session.execute(WRITE, values | reports).scalars())
@@ -230,11 +230,13 @@ def _write(  # noqa: PLR0917 - all that notifications are made from
         if claim.slot and claim.notification_id not in written:
             claim.slot.leave()
     batch.put_off += len(put_off)
-    calls = [FannedCall(moves[one.cause - 1].event_id, one.id) for one in pairs if one.is_call and one.id in written]
+    calls = [
+        FannedCall(moves[pair.cause - 1].event_id, pair.id) for pair in pairs if pair.is_call and pair.id in written
+    ]
     batch.calls += calls
     mails = written.difference(call.id for call in calls)
     database.arm_after_commit(
-        session, NOTIFICATIONS, [IndexEntry(str(one), KIND, due[one] - at if one in due else at) for one in mails]
+        session, NOTIFICATIONS, [IndexEntry(str(mail), KIND, due[mail] - at if mail in due else at) for mail in mails]
     )
     return [
         IndexEntry(str(move.event_id), KIND, at + SETTLED_WITHIN if mailed else None)
@@ -305,11 +307,11 @@ def addressed(
     return {
         "c_http_request_id": [one.http_request_id for one in caused],
         "c_traceparent": [one.traceparent for one in caused],
-        "n_id": listed(str(one.id) for one in pairs),
-        "n_cause": array(one.cause for one in pairs),
-        "n_member": array(one.member for one in pairs),
+        "n_id": listed(str(pair.id) for pair in pairs),
+        "n_cause": array(pair.cause for pair in pairs),
+        "n_member": array(pair.member for pair in pairs),
         "n_run_at": array(run_at),
-        "n_attempts": array(int(one.id in claimed) for one in pairs),
+        "n_attempts": array(int(pair.id in claimed) for pair in pairs),
         "c_event_id": array(cause.event_id for cause in causes),
         "c_tenant_id": array(cause.tenant_id for cause in causes),
         "c_request_id": array(cause.request_id for cause in causes),

@@ -94,18 +94,18 @@ def write(session: UnitOfWork, attempts: Sequence[DeliveryAttempt], at: datetime
     session.execute(
         WRITE,
         {
-            "id": [one.id for one in attempts],
-            "notification_id": [one.notification_id for one in attempts],
-            "endpoint_id": [one.endpoint_id for one in attempts],
-            "event_type": [one.event_type for one in attempts],
-            "at": [one.at for one in attempts],
-            "took_ms": [round(one.took.total_seconds() * 1000) for one in attempts],
-            "status": [one.status for one in attempts],
-            "answer": [shown(one.answer) for one in attempts],
-            "error": [one.error for one in attempts],
+            "id": [attempt.id for attempt in attempts],
+            "notification_id": [attempt.notification_id for attempt in attempts],
+            "endpoint_id": [attempt.endpoint_id for attempt in attempts],
+            "event_type": [attempt.event_type for attempt in attempts],
+            "at": [attempt.at for attempt in attempts],
+            "took_ms": [round(attempt.took.total_seconds() * 1000) for attempt in attempts],
+            "status": [attempt.status for attempt in attempts],
+            "answer": [shown(attempt.answer) for attempt in attempts],
+            "error": [attempt.error for attempt in attempts],
         },
     )
-    if called := [one for one in attempts if one.endpoint_id and one.error != UNVERIFIED]:
+    if called := [attempt for attempt in attempts if attempt.endpoint_id and attempt.error != UNVERIFIED]:
         _judge(session, called, at)
 
 

@@ -181,7 +181,7 @@ class NotificationSendJob:
         wait = timedelta(seconds=seconds)
         for one in jobs:
             one.is_returned = True
-        back = [(one, ReturnedClaim(one.claim.notification_id, one.claim.lease, wait)) for one in jobs]
+        back = [(job, ReturnedClaim(job.claim.notification_id, job.claim.lease, wait)) for job in jobs]
         self.senders.recorder.record(
             [ClaimResult(one.database, returned, one.recorded, one.lease_ends) for one, returned in back]
         )

@@ -192,7 +192,7 @@ class ChannelPool:
         job.give_back(why, wait)
 
     def withdraw(self, jobs: Collection[SendJob]) -> None:
-        wanted = {id(one) for one in jobs}
+        wanted = {id(job) for job in jobs}
         with self._change:
             left = [one for breaker in self._waiting.values() for one in _taken(breaker, wanted)]
             self._forget_empty()

@@ -380,7 +380,7 @@ def is_signed(session: UnitOfWork, request: AccessRequest, body: bytes | None) -
         event = json.loads(body)
         people, approval = event["approved_by"], event["approval"]
         signature = Ed25519Signature(str(approval["key"]), str(approval["signature"]))
-        by = [str(one) for one in people]
+        by = [str(person) for person in people]
         said = _hash_of(request, by)
         text = _signed_text(request, by, said)
     except (KeyError, TypeError, ValueError):

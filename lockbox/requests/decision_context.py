@@ -234,7 +234,7 @@ def votes_in_rows(
     effective: EffectivePolicy,
 ) -> tuple[Vote, ...]:
     mappings = [row._mapping for row in rows if row.d_id is not None]  # noqa: SLF001 - SQLAlchemy documents it
-    given = [SimpleNamespace(**{name: one[f"{OF_VOTE}{name}"] for name in VOTE_COLUMNS}) for one in mappings]
+    given = [SimpleNamespace(**{name: mapping[f"{OF_VOTE}{name}"] for name in VOTE_COLUMNS}) for mapping in mappings]
     return votes_in(session, [request], known, {request.id: effective.terms}, given)[request.id]
 
 

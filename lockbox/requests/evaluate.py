@@ -295,7 +295,7 @@ def _in_context(service: Service, submission: RequestInput) -> None:
         for name, said in defects(service.context, submission.context)
     ]
     if errors:
-        said = " ".join(f"{one['field']}: {one['message']}" for one in errors)
+        said = " ".join(f"{error['field']}: {error['message']}" for error in errors)
         raise InvalidContext(said, field=errors[0]["field"], errors=errors)
 
 

@@ -117,7 +117,7 @@ def viewers(  # noqa: PLR0917 - all that tells who looks
     marks = schedule.looking(str(request.id), sorted(map(str, able))) if able else {}
     if not marks:
         return Viewers((), caller.person_id in able)
-    names = names_of(session, [UUID(one) for one in marks])
+    names = names_of(session, [UUID(mark) for mark in marks])
     found = [Viewer(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in names.items()]
     return Viewers(sorted(found, key=lambda look: (look.since, look.person_id)), caller.person_id in able)
 
@@ -317,4 +317,4 @@ def _may(caller: Caller, request: AccessRequest, action: Action, able: frozenset
 
 
 def _able(caller: Caller, known: RecipientDirectory) -> frozenset[UUID]:
-    return frozenset(one for one in caller.tenants() if caller.person_id in known.able(one))
+    return frozenset(tenant for tenant in caller.tenants() if caller.person_id in known.able(tenant))

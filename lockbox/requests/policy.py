@@ -273,7 +273,7 @@ def _weak_sign_in(terms: Terms, requester: RequesterOnRecord, submitted_at: date
 
 def fewest(*limits: int | None) -> int | None:
     """None means no limit."""
-    return min((one for one in limits if one is not None), default=None)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def lacking_today(asked: SubmittedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:

@@ -232,7 +232,9 @@ class Match(PolicyPart):
             (not self.services or some.service in self.services)
             and (not self.actions or any(action in self.actions for action in some.actions))
             and (not self.reasons or some.reason in self.reasons)
-            and (not self.resources or any(overlap(p, one) for p in self.resources for one in some.resources))
+            and (
+                not self.resources or any(overlap(p, resource) for p in self.resources for resource in some.resources)
+            )
         )
 
 

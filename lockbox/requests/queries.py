@@ -120,8 +120,8 @@ def concerned(session: UnitOfWork, ids: Collection[UUID], readers: Sequence[Live
         return frozenset()
     values = {
         "ids": list(ids),
-        "people": [one.person_id for one in readers],
-        "places": [one.only_at for one in readers],
+        "people": [reader.person_id for reader in readers],
+        "places": [reader.only_at for reader in readers],
         "reach_all": sorted(role.value for role in SEE_ALL),
         "reach_theirs": sorted(role.value for role in SEE_THEIR_TENANTS),
     }

@@ -39,8 +39,8 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
     Raises NothingLeft.
     """
     found = list(asked)
-    for one in votes:
-        found = found if one is None else [name for name in found if name in one]
+    for vote in votes:
+        found = found if vote is None else [name for name in found if name in vote]
     if not found:
         raise NothingLeft(
             f"Your approval and the earlier ones have none of the {field} in common, so no access would open. "
@@ -157,15 +157,15 @@ class ApprovalStep:
 
 def lacking(counted: Iterable[ApprovalTally]) -> list[ApprovalTally]:
     stages = [one for one in counted if one.group is not None and not one.is_met]
-    return [one for one in stages if one.step == step_of(stages)]
+    return [stage for stage in stages if stage.step == step_of(stages)]
 
 
 def steps_of(counted: Iterable[ApprovalTally]) -> list[ApprovalStep]:
     """Empty if everyone may approve at once."""
     stages = [one for one in counted if one.group is not None]
     present, steps = step_of(stages), []
-    for number in sorted({one.step for one in stages}):
-        of_step = tuple(one for one in stages if one.step == number)
+    for number in sorted({stage.step for stage in stages}):
+        of_step = tuple(stage for stage in stages if stage.step == number)
         is_met = all(one.is_met for one in of_step)
         steps.append(ApprovalStep(number, of_step, is_met, is_present=number == present and not is_met))
     return steps if len(steps) > 1 else []
@@ -178,8 +178,8 @@ def has_steps(stages: Iterable[ApprovalStage]) -> bool:
 def step_of(counted: Iterable[ApprovalTally]) -> int:
     """The first step in which a group lacks approvals, otherwise the last step."""
     stages = [one for one in counted if one.group is not None]
-    lacking = [one.step for one in stages if not one.is_met]
-    return min(lacking, default=max((one.step for one in stages), default=FIRST_STEP))
+    lacking = [stage.step for stage in stages if not stage.is_met]
+    return min(lacking, default=max((stage.step for stage in stages), default=FIRST_STEP))
 
 
 def has_turn(

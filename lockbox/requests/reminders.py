@@ -278,7 +278,7 @@ def _so_far(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory
 def _waiting(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, step: int) -> frozenset[UUID]:
     stages, groups = effective.terms.stages, effective.groups
     seats = known.seats(row.tenant_id)
-    return frozenset(one for one in seats if not has_turn(one, seats[one], stages, groups, step))
+    return frozenset(seat for seat in seats if not has_turn(seat, seats[seat], stages, groups, step))
 
 
 def _wider(

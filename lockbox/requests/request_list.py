@@ -154,7 +154,7 @@ def visible_branches(caller: Caller) -> list[Branch]:
         return [Branch()]
     known = col(AccessRequest.asked_at).is_not(None), col(AccessRequest.requester_id) != caller.person_id
     own = [of_requester(caller.person_id)] if caller.side is Side.VENDOR else []
-    return own + [of_tenant(one).within(*known) for one in sorted(caller.tenants(SEE_THEIR_TENANTS))]
+    return own + [of_tenant(tenant).within(*known) for tenant in sorted(caller.tenants(SEE_THEIR_TENANTS))]
 
 
 def page(
@@ -167,13 +167,13 @@ def page(
     authentication.enter(session, caller)
     before = [] if (latest := _latest(wanted, cursor)) is None else [col(AccessRequest.id) < latest]
     state = wanted.state if wanted.state in OPEN_STATES else None
-    branches = [one.open_in(state) for one in _branches(caller, wanted)]
+    branches = [branch.open_in(state) for branch in _branches(caller, wanted)]
     if not branches:
         return RequestListing((), None)
     if wanted == RequestFilter(state, requester=wanted.requester if branches[0].column is REQUESTER else None):
         ids, end = newest(session, branches, before, most=most), None
     else:
-        looked, filters = [one.newest(*before) for one in branches], partial(_filters, caller, wanted)
+        looked, filters = [branch.newest(*before) for branch in branches], partial(_filters, caller, wanted)
         query = look_through(
             AccessRequest, looked, filters, most_looked=LOOKED_THROUGH, limit=limit(most), bound=branches[0].bound
         )
@@ -202,7 +202,9 @@ def soonest(
         return [], None
     further = [*conditions, *([_later(cursor)] if cursor else [])]
     within = limit(most)
-    found = union_all(*(one.open_in(state).soonest(*further).limit(one.bound(within)) for one in branches)).subquery()
+    found = union_all(
+        *(branch.open_in(state).soonest(*further).limit(branch.bound(within)) for branch in branches)
+    ).subquery()
     query = select(found.c.deadline_at, found.c.id).order_by(found.c.deadline_at, found.c.id).limit(written(within))
     rows = session.orm.execute(query).all()
     beyond = after_deadline(*rows[most - 1]) if len(rows) > most else None
@@ -258,8 +260,8 @@ def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
         return [of_requester(wanted.requester)]
     branches = visible_branches(caller)
     if wanted.requester:
-        branches = [one for one in branches if one.column is not REQUESTER]
-    return [one for one in branches if one.column is not TENANT or wanted.state is not State.REVIEWING]
+        branches = [branch for branch in branches if branch.column is not REQUESTER]
+    return [branch for branch in branches if branch.column is not TENANT or wanted.state is not State.REVIEWING]
 
 
 def _filters(caller: Caller, wanted: RequestFilter, rows: type[AccessRequest]) -> list[ColumnElement[bool]]:
@@ -278,7 +280,7 @@ def _filters(caller: Caller, wanted: RequestFilter, rows: type[AccessRequest]) -
 
 
 def _newest(branches: Sequence[Branch], bounds: Conditions, size: int) -> Select[UUID]:
-    found = union_all(*(one.ids(*bounds).limit(one.bound(size)) for one in branches)).subquery()
+    found = union_all(*(branch.ids(*bounds).limit(branch.bound(size)) for branch in branches)).subquery()
     return select(found.c.id).order_by(found.c.id.desc()).limit(written(size))
 
 

@@ -180,9 +180,9 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOvervi
     request, at = AccessRequest.of(own), read_at(session, own.read_at)
     similar = session.execute(SIMILAR, by_id).all()
     people = session.execute(*_people(request_id, None if at is own.read_at else at)).all()
-    known = recipients.directory_in(session, (one for one in people if one.role != PARTICIPANT))
+    known = recipients.directory_in(session, (person for person in people if person.role != PARTICIPANT))
     # A move since the read is left to the next refresh, because the page's forms carry the version that was read.
-    events = [one for one in event_search.events(session, request_id) if (one.seq or 0) <= request.version]
+    events = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= request.version]
     reach = delivery_status.reach_of_request(session, request_id, request.state)
     exchanges = questions.read(session, caller, request)
     row = RequestRow(request, own.tenant, own.requester, own.tenant_name, own.obstacle, own.opening)
@@ -243,7 +243,7 @@ def after_decision(session: UnitOfWork, made: MadeDecision, beside: RowsBeside) 
         at=scene.at,
         known=known,
         effective=scene.effective,
-        events=[*beside.events, *(WrittenEvent.of(one.event()) for one in made.moves)],
+        events=[*beside.events, *(WrittenEvent.of(move.event()) for move in made.moves)],
         reach=_reach(session, request),
         exchanges=questions.exchanges_in(beside.exchanges, caller, request),
         moves=moves,
@@ -262,11 +262,11 @@ def _reach(session: UnitOfWork, request: AccessRequest) -> DeliveryReach:
 
 
 def _could_be_second(moves: Iterable[PossibleMove]) -> bool:
-    return any(one.action in OPENING and (one.allowed or isinstance(one.refusal, SignInAgain)) for one in moves)
+    return any(move.action in OPENING and (move.allowed or isinstance(move.refusal, SignInAgain)) for move in moves)
 
 
 def _namesakes(caller: Caller, people: Iterable[Row[Any]]) -> list[str]:
-    took_part = [MailboxOwner(one.id, *one.more) for one in people if one.role == PARTICIPANT]
+    took_part = [MailboxOwner(person.id, *person.more) for person in people if person.role == PARTICIPANT]
     return names_like(caller.person_id, took_part)
 
 

@@ -66,7 +66,7 @@ def resubmit(
     if earlier.open_follower:
         said = "This request was already resubmitted, and that request is still open."
         raise AlreadyAskedAgain(said, request_id=str(earlier.open_follower))
-    if all(one.startswith(ERASED) for one in earlier.resources):
+    if all(resource.startswith(ERASED) for resource in earlier.resources):
         raise Conflict("What this request named was erased, so it cannot be resubmitted. Submit a new one.")
     return submit(session, caller, origin, _same(earlier, request_id, now(session)), services, limits=limits)
 

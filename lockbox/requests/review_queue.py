@@ -97,8 +97,8 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
     shown = rows[:most]
     entries = queries.some(session, caller, [one for _, one in shown])
     last = f"{shown[-1][0]}-{shown[-1][1].hex}" if len(rows) > most else None
-    counted = inbox.all_tallies_of(session, caller, [one.request for one in entries])
-    items = [_with_next(session, caller, one, counted) for one in _own_entries(session, caller, entries)]
+    counted = inbox.all_tallies_of(session, caller, [entry.request for entry in entries])
+    items = [_with_next(session, caller, entry, counted) for entry in _own_entries(session, caller, entries)]
     return OwnRequestListing(items, last, inbox.sole_tallies(counted))
 
 

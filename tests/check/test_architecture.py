@@ -90,7 +90,7 @@ def test_a_wrong_file_or_name_in_an_answer_of_the_architecture_page_is_detected(
 def test_the_architecture_page_shows_the_packages_of_the_core_in_their_order() -> None:
     (chain,) = re.findall(r"imports only point down: (.+?)\. `lockbox-guard`", " ".join(TABLE.split()))
     contracts = tomllib.loads(source(HOME / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
-    (layers,) = [one["layers"] for one in contracts if one.get("containers") == ["lockbox"]]
+    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["lockbox"]]
     order = {name: number for number, layer in enumerate(layers) for name in layer.split(" | ")}
     shown = [CODE.findall(step) for step in chain.split("→")]
     packages = {path.parent.name for path in (HOME / "lockbox").glob("*/__init__.py")}

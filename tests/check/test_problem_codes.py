@@ -16,7 +16,7 @@ def calls() -> Iterator[tuple[int, str]]:
     for path in files("api"):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRITERS:
-                plain = [one.value for one in node.args if isinstance(one, ast.Constant)]
+                plain = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
                 statuses = [one for one in plain if isinstance(one, int)]
                 if statuses and (codes := [one for one in plain if isinstance(one, str)]):
                     yield statuses[0], codes[0]

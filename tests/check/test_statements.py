@@ -212,12 +212,12 @@ def test_database_functions_name_existing_tables_and_columns(superuser: Engine) 
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         functions = connection.execute(FUNCTIONS).all()
         said = {}
-        for one in functions:
+        for function in functions:
             tried = connection.begin_nested()
             try:
-                connection.exec_driver_sql(f"SELECT {one.name}({', '.join(['NULL'] * one.pronargs)})")
+                connection.exec_driver_sql(f"SELECT {function.name}({', '.join(['NULL'] * function.pronargs)})")
             except DBAPIError as error:
-                said[one.name] = getattr(error.orig, "sqlstate", "")
+                said[function.name] = getattr(error.orig, "sqlstate", "")
             tried.rollback()
 
     assert {name: state for name, state in said.items() if state in NOT_THERE} == {}
@@ -242,8 +242,8 @@ def test_only_the_listed_sql_statements_scan_a_whole_growing_table(superuser: En
 
 
 def test_every_sql_statement_is_defined_at_the_top_of_a_module() -> None:
-    assert set().union(*(one.found for one in _calls())) == set()
-    assert len(_statements()) >= sum(one.at_the_top for one in _calls()) > 200
+    assert set().union(*(call.found for call in _calls())) == set()
+    assert len(_statements()) >= sum(call.at_the_top for call in _calls()) > 200
 
 
 def _changed_by_columns(connection: Connection, statements: Mapping[str, TextClause]) -> dict[str, str]:

@@ -30,7 +30,9 @@ def _of_file(path: Path) -> dict[str, bool]:
     marks = [one.value for one in parsed.body if isinstance(one, ast.Assign) and "pytestmark" in ast.dump(one)]
     is_near = "far" not in path.parts and not any(FAR in ast.unparse(mark) for mark in marks)
     tests = [one for one in parsed.body if isinstance(one, ast.FunctionDef) and one.name.startswith("test_")]
-    return {one.name: is_near and not any(FAR in ast.unparse(mark) for mark in one.decorator_list) for one in tests}
+    return {
+        test.name: is_near and not any(FAR in ast.unparse(mark) for mark in test.decorator_list) for test in tests
+    }
 
 
 FAR = "pytest.mark.far"

@@ -46,7 +46,7 @@ def texts(tree: ast.AST) -> Iterator[str]:
     """Yield what reads like wording in some code: two words, or one with a capital letter; comments are none."""
     apart = {id(one) for node in ast.walk(tree) for one in _apart(node)}
     constants = [one for one in ast.walk(tree) if isinstance(one, ast.Constant) and id(one) not in apart]
-    for text in (one.value for one in constants if isinstance(one.value, str)):
+    for text in (constant.value for constant in constants if isinstance(constant.value, str)):
         if WORD.fullmatch(text) or (WORDS.search(text) and not FORMAL.search(text)):
             yield text
 
@@ -101,6 +101,6 @@ def used(name: str) -> Iterator[str]:
 
 @each("module", [phrases, mail_text, chat_text, request_wording])
 def test_each_phrase_of_the_wording_file_is_used(module: ModuleType) -> None:
-    constants = {one for one in vars(module) if one.isupper()}
+    constants = {var for var in vars(module) if var.isupper()}
 
     assert constants - set(used(module.__name__.rpartition(".")[2])) == set()

@@ -416,7 +416,9 @@ def private_rows(db: Database) -> dict[str, list[Row]]:
 def private_keys(db: Database) -> dict[str, set[tuple[Any, ...]]]:
     """Return the key of every row that there is now and that is not everybody's, by table."""
     with unbound(db).connect() as connection:
-        return {one.name: one.keys(connection, f"NOT ({PUBLIC.get(one.name, 'false')})") for one in tables(db)}
+        return {
+            table.name: table.keys(connection, f"NOT ({PUBLIC.get(table.name, 'false')})") for table in tables(db)
+        }
 
 
 def versions(db: Database) -> dict[str, set[str]]:

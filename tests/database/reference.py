@@ -178,7 +178,9 @@ def revoke_beforehand(rules: ReferenceRules, requests: Iterable[Request], at: da
     if rule is None or rule.is_revoked:
         return
     rule.is_revoked = True
-    opened = [one for one in requests if one.by is rule and one.state == "active" and at < one.deadline]
+    opened = [
+        request for request in requests if request.by is rule and request.state == "active" and at < request.deadline
+    ]
     for one in opened:
         _end_with_extension(one, "revoke")
         one.moves += 1
@@ -305,7 +307,7 @@ def _begin(rules: ReferenceRules, request: Request, state: str, at: datetime) ->
         counting = _counting(rules, request).values()
         seconds = min([request.access, *(act.window for act in counting if act.window)])
         limits = [request.most_uses, *(act.uses for act in counting)]
-        request.most_uses = min((one for one in limits if one), default=None)
+        request.most_uses = min((limit for limit in limits if limit), default=None)
         at = max(at, request.starts or at)
     ends = at + timedelta(seconds=seconds)
     request.state, request.deadline = state, ends if state == "active" else min(ends, request.starts or ends)

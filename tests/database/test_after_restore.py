@@ -29,7 +29,7 @@ def test_the_after_restore_command_ends_open_access_and_continues_the_audit_log(
     assert set(done.logs) == {world.tenant.id}
     assert {row.state for row in read(world.db, "SELECT state FROM requests")} == {"revoked", "timed_out"}
     assert_audit_logs_are_whole(world.db)
-    (event,) = [one for one in recorded_changes(world.db) if one.action == "restored"]
+    (event,) = [change for change in recorded_changes(world.db) if change.action == "restored"]
     assert event.role == "owner"
     assert event.facts["shipped_size"] > event.facts["size"]
     assert asked(world) == "no-open-window"

@@ -150,7 +150,7 @@ def test_commitments_to_equal_texts_cannot_be_linked_to_each_other(told_all: Wor
     rows = read(told_all.db, EVENTS)
     commitments = [json.loads(row.body)["personal"].get("comment") for row in rows]
 
-    assert len({one for one in commitments if one}) == 3
+    assert len({commitment for commitment in commitments if commitment}) == 3
 
 
 def test_events_of_the_timer_contain_nothing_personal(careful: World, worker: Database, superuser: Engine) -> None:

@@ -218,9 +218,9 @@ def test_the_policy_decides_whether_an_overdue_finding_blocks_break_glass_or_rai
         for one in post.mail.sent
         if "without the customer's approval" in one.subject and str(request.id) in one.text
     ]
-    alarmed = [one.to_address for one in mails if alarm in " ".join(one.text.split()) and alarm in one.html]
+    alarmed = [mail.to_address for mail in mails if alarm in " ".join(mail.text.split()) and alarm in mail.html]
     assert sorted(alarmed) == sorted(address(worker, world, who) for who in ("abe", "amir", "ann", "tara"))
-    assert address(worker, world, "erin") in {one.to_address for one in mails if alarm not in one.html}
+    assert address(worker, world, "erin") in {mail.to_address for mail in mails if alarm not in mail.html}
 
 
 def test_the_verifier_reports_break_glass_during_an_emergency_stop(

@@ -223,12 +223,12 @@ def test_a_forged_break_glass_window_is_detected_within_a_minute(
     world: World, worker: Database, superuser: Engine, statement: str
 ) -> None:
     opened(world)
-    before = {one.rule for one in alerts.find_violations(worker, ScanPosition())[0]}
+    before = {violation.rule for violation in alerts.find_violations(worker, ScanPosition())[0]}
 
     write_unchecked(superuser, statement)
 
     assert "I1" not in before
-    assert "I1" in {one.rule for one in alerts.find_violations(worker, ScanPosition())[0]}
+    assert "I1" in {violation.rule for violation in alerts.find_violations(worker, ScanPosition())[0]}
 
 
 def test_an_overdue_break_glass_finding_blocks_further_break_glass(world: World, superuser: Engine) -> None:

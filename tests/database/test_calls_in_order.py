@@ -240,7 +240,7 @@ def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookRece
         claims, at, _, _ = fan_out.claim(session, ids, SendingPool(), [])
     world.submit()
     ours = {row.id for row in calls(worker)}
-    (call,) = [one.notification_id for one in claims if one.notification_id in ours]
+    (call,) = [claim.notification_id for claim in claims if claim.notification_id in ours]
     attempt = DeliveryAttempt(call, endpoint, "request.submitted", at, timedelta(0), 204)
     return AttemptResult(call, at, Outcome.SENT, at, attempt=attempt, endpoint_id=endpoint)
 

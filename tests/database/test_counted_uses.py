@@ -98,9 +98,9 @@ def test_of_sixty_four_concurrent_checks_exactly_the_approved_number_is_allowed(
     assert len(checked.memory) == 0
     answers = checked.at_once(*[MAILBOX] * 64)
 
-    said = Counter(one if isinstance(one, GateReason) else "yes" for one in answers)
+    said = Counter(answer if isinstance(answer, GateReason) else "yes" for answer in answers)
     assert said == {"yes": 5, GateReason.USED_UP: 59}
-    assert sorted(one.uses_left or 0 for one in answers if isinstance(one, GrantedAccess)) == [0, 1, 2, 3, 4]
+    assert sorted(answer.uses_left or 0 for answer in answers if isinstance(answer, GrantedAccess)) == [0, 1, 2, 3, 4]
     assert used(world, request_id) == 5
     assert len(last_uses(world, request_id)) == 1
 
@@ -160,7 +160,7 @@ def test_the_gate_refuses_new_calls_once_all_uses_are_spent_but_allows_a_repeate
     caller = world.people["gate"].person_id
 
     async def asked(*calls: str | None) -> list[GrantedAccess | GateReason]:
-        return [await checked.checks.check(question(world), UsingCaller(caller, one)) for one in calls]
+        return [await checked.checks.check(question(world), UsingCaller(caller, call)) for call in calls]
 
     first, again, other, unnamed, late = checked.run(asked("a", "a", "b", None, "a"))
 
@@ -190,7 +190,7 @@ class UsedUp:
         caller, before = self.world.people["gate"].person_id, self.checked.calls.count
 
         async def asked() -> list[Any]:
-            found = [await self.checks.check(question(self.world), UsingCaller(caller, one)) for one in calls]
+            found = [await self.checks.check(question(self.world), UsingCaller(caller, call)) for call in calls]
             await self.world.db.schedule.followed()
             return found
 

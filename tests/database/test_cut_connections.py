@@ -90,8 +90,8 @@ def test_no_mail_is_repeated_if_all_database_connections_are_cut_during_sending(
                 # What could not be sent in time, for nothing was recorded, was given back.
                 with suppress(DBAPIError, PoolTimeout):
                     results += delivery.dispatch(db, open_notifications(world.db), senders)
-        for one in results:
-            one.exception(PATIENCE)
+        for result in results:
+            result.exception(PATIENCE)
         later.shift = queue.LEASE + timedelta(seconds=1)
         # The last cut may have left connections that nobody has asked yet whether they are there.
         db.engine.dispose()
@@ -121,7 +121,7 @@ def test_an_already_recorded_send_result_is_counted_and_logged_once(
         relay.answers = {first_address(worker, ids[0]): "450 later"}
         results = delivery.dispatch(db, ids, senders)
         threading.Timer(1, lambda: setattr(losing, "losing", False)).start()
-        tries = [one.result(PATIENCE) for one in results]
+        tries = [result.result(PATIENCE) for result in results]
         db.engine.dispose()
 
     assert losing.lost > 0

@@ -86,7 +86,7 @@ def test_the_first_definition_of_a_gate_is_recorded_in_every_log_and_mailed_to_n
     assert said["sha256"] == GateDefinition.of(A, SERVICE).digest.hex()
     assert "before" not in said
     assert said["changes"] == {"gate of mail": "none → 1 paths"}
-    assert {who for one in recorded_changes(world.db) for who in one.told} == set()
+    assert {who for change in recorded_changes(world.db) for who in change.told} == set()
 
 
 def test_a_process_start_with_an_unchanged_catalogue_records_nothing(
@@ -128,7 +128,7 @@ def test_a_changed_gate_definition_is_recorded_in_every_log_and_people_are_notif
         ],
         key=str,
     )
-    hears = {frozenset(one.told) for one in recorded_changes(world.db) if one.action == "gate_redefined"}
+    hears = {frozenset(change.told) for change in recorded_changes(world.db) if change.action == "gate_redefined"}
     assert hears == {frozenset(), frozenset({"Olga"}), frozenset({"Abe", "Amir", "Ann", "Tara"})}
 
 

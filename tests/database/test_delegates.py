@@ -42,7 +42,7 @@ def stands(world: World, db: Database | None = None, **shift: float) -> dict[str
         authentication.enter(session, world.people["tara"])
         at = datetime.now(UTC) + timedelta(**shift)
         found = recipients.look_up(session, {world.tenant.id}, at).delegates[world.tenant.id]
-    return {names[delegate]: {names[one] for one in principals} for delegate, principals in found.items()}
+    return {names[delegate]: {names[principal] for principal in principals} for delegate, principals in found.items()}
 
 
 def test_a_delegate_acts_from_the_start_to_the_end_of_the_period(world: World) -> None:

@@ -110,7 +110,7 @@ def test_a_prompt_is_dropped_once_the_request_is_settled(world: World, worker: D
 
     assert {one.outcome for one in tries} == {Outcome.MOOT}
     assert post.mail.sent == []
-    assert not worker.schedule.members(NOTIFICATIONS).keys() & {f"notify:{one}" for one in prompts}
+    assert not worker.schedule.members(NOTIFICATIONS).keys() & {f"notify:{prompt}" for prompt in prompts}
 
 
 def test_the_outcome_mail_is_sent_even_if_the_request_has_moved_on(

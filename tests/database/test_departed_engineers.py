@@ -83,7 +83,7 @@ def test_disabling_an_engineer_ends_the_engineers_requests_and_windows_at_once(w
     WAYS[how](world)
 
     ends = {in_review: "cancelled", waiting: "cancelled", window: "revoked", theirs: "cancelled"}
-    assert {one: state_of(world.db, one) for one in ends} == ends
+    assert {end: state_of(world.db, end) for end in ends} == ends
     assert state_of(world.db, others) == "reviewing"
     for one, state in ends.items():
         (move,) = read(world.db, MOVES, id=one)
@@ -140,7 +140,7 @@ def test_a_change_of_roles_other_than_engineer_ends_no_request_or_window(world: 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
     manages(world, "olga", vendor_staff.remove, id_of(world, "max"))
 
-    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, request) for request in requests] == ["reviewing", "pending", "active"]
 
 
 def test_a_failed_role_change_leaves_requests_and_windows_unchanged(world: World) -> None:
@@ -149,7 +149,7 @@ def test_a_failed_role_change_leaves_requests_and_windows_unchanged(world: World
     with pytest.raises(ZeroDivisionError):
         manages(world, "olga", _disable_and_stumble, id_of(world, "erin"))
 
-    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, request) for request in requests] == ["reviewing", "pending", "active"]
     assert door(world, resource=_resource(world, requests[2])) is not None
 
 
@@ -183,16 +183,16 @@ def test_an_operator_cannot_end_a_request_directly(world: World, action: Action)
         with pytest.raises(NotFound):
             world.act("otto", action, one)
 
-    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, request) for request in requests] == ["reviewing", "pending", "active"]
 
 
 def test_an_operator_who_is_also_a_manager_cannot_cancel_other_peoples_requests(world: World) -> None:
     requests = three(world)
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.OPERATOR, Role.MANAGER}))
 
-    for one in requests[:2]:
+    for request in requests[:2]:
         with pytest.raises(NotYours):
-            world.act("max", Action.CANCEL, one)
+            world.act("max", Action.CANCEL, request)
 
 
 @pytest.mark.parametrize("who", ["olga", "eve"])
@@ -208,7 +208,7 @@ def test_the_database_keeps_an_operator_from_ending_requests_of_a_current_engine
     on_the_database(world, who, end, id=id_of(world, "erin"))
 
     assert found == 0
-    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, request) for request in requests] == ["reviewing", "pending", "active"]
 
 
 @each("state", ["denied", "timed_out", "active", "completed"])
@@ -253,9 +253,9 @@ def test_disabling_an_engineer_during_many_moves_does_not_deadlock(
     at_once(
         pool,
         partial(manages, world, "olga", vendor_staff.disable, id_of(world, "erin")),
-        *(partial(world.act, "max", Action.ENDORSE, one) for one in requests[:4]),
-        *(partial(world.act, "erin", Action.CANCEL, one) for one in requests[4:]),
+        *(partial(world.act, "max", Action.ENDORSE, request) for request in requests[:4]),
+        *(partial(world.act, "erin", Action.CANCEL, request) for request in requests[4:]),
     )
 
-    assert {state_of(api, one) for one in requests} <= {"cancelled", "revoked"}
+    assert {state_of(api, request) for request in requests} <= {"cancelled", "revoked"}
     assert_audit_logs_are_whole(api)

@@ -101,7 +101,7 @@ def test_an_off_boarded_tenant_is_erased_and_the_tenants_log_proves_the_erasure(
     assert (said["action"], said["export_size"]) == ("tenant_erased", json.loads(before.splitlines()[0])["size"])
     for word in (MARK, ann.email, world.tenant.slug):
         assert mentions(world.db, word) == set(), word
-    assert {one["action"] for one in bodies(tmp_path / "statement.ndjson")} == {
+    assert {body["action"] for body in bodies(tmp_path / "statement.ndjson")} == {
         *("audit_events_removed", "person_erased", "tenant_erased")
     }
 

@@ -277,12 +277,12 @@ def test_every_affected_log_records_gate_switches_and_requests_for_consent_and_c
     ours = world.tenant.id
 
     def of(log: UUID | None) -> list[str]:
-        return [one.action for one in events if (None if one.internal else one.tenant_id) == log]
+        return [event.action for event in events if (None if event.internal else event.tenant_id) == log]
 
     every = ["gate_report_began", "gate_enforced", "gate_report_asked", "gate_report_allowed", "gate_report_ended"]
     assert (of(ours), of(None)) == (every, every)
-    assert {one.actor_role for one in events} == {"clock", "tenant_admin"}
-    told = sorted((one.action, sorted(one.told)) for one in recorded_changes(world.db))
+    assert {event.actor_role for event in events} == {"clock", "tenant_admin"}
+    told = sorted((change.action, sorted(change.told)) for change in recorded_changes(world.db))
     assert told == sorted((name, who) for name in every for who in (["Abe", "Amir", "Ann", "Tara"], ["Olga"]))
 
 
@@ -323,7 +323,7 @@ def test_an_interrupted_announcement_of_gate_switches_finishes_the_older_switch_
     assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 1, 1, 1]
 
     rows = read(world.db, "SELECT tenant_id, action FROM events WHERE action LIKE 'gate%' ORDER BY id")
-    by_log = {log: [one.action for one in rows if one.tenant_id == log] for log in {one.tenant_id for one in rows}}
+    by_log = {log: [row.action for row in rows if row.tenant_id == log] for log in {row.tenant_id for row in rows}}
     assert len(by_log) == 3
     assert all(actions == ["gate_report_began", "gate_enforced"] for actions in by_log.values())
 

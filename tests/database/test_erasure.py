@@ -257,7 +257,7 @@ def test_the_erasure_event_names_the_person_by_id_and_can_be_read_by_the_persons
 
     erase(urls, ann)
 
-    (told,) = [one for one in recorded_changes(world.db) if one.action == "person_erased"]
+    (told,) = [change for change in recorded_changes(world.db) if change.action == "person_erased"]
     assert (told.role, told.facts["person_id"]) == ("owner", str(ann))
     assert told.facts["tenant_id"] == str(world.tenant.id)
     assert told.details == {}

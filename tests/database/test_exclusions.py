@@ -66,7 +66,7 @@ def test_both_verifiers_accept_an_export_that_contains_the_text_of_the_exclusion
     found = exported(world)
 
     bodies = [json.loads(json.loads(line)["body"]) for line in found.splitlines() if b'"body"' in line]
-    assert [one["text"] for one in bodies if one["action"].startswith("exclusions_")] == [TEXT, TEXT]
+    assert [body["text"] for body in bodies if body["action"].startswith("exclusions_")] == [TEXT, TEXT]
     assert verified(found).exit_code == GOOD
 
 
@@ -79,9 +79,9 @@ def test_an_admin_acknowledges_each_version_of_the_exclusions_once(world: World)
 
     assert not found.is_due
     assert found == again
-    events = [one for one in recorded_changes(world.db) if one.action == "exclusions_acknowledged"]
-    assert [one.details.get("name") for one in events] == ["Tara", None]
-    assert [one.facts["log"] for one in events] == [str(world.tenant.id), "00000000-0000-0000-0000-000000000000"]
+    events = [change for change in recorded_changes(world.db) if change.action == "exclusions_acknowledged"]
+    assert [event.details.get("name") for event in events] == ["Tara", None]
+    assert [event.facts["log"] for event in events] == [str(world.tenant.id), "00000000-0000-0000-0000-000000000000"]
     stated(world, "Another text")
     due = standing(world)
     assert (due.is_due, due.current and due.current.version, due.acknowledged and due.acknowledged.version) == (

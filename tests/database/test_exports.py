@@ -261,7 +261,7 @@ def test_customer_and_vendor_can_compare_events_from_before_the_customer_was_ask
 
     result = verified(theirs)
     assert result.exit_code == GOOD, result.findings
-    (submitted,) = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
+    (submitted,) = [body for body in bodies(theirs) if body["request_id"] == str(request.id)]
     leaf = leaf_hash(canonical(submitted)).hex()
     assert asked["earlier"] == {submitted["id"]: leaf}
     said = asked["submission"]
@@ -301,7 +301,7 @@ def test_a_request_that_ends_before_the_customer_is_asked_is_in_the_vendors_log_
     theirs = vendors_log(world)
 
     assert verified(theirs).exit_code == GOOD
-    ours = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
+    ours = [body for body in bodies(theirs) if body["request_id"] == str(request.id)]
     assert [one["action"] for one in ours] == ["submit", action.value]
     assert {one["tenant_id"] for one in ours} == {str(world.tenant.id)}
     with pytest.raises(NotFound):

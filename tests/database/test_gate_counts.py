@@ -178,7 +178,7 @@ def test_gate_counts_are_kept_and_logged_while_postgres_is_away_and_written_late
         process.refuse()
         assert not process.writer.round()
 
-    assert [(one["event"], one.get("answers")) for one in logs if "counts" in one["event"]] == [
+    assert [(log["event"], log.get("answers")) for log in logs if "counts" in log["event"]] == [
         ("gate.counts_not_written", 2),
         ("gate.counts_not_written", 3),
     ]
@@ -198,7 +198,7 @@ def test_a_batch_of_gate_counts_that_postgres_refuses_does_not_block_the_next(wo
     process.refuse()
     assert process.writer.round()
 
-    assert [(one["event"], one["answers"]) for one in logs if one["log_level"] == "critical"] == [
+    assert [(log["event"], log["answers"]) for log in logs if log["log_level"] == "critical"] == [
         ("gate.counts_dropped", 2)
     ]
     assert total(api) == 1
@@ -268,7 +268,7 @@ def test_the_gate_logs_refused_calls_as_totals_by_gateway_and_reason(api: Databa
         process.writer.round()
         process.writer.round()
 
-    assert [one for one in logs if one["event"] == "gate.refused"] == [
+    assert [log for log in logs if log["event"] == "gate.refused"] == [
         {"event": "gate.refused", "log_level": "info", "gateway": str(NGINX), "reason": "no_window", "calls": 500},
         {"event": "gate.refused", "log_level": "info", "gateway": "unknown", "reason": "no_credential", "calls": 1},
     ]

@@ -79,7 +79,7 @@ def test_a_mail_rejected_by_a_broken_relay_is_logged_and_sent_after_recovery(
     assert [(row.error, row.status) for row in logged] == [(error, status)] * 3
     assert all(said in row.last_error and row.attempts == 1 for row in rows)
     assert all(0 <= row.took_ms < 5000 for row in logged)
-    assert sorted(good.message_ids) == [f"<{one}@lockbox.vendor.example>" for one in prompts]
+    assert sorted(good.message_ids) == [f"<{prompt}@lockbox.vendor.example>" for prompt in prompts]
     if bad.taken:
         assert sorted(bad.message_ids) == sorted(good.message_ids)
     assert open_notifications(sender) == []
@@ -127,7 +127,7 @@ def test_no_second_mail_is_sent_if_a_relay_hangs_up_after_accepting_a_mail(world
     with relaying(cuts="after") as relay:
         mailing(relay).deliver(worker, prompts)
 
-    assert sorted(relay.message_ids) == [f"<{one}@lockbox.vendor.example>" for one in prompts]
+    assert sorted(relay.message_ids) == [f"<{prompt}@lockbox.vendor.example>" for prompt in prompts]
     assert {row.error for row in read(worker, TRIES)} == {None}
 
 
@@ -141,7 +141,7 @@ def test_a_mail_repeated_after_a_crash_before_recording_has_the_same_message_id(
         with monkeypatch.context() as dying:
             dying.setattr(results, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
             futures = delivery.dispatch(as_sender(sender), prompts, mailing(relay).senders)
-            assert {type(one.exception(10)) for one in futures} == {SystemExit}
+            assert {type(future.exception(10)) for future in futures} == {SystemExit}
         assert mailing(relay).deliver(sender, prompts) == []
         later.shift = delivery.LEASE + timedelta(seconds=1)
         mailing(relay).deliver(sender, prompts)

@@ -368,7 +368,7 @@ def test_the_invariant_checks_read_people_page_by_page(
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE_OF_PEOPLE", 5)
     monkeypatch.setattr(invariants, "LATELY", timedelta(0))
-    last = max(one.person_id for one in world.people.values())
+    last = max(person.person_id for person in world.people.values())
     freely(superuser, f"UPDATE tokens SET is_sample = false WHERE person_id = '{last}'")  # noqa: S608 - an id
 
     rota, found = ScanPosition(), []

@@ -199,7 +199,7 @@ def test_two_workers_with_the_same_batch_of_requests_handle_each_request_once(
     move(requests)
 
     assert sum(moved, Counter()) == {"timed_out": 100}
-    assert all(moves_of(late, one) == TIMED_OUT for one in requests)
+    assert all(moves_of(late, request) == TIMED_OUT for request in requests)
     assert late.schedule.members(CLOCK) == {}
 
 

@@ -164,7 +164,7 @@ def test_status_reports_a_core_worker_without_a_connection_whose_heartbeat_is_ne
 
     assert [one for one in alive.troubles if one.startswith("core: no such worker")] == []
     assert "core: no such worker is connected to Postgres: has it ended?" in found.troubles
-    assert [one.age for one in found.beats] == [0]
+    assert [beat.age for beat in found.beats] == [0]
 
 
 @pytest.mark.far

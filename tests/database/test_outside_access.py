@@ -181,7 +181,7 @@ def test_outside_access_is_counted_permanently_and_shown_for_thirty_days(world: 
     found = status.read(api, with_redis=False)
 
     assert found.figures.one(MetricName.OUTSIDE_ACCESS) == 2
-    assert {one.name: one.value for one in status.lines(found)}[status.OUTSIDE_ACCESS] == "2"
+    assert {line.name: line.value for line in status.lines(found)}[status.OUTSIDE_ACCESS] == "2"
     assert found.as_facts()["outside_access_30_days"] == 2
     assert metrics.read(api).one(MetricName.OUTSIDE_ACCESS_LATELY) == 2
 
@@ -311,7 +311,11 @@ def test_new_and_erased_tenants_get_no_monthly_statement(world: World, core: Dat
 
 
 def unstated(core: Database) -> list[object]:
-    return [one.tenant_id for one in alerts.find_violations(core, ScanPosition())[0] if one.rule == "unstated"]
+    return [
+        violation.tenant_id
+        for violation in alerts.find_violations(core, ScanPosition())[0]
+        if violation.rule == "unstated"
+    ]
 
 
 def test_an_unreadable_policy_blocks_the_monthly_statement_of_one_tenant_and_raises_an_alarm(

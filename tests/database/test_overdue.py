@@ -119,7 +119,7 @@ def test_concurrent_reconciling_handles_each_overdue_item_once(
         at_once(pool, *[lambda: list(reconcile(worker, None))] * 3, partial(timers.run, worker, requests))
     list(reconcile(worker, None))
 
-    assert all(len(moves_of(worker, one)) == 2 for one in requests)
+    assert all(len(moves_of(worker, request)) == 2 for request in requests)
 
 
 def test_reconciling_with_a_sender_hands_over_overdue_notifications_that_no_one_claimed(

@@ -136,7 +136,7 @@ def test_permitted_moves_succeed_and_other_moves_are_refused_with_the_stated_rea
                 except NotFound:
                     assert isinstance(_tried(api, caller, request.id, Action.APPROVE), NotFound), (state, name)
                     continue
-                assert [one.action for one in moves] == [one for one in Action if one in PEOPLES_ACTIONS]
+                assert [move.action for move in moves] == [one for one in Action if one in PEOPLES_ACTIONS]
                 for one in moves:
                     tried = _tried(api, caller, request.id, one.action)
                     compared += 1

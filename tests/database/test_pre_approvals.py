@@ -413,7 +413,7 @@ def test_the_end_of_a_pre_approval_writes_one_event(world: World, worker: Databa
 
     assert [list(pre_approvals.record_ended(worker)), list(pre_approvals.record_ended(worker))] == [[2], []]
 
-    assert [one["pre_approval_id"] for one in events(world, "pre_approval_ended")] == [str(which)]
+    assert [event["pre_approval_id"] for event in events(world, "pre_approval_ended")] == [str(which)]
     assert status(world, which) is PreApprovalStatus.ENDED
     assert world.submit().state is State.PENDING
 

@@ -111,10 +111,10 @@ def test_exactly_one_of_concurrent_decisions_wins(
 ) -> None:
     requests = many(world, ROUNDS)
 
-    winners = [_race(world, hasty, pool, race, one) for one in requests]
+    winners = [_race(world, hasty, pool, race, request) for request in requests]
 
-    assert [state_of(world.db, one) for one in requests] == [AFTER[winner] for winner in winners]
-    assert all(len(moves_of(world.db, one)) == 2 for one in requests)
+    assert [state_of(world.db, request) for request in requests] == [AFTER[winner] for winner in winners]
+    assert all(len(moves_of(world.db, request)) == 2 for request in requests)
     assert_audit_logs_are_whole(world.db)
 
 
@@ -128,10 +128,10 @@ def test_exactly_one_of_several_concurrent_moves_that_end_a_window_succeeds(
         world.act("ann", Action.APPROVE, one)
     later.shift = timedelta(hours=2)
 
-    winners = [_race(world, hasty, pool, race, one) for one in requests]
+    winners = [_race(world, hasty, pool, race, request) for request in requests]
 
-    assert [state_of(world.db, one) for one in requests] == [AFTER[winner] for winner in winners]
-    assert all(len(moves_of(world.db, one)) == 3 for one in requests)
+    assert [state_of(world.db, request) for request in requests] == [AFTER[winner] for winner in winners]
+    assert all(len(moves_of(world.db, request)) == 3 for request in requests)
     assert_audit_logs_are_whole(world.db)
 
 
@@ -140,8 +140,8 @@ def test_a_move_that_loses_a_race_sends_no_notification(
 ) -> None:
     requests = many(world, ROUNDS)
 
-    for one in requests:
-        _race(world, hasty, pool, (ANN_APPROVES, ABE_DENIES, TIME_RUNS_OUT), one)
+    for request in requests:
+        _race(world, hasty, pool, (ANN_APPROVES, ABE_DENIES, TIME_RUNS_OUT), request)
 
     outcomes = read(
         world.db,
@@ -163,7 +163,7 @@ def test_two_concurrent_votes_meet_a_quorum_of_two_once(api: Database, pool: Thr
         assert all(isinstance(result, AccessRequest) for result in results)
 
     states = [(1, "submit", "pending"), (2, "approve", "pending"), (3, "approve", "active")]
-    assert all(moves_of(api, one) == states for one in requests)
+    assert all(moves_of(api, request) == states for request in requests)
 
 
 @pytest.mark.far
@@ -179,7 +179,7 @@ def test_of_a_concurrent_endorsement_and_denial_only_one_takes_effect(
         )
         assert sum(_won(result) for result in results) == 1
 
-    assert all(len(moves_of(api, one)) == 2 for one in requests)
+    assert all(len(moves_of(api, request)) == 2 for request in requests)
     assert_audit_logs_are_whole(api)
 
 
@@ -200,7 +200,7 @@ def test_approvals_racing_the_timer_at_the_deadline_end_each_request_once(
 
     ticking = pool.submit(tick)
     time.sleep(max(0.0, left - 0.12))
-    answers = [at_once(pool, partial(world.act, "ann", Action.APPROVE, one))[0] for one in requests]
+    answers = [at_once(pool, partial(world.act, "ann", Action.APPROVE, request))[0] for request in requests]
     over.set()
     ticking.result()
     timers.run(worker, requests)

@@ -50,8 +50,8 @@ def soon(api: Database) -> World:
 def _some_of_each(world: World) -> list[UUID]:
     """File requests that wait, are open and are closed."""
     requests = many(world, 6)
-    for one in requests[:4]:
-        world.act("ann", Action.APPROVE, one, access_window=40)
+    for request in requests[:4]:
+        world.act("ann", Action.APPROVE, request, access_window=40)
     world.act("tara", Action.REVOKE, requests[0])
     world.act("erin", Action.CANCEL, requests[5])
     return requests
@@ -108,14 +108,14 @@ def test_requests_whose_leases_were_lost_are_handled_when_overdue(
     requests = many(world, 3)
     list(reconcile(worker, None))
     set_back(superuser, requests, OVERDUE)
-    worker.schedule.arm(CLOCK, [_truth(worker, one) for one in requests])
+    worker.schedule.arm(CLOCK, [_truth(worker, request) for request in requests])
     claimed = worker.schedule.claim(CLOCK).ids
     redis.delete(CLOCK.keys[1])
 
     list(reconcile(worker, None))
 
-    assert set(claimed["time_out"]) == {str(one) for one in requests}
-    assert {state_of(worker, one) for one in requests} == {"timed_out"}
+    assert set(claimed["time_out"]) == {str(request) for request in requests}
+    assert {state_of(worker, request) for request in requests} == {"timed_out"}
     assert worker.schedule.members(CLOCK) == promised_clocks(worker)
 
 
@@ -198,8 +198,8 @@ def test_moves_made_during_an_index_rebuild_are_in_the_index_afterwards(
     over = threading.Event()
 
     def approve_all() -> None:
-        for one in requests:
-            world.act("ann", Action.APPROVE, one)
+        for request in requests:
+            world.act("ann", Action.APPROVE, request)
         over.set()
 
     with ThreadPoolExecutor(1) as pool:

@@ -29,7 +29,7 @@ def settled(worker: Database, later: ShiftedClock) -> list[LoggedChange]:
     later.shift = timedelta(minutes=2, seconds=1)
     while refusals_log.record_finished_minutes(worker):
         pass
-    return [one for one in recorded_changes(worker) if one.action.endswith("_refused")]
+    return [change for change in recorded_changes(worker) if change.action.endswith("_refused")]
 
 
 def test_many_refusals_from_one_network_are_counted_in_one_event_per_minute(
@@ -128,7 +128,7 @@ def test_reading_the_audit_log_is_recorded_in_that_log(world: World) -> None:
         wanted = {"person": "Erin"}
         events.record(session, actor, events.AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=7)
 
-    (told,) = [one for one in recorded_changes(world.db) if one.action == "audit_log_read"]
+    (told,) = [change for change in recorded_changes(world.db) if change.action == "audit_log_read"]
 
     assert (told.actor, told.facts["count"]) == ("Aude", 7)
     assert told.details["wanted"] == '{"person": "Erin"}'

@@ -399,7 +399,7 @@ def test_requests_handled_in_a_batch_get_the_same_reminders_as_requests_handled_
     requests = [first, *others, World.make(world.db, Policy(quorum=2)).submit()]
 
     with worker.transaction() as session:
-        met = policy_store.effective_policies(session, [one.id for one in requests])
-        assert met == {one.id: policy_store.effective_policy(session, one) for one in requests}
+        met = policy_store.effective_policies(session, [request.id for request in requests])
+        assert met == {request.id: policy_store.effective_policy(session, request) for request in requests}
 
-    assert [met[one.id].terms.quorum for one in requests] == [2, 2, 3, 2]
+    assert [met[request.id].terms.quorum for request in requests] == [2, 2, 3, 2]

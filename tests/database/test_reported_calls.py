@@ -68,12 +68,12 @@ def test_the_gate_report_lists_calls_with_an_unmapped_path_or_unknown_engineer_o
     found = report(world)
 
     assert (found.gate.wanted, found.gate.reporting, found.gate.tenants) == (REPORT, 1, 1)
-    assert [(one.reason.value, one.calls) for one in found.reasons] == [
+    assert [(reason.reason.value, reason.calls) for reason in found.reasons] == [
         ("unmapped", 5),
         ("no_window", 1),
         ("unknown_engineer", 1),
     ]
-    unmapped, no_window, unknown = (one.kinds[0] for one in found.reasons)
+    unmapped, no_window, unknown = (reason.kinds[0] for reason in found.reasons)
     assert (unmapped.path, unmapped.calls, unmapped.engineer, unmapped.identity) == ("GET /admin/{}", 5, None, None)
     assert unmapped.first_at < unmapped.last_at
     assert (no_window.path, no_window.tenant, no_window.engineer) == (GET, "contoso", "Erin")
@@ -110,7 +110,7 @@ def test_a_flood_of_reported_calls_is_stored_in_few_rows_and_frequent_calls_are_
     assert len(rows) == 101
     assert [(row.path, row.calls) for row in rows[:3]] == [("", 360 - 98), ("GET /real", 3), ("GET /new", 2)]
     (found,) = report(world).reasons
-    assert found.calls == sum(one.calls for one in found.kinds) == 365
+    assert found.calls == sum(kind.calls for kind in found.kinds) == 365
     assert found.kinds[-1].path is None
 
 
@@ -161,7 +161,7 @@ def test_reported_calls_not_seen_for_long_are_hidden_and_then_deleted(
             ago=timedelta(days=ago),
         )
 
-    assert [one.path for one in report(world, days=7).reasons[0].kinds] == ["GET /new"]
+    assert [kind.path for kind in report(world, days=7).reasons[0].kinds] == ["GET /new"]
     list(reconcile.reconcile(worker, None))
     assert {row.path for row in read(api, ROWS)} == {"", "GET /old", "GET /new"}
     write(worker.engine, "DELETE FROM reported_calls")
@@ -199,6 +199,6 @@ def test_the_status_command_lists_gates_in_report_mode_with_their_tenant_counts(
     found = status.read(api, with_redis=False)
 
     assert found.figures.labelled(MetricName.GATE_REPORTS) == {SERVICE: 1, "asked-back": 0}
-    shown = {one.name: one.value for one in status.lines(found)}
+    shown = {line.name: line.value for line in status.lines(found)}
     assert shown[status.GATES_REPORTING] == f"asked-back for 0 tenants, {SERVICE} for 1 tenant"
     assert found.as_facts()["gates_reporting"] == {SERVICE: 1, "asked-back": 0}

@@ -98,7 +98,7 @@ def test_windows_expiring_together_are_each_reported_to_the_people_who_voted(
 
     timers.run(sender, windows)
 
-    told = [promised(world, sender, later, one) for one in windows]
+    told = [promised(world, sender, later, window) for window in windows]
     assert told == [{"tara", "aude", name} for name in ("ann", "amir", "abe")]
     assert_indexes_are_true(sender)
 

@@ -223,13 +223,13 @@ def test_interrupted_retention_resumes_and_records_each_removal_before_deleting_
     except KeyboardInterrupt:
         (log,) = read(worker, "SELECT kept_from, cleared_to FROM logs WHERE tenant_id IS NOT NULL")
         gone = 6 - sum(left(world, one) for one in old)
-        told = [one for one in recorded_changes(worker) if one.action == "audit_events_removed"]
+        told = [change for change in recorded_changes(worker) if change.action == "audit_events_removed"]
         assert gone == log.cleared_to <= log.kept_from
         assert len(told) == (log.kept_from > 0)
     retain(urls)
 
     assert [left(world, one) for one in old] == [0, 0, 0]
-    assert [one.action for one in recorded_changes(worker)].count("audit_events_removed") == 1
+    assert [change.action for change in recorded_changes(worker)].count("audit_events_removed") == 1
     assert retain(urls) == []
 
 

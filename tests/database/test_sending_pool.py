@@ -79,7 +79,7 @@ def sending(relay: MailRelay | None = None, seconds: float = 10.0, clock: PoolCl
 
 
 def ended(futures: Sequence["Future[AttemptResult | None]"]) -> list[AttemptResult | None]:
-    return [one.result(20) for one in futures]
+    return [future.result(20) for future in futures]
 
 
 def number(db: Database, query: str) -> int:
@@ -120,7 +120,7 @@ def test_a_hanging_endpoint_and_mail_domain_delay_no_other_destinations(world: W
         assert within(SOON, lambda: len(open_notifications(worker)) == 16)
         assert (len(receiver.calls), len(relay.taken)) == (8, 16)
     results = ended(futures)
-    assert {one.outcome for one in results if one} == {Outcome.SENT, None}
+    assert {result.outcome for result in results if result} == {Outcome.SENT, None}
     assert number(worker, TRIED) == number(worker, LOGGED)
     assert_notifications_are_held(worker)
 
@@ -166,7 +166,7 @@ def test_returning_a_notification_unsent_to_the_queue_does_not_count_as_an_attem
 
         results = ended(delivery.dispatch(as_sender(worker), hooks(worker), post.senders))
 
-    tried = [one for one in results if one]
+    tried = [result for result in results if result]
     assert MOST_SILENCES <= len(tried) <= 8
     assert number(worker, "SELECT sum(attempts) AS n FROM notifications WHERE channel = 'webhook'") == len(tried)
     assert number(worker, LOGGED) == len(tried)
@@ -265,8 +265,8 @@ def test_a_stopping_worker_returns_queued_notifications_and_the_next_worker_send
     assert slow.mail.sending.wait(10)
 
     assert not senders.sending_pool.stop(0.05)
-    assert within(10, lambda: sum(one.done() for one in futures) >= 9 - 4)
-    given_back = [one for one in futures if one.done()]
+    assert within(10, lambda: sum(future.done() for future in futures) >= 9 - 4)
+    given_back = [future for future in futures if future.done()]
     sent = following.deliver(worker, notifications)
     slow.mail.let_go.set()
 

@@ -255,8 +255,8 @@ def test_the_late_result_of_a_mail_is_recorded_although_another_mail_is_not_yet_
     assert counts(first) == (1, 0, 0, 2)
 
     later.shift = timedelta(days=2)
-    for one in open_notifications(worker):
-        post.deliver(worker, [one])
+    for notification in open_notifications(worker):
+        post.deliver(worker, [notification])
 
     _, second = told(worker)
     assert (second["part"], counts(second)) == (2, (0, 2, 0, 0))
@@ -289,11 +289,11 @@ def test_an_event_written_during_an_erasure_does_not_keep_the_erased_name(
     sender = as_sender(worker)
 
     with sender.transaction() as session:
-        results.record(session, sent([one for one in mails if one in theirs], world))
+        results.record(session, sent([mail for mail in mails if mail in theirs], world))
     with as_owner(urls.owner) as erasing:
         erasure.erase(erasing, to_abe)
         with sender.transaction() as session:
-            results.record(session, sent([one for one in mails if one not in theirs], world))
+            results.record(session, sent([mail for mail in mails if mail not in theirs], world))
         (row,) = unsettled(worker)
         held = worker.schedule.members(NOTIFICATIONS)[f"{KIND}:{row.id}"]
         post.deliver(worker, [row.id])
@@ -325,7 +325,7 @@ def test_concurrent_last_send_results_write_one_mail_outcome_event(
         world.fresh()
         mails = open_notifications(worker)
 
-        at_once(pool, *[recorded(one) for one in mails])
+        at_once(pool, *[recorded(mail) for mail in mails])
 
         assert len(told(worker)) == number
         assert counts(told(worker)[-1]) == (3, 0, 0, 0)

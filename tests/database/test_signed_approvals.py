@@ -321,7 +321,7 @@ def test_the_exported_keys_are_the_passkeys_of_the_approvers(api: Database) -> N
 
     given = keys_of(world)
 
-    assert [(one.name, one.person_id) for one in given.keys] == [("Ann", str(world.people["ann"].person_id))]
+    assert [(key.name, key.person_id) for key in given.keys] == [("Ann", str(world.people["ann"].person_id))]
     assert given.rp_id == PARTY.domain
     assert anns.credentials[-1].id.hex() not in json.dumps(files.document(given))
 
@@ -336,7 +336,7 @@ def test_a_passkey_row_written_by_a_database_role_is_not_exported(api: Database,
         values = {"key": cose_bytes(stranger), "ann": world.people["ann"].person_id}
         connection.execute(text(swap), values)
 
-    assert [one.name for one in keys_of(world).keys] == ["Amir"]
+    assert [key.name for key in keys_of(world).keys] == ["Amir"]
 
 
 @pytest.mark.parametrize("row", ["memberships (id, person_id, tenant_id, role)", "eligible_delegates"])
@@ -351,7 +351,7 @@ def test_a_role_row_written_by_a_database_role_makes_no_approver(api: Database, 
         their = {"id": new_id(), "who": other.people["ann"].person_id, "tenant": world.tenant.id}
         connection.execute(text(f"INSERT INTO {named} VALUES ({values})"), their)  # noqa: S608 - our own
 
-    assert [one.person_id for one in keys_of(world).keys] == [str(world.people["ann"].person_id)]
+    assert [key.person_id for key in keys_of(world).keys] == [str(world.people["ann"].person_id)]
 
 
 def test_an_export_of_a_real_log_is_verified_with_the_customers_keys(api: Database, worker: Database) -> None:

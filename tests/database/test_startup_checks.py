@@ -245,7 +245,7 @@ def test_a_second_worker_on_a_machine_counts_the_first_workers_connections(urls:
         startup_checks.check(engine, ServerKind.WORKER, connections=_allowed(engine), node=f"core@{here}")
         startup_checks.check(engine, ServerKind.WORKER, connections=_allowed(engine), node=f"worker-2@{here}")
 
-    assert [one["promised_to_others"] for one in logs] == [20]
+    assert [log["promised_to_others"] for log in logs] == [20]
 
 
 def test_an_unreachable_postgres_is_reported_with_the_reason(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,10 +121,16 @@ def test_statistics_sort_services_and_engineers_and_reasons_by_frequency(world: 
 
     found = read(world)
 
-    assert [(one.name, one.figures.requests) for one in found.services] == [("onedrive", 2), ("exchange-online", 1)]
-    assert [(one.name, one.figures.requests) for one in found.engineers] == [("Eve", 2), ("Erin", 1)]
-    assert [one.id for one in found.engineers] == [world.people[name].person_id for name in ("eve", "erin")]
-    assert [(one.name, one.figures.approved) for one in found.reasons] == [("vendor_alert", 2), ("support_case", 1)]
+    assert [(service.name, service.figures.requests) for service in found.services] == [
+        ("onedrive", 2),
+        ("exchange-online", 1),
+    ]
+    assert [(engineer.name, engineer.figures.requests) for engineer in found.engineers] == [("Eve", 2), ("Erin", 1)]
+    assert [engineer.id for engineer in found.engineers] == [world.people[name].person_id for name in ("eve", "erin")]
+    assert [(reason.name, reason.figures.approved) for reason in found.reasons] == [
+        ("vendor_alert", 2),
+        ("support_case", 1),
+    ]
 
 
 def test_statistics_list_severities_and_levels_in_order_with_missing_values_last(world: World) -> None:
@@ -134,7 +140,7 @@ def test_statistics_list_severities_and_levels_in_order_with_missing_values_last
     found = read(world)
 
     assert [(one.name, one.figures.requests) for one in found.severities] == [("S1", 1), ("S3", 2), ("", 1)]
-    assert [(one.name, one.figures.approved) for one in found.levels] == [("read", 3), ("export", 1)]
+    assert [(level.name, level.figures.approved) for level in found.levels] == [("read", 3), ("export", 1)]
 
 
 def test_statistics_count_a_window_opened_by_the_vendor_as_no_approval(api: Database) -> None:
@@ -170,7 +176,7 @@ def test_statistics_count_break_glass_windows_separately(api: Database) -> None:
     total = found.total
     assert (total.requests, total.approved, total.opened_by_break_glass) == (2, 1, 1)
     assert total.opened_without_approval == 1
-    assert [one.figures.opened_by_break_glass for one in found.services] == [1]
+    assert [service.figures.opened_by_break_glass for service in found.services] == [1]
 
 
 def test_statistics_omit_requests_that_never_reached_the_customer(api: Database) -> None:

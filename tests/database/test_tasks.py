@@ -344,5 +344,5 @@ def test_a_seal_run_that_is_cut_short_is_continued_by_the_next_run(
         runs.append(tasks.seal())
 
     assert len(runs) > 1
-    assert sum(one["events"] for one in runs) == written
-    assert all(one["cut_short"] == 1 for one in runs[:-1])
+    assert sum(run["events"] for run in runs) == written
+    assert all(run["cut_short"] == 1 for run in runs[:-1])

@@ -45,7 +45,7 @@ def consents_to(world: World, until: datetime | None, mode: str = "observe", **t
 
 
 def ends(world: World) -> list[LoggedChange]:
-    return [one for one in recorded_changes(world.db) if one.action == "consent_ended"]
+    return [change for change in recorded_changes(world.db) if change.action == "consent_ended"]
 
 
 @pytest.mark.parametrize("who", ["tara", "aude", "erin", "olga"])

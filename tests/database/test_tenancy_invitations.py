@@ -284,10 +284,10 @@ def test_all_invalid_invitation_codes_are_refused_in_the_same_words(
         refused(world, disabled, codes[disabled.id]),
     ]
 
-    assert {(type(one), one.code, one.detail) for one in refusals} == {
+    assert {(type(refusal), refusal.code, refusal.detail) for refusal in refusals} == {
         (InvitationRefused, "invitation-refused", invitations.REFUSED)
     }
-    assert all(one.facts == {} for one in refusals)
+    assert all(refusal.facts == {} for refusal in refusals)
 
 
 def replace_id(invitation: Invitation) -> Invitation:

@@ -48,7 +48,7 @@ def change(world: World, policy: Policy, who: str = "tara", seen: int | None = N
 
 def of_groups(world: World, stage: ApprovalStage | None = None, **groups: Any) -> Policy:
     """Return a policy with groups of people of the world, by name, and perhaps a stage."""
-    members_ = {name: tuple(id_of(world, one) for one in people) for name, people in groups.items()}
+    members_ = {name: tuple(id_of(world, person) for person in people) for name, people in groups.items()}
     return Policy(groups=members_, stages=(stage,) if stage else ())
 
 

@@ -76,7 +76,7 @@ def test_every_endpoint_is_called_for_a_recovery_despite_its_event_filter(world:
     does(world, "tara", invitations.withdraw, again.id)
     does(world, "tara", tenants.rename, "Contoso Ltd")
 
-    heard = [(one.action, hook in one.told) for one in recorded_changes(world.db)]
+    heard = [(change.action, hook in change.told) for change in recorded_changes(world.db)]
     assert heard == [
         ("recovery_proposed", True),
         ("recovery_objected", True),

@@ -67,7 +67,7 @@ def test_open_invitations_made_by_an_admin_end_when_the_admin_is_removed(
     assert sent_about(worker, invited.id) == []
     with pytest.raises(InvitationRefused):
         accepts(world, "nora", mailed.id, code)
-    ended = [one for one in recorded_changes(world.db) if one.action == "invitation_withdrawn"]
+    ended = [change for change in recorded_changes(world.db) if change.action == "invitation_withdrawn"]
     assert [one.details["member"].partition(" <")[0] for one in ended] == ["Nina", "Nora"]
     assert {one.role for one in ended} == {"tenant_admin"}
     assert all({"Theo", "Ann", "Amir", "Abe"} <= one.told for one in ended)
@@ -100,9 +100,9 @@ def test_invitations_and_proposals_by_an_operator_end_when_the_operator_is_remov
 
     assert still_open(world) == ["nick@vendor.example", "nina@contoso.example"]
     ended = {
-        one.details["member"].partition(" <")[0]: (one.action, one.actor, one.role, one.told)
-        for one in recorded_changes(world.db)
-        if one.action in {"invitation_withdrawn", "recovery_withdrawn"}
+        change.details["member"].partition(" <")[0]: (change.action, change.actor, change.role, change.told)
+        for change in recorded_changes(world.db)
+        if change.action in {"invitation_withdrawn", "recovery_withdrawn"}
     }
     assert ended == {
         "Nils": ("invitation_withdrawn", "Oscar", "operator", {"Olga", "Oscar"}),

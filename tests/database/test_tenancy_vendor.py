@@ -72,7 +72,7 @@ def test_setting_a_managers_review_tier_is_recorded_in_the_vendors_log(world: Wo
 
     assert tiers == [1, 3, 3, 2, None]
     assert back.review_tier == 1
-    assert [(one.action, one.actor, one.changes) for one in recorded_changes(world.db)[before:]] == [
+    assert [(change.action, change.actor, change.changes) for change in recorded_changes(world.db)[before:]] == [
         ("member_changed", "Olga", {"review_tier": "1 → 3"}),
         ("member_changed", "Olga", {"roles": "manager → engineer, manager"}),
         ("member_changed", "Olga", {"review_tier": "3 → 2"}),

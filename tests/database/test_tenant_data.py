@@ -232,7 +232,9 @@ def test_an_off_boarding_can_be_withdrawn_until_the_database_owner_begins(world:
     write_unchecked(superuser, "UPDATE offboardings SET closed_at = now()")
     with pytest.raises(Conflict):
         does(world, "tara", tenant_data.stay)
-    asked_events = [one.action for one in recorded_changes(world.db) if one.action.startswith("offboarding_")]
+    asked_events = [
+        change.action for change in recorded_changes(world.db) if change.action.startswith("offboarding_")
+    ]
     assert asked_events == [
         *("offboarding_asked", "offboarding_asked", "offboarding_withdrawn", "offboarding_withdrawn"),
         *("offboarding_asked", "offboarding_asked"),

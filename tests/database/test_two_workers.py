@@ -247,8 +247,8 @@ WAITING = "SELECT e.request_id FROM unsealed u JOIN events e ON e.id = u.event_i
 
 def _do(db: Database, *statements: TextClause) -> None:
     with db.transaction() as session:
-        for one in statements:
-            session.execute(one)
+        for statement in statements:
+            session.execute(statement)
 
 
 @pytest.mark.parametrize("first", [None, SEAL_BEYOND, SEAL_ELSEWHERE])

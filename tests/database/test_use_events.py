@@ -196,7 +196,7 @@ def test_concurrent_processes_write_each_use_event_once(
     written = at_once(pool, *(lambda: recorded(sender) for _ in range(4)))
 
     assert sum(one for one in written if isinstance(one, int)) + recorded(sender) == 16
-    assert all(told(world, one) == ["first_used", "last_used"] for one in windows)
+    assert all(told(world, window) == ["first_used", "last_used"] for window in windows)
 
 
 def test_the_database_refuses_a_second_event_of_the_same_use(

@@ -98,10 +98,12 @@ class Checked:
         return asyncio.run(ended())
 
     async def _in_turn(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
-        return [await self.checks.check(self.question(one), GATEWAY) for one in resources]
+        return [await self.checks.check(self.question(resource), GATEWAY) for resource in resources]
 
     async def _at_once(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
-        return list(await asyncio.gather(*(self.checks.check(self.question(one), GATEWAY) for one in resources)))
+        return list(
+            await asyncio.gather(*(self.checks.check(self.question(resource), GATEWAY) for resource in resources))
+        )
 
     def question(self, resource: str) -> AccessCheck:
         engineer = self.world.people["erin"].person_id

@@ -373,7 +373,7 @@ def test_a_window_that_passes_verification_is_not_announced_as_closed(
     tell(superuser, told, world.tenant.id)
     watched.settle()
 
-    assert {one.kind for one in changes} - {ChangeKind.HEARTBEAT} == {ChangeKind.FORGET}
+    assert {change.kind for change in changes} - {ChangeKind.HEARTBEAT} == {ChangeKind.FORGET}
     assert watched.find(world) is not None
 
 

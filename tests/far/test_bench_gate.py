@@ -11,8 +11,8 @@ def test_a_gate_process_answers_calls_with_known_and_new_tokens_and_notices_revo
 ) -> None:
     with fresh_database(template, flushes=False) as urls, gate_stack(template, urls, 2) as stack:
         gate = LoadedServer(stack.port, stack.cpu)
-        named = [[stack.call(one)] for one in stack.windows]
-        new = [[stack.call(one, stack.issuer.token())] for one in stack.windows]
+        named = [[stack.call(window)] for window in stack.windows]
+        new = [[stack.call(window, stack.issuer.token())] for window in stack.windows]
 
         answered = [gate.in_turn(named, 0.5), gate.in_turn(new, 0.5), gate.paced(new, 0.5)]
         felt = revoked(stack)

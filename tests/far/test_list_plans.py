@@ -126,7 +126,7 @@ class Archive:
             found = self.portal.runner.run(answer)
         assert found.status_code < 400, found.text
         assert plans
-        if faults := [f"{said}: {one}" for one in plans for said in one.faults(self.growing, most_counted)]:
+        if faults := [f"{said}: {plan}" for plan in plans for said in plan.faults(self.growing, most_counted)]:
             pytest.fail("\n\n".join(faults), pytrace=False)
 
 

@@ -67,7 +67,7 @@ def test_an_activity_report_repeated_under_its_idempotency_key_counts_once(gate:
     answers = [report(gate, request_id, entry, **{"idempotency-key": request_id}) for _ in range(2)]
     other = report(gate, request_id, done(count=9), **{"idempotency-key": request_id})
 
-    assert [one.status_code for one in answers] == [201, 201]
+    assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].content == answers[1].content
     facts(other, 422, "key-reused")
     assert [one["count"] for one in listed(gate, request_id)] == [1]
@@ -172,7 +172,7 @@ def test_repeated_reports_of_a_guard_count_once(gate: Door) -> None:
     answers = [report_uses(gate, request_id, *uses, key=request_id) for _ in range(3)]
     assert report_uses(gate, request_id, used(), key=str(uuid4()), entries=[done()]).json() == {"events": 1}
 
-    assert [(one.status_code, one.json()) for one in answers] == [(201, {"events": 0})] * 3
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(201, {"events": 0})] * 3
     usage = gate.get("ann", f"/v1/requests/{request_id}").json()["usage"]
     assert usage["times"] == 42
     assert datetime.fromisoformat(usage["first"]["at"]) == first

@@ -122,7 +122,7 @@ class HotPaths:
         for table in tables:
             await asyncio.to_thread(self.door.run_sql, f"ALTER TABLE {table} ADD COLUMN made_up text")
         answers = [one for life in lives for one in await life]
-        return Counter(one if isinstance(one, int) else one.status_code for one in answers)
+        return Counter(answer if isinstance(answer, int) else answer.status_code for answer in answers)
 
 
 def test_parallel_calls_over_all_hot_paths_succeed_while_columns_are_added(door: Door) -> None:
@@ -184,7 +184,7 @@ def test_a_use_case_with_outdated_prepared_statements_runs_again_on_a_new_connec
 
 
 def test_the_scan_of_row_macs_continues_while_columns_are_added(door: Door) -> None:
-    people = [one.person_id for one in door.world.people.values()]
+    people = [person.person_id for person in door.world.people.values()]
     for is_later in (False, False, True):
         if is_later:
             for table, _ in row_macs.READ.values():

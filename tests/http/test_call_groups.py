@@ -44,7 +44,7 @@ SETTING = re.compile(r"(?:current_setting|set_config)\('lockbox\.(\w+)'")
 
 
 def codes(answers: Sequence[Response]) -> list[tuple[int, str | None]]:
-    return [(one.status_code, one.json().get("code")) for one in answers]
+    return [(answer.status_code, answer.json().get("code")) for answer in answers]
 
 
 @pytest.fixture
@@ -164,9 +164,9 @@ def test_concurrent_identical_submissions_submit_one_request(door: Door) -> None
     answers = door.together(*(_file(door, "erin", key="twins") for _ in range(24)))
 
     assert door.rows()["requests"] == before + 1
-    assert {one.status_code for one in answers} <= {201, 409}
-    assert len({one.json()["id"] for one in answers if one.status_code == 201}) == 1
-    assert {one.json()["code"] for one in answers if one.status_code == 409} <= {"key-in-use"}
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"key-in-use"}
     assert door.call("erin", "POST", "/v1/requests", json=door.world.body(), headers=KEY).status_code == 201
     assert door.rows()["requests"] == before + 1
 
@@ -234,7 +234,7 @@ def test_only_one_of_several_concurrent_decisions_in_a_call_group_is_accepted(do
 
     answers = door.together(*(_decide(door, who, "approve", request) for who in ("ann", "amir") * 4))
 
-    assert Counter(one.status_code for one in answers) == {200: 1, 409: 7}, codes(answers)
+    assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 7}, codes(answers)
     assert door.rows()["decisions"] == before + 1
 
 
@@ -263,7 +263,7 @@ def test_a_refused_decision_writes_nothing(fresh_door: Door, monkeypatch: pytest
     send = pipelines.SharedTransaction.send
 
     async def noted(shared: pipelines.SharedTransaction, statements: Any) -> Any:
-        sent.extend(one.statement for one in statements)
+        sent.extend(statement.statement for statement in statements)
         return await send(shared, statements)
 
     monkeypatch.setattr(pipelines.SharedTransaction, "send", noted)

@@ -153,7 +153,7 @@ def test_the_policy_refuses_or_flags_a_request_if_the_ticket_system_does_not_ans
     assert demanding(open_door, "flag", nobody_answers).file(case_system="helpdesk").json()["case_check"] == (
         "unconfirmed"
     )
-    assert not [one for one in before.db.schedule.members(NOTIFICATIONS) if one.startswith("case_check:")]
+    assert not [member for member in before.db.schedule.members(NOTIFICATIONS) if member.startswith("case_check:")]
 
 
 def test_forms_waiting_for_a_case_adapter_take_no_slots_of_other_calls(

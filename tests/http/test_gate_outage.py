@@ -56,8 +56,8 @@ class Askers:
         self.answers: list[TimedAnswer] = []
         paths = [gate.path(), gate.path("bob@contoso.example")] * (ASKERS // 2)
         self._threads = [threading.Thread(target=self._ask, args=(path,), daemon=True) for path in paths]
-        for one in self._threads:
-            one.start()
+        for thread in self._threads:
+            thread.start()
 
     def _ask(self, path: str) -> None:
         while not self._stopping.is_set():
@@ -69,8 +69,8 @@ class Askers:
 
     def stop(self) -> None:
         self._stopping.set()
-        for one in self._threads:
-            one.join(PATIENCE)
+        for thread in self._threads:
+            thread.join(PATIENCE)
 
 
 @contextmanager
@@ -100,11 +100,11 @@ def outlived(gate: GateDoor, lose: Callable[[], object], come_back: Callable[[],
     finally:
         askers.stop()
 
-    away = [one for one in askers.answers if one.began > lost + BOUND and one.ended < back]
+    away = [answer for answer in askers.answers if answer.began > lost + BOUND and answer.ended < back]
     assert len(away) >= ASKERS
     assert {one.status for one in away} == {403}
     assert {one.reason for one in away} <= {"behind", "busy"}
-    slow = [one for one in askers.answers if one.began < back and one.took > BOUND]
+    slow = [answer for answer in askers.answers if answer.began < back and answer.took > BOUND]
     assert not slow
     assert returned < PATIENCE
 

@@ -109,13 +109,13 @@ def test_a_revoke_makes_the_guard_end_a_websocket_a_stream_and_an_upload(gate: G
         begin: tuple[Callable[[int], OpenCall], ...] = (stream, upload, talk)
         calls = [one(port) for one in begin]
         time.sleep(4.0)
-        assert [one.ended_at for one in calls] == [None, None, None]
+        assert [call.ended_at for call in calls] == [None, None, None]
         wait_for("the upload has begun", lambda: service.received > 0, PATIENCE)
 
         gate.world.act("ann", Action.REVOKE, request)
         revoked = time.monotonic()
 
-        took = [one.wait_for_end() - revoked for one in calls[:2]]
+        took = [call.wait_for_end() - revoked for call in calls[:2]]
         calls[2].wait_for(b"window has ended")
         took.append(time.monotonic() - revoked)
         calls[2].close()

@@ -91,7 +91,7 @@ def test_a_guard_that_names_an_engineer_is_refused_once_the_window_is_used_up(ga
 
     answers = [asked(gate, query, who=None) for _ in range(2)]
 
-    assert [(one.status, one.reason) for one in answers] == [(200, None), (403, "used_up")]
+    assert [(answer.status, answer.reason) for answer in answers] == [(200, None), (403, "used_up")]
     assert answers[1].headers["lockbox-form"].startswith(PUBLIC)
 
 

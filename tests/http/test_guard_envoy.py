@@ -56,7 +56,7 @@ class EnvoyClient:
         assert answer.HasField("denied_response")
         assert not answer.HasField("ok_response")
         assert answer.denied_response.status.code in {401, 403}
-        told = {one.header.key: one.header.value for one in answer.denied_response.headers}
+        told = {header.header.key: header.header.value for header in answer.denied_response.headers}
         assert told["cache-control"] == "no-store"
         return str(told["lockbox-reason"])
 
@@ -111,7 +111,7 @@ def test_an_allow_answer_to_envoy_states_the_covered_access_and_removes_forged_h
 ) -> None:
     answer = envoy.ask(gate.path(), lockbox_request="forged", lockbox_extra="forged")
 
-    told = {one.header.key: one.header.value for one in answer.ok_response.headers}
+    told = {header.header.key: header.header.value for header in answer.ok_response.headers}
     assert answer.status.code == code_pb2.OK
     assert told["lockbox-decision"] == "allow"
     assert told["lockbox-resource"] == "mailbox:anna@contoso.example"

@@ -62,7 +62,7 @@ def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> str:
 
 def in_memory(gate: GateDoor, *requests: str) -> None:
     """Wait until the gate knows these windows."""
-    wanted = {UUID(one) for one in requests}
+    wanted = {UUID(request) for request in requests}
     wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
 
 
@@ -132,8 +132,8 @@ def test_a_guard_that_resumes_its_stream_gets_no_old_heartbeats(gate: GateDoor, 
     again = reader(last=seen.id)
 
     kinds = [again.next() for _ in missed]
-    assert [one.kind for one in kinds if one] == ["open", "open"]
-    assert {one.said["request"] for one in kinds if one} == set(missed)
+    assert [kind.kind for kind in kinds if kind] == ["open", "open"]
+    assert {kind.said["request"] for kind in kinds if kind} == set(missed)
     assert again.until("heartbeat", "snapshot").kind == "heartbeat"
 
 
@@ -185,10 +185,10 @@ def test_a_guard_stream_can_be_resumed_only_after_the_last_part_of_a_snapshot(
 
     parts = reader().snapshot()
 
-    assert {len(one.said["windows"]) for one in parts[:-1]} == {2}
+    assert {len(part.said["windows"]) for part in parts[:-1]} == {2}
     assert len(parts) >= len(windows) / 2
     assert sorted(requests_in(gate, parts)) == sorted(windows)
-    assert [one.id.endswith("-0") for one in parts] == [True] * (len(parts) - 1) + [False]
+    assert [part.id.endswith("-0") for part in parts] == [True] * (len(parts) - 1) + [False]
 
 
 @pytest.mark.far
@@ -325,7 +325,7 @@ def test_revoking_a_guards_token_ends_its_streams(gate: GateDoor, reader: Opener
 def test_the_number_of_guard_streams_is_limited(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
     streams = [reader() for _ in range(3)]
-    assert [one.status for one in streams] == [200] * 3
+    assert [stream.status for stream in streams] == [200] * 3
     assert (reader().status, reader().headers["lockbox-reason"]) == (403, "busy")
     assert (reader(who="other").status, reader(who="other").status) == (200, 403)
 
@@ -380,7 +380,7 @@ def test_a_guard_token_that_reconnects_rapidly_delays_no_other_token(gate: GateD
             heard = time.monotonic()
         finally:
             ended.set()
-        begun, refused = (sum(column) for column in zip(*(one.result() for one in attempts), strict=True))
+        begun, refused = (sum(column) for column in zip(*(attempt.result() for attempt in attempts), strict=True))
 
     assert heard - revoked < 1
     assert {status for status, _ in answers} == {200}

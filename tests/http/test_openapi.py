@@ -138,7 +138,7 @@ def test_each_openapi_example_is_valid() -> None:
 
 def _check(name: str, schema: dict[str, Any], example: object) -> None:
     validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
-    assert [f"{name}: {one.message}" for one in validator.iter_errors(example)] == []
+    assert [f"{name}: {error.message}" for error in validator.iter_errors(example)] == []
 
 
 def test_a_wrong_openapi_example_would_be_detected() -> None:

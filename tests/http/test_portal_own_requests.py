@@ -146,7 +146,7 @@ def test_a_request_is_cancelled_or_completed_on_the_list_of_own_requests(portal:
     page = browser.submit(browser.get("/mine"), f"/mine/{opened.id}/complete")
 
     assert (page.status, page.path) == (200, "/mine")
-    states = {one.id: one.state for one in portal.states()}
+    states = {state.id: state.state for state in portal.states()}
     assert (states[waits.id], states[opened.id]) == ("cancelled", "completed")
     assert f"/ask?from={waits.id}" in page.read.links
 

@@ -109,7 +109,7 @@ def test_a_manager_endorses_a_request_on_the_review_queue(reviewed: Portal) -> N
 
     assert (page.status, page.path) == (200, "/review")
     assert str(request.id) not in order(page)
-    assert {one.id: one.state for one in reviewed.states()}[request.id] == "pending"
+    assert {state.id: state.state for state in reviewed.states()}[request.id] == "pending"
 
 
 def test_a_denial_in_the_review_queue_needs_a_reason_and_keeps_the_text(reviewed: Portal) -> None:
@@ -122,7 +122,7 @@ def test_a_denial_in_the_review_queue_needs_a_reason_and_keeps_the_text(reviewed
     assert without.status == 422
     assert "Say in a comment why you deny" in without.words
     assert (denied.status, denied.path) == (200, "/review")
-    assert {one.id: one.state for one in reviewed.states()}[request.id] == "denied"
+    assert {state.id: state.state for state in reviewed.states()}[request.id] == "denied"
 
 
 def test_a_managers_own_requests_are_labelled_in_the_review_queue_and_have_no_forms(reviewed: Portal) -> None:

@@ -28,7 +28,7 @@ def boxes(page: PortalPage, path: str) -> tuple[list[str], list[str]]:
 
 
 def states(portal: Portal, *ids: Any) -> Counter[str]:
-    return Counter(one.state for one in portal.states() if one.id in ids)
+    return Counter(state.state for state in portal.states() if state.id in ids)
 
 
 def send(browser: Browser, path: str, *chosen: str, comment: str = "Not today") -> PortalPage:
@@ -158,7 +158,7 @@ def test_twenty_requests_are_shown_on_a_page(portal: Portal) -> None:
     browser = portal.by_passkey("ann")
 
     page = browser.get("/waiting")
-    (following,) = (one for one in page.read.links if one.startswith("/waiting?after="))
+    (following,) = (link for link in page.read.links if link.startswith("/waiting?after="))
 
     assert [text.count('class="card"') for text in (page.text, browser.get(following).text)] == [20, 1]
 

@@ -143,7 +143,7 @@ def test_slow_uploads_of_exports_hold_only_a_few_slots(audit_log: Portal) -> Non
 
         first = asyncio.create_task(send(browsers[0], slowly()))
         await is_here.wait()
-        meanwhile = [(await send(one, FIRST_PART + REST)).status_code for one in browsers[1:]]
+        meanwhile = [(await send(browser, FIRST_PART + REST)).status_code for browser in browsers[1:]]
         goes_on.set()
         return [(await first).status_code, *meanwhile, (await send(browsers[1], FIRST_PART + REST)).status_code]
 

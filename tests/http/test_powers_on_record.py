@@ -201,7 +201,7 @@ def test_a_row_without_a_valid_mac_appears_in_the_status_the_metrics_and_the_ala
     assert f"(a {kind} of {whose})" in said
     assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(metrics.read(db))
     assert ("I12", said.partition("finds that ")[2]) in {
-        (one.rule, one.what) for one in alerts.find_violations(portal.worker, ScanPosition())[0]
+        (violation.rule, violation.what) for violation in alerts.find_violations(portal.worker, ScanPosition())[0]
     }
 
 

@@ -106,8 +106,8 @@ def test_presence_on_another_persons_request_is_refused(portal: Portal, open_por
 
     answers = [browser.post(f"/requests/{one}/look", fields) for one in (theirs.id, new_id(), "x")]
 
-    assert [one.status for one in answers] == [404] * 3
-    assert len({one.text for one in answers[:2]}) <= 2
+    assert [answer.status for answer in answers] == [404] * 3
+    assert len({answer.text for answer in answers[:2]}) <= 2
 
 
 def test_presence_on_a_request_can_be_ended(portal: Portal) -> None:

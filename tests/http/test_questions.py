@@ -87,7 +87,7 @@ def test_the_report_of_a_request_contains_questions_and_answers(door: Door) -> N
     assert [(one["who"], one["comment"]) for one in report["questions"]] == [("Ann", EVIL), ("Erin", "Those of May")]
     assert "Questions and answers" in report["page"]
     assert "<script>" not in report["page"]
-    assert [one["comment"] for one in vendors["questions"]] == [None, None]
+    assert [vendor["comment"] for vendor in vendors["questions"]] == [None, None]
 
 
 def test_a_question_repeated_under_an_idempotency_key_is_asked_once(door: Door) -> None:

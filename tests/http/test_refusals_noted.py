@@ -46,7 +46,7 @@ def test_a_refused_decision_is_counted_and_nothing_else_is_written(
 
     answers = [door.act(who, action, request_id) for _ in range(3)]
 
-    assert {(one.status_code, one.json()["code"]) for one in answers} == {(status, code)}
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(status, code)}
     counted = rows(door.root, DECISIONS, id=request_id)
     assert sum(one.count for one in counted) == 3
     assert counted[0].facts == {"refused": action, "code": code, "channel": "api"}

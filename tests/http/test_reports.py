@@ -112,7 +112,7 @@ def test_the_report_of_a_request_names_notified_people_of_the_readers_side(
     assert said.startswith("not delivered to Abe; mailed to A")
     assert {"Ann", "Amir"} == set(said.partition("mailed to ")[2].split(", "))
     assert f"“{deed}”: <bdi>{said}</bdi>" in ours["page"]
-    assert "not delivered to 1 person; mailed to 2 people" in {one["said"] for one in vendors["mails"]}
+    assert "not delivered to 1 person; mailed to 2 people" in {vendor["said"] for vendor in vendors["mails"]}
     assert "Abe" not in json.dumps(vendors)
     assert "@" not in json.dumps(vendors["mails"])
 

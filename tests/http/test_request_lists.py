@@ -201,7 +201,7 @@ def test_a_request_list_filtered_without_an_index_is_searched_to_the_end(
     fresh_door: Door, monkeypatch: pytest.MonkeyPatch, who: str, size: int
 ) -> None:
     services = ["onedrive", None, None, "onedrive", "onedrive", None, None, None, "onedrive"]
-    submitted = [fresh_door.pending(**({"service": one} if one else {})) for one in services]
+    submitted = [fresh_door.pending(**({"service": service} if service else {})) for service in services]
     monkeypatch.setattr(request_list, "LOOKED_THROUGH", 2)
 
     seen = [one for one in _all(fresh_door, who, service="onedrive", limit=size) if one in submitted]

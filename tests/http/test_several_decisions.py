@@ -17,7 +17,10 @@ REFUSED = text("SELECT sum(count) FROM refused WHERE request_id = :r")
 
 def decide(door: Door, who: str | None, action: str, *requests: Any, **more: Any) -> Response:
     """Decide several requests, given by id or by id and version."""
-    named = [{"id": one} if isinstance(one, str) else {"id": one[0], "version": one[1]} for one in requests]
+    named = [
+        {"id": request} if isinstance(request, str) else {"id": request[0], "version": request[1]}
+        for request in requests
+    ]
     return door.call(who, "POST", PATH, json={"action": action, "comment": "Not today", "requests": named} | more)
 
 

@@ -271,6 +271,6 @@ def test_an_admin_compares_and_exports_the_passkeys_of_approvers(demanding: Port
     assert print_ in own.words
     assert print_ in page.words
     assert "attachment" in file.headers["content-disposition"]
-    assert [one.name for one in approver_keys.read(file.text).keys] == ["Ann"]
+    assert [key.name for key in approver_keys.read(file.text).keys] == ["Ann"]
     assert approver_keys.read(given.text).keys == approver_keys.read(file.text).keys
     assert foreign.status == 403

@@ -35,11 +35,11 @@ def test_statistics_from_the_api_agree_with_their_csv_export(fresh_door: Door) -
     assert {name: str(value) for name, value in found["total"].items()} == {
         name: value for name, value in rows[0].items() if name not in {"group", "name"}
     }
-    assert [one["month"] for one in found["months"]] == [one["name"] for one in rows if one["group"] == "month"]
+    assert [one["month"] for one in found["months"]] == [row["name"] for row in rows if row["group"] == "month"]
     assert found["engineers"][0]["engineer"]["name"] == "Erin"
     assert found["total"]["approved"] == 1
     assert [one["severity"] for one in found["severities"]] == [None]
-    assert [one["level"] or "" for one in found["levels"]] == [one["name"] for one in rows if one["group"] == "level"]
+    assert [one["level"] or "" for one in found["levels"]] == [row["name"] for row in rows if row["group"] == "level"]
 
 
 def test_another_tenants_statistics_are_not_found(fresh_door: Door) -> None:

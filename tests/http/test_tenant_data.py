@@ -30,11 +30,11 @@ def test_operators_and_auditors_list_tenants_with_holds_retention_or_off_boardin
     door.call("olga", "PUT", f"{at}/hold", json={"reason": "A demand by law"})
     door.call("tara", "PUT", f"{at}/hold", json={"reason": "Dispute 4711"})
 
-    found = {one["tenant"]: one for one in pages(door, "olga")}
+    found = {page["tenant"]: page for page in pages(door, "olga")}
     one, kept = found[slug], found[other.world.tenant.slug]
 
     assert list(found) == sorted(found)
-    assert found == {one["tenant"]: one for one in pages(door, "vera")}
+    assert found == {page["tenant"]: page for page in pages(door, "vera")}
     assert plain.world.tenant.slug not in found
     assert (one["held_by"], one["retention_days"]) == (["vendor", "customer"], None)
     assert (one["offboarding_asked_at"] is None, one["offboarding_closed_at"]) == (False, None)

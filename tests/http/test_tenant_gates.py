@@ -24,11 +24,11 @@ def gate_of(door: Door, who: str = "ann") -> dict[str, Any]:
 
 
 def starts(door: Door, *catalogues: Any) -> None:
-    for one in catalogues:
+    for catalogue in catalogues:
         with door.db.transaction() as session:
             authentication.enter(session, GATE)
             enforcement.record(session, {SERVICE: ENFORCE})
-            definition_records.record(session, gate_definition.definitions(one))
+            definition_records.record(session, gate_definition.definitions(catalogue))
 
 
 def test_a_member_reads_changes_of_the_gates_mapping_and_their_time(open_door: OpenDoor) -> None:
@@ -66,8 +66,8 @@ def test_a_member_reads_when_a_gateway_last_asked_and_the_newest_probe(open_door
         {"service": SERVICE, "gateway": f"https://g{n}.example", "refused": 70 + n, "let_through": n} for n in (1, 2)
     ]
     door = door.with_settings(catalogue=A)
-    for one in probes:
-        assert door.call("olga", "POST", place, json=one).status_code == 201
+    for probe in probes:
+        assert door.call("olga", "POST", place, json=probe).status_code == 201
 
     after = gate_of(door)
 

@@ -71,7 +71,7 @@ def test_no_answer_or_log_for_an_operator_contains_a_customers_invitation_code(
         again = fresh_door.get("olga", at(fresh_door, "/invitations", slug))
     said = [*(f"{one.text} {one.headers}" for one in (*answers, again)), str(lines), *capsys.readouterr()]
 
-    assert [one.status_code for one in answers] == [201, 200, 200, 201]
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 201]
     facts(again, 403, "wrong-role")
     for secret in (code, code.replace("-", ""), admin["address"], str(first.id)):
         assert not [text for text in said if secret in text]

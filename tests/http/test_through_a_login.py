@@ -237,7 +237,7 @@ def test_an_invitation_altered_by_the_database_owner_cannot_be_accepted(portal: 
 
     answers = [portal.browser().send(f"/invitations/{invited}", {"code": one}) for one in (code, known)]
 
-    assert [one.status_code for one in answers] == [403, 403]
+    assert [answer.status_code for answer in answers] == [403, 403]
 
 
 def test_the_workers_database_role_cannot_alter_invitations(portal: Portal) -> None:

@@ -60,7 +60,7 @@ def test_a_sign_in_page_stores_the_browsers_time_zone_for_the_first_sign_in(live
     page = desk.person(timezone_id=BERLIN)
     page.goto(f"{live.url}/sign-in")
 
-    found = {one.get("name"): one.get("value") for one in page.context.cookies()}
+    found = {cookie.get("name"): cookie.get("value") for cookie in page.context.cookies()}
 
     assert found["lockbox-zone"] == BERLIN
 

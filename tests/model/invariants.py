@@ -62,7 +62,7 @@ def opened_by_a_timely_yes(world: ModelWorld, db: RuleModel) -> str | None:
 
 def approved_step_by_step(world: ModelWorld, db: RuleModel) -> str | None:
     """Nobody approves for a group before each group of the earlier steps has approved."""
-    orders = {one: stage.order for stage in db.case.terms.stages for one in db.case.groups[stage.group]}
+    orders = {group: stage.order for stage in db.case.terms.stages for group in db.case.groups[stage.group]}
     done = (
         [
             orders[IDS[person]]

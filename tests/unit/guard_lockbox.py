@@ -112,8 +112,8 @@ class SmallLockbox:
         self.server.server_close()
 
     def cut(self) -> None:
-        for one in self.streams:
-            one.put(None)
+        for stream in self.streams:
+            stream.put(None)
         self.streams.clear()
 
     def event(self, kind: str, data: Any) -> bytes:
@@ -122,8 +122,8 @@ class SmallLockbox:
 
     def send(self, kind: str, data: Any) -> None:
         written = self.event(kind, data)
-        for one in self.streams:
-            one.put(written)
+        for stream in self.streams:
+            stream.put(written)
 
     def open(self, said: dict[str, Any]) -> UUID:
         self.windows[said["request"]] = said

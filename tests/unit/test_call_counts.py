@@ -70,8 +70,8 @@ def test_each_batch_of_call_counts_covers_few_windows_and_each_count_is_in_one_b
     while not counts.is_empty:
         batches.append(counts.take())
 
-    assert [len(one.uses) for one in batches] == [2, 2, 1]
-    assert [sum(one.answers.values()) for one in batches] == [5, 0, 0]
+    assert [len(batch.uses) for batch in batches] == [2, 2, 1]
+    assert [sum(batch.answers.values()) for batch in batches] == [5, 0, 0]
 
 
 def test_uses_of_windows_beyond_the_maximum_number_of_counted_windows_are_counted_as_lost(

@@ -269,8 +269,8 @@ def test_a_message_tripled_by_the_chaos_proxy_is_delivered_three_times() -> None
 
     deliveries = [json.loads(word) for word in command[2:]]
     assert command[:2] == [b"LPUSH", b"notify"]
-    assert {one["body"] for one in deliveries} == {"b"}
-    assert len({one["properties"]["delivery_tag"] for one in deliveries}) == 3
+    assert {delivery["body"] for delivery in deliveries} == {"b"}
+    assert len({delivery["properties"]["delivery_tag"] for delivery in deliveries}) == 3
 
 
 @pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])

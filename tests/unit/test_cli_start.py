@@ -48,14 +48,14 @@ def test_help_and_version_import_no_cli_commands(word: str) -> None:
     _, modules = loaded(word)
 
     assert packages(modules) - {"cli"} <= NEEDED
-    assert {one for one in modules if one.startswith("cli.")} == {"cli.app", "cli.lazy"}
+    assert {module for module in modules if module.startswith("cli.")} == {"cli.app", "cli.lazy"}
 
 
 def test_completing_a_cli_command_imports_no_command() -> None:
     offered, modules = loaded(_LOCKBOX_COMPLETE="complete_bash", COMP_WORDS="lockbox req", COMP_CWORD="1")
 
     assert offered.split() == ["request"]
-    assert {one for one in modules if one.startswith("cli.")} == {"cli.app", "cli.lazy"}
+    assert {module for module in modules if module.startswith("cli.")} == {"cli.app", "cli.lazy"}
 
 
 @pytest.mark.far

@@ -107,7 +107,7 @@ def test_the_demo_proofs_pass_for_a_correct_run() -> None:
 
 def test_the_demo_blames_a_gateway_only_if_it_was_probed_right_after_the_revoke() -> None:
     seen = good()
-    seen.probes[4] = [one for one in seen.probes[4] if not 0 <= one.sent - second(CLOSED) < 2]
+    seen.probes[4] = [probe for probe in seen.probes[4] if not 0 <= probe.sent - second(CLOSED) < 2]
 
     assert failed(seen) == set()
 
@@ -146,19 +146,20 @@ def sign_a_webhook_wrongly(seen: DemoEvidence) -> None:
 
 def take_the_webhook_at_once(seen: DemoEvidence) -> None:
     seen.hooks = [hook for hook in seen.hooks if hook.taken]
-    seen.deliveries = [one for one in seen.deliveries if one["status"] == STATUSES[-1]]
+    seen.deliveries = [delivery for delivery in seen.deliveries if delivery["status"] == STATUSES[-1]]
 
 
 def fail_otherwise(seen: DemoEvidence) -> None:
     seen.hooks = [replace(hook, status=hook.status if hook.taken else 500) for hook in seen.hooks]
     seen.deliveries = [
-        {**one, "status": one["status"] if one["status"] == STATUSES[-1] else 500} for one in seen.deliveries
+        {**delivery, "status": delivery["status"] if delivery["status"] == STATUSES[-1] else 500}
+        for delivery in seen.deliveries
     ]
 
 
 def never_take_the_webhook(seen: DemoEvidence) -> None:
     seen.hooks = [hook for hook in seen.hooks if not (hook.taken and (hook.endpoint, hook.type) == OUT_OF_ORDER)]
-    seen.deliveries = [one for one in seen.deliveries if one["status"] != STATUSES[-1]]
+    seen.deliveries = [delivery for delivery in seen.deliveries if delivery["status"] != STATUSES[-1]]
 
 
 def try_again_under_another_id(seen: DemoEvidence) -> None:
@@ -234,11 +235,11 @@ def serve_after_it_was_closed(seen: DemoEvidence) -> None:
 
 
 def refuse_only_after_the_deadline(seen: DemoEvidence) -> None:
-    seen.probes[4] = [one for one in seen.probes[4] if not CLOSED <= one.sent - second(0) < DEADLINE]
+    seen.probes[4] = [probe for probe in seen.probes[4] if not CLOSED <= probe.sent - second(0) < DEADLINE]
 
 
 def never_refuse_after_the_revoke(seen: DemoEvidence) -> None:
-    seen.probes[4] = [one for one in seen.probes[4] if one.sent < second(CLOSED)]
+    seen.probes[4] = [probe for probe in seen.probes[4] if probe.sent < second(CLOSED)]
 
 
 def see_no_task(seen: DemoEvidence) -> None:
@@ -285,12 +286,12 @@ def leave_a_gap_at_the_seam(seen: DemoEvidence) -> None:
 def end_with_the_first_window(seen: DemoEvidence) -> None:
     for number in (7, 8):
         seen.probes[number] = [
-            replace(one, status=403) if one.sent >= second(DEADLINE) else one for one in seen.probes[number]
+            replace(probe, status=403) if probe.sent >= second(DEADLINE) else probe for probe in seen.probes[number]
         ]
 
 
 def never_try_the_second_window(seen: DemoEvidence) -> None:
-    seen.probes[8] = [one for one in seen.probes[8] if not second(DEADLINE) <= one.sent < second(FURTHER)]
+    seen.probes[8] = [probe for probe in seen.probes[8] if not second(DEADLINE) <= probe.sent < second(FURTHER)]
 
 
 def serve_after_the_second_window(seen: DemoEvidence) -> None:

@@ -132,7 +132,7 @@ def varied(members: dict[str, Any], name: str, *odd: object) -> list[bytes]:
 
 def within(why: str, members: dict[str, Any], *changes: dict[str, Any]) -> list[bytes]:
     """Return the line of a gap, or the last one, once with each of these changes to what it says."""
-    return [line({why: members | one}) for one in changes]
+    return [line({why: members | change}) for change in changes]
 
 
 OF_ANOTHER_FORM: list[bytes] = [

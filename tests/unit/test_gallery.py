@@ -199,7 +199,7 @@ def test_the_mail_gallery_consists_of_html_pages_and_texts_and_mail_files_and_an
         assert written == {"index.html"} | {f"{one.name}.{end}" for one in shown for end in ("html", "txt", "eml")}
         index = (folder / "index.html").read_text()
         assert set(re.findall(r'href="([^"]+)"', index)) == written - {"index.html"}
-        assert set(re.findall(r'src="([^"]+)"', index)) == {f"{one.name}.html" for one in gallery_mails()}
+        assert set(re.findall(r'src="([^"]+)"', index)) == {f"{mail.name}.html" for mail in gallery_mails()}
         assert "<script" not in index
 
 
@@ -214,27 +214,27 @@ def test_no_two_mails_of_the_gallery_are_equal() -> None:
 
 
 def test_a_mail_follows_the_readers_colour_scheme() -> None:
-    for one in gallery_mails():
-        assert '<meta name="color-scheme" content="light dark">' in one.mail.html, one.name
-        assert "@media (prefers-color-scheme: dark)" in one.mail.html, one.name
-        coloured = re.findall(r"<[^>]*style=\"[^\"]*(?:color:#|background:#)[^>]*>", one.mail.html)
-        assert [tag for tag in coloured if "class=" not in tag] == [], one.name
+    for mail in gallery_mails():
+        assert '<meta name="color-scheme" content="light dark">' in mail.mail.html, mail.name
+        assert "@media (prefers-color-scheme: dark)" in mail.mail.html, mail.name
+        coloured = re.findall(r"<[^>]*style=\"[^\"]*(?:color:#|background:#)[^>]*>", mail.mail.html)
+        assert [tag for tag in coloured if "class=" not in tag] == [], mail.name
 
 
 def test_a_mail_names_services_by_their_titles() -> None:
-    for one in gallery_mails():
-        assert not re.search("exchange-online|tenant_admin|in_force", one.mail.text + one.mail.html), one.name
+    for mail in gallery_mails():
+        assert not re.search("exchange-online|tenant_admin|in_force", mail.mail.text + mail.mail.html), mail.name
 
 
 def test_a_mail_has_one_button_to_its_page_before_the_details() -> None:
-    for one in gallery_mails():
-        buttons = one.mail.html.count('class="button"')
-        is_without = one.name.startswith(("copied", "sign_in_code", "delegate_begins")) or "no-link" in one.name
-        assert buttons == (0 if is_without else 1), one.name
+    for mail in gallery_mails():
+        buttons = mail.mail.html.count('class="button"')
+        is_without = mail.name.startswith(("copied", "sign_in_code", "delegate_begins")) or "no-link" in mail.name
+        assert buttons == (0 if is_without else 1), mail.name
 
 
 def test_the_facts_a_decision_needs_are_in_the_first_five_lines_of_a_mail() -> None:
-    (asks,) = [one.mail for one in gallery_mails() if one.name == "pending-plain"]
+    (asks,) = [mail.mail for mail in gallery_mails() if mail.name == "pending-plain"]
 
     first = " ".join(" ".join([line for line in asks.text.splitlines() if line.strip()][:5]).split())
 
@@ -248,7 +248,7 @@ def test_the_facts_a_decision_needs_are_in_the_first_five_lines_of_a_mail() -> N
 
 
 def test_mails_can_be_sorted_by_kind_and_get_no_automatic_replies() -> None:
-    heads = {one.name: email.message_from_bytes(raw(one), policy=default) for one in gallery_mails()}
+    heads = {mail.name: email.message_from_bytes(raw(mail), policy=default) for mail in gallery_mails()}
 
     lists = {name: str(head["List-Id"]) for name, head in heads.items()}
     assert lists["pending-plain"] == lists["report-plain"] == "<contoso.requests.lockbox.vendor.example>"

@@ -43,9 +43,9 @@ def allowed(lockbox: SmallLockbox, guard: Guard) -> Allowed:
 def counts(lockbox: SmallLockbox) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for _, entries, _ in lockbox.reported:
-        for one in entries:
-            kind = (one["method"], one["outcome"])
-            found[kind] = found.get(kind, 0) + one["count"]
+        for entry in entries:
+            kind = (entry["method"], entry["outcome"])
+            found[kind] = found.get(kind, 0) + entry["count"]
     return found
 
 
@@ -66,7 +66,7 @@ def test_the_guard_counts_activity_and_reports_the_counts_to_the_request_that_al
         assert path == f"/v1/requests/{allowed.request}/activity"
         assert headers["authorization"] == f"Bearer {TOKEN}"
         assert "lockbox-gateway" not in headers
-        assert {(one["resource"], one["action"]) for one in entries} == {(ANNA, "read")}
+        assert {(entry["resource"], entry["action"]) for entry in entries} == {(ANNA, "read")}
         for one in entries:
             assert abs(datetime.fromisoformat(one["at"]) - datetime.now(UTC)) < timedelta(seconds=SOON)
     assert len(lockbox.reported) <= 3
@@ -234,7 +234,9 @@ def test_guard_middleware_pauses_a_call_between_a_window_and_its_extension_and_r
         call.wait_for_end()
 
     def reported() -> set[str]:
-        return {path for path, entries, _ in lockbox.reported if any(one["outcome"] == "served" for one in entries)}
+        return {
+            path for path, entries, _ in lockbox.reported if any(entry["outcome"] == "served" for entry in entries)
+        }
 
     assert (before_the_next, is_cut) == (at_the_seam, False)
     soon(lambda: reported() == {f"/v1/requests/{one}/activity" for one in (first, second)})

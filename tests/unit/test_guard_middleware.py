@@ -322,7 +322,7 @@ def test_guard_middleware_never_cuts_an_answer_that_ends_while_the_window_is_ope
 
     answers = [ask(port, authorization="Bearer erin") for _ in range(20)]
 
-    assert {one.status_code for one in answers} == {200}
+    assert {answer.status_code for answer in answers} == {200}
 
 
 @pytest.fixture(scope="module")

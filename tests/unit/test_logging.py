@@ -23,7 +23,7 @@ def log_as_in_production() -> Iterator[Callable[[], None]]:
     level, kept = root.level, structlog.get_config()
     yield lambda: lockbox_logging.configure(Settings(environment="test"))
     root.setLevel(level)
-    root.handlers[:] = [one for one in root.handlers if not isinstance(one.formatter, ProcessorFormatter)]
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler.formatter, ProcessorFormatter)]
     for chatty in ("httpx", "alembic.runtime.migration"):
         logging.getLogger(chatty).setLevel(logging.NOTSET)
     structlog.configure(**kept)

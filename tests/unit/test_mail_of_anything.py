@@ -73,7 +73,7 @@ def test_mail_headers_equal_the_headers_made_by_pythons_email_package(subject: s
 
     written = fields(compose(made, sender).content)
 
-    assert {one: written[one] for one in fields(plain.as_bytes())} == fields(plain.as_bytes())
+    assert {field: written[field] for field in fields(plain.as_bytes())} == fields(plain.as_bytes())
 
 
 @settings(max_examples=examples(200), deadline=None)

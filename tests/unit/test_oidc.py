@@ -202,8 +202,10 @@ def test_a_bearer_token_is_accepted_only_if_its_client_claims_agree_on_an_allowe
 
     for values in product(CLIENTS, repeat=2):
         named: dict[str, Any] = {"azp": None} | dict(zip(claims, values, strict=True))
-        clients = [one for one in values if one is not None]
-        is_one_of_ours = bool(clients) and all(one == clients[0] for one in clients) and clients[0] in CLIENTS[1:4]
+        clients = [value for value in values if value is not None]
+        is_one_of_ours = (
+            bool(clients) and all(client == clients[0] for client in clients) and clients[0] in CLIENTS[1:4]
+        )
         for meant_for in (AUDIENCE, [AUDIENCE], [AUDIENCE, "https://other.example"]):
             token = issuer.token(aud=meant_for, **named)
             with nullcontext() if is_one_of_ours else pytest.raises(NotSignedIn):

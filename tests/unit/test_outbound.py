@@ -279,38 +279,38 @@ def test_case_adapters_are_called_in_listed_private_networks_only(
     assert (trouble != FetchFailure.NOT_PUBLIC) is is_called
 
 
-def call_by_sign_in(chosen: Settings, _: Path) -> None:
-    app = make_app(chosen, make_database(chosen))
+def call_by_sign_in(settings: Settings, _: Path) -> None:
+    app = make_app(settings, make_database(settings))
     with pytest.raises(ProviderUnavailable):
-        app.state.issuers.metadata(chosen.issuers[0])
+        app.state.issuers.metadata(settings.issuers[0])
 
 
-def call_by_gate(chosen: Settings, _: Path) -> None:
-    tokens = make_app(chosen, make_database(chosen)).state.gateway.engineers.tokens
-    callers = callers_of(chosen.catalogue)["mail"]
+def call_by_gate(settings: Settings, _: Path) -> None:
+    tokens = make_app(settings, make_database(settings)).state.gateway.engineers.tokens
+    callers = callers_of(settings.catalogue)["mail"]
     realm = TokenRealm("mail", {one.provider.issuer: one for one in callers.issuers}, callers.is_gated)
     with pytest.raises(Busy):
         asyncio.run(tokens.verified(realm, VENDORS.token().encode()))
 
 
-def call_by_notifications(chosen: Settings, _: Path) -> None:
-    senders = runtime.make(chosen.model_copy(update={"notifications_database_url": SecretStr(NOWHERE)})).senders
+def call_by_notifications(settings: Settings, _: Path) -> None:
+    senders = runtime.make(settings.model_copy(update={"notifications_database_url": SecretStr(NOWHERE)})).senders
     assert senders is not None
     with pytest.raises(SendFailed):
         asyncio.run(senders.hooks.send(HOOK))
 
 
-def call_by_case_check(chosen: Settings, _: Path) -> None:
-    cases = runtime.make(chosen.model_copy(update={"notifications_database_url": SecretStr(NOWHERE)})).cases
+def call_by_case_check(settings: Settings, _: Path) -> None:
+    cases = runtime.make(settings.model_copy(update={"notifications_database_url": SecretStr(NOWHERE)})).cases
     assert cases is not None
     asked(cases, 2.9)
 
 
-def call_by_connector(chosen: Settings, folder: Path) -> None:
+def call_by_connector(settings: Settings, folder: Path) -> None:
     (folder / "helpdesk").write_text(f"https://{NAME}/\n{SECRET}\n", encoding="utf-8")
     (folder / "helpdesk").chmod(0o600)
     changes = {"connectors_database_url": SecretStr(NOWHERE), "connector_targets": folder}
-    driver = runtime.make(chosen.model_copy(update=changes)).driver
+    driver = runtime.make(settings.model_copy(update=changes)).driver
     assert driver is not None
     with pytest.raises(ConnectorFailed, match="unreachable"):
         driver._connectors[ConnectorKind.WEBHOOK].close(new_id(), "helpdesk")  # noqa: SLF001 - it has no public name

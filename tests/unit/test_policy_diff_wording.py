@@ -23,7 +23,7 @@ AFTER = Policy.model_validate(
         ],
     }
 )
-SAID = {one.name: (one.title, one.was, one.now) for one in lines(changes(BEFORE, AFTER), {ANN: "Ann"})}
+SAID = {line.name: (line.title, line.was, line.now) for line in lines(changes(BEFORE, AFTER), {ANN: "Ann"})}
 
 
 @each(

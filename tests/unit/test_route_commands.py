@@ -73,7 +73,7 @@ def test_every_cli_command_in_the_route_table_calls_an_existing_route_with_its_p
 ) -> None:
     row = ROWS[name]
     takes, needs = taken(operation(row, path))
-    given = {one.name for one in row.parameters}
+    given = {parameter.name for parameter in row.parameters}
     elsewhere = {part for other in row.paths for part in PART.findall(other)} - set(PART.findall(path))
     of_the_command = {"all_events"} if row.body else set()
 
@@ -351,6 +351,8 @@ def test_an_id_prefix_is_enough_for_cli_commands_whose_ids_are_in_a_list(
 
 
 def test_only_the_cli_commands_that_set_roles_take_the_version_to_replace() -> None:
-    with_version = {name for name, row in ROWS.items() if IF_MATCH in {one.name for one in row.parameters}}
+    with_version = {
+        name for name, row in ROWS.items() if IF_MATCH in {parameter.name for parameter in row.parameters}
+    }
 
     assert with_version == {"member roles", "vendor roles"}

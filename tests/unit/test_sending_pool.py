@@ -365,7 +365,7 @@ def test_the_event_loop_of_the_sending_pool_does_not_keep_the_process_alive(way:
     threads = [one for one in threading.enumerate() if one.name == "sending-loop"]
 
     assert threads
-    assert all(one.daemon for one in threads)
+    assert all(thread.daemon for thread in threads)
     hanging.let_go.set()
 
 

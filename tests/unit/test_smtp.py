@@ -37,7 +37,7 @@ class Mailing:
         """Send these at once, and return how each has failed; of one alone raise it."""
 
         async def send_all() -> list[BaseException | None]:
-            return await asyncio.gather(*(self.mail.send(one) for one in mails), return_exceptions=True)
+            return await asyncio.gather(*(self.mail.send(mail) for mail in mails), return_exceptions=True)
 
         results = self._runner.run(send_all())
         if len(mails) == 1 and results[0]:

@@ -66,7 +66,7 @@ class OpenedStreams:
     async def until_whole(self, *numbers: int) -> None:
         """Wait until these guards have a whole snapshot."""
         async with asyncio.timeout(20):
-            while not {(one, "last") for one in numbers} <= set(self.sent):
+            while not {(number, "last") for number in numbers} <= set(self.sent):
                 self.changed.clear()
                 await self.changed.wait()
 

@@ -440,7 +440,7 @@ def test_windows_opened_by_the_vendor_are_counted_and_refused_where_signing_is_r
     strict = result_of(opened_alone(mode="observe"), approvers=Approvers((FILE,), is_required=True))
 
     assert (lenient.exit_code, lenient.opened_alone) == (GOOD, 1)
-    assert any("opened by the vendor without asking you: 1 window" in one for one in remarks(lenient))
+    assert any("opened by the vendor without asking you: 1 window" in remark for remark in remarks(lenient))
     assert (strict.exit_code, strict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
@@ -463,7 +463,7 @@ def test_the_verifier_calls_no_signature_verified_without_the_customers_keys() -
     result = result_of(SignedApprovalExample(authenticator=MALLORYS).events(), approvers=Approvers())
 
     assert (result.exit_code, result.signed_approvals, result.unchecked_signatures) == (GOOD, 0, 1)
-    assert any("not checked without the file of your approvers' keys" in one for one in remarks(result))
+    assert any("not checked without the file of your approvers' keys" in remark for remark in remarks(result))
 
 
 def test_the_passkeys_of_another_tenant_verify_no_signature() -> None:

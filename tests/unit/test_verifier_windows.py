@@ -206,7 +206,7 @@ def test_the_verifier_accepts_a_pre_approved_window_whatever_the_order_of_the_ev
 
 @pytest.mark.parametrize(("events", "said"), WRONG.values(), ids=WRONG)
 def test_the_verifier_detects_a_window_beyond_its_pre_approval(events: list[dict[str, Any]], said: str) -> None:
-    assert any(said in one for one in findings(*events))
+    assert any(said in finding for finding in findings(*events))
 
 
 def test_the_verifier_detects_resources_that_do_not_fit_the_pre_approvals_pattern() -> None:

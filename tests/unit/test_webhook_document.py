@@ -72,7 +72,7 @@ def test_the_webhook_body_of_a_request_is_as_documented(changes: dict[str, Any],
 
     validator = body_schema("request.approved")
 
-    assert [one.message for one in validator.iter_errors(body)] == []
+    assert [error.message for error in validator.iter_errors(body)] == []
     assert body["data"].keys() <= DOCUMENT["components"]["schemas"]["RequestCallData"]["properties"].keys()
     assert not validator.is_valid({**body, "data": {**body["data"], "request_id": "1"}})
 
@@ -81,5 +81,5 @@ def test_the_webhook_body_of_a_tenant_change_is_as_documented() -> None:
     head = webhook.head(ONE, "tenant.policy_changed", AT, ONE, PLACES["first"])
     body = head | webhook.account_data("contoso", ONE, {"quorum": "1 → 2"})
 
-    assert [one.message for one in body_schema("tenant.policy_changed").iter_errors(body)] == []
+    assert [error.message for error in body_schema("tenant.policy_changed").iter_errors(body)] == []
     assert not body_schema("tenant.policy_changed").is_valid(head)

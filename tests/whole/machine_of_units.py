@@ -106,7 +106,7 @@ class MachineOfUnits:
         ]
 
     def finds(self, unit: str) -> list[dict[str, str]]:
-        return [one for one in self.examines(unit) if one["level"] != "ok"]
+        return [examine for examine in self.examines(unit) if examine["level"] != "ok"]
 
     @contextmanager
     def changed(self, file: str, **settings: str | None) -> Iterator[None]:

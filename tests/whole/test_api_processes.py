@@ -70,7 +70,7 @@ def children(stage: RunningStack) -> list[psutil.Process]:
 def connections(stage: RunningStack) -> Counter[int]:
     held = Counter[int]()
     for child in children(stage):
-        here = [one for one in child.net_connections("tcp") if one.status in OPEN]
+        here = [connection for connection in child.net_connections("tcp") if connection.status in OPEN]
         held[child.pid] = sum(one.laddr.port == stage.plan.api_port for one in here)
     return +held
 

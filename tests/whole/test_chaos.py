@@ -32,7 +32,7 @@ def test_every_invariant_holds_after_the_chaos_faults_of_a_seed(
 ) -> None:
     for seconds in SECONDS:
         planned, result = _played(seed, seconds, template, tmp_path / str(seconds))
-        off = [f"{one.name}: {line}" for one in result.findings for line in one.off]
+        off = [f"{finding.name}: {line}" for finding in result.findings for line in finding.off]
         if not off or any(not line.startswith(ENOUGH) for line in off):
             break
 

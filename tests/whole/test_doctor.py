@@ -133,7 +133,7 @@ def test_doctor_reports_each_danger_in_production(monkeypatch: pytest.MonkeyPatc
         "LOCKBOX_PUBLIC_URL": "http://x.example",
     }
 
-    found = {one.says: one.fix for one in findings(monkeypatch, **unsafe)}
+    found = {finding.says: finding.fix for finding in findings(monkeypatch, **unsafe)}
 
     assert found == {
         "LOCKBOX_EMBEDDED can't be used": "embedded servers are for development",
@@ -590,7 +590,9 @@ def test_doctor_reports_a_key_file_that_is_missing_or_readable_by_other_users(
         file.chmod(mode)
     files = json.dumps([str(private), str(public), str(tmp_path / "missing.pem")])
 
-    found = [one for one in findings(monkeypatch, LOCKBOX_AUDIT_KEY_FILES=files) if one.check == "Key files"]
+    found = [
+        finding for finding in findings(monkeypatch, LOCKBOX_AUDIT_KEY_FILES=files) if finding.check == "Key files"
+    ]
 
     group = "GROUP" if os.geteuid() == 0 else grp.getgrgid(os.getegid()).gr_name
     mend = f"chown root:{group} {public} && chmod 640 {public}"

@@ -252,7 +252,7 @@ def test_doctor_reports_missing_database_grants_and_prints_the_sql_that_restores
         "REVOKE EXECUTE ON FUNCTION use_window FROM lockbox_api",
     )
 
-    found = [one for one in machine.finds(API) if "this login lacks" in one["says"]]
+    found = [find for find in machine.finds(API) if "this login lacks" in find["says"]]
 
     (one,) = found
     who, _, statements = one["fix"].partition(": ")
@@ -270,7 +270,7 @@ def own_postgres() -> Iterator[ServerAddresses]:
 
 def limit(servers: ServerAddresses, *statements: str) -> None:
     run_as_superuser(servers.superuser_url, *statements)
-    if any("max_connections" in one for one in statements):
+    if any("max_connections" in statement for statement in statements):
         servers.kill("postgres")
         servers.start_again("postgres")
 

@@ -76,8 +76,10 @@ def test_the_envoy_file_strips_forgeable_headers(manager: HttpConnectionManager)
     strip = HeaderMutation()
     assert manager.http_filters[0].typed_config.Unpack(strip)
     mutations = strip.mutations.request_mutations
-    exact = {one.remove for one in mutations if one.remove}
-    prefixes = tuple(one.remove_on_match.key_matcher.prefix for one in mutations if one.HasField("remove_on_match"))
+    exact = {mutation.remove for mutation in mutations if mutation.remove}
+    prefixes = tuple(
+        mutation.remove_on_match.key_matcher.prefix for mutation in mutations if mutation.HasField("remove_on_match")
+    )
 
     for name, _ in FORGED:
         is_own = name in {"Connection", "X-Forwarded-For"}  # Envoy removes and writes them itself
@@ -89,7 +91,7 @@ def asked(
     home: Installation, gate: ExtAuthz, target: str, *more: tuple[str, str], method: str = "GET"
 ) -> EntranceAnswer:
     """Ask as Envoy does: the call itself, with the prefix before its path and only the headers that may pass."""
-    allowed = ALWAYS | {one.exact for one in gate.allowed_headers.patterns}
+    allowed = ALWAYS | {pattern.exact for pattern in gate.allowed_headers.patterns}
     client = [
         ("Host", f"{home.world.tenant.slug}.mail.example"),
         ("Authorization", f"Bearer {home.token()}"),
@@ -114,7 +116,7 @@ def test_lockbox_answers_the_questions_of_envoy(home: Installation, manager: Htt
 
     served = asked(home, gate, f"/mailboxes/{mailbox}?trace=1")
 
-    told = {one.exact for one in gate.http_service.authorization_response.allowed_upstream_headers.patterns}
+    told = {pattern.exact for pattern in gate.http_service.authorization_response.allowed_upstream_headers.patterns}
     assert told - {"lockbox-break-glass"} <= served.headers.keys()
     assert served.headers["lockbox-request"] == str(request.id)
     for target, method, reason in (

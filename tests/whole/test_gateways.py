@@ -257,7 +257,7 @@ def test_a_gateway_refuses_or_strips_forgeable_headers(
         assert seen.target == f"/mailboxes/{open_one}"
         assert seen.headers["lockbox-request"] == str(request_id)
         assert value not in seen.headers.values()
-        assert not any("evil" in one for one in seen.headers.values())
+        assert not any("evil" in header for header in seen.headers.values())
     assert (answer.status == 200) is (len(entrance.home.service.seen) > before)
 
 

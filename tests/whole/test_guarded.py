@@ -102,4 +102,4 @@ def test_the_sample_admin_tool_reads_the_tenant_from_the_tools_database(
         assert [one.status_code for one in refused] == [403, 403, 403, 401, 401]
         assert all(SECRET not in one.text for one in refused)
         wait_for("it has reported", lambda: bool(lockbox.reported), PATIENCE)
-    assert {one["outcome"] for _, entries, _ in lockbox.reported for one in entries} == {"done"}
+    assert {entry["outcome"] for _, entries, _ in lockbox.reported for entry in entries} == {"done"}

@@ -44,12 +44,12 @@ class Built:
     secrets: Path
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
-        return {one["metadata"]["name"]: one for one in self.documents if one["kind"] == kind}
+        return {document["metadata"]["name"]: document for document in self.documents if document["kind"] == kind}
 
     def pods(self) -> dict[str, dict[str, Any]]:
         owners = [*self.of("Deployment").values(), *self.of("Job").values()]
-        templates = [one["spec"]["template"] for one in owners]
-        return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in templates}
+        templates = [owner["spec"]["template"] for owner in owners]
+        return {template["metadata"]["labels"]["app.kubernetes.io/component"]: template for template in templates}
 
     def container(self, component: str) -> dict[str, Any]:
         (found,) = self.pods()[component]["spec"]["containers"]
@@ -57,7 +57,7 @@ class Built:
 
     def files(self, component: str, path: str) -> dict[str, str]:
         """Return the files that a container finds under a path, of secrets and settings."""
-        volumes = {one["name"]: one for one in self.pods()[component]["spec"]["volumes"]}
+        volumes = {pod["name"]: pod for pod in self.pods()[component]["spec"]["volumes"]}
         (mount,) = [one for one in self.container(component)["volumeMounts"] if one["mountPath"] == path]
         volume = volumes[mount["name"]]
         if "secret" in volume:
@@ -131,8 +131,8 @@ def test_the_kubernetes_example_builds_without_connectors(built: Built, tmp_path
 @pytest.mark.far
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_kubernetes_manifest_fits_the_schemas(built: Built, version: str) -> None:
-    for one in built.documents:
-        kubernetes_validate.validate(one, version, strict=True)
+    for document in built.documents:
+        kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_an_unknown_field_of_a_kubernetes_manifest_is_reported(built: Built) -> None:
@@ -147,7 +147,7 @@ def test_an_unknown_field_of_a_kubernetes_manifest_is_reported(built: Built) -> 
 def test_every_kubernetes_pod_meets_the_restricted_standard(built: Built) -> None:
     (namespace,) = built.of("Namespace").values()
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert {one["metadata"].get("namespace", "lockbox") for one in built.documents} == {"lockbox"}
+    assert {document["metadata"].get("namespace", "lockbox") for document in built.documents} == {"lockbox"}
 
     for component, pod in built.pods().items():
         spec, container = pod["spec"], built.container(component)
@@ -227,7 +227,7 @@ def test_no_kubernetes_pod_gets_an_unneeded_secret(built: Built) -> None:
     assert built.files("migrate", "/run/secrets").keys() == {"lockbox_owner_database_url"}
     for pod in built.pods().values():
         secrets = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
-        assert {one["defaultMode"] for one in secrets} == {0o440}
+        assert {secret["defaultMode"] for secret in secrets} == {0o440}
 
 
 def test_only_the_core_worker_in_kubernetes_writes_checkpoints(built: Built) -> None:
@@ -308,9 +308,9 @@ def test_a_process_without_one_of_its_kubernetes_secrets_does_not_start(
 def selected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Return whether a selector of pods or namespaces matches labels."""
     expressions = selector.get("matchExpressions", ())
-    assert all(one["operator"] == "In" for one in expressions)
+    assert all(expression["operator"] == "In" for expression in expressions)
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        labels.get(one["key"]) in one["values"] for one in expressions
+        labels.get(expression["key"]) in expression["values"] for expression in expressions
     )
 
 

@@ -23,8 +23,8 @@ def test_no_mail_is_wider_than_the_browser_window() -> None:
         page = desk.person()
         for size in SIZES:
             page.set_viewport_size(size)
-            for one in specimens():
-                page.set_content(one.mail.html)
-                wider[f"{one.name} at {size['width']}"] = overflow(page)
+            for specimen in specimens():
+                page.set_content(specimen.mail.html)
+                wider[f"{specimen.name} at {size['width']}"] = overflow(page)
 
     assert {where: much for where, much in wider.items() if much > 0} == {}

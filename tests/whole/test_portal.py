@@ -346,7 +346,7 @@ def test_a_link_checker_following_all_links_changes_nothing(stage: RunningStack,
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")
-    cookies = {one["name"]: one["value"] for one in ann.context.cookies()}
+    cookies = {cookie["name"]: cookie["value"] for cookie in ann.context.cookies()}
     links = {"/waiting", "/open", "/requests", f"/requests/{request.id}"}
     version = stage.rows("SELECT version FROM requests WHERE id = :id", id=str(request.id))
 

@@ -199,7 +199,7 @@ def test_the_curl_tutorial_works_as_written(made: MadeRun) -> None:
     assert '"state":"revoked"' in answers[3]
     assert '"code":"no-open-window"' in answers[4]
     actions = re.findall(r'"action":"(\w+)"', answers[5])
-    assert [one for one in actions if one != "notified"] == ["submit", "endorse", "approve", "revoke"]
+    assert [action for action in actions if action != "notified"] == ["submit", "endorse", "approve", "revoke"]
 
 
 @pytest.mark.far

@@ -240,7 +240,7 @@ def test_an_engineer_cancels_several_requests_at_once(stage: RunningStack, desk:
     expect(page.get_by_role("heading", level=1)).to_have_text("You cancelled 2 requests")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     assert wrong + swept(page) == []
-    assert {stage.state(one.id) for one in requests} == {"cancelled"}
+    assert {stage.state(request.id) for request in requests} == {"cancelled"}
 
 
 def test_a_manager_denies_several_reviews_at_once(stage: RunningStack, desk: BrowserDesk) -> None:
@@ -258,4 +258,4 @@ def test_a_manager_denies_several_reviews_at_once(stage: RunningStack, desk: Bro
 
     expect(page.get_by_role("heading", level=1)).to_have_text("You denied 1 request")
     assert wrong + swept(page) == []
-    assert sorted(stage.state(one.id) for one in requests) == ["denied", "reviewing"]
+    assert sorted(stage.state(request.id) for request in requests) == ["denied", "reviewing"]

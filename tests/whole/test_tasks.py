@@ -207,7 +207,7 @@ def test_each_worker_task_fails_visibly_without_postgres_and_is_done_later(
         try:
             requests = one_of_each(stage)
             wait_until(lambda: events.failed.keys() == SENT, "each task has failed")
-            assert all("TaskFailed" in one for failures in events.failed.values() for one in failures)
+            assert all("TaskFailed" in failure for failures in events.failed.values() for failure in failures)
         finally:
             proxies.turn(ProxyMode.PASS, *proxies.postgres)
 

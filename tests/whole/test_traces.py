@@ -32,7 +32,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 def calls(receiver: WebhookReceiver) -> list[Call]:
-    return [one for one in receiver.calls if one.event["type"] == "request.submitted"]
+    return [call for call in receiver.calls if call.event["type"] == "request.submitted"]
 
 
 def test_an_api_call_and_its_consequences_in_other_processes_share_a_trace(

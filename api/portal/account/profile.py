@@ -93,14 +93,14 @@ def done(
 
 def _shown(
     request: Request,
-    chosen: Settings,
+    settings: Settings,
     session: UnitOfWork,
     visitor: Visitor,
     refused: RefusedAccountForm | None = None,
 ) -> HTMLResponse:
-    idle = timedelta(seconds=chosen.session_idle_seconds)
+    idle = timedelta(seconds=settings.session_idle_seconds)
     mine = passkeys.mine(session, visitor.caller)
-    titles = {issuer.issuer: issuer.title for issuer in chosen.issuers}
+    titles = {issuer.issuer: issuer.title for issuer in settings.issuers}
     return page(
         request,
         "account",
@@ -115,14 +115,14 @@ def _shown(
         identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
         issuers={
             number: issuer.title
-            for number, issuer in sign_in_session.issuers(chosen).items()
+            for number, issuer in sign_in_session.issuers(settings).items()
             if identities.speaks_for(session, issuer, visitor.caller)
         },
-        by_passkey=chosen.passkey_domain is not None,
+        by_passkey=settings.passkey_domain is not None,
         at=now(session),
         tokens=api_tokens.mine(session, visitor.caller),
         scopes=list(Scope) if visitor.caller.holds(Role.SYSTEM) else [],
-        services=sorted(chosen.catalogue.services),
+        services=sorted(settings.catalogue.services),
         longest_name=LONGEST_NAME,
         chosen=addresses.preferences(session, visitor.caller),
         addresses=addresses.mine(session, visitor.caller),

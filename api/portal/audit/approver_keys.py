@@ -22,7 +22,7 @@ router = CallRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
     given = audit_access.export_approver_keys(session, at.caller, slug, partial(relying_party, chosen))
-    return at.page("approver_keys", keys=[(one, files.grouped(one.fingerprint)) for one in given.keys])
+    return at.page("approver_keys", keys=[(key, files.grouped(key.fingerprint)) for key in given.keys])
 
 
 @router.get("/file", tags=[NO_PAGE])

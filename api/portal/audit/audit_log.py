@@ -142,13 +142,13 @@ def export(
     return answer
 
 
-def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
+def while_signed_in(pages: Pages, request: Request, settings: Settings) -> Pages:
     """Make each transaction of `pages` raise NotSignedIn at its start if the person is no longer signed in."""
 
     @contextmanager
     def opened() -> Iterator[UnitOfWork]:
         with pages() as session:
-            browser.visitor(request, session, chosen)
+            browser.visitor(request, session, settings)
             yield session
 
     return opened

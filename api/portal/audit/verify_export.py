@@ -107,7 +107,7 @@ def _only_file_of(caller: Caller, counts: ClientCounts) -> Iterator[None]:
     with ExitStack() as held:
         if not _takes(held, counts, file_of(caller.person_id), 1):
             raise Busy(phrases.OWN_FILE_FIRST)
-        if not all(_takes(held, counts, f"files of tenant {one}", MOST_OF_A_TENANT) for one in tenants):
+        if not all(_takes(held, counts, f"files of tenant {tenant}", MOST_OF_A_TENANT) for tenant in tenants):
             raise Busy(phrases.COLLEAGUES_FIRST)
         yield
 
@@ -154,7 +154,7 @@ async def _given(form: FormData) -> VerificationInput:
     if not isinstance(file, UploadFile) or not file.size:
         raise Invalid(phrases.NO_EXPORT, field="export")
     seen = await note.read(consistency.LARGEST) if isinstance(note, UploadFile) else b""
-    approvers = tuple([one async for one in _approver_keys(form)])
+    approvers = tuple([key async for key in _approver_keys(form)])
     return VerificationInput(file, _text(form, "keys"), seen or _text(form, "note").encode(), approvers)
 
 
@@ -212,9 +212,9 @@ def _text(form: FormData, name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _visitor(request: Request, db: Database, chosen: Settings) -> Visitor:
+def _visitor(request: Request, db: Database, settings: Settings) -> Visitor:
     with db.transaction() as session:
-        return browser.visitor(request, session, chosen)
+        return browser.visitor(request, session, settings)
 
 
 def _reads(visitor: Visitor) -> None:
@@ -223,9 +223,9 @@ def _reads(visitor: Visitor) -> None:
         raise NotYours(phrases.NOT_A_READER)
 
 
-def _again(request: Request, db: Database, chosen: Settings, form: FormData, refused: LockboxError) -> Response:
+def _again(request: Request, db: Database, settings: Settings, form: FormData, refused: LockboxError) -> Response:
     with db.transaction() as session:
-        visitor = browser.visitor(request, session, chosen)
+        visitor = browser.visitor(request, session, settings)
         return _shown(request, session, visitor, (_text(form, "keys"), _text(form, "note")), refused)
 
 
@@ -251,10 +251,10 @@ def _shown(
 
 
 def _told(
-    request: Request, db: Database, chosen: Settings, what: VerificationInput, result: VerificationResult
+    request: Request, db: Database, settings: Settings, what: VerificationInput, result: VerificationResult
 ) -> Response:
     with db.transaction() as session:
-        visitor = browser.visitor(request, session, chosen)
+        visitor = browser.visitor(request, session, settings)
         return page(
             request,
             "verification_result",

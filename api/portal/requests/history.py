@@ -123,7 +123,7 @@ def list_all(
         levels=LEVELS,
         older=sought.query(cursor=found.next_cursor) if found.next_cursor else None,
         most_rows=MOST_ROWS,
-        tallies=inbox.tallies_of(session, visitor.caller, [one.request for one in found.entries]),
+        tallies=inbox.tallies_of(session, visitor.caller, [entry.request for entry in found.entries]),
     )
 
 
@@ -149,11 +149,11 @@ def list_as_table(
 
 
 def _further(
-    request: Request, chosen: Settings, db: Database, wanted: RequestFilter, cursor: str | None, count: int
+    request: Request, settings: Settings, db: Database, wanted: RequestFilter, cursor: str | None, count: int
 ) -> Iterator[bytes]:
     while cursor and count < MOST_ROWS:
         with db.transaction() as session:
-            caller = browser.visitor(request, session, chosen).caller
+            caller = browser.visitor(request, session, settings).caller
             found = request_list.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
             lines = list(table_rows(caller, found.entries))
         yield from lines

@@ -141,7 +141,7 @@ def _file(
 def _shown(
     request: Request,
     session: UnitOfWork,
-    chosen: Settings,
+    settings: Settings,
     visitor: Visitor,
     written: RequestForm,
     *,
@@ -167,15 +167,15 @@ def _shown(
         written=written,
         customers=[one.tenant for one in customers.overviews],
         has_more=customers.next_cursor is not None,
-        services=chosen.catalogue.services,
-        actions=_actions(chosen),
-        levels=_levels(chosen),
+        services=settings.catalogue.services,
+        actions=_actions(settings),
+        levels=_levels(settings),
         fact_fields=FACT_FIELDS,
         longest=longest,
         windows=windows,
         window=_closest(windows, written.access_window),
         all_windows=_windows(written.access_window, max([ceiling, *longest.values()])),
-        case_systems=chosen.catalogue.case_systems,
+        case_systems=settings.catalogue.case_systems,
         duplicate=_duplicate(refused, found),
         refused=refused,
         wrong=wrong,
@@ -198,7 +198,7 @@ def _ceiling(session: UnitOfWork, visitor: Visitor, slug: str, longest: Mapping[
 
 def _closest(windows: Sequence[int], typed: str) -> int:
     wanted = int(typed) if request_form.is_seconds(typed) else min(windows)
-    return max((one for one in windows if one <= wanted), default=min(windows))
+    return max((window for window in windows if window <= wanted), default=min(windows))
 
 
 def _windows(typed: str, ceiling: int) -> list[int]:
@@ -211,16 +211,18 @@ def _duplicate(refused: LockboxError | None, found: Preview | None) -> UUID | st
     return found.duplicate_of if found else refused.facts.get("request_id") if refused else None
 
 
-def _least(chosen: Settings, named: str) -> list[str]:
-    services = chosen.catalogue.services
+def _least(settings: Settings, named: str) -> list[str]:
+    services = settings.catalogue.services
     some = [services[named]] if named in services else services.values()
-    return next(([one] for service in some for one in service.actions if service.levels[one] is Level.READ), [])
+    return next(
+        ([action] for service in some for action in service.actions if service.levels[action] is Level.READ), []
+    )
 
 
-def _actions(chosen: Settings) -> dict[str, list[str]]:
+def _actions(settings: Settings) -> dict[str, list[str]]:
     """Titles of services by action."""
     known = defaultdict[str, list[str]](list)
-    for service in chosen.catalogue.services.values():
+    for service in settings.catalogue.services.values():
         for action in service.actions:
             known[action].append(service.title)
     return dict(known)
@@ -231,10 +233,10 @@ def _check_engineer(caller: Caller) -> None:
         raise NotYours(phrases.ENGINEERS_ONLY)
 
 
-def _levels(chosen: Settings) -> dict[str, str]:
+def _levels(settings: Settings) -> dict[str, str]:
     """Levels by action; the highest if services differ."""
-    of = list(chosen.catalogue.services.values())
+    of = list(settings.catalogue.services.values())
     return {
         action: max((one.levels[action] for one in of if action in one.actions), key=LEVELS.index).value
-        for action in _actions(chosen)
+        for action in _actions(settings)
     }

@@ -51,8 +51,7 @@ def ask(work: FormContextDep, request_id: UUID, text: Text = "") -> Response:
 def answer(work: FormContextDep, request_id: UUID, question_id: UUID, text: Text = "") -> Response:
     try:
         with work.open() as (session, visitor):
-            came = origin(work.request)
-            questions.answer(session, visitor.caller, came, request_id, question_id, _said(text))
+            questions.answer(session, visitor.caller, origin(work.request), request_id, question_id, _said(text))
     except (Conflict, NotYours, Invalid) as refused:
         return _refused(work, request_id, refused, QuestionForm(text, question_id))
     return go(work.request, f"/requests/{request_id}", done="answer")
@@ -74,14 +73,14 @@ def _shown(
     request: Request,
     session: UnitOfWork,
     visitor: Visitor,
-    chosen: Settings,
+    settings: Settings,
     request_id: UUID,
     refused: LockboxError | None = None,
     written: QuestionForm | None = None,
 ) -> HTMLResponse:
     read = request_page.read(session, visitor.caller, request_id)
     entry = read.entry
-    service = chosen.catalogue.services.get(entry.request.service)
+    service = settings.catalogue.services.get(entry.request.service)
     shown = page(
         request,
         "questions_page",

@@ -303,7 +303,7 @@ def _is_done(work: FormContext, sent: SentDecision) -> bool:
 def show_request(
     request: Request,
     session: UnitOfWork,
-    chosen: Settings,
+    settings: Settings,
     visitor: Visitor,
     request_id: UUID,
     *,
@@ -312,7 +312,7 @@ def show_request(
 ) -> HTMLResponse:
     is_unenforced = enforcement.is_unenforced(session, request_id)
     overview = request_page.read(session, visitor.caller, request_id)
-    window = _window(session, overview.entry, chosen) if overview.entry.request.opened_at else NOT_USED_YET
+    window = _window(session, overview.entry, settings) if overview.entry.request.opened_at else NOT_USED_YET
     contents = _contents(request, session, visitor, overview, window, is_unenforced=is_unenforced, done=done)
     if sent is None or sent.refused is None:
         return page(request, "request", visitor=visitor, **contents)
@@ -334,11 +334,11 @@ class WindowContents:
 NOT_USED_YET = WindowContents(usage=WindowUsage(times=0, refused=0, first=None, last=None))
 
 
-def _window(session: UnitOfWork, entry: RequestEntry, chosen: Settings) -> WindowContents:
+def _window(session: UnitOfWork, entry: RequestEntry, settings: Settings) -> WindowContents:
     request_id = entry.request.id
     session.foresee([ahead_of_connections(request_id), activity.ahead_of_usage(request_id)])
     inside = activity.inside(session, request_id)
-    connected = connections_of(session, entry, chosen.catalogue)
+    connected = connections_of(session, entry, settings.catalogue)
     return WindowContents(inside, connected, activity.usage(session, request_id))
 
 
@@ -434,7 +434,7 @@ def _timeline(happened: Iterable[EventRow], side: Side) -> Iterator[dict[str, An
 
 def _offered(moves: Iterable[PossibleMove]) -> dict[Action, LockboxError | None]:
     """Actions to show: with None if the person may take them now, else with the refusal that the page explains."""
-    return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
+    return {move.action: move.refusal for move in moves if move.allowed or isinstance(move.refusal, SHOWN_REFUSALS)}
 
 
 def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
@@ -447,8 +447,8 @@ def case_link(template: str | None, case: str | None) -> str:
     return template.replace("{case}", quote(case, safe="")) if template and case else ""
 
 
-def case_system(chosen: Settings, name: str | None) -> str:
-    system = chosen.catalogue.case_systems.get(name) if name else None
+def case_system(settings: Settings, name: str | None) -> str:
+    system = settings.catalogue.case_systems.get(name) if name else None
     return system.title if system else name or ""
 
 

@@ -120,7 +120,7 @@ class SelectionPage:
             return self._results(work, visitor, results)
 
     def _results(self, work: FormContext, visitor: Visitor, results: Sequence[SelectionResult]) -> Response:
-        refused = [one.refused for one in results if one.refused]
+        refused = [result.refused for result in results if result.refused]
         return page(
             work.request,
             "selection_results",
@@ -129,8 +129,8 @@ class SelectionPage:
             path=self.path,
             back=self.back,
             action=self.action,
-            failed=[one for one in results if one.refused],
-            done=[one for one in results if not one.refused],
+            failed=[result for result in results if result.refused],
+            done=[result for result in results if not result.refused],
             needs_sign_in=any(isinstance(one, SignInAgain) for one in refused),
             titles=work.chosen.catalogue.titles,
         )
@@ -205,10 +205,10 @@ def cancel_own(work: FormContextDep, chosen: Choice = None, comment: Comment = "
 def grouped(members: Iterable[Any], entry_of: Callable[[Any], RequestEntry]) -> list[RequestGroup]:
     groups = defaultdict[tuple[UUID, str | None], list[Any]](list)
     names = dict[UUID, str]()
-    for one in members:
-        asked = entry_of(one).request
-        names[asked.requester_id] = entry_of(one).requester
-        groups[asked.requester_id, asked.case_ref].append(one)
+    for member in members:
+        asked = entry_of(member).request
+        names[asked.requester_id] = entry_of(member).requester
+        groups[asked.requester_id, asked.case_ref].append(member)
     return [RequestGroup(names[who], who, case, some) for (who, case), some in groups.items()]
 
 
@@ -221,8 +221,9 @@ def do(work: FormContext, request_id: UUID, action: Action, comment: str, versio
     def who(session: UnitOfWork) -> Caller:
         return work.visitor(session).caller
 
-    came = origin(work.request)
-    return attempt(work.request, work.db, who, request_id, decision_input, came=came, shown=lambda *_: None)
+    return attempt(
+        work.request, work.db, who, request_id, decision_input, origin=origin(work.request), shown=lambda *_: None
+    )
 
 
 def comment_of(typed: str) -> str | None:

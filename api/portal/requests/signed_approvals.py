@@ -61,14 +61,14 @@ def ask(work: FormContext, session: UnitOfWork, judged: JudgedDecision, filled: 
 
 def _signing_page(
     request: Request,
-    chosen: Settings,
+    settings: Settings,
     judged: JudgedDecision,
     asked: ApprovalChallenge,
     filled: DecisionForm,
     errand: OAuthState,
 ) -> Response:
     entry, seen = judged.entry, judged.decision_input.version
-    service = chosen.catalogue.services.get(entry.request.service)
+    service = settings.catalogue.services.get(entry.request.service)
     answer = page(
         request,
         "sign_approval",
@@ -81,7 +81,7 @@ def _signing_page(
         holds=json.loads(asked.content),
         fields=list(_fields(filled, entry.request.version if seen is None else seen)),
     )
-    browser.keep_oauth_state(answer, chosen, errand)
+    browser.keep_oauth_state(answer, settings, errand)
     return answer
 
 

@@ -94,15 +94,15 @@ def ask(
     return answer
 
 
-def _unavailable(request: Request, chosen: Settings, path: str | None, away: ProviderUnavailable) -> Response:
-    why = phrases.provider_unavailable(away.issuer, away.trouble, chosen.vendor_name)
-    answer = sign_in_session.ways(request, chosen, path, pages.status_of(away), error=why)
+def _unavailable(request: Request, settings: Settings, path: str | None, away: ProviderUnavailable) -> Response:
+    why = phrases.provider_unavailable(away.issuer, away.trouble, settings.vendor_name)
+    answer = sign_in_session.ways(request, settings, path, pages.status_of(away), error=why)
     answer.headers["retry-after"] = "1"
     return answer
 
 
-def find(chosen: Settings, number: int) -> IdentityProvider:
-    issuer = sign_in_session.issuers(chosen).get(number)
+def find(settings: Settings, number: int) -> IdentityProvider:
+    issuer = sign_in_session.issuers(settings).get(number)
     if issuer is None:
         raise NotFound(phrases.NO_PROVIDER)
     return issuer
@@ -111,7 +111,7 @@ def find(chosen: Settings, number: int) -> IdentityProvider:
 def begin(
     db: Database,
     known: IdentityProviders,
-    chosen: Settings,
+    settings: Settings,
     issuer: IdentityProvider,
     *,
     path: str,
@@ -122,7 +122,7 @@ def begin(
 
     `tied_to` is the session of a signed-in person who adds this identity to their account.
     """
-    asked = oidc.begin(issuer, known.metadata(issuer), chosen.public_url + CALLBACK)
+    asked = oidc.begin(issuer, known.metadata(issuer), settings.public_url + CALLBACK)
     purpose = SignInPurpose.ADD if tied_to else SignInPurpose.SIGN_IN
     with db.transaction() as session:
         stub = sessions.begin_login(
@@ -141,13 +141,13 @@ def begin(
     return url, OAuthState(stub, purpose, path)
 
 
-def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
+def _taken(request: Request, db: Database, settings: Settings, errand: OAuthState | None) -> PendingLogin:
     """A login that adds an identity must have begun in this session."""
     if errand is None:
         raise NotSignedIn(OVER)
     with db.transaction() as session:
         is_adding = errand.purpose is SignInPurpose.ADD
-        tied_to = browser.visitor(request, session, chosen).caller.key_id if is_adding else None
+        tied_to = browser.visitor(request, session, settings).caller.key_id if is_adding else None
         purpose = SignInPurpose.ADD if is_adding else SignInPurpose.SIGN_IN
         return sessions.use(session, errand.stub, AuthMethod.OIDC, purpose, tied_to=tied_to)
 
@@ -155,7 +155,7 @@ def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState 
 def _finished(
     db: Database,
     known: IdentityProviders,
-    chosen: Settings,
+    settings: Settings,
     row: PendingLogin,
     *,
     code: str,
@@ -174,18 +174,18 @@ def _finished(
         code=code,
         verifier=row.verifier or "",
         nonce=row.nonce or "",
-        redirect_uri=chosen.public_url + CALLBACK,
+        redirect_uri=settings.public_url + CALLBACK,
         now=at,
         answered_by=answered_by,
     )
 
 
 def _added(
-    request: Request, db: Database, chosen: Settings, issuer: IdentityProvider, proven: VerifiedIdentity
+    request: Request, db: Database, settings: Settings, issuer: IdentityProvider, proven: VerifiedIdentity
 ) -> Response:
     with db.transaction() as session:
-        caller = browser.visitor(request, session, chosen).caller
+        caller = browser.visitor(request, session, settings).caller
         identities.bind(session, caller, issuer, proven, deps.place(request))
     answer = go(request, ACCOUNT)
-    browser.drop_oauth_state(answer, chosen)
+    browser.drop_oauth_state(answer, settings)
     return answer

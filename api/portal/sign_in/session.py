@@ -24,16 +24,16 @@ from lockbox.notifications import addresses
 ANY_MEANS = "any"
 
 
-def limits(chosen: Settings) -> AttemptLimits:
+def limits(settings: Settings) -> AttemptLimits:
     return AttemptLimits(
-        chosen.sign_ins_per_account, chosen.sign_ins_per_address, chosen.sign_ins_per_account_and_network
+        settings.sign_ins_per_account, settings.sign_ins_per_address, settings.sign_ins_per_account_and_network
     )
 
 
-def count(request: Request, chosen: Settings, db: Database, account: str | None = None) -> None:
+def count(request: Request, settings: Settings, db: Database, account: str | None = None) -> None:
     """Raises TooMany: the network, or the named account, has reached its limit."""
     with db.transaction() as session:
-        counted = attempt_limits.count(session, limits(chosen), address=deps.address(request), account=account)
+        counted = attempt_limits.count(session, limits(settings), address=deps.address(request), account=account)
     try:
         counted.check()
     except TooMany as too_many:
@@ -42,23 +42,23 @@ def count(request: Request, chosen: Settings, db: Database, account: str | None 
         raise
 
 
-def begin(request: Request, session: UnitOfWork, chosen: Settings, caller: Caller) -> str:
+def begin(request: Request, session: UnitOfWork, settings: Settings, caller: Caller) -> str:
     """End the browser's previous session, and return the new session's secret."""
-    old = browser.session_secret(request, chosen)
+    old = browser.session_secret(request, settings)
     if old is not None:
         sessions.end(session, old)
     lasting = sessions.SessionLifetime(
-        idle=timedelta(seconds=chosen.session_idle_seconds), absolute=timedelta(seconds=chosen.session_seconds)
+        idle=timedelta(seconds=settings.session_idle_seconds), absolute=timedelta(seconds=settings.session_seconds)
     )
     secret = sessions.begin(session, caller, deps.place(request), lasting)
-    addresses.adopt_time_zone(session, caller, browser.time_zone(request, chosen))
+    addresses.adopt_time_zone(session, caller, browser.time_zone(request, settings))
     return secret
 
 
-def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Response:
+def signed_in(request: Request, settings: Settings, secret: str, path: str) -> Response:
     answer = go(request, pages.local(path))
-    browser.keep_session(answer, chosen, secret)
-    browser.drop_oauth_state(answer, chosen)
+    browser.keep_session(answer, settings, secret)
+    browser.drop_oauth_state(answer, settings)
     return answer
 
 
@@ -68,20 +68,20 @@ def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
     return errand
 
 
-def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor | None:
+def visitor(request: Request, session: UnitOfWork, settings: Settings) -> Visitor | None:
     with suppress(NotSignedIn):
-        return browser.visitor(request, session, chosen)
+        return browser.visitor(request, session, settings)
     return None
 
 
-def issuers(chosen: Settings) -> Mapping[int, IdentityProvider]:
+def issuers(settings: Settings) -> Mapping[int, IdentityProvider]:
     """Identity providers that support browsers, by number."""
-    return {number: issuer for number, issuer in enumerate(chosen.issuers) if issuer.client_id is not None}
+    return {number: issuer for number, issuer in enumerate(settings.issuers) if issuer.client_id is not None}
 
 
 def ways(
     request: Request,
-    chosen: Settings,
+    settings: Settings,
     path: str | None,
     status: int = 200,
     *,
@@ -97,7 +97,7 @@ def ways(
         error=error,
         address=address,
         path=pages.local(path),
-        issuers={number: issuer.title for number, issuer in issuers(chosen).items()},
-        by_passkey=chosen.passkey_domain is not None,
-        by_mail=chosen.mail_sign_in,
+        issuers={number: issuer.title for number, issuer in issuers(settings).items()},
+        by_passkey=settings.passkey_domain is not None,
+        by_mail=settings.mail_sign_in,
     )

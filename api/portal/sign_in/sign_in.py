@@ -112,6 +112,6 @@ def sign_out(
     return answer
 
 
-def _without_issuer(session: UnitOfWork, chosen: Settings, caller: Caller) -> None:
-    if identities.is_bound(session, caller, chosen.issuers):
+def _without_issuer(session: UnitOfWork, settings: Settings, caller: Caller) -> None:
+    if identities.is_bound(session, caller, settings.issuers):
         raise NotSignedIn(phrases.BY_ISSUER)

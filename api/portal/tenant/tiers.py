@@ -151,8 +151,8 @@ def places_of(form: TierForm) -> dict[str, str]:
     places = {ESCALATION: ESCALATION} | {
         f"groups.{row.name.strip()}": f"g-{one}" for one, row in enumerate(form.rows)
     }
-    of_columns = {f"{column}-{one}" for one in numbers for column in ("tier", "quorum", "step")}
-    last = {f"group-{one}": f"group-{one}" if one == numbers[-1] else f"g-{one}" for one in numbers}
+    of_columns = {f"{column}-{number}" for number in numbers for column in ("tier", "quorum", "step")}
+    last = {f"group-{number}": f"group-{number}" if number == numbers[-1] else f"g-{number}" for number in numbers}
     return {ESCALATION: ESCALATION} | places | {one: one for one in of_columns} | last
 
 

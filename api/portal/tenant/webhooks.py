@@ -104,19 +104,19 @@ def show_one(
 
 @router.post("/change")
 def change(work: FormContextDep, slug: Slug, one: One, written: Annotated[WebhookForm, Form()]) -> Response:
-    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         _of_this(session, caller, slug, one)
         body = read(EndpointChange, **written.values)
-        webhooks.change(session, caller, came, one, body.values(), reach=_url_policy(work))
+        webhooks.change(session, caller, origin, one, body.values(), reach=_url_policy(work))
 
     return _done(work, slug, one, deed, written)
 
 
 @router.post("/turn")
 def turn(work: FormContextDep, slug: Slug, one: One, enabled: Annotated[str, Form(max_length=3)] = "no") -> Response:
-    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         _of_this(session, caller, slug, one)
-        webhooks.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_url_policy(work))
+        webhooks.change(session, caller, origin, one, {"enabled": enabled == "yes"}, reach=_url_policy(work))
 
     return _done(work, slug, one, deed)
 
@@ -137,27 +137,27 @@ def rotate(work: FormContextDep, slug: Slug, one: One, hours: Annotated[str, For
 
 @router.post("/test")
 def try_out(work: FormContextDep, slug: Slug, one: One) -> Response:
-    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         _of_this(session, caller, slug, one)
-        delivery_log.try_out(session, caller, came, one)
+        delivery_log.try_out(session, caller, origin, one)
 
     return _done(work, slug, one, deed)
 
 
 @router.post("/redeliver")
 def redeliver(work: FormContextDep, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
-    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         _of_this(session, caller, slug, one)
-        delivery_log.redeliver(session, caller, came, delivery)
+        delivery_log.redeliver(session, caller, origin, delivery)
 
     return _done(work, slug, one, deed)
 
 
 @router.post("/remove")
 def remove(work: FormContextDep, slug: Slug, one: One) -> Response:
-    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         _of_this(session, caller, slug, one)
-        webhooks.remove(session, caller, came, one)
+        webhooks.remove(session, caller, origin, one)
 
     return done(work, slug, deed, lambda at, refused: _one(at, one, refused), f"/tenants/{slug}/endpoints")
 

@@ -57,19 +57,19 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("/{slug}/hold")
 def hold(work: FormContextDep, slug: Slug, reason: Text = "") -> Response:
-    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         permissions.capacity(caller, (Role.OPERATOR,))
         said = read(HoldInput, reason=reason.replace("\r\n", "\n")).reason
-        legal_holds.hold(session, caller, came, slug, said)
+        legal_holds.hold(session, caller, origin, slug, said)
 
     return _done(work, slug, deed, reason)
 
 
 @router.post("/{slug}/release")
 def release(work: FormContextDep, slug: Slug) -> Response:
-    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         permissions.capacity(caller, (Role.OPERATOR,))
-        legal_holds.release(session, caller, came, slug)
+        legal_holds.release(session, caller, origin, slug)
 
     return _done(work, slug, deed)
 
@@ -94,7 +94,7 @@ def _done(work: FormContext, slug: str, deed: AdminAction, reason: str = "") -> 
 def _shown(
     request: Request,
     session: UnitOfWork,
-    chosen: Settings,
+    settings: Settings,
     visitor: Visitor,
     slug: str,
     refused: LockboxError | None = None,
@@ -102,7 +102,7 @@ def _shown(
 ) -> Response:
     caller = visitor.caller
     permissions.capacity(caller, tenant_data.READERS)
-    found = tenant_data.read(session, caller, slug, most=chosen.retention_days or None)
+    found = tenant_data.read(session, caller, slug, most=settings.retention_days or None)
     return page(
         request,
         "vendor_tenant_data",

@@ -40,7 +40,7 @@ class LogHead:
     noted_at: datetime
 
 
-LOG_HEAD = columns(AuditLog, "logs", *(one.name for one in fields(LogHead)))
+LOG_HEAD = columns(AuditLog, "logs", *(field.name for field in fields(LogHead)))
 HEAD = text(f"SELECT {LOG_HEAD} FROM logs WHERE id = :log_id AND note <> ''")  # noqa: S608 - ours
 
 

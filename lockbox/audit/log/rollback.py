@@ -107,8 +107,8 @@ def note(
 
 
 def keep(session: UnitOfWork, logs: Sequence[LatestCheckpoint], at: datetime) -> None:
-    ids = [one.log_id for one in logs]
-    kept = {"log_id": ids, "size": [one.size for one in logs], "note": [one.note for one in logs]}
+    ids = [log.log_id for log in logs]
+    kept = {"log_id": ids, "size": [log.size for log in logs], "note": [log.note for log in logs]}
     session.execute(KEEP, kept | {"id": [new_id() for _ in logs], "at": at})
     session.execute(KEPT, {"ids": ids, "at": at})
 

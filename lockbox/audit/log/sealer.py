@@ -163,11 +163,11 @@ class SealPass:
         since = self.shipping.seen - CLOCK_STEPS if self.shipping.seen else None
         began, after = self.shipping.unfinished or (at, None)
         while claims := self._signed(since, after):
-            noted = [LatestCheckpoint(one.id, one.origin, one.size, one.note) for one in claims]
+            noted = [LatestCheckpoint(claim.id, claim.origin, claim.size, claim.note) for claim in claims]
             unshipped = {one.log_id for one in noted if not self.shipping.has(one)}
             if unshipped:
                 with self.database.transaction() as session:
-                    good = self._good(session, [one for one in claims if one.id in unshipped])
+                    good = self._good(session, [claim for claim in claims if claim.id in unshipped])
                 yield from self.ship_in_parts([one for one in noted if one.log_id in good])
             after = claims[-1].id
             self.shipping.unfinished = None if self.held else (began, after)
@@ -215,7 +215,7 @@ class SealPass:
             if not claims:
                 return None
             good = self._good(session, claims)
-            silent = [(one.id, one.origin, one.size, one.root) for one in claims if one.id in good]
+            silent = [(claim.id, claim.origin, claim.size, claim.root) for claim in claims if claim.id in good]
             kept = [replace(one, is_kept=True) for one in self._note(session, silent, at)]
             rollback.keep(session, kept, at)
             failpoint("sealer.after_heartbeat")
@@ -256,13 +256,14 @@ class SealPass:
         failpoint("sealer.after_tree")
         # A log that the migration created gets its name once a signer exists.
         named = {
-            one.id: one.origin if one.size or one.generation > 1 else self.signer.origin(one.id) for one in claims
+            claim.id: claim.origin if claim.size or claim.generation > 1 else self.signer.origin(claim.id)
+            for claim in claims
         }
         noted = self._note(session, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
         return [replace(one, grown=len(fresh[one.log_id])) for one in noted]
 
     def _good(self, session: UnitOfWork, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
-        edges = rollback.edges(session, {one.id: one.size for one in claims})
+        edges = rollback.edges(session, {claim.id: claim.size for claim in claims})
         trusted = self.signer.trusted
         for one in claims:
             try:

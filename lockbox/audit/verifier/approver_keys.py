@@ -53,8 +53,8 @@ def grouped(print_: str) -> str:
 
 def document(given: ApproverKeys) -> dict[str, Any]:
     keys = [
-        asdict(one) | {"public_key": base64.b64encode(one.public_key).decode(), "fingerprint": one.fingerprint}
-        for one in given.keys
+        asdict(key) | {"public_key": base64.b64encode(key.public_key).decode(), "fingerprint": key.fingerprint}
+        for key in given.keys
     ]
     return {"format": KEY_FILE_FORMAT, **vars(given), "keys": keys}
 

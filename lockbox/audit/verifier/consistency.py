@@ -169,9 +169,9 @@ class ConsistencyChecker:
         self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[RestoreRecord]
     ) -> None:
         later = [
-            one
-            for one in restores
-            if (self._base, generation) <= named(one.shipped[0]) < (self._base, self._generation)
+            restore
+            for restore in restores
+            if (self._base, generation) <= named(restore.shipped[0]) < (self._base, self._generation)
         ]
         first = min(later, key=lambda one: one.size, default=None)
         shipped = (before.origin, before.size)

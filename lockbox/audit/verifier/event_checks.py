@@ -193,7 +193,8 @@ def _is(kind: type, value: object) -> bool:
 def _is_plain(value: object) -> bool:
     members = value.values() if isinstance(value, dict) else [value]
     return all(
-        type(one) in SCALARS or (type(one) is list and all(type(part) is str for part in one)) for one in members
+        type(member) in SCALARS or (type(member) is list and all(type(part) is str for part in member))
+        for member in members
     )
 
 

@@ -52,7 +52,7 @@ class Assertion:
     def facts(self) -> dict[str, str]:
         """The form that events and rows hold: base64 for the parts, hex for the key's fingerprint."""
         parts = (self.authenticator_data, self.client_data, self.signature)
-        return dict(zip(PARTS, [*(base64.b64encode(one).decode() for one in parts), self.key], strict=True))
+        return dict(zip(PARTS, [*(base64.b64encode(part).decode() for part in parts), self.key], strict=True))
 
 
 def challenge(statement: bytes) -> bytes:

@@ -260,9 +260,9 @@ class SmtpMail:
 def _failed(error: BaseException) -> SendFailed:
     """Only a refusal of the mail's content is permanent."""
     causes = list(_causes(error))
-    if any(isinstance(one, TimeoutError) for one in causes):
+    if any(isinstance(cause, TimeoutError) for cause in causes):
         return SendFailed("the mail relay took too long", kind="time")
-    if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return SendFailed("the mail relay's certificate was not accepted", kind="certificate")
     if isinstance(error, smtplib.SMTPNotSupportedError):
         return SendFailed(f"the mail relay cannot do it: {error}", kind="unsupported")

@@ -33,7 +33,7 @@ class KnownWindow:
 
     @property
     def keys(self) -> list[WindowKey]:
-        return [(self.tenant, self.service, self.engineer.int, one) for one in self.resources]
+        return [(self.tenant, self.service, self.engineer.int, resource) for resource in self.resources]
 
     def covers(self, use: Use, engineer: UUID | None) -> bool:
         """Whether it lets this engineer do this, as long as it is open."""
@@ -54,7 +54,7 @@ def read_window(said: Mapping[str, Any]) -> KnownWindow:
     texts = [said["tenant"], said["service"], *resources, *actions]
     if not isinstance(resources, list) or not isinstance(actions, list):
         raise TypeError("resources and actions are lists")
-    if not all(isinstance(one, str) for one in texts):
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("tenant, service, resources and actions are texts")
     until = read_instant(said["until"])
     return KnownWindow(
@@ -63,7 +63,7 @@ def read_window(said: Mapping[str, Any]) -> KnownWindow:
         service=sys.intern(said["service"]),
         engineer=UUID(said["engineer"]),
         resources=tuple(dict.fromkeys(resources)),
-        actions=frozenset(sys.intern(one) for one in actions),
+        actions=frozenset(sys.intern(action) for action in actions),
         until=until,
         end=microseconds(until),
         break_glass=said.get("break_glass") is True,

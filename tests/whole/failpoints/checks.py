@@ -141,7 +141,7 @@ def _index(hall: FailpointStage) -> Found:
 
     def held() -> list[str]:
         members = [*hall.stage.db.schedule.members(CLOCK), *hall.stage.db.schedule.members(NOTIFICATIONS)]
-        return [one for one in members if one.partition(":")[2] in ids]
+        return [member for member in members if member.partition(":")[2] in ids]
 
     if not within(PAST_A_LEASE, lambda: not held()):
         yield from (f"the index still holds {one}" for one in held())

@@ -51,7 +51,7 @@ def _played(hall: FailpointStage, point: str, folder: Path) -> list[str]:
         return [f"{point} was never reached: {ended.returncode}\n{ended.stdout}{ended.stderr}"]
     wrong = [f"after the end at {point}: {line}" for line in _halves(hall)]
     runs = [_run(hall, folder, *again) for again in ([options] if options else [(), ERASE])]
-    wrong += [f"the next run ends with {one.returncode}: {one.stdout}{one.stderr}" for one in runs if one.returncode]
+    wrong += [f"the next run ends with {run.returncode}: {run.stdout}{run.stderr}" for run in runs if run.returncode]
     wrong += [f"after the next run: {line}" for line in _halves(hall)]
     (steps,) = hall.stage.rows(STEPS, tenant=hall.tenant)
     if steps.erased_at is None or hall.stage.rows(TEXTS, tenant=hall.tenant):
