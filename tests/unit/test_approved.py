@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -93,88 +94,79 @@ UNCHECKED: tuple[int, int, list[Finding]] = (0, 1, [])
 FORGED = found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong")
 
 
-@pytest.mark.parametrize(
-    "submitted", [{}, {"on_behalf_of": "E", "actor_id": "system"}, {"on_behalf_of": None}, {"to_state": "reviewing"}]
+GOOD, OTHERS = approval(), approval(request_id="B")
+SIGNATURE = GOOD["signature"]
+STRANGERS = found(
+    FindingKind.UNKNOWN_KEY, f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which you do not trust"
 )
-def test_the_verifier_compares_an_approval_with_the_request(submitted: dict[str, Any]) -> None:
-    assert taken(submitted, {"approval": approval()}) == CHECKED
+MALFORMED = found(FindingKind.APPROVAL, NO_FORM)
+DIFFERENT = found(FindingKind.APPROVAL, OTHERWISE)
+MISSING = found(FindingKind.APPROVAL, "this opens a window without a signed approval")
+HIDDEN = {"approval": approval(resources=["mailbox:bob"]), "personal": {"granted_resources": "committed to"}}
+OTHER_REQUESTS: list[dict[str, Any]] = [
+    {"service": "teams"},
+    {"actions": ["read"]},
+    {"mode": "off"},
+    {"policy_version": 4},
+    {"actor_id": "F"},
+    {"on_behalf_of": "F"},
+]
+OTHER_WINDOWS: list[dict[str, Any]] = [
+    {"tenant_id": "U"},
+    {"at": "now"},
+    {"deadline_at": "never"},
+    {"approved_by": ["ann"]},
+    {"approved_by": []},
+]
+NOT_SIGNED = ["", "AAAA", "*", approval(STRANGER)["signature"], SIGNATURE[:4] + "*" + SIGNATURE[4:]]
 
 
 @each(
-    "submitted",
+    ("submitted", "opened", "options", "expected"),
     [
-        {"service": "teams"},
-        {"actions": ["read"]},
-        {"mode": "off"},
-        {"policy_version": 4},
-        {"actor_id": "F"},
-        {"on_behalf_of": "F"},
+        # The request and the window that it is compared with.
+        ({}, {"approval": GOOD}, {}, CHECKED),
+        ({"on_behalf_of": "E", "actor_id": "system"}, {"approval": GOOD}, {}, CHECKED),
+        ({"on_behalf_of": None}, {"approval": GOOD}, {}, CHECKED),
+        ({"to_state": "reviewing"}, {"approval": GOOD}, {}, CHECKED),
+        *(
+            (other, {"approval": GOOD}, {"keys": keys}, DIFFERENT)
+            for other, keys in product(OTHER_REQUESTS, [(), (KEY,)])
+        ),
+        *(({}, other | {"approval": GOOD}, {}, DIFFERENT) for other in OTHER_WINDOWS),
+        # Values that no statement can contain, and resources that cannot be read.
+        *(({"policy_version": odd}, {"approval": GOOD}, {}, DIFFERENT) for odd in (2**60, "\ud800")),
+        *(({}, {"approval": GOOD}, {"resources": odd}, DIFFERENT) for odd in ("no json", "[" * 100_000)),
+        # A field that is missing or mistyped, or no approval at all.
+        ({}, {"approval": None}, {}, MALFORMED),
+        ({}, {"approval": {}}, {}, MALFORMED),
+        *(({}, {"approval": GOOD | {name: 1}}, {}, MALFORMED) for name in ("statement", "signature", "key")),
+        *(({}, {"approval": GOOD, "approved_by": odd}, {}, MALFORMED) for odd in ("ann", ["ann", 1])),
+        ({}, {}, {}, MISSING),
+        ({}, {"to_state": "denied"}, {}, (0, 0, [])),
+        # Another key, no key, another signature, and one of another request though its resources are erased.
+        ({}, {"approval": approval(STRANGER)}, {}, STRANGERS),
+        ({}, {"approval": GOOD}, {"keys": ()}, UNCHECKED),
+        *(
+            ({}, {"approval": GOOD | {"signature": wrong}}, {}, FORGED)
+            for wrong in (*NOT_SIGNED, SIGNATURE.translate(str.maketrans("AQgw", "BRhx")))
+        ),
+        ({}, {"approval": OTHERS}, {"resources": None}, FORGED),
+        *(
+            ({}, {"approval": GOOD | {name: OTHERS[name]}}, {"resources": None}, FORGED)
+            for name in ("statement", "signature")
+        ),
+        # Granted resources that are hidden are verified by their hash.
+        *(({}, HIDDEN, {"granted": shown}, CHECKED) for shown in (json.dumps(["mailbox:bob"]), None)),
     ],
 )
-@each("keys", [(), (KEY,)])
-def test_the_verifier_reports_an_approval_whose_statement_does_not_match_the_request(
-    submitted: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
+def test_the_verifier_compares_an_approval_with_its_request_window_and_key(
+    submitted: dict[str, Any],
+    opened: dict[str, Any],
+    options: dict[str, Any],
+    expected: tuple[int, int, list[Finding]],
 ) -> None:
-    assert taken(submitted, {"approval": approval()}, keys=keys) == found(FindingKind.APPROVAL, OTHERWISE)
-
-
-@pytest.mark.parametrize(
-    "opened",
-    [{"tenant_id": "U"}, {"at": "now"}, {"deadline_at": "never"}, {"approved_by": ["ann"]}, {"approved_by": []}],
-)
-def test_the_verifier_reports_an_approval_of_a_different_window(opened: dict[str, Any]) -> None:
-    assert taken({}, opened | {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
-
-
-@pytest.mark.parametrize("odd", [2**60, "\ud800"])
-def test_an_approval_with_a_value_that_no_statement_can_contain_counts_as_not_signed(odd: object) -> None:
-    assert taken({"policy_version": odd}, {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
-
-
-@pytest.mark.parametrize("resources", ["no json", "[" * 100_000])
-def test_an_approval_does_not_match_resources_that_cannot_be_read(resources: str) -> None:
-    assert taken({}, {"approval": approval()}, resources=resources) == found(FindingKind.APPROVAL, OTHERWISE)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"approval": None},
-        {"approval": {}},
-        {"approval": approval() | {"statement": 1}},
-        {"approval": approval() | {"signature": 1}},
-        {"approval": approval() | {"key": 1}},
-        {"approval": approval(), "approved_by": "ann"},
-        {"approval": approval(), "approved_by": ["ann", 1]},
-    ],
-)
-def test_an_approval_with_a_missing_or_mistyped_field_is_reported_as_malformed(changes: dict[str, Any]) -> None:
-    assert taken({}, changes) == found(FindingKind.APPROVAL, NO_FORM)
-
-
-def test_the_verifier_reports_which_untrusted_key_signed_an_approval() -> None:
-    message = f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which you do not trust"
-
-    assert taken({}, {"approval": approval(STRANGER)}) == found(FindingKind.UNKNOWN_KEY, message)
-
-
-@pytest.mark.parametrize(
-    "signature",
-    [
-        "",
-        "AAAA",
-        "*",
-        approval(STRANGER)["signature"],
-        approval()["signature"][:4] + "*" + approval()["signature"][4:],
-        approval()["signature"].translate(str.maketrans("AQgw", "BRhx")),
-    ],
-)
-def test_a_malformed_approval_signature_counts_as_wrong(signature: str) -> None:
-    wrong = approval() | {"signature": signature}
-
-    assert taken({}, {"approval": wrong}) == found(
-        FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong"
-    )
+    assert taken(submitted, opened, **options) == expected
 
 
 @each(
@@ -194,19 +186,6 @@ def test_an_approval_of_hidden_resources_is_verified_by_their_hash(
     expected: tuple[int, int, list[Finding]],
 ) -> None:
     assert taken(submitted, {"approval": approval()} | changes, resources=resources) == expected
-
-
-@pytest.mark.parametrize("name", ["statement", "signature"])
-def test_an_approval_of_another_request_counts_as_forged_even_if_its_resources_are_erased(name: str) -> None:
-    other = approval(request_id="B")
-
-    for mixed in (other, approval() | {name: other[name]}):
-        counts = taken({}, {"approval": mixed}, resources=None)
-        assert counts == found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong")
-
-
-def test_an_approval_counts_as_unverified_without_a_key() -> None:
-    assert taken({}, {"approval": approval()}, keys=()) == UNCHECKED
 
 
 def test_an_approval_after_the_end_of_its_request_is_verified_by_the_hash_of_its_resources() -> None:
@@ -254,18 +233,6 @@ def test_the_verifier_reports_a_signed_approval_of_resources_or_actions_not_requ
     assert taken({}, opened, granted=None if resources is None else json.dumps(resources)) == found(
         FindingKind.APPROVAL, OTHERWISE
     )
-
-
-@pytest.mark.parametrize("shown", [json.dumps(["mailbox:bob"]), None])
-def test_an_approval_of_hidden_granted_resources_is_verified_by_their_hash(shown: str | None) -> None:
-    opened = {"approval": approval(resources=["mailbox:bob"]), "personal": {"granted_resources": "committed to"}}
-
-    assert taken({}, opened, granted=shown) == CHECKED
-
-
-def test_the_verifier_detects_a_window_opened_without_an_approval() -> None:
-    assert taken({}, {}) == found(FindingKind.APPROVAL, "this opens a window without a signed approval")
-    assert taken({}, {"to_state": "denied"}) == (0, 0, [])
 
 
 @pytest.mark.far

@@ -2,9 +2,11 @@
 
 import base64
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lockbox.audit.log import checkpoint, merkle
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
@@ -52,21 +54,14 @@ def test_several_keys_may_sign_a_checkpoint_and_the_first_trusted_key_is_named()
     assert checkpoint.verify(note, KEYS | {public(OTHER_KEY).id: public(OTHER_KEY)})[1] == public(OTHER_KEY)
 
 
-def test_an_unknown_signer_of_a_checkpoint_is_named() -> None:
-    note = checkpoint.sign(SAID, NAME, [OTHER_KEY])
-
+@pytest.mark.parametrize(("signers", "trusted"), [([OTHER_KEY], KEYS), ([OTHER_KEY, KEY], {})])
+def test_all_unknown_signers_of_a_checkpoint_are_named(
+    signers: list[Ed25519PrivateKey], trusted: dict[bytes, VerifierKey]
+) -> None:
     with pytest.raises(UnknownKey) as refused:
-        checkpoint.verify(note, KEYS)
-    assert str(refused.value) == f"signed by {NAME}+{public(OTHER_KEY).id.hex()}, which you do not trust"
-
-
-def test_all_unknown_signers_of_a_checkpoint_are_named() -> None:
-    note = checkpoint.sign(SAID, NAME, [OTHER_KEY, KEY])
-
-    with pytest.raises(UnknownKey) as refused:
-        checkpoint.verify(note, {})
-    signers = f"{NAME}+{public(OTHER_KEY).id.hex()}, {NAME}+{public().id.hex()}"
-    assert str(refused.value) == f"signed by {signers}, which you do not trust"
+        checkpoint.verify(checkpoint.sign(SAID, NAME, signers), trusted)
+    named = ", ".join(f"{NAME}+{public(key).id.hex()}" for key in signers)
+    assert str(refused.value) == f"signed by {named}, which you do not trust"
 
 
 def test_a_checkpoint_signature_under_another_name_does_not_count() -> None:
@@ -211,17 +206,17 @@ class CheckpointedExport:
     proofs: Collection[int] = ()
     shows: Collection[int] = ()
     restores: Sequence[RestoreRecord] = ()
-    findings: Findings = field(default_factory=Findings)
 
     def held(self, *before: Checkpoint) -> tuple[list[int], list[Finding]]:
         """Return which of the checkpoints it extends, and what is found."""
         proofs = {old: merkle.consistency(subtree_of(LEAVES), old, SIZE) for old in self.proofs}
         header = ExportHeader(self.origin, "contoso", 1, SIZE, "", self.whole, {}, proofs)
-        holding = ConsistencyChecker(header, Checkpoint(self.origin, SIZE, root_of(LEAVES[:SIZE]), AT), self.findings)
+        findings = Findings()
+        holding = ConsistencyChecker(header, Checkpoint(self.origin, SIZE, root_of(LEAVES[:SIZE]), AT), findings)
         for one in before:
             holding.take(one)
         holding.finish({size: root_of(LEAVES[:size]) for size in self.shows}, self.restores)
-        return [one.size for one in holding.extended], self.findings.first
+        return [one.size for one in holding.extended], findings.first
 
 
 def forked(message: str, number: int | None = None) -> Finding:
@@ -269,58 +264,111 @@ def test_a_root_that_differs_from_a_seen_checkpoint_is_a_fork(size: int) -> None
     assert by_proof == by_hashes == ([], [not_extended(size)])
 
 
-def test_the_verifier_asks_for_another_export_if_this_one_cannot_prove_a_checkpoints_log_size() -> None:
-    assert CheckpointedExport(proofs=[4], shows=[6]).held(seen(5)) == ([], [not_shown(5)])
+FABRIKAM = "lockbox.test/audit/fabrikam"
+LOST = given_up(14, 8, NOTHING_SHOWN)
+ANOTHER_ROOT = f"the restore of {AT} names another root for 14 events than you were given"
+TWO_ROOTS = forked(f"of {LOG} at 14 events you gave checkpoints with different roots")
+OF_ANOTHER_LOG = Finding(FindingKind.ANOTHER_LOG, f"the checkpoint that you gave is of {FABRIKAM}, not {LOG}")
+UNLINKED = Finding(
+    FindingKind.UNPROVEN,
+    f"the log began anew, as {SECOND}, after a back-up was restored; "
+    f"how it follows on {LOG} only a whole export shows",
+)
+FIRST, NEXT = restore(8, 14), restore(8, 14, origin=SECOND)
+SEVERAL = [FIRST, restore(4, 10, origin=SECOND), restore(6, 9, origin=SECOND)]
 
 
-def test_two_differing_checkpoints_of_one_size_are_a_fork() -> None:
-    same = CheckpointedExport().held(seen(5), seen(5))
-    differing = CheckpointedExport().held(seen(5), seen(5, root=WRONG), seen(6))
-
-    assert same == ([], [not_shown(5), not_shown(5)])
-    assert differing == ([], [not_extended(5), not_extended(5), not_shown(6)])
+def unexplained(new: str, old: str) -> Finding:
+    return forked(f"the log began anew as {new}, and no event of it says why it left {old}")
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_two_differing_checkpoints_of_log_entries_given_up_in_a_restore_are_a_fork(whole: bool) -> None:  # noqa: FBT001 - a case
-    export = CheckpointedExport(SECOND, whole=whole, restores=[restore(8, 13)])
-
-    fork = forked(f"of {LOG} at 14 events you gave checkpoints with different roots")
-    assert export.held(seen(14), seen(14, root=WRONG)) == ([], [fork, fork])
+def of(origin: str = LOG, **facts: Any) -> CheckpointedExport:
+    return CheckpointedExport(origin, **facts)
 
 
-def test_checkpoints_of_one_size_in_two_generations_do_not_conflict() -> None:
-    export = CheckpointedExport(THIRD, restores=[restore(8, 14), restore(8, 14, origin=SECOND)])
+@each(
+    ("export", "before", "extended", "findings"),
+    [
+        # A log that nobody restored.
+        (of(proofs=[4], shows=[6]), [seen(5)], [], [not_shown(5)]),
+        (of(), [seen(5), seen(5)], [], [not_shown(5)] * 2),
+        (of(), [seen(5), seen(5, root=WRONG), seen(6)], [], [*[not_extended(5)] * 2, not_shown(6)]),
+        (of(shows=[5]), [seen(5, FABRIKAM)], [], [OF_ANOTHER_LOG]),
+        # An earlier generation's checkpoints count by their number of events; only a whole export links generations.
+        (of(THIRD, shows=[2, 5, 8]), [seen(8, SECOND), seen(2), seen(5, SECOND), seen(8, THIRD)], [8, 2, 5, 8], []),
+        (of(SECOND, whole=False), [seen(5)], [], [UNLINKED]),
+        (of(SECOND, whole=False, proofs=[5]), [seen(5)], [5], []),
+        # A new generation that no restore explains is a fork.
+        *(
+            (of(SECOND, restores=restores), [seen(14)], [], [unexplained(SECOND, LOG)])
+            for restores in ([], *([restore(8, 14, origin=one)] for one in (SECOND, THIRD, FABRIKAM, f"{LOG}x")))
+        ),
+        (of(THIRD, restores=[FIRST]), [seen(14, SECOND)], [], [unexplained(THIRD, SECOND)]),
+        # A checkpoint that a restore gave up: it may not exceed the log.
+        (of(SECOND, restores=[FIRST]), [seen(14)], [], [LOST]),
+        (of(SECOND, shows=[9], restores=[FIRST]), [seen(9, root=WRONG)], [], [given_up(9, 8, NOTHING_SHOWN)]),
+        # The report names the largest checkpoint that the log extends, and of its own generation alone.
+        (
+            of(SECOND, shows=[3, 6], restores=[FIRST]),
+            [seen(14), seen(6), seen(3)],
+            [3, 6],
+            [given_up(14, 8, "that the first 6 are the same is shown")],
+        ),
+        (of(THIRD, shows=[6], restores=[NEXT]), [seen(6), seen(14, SECOND)], [6], [LOST]),
+        # Of several restores it is the one that kept the fewest events.
+        *(
+            (of(THIRD, restores=restores), [seen(14)], [], [given_up(14, 4, NOTHING_SHOWN)])
+            for restores in (SEVERAL, SEVERAL[::-1])
+        ),
+        # What was before a restore must be unchanged, and is unproven without its root.
+        *(
+            (of(SECOND, shows=[5, 8], restores=[FIRST]), [seen(size, root=WRONG)], [], [not_extended_before(size)])
+            for size in (0, 5, 8)
+        ),
+        (of(SECOND, restores=[FIRST]), [seen(5)], [], [not_shown(5)]),
+        # Two roots of one size are a fork, but not in two generations, nor of another size.
+        *(
+            (
+                of(SECOND, whole=whole, restores=[restore(8, 13)]),
+                [seen(14), seen(14, root=WRONG)],
+                [],
+                [TWO_ROOTS] * 2,
+            )
+            for whole in (True, False)
+        ),
+        (
+            of(THIRD, restores=[FIRST, NEXT]),
+            [seen(14), seen(14, SECOND, WRONG), seen(14)],
+            [],
+            [LOST, forked(ANOTHER_ROOT, 8), LOST],
+        ),
+        (of(SECOND, restores=[restore(8, 14, root=WRONG, number=9)]), [seen(14)], [], [forked(ANOTHER_ROOT, 9)]),
+        *(
+            (of(THIRD, restores=[named]), [seen(14)], [], [LOST])
+            for named in (restore(8, 13, root=WRONG), restore(8, 14, origin=SECOND, root=WRONG))
+        ),
+    ],
+)
+def test_the_verifier_reports_how_the_log_follows_on_checkpoints_that_were_seen(
+    export: CheckpointedExport, before: list[Checkpoint], extended: list[int], findings: list[Finding]
+) -> None:
+    assert export.held(*before) == (extended, findings)
 
-    given = given_up(14, 8, NOTHING_SHOWN)
-    assert export.held(seen(14), seen(14, SECOND, WRONG), seen(14)) == (
-        [],
-        [given, forked(f"the restore of {AT} names another root for 14 events than you were given", 8), given],
-    )
 
+@pytest.mark.parametrize(
+    ("export", "size", "origin", "says"),
+    [
+        (CheckpointedExport(SECOND, shows=[5]), 5, THIRD, (f"a checkpoint of {THIRD} that was seen before",)),
+        (CheckpointedExport(), 13, LOG, ("the export ends at 12 events (", "has 13, and was signed no later")),
+    ],
+)
+def test_an_export_that_ends_before_a_seen_checkpoint_counts_as_older(
+    export: CheckpointedExport, size: int, origin: str, says: tuple[str, ...]
+) -> None:
+    extended, (finding,) = export.held(seen(size, origin))
 
-def test_the_checkpoint_of_another_log_proves_nothing() -> None:
-    found = CheckpointedExport(shows=[5]).held(seen(5, "lockbox.test/audit/fabrikam"))
-
-    message = f"the checkpoint that you gave is of lockbox.test/audit/fabrikam, not {LOG}"
-    assert found == ([], [Finding(FindingKind.ANOTHER_LOG, message)])
-
-
-def test_an_export_of_an_ended_log_generation_counts_as_older() -> None:
-    found = CheckpointedExport(SECOND, shows=[5]).held(seen(5, THIRD))
-
-    ((one,), extended) = (found[1], found[0])
-    assert (one.kind, extended) == (FindingKind.OLDER, [])
-    assert f"a checkpoint of {THIRD} that was seen before" in one.message
-
-
-def test_an_export_shorter_than_a_seen_checkpoint_counts_as_older() -> None:
-    found = CheckpointedExport().held(seen(13))
-
-    ((one,), extended) = (found[1], found[0])
-    assert (one.kind, extended) == (FindingKind.OLDER, [])
-    assert one.message.startswith("the export ends at 12 events (")
-    assert "has 13, and was signed no later" in one.message
+    assert (finding.kind, extended) == (FindingKind.OLDER, [])
+    assert all(words in finding.message for words in says)
 
 
 def test_the_sizes_to_prove_are_checkpoint_sizes_of_this_and_earlier_log_generations() -> None:
@@ -333,104 +381,3 @@ def test_the_sizes_to_prove_are_checkpoint_sizes_of_this_and_earlier_log_generat
         holding.take(one)
 
     assert holding.sizes == {5, 7, 14}
-
-
-def test_checkpoints_of_earlier_log_generations_are_matched_by_their_number_of_events() -> None:
-    export = CheckpointedExport(THIRD, shows=[2, 5, 8])
-
-    assert export.held(seen(8, SECOND), seen(2), seen(5, SECOND), seen(8, THIRD)) == ([8, 2, 5, 8], [])
-
-
-def test_only_a_whole_export_links_log_generations() -> None:
-    message = (
-        f"the log began anew, as {SECOND}, after a back-up was restored; how it follows on {LOG} only a whole export "
-        "shows"
-    )
-
-    assert CheckpointedExport(SECOND, whole=False).held(seen(5)) == ([], [Finding(FindingKind.UNPROVEN, message)])
-    assert CheckpointedExport(SECOND, whole=False, proofs=[5]).held(seen(5)) == ([5], [])
-
-
-@pytest.mark.parametrize(
-    "restores",
-    [
-        [],
-        [restore(8, 14, origin=SECOND)],
-        [restore(8, 14, origin=THIRD)],
-        [restore(8, 14, origin="lockbox.test/audit/fabrikam")],
-        [restore(8, 14, origin="lockbox.test/audit/adatum")],
-    ],
-)
-def test_an_unexplained_new_log_generation_is_a_fork(restores: list[RestoreRecord]) -> None:
-    found = CheckpointedExport(SECOND, restores=restores).held(seen(14))
-
-    assert found == ([], [forked(f"the log began anew as {SECOND}, and no event of it says why it left {LOG}")])
-
-
-def test_a_restore_of_an_earlier_log_generation_does_not_excuse_a_forked_later_generation() -> None:
-    found = CheckpointedExport(THIRD, restores=[restore(8, 14)]).held(seen(14, SECOND))
-
-    assert found == ([], [forked(f"the log began anew as {THIRD}, and no event of it says why it left {SECOND}")])
-
-
-def test_a_checkpoint_lost_in_a_restore_is_reported_with_the_size_the_log_continued_from() -> None:
-    export = CheckpointedExport(SECOND, restores=[restore(8, 14)])
-
-    assert export.held(seen(14)) == ([], [given_up(14, 8, NOTHING_SHOWN)])
-
-
-def test_a_checkpoint_given_up_in_a_restore_may_not_exceed_the_log() -> None:
-    export = CheckpointedExport(SECOND, shows=[9], restores=[restore(8, 14)])
-
-    assert export.held(seen(9, root=WRONG)) == ([], [given_up(9, 8, NOTHING_SHOWN)])
-
-
-def test_the_report_of_a_restore_names_the_largest_checkpoint_that_the_log_extends() -> None:
-    export = CheckpointedExport(SECOND, shows=[3, 6], restores=[restore(8, 14)])
-
-    found = export.held(seen(14), seen(6), seen(3))
-
-    assert found == ([3, 6], [given_up(14, 8, "that the first 6 are the same is shown")])
-
-
-def test_a_restore_is_reported_without_checkpoints_of_other_log_generations() -> None:
-    export = CheckpointedExport(THIRD, shows=[6], restores=[restore(8, 14, origin=SECOND)])
-
-    assert export.held(seen(6), seen(14, SECOND)) == ([6], [given_up(14, 8, NOTHING_SHOWN)])
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_of_several_restores_the_verifier_reports_the_restore_that_kept_the_fewest_events(order: int) -> None:
-    restores = [restore(8, 14), restore(4, 10, origin=SECOND), restore(6, 9, origin=SECOND)][::order]
-
-    assert CheckpointedExport(THIRD, restores=restores).held(seen(14)) == ([], [given_up(14, 4, NOTHING_SHOWN)])
-
-
-@pytest.mark.parametrize("size", [0, 5, 8])
-def test_the_part_of_a_log_before_a_restore_must_be_unchanged(size: int) -> None:
-    export = CheckpointedExport(SECOND, shows=[5, 8], restores=[restore(8, 14)])
-
-    assert export.held(seen(size, root=WRONG)) == ([], [not_extended_before(size)])
-
-
-def test_the_part_of_a_log_before_a_restore_is_unproven_without_its_root() -> None:
-    export = CheckpointedExport(SECOND, restores=[restore(8, 14)])
-
-    assert export.held(seen(5)) == ([], [not_shown(5)])
-
-
-def test_a_restore_event_whose_root_differs_from_the_seen_checkpoints_root_is_a_fork() -> None:
-    named = restore(8, 14, root=WRONG, number=9)
-
-    found = CheckpointedExport(SECOND, restores=[named]).held(seen(14))
-
-    assert found == ([], [forked(f"the restore of {AT} names another root for 14 events than you were given", 9)])
-
-
-@pytest.mark.parametrize("named", [restore(8, 13, root=WRONG), restore(8, 14, origin=SECOND, root=WRONG)])
-def test_a_restore_event_about_a_different_checkpoint_does_not_conflict_with_a_seen_checkpoint(
-    named: RestoreRecord,
-) -> None:
-    found = CheckpointedExport(THIRD, restores=[named]).held(seen(14))
-
-    assert found == ([], [given_up(14, 8, NOTHING_SHOWN)])
