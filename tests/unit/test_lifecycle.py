@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -208,6 +209,7 @@ def test_the_schedule_covers_everything_the_timer_does() -> None:
 
 
 Move = tuple[int, str]
+REMOVED = {"removed_before": True}
 MOST = 2**53 - 1
 """The highest number that an event can hold: nobody has the time or the memory to count that far."""
 
@@ -230,7 +232,23 @@ def at(place: int, message: str) -> Finding:
     return Finding(FindingKind.GAP_IN_MOVES, message, 10 + place, 100 + place, f"e{place}")
 
 
-@pytest.mark.parametrize(
+def lacking(seq: int, highest: int) -> Finding:
+    return Finding(FindingKind.GAP_IN_MOVES, f"request A lacks its move {seq}; others up to {highest} are there")
+
+
+def twice(place: int, seq: int) -> Finding:
+    return at(place, f"request A has its move {seq} twice")
+
+
+def ended(place: int, seq: int) -> Finding:
+    return at(place, f"request A has events after its final state, move {seq}")
+
+
+def after_the_end(place: int, seq: int) -> Finding:
+    return at(place, f"request A has its move {seq} after its final state, or twice")
+
+
+@each(
     "moves",
     [
         [],
@@ -246,95 +264,53 @@ def test_the_verifier_accepts_the_moves_of_a_request_in_any_order_if_none_is_mis
 
 
 @each(
-    ("moves", "place", "message"),
+    ("moves", "finding"),
     [
-        ([(1, "pending"), (1, "pending")], 1, "request A has its move 1 twice"),
-        ([(1, "pending"), (2, "active"), (1, "pending")], 2, "request A has its move 1 twice"),
-        ([(1, "pending"), (2, "active"), (2, "active")], 2, "request A has its move 2 twice"),
-        ([(2, "active"), (2, "active"), (1, "pending")], 1, "request A has its move 2 twice"),
-        ([(1, "denied"), (1, "denied")], 1, "request A has its move 1 after its final state, or twice"),
-        (
-            [(2, "denied"), (1, "pending"), (3, "active")],
-            2,
-            "request A has its move 3 after its final state, or twice",
-        ),
-        (
-            [(1, "pending"), (3, "active"), (2, "denied")],
-            2,
-            "request A has events after its final state, move 2",
-        ),
-        (
-            [(2, "denied"), (3, "revoked"), (1, "pending")],
-            1,
-            "request A has events after its final state, move 2",
+        ([(1, "pending"), (1, "pending")], twice(1, 1)),
+        ([(1, "pending"), (2, "active"), (1, "pending")], twice(2, 1)),
+        ([(1, "pending"), (2, "active"), (2, "active")], twice(2, 2)),
+        ([(2, "active"), (2, "active"), (1, "pending")], twice(1, 2)),
+        ([(1, "denied"), (1, "denied")], after_the_end(1, 1)),
+        ([(2, "denied"), (1, "pending"), (3, "active")], after_the_end(2, 3)),
+        ([(1, "pending"), (3, "active"), (2, "denied")], ended(2, 2)),
+        ([(2, "denied"), (3, "revoked"), (1, "pending")], ended(1, 2)),
+    ],
+)
+def test_the_verifier_detects_a_surplus_move_at_its_place(moves: list[Move], finding: Finding) -> None:
+    assert taken(moves)[0] == finding
+
+
+@each(
+    ("moves", "options", "findings"),
+    [
+        # The first missing move is reported, without an event's number.
+        ([(2, "active")], {}, [lacking(1, 2)]),
+        ([(1, "pending"), (3, "active")], {}, [lacking(2, 3)]),
+        ([(1, "pending"), (4, "revoked"), (3, "active")], {}, [lacking(2, 4)]),
+        ([(1, "pending"), (2, "active"), (5, "active")], {}, [lacking(3, 5)]),
+        ([(1, "pending"), (MOST, "active")], {}, [lacking(2, MOST)]),
+        # A request may begin later where events were removed.
+        ([(4, "active"), (5, "completed")], REMOVED, []),
+        ([(5, "completed"), (4, "active")], REMOVED, []),
+        ([(5, "completed"), (3, "active"), (4, "active")], REMOVED, []),
+        ([(2, "denied"), (1, "pending")], REMOVED, []),
+        # There, gaps and repeats in later moves are still reported.
+        ([(MOST, "completed"), (1, "active"), (2, "active")], REMOVED, [lacking(3, MOST)]),
+        ([(5, "completed"), (3, "active")], REMOVED, [lacking(4, 5)]),
+        ([(5, "active"), (3, "active"), (3, "active"), (4, "active")], REMOVED, [twice(2, 3)]),
+        ([(4, "active"), (5, "completed"), (6, "active")], REMOVED, [ended(2, 5)]),
+        ([(2, "denied"), (3, "active")], REMOVED, [ended(1, 2)]),
+        # In a customer's log no move stands before the one that asked the customer.
+        *(
+            (moves, {"asked_by": 2}, [at(1, "request A has its move 1 before the one with which it begins")])
+            for moves in ([(2, "pending"), (1, "reviewing")], [(1, "reviewing"), (2, "pending")])
         ),
     ],
 )
-def test_the_verifier_detects_a_surplus_move_at_its_place(moves: list[Move], place: int, message: str) -> None:
-    assert taken(moves)[0] == at(place, message)
-
-
-@pytest.mark.parametrize(
-    ("moves", "message"),
-    [
-        ([(2, "active")], "request A lacks its move 1; others up to 2 are there"),
-        ([(1, "pending"), (3, "active")], "request A lacks its move 2; others up to 3 are there"),
-        ([(1, "pending"), (4, "revoked"), (3, "active")], "request A lacks its move 2; others up to 4 are there"),
-        ([(1, "pending"), (2, "active"), (5, "active")], "request A lacks its move 3; others up to 5 are there"),
-        (
-            [(1, "pending"), (MOST, "active")],
-            f"request A lacks its move 2; others up to {MOST} are there",
-        ),
-    ],
-)
-def test_the_verifier_reports_the_first_missing_move_of_a_request_without_an_event_number(
-    moves: list[Move], message: str
+def test_the_verifier_reports_missing_repeated_and_early_moves_of_a_request(
+    moves: list[Move], options: dict[str, Any], findings: list[Finding]
 ) -> None:
-    assert taken(moves) == [Finding(FindingKind.GAP_IN_MOVES, message)]
-
-
-@pytest.mark.parametrize(
-    "moves",
-    [
-        [(4, "active"), (5, "completed")],
-        [(5, "completed"), (4, "active")],
-        [(5, "completed"), (3, "active"), (4, "active")],
-        [(2, "denied"), (1, "pending")],
-    ],
-)
-def test_a_request_may_begin_later_in_a_log_where_events_were_removed(moves: list[Move]) -> None:
-    assert taken(moves, removed_before=True) == []
-
-
-@pytest.mark.parametrize(
-    ("moves", "found"),
-    [
-        (
-            [(MOST, "completed"), (1, "active"), (2, "active")],
-            [Finding(FindingKind.GAP_IN_MOVES, f"request A lacks its move 3; others up to {MOST} are there")],
-        ),
-        (
-            [(5, "completed"), (3, "active")],
-            [Finding(FindingKind.GAP_IN_MOVES, "request A lacks its move 4; others up to 5 are there")],
-        ),
-        (
-            [(5, "active"), (3, "active"), (3, "active"), (4, "active")],
-            [at(2, "request A has its move 3 twice")],
-        ),
-        (
-            [(4, "active"), (5, "completed"), (6, "active")],
-            [at(2, "request A has events after its final state, move 5")],
-        ),
-        (
-            [(2, "denied"), (3, "active")],
-            [at(1, "request A has events after its final state, move 2")],
-        ),
-    ],
-)
-def test_if_earlier_events_were_removed_gaps_and_repeats_in_later_moves_are_still_reported(
-    moves: list[Move], found: list[Finding]
-) -> None:
-    assert taken(moves, removed_before=True) == found
+    assert taken(moves, **options) == findings
 
 
 @pytest.mark.parametrize(
@@ -351,11 +327,6 @@ def test_in_a_customers_log_a_requests_moves_begin_with_asking_the_customer(
 ) -> None:
     assert taken(moves, asked_by=2, removed_before=removed_before) == []
     assert taken([(2, "denied"), *moves], asked_by=2)[0].kind is FindingKind.GAP_IN_MOVES
-
-
-@pytest.mark.parametrize("moves", [[(2, "pending"), (1, "reviewing")], [(1, "reviewing"), (2, "pending")]])
-def test_in_a_customers_log_the_verifier_detects_a_move_before_the_customer_was_asked(moves: list[Move]) -> None:
-    assert taken(moves, asked_by=2) == [at(1, "request A has its move 1 before the one with which it begins")]
 
 
 def test_the_verifier_reports_that_the_customer_was_asked_twice() -> None:

@@ -19,7 +19,7 @@ FORGED = Log([event(9_999), *EVENTS[1:]])
 ROWS = LOG.whole().splitlines(keepends=True)
 FIRST, END = ROWS[0], ROWS[-1]
 TILES = [ROWS[1:258], ROWS[258:515], ROWS[515:704]]
-BEFORE, OF_TILE, LAST_TILE = [FIRST, *TILES[0]], TILES[1], TILES[2]
+OF_TILE, LAST_TILE = TILES[1], TILES[2]
 SHORT = Log(EVENTS[:4])
 HEAD, TILE, ONE, TWO, THREE, FOUR, TAIL = SHORT.whole().splitlines(keepends=True)
 
@@ -54,95 +54,78 @@ def verdict_of(log: Log, *seen: str) -> VerificationResult:
     return result_of(log.whole().splitlines(keepends=True), *seen)
 
 
+CUT_OFF = "truncated: the last line is missing: the file has been cut off"
+OTHERWISE = "edited: line 4, number 1: this event differs from what was sealed"
+
+
+def missing(*numbers: int) -> list[str]:
+    return [f"removed: number {number}: the event {number} is missing" for number in numbers]
+
+
+def again(*rows: int) -> list[str]:
+    return [f"inserted: line {row}, number 1: this is the event 1 a second time" for row in rows]
+
+
+def never_sealed(row: int, number: int) -> str:
+    return f"inserted: line {row}, number {number}: this event was never sealed at this position"
+
+
+def outside(row: int, number: int) -> str:
+    return f"inserted: line {row}, number {number}: this event is outside of every tile"
+
+
+def cut_from(number: int) -> str:
+    return f"truncated: number {number}: the events from {number} on are missing: the file has been cut off"
+
+
+def there_though_removed(row: int, number: int) -> str:
+    return f"damaged: line {row}, number {number}: the event {number} is in the file, but reported as removed"
+
+
+def unconfirmed(start: int, last: int) -> str:
+    return f"removed: number {start}: the events {start} to {last} are {NOT_CONFIRMED}"
+
+
+def not_the_beginning(start: int, last: int) -> str:
+    return f"removed: number {start}: the events {start} to {last} are reported as removed, {ONLY_THE_BEGINNING}"
+
+
+NOT_CONFIRMED = "reported as removed, but no event of the log confirms it"
+ONLY_THE_BEGINNING = "but only a log's beginning can be"
+RENUMBERED = [changed(TWO, number=0), changed(ONE, number=1)]
 MISPLACED: list[tuple[list[bytes], list[str]]] = [
-    ([HEAD, TILE, ONE, TWO, THREE, FOUR, TAIL], []),
+    ([ONE, TWO, THREE, FOUR, TAIL], []),
     (
-        [HEAD, TILE, ONE, changed(TWO, number=2), THREE, FOUR, TAIL],
+        [ONE, changed(TWO, number=2), THREE, FOUR, TAIL],
         ["edited: line 4, number 2: this is the event 1, under another number"],
     ),
+    ([*RENUMBERED, THREE, FOUR, TAIL], ["reordered: line 3, number 0: the event 1 stands where the event 0 belongs"]),
+    ([ONE, FOUR, THREE, TWO, TAIL], ["reordered: line 4, number 3: the event 3 stands where the event 1 belongs"]),
+    ([ONE, TWO, TWO, TWO, THREE, FOUR, end(6)], again(5, 6)),
+    ([ONE, stranger(1), THREE, FOUR, TAIL], [OTHERWISE]),
     (
-        [HEAD, TILE, changed(TWO, number=0), changed(ONE, number=1), THREE, FOUR, TAIL],
-        ["reordered: line 3, number 0: the event 1 stands where the event 0 belongs"],
+        [ONE, stranger(1), stranger(1), stranger(9), THREE, FOUR, end(6)],
+        [OTHERWISE, never_sealed(5, 1), never_sealed(6, 9)],
     ),
+    ([THREE, TAIL], missing(0, 1, 3)),
+    ([TAIL], missing(0, 1, 2, 3)),
+    ([TWO], [CUT_OFF, cut_from(2), *missing(0)]),
+    ([], [CUT_OFF, cut_from(0)]),
+    ([TWO, FOUR], [CUT_OFF, *missing(0, 2)]),
     (
-        [HEAD, TILE, ONE, FOUR, THREE, TWO, TAIL],
-        ["reordered: line 4, number 3: the event 3 stands where the event 1 belongs"],
-    ),
-    (
-        [HEAD, TILE, ONE, TWO, TWO, TWO, THREE, FOUR, end(6)],
-        [
-            "inserted: line 5, number 1: this is the event 1 a second time",
-            "inserted: line 6, number 1: this is the event 1 a second time",
-        ],
-    ),
-    (
-        [HEAD, TILE, ONE, stranger(1), THREE, FOUR, TAIL],
-        ["edited: line 4, number 1: this event differs from what was sealed"],
-    ),
-    (
-        [HEAD, TILE, ONE, stranger(1), stranger(1), stranger(9), THREE, FOUR, end(6)],
-        [
-            "edited: line 4, number 1: this event differs from what was sealed",
-            "inserted: line 5, number 1: this event was never sealed at this position",
-            "inserted: line 6, number 9: this event was never sealed at this position",
-        ],
-    ),
-    (
-        [HEAD, TILE, THREE, TAIL],
-        [
-            "removed: number 0: the event 0 is missing",
-            "removed: number 1: the event 1 is missing",
-            "removed: number 3: the event 3 is missing",
-        ],
-    ),
-    (
-        [HEAD, TILE, TAIL],
-        [f"removed: number {number}: the event {number} is missing" for number in range(4)],
-    ),
-    (
-        [HEAD, TILE, TWO],
-        [
-            "truncated: the last line is missing: the file has been cut off",
-            "truncated: number 2: the events from 2 on are missing: the file has been cut off",
-            "removed: number 0: the event 0 is missing",
-        ],
-    ),
-    (
-        [HEAD, TILE],
-        [
-            "truncated: the last line is missing: the file has been cut off",
-            "truncated: number 0: the events from 0 on are missing: the file has been cut off",
-        ],
-    ),
-    (
-        [HEAD, TILE, TWO, FOUR],
-        [
-            "truncated: the last line is missing: the file has been cut off",
-            "removed: number 0: the event 0 is missing",
-            "removed: number 2: the event 2 is missing",
-        ],
-    ),
-    (
-        [HEAD, TILE, gap(0, 2), ONE, TWO, THREE, FOUR, TAIL],
-        [
-            "damaged: line 4, number 0: the event 0 is in the file, but reported as removed",
-            "damaged: line 5, number 1: the event 1 is in the file, but reported as removed",
-            "removed: number 0: the events 0 to 1 are reported as removed, but no event of the log confirms it",
-        ],
-    ),
-    (
-        [HEAD, ONE, TWO, TILE, THREE, FOUR, TAIL],
-        [
-            "inserted: line 2, number 0: this event is outside of every tile",
-            "inserted: line 3, number 1: this event is outside of every tile",
-            "removed: number 0: the event 0 is missing",
-            "removed: number 1: the event 1 is missing",
-        ],
+        [gap(0, 2), ONE, TWO, THREE, FOUR, TAIL],
+        [there_though_removed(4, 0), there_though_removed(5, 1), unconfirmed(0, 1)],
     ),
 ]
 
 
-@each(("rows", "says"), MISPLACED)
+@each(
+    ("rows", "says"),
+    [
+        *(([HEAD, TILE, *rows], says) for rows, says in MISPLACED),
+        ([HEAD, ONE, TWO, TILE, THREE, FOUR, TAIL], [outside(2, 0), outside(3, 1), *missing(0, 1)]),
+    ],
+)
 def test_a_misplaced_event_in_a_tile_is_reported(rows: list[bytes], says: list[str]) -> None:
     result = verified(b"".join(rows))
 
@@ -159,63 +142,55 @@ def test_valid_events_next_to_invalid_events_are_verified() -> None:
     ]
 
 
+def misplaced_tile(row: int, tile: int) -> str:
+    return f"inserted: line {row}: the tile {tile} is in the wrong place"
+
+
+def no_root(row: int, first: int, last: int) -> str:
+    return f"edited: line {row}: the hashes of the events {first} to {last} do not lead to the signed root"
+
+
+def missing_before(row: int, number: int, first: int, last: int) -> str:
+    return f"removed: line {row}, number {number}: the events {first} to {last} are missing before this"
+
+
+def cut(first: int, last: int) -> str:
+    return f"truncated: the events {first} to {last} are missing: the file has been cut off"
+
+
+FURTHER_TILE = changed(LAST_TILE[0], tile=3)
 TILED: list[tuple[list[bytes], list[str]]] = [
-    ([*BEFORE, *OF_TILE, *LAST_TILE, END], []),
+    ([*TILES[0], *OF_TILE, *LAST_TILE, END], []),
+    ([*TILES[0], *LAST_TILE, end(444)], [missing_before(259, 256, 256, 511)]),
+    ([*LAST_TILE, end(188)], [missing_before(2, 0, 0, 511)]),
+    ([*TILES[0], *OF_TILE, end(512)], [cut(512, 699)]),
+    ([end(0)], [cut(0, 699)]),
+    ([*TILES[0], *OF_TILE, OF_TILE[0], *LAST_TILE, END], [misplaced_tile(516, 1)]),
+    ([*TILES[0], *OF_TILE, *LAST_TILE, FURTHER_TILE, END], [misplaced_tile(705, 3)]),
     (
-        [*BEFORE, *LAST_TILE, end(444)],
-        ["removed: line 259, number 256: the events 256 to 511 are missing before this"],
+        [*TILES[0], *OF_TILE, *LAST_TILE, FURTHER_TILE, LAST_TILE[-1], end(701)],
+        [misplaced_tile(705, 3), outside(706, 699)],
     ),
-    ([FIRST, *LAST_TILE, end(188)], ["removed: line 2, number 0: the events 0 to 511 are missing before this"]),
-    ([*BEFORE, *OF_TILE, end(512)], ["truncated: the events 512 to 699 are missing: the file has been cut off"]),
-    ([FIRST, end(0)], ["truncated: the events 0 to 699 are missing: the file has been cut off"]),
-    (
-        [*BEFORE, *OF_TILE, OF_TILE[0], *LAST_TILE, END],
-        ["inserted: line 516: the tile 1 is in the wrong place"],
-    ),
-    (
-        [*BEFORE, *OF_TILE, *LAST_TILE, changed(LAST_TILE[0], tile=3), END],
-        ["inserted: line 705: the tile 3 is in the wrong place"],
-    ),
-    (
-        [*BEFORE, *OF_TILE, *LAST_TILE, changed(LAST_TILE[0], tile=3), LAST_TILE[-1], end(701)],
-        [
-            "inserted: line 705: the tile 3 is in the wrong place",
-            "inserted: line 706, number 699: this event is outside of every tile",
-        ],
-    ),
-    (
-        [*BEFORE, changed(OF_TILE[0], proof=[]), *OF_TILE[1:], *LAST_TILE, END],
-        ["edited: line 259: the hashes of the events 256 to 511 do not lead to the signed root"],
-    ),
-    (
-        [*BEFORE, *OF_TILE, changed(LAST_TILE[0], proof=[]), *LAST_TILE[1:], END],
-        ["edited: line 516: the hashes of the events 512 to 699 do not lead to the signed root"],
-    ),
+    ([*TILES[0], changed(OF_TILE[0], proof=[]), *OF_TILE[1:], *LAST_TILE, END], [no_root(259, 256, 511)]),
+    ([*TILES[0], *OF_TILE, changed(LAST_TILE[0], proof=[]), *LAST_TILE[1:], END], [no_root(516, 512, 699)]),
 ]
 
 
 @each(("rows", "says"), TILED)
 def test_faulty_tiles_of_an_export_are_reported(rows: list[bytes], says: list[str]) -> None:
-    result = result_of(rows)
+    result = result_of([FIRST, *rows])
 
     assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
 def test_the_verifier_reports_lines_after_a_full_last_tile() -> None:
     first, *rows, _ = Log(EVENTS[:256]).whole().splitlines(keepends=True)
-    another = changed(rows[0], tile=1)
 
-    assert told(result_of([first, *rows, another, end(256)])) == [
-        "inserted: line 259: the tile 1 is in the wrong place"
-    ]
+    assert told(result_of([first, *rows, changed(rows[0], tile=1), end(256)])) == [misplaced_tile(259, 1)]
 
 
 def test_the_verifier_reports_a_log_whose_last_events_are_marked_as_removed() -> None:
-    result = verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))
-
-    assert told(result) == [
-        "removed: number 256: the events 256 to 511 are reported as removed, but only a log's beginning can be"
-    ]
+    assert told(verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))) == [not_the_beginning(256, 511)]
 
 
 def test_a_tile_must_have_as_many_hashes_as_events() -> None:
@@ -226,7 +201,7 @@ def test_a_tile_must_have_as_many_hashes_as_events() -> None:
 
     result = result_of([HEAD, tile, TAIL.replace(b"4", b"0")])
 
-    assert told(result)[0] == "edited: line 2: the hashes of the events 0 to 3 do not lead to the signed root"
+    assert told(result)[0] == no_root(2, 0, 3)
 
 
 def test_the_verifier_keeps_at_most_four_tiles_of_events() -> None:
@@ -242,50 +217,20 @@ def test_the_verifier_keeps_at_most_four_tiles_of_events() -> None:
     assert result.findings.count == 5 + 1_023 + 3
 
 
-MISSING = "are reported as missing in the wrong place"
+def wrong_gap(row: int, first: int, last: int) -> str:
+    return f"damaged: line {row}: the events {first} to {last} are reported as missing in the wrong place"
+
+
 GAPS: list[tuple[list[bytes], list[str]]] = [
-    (
-        [gap(0, 1), *TILES[0], *OF_TILE, *LAST_TILE],
-        [f"damaged: line 2: the events 0 to 0 {MISSING}"],
-    ),
-    (
-        [*TILES[0], *OF_TILE[:-1], gap(511, 513), *LAST_TILE],
-        [
-            f"damaged: line 515: the events 511 to 512 {MISSING}",
-            "removed: number 511: the event 511 is missing",
-        ],
-    ),
-    (
-        [*TILES[0], OF_TILE[0], gap(255, 257), *OF_TILE[2:], *LAST_TILE],
-        [
-            f"damaged: line 260: the events 255 to 256 {MISSING}",
-            "removed: number 256: the event 256 is missing",
-        ],
-    ),
-    (
-        [*TILES[0], *OF_TILE, *LAST_TILE[:-1], gap(699, 701)],
-        [
-            f"damaged: line 704: the events 699 to 700 {MISSING}",
-            "removed: number 699: the event 699 is missing",
-        ],
-    ),
-    (
-        [gap(256, 512, hashes_of(LOG, 256, 512)), *TILES[0], *OF_TILE, *LAST_TILE],
-        [f"damaged: line 2: the events 256 to 511 {MISSING}"],
-    ),
-    (
-        [*TILES[0], gap(256, 512), *LAST_TILE],
-        [
-            f"damaged: line 259: the events 256 to 511 {MISSING}",
-            "removed: line 260, number 256: the events 256 to 511 are missing before this",
-        ],
-    ),
+    ([gap(0, 1), *TILES[0], *OF_TILE, *LAST_TILE], [wrong_gap(2, 0, 0)]),
+    ([*TILES[0], *OF_TILE[:-1], gap(511, 513), *LAST_TILE], [wrong_gap(515, 511, 512), *missing(511)]),
+    ([*TILES[0], OF_TILE[0], gap(255, 257), *OF_TILE[2:], *LAST_TILE], [wrong_gap(260, 255, 256), *missing(256)]),
+    ([*TILES[0], *OF_TILE, *LAST_TILE[:-1], gap(699, 701)], [wrong_gap(704, 699, 700), *missing(699)]),
+    ([gap(256, 512, hashes_of(LOG, 256, 512)), *TILES[0], *OF_TILE, *LAST_TILE], [wrong_gap(2, 256, 511)]),
+    ([*TILES[0], gap(256, 512), *LAST_TILE], [wrong_gap(259, 256, 511), missing_before(260, 256, 256, 511)]),
     (
         [*TILES[0], *OF_TILE, gap(512, 1_024, hashes_of(LOG, 0, 512))],
-        [
-            f"damaged: line 516: the events 512 to 1023 {MISSING}",
-            "truncated: the events 512 to 699 are missing: the file has been cut off",
-        ],
+        [wrong_gap(516, 512, 1_023), cut(512, 699)],
     ),
 ]
 
@@ -343,33 +288,14 @@ def test_events_of_recorded_removals_may_be_missing(gone: list[range], said: lis
 @pytest.mark.parametrize(
     ("gone", "said", "says"),
     [
-        (
-            [range(20)],
-            [],
-            ["number 0: the events 0 to 19 are reported as removed, but no event of the log confirms it"],
-        ),
-        (
-            [range(20)],
-            [range(19)],
-            ["number 19: the events 19 to 19 are reported as removed, but no event of the log confirms it"],
-        ),
-        (
-            [range(20)],
-            [range(14), range(13, 20)],
-            ["number 14: the events 14 to 19 are reported as removed, but no event of the log confirms it"],
-        ),
-        (
-            [range(300)],
-            [range(1, 300)],
-            ["number 0: the events 0 to 299 are reported as removed, but no event of the log confirms it"],
-        ),
+        ([range(20)], [], [unconfirmed(0, 19)]),
+        ([range(20)], [range(19)], [unconfirmed(19, 19)]),
+        ([range(20)], [range(14), range(13, 20)], [unconfirmed(14, 19)]),
+        ([range(300)], [range(1, 300)], [unconfirmed(0, 299)]),
         (
             [range(3), range(6, 8), range(256, 512)],
             [range(SIZE)],
-            [
-                "number 6: the events 6 to 7 are reported as removed, but only a log's beginning can be",
-                "number 256: the events 256 to 511 are reported as removed, but only a log's beginning can be",
-            ],
+            [not_the_beginning(6, 7), not_the_beginning(256, 511)],
         ),
     ],
 )
@@ -378,7 +304,7 @@ def test_the_verifier_reports_removals_that_are_unconfirmed_or_not_at_the_logs_b
 ) -> None:
     result = verdict_of(pruned(gone, *said))
 
-    assert told(result) == [f"removed: {one}" for one in says]
+    assert told(result) == says
     assert result.removed == [(one.start, one.stop) for one in gone]
 
 
