@@ -37,6 +37,7 @@ class LoopConnections:
     """The event loop's connections, closed when the engine is disposed."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._url = libpq_url(engine.url).render_as_string(hide_password=False)
         self._free: list[AsyncConnection[Any]] = []
         event.listen(engine, "engine_disposed", lambda _: self.close())
@@ -54,7 +55,11 @@ class LoopConnections:
         return made
 
     async def give(self, connection: AsyncConnection[Any]) -> None:
-        if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
+        if connection.closed:
+            # The idle connections, those of threads too, are probably lost as well, or hold the same outdated
+            # statements.
+            self._engine.dispose()
+        elif connection.info.transaction_status is not TransactionStatus.IDLE:
             await connection.close()
         else:
             self._free.append(connection)
@@ -153,10 +158,6 @@ class CallGroups:
             return
         try:
             await SharedTransaction(self._db, connection, in_one_round=self._in_one_round).run(members)
-        except PlansOutdated:
-            # The pool's other connections hold the same outdated statements.
-            pool.close()
-            raise
         finally:
             await pool.give(connection)
 

@@ -20,6 +20,9 @@ FOR EACH ROW EXECUTE FUNCTION refuse_commit()
 """
 LIVELY = 60
 """Seconds after which an answer no longer comes; a busy machine may take many."""
+END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 CLOSED_PORT = "redis://:x@127.0.0.1:1/0"
 
 
@@ -94,12 +97,21 @@ def test_without_postgres_every_route_answers_that_the_service_is_unavailable(do
 def test_an_idle_connection_closed_by_postgres_is_replaced(own_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "ASKED_AFTER", 0.0)
     request_id = own_door.pending()
-    own_door.run_sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
+    own_door.run_sql(END_OTHERS)
 
     assert own_door.act("ann", "approve", request_id).status_code == 200
+
+
+def test_a_submission_succeeds_though_postgres_has_just_closed_every_connection(
+    own_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ASKED_AFTER", LIVELY)
+    assert own_door.file().status_code == 201
+    with own_door.db.transaction() as session:
+        database.now(session)
+    own_door.run_sql(END_OTHERS)
+
+    assert own_door.file().status_code == 201
 
 
 def test_without_redis_requests_are_submitted_and_decided_without_waiting(without_redis: Door) -> None:
