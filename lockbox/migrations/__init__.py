@@ -5,12 +5,14 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lockbox import postgres_version
@@ -32,6 +34,9 @@ NAMES_BY_PLACE = 1
 LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.25
 """How long to wait for processes that were just stopped and for new ones that refuse to start yet; how often to
 look."""
+LOCKED_OUT = frozenset({"40P01", "55P03"})
+"""The SQL states of a deadlock and of too long a wait for a lock: other transactions use the same tables."""
+ATTEMPTS, PAUSE_SECONDS = 5, 1.0
 LOOK_ANEW = text("SELECT pg_stat_clear_snapshot()")
 CONNECTED = text("""
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -90,13 +95,29 @@ def _config() -> Config:
 def upgrade(owner_url: str) -> str:
     """Bring the database up to date as its owner, in one transaction; return its revision.
 
-    A database that a later version has migrated further, and that still serves this version, is left as it is.
+    A database that a later version has migrated further, and that still serves this version, is left as it is. If
+    running processes hold the tables' locks, the whole transaction is run again, five times at most.
 
     Raises:
         UnknownRevision: another version made the database.
-        OwnerRefused: see `check_owner`; or processes of 0.2.0 are running.
+        OwnerRefused: see `check_owner`; or processes of 0.2.0 are running; or others held the tables each time.
         sqlalchemy.exc.DBAPIError: the database is unreachable, or the login lacks a right.
     """
+    for _ in range(ATTEMPTS):
+        try:
+            return _upgrade(owner_url)
+        except (DBAPIError, psycopg.Error) as error:
+            refused = error.orig if isinstance(error, DBAPIError) else error
+            if getattr(refused, "sqlstate", None) not in LOCKED_OUT:
+                raise
+            time.sleep(PAUSE_SECONDS)
+    raise OwnerRefused(
+        f"other transactions held the tables in each of {ATTEMPTS} attempts, so nothing was changed: run lockbox "
+        "migrate again; pg_stat_activity lists the transactions"
+    )
+
+
+def _upgrade(owner_url: str) -> str:
     engine = create_engine(owner_url, poolclass=NullPool)
     with engine.begin() as connection:
         check_owner(connection)

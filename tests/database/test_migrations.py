@@ -2,7 +2,9 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from threading import Timer
 from typing import Any
@@ -14,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
@@ -193,6 +195,11 @@ MEASURED = "SELECT relname, reltuples FROM pg_class WHERE relname IN ('people', 
 SOMEBODY = """
 INSERT INTO people (id, side, name, email, created_at)
 VALUES (uuidv7(), 'vendor', 'Erin', 'erin@vendor.example', now())
+"""
+
+WAITS_FOR_DECISIONS = """
+SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE d.datname = current_database() AND NOT l.granted AND l.relation = 'decisions'::regclass
 """
 
 # As an older version wrote them, of a tenant that is not there.
@@ -421,13 +428,17 @@ def test_no_migration_runs_while_processes_of_version_0_2_0_run(
     assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == [first]
 
 
-def test_a_migration_waits_for_recently_stopped_processes_of_version_0_2_0(
-    urls: Urls, fresh: str, owner: Engine
-) -> None:
+def _migrate_to_the_first(owner: Engine) -> None:
     with owner.begin() as connection:
         config = migrations._config()  # noqa: SLF001 - as `upgrade` runs it
         config.attributes["connection"] = connection
         command.upgrade(config, migrations.history()[0])
+
+
+def test_a_migration_waits_for_recently_stopped_processes_of_version_0_2_0(
+    urls: Urls, fresh: str, owner: Engine
+) -> None:
+    _migrate_to_the_first(owner)
     stopped = psycopg.connect(on_database(urls.api, str(make_url(fresh).database)).replace("+psycopg", ""))
     leaves = Timer(0.5, stopped.close)
 
@@ -435,6 +446,44 @@ def test_a_migration_waits_for_recently_stopped_processes_of_version_0_2_0(
 
     assert migrations.upgrade(fresh) == migrations.head()
     leaves.join()
+
+
+def test_a_migration_runs_again_after_a_deadlock_with_another_transaction(
+    fresh: str, owner: Engine, superuser: Engine
+) -> None:
+    """The migration holds `requests` and waits for `decisions`, and the other transaction the reverse."""
+    _migrate_to_the_first(owner)
+    other = create_engine(superuser.url.set(database=make_url(fresh).database), poolclass=NullPool)
+    with ThreadPoolExecutor() as threads, other.connect() as connection:
+        with connection.begin():
+            # Postgres aborts the transaction that looks for a deadlock first.
+            connection.execute(text("SET LOCAL deadlock_timeout = '1min'"))
+            connection.execute(text("LOCK TABLE decisions IN ACCESS SHARE MODE"))
+            migrated = threads.submit(migrations.upgrade, fresh)
+            while not read(other, WAITS_FOR_DECISIONS):
+                time.sleep(0.02)
+            assert connection.execute(text("SELECT count(*) FROM requests")).scalar_one() == 0
+
+        assert migrated.result() == migrations.head()
+    other.dispose()
+
+
+def test_a_migration_shut_out_by_another_transaction_is_refused_with_an_instruction(
+    fresh: str, owner: Engine, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "ATTEMPTS", 1)
+    monkeypatch.setattr(migrations, "PAUSE_SECONDS", 0.0)
+    _migrate_to_the_first(owner)
+    other = create_engine(superuser.url.set(database=make_url(fresh).database), poolclass=NullPool)
+
+    with other.begin() as connection:
+        connection.execute(text("LOCK TABLE decisions IN ACCESS SHARE MODE"))
+        with pytest.raises(OwnerRefused, match="run lockbox migrate again"):
+            migrations.upgrade(fresh)
+
+    with owner.connect() as connection:
+        assert migrations.current(connection) == migrations.history()[0]
+    other.dispose()
 
 
 @pytest.mark.usefixtures("alone")
