@@ -13,7 +13,7 @@ from uuid import UUID
 import psutil
 import pytest
 from celery import Celery
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from devstack.embedded import ServerAddresses
@@ -35,6 +35,7 @@ HELD_UP = text("""
 SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted
 """)
+FREE_TO_SEAL = text("SELECT 1 FROM turns WHERE name = 'seal' FOR UPDATE SKIP LOCKED")
 # Each of the two jobs waits in the midst of its work, until the lock is free or its time limit ends it.
 HOLD_MAINTENANCE = (
     f"""CREATE OR REPLACE FUNCTION held() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
@@ -159,6 +160,19 @@ def children(stage: RunningStack) -> list[psutil.Process]:
     return psutil.Process(stage.processes.running["worker"].pid).children()
 
 
+def suspend_outside_of_sealing(held: list[psutil.Process], superuser: Engine) -> None:
+    """Suspend the children while none of them holds the turn to seal, which nobody else could take then."""
+    while True:
+        for child in held:
+            child.suspend()
+        with superuser.connect() as connection:
+            if connection.execute(FREE_TO_SEAL).one_or_none():
+                return
+        for child in held:
+            child.resume()
+        time.sleep(0.05)
+
+
 def one_of_each(stage: RunningStack) -> dict[UUID, str]:
     """Have every task of the clock come due within seconds; return the requests and how they end."""
     reminding = stage.world(approval_window=6, approval_reminders=(40,)).submit()
@@ -224,9 +238,9 @@ def test_the_core_worker_itself_seals_events_if_no_task_does(stage: RunningStack
         return sum(line.get("event") == "maintenance.done_here" and line["job"] == "seal" for line in log_lines(log))
 
     before = sealed_by_itself()
-    for child in held:
-        child.suspend()
     try:
+        with superuser_at(stage.urls.superuser) as engine:
+            suspend_outside_of_sealing(held, engine)
         stage.world(approval_window=60).submit()
         wait_until(lambda: sealed_by_itself() > before, "the worker has sealed")
         wait_until(lambda: not stage.rows("SELECT 1 FROM unsealed"), "nothing is left to seal")
