@@ -11,8 +11,9 @@ from api.schemas.after_reviews import AfterReviewView
 from api.schemas.parts import PersonView, RequestBody
 from lockbox.facts.ask import Ask
 from lockbox.facts.bounds import Resource, Seconds, Uses, Word
-from lockbox.facts.enumerations import Mode, State
+from lockbox.facts.clock import PublicClock
 from lockbox.facts.requester import Requester
+from lockbox.facts.window import PublicWindow
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.activity import GateUse, WindowUsage
 from lockbox.requests.lifecycle import Action, HeldBack
@@ -109,7 +110,7 @@ class IdentifiedRequest(SQLModel):
     tenant: str
 
 
-class RequestView(Requester, Ask, IdentifiedRequest):
+class RequestView(PublicWindow, PublicClock, Requester, Ask, IdentifiedRequest):
     """A request; `open` is computed from the database's time on each read, and depends on no timer.
 
     `reminders` is how many were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without
@@ -129,30 +130,11 @@ class RequestView(Requester, Ask, IdentifiedRequest):
     requester: PersonView
     justification: str | None  # type: ignore[assignment] # null for readers who may not see it
     context: dict[str, Any] = Field(default={})
-    mode: Mode
-    policy_version: int
-    state: State
     open: bool
     held_back: HeldBack | None = None
     is_outlived: bool = False
-    version: int
-    quorum: int
-    max_uses: int | None
     uses_left: int | None
-    deadline_at: datetime
-    created_at: datetime
-    opened_at: datetime | None
-    closed_at: datetime | None
-    reminders: int
-    tiers_asked: int
-    warned: bool
-    break_glass: bool
-    extends: UUID | None = None
-    opens_at: datetime | None = None
-    granted_resources: list[str] | None = None
-    granted_actions: list[str] | None = None
     mixed_alphabets: list[str] = Field(default=[])
-    pre_approval_id: UUID | None = None
 
 
 class DecisionView(BaseModel):

@@ -11,13 +11,12 @@ from lockbox.facts.fact import EVENT, Fact, Part
 from lockbox.sql import Instant, Texts
 
 
-class Window(Part):
-    """A window as it was or will be opened.
+class PublicWindow(Part):
+    """The part of a window that everyone sees who sees the request.
 
-    `opens_at` is the start if it is later than the approval. `first_opened_at` is the start of the first window in
-    the chain that this window extends. `granted_resources` and `granted_actions` are set if the window covers less
-    than requested. `max_uses` is as requested or, if lower, as the policy permits; after the opening, it is as
-    granted. `used` is counted only if uses are limited.
+    `opens_at` is the start if it is later than the approval. `granted_resources` and `granted_actions` are set if the
+    window covers less than requested. `max_uses` is as requested or, if lower, as the policy permits; after the
+    opening, it is as granted.
     """
 
     max_uses: Annotated[int | None, Fact("Uses", EVENT)] = Field(
@@ -25,7 +24,6 @@ class Window(Part):
         description="How many times the window can be used; null for any number.",
         schema_extra={"examples": [3]},
     )
-    used: int = 0
     opened_at: datetime | None = Field(
         default=None,
         sa_type=Instant,
@@ -44,7 +42,6 @@ class Window(Part):
         description="The request whose window this one extends; null if it is no extension.",
         schema_extra={"examples": ["0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b02"]},
     )
-    first_opened_at: datetime | None = Field(default=None, sa_type=Instant)
     granted_resources: list[str] | None = Field(
         default=None,
         sa_type=Texts,
@@ -68,6 +65,17 @@ class Window(Part):
         "the customer.",
         schema_extra={"examples": [False]},
     )
+
+
+class Window(PublicWindow):
+    """A window as it was or will be opened.
+
+    `first_opened_at` is the start of the first window in the chain that this window extends. `used` is counted only
+    if uses are limited.
+    """
+
+    used: int = 0
+    first_opened_at: datetime | None = Field(default=None, sa_type=Instant)
 
     def resources_of(self, ask: SubmittedAsk) -> list[str]:
         return ask.resources if self.granted_resources is None else self.granted_resources
