@@ -28,6 +28,7 @@ from lockbox.facts.ask import Ask, SubmittedAsk
 from lockbox.facts.clock import Clock
 from lockbox.facts.enumerations import AuthMethod, Mode, Reason, SignInKind, State
 from lockbox.facts.fact import (
+    CHAT,
     CSV,
     EVENT,
     FORM,
@@ -50,7 +51,7 @@ from lockbox.facts.fact import (
 from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
 from lockbox.identity.roles import Caller, Role, RoleGrant, Side
-from lockbox.notifications import webhook
+from lockbox.notifications import chat_message, webhook
 from lockbox.notifications.models import Format
 from lockbox.requests import approvals, policy_rules, submit
 from lockbox.requests.models import AccessRequest, RequestEntry
@@ -193,6 +194,23 @@ def test_a_webhook_call_has_a_member_for_each_request_fact(name: str) -> None:
     body = webhook.request_payload(sample_mail(**{name: value}), target, public_url=PUBLIC, services=SERVICES)
 
     assert json.loads(body)["data"][name] == value
+
+
+@each("name", [name for part, name in names(CHAT) if part is Ask])
+def test_a_chat_message_has_a_line_for_each_request_fact(name: str) -> None:
+    fact, value = facts_of(Ask, CHAT)[name], sample(Ask, name)
+
+    told, without = (
+        chat_message.of_request(sample_mail(**{name: said}), "why", public_url=PUBLIC, services=SERVICES)
+        for said in (value, None)
+    )
+
+    assert f"{fact.label}: {fact.show(value)}" in said_in(told).splitlines()
+    assert f"{fact.label}:" not in said_in(without)
+
+
+def said_in(message: dict[str, Any]) -> str:
+    return str(message["blocks"][0]["text"]["text"])
 
 
 @each("name", [name for _, name in names(FORM)])
