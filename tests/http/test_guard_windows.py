@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from lockbox_guard import Allowed, Guard, Refused
+from lockbox_guard.windows import KnownWindow
 
 from harness.gateway_world import ANNA, ENGINEER, GUARD, SERVICE
 from harness.people import HERE, SETTINGS, World
@@ -28,6 +29,8 @@ from tests.http.guard_streams import GuardReader
 PATIENCE = 20.0
 WARNING = Policy(vendor_review=False, closing_warning=4)
 MAILBOX = f"mailbox:{ANNA}"
+TIME_TO_EXTEND = 15
+"""How long a window lasts that is extended meanwhile: on a busy machine, asking and approving takes seconds."""
 CUT_SECONDS = 2.5
 """By when a call has ended whose window is over, and whose next one never came."""
 
@@ -47,7 +50,14 @@ class GuardScene:
         return request
 
     def knows(self, request_id: UUID) -> bool:
-        return self.guard.start().knowledge.windows.of(request_id) is not None
+        return self.window(request_id) is not None
+
+    def is_extended(self, request_id: UUID) -> bool:
+        window = self.window(request_id)
+        return window is not None and window.extended
+
+    def window(self, request_id: UUID) -> KnownWindow | None:
+        return self.guard.start().knowledge.windows.of(request_id)
 
     def check(self) -> Allowed:
         return self.guard.check(**self.use, engineer=self.world.people["erin"].person_id)
@@ -136,11 +146,12 @@ def test_running_calls_of_the_guard_continue_under_an_approved_extension(
         "wsgi": lambda: served_wsgi(scene.guard, "erin", tenant=tenant),
     }
     with services[kind]() as port:
-        first = scene.opened(5)
+        first = scene.opened(TIME_TO_EXTEND)
         call = get(port, "/mailboxes/anna/live", "Connection: close")
         call.wait_for(PIECE)
         second = extended(scene.world, first, 3)
         assert second.opens_at == first.deadline_at
+        wait_for("the guard knows that the window is extended", lambda: scene.is_extended(first.id), PATIENCE)
 
         sleep_until(first.deadline_at)
         timers.run(worker, [first.id])
@@ -158,7 +169,7 @@ def test_running_calls_of_the_guard_continue_under_an_approved_extension(
 @pytest.mark.far
 def test_a_call_is_cut_at_the_end_of_its_window_if_the_extension_was_revoked(scene: GuardScene) -> None:
     with served(GuardedService(scene.guard, scene.world.tenant.slug, subject="erin")) as port:
-        first = scene.opened(5)
+        first = scene.opened(TIME_TO_EXTEND)
         call = get(port, "/mailboxes/anna/live")
         call.wait_for(PIECE)
         second = extended(scene.world, first, 60)
