@@ -58,7 +58,7 @@ def _ask_at_the_gate(gate: GateDoor, opened: str, request_id: str) -> int:
     asked = {"subject": subject, "action": {"name": "read"}, "resource": resource}
     decided = httpx.post(f"http://127.0.0.1:{gate.port}{EVALUATION}", json=asked, headers=token, timeout=PATIENCE)
     assert decided.json()["decision"] is True, decided.text
-    assert {opened, request_id} <= opened_on_stream(gate, {request_id}).keys()
+    opened_on_stream(gate, {opened, request_id})
     return gate.ask().status
 
 
