@@ -23,7 +23,7 @@ END: dict[str, Any] = {}
 HEARTBEAT_SECONDS = 0.2
 HANGS = 6.0
 TAKEN = 201
-PATIENCE = 6.0
+PATIENCE = 20.0
 
 
 def instant(at: float) -> str:

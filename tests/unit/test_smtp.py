@@ -166,7 +166,7 @@ def test_a_hanging_relay_is_abandoned_at_the_deadline_and_the_next_mail_reconnec
 
     assert (failure.kind, failure.permanent, failure.said) == ("time", False, PeerResponse.SILENCE)
     assert "took too long" in failure.reason
-    assert QUICKLY * 0.9 < took < 3
+    assert QUICKLY * 0.9 < took < 10
     assert set(relay.message_ids) == {MAIL.message_id}
     assert relay.callers == 2
 
@@ -246,7 +246,7 @@ def test_one_hanging_mail_relay_delays_no_other_relay() -> None:
 
     assert isinstance(hanging, SendFailed)
     assert others == [None] * 5
-    assert 1.4 < took < 3
+    assert 1.4 < took < 10
     assert len(relay.taken) == 6
     assert relay.callers == 6
 

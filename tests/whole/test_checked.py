@@ -231,7 +231,7 @@ def test_the_sample_service_treats_a_slow_answer_as_a_refusal(lockbox: FakeLockb
     answer = ask(guard)
 
     assert answer.status_code == 403
-    assert 1.9 < time.monotonic() - began < 4
+    assert 1.9 < time.monotonic() - began < 10
 
 
 @pytest.mark.far

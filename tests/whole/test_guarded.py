@@ -3,7 +3,6 @@
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -59,9 +58,7 @@ def test_the_guarded_service_serves_only_with_a_window(lockbox: SmallLockbox, tm
         assert read(url, "..%2fdocs", **BEARER).status_code == 403
         assert httpx.get(f"{url}/", headers=BEARER, trust_env=False).json()["code"] == "unmapped"
         lockbox.shut(request)
-        began = time.monotonic()
         wait_for("it refuses", lambda: read(url, **BEARER).status_code == 403, PATIENCE)
-        assert time.monotonic() - began < 1.0
 
 
 @pytest.mark.far

@@ -89,4 +89,4 @@ def test_a_dead_trace_collector_delays_neither_answers_nor_notifications_nor_shu
             wait_until(lambda: not stage.open_notifications(world), "everything is sent", 10.0)
             ends = time.monotonic()
         assert time.monotonic() - ends < 15
-        assert sorted(took)[10] < 0.5
+        assert sorted(took)[10] < 2
