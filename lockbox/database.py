@@ -36,7 +36,7 @@ Query = tuple[TextClause, Mapping[str, Any]]
 Rows = Result[*tuple[Any, ...]]
 
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
-"""A silent network is noticed within twenty seconds. The last value is in milliseconds, the others are in seconds."""
+"""A dead connection is noticed within twenty seconds. The last value is in milliseconds, the others in seconds."""
 
 BOUNDS = {
     "lock_timeout": "2s",
@@ -62,7 +62,7 @@ NOT_REPLICATED = ("WARNING", "01000")
 """The warning that Postgres has stopped waiting for the standby. Postgres still reports the commit as done."""
 
 PLANS_OUTDATED = "0A000"
-"""The error code of a prepared statement that would return other columns since a migration.
+"""The error code of a prepared statement whose columns a migration has changed.
 
 Only a new connection helps.
 """

@@ -164,7 +164,7 @@ class PasskeyMustSign(NotYours):
 
 
 class PasskeyTooNew(NotYours):
-    """By the customer's policy the caller's first passkey does not approve yet; the detail says from when it does."""
+    """By the customer's policy the caller's first passkey cannot approve yet; the detail says from when it can."""
 
     code = "passkey-too-new"
 
@@ -368,7 +368,7 @@ class EndpointDisabled(Conflict):
 
 
 class StillWaiting(Conflict):
-    """The notification has not ended and will be retried by itself."""
+    """The notification is still being retried; wait until it has ended."""
 
     code = "still-waiting"
 
@@ -380,7 +380,7 @@ class DelegationClash(Conflict):
 
 
 class TooMany(LockboxError):
-    """A limit of calls was met; after `retry_after` seconds the call may succeed, as in `Retry-After`."""
+    """A limit on calls was reached; after `retry_after` seconds the call may succeed, as in `Retry-After`."""
 
     code = "too-many"
 

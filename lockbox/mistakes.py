@@ -36,7 +36,7 @@ WORDS = {
     "date": "write a day, such as 2026-11-24",
     "json_invalid": "write JSON here",
 }
-"""By the type of pydantic's error, or by the first word of the type."""
+"""The advice, by the type of pydantic's error or by the first word of the type."""
 
 
 def say(error: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""HTTP calls to URLs that other people choose: only https and public addresses, with limits of size and time."""
+"""HTTP calls to URLs that other people choose: only https and public addresses, with limits on size and time."""
 
 import asyncio
 import functools
@@ -128,7 +128,7 @@ async def post(
     tls: ssl.SSLContext | None = None,
     route: OutboundRoute = NO_WAY_ASIDE,
 ) -> FetchResponse:
-    """Post JSON and return the answer, whatever its status; the checks and arguments are the same as for `fetch`.
+    """Post JSON and return the answer, whatever its status; checks and arguments are as for `fetch`.
 
     Of the body, only the first `most_bytes` are read.
 

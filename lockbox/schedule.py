@@ -92,7 +92,7 @@ class IndexEntry:
 
     @property
     def score(self) -> str:
-        """Milliseconds since 1970, rounded up; with a plus sign, a delay from Redis' own time; or an empty text."""
+        """Milliseconds since 1970, rounded up; or `+` and a delay from Redis' own time; or an empty text."""
         if self.due is None:
             return ""
         if isinstance(self.due, timedelta):

@@ -202,10 +202,10 @@ def look_through(
 ) -> Select[UUID | None, UUID | None]:
     """Return the query for the newest matching ids; each result has the last id that was read, and a matching id.
 
-    The last id is null where no more rows are left; it is returned also if no row matches. `branches` are queries for
-    rows of `kind`, each the newest first; no row is in two branches. `filters` returns the conditions on the rows of
-    `kind` or of an alias of it. `most_looked` limits the rows read in all branches together. `bound` writes the
-    number of rows that a branch reads into the query.
+    The last id is returned even if no row matches; it is null if no more rows are left. `branches` are queries for
+    rows of `kind`, each with the newest row first; no row is in two branches. `filters` returns the conditions on the
+    rows of `kind` or of an alias of it. `most_looked` limits the rows read in all branches together. `bound` writes
+    the number of rows that a branch reads into the query.
     """
     each = most_looked // len(branches) or 1
     ids = [one.with_only_columns(one.selected_columns.id) for one in branches]

@@ -297,7 +297,7 @@ def _has_own_statements(connection: Connection, server: ServerKind) -> None:
 
 
 def _is_direct(connection: Connection, direct: Engine) -> None:
-    """Refuse a `direct` engine that goes through a pooler, or to another server, database or login."""
+    """Refuse a `direct` engine that goes through a pooler, or uses another server, database or database login."""
     try:
         with direct.connect() as own:
             is_fit = not is_pooled(own) and own.execute(SERVER).one() == connection.execute(SERVER).one()
@@ -366,7 +366,7 @@ def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str
 
 
 def allow_more_connections(connection: Connection, of_login: int, of_all: int) -> str:
-    """Return how to lift each limit that is too low: of this login, of the database, or of the server."""
+    """Return how to lift each limit that is too low: of this database login, of the database, or of the server."""
     row = connection.execute(LIMITS).one()
     limits = (
         (row.of_login, of_login, f"ROLE {row.login}"),

@@ -104,7 +104,7 @@ RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^*{NOT_IN_IDS}]{{1,220}}$"
 
 
 DOT_SEGMENT = r"/([^?#]*/)?(\.|%2[Ee]){1,2}([/?#]|$)"
-"""A segment of dots: a browser follows it to another path than the beginning of the address says."""
+"""A path segment of dots: it leads a browser to another path than the start of the address shows."""
 HTTPS_PATTERN = rf"^https://[A-Za-z0-9.-]+(:[0-9]{{1,5}})?(?!{DOT_SEGMENT})/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*$"
 
 

@@ -11,7 +11,7 @@ from lockbox.sql import Instant, words
 
 
 class PublicClock(Part):
-    """The part of the clock that everyone sees who sees the request.
+    """The part of the clock that every reader of the request sees.
 
     `version` is the seq of the last move. Decisions and access checks compare with `deadline_at`. `reminders`,
     `tiers_asked` and `warned` are the progress of the reminders in the current state. `policy_version` is the policy

@@ -14,7 +14,7 @@ class Reason(StrEnum):
 
 
 class Severity(StrEnum):
-    """How severe a case is, from 1, the most severe, as support contracts count."""
+    """How severe a case is; as in support contracts, 1 is the most severe."""
 
     S1 = "S1"
     S2 = "S2"
@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 
 class CaseCheck(StrEnum):
-    """Whether the ticket system confirmed that the case is open and is the engineer's, or could not be asked."""
+    """Whether the ticket system confirmed the case (open, assigned to the engineer), or could not be asked."""
 
     CONFIRMED = "confirmed"
     UNCONFIRMED = "unconfirmed"

@@ -12,7 +12,7 @@ from lockbox.sql import Instant, Texts
 
 
 class PublicWindow(Part):
-    """The part of a window that everyone sees who sees the request.
+    """The part of a window that every reader of the request sees.
 
     `opens_at` is the start if it is later than the approval. `granted_resources` and `granted_actions` are set if the
     window covers less than requested. `max_uses` is as requested or, if lower, as the policy permits; after the

@@ -33,9 +33,9 @@ class IssuedToken:
 class TokenTerms:
     """`environment` is part of the token's text: an environment of another kind refuses the token.
 
-    `is_sample` marks a demo token, which counts as a fresh sign-in. `by_mail`: the token was created after a sign-in
-    by mailed code alone. `replaces` is the token that was rotated, `only_at` the one tenant at which the token
-    counts, or None for all.
+    `is_sample` marks a demo token, which counts as a fresh sign-in. `by_mail` is whether the token was created after
+    a sign-in with only a mailed code. `replaces` is the token that was rotated. `only_at` is the one tenant at which
+    the token counts, or None for all.
     """
 
     environment: str
@@ -83,7 +83,7 @@ def written(environment: str, token_id: UUID, secret: str) -> str:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Token]:
-    """Unrevoked tokens, newest first; with a sign-in for one tenant, only tokens for that tenant."""
+    """Unrevoked tokens, newest first; a sign-in for one tenant lists only tokens for that tenant."""
     query = _all_of(caller).where(col(Token.revoked_at).is_(None))
     return session.orm.exec(query.order_by(col(Token.id).desc())).all()
 

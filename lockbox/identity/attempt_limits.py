@@ -55,7 +55,7 @@ class AttemptLimits:
 
 @dataclass(frozen=True)
 class AttemptCount:
-    """`wait` is None if the attempt may continue. `of_address`: whether the network has to wait."""
+    """`wait` is None if the attempt may continue. `of_address` is whether the network has to wait."""
 
     wait: timedelta | None
     of_address: bool = False
@@ -83,11 +83,11 @@ def count(
 ) -> AttemptCount:
     """Count an attempt to sign in, name an address, export data or upload a file; commit before checking the result.
 
-    `address` is the network address of the attempt, `account` the mail address that requested a code. `code_of` is
-    the mail address whose code is tried. It has its own count, so that requesting codes for someone does not block
-    that person's code. `tried_from` is the network address from which the code is tried; unlike `address`, it is
-    counted only together with `code_of`. `naming`, `taking` and `verifying` are the people who name a mail address,
-    export data or upload a file.
+    `address` is the network address of the attempt. `account` names the account, such as the mail address for which a
+    code is requested. `code_of` is the mail address whose code is tried. It has its own count, so that requesting
+    codes for someone does not block that person's code. `tried_from` is the network address from which the code is
+    tried; unlike `address`, it is counted only together with `code_of`. `naming`, `taking` and `verifying` are the
+    people who name a mail address, export data or upload a file.
     """
     of = network(address) if address else None
     acting = {"naming": naming, "taking": taking, "verifying": verifying}

@@ -134,8 +134,8 @@ class CredentialKind(StrEnum):
 
 
 MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: MarkedRowKind.SESSION}
-"""Kinds that count as unknown without a valid MAC. The MACs of passkeys and identities are checked with their
-rows."""
+"""Credentials of these kinds are treated as unknown without a valid MAC. The MACs of passkeys and identities are
+checked with their rows."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def check(session: UnitOfWork, caller: Caller) -> None:
 
 
 def check_address_change(session: UnitOfWork, caller: Caller) -> None:
-    """The same rules hold as for a change of sign-in methods."""
+    """The rules are those for changing sign-in methods."""
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN:

@@ -99,7 +99,7 @@ class GateIdentity(SQLModel, table=True):
 
 
 class Passkey(SQLModel, table=True):
-    """A WebAuthn credential of a person; `public_key` is in COSE form, `sign_count` is the last count shown.
+    """A WebAuthn credential of a person; `public_key` is in COSE form, `sign_count` is the last signature count.
 
     Until `trusted_at` it counts only as a mailed code. If `only_at` is set, it counts only at that tenant.
     """

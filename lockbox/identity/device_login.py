@@ -102,7 +102,7 @@ def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *,
     """Allow or refuse the device login with this code, once.
 
     The token is as strong and as fresh as the sign-in of this session, and counts at the same tenants. It can
-    administer and close access. It cannot approve, create tokens or passkeys, or be rotated.
+    administer and end access, but cannot approve, create tokens or passkeys, or be rotated.
     """
     row, at = pending_for_code(session, caller, code), now(session)
     row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed

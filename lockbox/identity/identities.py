@@ -110,8 +110,8 @@ def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) ->
 def is_bound(session: UnitOfWork, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
     """Return whether the person can sign in with one of our identity providers at any of their tenants.
 
-    An identity bound after a mailed code alone does not count until it is trusted, so that it does not lock out the
-    mailbox's owner.
+    An identity that was bound after a sign-in with only a mailed code does not count until it is trusted. Otherwise,
+    it could lock out the mailbox's owner.
     """
     at = now(session)
     bound = {identity.issuer for identity in mine(session, caller) if at >= identity.trusted_at}

@@ -213,7 +213,7 @@ def read_codes(files: Sequence[Path]) -> CodeKeys:
 
 
 def read_marks(files: Sequence[Path]) -> Keyring:
-    """Read MAC keys, which verify rows, but no secrets or codes."""
+    """Read MAC keys. They verify rows, not secrets or codes."""
     return Keyring([], [_read(file, MARKS) for file in files])
 
 
@@ -270,7 +270,7 @@ def _canonical(parts: Sequence[Part]) -> bytes:
 def _plain(part: Part) -> object:
     """Convert a value that a MAC covers, for JSON.
 
-    Equal values, such as bytes and a memoryview of them, give equal results; different values never do.
+    Equal values, such as bytes and a memoryview of them, give equal results; different values give different results.
     """
     if part is None or isinstance(part, bool | int):
         return part

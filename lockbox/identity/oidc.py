@@ -50,7 +50,7 @@ SCOPE = "openid profile email"
 ID_TOKEN_TYPES = frozenset({"jwt"})
 BEARER_TYPES = frozenset({"jwt", "at+jwt"})
 BEARER_CLIENTS = ("azp", "client_id", "cid", "appid")
-"""The claims that name a bearer token's client: OpenID Connect, RFC 9068, Okta, and version 1 of Entra."""
+"""The claims that name a bearer token's client, in OpenID Connect, RFC 9068, Okta, and version 1 of Entra."""
 ID_TOKEN_CLIENTS = ("azp",)
 # A logout token has `events`; a token with `cnf` is worthless without its bound key (RFC 7800).
 NEVER_BEARERS = frozenset({"events", "cnf"})
@@ -247,8 +247,8 @@ def verified_claims(
 ) -> dict[str, Any]:
     """Return the claims of a token that one of these keys signed for that audience and that is valid now.
 
-    `key_id` has checked the header. `longest` is the longest accepted lifetime in seconds. `clients` lists the claims
-    that can name the client to which the token was issued. Raises UnexplainedSignature.
+    The function `key_id` has checked the header. `longest` is the longest accepted lifetime in seconds. `clients`
+    lists the claims that can name the client to which the token was issued. Raises UnexplainedSignature.
     """
     rules = Claims(
         now=int(now.timestamp()),

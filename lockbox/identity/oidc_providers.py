@@ -89,7 +89,7 @@ class CachedFetch(Generic[T]):
         return None
 
     def renewal(self) -> Future[None] | None:
-        """Begin one more fetch, at most once a minute; otherwise return the fetch under way, if any."""
+        """Begin and return one more fetch, at most once a minute; otherwise return the fetch under way, if any."""
         with self._lock:
             is_due = self._clock() - self._asked_again_at >= PAUSE_SECONDS
             if is_due:
@@ -312,7 +312,7 @@ class IdentityProviders:
 
 
 def read_metadata(document: bytes, issuer: IdentityProvider) -> ProviderMetadata:
-    """Read a discovery document, which must be the provider's own (OpenID Connect Discovery 1.0 section 4.3)."""
+    """Read a discovery document; its `issuer` must be this provider (OpenID Connect Discovery 1.0 section 4.3)."""
     said = read_object(document)
     if said.get("issuer") != issuer.issuer:
         raise FetchFailed("its discovery document is another issuer's")
@@ -334,7 +334,7 @@ def _scheme(url: str) -> str:
 
 
 def read_keys(document: bytes) -> KeySet:
-    """Read a JWK Set (RFC 7517 section 5), without entries that are no valid public signing keys."""
+    """Read a JWK Set (RFC 7517 section 5), leaving out entries that are not valid public signing keys."""
     listed = read_object(document).get("keys")
     if not isinstance(listed, list):
         raise FetchFailed("its keys are no JWK Set")

@@ -1,7 +1,7 @@
 """Passkeys: registration, sign-in, and signed decisions (WebAuthn level 2).
 
-`shown` is an authenticator's answer as JSON, `challenge` a challenge that is already used up. An answer that is not
-accepted raises Invalid, or NotSignedIn at a sign-in.
+`shown` is an authenticator's answer as JSON, and `challenge` is a challenge that is already used up. An answer that
+is not accepted raises Invalid, or NotSignedIn at a sign-in.
 """
 
 from collections.abc import Iterable, Sequence
@@ -261,7 +261,7 @@ def signed(
 
 
 def public_key(cose: bytes) -> bytes:
-    """Convert a public key from COSE to SubjectPublicKeyInfo in DER; raises ValueError if it is no such key."""
+    """Convert a public key from COSE to SubjectPublicKeyInfo in DER; raises ValueError if the key is malformed."""
     try:
         key = decoded_public_key_to_cryptography(decode_credential_public_key(cose))
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -270,7 +270,7 @@ def public_key(cose: bytes) -> bytes:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Passkey]:
-    """Oldest first; with a sign-in for one tenant, only passkeys for that tenant."""
+    """Oldest first; a sign-in for one tenant lists only passkeys for that tenant."""
     theirs = select(Passkey).where(col(Passkey.person_id) == caller.person_id)
     query = theirs.where(sessions.visible_to(caller, col(Passkey.only_at)))
     return session.orm.exec(query.order_by(col(Passkey.id))).all()
@@ -401,6 +401,6 @@ def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRe
 
 
 def _in_our_window(client_data: bytes) -> None:
-    """Refuse an answer from a frame in another page; py_webauthn does not check this."""
+    """Refuse an answer from a cross-origin frame; py_webauthn does not check this."""
     if parse_client_data_json(client_data).cross_origin:
         raise ValueError("asked in a foreign frame")

@@ -12,7 +12,7 @@ from lockbox.facts.enumerations import AuthMethod, SignInKind
 
 
 class Side(StrEnum):
-    """A person's side, which never changes: no one of the vendor is ever a member of a customer."""
+    """A person's side, which never changes: no one at the vendor is ever a member of a customer."""
 
     VENDOR = "vendor"
     CUSTOMER = "customer"
@@ -78,8 +78,8 @@ class Caller:
     """The person behind a call, with all current roles, and the sign-in with its limits.
 
     `scopes` and `services` limit only tokens of the role *system*. `key_id` is the token or the browser session. If
-    `only_at` is set, the sign-in counts only at that tenant, and `standings` has only the roles there.
-    `by_device_login`: the caller may administer but not approve.
+    `only_at` is set, the sign-in counts only at that tenant, and `standings` has only the roles there. With
+    `by_device_login`, the caller may administer but not approve.
     """
 
     person_id: UUID
@@ -128,7 +128,7 @@ class Caller:
 
 
 class VisibilityScope(StrEnum):
-    """Requests that a person may know of in a role: none, their own, the tenant's once it was notified, or all."""
+    """Requests that a person may know of in a role: none, their own, those their tenant was notified of, or all."""
 
     NONE = "none"
     OWN = "own"

@@ -276,7 +276,7 @@ def is_believed(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], w
 
 
 def holds(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Return whether a row has a valid MAC; a row without one counts for nothing and is logged.
+    """Return whether a row has a valid MAC; a row without one has no effect and is logged.
 
     `which` is the id of the row, or of its person if the row has no id. A MAC under an older key is renewed.
     """

@@ -251,7 +251,7 @@ class SignedIn:
 def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself: bool = False) -> SignedIn:
     """Return the person of a session; the transaction then acts as this person.
 
-    A page's automatic refresh (`by_itself`) is no activity: an unattended page does not keep its session alive.
+    A page's automatic refresh (`by_itself`) is not activity: an unattended page does not keep its session alive.
     """
     found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is None or found.revoked or found.disabled or found.expires_at is None or found.last_seen_at is None:
@@ -272,7 +272,7 @@ def end(session: UnitOfWork, secret: str) -> None:
 
 
 def mine(session: UnitOfWork, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
-    """Last used first; with a sign-in for one tenant, only sessions for that tenant."""
+    """Last used first; a sign-in for one tenant lists only sessions for that tenant."""
     at = now(session)
     query = select(BrowserSession).where(
         col(BrowserSession.person_id) == caller.person_id,

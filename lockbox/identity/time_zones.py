@@ -77,7 +77,7 @@ def instant(written: str, zone: str = DEFAULT) -> datetime:
     For an hour that occurs twice, it is the first; a skipped hour is read as if it existed.
 
     Raises:
-        ValueError: the text is no date and time of the form 2026-01-31T10:00.
+        ValueError: the text is not a date and time of the form 2026-01-31T10:00.
     """
     if not LOCAL.fullmatch(written):
         raise ValueError("write a date and a time, such as 2026-01-31T10:00")

@@ -37,7 +37,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class TokenRules:
-    """`usual` is the default lifetime, `most` the longest, `overlap` how long a rotated token keeps working."""
+    """`usual` is the default lifetime, `most` is the longest. `overlap` is how long a rotated token keeps working."""
 
     environment: str
     usual: timedelta
@@ -104,7 +104,7 @@ def rotate(
     """Replace a token of the caller with an equivalent one; the old token keeps working during the overlap.
 
     A token may rotate itself once, for at most the usual lifetime, so that unattended jobs work. A token made after a
-    mailed code alone lasts at most seven days, however often it is rotated.
+    sign-in with only a mailed code lasts at most seven days, however often it is rotated.
 
     Raises:
         Conflict: the token was rotated already.

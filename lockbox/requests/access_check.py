@@ -101,10 +101,10 @@ def ahead_of_refusal(question: AccessCheck) -> list[Query]:
 
 
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str | None = None) -> RequestEntry:
-    """Return the open window that admits the engineer; of several, the window that lasts longest.
+    """Return the open window that admits the engineer; of several, the longest.
 
     Names are compared exactly. If a service account asks and the window's uses are limited, one use is counted.
-    `call` is the service account's id of the call.
+    `call` is the id that the service account gives the call.
 
     Raises:
         AuditLogRolledBack: a window would be open, but the database is behind the shipped part of its audit log.
@@ -118,7 +118,7 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str 
 
 
 def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
-    """Return the open window that admits the engineer, for any caller; no use is counted.
+    """Return the open window that admits the engineer; check no caller and count no use.
 
     Windows with unlimited uses come first. A window without uses left is returned only with `whatever_is_left`.
     """
@@ -173,7 +173,7 @@ def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) 
 
 
 def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
-    """`suspended` if the tenant is suspended, `narrowed` if the approval left out this requested access."""
+    """Return `suspended` if the tenant is suspended, `narrowed` if the approval left out this requested access."""
     row = session.execute(REFUSAL, question.values).one_or_none()
     if row is None:
         return None

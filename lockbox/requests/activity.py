@@ -125,11 +125,11 @@ def report(
 ) -> int:
     """Write one event for each kind of activity; return the number of events.
 
-    Uses are counted like the gate's own, with the caller as the gateway. The whole report is refused if one entry or
-    use lies more than five seconds outside the window.
+    Uses are counted like uses at the gate, with the caller as the gateway. The whole report is refused if one entry
+    or use lies more than five seconds outside the window.
 
     Raises:
-        OutsideWindow: the window was never open, or not at a reported time, or a use is not covered by the window.
+        OutsideWindow: the window was never open, was not open at a reported time, or does not cover a reported use.
         Invalid: uses are reported for a window of limited uses.
         TooLate: the window ended more than an hour ago.
     """
@@ -164,7 +164,7 @@ def report(
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
-    """At most a thousand entries, the latest report first."""
+    """Return at most a thousand entries, latest report first."""
     if not queries.known(session, caller, [request_id]):
         raise NotFound(queries.NOT_KNOWN)
     return inside(session, request_id)
@@ -175,7 +175,7 @@ def ahead_of_inside(request_id: UUID) -> Query:
 
 
 def inside(session: UnitOfWork, request_id: UUID) -> list[RecordedActivity]:
-    """Reported activity; the calling code must have checked that its user may know of the request."""
+    """Return the reported activity; the calling code must have checked that its user may know of the request."""
     return [_done(row) for row in session.execute(*ahead_of_inside(request_id))]
 
 

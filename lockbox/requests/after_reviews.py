@@ -1,4 +1,4 @@
-"""The customer's finding about a window that was opened by break-glass, and the reminders of a missing finding."""
+"""The customer's finding about a window opened by break-glass, and reminders while the finding is missing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ class DueFinding:
 
 
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterReviewEntry | None:
-    """The caller must be allowed to know of the request; None if break-glass was not used."""
+    """Return None if break-glass was not used. The caller must be allowed to know of the request."""
     row = session.execute(READ, {"request_id": request.id}).one_or_none() if request.break_glass else None
     if row is None:
         return None
@@ -137,7 +137,7 @@ def ahead_of_due_findings() -> Query:
 
 
 def due_findings(session: UnitOfWork, caller: Caller, known: RecipientDirectory | None = None) -> list[DueFinding]:
-    """Return the windows for which the caller can give a finding now, the earliest due date first."""
+    """Return the windows for which the caller can give a finding now, earliest due date first."""
     authentication.enter(session, caller)
     of_customer = caller.tenants()
     if not of_customer or not _may_give(caller):

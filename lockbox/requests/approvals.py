@@ -153,8 +153,8 @@ def hold_by_signatures(
 ) -> frozenset[UUID]:
     """Return the ids of the open requests whose passkey signatures are valid, or whose policy demands none.
 
-    Anyone whose approval counts must have signed the request with a passkey that they still have. `opened` has for
-    each request the body of the event that opened the window.
+    Everyone whose approval counts must have signed the request with a passkey that they still have. `opened` holds
+    each request with the body of the event that opened its window.
     """
     demanding = [request for request, _ in opened if _is_demanded(request)]
     rows = _signed_rows(session, demanding)
@@ -188,7 +188,7 @@ def _holds(session: UnitOfWork, request: AccessRequest, body: bytes | None, rows
 
 
 def _is_marked(session: UnitOfWork, row: Row[Any]) -> bool:
-    """Whether Lockbox has added the passkey, not someone with a database login."""
+    """Whether Lockbox added the passkey, rather than someone with a database login."""
     covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
     key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
     return row_macs.is_held(session, row.mac, row_macs.passkey(key), key.id)
@@ -244,7 +244,7 @@ def _circumstances(statement: str, content: str) -> StatementContext:
 
 
 def _content(request: AccessRequest, decision: DecisionRow, met: StatementContext) -> bytes:
-    """The canonical bytes of a decision's parts that can be personal and may be erased; the salt hides them."""
+    """Canonical bytes of a decision's parts that can be personal and may be erased; the salt hides these parts."""
     kept = request.resources if decision.resources is None else decision.resources
     content = {"comment": decision.comment, "resources": list(kept), "salt": met.salt}
     return canonical(content | _context(request))
@@ -343,7 +343,7 @@ def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
 
 
 def limits_of(move: EventRow) -> ApprovalLimits:
-    """Erased resources count as not narrowed."""
+    """Erased resources are treated as not narrowed."""
     body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
     opens_at = body.get("kept_opens_at")
     return ApprovalLimits(

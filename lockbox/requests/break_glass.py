@@ -23,7 +23,7 @@ from lockbox.sql import insert
 
 FIELD = "break_glass"
 DUE_AFTER = timedelta(days=1)
-"""How long after the opening the customer's finding is due; then the interval of further reminders."""
+"""How long after the opening the customer's finding is due; also the interval of the reminders after that."""
 REMINDERS = (50, 83)
 """When to remind before the finding is due, in percent of `DUE_AFTER`."""
 BEGIN = text(insert(AfterReview, but={"reminders", "finding", "found_by", "found_at", "found_event"}))

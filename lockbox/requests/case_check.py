@@ -46,7 +46,7 @@ UNCHECKED = "The ticket system has to confirm the case first: submit a new reque
 
 
 class DuplicateRequest(Conflict):
-    """The engineer has an open request, `request_id`, for the same case and resource; another needs a reason."""
+    """The engineer has an open request, `request_id`, for the same case and resource; another one needs a reason."""
 
     code = "duplicate-request"
 
@@ -282,7 +282,7 @@ log = structlog.get_logger(__name__)
 
 KIND = "case_check"
 SECONDS = 3.0
-"""How long the engineer waits after the question; the adapter has the rest of this time."""
+"""How long the engineer waits for the answer; the adapter's call gets what is left of this time."""
 TO_RECORD = 0.1
 """The part of `SECONDS` that is kept for recording and reading the answer."""
 BUSY = "busy"
@@ -365,8 +365,8 @@ def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
 def run(database: Database, number: UUID, adapters: CaseAdapters, *, may_wait: bool = True) -> str:
     """Ask the adapter and record its answer once; no lock is held during the call.
 
-    Return `confirmed`, `refused` or `failed`; `skipped` if the question is answered or its submitter no longer waits.
-    Without `may_wait`, the adapter is not called, and the recorded failure is `busy`.
+    Return `confirmed`, `refused` or `failed`; `skipped` if the question was already answered or its submitter no
+    longer waits. Without `may_wait`, the adapter is not called, and the recorded failure is `busy`.
     """
     with database.transaction() as session:
         row = session.execute(QUESTION, {"id": number, "within": f"{SECONDS - TO_RECORD} s"}).one_or_none()

@@ -47,7 +47,7 @@ def deadline(
 ) -> datetime:
     """The deadline of a request that enters this state at `since`; for final states, `since` itself.
 
-    A window counts from `start` if that is later; an answer is due before `start`.
+    A window is counted from `start` if that is later; an answer is due before `start`.
     """
     if state is State.ACTIVE:
         return max(since, start or since).astimezone(UTC) + timedelta(seconds=access)

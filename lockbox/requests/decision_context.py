@@ -239,7 +239,7 @@ def votes_in_rows(
 
 
 def short(statement: str) -> str:
-    """Remove the layout: the driver parses a long statement each time that it is sent."""
+    """Remove line breaks and extra spaces: the driver parses a long statement each time it is sent."""
     return " ".join(statement.split()).replace(", ", ",")
 
 
@@ -361,7 +361,7 @@ def decide(
 def _kept(
     request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
-    """The resources and actions that an approval keeps of the request; None for all, and for other decisions."""
+    """Return the resources and actions that an approval keeps; None if it keeps all, and for other decisions."""
     if decision_input.action is not Action.APPROVE:
         return None, None
     resources = quorum.kept(request.resources, decision_input.limits.resources, "resources")
@@ -373,7 +373,7 @@ def _kept(
 
 
 def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | None) -> int | None:
-    """None for any number, and for decisions other than approvals."""
+    """None if uses are not limited, and for decisions other than approvals."""
     if decision_input.action is not Action.APPROVE:
         return None
     fewer = decision_input.limits.max_uses
@@ -384,7 +384,7 @@ def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | Non
 
 
 def _start(request: AccessRequest, decision_input: DecisionInput, terms: Terms, at: datetime) -> datetime | None:
-    """None for a start at once, and for decisions other than approvals."""
+    """None for an immediate start, and for decisions other than approvals."""
     start = decision_input.limits.opens_at
     if decision_input.action is not Action.APPROVE:
         return None

@@ -149,7 +149,7 @@ class Evaluation:
 def evaluate_request(
     session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Evaluation:
-    """Evaluate a submission as of now.
+    """Evaluate a submission at the current time.
 
     Raises UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer,
     InvalidContext.

@@ -41,7 +41,7 @@ ENDED_EARLY: Mapping[State, Mapping[State, Action]] = {
     State.REVOKED: {State.ACTIVE: Action.REVOKE},
     State.COMPLETED: {State.ACTIVE: Action.COMPLETE, **CANCELLED_WITH},
 }
-"""For each early end of a window: the actions that end its extensions, by their states."""
+"""For each early end of a window: the action that ends an extension, by the extension's state."""
 NOT_OPEN = "Only an open window can be extended. Request access again."
 NEVER_EXTENDED = "Access by break-glass cannot be extended. Submit a request that the customer approves."
 TWICE = "An extension of this window was requested already, and that request is still open."
@@ -55,7 +55,7 @@ class AlreadyExtended(Conflict):
 
 @dataclass(frozen=True)
 class ExtensionInput:
-    """`access_window` is the extra time in seconds; without `justification`, the first request's is used."""
+    """`access_window` is the extra time in seconds. By default, `justification` is that of the extended request."""
 
     access_window: int
     justification: str | None = None
@@ -71,7 +71,7 @@ def extend(  # noqa: PLR0917 - all that an extension needs
     *,
     limits: SubmissionLimits | None = None,
 ) -> SubmittedRequest:
-    """Request more time for an open window, as its requester or the system that submitted it for them.
+    """Request more time for an open window, as its requester or as the system that submitted the request.
 
     The window's row is locked and stays unchanged. Today's policy, people and limits apply.
 

@@ -83,8 +83,7 @@ class Viewers:
 def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
     """For five minutes, show other people of the caller's side that the caller is looking at the request.
 
-    This blocks no one. Nothing is shown while Redis is down, or if the request does not wait for an answer of the
-    caller's side.
+    This blocks no one. Nothing is shown while Redis is down, or if the request does not wait for the caller's side.
 
     Raises NotYours if the caller cannot answer the request.
     """
@@ -134,7 +133,7 @@ def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) ->
 def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
     """The approvals so far of requests that need no group's approval.
 
-    The caller must be allowed to know of all of the requests.
+    The caller must be allowed to know of all the requests.
     """
     return sole_tallies(all_tallies_of(session, caller, requests))
 
@@ -224,7 +223,7 @@ class OpenWindow:
 def pending_requests(
     session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> PendingRequests:
-    """The requests that the caller is asked to answer and has not answered, the soonest deadline first.
+    """The requests that the caller is asked to answer and has not answered, soonest deadline first.
 
     Approvers, their current delegates, and admins are asked.
     """
@@ -287,7 +286,7 @@ def _pending(  # noqa: PLR0917 - all that an entry is made from
 def open_windows(
     session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> tuple[list[OpenWindow], str | None]:
-    """The active windows that the caller may know of, the first to close first, and the next page's cursor.
+    """The active windows that the caller may know of, earliest end first, and the next page's cursor.
 
     A window that is held back is included, with `entry.open` false.
     """

@@ -45,7 +45,7 @@ class Party(StrEnum):
 
 
 class AfterReviewFinding(StrEnum):
-    """What the customer finds of a window that was opened by break-glass."""
+    """What the customer finds about a window opened by break-glass."""
 
     JUSTIFIED = "justified"
     NOT_JUSTIFIED = "not_justified"

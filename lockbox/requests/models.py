@@ -79,7 +79,7 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
-        """Requesters know of their own requests in any role."""
+        """Requesters can see their own requests in any role."""
         if caller.holds(*SEE_ALL):
             return true()
         own = col(cls.requester_id) == caller.person_id
@@ -153,8 +153,8 @@ class Decision(SQLModel, table=True):
 class PreApproval(SQLModel, table=True):
     """The customer's advance approval of requests of one kind, until `ends_at`.
 
-    `resource` is a pattern, `access_window` the longest window in seconds, `used` the number of windows opened so
-    far. `mac` covers all columns but `used` and `ended_at`.
+    `resource` is a pattern, `access_window` is the longest window in seconds, and `used` is the number of windows
+    opened so far. `mac` covers all columns but `used` and `ended_at`.
     """
 
     __tablename__ = "pre_approvals"
@@ -277,11 +277,11 @@ class IdempotencyKey(SQLModel, table=True):
 
 @dataclass(frozen=True)
 class RequestEntry:
-    """`held_back` is why an approved window admits no one, or would admit no one if it began now.
+    """For `held_back`, see `HeldBack`.
 
     `tenant` is the tenant's slug. `is_same_use` is whether the same call used the window within the last five
     seconds. `is_outlived` is whether the request waits for an answer that can no longer be used, because the window
-    that the request extends was ended.
+    that it extends was ended.
     """
 
     request: AccessRequest

@@ -180,7 +180,7 @@ def parties_of(here: Situation) -> frozenset[Party]:
 def parties(
     caller: Caller, requester_id: UUID, tenant_id: UUID, state: State, *, is_delegate: bool
 ) -> frozenset[Party]:
-    """In which capacities someone acts on a request; nothing else determines them.
+    """Return the capacities in which someone acts on a request; only this function determines them.
 
     `is_delegate` is whether the caller stands in for an approver of the tenant now.
     """

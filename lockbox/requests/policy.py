@@ -63,16 +63,16 @@ UNVERIFIED = (
 class Terms(PolicyPart):
     """Complete terms for one request; windows, `closing_warning` and ages of sign-ins are in seconds.
 
-    The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4. The hard limits hold for every
-    tenant. Merging can lead to terms that no one may choose: `reasons` is empty if the merged terms have no reason in
-    common, and a tier has no groups if its groups are in earlier tiers.
+    The defaults are those of Microsoft 365: an answer within 12 hours, access for at most 4. The hard limits hold for
+    every tenant. Merging can lead to terms that no one may choose: `reasons` is empty if the merged terms have no
+    reason in common, and a tier has no groups if its groups are in earlier tiers.
 
     Attributes:
         total_access_ceiling: never less than `access_ceiling`.
         quorum: how many approvers' seats must approve, each filled by the approver or a delegate, one person a seat.
         escalation, approval_reminders: in percent of the approval window.
         review_escalation, review_reminders: in percent of the review window.
-        case_patterns: the reference of a case, where one is named, has to fit all of them.
+        case_patterns: if a case is named, its reference has to match every pattern.
         break_glass_services: if empty, no service permits break-glass.
         break_glass_people: who of the vendor may take part in break-glass; None means every engineer and manager.
         countries: where the requester and the requester's office must be; None means anywhere. A place that the
@@ -129,7 +129,7 @@ DECLARED: Mapping[str, Term] = {
 
 @dataclass(frozen=True)
 class Timing:
-    """`ahead` is the time from the submission to the start in seconds, None for a start at once.
+    """`ahead` is the time from the submission to the start in seconds, None for an immediate start.
 
     `used` is the total length in seconds of the windows that the request extends, up to its own start; None if it
     extends no window.
@@ -309,7 +309,7 @@ class Consent(PolicyPart):
     """Dated consent: the vendor decides until the time `until`, and the tenant decides from then on.
 
     Until then, mode `observe` notifies the tenant's approvers, admins and webhooks of each window, and mode `off`
-    only its admins and webhooks.
+    notifies only its admins and webhooks.
     """
 
     mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]

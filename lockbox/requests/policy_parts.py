@@ -19,7 +19,7 @@ EITHER = "|"
 
 
 def fits(pattern: str, text: str) -> bool:
-    """Whether the pattern matches the whole text; `*` matches any text, also none; case matters.
+    """Whether the pattern matches the whole text; `*` matches any text, even none; upper and lower case differ.
 
     This takes linear time: no pattern or text can cause backtracking.
     """
@@ -187,8 +187,8 @@ BreakGlassNumber = Annotated[int, Field(ge=1, le=MOST_BREAK_GLASS, strict=True),
 class ApprovalStage(PolicyPart):
     """A group that must approve, with at least `quorum` approvals.
 
-    Stages of the same `order` are one step. People of a later step are not prompted and cannot approve until each
-    stage of the earlier steps has its approvals. A stage without an order is of the first step.
+    Stages of the same `order` form one step. People of a later step are not prompted and cannot approve until each
+    stage of the earlier steps has its approvals. A stage without an order belongs to the first step.
     """
 
     group: GroupName

@@ -100,7 +100,7 @@ class RequestFacts:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether a resource could match both patterns. Two patterns with stars are only compared at both ends."""
+    """Whether a resource could match both patterns. Two patterns with stars are compared only at their ends."""
     if "*" not in one or "*" not in other:
         return fits(one, other) if "*" not in other else fits(other, one)
     (begins, *_, ends), (begins_too, *_, ends_too) = one.split("*"), other.split("*")
@@ -122,7 +122,7 @@ def _pattern(value: str) -> str:
 
 
 def _about_something(schema: dict[str, Any]) -> None:
-    """Make the JSON Schema demand a non-empty field of `Match` besides `context`, and services with any `context`."""
+    """Make the JSON Schema demand a non-empty field besides `context`, and `services` if `context` is not empty."""
     named = {name: _names(name) for name in schema["properties"] if name != "context"}
     of_none = {"properties": {"context": {"maxProperties": 0}}}
     schema["anyOf"] = list(named.values())
@@ -248,7 +248,7 @@ class TenantTerms(Terms):
 
 
 class EachTerm:
-    """Marks a mapping of terms to values, each validated as the field of `TenantTerms`; None leaves a term as it is.
+    """Marks a mapping of terms to values, each validated as in `TenantTerms`; None leaves a term as it is.
 
     An empty value is refused where it would change nothing.
     """

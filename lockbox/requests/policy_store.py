@@ -52,7 +52,7 @@ ruled AS (
     JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
     WHERE t.id = :tenant_id
 )"""  # noqa: S608 - ours
-"""The part of a statement that reads a tenant and two versions of its policy: a request's and today's.
+"""The part of a statement that reads a tenant and two versions of its policy: the request's version and today's.
 
 It also reads the state of the request that this request extends, if any.
 """
@@ -103,8 +103,8 @@ class EffectivePolicy:
     def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
         """Return the mode in which a request leaves the vendor's review, and the end of the consent for this mode.
 
-        The mode is the stricter of the mode at submit and today's mode; `enforce` if the consent at submit was taken
-        back or is over.
+        The mode is the stricter of the mode at submit and today's mode; it is `enforce` if the consent at submit was
+        withdrawn or has ended.
         """
         today = effective_mode(self.mode, self.today.consent, at)
         until, given = request.consent_until, self.today.consent.until if self.today.consent else None

@@ -86,7 +86,7 @@ def use(
     policy_version: int | None = None,
     engineer: UUID | None = None,
 ) -> CoveringPreApproval | None:
-    """Count a use; None if the pre-approval can no longer be used.
+    """Count a use; return None if the pre-approval can no longer be used.
 
     With `engineer`, the result is also None if the policy version has changed, the tenant is suspended, or the
     engineer is not active.

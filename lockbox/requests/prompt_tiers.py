@@ -40,7 +40,7 @@ def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedAp
 
 
 def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) -> frozenset[UUID]:
-    """The managers of the first `asked` tiers, without the requester; 0 tiers are everyone.
+    """The managers of the first `asked` tiers, without the requester; with 0 tiers, all managers.
 
     A manager who wants no prompts gets none, unless no one else would be asked.
     """
@@ -85,9 +85,8 @@ def approvers_so_far(
 ) -> frozenset[UUID]:
     """The people of the first `tiers` tiers who can decide now; delegates replace absent approvers.
 
-    0 tiers are everyone. The groups of a step after the first are not asked before that step. From then on they are
-    asked whatever their tier. A person who wants no prompts gets none, unless the others could not decide without
-    them.
+    With 0 tiers, everyone is asked. Groups of a step after the first are asked from that step on, not before,
+    whatever their tier. A person who wants no prompts gets none, unless the others could not decide without them.
     """
     members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
     due = [stage.group for stage in terms.stages if FIRST_STEP < stage.order <= step]

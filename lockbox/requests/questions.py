@@ -187,7 +187,7 @@ class QuestionMove:
 def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
     """In review, the caller must be a manager; later, an approver or delegate may also ask.
 
-    If the policy permits it, a question to a pending request stops the approval clock until all such questions are
+    If the policy permits it, a question about a pending request stops the approval clock until all such questions are
     answered.
 
     Raises OwnRequest, InvalidMove, TooLate, TooManyQuestions.
@@ -219,7 +219,7 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
 def answer(  # noqa: PLR0917 - all that an answer needs
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, question_id: UUID, words: str
 ) -> Exchange:
-    """Only the requester may answer. The approval clock goes on once no question that stops the clock is open.
+    """Only the requester may answer. The approval clock runs again once no question that stops the clock is open.
 
     Raises InvalidMove, TooLate, AlreadyAnswered.
     """
@@ -317,7 +317,7 @@ def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock)
 
 
 def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
-    """The event of a question that was asked in review names this state, even if the answer comes later."""
+    """If a question was asked in review, its events name that state, even if the answer comes later."""
     request = scene.request
     state = State.REVIEWING if saying.state is State.REVIEWING else request.state
     return AuditEvent(

@@ -208,7 +208,7 @@ def granted_window(asked: int, votes: Iterable[Vote]) -> int:
 
 
 def granted_start(votes: Iterable[Vote]) -> datetime | None:
-    """The latest start that a counting vote sets, None for at once."""
+    """The latest start that a counting vote sets; None means at once."""
     return max((v.limits.opens_at for v in votes if v.limits.opens_at and v.seats), default=None)
 
 
@@ -238,7 +238,7 @@ def who_lacks(
 
 
 def _represented(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
-    """A member need not be an approver: a group may name delegates, who count while they stand in for anyone."""
+    """A member need not be an approver: a group may name delegates, who count while they stand in for an approver."""
     return _filled(({person} | options) & set(members) for person, options in seats.items() if options)
 
 

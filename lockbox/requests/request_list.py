@@ -1,8 +1,8 @@
 """Lists of requests, read by branches. Whatever the filter, each branch is read in the order of one index.
 
-A branch is what a reader sees of one tenant, of one requester, or of everyone. Open requests come from partial
-indexes of open requests. Closed requests are read from the newest id on, no further than a page. A filter without
-an index looks through a bounded number of the newest requests, and the cursor leads on to older ones.
+A branch holds the requests that a reader can see of one tenant, of one requester, or of everyone. Open requests come
+from partial indexes of open requests. Closed requests are read from the newest id on, no further than a page. A
+filter without an index looks through a bounded number of the newest requests, and the cursor leads on to older ones.
 """
 
 import base64
@@ -124,7 +124,7 @@ class Branch:
         return select(AccessRequest).where(*wanted).order_by(*order, ID.desc())
 
     def bound(self, number: int) -> int | ColumnElement[int]:
-        """The limit of a query for the branch: a parameter unless the branch is of all requests (`sql.only`)."""
+        """The limit of a query for the branch: a parameter unless the branch holds all requests (`sql.only`)."""
         return written(number) if self.column is None else number
 
     def ids(self, *conditions: ColumnElement[bool]) -> Select[UUID]:
@@ -197,7 +197,7 @@ def soonest(
     cursor: str | None,
     most: int,
 ) -> tuple[list[UUID], str | None]:
-    """The ids of matching requests in an open state, the soonest deadline first, and the cursor of the next page."""
+    """The ids of matching requests in an open state, soonest deadline first, and the next page's cursor."""
     if not branches:
         return [], None
     further = [*conditions, *([_later(cursor)] if cursor else [])]
@@ -228,7 +228,7 @@ def read_cursor(given: str) -> UUID:
 
 
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
-    """Match requests with a text that the caller may read and that contains `words`, in upper or lower case."""
+    """Match requests with a text that the caller may read and that contains `words`, ignoring case."""
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     own = col(rows.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()
@@ -255,7 +255,7 @@ def limit(most: int) -> int:
 
 
 def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
-    """Customers do not know of requests in review."""
+    """Customers cannot see requests in review."""
     if wanted.requester and (wanted.requester == caller.person_id or caller.holds(*SEE_ALL)):
         return [of_requester(wanted.requester)]
     branches = visible_branches(caller)

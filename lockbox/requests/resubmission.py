@@ -48,7 +48,7 @@ def resubmit(
     *,
     limits: SubmissionLimits | None = None,
 ) -> SubmittedRequest:
-    """Resubmit a request as its requester or the system that submitted it for them.
+    """Resubmit a request as its requester or as the system that submitted it.
 
     Today's policy, people and limits apply. The earlier row is locked first: of two concurrent calls, one submits,
     and the other fails with the id of the new request.

@@ -1,4 +1,4 @@
-"""A vendor user's own requests, the open requests first; and the requests to review."""
+"""A vendor user's own requests, open requests first; and the requests to review."""
 
 import re
 from collections import defaultdict

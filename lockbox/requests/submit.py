@@ -58,7 +58,7 @@ MOST_UNSEEN = 24
 """How many submissions a count may miss because they are not committed yet.
 
 `api.incoming_request` admits this many submissions of known callers at once. Six submissions of unknown callers and
-four resubmissions may still exceed a limit at the same time.
+four resubmissions can run at the same time, and may still exceed a limit.
 """
 COUNT_ALONE = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),

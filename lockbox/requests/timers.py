@@ -72,7 +72,7 @@ def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
 
     Each row is locked, read again and checked, so a late, early, repeated or forged message does no harm. One bad row
     never blocks the others. Return how many requests timed_out, expired, were reminded, and failed; failed requests
-    come again when their lease ends.
+    are claimed again when their lease ends.
 
     Raises:
         sqlalchemy.exc.OperationalError: Postgres is down; nothing has changed.
@@ -125,7 +125,7 @@ def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Coun
 
 
 def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[str]:
-    """End requests past their deadline. Other due requests stay on lease, and are added to `early`."""
+    """End requests past their deadline. Other due requests stay leased, and are added to `early`."""
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     due = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
@@ -169,7 +169,7 @@ def _move(row: Row[Any], reach: DeliveryReach | None, at: datetime) -> Move:
 
 
 def _settled(session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:
-    """Early requests are scheduled again, unknown ids removed."""
+    """Early requests are scheduled again, and unknown ids are removed."""
     promises = []
     for row in rows:
         if row.wake_at is None:

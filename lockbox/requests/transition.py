@@ -122,7 +122,7 @@ class Move(NotifiedMove):
 
     @classmethod
     def of(cls, row: AccessRequest | Row[Any], **changes: Any) -> Self:  # noqa: ANN401 - fields of a move
-        """`changes` are fields that the row lacks or does not have yet."""
+        """`changes` are fields that the row lacks, or has with old values."""
         known = {name: read(row) for name, read in FROM_ROW.items() if name not in changes}
         return cls(**(known | changes))
 
@@ -203,7 +203,7 @@ def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessReque
 
 
 def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Lock a request's row; `open` is not determined. Raises NotYours if the caller may only read the request."""
+    """Lock a request's row; ignore the entry's `open`. Raises NotYours if the caller may only read the request."""
     row = session.execute(*ahead_of_lock(request_id)).one_or_none()
     if row is None:
         if not queries.known(session, caller, [request_id]):
@@ -236,7 +236,7 @@ def update(
 ) -> None:
     """`beside` are reminders that follow from the move.
 
-    `approval_key` is the public key that signs approvals; it is listed with the first decision that it signs.
+    `approval_key` is the public key for signed approvals; it is listed with the first decision it verifies.
     """
     row = _row(request)
     if decision is None:
