@@ -67,7 +67,7 @@ def export_approver_keys(
 ) -> ApproverKeys:
     """Return the keys of approvers and possible delegates, for an admin; keys without a valid MAC are left out.
 
-    `party` is called only for an admin, so that its errors never replace the refusal of another caller.
+    `party` is called only for an admin: other callers are refused before it can raise an error.
     """
     tenant = permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
     ours = party()
@@ -177,7 +177,7 @@ def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None
 def export(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
 ) -> Export:
-    """`since` lists older sizes to prove consistency with."""
+    """`since` lists older log sizes; the export proves consistency with each."""
     _check(who, wanted)
     log = head(session, who)
     proven = {}

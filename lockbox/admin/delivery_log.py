@@ -65,8 +65,8 @@ REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 class DeadNotification:
     """An undelivered notification, without its content or recipient; `error` is a code.
 
-    `request_id` and `tenant` are null if the notification was about no request or tenant. `delivery_id` is the last
-    call if a webhook of the vendor was called; this call can be repeated.
+    `request_id` and `tenant` are null if the notification was about no request or tenant. If a webhook of the vendor
+    was called, `delivery_id` is the last call, which can be repeated.
     """
 
     id: UUID
@@ -160,7 +160,7 @@ def delivery_states(
 
 
 def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Send a delivery's notification again, unless it is still being retried; return its unchanged id."""
+    """Send a delivery's notification again, unless it is still being retried; return the notification's id."""
     authentication.enter(session, caller)
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:

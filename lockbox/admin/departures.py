@@ -207,7 +207,7 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
     """Remove all memberships and stop all notifications of a tenant; idempotent.
 
     Raises:
-        Conflict: the tenant is not suspended; requests are open or were closed within the hour; there is a legal
+        Conflict: the tenant is not suspended; requests are open or were closed within the last hour; there is a legal
             hold; or no row with a valid MAC records that an admin has asked for the off-boarding (`unasked` skips
             this check).
     """

@@ -52,7 +52,7 @@ def every(_: datetime) -> ColumnElement[bool]:
 
 
 def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
-    """Cancel a person's open requests and revoke their windows, as an operator.
+    """Cancel a person's open requests and revoke the person's windows, as an operator.
 
     The calling function has checked the operator, removed the role or disabled the person, and locked the vendor's
     people. A request that is being submitted may be missed; it times out, because the requester is no longer an
@@ -107,7 +107,7 @@ class ModeChangeResult:
 
 @dataclass(frozen=True)
 class EmergencyStopResult:
-    """The customer learns only the number of requests denied in review."""
+    """Of the requests denied in review, the customer learns only the number."""
 
     revoked: Sequence[AccessRequest]
     denied: Sequence[AccessRequest]
@@ -182,7 +182,7 @@ def stop_all(
 
 
 def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Allow break-glass again; nothing is reopened."""
+    """Allow break-glass again; this reopens nothing."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)

@@ -20,12 +20,12 @@ from lockbox.notifications import announcements
 TEXTS_ERASED = "texts_erased"
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 PEOPLE = ("name", "address", "user_agent", "engineer", "credential", "gateway_name")
-"""The fields of a request's events that identify people; `NUMBERED` matches further ones. All other personal fields
-are texts: what people wrote or named, and the requester's location."""
+"""The fields of a request's events that identify people; `NUMBERED` matches more such fields. All other personal
+fields are texts: what people wrote or named, and the requester's location."""
 NUMBERED = "^(principal|recipient|engineer)_[0-9]+$"
 SETTLED: timedelta = LATE
-"""How long ago a request must have been closed. Until then, its activity may still be reported, and a report names
-resources."""
+"""How long a request must be closed before its texts are erased. Until then, reports of activity may arrive, which
+name resources."""
 FIELDS = {"people": list(PEOPLE), "numbered": NUMBERED, "settled": SETTLED}
 OF_REQUEST = text("SELECT tenant_id, closed_at, asked_at FROM requests WHERE id = :id FOR UPDATE")
 DETAILS = text("""
@@ -86,10 +86,10 @@ class TextErasure:
 
 
 def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
-    """Erase a closed request's reason, case, resources, comments, questions and the location of its requester.
+    """Erase a closed request's reason, case, resources, comments and questions, and its requester's location.
 
     Raises:
-        Conflict: the request is open or was closed within the hour, or there is a legal hold.
+        Conflict: the request is open or was closed within the last hour, or there is a legal hold.
     """
     connection, at = session.connection(), now(session)
     row = connection.execute(OF_REQUEST, {"id": request_id}).one_or_none()

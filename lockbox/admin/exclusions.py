@@ -22,11 +22,12 @@ from lockbox.notifications import announcements
 
 CHANGED, ACKNOWLEDGED = "exclusions_changed", "exclusions_acknowledged"
 LONGEST = 20_000
-"""The most characters of a version, because its event contains the whole text."""
+"""The most characters that a version may have: its event contains the whole text."""
 MOST_A_PAGE = 200
 AT_ONCE = 20
 SETTLED = timedelta(minutes=1)
-"""A version is announced once it has this age. By then, the ids of new tenants are in the order of their commits."""
+"""A version is announced once it has this age. By then, each tenant with an earlier id is committed, so none is
+missed."""
 NOBODY, EVERYBODY = UUID(int=0), UUID(int=2**128 - 1)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 NONE_YET = "The vendor has stated no exclusions yet."

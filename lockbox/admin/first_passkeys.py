@@ -1,4 +1,4 @@
-"""Notice to a tenant that an invited person has added a first passkey; it says from when the passkey can approve.
+"""Notice to a tenant that an invited person has added a first passkey; it says when the passkey can begin to approve.
 
 The tenant is notified because someone else could have read the invitation's code.
 """
@@ -74,7 +74,7 @@ def waits(session: UnitOfWork, caller: Caller) -> Sequence[FirstPasskeyWait]:
 
 
 def end_of_wait(session: UnitOfWork, tenant: Tenant, person_id: UUID) -> datetime | None:
-    """Return from when a member's first passkey approves; None if it does now. Only an admin can read it."""
+    """Return when a member's first passkey can begin to approve; None if it already can. Only admins can read it."""
     rows = session.execute(KEYS_OF, {"tenant_id": tenant.id, "person_id": person_id})
     added = passkeys.first_added(session, [Passkey(**row._asdict()) for row in rows])
     until = added and approvals.passkey_approves_from(added, _terms(session, tenant.id))

@@ -21,7 +21,7 @@ from lockbox.notifications import announcements
 
 PROBED = "gate_probed"
 IS_PROBE = col(Event.action) == literal_column(f"'{PROBED}'", String)
-"""The action is a literal and not a parameter: a plan for any action would read all events of all tenants."""
+"""The action is a literal, not a parameter: a query plan for any action would read all events of all tenants."""
 MOST_A_PAGE = 200
 MOST_READ = 50
 """How many of the newest records are searched for the newest record of each service."""

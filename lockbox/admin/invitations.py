@@ -193,7 +193,7 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
 def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
     """Withdraw an invitation.
 
-    With `only_recovery`, it must be a proposed admin's; its withdrawal ends the recovery.
+    With `only_recovery`, it must be the invitation of a proposed admin; withdrawing it ends the recovery.
     """
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(actor.tenant_id))
     invitation = session.orm.exec(query.with_for_update()).one_or_none()
@@ -205,7 +205,7 @@ def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_rec
 
 
 def end_those_by(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw the invitations of a person who may no longer invite for the actor's tenant or the vendor."""
+    """Withdraw the invitations made by a person who may no longer invite for the actor's tenant or the vendor."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(actor.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.orm.exec(query).all():

@@ -65,7 +65,7 @@ def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]
 
 
 def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason: str) -> None:
-    """Set a hold: an admin for the customer, an operator for the vendor.
+    """Set a hold, as the customer's admin or the vendor's operator.
 
     The customer is notified of both sides' holds.
     """
@@ -137,7 +137,7 @@ def _held(session: UnitOfWork, tenant: Tenant, side: Side) -> list[LegalHold]:
 
 
 def _record(session: UnitOfWork, actor: AdminActor, side: Side, said: AdminChange, reason: str | None) -> None:
-    """The reason goes only to the log of the hold's own side; a customer's name never goes to the vendor's log."""
+    """The reason goes only to the log of the hold's own side; the vendor's log never names a customer's admin."""
     customers = replace(said, personal={"comment": reason}) if side is Side.CUSTOMER else said
     permissions.record_change(session, actor, customers)
     event = permissions.audit_event_of(actor, replace(said, personal={"comment": reason}))

@@ -59,7 +59,7 @@ def set_roles(
     roles: frozenset[Role],
     seen: str | None = None,
 ) -> Member:
-    """Delegations and invitations of a lost role end."""
+    """Losing *approver* ends the member's own delegations; losing *admin* withdraws invitations by the member."""
     actor, member = _member(session, caller, origin, slug, person_id)
     member.check_seen(seen)
     if roles != member.roles:

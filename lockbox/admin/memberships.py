@@ -123,7 +123,7 @@ def put_into_tier(session: UnitOfWork, person_id: UUID, tier: int) -> None:
 
 
 def other_admins(session: UnitOfWork, tenant_id: UUID, person_id: UUID) -> int:
-    """Disabled admins are not counted."""
+    """Count other admins who are not disabled."""
     count: int = session.execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
     return count
 

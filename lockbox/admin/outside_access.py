@@ -1,4 +1,4 @@
-"""Access that bypassed Lockbox: declared to the customer afterwards, and never edited."""
+"""Declarations to a customer of access that bypassed Lockbox; they are never edited."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -32,7 +32,7 @@ SELECT e.id, e.at, e.body, (SELECT jsonb_object_agg(f.key, f.value ->> 1) FROM e
 FROM events e WHERE e.tenant_id = :tenant AND e.action = 'outside_access' ORDER BY e.id DESC LIMIT :most
 """)
 BETWEEN = ", "
-"""The separator of resources: no resource contains a blank."""
+"""The separator of resources: no resource contains a space."""
 MOST_SHOWN = 50
 LONGEST_AGO = timedelta(days=366)
 """Older access is refused: such a date is a mistake, and a declaration cannot be corrected."""

@@ -147,7 +147,7 @@ def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = Non
 
 @dataclass(frozen=True)
 class AdminChange:
-    """`changes` has old and new values, `personal` the names of people concerned, `also` further people to notify."""
+    """`changes` has old and new values, `personal` has names of people concerned, `also` lists others to notify."""
 
     action: str
     at: datetime

@@ -68,7 +68,7 @@ def change(
 ) -> VersionedPolicy:
     """Replace a tenant's policy by a new version, as its admin; an equal policy changes nothing.
 
-    If the policy in force or the tenant's row has no valid MAC, the admin confirms the policy: it is written even if
+    If the policy in force or the tenant's row has no valid MAC, this call confirms the policy: it is written even if
     equal, the mode becomes `enforce`, and windows opened without the customer are revoked. Any sign-in may withdraw
     temporary consent, because that only closes access; all other changes need the sign-in that an approval needs.
     """

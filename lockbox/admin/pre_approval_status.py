@@ -54,7 +54,7 @@ ALTERED = "It was changed in the database, and not by Lockbox: it opens nothing.
 
 
 class PreApprovalStatus(StrEnum):
-    """The state of a pre-approval: it waits for approvals, is in force, or is over in one of three ways."""
+    """A pre-approval waits for approvals, is in force, or is over in one of three ways."""
 
     PENDING = "pending"
     IN_FORCE = "in_force"
@@ -144,7 +144,7 @@ def approval_obstacle(
 
 
 def namesakes(session: UnitOfWork, caller: Caller, one: PreApprovalSummary) -> list[str]:
-    """The names of an open pre-approval's proposer and approvers whose accounts resemble the caller's."""
+    """Return the proposer and approvers of an open pre-approval whose accounts resemble the caller's account."""
     people = {one.row.proposed_by, *(by.person_id for by in one.approvers)} - {caller.person_id}
     return look_alikes(session, caller.person_id, people) if one.status in OPEN else []
 

@@ -21,7 +21,7 @@ from lockbox.identity.roles import Caller, Role
 
 Count = Annotated[int, Field(ge=0)]
 MOST_COUNTED = 10_000
-"""How many of the newest requests are counted. The statement reads no more, however long the history is."""
+"""How many of the newest requests are counted. The SQL reads no more, however long the history is."""
 MONTHS = 12
 MOST_TOP = 10
 READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
@@ -87,7 +87,7 @@ class RequestFigures(BaseModel, frozen=True):
 
     `opened_without_approval` counts requests opened in the modes `observe` and `off` or by break-glass;
     `opened_by_break_glass` counts break-glass only. `pending` and `active` requests are not over.
-    `median_answer_seconds` is counted from asking the customer to the approval that opened the window, or to the
+    `median_answer_seconds` is the time from asking the customer to the approval that opened the window, or to the
     denial; None without answers. `pre_approved` counts requests approved in advance.
     """
 
@@ -124,7 +124,7 @@ NO_REQUESTS = RequestFigures.model_validate(
 class CountedGroup:
     """`id` is set for engineers.
 
-    `name` is empty for requests without a severity, and for requests of old versions without a level.
+    `name` is empty for requests without a severity, and for requests made before levels existed.
     """
 
     name: str
@@ -134,7 +134,7 @@ class CountedGroup:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Requests of twelve months (UTC) by submission, oldest month first; the last month is incomplete.
+    """Requests submitted in twelve months (UTC), oldest month first; the last month is incomplete.
 
     `tenant` is None for all tenants. If there were too many requests to count all, `counted_from` is when the oldest
     counted request was submitted, and earlier months are left out.

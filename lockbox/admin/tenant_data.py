@@ -150,7 +150,7 @@ def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str)
 
 
 def stay(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Withdraw the request to off-board the tenant, as its admin, until the off-boarding begins."""
+    """Withdraw the request to off-board the tenant, as its admin; possible until the off-boarding begins."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)

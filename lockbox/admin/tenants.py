@@ -74,7 +74,7 @@ class TenantListing:
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, founding: TenantInput, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Create a tenant in `enforce` with the default policy, and invite its first admin by mail."""
+    """Create a tenant in mode `enforce` with the default policy, and invite its first admin by mail."""
     actor = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
     permissions.require_fresh_operator(session, actor)
     _is_a_plan(founding.plan, plans)

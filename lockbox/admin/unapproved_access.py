@@ -32,8 +32,8 @@ log = structlog.get_logger(__name__)
 
 LATELY = timedelta(days=90)
 LONGEST_WAY = timedelta(days=60)
-"""The longest time from an approval to the opening of its window. Other approvals, answers (the clock stops) and a
-later start delay the opening."""
+"""The longest time from an approval to the opening of its window. Missing approvals, questions that stop the approval
+clock, and a later start delay the opening."""
 GATES, PEOPLE, RECORD, OPENED = "gate", "person", "record", "opened"
 # Each part of `opened` reads an index made for it. For a gate, the statement counts the same as report_consents.
 FOUND = text("""
@@ -79,11 +79,11 @@ ORDER BY l.id LIMIT :most FOR NO KEY UPDATE OF l SKIP LOCKED
 HAS_STATED = text("UPDATE logs SET stated_for = CAST(:month AS date), unstated_at = NULL WHERE id = :id")
 HAS_FAILED = text("UPDATE logs SET unstated_at = :at WHERE id = :id")
 TRIED_AGAIN = timedelta(hours=1)
-"""A failed statement is retried after this time; until it succeeds, there is an alarm (`unstated`)."""
+"""A failed monthly statement is retried after this time; until it succeeds, there is an alarm (`unstated`)."""
 
 
 class UnapprovedWay(StrEnum):
-    """A way to open access without asking the customer's approvers; in `delegate`, their delegates are asked."""
+    """A way to open access without asking the customer's approvers; with `delegate`, their delegates are asked."""
 
     MODE = "mode"
     CONSENT = "consent"
@@ -220,7 +220,7 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
 def state(database: Database) -> Iterator[int]:
     """Write the month's statement of unapproved access to each log; yield the number of tenants per step.
 
-    A failed tenant is retried after an hour; the others continue.
+    A failed statement is retried after an hour; the others continue.
     """
     while True:
         with database.transaction() as session:

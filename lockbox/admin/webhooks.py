@@ -1,4 +1,4 @@
-"""Webhooks: of a tenant, managed by its admins, or of the vendor (`slug` is None), managed by operators."""
+"""Webhooks of a tenant, managed by its admins, and of the vendor (`slug` is None), managed by operators."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,7 +154,7 @@ def change(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
-    """The secrets are deleted, the delivery log stays."""
+    """The secrets are deleted; the delivery log stays."""
     actor, endpoint, _ = locked(session, caller, origin, endpoint_id)
     at = now(session)
     if endpoint.disabled_at is None:

@@ -48,8 +48,8 @@ class WhatIfResult:
     """The preview of a request for the tenant's own people; nothing was written or sent.
 
     `reviewers` counts the vendor's people who could endorse the request. `notified_first` are the people asked, or
-    notified of a window opened without them; `quiet` could decide but declined prompts; `copied` cannot decide.
-    `endpoints` lists webhooks by description, or else by host. `warnings` say why no one would be asked.
+    notified of a window opened without them; `quiet` people could decide but declined prompts; `copied` people cannot
+    decide. `endpoints` lists webhooks by description, or else by host. `warnings` say why no one would be asked.
     """
 
     policy_version: int
@@ -135,7 +135,7 @@ class AffectedRequest:
 
 @dataclass(frozen=True)
 class RequestSample:
-    """The first twenty requests, and the number of all."""
+    """The first twenty requests, and the number of all requests."""
 
     first: Sequence[AffectedRequest] = ()
     count: int = 0

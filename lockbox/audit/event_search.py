@@ -115,7 +115,7 @@ EventRow = Row[Any] | WrittenEvent
 class EventFilter:
     """A member that is None matches everything.
 
-    `words` are searched in comments and justifications. `moves` leaves out events that are no moves.
+    `words` are looked for in comments and justifications. `moves` leaves out events that are not moves.
     """
 
     person: UUID | None = None
@@ -128,7 +128,7 @@ class EventFilter:
     moves: bool = False
 
     def recorded(self) -> dict[str, str]:
-        """The filter as the event of a read or an export holds it."""
+        """The filter, as the events of reads and exports record it."""
         return {"text" if name == "words" else name: str(value) for name, value in vars(self).items() if value}
 
     @property
@@ -140,9 +140,9 @@ class EventFilter:
 class RecordedEvent:
     """An event as one reader may see it.
 
-    `number` is its position in its log, None until sealed. `details` holds the salt and value of each personal field.
-    `altered` names columns and values that contradict the body, and contains "body" if another body was sealed. It is
-    empty in exports, which are unchecked.
+    `number` is the event's position in its log, None until sealed. `details` holds the salt and value of each
+    personal field. `altered` names columns and values that contradict the body, and contains "body" if another body
+    was sealed. `altered` is empty in exports, which are unchecked.
     """
 
     id: UUID
@@ -176,10 +176,10 @@ class RecordedEvent:
 class EventScope:
     """Which personal fields of a log's events one reader may read.
 
-    `hidden` is left out of all events, `hidden_by_role` out of events by actors of these roles, `hidden_for_others`
-    out of events by actors of other roles. In events about no request, only `shown_without_request` is readable,
-    unless it is None. `recipient` stands for all fields `recipient_N`. In the vendor's log, `of_tenants` replaces
-    this scope for events about a tenant.
+    `hidden` is left out of all events, `hidden_by_role` is left out of events by actors of these roles,
+    `hidden_for_others` out of events by all other actors. In events about no request, only `shown_without_request` is
+    readable, unless it is None. `recipient` stands for all fields `recipient_N`. In the vendor's log, `of_tenants`
+    replaces this scope for events about a tenant.
     """
 
     hidden: frozenset[str] = frozenset()
@@ -218,7 +218,7 @@ def page(
 ) -> FoundEvents:
     """Newest first, sealed or not.
 
-    The number of events read is limited, so a page may be short although older events match.
+    A page may be short although older events match: see LOOKED_THROUGH.
     """
     newest = select(Event).where(only(col(Event.log_id), log_id))
     bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]

@@ -1,4 +1,4 @@
-"""Writing of audit events: one statement writes any number of them."""
+"""Writing of audit events: one SQL statement writes any number of them."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ class Actor:
 
     @property
     def side(self) -> str | None:
-        """None for `THE_CLOCK` and `THE_OWNER`, which are no users."""
+        """None for `THE_CLOCK` and `THE_OWNER`, which are not users."""
         if self.role in NOBODYS:
             return None
         return CUSTOMER if self.role in CUSTOMERS else VENDOR
@@ -213,7 +213,7 @@ def record(
 ) -> None:
     """Record a read of the audit log, with one event in each log that was read.
 
-    `logs` are tenant ids, None for the vendor's own log. `wanted` is the reader's query, which may hold names.
+    `logs` are tenant ids, None for the vendor's own log. `wanted` is the reader's query, which may contain names.
     """
     at = now(session)
     sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None

@@ -17,7 +17,7 @@ class Event(SQLModel, table=True):
     """One fact of the audit log; `body` holds the exact canonical bytes (RFC 8785) that are sealed.
 
     `seq` numbers the moves of a request without a gap; it is null for other events. `log_id` is the tenant's log, or
-    the vendor's for events that are `internal` or of no tenant.
+    the vendor's log for events that are `internal` or have no tenant.
     """
 
     __tablename__ = "events"
@@ -39,7 +39,7 @@ class Event(SQLModel, table=True):
 
 
 class EventDetail(SQLModel, table=True):
-    """The personal fields of an event; the event's body holds SHA-256(salt ‖ value) of each.
+    """The personal fields of an event; the event's body holds SHA-256(salt ‖ value) of each field.
 
     `fields` maps a field's name to its salt, in base64, and its value.
     """

@@ -11,13 +11,13 @@ from psycopg.pq.abc import PGresult
 
 PREPARED_AFTER = 1
 MOST_PREPARED = 500
-"""How often a statement is sent before it is kept prepared, and how many a connection keeps."""
+"""How often a statement is sent before it is kept prepared, and how many statements a connection keeps."""
 
 
 class KeptStatements(PrepareManager):
     """Keeps prepared statements at a ROLLBACK.
 
-    psycopg drops all of them, because a rolled back change of the schema could have made them wrong.
+    Plain psycopg drops all of them, because a rolled back change of the schema could have made them wrong.
     """
 
     # No Lockbox process continues after it changed the schema, so its statements stay valid. Each refusal is a

@@ -30,9 +30,9 @@ OLDEST = text("SELECT oldest_revision()")
 CAME_BY = text("SELECT obj_description('public.oldest_revision()'::regprocedure, 'pg_proc')")
 NOTE_HISTORY = sql.SQL("COMMENT ON FUNCTION public.oldest_revision() IS {}")
 NAMES_BY_PLACE = 1
-"""The number of the revision whose processes keep a statement's column names from the first time that it was sent."""
+"""The number of the revision whose processes keep a statement's column names from its first run."""
 LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.25
-"""How long to wait for processes that were just stopped and for new ones that refuse to start yet; how often to
+"""How long to wait until processes that were just stopped, or that refuse to start yet, are gone; how often to
 look."""
 LOCKED_OUT = frozenset({"40P01", "55P03"})
 """The SQL states of a deadlock and of too long a wait for a lock: other transactions use the same tables."""
@@ -62,13 +62,13 @@ class OwnerRefused(Exception):  # noqa: N818 - it names what was found
 
 
 def check_owner(connection: Connection) -> None:
-    """Refuse the owner's work through a pooler, or by another database login than the owner's.
+    """Refuse the owner's work through a pooler, or with a database login other than the owner's.
 
-    A pooler may mix the statements of several clients. Row-level security hides rows from another database login, so
-    its commands would find nothing to do and report success.
+    A pooler may mix the statements of several clients. Row-level security hides rows from other logins, so their
+    commands would find nothing to do and report success.
 
     Raises:
-        OwnerRefused: the connection goes through a pooler or has another login, or Postgres is too old.
+        OwnerRefused: the connection goes through a pooler or uses another login, or Postgres is too old.
     """
     if old := postgres_version.too_old(postgres_version.read_number(connection)):
         raise OwnerRefused(f"LOCKBOX_OWNER_DATABASE_URL: {old}: {postgres_version.GET_IT}")
@@ -100,7 +100,8 @@ def upgrade(owner_url: str) -> str:
 
     Raises:
         UnknownRevision: another version made the database.
-        OwnerRefused: see `check_owner`; or processes of 0.2.0 are running; or others held the tables each time.
+        OwnerRefused: see `check_owner`; or processes of 0.2.0 are running; or other transactions held the tables each
+            time.
         sqlalchemy.exc.DBAPIError: the database is unreachable, or the login lacks a right.
     """
     for _ in range(ATTEMPTS):

@@ -48,7 +48,7 @@ UNION ALL SELECT 'lagging_standby', '', ({startup_checks.LAGGING_STANDBY})::int
 HOURS = 24
 HOUR = timedelta(hours=1)
 MOVES = frozenset({"submitted", "decided", "timed_out"})
-"""The counts of requests; the other counts, `sent` and `dead`, are of notifications."""
+"""Names of counts of requests; the other counts, `sent` and `dead`, count notifications."""
 DAY = text("SELECT name, hour, value FROM operating_day()")
 GATE = text("SELECT gateway, service, decision, reason, number, of_hour, of_day FROM operating_gate()")
 
@@ -100,7 +100,7 @@ def sample(database: Database) -> None:
 
 @dataclass(frozen=True)
 class MetricSnapshot:
-    """Postgres' numbers by name and label, and the state of Redis; each is None if its server is away."""
+    """Postgres' numbers by name and label, and the state of Redis; each is None if its server is unreachable."""
 
     postgres: Mapping[tuple[str, str], float] | None
     redis: QueueDepth | None
@@ -133,7 +133,7 @@ class MetricSnapshot:
         }
 
     def channel(self, channel: str) -> dict[str, float | None]:
-        """All figures are None if Postgres is away."""
+        """All figures are None if Postgres is unreachable."""
         names: dict[str, MetricName] = {
             "unsent": MetricName.UNSENT,
             "oldest_unsent_seconds": MetricName.OLDEST_UNSENT,
@@ -150,7 +150,7 @@ class MetricSnapshot:
         return ", ".join(named) or "none"
 
     def oldest_unacked_age(self) -> float | None:
-        """In seconds; 0 if there is no unacknowledged message, None if Redis is away."""
+        """In seconds; 0 if there is no unacknowledged message, None if Redis is unreachable."""
         if self.redis is None:
             return None
         oldest = self.redis.oldest_unacked_at

@@ -1,4 +1,4 @@
-"""Trial writes to Postgres: only a write shows whether the standby that commits wait for is dead."""
+"""Trial writes to Postgres: only a write shows whether the standby, for which commits wait, is dead."""
 
 import threading
 import time
@@ -61,7 +61,7 @@ def _try(engine: Engine) -> WriteOutcome:
 
 
 def _commit(connection: Connection) -> None:
-    """Commit, and wait at most a second for the standby; no time limit of Postgres covers this wait."""
+    """Commit, and wait at most a second for the standby; none of Postgres' time limits covers this wait."""
     driver = connection.connection.driver_connection
     if driver is None:
         return

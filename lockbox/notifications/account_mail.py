@@ -1,4 +1,4 @@
-"""Mails about no request: changes at a tenant, invitations, sign-in codes."""
+"""Mails unrelated to requests: changes at a tenant, invitations, sign-in codes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ CHANGES_WHAT_OPENS = frozenset(
         *("gate_report_began", "gate_report_allowed"),
     }
 )
-"""Changes after which access may open without the tenant's approval; their mails link to a page that lists it."""
+"""Changes after which access may open without the tenant's approval; their mails link to a page about such access."""
 UNAPPROVED_ACCESS = "/tenants/{slug}/unapproved-access"
 PERSONAL = frozenset(
     {

@@ -1,4 +1,4 @@
-"""Notifications of events that are no moves of a request, and mails to people without an account."""
+"""Notifications of events that are not moves of a request, and mails to people without an account."""
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -71,7 +71,7 @@ def record(session: UnitOfWork, *audit_events: AuditEvent) -> None:
 
 
 def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
-    """Write an event of a tenant; notify its admins, its approvers, the people in `also`, and the endpoints.
+    """Write a tenant's event; notify the tenant's admins, approvers and endpoints, and the people in `also`.
 
     An endpoint is called if it wants this type of event. All endpoints are called when the vendor proposes a new
     admin, or when someone objects to the proposal.
@@ -130,7 +130,7 @@ def write_to(
     at: datetime,
     until: datetime,
 ) -> None:
-    """Schedule a mail about the invitation, begun sign-in, delegation or unconfirmed address with the id `about_id`.
+    """Schedule a mail about the invitation, pending sign-in, delegation or unconfirmed address `about_id`.
 
     The mail is sent at `at`, and stops mattering at `until`.
     """

@@ -55,10 +55,11 @@ BREAK_GLASS = "break_glass"
 AFTER_REVIEW, AFTER_REVIEW_REMINDER = "after_review", "after_review_reminder"
 AFTER_REVIEW_OVERDUE = "after_review_overdue"
 AFTER_REVIEWS = frozenset({AFTER_REVIEW, AFTER_REVIEW_REMINDER, AFTER_REVIEW_OVERDUE})
-"""The customer's finding about a break-glass window, and the reminders of it; each has a template of that name."""
+"""The customer's finding about a break-glass window, and the reminders to give it; each has a template of that
+name."""
 AWAITING_FINDING = AFTER_REVIEWS - {AFTER_REVIEW}
 ALARMING = frozenset({BREAK_GLASS, *AWAITING_FINDING})
-"""Templates that are sent before merely informing ones, and to every address, even to addresses without prompts."""
+"""Templates that are sent before merely informative ones, and to every address, even to addresses without prompts."""
 
 QUESTION, ANSWER = "question", "answer"
 CONVERSED = {
@@ -74,16 +75,16 @@ ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired"
 CONNECTED = ("connection_opened", "connection_open_failed", "connection_closed", "connection_close_failed")
 """The events of access at a target, as the audit log and webhooks name them; also the endpoints' templates."""
 SETTLED = {"connection_opened": "connection_open_settled", "connection_closed": "connection_close_settled"}
-"""The templates of a success that follows a notified failure, by action."""
+"""The templates, by action, of a success after a failure that people were notified of."""
 REPEATED = {"connection_open_failed": "connection_open_again", "connection_close_failed": "connection_close_again"}
-"""The templates of failures whose beginning was already notified; only endpoints get them."""
+"""The templates, by action, of a failure that continues after its first notification; only endpoints get them."""
 OPERATED = {
     "connection_open_failed": "target_open_failed",
     "connection_open_settled": "target_open_settled",
     "connection_close_failed": "target_close_failed",
     "connection_close_settled": "target_close_settled",
 }
-"""For each template about a failure at a target, or about its end: the template for operators, who see no
+"""For each template about a failure at a target, or about a failure's end: the template for operators, who see no
 requests."""
 
 INSIDE = frozenset(
@@ -169,10 +170,10 @@ BY_BREAK_GLASS = {
     AFTER_REVIEW_OVERDUE: EVERYBODY | {AudienceGroup.MANAGERS},
     AFTER_REVIEW: EVERYBODY | {AudienceGroup.MANAGERS, AudienceGroup.REQUESTER},
 }
-"""Who is notified of break-glass, of a finding that is due or overdue, and of the finding, by the action.
+"""Who is notified, by action: of break-glass, of a finding that is due or overdue, and of the finding itself.
 
 People who can give a finding are reminded of it. Once the finding is overdue, the vendor's managers are notified too,
-because no other break-glass is possible until it is given.
+because no other break-glass is possible until the finding is given.
 """
 OPENED_ALONE = {
     Mode.ENFORCE: frozenset({AudienceGroup.ASKED, AudienceGroup.APPROVERS, AudienceGroup.ADMINS}) | COPIES,
@@ -277,7 +278,7 @@ def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetim
 def is_moot(
     template: str, state: str, *, has_decided: bool, wants_report: bool, is_found: bool, is_outlived: bool
 ) -> bool:
-    """Return whether a mail is obsolete by now.
+    """Return whether a mail is obsolete.
 
     `wants_report` is whether the policy wants a report and there is a window. `is_found` is whether the customer has
     given the finding about break-glass. `is_outlived` is whether someone has ended the window that the request would

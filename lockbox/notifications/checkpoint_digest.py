@@ -47,7 +47,7 @@ def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tu
     """Return the checkpoint of a notification and the checkpoint's time, or an empty mapping and None.
 
     Raises:
-        SendFailed: no key in `keys` has signed the checkpoint, or it is of another log.
+        SendFailed: no key in `keys` has signed the checkpoint, or the checkpoint is of another log.
     """
     if row.template not in {CHECKPOINT, DIGEST}:
         return {}, None

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class PeerResponse(Enum):
-    """Whether the server answered (in any way), was silent, or was never contacted."""
+    """Whether the server answered (in any way), did not answer, or was never contacted."""
 
     ANSWER = auto()
     SILENCE = auto()
@@ -49,8 +49,8 @@ class CircuitBreaker(Generic[T]):
     """The state of a destination and its sends; all times are seconds of the same clock.
 
     `load` counts the jobs that are in `queue`, are `running`, or have a promised slot. A destination is `proven` if
-    its last send was answered; otherwise it gets at most `first_load` jobs. The circuit is open up to `open_until`.
-    After that it allows one send at a time, until a send is answered.
+    its last send was answered; otherwise it gets at most `first_load` jobs. The circuit is open until `open_until`.
+    After that, it allows one send at a time until a send is answered.
     """
 
     name: str

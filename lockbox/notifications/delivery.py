@@ -1,4 +1,4 @@
-"""Delivery of notifications: claim notifications with a free slot, render and send them, and record the results."""
+"""Delivery of notifications: claim those that have a free slot, render and send them, and record the results."""
 
 import time
 from collections import Counter
@@ -29,7 +29,7 @@ RECORD_SECONDS = 1.0
 
 
 class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Some notifications could not be claimed, or some results not written. Claims last until their leases end."""
+    """Claiming some notifications, or writing some results, failed. Claims last until their leases end."""
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
@@ -66,7 +66,7 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
 
 
 def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
-    """Send the due notifications with a free slot, and update the schedule for all `ids`.
+    """Send the due notifications that have a free slot, and update the schedule for all `ids`.
 
     A claim is committed before anything is sent, and sets the next try to the end of a lease. Until then, no other
     process sends the notification. No row is locked while sending. Delivery is at least once, with the same

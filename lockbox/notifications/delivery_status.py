@@ -234,7 +234,7 @@ def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> Notificatio
 def _side(row: Row[Any], reader: Side) -> Side:
     """Return a notification's side.
 
-    If row-level security hides the recipient, a person is the customer's, and an endpoint is the other side's.
+    If row-level security hides the recipient, a person belongs to the customer, and an endpoint to the other side.
     """
     if row.endpoint_id is None:
         return Side.VENDOR if row.side == Side.VENDOR else Side.CUSTOMER

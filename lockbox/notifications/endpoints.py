@@ -26,7 +26,7 @@ MOST_BY_HAND = 10
 
 
 class SecretVault:
-    """Encrypts secrets with its first key, and decrypts them with any of its keys."""
+    """Encrypts secrets with its first key, and decrypts with any key."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])

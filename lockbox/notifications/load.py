@@ -129,7 +129,7 @@ WHERE n.id = ANY(:ids) ORDER BY n.id
 
 @dataclass(frozen=True, kw_only=True)
 class AccountNotification(LoadedNotification):
-    """A notification about no request; its mail is made from `row` when it is sent."""
+    """A notification unrelated to requests; its mail is made from `row` when it is sent."""
 
     row: Row[Any]
 

@@ -27,7 +27,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True)
 class StateWording:
-    """`customers` is the wording for the customer's people, `others` for the vendor's, or for both sides at once."""
+    """`customers` is for the customer's people; `others` is for the vendor's people, or for both sides at once."""
 
     customers: str
     others: str
@@ -142,7 +142,7 @@ NOBODY_NOTIFIED_SUBJECT = f"{STATE_WORDINGS[NOBODY_NOTIFIED].others}: access to 
 PRE_APPROVED_SUBJECT = "Approved beforehand: access to {service} at {tenant} is open until {by}"
 OPENS_LATER_SUBJECT = "Access to {service} at {tenant} is approved, and opens {by}"
 BREAK_GLASS_MARK = "BREAK-GLASS: "
-"""The beginning of the subject of each mail about a request that is, or was opened, by break-glass."""
+"""The beginning of the subject of each mail about a request that break-glass has opened."""
 FINDINGS = {"justified": "justified", "not_justified": "not justified"}
 DECIDED = {"endorse": "endorsed", "break_glass": "broke the glass for", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
@@ -339,7 +339,7 @@ FROM_WHERE = {"address": "From the address", "user_agent": "With the browser"}
 PRE_APPROVAL_LABELS = {"access window": "Longest window", "uses": "Windows at most", "ends": "Until"}
 """Labels of what a pre-approval covers, for members that the page names differently from the event."""
 DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")
-"""The facts of access around Lockbox, in order, by the labels of ACCOUNT_LABELS or of the declaration."""
+"""The labels, in order, of the facts of access that bypassed Lockbox, from ACCOUNT_LABELS or the declaration."""
 VENDOR, AN_APPROVER, AN_OPERATOR = "the vendor", "an approver", "An operator of the vendor"
 ASKS = "{requester} requests access to {service}"
 

@@ -34,9 +34,9 @@ class Notification(SQLModel, table=True):
     """A notification of one event to one recipient on one channel.
 
     `run_at` is the next try, no earlier than the end of a claim's lease or of the back-off. The notification stops
-    mattering at `until_at`. In a mail about no request, `about_id` is the invitation, begun sign-in, delegation or
-    unconfirmed address. `address_id` is None for the sign-in address. `sequence` counts the calls of an endpoint;
-    `blocked_by` is the previous call, while this call waits for it. `failed_at` is when a try first failed.
+    mattering at `until_at`. In a mail unrelated to requests, `about_id` is the invitation, pending sign-in,
+    delegation or unconfirmed address. `address_id` is None for the sign-in address. `sequence` counts the calls of an
+    endpoint; `blocked_by` is the previous call, while this call waits for it. `failed_at` is when a try first failed.
     """
 
     __tablename__ = "notifications"
@@ -108,7 +108,7 @@ class UnsettledMails(SQLModel, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """`status` is the HTTP or SMTP status, `answer` the first kilobyte of the answer.
+    """`status` is the HTTP or SMTP status, `answer` is the first kilobyte of the answer.
 
     `error` is a code, null if the notification arrived.
     """
@@ -127,7 +127,7 @@ class Delivery(SQLModel, table=True):
 
 
 class Observer(SQLModel, table=True):
-    """A recipient of copies of the mails about a tenant's requests for one service, or for all if None."""
+    """A recipient of copies of the mails about a tenant's requests for one service, or for all services if None."""
 
     __tablename__ = "observers"
 

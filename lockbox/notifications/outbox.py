@@ -49,7 +49,7 @@ new_outbox AS (
         AS o (event_id, tenant_id, request_id, at, run_at, template, mode, asked)
 )"""  # noqa: S608 - ours
 ON_RECORD = f"{APPEND},{QUEUE}"
-"""The statements that go with each change of a request: they write its events, and the events' outbox rows."""
+"""The SQL that goes with each change of a request: it writes the change's events, and the events' outbox rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class NotifiedMove:
 
     `asked_at` is when the customer was first asked or notified, None while only the vendor knows of the request. For
     a connector's target, `settles` is whether access succeeds after a failure that people were notified of, `repeats`
-    whether such a failure continues.
+    is whether such a failure continues.
     """
 
     request_id: UUID

@@ -1,4 +1,4 @@
-"""The delivery log, and events about notifications that belong to no request: one per cause, channel and batch."""
+"""The delivery log, and one event per cause, channel and batch about notifications that belong to no request."""
 
 import unicodedata
 from collections import Counter

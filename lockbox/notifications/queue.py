@@ -1,4 +1,4 @@
-"""Claims of due notifications with a free slot; others are deferred without counting an attempt.
+"""Claims of due notifications that have a free slot; others are deferred without counting an attempt.
 
 The calls of a webhook endpoint are numbered and claimed in order. Each call waits until the call before it is
 settled, but for a limited time if that call fails.
@@ -174,7 +174,7 @@ LetIn = Callable[
 
 
 class ClaimedBatch(NamedTuple):
-    """`put_off` counts notifications without a free slot, `skipped` notifications that are not due."""
+    """`put_off` counts notifications without a free slot, `skipped` counts notifications that are not due."""
 
     claims: list[NotificationClaim]
     at: datetime
@@ -184,7 +184,7 @@ class ClaimedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReturnedClaim:
-    """For the time `wait`, no slot will be free."""
+    """No slot will be free for the time `wait`."""
 
     notification_id: UUID
     lease: datetime
@@ -196,7 +196,7 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 
 
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
-    """Claim due notifications with a free slot, and update the schedule for the others.
+    """Claim due notifications that have a free slot, and update the schedule for the others.
 
     A notification without a slot is tried again when its destination may have one. In the last second before the
     notification is too late, it is claimed without a slot, to be recorded as dead. Calls without a number are
@@ -332,7 +332,7 @@ def let_in(
     leads_to: Mapping[UUID, str],
     at: datetime,
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime]]:
-    """Return claims on notifications with a free slot, and when to try the others again.
+    """Return claims on notifications that have a free slot, and when to try the others again.
 
     `leads_to` maps notifications to addresses or URLs.
     """

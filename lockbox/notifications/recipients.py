@@ -68,7 +68,7 @@ coalesce(CAST(:tenants AS uuid[]), ARRAY(
 """The given tenants, or by default the tenants at which the transaction's person is an approver, an admin or a
 delegate now.
 
-The statement trusts the rows; readers check the rows' MACs.
+This SQL trusts the rows; its callers check the rows' MACs.
 """
 PLACES = text("""
 SELECT 'endpoint' AS role, r.tenant_id, r.id, r.event_types AS more, true AS prompts
@@ -124,8 +124,8 @@ class RecipientDirectory:
     """The possible recipients at some tenants, and the vendor's managers.
 
     `managers` maps each manager to a tier. `delegates` maps each delegate now in force to the approvers that they
-    replace. `quiet` are the people who want no prompts. `auditors` and `operators` are empty unless they were wanted;
-    `with_places` adds `receivers` (endpoints), `observers` and `mailboxes` (further addresses).
+    replace. `quiet` are the people who want no prompts. `auditors` and `operators` are empty unless they were asked
+    for; `with_places` adds `receivers` (endpoints), `observers` and `mailboxes` (further addresses).
     """
 
     managers: dict[UUID, int] = field(default_factory=dict)
@@ -179,9 +179,9 @@ def look_up(
 ) -> RecipientDirectory:
     """Look up everyone in good standing who could be notified, in one query.
 
-    Without `tenant_ids`, the tenants of the transaction count; without `at`, Postgres' present time. A delegate
-    counts only with valid MACs of the delegation and of the delegate's eligibility. A worker has no keys to check
-    MACs; it accepts the rows, because it only sends messages to these people.
+    Without `tenant_ids`, the transaction's tenants are used; without `at`, Postgres' present time. A delegate is
+    included only if the MACs of the delegation and of the eligibility are valid. A worker has no keys to check MACs;
+    it accepts the rows, because it only sends messages to these people.
     """
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     tenants = None if tenant_ids is None else list(tenant_ids)

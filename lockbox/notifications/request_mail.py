@@ -88,7 +88,7 @@ class LoadedNotification:
 class RequestMail(LoadedNotification):
     """Everything that a notification may contain: the event that caused it, and the unchanging facts of its request.
 
-    - `address` and `user_agent` are the actor's, None if the recipient is of the other side.
+    - `address` and `user_agent` belong to the actor, and are None if the recipient is on the other side.
     - `is_copy` is whether the recipient is an observer, who cannot decide or sign in.
     - `tenant` is the tenant's present name; `requester` is as of `submitted_at`.
     - `in_vain` states how many people were asked, if none of them could be notified.

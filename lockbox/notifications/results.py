@@ -196,8 +196,8 @@ class ClaimResult:
 class ResultRecorder:
     """Writes results in a thread, which ends two seconds after the last result.
 
-    While Postgres is away, it keeps at most 10,000 results, and tries to write them every half second until their
-    leases end. A notification that arrived, but is not recorded by then, is sent again.
+    While Postgres is unreachable, it keeps at most 10,000 results, and tries to write them every half second until
+    their leases end. A notification that arrived, but is not recorded by then, is sent again.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The sending pool: one asyncio loop that serves destinations in turn, mails and webhooks apart; no database."""
+"""The sending pool: one asyncio loop that serves destinations in turn, mails and webhooks separately; no database."""
 
 import asyncio
 import threading

@@ -31,8 +31,8 @@ ERASED_AGAIN = timedelta(seconds=1)
 NAMES = "hashtextextended('lockbox names', 0)"
 """The advisory lock that an erasure takes exclusively, from before it looks for names until they are erased."""
 MAY_NAME = f"pg_try_advisory_xact_lock_shared({NAMES})"
-"""Blocks erasures until the commit. It is false while an erasure is under way; names may be read only after it was
-true."""
+"""Blocks erasures until the commit. It is false while an erasure is under way; names may be read only once it has
+been true."""
 OPEN = "open"
 MOST_LISTED = 500
 """How many mails one event lists, so that its line in an export always fits in 2^20 bytes."""
@@ -82,8 +82,8 @@ def settle_due(session: UnitOfWork, ids: Sequence[UUID]) -> None:
 def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> None:
     """Write the events of rows whose mails have all ended or whose time is over.
 
-    An earlier statement of the transaction locked the rows. `locked` maps each row's id to `MAY_NAME`: whether the
-    event may contain names. While an erasure is under way, it may not; the row is tried again a second later.
+    An earlier SQL statement locked the rows. `locked` maps each row's id to `MAY_NAME`: whether the event may contain
+    names. While an erasure is under way, the event may not, and the row is tried again a second later.
     """
     put_off = [IndexEntry(str(one), KIND, ERASED_AGAIN) for one, may_name in locked.items() if not may_name]
     database.arm_after_commit(session, NOTIFICATIONS, put_off)

@@ -131,7 +131,7 @@ def request_payload(
 class RequestEvent:
     """The content of a webhook about a request's event: ids, states and times, but no reason and no names of people.
 
-    Only the keys of the request's context are listed, because its values are personal.
+    Only the keys of the request's context are listed, because the values are personal.
     """
 
     event_id: UUID

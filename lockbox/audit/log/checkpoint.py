@@ -21,7 +21,7 @@ MOST_DIGITS = 19
 
 
 class BadNote(Exception):  # noqa: N818 - it names what was found
-    """The text is no checkpoint, or no trusted key has signed it."""
+    """The text is not a checkpoint, or no trusted key has signed it."""
 
 
 class UnknownKey(BadNote):

@@ -1,6 +1,6 @@
-"""The folder outside the database to which checkpoints are shipped, and detection of rollbacks with its help.
+"""The folder, outside the database, to which checkpoints are shipped; it helps to detect rollbacks.
 
-Functions that read or write the folder raise OSError if that fails, and BadNote if a file is no checkpoint.
+Functions that read or write the folder raise OSError if that fails, and BadNote if a file is not a checkpoint.
 """
 
 import os
@@ -40,10 +40,10 @@ FROM log_tiles(:log_id, CAST(:level AS smallint[]), CAST(:number AS bigint[]))
 class WitnessFolder:
     """A folder that outlives the database: a separate disk, or a mounted object store.
 
-    It holds each log's newest checkpoint as `LOG/latest.note`, and hourly ones as `LOG/SIZE.note`. A marker file in
-    the folder distinguishes it from an empty mount point. As far as this process knows, all checkpoints signed before
-    `seen` were shipped. `unfinished` holds the time when an interrupted pass over the logs began, and the last log
-    that it covered.
+    It holds each log's newest checkpoint as `LOG/latest.note`, and its hourly checkpoints as `LOG/SIZE.note`. A
+    marker file in the folder distinguishes it from an empty mount point. As far as this process knows, all
+    checkpoints signed before `seen` were shipped. `unfinished` holds the time when an interrupted pass over the logs
+    began, and the last log that the pass covered.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,9 +147,9 @@ class WitnessCheck:
         self._changing = threading.Lock()
 
     def rolled_back(self, session: UnitOfWork, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Return the tenants whose own log differs from its shipped checkpoint, or all if the vendor's log differs.
+        """Return the tenants whose own log differs from its shipped checkpoint, or all tenants if the vendor's does.
 
-        The vendor's log counts for all tenants, because it records the disabling of people. A log whose shipped
+        The vendor's log affects all tenants, because it records the disabling of people. A log whose shipped
         checkpoint cannot be read counts as different.
         """
         if not tenant_ids:

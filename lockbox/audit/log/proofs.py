@@ -102,9 +102,9 @@ def tiled(session: UnitOfWork, log: LogHead, numbers: Sequence[int]) -> dict[int
 
 
 def proven(session: UnitOfWork, log_id: UUID, make: Callable[[Subtree], T], statement: TextClause = TILES) -> T:
-    """Compute a value from hashes of complete subtrees, after reading the needed tiles in one statement.
+    """Compute a value from hashes of complete subtrees, after one SQL statement has read the needed tiles.
 
-    `statement` reads the tiles in the form of `TILES`; another statement is for database logins that may not read the
+    `statement` reads the tiles in the form of `TILES`; pass another one for a database login that may not read the
     table.
     """
     wanted: set[Place] = set()

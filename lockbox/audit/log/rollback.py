@@ -118,7 +118,7 @@ def _columns(names: Iterable[str], rows: Sequence[tuple[object, ...]]) -> dict[s
 
 
 class CheckpointWitness(Protocol):
-    """Where checkpoints are shipped: `checkpoint_folder.WitnessFolder`."""
+    """The place to which checkpoints are shipped: `checkpoint_folder.WitnessFolder`."""
 
     seen: datetime | None
     unfinished: tuple[datetime, UUID | None] | None

@@ -32,7 +32,7 @@ APPROVE, ENDORSE, BREAK_GLASS = "approve", "endorse", "break_glass"
 CUSTOMER = "customer"
 LONGEST_BREAK_GLASS = 3600
 LOOSER = {"enforce": frozenset({"observe", "off"}), "observe": frozenset({"off"})}
-"""For each mode, the less strict modes that the submission of an endorsed request may have."""
+"""For each mode that an endorsement can set, the less strict modes that the submission may have."""
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
 GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
@@ -149,7 +149,7 @@ class ApprovalChecker:
         self._added: dict[str, dict[str, Any]] = {}
 
     def judge_event(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Report approvals by others than the customer, and signed approvals in events that are no moves."""
+        """Report approvals by anyone but the customer, and signed approvals in events that are not moves."""
         if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
             message = "this approval is not of the customer's side: nobody else approves"
             self._findings.add(FindingKind.APPROVAL, message, **where)

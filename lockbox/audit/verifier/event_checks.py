@@ -122,7 +122,7 @@ def _read(name: str, value: object, column: object) -> object:
 
 
 class NotCanonical(Exception):  # noqa: N818 - it names what was found
-    """The body is no JSON object in the canonical form of RFC 8785."""
+    """The body is not a JSON object in the canonical form of RFC 8785."""
 
 
 def _refuse(_: str) -> NoReturn:

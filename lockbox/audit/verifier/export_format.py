@@ -47,7 +47,7 @@ class FindingKind(StrEnum):
 
 
 UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTURE, FindingKind.NEWER_KNOWN})
-"""Kinds of findings that are no contradictions: something could not be proven."""
+"""Kinds of findings that are not contradictions: something could not be proven."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class EventLine:
 class GapLine:
     """A range of events that retention removed, and that the file therefore lacks.
 
-    `hashes` are of the range's complete subtrees; empty unless whole tiles are missing.
+    `hashes` are those of the range's complete subtrees, and empty unless whole tiles are missing.
     """
 
     start: int

@@ -34,7 +34,7 @@ LOOSE = frozenset({"observe", "off"})
 """The modes in which the vendor's review is enough."""
 OF_REQUEST = ("service", "mode")
 ASKED = frozenset({*OF_REQUEST, "actions", "access_window"})
-"""Members of a request's first move in a log, either of its submission or of the move itself."""
+"""Members of a request's first move in a log, or of the submission that this move copies."""
 MEMBERS = frozenset({"content", "issued_at", "service", "mode", "engineer", "actions", "access_window"})
 """Members of a signed statement that the approval's event does not have."""
 CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"

@@ -1,4 +1,4 @@
-"""Format 2 of a signed approval: the members that it adds to format 1, their form, and which must agree; pure."""
+"""Format 2 of a signed approval: the members that it adds to format 1, their form, and what they must match; pure."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -35,7 +35,7 @@ Numbered = Iterator[tuple[int, bytes]]
 class VerificationResult:
     """The findings, and counts of what was checked.
 
-    - `extended`: the other checkpoints that the log extends.
+    - `extended`: the given checkpoints that the log extends.
     - `said`: the number of events according to the last line.
     - `details`: personal values shown; `left_out`: values erased, or hidden from this reader.
     - `approvals`: signed with a trusted approval key; `approvals_by_hash`: of these, approvals whose content the file
@@ -43,7 +43,7 @@ class VerificationResult:
     - `signed_approvals`: signed by the approver's own passkey, under a key of the customer; `hidden_signatures`: of
       these, signatures over resources that the file does not show; `unchecked_signatures`: signatures for which no
       key file was given.
-    - `attested`: by approver, the approvals that only the vendor's server attests.
+    - `attested`: approvals that only the vendor's server attests, by approver.
     - `opened_alone`: windows opened without asking the customer; `by_break_glass`: windows opened in an emergency.
     - `stopped_at`: the line at which reading stopped after enough findings.
     """

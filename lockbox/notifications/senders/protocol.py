@@ -27,8 +27,8 @@ NOTHING = Reply()
 class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
     """A mail or call did not arrive.
 
-    `permanent` means that another try with the same recipient is pointless, `gone` that the recipient wants no more
-    mails or calls at all. `kind` is a code for the log. `wait` is the wait that the other side asked for.
+    `permanent` means that another try with the same recipient is pointless, `gone` means that the recipient wants no
+    more mails or calls at all. `kind` is a code for the log. `wait` is the wait that the other side asked for.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 
     @property
     def said(self) -> PeerResponse:
-        """Whether the other side answered, with any status, or was silent; a fault of our own counts as neither."""
+        """Whether the other side answered (with any status) or did not; a fault of our own is neither."""
         if self.reply.status is not None:
             return PeerResponse.ANSWER
         return PeerResponse.SILENCE if self.kind in SILENT else PeerResponse.NOTHING

@@ -142,7 +142,7 @@ def _mailbox(header_name: str, whole: Address) -> MailboxHeader:
 
 
 def _encoded(text: str) -> str:
-    """Return text as encoded words (RFC 2047), one on each line; no reader takes them for an address."""
+    """Return text as encoded words (RFC 2047), one per line; no mail program takes them for an address."""
     words = [""]
     for mark in text:
         if len((words[-1] + mark).encode()) > WORD_BYTES:
