@@ -10,7 +10,7 @@ from lockbox.notifications.webhook import TEST_TYPE
 from reference.markdown import head, table
 
 INTRODUCTION = """
-What happens is an event of the audit log, and most of it is sent to webhooks too. How a receiver verifies and orders
+Each action is an event of the audit log, and most events are sent to webhooks too. How a receiver verifies and orders
 calls is in [webhooks.md](../webhooks.md), and how exports of the log are built in [audit-format.md](../audit-format.md).
 """
 OF_REQUESTS = """
@@ -41,11 +41,11 @@ REQUEST_EVENTS = {
     "request.question": "Someone asked a question about it.",
     "request.answer": "Someone answered a question about it.",
     "request.after_review": "The customer said whether access by break-glass was justified.",
-    "request.after_review_reminded": "The customer's finding about access by break-glass is due within a day of its opening.",
+    "request.after_review_reminded": "The customer's finding about access by break-glass is due a day after that access was opened.",
     "request.after_review_overdue": "That finding is overdue. Sent again each day until it is given.",
     "request.connection_opened": "A target opened the access ([connectors](../connectors.md)).",
     "request.connection_open_failed": "A target has not opened it in three tries. `data.connection.failing` says why; it is tried again.",
-    "request.connection_closed": "A target closed the access, and was asked whether it is closed.",
+    "request.connection_closed": "A target closed the access, and confirmed that it is closed.",
     "request.connection_close_failed": "A target has not closed it in three tries. It is tried again until the target says that it is closed.",
 }
 """What each type means for a receiver."""
@@ -57,7 +57,7 @@ OTHER_EVENTS = {
 OF_THE_LOG = """
 ## Audit log
 
-Every action that the log records, as pages and the command line say it after the name of the actor.
+These are all actions that the log records. Pages and the command line write them after the name of the actor.
 
 ### Requests
 
