@@ -76,7 +76,7 @@ from lockbox.schedule import Schedule
 OVERFLOW, VITAL_OVERFLOW = 7, 2
 """Some requests need a second connection for a moment. Exports, live pages and heartbeats use their own."""
 NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
-"""FastAPI's own telemetry would export paths, queries and values of wrong bodies, whatever the environment says."""
+"""FastAPI's own telemetry would export paths, queries and invalid body values, whatever the environment says."""
 KINDS_ON_LOOP = 4
 """How many kinds of calls run on the event loop, each with its own connections: submissions, checks, moves."""
 READING = 1
@@ -86,7 +86,7 @@ CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_L
 
 
 def make_database(settings: Settings) -> Database:
-    """Does not connect to Postgres.
+    """Return the database without connecting to Postgres.
 
     Raises:
         UnsafeSettings: a setting, or a key that this process needs, is missing.

@@ -39,7 +39,7 @@ from lockbox.requests.submit import SubmissionLimits
 ANY_QUERY = "any query"
 """The tag of a route that receives another party's answer, which may have parameters unknown to us."""
 NOT_READ_ALONE = re.compile(r"/live|/sign-in/oidc(?:/.*)?")
-"""Paths at which a GET does more than read: it never ends, begins something, or uses something up."""
+"""Paths at which a GET does more than read: it streams without end, begins something, or uses something up."""
 LONGEST_NAME = 100
 MOST_NAMED = 20
 LONGEST_AGENT = 256
@@ -60,7 +60,7 @@ class Parameters:
 
 
 LOOKED_UP: dict[int, Parameters] = {}
-"""A cache by the id of the route, which it keeps alive. Finding the parameters takes longer than most calls."""
+"""A cache by the route's id; each entry keeps its route alive. Finding parameters takes longer than most calls."""
 
 
 async def known_alone(request: Request) -> None:
@@ -150,7 +150,7 @@ def allowed(request: Request) -> list[str]:
 
 
 def is_of_another(request: Request, route: APIRoute) -> bool:
-    """Whether another route, without this method, has exactly this path: `route` only matched by a path parameter."""
+    """Whether another route has exactly this path without this method; `route` only matched by a path parameter."""
     return "{" in route.path and request.scope["path"] in _known(request).plain
 
 
@@ -205,7 +205,7 @@ SessionDep = Annotated[UnitOfWork, Depends(unit_of_work)]
 
 
 def caller(request: Request, session: SessionDep) -> Caller:
-    """Authenticate by a bearer token, Lockbox's own or an issuer's, or else by a browser's session.
+    """Authenticate by a bearer token (of Lockbox or an issuer), or else by a browser's session.
 
     Raises:
         NotSignedIn: there is no valid credential.
@@ -286,7 +286,7 @@ def place(request: Request) -> sessions.ClientInfo:
 
 
 def address(request: Request) -> str | None:
-    """Headers that name the client's address count only from trusted proxies."""
+    """Return the client's address, from a header only if a trusted proxy sent it."""
     return client_address(request, settings(request).trusted_proxies)
 
 

@@ -35,7 +35,7 @@ class Budget:
     """At most `most` requests of one kind are handled at once. A further request queues for `seconds`.
 
     A `vital` request uses a separate pool of database connections. Each request has a thread and a connection of its
-    own. If `alone` is set, only `alone` requests at once have them: calls in a group share one thread and one
+    own, unless `alone` is set. Then only `alone` requests at once do: calls in a group share one thread and one
     connection, and uploads need both only for moments.
     """
 
@@ -136,7 +136,7 @@ class KnownCredentials:
 
 
 def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:
-    """X-Forwarded-For counts only if a trusted proxy sent it."""
+    """Return the client's address, from X-Forwarded-For only if a trusted proxy sent it."""
     found = connection.client.host if connection.client else None
     lines = connection.headers.getlist("x-forwarded-for") if trusted else []
     hops = [hop.strip() for line in lines for hop in line.split(",")]

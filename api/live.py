@@ -93,14 +93,14 @@ class Replay:
 
     @property
     def settled(self) -> str:
-        """A position some seconds ago. A page that is rendered now has read everything before that position."""
+        """The position of some seconds ago. A page that is rendered now has read everything before that position."""
         before = time.monotonic() - SETTLED_AFTER
         with self._lock:
             later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._recent)))
             return f"{self._epoch}-{self._number - later}"
 
     def since(self, position: str) -> list[LiveEvent] | None:
-        """Return None if the position is unknown."""
+        """Return the updates after a position; None if it is unknown."""
         epoch, _, number = position.partition("-")
         with self._lock:
             if epoch != self._epoch or not number.isascii() or not number.isdigit() or len(number) > 15:  # noqa: PLR2004

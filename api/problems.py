@@ -117,7 +117,7 @@ def problem(
 
 
 def problem_of(error: LockboxError) -> dict[str, Any]:
-    """Return the problem as a part of an answer, with the status that it would have as an answer by itself."""
+    """Return the problem as part of a larger answer, with the status that it would have on its own."""
     return _body(_status(error), error.code, error.detail, error.facts)
 
 

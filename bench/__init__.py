@@ -1,1 +1,1 @@
-"""Benchmarks: how late the clock is, alone and in a storm, what idling costs, and how soon notifications leave."""
+"""Benchmarks: how late deadlines end, alone and in a storm, what idling costs, and how soon notifications leave."""

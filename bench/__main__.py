@@ -1,6 +1,6 @@
-"""`make bench`: one run on one machine; ratios and targets as tables, and all of it in bench/results/.
+"""`make bench`: one run on one machine. It prints ratios and targets as tables, and writes all to bench/results/.
 
-`python -m bench SIZE PART…` measures some parts only, prints them and writes nothing.
+`python -m bench SIZE PART…` measures only some parts, prints them and writes nothing.
 """
 
 import argparse
@@ -56,7 +56,7 @@ Found = TypeVar("Found")
 
 
 def main() -> int:
-    """Measure, print, write it down, the usual size in the README too; 0 if every target is met, else 1."""
+    """Measure, print and write; the usual size also into the README. Return 0 if every target is met, else 1."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("size", nargs="?", choices=SIZES, default=USUAL.name)
     parser.add_argument(
@@ -95,7 +95,7 @@ def _write(size: Size, title: str, found: BenchResults) -> None:
 
 
 def measure_all(size: Size) -> BenchResults:
-    """Measure all that a size names: first what needs quiet servers, then the running stack, then the peers."""
+    """Measure all parts of a size: those that need quiet servers, then those of the running stack, then the peers."""
     found: dict[str, Any] = {}
     if size.has("gate"):
         found["gate"] = _stage("gate", lambda: gate_checks.measure(size.http_seconds))
@@ -201,7 +201,10 @@ def _storms(bench: Bench, size: Size) -> dict[int, dict[str, float]]:
 
 
 def _behind(bench: Bench, size: Size) -> dict[str, float]:
-    """Let ten thousand more be due while as many have unsent notifications, of the last storm if it was such."""
+    """Let ten thousand requests fall due while the notifications of as many others, due earlier, are unsent.
+
+    These are the last storm's, if that storm had this size.
+    """
     if size.storms[-1][0] != BEHIND:
         backlog.give_up(bench.superuser)
         deadlines.storm(bench, BEHIND)

@@ -64,7 +64,7 @@ MISSED = text("SELECT count(*) FROM events WHERE tenant_id = :tenant AND at >= :
 
 @dataclass(frozen=True)
 class AuditLogBench:
-    """A database of its own with a sealer's tools, and where files go."""
+    """A database of its own with a sealer's tools, and the folder for files."""
 
     engine: Engine
     worker: Database
@@ -76,13 +76,13 @@ class AuditLogBench:
 
 @dataclass
 class SealWatch:
-    """When each event was written, and how long after it was seen to be sealed."""
+    """When each event was written, and how much later it was seen to be sealed."""
 
     written: dict[UUID, float] = field(default_factory=dict)
     lags: list[float] = field(default_factory=list)
 
     def look(self, engine: Engine) -> None:
-        """Note what is sealed by now."""
+        """Note which events are sealed by now."""
         with engine.connect() as connection:
             waiting = set(connection.execute(UNSEALED).scalars())
         at = time.monotonic()
@@ -91,7 +91,7 @@ class SealWatch:
 
 
 def measure(superuser: URL, plan: StackPlan, world: World, folder: Path, events: int) -> dict[str, float]:
-    """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
+    """Measure on a copy: events sealed a second, seconds to verify, milliseconds of a proof, lag and cost."""
     schedule, worker = Schedule(plan.redis_url), on_database(plan.worker_database_url, COPY)
     db = Database(make_engine(worker, role="bench"), schedule)
     engine = make_engine(on_database(plan.database_url, COPY), role="bench")
@@ -130,7 +130,7 @@ def _seal(audit_log: AuditLogBench, events: int) -> dict[str, float]:
 
 
 def _verify(audit_log: AuditLogBench, plan: StackPlan) -> dict[str, float]:
-    """Export the log and let the command verify the file that anybody would call."""
+    """Export the log, and let the command that anybody would run verify the file."""
     file, note, keys = (audit_log.folder / name for name in ("audit-log.ndjson", "checkpoint", "keys"))
     keys.write_text(f"{audit_log.signer.public.text}\n{plan.approval_key.text}\n")
     head = _head(audit_log)
@@ -169,7 +169,7 @@ def _head(audit_log: AuditLogBench) -> LogHead:
 
 
 def _lag(audit_log: AuditLogBench, sealer: Sequence[str]) -> dict[str, float]:
-    """Write 500 events a second while a sealer runs beside; return how long after each was seen to be sealed."""
+    """Write 500 events a second while a sealer runs; return how much later each was seen to be sealed."""
     watch = SealWatch()
     with _sealer(sealer):
         began = time.monotonic()
@@ -189,7 +189,7 @@ def _lag(audit_log: AuditLogBench, sealer: Sequence[str]) -> dict[str, float]:
 
 
 def _cost(asking: Database, world: World, sealer: Sequence[str]) -> dict[str, float]:
-    """Submit and approve by turns with a sealer beside and without; return the ratio of the medians."""
+    """Submit and approve in turns with and without a running sealer; return the ratio of the medians."""
     moves = partial(_moves, asking, world)
     moves()
     taken: dict[bool, list[float]] = {True: [], False: []}

@@ -1,4 +1,4 @@
-"""What is still to be sent: marked as sent or given up, so that nothing of it disturbs what is measured next."""
+"""Mark unsent notifications as sent or given up, so that they do not disturb the next measurement."""
 
 import time
 
@@ -19,7 +19,7 @@ WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKI
 
 
 def give_up(engine: Engine, rest_seconds: float = REST_SECONDS) -> None:
-    """Give up what is still to be sent, and let the workers come to rest."""
+    """Give up unsent notifications, and let the workers come to rest."""
     with engine.connect() as connection:
         connection.execute(NOTHING_MORE)
         while connection.execute(GIVE_UP, {"outcome": "moot"}).rowcount:
@@ -30,7 +30,7 @@ def give_up(engine: Engine, rest_seconds: float = REST_SECONDS) -> None:
 
 
 def mark_sent(engine: Engine, sender: Database) -> None:
-    """Leave what sending all that is in the outbox leaves, where no worker runs: the events that say so, too."""
+    """Leave the rows that sending the whole outbox would leave, including events, in a database without a worker."""
     fan_out_all(sender)
     with engine.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))

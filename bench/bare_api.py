@@ -1,8 +1,8 @@
 """The floor of calls over HTTP: `python -m bench.bare_api PORT SMTP` serves what its standard input says as JSON.
 
-Each call is one statement and a commit, and nothing is judged. Under `/v1` a submission is one row, under `/rows` the
-very rows that Lockbox writes, under `/mail` one row and mails, handed to the relay at the port SMTP within the call.
-The access check does nothing at all.
+Each call is one SQL statement and a commit, without any checks. Under `/v1` a submission writes one row. Under
+`/rows` it writes the same rows as Lockbox. Under `/mail` it writes one row and hands mails to the relay at the port
+SMTP before it answers. The access check does nothing at all.
 """
 
 import json
@@ -35,7 +35,7 @@ The request is {id}.\r
 
 
 class BareRequest(BaseModel):
-    """What comes in; nothing of it is judged."""
+    """The body of a call; nothing in it is checked."""
 
     tenant: str
     service: str
@@ -48,26 +48,26 @@ class BareRequest(BaseModel):
 
 
 class BareReceipt(BaseModel):
-    """What goes out."""
+    """The body of an answer."""
 
     id: UUID
 
 
 class BareAnswer(BaseModel):
-    """What a route answers that does nothing."""
+    """The answer of a route that does nothing."""
 
     open: bool = True
 
 
 class Relay:
-    """Hands over mails, by one connection a thread that is kept."""
+    """Hands over mails on a kept connection for each thread."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._kept = threading.local()
 
     def tell(self, id_: UUID, count: int) -> None:
-        """Send that many."""
+        """Send this many mails."""
         if not hasattr(self._kept, "relay"):
             self._kept.relay = smtplib.SMTP("127.0.0.1", self._port, timeout=10)
         for _ in range(count):
@@ -76,7 +76,7 @@ class Relay:
 
 @dataclass(frozen=True)
 class Floor:
-    """What is served: the statement that writes all rows of a submission, where, and how many mails a move takes."""
+    """What is served: SQL that writes all rows of a submission, where it runs, and how many mails a move takes."""
 
     engine: Engine
     rows_engine: Engine
@@ -86,7 +86,7 @@ class Floor:
 
 
 def make_app(floor: Floor, relay: Relay) -> FastAPI:
-    """Return the app: a table like that of requests, one Core statement a call."""
+    """Return the app, with a table like the requests table, and one SQLAlchemy Core statement for each call."""
     app = FastAPI(docs_url=None, redoc_url=None)
     table = Table(TABLE, MetaData(), autoload_with=floor.engine)
     tenant, requester = new_id(), new_id()

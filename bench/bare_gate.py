@@ -1,4 +1,4 @@
-"""What no gate on this server can be quicker than: an ASGI callable and a route of FastAPI that do nothing.
+"""The floor of the gate: an ASGI callable and a FastAPI route that do nothing. No gate on this server can be faster.
 
 `python -m bench.bare_gate KIND PORT` serves one of them as the API is served.
 """
@@ -18,7 +18,7 @@ PATH = f"/gate/v1/{SERVICE}"
 
 
 def bare_callable() -> ASGIApp:
-    """Return a callable that answers without a look at the question."""
+    """Return a callable that answers without looking at the question."""
 
     async def answer(scope: Scope, _: Receive, send: Send) -> None:
         if scope["type"] == "http":

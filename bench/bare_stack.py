@@ -1,4 +1,4 @@
-"""The floor of what comes over HTTP, as running processes; see `bench.bare_api`."""
+"""The floor of calls over HTTP, as running processes; see `bench.bare_api`."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ GRANT SELECT, INSERT, UPDATE ON {TABLE} TO lockbox_api;
 
 @contextmanager
 def serving(site: Site) -> Iterator[Subject]:
-    """Serve on the copy of the database, with a relay that takes every mail; under `/rows` and `/mail` too."""
+    """Serve on the copy of the database, also under `/rows` and `/mail`, with a relay that takes every mail."""
     url = site.copied(site.plan.database_url, DATABASE).render_as_string(hide_password=False)
     rows_url = site.superuser.set(database=DATABASE).render_as_string(hide_password=False)
     told = {
@@ -54,7 +54,7 @@ def serving(site: Site) -> Iterator[Subject]:
 
 
 def rows_of_submit(submitted: Footprint) -> str:
-    """Return the statement that writes the very rows of a submission, for an `id` and a `justification`."""
+    """Return the SQL statement that writes the same rows as a submission, for an `id` and a `justification`."""
     changes = {"requests": {"justification": "%(justification)s"}}
     inserts = ", ".join(f"{table}_rows AS ({insert})" for table, insert in submitted.inserts(changes))
     return f"WITH n AS MATERIALIZED (SELECT %(id)s::uuid AS request_id, {submitted.fresh()}), {inserts} SELECT"

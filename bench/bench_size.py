@@ -1,4 +1,4 @@
-"""How much a benchmark measures: three sizes, from under three minutes to as long as a million takes."""
+"""How much a benchmark measures: three sizes, which take from under three minutes to as long as a million needs."""
 
 from dataclasses import dataclass
 

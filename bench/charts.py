@@ -1,4 +1,4 @@
-"""Charts of a run: `python -m bench.charts RUN.json`, in the environment of the peers, writes RUN-….png beside it."""
+"""Draw charts of a run: `python -m bench.charts RUN.json`, in the peers' environment, writes RUN-….png beside it."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def storms(axes: Any, measured: dict[str, Any]) -> None:  # noqa: ANN401 - matplotlib has no types here
-    """Draw when the last of so many that were due at one instant had ended: a straight line is linear cost."""
+    """Draw when the last of many requests with the same deadline had ended: a straight line means linear cost."""
     floor = {count: run["last_seconds"] for count, run in measured["floor_storms"].items()}
     lines = [
         ("Lockbox", measured["storms"], OURS, "o"),
@@ -53,7 +53,7 @@ def storms(axes: Any, measured: dict[str, Any]) -> None:  # noqa: ANN401 - matpl
 
 
 def submits(axes: Any, measured: dict[str, Any]) -> None:  # noqa: ANN401 - likewise
-    """Draw how many requests a second were accepted over HTTP from how many clients."""
+    """Draw how many requests a second were accepted over HTTP, by the number of clients."""
     for label, runs, colour in (
         ("a bare endpoint: one row", measured["floor_submits"], FLOOR),
         ("a bare endpoint: all rows of a submit", measured["floor_rows"], PEERS[0]),

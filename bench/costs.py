@@ -1,4 +1,4 @@
-"""What processes cost: CPU seconds and memory, whole families of them."""
+"""What processes and their descendants cost: CPU seconds and memory."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -24,7 +24,7 @@ def servers(plan: StackPlan) -> dict[str, psutil.Process]:
 
 
 def cpu_seconds(roots: Iterable[psutil.Process]) -> float:
-    """Return the CPU seconds that these processes and their descendants have taken, those that have ended too."""
+    """Return the CPU seconds of these processes and their descendants, including descendants that have ended."""
     total = 0.0
     for process in families(roots):
         with suppress(psutil.NoSuchProcess):
@@ -33,7 +33,7 @@ def cpu_seconds(roots: Iterable[psutil.Process]) -> float:
 
 
 def resident(roots: Iterable[psutil.Process]) -> int:
-    """Return the bytes of memory that these processes and their descendants hold."""
+    """Return the bytes of memory of these processes and their descendants."""
     total = 0
     for process in families(roots):
         with suppress(psutil.NoSuchProcess):

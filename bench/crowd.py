@@ -1,4 +1,4 @@
-"""Whether a crowd slows a submit: 1,000 members of whom three approve among 10,000 tenants, beside one alone."""
+"""Whether a crowd slows a submission: 1,000 members, of whom three approve, among 10,000 tenants; or one alone."""
 
 import statistics
 import time
@@ -47,7 +47,7 @@ INSERT INTO memberships (id, person_id, tenant_id, role) SELECT uuidv7(), id, :t
 
 
 def measure(superuser: URL, api: URL, redis_url: str, world: World) -> dict[str, float]:
-    """Submit by turns in two copies of the database; return the median milliseconds of each and their ratio."""
+    """Submit in turns in two copies of the database; return the median milliseconds of each and their ratio."""
     with copied(superuser, ALONE), copied(superuser, CROWDED):
         return _measure(superuser, api, redis_url, world)
 

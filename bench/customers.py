@@ -1,4 +1,4 @@
-"""Many customers and engineers for loads over HTTP: as the limits of one person and one tenant count filings."""
+"""Many customers and engineers for loads over HTTP, because each person's and tenant's submissions are limited."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LIFETIME = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Customers:
-    """Tenants, each with one approver who shows a token, and as many engineers as tenants."""
+    """Tenants, each with one approver who has a token, and as many engineers as tenants."""
 
     tenants: list[UUID]
     slugs: list[str]
@@ -39,12 +39,12 @@ class Customers:
 
 
 def resource(number: int) -> str:
-    """Return the mailbox that this engineer asks for."""
+    """Return the mailbox to which this engineer requests access."""
     return f"mailbox:anna-{number}@people.example"
 
 
 def settle_in(plan: StackPlan, count: int) -> Customers:
-    """Add that many customers and engineers."""
+    """Add this many customers and engineers."""
     policy = WITHOUT_REVIEW.model_dump(mode="json")
     with as_owner(plan.owner_database_url) as session:
         enrolment, found = Enrolment(session, LIFETIME), Customers([], [], [], [], [])

@@ -1,4 +1,4 @@
-"""Deadlines: alone, steady and in a storm; each look is from outside, by Postgres' clock, at what is committed."""
+"""Deadlines: alone, steady and in a storm. What is committed is seen from outside, and timed by Postgres' clock."""
 
 import time
 from collections.abc import Callable
@@ -31,13 +31,13 @@ FROM requests WHERE deadline_at = :due AND closed_at IS NOT NULL
 
 
 def storm(bench: Bench, count: int) -> dict[str, float]:
-    """Let many requests fall due at one instant; return by how many seconds the last was seen late.
+    """Let many requests fall due at one instant; return after how many seconds the last was seen to have ended.
 
-    How late half of them and all but a hundredth were is by `closed_at`, which is read under the locks of a batch and
-    some milliseconds before it is committed.
+    The p50 and p99 of the lateness come from `closed_at`, which is read under the locks of a batch, some milliseconds
+    before the batch is committed.
 
     Raises:
-        RuntimeError: some never ended, rows are missing, or there are too many.
+        RuntimeError: some requests never ended, or rows are missing or doubled.
     """
     loaded = load_ahead(
         bench.superuser, bench.db.schedule, bench.pattern, bench.pace, state="active", count=count, step=AT_ONCE
@@ -58,15 +58,15 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
 
 
 def ended_at(engine: Engine, left: TextClause, due: datetime, patience: float) -> tuple[bool, datetime]:
-    """Look until all that was due at one instant has ended; return whether it has, and when that was seen.
+    """Wait until all that was due at one instant has ended; return whether it has, and when that was seen.
 
-    Rarely, and not before the time: each look takes the processor from what is measured.
+    It looks rarely, and not before `due`: each look takes CPU from what is measured.
 
     Args:
-        engine: with every right.
-        left: a query by `due` that says whether all has `ended`, and `at` what time by the database's clock.
+        engine: has every right.
+        left: an SQL query with `due` that returns whether all has `ended`, and the database's time `at`.
         due: when it all falls due.
-        patience: how many seconds later to give up.
+        patience: how many seconds after `due` to give up.
     """
     time.sleep(max(0.0, (due - clock(engine)).total_seconds()))
     until = time.monotonic() + patience
@@ -91,10 +91,10 @@ def lone(bench: Bench, rounds: int) -> dict[str, float]:
 
 
 def steady(bench: Bench, a_second: int, seconds: int) -> dict[str, float]:
-    """Let so many requests fall due each second, one after the other; return how late each was seen to have ended.
+    """Let requests fall due one after the other, `a_second` of them; return how late each was seen to have ended.
 
     Raises:
-        RuntimeError: some never ended, or rows are missing.
+        RuntimeError: some requests never ended, or rows are missing.
     """
     count = a_second * seconds
     loaded = load_ahead(
@@ -112,7 +112,7 @@ def steady(bench: Bench, a_second: int, seconds: int) -> dict[str, float]:
 
 
 def _watch(engine: Engine, loaded: LoadedRows) -> list[float]:
-    """Return by how many milliseconds each was late: it has ended when its due time is past and it waits no more."""
+    """Return how many milliseconds late each request ended: it has ended once it is past due and no longer waits."""
     open_: dict[UUID, datetime] = {}
     late: list[float] = []
     reached = 0
@@ -134,7 +134,7 @@ def _watch(engine: Engine, loaded: LoadedRows) -> list[float]:
 
 
 def _check(bench: Bench, loaded: LoadedRows) -> None:
-    """See that none has not ended and that each has ended once."""
+    """Check that each request has ended exactly once."""
     with bench.superuser.connect() as connection:
         made = dict(connection.execute(ROWS, {"ids": loaded.ids}).mappings().one())
     count = len(loaded.ids)

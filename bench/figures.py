@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table of targets; the ratio is at most one where the target is met.
+    """One line of the table of targets; if the target is met, the ratio is at most one.
 
-    `refused` is how many calls were turned away meanwhile: whoever is quick by doing less meets no target.
+    `refused` is how many calls were turned away meanwhile: being fast by doing less meets no target.
     """
 
     what: str
@@ -22,20 +22,20 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """The figure as a share of its target; the target as a share of the figure where more is better."""
+        """The figure as a share of its target, or the target as a share of the figure if more is better."""
         if self.more_is_better:
             return self.target / self.value if self.value else math.inf
         return self.value / self.target
 
     @property
     def is_met(self) -> bool:
-        """Whether the target is met; what is no number meets none."""
+        """Whether the target is met; a figure that is not a number meets none."""
         return self.ratio <= 1 and not self.refused
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One load: Lockbox, the floor for the same work if there is one, and what others took or gave."""
+    """One load: the figures of Lockbox, of the floor for the same work (if there is one), and of the peers."""
 
     what: str
     unit: str
@@ -46,18 +46,18 @@ class Comparison:
 
     @property
     def of_floor(self) -> float | None:
-        """Which share of the floor's speed is reached; None without a floor."""
+        """The share of the floor's speed that Lockbox reaches; None without a floor."""
         return None if self.floor is None else self._times(self.floor)
 
     @property
     def best_peer(self) -> float | None:
-        """The best figure of the others; None where nobody else was measured."""
+        """The best figure of the peers; None if none was measured."""
         choose = max if self.more_is_better else min
         return choose(self.peers.values()) if self.peers else None
 
     @property
     def times_best_peer(self) -> float | None:
-        """How many times as good as the best of the others; None where nobody else was measured."""
+        """How many times as good as the best peer Lockbox is; None if no peer was measured."""
         best = self.best_peer
         return None if best is None else self._times(best)
 
@@ -70,7 +70,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least this share of the values does not exceed (nearest rank).
 
     Raises:
-        ValueError: there are no values, or the share is not above nought and at most one.
+        ValueError: there are no values, or the share is not above 0 and at most 1.
     """
     if not values or not 0 < share <= 1:
         raise ValueError("a quantile is of some values, at a share above 0 and up to 1")

@@ -1,4 +1,4 @@
-"""The floor: the very rows that Lockbox leaves, written by raw set-based SQL, and raw calls on a sorted set."""
+"""The floor: raw set-based SQL that writes the same rows as Lockbox, and raw calls on a sorted set."""
 
 import itertools
 import time
@@ -29,9 +29,9 @@ MEMBERS = 10_000
 
 @dataclass(frozen=True)
 class WriteMethod:
-    """One way of writing on the copy: how many requests a batch ends, on how many connections at once.
+    """One way to write on the copy: how many requests a batch ends, and on how many connections at once.
 
-    `rows` says how many rows of each table the statement adds for one request.
+    `rows` says how many rows of each table the SQL statement adds for one request.
     """
 
     engine: Engine
@@ -43,10 +43,10 @@ class WriteMethod:
     connections: int
 
     def run(self, count: int) -> dict[str, float]:
-        """Load windows that are over, write what ends them, and return how many a second that was.
+        """Load windows that are over, write the rows that end them, and return how many windows ended per second.
 
         Raises:
-            RuntimeError: other rows were written than Lockbox writes.
+            RuntimeError: the rows differ from those that Lockbox writes.
         """
         ids = load(self.engine, None, self.like, state="active", count=count, due=clock(self.engine)).ids
         batches = [array(ids[start : start + self.batch]) for start in range(0, count, self.batch)]
@@ -75,13 +75,14 @@ class WriteMethod:
 
 
 def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: int) -> dict[int, dict[str, float]]:
-    """Return, for so many ended windows, how many a second the best way of writing their rows took.
+    """Return, for each count of ended windows, how many a second the best way ended by writing their rows.
 
-    On a copy of the database and by the worker's login; each way is a size of batch and a number of connections.
-    The first of the counts is written in every way, and so often in the best one, the others once in that.
+    The rows are written on a copy of the database with the worker's login. A way is a batch size and a number of
+    connections. The first count is run once in every way and then `rounds` times in the best way; each other count is
+    run once in the best way.
 
     Raises:
-        RuntimeError: other rows were written than Lockbox writes.
+        RuntimeError: the rows differ from those that Lockbox writes.
     """
     with superuser_at(site.superuser.set(database=DATABASE)) as engine:
         worker = site.copied(site.plan.worker_database_url, DATABASE)
@@ -142,7 +143,7 @@ def _due(raw: Redis) -> list[bytes]:
 
 
 def _of_lockbox(site: Site, engine: Engine, worker: URL) -> tuple[str, Mapping[str, int]]:
-    """Let Lockbox's own clock end one request on the copy; return what writes the same rows, and how many of each."""
+    """Let Lockbox's clock end one request on the copy; return SQL that writes the same rows, and their counts."""
     (one,) = load(engine, None, site.pattern, state="active", count=1, due=clock(engine)).ids
     db = Database(make_engine(worker.render_as_string(hide_password=False), role="bench"), Schedule(NOWHERE))
     with engine.connect() as connection:
@@ -155,7 +156,7 @@ def _of_lockbox(site: Site, engine: Engine, worker: URL) -> tuple[str, Mapping[s
 
 
 def rows_of_end(before: Footprint, after: Footprint) -> tuple[str, Mapping[str, int]]:
-    """Return the statement that ends some `ids` as one request was, and how many rows it adds to a table each."""
+    """Return the SQL statement that ends some `ids` as one request ended, and how many rows it adds to each table."""
     added = after.since(before)
     changed = ", ".join(f"{name} = {value}" for name, value in after.changed(before).items())
     n = f"SELECT id AS request_id, {added.fresh()} FROM unnest(%(ids)s::uuid[]) AS id"

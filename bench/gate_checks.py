@@ -1,4 +1,4 @@
-"""The gate: what a check costs beside doing nothing, memory, how soon a revoke is felt, and what an outage does."""
+"""Measure the gate: the cost of a check beside doing nothing, memory, the delay of a revoke, and outages."""
 
 import gc
 import os
@@ -56,7 +56,7 @@ class LoadedServer:
     cpu: Callable[[], float]
 
     def in_turn(self, stories: Stories, seconds: float | None) -> dict[str, float]:
-        """Have 16 clients ask; return how many answers came in a second, and in a second of the process' CPU."""
+        """Have 16 clients ask; return how many answers came per second, and per second of the process's CPU time."""
         spent = self.cpu()
         crowd = play(self.port, stories, CLIENTS, seconds)
         spent = self.cpu() - spent
@@ -70,7 +70,7 @@ class LoadedServer:
         }
 
     def paced(self, stories: Stories, seconds: float) -> dict[str, float]:
-        """Ask 200 times a second, whatever became of the questions before."""
+        """Ask 200 times a second, whether earlier questions were answered or not."""
         taken = play(self.port, stories, 0, seconds, A_SECOND)["taken"][0]
         return {"paced_p50_ms": 1000 * quantile(taken, 0.5), "paced_p99_ms": 1000 * quantile(taken, 0.99)}
 
@@ -92,7 +92,7 @@ def doing_nothing(kind: str) -> Iterator[LoadedServer]:
 
 
 def rates(stack: GateStack, seconds: float) -> dict[str, dict[str, float]]:
-    """Return what a check costs: with a header or a token that is remembered, with a new token, and with no gate."""
+    """Return the cost of a check: with a header, with a remembered token, with a new token, and without a gate."""
     named = [[stack.call(window)] for window in stack.windows]
     tokens = [[stack.call(window, stack.issuer.token())] for window in stack.windows]
     gate = LoadedServer(stack.port, stack.cpu)
@@ -119,7 +119,7 @@ def _first_calls(stack: GateStack, count: int) -> Stories:
 
 
 def guard_check_us(stack: GateStack) -> float:
-    """Return how many microseconds of CPU a check of the guard takes that it answers from memory."""
+    """Return how many microseconds of CPU time the guard takes for a check that it answers from memory."""
     address = next(iter(stack.windows))
     token = stack.issuer.token()
     with own_folder("bench-guard") as folder:
@@ -147,9 +147,9 @@ def _is_let_in(guard: Guard, asked: dict[str, str]) -> bool:
 
 
 def revoked(stack: GateStack) -> dict[str, float]:
-    """Return the p99, in ms, of what a revoke takes from its answer to the last yes of the gate and to guards.
+    """Return the p99, in ms, of the time from a revoke's answer to the gate's last yes, and to the news at guards.
 
-    Both ends are read on Postgres' clock, which is that of this machine: the answer's right after its commit.
+    Both ends are read on Postgres' clock, which is this machine's: that of the answer right after its commit.
     """
     # Notifications of approvals drop windows for a moment. Wait, so that no such close counts as that of a revoke.
     time.sleep(SETTLE_SECONDS)
@@ -165,7 +165,7 @@ def revoked(stack: GateStack) -> dict[str, float]:
 
 
 def _last_yes(stack: GateStack, address: str) -> float:
-    """Ask until the answer is no, and return when the last yes came; nought if there was none."""
+    """Ask until the answer is no, and return when the last yes came; 0 if there was none."""
     last = 0.0
     with GateClient(stack, address) as client:
         while client.is_let_in():
@@ -174,7 +174,7 @@ def _last_yes(stack: GateStack, address: str) -> float:
 
 
 def outage(stack: GateStack, lose: Callable[[], None], come_back: Callable[[], None]) -> dict[str, float]:
-    """Ask while Postgres is away; return for how long the gate still let in, its slowest answer, and its return."""
+    """Ask while Postgres is away; return how long the gate still let in, its slowest answer, and its recovery."""
     slowest = last_yes = 0.0
     with GateClient(stack, next(iter(stack.windows))) as client:
         wait_for("the gate lets in", client.is_let_in, PATIENCE)
@@ -208,7 +208,7 @@ def outages(stack: GateStack) -> dict[str, dict[str, float]]:
 
 
 def held_mib(count: int = HELD) -> float:
-    """Return how many MiB so many windows of one resource and two actions take in memory."""
+    """Return how many MiB of memory this many windows take, each with one resource and two actions."""
     memory, at = WindowMemory(), datetime(2100, 1, 1, tzinfo=UTC)
     process = psutil.Process()
     before = process.memory_info().rss
@@ -230,7 +230,7 @@ def held_mib(count: int = HELD) -> float:
 
 
 def measure(seconds: float) -> dict[str, dict[str, float]]:
-    """Measure all of it."""
+    """Measure everything."""
     found = {"memory": {"mib": held_mib()}}
     with migrated_servers("bench-gate") as servers:
         with fresh_database(servers) as urls, gate_stack(servers, urls, WINDOWS) as stack:

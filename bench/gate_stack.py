@@ -1,4 +1,4 @@
-"""A running API with the gate before it, windows that are open, and tokens of an issuer: as bench needs them."""
+"""A running API with the gate before it, open windows, and tokens of an issuer, for the benchmark."""
 
 import http.client
 import json
@@ -36,11 +36,11 @@ AUDIENCE = "lockbox-gate"
 SUBJECT = "erin-at-work"
 TOKEN_SECONDS = 3000
 GROUPS = [f"a-group-of-the-directory-{number}" for number in range(24)]
-"""With these groups a token has about a kilobyte, as companies' tokens have."""
+"""With these groups a token has about a kilobyte, as tokens of companies have."""
 
 
 class BenchIssuer:
-    """An issuer on this machine, which publishes one Ed25519 key and signs tokens by it."""
+    """An issuer on this machine, which publishes one Ed25519 key and signs tokens with it."""
 
     def __init__(self, url: str, key: OKPKey) -> None:
         self.url = url
@@ -94,7 +94,7 @@ class GateStack:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which the API listens."""
         return self.world.port
 
     def cpu(self) -> float:
@@ -102,14 +102,14 @@ class GateStack:
         return costs.cpu_seconds([self.process])
 
     def headers(self, address: str, token: str | None = None) -> dict[str, str]:
-        """Return what nginx asks about a mailbox, for an engineer whom a header or this token names."""
+        """Return the headers with which nginx asks about a mailbox; a header or this token names the engineer."""
         who = None if token else "erin"
         asked = dict(self.world.question("nginx", self.world.path(address), who=who))
         del asked["Host"]
         return asked | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def call(self, address: str, token: str | None = None) -> dict[str, Any]:
-        """Return the same as a call of a story."""
+        """Return the same question as a call of a story."""
         return {
             "method": "GET",
             "path": f"/gate/v1/{SERVICE}",
@@ -133,7 +133,7 @@ class GateClient:
         return answer.status == HTTPStatus.OK
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return the client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,7 +142,7 @@ class GateClient:
 
 
 class StreamTimes:
-    """When a guard's stream said of each window that it is open or closed, by the clock that Postgres has too."""
+    """When a guard's stream opened and closed each window, by this machine's clock, which is also Postgres'."""
 
     def __init__(self, world: GatewayWorld) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE)
@@ -170,7 +170,7 @@ class StreamTimes:
         self._connection.close()
 
     def wait_until_closed(self, request: UUID) -> float:
-        """Wait until it is told that a window is closed, and return when that was."""
+        """Wait until the stream says that a window is closed, and return when that was."""
         wait_for("the guard was told", lambda: str(request) in self.closed, PATIENCE)
         return self.closed[str(request)]
 
@@ -191,7 +191,7 @@ class StreamTimes:
 
 
 def addresses(count: int) -> list[str]:
-    """Return the mailboxes that are asked about."""
+    """Return the mailboxes about which the gate is asked."""
     return [f"person-{number}@contoso.example" for number in range(count)]
 
 
@@ -222,7 +222,7 @@ def gate_stack(servers: ServerAddresses, urls: Urls, windows: int) -> Iterator[G
 
 
 def _catalogue(issuer: BenchIssuer) -> str:
-    """Return the catalogue that gates are tested with, and this issuer, as a file: JSON is YAML."""
+    """Return the catalogue of the gate's tests, with this issuer, as a file (JSON is YAML)."""
     trusted = TokenIssuer(issuer=issuer.url, audience=AUDIENCE, jwks_url=f"{issuer.url}/jwks")
     catalogue = CATALOGUE.model_copy(update={"issuers": (trusted,)})
     return catalogue.model_dump_json(exclude_defaults=True)

@@ -1,4 +1,4 @@
-"""Loads over HTTP, the same ones for Lockbox, the floor and the others: submits, whole lives and access checks."""
+"""Loads over HTTP, the same for Lockbox, the floor and the peers: submissions, whole lives, and access checks."""
 
 import math
 import time
@@ -47,9 +47,9 @@ MAILS = MailsOfLife()
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is put under load: the port and what goes before each path, processes, sinks, and how many requests it has.
+    """What is put under load: its port, the prefix of each path, its processes and its sinks.
 
-    `requests` says how many of these ids it holds.
+    `requests` returns how many of the given ids it stores.
     """
 
     port: int
@@ -59,7 +59,7 @@ class Subject:
     prefix: str = ""
 
     def under(self, prefix: str) -> Self:
-        """Return the same under another prefix."""
+        """Return the same subject with another prefix."""
         return replace(self, prefix=prefix)
 
     def cpu(self) -> dict[str, float]:
@@ -75,7 +75,7 @@ class Subject:
 
 
 def counter(engine: Engine, *tables: str) -> Callable[[Sequence[str]], int]:
-    """Return what counts the rows of some tables that have one of some ids."""
+    """Return a function that counts the rows of these tables whose id is given."""
     rows = " UNION ALL ".join(f"SELECT id FROM {table} WHERE id = ANY(CAST(:ids AS uuid[]))" for table in tables)
     query = text(f"SELECT count(*) FROM ({rows}) AS rows")
 
@@ -87,7 +87,7 @@ def counter(engine: Engine, *tables: str) -> Callable[[Sequence[str]], int]:
 
 
 def submits(subject: Subject, customers: Customers, seconds: float, rounds: int) -> dict[int, dict[str, float]]:
-    """Return what was accepted a second, and how soon, from one client and from more.
+    """Return how many submissions a second were accepted from one client and from more, and how soon.
 
     Raises:
         RuntimeError: a request that was accepted is not there.
@@ -101,13 +101,13 @@ def submits(subject: Subject, customers: Customers, seconds: float, rounds: int)
 
 
 def paced_submits(subject: Subject, customers: Customers, seconds: float) -> dict[str, float]:
-    """Return how soon submits are answered of which so many a second come, whatever became of those before."""
+    """Return how soon submissions at a fixed rate are answered, whether earlier ones were answered or not."""
     stories = [[call] for call in customers.filings(3600)]
     return _accepted(subject, subject.play(stories, 0, seconds, SUBMITS_A_SECOND))
 
 
 def lives(subject: Subject, customers: Customers, count: int) -> dict[str, float]:
-    """Let requests be submitted, approved and ended; return what each cost all processes, mails included.
+    """Let requests be submitted, approved and ended; return the cost of each for all processes, mails included.
 
     Raises:
         RuntimeError: a mail is missing, or there are too many.
@@ -132,7 +132,7 @@ def lives(subject: Subject, customers: Customers, count: int) -> dict[str, float
 
 
 def notified(subject: Subject, customers: Customers, count: int) -> dict[str, float]:
-    """Return how many requests a second were accepted from a few clients and their approver told, mail and all."""
+    """Return how many requests a second a few clients submitted, with the mails to the approvers delivered."""
     stories = [[call] for call in islice(cycle(customers.filings(3600)), count)]
     began, mails = time.monotonic(), subject.sinks.mails
     subject.play(stories, A_FEW)
@@ -141,9 +141,9 @@ def notified(subject: Subject, customers: Customers, count: int) -> dict[str, fl
 
 
 def checks(subject: Subject, customers: Customers, gate: str, seconds: float) -> dict[str, dict[str, float]]:
-    """Return how soon access checks are answered about open and closed doors, by clients in turn and at a fixed rate.
+    """Return how soon access checks of open and closed windows are answered, by clients in turn and at a fixed rate.
 
-    In turn the CPU of a check is told too, by who takes it.
+    For clients in turn, the result also has the CPU time of a check, by process.
     """
     _open_doors(subject, customers)
     found = {}
@@ -159,13 +159,13 @@ def checks(subject: Subject, customers: Customers, gate: str, seconds: float) ->
 
 
 def _open_doors(subject: Subject, customers: Customers) -> None:
-    """Have some windows opened, and as many further requests that nobody answers."""
+    """Open some windows, and submit as many further requests that nobody answers."""
     stories = list(islice(customers.lives(3600), 2 * WINDOWS))
     subject.play([*stories[:WINDOWS], *([submission] for submission, _ in stories[WINDOWS:])], 1)
 
 
 def idle_checks(subject: Subject, customers: Customers, gate: str, seconds: float) -> dict[str, dict[str, float]]:
-    """Put the same calls to a route that does nothing."""
+    """Make the same calls to a route that does nothing."""
     stories = _doors(customers, gate)["open"]
     subject.play(stories, CHECKING, WARM_UP_SECONDS)
     in_turn, paced = subject.play(stories, CHECKING, seconds), subject.play(stories, 0, 2 * seconds, CHECKS_A_SECOND)
@@ -173,7 +173,7 @@ def idle_checks(subject: Subject, customers: Customers, gate: str, seconds: floa
 
 
 def flooded_checks(subject: Subject, customers: Customers, gate: str, seconds: float) -> dict[str, float]:
-    """Ask about windows while 400 connections submit as fast as they can; return how soon the answer came, in ms."""
+    """Check windows while 400 connections submit as fast as they can; return how soon checks were answered, in ms."""
     _open_doors(subject, customers)
     stories = _doors(customers, gate)["open"]
     filings = [[call] for call in customers.filings(3600)]
@@ -198,7 +198,7 @@ def _question(customers: Customers, number: int, gate: str, status: int) -> dict
 
 
 def rate(played: Mapping[str, Any]) -> dict[str, float]:
-    """Return how many stories of one call were accepted a second, how long those took, and how many met a 503."""
+    """Return how many stories of one call were accepted a second, how long they took, and how many got a 503."""
     taken = played["taken"][0]
     return {
         "a_second": len(taken) / played["seconds"],
@@ -208,7 +208,7 @@ def rate(played: Mapping[str, Any]) -> dict[str, float]:
 
 
 def several(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the medians of several rates, and how many were answered 503 in the worst of them."""
+    """Return the medians of several rates, and the largest number of calls answered 503 in any of them."""
     return {**medians(runs), "busy": max(run["busy"] for run in runs)}
 
 

@@ -1,4 +1,4 @@
-"""Lists, searches and pages beside a year of closed requests, to those of a table that holds a few pages of them."""
+"""Lists, searches and pages on a year of closed requests, compared with a table that fills only a few pages."""
 
 import http.client
 import shutil
@@ -47,10 +47,10 @@ Lists = dict[str, dict[str, float]]
 
 
 def measure(place: Site, customers: Customers, wanted: int) -> Lists:
-    """Return the milliseconds of each list by its name, and those beside a few closed requests.
+    """Return the milliseconds of each list by its name, with many closed requests and with few.
 
-    There are as many closed requests as are wanted, or fewer where the disk has no room for them; `count` says so.
-    The two are asked in turns, so that what else the machine does slows both.
+    There are `wanted` closed requests, or fewer if the disk has no room for them; `count` says how many. The two
+    databases are asked in turns, so that other work of the machine slows both.
     """
     count = min(wanted, shutil.disk_usage(place.folder).free // BYTES_EACH)
     with _beside(place, customers, "many", count) as many, _beside(place, customers, "few", FEW) as few:
@@ -69,7 +69,7 @@ def measure(place: Site, customers: Customers, wanted: int) -> Lists:
 
 @contextmanager
 def _beside(place: Site, customers: Customers, name: str, closed: int) -> Iterator[dict[str, "ListCall"]]:
-    """An API on a copy of the database with so many closed requests, and a few open ones: its lists by name."""
+    """Yield the lists, by name, of an API on a copy of the database with `closed` closed requests and a few open."""
     database = f"lockbox_{name}"
     plan = replace(
         place.plan,
@@ -88,7 +88,7 @@ def _beside(place: Site, customers: Customers, name: str, closed: int) -> Iterat
 
 
 def _prepare(place: Site, customers: Customers, plan: StackPlan) -> HistoryPattern:
-    """End the one request, and return whose history is written."""
+    """End the one request, and return the pattern of the history to write."""
     engine = make_engine(plan.database_url, role="bench")
     db = Database(engine, Schedule(NOWHERE), keys=ProcessKeys(approval_keys(plan)))
     world, other, request = place.world, place.reviewed, place.pattern.request
@@ -112,17 +112,17 @@ def _calls(port: int, world: World, secrets: Mapping[str, str], shown: UUID) -> 
 
 @dataclass(frozen=True)
 class ListCall:
-    """A list that somebody asks an API for."""
+    """A list for which somebody asks an API."""
 
     port: int
     path: str
     headers: Mapping[str, str]
 
     def ask(self, connection: http.client.HTTPConnection) -> float:
-        """Return after how many milliseconds it was answered; 503 because it takes too long is an answer too.
+        """Return after how many milliseconds the list was answered; a 503 after a time-out is an answer too.
 
         Raises:
-            RuntimeError: the answer is another one than the list.
+            RuntimeError: the answer is something else.
         """
         began = time.perf_counter()
         connection.request("GET", self.path, headers=dict(self.headers))
@@ -134,7 +134,7 @@ class ListCall:
 
 
 def _in_turns(*lists: ListCall) -> tuple[list[float], ...]:
-    """Return the milliseconds of each list after the first few answers; what takes seconds is asked less often."""
+    """Return the milliseconds of each list without the warm-up; slow lists are asked less often."""
     connections = [http.client.HTTPConnection("localhost", one.port, timeout=TIME_OUT) for one in lists]
     took: tuple[list[float], ...] = tuple([] for _ in lists)
     while len(took[0]) < (WARM_UP + TIMES if sum(map(sum, took)) < 1000 * SLOW_SECONDS else COLD_TIMES):

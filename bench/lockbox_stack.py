@@ -37,8 +37,8 @@ A_DAY = timedelta(days=1)
 class Site:
     """Where everything is before any process runs: the plan, people, a real request, a folder of its own.
 
-    The requests of the world `reviewed` a manager of the vendor reviews first, those of `world` nobody. `submitted`
-    is what the real request left when it was submitted, `pattern` what it had left when it was approved and all
+    In the world `reviewed`, a manager of the vendor reviews requests first; in `world`, nobody does. `submitted` is
+    what the real request left when it was submitted; `pattern` is what it had left once it was approved and all
     notifications were sent.
     """
 
@@ -51,7 +51,7 @@ class Site:
     folder: Path
 
     def copied(self, url: str, database: str) -> URL:
-        """Return an URL of ours for a copy of the database."""
+        """Return this URL for a copy of the database."""
         return make_url(url).set(database=database)
 
 
@@ -76,7 +76,7 @@ class Bench(Stack):
 
 @contextmanager
 def site() -> Iterator[Site]:
-    """Start servers of one's own, seed them and live through one request; remove everything at the end."""
+    """Start separate servers, seed them, and submit and approve one request; remove everything at the end."""
     with own_stack("bench") as plan, closing(Schedule(NOWHERE)) as nowhere:
         db = Database(make_engine(plan.database_url, role="bench"), nowhere)
         reviewed, world = (add_world(plan, db, policy) for policy in (Policy(), WITHOUT_REVIEW))
@@ -101,7 +101,7 @@ def _footprints(plan: StackPlan, world: World, sender: Database) -> tuple[Footpr
 
 @contextmanager
 def running(site: Site) -> Iterator[Bench]:
-    """Start API, worker, notifications worker and the sinks for mails on a site."""
+    """Start the API, the worker, the notifications worker and the sinks for mails on a site."""
     processes = Processes(site.plan, site.folder / "log", UNLIMITED)
     with stage.running(site.plan, processes, ("api", "worker", "notifications")) as found:
         sinks = start_sinks(processes, make_url(site.plan.smtp_url).port)
@@ -111,7 +111,7 @@ def running(site: Site) -> Iterator[Bench]:
 def add_world(plan: StackPlan, db: Database, policy: Policy) -> World:
     """Add a tenant with two approvers, and an engineer and a manager of the vendor, for a day.
 
-    There is no operator, who would be mailed an alarm of what `backlog` gives up.
+    There is no operator: one would get alarm mails about what `backlog` gives up.
     """
     with all_rights(superuser_url(plan)):
         return World.make(db, policy, without=("eve", "mia", "abe", "olga"), lifetime=A_DAY)

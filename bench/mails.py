@@ -33,9 +33,9 @@ LOOK_SECONDS = 0.05
 
 
 def measure(bench: Bench) -> dict[str, float]:
-    """Return the percentage that left in time, the worse of two rounds, and mails a second to one domain and many.
+    """Return the percentage that left in time, the worse of two rounds, and mails a second to one domain and to many.
 
-    `plain` is how many mails a second one thread hands to the same relay by one connection that is kept.
+    `plain` is how many mails a second one thread hands to the same relay on one kept connection.
     """
     with _sinks(bench) as sinks:
         crowd = _customer(bench, APPROVERS, DOMAINS, first=HANGING_DOMAIN)
@@ -50,7 +50,7 @@ def measure(bench: Bench) -> dict[str, float]:
 
 
 def _in_time(bench: Bench, customer: World, sinks: SinkPorts) -> float:
-    """Submit some requests; return the percentage of mails and calls that came in time, but for what hangs."""
+    """Submit some requests; return the percentage of mails and calls that came in time, except those that hang."""
     expected = (REQUESTS * (COMMON + APPROVERS - APPROVERS // DOMAINS), REQUESTS * (ENDPOINTS - 1))
     before = sinks.taken()
 
@@ -88,7 +88,7 @@ def _plain(sinks: SinkPorts) -> float:
 
 
 def _customer(bench: Bench, number: int, domains: int, *, first: str) -> World:
-    """Add a tenant with so many approvers more, whose addresses are spread over domains."""
+    """Add a tenant with this many further approvers, whose addresses are spread over domains."""
     customer = add_world(bench.plan, bench.db, WITHOUT_REVIEW)
     names = [first, *(f"domain-{place}.example" for place in range(1, domains))]
     with as_owner(bench.plan.owner_database_url) as session:
@@ -109,7 +109,7 @@ def _endpoints(bench: Bench, customer: World, sinks: SinkPorts) -> None:
 
 @contextmanager
 def _sinks(bench: Bench) -> Iterator[SinkPorts]:
-    """Run the sinks, and a notifications worker that sends to them in the place of the other one."""
+    """Run the sinks, and a notifications worker that sends to them in place of the usual one."""
     backlog.give_up(bench.superuser)
     _drain(bench)
     bench.processes.kill("notifications")
@@ -125,6 +125,6 @@ def _sinks(bench: Bench) -> Iterator[SinkPorts]:
 
 
 def _drain(bench: Bench) -> None:
-    """Wait until the worker has put away what is settled: whoever dies holding leases keeps them for a minute."""
+    """Wait until the worker has removed what is settled: a worker that dies with leases keeps them for a minute."""
     within(2 * PATIENCE, lambda: not bench.db.schedule.members(NOTIFICATIONS), 0.5)
     time.sleep(2)

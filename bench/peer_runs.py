@@ -1,4 +1,4 @@
-"""Loads for the peers on the same servers, one after the other, while Lockbox itself is stopped."""
+"""Put loads on the peers, one after the other, on the same servers, while Lockbox itself is stopped."""
 
 import subprocess
 import time
@@ -28,7 +28,7 @@ WARM_UP = 50
 WARM_UPS = 8
 REST_SECONDS = 4
 MOST = {"dbos_delay": 1_000}
-"""The most deadlines for a peer for which more would take minutes."""
+"""The most deadlines for a peer that would take minutes for more."""
 
 LOAD = text("""
 INSERT INTO requests (id, requester, service, resources, actions, justification, access_window, state, version,
@@ -53,7 +53,7 @@ FROM requests WHERE deadline_at = :due
 
 
 def measure(site: Site, customers: Customers, name: str, size: Size) -> Peer:
-    """Return what one peer gives and takes."""
+    """Return the figures of one peer."""
     with running(site, name) as peer:
         _warm_up(peer)
         storms = {
@@ -67,10 +67,10 @@ def measure(site: Site, customers: Customers, name: str, size: Size) -> Peer:
 
 
 def _warm_up(peer: PeerProcesses) -> None:
-    """Let a few fall due, over and over until the peer is there.
+    """Let a few deadlines fall due, again and again until the peer works.
 
     Raises:
-        RuntimeError: it does not come.
+        RuntimeError: it does not start to work.
     """
     for left in reversed(range(WARM_UPS)):
         try:
@@ -83,7 +83,7 @@ def _warm_up(peer: PeerProcesses) -> None:
 
 
 def _storm(peer: PeerProcesses, count: int) -> dict[str, float]:
-    """Let many fall due at one instant; what is not done within three minutes is missing."""
+    """Let many fall due at one instant; those that are not done within three minutes are missing."""
     due, arming = _armed(peer, count)
     _, last = ended_at(peer.engine, LEFT, due, PATIENCE)
     with peer.engine.connect() as connection:
@@ -101,10 +101,10 @@ def _storm(peer: PeerProcesses, count: int) -> dict[str, float]:
 
 
 def _armed(peer: PeerProcesses, count: int) -> tuple[datetime, float]:
-    """Load requests and have them armed before they are due; return when that is, and how long arming took.
+    """Load requests and arm them before they are due; return when that is, and how long arming took.
 
     Raises:
-        RuntimeError: arming takes ever longer.
+        RuntimeError: arming takes longer each time.
     """
     ahead = LEAST_SECONDS + SECONDS_EACH * count
     for _ in range(TRIES):
@@ -120,7 +120,7 @@ def _armed(peer: PeerProcesses, count: int) -> tuple[datetime, float]:
 
 
 def _pending(peer: PeerProcesses, count: int) -> dict[str, float]:
-    """Arm what is due in an hour; return the bytes that each takes in Redis, in the workers and in Postgres."""
+    """Arm deadlines that are due in an hour; return the bytes of each in Redis, in the workers and in Postgres."""
     time.sleep(REST_SECONDS)
     before = _sizes(peer)
     peer.arm(_fresh(peer, count), clock(peer.engine).timestamp() + 3600)
@@ -147,5 +147,5 @@ def _fresh(peer: PeerProcesses, count: int) -> list[str]:
 
 
 def draw(run: Path) -> None:
-    """Draw a run that was written down, by the peers' environment: the product has no library for it."""
+    """Draw the charts of a stored run in the peers' environment, because the product has no library for this."""
     subprocess.run([PYTHON, "-m", "bench.charts", str(run)], check=True, cwd=stack.CHECKOUT)

@@ -1,4 +1,4 @@
-"""The peers as processes on the same servers: how each is run, and a database of its own for all of them."""
+"""The peers as processes on the same servers: how each is run, and one database for all of them."""
 
 import json
 import subprocess
@@ -54,7 +54,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO lockbox_worker;
 
 @dataclass(frozen=True)
 class PeerProcesses:
-    """A peer's processes, what they are told, and where to look."""
+    """A peer's processes, their settings, and where to look."""
 
     name: str
     site: Site
@@ -66,12 +66,12 @@ class PeerProcesses:
 
     @property
     def subject(self) -> Subject:
-        """The peer as loads over HTTP see it: what takes calls, its workers and the servers."""
+        """The peer as loads over HTTP see it: the process that takes calls, its workers and the servers."""
         return Subject(self.port, self._parts, self.sinks, counter(self.engine, "requests"))
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """Its workers."""
+        """The peer's workers."""
         return [one for name, one in self._parts().items() if name.startswith(self.name)]
 
     def _parts(self) -> dict[str, psutil.Process]:
@@ -81,7 +81,7 @@ class PeerProcesses:
         )
 
     def arm(self, ids: Sequence[str], due: float) -> float:
-        """Have requests ended at an instant, in seconds since 1970; return the seconds that arming took.
+        """Arm the ends of requests at an instant, in seconds since 1970; return the seconds that arming took.
 
         Raises:
             RuntimeError: it failed.

@@ -1,4 +1,4 @@
-"""Many that wait: bytes of each in Postgres, Redis and workers, what idling costs, and a schedule that is lost."""
+"""Many waiting requests: their bytes in Postgres, Redis and workers, the cost of idling, and a lost schedule."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ LATE = text("SELECT extract(epoch FROM closed_at - deadline_at) FROM requests WH
 
 
 def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
-    """Load requests that are due from tomorrow on; return what each takes, and what workers take while none is due.
+    """Load requests that are due from tomorrow on; return the space of each, and what workers use while none is due.
 
-    `postgres_bytes` is what a deadline takes in Postgres beside the row of its request: its place in the index.
+    `postgres_bytes` is what a deadline takes in Postgres besides its request's row: its place in the index.
     """
     time.sleep(2)
     workers = list(costs.ours(bench.processes, "worker", "notifications").values())
@@ -58,7 +58,7 @@ def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
 
 
 def rebuild(bench: Bench) -> dict[str, float]:
-    """Empty Redis while many wait and some fall due; return seconds until all is back, and how late those were.
+    """Empty Redis while many wait and some fall due; return the seconds until all is back, and how late those ended.
 
     Raises:
         RuntimeError: the schedule did not come back whole, or something that fell due meanwhile was not done.

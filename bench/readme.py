@@ -1,4 +1,4 @@
-"""The README's table of what was measured: `python -m bench.readme` writes it from bench/results/bench.json."""
+"""The README's table of measurements: `python -m bench.readme` writes it from bench/results/bench.json."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,10 +43,10 @@ def write(found: BenchResults) -> None:
 
 
 def placed(page: str, rows: str) -> str:
-    """Return the page with these rows from the marker to the first empty line, in the place of those that were there.
+    """Return the page with these rows in place of those between the marker and the next empty line.
 
     Raises:
-        ValueError: the marker is not there, or not once.
+        ValueError: the marker is missing, or is there more than once.
     """
     before, rest = page.split(BEGINNING)
     _, end, after = f"\n{rest}".partition("\n\n")
@@ -54,7 +54,7 @@ def placed(page: str, rows: str) -> str:
 
 
 def table(found: BenchResults) -> str:
-    """Return the table, a line each: what a reader compares, won or lost, and how many targets are met."""
+    """Return the table: what a reader compares, won or lost, and how many targets are met."""
     rows = [HEAD, ["---"] * len(HEAD), *lines(found)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -87,7 +87,7 @@ def _best(row: Comparison) -> str:
 
 
 def _aim(figure: Figure) -> str:
-    """Say what is aimed at and what was reached, and whether that misses it."""
+    """Return the target and the figure in words, and whether the target was missed."""
     aim = limit(figure)
     if figure.is_met:
         return f"{aim}: {number(figure.value)}"

@@ -1,4 +1,4 @@
-"""Writing down what a run found: on the terminal, as JSON and as Markdown, the ratios first."""
+"""Report the results of a run: on the terminal, as JSON and as Markdown, the ratios first."""
 
 import json
 import platform
@@ -23,7 +23,7 @@ NONE = "-"
 
 
 def machine() -> str:
-    """Name the machine."""
+    """Return a description of the machine."""
     memory = psutil.virtual_memory().total / 2**30
     return f"{psutil.cpu_count()} cores ({_model()}), {memory:.0f} GiB, Python {platform.python_version()}"
 
@@ -37,17 +37,17 @@ def _model() -> str:
 
 
 def busy() -> float:
-    """Return how many percent of the machine others take at this moment."""
+    """Return how many percent of the machine other processes take at this moment."""
     return psutil.cpu_percent(interval=1)
 
 
 def number(value: float) -> str:
-    """Write a figure with as many digits as it is good for."""
+    """Write a figure with as many digits as are meaningful."""
     return f"{value:,.0f}" if abs(value) >= SMALL else f"{value:.3g}"
 
 
 def beside(rows: Iterable[Comparison]) -> list[list[str]]:
-    """Return the table of ratios and what they come from; its first row is the head."""
+    """Return the table of ratios and of the figures behind them; its first row is the head."""
     listed = list(rows)
     peers = list(dict.fromkeys(name for row in listed for name in row.peers))
     head = ["load", "of the floor", "times the best peer", "Lockbox", "floor", *peers]
@@ -82,7 +82,7 @@ def held(rows: Iterable[Figure]) -> list[list[str]]:
 
 
 def limit(row: Figure) -> str:
-    """Return the least or the most that meets the target."""
+    """Return the smallest or largest value that meets the target."""
     sign = "≥" if row.more_is_better else "≤"
     return f"{sign} {number(row.target)} {row.unit}".strip()
 
@@ -94,7 +94,7 @@ def _missed(row: Figure) -> str:
 
 
 def times(took: Mapping[str, float], whole: float) -> list[list[str]]:
-    """Return how many seconds each part took, the longest first, and what none of them accounts for."""
+    """Return how many seconds each part took, the longest first, and the seconds that belong to no part."""
     listed = sorted({**took, "all else": whole - sum(took.values())}.items(), key=lambda part: -part[1])
     return [["part", "s"], *([name, f"{seconds:.1f}"] for name, seconds in listed), ["all", f"{whole:.1f}"]]
 
@@ -109,7 +109,7 @@ def markdown(title: str, tables: Iterable[tuple[str, Sequence[Sequence[str]]]]) 
 
 
 def show(console: Console, title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; what missed its target is red."""
+    """Print a table; rows that missed their target are red."""
     table = Table(*rows[0], title=title)
     for row in rows[1:]:
         table.add_row(*row, style="red" if row[-1].endswith("missed") else None)
@@ -117,7 +117,7 @@ def show(console: Console, title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def write(name: str, title: str, found: BenchResults) -> Path:
-    """Write a run down as NAME.json and NAME.md; return the path of the JSON."""
+    """Store a run as NAME.json and NAME.md; return the path of the JSON."""
     ratios, limits = comparisons(found), targets(found)
     RESULTS.mkdir(parents=True, exist_ok=True)
     tables = (
@@ -133,7 +133,7 @@ def write(name: str, title: str, found: BenchResults) -> Path:
 
 
 def read(path: Path) -> BenchResults:
-    """Return what a run found that was written down."""
+    """Return the results of a stored run."""
     found = json.loads(path.read_text())["measured"]
     for part in COUNTED:
         found[part] = _counted(found[part])
@@ -147,7 +147,7 @@ def _counted(runs: Mapping[str, Measured]) -> dict[int, Measured]:
 
 
 def everything(found: BenchResults) -> list[list[str]]:
-    """Return all figures as a table, each named by the path to it."""
+    """Return all figures as a table, each named by its path in the results."""
     return [["figure", "value"], *([name, number(value)] for name, value in _flat("", asdict(found)))]
 
 

@@ -1,4 +1,4 @@
-"""The rows that one real request left, whatever the tables, and many requests with the same rows."""
+"""The rows that one real request left in whatever tables, and many requests with the same rows."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class Footprint:
 
     @classmethod
     def of(cls, connection: Connection, request: UUID) -> "Footprint":
-        """Read it, with every right."""
+        """Read the footprint of a request; the connection has every right."""
         events = connection.execute(IDS, {"id": request}).scalars().all()
         found = {
             table.name: _rows(connection, table.name, dict(zip(table.columns, table.types, strict=True)), request)
@@ -71,7 +71,7 @@ class Footprint:
         return cls(request, events, {name: rows for name, rows in found.items() if rows})
 
     def until(self, moves: int) -> "Footprint":
-        """Return what it was like before the move after so many, but for the row of the request itself."""
+        """Return the footprint as it was after this many moves, except for the row of the request itself."""
         made = {row["id"] for row in self.tables[EVENTS] if not row["seq"].startswith("NULL")}
         numbers = [number for number, one in enumerate(self.events) if literal(one) in made]
         first = self.events[: numbers[moves]] if moves < len(numbers) else self.events
@@ -85,7 +85,7 @@ class Footprint:
         return Footprint(self.request, first, {name: rows for name, rows in kept.items() if rows})
 
     def since(self, before: "Footprint") -> "Footprint":
-        """Return what the events that came after it have added, but for the row of the request."""
+        """Return the rows added by the events since `before`, without the row of the request."""
         fresh = {
             name: [row for row in rows if row not in before.tables.get(name, ())]
             for name, rows in self.tables.items()
@@ -95,19 +95,19 @@ class Footprint:
         return Footprint(self.request, events, {name: rows for name, rows in fresh.items() if rows})
 
     def changed(self, before: "Footprint") -> Literals:
-        """Return the columns of the request's row that have other values by now."""
+        """Return the columns of the request's row whose values have changed since."""
         (now,), (then,) = self.tables[REQUESTS], before.tables[REQUESTS]
         return {name: value for name, value in now.items() if value != then[name]}
 
     def fresh(self) -> str:
-        """Return the select list that gives a request and its events new ids, but for `request_id` itself."""
+        """Return the select list that gives the events new ids; `request_id` is not in it."""
         return ", ".join(f"uuidv7() AS event_{number}" for number in range(1, len(self.events) + 1))
 
     def inserts(self, changes: Mapping[str, Literals]) -> Iterator[tuple[str, str]]:
-        """Yield a table and the statement that writes its rows for each row of `n`, by new ids.
+        """Yield each table with the SQL statement that writes its rows, with new ids, for each row of `n`.
 
         Args:
-            changes: expressions over `n` in the place of values, by table and column.
+            changes: expressions over `n` that replace values, by table and column.
         """
         for table, rows in self.tables.items():
             columns = list(rows[0])
@@ -125,7 +125,7 @@ class Footprint:
         return f"SELECT {', '.join(values)} FROM n"
 
     def _body(self, value: str, ids: Mapping[str, str]) -> str:
-        """Return an expression for the bytes of an event, which name its ids."""
+        """Return an SQL expression for the bytes of an event, in which its ids are replaced."""
         written = f"convert_from({value}, 'UTF8')"
         for known, fresh in ids.items():
             written = f"replace({written}, {known.removesuffix('::uuid')}, {fresh}::text)"
@@ -133,12 +133,12 @@ class Footprint:
 
 
 def literal(id_: UUID) -> str:
-    """Return an id as Postgres writes its literal here."""
+    """Return an id as Postgres writes its literal in a footprint."""
     return f"'{id_}'::uuid"
 
 
 def _escaped(row: Literals) -> Literals:
-    """Return a row for a statement with parameters."""
+    """Return a row that is safe in an SQL statement with parameters."""
     return {name: value.replace("%", "%%") for name, value in row.items()}
 
 
@@ -162,34 +162,34 @@ def _rows(connection: Connection, table: str, columns: Mapping[str, str], reques
 
 @dataclass
 class Pace:
-    """How many seconds a row took to be loaded and armed, of late: due times are chosen by it."""
+    """How many seconds it lately took to load and arm a row; due times are chosen by it."""
 
     seconds_each: float = 1 / 3000
 
     def ahead(self, count: int) -> timedelta:
-        """Return how far ahead due times have to be."""
+        """Return how far ahead the due times have to be."""
         return timedelta(seconds=LEAST_SECONDS + WARY * count * self.seconds_each)
 
     def learn(self, count: int, seconds: float) -> None:
-        """Hear how long so many took: more than so far counts at once, less little by little."""
+        """Learn how long so many rows took: an increase counts at once, a decrease little by little."""
         self.seconds_each = max(seconds / max(count, LEAST_ROWS), FORGETTING * self.seconds_each)
 
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """The ids of what was loaded, in the order in which it is due, and when the first is."""
+    """The ids of the loaded requests in the order in which they are due, and their due times."""
 
     ids: list[UUID]
     dues: list[datetime]
 
     @property
     def due(self) -> datetime:
-        """The first due time: that of all, unless they were spread."""
+        """The first due time, which is that of all unless they were spread."""
         return self.dues[0]
 
 
 def clock(engine: Engine) -> datetime:
-    """Return what Postgres' clock says."""
+    """Return the time by Postgres' clock."""
     with engine.connect() as connection:
         now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now
@@ -205,16 +205,16 @@ def load(
     due: datetime,
     step: timedelta = timedelta(0),
 ) -> LoadedRows:
-    """Write that many requests in a state like the pattern was in, and arm them where a schedule is given.
+    """Write this many requests in a state in which the pattern once was; if a schedule is given, arm them in it.
 
     Args:
-        engine: with every right.
-        schedule: what is armed.
+        engine: has every right.
+        schedule: where the requests are armed.
         pattern: the rows of a request that was submitted and approved.
         state: `pending` or `active`.
         count: how many.
-        due: when the first is due.
-        step: how long after it the next one is.
+        due: when the first request is due.
+        step: how much later each next request is due.
 
     Raises:
         RuntimeError: Redis did not take the load.
@@ -244,7 +244,7 @@ def load(
 
 
 def _statement(pattern: Footprint, state: str) -> str:
-    """Return what copies the rows of a request that was submitted, or approved too, so many times."""
+    """Return SQL that copies, many times, the rows of a request that was submitted, or that was approved too."""
     wanted = pattern.until(VERSIONS[state])
     row = {"state": f"'{state}'", "version": str(VERSIONS[state]), "opened_at": OPENED[state], **OF_EACH}
     inserts = [f"{table}_rows AS ({insert})" for table, insert in wanted.inserts({REQUESTS: row})]
@@ -265,12 +265,13 @@ def _arm(schedule: Schedule, part: list[IndexEntry]) -> None:
 def load_ahead(
     engine: Engine, schedule: Schedule, pattern: Footprint, pace: Pace, *, state: str, count: int, step: timedelta
 ) -> LoadedRows:
-    """Load what falls due soon, as far ahead as loading takes, and learn from how long it took.
+    """Load requests that fall due soon, but after loading has ended, and learn from how long loading took.
 
-    What was due before the last of it was armed is left to end, and another load is tried, twice as far ahead.
+    If a request falls due before the last one is armed, the requests are left to end, and another load is tried,
+    twice as far ahead.
 
     Raises:
-        RuntimeError: it took too long each time.
+        RuntimeError: loading took too long each time.
     """
     for tried in range(TRIES):
         began = time.monotonic()

@@ -13,7 +13,7 @@ REST_SECONDS = 1.0
 
 
 def main() -> None:
-    """Seal, rest, and again."""
+    """Seal, rest, and repeat."""
     db = Database(make_engine(sys.argv[1], role="bench"), Schedule("redis://127.0.0.1:1"))
     signer = Signer(sys.argv[2], signing_keys.read([Path(sys.argv[3])]))
     print("ready", flush=True)

@@ -1,7 +1,7 @@
 """Where mails and webhook calls go: `python -m bench.sinks TALLY HOLE HTTP… SMTP` serves at these ports.
 
-It serves until it is ended. At HOLE nobody answers, and the relay waits for the mails to one domain for ever; nothing
-is remembered but how many mails and calls were taken, which TALLY says to whoever connects.
+It serves until it is ended. At HOLE nobody answers, and the relay never answers about mails to one domain. Nothing is
+remembered but the numbers of mails and calls that were taken; TALLY tells these to every caller.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ PATIENCE = 180.0
 
 @dataclass(frozen=True)
 class SinkPorts:
-    """Where the sinks of a process listen: for mail, a port at which nobody answers, and for webhook calls."""
+    """The ports of a process's sinks: the tally, a port at which nobody answers, webhook calls, and mail."""
 
     tally: int
     hole: int
@@ -50,10 +50,10 @@ class SinkPorts:
         return self.taken()[0]
 
     def wait_for(self, mails: int, patience: float = PATIENCE, look: float = LOOK_SECONDS) -> None:
-        """Wait until so many mails were taken since the sinks began.
+        """Wait until this many mails were taken since the sinks began.
 
         Raises:
-            RuntimeError: they do not come, or more came.
+            RuntimeError: too few or too many mails came.
         """
         until = time.monotonic() + patience
         while (taken := self.mails) < mails and time.monotonic() < until:
@@ -63,7 +63,7 @@ class SinkPorts:
 
 
 def start_sinks(processes: Processes, mail: int | None = None, *, calls: int = 0) -> SinkPorts:
-    """Start sinks that remember nothing, a relay and so many receivers, and wait until they are ready."""
+    """Start sinks that remember nothing (a relay and this many receivers), and wait until they are ready."""
     found = SinkPorts(own_port(), own_port(), [own_port() for _ in range(calls)], mail or own_port())
     ports = [found.tally, found.hole, *found.calls, found.mail]
     processes.launch("sinks", [sys.executable, "-m", "bench.sinks", *map(str, ports)])
@@ -72,7 +72,7 @@ def start_sinks(processes: Processes, mail: int | None = None, *, calls: int = 0
 
 
 class Tally(Sink):
-    """Says how much the others have taken."""
+    """Tells how much the other sinks have taken."""
 
     def __init__(self, relay: MailRelay, receivers: Sequence[WebhookReceiver]) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Tally(Sink):
         self._receivers = receivers
 
     async def talk(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Say it and end."""
+        """Tell the numbers, and end."""
         await self.say(
             writer, f"{self._relay.count} {sum(receiver.callers for receiver in self._receivers)}\n".encode()
         )

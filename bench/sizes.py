@@ -1,4 +1,4 @@
-"""Print how large the project is and in how many files a field of a request is named, at a commit and beside another.
+"""Print how large the project is, and in how many files a field of a request is named, at one or two commits.
 
 python -m bench.sizes [COMMIT [BEFORE]]
 """
@@ -87,7 +87,7 @@ def doc_words(commit: Commit) -> int:
 
 
 def naming(field: str) -> Callable[[Commit], int]:
-    """Return what counts the product files that name a field."""
+    """Return a function that counts the product files that name a field."""
     word = re.compile(rf"\b{field}\b")
     return lambda commit: sum(bool(word.search(text)) for _, text in commit.under(*PRODUCT))
 
@@ -103,7 +103,7 @@ FIGURES: dict[str, Callable[[Commit], int]] = {
 
 
 def main(revisions: list[str]) -> None:
-    """Print the figures of a commit, HEAD by default, and of an earlier one beside it."""
+    """Print the figures of a commit, HEAD by default, beside those of an earlier commit."""
     commits = [Commit.read(revision) for revision in reversed(revisions or ["HEAD"])]
     table = Table()
     table.add_column()

@@ -1,4 +1,4 @@
-"""What was measured, held against the targets, the floor and the peers; pure."""
+"""Compare the measurements with the targets, the floor and the peers; pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Peer:
-    """What was measured of another way of doing it; what was not is empty."""
+    """The measurements of a peer; those that were not made are empty."""
 
     storms: Runs = field(default_factory=dict)
     lives: Measured = field(default_factory=dict)
@@ -57,9 +57,10 @@ class Peer:
 
 @dataclass(frozen=True)
 class BenchResults:
-    """All that one run measured; what it leaves out is empty.
+    """All that one run measured; parts that it left out are empty.
 
-    A name with `floor` is of the floor: `floor_submits` of one row, `floor_rows` of all rows that a submit writes.
+    A name with `floor` is about the floor: `floor_submits` with one row, `floor_rows` with all rows that a submission
+    writes.
     """
 
     storms: Runs = field(default_factory=dict)
@@ -91,7 +92,7 @@ class BenchResults:
 
 
 def comparisons(found: BenchResults) -> Iterator[Comparison]:
-    """Yield each load that somebody else was put to as well."""
+    """Yield each load that the floor or a peer was put under too."""
     for count, storm in found.storms.items():
         floor = found.floor_storms.get(count, {}).get("last_seconds")
         peers = {
@@ -152,7 +153,7 @@ def _of_checks(found: BenchResults, clients: str, what: str) -> Iterator[Compari
 
 
 def _of_gate(found: Mapping[str, Measured]) -> Iterator[Comparison]:
-    """Yield what the gate answers to 16 clients, beside a route of FastAPI and a callable that do nothing."""
+    """Yield the gate's answers to 16 clients, compared with a FastAPI route and a callable that do nothing."""
     for name, tokens in (("checks", "remembered tokens"), ("first_calls", "new tokens")):
         ours, route, bare = (found[one] for one in (name, "nothing_route", "nothing_callable"))
         what = f"the gate, 16 clients, {tokens}"
@@ -172,7 +173,7 @@ def _life(found: BenchResults) -> str:
 
 
 def _waits(pending: Measured) -> float:
-    """Return the bytes that a deadline takes which waits; in Postgres those beside the row of its request."""
+    """Return the bytes of a waiting deadline; in Postgres, those besides its request's row."""
     return sum(max(0.0, pending[f"{where}_bytes"]) for where in ("redis", "worker", "postgres"))
 
 
@@ -186,7 +187,7 @@ def _of_peers(
 
 
 def targets(found: BenchResults) -> list[Figure]:
-    """Return each target with what was measured."""
+    """Return each target with its measurement."""
     return [*_deadlines(found), *_over_http(found), *_waiting(found), *_history(found)]
 
 
@@ -202,7 +203,7 @@ def _deadlines(found: BenchResults) -> Iterator[Figure]:
 
 
 def _growth(found: BenchResults) -> Figure | None:
-    """Return what one of the largest storm costs to one of ten thousand; None where none is larger."""
+    """Compare the cost of a deadline in the largest storm and in one of ten thousand; None if none is larger."""
     largest = max(found.storms, default=0)
     if largest <= COMPARED:
         return None

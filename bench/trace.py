@@ -1,8 +1,9 @@
-"""`make trace`: the files, statements and written rows of each trip through Lockbox, as one table.
+"""`make trace`: the files, SQL statements and written rows of each trip through Lockbox, as one table.
 
-A file counts when a function of it is called. Statements are those of Lockbox itself; the second number has BEGIN,
-COMMIT and the settings that row-level security reads too. Rows written are those that the trip inserts, updates or
-deletes. Buffers, rows read and milliseconds are what EXPLAIN (ANALYZE, BUFFERS) says of all that it runs.
+A file counts when one of its functions is called. SQL statements are those of Lockbox itself; the second number also
+has BEGIN, COMMIT and the settings that row-level security reads. Rows written are those that the trip inserts,
+updates or deletes. Buffers, rows read and milliseconds are the results of EXPLAIN (ANALYZE, BUFFERS) for all that it
+runs.
 """
 
 import argparse
@@ -82,7 +83,7 @@ OUT = Console()
 
 @dataclass
 class Trip:
-    """What one trip touched, in the order of its first call."""
+    """What one trip touched, in the order of the first touch."""
 
     name: str
     files: dict[str, None] = field(default_factory=dict)
@@ -136,7 +137,7 @@ class Recorder:
             self._trip.statements.append(" ".join(statement.split()))
 
     def _plan(self, said: Diagnostic) -> None:
-        """Add what Postgres says of a statement that has run."""
+        """Add what Postgres says about an SQL statement that has run."""
         found = PLAN.search(said.message_primary or "")
         if self._trip is None or found is None:
             return
@@ -148,7 +149,7 @@ class Recorder:
         self._trip.rows_read += _rows_read(plan["Plan"])
 
     def _pipelined_here(self) -> Callable[..., Any]:
-        """Return what psycopg runs a statement of a thread's pipeline by, and records it."""
+        """Return psycopg's function for SQL statements in a thread's pipeline, extended to record them."""
 
         def execute(cursor: Cursor[Any], query: Any, values: Any = None, **more: Any) -> Cursor[Any]:  # noqa: ANN401 - as psycopg declares it
             if self._trip is not None and cursor.connection.pgconn.pipeline_status != PipelineStatus.OFF:
@@ -158,7 +159,7 @@ class Recorder:
         return execute
 
     def _pipelined(self) -> Callable[..., Any]:
-        """Return what psycopg runs a statement of the event loop's pipelines by, and records it."""
+        """Return psycopg's function for SQL statements in the event loop's pipelines, extended to record them."""
 
         async def execute(cursor: AsyncCursor[Any], query: bytes, values: Mapping[str, Any]) -> AsyncCursor[Any]:
             if cursor.connection not in self._heard:
@@ -191,7 +192,7 @@ class Recorder:
 
 
 def _written(connection: Connection) -> int:
-    """Return how many rows this connection has written; what Postgres has added to its statistics is left out."""
+    """Return how many rows this connection has written, without those of Postgres' own statistics."""
     cursor = connection.connection.cursor()
     cursor.execute(WRITTEN)
     (rows,) = cursor.fetchone() or (0,)
@@ -200,14 +201,14 @@ def _written(connection: Connection) -> int:
 
 
 def _buffers(node: Mapping[str, Any]) -> int:
-    """Return how many buffers a plan read: a node counts those of its parts too, but for what writes by itself."""
+    """Return how many buffers a plan read: a node's count includes its parts, unless a part writes by itself."""
     parts = node.get("Plans", ())
     own: int = sum(node.get(name, 0) - sum(part.get(name, 0) for part in parts) for name in BUFFERS)
     return max(own, 0) + sum(_buffers(part) for part in parts)
 
 
 def _rows_read(node: Mapping[str, Any]) -> int:
-    """Return how many rows the scans of a plan read, those too that a filter removed."""
+    """Return how many rows the scans of a plan read, including those that a filter removed."""
     removed = sum(value for name, value in node.items() if name.startswith(REMOVED))
     own = (node.get("Actual Rows", 0) + removed) * node.get("Actual Loops", 1) if "Relation Name" in node else 0
     return round(own) + sum(_rows_read(part) for part in node.get("Plans", ()))
@@ -219,7 +220,7 @@ def _count(cursor: AsyncCursor[Any]) -> int:
 
 
 class PageForms(HTMLParser):
-    """The forms of a page: by their address what their fields hold, and what the last passkey is asked."""
+    """The forms of a page: the contents of their fields by the form's address, and the last passkey's options."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -229,7 +230,7 @@ class PageForms(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a form, and what is hidden or ticked in it."""
+        """Note a form, and its fields that are hidden or ticked."""
         told = {name: value or "" for name, value in attrs}
         if tag == "form":
             self._open = []
@@ -240,7 +241,7 @@ class PageForms(HTMLParser):
 
 
 class Tracer:
-    """Makes the trips one after the other, each once unseen before, so that nothing counts that is done only once."""
+    """Makes the trips one after the other, each first once unrecorded, so that no one-time work is counted."""
 
     def __init__(self, place: Site) -> None:
         plan = place.plan
@@ -278,7 +279,7 @@ class Tracer:
         )
 
     def close(self) -> None:
-        """End what this holds open."""
+        """Release what the tracer holds open."""
         self._senders.sending_pool.stop(10)
         self._runner.run(self._api.schedule.followed())
         self._runner.close()
@@ -286,7 +287,7 @@ class Tracer:
             one.dispose()
 
     def trips(self, recorder: Recorder) -> Iterator[Trip]:
-        """Make each trip twice and yield what the second one touched."""
+        """Make each trip twice, and yield what the second one touched."""
         self._approved()
         list(sealer.seal(self._core, self._signer))
         with recorder.trip("submit") as trip:
@@ -333,7 +334,7 @@ class Tracer:
             raise RuntimeError(f"{request} was not approved")
 
     def _page(self, path: str, form: Sequence[tuple[str, str]] | None = None) -> PageForms:
-        """Return what a browser is shown at an address, or after it has sent a form there."""
+        """Return what a browser gets at an address, or after it has sent a form there."""
         headers = {
             "accept": "text/html",
             "cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items()),
@@ -406,7 +407,7 @@ class Tracer:
 
 
 def replace_clock(db: Database, clock: Callable[[UnitOfWork], datetime]) -> Database:
-    """Return the same database at another time."""
+    """Return the same database with another clock."""
     return Database(db.engine, db.schedule, clock, keys=ProcessKeys(Keyring([])))
 
 
@@ -415,7 +416,7 @@ def _worker(url: str, redis_url: str) -> Database:
 
 
 def main() -> int:
-    """Make the trips and print them; with `--files` and `--statements` those of each too."""
+    """Make the trips and print them; with `--files` and `--statements`, also the files and SQL statements of each."""
     parser = argparse.ArgumentParser(prog="python -m bench.trace", description=__doc__)
     parser.add_argument("--files", action="store_true", help="list the files of each trip, in the order of calls")
     parser.add_argument("--statements", action="store_true", help="list the statements of each trip")

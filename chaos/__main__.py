@@ -1,6 +1,7 @@
-"""`make chaos` and `make soak`: seeds, each played on servers of its own.
+"""`make chaos` and `make soak`: play seeds, each on servers of its own.
 
-0 only if every invariant holds in each and, where there are several, all that has to happen sometimes did in one.
+The exit code is 0 only if every invariant holds for each seed and, with several seeds, all that has to happen
+sometimes happened for at least one.
 """
 
 import argparse
@@ -27,7 +28,7 @@ PATIENCE, MOST_PATIENCE = 70.0, 600.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Play, print and return the exit code."""
+    """Play the seeds, print the results and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(MOST_SEEDS))
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds to play, one after the other")
@@ -56,7 +57,7 @@ def patience(word: str) -> float:
     """Read how long to wait.
 
     Raises:
-        ArgumentTypeError: it is no number of seconds from 0 to ten minutes.
+        ArgumentTypeError: the word is not a number of seconds from 0 to ten minutes.
     """
     try:
         seconds = float(word)
@@ -68,9 +69,9 @@ def patience(word: str) -> float:
 
 
 def _checked(results: Sequence[run.Result], console: Console) -> int:
-    """Print what happened sometimes over all seeds; return 0 where all is well.
+    """Print how often what has to happen sometimes did, over all seeds; return 0 if all is well.
 
-    One seed alone may miss some of it.
+    A single seed may miss some of it.
     """
     total = {
         name: sum(result.sometimes[name] for result in results) for name in (*sometimes.NAMES, *sometimes.FURTHER)

@@ -1,4 +1,4 @@
-"""Which story comes next: cards of a customer and an ending, dealt from a deck that a seed has shuffled; pure."""
+"""Choose the next story: cards of a customer and an ending, dealt from a deck that a seed shuffles; pure."""
 
 import random
 from typing import NamedTuple
@@ -64,7 +64,7 @@ DECK = tuple(
 
 
 def dealt(seed: int, number: int) -> Card:
-    """Return the card of a story, which are numbered from 0: each card comes once before any comes twice."""
+    """Return the card of a story. Stories are numbered from 0; each card comes once before any comes twice."""
     turn, place = divmod(number, len(DECK))
     deck = list(DECK)
     random.Random(f"{seed}/{turn}").shuffle(deck)  # noqa: S311 - a seed must replay

@@ -31,7 +31,7 @@ class MessageFate(StrEnum):
 
 
 class MessageLog:
-    """All messages of one run. `leaks` are the places in which something was seen that Redis must never be told."""
+    """All messages of one run. `leaks` are the Redis commands with something that Redis must never be told."""
 
     def __init__(self) -> None:
         self.fate = MessageFate.PASS
@@ -41,15 +41,15 @@ class MessageLog:
         self._forbidden: re.Pattern[bytes] | None = None
 
     def forbid(self, words: Iterable[str]) -> None:
-        """Watch for these words in all that is sent to Redis."""
+        """Watch for these words in everything that is sent to Redis."""
         self._forbidden = re.compile(b"|".join(re.escape(word.encode()) for word in words))
 
     def line(self) -> "tuple[CommandParser, Filter]":
-        """Return the filters of a new connection: what is asked for is read, and no answer is."""
+        """Return the filters of a new connection: commands are read, answers are not."""
         return CommandParser(self), bytes
 
     def pass_on(self, words: list[bytes]) -> bytes:
-        """Return a command as it goes on to Redis."""
+        """Return the command that is sent to Redis instead."""
         name = words[0].upper()
         if name in SIGN_IN:
             return written(words)
@@ -74,7 +74,7 @@ class MessageLog:
         return [command, _key(self.fate, queue.decode()).encode(), *messages]
 
     def release(self, redis: Redis, dice: int) -> int:
-        """Deliver what was held back, in any order, throw away what was lost, and return how many those were."""
+        """Deliver held-back messages in any order, drop lost messages, and return how many were delivered."""
         chance = random.Random(dice)  # noqa: S311 - a seed must replay
         count = 0
         for queue in QUEUES:
@@ -88,7 +88,7 @@ class MessageLog:
         return count
 
     def replay(self, redis: Redis, dice: int) -> int:
-        """Send some that were sent before once more, and return how many."""
+        """Send some earlier messages once more, and return how many."""
         chance = random.Random(dice)  # noqa: S311 - a seed must replay
         known: Sequence[tuple[bytes, bytes]] = list(self._recent)
         for queue, message in chance.sample(known, min(REPLAYED, len(known))):
@@ -104,7 +104,7 @@ class CommandParser:
         self._rest = b""
 
     def __call__(self, data: bytes) -> bytes:
-        """Take bytes as they come and return those of whole commands."""
+        """Take bytes as they come, and return the bytes of complete commands."""
         self._rest += data
         out = []
         while (taken := _command(self._rest)) is not None:
@@ -123,7 +123,7 @@ def written(words: Sequence[bytes]) -> bytes:
 
 
 def _command(data: bytes) -> tuple[list[bytes], int] | None:
-    """Return the first command and its length, or None where it is not whole yet."""
+    """Return the first command and its length, or None if it is not complete yet."""
     count = _number(data, 0, b"*")
     if count is None:
         return None
@@ -147,7 +147,7 @@ def _number(data: bytes, at: int, mark: bytes) -> tuple[int, int] | None:
 
 
 def _again(raw: bytes) -> bytes:
-    """Return a message once more, as a delivery of its own."""
+    """Return a copy of a message that is a delivery of its own."""
     message = json.loads(raw)
     message["properties"]["delivery_tag"] = secrets.token_hex(16)
     return json.dumps(message).encode()

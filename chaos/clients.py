@@ -1,4 +1,4 @@
-"""People as clients of the API: they try again as long as nothing is known, and note what was acknowledged."""
+"""People as clients of the API: they try again as long as the outcome is unknown, and note what was acknowledged."""
 
 import asyncio
 import random
@@ -28,15 +28,15 @@ IN_USE, SUSPENDED = "key-in-use", "tenant-suspended"
 FIRST_GUESS, LONGEST_GUESS = 0.02, 1.0
 NEWEST = 15
 Refusals = Mapping[str, Sight | None]
-"""Codes of refusals that are right, and what each of them shows."""
+"""Codes of refusals that are correct, and what each of them shows."""
 TOO_LATE_TO_BEGIN: Refusals = {"policy-not-met": None}
-"""Access cannot begin in the past, and an answer may come only after the requested beginning."""
+"""Access cannot begin in the past, and an answer may come only after the requested start."""
 NONE: Refusals = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class LastAnswer:
-    """The last answer that somebody got, None for none at all, and when that try was sent and answered."""
+    """The last answer of several tries (None if none came), and when that try was sent and answered."""
 
     answer: httpx.Response | None
     sent: float
@@ -44,12 +44,12 @@ class LastAnswer:
 
     @property
     def status(self) -> int:
-        """Its status; 0 where there was no answer."""
+        """The answer's status; 0 if no answer came."""
         return self.answer.status_code if self.answer else 0
 
     @property
     def found(self) -> dict[str, Any] | None:
-        """What was acknowledged; None where it was refused, or nobody knows."""
+        """What was acknowledged; None if it was refused, or if the outcome is unknown."""
         if self.answer is None or self.status not in DONE:
             return None
         body: dict[str, Any] = self.answer.json() if self.answer.content else {}
@@ -57,7 +57,7 @@ class LastAnswer:
 
     @property
     def late(self) -> bool:
-        """Whether it was refused because time had run out, whoever noted that first."""
+        """Whether it was refused because its time had run out, whichever process noticed that first."""
         if self.answer is None or self.status != CONFLICT:
             return False
         said = self.answer.json()
@@ -65,7 +65,7 @@ class LastAnswer:
 
 
 class Clients:
-    """Everybody's way to the API."""
+    """How everyone calls the API."""
 
     def __init__(self, url: str, cast: ChaosPeople, journal: Journal) -> None:
         self._http = httpx.AsyncClient(
@@ -80,11 +80,11 @@ class Clients:
 
     @property
     def usual(self) -> float:
-        """How many seconds an act takes just now, as whoever aims at a moment has to know."""
+        """How many seconds an act takes at present, for callers that aim at a moment."""
         return min(statistics.median(self._took), LONGEST_GUESS)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def file(  # noqa: PLR0917 - a submission has this many parts
@@ -96,14 +96,14 @@ class Clients:
         who: str = "erin",
         refusals: Refusals = NONE,
     ) -> dict[str, Any] | None:
-        """File a request by a key, and return it once it is acknowledged."""
+        """Submit a request with a key, and return it once it is acknowledged."""
         self._journal.resources[resource] = customer.tenant_id
         return await self._submitted(customer, who, "/v1/requests", body, key, refusals)
 
     async def extend(
         self, customer: ChaosCustomer, window: Mapping[str, Any], seconds: int, key: str, who: str = "erin"
     ) -> dict[str, Any] | None:
-        """Ask for more time for an open window, and return that request once it is acknowledged."""
+        """Request more time for an open window, and return that request once it is acknowledged."""
         return await self._submitted(
             customer, who, f"/v1/requests/{window['id']}/extend", {"access_window": seconds}, key, NONE
         )
@@ -136,7 +136,7 @@ class Clients:
         body: Mapping[str, Any] | None = None,
         refusals: Refusals = NONE,
     ) -> dict[str, Any] | None:
-        """Act on a request, and return it once acknowledged; None where it could not be done, or nobody knows."""
+        """Act on a request, and return it once acknowledged; None if it was refused, or if the outcome is unknown."""
         began = time.time()
         path = f"/v1/requests/{request['id']}/{action.replace('_', '-')}"
         tried = await self._tried(customer, who, "POST", path, body=body or {}, refusals=refusals)
@@ -148,7 +148,7 @@ class Clients:
         return found
 
     async def look(self, customer: ChaosCustomer, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
-        """Read something; anything but what is expected is a surprise."""
+        """Read something; any status that is not expected is a surprise."""
         tried = await self._tried(customer, who, "GET", path)
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
@@ -162,11 +162,11 @@ class Clients:
         body: Mapping[str, Any] | None = None,
         refusals: Refusals = NONE,
     ) -> dict[str, Any] | None:
-        """Call something else, and return what was answered; None where it was refused, or nobody knows."""
+        """Make another call, and return the answer; None if it was refused, or if the outcome is unknown."""
         return (await self._tried(customer, who, method, path, body=body, refusals=refusals)).found
 
     async def ask(self, customer: ChaosCustomer, resource: str) -> tuple[int, str]:
-        """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
+        """Check access as a guarded system does; return the status (0 without an answer) and the body."""
         params = question(customer.slug, customer.people["erin"], resource)
         headers = {"authorization": f"Bearer {customer.tokens['gate']}"}
         try:
@@ -186,7 +186,7 @@ class Clients:
         headers: Mapping[str, str] | None = None,
         refusals: Refusals = NONE,
     ) -> LastAnswer:
-        """Try until there is an answer that says something, or patience is over."""
+        """Try until an answer decides the outcome, or until patience runs out."""
         shown = {"authorization": f"Bearer {customer.tokens[who]}", **(headers or {})}
         sent = time.time()
         for pause in PAUSES:
@@ -243,10 +243,10 @@ class Clients:
 
 
 def seconds_ahead(seconds: float) -> str:
-    """Return the instant so many seconds ahead by the wall clock, as the API takes it."""
+    """Return the moment this many seconds ahead by the wall clock, in the API's format."""
     return datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
 
 
 def deadline(request: Mapping[str, Any]) -> float:
-    """Return the deadline of a request as it was last seen, by the wall clock."""
+    """Return the deadline that a request had when it was last seen, by the wall clock."""
     return datetime.fromisoformat(request["deadline_at"]).timestamp()

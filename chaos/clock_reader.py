@@ -1,4 +1,4 @@
-"""Read Postgres' clock beside our own throughout a run, straight from the server."""
+"""Read Postgres' clock and our own throughout a run, directly from the server."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ class ClockReader(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Read every so often."""
+        """Read twice a second."""
         while not self._stopping.wait(EVERY_SECONDS):
             try:
                 self._read()
@@ -30,7 +30,7 @@ class ClockReader(threading.Thread):
                 continue
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._stopping.set()
         if self.is_alive():
             self.join()

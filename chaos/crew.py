@@ -1,4 +1,4 @@
-"""The crew: Lockbox's processes, killed and frozen by pid, and started again by a supervisor as systemd would."""
+"""The crew: Lockbox's processes, killed and frozen by pid, and restarted by a supervisor as systemd would."""
 
 import contextlib
 import os
@@ -40,7 +40,7 @@ GUARD = "python -m chaos.guarded --lockbox $lockbox --token-file $token_file --p
 
 @dataclass(frozen=True)
 class GuardProcess:
-    """The service behind the guard: where its guard finds Lockbox, the file of its token, and its port."""
+    """The service behind the guard: where its guard finds Lockbox, the guard's token file, and the service's port."""
 
     lockbox: str
     token_file: Path
@@ -48,13 +48,13 @@ class GuardProcess:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The service's address."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """An end of a process that nobody had killed: its exit code, and when by the wall clock."""
+    """A process that ended without being killed: its exit code, and when by the wall clock."""
 
     name: str
     code: int
@@ -62,7 +62,7 @@ class ProcessExit:
 
 
 class Crew:
-    """All processes of one run. `ended` are the ends of those that nobody had killed; one of them has the `bug`."""
+    """All processes of one run; the `bug` is in one of them. `ended` are ends of processes that nobody had killed."""
 
     def __init__(self, processes: Processes, faults: Faults, guarded: GuardProcess, bug: str = "") -> None:
         self.ended: list[ProcessExit] = []
@@ -78,14 +78,14 @@ class Crew:
 
     @property
     def logs(self) -> Sequence[Path]:
-        """Where they log."""
+        """The files to which the processes log."""
         return sorted(self._processes.logs.glob("*.log"))
 
     def start(self) -> None:
         """Start everything and the supervisor, and wait until the API serves.
 
         Raises:
-            RuntimeError: it does not within two minutes; the message names its log.
+            RuntimeError: the API does not serve within two minutes; the message names its log.
         """
         for name in PROCESSES:
             self._start(name)
@@ -94,7 +94,7 @@ class Crew:
             raise RuntimeError(f"the API did not come up; see {self._processes.logs / 'api.log'}")
 
     def stop(self) -> None:
-        """End everything, whatever state it is in, and what killed ones left behind."""
+        """End all processes, whatever state they are in, and those that killed ones left behind."""
         self._stopping.set()
         if self._supervisor.is_alive():
             self._supervisor.join()
@@ -112,7 +112,7 @@ class Crew:
         child.kill()
 
     def kill_child(self, name: str, dice: int) -> bool:
-        """SIGKILL one pool child of a worker; whether it had any."""
+        """SIGKILL one pool child of a worker; return whether it had any."""
         children = self._family(name)[1:]
         if children:
             with contextlib.suppress(psutil.Error):
@@ -121,7 +121,7 @@ class Crew:
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
-        """SIGSTOP one process and its children, and let them go on at the end."""
+        """SIGSTOP one process and its children, and let them continue at the end."""
         family = self._family(name)
         _signal(family, signal.SIGSTOP)
         try:
@@ -130,7 +130,7 @@ class Crew:
             _signal(family, signal.SIGCONT)
 
     def thaw(self, name: str) -> None:
-        """Let one go on, if it is stopped."""
+        """Let a process continue if it is stopped."""
         _signal(self._family(name), signal.SIGCONT)
 
     def memory(self) -> dict[str, int]:
@@ -145,11 +145,11 @@ class Crew:
         return found
 
     def are_up(self) -> bool:
-        """Whether all of them run."""
+        """Whether all processes run."""
         return all(child.poll() is None for child in list(self._processes.running.values()))
 
     def orphans(self) -> list[psutil.Process]:
-        """Return what still runs of those that were killed: each had a session of its own."""
+        """Return the processes that killed ones left running: each killed process had a session of its own."""
         living = {child.pid for child in self._processes.running.values() if child.poll() is None}
         gone = self._sessions - living
         found = []
@@ -160,7 +160,7 @@ class Crew:
         return found
 
     def lasting_orphans(self, seconds: float) -> list[psutil.Process]:
-        """Wait until nothing is left of the killed ones; return what is."""
+        """Wait until killed processes have left none running; return those that still run."""
         within(seconds, lambda: not self.orphans(), LOOK_SECONDS)
         return self.orphans()
 

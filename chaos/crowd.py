@@ -1,4 +1,4 @@
-"""The crowd: stories and probers in a thread of their own, told when to begin and when to end."""
+"""The crowd: stories and probers in a thread of their own, which begin and end when told."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -22,7 +22,7 @@ Play = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class Crowd:
-    """Everybody outside of Lockbox."""
+    """Everyone outside Lockbox."""
 
     def __init__(self, seed: int, gates: GateAddresses, cast: ChaosPeople) -> None:
         self.journal = Journal()
@@ -43,43 +43,43 @@ class Crowd:
 
     @property
     def calm(self) -> list[str]:
-        """The ids of the requests that stay open all along."""
+        """The ids of the requests that stay open throughout the run."""
         return [str(request["id"]) for request in (*self._load.calm, *self._gate_stories.standing)]
 
     def settle_in(self) -> None:
-        """File what stays open all along."""
+        """Submit the requests that stay open throughout the run."""
         self._loop.do(self._load.settle_in(), PATIENCE)
         self._loop.do(self._gate_stories.settle_in(), PATIENCE)
 
     def begin(self) -> None:
-        """Begin to ask for access, to decide and to try doors."""
+        """Begin to request access, to decide and to probe."""
         for run in (*self._stories, self._prober.run, self._gate_prober.run, self._stream_watch.run):
             self._start(run)
 
     def begin_nothing_more(self) -> None:
-        """Let whatever has begun go on, and nothing else begin."""
+        """Begin no further stories, and let those that have begun continue."""
         for stopping, _ in self._running[: len(self._stories)]:
             self._loop.set(stopping)
 
     def end_load(self) -> None:
-        """Wait until whatever was begun has ended."""
+        """Wait until all stories that have begun have ended."""
         for _, running in self._running[: len(self._stories)]:
             running.result(PATIENCE)
 
     def leave(self) -> None:
-        """Cancel and complete what has stayed open."""
+        """Cancel and complete the requests that have stayed open."""
         self._loop.do(self._load.leave(), PATIENCE)
         self._loop.do(self._gate_stories.leave(), PATIENCE)
 
     def close(self) -> None:
-        """End all of it."""
+        """Stop the crowd, and wait until all of it has ended."""
         for stopping, running in self._running:
             self._loop.set(stopping)
             running.result(PATIENCE)
         self._hang_up()
 
     def abandon(self) -> None:
-        """Leave all of it as it is; whatever was begun goes no further."""
+        """Stop at once; whatever has begun goes no further."""
         self._loop.end_all()
         self._hang_up()
 

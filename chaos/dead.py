@@ -1,4 +1,4 @@
-"""Notifications that were given up: each by a refusal that the relay gave, or too late for a fault on its way."""
+"""Notifications that were given up: the relay must have refused each, or a fault must have made it too late."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,15 +18,15 @@ ON_THE_WAY = frozenset({*CORE, "notifications", "redis", "postgres", "messages"}
 def unexplained(
     notifications: Sequence[Any], refused: Mapping[str, int], struck: Iterable[AppliedFault]
 ) -> Iterator[str]:
-    """Yield a line for each notification that was given up though it could have been told, and for too many of them.
+    """Yield a line for each notification that was given up although it could have arrived, and if there are too many.
 
-    A sink that says no for good does so to one notification each time, and `refused` counts that by address. All
-    else is tried until it stops mattering; every sink is healed long before a day is over, which leaves those
-    that matter until a deadline of seconds: one is late only if a fault lay on its way, or was hardly over.
+    A sink that refuses permanently refuses one notification each time; `refused` counts these by address. Every other
+    notification is tried until it no longer matters. All sinks are healed long before a day is over. So only a
+    notification that matters for mere seconds can be late, and only if a fault lay on its way, or was hardly over.
 
     Args:
-        notifications: rows of `questions.NOTIFICATIONS`, all of them.
-        refused: how often the mail relay has refused each address for good.
+        notifications: all rows of `questions.NOTIFICATIONS`.
+        refused: how often the mail relay has permanently refused each address.
         struck: the faults that were carried out.
     """
     outages = list(struck)

@@ -1,4 +1,4 @@
-"""After the faults: heal everything, and wait until nothing is open; back-offs and leases are wound on at the end."""
+"""After the faults, heal everything, and wait until nothing is open; at last, make back-offs and leases run out."""
 
 import time
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ WIND_REPORTS = text("UPDATE reports_due SET due_at = clock_timestamp() WHERE due
 
 
 class NotHealed(Exception):  # noqa: N818 - the name says what went wrong
-    """The stack did not come up again although every fault is lifted; the message says what is missing."""
+    """The stack did not come up again although all faults are lifted; the message says what is missing."""
 
 
 def heal(stage: ChaosStack) -> None:
-    """Lift whatever may still be there, and wait until everything is up.
+    """Lift all faults that may remain, and wait until everything is up.
 
     Raises:
-        NotHealed: it did not come up within two minutes.
+        NotHealed: something did not come up within two minutes.
     """
     stage.calm()
     for server in ("postgres", "redis"):
@@ -63,7 +63,7 @@ def heal(stage: ChaosStack) -> None:
 
 
 def _serves(url: str) -> bool:
-    """Whether the API is ready; on a machine that is very busy it may take its time to say so."""
+    """Whether the API is ready; on a very busy machine the answer may take a while."""
     try:
         return httpx.get(f"{url}/readyz", timeout=READY_SECONDS, trust_env=False).is_success
     except httpx.HTTPError:
@@ -71,10 +71,10 @@ def _serves(url: str) -> bool:
 
 
 def drain(stage: ChaosStack, calm: Sequence[str], patience: float) -> dict[str, int]:
-    """Wait until nothing is open but what is calm, and return what is left; no key where all is done.
+    """Wait until nothing is open except what is `calm`, and return what is left, empty if nothing is.
 
-    After `patience` seconds whatever waits for a back-off or for the lease of somebody killed is made due, as time
-    itself would, again and again; what is not done then will never be.
+    After `patience` seconds, all that waits for a back-off, or for the lease of a killed process, is repeatedly made
+    due, as time itself would do; what is still not done then never will be.
     """
     began = wound = time.monotonic()
     while left := _left(stage, calm):

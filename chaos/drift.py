@@ -1,4 +1,4 @@
-"""Where the indexes of Redis break their promise (I8): all of the next minute, and nothing beyond Postgres."""
+"""Where Redis' indexes break their promise (I8) to hold all of the next minute, and nothing beyond Postgres."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -43,11 +43,12 @@ SOON = timedelta(seconds=50)
 
 
 def drift(superuser: Engine, redis_url: str) -> list[str]:
-    """Wait for a reconcile, and return where the indexes differ from the open clocks and notifications in Postgres.
+    """Wait for a reconcile, and return where the indexes differ from the open timers and notifications in Postgres.
 
-    What could not be armed as it was committed, for Redis was away, slow, or whoever armed it died, is armed in its
-    last minute and not before, unless the index is rebuilt: its last minute is made to come. What an index holds
-    beyond Postgres is dropped when it is due, and not before: it is made due, and has to go.
+    An entry may not have been armed at its commit, because Redis was away or slow, or because the process that armed
+    it died. It is armed in its last minute, unless the index is rebuilt earlier: so this function makes its last
+    minute come. An entry that an index holds beyond Postgres is dropped only when it is due: so this function makes
+    it due.
     """
     schedule = Schedule(redis_url)
     try:
@@ -61,7 +62,7 @@ def drift(superuser: Engine, redis_url: str) -> list[str]:
 
 
 def wind(superuser: Engine, schedule: Schedule) -> None:
-    """Make the last minute of what the indexes lack come, and whatever they hold beyond Postgres be due."""
+    """For entries that the indexes lack, make their last minute come; make entries that Postgres lacks due."""
     for index in INDEXES:
         promised, held = _promised(superuser, index).keys(), schedule.members(index).keys()
         with (
@@ -75,9 +76,10 @@ def wind(superuser: Engine, schedule: Schedule) -> None:
 
 
 def differences(superuser: Engine, schedule: Schedule) -> Iterator[str]:
-    """Yield a line for each difference that there is just now.
+    """Yield a line for each difference at this moment.
 
-    Whoever looks at a request too early arms it again by a delay, which is late by as much as its way to Redis took.
+    A process that looks at a request too early arms it again with a delay, which is late by its time on the way to
+    Redis.
     """
     for index in INDEXES:
         promised, held = _promised(superuser, index), schedule.members(index)

@@ -1,4 +1,4 @@
-"""Whether enough happened in a run to show anything: a run in which nobody did anything breaks no invariant."""
+"""Whether enough happened in a run to show anything: a run in which nothing happens breaks no invariant."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -33,7 +33,7 @@ REFUSES_AFTER = 5.0
 
 
 def too_little(happened: Mapping[str, int], seconds: float) -> Iterator[str]:
-    """Yield a line for each thing that happened too seldom in so many seconds of load, whose count may be missing."""
+    """Yield a line for each thing that happened too rarely in this many seconds of load; a missing count is 0."""
     for what, rate in LEAST_A_SECOND.items():
         least = max(1, round(rate * seconds))
         if (count := happened.get(what, 0)) < least:
@@ -41,24 +41,24 @@ def too_little(happened: Mapping[str, int], seconds: float) -> Iterator[str]:
 
 
 def too_calm(planned: int, struck: Sequence[AppliedFault]) -> Iterator[str]:
-    """Yield a line where most of the plan was not carried out, or nothing was planned."""
+    """Yield a line if most of the plan was not carried out, or if nothing was planned."""
     done = sum(not one.failed for one in struck)
     if done < max(1, LEAST_DONE * planned):
         yield f"only {done} of {planned} faults were done"
 
 
 def too_far(close: int, stories: int) -> Iterator[str]:
-    """Yield a line where too few of twenty stories or more acted within 100 ms of a deadline or of each other."""
+    """Yield a line if, of twenty stories or more, too few acted within 100 ms of a deadline or of each other."""
     if stories >= FEW_STORIES and close < LEAST_CLOSE * stories:
         yield f"only {close} of {stories} stories acted within 100 ms of a deadline or of each other"
 
 
 def unasked(ended: Iterable[ProcessExit], struck: Iterable[AppliedFault]) -> Iterator[str]:
-    """Yield a line for each process that ended unasked.
+    """Yield a line for each process that ended without a cause.
 
-    A worker that loses a child, or stands still, as it starts up may give up. Each such strike explains one end of
-    the process that it struck, and no other. A process that starts while Postgres has too few connections for it
-    refuses to, as often as it is started.
+    A worker may give up if it loses a child, or is frozen, while it starts. Each such fault explains one end of the
+    process that it struck, and no other. If Postgres has too few connections for a process, the process refuses to
+    start, each time that it is started.
     """
     struck = list(struck)
     own = [one for one in struck if one.fault.kind in OF_ITS_OWN]

@@ -1,4 +1,4 @@
-"""The evidence: what Postgres, Redis, the sinks, the logs and Flower say once all is over."""
+"""The evidence: what Postgres, Redis, the sinks, the logs and Flower show at the end."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ METRICS = "/metrics"
 
 @dataclass(frozen=True)
 class InfrastructureState:
-    """The state of the plant: keys of Redis, messages in queues, memory, what killed processes left behind."""
+    """The state of the infrastructure: keys of Redis, queued messages, memory, and what killed processes left."""
 
     keys: frozenset[str]
     waiting: int
@@ -43,7 +43,7 @@ class InfrastructureState:
 
 @dataclass(frozen=True)
 class Arrival:
-    """One thing that arrived: its id, to whom, and what about; `good` is whether its form or signature is."""
+    """A mail or call that arrived: its id, recipient and subject; `good` says that its form or signature is right."""
 
     id: str
     to: str
@@ -60,9 +60,9 @@ def _arrived(taken: TakenMail) -> Arrival:
 
 @dataclass(frozen=True)
 class ChaosEvidence:
-    """All of it. `left` is what the drain has left open, `drift` where an index breaks its promise.
+    """All evidence. `left` is what the drain left open; `drift` is where an index breaks its promise.
 
-    `struck` are the faults that were carried out, `ended` the processes that ended though nobody had killed them.
+    `struck` are the faults that were carried out, `ended` the processes that ended without being killed.
     """
 
     stage: ChaosStack
@@ -78,7 +78,7 @@ class ChaosEvidence:
     history: GateHistory = field(default_factory=GateHistory)
 
     def rows(self, question: str, **values: object) -> list[Any]:
-        """Return what Postgres answers, with every right."""
+        """Return the answer of Postgres, asked with every right."""
         with self.stage.superuser.connect() as connection:
             return list(connection.execute(text(question), values).all())
 
@@ -89,14 +89,14 @@ class ChaosEvidence:
 
     @cached_property
     def arrivals(self) -> Sequence[Arrival]:
-        """Everything that has arrived at any sink."""
+        """Everything that has arrived at a sink."""
         calls = [(hook.url, call) for hook in self.stage.cast.hooks for call in hook.calls]
         called = [Arrival(one.id, url, one.event.get("type", ""), one.is_signed) for url, one in calls]
         return [*map(_arrived, self.stage.mail.taken), *called]
 
 
 def plant(stage: ChaosStack) -> InfrastructureState:
-    """Look at the plant."""
+    """Read the state of the infrastructure."""
     orphans = [f"{orphan.pid} {orphan.name()}" for orphan in stage.crew.lasting_orphans(ORPHAN_SECONDS)]
     with stage.redis() as redis:
         keys = frozenset(key.decode() for key in redis.scan_iter(count=1000))
@@ -115,7 +115,7 @@ def gather(
     left: Mapping[str, int],
     drifted: Sequence[str],
 ) -> ChaosEvidence:
-    """Look at everything, once the drain is over."""
+    """Collect all evidence once the drain is over."""
     verified = exports.verified(stage)
     told = _flower(stage)
     for path, holds in _places(stage):
@@ -129,7 +129,7 @@ def gather(
 
 
 def _places(stage: ChaosStack) -> Iterator[tuple[str, bool]]:
-    """Yield each log, and whether it tells what it must not."""
+    """Yield each log, and whether it contains what it must not."""
     secrets = [*stage.cast.private(), stage.plan.flower_password, *_passwords(stage)]
     private = re.compile("|".join(map(re.escape, secrets)))
     for log in (*stage.crew.logs, *stage.servers.folder.glob("*.log")):
@@ -148,7 +148,7 @@ def _passwords(stage: ChaosStack) -> Iterator[str]:
 
 
 def _flower(stage: ChaosStack) -> dict[str, bool]:
-    """Wait for Flower, try what it must refuse, and return for each page, and the API's figures, whether it tells."""
+    """Wait for Flower, try what it must refuse; return for its pages and the API's metrics whether they leak."""
     private = re.compile("|".join(map(re.escape, stage.cast.private())))
     told = {}
     with Flower(stage.plan) as flower:

@@ -24,7 +24,7 @@ HAPPENED = text("SELECT e.id FROM events e WHERE e.log_id = :tenant_id")
 
 @dataclass(frozen=True)
 class VerifiedExport:
-    """One export: whose, how many events it has, and what the verifier found wrong."""
+    """One export: its customer, how many events it has, and what the verifier found wrong."""
 
     slug: str
     events: int
@@ -32,10 +32,10 @@ class VerifiedExport:
 
 
 def verified(stage: ChaosStack) -> list[VerifiedExport]:
-    """Verify the audit log of each customer, against the checkpoint of that moment.
+    """Verify the audit log of each customer against the checkpoint of that moment.
 
-    Whatever happened before must be in it: an event that is never sealed stands in no export, and none of its own
-    accord says so. A customer who was never asked for anything may have no log yet.
+    All events so far must be in the export: an event that is never sealed is in no export, and nothing else would
+    reveal that. A customer for whom nothing was ever requested may have no log yet.
     """
     trusted = [stage.plan.audit_key, stage.plan.approval_key]
     return [_of(stage, customer, trusted) for customer in stage.cast.customers]
@@ -65,7 +65,7 @@ def missed(happened: Iterable[Any], exported: bytes) -> Iterator[str]:
 
 
 def _shown(exported: bytes) -> Iterator[str]:
-    """Yield the ids of the events in an export; of what cannot be read the verifier speaks."""
+    """Yield the ids of the events in an export; the verifier reports lines that cannot be read."""
     for line in _lines(exported):
         with contextlib.suppress(Unreadable, ValueError, KeyError, TypeError):
             if isinstance(one := lines.read(line), EventLine):

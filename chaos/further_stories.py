@@ -27,7 +27,7 @@ Ending = Callable[[ChaosCustomer, Request], Awaitable[object]]
 
 
 class Opener(Protocol):
-    """Who submits requests and has them approved, as everybody's stories do."""
+    """Submits requests and has them approved, as all stories do."""
 
     async def submit(
         self, customer: ChaosCustomer, key: str, *, refusals: Refusals = NONE, **changes: object
@@ -36,12 +36,12 @@ class Opener(Protocol):
         ...
 
     async def open(self, customer: ChaosCustomer, request: Request) -> Request | None:
-        """Give every yes that it takes, and return the open request."""
+        """Give all necessary approvals, and return the open request."""
         ...
 
 
 class FurtherStories:
-    """How these stories go on from a request; each is noted in the journal where it came as far as it should."""
+    """How these stories continue from a request; the journal notes each story that comes as far as it should."""
 
     def __init__(self, opener: Opener, clients: Clients, prober: Prober, journal: Journal) -> None:
         self._opener = opener
@@ -63,11 +63,11 @@ class FurtherStories:
         }
 
     async def owe(self, customer: ChaosCustomer) -> None:
-        """Have a window opened by break-glass, and give no finding about it."""
+        """Open a window by break-glass, and leave its finding due."""
         await self._glass(customer)
 
     async def settle(self, customer: ChaosCustomer) -> None:
-        """Give the findings that are due, after which there is break-glass again."""
+        """Give the findings that are due; after that, break-glass is possible again."""
         due = await self._clients.call(customer, "ann", "GET", "/v1/requests?limit=50")
         for request in (due or {"items": []})["items"]:
             await self._found(customer, request)
@@ -75,19 +75,19 @@ class FurtherStories:
             self._journal.seen[Sight.GLASS_AFTER_FINDING] += 1
 
     async def _more_time(self, customer: ChaosCustomer, request: Request) -> tuple[Request, Request] | None:
-        """Open it and ask for more time; return the window and that request, None where there are not both."""
+        """Open the request and request more time; return the window and its extension, None if either is missing."""
         window = await self._opener.open(customer, request)
         more = window and await self._clients.extend(customer, window, ACCESS_SECONDS, uuid4().hex)
         return (window, more) if window and more else None
 
     async def _extended(self, customer: ChaosCustomer, request: Request) -> None:
-        """Have more time approved, and stay until it begins."""
+        """Have more time approved, and wait until it begins."""
         if (both := await self._more_time(customer, request)) and await self._opener.open(customer, both[1]):
             self._journal.seen[Sight.EXTENDED] += 1
             await asyncio.sleep(max(0.0, deadline(both[0]) - time.time()))
 
     async def _more_and_revoke(self, customer: ChaosCustomer, request: Request) -> None:
-        """Approve more time at the moment at which the window is revoked: nobody is let in by it."""
+        """Approve more time at the moment at which the window is revoked: the extension must let nobody in."""
         if (both := await self._more_time(customer, request)) is None:
             return
         window, more = both
@@ -111,7 +111,7 @@ class FurtherStories:
             await asyncio.sleep(LATER_SECONDS)
 
     async def _case_closed(self, customer: ChaosCustomer, _: Request) -> None:
-        """Close a case that has a window and a request, which is approved at this moment; both end."""
+        """Close a case that has a window and a request, while the request is being approved; both end."""
         case = uuid4().hex
         of_case: dict[str, Any] = {"case_ref": case, "case_system": HELPDESK}
         one, other = [await self._opener.submit(customer, uuid4().hex, **of_case) for _ in range(2)]
@@ -131,7 +131,7 @@ class FurtherStories:
                 self._journal.seen[BY_CASE[found["state"]]] += 1
 
     async def _pre_approved(self, customer: ChaosCustomer, _: Request) -> None:
-        """Use a pre-approval more often than it may be, at once, and revoke it while something is submitted."""
+        """Use a pre-approval more often at once than it allows, and revoke it while a request is submitted."""
         key, at = uuid4().hex, f"/v1/tenants/{customer.slug}/pre-approvals"
         rule = {
             "service": SERVICE,
@@ -163,7 +163,7 @@ class FurtherStories:
                 self._ended(one)
 
     async def _broken_glass(self, customer: ChaosCustomer, _: Request) -> None:
-        """Open a window by break-glass, revoke it, and say that it was justified."""
+        """Open a window by break-glass, revoke it, and give the finding that it was justified."""
         if window := await self._glass(customer):
             self._prober.heat(window["resources"][0])
             await asyncio.sleep(1)
@@ -171,17 +171,17 @@ class FurtherStories:
             await self._found(customer, window)
 
     async def _owing(self, customer: ChaosCustomer, _: Request) -> None:
-        """Ask for break-glass while a finding is overdue."""
+        """Request break-glass while a finding is overdue."""
         refusals = {NOT_MET: Sight.GLASS_OVERDUE}
         asked = await self._opener.submit(customer, uuid4().hex, refusals=refusals, break_glass=True)
         if asked:
             self._journal.surprises.append(f"{asked['id']} was taken for break-glass though a finding is overdue")
 
     async def _stopped(self, customer: ChaosCustomer, _: Request) -> None:
-        """Stop everything while break-glass is tried, go on trying while the stop is open, and once it was ended.
+        """Begin an emergency stop while break-glass is tried; try again during the stop and after its end.
 
-        Postgres says afterwards whether anything was opened between a stop and its end: an act whose answer was lost
-        may come into force late.
+        Postgres shows afterwards whether anything was opened between a stop and its end: an act whose answer was lost
+        may take effect late.
         """
         at = f"/v1/tenants/{customer.slug}/emergency-stop"
         refusals = {NOT_MET: Sight.GLASS_STOPPED}
@@ -204,7 +204,7 @@ class FurtherStories:
                 await self._found(customer, window)
 
     async def _steps(self, customer: ChaosCustomer, request: Request) -> None:
-        """Approve for a later step before its turn, at the moment of the earlier one's, and in turn."""
+        """Approve for a later step before its turn, at the same moment as for the earlier step, and in turn."""
         *_, last = customer.approvers
         refusals = {EARLIER_STEP: Sight.BEFORE_ITS_STEP}
         await self._clients.act(customer, last, "approve", request, SAID, refusals)
@@ -219,7 +219,7 @@ class FurtherStories:
             self._journal.seen[Sight.ACKNOWLEDGED] += 1
 
     async def _glass(self, customer: ChaosCustomer, refusals: Refusals = TOO_OFTEN) -> Request | None:
-        """Submit for break-glass and have a manager open it; None where the customer does not allow that again."""
+        """Submit with break-glass and have a manager open it; None if the customer does not allow it again."""
         asked = await self._opener.submit(customer, uuid4().hex, refusals=refusals, break_glass=True)
         opened = asked and await self._clients.act(customer, "max", "break_glass", asked, SAID, refusals)
         self._journal.seen[Sight.GLASS] += bool(opened)
@@ -232,5 +232,5 @@ class FurtherStories:
             self._journal.findings.append(UUID(window["id"]))
 
     def _ended(self, request: Request) -> None:
-        """Note that a request has ended with something else."""
+        """Note that a request has ended because something else ended."""
         self._journal.ended[UUID(request["id"])] = time.time()

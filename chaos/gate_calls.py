@@ -1,4 +1,4 @@
-"""How the prober asks: the gate as nginx does, and the service behind the guard as a client of it does."""
+"""The prober's calls: it asks the gate as nginx does, and calls the service behind the guard as a client does."""
 
 import time
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class ProbeClient:
         )
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def ask(self, door: str, call: ProbedCall) -> RecordedAnswer:

@@ -15,7 +15,7 @@ LONGEST_READING = 0.1
 
 @dataclass(frozen=True)
 class ProbedCall:
-    """What is asked: whether an engineer may do this to that resource of a tenant, at a service."""
+    """A question: may this engineer do this to this resource of a tenant, at this service?"""
 
     tenant: str
     service: str
@@ -26,7 +26,7 @@ class ProbedCall:
 
 @dataclass(frozen=True)
 class GateYes:
-    """What a yes says that it is for."""
+    """What a yes says about itself: its request, the call and the end of access."""
 
     request_id: UUID
     call: ProbedCall
@@ -37,7 +37,7 @@ class GateYes:
 class RecordedAnswer:
     """One answer of the gate or the guard; the call began and ended at these moments of the monotonic clock.
 
-    `status` is 0 where there was none. `reason` is why it is no, and of a 200 without a window what it says instead.
+    `status` is 0 if no answer came. `reason` says why an answer is no, or what a 200 without a window says instead.
     """
 
     door: str
@@ -49,14 +49,14 @@ class RecordedAnswer:
     yes: GateYes | None = None
 
     def __str__(self) -> str:
-        """Say who was asked for what, and until when the answer took."""
+        """Say who was asked about which call."""
         call = self.call
         return f"the {self.door}, for {call.action} of {call.resource} at {call.tenant}/{call.service}"
 
 
 @dataclass(frozen=True)
 class ClockReading:
-    """Postgres' clock, read between two moments of the monotonic clock; in seconds since 1970."""
+    """Postgres' clock, in seconds since 1970, read between two moments of the monotonic clock."""
 
     before: float
     at: float
@@ -64,17 +64,17 @@ class ClockReading:
 
 
 class StreamBeat(NamedTuple):
-    """A heartbeat of the gate's stream: when it was heard, and the time that it names, in seconds since 1970."""
+    """A heartbeat of the gate's stream: when it was heard, and the time in it, in seconds since 1970."""
 
     heard: float
     at: float
 
 
 class PostgresTime:
-    """Between what bounds Postgres' clock was at a moment of the monotonic clock.
+    """The bounds between which Postgres' clock was at a moment of the monotonic clock.
 
-    By the last reading before and the first one after that moment: the clock may be set between readings, and then
-    the bounds are as wide as that. Readings that took long say too little, and are left out.
+    They come from the last reading before that moment and the first reading after it: the clock may be set between
+    the two, and then the bounds are that far apart. Readings that took long say too little, and are left out.
     """
 
     def __init__(self, readings: Sequence[ClockReading]) -> None:
@@ -87,11 +87,11 @@ class PostgresTime:
         self._ended = [one.after for one in good]
 
     def earliest(self, moment: float) -> float:
-        """Return the earliest that it can have been; minus infinity where nothing was read."""
+        """Return the earliest that Postgres' clock can have been; minus infinity if nothing was read."""
         return moment + min((one.at - one.after for one in self._around(moment)), default=float("-inf"))
 
     def latest(self, moment: float) -> float:
-        """Return the latest that it can have been; infinity where nothing was read."""
+        """Return the latest that Postgres' clock can have been; infinity if nothing was read."""
         return moment + max((one.at - one.before for one in self._around(moment)), default=float("inf"))
 
     def _around(self, moment: float) -> list[ClockReading]:
@@ -103,7 +103,7 @@ class PostgresTime:
 class TrueWindow:
     """A window as Postgres knows it, once it was approved.
 
-    `opened_at` is when it begins, in seconds since 1970, and `extends` the request whose window it goes on from.
+    `opened_at` is when it begins, in seconds since 1970; `extends` is the request whose window it continues.
     """
 
     request_id: UUID
@@ -118,7 +118,7 @@ class TrueWindow:
 
     @classmethod
     def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row, as SQLAlchemy has them
-        """Return a row of `questions.GATE_WINDOWS`."""
+        """Make a window from a row of `questions.GATE_WINDOWS`."""
         named = row.id, row.tenant, row.service, row.requester_id, frozenset(row.resources), frozenset(row.actions)
         return cls(*named, row.opened_at, row.deadline_at, row.extends)
 
@@ -128,7 +128,7 @@ class TrueWindow:
         return self.deadline.timestamp()
 
     def covers(self, call: ProbedCall) -> bool:
-        """Whether it is a window for this, as long as it is open."""
+        """Whether the window allows this call while it is open."""
         mine = (self.tenant, self.service, self.engineer)
         return (
             mine == (call.tenant, call.service, call.engineer)
@@ -139,12 +139,12 @@ class TrueWindow:
 
 @dataclass
 class GateHistory:
-    """All of it, as it happened; moments are of the monotonic clock.
+    """Everything as it happened; all moments are of the monotonic clock.
 
-    `opened` is when an approval was answered that opened a window, `ending` when somebody first tried to end it, and
-    `ended` when the first of these was answered. In `quiet` times nothing was struck, nor had been for a while;
-    in `frozen` ones the API or the guard stood still. `withheld` is the resource that an approver has left out.
-    `told` is when a window first stood on the gate's stream, and `beats` the heartbeats of each stream that was read.
+    `opened` is when the approval that opened a window was answered, `ending` when somebody first tried to end the
+    window, and `ended` when the first such try was answered. In `quiet` times no fault was active or recent; in
+    `frozen` times the API or the guard was stopped. `withheld` is the resource that an approver left out. `told` is
+    when a window was first on the gate's stream, and `beats` are the heartbeats of each stream that was read.
     """
 
     answers: list[RecordedAnswer] = field(default_factory=list)
@@ -159,11 +159,11 @@ class GateHistory:
     beats: list[list[StreamBeat]] = field(default_factory=list)
 
     def is_quiet(self, began: float, ended: float) -> bool:
-        """Whether all of this was in one quiet time."""
+        """Whether one quiet time contains all of this period."""
         return any(first <= began and ended <= last for first, last in self.quiet)
 
     def was_heard(self, began: float, ended: float, pause: float) -> bool:
-        """Whether one stream was read all along, from its first heartbeat on, without a longer pause between two."""
+        """Whether one stream was read throughout, from its first heartbeat on, with no longer pause between two."""
         for beats in self.beats:
             inside = [beat.heard for beat in beats if began - pause <= beat.heard <= ended + pause]
             is_around = inside and inside[0] <= began and ended <= inside[-1]
@@ -172,5 +172,5 @@ class GateHistory:
         return False
 
     def was_frozen(self, began: float, ended: float) -> bool:
-        """Whether the API or the guard stood still at some moment between these."""
+        """Whether the API or the guard was frozen at some moment of this period."""
         return any(first <= ended and began <= last for first, last in self.frozen)

@@ -1,7 +1,7 @@
-"""The checker of histories: which answers of the gate and the guard must not be, and whether open windows let in.
+"""Check histories: which answers of the gate and the guard are wrong, and whether open windows let calls in.
 
-A yes is judged by Postgres' rows, by the moments at which a revoke was answered, and by Postgres' clock. Where a
-moment is known between bounds only, the answer gets the benefit of them.
+A yes is judged by Postgres' rows, by the moments at which revokes were answered, and by Postgres' clock. If only the
+bounds of a moment are known, the answer gets the benefit of the doubt.
 """
 
 from collections import Counter, defaultdict
@@ -29,8 +29,10 @@ REMEMBERED_SECONDS = {GATE: 1.0, GUARD: 3.0}
 """A call may still be refused for this long after its window has opened. The gate remembers a refusal for one second,
 and the guard waits for the gate for up to two seconds."""
 EARLY_SECONDS = {GATE: 0.0, GUARD: 3.0}
-"""A window may count as over this long before its deadline. The guard assumes that Postgres' clock is as far ahead as
-it can be; if that may be more than this, the guard answers `behind`. The gate asks Postgres itself by then."""
+"""A window may be treated as over this long before its deadline. The guard assumes the latest time that Postgres'
+clock can have; if that may be off by more than this, the guard answers `behind`. The gate asks Postgres itself by
+then.
+"""
 TOLD_SECONDS = 2.0
 """This long after an approval was answered, its window is on the gate's stream, if the stream is read throughout."""
 REMEMBERED_BY, MOST_BEATS = 1.0, 1
@@ -39,7 +41,7 @@ One heartbeat of a later time may come before the window, because Postgres may g
 BEAT_SECONDS = 1.0
 """The longest time between two heartbeats while all is well. The gate sends one each half second."""
 AWAY = frozenset({"busy", "behind"})
-"""Reasons of a refusal that are about Lockbox, and not about the window."""
+"""Reasons for a refusal that are about Lockbox, not about the window."""
 LEAST_QUIET, LEAST_LET_IN = 10, 0.9
 YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE = "let in", "without a window", "past a revoke", "past a deadline"
 OTHERS = "away or not open yet"
@@ -52,7 +54,7 @@ Windows = Mapping[UUID, TrueWindow]
 
 
 class HistoryJudge:
-    """Judges one history by all windows that Postgres knows; these must have been read after it ended."""
+    """Judges one history by all windows that Postgres knows; the windows must be read after the history ends."""
 
     def __init__(self, history: GateHistory, windows: Iterable[TrueWindow]) -> None:
         self._history = history
@@ -64,7 +66,7 @@ class HistoryJudge:
             self._covering[call] = [window for window in self._windows.values() if window.covers(call)]
 
     def wrong_yeses(self) -> Iterator[str]:
-        """Yield a line for each yes that nobody may ever get, and for each answer that is neither yes nor no."""
+        """Yield a line for each yes that must never be given, and for each answer that is neither yes nor no."""
         for answer in self._answers:
             if answer.status not in {YES, NO_ANSWER, *NO}:
                 yield f"{answer}: answered {answer.status}"
@@ -72,7 +74,7 @@ class HistoryJudge:
                 yield from (f"{answer}: yes {why}" for why in self._wrong_yes(answer))
 
     def wrong_noes(self) -> Iterator[str]:
-        """Yield a line for each no that says of an open window that there is none."""
+        """Yield a line for each no to a call that an open window covers."""
         for answer in self._answers:
             if answer.status in NO and answer.reason not in AWAY and (window := self._surely_open(answer)):
                 since = answer.began - self._history.opened[window.request_id]
@@ -80,7 +82,7 @@ class HistoryJudge:
                 yield f"{answer}: no, {why}, {since:.3f} s after {window.request_id} opened"
 
     def not_told(self) -> Iterator[str]:
-        """Yield a line for each open window that did not stand on the gate's stream in time."""
+        """Yield a line for each open window that was not on the gate's stream in time."""
         for request_id, opened in self._open_after(TOLD_SECONDS):
             told = self._history.told.get(request_id)
             if not self._is_told(request_id, opened + TOLD_SECONDS):
@@ -94,16 +96,17 @@ class HistoryJudge:
                 yield f"{request_id} was open, and not in the gate's memory at {late} heartbeats past a second"
 
     def _beats_without(self, request_id: UUID, opened: float) -> int:
-        """Return how many heartbeats that name a later time than the first second came before a window.
+        """Return how many heartbeats, with a time after the window's first second, came before the window.
 
-        Of the stream that was read since it opened: the next one may be of a memory that is still being filled.
+        They are of the stream that was read since the window opened: a later stream may show a memory that is still
+        being filled.
         """
         by, until = self._clock.latest(opened) + REMEMBERED_BY, opened + TOLD_SECONDS
         before = min(self._history.told.get(request_id, until), until)
         return sum(by <= one.at and one.heard < before for one in chain.from_iterable(self._history.beats))
 
     def _open_after(self, seconds: float) -> Iterator[tuple[UUID, float]]:
-        """Yield the windows that were open for so long, while the stream was read, and when that began."""
+        """Yield the windows that were open for this long while the stream was read, and when that began."""
         for request_id, opened in list(self._history.opened.items()):
             window, until = self._windows.get(request_id), opened + seconds
             if (
@@ -117,11 +120,11 @@ class HistoryJudge:
                 yield request_id, opened
 
     def _is_told(self, request_id: UUID, by: float) -> bool:
-        """Whether a window stood on the stream, and so in memory, by a moment."""
+        """Whether a window was on the stream, and so in memory, at a moment."""
         return self._history.told.get(request_id, float("inf")) <= by
 
     def too_few_let_in(self) -> Iterator[str]:
-        """Yield a line for the gate and the guard each, if open windows did not let in while all was quiet."""
+        """Yield a line for the gate and the guard each, if open windows did not let calls in during quiet times."""
         if not self._history.quiet:
             return
         for door in DOORS:
@@ -189,9 +192,9 @@ class HistoryJudge:
         )
 
     def _has_begun(self, one: RecordedAnswer, window: TrueWindow) -> bool:
-        """Whether a window had surely begun when the call did, or whether the one was open that it goes on from.
+        """Whether a window had surely begun when the call did, or whether the window that it extends was open.
 
-        From one to the other nobody is kept out at the gate. The guard may be early for one, and late for the other.
+        From one window to the next, the gate keeps nobody out. The guard may end one early and begin the other late.
         """
         before = self._windows.get(window.extends) if window.extends else None
         if before is not None and one.door == GATE:
@@ -201,7 +204,7 @@ class HistoryJudge:
         return not is_later or self._clock.earliest(one.began) > window.opened_at + REMEMBERED_SECONDS[one.door]
 
     def _is_handed_over(self, one: RecordedAnswer) -> bool:
-        """Whether a yes is by a window that has just followed another."""
+        """Whether the window of a yes has just followed another."""
         window = self._windows.get(one.yes.request_id) if one.yes else None
         if window is None or window.extends is None:
             return False
@@ -211,7 +214,7 @@ class HistoryJudge:
         return self._history.is_quiet(one.began, one.ended) and self._surely_open(one) is not None
 
     def _why_not(self, one: RecordedAnswer) -> str:
-        """Return by what rule a no had to be one: it is this rule that it shows to hold."""
+        """Return the rule by which an answer had to be no; the answer shows that this rule holds."""
         covering = self._covering[one.call]
         if one.reason in AWAY:
             return OTHERS
@@ -224,12 +227,12 @@ class HistoryJudge:
         return NOT_BEGUN if any(self._is_early(one, window) for window in covering) else OTHERS
 
     def _is_early(self, one: RecordedAnswer, window: TrueWindow) -> bool:
-        """Whether a window was approved and had surely not begun."""
+        """Whether a window was approved but had surely not begun."""
         is_approved = one.began > self._history.opened.get(window.request_id, float("inf"))
         return is_approved and self._clock.latest(one.ended) < window.opened_at
 
     def _is_revoked(self, one: RecordedAnswer, window: TrueWindow) -> bool:
-        """Whether the revoke alone, and no deadline, is what keeps a call out."""
+        """Whether only the revoke, and no deadline, keeps a call out."""
         ended = self._history.ended.get(window.request_id, float("inf"))
         return one.began - ended > REVOKED_SECONDS[one.door] and self._clock.latest(one.ended) < window.ends_at
 

@@ -1,4 +1,4 @@
-"""The gate prober: asks the gate and the guard about calls that a window lets in, and about others, all the time."""
+"""The gate prober: asks the gate and the guard all the time about calls that a window lets in, and about others."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ MOST_AT_A_DOOR = 8
 
 @dataclass
 class FollowedCall:
-    """A call that is asked about until this moment of the monotonic clock, at each turn while it is hot."""
+    """A call to ask about until `until` on the monotonic clock; while it is hot, at each turn."""
 
     call: ProbedCall
     until: float
@@ -25,9 +25,9 @@ class FollowedCall:
 
 
 class GateProber:
-    """Asks each door about the calls whose window may just have changed, in turn, and about one of all others.
+    """Asks each door at each turn about calls whose window may just have changed, and about one of all others.
 
-    A door is not buried: of each call one question at a time, and a few in all, wait for its answer.
+    A door is not flooded: only one question about each call, and only a few in all, wait for an answer.
     """
 
     def __init__(self, client: ProbeClient, history: GateHistory) -> None:
@@ -39,7 +39,7 @@ class GateProber:
         self._asking = Counter[str]()
 
     def follow(self, calls: Iterable[ProbedCall], until: float) -> None:
-        """Ask about these until then."""
+        """Ask about these calls until `until`."""
         for call in calls:
             followed = self._followed.get(call)
             if followed is None:
@@ -48,7 +48,7 @@ class GateProber:
             followed.until = max(followed.until, until)
 
     def heat(self, calls: Iterable[ProbedCall], seconds: float) -> None:
-        """Ask about these, which are followed, most often from now on."""
+        """Ask most often about these calls from now on; they are followed already."""
         for call in calls:
             if followed := self._followed.get(call):
                 if followed not in self._hot:
@@ -56,7 +56,7 @@ class GateProber:
                 followed.hot_until = time.monotonic() + seconds
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Go on until told to stop."""
+        """Ask until told to stop."""
         asking = set[asyncio.Task[None]]()
         while not stopping.is_set():
             began = time.monotonic()

@@ -35,9 +35,9 @@ Request = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ProbedWindow:
-    """A window that was asked for: by whom, of whom, and what is probed: `mine` is let in by it, and no `others` are.
+    """A requested window: by whom, at which customer, and the probed calls: it lets `mine` in, and none of `others`.
 
-    The first of these is about the resource that a narrowed window was asked for, and not opened for.
+    The first of `others` is about the resource that was requested, but left out when the window was narrowed.
     """
 
     customer: ChaosCustomer
@@ -48,17 +48,17 @@ class ProbedWindow:
 
     @property
     def id(self) -> UUID:
-        """The id of its request."""
+        """The id of the window's request."""
         return UUID(self.request["id"])
 
     @property
     def watched(self) -> tuple[ProbedCall, ProbedCall]:
-        """What is probed most often when it opens and when it ends."""
+        """The calls to probe most often when the window opens and when it ends."""
         return self.mine, self.others[0]
 
 
 class GateStories:
-    """Everybody's stories at the gated customers; the standing windows are open all along."""
+    """The stories of everyone at the gated customers; the standing windows are open throughout."""
 
     def __init__(
         self, seed: int, cast: ChaosPeople, clients: Clients, prober: GateProber, history: GateHistory
@@ -86,7 +86,7 @@ class GateStories:
         }
 
     async def settle_in(self) -> None:
-        """Open the windows that stay open all along, one for each engineer."""
+        """Open the windows that stay open throughout, one for each engineer."""
         for who in ENGINEERS:
             if window := await self._opened(self._cast.gated[0], who, CALM_SECONDS, is_narrowed=False):
                 self._prober.heat([window.mine], CALM_SECONDS)
@@ -94,7 +94,7 @@ class GateStories:
                 self.standing.append(window.request)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Begin a story every so often, until told to stop; then let all of them end."""
+        """Begin stories at intervals until told to stop; then let all of them end."""
         stories = set[asyncio.Task[None]]()
         while not stopping.is_set():
             if not self._deck:
@@ -106,7 +106,7 @@ class GateStories:
         await asyncio.gather(*stories)
 
     async def leave(self) -> None:
-        """Complete what has stayed open, and probe it for a moment more."""
+        """Complete the windows that have stayed open, and probe them for a moment more."""
         for window in self._windows:
             await self._by("", "complete")(window)
         await asyncio.sleep(LEAVES_SECONDS)
@@ -127,7 +127,7 @@ class GateStories:
     async def _opened(
         self, customer: ChaosCustomer, who: str, seconds: int, *, is_narrowed: bool, ahead: int = 0
     ) -> ProbedWindow | None:
-        """Ask for a window, that begins so much later, and have it approved; None where nobody knows that it was."""
+        """Request a window that begins `ahead` seconds later, and have it approved; None if that is unknown."""
         key = uuid4().hex
         resource, other = (f"{MAILBOX}{one}@{customer.slug}.example" for one in (key, f"other-{key}"))
         asked = [resource, other] if is_narrowed else [resource]
@@ -154,7 +154,7 @@ class GateStories:
         return replace(window, request=found)
 
     def _others(self, customer: ChaosCustomer, mine: ProbedCall) -> Iterator[ProbedCall]:
-        """Yield calls that differ from one that is let in by one thing each."""
+        """Yield calls that each differ in one thing from a call that is let in."""
         yield replace(mine, action="change")
         yield replace(mine, service=next(one for one in SERVICES if one != mine.service))
         yield replace(mine, tenant=next(one.slug for one in self._cast.gated if one is not customer))
@@ -163,7 +163,7 @@ class GateStories:
         )
 
     def _by(self, who: str, action: str) -> Callable[[ProbedWindow], Awaitable[str]]:
-        """Return what ends a window by an act, and how it ended, if it did; without a name it is the requester's."""
+        """Make an ending that acts on a window, as `who` or else its requester, and returns the request's state."""
 
         async def ending(window: ProbedWindow) -> str:
             await asyncio.sleep(self._chance.uniform(*OPEN_SECONDS))
@@ -184,7 +184,7 @@ class GateStories:
         self._prober.heat([window.mine], HOT_SECONDS)
 
     async def _more_time(self, window: ProbedWindow) -> UUID | None:
-        """Have more time approved; return its request, and None where nobody knows that it was."""
+        """Have more time approved; return the extension, or None if it is unknown whether it was."""
         more = await self._clients.extend(window.customer, window.request, SHORT_SECONDS, uuid4().hex, who=window.who)
         if more is None or await self._clients.act(window.customer, "ann", "approve", more, SAID) is None:
             return None
@@ -194,7 +194,7 @@ class GateStories:
         return extension
 
     async def _extended(self, window: ProbedWindow) -> None:
-        """Ask most as the window that was extended ends, and as its extension does."""
+        """Probe most often when the extended window ends, and when its extension ends."""
         if await self._more_time(window):
             ends = deadline(window.request)
             for moment in (ends, ends + SHORT_SECONDS):
@@ -202,9 +202,9 @@ class GateStories:
                 self._prober.heat([window.mine], HOT_SECONDS)
 
     async def _extended_and_revoked(self, window: ProbedWindow) -> None:
-        """Revoke the window that was extended; nobody is let in when its extension would have begun.
+        """Revoke the extended window; nobody is let in when its extension would have begun.
 
-        A window that had run out by then ends no extension: that is open.
+        If the window had already run out, the extension does not end: it is open.
         """
         extension = await self._more_time(window)
         if extension:
@@ -216,7 +216,7 @@ class GateStories:
             self._prober.heat([window.mine], HOT_SECONDS)
 
     async def _suspended(self, window: ProbedWindow) -> None:
-        """Have an operator suspend the tenant, which ends its windows, and lift that again."""
+        """Have an operator suspend the tenant, which ends its windows, and resume it."""
         customer = window.customer
         await asyncio.sleep(self._chance.uniform(*OPEN_SECONDS))
         self._history.ending[window.id] = time.monotonic()

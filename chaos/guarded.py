@@ -1,4 +1,4 @@
-"""`python -m chaos.guarded`: a service behind lockbox-guard, which says by which window it was entered."""
+"""`python -m chaos.guarded`: a service behind lockbox-guard, which answers with the window that let the call in."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ SERVICE = "exchange-online"
 
 
 async def answer(scope: Scope, _: Receive, send: Send) -> None:
-    """Say by which window the call came in, as the guard found it."""
+    """Answer with the window that let the call in, as the guard found it."""
     if scope["type"] != "http":
         return
     allowed = scope["lockbox"]
@@ -34,7 +34,7 @@ async def answer(scope: Scope, _: Receive, send: Send) -> None:
 
 
 def call(scope: MutableMapping[str, Any]) -> GuardedCall:
-    """Return what a call uses: /TENANT/SERVICE/mailboxes/ADDRESS, by the engineer whom a header names."""
+    """Return what a call uses: the path is /TENANT/SERVICE/mailboxes/ADDRESS, and a header names the engineer."""
     _, tenant, service, kind, address = scope["path"].split("/")
     if kind != "mailboxes":
         raise LookupError("not a mailbox")

@@ -1,4 +1,4 @@
-"""The hunt for a bug that was planted: the same stories and faults as ever, until somebody sees it."""
+"""Hunt a planted bug: play the usual stories and faults until a check notices it."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.5
 
 
 class InvariantWatch(threading.Thread):
-    """Looks at what an invariant of the run would look at in the end. `found` is the first thing that is wrong."""
+    """Checks during the run what the invariants check at its end. `found` is the first thing that is wrong."""
 
     def __init__(self, stage: ChaosStack, crowd: Crowd) -> None:
         super().__init__(name="chaos-watch", daemon=True)
@@ -34,12 +34,12 @@ class InvariantWatch(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Look until something is found, or it is told to stop."""
+        """Check until something is found, or until told to stop."""
         while not self.found and not self._stopping.wait(LOOK_SECONDS):
             self.found = next(chain(late_and_counted(self._crowd.journal), self._late(), self._gates()), "")
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stopping.set()
         self.join()
 
@@ -63,7 +63,7 @@ class InvariantWatch(threading.Thread):
 
 
 def play(stage: ChaosStack, tell: Tell) -> tuple[str, float]:
-    """Play the plan of a stage; return what was found first, nothing if nothing was, and after how many seconds."""
+    """Play the plan of a stage; return what was found first (empty if nothing was), and after how many seconds."""
     crowd = Crowd(stage.faults.seed, stage.gates, stage.cast)
     striker, watch = Striker(stage), InvariantWatch(stage, crowd)
     clock = ClockReader(stage.superuser, crowd.history)

@@ -1,4 +1,4 @@
-"""The invariants I1 to I12: each a function from the evidence to what it found wrong."""
+"""The invariants I1 to I13, and two checks of the run: each is a function that finds errors in the evidence."""
 
 import re
 from collections import Counter
@@ -32,7 +32,7 @@ OURS = re.compile(
 
 @dataclass(frozen=True)
 class InvariantResult:
-    """One invariant: what it says, how much was looked at, and what is not so."""
+    """One invariant: what it says, how much was looked at, and what is wrong."""
 
     name: str
     says: str
@@ -46,7 +46,7 @@ class InvariantResult:
 
 
 def check(seen: ChaosEvidence) -> list[InvariantResult]:
-    """Check all of them."""
+    """Check all invariants."""
     return [_found(seen, *one) for one in INVARIANTS]
 
 
@@ -58,31 +58,31 @@ def _found(
 
 
 def _asked(seen: ChaosEvidence, **named: str) -> Iterator[str]:
-    """Yield a line for each row that one of these questions finds."""
+    """Yield a line for each row that these SQL questions find."""
     for name, question in named.items():
         yield from (f"{name.replace('_', ' ')}: {row.id}" for row in seen.rows(question))
 
 
 def _left(seen: ChaosEvidence, *wanted: str) -> Iterator[str]:
-    """Yield a line for each of these that the drain could not wait out."""
+    """Yield a line for each of these kinds of which the drain left some."""
     yield from (f"{count} {what} left after the drain" for what, count in seen.left.items() if what in wanted)
 
 
 def approved_first(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I1: no window without an earlier yes by those who may give it, before its time ran out."""
+    """I1: no window without an earlier approval by people who may give it, before their time ran out."""
     off = _asked(seen, opened_without_a_yes=questions.UNFOUNDED, decided_too_late=questions.LATE)
     return f"{len(seen.rows(questions.WINDOWS))} windows", chain(off, late_and_counted(seen.journal))
 
 
 def late_and_counted(journal: Journal) -> Iterator[str]:
-    """Yield a line for each yes that was acknowledged though it was sent when its time had run out."""
+    """Yield a line for each approval that was acknowledged although it was sent after its deadline."""
     for act in journal.acts:
         if act.action in OPENING and act.counted and act.sent >= act.deadline:
             yield f"{act.action} of {act.request_id} counted, sent {act.sent - act.deadline:.3f} s after its deadline"
 
 
 def never_past_the_end(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I2: nobody was let in before a window or after its end, by the clock or by an acknowledged act."""
+    """I2: nobody was let in before a window's start, or after its end by the clock or by an acknowledged act."""
     windows = by_id(seen.rows(questions.WINDOWS))
     closed = seen.journal.closed_at(ENDING)
     off = []
@@ -109,7 +109,7 @@ def all_final(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I4: moves numbered without a gap, seals too, each event sealed once, and exports that verify."""
+    """I4: moves and seals are numbered without a gap, each event is sealed once, and exports verify."""
     off = _asked(
         seen,
         moves_with_a_gap=questions.GAPS,
@@ -124,7 +124,7 @@ def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I5: each move at most once; each notification arrived, under one id, or is recorded as not to be delivered."""
+    """I5: each move happens at most once; each notification arrives under one id or is recorded as not delivered."""
     off = _asked(
         seen,
         moved_twice=questions.MOVED_TWICE,
@@ -163,7 +163,7 @@ def _strange(seen: ChaosEvidence) -> Iterator[str]:
 
 
 def acknowledged_is_kept(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I6: what was acknowledged is there, whatever was asked for is there once, and no answer was wrong."""
+    """I6: what was acknowledged is there, whatever was requested is there once, and no answer was wrong."""
     submitted = seen.rows(questions.SUBMITTED)
     requests = {row.id: row for row in submitted}
     moves = {(row.request_id, row.seq, row.action, row.actor_id) for row in seen.rows(questions.MOVES)}
@@ -210,7 +210,7 @@ def nothing_told(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def back_to_base(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I10: memory and keys are back where they were, no message is left, and nothing of a killed process runs."""
+    """I10: memory and keys are back to their base, no message is left, and killed processes left nothing running."""
     plant, base = seen.plant, seen.base
     off = [f"a key of nobody's: {key}" for key in sorted(plant.keys) if not OURS.match(key)]
     off += [f"{len(plant.keys)} keys in Redis"] if len(plant.keys) > MOST_KEYS else []
@@ -225,21 +225,21 @@ def back_to_base(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def in_stories(seen: ChaosEvidence) -> list[AcknowledgedAct]:
-    """Return what was acknowledged of the stories that aim at races."""
+    """Return what was acknowledged in the stories that aim at races."""
     quick = {one.tenant_id for one in seen.stage.cast.quick}
     return [one for one in seen.journal.acknowledged if one.tenant_id in quick]
 
 
 def acts_in_stories(seen: ChaosEvidence) -> list[AttemptedAct]:
-    """Return what people did in them."""
+    """Return what people did in those stories."""
     ids = {story.request_id for story in in_stories(seen)}
     return [act for act in seen.journal.acts if act.request_id in ids]
 
 
 def gates_hold(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I11: no yes of the gate or the guard past a deadline or a revoke, nor for anything but its window.
+    """I11: the gate and the guard say yes only to what a window allows, never past its deadline or a revoke.
 
-    Nor a no to a window that is open, which is in the gate's memory and on its stream in time.
+    They never say no to an open window, and the gate has it in memory and on its stream in time.
     """
     tested = seen.gates.tested()
     says = [
@@ -252,13 +252,13 @@ def gates_hold(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def gates_let_in(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I12: while nothing is struck, the gate and the guard let in who has a window."""
+    """I12: while no fault is active, the gate and the guard let in whoever has a window."""
     tested = seen.gates.tested()
     return " and ".join(f"{tested[door, YES_SAID]:,} yes" for door in DOORS), seen.gates.too_few_let_in()
 
 
 def as_was_allowed(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I13: steps come in order, and no extension, pre-approval or break-glass goes beyond what allows it."""
+    """I13: steps come in order, and no extension, pre-approval or break-glass exceeds what allows it."""
     off = _asked(
         seen,
         approved_before_its_step=questions.OUT_OF_STEP,
@@ -275,7 +275,7 @@ def as_was_allowed(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """Run: that much was submitted, opened, told and struck that the others show something."""
+    """Run: enough was submitted, opened, notified and struck for the other checks to show something."""
     journal = seen.journal
     stories, tested = in_stories(seen), seen.gates.tested()
     happened = {
@@ -298,7 +298,7 @@ def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def none_ended(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """Crew: no process ended that nobody had struck."""
+    """Crew: every process that ended had been struck by a fault."""
     return f"{seen.stage.crew.restarts} processes started again", enough.unasked(seen.ended, seen.struck)
 
 

@@ -1,4 +1,4 @@
-"""What the people of the load and the prober have seen, as whoever checks reads it afterwards."""
+"""What the people of the load and the prober have seen, for the checks afterwards."""
 
 import math
 from collections import Counter
@@ -35,7 +35,7 @@ class Sight(StrEnum):
 
 @dataclass(frozen=True)
 class AcknowledgedAct:
-    """Something that was answered with 200 or 201: a submission, or an act by somebody; moments of the wall clock."""
+    """A submission, or an act by somebody, that was answered with 200 or 201; moments are of the wall clock."""
 
     request_id: UUID
     tenant_id: UUID
@@ -48,7 +48,7 @@ class AcknowledgedAct:
 
 @dataclass(frozen=True)
 class OpenAnswer:
-    """An answer of the prober's that the door is open; moments of the wall clock, before and after."""
+    """The prober's answer that a window is open; moments of the wall clock, before and after."""
 
     resource: str
     request_id: UUID
@@ -58,9 +58,9 @@ class OpenAnswer:
 
 @dataclass(frozen=True)
 class AttemptedAct:
-    """A try to file or to act that was answered, or after which nobody tried again: `status` is 0 without an answer.
+    """A submission or an act that was answered, or that nobody tried again: then `status` is 0.
 
-    `sent`, `answered` and `deadline` are moments of the wall clock; the deadline is that of the state in which the
+    `sent`, `answered` and `deadline` are moments of the wall clock. The deadline is that of the state in which the
     client last saw the request, and infinite for a submission. `late` is whether it was refused because time had run
     out.
     """
@@ -81,13 +81,13 @@ class AttemptedAct:
 
     @property
     def lost(self) -> bool:
-        """Whether it was refused for the state that the request had by then."""
+        """Whether it was refused because of the state that the request had by then."""
         return self.status == CONFLICT
 
 
 @dataclass(frozen=True)
 class ClosedAnswer:
-    """An answer of the prober's that a door is closed that was open before."""
+    """The prober's answer that a window which was open before is closed."""
 
     resource: str
     sent: float
@@ -96,13 +96,13 @@ class ClosedAnswer:
 
 @dataclass
 class Journal:
-    """All of it. `resources` are what was asked for, each once, whether or not a client saw that it was submitted.
+    """Everything that was seen. `resources` has each requested resource once, even if no client saw its submission.
 
-    `statuses` counts every answer to the load, `surprises` are those that nobody should ever get, and `foreign` are
-    places in which somebody was shown something of another customer. `checks` counts the prober's questions by their
-    answer; 0 is none at all. `acts` are all that people did, and `closed` the doors that had been open. `ended` is
-    when somebody had the answer that something had ended with which a request ends, `findings` are the requests about
-    which a finding was acknowledged, and `seen` counts the further ways.
+    `statuses` counts all answers to the load; `surprises` are answers that nobody should ever get; `foreign` are
+    places in which somebody was shown something of another customer. `checks` counts the prober's answers by status,
+    0 for no answer. `acts` are all acts of people, and `closed` are answers about windows that had been open. `ended`
+    is when somebody learned the end of something with which a request ends. `findings` are the requests about which a
+    finding was acknowledged, and `seen` counts the further ways.
     """
 
     acknowledged: list[AcknowledgedAct] = field(default_factory=list)
@@ -119,6 +119,6 @@ class Journal:
     seen: Counter[Sight] = field(default_factory=Counter)
 
     def closed_at(self, actions: Iterable[str]) -> dict[UUID, float]:
-        """Return for each request when somebody who ended it, by one of these acts or so, had the answer."""
+        """Return for each request when somebody who ended it, by one of these acts or indirectly, got the answer."""
         wanted = set(actions)
         return self.ended | {one.request_id: one.answered for one in self.acknowledged if one.action in wanted}

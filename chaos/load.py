@@ -1,4 +1,4 @@
-"""The load: stories that people play through the API, begun at a steady pace whatever else happens."""
+"""The load: stories that people play through the API, begun at a steady pace, whatever else happens."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ CALM_REQUESTS = 4
 SAID = {"comment": COMMENT}
 SEEN, NOT_THERE = 200, 404
 AIM = (-0.08, 0.08)
-"""The times at which acts are aimed, in seconds from a deadline: from and to."""
+"""The range of times at which acts are aimed, in seconds from a deadline."""
 YESES, FIRST_YES, APART = 5, (-0.02, 0.03), 0.016
 """How many approvals are sent around a deadline, when the first is to arrive, and the seconds between two of them."""
 AT_ONCE = 0.004
@@ -29,11 +29,11 @@ AT_ONCE = 0.004
 Request = Mapping[str, Any]
 Ending = Callable[[ChaosCustomer, Request], Awaitable[object]]
 Shot = tuple[str, str]
-"""The person, and what they do."""
+"""A person, and what they do."""
 
 
 class Load:
-    """Everybody's stories; each is a function of the seed and its number."""
+    """The stories of everyone; each is a function of the seed and the story's number."""
 
     def __init__(self, seed: int, cast: ChaosPeople, clients: Clients, prober: Prober, journal: Journal) -> None:
         self.calm: list[Request] = []
@@ -70,7 +70,7 @@ class Load:
         self._endings |= self._further.endings
 
     async def settle_in(self) -> None:
-        """File what stays open all along."""
+        """Submit the requests that stay open throughout the run."""
         for _ in range(CALM_REQUESTS):
             submitted = await self.submit(self._cast.calm, uuid4().hex)
             if submitted:
@@ -78,7 +78,7 @@ class Load:
         await self._further.owe(self._cast.quick[cards.OWING])
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Begin a story every so often, until told to stop; then let all of them end."""
+        """Begin stories at intervals until told to stop; then let all of them end."""
         stories = set[asyncio.Task[None]]()
         while not stopping.is_set():
             task = asyncio.create_task(self._told(self._number))
@@ -89,7 +89,7 @@ class Load:
         await asyncio.gather(*stories)
 
     async def leave(self) -> None:
-        """Cancel what has stayed open."""
+        """Cancel the requests that have stayed open."""
         for request in self.calm:
             await self._clients.act(self._cast.calm, "erin", "cancel", request)
         await self._further.settle(self._cast.quick[cards.OWING])
@@ -116,7 +116,7 @@ class Load:
     async def submit(
         self, customer: ChaosCustomer, key: str, *, refusals: Refusals = NONE, **changes: object
     ) -> Request | None:
-        """Submit a request by a key, and try its door from now on."""
+        """Submit a request with a key, and probe its resource from now on."""
         resource = f"mailbox:{key}@{customer.slug}.example"
         facts = {"justification": REASON, "access_window": ACCESS_SECONDS} | changes
         body = submission(customer.slug, resources=[resource], **facts)
@@ -128,11 +128,11 @@ class Load:
         await asyncio.sleep(0)
 
     async def _endorsed(self, customer: ChaosCustomer, request: Request) -> Request | None:
-        """Bring it before the customer; return it as it is then."""
+        """Have the request endorsed if the vendor reviews it; return it as it is then."""
         return await self._clients.act(customer, "max", "endorse", request, SAID) if customer.is_reviewed else request
 
     async def open(self, customer: ChaosCustomer, request: Request) -> Request | None:
-        """Give every yes that it takes; return the open request if all of them were acknowledged."""
+        """Give all necessary approvals; return the open request if all of them were acknowledged."""
         self._prober.heat(request["resources"][0])
         found = await self._endorsed(customer, request)
         for who in customer.approvers:
@@ -159,7 +159,7 @@ class Load:
         await self._clients.act(customer, "erin", "cancel", request, SAID)
 
     async def _late_yes(self, customer: ChaosCustomer, request: Request) -> None:
-        """Say the last yes that is missing again and again around the deadline."""
+        """Send the last missing approval again and again around the deadline."""
         found = await self._endorsed(customer, request)
         *first, last = customer.approvers
         for who in first:
@@ -188,7 +188,7 @@ class Load:
     async def _at_the_deadline(
         self, customer: ChaosCustomer, request: Request, shots: Sequence[Shot], aim: tuple[float, float] = AIM
     ) -> None:
-        """Have the first of these arrive so many seconds from the deadline, and the others right after it."""
+        """Make the first act arrive this many seconds from the deadline, and the others right after it."""
         chance = random.Random(request["id"])  # noqa: S311 - a different one each time
         left = deadline(request) - time.time() - self._clients.usual + chance.uniform(*aim)
         await asyncio.sleep(max(0.0, left))
@@ -222,7 +222,7 @@ class Load:
             await self._at_once(("ann", "approve"), ("amir", "approve"))(customer, found)
 
     async def _nosy(self, customer: ChaosCustomer, request: Request) -> None:
-        """Look at all that there is to see, and for what another customer was asked."""
+        """Look at everything that there is to see, and look for a request of another customer."""
         for who in ("ann", "aude", "tara"):
             await self._clients.look(customer, who, "/v1/requests")
         await self._clients.look(customer, "ann", "/v1/tenants")

@@ -1,4 +1,4 @@
-"""Who is on the stage: customers with their people and the vendor's, gateways, and where webhooks go."""
+"""Everyone on the stage: customers with their people and the vendor's, gateways, and the webhooks' receivers."""
 
 import json
 import secrets
@@ -58,7 +58,7 @@ STOPPING: dict[str, object] = BY_BREAK_GLASS | {"break_glass_monthly": 20}
 OFTEN = 1
 """How many times within 30 days the urgent customer allows break-glass."""
 STEPS = {"first": "ann", "then": "amir"}
-"""The groups of the stepwise customer, whose steps come in this order."""
+"""The groups of the stepwise customer; their steps come in this order."""
 DESK, HELPDESK = "desk", "helpdesk"
 """The service account of the ticket system, and the system."""
 EXCLUSIONS = 1
@@ -73,11 +73,11 @@ COMMENT = f"Okapi {secrets.token_hex(4)}: as discussed"
 
 @dataclass(frozen=True)
 class ChaosCustomer:
-    """One customer: its name and id, everybody's ids and tokens, and how much its people have to say.
+    """One customer: its name and id, everyone's ids and tokens, and who has to approve.
 
-    Each approval of the quorum is one of `approvers`; `is_reviewed` is whether a manager of the vendor comes first,
-    who alone opens the window where `approvers` is empty. `is_calm` is whether its windows are an hour, and
-    `is_suspended_at_times` whether an operator suspends it in stories.
+    Each of `approvers` gives one approval of the quorum. `is_reviewed` is whether a manager of the vendor comes
+    first; if there are no `approvers`, the manager alone opens the window. `is_calm` is whether its approval window
+    is an hour, and `is_suspended_at_times` whether an operator suspends it in stories.
     """
 
     slug: str
@@ -92,10 +92,10 @@ class ChaosCustomer:
 
 @dataclass(frozen=True)
 class ChaosPeople:
-    """Everybody. `hooks` are the endpoints: the vendor's first, then one for each customer.
+    """Everyone. `hooks` are the endpoints: the vendor's first, then one for each customer.
 
-    Windows at the `gated` customers are probed at the gate and the guard; the last of them is suspended at times.
-    `gateways` are the service accounts of both.
+    Windows at the `gated` customers are probed at the gate and the guard; the last of these customers is suspended at
+    times. `gateways` are the service accounts of the gate and the guard.
     """
 
     quick: Sequence[ChaosCustomer]
@@ -118,7 +118,7 @@ class ChaosPeople:
         return {self.gated[0].people[name]: name for name in ENGINEERS}
 
     def private(self) -> Iterator[str]:
-        """Yield what may stand in no log and in no message: tokens, secrets, reasons, comments and addresses."""
+        """Yield what must be in no log and in no message: tokens, secrets, reasons, comments and addresses."""
         yield from (REASON.split(":", maxsplit=1)[0], COMMENT.split(":", maxsplit=1)[0], "@vendor.example")
         for customer in self.customers:
             yield f"@{customer.slug}.example"
@@ -137,7 +137,7 @@ class GatewayAccount:
 
 
 def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
-    """Write everybody into the database, and open the endpoints."""
+    """Write everyone into the database, and open the endpoints."""
     end = secrets.token_hex(3)
     hooks = [WebhookReceiver(path="/chaos/") for _ in range(11)]
     for hook in hooks:
@@ -189,7 +189,7 @@ def _with(customer: ChaosCustomer, name: str, person_id: UUID, token: str) -> Ch
 
 
 def _state_exclusions(session: UnitOfWork, author: UUID) -> None:
-    """State them as if all were told by now."""
+    """Publish the exclusions as if everyone had been notified already."""
     said = ExclusionsVersion(version=EXCLUSIONS, body="Demands by law", author_id=author, created_at=now(session))
     said.announced_to = EVERYBODY
     session.orm.add(said)
@@ -200,7 +200,7 @@ def _of_desk(customers: Sequence[ChaosCustomer]) -> list[str]:
 
 
 def _lay_down_steps(session: UnitOfWork, customer: ChaosCustomer) -> None:
-    """Give a customer a policy whose groups, which are known by now, approve one after the other."""
+    """Give a customer a policy whose groups approve one after the other; the ids of their people are known by now."""
     groups = {name: [str(customer.people[who])] for name, who in STEPS.items()}
     stages = [{"group": name, "order": order} for order, name in enumerate(STEPS, 1)]
     policy = Policy.model_validate_json(json.dumps(QUICK | {"groups": groups, "stages": stages}))
@@ -216,7 +216,7 @@ def _add(session: UnitOfWork, plan: StackPlan, name: str, role: Role, **bounds: 
 
 
 def map_engineers(url: str, cast: ChaosPeople) -> None:
-    """Have an operator map the names by which both gateways know engineers, through the API.
+    """Have an operator map, through the API, the names by which both gateways know engineers.
 
     Raises:
         HTTPStatusError: the API refuses it.

@@ -17,9 +17,9 @@ SHIFT = 300
 
 @dataclass(frozen=True)
 class FaultKind:
-    """A kind of fault: what it can strike, and for how long, in seconds; (0, 0) is over as soon as it has struck.
+    """A kind of fault: its targets and the range of its duration in seconds; (0, 0) is over once it has struck.
 
-    `cards` is how often it is in a deck.
+    `cards` is how often the kind is in a deck.
     """
 
     name: str
@@ -63,7 +63,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `at` and `lasts` in seconds from the start; `dice` decides whatever is left to chance in it."""
+    """One fault: it begins `at` seconds into the run and `lasts` seconds; `dice` decides what is left to chance."""
 
     at: float
     kind: str
@@ -83,7 +83,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class AppliedFault:
-    """A fault that was carried out, from when to when by the wall clock; `failed` is why it could not be, if so."""
+    """A fault that was carried out, from when to when by the wall clock; `failed` says why if it could not be."""
 
     fault: Fault
     began: float
@@ -93,7 +93,7 @@ class AppliedFault:
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """All faults of one run, in order, and the core worker whose clock is off by `shift` seconds all along."""
+    """All faults of one run, in order, and the core worker whose clock is off by `shift` seconds throughout."""
 
     seed: int
     seconds: float
@@ -102,14 +102,14 @@ class FaultPlan:
     faults: tuple[Fault, ...]
 
     def lines(self) -> Iterator[str]:
-        """Say it, line by line."""
+        """Yield the plan, line by line."""
         yield f"seed {self.seed}, {self.seconds:g} s of load, {len(self.faults)} faults"
         yield f"   0.0 s  the clock of {self.shifted} is {self.shift:+} s off all along"
         yield from map(str, self.faults)
 
 
 def make(seed: int, seconds: float) -> FaultPlan:
-    """Return the plan of a seed: nothing is struck by two faults at once, and each deck is played before the next."""
+    """Return the plan of a seed: no two faults strike a target at once, and each deck is played before the next."""
     chance = random.Random(seed)  # noqa: S311 - a seed must replay
     shifted, shift = chance.choice(CORE), chance.choice((-SHIFT, SHIFT))
     deck: list[tuple[FaultKind, str]] = []

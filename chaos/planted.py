@@ -1,4 +1,4 @@
-"""`python -m chaos.planted BUG MODULE …`: run a process of ours with a bug in it, to see whether it is found."""
+"""`python -m chaos.planted BUG MODULE …`: run a process of ours with a bug in it, to see whether a check finds it."""
 
 import runpy
 import sys
@@ -22,11 +22,11 @@ from lockbox.requests.policy import Terms
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 A_DAY = 86_400.0
 LATE = timedelta(seconds=1.6)
-"""Often long enough for two heartbeats after the first second, and still less than two seconds."""
+"""Often long enough for two heartbeats after the first second, but less than two seconds."""
 
 
 def _late_yes() -> None:
-    """Let a yes count whose time has run out. Nothing but this one rule refuses it: no trigger looks for it."""
+    """Accept an approval whose time has run out. Only this one rule refuses it; no trigger checks it."""
     too_late_at = deadlines.too_late_at
 
     def never(action: Action, terms: Terms, **facts: Any) -> datetime:  # noqa: ANN401 - as the rule takes them
@@ -37,7 +37,7 @@ def _late_yes() -> None:
 
 
 def _deaf_gate() -> None:
-    """Let the gate's memory go on as if nothing ended: it takes windows in, and drops none before its deadline."""
+    """Make the gate's memory miss all ends: it takes windows in, and drops none before its deadline."""
     replace = WindowMemory._replace
 
     def keep(memory: WindowMemory, request: int, window: RememberedWindow | None) -> None:
@@ -48,7 +48,7 @@ def _deaf_gate() -> None:
 
 
 def _lost_window() -> None:
-    """Let the gate's memory take in no more than three windows of four; about the others Postgres is asked."""
+    """Make the gate's memory miss one window of four; Postgres is asked about these."""
     replace = WindowMemory._replace
 
     def lose(memory: WindowMemory, request: int, window: RememberedWindow | None) -> None:
@@ -58,7 +58,7 @@ def _lost_window() -> None:
 
 
 def _slow_memory() -> None:
-    """Let the gate take in each window more than a second and less than two after its approval."""
+    """Make the gate take in each window more than one second, and less than two, after its approval."""
     put = WindowMemory.put
 
     def later(
@@ -74,7 +74,7 @@ def _slow_memory() -> None:
 
 
 def _late_gate() -> None:
-    """Let the gate take the database's clock to be an hour behind, so that no deadline is over."""
+    """Make the gate believe that the database's clock is an hour behind, so that no deadline has passed."""
     note_read = WindowMemory.note_read
 
     def behind(memory: WindowMemory, began: float, at: datetime, in_doubt: Collection[UUID] = ()) -> None:
@@ -84,7 +84,7 @@ def _late_gate() -> None:
 
 
 def _other_mailbox() -> None:
-    """Let the gate take each call for one about the mailbox whose address its own ends with, behind a hyphen."""
+    """Make the gate take each call as one about another mailbox: the part of its name after the last hyphen."""
     map_call = ServiceMapping.map
 
     def other(mapping: ServiceMapping, call: GateCall) -> MappedCall:
@@ -97,12 +97,12 @@ def _other_mailbox() -> None:
 
 
 def _open_guard() -> None:
-    """Let a guard that is cut off go on by what it last heard."""
+    """Let a guard that is cut off continue with what it last heard."""
     vars(database_clock)["QUIET_SECONDS"] = A_DAY
 
 
 def _early_gate() -> None:
-    """Let windows begin as they are approved, whenever access is to begin."""
+    """Let windows begin when they are approved, even if access is to begin later."""
 
     def runs(request: AccessRequest, at: datetime) -> bool:
         return at < request.deadline_at
@@ -111,7 +111,7 @@ def _early_gate() -> None:
 
 
 def _any_step() -> None:
-    """Let whoever is of a later step approve at once. Nothing but this one rule refuses it."""
+    """Let people of a later step approve at once. Only this one rule refuses it."""
     vars(permitted_moves)["has_turn"] = lambda *_: True
 
 
@@ -124,7 +124,7 @@ def _patch(owner: type, name: str, function: Callable[..., object]) -> None:
 
 @dataclass(frozen=True)
 class PlantedBug:
-    """A bug: the process that it is of, and what plants it there, in every check that would hide it."""
+    """A bug: its process, and the function that plants it there, in every check that would hide it."""
 
     process: str
     plant: Callable[[], None]
@@ -144,7 +144,7 @@ BUGS = {
 
 
 def main() -> None:
-    """Plant it, and go on as if the module had been started by itself."""
+    """Plant the bug, and run the module as if it had been started by itself."""
     bug, module, *rest = sys.argv[1:]
     BUGS[bug].plant()
     sys.argv = [module, *rest]

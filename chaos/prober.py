@@ -1,4 +1,4 @@
-"""The prober: asks whether doors are open, twenty times a second each if it is answered that soon."""
+"""The prober: asks up to twenty times a second whether each hot resource is open."""
 
 import asyncio
 import json
@@ -21,10 +21,10 @@ OPEN, CLOSED = 200, 403
 
 @dataclass
 class ProbedResource:
-    """One resource that somebody asked for; `hot_until` is how long it is tried at each turn.
+    """One resource to which somebody requested access; until `hot_until` it is probed at each turn.
 
-    `asking` is how many questions about it are not answered yet: a slow API is not to be buried under them.
-    `was_open` is whether it was ever found open.
+    `asking` is how many questions about it are not answered yet: a slow API must not be flooded. `was_open` is
+    whether it was ever found open.
     """
 
     customer: ChaosCustomer
@@ -35,7 +35,7 @@ class ProbedResource:
 
 
 class Prober:
-    """Tries each door that is or was just open at every turn, and of all others one at a turn, in a circle."""
+    """Probes resources that are or were just open at every turn, and one of all others at each turn, in a circle."""
 
     def __init__(self, clients: Clients, journal: Journal) -> None:
         self._clients = clients
@@ -45,23 +45,23 @@ class Prober:
         self._asking = 0
 
     def follow(self, customer: ChaosCustomer, resource: str) -> None:
-        """Try this door from now on."""
+        """Probe this resource from now on."""
         if resource not in self._doors:
             door = self._doors[resource] = ProbedResource(customer, resource)
             self._circle.append(door)
 
     def heat(self, resource: str) -> None:
-        """Try it at each turn: it may be open soon."""
+        """Probe this resource at each turn, because it may soon be open."""
         self._doors[resource].hot_until = time.monotonic() + HOT_SECONDS
 
     def cool(self, resource: str) -> None:
-        """Go on for a window's length and a little: whoever let somebody in has done so by now."""
+        """Probe for a little more than a window's length: by then, anything that lets somebody in has done so."""
         door = self._doors[resource]
         if door.hot_until:
             door.hot_until = time.monotonic() + AFTER_SECONDS
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Go on until told to stop."""
+        """Probe until told to stop."""
         asking = set[asyncio.Task[None]]()
         while not stopping.is_set():
             began = time.monotonic()

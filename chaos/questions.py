@@ -1,4 +1,4 @@
-"""What Postgres is asked afterwards; each question finds what must not be there."""
+"""SQL questions to Postgres after a run; most of them find what must not be there."""
 
 UNFOUNDED = """
 SELECT r.id FROM requests r WHERE r.opened_at IS NOT NULL AND NOT CASE
@@ -74,7 +74,7 @@ UPDATE after_reviews SET opened_at = opened_at - interval '25 hours', due_at = d
     remind_at = clock_timestamp()
 WHERE finding IS NULL
 """
-"""An update instead of a question: it lets a day pass for each finding that is due."""
+"""An update, not a question: it lets a day pass for each finding that is due."""
 WINDOWS = """
 SELECT r.id, coalesce(r.opens_at, e.at) AS opened_at, e.deadline_at, r.resources[1] AS resource
 FROM events e JOIN requests r ON r.id = e.request_id

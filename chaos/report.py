@@ -1,4 +1,4 @@
-"""The report of a run: its invariants, faults and counts as tables, and how to play it again."""
+"""The report of a run: its invariants, faults and counts as tables, and the command that plays it again."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ GOOD, BAD = Text("✓", "bold green"), Text("✗", "bold red")
 
 
 def again(plan: FaultPlan, patience: float | None) -> str:
-    """Return the line that plays a run once more; `patience` is what was asked for, None if nothing was."""
+    """Return the command that plays a run once more; `patience` is the option's value, None if it was not given."""
     command = f"again: make chaos SEED={plan.seed} SECONDS={plan.seconds:g}"
     return command if patience is None else f"{command} PATIENCE={patience:g}"
 
 
 def show(console: Console, result: Result, patience: float | None) -> None:
-    """Print it; `patience` as in `again`."""
+    """Print the report; `patience` is as in `again`."""
     table = Table("", "", "invariant", "looked at", title=f"seed {result.plan.seed}, {result.seconds:.0f} s in all")
     for finding in result.findings:
         table.add_row(GOOD if finding.holds else BAD, finding.name, finding.says, finding.looked_at)
@@ -31,7 +31,7 @@ def show(console: Console, result: Result, patience: float | None) -> None:
 
 
 def show_sometimes(console: Console, counts: Mapping[str, int]) -> list[str]:
-    """Print how often what has to happen sometimes did, over all seeds of a run; return what never did."""
+    """Print how often what has to happen sometimes did, over all seeds; return what never did."""
     never = [name for name, count in counts.items() if not count]
     console.print(Text(", ".join(f"{count} times {name}" for name, count in counts.items() if count)))
     for name in never:

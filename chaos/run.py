@@ -20,7 +20,7 @@ Tell = Callable[[str, float], object]
 SHARE_OF_FAULTS = 0.6
 TICK = 0.2
 SETTLES_SECONDS, LEAST_QUIET_SECONDS = 8.0, 5.0
-"""The quiet time after all is healed, and its least length: a guard connects again after at most five seconds."""
+"""The quiet time after everything is healed, and its minimum: a guard reconnects after five seconds at most."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Result:
 
 
 def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
-    """Play the plan of a stage, and say how it ended; `tell` hears what happens and how far it is, from 0 to 1.
+    """Play the plan of a stage, and return the result; `tell` gets what happens and the progress, from 0 to 1.
 
     Raises:
         NotHealed: something did not come up again.
@@ -96,7 +96,7 @@ def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
 
 
 def strike(stage: ChaosStack, striker: Striker, tell: Tell, is_over: Callable[[], bool]) -> None:
-    """Strike as planned, until the time of the plan is over, or all is over."""
+    """Strike as planned until the plan's time is over, or until `is_over`."""
     began = time.monotonic()
     waiting = list(stage.faults.faults)
     while (at := time.monotonic() - began) < stage.faults.seconds and not is_over():
@@ -109,7 +109,7 @@ def strike(stage: ChaosStack, striker: Striker, tell: Tell, is_over: Callable[[]
 
 
 def _frozen(struck: Sequence[AppliedFault]) -> Iterator[tuple[float, float]]:
-    """Yield when the API or the guard stood still, by the monotonic clock."""
+    """Yield the periods in which the API or the guard was frozen, by the monotonic clock."""
     ahead = time.time() - time.monotonic()
     for one in struck:
         if one.fault.kind == "freeze" and one.fault.target in {"api", "guard"}:

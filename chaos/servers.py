@@ -35,7 +35,7 @@ def restart_empty(stage: ChaosStack, _: Fault) -> None:
 
 
 def cut_log(stage: ChaosStack, fault: Fault) -> None:
-    """Kill Redis, cut the end off the file that it would read its data from, and start it."""
+    """Kill Redis, cut off the end of the file from which it restores its data, and start it."""
     stage.servers.kill("redis")
     for log in (stage.servers.folder / "redis" / "appendonlydir").glob("*.incr.aof"):
         with log.open("r+b") as file:
@@ -44,7 +44,7 @@ def cut_log(stage: ChaosStack, fault: Fault) -> None:
 
 
 def lose_key(stage: ChaosStack, fault: Fault) -> None:
-    """Delete one of the keys that the schedule is kept in."""
+    """Delete one of the keys that contain the schedule."""
     with stage.redis() as redis:
         redis.delete(f"{{lockbox}}:{KEYS[fault.dice % len(KEYS)]}")
 
@@ -57,7 +57,7 @@ def flush(stage: ChaosStack, _: Fault) -> None:
 
 @contextmanager
 def out_of_memory(stage: ChaosStack, _: Fault) -> Iterator[None]:
-    """Let Redis refuse to take anything more."""
+    """Make Redis refuse all writes that need memory."""
     with stage.redis() as redis:
         redis.config_set("maxmemory", SMALL)
         try:
@@ -67,14 +67,14 @@ def out_of_memory(stage: ChaosStack, _: Fault) -> Iterator[None]:
 
 
 def stall(stage: ChaosStack, fault: Fault) -> None:
-    """Let Redis answer nobody for a while."""
+    """Make Redis answer no one for a while."""
     with stage.redis() as redis:
         redis.client_pause(int(fault.lasts * 1000))
 
 
 @contextmanager
 def wrong_password(stage: ChaosStack, _: Fault) -> Iterator[None]:
-    """Change the password and hang up on everybody; who struck stays signed in on a connection of its own."""
+    """Change the password and close all connections except our own, which stays signed in."""
     redis = Redis.from_url(stage.servers.redis_url, single_connection_client=True)
     right = redis.config_get("requirepass")["requirepass"] or ""
     redis.config_set("requirepass", "another")
@@ -89,7 +89,7 @@ def wrong_password(stage: ChaosStack, _: Fault) -> Iterator[None]:
 
 @contextmanager
 def read_only(stage: ChaosStack, _: Fault) -> Iterator[None]:
-    """Demote Redis to a replica of nobody: what it holds can be read, and nothing can be written."""
+    """Make Redis a replica of a server that does not exist: its data can be read, but not written."""
     with stage.redis() as redis:
         redis.replicaof(*DEAD)
         try:
@@ -99,14 +99,14 @@ def read_only(stage: ChaosStack, _: Fault) -> Iterator[None]:
 
 
 def cut_off(stage: ChaosStack, _: Fault) -> None:
-    """Hang up on everybody."""
+    """Close all connections."""
     with stage.superuser.connect() as connection:
         connection.execute(text(CUT_OFF))
 
 
 @contextmanager
 def few_connections(stage: ChaosStack, fault: Fault) -> Iterator[None]:
-    """Let each login have one or two connections, and hang up on all that there are."""
+    """Limit each database login to one or two connections, and close all connections."""
     with stage.superuser.connect() as connection:
         for login in LOGINS:
             connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT {1 + fault.dice % 2}"))
@@ -120,7 +120,7 @@ def few_connections(stage: ChaosStack, fault: Fault) -> Iterator[None]:
 
 @contextmanager
 def lock(stage: ChaosStack, fault: Fault) -> Iterator[None]:
-    """Hold a table, so that nobody can read or write it."""
+    """Lock a table, so that nobody can read or write it."""
     with stage.superuser.connect() as connection:
         connection.execute(text("BEGIN"))
         connection.execute(text(f"LOCK TABLE {TABLES[fault.dice % len(TABLES)]} IN ACCESS EXCLUSIVE MODE"))

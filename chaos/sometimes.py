@@ -1,4 +1,4 @@
-"""What has to happen sometimes, or the stories have missed what they aim at; counted from what people have seen."""
+"""What has to happen sometimes: otherwise the stories missed their aim. It is counted from what people have seen."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ AT_DOORS = (
     *((STREAM, shown) for shown in (TOLD_IN_TIME, IN_MEMORY)),
 )
 FURTHER = (*Sight, *(f"{door}: {shown}" for door, shown in AT_DOORS))
-"""What is seen of the further ways to access: in stories, by callers at the gate and the guard, and on the stream."""
+"""What is seen of the further ways to access: in stories, at the gate and the guard, and on the stream."""
 
 
 def counted(journal: Journal, windows: Mapping[UUID, float]) -> dict[str, int]:
@@ -55,7 +55,7 @@ def further(journal: Journal, tested: Mapping[tuple[str, str], int]) -> dict[str
 def close(acts: Iterable[AttemptedAct]) -> tuple[int, int]:
     """Return in how many requests people acted within 100 ms of a deadline or of each other, and of how many.
 
-    Of those that had more than one answer: what nobody could act on, while the API was down, aims at nothing.
+    Only requests with more than one answer count: while the API was down, nobody could act on a request.
     """
     stories = [story for story in by_request(act for act in acts if act.status).values() if len(story) > 1]
     return sum(any(map(_at_deadline, story)) or any(_pairs(story)) for story in stories), len(stories)
@@ -70,7 +70,7 @@ def by_request(acts: Iterable[AttemptedAct]) -> dict[UUID, list[AttemptedAct]]:
 
 
 def meets(sent: float, answered: float, moment: float) -> bool:
-    """Whether something was under way within 100 ms of a moment."""
+    """Whether an act was under way within 100 ms of a moment."""
     return sent - NEAR <= moment <= answered + NEAR
 
 
@@ -88,7 +88,7 @@ def _at_deadlines(acts: Iterable[AttemptedAct]) -> Iterator[str]:
 
 
 def _pairs(story: Iterable[AttemptedAct]) -> Iterator[tuple[AttemptedAct, AttemptedAct]]:
-    """Yield each two acts that were sent within 100 ms of each other, in the order of their names."""
+    """Yield all pairs of acts that were sent within 100 ms of each other, in the order of their names."""
     for one, other in combinations(sorted(story, key=lambda act: act.action), 2):
         if abs(one.sent - other.sent) <= NEAR:
             yield one, other

@@ -1,4 +1,4 @@
-"""The stage: servers, the network before them, sinks, and the crew; built, healed and struck."""
+"""The stage: servers, the network in front of them, sinks, and the crew; built, healed and struck."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +30,7 @@ LOCAL = "127.0.0.1"
 
 @dataclass(frozen=True)
 class ChaosStack:
-    """All that runs. `servers` and `superuser` go straight to the servers, as whoever checks does.
+    """Everything that runs. `servers` and `superuser` bypass the proxies, for the checks.
 
     `controls` are the statuses that Flower gave to calls that would change something.
     """
@@ -50,12 +50,12 @@ class ChaosStack:
 
     @property
     def gates(self) -> GateAddresses:
-        """Where the gate and the guarded service are asked."""
+        """The addresses of the gate and of the guarded service."""
         tokens = (self.cast.gateway_token(scope) for scope in (Scope.GATE_NGINX, Scope.GATE_GUARD))
         return GateAddresses(self.plan.public_url, self.guarded.url, *tokens)
 
     def redis(self) -> Redis:
-        """Return a client of Redis itself."""
+        """Return a client of Redis that bypasses the proxy."""
         return Redis.from_url(self.servers.redis_url, socket_timeout=5, socket_connect_timeout=5)
 
     def sinks(self, target: str) -> list[Sink]:
@@ -63,13 +63,13 @@ class ChaosStack:
         return [self.mail] if target == "mail" else [*self.cast.hooks]
 
     def let_a_day_pass(self) -> None:
-        """Make the findings about break-glass overdue that are due by now."""
+        """Make the findings about break-glass overdue that are not given yet."""
         with self.superuser.connect().execution_options(isolation_level="READ COMMITTED") as owner, owner.begin():
             owner.execute(text("SET LOCAL session_replication_role = replica"))
             owner.execute(text(questions.OVERDUE))
 
     def calm(self) -> None:
-        """Let everything pass and be taken again."""
+        """Let the proxies pass everything, and the sinks take everything, again."""
         for proxy in self.proxies.values():
             self.loop.do(proxy.turn(ProxyMode.PASS))
         for sink in (*self.sinks("mail"), *self.sinks("webhooks")):
@@ -81,9 +81,9 @@ class ChaosStack:
 def built(
     plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "", kind: type[Processes] = Processes
 ) -> Iterator[ChaosStack]:
-    """Put proxies before the servers of a migrated database, start everything, and end it all on the way out.
+    """Put proxies before the servers of a migrated database, start everything, and stop all of it at the end.
 
-    A `bug` is planted in the API (see `planted`).
+    A `bug` is planted in its process (see `planted`).
     """
     with ExitStack() as ends:
         servers = servers_of(plan)
@@ -116,7 +116,7 @@ def built(
 
 
 def _guarded(plan: StackPlan, link: Proxy, cast: ChaosPeople) -> GuardProcess:
-    """Write the guard's token into a file that only we can read."""
+    """Write the guard's token into a file that only we can read, and return the guarded service."""
     file = plan.keys / "guard.token"
     file.touch(mode=0o600)
     file.write_text(cast.gateway_token(Scope.GATE_GUARD))

@@ -1,4 +1,4 @@
-"""The stream watch: reads the gate's change stream as a guard does, and notes when each window stood on it."""
+"""The stream watch: reads the gate's change stream as a guard does, and notes when each window was first on it."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ PATH = "/gate/v1/stream"
 
 
 class StreamWatch:
-    """Reads one stream, past the links that are struck, and begins anew where it ends."""
+    """Reads one stream, bypassing the links that are struck, and reads a new one when it ends."""
 
     def __init__(self, addresses: GateAddresses, history: GateHistory) -> None:
         self._addresses = addresses
@@ -27,11 +27,11 @@ class StreamWatch:
         self._http = httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         await self._http.aclose()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Go on until told to stop."""
+        """Read until told to stop."""
         while not stopping.is_set():
             with suppress(httpx.HTTPError):
                 await self._read(stopping)
@@ -54,7 +54,7 @@ class StreamWatch:
                     return
 
     def _take(self, kind: str, said: dict[str, Any], now: float) -> None:
-        """Note which windows an event names; a heartbeat shows that memory is read."""
+        """Note which windows an event names; a heartbeat shows that the gate's memory was read."""
         windows = {"snapshot": said.get("windows", ()), "open": (said,)}.get(kind, ())
         for window in windows:
             self._history.told.setdefault(UUID(window["request"]), now)

@@ -22,7 +22,7 @@ EXPECTED = (OSError, EmbeddedRefused, RedisError, KombuError, SQLAlchemyError, p
 class Striker:
     """Strikes as the plan says, each fault in a thread of its own, one at a time on each target.
 
-    `struck` are those that are over, those that could not be done among them.
+    `struck` are the faults that are over, including those that could not be carried out.
     """
 
     def __init__(self, stage: ChaosStack) -> None:
@@ -33,12 +33,12 @@ class Striker:
         self._under_way: list[Future[None]] = []
 
     def strike(self, fault: Fault) -> None:
-        """Begin with a fault."""
+        """Begin a fault."""
         lock = self._locks[fault.target]
         self._under_way.append(self._pool.submit(self._struck, fault, lock))
 
     def wait(self) -> None:
-        """Wait until all are lifted."""
+        """Wait until all faults are lifted."""
         for one in self._under_way:
             one.result()
         self._pool.shutdown()

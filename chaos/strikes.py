@@ -26,7 +26,7 @@ Strike = Callable[[ChaosStack, Fault], AbstractContextManager[None]]
 
 
 def once(do: Callable[[ChaosStack, Fault], object]) -> Strike:
-    """Return the strike that does something and lifts nothing."""
+    """Return a strike that does something, and lifts nothing afterwards."""
 
     @contextmanager
     def strike(stage: ChaosStack, fault: Fault) -> Iterator[None]:
@@ -38,7 +38,7 @@ def once(do: Callable[[ChaosStack, Fault], object]) -> Strike:
 
 @contextmanager
 def freeze(stage: ChaosStack, fault: Fault) -> Iterator[None]:
-    """SIGSTOP a process or a server with its children, and let them go on."""
+    """SIGSTOP a process or a server with its children, and let them continue afterwards."""
     if fault.target not in stage.servers.pids:
         with stage.crew.frozen(fault.target):
             yield
@@ -58,7 +58,7 @@ def freeze(stage: ChaosStack, fault: Fault) -> Iterator[None]:
 
 @contextmanager
 def network(stage: ChaosStack, fault: Fault) -> Iterator[None]:
-    """Turn a proxy or the sinks to the manner of this name. What is swallowed by a black hole arrives afterwards."""
+    """Switch a proxy or the sinks to the mode that the fault names. What a black hole swallows arrives afterwards."""
     if fault.target in stage.proxies:
         proxy = stage.proxies[fault.target]
         stage.loop.do(proxy.turn(ProxyMode(fault.kind)))
@@ -81,14 +81,14 @@ def network(stage: ChaosStack, fault: Fault) -> Iterator[None]:
 
 @contextmanager
 def partition(stage: ChaosStack, fault: Fault) -> Iterator[None]:
-    """Cut somebody off for longer than a guard may go on without news: by refusing, or by swallowing what is sent."""
+    """Cut the guard off for longer than it may go without news: refuse connections, or swallow what is sent."""
     kind = ProxyMode.REFUSE if fault.dice % 4 == 0 else ProxyMode.BLACK_HOLE
     with network(stage, replace(fault, kind=kind)):
         yield
 
 
 def reset(stage: ChaosStack, fault: Fault) -> None:
-    """Reset all connections in the midst of whatever they say."""
+    """Reset all connections, whatever is being sent."""
     stage.loop.do(stage.proxies[fault.target].cut())
 
 
@@ -114,13 +114,13 @@ def shuffle(stage: ChaosStack, fault: Fault) -> Iterator[None]:
 
 
 def replay(stage: ChaosStack, fault: Fault) -> None:
-    """Deliver messages that were sent before once more."""
+    """Deliver earlier messages once more."""
     with stage.redis() as redis:
         stage.messages.replay(redis, fault.dice)
 
 
 def forge(stage: ChaosStack, fault: Fault) -> None:
-    """Send forged messages: about what is open and not due, about nothing, malformed, of unknown tasks."""
+    """Send forged messages: about open requests that are not due, about nothing, malformed, and of unknown tasks."""
     with stage.superuser.connect() as connection:
         open_ = [str(one) for one in connection.execute(text(SOME_OPEN)).scalars()]
     with Celery("stranger", broker=stage.servers.redis_url) as stranger:

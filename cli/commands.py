@@ -232,7 +232,7 @@ def _endpoint_ids() -> Iterator[str]:
 
 
 def _delivery_ids(beginning: str) -> Iterator[str]:
-    """Yield ids of deliveries, newest first, among them all that begin with `beginning`."""
+    """Yield ids of deliveries, newest first, including all that begin with `beginning`."""
     last = str(UUID(beginning.replace("-", "").ljust(32, "f")))
     for endpoint in _endpoint_ids():
         asked: dict[str, Any] = {"limit": 200, "cursor": last}

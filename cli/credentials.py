@@ -38,8 +38,8 @@ def code_key(
 ) -> None:
     """Derive the key of mailed codes into a file.
 
-    From a credential key, for LOCKBOX_CODE_KEY_FILES of the notifications
-    worker. The derived key makes codes and nothing else.
+    Derived from a credential key, for LOCKBOX_CODE_KEY_FILES of the
+    notifications worker, it makes codes and nothing else.
     """
     try:
         keyring.make_codes(root, file)

@@ -96,7 +96,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class DatabaseSwap:
-    """The new database `made` gets the live database's `name`; the live database is renamed `aside`."""
+    """The new database `made` gets the live database's `name`; the live database is renamed to `aside`."""
 
     root: "Connection[tuple[object, ...]]"
     owner: URL
@@ -167,7 +167,7 @@ class DatabaseSwap:
 
     @property
     def _target(self) -> str:
-        """Without the password, which would be visible in the list of processes."""
+        """The URL without the password, which would be visible in the list of processes."""
         of = libpq_url(self.owner)
         plain = URL.create("postgresql", of.username, None, of.host, of.port, self.made, of.query)
         return plain.render_as_string()

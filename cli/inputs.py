@@ -23,7 +23,7 @@ ID_HELP = "or its beginning, 8 characters or more"
 
 
 def seconds(given: str | int, *, least: int = 0, most: int | None = None, unit: int = 1) -> int:
-    """Return a duration in units of `unit` seconds; an integer is a default that is already in units."""
+    """Return a duration in units of `unit` seconds; an integer is a default and already in that unit."""
     if isinstance(given, int):
         return given
     found = DURATION.fullmatch(given)

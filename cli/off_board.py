@@ -45,8 +45,8 @@ def off_board(
     gets its whole log with proofs, and its members, policies and requests.
     Verify the export. Then, with --erase: texts, events, people and settings
     are erased, and a verifiable statement says so. The tenant has to be
-    suspended, and an admin of it has to have asked. If interrupted, run it
-    again.
+    suspended, and one of its admins must have asked for this. If interrupted,
+    run it again.
     """
     if erase and not yes and typer.prompt("This cannot be undone. Type the tenant as before") != tenant:
         raise stop("That is another tenant; nothing was changed.")

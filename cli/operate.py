@@ -133,10 +133,10 @@ def erase(
 ) -> None:
     """Erase a person's data permanently.
 
-    As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays in
-    the audit log under a pseudonym, and the log still verifies. Texts of closed
-    requests that contain one of the person's addresses are erased too. A legal
-    hold at one of the person's tenants prevents the erasure.
+    As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What the person did
+    stays in the audit log under a pseudonym, and the log still verifies. Texts
+    of closed requests that contain one of the person's addresses are erased too.
+    A legal hold at one of the person's tenants prevents the erasure.
     """
     if not yes and typer.prompt("This cannot be undone. Type the person's id again") != str(person):
         raise stop("That is another id; nothing was changed.")
@@ -215,8 +215,8 @@ def retain(
     longer than LOCKBOX_RETENTION_DAYS or --older-than; under a legal hold the
     whole log is kept. Events are removed from the beginning of a log, up to the
     first event that is younger, or whose request was open more recently. What
-    the old requests named, and why, is erased too. The seals of removed events
-    stay. If interrupted, run it again to continue.
+    the old requests asked for, and why, is erased too. The seals of removed
+    events stay. If interrupted, run it again to continue.
     """
     if not yes:
         what = f"what is older than {older_than} days" if older_than else "what is older than was set"

@@ -95,7 +95,7 @@ def extend(
 ) -> None:
     """Request more time for your open access.
 
-    The extension is a request of its own, from the end of that access on; the same people are asked.
+    The extension is a separate request for the time after that access ends; the same people are asked.
     """
     body = {"access_window": more, "justification": justification}
     submitted = call("POST", at("requests", request_id(request), "extend"), body=body, headers=headers(key=key))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 NOTHING = "-"
 LOOK_ALIKES = "Your name or mailbox"
-"""The label of people with the reader's name or mailbox: two approvals may be one person's."""
+"""The label of people with the reader's name or mailbox: two approvals may come from one person."""
 SHORTEST_ID = 13
 """Ids begin with their time: this many characters distinguish ids that were made in different milliseconds."""
 UNITS = {"d": 86400, "h": 3600, "min": 60}

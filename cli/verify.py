@@ -84,10 +84,10 @@ def verify(
     """Verify an export offline.
 
     Trusts the keys that you give, the keys in a mail that you give, and the keys that verified the same log before.
-    Approvals are checked by keys named lockbox/approvals. The checkpoint is remembered, and the next export has to
+    Approvals are checked with keys named lockbox/approvals. The checkpoint is remembered, and the next export has to
     continue it. If a back-up was restored, the command says which events the log lost, and how to accept that. Ends
-    with 0 if the export is intact, 1 if it was tampered with, 2 if that cannot be verified, and 3 if the file is no
-    export.
+    with 0 if the export is intact, 1 if it was tampered with, 2 if that cannot be verified, and 3 if the file is not
+    an export.
     """
     paper, folder = Console(highlight=False), memory.expanduser()
     try:

@@ -125,17 +125,17 @@ class SettingFields(BaseSettings):
     """Whether the servers are embedded ones that `make run` starts. Refused in production."""
 
     database_url: PostgresUrl = None
-    """Postgres by the login of the API, for example `postgresql://lockbox_api:...@db:5432/lockbox`."""
+    """Postgres with the API's database login, for example `postgresql://lockbox_api:...@db:5432/lockbox`."""
     worker_database_url: PostgresUrl = None
-    """Postgres by the login of the core worker."""
+    """Postgres with the core worker's database login."""
     notifications_database_url: PostgresUrl = None
-    """Postgres by the login of the notifications worker."""
+    """Postgres with the notifications worker's database login."""
     connectors_database_url: PostgresUrl = None
-    """Postgres by the login of the connector worker."""
+    """Postgres with the connector worker's database login."""
     owner_database_url: PostgresUrl = None
-    """Postgres by the owner's login: for migrations and `lockbox operate` only, never for a server."""
+    """Postgres with the owner's database login: for migrations and `lockbox operate` only, never for a server."""
     database_direct_url: PostgresUrl = None
-    """Postgres itself by the core worker's login, where the other URLs name a pooler."""
+    """Postgres itself with the core worker's database login, if the other URLs name a pooler."""
     redis_url: Annotated[SecretStr | None, _if_set(check_redis_url)] = None
     """Redis or Valkey, for example `rediss://:...@redis:6379/0`. Production needs a password."""
 
@@ -167,7 +167,7 @@ class SettingFields(BaseSettings):
     private_networks: Annotated[Networks, AfterValidator(check_private)] = ()
     """Private networks in which issuers, adapters, connectors and the vendor's webhooks may be, as a JSON list."""
     outbound_proxy: Annotated[SecretStr | None, _if_set(OutboundProxy.of)] = None
-    """The proxy by which public addresses are called, such as `http://proxy.example:3128`; it gets no name."""
+    """The proxy by which public addresses are called, such as `http://proxy.example:3128`; it gets no host names."""
     webhooks_allow_http: bool = False
     """Whether webhooks may use http, to this machine alone. Refused in production."""
     secret_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_fernet_keys)] = (DEVELOPMENT_KEY,)
@@ -216,7 +216,7 @@ class SettingFields(BaseSettings):
     flower_url: Annotated[str | None, _if_set(check_page)] = None
     """Where operators open Flower, for a link on the page *Operations*."""
     flower_unauthenticated_api: str | None = Field(default=None, validation_alias="FLOWER_UNAUTHENTICATED_API")
-    """Flower's own switch that opens its API to everybody; with it Lockbox's Flower does not start."""
+    """Flower's own switch that opens its API to everybody; if it is set, Lockbox's Flower does not start."""
 
     audit_name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9./:-]*$")
     """The name under which checkpoints are signed; by default the host of `LOCKBOX_PUBLIC_URL`. Never change it."""
@@ -238,11 +238,11 @@ class SettingFields(BaseSettings):
     connections_per_address: int = Field(default=100, ge=1, le=100_000)
     """How many connections one client address may hold; a trusted proxy is exempt."""
     gate_compare_every: int = Field(default=1000, ge=1, le=1_000_000)
-    """Of how many yeses from memory the gate compares one with Postgres."""
+    """The gate compares one in this many "allow" answers from memory with Postgres."""
     gate_streams: int = Field(default=200, ge=0, le=10_000)
     """How many streams of guards one API process serves."""
     gate_streams_per_token: int = Field(default=100, ge=0, le=10_000)
-    """How many of these may share one token."""
+    """How many of these streams may share one token."""
 
     metrics_token: Annotated[SecretStr | None, _if_set(_check_sendable)] = None
     """The bearer token for `/metrics` from other machines. Production needs at least 24 characters."""
@@ -260,7 +260,7 @@ class SettingFields(BaseSettings):
     otlp_endpoint: Annotated[str | None, _if_set(check_collector)] = None
     """The collector of OpenTelemetry traces, by OTLP/HTTP: `http://collector:4318`. Needs the extra `tracing`."""
     otlp_share: float = Field(default=1.0, ge=0, le=1)
-    """Which share of the traces that begin here is sent; one that a caller has begun follows the caller."""
+    """The share of traces begun here that is sent; for a trace that a caller began, the caller decides."""
 
     submissions_per_person: int = Field(default=30, ge=1, le=1_000_000)
     """How many requests one person may submit in a minute."""
@@ -277,4 +277,4 @@ class SettingFields(BaseSettings):
     """Ends the process on purpose at a named place, for tests. Refused in production."""
 
     catalogue: Annotated[Catalogue, NoDecode, BeforeValidator(_from_file)] = Field(default_factory=sample_catalogue)
-    """The file of services, actions and plans (docs/catalogue.md); the sample without it. Production needs it."""
+    """The file of services, actions and plans (docs/catalogue.md); the sample by default. Production needs it."""

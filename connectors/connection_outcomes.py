@@ -19,7 +19,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=60)
 MOST_DOUBLINGS = 6
 FAILED = {True: ConnectionState.OPEN_FAILED, False: ConnectionState.CLOSE_FAILED}
 TOLD_AGAIN_AFTER = timedelta(hours=1)
-"""How long after a notified failure a further failure at the same target, for the same request, is notified again."""
+"""If no failure is recorded for this long, the next one at the same target for the same request is notified again."""
 EVENTS = {
     ConnectionState.OPEN: "connection_opened",
     ConnectionState.OPEN_FAILED: "connection_open_failed",

@@ -16,8 +16,9 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 0.02
 LOOK_SECONDS = 0.5
-"""How often the connector looks for a prepared transaction, which has no session, that blocks it. Only one that keeps
-its lock for longer matters."""
+"""How often the connector looks for a prepared transaction that blocks it; such a transaction has no session. Only
+one that keeps its lock for longer matters.
+"""
 # Also ends blocking sessions of other Lockbox roles: an engineer may use another role's session to hold a lock that
 # the close waits for.
 END: LiteralString = """

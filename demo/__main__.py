@@ -1,4 +1,4 @@
-"""Plays the demo and exits: `python -m demo [--folder F]`; 0 only if everything was as it must be."""
+"""Plays the demo and exits: `python -m demo [--folder F]`; 0 only if every proof holds."""
 
 import argparse
 import shutil
@@ -23,7 +23,7 @@ WIDTH_WITHOUT_TERMINAL = 80
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Play, show, and return the exit code."""
+    """Play the demo, show the result, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument(
         "--folder", type=Path, help="data folder of the embedded servers, to keep (default: none is kept)"

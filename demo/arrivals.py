@@ -1,4 +1,4 @@
-"""What arrives: the demo's mails and webhook calls, as its stories speak of them."""
+"""The demo's mails and webhook calls as they arrive, in the terms of its stories."""
 
 import re
 from email.message import EmailMessage
@@ -11,14 +11,14 @@ PATH = "/demo/"
 
 
 class DemoReceiver(WebhookReceiver):
-    """A receiver that verifies each call, and is out of order at the first tries of one of them."""
+    """A receiver that verifies each call, and fails at the first tries of one of them."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(path=f"{PATH}{endpoint}")
         self.endpoint = endpoint
 
     def answer_to(self, call: Call) -> ScriptedAnswer:
-        """Say what the story says to its call, and to all others what a receiver says."""
+        """Answer the story's call as the story says, and all other calls as any receiver does."""
         if not call.is_signed or (self.endpoint, call.event.get("type")) != OUT_OF_ORDER:
             return super().answer_to(call)
         before = sum(one.id == call.id and one.is_signed for one in self.calls)
@@ -36,7 +36,7 @@ class DemoReceiver(WebhookReceiver):
 
 
 def mail(message: EmailMessage, at: float) -> DemoMail:
-    """Return what a mail tells of, and whom; `at` is when it came."""
+    """Return what a mail is about, and to whom it went; `at` is when it came."""
     subject = str(message["Subject"]).strip()
     told = subject.removeprefix(MARK)
     return DemoMail(

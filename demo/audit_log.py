@@ -25,7 +25,7 @@ MEMORY = "verified"
 
 
 def examine(admin: httpx.Client, plan: StackPlan) -> DemoAuditLog:
-    """Export the audit log of the admin's tenant once it is sealed, and let a process verify it that calls nobody."""
+    """Export the audit log of the admin's tenant once it is sealed, and have a process verify it offline."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     export, flipped, note, key = (
         FOLDER / name for name in ("audit-log.ndjson", "flipped.ndjson", "checkpoint", "key")
@@ -55,7 +55,7 @@ def _listed(admin: httpx.Client) -> Iterator[str]:
 
 
 def _flip(lines: list[bytes]) -> int:
-    """Flip a bit of one event's time, and return in which line, counted from 1."""
+    """Flip a bit of one event's time, and return the number of its line, counted from 1."""
     events = [number for number, line in enumerate(lines) if MOMENT in line]
     number = events[len(events) // 2]
     line = bytearray(lines[number])
@@ -65,7 +65,7 @@ def _flip(lines: list[bytes]) -> int:
 
 
 def _verified(export: Path, note: Path, key: Path) -> DemoVerification:
-    """Run the command that anybody runs who trusts neither us nor the network."""
+    """Run the command that anyone can run without trusting us or the network."""
     trusted = ("--checkpoint", str(note), "--key", str(key), "--memory", str(export.parent / MEMORY))
     words = ("audit", "verify", str(export), *trusted)
     ended = subprocess.run(  # noqa: S603 - our own command, with files of our own

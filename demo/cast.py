@@ -45,7 +45,7 @@ POLICY = Policy(
 
 @dataclass(frozen=True)
 class DemoCast:
-    """Everyone who plays. `ahead` is by how many seconds, at least, the database's clock is ahead of ours."""
+    """Everyone who takes part. The database's clock is at least `ahead` seconds ahead of ours."""
 
     tenant: str
     people: Mapping[str, UUID]
@@ -57,7 +57,7 @@ class DemoCast:
 
     @classmethod
     def gather(cls, plan: StackPlan, settings: Settings, receivers: Iterable[DemoReceiver]) -> Self:
-        """Write them into the database, and tell the receivers the secrets of their endpoints."""
+        """Write the cast into the database, and give the receivers the secrets of their endpoints."""
         db = Database(make_engine(plan.owner_database_url, role="demo"), Schedule(plan.redis_url))
         slug = f"demo-{secrets.token_hex(3)}"
         with db.transaction() as session:
@@ -102,7 +102,7 @@ class DemoCast:
 
 
 def _retire_abandoned(session: UnitOfWork) -> None:
-    """Disable endpoints of demos that were killed: a vendor's endpoint would hear of every tenant for ever."""
+    """Disable endpoints of demos that were killed: one of the vendor would be called for every tenant forever."""
     ours = col(Endpoint.url).like(f"http://127.0.0.1:%{PATH}%")
     query = select(Endpoint).where(ours, col(Endpoint.disabled_at).is_(None))
     _disable(session, *(endpoint for endpoint in session.orm.exec(query) if not _listens(endpoint.url)))

@@ -1,4 +1,4 @@
-"""The doors: asks the gateway again and again, for each story's own mailbox, whether it serves now."""
+"""Probe the gateway again and again: does it serve each story's own mailbox now?"""
 
 import threading
 import time
@@ -19,7 +19,7 @@ class AccessProber(threading.Thread):
         url: the gateway before the guarded service.
         host: the host by which the gate knows the tenant.
         mailboxes: an address by the number of its story.
-        ahead: by how many seconds, at least, the database's clock is ahead of ours.
+        ahead: the database's clock is at least this many seconds ahead of ours.
     """
 
     def __init__(self, url: str, host: str, mailboxes: Mapping[int, str], ahead: float) -> None:
@@ -36,13 +36,13 @@ class AccessProber(threading.Thread):
         return {number: tuple(probes) for number, probes in self._seen.items()}
 
     def run(self) -> None:
-        """Go round."""
+        """Probe all mailboxes in turn."""
         while not self._stopping.wait(REST_SECONDS):
             for number, mailbox in self._mailboxes.items():
                 self._seen[number].append(self._probe(mailbox))
 
     def stop(self) -> None:
-        """Ask no more; whoever is being asked may answer first."""
+        """Send no more probes; a probe that waits for its answer may get it first."""
         self._stopping.set()
         if self.is_alive():
             self.join()

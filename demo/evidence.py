@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DemoMail:
-    """A mail that arrived: to whom (the part before the @), about which request, and what it tells of.
+    """A mail that arrived: to whom (the part before the @), about which request, and about which state.
 
     `at` is when it came, on the database's clock.
     """
@@ -22,7 +22,7 @@ class DemoMail:
 
 @dataclass(frozen=True)
 class DemoWebhookCall:
-    """A try of a webhook call at an endpoint, and its answer; `verified` is whether its signature was right."""
+    """An attempt to call a webhook, and the endpoint's answer; `verified` is whether the signature was right."""
 
     hook_id: str
     endpoint: str
@@ -33,13 +33,13 @@ class DemoWebhookCall:
 
     @property
     def taken(self) -> bool:
-        """Whether it arrived, as whoever called takes it."""
+        """Whether the call arrived in the eyes of its sender."""
         return self.verified and self.status in range(200, 300)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question to the guarded service: when it was put and answered (on the database's clock), and how."""
+    """One call to the guarded service: when it was sent and answered (on the database's clock), and the status."""
 
     sent: float
     answered: float
@@ -47,15 +47,15 @@ class Probe:
 
     @property
     def said(self) -> str:
-        """The answer as a word; anything but yes and no is told by its number."""
+        """The answer as a word, or as its status if it is neither yes nor no."""
         return {200: "serves", 403: "refuses"}.get(self.status, f"answers {self.status}")
 
 
 @dataclass(frozen=True)
 class DemoVerification:
-    """How `lockbox audit verify` ended: how many events it found good, or the first thing that it found wrong.
+    """How `lockbox audit verify` ended: how many events it found intact, or the first thing that it found wrong.
 
-    `by_break_glass` is how many windows it says were opened by break-glass.
+    `by_break_glass` is how many windows were opened by break-glass, by its count.
     """
 
     code: int
@@ -67,7 +67,7 @@ class DemoVerification:
 
 @dataclass(frozen=True)
 class DemoAuditLog:
-    """How many events the API shows, None if they were not sealed in time, and what the verifier says.
+    """How many events the API shows (None if they were not sealed in time), and what the verifier says.
 
     `line` is where a byte of the export was flipped before it was verified once more.
     """
@@ -80,11 +80,11 @@ class DemoAuditLog:
 
 @dataclass
 class DemoEvidence:
-    """All of it; by the number of the story where it belongs to one.
+    """Everything that was seen, by the number of the story if it belongs to one.
 
-    `closed_at` is when somebody who closed a request had the answer that it is closed. `after_reviews` are
-    what the customer found about access by break-glass, as the API shows it. `deliveries` is the log of the
-    customer's endpoint, as the API shows it.
+    `closed_at` is when the person who closed a request had the answer that it is closed. `after_reviews` are the
+    customer's findings about access by break-glass, as the API shows them. `deliveries` is the log of the customer's
+    endpoint, as the API shows it.
     """
 
     requests: dict[int, Mapping[str, Any]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The gateway of the demo: Caddy by deploy/gateways/Caddyfile, which names Erin in place of an identity provider."""
+"""The gateway of the demo: Caddy with deploy/gateways/Caddyfile. It names Erin in place of an identity provider."""
 
 import sys
 from pathlib import Path
@@ -29,10 +29,10 @@ class CaddyMissing(Exception):  # noqa: N818 - the name says what went wrong
 
 
 def find_caddy() -> Path:
-    """Return the program.
+    """Return the path of the program.
 
     Raises:
-        CaddyMissing: it is in no place of ours; the message says what to do.
+        CaddyMissing: neither environment has Caddy; the message says what to do.
     """
     for place in CADDY_PLACES:
         if (place / "caddy").exists():
@@ -41,7 +41,7 @@ def find_caddy() -> Path:
 
 
 def write_catalogue(folder: Path) -> Path:
-    """Write the catalogue that is shipped, with the header in which the gateway names the engineer."""
+    """Write the shipped catalogue, plus the header in which the gateway names the engineer."""
     written = folder / "catalogue.yaml"
     written.write_text(replaced(CATALOGUE.read_text(), {COMMENTED: COMMENTED.removeprefix("# ")}))
     return written
@@ -68,7 +68,7 @@ def start_gateway(processes: Processes, folder: Path, token: str) -> str:
 
 
 def map_engineer(api: str, operator: str, gateway: UUID, engineer: UUID) -> None:
-    """Say, as an operator, who the engineer is that this gateway names.
+    """Map the name that this gateway uses to the engineer, as an operator.
 
     Raises:
         httpx.HTTPError: the API refuses it.

@@ -1,4 +1,4 @@
-"""The service behind the gateway: `python -m demo.mailboxes PORT`; it answers all who ask, and only Caddy does."""
+"""The service behind the gateway: `python -m demo.mailboxes PORT`. It answers any caller, but only Caddy calls it."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ class MailboxHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Serve one."""
+        """Serve one mailbox."""
         body = json.dumps({"mailbox": self.path, "messages": ["Hello from the customer's content."]}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -1,4 +1,4 @@
-"""Playing the stories: submits them, lets each person act when it is time, and watches until all is quiet."""
+"""Play the stories: submit them, let each person act when it is time, and watch until nothing more happens."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -20,15 +20,15 @@ TICK_SECONDS = 0.2
 STORY_SECONDS = 30
 QUIET_SECONDS = 8
 LAST_LOOK_SECONDS = 1.0
-"""How long the doors are still tried after the last request has closed."""
+"""How long the gateway is still probed after the last request has closed."""
 
 
 @dataclass(frozen=True)
 class StoryRow:
     """A story as it stands now.
 
-    `left` is in seconds until its deadline, None once it is closed; `said` all answers at its door, and `now` the
-    one that was asked for since it was seen in this state, if there is one yet.
+    `left` is in seconds until its deadline, None once it is closed. `said` are all answers of the gateway to its
+    probes, and `now` is the latest answer to a probe since the story reached this state, None if there is none yet.
     """
 
     story: Story
@@ -55,14 +55,14 @@ class DemoRun:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many mails and webhooks of this run have come."""
+        """How many mails and webhook calls of this run have arrived."""
         return len(self._mails()), sum(hook.taken for hook in self._hooks())
 
     def perform(self) -> Iterator[list[StoryRow]]:
-        """Play, and hand out how all stand a few times a second, until each is closed and everyone was told.
+        """Play; a few times a second yield how all stories stand, until each is closed and everyone was notified.
 
         Raises:
-            DemoFailure: a request was not taken, or a process ended.
+            DemoFailure: a request was not accepted, or a process ended.
         """
         self._stage.doors.start()
         time.sleep(TICK_SECONDS * 2)
@@ -84,7 +84,7 @@ class DemoRun:
             raise DemoFailure(f"not all requests were submitted; {'; '.join(self.evidence.surprises) or 'too slow'}")
 
     def gather(self) -> DemoEvidence:
-        """Collect what is left to collect, and return all that was seen."""
+        """Collect the remaining evidence, and return all of it."""
         seen = self.evidence
         self._stage.doors.stop()
         seen.probes = self._stage.doors.seen
@@ -106,7 +106,7 @@ class DemoRun:
         return [story for story in STORIES if story.number in self.evidence.requests]
 
     def _played_out(self) -> bool:
-        """Whether every request is closed, and nobody has anything left to say about one."""
+        """Whether every request is closed, and no finding is left to give."""
         requests = self.evidence.requests
         closed = [story for story in self._submitted() if requests[story.number]["state"] in FINAL_STATES]
         left = (cue.action for cues in self._cues.values() for cue in cues)
@@ -160,7 +160,11 @@ class DemoRun:
                 self._act(story, cues.pop(0))
 
     def _is_time(self, story: Story, cue: Cue) -> bool:
-        """Whether everyone who is asked has heard of it, or a window that somebody ends or extends was seen open."""
+        """Whether a cue may be played now.
+
+        A finding needs a request that has ended; to end or extend a window, the window must have been seen open; for
+        all else, everyone who is asked must have the mail.
+        """
         if cue.action == FIND:
             return self.evidence.requests[story.number]["state"] in FINAL_STATES
         if cue.action in {"revoke", CLOSE, EXTEND}:
@@ -183,7 +187,7 @@ class DemoRun:
             self.evidence.surprises.append(told)
 
     def _asked_have_heard(self, story: Story) -> bool:
-        """Whether the last step's mails are there, which an answer would make moot."""
+        """Whether the last step's mails have arrived, because an answer would cancel those still unsent."""
         request_id = self.evidence.requests[story.number]["id"]
         last = story.steps[len(story.cues) - len(self._cues[story.number])]
         mails = {(mail.state, mail.to) for mail in self._mails() if mail.request_id == request_id}

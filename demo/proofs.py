@@ -1,4 +1,4 @@
-"""The proofs: holds what was seen against what the stories say must be; pure, so that it can be tried itself."""
+"""The proofs: compare what was seen with what the stories say must be; pure, so that the proofs can be tested."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,14 +26,14 @@ from devstack.flower import CONTROL_CALLS
 
 FORBIDDEN = 403
 GATE_SECONDS = 1.0
-"""A call that begins this long after a window was closed early is refused."""
+"""A call that begins this long after a window was revoked is refused."""
 TOLD_SECONDS = 5.0
 """This long after break-glass opened access, everyone at the customer who must be notified has a mail."""
 
 
 @dataclass(frozen=True)
 class ProofLine:
-    """A line of the last screen; `off` says what is not as it must be, nothing where all is."""
+    """A line of the last screen; `off` lists what is wrong, empty if nothing is."""
 
     title: str
     expected: str
@@ -42,12 +42,12 @@ class ProofLine:
 
     @property
     def holds(self) -> bool:
-        """Whether all is as it must be."""
+        """Whether nothing is wrong."""
         return not self.off
 
 
 def of_stories(seen: DemoEvidence) -> list[ProofLine]:
-    """Return a line a story: how it had to end, and how it did."""
+    """Return a line for each story: how it had to end, and how it did."""
     return [_ended(story, seen) for story in STORIES]
 
 
@@ -96,7 +96,7 @@ def _hooks(seen: DemoEvidence) -> ProofLine:
 
 
 def _retried(seen: DemoEvidence) -> ProofLine:
-    """The receiver's own account of the call that it refused twice, held against the delivery log's."""
+    """Compare the receiver's record of the call that it refused twice with the delivery log's."""
     here = [(hook.hook_id, hook.status) for hook in seen.hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER]
     log = sorted(
         (delivery for delivery in seen.deliveries if delivery["event_type"] == OUT_OF_ORDER[1]),
@@ -168,7 +168,7 @@ def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
 
 
 def _moment(seen: DemoEvidence) -> ProofLine:
-    """How long after the revoke was answered the last call began that the gateway let in."""
+    """How long after the answer to the revoke the last call began that the gateway let in."""
     must = f"within {GATE_SECONDS:.0f} s"
     revoked = next(story.number for story in STORIES if story.opens and story.end == "revoked")
     closed_at = seen.closed_at.get(revoked, inf)
@@ -182,7 +182,7 @@ def _moment(seen: DemoEvidence) -> ProofLine:
 
 
 def _goes_on(seen: DemoEvidence) -> Iterator[ProofLine]:
-    """From the end of the window that was extended on, calls are let in by the extension's own, without a gap."""
+    """From the end of the extended window on, the extension's own window lets calls in, without a gap."""
     for story in (story for story in STORIES if story.extends):
         begins, ends = (_instant(seen.requests[number]["deadline_at"]) for number in (story.extends, story.number))
         said = {probe.said for probe in seen.probes[story.number] if begins <= probe.sent and probe.answered < ends}
@@ -194,7 +194,7 @@ def _goes_on(seen: DemoEvidence) -> Iterator[ProofLine]:
 
 
 def _break_glass(seen: DemoEvidence) -> Iterator[ProofLine]:
-    """How soon all of the customer had a mail that says so, and what the customer found once it had ended."""
+    """How soon everyone at the customer had a mail about it, and what the customer found after its end."""
     (number,) = (story.number for story in STORIES if story.break_glass)
     yield _alarmed(number, seen)
     found = seen.after_reviews.get(number) or {}
@@ -228,8 +228,8 @@ def _same_mailbox(story: Story) -> Iterator[Story]:
 def _inside(probe: Probe, story: Story, seen: DemoEvidence) -> bool:
     """Whether an answer can have been given in the window: asked before its end, answered after its start.
 
-    It ends at the deadline on the dot. Who closes it early has closed it once the answer is there; the gate knows of
-    that within a second.
+    The window ends exactly at its deadline. An early end takes effect once the person who ends it has the answer; the
+    gate follows within a second.
     """
     opened = next((event for event in seen.events[story.number] if event["to_state"] == "active"), None)
     if opened is None:
@@ -257,7 +257,7 @@ def _control(seen: DemoEvidence) -> ProofLine:
 
 
 def _audit_log(audit_log: DemoAuditLog) -> Iterator[ProofLine]:
-    """A verifier that calls nobody finds the whole audit log good, and names the line in which a byte was flipped."""
+    """An offline verifier finds the whole audit log intact, and names the line in which a byte was flipped."""
     whole, flipped = audit_log.verified or DemoVerification(-1), audit_log.flipped or DemoVerification(-1)
     must = f"good, {audit_log.recorded} events" if audit_log.recorded else "sealed, and good"
     said = f"good, {whole.events} events" if whole.code == 0 else whole.found or "never sealed"

@@ -22,7 +22,7 @@ MOST_OFF = 3
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo came to; `seconds` all in."""
+    """The result of the demo; `seconds` is its whole duration."""
 
     tenant: str
     seconds: float
@@ -31,17 +31,17 @@ class DemoOutcome:
 
     @property
     def off(self) -> tuple[str, ...]:
-        """What is not as it must be."""
+        """Everything that is wrong."""
         return tuple(line for proof in (*self.stories, *self.proofs) for line in proof.off)
 
     @property
     def good(self) -> bool:
-        """Whether everything is as it must be."""
+        """Whether nothing is wrong."""
         return not self.off
 
 
 def show(console: Console, outcome: DemoOutcome) -> None:
-    """Print a line a story, a line a proof, and what is off, if anything is."""
+    """Print a line for each story and each proof, and whatever is wrong."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name, width in (("Story", 29), ("Must be", 22), ("Was", 22), ("", 1)):
         table.add_column(name, width=width, no_wrap=True)

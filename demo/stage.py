@@ -1,4 +1,4 @@
-"""The stage: every server and process of the demo, started together, and ended in the right order."""
+"""The stage: every server and process of the demo, started together and stopped in the right order."""
 
 import os
 import tempfile
@@ -40,7 +40,7 @@ class DemoFailure(Exception):  # noqa: N818 - the name says what happened
 
 @dataclass(frozen=True)
 class DemoStack:
-    """All that runs."""
+    """Everything that runs."""
 
     plan: StackPlan
     processes: Processes
@@ -52,7 +52,7 @@ class DemoStack:
     guard: str
 
     def check(self) -> None:
-        """Look whether everything still runs.
+        """Check that everything still runs.
 
         Raises:
             DemoFailure: a process has ended by itself.
@@ -63,13 +63,13 @@ class DemoStack:
 
 @contextmanager
 def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[DemoStack]:
-    """Start everything and wait until it can be used; end it all on the way out, and remove what was made.
+    """Start everything and wait until it can be used; at the end, stop all of it and remove what was made.
 
-    Without a folder the servers get one that is gone afterwards. The mails are always caught, whatever relay is
-    configured: the people of the demo have no mailboxes.
+    Without a `folder`, the servers get a temporary one. The mails are always caught, whatever relay is configured:
+    the people of the demo have no mailboxes.
 
     Raises:
-        EmbeddedRefused, Failed: as named.
+        EmbeddedRefused, DemoFailure: something does not start; the message says what.
     """
     if settings.environment == "production":
         raise DemoFailure("the demo is for a machine of your own, never for production")

@@ -1,4 +1,4 @@
-"""The nine stories: what is asked, who does what and when, and who must hear of it; written out, never derived."""
+"""The nine stories: what is asked, who does what and when, and who must be notified; written out, never derived."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ ACCESS_SECONDS = 5
 FIRST_SECONDS = 8
 """A window that is long enough for somebody to ask for more time, and for somebody to approve it."""
 REVOKED_SECONDS = 20
-"""A window that runs on long after its revoke, so that a refusal then comes of the revoke alone."""
+"""A window that runs on long after its revoke, so that only the revoke can be the cause of a refusal."""
 RECEIPT = "receipt"
 DESK, CLOSE = "helpdesk", "closed"
-"""The ticket system, and the state of a case that it reports."""
+"""The service account of the ticket system, and the state of a case that it reports."""
 EXTEND, BREAK_GLASS, FIND = "extend", "break-glass", "finding"
-"""More time is requested, a manager opens access in an emergency, and the customer gives its finding about that."""
+"""The actions to request more time, to open access as a manager in an emergency, and to give a finding about it."""
 JUSTIFIED = "justified"
 ALARMED = ("amir", "ann", "tara")
 """The customer's people who must be notified of break-glass at once."""
@@ -21,14 +21,14 @@ REMINDED = "1 reminder, 2 tiers"
 ENDPOINTS = ("customer", "vendor")
 """The sides with a webhook."""
 OUT_OF_ORDER = ("customer", "request.denied")
-"""The only call at which a receiver fails for a while: whose endpoint it is, and the type of the event."""
+"""The only call at which a receiver fails for a while: which side's endpoint it is, and the type of the event."""
 STATUSES = (503, 503, 204)
-"""The receiver's answers to the tries of that call."""
+"""The receiver's answers to the attempts of that call."""
 
 
 @dataclass(frozen=True)
 class Cue:
-    """What somebody does so many seconds after the start, once everyone who is asked has heard of it."""
+    """What a person does this many seconds after the start, once everyone who is asked has been notified."""
 
     after: float
     who: str
@@ -39,8 +39,8 @@ class Cue:
 class StoryStep:
     """One move: the state that it leads to, who makes it, who gets a mail about it, and whose endpoint is called.
 
-    `receipts` are for whoever decided, and for the tenant's admin where it was decided for the tenant. `event` is
-    what endpoints call it, and `mail` what mails tell of, where that is not the state.
+    `receipts` are for the person who decided, and for the tenant's admin if the decision was for the tenant. `event`
+    is the name that endpoints get, and `mail` what mails are about, if it is not the state.
     """
 
     state: str
@@ -53,12 +53,12 @@ class StoryStep:
 
     @property
     def event_type(self) -> str:
-        """The type of the calls about it."""
+        """The type of the webhook calls about this step."""
         return f"request.{self.event or self.state}"
 
     @property
     def all_mails(self) -> list[tuple[str, str]]:
-        """Every mail about it: what it tells of, and to whom."""
+        """Every mail about this step: what it is about, and to whom it goes."""
         outcomes = [(self.mail or self.state, who) for who in self.mails.split()]
         return outcomes + [(RECEIPT, who) for who in self.receipts.split()]
 
@@ -67,8 +67,9 @@ class StoryStep:
 class Story:
     """One request, from what is asked to how it must end.
 
-    `beside` is of what people are told beside the moves: reminders, that a window begins, a finding. A story that
-    `extends` another, by its number, is submitted as that one plays, for the same mailbox; all others at the start.
+    `beside` is what people are notified of apart from the moves: reminders, a window that begins, a finding. A story
+    that `extends` another (by its number) is submitted while that one plays, for the same mailbox; all other stories
+    are submitted at the start.
     """
 
     number: int
@@ -89,7 +90,7 @@ class Story:
 
     @property
     def told(self) -> tuple[StoryStep, ...]:
-        """All of which somebody must hear."""
+        """All steps of which somebody must be notified."""
         return (*self.steps, *self.beside)
 
     @property
@@ -230,4 +231,4 @@ MARK = "BREAK-GLASS: "
 """The prefix of the subject in each mail about break-glass."""
 
 TASKS = ("lockbox.notify", "lockbox.time_out", "lockbox.expire")
-"""What operators must see in Flower as the stories run."""
+"""The tasks that operators must see in Flower while the stories run."""

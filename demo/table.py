@@ -1,4 +1,4 @@
-"""The live table, and plain lines where nobody looks at a terminal."""
+"""The live table, or plain lines if the output is not a terminal."""
 
 import time
 from collections.abc import Iterable
@@ -28,10 +28,10 @@ class View(AbstractContextManager["View"], Protocol):
     """What shows how the stories stand."""
 
     def say(self, line: str) -> None:
-        """Tell what is being done now."""
+        """Show what is being done now."""
 
     def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:
-        """Tell how all stand now."""
+        """Show how all stories stand now."""
 
 
 def view_on(console: Console) -> View:
@@ -51,14 +51,14 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put away."""
+        """Do nothing: there is nothing to put away."""
 
     def say(self, line: str) -> None:
-        """Print it."""
+        """Print the line."""
         self._console.print(f"{time.monotonic() - self._began:5.1f} s  {line}", highlight=False, soft_wrap=True)
 
     def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:
-        """Print those that have changed."""
+        """Print the stories that have changed."""
         for row in rows:
             line = f"{row.story.number} {row.story.title}: {_state(row).plain}; Caddy {row.now}"
             if row.now and self._told.get(row.story.number) != line:
@@ -67,7 +67,7 @@ class Lines:
 
 
 class LiveTable:
-    """A table that is drawn anew at every look, and wiped at the end."""
+    """A table that is drawn again each time, and wiped at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -83,7 +83,7 @@ class LiveTable:
         self._live.stop()
 
     def say(self, line: str) -> None:
-        """Show it in the place of the table."""
+        """Show the line in place of the table."""
         self._live.update(Spinner("dots", Text(f"{line} …", style="bold")), refresh=True)
 
     def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:

@@ -74,8 +74,7 @@ REPORTABLE = frozenset(
         GateReason.BAD_TOKEN,
     }
 )
-"""Reasons about the call itself, with which a gate that only reports admits the call. For other reasons it refuses
-too.
+"""Reasons about the call itself: a gate that only reports admits such a call. For other reasons it still refuses.
 
 `malformed` is about the call if the call's path or parameters are misspelled.
 """

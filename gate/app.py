@@ -49,7 +49,7 @@ class AllowedCall(NamedTuple):
 GuardAnswers = Callable[
     [Scope, Receive, Send, GatewayCredential, CountedCall], Awaitable[AllowedCall | NotApplicable | None]
 ]
-"""Returns why a guard's call is admitted, or None if it has answered itself. Raises only before it answers."""
+"""Return why a guard's call is admitted; None if the answer was already sent. Raise only before answering."""
 
 
 class Gate:
@@ -112,7 +112,7 @@ class Gate:
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
         """Return whether a denied call is admitted because the gate only reports.
 
-        If the call's tenant is unknown, the gate must only report for all tenants.
+        A call of an unknown tenant is admitted only if the gate only reports for all tenants.
         """
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):

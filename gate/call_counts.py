@@ -37,7 +37,7 @@ MOST_REFUSED = 500
 AnswerKey = tuple[UUID | None, str, str, str]
 """The gateway (None without a valid token), its service (else empty), the decision, and a refusal's reason."""
 MOST_REPORTED = 200
-"""For how many kinds of calls that a gate only reports separate counts are kept until the next batch."""
+"""How many kinds of only-reported calls have counts of their own until the next batch."""
 MOST_OF_A_PATH, MOST_OF_A_CALLER = 200, 300
 UsePlace = tuple[UUID | None, str, str]
 """The gateway through which a window was used, the action and the resource."""
@@ -45,9 +45,9 @@ WRITE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 LAST_TRIES = 2
 MOST_TOLD = 100
-"""For how many windows of a batch open pages are notified. Other pages show the uses when loaded again."""
+"""Open pages are notified of uses of this many windows of a batch; other pages show the uses when loaded again."""
 CLOSE_SECONDS, MOST_READS = 0.1, 3
-"""If reading the database's time takes longer than this, it is read again: a use may seem earlier by that long."""
+"""If reading the database's time takes longer, the time is read again, because a use may seem that much earlier."""
 NOBODY = UUID(int=0)
 ADD = text("""
 SELECT add_gate_counts(CAST(:process AS uuid), CAST(:batch AS bigint), CAST(:answers AS jsonb), CAST(:uses AS jsonb),

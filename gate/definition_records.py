@@ -25,7 +25,7 @@ from lockbox.sql import insert, new_id
 DEFINED, REDEFINED = "gate_defined", "gate_redefined"
 SAID_AGAIN = timedelta(minutes=5)
 IN_USE = timedelta(hours=1)
-"""How long after a process last used a definition another process may still use it, so that it counts as in use."""
+"""A definition counts as in use for this long after a process last used it: another process may still use it."""
 ADDED = text(insert(GateDefinitionRecord, but={"recorded_at", "used_at", "announced_to"}))
 USED = text("UPDATE gate_definitions SET used_at = greatest(used_at, clock_timestamp()) WHERE id = :id")
 KNOWN = text("""

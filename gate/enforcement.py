@@ -125,7 +125,7 @@ def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
 
 
 def _write(session: UnitOfWork, row: ServiceEnforcement | None, service: str, says: str) -> None:
-    """A row without a valid MAC counts as enforced before, so that it opens nothing."""
+    """A row without a valid MAC is treated as enforced before, so that it opens nothing."""
     at = now(session)
     is_news = row is not None or says == REPORT
     if row is None:
@@ -282,7 +282,7 @@ def allow_report(
 
 
 def end_report(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, service: str) -> None:
-    """Withdraw the consent that the gate only reports: the gate enforces at once."""
+    """Withdraw the consent to a gate that only reports: the gate enforces at once."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     gate = _known(session, service)

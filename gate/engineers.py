@@ -56,7 +56,7 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class UnidentifiedCall:
-    """`identity` is the issuer and subject, with a blank between, if they were proven but map to no engineer."""
+    """`identity` is the issuer and subject, separated by a space, if they were proven but map to no engineer."""
 
     reason: GateReason
     detail: str

@@ -29,7 +29,7 @@ SNAPSHOT_WINDOWS = 200
 SCANNED_WINDOWS = 2_000
 """How many windows are scanned in one turn of a snapshot. Most may belong to services that the guard may not see."""
 BEGUN_A_SECOND = 10.0
-"""How many streams a second may begin with one token, after a burst of twice as many as may be open with it."""
+"""How many streams may begin per second with one token, after a burst of twice its limit of open streams."""
 WAITING = b": waiting\n\n"
 WAITING_SECONDS = 1.0
 PART_SECONDS = 5.0

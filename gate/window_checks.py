@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 ASK_SECONDS = 1.0
 REFUSED_SECONDS = 1.0
 USED_UP_SECONDS = 300.0
-"""How long at most a window counts as used up, while no window opens for its engineer."""
+"""How long a window is remembered as used up at most, unless a window opens for its engineer."""
 SAME_USE_SECONDS = 6.0
 """Once a window was refused as used up for this long, no call can repeat an earlier use. A second is to spare."""
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")

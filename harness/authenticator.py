@@ -1,4 +1,4 @@
-"""An authenticator in software (WebAuthn level 2): makes passkeys and answers with them, truly or not."""
+"""An authenticator in software (WebAuthn level 2): makes passkeys and answers with them, truthfully or not."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ class Credential:
 class Authenticator:
     """What a browser and its authenticator answer; each field is a way to lie.
 
-    `counts` is whether it counts its uses; `domain` replaces the requested one.
+    `counts` is whether the authenticator counts its uses; `domain` replaces the requested domain.
     """
 
     origin: str = "https://lockbox.example"
@@ -49,7 +49,7 @@ class Authenticator:
     credentials: list[Credential] = field(default_factory=list)
 
     def create(self, options: dict[str, Any], *, credential_id: bytes | None = None, **lies: Any) -> str:
-        """Make a passkey, and return the browser's post."""
+        """Make a passkey, and return what the browser posts."""
         credential = Credential(
             credential_id or secrets.token_bytes(32),
             ec.generate_private_key(ec.SECP256R1()),
@@ -68,7 +68,7 @@ class Authenticator:
         return self._posted(credential, {"clientDataJSON": encoded(client), "attestationObject": encoded(made)}, lies)
 
     def get(self, options: dict[str, Any], **lies: Any) -> str:
-        """Answer with the newest passkey, and return the browser's post."""
+        """Answer with the newest passkey, and return what the browser posts."""
         credential = self.credentials[-1]
         credential.count += 1
         client = self._client("webauthn.get", options, lies)
@@ -85,7 +85,7 @@ class Authenticator:
         return self._posted(credential, response, lies)
 
     def clone(self) -> "Authenticator":
-        """The copy holds the same keys and counts apart."""
+        """Return a copy that holds the same keys and counts its own uses."""
         return replace(self, credentials=[replace(credential) for credential in self.credentials])
 
     def _client(self, kind: str, options: dict[str, Any], lies: dict[str, Any]) -> bytes:
@@ -111,7 +111,7 @@ class Authenticator:
 
 
 def enrol(setting: Database, person_id: UUID, party: RelyingParty) -> Authenticator:
-    """Give a person a passkey that they have had for a while; `setting` is past row-level security."""
+    """Give a person a passkey that is already some time old; `setting` bypasses row-level security."""
     authenticator = Authenticator(party.origin)
     authenticator.create({"rp": {"id": party.domain}, "user": {"id": "AA"}, "challenge": "AA"})
     (made,) = authenticator.credentials

@@ -11,7 +11,7 @@ FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nsecret"
 
 
 class ConnectProxy(LocalServer):
-    """`asked` are the heads of all calls. It answers `says` if set, and 403 for unknown addresses."""
+    """`asked` are the heads of all calls. The proxy answers `says` if set, and 403 for unknown addresses."""
 
     def __init__(self, leads: Mapping[str, int], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)

@@ -13,7 +13,7 @@ LOOK_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class SealedExport:
-    """`agrees`: export and checkpoint are of the same size and complete."""
+    """`agrees`: the export is complete, and the checkpoint is of the same size."""
 
     content: bytes
     note: str
@@ -24,8 +24,8 @@ class SealedExport:
 def export_sealed(admin: httpx.Client, seconds: float, is_whole: Callable[[bytes], bool]) -> SealedExport | None:
     """Export the log of the admin's tenant once it is complete, with a checkpoint of that size.
 
-    The export is an event too, and sealed a moment later: both are requested until they agree. Return the last ones
-    if they do not in time, and None if nothing was sealed.
+    The export is itself an event, which is sealed a moment later: export and checkpoint are requested until they
+    agree. Return the last ones if they do not agree in time, and None if nothing was sealed.
     """
     found: SealedExport | None = None
 

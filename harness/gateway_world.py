@@ -57,7 +57,7 @@ Headers = list[tuple[str, str]]
 
 
 class ServedDatabase(Database):
-    """A database for a server in a thread of its own, with the clock of another and its own schedule.
+    """A database for a server in a thread of its own, with the clock of another database and its own schedule.
 
     Connections of a schedule belong to one event loop.
     """
@@ -74,7 +74,7 @@ class ServedDatabase(Database):
 
 
 class GateMount:
-    """The gate before the API, started and ended with the server; its database's engine stays."""
+    """The gate in front of the API: it starts and ends with the server, and leaves the database's engine open."""
 
     def __init__(self, gateway: GateRuntime, app: ASGIApp, db: ServedDatabase) -> None:
         self._gateway = gateway
@@ -97,7 +97,7 @@ class GateMount:
 
 
 class GatewayWorld:
-    """A world whose gateways, one of each kind, have a token and a mapping of erin."""
+    """A world with one gateway of each kind; each gateway has a token and a mapping of erin."""
 
     def __init__(self, world: World, db: Database, port: int) -> None:
         self.world, self.db, self.port = world, db, port
@@ -114,7 +114,7 @@ class GatewayWorld:
             identity_map.add(session, self.world.people["olga"], HERE, wanted, frozenset())
 
     def question(self, kind: str, path: str, method: str = "GET", who: str | None = "erin") -> Headers:
-        """Return the headers of a valid question about a call, but for Envoy's path."""
+        """Return the headers of a valid question about a call; Envoy puts the path elsewhere."""
         headers = [("Host", "lockbox.example"), ("Lockbox-Gateway", self.world.tokens[kind])]
         headers += [(ENGINEER, who)] if who else []
         if kind in {"nginx", "haproxy"}:
@@ -128,7 +128,7 @@ class GatewayWorld:
 
 
 class ServedGate(GatewayWorld):
-    """The same, with the gate itself at hand: it runs in this process."""
+    """A gateway world whose gate runs in this process, where tests can reach it."""
 
     def __init__(self, world: World, db: Database, port: int, gateway: GateRuntime) -> None:
         super().__init__(world, db, port)

@@ -1,7 +1,7 @@
-"""A year of closed requests with events and deliveries, written in SQL within seconds, for plans and times of lists.
+"""Write a year of closed requests with events and deliveries in SQL, within seconds, to test lists and their plans.
 
-Each is a copy of one real request's rows, some time before it. Triggers and foreign keys are off, and no audit log
-proves them.
+Each closed request is a copy of one real request's rows, moved into the past. Triggers and foreign keys are off, and
+no audit log proves the copies.
 """
 
 from collections.abc import Iterator, Mapping
@@ -123,7 +123,8 @@ OPEN = {
 class HistoryPattern:
     """A real request, its rows, and three tenants and requesters.
 
-    The first of either has most of the history, the second a quarter, the third twenty requests of a year ago.
+    The first tenant and requester have most of the history, the second have a quarter, and the third have twenty
+    requests of a year ago.
     """
 
     request: UUID
@@ -133,9 +134,9 @@ class HistoryPattern:
 
 
 def write_history(url: str, pattern: HistoryPattern, requests: int) -> None:
-    """Write that many closed requests with an event each, and a tenth of the mails and calls.
+    """Write this many closed requests with an event each, and a tenth as many mails and calls.
 
-    `url` is of a login with every right; the request of the pattern has ended.
+    `url` has a database login with every right; the pattern's request has ended.
     """
     given = {
         "count": requests,
@@ -161,7 +162,7 @@ def write_history(url: str, pattern: HistoryPattern, requests: int) -> None:
 
 
 def write_open(url: str, pattern: HistoryPattern, each: int) -> None:
-    """Write that many requests in each open state, due in an hour, of the pattern's tenant and requester."""
+    """Write this many requests in each open state, due in an hour, of the pattern's tenant and requester."""
     source = "requests p, generate_series(1, :count) AS n WHERE p.id = :pattern"
     with _unchecked(url) as connection:
         for state in OPEN_STATES:

@@ -1,14 +1,14 @@
-"""Load over HTTP: many clients as one process, light on the CPU, which plays stories.
+"""Load over HTTP: one process plays stories as many clients, and takes little CPU.
 
-`python -m harness.load` plays a script from its standard input; `play` has it do so.
+`python -m harness.load` plays a script from its standard input; `play` runs it.
 
-A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a client makes one after the other on a
-connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. With
-a `rate` so many stories a second begin, whether those before have ended or not, and the time of a first call counts
-from the instant at which it was to be made; `clients` is then of no account. A call is `method`, `path`, `token`,
-`headers`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the story's first answer
-gave. While stories are played over and over, one that is answered 503 ends there, and is counted as such without its
-time; any other answer ends it all. What comes out is `StoryTimes`, as JSON.
+A script is JSON: `port`, `clients`, `stories` and `seconds`. A story is a list of calls, which a client makes one
+after the other on a connection that it keeps. Stories are played over and over for `seconds`; if that is null, each
+is played once. With a `rate`, this many stories begin per second, whether earlier ones have ended or not. The time of
+a first call then counts from when it was due, and `clients` is ignored. A call is `method`, `path`, `token`,
+`headers`, `body` and the expected `status`; `{id}` in a path stands for the id in the first answer of the story.
+While stories are played over and over, a story ends at an answer 503: it is counted, but not timed. Any other
+unexpected answer ends the whole run. The output is `StoryTimes` as JSON.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class UnexpectedAnswer(Exception):  # noqa: N818 - the name says what went wrong
 
 
 class HttpConnection:
-    """One kept connection, opened again where the server has closed it."""
+    """One kept connection, which is opened again if the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -71,7 +71,7 @@ def written(call: Call, found: str) -> bytes:
 
 
 def length(head: bytes) -> int:
-    """Return how many bytes the body has whose head this is."""
+    """Return how many bytes the body of an answer with this head has."""
     for line in head.lower().split(b"\r\n"):
         if line.startswith(LENGTH):
             return int(line[len(LENGTH) :])
@@ -79,7 +79,7 @@ def length(head: bytes) -> int:
 
 
 class StoryTimes:
-    """At each place of a story the seconds of accepted calls; the id of each story."""
+    """The seconds of accepted calls by their place in a story, and the id of each story."""
 
     def __init__(self, most: int, *, may_be_busy: bool) -> None:
         self.may_be_busy = may_be_busy
@@ -88,7 +88,7 @@ class StoryTimes:
         self.busy = 0
 
     async def story(self, connection: HttpConnection, number: int, story: Story, at: float | None = None) -> None:
-        """`at` is when the story was to begin.
+        """`at` is when the story was due to begin.
 
         Raises:
             UnexpectedAnswer: an answer has another status than expected.
@@ -166,7 +166,7 @@ async def _paced(script: Mapping[str, Any], played: StoryTimes, began: float) ->
 def play(
     port: int, stories: Iterable[object], clients: int, seconds: float | None, rate: float | None = None
 ) -> dict[str, Any]:
-    """Play stories in a process of its own.
+    """Play stories in a separate process.
 
     Raises:
         RuntimeError: an answer was not the expected one.

@@ -39,23 +39,23 @@ class TakenMail:
 
 
 class MailRelay(Sink):
-    """A relay for every recipient, which talks SMTP (RFC 5321) as far as our client does.
+    """A relay for every recipient, which speaks as much SMTP (RFC 5321) as our client does.
 
-    `refused` counts permanent refusals of recipients, `count` the mails that it took; `said` is what callers sent.
-    The first `ended` callers get 421 at their next mail.
+    `refused` counts permanent refusals of recipients, `count` the mails that the relay took; `said` is what callers
+    sent. The first `ended` callers get 421 when they begin a mail.
 
     Args:
         greeting: its first line, after `greets_after` seconds; it takes a mail after `takes_after` seconds.
-        hangs_at: the verb after which it is silent, or GREETING, or BODY for after DATA.
-        drips_at: the same, where it sends one byte after the other without an end.
+        hangs_at: the verb after which it is silent; GREETING means from the start, BODY after the mail's text.
+        drips_at: the same, but it sends one byte after the other without an end.
         hangs_for: the domain for whose recipients it never answers.
-        answers: the answer to a recipient or to all of a domain, instead of 250.
-        to_body: the answer to a mail; it takes those with 250.
-        cuts: "before" or "after" that answer it hangs up.
-        tls: for STARTTLS, or from the first byte on where it is `tls_at_once`.
+        answers: answers other than 250, by recipient or by domain.
+        to_body: the answer to a mail; the relay takes a mail only if this begins with 250.
+        cuts: "before" or "after": it hangs up before or after that answer.
+        tls: for STARTTLS, or from the first byte on if `tls_at_once` is set.
         injects: sent in the clear together with its answer to STARTTLS, after which it speaks no TLS.
         pipelines: whether it offers PIPELINING.
-        is_lax: whether it expects the mail though it has refused its recipient.
+        is_lax: whether it still expects the mail after it has refused its recipient.
         offers: further lines of its answer to EHLO, such as "AUTH PLAIN".
         keeps: whether it remembers what it took.
     """
@@ -143,7 +143,7 @@ class MailRelay(Sink):
             await _secure(writer, tls)
 
     async def _log_in(self, means: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Accept any login, in two steps where its means needs that."""
+        """Accept any credentials, in two steps if the mechanism needs that."""
         if not means.startswith("PLAIN"):
             await self.say(writer, b"334 UGFzc3dvcmQ6\r\n")
             self._note(await reader.readline())
@@ -214,7 +214,7 @@ def relaying(**behaviour: object) -> Iterator[MailRelay]:
 
 
 class CaughtMails:
-    """The mails of the embedded catcher's Maildir: all, or those from now on. Each file is read once."""
+    """The mails of the embedded catcher's Maildir: all, or only those from now on. Each file is read once."""
 
     def __init__(self, maildir: Path, *, from_now_on: bool = False) -> None:
         self._folder = maildir / "new"

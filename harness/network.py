@@ -1,4 +1,4 @@
-"""Servers on loopback in an event loop of their own, which can go away and come back, and a proxy before others."""
+"""Servers on loopback that can go away and come back, each in its own event loop, and a proxy for other servers."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ class EventLoopThread:
 
 
 class LocalServer(ABC):
-    """A server on a `port` of loopback; it can go away and come back at the same one. With `tls`, over TLS."""
+    """A server on a `port` of loopback, which can go away and come back on that port. With `tls`, it uses TLS."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.port = 0
@@ -72,7 +72,7 @@ class LocalServer(ABC):
         self._open: set[asyncio.StreamWriter] = set()
 
     async def open(self, port: int = 0) -> None:
-        """By default on a port of this process's range."""
+        """Open the port, by default a port of this process's range."""
         self.port = port or own_port()
         await self._listen()
 
@@ -99,7 +99,7 @@ class LocalServer(ABC):
 
     @abstractmethod
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection; an error ends it and nothing else."""
+        """Serve one connection; an error ends only this connection."""
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(
@@ -138,7 +138,7 @@ def abort(writer: asyncio.StreamWriter) -> None:
 
 
 class ProxyMode(StrEnum):
-    """In a black hole nothing arrives, and all of it does once that is over."""
+    """In a black hole nothing arrives; when it ends, everything that was held back arrives."""
 
     PASS = "pass"  # noqa: S105 - not a password
     REFUSE = "refuse"
@@ -149,7 +149,8 @@ class ProxyMode(StrEnum):
 class Proxy(LocalServer):
     """Passes bytes between its port and a server's; `filters` makes the filters of a new connection.
 
-    The first of the two filters requests, the other one answers; one that raises OSError resets the connection.
+    The first of the two filters the requests, the second filters the answers; a filter that raises OSError resets the
+    connection.
     """
 
     def __init__(self, upstream: int, filters: Callable[[], tuple[Filter, Filter]] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the notifications worker does before and after it sends, without sending: fan out, and settle."""
+"""Do what the notifications worker does before and after it sends, but send nothing: fan out and settle."""
 
 from sqlalchemy import text
 
@@ -10,12 +10,12 @@ UNSETTLED = text("SELECT id FROM unsettled")
 
 
 def fan_out_all(db: Database) -> None:
-    """Write the notifications of everything in the outbox, by a login that may; none of them is claimed."""
+    """Write the notifications of everything in the outbox, and claim none. The database login must have the right."""
     with db.transaction() as session:
         fan_out.fan_out(session, session.execute(QUEUED).scalars().all(), lambda *_: ([], {}))
 
 
 def settle_all(db: Database) -> None:
-    """Write the events of settled mails, by a login that may."""
+    """Write the events of settled mails. The database login must have the right."""
     with db.transaction() as session:
         settlement.settle_due(session, session.execute(UNSETTLED).scalars().all())

@@ -90,7 +90,7 @@ def question(tenant: str, engineer: UUID, resource: str = MAILBOX) -> dict[str, 
 
 
 def add_endpoint(session: UnitOfWork, url: str, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
-    """`tenant_id` is None for the vendor's; return the secret."""
+    """Return the secret; `tenant_id` is None for a webhook of the vendor."""
     vault = SecretVault([key.get_secret_value() for key in SETTINGS.secret_keys])
     return endpoints.add(session, vault, url, tenant_id=tenant_id, event_types=event_types)
 
@@ -106,7 +106,7 @@ def sign_in(
 
 
 def vouch(engine: Engine) -> None:
-    """Mark rows that grant rights and that a test has written by hand, as the API would have."""
+    """Add the MACs that the API would have added to rows that grant rights and that a test wrote by hand."""
     with WarnedSession(engine.execution_options(isolation_level="READ COMMITTED")) as orm, orm.begin():
         session = UnitOfWork(orm, postgres_clock, NO_KEYS)
         # The triggers need not check rows to which only a MAC is added.
@@ -171,13 +171,13 @@ GIVES_POWER = re.compile(
 
 
 def vouch_for(engine: Engine, statement: str) -> None:
-    """Mark the granting rows that a statement has written."""
+    """Add MACs if this SQL statement may have written rows that grant rights."""
     if GIVES_POWER.search(statement):
         vouch(engine)
 
 
 class Enrolment:
-    """Enters people, each with a role and a token, and writes them at once: worlds are made by the thousand."""
+    """Collects people, each with a role and a token, and writes them all at once: tests make thousands of worlds."""
 
     def __init__(self, session: UnitOfWork, lifetime: timedelta = AN_HOUR) -> None:
         self._session = session
@@ -197,7 +197,7 @@ class Enrolment:
         scopes: set[Scope] | None = None,
         services: set[str] | None = None,
     ) -> tuple[Caller, str]:
-        """Return the person as a caller, and their token; `write` follows."""
+        """Return the person as a caller, and their token; the rows are written by a later `write`."""
         email = email or f"{name}-{new_id().hex[-8:]}@example.test"
         side = Side.CUSTOMER if tenant_id else Side.VENDOR
         person_id, row_id = new_id(), new_id()
@@ -240,7 +240,7 @@ class Enrolment:
         return caller, issued.text
 
     def write(self) -> None:
-        """A statement a table."""
+        """Write all rows with one SQL statement per table."""
         # People come first, because the other rows refer to them.
         for table, rows in (("people", self._people), ("memberships", self._memberships), ("tokens", self._tokens)):
             names = ", ".join(dict.fromkeys(name for row in rows for name in row))
@@ -291,7 +291,7 @@ class World:
     ) -> Self:
         """The usual world: engineers erin and eve, managers max and mia, approvers ann, amir and abe, a gate.
 
-        `without` names people to leave out; `lifetime` is that of all tokens.
+        `without` names people to leave out; `lifetime` is how long each token lasts.
         """
         with without_triggers(db).transaction() as session:
             slug = f"tenant-{new_id().hex[-12:]}"
@@ -324,7 +324,7 @@ class World:
         return self.people[name]
 
     def put_on_both_sides(self, name: str, role: Role, tenant_id: UUID | None = None) -> None:
-        """Give a person a role of the other side, or a system another one, past the rules that bind every login."""
+        """Give a person a role of the other side, or a system a further role, past the rules that bind all logins."""
         with unbound(self.db).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(
@@ -358,14 +358,14 @@ class World:
     def act(
         self, who: str, action: Action, request_id: UUID, db: Database | None = None, **changes: Any
     ) -> AccessRequest:
-        """Act on a request and return its row after that; denials get a comment."""
+        """Act on a request and return its row after the action; a denial gets a comment."""
         changes = {"comment": "No"} | changes if action is Action.DENY else changes
         with (db or self.db).transaction() as session:
             return decide.act(session, self.people[who], HERE, request_id, decision_input(action, **changes))
 
 
 def decision_input(action: Action, **changes: Any) -> DecisionInput:
-    """Return a decision input, with its limits as keywords."""
+    """Return a decision input; its limits are keyword arguments."""
     limits = ApprovalLimits(**{name: changes.pop(name) for name in vars(NO_LIMITS) if name in changes})
     return DecisionInput(action, limits=limits, **changes)
 

@@ -1,4 +1,4 @@
-"""PgBouncer between processes and a Postgres, by the file that docs/scaling.md shows."""
+"""Run PgBouncer between processes and a Postgres, with the file that docs/scaling.md shows."""
 
 import getpass
 import re
@@ -32,16 +32,16 @@ class Pooler:
         return make_url(url).set(host=HOST, port=self.port).render_as_string(hide_password=False)
 
     def reload(self, **changes: str) -> None:
-        """Change settings in its file, and make it read the file again."""
+        """Change settings in PgBouncer's file, and make PgBouncer read it again."""
         self.file.write_text(_changed(self.file.read_text(), changes))
         self.process.send_signal(signal.SIGHUP)
 
 
 @contextmanager
 def pooler(*urls: str, **changes: str) -> Iterator[Pooler]:
-    """Run the example before the Postgres of these logins, with some of its settings changed.
+    """Run the example in front of the Postgres of these URLs, with some of its settings changed.
 
-    Each transaction gets another connection than the one before where two are free.
+    If two connections are free, each transaction gets another one than the transaction before it.
 
     Raises:
         RuntimeError: PgBouncer is not installed.
@@ -81,7 +81,7 @@ def _user(url: str) -> str:
 
 
 def _changed(text: str, settings: dict[str, str]) -> str:
-    """A setting that the file lacks is added at its end."""
+    """A setting that is not in the file is added at its end."""
     for name, value in settings.items():
         text, count = re.subn(rf"(?m)^{name} =.*$", f"{name} = {value}", text)
         text = text if count else f"{text}{name} = {value}\n"

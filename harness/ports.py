@@ -1,4 +1,4 @@
-"""Ports for tests' servers: each process that starts servers has a range of its own, beside other suites too."""
+"""Ports for tests' servers: each process that starts servers has its own range, also beside other test suites."""
 
 import socket
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ PLACES: Iterator[int] = chain.from_iterable(ports.own() for _ in repeat(None))
 
 
 def own_port(room: int = 1) -> int:
-    """Return a free port that is not given twice, with `room` ports from it on for the caller.
+    """Return a free port for the caller alone; `room` is how many ports from it on are the caller's.
 
-    It comes again when all others were given.
+    A port is given again only after all others were given.
     """
     found: list[int] = []
     for _ in range(2 * len(ports.own())):

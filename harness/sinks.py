@@ -12,7 +12,7 @@ A_PART = 65_536
 
 
 class Manner(StrEnum):
-    """With `cut` a sink takes what it is given and hangs up before it answers."""
+    """With `cut`, a sink takes what it is given and hangs up before it answers."""
 
     TAKE = "take"
     REFUSE = "refuse"
@@ -23,7 +23,7 @@ class Manner(StrEnum):
 
 
 class Sink(LocalServer):
-    """A manner, and how many `callers` there were."""
+    """A server with a `manner`, which says how it answers, and the number of its `callers`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)
@@ -44,7 +44,7 @@ class Sink(LocalServer):
             await self.come_back()
 
     async def say(self, writer: asyncio.StreamWriter, words: bytes) -> None:
-        """Answer, once this sink speaks."""
+        """Answer as soon as this sink may speak."""
         await self._speaking.wait()
         writer.write(words)
         await writer.drain()

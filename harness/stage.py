@@ -1,4 +1,4 @@
-"""The stage: servers, databases of tests on them, and the database as each login sees it."""
+"""The stage: servers, test databases on them, and each database as each login sees it."""
 
 import fcntl
 import itertools
@@ -76,7 +76,7 @@ SENDERS: dict[str, Engine] = {}
 
 @contextmanager
 def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None]:
-    """Let tests write and read a database past every rule that is not a trigger; they send as the worker does."""
+    """Let tests read and write a database past all rules but triggers; they send with the worker's login."""
     name = str(make_url(superuser_url).database)
     if notifications_url:
         SENDERS[name] = make_engine(notifications_url, role="test-notifications", pool_size=4, overflow=20)
@@ -92,7 +92,7 @@ def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None
 
 
 def as_sender(db: Database) -> Database:
-    """Return the database as the notifications worker sees it; one with its own way to Postgres stays as it is."""
+    """Return the database as the notifications worker sees it; one on another Postgres port is returned as it is."""
     engine, url = SENDERS.get(str(db.engine.url.database)), db.engine.url
     if engine is None or url.username == "lockbox_notifications" or url.port != engine.url.port:
         return db
@@ -104,12 +104,12 @@ def unbound(db: Database) -> Engine:
 
 
 def setting(db: Database) -> Database:
-    """Return the database past row-level security, for a test's set-up."""
+    """Return the database without row-level security, for a test's set-up."""
     return Database(unbound(db), db.schedule, db.clock)
 
 
 def without_triggers(db: Database) -> Database:
-    """Return the database for new rows that are known to be good: neither triggers nor foreign keys look at them."""
+    """Return the database for new rows that are known to be valid: neither triggers nor foreign keys check them."""
     return Database(SCENE_SETTERS[str(db.engine.url.database)], db.schedule, db.clock)
 
 
@@ -130,7 +130,7 @@ ORDER BY 1
 
 @contextmanager
 def superuser_at(url: str | URL) -> Iterator[Engine]:
-    """Connect with every right, past all transactions."""
+    """Connect with every right; each SQL statement commits by itself."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     try:
         yield engine
@@ -139,7 +139,7 @@ def superuser_at(url: str | URL) -> Iterator[Engine]:
 
 
 def run_as_superuser(url: str | URL, *statements: str) -> None:
-    """Run each statement by itself."""
+    """Run each SQL statement by itself."""
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
         for statement in statements:
@@ -147,7 +147,7 @@ def run_as_superuser(url: str | URL, *statements: str) -> None:
 
 
 def delete_all_rows(connection: Connection) -> None:
-    """Delete the rows of all our tables; most are empty, and TRUNCATE takes longer than a look.
+    """Delete the rows of all our tables. Most tables are empty, and TRUNCATE takes longer than finding that out.
 
     The connection has to be made with NO_TRIGGERS.
     """
@@ -162,7 +162,7 @@ def _deleting(names: tuple[str, ...]) -> TextClause:
 
 @contextmanager
 def copied(superuser: str | URL, name: str, template: str = "lockbox") -> Iterator[None]:
-    """Copy the migrated database, or another unused one, and drop the copy at the end."""
+    """Copy the migrated database, or another unused database, and drop the copy at the end."""
     run_as_superuser(superuser, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY OWNER lockbox_owner")
     try:
         yield
@@ -194,7 +194,7 @@ def urls_at(servers: ServerAddresses, name: str) -> Urls:
 
 @contextmanager
 def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterator[Urls]:
-    """A database copied from the template; and, by default, an emptied Redis."""
+    """Yield a database copied from the template, by default with an emptied Redis."""
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
     urls = urls_at(template, name)
     with copied(template.superuser_url, name), all_rights(urls.superuser, urls.notifications):
@@ -213,7 +213,7 @@ def empty_database(urls: Urls) -> Iterator[Urls]:
 
 @contextmanager
 def own_folder(name: str, place: Path | None = None) -> Iterator[Path]:
-    """Make a folder that every user can reach (as root the servers run as `nobody`), removed at the end."""
+    """Make a folder that every user can reach (servers of root run as `nobody`), and remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"lockbox-{name}-", dir=place))
     folder.chmod(0o755)
     try:
@@ -231,7 +231,7 @@ def _roomy_memory() -> Path | None:
 def own_servers(name: str, only: Collection[str] = NAMES) -> Iterator[ServerAddresses]:
     """Start empty servers in the folder `servers` of a folder of their own.
 
-    Their files are in memory where there is room: to copy a database then takes a fifth of the time.
+    Their files are in memory if there is room: copying a database then takes a fifth of the time.
     """
     with own_folder(name, _roomy_memory()) as folder:
         servers = embedded.start(folder / SERVERS, environment="test", only=only)
@@ -280,8 +280,8 @@ def shared_folder(name: str) -> Iterator[Path]:
 def shared_servers(folder: Path, number: int) -> ServerAddresses:
     """Start the Postgres and Redis of a shared folder, unless another process did, with a migrated database.
 
-    Each process, by its number from 0 on, has a Redis database and a mail catcher of its own; without a free Redis
-    database it shares nothing.
+    Each process has a Redis database and a mail catcher of its own, by its number, from 0 on. If no Redis database is
+    free, it shares nothing.
     """
     place = folder / SERVERS if number < REDIS_DATABASES else folder / f"{SERVERS}-{number}"
     with (folder / "lock").open("w") as lock:
@@ -301,7 +301,7 @@ def shared_servers(folder: Path, number: int) -> ServerAddresses:
 def own_stack(name: str) -> Iterator[StackPlan]:
     """Prepare a stack on servers of its own, whatever the environment says; mails go to a free port.
 
-    It writes into the folder above its keys, which is removed at the end.
+    The stack writes into the folder above its keys, which is removed at the end.
     """
     settings = Settings(
         environment="test",
@@ -338,7 +338,7 @@ def plan_for(urls: Urls, servers: ServerAddresses, keys: Path) -> StackPlan:
 
 
 def servers_of(plan: StackPlan) -> ServerAddresses:
-    """Raises RuntimeError where the plan has no servers of its own."""
+    """Raises RuntimeError if the plan has no servers of its own."""
     if plan.servers is None:
         raise RuntimeError("this needs servers of its own: unset the LOCKBOX_ URLs of databases and Redis")
     return plan.servers
@@ -372,7 +372,7 @@ class Stack:
 
 @contextmanager
 def running(plan: StackPlan, processes: Processes, names: Iterable[str]) -> Iterator[Stack]:
-    """Start some of the processes, wait for the API if it is one of them, and end them all on the way out."""
+    """Start some of the processes, wait for the API if it is one of them, and stop all of them at the end."""
     schedule = Schedule(plan.redis_url, patience=ARM_SECONDS)
     db = Database(make_engine(plan.database_url, role="stage"), schedule, keys=ProcessKeys(approval_keys(plan)))
     superuser = create_engine(superuser_url(plan), isolation_level="AUTOCOMMIT", pool_pre_ping=True)

@@ -16,12 +16,12 @@ from harness.sinks import A_PART, Manner, Sink, drip
 
 BUSY = (500, 429)
 QUIET = (204, 401)
-"""The statuses for a call that is signed rightly, or needs no signature, and for a call that is signed wrongly."""
+"""The statuses for a call with a valid signature or without need of one, and for a call with a wrong signature."""
 
 
 @dataclass(frozen=True)
 class ScriptedAnswer:
-    """By default a true answer. `drops` are sent one at a time, without an end or before the rest."""
+    """By default a correct answer. `drops` are sent one at a time, before the rest or without an end."""
 
     status: int = 200
     body: bytes | None = None
@@ -33,9 +33,9 @@ class ScriptedAnswer:
 
 @dataclass(frozen=True)
 class Call:
-    """A received call, with headers in small letters, and the answer's status.
+    """A received call, with lower-case names of headers, and the answer's status.
 
-    `is_signed` is whether its signature is valid; False where the receiver has no secret.
+    `is_signed` is whether its signature is valid; False if the receiver has no secret.
     """
 
     path: str
@@ -46,12 +46,12 @@ class Call:
 
     @property
     def id(self) -> str:
-        """The id of the notification: the same at every try."""
+        """The id of the notification, which is the same at every try."""
         return self.headers.get("webhook-id", "")
 
     @cached_property
     def event(self) -> dict[str, Any]:
-        """Empty where the body is no JSON."""
+        """Empty if the body is not a JSON object."""
         try:
             told = json.loads(self.body)
         except ValueError:
@@ -62,8 +62,8 @@ class Call:
 class WebhookReceiver(Sink):
     """A receiver of the calls of one endpoint, at a `path` under a `name` of this machine.
 
-    With a `secret` it verifies each call by the Standard Webhooks library. `answers` are the next ones, of which the
-    last repeats; by default it answers 204, or 401 to a wrong signature.
+    With a `secret`, it verifies each call with the Standard Webhooks library. `answers` are its next answers; the
+    last one repeats. By default it answers 204, or 401 to a wrong signature.
     """
 
     def __init__(
@@ -137,6 +137,6 @@ def _is_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
 
 @contextmanager
 def receiving(*, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[WebhookReceiver]:
-    """Run a receiver until the end of the block; with a context, over TLS."""
+    """Run a receiver until the end of the block; over TLS if a context is given."""
     with serving(WebhookReceiver(name=name, tls=tls)) as receiver:
         yield receiver

@@ -37,7 +37,7 @@ from lockbox.schedule import Schedule
 KEPT_CONNECTIONS = 4
 NOTIFY_CONNECTIONS = 20
 CORE_CONNECTIONS = 8
-"""Each of its five threads uses one connection at a time, and three of them use one more for a lock."""
+"""Each of the core worker's five threads uses one connection at a time, and three of them use one more for a lock."""
 CHILD_CONNECTIONS = 4
 """A child does one task at a time, and the task may also need a connection for a lock."""
 CORE_CHILDREN = 3

@@ -53,7 +53,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """In the units of the drawing."""
+    """All numbers are in the drawing's units."""
 
     kind: str
     x: float

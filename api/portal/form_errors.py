@@ -15,7 +15,7 @@ class FormRejected(Invalid):
 
 @dataclass(frozen=True)
 class FormMistake:
-    """`name` is the field's label, or empty if `message` has it; `place` is the field's id on the page, or empty."""
+    """`name` is the field's label, empty if `message` names it; `place` is the field's id on the page, or empty."""
 
     name: str
     place: str

@@ -432,7 +432,7 @@ def _visitor(request: Request, status: int) -> Visitor | None:
 
 
 def signed_in(request: Request) -> Visitor | None:
-    """For pages that do not need a signed-in person. None also if the database is away."""
+    """Return the visitor, for pages that need no sign-in; None also if the database is away."""
     known, chosen = browser.recognised(request), deps.settings(request)
     if known or not browser.session_secret(request, chosen):
         return known

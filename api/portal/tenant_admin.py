@@ -101,7 +101,7 @@ def done(
     *,
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """`first` runs in a transaction of its own, which is kept even if the action is refused."""
+    """`first` runs in a transaction of its own, which is committed even if the action is refused."""
     try:
         if first:
             with work.open() as (session, visitor):

@@ -76,8 +76,8 @@ def search_audit_log(
 ) -> AuditPage:
     """Search the audit log by person, action, request, service, time and text, the newest events first.
 
-    Text is searched case-insensitively in comments and justifications. Each event says whether it is sealed. The read
-    is an event too.
+    Text is searched case-insensitively in comments and justifications. Each event says whether it is sealed. The
+    search is recorded as an event.
     """
     before = _read_cursor(cursor) if cursor is not None else None
     found = audit_access.search(session, who, what, before=before, most=limit)

@@ -33,8 +33,8 @@ def decide_requests(
 ) -> DecisionResults:
     """Endorse, approve or deny up to 50 requests, each by itself as if it were the only one.
 
-    The answer is always 200 and holds the outcome of each: the `request` after the decision, or the `problem` for
-    which the decision was refused. If a call is repeated, requests that the first call has decided are refused.
+    The answer is always 200 and holds the outcome of each: the `request` after the decision, or the `problem` that
+    says why the decision was refused. If a call is repeated, requests that the first call has decided are refused.
 
     Each approval covers everything requested. Like a single approval, it needs a fresh sign-in. It is refused with
     `passkey-must-sign` if the policy requires a passkey's signature.

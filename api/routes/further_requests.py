@@ -28,8 +28,8 @@ def resubmit_request(
 ) -> Response:
     """Resubmit a request that is `timed_out`, as its requester; today's policy applies.
 
-    In any other state the answer is `not-timed-out`. If the request was resubmitted before and that resubmission is
-    still open, the answer is `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
+    In any other state the answer is `not-timed-out`. If an earlier resubmission is still open, the answer is
+    `asked-again` with the id of that resubmission in `request_id`. An Idempotency-Key works as for a submission.
     """
     limits = submission_limits(chosen)
 
@@ -51,7 +51,7 @@ def submit_extension(
     chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
-    """Request more time for an open window, as its requester: a linked request, from the end of that window on.
+    """Request more time for an open window, as its requester: a linked request whose window follows the open one.
 
     Today's policy and approvers decide about it; the open window stays as it is. If an extension is already open, the
     answer is `already-extended` with its id in `request_id`. An Idempotency-Key works as for a submission.

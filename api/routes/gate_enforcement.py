@@ -43,7 +43,7 @@ def get_gate_report(
     session: SessionDep,
     days: Annotated[int, Query(ge=1, le=gate_report.MOST_DAYS)] = gate_report.MOST_DAYS,
 ) -> GateReportView:
-    """Show operators and auditors which calls the gate of a service has let in but would have refused.
+    """Show operators and auditors which calls the gate of a service has let in but would have refused if it enforced.
 
     The report counts calls of the last `days`, for the tenants for which the gate only reports.
     """
@@ -73,7 +73,7 @@ def allow_gate_report(
     "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404, 409)
 )
 def end_gate_report(slug: Slug, service: Word, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
-    """As a tenant admin, withdraw the consent that the gate only reports: the gate enforces at once."""
+    """As a tenant admin, withdraw the consent to a gate that only reports: the gate enforces at once."""
     enforcement.end_report(session, who, origin, slug, service)
 
 

@@ -88,7 +88,7 @@ def change_member(
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404, 409))
 def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, origin: RequestOrigin, session: SessionDep) -> None:
-    """Remove a member at once, as a tenant admin; never the last admin."""
+    """Remove a member at once, as a tenant admin; the last admin cannot be removed."""
     members.remove(session, who, origin, slug, person_id)
 
 

@@ -112,7 +112,7 @@ def rotate_endpoint_secret(
     response: Response,
     body: NewSecret | None = None,
 ) -> NewEndpointView:
-    """Rotate a webhook's secret and key, with a fresh sign-in; for a while, calls are signed with old and new ones.
+    """Rotate a webhook's secret and key, with a fresh sign-in; for a while, the old ones sign calls too.
 
     The new secret is shown only in this answer.
     """

@@ -68,7 +68,7 @@ class InclusionView(BaseModel):
 
 
 class ConsistencyView(BaseModel):
-    """A proof that the log of the newer size extends the older one, in base64; `note` is of the newest size."""
+    """A proof that the log of the newer size extends the older one, in base64; `note` signs the newest size."""
 
     older: int
     newer: int

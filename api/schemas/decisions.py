@@ -38,7 +38,7 @@ class SeveralDecisions(CommentInput):
 
 
 class DecisionResult(BaseModel):
-    """What became of one of several requests: the request as it is now, or the problem for which it was refused."""
+    """What became of one of several requests: the request as it is now, or the problem that explains the refusal."""
 
     request_id: UUID
     request: RequestView | None

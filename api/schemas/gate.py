@@ -102,7 +102,7 @@ class GateIdentityPage(BaseModel):
 
 
 class ReportConsentInput(RequestBody):
-    """A tenant's consent that a gate only reports; `revision` is the revision for which the vendor asks consent."""
+    """A tenant's consent to a gate that only reports; `revision` is the one for which the vendor asks consent."""
 
     revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), IS_WHOLE]
 
@@ -146,7 +146,7 @@ class GateDefinitionView(BaseModel):
 
 
 class TenantGateView(BaseModel):
-    """What the gate of a service does for a tenant, and whether an admin is asked to let it only report.
+    """What the gate of a service does for a tenant, and whether an admin is asked to consent that it only reports.
 
     `last_asked_at` is when any gateway or guard of the service last asked, for whichever tenant. It is exact to the
     minute, after two hours only to the hour, and null after a month. `probe` is the newest probe that the vendor has
@@ -230,7 +230,7 @@ class WouldDenyReasonView(BaseModel):
 
 
 class GateReportView(BaseModel):
-    """Calls that the gate of a service has let in but would have refused, the most frequent reason first."""
+    """Calls that a service's gate let in but would have refused if it enforced, the most frequent reason first."""
 
     gate: EnforcementView
     days: int

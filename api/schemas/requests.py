@@ -140,7 +140,7 @@ class RequestView(PublicWindow, PublicClock, Requester, Ask, IdentifiedRequest):
 class DecisionView(BaseModel):
     """A decision: by whom, by what means, and on whose behalf if a delegate made it.
 
-    `proof` says who vouches for an approval: `passkey-signed` the approver, `attested` the vendor's server.
+    `proof` says who vouches for an approval: the approver for `passkey-signed`, the vendor's server for `attested`.
 
     An approval can grant less than was asked. Then `access_window` (in seconds), `resources`, `actions` and
     `max_uses` are what it grants, and `opens_at` is the later start that it sets. Each is null if granted as asked.
@@ -243,7 +243,7 @@ class NotifiedRecipientView(BaseModel):
 
 
 class NotifiedView(BaseModel):
-    """How the mails about an event ended; `of_seq` is the number of the move, or null if the event was no move.
+    """How the mails about an event ended; `of_seq` is the number of the move, or null if the event was not a move.
 
     A second event, `part` 2, tells how mails that were still open in part 1 ended. `template` is `report` for the
     reports on a window, else null. If there are very many mails, undelivered mails are listed first, and `not_listed`

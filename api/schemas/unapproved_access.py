@@ -14,7 +14,7 @@ from lockbox.requests.policy_parts import OverdueFinding
 
 
 class GivenConsentView(BaseModel):
-    """Temporary consent in force: the mode that it puts in the place of `enforce`, and until when."""
+    """Temporary consent in force: the mode that replaces `enforce`, and until when."""
 
     mode: Mode
     until: datetime

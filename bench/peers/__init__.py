@@ -1,1 +1,1 @@
-"""Other ways of keeping deadlines, put to the same work; they run on libraries that the product does not need."""
+"""Other ways to keep deadlines, put to the same work; they use libraries that the product does not need."""

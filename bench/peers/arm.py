@@ -1,4 +1,4 @@
-"""Deadlines in advance: `python -m bench.peers.arm PEER` arms what its standard input says, as JSON."""
+"""Arm deadlines in advance: `python -m bench.peers.arm PEER` arms what its standard input says, as JSON."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ CLIENTS = 2
 
 
 def main() -> None:
-    """Arm them, without a mail at their end, and print how many seconds that took."""
+    """Arm the deadlines, without a mail at their end, and print how many seconds that took."""
     peer = importlib.import_module(f"bench.peers.{sys.argv[1]}")
     asked: dict[str, Any] = json.load(sys.stdin)
     began = time.perf_counter()
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def each(job: Callable[[str], None], ids: Iterable[str]) -> None:
-    """Do a job for each id, by few threads; the first that fails ends it."""
+    """Do a job for each id in a few threads; the first failure ends it."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         for _ in pool.map(job, ids):
             pass

@@ -23,7 +23,7 @@ app.conf.update(
 
 @app.task(name="end")
 def end(id_: str, mails: int) -> None:
-    """End a request that is due, and have so many mails sent."""
+    """End a request that is due, and have this many mails sent."""
     work.end(id_)
     for _ in range(mails):
         notify(id_, "expired")
@@ -36,7 +36,7 @@ def tell(id_: str, template: str) -> None:
 
 
 def arm(id_: str, due: float, mails: int) -> None:
-    """Have a request ended at an instant, in seconds since 1970, and so many mails sent then."""
+    """Have a request ended at an instant, in seconds since 1970, and this many mails sent then."""
     end.apply_async((id_, mails), eta=datetime.fromtimestamp(due, UTC))
 
 

@@ -27,7 +27,7 @@ def tell_step(id_: str, template: str) -> None:
 
 @DBOS.workflow(name="end")
 def end(id_: str, mails: int) -> None:
-    """End a request that is due, durably, and have so many mails sent."""
+    """End a request that is due, durably, and have this many mails sent."""
     end_step(id_)
     for _ in range(mails):
         DBOS.enqueue_workflow(QUEUE, tell, id_, "expired")
@@ -40,7 +40,7 @@ def tell(id_: str, template: str) -> None:
 
 
 def arm(id_: str, due: float, mails: int) -> None:
-    """Have a request ended at an instant, in seconds since 1970, and so many mails sent then."""
+    """Have a request ended at an instant, in seconds since 1970, and this many mails sent then."""
     delay = max(0.0, due - time.time())
     _client().enqueue({"workflow_name": "end", "queue_name": QUEUE, "delay_seconds": delay}, id_, mails)
 

@@ -12,7 +12,7 @@ dramatiq.set_broker(RedisBroker(url=work.REDIS_URL))
 
 @dramatiq.actor(max_retries=3)
 def end(id_: str, mails: int) -> None:
-    """End a request that is due, and have so many mails sent."""
+    """End a request that is due, and have this many mails sent."""
     work.end(id_)
     for _ in range(mails):
         notify(id_, "expired")
@@ -25,7 +25,7 @@ def tell(id_: str, template: str) -> None:
 
 
 def arm(id_: str, due: float, mails: int) -> None:
-    """Have a request ended at an instant, in seconds since 1970, and so many mails sent then."""
+    """Have a request ended at an instant, in seconds since 1970, and this many mails sent then."""
     end.send_with_options(args=(id_, mails), delay=max(0, round(1000 * (due - time.time()))))
 
 

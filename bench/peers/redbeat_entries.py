@@ -19,6 +19,6 @@ notify = celery_eta.notify
 
 
 def arm(id_: str, due: float, mails: int) -> None:
-    """Have a request ended at an instant, in seconds since 1970, and so many mails sent then."""
+    """Have a request ended at an instant, in seconds since 1970, and this many mails sent then."""
     once = rrule("SECONDLY", dtstart=datetime.fromtimestamp(due, UTC), count=1, app=app)
     RedBeatSchedulerEntry(name=id_, task="end", schedule=once, args=(id_, mails), app=app).save()

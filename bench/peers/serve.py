@@ -1,6 +1,6 @@
-"""What people talk to: `python -m bench.peers.serve PEER PORT` takes submissions and approvals as Lockbox does.
+"""The peers' API: `python -m bench.peers.serve PEER PORT` takes submissions and approvals as Lockbox does.
 
-On the same framework and server as Lockbox and the floor; nothing is judged.
+It uses the same framework and server as Lockbox and the floor, and checks nothing.
 """
 
 import importlib
@@ -19,7 +19,7 @@ APPROVAL_SECONDS = 12 * 3600
 
 
 class Submission(BaseModel):
-    """What comes in."""
+    """The body of a submission."""
 
     tenant: str
     service: str
@@ -32,7 +32,7 @@ class Submission(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What goes out."""
+    """The body of an answer."""
 
     id: uuid.UUID
 

@@ -1,4 +1,4 @@
-"""The work, the same for every peer: a state row and an audit row a move, in one statement, and mails."""
+"""The work, the same for every peer: for each move a state row and an audit row, in one SQL statement, and mails."""
 
 import os
 import smtplib
@@ -53,18 +53,18 @@ The request is {id}.\r
 
 
 def submit(id_: str, asked: Mapping[str, object]) -> None:
-    """Submit a request for what is asked."""
+    """Submit a request."""
     _connection().execute(SUBMIT, {"id": id_, **asked})
 
 
 def approve(id_: str) -> float:
-    """Open its window, and return when that ends, in seconds since 1970."""
+    """Open the request's window, and return when the window ends, in seconds since 1970."""
     ((until,),) = _connection().execute(APPROVE, {"id": id_}).fetchall()
     return float(until)
 
 
 def end(id_: str) -> None:
-    """End it; that it is due is left to whoever calls."""
+    """End the request; the caller makes sure that it is due."""
     _connection().execute(END, {"id": id_})
 
 
@@ -75,7 +75,7 @@ def tell(id_: str, template: str) -> None:
 
 
 def _connection() -> psycopg.Connection:
-    """Return this thread's connection in this process; one that was made before a fork is left alone."""
+    """Return this thread's connection in this process, never one that was made before a fork."""
     if getattr(KEPT, "process", None) != os.getpid():
         KEPT.process = os.getpid()
         KEPT.connection = psycopg.connect(DATABASE_URL, autocommit=True, prepare_threshold=1)
@@ -84,7 +84,7 @@ def _connection() -> psycopg.Connection:
 
 
 def _relay() -> smtplib.SMTP:
-    """Return this thread's connection to the relay, likewise."""
+    """Return this thread's connection to the relay, in the same way."""
     if getattr(KEPT, "sender", None) != os.getpid():
         KEPT.sender = os.getpid()
         place = urlsplit(SMTP_URL)

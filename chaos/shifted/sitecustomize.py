@@ -1,4 +1,4 @@
-"""Python runs this first where the folder is on its path: a process whose wall clock is off by some seconds."""
+"""Make this process' wall clock wrong by some seconds. Python runs this first if the folder is on its path."""
 
 import ctypes
 import gc
@@ -11,7 +11,7 @@ SHIFT = int(os.environ["CHAOS_SHIFT"])
 
 
 def _shift() -> None:
-    """Move what the time is asked by; `datetime` stays the class that it is, for others look at their types."""
+    """Shift the functions that tell the time; `datetime` stays the same class, because others check for it."""
     members: dict[str, Any] = gc.get_referents(vars(datetime))[0]
     now, time_, time_ns = datetime.now, time.time, time.time_ns
 

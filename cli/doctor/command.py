@@ -56,10 +56,9 @@ def doctor(
 ) -> None:
     """Check the settings and servers of this machine.
 
-    It says how to mend what is wrong. Run it with the environment of the processes and as their user, or as root with
-    --unit, which does both. Where no server is set it looks at the servers of `make run`. It changes nothing and
-    sends no mail; no password is printed.
-    The exit code is 1 if anything keeps a process from its work or endangers data.
+    It says how to fix what is wrong. Run it with the environment of the processes and as their user, or as root with
+    --unit, which does both. If no server is set, it looks at the servers of `make run`. It changes nothing and sends
+    no mail; no password is printed. The exit code is 1 if anything keeps a process from its work or endangers data.
     """
     findings = examine(given_variables(), folder) if unit is None else examine_unit(unit)
     if output is DoctorOutput.JSON:

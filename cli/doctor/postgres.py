@@ -177,7 +177,7 @@ def _room(check: str, kind: ServerKind, settings: Settings, connection: Connecti
 
 
 def _check_process(settings: Settings, kind: ServerKind, engine: Engine) -> None:
-    """Run the checks of the process's start."""
+    """Run the process's start-up checks."""
     url = settings.database_direct_url
     if kind != ServerKind.WORKER or url is None:
         startup_checks.check(engine, kind, direct=engine if kind == ServerKind.WORKER else None)

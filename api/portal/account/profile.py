@@ -75,7 +75,7 @@ def done(
     ticked: Collection[str] = (),
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """`first` runs in a transaction of its own, which is kept even if the action is refused."""
+    """`first` runs in a transaction of its own, which is committed even if the action is refused."""
     try:
         if first:
             with work.open() as (_, visitor):
@@ -151,7 +151,7 @@ def ask_for_passkey(
     credential: Credential = "",
     unsigned: Annotated[str, Form(max_length=3)] = "",
 ) -> Response:
-    """A customer's person who has a passkey is first asked to sign with it that a new passkey is added."""
+    """A customer's person who already has a passkey first signs the addition of a new one with it."""
     party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:

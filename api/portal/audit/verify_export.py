@@ -45,7 +45,7 @@ MOST_KEY_FILES = 5
 LONGEST_TEXT = 64 * 1024
 COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_TELL: "unsure"}
 MOST_FILES = 2 + 2 * MOST_KEY_FILES
-"""How many files are read: more key files of approvers than are accepted, so that the error can count them."""
+"""How many files are read: more key files than are accepted, so that the error can say how many there are."""
 DEADLINE, QUEUING = 30.0, 90.0
 """The time limits in seconds of verifying a file, and of waiting for its turn."""
 LIMITS = AttemptLimits(per_account=30, per_address=30)
@@ -218,7 +218,7 @@ def _visitor(request: Request, db: Database, settings: Settings) -> Visitor:
 
 
 def _reads(visitor: Visitor) -> None:
-    """Refuse a person who reads no audit log, because each file costs the server time."""
+    """Refuse a person who may read no audit log, because each file costs the server time."""
     if not visitor.caller.tenants(READERS) and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         raise NotYours(phrases.NOT_A_READER)
 

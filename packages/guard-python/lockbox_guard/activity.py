@@ -1,4 +1,4 @@
-"""Reports of what was done inside windows: gathered, and sent to Lockbox in batches beside the calls."""
+"""Gather reports of what was done inside windows, and send them to Lockbox in batches, apart from the calls."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ class UsedKind:
 
 @dataclass(slots=True)
 class DoneTimes:
-    """Microseconds since 1970."""
+    """`first` and `last` are in microseconds since 1970."""
 
     first: float
     last: float
@@ -84,7 +84,7 @@ class WaitingReport:
 
 
 class ActivityReports:
-    """Activity that is not yet reported. It is bounded: what does not fit is counted, and lost."""
+    """Activity that is not yet reported, up to a limit. What exceeds the limit is lost, and only counted."""
 
     def __init__(self, address: LockboxAddress, token: GuardToken, knowledge: Knowledge) -> None:
         self._token = token
@@ -137,7 +137,7 @@ class ActivityReports:
             await self._client.aclose()
 
     async def send(self) -> None:
-        """What Lockbox does not take now waits."""
+        """Send all reports. Those that Lockbox cannot take now wait for the next time."""
         async with self._sending:
             await self._send_all()
 

@@ -32,11 +32,11 @@ BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 class AsgiGuard:
-    """Refuses calls without a window with 401 or 403, and cuts running ones when no window allows them any more.
+    """Answers 401 or 403 to calls without a window, and cuts running calls when no window allows them any more.
 
-    The application finds the `Allowed` in `scope["lockbox"]`, a new one once the call continues under another window.
-    It must run on asyncio. Where the guard has a `reports_token_file`, each call is reported as `served`, by its
-    method or as WEBSOCKET, and as `cut` if it is.
+    The application finds the `Allowed` in `scope["lockbox"]`, which is replaced when the call continues under another
+    window. The application must run on asyncio. If the guard has a `reports_token_file`, each call is reported as
+    `served`, with its method or WEBSOCKET, and also as `cut` if it is cut.
     """
 
     def __init__(self, app: AsgiApp, guard: Guard, call: CallReader, *, drain_seconds: float = 0.0) -> None:
@@ -44,8 +44,8 @@ class AsgiGuard:
 
         Args:
             app: the application.
-            guard: of this process.
-            call: says what a call uses, from its scope; if it raises anything, the call is refused.
+            guard: the guard of this process.
+            call: returns what a call uses, given its scope; if it raises anything, the call is refused.
             drain_seconds: how long calls may continue after their window; 0 cuts them.
         """
         self._app = app
@@ -120,7 +120,7 @@ class RunningCall:
         self.is_cut = False
 
     async def run(self, app: AsgiApp) -> None:
-        """Raises CallCut after the answer had begun, so that the server ends the connection."""
+        """Run the call. Raises CallCut if it is cut after its answer began; then the server ends the connection."""
         running = asyncio.create_task(_run(app, self._scope, self._take, self._give))
         try:
             while not running.done() and (self._has_ended or self._watch.may_go_on()):
@@ -149,7 +149,7 @@ class RunningCall:
             raise CallCut(CUT)
 
     async def _say_end(self) -> bool:
-        """Answer the client, and return whether that was possible: an answer that has begun is broken off."""
+        """Tell the client that access has ended. Return False if an HTTP answer has begun: it is cut off."""
         if self._is_websocket:
             await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": CUT})
         elif not self._has_begun:
@@ -164,7 +164,7 @@ class RunningCall:
         return message
 
     async def _hold(self) -> None:
-        """Pass nothing while the call has no window: until the next one comes, or the call is cut."""
+        """Pass nothing on while the call has no window: wait until the next window comes, or the call is cut."""
         # Windows arrive in another thread, which sets no event of this loop: look again and again.
         while not (self.is_cut or self._has_ended) and self._watch.look() is not CallStanding.GOES_ON:  # noqa: ASYNC110
             await asyncio.sleep(HELD_SECONDS)

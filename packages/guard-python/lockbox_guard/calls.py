@@ -10,7 +10,10 @@ BEARER = "bearer"
 
 @dataclass(frozen=True, slots=True)
 class GuardedCall:
-    """What a call uses, as for `Guard.check`. Without the last three, its bearer token names the caller."""
+    """What a call uses, as for `Guard.check`.
+
+    If the last three are not set, the call's bearer token names the caller.
+    """
 
     tenant: str
     resource: str
@@ -21,10 +24,10 @@ class GuardedCall:
     engineer: UUID | str | None = None
 
     def token_or(self, shown: list[str]) -> str | None:
-        """Return its own token, or the one of these headers `Authorization`.
+        """Return `token`; if no field names the caller, return the token in the `Authorization` headers `shown`.
 
         Raises:
-            Refused: there are several.
+            Refused: there are several headers.
         """
         if self.subject is not None or self.engineer is not None or self.token is not None:
             return self.token

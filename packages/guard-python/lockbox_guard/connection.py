@@ -22,7 +22,7 @@ class GuardToken:
     variable: str = VARIABLE
 
     def read(self) -> str:
-        """Raises ValueError where there is none; the message says what to do."""
+        """Raises ValueError if there is no token; the message says what to do."""
         try:
             text = self.file.read_text(encoding="ascii") if self.file else os.environ.get(self.variable, "")
         except (OSError, UnicodeError) as error:
@@ -35,10 +35,10 @@ class GuardToken:
 
 @dataclass(frozen=True)
 class LockboxAddress:
-    """Over TLS, or in the clear on this machine; `ca_file` is for a CA of your own.
+    """The address uses TLS, except on this machine; `ca_file` is for a CA of your own.
 
     Raises:
-        ValueError: the address is neither.
+        ValueError: the address is not accepted.
     """
 
     url: str

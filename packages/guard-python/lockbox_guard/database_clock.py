@@ -1,4 +1,4 @@
-"""The clock of Lockbox's database, as far ahead as it can be, and how long ago Lockbox was heard."""
+"""The time of Lockbox's database: the latest that it can be, and how long ago Lockbox was last heard."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 QUIET_SECONDS = 3.0
-"""Nothing is allowed once the newest state that the guard knows to be current is older than this."""
+"""Nothing is allowed once the latest moment up to which the guard knows everything is longer ago than this."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 LONGEST_INSTANT = 40
@@ -25,7 +25,7 @@ BOOT_CLOCK = _boot_clock()
 
 
 def read_instant(written: object) -> datetime:
-    """Raises ValueError for anything but a moment with an offset."""
+    """Raises ValueError for anything but a moment with an offset from UTC."""
     if not isinstance(written, str) or len(written) > LONGEST_INSTANT:
         raise ValueError("a moment is not text")
     at = datetime.fromisoformat(written)
@@ -39,9 +39,9 @@ def microseconds(at: datetime) -> int:
 
 
 class ClockKnowledge(NamedTuple):
-    """By how many microseconds the database's clock is ahead of ours: at most, and at least by the last event.
+    """By how many microseconds the database's clock is ahead of ours: `most` at most, and `least` at least.
 
-    Everything up to `heard`, on our clock, is known.
+    `least` comes from the last event. The guard knows everything up to `heard`, a moment on our clock.
     """
 
     most: float
@@ -53,13 +53,13 @@ NOTHING = ClockKnowledge(float("inf"), float("-inf"), float("-inf"))
 
 
 class DatabaseClock:
-    """The time by the database, bounded by what the stream says.
+    """The database's time, bounded by what the stream says.
 
-    The first event of a connection was written after the request for it was sent, so the database's clock is ahead of
-    ours by no more than its time less the moment of sending. The time in an answer bounds it likewise, so that a slow
-    beginning of a connection does not count for as long as it lasts. What arrives later was written before it
-    arrived, so the clock is ahead by no less than its time less the arrival: that reveals a clock that was set
-    forward. One thread writes, any number reads.
+    The first event of a connection was written after the request for it was sent. So the database's clock is ahead of
+    ours by at most the event's time minus the moment of sending. The time in an answer gives a bound in the same way,
+    so that a connection that began slowly does not have a bad bound for as long as it lasts. A later event was
+    written before it arrived. So the clock is ahead by at least the event's time minus the moment of arrival: this
+    reveals a clock that was set forward. One thread writes, any number of threads read.
     """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -71,13 +71,13 @@ class DatabaseClock:
         self._sent = self.moment()
 
     def moment(self) -> float:
-        """Return our clock in microseconds: when a question is sent, for `bound`."""
+        """Return our clock's time in microseconds. For `bound`, call this when a question is sent."""
         return self._clock() * 1e6
 
     def hear(self, at: int, *, current: int | None) -> None:
-        """Take the database's time, in microseconds since 1970, from an event that has just arrived.
+        """Learn the database's time, in microseconds since 1970, from an event that has just arrived.
 
-        Everything up to `current` is known with it; None if it says nothing of that.
+        With this event, everything up to `current` is known; None if the event does not say so.
         """
         most, _, heard = self._known or NOTHING
         if self._sent is not None:
@@ -88,10 +88,10 @@ class DatabaseClock:
             self._known = ClockKnowledge(most, least, heard if current is None else current - most)
 
     def bound(self, sent: float, at: int) -> None:
-        """Take the database's time from an answer to what was sent at this `moment`.
+        """Learn the database's time from the answer to a question that was sent at the `moment` `sent`.
 
-        The clock is ahead by at most that, and by at least what the last event says, which may be of another process
-        of Lockbox that knows of a clock that was set forward since.
+        The answer bounds from above how far the clock is ahead. The bound stays at least `least`, which the last
+        event gave: another process of Lockbox may have written that event after the clock was set forward.
         """
         if self._known is not None:
             most, least, heard = self._known
@@ -112,7 +112,7 @@ class DatabaseClock:
         return None if known is None else self.moment() + known.most
 
     def latest(self) -> float | None:
-        """Return the database's time as far ahead as it can be, in microseconds; None after too long a silence."""
+        """Return the latest that the database's time can be, in microseconds; None after too long a silence."""
         known, now = self._known, self.moment()
         if known is None or now - known.heard >= QUIET_SECONDS * 1e6:
             return None

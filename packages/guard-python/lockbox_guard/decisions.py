@@ -19,7 +19,7 @@ SENTENCES = {
     "bad_token": "Sign in again: your token was not accepted.",
 }
 SIGN_IN = frozenset({"no_token", "bad_token"})
-"""Reasons for which signing in is the remedy: 401. All other reasons are 403."""
+"""Reasons for which signing in helps: they are answered with 401, all other reasons with 403."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,9 @@ class Use:
 class Allowed:
     """Access is allowed.
 
-    `request` is the access request whose window lets the call in, `until` when that ends by the clock of Lockbox's
-    database. Both and `engineer` are None where the catalogue says that calls of this person are not gated.
-    `is_known`: the change stream brought the window; `break_glass`: it was opened in an emergency without the
-    customer.
+    `request` is the access request whose window lets the call in; `until` is when that window ends by the clock of
+    Lockbox's database. These and `engineer` are None if the catalogue does not gate calls of this person. `is_known`:
+    the change stream brought the window; `break_glass`: the window was opened in an emergency without the customer.
     """
 
     use: Use

@@ -1,7 +1,7 @@
-"""Answers to Envoy's gRPC questions (ext_authz) by Lockbox's gate: `lockbox-guard serve`.
+"""Answer Envoy's gRPC questions (ext_authz) by asking Lockbox's gate: `lockbox-guard serve`.
 
-Lockbox's catalogue says what a request uses, so this keeps no windows of its own: it passes questions on, and all but
-a clear yes in time is a no. Gateways with forward-auth ask the gate themselves.
+Lockbox's catalogue says what a request uses, so this process keeps no windows. It passes questions on, and treats
+everything but a clear yes in time as a no. Gateways with forward-auth ask the gate themselves.
 """
 
 import argparse
@@ -124,7 +124,7 @@ async def serve(authorization: EnvoyAuthorization, listen: str, started: "asynci
     """Serve until cancelled; `started` gets the port (1 for a socket in the file system).
 
     Raises:
-        ValueError: the address is not on this machine: traffic there is not encrypted.
+        ValueError: the address is not on this machine; the traffic is not encrypted.
     """
     host = listen.rpartition(":")[0]
     if not listen.startswith("unix:/") and not ip_address(host.strip("[]")).is_loopback:

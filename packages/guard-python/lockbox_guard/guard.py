@@ -26,7 +26,7 @@ Caller = CallerProof | UUID | str
 class Guard:
     """The guard of a service: one for each process, for all its threads and event loops.
 
-    It refuses whenever it cannot know: until it has heard of Lockbox, and three seconds after it last did.
+    It refuses whenever it cannot know: before it first hears from Lockbox, and from three seconds after it last did.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class Guard:
         reports_token_file: Path | str | None = None,
         clock: Callable[[], float] = BOOT_CLOCK,
     ) -> None:
-        """It begins to read with the first check, or with `start`.
+        """The guard begins to read the change stream with the first check, or with `start`.
 
         Args:
-            url: address of Lockbox; https, but on this machine.
-            service: as in Lockbox's catalogue, where a check names no other.
+            url: the address of Lockbox: https, or http on this machine.
+            service: the service in Lockbox's catalogue, for checks that name no other.
             token_file: holds a token with the scope `gate:guard`; without it, LOCKBOX_GUARD_TOKEN is the token.
             ca_file: certificates that verify Lockbox's, instead of the system's.
             engineer_header: the catalogue's `engineer_header`, for checks with `subject`.
             reports_token_file: holds a token with the scope `activity:report`, for `report` and for uses.
-            clock: seconds that continue while the machine sleeps.
+            clock: returns seconds, and continues while the machine sleeps.
 
         Raises:
             ValueError: the address is not accepted, or there is no token.
@@ -68,7 +68,7 @@ class Guard:
         return f"Guard({self._address.url!r}, service={self._service!r})"
 
     def start(self) -> RunningGuard:
-        """Begin to read, in this process; a process forked from a reading one begins again."""
+        """Begin to read the stream in this process; a process that was forked from a reading one begins again."""
         running = self._running
         if running is None or running.pid != os.getpid():
             with self._starting:
@@ -99,21 +99,21 @@ class Guard:
     ) -> Allowed:
         """Return why this may be done now.
 
-        Name the caller in one way: by the `token` that the call came with, by the `subject` under which your service
-        knows them, which the catalogue must allow (`engineer_header`), or by the `engineer` that Lockbox knows. In an
-        event loop use `check_async`: this one may wait for Lockbox, for seconds.
+        Name the caller in one way: by the `token` that the call came with; by the `subject` under which your service
+        knows the caller, if the catalogue allows that (`engineer_header`); or by the `engineer` that Lockbox knows.
+        In an event loop use `check_async`, because `check` may block for seconds.
 
         Args:
             tenant: its slug.
             resource: as requests name it, such as `mailbox:anna@contoso.example`.
             action: one of the service's actions.
-            service: another one than the guard's.
+            service: a service other than the guard's.
             token: a JWT of an issuer of the catalogue, without `Bearer`.
-            subject: what the identity map has for this service account.
+            subject: the caller's subject in the identity map of this service account.
             engineer: Lockbox's id of an engineer that you have authenticated yourself.
 
         Raises:
-            Refused: it may not; the reason, and where to request access.
+            Refused: this may not be done; the error says why, and where to request access.
         """
         use = Use(tenant, service or self._service, resource, action)
         running = self.start()
@@ -157,8 +157,8 @@ class Guard:
     ) -> CallWatch:
         """Return a watch that says, at any time, whether a call that was just allowed may continue.
 
-        `drain_seconds` is how long it may continue after the end of its window. `on_change` is called with the new
-        answer where it continues under another window, such as an extension.
+        `drain_seconds` is how long the call may continue after its window ends. `on_change` is called with the new
+        answer when the call continues under another window, such as an extension.
         """
         running = self.start()
 
@@ -170,12 +170,12 @@ class Guard:
         return CallWatch(running.knowledge, allowed, self._clock, drain_seconds, changed)
 
     def report(self, allowed: Allowed, *, method: str, outcome: str = "served") -> None:
-        """Report to the customer what was done by this access; it is sent within seconds, and this never waits.
+        """Report to the customer what was done by this access, without waiting; the report is sent within seconds.
 
         At most 10,000 kinds of actions are kept while Lockbox is away. `stop` sends what is left.
 
         Raises:
-            ValueError: the method (such as GET) or the outcome (a word in small letters) is not accepted.
+            ValueError: the method (such as GET) or the outcome (a lower-case word) is not accepted.
             TypeError: the guard has no `reports_token_file`.
         """
         reports = self.start().reports
@@ -184,7 +184,7 @@ class Guard:
         reports.add(allowed, method, outcome)
 
     def report_call(self, allowed: Allowed, method: str, outcome: str = "served") -> None:
-        """Report a whole call as middleware does: by its method, or `OTHER`, where the guard reports at all."""
+        """Report a whole call as middleware does, by its method or `OTHER`, if the guard reports at all."""
         if self._reports_token is not None:
             self.report(allowed, method=method if METHOD.fullmatch(method) else "OTHER", outcome=outcome)
 

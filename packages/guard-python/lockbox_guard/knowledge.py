@@ -20,7 +20,7 @@ IdentityKey = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class KnownCaller:
-    """`engineer` is None where calls of this person are not gated; `end` in microseconds."""
+    """`engineer` is None if calls of this person are not gated; `end` is in microseconds."""
 
     engineer: UUID | None
     end: int
@@ -35,19 +35,19 @@ class WindowClosing:
 
 
 class Identities:
-    """The engineer of each token, by its digest. Written by one thread, read by any number."""
+    """The engineer of each token, by the token's digest. One thread writes, any number of threads read."""
 
     def __init__(self) -> None:
         self._known = OrderedDict[IdentityKey, KnownCaller]()
         self.generation = 0
 
     def find(self, key: IdentityKey, latest: float) -> KnownCaller | None:
-        """None if Lockbox has to be asked."""
+        """Return the caller of a token; None if Lockbox has to be asked."""
         known = self._known.get(key)
         return known if known is not None and known.end > latest else None
 
     def put(self, key: IdentityKey, caller: KnownCaller, generation: int) -> None:
-        """Remember a caller, unless all was forgotten since the question."""
+        """Remember a caller, unless everything was forgotten since Lockbox was asked."""
         if generation == self.generation:
             self._known[key] = caller
             if len(self._known) > MOST_IDENTITIES:
@@ -61,8 +61,8 @@ class Identities:
 class Knowledge:
     """The sum of the stream's events. One thread takes events in, any number of others look things up.
 
-    Each event names the process of Lockbox that wrote it, its generation. Events of two processes are never mixed: a
-    snapshot comes between.
+    Each event names its generation: the process of Lockbox that wrote the event. Events of two processes are never
+    mixed: a snapshot comes between.
     """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -84,14 +84,14 @@ class Knowledge:
             self._coming = self._generation = self.last_id = None
 
     def lose(self) -> None:
-        """Forget everything: what came could not be read."""
+        """Forget everything, because what came could not be read."""
         self.clock.lose()
         self.windows, self._coming = WindowSet(), None
         self._generation = self.last_id = None
         self.identities.forget()
 
     def take(self, event: LockboxEvent) -> None:
-        """Raises MalformedStream for an unknown event."""
+        """Take in an event. Raises MalformedStream if the event is unknown or cannot be read."""
         try:
             self._take(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

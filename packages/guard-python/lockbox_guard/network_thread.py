@@ -1,4 +1,4 @@
-"""The one thread in which a guard speaks with Lockbox: an event loop of its own."""
+"""The one thread in which a guard talks to Lockbox, with an event loop of its own."""
 
 import asyncio
 import threading

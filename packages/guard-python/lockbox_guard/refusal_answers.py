@@ -1,4 +1,4 @@
-"""Answers to refused calls, as the gate gives them: a problem for programs, a small page for people."""
+"""Answers to refused calls, as the gate gives them: a problem document for programs, a small page for people."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TITLES = {401: "Sign in first", 403: "No access"}
 
 @dataclass(frozen=True)
 class RefusalAnswer:
-    """Headers have small names."""
+    """Names of headers are in lower case."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -31,7 +31,7 @@ class RefusalAnswer:
 
 
 def answer_for(no: NoAccess, *, accept: str, closes: bool = False) -> RefusalAnswer:
-    """`closes` ends the connection, whose call was not read."""
+    """`closes` ends the connection, because the call was not read to its end."""
     is_page = "text/html" in accept.lower()
     body = _page(no) if is_page else _problem(no)
     headers = [

@@ -27,7 +27,7 @@ BEHIND = NoAccess("behind")
 
 @dataclass(frozen=True, slots=True)
 class CallerProof:
-    """A header for Lockbox that proves the caller, which is never logged, and its digest."""
+    """A header that proves the caller to Lockbox, and its digest. The header's value is never logged."""
 
     header: str
     value: str
@@ -39,7 +39,7 @@ class CallerProof:
 
 
 def proof_of(header: str, value: str) -> CallerProof | None:
-    """None if no header can hold it."""
+    """Return the proof; None if no header can hold the value."""
     if not 0 < len(value) <= LONGEST_PROOF or value != value.strip():
         return None
     if not value.isascii() or not value.isprintable():
@@ -75,7 +75,7 @@ class RemoteLockbox:
             return BEHIND
 
     async def check(self, use: Use, caller: CallerProof | UUID) -> Allowed | NoAccess:
-        """Ask whether a window is open for this, for the call's caller or for an engineer."""
+        """Ask whether a window is open for this use by the call's caller, or by an engineer."""
         asked = {"tenant": use.tenant, "resource": use.resource, "action": use.action}
         proof, engineer = (None, caller) if isinstance(caller, UUID) else (caller, None)
         asked |= {"engineer": str(engineer)} if engineer else {}

@@ -1,4 +1,4 @@
-"""A guard in one process: the thread that reads, its knowledge, and open questions."""
+"""A guard in one process: the thread that reads the stream, its knowledge, and unanswered questions."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ class RunningGuard:
             self._network.submit(self.reports.run())
 
     def stop(self) -> None:
-        """End it, after a last attempt to report activity."""
+        """End the thread, after a last attempt to report activity."""
         if self.reports:
             with suppress(TimeoutError):
                 self._network.submit(self.reports.send()).result(LAST_SECONDS)

@@ -9,12 +9,12 @@ MOST_BYTES = 64 * 1024 * 1024
 
 
 class MalformedStream(Exception):  # noqa: N818 - the name says what went wrong
-    """What came is no stream of Lockbox: nothing of it can be relied on."""
+    """What came is not a stream of Lockbox: nothing in it can be relied on."""
 
 
 @dataclass(frozen=True, slots=True)
 class LockboxEvent:
-    """`id` is where the stream can be taken up again."""
+    """`id` is the position from which the stream can be resumed."""
 
     kind: str
     data: dict[str, Any]
@@ -31,7 +31,7 @@ class EventDecoder:
         """Yield the events that these bytes complete.
 
         Raises:
-            MalformedStream: they are no such events.
+            MalformedStream: the bytes are not such events.
         """
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._size += len(chunk)

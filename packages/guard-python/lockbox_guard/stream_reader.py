@@ -14,9 +14,9 @@ from lockbox_guard.stream_events import EventDecoder, MalformedStream
 log = logging.getLogger("lockbox_guard")
 PATH = "/gate/v1/stream"
 SILENCE_SECONDS = 3.0
-"""Heartbeats come each second: a connection that is silent for longer is dead."""
+"""Heartbeats come each half second: a connection that is silent for longer is dead."""
 MOST_USELESS = 5
-"""After more heartbeats with which nothing may be allowed yet, a new connection limits the database's time better."""
+"""If nothing may be allowed after more heartbeats, the guard reconnects: this bounds the database's time better."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 SENT = "http11.send_request_headers.started"
 

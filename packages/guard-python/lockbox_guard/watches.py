@@ -55,7 +55,7 @@ class CallWatch:
         return self.look() is not CallStanding.IS_OVER
 
     def look(self) -> CallStanding:
-        """Return what the call may do now. One that is over stays so. This never waits."""
+        """Return what the call may do now. A call that is over stays over. This never waits."""
         if self._ended is None:
             since, patience = self._without_window()
             now = self._clock()
@@ -71,7 +71,7 @@ class CallWatch:
         return NoAccess("behind") if self._knowledge.clock.is_quiet else ENDED
 
     def _without_window(self) -> tuple[float, float]:
-        """Return since when no window allows the call, to come if one does, and for how long one may come yet."""
+        """Return since when no window allows the call (infinity if one does), and for how long one may still come."""
         now, latest = self._clock(), self._knowledge.clock.latest()
         if self.allowed.request is None:
             return float("inf"), 0.0
@@ -99,7 +99,7 @@ class CallWatch:
         self._on_change(self.allowed)
 
     def _ended_at(self, window: KnownWindow | None, now: float, latest: float) -> tuple[float, float]:
-        """Return since when the window of the call is closed, or over, and for how long to wait for one."""
+        """Return since when the call's window is closed or over, and for how long a window may still come."""
         request = self.allowed.request
         closed = None if request is None else self._knowledge.closings.get(request)
         known = window or (closed and closed.window)

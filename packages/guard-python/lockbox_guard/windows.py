@@ -1,4 +1,4 @@
-"""The open windows that a guard knows of."""
+"""The open windows that a guard knows."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ WindowKey = tuple[str, str, int, str]
 class KnownWindow:
     """A window that Lockbox has verified; `end` is `until` in microseconds since 1970.
 
-    `break_glass`: it was opened in an emergency, without the customer; `extended`: an approved one continues it.
+    `break_glass`: it was opened in an emergency, without the customer; `extended`: an approved extension follows it.
     """
 
     request: UUID
@@ -36,7 +36,7 @@ class KnownWindow:
         return [(self.tenant, self.service, self.engineer.int, resource) for resource in self.resources]
 
     def covers(self, use: Use, engineer: UUID | None) -> bool:
-        """Whether it lets this engineer do this, as long as it is open."""
+        """Whether the window lets this engineer do this, as long as it is open."""
         return (
             (self.tenant, self.service, self.engineer) == (use.tenant, use.service, engineer)
             and use.resource in self.resources
@@ -48,7 +48,7 @@ def read_window(said: Mapping[str, Any]) -> KnownWindow:
     """Parse the window of an event.
 
     Raises:
-        ValueError, KeyError, TypeError: it describes none.
+        ValueError, KeyError, TypeError: the event describes no window.
     """
     resources, actions = said["resources"], said["actions"]
     texts = [said["tenant"], said["service"], *resources, *actions]
@@ -72,7 +72,7 @@ def read_window(said: Mapping[str, Any]) -> KnownWindow:
 
 
 class WindowSet:
-    """The open windows by what they are for. One thread writes, any number reads: a change is one of a dictionary."""
+    """The open windows by what they allow. One thread writes, any number read: a change sets dictionary entries."""
 
     def __init__(self, windows: Iterable[KnownWindow] = ()) -> None:
         self._by_key: dict[WindowKey, tuple[KnownWindow, ...]] = {}
@@ -98,7 +98,7 @@ class WindowSet:
         return self._by_request.get(request)
 
     def open(self, window: KnownWindow) -> None:
-        """Replace what was known of its request."""
+        """Add a window, and drop an earlier window of its request."""
         self.close(window.request)
         self._by_request[window.request] = window
         for key in window.keys:

@@ -23,12 +23,12 @@ HELD_SECONDS = 0.05
 
 
 class WsgiGuard:
-    """Refuses calls without a window with 401 or 403, and cuts running ones when no window allows them any more.
+    """Answers 401 or 403 to calls without a window, and cuts running calls when no window allows them any more.
 
-    The application finds the `Allowed` in `environ["lockbox"]`, a new one once the call continues under another
-    window. A call ends at the next piece that it reads of its body or sends of its answer: nothing can interrupt an
-    application that waits in between. Where the guard has a `reports_token_file`, each call is reported as `served`
-    by its method.
+    The application finds the `Allowed` in `environ["lockbox"]`, which is replaced when the call continues under
+    another window. A call is cut when it next reads a piece of its body or sends a piece of its answer: nothing can
+    interrupt an application that waits in between. If the guard has a `reports_token_file`, each call is reported as
+    `served`, with its method.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class WsgiGuard:
 
         Args:
             app: the application.
-            guard: of this process.
-            call: says what a call uses, from its environ; if it raises anything, the call is refused.
+            guard: the guard of this process.
+            call: returns what a call uses, given its environ; if it raises anything, the call is refused.
             drain_seconds: how long calls may continue after their window; 0 cuts them.
         """
         self._app = app
@@ -141,7 +141,7 @@ class WatchedAnswer:
 
 
 def _check(watch: CallWatch) -> None:
-    """Wait while the call has no window and the next one may come; a call that is over is cut."""
+    """Wait while the call has no window and the next window may come; a call that is over is cut."""
     while (standing := watch.look()) is CallStanding.WAITS:
         time.sleep(HELD_SECONDS)
     if standing is CallStanding.IS_OVER:
